@@ -1,0 +1,95 @@
+"""The record of one generated text, as environments emit it and rewards and agents read it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+QueryType = Literal["OPENENDED", "CONSTRAINED"]
+FinishReason = Literal["eos", "length", "stop"]
+
+_NO_PARTS: Mapping[str, float] = {}
+_NO_METADATA: Mapping[str, Any] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """One prompt and the response to it; a played episode also knows what it earned.
+
+    Ids are stored as tuples and token arrays as read-only float32, whatever sequence was passed.
+
+    Raises:
+        ValueError: if ``token_rewards`` or ``log_probs`` has not one entry per response token, or
+            ``query_type`` is unknown.
+    """
+
+    prompt: str
+    """The prompt as text."""
+    response: str
+    """The response as text, special tokens left out."""
+    prompt_ids: Sequence[int]
+    """The prompt's token ids, without padding."""
+    response_ids: Sequence[int]
+    """The response's token ids as sampled, the EOS included when there was one."""
+    reference: str | None = None
+    """A reference answer to the prompt."""
+    query_type: QueryType | None = None
+    """R3's annotation of the prompt: does it leave the answer open, or is there one right answer?"""
+    metadata: Mapping[str, Any] = field(default_factory=lambda: _NO_METADATA, compare=False)
+    """Further columns of the prompt's data set."""
+    score: float | None = None
+    """What the scorer gave the finished text."""
+    score_parts: Mapping[str, float] = field(default_factory=lambda: _NO_PARTS)
+    """The named parts the score was made of."""
+    token_rewards: NDArray[np.float32] | None = field(default=None, compare=False)
+    """(len(response_ids),) float32: the score as redistributed by the credit; sums to ``score``."""
+    log_probs: NDArray[np.float32] | None = field(default=None, compare=False)
+    """(len(response_ids),) float32, nats: of the sampled tokens, under the policy that sampled."""
+    finish_reason: FinishReason | None = None
+    """Why it ended: "eos", "length" (the horizon), or "stop" (a stop string)."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prompt_ids", tuple(map(int, self.prompt_ids)))
+        object.__setattr__(self, "response_ids", tuple(map(int, self.response_ids)))
+        for name in ("token_rewards", "log_probs"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            array = np.array(value, dtype=np.float32)
+            if array.shape != (len(self.response_ids),):
+                raise ValueError(
+                    f"{name} must have shape ({len(self.response_ids)},), one entry per response "
+                    f"token, got {array.shape}; leave it out if it is not known"
+                )
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
+        if self.query_type not in (None, "OPENENDED", "CONSTRAINED"):
+            raise ValueError(
+                f"query_type must be 'OPENENDED', 'CONSTRAINED' or None, got {self.query_type!r}; "
+                "None reads as OPENENDED"
+            )
+
+    @classmethod
+    def from_info(cls, info: Mapping[str, Any]) -> "Episode":
+        """Return the episode that an environment's terminal ``info`` describes.
+
+        Args:
+            info: The last step's info of a `TokenGenerationEnv` (or one row of a batch's).
+
+        Raises:
+            KeyError: if ``info`` is not a terminal one.
+        """
+        return cls(
+            prompt=info["prompt"],
+            response=info["response"],
+            prompt_ids=info["prompt_ids"],
+            response_ids=info["response_ids"],
+            reference=info["reference"],
+            query_type=info["query_type"],
+            score=float(info["score"]),
+            score_parts=dict(info["score_parts"]),
+            token_rewards=info["token_rewards"],
+            finish_reason=info["finish_reason"],
+        )
