@@ -1,0 +1,172 @@
+"""The gold score of a film review: a polarity ratio, computed from a lexicon of opinion words.
+
+The bundled reviews are written from this lexicon, so the score is the truth a reward model of them
+is trained on, and its terms say which words the truth rests on.
+
+Pure functions on lists of words; `split_words` makes such a list from a text.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+_WORD = re.compile(r"\w+(?:['-]\w+)*|[^\w\s]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lexicon:
+    """Opinion words, what modifies them, and how far a modifier reaches."""
+
+    words: Mapping[str, float]
+    """Opinion word -> weight, not 0; positive words praise."""
+    intensifiers: Mapping[str, float]
+    """Modifier -> factor > 0 on the opinion word it reaches ("very" above 1, "slightly" below)."""
+    negations: tuple[str, ...]
+    """Modifiers that multiply the opinion word they reach by ``negation_factor``."""
+    negation_factor: float = -1.0
+    """Factor of one negation; two of them multiply."""
+    scope: int = 3
+    """Words before an opinion word in which a modifier still reaches it."""
+    boundaries: tuple[str, ...] = (".", ",", ";", ":", "!", "?", "and", "but", "or")
+    """Words that no modifier reaches across. Opinion words are boundaries too."""
+    smoothing: float = 0.5
+    """Added to the sum of absolute weights: one opinion counts less than many that agree."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "negations", tuple(self.negations))
+        object.__setattr__(self, "boundaries", tuple(self.boundaries))
+        if not self.words or not all(np.isfinite(w) and w != 0 for w in self.words.values()):
+            raise ValueError(
+                "words must map at least one word to a finite weight other than 0, got "
+                f"{dict(list(self.words.items())[:3])}...; leave neutral words out"
+            )
+        if not all(np.isfinite(f) and f > 0 for f in self.intensifiers.values()):
+            raise ValueError(
+                f"intensifiers must map to factors > 0, got {dict(self.intensifiers)}; "
+                "list words that turn the sign under negations"
+            )
+        if self.scope < 0 or not self.smoothing > 0:
+            raise ValueError(
+                f"scope must be >= 0 and smoothing > 0, got {self.scope} and {self.smoothing}"
+            )
+        roles = (self.words, self.intensifiers, self.negations, self.boundaries)
+        times = Counter(word for role in roles for word in set(role))
+        if twice := sorted(word for word, count in times.items() if count > 1):
+            raise ValueError(f"a word can have one role in a lexicon, got several for {twice[:5]}")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Lexicon":
+        """Return the lexicon stored in a JSON file.
+
+        Args:
+            path: A file written by `save`.
+
+        Raises:
+            ValueError: if the file is not a lexicon.
+        """
+        path = Path(path)
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            return cls(**{field.name: stored[field.name] for field in fields(cls)})
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} is not a lexicon ({type(error).__name__}: {error}); "
+                "expected the JSON that Lexicon.save writes"
+            ) from error
+
+    def save(self, path: str | Path) -> None:
+        """Write the lexicon as JSON."""
+        text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
+        Path(path).write_text(text + "\n", encoding="utf-8")
+
+
+def split_words(text: str) -> tuple[list[str], list[tuple[int, int]]]:
+    """Return the lower-cased words and punctuation marks of a text, and where each stands.
+
+    Args:
+        text: Any text; punctuation may touch words.
+
+    Returns:
+        The words, and for each its (start, end) in characters of ``text``.
+
+    Example:
+        >>> split_words("Superb, not dull.")
+        (['superb', ',', 'not', 'dull', '.'], [(0, 6), (6, 7), (8, 11), (12, 16), (16, 17)])
+    """
+    matches = list(_WORD.finditer(text))
+    return [match.group().lower() for match in matches], [match.span() for match in matches]
+
+
+def signed_weights(words: Sequence[str], lexicon: Lexicon) -> NDArray[np.float64]:
+    """Return each word's signed weight: 0 for every word that is not an opinion.
+
+    w_i = weight_i * product of the factors of the modifiers in the ``scope`` words before i,
+    read backwards up to the first boundary or opinion word.
+
+    Args:
+        words: Lower-cased words and punctuation marks, as `split_words` gives them.
+        lexicon: The weights and rules.
+
+    Returns:
+        (len(words),) signed weights.
+    """
+    weights = np.zeros(len(words))
+    for index, word in enumerate(words):
+        if word in lexicon.words:
+            before = words[max(0, index - lexicon.scope) : index]
+            weights[index] = lexicon.words[word] * _modifier(before, lexicon)
+    return weights
+
+
+def gold_score(words: Sequence[str], lexicon: Lexicon) -> float:
+    """Return the polarity ratio of a review, in (-1, 1); 0 without any opinion.
+
+    score = sum_i w_i / (sum_i |w_i| + smoothing)
+
+    A ratio and not a sum: to raise it, praise must displace blame; more of the same adds little.
+
+    Args:
+        words: Lower-cased words and punctuation marks, as `split_words` gives them.
+        lexicon: The weights and rules.
+
+    Example:
+        >>> lexicon = Lexicon(words={"good": 1, "bad": -1}, intensifiers={}, negations=("not",))
+        >>> gold_score("good and not bad".split(), lexicon)
+        0.8
+    """
+    return float(word_contributions(words, lexicon).sum())
+
+
+def word_contributions(words: Sequence[str], lexicon: Lexicon) -> NDArray[np.float64]:
+    """Return what each word contributes to the gold score; the contributions sum to it.
+
+    c_i = w_i / (sum_j |w_j| + smoothing)
+
+    A modified opinion is credited to the opinion word, modifiers themselves get 0.
+
+    Args:
+        words: Lower-cased words and punctuation marks, as `split_words` gives them.
+        lexicon: The weights and rules.
+
+    Returns:
+        (len(words),) signed contributions.
+    """
+    weights = signed_weights(words, lexicon)
+    return weights / (np.abs(weights).sum() + lexicon.smoothing)
+
+
+def _modifier(before: Sequence[str], lexicon: Lexicon) -> float:
+    factor = 1.0
+    for word in reversed(before):
+        if word in lexicon.boundaries or word in lexicon.words:
+            break
+        if word in lexicon.negations:
+            factor *= lexicon.negation_factor
+        factor *= lexicon.intensifiers.get(word, 1.0)
+    return factor
