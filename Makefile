@@ -1,0 +1,41 @@
+# make demo   set up, then compare three rewards and write runs/demo/report.html
+# make test   set up, then lint, types and tests
+# PYTHON=python3.12 make test   uses another interpreter
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint types pytest format clean
+
+demo: .venv/installed
+	$(BIN)/tokengym compare --env MovieReview --rewards sparse uniform abc --seeds 5 --out runs/demo
+
+test: lint types pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# The packages lie at the root under other names than they import by: types are read off an installed copy.
+types: .venv/installed
+	rm -rf build
+	$(BIN)/pip install --quiet --no-deps --target build/typed .
+	cp -r tests build/typed/tests
+	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p tokengym -p tests
+
+pytest: .venv/installed
+	$(BIN)/python -m pytest --numprocesses 2
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv build *.egg-info
+
+# torch comes first and pinned: any other release may bring gigabytes of CUDA to a machine without a GPU.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "tokengym needs Python 3.10 or later, got " + sys.version.split()[0] + "; name one: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@

@@ -1,0 +1,106 @@
+"""The floors: envs <- rewards <- agents <- evaluation <- scripts; tokengym composes envs and rewards."""
+
+import ast
+import doctest
+import importlib
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tokengym
+
+ROOT = Path(__file__).parents[2]
+FLOORS = ["envs", "rewards", "agents", "evaluation", "scripts"]
+MAY_IMPORT = {floor: set(FLOORS[: index + 1]) for index, floor in enumerate(FLOORS)}
+MAY_IMPORT["tokengym"] = {"envs", "rewards"}
+PURE = ["rewards/functional.py", "agents/losses.py", "evaluation/statistics.py"]
+
+
+def python_files() -> list[Path]:
+    return [path for folder in MAY_IMPORT for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def own_imports(path: Path) -> Iterator[str]:
+    """Yield the first name under `tokengym` of everything of ours that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        modules = []
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            modules = [node.module or ""]
+            if node.module == "tokengym":
+                modules = [f"tokengym.{alias.name}" for alias in node.names]
+        for module in modules:
+            package, _, rest = module.partition(".")
+            if package == "tokengym" and rest:
+                yield rest.split(".")[0]
+
+
+@pytest.mark.parametrize("path", python_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_down_only(path: Path):
+    floor = path.relative_to(ROOT).parts[0]
+    upwards = {
+        name for name in own_imports(path) if name in FLOORS and name not in MAY_IMPORT[floor]
+    }
+    assert not upwards, f"{floor} may not import {sorted(upwards)}"
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_mathematics_imports_nothing_of_ours(name: str):
+    assert list(own_imports(ROOT / name)) == []
+
+
+def test_import_stays_light():
+    """Torch and transformers take seconds to load; naming an environment must not."""
+    code = (
+        "import sys, tokengym, tokengym.envs; "
+        "print([name for name in ('torch', 'transformers', 'datasets', 'stable_baselines3') "
+        "if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT.parent
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_package_is_declared():
+    tomllib = pytest.importorskip("tomllib", reason="in the standard library from Python 3.11")
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    declared = set(settings["tool"]["setuptools"]["packages"])
+    found = set()
+    for folder in MAY_IMPORT:
+        for init in (ROOT / folder).rglob("__init__.py"):
+            parts = init.parent.relative_to(ROOT).parts
+            found.add(".".join(parts if parts[0] == "tokengym" else ("tokengym", *parts)))
+    assert found == declared
+    directories = settings["tool"]["setuptools"]["package-dir"]
+    assert {name: folder.replace("/", ".") for name, folder in directories.items()} == {
+        name: name if name == "tokengym" else name.removeprefix("tokengym.") for name in declared
+    }
+
+
+def modules() -> list[str]:
+    names = []
+    for folder in ["tokengym", *(f"tokengym.{floor}" for floor in FLOORS)]:
+        package = importlib.import_module(folder)
+        names += [folder]
+        names += [
+            info.name
+            for info in pkgutil.walk_packages(package.__path__, folder + ".")
+            if ".benchmarks" not in info.name
+        ]
+    return sorted(set(names))
+
+
+@pytest.mark.parametrize("name", modules())
+def test_doctests(name: str):
+    result = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
+    assert result.failed == 0
+
+
+def test_version_is_one():
+    assert tokengym.__version__.count(".") == 2
