@@ -1,0 +1,216 @@
+import math
+
+import numpy as np
+import pytest
+import scipy.integrate
+import scipy.stats
+
+from tokengym.evaluation.statistics import (
+    area_under_curve,
+    censored_steps,
+    collapsed,
+    curve_interval,
+    final_mean,
+    improvement_interval,
+    interval,
+    iqm,
+    paired_difference,
+    performance_profile,
+    probability_of_improvement,
+    steps_to_threshold,
+)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+@pytest.mark.parametrize("runs", [1, 3, 4, 5, 7, 8, 10, 23])
+@pytest.mark.parametrize("tasks", [1, 3])
+def test_iqm_is_scipys_trimmed_mean(rng: np.random.Generator, runs: int, tasks: int):
+    scores = rng.standard_t(2, size=(runs, tasks))
+    assert iqm(scores) == pytest.approx(scipy.stats.trim_mean(scores, 0.25, axis=None))
+    assert iqm(scores, axis=0) == pytest.approx(scipy.stats.trim_mean(scores, 0.25, axis=0))
+
+
+def test_iqm_by_hand():
+    assert iqm([0.0, 0.0, 1.0, 2.0, 3.0, 4.0, 100.0, 100.0]) == 2.5
+    assert iqm([[0.0, 2.0], [4.0, 600.0]]) == 3.0  # quarters are cut from all values together
+    assert iqm([5.0, 1.0, 3.0]) == 3.0  # fewer than four: nothing to cut
+
+
+def test_interval_agrees_with_scipys_bootstrap(rng: np.random.Generator):
+    scores = rng.normal(size=30)
+    low, high = interval(scores, rng=rng, resamples=20_000)
+    result = scipy.stats.bootstrap(
+        (scores,),
+        lambda x, axis: scipy.stats.trim_mean(x, 0.25, axis=axis),
+        n_resamples=20_000,
+        method="percentile",
+        rng=np.random.default_rng(1),
+    )
+    assert low == pytest.approx(result.confidence_interval.low, abs=0.02)
+    assert high == pytest.approx(result.confidence_interval.high, abs=0.02)
+
+
+def test_interval_of_any_statistic_equals_the_fast_path(rng: np.random.Generator):
+    scores = rng.normal(size=(6, 2))
+    assert interval(scores, rng=3) == pytest.approx(interval(scores, lambda x: iqm(x), rng=3))
+    low, high = interval(scores, lambda table: float(table.max()), rng=3)
+    assert low <= high == scores.max()
+
+
+def test_interval_is_stratified(rng: np.random.Generator):
+    """Tasks that differ widely but whose runs do not: nothing varies between resamples."""
+    scores = np.tile([0.0, 100.0, 200.0, 1000.0], (5, 1))
+    assert interval(scores, rng=rng) == (150.0, 150.0)
+
+
+def test_interval_depends_on_its_generator_alone(rng: np.random.Generator):
+    scores = rng.normal(size=9)
+    np.random.seed(0)
+    before = np.random.get_state()[1].copy()  # type: ignore[index]
+    assert interval(scores, rng=5) == interval(scores, rng=np.random.default_rng(5))
+    assert interval(scores, rng=5) != interval(scores, rng=6)
+    assert (np.random.get_state()[1] == before).all()  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("runs", "least"), [(10, 0.90), (20, 0.90)])
+def test_interval_covers_the_truth(runs: int, least: float):
+    """Nominal 95 %; 600 experiments have a standard error of 0.9 %."""
+    generator = np.random.default_rng(2024)
+    experiments = generator.normal(size=(600, runs))
+    hits = 0
+    for scores in experiments:
+        low, high = interval(scores, rng=generator, resamples=600)
+        hits += low <= 0.0 <= high
+    assert least <= hits / len(experiments) <= 0.97
+
+
+def test_paired_intervals_cover_the_truth_though_seeds_vary():
+    """The seeds' own spread (10) is far above the difference (1): only pairing can see it."""
+    generator = np.random.default_rng(11)
+    hits, narrow = 0, 0
+    for _ in range(400):
+        seeds = generator.normal(scale=10.0, size=10)
+        x, y = seeds + 1.0 + generator.normal(size=10), seeds
+        result = paired_difference(x, y, rng=generator, resamples=600)
+        hits += result.low <= 1.0 <= result.high
+        narrow += result.high - result.low < 3.0
+    assert 0.90 <= hits / 400 <= 0.97
+    assert narrow == 400
+
+
+def test_curve_interval_is_the_interval_at_each_point(rng: np.random.Generator):
+    curves = rng.normal(size=(8, 5)).cumsum(axis=1)
+    low, high = curve_interval(curves, rng=1, resamples=4_000)
+    assert low.shape == high.shape == (5,)
+    assert (low < iqm(curves, axis=0)).all()
+    assert (iqm(curves, axis=0) < high).all()
+    for t in range(5):
+        assert (low[t], high[t]) == pytest.approx(interval(curves[:, t], rng=2), abs=0.25)
+
+
+@pytest.mark.parametrize("shape", [(4, 7), (1, 1), (10, 10)])
+def test_probability_of_improvement_is_mann_whitney(
+    rng: np.random.Generator, shape: tuple[int, int]
+):
+    x, y = rng.integers(0, 6, shape[0]), rng.integers(0, 6, shape[1])  # with ties
+    u = scipy.stats.mannwhitneyu(x, y).statistic
+    assert probability_of_improvement(x, y) == pytest.approx(u / (shape[0] * shape[1]))
+
+
+def test_probability_of_improvement_by_hand():
+    assert probability_of_improvement([2.0, 2.0], [1.0, 2.0]) == 0.75
+    assert probability_of_improvement([[2.0, 0.0]], [[1.0, 1.0]]) == 0.5  # one task each way
+    assert improvement_interval([3.0, 4.0], [1.0, 2.0], rng=0) == (1.0, 1.0)
+    low, high = improvement_interval([1.0, 3.0], [2.0], rng=0)
+    assert (low, high) == (0.0, 1.0)
+
+
+def test_area_is_scipys_trapezoid(rng: np.random.Generator):
+    steps, values = np.cumsum(rng.uniform(0.1, 2.0, 12)), rng.normal(size=12)
+    area = scipy.integrate.trapezoid(values, steps)
+    assert area_under_curve(steps, values) == pytest.approx(area)
+    height = area / (steps[-1] - steps[0])
+    assert area_under_curve(steps, values, normalize=True) == pytest.approx(height)
+
+
+def test_steps_to_threshold():
+    steps, values = [0, 5, 10, 15], [0.0, 2.0, 1.0, 4.0]
+    assert steps_to_threshold(steps, values, 0.0) == 0.0
+    assert steps_to_threshold(steps, values, 2.0) == 5.0  # reached counts, though lost again
+    assert steps_to_threshold(steps, values, 2.5) == 15.0
+    assert steps_to_threshold(steps, values, 2.5, interpolate=True) == 12.5
+    assert steps_to_threshold(steps, values, -1.0, interpolate=True) == 0.0
+    assert steps_to_threshold(steps, values, 4.1) == math.inf
+    assert steps_to_threshold(steps, values, 4.1, interpolate=True) == math.inf
+
+
+def test_censored_steps_keep_runs_that_never_arrive():
+    result = censored_steps([10.0, 20.0, math.inf, math.inf], 40.0)
+    assert result.reached == 0.5
+    assert result.restricted_mean == 27.5
+    assert result.median == math.inf  # of an even number, the upper: half have not arrived
+    assert result.low <= 27.5 <= result.high <= 40.0
+    assert censored_steps([10.0, 20.0, math.inf], 40.0).median == 20.0
+    assert censored_steps([50.0], 40.0).reached == 0.0  # later than the budget is not in time
+
+
+def test_final_mean_rounds_its_window_up():
+    assert final_mean([9.0, 1.0]) == 1.0
+    assert final_mean(np.arange(11.0)) == 9.5  # ceil(1.1) = 2 points
+    assert final_mean(np.arange(10.0)) == 9.0
+    assert final_mean(np.arange(10.0), fraction=1.0) == 4.5
+
+
+def test_collapse():
+    rising = [0.0, 1.0, 2.0, 3.0, 3.1, 3.0]
+    assert not collapsed(rising, anchor=0.0)
+    assert collapsed([*rising, 0.5], anchor=0.0)
+    assert not collapsed([*rising, 2.5], anchor=0.0)  # lost a little
+    assert not collapsed([0.0, -1.0, -2.0, -3.0], anchor=0.0)  # never had a gain to lose
+    assert not collapsed([0.0, 0.3, -0.2, 0.2, -0.3, 0.1, -0.1], anchor=0.0)  # noise
+
+
+def test_performance_profile():
+    scores = [[1.0, 1.0], [2.0, 3.0]]
+    shares = performance_profile(scores, [0.0, 1.0, 2.5, 3.0])
+    assert shares == pytest.approx([1.0, 0.5, 0.25, 0.0])
+
+
+def test_paired_difference_by_hand():
+    result = paired_difference([1.0, 2.0, 3.0, 9.0], [1.0, 1.0, 1.0, 10.0])
+    assert result.difference == 0.5  # of 0, 1, 2, -1 the middle two
+    assert (result.wins, result.ties, result.pairs) == (2, 1, 4)
+    assert result.low <= 0.5 <= result.high
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: iqm([]), "scores must hold at least one value"),
+        (lambda: iqm([1.0, math.nan]), "scores must be finite, got nan among 2 values; leave"),
+        (lambda: iqm([[1.0], [1.0, 2.0]]), "scores must be numbers in a regular array"),
+        (lambda: interval(np.zeros((2, 2, 2))), r"scores must be \(runs,\) .* got shape"),
+        (lambda: interval([1.0], level=95), r"level must lie in \(0, 1\), got 95; 0.95 is"),
+        (lambda: interval([1.0], resamples=0), "resamples must be at least 1, got 0"),
+        (
+            lambda: probability_of_improvement(np.zeros((2, 2)), np.zeros((2, 3))),
+            "same tasks, got 2 and 3",
+        ),
+        (lambda: paired_difference([1.0], [1.0, 2.0]), r"alike, got \(1,\) and \(2,\); keep only"),
+        (lambda: area_under_curve([0, 1, 1], [0, 0, 0]), "steps must rise, got 1 then 1; sort"),
+        (lambda: area_under_curve([0, 1], [0.0]), r"alike, got \(2,\) and \(1,\)"),
+        (lambda: area_under_curve([0], [0.0]), "at least two points, got 1; evaluate more often"),
+        (lambda: steps_to_threshold([0], [0.0], math.nan), "threshold must be finite, got nan"),
+        (lambda: censored_steps([math.nan], 1.0), "infinity stands for a run that never arrived"),
+        (lambda: final_mean([1.0], fraction=10), r"fraction must lie in \(0, 1\], got 10; 0.1"),
+        (lambda: collapsed([1.0], 0.0, fraction=0.0), r"fraction must lie in \(0, 1\], got 0"),
+    ],
+)
+def test_bad_input_names_value_and_remedy(call, message: str):  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
