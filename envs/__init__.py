@@ -1,5 +1,43 @@
 """Token generation as a finite-horizon MDP."""
 
+from tokengym.envs.bundle import Bundle, bundled
 from tokengym.envs.episode import Episode
+from tokengym.envs.errors import (
+    ActionError,
+    BundleError,
+    DatasetError,
+    EpisodeOverError,
+    PromptError,
+    SettingsError,
+    StateError,
+    TokenGymError,
+    TokenizerError,
+)
+from tokengym.envs.infos import episodes_from_infos
+from tokengym.envs.prompts import Prompt, PromptSet
+from tokengym.envs.settings import GenerationSettings
+from tokengym.envs.single import TokenGenerationEnv
+from tokengym.envs.vector import TokenGenerationVectorEnv
+from tokengym.envs.wrappers import PadTokenRewards
 
-__all__ = ["Episode"]
+__all__ = [
+    "ActionError",
+    "Bundle",
+    "BundleError",
+    "DatasetError",
+    "Episode",
+    "EpisodeOverError",
+    "GenerationSettings",
+    "PadTokenRewards",
+    "Prompt",
+    "PromptError",
+    "PromptSet",
+    "SettingsError",
+    "StateError",
+    "TokenGenerationEnv",
+    "TokenGenerationVectorEnv",
+    "TokenGymError",
+    "TokenizerError",
+    "bundled",
+    "episodes_from_infos",
+]

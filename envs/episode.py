@@ -36,7 +36,7 @@ class Episode:
     reference: str | None = None
     """A reference answer to the prompt."""
     query_type: QueryType | None = None
-    """R3's annotation of the prompt: does it leave the answer open, or is there one right answer?"""
+    """R3's annotation of the prompt: is the answer left open, or is there one right answer?"""
     metadata: Mapping[str, Any] = field(default_factory=lambda: _NO_METADATA, compare=False)
     """Further columns of the prompt's data set."""
     score: float | None = None

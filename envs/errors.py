@@ -4,9 +4,15 @@ All derive from ``ValueError``, so that callers who know only Python catch them 
 raise plain ``TypeError``.
 """
 
+import gymnasium
+
 
 class TokenGymError(ValueError):
     """Base of every error that tokengym raises for a bad value."""
+
+
+class SettingsError(TokenGymError):
+    """An environment's setting outside its range, or two that contradict each other."""
 
 
 class PromptError(TokenGymError):
@@ -23,6 +29,14 @@ class TokenizerError(TokenGymError):
 
 class ActionError(TokenGymError):
     """An action outside the vocabulary, or an action mask that allows nothing."""
+
+
+class EpisodeOverError(TokenGymError, gymnasium.error.ResetNeeded):
+    """A step after the episode's end, or before the first reset."""
+
+
+class StateError(TokenGymError):
+    """A saved state that does not fit the environment."""
 
 
 class BundleError(TokenGymError):

@@ -1,0 +1,167 @@
+"""A folder of models and prompts that belong together, read lazily."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tokengym.envs.errors import BundleError
+from tokengym.envs.prompts import Prompt, PromptSet
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Split = Literal["train", "test", "all"]
+FORMAT = 1
+PARTS = {
+    "tokenizer": "tokenizer",
+    "prompts": "prompts.jsonl",
+    "policy": "policy",
+    "reward_model": "reward_model",
+    "encoder": "encoder",
+    "lexicon": "lexicon.json",
+    "gold_model": "gold_model",
+}
+_BUILDER = "python -m tokengym.scripts.build_models"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A task's tokenizer, prompts and models in one folder; nothing is loaded before it is asked for.
+
+    Args:
+        path: The folder, as ``scripts/build_models.py`` writes it.
+
+    Raises:
+        BundleError: if there is no such folder, or its ``bundle.json`` is missing or damaged.
+    """  # noqa: E501
+
+    path: Path
+
+    def __init__(self, path: Path | str) -> None:
+        object.__setattr__(self, "path", Path(path))
+        _ = self.manifest
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """What ``bundle.json`` says: the task, and the figures that the builder measured."""
+        file = self.path / "bundle.json"
+        if not file.is_file():
+            raise BundleError(f"{str(self.path)!r} has no bundle.json; build it with {_BUILDER}")
+        try:
+            manifest = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise BundleError(
+                f"{str(file)!r} is damaged ({error}); build it again with {_BUILDER}"
+            ) from error
+        if not isinstance(manifest, dict) or not isinstance(manifest.get("task"), str):
+            raise BundleError(f"{str(file)!r} names no task; build it again with {_BUILDER}")
+        if manifest.get("format") != FORMAT:
+            raise BundleError(
+                f"{str(file)!r} has format {manifest.get('format')!r}, not {FORMAT}; "
+                f"build it again with {_BUILDER}"
+            )
+        return manifest
+
+    @property
+    def task(self) -> str:
+        """The task that the models were built for."""
+        return self.manifest["task"]
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer that all of the bundle's models share."""
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(self._part("tokenizer"))
+
+    def prompts(self, split: Split = "train") -> PromptSet:
+        """Return the prompts of a split.
+
+        Raises:
+            BundleError: if the file is missing or damaged, or has none of this split.
+        """
+        if split not in ("train", "test", "all"):
+            raise BundleError(f"split must be 'train', 'test' or 'all', got {split!r}")
+        file = self._part("prompts")
+        lines = file.read_text(encoding="utf-8").splitlines()
+        prompts = []
+        for number, line in enumerate(filter(str.strip, lines), start=1):
+            try:
+                row = json.loads(line)
+                prompt = Prompt(row["prompt"], row.get("reference"), row.get("query_type"))
+                if split in ("all", row["split"]):
+                    prompts.append(prompt)
+            except (ValueError, KeyError, TypeError) as error:
+                raise BundleError(
+                    f"{str(file)!r} line {number} is damaged ({error!r}); build it again with "
+                    f"{_BUILDER}"
+                ) from error
+        if not prompts:
+            raise BundleError(
+                f"{str(file)!r} has no prompts of split {split!r}; build it again with {_BUILDER}"
+            )
+        return PromptSet(prompts)
+
+    @property
+    def policy(self) -> Path:
+        """Folder of the causal language model that learning starts from."""
+        return self._part("policy")
+
+    @property
+    def reward_model(self) -> Path:
+        """Folder of the sequence classifier that scores a response."""
+        return self._part("reward_model")
+
+    @property
+    def encoder(self) -> Path:
+        """Folder of the encoder whose mean-pooled states measure relevance."""
+        return self._part("encoder")
+
+    @property
+    def lexicon(self) -> Path:
+        """File of the gold score's word weights, intensifiers and negations."""
+        return self._part("lexicon")
+
+    @property
+    def gold_model(self) -> Path:
+        """Folder of the held-out reward model that is the gold score where no lexicon is."""
+        return self._part("gold_model")
+
+    def has(self, part: str) -> bool:
+        """Return whether the bundle has a part ("policy", "encoder", "lexicon", ...)."""
+        if part not in PARTS:
+            raise BundleError(f"a bundle has no part {part!r}; its parts are {', '.join(PARTS)}")
+        return (self.path / PARTS[part]).exists()
+
+    def _part(self, part: str) -> Path:
+        """Return the path of a part that must be there."""
+        if not self.has(part):
+            raise BundleError(
+                f"bundle {str(self.path)!r} (task {self.task!r}) has no {part}: {PARTS[part]} is "
+                f"missing; build it with {_BUILDER}"
+            )
+        return self.path / PARTS[part]
+
+
+def bundled(task: str) -> Bundle:
+    """Return the bundle that ships with the package.
+
+    Args:
+        task: "movie_review" or "question_answer".
+
+    Raises:
+        BundleError: if there is none of this task (the message lists those there are).
+    """
+    assets = Path(str(resources.files("tokengym.envs"))) / "assets"
+    tasks = sorted(folder.parent.name for folder in assets.glob("*/bundle.json"))
+    if task not in tasks:
+        raise BundleError(
+            f"no bundle of task {task!r} ships with tokengym, only {', '.join(tasks) or 'none'}; "
+            f"build one with {_BUILDER} and pass bundle=Bundle(path)"
+        )
+    return Bundle(assets / task)

@@ -1,0 +1,238 @@
+"""What the single and the batched environment share: spaces, legality, ends, infos of one MDP."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from tokengym.envs.encoding import EncodedPrompt, PromptTable
+from tokengym.envs.errors import ActionError, PromptError, SettingsError, StateError
+from tokengym.envs.prompts import Prompt, PromptSet
+from tokengym.envs.settings import GenerationSettings
+from tokengym.envs.text import decode, load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+RENDER_MODES = ["ansi", "human", "html"]
+RENDER_FPS = 4
+
+STATE_KEYS = frozenset(
+    {
+        "prompt",
+        "prompt_id",
+        "prompt_ids",
+        "response_ids",
+        "terminated",
+        "truncated",
+        "sampler",
+        "np_random",
+        "np_random_seed",
+    }
+)
+
+
+class TokenMdp:
+    """The token-generation MDP itself, without an episode's state.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer with EOS and pad, or where to load one.
+        prompts: What episodes start from.
+        settings: Lengths, legal tokens, ends.
+
+    Raises:
+        TokenGymError: whatever cannot work, before the first episode.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase | str,
+        prompts: PromptSet | Sequence[str | Prompt],
+        settings: GenerationSettings,
+    ) -> None:
+        self.tokenizer = load_tokenizer(tokenizer)
+        self.settings = settings
+        self.vocab_size = len(self.tokenizer)
+        self.eos_id = int(self.tokenizer.eos_token_id)
+        self.pad_id = int(self.tokenizer.pad_token_id)
+        self.late_mask = self._allowed()
+        self.early_mask = self.late_mask.copy()
+        """Legal tokens before ``min_new_tokens``: no EOS."""
+        self.early_mask[self.eos_id] = 0
+        self._check_masks()
+        self.eos_ends_after = settings.min_new_tokens
+        """EOS ends a response of more tokens than this, the EOS counted."""
+        if not self.late_mask[self.eos_id]:
+            self.eos_ends_after = settings.max_new_tokens
+        self.table = PromptTable(
+            prompts if isinstance(prompts, PromptSet) else PromptSet(prompts),
+            self.tokenizer,
+            max_prompt_tokens=settings.max_prompt_tokens,
+            overlong=settings.overlong,
+        )
+        self.prompt_width = self.table.max_prompt_tokens
+        self.width = self.prompt_width + settings.max_new_tokens
+        self._special_ids = frozenset(self.tokenizer.all_special_ids)
+        longest = max((len(text.encode()) for text in settings.stop_strings), default=0)
+        self._stop_window = longest + 4  # an ordinary token adds at least one byte; 4 as margin
+
+    def _allowed(self) -> NDArray[np.int8]:
+        """Return the legal tokens once ``min_new_tokens`` are there."""
+        mask = np.ones(self.vocab_size, dtype=np.int8)
+        for token_id in self.settings.forbidden_token_ids:
+            if not 0 <= token_id < self.vocab_size:
+                raise ActionError(
+                    f"forbidden_token_ids has {token_id}, outside the vocabulary of "
+                    f"{self.vocab_size}; take ids from the environment's tokenizer"
+                )
+            mask[token_id] = 0
+        return mask
+
+    def _check_masks(self) -> None:
+        """Refuse a mask that allows nothing: sampling from it would silently give token 0."""
+        if not self.late_mask.any():
+            raise ActionError(
+                f"forbidden_token_ids forbids all {self.vocab_size} tokens; leave at least one"
+            )
+        if self.settings.min_new_tokens and not self.early_mask.any():
+            raise ActionError(
+                "forbidden_token_ids leaves only EOS, which min_new_tokens="
+                f"{self.settings.min_new_tokens} forbids; leave another token or set it to 0"
+            )
+
+    def observation_space(self) -> gymnasium.spaces.Dict:
+        """Return the space of one observation."""
+        shape, top = (self.width,), self.vocab_size - 1
+        return gymnasium.spaces.Dict(
+            {
+                "attention_mask": gymnasium.spaces.Box(0, 1, shape, np.int8),
+                "input_ids": gymnasium.spaces.Box(0, top, shape, np.int64),
+            }
+        )
+
+    def action_space(self) -> gymnasium.spaces.Discrete:
+        """Return the space of one action: the next token."""
+        return gymnasium.spaces.Discrete(self.vocab_size)
+
+    def action_mask(self, length: int) -> NDArray[np.int8]:
+        """Return the mask of the token after ``length`` response tokens (shared: copy it)."""
+        return self.early_mask if length < self.settings.min_new_tokens else self.late_mask
+
+    def decode(self, responses: Sequence[Sequence[int]]) -> list[str]:
+        """Return the responses' texts, special tokens left out."""
+        return decode(self.tokenizer, responses)
+
+    def stops(self, responses: Sequence[Sequence[int]]) -> NDArray[np.bool_]:
+        """Return which responses' last token completed a stop string.
+
+        Only the tail is decoded, so the cost does not grow with the response. A token that is not
+        legal, or comes before ``min_new_tokens``, never ends an episode.
+        """
+        stopped = np.zeros(len(responses), dtype=np.bool_)
+        tails, rows = [], []
+        for row, response in enumerate(responses):
+            legal = self.action_mask(len(response) - 1)[response[-1]]
+            if not legal or len(response) < self.settings.min_new_tokens:
+                continue
+            ordinary = [i for i in response[-2 * self._stop_window :] if i not in self._special_ids]
+            tails.append(ordinary[-self._stop_window :])
+            rows.append(row)
+        before = self.decode([tail[:-1] for tail in tails])
+        after = self.decode(tails)
+        for row, old, new in zip(rows, before, after, strict=True):
+            stopped[row] = any(new.count(s) > old.count(s) for s in self.settings.stop_strings)
+        return stopped
+
+    def chosen_prompt(self, options: Mapping[str, Any] | None) -> EncodedPrompt | None:
+        """Return the prompt that reset's ``options`` ask for, or None to draw one.
+
+        Raises:
+            PromptError: if the prompt is unusable, or both ways of naming one are used.
+            SettingsError: for an option that does not exist.
+        """
+        if not options:
+            return None
+        known = ("prompt", "prompt_id")
+        for name in options:
+            if name not in known:
+                near = difflib.get_close_matches(str(name), known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else "use 'prompt' or 'prompt_id'"
+                raise SettingsError(f"reset has no option {name!r}; {hint}")
+        if len(options) > 1:
+            raise PromptError(
+                "options may name 'prompt' or 'prompt_id', got both; leave one of them out"
+            )
+        if "prompt" in options:
+            return self.table.encode(options["prompt"])
+        return self.table.lookup(options["prompt_id"])
+
+    def prompt_from(self, state: Mapping[str, Any]) -> EncodedPrompt:
+        """Return the prompt of a saved state after checking that the state fits this MDP.
+
+        Raises:
+            StateError: if it does not.
+        """
+        if not isinstance(state, Mapping) or set(state) != STATE_KEYS:
+            raise StateError(
+                f"a state must be what get_state() returned, got {_outline(state)}; "
+                "do not edit its keys"
+            )
+        limits = {"prompt_ids": self.prompt_width, "response_ids": self.settings.max_new_tokens}
+        for name, limit in limits.items():
+            ids = state[name]
+            if len(ids) > limit:
+                raise StateError(
+                    f"the state's {name} has {len(ids)} tokens, the environment takes {limit}; "
+                    "restore it into an environment of the same lengths"
+                )
+            if ids and not 0 <= min(ids) <= max(ids) < self.vocab_size:
+                raise StateError(
+                    f"the state's {name} has id {max(ids)}, outside the vocabulary of "
+                    f"{self.vocab_size}; restore it into an environment of the same tokenizer"
+                )
+        prompt_id = int(state["prompt_id"])
+        if prompt_id >= len(self.table):
+            raise StateError(
+                f"the state's prompt_id {prompt_id} is unknown, there are {len(self.table)} "
+                "prompts; restore it into an environment with the same prompts"
+            )
+        if prompt_id < 0:
+            return EncodedPrompt(state["prompt"], tuple(state["prompt_ids"]), -1, None, None)
+        return self.table[prompt_id]
+
+
+def terminal_info(
+    prompt: EncodedPrompt, response: str, response_ids: tuple[int, ...], finish_reason: str
+) -> dict[str, Any]:
+    """Return what the last step of an episode tells besides the action mask; the score is 0."""
+    return {
+        "prompt": prompt.text,
+        "prompt_id": prompt.prompt_id,
+        "prompt_ids": prompt.ids,
+        "reference": prompt.reference,
+        "query_type": prompt.query_type,
+        "response": response,
+        "response_ids": response_ids,
+        "finish_reason": finish_reason,
+        "score": 0.0,
+        "score_parts": {},
+        "token_rewards": np.zeros(len(response_ids), dtype=np.float32),
+    }
+
+
+def check_render_mode(render_mode: str | None, modes: Sequence[str]) -> None:
+    """Refuse a render mode that the environment does not have."""
+    if render_mode is not None and render_mode not in modes:
+        raise SettingsError(
+            f"render_mode must be one of {', '.join(map(repr, modes))} or None, got {render_mode!r}"
+        )
+
+
+def _outline(state: Any) -> str:
+    """Return a short description of something that is no state."""
+    return f"keys {sorted(state)}" if isinstance(state, Mapping) else f"a {type(state).__name__}"

@@ -1,0 +1,125 @@
+"""Text with each token's reward as its background colour, for terminals and for HTML.
+
+Red is negative, green positive, white zero; the largest absolute reward has the full colour.
+Pure functions: they know nothing of environments.
+"""
+
+import html
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+_RED, _WHITE, _GREEN = (214, 96, 77), (255, 255, 255), (90, 174, 97)
+_RESET = "\x1b[0m"
+_BOLD = "\x1b[1m"
+
+
+def reward_colours(
+    token_rewards: ArrayLike, *, scale: float | None = None
+) -> list[tuple[int, int, int]]:
+    """Return one RGB colour per reward.
+
+    colour = white + |r| / scale * (end - white), end = green for r > 0 and red for r < 0
+
+    Args:
+        token_rewards: (n,), any unit.
+        scale: The reward that has the full colour; None takes max |r|, so that texts that are to
+            be compared should share one.
+
+    Raises:
+        ValueError: if a reward is not finite, or they are not one-dimensional.
+    """
+    rewards = np.asarray(token_rewards, dtype=np.float64)
+    if rewards.ndim != 1 or not np.isfinite(rewards).all():
+        raise ValueError(
+            f"token_rewards must be one-dimensional and finite, got {rewards!r}; mask padding first"
+        )
+    largest = scale if scale is not None else float(np.abs(rewards).max(initial=0.0))
+    strength = np.clip(rewards / largest, -1, 1) if largest > 0 else np.zeros_like(rewards)
+    return [_blend(float(s)) for s in strength]
+
+
+def render_ansi(
+    prompt: str,
+    tokens: Sequence[str],
+    rewards: ArrayLike | None = None,
+    *,
+    scale: float | None = None,
+) -> str:
+    """Return prompt (bold) and tokens for a terminal with 24-bit colour.
+
+    Control characters in the text are shown as symbols, so that a text cannot steer the terminal.
+
+    Args:
+        prompt: The prompt's text.
+        tokens: (n,) the response's pieces of text, as `tokengym.envs.text.token_texts` gives them.
+        rewards: (n,) one per token; None leaves the tokens plain.
+        scale: The reward that has the full colour; None takes max |r|.
+
+    Raises:
+        ValueError: if there is not one reward per token.
+    """
+    head = f"{_BOLD}{_printable(prompt)}{_RESET}" if prompt else ""
+    if rewards is None:
+        return head + "".join(map(_printable, tokens))
+    values = _checked(tokens, rewards)
+    pieces = [
+        f"\x1b[48;2;{r};{g};{b}m\x1b[38;2;0;0;0m{_printable(token)}{_RESET}"
+        for token, (r, g, b) in zip(tokens, reward_colours(values, scale=scale), strict=True)
+    ]
+    return head + "".join(pieces)
+
+
+def render_html(
+    prompt: str,
+    tokens: Sequence[str],
+    rewards: ArrayLike | None = None,
+    *,
+    scale: float | None = None,
+) -> str:
+    """Return prompt and tokens as one escaped ``<div>``; a token's title is its reward.
+
+    Arguments and errors are those of `render_ansi`. All styles are inline: the result stands in
+    any page and loads nothing.
+    """
+    head = f"<b>{html.escape(prompt)}</b>"
+    if rewards is None:
+        body = "".join(f"<span>{html.escape(token)}</span>" for token in tokens)
+    else:
+        values = _checked(tokens, rewards)
+        body = "".join(
+            f'<span style="background:rgb({r},{g},{b});color:#000" title="{value:+.4g}">'
+            f"{html.escape(token)}</span>"
+            for token, value, (r, g, b) in zip(
+                tokens, values, reward_colours(values, scale=scale), strict=True
+            )
+        )
+    return f'<div class="tokengym-text" style="white-space:pre-wrap">{head}{body}</div>'
+
+
+def _blend(strength: float) -> tuple[int, int, int]:
+    """Return the colour of a strength in [-1, 1]."""
+    end, share = (_GREEN if strength > 0 else _RED), abs(strength)
+    red, green, blue = (round(w + share * (e - w)) for w, e in zip(_WHITE, end, strict=True))
+    return red, green, blue
+
+
+def _checked(tokens: Sequence[str], rewards: ArrayLike) -> NDArray[np.float64]:
+    """Return the rewards as an array with one entry per token."""
+    values = np.asarray(rewards, dtype=np.float64)
+    if values.shape != (len(tokens),):
+        raise ValueError(
+            f"rewards must have shape ({len(tokens)},), one per token, got {values.shape}"
+        )
+    return values
+
+
+def _printable(text: str) -> str:
+    """Return the text with control characters other than line breaks and tabs as symbols."""
+    return "".join(
+        character
+        if character in "\n\t" or not (ord(character) < 32 or 127 <= ord(character) < 160)
+        else (chr(0x2400 + ord(character)) if ord(character) < 32 else "\ufffd")
+        for character in text
+    )

@@ -1,0 +1,91 @@
+"""Which prompt comes next: with replacement, as permutations, or in order."""
+
+from typing import Any
+
+import numpy as np
+from numpy.random import Generator
+
+from tokengym.envs.errors import SettingsError, StateError
+from tokengym.envs.settings import PromptSampling
+
+
+class PromptSampler:
+    """The prompt ids of one environment row, one per episode.
+
+    Args:
+        sampling: "uniform" draws with replacement; "epoch" goes through a new permutation each
+            time; "sequential" takes ``shard``'s prompts in order and starts over at the end.
+        num_prompts: Size of the prompt set.
+        shard: ``(row, rows)``: a sequential sampler takes prompts row, row + rows, ...
+
+    Raises:
+        SettingsError: if ``shard`` is not a row and a larger number of rows.
+    """
+
+    def __init__(
+        self, sampling: PromptSampling, num_prompts: int, shard: tuple[int, int] = (0, 1)
+    ) -> None:
+        self._row, self._rows = shard
+        if not 0 <= self._row < self._rows:
+            raise SettingsError(
+                f"prompt_shard must be (row, rows) with 0 <= row < rows, got {shard!r}"
+            )
+        self._sampling = sampling
+        self._num_prompts = num_prompts
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the order and the place in it; a seeded reset does this."""
+        self._drawn = 0
+        self._order: list[int] = []
+
+    def draw(self, rng: Generator) -> int:
+        """Return the next prompt id, taking randomness from ``rng`` alone."""
+        if self._sampling == "uniform":
+            return int(rng.integers(self._num_prompts))
+        drawn = self._drawn
+        self._drawn = drawn + 1
+        if self._sampling == "sequential":
+            return (self._row + drawn * self._rows) % self._num_prompts
+        if drawn % self._num_prompts == 0:
+            self._order = rng.permutation(self._num_prompts).tolist()
+        return self._order[drawn % self._num_prompts]
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the place in the order, as plain data."""
+        return {"drawn": self._drawn, "order": list(self._order)}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take up the place that ``get_state`` described.
+
+        Raises:
+            StateError: if it belongs to a prompt set of another size.
+        """
+        order = list(state["order"])
+        if order and len(order) != self._num_prompts:
+            raise StateError(
+                f"the state's order has {len(order)} prompts, the environment {self._num_prompts}; "
+                "restore it into an environment with the same prompts"
+            )
+        self._drawn, self._order = int(state["drawn"]), order
+
+
+def generator_state(rng: Generator) -> dict[str, Any]:
+    """Return a generator's state as plain data."""
+    return dict(rng.bit_generator.state)
+
+
+def generator_from(state: dict[str, Any]) -> Generator:
+    """Return a generator that continues from a saved state.
+
+    Raises:
+        StateError: if the state is of another kind of generator.
+    """
+    bits = np.random.PCG64(0)
+    try:
+        bits.state = state
+    except (TypeError, ValueError, KeyError) as error:
+        raise StateError(
+            f"np_random state cannot be restored ({error}); pass what get_state() returned"
+        ) from error
+    return Generator(bits)

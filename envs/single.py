@@ -1,0 +1,367 @@
+"""One episode at a time: `TokenGenerationEnv`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from operator import index
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from tokengym.envs.bundle import Bundle
+from tokengym.envs.encoding import EncodedPrompt
+from tokengym.envs.errors import ActionError, EpisodeOverError
+from tokengym.envs.mdp import RENDER_FPS, RENDER_MODES, TokenMdp, check_render_mode, terminal_info
+from tokengym.envs.prompts import Prompt, PromptSet
+from tokengym.envs.render import render_ansi, render_html
+from tokengym.envs.sampling import PromptSampler, generator_from, generator_state
+from tokengym.envs.settings import GenerationSettings, Horizon, Overlong, PromptSampling
+from tokengym.envs.text import token_texts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Observation = dict[str, NDArray[Any]]
+
+
+class TokenGenerationEnv(gymnasium.Env[Observation, np.int64]):
+    """Writing a response to a prompt, one token per step.
+
+    ## Description
+    An episode begins with a prompt and appends the chosen token to it at every step. The
+    transition is deterministic; the only randomness is which prompt comes next.
+
+    ## Observation Space
+    `Dict`, both entries of length `max_prompt_tokens + max_new_tokens`:
+
+    | key | space | meaning |
+    |---|---|---|
+    | `input_ids` | `Box(0, vocab - 1, int64)` | the prompt, left-padded to end at column `max_prompt_tokens - 1`; response token t in column `max_prompt_tokens + t`; padding elsewhere |
+    | `attention_mask` | `Box(0, 1, int8)` | 1 at the tokens of prompt and response, 0 at padding |
+
+    ## Action Space
+    `Discrete(len(tokenizer))`: the id of the next token. `info["action_mask"]` (int8) and
+    `action_masks()` (bool) say which tokens are legal; an illegal one is appended like any other
+    and never ends the episode.
+
+    ## Rewards
+    0 at every step: what a response is worth is added by the wrappers of `tokengym.rewards`.
+
+    ## Episode End
+    - Termination: a legal EOS (`finish_reason` "eos"); the token that completes a stop string
+      ("stop"); `max_new_tokens` tokens ("length") under `horizon="terminated"`.
+    - Truncation: `max_new_tokens` tokens under `horizon="truncated"`.
+
+    ## Information
+    | key | when | meaning |
+    |---|---|---|
+    | `action_mask` | always | int8 (vocab,): the tokens that are legal next |
+    | `prompt` | reset, end | the prompt's text |
+    | `prompt_id` | reset, end | its position in `prompts`; -1 for a text from `options` |
+    | `prompt_ids` | end | its token ids without padding, a tuple |
+    | `reference`, `query_type` | end | what the data set says about the prompt, or None |
+    | `response` | end | the response's text, special tokens left out, stop string included |
+    | `response_ids` | end | the sampled ids, EOS included, a tuple |
+    | `finish_reason` | end | "eos", "stop" or "length" |
+    | `score`, `score_parts`, `token_rewards` | end | 0.0, {} and zeros (n,) float32 until a reward wrapper fills them |
+
+    `Episode.from_info` reads a terminal info.
+
+    ## Arguments
+    `reset(seed=..., options={"prompt": "a text"})` or `options={"prompt_id": 3}` chooses the
+    prompt; a seeded reset also restarts the order of prompts.
+
+    Args:
+        tokenizer: Hugging Face tokenizer with EOS and pad token, or where to load one.
+        prompts: What episodes start from.
+        max_prompt_tokens: Width of the prompt's part; None takes the longest prompt.
+        max_new_tokens: The horizon, tokens.
+        min_new_tokens: Tokens before EOS is legal (and before a stop string counts).
+        forbidden_token_ids: Ids that are never legal.
+        stop_strings: Texts that end the response when a legal token completes one.
+        horizon: "terminated" where the horizon is part of the problem, "truncated" where it is
+            only a budget.
+        overlong: "error" refuses longer prompts, "left" keeps their last tokens, "drop" leaves
+            them out.
+        prompt_sampling: "uniform" (with replacement), "epoch" (permutations), "sequential".
+        prompt_shard: (row, rows): a sequential env takes prompts row, row + rows, ...; for one of
+            several copies that share the work.
+        render_mode: "ansi" returns coloured text, "human" prints it as it grows, "html" returns
+            escaped HTML.
+        bundle: The models this environment belongs to, kept for agents and rewards.
+
+    Raises:
+        TokenGymError: for a setting, prompt or tokenizer that cannot work.
+
+    Example:
+        >>> env = TokenGenerationEnv(tokenizer=tok, prompts=["Once"])  # doctest: +SKIP
+        >>> observation, info = env.reset(seed=0)  # doctest: +SKIP
+        >>> env.step(env.action_space.sample(info["action_mask"]))  # doctest: +SKIP
+    """  # noqa: E501  (Gymnasium's tables need one line per row)
+
+    metadata = {"render_modes": RENDER_MODES, "render_fps": RENDER_FPS}  # noqa: RUF012
+
+    def __init__(
+        self,
+        *,
+        tokenizer: PreTrainedTokenizerBase | str,
+        prompts: PromptSet | Sequence[str | Prompt],
+        max_prompt_tokens: int | None = None,
+        max_new_tokens: int = GenerationSettings.max_new_tokens,
+        min_new_tokens: int = GenerationSettings.min_new_tokens,
+        forbidden_token_ids: Sequence[int] = (),
+        stop_strings: Sequence[str] = (),
+        horizon: Horizon = GenerationSettings.horizon,
+        overlong: Overlong = GenerationSettings.overlong,
+        prompt_sampling: PromptSampling = GenerationSettings.prompt_sampling,
+        prompt_shard: tuple[int, int] = (0, 1),
+        render_mode: str | None = None,
+        bundle: Bundle | None = None,
+    ) -> None:
+        check_render_mode(render_mode, RENDER_MODES)
+        self.render_mode = render_mode
+        settings = GenerationSettings(
+            max_prompt_tokens=max_prompt_tokens,
+            max_new_tokens=max_new_tokens,
+            min_new_tokens=min_new_tokens,
+            forbidden_token_ids=forbidden_token_ids,
+            stop_strings=stop_strings,
+            horizon=horizon,
+            overlong=overlong,
+            prompt_sampling=prompt_sampling,
+        )
+        self._mdp = mdp = TokenMdp(tokenizer, prompts, settings)
+        self._bundle = bundle
+        self.observation_space = mdp.observation_space()
+        self.action_space = mdp.action_space()
+        self._sampler = PromptSampler(settings.prompt_sampling, len(mdp.table), prompt_shard)
+        self._ids = np.full(mdp.width, mdp.pad_id, dtype=np.int64)
+        self._attention = np.zeros(mdp.width, dtype=np.int8)
+        self._prompt: EncodedPrompt | None = None
+        self._length = 0
+        self._terminated = self._truncated = False
+        self._playing = False
+        self._shown_rewards: NDArray[np.float32] | None = None
+        # What every step reads, out of the settings: attribute chains cost as much as the copies.
+        self._vocab_size, self._eos_id, self._eos_ends_after = (
+            mdp.vocab_size,
+            mdp.eos_id,
+            mdp.eos_ends_after,
+        )
+        self._width = mdp.prompt_width
+        self._min_new, self._max_new = settings.min_new_tokens, settings.max_new_tokens
+        self._early_mask, self._late_mask = mdp.early_mask, mdp.late_mask
+        self._watches_steps = bool(settings.stop_strings) or render_mode == "human"
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer whose ids are the actions."""
+        return self._mdp.tokenizer
+
+    @property
+    def bundle(self) -> Bundle | None:
+        """The models this environment belongs to."""
+        return self._bundle
+
+    @property
+    def prompts(self) -> PromptSet:
+        """The prompts that episodes start from; a prompt id is a position in it."""
+        return self._mdp.table.prompts
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        """Columns of the observation that belong to the prompt."""
+        return self._mdp.prompt_width
+
+    @property
+    def max_new_tokens(self) -> int:
+        """The horizon: columns of the observation that belong to the response."""
+        return self._max_new
+
+    @property
+    def settings(self) -> GenerationSettings:
+        """The settings as validated."""
+        return self._mdp.settings
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Begin an episode; see "Arguments" of the class for ``options``."""
+        prompt = self._mdp.chosen_prompt(options)
+        super().reset(seed=seed)
+        if seed is not None:
+            self._sampler.restart()
+        if prompt is None:
+            prompt = self._mdp.table[self._sampler.draw(self.np_random)]
+        self._begin(prompt)
+        if self.render_mode == "human":
+            sys.stdout.write(f"\n{render_ansi(prompt.text, [])}")
+        return self._observation(), self._reset_info()
+
+    def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Append one token.
+
+        Raises:
+            ActionError: if the action is no token id of the vocabulary.
+            EpisodeOverError: if the episode is over or was never begun.
+        """
+        if not self._playing:
+            raise EpisodeOverError(
+                "step called after the episode's end or before the first reset; call env.reset()"
+            )
+        try:
+            token = index(action)
+        except TypeError:
+            raise ActionError(_bad_action(action, self._vocab_size)) from None
+        if not 0 <= token < self._vocab_size:
+            raise ActionError(_bad_action(action, self._vocab_size))
+        column = self._width + self._length
+        self._ids[column] = token
+        self._attention[column] = 1
+        length = self._length = self._length + 1
+        # Fresh arrays at every step: callers keep what they are given.
+        mask = self._late_mask if length >= self._min_new else self._early_mask
+        info: dict[str, Any] = {"action_mask": mask.copy()}
+        observation = {"attention_mask": self._attention.copy(), "input_ids": self._ids.copy()}
+        if token == self._eos_id and length > self._eos_ends_after:
+            self._end("eos", info)
+        elif self._watches_steps and self._stopped():
+            self._end("stop", info)
+        elif length == self._max_new:
+            self._end("length", info)
+        if self._watches_steps and self.render_mode == "human":
+            self._print_step()
+        return observation, 0.0, self._terminated, self._truncated, info
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Return the tokens that are legal next, bool (vocab,)."""
+        return self._mdp.action_mask(self._length).astype(np.bool_)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the episode and the generator as plain data, for `set_state`."""
+        if self._prompt is None:
+            raise EpisodeOverError("get_state called before the first reset; call env.reset()")
+        return {
+            "prompt": self._prompt.text,
+            "prompt_id": self._prompt.prompt_id,
+            "prompt_ids": list(self._prompt.ids),
+            "response_ids": self._response_ids(),
+            "terminated": self._terminated,
+            "truncated": self._truncated,
+            "sampler": self._sampler.get_state(),
+            "np_random": generator_state(self.np_random),
+            "np_random_seed": self.np_random_seed,
+        }
+
+    def set_state(self, state: dict[str, Any]) -> tuple[Observation, dict[str, Any]]:
+        """Continue from a state that this or an equal environment was in.
+
+        Args:
+            state: What ``get_state`` returned; it may be restored any number of times.
+
+        Returns:
+            The observation there, and the info that a reset would give.
+
+        Raises:
+            StateError: if the state does not fit.
+        """
+        prompt = self._mdp.prompt_from(state)
+        rng = generator_from(state["np_random"])
+        self._sampler.set_state(state["sampler"])
+        self._np_random, self._np_random_seed = rng, state["np_random_seed"]
+        self._begin(prompt)
+        response = state["response_ids"]
+        self._length = len(response)
+        self._ids[self._width : self._width + self._length] = response
+        self._attention[self._width : self._width + self._length] = 1
+        self._terminated, self._truncated = bool(state["terminated"]), bool(state["truncated"])
+        self._playing = not (self._terminated or self._truncated)
+        return self._observation(), self._reset_info()
+
+    def show_token_rewards(self, token_rewards: NDArray[np.float32]) -> None:
+        """Colour the current episode's tokens when it is rendered; reward wrappers call it.
+
+        Args:
+            token_rewards: (n,), one per response token so far; "human" prints the coloured text.
+        """
+        self._shown_rewards = np.array(token_rewards, dtype=np.float32)
+        if self.render_mode == "human":
+            sys.stdout.write(f"{self._rendered(render_ansi)}\n")
+
+    def render(self) -> str | None:  # type: ignore[override]
+        """Return the text so far, each token coloured by its reward (None when it is printed)."""
+        if self.render_mode is None:
+            gymnasium.logger.warn(
+                "render() needs a render mode: pass render_mode='ansi', 'human' or 'html'"
+            )
+            return None
+        if self._prompt is None:
+            raise EpisodeOverError("render called before the first reset; call env.reset()")
+        if self.render_mode == "human":
+            sys.stdout.flush()
+            return None
+        return self._rendered(render_ansi if self.render_mode == "ansi" else render_html)
+
+    def _begin(self, prompt: EncodedPrompt) -> None:
+        """Write the prompt and forget the last episode."""
+        start = self._width - len(prompt.ids)
+        self._ids.fill(self._mdp.pad_id)
+        self._attention.fill(0)
+        self._ids[start : self._width] = prompt.ids
+        self._attention[start : self._width] = 1
+        self._prompt, self._length, self._playing = prompt, 0, True
+        self._terminated = self._truncated = False
+        self._shown_rewards = None
+
+    def _observation(self) -> Observation:
+        return {"attention_mask": self._attention.copy(), "input_ids": self._ids.copy()}
+
+    def _reset_info(self) -> dict[str, Any]:
+        assert self._prompt is not None
+        return {
+            "prompt": self._prompt.text,
+            "prompt_id": self._prompt.prompt_id,
+            "action_mask": self._mdp.action_mask(self._length).copy(),
+        }
+
+    def _response_ids(self) -> list[int]:
+        return self._ids[self._width : self._width + self._length].tolist()
+
+    def _stopped(self) -> bool:
+        return bool(self._mdp.settings.stop_strings and self._mdp.stops([self._response_ids()])[0])
+
+    def _end(self, finish_reason: str, info: dict[str, Any]) -> None:
+        """Close the episode and tell about it in ``info``."""
+        assert self._prompt is not None
+        self._playing = False
+        self._truncated = finish_reason == "length" and self.settings.horizon == "truncated"
+        self._terminated = not self._truncated
+        response_ids = self._response_ids()
+        response = self._mdp.decode([response_ids])[0]
+        info.update(terminal_info(self._prompt, response, tuple(response_ids), finish_reason))
+
+    def _rendered(self, renderer: Any) -> str:
+        """Return the episode so far through ``render_ansi`` or ``render_html``."""
+        assert self._prompt is not None
+        pieces = token_texts(self.tokenizer, self._response_ids())
+        rewards = self._shown_rewards
+        if rewards is not None and len(rewards) != len(pieces):
+            rewards = None  # they belong to another moment of the episode
+        return renderer(self._prompt.text, pieces, rewards)
+
+    def _print_step(self) -> None:
+        """Print the newest token, and a line's end after the last one."""
+        tail = self._response_ids()[-8:]  # enough for a character spread over several tokens
+        piece = render_ansi("", token_texts(self.tokenizer, tail)[-1:])
+        sys.stdout.write(piece if self._playing else f"{piece}\n")
+        sys.stdout.flush()
+
+
+def _bad_action(action: Any, vocab_size: int) -> str:
+    return (
+        f"action must be an integer from 0 to {vocab_size - 1}, got {action!r}; "
+        "it is a token id of env.unwrapped.tokenizer"
+    )

@@ -1,0 +1,122 @@
+"""The batch against ``SyncVectorEnv`` over copies of the single environment, step by step."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from tokengym.envs import PadTokenRewards, episodes_from_infos
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "legality": {"min_new_tokens": 2, "forbidden_token_ids": (4,)},
+    "truncated": {"horizon": "truncated", "min_new_tokens": 1},
+    "stops": {"stop_strings": ("a b", "c"), "min_new_tokens": 1},
+    "epoch": {"prompt_sampling": "epoch"},
+    "sequential": {"prompt_sampling": "sequential"},
+    "left": {"max_prompt_tokens": 2, "overlong": "left"},
+    "drop": {"max_prompt_tokens": 2, "overlong": "drop"},
+    "eos_forbidden": {"forbidden_token_ids": (1,)},
+    "one_token": {"max_new_tokens": 1},
+}
+ROWS = 5
+
+
+def assert_same(left: Any, right: Any, path: str = "") -> None:
+    """Fail unless two nested structures have equal values, types, shapes and dtypes."""
+    assert type(left) is type(right), path
+    if isinstance(left, dict):
+        assert left.keys() == right.keys(), path
+        for key in left:
+            assert_same(left[key], right[key], f"{path}/{key}")
+    elif isinstance(left, tuple):
+        assert len(left) == len(right), path
+        for place, pair in enumerate(zip(left, right, strict=True)):
+            assert_same(*pair, f"{path}[{place}]")
+    elif isinstance(left, np.ndarray):
+        assert (left.shape, left.dtype) == (right.shape, right.dtype), path
+        if left.dtype == object:
+            for place, pair in enumerate(zip(left, right, strict=True)):
+                assert_same(*pair, f"{path}[{place}]")
+        else:
+            np.testing.assert_array_equal(left, right, err_msg=path)
+    else:
+        assert left == right, path
+
+
+def assert_same_episodes(left: dict[int, Any], right: dict[int, Any]) -> None:
+    assert left == right
+    for row, episode in left.items():
+        np.testing.assert_array_equal(episode.token_rewards, right[row].token_rewards)
+
+
+@pytest.fixture
+def make_pair(make_env: Callable[..., Any], make_envs: Callable[..., Any]) -> Callable[..., Any]:
+    def build(mode: AutoresetMode, **settings: Any) -> tuple[Any, SyncVectorEnv]:
+        native = make_envs(num_envs=ROWS, autoreset_mode=mode, **settings)
+        copies = [
+            lambda row=row: PadTokenRewards(make_env(prompt_shard=(row, ROWS), **settings))
+            for row in range(ROWS)
+        ]
+        return native, SyncVectorEnv(copies, autoreset_mode=mode)
+
+    return build
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_autoreset_modes(name: str, mode: AutoresetMode, make_pair: Callable[..., Any]) -> None:
+    native, sync = make_pair(mode, **SETTINGS[name])
+    assert native.observation_space == sync.observation_space
+    assert native.action_space == sync.action_space
+    assert native.metadata["autoreset_mode"] == sync.metadata["autoreset_mode"]
+    rng = np.random.default_rng(0)
+    assert_same(native.reset(seed=7), sync.reset(seed=7))
+    ended = 0
+    for step in range(40):
+        actions = rng.integers(0, 6, ROWS)
+        left, right = native.step(actions), sync.step(actions)
+        assert_same(left, right, f"step {step}")
+        assert left[0] in native.observation_space
+        episodes = episodes_from_infos(left[4])
+        assert_same_episodes(episodes, episodes_from_infos(right[4]))
+        assert set(episodes) == set(np.flatnonzero(left[2] | left[3]).tolist())
+        np.testing.assert_array_equal(native.action_masks(), sync.call("action_masks"))
+        ended += len(episodes)
+        if step == 20:
+            assert_same(native.reset(seed=[3, None, 5, 1, 1]), sync.reset(seed=[3, None, 5, 1, 1]))
+    assert ended > 5
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_disabled_with_reset_mask(name: str, make_pair: Callable[..., Any]) -> None:
+    native, sync = make_pair(AutoresetMode.DISABLED, **SETTINGS[name])
+    rng = np.random.default_rng(1)
+    assert_same(native.reset(seed=3), sync.reset(seed=3))
+    for step in range(40):
+        actions = rng.integers(0, 6, ROWS)
+        left, right = native.step(actions), sync.step(actions)
+        assert_same(left, right, f"step {step}")
+        assert_same_episodes(episodes_from_infos(left[4]), episodes_from_infos(right[4]))
+        done = left[2] | left[3]
+        if done.any():
+            seed = 100 + step if step % 2 else None
+            choice: dict[str, Any] = {"prompt_id": 1} if step % 3 == 0 else {}
+            masks = [{"reset_mask": done.copy(), **choice} for _ in range(2)]
+            assert_same(
+                native.reset(seed=seed, options=masks[0]), sync.reset(seed=seed, options=masks[1])
+            )
+
+
+@pytest.mark.parametrize("options", [{"prompt": "e d"}, {"prompt_id": 2}])
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_chosen_prompts(
+    mode: AutoresetMode, options: dict[str, Any], make_pair: Callable[..., Any]
+) -> None:
+    native, sync = make_pair(mode)
+    assert_same(native.reset(seed=0, options=options), sync.reset(seed=0, options=options))
+    for step in range(4 if mode is AutoresetMode.DISABLED else 12):
+        actions = np.full(ROWS, 3)
+        assert_same(native.step(actions), sync.step(actions), f"step {step}")
