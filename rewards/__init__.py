@@ -1,1 +1,87 @@
-"""tokengym.rewards."""
+"""What a response is worth (scorers) and which token earned it (credit), as Gymnasium wrappers.
+
+```python
+env = gym.make("tokengym/MovieReview-v0", reward="abc:beta=1.0")
+env = rewards.ABCReward(gym.make(id, reward=None), scorer=rewards.RewardModel.from_pretrained(path))
+```
+Scorers with a model load torch; they are imported when they are first named.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from tokengym.rewards.catalogue import (
+    gold_scorer,
+    load_scorer,
+    make_reward,
+    register,
+    registered_rewards,
+)
+from tokengym.rewards.check import check_reward
+from tokengym.rewards.credits import ABC, Credit, DenseR3, Random, Recency, Sparse, Uniform
+from tokengym.rewards.errors import CreditError, RewardCheckError, RewardError, ScorerError
+from tokengym.rewards.reward import Reward
+from tokengym.rewards.scorer import Scorer, Scores
+from tokengym.rewards.scorers.function import FunctionScorer
+from tokengym.rewards.scorers.normalize import Normalize
+from tokengym.rewards.scorers.sentiment import Sentiment
+from tokengym.rewards.wrappers import (
+    ABCReward,
+    CreditReward,
+    R3Reward,
+    RewardWrapper,
+    SparseReward,
+    UniformReward,
+    VectorRewardWrapper,
+)
+
+if TYPE_CHECKING:
+    from tokengym.rewards.scorers.relevance import Relevance
+    from tokengym.rewards.scorers.reward_model import RewardModel
+
+_LAZY = {
+    "Relevance": "tokengym.rewards.scorers.relevance",
+    "RewardModel": "tokengym.rewards.scorers.reward_model",
+}
+
+__all__ = [
+    "ABC",
+    "ABCReward",
+    "Credit",
+    "CreditError",
+    "CreditReward",
+    "DenseR3",
+    "FunctionScorer",
+    "Normalize",
+    "R3Reward",
+    "Random",
+    "Recency",
+    "Relevance",
+    "Reward",
+    "RewardCheckError",
+    "RewardError",
+    "RewardModel",
+    "RewardWrapper",
+    "Scorer",
+    "ScorerError",
+    "Scores",
+    "Sentiment",
+    "Sparse",
+    "SparseReward",
+    "Uniform",
+    "UniformReward",
+    "VectorRewardWrapper",
+    "check_reward",
+    "gold_scorer",
+    "load_scorer",
+    "make_reward",
+    "register",
+    "registered_rewards",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a scorer with a model when it is first named."""
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,275 @@
+"""Rewards by name: the table behind ``reward="abc"`` and `register`."""
+
+import difflib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tokengym.rewards.credits import ABC, Credit, DenseR3, Random, Recency, Sparse, Uniform
+from tokengym.rewards.errors import RewardError
+from tokengym.rewards.reward import Reward
+from tokengym.rewards.scorer import Scorer
+from tokengym.rewards.scorers.function import FunctionScorer
+from tokengym.rewards.scorers.normalize import Normalize
+from tokengym.rewards.scorers.sentiment import Sentiment
+
+if TYPE_CHECKING:
+    from tokengym.envs.bundle import Bundle
+
+ScorerKind = Literal["any", "reward_model", "encoder"]
+RewardSpec = None | str | Reward | Credit | Scorer | Callable[[str, str], float]
+Factory = Callable[..., Credit | Reward | Scorer]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    factory: Factory
+    scorer: ScorerKind = "any"
+
+
+_REWARDS: dict[str, _Entry] = {
+    "sparse": _Entry(Sparse),
+    "uniform": _Entry(Uniform),
+    "abc": _Entry(ABC, "reward_model"),
+    "r3": _Entry(Sparse, "encoder"),
+    "r3-dense": _Entry(DenseR3, "encoder"),
+    "random": _Entry(Random),
+    "recency": _Entry(Recency),
+}
+
+
+def register(name: str, factory: Factory, *, scorer: ScorerKind = "any") -> None:
+    """Make a reward known by name, so that ``gym.make(id, reward=name)`` finds it.
+
+    Args:
+        name: What users write; options follow it as ``"name:option=value,option=value"``.
+        factory: Called with the options as keyword arguments. It returns a `Credit` (which gets
+            the environment's scorer), a `Scorer` (which gets the sparse credit) or a `Reward`.
+        scorer: What a credit scores with when the user names no scorer: the bundle's reward model,
+            its encoder, or whichever it has.
+
+    Raises:
+        RewardError: if the name is taken, or cannot be written in front of options.
+        TypeError: if the factory is not callable.
+    """
+    if not name or any(mark in name for mark in ":=, "):
+        raise RewardError(f"name must be free of ':', '=', ',' and spaces, got {name!r}")
+    if name in _REWARDS:
+        raise RewardError(f"a reward named {name!r} is registered already; choose another name")
+    if not callable(factory):
+        raise TypeError(f"factory must be callable, got {factory!r}; pass a class or a function")
+    _REWARDS[name] = _Entry(factory, scorer)
+
+
+def registered_rewards() -> list[str]:
+    """Return the names that `make_reward` knows."""
+    return sorted(_REWARDS)
+
+
+def make_reward(
+    spec: RewardSpec,
+    *,
+    bundle: "Bundle | None" = None,
+    scorer: Scorer | Callable[[str, str], float] | str | Path | None = None,
+    normalize: Literal["running", "batch"] | None = None,
+    batch_size: int = 1,
+    max_len: int | None = None,
+) -> Reward | None:
+    """Return the reward that a user's argument describes.
+
+    Args:
+        spec: None for no reward; a name, with options as in "abc:beta=1.0"; a `Reward`; a `Credit`;
+            a `Scorer`, or a function of prompt and response, either with the sparse credit.
+        bundle: Where the scorer comes from if none is passed.
+        scorer: A scorer, a function of prompt and response, or the folder or hub name of a model:
+            of an encoder for the r3 rewards, of a reward model for every other.
+        normalize: "running" centres and scales by everything seen so far (`Normalize`); "batch"
+            centres by about the last ``batch_size`` scores.
+        batch_size: Episodes that are scored together: the number of environments.
+        max_len: Longest response, tokens: R3's scale of constrained answers; None leaves 512.
+
+    Raises:
+        RewardError: if the name, an option or a normalisation is unknown, or there is no scorer.
+        TypeError: if ``spec`` is something else.
+    """
+    if spec is None:
+        if scorer is not None or normalize is not None:
+            raise RewardError(
+                "scorer and normalize have no effect with reward=None; name a reward, e.g. 'sparse'"
+            )
+        return None
+    kind: ScorerKind = "any"
+    name = spec if isinstance(spec, str) else None
+    if isinstance(spec, str):
+        name, spec, kind = _from_name(spec)
+    if isinstance(spec, Reward):
+        if scorer is not None:
+            raise RewardError(f"{spec!r} has a scorer already; leave scorer out, or pass a credit")
+        return _normalized(spec, normalize, batch_size)
+    if isinstance(spec, Credit) or hasattr(spec, "assign"):
+        # A credit passed as an object says what it needs; one with a name has it in the table.
+        if name is None:
+            kind = {"attention": "reward_model", "relevance": "encoder"}.get(  # type: ignore[assignment]
+                getattr(spec, "attribution", None) or "", "any"
+            )
+        chosen = _scorer(scorer, kind, bundle, max_len, label=name or getattr(spec, "name", "?"))
+        return _normalized(Reward(chosen, spec), normalize, batch_size)  # type: ignore[arg-type]
+    if hasattr(spec, "score") or callable(spec):
+        if scorer is not None:
+            raise RewardError(f"{spec!r} is a scorer itself; leave scorer out, or pass a credit")
+        chosen = spec if hasattr(spec, "score") else FunctionScorer(spec)
+        return _normalized(Reward(chosen, Sparse()), normalize, batch_size)  # type: ignore[arg-type]
+    raise TypeError(
+        f"reward must be None, a name, a Reward, a Credit, a Scorer or a function of prompt and "
+        f"response, got {spec!r}"
+    )
+
+
+def gold_scorer(bundle: "Bundle | None") -> Scorer | None:
+    """Return what a bundle holds as truth: its lexicon, or a held-out reward model, or None.
+
+    Args:
+        bundle: An environment's bundle.
+    """
+    if bundle is None:
+        return None
+    if bundle.has("lexicon"):
+        return Sentiment.from_file(bundle.lexicon)
+    if bundle.has("gold_model"):
+        return load_scorer(bundle.gold_model, "reward_model")
+    return None
+
+
+def load_scorer(
+    path: str | Path,
+    kind: Literal["reward_model", "encoder"],
+    *,
+    bundle: "Bundle | None" = None,
+    max_len: int | None = None,
+) -> Scorer:
+    """Return the scorer of a stored model; a process loads each model once.
+
+    Args:
+        path: Folder or hub name.
+        kind: Whether it is a reward model or an encoder.
+        bundle: Whose tokenizer an encoder takes if it has none beside it.
+        max_len: As in `make_reward`.
+
+    Raises:
+        ScorerError: if there is no such model.
+    """
+    folder = Path(path)
+    # A model that was written anew is loaded anew.
+    files = list(folder.iterdir()) if folder.is_dir() else []
+    stamp = max((file.stat().st_mtime_ns for file in files), default=0)
+    location = str(folder.resolve()) if files else str(path)
+    if kind == "reward_model":
+        return _load_reward_model(location, stamp)
+    own = not files or any(file.name.startswith("tokenizer") for file in files)
+    tokenizer_path = None if own or bundle is None else str(bundle.path / "tokenizer")
+    return _load_relevance(location, tokenizer_path, max_len, stamp)
+
+
+@lru_cache(maxsize=8)
+def _load_reward_model(path: str, stamp: int) -> Scorer:
+    from tokengym.rewards.scorers.reward_model import RewardModel
+
+    return RewardModel.from_pretrained(path)
+
+
+@lru_cache(maxsize=8)
+def _load_relevance(path: str, tokenizer: str | None, max_len: int | None, stamp: int) -> Scorer:
+    from tokengym.rewards.scorers.models import load_tokenizer
+    from tokengym.rewards.scorers.relevance import Relevance
+
+    own = load_tokenizer(tokenizer) if tokenizer is not None else None
+    return Relevance.from_pretrained(path, tokenizer=own, max_len=max_len or 512)
+
+
+def _scorer(
+    scorer: Any, kind: ScorerKind, bundle: "Bundle | None", max_len: int | None, *, label: str
+) -> Scorer:
+    """Return the scorer that was passed, or the bundle's."""
+    if isinstance(scorer, (str, Path)):
+        if kind == "encoder":
+            return load_scorer(scorer, "encoder", bundle=bundle, max_len=max_len)
+        return load_scorer(scorer, "reward_model")
+    if hasattr(scorer, "score"):
+        return scorer
+    if scorer is not None:
+        return FunctionScorer(scorer)
+    wanted = ("reward_model", "encoder", "lexicon") if kind == "any" else (kind,)
+    has = [part for part in wanted if bundle is not None and bundle.has(part)]
+    if bundle is None or not has:
+        make = "Relevance" if kind == "encoder" else "RewardModel"
+        lack = f"the bundle {bundle.path} has no {' or '.join(wanted)}" if bundle else "got None"
+        raise RewardError(
+            f"reward {label!r} needs a scorer, but {lack}; "
+            f"pass scorer=rewards.{make}.from_pretrained(path)"
+        )
+    if has[0] == "lexicon":
+        return Sentiment.from_file(bundle.lexicon)
+    if has[0] == "encoder":
+        return load_scorer(bundle.encoder, "encoder", bundle=bundle, max_len=max_len)
+    return load_scorer(bundle.reward_model, "reward_model")
+
+
+def _normalized(reward: Reward, normalize: str | None, batch_size: int) -> Reward:
+    if normalize is None:
+        return reward
+    if normalize == "running":
+        return Reward(Normalize(reward.scorer), reward.credit)
+    if normalize == "batch":
+        if batch_size < 2:
+            raise RewardError(
+                "normalize='batch' takes the mean of one score off itself with 1 environment; "
+                "use make_vec with more, or normalize='running'"
+            )
+        scorer = Normalize(reward.scorer, window=batch_size, scale=False, clip=None)
+        return Reward(scorer, reward.credit)
+    raise RewardError(f"normalize must be None, 'running' or 'batch', got {normalize!r}")
+
+
+def _from_name(text: str) -> tuple[str, Credit | Reward | Scorer, ScorerKind]:
+    """Return the name, what its factory makes with the options, and the scorer it scores with."""
+    name, _, options = text.partition(":")
+    entry = _REWARDS.get(name)
+    if entry is None:
+        near = difflib.get_close_matches(name, _REWARDS, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+        raise RewardError(
+            f"unknown reward {name!r}; {hint}known: {', '.join(registered_rewards())}"
+        )
+    keywords = _parse_options(text, options)
+    accepted = inspect.signature(entry.factory).parameters
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values())
+    if not takes_any and (unknown := [key for key in keywords if key not in accepted]):
+        raise RewardError(
+            f"reward {name!r} has no option {unknown[0]!r}; it has {', '.join(accepted) or 'none'}"
+        )
+    return name, entry.factory(**keywords), entry.scorer
+
+
+def _parse_options(text: str, options: str) -> dict[str, Any]:
+    keywords: dict[str, Any] = {}
+    for option in filter(None, options.split(",")):
+        key, equals, value = option.partition("=")
+        if not equals:
+            raise RewardError(
+                f"reward {text!r} has the option {option!r}; write it as option=value, "
+                "e.g. 'abc:beta=1.0'"
+            )
+        keywords[key.strip()] = _number(value.strip())
+    return keywords
+
+
+def _number(value: str) -> Any:
+    for convert in (int, float):
+        try:
+            return convert(value)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(value.lower(), value)

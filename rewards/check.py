@@ -1,0 +1,280 @@
+"""The public checker of the reward contract, in the manner of Gymnasium's ``check_env``."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
+
+import gymnasium
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import VectorEnv
+from numpy.typing import NDArray
+
+from tokengym.envs.episode import Episode
+from tokengym.envs.infos import episodes_from_infos
+from tokengym.rewards.errors import RewardCheckError
+from tokengym.rewards.functional import close_sum
+from tokengym.rewards.reward import Reward
+from tokengym.rewards.wrappers import RewardWrapper
+
+_MAX_STEPS = 10_000
+_TERMINAL_KEYS = ("response_ids", "score", "score_parts", "token_rewards")
+
+
+@dataclass(frozen=True)
+class _Played:
+    """One episode as it was seen from outside."""
+
+    actions: tuple[int, ...]
+    step_rewards: tuple[float, ...]
+    info: Mapping[str, Any]
+
+
+def check_reward(
+    env: gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any], *, episodes: int = 3, seed: int = 0
+) -> None:
+    """Raise unless an environment's rewards keep the contract; play random episodes to see.
+
+    Checked: step rewards are finite numbers and sum to ``info["score"]``; ``token_rewards`` is
+    float32, finite, one per id of ``response_ids``, which are the actions taken, and sums to the
+    score; a credit known in hindsight is paid at the terminal step; the same tokens earn the same a
+    second time; scored as one batch they earn the same; and the batched environment of the same
+    ``spec`` pays the same.
+
+    A reward with a running normalisation gives no same answer twice, and is reported: check the
+    scorer inside.
+
+    Args:
+        env: An environment with a reward, single or batched.
+        episodes: Episodes played per check (rows of a batch each play at least one).
+        seed: Of prompts and random actions.
+
+    Raises:
+        RewardCheckError: naming what is broken, with the values.
+        TypeError: if it is no Gymnasium environment.
+
+    Example:
+        >>> env = gymnasium.make("tokengym/MovieReview-v0", reward="abc")  # doctest: +SKIP
+        >>> check_reward(env)  # doctest: +SKIP
+    """
+    if isinstance(env, VectorEnv):
+        _check_vector(env, seed)
+        return
+    if not isinstance(env, gymnasium.Env):
+        raise TypeError(f"env must be a Gymnasium Env or VectorEnv, got {env!r}")
+    rng = np.random.default_rng(seed)
+    played = [_play(env, seed + number, rng) for number in range(episodes)]
+    for one in played:
+        _check_episode(one, causal=_is_causal(env))
+    for number, one in enumerate(played):
+        _check_same("the same tokens", one, _play(env, seed + number, None, one.actions))
+    reward = _own_reward(env)
+    if reward is not None:
+        _check_one_batch(reward, played)
+    spec = env.spec
+    if spec is not None and spec.vector_entry_point is not None and not spec.additional_wrappers:
+        _check_native_batch(spec, played, seed)
+
+
+def _check_episode(one: _Played, *, causal: bool) -> None:
+    """Check one episode by itself."""
+    info = one.info
+    for key in _TERMINAL_KEYS:
+        if key not in info:
+            _fail(f"the terminal info has no {key!r}; it has {sorted(info)}")
+    score = _finite("score", info["score"])
+    for name, part in info["score_parts"].items():
+        _finite(f"score_parts[{name!r}]", part)
+    rewards = [_finite(f"reward of step {t}", value) for t, value in enumerate(one.step_rewards)]
+    if not close_sum(score, rewards):
+        _fail(f"step rewards sum to {sum(rewards):.6g}, but info['score'] is {score:.6g}")
+    if not causal and any(rewards[:-1]):
+        step = next(t for t, value in enumerate(rewards) if value)
+        _fail(
+            f"step {step} of {len(rewards)} paid {rewards[step]:.6g}, but credit is not causal; "
+            "pay the score at the terminal step, the credit goes to info['token_rewards']"
+        )
+    if tuple(info["response_ids"]) != one.actions:
+        _fail(
+            f"response_ids {tuple(info['response_ids'])} are not the {len(one.actions)} actions "
+            f"taken, {one.actions}"
+        )
+    _check_token_rewards(info["token_rewards"], len(one.actions), score)
+
+
+def _check_token_rewards(rewards: Any, length: int, score: float) -> None:
+    if not isinstance(rewards, np.ndarray) or rewards.dtype != np.float32:
+        kind = getattr(rewards, "dtype", type(rewards).__name__)
+        _fail(f"token_rewards must be a float32 array, got {kind}")
+    if rewards.shape != (length,):
+        _fail(
+            f"token_rewards has shape {rewards.shape} for {length} response_ids; "
+            "expected one reward per response token"
+        )
+    if not np.isfinite(rewards).all():
+        _fail(f"token_rewards must be finite, got {rewards}")
+    if not close_sum(score, rewards):
+        total = float(rewards.sum(dtype=np.float64))
+        _fail(f"token_rewards sum to {total:.6g}, but info['score'] is {score:.6g}")
+
+
+def _check_same(what: str, first: _Played, second: _Played) -> None:
+    """Check that two plays of the same tokens earned the same."""
+    if first.actions != second.actions:
+        _fail(
+            f"{what} gave another episode: {len(first.actions)} and {len(second.actions)} steps; "
+            "an episode must follow from seed and actions"
+        )
+    pairs = {
+        "score": (first.info["score"], second.info["score"]),
+        "token_rewards": (first.info["token_rewards"], second.info["token_rewards"]),
+        "step rewards": (first.step_rewards, second.step_rewards),
+    }
+    for name, (one, two) in pairs.items():
+        scale = 1e-5 * max(1.0, float(np.abs(one).max(initial=0.0)))
+        if np.shape(one) != np.shape(two) or not np.allclose(one, two, rtol=0.0, atol=scale):
+            _fail(
+                f"{what} earned another {name}: {one}, then {two}; a reward must depend on the "
+                "episode alone (no global random state, no batch or running statistics)"
+            )
+
+
+def _check_one_batch(reward: Reward, played: list[_Played]) -> None:
+    """Check that episodes scored as one batch earn what each earned alone."""
+    together = reward.evaluate([Episode.from_info(one.info) for one in played])
+    for one, episode in zip(played, together, strict=True):
+        info = {"score": episode.score, "token_rewards": episode.token_rewards}
+        _check_same("one batch of all episodes", one, replace(one, info=info))
+
+
+def _check_native_batch(spec: EnvSpec, played: list[_Played], seed: int) -> None:
+    """Check that the batched environment of the same spec pays what the single one paid."""
+    envs = gymnasium.make_vec(spec, num_envs=len(played))
+    try:
+        rows = _play_rows(envs, seed, None, {row: one.actions for row, one in enumerate(played)})
+    finally:
+        envs.close()
+    for row, one in enumerate(played):
+        _check_same("the vector form", one, rows[row])
+
+
+def _check_vector(envs: VectorEnv[Any, Any, Any], seed: int) -> None:
+    """Check the first episode of each row of a batch, twice."""
+    first = _play_rows(envs, seed, np.random.default_rng(seed))
+    for one in first.values():
+        _check_episode(one, causal=_is_causal(envs))
+    actions = {row: one.actions for row, one in first.items()}
+    second = _play_rows(envs, seed, None, actions)
+    for row, one in first.items():
+        _check_same(f"the same tokens in row {row}", one, second[row])
+
+
+def _play(
+    env: gymnasium.Env[Any, Any],
+    seed: int,
+    rng: np.random.Generator | None,
+    actions: tuple[int, ...] = (),
+) -> _Played:
+    """Play one episode, by random legal tokens or by given ones."""
+    _, info = env.reset(seed=seed)
+    taken: list[int] = []
+    rewards: list[float] = []
+    ended = False
+    while not ended and len(taken) < (_MAX_STEPS if rng is not None else len(actions)):
+        action = _draw(rng, info) if rng is not None else actions[len(taken)]
+        _, reward, terminated, truncated, info = env.step(action)
+        taken.append(action)
+        rewards.append(reward)  # type: ignore[arg-type]
+        ended = terminated or truncated
+    if not ended:
+        _fail(f"the episode did not end after {len(taken)} steps")
+    return _Played(tuple(taken), tuple(rewards), info)
+
+
+def _play_rows(
+    envs: VectorEnv[Any, Any, Any],
+    seed: int,
+    rng: np.random.Generator | None,
+    actions: Mapping[int, tuple[int, ...]] | None = None,
+) -> dict[int, _Played]:
+    """Play until every row ended once; rows that ended get a filler token until then."""
+    _, infos = envs.reset(seed=seed)
+    taken: list[list[int]] = [[] for _ in range(envs.num_envs)]
+    rewards: list[list[float]] = [[] for _ in range(envs.num_envs)]
+    done: dict[int, _Played] = {}
+    while len(done) < envs.num_envs and max(map(len, taken)) < _MAX_STEPS:
+        tokens = np.zeros(envs.num_envs, dtype=np.int64)
+        for row in set(range(envs.num_envs)) - set(done):
+            if actions is None:
+                tokens[row] = _draw(rng, {"action_mask": infos["action_mask"][row]})
+            elif len(taken[row]) < len(actions[row]):
+                tokens[row] = actions[row][len(taken[row])]
+            else:
+                _fail(f"the episode in row {row} did not end after {len(taken[row])} steps")
+            taken[row].append(int(tokens[row]))
+        _, values, _, _, infos = envs.step(tokens)
+        for row in set(range(envs.num_envs)) - set(done):
+            rewards[row].append(values[row])
+        for row, info in _terminal_rows(infos).items():
+            if row not in done:
+                done[row] = _Played(tuple(taken[row]), tuple(rewards[row]), info)
+    if len(done) < envs.num_envs:
+        _fail(f"{envs.num_envs - len(done)} rows did not end after {_MAX_STEPS} steps")
+    return done
+
+
+def _terminal_rows(infos: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    """Return the terminal info of each row that ended, as the single environment gives it."""
+    source = infos.get("final_info", infos)
+    rows = {}
+    for row, episode in episodes_from_infos(infos).items():
+        size = len(episode.response_ids)
+        beyond = source["token_rewards"][row][size:]
+        if np.any(beyond):
+            _fail(f"token_rewards of row {row} must be 0 past its {size} tokens, got {beyond}")
+        rows[row] = {
+            "response_ids": episode.response_ids,
+            "score": episode.score,
+            "score_parts": episode.score_parts,
+            "token_rewards": source["token_rewards"][row][:size],
+        }
+    return rows
+
+
+def _draw(rng: np.random.Generator | None, info: Mapping[str, Any]) -> int:
+    assert rng is not None
+    legal: NDArray[np.intp] = np.flatnonzero(info["action_mask"])
+    if not len(legal):
+        _fail("action_mask allows no token")
+    return int(rng.choice(legal))
+
+
+def _finite(name: str, value: Any) -> float:
+    if np.ndim(value) != 0 or not isinstance(value, (int, float, np.number)):
+        _fail(f"{name} must be a number, got {value!r}")
+    if not np.isfinite(value):
+        _fail(f"{name} must be finite, got {value}")
+    return float(value)
+
+
+def _is_causal(env: Any) -> bool:
+    """Return whether any wrapper declares that it pays token by token."""
+    while env is not None:
+        reward = env.__dict__.get("reward")
+        if reward is not None and getattr(reward, "causal", False):
+            return True
+        env = env.__dict__.get("env")
+    return False
+
+
+def _own_reward(env: Any) -> Reward | None:
+    """Return the reward of the outermost wrapper of ours, if there is one."""
+    while isinstance(env, gymnasium.Wrapper):
+        if isinstance(env, RewardWrapper):
+            return env.reward
+        env = env.env
+    return None
+
+
+def _fail(message: str) -> NoReturn:
+    raise RewardCheckError(message)

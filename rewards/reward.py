@@ -1,0 +1,169 @@
+"""A reward: a scorer and a credit rule, checked where they meet."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokengym.envs.episode import Episode
+from tokengym.rewards.credits.base import Credit
+from tokengym.rewards.errors import CreditError, RewardError, ScorerError
+from tokengym.rewards.functional import close_sum
+from tokengym.rewards.scorer import Scorer, Scores, scorer_name
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Reward:
+    """What a response is worth, and which token earned it.
+
+    Args:
+        scorer: Anything with ``score(episodes) -> Scores``, such as a `Scorer`.
+        credit: The rule that spreads each score over the tokens.
+
+    Raises:
+        TypeError: if either is something else.
+        RewardError: if the credit needs attributions of a kind that the scorer cannot give.
+    """
+
+    def __init__(self, scorer: Scorer, credit: Credit) -> None:
+        if not callable(getattr(scorer, "score", None)):
+            raise TypeError(
+                f"scorer must have a method score(episodes), got {scorer!r}; wrap a function in "
+                "FunctionScorer"
+            )
+        if not callable(getattr(credit, "assign", None)):
+            raise TypeError(
+                f"credit must have a method assign(episodes, scores), got {credit!r}; "
+                "pass a Credit such as Uniform()"
+            )
+        self.scorer = scorer
+        self.credit = credit
+        kinds = getattr(scorer, "attribution_kinds", None)
+        wanted = getattr(credit, "attribution", None)
+        self._asks = wanted is not None and kinds is not None
+        if self._asks and wanted not in kinds:
+            raise RewardError(
+                f"credit {self.credit_name!r} needs {wanted} attributions, scorer "
+                f"{scorer_name(scorer)!r} gives {', '.join(sorted(kinds)) or 'none'}; "
+                f"{_remedy(wanted)}"
+            )
+
+    @property
+    def name(self) -> str:
+        """The credit's and the scorer's names."""
+        return f"{self.credit_name}({scorer_name(self.scorer)})"
+
+    @property
+    def credit_name(self) -> str:
+        """The credit's name, its class's if it does not say."""
+        return getattr(self.credit, "name", "") or type(self.credit).__name__
+
+    @property
+    def causal(self) -> bool:
+        """Whether the credit declares that it can be paid token by token."""
+        return bool(getattr(self.credit, "causal", False))
+
+    def __repr__(self) -> str:
+        return f"Reward({self.name})"
+
+    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "Reward":
+        """Return the reward for responses of a policy's tokenizer.
+
+        Args:
+            tokenizer: What made every ``response_ids``.
+
+        Raises:
+            TokenizerError: if the scorer cannot read its ids.
+        """
+        bind = getattr(self.scorer, "bind", None)
+        return self if bind is None else Reward(bind(tokenizer), self.credit)
+
+    def evaluate(self, episodes: Sequence[Episode]) -> list[Episode]:
+        """Return the episodes with their score, its parts and their token rewards.
+
+        Args:
+            episodes: Finished episodes; scored as one batch.
+
+        Raises:
+            ScorerError: if a score is not one finite number per episode.
+            CreditError: if token rewards do not fit the tokens or do not sum to the score.
+        """
+        if not episodes:
+            return []
+        for index, episode in enumerate(episodes):
+            if not episode.response_ids:
+                raise CreditError(
+                    f"episode {index} has no response_ids, so no token can earn its score; "
+                    "give the response at least one token (the EOS counts)"
+                )
+        scores = self._score(episodes)
+        rewards = self.credit.assign(episodes, scores)
+        self._check_rewards(episodes, scores, rewards)
+        return [
+            replace(
+                episode,
+                score=float(scores.values[row]),
+                score_parts={name: float(part[row]) for name, part in scores.parts.items()},
+                token_rewards=rewards[row],
+            )
+            for row, episode in enumerate(episodes)
+        ]
+
+    def _score(self, episodes: Sequence[Episode]) -> Scores:
+        options: dict[str, Any] = {"attribution": self.credit.attribution} if self._asks else {}
+        name = scorer_name(self.scorer)
+        scores = self.scorer.score(episodes, **options)
+        if not isinstance(scores, Scores):
+            raise ScorerError(
+                f"scorer {name!r} returned {type(scores).__name__}; return "
+                "Scores(values=one number per episode)"
+            )
+        scores.check(episodes, name)
+        wanted = getattr(self.credit, "attribution", None)
+        if wanted is not None and scores.attributions is None:
+            raise CreditError(
+                f"credit {self.credit_name!r} needs {wanted} attributions, scorer {name!r} "
+                f"returned none; {_remedy(wanted)}"
+            )
+        return scores
+
+    def _check_rewards(
+        self,
+        episodes: Sequence[Episode],
+        scores: Scores,
+        rewards: Sequence[NDArray[np.float32]],
+    ) -> None:
+        name = self.credit_name
+        if len(rewards) != len(episodes):
+            raise CreditError(
+                f"credit {name!r} returned {len(rewards)} arrays for {len(episodes)} episodes; "
+                "return one per episode"
+            )
+        for row, (episode, tokens) in enumerate(zip(episodes, rewards, strict=True)):
+            shape, expected = np.shape(tokens), (len(episode.response_ids),)
+            if shape != expected:
+                raise CreditError(
+                    f"credit {name!r} returned shape {shape} for episode {row}; expected "
+                    f"{expected}, one reward per response token"
+                )
+            if not np.isfinite(tokens).all():
+                raise CreditError(
+                    f"credit {name!r} returned NaN or Inf for episode {row}; rewards must be finite"
+                )
+            score = float(scores.values[row])
+            if not close_sum(score, tokens):
+                total = float(np.sum(tokens, dtype=np.float64))
+                raise CreditError(
+                    f"credit {name!r} gives episode {row} rewards that sum to {total:.6g}, its "
+                    f"score is {score:.6g}; rescale them, a credit only redistributes"
+                )
+
+
+def _remedy(attribution: str) -> str:
+    scorer = {"attention": "RewardModel", "relevance": "Relevance"}.get(attribution)
+    use = f"score with {scorer}" if scorer else "score with one that gives them"
+    return f"{use} or take credit 'uniform'"

@@ -1,0 +1,145 @@
+"""What a response is worth: the scorer's interface and the scores it returns."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokengym.envs.episode import Episode
+from tokengym.rewards.errors import ScorerError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """The scores of a batch of episodes.
+
+    Arrays are stored as float32, whatever was passed; `check` compares them to the episodes.
+    """
+
+    values: FloatArray
+    """(batch,) float32: the score of each response."""
+    parts: Mapping[str, FloatArray] = field(default_factory=dict)
+    """Name -> (batch,) float32: what the score was made of."""
+    attributions: Sequence[FloatArray] | None = None
+    """Per episode (len(response_ids),) float32: what each token had to do with the score."""
+    additive: bool = False
+    """Attributions are signed parts that sum to the value; otherwise weights >= 0 of any scale."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", np.asarray(self.values, dtype=np.float32))
+        parts = {name: np.asarray(part, np.float32) for name, part in self.parts.items()}
+        object.__setattr__(self, "parts", parts)
+        if self.attributions is not None:
+            rows = [np.asarray(row, dtype=np.float32) for row in self.attributions]
+            object.__setattr__(self, "attributions", rows)
+
+    def check(self, episodes: Sequence[Episode], name: str) -> None:
+        """Raise unless there is one finite score per episode and one attribution per token.
+
+        Args:
+            episodes: What was scored.
+            name: The scorer's name, for the message.
+
+        Raises:
+            ScorerError: naming the scorer, the shape or value, and the episode.
+        """
+        expected = (len(episodes),)
+        for label, array in {"values": self.values, **self.parts}.items():
+            if array.shape != expected:
+                raise ScorerError(
+                    f"scorer {name!r} returned {label} of shape {array.shape} for {len(episodes)} "
+                    f"episodes; return one number per episode, shape {expected}"
+                )
+            if not np.isfinite(array).all():
+                row = int(np.flatnonzero(~np.isfinite(array))[0])
+                raise ScorerError(
+                    f"scorer {name!r} returned {label}[{row}] = {array[row]} for the response "
+                    f"{_short(episodes[row].response)}; scores must be finite"
+                )
+        if self.attributions is not None:
+            self._check_attributions(episodes, name)
+
+    def _check_attributions(self, episodes: Sequence[Episode], name: str) -> None:
+        rows = self.attributions or []
+        if len(rows) != len(episodes):
+            raise ScorerError(
+                f"scorer {name!r} returned {len(rows)} attributions for {len(episodes)} episodes; "
+                "return one array per episode"
+            )
+        for index, (episode, row) in enumerate(zip(episodes, rows, strict=True)):
+            if row.shape != (len(episode.response_ids),):
+                raise ScorerError(
+                    f"scorer {name!r} returned attributions[{index}] of shape {row.shape}; "
+                    f"expected ({len(episode.response_ids)},), one per response token"
+                )
+            if not np.isfinite(row).all():
+                raise ScorerError(
+                    f"scorer {name!r} returned attributions[{index}] with NaN or Inf for the "
+                    f"response {_short(episode.response)}; attributions must be finite"
+                )
+
+
+class Scorer(ABC):
+    """Scores finished texts in batches.
+
+    A subclass needs only `score`. One that can also say which tokens a score rests on lists the
+    kinds in ``attribution_kinds`` and takes ``attribution=`` in `score`, so that a credit gets
+    both from one pass over the model.
+    """
+
+    attribution_kinds: frozenset[str] | None = None
+    """What `score` accepts as ``attribution``: "attention" (weights), "relevance" (parts), ...;
+    empty if nothing. None if the scorer does not say: it is never asked, and the attributions it
+    returns of its own accord are taken for what the credit needs."""
+
+    @property
+    def name(self) -> str:
+        """The scorer's name in messages and reports."""
+        return type(self).__name__
+
+    @abstractmethod
+    def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
+        """Return the scores of a batch of episodes.
+
+        Args:
+            episodes: What to score, at least one.
+            attribution: The kind of token attribution to return too, one of
+                ``attribution_kinds``; None for none.
+        """
+
+    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "Scorer":
+        """Return the scorer for responses of this tokenizer; itself unless it reads token ids.
+
+        Args:
+            tokenizer: The policy's tokenizer, which made every ``response_ids``.
+
+        Raises:
+            TokenizerError: if the scorer cannot read its ids.
+        """
+        return self
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the scorer learnt while scoring, as plain numbers; {} for most."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        if state:
+            raise ScorerError(f"scorer {self.name!r} holds no state, got {sorted(state)}")
+
+
+def scorer_name(scorer: Any) -> str:
+    """Return the name of a scorer, its class's if it does not say."""
+    return str(getattr(scorer, "name", type(scorer).__name__))
+
+
+def _short(text: str, limit: int = 60) -> str:
+    return repr(text if len(text) <= limit else text[: limit - 3] + "...")

@@ -1,0 +1,1 @@
+"""Scorers: what a finished response is worth."""

@@ -1,0 +1,105 @@
+"""What scorers with a model share: loading, eval mode, and whose token ids mean what."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tokengym.envs.errors import TokenizerError
+from tokengym.rewards.errors import ScorerError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def select_device(device: str) -> torch.device:
+    """Return the device; "auto" is the GPU if there is one."""
+    if device != "auto":
+        return torch.device(device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_pretrained(auto_class: Any, path: str | Path, *, dtype: str) -> "PreTrainedModel":
+    """Return a stored model, every weight of which was stored with it.
+
+    Args:
+        auto_class: An ``AutoModel...`` of transformers.
+        path: Folder or hub name.
+        dtype: Of the weights, or "auto".
+
+    Raises:
+        ScorerError: if there is no such model, or a part of it would be initialised at random.
+    """
+    try:
+        model, report = auto_class.from_pretrained(str(path), dtype=dtype, output_loading_info=True)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ScorerError(
+            f"cannot load {path} as {auto_class.__name__} ({reason}); pass the folder or hub name "
+            "of such a model"
+        ) from error
+    missing = sorted({*report["missing_keys"], *map(str, report["mismatched_keys"])})
+    if missing:
+        raise ScorerError(
+            f"{path} holds no trained {', '.join(missing[:3])}, so {auto_class.__name__} would "
+            "make it up at random; pass a model that was trained with this head"
+        )
+    return model.eval().requires_grad_(False)
+
+
+def load_tokenizer(path: str | Path) -> "PreTrainedTokenizerBase | None":
+    """Return the tokenizer stored beside a model; None if there is none."""
+    from transformers import AutoTokenizer
+
+    folder = Path(path)
+    if folder.is_dir() and not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
+        return None
+    return AutoTokenizer.from_pretrained(str(path))
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Keep dropout off in this context; a model that was training goes on training after it."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def check_vocabularies(
+    *,
+    policy: "PreTrainedTokenizerBase",
+    own: "PreTrainedTokenizerBase | None",
+    size: int,
+    name: str,
+) -> None:
+    """Raise unless a model reads the policy's ids as the policy means them.
+
+    Args:
+        policy: The policy's tokenizer.
+        own: The model's tokenizer, if known.
+        size: Rows of the model's embedding; may exceed the vocabulary (padded embeddings).
+        name: Whose model it is, for the message.
+
+    Raises:
+        TokenizerError: if the sizes or the vocabularies disagree.
+    """
+    if len(policy) > size:
+        raise TokenizerError(
+            f"the policy's tokenizer has {len(policy)} ids, the model of scorer {name!r} "
+            f"{size}; score with a model of the policy's tokenizer"
+        )
+    if own is None or own is policy:
+        return
+    ours, theirs = policy.get_vocab(), own.get_vocab()
+    if ours != theirs:
+        word = next(iter(sorted(set(ours.items()) ^ set(theirs.items()))))[0]
+        raise TokenizerError(
+            f"scorer {name!r} has another tokenizer ({len(theirs)} ids) than the policy "
+            f"({len(ours)}): {word!r} is {theirs.get(word)} and {ours.get(word)}; "
+            "score with a model of the policy's tokenizer"
+        )

@@ -1,0 +1,126 @@
+"""A scorer whose values are centred and scaled by what it has seen so far."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokengym.envs.episode import Episode
+from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.functional import Moments, update_moments
+from tokengym.rewards.scorer import Scorer, Scores, scorer_name
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_EPSILON = 1e-8
+
+
+class Normalize(Scorer):
+    """Running normalisation: value' = clip((value - mean) / deviation, -clip, clip).
+
+    A batch updates the statistics before it is normalised by them. The value as it was stays in
+    ``parts["raw_score"]``. Scoring changes the statistics, so the same episode may score
+    differently later: evaluate with the scorer inside.
+
+    Args:
+        scorer: What is normalised.
+        window: Scores remembered, with exponentially decaying weights, or None for all. With a
+            window no longer than the batch the statistics are the batch's own.
+        scale: Whether to divide by the deviation; False centres only.
+        clip: Bound on the result, in units after scaling; None for no bound.
+
+    Raises:
+        ScorerError: if ``window`` or ``clip`` is not positive.
+
+    Source: the normalisation of Kim et al. 2024, arXiv:2402.03469 (all history, clip 10).
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        *,
+        window: int | None = None,
+        scale: bool = True,
+        clip: float | None = 10.0,
+    ) -> None:
+        if window is not None and window < 1:
+            raise ScorerError(f"window must be at least 1, got {window}; None remembers all")
+        if clip is not None and not clip > 0:
+            raise ScorerError(f"clip must be > 0, got {clip}; None does not clip")
+        self.scorer = scorer
+        self.attribution_kinds = getattr(scorer, "attribution_kinds", None)
+        self.window = window
+        self.scale = scale
+        self.clip = clip
+        self.moments = Moments()
+
+    @property
+    def name(self) -> str:
+        """The scorer's name, marked."""
+        return f"Normalize({scorer_name(self.scorer)})"
+
+    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "Normalize":
+        """Return itself with the scorer inside bound to the policy's tokenizer."""
+        bind = getattr(self.scorer, "bind", None)
+        if bind is not None:
+            self.scorer = bind(tokenizer)
+        return self
+
+    def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
+        """Return normalised scores; the batch updates the statistics first.
+
+        Weights are passed on. Parts that sum to the value are scaled with it, and what centring
+        and clipping take off goes to the last token, as a constant of the episode.
+
+        Args:
+            episodes: What to score.
+            attribution: Passed on to the scorer inside.
+        """
+        options = {} if attribution is None else {"attribution": attribution}
+        raw = self.scorer.score(episodes, **options)
+        raw.check(episodes, scorer_name(self.scorer))
+        self.moments = update_moments(self.moments, raw.values, window=self.window)
+        deviation = float(np.sqrt(self.moments.variance)) + _EPSILON if self.scale else 1.0
+        values = (raw.values.astype(np.float64) - self.moments.mean) / deviation
+        if self.clip is not None:
+            values = values.clip(-self.clip, self.clip)
+        attributions = raw.attributions
+        if attributions is not None and raw.additive:
+            attributions = [
+                _shift_last(row.astype(np.float64) / deviation, value)
+                for row, value in zip(attributions, values, strict=True)
+            ]
+        return Scores(
+            values=values,
+            parts={**raw.parts, "raw_score": raw.values},
+            attributions=attributions,
+            additive=raw.additive,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the statistics."""
+        return {**self.moments._asdict(), "scorer": self.scorer.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over the statistics that `state_dict` returned.
+
+        Raises:
+            ScorerError: if one is missing.
+        """
+        try:
+            self.moments = Moments(
+                int(state["count"]), float(state["mean"]), float(state["variance"])
+            )
+            self.scorer.load_state_dict(state["scorer"])
+        except KeyError as error:
+            raise ScorerError(
+                f"the state of {self.name!r} lacks {error}; pass what state_dict() returned"
+            ) from None
+
+
+def _shift_last(row: NDArray[np.float64], value: float) -> NDArray[np.float64]:
+    """Return the row with its last entry changed so that it sums to ``value``."""
+    row[-1] += value - row.sum()
+    return row

@@ -1,0 +1,266 @@
+"""R3 as scorer: does the answer speak of what was asked, at length and without repeating itself?"""
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tokengym.envs.episode import Episode
+from tokengym.envs.errors import TokenizerError
+from tokengym.rewards import functional as F
+from tokengym.rewards.alignment import Span, spread_by_overlap, token_spans
+from tokengym.rewards.batching import padded_batches
+from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.scorer import Scorer, Scores
+from tokengym.rewards.scorers.models import (
+    check_vocabularies,
+    evaluating,
+    load_pretrained,
+    load_tokenizer,
+    select_device,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+MAX_ENCODER_TOKENS = 512
+
+
+class EncodedText(NamedTuple):
+    """What the encoder makes of one text; special tokens of its own included."""
+
+    hidden: NDArray[np.float64]
+    """(tokens, width) last hidden states."""
+    spans: list[Span]
+    """(tokens,) the characters each token stands for."""
+
+
+class Relevance(Scorer):
+    """The regularised relevance reward R3: r_x LI RP, or F(r_y) RP for a constrained query.
+
+    With M the mean of the encoder's last hidden states (mask-weighted, not normalised):
+    r_x = M(query) . M(response), r_y = M(reference) . M(response); LI, RP and F as in
+    `functional`. ``parts`` holds ``relevance_query`` (r_x), ``relevance_reference`` (r_y; 0 without
+    a reference), ``length_incentive`` and ``repetition_penalty``.
+
+    Args:
+        encoder: Any ``AutoModel`` with last hidden states; put in eval mode while it scores.
+        tokenizer: The encoder's own, a fast one; texts keep their last 512 tokens.
+        max_len: Longest response in tokens: the scale of F, so that a constrained answer can earn
+            what the longest open-ended one can. The paper's code has 512.
+        role_tags: What opens a turn: stripped from the query, and the end of a response for LI
+            and RP.
+        batch_size: Most texts per forward pass.
+        policy_tokenizer: What made the ``response_ids``; only token attributions need it. `bind`
+            sets it, and the reward wrappers call `bind`.
+        name: In messages and reports.
+
+    Raises:
+        ScorerError: if ``max_len`` or ``batch_size`` is not positive.
+        TokenizerError: if the tokenizer is not a fast one, or does not fit the encoder.
+
+    Source: Kim et al. 2024, "Rethinking the Role of Proxy Rewards", arXiv:2402.03469.
+    """
+
+    attribution_kinds = frozenset({"relevance"})
+
+    def __init__(
+        self,
+        encoder: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        *,
+        max_len: int = 512,
+        role_tags: Sequence[str] = F.ROLE_TAGS,
+        batch_size: int = 64,
+        policy_tokenizer: "PreTrainedTokenizerBase | None" = None,
+        name: str = "Relevance",
+    ) -> None:
+        if max_len < 1 or batch_size < 1:
+            raise ScorerError(
+                f"max_len and batch_size must be at least 1, got {max_len} and {batch_size}"
+            )
+        if not tokenizer.is_fast:
+            raise TokenizerError(
+                f"{type(tokenizer).__name__} gives no character offsets; load the fast tokenizer"
+            )
+        size = int(encoder.get_input_embeddings().num_embeddings)
+        check_vocabularies(policy=tokenizer, own=None, size=size, name=name)
+        self.encoder = encoder
+        # A copy of its own, because the side of truncation is a state of the tokenizer.
+        self.tokenizer = copy.deepcopy(tokenizer)
+        self.tokenizer.truncation_side = "left"
+        self.max_len = max_len
+        self.role_tags = tuple(role_tags)
+        self.batch_size = batch_size
+        self.policy_tokenizer = policy_tokenizer
+        self._name = name
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        tokenizer: "PreTrainedTokenizerBase | None" = None,
+        max_len: int = 512,
+        role_tags: Sequence[str] = F.ROLE_TAGS,
+        batch_size: int = 64,
+        device: str = "auto",
+        dtype: str = "float32",
+    ) -> "Relevance":
+        """Return the scorer over the encoder stored in a folder or under a hub name.
+
+        Args:
+            path: Folder or hub name of an encoder.
+            tokenizer: The encoder's tokenizer; None loads the one beside it.
+            max_len: As for the class.
+            role_tags: As for the class.
+            batch_size: As for the class.
+            device: "auto" takes a GPU if there is one.
+            dtype: Of the weights: "float32", "bfloat16", "float16" or "auto" (as stored).
+
+        Raises:
+            ScorerError: if the folder holds no encoder.
+            TokenizerError: if it holds no tokenizer and none is passed.
+        """
+        from transformers import AutoModel
+
+        encoder = load_pretrained(AutoModel, path, dtype=dtype)
+        tokenizer = tokenizer or load_tokenizer(path)
+        if tokenizer is None:
+            raise TokenizerError(f"no tokenizer beside the encoder in {path}; pass tokenizer=")
+        return cls(
+            encoder.to(select_device(device)),
+            tokenizer,
+            max_len=max_len,
+            role_tags=role_tags,
+            batch_size=batch_size,
+            name=f"Relevance({Path(path).name})",
+        )
+
+    @property
+    def name(self) -> str:
+        """The class and the folder it was loaded from."""
+        return self._name
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Relevance":
+        """Return itself: a model is shared; Gymnasium copies the arguments of every environment."""
+        return self
+
+    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "Relevance":
+        """Return a scorer that maps its token attributions to this tokenizer's tokens."""
+        bound = copy.copy(self)
+        bound.policy_tokenizer = tokenizer
+        return bound
+
+    def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
+        """Return R3 of each episode with its four parts, and each token's exact part if asked.
+
+        Args:
+            episodes: What to score.
+            attribution: "relevance" for each response token's signed part of the score; None for
+                none.
+
+        Raises:
+            ScorerError: if a constrained query has no reference, or attributions are asked for
+                without ``policy_tokenizer``.
+        """
+        if attribution not in (None, "relevance"):
+            raise ScorerError(
+                f"scorer {self.name!r} has no attribution {attribution!r}; it has 'relevance'"
+            )
+        queries = [F.strip_query(episode.prompt, self.role_tags) for episode in episodes]
+        references = [self._reference(episode) for episode in episodes]
+        responses = [episode.response for episode in episodes]
+        texts = list(dict.fromkeys([*queries, *references, *responses]))
+        encoded = dict(zip(texts, self.encode(texts), strict=True))
+        names = (
+            *("relevance_query", "relevance_reference"),
+            *("length_incentive", "repetition_penalty"),
+        )
+        parts = {name: np.zeros(len(episodes)) for name in names}
+        values, attributions = np.zeros(len(episodes)), []
+        for row, episode in enumerate(episodes):
+            hidden, spans = encoded[episode.response]
+            by_query = F.relevance_shares(F.mean_pool(encoded[queries[row]].hidden), hidden)
+            by_reference = F.relevance_shares(F.mean_pool(encoded[references[row]].hidden), hidden)
+            text = F.cut_at_turn(episode.response, self.role_tags)
+            incentive, penalty = F.length_incentive(text), F.repetition_penalty(text)
+            constrained = episode.query_type == "CONSTRAINED"
+            shares = by_reference if constrained else by_query
+            shares = shares * F.r3_factor(
+                incentive, penalty, max_len=self.max_len, constrained=constrained
+            )
+            values[row] = shares.sum()
+            if attribution is not None:
+                targets = self._response_spans(episode, row)
+                attributions.append(spread_by_overlap(shares, spans, targets))
+            row_parts = (by_query.sum(), by_reference.sum(), incentive, penalty)
+            for name, part in zip(names, row_parts, strict=True):
+                parts[name][row] = part
+        return Scores(
+            values=values,
+            parts=parts,
+            attributions=attributions if attribution is not None else None,
+            additive=True,
+        )
+
+    def encode(self, texts: Sequence[str]) -> list[EncodedText]:
+        """Return the encoder's hidden states of each text, left-truncated to 512 tokens.
+
+        Args:
+            texts: Any texts; an empty one has the encoder's special tokens, or none at all.
+        """
+        limit = getattr(self.encoder.config.get_text_config(), "max_position_embeddings", None)
+        tokens = self.tokenizer(
+            list(texts),
+            truncation=True,
+            max_length=min(MAX_ENCODER_TOKENS, limit or MAX_ENCODER_TOKENS),
+            padding=False,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+        )
+        sequences, spans = tokens["input_ids"], tokens["offset_mapping"]
+        width = int(self.encoder.config.get_text_config().hidden_size)
+        hidden = [np.zeros((0, width)) for _ in texts]
+        filled = [index for index, ids in enumerate(sequences) if ids]
+        batches = padded_batches(
+            [sequences[index] for index in filled],
+            batch_size=self.batch_size,
+            pad_id=self.tokenizer.pad_token_id or 0,
+        )
+        with evaluating(self.encoder), torch.no_grad():
+            for batch in batches:
+                states = self.encoder(
+                    input_ids=torch.from_numpy(batch.input_ids).to(self.encoder.device),
+                    attention_mask=torch.from_numpy(batch.attention_mask).to(self.encoder.device),
+                ).last_hidden_state
+                rows = states.float().cpu().numpy().astype(np.float64)
+                for place, index in enumerate(batch.indices):
+                    size = int(batch.attention_mask[place].sum())
+                    hidden[filled[index]] = rows[place, :size]
+        return [EncodedText(*pair) for pair in zip(hidden, spans, strict=True)]
+
+    def _reference(self, episode: Episode) -> str:
+        if episode.query_type == "CONSTRAINED" and not episode.reference:
+            raise ScorerError(
+                f"the constrained prompt {episode.prompt!r} has no reference answer; pass "
+                "reference_column=, or annotate it OPENENDED"
+            )
+        return episode.reference or ""
+
+    def _response_spans(self, episode: Episode, row: int) -> list[Span]:
+        """Return the characters of each response token."""
+        if self.policy_tokenizer is None:
+            raise ScorerError(
+                f"scorer {self.name!r} needs the policy's tokenizer to say which response token a "
+                "part of the score belongs to; pass policy_tokenizer= or call bind(tokenizer)"
+            )
+        if not episode.response_ids:
+            raise ScorerError(
+                f"episode {row} has no response_ids; give the response at least one token"
+            )
+        return token_spans(self.policy_tokenizer, episode.response_ids)

@@ -1,0 +1,58 @@
+"""The gold score of the bundled film reviews as scorer."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tokengym.envs.episode import Episode
+from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.scorer import Scorer, Scores
+from tokengym.rewards.sentiment_lexicon import Lexicon, gold_score, split_words
+
+
+class Sentiment(Scorer):
+    """The polarity ratio of a review by a lexicon: the truth the bundled reward model learnt.
+
+    Args:
+        lexicon: Words and rules, see `sentiment_lexicon`.
+        include_prompt: Whether the review is prompt + response, as the reward model reads it, or
+            the response alone.
+    """
+
+    attribution_kinds = frozenset()
+
+    def __init__(self, lexicon: Lexicon, *, include_prompt: bool = True) -> None:
+        self.lexicon = lexicon
+        self.include_prompt = include_prompt
+
+    @classmethod
+    def from_file(cls, path: str | Path, *, include_prompt: bool = True) -> "Sentiment":
+        """Return the scorer of a stored lexicon.
+
+        Args:
+            path: A file that `Lexicon.save` wrote.
+            include_prompt: As for the class.
+
+        Raises:
+            ValueError: if the file is not a lexicon.
+        """
+        return cls(Lexicon.load(path), include_prompt=include_prompt)
+
+    def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
+        """Return the gold score of each episode, in (-1, 1).
+
+        Args:
+            episodes: What to score.
+            attribution: None; the gold score is a measure, not a training reward.
+
+        Raises:
+            ScorerError: if an attribution is asked for.
+        """
+        if attribution is not None:
+            raise ScorerError(f"scorer {self.name!r} has no attribution {attribution!r}")
+        values = [gold_score(split_words(self._text(e))[0], self.lexicon) for e in episodes]
+        return Scores(values=np.array(values, dtype=np.float32))
+
+    def _text(self, episode: Episode) -> str:
+        return f"{episode.prompt} {episode.response}" if self.include_prompt else episode.response

@@ -1,0 +1,272 @@
+"""Rewards as Gymnasium wrappers, for one environment and for a batch of them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+from numpy.typing import NDArray
+
+from tokengym.envs.episode import Episode
+from tokengym.envs.infos import episodes_from_infos
+from tokengym.rewards.catalogue import RewardSpec, make_reward
+from tokengym.rewards.credits import ABC, Credit, Sparse, Uniform
+from tokengym.rewards.errors import RewardError
+from tokengym.rewards.reward import Reward
+from tokengym.rewards.scorer import Scorer
+
+AnyEnv = gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]
+AnyScorer = Scorer | Callable[[str, str], float] | str | Path
+
+
+class RewardWrapper(gymnasium.Wrapper):
+    """Pays an environment's episodes: the score at the terminal step, the credit in ``info``.
+
+    ``step`` returns 0 until the episode ends and the whole score then, so the environment stays a
+    Markov decision process for any agent; ``info["token_rewards"]`` carries the redistribution for
+    agents that train densely. ``score`` and ``score_parts`` of the terminal info are filled too.
+    The rewards that the wrapped environment pays itself are replaced.
+
+    Args:
+        env: A `TokenGenerationEnv`, or one in wrappers that keep its info.
+        reward: What to pay.
+        in_spec: Whether ``spec`` records the wrapper. The registered ids make it themselves from
+            their ``reward`` argument and leave it out.
+
+    Raises:
+        RewardError: if the environment has no tokenizer, or the credit is causal.
+        TokenizerError: if the scorer cannot read the environment's token ids.
+    """
+
+    def __init__(
+        self, env: gymnasium.Env[Any, Any], reward: Reward, *, in_spec: bool = True
+    ) -> None:
+        super().__init__(env)
+        self.reward = _bound(env, reward)
+        self._in_spec = in_spec
+
+    @property
+    def spec(self) -> Any:
+        """The environment's spec."""
+        return super().spec if self._in_spec else self.env.spec
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Append one token; the step that ends the episode returns its score."""
+        observation, _, terminated, truncated, info = self.env.step(action)
+        if not (terminated or truncated):
+            return observation, 0.0, terminated, truncated, info
+        (episode,) = self.reward.evaluate([_unpaid(info)])
+        score, rewards = _paid(episode)
+        info["score"] = score
+        info["score_parts"] = dict(episode.score_parts)
+        info["token_rewards"] = rewards.copy()
+        show = getattr(self.env.unwrapped, "show_token_rewards", None)
+        if show is not None and self.env.render_mode is not None:
+            show(rewards)
+        return observation, score, terminated, truncated, info
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Return the tokens that are legal next, bool (vocab,)."""
+        return self.env.get_wrapper_attr("action_masks")()
+
+
+class VectorRewardWrapper(VectorWrapper):
+    """`RewardWrapper` for a batch: every episode that ends in a step is scored in one batch.
+
+    Works in every autoreset mode; the terminal information stays where the mode puts it.
+
+    Args:
+        env: A `TokenGenerationVectorEnv`, or a ``SyncVectorEnv`` of single ones.
+        reward: What to pay.
+
+    Raises:
+        RewardError: if the environment has no tokenizer, or the credit is causal.
+        TokenizerError: if the scorer cannot read the environment's token ids.
+    """
+
+    def __init__(self, env: VectorEnv[Any, Any, Any], reward: Reward) -> None:
+        super().__init__(env)
+        self.reward = _bound(env, reward)
+
+    def step(
+        self, actions: Any
+    ) -> tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
+        """Append one token to each row; rows whose episode ended return its score."""
+        observations, values, terminated, truncated, infos = self.env.step(actions)
+        values = np.zeros_like(values)
+        ended = episodes_from_infos(infos)
+        if ended:
+            rows = list(ended)
+            episodes = self.reward.evaluate(list(ended.values()))
+            values[rows] = [_paid(episode)[0] for episode in episodes]
+            final = infos.get("final_info")
+            write_episodes(infos if final is None else final, rows, episodes)
+            if self.env.metadata.get("autoreset_mode") is not AutoresetMode.SAME_STEP:
+                self._show(rows, infos)
+        return observations, values, terminated, truncated, infos
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Return the tokens that are legal next, bool (num_envs, vocab)."""
+        return self.env.action_masks()  # type: ignore[attr-defined]
+
+    def _show(self, rows: Sequence[int], infos: Mapping[str, Any]) -> None:
+        show = getattr(self.env.unwrapped, "show_token_rewards", None)
+        if show is not None and self.env.render_mode is not None:
+            show(infos["token_rewards"], rows)
+
+
+def write_episodes(infos: dict[str, Any], rows: Sequence[int], episodes: Sequence[Episode]) -> None:
+    """Write scores, parts and token rewards into the terminal infos of a batch.
+
+    Args:
+        infos: The batch's infos (or ``final_info``), by Gymnasium's conventions; changed in place.
+        rows: Rows whose episode ended.
+        episodes: Those episodes, with their rewards.
+    """
+    count = len(infos["_score"])
+    parts: dict[str, NDArray[Any]] = {}
+    infos["score"] = np.array(infos["score"], dtype=np.float64)
+    infos["token_rewards"] = np.array(infos["token_rewards"], dtype=np.float32)
+    for row, episode in zip(rows, episodes, strict=True):
+        score, rewards = _paid(episode)
+        infos["score"][row] = score
+        infos["token_rewards"][row] = 0.0
+        infos["token_rewards"][row, : len(rewards)] = rewards
+        for name, part in episode.score_parts.items():
+            parts.setdefault(name, np.zeros(count))[row] = part
+            parts.setdefault(f"_{name}", np.zeros(count, dtype=np.bool_))[row] = True
+    infos["score_parts"] = parts
+
+
+def wrap(env: AnyEnv, reward: Reward) -> RewardWrapper | VectorRewardWrapper:
+    """Return the environment, single or batched, with a reward.
+
+    Raises:
+        TypeError: if it is no Gymnasium environment.
+    """
+    if isinstance(env, VectorEnv):
+        return VectorRewardWrapper(env, reward)
+    if isinstance(env, gymnasium.Env):
+        return RewardWrapper(env, reward)
+    raise TypeError(f"env must be a Gymnasium Env or VectorEnv, got {env!r}; make it with gym.make")
+
+
+def CreditReward(
+    env: AnyEnv, scorer: AnyScorer | None = None, credit: Credit | str = "sparse"
+) -> RewardWrapper | VectorRewardWrapper:
+    """Return the environment with a reward of any scorer and credit.
+
+    Args:
+        env: An environment or a batch of them.
+        scorer: A scorer, a function of prompt and response, or a path; None takes the bundle's.
+        credit: A credit, or the name of a reward.
+
+    Raises:
+        RewardError: if there is no scorer, or it lacks what the credit needs.
+    """
+    return _wrapped(env, credit, scorer)
+
+
+def SparseReward(
+    env: AnyEnv, scorer: AnyScorer | None = None
+) -> RewardWrapper | VectorRewardWrapper:
+    """Return the environment with the whole score on the last token; see `CreditReward`."""
+    return _wrapped(env, Sparse(), scorer)
+
+
+def UniformReward(
+    env: AnyEnv, scorer: AnyScorer | None = None
+) -> RewardWrapper | VectorRewardWrapper:
+    """Return the environment with the score in equal parts; see `CreditReward`."""
+    return _wrapped(env, Uniform(), scorer)
+
+
+def ABCReward(
+    env: AnyEnv, scorer: AnyScorer | None = None, *, beta: float = 0.8
+) -> RewardWrapper | VectorRewardWrapper:
+    """Return the environment with the score spread by the reward model's attention.
+
+    Args:
+        env: An environment or a batch of them.
+        scorer: A `RewardModel` or its path; None takes the bundle's.
+        beta: Share of the score that is spread.
+
+    Raises:
+        RewardError: if there is no scorer, or it has no attention.
+
+    Source: Chan et al. 2024, arXiv:2402.00782.
+    """
+    return _wrapped(env, ABC(beta=beta), scorer)
+
+
+def R3Reward(
+    env: AnyEnv, scorer: AnyScorer | None = None, *, dense: bool = False
+) -> RewardWrapper | VectorRewardWrapper:
+    """Return the environment with the regularised relevance reward.
+
+    Args:
+        env: An environment or a batch of them.
+        scorer: A `Relevance` or the path of an encoder; None takes the bundle's.
+        dense: Whether tokens get their exact parts of the score, or the last token all of it.
+
+    Raises:
+        RewardError: if there is no scorer.
+
+    Source: Kim et al. 2024, arXiv:2402.03469.
+    """
+    return _wrapped(env, "r3-dense" if dense else "r3", scorer)
+
+
+def _wrapped(
+    env: AnyEnv, spec: RewardSpec, scorer: AnyScorer | None
+) -> RewardWrapper | VectorRewardWrapper:
+    max_len = _attribute(env, "max_new_tokens")
+    reward = make_reward(spec, bundle=_attribute(env, "bundle"), scorer=scorer, max_len=max_len)
+    if reward is None:
+        raise RewardError("credit must be a Credit or a name, got None; e.g. credit='uniform'")
+    return wrap(env, reward)
+
+
+def _bound(env: AnyEnv, reward: Reward) -> Reward:
+    """Return the reward for this environment's tokens, refusing what cannot be paid."""
+    if not isinstance(reward, Reward):
+        raise TypeError(
+            f"reward must be a Reward, got {reward!r}; build one with make_reward, or use "
+            "CreditReward(env, scorer, credit)"
+        )
+    if reward.causal:
+        raise RewardError(
+            f"credit {reward.credit_name!r} declares causal=True, but rewards are paid when the "
+            "episode ends; declare causal=False"
+        )
+    tokenizer = _attribute(env, "tokenizer")
+    if tokenizer is None:
+        raise RewardError(
+            f"{env.unwrapped} has no tokenizer, so it is no token-generation environment; "
+            "wrap TokenGenerationEnv or TokenGenerationVectorEnv"
+        )
+    return reward.bind(tokenizer)
+
+
+def _attribute(env: AnyEnv, name: str) -> Any:
+    """Return an attribute of the base environment, of a vector's first copy if it has copies."""
+    base = getattr(env, "unwrapped", None)
+    if base is None or hasattr(base, name):
+        return getattr(base, name, None)
+    copies = getattr(base, "envs", None)
+    return getattr(copies[0].unwrapped, name, None) if copies else None
+
+
+def _unpaid(info: Mapping[str, Any]) -> Episode:
+    """Return the episode of a terminal info, whatever rewards another wrapper wrote there."""
+    size = len(info["response_ids"])
+    return Episode.from_info({**info, "token_rewards": info["token_rewards"][:size]})
+
+
+def _paid(episode: Episode) -> tuple[float, NDArray[np.float32]]:
+    """Return the score and token rewards of an evaluated episode."""
+    assert episode.score is not None
+    assert episode.token_rewards is not None
+    return episode.score, episode.token_rewards
