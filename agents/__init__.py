@@ -1,1 +1,19 @@
-"""tokengym.agents."""
+"""Policies and learners, and the bridge to stock Stable-Baselines3."""
+
+from tokengym.agents import losses
+from tokengym.agents.errors import CheckpointError, ModelError, NonFiniteError
+from tokengym.agents.playing import collect
+from tokengym.agents.policy import CausalLMPolicy
+from tokengym.agents.ppo import PPO
+from tokengym.agents.random_agent import RandomAgent
+
+__all__ = [
+    "PPO",
+    "CausalLMPolicy",
+    "CheckpointError",
+    "ModelError",
+    "NonFiniteError",
+    "RandomAgent",
+    "collect",
+    "losses",
+]

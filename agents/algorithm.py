@@ -1,0 +1,315 @@
+"""What learners from whole episodes share: their place in Stable-Baselines3."""
+
+import inspect
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ProgressBarCallback
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
+from stable_baselines3.common.vec_env import VecEnv
+
+from tokengym.agents.environments import (
+    Environments,
+    StepResult,
+    as_rounds,
+    environment_attribute,
+)
+from tokengym.agents.playing import Choice, Player, Round, play_round
+from tokengym.agents.policy import CausalLMPolicy
+from tokengym.agents.sb3 import as_vec_env
+
+Self = TypeVar("Self", bound="EpisodicAlgorithm")
+
+
+class EpisodicAlgorithm(OnPolicyAlgorithm):
+    """An SB3 algorithm whose rollout is one whole episode per environment row.
+
+    It brings collection, callbacks, seeds and logs; a subclass says in `learn_from` what a round
+    teaches. Where SB3 keeps steps in a ``RolloutBuffer``, episodes stay sequences here.
+
+    Args:
+        policy: "CausalLMPolicy" or a subclass of it.
+        env: A Gymnasium ``VectorEnv`` or ``Env``, or an SB3 ``VecEnv``.
+        learning_rate: A number or a schedule over the remaining progress, 1 to 0.
+        sb3_settings: The settings that SB3's ``OnPolicyAlgorithm`` keeps.
+        tensorboard_log: Folder for TensorBoard, or None.
+        policy_kwargs: See `CausalLMPolicy`.
+        verbose: 0 silent, 1 prints the log.
+        seed: Of sampling, shuffling, new weights and the environment's next reset.
+        device: "auto", "cpu", "cuda", ...
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"CausalLMPolicy": CausalLMPolicy}
+    policy: CausalLMPolicy  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        policy: str | type[CausalLMPolicy],
+        env: Environments,
+        learning_rate: float | Schedule,
+        *,
+        sb3_settings: dict[str, float],
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+    ) -> None:
+        super().__init__(
+            policy,  # type: ignore[arg-type]
+            as_vec_env(env),
+            learning_rate,
+            n_steps=1,  # not used: a rollout is one episode per row, whatever its length
+            **sb3_settings,  # type: ignore[arg-type]
+            use_sde=False,
+            sde_sample_freq=-1,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=dict(policy_kwargs or {}),
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=False,
+        )
+        self._stats_window_size = self.n_envs  # means in the log are over one round's episodes
+        self._timings: dict[str, float] = {}
+
+    # --- the phases -------------------------------------------------------------------------------
+
+    def collect(self, callback: BaseCallback | None = None) -> Round | None:
+        """Play one episode per row with the policy as it is.
+
+        Args:
+            callback: Its ``on_step`` is called after every environment step.
+
+        Returns:
+            The round, or None if the callback ended the training.
+        """
+        assert self.env is not None
+        started = time.perf_counter()
+        returns = np.zeros(self.n_envs)
+
+        def on_step(rows: NDArray[np.integer], choice: Choice, result: StepResult) -> bool:
+            self.num_timesteps += len(rows)  # one timestep is one response token
+            returns[rows] += result.rewards[rows]
+            self._note_episodes(rows, result, returns)
+            if callback is None:
+                return True
+            callback.update_locals(self._callback_locals(choice, result))
+            return callback.on_step()
+
+        if callback is not None:
+            callback.on_rollout_start()
+        played = play_round(self.player(), as_rounds(self.env), on_step=on_step)
+        if callback is not None and played is not None:
+            callback.on_rollout_end()
+        self._timings["rollout_s"] = time.perf_counter() - started
+        return played
+
+    def learn_from(self, played: Round) -> None:
+        """Update the policy from one round; what an algorithm is made of."""
+        raise NotImplementedError
+
+    def learn(
+        self: Self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "run",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """Update until ``total_timesteps`` response tokens have been sampled.
+
+        Args:
+            total_timesteps: Tokens; the update that passes them is finished.
+            callback: SB3 callback(s).
+            log_interval: Updates between two rows of the log.
+            tb_log_name: Name of the TensorBoard run.
+            reset_num_timesteps: False goes on counting, and ``total_timesteps`` come on top.
+            progress_bar: Show one.
+
+        Returns:
+            The agent itself.
+        """
+        total_timesteps, callback = self._setup_learn(
+            total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
+        )
+        callback.on_training_start(locals(), globals())
+        iteration = 0
+        while self.num_timesteps < total_timesteps:
+            played = self.collect(callback)
+            if played is None:
+                break
+            self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+            self.learn_from(played)
+            iteration += 1
+            if iteration % log_interval == 0:
+                self.dump_logs(iteration)
+        callback.on_training_end()
+        return self
+
+    def dump_logs(self, iteration: int = 0) -> None:
+        """Write one row of the log, with the seconds that each phase took."""
+        for name, seconds in self._timings.items():
+            self.logger.record(f"time/{name}", seconds)
+        super().dump_logs(iteration)
+
+    # --- acting -----------------------------------------------------------------------------------
+
+    def player(self, generator: torch.Generator | None = None) -> Player:
+        """Return what plays the policy fast; see `CausalLMPolicy.player`."""
+        return self.policy.player(generator)
+
+    def predict(  # type: ignore[override]
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+        action_masks: NDArray[np.generic] | None = None,
+    ) -> tuple[NDArray[np.int64], Any]:
+        """Return the next token of one observation or a batch; see `CausalLMPolicy.predict`."""
+        return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
+
+    # --- Stable-Baselines3's hooks ----------------------------------------------------------------
+
+    def _setup_model(self) -> None:
+        """Build the policy and the random generators; SB3's rollout buffer is not needed."""
+        self._setup_lr_schedule()
+        self._logger = Logger(folder=None, output_formats=[])  # until learn() makes one
+        self.ep_info_buffer = deque(maxlen=self._stats_window_size)
+        self.ep_success_buffer = deque(maxlen=self._stats_window_size)
+        if self.policy_kwargs.get("model") is None and self.env is not None:
+            bundle = environment_attribute(self.env, "bundle")
+            self.policy_kwargs["model"] = None if bundle is None else bundle.policy
+        seeds = np.random.SeedSequence(self.seed).generate_state(3).tolist()
+        with torch.random.fork_rng():
+            torch.manual_seed(seeds[0])  # the adapters' first weights
+            policy_class: Any = self.policy_class
+            self.policy = policy_class(
+                self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
+            ).to(self.device)
+        self.policy.generator.manual_seed(seeds[1])
+        self._shuffler = torch.Generator().manual_seed(seeds[2])
+        self.set_random_seed(self.seed)
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """Seed the environment's next reset; global random state, which SB3 sets, is left alone."""
+        if seed is not None and self.env is not None:
+            self.env.seed(seed)
+
+    @staticmethod
+    def _wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        """Adapt what `set_env` is given; SB3 itself refuses Gymnasium's ``VectorEnv``."""
+        del verbose, monitor_wrapper
+        return as_vec_env(env)
+
+    def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
+        """Set up callbacks, with a progress bar that counts tokens."""
+        prepared = super()._init_callback(callback, progress_bar=False)
+        if progress_bar:
+            prepared = CallbackList([prepared, TokenProgressBar()])
+            prepared.init_callback(self)
+        return prepared
+
+    def _note_episodes(
+        self, rows: NDArray[np.integer], result: StepResult, returns: NDArray[np.float64]
+    ) -> None:
+        """Add the episodes that ended to SB3's statistics."""
+        seconds = max(time.time() - self.start_time / 1e9, 0.0)
+        infos: list[dict[str, Any]] = [{} for _ in range(self.n_envs)]
+        dones = result.terminated | result.truncated
+        for row in rows[dones[rows]].tolist():
+            length = len(result.episodes[row].response_ids)
+            infos[row]["episode"] = {"r": float(returns[row]), "l": length, "t": seconds}
+        self._infos = infos
+        self._update_info_buffer(infos, dones)
+
+    def _callback_locals(self, choice: Choice, result: StepResult) -> dict[str, Any]:
+        """Return what SB3's callbacks expect to find in their ``locals``."""
+        return {
+            "self": self,
+            "actions": choice.actions,
+            "new_obs": result.observation,
+            "rewards": result.rewards,
+            "dones": result.terminated | result.truncated,
+            "infos": self._infos,
+        }
+
+    # --- checkpoints ------------------------------------------------------------------------------
+
+    def save(  # type: ignore[override]
+        self, path: str | Path, exclude: Any = None, include: Any = None
+    ) -> None:
+        """Write a checkpoint folder, from which `load` goes on number for number.
+
+        Safetensors and JSON, nothing pickled; written beside ``path`` and renamed into place. The
+        checkpoint that was there is kept as ``<path>.previous``.
+
+        Args:
+            path: The folder.
+            exclude: Not supported; a checkpoint is whole.
+            include: Not supported.
+
+        Raises:
+            ValueError: if ``exclude`` or ``include`` is given.
+        """
+        if exclude or include:
+            raise ValueError("exclude and include are not supported: a checkpoint is whole")
+        from tokengym.agents.checkpoint import save_checkpoint
+
+        save_checkpoint(self, Path(path))
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls: type[Self],
+        path: str | Path,
+        env: Environments | None = None,
+        device: torch.device | str = "auto",
+        **changes: Any,
+    ) -> Self:
+        """Return the agent of a checkpoint.
+
+        Args:
+            path: What `save` was given.
+            env: The environment to go on with, made as it was; its random state is restored.
+                None: the agent can only `predict`.
+            device: Where to put it.
+            changes: Arguments of the constructor to set anew, by name; schedules must be, since
+                functions cannot be saved.
+
+        Raises:
+            CheckpointError: if a file is damaged and there is no earlier checkpoint to fall back
+                to, or the checkpoint is not of this algorithm or environment.
+            TypeError: if a change is not an argument of the constructor.
+        """
+        from tokengym.agents.checkpoint import load_checkpoint
+
+        return load_checkpoint(cls, Path(path), env, device, changes)
+
+    @classmethod
+    def setting_names(cls) -> list[str]:
+        """Return the constructor's arguments that a checkpoint keeps: all but the objects."""
+        objects = {"self", "policy", "env", "device", "policy_kwargs"}
+        return [name for name in inspect.signature(cls.__init__).parameters if name not in objects]
+
+
+class TokenProgressBar(ProgressBarCallback):
+    """SB3's progress bar, advanced by the tokens sampled rather than by the rows stepped."""
+
+    def _on_training_start(self) -> None:
+        super()._on_training_start()
+        self._shown = self.model.num_timesteps
+
+    def _on_step(self) -> bool:
+        self.pbar.update(self.model.num_timesteps - self._shown)
+        self._shown = self.model.num_timesteps
+        return True

@@ -1,0 +1,120 @@
+"""Fast generation through an environment's own ``step``: one new token per step and row."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import DynamicCache
+
+from tokengym.agents.errors import NonFiniteError
+from tokengym.agents.playing import Choice, Observation
+from tokengym.agents.sampling import as_action_mask, draw, mask_rows
+
+if TYPE_CHECKING:
+    from tokengym.agents.policy import CausalLMPolicy
+
+
+class DecodingPlayer:
+    """Plays a `CausalLMPolicy`, keeping the key-value cache of the rows that still write.
+
+    Prompts are padded on the left, so that all rows' next tokens lie in one column; positions are
+    passed explicitly (models do not derive them from the mask). A row that is no longer asked for
+    leaves the batch. Every row draws its own random number at each step whether it acts or not, so
+    what it samples does not depend on when others end.
+
+    Args:
+        policy: The policy to play.
+        generator: Source of the uniform numbers that choose tokens.
+    """
+
+    def __init__(self, policy: "CausalLMPolicy", generator: torch.Generator) -> None:
+        self.policy = policy
+        self.generator = generator
+        self._time = 0
+
+    def begin(self, observation: Observation) -> None:
+        """Read the prompts of a new round: every row of the observation starts an episode."""
+        masks = np.asarray(observation["attention_mask"], dtype=bool)  # (num_envs, length)
+        prompts = [
+            ids[mask] for ids, mask in zip(np.asarray(observation["input_ids"]), masks, strict=True)
+        ]
+        width = max(map(len, prompts))
+        ids = np.zeros((len(prompts), width), dtype=np.int64)
+        attention_mask = np.zeros((len(prompts), width), dtype=np.int64)
+        for row, prompt in enumerate(prompts):
+            ids[row, width - len(prompt) :] = prompt
+            attention_mask[row, width - len(prompt) :] = 1
+        device = self.policy.device
+        self._time = 0
+        self._num_rows = len(prompts)
+        self._rows = np.arange(len(prompts))  # environment row of each row of the batch
+        self._inputs = torch.from_numpy(ids).to(device)  # tokens the model has not seen yet
+        self._attention_mask = torch.from_numpy(attention_mask).to(device)
+        positions = self._attention_mask.cumsum(-1) - 1
+        self._positions = positions.clamp(min=0)  # of the inputs; any value does under the mask
+        self._padded = not attention_mask.all()
+        self._cache = DynamicCache(config=self.policy.language_model.model.config)
+
+    @torch.inference_mode()
+    def act(
+        self,
+        rows: NDArray[np.integer],
+        observation: Observation,
+        action_masks: NDArray[np.generic] | None,
+        *,
+        deterministic: bool,
+    ) -> Choice:
+        """Choose the next token of each of ``rows``, a subset of the last call's."""
+        del observation  # it holds what was chosen here, and the cache has it
+        self._drop_all_but(rows)
+        states = self._next_states()
+        mask = None
+        if action_masks is not None:
+            mask = as_action_mask(mask_rows(action_masks, rows), self.policy.device)
+        logits = self.policy.shaped_logits(states, mask)  # (active, vocab)
+        uniforms = torch.rand(self._num_rows, generator=self.generator)[rows].to(logits.device)
+        tokens, all_log_probs = draw(logits, None if deterministic else uniforms)
+        log_probs = all_log_probs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+        if not log_probs.isfinite().all():
+            row = rows[int((~log_probs.isfinite()).nonzero()[0])]
+            raise NonFiniteError(
+                f"logits of row {row} at response token {self._time} are not finite; the policy's "
+                "weights have diverged: lower learning_rate or raise kl_coef"
+            )
+        self._inputs = tokens.unsqueeze(-1)
+        self._positions = self._positions[:, -1:] + 1
+        self._time += 1
+        return Choice(
+            actions=tokens.cpu().numpy(),
+            log_probs=log_probs,
+            values=self.policy.values(states),
+            entropy=torch.special.entr(all_log_probs.exp()).sum(-1),
+        )
+
+    def _next_states(self) -> Tensor:
+        """Feed the tokens that the cache lacks; return the last hidden states, (active, hidden)."""
+        if self._time > 0:
+            grown = self._attention_mask.new_ones(len(self._attention_mask), 1)
+            self._attention_mask = torch.cat([self._attention_mask, grown], dim=1)
+        hidden = self.policy.language_model.hidden(
+            self._inputs,
+            attention_mask=self._attention_mask if self._padded else None,
+            position_ids=self._positions,
+            past_key_values=self._cache,
+            use_cache=True,
+        )
+        return hidden[:, -1]
+
+    def _drop_all_but(self, rows: NDArray[np.integer]) -> None:
+        """Take finished rows out of the batch."""
+        if len(rows) == len(self._rows):
+            return
+        keep = torch.from_numpy(np.searchsorted(self._rows, rows)).to(self.policy.device)
+        self._rows = self._rows[np.searchsorted(self._rows, rows)]
+        self._inputs = self._inputs[keep]
+        self._positions = self._positions[keep]
+        self._attention_mask = self._attention_mask[keep]
+        if self._time > 0:
+            self._cache.reorder_cache(keep)

@@ -1,0 +1,301 @@
+"""A causal language model as policy, value function and frozen reference."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import Schedule
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from tokengym.agents import losses
+from tokengym.agents.decoding import DecodingPlayer
+from tokengym.agents.errors import ModelError
+from tokengym.agents.models import LanguageModel, check_length, check_vocabulary, load_causal_lm
+from tokengym.agents.sampling import as_action_mask, chosen_log_probs, draw, shape_logits
+from tokengym.agents.sequences import ActionMasks, Sequences
+
+Observation = dict[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What the policy says about given responses; 0 past a response's end."""
+
+    log_probs: Tensor
+    """(batch, time), nats, of the response's tokens after temperature and action mask."""
+    values: Tensor
+    """(batch, time), reward units, of the text before each token."""
+    entropy: Tensor | None
+    """(batch, time), nats, of the distribution each token was drawn from, if asked for."""
+
+
+class CausalLMPolicy(BasePolicy):
+    """Any ``AutoModelForCausalLM`` as a policy over tokens.
+
+    One trunk carries the language-model head and a linear value head that starts at zero. The
+    reference is a frozen copy, or with LoRA the same model with its adapters off. Dropout is off
+    everywhere, in updates too: the first epoch's probability ratio is then exactly 1.
+
+    Args:
+        observation_space: The environment's ``Dict(input_ids, attention_mask)``.
+        action_space: ``Discrete(vocab_size)``.
+        lr_schedule: Learning rate over the remaining progress, 1 to 0.
+        model: Folder, name or model. None: `PPO` takes the environment's bundled one.
+        lora: A ``peft.LoraConfig`` to train adapters only, or None to train everything.
+        dtype: "auto", "float32" or "bfloat16", see `agents.models.load_causal_lm`.
+        temperature: Divides the logits in rollout, update and reference alike.
+        reference: The frozen reference where it is not ``model`` as given (a resumed run).
+
+    Raises:
+        ModelError: if there is no model, or it is no language model.
+        TokenizerError: if model and environment have different vocabularies.
+        ValueError: if the temperature is not positive.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Dict,
+        action_space: spaces.Discrete,
+        lr_schedule: Schedule,
+        *,
+        model: str | Path | PreTrainedModel | None = None,
+        lora: Any | None = None,
+        dtype: str = "auto",
+        temperature: float = 1.0,
+        reference: str | Path | PreTrainedModel | None = None,
+    ) -> None:
+        super().__init__(observation_space, action_space)
+        if model is None:
+            raise ModelError(
+                "the environment brings no model; pass policy_kwargs=dict(model=path_or_name)"
+            )
+        if not temperature > 0.0:
+            raise ValueError(f"temperature must be > 0, got {temperature}; 1.0 samples as trained")
+        self.temperature = temperature
+        self.dtype_name = dtype
+        self.language_model = LanguageModel(load_causal_lm(model, dtype), lora)
+        check_vocabulary(self.language_model, int(action_space.n))
+        check_length(self.language_model, int(observation_space["input_ids"].shape[0]))
+        self.num_actions = int(action_space.n)
+        self.reference: LanguageModel | None = None  # None: the model with its adapters off
+        if lora is None:
+            if reference is None:
+                self.reference = self.language_model.frozen_copy()
+            else:
+                frozen = load_causal_lm(reference, dtype).requires_grad_(False)
+                self.reference = LanguageModel(frozen)
+        self.value_head = nn.Linear(self.language_model.hidden_size, 1)
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+        self.generator = torch.Generator()
+        self.optimizer = torch.optim.AdamW(
+            self.trained_parameters(), lr=lr_schedule(1.0), weight_decay=0.0, fused=True
+        )
+        self.eval()
+
+    def train(self, mode: bool = True) -> "CausalLMPolicy":
+        """Stay in evaluation mode: dropout would part the update's ratios from the rollout's."""
+        del mode
+        return super().train(False)
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that learn, in a fixed order."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def states(self, sequences: Sequences, *, reference: bool = False) -> Tensor:
+        """Return the hidden state before each response token, (tokens, hidden), row by row.
+
+        One forward over prompt and response; ``sequences.response_positions()`` is the order.
+        """
+        language_model = self.reference if reference and self.reference else self.language_model
+        rows, _, columns = sequences.response_positions()
+        with self._adapters_off() if reference else nullcontext():
+            hidden = language_model.hidden(sequences.input_ids[:, :-1], use_cache=False)
+        return hidden[rows, columns - 1]
+
+    def shaped_logits(
+        self, states: Tensor, action_mask: Tensor | None, *, reference: bool = False
+    ) -> Tensor:
+        """Return the logits tokens are drawn from, after temperature and action mask.
+
+        Args:
+            states: (n, hidden).
+            action_mask: (n or 1, vocab) bool, or None.
+            reference: Of the reference policy.
+
+        Returns:
+            (n, vocab) float32.
+        """
+        language_model = self.reference if reference and self.reference else self.language_model
+        with self._adapters_off() if reference else nullcontext():
+            logits = language_model.logits(states)
+        logits = logits[..., : self.num_actions]
+        return shape_logits(logits, temperature=self.temperature, action_mask=action_mask)
+
+    def values(self, states: Tensor) -> Tensor:
+        """Return the values of hidden states, (n, hidden) -> (n,), reward units."""
+        return self.value_head(states.float()).squeeze(-1)
+
+    def evaluate(
+        self,
+        sequences: Sequences,
+        action_masks: ActionMasks | None = None,
+        *,
+        with_entropy: bool = False,
+    ) -> Evaluation:
+        """Return log-probs and values of the responses under the policy as it is now.
+
+        Logits are computed at response positions only.
+        """
+        rows, times, columns = sequences.response_positions()
+        states = self.states(sequences)
+        mask = None if action_masks is None else action_masks.at(rows, times)
+        logits = self.shaped_logits(states, mask)
+        shape = sequences.response_mask.shape
+
+        def padded(flat: Tensor) -> Tensor:  # (tokens,) -> (batch, time)
+            return flat.new_zeros(shape).index_put((rows, times), flat)
+
+        return Evaluation(
+            log_probs=padded(chosen_log_probs(logits, sequences.input_ids[rows, columns])),
+            values=padded(self.values(states)),
+            entropy=padded(losses.entropy(logits)) if with_entropy else None,
+        )
+
+    @torch.no_grad()
+    def response_log_probs(
+        self,
+        sequences: Sequences,
+        action_masks: ActionMasks | None = None,
+        *,
+        reference: bool = False,
+        max_size: int = 64,
+    ) -> Tensor:
+        """Return log-probs of the responses without gradient, (batch, time), nats.
+
+        Args:
+            sequences: Any number of texts; similar lengths are run together.
+            action_masks: What was allowed at each step; None: everything.
+            reference: Under the frozen reference rather than the policy.
+            max_size: The most texts in one forward.
+        """
+        log_probs = torch.zeros(sequences.response_mask.shape, device=self.device)
+        for bucket in sequences.buckets(max_size):
+            part = sequences.select(bucket)
+            rows, times, columns = part.response_positions()
+            masks = None if action_masks is None else action_masks.select(bucket)
+            logits = self.shaped_logits(
+                self.states(part, reference=reference),
+                None if masks is None else masks.at(rows, times),
+                reference=reference,
+            )
+            tokens = part.input_ids[rows, columns]
+            log_probs[bucket[rows], times] = chosen_log_probs(logits, tokens)
+        return log_probs
+
+    def log_probs(
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        response_ids: Sequence[Sequence[int]],
+        *,
+        reference: bool = False,
+        action_masks: Sequence[NDArray[np.generic]] | None = None,
+    ) -> list[NDArray[np.float32]]:
+        """Return each response's token log-probs after temperature and action mask.
+
+        Args:
+            prompt_ids: Token ids of the prompts.
+            response_ids: Token ids of the responses, as sampled.
+            reference: Under the frozen reference rather than the policy.
+            action_masks: One (len(response), vocab) array per response; None allows everything.
+
+        Returns:
+            One (len(response),) float32 array per response, nats.
+        """
+        sequences = Sequences.from_ids(prompt_ids, response_ids, self.device)
+        masks = None
+        if action_masks is not None:
+            masks = ActionMasks.from_arrays(action_masks, self.device)
+        log_probs = self.response_log_probs(sequences, masks, reference=reference).cpu().numpy()
+        return [row[: len(ids)] for row, ids in zip(log_probs, response_ids, strict=True)]
+
+    @torch.no_grad()
+    def final_values(self, sequences: Sequences) -> Tensor:
+        """Return the value of the text after each response's last token, (batch,)."""
+        hidden = self.language_model.hidden(sequences.input_ids, use_cache=False)
+        rows = torch.arange(len(sequences), device=self.device)
+        return self.values(hidden[rows, sequences.lengths - 1])
+
+    def player(self, generator: torch.Generator | None = None) -> DecodingPlayer:
+        """Return what plays this policy fast: with a key-value cache, one token per step and row.
+
+        Args:
+            generator: Source of the sampled tokens; None takes the policy's own.
+        """
+        return DecodingPlayer(self, generator or self.generator)
+
+    @torch.inference_mode()
+    def predict(  # type: ignore[override]
+        self,
+        observation: Observation,
+        state: tuple[NDArray[np.generic], ...] | None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+        action_masks: NDArray[np.generic] | None = None,
+    ) -> tuple[NDArray[np.int64], tuple[NDArray[np.generic], ...] | None]:
+        """Return the next token of one observation or of a batch, read from the observation alone.
+
+        Nothing is kept between calls; `player` is the fast way through whole episodes.
+
+        Args:
+            observation: ``input_ids`` and ``attention_mask``, (length,) or (batch, length).
+            state: Returned as it came.
+            episode_start: Not needed.
+            deterministic: The likeliest token instead of a sampled one.
+            action_masks: (vocab,) or (batch, vocab), non-zero where allowed; None allows all.
+
+        Returns:
+            Token ids, () or (batch,), and ``state``.
+        """
+        del episode_start
+        input_ids = np.asarray(observation["input_ids"])
+        attention_mask = np.asarray(observation["attention_mask"], dtype=bool)
+        is_batch = input_ids.ndim == 2
+        texts = [
+            ids[mask].tolist()
+            for ids, mask in zip(
+                np.atleast_2d(input_ids), np.atleast_2d(attention_mask), strict=True
+            )
+        ]
+        logits = self._next_logits(texts, None if action_masks is None else action_masks)
+        uniforms = torch.rand(len(texts), generator=self.generator)
+        tokens, _ = draw(logits, None if deterministic else uniforms.to(logits.device))
+        actions = tokens.cpu().numpy()
+        return (actions if is_batch else actions[0]), state
+
+    def _next_logits(
+        self, texts: Sequence[Sequence[int]], action_masks: NDArray[np.generic] | None
+    ) -> Tensor:
+        """Return the shaped logits of the token after each text, (batch, vocab)."""
+        # The text stands in for the prompt; the response is one token that is never looked at.
+        sequences = Sequences.from_ids(texts, [[0]] * len(texts), self.device)
+        mask = None
+        if action_masks is not None:
+            mask = as_action_mask(np.atleast_2d(action_masks), self.device)
+        return self.shaped_logits(self.states(sequences), mask)
+
+    def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
+        arrays = {name: value.cpu().numpy() for name, value in observation.items()}
+        return torch.as_tensor(self.predict(arrays, deterministic=deterministic)[0])
+
+    def _adapters_off(self) -> Any:
+        adapters = self.language_model.adapters
+        return nullcontext() if adapters is None else adapters.disable_adapter()

@@ -1,0 +1,196 @@
+"""Prompts and responses as one batch of tensors, and the action masks of their sampling."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sequences:
+    """Texts as token ids: prompt, then response, padded on the right.
+
+    Padded so, no padding precedes a token: positions count from 0, and under a causal mask no
+    real token attends to padding, so models need neither ``attention_mask`` nor ``position_ids``.
+    """
+
+    input_ids: Tensor
+    """(batch, length) int64; padding holds 0."""
+    prompt_lengths: Tensor
+    """(batch,) int64, >= 1."""
+    response_lengths: Tensor
+    """(batch,) int64, >= 1."""
+
+    @classmethod
+    def from_ids(
+        cls,
+        prompt_ids: Sequence[Sequence[int]],
+        response_ids: Sequence[Sequence[int]],
+        device: torch.device | str = "cpu",
+    ) -> "Sequences":
+        """Return the batch of the given texts.
+
+        Raises:
+            ValueError: if the numbers of texts differ, or a prompt or response is empty.
+        """
+        if len(prompt_ids) != len(response_ids):
+            raise ValueError(
+                f"got {len(prompt_ids)} prompts and {len(response_ids)} responses; "
+                "pass one response per prompt"
+            )
+        for name, texts in (("prompt", prompt_ids), ("response", response_ids)):
+            for row, ids in enumerate(texts):
+                if len(ids) == 0:
+                    raise ValueError(f"{name} {row} has no tokens; leave empty texts out")
+        texts = [[*p, *r] for p, r in zip(prompt_ids, response_ids, strict=True)]
+        input_ids = np.zeros((len(texts), max(map(len, texts), default=0)), dtype=np.int64)
+        for row, ids in enumerate(texts):
+            input_ids[row, : len(ids)] = ids
+        return cls(
+            input_ids=torch.from_numpy(input_ids).to(device),
+            prompt_lengths=torch.tensor([len(ids) for ids in prompt_ids], device=device),
+            response_lengths=torch.tensor([len(ids) for ids in response_ids], device=device),
+        )
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def lengths(self) -> Tensor:
+        """(batch,) int64: tokens of prompt and response together."""
+        return self.prompt_lengths + self.response_lengths
+
+    @property
+    def response_mask(self) -> Tensor:
+        """(batch, time) bool: True on each response's own tokens."""
+        times = torch.arange(int(self.response_lengths.max()), device=self.input_ids.device)
+        return times < self.response_lengths.unsqueeze(1)
+
+    def response_positions(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (row, time, column) of every response token, each (tokens,) int64.
+
+        ``input_ids[row, column]`` is token ``time`` of response ``row``; the model predicts it, and
+        the value of the state before it is read, at ``column - 1``.
+        """
+        rows, times = self.response_mask.nonzero(as_tuple=True)
+        return rows, times, self.prompt_lengths[rows] + times
+
+    def select(self, rows: Tensor) -> "Sequences":
+        """Return the batch of the given rows, with no more padding than they need."""
+        lengths = self.lengths[rows]
+        return Sequences(
+            input_ids=self.input_ids[rows, : int(lengths.max())],
+            prompt_lengths=self.prompt_lengths[rows],
+            response_lengths=self.response_lengths[rows],
+        )
+
+    def buckets(self, max_size: int | None = None) -> list[Tensor]:
+        """Return rows grouped by length: in a group none is shorter than half the longest.
+
+        So less than half of what a model computes is padding, whatever the mix of lengths.
+
+        Args:
+            max_size: The most rows of a group; None sets no limit.
+
+        Returns:
+            Tensors of row numbers, (size,) int64; each row in exactly one of them.
+        """
+        lengths = self.lengths.tolist()
+        groups: list[list[int]] = []
+        for row in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+            group = groups[-1] if groups else None
+            if group is None or len(group) == max_size or 2 * lengths[row] < lengths[group[0]]:
+                groups.append([row])
+            else:
+                group.append(row)
+        return [torch.tensor(group, device=self.input_ids.device) for group in groups]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionMasks:
+    """Which tokens were allowed at each step: the distinct masks, and which step saw which.
+
+    A mask has one entry per word of the vocabulary and there are few distinct ones, so a rollout's
+    masks take little room.
+    """
+
+    table: Tensor
+    """(distinct, vocab) bool, True where the token is allowed."""
+    index: Tensor
+    """(batch, time) int64, rows of ``table``; 0 past a response's end."""
+
+    @classmethod
+    def from_arrays(
+        cls, masks: Sequence[NDArray[np.generic]], device: torch.device | str = "cpu"
+    ) -> "ActionMasks | None":
+        """Return the masks of several responses, or None if nothing is ever forbidden.
+
+        Args:
+            masks: One (response length, vocab) array per response, non-zero where allowed.
+            device: Where the logits are.
+        """
+        recorder = MaskRecorder(len(masks))
+        for time in range(max(map(len, masks), default=0)):
+            rows = np.array([row for row, mask in enumerate(masks) if time < len(mask)])
+            recorder.add(rows, np.stack([masks[row][time] for row in rows]))
+        return recorder.finish(device)
+
+    def at(self, rows: Tensor, times: Tensor) -> Tensor:
+        """Return the masks of the given tokens, (tokens, vocab) or, if all are one, (1, vocab)."""
+        return self.table if len(self.table) == 1 else self.table[self.index[rows, times]]
+
+    def select(self, rows: Tensor) -> "ActionMasks":
+        """Return the masks of the given rows."""
+        return ActionMasks(table=self.table, index=self.index[rows])
+
+
+class MaskRecorder:
+    """Collects a rollout's action masks step by step and keeps only the distinct ones."""
+
+    def __init__(self, num_rows: int) -> None:
+        self._num_rows = num_rows
+        self._numbers: dict[bytes, int] = {}  # packed mask -> row of the table
+        self._table: list[NDArray[np.bool_]] = []
+        self._steps: list[NDArray[np.int64]] = []  # (num_rows,) each
+        self._last: tuple[NDArray[np.generic], NDArray[np.int64]] | None = None
+
+    def add(self, rows: NDArray[np.integer], masks: NDArray[np.generic]) -> None:
+        """Record one step.
+
+        Args:
+            rows: (active,) the rows that act in this step.
+            masks: (active, vocab), non-zero where allowed.
+        """
+        if self._last is not None and np.array_equal(self._last[0], masks):
+            numbers = self._last[1]
+        else:
+            numbers = self._number(masks)
+            self._last = (masks.copy(), numbers)
+        step = np.zeros(self._num_rows, dtype=np.int64)
+        step[rows] = numbers
+        self._steps.append(step)
+
+    def finish(self, device: torch.device | str) -> ActionMasks | None:
+        """Return what was recorded, or None if nothing was ever forbidden."""
+        if all(mask.all() for mask in self._table):
+            return None
+        return ActionMasks(
+            table=torch.from_numpy(np.stack(self._table)).to(device),
+            index=torch.from_numpy(np.stack(self._steps, axis=1)).to(device),
+        )
+
+    def _number(self, masks: NDArray[np.generic]) -> NDArray[np.int64]:
+        allowed = masks.astype(bool)
+        if masks.strides[0] == 0 or (allowed == allowed[0]).all():
+            allowed = allowed[:1]
+        numbers = []
+        for mask in allowed:
+            key = np.packbits(mask).tobytes()
+            if key not in self._numbers:
+                self._numbers[key] = len(self._table)
+                self._table.append(mask)
+            numbers.append(self._numbers[key])
+        return np.broadcast_to(np.array(numbers, dtype=np.int64), (len(masks),))
