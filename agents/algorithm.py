@@ -198,7 +198,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
                 self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
             ).to(self.device)
         self.policy.generator.manual_seed(seeds[1])
-        self._shuffler = torch.Generator().manual_seed(seeds[2])
+        self.shuffler = torch.Generator().manual_seed(seeds[2])
         self.set_random_seed(self.seed)
 
     def set_random_seed(self, seed: int | None = None) -> None:

@@ -1,5 +1,6 @@
 """Every kind of environment seen in one way: rounds of one episode per row."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,11 +8,20 @@ from typing import Any, TypeAlias
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import (
+    AsyncVectorEnv,
+    AutoresetMode,
+    SyncVectorEnv,
+    VectorEnv,
+    VectorWrapper,
+)
 from numpy.typing import NDArray
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
-from tokengym.envs import Episode, episodes_from_infos
+from tokengym.agents.errors import CheckpointError
+from tokengym.envs import Episode, EpisodeOverError, episodes_from_infos
+
+logger = logging.getLogger(__name__)
 
 Environments: TypeAlias = VectorEnv[Any, Any, Any] | gym.Env[Any, Any] | VecEnv
 Observation: TypeAlias = Mapping[str, NDArray[np.generic]]
@@ -171,6 +181,74 @@ def environment_attribute(envs: Environments, name: str, default: Any = None) ->
     if isinstance(bare, SyncVectorEnv):
         bare = bare.envs[0].unwrapped
     return getattr(bare, name, default)
+
+
+def environment_state(envs: Environments) -> dict[str, Any] | None:
+    """Return what decides an environment's next episodes and their scores, as plain data.
+
+    That is every ``get_state()`` of the innermost environments (prompts to come, random state) and
+    every ``state_dict()`` of reward wrappers' scorers (running means). None: nothing begun yet.
+    """
+    chains = _chains(envs)
+    try:
+        states = [chain[-1].get_state() for chain in chains if hasattr(chain[-1], "get_state")]
+    except EpisodeOverError:
+        return None
+    if not states:
+        logger.warning("%s has no get_state(): a resumed run will see other prompts", chains[0][-1])
+    return {"states": states, "scorers": [s.state_dict() for s in _scorers(chains)]}
+
+
+def restore_environment(envs: Environments, state: Mapping[str, Any]) -> None:
+    """Put back what `environment_state` returned.
+
+    Raises:
+        CheckpointError: if the environment is made up differently.
+    """
+    chains = _chains(envs)
+    owners = [chain[-1] for chain in chains if hasattr(chain[-1], "set_state")]
+    scorers = _scorers(chains)
+    for name, found, saved in (
+        ("environments", owners, state["states"]),
+        ("scorers with state", scorers, state["scorers"]),
+    ):
+        if len(found) != len(saved):
+            raise CheckpointError(
+                f"the checkpoint holds the state of {len(saved)} {name}, the environment has "
+                f"{len(found)}; make it as it was"
+            )
+    for owner, saved in zip(owners, state["states"], strict=True):
+        owner.set_state(saved)
+    for scorer, saved in zip(scorers, state["scorers"], strict=True):
+        scorer.load_state_dict(saved)
+
+
+def _chains(envs: Any) -> list[list[Any]]:
+    """Return the wrappers around every innermost environment, outermost first, it being last."""
+    chain = [envs]
+    while True:
+        layer = chain[-1]
+        inner = getattr(layer, "envs", None)
+        below = inner if isinstance(inner, VectorEnv) else None
+        if isinstance(layer, gym.Wrapper | VectorWrapper):
+            below = layer.env
+        elif isinstance(layer, VecEnvWrapper):
+            below = layer.venv
+        if below is None:
+            break
+        chain.append(below)
+    rows = inner if isinstance(inner, list | tuple) else ()
+    return [chain, *(rest for row in rows for rest in _chains(row))]
+
+
+def _scorers(chains: list[list[Any]]) -> list[Any]:
+    """Return the scorers of reward wrappers, in a fixed order."""
+    scorers = (
+        getattr(getattr(layer, "reward", None), "scorer", None)
+        for chain in chains
+        for layer in chain
+    )
+    return [scorer for scorer in scorers if hasattr(scorer, "state_dict")]
 
 
 def filler_action(envs: Environments) -> int:

@@ -104,6 +104,15 @@ class LanguageModel(nn.Module):
         """Return a copy that does not learn."""
         return LanguageModel(copy.deepcopy(self.model).requires_grad_(False))
 
+    def base_weights(self) -> dict[str, Tensor]:
+        """Return the weights that adapters were put on, under the names they had before."""
+        weights = {}
+        for name, value in self.model.state_dict().items():
+            if ".lora_" in name or ".modules_to_save." in name:
+                continue
+            weights[name.replace(".base_layer.", ".").replace(".original_module.", ".")] = value
+        return weights
+
     @torch.no_grad()
     def _check_head(self) -> None:
         """Refuse models that make logits from hidden states in a way unknown to `logits`."""

@@ -83,7 +83,8 @@ class CausalLMPolicy(BasePolicy):
         self.dtype_name = dtype
         self.language_model = LanguageModel(load_causal_lm(model, dtype), lora)
         check_vocabulary(self.language_model, int(action_space.n))
-        check_length(self.language_model, int(observation_space["input_ids"].shape[0]))
+        self.max_length = int(observation_space["input_ids"].shape[0])  # type: ignore[index]
+        check_length(self.language_model, self.max_length)
         self.num_actions = int(action_space.n)
         self.reference: LanguageModel | None = None  # None: the model with its adapters off
         if lora is None:

@@ -244,7 +244,7 @@ class PPO(EpisodicAlgorithm):
 
     def _epoch(self, experience: Experience, stats: UpdateStats, epoch: int) -> bool:
         """Pass once over the batch; return False if the policy has moved far enough."""
-        for rows in experience.minibatches(self.n_minibatches, self._shuffler):
+        for rows in experience.minibatches(self.n_minibatches, self.shuffler):
             where = f"update {self._n_updates}, epoch {epoch}, timestep {self.num_timesteps}"
             approx_kl = self._backward(experience.select(rows), stats, where)
             if self.target_kl is not None and approx_kl > 1.5 * self.target_kl:

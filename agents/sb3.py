@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
 from tokengym.agents.environments import as_vector_env
+from tokengym.agents.errors import ModelError
 
 
 def as_vec_env(envs: VectorEnv[Any, Any, Any] | gym.Env[Any, Any] | VecEnv) -> VecEnv:
@@ -194,3 +195,56 @@ class GymVecEnv(VecEnv):
         if isinstance(observation, dict):
             return {key: np.array(values[row]) for key, values in observation.items()}
         return observation[row]  # SAME_STEP keeps final observations as an array of objects
+
+
+class NoEnvironment(VecEnv):
+    """The shape of an environment without one: what an agent that was loaded to predict has.
+
+    Args:
+        num_envs: Rows.
+        num_tokens: Words of the vocabulary.
+        length: Columns of an observation.
+    """
+
+    def __init__(self, *, num_envs: int, num_tokens: int, length: int) -> None:
+        observation_space = gym.spaces.Dict(
+            input_ids=gym.spaces.Box(0, num_tokens - 1, (length,), np.int64),
+            attention_mask=gym.spaces.Box(0, 1, (length,), np.int8),
+        )
+        super().__init__(num_envs, observation_space, gym.spaces.Discrete(num_tokens))
+
+    def reset(self) -> Any:
+        """Say what is missing."""
+        raise ModelError("this agent was loaded without an environment; give it set_env(envs)")
+
+    def step_async(self, actions: NDArray[np.int64]) -> None:
+        """Say what is missing."""
+        self.reset()
+
+    def step_wait(self) -> Any:
+        """Say what is missing."""
+        self.reset()
+
+    def close(self) -> None:
+        """Close nothing."""
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """Return the render mode, None; there is no other attribute."""
+        if attr_name != "render_mode":
+            raise AttributeError(attr_name)
+        return [None] * self.num_envs
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """Say what is missing."""
+        self.reset()
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any
+    ) -> list[Any]:
+        """Say what is missing."""
+        self.reset()
+        return []
+
+    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+        """Return False for every row."""
+        return [False] * self.num_envs
