@@ -1,0 +1,89 @@
+"""Writing a bundle: a folder of tokenizer, prompts, models and figures."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from tokengym.rewards.sentiment_lexicon import Lexicon
+
+FORMAT = 1
+
+
+class BuildError(ValueError):
+    """What the builder was asked for cannot be built."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptRow:
+    """One line of ``prompts.jsonl``."""
+
+    prompt: str
+    """The prompt."""
+    reference: str | None = None
+    """A reference answer."""
+    query_type: str | None = None
+    """OPENENDED, CONSTRAINED or None."""
+    split: str
+    """"train" or "test"; no prompt is in both."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuiltBundle:
+    """Everything that a bundle's folder holds."""
+
+    task: str
+    """Which task it is for, "movie_review" or "question_answer"."""
+    tokenizer: PreTrainedTokenizerFast
+    """The tokenizer of all its models."""
+    prompts: Sequence[PromptRow]
+    """Prompts of both splits."""
+    models: Mapping[str, PreTrainedModel]
+    """Folder name -> model: policy, reward_model, encoder, gold_model."""
+    figures: Mapping[str, Any]
+    """What the builder measured, and from which seed."""
+    lexicon: Lexicon | None = None
+    """The gold score."""
+
+
+def check_target(path: Path) -> None:
+    """Raise if writing a bundle to ``path`` would replace something that is not a bundle."""
+    occupied = path.exists() and (not path.is_dir() or any(path.iterdir()))
+    if occupied and not (path / "bundle.json").is_file():
+        raise BuildError(f"{path} exists and is not a bundle; give --out a new or empty folder")
+
+
+def write_bundle(bundle: BuiltBundle, path: Path) -> None:
+    """Write a bundle; a bundle already there is replaced once the new one is complete.
+
+    Weights are stored as float16, which moves scores by about 0.002, and the configs say float32,
+    so that the models compute in it when loaded.
+    """
+    check_target(path)
+    partial = path.with_name(path.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    bundle.tokenizer.save_pretrained(partial / "tokenizer")
+    for name, model in bundle.models.items():
+        _save_model(model, partial / name)
+    if bundle.lexicon is not None:
+        bundle.lexicon.save(partial / "lexicon.json")
+    lines = [json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in bundle.prompts]
+    (partial / "prompts.jsonl").write_text("".join(lines), encoding="utf-8")
+    facts = {"task": bundle.task, "format": FORMAT, **bundle.figures}
+    (partial / "bundle.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    shutil.rmtree(path, ignore_errors=True)
+    partial.rename(path)
+
+
+def _save_model(model: PreTrainedModel, path: Path) -> None:
+    deepcopy(model).to(torch.float16).save_pretrained(path)
+    config = json.loads((path / "config.json").read_text())
+    config["dtype"] = "float32"
+    (path / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

@@ -1,0 +1,108 @@
+"""Training a small bidirectional encoder whose raw dot products measure relevance."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaModel
+
+from tokengym.scripts.building.training import pad_batch, train
+
+DrawTriples = Callable[[], tuple[list[list[int]], list[list[int]], list[list[int]]]]
+"""Draws token ids of queries, of an answer to each, and of a wrong answer to each; queries of one
+draw are about different things, so that each answer is irrelevant to every other query."""
+
+RELEVANT = 2.5
+"""Dot product that a relevant answer is drawn to; R3 divides a reference's relevance by 3.5."""
+
+
+def new_encoder(
+    tokenizer: PreTrainedTokenizerFast, *, seed: int, width: int = 96, layers: int = 2
+) -> RobertaModel:
+    """Return an untrained encoder.
+
+    RoBERTa and not BERT, because it counts positions from the first token that is no padding:
+    the side of the padding cannot change what it says.
+    """
+    config = RobertaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        intermediate_size=4 * width,
+        max_position_embeddings=258,
+        type_vocab_size=1,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return RobertaModel(config).eval()
+
+
+def embed(model: RobertaModel, sequences: Sequence[Sequence[int]]) -> Tensor:
+    """Return M(.): the mean of each text's last hidden states, (batch, width)."""
+    ids, mask = pad_batch(sequences, model.config.pad_token_id)
+    hidden = model(ids, attention_mask=mask).last_hidden_state  # (batch, time, width)
+    return (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+
+
+def train_encoder(
+    model: RobertaModel,
+    draw: DrawTriples,
+    *,
+    steps: int,
+    learning_rate: float = 1e-3,
+    temperature: float = 0.25,
+    label: str = "encoder",
+) -> float:
+    """Train in place by InfoNCE in both directions; return the late training loss.
+
+    Args:
+        model: The model to train.
+        draw: Draws queries, answers and wrong answers.
+        steps: Optimiser steps.
+        learning_rate: Peak rate.
+        temperature: Divides the dot products in the loss.
+        label: Shown beside the progress bar.
+    """
+
+    def loss_of_step() -> Tensor:
+        queries, answers, wrong = (embed(model, batch) for batch in draw())
+        return contrastive_loss(queries, answers, wrong, temperature=temperature)
+
+    return train(model, loss_of_step, steps=steps, learning_rate=learning_rate, label=label)
+
+
+def contrastive_loss(
+    queries: Tensor, answers: Tensor, wrong: Tensor, *, temperature: float
+) -> Tensor:
+    """Return InfoNCE on raw dot products, with a pull that fixes their scale.
+
+    s_ij = M(x_i) . M(y_j);  InfoNCE = CE(s / temperature, i -> i), queries to answers and back
+    + 0.5 * mean_i (s_ii - RELEVANT)^2 + 0.5 * mean_{i != j} s_ij^2
+
+    Without the pull any scale and offset would do, and R3 needs relevant answers near 1 to 3.5 and
+    irrelevant ones near 0.
+
+    Args:
+        queries: (batch, width) embeddings.
+        answers: (batch, width), row i answers query i only.
+        wrong: (batch, width), row i answers no query; it resembles answer i.
+        temperature: Divides the dot products.
+    """
+    products = queries @ answers.T  # (batch, batch)
+    distractors = (queries * wrong).sum(-1, keepdim=True)  # (batch, 1)
+    target = torch.arange(len(queries))
+    forwards = functional.cross_entropy(
+        torch.cat([products, distractors], dim=1) / temperature, target
+    )
+    backwards = functional.cross_entropy(products.T / temperature, target)
+    relevant = products.diagonal()
+    irrelevant = products[~torch.eye(len(queries), dtype=torch.bool)]
+    scale = 0.5 * (relevant - RELEVANT).pow(2).mean() + 0.5 * irrelevant.pow(2).mean()
+    return (forwards + backwards) / 2 + scale

@@ -1,0 +1,166 @@
+"""The bundle of questions: a policy that answers and drifts, and an encoder of relevance."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerFast, RobertaModel
+
+from tokengym.scripts.building.bundle_files import BuiltBundle, PromptRow
+from tokengym.scripts.building.encoder import embed, new_encoder, train_encoder
+from tokengym.scripts.building.language_model import (
+    ModelSize,
+    held_out_nats,
+    new_language_model,
+    train_language_model,
+)
+from tokengym.scripts.building.tokenizers import word_tokenizer
+from tokengym.scripts.corpora.grammar import Dice
+from tokengym.scripts.corpora.questions import (
+    Question,
+    all_questions,
+    reference_answer,
+    write_conversations,
+)
+
+CONVERSATIONS = 30_000
+TEST_QUESTIONS = 260
+ENCODER_BATCH = 48
+
+
+def build_question_answer(
+    *, seed: int, language_steps: int = 900, encoder_steps: int = 1000
+) -> BuiltBundle:
+    """Return the bundle, trained from nothing; no test question is in the training corpora.
+
+    Args:
+        seed: Of the corpus, of the weights and of the batches.
+        language_steps: Optimiser steps of the language model.
+        encoder_steps: Optimiser steps of the encoder.
+    """
+    rng = np.random.default_rng(seed)
+    generator = torch.Generator().manual_seed(seed)
+    questions = all_questions()
+    order = rng.permutation(len(questions))
+    test = [questions[i] for i in order[:TEST_QUESTIONS]]
+    train = [questions[i] for i in order[TEST_QUESTIONS:]]
+    conversations = write_conversations(train, CONVERSATIONS, rng)
+    held_out = write_conversations(test, 1000, rng)
+    dice = Dice(rng)
+    prompts = [
+        PromptRow(
+            prompt=question.text,
+            reference=reference_answer(question, dice),
+            query_type=question.query_type,
+            split=split,
+        )
+        for split, group in (("train", train), ("test", test))
+        for question in group
+    ]
+    references = [row.reference or "" for row in prompts]
+    tokenizer = word_tokenizer([*map(" ".join, conversations + held_out), *references])
+    language_model = new_language_model(tokenizer, ModelSize(), seed=seed)
+    texts = _texts(tokenizer, conversations)
+    train_language_model(language_model, texts, steps=language_steps, generator=generator)
+    encoder = new_encoder(tokenizer, seed=seed)
+    train_encoder(encoder, _Triples(train, tokenizer, dice), steps=encoder_steps)
+    return BuiltBundle(
+        task="question_answer",
+        tokenizer=tokenizer,
+        prompts=prompts,
+        models={"policy": language_model, "encoder": encoder},
+        figures={
+            "seed": seed,
+            "vocabulary": len(tokenizer),
+            "corpus_tokens": sum(map(len, texts)),
+            "policy_nats": round(held_out_nats(language_model, _texts(tokenizer, held_out)), 3),
+            "encoder": measure_encoder(tokenizer, encoder, prompts),
+        },
+    )
+
+
+@torch.inference_mode()
+def measure_encoder(
+    tokenizer: PreTrainedTokenizerFast, encoder: RobertaModel, prompts: Sequence[PromptRow]
+) -> dict[str, dict[str, float]]:
+    """Return, per query type, what the encoder is worth on the test questions.
+
+    Args:
+        tokenizer: The bundle's.
+        encoder: Is measured.
+        prompts: Those of the test split are used, with their references as the answers.
+
+    Returns:
+        Per query type: mean dot product of a question with its ``relevant`` answer and with
+        ``irrelevant`` ones (the other questions'), the ``accuracy`` with which the relevant one
+        beats an irrelevant one, and the mean product of an ``answer_with_itself``.
+    """
+    figures = {}
+    for query_type in ("OPENENDED", "CONSTRAINED"):
+        rows = [row for row in prompts if row.split == "test" and row.query_type == query_type]
+        queries = embed(encoder, tokenizer([row.prompt for row in rows]).input_ids)
+        answers = embed(encoder, tokenizer([row.reference or "" for row in rows]).input_ids)
+        products = queries @ answers.T
+        other = ~torch.eye(len(rows), dtype=torch.bool)
+        relevant = products.diagonal()
+        values = {
+            "relevant": relevant.mean(),
+            "irrelevant": products[other].mean(),
+            "irrelevant_deviation": products[other].std(),
+            "accuracy": (relevant[:, None] > products)[other].float().mean(),
+            "answer_with_itself": (answers * answers).sum(-1).mean(),
+        }
+        figures[query_type] = {name: round(float(value), 3) for name, value in values.items()}
+    return figures
+
+
+class _Triples:
+    """Draws training batches of the encoder: questions, answers, wrong answers."""
+
+    def __init__(
+        self, questions: Sequence[Question], tokenizer: PreTrainedTokenizerFast, dice: Dice
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._dice = dice
+        self._by_entity: dict[str, list[Question]] = {}
+        for question in questions:
+            self._by_entity.setdefault(question.entity.name, []).append(question)
+
+    def __call__(self) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
+        names = sorted(self._by_entity, key=lambda _: self._dice.random())[:ENCODER_BATCH]
+        queries, answers, wrong = [], [], []
+        for name in names:
+            own = self._by_entity[name]
+            question = self._pick(own)
+            # Half of the queries are answers themselves: M(y*) . M(y) measures relevance as well.
+            asked = question.text
+            if self._dice.chance(0.5):
+                asked = reference_answer(question, self._dice)
+            queries.append(asked)
+            answers.append(self._cut(reference_answer(question, self._dice)))
+            wrong.append(self._wrong(question, names))
+        return tuple(self._tokenizer(texts).input_ids for texts in (queries, answers, wrong))
+
+    def _pick(self, choices: Sequence):
+        return choices[self._dice.integer(0, len(choices) - 1)]
+
+    def _cut(self, answer: str) -> str:
+        """Return the answer's first words: a response may end anywhere."""
+        words = answer.split()
+        return " ".join(words[: self._dice.integer(min(4, len(words)), len(words))])
+
+    def _wrong(self, question: Question, names: Sequence[str]) -> str:
+        """Return another fact of the same thing, for a closed question; else another thing's."""
+        own = self._by_entity[question.entity.name]
+        others = [q for q in own if q.attribute not in (None, question.attribute)]
+        if question.attribute is None or not others:
+            other = self._pick([name for name in names if name != question.entity.name])
+            others = self._by_entity[other]
+        return reference_answer(self._pick(others), self._dice)
+
+
+def _texts(
+    tokenizer: PreTrainedTokenizerFast, conversations: Sequence[tuple[str, str]]
+) -> list[list[int]]:
+    ids = tokenizer([" ".join(pair) for pair in conversations]).input_ids
+    return [[*row, tokenizer.eos_token_id] for row in ids]

@@ -1,0 +1,80 @@
+"""What the training loops share: padded batches, the learning-rate schedule, the optimiser step."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+
+def pad_batch(sequences: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
+    """Return right-padded ids and their mask, both (batch, longest) int64."""
+    longest = max(map(len, sequences))
+    ids = torch.full((len(sequences), longest), pad_token_id)
+    mask = torch.zeros_like(ids)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = torch.tensor(sequence, dtype=torch.long)
+        mask[row, : len(sequence)] = 1
+    return ids, mask
+
+
+def train(
+    model: nn.Module,
+    loss_of_step: Callable[[], Tensor],
+    *,
+    steps: int,
+    learning_rate: float,
+    label: str,
+    weight_decay: float = 0.01,
+    warm_up: float = 0.1,
+) -> float:
+    """Minimise a loss by AdamW under a linear warm-up and decay; return its late mean.
+
+    Args:
+        model: Its parameters are trained in place; left in evaluation mode.
+        loss_of_step: Draws a batch and returns its loss, a scalar.
+        steps: Optimiser steps.
+        learning_rate: The peak of the schedule.
+        label: Shown beside the progress bar.
+        weight_decay: Decoupled, as in AdamW.
+        warm_up: Fraction of the steps before the peak.
+
+    Returns:
+        The mean loss of the last tenth of the steps.
+
+    Raises:
+        FloatingPointError: if the loss is not finite.
+    """
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    rise = max(1, round(warm_up * steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / rise, (steps - step) / max(1, steps - rise))
+    )
+    model.train()
+    losses: list[float] = []
+    for step in progress(range(steps), label):
+        loss = loss_of_step()
+        losses.append(loss.item())
+        if not losses[-1] < float("inf"):
+            raise FloatingPointError(
+                f"{label}: the loss of step {step} is {losses[-1]}; lower learning_rate "
+                f"(now {learning_rate})"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    model.eval()
+    late = losses[-max(1, steps // 10) :]
+    return sum(late) / len(late)
+
+
+def progress(items: Iterable, label: str) -> Iterable:
+    """Return the items behind a progress bar."""
+    return tqdm(items, desc=f"{label:<22}", mininterval=1.0)
+
+
+def choose(count: int, size: int, generator: torch.Generator) -> list[int]:
+    """Return ``size`` indices below ``count``, drawn with replacement."""
+    return torch.randint(count, (size,), generator=generator).tolist()

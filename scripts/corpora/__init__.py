@@ -1,0 +1,1 @@
+"""The seeded grammars that write the bundled tasks' texts."""
