@@ -4,48 +4,120 @@ Writes one folder per task: tokenizer, prompts, language model, reward model or 
 figures that say what they are worth.
 """
 
-import logging
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import tyro
+
+from tokengym.scripts.building.errors import BuildError
+
+ASSETS = Path(__file__).resolve().parent.parent / "envs" / "assets"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What to build."""
+    """What to build: a bundled task, or a bundle from a labelled corpus."""
 
     task: Literal["movie_review", "question_answer", "all"] = "all"
     """Which bundled task, when no corpus is given."""
-    out: Path = Path(__file__).resolve().parent.parent / "envs" / "assets"
-    """Folder to write to: <out>/<task> for the bundled tasks."""
+    out: Path | None = None
+    """Folder to write to: <out>/<task> for bundled tasks (default: the package's own assets), and
+    the bundle itself with --corpus."""
     seed: int = 0
     """Of corpora, weights and batches."""
-    threads: Annotated[int, tyro.conf.arg(metavar="N")] = 2
+    threads: int = 2
     """Cores to use."""
+    corpus: Path | None = None
+    """A csv, tsv, jsonl or parquet file of labelled texts, instead of a bundled task."""
+    text_column: str = "text"
+    """The texts' column; integers (from 0) for both columns read a file without header."""
+    label_column: str = "label"
+    """The labels' column, of two values."""
+    positive_label: str | None = None
+    """The preferred label; by default the one that sorts last (1, "positive")."""
+    eval_corpus: Path | None = None
+    """A file like the corpus to measure accuracy on; by default a tenth of the corpus."""
+    vocab_size: int = 2000
+    """Tokens of the corpus's byte-level BPE."""
+    layers: int = 2
+    """Transformer blocks of the corpus's models."""
+    width: int = 96
+    """Hidden size of the corpus's models."""
+    heads: int = 4
+    """Attention heads of the corpus's models."""
+    language_steps: int = 2000
+    """Optimiser steps of the corpus's language model."""
+    reward_steps: int = 400
+    """Optimiser steps of each of the corpus's two reward models."""
+    dropout: float = 0.1
+    """While training on the corpus; the stored models have none."""
 
 
 def main(options: Options) -> None:
     """Build what the options name."""
     import torch
 
+    torch.set_num_threads(options.threads)
+    if options.corpus is None:
+        build_bundled(options)
+    else:
+        build_corpus(options)
+
+
+def build_bundled(options: Options) -> None:
+    """Build the bundled tasks from their grammars."""
     from tokengym.scripts.building.bundle_files import check_target, write_bundle
     from tokengym.scripts.building.movie_review import build_movie_review
     from tokengym.scripts.building.question_answer import build_question_answer
     from tokengym.scripts.building.report import print_figures
 
-    torch.set_num_threads(options.threads)
     builders = {"movie_review": build_movie_review, "question_answer": build_question_answer}
     tasks = list(builders) if options.task == "all" else [options.task]
+    out = ASSETS if options.out is None else options.out
     for task in tasks:
-        check_target(options.out / task)
+        check_target(out / task)
     for task in tasks:
         bundle = builders[task](seed=options.seed)
-        write_bundle(bundle, options.out / task)
-        print_figures(bundle, options.out / task)
+        write_bundle(bundle, out / task)
+        print_figures(bundle, out / task)
+
+
+def build_corpus(options: Options) -> None:
+    """Build a bundle from the corpus that the options name."""
+    from tokengym.scripts.building.bundle_files import check_target, write_bundle
+    from tokengym.scripts.building.corpus_files import read_corpus
+    from tokengym.scripts.building.language_model import ModelSize
+    from tokengym.scripts.building.real_text import RealTextOptions, build_from_corpus
+    from tokengym.scripts.building.report import print_figures
+
+    if options.out is None:
+        raise BuildError("--corpus needs --out, the folder to write the bundle to")
+    assert options.corpus is not None
+    check_target(options.out)
+    size = ModelSize(layers=options.layers, width=options.width, heads=options.heads)
+    sizes = RealTextOptions(
+        vocab_size=options.vocab_size,
+        size=size,
+        language_steps=options.language_steps,
+        reward_steps=options.reward_steps,
+        dropout=options.dropout,
+    )
+    columns = (options.text_column, options.label_column)
+    rows = read_corpus(options.corpus, *columns, positive_label=options.positive_label)
+    evaluation_rows = None
+    if options.eval_corpus is not None:
+        evaluation_rows = read_corpus(
+            options.eval_corpus, *columns, positive_label=options.positive_label, min_rows=2
+        )
+    bundle = build_from_corpus(rows, evaluation_rows, seed=options.seed, options=sizes)
+    write_bundle(bundle, options.out)
+    print_figures(bundle, options.out)
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING)
-    main(tyro.cli(Options))
+    try:
+        main(tyro.cli(Options, description=__doc__))
+    except BuildError as error:
+        sys.exit(f"error: {error}")

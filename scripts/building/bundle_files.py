@@ -12,12 +12,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tokengym.rewards.sentiment_lexicon import Lexicon
+from tokengym.scripts.building.errors import BuildError
 
 FORMAT = 1
-
-
-class BuildError(ValueError):
-    """What the builder was asked for cannot be built."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from tokengym.scripts.building.errors import BuildError
 from tokengym.scripts.building.training import choose, pad_batch, progress, train
 
 
@@ -26,7 +27,7 @@ class ModelSize:
 
     def __post_init__(self) -> None:
         if min(self.layers, self.width, self.heads, self.positions) < 1 or self.width % self.heads:
-            raise ValueError(
+            raise BuildError(
                 "a model's layers, width, heads and positions must be >= 1 and heads must divide "
                 f"width, got {self.layers}, {self.width}, {self.heads}, {self.positions}"
             )
@@ -63,6 +64,7 @@ def train_language_model(
     generator: torch.Generator,
     learning_rate: float = 3e-3,
     batch_size: int = 32,
+    dropout: float = 0.0,
     label: str = "language model",
 ) -> float:
     """Train on next-token prediction in place; return the late training loss in nats per token.
@@ -74,6 +76,7 @@ def train_language_model(
         generator: Draws the batches.
         learning_rate: Peak rate.
         batch_size: Texts per step.
+        dropout: In force during training only.
         label: Shown beside the progress bar.
     """
 
@@ -81,7 +84,15 @@ def train_language_model(
         batch = [sequences[i] for i in choose(len(sequences), batch_size, generator)]
         return language_model_loss(model, batch)
 
-    return train(model, loss_of_step, steps=steps, learning_rate=learning_rate, label=label)
+    return train(
+        model,
+        loss_of_step,
+        steps=steps,
+        learning_rate=learning_rate,
+        dropout=dropout,
+        dropout_seed=generator.initial_seed(),
+        label=label,
+    )
 
 
 def language_model_loss(model: GPT2LMHeadModel, sequences: Sequence[Sequence[int]]) -> Tensor:
@@ -120,7 +131,7 @@ def sample_texts(
     """Return each prompt with a sampled continuation, cut after the first EOS.
 
     Args:
-        model: Samples from its full softmax.
+        model: Samples from its full softmax, the padding token left out.
         prompts: Token ids, at least one each.
         max_tokens: Length of prompt and continuation together.
         temperature: Divides the logits.
@@ -157,7 +168,9 @@ def _sample_batch(
     finished = torch.zeros(len(ids), dtype=torch.bool)
     output = model(ids, use_cache=True)
     while ids.shape[1] < max_tokens and not finished.all():
-        probabilities = torch.softmax(output.logits[:, -1] / temperature, dim=-1)
+        logits = output.logits[:, -1] / temperature
+        logits[:, model.config.pad_token_id] = -torch.inf  # never trained on, and no word of a text
+        probabilities = torch.softmax(logits, dim=-1)
         token = torch.multinomial(probabilities, 1, generator=generator)  # (rows, 1)
         finished |= token[:, 0] == eos
         ids = torch.cat([ids, token], dim=1)

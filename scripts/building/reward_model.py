@@ -36,6 +36,8 @@ def train_reward_model(
     steps: int,
     temperature: float = 4.0,
     learning_rate: float = 1e-3,
+    dropout: float = 0.0,
+    dropout_seed: int = 0,
     label: str = "reward model",
 ) -> float:
     """Train in place on every pair of each batch; return the late training loss.
@@ -46,6 +48,8 @@ def train_reward_model(
         steps: Optimiser steps.
         temperature: Scale of a gold difference in logits, see `bradley_terry_loss`.
         learning_rate: Peak rate; 2e-3 halves the alignment of the bundled model's attention.
+        dropout: In force during training only.
+        dropout_seed: Of the dropped units.
         label: Shown beside the progress bar.
     """
 
@@ -55,7 +59,15 @@ def train_reward_model(
         logits = model(ids, attention_mask=mask).logits[:, 0]
         return bradley_terry_loss(logits, gold, temperature=temperature)
 
-    return train(model, loss_of_step, steps=steps, learning_rate=learning_rate, label=label)
+    return train(
+        model,
+        loss_of_step,
+        steps=steps,
+        learning_rate=learning_rate,
+        dropout=dropout,
+        dropout_seed=dropout_seed,
+        label=label,
+    )
 
 
 def bradley_terry_loss(logits: Tensor, gold: Tensor, *, temperature: float) -> Tensor:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from tokengym.scripts.building.errors import BuildError
+
 PAD, EOS, UNK = "<pad>", "<eos>", "<unk>"
 
 
@@ -36,7 +38,7 @@ def byte_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizer
         vocab_size: Tokens in all, special ones included; at least 258.
     """
     if vocab_size < 258:
-        raise ValueError(f"vocab_size must be >= 258 (256 bytes, pad, eos), got {vocab_size}")
+        raise BuildError(f"vocab_size must be >= 258 (256 bytes, pad, eos), got {vocab_size}")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -25,6 +25,8 @@ def train(
     steps: int,
     learning_rate: float,
     label: str,
+    dropout: float = 0.0,
+    dropout_seed: int = 0,
     weight_decay: float = 0.01,
     warm_up: float = 0.1,
 ) -> float:
@@ -36,6 +38,8 @@ def train(
         steps: Optimiser steps.
         learning_rate: The peak of the schedule.
         label: Shown beside the progress bar.
+        dropout: In force during training only; the model is left with none.
+        dropout_seed: Of the dropped units; the global random state stays as it was.
         weight_decay: Decoupled, as in AdamW.
         warm_up: Fraction of the steps before the peak.
 
@@ -50,22 +54,24 @@ def train(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / rise, (steps - step) / max(1, steps - rise))
     )
-    model.train()
     losses: list[float] = []
-    for step in progress(range(steps), label):
-        loss = loss_of_step()
-        losses.append(loss.item())
-        if not losses[-1] < float("inf"):
-            raise FloatingPointError(
-                f"{label}: the loss of step {step} is {losses[-1]}; lower learning_rate "
-                f"(now {learning_rate})"
-            )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-    model.eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(dropout_seed)
+        _set_dropout(model.train(), dropout)
+        for step in progress(range(steps), label):
+            loss = loss_of_step()
+            losses.append(loss.item())
+            if not losses[-1] < float("inf"):
+                raise FloatingPointError(
+                    f"{label}: the loss of step {step} is {losses[-1]}; lower learning_rate "
+                    f"(now {learning_rate})"
+                )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+    _set_dropout(model.eval(), 0.0)
     late = losses[-max(1, steps // 10) :]
     return sum(late) / len(late)
 
@@ -78,3 +84,9 @@ def progress(items: Iterable, label: str) -> Iterable:
 def choose(count: int, size: int, generator: torch.Generator) -> list[int]:
     """Return ``size`` indices below ``count``, drawn with replacement."""
     return torch.randint(count, (size,), generator=generator).tolist()
+
+
+def _set_dropout(model: nn.Module, probability: float) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = probability
