@@ -1,13 +1,18 @@
-"""Reading the infos of a batched environment."""
+"""The infos of a batched environment: writing them as Gymnasium would, and reading them."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from tokengym.envs.batch import EpisodeBatch, Rows
+from tokengym.envs.encoding import as_objects
 from tokengym.envs.episode import Episode
 
-_KEYS = (
+_EPISODE_KEYS = (
     "prompt",
     "prompt_ids",
     "reference",
@@ -40,7 +45,7 @@ def episodes_from_infos(infos: Mapping[str, Any]) -> dict[int, Episode]:
 
 def _episode(infos: Mapping[str, Any], row: int) -> Episode:
     """Return one row's episode."""
-    info = {key: infos[key][row] for key in _KEYS}
+    info = {key: infos[key][row] for key in _EPISODE_KEYS}
     parts = infos["score_parts"]
     info["score_parts"] = {
         name: float(parts[name][row])
@@ -49,3 +54,104 @@ def _episode(infos: Mapping[str, Any], row: int) -> Episode:
     }
     info["token_rewards"] = infos["token_rewards"][row][: len(info["response_ids"])]
     return Episode.from_info(info)
+
+
+def put(infos: dict[str, Any], key: str, rows: Rows, values: Any, empty: Any, present: Any) -> None:
+    """Write the rows' values under a key and its mask, as ``VectorEnv._add_info`` would.
+
+    Args:
+        infos: What is written to.
+        key: The name.
+        rows: Which rows have a value.
+        values: (rows,) theirs; None where ``empty`` holds them already.
+        empty: The array (or nested infos) to begin with when the key is new.
+        present: (num_envs,) bool, the mask to begin with when the key is new; it is copied.
+    """
+    mask = f"_{key}"
+    if key in infos:
+        infos[mask] |= present
+    else:
+        infos[key] = empty
+        infos[mask] = present.copy()
+    if values is not None:
+        infos[key][rows] = values
+
+
+def add_prompts(infos: dict[str, Any], batch: EpisodeBatch, rows: Rows) -> None:
+    """Add the rows' prompts and prompt ids: all that a reset tells besides the action mask."""
+    present = _mask(batch, rows)
+    prompts = batch.column("prompt", rows)
+    put(infos, "prompt", rows, prompts, np.empty(batch.num_envs, dtype=object), present)
+    ids = np.zeros(batch.num_envs, dtype=np.int64)
+    put(infos, "prompt_id", rows, batch.prompt_ids[rows], ids, present)
+
+
+def add_action_masks(
+    infos: dict[str, Any], batch: EpisodeBatch, rows: Rows, *, serve_all: bool = False
+) -> None:
+    """Add the rows' action masks: one row broadcast where the whole batch agrees.
+
+    Other rows are zero, as Gymnasium leaves them; ``serve_all`` gives them a mask too, so that a
+    frozen row can be sampled from.
+    """
+    if serve_all or len(rows) == batch.num_envs:
+        infos["action_mask"] = batch.action_masks()
+    else:
+        masks = np.zeros((batch.num_envs, batch.mdp.vocab_size), dtype=np.int8)
+        masks[rows] = batch.action_masks()[rows]
+        infos["action_mask"] = masks
+    infos["_action_mask"] = _mask(batch, rows)
+
+
+def add_terminal(
+    infos: dict[str, Any], batch: EpisodeBatch, rows: Rows, reasons: NDArray[np.object_]
+) -> None:
+    """Add what the last step of the rows' episodes tells besides the action mask; scores are 0."""
+    count, present = batch.num_envs, _mask(batch, rows)
+    flat, lengths = batch.responses(rows)
+    add_prompts(infos, batch, rows)
+    for key, values in (
+        ("prompt_ids", batch.column("prompt_ids", rows)),
+        ("reference", batch.column("reference", rows)),
+        ("query_type", batch.column("query_type", rows)),
+        ("response", batch.mdp.decode_flat(flat, lengths)),
+        ("response_ids", as_objects(_split(flat, lengths))),
+        ("finish_reason", reasons),
+    ):
+        put(infos, key, rows, values, np.empty(count, dtype=object), present)
+    token_rewards = np.zeros((count, batch.mdp.settings.max_new_tokens), dtype=np.float32)
+    put(infos, "score", rows, None, np.zeros(count, dtype=np.float64), present)
+    put(infos, "score_parts", rows, None, {}, present)
+    put(infos, "token_rewards", rows, None, token_rewards, present)
+
+
+def add_final(
+    infos: dict[str, Any], batch: EpisodeBatch, rows: Rows, reasons: NDArray[np.object_]
+) -> None:
+    """Add ``final_obs`` and ``final_info`` of rows that are reset in the step they end in."""
+    final: dict[str, Any] = {}
+    add_terminal(final, batch, rows, reasons)
+    add_action_masks(final, batch, rows)
+    observations = [
+        {"attention_mask": attention.copy(), "input_ids": ids.copy()}
+        for attention, ids in zip(batch.attention[rows], batch.ids[rows], strict=True)
+    ]
+    present = _mask(batch, rows)
+    empty = np.empty(batch.num_envs, dtype=object)
+    put(infos, "final_obs", rows, as_objects(observations), empty, present)
+    put(infos, "final_info", rows, None, final, present)
+
+
+def _mask(batch: EpisodeBatch, rows: Rows) -> NDArray[np.bool_]:
+    """Return a bool array that is True at the rows."""
+    if rows is batch.all_rows:
+        return np.ones(batch.num_envs, dtype=np.bool_)
+    present = np.zeros(batch.num_envs, dtype=np.bool_)
+    present[rows] = True
+    return present
+
+
+def _split(flat: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[tuple[int, ...]]:
+    """Return the consecutive pieces of ``flat`` as tuples."""
+    values, ends = flat.tolist(), np.cumsum(lengths).tolist()
+    return [tuple(values[a:b]) for a, b in zip([0, *ends], ends, strict=False)]

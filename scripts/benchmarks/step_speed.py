@@ -1,0 +1,176 @@
+"""How fast the environments step: ratios taken in one run, arms interleaved, medians.
+
+Three questions, each a ratio of two arms that take turns:
+
+- batch: steps per second of the native batch over those of ``SyncVectorEnv`` over copies of the
+  single environment, episodes running to their end and beginning anew; a null policy (one constant
+  token, so rows end together) and a random one (EOS included, so some rows end in every step);
+- length: cost of a batched step at horizon 512 over horizon 16, with the observations copied and
+  with ``copy=False``;
+- single: cost of the single environment's step over a bare Gymnasium environment that only copies
+  its observation.
+
+    python scripts/benchmarks/step_speed.py [--rows 1024] [--repeats 7]
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from tokengym.envs import PadTokenRewards, TokenGenerationEnv, TokenGenerationVectorEnv
+
+VOCABULARY = 603
+PROMPT_TOKENS = 8
+
+
+def word_tokenizer() -> PreTrainedTokenizerFast:
+    """Return a word-level tokenizer of the bundled one's size."""
+    words = ["<pad>", "<eos>", "<unk>", *(f"word{i}" for i in range(VOCABULARY - 3))]
+    backend = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
+    )
+
+
+def settings(tokenizer: PreTrainedTokenizerFast, max_new_tokens: int) -> dict[str, Any]:
+    """Return the arguments that both environments share."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(2, PROMPT_TOKENS + 1, 256)
+    prompts = [" ".join(f"word{i}" for i in rng.integers(0, 600, n)) for n in lengths]
+    return {
+        "tokenizer": tokenizer,
+        "prompts": prompts,
+        "max_prompt_tokens": PROMPT_TOKENS,
+        "max_new_tokens": max_new_tokens,
+    }
+
+
+class BareEnv(gymnasium.Env[dict[str, np.ndarray], int]):
+    """What no environment of this observation can do without: copying it."""
+
+    def __init__(self, observation_space: gymnasium.spaces.Dict, width: int) -> None:
+        """Allocate an observation."""
+        self.observation_space = observation_space
+        self.action_space = gymnasium.spaces.Discrete(VOCABULARY)
+        self.ids, self.mask = np.zeros(width, np.int64), np.zeros(width, np.int8)
+
+    def step(self, action: int) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        """Copy the observation."""
+        observation = {"attention_mask": self.mask.copy(), "input_ids": self.ids.copy()}
+        return observation, 0.0, False, False, {}
+
+
+def batch_arm(envs: Any, actions: np.ndarray) -> Callable[[], float]:
+    """Return a function that plays the actions and gives seconds per batched step."""
+    envs.reset(seed=0)
+
+    def play() -> float:
+        begin = time.perf_counter()
+        for tokens in actions:
+            envs.step(tokens)
+        return (time.perf_counter() - begin) / len(actions)
+
+    return play
+
+
+def interleaved(arms: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:
+    """Return each arm's median, the arms taking turns."""
+    times: dict[str, list[float]] = {name: [] for name in arms}
+    for arm in arms.values():
+        arm()
+    for _ in range(repeats):
+        for name, arm in arms.items():
+            times[name].append(arm())
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def measure_batch(tokenizer: PreTrainedTokenizerFast, rows: int, repeats: int) -> None:
+    """Print the native batch against ``SyncVectorEnv``."""
+    shared = settings(tokenizer, max_new_tokens=48)
+    policies = {
+        "null": np.full((98, rows), 5),
+        "random": np.random.default_rng(1).integers(0, VOCABULARY, (98, rows)),
+    }
+    for mode in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
+        batch = {"num_envs": rows, "autoreset_mode": mode, **shared}
+        copies = [lambda: PadTokenRewards(TokenGenerationEnv(**shared))] * rows
+        envs = {
+            "sync": SyncVectorEnv(copies, autoreset_mode=mode),
+            "native": TokenGenerationVectorEnv(**batch),
+            "views": TokenGenerationVectorEnv(**batch, copy=False),
+        }
+        for policy, actions in policies.items():
+            arms = {name: batch_arm(env, actions) for name, env in envs.items()}
+            cost = interleaved(arms, repeats)
+            for name in ("native", "views"):
+                print(
+                    f"batch  {mode.value:9}{policy:7}{name:7}{rows / cost[name]:12,.0f} steps/s "
+                    f"({cost[name] * 1e6:7.1f} us a step), {cost['sync'] / cost[name]:6.1f} x sync "
+                    f"({rows / cost['sync']:,.0f} steps/s)"
+                )
+
+
+def measure_length(tokenizer: PreTrainedTokenizerFast, rows: int, repeats: int) -> None:
+    """Print the cost of a batched step at horizon 512 over horizon 16."""
+    for copy in (True, False):
+        arms = {}
+        for horizon in (16, 512):
+            envs = TokenGenerationVectorEnv(
+                num_envs=rows, copy=copy, **settings(tokenizer, horizon), forbidden_token_ids=(1,)
+            )
+            actions = np.random.default_rng(1).integers(3, VOCABULARY, (513, rows))
+            arms[str(horizon)] = batch_arm(envs, actions)
+        cost = interleaved(arms, repeats)
+        print(
+            f"length rows={rows} copy={copy!s:5}: {cost['16'] * 1e6:8.1f} us at 16, "
+            f"{cost['512'] * 1e6:8.1f} us at 512, ratio {cost['512'] / cost['16']:.2f}"
+        )
+
+
+def measure_single(tokenizer: PreTrainedTokenizerFast, repeats: int) -> None:
+    """Print the single environment's step against the bare one."""
+    env = TokenGenerationEnv(**settings(tokenizer, 48))
+    bare = BareEnv(env.observation_space, PROMPT_TOKENS + 48)
+    actions = list(np.random.default_rng(1).integers(3, VOCABULARY, 40))
+
+    def arm(step: Callable[[Any], Any]) -> Callable[[], float]:
+        def play() -> float:
+            env.reset(seed=0)
+            begin = time.perf_counter()
+            for token in actions:
+                step(token)
+            return (time.perf_counter() - begin) / len(actions)
+
+        return play
+
+    cost = interleaved({"bare": arm(bare.step), "single": arm(env.step)}, 40 * repeats)
+    print(
+        f"single {cost['single'] * 1e6:.2f} us a step, bare {cost['bare'] * 1e6:.2f} us, "
+        f"ratio {cost['single'] / cost['bare']:.2f}"
+    )
+
+
+def main() -> None:
+    """Run the three measurements."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=1024)
+    parser.add_argument("--repeats", type=int, default=7)
+    arguments = parser.parse_args()
+    tokenizer = word_tokenizer()
+    measure_single(tokenizer, arguments.repeats)
+    measure_batch(tokenizer, arguments.rows, arguments.repeats)
+    for rows in (32, arguments.rows):
+        measure_length(tokenizer, rows, arguments.repeats)
+
+
+if __name__ == "__main__":
+    main()
