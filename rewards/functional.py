@@ -171,9 +171,10 @@ def dirichlet_weights(length: int, entropy: Sequence[int]) -> FloatArray:
 def close_sum(score: float, rewards: ArrayLike) -> bool:
     """Return whether token rewards sum to the score, up to float32 rounding.
 
-    |sum_t r_t - R| <= 1e-5 * |R| + 1e-6 * sum_t |r_t|
+    |sum_t r_t - R| <= 1e-5 * |R| + 1e-6 * sum_t |r_t| + n * (smallest normal float32)
 
-    The second term covers signed rewards that cancel: each is rounded on its own.
+    The second term covers signed rewards that cancel: each is rounded on its own. The third
+    covers those that float32 cannot tell from 0.
 
     Args:
         score: R, reward units.
@@ -181,6 +182,7 @@ def close_sum(score: float, rewards: ArrayLike) -> bool:
     """
     rewards = np.asarray(rewards, dtype=np.float64)
     bound = 1e-5 * abs(score) + 1e-6 * float(np.abs(rewards).sum())
+    bound += rewards.size * float(np.finfo(np.float32).tiny)
     return bool(abs(float(rewards.sum()) - score) <= bound)
 
 
@@ -207,7 +209,7 @@ def strip_query(prompt: str, role_tags: Sequence[str] = ROLE_TAGS) -> str:
     Args:
         prompt: The prompt as the policy sees it.
         role_tags: What opens a turn, matched literally; one that names a human, a user, an
-            instruction or an input opens a turn of the user.
+            instruction, an input, a question or a query opens a turn of the user.
 
     Example:
         >>> strip_query("Be brief. Human: Who wrote Emma? Assistant:")
@@ -390,7 +392,8 @@ def update_moments(moments: Moments, batch: ArrayLike, *, window: int | None) ->
 
 
 def _opens_user_turn(tag: str) -> bool:
-    return any(name in tag.lower() for name in ("human", "user", "instruction", "input", "[inst]"))
+    names = ("human", "user", "instruction", "input", "[inst]", "question", "query")
+    return any(name in tag.lower() for name in names)
 
 
 def _check_length(length: int) -> int:

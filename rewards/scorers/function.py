@@ -60,8 +60,9 @@ class FunctionScorer(Scorer):
     def _number(self, value: object) -> float:
         array = np.asarray(value)
         if array.size != 1 or array.dtype.kind not in "biuf":
+            shown = " ".join(repr(value).split())[:80]
             raise ScorerError(
-                f"scorer {self.name!r} returned {value!r} for one prompt and response; "
+                f"scorer {self.name!r} returned {shown} for one prompt and response; "
                 "return one number"
             )
         return float(array.reshape(()))

@@ -101,7 +101,8 @@ class Normalize(Scorer):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the statistics."""
-        return {**self.moments._asdict(), "scorer": self.scorer.state_dict()}
+        inner = getattr(self.scorer, "state_dict", dict)
+        return {**self.moments._asdict(), "scorer": inner()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over the statistics that `state_dict` returned.
@@ -113,7 +114,8 @@ class Normalize(Scorer):
             self.moments = Moments(
                 int(state["count"]), float(state["mean"]), float(state["variance"])
             )
-            self.scorer.load_state_dict(state["scorer"])
+            if state["scorer"]:
+                self.scorer.load_state_dict(state["scorer"])
         except KeyError as error:
             raise ScorerError(
                 f"the state of {self.name!r} lacks {error}; pass what state_dict() returned"

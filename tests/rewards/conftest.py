@@ -1,0 +1,117 @@
+"""Stub tokenizers, tiny random models and episodes."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoModelForSequenceClassification, GPT2Config, PreTrainedTokenizerFast
+
+from tokengym.envs import Episode, TokenGenerationEnv, TokenGenerationVectorEnv
+from tokengym.rewards.scorer import Scorer, Scores
+
+torch.set_num_threads(1)
+
+WORDS = ("<pad>", "<eos>", "<unk>", *"abcdefghijklmnopqrst")
+PROMPTS = ("a b", "c", "d e a", "b b b", "e")
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Return a word-level tokenizer whose ids are positions: pad 0, eos 1, unk 2, a 3, ..."""
+    vocabulary = {word: position for position, word in enumerate(WORDS)}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
+    )
+
+
+@pytest.fixture
+def make_env(tokenizer: PreTrainedTokenizerFast) -> Callable[..., TokenGenerationEnv]:
+    def build(**settings: Any) -> TokenGenerationEnv:
+        return TokenGenerationEnv(
+            **{"tokenizer": tokenizer, "prompts": PROMPTS, "max_new_tokens": 5} | settings
+        )
+
+    return build
+
+
+@pytest.fixture
+def make_envs(tokenizer: PreTrainedTokenizerFast) -> Callable[..., TokenGenerationVectorEnv]:
+    def build(**settings: Any) -> TokenGenerationVectorEnv:
+        defaults = {"num_envs": 3, "tokenizer": tokenizer, "prompts": PROMPTS, "max_new_tokens": 5}
+        return TokenGenerationVectorEnv(**defaults | settings)
+
+    return build
+
+
+def scale_weights(model: torch.nn.Module, factor: float = 6.0) -> torch.nn.Module:
+    """Return the model with larger matrices: at its initialisation attention is nearly uniform."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(factor)
+    return model.eval()
+
+
+def make_classifier(num_labels: int = 1, vocab_size: int = len(WORDS), seed: int = 0) -> Any:
+    config = GPT2Config(
+        vocab_size=vocab_size,
+        n_embd=32,
+        n_layer=2,
+        n_head=4,
+        n_positions=64,
+        num_labels=num_labels,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=1,
+    )
+    torch.manual_seed(seed)
+    return scale_weights(AutoModelForSequenceClassification.from_config(config))
+
+
+@pytest.fixture(scope="session")
+def classifier() -> Any:
+    return make_classifier()
+
+
+def make_episode(
+    prompt_ids: Sequence[int] = (3, 4), response_ids: Sequence[int] = (5, 6, 1), **fields: Any
+) -> Episode:
+    texts = {"prompt": "the prompt", "response": "the response"}
+    return Episode(prompt_ids=prompt_ids, response_ids=response_ids, **texts | fields)
+
+
+def random_episodes(count: int, vocab_size: int = len(WORDS), seed: int = 0) -> list[Episode]:
+    """Return episodes of many lengths; pad, EOS and unknown ids occur inside them too."""
+    rng = np.random.default_rng(seed)
+    return [
+        make_episode(
+            rng.integers(0, vocab_size, rng.integers(1, 9)).tolist(),
+            rng.integers(0, vocab_size, rng.integers(1, 12)).tolist(),
+        )
+        for _ in range(count)
+    ]
+
+
+class LengthScorer(Scorer):
+    """Scores a response by the ids it has: a sum that any test can work by hand."""
+
+    def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
+        values = [sum(episode.response_ids) for episode in episodes]
+        return Scores(values=values, parts={"length": [len(e.response_ids) for e in episodes]})
+
+
+class FixedScorer:
+    """Returns what it was built with: a scorer of a user, no subclass of ours."""
+
+    name = "fixed"
+
+    def __init__(self, values: Any, attributions: Any = None, **parts: Any) -> None:
+        self.scores = Scores(values=values, attributions=attributions, parts=parts)
+
+    def score(self, episodes: Sequence[Episode]) -> Scores:
+        return self.scores

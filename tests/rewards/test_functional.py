@@ -1,0 +1,190 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokengym.rewards import functional as F
+
+
+def test_sparse_and_uniform_by_hand():
+    assert F.sparse(-2.5, 4).tolist() == [0, 0, 0, -2.5]
+    assert F.uniform(-3.0, 4).tolist() == [-0.75] * 4
+    assert F.sparse(2.0, 1).tolist() == F.uniform(2.0, 1).tolist() == [2.0]
+
+
+def test_blend_by_hand():
+    # alpha = .1 .2 .3 .4, R = 10, beta = .8: 8 alpha, and 2 on the last
+    np.testing.assert_allclose(F.blend(10.0, [1, 2, 3, 4], beta=0.8), [0.8, 1.6, 2.4, 5.2])
+    np.testing.assert_allclose(F.blend(-10.0, [1, 2, 3, 4], beta=0.8), [-0.8, -1.6, -2.4, -5.2])
+
+
+def test_blend_reduces_to_sparse_and_uniform():
+    weights = [0.3, 0.1, 0.6]
+    np.testing.assert_allclose(F.blend(7.0, weights, beta=0.0), F.sparse(7.0, 3))
+    np.testing.assert_allclose(F.blend(7.0, [5, 5, 5], beta=1.0), F.uniform(7.0, 3))
+    np.testing.assert_allclose(F.blend(7.0, [0, 0, 0], beta=1.0), F.uniform(7.0, 3))
+
+
+@given(
+    st.floats(-1e4, 1e4),
+    st.lists(st.floats(0, 1e3), min_size=1, max_size=64),
+    st.floats(0, 1),
+)
+def test_blend_sums_to_the_score(score, weights, beta):
+    rewards = F.blend(score, weights, beta=beta)
+    assert rewards.sum() == pytest.approx(score, rel=1e-9, abs=1e-9)
+    assert F.close_sum(score, rewards.astype(np.float32))
+
+
+def test_recency_by_hand():
+    # tau = 1 / ln 2: each step back halves the weight
+    weights = F.recency_weights(3, tau=1 / np.log(2))
+    np.testing.assert_allclose(weights, [1 / 7, 2 / 7, 4 / 7])
+    np.testing.assert_allclose(F.recency_weights(4, tau=1e9), [0.25] * 4, atol=1e-8)
+    np.testing.assert_allclose(F.recency_weights(4, tau=1e-3), [0, 0, 0, 1], atol=1e-12)
+
+
+def test_dirichlet_depends_on_its_entropy_alone():
+    np.random.seed(1)
+    one = F.dirichlet_weights(5, [0, 3, 4])
+    np.random.seed(2)
+    np.testing.assert_array_equal(one, F.dirichlet_weights(5, [0, 3, 4]))
+    assert not np.allclose(one, F.dirichlet_weights(5, [0, 3, 5]))
+    assert one.sum() == pytest.approx(1.0)
+
+
+def test_dirichlet_is_uniform_on_the_simplex():
+    draws = np.array([F.dirichlet_weights(3, [seed]) for seed in range(4000)])
+    # Dirichlet(1, 1, 1): mean 1/3, variance 1/18
+    np.testing.assert_allclose(draws.mean(axis=0), 1 / 3, atol=0.02)
+    np.testing.assert_allclose(draws.var(axis=0), 1 / 18, atol=0.005)
+
+
+@pytest.mark.parametrize(
+    ("text", "incentive", "penalty"),
+    [
+        ("", 0.0, 1.0),
+        ("Yes", 0.01, 1.0),
+        ("Yes it", 0.02, 1.0),
+        ("It's 3.5 km!!", 0.08, 1.0),  # It ' s 3 . 5 km !!
+        ("a b c a b c", 0.06, 3 / 4),  # abc bca cab abc
+        ("no no no no no", 0.05, 1 / 3),
+        ("naïve café_2 — “ok”", 0.06, 1.0),  # naïve café_2 — “ ok ”
+    ],
+)
+def test_length_incentive_and_repetition_penalty(text, incentive, penalty):
+    assert F.length_incentive(text) == pytest.approx(incentive)
+    assert F.repetition_penalty(text) == pytest.approx(penalty)
+
+
+def test_r3_factor_by_hand():
+    assert F.r3_factor(0.4, 0.5, max_len=512, constrained=False) == pytest.approx(0.2)
+    # F(r_y) = r_y / 3.5 * 512 / 100: with r_y = 3.5 it is 5.12
+    assert 3.5 * F.r3_factor(0.4, 0.5, max_len=512, constrained=True) == pytest.approx(2.56)
+    assert 7.0 * F.constrained_factor(50) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("An answer.\n\nStill it.", "An answer.\n\nStill it."),
+        ("An answer.\n\n\nNo more.", "An answer."),
+        ("An answer.\n \n\t\n\nNo more.", "An answer."),
+        ("An answer. Human: and now?", "An answer."),
+        ("An answer\nUSER: and now?", "An answer"),
+        ("An answer<|user|>and", "An answer"),
+        ("\n\n\n\nAn answer", "An answer"),
+        ("Assistant: at once", ""),
+        ("The human said: no", "The human said: no"),
+    ],
+)
+def test_cut_at_turn(text, kept):
+    assert F.cut_at_turn(text) == kept
+
+
+@pytest.mark.parametrize(
+    ("prompt", "query"),
+    [
+        ("Who wrote  Emma?", "Who wrote Emma?"),
+        ("Who wrote Emma?\n\nAssistant:", "Who wrote Emma?"),
+        ("Human: Who wrote Emma? Assistant:", "Who wrote Emma?"),
+        ("Be brief.\n\nUSER: Who wrote Emma? ASSISTANT:", "Who wrote Emma?"),
+        ("Human: Hi Assistant: Hello! Human: Who? Assistant:", "Hi Who?"),
+        ("### Instruction\nSum up.\n### Input\nA text.\n### Response\n", "Sum up. A text."),
+    ],
+)
+def test_strip_query(prompt, query):
+    assert F.strip_query(prompt) == query
+
+
+def test_own_role_tags():
+    assert F.strip_query("question : who ? answer :", ["question :", "answer :"]) == "who ?"
+    assert F.cut_at_turn("jane . question : and", ["question :"]) == "jane ."
+    assert F.strip_query("Human: who", []) == "Human: who"
+
+
+def test_relevance_shares_by_hand():
+    query, hidden = [1.0, -2.0], [[2.0, 0.0], [0.0, 1.0], [3.0, 2.0]]
+    shares = F.relevance_shares(query, hidden)
+    np.testing.assert_allclose(shares, [2 / 3, -2 / 3, -1 / 3])
+    assert shares.sum() == pytest.approx(float(np.dot(query, F.mean_pool(hidden))))
+    assert F.mean_pool(np.zeros((0, 2))).tolist() == [0, 0]
+    assert F.relevance_shares(query, np.zeros((0, 2))).shape == (0,)
+
+
+def test_moments_over_all_history_are_those_of_everything_seen():
+    rng = np.random.default_rng(0)
+    batches = [rng.normal(3, 2, size) for size in (1, 5, 2, 64)]
+    moments = F.Moments()
+    for batch in batches:
+        moments = F.update_moments(moments, batch, window=None)
+    everything = np.concatenate(batches)
+    assert moments.count == 72
+    assert moments.mean == pytest.approx(everything.mean())
+    assert moments.variance == pytest.approx(everything.var())
+
+
+def test_a_window_within_the_batch_gives_the_batch_moments():
+    moments = F.update_moments(F.Moments(), [100.0, 200.0], window=4)
+    moments = F.update_moments(moments, [1.0, 2.0, 3.0, 6.0], window=4)
+    assert moments.mean == pytest.approx(3.0)
+    assert moments.variance == pytest.approx(3.5)
+
+
+def test_a_longer_window_forgets_exponentially():
+    moments = F.Moments(count=100, mean=0.0, variance=0.0)
+    moments = F.update_moments(moments, [8.0, 8.0], window=8)
+    assert moments.mean == pytest.approx(2.0)  # weight 2 / 8
+    assert moments.variance == pytest.approx(0.25 * 0.75 * 64)
+    # Before the window is full it is plain history.
+    start = F.update_moments(F.update_moments(F.Moments(), [0.0], window=8), [3.0], window=8)
+    assert start.mean == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: F.sparse(1.0, 0), "length must be at least 1 token, got 0"),
+        (lambda: F.blend(1.0, [1.0], beta=1.5), r"beta must lie in \[0, 1\], got 1.5"),
+        (lambda: F.blend(1.0, [1.0, -1.0], beta=1.0), r"weights must be .*>= 0, got -1.0 to 1.0"),
+        (lambda: F.blend(1.0, [np.nan], beta=1.0), "weights must be finite"),
+        (lambda: F.blend(1.0, [], beta=1.0), r"weights must have shape \(n,\).*got \(0,\)"),
+        (lambda: F.recency_weights(3, tau=0), "tau must be a finite number of tokens > 0, got 0"),
+        (lambda: F.constrained_factor(0), "max_len must be a number of tokens > 0, got 0"),
+        (lambda: F.mean_pool([1.0]), r"hidden must have shape \(tokens, width\), got \(1,\)"),
+        (lambda: F.relevance_shares([1.0], [[1.0, 2.0]]), r"got \(1, 2\) and \(1,\)"),
+        (lambda: F.update_moments(F.Moments(), [1.0], window=0), "window must be .*got 0"),
+        (lambda: F.update_moments(F.Moments(), [], window=None), r"batch must have shape"),
+    ],
+)
+def test_bad_arguments(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_close_sum_is_relative_and_allows_cancellation():
+    assert F.close_sum(100.0, [100.0009])
+    assert not F.close_sum(100.0, [100.002])
+    assert F.close_sum(0.0, np.float32([1000.1, -1000.1]))
+    assert not F.close_sum(0.0, [1.0, -0.99])
+    assert not F.close_sum(1.0, [np.nan])

@@ -1,0 +1,249 @@
+"""R3 against numbers worked by hand from an encoder whose states are known."""
+
+import copy
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig, BertModel, GPT2Config, GPT2Model
+
+from tokengym.envs import TokenizerError
+from tokengym.rewards import Relevance, make_reward
+from tokengym.rewards.errors import ScorerError
+
+from .conftest import WORDS, make_episode
+
+
+class TableEncoder(torch.nn.Module):
+    """Hidden state of a token = a row of a table: relevance is a matter of counting."""
+
+    def __init__(self, table, longest=None):
+        super().__init__()
+        self.table = torch.nn.Embedding.from_pretrained(torch.tensor(table, dtype=torch.float32))
+        config = SimpleNamespace(
+            hidden_size=len(table[0]), max_position_embeddings=longest, num_hidden_layers=1
+        )
+        config.get_text_config = lambda: config
+        self.config = config
+
+    @property
+    def device(self):
+        return self.table.weight.device
+
+    def get_input_embeddings(self):
+        return self.table
+
+    def forward(self, input_ids, attention_mask):
+        hidden = self.table(input_ids)
+        # What stands at padding must not matter.
+        hidden = torch.where(attention_mask[..., None] == 1, hidden, torch.nan)
+        return SimpleNamespace(last_hidden_state=hidden)
+
+
+@pytest.fixture
+def table():
+    """Return one vector per word: a = (1, 0), b = (0, 2), c = (-1, 1), everything else 0."""
+    table = np.zeros((len(WORDS), 2))
+    table[3], table[4], table[5] = (1, 0), (0, 2), (-1, 1)
+    return table.tolist()
+
+
+@pytest.fixture
+def relevance(table, tokenizer):
+    return Relevance(TableEncoder(table), tokenizer, max_len=50).bind(tokenizer)
+
+
+def words(text, tokenizer, **fields):
+    ids = tokenizer.encode(fields.get("response", text))
+    return make_episode(response_ids=[*ids, 1], **{"prompt": text} | fields)
+
+
+def test_open_ended_by_hand(relevance, tokenizer):
+    # M(x) = mean(a, b) = (.5, 1); M(y) = mean(a, a, b, c) = (.25, .75); r_x = .875
+    # LI = 4 / 100; trigrams a-a-b, a-b-c: RP = 1
+    episode = words("a b", tokenizer, response="a a b c")
+    scores = relevance.score([episode])
+    assert scores.values[0] == pytest.approx(0.875 * 0.04)
+    parts = {name: float(part[0]) for name, part in scores.parts.items()}
+    assert parts == pytest.approx(
+        {
+            "relevance_query": 0.875,
+            "relevance_reference": 0.0,
+            "length_incentive": 0.04,
+            "repetition_penalty": 1.0,
+        }
+    )
+
+
+def test_repetition_by_hand(relevance, tokenizer):
+    # M(y) = (1, 0): r_x = .5; LI = .05; trigrams 1 of 3
+    scores = relevance.score([words("a b", tokenizer, response="a a a a a")])
+    assert scores.values[0] == pytest.approx(0.5 * 0.05 / 3)
+
+
+def test_constrained_by_hand(relevance, tokenizer):
+    # M(y*) = c = (-1, 1); M(y) = (.25, .75): r_y = .5; F = r_y / 3.5 * 50 / 100
+    episode = words("a b", tokenizer, response="a a b c", reference="c", query_type="CONSTRAINED")
+    scores = relevance.score([episode])
+    assert scores.values[0] == pytest.approx(0.5 / 3.5 * 0.5)
+    assert scores.parts["relevance_reference"][0] == pytest.approx(0.5)
+    assert scores.parts["relevance_query"][0] == pytest.approx(0.875)
+
+
+def test_an_open_query_with_a_reference_scores_by_the_query(relevance, tokenizer):
+    one = words("a b", tokenizer, response="a a b c", reference="c", query_type="OPENENDED")
+    two = words("a b", tokenizer, response="a a b c")
+    scores = relevance.score([one, two])
+    assert scores.values[0] == pytest.approx(scores.values[1])
+    assert scores.parts["relevance_reference"].tolist() == pytest.approx([0.5, 0.0])
+
+
+@pytest.mark.parametrize("query_type", ["OPENENDED", "CONSTRAINED"])
+def test_shares_by_hand(relevance, tokenizer, query_type):
+    episode = words("a b", tokenizer, response="a b c", reference="c", query_type=query_type)
+    scores = relevance.score([episode], attribution="relevance")
+    # per token M . h / 3: open M = (.5, 1), constrained M = (-1, 1); EOS shows no text
+    shares = {
+        "OPENENDED": np.array([0.5, 2.0, 0.5, 0.0]) / 3 * 0.03,
+        "CONSTRAINED": np.array([-1.0, 2.0, 2.0, 0.0]) / 3 * 0.5 / 3.5,
+    }[query_type]
+    np.testing.assert_allclose(scores.attributions[0], shares, rtol=1e-6)
+    assert scores.additive
+    assert scores.attributions[0].sum() == pytest.approx(scores.values[0], rel=1e-6)
+
+
+def test_role_tags_and_blank_lines_are_left_out(relevance, tokenizer):
+    plain = words("a b", tokenizer, response="a a b")
+    tagged = words("a b", tokenizer, prompt="q Human: a b Assistant:", response="a a b")
+    cut = words("a b", tokenizer, response="a a b")
+    cut = make_episode(prompt="a b", response="a a b\n\n\nc", response_ids=[3])
+    values = relevance.score([plain, tagged, cut])
+    assert values.values[1] == pytest.approx(values.values[0])
+    assert values.parts["length_incentive"].tolist() == pytest.approx([0.03] * 3)
+    # ... for LI and RP only: M reads the whole response
+    assert values.parts["relevance_query"][2] != pytest.approx(values.parts["relevance_query"][0])
+
+
+def test_an_empty_response_scores_zero(relevance, tokenizer):
+    scores = relevance.score([make_episode(prompt="a", response="", response_ids=[1])])
+    assert scores.values.tolist() == [0.0]
+    rewards = relevance.score(
+        [make_episode(prompt="a", response="", response_ids=[1])], attribution="relevance"
+    ).attributions
+    assert rewards[0].tolist() == [0.0]
+
+
+def test_texts_keep_their_end(table, tokenizer):
+    short = Relevance(TableEncoder(table, longest=2), tokenizer).bind(tokenizer)
+    episode = words("a b", tokenizer, response="c c a a")
+    scores = short.score([episode], attribution="relevance")
+    assert scores.parts["relevance_query"][0] == pytest.approx(0.5)  # M(y) = a
+    np.testing.assert_allclose(
+        scores.attributions[0], np.array([0, 0, 0.25, 0.25, 0]) * 0.04, rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("shape", ["bert", "gpt2"])
+def test_batches_and_padding_change_nothing_for_real_encoders(shape, tokenizer):
+    torch.manual_seed(0)
+    encoder = {
+        "bert": lambda: BertModel(
+            BertConfig(
+                vocab_size=len(WORDS),
+                hidden_size=16,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                intermediate_size=32,
+                pad_token_id=0,
+            )
+        ),
+        "gpt2": lambda: GPT2Model(
+            GPT2Config(vocab_size=len(WORDS), n_embd=16, n_layer=2, n_head=2, n_positions=64)
+        ),
+    }[shape]()
+    rng = np.random.default_rng(0)
+    episodes = []
+    for _ in range(15):
+        drawn = [" ".join(rng.choice(list("abcdefgh"), rng.integers(1, 12))) for _ in range(3)]
+        kind = "CONSTRAINED" if rng.random() < 0.5 else None
+        episodes.append(
+            words(drawn[0], tokenizer, response=drawn[1], reference=drawn[2], query_type=kind)
+        )
+    scorer = Relevance(encoder, tokenizer).bind(tokenizer)
+    together = scorer.score(episodes, attribution="relevance")
+    scorer.batch_size = 1
+    for row, episode in enumerate(episodes):
+        alone = scorer.score([episode], attribution="relevance")
+        np.testing.assert_allclose(alone.values[0], together.values[row], atol=1e-5, rtol=1e-5)
+        np.testing.assert_allclose(
+            alone.attributions[0], together.attributions[row], atol=1e-5, rtol=1e-5
+        )
+        assert together.attributions[row].sum() == pytest.approx(together.values[row], rel=1e-5)
+        # Independent: the definition, unpadded.
+        with torch.no_grad():
+            pooled = (
+                [
+                    encoder(torch.tensor([tokenizer.encode(text)])).last_hidden_state[0].mean(dim=0)
+                    for text in (episode.prompt, episode.response, episode.reference)
+                ]
+                if not encoder.training
+                else None
+            )
+        assert pooled is None or together.parts["relevance_query"][row] == pytest.approx(
+            float(pooled[0] @ pooled[1]), rel=1e-4, abs=1e-4
+        )
+
+
+def test_dense_r3_as_a_reward_pays_the_parts(relevance, tokenizer):
+    episode = words("a b", tokenizer, response="a b c")
+    (paid,) = make_reward("r3-dense", scorer=relevance).evaluate([episode])
+    assert paid.token_rewards[1] == pytest.approx(2.0 / 3 * 0.03)
+    (sparse,) = make_reward("r3", scorer=relevance).evaluate([episode])
+    assert sparse.score == pytest.approx(paid.score)
+    assert sparse.token_rewards.tolist() == pytest.approx([0, 0, 0, paid.score])
+
+
+def test_the_tokenizer_of_the_environment_is_left_alone(table, tokenizer):
+    before = tokenizer.truncation_side
+    Relevance(TableEncoder(table), tokenizer)
+    assert tokenizer.truncation_side == before
+
+
+def test_from_pretrained(tmp_path, tokenizer):
+    encoder = GPT2Model(
+        GPT2Config(vocab_size=len(WORDS), n_embd=16, n_layer=1, n_head=2, n_positions=64)
+    ).eval()
+    encoder.save_pretrained(tmp_path / "encoder")
+    with pytest.raises(
+        TokenizerError, match=r"no tokenizer beside the encoder in .*pass tokenizer="
+    ):
+        Relevance.from_pretrained(tmp_path / "encoder")
+    tokenizer.save_pretrained(tmp_path / "encoder")
+    loaded = Relevance.from_pretrained(tmp_path / "encoder", device="cpu")
+    episode = words("a b", tokenizer, response="a b c")
+    assert loaded.score([episode]).values == pytest.approx(
+        Relevance(encoder, tokenizer).score([episode]).values
+    )
+    assert loaded.name == "Relevance(encoder)"
+    assert copy.deepcopy(loaded) is loaded
+
+
+def test_bad_input(table, tokenizer):
+    scorer = Relevance(TableEncoder(table), tokenizer)
+    constrained = words("a b", tokenizer, response="a", query_type="CONSTRAINED")
+    with pytest.raises(ScorerError, match=r"constrained prompt 'a b' has no reference.*reference_"):
+        scorer.score([constrained])
+    with pytest.raises(ScorerError, match=r"needs the policy's tokenizer.*bind\(tokenizer\)"):
+        scorer.score([words("a", tokenizer, response="a")], attribution="relevance")
+    with pytest.raises(ScorerError, match=r"no attribution 'attention'; it has 'relevance'"):
+        scorer.score([words("a", tokenizer, response="a")], attribution="attention")
+    with pytest.raises(ScorerError, match=r"at least 1, got 0 and 64"):
+        Relevance(TableEncoder(table), tokenizer, max_len=0)
+    with pytest.raises(TokenizerError, match=r"23 ids, the model of scorer 'Relevance' 5"):
+        Relevance(TableEncoder(table[:5]), tokenizer)
+    slow = SimpleNamespace(is_fast=False)
+    with pytest.raises(
+        TokenizerError, match=r"gives no character offsets; load the fast tokenizer"
+    ):
+        Relevance(TableEncoder(table), slow)
