@@ -23,11 +23,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tokengym.agents.environments import (
-    environment_state,
-    restore_environment,
-)
+from tokengym.agents.environments import environment_state, restore_environment
 from tokengym.agents.errors import CheckpointError
+from tokengym.agents.models import no_progress_bars
 from tokengym.agents.sb3 import NoEnvironment, as_vec_env
 
 if TYPE_CHECKING:
@@ -56,7 +54,8 @@ def save_checkpoint(agent: "EpisodicAlgorithm", path: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        _write_policy(agent.policy, temporary)
+        with no_progress_bars():
+            _write_policy(agent.policy, temporary)
         save_file(_training_tensors(agent), temporary / TRAINING)
         record = _record(agent) | {"files": _hashes(temporary)}
         (temporary / RECORD).write_text(json.dumps(record, indent=1, default=_plain))

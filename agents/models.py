@@ -1,6 +1,8 @@
 """A causal language model taken apart: a trunk for hidden states, a head for logits."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.activations import GELUTanh, NewGELUActivation
+from transformers.utils import logging as transformers_logging
 
 from tokengym.agents.errors import ModelError
 from tokengym.envs.errors import TokenizerError
@@ -30,7 +33,8 @@ def load_causal_lm(model: str | Path | PreTrainedModel, dtype: str = "auto") -> 
     if dtype != "auto" and dtype not in DTYPES:
         raise ValueError(f"dtype must be 'auto', 'float32' or 'bfloat16', got {dtype!r}")
     if isinstance(model, str | Path):
-        model = AutoModelForCausalLM.from_pretrained(str(model), dtype="auto")
+        with no_progress_bars():
+            model = AutoModelForCausalLM.from_pretrained(str(model), dtype="auto")
     elif not isinstance(model, PreTrainedModel):
         raise TypeError(
             f"model must be a path, a name or a transformers PreTrainedModel, got "
@@ -126,6 +130,18 @@ class LanguageModel(nn.Module):
                 f"{(own - ours).abs().max().item():.3g}); teach agents.models.LanguageModel.logits "
                 "how, or use another model"
             )
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Keep transformers from drawing a bar for every file it reads or writes."""
+    was_enabled = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            transformers_logging.enable_progress_bar()
 
 
 def fuse_activations(model: nn.Module) -> None:

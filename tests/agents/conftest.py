@@ -1,0 +1,131 @@
+"""Tiny random models, a stub vocabulary, and environments whose score counts a target token."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from tokengym.agents import PPO
+from tokengym.envs import Episode, TokenGenerationVectorEnv
+from tokengym.rewards import (
+    Credit,
+    FunctionScorer,
+    Reward,
+    Scores,
+    Sparse,
+    VectorRewardWrapper,
+)
+
+WORDS = ("<pad>", "<eos>", "<unk>", "a", "b", "c", "d", "e")
+VOCABULARY = len(WORDS)
+PAD, EOS, TARGET = 0, 1, 3  # TARGET is "a"
+PROMPTS = ("b c", "d", "e d c b", "c c c")
+
+torch.set_num_threads(1)
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    vocabulary = {word: position for position, word in enumerate(WORDS)}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
+    )
+
+
+def make_model(shape: str = "gpt2", *, seed: int = 0, scale: float = 5.0) -> PreTrainedModel:
+    """Return a random model; ``scale`` sharpens its distributions so that errors would show."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if shape == "gpt2":  # with dropout, which must never act
+            ids = {"bos_token_id": EOS, "eos_token_id": EOS, "pad_token_id": PAD}
+            config: Any = GPT2Config(
+                vocab_size=VOCABULARY, n_positions=32, n_embd=16, n_layer=2, n_head=2, **ids
+            )
+            model: PreTrainedModel = GPT2LMHeadModel(config)
+        else:  # rotary positions, grouped heads, untied head
+            config = LlamaConfig(
+                vocab_size=VOCABULARY,
+                hidden_size=16,
+                intermediate_size=24,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                max_position_embeddings=32,
+                attention_dropout=0.1,
+                bos_token_id=EOS,
+                eos_token_id=EOS,
+                pad_token_id=PAD,
+            )
+            model = LlamaForCausalLM(config)
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.data.mul_(scale)
+    return model
+
+
+def target_share(prompt: str, response: str) -> float:
+    """Score: the share of the response's words that are the target, out of 6."""
+    del prompt
+    return response.split().count(WORDS[TARGET]) / 6.0
+
+
+class PerToken(Credit):
+    """Pays `target_share` to the target tokens themselves."""
+
+    name = "per-token"
+
+    def assign(self, episodes: Sequence[Episode], scores: Scores) -> list[NDArray[np.float32]]:
+        return [
+            (np.array(episode.response_ids) == TARGET).astype(np.float32) / 6.0
+            for episode in episodes
+        ]
+
+
+def target_reward(credit: Credit | None = None) -> Reward:
+    return Reward(FunctionScorer(target_share), Sparse() if credit is None else credit)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return make_tokenizer()
+
+
+@pytest.fixture
+def make_envs(tokenizer: PreTrainedTokenizerFast) -> Callable[..., Any]:
+    """Return a builder of batches: 4 rows, 6 new tokens, scored by `target_share`."""
+
+    def build(*, reward: Reward | None = None, **settings: Any) -> VectorRewardWrapper:
+        defaults = {"num_envs": 4, "tokenizer": tokenizer, "prompts": PROMPTS, "max_new_tokens": 6}
+        envs = TokenGenerationVectorEnv(**defaults | settings)
+        return VectorRewardWrapper(envs, target_reward() if reward is None else reward)
+
+    return build
+
+
+@pytest.fixture
+def make_ppo(make_envs: Callable[..., Any]) -> Callable[..., PPO]:
+    """Return a builder of agents over `make_envs`."""
+
+    def build(*, envs: Any = None, model: Any = None, lora: Any = None, **settings: Any) -> PPO:
+        kwargs = {"model": make_model() if model is None else model, "lora": lora}
+        return PPO(
+            "CausalLMPolicy",
+            make_envs() if envs is None else envs,
+            policy_kwargs=kwargs,
+            **{"seed": 0, "device": "cpu"} | settings,
+        )
+
+    return build

@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+import torch
+
+from tokengym.agents.sampling import (
+    as_action_mask,
+    chosen_log_probs,
+    draw,
+    inverse_cdf,
+    mask_rows,
+    shape_logits,
+)
+from tokengym.envs import ActionError
+
+
+def test_inverse_cdf_cuts_the_unit_interval_at_the_cumulated_probabilities():
+    probs = torch.tensor([[0.25, 0.5, 0.25]]).expand(5, 3)
+    uniforms = torch.tensor([0.0, 0.2499, 0.25, 0.7499, 0.75])
+    assert inverse_cdf(probs, uniforms).tolist() == [0, 0, 1, 1, 2]
+
+
+@pytest.mark.parametrize("uniform", [0.0, 0.5, 1.0 - 2.0**-24])
+def test_a_token_of_probability_zero_is_never_drawn(uniform: float):
+    generator = torch.Generator().manual_seed(0)
+    for vocabulary in (2, 3, 600):
+        logits = torch.randn(200, vocabulary, generator=generator) * 20.0
+        allowed = torch.rand(200, vocabulary, generator=generator) < 0.5
+        allowed[:, 0] |= ~allowed.any(-1)
+        shaped = shape_logits(logits, temperature=0.1, action_mask=allowed)
+        tokens, log_probs = draw(shaped, torch.full((200,), uniform))
+        assert allowed.gather(-1, tokens.unsqueeze(-1)).all()
+        assert log_probs.gather(-1, tokens.unsqueeze(-1)).isfinite().all()
+
+
+def test_draws_follow_the_distribution():
+    logits = torch.tensor([[2.0, 0.0, -1.0, 1.0]])
+    n = 20_000
+    uniforms = torch.rand(n, generator=torch.Generator().manual_seed(0))
+    tokens, _ = draw(logits.expand(n, 4), uniforms)
+    counts = torch.bincount(tokens, minlength=4) / n
+    torch.testing.assert_close(counts, logits.softmax(-1)[0], atol=0.01, rtol=0.0)
+
+
+def test_temperature_divides_and_the_mask_forbids():
+    shaped = shape_logits(
+        torch.tensor([[2.0, 4.0, 6.0]]),
+        temperature=2.0,
+        action_mask=torch.tensor([[True, False, True]]),
+    )
+    assert shaped.tolist() == [[1.0, -float("inf"), 3.0]]
+
+
+def test_chosen_log_probs_equal_log_softmax():
+    logits = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
+    tokens = torch.tensor([0, 3, 6, 2, 2])
+    expected = logits.log_softmax(-1)[torch.arange(5), tokens]
+    torch.testing.assert_close(chosen_log_probs(logits, tokens), expected)
+
+
+def test_masked_logits_have_finite_gradients():
+    logits = torch.randn(2, 4, requires_grad=True)
+    allowed = torch.tensor([[True, True, False, True], [False, False, True, False]])
+    shaped = shape_logits(logits, temperature=0.7, action_mask=allowed)
+    chosen_log_probs(shaped, torch.tensor([1, 2])).sum().backward()
+    assert logits.grad.isfinite().all()
+    assert logits.grad[~allowed].abs().sum() == 0.0
+
+
+def test_action_masks_that_allow_all_are_none_and_that_allow_nothing_are_an_error():
+    assert as_action_mask(np.ones((3, 4), dtype=np.int8), "cpu") is None
+    masks = np.ones((3, 4), dtype=np.int8)
+    masks[1] = 0
+    with pytest.raises(ActionError, match=r"row 1 allows none of the 4 tokens"):
+        as_action_mask(masks, "cpu")
+
+
+def test_a_broadcast_mask_is_looked_at_once():
+    one = np.array([1, 0, 1], dtype=np.int8)
+    masks = mask_rows(np.broadcast_to(one, (5, 3)), np.array([1, 4]))
+    assert masks.shape == (2, 3)
+    allowed = as_action_mask(masks, "cpu")
+    assert allowed is not None
+    assert allowed.tolist() == [[True, False, True]]
