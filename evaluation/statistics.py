@@ -293,8 +293,8 @@ def steps_to_threshold(
     """Return the first step at which a curve is at or above a threshold; infinity if never.
 
     A run that never gets there is censored at its last step, not left out: see
-    `censored_steps`. Infinity keeps such runs in order statistics (a median of steps is right
-    as long as half the runs arrive).
+    `tokengym.evaluation.speed`. Infinity keeps such runs in order statistics: a median of steps
+    is right as long as more than half the runs arrive.
 
     Args:
         steps: (time,), strictly increasing.
@@ -327,66 +327,6 @@ def steps_to_threshold(
     below, above = height[first - 1], height[first]
     share = (threshold - below) / (above - below)
     return float(at[first - 1] + share * (at[first] - at[first - 1]))
-
-
-@dataclass(frozen=True, kw_only=True)
-class CensoredSteps:
-    """Steps to a threshold over runs, those that never reach it kept as censored."""
-
-    reached: float
-    """Share of runs that reach the threshold within the budget."""
-    median: float
-    """Median steps; infinity when fewer than half the runs arrive."""
-    restricted_mean: float
-    """Mean of min(steps, budget): a lower bound on the mean when a run is censored."""
-    low: float
-    """Lower end of the restricted mean's interval."""
-    high: float
-    """Upper end of the restricted mean's interval."""
-
-
-def censored_steps(
-    steps: ArrayLike,
-    budget: float,
-    level: float = 0.95,
-    *,
-    rng: Random = 0,
-    resamples: int = DEFAULT_RESAMPLES,
-) -> CensoredSteps:
-    """Summarise what `steps_to_threshold` gave for each run.
-
-    All runs share one budget, so the Kaplan-Meier mean restricted to it is the plain mean of
-    min(steps, budget).
-
-    Args:
-        steps: (runs,), infinity for a run that never arrived.
-        budget: The steps every run had.
-        level: As in `interval`.
-        rng: A generator, or the seed of one.
-        resamples: Number of bootstrap draws.
-
-    Raises:
-        ValueError: if there are no runs, or one has no number.
-
-    Example:
-        >>> censored_steps([10.0, 20.0, float("inf")], 40.0).restricted_mean
-        23.333333333333332
-    """
-    values = np.asarray(steps, dtype=np.float64)
-    if values.ndim != 1 or len(values) == 0 or np.isnan(values).any():
-        raise ValueError(
-            f"steps must be (runs,) numbers or infinity, got {steps!r}; "
-            "infinity stands for a run that never arrived"
-        )
-    restricted = np.minimum(values, budget)
-    low, high = interval(restricted, _mean, level, rng=rng, resamples=resamples)
-    return CensoredSteps(
-        reached=float((values <= budget).mean()),
-        median=float(np.quantile(values, 0.5, method="higher")),
-        restricted_mean=float(restricted.mean()),
-        low=low,
-        high=high,
-    )
 
 
 def final_mean(values: ArrayLike, fraction: float = 0.1) -> float:
@@ -454,10 +394,6 @@ def _central(values: Array | float, level: float) -> tuple[float, float]:
     tail = (1.0 - level) / 2.0
     low, high = np.quantile(values, [tail, 1.0 - tail])
     return float(low), float(high)
-
-
-def _mean(values: Array) -> float:
-    return float(values.mean())
 
 
 def _draws(level: float, resamples: int) -> int:

@@ -1,0 +1,271 @@
+"""Geometry of the report's charts: numbers in, SVG coordinates and path strings out.
+
+The template draws what is computed here, so that every text in a chart is escaped by it.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tokengym.evaluation.statistics import Array
+
+MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 52.0, 14.0, 12.0, 42.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """One line of a chart."""
+
+    name: str
+    """What it shows."""
+    colour: int
+    """Index into the palette."""
+    x: Array
+    """(points,)."""
+    y: Array
+    """(points,)."""
+    low: Array | None = None
+    """(points,) lower edge of the band."""
+    high: Array | None = None
+    """(points,) upper edge of the band."""
+    runs: Array | None = None
+    """(runs, points): the single runs, drawn faintly."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tick:
+    """A mark on an axis."""
+
+    at: float
+    """Pixels."""
+    text: str
+    """Its number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One drawn series: path strings and points in pixels."""
+
+    name: str
+    """As `Series.name`."""
+    colour: int
+    """As `Series.colour`."""
+    path: str
+    """The line."""
+    band: str
+    """The closed band; empty if there is none."""
+    runs: Sequence[str]
+    """One path per run."""
+    points: Sequence[tuple[float, float]]
+    """The line's points."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A drawn chart."""
+
+    width: float
+    """Pixels of the view box."""
+    height: float
+    """Pixels of the view box."""
+    left: float
+    """Left edge of the plotting area."""
+    right: float
+    """Right edge."""
+    top: float
+    """Top edge."""
+    bottom: float
+    """Bottom edge."""
+    x_ticks: Sequence[Tick]
+    """Along the bottom."""
+    y_ticks: Sequence[Tick]
+    """Along the left."""
+    lines: Sequence[Line] = ()
+    """The series."""
+    hover: dict[str, object] = field(default_factory=dict)
+    """What the script needs to show values under the pointer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whisker:
+    """One interval of an interval chart, in pixels."""
+
+    name: str
+    """The row's label."""
+    colour: int
+    """Index into the palette."""
+    y: float
+    """The row's height."""
+    low: float
+    """Left end."""
+    mid: float
+    """The point."""
+    high: float
+    """Right end."""
+    clear: bool
+    """Whether the interval leaves out 0."""
+
+
+def line_chart(
+    series: Sequence[Series], *, width: float, height: float, zero: bool = False
+) -> Chart:
+    """Lay out lines with their bands.
+
+    Args:
+        series: At least one.
+        width: Of the view box, pixels.
+        height: Of the view box, pixels.
+        zero: Whether 0 must be on the vertical axis.
+    """
+    everything = [values for s in series for values in (s.y, s.low, s.high) if values is not None]
+    top = [0.0] if zero else []
+    x_low, x_high = _span(np.concatenate([s.x for s in series]))
+    y_low, y_high = _padded(np.concatenate([*everything, top]))
+    left, right = MARGIN_LEFT, width - MARGIN_RIGHT
+    upper, lower = MARGIN_TOP, height - MARGIN_BOTTOM
+
+    def to_x(values: ArrayLike) -> Array:
+        return left + (np.asarray(values) - x_low) / (x_high - x_low) * (right - left)
+
+    def to_y(values: ArrayLike) -> Array:
+        return lower - (np.asarray(values) - y_low) / (y_high - y_low) * (lower - upper)
+
+    lines = []
+    for s in series:
+        x, y = to_x(s.x), to_y(s.y)
+        band = ""
+        if s.low is not None and s.high is not None:
+            around = np.concatenate([x, x[::-1]])
+            band = _path(around, np.concatenate([to_y(s.high), to_y(s.low)[::-1]])) + "Z"
+        lines.append(
+            Line(
+                name=s.name,
+                colour=s.colour,
+                path=_path(x, y),
+                band=band,
+                runs=[_path(x, to_y(run)) for run in s.runs] if s.runs is not None else [],
+                points=[(round(a, 1), round(b, 1)) for a, b in zip(x, y, strict=True)],
+            )
+        )
+    return Chart(
+        width=width,
+        height=height,
+        left=left,
+        right=right,
+        top=upper,
+        bottom=lower,
+        x_ticks=[
+            Tick(at=float(to_x(v)), text=short(v)) for v in ticks(x_low, x_high, int(width / 90))
+        ],
+        y_ticks=[Tick(at=float(to_y(v)), text=short(v)) for v in ticks(y_low, y_high, 5)],
+        lines=lines,
+    )
+
+
+def hover_data(series: Sequence[Series], chart: Chart) -> dict[str, object]:
+    """Return what the report's script shows under the pointer: values and where they are drawn."""
+    return {
+        "series": [
+            {
+                "name": s.name,
+                "x": [float(f"{v:.6g}") for v in s.x],
+                "at": [point[0] for point in line.points],
+                "y": [float(f"{v:.4g}") for v in s.y],
+                "low": [float(f"{v:.4g}") for v in s.low] if s.low is not None else None,
+                "high": [float(f"{v:.4g}") for v in s.high] if s.high is not None else None,
+            }
+            for s, line in zip(series, chart.lines, strict=True)
+        ]
+    }
+
+
+def interval_chart(
+    rows: Sequence[tuple[str, int, float, float, float]], *, width: float
+) -> tuple[Chart, list[Whisker], float]:
+    """Lay out one interval per row around a line at 0.
+
+    Args:
+        rows: (name, colour, low, mid, high).
+        width: Of the view box, pixels.
+
+    Returns:
+        The chart's frame, its whiskers, and the x of 0.
+    """
+    low, high = _padded(np.array([0.0] + [v for row in rows for v in row[2:]]))
+    left, right, top = 12.0, width - 12.0, 8.0
+    bottom = top + 40.0 * len(rows)
+
+    def to_x(value: float) -> float:
+        return round(left + (value - low) / (high - low) * (right - left), 1)
+
+    whiskers = [
+        Whisker(
+            name=name,
+            colour=colour,
+            y=top + 40.0 * row + 28.0,
+            low=to_x(a),
+            mid=to_x(mid),
+            high=to_x(b),
+            clear=a > 0 or b < 0,
+        )
+        for row, (name, colour, a, mid, b) in enumerate(rows)
+    ]
+    chart = Chart(
+        width=width,
+        height=bottom + 30.0,
+        left=left,
+        right=right,
+        top=top,
+        bottom=bottom,
+        x_ticks=[Tick(at=to_x(v), text=short(v)) for v in ticks(low, high, 5)],
+        y_ticks=[],
+    )
+    return chart, whiskers, to_x(0.0)
+
+
+def ticks(low: float, high: float, most: int) -> list[float]:
+    """Return round numbers between two ends, at most ``most`` + 1 of them.
+
+    Example:
+        >>> ticks(0.0, 30.0, 6)
+        [0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0]
+    """
+    raw = (high - low) / max(most, 1)
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1.0, 2.0, 2.5, 5.0, 10.0) if m * power >= raw * (1 - 1e-9))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(i * step, 12) + 0.0 for i in range(first, last + 1)]
+
+
+def short(value: float) -> str:
+    """Return a number as an axis shows it.
+
+    Example:
+        >>> short(92160.0), short(0.25)
+        ('92.2k', '0.25')
+    """
+    size = abs(value)
+    if size >= 1e6:
+        text = f"{value / 1e6:.3g}M"
+    elif size >= 1e4:
+        text = f"{value / 1e3:.3g}k"
+    else:
+        text = f"{value:.4g}"
+    return text.replace("-", "\u2212")
+
+
+def _span(values: Array) -> tuple[float, float]:
+    low, high = float(values.min()), float(values.max())
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def _padded(values: Array) -> tuple[float, float]:
+    low, high = _span(values)
+    return low - 0.04 * (high - low), high + 0.04 * (high - low)
+
+
+def _path(x: Array, y: Array) -> str:
+    return "M" + "L".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))

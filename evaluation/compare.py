@@ -1,0 +1,272 @@
+"""The comparison: every reward with every seed, each run in a process of its own.
+
+The folder is the state. A run that is written down is never done again, so that a comparison that
+was stopped goes on where it was, and rewards or seeds can be added to a finished one.
+"""
+
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokengym.evaluation.config import (
+    ComparisonConfig,
+    differences,
+    flat,
+    missing_runs,
+    run_folder,
+)
+from tokengym.evaluation.files import read_json, write_json
+from tokengym.evaluation.progress import Board, Run
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SETTINGS_FILE = "comparison.json"
+SECONDS_TO_STOP = 5.0
+
+
+def compare(
+    config: ComparisonConfig,
+    out: Path | str,
+    *,
+    jobs: int | None = None,
+    retry_failed: bool = False,
+    console: "Console | None" = None,
+) -> dict[str, Any]:
+    """Run what is missing of a comparison, and write its results.
+
+    Writes ``curves.csv``, ``summary.json``, ``curves.png`` and ``report.html`` into ``out``, and a
+    folder per run. Stopped by Ctrl-C it leaves the runs that are finished; the same call goes on.
+
+    Args:
+        config: What to compare.
+        out: The comparison's folder.
+        jobs: Processes at a time; None takes one per core.
+        retry_failed: Do failed runs again; otherwise they stay, and are shown as failed.
+        console: Where progress is shown; None takes the terminal.
+
+    Returns:
+        The summary, as summary.json holds it.
+
+    Raises:
+        ValueError: if the folder holds another comparison, an environment cannot be made, or every
+            run failed.
+        KeyboardInterrupt: if it was stopped.
+    """
+    from rich.console import Console
+
+    from tokengym.evaluation.results import write_comparison
+
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"jobs must be at least 1, got {jobs}; leave it out for one per core")
+    out = Path(out)
+    check_folder(config, out)
+    if retry_failed:
+        _remove_failed(config, out)
+    runs = missing_runs(config, out)
+    console = console or Console()
+    if runs:
+        preflight(config)
+        write_json(out / SETTINGS_FILE, config.as_dict())
+        _run_all(config, out, runs, jobs or os.cpu_count() or 1, console)
+    return write_comparison(config, out)
+
+
+def check_folder(config: ComparisonConfig, out: Path) -> None:
+    """Refuse a folder that holds another comparison; rewards and seeds may have been added.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; name a folder for the results")
+    if not (out / SETTINGS_FILE).exists():
+        if out.is_dir() and any(out.iterdir()):
+            raise ValueError(f"{out} holds other files, no comparison; name a new folder")
+        return
+    there, here = read_json(out / SETTINGS_FILE), config.as_dict()
+    dropped = [reward for reward in there.get("rewards", []) if reward not in config.rewards]
+    grows = (
+        not dropped
+        and there.get("rewards", [None])[0] == config.rewards[0]
+        and there.get("first_seed") == config.first_seed
+        and there.get("seeds", 0) <= config.seeds
+    )
+    if grows:
+        here = {**here, "rewards": there["rewards"], "seeds": there["seeds"]}
+    found = differences(there, here)
+    if found:
+        raise ValueError(
+            f"{out} holds another comparison: {'; '.join(found)}. Name another folder, or repeat "
+            "those settings"
+        )
+
+
+def preflight(config: ComparisonConfig) -> None:
+    """Make every environment once, so that what cannot work is said before any work is done.
+
+    Raises:
+        ValueError: whatever an environment says.
+    """
+    import gymnasium as gym
+
+    for reward in config.rewards:
+        kwargs = config.env_kwargs(reward, train=True)
+        gym.make_vec(config.env, num_envs=min(2, config.training.batch_size), **kwargs).close()
+    from tokengym.evaluation.evaluate import make_eval_envs
+
+    kwargs = config.env_kwargs(config.rewards[0], train=False)
+    make_eval_envs(config.env, kwargs, num_envs=1).close()
+
+
+def command_line(config: ComparisonConfig, defaults: ComparisonConfig) -> str:
+    """Return the command that makes a comparison, without what is default anyway."""
+    parts = ["tokengym compare", f"--env {config.env.removeprefix('tokengym/').partition('-v')[0]}"]
+    parts.append(f"--rewards {' '.join(config.rewards)} --seeds {config.seeds}")
+    ours, usual = flat(config.as_dict()), flat(defaults.as_dict())
+    for name, value in ours.items():
+        if name in ("env", "rewards", "seeds") or value == usual[name]:
+            continue
+        flag = {
+            "evaluation.every": "eval-every",
+            "evaluation.episodes": "eval-episodes",
+            "evaluation.seed": "eval-seed",
+            "evaluation.samples": "samples",
+        }.get(name, name.replace("_", "-"))
+        parts.append(f"--{flag} {value}")
+    return " ".join(parts)
+
+
+@dataclass
+class _Worker:
+    """A process at work on one run."""
+
+    run: Run
+    process: Any
+    connection: Connection
+    error: str | None = None
+    open: bool = field(default=True)
+
+
+def _run_all(
+    config: ComparisonConfig, out: Path, runs: Sequence[Run], jobs: int, console: "Console"
+) -> None:
+    """Run what is missing, ``jobs`` at a time; on Ctrl-C stop the processes and raise."""
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    waiting, working = deque(runs), list[_Worker]()
+    total = len(config.rewards) * config.seeds
+    steps = config.training.steps
+    with Board(console, total=total, done=total - len(runs), steps=steps) as board:
+        try:
+            while waiting or working:
+                while waiting and len(working) < jobs:
+                    working.append(_start(context, config, out, waiting.popleft()))
+                    board.start(working[-1].run)
+                wait(
+                    [w.connection for w in working if w.open]
+                    + [w.process.sentinel for w in working]
+                )
+                for worker in working:
+                    _listen(worker, board)
+                for worker in [w for w in working if not w.process.is_alive()]:
+                    _listen(worker, board)
+                    working.remove(worker)
+                    board.finish(worker.run, _ended(config, out, worker))
+        finally:
+            for worker in working:
+                worker.process.terminate()
+            for worker in working:
+                worker.process.join(SECONDS_TO_STOP)
+                if worker.process.is_alive():
+                    worker.process.kill()
+                    worker.process.join()
+
+
+def _start(context: Any, config: ComparisonConfig, out: Path, run: Run) -> _Worker:
+    receiver, sender = context.Pipe(duplex=False)
+    name = f"{run[0]} seed {run[1]}"
+    process = context.Process(
+        target=_work, args=(config.as_dict(), out, run, sender, sys.path[:]), name=name, daemon=True
+    )
+    process.start()
+    sender.close()
+    return _Worker(run, process, receiver)
+
+
+def _work(
+    settings: dict[str, Any], out: Path, run: Run, connection: Connection, path: list[str]
+) -> None:
+    """Do one run, in a process of its own."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    sys.path[:] = path
+    import torch
+
+    from tokengym.evaluation.run import describe
+    from tokengym.evaluation.run import run as do_run
+
+    torch.set_num_threads(1)  # each run has a core; threads of several would fight for them
+    try:
+        do_run(
+            ComparisonConfig.from_dict(settings),
+            *run,
+            out=out,
+            report=lambda step, score: connection.send((step, score)),
+        )
+    except Exception as error:
+        connection.send(describe(error))
+    finally:
+        connection.close()
+
+
+def _listen(worker: _Worker, board: Board) -> None:
+    """Take in what a process has sent."""
+    try:
+        while worker.open and worker.connection.poll():
+            message = worker.connection.recv()
+            if isinstance(message, str):
+                worker.error = message
+            else:
+                board.update(worker.run, *message)
+    except EOFError:
+        worker.open = False
+
+
+def _ended(config: ComparisonConfig, out: Path, worker: _Worker) -> str | None:
+    """Return the error a run ended with; one that left no result is written down as failed."""
+    worker.connection.close()
+    file = run_folder(out, *worker.run) / "run.json"
+    if file.exists():
+        return worker.error
+    code = worker.process.exitcode
+    error = worker.error or (
+        f"its process ended with code {code} and no result"
+        + ("; it was killed, perhaps for want of memory: try fewer jobs" if code == -9 else "")
+    )
+    write_json(
+        file,
+        {
+            "credit": worker.run[0],
+            "seed": worker.run[1],
+            "status": "failed",
+            "error": error,
+            "settings": config.as_dict(),
+        },
+    )
+    return error
+
+
+def _remove_failed(config: ComparisonConfig, out: Path) -> None:
+    for reward in config.rewards:
+        for seed in config.all_seeds:
+            folder = run_folder(out, reward, seed)
+            file = folder / "run.json"
+            if file.exists() and read_json(file).get("status") != "finished":
+                shutil.rmtree(folder)

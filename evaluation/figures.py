@@ -1,0 +1,106 @@
+"""curves.png: the learning curves as a picture for a paper or a README."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokengym.evaluation.curves import Curve, group_label
+from tokengym.evaluation.files import write_bytes
+from tokengym.evaluation.labels import label_of
+from tokengym.evaluation.panels import Panel, make_panels
+from tokengym.evaluation.statistics import curve_interval, iqm
+
+COLOURS = ("#56616f", "#1f77c9", "#d9620a", "#10845b", "#b0338b", "#6f52c8", "#8a6d00", "#00839a")
+"""The report's light palette; the first, dashed, is the one compared with."""
+SHOWN = ("score", "gold_score", "kl")
+STYLE = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#9aa1a8",
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": "#e8eae6",
+    "text.color": "#1d2329",
+    "axes.labelcolor": "#59636e",
+    "xtick.color": "#59636e",
+    "ytick.color": "#59636e",
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+}
+
+
+def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve]) -> None:
+    """Draw the score, and where measured the gold score and the KL, of every group.
+
+    Args:
+        path: The PNG to write.
+        summary: See `tokengym.evaluation.summary`.
+        curves: The runs.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    panels = make_panels(
+        [curve for curve in curves if not curve.fault()], kl_coef=summary["kl_coef"]
+    )
+    colours = _colours(panels)
+    columns = [name for name in SHOWN if all(name in panel.measures for panel in panels)]
+    if len(columns) == 1 and len(panels) > 1:  # only scores: groups side by side
+        cells = [(panel, "score", group_label(panel.group)) for panel in panels]
+        width = min(len(cells), 3)
+    else:
+        cells = [(panel, name, _title(panel, name)) for panel in panels for name in columns]
+        width = len(columns)
+    height = -(-len(cells) // width)
+    # Not pyplot: a library leaves the user's figures, backend and settings alone.
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(4.3 * width + 0.4, 3.3 * height + 0.5), layout="constrained")
+        axes = figure.subplots(height, width, squeeze=False)
+        for axis in axes.flat[len(cells) :]:
+            axis.set_visible(False)
+        for axis, (panel, measure, title) in zip(axes.flat, cells, strict=False):
+            _draw(axis, panel, measure, colours, float(summary["level"]))
+            axis.set_title(_plain(title))
+            axis.set_xlabel("updates")
+        lines = {
+            name: Line2D([], [], color=colour, linewidth=1.8) for name, colour in colours.items()
+        }
+        lines[next(iter(colours))].set_linestyle("--")
+        names = [_plain(name) for name in lines]
+        figure.legend(
+            list(lines.values()), names, loc="outside upper center", ncols=min(len(names), 6)
+        )
+        buffer = io.BytesIO()
+        figure.savefig(buffer, dpi=150, format="png", metadata={"Software": None})
+    write_bytes(path, buffer.getvalue())
+
+
+def _draw(axis: Any, panel: Panel, measure: str, colours: Mapping[str, str], level: float) -> None:
+    for index, (name, runs) in enumerate(panel.rewards.items()):
+        values = runs.values[measure]
+        low, high = curve_interval(values, level, resamples=1_000)
+        style = "--" if index == 0 else "-"
+        colour = colours[name]
+        axis.plot(panel.steps, iqm(values, 0), style, color=colour, linewidth=1.8)
+        axis.fill_between(panel.steps, low, high, color=colour, alpha=0.14, linewidth=0)
+    axis.set_xlim(float(panel.steps[0]), float(panel.steps[-1]))
+
+
+def _title(panel: Panel, measure: str) -> str:
+    title = label_of(measure).title
+    return f"{title} ({group_label(panel.group)})" if panel.group else title
+
+
+def _plain(text: str) -> str:
+    """Return a text that matplotlib does not read as a formula."""
+    return text.replace("$", r"\$")
+
+
+def _colours(panels: Sequence[Panel]) -> dict[str, str]:
+    names = dict.fromkeys(name for panel in panels for name in panel.rewards)
+    return {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}

@@ -1,0 +1,212 @@
+"""A summary in plain words: which reward learned faster, how surely, and at what price.
+
+A difference is called clear when its interval leaves out 0; everything else is said to be unclear.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tokengym.evaluation.statistics import RELIABLE_SEEDS
+
+Figures = Mapping[str, Any]
+
+END_MEASURES = {
+    "score": "score",
+    "gold_score": "gold score",
+    "kl": "KL",
+    "net_score": "score less the KL penalty",
+}
+"""What is said of a run's end, in this order."""
+
+
+def make_verdict(group: Figures, level: float) -> dict[str, Any]:
+    """Return the headline, a sentence per reward, and what to be careful about.
+
+    Args:
+        group: One setting's part of a summary, see `tokengym.evaluation.summary`.
+        level: Of its intervals.
+    """
+    baseline = group["baseline"]
+    others = [name for name in group["rewards"] if name != baseline]
+    return {
+        "headline": _headline(group, baseline, others, level),
+        "sentences": [_sentence(group, name, baseline, level) for name in others],
+        "cautions": _cautions(group, others),
+    }
+
+
+def number(value: float | None) -> str:
+    """Return a number to three significant digits, with a true minus sign.
+
+    Example:
+        >>> number(0.12345), number(12345.6), number(None)
+        ('0.123', '12346', 'n/a')
+    """
+    if value is None or math.isnan(value):
+        return "n/a"
+    if math.isinf(value):
+        return "\u221e"
+    size = abs(value)
+    digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3
+    text = f"{value:.{digits}f}"
+    return text.replace("-", "\u2212") if float(text) else text.removeprefix("-")
+
+
+def signed(value: float) -> str:
+    """Return `number` with its sign, plus included."""
+    text = number(value)
+    return text if text.startswith("\u2212") or not float(value) else f"+{text}"
+
+
+def clear(difference: Figures | None) -> int:
+    """Return 1 or -1 if the interval lies above or below 0, else 0 (or with a single pair)."""
+    if not difference or difference["pairs"] < 2:
+        return 0
+    return int(difference["low"] > 0) - int(difference["high"] < 0)
+
+
+def difference_of(group: Figures, name: str, measure: str, kind: str) -> Figures | None:
+    """Return a reward's paired difference to the baseline, None if there is none."""
+    versus = group["rewards"][name].get("versus_baseline") or {}
+    return versus.get("differences", {}).get(measure, {}).get(kind)
+
+
+def _headline(group: Figures, baseline: str, others: Sequence[str], level: float) -> str:
+    if not others:
+        final = group["rewards"][baseline]["figures"]["score"]["final"]["iqm"]
+        return f"One reward, nothing to compare it with: {baseline} ended at score {number(final)}."
+    signs = {name: clear(difference_of(group, name, "score", "auc")) for name in others}
+    faster = [name for name in others if signs[name] > 0]
+    slower = [name for name in others if signs[name] < 0]
+    unclear = [name for name in others if signs[name] == 0]
+    if faster:
+        best = max(faster, key=lambda name: _gain(group, name))
+        gain = _interval(difference_of(group, best, "score", "auc"), level)
+        text = (
+            f"{best} learned faster than {baseline} (score over the run {gain})"
+            f"{_price(group, best)}"
+        )
+        also = [name for name in faster if name != best]
+        text += f"; so did {_list(also)}" if also else ""
+    else:
+        text = f"No reward learned clearly faster than {baseline}"
+    if slower:
+        text += f"; {_list(slower)} learned slower"
+    if unclear and (faster or slower):
+        text += f"; {_list(unclear)} showed no clear difference"
+    if not group["reliable"]:
+        text = f"Too few seeds to tell. On these {group['fewest_runs']}: {text}"
+    return f"{text}."
+
+
+def _price(group: Figures, name: str) -> str:
+    """Return what a reward paid in KL and gold score, as the end of a sentence."""
+    parts = []
+    kl = difference_of(group, name, "kl", "final")
+    if kl:
+        way = {1: "more", -1: "less"}.get(clear(kl))
+        size = number(abs(kl["difference"]))
+        parts.append(f"{size} nats {way} KL" if way else "no clear difference in KL")
+    gold = difference_of(group, name, "gold_score", "final")
+    if gold:
+        way = {1: "higher", -1: "lower"}.get(clear(gold))
+        size = number(abs(gold["difference"]))
+        parts.append(f"a gold score {size} {way}" if way else "no clear difference in gold score")
+    return f", with {' and '.join(parts)}" if parts else ""
+
+
+def _sentence(group: Figures, name: str, baseline: str, level: float) -> str:
+    area = difference_of(group, name, "score", "auc")
+    if not area:
+        return f"{name} and {baseline} share no seed, so they cannot be paired."
+    sign = clear(area)
+    what = {1: "learned faster", -1: "learned slower", 0: "showed no clear difference in speed"}
+    text = (
+        f"{name} {what[sign]}: score over the run {_interval(area, level)} against {baseline}, "
+        f"ahead on {area['wins']} of {area['pairs']} seeds."
+    )
+    return f"{text} {_speed(group, name, baseline)}{_ends(group, name)}"
+
+
+def _ends(group: Figures, name: str) -> str:
+    """Return the differences at the end of the run, the clear ones with their intervals."""
+    sure, unsure = [], []
+    for measure, label in END_MEASURES.items():
+        difference = difference_of(group, name, measure, "final")
+        if clear(difference) and difference:
+            size = signed(difference["difference"])
+            low, high = number(difference["low"]), number(difference["high"])
+            sure.append(f"{label} {size} ({low} to {high})")
+        elif difference:
+            unsure.append(label)
+    if not unsure:
+        return f"At the end: {', '.join(sure)}."
+    if not sure:
+        return f"At the end: no clear difference in {_list(unsure)}."
+    return f"At the end: {', '.join(sure)}; no clear difference in {_list(unsure)}."
+
+
+def _speed(group: Figures, name: str, baseline: str) -> str:
+    speed = group["rewards"][name]["versus_baseline"]["relative_steps"]
+    if not speed:
+        return ""
+    if math.isinf(speed["ratio"]):
+        return f"It did not reach {baseline}'s final level within the budget. "
+    high = "beyond the budget" if math.isinf(speed["high"]) else number(speed["high"])
+    return (
+        f"It reached {baseline}'s final level in {number(speed['ratio'])} times the updates "
+        f"({number(speed['low'])} to {high}). "
+    )
+
+
+def _cautions(group: Figures, others: Sequence[str]) -> list[str]:
+    cautions = []
+    if group["wanted_baseline"] != group["baseline"]:
+        cautions.append(
+            f"{group['wanted_baseline']} has no finished run here; {group['baseline']} takes its "
+            "place as the one compared with."
+        )
+    if not group["reliable"]:
+        cautions.append(
+            f"Fewer than {RELIABLE_SEEDS} seeds per reward ({group['fewest_runs']}): "
+            "the intervals are unreliable."
+        )
+    if group.get("failed"):
+        runs = "run" if group["failed"] == 1 else "runs"
+        cautions.append(
+            f"Not in the figures: {group['failed']} failed {runs}, which may flatter the reward."
+        )
+    if group["cut_at"] is not None:
+        cautions.append(
+            f"Longer runs were cut at step {group['cut_at']:g}, where the shortest ended, so that "
+            "all had the same budget."
+        )
+    if len(others) > 3:
+        cautions.append(
+            f"{len(others)} rewards are compared with one: of twenty differences that are none, "
+            "one will look clear by chance."
+        )
+    for name, entry in group["rewards"].items():
+        if entry["collapse_rate"] > 0:
+            cautions.append(f"{name} collapsed on {entry['collapse_rate']:.0%} of its seeds.")
+        cautions.extend(f"{name}: {alarm}." for alarm in entry["alarms"])
+    return cautions
+
+
+def _gain(group: Figures, name: str) -> float:
+    difference = difference_of(group, name, "score", "auc")
+    return float(difference["difference"]) if difference else 0.0
+
+
+def _interval(difference: Figures | None, level: float) -> str:
+    if not difference:
+        return "not paired"
+    return (
+        f"{signed(difference['difference'])}, {level:.0%} interval "
+        f"{number(difference['low'])} to {number(difference['high'])}"
+    )
+
+
+def _list(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,95 @@
+"""The command line: ``tokengym compare | train | evaluate | envs | report``.
+
+What a user got wrong is said in one line, without a traceback; TOKENGYM_TRACEBACK=1 shows it.
+"""
+
+import difflib
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+import tyro
+
+from tokengym.scripts.commands.compare import compare
+from tokengym.scripts.commands.envs import envs
+from tokengym.scripts.commands.evaluate import evaluate
+from tokengym.scripts.commands.report import report
+from tokengym.scripts.commands.train import train
+from tokengym.version import __version__
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "compare": compare,
+    "train": train,
+    "evaluate": evaluate,
+    "envs": envs,
+    "report": report,
+}
+USER_ERROR, INTERRUPTED = 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return the process's exit code.
+
+    0 done; 2 something about the input is wrong (said in one line); 130 stopped by Ctrl-C.
+
+    Args:
+        arguments: The command line; None takes the process's.
+    """
+    if arguments is None:
+        signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's stop is as good as Ctrl-C
+        arguments = sys.argv[1:]
+    try:
+        _dispatch(list(arguments))
+    except KeyboardInterrupt:
+        print("stopped; what is finished is kept, the same command goes on", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, TypeError, OSError) as error:
+        if os.environ.get("TOKENGYM_TRACEBACK"):
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return USER_ERROR
+    return 0
+
+
+def _dispatch(arguments: Sequence[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return
+    name, *rest = arguments
+    if name in ("-V", "--version"):
+        print(f"tokengym {__version__}")
+        return
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"unknown command {name!r}; {hint}known: {', '.join(COMMANDS)}")
+    tyro.cli(
+        COMMANDS[name],
+        prog=f"tokengym {name}",
+        args=rest,
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+
+
+def _overview() -> str:
+    lines = ["usage: tokengym COMMAND [OPTIONS]", ""]
+    lines += ["Text generation as a Gymnasium environment: which reward learns faster?", ""]
+    for name, command in COMMANDS.items():
+        lines.append(f"  {name:<10}{(command.__doc__ or '').splitlines()[0]}")
+    lines += ["", "tokengym COMMAND --help has the options and examples of a command.", ""]
+    lines.append("  tokengym compare --env MovieReview --rewards sparse uniform abc --seeds 5")
+    return "\n".join(lines)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

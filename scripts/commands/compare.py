@@ -1,0 +1,77 @@
+"""``tokengym compare``: which reward learns faster?"""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from tokengym.scripts.commands.options import (
+    EvaluationOptions,
+    Folder,
+    Measuring,
+    Task,
+    TaskOptions,
+    Training,
+    TrainingOptions,
+    Whole,
+)
+
+
+def compare(
+    env: str = "MovieReview",
+    rewards: Annotated[
+        tuple[str, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")
+    ] = (),
+    seeds: int = 5,
+    out: Folder = None,
+    first_seed: int = 0,
+    jobs: Whole = None,
+    retry_failed: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    training: Training = TrainingOptions(),  # noqa: B008  frozen
+    task: Task = TaskOptions(),  # noqa: B008
+    evaluation: Measuring = EvaluationOptions(),  # noqa: B008
+) -> None:
+    """Train each reward with the same agent, seeds and budget, and report which learned faster.
+
+    Writes curves.csv, summary.json, curves.png and report.html. Ctrl-C leaves what is done; the
+    same command goes on from there, and may add rewards or seeds.
+
+    For example:
+      tokengym compare --env MovieReview --rewards sparse uniform abc --seeds 5
+      tokengym compare --rewards sparse abc:beta=0.8 --seeds 10 --steps 60 --out runs/long
+      tokengym compare --dataset reviews.tsv --prompt-column 0 --bundle models/reviews
+
+    Args:
+        env: Environment id, or a task's bare name.
+        rewards: Rewards by name, options after a colon; the others are set against the first
+            (default: the task's).
+        seeds: Runs per reward.
+        out: Folder of the results (default: runs/ and the task's name).
+        first_seed: The lowest seed.
+        jobs: Runs at a time (default: one per core).
+        retry_failed: Do failed runs again.
+        training: How PPO trains.
+        task: What the environment is made from.
+        evaluation: How policies are measured.
+    """
+    from rich.console import Console
+
+    from tokengym.evaluation.compare import compare as run_comparison
+    from tokengym.evaluation.config import ComparisonConfig, resolve_env
+    from tokengym.evaluation.defaults import default_rewards, task_of, training_settings
+    from tokengym.scripts.commands.show import show_summary
+
+    env = resolve_env(env)
+    config = ComparisonConfig(
+        env=env,
+        rewards=rewards or default_rewards(env),
+        seeds=seeds,
+        first_seed=first_seed,
+        training=training_settings(env, **training.given()),
+        evaluation=evaluation.settings(),
+        task=task.settings(),
+    )
+    out = out or Path("runs") / task_of(env)
+    console = Console()
+    summary = run_comparison(config, out, jobs=jobs, retry_failed=retry_failed, console=console)
+    show_summary(console, summary, out)

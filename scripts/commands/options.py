@@ -1,0 +1,112 @@
+"""Options that several commands share. None leaves a value to the task's defaults."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from tokengym.evaluation.config import TaskSettings
+from tokengym.evaluation.defaults import EvaluationSettings, changed
+
+# A value that is left out is the task's default, whatever that is: nothing to show.
+Text = Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")]
+Folder = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
+Whole = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
+Number = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
+Choice = Annotated[
+    Literal["batch", "running", "off"] | None,
+    tyro.conf.arg(metavar="{batch,running,off}", help_behavior_hint=""),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskOptions:
+    """The task: bundled models and prompts, or your own."""
+
+    bundle: Text = None
+    """Folder of tokenizer, prompts and models (scripts/build_models.py writes one)."""
+    dataset: Text = None
+    """A csv, tsv, jsonl or parquet file, or a hub name, with the prompts."""
+    prompt_column: Text = None
+    """Its column of prompts; a number counts columns from 0 where a file has no header."""
+    reference_column: Text = None
+    """Its column of reference answers."""
+    query_type_column: Text = None
+    """Its column of OPENENDED or CONSTRAINED."""
+    scorer: Text = None
+    """Folder or hub name of a reward model (default: the bundle's)."""
+    model: Text = None
+    """Folder or hub name of the policy's language model (default: the bundle's)."""
+
+    def settings(self) -> TaskSettings:
+        """Return the settings that were given."""
+        values = asdict(self)
+        for name in ("prompt_column", "reference_column", "query_type_column"):
+            if values[name] is not None and values[name].isdigit():
+                values[name] = int(values[name])
+        return TaskSettings(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """How PPO trains; what is left out is the task's default (evaluation/defaults.py)."""
+
+    steps: Whole = None
+    """Updates per run."""
+    batch_size: Whole = None
+    """Episodes per update."""
+    max_new_tokens: Whole = None
+    """Longest response, tokens."""
+    learning_rate: Number = None
+    """Of AdamW."""
+    n_epochs: Whole = None
+    """Passes over each batch."""
+    n_minibatches: Whole = None
+    """Gradient steps per pass."""
+    gae_lambda: Number = None
+    """1 waits for the whole return."""
+    kl_coef: Number = None
+    """Price of a nat of KL to the reference."""
+    kl_target: Number = None
+    """KL per episode that an adaptive coefficient aims at."""
+    temperature: Number = None
+    """Of sampling."""
+    normalize: Choice = None
+    """What scores are centred by in training."""
+    lora_rank: Whole = None
+    """Train LoRA adapters of this rank, not all weights."""
+
+    def given(self) -> dict[str, Any]:
+        """Return what was given."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions:
+    """How policies are measured."""
+
+    eval_every: Whole = None
+    """Updates between two evaluations."""
+    eval_episodes: Whole = None
+    """Held-out prompts per evaluation."""
+    eval_seed: Whole = None
+    """Of the sampling in evaluations."""
+    samples: Whole = None
+    """Responses kept for the report."""
+
+    def settings(self) -> EvaluationSettings:
+        """Return the settings, the defaults where nothing was given."""
+        result: EvaluationSettings = changed(
+            EvaluationSettings(),
+            every=self.eval_every,
+            episodes=self.eval_episodes,
+            seed=self.eval_seed,
+            samples=self.samples,
+        )
+        return result
+
+
+Task = Annotated[TaskOptions, tyro.conf.arg(name="")]
+Training = Annotated[TrainingOptions, tyro.conf.arg(name="")]
+Measuring = Annotated[EvaluationOptions, tyro.conf.arg(name="")]

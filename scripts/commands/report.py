@@ -1,0 +1,60 @@
+"""``tokengym report``: the same report, from runs or curves made elsewhere."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from tokengym.scripts.commands.options import Folder, Number, Text
+
+
+def report(
+    runs: Annotated[
+        tuple[Path, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="RUN ...", help_behavior_hint=""),
+    ] = (),
+    out: Path = Path("report"),
+    curves: Folder = None,
+    baseline: Text = None,
+    group_by: Annotated[
+        tuple[str, ...], tyro.conf.arg(metavar="COLUMN ...", help_behavior_hint="")
+    ] = (),
+    level: float = 0.95,
+    kl_coef: Number = None,
+) -> None:
+    """Write a report of comparisons made apart, or of learning curves made elsewhere.
+
+    For example:
+      tokengym report machine-a/runs machine-b/runs --out merged
+      tokengym report --curves published.csv --out published
+
+    Args:
+        runs: Folders that tokengym compare wrote; settings that differ between them group.
+        out: Folder of the results.
+        curves: A CSV with the columns credit, seed, step, score. Other known measurements (kl,
+            gold_score, length, ...) are drawn too, any other column groups.
+        baseline: What the others are set against (default: sparse, or the first).
+        group_by: The columns that group, if not all.
+        level: Of the intervals.
+        kl_coef: Price of a nat of KL in curves, for the score less its penalty.
+    """
+    from rich.console import Console
+
+    from tokengym.evaluation.results import merge_comparisons, report_curves
+    from tokengym.scripts.commands.show import show_summary
+
+    if bool(runs) == (curves is not None):
+        raise ValueError("report takes folders of runs or --curves FILE.csv, one of the two")
+    if curves is not None:
+        summary = report_curves(
+            curves,
+            out,
+            baseline=baseline,
+            group_by=group_by or None,
+            level=level,
+            kl_coef=kl_coef,
+        )
+    else:
+        summary = merge_comparisons(runs, out, baseline=baseline)
+    show_summary(Console(), summary, out)

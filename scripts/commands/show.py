@@ -1,0 +1,67 @@
+"""What commands print when they are done."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from tokengym.evaluation.labels import label_of
+from tokengym.evaluation.verdict import number
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tokengym.evaluation.evaluate import Evaluation
+
+
+def show_summary(console: "Console", summary: Mapping[str, Any], out: Path) -> None:
+    """Print a summary's verdicts and where its files are."""
+    for group in summary["groups"]:
+        if group["group"]:
+            label = ", ".join(f"{name} {value}" for name, value in group["group"].items())
+            console.print(Text(f"\n{label}", style="dim"))
+        console.print(Text(f"\n{group['verdict']['headline']}", style="bold"))
+        console.print(_figures(group))
+        for caution in group["verdict"]["cautions"]:
+            console.print(Text(f"! {caution}", style="yellow"))
+    console.print()
+    for name in ("report.html", "curves.png", "curves.csv", "summary.json"):
+        if (out / name).exists():
+            console.print(Text(str(out / name)), soft_wrap=True)
+
+
+def show_evaluation(console: "Console", evaluation: "Evaluation", samples: int) -> None:
+    """Print an evaluation's figures and its first responses."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in evaluation.metrics.items():
+        table.add_row(label_of(name).title, number(value), Text(label_of(name).meaning, "dim"))
+    console.print(table)
+    for episode in evaluation.episodes[:samples]:
+        line = Text("\n")
+        line.append(episode.prompt, "bold").append(episode.response)
+        console.print(line.append(f"  [score {number(episode.score)}]", "dim"))
+
+
+def _figures(group: Mapping[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    columns = [("over the run", "score", "auc"), ("score", "score", "final")]
+    for title, measure in (("gold", "gold_score"), ("KL", "kl")):
+        if measure in group["measures"]:
+            columns.append((title, measure, "final"))
+    table.add_column("reward")
+    for title, _, _ in columns:
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column(f"updates to\n{group['baseline']}'s end", justify="right")
+    for name, entry in group["rewards"].items():
+        cells = []
+        for _, measure, kind in columns:
+            figure = entry["figures"][measure][kind]
+            ends = f"{number(figure['low'])} to {number(figure['high'])}"
+            cells.append(Text(number(figure["iqm"])).append(f"\n{ends}", "dim"))
+        steps = entry["steps_to_threshold"]["iqm_curve"]
+        cells.append(Text("not reached" if math.isinf(steps) else f"{steps:.0f}"))
+        table.add_row(Text(name), *cells)
+    return table
