@@ -7,7 +7,7 @@ import numpy as np
 from tokengym.scripts.corpora import movie_words
 from tokengym.scripts.corpora.grammar import Alternatives, Dice, Grammar, mend_articles
 
-OPINION_SENTENCES = 0.66
+OPINION_SENTENCES = 0.7
 """Probability that a sentence judges; the others only tell."""
 SENTENCES = (6, 8)
 """Fewest and most sentences of a review."""
@@ -79,47 +79,61 @@ _GRAMMAR = Grammar(
         "lowering": list(movie_words.LOWERING),
         "negation": list(movie_words.NEGATIONS),
         "opinion": {
-            "the {aspect} {was} {~quality} .": 5,
+            "the {aspect} {was} {~quality} .": 4,
+            "the {aspect} {was} {~quality} {circumstance} .": 3,
             "the {aspect} {was} {~quality} and the {aspect} {was} {~quality} .": 4,
             "the {aspect} {was} {~quality} , but the {aspect} {was} {~quality} .": 2,
-            "i found the {aspect} {~quality} {circumstance} .": 4,
-            "{actor} gives a {~adjective} performance as the {job} .": 4,
-            "{actor} brings a {~adjective} voice to the part of the {job} .": 2,
-            "as the {job} , {actor} {was} {~quality} from start to end .": 2,
-            "i {~feeling} the {aspect} and {~feeling} every scene with {actor} .": 3,
-            "my {companion} {~feeling} the {aspect} {circumstance} .": 3,
+            "the {aspect} of this {genre} {was} {~quality} , {comparison} .": 3,
+            "{critic} {found} the {aspect} {~quality} {circumstance} .": 5,
+            "{actor} gives a {~adjective} performance as {figure} .": 4,
+            "{actor} brings a {~adjective} {gesture} to the part of {figure} .": 3,
+            "as {figure} , {actor} {was} {~quality} {circumstance} .": 3,
+            "{critic} {~feeling} the {aspect} and {~feeling} the {aspect} .": 3,
+            "{critic} {~feeling} the {aspect} {circumstance} .": 4,
             "the {aspect} {~verb} {circumstance} .": 4,
+            "{actor} {~verb} as {figure} {place} .": 2,
             "it is a {~adjective} {genre} with a {~adjective} {aspect} .": 4,
-            "what a {~adjective} {genre} this is .": 1,
-            "for me this {genre} was a {~noun} .": 2,
-            "{actor} is a {~noun} in every scene with the {job} .": 2,
-            "the scene {place} {was} {~quality} , like the rest of the {aspect} .": 3,
+            "what a {~adjective} {genre} , and what a {~adjective} {aspect} .": 2,
+            "for {listener} this {genre} was a {~noun} .": 2,
+            "{actor} is a {~noun} in the scenes with {figure} .": 2,
+            "the scene {place} {was} {~quality} , {comparison} .": 3,
             "{circumstance} the {aspect} turns {~adjective} .": 2,
         },
         "telling": {
-            "the story follows a {trait} {job} who {pursues} {quarry} {place} .": 6,
+            "the {genre} follows a {trait} {job} who {pursues} {quarry} {place} .": 5,
             "a {trait} {job} and a {trait} {job} {meet} {place} {when} .": 5,
-            "{when} the {job} {discovers} {secret} {place} .": 6,
-            "i watched it {viewing} with my {companion} .": 3,
-            "i saw this {genre} {viewing} and wrote these lines the next day .": 2,
+            "{when} {figure} {discovers} {secret} {place} .": 6,
+            "{critic} watched it {viewing} with my {companion} .": 3,
+            "i saw this {genre} {viewing} and wrote these lines {viewing} .": 2,
             "the {film} was shot {place} over {number} {seasons} .": 3,
-            "it runs for {number} hours and ends {place} .": 2,
+            "it runs for {number} hours and ends {place} {when} .": 2,
             "the {film} is based on a {source} about {quarry} .": 3,
-            "{actor} plays the {job} who {pursues} {quarry} .": 6,
-            "{actor} and {actor} play the {relation} of the {job} .": 3,
-            "the camera {moves} {place} while the {job} {waits} .": 4,
-            "in the {ordinal} act the {job} {pursues} {quarry} {when} .": 4,
-            "there is a long talk about {secret} between the {job} and the {job} .": 3,
-            "the {film} opens {place} {when} .": 4,
-            "after that the {job} travels to {city} to look for {quarry} .": 4,
+            "{actor} plays {figure} who {pursues} {quarry} .": 5,
+            "{actor} and {actor} play the {relation} of {figure} .": 3,
+            "the camera {moves} {place} while {figure} {waits} .": 4,
+            "in the {ordinal} act {figure} {pursues} {quarry} {when} .": 4,
+            "there is a talk about {secret} between {figure} and {figure} .": 3,
+            "the {film} opens {place} {when} .": 3,
+            "{when} {figure} travels to {city} to look for {quarry} .": 4,
             "the director made a {genre} about {secret} {years} ago .": 2,
-            "{when} nobody {place} knows who sent {quarry} .": 3,
-            "my {companion} asked me about {secret} on the way home .": 2,
+            "nobody {place} knows who {lost} {quarry} {when} .": 3,
+            "my {companion} asked me about {secret} {place} .": 2,
+            "{figure} {waits} {place} and {waits} {place} .": 3,
         },
+        "figure": {"the {job}": 3, "the {trait} {job}": 2, "a {job} from {city}": 1},
+        "critic": {"i": 6, "my {companion}": 3, "the {job} next to me": 1},
+        "listener": {"me": 2, "my {companion}": 1},
+        "found": "found,called,considered,thought".split(","),
+        "gesture": "voice,face,smile,silence,accent,laugh,energy,presence".split(","),
+        "lost": "lost,sent,painted,sold,stole,hid,owned,bought".split(","),
+        "comparison": (
+            "like the {aspect},unlike the {aspect},as in the novel,as in the remake,"
+            "as my {companion} said,with the {aspect} of a {genre}"
+        ).split(","),
         "aspect": (
             "story,plot,script,dialogue,acting,cast,music,score,soundtrack,photography,lighting,"
-            "editing,pacing,ending,opening,direction,costume design,set design,humor,romance,"
-            "mystery,tension,finale,cinematography,narration,chemistry,atmosphere,premise"
+            "editing,pacing,ending,opening,direction,costumes,scenery,humor,romance,"
+            "mystery,tension,finale,cinematography,narration,chemistry,atmosphere,premise,makeup,framing,rhythm,prologue,epilogue"
         ).split(","),
         "was": {"was": 6, "is": 5, "seemed": 2, "felt": 3, "looked": 1, "remains": 1},
         "film": "film,movie,picture,feature".split(","),
@@ -128,13 +142,13 @@ _GRAMMAR = Grammar(
             "documentary,cartoon"
         ).split(","),
         "actor": (
-            "anna,bruno,clara,david,elena,felix,greta,hugo,irene,jonas,karla,louis,maria,nadia,"
+            "anna,bruno,clara,david,elena,felix,greta,hugo,irene,jonas,karla,louis,maria,nadia,pedro,quentin,rosa,simon,"
             "oscar,paula,robert,sofia,thomas,vera"
         ).split(","),
         "job": (
             "detective,teacher,sailor,baker,doctor,lawyer,painter,soldier,farmer,pilot,singer,"
             "nurse,thief,priest,judge,gardener,butcher,driver,writer,clerk,spy,banker,miner,"
-            "dancer,waiter,engineer,librarian,cook,tailor,guard"
+            "dancer,waiter,engineer,librarian,cook,tailor,guard,mayor,monk,widow,barber,smuggler"
         ).split(","),
         "trait": (
             "young,old,retired,lonely,quiet,famous,poor,rich,foreign,stubborn,shy,curious,former,"
