@@ -98,7 +98,7 @@ def load_checkpoint(
         setattr(agent, name, record["counters"][name])
     if env is not None and record["environment_state"] is not None:
         restore_environment(envs, record["environment_state"])
-        envs._reset_seeds()  # or the constructor's seed would start the prompts again
+        envs.unwrapped._reset_seeds()  # or the constructor's seed would start the prompts again
         agent._last_obs = {}  # or learn() would begin with a reset that the first run did not make
     return agent
 

@@ -326,8 +326,9 @@ class PPO(EpisodicAlgorithm):
     def _step_optimizer(self, where: str) -> None:
         """Clip the gradient and step, unless it is not finite."""
         parameters = self.policy.trained_parameters()
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
-        if not norm.isfinite():
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if not norm.isfinite():  # looked at before clipping, which would spread a nan to all
             broken = next(
                 name
                 for name, parameter in self.policy.named_parameters()
@@ -337,6 +338,7 @@ class PPO(EpisodicAlgorithm):
                 f"the gradient of {broken} is not finite at {where}; lower learning_rate or clip "
                 "the scores"
             )
+        torch.nn.utils.clip_grads_with_norm_(parameters, self.max_grad_norm, norm)
         self.policy.optimizer.step()
 
     # --- figures and callbacks --------------------------------------------------------------------

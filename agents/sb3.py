@@ -87,9 +87,10 @@ class GymVecEnv(VecEnv):
             self._row_info(final_infos if dones[row] else infos, row)
             for row in range(self.num_envs)
         ]
-        for row in np.flatnonzero(dones):
-            row_infos[row]["terminal_observation"] = self._row_of(final_observation, row)
-            row_infos[row]["TimeLimit.truncated"] = bool(truncated[row] and not terminated[row])
+        for row, info in enumerate(row_infos):
+            info["TimeLimit.truncated"] = bool(truncated[row] and not terminated[row])
+            if dones[row]:
+                info["terminal_observation"] = self._row_of(final_observation, row)
         self._note_masks(infos, ~dones)
         if dones.any():
             if self._mode != AutoresetMode.SAME_STEP:

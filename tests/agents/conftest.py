@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from peft import LoraConfig
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     GPT2Config,
@@ -74,6 +75,12 @@ def make_model(shape: str = "gpt2", *, seed: int = 0, scale: float = 5.0) -> Pre
             if parameter.dim() > 1:
                 parameter.data.mul_(scale)
     return model
+
+
+def lora_config(shape: str = "gpt2") -> LoraConfig:
+    """Return adapters with dropout, which must never act either."""
+    modules = {"gpt2": ["c_attn", "c_proj"], "llama": ["q_proj", "v_proj"]}[shape]
+    return LoraConfig(r=4, lora_dropout=0.3, target_modules=modules, fan_in_fan_out=shape == "gpt2")
 
 
 def target_share(prompt: str, response: str) -> float:

@@ -6,24 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
-from tests.agents.conftest import EOS, TARGET, VOCABULARY, make_model
+from tests.agents.conftest import EOS, TARGET, VOCABULARY, lora_config, make_model
 from tokengym.agents import PPO, ModelError, collect
 from tokengym.agents.environments import as_rounds
 from tokengym.agents.models import LanguageModel
 from tokengym.agents.playing import as_player, play_round
 from tokengym.agents.sequences import Sequences
 from tokengym.envs import TokenizerError
-
-LORA = {"gpt2": ["c_attn", "c_proj"], "llama": ["q_proj", "v_proj"]}
-
-
-def lora_for(shape: str) -> LoraConfig:
-    return LoraConfig(
-        r=4, lora_dropout=0.3, target_modules=LORA[shape], fan_in_fan_out=shape == "gpt2"
-    )
 
 
 def shake(agent: PPO, amount: float = 0.05) -> None:
@@ -59,7 +50,7 @@ def test_the_first_ratio_is_one_and_values_agree(
     agent = make_ppo(
         envs=make_envs(num_envs=16, **masks),
         model=make_model(shape),
-        lora=lora_for(shape) if lora else None,
+        lora=lora_config(shape) if lora else None,
         temperature=temperature,
     )
     shake(agent)
@@ -90,7 +81,7 @@ def test_the_policy_agrees_with_the_model_s_own_forward(
     agent = make_ppo(
         envs=make_envs(**masks),
         model=make_model(shape),
-        lora=lora_for(shape) if lora else None,
+        lora=lora_config(shape) if lora else None,
         temperature=temperature,
     )
     shake(agent)
@@ -129,7 +120,7 @@ def test_log_probs_do_not_depend_on_the_batch(make_ppo: Callable[..., PPO]):
 
 
 def test_the_reference_stays_while_the_policy_moves(make_ppo: Callable[..., PPO]):
-    for lora in (None, lora_for("gpt2")):
+    for lora in (None, lora_config("gpt2")):
         agent = make_ppo(lora=lora)
         texts = [[3, 4]], [[5, 6]]
         before = agent.policy.log_probs(*texts)[0]
@@ -140,7 +131,7 @@ def test_the_reference_stays_while_the_policy_moves(make_ppo: Callable[..., PPO]
 
 
 def test_lora_trains_adapters_and_value_head_only(make_ppo: Callable[..., PPO]):
-    policy = make_ppo(lora=lora_for("gpt2")).policy
+    policy = make_ppo(lora=lora_config("gpt2")).policy
     names = [name for name, parameter in policy.named_parameters() if parameter.requires_grad]
     assert all("lora_" in name or name.startswith("value_head") for name in names)
     assert policy.reference is None
@@ -184,7 +175,7 @@ def test_what_a_row_samples_does_not_depend_on_the_others_ends(
     agent = make_ppo()
     free = collect(agent, make_envs(num_envs=8), 8, seed=2)
     shortened = collect(agent, make_envs(num_envs=8, max_new_tokens=3), 8, seed=2)
-    assert any(len(a.response_ids) != len(b.response_ids) for a, b in zip(free, shortened))
+    assert max(len(episode.response_ids) for episode in free) > 3
     for a, b in zip(free, shortened, strict=True):
         assert a.response_ids[:3] == b.response_ids
 

@@ -23,7 +23,7 @@ def test_buckets_hold_every_row_once_and_less_than_half_padding():
     lengths = [3, 40, 17, 5, 80, 81, 2, 20]
     batch = Sequences.from_ids([[0]] * 8, [[1] * (n - 1) for n in lengths])
     buckets = [bucket.tolist() for bucket in batch.buckets()]
-    assert sorted(sum(buckets, [])) == list(range(8))
+    assert sorted(row for bucket in buckets for row in bucket) == list(range(8))
     for bucket in buckets:
         longest = max(lengths[row] for row in bucket)
         assert all(2 * lengths[row] >= longest for row in bucket)

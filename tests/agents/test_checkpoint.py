@@ -1,0 +1,218 @@
+"""A resumed run equals an uninterrupted one; damage is named; nothing is half-written."""
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from tests.agents.conftest import lora_config, make_model, target_reward
+from tests.agents.test_ppo import log_of
+from tokengym.agents import PPO, CheckpointError, checkpoint, collect
+from tokengym.agents.sb3 import as_vec_env
+from tokengym.rewards import FunctionScorer, Normalize, Reward, Sparse
+
+
+def normalised_reward() -> Reward:
+    """A reward with a running mean and deviation, which a resumed run must continue."""
+    scorer = FunctionScorer(lambda prompt, response: float(len(response)))
+    return Reward(Normalize(scorer, window=None), Sparse())
+
+
+def untimed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows]
+
+
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("sampling", ["uniform", "epoch"])
+def test_resuming_equals_going_on(
+    make_envs: Callable[..., Any],
+    make_ppo: Callable[..., PPO],
+    tmp_path: Path,
+    lora: bool,
+    sampling: str,
+):
+    def envs() -> Any:
+        return make_envs(reward=normalised_reward(), prompt_sampling=sampling)
+
+    agent = make_ppo(
+        envs=envs(),
+        lora=lora_config() if lora else None,
+        learning_rate=1e-2,
+        kl_target=1.0,
+        kl_horizon=20.0,
+    )
+    agent.learn(40)
+    agent.save(tmp_path / "run")
+    uninterrupted = untimed(log_of(agent, 60, reset_num_timesteps=False))
+
+    resumed = PPO.load(tmp_path / "run", env=envs(), device="cpu")
+    again = untimed(log_of(resumed, 60, reset_num_timesteps=False))
+    assert len(again) > 2
+    assert str(again) == str(uninterrupted)  # as text: an undefined variance is nan in both
+    a, b = agent.policy.state_dict(), resumed.policy.state_dict()
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert agent.kl_coef == resumed.kl_coef != 0.05
+
+
+def test_resuming_on_an_sb3_environment_equals_going_on(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], tmp_path: Path
+):
+    from stable_baselines3.common.vec_env import VecMonitor
+
+    agent = make_ppo(envs=VecMonitor(as_vec_env(make_envs()))).learn(30)
+    agent.save(tmp_path / "run")
+    agent.learn(30, reset_num_timesteps=False)
+    envs = VecMonitor(as_vec_env(make_envs()))
+    resumed = PPO.load(tmp_path / "run", env=envs, device="cpu")
+    resumed.learn(30, reset_num_timesteps=False)
+    a, b = agent.policy.state_dict(), resumed.policy.state_dict()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_policy_is_a_hugging_face_model_and_predicts_without_an_environment(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], tmp_path: Path
+):
+    agent = make_ppo().learn(20)
+    agent.save(tmp_path / "run")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model")
+    ids = torch.tensor([[3, 4, 5]])
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids).logits, agent.policy.language_model.model(ids).logits)
+    loaded = PPO.load(tmp_path / "run", device="cpu")
+    observation, _ = make_envs().reset(seed=0)
+    expected, _ = agent.predict(observation, deterministic=True)
+    assert loaded.predict(observation, deterministic=True)[0].tolist() == expected.tolist()
+    with pytest.raises(ValueError, match=r"loaded without an environment; give it set_env\(envs\)"):
+        loaded.learn(10)
+    loaded.set_env(make_envs())
+    assert loaded.learn(10, reset_num_timesteps=False).num_timesteps > agent.num_timesteps
+
+
+def test_no_file_is_pickled(make_ppo: Callable[..., PPO], tmp_path: Path):
+    for name, lora in (("full", None), ("lora", lora_config())):
+        make_ppo(lora=lora).save(tmp_path / name)
+        suffixes = {file.suffix for file in (tmp_path / name).rglob("*") if file.is_file()}
+        assert suffixes <= {".json", ".safetensors", ".md"}
+
+
+@pytest.mark.parametrize("file", ["training.safetensors", "model/model.safetensors"])
+def test_a_damaged_file_is_named(make_ppo: Callable[..., PPO], tmp_path: Path, file: str):
+    make_ppo().save(tmp_path / "run")
+    content = bytearray((tmp_path / "run" / file).read_bytes())
+    content[-3] ^= 1
+    (tmp_path / "run" / file).write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"run/{file} is damaged; use an earlier checkpoint"):
+        PPO.load(tmp_path / "run")
+    (tmp_path / "run" / file).unlink()
+    with pytest.raises(CheckpointError, match=rf"run/{file} is missing"):
+        PPO.load(tmp_path / "run")
+
+
+def test_a_damaged_record_is_named(make_ppo: Callable[..., PPO], tmp_path: Path):
+    make_ppo().save(tmp_path / "run")
+    record = tmp_path / "run" / "checkpoint.json"
+    text = record.read_text()
+    record.write_text(text[: len(text) // 2])
+    with pytest.raises(CheckpointError, match=r"run/checkpoint.json is damaged"):
+        PPO.load(tmp_path / "run")
+    record.write_text(json.dumps(json.loads(text) | {"format": 99}))
+    with pytest.raises(CheckpointError, match="has format 99, this version reads 1"):
+        PPO.load(tmp_path / "run")
+    with pytest.raises(
+        CheckpointError, match=r"there is no checkpoint at .*nowhere; pass the path"
+    ):
+        PPO.load(tmp_path / "nowhere")
+
+
+def test_the_previous_checkpoint_takes_a_damaged_one_s_place(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], tmp_path: Path, caplog: Any
+):
+    agent = make_ppo()
+    counts = []
+    for _ in range(2):
+        agent.learn(10, reset_num_timesteps=False)
+        agent.save(tmp_path / "run")
+        counts.append(agent.num_timesteps)
+    assert PPO.load(tmp_path / "run", env=make_envs()).num_timesteps == counts[1]
+    (tmp_path / "run" / "training.safetensors").write_bytes(b"")
+    with caplog.at_level(logging.WARNING):
+        assert PPO.load(tmp_path / "run", env=make_envs()).num_timesteps == counts[0]
+    assert "run/training.safetensors is damaged" in caplog.text
+    assert "falling back to" in caplog.text
+    shutil.rmtree(tmp_path / "run")  # killed between the two renames
+    assert PPO.load(tmp_path / "run", env=make_envs()).num_timesteps == counts[0]
+
+
+def test_a_save_that_fails_leaves_the_old_checkpoint_and_no_litter(
+    make_ppo: Callable[..., PPO], tmp_path: Path, monkeypatch: Any
+):
+    agent = make_ppo().learn(10)
+    agent.save(tmp_path / "run")
+    steps = agent.num_timesteps
+    agent.learn(10, reset_num_timesteps=False)
+
+    def full(*arguments: Any) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OSError, match="no space left"):
+        agent.save(tmp_path / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert PPO.load(tmp_path / "run").num_timesteps == steps
+
+
+def test_schedules_must_be_given_again(make_ppo: Callable[..., PPO], tmp_path: Path):
+    make_ppo(learning_rate=lambda progress: 0.01 * progress).save(tmp_path / "run")
+    with pytest.raises(
+        CheckpointError, match=r"learning_rate .* pass it again.*learning_rate=\.\.\."
+    ):
+        PPO.load(tmp_path / "run")
+    assert PPO.load(tmp_path / "run", learning_rate=0.5).lr_schedule(1.0) == 0.5
+
+
+def test_settings_are_restored_and_can_be_changed(make_ppo: Callable[..., PPO], tmp_path: Path):
+    make_ppo(gae_lambda=0.5, temperature=0.7, n_epochs=3, seed=9).save(tmp_path / "run")
+    loaded = PPO.load(tmp_path / "run", n_epochs=1)
+    assert (loaded.gae_lambda, loaded.policy.temperature, loaded.seed) == (0.5, 0.7, 9)
+    assert loaded.n_epochs == 1
+    with pytest.raises(
+        TypeError, match=r"load\(\) got 'n_epoch'; what can be changed is: .*n_epochs"
+    ):
+        PPO.load(tmp_path / "run", n_epoch=1)
+
+
+def test_what_does_not_fit_the_checkpoint_is_refused(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], tmp_path: Path
+):
+    make_ppo().learn(5).save(tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"trained on .*'num_envs': 4.* has .*'num_envs': 5"):
+        PPO.load(tmp_path / "run", env=make_envs(num_envs=5))
+    with pytest.raises(CheckpointError, match="'length': 12"):
+        PPO.load(tmp_path / "run", env=make_envs(max_new_tokens=8))
+
+    class Other(PPO):
+        pass
+
+    with pytest.raises(CheckpointError, match="was saved by PPO, not Other"):
+        Other.load(tmp_path / "run")
+    with pytest.raises(ValueError, match="exclude and include are not supported"):
+        make_ppo().save(tmp_path / "run", exclude=["policy"])
+
+
+def test_a_loaded_agent_plays_as_the_saved_one(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], tmp_path: Path
+):
+    agent = make_ppo(model=make_model("llama")).learn(30)
+    agent.save(tmp_path / "run")
+    loaded = PPO.load(tmp_path / "run")
+    reward = target_reward()
+    first, second = (collect(a, make_envs(reward=reward), 4, seed=1) for a in (agent, loaded))
+    assert [e.response_ids for e in first] == [e.response_ids for e in second]
+    assert [e.log_probs.tolist() for e in first] == [e.log_probs.tolist() for e in second]  # type: ignore[union-attr]

@@ -1,0 +1,170 @@
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.vector import SyncVectorEnv
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from tests.agents.conftest import EOS, PROMPTS, TARGET, VOCABULARY, target_reward
+from tokengym.agents import PPO, RandomAgent, collect
+from tokengym.agents.sb3 import as_vec_env
+from tokengym.envs import PadTokenRewards, TokenGenerationEnv
+from tokengym.rewards import RewardWrapper
+
+MODES = ("NextStep", "SameStep", "Disabled")
+
+
+class Scripted:
+    """Ends row i after i + 1 tokens: rows of every length up to the horizon."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.starts: list[NDArray[np.bool_]] = []
+
+    def predict(
+        self, observation: Any, state: Any, episode_start: NDArray[np.bool_], deterministic: bool
+    ) -> Any:
+        self.steps = 0 if episode_start.any() else self.steps + 1
+        self.starts.append(episode_start)
+        rows = np.arange(len(observation["input_ids"]))
+        return np.where(rows <= self.steps, EOS, TARGET), state
+
+
+def single_env(tokenizer: Any, **settings: Any) -> gym.Env[Any, Any]:
+    env = TokenGenerationEnv(tokenizer=tokenizer, prompts=PROMPTS, max_new_tokens=6, **settings)
+    return PadTokenRewards(RewardWrapper(env, target_reward()))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_row_plays_one_episode_per_round(make_envs: Callable[..., Any], mode: str):
+    episodes = collect(Scripted(), make_envs(autoreset_mode=mode), 10, seed=0)
+    lengths = [len(episode.response_ids) for episode in episodes]
+    assert lengths == [1, 2, 3, 4, 1, 2, 3, 4, 1, 2]
+    assert [round(6 * e.score) for e in episodes] == [n - 1 for n in lengths]  # type: ignore[operator]
+
+
+def test_a_round_scores_each_row_once(make_envs: Callable[..., Any]):
+    """Rows that wait for the others must not finish episodes that nobody asked for."""
+    scored = []
+
+    def score(prompt: str, response: str) -> float:
+        scored.append(response)
+        return 0.0
+
+    from tokengym.rewards import FunctionScorer, Reward, Sparse
+
+    envs = make_envs(reward=Reward(FunctionScorer(score), Sparse()))
+    collect(Scripted(), envs, 8, seed=0)
+    assert len(scored) == 8
+
+
+def test_all_kinds_of_environment_give_the_same_episodes(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], tokenizer: Any
+):
+    agent = make_ppo()
+
+    def play(envs: Any) -> list[Any]:
+        return [
+            (e.prompt, e.response_ids, e.score, e.token_rewards.tolist(), e.finish_reason)
+            for e in collect(agent, envs, 4, seed=11)
+        ]
+
+    expected = play(make_envs())
+    assert len({len(ids) for _, ids, *_ in expected}) > 1
+    for mode in MODES:
+        assert play(make_envs(autoreset_mode=mode)) == expected
+        copies = [lambda: single_env(tokenizer)] * 4
+        assert play(SyncVectorEnv(copies, autoreset_mode=mode)) == expected
+    assert play(as_vec_env(make_envs())) == expected
+    unpadded = [lambda: single_env(tokenizer).env] * 4
+    assert play(DummyVecEnv(unpadded)) == expected
+
+
+def test_a_single_environment_is_played_alone(make_ppo: Callable[..., PPO], tokenizer: Any):
+    episodes = collect(make_ppo(), single_env(tokenizer), 3, seed=0)
+    assert len(episodes) == 3
+    assert all(len(e.token_rewards) == len(e.response_ids) for e in episodes)  # type: ignore[arg-type]
+
+
+def test_log_probs_come_with_agents_that_know_them(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
+):
+    for episode in collect(make_ppo(), make_envs(), 4, seed=0):
+        assert episode.log_probs is not None
+        assert (episode.log_probs < 0.0).all()
+    for episode in collect(RandomAgent(make_envs(), seed=0), make_envs(), 4, seed=0):
+        assert episode.log_probs is None
+
+
+def test_a_seed_repeats_episodes_and_leaves_the_training_s_randomness_alone(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
+):
+    agent = make_ppo()
+    before = agent.policy.generator.get_state()
+    first, again, other = (collect(agent, make_envs(), 6, seed=seed) for seed in (3, 3, 4))
+    assert [e.response_ids for e in first] == [e.response_ids for e in again]
+    assert [e.response_ids for e in first] != [e.response_ids for e in other]
+    assert (agent.policy.generator.get_state() == before).all()
+
+
+def test_global_random_state_is_left_alone(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
+):
+    import random
+
+    import torch
+
+    np.random.seed(0)
+    random.seed(0)
+    torch.manual_seed(0)
+    before = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+    agent = make_ppo()
+    agent.learn(30)
+    collect(agent, make_envs(), 4, seed=0)
+    after = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+    assert before == after
+
+
+def test_what_cannot_be_played_is_named(make_envs: Callable[..., Any]):
+    with pytest.raises(TypeError, match=r"an agent must have predict.*, got int"):
+        collect(3, make_envs(), 1)
+    with pytest.raises(TypeError, match=r"envs must be a gymnasium VectorEnv or Env.*got str"):
+        collect(RandomAgent(make_envs()), "tokengym/MovieReview-v0", 1)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="num_episodes must be >= 0, got -1"):
+        collect(RandomAgent(make_envs()), make_envs(), -1)
+
+
+# --- the random agent ---------------------------------------------------------------------------
+
+
+def test_the_random_agent_is_uniform_over_the_mask_and_seeded(make_envs: Callable[..., Any]):
+    observation, _ = make_envs().reset(seed=0)
+    masks = np.zeros((4, VOCABULARY), dtype=np.int8)
+    masks[:, [2, 5, 6]] = 1
+    agent, twin = (RandomAgent(make_envs(), seed=7) for _ in range(2))
+    drawn = np.stack([agent.predict(observation, action_masks=masks)[0] for _ in range(1500)])
+    assert drawn.shape == (1500, 4)
+    counts = np.bincount(drawn.ravel(), minlength=VOCABULARY) / drawn.size
+    np.testing.assert_allclose(counts[[2, 5, 6]], 1 / 3, atol=0.03)
+    assert counts[[0, 1, 3, 4, 7]].sum() == 0
+    assert twin.predict(observation, action_masks=masks)[0].tolist() == drawn[0].tolist()
+
+
+def test_the_random_agent_without_a_mask_and_on_one_observation(make_envs: Callable[..., Any]):
+    observation, _ = make_envs().reset(seed=0)
+    agent = RandomAgent(gym.spaces.Discrete(3), seed=0)
+    drawn = np.concatenate([agent.predict(observation)[0] for _ in range(50)])
+    assert set(drawn.tolist()) == {0, 1, 2}
+    single = {name: values[0] for name, values in observation.items()}
+    assert np.shape(agent.predict(single)[0]) == ()
+
+
+def test_the_random_agent_refuses_what_it_cannot_do(make_envs: Callable[..., Any]):
+    observation, _ = make_envs().reset(seed=0)
+    with pytest.raises(ValueError, match="a row that allows no token"):
+        RandomAgent(make_envs()).predict(observation, action_masks=np.zeros((4, VOCABULARY)))
+    with pytest.raises(TypeError, match="needs a Discrete action space, got Box"):
+        RandomAgent(gym.spaces.Box(0, 1))
