@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast
 
 from tokengym.rewards.credits import ABC, Credit, DenseR3, Random, Recency, Sparse, Uniform
 from tokengym.rewards.errors import RewardError
@@ -39,6 +39,9 @@ _REWARDS: dict[str, _Entry] = {
     "random": _Entry(Random),
     "recency": _Entry(Recency),
 }
+
+
+_SCORER_FOR: dict[str | None, ScorerKind] = {"attention": "reward_model", "relevance": "encoder"}
 
 
 def register(name: str, factory: Factory, *, scorer: ScorerKind = "any") -> None:
@@ -109,19 +112,18 @@ def make_reward(
         if scorer is not None:
             raise RewardError(f"{spec!r} has a scorer already; leave scorer out, or pass a credit")
         return _normalized(spec, normalize, batch_size)
-    if isinstance(spec, Credit) or hasattr(spec, "assign"):
+    if _is_credit(spec):
         # A credit passed as an object says what it needs; one with a name has it in the table.
         if name is None:
-            kind = {"attention": "reward_model", "relevance": "encoder"}.get(  # type: ignore[assignment]
-                getattr(spec, "attribution", None) or "", "any"
-            )
-        chosen = _scorer(scorer, kind, bundle, max_len, label=name or getattr(spec, "name", "?"))
-        return _normalized(Reward(chosen, spec), normalize, batch_size)  # type: ignore[arg-type]
-    if hasattr(spec, "score") or callable(spec):
+            name = getattr(spec, "name", "") or type(spec).__name__
+            kind = _SCORER_FOR.get(getattr(spec, "attribution", None), "any")
+        chosen = _scorer(scorer, kind, bundle, max_len, label=name)
+        return _normalized(Reward(chosen, spec), normalize, batch_size)
+    if _is_scorer(spec) or callable(spec):
         if scorer is not None:
             raise RewardError(f"{spec!r} is a scorer itself; leave scorer out, or pass a credit")
-        chosen = spec if hasattr(spec, "score") else FunctionScorer(spec)
-        return _normalized(Reward(chosen, Sparse()), normalize, batch_size)  # type: ignore[arg-type]
+        chosen = spec if _is_scorer(spec) else FunctionScorer(cast(Callable[..., Any], spec))
+        return _normalized(Reward(chosen, Sparse()), normalize, batch_size)
     raise TypeError(
         f"reward must be None, a name, a Reward, a Credit, a Scorer or a function of prompt and "
         f"response, got {spec!r}"
@@ -147,7 +149,6 @@ def load_scorer(
     path: str | Path,
     kind: Literal["reward_model", "encoder"],
     *,
-    bundle: "Bundle | None" = None,
     max_len: int | None = None,
 ) -> Scorer:
     """Return the scorer of a stored model; a process loads each model once.
@@ -155,7 +156,6 @@ def load_scorer(
     Args:
         path: Folder or hub name.
         kind: Whether it is a reward model or an encoder.
-        bundle: Whose tokenizer an encoder takes if it has none beside it.
         max_len: As in `make_reward`.
 
     Raises:
@@ -168,9 +168,7 @@ def load_scorer(
     location = str(folder.resolve()) if files else str(path)
     if kind == "reward_model":
         return _load_reward_model(location, stamp)
-    own = not files or any(file.name.startswith("tokenizer") for file in files)
-    tokenizer_path = None if own or bundle is None else str(bundle.path / "tokenizer")
-    return _load_relevance(location, tokenizer_path, max_len, stamp)
+    return _load_relevance(location, max_len, stamp)
 
 
 @lru_cache(maxsize=8)
@@ -181,12 +179,18 @@ def _load_reward_model(path: str, stamp: int) -> Scorer:
 
 
 @lru_cache(maxsize=8)
-def _load_relevance(path: str, tokenizer: str | None, max_len: int | None, stamp: int) -> Scorer:
-    from tokengym.rewards.scorers.models import load_tokenizer
+def _load_relevance(path: str, max_len: int | None, stamp: int) -> Scorer:
     from tokengym.rewards.scorers.relevance import Relevance
 
-    own = load_tokenizer(tokenizer) if tokenizer is not None else None
-    return Relevance.from_pretrained(path, tokenizer=own, max_len=max_len or 512)
+    return Relevance.from_pretrained(path, max_len=max_len or 512)
+
+
+def _is_credit(value: object) -> TypeGuard[Credit]:
+    return callable(getattr(value, "assign", None))
+
+
+def _is_scorer(value: object) -> TypeGuard[Scorer]:
+    return callable(getattr(value, "score", None))
 
 
 def _scorer(
@@ -195,9 +199,9 @@ def _scorer(
     """Return the scorer that was passed, or the bundle's."""
     if isinstance(scorer, (str, Path)):
         if kind == "encoder":
-            return load_scorer(scorer, "encoder", bundle=bundle, max_len=max_len)
+            return load_scorer(scorer, "encoder", max_len=max_len)
         return load_scorer(scorer, "reward_model")
-    if hasattr(scorer, "score"):
+    if _is_scorer(scorer):
         return scorer
     if scorer is not None:
         return FunctionScorer(scorer)
@@ -213,7 +217,7 @@ def _scorer(
     if has[0] == "lexicon":
         return Sentiment.from_file(bundle.lexicon)
     if has[0] == "encoder":
-        return load_scorer(bundle.encoder, "encoder", bundle=bundle, max_len=max_len)
+        return load_scorer(bundle.encoder, "encoder", max_len=max_len)
     return load_scorer(bundle.reward_model, "reward_model")
 
 

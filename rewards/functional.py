@@ -347,8 +347,8 @@ def relevance_shares(query: ArrayLike, hidden: ArrayLike) -> FloatArray:
 class Moments(NamedTuple):
     """Running mean and variance of a stream of batches."""
 
-    count: int = 0
-    """Values seen."""
+    seen: int = 0
+    """Number of values."""
     mean: float = 0.0
     """Weighted mean, units of the values."""
     variance: float = 0.0
@@ -358,7 +358,7 @@ class Moments(NamedTuple):
 def update_moments(moments: Moments, batch: ArrayLike, *, window: int | None) -> Moments:
     """Return the moments after one more batch.
 
-    a = b / min(count + b, max(window, b)),  b = batch size;  a = b / (count + b) without window
+    a = b / min(seen + b, max(window, b)),  b = batch size;  a = b / (seen + b) without window
     mean' = mean + a * (batch_mean - mean)
     variance' = (1 - a) * variance + a * batch_variance + a * (1 - a) * (batch_mean - mean)^2
 
@@ -379,11 +379,11 @@ def update_moments(moments: Moments, batch: ArrayLike, *, window: int | None) ->
     if window is not None and window < 1:
         raise ValueError(f"window must be at least 1, got {window}; pass None to remember all")
     size = len(values)
-    count = moments.count + size
-    weight = size / (count if window is None else min(count, max(window, size)))
+    seen = moments.seen + size
+    weight = size / (seen if window is None else min(seen, max(window, size)))
     difference = float(values.mean()) - moments.mean
     return Moments(
-        count=count,
+        seen=seen,
         mean=moments.mean + weight * difference,
         variance=(1 - weight) * moments.variance
         + weight * float(values.var())

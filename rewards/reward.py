@@ -45,7 +45,7 @@ class Reward:
         kinds = getattr(scorer, "attribution_kinds", None)
         wanted = getattr(credit, "attribution", None)
         self._asks = wanted is not None and kinds is not None
-        if self._asks and wanted not in kinds:
+        if wanted is not None and kinds is not None and wanted not in kinds:
             raise RewardError(
                 f"credit {self.credit_name!r} needs {wanted} attributions, scorer "
                 f"{scorer_name(scorer)!r} gives {', '.join(sorted(kinds)) or 'none'}; "

@@ -2,11 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tokengym.envs.episode import Episode
 from tokengym.rewards.errors import ScorerError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float32]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, init=False, eq=False)
 class Scores:
     """The scores of a batch of episodes.
 
@@ -26,20 +26,31 @@ class Scores:
 
     values: FloatArray
     """(batch,) float32: the score of each response."""
-    parts: Mapping[str, FloatArray] = field(default_factory=dict)
+    parts: Mapping[str, FloatArray]
     """Name -> (batch,) float32: what the score was made of."""
-    attributions: Sequence[FloatArray] | None = None
+    attributions: Sequence[FloatArray] | None
     """Per episode (len(response_ids),) float32: what each token had to do with the score."""
-    additive: bool = False
+    additive: bool
     """Attributions are signed parts that sum to the value; otherwise weights >= 0 of any scale."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "values", np.asarray(self.values, dtype=np.float32))
-        parts = {name: np.asarray(part, np.float32) for name, part in self.parts.items()}
-        object.__setattr__(self, "parts", parts)
-        if self.attributions is not None:
-            rows = [np.asarray(row, dtype=np.float32) for row in self.attributions]
-            object.__setattr__(self, "attributions", rows)
+    def __init__(
+        self,
+        *,
+        values: ArrayLike,
+        parts: Mapping[str, ArrayLike] | None = None,
+        attributions: Sequence[ArrayLike] | None = None,
+        additive: bool = False,
+    ) -> None:
+        stored: dict[str, Any] = {
+            "values": np.asarray(values, dtype=np.float32),
+            "parts": {name: np.asarray(part, np.float32) for name, part in (parts or {}).items()},
+            "attributions": None,
+            "additive": additive,
+        }
+        if attributions is not None:
+            stored["attributions"] = [np.asarray(row, dtype=np.float32) for row in attributions]
+        for name, value in stored.items():
+            object.__setattr__(self, name, value)
 
     def check(self, episodes: Sequence[Episode], name: str) -> None:
         """Raise unless there is one finite score per episode and one attribution per token.

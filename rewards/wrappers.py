@@ -48,7 +48,7 @@ class RewardWrapper(gymnasium.Wrapper):
         self._in_spec = in_spec
 
     @property
-    def spec(self) -> Any:
+    def spec(self) -> Any:  # type: ignore[override]
         """The environment's spec."""
         return super().spec if self._in_spec else self.env.spec
 

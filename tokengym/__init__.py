@@ -1,5 +1,12 @@
-"""tokengym: Gymnasium environments for text generation."""
+"""tokengym: Gymnasium environments for text generation.
 
+Importing it registers ``tokengym/MovieReview-v0``, ``tokengym/QuestionAnswer-v0`` and
+``tokengym/TokenGeneration-v0`` with Gymnasium.
+"""
+
+from tokengym.registration import register_envs
 from tokengym.version import __version__
 
 __all__ = ["__version__"]
+
+register_envs()

@@ -35,7 +35,7 @@ class FunctionScorer(Scorer):
                 f"function must be callable as function(prompt, response), got {function!r}"
             )
         self.function = function
-        self._name = name or getattr(function, "__name__", type(function).__name__)
+        self._name = name or str(getattr(function, "__name__", type(function).__name__))
 
     @property
     def name(self) -> str:

@@ -21,19 +21,25 @@ def select_device(device: str) -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_pretrained(auto_class: Any, path: str | Path, *, dtype: str) -> "PreTrainedModel":
+def load_pretrained(
+    auto_class: Any, path: str | Path, *, dtype: str, device: str
+) -> "PreTrainedModel":
     """Return a stored model, every weight of which was stored with it.
 
     Args:
         auto_class: An ``AutoModel...`` of transformers.
         path: Folder or hub name.
         dtype: Of the weights, or "auto".
+        device: As for `select_device`.
 
     Raises:
         ScorerError: if there is no such model, or a part of it would be initialised at random.
     """
     try:
-        model, report = auto_class.from_pretrained(str(path), dtype=dtype, output_loading_info=True)
+        with _quiet():
+            model, report = auto_class.from_pretrained(
+                str(path), dtype=dtype, output_loading_info=True
+            )
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ScorerError(
@@ -46,17 +52,48 @@ def load_pretrained(auto_class: Any, path: str | Path, *, dtype: str) -> "PreTra
             f"{path} holds no trained {', '.join(missing[:3])}, so {auto_class.__name__} would "
             "make it up at random; pass a model that was trained with this head"
         )
-    return model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
+    model.to(select_device(device))
+    return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' progress bars and loading reports off: errors say what matters."""
+    from transformers.utils import logging
+
+    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def load_tokenizer(path: str | Path) -> "PreTrainedTokenizerBase | None":
-    """Return the tokenizer stored beside a model; None if there is none."""
+    """Return the tokenizer stored with a model, or beside it as bundles do; None if there is none.
+
+    Args:
+        path: The model's folder or hub name.
+    """
     from transformers import AutoTokenizer
 
     folder = Path(path)
-    if folder.is_dir() and not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
-        return None
-    return AutoTokenizer.from_pretrained(str(path))
+    if not folder.is_dir():
+        return AutoTokenizer.from_pretrained(str(path))
+    for place in (folder, folder.resolve().parent / "tokenizer"):
+        if any(place.glob("tokenizer*.json")) or any(place.glob("vocab*")):
+            return AutoTokenizer.from_pretrained(str(place))
+    return None
+
+
+def vocabulary_size(model: torch.nn.Module) -> int:
+    """Return the number of ids a model embeds."""
+    embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
+    return int(embeddings.num_embeddings)
 
 
 @contextmanager

@@ -86,7 +86,7 @@ class Normalize(Scorer):
         values = (raw.values.astype(np.float64) - self.moments.mean) / deviation
         if self.clip is not None:
             values = values.clip(-self.clip, self.clip)
-        attributions = raw.attributions
+        attributions: Sequence[NDArray[np.floating]] | None = raw.attributions
         if attributions is not None and raw.additive:
             attributions = [
                 _shift_last(row.astype(np.float64) / deviation, value)
@@ -112,7 +112,7 @@ class Normalize(Scorer):
         """
         try:
             self.moments = Moments(
-                int(state["count"]), float(state["mean"]), float(state["variance"])
+                int(state["seen"]), float(state["mean"]), float(state["variance"])
             )
             if state["scorer"]:
                 self.scorer.load_state_dict(state["scorer"])

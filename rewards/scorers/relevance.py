@@ -21,7 +21,7 @@ from tokengym.rewards.scorers.models import (
     evaluating,
     load_pretrained,
     load_tokenizer,
-    select_device,
+    vocabulary_size,
 )
 
 if TYPE_CHECKING:
@@ -87,8 +87,7 @@ class Relevance(Scorer):
             raise TokenizerError(
                 f"{type(tokenizer).__name__} gives no character offsets; load the fast tokenizer"
             )
-        size = int(encoder.get_input_embeddings().num_embeddings)
-        check_vocabularies(policy=tokenizer, own=None, size=size, name=name)
+        check_vocabularies(policy=tokenizer, own=None, size=vocabulary_size(encoder), name=name)
         self.encoder = encoder
         # A copy of its own, because the side of truncation is a state of the tokenizer.
         self.tokenizer = copy.deepcopy(tokenizer)
@@ -128,12 +127,12 @@ class Relevance(Scorer):
         """
         from transformers import AutoModel
 
-        encoder = load_pretrained(AutoModel, path, dtype=dtype)
+        encoder = load_pretrained(AutoModel, path, dtype=dtype, device=device)
         tokenizer = tokenizer or load_tokenizer(path)
         if tokenizer is None:
             raise TokenizerError(f"no tokenizer beside the encoder in {path}; pass tokenizer=")
         return cls(
-            encoder.to(select_device(device)),
+            encoder,
             tokenizer,
             max_len=max_len,
             role_tags=role_tags,

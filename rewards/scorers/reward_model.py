@@ -22,7 +22,7 @@ from tokengym.rewards.scorers.models import (
     evaluating,
     load_pretrained,
     load_tokenizer,
-    select_device,
+    vocabulary_size,
 )
 
 if TYPE_CHECKING:
@@ -105,9 +105,8 @@ class RewardModel(Scorer):
         """
         from transformers import AutoModelForSequenceClassification
 
-        model = load_pretrained(AutoModelForSequenceClassification, path, dtype=dtype)
         return cls(
-            model.to(select_device(device)),
+            load_pretrained(AutoModelForSequenceClassification, path, dtype=dtype, device=device),
             tokenizer=load_tokenizer(path),
             labels=labels,
             batch_size=batch_size,
@@ -227,7 +226,7 @@ class RewardModel(Scorer):
 
     @property
     def _vocab_size(self) -> int:
-        return int(self.model.get_input_embeddings().num_embeddings)
+        return vocabulary_size(self.model)
 
     @property
     def _last_layer(self) -> int:
@@ -265,14 +264,15 @@ def resolve_labels(model: "PreTrainedModel", labels: Labels | None) -> tuple[int
         ScorerError: if the head has several classes and ``labels`` does not choose two of them, or
             one logit and ``labels`` is given.
     """
-    classes = int(model.config.num_labels)
+    config: Any = model.config
+    classes = int(config.num_labels)
     if classes == 1:
         if labels is None:
             return None
         raise ScorerError(
             f"labels = {labels} needs a head of several classes; this one has 1 logit"
         )
-    names = dict(model.config.id2label)
+    names = dict(config.id2label)
     if labels is None and classes == 2:
         labels = (1, 0)
     if labels is None or len(labels) != 2:

@@ -139,7 +139,7 @@ def test_moments_over_all_history_are_those_of_everything_seen():
     for batch in batches:
         moments = F.update_moments(moments, batch, window=None)
     everything = np.concatenate(batches)
-    assert moments.count == 72
+    assert moments.seen == 72
     assert moments.mean == pytest.approx(everything.mean())
     assert moments.variance == pytest.approx(everything.var())
 
@@ -152,7 +152,7 @@ def test_a_window_within_the_batch_gives_the_batch_moments():
 
 
 def test_a_longer_window_forgets_exponentially():
-    moments = F.Moments(count=100, mean=0.0, variance=0.0)
+    moments = F.Moments(seen=100, mean=0.0, variance=0.0)
     moments = F.update_moments(moments, [8.0, 8.0], window=8)
     assert moments.mean == pytest.approx(2.0)  # weight 2 / 8
     assert moments.variance == pytest.approx(0.25 * 0.75 * 64)

@@ -132,11 +132,11 @@ def test_normalize_refuses_bad_arguments_and_bad_scores():
         Normalize(LengthScorer(), window=0)
     with pytest.raises(ScorerError, match=r"clip must be > 0, got -1.0"):
         Normalize(LengthScorer(), clip=-1.0)
-    with pytest.raises(ScorerError, match=r"lacks 'count'; pass what state_dict"):
+    with pytest.raises(ScorerError, match=r"lacks 'seen'; pass what state_dict"):
         Normalize(LengthScorer()).load_state_dict({})
     with pytest.raises(ScorerError, match=r"'LengthScorer' holds no state, got \['x'\]"):
         LengthScorer().load_state_dict({"x": 1})
     poisoned = Normalize(FixedScorer([np.nan, 1.0]))
     with pytest.raises(ScorerError, match=r"values\[0\] = nan"):
         poisoned.score(EPISODES)
-    assert poisoned.moments.count == 0
+    assert poisoned.moments.seen == 0

@@ -1,0 +1,264 @@
+"""The registered ids, end to end on the bundled models."""
+
+import os
+import warnings
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+from stable_baselines3.common.env_checker import check_env as check_sb3_env
+
+import tokengym  # noqa: F401  (registers the ids)
+from tokengym.envs import BundleError, PadTokenRewards, TokenGymError, bundled, episodes_from_infos
+from tokengym.registration import IDS
+from tokengym.rewards import RewardModel, check_reward
+from tokengym.rewards.errors import RewardError
+
+NAMES = {
+    "tokengym/MovieReview-v0": (
+        "sparse",
+        "uniform",
+        "abc",
+        "abc:beta=1",
+        "random",
+        "recency:tau=5",
+    ),
+    "tokengym/QuestionAnswer-v0": ("r3", "r3-dense", "sparse", "uniform", "random"),
+}
+CASES = [(name, reward) for name, rewards in NAMES.items() for reward in rewards]
+
+
+def play(env, seed=0):
+    """Return actions, rewards and the last info of a random episode."""
+    rng = np.random.default_rng(seed)
+    _, info = env.reset(seed=seed)
+    actions, rewards, over = [], [], False
+    while not over:
+        actions.append(int(rng.choice(np.flatnonzero(info["action_mask"]))))
+        _, reward, terminated, truncated, info = env.step(actions[-1])
+        rewards.append(reward)
+        over = terminated or truncated
+    return actions, rewards, info
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_official_checkers_are_silent(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_env(gymnasium.make(name, render_mode="ansi").unwrapped)
+        check_sb3_env(gymnasium.make(name))
+        for env in (gymnasium.make(name), gymnasium.make(name, horizon="truncated")):
+            play(env)  # under Gymnasium's passive checker
+
+
+@pytest.mark.parametrize(("name", "reward"), CASES)
+def test_rewards_keep_their_contract(name, reward):
+    check_reward(gymnasium.make(name, reward=reward, max_new_tokens=12))
+    check_reward(gymnasium.make_vec(name, num_envs=3, reward=reward, max_new_tokens=12))
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_batches_in_every_autoreset_mode(mode):
+    envs = gymnasium.make_vec(
+        "tokengym/MovieReview-v0", num_envs=3, reward="abc", autoreset_mode=mode, max_new_tokens=9
+    )
+    check_reward(envs)
+
+
+def test_a_sync_batch_pays_what_the_native_one_pays():
+    arguments = {"num_envs": 4, "reward": "abc", "max_new_tokens": 6}
+    native = gymnasium.make_vec("tokengym/MovieReview-v0", **arguments)
+    sync = gymnasium.make_vec(
+        "tokengym/MovieReview-v0",
+        vectorization_mode="sync",
+        wrappers=[PadTokenRewards],
+        **arguments,
+    )
+    rng = np.random.default_rng(0)
+    native.reset(seed=3)
+    sync.reset(seed=3)
+    for _ in range(20):
+        actions = rng.integers(0, 40, 4)
+        one, two = native.step(actions), sync.step(actions)
+        np.testing.assert_allclose(one[1], two[1], atol=1e-5)
+        ours, theirs = episodes_from_infos(one[4]), episodes_from_infos(two[4])
+        assert list(ours) == list(theirs)
+        for row in ours:
+            np.testing.assert_allclose(
+                ours[row].token_rewards, theirs[row].token_rewards, atol=1e-5
+            )
+
+
+SPECS = [*((name, {}) for name in IDS), ("tokengym/MovieReview-v0", {"reward": "abc:beta=0.5"})]
+
+
+@pytest.mark.parametrize(("name", "arguments"), SPECS)
+def test_a_spec_survives_json_and_makes_the_same_environment(name, arguments):
+    env = gymnasium.make(name, max_new_tokens=8, **arguments)
+    spec = EnvSpec.from_json(env.spec.to_json())
+    assert spec == env.spec
+    assert spec.additional_wrappers == ()
+    again = gymnasium.make(spec)
+    assert again.spec == env.spec
+    assert str(again) == str(env)
+    (actions, rewards, info), (other_actions, other_rewards, other_info) = play(env), play(again)
+    assert actions == other_actions
+    assert rewards == pytest.approx(other_rewards)
+    np.testing.assert_allclose(info["token_rewards"], other_info["token_rewards"], atol=1e-6)
+    envs = gymnasium.make_vec(name, num_envs=2, max_new_tokens=8, **arguments)
+    assert EnvSpec.from_json(envs.spec.to_json()).kwargs == envs.spec.kwargs
+
+
+def test_default_rewards():
+    sparse = gymnasium.make("tokengym/MovieReview-v0", max_new_tokens=5)
+    _, rewards, info = play(sparse)
+    assert info["token_rewards"].tolist() == pytest.approx([*[0] * (len(rewards) - 1), rewards[-1]])
+    _, rewards, info = play(gymnasium.make("tokengym/QuestionAnswer-v0", max_new_tokens=5))
+    assert set(info["score_parts"]) == {
+        *("relevance_query", "relevance_reference"),
+        *("length_incentive", "repetition_penalty"),
+    }
+    _, rewards, info = play(gymnasium.make("tokengym/TokenGeneration-v0", max_new_tokens=5))
+    assert rewards[-1] == info["score"] == 0.0
+
+
+def test_the_scorer_is_the_bundled_model_on_the_sampled_ids():
+    _, rewards, info = play(gymnasium.make("tokengym/MovieReview-v0", max_new_tokens=10))
+    from tokengym.envs import Episode
+
+    model = RewardModel.from_pretrained(bundled("movie_review").reward_model)
+    assert rewards[-1] == pytest.approx(model.score([Episode.from_info(info)]).values[0], abs=1e-5)
+
+
+def test_abc_differs_from_uniform_on_the_bundled_model():
+    _, _, info = play(gymnasium.make("tokengym/MovieReview-v0", reward="abc:beta=1"), seed=1)
+    weights = info["token_rewards"] / info["score"]
+    assert weights.sum() == pytest.approx(1.0, abs=1e-5)
+    assert weights.max() > 3 / len(weights)
+
+
+def test_constrained_answers_are_scaled_by_the_horizon():
+    one = gymnasium.make("tokengym/QuestionAnswer-v0", max_new_tokens=10)
+    assert one.get_wrapper_attr("reward").scorer.max_len == 10
+
+
+def test_own_functions_models_and_prompts():
+    env = gymnasium.make(
+        "tokengym/TokenGeneration-v0",
+        prompts=["the film"],
+        reward=lambda prompt, response: len(response),
+        max_new_tokens=4,
+    )
+    _, rewards, info = play(env)
+    assert rewards[-1] == len(info["response"])
+    path = bundled("movie_review").reward_model
+    env = gymnasium.make(
+        "tokengym/TokenGeneration-v0", reward="abc", scorer=str(path), max_new_tokens=4
+    )
+    check_reward(env)
+    env = gymnasium.make("tokengym/QuestionAnswer-v0", prompts=["what is a bear ?"])
+    assert env.unwrapped.bundle.task == "question_answer"
+    assert env.reset(seed=0)[1]["prompt"] == "what is a bear ?"
+    env = gymnasium.make("tokengym/MovieReview-v0", scorer=lambda prompt, response: 2.5)
+    assert play(env)[2]["score"] == 2.5
+
+
+def test_many_environments_share_one_model():
+    envs = [gymnasium.make("tokengym/MovieReview-v0", reward="abc") for _ in range(8)]
+    assert len({id(env.get_wrapper_attr("reward").scorer.model) for env in envs}) == 1
+
+
+def test_a_spec_with_a_model_in_it_does_not_copy_the_model():
+    model = RewardModel.from_pretrained(bundled("movie_review").reward_model)
+    env = gymnasium.make("tokengym/MovieReview-v0", reward="abc", scorer=model)
+    assert env.get_wrapper_attr("reward").scorer is model
+    assert env.spec.kwargs["scorer"] is model
+
+
+def test_normalize():
+    envs = gymnasium.make_vec(
+        "tokengym/MovieReview-v0",
+        num_envs=8,
+        reward="uniform",
+        normalize="batch",
+        max_new_tokens=3,
+        min_new_tokens=3,
+    )
+    envs.reset(seed=0)
+    for _ in range(2):
+        envs.step(np.full(8, 20))
+    _, rewards, _, _, infos = envs.step(np.full(8, 21))
+    assert rewards.mean() == pytest.approx(0.0, abs=1e-5)
+    assert rewards.std() == pytest.approx(infos["score_parts"]["raw_score"].std(), rel=1e-4)
+    with pytest.raises(RewardError, match=r"normalize='batch' takes the mean of one score off"):
+        gymnasium.make("tokengym/MovieReview-v0", normalize="batch")
+
+
+def test_html_shows_the_token_rewards():
+    env = gymnasium.make("tokengym/MovieReview-v0", render_mode="html", max_new_tokens=6)
+    play(env)
+    assert "background:rgb(" in env.render()
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "error", "message"),
+    [
+        ("MovieReview", {"rewrad": "abc"}, TypeError, r"unexpected keyword argument 'rewrad'"),
+        (
+            "MovieReview",
+            {"reward": "acb"},
+            RewardError,
+            r"unknown reward 'acb'; did you mean 'abc'",
+        ),
+        (
+            "QuestionAnswer",
+            {"reward": "abc"},
+            RewardError,
+            r"'abc' needs a scorer.*no reward_m",
+        ),
+        ("MovieReview", {"reward": "r3"}, RewardError, r"'r3' needs a scorer, .* has no encoder"),
+        (
+            "MovieReview",
+            {"reward": None, "scorer": "x"},
+            RewardError,
+            r"no effect with reward",
+        ),
+        ("MovieReview", {"scorer": "nowhere"}, RewardError, r"cannot load nowhere as AutoModelFor"),
+        ("MovieReview", {"normalize": "yes"}, RewardError, r"'running' or 'batch', got 'yes'"),
+        ("TokenGeneration", {"prompts": []}, TokenGymError, r"prompt set is empty"),
+        ("MovieReview", {"bundle": "nowhere"}, BundleError, r"'nowhere' has no bundle.json"),
+    ],
+)
+@pytest.mark.parametrize("batched", [False, True])
+def test_bad_arguments_stop_before_any_work(name, arguments, error, message, batched):
+    make = gymnasium.make_vec if batched else gymnasium.make
+    with pytest.raises(error, match=message):
+        make(f"tokengym/{name}-v0", **arguments)
+
+
+def test_global_random_state_is_left_alone():
+    import torch
+
+    np.random.seed(0)
+    torch.manual_seed(0)
+    before = np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    for reward in ("random", "abc"):
+        play(gymnasium.make("tokengym/MovieReview-v0", reward=reward, max_new_tokens=5))
+    assert before == (np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+
+
+def test_registering_twice_changes_nothing():
+    from tokengym.registration import register_envs
+
+    before = dict(gymnasium.registry)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        register_envs()
+    assert gymnasium.registry == before
+
+
+def test_no_download_is_tried():
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
