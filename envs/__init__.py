@@ -14,6 +14,7 @@ from tokengym.envs.errors import (
     TokenizerError,
 )
 from tokengym.envs.infos import episodes_from_infos
+from tokengym.envs.loading import load_prompts
 from tokengym.envs.prompts import Prompt, PromptSet
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.single import TokenGenerationEnv
@@ -40,4 +41,5 @@ __all__ = [
     "TokenizerError",
     "bundled",
     "episodes_from_infos",
+    "load_prompts",
 ]

@@ -46,9 +46,13 @@ class EpisodeBatch:
         self.begun = np.zeros(num_envs, dtype=np.bool_)
         self._rngs: list[np.random.Generator | None] = [None] * num_envs
         self.seeds: list[int | None] = [None] * num_envs
-        self._samplers = [
-            PromptSampler(mdp.settings.prompt_sampling, len(mdp.table), (row, num_envs))
-            for row in range(num_envs)
+        self._samplers = self._new_samplers()
+
+    def _new_samplers(self) -> list[PromptSampler]:
+        """Return one sampler per row, each at the beginning of its order."""
+        sampling, count = self.mdp.settings.prompt_sampling, len(self.mdp.table)
+        return [
+            PromptSampler(sampling, count, (row, self.num_envs)) for row in range(self.num_envs)
         ]
 
     # --- transitions -------------------------------------------------------------------------
@@ -191,8 +195,10 @@ class EpisodeBatch:
         """Restore one state per row; nothing is written before all of them were checked."""
         prompts = [self.mdp.prompt_from(state) for state in states]
         rngs = [generator_from(state["np_random"]) for state in states]
-        for sampler, state in zip(self._samplers, states, strict=True):
+        samplers = self._new_samplers()
+        for sampler, state in zip(samplers, states, strict=True):
             sampler.set_state(state["sampler"])
+        self._samplers = samplers
         width = self.mdp.prompt_width
         for row, (state, prompt, rng) in enumerate(zip(states, prompts, rngs, strict=True)):
             self._rngs[row], self.seeds[row] = rng, state["np_random_seed"]

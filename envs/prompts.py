@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, overload
+import reprlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import overload
 
 from tokengym.envs.episode import QueryType
 from tokengym.envs.errors import PromptError
-
-_NO_METADATA: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -26,8 +25,6 @@ class Prompt:
     """A reference answer."""
     query_type: QueryType | None = None
     """R3's annotation: "OPENENDED", "CONSTRAINED" or None."""
-    metadata: Mapping[str, Any] = field(default_factory=lambda: _NO_METADATA, compare=False)
-    """Further columns of the data set."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):
@@ -89,7 +86,8 @@ class PromptSet(Sequence[Prompt]):
         return hash(self.texts)
 
     def __repr__(self) -> str:
-        return f"PromptSet({len(self)} prompts, the first {self._prompts[0].text!r})"
+        first = reprlib.repr(self._prompts[0].text)
+        return f"PromptSet({len(self)} prompts, the first {first})"
 
     @property
     def texts(self) -> tuple[str, ...]:

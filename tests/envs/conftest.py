@@ -22,6 +22,11 @@ def make_word_tokenizer(words: Sequence[str] = WORDS) -> PreTrainedTokenizerFast
 
 
 @pytest.fixture(scope="session")
+def build_tokenizer() -> Callable[[Sequence[str]], PreTrainedTokenizerFast]:
+    return make_word_tokenizer
+
+
+@pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
     return make_word_tokenizer()
 

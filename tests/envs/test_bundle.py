@@ -1,0 +1,154 @@
+"""Bundles and tasks, over a folder written here; the shipped ones where they are there."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+from tokengym.envs import (
+    Bundle,
+    BundleError,
+    PromptError,
+    PromptSet,
+    SettingsError,
+    TokenGenerationEnv,
+    TokenGenerationVectorEnv,
+    bundled,
+    tasks,
+)
+
+
+@pytest.fixture
+def folder(tokenizer: Any, tmp_path: Path) -> Path:
+    """Write a bundle with tokenizer and prompts but no models."""
+    path = tmp_path / "bundle"
+    tokenizer.save_pretrained(path / "tokenizer")
+    (path / "bundle.json").write_text(json.dumps({"task": "movie_review", "format": 1, "x": 2}))
+    rows = [
+        {"prompt": "a b", "reference": None, "query_type": None, "split": "train"},
+        {"prompt": "c", "reference": "d", "query_type": "CONSTRAINED", "split": "train"},
+        {"prompt": "e e e", "reference": None, "query_type": None, "split": "test"},
+    ]
+    (path / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def test_reading(folder: Path, tokenizer: Any) -> None:
+    bundle = Bundle(str(folder))
+    assert (bundle.path, bundle.task, bundle.manifest["x"]) == (folder, "movie_review", 2)
+    assert bundle == Bundle(folder)
+    assert bundle.tokenizer.get_vocab() == tokenizer.get_vocab()
+    assert bundle.tokenizer is bundle.tokenizer
+    assert bundle.prompts().texts == ("a b", "c")
+    assert bundle.prompts()[1].query_type == "CONSTRAINED"
+    assert bundle.prompts("test").texts == ("e e e",)
+    assert len(bundle.prompts("all")) == 3
+    (folder / "policy").mkdir()
+    assert bundle.policy == folder / "policy"
+    assert [bundle.has(part) for part in ("policy", "encoder", "lexicon")] == [True, False, False]
+
+
+@pytest.mark.parametrize("part", ["policy", "reward_model", "encoder", "lexicon", "gold_model"])
+def test_missing_parts_name_the_builder(folder: Path, part: str) -> None:
+    with pytest.raises(BundleError, match=rf"has no {part}: {part}.* is missing; build it with py"):
+        getattr(Bundle(folder), part)
+
+
+def test_damaged_bundles(folder: Path) -> None:
+    with pytest.raises(BundleError, match=r"has no bundle.json; build it with python -m"):
+        Bundle(folder / "none")
+    with pytest.raises(BundleError, match=r"a bundle has no part 'polcy'; its parts are tokenizer"):
+        Bundle(folder).has("polcy")
+    with pytest.raises(BundleError, match=r"split must be 'train', 'test' or 'all', got 'dev'"):
+        Bundle(folder).prompts("dev")  # type: ignore[arg-type]
+    (folder / "prompts.jsonl").write_text('{"prompt": "a", "split": "train"}\n{"prompt": ""}')
+    with pytest.raises(BundleError, match=r"prompts.jsonl' line 2 is damaged"):
+        Bundle(folder).prompts()
+    (folder / "prompts.jsonl").write_text('{"prompt": "a", "split": "train"}')
+    with pytest.raises(BundleError, match=r"has no prompts of split 'test'"):
+        Bundle(folder).prompts("test")
+    for content, message in (
+        ("{", r"is damaged \(.*\); build it again"),
+        ("{}", r"names no task"),
+        ('{"task": "x", "format": 9}', r"has format 9, not 1"),
+    ):
+        (folder / "bundle.json").write_text(content)
+        with pytest.raises(BundleError, match=message):
+            Bundle(folder)
+
+
+def test_unknown_tasks() -> None:
+    with pytest.raises(BundleError, match=r"no bundle of task 'chess' ships with tokengym"):
+        bundled("chess")
+
+
+@pytest.mark.parametrize("task", [tasks.movie_review, tasks.question_answer])
+def test_tasks_build_environments(folder: Path, task: Any) -> None:
+    arguments = task(bundle=folder)
+    assert arguments["bundle"] == Bundle(folder)
+    env = TokenGenerationEnv(**arguments, max_new_tokens=2)
+    assert env.bundle == Bundle(folder)
+    assert env.prompts.texts == ("a b", "c")
+    envs = TokenGenerationVectorEnv(**task(bundle=str(folder), split="test"), num_envs=2)
+    assert envs.reset()[1]["prompt"].tolist() == ["e e e"] * 2
+    assert task(bundle=folder, split="test", prompt_tokens=2)["prompts"].texts == ("e e",)
+
+
+def test_reviews_of_a_data_set_are_cut_and_questions_are_not(folder: Path) -> None:
+    table = datasets.Dataset.from_dict({"prompt": [f"{x} b c d e a b c d" for x in "abcde"]})
+    review = tasks.movie_review(bundle=folder, dataset=table, split="all")["prompts"]
+    assert all(2 <= len(text.split()) <= 7 for text in review.texts)
+    whole = tasks.question_answer(bundle=folder, dataset=table, split="all")["prompts"]
+    assert whole.texts == tuple(table["prompt"])
+
+
+def test_a_tokenizer_of_the_callers_own_leaves_the_bundle_out(tokenizer: Any, folder: Path) -> None:
+    table = datasets.Dataset.from_dict({"prompt": ["a b c", "b c"]})
+    arguments = tasks.movie_review(tokenizer=tokenizer, dataset=table, split="all")
+    assert (arguments["bundle"], arguments["tokenizer"]) == (None, tokenizer)
+    kept = tasks.movie_review(tokenizer=tokenizer, bundle=folder)
+    assert kept["bundle"] == Bundle(folder)
+    assert kept["tokenizer"] is tokenizer
+
+
+def test_token_generation_takes_anything(tokenizer: Any, folder: Path) -> None:
+    arguments = tasks.token_generation(tokenizer=tokenizer, prompts=["a b", "c"], split="test")
+    assert arguments == {
+        "tokenizer": tokenizer,
+        "prompts": PromptSet(["a b", "c"]),
+        "bundle": None,
+    }
+    cut = tasks.token_generation(bundle=folder, prompts=["a b c"], prompt_tokens=1)
+    assert cut["prompts"].texts == ("a",)
+    assert tasks.token_generation(bundle=folder)["prompts"].texts == ("a b", "c")
+    table = datasets.Dataset.from_dict({"prompt": ["a b c"]})
+    with pytest.raises(SettingsError, match="either prompts or dataset, got both; leave one out"):
+        tasks.token_generation(tokenizer=tokenizer, prompts=["a"], dataset=table)
+    with pytest.raises(PromptError, match=r"tokenizer but no prompts \(None\); pass prompts="):
+        tasks.token_generation(tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("movie_review", ["tokenizer", "prompts", "policy", "reward_model", "lexicon"]),
+        ("question_answer", ["tokenizer", "prompts", "policy", "encoder"]),
+    ],
+)
+def test_shipped_bundles(name: str, parts: list[str]) -> None:
+    try:
+        bundle = bundled(name)
+    except BundleError:
+        pytest.skip(f"the bundle {name} is not built here")
+    assert bundle.task == name
+    assert all(bundle.has(part) for part in parts)
+    assert bundle.tokenizer.pad_token_id != bundle.tokenizer.eos_token_id
+    train, test = (set(bundle.prompts(split).texts) for split in ("train", "test"))  # type: ignore[arg-type]
+    assert not train & test
+    env = TokenGenerationEnv(**getattr(tasks, name)())
+    env.reset(seed=0)
+    assert env.step(env.tokenizer.eos_token_id)[2]
+    if name == "movie_review":
+        assert tasks.token_generation()["prompts"] == bundle.prompts()

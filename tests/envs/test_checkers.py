@@ -1,0 +1,154 @@
+"""The official checkers and Gymnasium's own wrappers on the raw environments."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env, data_equivalence
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+from stable_baselines3.common.env_checker import check_env as sb3_check_env
+
+from tokengym.envs import PadTokenRewards, TokenGenerationEnv, TokenGenerationVectorEnv
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "legality": {"min_new_tokens": 2, "forbidden_token_ids": (4,), "stop_strings": ("c",)},
+    "truncated": {"horizon": "truncated", "prompt_sampling": "epoch"},
+}
+
+
+@pytest.fixture
+def registered(tokenizer: Any) -> Any:
+    """Register the raw environment for the time of a test, so that it has a spec."""
+    id = "tokengym-tests/Raw-v0"
+    gymnasium.register(
+        id=id,
+        entry_point="tokengym.envs:TokenGenerationEnv",
+        vector_entry_point="tokengym.envs:TokenGenerationVectorEnv",
+        kwargs={"tokenizer": tokenizer, "prompts": ["a b", "c"], "max_new_tokens": 4},
+    )
+    yield id
+    del gymnasium.registry[id]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("check", [check_env, sb3_check_env])
+def test_official_checkers(
+    registered: str, check: Any, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check(gymnasium.make(registered, **SETTINGS[name]).unwrapped)
+
+
+@pytest.mark.parametrize("render_mode", ["ansi", "human", "html"])
+def test_checkers_render(
+    registered: str, render_mode: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env = gymnasium.make(registered, render_mode=render_mode).unwrapped
+        check_env(env)
+        sb3_check_env(env, skip_render_check=False)
+
+
+def test_passive_checker_is_content_over_whole_episodes(registered: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env = gymnasium.make(registered)
+        for seed in range(5):
+            env.action_space.seed(seed)
+            env.reset(seed=seed)
+            while not any(env.step(env.action_space.sample())[2:4]):
+                pass
+
+
+def test_registered_batch(registered: str) -> None:
+    envs = gymnasium.make_vec(registered, num_envs=3, autoreset_mode=AutoresetMode.SAME_STEP)
+    assert isinstance(envs, TokenGenerationVectorEnv)
+    assert envs.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    assert envs.spec is not None
+    observations, _ = envs.reset(seed=0)
+    assert observations in envs.observation_space
+
+
+def episode_end(env: Any, actions: list[int]) -> dict[str, Any]:
+    env.reset(seed=0)
+    for action in actions:
+        info = env.step(action)[4]
+    return info
+
+
+def test_single_stock_wrappers(make_env: Callable[..., Any]) -> None:
+    env = gymnasium.wrappers.RecordEpisodeStatistics(make_env())
+    info = episode_end(env, [3, 4, 1])
+    assert (info["episode"]["r"], info["episode"]["l"]) == (0.0, 3)
+    assert info["response_ids"] == (3, 4, 1)
+    shifted = gymnasium.wrappers.TransformReward(make_env(), lambda reward: reward + 1.0)
+    shifted.reset()
+    assert shifted.step(3)[1] == 1.0
+    limited = gymnasium.wrappers.TimeLimit(make_env(), max_episode_steps=2)
+    limited.reset()
+    limited.step(3)
+    assert limited.step(3)[2:4] == (False, True)
+    autoreset = gymnasium.wrappers.Autoreset(make_env())
+    episode_end(autoreset, [1])
+    assert autoreset.step(3)[4]["prompt_id"] in range(5)
+    flat = gymnasium.wrappers.FlattenObservation(make_env())
+    assert flat.reset()[0] in flat.observation_space
+
+
+def test_batch_stock_wrappers(make_envs: Callable[..., Any]) -> None:
+    vector = gymnasium.wrappers.vector
+    envs = vector.RecordEpisodeStatistics(make_envs())
+    envs.reset(seed=0)
+    infos = envs.step(np.array([1, 3, 3]))[4]
+    assert infos["episode"]["l"].tolist() == [1, 0, 0]
+    assert infos["_episode"].tolist() == [True, False, False]
+    listed = vector.DictInfoToList(make_envs())
+    listed.reset(seed=0)
+    rows = listed.step(np.array([1, 3, 3]))[4]
+    assert rows[0]["response_ids"] == (1,)
+    assert set(rows[1]) == {"action_mask"}
+    shifted = vector.TransformReward(make_envs(), lambda rewards: rewards + 1.0)
+    shifted.reset()
+    assert shifted.step(np.array([3, 3, 3]))[1].tolist() == [1.0] * 3
+
+
+def test_statistics_of_disabled_rows_reset_by_mask(make_envs: Callable[..., Any]) -> None:
+    envs = gymnasium.wrappers.vector.RecordEpisodeStatistics(make_envs(autoreset_mode="Disabled"))
+    envs.reset(seed=0)
+    envs.step(np.array([1, 3, 3]))
+    envs.reset(options={"reset_mask": np.array([True, False, False])})
+    infos = envs.step(np.array([1, 1, 3]))[4]
+    assert infos["episode"]["l"].tolist() == [1, 2, 0]
+
+
+def test_torch_wrappers(make_env: Callable[..., Any], make_envs: Callable[..., Any]) -> None:
+    pytest.importorskip("array_api_compat")
+    torch = pytest.importorskip("torch")
+    env = gymnasium.wrappers.NumpyToTorch(PadTokenRewards(make_env()))
+    assert env.reset()[0]["input_ids"].dtype == torch.int64
+    envs = gymnasium.wrappers.vector.NumpyToTorch(make_envs())
+    assert envs.reset()[0]["input_ids"].shape == (3, 7)
+
+
+def test_async_copies_play_the_same_episodes(tokenizer: Any, make_envs: Callable[..., Any]) -> None:
+    def build() -> Any:
+        return PadTokenRewards(
+            TokenGenerationEnv(tokenizer=tokenizer, prompts=["a b", "c"], max_new_tokens=4)
+        )
+
+    envs = make_envs(num_envs=2, prompts=["a b", "c"])
+    asynchronous = AsyncVectorEnv([build, build], context="spawn")
+    try:
+        assert data_equivalence(envs.reset(seed=3)[0], asynchronous.reset(seed=3)[0])
+        for actions in ([3, 1], [4, 5], [1, 1]):
+            left, right = envs.step(np.array(actions)), asynchronous.step(np.array(actions))
+            assert data_equivalence(left[0], right[0])
+            assert left[2].tolist() == right[2].tolist()
+    finally:
+        asynchronous.close()

@@ -1,0 +1,42 @@
+import pytest
+
+from tokengym.envs.render import render_ansi, render_html, reward_colours
+
+GREEN, RED, WHITE = (90, 174, 97), (214, 96, 77), (255, 255, 255)
+
+
+def test_colours_diverge_from_white_by_the_largest_absolute_reward() -> None:
+    assert reward_colours([2.0, -2.0, 0.0]) == [GREEN, RED, WHITE]
+    # Half strength: halfway between white and the end, (255+90)/2, (255+174)/2, (255+97)/2.
+    assert reward_colours([1.0, -2.0])[0] == (172, 214, 176)
+    assert reward_colours([1.0], scale=2.0) == [(172, 214, 176)]
+    assert reward_colours([5.0, -5.0], scale=1.0) == [GREEN, RED]
+    assert reward_colours([0.0, 0.0]) == [WHITE] * 2
+    assert reward_colours([]) == []
+
+
+def test_ansi_by_hand() -> None:
+    assert render_ansi("p", ["a", " b"]) == "\x1b[1mp\x1b[0ma b"
+    assert render_ansi("", ["a"], [1.0]) == "\x1b[48;2;90;174;97m\x1b[38;2;0;0;0ma\x1b[0m"
+
+
+def test_ansi_disarms_control_characters() -> None:
+    text = render_ansi("\x1b[2J", ["\x07\n", "\x9b"])
+    assert text == "\x1b[1m\u241b[2J\x1b[0m\u2407\n\ufffd"
+
+
+def test_html_escapes_text_and_carries_the_number() -> None:
+    page = render_html("<script>", ['"a"&', "b"], [-0.5, 0.25])
+    assert "<b>&lt;script&gt;</b>" in page
+    assert 'background:rgb(214,96,77);color:#000" title="-0.5">&quot;a&quot;&amp;</span>' in page
+    assert 'title="+0.25"' in page
+    assert "<script>" not in page
+    assert render_html("p", ["<i>"]).count("<span>&lt;i&gt;</span>") == 1
+
+
+@pytest.mark.parametrize("render", [render_ansi, render_html])
+def test_one_reward_per_token(render: object) -> None:
+    with pytest.raises(ValueError, match=r"shape \(2,\), one per token, got \(1,\)"):
+        render("p", ["a", "b"], [1.0])  # type: ignore[operator]
+    with pytest.raises(ValueError, match="finite"):
+        render("p", ["a"], [float("nan")])  # type: ignore[operator]

@@ -1,0 +1,384 @@
+"""Traces of the single environment, worked by hand over the word-level stub.
+
+pad 0, eos 1, unk 2, a 3, b 4, c 5, d 6, e 7; prompts "a b", "c", "d e a", "b b b", "e".
+"""
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+from tokengym.envs import (
+    ActionError,
+    Episode,
+    EpisodeOverError,
+    Prompt,
+    PromptError,
+    SettingsError,
+    StateError,
+)
+
+PAD, EOS, UNK, A, B, C, D, E = range(8)
+MakeEnv = Callable[..., Any]
+
+
+def play(env: Any, actions: list[int], **reset: Any) -> list[tuple[Any, ...]]:
+    env.reset(**reset)
+    return [env.step(action) for action in actions]
+
+
+def test_trace_to_the_horizon(make_env: MakeEnv) -> None:
+    env = make_env()
+    observation, info = env.reset(seed=0, options={"prompt_id": 0})
+    assert observation["input_ids"].tolist() == [PAD, A, B, PAD, PAD, PAD, PAD]
+    assert observation["attention_mask"].tolist() == [0, 1, 1, 0, 0, 0, 0]
+    assert (info["prompt"], info["prompt_id"]) == ("a b", 0)
+    assert info["action_mask"].tolist() == [1] * 8
+    assert info["action_mask"].dtype == np.int8
+
+    observation, reward, terminated, truncated, info = env.step(np.int64(C))
+    assert observation["input_ids"].tolist() == [PAD, A, B, C, PAD, PAD, PAD]
+    assert observation["attention_mask"].tolist() == [0, 1, 1, 1, 0, 0, 0]
+    assert (reward, terminated, truncated, list(info)) == (0.0, False, False, ["action_mask"])
+
+    env.step(PAD)  # padding as an action is a token like any other
+    env.step(D)
+    observation, reward, terminated, truncated, info = env.step(E)
+    assert observation["input_ids"].tolist() == [PAD, A, B, C, PAD, D, E]
+    assert observation["attention_mask"].tolist() == [0, 1, 1, 1, 1, 1, 1]
+    assert (reward, terminated, truncated) == (0.0, True, False)
+    assert info["prompt_ids"] == (A, B)
+    assert info["response_ids"] == (C, PAD, D, E)
+    assert info["response"] == "c d e"
+    assert info["finish_reason"] == "length"
+    assert (info["score"], info["score_parts"]) == (0.0, {})
+    assert info["token_rewards"].tolist() == [0.0] * 4
+    assert info["token_rewards"].dtype == np.float32
+
+
+def test_eos_ends_and_belongs_to_the_response(make_env: MakeEnv) -> None:
+    prompts = [Prompt("a", reference="b c", query_type="CONSTRAINED")]
+    steps = play(make_env(prompts=prompts), [D, EOS])
+    assert [step[2] for step in steps] == [False, True]
+    episode = Episode.from_info(steps[-1][4])
+    assert episode.response_ids == (D, EOS)
+    assert (episode.response, episode.finish_reason) == ("d", "eos")
+    assert (episode.reference, episode.query_type) == ("b c", "CONSTRAINED")
+    assert episode.score == 0.0
+
+
+def test_eos_at_the_last_column_is_an_end_also_under_a_budget(make_env: MakeEnv) -> None:
+    steps = play(make_env(horizon="truncated"), [A, A, A, EOS])
+    assert steps[-1][2:4] == (True, False)
+    assert steps[-1][4]["finish_reason"] == "eos"
+
+
+@pytest.mark.parametrize(
+    ("horizon", "flags"), [("terminated", (True, False)), ("truncated", (False, True))]
+)
+def test_horizon_sets_one_flag_never_both(
+    make_env: MakeEnv, horizon: str, flags: tuple[bool, bool]
+) -> None:
+    steps = play(make_env(horizon=horizon), [A] * 4)
+    assert steps[-1][2:4] == flags
+    assert all(type(flag) is bool for step in steps for flag in step[2:4])
+    assert steps[-1][4]["finish_reason"] == "length"
+
+
+def test_min_new_tokens_forbids_eos_until_then(make_env: MakeEnv) -> None:
+    env = make_env(min_new_tokens=2)
+    assert env.reset()[1]["action_mask"][EOS] == 0
+    assert not env.action_masks()[EOS]
+    legal = [env.step(A)[4]["action_mask"][EOS] for _ in range(2)]
+    assert legal == [0, 1]
+    assert env.action_masks().dtype == np.bool_
+    assert env.step(EOS)[2]
+
+
+def test_a_masked_eos_is_appended_and_does_not_end(make_env: MakeEnv) -> None:
+    steps = play(make_env(min_new_tokens=2), [EOS, EOS, A, EOS])
+    assert [step[2] for step in steps] == [False, False, False, True]
+    assert steps[-1][4]["response_ids"] == (EOS, EOS, A, EOS)
+    assert steps[-1][4]["finish_reason"] == "eos"
+    steps = play(make_env(forbidden_token_ids=[EOS, D]), [EOS, D, EOS, A])
+    assert [step[2] for step in steps] == [False, False, False, True]
+    assert steps[-1][4]["finish_reason"] == "length"
+    assert steps[-1][4]["action_mask"].tolist() == [1, 0, 1, 1, 1, 1, 0, 1]
+
+
+def test_stop_string_ends_with_the_token_that_completes_it(make_env: MakeEnv) -> None:
+    env = make_env(stop_strings=["b c"])
+    steps = play(env, [C, B, C])
+    assert [step[2] for step in steps] == [False, False, True]
+    assert steps[-1][4]["response"] == "c b c"
+    assert steps[-1][4]["finish_reason"] == "stop"
+    steps = play(make_env(stop_strings=["b c"], horizon="truncated"), [A, A, B, C])
+    assert steps[-1][2:4] == (True, False)
+
+
+def test_masked_or_early_tokens_never_stop(make_env: MakeEnv) -> None:
+    steps = play(make_env(stop_strings=["c"], forbidden_token_ids=[C]), [A, C, A, A])
+    assert [step[2] for step in steps] == [False, False, False, True]
+    steps = play(make_env(stop_strings=["c"], min_new_tokens=2), [C, A, C])
+    assert [step[2] for step in steps] == [False, False, True]
+
+
+@pytest.mark.parametrize("action", [8, -1, 2.0, "a", None, np.array([1, 2])])
+def test_actions_outside_the_vocabulary(make_env: MakeEnv, action: Any) -> None:
+    env = make_env()
+    env.reset()
+    with pytest.raises(ActionError, match=r"integer from 0 to 7, got .*; it is a token id of"):
+        env.step(action)
+
+
+def test_stepping_without_an_episode(make_env: MakeEnv) -> None:
+    env = make_env()
+    with pytest.raises(EpisodeOverError, match=r"before the first reset; call env.reset\(\)"):
+        env.step(A)
+    play(env, [EOS])
+    with pytest.raises(gymnasium.error.ResetNeeded, match="after the episode's end"):
+        env.step(A)
+
+
+def test_data_is_fresh_at_every_step(make_env: MakeEnv) -> None:
+    env = make_env()
+    first, info = env.reset(seed=0)
+    kept = copy.deepcopy(first)
+    info["action_mask"][:] = 0
+    second = env.step(A)
+    second[0]["input_ids"][:] = 7
+    assert all(np.array_equal(first[key], kept[key]) for key in kept)
+    assert env.step(B)[0]["input_ids"].tolist()[-4:] == [A, B, PAD, PAD]
+    assert env.action_masks().all()
+
+
+def test_seeded_resets_are_reproducible_and_prompts_vary(make_env: MakeEnv) -> None:
+    env, other = make_env(), make_env()
+    drawn = [env.reset(seed=5)[1]["prompt_id"], *(env.reset()[1]["prompt_id"] for _ in range(30))]
+    again = [
+        other.reset(seed=5)[1]["prompt_id"],
+        *(other.reset()[1]["prompt_id"] for _ in range(30)),
+    ]
+    assert drawn == again
+    assert set(drawn) == {0, 1, 2, 3, 4}
+
+
+def test_sampling_orders(make_env: MakeEnv) -> None:
+    sequential = make_env(prompt_sampling="sequential")
+    ids = [sequential.reset()[1]["prompt_id"] for _ in range(7)]
+    assert ids == [0, 1, 2, 3, 4, 0, 1]
+    assert sequential.reset(seed=1)[1]["prompt_id"] == 0
+    shard = make_env(prompt_sampling="sequential", prompt_shard=(1, 2))
+    assert [shard.reset()[1]["prompt_id"] for _ in range(4)] == [1, 3, 0, 2]
+    epoch = make_env(prompt_sampling="epoch")
+    ids = [epoch.reset(seed=3 if i == 0 else None)[1]["prompt_id"] for i in range(15)]
+    epochs = [ids[0:5], ids[5:10], ids[10:15]]
+    assert [sorted(part) for part in epochs] == [[0, 1, 2, 3, 4]] * 3
+    assert epochs[0] != epochs[1] or epochs[1] != epochs[2]
+
+
+def test_custom_prompts(make_env: MakeEnv) -> None:
+    env = make_env()
+    observation, info = env.reset(options={"prompt": "e e"})
+    assert observation["input_ids"].tolist()[:3] == [PAD, E, E]
+    assert (info["prompt"], info["prompt_id"]) == ("e e", -1)
+    end = env.step(EOS)[4]
+    assert (end["prompt"], end["prompt_id"], end["reference"]) == ("e e", -1, None)
+    env.reset(options={})
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"prompt": ""}, PromptError, r"must be a non-empty str, got ''"),
+        ({"prompt": 3}, PromptError, r"must be a non-empty str, got 3"),
+        ({"prompt": "a a a a"}, PromptError, r"4 tokens, more than max_prompt_tokens=3; raise it"),
+        ({"prompt_id": 5}, PromptError, r"integer from 0 to 4, got 5; it is the position"),
+        ({"prompt_id": "a"}, PromptError, r"integer from 0 to 4, got 'a'"),
+        ({"prompt_id": 0, "prompt": "a"}, PromptError, r"got both; leave one of them out"),
+        ({"promt": "a"}, SettingsError, r"no option 'promt'; did you mean 'prompt'\?"),
+        ({"seed": 3}, SettingsError, r"no option 'seed'; use 'prompt' or 'prompt_id'"),
+    ],
+)
+def test_bad_options(
+    make_env: MakeEnv, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    env = make_env()
+    with pytest.raises(error, match=message):
+        env.reset(options=options)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"max_new_tokens": 0}, SettingsError, r"max_new_tokens must be at least 1, got 0"),
+        ({"max_new_tokens": 2.5}, TypeError, r"max_new_tokens must be an integer, got 2.5"),
+        ({"max_prompt_tokens": 0}, SettingsError, r"max_prompt_tokens must be at least 1, got 0"),
+        ({"min_new_tokens": 5}, SettingsError, r"at most max_new_tokens=4, got 5; lower it"),
+        ({"min_new_tokens": -1}, SettingsError, r"min_new_tokens must be at least 0, got -1"),
+        ({"horizon": "end"}, SettingsError, r"'terminated', 'truncated', got 'end'"),
+        ({"overlong": "right"}, SettingsError, r"'error', 'left', 'drop', got 'right'"),
+        ({"prompt_sampling": "x"}, SettingsError, r"'epoch', 'sequential', got 'x'"),
+        ({"prompt_shard": (2, 2)}, SettingsError, r"0 <= row < rows, got \(2, 2\)"),
+        ({"stop_strings": "ab"}, SettingsError, r"got one str 'ab'; put it in a list"),
+        ({"stop_strings": [""]}, SettingsError, r"non-empty strings, got \(''"),
+        ({"render_mode": "rgb"}, SettingsError, r"'ansi', 'human', 'html' or None, got 'rgb'"),
+        ({"forbidden_token_ids": [8]}, ActionError, r"has 8, outside the vocabulary of 8"),
+        ({"forbidden_token_ids": range(8)}, ActionError, r"forbids all 8 tokens; leave at least"),
+        (
+            {"forbidden_token_ids": [0, *range(2, 8)], "min_new_tokens": 1},
+            ActionError,
+            r"leaves only EOS, which min_new_tokens=1 forbids",
+        ),
+        ({"prompts": []}, PromptError, r"the prompt set is empty, 0 prompts; pass at least one"),
+        ({"prompts": ["a", " "]}, PromptError, r"prompt 1 is empty, got ' '; drop it or fill it"),
+        ({"prompts": "a b"}, TypeError, r"got one str 'a b'; put it in a list"),
+        ({"prompts": ["a", 3]}, TypeError, r"prompt 1 must be a str or a Prompt, got int"),
+        (
+            {"max_prompt_tokens": 2},
+            PromptError,
+            r"prompt 2 has 3 tokens, more than max_prompt_tokens=2; raise it, or pass overlong",
+        ),
+        (
+            {"max_prompt_tokens": 2, "overlong": "drop", "prompts": ["a a a"]},
+            PromptError,
+            r"all 1 prompts are longer than max_prompt_tokens=2",
+        ),
+    ],
+)
+def test_bad_settings(
+    make_env: MakeEnv, settings: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        make_env(**settings)
+
+
+def test_misspelt_settings_are_not_swallowed(make_env: MakeEnv) -> None:
+    with pytest.raises(TypeError, match="max_new_token"):
+        make_env(max_new_token=3)
+
+
+def test_overlong_prompts(make_env: MakeEnv) -> None:
+    left = make_env(max_prompt_tokens=2, overlong="left")
+    observation, info = left.reset(options={"prompt_id": 2})
+    assert observation["input_ids"].tolist()[:2] == [E, A]
+    assert info["prompt"] == "d e a"
+    assert left.reset(options={"prompt": "a b c d"})[0]["input_ids"].tolist()[:2] == [C, D]
+    drop = make_env(max_prompt_tokens=2, overlong="drop")
+    assert drop.prompts.texts == ("a b", "c", "e")
+    with pytest.raises(PromptError, match=r"has 3 tokens, more than max_prompt_tokens=2; shorten"):
+        drop.reset(options={"prompt": "a a a"})
+
+
+def test_attributes_cannot_go_stale(make_env: MakeEnv) -> None:
+    env = make_env()
+    assert (env.max_prompt_tokens, env.max_new_tokens, env.bundle) == (3, 4, None)
+    assert env.observation_space["input_ids"].shape == (7,)
+    assert env.action_space.n == len(env.tokenizer) == 8
+    for name in ("max_new_tokens", "max_prompt_tokens", "prompts", "tokenizer"):
+        with pytest.raises(AttributeError):
+            setattr(env, name, None)
+
+
+def test_fork_continues_identically(make_env: MakeEnv) -> None:
+    env = make_env(prompt_sampling="epoch", min_new_tokens=1)
+    env.reset(seed=4)
+    env.step(A)
+    state = env.get_state()
+    assert json.loads(json.dumps(state)) == state
+    other = make_env(prompt_sampling="epoch", min_new_tokens=1)
+    continued = []
+    for each in (env, other, env):
+        observation, info = each.set_state(state)
+        assert observation["input_ids"].tolist()[3:] == [A, PAD, PAD, PAD]
+        steps = [each.step(B), each.step(EOS)]
+        resets = [each.reset()[1]["prompt_id"] for _ in range(8)]
+        continued.append((steps[-1][4]["response_ids"], info["prompt"], resets))
+    assert continued[0] == continued[1] == continued[2]
+    assert continued[0][0] == (A, B, EOS)
+
+
+def test_state_of_an_ended_episode_stays_ended(make_env: MakeEnv) -> None:
+    env = make_env()
+    play(env, [EOS])
+    state = env.get_state()
+    env.reset()
+    env.set_state(state)
+    with pytest.raises(EpisodeOverError, match="after the episode's end"):
+        env.step(A)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prompt_ids": [A] * 4}, r"prompt_ids has 4 tokens, the environment takes 3"),
+        ({"response_ids": [9]}, r"response_ids has id 9, outside the vocabulary of 8"),
+        ({"prompt_id": 9}, r"prompt_id 9 is unknown, there are 5 prompts"),
+        ({"np_random": {"bit_generator": "MT19937"}}, r"np_random state cannot be restored"),
+        ({"sampler": {"drawn": 1, "order": [0]}}, r"order has 1 prompts, the environment 5"),
+        ({"extra": 1}, r"what get_state\(\) returned, got keys .*; do not edit"),
+    ],
+)
+def test_states_that_do_not_fit(make_env: MakeEnv, change: dict[str, Any], message: str) -> None:
+    env = make_env()
+    env.reset(seed=0)
+    env.step(A)
+    before = env.get_state()
+    with pytest.raises(StateError, match=message):
+        env.set_state(before | change)
+    assert env.get_state() == before
+
+
+def test_state_needs_an_episode(make_env: MakeEnv) -> None:
+    with pytest.raises(EpisodeOverError, match="get_state called before the first reset"):
+        make_env().get_state()
+    with pytest.raises(StateError, match="got a list; do not edit"):
+        make_env().set_state([])
+
+
+def test_deep_copies_are_independent(make_env: MakeEnv) -> None:
+    env = make_env()
+    env.reset(seed=0)
+    env.step(A)
+    twin = copy.deepcopy(env)
+    twin.step(B)
+    assert env.step(C)[0]["input_ids"].tolist()[3:] == [A, C, PAD, PAD]
+    assert twin.step(D)[0]["input_ids"].tolist()[3:] == [A, B, D, PAD]
+
+
+def test_rendering_modes(make_env: MakeEnv, capsys: pytest.CaptureFixture[str]) -> None:
+    ansi = make_env(render_mode="ansi")
+    play(ansi, [C, EOS], options={"prompt_id": 0})
+    assert ansi.render() == "\x1b[1ma b\x1b[0mc<eos>"
+    ansi.show_token_rewards(np.array([1.0, -0.5]))
+    assert "\x1b[48;2;90;174;97m" in ansi.render()
+    html = make_env(render_mode="html")
+    play(html, [C], options={"prompt": "a <b>"})
+    assert "<b>a &lt;b&gt;</b><span>c</span>" in html.render()
+    assert capsys.readouterr().out == ""
+
+
+def test_human_prints_as_it_grows(make_env: MakeEnv, capsys: pytest.CaptureFixture[str]) -> None:
+    env = make_env(render_mode="human")
+    env.reset(options={"prompt_id": 0})
+    assert "a b" in capsys.readouterr().out
+    env.step(C)
+    assert capsys.readouterr().out == "c"
+    env.step(D)
+    assert capsys.readouterr().out == " d"
+    env.step(EOS)
+    assert capsys.readouterr().out == "<eos>\n"
+    env.show_token_rewards(np.ones(3))
+    assert "\x1b[48;2;90;174;97m" in capsys.readouterr().out
+    assert env.render() is None
+
+
+def test_render_needs_a_mode_and_an_episode(make_env: MakeEnv) -> None:
+    with pytest.warns(UserWarning, match="pass render_mode='ansi', 'human' or 'html'"):
+        assert make_env().render() is None
+    with pytest.raises(EpisodeOverError, match="render called before the first reset"):
+        make_env(render_mode="ansi").render()

@@ -1,0 +1,259 @@
+"""What the batch does beyond being equal to ``SyncVectorEnv`` (test_sync_equality.py)."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode
+
+from tokengym.envs import (
+    ActionError,
+    EpisodeOverError,
+    PromptError,
+    SettingsError,
+    StateError,
+    episodes_from_infos,
+)
+
+PAD, EOS, UNK, A, B, C, D, E = range(8)
+MakeEnvs = Callable[..., Any]
+
+
+def test_disabled_rows_freeze_until_they_are_reset(make_envs: MakeEnvs) -> None:
+    envs = make_envs(autoreset_mode="Disabled", min_new_tokens=1)
+    envs.reset(seed=0)
+    envs.step(np.array([A, A, A]))
+    observations, _, terminated, _, infos = envs.step(np.array([EOS, B, B]))
+    assert terminated.tolist() == [True, False, False]
+    assert infos["_action_mask"].tolist() == [True] * 3
+    frozen = observations["input_ids"][0].copy()
+    # The frozen row's action is ignored, also one outside the vocabulary.
+    observations, rewards, terminated, truncated, infos = envs.step(np.array([99, C, C]))
+    assert terminated.tolist() == [True, False, False]
+    assert (truncated.tolist(), rewards.tolist()) == ([False] * 3, [0.0] * 3)
+    assert observations["input_ids"][0].tolist() == frozen.tolist()
+    assert observations["input_ids"][1].tolist()[3:] == [A, B, C, PAD]
+    assert infos["_action_mask"].tolist() == [False, True, True]
+    assert infos["action_mask"][0].any()
+    assert episodes_from_infos(infos) == {}
+    mask = np.array([True, False, False])
+    options = {"reset_mask": mask, "prompt_id": 1}
+    observations, infos = envs.reset(options=options)
+    assert set(options) == {"reset_mask", "prompt_id"}
+    assert observations["input_ids"][0].tolist() == [PAD, PAD, C, PAD, PAD, PAD, PAD]
+    assert infos["_prompt"].tolist() == [True, False, False]
+    _, _, terminated, _, infos = envs.step(np.array([A, D, EOS]))
+    assert terminated.tolist() == [False, True, True]
+    episodes = episodes_from_infos(infos)
+    assert {row: e.finish_reason for row, e in episodes.items()} == {1: "length", 2: "eos"}
+    assert episodes[1].response_ids == (A, B, C, D)
+
+
+def test_a_truncated_row_stays_truncated_when_frozen(make_envs: MakeEnvs) -> None:
+    envs = make_envs(
+        num_envs=1, autoreset_mode=AutoresetMode.DISABLED, horizon="truncated", max_new_tokens=1
+    )
+    envs.reset()
+    for _ in range(2):
+        assert [flag.tolist() for flag in envs.step(np.array([A]))[2:4]] == [[False], [True]]
+
+
+def test_same_step_keeps_the_terminal_observation(make_envs: MakeEnvs) -> None:
+    envs = make_envs(autoreset_mode="SameStep", prompt_sampling="sequential")
+    envs.reset()
+    observations, _, terminated, _, infos = envs.step(np.array([EOS, A, A]))
+    assert terminated.tolist() == [True, False, False]
+    assert infos["final_obs"][0]["input_ids"].tolist() == [PAD, A, B, EOS, PAD, PAD, PAD]
+    assert infos["final_obs"][1] is None
+    assert infos["final_info"]["response_ids"][0] == (EOS,)
+    assert observations["input_ids"][0].tolist() == [B, B, B, PAD, PAD, PAD, PAD]
+    assert infos["prompt_id"].tolist() == [3, 0, 0]
+    assert infos["_prompt_id"].tolist() == [True, False, False]
+
+
+def test_in_order_each_prompt_comes_once(make_envs: MakeEnvs) -> None:
+    prompts = [f"{x} {y}" for x in "abc" for y in "abcd"]
+    envs = make_envs(prompts=prompts, prompt_sampling="sequential", autoreset_mode="Disabled")
+    seen = [envs.reset(seed=9 if i == 0 else None)[1]["prompt_id"].tolist() for i in range(4)]
+    assert seen == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
+
+
+def test_live_views_do_not_copy(make_envs: MakeEnvs) -> None:
+    envs = make_envs(copy=False)
+    first, _ = envs.reset(seed=0)
+    second = envs.step(np.array([A, B, C]))[0]
+    assert first["input_ids"][:, 3].tolist() == [A, B, C]
+    assert np.shares_memory(first["input_ids"], second["input_ids"])
+    with pytest.raises(ValueError, match="read-only"):
+        second["input_ids"][0, 0] = 1
+    kept = make_envs()
+    first, _ = kept.reset(seed=0)
+    kept.step(np.array([A, B, C]))
+    assert first["input_ids"][:, 3].tolist() == [PAD] * 3
+
+
+def test_infos_are_fresh_and_writable(make_envs: MakeEnvs) -> None:
+    envs = make_envs()
+    envs.reset(seed=0)
+    infos = envs.step(np.array([EOS, A, A]))[4]
+    infos["score"][:] = 3.0
+    infos["token_rewards"][0, 0] = 3.0
+    infos["score_parts"]["x"], infos["score_parts"]["_x"] = np.ones(3), np.array([True] * 3)
+    episode = episodes_from_infos(infos)[0]
+    assert (episode.score, dict(episode.score_parts)) == (3.0, {"x": 1.0})
+    assert episode.token_rewards is not None
+    assert episode.token_rewards.tolist() == [3.0]
+    later = envs.step(np.array([A, EOS, A]))[4]
+    assert later["score"].tolist() == [0.0] * 3
+    assert later["score_parts"] == {}
+
+
+def test_action_masks_differ_by_row_once_rows_are_out_of_step(make_envs: MakeEnvs) -> None:
+    envs = make_envs(min_new_tokens=2, autoreset_mode="SameStep")
+    infos = envs.reset(seed=0)[1]
+    assert infos["action_mask"].strides[0] == 0
+    envs.step(np.array([A, A, A]))
+    envs.step(np.array([A, A, A]))
+    infos = envs.step(np.array([EOS, A, A]))[4]
+    assert infos["action_mask"][:, EOS].tolist() == [0, 1, 1]
+    assert envs.action_masks()[:, EOS].tolist() == [False, True, True]
+
+
+def test_states_move_between_single_and_batch(
+    make_env: Callable[..., Any], make_envs: MakeEnvs
+) -> None:
+    env, envs = make_env(), make_envs(prompt_sampling="uniform")
+    env.reset(seed=11, options={"prompt": "d d"})
+    env.step(B)
+    state = env.get_state()
+    observations, infos = envs.set_state(state)
+    assert observations["input_ids"].tolist() == [[PAD, D, D, B, PAD, PAD, PAD]] * 3
+    assert infos["prompt"].tolist() == ["d d"] * 3
+    episodes = episodes_from_infos(envs.step(np.array([EOS, C, EOS]))[4])
+    assert episodes[0].response_ids == (B, EOS)
+    assert episodes[0].prompt == "d d"
+    rows = envs.get_state()
+    assert env.set_state(rows[1])[0]["input_ids"].tolist() == [PAD, D, D, B, C, PAD, PAD]
+    # NEXT_STEP: rows restored after their end are reset by the next step, from the same generator.
+    twin = make_envs()
+    twin.set_state(rows)
+    left, right = envs.step(np.array([A, A, A])), twin.step(np.array([A, A, A]))
+    assert left[4]["prompt_id"].tolist() == right[4]["prompt_id"].tolist()
+    assert np.array_equal(left[0]["input_ids"], right[0]["input_ids"])
+
+
+def test_a_state_that_does_not_fit_leaves_the_batch_alone(make_envs: MakeEnvs) -> None:
+    envs = make_envs(prompt_sampling="epoch")
+    with pytest.raises(EpisodeOverError, match=r"get_state called before the first reset"):
+        envs.get_state()
+    envs.reset(seed=0)
+    before = envs.get_state()
+    with pytest.raises(StateError, match=r"one state per row, 3, got 2; pass one state alone"):
+        envs.set_state(before[:2])
+    with pytest.raises(StateError, match=r"response_ids has id 9"):
+        envs.set_state([before[1], before[0], before[2] | {"response_ids": [9]}])
+    with pytest.raises(StateError, match=r"order has 1 prompts"):
+        envs.set_state([before[1], before[0], before[2] | {"sampler": {"drawn": 0, "order": [0]}}])
+    assert envs.get_state() == before
+
+
+def test_deep_copies_are_independent(make_envs: MakeEnvs) -> None:
+    envs = make_envs()
+    envs.reset(seed=0)
+    twin = copy.deepcopy(envs)
+    twin.step(np.array([B, B, B]))
+    left = envs.step(np.array([C, C, C]))[0]["input_ids"]
+    right = twin.step(np.array([D, D, D]))[0]["input_ids"]
+    assert left[:, 3:].tolist() == [[C, PAD, PAD, PAD]] * 3
+    assert right[:, 3:].tolist() == [[B, D, PAD, PAD]] * 3
+
+
+@pytest.mark.parametrize(
+    ("actions", "message"),
+    [
+        (np.array([1, 8, 1]), r"action of row 1 must be an integer from 0 to 7, got 8"),
+        (np.array([1, 1, -1]), r"action of row 2 must be .* got -1; it is a token id"),
+        (np.array([1, 1]), r"shape \(3,\), got int64 of shape \(2,\); pass one token id per row"),
+        (np.ones(3), r"must be integers of shape \(3,\), got float64"),
+    ],
+)
+def test_bad_actions(make_envs: MakeEnvs, actions: Any, message: str) -> None:
+    envs = make_envs()
+    envs.reset(seed=0)
+    with pytest.raises(ActionError, match=message):
+        envs.step(actions)
+
+
+def test_actions_of_any_integer_kind(make_envs: MakeEnvs) -> None:
+    envs = make_envs()
+    envs.reset(seed=0)
+    for actions in ([A, B, C], np.array([A, B, C], np.uint8), (np.int32(A), B, C)):
+        observations = envs.step(actions)[0]
+    assert observations["input_ids"][:, 5].tolist() == [A, B, C]
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ([True, False, False], r"bool array of shape \(3,\), got \[True"),
+        (np.ones(3), r"bool array of shape \(3,\), got float64 \(3,\)"),
+        (np.ones(2, bool), r"got bool \(2,\)"),
+        (np.zeros(3, bool), r"selects no row; set at least one to True"),
+    ],
+)
+def test_bad_reset_masks(make_envs: MakeEnvs, mask: Any, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        make_envs().reset(options={"reset_mask": mask})
+
+
+def test_rows_must_be_reset_before_they_step(make_envs: MakeEnvs) -> None:
+    envs = make_envs(autoreset_mode="Disabled")
+    with pytest.raises(EpisodeOverError, match=r"before row 0 was reset; call envs.reset\(\)"):
+        envs.step(np.array([A, A, A]))
+    envs.reset(options={"reset_mask": np.array([True, True, False])})
+    with pytest.raises(EpisodeOverError, match="before row 2 was reset"):
+        envs.step(np.array([A, A, A]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_envs": 0}, r"num_envs must be at least 1, got 0"),
+        ({"autoreset_mode": "never"}, r"'NextStep', 'SameStep', 'Disabled', got 'never'"),
+        ({"render_mode": "human"}, r"'ansi', 'html' or None, got 'human'"),
+    ],
+)
+def test_bad_settings(make_envs: MakeEnvs, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        make_envs(**settings)
+
+
+def test_bad_seeds_and_options(make_envs: MakeEnvs) -> None:
+    envs = make_envs()
+    with pytest.raises(SettingsError, match=r"one integer or one per row, 3, got 2"):
+        envs.reset(seed=[1, 2])
+    with pytest.raises(PromptError, match=r"integer from 0 to 4, got 7"):
+        envs.reset(options={"prompt_id": 7})
+
+
+def test_np_random_is_one_generator_per_row(make_envs: MakeEnvs) -> None:
+    envs = make_envs()
+    envs.reset(seed=4)
+    assert envs.np_random_seed == (4, 5, 6)
+    assert len({id(rng) for rng in envs.np_random}) == 3
+
+
+def test_rendering(make_envs: MakeEnvs) -> None:
+    envs = make_envs(num_envs=2, render_mode="ansi", prompt_sampling="sequential")
+    envs.reset()
+    infos = envs.step(np.array([EOS, C]))[4]
+    envs.show_token_rewards(infos["token_rewards"] + 1, rows=[0])
+    first, second = envs.render()
+    assert first.startswith("\x1b[1ma b\x1b[0m\x1b[48;2;90;174;97m")
+    assert second == "\x1b[1mc\x1b[0mc"
+    envs.step(np.array([C, C]))
+    assert "48;2" not in envs.render()[0]
+    with pytest.warns(UserWarning, match="pass render_mode='ansi' or 'html'"):
+        assert make_envs().render() is None
