@@ -110,7 +110,7 @@ class Whisker:
 
 
 def line_chart(
-    series: Sequence[Series], *, width: float, height: float, zero: bool = False
+    series: Sequence[Series], *, width: float, height: float, whole_x: bool = False
 ) -> Chart:
     """Lay out lines with their bands.
 
@@ -118,12 +118,11 @@ def line_chart(
         series: At least one.
         width: Of the view box, pixels.
         height: Of the view box, pixels.
-        zero: Whether 0 must be on the vertical axis.
+        whole_x: Whether the horizontal axis counts something, so that its marks are whole.
     """
     everything = [values for s in series for values in (s.y, s.low, s.high) if values is not None]
-    top = [0.0] if zero else []
     x_low, x_high = _span(np.concatenate([s.x for s in series]))
-    y_low, y_high = _padded(np.concatenate([*everything, top]))
+    y_low, y_high = _padded(np.concatenate(everything))
     left, right = MARGIN_LEFT, width - MARGIN_RIGHT
     upper, lower = MARGIN_TOP, height - MARGIN_BOTTOM
 
@@ -158,7 +157,9 @@ def line_chart(
         top=upper,
         bottom=lower,
         x_ticks=[
-            Tick(at=float(to_x(v)), text=short(v)) for v in ticks(x_low, x_high, int(width / 90))
+            Tick(at=float(to_x(v)), text=short(v))
+            for v in ticks(x_low, x_high, int(width / 90))
+            if not whole_x or v == int(v)
         ],
         y_ticks=[Tick(at=float(to_y(v)), text=short(v)) for v in ticks(y_low, y_high, 5)],
         lines=lines,

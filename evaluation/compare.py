@@ -207,6 +207,8 @@ def _work(
     """Do one run, in a process of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     sys.path[:] = path
+    # Before transformers is imported: the board is the only display.
+    os.environ.update(TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1")
     import torch
 
     from tokengym.evaluation.run import describe

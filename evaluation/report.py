@@ -171,7 +171,7 @@ def _small(
 
 
 def _drawn(series: Sequence[Series], width: float, height: float) -> Chart:
-    chart = line_chart(series, width=width, height=height)
+    chart = line_chart(series, width=width, height=height, whole_x=True)
     return replace(chart, hover=hover_data(series, chart))
 
 
@@ -206,7 +206,6 @@ def _columns(group: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("Gold score at the end", "gold_score"),
         ("KL at the end", "kl"),
         ("Score less KL penalty, end", "net_score"),
-        ("Length", "length"),
     ):
         if measure in group["measures"]:
             columns.append((title, measure, "final"))
@@ -223,6 +222,9 @@ def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[
     versus = entry.get("versus_baseline")
     if kind == "steps":
         steps = entry["steps_to_threshold"]
+        if not group["baseline_rises"]:
+            below = f"{group['baseline']} does not rise"
+            return {"value": NOTHING, "below": below, "mark": "", "tone": ""}
         below = f"{steps['reached']:.0%} of seeds arrive"
         value = "not reached" if np.isinf(steps["iqm_curve"]) else f"{steps['iqm_curve']:.0f}"
         return {"value": value, "below": below, "mark": "", "tone": ""}

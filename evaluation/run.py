@@ -62,6 +62,10 @@ class RunRecord:
         self._evaluation_s = 0.0
         self._seen = 0
 
+    def begin(self) -> None:
+        """Set the clock of wall_s to 0: models are loaded, training begins."""
+        self.started = time.perf_counter()
+
     def add_update(self, step: int, logged: Mapping[str, Any]) -> None:
         """Keep one row of the learner's log."""
         values = {name: logged.get(key) for key, name in TRAIN_COLUMNS.items()}
@@ -217,6 +221,7 @@ def _train(config: ComparisonConfig, record: RunRecord, report: Report | None) -
     # One token more than the budget can hold: the recorder ends the training after its last update.
     training = config.training
     most = training.steps * training.batch_size * training.max_new_tokens
+    record.begin()
     agent.learn(most + 1, callback=recorder)
     evaluator.close()
     return agent

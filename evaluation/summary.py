@@ -194,6 +194,7 @@ def _add_steps_to_threshold(panel: Panel, summary: dict[str, Any], level: float)
     curve = iqm(panel.rewards[summary["baseline"]].values["score"], 0)
     threshold = final_mean(curve, FINAL_WINDOW)
     summary["threshold"] = threshold
+    summary["baseline_rises"] = bool(threshold > curve[0])
     for name, runs in panel.rewards.items():
         steps = [
             steps_to_threshold(panel.steps, row, threshold, interpolate=True)

@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's stop is as good as Ctrl-C
         arguments = sys.argv[1:]
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         _dispatch(list(arguments))
     except KeyboardInterrupt:

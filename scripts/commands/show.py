@@ -25,6 +25,7 @@ def show_summary(console: "Console", summary: Mapping[str, Any], out: Path) -> N
             console.print(Text(f"\n{label}", style="dim"))
         console.print(Text(f"\n{group['verdict']['headline']}", style="bold"))
         console.print(_figures(group))
+        console.print(Text(f"arrives: updates to {group['baseline']}'s final level", "dim"))
         for caution in group["verdict"]["cautions"]:
             console.print(Text(f"! {caution}", style="yellow"))
     console.print()
@@ -46,22 +47,23 @@ def show_evaluation(console: "Console", evaluation: "Evaluation", samples: int) 
 
 
 def _figures(group: Mapping[str, Any]) -> Table:
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     columns = [("over the run", "score", "auc"), ("score", "score", "final")]
     for title, measure in (("gold", "gold_score"), ("KL", "kl")):
         if measure in group["measures"]:
             columns.append((title, measure, "final"))
-    table.add_column("reward")
+    table.add_column("reward", no_wrap=True)
     for title, _, _ in columns:
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column(f"updates to\n{group['baseline']}'s end", justify="right")
+    table.add_column("arrives", justify="right", no_wrap=True)
     for name, entry in group["rewards"].items():
         cells = []
         for _, measure, kind in columns:
             figure = entry["figures"][measure][kind]
-            ends = f"{number(figure['low'])} to {number(figure['high'])}"
+            ends = f"{number(figure['low'])}, {number(figure['high'])}"
             cells.append(Text(number(figure["iqm"])).append(f"\n{ends}", "dim"))
         steps = entry["steps_to_threshold"]["iqm_curve"]
-        cells.append(Text("not reached" if math.isinf(steps) else f"{steps:.0f}"))
+        arrives = "never" if math.isinf(steps) else f"at {steps:.0f}"
+        cells.append(Text(arrives if group["baseline_rises"] else "n/a"))
         table.add_row(Text(name), *cells)
     return table

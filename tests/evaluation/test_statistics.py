@@ -7,7 +7,6 @@ import scipy.stats
 
 from tokengym.evaluation.statistics import (
     area_under_curve,
-    censored_steps,
     collapsed,
     curve_interval,
     final_mean,
@@ -148,16 +147,6 @@ def test_steps_to_threshold():
     assert steps_to_threshold(steps, values, 4.1, interpolate=True) == math.inf
 
 
-def test_censored_steps_keep_runs_that_never_arrive():
-    result = censored_steps([10.0, 20.0, math.inf, math.inf], 40.0)
-    assert result.reached == 0.5
-    assert result.restricted_mean == 27.5
-    assert result.median == math.inf  # of an even number, the upper: half have not arrived
-    assert result.low <= 27.5 <= result.high <= 40.0
-    assert censored_steps([10.0, 20.0, math.inf], 40.0).median == 20.0
-    assert censored_steps([50.0], 40.0).reached == 0.0  # later than the budget is not in time
-
-
 def test_final_mean_rounds_its_window_up():
     assert final_mean([9.0, 1.0]) == 1.0
     assert final_mean(np.arange(11.0)) == 9.5  # ceil(1.1) = 2 points
@@ -205,7 +194,6 @@ def test_paired_difference_by_hand():
         (lambda: area_under_curve([0, 1], [0.0]), r"alike, got \(2,\) and \(1,\)"),
         (lambda: area_under_curve([0], [0.0]), "at least two points, got 1; evaluate more often"),
         (lambda: steps_to_threshold([0], [0.0], math.nan), "threshold must be finite, got nan"),
-        (lambda: censored_steps([math.nan], 1.0), "infinity stands for a run that never arrived"),
         (lambda: final_mean([1.0], fraction=10), r"fraction must lie in \(0, 1\], got 10; 0.1"),
         (lambda: collapsed([1.0], 0.0, fraction=0.0), r"fraction must lie in \(0, 1\], got 0"),
     ],

@@ -1,0 +1,146 @@
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tokengym.evaluation.alarms import find_alarms
+from tokengym.evaluation.curves import Curve
+from tokengym.evaluation.files import write_json
+from tokengym.evaluation.statistics import area_under_curve, iqm
+from tokengym.evaluation.summary import summarize
+from tokengym.evaluation.verdict import number, signed
+
+
+def test_figures_are_those_of_the_curves(make_curves):
+    curves = make_curves()
+    summary = summarize(curves, kl_coef=0.05, anchors={"score": -0.5})
+    group = summary["groups"][0]
+    assert list(group["rewards"]) == ["sparse", "uniform", "abc"]
+    sparse = [curve for curve in curves if curve.credit == "sparse"]
+    areas = [area_under_curve(c.steps, c.values["score"]) / 30.0 for c in sparse]
+    finals = [c.values["score"][-2:].mean() for c in sparse]  # a tenth of 11, rounded up
+    figures = group["rewards"]["sparse"]["figures"]
+    assert figures["score"]["auc"]["iqm"] == pytest.approx(iqm(areas))
+    assert figures["score"]["final"]["iqm"] == pytest.approx(iqm(finals))
+    ends = [c.values["score"][-2:].mean() - 0.05 * c.values["kl"][-2:].mean() for c in sparse]
+    assert figures["net_score"]["final"]["iqm"] == pytest.approx(iqm(ends))
+    assert "auc" not in figures["kl"]  # more is not better, so it is not ranked
+
+
+def test_the_faster_reward_is_said_to_be_faster(make_curves):
+    group = summarize(make_curves())["groups"][0]
+    versus = group["rewards"]["abc"]["versus_baseline"]
+    assert versus["differences"]["score"]["auc"]["low"] > 0
+    assert versus["differences"]["score"]["auc"]["wins"] == 5
+    assert versus["probability_of_improvement"]["score"]["auc"]["probability"] == 1.0
+    assert versus["relative_steps"]["ratio"] == pytest.approx(0.5, abs=0.12)
+    headline = group["verdict"]["headline"]
+    assert headline.startswith("abc learned faster than sparse")
+    assert "nats more KL" in headline
+    assert "uniform showed no clear difference" in headline
+
+
+def test_steps_to_the_baselines_end_keep_censored_runs(make_curves):
+    entry = summarize(make_curves())["groups"][0]["rewards"]
+    assert entry["abc"]["steps_to_threshold"]["reached"] == 1.0
+    assert entry["abc"]["steps_to_threshold"]["iqm_curve"] < 20
+    assert entry["sparse"]["steps_to_threshold"]["iqm_curve"] > 20
+
+
+def test_few_seeds_are_said_to_be_few(make_curves):
+    verdict = summarize(make_curves(seeds=3))["groups"][0]["verdict"]
+    assert verdict["headline"].startswith("Too few seeds to tell. On these 3: ")
+    assert any("Fewer than 5 seeds" in caution for caution in verdict["cautions"])
+    assert summarize(make_curves(seeds=5))["groups"][0]["reliable"]
+
+
+def test_one_seed_gives_no_clear_difference(make_curves):
+    group = summarize(make_curves(seeds=1))["groups"][0]
+    assert "No reward learned clearly faster" in group["verdict"]["headline"]
+
+
+def test_failed_runs_are_counted_and_named(make_curves):
+    curves = make_curves(("sparse", "abc"))
+    broken = curves[0].values["score"].copy()
+    broken[4] = math.nan
+    curves[0] = Curve(
+        credit="sparse", seed=0, steps=curves[0].steps, values={**curves[0].values, "score": broken}
+    )
+    summary = summarize(curves, failed=[{"credit": "abc", "seed": 9, "error": "boom", "group": {}}])
+    assert [(run["credit"], run["seed"]) for run in summary["failed"]] == [
+        ("abc", 9),
+        ("sparse", 0),
+    ]
+    assert summary["failed"][1]["error"] == "score is nan at step 12"
+    group = summary["groups"][0]
+    assert group["rewards"]["sparse"]["runs"] == 4
+    assert group["rewards"]["abc"]["versus_baseline"]["differences"]["score"]["auc"]["pairs"] == 4
+    assert "Not in the figures: 2 failed runs" in " ".join(group["verdict"]["cautions"])
+
+
+def test_a_baseline_without_runs_is_replaced_aloud(make_curves):
+    failed = [{"credit": "sparse", "seed": 0, "error": "boom", "group": {}}]
+    group = summarize(make_curves(("uniform", "abc")), baseline="sparse", failed=failed)["groups"][
+        0
+    ]
+    assert group["baseline"] == "uniform"
+    assert "sparse has no finished run here; uniform takes its place" in " ".join(
+        group["verdict"]["cautions"]
+    )
+
+
+def test_the_baseline_can_be_chosen(make_curves):
+    group = summarize(make_curves(), baseline="abc")["groups"][0]
+    assert group["baseline"] == "abc"
+    assert "sparse and uniform learned slower" in group["verdict"]["headline"]
+    with pytest.raises(ValueError, match="baseline 'red' is none of the rewards: sparse, uniform"):
+        summarize(make_curves(), baseline="red")
+
+
+def test_nothing_to_summarise():
+    with pytest.raises(ValueError, match=r"no run to summarise, 1 failed \(the first: boom\)"):
+        summarize([], failed=[{"credit": "a", "seed": 0, "error": "boom"}])
+
+
+def test_the_same_curves_give_the_same_bytes(make_curves, tmp_path: Path):
+    for name in ("a.json", "b.json"):
+        np.random.seed(None)
+        write_json(tmp_path / name, summarize(make_curves(), kl_coef=0.05))
+    text = (tmp_path / "a.json").read_bytes()
+    assert text == (tmp_path / "b.json").read_bytes()
+    assert "wall_s" not in json.dumps(json.loads(text))
+    json.loads(text, parse_constant=lambda value: pytest.fail(f"{value} is no JSON"))
+
+
+def test_alarms_of_over_optimisation():
+    steps = np.linspace(0.0, 1.0, 5)
+    quiet = {
+        "score": steps,
+        "gold_score": steps,
+        "copy_rate": 0 * steps,
+        "length": 48 + 0 * steps,
+        "repetition": 0.1 * steps,
+    }
+    assert find_alarms(quiet) == []
+    gamed = {**quiet, "gold_score": np.array([0.0, 0.5, 1.0, 0.8, 0.6])}
+    assert find_alarms(gamed) == [
+        "the gold score fell from its best 1 to 0.6 while the score still rose"
+    ]
+    assert (
+        "copies more of its prompt: 0% of trigrams at first, 40%"
+        in find_alarms({**quiet, "copy_rate": 0.4 * steps})[0]
+    )
+    assert "repeats itself more" in find_alarms({**quiet, "repetition": 0.5 * steps})[0]
+    assert find_alarms({**quiet, "length": 48 - 40 * steps}) == [
+        "its length went from 48 to 8 tokens"
+    ]
+
+
+def test_numbers_in_words():
+    assert number(-0.0004) == "0.000"
+    assert signed(0.0) == "0.000"
+    assert signed(-1.5) == "\u22121.50"
+    assert signed(12.345) == "+12.3"
+    assert number(math.inf) == "\u221e"
