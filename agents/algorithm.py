@@ -168,7 +168,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         """Return what plays the policy fast; see `CausalLMPolicy.player`."""
         return self.policy.player(generator)
 
-    def predict(  # type: ignore[override]
+    def predict(
         self,
         observation: Any,
         state: Any = None,

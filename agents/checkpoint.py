@@ -128,7 +128,7 @@ def _record(agent: "EpisodicAlgorithm") -> dict[str, Any]:
             "length": agent.policy.max_length,
         },
         "counters": {name: getattr(agent, name) for name in COUNTERS},
-        "environment_state": environment_state(agent.env),
+        "environment_state": None if agent.env is None else environment_state(agent.env),
     }
 
 

@@ -117,4 +117,4 @@ class DecodingPlayer:
         self._positions = self._positions[keep]
         self._attention_mask = self._attention_mask[keep]
         if self._time > 0:
-            self._cache.reorder_cache(keep)
+            self._cache.reorder_cache(keep)  # type: ignore[arg-type]

@@ -229,7 +229,7 @@ def _chains(envs: Any) -> list[list[Any]]:
     while True:
         layer = chain[-1]
         inner = getattr(layer, "envs", None)
-        below = inner if isinstance(inner, VectorEnv) else None
+        below: Any = inner if isinstance(inner, VectorEnv) else None
         if isinstance(layer, gym.Wrapper | VectorWrapper):
             below = layer.env
         elif isinstance(layer, VecEnvWrapper):

@@ -41,8 +41,11 @@ def load_causal_lm(model: str | Path | PreTrainedModel, dtype: str = "auto") -> 
             f"{type(model).__name__}; pass lora=LoraConfig(...) to train adapters"
         )
     if dtype != "auto":
-        return model.to(DTYPES[dtype])
-    return model.float() if model.dtype == torch.float16 else model
+        wanted = DTYPES[dtype]
+    else:
+        wanted = torch.float32 if model.dtype == torch.float16 else model.dtype
+    nn.Module.to(model, wanted)
+    return model
 
 
 class LanguageModel(nn.Module):

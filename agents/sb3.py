@@ -42,7 +42,8 @@ class GymVecEnv(VecEnv):
         self._mode = envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
         self._fresh: tuple[Any, dict[str, Any]] | None = None
         self._actions: NDArray[np.int64] = np.zeros(envs.num_envs, dtype=np.int64)
-        self._action_masks = np.ones((envs.num_envs, int(envs.single_action_space.n)), dtype=bool)
+        num_tokens = int(envs.single_action_space.n)  # type: ignore[attr-defined]
+        self._action_masks: NDArray[np.bool_] = np.ones((envs.num_envs, num_tokens), np.bool_)
         super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
 
     def begin(self) -> tuple[Any, dict[str, Any]]:
@@ -96,8 +97,8 @@ class GymVecEnv(VecEnv):
             if self._mode != AutoresetMode.SAME_STEP:
                 observation, reset_infos = self.envs.reset(options={"reset_mask": dones})
             self._note_masks(reset_infos, dones)
-            for row in np.flatnonzero(dones):
-                self.reset_infos[row] = self._row_info(reset_infos, int(row))
+            for row in np.flatnonzero(dones).tolist():
+                self.reset_infos[row] = self._row_info(reset_infos, row)
         return observation, np.asarray(rewards, dtype=np.float32), dones, row_infos
 
     def action_masks(self) -> NDArray[np.bool_]:
@@ -176,7 +177,7 @@ class GymVecEnv(VecEnv):
     @staticmethod
     def _row_info(infos: dict[str, Any], row: int) -> dict[str, Any]:
         """Return one row of vector infos: the keys whose ``_key`` mask is set for it."""
-        info = {}
+        info: dict[str, Any] = {}
         for key, values in infos.items():
             present = infos.get(f"_{key}")
             if key in ("final_obs", "final_info") or present is None or not present[row]:

@@ -51,7 +51,7 @@ def make_model(shape: str = "gpt2", *, seed: int = 0, scale: float = 5.0) -> Pre
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if shape == "gpt2":  # with dropout, which must never act
-            ids = {"bos_token_id": EOS, "eos_token_id": EOS, "pad_token_id": PAD}
+            ids: Any = {"bos_token_id": EOS, "eos_token_id": EOS, "pad_token_id": PAD}
             config: Any = GPT2Config(
                 vocab_size=VOCABULARY, n_positions=32, n_embd=16, n_layer=2, n_head=2, **ids
             )
@@ -115,7 +115,12 @@ def make_envs(tokenizer: PreTrainedTokenizerFast) -> Callable[..., Any]:
     """Return a builder of batches: 4 rows, 6 new tokens, scored by `target_share`."""
 
     def build(*, reward: Reward | None = None, **settings: Any) -> VectorRewardWrapper:
-        defaults = {"num_envs": 4, "tokenizer": tokenizer, "prompts": PROMPTS, "max_new_tokens": 6}
+        defaults: Any = {
+            "num_envs": 4,
+            "tokenizer": tokenizer,
+            "prompts": PROMPTS,
+            "max_new_tokens": 6,
+        }
         envs = TokenGenerationVectorEnv(**defaults | settings)
         return VectorRewardWrapper(envs, target_reward() if reward is None else reward)
 
@@ -126,13 +131,21 @@ def make_envs(tokenizer: PreTrainedTokenizerFast) -> Callable[..., Any]:
 def make_ppo(make_envs: Callable[..., Any]) -> Callable[..., PPO]:
     """Return a builder of agents over `make_envs`."""
 
-    def build(*, envs: Any = None, model: Any = None, lora: Any = None, **settings: Any) -> PPO:
-        kwargs = {"model": make_model() if model is None else model, "lora": lora}
+    def build(
+        *,
+        envs: Any = None,
+        model: Any = None,
+        lora: Any = None,
+        dtype: str = "auto",
+        **settings: Any,
+    ) -> PPO:
+        defaults: Any = {"seed": 0, "device": "cpu"}
+        kwargs = {"model": make_model() if model is None else model, "lora": lora, "dtype": dtype}
         return PPO(
             "CausalLMPolicy",
             make_envs() if envs is None else envs,
             policy_kwargs=kwargs,
-            **{"seed": 0, "device": "cpu"} | settings,
+            **defaults | settings,
         )
 
     return build

@@ -90,7 +90,7 @@ def test_the_policy_is_a_hugging_face_model_and_predicts_without_an_environment(
     expected, _ = agent.predict(observation, deterministic=True)
     assert loaded.predict(observation, deterministic=True)[0].tolist() == expected.tolist()
     with pytest.raises(ValueError, match=r"loaded without an environment; give it set_env\(envs\)"):
-        loaded.learn(10)
+        loaded.learn(10, reset_num_timesteps=False)
     loaded.set_env(make_envs())
     assert loaded.learn(10, reset_num_timesteps=False).num_timesteps > agent.num_timesteps
 

@@ -176,6 +176,7 @@ def test_full_kl_and_entropy_under_an_action_mask_are_finite_with_finite_gradien
     torch.testing.assert_close(kl.detach(), losses.full_kl(both, ref_logits[:, [0, 2]]))
     torch.testing.assert_close(entropy.detach(), losses.entropy(both))
     (kl + entropy).sum().backward()
+    assert logits.grad is not None
     assert logits.grad.isfinite().all()
     assert logits.grad[0, 1] == 0.0
 
@@ -212,6 +213,7 @@ def test_no_nan_gradient_from_what_lies_under_the_mask():
         log_probs, tensor([-1.0, -500.0]), tensor([1.0, 0.0]), mask("10"), clip_range=0.2
     )
     loss.backward()
+    assert log_probs.grad is not None
     assert log_probs.grad.tolist() == [[-1.0, 0.0]]
 
 

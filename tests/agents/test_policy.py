@@ -104,6 +104,7 @@ def test_the_policy_agrees_with_the_model_s_own_forward(
             )
             np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)
             if not reference:
+                assert episode.log_probs is not None
                 np.testing.assert_allclose(episode.log_probs, expected.numpy(), atol=1e-4)
 
 
@@ -220,8 +221,7 @@ def test_predict_obeys_action_masks(make_envs: Callable[..., Any], make_ppo: Cal
 
 
 def test_bfloat16_decodes_and_learns(make_ppo: Callable[..., PPO]):
-    model = make_model().to(torch.bfloat16)
-    agent = make_ppo(model=model)
+    agent = make_ppo(model=make_model(), dtype="bfloat16")
     agent.learn(20)
     assert agent.policy.language_model.model.dtype == torch.bfloat16
 
@@ -232,7 +232,8 @@ def test_final_values_are_those_of_the_whole_text(make_ppo: Callable[..., PPO]):
     found = agent.policy.final_values(Sequences.from_ids([[3, 4], [5]], [[6], [7, 3, 4]]))
     for row, ids in enumerate([[3, 4, 6], [5, 7, 3, 4]]):
         with torch.no_grad():
-            hidden = agent.policy.language_model.model.transformer(torch.tensor([ids]))[0][0, -1]
+            trunk: Any = agent.policy.language_model.model.base_model
+            hidden = trunk(torch.tensor([ids]))[0][0, -1]
             expected = agent.policy.value_head(hidden)[0]
         torch.testing.assert_close(found[row], expected, atol=1e-5, rtol=1e-4)
 
@@ -279,7 +280,7 @@ def test_bad_policy_settings_are_named(make_ppo: Callable[..., PPO], make_envs: 
 def test_a_model_with_logits_of_its_own_making_is_refused():
     model = make_model()
     forward = model.forward
-    model.forward = lambda *a, **k: _scaled(forward(*a, **k))  # type: ignore[method-assign]
+    model.forward = lambda *a, **k: _scaled(forward(*a, **k))
     with pytest.raises(ModelError, match="changes its logits after the head"):
         LanguageModel(model)
 

@@ -62,6 +62,7 @@ def test_masked_logits_have_finite_gradients():
     allowed = torch.tensor([[True, True, False, True], [False, False, True, False]])
     shaped = shape_logits(logits, temperature=0.7, action_mask=allowed)
     chosen_log_probs(shaped, torch.tensor([1, 2])).sum().backward()
+    assert logits.grad is not None
     assert logits.grad.isfinite().all()
     assert logits.grad[~allowed].abs().sum() == 0.0
 

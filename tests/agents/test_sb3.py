@@ -71,7 +71,7 @@ def test_a_vec_env_stays_itself_and_an_env_becomes_one(tokenizer: Any):
 def test_stock_algorithms_learn_on_it(make_envs: Callable[..., Any], mode: str):
     envs = VecMonitor(as_vec_env(make_envs(autoreset_mode=mode)))
     agent = A2C("MultiInputPolicy", envs, n_steps=4, seed=0).learn(40)
-    assert len(agent.ep_info_buffer) > 0
+    assert agent.ep_info_buffer
 
 
 def test_maskable_ppo_never_takes_a_forbidden_token(make_envs: Callable[..., Any]):
@@ -79,7 +79,7 @@ def test_maskable_ppo_never_takes_a_forbidden_token(make_envs: Callable[..., Any
     assert is_masking_supported(envs)
     agent = MaskablePPO("MultiInputPolicy", envs, n_steps=8, batch_size=16, n_epochs=1, seed=0)
     agent.learn(64)
-    observation = envs.reset()
+    observation: Any = envs.reset()
     for _ in range(30):
         actions, _ = agent.predict(observation, action_masks=get_action_masks(envs))
         assert not np.isin(actions, (0, 2, 7)).any()
