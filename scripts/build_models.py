@@ -116,8 +116,13 @@ def build_corpus(options: Options) -> None:
     print_figures(bundle, options.out)
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Read the command line and build; bad input ends it with one line."""
     try:
         main(tyro.cli(Options, description=__doc__))
     except BuildError as error:
         sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    run()

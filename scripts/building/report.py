@@ -13,12 +13,11 @@ def print_figures(bundle: BuiltBundle, path: Path, console: Console | None = Non
     console = console or Console()
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     plain = {name: value for name, value in bundle.figures.items() if not isinstance(value, dict)}
-    console.print(f"[bold]{bundle.task}[/bold] in {path}: {size / 1e6:.2f} MB, {plain}")
+    console.print(f"{path}: {bundle.task}, {size / 1e6:.2f} MB, {plain}", soft_wrap=True)
     for name, groups in bundle.figures.items():
         if not isinstance(groups, dict):
             continue
-        columns = list(next(iter(groups.values())))
-        table = Table(name, *columns)
-        for group, values in groups.items():
-            table.add_row(group, *(f"{values[column]:.3f}" for column in columns))
+        table = Table(name.replace("_", " "), *groups)
+        for figure in next(iter(groups.values())):
+            table.add_row(figure, *(f"{values[figure]:.3f}" for values in groups.values()))
         console.print(table)

@@ -132,7 +132,7 @@ _GRAMMAR = Grammar(
         ).split(","),
         "aspect": (
             "story,plot,script,dialogue,acting,cast,music,score,soundtrack,photography,lighting,"
-            "editing,pacing,ending,opening,direction,costumes,scenery,humor,romance,"
+            "editing,pacing,ending,opening,direction,wardrobe,scenery,humor,romance,"
             "mystery,tension,finale,cinematography,narration,chemistry,atmosphere,premise,makeup,framing,rhythm,prologue,epilogue"
         ).split(","),
         "was": {"was": 6, "is": 5, "seemed": 2, "felt": 3, "looked": 1, "remains": 1},
