@@ -99,10 +99,21 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         def on_step(rows: NDArray[np.integer], choice: Choice, result: StepResult) -> bool:
             self.num_timesteps += len(rows)  # one timestep is one response token
             returns[rows] += result.rewards[rows]
-            self._note_episodes(rows, result, returns)
+            dones = result.terminated | result.truncated
+            infos = self._episode_infos(rows[dones[rows]], result, returns)
+            self._update_info_buffer(infos, dones)
             if callback is None:
                 return True
-            callback.update_locals(self._callback_locals(choice, result))
+            callback.update_locals(
+                {
+                    "self": self,
+                    "actions": choice.actions,
+                    "new_obs": result.observation,
+                    "rewards": result.rewards,
+                    "dones": dones,
+                    "infos": infos,
+                }
+            )
             return callback.on_step()
 
         if callback is not None:
@@ -220,29 +231,16 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
             prepared.init_callback(self)
         return prepared
 
-    def _note_episodes(
-        self, rows: NDArray[np.integer], result: StepResult, returns: NDArray[np.float64]
-    ) -> None:
-        """Add the episodes that ended to SB3's statistics."""
+    def _episode_infos(
+        self, ended: NDArray[np.integer], result: StepResult, returns: NDArray[np.float64]
+    ) -> list[dict[str, Any]]:
+        """Return one info per row, with what SB3 wants to know of the episodes that ended."""
         seconds = max(time.time() - self.start_time / 1e9, 0.0)
         infos: list[dict[str, Any]] = [{} for _ in range(self.n_envs)]
-        dones = result.terminated | result.truncated
-        for row in rows[dones[rows]].tolist():
+        for row in ended.tolist():
             length = len(result.episodes[row].response_ids)
             infos[row]["episode"] = {"r": float(returns[row]), "l": length, "t": seconds}
-        self._infos = infos
-        self._update_info_buffer(infos, dones)
-
-    def _callback_locals(self, choice: Choice, result: StepResult) -> dict[str, Any]:
-        """Return what SB3's callbacks expect to find in their ``locals``."""
-        return {
-            "self": self,
-            "actions": choice.actions,
-            "new_obs": result.observation,
-            "rewards": result.rewards,
-            "dones": result.terminated | result.truncated,
-            "infos": self._infos,
-        }
+        return infos
 
     # --- checkpoints ------------------------------------------------------------------------------
 

@@ -44,9 +44,10 @@ class Experience:
         return Experience(sequences=sequences, action_masks=masks, **tensors)
 
     def minibatches(self, num: int, generator: torch.Generator) -> list[Tensor]:
-        """Return the rows of ``num`` shuffled minibatches, each (batch / num,) or one more."""
+        """Return the rows of ``num`` shuffled minibatches, or of as many as there are rows."""
         order = torch.randperm(len(self), generator=generator)
-        return [rows.to(self.response_mask.device) for rows in order.tensor_split(num)]
+        parts = order.tensor_split(min(num, len(self)))
+        return [rows.to(self.response_mask.device) for rows in parts]
 
 
 def penalised_rewards(

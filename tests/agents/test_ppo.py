@@ -175,6 +175,11 @@ def test_minibatches_are_shuffled_every_epoch_and_cover_the_batch(make_ppo: Call
     assert len({tuple(order) for order in orders}) > 1
 
 
+def test_one_environment_is_enough(make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]):
+    rows = log_of(make_ppo(envs=make_envs(num_envs=1)), 20)
+    assert all(np.isfinite(row["train/policy_loss"]) for row in rows)
+
+
 def test_the_update_ends_early_at_target_kl(make_ppo: Callable[..., PPO]):
     counts = {}
     for target_kl in (None, 1e-9):
@@ -345,7 +350,7 @@ def test_a_loss_or_gradient_that_is_not_finite_is_named(make_ppo: Callable[..., 
     ("setting", "value", "message"),
     [
         ("n_epochs", 0, "n_epochs must be an integer >= 1, got 0"),
-        ("n_minibatches", 5, "n_minibatches must be between 1 and the 4 environment rows, got 5"),
+        ("n_minibatches", 0, "n_minibatches must be an integer >= 1, got 0"),
         ("gamma", 1.5, r"gamma must be within \[0, 1\], got 1.5"),
         ("gae_lambda", -1.0, r"gae_lambda must be within \[0, 1\], got -1.0"),
         ("kl_coef", -0.1, "kl_coef must be >= 0"),
@@ -360,6 +365,12 @@ def test_settings_that_cannot_work_are_refused(
 ):
     with pytest.raises(ValueError, match=message):
         make_ppo(**{setting: value})
+
+
+def test_temperature_is_given_once(make_envs: Callable[..., Any]):
+    kwargs = {"model": make_model(), "temperature": 2.0}
+    with pytest.raises(ValueError, match="pass it beside policy_kwargs"):
+        PPO("CausalLMPolicy", make_envs(), policy_kwargs=kwargs)
 
 
 def test_an_unknown_policy_is_refused(make_envs: Callable[..., Any]):
