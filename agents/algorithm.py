@@ -16,14 +16,10 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from tokengym.agents.environments import (
-    Environments,
-    StepResult,
-    as_rounds,
-    environment_attribute,
-)
+from tokengym.agents.environments import Environments, environment_attribute
 from tokengym.agents.playing import Choice, Player, Round, play_round
 from tokengym.agents.policy import CausalLMPolicy
+from tokengym.agents.rounds import StepResult, as_rounds
 from tokengym.agents.sb3 import as_vec_env
 
 Self = TypeVar("Self", bound="EpisodicAlgorithm")

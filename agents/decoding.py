@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache
 
+from tokengym.agents.environments import Observation
 from tokengym.agents.errors import NonFiniteError
-from tokengym.agents.playing import Choice, Observation
+from tokengym.agents.playing import Choice
 from tokengym.agents.sampling import as_action_mask, draw, mask_rows
 
 if TYPE_CHECKING:

@@ -15,13 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokengym.agents.environments import (
-    Environments,
-    Observation,
-    RoundEnvironment,
-    StepResult,
-    as_rounds,
-)
+from tokengym.agents.environments import Environments, Observation
+from tokengym.agents.rounds import RoundEnvironment, StepResult, as_rounds
 from tokengym.agents.sampling import mask_rows
 from tokengym.agents.sequences import ActionMasks, MaskRecorder
 from tokengym.envs import Episode

@@ -1,7 +1,7 @@
 """A causal language model as policy, value function and frozen reference."""
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,11 @@ from transformers import PreTrainedModel
 
 from tokengym.agents import losses
 from tokengym.agents.decoding import DecodingPlayer
+from tokengym.agents.environments import Observation
 from tokengym.agents.errors import ModelError
 from tokengym.agents.models import LanguageModel, check_length, check_vocabulary, load_causal_lm
 from tokengym.agents.sampling import as_action_mask, chosen_log_probs, draw, shape_logits
 from tokengym.agents.sequences import ActionMasks, Sequences
-
-Observation = dict[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,9 +115,8 @@ class CausalLMPolicy(BasePolicy):
 
         One forward over prompt and response; ``sequences.response_positions()`` is the order.
         """
-        language_model = self.reference if reference and self.reference else self.language_model
         rows, _, columns = sequences.response_positions()
-        with self._adapters_off() if reference else nullcontext():
+        with self._weights(reference) as language_model:
             hidden = language_model.hidden(sequences.input_ids[:, :-1], use_cache=False)
         return hidden[rows, columns - 1]
 
@@ -135,8 +133,7 @@ class CausalLMPolicy(BasePolicy):
         Returns:
             (n, vocab) float32.
         """
-        language_model = self.reference if reference and self.reference else self.language_model
-        with self._adapters_off() if reference else nullcontext():
+        with self._weights(reference) as language_model:
             logits = language_model.logits(states)
         logits = logits[..., : self.num_actions]
         return shape_logits(logits, temperature=self.temperature, action_mask=action_mask)
@@ -276,7 +273,7 @@ class CausalLMPolicy(BasePolicy):
                 np.atleast_2d(input_ids), np.atleast_2d(attention_mask), strict=True
             )
         ]
-        logits = self._next_logits(texts, None if action_masks is None else action_masks)
+        logits = self._next_logits(texts, action_masks)
         uniforms = torch.rand(len(texts), generator=self.generator)
         tokens, _ = draw(logits, None if deterministic else uniforms.to(logits.device))
         actions = tokens.cpu().numpy()
@@ -297,6 +294,14 @@ class CausalLMPolicy(BasePolicy):
         arrays = {name: value.cpu().numpy() for name, value in observation.items()}
         return torch.as_tensor(self.predict(arrays, deterministic=deterministic)[0])
 
-    def _adapters_off(self) -> Any:
-        adapters = self.language_model.adapters
-        return nullcontext() if adapters is None else adapters.disable_adapter()
+    @contextmanager
+    def _weights(self, reference: bool) -> Iterator[LanguageModel]:
+        """Give the model to compute with: the policy, or the frozen reference."""
+        if not reference:
+            yield self.language_model
+        elif self.reference is not None:
+            yield self.reference
+        else:
+            assert self.language_model.adapters is not None
+            with self.language_model.adapters.disable_adapter():
+                yield self.language_model

@@ -10,9 +10,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
 from tests.agents.conftest import EOS, TARGET, VOCABULARY, lora_config, make_model
 from tokengym.agents import PPO, ModelError, collect
-from tokengym.agents.environments import as_rounds
 from tokengym.agents.models import LanguageModel
 from tokengym.agents.playing import as_player, play_round
+from tokengym.agents.rounds import as_rounds
 from tokengym.agents.sequences import Sequences
 from tokengym.envs import TokenizerError
 
