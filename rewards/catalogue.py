@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast, overload
 
 from tokengym.rewards.credits import ABC, Credit, DenseR3, Random, Recency, Sparse, Uniform
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.reward import Reward
-from tokengym.rewards.scorer import Scorer
+from tokengym.rewards.scorer import Scorer, SupportsScore
 from tokengym.rewards.scorers.function import FunctionScorer
 from tokengym.rewards.scorers.normalize import Normalize
 from tokengym.rewards.scorers.sentiment import Sentiment
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from tokengym.envs.bundle import Bundle
 
 ScorerKind = Literal["any", "reward_model", "encoder"]
-RewardSpec = None | str | Reward | Credit | Scorer | Callable[[str, str], float]
-Factory = Callable[..., Credit | Reward | Scorer]
+Function = Callable[[str, str], float]
+RewardSpec = None | str | Reward | Credit | SupportsScore | Function
+Factory = Callable[..., Credit | Reward | SupportsScore]
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,35 @@ def registered_rewards() -> list[str]:
     return sorted(_REWARDS)
 
 
+@overload
+def make_reward(
+    spec: None,
+    *,
+    bundle: "Bundle | None" = None,
+    scorer: SupportsScore | Function | str | Path | None = None,
+    normalize: Literal["running", "batch"] | None = None,
+    batch_size: int = 1,
+    max_len: int | None = None,
+) -> None: ...
+
+
+@overload
+def make_reward(
+    spec: str | Reward | Credit | SupportsScore | Function,
+    *,
+    bundle: "Bundle | None" = None,
+    scorer: SupportsScore | Function | str | Path | None = None,
+    normalize: Literal["running", "batch"] | None = None,
+    batch_size: int = 1,
+    max_len: int | None = None,
+) -> Reward: ...
+
+
 def make_reward(
     spec: RewardSpec,
     *,
     bundle: "Bundle | None" = None,
-    scorer: Scorer | Callable[[str, str], float] | str | Path | None = None,
+    scorer: SupportsScore | Function | str | Path | None = None,
     normalize: Literal["running", "batch"] | None = None,
     batch_size: int = 1,
     max_len: int | None = None,
@@ -189,13 +214,13 @@ def _is_credit(value: object) -> TypeGuard[Credit]:
     return callable(getattr(value, "assign", None))
 
 
-def _is_scorer(value: object) -> TypeGuard[Scorer]:
+def _is_scorer(value: object) -> TypeGuard[SupportsScore]:
     return callable(getattr(value, "score", None))
 
 
 def _scorer(
     scorer: Any, kind: ScorerKind, bundle: "Bundle | None", max_len: int | None, *, label: str
-) -> Scorer:
+) -> SupportsScore:
     """Return the scorer that was passed, or the bundle's."""
     if isinstance(scorer, (str, Path)):
         if kind == "encoder":
@@ -237,7 +262,7 @@ def _normalized(reward: Reward, normalize: str | None, batch_size: int) -> Rewar
     raise RewardError(f"normalize must be None, 'running' or 'batch', got {normalize!r}")
 
 
-def _from_name(text: str) -> tuple[str, Credit | Reward | Scorer, ScorerKind]:
+def _from_name(text: str) -> tuple[str, Credit | Reward | SupportsScore, ScorerKind]:
     """Return the name, what its factory makes with the options, and the scorer it scores with."""
     name, _, options = text.partition(":")
     entry = _REWARDS.get(name)

@@ -11,7 +11,7 @@ from tokengym.envs.episode import Episode
 from tokengym.rewards.credits.base import Credit
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError
 from tokengym.rewards.functional import close_sum
-from tokengym.rewards.scorer import Scorer, Scores, scorer_name
+from tokengym.rewards.scorer import Scores, SupportsScore, scorer_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,7 +29,7 @@ class Reward:
         RewardError: if the credit needs attributions of a kind that the scorer cannot give.
     """
 
-    def __init__(self, scorer: Scorer, credit: Credit) -> None:
+    def __init__(self, scorer: SupportsScore, credit: Credit) -> None:
         if not callable(getattr(scorer, "score", None)):
             raise TypeError(
                 f"scorer must have a method score(episodes), got {scorer!r}; wrap a function in "

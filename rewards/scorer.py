@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -96,6 +96,13 @@ class Scores:
                     f"scorer {name!r} returned attributions[{index}] with NaN or Inf for the "
                     f"response {_short(episode.response)}; attributions must be finite"
                 )
+
+
+class SupportsScore(Protocol):
+    """Anything that scores episodes: a `Scorer`, or an object of a user with this one method."""
+
+    def score(self, episodes: Sequence[Episode]) -> Scores:
+        """Return the scores of a batch of episodes."""
 
 
 class Scorer(ABC):

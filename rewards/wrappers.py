@@ -15,10 +15,10 @@ from tokengym.rewards.catalogue import RewardSpec, make_reward
 from tokengym.rewards.credits import ABC, Credit, Sparse, Uniform
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.reward import Reward
-from tokengym.rewards.scorer import Scorer
+from tokengym.rewards.scorer import SupportsScore
 
 AnyEnv = gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]
-AnyScorer = Scorer | Callable[[str, str], float] | str | Path
+AnyScorer = SupportsScore | Callable[[str, str], float] | str | Path
 
 
 class RewardWrapper(gymnasium.Wrapper):
@@ -155,8 +155,8 @@ def wrap(env: AnyEnv, reward: Reward) -> RewardWrapper | VectorRewardWrapper:
 
 def CreditReward(
     env: AnyEnv, scorer: AnyScorer | None = None, credit: Credit | str = "sparse"
-) -> RewardWrapper | VectorRewardWrapper:
-    """Return the environment with a reward of any scorer and credit.
+) -> Any:
+    """Return the environment with a reward: a `RewardWrapper`, or a `VectorRewardWrapper`.
 
     Args:
         env: An environment or a batch of them.
@@ -169,23 +169,17 @@ def CreditReward(
     return _wrapped(env, credit, scorer)
 
 
-def SparseReward(
-    env: AnyEnv, scorer: AnyScorer | None = None
-) -> RewardWrapper | VectorRewardWrapper:
+def SparseReward(env: AnyEnv, scorer: AnyScorer | None = None) -> Any:
     """Return the environment with the whole score on the last token; see `CreditReward`."""
     return _wrapped(env, Sparse(), scorer)
 
 
-def UniformReward(
-    env: AnyEnv, scorer: AnyScorer | None = None
-) -> RewardWrapper | VectorRewardWrapper:
+def UniformReward(env: AnyEnv, scorer: AnyScorer | None = None) -> Any:
     """Return the environment with the score in equal parts; see `CreditReward`."""
     return _wrapped(env, Uniform(), scorer)
 
 
-def ABCReward(
-    env: AnyEnv, scorer: AnyScorer | None = None, *, beta: float = 0.8
-) -> RewardWrapper | VectorRewardWrapper:
+def ABCReward(env: AnyEnv, scorer: AnyScorer | None = None, *, beta: float = 0.8) -> Any:
     """Return the environment with the score spread by the reward model's attention.
 
     Args:
@@ -201,9 +195,7 @@ def ABCReward(
     return _wrapped(env, ABC(beta=beta), scorer)
 
 
-def R3Reward(
-    env: AnyEnv, scorer: AnyScorer | None = None, *, dense: bool = False
-) -> RewardWrapper | VectorRewardWrapper:
+def R3Reward(env: AnyEnv, scorer: AnyScorer | None = None, *, dense: bool = False) -> Any:
     """Return the environment with the regularised relevance reward.
 
     Args:
@@ -219,9 +211,7 @@ def R3Reward(
     return _wrapped(env, "r3-dense" if dense else "r3", scorer)
 
 
-def _wrapped(
-    env: AnyEnv, spec: RewardSpec, scorer: AnyScorer | None
-) -> RewardWrapper | VectorRewardWrapper:
+def _wrapped(env: AnyEnv, spec: RewardSpec, scorer: AnyScorer | None) -> Any:
     max_len = _attribute(env, "max_new_tokens")
     reward = make_reward(spec, bundle=_attribute(env, "bundle"), scorer=scorer, max_len=max_len)
     if reward is None:

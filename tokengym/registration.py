@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from tokengym.rewards.catalogue import RewardSpec
-    from tokengym.rewards.scorer import Scorer
+    from tokengym.rewards.scorer import SupportsScore
 
 Task = Literal["movie_review", "question_answer", "token_generation"]
 Normalization = Literal["running", "batch"]
@@ -41,7 +41,7 @@ def make_env(
     task: Task,
     *,
     reward: RewardSpec,
-    scorer: Scorer | Callable[[str, str], float] | str | Path | None = None,
+    scorer: SupportsScore | Callable[[str, str], float] | str | Path | None = None,
     normalize: Normalization | None = None,
     bundle: Bundle | Path | str | None = None,
     tokenizer: PreTrainedTokenizerBase | str | None = None,
@@ -133,7 +133,7 @@ def make_vector_env(
     num_envs: int = 1,
     autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
     copy: bool = True,
-    scorer: Scorer | Callable[[str, str], float] | str | Path | None = None,
+    scorer: SupportsScore | Callable[[str, str], float] | str | Path | None = None,
     normalize: Normalization | None = None,
     bundle: Bundle | Path | str | None = None,
     tokenizer: PreTrainedTokenizerBase | str | None = None,

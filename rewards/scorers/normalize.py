@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tokengym.envs.episode import Episode
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.functional import Moments, update_moments
-from tokengym.rewards.scorer import Scorer, Scores, scorer_name
+from tokengym.rewards.scorer import Scorer, Scores, SupportsScore, scorer_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,7 +39,7 @@ class Normalize(Scorer):
 
     def __init__(
         self,
-        scorer: Scorer,
+        scorer: SupportsScore,
         *,
         window: int | None = None,
         scale: bool = True,
@@ -78,7 +78,7 @@ class Normalize(Scorer):
             episodes: What to score.
             attribution: Passed on to the scorer inside.
         """
-        options = {} if attribution is None else {"attribution": attribution}
+        options: dict[str, Any] = {} if attribution is None else {"attribution": attribution}
         raw = self.scorer.score(episodes, **options)
         raw.check(episodes, scorer_name(self.scorer))
         self.moments = update_moments(self.moments, raw.values, window=self.window)
@@ -115,7 +115,7 @@ class Normalize(Scorer):
                 int(state["seen"]), float(state["mean"]), float(state["variance"])
             )
             if state["scorer"]:
-                self.scorer.load_state_dict(state["scorer"])
+                self.scorer.load_state_dict(state["scorer"])  # type: ignore[attr-defined]
         except KeyError as error:
             raise ScorerError(
                 f"the state of {self.name!r} lacks {error}; pass what state_dict() returned"

@@ -32,9 +32,8 @@ def tokenizer() -> PreTrainedTokenizerFast:
 @pytest.fixture
 def make_env(tokenizer: PreTrainedTokenizerFast) -> Callable[..., TokenGenerationEnv]:
     def build(**settings: Any) -> TokenGenerationEnv:
-        return TokenGenerationEnv(
-            **{"tokenizer": tokenizer, "prompts": PROMPTS, "max_new_tokens": 5} | settings
-        )
+        defaults: dict[str, Any] = {"prompts": PROMPTS, "max_new_tokens": 5}
+        return TokenGenerationEnv(**{"tokenizer": tokenizer} | defaults | settings)
 
     return build
 
@@ -42,8 +41,8 @@ def make_env(tokenizer: PreTrainedTokenizerFast) -> Callable[..., TokenGeneratio
 @pytest.fixture
 def make_envs(tokenizer: PreTrainedTokenizerFast) -> Callable[..., TokenGenerationVectorEnv]:
     def build(**settings: Any) -> TokenGenerationVectorEnv:
-        defaults = {"num_envs": 3, "tokenizer": tokenizer, "prompts": PROMPTS, "max_new_tokens": 5}
-        return TokenGenerationVectorEnv(**defaults | settings)
+        defaults: dict[str, Any] = {"num_envs": 3, "prompts": PROMPTS, "max_new_tokens": 5}
+        return TokenGenerationVectorEnv(**{"tokenizer": tokenizer} | defaults | settings)
 
     return build
 
@@ -64,11 +63,11 @@ def make_classifier(num_labels: int = 1, vocab_size: int = len(WORDS), seed: int
         n_layer=2,
         n_head=4,
         n_positions=64,
-        num_labels=num_labels,
         pad_token_id=0,
         bos_token_id=1,
         eos_token_id=1,
     )
+    config.num_labels = num_labels
     torch.manual_seed(seed)
     return scale_weights(AutoModelForSequenceClassification.from_config(config))
 

@@ -1,3 +1,4 @@
+# mypy: no-check-untyped-defs
 import numpy as np
 import pytest
 

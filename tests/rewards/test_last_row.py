@@ -1,3 +1,4 @@
+# mypy: no-check-untyped-defs
 """ABC's attention row against the full attention tensors, architecture by architecture."""
 
 from typing import Any

@@ -1,3 +1,4 @@
+# mypy: no-check-untyped-defs
 """R3 against numbers worked by hand from an encoder whose states are known."""
 
 import copy

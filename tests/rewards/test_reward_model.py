@@ -1,3 +1,4 @@
+# mypy: no-check-untyped-defs
 import copy
 
 import numpy as np

@@ -1,3 +1,4 @@
+# mypy: no-check-untyped-defs
 """Wrapped environments, single and batched, in every autoreset mode."""
 
 import gymnasium
