@@ -40,7 +40,7 @@ def episodes_from_infos(infos: Mapping[str, Any]) -> dict[int, Episode]:
     ended = source.get("_finish_reason")
     if ended is None:
         return {}
-    return {int(row): _episode(source, row) for row in np.flatnonzero(ended)}
+    return {row: _episode(source, row) for row in np.flatnonzero(ended).tolist()}
 
 
 def _episode(infos: Mapping[str, Any], row: int) -> Episode:

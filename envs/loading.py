@@ -116,7 +116,7 @@ def first_tokens(
         elif tokenizer.is_fast:
             text = prompt.text[: encoded["offset_mapping"][row][length - 1][1]]
         else:
-            text = tokenizer.decode(ids[:length])
+            text = str(tokenizer.decode(ids[:length]))
         cut.append(Prompt(text, prompt.reference, prompt.query_type))
     return PromptSet(cut)
 
@@ -176,7 +176,7 @@ def _prompts(table: Dataset, columns: Sequence[Column | None]) -> PromptSet:
     prompts = []
     for row, (text, reference, query_type) in enumerate(zip(texts, *rest, strict=True)):
         try:
-            prompts.append(Prompt(str(text), reference, query_type))  # type: ignore[arg-type]
+            prompts.append(Prompt(str(text), reference, query_type))
         except PromptError as error:
             raise DatasetError(f"row {row} of the data set: {error}") from error
     if not prompts:

@@ -110,7 +110,7 @@ class TokenMdp:
                 f"{self.settings.min_new_tokens} forbids; leave another token or set it to 0"
             )
 
-    def observation_space(self) -> gymnasium.spaces.Dict:
+    def observation_space(self) -> gymnasium.Space[Any]:
         """Return the space of one observation."""
         shape, top = (self.width,), self.vocab_size - 1
         return gymnasium.spaces.Dict(
@@ -120,7 +120,7 @@ class TokenMdp:
             }
         )
 
-    def action_space(self) -> gymnasium.spaces.Discrete:
+    def action_space(self) -> gymnasium.Space[Any]:
         """Return the space of one action: the next token."""
         return gymnasium.spaces.Discrete(self.vocab_size)
 

@@ -1,7 +1,7 @@
 """Which prompt comes next: with replacement, as permutations, or in order."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.random import Generator
@@ -93,7 +93,7 @@ def generator_from(state: dict[str, Any]) -> Generator:
     """
     bits = np.random.PCG64(0)
     try:
-        bits.state = state
+        bits.state = cast(Any, state)
     except (TypeError, ValueError, KeyError) as error:
         raise StateError(
             f"np_random state cannot be restored ({error}); pass what get_state() returned"

@@ -220,7 +220,10 @@ class TokenGenerationEnv(gymnasium.Env[Observation, np.int64]):
         self._attention[column] = 1
         self._column = column = column + 1
         # Fresh arrays at every step: callers keep what they are given.
-        observation = {"attention_mask": self._attention.copy(), "input_ids": self._ids.copy()}
+        observation: Observation = {
+            "attention_mask": self._attention.copy(),
+            "input_ids": self._ids.copy(),
+        }
         if column < self._event_column and token != self._eos_id:
             return observation, 0.0, False, False, {"action_mask": self._mask.copy()}
         self._mark_event()
@@ -287,7 +290,7 @@ class TokenGenerationEnv(gymnasium.Env[Observation, np.int64]):
         if self.render_mode == "human":
             sys.stdout.write(f"{self._rendered(render_ansi)}\n")
 
-    def render(self) -> str | None:  # type: ignore[override]
+    def render(self) -> str | None:
         """Return the text so far, each token coloured by its reward (None when it is printed)."""
         if self.render_mode is None:
             gymnasium.logger.warn(

@@ -102,7 +102,7 @@ def decode(tokenizer: PreTrainedTokenizerBase, sequences: Sequence[Sequence[int]
     lists = [ids if isinstance(ids, list) else list(ids) for ids in sequences]
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or tokenizer.clean_up_tokenization_spaces:
-        return [tokenizer.decode(ids, skip_special_tokens=True) for ids in lists]
+        return [str(tokenizer.decode(ids, skip_special_tokens=True)) for ids in lists]
     return backend.decode_batch(lists, skip_special_tokens=True)
 
 

@@ -117,7 +117,10 @@ class TokenGenerationVectorEnv(VectorEnv[Observations, NDArray[np.int64], NDArra
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._batch = EpisodeBatch(mdp, self.num_envs)
         self._copy = copy
-        self._live = {"attention_mask": self._batch.attention, "input_ids": self._batch.ids}
+        self._live: Observations = {
+            "attention_mask": self._batch.attention,
+            "input_ids": self._batch.ids,
+        }
         self._over = np.zeros(self.num_envs, dtype=np.bool_)
         """(num_envs,): the row's episode ended in an earlier step and it was not reset since."""
         self._shown_rewards: dict[int, NDArray[np.float32]] = {}
@@ -152,7 +155,7 @@ class TokenGenerationVectorEnv(VectorEnv[Observations, NDArray[np.int64], NDArra
         """The settings as validated."""
         return self._mdp.settings
 
-    @property
+    @property  # type: ignore[misc]
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
         """The rows' generators, as ``SyncVectorEnv`` gives them."""
         return tuple(self._batch.rng(row) for row in range(self.num_envs))
