@@ -35,7 +35,6 @@ class Scores:
 
     def __init__(
         self,
-        *,
         values: ArrayLike,
         parts: Mapping[str, ArrayLike] | None = None,
         attributions: Sequence[ArrayLike] | None = None,
