@@ -66,7 +66,7 @@ class GoldTokens:
 
 
 def build_movie_review(
-    *, seed: int, language_steps: int = 900, reward_steps: int = 800
+    *, seed: int, language_steps: int = 900, reward_steps: int = 1200
 ) -> BuiltBundle:
     """Return the bundle, trained from nothing.
 

@@ -25,11 +25,12 @@ from tokengym.scripts.corpora.questions import (
 
 CONVERSATIONS = 30_000
 TEST_QUESTIONS = 260
+HELD_OUT = 1000
 ENCODER_BATCH = 48
 
 
 def build_question_answer(
-    *, seed: int, language_steps: int = 900, encoder_steps: int = 1000
+    *, seed: int, language_steps: int = 900, encoder_steps: int = 700
 ) -> BuiltBundle:
     """Return the bundle, trained from nothing; no test question is in the training corpora.
 
@@ -45,7 +46,7 @@ def build_question_answer(
     test = [questions[i] for i in order[:TEST_QUESTIONS]]
     train = [questions[i] for i in order[TEST_QUESTIONS:]]
     conversations = write_conversations(train, CONVERSATIONS, rng)
-    held_out = write_conversations(test, 1000, rng)
+    held_out = write_conversations(test, HELD_OUT, rng)
     dice = Dice(rng)
     prompts = [
         PromptRow(

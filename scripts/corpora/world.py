@@ -1,6 +1,7 @@
 """The small world that the questions are about: things of five kinds and what is true of them."""
 
 from dataclasses import dataclass
+from functools import cache
 
 
 @dataclass(frozen=True)
@@ -107,11 +108,12 @@ _TABLES = {
 }
 
 
-def entities() -> list[Entity]:
+@cache
+def entities() -> tuple[Entity, ...]:
     """Return everything there is in the world, in a fixed order."""
     found = []
     for kind, table in _TABLES.items():
         header, *rows = (line.split() for line in table.strip().splitlines())
         for name, *values in rows:
             found.append(Entity(name, kind, dict(zip(header[1:], values, strict=True))))
-    return found
+    return tuple(found)

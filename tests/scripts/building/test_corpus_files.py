@@ -15,16 +15,15 @@ EXPECTED = [
 
 
 def write(path, header=("text", "label")):
+    rows = [header, *ROWS] if header else ROWS
     if path.suffix == ".csv":
         with path.open("w", newline="") as file:
-            csv.writer(file).writerows([header, *ROWS] if header else ROWS)
+            csv.writer(file).writerows(rows)
     elif path.suffix == ".tsv":
-        rows = [header, *ROWS] if header else ROWS
         path.write_text("".join(f"{text}\t{label}\n" for text, label in rows))
     elif path.suffix == ".jsonl":
-        path.write_text(
-            "".join(json.dumps(dict(zip(header, row, strict=True))) + "\n" for row in ROWS)
-        )
+        lines = [json.dumps({"text": text, "label": label}) for text, label in ROWS]
+        path.write_text("\n".join(lines) + "\n")
     else:
         import pandas
 
