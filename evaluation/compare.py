@@ -74,7 +74,8 @@ def compare(
     runs = missing_runs(config, out)
     console = console or Console()
     if runs:
-        preflight(config)
+        with console.status("making the environments"):
+            preflight(config)
         write_json(out / SETTINGS_FILE, config.as_dict())
         _run_all(config, out, runs, jobs or os.cpu_count() or 1, console)
     return write_comparison(config, out)
@@ -209,19 +210,15 @@ def _work(
     sys.path[:] = path
     # Before transformers is imported: the board is the only display.
     os.environ.update(TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1")
-    import torch
-
     from tokengym.evaluation.run import describe
     from tokengym.evaluation.run import run as do_run
 
-    torch.set_num_threads(1)  # each run has a core; threads of several would fight for them
     try:
-        do_run(
-            ComparisonConfig.from_dict(settings),
-            *run,
-            out=out,
-            report=lambda step, score: connection.send((step, score)),
-        )
+        config = ComparisonConfig.from_dict(settings)
+        import torch
+
+        torch.set_num_threads(1)  # each run has a core; threads of several would fight for them
+        do_run(config, *run, out=out, report=lambda step, score: connection.send((step, score)))
     except Exception as error:
         connection.send(describe(error))
     finally:

@@ -60,9 +60,8 @@ class Evaluator:
         self.seed = seed
         self.envs = make_eval_envs(env, env_kwargs or {}, num_envs=min(num_episodes, ROWS))
         task: Any = self.envs.unwrapped
-        self._gold: Any = gold_scorer(task.bundle)
-        if hasattr(self._gold, "bind"):
-            self._gold = self._gold.bind(task.tokenizer)
+        gold: Any = gold_scorer(task.bundle)
+        self._gold = gold.bind(task.tokenizer) if hasattr(gold, "bind") else gold
 
     def __call__(self, agent: Any, *, deterministic: bool = False) -> Evaluation:
         """Play, score and measure.
@@ -90,7 +89,7 @@ class Evaluator:
 
     def _policy_metrics(self, agent: Any, episodes: Sequence[Episode]) -> dict[str, float]:
         """Return KL and entropy; nothing where the agent has no policy with log-probs."""
-        policy = getattr(agent, "policy", None)
+        policy: Any = getattr(agent, "policy", None)
         log_probs = [episode.log_probs for episode in episodes]
         if not hasattr(policy, "log_probs") or any(row is None for row in log_probs):
             return {}

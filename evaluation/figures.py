@@ -14,7 +14,7 @@ from tokengym.evaluation.statistics import curve_interval, iqm
 COLOURS = ("#56616f", "#1f77c9", "#d9620a", "#10845b", "#b0338b", "#6f52c8", "#8a6d00", "#00839a")
 """The report's light palette; the first, dashed, is the one compared with."""
 SHOWN = ("score", "gold_score", "kl")
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,

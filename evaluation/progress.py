@@ -70,3 +70,4 @@ class Board:
         line = Text(f"[{self.done}/{self.total}] {run[0]}, seed {run[1]}: ")
         line.append(f"failed: {error}" if error else "finished", style="red" if error else "green")
         self.console.print(line, soft_wrap=True)
+        self.console.file.flush()  # or a log file shows nothing until the end

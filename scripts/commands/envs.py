@@ -5,7 +5,11 @@ from typing import Annotated
 import tyro
 
 
-def envs(name: Annotated[str | None, tyro.conf.Positional] = None) -> None:
+def envs(
+    name: Annotated[
+        str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME", help_behavior_hint="")
+    ] = None,
+) -> None:
     """List the environments; with a name, show one: spaces, prompts, models.
 
     For example:

@@ -66,7 +66,7 @@ def evaluate(
             "CausalLMPolicy", evaluator.envs, policy_kwargs=kwargs, n_minibatches=1, seed=0
         )
     else:
-        player = PPO.load(str(agent), env=evaluator.envs)
+        player = PPO.load(agent)  # without an environment: none of its random state is wanted
     evaluation = evaluator(player, deterministic=deterministic)
     show_evaluation(Console(), evaluation, samples)
     if json is not None:

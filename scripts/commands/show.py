@@ -42,7 +42,7 @@ def show_evaluation(console: "Console", evaluation: "Evaluation", samples: int) 
     console.print(table)
     for episode in evaluation.episodes[:samples]:
         line = Text("\n")
-        line.append(episode.prompt, "bold").append(episode.response)
+        line.append(episode.prompt, "bold").append(f" {episode.response.lstrip()}")
         console.print(line.append(f"  [score {number(episode.score)}]", "dim"))
 
 

@@ -198,7 +198,7 @@ def test_paired_difference_by_hand():
         (lambda: collapsed([1.0], 0.0, fraction=0.0), r"fraction must lie in \(0, 1\], got 0"),
     ],
 )
-def test_bad_input_names_value_and_remedy(call, message: str):  # type: ignore[no-untyped-def]
+def test_bad_input_names_value_and_remedy(call, message: str):
     with pytest.raises(ValueError, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)

@@ -1,0 +1,160 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tokengym.scripts.cli import COMMANDS, main
+from tokengym.version import __version__
+
+CURVES = "credit,length,cell,seed,step,score\n" + "".join(
+    f"{credit},48,{cell},{seed},{step},{score * (1 + seed / 10)}\n"
+    for credit, slope in (("late", 1.0), ("sparse", 2.0))
+    for cell in ("a", "b")
+    for seed in range(5)
+    for step, score in ((0, 0.0), (5, slope), (10, 2 * slope))
+)
+
+
+@pytest.fixture
+def curves(tmp_path: Path) -> Path:
+    path = tmp_path / "curves.csv"
+    path.write_text(CURVES)
+    return path
+
+
+def test_overview_names_every_command(capsys: pytest.CaptureFixture[str]):
+    assert main([]) == main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert "tokengym compare --env MovieReview" in text
+    for name in COMMANDS:
+        assert f"  {name} " in text
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert "For example:" in text
+    assert f"tokengym {name}" in text
+    assert "{None}" not in text
+
+
+def test_version(capsys: pytest.CaptureFixture[str]):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"tokengym {__version__}\n"
+
+
+def test_report_of_curves_made_elsewhere(
+    curves: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "report"
+    assert main(["report", "--curves", str(curves), "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert "late learned slower" in text
+    assert "cell a" in text
+    assert "report.html" in text
+    summary = json.loads((out / "summary.json").read_text())
+    assert [group["group"] for group in summary["groups"]] == [{"cell": "a"}, {"cell": "b"}]
+    assert summary["groups"][0]["baseline"] == "sparse"  # though another one comes first
+    assert {path.name for path in out.iterdir()} == {"summary.json", "curves.png", "report.html"}
+    assert curves.read_text() == CURVES
+
+
+def test_baseline_can_be_named(curves: Path, tmp_path: Path):
+    arguments = ["report", "--curves", str(curves), "--out", str(tmp_path / "r")]
+    assert main([*arguments, "--baseline", "late"]) == 0
+    summary = json.loads((tmp_path / "r" / "summary.json").read_text())
+    assert summary["groups"][0]["baseline"] == "late"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["comapre"], "unknown command 'comapre'; did you mean 'compare'? known: compare,"),
+        (["compare", "--env", "MovieRevew"], "did you mean tokengym/MovieReview-v0?"),
+        (["compare", "--rewards", "sprse"], "unknown reward 'sprse'; did you mean 'sparse'?"),
+        (["compare", "--seeds", "0"], "seeds must be a whole number >= 1, got 0"),
+        (["compare", "--steps", "0"], "steps must be a whole number >= 1, got 0"),
+        (["compare", "--prompt-column", "text"], "names a column of no data set; pass dataset"),
+        (["train", "--reward", "abc:bta=1", "--out", "x"], "reward 'abc' has no option 'bta'"),
+        (["evaluate", "nowhere"], "nowhere is no folder; name one that tokengym train"),
+        (["envs", "Nothing"], "unknown environment 'Nothing'"),
+        (["report"], "takes folders of runs or --curves FILE.csv, one of the two"),
+        (["report", "nowhere"], "nowhere holds no comparison"),
+        (["report", "--curves", "nowhere.csv"], "nowhere.csv is no file"),
+    ],
+)
+def test_mistakes_are_said_in_one_line(
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []  # nothing was begun
+
+
+def test_a_traceback_is_there_for_who_wants_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TOKENGYM_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="unknown command"):
+        main(["comapre"])
+
+
+def test_wrong_types_are_explained(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        main(["compare", "--seeds", "many"])
+    assert ended.value.code == 2
+    assert "--seeds" in capsys.readouterr().err
+
+
+def test_interruption_has_its_exit_code(monkeypatch: pytest.MonkeyPatch, capsys):
+    def stop() -> None:
+        """Stop at once."""
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(COMMANDS, "envs", stop)
+    assert main(["envs"]) == 130
+    assert "stopped; what is finished is kept" in capsys.readouterr().err
+
+
+def test_train_and_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    small = ["--steps", "1", "--batch-size", "4", "--max-new-tokens", "5", "--n-epochs", "1"]
+    measured = ["--eval-episodes", "4", "--samples", "1"]
+    out = tmp_path / "run"
+    assert main(["train", "--reward", "abc", "--out", str(out), *small, *measured]) == 0
+    assert "KL" in capsys.readouterr().out
+    file = tmp_path / "figures.json"
+    arguments = ["--episodes", "4", "--max-new-tokens", "5", "--json", str(file)]
+    assert main(["evaluate", str(out / "agent"), *arguments, "--seed", "20240"]) == 0
+    assert "Gold score" in capsys.readouterr().out
+    figures = json.loads(file.read_text())
+    last = (out / "abc" / "seed-0" / "curve.csv").read_text().splitlines()[-1].split(",")
+    assert figures["score"] == pytest.approx(float(last[5]), rel=1e-5)
+    assert main(["train", "--reward", "abc", "--out", str(out)]) == 2
+    assert "is there already; name a new folder" in capsys.readouterr().err
+
+
+def test_envs(capsys: pytest.CaptureFixture[str]):
+    assert main(["envs"]) == 0
+    assert "tokengym/MovieReview-v0" in capsys.readouterr().out
+    assert main(["envs", "MovieReview"]) == 0
+    assert "tokens" in capsys.readouterr().out
+
+
+def test_help_loads_no_models():
+    code = (
+        "import sys\nfrom tokengym.scripts.cli import main\nmain(['--help'])\n"
+        "print([name for name in ('torch', 'transformers', 'matplotlib') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]"
