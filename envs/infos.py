@@ -133,7 +133,7 @@ def add_final(
     add_terminal(final, batch, rows, reasons)
     add_action_masks(final, batch, rows)
     observations = [
-        {"attention_mask": attention.copy(), "input_ids": ids.copy()}
+        {"attention_mask": attention, "input_ids": ids}  # rows of fresh arrays: the gathers copy
         for attention, ids in zip(batch.attention[rows], batch.ids[rows], strict=True)
     ]
     present = _mask(batch, rows)

@@ -66,9 +66,9 @@ def test_dataset_objects_and_saved_folders(tmp_path: Path) -> None:
 
 def test_headerless_files_take_positions(tmp_path: Path) -> None:
     path = tmp_path / "reviews.tsv"
-    path.write_text('a "quoted film\t1\nnull\t0\nNA\t1\n', encoding="utf-8")
+    path.write_text('"lone quote\t1\nnull\t0\nNA\t1\n', encoding="utf-8")
     prompts = load_prompts(path, prompt_column=0, split="all")
-    assert prompts.texts == ('a "quoted film', "null", "NA")
+    assert prompts.texts == ('"lone quote', "null", "NA")
 
 
 def test_lines_of_text(tmp_path: Path) -> None:
