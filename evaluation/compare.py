@@ -17,19 +17,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokengym.evaluation.config import (
+    SETTINGS_FILE,
     ComparisonConfig,
     differences,
-    flat,
     missing_runs,
     run_folder,
 )
 from tokengym.evaluation.files import read_json, write_json
 from tokengym.evaluation.progress import Board, Run
+from tokengym.evaluation.results import write_comparison
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-SETTINGS_FILE = "comparison.json"
 SECONDS_TO_STOP = 5.0
 
 
@@ -62,8 +62,6 @@ def compare(
         KeyboardInterrupt: if it was stopped.
     """
     from rich.console import Console
-
-    from tokengym.evaluation.results import write_comparison
 
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}; leave it out for one per core")
@@ -126,24 +124,6 @@ def preflight(config: ComparisonConfig) -> None:
 
     kwargs = config.env_kwargs(config.rewards[0], train=False)
     make_eval_envs(config.env, kwargs, num_envs=1).close()
-
-
-def command_line(config: ComparisonConfig, defaults: ComparisonConfig) -> str:
-    """Return the command that makes a comparison, without what is default anyway."""
-    parts = ["tokengym compare", f"--env {config.env.removeprefix('tokengym/').partition('-v')[0]}"]
-    parts.append(f"--rewards {' '.join(config.rewards)} --seeds {config.seeds}")
-    ours, usual = flat(config.as_dict()), flat(defaults.as_dict())
-    for name, value in ours.items():
-        if name in ("env", "rewards", "seeds") or value == usual[name]:
-            continue
-        flag = {
-            "evaluation.every": "eval-every",
-            "evaluation.episodes": "eval-episodes",
-            "evaluation.seed": "eval-seed",
-            "evaluation.samples": "samples",
-        }.get(name, name.replace("_", "-"))
-        parts.append(f"--{flag} {value}")
-    return " ".join(parts)
 
 
 @dataclass

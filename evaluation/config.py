@@ -9,6 +9,8 @@ from typing import Any
 
 from tokengym.evaluation.defaults import EvaluationSettings, TrainingSettings
 
+SETTINGS_FILE = "comparison.json"
+"""In a comparison's folder: its configuration."""
 LATEST = re.compile(r"-v(\d+)$")
 
 
@@ -160,6 +162,24 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         for name in [*left, *(name for name in right if name not in left)]
         if left.get(name) != right.get(name)
     ]
+
+
+def command_line(config: ComparisonConfig, defaults: ComparisonConfig) -> str:
+    """Return the command that makes a comparison, without what is default anyway."""
+    parts = ["tokengym compare", f"--env {config.env.removeprefix('tokengym/').partition('-v')[0]}"]
+    parts.append(f"--rewards {' '.join(config.rewards)} --seeds {config.seeds}")
+    ours, usual = flat(config.as_dict()), flat(defaults.as_dict())
+    for name, value in ours.items():
+        if name in ("env", "rewards", "seeds") or value == usual[name]:
+            continue
+        flag = {
+            "evaluation.every": "eval-every",
+            "evaluation.episodes": "eval-episodes",
+            "evaluation.seed": "eval-seed",
+            "evaluation.samples": "samples",
+        }.get(name, name.replace("_", "-"))
+        parts.append(f"--{flag} {value}")
+    return " ".join(parts)
 
 
 def resolve_env(name: str) -> str:

@@ -48,11 +48,14 @@ def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve])
     panels = make_panels(
         [curve for curve in curves if not curve.fault()], kl_coef=summary["kl_coef"]
     )
-    colours = _colours(panels)
+    groups = summary["groups"]
+    names = list(dict.fromkeys(name for group in groups for name in group["rewards"]))
+    colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
+    baseline = groups[0]["baseline"]
     columns = [name for name in SHOWN if all(name in panel.measures for panel in panels)]
     if len(columns) == 1 and len(panels) > 1:  # only scores: groups side by side
         cells = [(panel, "score", group_label(panel.group)) for panel in panels]
-        width = min(len(cells), 3)
+        width = 2 if len(cells) == 4 else min(len(cells), 3)
     else:
         cells = [(panel, name, _title(panel, name)) for panel in panels for name in columns]
         width = len(columns)
@@ -64,31 +67,39 @@ def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve])
         for axis in axes.flat[len(cells) :]:
             axis.set_visible(False)
         for axis, (panel, measure, title) in zip(axes.flat, cells, strict=False):
-            _draw(axis, panel, measure, colours, float(summary["level"]))
+            _draw(axis, panel, measure, colours, baseline, float(summary["level"]))
             axis.set_title(_plain(title))
             axis.set_xlabel("updates")
-        lines = {
-            name: Line2D([], [], color=colour, linewidth=1.8) for name, colour in colours.items()
-        }
-        lines[next(iter(colours))].set_linestyle("--")
-        names = [_plain(name) for name in lines]
         figure.legend(
-            list(lines.values()), names, loc="outside upper center", ncols=min(len(names), 6)
+            [Line2D([], [], **_line(name, colours, baseline)) for name in names],
+            [_plain(name) for name in names],
+            loc="outside upper center",
+            ncols=min(len(names), 6),
         )
         buffer = io.BytesIO()
         figure.savefig(buffer, dpi=150, format="png", metadata={"Software": None})
     write_bytes(path, buffer.getvalue())
 
 
-def _draw(axis: Any, panel: Panel, measure: str, colours: Mapping[str, str], level: float) -> None:
-    for index, (name, runs) in enumerate(panel.rewards.items()):
-        values = runs.values[measure]
+def _draw(
+    axis: Any,
+    panel: Panel,
+    measure: str,
+    colours: Mapping[str, str],
+    baseline: str,
+    level: float,
+) -> None:
+    for name in [name for name in colours if name in panel.rewards]:
+        values = panel.rewards[name].values[measure]
         low, high = curve_interval(values, level, resamples=1_000)
-        style = "--" if index == 0 else "-"
-        colour = colours[name]
-        axis.plot(panel.steps, iqm(values, 0), style, color=colour, linewidth=1.8)
-        axis.fill_between(panel.steps, low, high, color=colour, alpha=0.14, linewidth=0)
+        axis.plot(panel.steps, iqm(values, 0), **_line(name, colours, baseline))
+        axis.fill_between(panel.steps, low, high, color=colours[name], alpha=0.14, linewidth=0)
     axis.set_xlim(float(panel.steps[0]), float(panel.steps[-1]))
+
+
+def _line(name: str, colours: Mapping[str, str], baseline: str) -> dict[str, Any]:
+    style = "--" if name == baseline else "-"
+    return {"color": colours[name], "linestyle": style, "linewidth": 1.8}
 
 
 def _title(panel: Panel, measure: str) -> str:
@@ -99,8 +110,3 @@ def _title(panel: Panel, measure: str) -> str:
 def _plain(text: str) -> str:
     """Return a text that matplotlib does not read as a formula."""
     return text.replace("$", r"\$")
-
-
-def _colours(panels: Sequence[Panel]) -> dict[str, str]:
-    names = dict.fromkeys(name for panel in panels for name in panel.rewards)
-    return {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}

@@ -18,23 +18,22 @@ from tokengym.evaluation.charts import (
     Chart,
     Series,
     hover_data,
-    interval_chart,
     line_chart,
 )
 from tokengym.evaluation.curves import AXES, Curve, group_label
-from tokengym.evaluation.labels import AXIS_LABELS, LABELS, label_of
+from tokengym.evaluation.labels import AXIS_LABELS, LABELS, Label, label_of
 from tokengym.evaluation.panels import Panel, Runs, make_panels
 from tokengym.evaluation.samples import side_by_side
 from tokengym.evaluation.statistics import curve_interval, iqm
 from tokengym.evaluation.summary import RANKED
-from tokengym.evaluation.verdict import clear, number, signed
+from tokengym.evaluation.tables import cells, columns, forests
+from tokengym.evaluation.verdict import number
 
 TEMPLATES = Path(__file__).parent / "templates"
 COLOURS = 8
 """Colours of the palette; further rewards take them again."""
 FIRST_MEASURES = ("gold_score", "net_score", "kl")
 """Shown beside the score; other measurements fold away."""
-NOTHING = "\u2013"
 MOST_POINTS = 240
 """Points a drawn line keeps; statistics use all."""
 
@@ -64,6 +63,8 @@ def render_report(
     names = list(dict.fromkeys(name for g in summary["groups"] for name in g["rewards"]))
     colours = {name: index % COLOURS for index, name in enumerate(names)}
     level = float(summary["level"])
+    # What the score of curves made elsewhere is, only their maker knows.
+    score_label = label_of("score") if summary.get("settings") else Label(title="Score", meaning="")
     page = {
         "title": summary.get("title") or "tokengym: which reward learns faster",
         "subtitle": _subtitle(summary),
@@ -71,7 +72,7 @@ def render_report(
         "level": f"{level:.0%}",
         "curves_note": _curves_note(level),
         "groups": [
-            _group(group, panels[tuple(group["group"].items())], colours, level)
+            _group(group, panels[tuple(group["group"].items())], colours, level, score_label)
             for group in summary["groups"]
         ],
         "samples": side_by_side(episodes, colours),
@@ -119,7 +120,11 @@ def _curves_note(level: float) -> str:
 
 
 def _group(
-    group: Mapping[str, Any], panel: Panel, colours: Mapping[str, int], level: float
+    group: Mapping[str, Any],
+    panel: Panel,
+    colours: Mapping[str, int],
+    level: float,
+    score_label: Label,
 ) -> dict[str, Any]:
     runs = [entry["runs"] for entry in group["rewards"].values()]
     fewest, most = min(runs), max(runs)
@@ -130,13 +135,13 @@ def _group(
         "baseline": group["baseline"],
         "runs_note": f"Seeds per reward: {count}.",
         "legend": [{"name": name, "colour": colours[name]} for name in group["rewards"]],
-        "axes": [_axis_view(panel, key, colours, level) for key in _axes(panel)],
-        "columns": [title for title, _, _ in _columns(group)],
+        "axes": [_axis_view(panel, key, colours, level, score_label) for key in _axes(panel)],
+        "columns": [title for title, _, _ in columns(group)],
         "rows": [
-            {"name": name, "colour": colours[name], "cells": _cells(group, name)}
+            {"name": name, "colour": colours[name], "cells": cells(group, name)}
             for name in group["rewards"]
         ],
-        "forests": _forests(group, colours),
+        "forests": forests(group, colours),
         "frontiers": _frontiers(panel, colours),
     }
 
@@ -146,7 +151,9 @@ def _axes(panel: Panel) -> list[str]:
     return ["step", *known]
 
 
-def _axis_view(panel: Panel, axis: str, colours: Mapping[str, int], level: float) -> dict[str, Any]:
+def _axis_view(
+    panel: Panel, axis: str, colours: Mapping[str, int], level: float, score_label: Label
+) -> dict[str, Any]:
     first = [name for name in FIRST_MEASURES if name in panel.measures]
     more = [name for name in LABELS if name in panel.measures and name not in (*first, "score")]
     score = _series(panel, "score", axis, colours, level)
@@ -154,7 +161,7 @@ def _axis_view(panel: Panel, axis: str, colours: Mapping[str, int], level: float
         "key": axis,
         "label": AXIS_LABELS[axis],
         "main": {
-            "label": label_of("score"),
+            "label": score_label,
             "wide": _drawn(score, 1000.0, 400.0),
             "narrow": _drawn(score, 400.0, 340.0),
         },
@@ -198,90 +205,6 @@ def _series(
     return series
 
 
-def _columns(group: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return the table's columns as (title, measurement, kind)."""
-    columns = [("Score over the run", "score", "auc"), ("Score at the end", "score", "final")]
-    columns.append((f"Updates to {group['baseline']}'s final level", "", "steps"))
-    for title, measure in (
-        ("Gold score at the end", "gold_score"),
-        ("KL at the end", "kl"),
-        ("Score less KL penalty, end", "net_score"),
-    ):
-        if measure in group["measures"]:
-            columns.append((title, measure, "final"))
-    columns.append((f"Chance to beat {group['baseline']}", "score", "chance"))
-    return columns
-
-
-def _cells(group: Mapping[str, Any], name: str) -> list[dict[str, str]]:
-    return [_cell(group, name, measure, kind) for _, measure, kind in _columns(group)]
-
-
-def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[str, str]:
-    entry = group["rewards"][name]
-    versus = entry.get("versus_baseline")
-    if kind == "steps":
-        steps = entry["steps_to_threshold"]
-        if not group["baseline_rises"]:
-            below = f"{group['baseline']} does not rise"
-            return {"value": NOTHING, "below": below, "mark": "", "tone": ""}
-        below = f"{steps['reached']:.0%} of seeds arrive"
-        value = "not reached" if np.isinf(steps["iqm_curve"]) else f"{steps['iqm_curve']:.0f}"
-        return {"value": value, "below": below, "mark": "", "tone": ""}
-    if kind == "chance":
-        if not versus:
-            return {"value": NOTHING, "below": "", "mark": "", "tone": ""}
-        chance = versus["probability_of_improvement"][measure]["auc"]
-        below = f"{chance['low']:.0%} to {chance['high']:.0%}"
-        return {"value": f"{chance['probability']:.0%}", "below": below, "mark": "", "tone": ""}
-    figure = entry["figures"][measure][kind]
-    difference = versus["differences"].get(measure, {}).get(kind) if versus else None
-    mark, tone = _mark(measure, clear(difference))
-    below = f"{number(figure['low'])} to {number(figure['high'])}"
-    return {"value": number(figure["iqm"]), "below": below, "mark": mark, "tone": tone}
-
-
-def _mark(measure: str, sign: int) -> tuple[str, str]:
-    """Return the arrow of a clear difference and whether it is good."""
-    if sign == 0:
-        return "", ""
-    better = label_of(measure).better
-    good = (better == "higher") == (sign > 0)
-    return ("▲" if sign > 0 else "▼"), ("good" if good else "bad") if better else "other"
-
-
-def _forests(group: Mapping[str, Any], colours: Mapping[str, int]) -> list[dict[str, Any]]:
-    wanted = [
-        ("Score over the run", "score", "auc"),
-        ("Score at the end", "score", "final"),
-        ("Gold score at the end", "gold_score", "final"),
-        ("KL at the end", "kl", "final"),
-        ("Score less KL penalty, over the run", "net_score", "auc"),
-    ]
-    forests = []
-    for title, measure, kind in wanted:
-        rows = []
-        for name, entry in group["rewards"].items():
-            differences = (entry.get("versus_baseline") or {}).get("differences", {})
-            d = differences.get(measure, {}).get(kind)
-            if d:
-                label = f"{name}  {signed(d['difference'])}  ({d['wins']} of {d['pairs']} higher)"
-                rows.append((label, colours[name], d["low"], d["difference"], d["high"]))
-        if rows:
-            chart, whiskers, zero = interval_chart(rows, width=400.0)
-            note = {"higher": "Right of 0 is better.", "lower": "Left of 0 is better."}
-            forests.append(
-                {
-                    "title": title,
-                    "note": note.get(label_of(measure).better, ""),
-                    "chart": chart,
-                    "rows": whiskers,
-                    "zero": zero,
-                }
-            )
-    return forests
-
-
 def _frontiers(panel: Panel, colours: Mapping[str, int]) -> list[dict[str, Any]]:
     frontiers = []
     for x, y, title, note in (
@@ -313,8 +236,11 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]
         )
         if table
     ]
+    measures = summary["groups"][0]["measures"]
     meanings = [
-        (label_of(name).title, label_of(name).meaning) for name in summary["groups"][0]["measures"]
+        (label_of(name).title, label_of(name).meaning)
+        for name in measures
+        if name != "score" or summary.get("settings")
     ]
     anchor = summary["anchors"]["reference"]
     if anchor:
@@ -344,4 +270,4 @@ def _definitions() -> list[tuple[str, str]]:
 def _plain(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value))
-    return NOTHING if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return "\u2013" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

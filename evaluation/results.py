@@ -7,7 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokengym.evaluation.config import ComparisonConfig, differences, flat, run_folder
+from tokengym.evaluation.config import (
+    SETTINGS_FILE,
+    ComparisonConfig,
+    command_line,
+    differences,
+    flat,
+    run_folder,
+)
 from tokengym.evaluation.curves import COLUMNS, Curve, Group, read_curves, write_curves
 from tokengym.evaluation.defaults import training_settings
 from tokengym.evaluation.figures import save_figure
@@ -27,8 +34,6 @@ def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
     Raises:
         ValueError: if no run finished.
     """
-    from tokengym.evaluation.compare import command_line
-
     curves, episodes, failed, versions = _gather(config, out, group=())
     _refuse_empty(curves, failed, out)
     defaults = ComparisonConfig(
@@ -61,8 +66,6 @@ def merge_comparisons(
     Raises:
         ValueError: if a folder holds no comparison, or a run is there twice.
     """
-    from tokengym.evaluation.compare import SETTINGS_FILE
-
     configs = [_read_config(Path(folder) / SETTINGS_FILE) for folder in folders]
     varying = _varying(configs)
     curves: list[Curve] = []

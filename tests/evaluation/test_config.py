@@ -3,10 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from tokengym.evaluation.compare import check_folder, command_line
+from tokengym.evaluation.compare import check_folder
 from tokengym.evaluation.config import (
     ComparisonConfig,
     TaskSettings,
+    command_line,
     differences,
     missing_runs,
     resolve_env,
