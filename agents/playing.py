@@ -59,8 +59,6 @@ class Round:
 
     episodes: tuple[Episode, ...]
     """(batch,), in the order of the rows."""
-    episode_returns: NDArray[np.float64]
-    """(batch,): the sum of the rewards that ``step`` returned."""
     truncated: NDArray[np.bool_]
     """(batch,): ended by a budget, not by the text."""
     action_masks: ActionMasks | None
@@ -159,7 +157,7 @@ class RoundRecorder:
 
     def __init__(self, num_envs: int) -> None:
         self._episodes: dict[int, Episode] = {}
-        self._returns = np.zeros(num_envs)
+        self._num_envs = num_envs
         self._truncated = np.zeros(num_envs, dtype=bool)
         self._masks = MaskRecorder(num_envs)
         self._steps: list[tuple[NDArray[np.integer], Choice]] = []
@@ -175,7 +173,6 @@ class RoundRecorder:
         self._steps.append((rows, choice))
         if action_masks is not None:
             self._masks.add(rows, mask_rows(action_masks, rows))
-        self._returns[rows] += result.rewards[rows]
         for row in rows[(result.terminated | result.truncated)[rows]].tolist():
             self._episodes[row] = result.episodes[row]
             self._truncated[row] = result.truncated[row]
@@ -185,8 +182,7 @@ class RoundRecorder:
         first = self._steps[0][1]
         device = "cpu" if first.log_probs is None else first.log_probs.device
         return Round(
-            episodes=tuple(self._episodes[row] for row in range(len(self._returns))),
-            episode_returns=self._returns,
+            episodes=tuple(self._episodes[row] for row in range(self._num_envs)),
             truncated=self._truncated,
             action_masks=self._masks.finish(device),
             log_probs=self._padded("log_probs"),
@@ -199,7 +195,7 @@ class RoundRecorder:
         columns = [getattr(choice, name) for _, choice in self._steps]
         if columns[0] is None:
             return None
-        padded = columns[0].new_zeros(len(self._returns), len(columns))
+        padded = columns[0].new_zeros(self._num_envs, len(columns))
         for time, (rows, _) in enumerate(self._steps):
             padded[torch.from_numpy(rows).to(padded.device), time] = columns[time]
         return padded

@@ -10,7 +10,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback,
 from stable_baselines3.common.logger import KVWriter, configure
 from stable_baselines3.common.vec_env import VecMonitor
 
-from tests.agents.conftest import TARGET, PerToken, make_model, target_reward
+from tests.agents.conftest import PROMPTS, TARGET, PerToken, make_model, target_reward
 from tokengym.agents import PPO, losses
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.rewards import FunctionScorer, Normalize, Reward, Sparse
@@ -264,6 +264,19 @@ def test_the_same_seed_learns_the_same(make_envs: Callable[..., Any], make_ppo: 
     a, b, c = (agent.policy.state_dict() for agent in (first, again, other))
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert not all(torch.equal(a[name], c[name]) for name in a)
+
+
+def test_no_prompt_is_drawn_in_vain(make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]):
+    """SB3's learn() resets before the first rollout; that reset begins the first round."""
+    seen = []
+
+    def score(prompt: str, response: str) -> float:
+        seen.append(prompt)
+        return 0.0
+
+    reward = Reward(FunctionScorer(score), Sparse())
+    make_ppo(envs=make_envs(reward=reward, num_envs=2, prompt_sampling="sequential")).learn(1)
+    assert sorted(seen) == sorted(PROMPTS[:2])
 
 
 def test_set_env_takes_another_batch(make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]):

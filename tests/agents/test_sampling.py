@@ -32,6 +32,11 @@ def test_a_token_of_probability_zero_is_never_drawn(uniform: float):
         assert log_probs.gather(-1, tokens.unsqueeze(-1)).isfinite().all()
 
 
+def test_rounding_to_the_very_end_still_gives_a_possible_token():
+    probs = torch.tensor([[0.25, 0.75, 0.0, 0.0]])
+    assert inverse_cdf(probs, torch.tensor([1.0])).tolist() == [1]
+
+
 def test_draws_follow_the_distribution():
     logits = torch.tensor([[2.0, 0.0, -1.0, 1.0]])
     n = 20_000
