@@ -151,7 +151,7 @@ class TokenGenerationEnv(gymnasium.Env[Observation, np.int64]):
         self._mask = mdp.action_mask(0)
         """The legal tokens (shared by all steps: copied into each info)."""
         self._event_column = 0
-        """The column count from which a step has to look; before it only EOS needs one."""
+        """The first column whose token is watched: it may end the episode or change the mask."""
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -205,29 +205,40 @@ class TokenGenerationEnv(gymnasium.Env[Observation, np.int64]):
             ActionError: if the action is no token id of the vocabulary.
             EpisodeOverError: if the episode is over or was never begun.
         """
-        if not self._playing:
-            raise EpisodeOverError(
-                "step called after the episode's end or before the first reset; call env.reset()"
-            )
         try:
             token = index(action)
         except TypeError:
             raise ActionError(_bad_action(action, self._vocab_size)) from None
-        if not 0 <= token < self._vocab_size:
-            raise ActionError(_bad_action(action, self._vocab_size))
         column = self._column
+        if (
+            column >= self._event_column
+            or token == self._eos_id
+            or not 0 <= token < self._vocab_size
+        ):
+            return self._watched_step(token)
         self._ids[column] = token
         self._attention[column] = 1
-        self._column = column = column + 1
+        self._column = column + 1
         # Fresh arrays at every step: callers keep what they are given.
         observation: Observation = {
             "attention_mask": self._attention.copy(),
             "input_ids": self._ids.copy(),
         }
-        if column < self._event_column and token != self._eos_id:
-            return observation, 0.0, False, False, {"action_mask": self._mask.copy()}
+        return observation, 0.0, False, False, {"action_mask": self._mask.copy()}
+
+    def _watched_step(self, token: int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Append a token that may end the episode, change what is legal, or be refused."""
+        if not self._playing:
+            raise EpisodeOverError(
+                "step called after the episode's end or before the first reset; call env.reset()"
+            )
+        if not 0 <= token < self._vocab_size:
+            raise ActionError(_bad_action(token, self._vocab_size))
+        self._ids[self._column] = token
+        self._attention[self._column] = 1
+        self._column += 1
         self._mark_event()
-        info: dict[str, Any] = {"action_mask": self._mask.copy()}
+        observation, info = self._observation(), {"action_mask": self._mask.copy()}
         if reason := self._finish_reason(token):
             self._end(reason, info)
         if self.render_mode == "human":
@@ -319,14 +330,15 @@ class TokenGenerationEnv(gymnasium.Env[Observation, np.int64]):
 
     def _mark_event(self) -> None:
         """Bring the action mask up to date, and note which step has to look next."""
-        length, start = self._column - self._mdp.prompt_width, self._mdp.prompt_width
+        start, settings = self._mdp.prompt_width, self.settings
+        length = self._column - start
         self._mask = self._mdp.action_mask(length)
-        if self.settings.stop_strings or self.render_mode == "human":
-            self._event_column = self._column + 1
-        elif length < self.settings.min_new_tokens:
-            self._event_column = start + self.settings.min_new_tokens
+        if not self._playing or settings.stop_strings or self.render_mode == "human":
+            self._event_column = 0
+        elif length < settings.min_new_tokens:
+            self._event_column = start + settings.min_new_tokens - 1
         else:
-            self._event_column = self._mdp.width
+            self._event_column = self._mdp.width - 1
 
     def _observation(self) -> Observation:
         return {"attention_mask": self._attention.copy(), "input_ids": self._ids.copy()}
@@ -354,7 +366,7 @@ class TokenGenerationEnv(gymnasium.Env[Observation, np.int64]):
     def _end(self, finish_reason: str, info: dict[str, Any]) -> None:
         """Close the episode and tell about it in ``info``."""
         assert self._prompt is not None
-        self._playing = False
+        self._playing, self._event_column = False, 0
         self._truncated = finish_reason == "length" and self.settings.horizon == "truncated"
         self._terminated = not self._truncated
         response_ids = self._response_ids()
