@@ -5,6 +5,7 @@ figures that say what they are worth.
 """
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -52,7 +53,9 @@ class Options:
     reward_steps: int = 400
     """Optimiser steps of each of the corpus's two reward models."""
     dropout: float = 0.1
-    """While training on the corpus; the stored models have none."""
+    """While training the corpus's language model; the stored models have none."""
+    reward_dropout: float = 0.3
+    """While training the corpus's reward models."""
 
 
 def main(options: Options) -> None:
@@ -68,12 +71,15 @@ def main(options: Options) -> None:
 
 def build_bundled(options: Options) -> None:
     """Build the bundled tasks from their grammars."""
-    from tokengym.scripts.building.bundle_files import check_target, write_bundle
+    from tokengym.scripts.building.bundle_files import BuiltBundle, check_target, write_bundle
     from tokengym.scripts.building.movie_review import build_movie_review
     from tokengym.scripts.building.question_answer import build_question_answer
     from tokengym.scripts.building.report import print_figures
 
-    builders = {"movie_review": build_movie_review, "question_answer": build_question_answer}
+    builders: dict[str, Callable[..., BuiltBundle]] = {
+        "movie_review": build_movie_review,
+        "question_answer": build_question_answer,
+    }
     tasks = list(builders) if options.task == "all" else [options.task]
     out = ASSETS if options.out is None else options.out
     for task in tasks:
@@ -103,6 +109,7 @@ def build_corpus(options: Options) -> None:
         language_steps=options.language_steps,
         reward_steps=options.reward_steps,
         dropout=options.dropout,
+        reward_dropout=options.reward_dropout,
     )
     columns = (options.text_column, options.label_column)
     rows = read_corpus(options.corpus, *columns, positive_label=options.positive_label)

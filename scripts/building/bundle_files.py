@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tokengym.rewards.sentiment_lexicon import Lexicon
@@ -80,7 +79,7 @@ def write_bundle(bundle: BuiltBundle, path: Path) -> None:
 
 
 def _save_model(model: PreTrainedModel, path: Path) -> None:
-    deepcopy(model).to(torch.float16).save_pretrained(path)
+    deepcopy(model).half().save_pretrained(path)
     config = json.loads((path / "config.json").read_text())
     config["dtype"] = "float32"
     (path / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

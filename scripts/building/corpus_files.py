@@ -110,9 +110,10 @@ def _load(path: Path, options: dict, columns: tuple[str, str]) -> dict[str, list
 
 
 def _width(path: Path, separator: str) -> int:
-    quoting = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
     with path.open(encoding="utf-8", newline="") as file:
-        return len(next(csv.reader(file, delimiter=separator, quoting=quoting), []))
+        if separator == "\t":
+            return file.readline().count("\t") + 1
+        return len(next(csv.reader(file, delimiter=separator), []))
 
 
 def _endings() -> str:

@@ -25,6 +25,7 @@ from tokengym.scripts.building.language_model import (
     train_language_model,
 )
 from tokengym.scripts.building.reward_model import (
+    DrawBatch,
     reward_logits,
     reward_model_from,
     train_reward_model,
@@ -191,7 +192,7 @@ def _prompts(
     rng: np.random.Generator,
 ) -> list[PromptRow]:
     lengths = rng.integers(*PROMPT_TOKENS, size=len(texts), endpoint=True)
-    starts = [tokenizer.decode(t[:n]) for t, n in zip(texts, lengths, strict=True)]
+    starts = [str(tokenizer.decode(list(text[:n]))) for text, n in zip(texts, lengths, strict=True)]
     unique = list(dict.fromkeys(starts))
     return [
         PromptRow(prompt=prompt, split="test" if index < TEST_PROMPTS else "train")
@@ -206,7 +207,7 @@ def _drawer(
     generator: torch.Generator,
     eos: int,
     batch_size: int = 64,
-):
+) -> DrawBatch:
     """Return a function that draws texts of mixed lengths, half written and half sampled."""
 
     def draw() -> tuple[list[list[int]], Tensor]:

@@ -1,6 +1,7 @@
 """The bundle of questions: a policy that answers and drifts, and an encoder of relevance."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from tokengym.scripts.corpora.questions import (
     reference_answer,
     write_conversations,
 )
+
+Choice = TypeVar("Choice")
 
 CONVERSATIONS = 30_000
 TEST_QUESTIONS = 260
@@ -142,7 +145,7 @@ class _Triples:
             wrong.append(self._wrong(question, names))
         return tuple(self._tokenizer(texts).input_ids for texts in (queries, answers, wrong))
 
-    def _pick(self, choices: Sequence):
+    def _pick(self, choices: Sequence[Choice]) -> Choice:
         return choices[self._dice.integer(0, len(choices) - 1)]
 
     def _cut(self, answer: str) -> str:

@@ -20,6 +20,7 @@ from tokengym.scripts.building.language_model import (
     train_language_model,
 )
 from tokengym.scripts.building.reward_model import (
+    DrawBatch,
     reward_logits,
     reward_model_from,
     train_reward_model,
@@ -48,13 +49,18 @@ class RealTextOptions:
     reward_steps: int = 400
     """Optimiser steps of each reward model, 64 texts each."""
     dropout: float = 0.1
-    """While training only; the stored models have none."""
+    """While training the language model only; the stored models have none."""
+    reward_dropout: float = 0.3
+    """While training the reward models only; each sees half of the labels, and overfits sooner."""
 
     def __post_init__(self) -> None:
-        if min(self.language_steps, self.reward_steps) < 1 or not 0 <= self.dropout < 1:
+        if min(self.language_steps, self.reward_steps) < 1 or not all(
+            0 <= dropout < 1 for dropout in (self.dropout, self.reward_dropout)
+        ):
             raise BuildError(
                 "steps must be >= 1 and dropout in [0, 1), got language_steps "
-                f"{self.language_steps}, reward_steps {self.reward_steps}, dropout {self.dropout}"
+                f"{self.language_steps}, reward_steps {self.reward_steps}, dropout {self.dropout}, "
+                f"reward_dropout {self.reward_dropout}"
             )
 
 
@@ -104,7 +110,7 @@ def build_from_corpus(
             draw,
             steps=options.reward_steps,
             temperature=float("inf"),
-            dropout=options.dropout,
+            dropout=options.reward_dropout,
             dropout_seed=seed,
             label=name.replace("_", " "),
         )
@@ -181,7 +187,7 @@ def _drawer(
     labels: Sequence[bool],
     generator: torch.Generator,
     batch_size: int = 64,
-):
+) -> DrawBatch:
     """Return a function that draws texts, half of each label; half of them whole, half begun.
 
     The label of a text is taken for its beginnings too: what the model is asked to score in an

@@ -7,8 +7,11 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 
-def pad_batch(sequences: Sequence[Sequence[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
+def pad_batch(
+    sequences: Sequence[Sequence[int]], pad_token_id: int | None
+) -> tuple[Tensor, Tensor]:
     """Return right-padded ids and their mask, both (batch, longest) int64."""
+    assert pad_token_id is not None, "the builder's models are made with one"
     longest = max(map(len, sequences))
     ids = torch.full((len(sequences), longest), pad_token_id)
     mask = torch.zeros_like(ids)

@@ -6,11 +6,14 @@ to wrong facts; a policy trained on it has something to learn from a reward for 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from tokengym.scripts.corpora.grammar import Dice, mend_articles
 from tokengym.scripts.corpora.world import Entity, entities
+
+Choice = TypeVar("Choice")
 
 DRIFT = 0.3
 """Probability that a sentence of a human answer leaves the question."""
@@ -111,7 +114,7 @@ def _fill(text: str, entity: Entity) -> str:
     return " ".join(mend_articles(filled.split()))
 
 
-def _pick(choices: Sequence, dice: Dice):
+def _pick(choices: Sequence[Choice], dice: Dice) -> Choice:
     return choices[dice.integer(0, len(choices) - 1)]
 
 

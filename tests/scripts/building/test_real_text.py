@@ -15,6 +15,7 @@ TINY = RealTextOptions(
     language_steps=20,
     reward_steps=60,
     dropout=0.0,
+    reward_dropout=0.0,
 )
 
 
@@ -107,7 +108,9 @@ def test_a_corpus_without_prompts_is_refused():
         build_from_corpus(rows, None, seed=0, options=TINY)
 
 
-@pytest.mark.parametrize("bad", [{"language_steps": 0}, {"reward_steps": 0}, {"dropout": 1.0}])
+@pytest.mark.parametrize(
+    "bad", [{"language_steps": 0}, {"reward_steps": 0}, {"dropout": 1.0}, {"reward_dropout": -0.1}]
+)
 def test_bad_options_are_refused(bad):
     with pytest.raises(BuildError, match=r"steps must be >= 1 and dropout in \[0, 1\), got "):
         RealTextOptions(**bad)
