@@ -193,12 +193,18 @@ def _work(
     from tokengym.evaluation.run import describe
     from tokengym.evaluation.run import run as do_run
 
+    def tell(step: int, score: float) -> None:
+        try:
+            connection.send((step, score))
+        except BrokenPipeError:
+            os._exit(1)  # the parent was killed: the run ends unwritten, as after Ctrl-C
+
     try:
         config = ComparisonConfig.from_dict(settings)
         import torch
 
         torch.set_num_threads(1)  # each run has a core; threads of several would fight for them
-        do_run(config, *run, out=out, report=lambda step, score: connection.send((step, score)))
+        do_run(config, *run, out=out, report=tell)
     except Exception as error:
         connection.send(describe(error))
     finally:
