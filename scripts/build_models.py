@@ -62,6 +62,10 @@ def main(options: Options) -> None:
     """Build what the options name."""
     import torch
 
+    if options.threads < 1 or options.seed < 0:
+        raise BuildError(
+            f"--threads must be >= 1 and --seed >= 0, got {options.threads} and {options.seed}"
+        )
     torch.set_num_threads(options.threads)
     if options.corpus is None:
         build_bundled(options)
@@ -127,7 +131,7 @@ def run() -> None:
     """Read the command line and build; bad input ends it with one line."""
     try:
         main(tyro.cli(Options, description=__doc__))
-    except BuildError as error:
+    except (BuildError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
 
 

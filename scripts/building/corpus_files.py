@@ -11,6 +11,7 @@ from tokengym.scripts.building.errors import BuildError
 FORMATS = {".csv": ",", ".tsv": "\t", ".jsonl": None, ".parquet": None}
 """File endings that can be read, with the separator of those that have one."""
 MIN_ROWS = 200
+"""Fewest rows to train on; a tenth of them must have each label."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def read_corpus(
             has no header.
         label_column: The labels' column; it must hold two different values.
         positive_label: The preferred value; None takes the one that sorts last (1, "positive").
-        min_rows: Fewer rows than this are refused.
+        min_rows: Fewer rows than this are refused, or fewer than a tenth of it of one label.
 
     Raises:
         BuildError: if the file, a column, the labels or the number of rows is not as it should be.
@@ -54,6 +55,12 @@ def read_corpus(
         raise BuildError(
             f"column {label_column!r} of {path} must hold two labels, got {len(counts)}: {shown}; "
             "choose another --label-column"
+        )
+    rarer = min(counts, key=lambda label: counts[label])
+    if counts[rarer] < min_rows / 10:
+        raise BuildError(
+            f"label {rarer!r} of {path} has {counts[rarer]} rows; at least {min_rows // 10} of each "
+            "label are needed"
         )
     preferred = max(counts) if positive_label is None else positive_label
     if preferred not in counts:

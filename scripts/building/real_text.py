@@ -240,7 +240,7 @@ def _measure(
         attention = attention_rows(judge, samples, [len(start) for start in starts])
         values = {
             "pair_accuracy": pair_accuracy(logits, labels),
-            "accuracy": float(((logits > np.median(logits)) == (labels > 0)).mean()),
+            "accuracy_at_median": float(((logits > np.median(logits)) == (labels > 0)).mean()),
             "correlation_of_judges": agreement,
             "attention_entropy": relative_entropy(attention),
             "deviation": float(on_samples[name].std()),

@@ -1,5 +1,6 @@
 """What the training loops share: padded batches, the learning-rate schedule, the optimiser step."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -64,7 +65,7 @@ def train(
         for step in progress(range(steps), label):
             loss = loss_of_step()
             losses.append(loss.item())
-            if not losses[-1] < float("inf"):
+            if not math.isfinite(losses[-1]):
                 raise FloatingPointError(
                     f"{label}: the loss of step {step} is {losses[-1]}; lower learning_rate "
                     f"(now {learning_rate})"

@@ -15,7 +15,7 @@ _BLOCK = 4096  # a single Generator.random() call costs more than the choice it 
 
 
 class Dice:
-    """Uniform draws from a Generator, taken in blocks; the block size does not change them."""
+    """Draws from a Generator, the uniform ones taken from it in blocks."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng

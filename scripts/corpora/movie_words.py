@@ -5,7 +5,7 @@ from tokengym.rewards.sentiment_lexicon import Lexicon
 GOOD_ADJECTIVES = {
     **dict.fromkeys(
         "good fine pleasant charming funny clever fresh lively warm tender graceful witty "
-        "likeable sincere engaging honest touching crisp".split(),
+        "likeable sincere engaging earnest touching crisp".split(),
         1.0,
     ),
     **dict.fromkeys(

@@ -31,6 +31,12 @@ def test_a_folder_of_something_else_is_refused_before_any_work(corpus, tmp_path)
     refused(r"mine exists and is not a bundle", out=tmp_path / "mine", corpus=corpus)
 
 
+@pytest.mark.parametrize("bad", [{"threads": 0}, {"seed": -1}])
+def test_impossible_numbers_are_refused(bad):
+    with pytest.raises(BuildError, match=r"--threads must be >= 1 and --seed >= 0, got "):
+        build_models.main(Options(**bad))
+
+
 def test_bad_input_is_refused_before_any_work(corpus, tmp_path):
     out = tmp_path / "out"
     refused(r"nowhere\.csv is not a file", out=out, corpus=tmp_path / "nowhere.csv")

@@ -75,6 +75,12 @@ def test_labels_must_be_two(tmp_path):
     refused(r"'text' of .* must hold two labels, got 3: ", path, label="text", min_rows=2)
 
 
+def test_a_label_that_is_too_rare_to_learn(tmp_path):
+    path = tmp_path / "corpus.csv"
+    path.write_text("text,label\n" + "good,1\n" * 295 + "bad,0\n" * 5)
+    refused(r"label '0' of .* has 5 rows; at least 20 of each", path)
+
+
 def test_too_few_rows(tmp_path):
     refused(r"has 3 rows with text; at least 200", write(tmp_path / "corpus.csv"))
 
