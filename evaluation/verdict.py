@@ -102,18 +102,22 @@ def _headline(group: Figures, baseline: str, others: Sequence[str], level: float
 
 def _price(group: Figures, name: str) -> str:
     """Return what a reward paid in KL and gold score, as the end of a sentence."""
-    parts = []
+    sure, unsure = [], []
     kl = difference_of(group, name, "kl", "final")
-    if kl:
-        way = {1: "more", -1: "less"}.get(clear(kl))
-        size = number(abs(kl["difference"]))
-        parts.append(f"{size} nats {way} KL" if way else "no clear difference in KL")
     gold = difference_of(group, name, "gold_score", "final")
-    if gold:
-        way = {1: "higher", -1: "lower"}.get(clear(gold))
-        size = number(abs(gold["difference"]))
-        parts.append(f"a gold score {size} {way}" if way else "no clear difference in gold score")
-    return f", with {' and '.join(parts)}" if parts else ""
+    if kl and clear(kl):
+        way = "more" if clear(kl) > 0 else "less"
+        sure.append(f"{number(abs(kl['difference']))} nats {way} KL")
+    elif kl:
+        unsure.append("KL")
+    if gold and clear(gold):
+        way = "higher" if clear(gold) > 0 else "lower"
+        sure.append(f"a gold score {number(abs(gold['difference']))} {way}")
+    elif gold:
+        unsure.append("gold score")
+    if unsure:
+        sure.append(f"no clear difference in {' or '.join(unsure)}")
+    return f", with {' and '.join(sure)}" if sure else ""
 
 
 def _sentence(group: Figures, name: str, baseline: str, level: float) -> str:
