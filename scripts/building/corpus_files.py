@@ -59,8 +59,8 @@ def read_corpus(
     rarer = min(counts, key=lambda label: counts[label])
     if counts[rarer] < min_rows / 10:
         raise BuildError(
-            f"label {rarer!r} of {path} has {counts[rarer]} rows; at least {min_rows // 10} of each "
-            "label are needed"
+            f"label {rarer!r} of {path} has {counts[rarer]} rows; at least {min_rows // 10} "
+            "of each label are needed"
         )
     preferred = max(counts) if positive_label is None else positive_label
     if preferred not in counts:

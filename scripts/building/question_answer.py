@@ -29,11 +29,13 @@ Choice = TypeVar("Choice")
 CONVERSATIONS = 30_000
 TEST_QUESTIONS = 260
 HELD_OUT = 1000
-ENCODER_BATCH = 48
+ENCODER_BATCH = 32
+ENCODER_WORDS = 64
+"""Longest text the encoder learns from; the default horizon is 48."""
 
 
 def build_question_answer(
-    *, seed: int, language_steps: int = 900, encoder_steps: int = 700
+    *, seed: int, language_steps: int = 900, encoder_steps: int = 600
 ) -> BuiltBundle:
     """Return the bundle, trained from nothing; no test question is in the training corpora.
 
@@ -61,8 +63,8 @@ def build_question_answer(
         for split, group in (("train", train), ("test", test))
         for question in group
     ]
-    references = [row.reference or "" for row in prompts]
-    tokenizer = word_tokenizer([*map(" ".join, conversations + held_out), *references])
+    asked = [f"{row.prompt} {row.reference}" for row in prompts]
+    tokenizer = word_tokenizer([*map(" ".join, conversations + held_out), *asked])
     language_model = new_language_model(tokenizer, ModelSize(), seed=seed)
     texts = _texts(tokenizer, conversations)
     train_language_model(language_model, texts, steps=language_steps, generator=generator)
@@ -139,7 +141,7 @@ class _Triples:
             # Half of the queries are answers themselves: M(y*) . M(y) measures relevance as well.
             asked = question.text
             if self._dice.chance(0.5):
-                asked = reference_answer(question, self._dice)
+                asked = self._cut(reference_answer(question, self._dice))
             queries.append(asked)
             answers.append(self._cut(reference_answer(question, self._dice)))
             wrong.append(self._wrong(question, names))
@@ -150,8 +152,8 @@ class _Triples:
 
     def _cut(self, answer: str) -> str:
         """Return the answer's first words: a response may end anywhere."""
-        words = answer.split()
-        return " ".join(words[: self._dice.integer(min(4, len(words)), len(words))])
+        words = answer.split()[:ENCODER_WORDS]
+        return " ".join(words[: self._dice.integer(min(12, len(words)), len(words))])
 
     def _wrong(self, question: Question, names: Sequence[str]) -> str:
         """Return another fact of the same thing, for a closed question; else another thing's."""
@@ -160,7 +162,7 @@ class _Triples:
         if question.attribute is None or not others:
             other = self._pick([name for name in names if name != question.entity.name])
             others = self._by_entity[other]
-        return reference_answer(self._pick(others), self._dice)
+        return self._cut(reference_answer(self._pick(others), self._dice))
 
 
 def _texts(
