@@ -132,7 +132,7 @@ class ComparisonConfig:
             **self.task.env_kwargs(),
             "reward": reward,
             "normalize": None if normalize == "off" else normalize,
-            "max_new_tokens": self.training.max_new_tokens,
+            **self.training.lengths(),
             "split": "train" if train else "test",
         }
 

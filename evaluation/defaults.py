@@ -29,6 +29,9 @@ class TrainingSettings:
     """Episodes per update: the number of environment rows."""
     max_new_tokens: int = 48
     """Longest response, tokens."""
+    fixed_length: bool = False
+    """Whether EOS is forbidden, so that every response has ``max_new_tokens`` tokens and every run
+    spends the same number of them (ABC's setting); else a reward may also change the length."""
     learning_rate: float = 3e-4
     """Of AdamW."""
     n_epochs: int = 4
@@ -61,6 +64,8 @@ class TrainingSettings:
             raise ValueError(f"kl_coef must be >= 0, got {self.kl_coef}; 0 leaves the KL free")
         if not 0.0 <= self.gae_lambda <= 1.0:
             raise ValueError(f"gae_lambda must lie in [0, 1], got {self.gae_lambda}; 0.95 is usual")
+        if not isinstance(self.fixed_length, bool):
+            raise ValueError(f"fixed_length must be True or False, got {self.fixed_length!r}")
         if self.n_minibatches > self.batch_size:
             raise ValueError(
                 f"n_minibatches must be at most batch_size={self.batch_size}, got "
@@ -74,6 +79,11 @@ class TrainingSettings:
             raise ValueError(
                 "normalize='batch' needs batch_size >= 2, got 1; a single score is its own mean"
             )
+
+    def lengths(self) -> dict[str, int]:
+        """Return the arguments of ``gym.make`` that decide how long responses are."""
+        least = self.max_new_tokens if self.fixed_length else 0
+        return {"min_new_tokens": least, "max_new_tokens": self.max_new_tokens}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,11 +111,11 @@ class EvaluationSettings:
 
 
 TASKS: dict[str, TrainingSettings] = {
-    "MovieReview": TrainingSettings(),
+    "MovieReview": TrainingSettings(fixed_length=True),
     "QuestionAnswer": TrainingSettings(),
     "TokenGeneration": TrainingSettings(),
 }
-"""By the name in the environment's id; a task that is not here takes MovieReview's."""
+"""By the name in the environment's id; a task that is not here takes the plain defaults."""
 
 REWARDS: dict[str, tuple[str, ...]] = {
     "MovieReview": ("sparse", "uniform", "abc"),
@@ -130,7 +140,7 @@ def training_settings(env_id: str, **changes: Any) -> TrainingSettings:
     Raises:
         ValueError: if a value is out of range.
     """
-    default = TASKS.get(task_of(env_id), TASKS["MovieReview"])
+    default = TASKS.get(task_of(env_id), TrainingSettings())
     return replace(default, **{key: value for key, value in changes.items() if value is not None})
 
 

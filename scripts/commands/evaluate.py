@@ -52,11 +52,11 @@ def evaluate(
     env = resolve_env(env)
     if agent is not None and not agent.is_dir():
         raise ValueError(f"{agent} is no folder; name one that tokengym train or agent.save wrote")
-    length = training_settings(env, max_new_tokens=max_new_tokens).max_new_tokens
+    lengths = training_settings(env, max_new_tokens=max_new_tokens).lengths()
     settings = task.settings()
     evaluator = Evaluator(
         env,
-        {**settings.env_kwargs(), "max_new_tokens": length},
+        {**settings.env_kwargs(), **lengths},
         num_episodes=episodes,
         seed=seed,
     )

@@ -14,6 +14,7 @@ Text = Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint=""
 Folder = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
 Whole = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
 Number = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
+Flag = Annotated[bool | None, tyro.conf.arg(metavar="{True,False}", help_behavior_hint="")]
 Choice = Annotated[
     Literal["batch", "running", "off"] | None,
     tyro.conf.arg(metavar="{batch,running,off}", help_behavior_hint=""),
@@ -58,6 +59,8 @@ class TrainingOptions:
     """Episodes per update."""
     max_new_tokens: Whole = None
     """Longest response, tokens."""
+    fixed_length: Flag = None
+    """Forbid EOS, so that all responses are of that length."""
     learning_rate: Number = None
     """Of AdamW."""
     n_epochs: Whole = None

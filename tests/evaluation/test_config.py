@@ -37,8 +37,9 @@ def test_bare_names_are_completed():
 
 def test_defaults_lie_in_one_place():
     assert training_settings("tokengym/MovieReview-v0", steps=7, kl_coef=None) == replace(
-        TrainingSettings(), steps=7
+        TrainingSettings(), steps=7, fixed_length=True
     )
+    assert training_settings("someone/Else-v3") == TrainingSettings()
     assert default_rewards("tokengym/QuestionAnswer-v0") == ("r3", "r3-dense")
     assert changed(EvaluationSettings(), every=None, samples=1) == EvaluationSettings(samples=1)
 
@@ -60,9 +61,12 @@ def test_environment_arguments():
         "prompt_column": 0,
         "reward": "abc",
         "normalize": "batch",
+        "min_new_tokens": 0,
         "max_new_tokens": 48,
         "split": "train",
     }
+    fixed = replace(ours, training=TrainingSettings(fixed_length=True, max_new_tokens=20))
+    assert fixed.env_kwargs("abc", train=True)["min_new_tokens"] == 20
     measured = ours.env_kwargs("abc", train=False)
     assert (measured["split"], measured["normalize"]) == ("test", None)
 
