@@ -64,17 +64,18 @@ class TrainingSettings:
             raise ValueError(f"kl_coef must be >= 0, got {self.kl_coef}; 0 leaves the KL free")
         if not 0.0 <= self.gae_lambda <= 1.0:
             raise ValueError(f"gae_lambda must lie in [0, 1], got {self.gae_lambda}; 0.95 is usual")
-        if not isinstance(self.fixed_length, bool):
-            raise ValueError(f"fixed_length must be True or False, got {self.fixed_length!r}")
         if self.n_minibatches > self.batch_size:
             raise ValueError(
                 f"n_minibatches must be at most batch_size={self.batch_size}, got "
                 f"{self.n_minibatches}; raise batch_size or lower n_minibatches"
             )
-        if self.normalize not in ("batch", "running", "off"):
-            raise ValueError(
-                f"normalize must be 'batch', 'running' or 'off', got {self.normalize!r}"
-            )
+        for name, choices in (
+            ("normalize", ("batch", "running", "off")),
+            ("fixed_length", (True, False)),
+        ):
+            if getattr(self, name) not in choices:
+                known = f"{', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}"
+                raise ValueError(f"{name} must be {known}, got {getattr(self, name)!r}")
         if self.normalize == "batch" and self.batch_size < 2:
             raise ValueError(
                 "normalize='batch' needs batch_size >= 2, got 1; a single score is its own mean"
