@@ -11,6 +11,12 @@ def _at_least(name: str, value: int, least: int) -> None:
         raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
 
 
+def _one_of(name: str, value: object, choices: tuple[object, ...]) -> None:
+    if value not in choices:
+        known = f"{', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}"
+        raise ValueError(f"{name} must be {known}, got {value!r}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
     """How PPO trains a policy in a comparison.
@@ -69,13 +75,8 @@ class TrainingSettings:
                 f"n_minibatches must be at most batch_size={self.batch_size}, got "
                 f"{self.n_minibatches}; raise batch_size or lower n_minibatches"
             )
-        for name, choices in (
-            ("normalize", ("batch", "running", "off")),
-            ("fixed_length", (True, False)),
-        ):
-            if getattr(self, name) not in choices:
-                known = f"{', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}"
-                raise ValueError(f"{name} must be {known}, got {getattr(self, name)!r}")
+        _one_of("normalize", self.normalize, ("batch", "running", "off"))
+        _one_of("fixed_length", self.fixed_length, (True, False))
         if self.normalize == "batch" and self.batch_size < 2:
             raise ValueError(
                 "normalize='batch' needs batch_size >= 2, got 1; a single score is its own mean"
