@@ -128,7 +128,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         self: Self,
         total_timesteps: int,
         callback: MaybeCallback = None,
-        log_interval: int = 1,
+        log_interval: int | None = 1,
         tb_log_name: str = "run",
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
@@ -138,7 +138,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         Args:
             total_timesteps: Tokens; the update that passes them is finished.
             callback: SB3 callback(s).
-            log_interval: Updates between two rows of the log.
+            log_interval: Updates between two rows of the log; None writes none.
             tb_log_name: Name of the TensorBoard run.
             reset_num_timesteps: False goes on counting, and ``total_timesteps`` come on top.
             progress_bar: Show one.
@@ -158,7 +158,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
             self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
             self.learn_from(played)
             iteration += 1
-            if iteration % log_interval == 0:
+            if log_interval is not None and iteration % log_interval == 0:
                 self.dump_logs(iteration)
         callback.on_training_end()
         return self

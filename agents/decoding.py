@@ -55,7 +55,6 @@ class DecodingPlayer:
         self._attention_mask = torch.from_numpy(attention_mask).to(device)
         positions = self._attention_mask.cumsum(-1) - 1
         self._positions = positions.clamp(min=0)  # of the inputs; any value does under the mask
-        self._padded = not attention_mask.all()
         self._cache = DynamicCache(config=self.policy.language_model.model.config)
 
     @torch.inference_mode()
@@ -101,7 +100,7 @@ class DecodingPlayer:
             self._attention_mask = torch.cat([self._attention_mask, grown], dim=1)
         hidden = self.policy.language_model.hidden(
             self._inputs,
-            attention_mask=self._attention_mask if self._padded else None,
+            attention_mask=self._attention_mask,
             position_ids=self._positions,
             past_key_values=self._cache,
             use_cache=True,

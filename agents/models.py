@@ -91,8 +91,11 @@ class LanguageModel(nn.Module):
 
         Args:
             input_ids: (batch, length) int64.
-            inputs: What else the model's own forward takes: masks, positions, a cache.
+            inputs: What else the model's own forward takes: masks, positions, a cache. Without an
+                attention mask every token counts (said, not left out: models warn otherwise where
+                a text begins or ends with their pad token).
         """
+        inputs.setdefault("attention_mask", torch.ones_like(input_ids))
         return self.model.base_model(input_ids=input_ids, **inputs)[0]
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ class Sequences:
         input_ids = np.zeros((len(texts), max(map(len, texts), default=0)), dtype=np.int64)
         for row, ids in enumerate(texts):
             input_ids[row, : len(ids)] = ids
-            input_ids[row, len(ids) :] = ids[-1]  # models warn when they see their pad token
+            input_ids[row, len(ids) :] = ids[-1]
         return cls(
             input_ids=torch.from_numpy(input_ids).to(device),
             prompt_lengths=torch.tensor([len(ids) for ids in prompt_ids], device=device),

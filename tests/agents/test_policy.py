@@ -1,6 +1,7 @@
 """Sampling, learning and reference see one distribution, whatever the padding, mask or shape."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
-from tests.agents.conftest import EOS, TARGET, VOCABULARY, lora_config, make_model
+from tests.agents.conftest import EOS, PAD, TARGET, VOCABULARY, lora_config, make_model
 from tokengym.agents import PPO, ModelError, collect
 from tokengym.agents.models import LanguageModel
 from tokengym.agents.playing import as_player, play_round
@@ -118,6 +119,31 @@ def test_log_probs_do_not_depend_on_the_batch(make_ppo: Callable[..., PPO]):
         np.testing.assert_allclose(together[i], alone, atol=1e-5)
         assert alone.shape == (len(responses[i]),)
         assert alone.dtype == np.float32
+
+
+def test_models_are_loaded_and_run_without_bars_and_warnings(
+    make_ppo: Callable[..., PPO],
+    make_envs: Callable[..., Any],
+    tmp_path: Path,
+    capfd: Any,
+    caplog: Any,
+):
+    """Not even where texts begin and end with the pad token."""
+    from transformers.utils import logging
+
+    logging.warning_once.cache_clear()  # it warns once per process
+    logging.add_handler(caplog.handler)  # transformers' own keeps the stderr it was born with
+    make_model().save_pretrained(tmp_path / "model")
+    capfd.readouterr()
+    agent = make_ppo(model=tmp_path / "model", envs=make_envs(prompts=("<pad> a",))).learn(20)
+    agent.policy.log_probs([[PAD, PAD]], [[PAD, PAD]])
+    collect(agent, make_envs(), 4, seed=0, deterministic=True)
+    agent.save(tmp_path / "run")
+    PPO.load(tmp_path / "run", device="cpu")
+    logging.remove_handler(caplog.handler)
+    assert capfd.readouterr() == ("", "")
+    assert caplog.text == ""
+    assert logging.is_progress_bar_enabled()
 
 
 def test_the_reference_stays_while_the_policy_moves(make_ppo: Callable[..., PPO]):

@@ -222,6 +222,13 @@ def test_learning_logs_every_figure_and_counts_tokens(make_ppo: Callable[..., PP
     assert 0.0 < rows[0]["train/entropy"] <= np.log(8)
 
 
+def test_without_a_log_interval_no_row_is_written(make_ppo: Callable[..., PPO]):
+    agent = make_ppo()
+    assert log_of(agent, 20, log_interval=None) == []
+    assert agent._n_updates > 0
+    assert len(log_of(agent, 80, log_interval=2)) < len(log_of(agent, 80))
+
+
 def test_the_logged_score_is_the_raw_one(
     make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
 ):
