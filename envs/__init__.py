@@ -1,5 +1,6 @@
 """Token generation as a finite-horizon MDP."""
 
+from tokengym.envs.array_conversion import keep_texts
 from tokengym.envs.bundle import Bundle, bundled
 from tokengym.envs.episode import Episode
 from tokengym.envs.errors import (
@@ -43,3 +44,5 @@ __all__ = [
     "episodes_from_infos",
     "load_prompts",
 ]
+
+keep_texts()

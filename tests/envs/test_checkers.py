@@ -127,13 +127,37 @@ def test_statistics_of_disabled_rows_reset_by_mask(make_envs: Callable[..., Any]
     assert infos["episode"]["l"].tolist() == [1, 2, 0]
 
 
-def test_torch_wrappers(make_env: Callable[..., Any], make_envs: Callable[..., Any]) -> None:
-    pytest.importorskip("array_api_compat")
+def test_torch_single(make_env: Callable[..., Any]) -> None:
     torch = pytest.importorskip("torch")
-    env = gymnasium.wrappers.NumpyToTorch(PadTokenRewards(make_env()))
-    assert env.reset()[0]["input_ids"].dtype == torch.int64
-    envs = gymnasium.wrappers.vector.NumpyToTorch(make_envs())
-    assert envs.reset()[0]["input_ids"].shape == (3, 7)
+    env = gymnasium.wrappers.NumpyToTorch(make_env())
+    observation, info = env.reset(seed=0, options={"prompt": "a b"})
+    assert observation["input_ids"].dtype == torch.int64
+    assert (info["prompt"], info["action_mask"].tolist()) == ("a b", [1] * 8)
+    info["action_mask"][:] = 0
+    env.step(torch.tensor(3))
+    observation, reward, terminated, _, info = env.step(torch.tensor(1))
+    assert (reward, terminated) == (0.0, True)
+    assert (info["response"], info["finish_reason"]) == ("a", "eos")
+    assert info["action_mask"].tolist() == [1] * 8
+    assert info["token_rewards"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_torch_batch(mode: AutoresetMode, make_envs: Callable[..., Any]) -> None:
+    torch = pytest.importorskip("torch")
+    envs = gymnasium.wrappers.vector.NumpyToTorch(make_envs(autoreset_mode=mode))
+    observations, infos = envs.reset(seed=0, options={"prompt": "c"})
+    assert observations["input_ids"].shape == (3, 7)
+    assert infos["prompt"].tolist() == ["c"] * 3
+    infos["action_mask"][:] = 0  # the environment's own mask is not touched
+    observations, rewards, terminated, _, infos = envs.step(torch.tensor([3, 1, 1]))
+    assert isinstance(rewards, torch.Tensor)
+    assert terminated.tolist() == [False, True, True]
+    ended = infos.get("final_info", infos)
+    assert ended["response_ids"].tolist() == [None, (1,), (1,)]
+    assert ended["_response_ids"].tolist() == [False, True, True]
+    assert ended["token_rewards"].dtype == torch.float32
+    assert infos["action_mask"].tolist() == [[1] * 8] * 3
 
 
 def test_async_copies_play_the_same_episodes(tokenizer: Any, make_envs: Callable[..., Any]) -> None:
