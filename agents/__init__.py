@@ -2,6 +2,7 @@
 
 from tokengym.agents import losses
 from tokengym.agents.errors import CheckpointError, ModelError, NonFiniteError
+from tokengym.agents.hindsight import HindsightReplayBuffer, HindsightRolloutBuffer
 from tokengym.agents.playing import collect
 from tokengym.agents.policy import CausalLMPolicy
 from tokengym.agents.ppo import PPO
@@ -11,6 +12,8 @@ __all__ = [
     "PPO",
     "CausalLMPolicy",
     "CheckpointError",
+    "HindsightReplayBuffer",
+    "HindsightRolloutBuffer",
     "ModelError",
     "NonFiniteError",
     "RandomAgent",

@@ -11,6 +11,17 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from tokengym.agents.environments import as_vector_env
 from tokengym.agents.errors import ModelError
+from tokengym.agents.features import TokenFeatures
+from tokengym.agents.hindsight import HindsightReplayBuffer, HindsightRolloutBuffer, StepRewards
+
+__all__ = [
+    "GymVecEnv",
+    "HindsightReplayBuffer",
+    "HindsightRolloutBuffer",
+    "NoEnvironment",
+    "TokenFeatures",
+    "as_vec_env",
+]
 
 
 def as_vec_env(envs: VectorEnv[Any, Any, Any] | gym.Env[Any, Any] | VecEnv) -> VecEnv:
@@ -74,7 +85,10 @@ class GymVecEnv(VecEnv):
         self._actions = np.asarray(actions)
 
     def step_wait(self) -> Any:
-        """Step every row; return observations, rewards, dones, and one info per row."""
+        """Step every row; return observations, rewards, dones, and one info per row.
+
+        The rewards are `StepRewards`: for `HindsightRolloutBuffer`, they carry token rewards.
+        """
         self._fresh = None
         observation, rewards, terminated, truncated, infos = self.envs.step(self._actions)
         dones = terminated | truncated
@@ -99,7 +113,12 @@ class GymVecEnv(VecEnv):
             self._note_masks(reset_infos, dones)
             for row in np.flatnonzero(dones).tolist():
                 self.reset_infos[row] = self._row_info(reset_infos, row)
-        return observation, np.asarray(rewards, dtype=np.float32), dones, row_infos
+        token_rewards = {
+            row: row_infos[row]["token_rewards"]
+            for row in np.flatnonzero(dones).tolist()
+            if "token_rewards" in row_infos[row]
+        }
+        return observation, StepRewards.of(rewards, token_rewards), dones, row_infos
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Return the tokens allowed next, (num_envs, vocab)."""

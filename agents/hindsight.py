@@ -1,0 +1,236 @@
+"""Dense token rewards for stock Stable-Baselines3: each token paid at its episode's end.
+
+The environment pays a hindsight credit at the terminal step, as a whole; ``info["token_rewards"]``
+says which token earned what. Replay buffers see the infos. Rollout buffers are handed nothing of a
+step but its rewards, so `GymVecEnv` returns those as `StepRewards`, which carry the rest.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.buffers import DictReplayBuffer, DictRolloutBuffer
+from stable_baselines3.common.type_aliases import DictReplayBufferSamples, DictRolloutBufferSamples
+from stable_baselines3.common.vec_env import VecNormalize
+
+try:
+    from sb3_contrib.common.maskable.buffers import MaskableDictRolloutBuffer
+except ImportError:  # sb3-contrib is optional; without it nobody passes action masks
+    MaskableDictRolloutBuffer = DictRolloutBuffer  # type: ignore[misc,assignment]
+
+
+class StepRewards(np.ndarray):
+    """One step's rewards, (num_envs,) float32, with the token rewards of the episodes that ended.
+
+    Only the very array that the environment returned has them: what is computed from it has None,
+    because scaled rewards would not match.
+    """
+
+    token_rewards: Mapping[int, NDArray[np.float32]] | None
+    """By row, (response tokens,) each; None if unknown."""
+    paid: NDArray[np.float32]
+    """(num_envs,): a copy that stays when SB3 adds a bootstrapped value to the rewards."""
+
+    @classmethod
+    def of(
+        cls, rewards: NDArray[np.floating], token_rewards: Mapping[int, NDArray[np.float32]]
+    ) -> "StepRewards":
+        """Return the rewards with the token rewards of the rows that ended."""
+        array = np.array(rewards, dtype=np.float32).view(cls)
+        array.token_rewards = token_rewards
+        array.paid = np.array(rewards, dtype=np.float32)
+        return array
+
+    def __array_finalize__(self, source: Any) -> None:
+        self.token_rewards = None
+
+
+def hindsight_correction(
+    token_rewards: NDArray[np.floating], paid: NDArray[np.floating], num_kept: int
+) -> NDArray[np.float32]:
+    """Return what to add to the rewards of an episode's last steps.
+
+    c_t = token_rewards_t - paid_t;  the c_t of the steps that are gone go to the first one kept
+
+    So rewards add up to the score wherever a rollout ends, and each token that can still be paid
+    what it earned is.
+
+    Args:
+        token_rewards: (n,), reward units.
+        paid: (n,) what the environment paid at each step, reward units.
+        num_kept: How many of the last steps a buffer still holds, 1 to n.
+
+    Returns:
+        (num_kept,), reward units; sums to sum(token_rewards) - sum(paid).
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    if len(token_rewards) != len(paid):
+        raise ValueError(
+            f"token_rewards has {len(token_rewards)} entries for an episode of {len(paid)} steps; "
+            "the environment must give one per response token"
+        )
+    difference = np.asarray(token_rewards, dtype=np.float64) - paid
+    kept = difference[len(difference) - num_kept :]
+    kept[0] += difference[: len(difference) - num_kept].sum()
+    return kept.astype(np.float32)
+
+
+class HindsightRolloutBuffer(MaskableDictRolloutBuffer):
+    """SB3's rollout buffer for PPO and A2C, and sb3-contrib's for MaskablePPO, with token rewards.
+
+    ```python
+    PPO("MultiInputPolicy", as_vec_env(envs), rollout_buffer_class=HindsightRolloutBuffer)
+    ```
+
+    When an episode ends, the rewards of its steps become its token rewards. An episode that began
+    in an earlier rollout has steps that were learned from already; what their tokens earned is paid
+    at its first step in this rollout, so that no reward is lost. Rollouts several times as long as
+    the episodes (``n_steps``) keep that rare.
+
+    Args:
+        buffer_size: Steps of a rollout, and the rest as SB3's ``DictRolloutBuffer`` has it.
+    """
+
+    def reset(self) -> None:
+        """Begin a rollout; episodes that have begun go on."""
+        DictRolloutBuffer.reset(self)  # the parent's makes (steps, envs, vocab) masks, asked or not
+        self.mask_dims = 1
+        self.action_masks = np.ones((self.buffer_size, self.n_envs, 1), dtype=np.float32)
+        if not hasattr(self, "_paid"):
+            self._paid: list[list[float]] = [[] for _ in range(self.n_envs)]
+
+    def add(  # type: ignore[override]
+        self,
+        obs: dict[str, NDArray[np.generic]],
+        action: NDArray[np.generic],
+        reward: NDArray[np.floating],
+        episode_start: NDArray[np.generic],
+        value: Any,
+        log_prob: Any,
+        action_masks: NDArray[np.generic] | None = None,
+    ) -> None:
+        """Store one step, and pay the episodes that end in it.
+
+        Raises:
+            ValueError: if the rewards are not the environment's own.
+        """
+        if not isinstance(reward, StepRewards) or reward.token_rewards is None:
+            raise ValueError(
+                f"rewards came as {type(reward).__name__} without token rewards; make the "
+                "environment with agents.sb3.as_vec_env(gym.make_vec(...)) and put no wrapper that "
+                "changes rewards around it (VecNormalize: norm_reward=False)"
+            )
+        if action_masks is not None and self.mask_dims == 1:
+            self.mask_dims = int(self.action_space.n)  # type: ignore[attr-defined]
+            shape = (self.buffer_size, self.n_envs, self.mask_dims)
+            self.action_masks = np.ones(shape, dtype=np.float32)
+        masks = {} if action_masks is None else {"action_masks": action_masks}
+        step = self.pos
+        super().add(obs, action, reward, episode_start, value, log_prob, **masks)
+        for row in range(self.n_envs):
+            if episode_start[row]:
+                self._paid[row] = []
+            self._paid[row].append(float(reward.paid[row]))
+        for row, token_rewards in reward.token_rewards.items():
+            num_kept = min(len(self._paid[row]), step + 1)
+            self.rewards[step + 1 - num_kept : step + 1, row] += hindsight_correction(
+                token_rewards, np.array(self._paid[row]), num_kept
+            )
+
+    def _get_samples(  # type: ignore[override]
+        self, batch_inds: NDArray[np.integer], env: VecNormalize | None = None
+    ) -> Any:
+        """Return samples as the algorithm knows them, with action masks where it passes masks."""
+        if self.mask_dims > 1:
+            return super()._get_samples(batch_inds, env)
+        samples: DictRolloutBufferSamples = DictRolloutBuffer._get_samples(self, batch_inds, env)
+        return samples
+
+
+class HindsightReplayBuffer(DictReplayBuffer):
+    """SB3's replay buffer for DQN, with token rewards.
+
+    ```python
+    DQN("MultiInputPolicy", as_vec_env(envs), replay_buffer_class=HindsightReplayBuffer,
+        buffer_size=50_000)
+    ```
+
+    Steps are drawn only once their episode has ended and what they earned is known, as SB3's
+    hindsight experience replay does.
+
+    Args:
+        buffer_size: Steps of all environments, and the rest as SB3's ``DictReplayBuffer`` has it.
+    """
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._ages = np.zeros(self.n_envs, dtype=np.int64)  # steps of the running episodes
+        self._is_known = np.zeros((self.buffer_size, self.n_envs), dtype=bool)
+
+    def add(  # type: ignore[override]
+        self,
+        obs: dict[str, NDArray[np.generic]],
+        next_obs: dict[str, NDArray[np.generic]],
+        action: NDArray[np.generic],
+        reward: NDArray[np.floating],
+        done: NDArray[np.bool_],
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """Store one step, and pay the episodes that end in it.
+
+        Raises:
+            ValueError: if an ended episode has no token rewards, or is longer than the buffer.
+        """
+        step = self.pos
+        super().add(obs, next_obs, action, reward, done, infos)
+        self._is_known[step] = False
+        self._ages += 1
+        for row in np.flatnonzero(done).tolist():
+            if "token_rewards" not in infos[row]:
+                raise ValueError(
+                    f"the info of row {row} has no token_rewards; play an environment of tokengym, "
+                    "adapted with agents.sb3.as_vec_env"
+                )
+            if self._ages[row] > self.buffer_size:
+                raise ValueError(
+                    f"an episode took {self._ages[row]} steps and the buffer holds "
+                    f"{self.buffer_size} per row; raise buffer_size"
+                )
+            steps = np.arange(step + 1 - self._ages[row], step + 1) % self.buffer_size
+            self.rewards[steps, row] += hindsight_correction(
+                infos[row]["token_rewards"], self.rewards[steps, row], len(steps)
+            )
+            self._is_known[steps, row] = True
+        self._ages[done] = 0
+
+    def sample(  # type: ignore[override]
+        self, batch_size: int, env: VecNormalize | None = None
+    ) -> DictReplayBufferSamples:
+        """Return random steps of ended episodes.
+
+        Raises:
+            ValueError: if no episode has ended yet.
+        """
+        places = np.flatnonzero(self._is_known)
+        if len(places) == 0:
+            raise ValueError(
+                "no episode has ended yet; set learning_starts to more steps than an episode has, "
+                f"times the {self.n_envs} environments"
+            )
+        chosen = np.random.choice(places, batch_size)  # SB3 seeds and draws from this generator
+        steps, rows = np.unravel_index(chosen, self._is_known.shape)
+        seen: Any = {name: array[steps, rows] for name, array in self.observations.items()}
+        then: Any = {name: array[steps, rows] for name, array in self.next_observations.items()}
+        seen, then = self._normalize_obs(seen, env), self._normalize_obs(then, env)
+        ended = self.dones[steps, rows] * (1.0 - self.timeouts[steps, rows])
+        rewards = self._normalize_reward(self.rewards[steps, rows].reshape(-1, 1), env)
+        return DictReplayBufferSamples(
+            observations={name: self.to_torch(array) for name, array in seen.items()},
+            actions=self.to_torch(self.actions[steps, rows]),
+            next_observations={name: self.to_torch(array) for name, array in then.items()},
+            dones=self.to_torch(ended).reshape(-1, 1),
+            rewards=self.to_torch(rewards),
+        )
