@@ -121,7 +121,7 @@ class HindsightRolloutBuffer(MaskableDictRolloutBuffer):
             raise ValueError(
                 f"rewards came as {type(reward).__name__} without token rewards; make the "
                 "environment with agents.sb3.as_vec_env(gym.make_vec(...)) and put no wrapper that "
-                "changes rewards around it (VecNormalize: norm_reward=False)"
+                "changes rewards, as VecNormalize does, around it"
             )
         if action_masks is not None and self.mask_dims == 1:
             self.mask_dims = int(self.action_space.n)  # type: ignore[attr-defined]
