@@ -45,6 +45,8 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"CausalLMPolicy": CausalLMPolicy}
     policy: CausalLMPolicy  # type: ignore[assignment]
+    sampling_settings: ClassVar[tuple[str, ...]] = ("temperature", "top_k", "top_p")
+    """Arguments of an algorithm that it hands on to its policy."""
 
     def __init__(
         self,

@@ -5,7 +5,6 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from tokengym.agents import losses
 from tokengym.agents.sequences import ActionMasks, Sequences
 
 
@@ -16,7 +15,7 @@ class Experience:
     sequences: Sequences
     """Prompts and responses, ``len()`` = batch."""
     action_masks: ActionMasks | None
-    """What was allowed at each step, (batch, time) masks; None if everything was."""
+    """What could be sampled at each step, (batch, time) masks; None if everything could."""
     response_mask: Tensor
     """(batch, time) bool, True on the response's own tokens."""
     old_log_probs: Tensor
@@ -27,6 +26,8 @@ class Experience:
     """(batch, time) A, whitened over the batch."""
     returns: Tensor
     """(batch, time) A + V_old before whitening, reward units."""
+    ref_log_probs: Tensor | None = None
+    """(batch, time), nats, under the frozen reference; what a KL in the loss needs."""
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -36,9 +37,9 @@ class Experience:
         sequences = self.sequences.select(rows)
         time = int(sequences.response_lengths.max())
         tensors = {
-            field.name: getattr(self, field.name)[rows, :time]
+            field.name: value[rows, :time]
             for field in fields(self)
-            if field.type == "Tensor" or field.type is Tensor
+            if isinstance(value := getattr(self, field.name), Tensor)
         }
         masks = None if self.action_masks is None else self.action_masks.select(rows)
         return Experience(sequences=sequences, action_masks=masks, **tensors)
@@ -48,23 +49,3 @@ class Experience:
         order = torch.randperm(len(self), generator=generator)
         parts = order.tensor_split(min(num, len(self)))
         return [rows.to(self.response_mask.device) for rows in parts]
-
-
-def penalised_rewards(
-    token_rewards: Tensor, old_log_probs: Tensor, ref_log_probs: Tensor, *, kl_coef: float
-) -> tuple[Tensor, Tensor]:
-    """Return token rewards less the price of leaving the reference, and the KL that was paid for.
-
-    kl_t = log pi(y_t) - log pi_ref(y_t)   (k1);   r_t <- r_t - kl_coef * kl_t
-
-    Args:
-        token_rewards: (batch, time), reward units; sums to each score.
-        old_log_probs: (batch, time), nats, as sampled; 0 past a response's end.
-        ref_log_probs: (batch, time), nats; 0 past a response's end.
-        kl_coef: Reward units per nat.
-
-    Returns:
-        Rewards and KL, both (batch, time).
-    """
-    kl = losses.kl_estimate(old_log_probs, ref_log_probs, estimator="k1")
-    return token_rewards - kl_coef * kl, kl

@@ -119,7 +119,7 @@ def _record(agent: "EpisodicAlgorithm") -> dict[str, Any]:
         "policy_kwargs": {
             name: value
             for name, value in agent.policy_kwargs.items()
-            if name not in ("model", "reference", "lora", "temperature")
+            if name not in ("model", "reference", "lora", *agent.sampling_settings)
         },
         "has_adapter": agent.policy.language_model.adapters is not None,
         "environment": {

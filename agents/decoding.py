@@ -74,6 +74,9 @@ class DecodingPlayer:
         if action_masks is not None:
             mask = as_action_mask(mask_rows(action_masks, rows), self.policy.device)
         logits = self.policy.shaped_logits(states, mask)  # (active, vocab)
+        support = self.policy.support(logits)
+        if support is not None:
+            logits = logits.masked_fill(~support, -torch.inf)
         uniforms = torch.rand(self._num_rows, generator=self.generator)[rows].to(logits.device)
         tokens, all_log_probs = draw(logits, None if deterministic else uniforms)
         log_probs = all_log_probs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
@@ -91,6 +94,7 @@ class DecodingPlayer:
             log_probs=log_probs,
             values=self.policy.values(states),
             entropy=torch.special.entr(all_log_probs.exp()).sum(-1),
+            support=support,
         )
 
     def _next_states(self) -> Tensor:

@@ -34,6 +34,8 @@ class Choice:
     """(active,), reward units, of the text before the token."""
     entropy: Tensor | None = None
     """(active,), nats, of the distribution the token was drawn from."""
+    support: Tensor | None = None
+    """(active, vocab) bool, the tokens it was drawn among where the agent left some out itself."""
 
 
 class Player(Protocol):
@@ -62,7 +64,8 @@ class Round:
     truncated: NDArray[np.bool_]
     """(batch,): ended by a budget, not by the text."""
     action_masks: ActionMasks | None
-    """What was allowed at each step; None if everything was."""
+    """What could be sampled at each step, by the environment's leave and by the agent's own choice
+    of top-k or top-p; None if everything could."""
     log_probs: Tensor | None
     """(batch, time), nats, as sampled."""
     values: Tensor | None
@@ -171,7 +174,9 @@ class RoundRecorder:
     ) -> None:
         """Record the step in which ``rows`` chose and ``result`` came of it."""
         self._steps.append((rows, choice))
-        if action_masks is not None:
+        if choice.support is not None:
+            self._masks.add(rows, choice.support.cpu().numpy())
+        elif action_masks is not None:
             self._masks.add(rows, mask_rows(action_masks, rows))
         for row in rows[(result.terminated | result.truncated)[rows]].tolist():
             self._episodes[row] = result.episodes[row]

@@ -20,7 +20,13 @@ from tokengym.agents.decoding import DecodingPlayer
 from tokengym.agents.environments import Observation
 from tokengym.agents.errors import ModelError
 from tokengym.agents.models import LanguageModel, check_length, check_vocabulary, load_causal_lm
-from tokengym.agents.sampling import as_action_mask, chosen_log_probs, draw, shape_logits
+from tokengym.agents.sampling import (
+    as_action_mask,
+    chosen_log_probs,
+    draw,
+    likeliest,
+    shape_logits,
+)
 from tokengym.agents.sequences import ActionMasks, Sequences
 
 
@@ -34,6 +40,8 @@ class Evaluation:
     """(batch, time), reward units, of the text before each token."""
     entropy: Tensor | None
     """(batch, time), nats, of the distribution each token was drawn from, if asked for."""
+    kl: Tensor | None
+    """(batch, time), nats, KL(policy || reference) exact over the vocabulary, if asked for."""
 
 
 class CausalLMPolicy(BasePolicy):
@@ -51,12 +59,17 @@ class CausalLMPolicy(BasePolicy):
         lora: A ``peft.LoraConfig`` to train adapters only, or None to train everything.
         dtype: "auto", "float32" or "bfloat16", see `agents.models.load_causal_lm`.
         temperature: Divides the logits in rollout, update and reference alike.
+        top_k: Sample among the likeliest only; 0 among all. What could be sampled is kept with the
+            sample, and update and reference are renormalised over the same tokens ("keep sampling
+            mask", DeepSeek-V3.2 2025, arXiv:2512.02556): else a token that has left the top k
+            would have ratio 0, and one outside the reference's an infinite KL.
+        top_p: The same with the fewest tokens that have this much probability; 1.0 takes all.
         reference: The frozen reference where it is not ``model`` as given (a resumed run).
 
     Raises:
         ModelError: if there is no model, or it is no language model.
         TokenizerError: if model and environment have different vocabularies.
-        ValueError: if the temperature is not positive.
+        ValueError: if temperature, top_k or top_p is out of range.
     """
 
     def __init__(
@@ -69,6 +82,8 @@ class CausalLMPolicy(BasePolicy):
         lora: Any | None = None,
         dtype: str = "auto",
         temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
         reference: str | Path | PreTrainedModel | None = None,
     ) -> None:
         super().__init__(observation_space, action_space)
@@ -78,7 +93,12 @@ class CausalLMPolicy(BasePolicy):
             )
         if not temperature > 0.0:
             raise ValueError(f"temperature must be > 0, got {temperature}; 1.0 samples as trained")
+        if top_k < 0:
+            raise ValueError(f"top_k must be >= 0, got {top_k}; 0 samples among all tokens")
+        if not 0.0 < top_p <= 1.0:
+            raise ValueError(f"top_p must be within (0, 1], got {top_p}; 1.0 samples among all")
         self.temperature = temperature
+        self.top_k, self.top_p = top_k, top_p
         self.dtype_name = dtype
         self.language_model = LanguageModel(load_causal_lm(model, dtype), lora)
         check_vocabulary(self.language_model, int(action_space.n))
@@ -138,6 +158,10 @@ class CausalLMPolicy(BasePolicy):
         logits = logits[..., : self.num_actions]
         return shape_logits(logits, temperature=self.temperature, action_mask=action_mask)
 
+    def support(self, logits: Tensor) -> Tensor | None:
+        """Return the tokens to sample among, (n, vocab) bool, of shaped logits; None for all."""
+        return likeliest(logits, top_k=self.top_k, top_p=self.top_p)
+
     def values(self, states: Tensor) -> Tensor:
         """Return the values of hidden states, (n, hidden) -> (n,), reward units."""
         return self.value_head(states.float()).squeeze(-1)
@@ -148,15 +172,32 @@ class CausalLMPolicy(BasePolicy):
         action_masks: ActionMasks | None = None,
         *,
         with_entropy: bool = False,
+        with_kl: bool = False,
+        value_head_only: bool = False,
     ) -> Evaluation:
         """Return log-probs and values of the responses under the policy as it is now.
 
         Logits are computed at response positions only.
+
+        Args:
+            sequences: The texts.
+            action_masks: What could be sampled at each step; None: everything.
+            with_entropy: Compute the entropy too.
+            with_kl: Compute the exact KL to the reference too.
+            value_head_only: Let gradients reach the value head alone.
         """
         rows, times, columns = sequences.response_positions()
         states = self.states(sequences)
+        if value_head_only:
+            states = states.detach()
         mask = None if action_masks is None else action_masks.at(rows, times)
         logits = self.shaped_logits(states, mask)
+        kl = None
+        if with_kl:
+            with torch.no_grad():
+                ref_states = self.states(sequences, reference=True)
+                ref_logits = self.shaped_logits(ref_states, mask, reference=True)
+            kl = losses.full_kl(logits, ref_logits)
         shape = sequences.response_mask.shape
 
         def padded(flat: Tensor) -> Tensor:  # (tokens,) -> (batch, time)
@@ -166,6 +207,7 @@ class CausalLMPolicy(BasePolicy):
             log_probs=padded(chosen_log_probs(logits, sequences.input_ids[rows, columns])),
             values=padded(self.values(states)),
             entropy=padded(losses.entropy(logits)) if with_entropy else None,
+            kl=None if kl is None else padded(kl),
         )
 
     @torch.no_grad()
@@ -198,6 +240,25 @@ class CausalLMPolicy(BasePolicy):
             tokens = part.input_ids[rows, columns]
             log_probs[bucket[rows], times] = chosen_log_probs(logits, tokens)
         return log_probs
+
+    @torch.no_grad()
+    def response_kl(
+        self, sequences: Sequences, action_masks: ActionMasks | None = None, *, max_size: int = 64
+    ) -> Tensor:
+        """Return the exact KL(policy || reference) before each token, (batch, time), nats.
+
+        Args:
+            sequences: Any number of texts; similar lengths are run together.
+            action_masks: What could be sampled at each step; None: everything.
+            max_size: The most texts in one forward.
+        """
+        kl = torch.zeros(sequences.response_mask.shape, device=self.device)
+        for bucket in sequences.buckets(max_size):
+            masks = None if action_masks is None else action_masks.select(bucket)
+            part = self.evaluate(sequences.select(bucket), masks, with_kl=True).kl
+            assert part is not None
+            kl[bucket, : part.shape[1]] = part
+        return kl
 
     def log_probs(
         self,
@@ -275,6 +336,8 @@ class CausalLMPolicy(BasePolicy):
         ]
         logits = self._next_logits(texts, action_masks)
         uniforms = torch.rand(len(texts), generator=self.generator)
+        if (support := self.support(logits)) is not None:
+            logits = logits.masked_fill(~support, -torch.inf)
         tokens, _ = draw(logits, None if deterministic else uniforms.to(logits.device))
         actions = tokens.cpu().numpy()
         return (actions if is_batch else actions[0]), state

@@ -20,11 +20,11 @@ from torch import Tensor
 
 from tokengym.agents import losses
 from tokengym.agents.algorithm import EpisodicAlgorithm
-from tokengym.agents.batch import Experience, penalised_rewards
+from tokengym.agents.batch import Experience
 from tokengym.agents.environments import Environments
 from tokengym.agents.errors import NonFiniteError
 from tokengym.agents.playing import Round
-from tokengym.agents.policy import CausalLMPolicy
+from tokengym.agents.policy import CausalLMPolicy, Evaluation
 from tokengym.agents.sequences import Sequences
 
 
@@ -38,6 +38,8 @@ class UpdateStats:
     clip_fraction: float = 0.0
     ratio_error: float = 0.0
     """Largest |ratio - 1| before the first gradient step: rollout and update agree when it is 0."""
+    log_prob_gap: float = 0.0
+    """Largest |log_probs - old_log_probs| then, nats."""
     num_minibatches: int = 0
 
     def mean(self, name: str) -> float:
@@ -62,10 +64,18 @@ class PPO(EpisodicAlgorithm):
         vf_coef: Weight of the value loss.
         ent_coef: Weight of the entropy bonus.
         kl_coef: Price of a nat of KL to the reference, reward units; where it starts if adaptive.
+        kl_in: "reward": each token's KL is taken off its reward, as sampled (Ziegler et al. 2019).
+            "loss": kl_coef times its mean is added to the loss and differentiated.
+        kl_estimator: "k1", "k2", "k3" of the sampled tokens (see `losses.kl_estimate`), or "exact"
+            over the vocabulary. In the reward k1 and exact have the KL's gradient; in the loss k2
+            and exact have it, and k1's is zero on average, so that it holds nothing back.
         kl_target: KL per episode (nats) that an adaptive coefficient aims at; None keeps it fixed.
         kl_horizon: Episodes over which the adaptive coefficient corrects itself.
+        n_value_warmup: Updates at the start in which the value head alone learns.
         target_kl: Ends an update early when the policy moved 1.5 times this (nats per token).
         temperature: Of sampling, updating and reference alike.
+        top_k: Sample among the likeliest only; see `CausalLMPolicy`. 0 samples among all.
+        top_p: Sample among the fewest that have this much probability. 1.0 samples among all.
         max_grad_norm: Longer gradients are scaled down to this.
         micro_batch_size: Most sequences in one forward; changes memory and time, not the gradient.
         tensorboard_log: Folder for TensorBoard, or None.
@@ -95,10 +105,15 @@ class PPO(EpisodicAlgorithm):
         vf_coef: float = 0.1,
         ent_coef: float = 0.0,
         kl_coef: float = 0.05,
+        kl_in: str = "reward",
+        kl_estimator: str = "k1",
         kl_target: float | None = None,
         kl_horizon: float = 10_000,
+        n_value_warmup: int = 0,
         target_kl: float | None = None,
         temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
         max_grad_norm: float = 1.0,
         micro_batch_size: int | None = None,
         tensorboard_log: str | None = None,
@@ -107,8 +122,9 @@ class PPO(EpisodicAlgorithm):
         seed: int | None = None,
         device: torch.device | str = "auto",
     ) -> None:
-        if "temperature" in (policy_kwargs or {}):
-            raise ValueError("temperature is a setting of PPO; pass it beside policy_kwargs")
+        for name in self.sampling_settings:
+            if name in (policy_kwargs or {}):
+                raise ValueError(f"{name} is a setting of PPO; pass it beside policy_kwargs")
         super().__init__(
             policy,
             env,
@@ -121,7 +137,12 @@ class PPO(EpisodicAlgorithm):
                 "max_grad_norm": max_grad_norm,
             },
             tensorboard_log=tensorboard_log,
-            policy_kwargs={**(policy_kwargs or {}), "temperature": temperature},
+            policy_kwargs={
+                **(policy_kwargs or {}),
+                "temperature": temperature,
+                "top_k": top_k,
+                "top_p": top_p,
+            },
             verbose=verbose,
             seed=seed,
             device=device,
@@ -131,10 +152,14 @@ class PPO(EpisodicAlgorithm):
         self.clip_range = clip_range
         self.clip_range_vf = clip_range_vf
         self.kl_coef = kl_coef
+        self.kl_in = kl_in
+        self.kl_estimator = kl_estimator
         self.kl_target = kl_target
         self.kl_horizon = kl_horizon
+        self.n_value_warmup = n_value_warmup
         self.target_kl = target_kl
         self.temperature = temperature
+        self.top_k, self.top_p = top_k, top_p
         self.micro_batch_size = micro_batch_size
         self._check_settings()
         self._setup_model()
@@ -147,6 +172,13 @@ class PPO(EpisodicAlgorithm):
             ("gamma", 0.0 <= self.gamma <= 1.0, "within [0, 1]"),
             ("gae_lambda", 0.0 <= self.gae_lambda <= 1.0, "within [0, 1]"),
             ("kl_coef", self.kl_coef >= 0.0, ">= 0; 0 leaves the KL free"),
+            ("kl_in", self.kl_in in ("reward", "loss"), "'reward' or 'loss'"),
+            (
+                "kl_estimator",
+                self.kl_estimator in (*losses.KL_ESTIMATORS, "exact"),
+                "'k1', 'k2', 'k3' or 'exact'",
+            ),
+            ("n_value_warmup", self.n_value_warmup >= 0, "an integer >= 0"),
             ("kl_target", self.kl_target is None or self.kl_target > 0.0, "> 0, or None"),
             ("kl_horizon", self.kl_horizon > 0.0, "> 0"),
             ("target_kl", self.target_kl is None or self.target_kl > 0.0, "> 0, or None"),
@@ -158,7 +190,7 @@ class PPO(EpisodicAlgorithm):
             ),
         ):
             if not is_right:
-                raise ValueError(f"{name} must be {remedy}, got {getattr(self, name)}")
+                raise ValueError(f"{name} must be {remedy}, got {getattr(self, name)!r}")
 
     # --- the phases of one update, after `collect` ------------------------------------------------
 
@@ -185,9 +217,10 @@ class PPO(EpisodicAlgorithm):
         ref_log_probs = self.policy.response_log_probs(
             sequences, played.action_masks, reference=True
         )
-        rewards, kl = penalised_rewards(
-            self._token_rewards(played), played.log_probs, ref_log_probs, kl_coef=self.kl_coef
-        )
+        rewards = self._token_rewards(played)
+        kl = losses.kl_estimate(played.log_probs, ref_log_probs, estimator="k1")
+        if self.kl_in == "reward":
+            rewards = rewards - self.kl_coef * self._kl_price(played, sequences, ref_log_probs)
         final_values = None
         if played.truncated.any():
             cut = torch.from_numpy(played.truncated).to(self.device)
@@ -211,6 +244,7 @@ class PPO(EpisodicAlgorithm):
             old_values=played.values,
             advantages=losses.masked_whiten(advantages, mask),
             returns=returns,
+            ref_log_probs=ref_log_probs if self.kl_in == "loss" else None,
         )
 
     def update(self, experience: Experience) -> UpdateStats:
@@ -267,8 +301,9 @@ class PPO(EpisodicAlgorithm):
                 setattr(stats, name, getattr(stats, name) + value)
             approx_kl += figures["approx_kl"]
             if is_first:
-                error = log_ratio.expm1().abs().max().item()
+                error, gap = log_ratio.expm1().abs().max().item(), log_ratio.abs().max().item()
                 stats.ratio_error = max(stats.ratio_error, error)
+                stats.log_prob_gap = max(stats.log_prob_gap, gap)
             loss.backward()
         stats.num_minibatches += 1
         return approx_kl
@@ -279,8 +314,14 @@ class PPO(EpisodicAlgorithm):
         Means are over the ``count`` tokens of the whole minibatch, so that parts add up to it.
         """
         mask = part.response_mask
+        is_warming_up = self._n_updates < self.n_value_warmup
+        has_kl = part.ref_log_probs is not None and self.kl_coef != 0.0
         now = self.policy.evaluate(
-            part.sequences, part.action_masks, with_entropy=self.ent_coef != 0.0
+            part.sequences,
+            part.action_masks,
+            with_entropy=self.ent_coef != 0.0,
+            with_kl=has_kl and self.kl_estimator == "exact",
+            value_head_only=is_warming_up,
         )
         clip_range, clip_range_vf = self._now(self.clip_range), self._now(self.clip_range_vf)
         policy_loss = losses.policy_loss(
@@ -299,9 +340,13 @@ class PPO(EpisodicAlgorithm):
             clip_range_vf=clip_range_vf,
             count=count,
         )
-        loss = policy_loss + self.vf_coef * value_loss
-        if now.entropy is not None:
-            loss = loss - self.ent_coef * losses.masked_mean(now.entropy, mask, count=count)
+        loss = self.vf_coef * value_loss
+        if not is_warming_up:
+            loss = loss + policy_loss
+            if now.entropy is not None:
+                loss = loss - self.ent_coef * losses.masked_mean(now.entropy, mask, count=count)
+            if has_kl:
+                loss = loss + self.kl_coef * self._kl_loss(now, part, count)
         with torch.no_grad():
             log_ratio = now.log_probs - part.old_log_probs
             is_clipped = (log_ratio.expm1().abs() > clip_range).float()
@@ -314,6 +359,22 @@ class PPO(EpisodicAlgorithm):
                 "clip_fraction": losses.masked_mean(is_clipped, mask, count=count).item(),
             }
         return loss, figures, log_ratio
+
+    def _kl_price(self, played: Round, sequences: Sequences, ref_log_probs: Tensor) -> Tensor:
+        """Return each token's KL to the reference as sampled, (batch, time), nats."""
+        if self.kl_estimator == "exact":
+            return self.policy.response_kl(sequences, played.action_masks)
+        assert played.log_probs is not None
+        return losses.kl_estimate(played.log_probs, ref_log_probs, estimator=self.kl_estimator)
+
+    def _kl_loss(self, now: Evaluation, part: Experience, count: int) -> Tensor:
+        """Return the mean KL to the reference, with its gradient; a part of ``count`` tokens'."""
+        if now.kl is not None:
+            kl = now.kl
+        else:
+            assert part.ref_log_probs is not None
+            kl = losses.kl_estimate(now.log_probs, part.ref_log_probs, estimator=self.kl_estimator)
+        return losses.masked_mean(kl, part.response_mask, count=count)
 
     def _now(self, schedule: Any) -> Any:
         """Return a schedule's value at this point of the training, None for None."""
@@ -379,4 +440,5 @@ class PPO(EpisodicAlgorithm):
         for name in ("policy_loss", "value_loss", "approx_kl", "clip_fraction"):
             self.logger.record(f"train/{name}", stats.mean(name))
         self.logger.record("train/ratio_error", stats.ratio_error)
+        self.logger.record("train/log_prob_gap", stats.log_prob_gap)
         self.logger.record("train/n_updates", self._n_updates)

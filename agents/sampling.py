@@ -28,6 +28,38 @@ def shape_logits(logits: Tensor, *, temperature: float, action_mask: Tensor | No
     return shaped if action_mask is None else shaped.masked_fill(~action_mask, -torch.inf)
 
 
+def likeliest(logits: Tensor, *, top_k: int = 0, top_p: float = 1.0) -> Tensor | None:
+    """Return the tokens that top-k and nucleus sampling leave, or None where they leave all.
+
+    First the top_k likeliest; then, of what those are renormalised to, the fewest of the likeliest
+    whose probabilities add up to top_p. As transformers' ``generate`` does it, ties included.
+
+    Args:
+        logits: (batch, vocab), shaped.
+        top_k: 0 leaves all.
+        top_p: 1.0 leaves all.
+
+    Returns:
+        (batch, vocab) bool, at least one True per row.
+
+    Source: Fan et al. 2018, arXiv:1805.04833; Holtzman et al. 2020, arXiv:1904.09751.
+    """
+    vocab = logits.shape[-1]
+    keep = None
+    if 0 < top_k < vocab:
+        keep = logits >= logits.topk(top_k, dim=-1).values[..., -1:]
+        logits = logits.masked_fill(~keep, -torch.inf)
+    if top_p < 1.0:
+        descending, order = logits.sort(dim=-1, descending=True, stable=True)
+        probs = descending.softmax(-1)
+        before = probs.cumsum(-1) - probs  # probability of the likelier ones
+        in_nucleus = before < top_p
+        nucleus = torch.zeros_like(in_nucleus).scatter(-1, order, in_nucleus)
+        nucleus &= ~torch.isneginf(logits)
+        keep = nucleus if keep is None else keep & nucleus
+    return keep
+
+
 def chosen_log_probs(logits: Tensor, tokens: Tensor) -> Tensor:
     """Return log softmax(logits)[token].
 

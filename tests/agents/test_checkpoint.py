@@ -178,12 +178,21 @@ def test_schedules_must_be_given_again(make_ppo: Callable[..., PPO], tmp_path: P
 
 
 def test_settings_are_restored_and_can_be_changed(make_ppo: Callable[..., PPO], tmp_path: Path):
-    make_ppo(gae_lambda=0.5, temperature=0.7, n_epochs=3, seed=9).save(tmp_path / "run")
+    make_ppo(
+        gae_lambda=0.5,
+        temperature=0.7,
+        n_epochs=3,
+        seed=9,
+        top_k=5,
+        kl_in="loss",
+        kl_estimator="k3",
+    ).save(tmp_path / "run")
     loaded = PPO.load(tmp_path / "run", temperature=0.9)
     assert loaded.policy.temperature == 0.9
     loaded = PPO.load(tmp_path / "run", n_epochs=1)
     assert (loaded.gae_lambda, loaded.policy.temperature, loaded.seed) == (0.5, 0.7, 9)
     assert loaded.n_epochs == 1
+    assert (loaded.policy.top_k, loaded.kl_in, loaded.kl_estimator) == (5, "loss", "k3")
     with pytest.raises(
         TypeError, match=r"load\(\) got 'n_epoch'; what can be changed is: .*n_epochs"
     ):

@@ -109,6 +109,71 @@ def test_the_policy_agrees_with_the_model_s_own_forward(
                 np.testing.assert_allclose(episode.log_probs, expected.numpy(), atol=1e-4)
 
 
+TRUNCATED = pytest.mark.parametrize(
+    ("settings", "masks"),
+    [
+        ({"top_k": 3}, {}),
+        ({"top_p": 0.7, "temperature": 1.5}, {"forbidden_token_ids": (0, 2)}),
+        ({"top_k": 4, "top_p": 0.8}, {"min_new_tokens": 3}),
+    ],
+)
+
+
+@TRUNCATED
+def test_top_k_and_top_p_are_the_same_in_sampling_learning_and_reference(
+    make_envs: Callable[..., Any],
+    make_ppo: Callable[..., PPO],
+    settings: dict[str, Any],
+    masks: dict[str, Any],
+):
+    """Everything is renormalised over what the sampling policy kept: here, by transformers."""
+    from transformers import TopKLogitsWarper, TopPLogitsWarper
+
+    agent = make_ppo(envs=make_envs(num_envs=8, **masks), learning_rate=1e-2, **settings)
+    shake(agent)
+    played = agent.collect()
+    assert played is not None
+    experience = agent.assign(played)
+    assert experience.action_masks is not None
+    now = agent.policy.evaluate(experience.sequences, experience.action_masks)
+    ref = agent.policy.response_log_probs(
+        experience.sequences, experience.action_masks, reference=True
+    )
+    base = make_model().eval()
+    for row, episode in enumerate(played.episodes):
+        n, ids = len(episode.response_ids), [*episode.prompt_ids, *episode.response_ids]
+        both: list[Any] = []
+        for model in (agent.policy.language_model.model, base):
+            with torch.no_grad():
+                both.append(model(torch.tensor([ids])).logits[0, -n - 1 : -1] / agent.temperature)
+        logits = both[0].clone()
+        logits[:, list(masks.get("forbidden_token_ids", ()))] = -torch.inf
+        logits[: masks.get("min_new_tokens", 0), EOS] = -torch.inf
+        if "top_k" in settings:
+            logits = TopKLogitsWarper(settings["top_k"])(None, logits)  # type: ignore[arg-type]
+        if "top_p" in settings:
+            logits = TopPLogitsWarper(settings["top_p"])(None, logits)  # type: ignore[arg-type]
+        chosen = torch.arange(n), torch.tensor(episode.response_ids)
+        expected = logits.log_softmax(-1)[chosen]
+        expected_ref = both[1].masked_fill(logits.isneginf(), -torch.inf).log_softmax(-1)[chosen]
+        torch.testing.assert_close(now.log_probs[row, :n], expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(ref[row, :n], expected_ref, atol=1e-4, rtol=1e-4)
+        sampled = experience.old_log_probs[row, :n]
+        torch.testing.assert_close(sampled, expected, atol=1e-4, rtol=1e-4)
+    stats = agent.update(experience)  # the weights move, the tokens that count stay
+    assert stats.log_prob_gap < 1e-4
+    assert np.isfinite(stats.approx_kl)
+
+
+def test_predict_samples_among_the_likeliest_only(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]
+):
+    observation, _ = make_envs().reset(seed=0)
+    agent = make_ppo(top_k=1)
+    greedy, _ = agent.predict(observation, deterministic=True)
+    assert all(agent.predict(observation)[0].tolist() == greedy.tolist() for _ in range(20))
+
+
 def test_log_probs_do_not_depend_on_the_batch(make_ppo: Callable[..., PPO]):
     policy = make_ppo().policy
     prompts = [[3, 4, 5], [6], [3, 3, 3, 3, 3, 3]]
@@ -308,6 +373,10 @@ def test_without_any_model_the_remedy_is_named(make_envs: Callable[..., Any]):
 def test_bad_policy_settings_are_named(make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]):
     with pytest.raises(ValueError, match=r"temperature must be > 0, got 0.0"):
         make_ppo(temperature=0.0)
+    with pytest.raises(ValueError, match="top_k must be >= 0, got -1; 0 samples among all"):
+        make_ppo(top_k=-1)
+    with pytest.raises(ValueError, match=r"top_p must be within \(0, 1\], got 0.0"):
+        make_ppo(top_p=0.0)
     with pytest.raises(ValueError, match="dtype must be 'auto', 'float32' or 'bfloat16', got 'f8'"):
         PPO("CausalLMPolicy", make_envs(), policy_kwargs={"model": make_model(), "dtype": "f8"})
 

@@ -27,6 +27,7 @@ LOGGED = {
     "train/kl",
     "train/kl_coef",
     "train/ratio_error",
+    "train/log_prob_gap",
     "train/explained_variance",
     "train/learning_rate",
     "train/n_updates",
@@ -375,6 +376,9 @@ def test_a_loss_or_gradient_that_is_not_finite_is_named(make_ppo: Callable[..., 
         ("gae_lambda", -1.0, r"gae_lambda must be within \[0, 1\], got -1.0"),
         ("kl_coef", -0.1, "kl_coef must be >= 0"),
         ("kl_target", 0.0, "kl_target must be > 0, or None, got 0.0"),
+        ("kl_in", "value", "kl_in must be 'reward' or 'loss', got 'value'"),
+        ("kl_estimator", "k4", "kl_estimator must be 'k1', 'k2', 'k3' or 'exact', got 'k4'"),
+        ("n_value_warmup", -1, "n_value_warmup must be an integer >= 0, got -1"),
         ("target_kl", -1.0, "target_kl must be > 0, or None, got -1.0"),
         ("max_grad_norm", 0.0, "max_grad_norm must be > 0, got 0.0"),
         ("micro_batch_size", 0, "micro_batch_size must be >= 1, or None, got 0"),
@@ -388,9 +392,10 @@ def test_settings_that_cannot_work_are_refused(
 
 
 def test_temperature_is_given_once(make_envs: Callable[..., Any]):
-    kwargs = {"model": make_model(), "temperature": 2.0}
-    with pytest.raises(ValueError, match="pass it beside policy_kwargs"):
-        PPO("CausalLMPolicy", make_envs(), policy_kwargs=kwargs)
+    for name, value in (("temperature", 2.0), ("top_k", 3), ("top_p", 0.5)):
+        kwargs = {"model": make_model(), name: value}
+        with pytest.raises(ValueError, match=f"{name} is a setting of PPO; pass it beside"):
+            PPO("CausalLMPolicy", make_envs(), policy_kwargs=kwargs)
 
 
 def test_an_unknown_policy_is_refused(make_envs: Callable[..., Any]):

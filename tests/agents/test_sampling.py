@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from tokengym.agents.sampling import (
     chosen_log_probs,
     draw,
     inverse_cdf,
+    likeliest,
     mask_rows,
     shape_logits,
 )
@@ -87,3 +90,36 @@ def test_a_broadcast_mask_is_looked_at_once():
     allowed = as_action_mask(masks, "cpu")
     assert allowed is not None
     assert allowed.tolist() == [[True, False, True]]
+
+
+# --- top-k and top-p ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(1, 1.0), (3, 1.0), (0, 0.6), (0, 0.05), (4, 0.7)])
+def test_top_k_and_top_p_leave_what_transformers_leaves(top_k: int, top_p: float):
+    from transformers import TopKLogitsWarper, TopPLogitsWarper
+
+    logits = 3.0 * torch.randn(50, 9, generator=torch.Generator().manual_seed(0))
+    logits[:, 4] = -torch.inf  # forbidden by an action mask
+    expected: Any = logits
+    if top_k:
+        expected = TopKLogitsWarper(top_k)(None, expected)  # type: ignore[arg-type]
+    if top_p < 1.0:
+        expected = TopPLogitsWarper(top_p)(None, expected)  # type: ignore[arg-type]
+    keep = likeliest(logits, top_k=top_k, top_p=top_p)
+    assert keep is not None
+    assert keep.tolist() == expected.isfinite().tolist()
+    assert not keep.all()
+
+
+def test_the_nucleus_by_hand_and_what_leaves_all():
+    logits = torch.tensor([[0.5, 0.1, 0.3, 0.1]]).log()
+    for top_p, kept in ((0.4, [1, 0, 0, 0]), (0.6, [1, 0, 1, 0]), (0.85, [1, 1, 1, 0])):
+        keep = likeliest(logits, top_p=top_p)
+        assert keep is not None
+        assert keep.int().tolist() == [kept]
+    assert likeliest(logits) is None
+    assert likeliest(logits, top_k=4) is None
+    everything = likeliest(torch.zeros(1, 3), top_k=1)  # ties stay together
+    assert everything is not None
+    assert everything.all()

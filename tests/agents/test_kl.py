@@ -1,0 +1,187 @@
+"""The KL to the reference: every estimator, in the reward and in the loss; value warm-up."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.agents.conftest import VOCABULARY, PerToken, make_model, target_reward
+from tests.agents.test_policy import shake
+from tests.agents.test_ppo import gradient, log_of
+from tokengym.agents import PPO
+from tokengym.agents.ppo import UpdateStats
+
+ESTIMATORS = ("k1", "k2", "k3", "exact")
+MASKS = {"min_new_tokens": 2, "forbidden_token_ids": (2,)}
+
+
+def by_hand(agent: PPO, episode: Any, estimator: str) -> torch.Tensor:
+    """KL of one episode's tokens, from the whole models, masked by hand; differentiable."""
+    n, ids = len(episode.response_ids), [*episode.prompt_ids, *episode.response_ids]
+    allowed = torch.ones(n, VOCABULARY, dtype=torch.bool)
+    allowed[:, 2] = False
+    allowed[:2, 1] = False
+    both = []
+    for model in (agent.policy.language_model.model, make_model().eval()):
+        logits = model(torch.tensor([ids])).logits[0, -n - 1 : -1] / agent.temperature
+        both.append(logits.masked_fill(~allowed, -1e30).log_softmax(-1))
+    log_p, log_q = both[0], both[1].detach()
+    if estimator == "exact":
+        return (log_p.exp() * (log_p - log_q)).sum(-1)
+    chosen = torch.tensor(episode.response_ids).unsqueeze(1)
+    d = (log_p - log_q).gather(1, chosen).squeeze(1)
+    return {"k1": d, "k2": d * d / 2, "k3": (-d).exp() - 1 + d}[estimator]
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_in_the_reward_it_is_taken_off_each_token(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], estimator: str
+):
+    envs = make_envs(reward=target_reward(PerToken()), **MASKS)
+    settings = {"gae_lambda": 1.0, "temperature": 1.3, "kl_estimator": estimator}
+    agent = make_ppo(envs=envs, kl_coef=0.3, **settings)
+    shake(agent)
+    played = agent.collect()
+    assert played is not None
+    experience = agent.assign(played)
+    assert experience.ref_log_probs is None
+    for row, episode in enumerate(played.episodes):
+        rewards = episode.token_rewards - 0.3 * by_hand(agent, episode, estimator).detach().numpy()
+        # lambda 1, gamma 1: the return at t is what is still to come
+        to_come = np.cumsum(rewards[::-1])[::-1]
+        found = experience.returns[row, : len(rewards)]
+        np.testing.assert_allclose(found, to_come, atol=1e-4)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_in_the_loss_it_adds_its_own_gradient(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], estimator: str
+):
+    """Against autograd on the formula written out above, over ragged rows in micro-batches too."""
+    agent = make_ppo(
+        envs=make_envs(num_envs=8, **MASKS),
+        temperature=1.3,
+        kl_in="loss",
+        kl_estimator=estimator,
+        kl_coef=0.0,
+    )
+    shake(agent)
+    played = agent.collect()
+    assert played is not None
+    experience = agent.assign(played)
+    assert len(set(experience.sequences.lengths.tolist())) > 2
+    without = gradient(agent, experience)
+    agent.kl_coef = 2.0
+    agent.policy.optimizer.zero_grad()
+    tokens = int(experience.response_mask.sum())
+    total = sum(by_hand(agent, episode, estimator).sum() for episode in played.episodes)
+    (2.0 * total / tokens).backward()  # type: ignore[union-attr]
+    expected = torch.cat(
+        [
+            (torch.zeros_like(p) if p.grad is None else p.grad).flatten()
+            for p in agent.policy.trained_parameters()
+        ]
+    )
+    assert expected.norm() > 1e-2
+    for size in (None, 3, 1):
+        agent.micro_batch_size = size
+        found = gradient(agent, experience) - without
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-3)
+
+
+def test_in_the_loss_rewards_are_left_alone(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
+):
+    envs = make_envs(reward=target_reward(PerToken()))
+    agent = make_ppo(envs=envs, kl_in="loss", kl_coef=5.0, gae_lambda=1.0)
+    shake(agent)
+    played = agent.collect()
+    assert played is not None
+    experience = agent.assign(played)
+    for row, episode in enumerate(played.episodes):
+        assert episode.token_rewards is not None
+        expected = np.cumsum(episode.token_rewards[::-1])[::-1]
+        np.testing.assert_allclose(
+            experience.returns[row, : len(expected)], expected, atol=1e-5, rtol=1e-5
+        )
+
+
+@pytest.mark.parametrize(
+    ("kl_in", "estimator"),
+    [("reward", "k1"), ("reward", "exact"), ("loss", "k2"), ("loss", "k3"), ("loss", "exact")],
+)
+def test_a_high_price_holds_the_policy_back(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], kl_in: str, estimator: str
+):
+    kl = {}
+    for kl_coef in (0.0, 2.0):
+        agent = make_ppo(
+            envs=make_envs(num_envs=16),
+            model=make_model(scale=2.0),
+            learning_rate=3e-3,
+            kl_coef=kl_coef,
+            kl_in=kl_in,
+            kl_estimator=estimator,
+        )
+        rows = log_of(agent, 16 * 6 * 8)
+        kl[kl_coef] = rows[-1]["train/kl"]
+        assert all(row["train/log_prob_gap"] < 1e-4 for row in rows)
+    assert kl[2.0] < 0.6 * kl[0.0]
+
+
+@pytest.mark.parametrize("kl_in", ["reward", "loss"])
+def test_the_coefficient_adapts_wherever_the_kl_is_priced(make_ppo: Callable[..., PPO], kl_in: str):
+    agent = make_ppo(kl_in=kl_in, kl_target=1e3, kl_horizon=10.0)
+    rows = log_of(agent, 60)
+    coefs = [row["train/kl_coef"] for row in rows]
+    assert len(coefs) > 2
+    np.testing.assert_allclose(np.divide(coefs[1:], coefs[:-1]), 1 - 0.2 * 4 / 10, rtol=1e-6)
+
+
+# --- value warm-up ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kl_in", ["reward", "loss"])
+def test_the_value_head_learns_alone_at_first(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], kl_in: str
+):
+    agent = make_ppo(
+        envs=make_envs(), n_value_warmup=2, learning_rate=1e-2, ent_coef=0.1, kl_in=kl_in
+    )
+
+    def weights() -> tuple[Any, Any]:
+        return (
+            [p.clone() for p in agent.policy.language_model.parameters()],
+            [p.clone() for p in agent.policy.value_head.parameters()],
+        )
+
+    for update in range(3):
+        trunk, head = weights()
+        played = agent.collect()
+        assert played is not None
+        agent.learn_from(played)
+        trunk_now, head_now = weights()
+        trunk_moved = any(not torch.equal(a, b) for a, b in zip(trunk, trunk_now, strict=True))
+        head_moved = all(not torch.equal(a, b) for a, b in zip(head, head_now, strict=True))
+        assert (trunk_moved, head_moved) == (update == 2, True)
+
+
+def test_warming_up_takes_the_same_steps_on_the_value_head_as_regression(
+    make_ppo: Callable[..., PPO],
+):
+    agent = make_ppo(n_value_warmup=1, clip_range_vf=None)
+    played = agent.collect()
+    assert played is not None
+    experience = agent.assign(played)
+    agent._backward(experience, UpdateStats(), "here")
+    rows, times, _ = experience.sequences.response_positions()
+    states = agent.policy.states(experience.sequences).detach()
+    returns = experience.returns[rows, times]
+    residual = agent.policy.values(states).detach() - returns
+    expected = agent.vf_coef * (residual.unsqueeze(1) * states).mean(0)
+    found = agent.policy.value_head.weight.grad
+    assert found is not None
+    torch.testing.assert_close(found[0], expected, atol=1e-6, rtol=1e-4)
+    assert all(p.grad is None for p in agent.policy.language_model.parameters())
