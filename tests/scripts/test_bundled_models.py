@@ -57,7 +57,7 @@ def measured():
 def test_the_reward_model_orders_texts_and_attends_to_opinions(measured, length):
     figures = measured[length]
     assert figures["pair_accuracy"] > 0.93
-    assert figures["correlation"] > 0.88
+    assert figures["correlation"] > 0.86
     assert figures["opinion_mass"] > 0.6
     assert figures["opinion_mass"] > 6 * figures["opinion_share"]
     assert figures["attention_entropy"] < 0.6
