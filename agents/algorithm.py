@@ -16,9 +16,14 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from tokengym.agents.environments import Environments, environment_attribute
+from tokengym.agents.environments import (
+    Environments,
+    environment_attribute,
+    environment_state,
+)
 from tokengym.agents.playing import Choice, Player, Round, play_round
 from tokengym.agents.policy import CausalLMPolicy
+from tokengym.agents.resume import RoundStart
 from tokengym.agents.rounds import StepResult, as_rounds
 from tokengym.agents.sb3 import as_vec_env
 
@@ -78,6 +83,8 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         )
         self._stats_window_size = self.n_envs  # means in the log are over one round's episodes
         self._timings: dict[str, float] = {}
+        self._round_start: RoundStart | None = None  # of the round being played or learned from
+        self._before_learning: dict[str, Any] | None = None
 
     # --- the phases -------------------------------------------------------------------------------
 
@@ -92,6 +99,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         """
         assert self.env is not None
         started = time.perf_counter()
+        self._round_start = RoundStart.now(self, self._before_learning)
         returns = np.zeros(self.n_envs)
 
         def on_step(rows: NDArray[np.integer], choice: Choice, result: StepResult) -> bool:
@@ -148,6 +156,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         Returns:
             The agent itself.
         """
+        self._before_learning = None if self.env is None else environment_state(self.env)
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
@@ -159,6 +168,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
                 break
             self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
             self.learn_from(played)
+            self._round_start = None
             iteration += 1
             if log_interval is not None and iteration % log_interval == 0:
                 self.dump_logs(iteration)
@@ -248,7 +258,9 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         """Write a checkpoint folder, from which `load` goes on number for number.
 
         Safetensors and JSON, nothing pickled; written beside ``path`` and renamed into place. The
-        checkpoint that was there is kept as ``<path>.previous``.
+        checkpoint that was there is kept as ``<path>.previous``. A callback may save at any step:
+        in the middle of a round what is written is the state before it, and the resumed run plays
+        that round again, token for token.
 
         Args:
             path: The folder.
@@ -263,6 +275,13 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         from tokengym.agents.checkpoint import save_checkpoint
 
         save_checkpoint(self, Path(path))
+
+    def round_start(self) -> RoundStart:
+        """Return what the next round, or the one being played, begins with."""
+        start = self._round_start
+        if start is None or start.counters["_n_updates"] != self._n_updates:
+            return RoundStart.now(self, self._before_learning)
+        return start
 
     @classmethod
     def load(  # type: ignore[override]

@@ -23,9 +23,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tokengym.agents.environments import environment_state, restore_environment
+from tokengym.agents.environments import restore_environment
 from tokengym.agents.errors import CheckpointError
 from tokengym.agents.models import no_progress_bars
+from tokengym.agents.resume import COUNTERS
 from tokengym.agents.sb3 import NoEnvironment, as_vec_env
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 FORMAT = 1
 RECORD = "checkpoint.json"
 TRAINING = "training.safetensors"
-COUNTERS = ("num_timesteps", "_n_updates", "_total_timesteps", "_current_progress_remaining")
 
 logger = logging.getLogger(__name__)
 Algorithm = TypeVar("Algorithm", bound="EpisodicAlgorithm")
@@ -45,7 +45,7 @@ def save_checkpoint(agent: "EpisodicAlgorithm", path: Path) -> None:
     """Write the agent to ``path``, atomically; what was there becomes ``<path>.previous``.
 
     Args:
-        agent: What to save, between two updates.
+        agent: What to save. In the middle of a round it is saved as it was before the round.
         path: The folder to make.
     """
     path = path.absolute()
@@ -109,6 +109,9 @@ def load_checkpoint(
 def _record(agent: "EpisodicAlgorithm") -> dict[str, Any]:
     """Return what the JSON file holds, all but the hashes."""
     settings = {name: getattr(agent, name) for name in agent.setting_names()}
+    start = agent.round_start()
+    if start.environment is not None and not start.environment["states"]:
+        logger.warning("the environment has no get_state(): a resumed run will see other prompts")
     schedules = sorted(name for name, value in settings.items() if callable(value))
     return {
         "format": FORMAT,
@@ -127,8 +130,8 @@ def _record(agent: "EpisodicAlgorithm") -> dict[str, Any]:
             "num_tokens": agent.policy.num_actions,
             "length": agent.policy.max_length,
         },
-        "counters": {name: getattr(agent, name) for name in COUNTERS},
-        "environment_state": None if agent.env is None else environment_state(agent.env),
+        "counters": start.counters,
+        "environment_state": start.environment,
     }
 
 
@@ -164,7 +167,7 @@ def _training_tensors(agent: "EpisodicAlgorithm") -> dict[str, Tensor]:
     }
     for number, state in agent.policy.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
-    tensors["generator.sampling"] = agent.policy.generator.get_state()
+    tensors["generator.sampling"] = agent.round_start().sampling
     tensors["generator.shuffling"] = agent.shuffler.get_state()
     return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 

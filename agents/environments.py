@@ -1,6 +1,5 @@
 """Environments as agents need them: adapted, asked for attributes, saved and restored."""
 
-import logging
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -12,8 +11,6 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from tokengym.agents.errors import CheckpointError
 from tokengym.envs import EpisodeOverError
-
-logger = logging.getLogger(__name__)
 
 Environments: TypeAlias = VectorEnv[Any, Any, Any] | gym.Env[Any, Any] | VecEnv
 Observation: TypeAlias = Mapping[str, NDArray[np.generic]]
@@ -59,8 +56,6 @@ def environment_state(envs: Environments) -> dict[str, Any] | None:
         states = [chain[-1].get_state() for chain in chains if hasattr(chain[-1], "get_state")]
     except EpisodeOverError:
         return None
-    if not states:
-        logger.warning("%s has no get_state(): a resumed run will see other prompts", chains[0][-1])
     return {"states": states, "scorers": [s.state_dict() for s in _scorers(chains)]}
 
 

@@ -57,6 +57,11 @@ class GymVecEnv(VecEnv):
         self._action_masks: NDArray[np.bool_] = np.ones((envs.num_envs, num_tokens), np.bool_)
         super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the last thing done was a reset, which `begin` will make use of."""
+        return self._fresh is not None
+
     def begin(self) -> tuple[Any, dict[str, Any]]:
         """Begin an episode in every row, in Gymnasium's form; the way of our own learners.
 
