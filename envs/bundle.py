@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Split = Literal["train", "test", "all"]
+Stamp = tuple[int, int, int]
 FORMAT = 1
 PARTS = {
     "tokenizer": "tokenizer",
@@ -32,6 +33,9 @@ _BUILDER = "python -m tokengym.scripts.build_models"
 @dataclass(frozen=True)
 class Bundle:
     """A task's tokenizer, prompts and models in one folder; nothing is loaded before it is asked for.
+
+    What was read is kept for the process: bundles of one folder share tokenizer and prompts, until
+    its files change. Copy the tokenizer before changing it.
 
     Args:
         path: The folder, as ``scripts/build_models.py`` writes it.
@@ -75,9 +79,8 @@ class Bundle:
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer that all of the bundle's models share."""
-        from transformers import AutoTokenizer
-
-        return AutoTokenizer.from_pretrained(self._part("tokenizer"))
+        folder = self._part("tokenizer").resolve()
+        return _read_tokenizer(folder, tuple(map(_stamp, sorted(folder.iterdir()))))
 
     def prompts(self, split: Split = "train") -> PromptSet:
         """Return the prompts of a split.
@@ -87,25 +90,8 @@ class Bundle:
         """
         if split not in ("train", "test", "all"):
             raise BundleError(f"split must be 'train', 'test' or 'all', got {split!r}")
-        file = self._part("prompts")
-        lines = file.read_text(encoding="utf-8").splitlines()
-        prompts = []
-        for number, line in enumerate(filter(str.strip, lines), start=1):
-            try:
-                row = json.loads(line)
-                prompt = Prompt(row["prompt"], row.get("reference"), row.get("query_type"))
-                if split in ("all", row["split"]):
-                    prompts.append(prompt)
-            except (ValueError, KeyError, TypeError) as error:
-                raise BundleError(
-                    f"{str(file)!r} line {number} is damaged ({error!r}); build it again with "
-                    f"{_BUILDER}"
-                ) from error
-        if not prompts:
-            raise BundleError(
-                f"{str(file)!r} has no prompts of split {split!r}; build it again with {_BUILDER}"
-            )
-        return PromptSet(prompts)
+        file = self._part("prompts").resolve()
+        return _read_prompts(file, split, _stamp(file))
 
     @property
     def policy(self) -> Path:
@@ -165,3 +151,40 @@ def bundled(task: str) -> Bundle:
             f"build one with {_BUILDER} and pass bundle=Bundle(path)"
         )
     return Bundle(assets / task)
+
+
+@lru_cache(maxsize=8)
+def _read_tokenizer(folder: Path, stamps: tuple[Stamp, ...]) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a folder; ``stamps`` tell its versions apart."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@lru_cache(maxsize=8)
+def _read_prompts(file: Path, split: Split, stamp: Stamp) -> PromptSet:
+    """Return a split's prompts; ``stamp`` tells the file's versions apart."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    prompts = []
+    for number, line in enumerate(filter(str.strip, lines), start=1):
+        try:
+            row = json.loads(line)
+            prompt = Prompt(row["prompt"], row.get("reference"), row.get("query_type"))
+            if split in ("all", row["split"]):
+                prompts.append(prompt)
+        except (ValueError, KeyError, TypeError) as error:
+            raise BundleError(
+                f"{str(file)!r} line {number} is damaged ({error!r}); build it again with "
+                f"{_BUILDER}"
+            ) from error
+    if not prompts:
+        raise BundleError(
+            f"{str(file)!r} has no prompts of split {split!r}; build it again with {_BUILDER}"
+        )
+    return PromptSet(prompts)
+
+
+def _stamp(file: Path) -> Stamp:
+    """Return what changes when a file is written anew: its time, size and inode."""
+    status = file.stat()
+    return status.st_mtime_ns, status.st_size, status.st_ino

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.errors import PromptError, TokenizerError
-from tokengym.envs.prompts import PromptSet
+from tokengym.envs.prompts import Prompt, PromptSet, is_messages
 from tokengym.envs.settings import Overlong
-from tokengym.envs.text import encode
+from tokengym.envs.text import encode, encode_chats
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,10 +39,13 @@ class PromptTable:
         tokenizer: What encodes it.
         max_prompt_tokens: Width of the matrix, tokens; None takes the longest prompt.
         overlong: What becomes of longer prompts.
+        chat_template: Whether a plain text is a user's message in the tokenizer's chat template;
+            conversations always take it.
 
     Raises:
         PromptError: if a prompt has no tokens or too many, or none is left.
-        TokenizerError: if the tokenizer gives ids outside its own vocabulary.
+        TokenizerError: if the tokenizer gives ids outside its own vocabulary, or has no chat
+            template where one is needed.
     """
 
     prompts: PromptSet
@@ -60,10 +63,12 @@ class PromptTable:
         *,
         max_prompt_tokens: int | None,
         overlong: Overlong,
+        chat_template: bool = False,
     ) -> None:
         self._tokenizer = tokenizer
         self._overlong = overlong
-        encoded = encode(tokenizer, prompts.texts)
+        self._chat_template = chat_template
+        encoded = self._encoded(prompts)
         for position, ids in enumerate(encoded):
             _check_ids(f"prompt {position} ({prompts[position].text[:40]!r})", ids, len(tokenizer))
         self.max_prompt_tokens = max_prompt_tokens or max(map(len, encoded))
@@ -78,6 +83,7 @@ class PromptTable:
         self.input_ids, self.attention_mask = left_padded(
             self._ids, self.max_prompt_tokens, tokenizer.pad_token_id
         )
+        self.input_ids.flags.writeable = self.attention_mask.flags.writeable = False
         self.columns = {
             "prompt": as_objects([prompt.text for prompt in self.prompts]),
             "prompt_ids": as_objects(self._ids),
@@ -87,6 +93,18 @@ class PromptTable:
 
     def __len__(self) -> int:
         return len(self.prompts)
+
+    def _encoded(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """Return the prompts' ids: conversations in the chat template, texts as they are."""
+        chats = {
+            position: prompt.messages or (("user", prompt.text),)
+            for position, prompt in enumerate(prompts)
+            if prompt.messages or self._chat_template
+        }
+        plain = [prompt.text for i, prompt in enumerate(prompts) if i not in chats]
+        of_texts = iter(encode(self._tokenizer, plain))
+        of_chats = iter(encode_chats(self._tokenizer, list(chats.values())) if chats else ())
+        return [next(of_chats if i in chats else of_texts) for i in range(len(prompts))]
 
     def _fits(self, name: str, ids: Sequence[int]) -> bool:
         """Return whether a prompt stays in the set, or raise where overlong prompts are errors."""
@@ -120,21 +138,29 @@ class PromptTable:
         return self[int(prompt_id)]
 
     def encode(self, text: Any) -> EncodedPrompt:
-        """Return a text of the caller's as a prompt.
+        """Return a text or a conversation of the caller's as a prompt.
 
         Raises:
-            PromptError: if it is empty, not a text, or too long (also where the set drops those).
+            PromptError: if it is empty, neither of them, or too long (also where the set drops
+                those).
         """
-        if not isinstance(text, str) or not text.strip():
-            raise PromptError(f"options['prompt'] must be a non-empty str, got {text!r}")
-        ids = encode(self._tokenizer, [text])[0]
-        _check_ids(f"options['prompt']={text[:40]!r}", ids, len(self._tokenizer))
+        if is_messages(text):
+            prompt = Prompt.from_messages(text)
+        elif isinstance(text, str) and text.strip():
+            prompt = Prompt(text)
+        else:
+            raise PromptError(
+                f"options['prompt'] must be a non-empty str, got {text!r}; a conversation is a "
+                "list of messages"
+            )
+        ids = self._encoded([prompt])[0]
+        _check_ids(f"options['prompt']={prompt.text[:40]!r}", ids, len(self._tokenizer))
         if not self._fits("options['prompt']", ids):
             raise PromptError(
                 f"options['prompt'] has {len(ids)} tokens, more than max_prompt_tokens="
                 f"{self.max_prompt_tokens}; shorten it, or pass overlong='left'"
             )
-        return EncodedPrompt(text, tuple(ids[-self.max_prompt_tokens :]), -1, None, None)
+        return EncodedPrompt(prompt.text, tuple(ids[-self.max_prompt_tokens :]), -1, None, None)
 
 
 def left_padded(

@@ -12,7 +12,7 @@ import numpy as np
 
 from tokengym.envs.bundle import Split
 from tokengym.envs.errors import DatasetError, PromptError, SettingsError
-from tokengym.envs.prompts import Prompt, PromptSet
+from tokengym.envs.prompts import Prompt, PromptSet, is_messages
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -57,7 +57,7 @@ def load_prompts(
             parquet or txt file (gzipped or not) or of a folder that ``save_to_disk`` wrote; or a
             name on the hub, with ``name:config`` for a configuration.
         prompt_column: Name, or position where the file has no header; None takes "prompt", or the
-            only column.
+            only column. It holds texts, or conversations as lists of {"role", "content"}.
         reference_column: Reference answers, if any.
         query_type_column: R3's "OPENENDED" and "CONSTRAINED", if annotated.
         split: "train", "test" or "all".
@@ -102,6 +102,11 @@ def first_tokens(
         )
     rng = np.random.default_rng(_CUT_SEED)
     lengths = rng.integers(bounds[0], bounds[1] + 1, size=len(prompts)).tolist()
+    if any(prompt.messages for prompt in prompts):
+        raise SettingsError(
+            f"prompt_tokens={prompt_tokens} cannot cut a conversation; leave it out, or shorten "
+            "the messages"
+        )
     encoded = tokenizer(
         list(prompts.texts),
         add_special_tokens=False,
@@ -176,7 +181,8 @@ def _prompts(table: Dataset, columns: Sequence[Column | None]) -> PromptSet:
     prompts = []
     for row, (text, reference, query_type) in enumerate(zip(texts, *rest, strict=True)):
         try:
-            prompts.append(Prompt(str(text), reference, query_type))
+            build = Prompt if isinstance(text, str) else Prompt.from_messages
+            prompts.append(build(text, reference=reference, query_type=query_type))
         except PromptError as error:
             raise DatasetError(f"row {row} of the data set: {error}") from error
     if not prompts:
@@ -212,8 +218,8 @@ def _names(table: Dataset) -> str:
     return ", ".join(map(repr, table.column_names))
 
 
-def _texts(table: Dataset, name: str, *, required: bool) -> list[str | None]:
-    """Return a column's texts; where they are not required, an empty one is None."""
+def _texts(table: Dataset, name: str, *, required: bool) -> list[Any]:
+    """Return a column's texts or, where required, conversations; an empty one of others is None."""
     values = list(table[name])
     for row, value in enumerate(values):
         if value is None or (isinstance(value, str) and not value.strip()):
@@ -222,7 +228,7 @@ def _texts(table: Dataset, name: str, *, required: bool) -> list[str | None]:
                     f"row {row} of column {name!r} is empty, got {value!r}; filter such rows out"
                 )
             values[row] = None
-        elif not isinstance(value, str):
+        elif not isinstance(value, str) and not (required and is_messages(value)):
             raise DatasetError(
                 f"column {name!r} must hold texts, row {row} has {type(value).__name__} "
                 f"{reprlib.repr(value)}; choose one of the columns {_names(table)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,10 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from tokengym.envs.bundle import Bundle
 from tokengym.envs.encoding import EncodedPrompt, PromptTable
 from tokengym.envs.errors import ActionError, PromptError, SettingsError, StateError
-from tokengym.envs.prompts import Prompt, PromptSet
+from tokengym.envs.prompts import Messages, Prompt, PromptSet
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.text import ResponseDecoder, load_tokenizer
 
@@ -39,10 +41,10 @@ STATE_KEYS = frozenset(
 
 
 class TokenMdp:
-    """The token-generation MDP itself, without an episode's state.
+    """The token-generation MDP itself, without an episode's state; nothing changes it.
 
     Args:
-        tokenizer: A Hugging Face tokenizer with EOS and pad, or where to load one.
+        tokenizer: A Hugging Face tokenizer with EOS and pad.
         prompts: What episodes start from.
         settings: Lengths, legal tokens, ends.
 
@@ -52,11 +54,11 @@ class TokenMdp:
 
     def __init__(
         self,
-        tokenizer: PreTrainedTokenizerBase | str,
-        prompts: PromptSet | Sequence[str | Prompt],
+        tokenizer: PreTrainedTokenizerBase,
+        prompts: PromptSet | Sequence[str | Prompt | Messages],
         settings: GenerationSettings,
     ) -> None:
-        self.tokenizer = load_tokenizer(tokenizer)
+        self.tokenizer = tokenizer
         self.settings = settings
         self.vocab_size = len(self.tokenizer)
         self.eos_id = int(self.tokenizer.eos_token_id)
@@ -78,12 +80,16 @@ class TokenMdp:
             self.tokenizer,
             max_prompt_tokens=settings.max_prompt_tokens,
             overlong=settings.overlong,
+            chat_template=settings.chat_template,
         )
         self.prompt_width = self.table.max_prompt_tokens
         self.width = self.prompt_width + settings.max_new_tokens
         self._special_ids = frozenset(self.tokenizer.all_special_ids)
         longest = max((len(text.encode()) for text in settings.stop_strings), default=0)
         self._stop_window = longest + 4  # an ordinary token adds at least one byte; 4 as margin
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TokenMdp:
+        return self
 
     def _allowed(self) -> NDArray[np.int8]:
         """Return the legal tokens once ``min_new_tokens`` are there."""
@@ -215,6 +221,41 @@ class TokenMdp:
         if prompt_id < 0:
             return EncodedPrompt(state["prompt"], tuple(state["prompt_ids"]), -1, None, None)
         return self.table[prompt_id]
+
+
+def token_mdp(
+    tokenizer: PreTrainedTokenizerBase | str,
+    prompts: PromptSet | Sequence[str | Prompt | Messages],
+    settings: GenerationSettings,
+    bundle: Bundle | None,
+    *,
+    eos_token: str | None,
+    pad_token: str | None,
+) -> TokenMdp:
+    """Return the MDP of an environment.
+
+    Environments over a bundle's own tokenizer, the same prompts and settings share one, so that
+    many copies encode the prompts once. Tokenizers of the caller's are not trusted to stay as they
+    are from one environment to the next.
+
+    Raises:
+        TokenGymError: as `TokenMdp`, or for a tokenizer without EOS or pad.
+    """
+    chosen = load_tokenizer(tokenizer, eos_token=eos_token, pad_token=pad_token)
+    if bundle is None or not bundle.has("tokenizer") or chosen is not bundle.tokenizer:
+        return TokenMdp(chosen, prompts, settings)
+    prompt_set = prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)
+    return _shared_mdp(chosen, len(chosen), prompt_set, settings)
+
+
+@lru_cache(maxsize=8)
+def _shared_mdp(
+    tokenizer: PreTrainedTokenizerBase,
+    vocab_size: int,
+    prompts: PromptSet,
+    settings: GenerationSettings,
+) -> TokenMdp:
+    return TokenMdp(tokenizer, prompts, settings)
 
 
 def terminal_info(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import Any, overload
 
 from tokengym.envs.episode import QueryType
 from tokengym.envs.errors import PromptError
+
+Messages = Sequence[Mapping[str, str]]
+"""A conversation in the form of `transformers`: {"role": ..., "content": ...} each."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,9 @@ class Prompt:
     """A reference answer."""
     query_type: QueryType | None = None
     """R3's annotation: "OPENENDED", "CONSTRAINED" or None."""
+    messages: tuple[tuple[str, str], ...] = ()
+    """The conversation as (role, content), oldest first, where the prompt is one (`from_messages`);
+    ``text`` is then what its user said last."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):
@@ -37,12 +43,43 @@ class Prompt:
                 "None reads as OPENENDED"
             )
 
+    @classmethod
+    def from_messages(
+        cls,
+        messages: Messages,
+        *,
+        reference: str | None = None,
+        query_type: QueryType | None = None,
+    ) -> Prompt:
+        """Return a conversation as a prompt: the policy writes the next message.
+
+        Args:
+            messages: {"role": ..., "content": ...} each, oldest first.
+            reference: A reference answer.
+            query_type: R3's annotation.
+
+        Raises:
+            PromptError: if a message is not of this form, or the last one is the assistant's.
+
+        Example:
+            >>> Prompt.from_messages([{"role": "user", "content": "Why?"}]).text
+            'Why?'
+        """
+        chat = tuple(_as_message(position, item) for position, item in enumerate(messages))
+        if not chat or chat[-1][0] == "assistant":
+            raise PromptError(
+                f"a conversation must end before the assistant's turn, got the roles "
+                f"{[role for role, _ in chat]}; the policy writes that turn"
+            )
+        said = [content for role, content in chat if role == "user"] or [chat[-1][1]]
+        return cls(said[-1], reference, query_type, chat)
+
 
 class PromptSet(Sequence[Prompt]):
     """An immutable, non-empty sequence of prompts; a prompt's id is its position.
 
     Args:
-        prompts: `Prompt` objects, or plain strings.
+        prompts: `Prompt` objects, plain strings, or conversations for `Prompt.from_messages`.
 
     Raises:
         PromptError: if there are none, or one is empty (the message names its position).
@@ -53,7 +90,7 @@ class PromptSet(Sequence[Prompt]):
         (2, 'Once upon', 'OPENENDED')
     """
 
-    def __init__(self, prompts: Iterable[str | Prompt]) -> None:
+    def __init__(self, prompts: Iterable[str | Prompt | Messages]) -> None:
         if isinstance(prompts, str):
             raise TypeError(
                 f"prompts must be a sequence of prompts, got one str {prompts!r}; put it in a list"
@@ -95,13 +132,36 @@ class PromptSet(Sequence[Prompt]):
         return tuple(prompt.text for prompt in self._prompts)
 
 
-def _as_prompt(position: int, item: str | Prompt) -> Prompt:
+def is_messages(item: object) -> bool:
+    """Return whether something is meant as a conversation: a sequence of mappings."""
+    return (
+        isinstance(item, Sequence)
+        and len(item) > 0
+        and all(isinstance(message, Mapping) for message in item)
+    )
+
+
+def _as_message(position: int, item: Any) -> tuple[str, str]:
+    """Return a message as (role, content), naming its position when it is none."""
+    if isinstance(item, Mapping):
+        role, content = item.get("role"), item.get("content")
+        if isinstance(role, str) and isinstance(content, str):
+            return role, content
+    raise PromptError(
+        f"message {position} must be {{'role': str, 'content': str}}, got {reprlib.repr(item)}"
+    )
+
+
+def _as_prompt(position: int, item: Any) -> Prompt:
     """Return ``item`` as a `Prompt`, naming its position when it cannot be one."""
     if isinstance(item, Prompt):
         return item
+    if is_messages(item):
+        return Prompt.from_messages(item)
     if not isinstance(item, str):
         raise TypeError(
-            f"prompt {position} must be a str or a Prompt, got {type(item).__name__}; convert it"
+            f"prompt {position} must be a str or a Prompt, got {type(item).__name__}; convert it "
+            "(a conversation is a list of messages)"
         )
     if not item.strip():
         raise PromptError(f"prompt {position} is empty, got {item!r}; drop it or fill it")

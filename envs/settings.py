@@ -36,6 +36,8 @@ class GenerationSettings:
     """How the horizon is reported: part of the problem, or only a budget."""
     overlong: Overlong = "error"
     """Prompts above ``max_prompt_tokens``: refused, cut from the left, or dropped."""
+    chat_template: bool = False
+    """Whether a prompt's text is a user's message in the tokenizer's chat template."""
     prompt_sampling: PromptSampling = "uniform"
     """With replacement, as a permutation per epoch, or in order."""
 
@@ -57,6 +59,11 @@ class GenerationSettings:
                     f"{name} must be one of {', '.join(map(repr, choices))}, got "
                     f"{getattr(self, name)!r}"
                 )
+        if not isinstance(self.chat_template, bool):
+            raise SettingsError(
+                f"chat_template must be True or False, got {self.chat_template!r}; a template of "
+                "your own goes to tokenizer.chat_template"
+            )
         object.__setattr__(
             self, "forbidden_token_ids", tuple(sorted(set(map(index, self.forbidden_token_ids))))
         )

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from tokengym.envs.bundle import Bundle
 from tokengym.envs.encoding import EncodedPrompt
 from tokengym.envs.errors import ActionError, EpisodeOverError
-from tokengym.envs.mdp import RENDER_FPS, RENDER_MODES, TokenMdp, check_render_mode, terminal_info
-from tokengym.envs.prompts import Prompt, PromptSet
+from tokengym.envs.mdp import RENDER_FPS, RENDER_MODES, check_render_mode, terminal_info, token_mdp
+from tokengym.envs.prompts import Messages, Prompt, PromptSet
 from tokengym.envs.render import render_ansi, render_html
 from tokengym.envs.sampling import PromptSampler, generator_from, generator_state
 from tokengym.envs.settings import GenerationSettings, Horizon, Overlong, PromptSampling
@@ -89,6 +89,10 @@ class TokenGenerationEnv(gymnasium.Env[Observation, np.int64]):
         prompt_sampling: "uniform" (with replacement), "epoch" (permutations), "sequential".
         prompt_shard: (row, rows): a sequential env takes prompts row, row + rows, ...; for one of
             several copies that share the work.
+        chat_template: Whether each text is a user's message, encoded in the tokenizer's chat template
+            with the reply begun; conversations (lists of messages) always are.
+        eos_token: Token of the vocabulary that ends a text, where the tokenizer names none.
+        pad_token: Token of the vocabulary for padding, where the tokenizer names none.
         render_mode: "ansi" returns coloured text, "human" prints it as it grows, "html" returns
             escaped HTML.
         bundle: The models this environment belongs to, kept for agents and rewards.
@@ -108,7 +112,7 @@ class TokenGenerationEnv(gymnasium.Env[Observation, np.int64]):
         self,
         *,
         tokenizer: PreTrainedTokenizerBase | str,
-        prompts: PromptSet | Sequence[str | Prompt],
+        prompts: PromptSet | Sequence[str | Prompt | Messages],
         max_prompt_tokens: int | None = None,
         max_new_tokens: int = GenerationSettings.max_new_tokens,
         min_new_tokens: int = GenerationSettings.min_new_tokens,
@@ -118,6 +122,9 @@ class TokenGenerationEnv(gymnasium.Env[Observation, np.int64]):
         overlong: Overlong = GenerationSettings.overlong,
         prompt_sampling: PromptSampling = GenerationSettings.prompt_sampling,
         prompt_shard: tuple[int, int] = (0, 1),
+        chat_template: bool = GenerationSettings.chat_template,
+        eos_token: str | None = None,
+        pad_token: str | None = None,
         render_mode: str | None = None,
         bundle: Bundle | None = None,
     ) -> None:
@@ -131,9 +138,12 @@ class TokenGenerationEnv(gymnasium.Env[Observation, np.int64]):
             stop_strings=stop_strings,
             horizon=horizon,
             overlong=overlong,
+            chat_template=chat_template,
             prompt_sampling=prompt_sampling,
         )
-        self._mdp = mdp = TokenMdp(tokenizer, prompts, settings)
+        self._mdp = mdp = token_mdp(
+            tokenizer, prompts, settings, bundle, eos_token=eos_token, pad_token=pad_token
+        )
         self._bundle = bundle
         self.observation_space = mdp.observation_space()
         self.action_space = mdp.action_space()

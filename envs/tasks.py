@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from tokengym.envs.bundle import Bundle, Split, bundled
 from tokengym.envs.errors import PromptError, SettingsError
 from tokengym.envs.loading import Column, first_tokens, load_prompts
-from tokengym.envs.prompts import Prompt, PromptSet
+from tokengym.envs.prompts import Messages, Prompt, PromptSet
 from tokengym.envs.text import load_tokenizer
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ def movie_review(
     split: Split = "train",
     prompt_tokens: PromptTokens | None = None,
     tokenizer: PreTrainedTokenizerBase | str | None = None,
+    eos_token: str | None = None,
+    pad_token: str | None = None,
 ) -> TaskArguments:
     """Return the arguments of MovieReview: continue a review, positively.
 
@@ -57,6 +59,8 @@ def movie_review(
         prompt_tokens: First tokens of each text that make the prompt, a number or (low, high);
             None takes 2 to 7 of a data set's reviews, and the bundle's prompts whole.
         tokenizer: In place of the bundle's; the bundle is then left out unless given.
+        eos_token: Token that ends a text, where the tokenizer names none; see `load_tokenizer`.
+        pad_token: Token for padding, likewise.
 
     Raises:
         TokenGymError: for a bundle, data set or tokenizer that cannot be used.
@@ -67,6 +71,7 @@ def movie_review(
         "movie_review",
         bundle=bundle,
         tokenizer=tokenizer,
+        special_tokens=(eos_token, pad_token),
         dataset=dataset,
         columns=(prompt_column, reference_column, query_type_column),
         split=split,
@@ -84,6 +89,8 @@ def question_answer(
     split: Split = "train",
     prompt_tokens: PromptTokens | None = None,
     tokenizer: PreTrainedTokenizerBase | str | None = None,
+    eos_token: str | None = None,
+    pad_token: str | None = None,
 ) -> TaskArguments:
     """Return the arguments of QuestionAnswer: answer open-ended and constrained questions.
 
@@ -93,6 +100,7 @@ def question_answer(
         "question_answer",
         bundle=bundle,
         tokenizer=tokenizer,
+        special_tokens=(eos_token, pad_token),
         dataset=dataset,
         columns=(prompt_column, reference_column, query_type_column),
         split=split,
@@ -103,7 +111,9 @@ def question_answer(
 def token_generation(
     *,
     tokenizer: PreTrainedTokenizerBase | str | None = None,
-    prompts: PromptSet | Sequence[str | Prompt] | None = None,
+    eos_token: str | None = None,
+    pad_token: str | None = None,
+    prompts: PromptSet | Sequence[str | Prompt | Messages] | None = None,
     bundle: Bundle | Path | str | None = None,
     dataset: Any = None,
     prompt_column: Column | None = None,
@@ -130,13 +140,14 @@ def token_generation(
             "movie_review",
             bundle=bundle,
             tokenizer=tokenizer,
+            special_tokens=(eos_token, pad_token),
             dataset=dataset,
             columns=(prompt_column, reference_column, query_type_column),
             split=split,
             prompt_tokens=prompt_tokens,
         )
     models = _bundle("movie_review", bundle, needed=tokenizer is None)
-    chosen = _tokenizer(tokenizer, models)
+    chosen = _tokenizer(tokenizer, (eos_token, pad_token), models)
     given = prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)
     if prompt_tokens is not None:
         given = first_tokens(given, prompt_tokens, chosen)
@@ -148,6 +159,7 @@ def _arguments(
     *,
     bundle: Bundle | Path | str | None,
     tokenizer: PreTrainedTokenizerBase | str | None,
+    special_tokens: tuple[str | None, str | None],
     dataset: Any,
     columns: tuple[Column | None, Column | None, Column | None],
     split: Split,
@@ -155,7 +167,7 @@ def _arguments(
 ) -> TaskArguments:
     """Return a task's arguments, from its bundle or from a data set."""
     models = _bundle(task, bundle, needed=tokenizer is None)
-    chosen = _tokenizer(tokenizer, models)
+    chosen = _tokenizer(tokenizer, special_tokens, models)
     if dataset is None:
         # With a tokenizer of the caller's own, the bundled prompts still serve as texts.
         prompts = (models or bundled(task)).prompts(split)
@@ -182,10 +194,13 @@ def _bundle(task: str, bundle: Bundle | Path | str | None, *, needed: bool) -> B
 
 
 def _tokenizer(
-    tokenizer: PreTrainedTokenizerBase | str | None, models: Bundle | None
+    tokenizer: PreTrainedTokenizerBase | str | None,
+    special_tokens: tuple[str | None, str | None],
+    models: Bundle | None,
 ) -> PreTrainedTokenizerBase:
-    """Return the caller's tokenizer, or the bundle's."""
-    if tokenizer is not None:
-        return load_tokenizer(tokenizer)
-    assert models is not None
-    return load_tokenizer(models.tokenizer)
+    """Return the caller's tokenizer, or the bundle's, with the caller's EOS and pad."""
+    if tokenizer is None:
+        assert models is not None
+        tokenizer = models.tokenizer
+    eos_token, pad_token = special_tokens
+    return load_tokenizer(tokenizer, eos_token=eos_token, pad_token=pad_token)

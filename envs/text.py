@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import reprlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,27 +16,62 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def load_tokenizer(tokenizer: PreTrainedTokenizerBase | str) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    tokenizer: PreTrainedTokenizerBase | str,
+    *,
+    eos_token: str | None = None,
+    pad_token: str | None = None,
+) -> PreTrainedTokenizerBase:
     """Return a tokenizer fit for an environment, loading it when a path or hub name is given.
+
+    Args:
+        tokenizer: The object, or where to load it.
+        eos_token: Token of its vocabulary that ends a text, where it names none or another; the
+            caller's object is copied, not changed.
+        pad_token: Likewise for padding; the EOS token will do.
 
     Raises:
         TokenizerError: if it lacks EOS or pad, or cannot be loaded.
     """
-    if isinstance(tokenizer, str):
-        from transformers import AutoTokenizer
+    loaded = _read_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
+    chosen = {"eos_token": eos_token, "pad_token": pad_token}
+    given = {name: token for name, token in chosen.items() if token is not None}
+    if given:
+        loaded = _with_special_tokens(loaded, given)
+    check_tokenizer(loaded)
+    return loaded
 
-        try:
-            loaded = AutoTokenizer.from_pretrained(tokenizer)
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+
+def _read_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a folder or hub name."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise TokenizerError(
+            f"tokenizer {path!r} cannot be loaded ({reason}); pass a folder that "
+            "save_pretrained wrote, or the object itself"
+        ) from error
+
+
+def _with_special_tokens(
+    tokenizer: PreTrainedTokenizerBase, tokens: dict[str, str]
+) -> PreTrainedTokenizerBase:
+    """Return a copy whose "eos_token" or "pad_token" is another token of its vocabulary."""
+    _check_is_tokenizer(tokenizer)
+    for name, token in tokens.items():
+        token_id = tokenizer.convert_tokens_to_ids(token)
+        if token_id is None or tokenizer.convert_ids_to_tokens(token_id) != token:
             raise TokenizerError(
-                f"tokenizer {tokenizer!r} cannot be loaded ({reason}); pass a folder that "
-                "save_pretrained wrote, or the object itself"
-            ) from error
-        check_tokenizer(loaded)
-        return loaded
-    check_tokenizer(tokenizer)
-    return tokenizer
+                f"{name}={token!r} is not among the {len(tokenizer)} tokens of the vocabulary; "
+                "name one that is (a new one needs tokenizer.add_special_tokens and a resized "
+                "model)"
+            )
+    changed = copy.deepcopy(tokenizer)
+    changed.add_special_tokens(dict(tokens))  # special also for decoding, unlike a set attribute
+    return changed
 
 
 def check_tokenizer(tokenizer: Any) -> None:
@@ -44,15 +81,11 @@ def check_tokenizer(tokenizer: Any) -> None:
         TypeError: if it is not a Hugging Face tokenizer at all.
         TokenizerError: if EOS or pad is missing or lies outside the vocabulary.
     """
-    if not hasattr(tokenizer, "eos_token_id") or not callable(tokenizer):
-        raise TypeError(
-            f"tokenizer must be a transformers tokenizer, got {type(tokenizer).__name__}; "
-            "load one with AutoTokenizer.from_pretrained"
-        )
+    _check_is_tokenizer(tokenizer)
     name, size = type(tokenizer).__name__, len(tokenizer)
     remedies = {
-        "eos": "call tokenizer.add_special_tokens({'eos_token': '<eos>'}) and resize the model",
-        "pad": "set tokenizer.pad_token = tokenizer.eos_token, or add one of its own",
+        "eos": "pass eos_token= with the token of its vocabulary that ends a text",
+        "pad": "pass pad_token= with a token of its vocabulary; the EOS token will do",
     }
     for kind, remedy in remedies.items():
         token_id = getattr(tokenizer, f"{kind}_token_id")
@@ -63,6 +96,15 @@ def check_tokenizer(tokenizer: Any) -> None:
                 f"{name}'s {kind} token id {token_id} lies outside its vocabulary of {size}; "
                 "load the tokenizer with its added tokens"
             )
+
+
+def _check_is_tokenizer(tokenizer: Any) -> None:
+    """Refuse what is no Hugging Face tokenizer."""
+    if not hasattr(tokenizer, "eos_token_id") or not callable(tokenizer):
+        raise TypeError(
+            f"tokenizer must be a transformers tokenizer, got {type(tokenizer).__name__}; "
+            "load one with AutoTokenizer.from_pretrained"
+        )
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
@@ -92,6 +134,45 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[lis
                 ids = ids[:-1]
             encoded[i] = list(ids)
     return encoded
+
+
+def encode_chats(
+    tokenizer: PreTrainedTokenizerBase, chats: Sequence[Sequence[tuple[str, str]]]
+) -> list[list[int]]:
+    """Return the ids of conversations in the tokenizer's chat template, the reply begun.
+
+    The template writes every special token itself, so none is added.
+
+    Args:
+        tokenizer: Whose template serves.
+        chats: Conversations of (role, content), oldest message first.
+
+    Raises:
+        TokenizerError: if the tokenizer has no template, or the template refuses a conversation.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        raise TokenizerError(
+            f"{type(tokenizer).__name__} has no chat template, which messages and "
+            "chat_template=True need; set tokenizer.chat_template, or pass plain texts"
+        )
+    import jinja2
+
+    texts = []
+    for chat in chats:
+        messages = [{"role": role, "content": content} for role, content in chat]
+        try:
+            text = tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+        except (ValueError, jinja2.TemplateError) as error:
+            reason = str(error).splitlines()[0]
+            raise TokenizerError(
+                f"the tokenizer's chat template refuses {reprlib.repr(messages)} ({reason}); "
+                "change the messages or the template"
+            ) from error
+        texts.append(text)
+    encoded = tokenizer(texts, add_special_tokens=False, padding=False, truncation=False)
+    return [list(ids) for ids in encoded["input_ids"]]
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, sequences: Sequence[Sequence[int]]) -> list[str]:

@@ -16,8 +16,8 @@ from tokengym.envs.batch import EpisodeBatch
 from tokengym.envs.bundle import Bundle
 from tokengym.envs.errors import ActionError, EpisodeOverError, SettingsError, StateError
 from tokengym.envs.infos import add_action_masks, add_final, add_prompts, add_terminal
-from tokengym.envs.mdp import RENDER_FPS, TokenMdp, check_render_mode
-from tokengym.envs.prompts import Prompt, PromptSet
+from tokengym.envs.mdp import RENDER_FPS, check_render_mode, token_mdp
+from tokengym.envs.prompts import Messages, Prompt, PromptSet
 from tokengym.envs.render import render_ansi, render_html
 from tokengym.envs.settings import GenerationSettings, Horizon, Overlong, PromptSampling
 from tokengym.envs.text import token_texts
@@ -64,6 +64,9 @@ class TokenGenerationVectorEnv(VectorEnv[Observations, NDArray[np.int64], NDArra
         overlong: "error", "left" or "drop".
         prompt_sampling: "uniform", "epoch" or "sequential"; in order, row i of n takes prompts i,
             i + n, ..., so that k rounds over the batch see each of k * n prompts once.
+        chat_template: Whether each text is a user's message in the tokenizer's chat template.
+        eos_token: Token that ends a text, where the tokenizer names none.
+        pad_token: Token for padding, where the tokenizer names none.
         render_mode: "ansi" or "html"; `render` gives a tuple with one text per row.
         bundle: The models this environment belongs to.
 
@@ -78,7 +81,7 @@ class TokenGenerationVectorEnv(VectorEnv[Observations, NDArray[np.int64], NDArra
         *,
         num_envs: int = 1,
         tokenizer: PreTrainedTokenizerBase | str,
-        prompts: PromptSet | Sequence[str | Prompt],
+        prompts: PromptSet | Sequence[str | Prompt | Messages],
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         copy: bool = True,
         max_prompt_tokens: int | None = None,
@@ -89,6 +92,9 @@ class TokenGenerationVectorEnv(VectorEnv[Observations, NDArray[np.int64], NDArra
         horizon: Horizon = GenerationSettings.horizon,
         overlong: Overlong = GenerationSettings.overlong,
         prompt_sampling: PromptSampling = GenerationSettings.prompt_sampling,
+        chat_template: bool = GenerationSettings.chat_template,
+        eos_token: str | None = None,
+        pad_token: str | None = None,
         render_mode: str | None = None,
         bundle: Bundle | None = None,
     ) -> None:
@@ -107,9 +113,12 @@ class TokenGenerationVectorEnv(VectorEnv[Observations, NDArray[np.int64], NDArra
             stop_strings=stop_strings,
             horizon=horizon,
             overlong=overlong,
+            chat_template=chat_template,
             prompt_sampling=prompt_sampling,
         )
-        self._mdp = mdp = TokenMdp(tokenizer, prompts, settings)
+        self._mdp = mdp = token_mdp(
+            tokenizer, prompts, settings, bundle, eos_token=eos_token, pad_token=pad_token
+        )
         self._bundle = bundle
         self.single_observation_space = mdp.observation_space()
         self.single_action_space = mdp.action_space()

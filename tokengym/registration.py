@@ -17,7 +17,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from tokengym.envs import GenerationSettings, TokenGenerationEnv, TokenGenerationVectorEnv, tasks
 from tokengym.envs.bundle import Bundle, Split, bundled
 from tokengym.envs.loading import Column
-from tokengym.envs.prompts import Prompt, PromptSet
+from tokengym.envs.prompts import Messages, Prompt, PromptSet
 from tokengym.envs.settings import Horizon, Overlong, PromptSampling
 
 if TYPE_CHECKING:
@@ -45,7 +45,10 @@ def make_env(
     normalize: Normalization | None = None,
     bundle: Bundle | Path | str | None = None,
     tokenizer: PreTrainedTokenizerBase | str | None = None,
-    prompts: PromptSet | Sequence[str | Prompt] | None = None,
+    eos_token: str | None = None,
+    pad_token: str | None = None,
+    chat_template: bool = GenerationSettings.chat_template,
+    prompts: PromptSet | Sequence[str | Prompt | Messages] | None = None,
     dataset: Any = None,
     prompt_column: Column | None = None,
     reference_column: Column | None = None,
@@ -73,7 +76,10 @@ def make_env(
         normalize: "running" centres and scales the score by all seen so far.
         bundle: Models of the task, or their folder; None takes the bundled ones.
         tokenizer: In place of the bundle's.
-        prompts: In place of the task's.
+        eos_token: Token that ends a text, where the tokenizer names none.
+        pad_token: Token for padding, where the tokenizer names none.
+        chat_template: Whether each text is a user's message in the tokenizer's chat template.
+        prompts: In place of the task's: texts, or conversations as lists of messages.
         dataset: Where prompts come from; see `tokengym.envs.tasks`, as for the next five.
         prompt_column: Of the data set.
         reference_column: Of the data set.
@@ -99,12 +105,14 @@ def make_env(
             task,
             bundle=bundle,
             tokenizer=tokenizer,
+            special_tokens=(eos_token, pad_token),
             prompts=prompts,
             dataset=dataset,
             columns=(prompt_column, reference_column, query_type_column),
             split=split,
             prompt_tokens=prompt_tokens,
         ),
+        chat_template=chat_template,
         max_prompt_tokens=max_prompt_tokens,
         max_new_tokens=max_new_tokens,
         min_new_tokens=min_new_tokens,
@@ -137,7 +145,10 @@ def make_vector_env(
     normalize: Normalization | None = None,
     bundle: Bundle | Path | str | None = None,
     tokenizer: PreTrainedTokenizerBase | str | None = None,
-    prompts: PromptSet | Sequence[str | Prompt] | None = None,
+    eos_token: str | None = None,
+    pad_token: str | None = None,
+    chat_template: bool = GenerationSettings.chat_template,
+    prompts: PromptSet | Sequence[str | Prompt | Messages] | None = None,
     dataset: Any = None,
     prompt_column: Column | None = None,
     reference_column: Column | None = None,
@@ -165,6 +176,7 @@ def make_vector_env(
             task,
             bundle=bundle,
             tokenizer=tokenizer,
+            special_tokens=(eos_token, pad_token),
             prompts=prompts,
             dataset=dataset,
             columns=(prompt_column, reference_column, query_type_column),
@@ -174,6 +186,7 @@ def make_vector_env(
         num_envs=num_envs,
         autoreset_mode=autoreset_mode,
         copy=copy,
+        chat_template=chat_template,
         max_prompt_tokens=max_prompt_tokens,
         max_new_tokens=max_new_tokens,
         min_new_tokens=min_new_tokens,
@@ -224,7 +237,8 @@ def _task_arguments(
     *,
     bundle: Bundle | Path | str | None,
     tokenizer: PreTrainedTokenizerBase | str | None,
-    prompts: PromptSet | Sequence[str | Prompt] | None,
+    special_tokens: tuple[str | None, str | None],
+    prompts: PromptSet | Sequence[str | Prompt | Messages] | None,
     dataset: Any,
     columns: tuple[Column | None, Column | None, Column | None],
     split: Split,
@@ -232,11 +246,14 @@ def _task_arguments(
 ) -> tasks.TaskArguments:
     """Return the task's tokenizer, prompts and bundle."""
     prompt_column, reference_column, query_type_column = columns
+    eos_token, pad_token = special_tokens
     if task == "token_generation" or prompts is not None:
         if bundle is None and tokenizer is None and task != "token_generation":
             bundle = bundled(task)
         return tasks.token_generation(
             tokenizer=tokenizer,
+            eos_token=eos_token,
+            pad_token=pad_token,
             prompts=prompts,
             bundle=bundle,
             dataset=dataset,
@@ -250,6 +267,8 @@ def _task_arguments(
     return build(
         bundle=bundle,
         tokenizer=tokenizer,
+        eos_token=eos_token,
+        pad_token=pad_token,
         dataset=dataset,
         prompt_column=prompt_column,
         reference_column=reference_column,

@@ -1,11 +1,13 @@
 """Bundles and tasks, over a folder written here; the shipped ones where they are there."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pytest
+from tokenizers import normalizers
 
 from tokengym.envs import (
     Bundle,
@@ -152,3 +154,38 @@ def test_shipped_bundles(name: str, parts: list[str]) -> None:
     assert env.step(env.tokenizer.eos_token_id)[2]
     if name == "movie_review":
         assert tasks.token_generation()["prompts"] == bundle.prompts()
+
+
+def test_environments_over_a_bundle_share_what_was_read(folder: Path) -> None:
+    envs = [TokenGenerationEnv(**tasks.movie_review(bundle=folder)) for _ in range(3)]
+    assert len({id(env.tokenizer) for env in envs}) == 1
+    assert len({id(env._mdp) for env in envs}) == 1
+    assert TokenGenerationVectorEnv(**tasks.movie_review(bundle=folder))._mdp is envs[0]._mdp
+    other = TokenGenerationEnv(**tasks.movie_review(bundle=folder), max_new_tokens=5)
+    assert (other.max_new_tokens, envs[0].max_new_tokens) == (5, 48)
+    with pytest.raises(ValueError, match="read-only"):
+        envs[0]._mdp.table.input_ids[:] = 0
+    first, second = (env.reset(seed=0)[0] for env in envs[:2])
+    envs[0].step(3)
+    assert first["input_ids"].tolist() == second["input_ids"].tolist()
+    assert envs[0].get_state()["response_ids"] != envs[1].get_state()["response_ids"]
+
+
+def test_what_is_written_anew_is_read_anew(folder: Path, build_tokenizer: Any) -> None:
+    before = TokenGenerationEnv(**tasks.movie_review(bundle=folder))
+    row = {"prompt": "d d d d", "split": "train"}
+    (folder / "prompts.jsonl").write_text(json.dumps(row))
+    assert TokenGenerationEnv(**tasks.movie_review(bundle=folder)).prompts.texts == ("d d d d",)
+    build_tokenizer([*before.tokenizer.get_vocab(), "f"]).save_pretrained(folder / "tokenizer")
+    after = TokenGenerationEnv(**tasks.movie_review(bundle=folder))
+    assert (before.action_space.n, after.action_space.n) == (8, 9)
+
+
+def test_a_tokenizer_of_the_callers_is_read_every_time(tokenizer: Any, folder: Path) -> None:
+    own = copy.deepcopy(tokenizer)
+    arguments = {**tasks.movie_review(bundle=folder), "tokenizer": own}
+    before = TokenGenerationEnv(**arguments)
+    own.backend_tokenizer.normalizer = normalizers.Replace("a", "e")
+    after = TokenGenerationEnv(**arguments)
+    shown = [env.reset(options={"prompt_id": 0})[0]["input_ids"][:2] for env in (before, after)]
+    assert [ids.tolist() for ids in shown] == [[3, 4], [7, 4]]

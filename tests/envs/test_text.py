@@ -1,5 +1,6 @@
 """Encoding and decoding over the kinds of tokenizers that policies have."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,12 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from tokengym.envs import PromptError, TokenGenerationEnv, TokenizerError
+from tokengym.envs import (
+    PromptError,
+    TokenGenerationEnv,
+    TokenGenerationVectorEnv,
+    TokenizerError,
+)
 from tokengym.envs.text import (
     ResponseDecoder,
     check_tokenizer,
@@ -56,7 +62,39 @@ def sentence_piece_like() -> PreTrainedTokenizerFast:
     )
 
 
-BUILDERS = {"byte": byte_level, "sentencepiece": sentence_piece_like}
+def plain_bpe() -> PreTrainedTokenizerFast:
+    """BPE over characters, words split at spaces, ends of words marked."""
+    backend = Tokenizer(models.BPE(unk_token="<unk>", end_of_word_suffix="</w>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.decoder = decoders.BPEDecoder(suffix="</w>")
+    trainer = trainers.BpeTrainer(
+        vocab_size=90, special_tokens=["<pad>", "<eos>", "<unk>"], end_of_word_suffix="</w>"
+    )
+    backend.train_from_iterator(CORPUS, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
+    )
+
+
+def unigram() -> PreTrainedTokenizerFast:
+    """SentencePiece's own model: Unigram pieces with metaspace."""
+    backend = Tokenizer(models.Unigram())
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.decoder = decoders.Metaspace()
+    special = ["<pad>", "<eos>", "<unk>"]
+    trainer = trainers.UnigramTrainer(vocab_size=70, special_tokens=special, unk_token="<unk>")
+    backend.train_from_iterator(CORPUS * 4, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
+    )
+
+
+BUILDERS = {
+    "bpe": plain_bpe,
+    "byte": byte_level,
+    "sentencepiece": sentence_piece_like,
+    "unigram": unigram,
+}
 
 
 @pytest.fixture(scope="module", params=[*BUILDERS, "word"])
@@ -137,8 +175,8 @@ def test_stop_strings_across_tokens_and_bytes() -> None:
 @pytest.mark.parametrize(
     ("missing", "message"),
     [
-        ("eos", r"has no eos token \(None\); call tokenizer.add_special_tokens"),
-        ("pad", r"has no pad token \(None\); set tokenizer.pad_token = tokenizer.eos_token"),
+        ("eos", r"has no eos token \(None\); pass eos_token= with the token of its vocabulary"),
+        ("pad", r"has no pad token \(None\); pass pad_token= with .*; the EOS token will do"),
     ],
 )
 def test_tokenizers_that_lack_a_token(missing: str, message: str) -> None:
@@ -146,6 +184,38 @@ def test_tokenizers_that_lack_a_token(missing: str, message: str) -> None:
     setattr(tokenizer, f"{missing}_token", None)
     with pytest.raises(TokenizerError, match=message):
         TokenGenerationEnv(tokenizer=tokenizer, prompts=["a"])
+
+
+def test_the_arguments_that_mend_them(kind: Any) -> None:
+    lacking = copy.deepcopy(kind)
+    lacking.eos_token = lacking.pad_token = None
+    word = lacking.convert_ids_to_tokens(9 if len(lacking) > 9 else 7)
+    for build in (TokenGenerationEnv, TokenGenerationVectorEnv):
+        env = build(tokenizer=lacking, eos_token=word, pad_token="<pad>", prompts=["a"])
+        assert env.tokenizer.eos_token == word
+        assert len(env.tokenizer) == len(lacking)
+    assert lacking.eos_token is None  # the caller's own is left as it was
+    env = TokenGenerationEnv(tokenizer=lacking, eos_token=word, pad_token=word, prompts=["a"])
+    env.reset()
+    env.step(5)
+    info = env.step(env.tokenizer.convert_tokens_to_ids(word))[4]
+    assert info["finish_reason"] == "eos"
+    assert info["response"] == kind.decode([5], skip_special_tokens=True)
+
+
+def test_another_eos_than_the_tokenizers_own(tokenizer: Any) -> None:
+    env = TokenGenerationEnv(tokenizer=tokenizer, eos_token="e", prompts=["a"], max_new_tokens=4)
+    env.reset()
+    assert not env.step(tokenizer.eos_token_id)[2]
+    assert env.step(tokenizer.convert_tokens_to_ids("e"))[4]["finish_reason"] == "eos"
+
+
+def test_a_mending_token_must_be_in_the_vocabulary(kind: Any) -> None:
+    message = rf"pad_token='<none>' is not among the {len(kind)} tokens of the vocabulary; name one"
+    with pytest.raises(TokenizerError, match=message):
+        TokenGenerationEnv(tokenizer=kind, pad_token="<none>", prompts=["a"])
+    with pytest.raises(TypeError, match="must be a transformers tokenizer, got int"):
+        load_tokenizer(3, pad_token="x")  # type: ignore[arg-type]
 
 
 def test_what_is_no_tokenizer(tmp_path: Any) -> None:

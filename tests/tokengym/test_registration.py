@@ -1,6 +1,7 @@
 # mypy: no-check-untyped-defs
 """The registered ids, end to end on the bundled models."""
 
+import copy
 import os
 import warnings
 
@@ -165,6 +166,23 @@ def test_own_functions_models_and_prompts():
     assert env.reset(seed=0)[1]["prompt"] == "what is a bear ?"
     env = gymnasium.make("tokengym/MovieReview-v0", scorer=lambda prompt, response: 2.5)
     assert play(env)[2]["score"] == 2.5
+
+
+def test_arguments_that_mend_a_tokenizer():
+    tokenizer = copy.deepcopy(bundled("movie_review").tokenizer)
+    eos, pad = tokenizer.eos_token, tokenizer.pad_token
+    tokenizer.eos_token = tokenizer.pad_token = None
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }} the {% endfor %}"
+    arguments = {"tokenizer": tokenizer, "prompts": ["a film"], "chat_template": True}
+    for make in (gymnasium.make, gymnasium.make_vec):
+        with pytest.raises(TokenGymError, match=r"has no eos token .* pass eos_token="):
+            make("tokengym/TokenGeneration-v0", **arguments)
+        env = make("tokengym/TokenGeneration-v0", eos_token=eos, pad_token=pad, **arguments)
+        assert env.unwrapped.tokenizer.eos_token == eos
+        assert env.unwrapped.max_prompt_tokens == 3
+    review = gymnasium.make("tokengym/MovieReview-v0", eos_token="the", reward=None)
+    assert review.unwrapped.tokenizer.eos_token == "the"
+    assert bundled("movie_review").tokenizer.eos_token == eos
 
 
 def test_many_environments_share_one_model():

@@ -1,0 +1,150 @@
+"""Conversations as prompts, and plain prompts in a chat template."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import datasets
+import pytest
+
+from tokengym.envs import (
+    DatasetError,
+    Prompt,
+    PromptError,
+    PromptSet,
+    SettingsError,
+    TokenGenerationEnv,
+    TokenGenerationVectorEnv,
+    TokenizerError,
+    load_prompts,
+    tasks,
+)
+
+# As chat models do it: each turn between marks, and the reply's mark last.
+WORDS = ("<pad>", "<eos>", "<unk>", "<bos>", "system", "user", "assistant", "a", "b", "c")
+TEMPLATE = (
+    "<bos> {% for m in messages %}{{ m.role }} {{ m.content }} <eos> {% endfor %}"
+    "{% if add_generation_prompt %}assistant{% endif %}"
+)
+PAD, EOS, UNK, BOS, SYSTEM, USER, ASSISTANT, A, B, C = range(10)
+CHAT = [
+    {"role": "system", "content": "c"},
+    {"role": "user", "content": "a"},
+    {"role": "assistant", "content": "b"},
+    {"role": "user", "content": "b a"},
+]
+
+
+@pytest.fixture
+def chatty(build_tokenizer: Callable[..., Any]) -> Any:
+    tokenizer = build_tokenizer(WORDS)
+    tokenizer.bos_token = "<bos>"
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
+def test_a_text_becomes_a_users_message(chatty: Any) -> None:
+    env = TokenGenerationEnv(tokenizer=chatty, prompts=["a", "b c"], chat_template=True)
+    observation, info = env.reset(options={"prompt_id": 0})
+    shown = observation["input_ids"][: env.max_prompt_tokens].tolist()
+    assert shown == [PAD, BOS, USER, A, EOS, ASSISTANT]
+    assert info["prompt"] == "a"  # the text itself: rewards read the query without role tags
+    end = env.step(EOS)[4]
+    assert end["prompt_ids"] == (BOS, USER, A, EOS, ASSISTANT)
+    assert env.reset(options={"prompt": "c"})[0]["input_ids"][2:6].tolist() == [USER, C, EOS, 6]
+    plain = TokenGenerationEnv(tokenizer=chatty, prompts=["a"])
+    assert plain.reset()[0]["input_ids"][0] == A
+
+
+def test_conversations_take_the_template_unasked(chatty: Any) -> None:
+    ids = (BOS, SYSTEM, C, EOS, USER, A, EOS, ASSISTANT, B, EOS, USER, B, A, EOS, ASSISTANT)
+    prompts = [CHAT, "a"]
+    for build in (TokenGenerationEnv, TokenGenerationVectorEnv):
+        env = build(tokenizer=chatty, prompts=prompts, prompt_sampling="sequential")
+        assert env.prompts[0] == Prompt.from_messages(CHAT)
+        assert env.prompts.texts == ("b a", "a")
+        assert env.max_prompt_tokens == len(ids)
+    single = TokenGenerationEnv(tokenizer=chatty, prompts=prompts)
+    single.reset(options={"prompt_id": 0})
+    assert single.step(EOS)[4]["prompt_ids"] == ids
+    single.reset(options={"prompt": CHAT[1:2]})
+    end = single.step(EOS)[4]
+    assert end["prompt_ids"] == (BOS, USER, A, EOS, ASSISTANT)
+    assert (end["prompt"], end["prompt_id"]) == ("a", -1)
+    state = single.get_state()
+    assert single.set_state(state)[1]["prompt"] == "a"
+
+
+def test_the_ids_are_the_tokenizers_own(chatty: Any) -> None:
+    env = TokenGenerationEnv(tokenizer=chatty, prompts=[CHAT])
+    env.reset()
+    own = chatty.apply_chat_template(CHAT, add_generation_prompt=True)["input_ids"]
+    assert list(env.step(EOS)[4]["prompt_ids"]) == own
+
+
+def test_overlong_conversations(chatty: Any) -> None:
+    with pytest.raises(PromptError, match="prompt 0 has 15 tokens, more than max_prompt_tokens=6"):
+        TokenGenerationEnv(tokenizer=chatty, prompts=[CHAT, "a"], max_prompt_tokens=6)
+    kept = TokenGenerationEnv(
+        tokenizer=chatty, prompts=[CHAT, "a"], max_prompt_tokens=6, overlong="drop"
+    )
+    assert kept.prompts.texts == ("a",)
+
+
+def test_no_template(tokenizer: Any) -> None:
+    message = r" has no chat template, which messages and .* need; set tokenizer.chat_template, or"
+    with pytest.raises(TokenizerError, match=message):
+        TokenGenerationEnv(tokenizer=tokenizer, prompts=["a"], chat_template=True)
+    with pytest.raises(TokenizerError, match=message):
+        TokenGenerationEnv(tokenizer=tokenizer, prompts=[CHAT])
+    with pytest.raises(TokenizerError, match=message):
+        TokenGenerationEnv(tokenizer=tokenizer, prompts=["a"]).reset(options={"prompt": CHAT})
+
+
+def test_a_template_that_refuses(chatty: Any) -> None:
+    picky = copy.deepcopy(chatty)
+    picky.chat_template = "{{ raise_exception('no system messages') }}"
+    with pytest.raises(TokenizerError, match=r"refuses \[\{'cont.*\(no system messages\); change"):
+        TokenGenerationEnv(tokenizer=picky, prompts=[CHAT])
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        (CHAT[:3], r"before the assistant's turn, got the roles \['system', 'user', 'assistant'\]"),
+        ([{"role": "user"}], r"message 0 must be \{'role': str, 'content': str\}, got \{'role'"),
+        ([CHAT[0], {"role": "user", "content": 3}], r"message 1 must be"),
+        ([], r"before the assistant's turn, got the roles \[\]"),
+        ([{"role": "user", "content": " "}], r"must not be empty, got ' '"),
+    ],
+)
+def test_bad_conversations(messages: Any, message: str) -> None:
+    with pytest.raises(PromptError, match=message):
+        Prompt.from_messages(messages)
+
+
+def test_what_is_neither_text_nor_conversation(chatty: Any) -> None:
+    with pytest.raises(TypeError, match="prompt 1 must be a str or a Prompt, got list; convert it"):
+        PromptSet(["a", ["b"]])  # type: ignore[list-item]
+    with pytest.raises(SettingsError, match=r"must be True or False, got 'x'; .* tokenizer.chat_"):
+        TokenGenerationEnv(tokenizer=chatty, prompts=["a"], chat_template="x")  # type: ignore[arg-type]
+
+
+def test_a_conversation_without_a_user_is_known_by_its_end() -> None:
+    assert Prompt.from_messages([{"role": "system", "content": "x"}]).text == "x"
+
+
+def test_conversations_of_a_data_set(chatty: Any) -> None:
+    rows = {"prompt": [CHAT, CHAT[1:2]], "answer": ["b", "c"]}
+    table = datasets.Dataset.from_dict(rows)
+    prompts = load_prompts(table, reference_column="answer", split="all")
+    assert prompts == PromptSet(
+        [Prompt.from_messages(CHAT, reference="b"), Prompt.from_messages(CHAT[1:2], reference="c")]
+    )
+    arguments = tasks.question_answer(tokenizer=chatty, dataset=table, split="all")
+    assert TokenGenerationEnv(**arguments).max_prompt_tokens == 15
+    with pytest.raises(SettingsError, match="prompt_tokens=2 cannot cut a conversation; leave it"):
+        load_prompts(table, split="all", prompt_tokens=2, tokenizer=chatty)
+    cut = datasets.Dataset.from_dict({"prompt": [CHAT[:3]]})
+    with pytest.raises(DatasetError, match="row 0 of the data set: a conversation must end before"):
+        load_prompts(cut, split="all")
