@@ -18,7 +18,19 @@ from tokengym.rewards.catalogue import (
     registered_rewards,
 )
 from tokengym.rewards.check import check_reward
-from tokengym.rewards.credits import ABC, Credit, DenseR3, Random, Recency, Sparse, Uniform
+from tokengym.rewards.credits import (
+    ABC,
+    RED,
+    SCAR,
+    Attribution,
+    Credit,
+    DenseR3,
+    Random,
+    Recency,
+    SignedABC,
+    Sparse,
+    Uniform,
+)
 from tokengym.rewards.errors import CreditError, RewardCheckError, RewardError, ScorerError
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorer import Scorer, Scores
@@ -46,7 +58,10 @@ _LAZY = {
 
 __all__ = [
     "ABC",
+    "RED",
+    "SCAR",
     "ABCReward",
+    "Attribution",
     "Credit",
     "CreditError",
     "CreditReward",
@@ -66,6 +81,7 @@ __all__ = [
     "ScorerError",
     "Scores",
     "Sentiment",
+    "SignedABC",
     "Sparse",
     "SparseReward",
     "Uniform",

@@ -1,7 +1,7 @@
 """Credit between two tokenizations of one text, by character offsets."""
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,14 +29,33 @@ def token_spans(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> lis
     Returns:
         One span per token, in order, without gaps, ending at the text's end.
     """
-    if not ids:
-        return []
-    prefixes = decode(tokenizer, [ids[: end + 1] for end in range(len(ids))])
-    whole = len(prefixes[-1])
+    return continued_spans(tokenizer, [], ids)[1]
+
+
+def continued_spans(
+    tokenizer: "PreTrainedTokenizerBase", prefix: Sequence[int], ids: Sequence[int]
+) -> tuple[str, list[Span]]:
+    """Return the text that ids add behind a prefix, and which of its characters each one added.
+
+    Behind a prefix the first word keeps its space; decoded alone it may lose it.
+
+    Args:
+        tokenizer: What decodes the ids.
+        prefix: The prompt's tokens.
+        ids: The response's tokens.
+
+    Returns:
+        The added text, and one span of it per token of ``ids`` as `token_spans` gives them.
+    """
+    prefix, ids = list(prefix), list(ids)
+    texts = decode(tokenizer, [prefix + ids[:end] for end in range(len(ids) + 1)])
+    whole = texts[-1]
     # Unfinished characters decode to U+FFFD and are replaced later: they do not count yet.
-    lengths = [min(len(text.rstrip("\ufffd")), whole) for text in prefixes]
-    ends = [*list(accumulate(lengths, max))[:-1], whole]
-    return list(zip([0, *ends[:-1]], ends, strict=True))
+    lengths = [min(len(text.rstrip("\ufffd")), len(whole)) for text in texts]
+    lengths[-1] = len(whole) if ids else lengths[-1]
+    start = lengths[0]
+    ends = [length - start for length in accumulate(lengths, max)]
+    return whole[start : start + ends[-1]], list(pairwise(ends))
 
 
 def spread_by_overlap(

@@ -8,7 +8,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast, overload
 
-from tokengym.rewards.credits import ABC, Credit, DenseR3, Random, Recency, Sparse, Uniform
+from tokengym.rewards.credits import (
+    ABC,
+    RED,
+    SCAR,
+    Attribution,
+    Credit,
+    DenseR3,
+    Random,
+    Recency,
+    SignedABC,
+    Sparse,
+    Uniform,
+)
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorer import Scorer, SupportsScore
@@ -35,6 +47,10 @@ _REWARDS: dict[str, _Entry] = {
     "sparse": _Entry(Sparse),
     "uniform": _Entry(Uniform),
     "abc": _Entry(ABC, "reward_model"),
+    "abc-signed": _Entry(SignedABC, "reward_model"),
+    "red": _Entry(RED, "reward_model"),
+    "scar": _Entry(SCAR),
+    "attribution": _Entry(Attribution, "reward_model"),
     "r3": _Entry(Sparse, "encoder"),
     "r3-dense": _Entry(DenseR3, "encoder"),
     "random": _Entry(Random),
@@ -42,7 +58,14 @@ _REWARDS: dict[str, _Entry] = {
 }
 
 
-_SCORER_FOR: dict[str | None, ScorerKind] = {"attention": "reward_model", "relevance": "encoder"}
+_SCORER_FOR: dict[str | None, ScorerKind] = {
+    "attention": "reward_model",
+    "signed-attention": "reward_model",
+    "prefix": "reward_model",
+    "gradient": "reward_model",
+    "integrated-gradients": "reward_model",
+    "relevance": "encoder",
+}
 
 
 def register(name: str, factory: Factory, *, scorer: ScorerKind = "any") -> None:

@@ -37,8 +37,9 @@ def check_reward(
 
     Checked: step rewards are finite numbers and sum to ``info["score"]``; ``token_rewards`` is
     float32, finite, one per id of ``response_ids``, which are the actions taken, and sums to the
-    score; a credit known in hindsight is paid at the terminal step; the same tokens earn the same a
-    second time; scored as one batch they earn the same; and the batched environment of the same
+    score; a credit known in hindsight is paid at the terminal step; a causal one is paid as its
+    token rewards say, and a token earns the same whatever follows it; the same tokens earn the same
+    a second time; scored as one batch they earn the same; and the batched environment of the same
     ``spec`` pays the same.
 
     A reward with a running normalisation gives no same answer twice, and is reported: check the
@@ -68,6 +69,9 @@ def check_reward(
         _check_episode(one, causal=_is_causal(env))
     for number, one in enumerate(played):
         _check_same("the same tokens", one, _play(env, seed + number, None, one.actions))
+    if _is_causal(env):
+        for number, one in enumerate(played):
+            _check_future(env, seed + number, one, rng)
     reward = _own_reward(env)
     if reward is not None:
         _check_one_batch(reward, played)
@@ -88,7 +92,9 @@ def _check_episode(one: _Played, *, causal: bool) -> None:
     rewards = [_finite(f"reward of step {t}", value) for t, value in enumerate(one.step_rewards)]
     if not close_sum(score, rewards):
         _fail(f"step rewards sum to {sum(rewards):.6g}, but info['score'] is {score:.6g}")
-    if not causal and any(rewards[:-1]):
+    if causal:
+        _check_delivery(rewards, info["token_rewards"])
+    elif any(rewards[:-1]):
         step = next(t for t, value in enumerate(rewards) if value)
         _fail(
             f"step {step} of {len(rewards)} paid {rewards[step]:.6g}, but credit is not causal; "
@@ -100,6 +106,38 @@ def _check_episode(one: _Played, *, causal: bool) -> None:
             f"taken, {one.actions}"
         )
     _check_token_rewards(info["token_rewards"], len(one.actions), score)
+
+
+def _check_delivery(rewards: list[float], token_rewards: NDArray[np.float32]) -> None:
+    """Check that a causal credit was paid step by step."""
+    if len(rewards) != len(token_rewards):
+        return  # named by the check of token_rewards
+    scale = 1e-4 * max(1.0, float(np.abs(token_rewards).max(initial=0.0)))
+    apart = np.flatnonzero(~(np.abs(np.array(rewards) - token_rewards) <= scale))
+    if apart.size:
+        step = int(apart[0])
+        _fail(
+            f"step {step} of {len(rewards)} paid {rewards[step]:.6g}, but credit is causal and "
+            f"token_rewards[{step}] is {token_rewards[step]:.6g}; pay each token as it is written"
+        )
+
+
+def _check_future(
+    env: gymnasium.Env[Any, Any], seed: int, one: _Played, rng: np.random.Generator
+) -> None:
+    """Check that the first half of an episode earns the same when it goes on in another way."""
+    kept = len(one.actions) // 2
+    other = _play(env, seed, rng, one.actions[:kept])
+    for name, first, second in (
+        ("step rewards", one.step_rewards, other.step_rewards),
+        ("token_rewards", one.info["token_rewards"], other.info["token_rewards"]),
+    ):
+        scale = 1e-4 * max(1.0, float(np.abs(first[:kept]).max(initial=0.0)))
+        if not np.allclose(first[:kept], second[:kept], rtol=0.0, atol=scale):
+            _fail(
+                f"{name} of the first {kept} tokens were {first[:kept]}, and {second[:kept]} when "
+                "other tokens followed; a causal credit must not look ahead (declare causal=False)"
+            )
 
 
 def _check_token_rewards(rewards: Any, length: int, score: float) -> None:
@@ -175,13 +213,13 @@ def _play(
     rng: np.random.Generator | None,
     actions: tuple[int, ...] = (),
 ) -> _Played:
-    """Play one episode, by random legal tokens or by given ones."""
+    """Play one episode, by given tokens and then by random legal ones if there is a generator."""
     _, info = env.reset(seed=seed)
     taken: list[int] = []
     rewards: list[float] = []
     ended = False
     while not ended and len(taken) < (_MAX_STEPS if rng is not None else len(actions)):
-        action = _draw(rng, info) if rng is not None else actions[len(taken)]
+        action = actions[len(taken)] if len(taken) < len(actions) else _draw(rng, info)
         _, reward, terminated, truncated, info = env.step(action)
         taken.append(action)
         rewards.append(reward)  # type: ignore[arg-type]

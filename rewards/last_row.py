@@ -7,9 +7,9 @@ the last layer, the softmax of the one query row against all keys: O(time), not 
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -37,14 +37,94 @@ class RowRecorder:
         self.row: Tensor | None = None
         """(batch, time) float32: head mean of the row, 0 where masked; None before the pass."""
 
-    def take(
-        self, layer: int | None, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float
-    ) -> None:
-        """Compute the row if this is the last layer."""
-        if layer is None or layer == self.last_layer:
-            row = attention_row(query, key, mask, self.positions, scaling=scaling)
-            self.row = row.mean(dim=1)
+    def wants(self, layer: int | None) -> bool:
+        """Return whether the layer is the one to look at; one without a number is taken."""
+        return layer is None or layer == self.last_layer
 
+    def take(self, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
+        """Look at what the last layer's attention compares."""
+        row = attention_row(query, key, mask, self.positions, scaling=scaling)
+        self.row = row.mean(dim=1)
+
+    def release(self, output: Tensor, value: Tensor) -> Tensor:
+        """Return what the layer goes on with in place of its attention's output.
+
+        Args:
+            output: (batch, time, heads, width) each head's mixture of values.
+            value: (batch, key_heads, time, width) the values.
+        """
+        return output
+
+
+class SignedRowRecorder(RowRecorder):
+    """Takes down the row of every head, and opens the way for the gradient at its output.
+
+    After ``score.sum().backward()``-like differentiation by `output`, `contributions` says what
+    each position's value vector did to the score.
+    """
+
+    def __init__(self, positions: Tensor, last_layer: int) -> None:
+        super().__init__(positions, last_layer)
+        self.output: Tensor | None = None
+        """(batch, time, heads, width) the last layer's attention output, a leaf of the graph."""
+        self._heads: Tensor | None = None
+        self._value: Tensor | None = None
+
+    def take(self, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
+        """Keep every head's row."""
+        self._heads = attention_row(query, key, mask, self.positions, scaling=scaling)
+        self.row = self._heads.mean(dim=1)
+
+    def release(self, output: Tensor, value: Tensor) -> Tensor:
+        """Begin the graph here: nothing before the last layer's output is differentiated."""
+        torch.set_grad_enabled(True)  # until the caller's torch.no_grad() ends
+        self._value = value
+        self.output = output.detach().requires_grad_()
+        return self.output
+
+    def contributions(self, gradient: Tensor) -> Tensor:
+        """Return alpha_ht * (v_ht . dR/do_h), summed over heads h, of every position t.
+
+        Args:
+            gradient: (batch, time, heads, width) dR/do, the gradient at `output`.
+
+        Returns:
+            (batch, time) float32, reward units, 0 where masked.
+        """
+        assert self._heads is not None
+        assert self._value is not None
+        batch, key_heads, time, width = self._value.shape
+        rows = torch.arange(batch, device=gradient.device)
+        direction = gradient[rows, self.positions].float()  # (batch, heads, width)
+        direction = direction.view(batch, key_heads, -1, width)
+        along = torch.einsum("bkgd,bktd->bkgt", direction, self._value.float())
+        return (self._heads * along.reshape(batch, -1, time)).sum(dim=1)
+
+
+class MatrixRecorder(RowRecorder):
+    """Takes down every row of the last layer's attention, averaged over heads.
+
+    Args:
+        last_layer: Index of the layer.
+    """
+
+    def __init__(self, last_layer: int) -> None:
+        super().__init__(torch.zeros(0, dtype=torch.int64), last_layer)
+        self.matrix: Tensor | None = None
+        """(batch, time, time) float32: head mean, query by key; None before the pass."""
+
+    def take(self, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
+        """Compute all rows, one position after the other: never (batch, heads, time, time)."""
+        batch, _, time, _ = query.shape
+        everywhere = torch.ones(batch, dtype=torch.int64, device=query.device)
+        rows = [
+            attention_row(query, key, mask, everywhere * position, scaling=scaling).mean(dim=1)
+            for position in range(time)
+        ]
+        self.matrix = torch.stack(rows, dim=1)
+
+
+Recorder = TypeVar("Recorder", bound=RowRecorder)
 
 _RECORDER: ContextVar[RowRecorder | None] = ContextVar("tokengym_row_recorder", default=None)
 
@@ -98,6 +178,8 @@ def _forward(
 ) -> tuple[Tensor, None]:
     """Call SDPA; while a recorder is open, let it read queries and keys."""
     recorder = _RECORDER.get()
+    if recorder is not None and not recorder.wants(getattr(module, "layer_idx", None)):
+        recorder = None
     if recorder is not None:
         for extra in ("position_bias", "s_aux"):
             if kwargs.get(extra) is not None:
@@ -106,11 +188,11 @@ def _forward(
                     "pass does not read; take credit 'uniform' or another reward model"
                 )
         factor = query.shape[-1] ** -0.5 if scaling is None else scaling
-        recorder.take(getattr(module, "layer_idx", None), query, key, attention_mask, factor)
+        recorder.take(query, key, attention_mask, factor)
     output, _ = sdpa_attention_forward(
         module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
     )
-    return output, None
+    return output if recorder is None else recorder.release(output, value), None
 
 
 AttentionInterface.register(IMPLEMENTATION, _forward)
@@ -137,16 +219,24 @@ def enable(model: PreTrainedModel) -> None:
 
 
 @contextmanager
-def record_row(positions: Tensor, last_layer: int) -> Iterator[RowRecorder]:
+def record(recorder: Recorder) -> Iterator[Recorder]:
+    """Let a recorder look at the last layer during the forward pass made in this context.
+
+    Args:
+        recorder: What looks.
+    """
+    token = _RECORDER.set(recorder)
+    try:
+        yield recorder
+    finally:
+        _RECORDER.reset(token)
+
+
+def record_row(positions: Tensor, last_layer: int) -> AbstractContextManager[RowRecorder]:
     """Record the last layer's row during the forward pass made in this context.
 
     Args:
         positions: (batch,) int64, the query whose row is wanted in each sequence.
         last_layer: Index of the model's last layer.
     """
-    recorder = RowRecorder(positions, last_layer)
-    token = _RECORDER.set(recorder)
-    try:
-        yield recorder
-    finally:
-        _RECORDER.reset(token)
+    return record(RowRecorder(positions, last_layer))

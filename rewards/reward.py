@@ -11,6 +11,8 @@ from tokengym.envs.episode import Episode
 from tokengym.rewards.credits.base import Credit
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError
 from tokengym.rewards.functional import close_sum
+from tokengym.rewards.prefixes import PrefixReader, RescoringReader
+from tokengym.rewards.probe import Probe
 from tokengym.rewards.scorer import Scores, SupportsScore, scorer_name
 
 if TYPE_CHECKING:
@@ -23,13 +25,20 @@ class Reward:
     Args:
         scorer: Anything with ``score(episodes) -> Scores``, such as a `Scorer`.
         credit: The rule that spreads each score over the tokens.
+        tokenizer: The policy's; `bind` sets it, and the reward wrappers call `bind`.
 
     Raises:
         TypeError: if either is something else.
         RewardError: if the credit needs attributions of a kind that the scorer cannot give.
     """
 
-    def __init__(self, scorer: SupportsScore, credit: Credit) -> None:
+    def __init__(
+        self,
+        scorer: SupportsScore,
+        credit: Credit,
+        *,
+        tokenizer: "PreTrainedTokenizerBase | None" = None,
+    ) -> None:
         if not callable(getattr(scorer, "score", None)):
             raise TypeError(
                 f"scorer must have a method score(episodes), got {scorer!r}; wrap a function in "
@@ -42,6 +51,7 @@ class Reward:
             )
         self.scorer = scorer
         self.credit = credit
+        self.tokenizer = tokenizer
         kinds = getattr(scorer, "attribution_kinds", None)
         wanted = getattr(credit, "attribution", None)
         self._asks = wanted is not None and kinds is not None
@@ -79,8 +89,43 @@ class Reward:
         Raises:
             TokenizerError: if the scorer cannot read its ids.
         """
-        bind = getattr(self.scorer, "bind", None)
-        return self if bind is None else Reward(bind(tokenizer), self.credit)
+        scorer: Any = self.scorer
+        credit: Any = self.credit
+        scorer, credit = (
+            part.bind(tokenizer) if callable(getattr(part, "bind", None)) else part
+            for part in (scorer, credit)
+        )
+        return Reward(scorer, credit, tokenizer=tokenizer)
+
+    def prefix_reader(self) -> PrefixReader:
+        """Return what follows episodes token by token, for a causal credit.
+
+        Raises:
+            RewardError: if the credit or the scorer cannot be paid that way.
+        """
+        name = scorer_name(self.scorer)
+        if not callable(getattr(self.credit, "step_reward", None)):
+            raise RewardError(
+                f"credit {self.credit_name!r} declares causal=True, but has no method "
+                "step_reward(increment) that says what to pay at each step; declare causal=False"
+            )
+        every_prefix = bool(getattr(self.credit, "every_prefix", False))
+        make = getattr(self.scorer, "prefix_reader", None)
+        reader: PrefixReader | None = (
+            make(every_prefix=every_prefix)
+            if make is not None
+            else RescoringReader(self.scorer)
+            if every_prefix
+            else None
+        )
+        if reader is None:
+            raise RewardError(
+                f"scorer {name!r} cannot score a growing text token by token, so credit "
+                f"{self.credit_name!r} cannot be paid at each step; take "
+                f"'{self.credit_name}:delivery=end', or '{self.credit_name}:every_prefix=true' "
+                "(scores the whole text at every step)"
+            )
+        return reader
 
     def evaluate(self, episodes: Sequence[Episode]) -> list[Episode]:
         """Return the episodes with their score, its parts and their token rewards.
@@ -123,6 +168,10 @@ class Reward:
                 "Scores(values=one number per episode)"
             )
         scores.check(episodes, name)
+        attribute = getattr(self.credit, "attribute", None)
+        if attribute is not None:
+            scores = attribute(Probe(self.scorer, self.tokenizer), episodes, scores)
+            scores.check(episodes, self.credit_name)
         wanted = getattr(self.credit, "attribution", None)
         if wanted is not None and scores.attributions is None:
             raise CreditError(
@@ -164,6 +213,8 @@ class Reward:
 
 
 def _remedy(attribution: str) -> str:
+    if attribution == "prefix":
+        return "score with RewardModel or take 'red:every_prefix=true' (one scoring per token)"
     scorer = {"attention": "RewardModel", "relevance": "Relevance"}.get(attribution)
     use = f"score with {scorer}" if scorer else "score with one that gives them"
     return f"{use} or take credit 'uniform'"

@@ -14,6 +14,9 @@ from tokengym.rewards.errors import ScorerError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from tokengym.rewards.prefixes import PrefixReader
+    from tokengym.rewards.scorers.composition import Product, Sum
+
 FloatArray = NDArray[np.float32]
 
 
@@ -31,7 +34,10 @@ class Scores:
     attributions: Sequence[FloatArray] | None
     """Per episode (len(response_ids),) float32: what each token had to do with the score."""
     additive: bool
-    """Attributions are signed parts that sum to the value; otherwise weights >= 0 of any scale."""
+    """Attributions are signed parts that sum to the value."""
+    signed: bool
+    """Attributions are signed, in reward units; True if ``additive``, and also where parts of the
+    value belong to no token. If False they are weights >= 0 of any scale."""
 
     def __init__(
         self,
@@ -39,17 +45,35 @@ class Scores:
         parts: Mapping[str, ArrayLike] | None = None,
         attributions: Sequence[ArrayLike] | None = None,
         additive: bool = False,
+        signed: bool = False,
     ) -> None:
         stored: dict[str, Any] = {
             "values": np.asarray(values, dtype=np.float32),
             "parts": {name: np.asarray(part, np.float32) for name, part in (parts or {}).items()},
             "attributions": None,
             "additive": additive,
+            "signed": additive or signed,
         }
         if attributions is not None:
             stored["attributions"] = [np.asarray(row, dtype=np.float32) for row in attributions]
         for name, value in stored.items():
             object.__setattr__(self, name, value)
+
+    def with_attributions(
+        self,
+        attributions: Sequence[ArrayLike],
+        *,
+        signed: bool,
+        parts: Mapping[str, ArrayLike] | None = None,
+    ) -> "Scores":
+        """Return these scores with other attributions and further parts.
+
+        Args:
+            attributions: Per episode (len(response_ids),).
+            signed: Whether they are signed and in reward units, or weights.
+            parts: Name -> (batch,), added to those there are.
+        """
+        return Scores(self.values, {**self.parts, **(parts or {})}, attributions, signed=signed)
 
     def check(self, episodes: Sequence[Episode], name: str) -> None:
         """Raise unless there is one finite score per episode and one attribution per token.
@@ -116,6 +140,8 @@ class Scorer(ABC):
     """What `score` accepts as ``attribution``: "attention" (weights), "relevance" (parts), ...;
     empty if nothing. None if the scorer does not say: it is never asked, and the attributions it
     returns of its own accord are taken for what the credit needs."""
+    reads_text: bool = True
+    """Whether `score` looks at ``response``; False if ``response_ids`` are all it needs."""
 
     @property
     def name(self) -> str:
@@ -131,6 +157,55 @@ class Scorer(ABC):
             attribution: The kind of token attribution to return too, one of
                 ``attribution_kinds``; None for none.
         """
+
+    def peek(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
+        """Return the scores of texts that nobody played, (batch,): prefixes, parts left out.
+
+        They are in the scale of the last call of `score`, and change nothing that the scorer learns
+        from what it scores. A response may be empty.
+
+        Args:
+            episodes: What to score, at least one.
+        """
+        return self.score(episodes).values
+
+    def prefix_reader(self, *, every_prefix: bool = False) -> "PrefixReader | None":
+        """Return what follows episodes token by token, for credit that is paid as it is earned.
+
+        Args:
+            every_prefix: Whether scoring the whole text so far at every step is acceptable, where
+                there is no cheaper way.
+
+        Returns:
+            None if there is no acceptable way.
+        """
+        from tokengym.rewards.prefixes import RescoringReader
+
+        return RescoringReader(self) if every_prefix else None
+
+    def __add__(self, other: "SupportsScore | float") -> "Sum":
+        """Return the sum of two scorers, or of a scorer and a number; see `Sum`."""
+        from tokengym.rewards.scorers.composition import Sum
+
+        return Sum.of(self, other)
+
+    def __radd__(self, other: "SupportsScore | float") -> "Sum":
+        """Return the sum of a number, or a user's scorer, and this one."""
+        from tokengym.rewards.scorers.composition import Sum
+
+        return Sum.of(other, self)
+
+    def __mul__(self, other: "SupportsScore | float") -> "Product":
+        """Return the product of two scorers, or of a scorer and a number; see `Product`."""
+        from tokengym.rewards.scorers.composition import Product
+
+        return Product.of(self, other)
+
+    def __rmul__(self, other: "SupportsScore | float") -> "Product":
+        """Return the product of a number, or a user's scorer, and this one."""
+        from tokengym.rewards.scorers.composition import Product
+
+        return Product.of(other, self)
 
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "Scorer":
         """Return the scorer for responses of this tokenizer; itself unless it reads token ids.

@@ -13,6 +13,7 @@ from tokengym.envs.episode import Episode
 from tokengym.envs.infos import episodes_from_infos
 from tokengym.rewards.catalogue import RewardSpec, make_reward
 from tokengym.rewards.credits import ABC, Credit, Sparse, Uniform
+from tokengym.rewards.delivery import StepDelivery
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorer import SupportsScore
@@ -24,10 +25,12 @@ AnyScorer = SupportsScore | Callable[[str, str], float] | str | Path
 class RewardWrapper(gymnasium.Wrapper):
     """Pays an environment's episodes: the score at the terminal step, the credit in ``info``.
 
-    ``step`` returns 0 until the episode ends and the whole score then, so the environment stays a
-    Markov decision process for any agent; ``info["token_rewards"]`` carries the redistribution for
-    agents that train densely. ``score`` and ``score_parts`` of the terminal info are filled too.
-    The rewards that the wrapped environment pays itself are replaced.
+    A credit known in hindsight leaves ``step`` at 0 until the episode ends and returns the whole
+    score then, so the environment stays a Markov decision process for any agent;
+    ``info["token_rewards"]`` carries the redistribution for agents that train densely. A causal
+    credit is returned step by step, and stands in ``info["token_rewards"]`` at the end as well.
+    ``score`` and ``score_parts`` of the terminal info are filled too. The rewards that the wrapped
+    environment pays itself are replaced.
 
     Args:
         env: A `TokenGenerationEnv`, or one in wrappers that keep its info.
@@ -36,7 +39,8 @@ class RewardWrapper(gymnasium.Wrapper):
             their ``reward`` argument and leave it out.
 
     Raises:
-        RewardError: if the environment has no tokenizer, or the credit is causal.
+        RewardError: if the environment has no tokenizer, or a causal credit cannot be paid step by
+            step.
         TokenizerError: if the scorer cannot read the environment's token ids.
     """
 
@@ -45,6 +49,7 @@ class RewardWrapper(gymnasium.Wrapper):
     ) -> None:
         super().__init__(env)
         self.reward = _bound(env, reward)
+        self._delivery = _delivery(env, self.reward)
         self._in_spec = in_spec
 
     @property
@@ -52,20 +57,36 @@ class RewardWrapper(gymnasium.Wrapper):
         """The environment's spec."""
         return super().spec if self._in_spec else self.env.spec
 
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        if self._delivery is not None:
+            self._delivery.announce(0, info["prompt"], info["prompt_id"])
+        return observation, info
+
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Append one token; the step that ends the episode returns its score."""
+        """Append one token; the step that ends the episode returns its score, or what is left."""
         observation, _, terminated, truncated, info = self.env.step(action)
         if not (terminated or truncated):
-            return observation, 0.0, terminated, truncated, info
+            reward = 0.0
+            if self._delivery is not None:
+                batch = {key: np.asarray(array)[None] for key, array in observation.items()}
+                reward = float(self._delivery.advance([0], batch)[0])
+            return observation, reward, terminated, truncated, info
         (episode,) = self.reward.evaluate([_unpaid(info)])
         score, rewards = _paid(episode)
+        reward = score
+        if self._delivery is not None:
+            reward = float(self._delivery.settle([0], [episode])[0])
         info["score"] = score
         info["score_parts"] = dict(episode.score_parts)
         info["token_rewards"] = rewards.copy()
         show = getattr(self.env.unwrapped, "show_token_rewards", None)
         if show is not None and self.env.render_mode is not None:
             show(rewards)
-        return observation, score, terminated, truncated, info
+        return observation, reward, terminated, truncated, info
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Return the tokens that are legal next, bool (vocab,)."""
@@ -75,41 +96,73 @@ class RewardWrapper(gymnasium.Wrapper):
 class VectorRewardWrapper(VectorWrapper):
     """`RewardWrapper` for a batch: every episode that ends in a step is scored in one batch.
 
-    Works in every autoreset mode; the terminal information stays where the mode puts it.
+    Works in every autoreset mode; the terminal information stays where the mode puts it. A causal
+    credit is paid to all rows that go on by one pass over their newest tokens.
 
     Args:
         env: A `TokenGenerationVectorEnv`, or a ``SyncVectorEnv`` of single ones.
         reward: What to pay.
 
     Raises:
-        RewardError: if the environment has no tokenizer, or the credit is causal.
+        RewardError: if the environment has no tokenizer, or a causal credit cannot be paid step by
+            step.
         TokenizerError: if the scorer cannot read the environment's token ids.
     """
 
     def __init__(self, env: VectorEnv[Any, Any, Any], reward: Reward) -> None:
         super().__init__(env)
         self.reward = _bound(env, reward)
+        self._delivery = _delivery(env, self.reward)
+
+    def reset(
+        self, *, seed: Any = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode in every row, or in those of the mask."""
+        observations, infos = self.env.reset(seed=seed, options=options)
+        self._announce(infos)
+        return observations, infos
 
     def step(
         self, actions: Any
     ) -> tuple[Any, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
-        """Append one token to each row; rows whose episode ended return its score."""
+        """Append one token to each row; rows whose episode ended return its score, or the rest."""
         observations, values, terminated, truncated, infos = self.env.step(actions)
         values = np.zeros_like(values)
         ended = episodes_from_infos(infos)
+        if self._delivery is not None:
+            going_on = ~(terminated | truncated) & _has_response(observations, self._prompt_width)
+            rows = np.flatnonzero(going_on).tolist()
+            values[rows] = self._delivery.advance(rows, observations)
         if ended:
             rows = list(ended)
             episodes = self.reward.evaluate(list(ended.values()))
-            values[rows] = [_paid(episode)[0] for episode in episodes]
+            values[rows] = (
+                [_paid(episode)[0] for episode in episodes]
+                if self._delivery is None
+                else self._delivery.settle(rows, episodes)
+            )
             final = infos.get("final_info")
             write_episodes(infos if final is None else final, rows, episodes)
             if self.env.metadata.get("autoreset_mode") is not AutoresetMode.SAME_STEP:
                 self._show(rows, infos)
+        self._announce(infos)
         return observations, values, terminated, truncated, infos
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Return the tokens that are legal next, bool (num_envs, vocab)."""
         return self.env.action_masks()  # type: ignore[attr-defined]
+
+    @property
+    def _prompt_width(self) -> int:
+        return int(_attribute(self.env, "max_prompt_tokens"))
+
+    def _announce(self, infos: Mapping[str, Any]) -> None:
+        """Note the prompts of the rows that begin an episode in these infos."""
+        if self._delivery is None or "_prompt" not in infos:
+            return
+        begun = infos["_prompt"] & ~infos.get("_finish_reason", np.False_)
+        for row in np.flatnonzero(begun).tolist():
+            self._delivery.announce(row, infos["prompt"][row], int(infos["prompt_id"][row]))
 
     def _show(self, rows: Sequence[int], infos: Mapping[str, Any]) -> None:
         show = getattr(self.env.unwrapped, "show_token_rewards", None)
@@ -226,11 +279,6 @@ def _bound(env: AnyEnv, reward: Reward) -> Reward:
             f"reward must be a Reward, got {reward!r}; build one with make_reward, or use "
             "CreditReward(env, scorer, credit)"
         )
-    if reward.causal:
-        raise RewardError(
-            f"credit {reward.credit_name!r} declares causal=True, but rewards are paid when the "
-            "episode ends; declare causal=False"
-        )
     tokenizer = _attribute(env, "tokenizer")
     if tokenizer is None:
         raise RewardError(
@@ -238,6 +286,23 @@ def _bound(env: AnyEnv, reward: Reward) -> Reward:
             "wrap TokenGenerationEnv or TokenGenerationVectorEnv"
         )
     return reward.bind(tokenizer)
+
+
+def _delivery(env: AnyEnv, reward: Reward) -> StepDelivery | None:
+    """Return what pays step by step; None for a credit known in hindsight."""
+    if not reward.causal:
+        return None
+    return StepDelivery(
+        reward,
+        tokenizer=_attribute(env, "tokenizer"),
+        prompt_width=int(_attribute(env, "max_prompt_tokens")),
+        prompts=_attribute(env, "prompts"),
+    )
+
+
+def _has_response(observations: Mapping[str, NDArray[Any]], width: int) -> NDArray[np.bool_]:
+    """Return which rows have a first response token; those that were only just reset have none."""
+    return observations["attention_mask"][:, width] > 0
 
 
 def _attribute(env: AnyEnv, name: str) -> Any:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,17 +11,32 @@ from tokengym.envs.episode import Episode
 from tokengym.rewards.errors import CreditError
 from tokengym.rewards.scorer import Scores
 
+if TYPE_CHECKING:
+    from tokengym.rewards.probe import Probe
+
 
 class Credit(ABC):
     """Redistributes the score of each response over its tokens; the parts sum to the score."""
 
     name: ClassVar[str] = ""
     """The name in `make_reward`, messages and reports."""
-    attribution: ClassVar[str | None] = None
+    attribution: str | None = None
     """The kind of token attribution the scorer must return with its scores; None for none."""
-    causal: ClassVar[bool] = False
-    """Whether token t's reward depends on tokens up to t only, so that it can be paid as it is
-    earned; otherwise it is known in hindsight and paid when the episode ends."""
+    causal: bool = False
+    """Whether token t's reward depends on tokens up to t only (and on the end being there), and is
+    paid as it is earned; otherwise it is known in hindsight and paid when the episode ends. A
+    causal rule also has ``step_reward(increment)``: what a token is paid at once that moved the
+    score of the text so far by ``increment``. The last token gets the rest of the score."""
+
+    def attribute(self, probe: "Probe", episodes: Sequence[Episode], scores: Scores) -> Scores:
+        """Return the scores with attributions that the rule finds by scoring other texts.
+
+        Args:
+            probe: Scores prefixes and parts of the responses.
+            episodes: The episodes that were scored.
+            scores: Their scores; returned as they are unless the rule overrides this.
+        """
+        return scores
 
     @abstractmethod
     def assign(self, episodes: Sequence[Episode], scores: Scores) -> list[NDArray[np.float32]]:

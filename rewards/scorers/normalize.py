@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from tokengym.envs.episode import Episode
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.functional import Moments, update_moments
+from tokengym.rewards.prefixes import PrefixReader, RescoringReader, ScaledReader
 from tokengym.rewards.scorer import Scorer, Scores, SupportsScore, scorer_name
+from tokengym.rewards.shares import complete
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -51,6 +53,7 @@ class Normalize(Scorer):
             raise ScorerError(f"clip must be > 0, got {clip}; None does not clip")
         self.scorer = scorer
         self.attribution_kinds = getattr(scorer, "attribution_kinds", None)
+        self.reads_text = getattr(scorer, "reads_text", True)
         self.window = window
         self.scale = scale
         self.clip = clip
@@ -66,13 +69,16 @@ class Normalize(Scorer):
         bind = getattr(self.scorer, "bind", None)
         if bind is not None:
             self.scorer = bind(tokenizer)
+            self.attribution_kinds = getattr(self.scorer, "attribution_kinds", None)
+            self.reads_text = getattr(self.scorer, "reads_text", True)
         return self
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return normalised scores; the batch updates the statistics first.
 
-        Weights are passed on. Parts that sum to the value are scaled with it, and what centring
-        and clipping take off goes to the last token, as a constant of the episode.
+        Weights are passed on. Signed attributions are scaled with the value; of those that sum to
+        it, what centring and clipping take off goes to the last token, as a constant of the
+        episode.
 
         Args:
             episodes: What to score.
@@ -82,22 +88,50 @@ class Normalize(Scorer):
         raw = self.scorer.score(episodes, **options)
         raw.check(episodes, scorer_name(self.scorer))
         self.moments = update_moments(self.moments, raw.values, window=self.window)
-        deviation = float(np.sqrt(self.moments.variance)) + _EPSILON if self.scale else 1.0
+        deviation = self._deviation()
         values = (raw.values.astype(np.float64) - self.moments.mean) / deviation
         if self.clip is not None:
             values = values.clip(-self.clip, self.clip)
         attributions: Sequence[NDArray[np.floating]] | None = raw.attributions
+        if attributions is not None and raw.signed:
+            factor = self._factor()
+            attributions = [row.astype(np.float64) * factor for row in attributions]
         if attributions is not None and raw.additive:
             attributions = [
-                _shift_last(row.astype(np.float64) / deviation, value)
-                for row, value in zip(attributions, values, strict=True)
+                complete(float(value), row) for row, value in zip(attributions, values, strict=True)
             ]
         return Scores(
             values=values,
             parts={**raw.parts, "raw_score": raw.values},
             attributions=attributions,
             additive=raw.additive,
+            signed=raw.signed,
         )
+
+    def peek(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
+        """Return scores normalised by the statistics as they are, and not clipped.
+
+        Args:
+            episodes: What to score.
+        """
+        peek = getattr(self.scorer, "peek", None)
+        raw = peek(episodes) if peek is not None else self.scorer.score(episodes).values
+        return (np.asarray(raw, dtype=np.float64) - self.moments.mean) * self._factor()
+
+    def prefix_reader(self, *, every_prefix: bool = False) -> PrefixReader | None:
+        """Return the inner scorer's reader, scaled by the deviation of the moment.
+
+        Where the deviation changes in the middle of an episode, its step rewards differ from its
+        token rewards, which are all scaled by the last one; both sum to the score.
+
+        Args:
+            every_prefix: As for `Scorer.prefix_reader`.
+        """
+        make = getattr(self.scorer, "prefix_reader", None)
+        reader = make(every_prefix=every_prefix) if make is not None else None
+        if make is None and every_prefix:
+            reader = RescoringReader(self.scorer)
+        return None if reader is None else ScaledReader(reader, self._factor)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the statistics."""
@@ -121,8 +155,9 @@ class Normalize(Scorer):
                 f"the state of {self.name!r} lacks {error}; pass what state_dict() returned"
             ) from None
 
+    def _deviation(self) -> float:
+        return float(np.sqrt(self.moments.variance)) + _EPSILON if self.scale else 1.0
 
-def _shift_last(row: NDArray[np.float64], value: float) -> NDArray[np.float64]:
-    """Return the row with its last entry changed so that it sums to ``value``."""
-    row[-1] += value - row.sum()
-    return row
+    def _factor(self) -> float:
+        """Return what a difference of two scores is multiplied by; 0 before any deviation."""
+        return 1.0 / self._deviation() if not self.scale or self.moments.variance > 0 else 0.0

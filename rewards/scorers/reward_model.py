@@ -1,22 +1,23 @@
-"""A sequence classifier as scorer, with the attention row that ABC reads in the same pass."""
+"""A sequence classifier as scorer, with what it says about each token in the same pass."""
 
-import inspect
+import copy
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tokengym.envs.episode import Episode
 from tokengym.envs.errors import TokenizerError
-from tokengym.rewards import last_row
 from tokengym.rewards.batching import PaddedBatch, PaddingSide, padded_batches
 from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.prefixes import PrefixReader
 from tokengym.rewards.scorer import Scorer, Scores
+from tokengym.rewards.scorers import readings
+from tokengym.rewards.scorers.classifier import Classifier, Labels
+from tokengym.rewards.scorers.key_value import KeyValueReader, caches_rows
 from tokengym.rewards.scorers.models import (
     check_vocabularies,
     evaluating,
@@ -24,24 +25,24 @@ from tokengym.rewards.scorers.models import (
     load_tokenizer,
     vocabulary_size,
 )
+from tokengym.rewards.scorers.retokenizer import Retokenized, Retokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-Labels = tuple[int | str, int | str]
 
 
 class RewardModel(Scorer):
     """Scores prompt + response, exactly as sampled, by a sequence classifier.
 
     The score is read at the last response token (the EOS, where one was sampled): the model's one
-    logit, or the difference of two classes' logits. Ids are never decoded and tokenised again, so
-    the policy must use the model's tokenizer.
+    logit, or the difference of two classes' logits. Ids of the model's own tokenizer are never
+    decoded and tokenised again. A policy with another one is scored by its texts (`bind`).
 
     Args:
         model: A causal model with a ``score`` head, as ``AutoModelForSequenceClassification``
             builds from GPT-2, Llama, Qwen2, OPT, ... It is put in eval mode while it scores.
-        tokenizer: The model's tokenizer, compared to the policy's by `bind`; None compares sizes.
+        tokenizer: The model's tokenizer, compared to the policy's by `bind`; None takes the
+            policy's ids for the model's.
         labels: (positive, negative) classes, by index or by name in the model's config, for a head
             of several classes: score = logit[positive] - logit[negative]. None is (1, 0) for two
             classes.
@@ -53,7 +54,10 @@ class RewardModel(Scorer):
         ScorerError: if the head does not give one score, or ``labels`` does not fit it.
     """
 
-    attribution_kinds = frozenset({"attention"})
+    attribution_kinds = frozenset(
+        {"attention", "signed-attention", "prefix", "gradient", "integrated-gradients"}
+    )
+    reads_text = False
 
     def __init__(
         self,
@@ -74,10 +78,8 @@ class RewardModel(Scorer):
         self.batch_size = batch_size
         self.padding_side: PaddingSide = padding_side
         self._name = name
-        self._backbone, self._head = _split(model)
-        self._labels = resolve_labels(model, labels)
-        parameters = inspect.signature(self._backbone.forward).parameters
-        self._takes_positions = "position_ids" in parameters
+        self._classifier = Classifier(model, labels)
+        self._retokenizer: Retokenizer | None = None
 
     @classmethod
     def from_pretrained(
@@ -124,100 +126,149 @@ class RewardModel(Scorer):
         return self
 
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "RewardModel":
-        """Return itself after comparing the policy's vocabulary with the model's.
+        """Return the scorer for responses of a policy's tokenizer.
+
+        Where it is the model's own, or the model's is not known, ids are read as they are.
+        Otherwise texts are written in the model's tokens, and attributions travel back by
+        character offsets; scores of prefixes ("prefix") are not to be had then, because the tokens
+        of a prefix are not a prefix of the tokens.
 
         Raises:
-            TokenizerError: if an id would be outside the model, or mean another word.
+            TokenizerError: if an id would be outside the model, or the model's tokenizer gives no
+                offsets.
         """
-        check_vocabularies(
-            policy=tokenizer, own=self.tokenizer, size=self._vocab_size, name=self.name
-        )
-        return self
+        own = self.tokenizer
+        bound = copy.copy(self)
+        if own is None or own is tokenizer or own.get_vocab() == tokenizer.get_vocab():
+            check_vocabularies(policy=tokenizer, own=own, size=self._vocab_size, name=self.name)
+            if self._retokenizer is None:
+                return self
+            bound._retokenizer, bound.attribution_kinds = None, RewardModel.attribution_kinds
+            bound.reads_text = False
+            return bound
+        bound._retokenizer = Retokenizer(tokenizer, own)
+        bound.attribution_kinds = RewardModel.attribution_kinds - {"prefix"}
+        bound.reads_text = True
+        return bound
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return the score of each episode, and its attention row if asked.
+        """Return the score of each episode, and what it says about each token if asked.
 
         Args:
             episodes: What to score.
-            attribution: "attention" for the last layer's attention of the last response token,
-                averaged over heads, restricted to the response and normalised; None for none.
+            attribution: None for none, or
+
+                - "attention": the last layer's attention of the last response token, averaged over
+                  heads, restricted to the response and normalised;
+                - "signed-attention": attention times what each value vector does to the score;
+                - "prefix": by how much each token moved the score of the text before it;
+                - "gradient", "integrated-gradients": embedding times gradient of the score.
 
         Raises:
             ScorerError: if an episode has no response, or is longer than the model reads.
             TokenizerError: if an id lies outside the model's vocabulary.
         """
-        if attribution not in (None, "attention"):
+        if attribution is not None and attribution not in self.attribution_kinds:
+            kinds = ", ".join(map(repr, sorted(self.attribution_kinds)))
             raise ScorerError(
-                f"scorer {self.name!r} has no attribution {attribution!r}; it has 'attention'"
+                f"scorer {self.name!r} has no attribution {attribution!r}; it has {kinds}"
             )
-        sequences = [[*episode.prompt_ids, *episode.response_ids] for episode in episodes]
-        self._check(episodes, sequences)
-        if attribution is not None:
-            last_row.enable(self.model)
-        values = np.zeros(len(episodes), dtype=np.float32)
-        rows: list[NDArray[np.float32]] = [np.zeros(0, dtype=np.float32)] * len(episodes)
-        batches = padded_batches(
-            sequences, batch_size=self.batch_size, padding_side=self.padding_side
-        )
-        with evaluating(self.model), torch.no_grad():
-            for batch in batches:
-                lengths = np.array([len(sequences[index]) for index in batch.indices])
-                ends = batch.starts + lengths - 1
-                scores, row = self._forward(batch, ends, with_row=attribution is not None)
-                values[batch.indices] = scores
-                if row is None:
-                    continue
-                for place, index in enumerate(batch.indices):
-                    size = len(episodes[index].response_ids)
-                    rows[index] = response_weights(row[place], int(ends[place]), size)
-        return Scores(values=values, attributions=None if attribution is None else rows)
-
-    def _forward(
-        self, batch: PaddedBatch, ends: NDArray[np.int64], *, with_row: bool
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Return (batch,) scores read at ``ends`` and, if asked, (batch, time) attention rows."""
-        device = self.model.device
-        positions = torch.from_numpy(ends).to(device)
-        inputs = {
-            "input_ids": torch.from_numpy(batch.input_ids).to(device),
-            "attention_mask": torch.from_numpy(batch.attention_mask).to(device),
-        }
-        if self._takes_positions:
-            inputs["position_ids"] = torch.from_numpy(batch.position_ids).to(device)
-        recording = last_row.record_row(positions, self._last_layer) if with_row else nullcontext()
-        with recording as recorder:
-            hidden = self._backbone(**inputs, use_cache=False).last_hidden_state
-        last = hidden[torch.arange(len(ends), device=device), positions]  # (batch, width)
-        scores = self._difference(self._head(last).float()).cpu().numpy()
-        if recorder is None:
-            return scores, None
-        if recorder.row is None:
-            raise ScorerError(
-                f"{type(self.model).__name__} did not call its attention function in layer "
-                f"{self._last_layer}; take credit 'uniform' or another reward model"
-            )
-        return scores, recorder.row.cpu().numpy()
-
-    def _difference(self, logits: Tensor) -> Tensor:
-        if self._labels is None:
-            return logits[:, 0]
-        positive, negative = self._labels
-        return logits[:, positive] - logits[:, negative]
-
-    def _check(self, episodes: Sequence[Episode], sequences: Sequence[Sequence[int]]) -> None:
-        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        for index, (episode, ids) in enumerate(zip(episodes, sequences, strict=True)):
+        for index, episode in enumerate(episodes):
             if not episode.response_ids:
                 raise ScorerError(
                     f"episode {index} has no response_ids, so there is no token to read the score "
                     "at; give the response at least one token (the EOS counts)"
                 )
+        values, rows = self._read(episodes, attribution)
+        if attribution is None:
+            return Scores(values=values)
+        if attribution == "attention":
+            rows = [normalize_row(row) for row in rows]
+        return Scores(values=values, attributions=rows, signed=attribution != "attention")
+
+    def peek(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
+        """Return the scores of texts that nobody played; an empty one is worth 0.
+
+        The score of an empty response is read at the prompt's last token.
+
+        Args:
+            episodes: What to score.
+        """
+        return self._read(episodes, None)[0]
+
+    def prefix_reader(self, *, every_prefix: bool = False) -> PrefixReader | None:
+        """Return what follows growing texts with a key-value cache, one token per step and row.
+
+        Args:
+            every_prefix: Whether reading the whole text at every step is acceptable where the
+                model or its tokenizer do not allow a cache.
+        """
+        if self._retokenizer is None and caches_rows(self._classifier):
+            return KeyValueReader(self._classifier, self._check)
+        return super().prefix_reader(every_prefix=every_prefix)
+
+    def _read(
+        self, episodes: Sequence[Episode], kind: str | None
+    ) -> tuple[NDArray[np.float32], list[NDArray[np.float64]]]:
+        """Return the scores, and per episode the attributions of the policy's response tokens."""
+        texts: list[Retokenized] | None = None
+        if self._retokenizer is None:
+            sequences = [[*episode.prompt_ids, *episode.response_ids] for episode in episodes]
+            sizes = [len(episode.response_ids) for episode in episodes]
+        else:
+            texts = self._retokenizer(episodes)
+            sequences, sizes = [text.ids for text in texts], [text.size for text in texts]
+        self._check(sequences)
+        values = np.zeros(len(episodes), dtype=np.float32)
+        rows = [np.zeros(0)] * len(episodes)
+        filled = [index for index, ids in enumerate(sequences) if ids]
+        batches = padded_batches(
+            [sequences[index] for index in filled],
+            batch_size=self.batch_size,
+            padding_side=self.padding_side,
+        )
+        with evaluating(self.model):
+            for batch in batches:
+                chosen = [filled[place] for place in batch.indices]
+                ends = batch.starts + batch.attention_mask.sum(axis=1) - 1
+                starts = ends + 1 - np.array([sizes[index] for index in chosen])
+                scores, columns = self._forward(batch, starts, ends, kind)
+                values[chosen] = scores.cpu().numpy()
+                if columns is None:
+                    continue
+                table = columns.float().cpu().numpy().astype(np.float64)
+                for row, index in enumerate(chosen):
+                    rows[index] = table[row, starts[row] : ends[row] + 1]
+        if texts is not None and kind is not None:
+            rows = [text.spread(row) for text, row in zip(texts, rows, strict=True)]
+        return values, rows
+
+    def _forward(
+        self,
+        batch: PaddedBatch,
+        starts: NDArray[np.int64],
+        ends: NDArray[np.int64],
+        kind: str | None,
+    ) -> readings.Reading:
+        """Return (batch,) scores read at ``ends`` and, if asked, (batch, time) attributions."""
+        inputs = self._classifier.inputs(batch, ends)
+        if kind != "integrated-gradients":
+            return readings.READINGS[kind](self._classifier, inputs)
+        columns = np.arange(batch.input_ids.shape[1])
+        inside = (columns >= starts[:, None]) & (columns <= ends[:, None])
+        response = torch.from_numpy(inside).to(self.model.device)
+        return readings.integrated_gradients(self._classifier, inputs, response)
+
+    def _check(self, sequences: Sequence[Sequence[int]]) -> None:
+        """Raise unless the model can read every sequence."""
+        limit = getattr(self._classifier.config, "max_position_embeddings", None)
+        for index, ids in enumerate(sequences):
             if limit is not None and len(ids) > limit:
                 raise ScorerError(
                     f"episode {index} has {len(ids)} tokens, scorer {self.name!r} reads at most "
                     f"{limit}; lower max_prompt_tokens or max_new_tokens"
                 )
-            if max(ids) >= self._vocab_size or min(ids) < 0:
+            if ids and (max(ids) >= self._vocab_size or min(ids) < 0):
                 raise TokenizerError(
                     f"episode {index} has token ids from {min(ids)} to {max(ids)}, scorer "
                     f"{self.name!r} has a vocabulary of {self._vocab_size}; score with a model of "
@@ -228,75 +279,18 @@ class RewardModel(Scorer):
     def _vocab_size(self) -> int:
         return vocabulary_size(self.model)
 
-    @property
-    def _last_layer(self) -> int:
-        return int(self.model.config.get_text_config().num_hidden_layers) - 1
 
+def normalize_row(row: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return non-negative weights scaled to sum to 1; uniform if all are 0.
 
-def response_weights(row: NDArray[np.float32], end: int, size: int) -> NDArray[np.float32]:
-    """Return the part of an attention row that falls on the response, normalised.
-
-    alpha_t = a_{end - size + 1 + t} / sum_s a_{end - size + 1 + s}; uniform if all are 0
+    alpha_t = a_t / sum_s a_s
 
     Args:
-        row: (time,) attention of the position ``end`` to every position.
-        end: Position of the last response token.
-        size: Number of response tokens.
+        row: (n,) attention that fell on the response.
 
     Example:
-        >>> response_weights(np.array([0.6, 0.1, 0.3, 0.0], dtype=np.float32), end=2, size=2)
-        array([0.25, 0.75], dtype=float32)
+        >>> normalize_row(np.array([0.1, 0.3]))
+        array([0.25, 0.75])
     """
-    weights = row[end - size + 1 : end + 1].astype(np.float64)
-    total = weights.sum()
-    weights = weights / total if total > 0 else np.full(size, 1.0 / size)
-    return weights.astype(np.float32)
-
-
-def resolve_labels(model: "PreTrainedModel", labels: Labels | None) -> tuple[int, int] | None:
-    """Return the indices of the two classes whose logits are subtracted; None for one logit.
-
-    Args:
-        model: The classifier.
-        labels: (positive, negative), by index or name.
-
-    Raises:
-        ScorerError: if the head has several classes and ``labels`` does not choose two of them, or
-            one logit and ``labels`` is given.
-    """
-    config: Any = model.config
-    classes = int(config.num_labels)
-    if classes == 1:
-        if labels is None:
-            return None
-        raise ScorerError(
-            f"labels = {labels} needs a head of several classes; this one has 1 logit"
-        )
-    names = dict(config.id2label)
-    if labels is None and classes == 2:
-        labels = (1, 0)
-    if labels is None or len(labels) != 2:
-        raise ScorerError(
-            f"the head has {classes} classes {list(names.values())}, got labels = {labels}; "
-            "pass labels=(positive, negative)"
-        )
-    by_name = {name: index for index, name in names.items()}
-    chosen = [by_name.get(label, -1) if isinstance(label, str) else label for label in labels]
-    if not all(0 <= index < classes for index in chosen) or chosen[0] == chosen[1]:
-        raise ScorerError(
-            f"labels must name two different classes of {names}, got {labels}; "
-            "pass labels=(positive, negative)"
-        )
-    return chosen[0], chosen[1]
-
-
-def _split(model: "PreTrainedModel") -> tuple[torch.nn.Module, torch.nn.Module]:
-    """Return the backbone and the head that reads one position of it."""
-    backbone = getattr(model, getattr(model, "base_model_prefix", ""), None)
-    head = getattr(model, "score", None)
-    if backbone is None or backbone is model or not isinstance(head, torch.nn.Module):
-        raise ScorerError(
-            f"{type(model).__name__} has no score head that reads one position of a causal model; "
-            "load one with AutoModelForSequenceClassification (GPT-2, Llama, Qwen2, OPT, ...)"
-        )
-    return backbone, head
+    total = row.sum()
+    return row / total if total > 0 else np.full(len(row), 1.0 / max(len(row), 1))

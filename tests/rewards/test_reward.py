@@ -126,7 +126,7 @@ def test_an_episode_without_tokens_stops():
 def test_scorer_and_credit_must_fit(classifier):
     with pytest.raises(RewardError, match=r"'abc' needs attention.*'<lambda>' gives none; score"):
         Reward(FunctionScorer(lambda prompt, response: 1.0), ABC())
-    with pytest.raises(RewardError, match=r"'r3-dense' needs relevance.*gives attention; .*Rel"):
+    with pytest.raises(RewardError, match=r"'r3-dense' needs relevance.*gives attention, .*Rel"):
         Reward(RewardModel(classifier), DenseR3())
     with pytest.raises(RewardError, match=r"'abc' needs attention"):
         Reward(Normalize(FunctionScorer(lambda prompt, response: 1.0)), ABC())
@@ -177,7 +177,10 @@ def test_normalize_by_name():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(spec="unifrom"), "unknown reward 'unifrom'; did you mean 'uniform'.*known: abc, r"),
+        (
+            dict(spec="unifrom"),
+            "unknown reward 'unifrom'; did you mean 'uniform'.*known: abc, ",
+        ),
         (dict(spec="zzzz"), "unknown reward 'zzzz'; known: abc"),
         (dict(spec="abc:gamma=1"), "reward 'abc' has no option 'gamma'; it has beta"),
         (dict(spec="sparse:beta=1"), "reward 'sparse' has no option 'beta'; it has none"),

@@ -1,0 +1,79 @@
+"""Credit that is known as soon as a token is written: differences of the scores of prefixes."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokengym.envs.episode import Episode
+from tokengym.rewards.credits.base import Credit, as_float32, attributions_of
+from tokengym.rewards.credits.simple import check_beta
+from tokengym.rewards.errors import CreditError
+from tokengym.rewards.probe import Probe
+from tokengym.rewards.scorer import Scores
+from tokengym.rewards.shares import complete
+
+Delivery = Literal["step", "end"]
+
+
+class RED(Credit):
+    """Each token earns what it added to the score of the text so far.
+
+    r_t = beta * (R(x, y_<=t) - R(x, y_<t)), and the last token gets what is left of R: the score
+    of the empty response and, below beta = 1, the sparse reward's share. A causal reward model
+    gives every prefix's score in one pass, by its scores at every position.
+
+    Wrapped environments pay it token by token; the reward model then reads each token once, with a
+    key-value cache. An agent that reads ``info["token_rewards"]`` has no use for that, and
+    ``delivery="end"`` saves it.
+
+    Args:
+        beta: Share of the score that is spread; the rest stays on the last token.
+        delivery: "step" pays a token when it is written; "end" pays the score at the end, as for
+            any other credit. The token rewards are the same.
+        every_prefix: Whether a scorer without scores per position scores every prefix as a text of
+            its own: n + 1 scorings instead of one.
+
+    Raises:
+        CreditError: if ``beta`` lies outside [0, 1] or ``delivery`` is unknown.
+
+    Source: Li et al. 2024, arXiv:2411.08302; potential-based shaping: Ng, Harada & Russell 1999.
+    """
+
+    name = "red"
+    attribution: str | None = "prefix"
+    causal = True
+
+    def __init__(
+        self, beta: float = 1.0, delivery: Delivery = "step", every_prefix: bool = False
+    ) -> None:
+        if delivery not in ("step", "end"):
+            raise CreditError(f"delivery must be 'step' or 'end', got {delivery!r}")
+        self.beta = check_beta(beta)
+        self.causal = delivery == "step"
+        self.every_prefix = bool(every_prefix)
+        if self.every_prefix:
+            self.attribution = None
+
+    def attribute(self, probe: Probe, episodes: Sequence[Episode], scores: Scores) -> Scores:
+        """Return the scores with each token's increment, by scoring prefixes if so asked."""
+        if not self.every_prefix:
+            return scores
+        return scores.with_attributions(probe.increments(episodes), signed=True)
+
+    def assign(self, episodes: Sequence[Episode], scores: Scores) -> list[NDArray[np.float32]]:
+        """Return each token's increment of the score, the rest on the last (`shares.complete`)."""
+        increments = attributions_of(self, episodes, scores)
+        return [
+            as_float32(complete(float(value), self.beta * row.astype(np.float64)))
+            for value, row in zip(scores.values, increments, strict=True)
+        ]
+
+    def step_reward(self, increment: float) -> float:
+        """Return what a token earns at once that moved the score of the text so far.
+
+        Args:
+            increment: R(x, y_<=t) - R(x, y_<t).
+        """
+        return self.beta * increment

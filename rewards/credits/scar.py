@@ -1,0 +1,113 @@
+"""Credit by cooperative games: the Shapley value of each span of the response."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokengym.envs.episode import Episode
+from tokengym.rewards.credits.base import Credit, as_float32, attributions_of
+from tokengym.rewards.credits.simple import check_beta
+from tokengym.rewards.errors import CreditError
+from tokengym.rewards.probe import Probe
+from tokengym.rewards.scorer import Scores
+from tokengym.rewards.shares import (
+    coalitions_of,
+    complete,
+    sample_permutations,
+    shapley_exact,
+    shapley_sampled,
+    split_evenly,
+)
+
+MAX_SPANS = 62
+"""A coalition is the bits of one integer."""
+
+
+class SCAR(Credit):
+    """Each span of the response earns its Shapley value, spread evenly over its tokens.
+
+    v(S) = R(x, y restricted to the spans S): the other tokens are left out, and what remains is
+    scored as a text. The values sum to R(x, y) - R(x, empty); the last token gets R(x, empty).
+
+    Where all 2^spans coalitions cost no more than sampling would, the values are exact. Otherwise
+    they are the mean gains over random orders, each with its reverse, and
+    ``score_parts["shapley_error"]`` states the root mean square of the spans' standard errors
+    (0 where exact), in reward units.
+
+    Args:
+        spans: Most spans that a response is cut into, of equal size up to one token.
+        permutations: Orders sampled where exact values would cost more; an even number >= 4.
+        seed: Of the orders; they depend on it and on the episode's ids alone.
+        beta: Share of the score that is spread; the rest stays on the last token.
+
+    Raises:
+        CreditError: if an argument is out of range.
+
+    Source: Cao et al. 2025, "SCAR: Shapley Credit Assignment for More Efficient RLHF",
+    arXiv:2505.20417.
+    """
+
+    name = "scar"
+
+    def __init__(
+        self, spans: int = 6, permutations: int = 16, seed: int = 0, beta: float = 1.0
+    ) -> None:
+        if not 1 <= spans <= MAX_SPANS:
+            raise CreditError(f"spans must lie in 1 .. {MAX_SPANS}, got {spans}")
+        if permutations < 4 or permutations % 2:
+            raise CreditError(f"permutations must be an even number >= 4, got {permutations}")
+        if seed < 0:
+            raise CreditError(f"seed must be an integer >= 0, got {seed}")
+        self.spans = spans
+        self.permutations = permutations
+        self.seed = seed
+        self.beta = check_beta(beta)
+
+    def attribute(self, probe: Probe, episodes: Sequence[Episode], scores: Scores) -> Scores:
+        """Return the scores with each token's part of its span's Shapley value."""
+        games = [self._game(episode) for episode in episodes]
+        texts: list[Episode] = []
+        for episode, (spans, _, masks) in zip(episodes, games, strict=True):
+            for mask in masks:
+                kept = [t for i, span in enumerate(spans) if mask >> i & 1 for t in span]
+                texts.append(probe.restrict(episode, kept))
+        values, start = probe.values(texts), 0
+        rows, errors = [], np.zeros(len(episodes))
+        for row, (spans, orders, masks) in enumerate(games):
+            table = dict(zip(masks, values[start : start + len(masks)].tolist(), strict=True))
+            start += len(masks)
+            table[2 ** len(spans) - 1] = float(scores.values[row])
+            if orders is None:
+                shapley = shapley_exact([table[mask] for mask in range(2 ** len(spans))])
+            else:
+                shapley, deviation = shapley_sampled(table, orders)
+                errors[row] = np.sqrt(np.mean(deviation**2))
+            sizes = [len(span) for span in spans]
+            rows.append(np.repeat(shapley / sizes, sizes))
+        return scores.with_attributions(
+            rows, signed=True, parts={"shapley_error": errors * self.beta}
+        )
+
+    def assign(self, episodes: Sequence[Episode], scores: Scores) -> list[NDArray[np.float32]]:
+        """Return the Shapley shares of each episode, the rest on the last token."""
+        return [
+            as_float32(complete(float(value), self.beta * row.astype(np.float64)))
+            for value, row in zip(
+                scores.values, attributions_of(self, episodes, scores), strict=True
+            )
+        ]
+
+    def _game(self, episode: Episode) -> tuple[list[range], NDArray[np.int64] | None, list[int]]:
+        """Return the spans, the orders (None if exact) and the coalitions to score.
+
+        The full coalition is not among them: it is the episode, and has its score.
+        """
+        spans = split_evenly(len(episode.response_ids), self.spans)
+        count = len(spans)
+        if 2**count - 1 <= self.permutations * (count - 1) + 1:
+            return spans, None, list(range(2**count - 1))
+        entropy = [self.seed, len(episode.prompt_ids), *episode.prompt_ids, *episode.response_ids]
+        orders = sample_permutations(count, self.permutations // 2, entropy)
+        masks = set(coalitions_of(orders).reshape(-1).tolist())
+        return spans, orders, sorted(masks - {2**count - 1})

@@ -1,0 +1,255 @@
+"""The mathematics of signed credit: parts of a score that need not sum to it, and Shapley values.
+
+Pure functions of arrays, one response at a time, in float64; `functional` has credit by weights.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FloatArray = NDArray[np.float64]
+
+GUARD = 0.1
+"""How much of the shares' absolute sum must be left after they cancel for them to be rescaled."""
+
+
+def complete(score: float, shares: ArrayLike) -> FloatArray:
+    """Return signed parts of a score, with what belongs to no token on the last one.
+
+    r_t = a_t + 1[t = n - 1] * (R - sum_s a_s)
+
+    Args:
+        score: R, reward units.
+        shares: (n,) a, reward units.
+
+    Returns:
+        (n,) reward units, sums to the score.
+
+    Raises:
+        ValueError: if the shares are no vector of finite numbers.
+
+    Example:
+        >>> complete(1.0, [2.0, -0.5, 0.0])
+        array([ 2. , -0.5, -0.5])
+    """
+    rewards = _finite_vector(shares).copy()
+    rewards[-1] += score - rewards.sum()
+    return rewards
+
+
+def rescale_signed(score: float, shares: ArrayLike, *, guard: float = GUARD) -> FloatArray:
+    """Return signed shares scaled to sum to the score, keeping every share's sign.
+
+    With A = sum_t a_t and M = sum_t |a_t|:
+    r_t = a_t * R / A                    if R * A > 0 and |A| >= guard * M
+    r_t = a_t * |R| / M, completed       otherwise (`complete`: the rest goes to the last token)
+    r_t = R / n                          if M = 0
+
+    The first line is the plain rescaling. Where the shares nearly cancel it would blow them up
+    without bound, and where their sum has the other sign than the score it would turn every sign
+    round; there the shares keep their signs and an absolute sum of |R|. Either way
+    sum_t |r_t| <= max(1 / guard, 3) * |R|.
+
+    Args:
+        score: R, reward units.
+        shares: (n,) a, signed, any scale.
+        guard: In (0, 1].
+
+    Returns:
+        (n,) reward units, sums to the score.
+
+    Raises:
+        ValueError: if the shares are no vector of finite numbers, or ``guard`` is out of range.
+
+    Source: this project; the rescaling is limitation 3 of ABC (arXiv:2402.00782) lifted.
+
+    Example:
+        >>> rescale_signed(2.0, [3.0, -1.0, 2.0])
+        array([ 1.5, -0.5,  1. ])
+        >>> rescale_signed(-2.0, [3.0, -1.0, 0.0])
+        array([ 1.5, -0.5, -3. ])
+    """
+    if not 0.0 < guard <= 1.0:
+        raise ValueError(f"guard must lie in (0, 1], got {guard}; the default is {GUARD}")
+    shares = _finite_vector(shares)
+    largest = float(np.abs(shares).max())
+    if largest == 0.0:
+        return np.full(len(shares), score / len(shares))
+    shares = shares / largest  # any scale, without overflow
+    total, magnitude = float(shares.sum()), float(np.abs(shares).sum())
+    if score * total > 0 and abs(total) >= guard * magnitude:
+        return shares * (score / total)
+    return complete(score, shares * (abs(score) / magnitude))
+
+
+def split_evenly(length: int, parts: int) -> list[range]:
+    """Return consecutive spans that cover ``length`` tokens, of sizes that differ by at most 1.
+
+    Args:
+        length: Tokens, at least 1.
+        parts: Spans; fewer where there are fewer tokens.
+
+    Example:
+        >>> split_evenly(5, 2)
+        [range(0, 3), range(3, 5)]
+    """
+    if length < 1 or parts < 1:
+        raise ValueError(f"length and parts must be at least 1, got {length} and {parts}")
+    bounds = [len(piece) for piece in np.array_split(np.arange(length), min(parts, length))]
+    ends = np.cumsum(bounds).tolist()
+    return [range(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def shapley_exact(values: ArrayLike) -> FloatArray:
+    """Return the Shapley value of each of m players from the value of all 2^m coalitions.
+
+    phi_i = sum_{S without i} |S|! (m - |S| - 1)! / m! * (v(S + i) - v(S))
+
+    Args:
+        values: (2^m,) v, coalition S at index sum_{i in S} 2^i.
+
+    Returns:
+        (m,), sums to v(all) - v(none).
+
+    Raises:
+        ValueError: if the length is no power of two of at least 2.
+
+    Source: Shapley 1953.
+
+    Example:
+        >>> shapley_exact([0.0, 1.0, 2.0, 5.0])
+        array([2., 3.])
+    """
+    values = np.asarray(values, dtype=np.float64)
+    players = int(values.size).bit_length() - 1
+    if values.ndim != 1 or players < 1 or values.size != 2**players:
+        raise ValueError(f"values must have shape (2^m,) with m >= 1, got {values.shape}")
+    masks = np.arange(values.size)
+    sizes = np.array([int(mask).bit_count() for mask in masks])
+    weights = np.array(
+        [
+            math.factorial(size) * math.factorial(players - size - 1) / math.factorial(players)
+            for size in range(players)
+        ]
+    )
+    result = np.zeros(players)
+    for player in range(players):
+        without = masks[(masks >> player) & 1 == 0]
+        gains = values[without | (1 << player)] - values[without]
+        result[player] = (weights[sizes[without]] * gains).sum()
+    return result
+
+
+class ShapleyEstimate(NamedTuple):
+    """Shapley values from sampled permutations."""
+
+    values: FloatArray
+    """(m,), sums to v(all) - v(none) exactly."""
+    standard_errors: FloatArray
+    """(m,) of each value, same units."""
+
+
+def sample_permutations(players: int, pairs: int, entropy: Sequence[int]) -> NDArray[np.int64]:
+    """Return random orders of the players, each followed by its reverse.
+
+    Going through an order backwards as well cancels much of the variance (antithetic sampling).
+
+    Args:
+        players: m.
+        pairs: Independent orders.
+        entropy: Non-negative integers that seed the draw; the same give the same orders.
+
+    Returns:
+        (2 * pairs, players).
+    """
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(list(entropy))))
+    orders = [generator.permutation(players) for _ in range(pairs)]
+    return np.array([order for one in orders for order in (one, one[::-1])], dtype=np.int64)
+
+
+def coalitions_of(permutations: ArrayLike) -> NDArray[np.int64]:
+    """Return the coalition before each arrival, and the full one, as bit masks.
+
+    Args:
+        permutations: (orders, m).
+
+    Returns:
+        (orders, m + 1): 0, then one more bit per arrival.
+    """
+    orders = np.asarray(permutations, dtype=np.int64)
+    joined = np.cumsum(np.int64(1) << orders, axis=1)
+    return np.concatenate([np.zeros((len(orders), 1), dtype=np.int64), joined], axis=1)
+
+
+def shapley_sampled(values: Mapping[int, float], permutations: ArrayLike) -> ShapleyEstimate:
+    """Return Shapley values as the mean gain of each player's arrival, with standard errors.
+
+    phi_i = mean over orders of v(before i + i) - v(before i)
+
+    Each order and its reverse make one independent draw, so the standard error is the deviation of
+    the pairs' means over the root of their number.
+
+    Args:
+        values: v of every coalition in `coalitions_of` these permutations.
+        permutations: (2 * pairs, m) as `sample_permutations` gives them, at least two pairs.
+
+    Raises:
+        ValueError: if there are fewer than two pairs.
+
+    Source: Castro, Gomez & Tejada 2009; pairs: Mitchell et al. 2022, arXiv:2104.12199.
+    """
+    orders = np.asarray(permutations, dtype=np.int64)
+    if orders.ndim != 2 or len(orders) < 4 or len(orders) % 2:
+        raise ValueError(
+            f"permutations must have shape (2 * pairs, m) with two pairs or more, got "
+            f"{orders.shape}; one pair says nothing about its error"
+        )
+    table = np.array([[values[int(mask)] for mask in row] for row in coalitions_of(orders)])
+    gains = np.empty(orders.shape)
+    np.put_along_axis(gains, orders, np.diff(table, axis=1), axis=1)
+    pairs = gains.reshape(len(orders) // 2, 2, -1).mean(axis=1)  # (pairs, m)
+    return ShapleyEstimate(
+        values=pairs.mean(axis=0),
+        standard_errors=pairs.std(axis=0, ddof=1) / math.sqrt(len(pairs)),
+    )
+
+
+def received_attention(attention: ArrayLike) -> FloatArray:
+    """Return how much attention each token received from the steps that came after it.
+
+    alpha_t = 1 / (n - 1 - t) * sum_{s = t}^{n - 2} a_st;   alpha_{n-1} = 0
+
+    Row s of ``attention`` is the query of token s, the one that wrote token s + 1. The last token
+    was written when nothing followed that could look at it.
+
+    Args:
+        attention: (n, n) a: queries and keys of a response's tokens, n >= 1.
+
+    Returns:
+        (n,) >= 0, not normalised.
+
+    Raises:
+        ValueError: if it is no square matrix.
+
+    Source: ABC-D of Chan et al. 2024, arXiv:2402.00782.
+    """
+    matrix = np.asarray(attention, dtype=np.float64)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):
+        raise ValueError(f"attention must have shape (n, n) with n >= 1, got {matrix.shape}")
+    size = len(matrix)
+    weights = np.zeros(size)
+    later = np.tril(matrix)[: size - 1]  # the last token's query wrote nothing
+    weights[: size - 1] = later.sum(axis=0)[: size - 1] / np.arange(size - 1, 0, -1)
+    return weights
+
+
+def _finite_vector(shares: ArrayLike) -> FloatArray:
+    array = np.asarray(shares, dtype=np.float64)
+    if array.ndim != 1 or len(array) == 0 or not np.isfinite(array).all():
+        raise ValueError(
+            f"shares must be finite, of shape (n,) with n >= 1, got {array} of shape {array.shape}"
+        )
+    return array
