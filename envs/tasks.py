@@ -1,12 +1,9 @@
-"""The tasks: which tokenizer, prompts and models an environment gets, from a user's arguments.
-
-Each function returns keyword arguments of `TokenGenerationEnv` and `TokenGenerationVectorEnv`;
-settings of the generation itself (`max_new_tokens`, ...) go to the environments directly.
-"""
+"""The tasks: which tokenizer, prompts and models an environment gets, from a user's options."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -21,8 +18,12 @@ if TYPE_CHECKING:
 
 PromptTokens = int | tuple[int, int]
 
-REVIEW_PROMPT_TOKENS = (2, 7)
-"""First tokens of a full review that make its prompt: ABC's IMDb setting, arXiv:2402.00782."""
+CUT_DATASETS: dict[str, PromptTokens] = {"movie_review": (2, 7)}
+"""Task -> the first tokens of a data set's texts that make prompts, where they are not whole:
+full reviews are cut as in ABC's IMDb setting, arXiv:2402.00782."""
+
+BORROWED_BUNDLES = {"token_generation": "movie_review"}
+"""Task without models of its own -> the task whose models serve where none are given."""
 
 
 class TaskArguments(TypedDict):
@@ -33,174 +34,98 @@ class TaskArguments(TypedDict):
     bundle: Bundle | None
 
 
-def movie_review(
-    *,
-    bundle: Bundle | Path | str | None = None,
-    dataset: Any = None,
-    prompt_column: Column | None = None,
-    reference_column: Column | None = None,
-    query_type_column: Column | None = None,
-    split: Split = "train",
-    prompt_tokens: PromptTokens | None = None,
-    tokenizer: PreTrainedTokenizerBase | str | None = None,
-    eos_token: str | None = None,
-    pad_token: str | None = None,
-) -> TaskArguments:
-    """Return the arguments of MovieReview: continue a review, positively.
+@dataclass(frozen=True, kw_only=True)
+class TaskOptions:
+    """What a user may say about a task's prompts and models; None leaves it to the task.
+
+    Raises:
+        SettingsError: if both prompts and a data set are given.
+    """
+
+    bundle: Bundle | Path | str | None = None
+    """Models of the task, or their folder; None takes the bundled ones, or none at all where a
+    tokenizer is given."""
+    tokenizer: PreTrainedTokenizerBase | str | None = None
+    """In place of the bundle's; the bundle is then left out unless given."""
+    eos_token: str | None = None
+    """Token that ends a text, where the tokenizer names none; see `load_tokenizer`."""
+    pad_token: str | None = None
+    """Token for padding, likewise."""
+    prompts: PromptSet | Sequence[str | Prompt | Messages] | None = None
+    """In place of the task's, whatever the ``split``: texts, or conversations as messages."""
+    dataset: Any = None
+    """Where prompts come from, see `load_prompts`; None takes the bundle's."""
+    prompt_column: Column | None = None
+    """Of the data set, by name or by position, as for the next two."""
+    reference_column: Column | None = None
+    """Reference answers."""
+    query_type_column: Column | None = None
+    """R3's annotation."""
+    split: Split = "train"
+    """"train", "test" or "all" of the task's prompts or the data set."""
+    prompt_tokens: PromptTokens | None = None
+    """First tokens of each text that make the prompt, a number or (low, high); None takes whole
+    texts, but 2 to 7 tokens of a data set's reviews (`CUT_DATASETS`)."""
+
+    def __post_init__(self) -> None:
+        if self.prompts is not None and self.dataset is not None:
+            raise SettingsError("pass either prompts or dataset, got both; leave one out")
+
+
+def task_arguments(task: str, options: TaskOptions) -> TaskArguments:
+    """Return arguments of `TokenGenerationEnv` and `TokenGenerationVectorEnv` for a task.
+
+    Settings of the generation itself (``max_new_tokens``, ...) go to the environments directly.
 
     Args:
-        bundle: Models of the task, or their folder; None takes the bundled ones (unless both
-            ``dataset`` and ``tokenizer`` are given: then there are none).
-        dataset: Reviews for `load_prompts`; None takes the bundle's prompts.
-        prompt_column: See `load_prompts`, as for the next three.
-        reference_column: Reference answers.
-        query_type_column: R3's annotation.
-        split: "train", "test" or "all".
-        prompt_tokens: First tokens of each text that make the prompt, a number or (low, high);
-            None takes 2 to 7 of a data set's reviews, and the bundle's prompts whole.
-        tokenizer: In place of the bundle's; the bundle is then left out unless given.
-        eos_token: Token that ends a text, where the tokenizer names none; see `load_tokenizer`.
-        pad_token: Token for padding, likewise.
+        task: Name of a bundled task, or "token_generation" for any tokenizer and any prompts.
+        options: What the user says about it.
 
     Raises:
         TokenGymError: for a bundle, data set or tokenizer that cannot be used.
     """
-    if dataset is not None and prompt_tokens is None:
-        prompt_tokens = REVIEW_PROMPT_TOKENS
-    return _arguments(
-        "movie_review",
-        bundle=bundle,
-        tokenizer=tokenizer,
-        special_tokens=(eos_token, pad_token),
-        dataset=dataset,
-        columns=(prompt_column, reference_column, query_type_column),
-        split=split,
-        prompt_tokens=prompt_tokens,
-    )
-
-
-def question_answer(
-    *,
-    bundle: Bundle | Path | str | None = None,
-    dataset: Any = None,
-    prompt_column: Column | None = None,
-    reference_column: Column | None = None,
-    query_type_column: Column | None = None,
-    split: Split = "train",
-    prompt_tokens: PromptTokens | None = None,
-    tokenizer: PreTrainedTokenizerBase | str | None = None,
-    eos_token: str | None = None,
-    pad_token: str | None = None,
-) -> TaskArguments:
-    """Return the arguments of QuestionAnswer: answer open-ended and constrained questions.
-
-    Arguments and errors are those of `movie_review`; a data set's questions stay whole.
-    """
-    return _arguments(
-        "question_answer",
-        bundle=bundle,
-        tokenizer=tokenizer,
-        special_tokens=(eos_token, pad_token),
-        dataset=dataset,
-        columns=(prompt_column, reference_column, query_type_column),
-        split=split,
-        prompt_tokens=prompt_tokens,
-    )
-
-
-def token_generation(
-    *,
-    tokenizer: PreTrainedTokenizerBase | str | None = None,
-    eos_token: str | None = None,
-    pad_token: str | None = None,
-    prompts: PromptSet | Sequence[str | Prompt | Messages] | None = None,
-    bundle: Bundle | Path | str | None = None,
-    dataset: Any = None,
-    prompt_column: Column | None = None,
-    reference_column: Column | None = None,
-    query_type_column: Column | None = None,
-    split: Split = "train",
-    prompt_tokens: PromptTokens | None = None,
-) -> TaskArguments:
-    """Return the arguments of TokenGeneration: any tokenizer, any prompts.
-
-    With nothing given, MovieReview's tokenizer and prompts serve. ``prompts`` are taken whole,
-    whatever the ``split``; the other arguments are those of `movie_review`.
-
-    Raises:
-        PromptError: if a tokenizer comes without prompts.
-        SettingsError: if both prompts and a data set are given.
-    """
-    if prompts is not None and dataset is not None:
-        raise SettingsError("pass either prompts or dataset, got both; leave one out")
-    if tokenizer is not None and prompts is None and dataset is None and bundle is None:
-        raise PromptError("got a tokenizer but no prompts (None); pass prompts=[...] or dataset=")
-    if prompts is None:
-        return _arguments(
-            "movie_review",
-            bundle=bundle,
-            tokenizer=tokenizer,
-            special_tokens=(eos_token, pad_token),
-            dataset=dataset,
-            columns=(prompt_column, reference_column, query_type_column),
-            split=split,
-            prompt_tokens=prompt_tokens,
-        )
-    models = _bundle("movie_review", bundle, needed=tokenizer is None)
-    chosen = _tokenizer(tokenizer, (eos_token, pad_token), models)
-    given = prompts if isinstance(prompts, PromptSet) else PromptSet(prompts)
-    if prompt_tokens is not None:
-        given = first_tokens(given, prompt_tokens, chosen)
-    return {"tokenizer": chosen, "prompts": given, "bundle": models}
-
-
-def _arguments(
-    task: str,
-    *,
-    bundle: Bundle | Path | str | None,
-    tokenizer: PreTrainedTokenizerBase | str | None,
-    special_tokens: tuple[str | None, str | None],
-    dataset: Any,
-    columns: tuple[Column | None, Column | None, Column | None],
-    split: Split,
-    prompt_tokens: PromptTokens | None,
-) -> TaskArguments:
-    """Return a task's arguments, from its bundle or from a data set."""
-    models = _bundle(task, bundle, needed=tokenizer is None)
-    chosen = _tokenizer(tokenizer, special_tokens, models)
-    if dataset is None:
-        # With a tokenizer of the caller's own, the bundled prompts still serve as texts.
-        prompts = (models or bundled(task)).prompts(split)
-        if prompt_tokens is not None:
-            prompts = first_tokens(prompts, prompt_tokens, chosen)
-    else:
-        prompts = load_prompts(
-            dataset,
-            prompt_column=columns[0],
-            reference_column=columns[1],
-            query_type_column=columns[2],
-            split=split,
-            prompt_tokens=prompt_tokens,
-            tokenizer=chosen,
-        )
-    return {"tokenizer": chosen, "prompts": prompts, "bundle": models}
-
-
-def _bundle(task: str, bundle: Bundle | Path | str | None, *, needed: bool) -> Bundle | None:
-    """Return the bundle: the caller's, or the task's own where one is needed."""
-    if bundle is None:
-        return bundled(task) if needed else None
-    return bundle if isinstance(bundle, Bundle) else Bundle(bundle)
-
-
-def _tokenizer(
-    tokenizer: PreTrainedTokenizerBase | str | None,
-    special_tokens: tuple[str | None, str | None],
-    models: Bundle | None,
-) -> PreTrainedTokenizerBase:
-    """Return the caller's tokenizer, or the bundle's, with the caller's EOS and pad."""
-    if tokenizer is None:
+    home = BORROWED_BUNDLES.get(task, task)
+    models = _models(home, options)
+    given = options.tokenizer
+    if given is None:
         assert models is not None
-        tokenizer = models.tokenizer
-    eos_token, pad_token = special_tokens
-    return load_tokenizer(tokenizer, eos_token=eos_token, pad_token=pad_token)
+        given = models.tokenizer
+    tokenizer = load_tokenizer(given, eos_token=options.eos_token, pad_token=options.pad_token)
+    if options.dataset is not None:
+        prompts = _loaded(task, options, tokenizer)
+    else:
+        prompts = _listed(task, options, models)
+        if options.prompt_tokens is not None:
+            prompts = first_tokens(prompts, options.prompt_tokens, tokenizer)
+    return {"tokenizer": tokenizer, "prompts": prompts, "bundle": models}
+
+
+def _models(home: str, options: TaskOptions) -> Bundle | None:
+    """Return the bundle: the caller's, or the task's own where its tokenizer is needed."""
+    if options.bundle is None:
+        return bundled(home) if options.tokenizer is None else None
+    return options.bundle if isinstance(options.bundle, Bundle) else Bundle(options.bundle)
+
+
+def _loaded(task: str, options: TaskOptions, tokenizer: PreTrainedTokenizerBase) -> PromptSet:
+    """Return the prompts of the caller's data set."""
+    return load_prompts(
+        options.dataset,
+        prompt_column=options.prompt_column,
+        reference_column=options.reference_column,
+        query_type_column=options.query_type_column,
+        split=options.split,
+        prompt_tokens=options.prompt_tokens or CUT_DATASETS.get(task),
+        tokenizer=tokenizer,
+    )
+
+
+def _listed(task: str, options: TaskOptions, models: Bundle | None) -> PromptSet:
+    """Return the caller's prompts, or the bundle's."""
+    if options.prompts is not None:
+        given = options.prompts
+        return given if isinstance(given, PromptSet) else PromptSet(given)
+    if models is None and task in BORROWED_BUNDLES:
+        raise PromptError("got a tokenizer but no prompts (None); pass prompts=[...] or dataset=")
+    # With a tokenizer of the caller's own, a task's bundled prompts still serve as texts.
+    return (models or bundled(task)).prompts(options.split)

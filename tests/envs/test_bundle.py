@@ -18,8 +18,13 @@ from tokengym.envs import (
     TokenGenerationEnv,
     TokenGenerationVectorEnv,
     bundled,
-    tasks,
 )
+from tokengym.envs.tasks import TaskOptions, task_arguments
+
+
+def build(task: str, **options: Any) -> Any:
+    """Return the arguments of an environment of a task."""
+    return task_arguments(task, TaskOptions(**options))
 
 
 @pytest.fixture
@@ -86,50 +91,50 @@ def test_unknown_tasks() -> None:
         bundled("chess")
 
 
-@pytest.mark.parametrize("task", [tasks.movie_review, tasks.question_answer])
-def test_tasks_build_environments(folder: Path, task: Any) -> None:
-    arguments = task(bundle=folder)
+@pytest.mark.parametrize("task", ["movie_review", "question_answer"])
+def test_tasks_build_environments(folder: Path, task: str) -> None:
+    arguments = build(task, bundle=folder)
     assert arguments["bundle"] == Bundle(folder)
     env = TokenGenerationEnv(**arguments, max_new_tokens=2)
     assert env.bundle == Bundle(folder)
     assert env.prompts.texts == ("a b", "c")
-    envs = TokenGenerationVectorEnv(**task(bundle=str(folder), split="test"), num_envs=2)
+    envs = TokenGenerationVectorEnv(**build(task, bundle=str(folder), split="test"), num_envs=2)
     assert envs.reset()[1]["prompt"].tolist() == ["e e e"] * 2
-    assert task(bundle=folder, split="test", prompt_tokens=2)["prompts"].texts == ("e e",)
+    assert build(task, bundle=folder, split="test", prompt_tokens=2)["prompts"].texts == ("e e",)
 
 
 def test_reviews_of_a_data_set_are_cut_and_questions_are_not(folder: Path) -> None:
     table = datasets.Dataset.from_dict({"prompt": [f"{x} b c d e a b c d" for x in "abcde"]})
-    review = tasks.movie_review(bundle=folder, dataset=table, split="all")["prompts"]
+    review = build("movie_review", bundle=folder, dataset=table, split="all")["prompts"]
     assert all(2 <= len(text.split()) <= 7 for text in review.texts)
-    whole = tasks.question_answer(bundle=folder, dataset=table, split="all")["prompts"]
+    whole = build("question_answer", bundle=folder, dataset=table, split="all")["prompts"]
     assert whole.texts == tuple(table["prompt"])
 
 
 def test_a_tokenizer_of_the_callers_own_leaves_the_bundle_out(tokenizer: Any, folder: Path) -> None:
     table = datasets.Dataset.from_dict({"prompt": ["a b c", "b c"]})
-    arguments = tasks.movie_review(tokenizer=tokenizer, dataset=table, split="all")
+    arguments = build("movie_review", tokenizer=tokenizer, dataset=table, split="all")
     assert (arguments["bundle"], arguments["tokenizer"]) == (None, tokenizer)
-    kept = tasks.movie_review(tokenizer=tokenizer, bundle=folder)
+    kept = build("movie_review", tokenizer=tokenizer, bundle=folder)
     assert kept["bundle"] == Bundle(folder)
     assert kept["tokenizer"] is tokenizer
 
 
 def test_token_generation_takes_anything(tokenizer: Any, folder: Path) -> None:
-    arguments = tasks.token_generation(tokenizer=tokenizer, prompts=["a b", "c"], split="test")
+    arguments = build("token_generation", tokenizer=tokenizer, prompts=["a b", "c"], split="test")
     assert arguments == {
         "tokenizer": tokenizer,
         "prompts": PromptSet(["a b", "c"]),
         "bundle": None,
     }
-    cut = tasks.token_generation(bundle=folder, prompts=["a b c"], prompt_tokens=1)
+    cut = build("token_generation", bundle=folder, prompts=["a b c"], prompt_tokens=1)
     assert cut["prompts"].texts == ("a",)
-    assert tasks.token_generation(bundle=folder)["prompts"].texts == ("a b", "c")
+    assert build("token_generation", bundle=folder)["prompts"].texts == ("a b", "c")
     table = datasets.Dataset.from_dict({"prompt": ["a b c"]})
     with pytest.raises(SettingsError, match="either prompts or dataset, got both; leave one out"):
-        tasks.token_generation(tokenizer=tokenizer, prompts=["a"], dataset=table)
+        build("token_generation", tokenizer=tokenizer, prompts=["a"], dataset=table)
     with pytest.raises(PromptError, match=r"tokenizer but no prompts \(None\); pass prompts="):
-        tasks.token_generation(tokenizer=tokenizer)
+        build("token_generation", tokenizer=tokenizer)
 
 
 @pytest.mark.parametrize(
@@ -149,19 +154,19 @@ def test_shipped_bundles(name: str, parts: list[str]) -> None:
     assert bundle.tokenizer.pad_token_id != bundle.tokenizer.eos_token_id
     train, test = (set(bundle.prompts(split).texts) for split in ("train", "test"))  # type: ignore[arg-type]
     assert not train & test
-    env = TokenGenerationEnv(**getattr(tasks, name)())
+    env = TokenGenerationEnv(**build(name))
     env.reset(seed=0)
     assert env.step(env.tokenizer.eos_token_id)[2]
     if name == "movie_review":
-        assert tasks.token_generation()["prompts"] == bundle.prompts()
+        assert build("token_generation")["prompts"] == bundle.prompts()
 
 
 def test_environments_over_a_bundle_share_what_was_read(folder: Path) -> None:
-    envs = [TokenGenerationEnv(**tasks.movie_review(bundle=folder)) for _ in range(3)]
+    envs = [TokenGenerationEnv(**build("movie_review", bundle=folder)) for _ in range(3)]
     assert len({id(env.tokenizer) for env in envs}) == 1
     assert len({id(env._mdp) for env in envs}) == 1
-    assert TokenGenerationVectorEnv(**tasks.movie_review(bundle=folder))._mdp is envs[0]._mdp
-    other = TokenGenerationEnv(**tasks.movie_review(bundle=folder), max_new_tokens=5)
+    assert TokenGenerationVectorEnv(**build("movie_review", bundle=folder))._mdp is envs[0]._mdp
+    other = TokenGenerationEnv(**build("movie_review", bundle=folder), max_new_tokens=5)
     assert (other.max_new_tokens, envs[0].max_new_tokens) == (5, 48)
     with pytest.raises(ValueError, match="read-only"):
         envs[0]._mdp.table.input_ids[:] = 0
@@ -172,18 +177,18 @@ def test_environments_over_a_bundle_share_what_was_read(folder: Path) -> None:
 
 
 def test_what_is_written_anew_is_read_anew(folder: Path, build_tokenizer: Any) -> None:
-    before = TokenGenerationEnv(**tasks.movie_review(bundle=folder))
+    before = TokenGenerationEnv(**build("movie_review", bundle=folder))
     row = {"prompt": "d d d d", "split": "train"}
     (folder / "prompts.jsonl").write_text(json.dumps(row))
-    assert TokenGenerationEnv(**tasks.movie_review(bundle=folder)).prompts.texts == ("d d d d",)
+    assert TokenGenerationEnv(**build("movie_review", bundle=folder)).prompts.texts == ("d d d d",)
     build_tokenizer([*before.tokenizer.get_vocab(), "f"]).save_pretrained(folder / "tokenizer")
-    after = TokenGenerationEnv(**tasks.movie_review(bundle=folder))
+    after = TokenGenerationEnv(**build("movie_review", bundle=folder))
     assert (before.action_space.n, after.action_space.n) == (8, 9)
 
 
 def test_a_tokenizer_of_the_callers_is_read_every_time(tokenizer: Any, folder: Path) -> None:
     own = copy.deepcopy(tokenizer)
-    arguments = {**tasks.movie_review(bundle=folder), "tokenizer": own}
+    arguments = {**build("movie_review", bundle=folder), "tokenizer": own}
     before = TokenGenerationEnv(**arguments)
     own.backend_tokenizer.normalizer = normalizers.Replace("a", "e")
     after = TokenGenerationEnv(**arguments)

@@ -17,8 +17,8 @@ from tokengym.envs import (
     TokenGenerationVectorEnv,
     TokenizerError,
     load_prompts,
-    tasks,
 )
+from tokengym.envs.tasks import TaskOptions, task_arguments
 
 # As chat models do it: each turn between marks, and the reply's mark last.
 WORDS = ("<pad>", "<eos>", "<unk>", "<bos>", "system", "user", "assistant", "a", "b", "c")
@@ -33,6 +33,11 @@ CHAT = [
     {"role": "assistant", "content": "b"},
     {"role": "user", "content": "b a"},
 ]
+
+
+def build(task: str, **options: Any) -> Any:
+    """Return the arguments of an environment of a task."""
+    return task_arguments(task, TaskOptions(**options))
 
 
 @pytest.fixture
@@ -141,7 +146,7 @@ def test_conversations_of_a_data_set(chatty: Any) -> None:
     assert prompts == PromptSet(
         [Prompt.from_messages(CHAT, reference="b"), Prompt.from_messages(CHAT[1:2], reference="c")]
     )
-    arguments = tasks.question_answer(tokenizer=chatty, dataset=table, split="all")
+    arguments = build("question_answer", tokenizer=chatty, dataset=table, split="all")
     assert TokenGenerationEnv(**arguments).max_prompt_tokens == 15
     with pytest.raises(SettingsError, match="prompt_tokens=2 cannot cut a conversation; leave it"):
         load_prompts(table, split="all", prompt_tokens=2, tokenizer=chatty)
