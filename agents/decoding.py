@@ -6,24 +6,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import DynamicCache
 
 from tokengym.agents.environments import Observation
 from tokengym.agents.errors import NonFiniteError
 from tokengym.agents.playing import Choice
 from tokengym.agents.sampling import as_action_mask, draw, mask_rows
+from tokengym.agents.streams import make_stream
 
 if TYPE_CHECKING:
     from tokengym.agents.policy import CausalLMPolicy
 
 
 class DecodingPlayer:
-    """Plays a `CausalLMPolicy`, keeping the key-value cache of the rows that still write.
+    """Plays a `CausalLMPolicy`, keeping what its rows have written in a `Stream`.
 
-    Prompts are padded on the left, so that all rows' next tokens lie in one column; positions are
-    passed explicitly (models do not derive them from the mask). A row that is no longer asked for
-    leaves the batch. Every row draws its own random number at each step whether it acts or not, so
-    what it samples does not depend on when others end.
+    Prompts are padded on the left, so that all rows' next tokens lie in one column. A row that is
+    no longer asked for leaves the batch. Every row draws its own random number at each step whether
+    it acts or not, so what it samples does not depend on when others end.
 
     Args:
         policy: The policy to play.
@@ -35,6 +34,7 @@ class DecodingPlayer:
         self.generator = generator
         self._time = 0
 
+    @torch.inference_mode()
     def begin(self, observation: Observation) -> None:
         """Read the prompts of a new round: every row of the observation starts an episode."""
         masks = np.asarray(observation["attention_mask"], dtype=bool)  # (num_envs, length)
@@ -51,11 +51,11 @@ class DecodingPlayer:
         self._time = 0
         self._num_rows = len(prompts)
         self._rows = np.arange(len(prompts))  # environment row of each row of the batch
-        self._inputs = torch.from_numpy(ids).to(device)  # tokens the model has not seen yet
-        self._attention_mask = torch.from_numpy(attention_mask).to(device)
-        positions = self._attention_mask.cumsum(-1) - 1
-        self._positions = positions.clamp(min=0)  # of the inputs; any value does under the mask
-        self._cache = DynamicCache(config=self.policy.language_model.model.config)
+        self._stream = make_stream(self.policy.language_model, masks.shape[1])
+        self._states: Tensor | None = self._stream.start(
+            torch.from_numpy(ids).to(device), torch.from_numpy(attention_mask).to(device)
+        )
+        self._tokens: Tensor | None = None  # what was chosen last and the stream has not read
 
     @torch.inference_mode()
     def act(
@@ -78,47 +78,37 @@ class DecodingPlayer:
         if support is not None:
             logits = logits.masked_fill(~support, -torch.inf)
         uniforms = torch.rand(self._num_rows, generator=self.generator)[rows].to(logits.device)
-        tokens, all_log_probs = draw(logits, None if deterministic else uniforms)
-        log_probs = all_log_probs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+        tokens, log_probs, entropy = draw(logits, None if deterministic else uniforms)
         if not log_probs.isfinite().all():
             row = rows[int((~log_probs.isfinite()).nonzero()[0])]
             raise NonFiniteError(
                 f"logits of row {row} at response token {self._time} are not finite; the policy's "
                 "weights have diverged: lower learning_rate or raise kl_coef"
             )
-        self._inputs = tokens.unsqueeze(-1)
-        self._positions = self._positions[:, -1:] + 1
+        self._tokens, self._states = tokens, None
         self._time += 1
         return Choice(
             actions=tokens.cpu().numpy(),
             log_probs=log_probs,
             values=self.policy.values(states),
-            entropy=torch.special.entr(all_log_probs.exp()).sum(-1),
+            entropy=entropy,
             support=support,
         )
 
     def _next_states(self) -> Tensor:
-        """Feed the tokens that the cache lacks; return the last hidden states, (active, hidden)."""
-        if self._time > 0:
-            grown = self._attention_mask.new_ones(len(self._attention_mask), 1)
-            self._attention_mask = torch.cat([self._attention_mask, grown], dim=1)
-        hidden = self.policy.language_model.hidden(
-            self._inputs,
-            attention_mask=self._attention_mask,
-            position_ids=self._positions,
-            past_key_values=self._cache,
-            use_cache=True,
-        )
-        return hidden[:, -1]
+        """Return the hidden states before the next tokens, (active, hidden)."""
+        if self._states is None:
+            assert self._tokens is not None
+            self._states = self._stream.step(self._tokens)
+        return self._states
 
     def _drop_all_but(self, rows: NDArray[np.integer]) -> None:
         """Take finished rows out of the batch."""
         if len(rows) == len(self._rows):
             return
-        keep = torch.from_numpy(np.searchsorted(self._rows, rows)).to(self.policy.device)
-        self._rows = self._rows[np.searchsorted(self._rows, rows)]
-        self._inputs = self._inputs[keep]
-        self._positions = self._positions[keep]
-        self._attention_mask = self._attention_mask[keep]
-        if self._time > 0:
-            self._cache.reorder_cache(keep)  # type: ignore[arg-type]
+        places = np.searchsorted(self._rows, rows)
+        self._rows = self._rows[places]
+        keep = torch.from_numpy(places).to(self.policy.device)
+        self._stream.keep(keep)
+        self._tokens = None if self._tokens is None else self._tokens[keep]
+        self._states = None if self._states is None else self._states[keep]

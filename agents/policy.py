@@ -338,7 +338,7 @@ class CausalLMPolicy(BasePolicy):
         uniforms = torch.rand(len(texts), generator=self.generator)
         if (support := self.support(logits)) is not None:
             logits = logits.masked_fill(~support, -torch.inf)
-        tokens, _ = draw(logits, None if deterministic else uniforms.to(logits.device))
+        tokens, *_ = draw(logits, None if deterministic else uniforms.to(logits.device))
         actions = tokens.cpu().numpy()
         return (actions if is_batch else actions[0]), state
 

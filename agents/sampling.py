@@ -97,7 +97,10 @@ def inverse_cdf(probs: Tensor, uniforms: Tensor) -> Tensor:
     # Rounding may carry u * total up to total (one past the end), and a parallel cumsum may rise by
     # one rounding error over a token of probability 0: both then take the likeliest token.
     tokens = tokens.clamp_(max=probs.shape[-1] - 1)
-    return torch.where(probs.gather(-1, tokens) > 0, tokens, probs.argmax(-1, True)).squeeze(-1)
+    is_possible = probs.gather(-1, tokens) > 0
+    if not is_possible.all():
+        tokens = torch.where(is_possible, tokens, probs.argmax(-1, True))
+    return tokens.squeeze(-1)
 
 
 def mask_rows(masks: NDArray[np.generic], rows: NDArray[np.integer]) -> NDArray[np.generic]:
@@ -130,17 +133,19 @@ def as_action_mask(masks: NDArray[np.generic], device: torch.device | str) -> Te
     return torch.from_numpy(allowed).to(device)
 
 
-def draw(logits: Tensor, uniforms: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return one token per row and the log-probabilities of the whole vocabulary.
+def draw(logits: Tensor, uniforms: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return one token per row, its log-probability, and the entropy it was drawn with.
 
     Args:
         logits: (batch, vocab) float32, shaped.
         uniforms: (batch,) in [0, 1); None takes the likeliest token.
 
     Returns:
-        (batch,) int64 tokens; (batch, vocab) float32 nats.
+        Tokens (batch,) int64; log-probabilities and entropies (batch,) float32, nats.
     """
     log_probs = F.log_softmax(logits, -1)
-    if uniforms is None:
-        return log_probs.argmax(-1), log_probs
-    return inverse_cdf(log_probs.exp(), uniforms), log_probs
+    probs = log_probs.exp()
+    tokens = log_probs.argmax(-1) if uniforms is None else inverse_cdf(probs, uniforms)
+    chosen = log_probs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+    finite = log_probs.clamp_(min=torch.finfo(log_probs.dtype).min)  # 0 * -inf would be nan
+    return tokens, chosen, -torch.linalg.vecdot(probs, finite)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from tokengym.agents import losses
 from tokengym.agents.sampling import (
     as_action_mask,
     chosen_log_probs,
@@ -30,9 +31,10 @@ def test_a_token_of_probability_zero_is_never_drawn(uniform: float):
         allowed = torch.rand(200, vocabulary, generator=generator) < 0.5
         allowed[:, 0] |= ~allowed.any(-1)
         shaped = shape_logits(logits, temperature=0.1, action_mask=allowed)
-        tokens, log_probs = draw(shaped, torch.full((200,), uniform))
+        tokens, log_probs, entropy = draw(shaped, torch.full((200,), uniform))
         assert allowed.gather(-1, tokens.unsqueeze(-1)).all()
-        assert log_probs.gather(-1, tokens.unsqueeze(-1)).isfinite().all()
+        torch.testing.assert_close(log_probs, chosen_log_probs(shaped, tokens))
+        torch.testing.assert_close(entropy, losses.entropy(shaped), atol=1e-5, rtol=1e-4)
 
 
 def test_rounding_to_the_very_end_still_gives_a_possible_token():
@@ -44,7 +46,7 @@ def test_draws_follow_the_distribution():
     logits = torch.tensor([[2.0, 0.0, -1.0, 1.0]])
     n = 20_000
     uniforms = torch.rand(n, generator=torch.Generator().manual_seed(0))
-    tokens, _ = draw(logits.expand(n, 4), uniforms)
+    tokens, *_ = draw(logits.expand(n, 4), uniforms)
     counts = torch.bincount(tokens, minlength=4) / n
     torch.testing.assert_close(counts, logits.softmax(-1)[0], atol=0.01, rtol=0.0)
 

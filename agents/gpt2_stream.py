@@ -1,0 +1,188 @@
+"""GPT-2 one token at a time, without what its modules do around the arithmetic.
+
+The prompts go through the model's own forward. After that, a step is the plain formulas on the
+model's own weights and a cache allocated once: twice as fast for small models, whose time goes into
+modules, masks and growing caches. Checked against the model's own forward by test.
+
+x = wte[token] + wpe[position]
+x = x + W_o attention(W_qkv ln_1(x));  x = x + W_proj act(W_fc ln_2(x));  ...;  state = ln_f(x)
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import DynamicCache, GPT2Model
+from transformers.pytorch_utils import Conv1D
+
+from tokengym.agents.models import LanguageModel
+
+COMPACT_BELOW = 0.75
+"""Finished rows are taken out of the batch when less than this part of it still writes: copying the
+cache for each one costs more than reading along with a few dead rows."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One block's weights, W as (in, out)."""
+
+    ln_1: nn.LayerNorm
+    qkv: tuple[Tensor, Tensor]
+    """(3 * width,) bias, (width, 3 * width)."""
+    out: tuple[Tensor, Tensor]
+    scaling: float
+    ln_2: nn.LayerNorm
+    up: tuple[Tensor, Tensor]
+    activation: nn.Module
+    down: tuple[Tensor, Tensor]
+
+
+def has_gpt2_shape(language_model: LanguageModel) -> bool:
+    """Say whether the model is a plain GPT-2, or one with plain LoRA adapters in float32."""
+    trunk: Any = language_model.model.base_model
+    if type(trunk) is not GPT2Model or trunk.config.add_cross_attention:
+        return False
+    if not all(isinstance(part, nn.Embedding) for part in (trunk.wte, trunk.wpe)):
+        return False
+    return all(_is_linear(module) for block in trunk.h for module in _linear_modules(block))
+
+
+class GPT2Stream:
+    """A `Stream` under a GPT-2.
+
+    Args:
+        language_model: A model that `has_gpt2_shape`; its weights are those of this moment.
+        capacity: The most tokens of a text.
+    """
+
+    def __init__(self, language_model: LanguageModel, capacity: int) -> None:
+        self._model = language_model
+        self._trunk: Any = language_model.model.base_model
+        self._layers = [_layer(block) for block in self._trunk.h]
+        self._num_heads = self._trunk.config.num_attention_heads
+        self._capacity = capacity
+
+    def start(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """See `Stream.start`."""
+        rows, width = input_ids.shape
+        cache: Any = DynamicCache(config=self._trunk.config)
+        positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+        hidden = self._model.hidden(
+            input_ids,
+            attention_mask=attention_mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        shape = (rows, self._num_heads, self._capacity, hidden.shape[-1] // self._num_heads)
+        self._keys = [hidden.new_zeros(shape) for _ in self._layers]
+        self._values = [hidden.new_zeros(shape) for _ in self._layers]
+        for layer, keys, values in zip(cache.layers, self._keys, self._values, strict=True):
+            keys[:, :, :width], values[:, :, :width] = layer.keys, layer.values
+        self._bias = None  # (rows, 1, 1, capacity), -inf on padding; None where there is none
+        if not bool(attention_mask.all()):
+            self._bias = hidden.new_zeros(rows, 1, 1, self._capacity)
+            self._bias[:, 0, 0, :width].masked_fill_(attention_mask == 0, -torch.inf)
+        self._positions = positions[:, -1]
+        self._column = width - 1  # of the last token read
+        self._alive: Tensor | None = None  # rows of the batch that still write; None: all
+        return hidden[:, -1]
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """See `Stream.step`."""
+        if self._alive is None:
+            return self._read(tokens)
+        whole = tokens.new_zeros(len(self._positions))  # dead rows read token 0
+        whole[self._alive] = tokens
+        return self._read(whole)[self._alive]
+
+    def keep(self, rows: Tensor) -> None:
+        """See `Stream.keep`."""
+        alive = rows if self._alive is None else self._alive[rows]
+        self._alive = alive
+        if len(alive) < COMPACT_BELOW * len(self._positions):
+            self._positions = self._positions[alive]
+            self._keys = [keys[alive] for keys in self._keys]
+            self._values = [values[alive] for values in self._values]
+            self._bias = None if self._bias is None else self._bias[alive]
+            self._alive = None
+
+    def _read(self, tokens: Tensor) -> Tensor:
+        """Return the last hidden states of one more token per row of the batch."""
+        self._positions = self._positions + 1
+        self._column += 1
+        now, seen = self._column, self._column + 1
+        batch = len(tokens)
+        bias = None if self._bias is None else self._bias[..., :seen]
+        x = F.embedding(tokens, self._trunk.wte.weight)
+        x = x + F.embedding(self._positions, self._trunk.wpe.weight)  # (batch, width)
+        for layer, keys, values in zip(self._layers, self._keys, self._values, strict=True):
+            qkv = torch.addmm(*_swap(layer.qkv, _normed(layer.ln_1, x)))
+            query, key, value = qkv.view(batch, 3, self._num_heads, -1).unbind(1)
+            keys[:, :, now], values[:, :, now] = key, value  # (batch, heads, head width) each
+            attended = F.scaled_dot_product_attention(
+                query.unsqueeze(2),  # (batch, heads, 1, head width)
+                keys[:, :, :seen],
+                values[:, :, :seen],
+                attn_mask=bias,
+                scale=layer.scaling,
+            )
+            x = x + torch.addmm(*_swap(layer.out, attended.reshape(batch, -1)))
+            inner = torch.addmm(*_swap(layer.up, _normed(layer.ln_2, x)))
+            x = x + torch.addmm(*_swap(layer.down, layer.activation(inner)))
+        return _normed(self._trunk.ln_f, x)
+
+
+def _swap(linear: tuple[Tensor, Tensor], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what ``addmm`` takes: bias, input, weight."""
+    return linear[0], x, linear[1]
+
+
+def _normed(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+
+
+def _linear_modules(block: Any) -> list[Any]:
+    return [block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj]
+
+
+def _layer(block: Any) -> Layer:
+    qkv, out, up, down = map(_linear, _linear_modules(block))
+    return Layer(
+        ln_1=block.ln_1,
+        qkv=qkv,
+        out=out,
+        scaling=block.attn.scaling,
+        ln_2=block.ln_2,
+        up=up,
+        activation=block.mlp.act,
+        down=down,
+    )
+
+
+def _is_linear(module: Any) -> bool:
+    if isinstance(module, Conv1D):
+        return True
+    from peft.tuners.lora import Linear
+
+    return (
+        type(module) is Linear
+        and isinstance(module.base_layer, Conv1D)
+        and module.base_layer.weight.dtype == torch.float32  # else the sum would be rounded
+        and not module.lora_variant
+        and not module.merged
+    )
+
+
+def _linear(module: Any) -> tuple[Tensor, Tensor]:
+    """Return bias and weight of a linear map, adapters added in where they are on."""
+    if isinstance(module, Conv1D):
+        return module.bias, module.weight
+    weight = module.base_layer.weight
+    if not module.disable_adapters:
+        for adapter in module.active_adapters:
+            if adapter in module.lora_A:
+                weight = weight + module.get_delta_weight(adapter)
+    return module.base_layer.bias, weight

@@ -1,0 +1,143 @@
+"""How fast an agent writes through an environment's ``step``, against ``model.generate``.
+
+Both sample, without top-k, from the same random GPT-2; ours also returns every token's log-prob,
+value and entropy, and the environment's observations. Arms take turns in one process; medians of
+tokens per CPU second, so that other work on the machine counts less, and per second.
+
+- even: no EOS, every row writes all its tokens;
+- ragged: EOS with probability 1/24 at each step; tokens count up to it.
+
+    python scripts/benchmarks/rollout_speed.py [--size small|large] [--dtype float32|bfloat16]
+        [--rows 32] [--new-tokens 48] [--repeats 5] [--threads 1] [--device cpu]
+"""
+
+import argparse
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from tokengym.agents import PPO
+from tokengym.agents.playing import play_round
+from tokengym.agents.rounds import as_rounds
+from tokengym.envs import TokenGenerationVectorEnv
+
+SIZES: dict[str, dict[str, int]] = {
+    "small": {"n_layer": 4, "n_embd": 128, "n_head": 4, "vocab_size": 2_048},
+    "large": {"n_layer": 6, "n_embd": 768, "n_head": 12, "vocab_size": 50_257},
+}
+PAD, EOS, PROMPT_TOKENS = 0, 1, 8
+EOS_PROBABILITY = 1 / 24
+
+
+def make_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
+    """Return a word-level tokenizer of the given size."""
+    words = {"<pad>": PAD, "<eos>": EOS} | {f"w{i}": i for i in range(2, vocabulary)}
+    backend = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>", unk_token="<pad>"
+    )
+
+
+def make_model(size: str, dtype: str) -> GPT2LMHeadModel:
+    """Return a random GPT-2 whose EOS has the wanted probability wherever it stands."""
+    torch.manual_seed(0)
+    ids = {"bos_token_id": EOS, "eos_token_id": EOS, "pad_token_id": PAD}
+    model = GPT2LMHeadModel(GPT2Config(**SIZES[size], n_positions=1_024, **ids)).eval()  # type: ignore[arg-type]
+    direction = torch.nn.functional.normalize(torch.randn(SIZES[size]["n_embd"]), dim=0)
+    odds = EOS_PROBABILITY / (1 - EOS_PROBABILITY)
+    with torch.no_grad():  # logit of EOS = wte[EOS] . (ln_f.bias + noise)
+        model.transformer.ln_f.bias.copy_(8.0 * direction)
+        model.transformer.wte.weight[EOS] = (
+            math.log(SIZES[size]["vocab_size"] * odds) / 8 * direction
+        )
+    return model.to(getattr(torch, dtype))
+
+
+def generate_arm(model: GPT2LMHeadModel, tokens: int, rows: int, ragged: bool) -> Callable[[], int]:
+    """Return a function that samples with ``generate`` and counts the tokens."""
+    ids = torch.randint(2, 1_000, (rows, PROMPT_TOKENS), device=model.device)
+    mask = torch.ones_like(ids)
+    settings: dict[str, Any] = {"do_sample": True, "top_k": 0, "max_new_tokens": tokens}
+    if not ragged:
+        settings |= {"eos_token_id": None}
+
+    @torch.inference_mode()
+    def play() -> int:
+        found = model.generate(ids, attention_mask=mask, **settings)[:, PROMPT_TOKENS:]
+        if not ragged:
+            return found.numel()
+        before = (found == EOS).int().cumsum(1) - (found == EOS).int()
+        return int((before == 0).sum())
+
+    return play
+
+
+def ours_arm(model: GPT2LMHeadModel, settings: argparse.Namespace, ragged: bool) -> Any:
+    """Return a function that plays one round and counts the tokens."""
+    tokenizer = make_tokenizer(model.config.vocab_size)
+    envs = TokenGenerationVectorEnv(
+        num_envs=settings.rows,
+        tokenizer=tokenizer,
+        prompts=[
+            " ".join(f"w{2 + (7 * i + j) % 900}" for j in range(PROMPT_TOKENS)) for i in range(64)
+        ],
+        max_new_tokens=settings.new_tokens,
+        forbidden_token_ids=() if ragged else (EOS,),
+    )
+    agent = PPO("CausalLMPolicy", envs, policy_kwargs={"model": model}, device=settings.device)
+    rounds = as_rounds(envs)
+
+    def play() -> int:
+        played = play_round(agent.player(), rounds)
+        assert played is not None
+        return sum(len(episode.response_ids) for episode in played.episodes)
+
+    return play
+
+
+def main() -> None:
+    """Measure and print one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--rows", type=int, default=32)
+    parser.add_argument("--new-tokens", type=int, default=48)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    settings = parser.parse_args()
+    torch.set_num_threads(settings.threads)
+    model = make_model(settings.size, settings.dtype).to(settings.device)  # type: ignore[arg-type]
+    arms: dict[str, Callable[[], int]] = {}
+    for kind in ("even", "ragged"):
+        tokens, ragged = settings.new_tokens, kind == "ragged"
+        arms[f"{kind} generate"] = generate_arm(model, tokens, settings.rows, ragged)
+        arms[f"{kind} tokengym"] = ours_arm(model, settings, ragged)
+    speeds: dict[str, list[tuple[float, float]]] = {name: [] for name in arms}
+    for repeat in range(settings.repeats + 1):
+        for name, arm in arms.items():
+            cpu, wall = time.process_time(), time.perf_counter()
+            count = arm()
+            if repeat > 0:  # the first warms up
+                taken = time.process_time() - cpu, time.perf_counter() - wall
+                speeds[name].append((count / taken[0], count / taken[1]))
+    report: dict[str, Any] = {"settings": vars(settings), "torch": torch.__version__}
+    for place, unit in enumerate(("tokens per CPU second", "tokens per second")):
+        medians = {name: statistics.median(s[place] for s in seen) for name, seen in speeds.items()}
+        report[unit] = {name: round(speed) for name, speed in medians.items()} | {
+            f"{kind} ratio": round(medians[f"{kind} tokengym"] / medians[f"{kind} generate"], 2)
+            for kind in ("even", "ragged")
+        }
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()
