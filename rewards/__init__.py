@@ -34,8 +34,11 @@ from tokengym.rewards.credits import (
 from tokengym.rewards.errors import CreditError, RewardCheckError, RewardError, ScorerError
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorer import Scorer, Scores
+from tokengym.rewards.scorers.cached import Cached
+from tokengym.rewards.scorers.composition import Product, Sum
 from tokengym.rewards.scorers.function import FunctionScorer
 from tokengym.rewards.scorers.normalize import Normalize
+from tokengym.rewards.scorers.penalties import LengthPenalty, MissingEosPenalty
 from tokengym.rewards.scorers.sentiment import Sentiment
 from tokengym.rewards.wrappers import (
     ABCReward,
@@ -62,12 +65,16 @@ __all__ = [
     "SCAR",
     "ABCReward",
     "Attribution",
+    "Cached",
     "Credit",
     "CreditError",
     "CreditReward",
     "DenseR3",
     "FunctionScorer",
+    "LengthPenalty",
+    "MissingEosPenalty",
     "Normalize",
+    "Product",
     "R3Reward",
     "Random",
     "Recency",
@@ -84,6 +91,7 @@ __all__ = [
     "SignedABC",
     "Sparse",
     "SparseReward",
+    "Sum",
     "Uniform",
     "UniformReward",
     "VectorRewardWrapper",

@@ -195,6 +195,18 @@ class Scorer(ABC):
 
         return Sum.of(other, self)
 
+    def __neg__(self) -> "Product":
+        """Return the scorer times -1."""
+        return self * -1.0
+
+    def __sub__(self, other: "Scorer | float") -> "Sum":
+        """Return the difference of two scorers, or of a scorer and a number."""
+        return self + -other
+
+    def __rsub__(self, other: "SupportsScore | float") -> "Sum":
+        """Return a number, or a user's scorer, less this one."""
+        return other + -self
+
     def __mul__(self, other: "SupportsScore | float") -> "Product":
         """Return the product of two scorers, or of a scorer and a number; see `Product`."""
         from tokengym.rewards.scorers.composition import Product

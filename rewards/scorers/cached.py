@@ -1,0 +1,163 @@
+"""A scorer that remembers: each text is scored once."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokengym.envs.episode import Episode
+from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.prefixes import PrefixReader
+from tokengym.rewards.scorer import Scorer, Scores, SupportsScore, scorer_name
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class _Entry(NamedTuple):
+    value: float
+    parts: dict[str, float]
+    attribution: NDArray[np.float32] | None
+    additive: bool
+    signed: bool
+
+
+class Cached(Scorer):
+    """Scores a text the first time it is seen and looks it up afterwards.
+
+    Pays where texts come back: in evaluations, in Shapley values, in a policy that has become sure.
+    A text is known by prompt, response, ids, reference, query type and how it ended; not by
+    metadata. ``hits`` and ``misses`` count.
+
+    Args:
+        scorer: What is remembered; its scores must depend on the episode alone.
+        size: Most texts remembered; the one unused for longest goes first.
+
+    Raises:
+        ScorerError: if ``size`` is not positive, or the scorer learns from what it scores.
+
+    Example:
+        >>> from tokengym.rewards import FunctionScorer
+        >>> scorer = Cached(FunctionScorer(lambda prompt, response: len(response)))
+        >>> episode = Episode(prompt="Go", response="on", prompt_ids=[1], response_ids=[2])
+        >>> scorer.score([episode, episode]).values.tolist(), scorer.hits, scorer.misses
+        ([2.0, 2.0], 1, 1)
+    """
+
+    def __init__(self, scorer: SupportsScore, *, size: int = 10_000) -> None:
+        if size < 1:
+            raise ScorerError(f"size must be at least 1 text, got {size}")
+        if getattr(scorer, "state_dict", dict)():
+            raise ScorerError(
+                f"scorer {scorer_name(scorer)!r} learns from what it scores, so its scores cannot "
+                "be remembered; cache the scorer inside, as in Normalize(Cached(scorer))"
+            )
+        self.scorer = scorer
+        self.size = size
+        self.hits = self.misses = 0
+        self.attribution_kinds = getattr(scorer, "attribution_kinds", None)
+        self.reads_text = getattr(scorer, "reads_text", True)
+        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
+
+    @property
+    def name(self) -> str:
+        """The scorer's name, marked."""
+        return f"Cached({scorer_name(self.scorer)})"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Cached":
+        """Return itself: what is remembered holds for every environment."""
+        return self
+
+    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "Cached":
+        """Return the cache of the scorer bound to the policy's tokenizer; itself if that is it."""
+        bind = getattr(self.scorer, "bind", None)
+        bound = self.scorer if bind is None else bind(tokenizer)
+        return self if bound is self.scorer else Cached(bound, size=self.size)
+
+    def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
+        """Return the scores; unknown texts are scored in one batch, each once.
+
+        Args:
+            episodes: What to score.
+            attribution: Passed on; remembered by kind.
+        """
+        options: dict[str, Any] = {} if attribution is None else {"attribution": attribution}
+
+        def ask(unknown: Sequence[Episode]) -> list[_Entry]:
+            scores = self.scorer.score(unknown, **options)
+            scores.check(unknown, scorer_name(self.scorer))
+            return [_entry(scores, row) for row in range(len(unknown))]
+
+        entries = self._look_up(episodes, f"score {attribution}", ask)
+        names = list(dict.fromkeys(name for entry in entries for name in entry.parts))
+        rows = [entry.attribution for entry in entries if entry.attribution is not None]
+        return Scores(
+            values=[entry.value for entry in entries],
+            parts={name: [entry.parts.get(name, 0.0) for entry in entries] for name in names},
+            attributions=rows if len(rows) == len(entries) else None,
+            additive=all(entry.additive for entry in entries),
+            signed=all(entry.signed for entry in entries),
+        )
+
+    def peek(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
+        """Return the scores of texts that nobody played, remembered apart from the others."""
+
+        def ask(unknown: Sequence[Episode]) -> list[_Entry]:
+            peek = getattr(self.scorer, "peek", None)
+            values = peek(unknown) if peek is not None else self.scorer.score(unknown).values
+            return [_Entry(float(value), {}, None, False, False) for value in values]
+
+        return np.array([entry.value for entry in self._look_up(episodes, "peek", ask)])
+
+    def prefix_reader(self, *, every_prefix: bool = False) -> PrefixReader | None:
+        """Return the scorer's own reader; one that scores texts anew goes through the cache."""
+        make = getattr(self.scorer, "prefix_reader", None)
+        reader = None if make is None else make(every_prefix=False)
+        return reader or super().prefix_reader(every_prefix=every_prefix)
+
+    def _look_up(
+        self,
+        episodes: Sequence[Episode],
+        kind: str,
+        ask: Callable[[Sequence[Episode]], list[_Entry]],
+    ) -> list[_Entry]:
+        keys = [_key(episode, kind) for episode in episodes]
+        found = {key: self._entries[key] for key in keys if key in self._entries}
+        unknown = {
+            key: episode for key, episode in zip(keys, episodes, strict=True) if key not in found
+        }
+        self.misses += len(unknown)
+        self.hits += len(keys) - len(unknown)
+        if unknown:
+            found.update(zip(unknown, ask(list(unknown.values())), strict=True))
+        for key in keys:
+            self._entries[key] = found[key]
+            self._entries.move_to_end(key)
+        while len(self._entries) > self.size:
+            self._entries.popitem(last=False)
+        return [found[key] for key in keys]
+
+
+def _key(episode: Episode, kind: str) -> Hashable:
+    return (
+        kind,
+        episode.prompt,
+        episode.response,
+        episode.prompt_ids,
+        episode.response_ids,
+        episode.reference,
+        episode.query_type,
+        episode.finish_reason,
+    )
+
+
+def _entry(scores: Scores, row: int) -> _Entry:
+    return _Entry(
+        value=float(scores.values[row]),
+        parts={name: float(part[row]) for name, part in scores.parts.items()},
+        attribution=None if scores.attributions is None else scores.attributions[row].copy(),
+        additive=scores.additive,
+        signed=scores.signed,
+    )

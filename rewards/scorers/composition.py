@@ -1,0 +1,287 @@
+"""Scorers added and multiplied, as in ``RewardModel(...) + 0.5 * LengthPenalty()``."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokengym.envs.episode import Episode
+from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.prefixes import PrefixReader, RescoringReader, ScaledReader, SumReader
+from tokengym.rewards.scorer import Scorer, Scores, SupportsScore, scorer_name
+from tokengym.rewards.shares import complete
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SIGNED_KINDS = frozenset(
+    {"relevance", "prefix", "gradient", "integrated-gradients", "signed-attention"}
+)
+"""Attributions in reward units: those of several terms may be added. Weights may not."""
+
+
+class _Combination(Scorer):
+    """What sums and products share: terms, a number, and the bookkeeping of their parts.
+
+    Args:
+        terms: Scorers, at least one.
+        number: Added, or multiplied with.
+
+    Raises:
+        ScorerError: if there is no term, or the number is not finite.
+        TypeError: if a term is no scorer.
+    """
+
+    symbol = ""
+    neutral = 0.0
+
+    def __init__(self, terms: Sequence[SupportsScore], number: float) -> None:
+        if not terms:
+            raise ScorerError(f"{type(self).__name__} needs at least one scorer, got none")
+        for term in terms:
+            if not callable(getattr(term, "score", None)):
+                raise TypeError(
+                    f"a term must be a scorer or a number, got {term!r}; wrap a function in "
+                    "FunctionScorer"
+                )
+        if not np.isfinite(number):
+            raise ScorerError(f"a scorer combines with finite numbers only, got {number}")
+        self.terms: tuple[Any, ...] = tuple(terms)
+        self.number = float(number)
+        self.reads_text = any(getattr(term, "reads_text", True) for term in self.terms)
+        self.attribution_kinds = self._kinds()
+
+    @classmethod
+    def of(cls, *terms: Any) -> Any:
+        """Return the combination of scorers and numbers, one of its own kind taken apart."""
+        scorers: list[SupportsScore] = []
+        number = cls.neutral
+        for term in terms:
+            if isinstance(term, (int, float, np.number)) and not isinstance(term, bool):
+                number = cls._join(number, float(term))
+            elif isinstance(term, cls):
+                scorers += term.terms
+                number = cls._join(number, term.number)
+            else:
+                scorers.append(term)
+        return cls(scorers, number)
+
+    @staticmethod
+    def _join(one: float, two: float) -> float:
+        raise NotImplementedError
+
+    @property
+    def name(self) -> str:
+        """The terms' names, and the number unless it does nothing."""
+        names = [scorer_name(term) for term in self.terms]
+        if self.number != self.neutral:
+            names.insert(0, f"{self.number:g}")
+        return f"({f' {self.symbol} '.join(names)})"
+
+    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> Any:
+        """Return the combination of the terms bound to the policy's tokenizer."""
+        terms = [
+            term.bind(tokenizer) if callable(getattr(term, "bind", None)) else term
+            for term in self.terms
+        ]
+        return type(self)(terms, self.number)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of the terms that have one, by position."""
+        states: dict[str, Any] = {
+            str(place): getattr(term, "state_dict", dict)() for place, term in enumerate(self.terms)
+        }
+        return {place: state for place, state in states.items() if state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned.
+
+        Raises:
+            ScorerError: if it is of other terms.
+        """
+        for place, inner in state.items():
+            if not place.isdigit() or int(place) >= len(self.terms):
+                raise ScorerError(
+                    f"the state of {self.name!r} has an entry {place!r}, but it has "
+                    f"{len(self.terms)} terms; pass what state_dict() returned"
+                )
+            self.terms[int(place)].load_state_dict(inner)
+
+    def _offering(self, kind: str) -> list[int]:
+        """Return which terms have a kind of attribution."""
+        kinds = [getattr(term, "attribution_kinds", None) or () for term in self.terms]
+        return [place for place, offered in enumerate(kinds) if kind in offered]
+
+    def _kinds(self) -> frozenset[str]:
+        raise NotImplementedError
+
+    def _score_terms(self, episodes: Sequence[Episode], kind: str | None) -> list[Scores]:
+        """Return every term's scores, with attributions where it has them."""
+        if kind is not None and kind not in (self.attribution_kinds or ()):
+            raise ScorerError(
+                f"scorer {self.name!r} has no attribution {kind!r}; it has "
+                f"{', '.join(sorted(self.attribution_kinds or ())) or 'none'}"
+            )
+        offering = set() if kind is None else set(self._offering(kind))
+        results = []
+        for place, term in enumerate(self.terms):
+            options = {"attribution": kind} if place in offering else {}
+            scores = term.score(episodes, **options)
+            scores.check(episodes, scorer_name(term))
+            results.append(scores)
+        return results
+
+    def _parts(self, results: Sequence[Scores]) -> dict[str, NDArray[np.float32]]:
+        """Return each term's value under its name, and its own parts under theirs."""
+        parts: dict[str, NDArray[np.float32]] = {}
+        for term, scores in zip(self.terms, results, strict=True):
+            label = _free(scorer_name(term), parts)
+            parts[label] = scores.values
+            for name, part in scores.parts.items():
+                parts[name if name not in parts else _free(f"{label}.{name}", parts)] = part
+        return parts
+
+
+class Sum(_Combination):
+    """The sum of several scorers and a number.
+
+    ``score_parts`` holds each term's value under its name. Signed attributions of the terms are
+    added; what the terms without any are worth belongs to no token, so that it is paid with the
+    last one. Weights, as ABC's, are those of the one term that has them.
+    """
+
+    symbol = "+"
+    neutral = 0.0
+
+    @staticmethod
+    def _join(one: float, two: float) -> float:
+        return one + two
+
+    def _kinds(self) -> frozenset[str]:
+        offered = {kind for term in self.terms for kind in _kinds_of(term)}
+        return frozenset(
+            kind for kind in offered if kind in SIGNED_KINDS or len(self._offering(kind)) == 1
+        )
+
+    def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
+        """Return the sums, with the terms as parts.
+
+        Args:
+            episodes: What to score.
+            attribution: A kind that one of the terms has.
+
+        Raises:
+            ScorerError: if none has it, or a term returns no finite scores.
+        """
+        results = self._score_terms(episodes, attribution)
+        values = self.number + np.sum([scores.values for scores in results], axis=0, dtype=float)
+        parts = self._parts(results)
+        if attribution is None:
+            return Scores(values, parts)
+        having = [results[place] for place in self._offering(attribution)]
+        columns = [scores.attributions or () for scores in having]
+        rows = [np.sum(tokens, axis=0, dtype=float) for tokens in zip(*columns, strict=True)]
+        additive = all(scores.additive for scores in having)
+        if additive:
+            rows = [complete(float(v), row) for v, row in zip(values, rows, strict=True)]
+        return Scores(values, parts, rows, additive, all(scores.signed for scores in having))
+
+    def peek(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
+        """Return the sums of texts that nobody played."""
+        terms = [np.asarray(_peek(term, episodes), dtype=np.float64) for term in self.terms]
+        return self.number + np.sum(terms, axis=0)
+
+    def prefix_reader(self, *, every_prefix: bool = False) -> PrefixReader | None:
+        """Return the sum of the readers of those terms that score prefixes."""
+        places = range(len(self.terms)) if every_prefix else self._offering("prefix")
+        readers = [_reader(self.terms[place], every_prefix) for place in places]
+        known = [reader for reader in readers if reader is not None]
+        return SumReader(known) if known and len(known) == len(readers) else None
+
+
+class Product(_Combination):
+    """The product of several scorers and a number.
+
+    ``score_parts`` holds each factor's value under its name. Attributions are those of the one
+    factor that has them; signed ones are multiplied by the others' values. The scores of prefixes
+    are to be had of a scorer times a number only.
+    """
+
+    symbol = "*"
+    neutral = 1.0
+
+    @staticmethod
+    def _join(one: float, two: float) -> float:
+        return one * two
+
+    def _kinds(self) -> frozenset[str]:
+        offered = {kind for term in self.terms for kind in _kinds_of(term)}
+        alone = len(self.terms) == 1
+        return frozenset(
+            kind
+            for kind in offered
+            if len(self._offering(kind)) == 1 and (alone or kind != "prefix")
+        )
+
+    def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
+        """Return the products, with the factors as parts.
+
+        Args:
+            episodes: What to score.
+            attribution: A kind that exactly one of the factors has.
+
+        Raises:
+            ScorerError: if it is not so, or a factor returns no finite scores.
+        """
+        results = self._score_terms(episodes, attribution)
+        factors = np.array([scores.values for scores in results], dtype=np.float64)
+        values = self.number * factors.prod(axis=0)
+        parts = self._parts(results)
+        if attribution is None:
+            return Scores(values, parts)
+        (place,) = self._offering(attribution)
+        having = results[place]
+        rows: Sequence[NDArray[Any]] = having.attributions or ()
+        if having.signed:
+            others = self.number * np.delete(factors, place, axis=0).prod(axis=0)
+            rows = [row.astype(np.float64) * o for row, o in zip(rows, others, strict=True)]
+        return Scores(values, parts, rows, having.additive, having.signed)
+
+    def peek(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
+        """Return the products of texts that nobody played."""
+        terms = [np.asarray(_peek(term, episodes), dtype=np.float64) for term in self.terms]
+        return self.number * np.prod(terms, axis=0)
+
+    def prefix_reader(self, *, every_prefix: bool = False) -> PrefixReader | None:
+        """Return the one factor's reader times the number; several are scored anew if need be."""
+        if len(self.terms) > 1:
+            return RescoringReader(self) if every_prefix else None
+        reader = _reader(self.terms[0], every_prefix)
+        return None if reader is None else ScaledReader(reader, lambda: self.number)
+
+
+def _kinds_of(term: SupportsScore) -> frozenset[str]:
+    return getattr(term, "attribution_kinds", None) or frozenset()
+
+
+def _peek(term: SupportsScore, episodes: Sequence[Episode]) -> Any:
+    peek = getattr(term, "peek", None)
+    return peek(episodes) if peek is not None else term.score(episodes).values
+
+
+def _reader(term: SupportsScore, every_prefix: bool) -> PrefixReader | None:
+    make = getattr(term, "prefix_reader", None)
+    if make is not None:
+        return make(every_prefix=every_prefix)
+    return RescoringReader(term) if every_prefix else None
+
+
+def _free(name: str, taken: Mapping[str, Any]) -> str:
+    """Return the name, numbered if it is taken."""
+    if name not in taken:
+        return name
+    number = 2
+    while f"{name} {number}" in taken:
+        number += 1
+    return f"{name} {number}"

@@ -1,0 +1,120 @@
+"""What a response costs by its form: its length, and not coming to an end."""
+
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from tokengym.envs.episode import Episode
+from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.scorer import Scorer, Scores
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class LengthPenalty(Scorer):
+    """Minus a constant per character (or token) of the response: add it to another scorer.
+
+    value = -rate * length
+
+    Args:
+        rate: Per unit of length; negative for a bonus.
+        unit: "characters" of the response's text, or "tokens" (the EOS included).
+
+    Raises:
+        ScorerError: if the rate is not finite, or the unit unknown.
+
+    Source: R - 0.001 * characters in Dong et al. 2024, "RLHF Workflow", arXiv:2405.07863.
+
+    Example:
+        >>> episode = Episode(prompt="Go", response="on!!", prompt_ids=[1], response_ids=[2, 3])
+        >>> LengthPenalty(0.5).score([episode]).values
+        array([-2.], dtype=float32)
+    """
+
+    attribution_kinds = frozenset()
+
+    def __init__(
+        self, rate: float = 0.001, *, unit: Literal["characters", "tokens"] = "characters"
+    ) -> None:
+        if not np.isfinite(rate):
+            raise ScorerError(f"rate must be a finite number per unit, got {rate}")
+        if unit not in ("characters", "tokens"):
+            raise ScorerError(f"unit must be 'characters' or 'tokens', got {unit!r}")
+        self.rate = rate
+        self.unit = unit
+        self.reads_text = unit == "characters"
+
+    def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
+        """Return the penalty of each episode.
+
+        Args:
+            episodes: What to score.
+            attribution: None; a penalty says nothing about tokens.
+
+        Raises:
+            ScorerError: if an attribution is asked for.
+        """
+        _refuse(self, attribution)
+        lengths = [len(e.response_ids if self.unit == "tokens" else e.response) for e in episodes]
+        return Scores(values=-self.rate * np.array(lengths, dtype=np.float64))
+
+
+class MissingEosPenalty(Scorer):
+    """Minus a constant where the response was cut off by the horizon; 0 where it ended by itself.
+
+    An EOS or a stop string is an end. An episode that does not say why it ended is judged by its
+    last id, for which the scorer must know the policy's tokenizer (`bind`).
+
+    Args:
+        penalty: Reward units, >= 0.
+
+    Raises:
+        ScorerError: if it is negative or not finite.
+    """
+
+    attribution_kinds = frozenset()
+    reads_text = False
+
+    def __init__(self, penalty: float = 1.0) -> None:
+        if not (np.isfinite(penalty) and penalty >= 0):
+            raise ScorerError(f"penalty must be a finite number >= 0, got {penalty}")
+        self.penalty = penalty
+        self._eos_id: int | None = None
+
+    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "MissingEosPenalty":
+        """Return the scorer that knows this tokenizer's EOS."""
+        bound = copy.copy(self)
+        bound._eos_id = tokenizer.eos_token_id
+        return bound
+
+    def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
+        """Return the penalty of each episode.
+
+        Args:
+            episodes: What to score.
+            attribution: None; a penalty says nothing about tokens.
+
+        Raises:
+            ScorerError: if an attribution is asked for, or an end cannot be told.
+        """
+        _refuse(self, attribution)
+        ended = np.array([self._ended(episode) for episode in episodes], dtype=bool)
+        return Scores(values=np.where(ended, 0.0, -self.penalty))
+
+    def _ended(self, episode: Episode) -> bool:
+        if episode.finish_reason is not None:
+            return episode.finish_reason != "length"
+        if self._eos_id is None:
+            raise ScorerError(
+                f"scorer {self.name!r} cannot tell whether {episode.response[:40]!r} ended: it has "
+                "no finish_reason; pass one, or call bind(tokenizer)"
+            )
+        return bool(episode.response_ids) and episode.response_ids[-1] == self._eos_id
+
+
+def _refuse(scorer: Scorer, attribution: str | None) -> None:
+    if attribution is not None:
+        raise ScorerError(f"scorer {scorer.name!r} has no attribution {attribution!r}")
