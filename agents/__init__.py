@@ -3,12 +3,14 @@
 from tokengym.agents import losses
 from tokengym.agents.errors import CheckpointError, ModelError, NonFiniteError
 from tokengym.agents.hindsight import HindsightReplayBuffer, HindsightRolloutBuffer
+from tokengym.agents.nlpo import NLPO
 from tokengym.agents.playing import collect
 from tokengym.agents.policy import CausalLMPolicy
 from tokengym.agents.ppo import PPO
 from tokengym.agents.random_agent import RandomAgent
 
 __all__ = [
+    "NLPO",
     "PPO",
     "CausalLMPolicy",
     "CheckpointError",

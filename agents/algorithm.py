@@ -314,7 +314,12 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
     def setting_names(cls) -> list[str]:
         """Return the constructor's arguments that a checkpoint keeps: all but the objects."""
         objects = {"self", "policy", "env", "device", "policy_kwargs"}
-        return [name for name in inspect.signature(cls.__init__).parameters if name not in objects]
+        parameters = inspect.signature(cls.__init__).parameters.values()
+        names = [p.name for p in parameters if p.kind != p.VAR_KEYWORD and p.name not in objects]
+        if len(names) < len(parameters) and any(p.kind == p.VAR_KEYWORD for p in parameters):
+            parent: Any = cls.__mro__[1]  # a subclass hands the rest on to it
+            names += [name for name in parent.setting_names() if name not in names]
+        return names
 
 
 class TokenProgressBar(ProgressBarCallback):

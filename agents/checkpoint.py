@@ -167,6 +167,9 @@ def _training_tensors(agent: "EpisodicAlgorithm") -> dict[str, Tensor]:
     }
     for number, state in agent.policy.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
+    if agent.policy.masking_model is not None:
+        weights = agent.policy.masking_model.model.state_dict()
+        tensors |= {f"masking_model.{name}": value.clone() for name, value in weights.items()}
     tensors["generator.sampling"] = agent.round_start().sampling
     tensors["generator.shuffling"] = agent.shuffler.get_state()
     return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
@@ -299,5 +302,12 @@ def _restore_training(agent: "EpisodicAlgorithm", folder: Path) -> None:
             state.setdefault(int(number), {})[key] = tensor
     groups = policy.optimizer.state_dict()["param_groups"]
     policy.optimizer.load_state_dict({"state": state, "param_groups": groups})
+    if policy.masking_model is not None:
+        policy.masking_model.model.load_state_dict(
+            {
+                name: tensors[f"masking_model.{name}"]
+                for name in policy.masking_model.model.state_dict()
+            }
+        )
     policy.generator.set_state(tensors["generator.sampling"])
     agent.shuffler.set_state(tensors["generator.shuffling"])

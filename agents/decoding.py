@@ -51,10 +51,12 @@ class DecodingPlayer:
         self._time = 0
         self._num_rows = len(prompts)
         self._rows = np.arange(len(prompts))  # environment row of each row of the batch
-        self._stream = make_stream(self.policy.language_model, masks.shape[1])
-        self._states: Tensor | None = self._stream.start(
-            torch.from_numpy(ids).to(device), torch.from_numpy(attention_mask).to(device)
-        )
+        models = [self.policy.language_model]
+        if self.policy.masking_model is not None:
+            models.append(self.policy.masking_model)
+        inputs = torch.from_numpy(ids).to(device), torch.from_numpy(attention_mask).to(device)
+        self._streams = [make_stream(model, masks.shape[1]) for model in models]
+        self._states: list[Tensor] | None = [stream.start(*inputs) for stream in self._streams]
         self._tokens: Tensor | None = None  # what was chosen last and the stream has not read
 
     @torch.inference_mode()
@@ -69,12 +71,12 @@ class DecodingPlayer:
         """Choose the next token of each of ``rows``, a subset of the last call's."""
         del observation  # it holds what was chosen here, and the cache has it
         self._drop_all_but(rows)
-        states = self._next_states()
+        states, *masking_states = self._next_states()
         mask = None
         if action_masks is not None:
             mask = as_action_mask(mask_rows(action_masks, rows), self.policy.device)
         logits = self.policy.shaped_logits(states, mask)  # (active, vocab)
-        support = self.policy.support(logits)
+        support = self.policy.support(logits, mask, *masking_states)
         if support is not None:
             logits = logits.masked_fill(~support, -torch.inf)
         uniforms = torch.rand(self._num_rows, generator=self.generator)[rows].to(logits.device)
@@ -95,11 +97,11 @@ class DecodingPlayer:
             support=support,
         )
 
-    def _next_states(self) -> Tensor:
-        """Return the hidden states before the next tokens, (active, hidden)."""
+    def _next_states(self) -> list[Tensor]:
+        """Return the hidden states before the next tokens, (active, hidden), of each model."""
         if self._states is None:
             assert self._tokens is not None
-            self._states = self._stream.step(self._tokens)
+            self._states = [stream.step(self._tokens) for stream in self._streams]
         return self._states
 
     def _drop_all_but(self, rows: NDArray[np.integer]) -> None:
@@ -109,6 +111,8 @@ class DecodingPlayer:
         places = np.searchsorted(self._rows, rows)
         self._rows = self._rows[places]
         keep = torch.from_numpy(places).to(self.policy.device)
-        self._stream.keep(keep)
+        for stream in self._streams:
+            stream.keep(keep)
         self._tokens = None if self._tokens is None else self._tokens[keep]
-        self._states = None if self._states is None else self._states[keep]
+        if self._states is not None:
+            self._states = [states[keep] for states in self._states]

@@ -64,12 +64,14 @@ class CausalLMPolicy(BasePolicy):
             mask", DeepSeek-V3.2 2025, arXiv:2512.02556): else a token that has left the top k
             would have ratio 0, and one outside the reference's an infinite KL.
         top_p: The same with the fewest tokens that have this much probability; 1.0 takes all.
+        mask_top_p: Sample among the top-p of a masking model, a copy of the policy that stays as
+            it is until `refresh_masking_model` (see `NLPO`); None has no such model.
         reference: The frozen reference where it is not ``model`` as given (a resumed run).
 
     Raises:
         ModelError: if there is no model, or it is no language model.
         TokenizerError: if model and environment have different vocabularies.
-        ValueError: if temperature, top_k or top_p is out of range.
+        ValueError: if temperature, top_k, top_p or mask_top_p is out of range.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class CausalLMPolicy(BasePolicy):
         temperature: float = 1.0,
         top_k: int = 0,
         top_p: float = 1.0,
+        mask_top_p: float | None = None,
         reference: str | Path | PreTrainedModel | None = None,
     ) -> None:
         super().__init__(observation_space, action_space)
@@ -97,6 +100,9 @@ class CausalLMPolicy(BasePolicy):
             raise ValueError(f"top_k must be >= 0, got {top_k}; 0 samples among all tokens")
         if not 0.0 < top_p <= 1.0:
             raise ValueError(f"top_p must be within (0, 1], got {top_p}; 1.0 samples among all")
+        if mask_top_p is not None and not 0.0 < mask_top_p <= 1.0:
+            raise ValueError(f"mask_top_p must be within (0, 1], got {mask_top_p}; or None")
+        self.mask_top_p = mask_top_p
         self.temperature = temperature
         self.top_k, self.top_p = top_k, top_p
         self.dtype_name = dtype
@@ -112,6 +118,9 @@ class CausalLMPolicy(BasePolicy):
             else:
                 frozen = load_causal_lm(reference, dtype).requires_grad_(False)
                 self.reference = LanguageModel(frozen)
+        self.masking_model: LanguageModel | None = None
+        if mask_top_p is not None:
+            self.masking_model = self.language_model.frozen_copy()
         self.value_head = nn.Linear(self.language_model.hidden_size, 1)
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
@@ -155,12 +164,38 @@ class CausalLMPolicy(BasePolicy):
         """
         with self._weights(reference) as language_model:
             logits = language_model.logits(states)
+        return self._shaped(logits, action_mask)
+
+    def support(
+        self, logits: Tensor, action_mask: Tensor | None, masking_states: Tensor | None = None
+    ) -> Tensor | None:
+        """Return the tokens to sample among, (n, vocab) bool; None for all.
+
+        Args:
+            logits: (n, vocab), shaped.
+            action_mask: (n or 1, vocab) bool, or None.
+            masking_states: (n, hidden) of the masking model, where there is one.
+        """
+        if self.masking_model is None or masking_states is None:
+            return likeliest(logits, top_k=self.top_k, top_p=self.top_p)
+        assert self.mask_top_p is not None
+        masking_logits = self._shaped(self.masking_model.logits(masking_states), action_mask)
+        keep = likeliest(masking_logits, top_p=self.mask_top_p)
+        if keep is None:
+            return likeliest(logits, top_k=self.top_k, top_p=self.top_p)
+        left = logits.masked_fill(~keep, -torch.inf)
+        fewer = likeliest(left, top_k=self.top_k, top_p=self.top_p)
+        return keep if fewer is None else fewer
+
+    @torch.no_grad()
+    def refresh_masking_model(self) -> None:
+        """Make the masking model what the policy is now."""
+        assert self.masking_model is not None
+        self.masking_model.model.load_state_dict(self.language_model.model.state_dict())
+
+    def _shaped(self, logits: Tensor, action_mask: Tensor | None) -> Tensor:
         logits = logits[..., : self.num_actions]
         return shape_logits(logits, temperature=self.temperature, action_mask=action_mask)
-
-    def support(self, logits: Tensor) -> Tensor | None:
-        """Return the tokens to sample among, (n, vocab) bool, of shaped logits; None for all."""
-        return likeliest(logits, top_k=self.top_k, top_p=self.top_p)
 
     def values(self, states: Tensor) -> Tensor:
         """Return the values of hidden states, (n, hidden) -> (n,), reward units."""
@@ -336,8 +371,6 @@ class CausalLMPolicy(BasePolicy):
         ]
         logits = self._next_logits(texts, action_masks)
         uniforms = torch.rand(len(texts), generator=self.generator)
-        if (support := self.support(logits)) is not None:
-            logits = logits.masked_fill(~support, -torch.inf)
         tokens, *_ = draw(logits, None if deterministic else uniforms.to(logits.device))
         actions = tokens.cpu().numpy()
         return (actions if is_batch else actions[0]), state
@@ -351,7 +384,14 @@ class CausalLMPolicy(BasePolicy):
         mask = None
         if action_masks is not None:
             mask = as_action_mask(np.atleast_2d(action_masks), self.device)
-        return self.shaped_logits(self.states(sequences), mask)
+        logits = self.shaped_logits(self.states(sequences), mask)
+        masking_states = None
+        if self.masking_model is not None:
+            hidden = self.masking_model.hidden(sequences.input_ids[:, :-1], use_cache=False)
+            rows = torch.arange(len(texts), device=self.device)
+            masking_states = hidden[rows, sequences.prompt_lengths - 1]
+        support = self.support(logits, mask, masking_states)
+        return logits if support is None else logits.masked_fill(~support, -torch.inf)
 
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
         arrays = {name: value.cpu().numpy() for name, value in observation.items()}

@@ -122,7 +122,7 @@ class PPO(EpisodicAlgorithm):
         seed: int | None = None,
         device: torch.device | str = "auto",
     ) -> None:
-        for name in self.sampling_settings:
+        for name in PPO.sampling_settings:
             if name in (policy_kwargs or {}):
                 raise ValueError(f"{name} is a setting of PPO; pass it beside policy_kwargs")
         super().__init__(

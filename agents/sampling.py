@@ -48,6 +48,7 @@ def likeliest(logits: Tensor, *, top_k: int = 0, top_p: float = 1.0) -> Tensor |
     keep = None
     if 0 < top_k < vocab:
         keep = logits >= logits.topk(top_k, dim=-1).values[..., -1:]
+        keep &= ~torch.isneginf(logits)  # fewer than top_k may be allowed at all
         logits = logits.masked_fill(~keep, -torch.inf)
     if top_p < 1.0:
         descending, order = logits.sort(dim=-1, descending=True, stable=True)

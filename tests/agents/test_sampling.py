@@ -122,6 +122,11 @@ def test_the_nucleus_by_hand_and_what_leaves_all():
         assert keep.int().tolist() == [kept]
     assert likeliest(logits) is None
     assert likeliest(logits, top_k=4) is None
+    forbidden = torch.tensor([[1.0, -torch.inf, 0.0, -torch.inf]])
+    for settings in ({"top_k": 3}, {"top_k": 3, "top_p": 0.99}):
+        keep = likeliest(forbidden, **settings)  # type: ignore[arg-type]
+        assert keep is not None
+        assert keep.int().tolist() == [[1, 0, 1, 0]]
     everything = likeliest(torch.zeros(1, 3), top_k=1)  # ties stay together
     assert everything is not None
     assert everything.all()
