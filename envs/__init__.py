@@ -8,14 +8,17 @@ from tokengym.envs.errors import (
     BundleError,
     DatasetError,
     EpisodeOverError,
+    PolicyError,
     PromptError,
     SettingsError,
     StateError,
     TokenGymError,
     TokenizerError,
 )
+from tokengym.envs.exact_values import ExactValues, StateTable
 from tokengym.envs.infos import episodes_from_infos
 from tokengym.envs.loading import load_prompts
+from tokengym.envs.oracle import OracleEnv, OracleVectorEnv
 from tokengym.envs.prompts import Prompt, PromptSet
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.single import TokenGenerationEnv
@@ -29,13 +32,18 @@ __all__ = [
     "DatasetError",
     "Episode",
     "EpisodeOverError",
+    "ExactValues",
     "GenerationSettings",
+    "OracleEnv",
+    "OracleVectorEnv",
     "PadTokenRewards",
+    "PolicyError",
     "Prompt",
     "PromptError",
     "PromptSet",
     "SettingsError",
     "StateError",
+    "StateTable",
     "TokenGenerationEnv",
     "TokenGenerationVectorEnv",
     "TokenGymError",

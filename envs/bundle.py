@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from tokengym.envs.errors import BundleError
+from tokengym.envs.errors import BundleError, SettingsError
 from tokengym.envs.prompts import Prompt, PromptSet
 
 if TYPE_CHECKING:
@@ -88,8 +88,7 @@ class Bundle:
         Raises:
             BundleError: if the file is missing or damaged, or has none of this split.
         """
-        if split not in ("train", "test", "all"):
-            raise BundleError(f"split must be 'train', 'test' or 'all', got {split!r}")
+        check_split(split)
         file = self._part("prompts").resolve()
         return _read_prompts(file, split, _stamp(file))
 
@@ -151,6 +150,16 @@ def bundled(task: str) -> Bundle:
             f"build one with {_BUILDER} and pass bundle=Bundle(path)"
         )
     return Bundle(assets / task)
+
+
+def check_split(split: Any) -> None:
+    """Refuse what is no split.
+
+    Raises:
+        SettingsError: if it is neither "train", "test" nor "all".
+    """
+    if split not in get_args(Split):
+        raise SettingsError(f"split must be 'train', 'test' or 'all', got {split!r}")
 
 
 @lru_cache(maxsize=8)

@@ -39,5 +39,9 @@ class StateError(TokenGymError):
     """A saved state that does not fit the environment."""
 
 
+class PolicyError(TokenGymError):
+    """Probabilities of a policy that are none, or that an illegal token has."""
+
+
 class BundleError(TokenGymError):
     """A folder of models that lacks a part."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokengym.envs.bundle import Split
+from tokengym.envs.bundle import Split, check_split
 from tokengym.envs.errors import DatasetError, PromptError, SettingsError
 from tokengym.envs.prompts import Prompt, PromptSet, is_messages
 
@@ -68,8 +68,7 @@ def load_prompts(
     Raises:
         DatasetError: if it cannot be read, a column is missing, or a value is no text.
     """
-    if split not in ("train", "test", "all"):
-        raise SettingsError(f"split must be 'train', 'test' or 'all', got {split!r}")
+    check_split(split)
     columns = (prompt_column, reference_column, query_type_column)
     headerless = any(isinstance(column, int) for column in columns)
     found = _read(dataset, headerless=headerless)

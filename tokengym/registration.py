@@ -15,6 +15,9 @@ import gymnasium
 from gymnasium.vector import VectorEnv
 
 from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv
+from tokengym.envs.bundle import Split, check_split
+from tokengym.envs.oracle import OracleEnv, OracleVectorEnv
+from tokengym.envs.oracle_score import Rule, oracle_text_score
 from tokengym.envs.tasks import TaskOptions, task_arguments
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ IDS: dict[str, str] = {
     "tokengym/MovieReview-v0": "movie_review",
     "tokengym/QuestionAnswer-v0": "question_answer",
     "tokengym/TokenGeneration-v0": "token_generation",
+    "tokengym/Oracle-v0": "oracle",
 }
 """Registered id -> task."""
 
@@ -58,12 +62,7 @@ def make_env(
         TokenGymError: for whatever cannot work, before the first episode.
     """
     env = TokenGenerationEnv(**_env_arguments(task, options))
-    made = _made(env, reward, scorer, normalize)
-    if made is None:
-        return env
-    from tokengym.rewards import RewardWrapper
-
-    return RewardWrapper(env, made, in_spec=False)
+    return _paid(env, _made(env, reward, scorer, normalize))
 
 
 def make_vector_env(
@@ -82,12 +81,54 @@ def make_vector_env(
     about the last ``num_envs`` ones.
     """
     envs = TokenGenerationVectorEnv(num_envs=num_envs, **_env_arguments(task, options))
-    made = _made(envs, reward, scorer, normalize, batch_size=num_envs)
-    if made is None:
-        return envs
-    from tokengym.rewards import VectorRewardWrapper
+    return _paid_batch(envs, _made(envs, reward, scorer, normalize, batch_size=num_envs))
 
-    return VectorRewardWrapper(envs, made)
+
+def oracle(
+    *,
+    reward: RewardSpec = "sparse",
+    scorer: AnyScorer | None = None,
+    normalize: Normalization | None = None,
+    split: Split = "train",
+    **options: Any,
+) -> gymnasium.Env[Any, Any]:
+    """Return the Oracle under a reward: what ``gym.make`` calls.
+
+    Args:
+        reward: As of `make_env`.
+        scorer: What a response is worth; None takes the score whose exact values the environment
+            knows.
+        normalize: As of `make_env`.
+        split: For programs that ask every task for one: the Oracle has the same prompt in all.
+        options: Arguments of `OracleEnv`.
+
+    Raises:
+        TypeError: for an option that it has not.
+        TokenGymError: for whatever cannot work, before the first episode.
+    """
+    check_split(split)
+    env = OracleEnv(**options)
+    scorer = _oracle_scorer(env.rules, reward, scorer)
+    return _paid(env, _made(env, reward, scorer, normalize))
+
+
+def oracle_vector(
+    *,
+    reward: RewardSpec = "sparse",
+    num_envs: int = 1,
+    scorer: AnyScorer | None = None,
+    normalize: Normalization | None = None,
+    split: Split = "train",
+    **options: Any,
+) -> VectorEnv[Any, Any, Any]:
+    """Return a batch of Oracles under a reward: what ``gym.make_vec`` calls.
+
+    Arguments and errors are those of `oracle`, with the arguments of `OracleVectorEnv`.
+    """
+    check_split(split)
+    envs = OracleVectorEnv(num_envs=num_envs, **options)
+    scorer = _oracle_scorer(envs.rules, reward, scorer)
+    return _paid_batch(envs, _made(envs, reward, scorer, normalize, batch_size=num_envs))
 
 
 # Gymnasium imports these by name.
@@ -120,6 +161,18 @@ def _env_arguments(task: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {**of_env, **task_arguments(task, TaskOptions(**of_task))}
 
 
+def _oracle_scorer(
+    rules: tuple[Rule, ...], reward: RewardSpec, scorer: AnyScorer | None
+) -> AnyScorer | None:
+    """Return the caller's scorer, or the Oracle's own where the reward does not bring one."""
+    brings_scorer = not isinstance(reward, str) and not hasattr(reward, "assign")
+    if scorer is not None or brings_scorer:
+        return scorer
+    from tokengym.rewards import FunctionScorer
+
+    return FunctionScorer(partial(oracle_text_score, rules=rules), name="oracle")
+
+
 def _made(
     env: TokenGenerationEnv | TokenGenerationVectorEnv,
     reward: RewardSpec,
@@ -141,3 +194,21 @@ def _made(
         batch_size=batch_size,
         max_len=env.max_new_tokens,
     )
+
+
+def _paid(env: TokenGenerationEnv, reward: Reward | None) -> gymnasium.Env[Any, Any]:
+    """Return the environment under its reward; the spec does not name the wrapper."""
+    if reward is None:
+        return env
+    from tokengym.rewards import RewardWrapper
+
+    return RewardWrapper(env, reward, in_spec=False)
+
+
+def _paid_batch(envs: TokenGenerationVectorEnv, reward: Reward | None) -> VectorEnv[Any, Any, Any]:
+    """Return the batch under its reward."""
+    if reward is None:
+        return envs
+    from tokengym.rewards import VectorRewardWrapper
+
+    return VectorRewardWrapper(envs, reward)

@@ -37,9 +37,8 @@ def make_env(tokenizer: PreTrainedTokenizerFast) -> Callable[..., Any]:
     from tokengym.envs import TokenGenerationEnv
 
     def build(**settings: Any) -> TokenGenerationEnv:
-        return TokenGenerationEnv(
-            **{"tokenizer": tokenizer, "prompts": PROMPTS, "max_new_tokens": 4} | settings
-        )
+        defaults: dict[str, Any] = {"tokenizer": tokenizer, "prompts": PROMPTS, "max_new_tokens": 4}
+        return TokenGenerationEnv(**defaults | settings)
 
     return build
 
@@ -50,7 +49,8 @@ def make_envs(tokenizer: PreTrainedTokenizerFast) -> Callable[..., Any]:
     from tokengym.envs import TokenGenerationVectorEnv
 
     def build(**settings: Any) -> TokenGenerationVectorEnv:
-        defaults = {"num_envs": 3, "tokenizer": tokenizer, "prompts": PROMPTS, "max_new_tokens": 4}
+        defaults: dict[str, Any] = {"num_envs": 3, "max_new_tokens": 4}
+        defaults |= {"tokenizer": tokenizer, "prompts": PROMPTS}
         return TokenGenerationVectorEnv(**defaults | settings)
 
     return build

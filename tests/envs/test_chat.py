@@ -27,7 +27,7 @@ TEMPLATE = (
     "{% if add_generation_prompt %}assistant{% endif %}"
 )
 PAD, EOS, UNK, BOS, SYSTEM, USER, ASSISTANT, A, B, C = range(10)
-CHAT = [
+CHAT: list[dict[str, str]] = [
     {"role": "system", "content": "c"},
     {"role": "user", "content": "a"},
     {"role": "assistant", "content": "b"},
@@ -63,7 +63,7 @@ def test_a_text_becomes_a_users_message(chatty: Any) -> None:
 
 def test_conversations_take_the_template_unasked(chatty: Any) -> None:
     ids = (BOS, SYSTEM, C, EOS, USER, A, EOS, ASSISTANT, B, EOS, USER, B, A, EOS, ASSISTANT)
-    prompts = [CHAT, "a"]
+    prompts: list[Any] = [CHAT, "a"]
     for build in (TokenGenerationEnv, TokenGenerationVectorEnv):
         env = build(tokenizer=chatty, prompts=prompts, prompt_sampling="sequential")
         assert env.prompts[0] == Prompt.from_messages(CHAT)

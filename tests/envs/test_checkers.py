@@ -87,7 +87,7 @@ def test_single_stock_wrappers(make_env: Callable[..., Any]) -> None:
     info = episode_end(env, [3, 4, 1])
     assert (info["episode"]["r"], info["episode"]["l"]) == (0.0, 3)
     assert info["response_ids"] == (3, 4, 1)
-    shifted = gymnasium.wrappers.TransformReward(make_env(), lambda reward: reward + 1.0)
+    shifted = gymnasium.wrappers.TransformReward(make_env(), lambda reward: float(reward) + 1.0)
     shifted.reset()
     assert shifted.step(3)[1] == 1.0
     limited = gymnasium.wrappers.TimeLimit(make_env(), max_episode_steps=2)

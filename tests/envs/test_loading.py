@@ -122,7 +122,7 @@ def test_cutting_comes_before_splitting(tokenizer: Any) -> None:
     texts = [f"{a} {b} {c}" for a in "abcde" for b in "abcde" for c in "abcde"]
     table = datasets.Dataset.from_dict({"prompt": texts})
     cut = {
-        split: set(load_prompts(table, split=split, prompt_tokens=2, tokenizer=tokenizer).texts)  # type: ignore[arg-type]
+        split: set(load_prompts(table, split=split, prompt_tokens=2, tokenizer=tokenizer).texts)
         for split in ("train", "test")
     }
     assert (len(cut["train"]), len(cut["test"])) == (23, 2)

@@ -16,7 +16,7 @@ from stable_baselines3.common.env_checker import check_env as check_sb3_env
 import tokengym  # noqa: F401  (registers the ids)
 from tokengym.envs import BundleError, PadTokenRewards, TokenGymError, bundled, episodes_from_infos
 from tokengym.registration import IDS
-from tokengym.rewards import RewardModel, check_reward
+from tokengym.rewards import RewardModel, Uniform, check_reward
 from tokengym.rewards.errors import RewardError
 
 NAMES = {
@@ -29,6 +29,7 @@ NAMES = {
         "recency:tau=5",
     ),
     "tokengym/QuestionAnswer-v0": ("r3", "r3-dense", "sparse", "uniform", "random"),
+    "tokengym/Oracle-v0": ("sparse", "uniform", "recency"),
 }
 CASES = [(name, reward) for name, rewards in NAMES.items() for reward in rewards]
 
@@ -214,6 +215,63 @@ def test_normalize():
     assert rewards.std() == pytest.approx(infos["score_parts"]["raw_score"].std(), rel=1e-4)
     with pytest.raises(RewardError, match=r"normalize='batch' takes the mean of one score off"):
         gymnasium.make("tokengym/MovieReview-v0", normalize="batch")
+
+
+def test_the_oracle_pays_its_own_score_unless_told_otherwise():
+    env = gymnasium.make("tokengym/Oracle-v0", rules=["negation"], max_new_tokens=2)
+    ids = env.unwrapped.tokenizer.convert_tokens_to_ids(["not", "bad"])
+    env.reset()
+    assert [env.step(token)[1] for token in ids] == [0.0, 0.5]
+    assert env.unwrapped.bundle is None
+    for arguments in (
+        {"scorer": lambda prompt, response: 7},
+        {"reward": lambda prompt, response: 7},
+        {"reward": Uniform(), "scorer": lambda prompt, response: 7},
+    ):
+        assert play(gymnasium.make("tokengym/Oracle-v0", **arguments))[1][-1] == 7.0
+    assert play(gymnasium.make("tokengym/Oracle-v0", reward=Uniform()))[2]["score"] != 7.0
+    with pytest.raises(TokenGymError, match="split must be 'train', 'test' or 'all', got 'dev'"):
+        gymnasium.make_vec("tokengym/Oracle-v0", split="dev")
+    with pytest.raises(TypeError, match="unexpected keyword argument 'rule'"):
+        gymnasium.make("tokengym/Oracle-v0", rule=["order"])
+
+
+def test_ppo_learns_the_oracle_by_its_exact_value():
+    """From the policy's own table: the expected score of its responses, no sample among it."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from tokengym.agents import PPO
+
+    envs = gymnasium.make_vec("tokengym/Oracle-v0", num_envs=64, max_new_tokens=3)
+    base = envs.unwrapped
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = GPT2LMHeadModel(
+            GPT2Config(vocab_size=9, n_positions=8, n_embd=32, n_layer=1, n_head=2)
+        )
+    agent = PPO(
+        "CausalLMPolicy",
+        envs,
+        policy_kwargs={"model": model},
+        learning_rate=3e-3,
+        kl_coef=0.0,
+        seed=0,
+    )
+
+    prompt = base.tokenizer(base.prompts[0].text)["input_ids"]
+    illegal = torch.tensor(np.isnan(base.optimal_values().q_values.array))
+
+    @torch.no_grad()
+    def expected_score():
+        logits = [model(torch.tensor([[*prompt, *state]])).logits[0, -1] for state in base.states]
+        probs = torch.stack(logits).masked_fill(illegal, -torch.inf).softmax(-1)
+        return base.policy_values(probs).values[()]
+
+    before = expected_score()
+    agent.learn(64 * 3 * 12)
+    assert before < 0.2
+    assert expected_score() > 1.0
 
 
 def test_html_shows_the_token_rewards():

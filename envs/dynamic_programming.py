@@ -1,0 +1,94 @@
+"""Exact values on the tree of all sequences, by backward induction: arrays in, arrays out.
+
+Sequences over k tokens are numbered level by level: the empty one is row 0, and row i followed by
+the c-th token is row k * i + c + 1. The states are the sequences shorter than the horizon. In a
+state one appends a token or, from some length on, ends; a sequence earns its score once, when it
+is ended or has reached the horizon.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+def level_starts(branching: int, horizon: int) -> list[int]:
+    """Return the row at which each length begins, lengths 0 to ``horizon`` + 1.
+
+    The last entry is the number of all sequences, the one before it the number of states.
+    """
+    starts = [0]
+    for length in range(horizon + 1):
+        starts.append(starts[-1] + branching**length)
+    return starts
+
+
+def optimal_values(
+    scores: FloatArray, *, branching: int, horizon: int, end_from: int
+) -> tuple[FloatArray, FloatArray]:
+    """Return the values of the best play.
+
+    Q(s, a) = V(s + a), Q(s, end) = score(s), V(s) = max_a Q(s, a), V = score at the horizon
+
+    Args:
+        scores: (sequences,) of all sequences up to the horizon, the empty one included.
+        branching: Number of tokens.
+        horizon: Longest sequence.
+        end_from: Shortest sequence that may be ended; ``horizon`` or more where none may.
+
+    Returns:
+        V (states,) and Q (states, branching + 1): the tokens in order, then the end; NaN where
+        ending is not allowed.
+    """
+    tree = {"branching": branching, "horizon": horizon, "end_from": end_from}
+    return _backwards(scores, lambda rows, q: np.nanmax(q, axis=1), **tree)
+
+
+def policy_values(
+    scores: FloatArray, probs: FloatArray, *, branching: int, horizon: int, end_from: int
+) -> tuple[FloatArray, FloatArray]:
+    """Return the values of playing a policy.
+
+    Q(s, a) = V(s + a), Q(s, end) = score(s), V(s) = sum_a probs(s, a) Q(s, a)
+
+    Args:
+        scores: (sequences,) as in `optimal_values`.
+        probs: (states, branching + 1), each row summing to 1, 0 where ending is not allowed.
+        branching: As in `optimal_values`.
+        horizon: As in `optimal_values`.
+        end_from: As in `optimal_values`.
+
+    Returns:
+        V and Q as `optimal_values` returns them.
+    """
+    tree = {"branching": branching, "horizon": horizon, "end_from": end_from}
+    return _backwards(scores, lambda rows, q: np.nansum(probs[rows] * q, axis=1), **tree)
+
+
+def _backwards(
+    scores: FloatArray,
+    value: Callable[[slice, FloatArray], FloatArray],
+    *,
+    branching: int,
+    horizon: int,
+    end_from: int,
+) -> tuple[FloatArray, FloatArray]:
+    """Return V and Q, a state's V made of its Q by ``value``."""
+    starts = level_starts(branching, horizon)
+    if scores.shape != (starts[-1],):
+        raise ValueError(
+            f"scores must have shape ({starts[-1]},), one per sequence of at most {horizon} of "
+            f"{branching} tokens, got {scores.shape}"
+        )
+    values = scores.astype(np.float64)
+    q_values = np.full((starts[-2], branching + 1), np.nan)
+    for length in reversed(range(horizon)):
+        rows = slice(starts[length], starts[length + 1])
+        children = slice(starts[length + 1], starts[length + 2])
+        q_values[rows, :branching] = values[children].reshape(branching**length, branching)
+        if length >= end_from:
+            q_values[rows, branching] = scores[rows]
+        values[rows] = value(rows, q_values[rows])
+    return values[: starts[-2]], q_values
