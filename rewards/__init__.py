@@ -51,12 +51,18 @@ from tokengym.rewards.wrappers import (
 )
 
 if TYPE_CHECKING:
+    from tokengym.rewards.scorers.judge import Judge
+    from tokengym.rewards.scorers.preference import PreferenceModel
     from tokengym.rewards.scorers.relevance import Relevance
     from tokengym.rewards.scorers.reward_model import RewardModel
+    from tokengym.rewards.scorers.toxicity import Toxicity
 
 _LAZY = {
+    "Judge": "tokengym.rewards.scorers.judge",
+    "PreferenceModel": "tokengym.rewards.scorers.preference",
     "Relevance": "tokengym.rewards.scorers.relevance",
     "RewardModel": "tokengym.rewards.scorers.reward_model",
+    "Toxicity": "tokengym.rewards.scorers.toxicity",
 }
 
 __all__ = [
@@ -71,9 +77,11 @@ __all__ = [
     "CreditReward",
     "DenseR3",
     "FunctionScorer",
+    "Judge",
     "LengthPenalty",
     "MissingEosPenalty",
     "Normalize",
+    "PreferenceModel",
     "Product",
     "R3Reward",
     "Random",
@@ -92,6 +100,7 @@ __all__ = [
     "Sparse",
     "SparseReward",
     "Sum",
+    "Toxicity",
     "Uniform",
     "UniformReward",
     "VectorRewardWrapper",

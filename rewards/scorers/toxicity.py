@@ -1,0 +1,246 @@
+"""How toxic a response is, by a classifier or by a list of words."""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tokengym.envs.episode import Episode
+from tokengym.envs.errors import TokenizerError
+from tokengym.rewards.batching import padded_batches
+from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.scorer import Scorer, Scores
+from tokengym.rewards.scorers.models import evaluating, load_pretrained, load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+RUDE_WORDS = (
+    *("awful", "disgusting", "dumb", "fool", "foolish", "garbage", "hate", "idiot", "idiotic"),
+    *("imbecile", "liar", "loser", "moron", "pathetic", "rubbish", "scum", "stupid", "trash"),
+    *("ugly", "useless", "vile", "worthless"),
+)
+"""What `Toxicity.from_words` looks for unless told otherwise: mild insults, and no more."""
+
+TOXIC_LABELS = ("toxic", "toxicity", "hate", "offensive", "abusive", "toxic_comment")
+"""Names of the class that is taken for the toxic one."""
+
+Measure = Callable[[Sequence[str]], NDArray[np.float64]]
+
+
+class Toxicity(Scorer):
+    """Minus the toxicity of each response: 0 for a clean one, -1 for a surely toxic one.
+
+    ``parts["toxicity"]`` is the measure itself, in [0, 1]. The prompt is not looked at: a toxic
+    prompt that is answered politely is what one wants to see.
+
+    Two measures come with it. `from_pretrained` takes the probability that a classifier gives its
+    toxic class. `from_words` takes the share of words that are on a list; it knows no irony, no
+    threat without a bad word and no harmless use of one, and is there for small worlds whose whole
+    vocabulary is known and for tests. Do not report it as toxicity of real text.
+
+    Args:
+        measure: Of texts; returns one number in [0, 1] for each.
+        name: In messages and reports.
+
+    Raises:
+        TypeError: if the measure is not callable.
+    """
+
+    attribution_kinds = frozenset()
+
+    def __init__(self, measure: Measure, *, name: str = "Toxicity") -> None:
+        if not callable(measure):
+            raise TypeError(
+                f"measure must be callable as measure(texts), got {measure!r}; use "
+                "Toxicity.from_pretrained(path) or Toxicity.from_words()"
+            )
+        self.measure = measure
+        self._name = name
+
+    @classmethod
+    def from_words(cls, words: Iterable[str] = RUDE_WORDS) -> "Toxicity":
+        """Return the scorer that counts words of a list: the share of a response's words.
+
+        Args:
+            words: What counts, whole words in any case.
+
+        Raises:
+            ScorerError: if there are none.
+        """
+        return cls(WordShare(words), name="Toxicity(word list)")
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        label: int | str | None = None,
+        batch_size: int = 32,
+        device: str = "auto",
+        dtype: str = "float32",
+    ) -> "Toxicity":
+        """Return the scorer over a classifier stored in a folder or under a hub name.
+
+        Args:
+            path: Folder or hub name of a sequence classifier, of any kind, with its tokenizer.
+            label: The toxic class, by index or name; None looks for one named so.
+            batch_size: Most texts per forward pass.
+            device: "auto" takes a GPU if there is one.
+            dtype: Of the weights: "float32", "bfloat16", "float16" or "auto" (as stored).
+
+        Raises:
+            ScorerError: if there is no such model, or it is unclear which class is the toxic one.
+            TokenizerError: if it has no tokenizer.
+        """
+        from transformers import AutoModelForSequenceClassification
+
+        model = load_pretrained(
+            AutoModelForSequenceClassification, path, dtype=dtype, device=device
+        )
+        tokenizer = load_tokenizer(path)
+        if tokenizer is None:
+            raise TokenizerError(f"no tokenizer beside the classifier in {path}; save it there")
+        measure = ClassProbability(model, tokenizer, label=label, batch_size=batch_size)
+        return cls(measure, name=f"Toxicity({Path(path).name})")
+
+    @property
+    def name(self) -> str:
+        """The class and where its measure comes from."""
+        return self._name
+
+    def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
+        """Return minus the toxicity of each response.
+
+        Args:
+            episodes: What to score.
+            attribution: None; the measure says nothing about tokens.
+
+        Raises:
+            ScorerError: if an attribution is asked for, or the measure leaves [0, 1].
+        """
+        if attribution is not None:
+            raise ScorerError(f"scorer {self.name!r} has no attribution {attribution!r}")
+        toxicity = np.asarray(self.measure([e.response for e in episodes]), dtype=np.float64)
+        if toxicity.shape != (len(episodes),) or not ((toxicity >= 0) & (toxicity <= 1)).all():
+            raise ScorerError(
+                f"the measure of {self.name!r} returned {toxicity} for {len(episodes)} texts; "
+                "return one number in [0, 1] for each"
+            )
+        return Scores(-toxicity, {"toxicity": toxicity})
+
+
+class WordShare:
+    """The share of a text's words that are on a list; 0 for a text without words.
+
+    Args:
+        words: The list.
+
+    Raises:
+        ScorerError: if it is empty.
+
+    Example:
+        >>> WordShare(["dull"])(["Dull, dull book.", ""]).round(2).tolist()
+        [0.67, 0.0]
+    """
+
+    def __init__(self, words: Iterable[str]) -> None:
+        self.words = frozenset(word.lower() for word in words)
+        if not self.words:
+            raise ScorerError("words must name at least one word, got none")
+
+    def __call__(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """Return the share of each text, (texts,)."""
+        shares = np.zeros(len(texts))
+        for row, text in enumerate(texts):
+            words = re.findall(r"[\w']+", text.lower())
+            shares[row] = sum(word in self.words for word in words) / max(len(words), 1)
+        return shares
+
+
+class ClassProbability:
+    """The probability of one class of a classifier.
+
+    A head that decides each class by itself (one logit, or ``problem_type`` multi-label) gives
+    sigmoid(logit); any other the softmax.
+
+    Args:
+        model: A sequence classifier.
+        tokenizer: Its own.
+        label: The class, by index or name; None looks for one named after `TOXIC_LABELS`.
+        batch_size: Most texts per forward pass.
+
+    Raises:
+        ScorerError: if the class is unknown, or several or none are named so.
+    """
+
+    def __init__(
+        self,
+        model: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        *,
+        label: int | str | None = None,
+        batch_size: int = 32,
+    ) -> None:
+        if batch_size < 1:
+            raise ScorerError(f"batch_size must be at least 1, got {batch_size}")
+        self.model = model
+        self.tokenizer = tokenizer
+        self.label = _class_index(model.config, label)
+        # A classifier that looks for the last token by the pad id cannot pad without one.
+        self.batch_size = batch_size if model.config.pad_token_id is not None else 1
+        kind = getattr(model.config, "problem_type", None)
+        self.alone = model.config.num_labels == 1 or kind == "multi_label_classification"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "ClassProbability":
+        """Return itself: a model is shared."""
+        return self
+
+    def __call__(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """Return the probability of each text, (texts,); 0 for one without tokens."""
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        sequences = self.tokenizer(
+            list(texts),
+            truncation=limit is not None,
+            max_length=limit,
+            padding=False,
+            return_attention_mask=False,
+        )["input_ids"]
+        result = np.zeros(len(texts))
+        filled = [index for index, ids in enumerate(sequences) if ids]
+        batches = padded_batches(
+            [sequences[index] for index in filled],
+            batch_size=self.batch_size,
+            pad_id=self.model.config.pad_token_id or 0,
+        )
+        device = self.model.device
+        with evaluating(self.model), torch.no_grad():
+            for batch in batches:
+                logits = self.model(
+                    input_ids=torch.from_numpy(batch.input_ids).to(device),
+                    attention_mask=torch.from_numpy(batch.attention_mask).to(device),
+                ).logits.double()
+                probabilities = logits.sigmoid() if self.alone else logits.softmax(dim=-1)
+                chosen = [filled[place] for place in batch.indices]
+                result[chosen] = probabilities[:, self.label].cpu().numpy()
+        return result
+
+
+def _class_index(config: Any, label: int | str | None) -> int:
+    """Return the index of the toxic class."""
+    names = {int(index): str(name) for index, name in config.id2label.items()}
+    if label is None:
+        found = [i for i, name in names.items() if name.lower() in TOXIC_LABELS]
+        found = [0] if config.num_labels == 1 else found
+    else:
+        found = [i for i, name in names.items() if label in (i, name)]
+    if len(found) != 1:
+        raise ScorerError(
+            f"label = {label} names {len(found)} of the classes {list(names.values())}; pass the "
+            "index or the name of the toxic one"
+        )
+    return found[0]
