@@ -25,6 +25,7 @@ PARTS = {
     "reward_model": "reward_model",
     "encoder": "encoder",
     "lexicon": "lexicon.json",
+    "gold": "gold.json",
     "gold_model": "gold_model",
 }
 _BUILDER = "python -m tokengym.scripts.build_models"
@@ -113,8 +114,13 @@ class Bundle:
         return self._part("lexicon")
 
     @property
+    def gold(self) -> Path:
+        """File of the rules that are the gold score of a dialogue, a summary or a quarrel."""
+        return self._part("gold")
+
+    @property
     def gold_model(self) -> Path:
-        """Folder of the held-out reward model that is the gold score where no lexicon is."""
+        """Folder of the held-out reward model that is the gold score where nothing else is."""
         return self._part("gold_model")
 
     def has(self, part: str) -> bool:
@@ -137,7 +143,7 @@ def bundled(task: str) -> Bundle:
     """Return the bundle that ships with the package.
 
     Args:
-        task: "movie_review" or "question_answer".
+        task: "movie_review", "question_answer", "dialogue", "summarize" or "detox".
 
     Raises:
         BundleError: if there is none of this task (the message lists those there are).

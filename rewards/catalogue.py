@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast, overload
 
 from tokengym.rewards.credits import (
     ABC,
+    ABCD,
+    ABCD2,
     RED,
     SCAR,
     Attribution,
@@ -26,6 +28,7 @@ from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorer import Scorer, SupportsScore
 from tokengym.rewards.scorers.function import FunctionScorer
 from tokengym.rewards.scorers.normalize import Normalize
+from tokengym.rewards.scorers.rules import RuleScorer
 from tokengym.rewards.scorers.sentiment import Sentiment
 
 if TYPE_CHECKING:
@@ -48,6 +51,8 @@ _REWARDS: dict[str, _Entry] = {
     "uniform": _Entry(Uniform),
     "abc": _Entry(ABC, "reward_model"),
     "abc-signed": _Entry(SignedABC, "reward_model"),
+    "abc-d": _Entry(ABCD),
+    "abc-d2": _Entry(ABCD2),
     "red": _Entry(RED, "reward_model"),
     "scar": _Entry(SCAR),
     "attribution": _Entry(Attribution, "reward_model"),
@@ -160,6 +165,9 @@ def make_reward(
         if scorer is not None:
             raise RewardError(f"{spec!r} has a scorer already; leave scorer out, or pass a credit")
         return _normalized(spec, normalize, batch_size)
+    with_policy = getattr(spec, "with_policy", None)
+    if with_policy is not None and bundle is not None and bundle.has("policy"):
+        spec = cast(Credit, with_policy(bundle.policy))
     if _is_credit(spec):
         # A credit passed as an object says what it needs; one with a name has it in the table.
         if name is None:
@@ -179,7 +187,7 @@ def make_reward(
 
 
 def gold_scorer(bundle: "Bundle | None") -> Scorer | None:
-    """Return what a bundle holds as truth: its lexicon, or a held-out reward model, or None.
+    """Return what a bundle holds as truth: its lexicon or rules, a held-out model, or None.
 
     Args:
         bundle: An environment's bundle.
@@ -188,6 +196,8 @@ def gold_scorer(bundle: "Bundle | None") -> Scorer | None:
         return None
     if bundle.has("lexicon"):
         return Sentiment.from_file(bundle.lexicon)
+    if bundle.has("gold"):
+        return RuleScorer.from_file(bundle.gold)
     if bundle.has("gold_model"):
         return load_scorer(bundle.gold_model, "reward_model")
     return None

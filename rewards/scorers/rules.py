@@ -1,0 +1,65 @@
+"""Gold rules over the words of prompt and response as scorer."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tokengym.envs.episode import Episode
+from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.gold_rules import Rules, gold_parts, kind_of, load_rules
+from tokengym.rewards.scorer import Scorer, Scores
+from tokengym.rewards.sentiment_lexicon import split_words
+
+
+class RuleScorer(Scorer):
+    """The gold score of a bundled dialogue, summary or continuation: the truth of its grammar.
+
+    Args:
+        rules: What is good, see `gold_rules`; the parts of the score go to ``score_parts``.
+
+    Raises:
+        TypeError: if the rules are of no known kind.
+    """
+
+    attribution_kinds = frozenset()
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self._name = f"RuleScorer({kind_of(rules)})"
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> "RuleScorer":
+        """Return the scorer of stored rules.
+
+        Args:
+            path: A file that `save_rules` wrote.
+
+        Raises:
+            ValueError: if the file holds no rules.
+        """
+        return cls(load_rules(path))
+
+    @property
+    def name(self) -> str:
+        """The class and the kind of rules."""
+        return self._name
+
+    def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
+        """Return the gold score of each episode, and its parts, which sum to it.
+
+        Args:
+            episodes: What to score.
+            attribution: None; the gold score is a measure, not a training reward.
+
+        Raises:
+            ScorerError: if an attribution is asked for.
+        """
+        if attribution is not None:
+            raise ScorerError(f"scorer {self.name!r} has no attribution {attribution!r}")
+        rows = [
+            gold_parts(self.rules, split_words(e.prompt)[0], split_words(e.response)[0])
+            for e in episodes
+        ]
+        parts = {name: np.array([row[name] for row in rows]) for name in (rows[0] if rows else {})}
+        return Scores(values=np.array([sum(row.values()) for row in rows]), parts=parts)
