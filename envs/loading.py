@@ -13,6 +13,7 @@ import numpy as np
 from tokengym.envs.bundle import Split, check_split
 from tokengym.envs.errors import DatasetError, PromptError, SettingsError
 from tokengym.envs.prompts import Prompt, PromptSet, is_messages
+from tokengym.envs.transcripts import read_transcript
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -44,6 +45,7 @@ def load_prompts(
     split: Split = "train",
     prompt_tokens: int | tuple[int, int] | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    transcripts: bool = False,
 ) -> PromptSet:
     """Return the prompts of a data set.
 
@@ -64,6 +66,9 @@ def load_prompts(
         prompt_tokens: Keep only the first tokens of each text: a number, or (low, high) to draw
             one per row from a fixed seed. None keeps the text.
         tokenizer: Counts those tokens.
+        transcripts: Whether texts that begin with "Human:" or "Assistant:" are conversations,
+            written out as in HH-RLHF: the assistant's last turn is then the reference, unless a
+            column gives one, and the messages before it are the prompt.
 
     Raises:
         DatasetError: if it cannot be read, a column is missing, or a value is no text.
@@ -72,7 +77,7 @@ def load_prompts(
     columns = (prompt_column, reference_column, query_type_column)
     headerless = any(isinstance(column, int) for column in columns)
     found = _read(dataset, headerless=headerless)
-    tables = {name: _prompts(table, columns) for name, table in found.items()}
+    tables = {name: _prompts(table, columns, transcripts) for name, table in found.items()}
     if prompt_tokens is not None:
         if tokenizer is None:
             raise SettingsError(f"prompt_tokens={prompt_tokens} needs a tokenizer; pass tokenizer=")
@@ -166,7 +171,7 @@ def _read(dataset: Any, *, headerless: bool) -> dict[str, Dataset]:
     return dict(loaded) if isinstance(loaded, Mapping) else {"": loaded}
 
 
-def _prompts(table: Dataset, columns: Sequence[Column | None]) -> PromptSet:
+def _prompts(table: Dataset, columns: Sequence[Column | None], transcripts: bool) -> PromptSet:
     """Return the table's rows as prompts; ``columns`` name prompt, reference and query type."""
     texts = _texts(table, _column_name(table, columns[0], "prompt_column"), required=True)
     rest = [
@@ -179,6 +184,10 @@ def _prompts(table: Dataset, columns: Sequence[Column | None]) -> PromptSet:
     ]
     prompts = []
     for row, (text, reference, query_type) in enumerate(zip(texts, *rest, strict=True)):
+        written_out = read_transcript(text) if transcripts and isinstance(text, str) else None
+        if written_out is not None:
+            text, answer = written_out
+            reference = reference or answer
         try:
             build = Prompt if isinstance(text, str) else Prompt.from_messages
             prompts.append(build(text, reference=reference, query_type=query_type))

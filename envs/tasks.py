@@ -22,6 +22,9 @@ CUT_DATASETS: dict[str, PromptTokens] = {"movie_review": (2, 7)}
 """Task -> the first tokens of a data set's texts that make prompts, where they are not whole:
 full reviews are cut as in ABC's IMDb setting, arXiv:2402.00782."""
 
+TRANSCRIPT_TASKS = frozenset({"dialogue"})
+"""Tasks whose data sets may hold conversations written out, "Human: ... Assistant: ..."."""
+
 BORROWED_BUNDLES = {"token_generation": "movie_review"}
 """Task without models of its own -> the task whose models serve where none are given."""
 
@@ -117,6 +120,7 @@ def _loaded(task: str, options: TaskOptions, tokenizer: PreTrainedTokenizerBase)
         split=options.split,
         prompt_tokens=options.prompt_tokens or CUT_DATASETS.get(task),
         tokenizer=tokenizer,
+        transcripts=task in TRANSCRIPT_TASKS,
     )
 
 

@@ -1,0 +1,33 @@
+"""Dialogues written out as one text, in the manner of Anthropic's HH-RLHF data."""
+
+from __future__ import annotations
+
+import re
+
+_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
+_ROLES = {"Human": "user", "Assistant": "assistant"}
+
+
+def read_transcript(text: str) -> tuple[list[dict[str, str]], str | None] | None:
+    r"""Return a transcript's messages before the assistant's last turn, and that turn.
+
+    Args:
+        text: Turns that begin with "Human:" or "Assistant:", each after an empty line.
+
+    Returns:
+        The messages, and the assistant's answer to them (None if it is the user's turn to be
+        answered, or the answer is empty). None for a text that does not begin with a turn.
+
+    Example:
+        >>> read_transcript("\n\nHuman: Why?\n\nAssistant: Because.")
+        ([{'role': 'user', 'content': 'Why?'}], 'Because.')
+    """
+    lead, *pieces = _TURN.split(text.strip())
+    if lead or not pieces:
+        return None
+    messages = [
+        {"role": _ROLES[speaker], "content": said.strip()}
+        for speaker, said in zip(pieces[::2], pieces[1::2], strict=True)
+    ]
+    answer = messages.pop()["content"] if messages[-1]["role"] == "assistant" else None
+    return messages, answer or None
