@@ -20,6 +20,8 @@ from tokengym.rewards.catalogue import (
 from tokengym.rewards.check import check_reward
 from tokengym.rewards.credits import (
     ABC,
+    ABCD,
+    ABCD2,
     RED,
     SCAR,
     Attribution,
@@ -67,6 +69,8 @@ _LAZY = {
 
 __all__ = [
     "ABC",
+    "ABCD",
+    "ABCD2",
     "RED",
     "SCAR",
     "ABCReward",

@@ -165,16 +165,13 @@ def make_reward(
         if scorer is not None:
             raise RewardError(f"{spec!r} has a scorer already; leave scorer out, or pass a credit")
         return _normalized(spec, normalize, batch_size)
-    with_policy = getattr(spec, "with_policy", None)
-    if with_policy is not None and bundle is not None and bundle.has("policy"):
-        spec = cast(Credit, with_policy(bundle.policy))
     if _is_credit(spec):
         # A credit passed as an object says what it needs; one with a name has it in the table.
         if name is None:
             name = getattr(spec, "name", "") or type(spec).__name__
             kind = _SCORER_FOR.get(getattr(spec, "attribution", None), "any")
         chosen = _scorer(scorer, kind, bundle, max_len, label=name)
-        return _normalized(Reward(chosen, spec), normalize, batch_size)
+        return _normalized(Reward(chosen, _with_policy(spec, bundle)), normalize, batch_size)
     if _is_scorer(spec) or callable(spec):
         if scorer is not None:
             raise RewardError(f"{spec!r} is a scorer itself; leave scorer out, or pass a credit")
@@ -277,6 +274,14 @@ def _scorer(
     if has[0] == "encoder":
         return load_scorer(bundle.encoder, "encoder", max_len=max_len)
     return load_scorer(bundle.reward_model, "reward_model")
+
+
+def _with_policy(credit: Credit, bundle: "Bundle | None") -> Credit:
+    """Return the credit; one that reads the policy's attention gets the bundle's policy."""
+    with_policy = getattr(credit, "with_policy", None)
+    if with_policy is None or bundle is None or not bundle.has("policy"):
+        return credit
+    return with_policy(bundle.policy)
 
 
 def _normalized(reward: Reward, normalize: str | None, batch_size: int) -> Reward:

@@ -236,14 +236,42 @@ def received_attention(attention: ArrayLike) -> FloatArray:
 
     Source: ABC-D of Chan et al. 2024, arXiv:2402.00782.
     """
-    matrix = np.asarray(attention, dtype=np.float64)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):
-        raise ValueError(f"attention must have shape (n, n) with n >= 1, got {matrix.shape}")
+    matrix = _square(attention)
     size = len(matrix)
     weights = np.zeros(size)
     later = np.tril(matrix)[: size - 1]  # the last token's query wrote nothing
     weights[: size - 1] = later.sum(axis=0)[: size - 1] / np.arange(size - 1, 0, -1)
     return weights
+
+
+def last_written_row(attention: ArrayLike) -> FloatArray:
+    """Return what the step that wrote the last token attended to.
+
+    alpha_t = a_{n-2, t} for t <= n - 2;   alpha_{n-1} = 0
+
+    Args:
+        attention: (n, n) as in `received_attention`.
+
+    Returns:
+        (n,) >= 0, not normalised; all 0 for one token, which only the prompt preceded.
+
+    Raises:
+        ValueError: if it is no square matrix.
+
+    Source: ABC-D2 of Chan et al. 2024, arXiv:2402.00782.
+    """
+    matrix = _square(attention)
+    weights = np.zeros(len(matrix))
+    if len(matrix) > 1:
+        weights[:-1] = matrix[-2, :-1]
+    return weights
+
+
+def _square(attention: ArrayLike) -> FloatArray:
+    matrix = np.asarray(attention, dtype=np.float64)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):
+        raise ValueError(f"attention must have shape (n, n) with n >= 1, got {matrix.shape}")
+    return matrix
 
 
 def _finite_vector(shares: ArrayLike) -> FloatArray:

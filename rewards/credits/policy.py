@@ -1,0 +1,158 @@
+"""ABC-D and ABC-D2: credit by the attention of the policy itself, not of the reward model."""
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokengym.envs.episode import Episode
+from tokengym.rewards import functional as F
+from tokengym.rewards.credits.base import Credit, as_float32, attributions_of
+from tokengym.rewards.credits.simple import check_beta
+from tokengym.rewards.errors import CreditError
+from tokengym.rewards.probe import Probe
+from tokengym.rewards.scorer import Scores
+from tokengym.rewards.shares import last_written_row, received_attention
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from tokengym.rewards.policy_attention import PolicyAttention
+
+METADATA_KEY = "policy_attention"
+"""Where an agent may leave its own attention: ``Episode.metadata[METADATA_KEY]``, (n, n)."""
+
+
+class ABCD(Credit):
+    """ABC with the policy's attention while it generated, in place of the reward model's.
+
+    Weight of token t: the attention it received from the steps after it, on average over them, in
+    the last layer's head mean (`shares.received_attention`). Any scorer will do.
+
+    Whose attention: an agent that kept its own leaves it in
+    ``Episode.metadata["policy_attention"]``, an (n, n) array of the response's tokens, query by
+    key. Other episodes are read by a frozen language model: the one given, or the environment's
+    reference policy. That one is where learning starts; as the policy moves away it becomes a
+    stand-in, whose weights stay comparable over a whole run and cost one forward pass.
+
+    Args:
+        beta: Share of the score that is spread; the rest stays on the last token.
+        model: Folder or hub name of the language model, or a `PolicyAttention`; None takes the
+            bundle's policy.
+
+    Raises:
+        CreditError: if ``beta`` lies outside [0, 1].
+
+    Source: Chan et al. 2024, arXiv:2402.00782, ABC-D.
+    """
+
+    name = "abc-d"
+
+    def __init__(
+        self, beta: float = 0.8, model: "str | Path | PolicyAttention | None" = None
+    ) -> None:
+        self.beta = check_beta(beta)
+        self.model = model
+
+    def with_policy(self, path: str | Path) -> "ABCD":
+        """Return the rule with a language model, unless it has one.
+
+        Args:
+            path: Of the environment's reference policy.
+        """
+        if self.model is not None:
+            return self
+        other = copy.copy(self)
+        other.model = path
+        return other
+
+    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "ABCD":
+        """Return the rule with its model loaded, whose vocabulary is the policy's.
+
+        Raises:
+            TokenizerError: if it is not.
+        """
+        if self.model is None:
+            return self
+        other = copy.copy(self)
+        other.model = self._reader().bind(tokenizer)
+        return other
+
+    def attribute(self, probe: Probe, episodes: Sequence[Episode], scores: Scores) -> Scores:
+        """Return the scores with the policy's attention as weights.
+
+        Raises:
+            CreditError: if there is no model to read it with, or an agent's is of another shape.
+        """
+        del probe
+        rows: list[NDArray[np.float64]] = [np.zeros(0)] * len(episodes)
+        unread = []
+        for index, episode in enumerate(episodes):
+            if METADATA_KEY in episode.metadata:
+                rows[index] = self._weights(_checked(episode, index))
+            else:
+                unread.append(index)
+        if unread:
+            matrices = self._reader().matrices([episodes[index] for index in unread])
+            for index, matrix in zip(unread, matrices, strict=True):
+                rows[index] = self._weights(matrix)
+        return scores.with_attributions(rows, signed=False)
+
+    def assign(self, episodes: Sequence[Episode], scores: Scores) -> list[NDArray[np.float32]]:
+        """Return the blend of attention and sparse reward of each episode (`functional.blend`)."""
+        return [
+            as_float32(F.blend(float(value), row, beta=self.beta))
+            for value, row in zip(
+                scores.values, attributions_of(self, episodes, scores), strict=True
+            )
+        ]
+
+    def _weights(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        return received_attention(matrix)
+
+    def _reader(self) -> "PolicyAttention":
+        """Return what reads the attention, loaded when it is first needed."""
+        from tokengym.rewards.policy_attention import PolicyAttention
+
+        if self.model is None:
+            raise CreditError(
+                f"credit {self.name!r} needs the policy's attention, and there is no policy in a "
+                f"bundle; write '{self.name}:model=PATH' with the path of a language model, or "
+                f"leave it in Episode.metadata[{METADATA_KEY!r}]"
+            )
+        if not isinstance(self.model, PolicyAttention):
+            self.model = PolicyAttention.from_pretrained(self.model)
+        return self.model
+
+
+class ABCD2(ABCD):
+    """ABC-D by the last step alone: what the policy looked at when it wrote the last token.
+
+    Source: Chan et al. 2024, arXiv:2402.00782, the variant ABC-D2.
+    """
+
+    name = "abc-d2"
+
+    def _weights(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        return last_written_row(matrix)
+
+
+def _checked(episode: Episode, index: int) -> NDArray[np.float64]:
+    """Return the attention that an agent left, refusing what is none."""
+    matrix: Any = np.asarray(episode.metadata[METADATA_KEY])
+    size = len(episode.response_ids)
+    if matrix.shape != (size, size) or matrix.dtype.kind not in "fiu":
+        raise CreditError(
+            f"metadata[{METADATA_KEY!r}] of episode {index} has dtype {matrix.dtype} and shape "
+            f"{matrix.shape}; it must be numbers of shape ({size}, {size}), query by key"
+        )
+    matrix = matrix.astype(np.float64)
+    if not np.isfinite(matrix).all() or matrix.min() < 0:
+        raise CreditError(
+            f"metadata[{METADATA_KEY!r}] of episode {index} lies in {matrix.min()} .. "
+            f"{matrix.max()}; attention must be finite and >= 0"
+        )
+    return matrix
