@@ -70,9 +70,13 @@ class TokenGenerationEnv(gymnasium.Env[Observation, np.int64]):
 
     `Episode.from_info` reads a terminal info.
 
+    ## Starting State
+    A prompt and an empty response. Prompts are drawn by `prompt_sampling` from the seeded generator;
+    `reset(options={"prompt_id": 3})` takes one of the set, `options={"prompt": "a text"}` any other.
+    A seeded reset also restarts the order of prompts.
+
     ## Arguments
-    `reset(seed=..., options={"prompt": "a text"})` or `options={"prompt_id": 3}` chooses the
-    prompt; a seeded reset also restarts the order of prompts.
+    All by keyword.
 
     Args:
         tokenizer: Hugging Face tokenizer with EOS and pad token, or where to load one.

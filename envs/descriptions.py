@@ -1,0 +1,78 @@
+"""What each task is, in words: the reference pages are made of this and of the docstrings."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskDescription:
+    """The part of a task's reference page that no class knows."""
+
+    summary: str
+    """One sentence."""
+    rewards: str
+    """What a response is worth by default."""
+    description: str = ""
+    """What prompts and responses are, and where they come from; empty where the task has an
+    environment class of its own, whose docstring says it."""
+
+
+DESCRIPTIONS: dict[str, TaskDescription] = {
+    "movie_review": TaskDescription(
+        summary="Continue a film review, positively.",
+        description=(
+            "The prompt is the beginning of a film review and the policy writes on. It is the "
+            "setting in which attention-based credit was shown (ABC, Chan et al. 2024, "
+            "arXiv:2402.00782).\n\n"
+            "The bundled reviews come from a seeded grammar of about 560 words; policy and reward "
+            "model were trained on them. The gold score is the grammar's own: signed word weights "
+            "with intensifiers and negations, over their absolute sum, so that over-optimisation "
+            "of the reward model shows. `dataset=` takes real reviews, cut to their first 2 to 7 "
+            "tokens as in the paper."
+        ),
+        rewards=(
+            "The score is the logit of the bundled reward model, a sequence classifier that "
+            "reads the ids as sampled. By default the last token earns all of it (`sparse`)."
+        ),
+    ),
+    "question_answer": TaskDescription(
+        summary="Answer open-ended and constrained questions.",
+        description=(
+            "The prompt is a question. An open-ended one leaves the answer to the policy; a "
+            "constrained one has a right answer, its reference. It is the setting of the "
+            "regularised relevance reward (R3, Kim et al. 2024, arXiv:2402.03469).\n\n"
+            "The bundled questions about a small world come from a seeded grammar, each with "
+            '`query_type` "OPENENDED" or "CONSTRAINED"; policy and encoder were trained on them. '
+            "`dataset=` takes questions of your own with `reference_column=` and "
+            "`query_type_column=`."
+        ),
+        rewards=(
+            "The score is the relevance of the answer to the question (or to the reference), by "
+            "the bundled encoder, times a length incentive and a repetition penalty; "
+            '`info["score_parts"]` names them. By default the last token earns all of it (`r3`); '
+            "`r3-dense` splits it exactly over the tokens."
+        ),
+    ),
+    "token_generation": TaskDescription(
+        summary="Any tokenizer, any prompts, any score.",
+        description=(
+            "The generic environment: pass a Hugging Face tokenizer (byte-level, BPE, Unigram, "
+            "WordPiece, word-level) and prompts, as texts, as conversations for its chat template, "
+            "or as a data set. With nothing given, MovieReview's tokenizer and prompts serve.\n\n"
+            "A tokenizer without EOS or padding token is refused; `eos_token=` and `pad_token=` "
+            "name tokens of its vocabulary that serve."
+        ),
+        rewards=(
+            "None by default: every step earns 0. `reward=` takes a function of prompt and "
+            "response, a scorer, or the name of a credit together with `scorer=`."
+        ),
+    ),
+    "oracle": TaskDescription(
+        summary="Write up to six words, each of whose worth is known exactly.",
+        rewards=(
+            "The score is `tokengym.envs.oracle_score` of the words, by the rules that hold. By "
+            "default the last token earns all of it (`sparse`); `scorer=` puts another score in "
+            "its place, of which the exact values then know nothing."
+        ),
+    ),
+}
+"""Task -> its description."""
