@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokengym.envs import Episode, TokenGenerationEnv, TokenGenerationVectorEnv
+from tokengym.rewards import CreditReward
 
 BuildTokenizer = Callable[[list[str]], Any]
 WORDS = [f"w{i}" for i in range(9)]
@@ -168,3 +169,32 @@ def test_batches_stay_in_their_space(
         assert not rewards.any()
         assert not (terminated & truncated).any()
         assert infos["action_mask"].any(axis=1).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    chosen=arguments(), stream=STREAMS, seed=SEEDS, credit=st.sampled_from(["sparse", "uniform"])
+)
+def test_the_return_is_the_score(
+    build_tokenizer: BuildTokenizer,
+    chosen: dict[str, Any],
+    stream: list[int],
+    seed: int,
+    credit: str,
+) -> None:
+    chosen["tokenizer"] = build_tokenizer(chosen["tokenizer"])
+
+    def score(prompt: str, response: str) -> float:
+        return len(response) - 2.5 * len(prompt)
+
+    env = CreditReward(TokenGenerationEnv(**chosen), scorer=score, credit=credit)
+    env.reset(seed=seed)
+    total = 0.0
+    for action in actions_of(env.unwrapped, stream):
+        _, reward, terminated, truncated, info = env.step(action)
+        total += reward
+        if terminated or truncated:
+            assert total == info["score"] == score(info["prompt"], info["response"])
+            np.testing.assert_allclose(info["token_rewards"].sum(), total, rtol=1e-5, atol=1e-5)
+            env.reset()
+            total = 0.0
