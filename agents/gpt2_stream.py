@@ -59,9 +59,10 @@ class GPT2Stream:
 
     def __init__(self, language_model: LanguageModel, capacity: int) -> None:
         self._model = language_model
-        self._trunk: Any = language_model.model.base_model
-        self._layers = [_layer(block) for block in self._trunk.h]
-        self._num_heads = self._trunk.config.num_attention_heads
+        trunk: Any = language_model.model.base_model
+        self._trunk: Any = trunk
+        self._layers = [_layer(block) for block in trunk.h]
+        self._num_heads: int = trunk.config.num_attention_heads
         self._capacity = capacity
 
     def start(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

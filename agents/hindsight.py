@@ -140,9 +140,7 @@ class HindsightRolloutBuffer(MaskableDictRolloutBuffer):
                 token_rewards, np.array(self._paid[row]), num_kept
             )
 
-    def _get_samples(  # type: ignore[override]
-        self, batch_inds: NDArray[np.integer], env: VecNormalize | None = None
-    ) -> Any:
+    def _get_samples(self, batch_inds: NDArray[np.integer], env: VecNormalize | None = None) -> Any:
         """Return samples as the algorithm knows them, with action masks where it passes masks."""
         if self.mask_dims > 1:
             return super()._get_samples(batch_inds, env)

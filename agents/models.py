@@ -3,13 +3,16 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.activations import GELUTanh, NewGELUActivation
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as transformers_logging
 
 from tokengym.agents.errors import ModelError
@@ -63,6 +66,8 @@ class LanguageModel(nn.Module):
                 "AutoModelForCausalLM"
             )
         self.model = model
+        self.recompute = False
+        """Whether blocks are computed again in the backward pass instead of kept in memory."""
         fuse_activations(model)
         self.adapters: Any | None = None
         if lora is not None:
@@ -96,7 +101,8 @@ class LanguageModel(nn.Module):
                 a text begins or ends with their pad token).
         """
         inputs.setdefault("attention_mask", torch.ones_like(input_ids))
-        return self.model.base_model(input_ids=input_ids, **inputs)[0]
+        with self._recomputed_blocks():
+            return self.model.base_model(input_ids=input_ids, **inputs)[0]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits of hidden states: (..., hidden) -> (..., vocab)."""
@@ -111,8 +117,60 @@ class LanguageModel(nn.Module):
         return logits
 
     def frozen_copy(self) -> "LanguageModel":
-        """Return a copy that does not learn."""
-        return LanguageModel(copy.deepcopy(self.model).requires_grad_(False))
+        """Return a copy that does not learn; what is frozen here already is shared, not copied."""
+        shared: dict[int, Any] = {id(p): p for p in self.model.parameters() if not p.requires_grad}
+        return LanguageModel(copy.deepcopy(self.model, shared).requires_grad_(False))
+
+    def freeze_lower(self, num_layers: int) -> None:
+        """Freeze the embeddings and the lowest blocks; a head tied to the embeddings with them.
+
+        Args:
+            num_layers: How many blocks; 0 freezes nothing at all.
+
+        Raises:
+            ModelError: if there are no more blocks than that, or there are adapters.
+        """
+        if num_layers == 0:
+            return
+        if num_layers < 0 or self.adapters is not None:
+            raise ModelError(
+                f"frozen_layers must be >= 0, and 0 with lora, which freezes all, got {num_layers}"
+            )
+        blocks = self._blocks()
+        if num_layers >= len(blocks):
+            raise ModelError(
+                f"frozen_layers must be less than the {len(blocks)} blocks of "
+                f"{type(self.model).__name__}, got {num_layers}; something must learn"
+            )
+        for module in self.model.base_model.modules():
+            if isinstance(module, nn.Embedding):
+                module.requires_grad_(False)
+        for block in blocks[:num_layers]:
+            block.requires_grad_(False)
+
+    def _blocks(self) -> list[nn.Module]:
+        """Return the transformer's repeated blocks, lowest first."""
+        return [m for m in self.model.modules() if isinstance(m, GradientCheckpointingLayer)]
+
+    @contextmanager
+    def _recomputed_blocks(self) -> Iterator[None]:
+        """Let the blocks keep nothing but their inputs, where gradients are wanted and asked so.
+
+        transformers does this in training mode only, which would bring dropout back: so the mode is
+        set on the blocks themselves, which have no dropout of their own, not on what is in them.
+        """
+        if not (self.recompute and torch.is_grad_enabled()):
+            yield
+            return
+        blocks: list[Any] = self._blocks()
+        for block in blocks:
+            block.training = block.gradient_checkpointing = True
+            block._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+        try:
+            yield
+        finally:
+            for block in blocks:
+                block.training = block.gradient_checkpointing = False
 
     def base_weights(self) -> dict[str, Tensor]:
         """Return the weights that adapters were put on, under the names they had before."""

@@ -22,6 +22,7 @@ from tokengym.agents.errors import ModelError
 from tokengym.agents.models import LanguageModel, check_length, check_vocabulary, load_causal_lm
 from tokengym.agents.sampling import (
     as_action_mask,
+    check_sampling,
     chosen_log_probs,
     draw,
     likeliest,
@@ -57,7 +58,11 @@ class CausalLMPolicy(BasePolicy):
         lr_schedule: Learning rate over the remaining progress, 1 to 0.
         model: Folder, name or model. None: `PPO` takes the environment's bundled one.
         lora: A ``peft.LoraConfig`` to train adapters only, or None to train everything.
-        dtype: "auto", "float32" or "bfloat16", see `agents.models.load_causal_lm`.
+        dtype: "auto", "float32" or "bfloat16", see `agents.models.load_causal_lm`. In bfloat16
+            small steps are rounded away unless ``lora`` is given, whose adapters stay float32.
+        frozen_layers: Freeze the embeddings (with a head tied to them) and this many of the lowest
+            blocks, which the reference then shares; 0 freezes nothing.
+        gradient_checkpointing: Compute blocks again in the backward pass: less memory, more time.
         temperature: Divides the logits in rollout, update and reference alike.
         top_k: Sample among the likeliest only; 0 among all. What could be sampled is kept with the
             sample, and update and reference are renormalised over the same tokens ("keep sampling
@@ -83,6 +88,8 @@ class CausalLMPolicy(BasePolicy):
         model: str | Path | PreTrainedModel | None = None,
         lora: Any | None = None,
         dtype: str = "auto",
+        frozen_layers: int = 0,
+        gradient_checkpointing: bool = False,
         temperature: float = 1.0,
         top_k: int = 0,
         top_p: float = 1.0,
@@ -94,30 +101,25 @@ class CausalLMPolicy(BasePolicy):
             raise ModelError(
                 "the environment brings no model; pass policy_kwargs=dict(model=path_or_name)"
             )
-        if not temperature > 0.0:
-            raise ValueError(f"temperature must be > 0, got {temperature}; 1.0 samples as trained")
-        if top_k < 0:
-            raise ValueError(f"top_k must be >= 0, got {top_k}; 0 samples among all tokens")
-        if not 0.0 < top_p <= 1.0:
-            raise ValueError(f"top_p must be within (0, 1], got {top_p}; 1.0 samples among all")
-        if mask_top_p is not None and not 0.0 < mask_top_p <= 1.0:
-            raise ValueError(f"mask_top_p must be within (0, 1], got {mask_top_p}; or None")
+        check_sampling(temperature, top_k, top_p, mask_top_p)
         self.mask_top_p = mask_top_p
         self.temperature = temperature
         self.top_k, self.top_p = top_k, top_p
         self.dtype_name = dtype
         self.language_model = LanguageModel(load_causal_lm(model, dtype), lora)
+        self.language_model.recompute = gradient_checkpointing
+        self.language_model.freeze_lower(frozen_layers)
         check_vocabulary(self.language_model, int(action_space.n))
         self.max_length = int(observation_space["input_ids"].shape[0])  # type: ignore[index]
         check_length(self.language_model, self.max_length)
         self.num_actions = int(action_space.n)
         self.reference: LanguageModel | None = None  # None: the model with its adapters off
-        if lora is None:
-            if reference is None:
-                self.reference = self.language_model.frozen_copy()
-            else:
-                frozen = load_causal_lm(reference, dtype).requires_grad_(False)
-                self.reference = LanguageModel(frozen)
+        if lora is None and reference is None:
+            self.reference = self.language_model.frozen_copy()
+        elif lora is None:
+            assert reference is not None
+            frozen = load_causal_lm(reference, dtype).requires_grad_(False)
+            self.reference = LanguageModel(frozen)
         self.masking_model: LanguageModel | None = None
         if mask_top_p is not None:
             self.masking_model = self.language_model.frozen_copy()
