@@ -3,6 +3,7 @@
 from tokengym.agents import losses
 from tokengym.agents.errors import CheckpointError, ModelError, NonFiniteError
 from tokengym.agents.hindsight import HindsightReplayBuffer, HindsightRolloutBuffer
+from tokengym.agents.logs import EpisodeLog
 from tokengym.agents.nlpo import NLPO
 from tokengym.agents.playing import collect
 from tokengym.agents.policy import CausalLMPolicy
@@ -14,6 +15,7 @@ __all__ = [
     "PPO",
     "CausalLMPolicy",
     "CheckpointError",
+    "EpisodeLog",
     "HindsightReplayBuffer",
     "HindsightRolloutBuffer",
     "ModelError",

@@ -24,7 +24,7 @@ from tokengym.agents.environments import (
 from tokengym.agents.playing import Choice, Player, Round, play_round
 from tokengym.agents.policy import CausalLMPolicy
 from tokengym.agents.resume import RoundStart
-from tokengym.agents.rounds import StepResult, as_rounds
+from tokengym.agents.rounds import StepResult, TimedRounds, as_rounds
 from tokengym.agents.sb3 import as_vec_env
 
 Self = TypeVar("Self", bound="EpisodicAlgorithm")
@@ -83,6 +83,8 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         )
         self._stats_window_size = self.n_envs  # means in the log are over one round's episodes
         self._timings: dict[str, float] = {}
+        self.last_round: Round | None = None
+        """What `collect` played last; for callbacks, in ``on_rollout_end``."""
         self._round_start: RoundStart | None = None  # of the round being played or learned from
         self._before_learning: dict[str, Any] | None = None
 
@@ -124,10 +126,13 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
 
         if callback is not None:
             callback.on_rollout_start()
-        played = play_round(self.player(), as_rounds(self.env), on_step=on_step)
+        rounds = TimedRounds(as_rounds(self.env))
+        played = play_round(self.player(), rounds, on_step=on_step)
+        self.last_round = played
         if callback is not None and played is not None:
             callback.on_rollout_end()
         self._timings["rollout_s"] = time.perf_counter() - started
+        self._timings["step_s"] = rounds.seconds  # of which the environment's, scoring included
         return played
 
     def learn_from(self, played: Round) -> None:

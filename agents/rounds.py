@@ -1,5 +1,6 @@
 """Every kind of environment seen in one way: rounds of one episode per row."""
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -127,6 +128,32 @@ class VecEnvRounds(RoundEnvironment):
             truncated=truncated,
             episodes={int(row): Episode.from_info(infos[row]) for row in np.flatnonzero(dones)},
         )
+
+
+class TimedRounds(RoundEnvironment):
+    """Rounds that count the seconds the environment takes, scoring included."""
+
+    def __init__(self, rounds: RoundEnvironment) -> None:
+        self._rounds = rounds
+        self.num_envs = rounds.num_envs
+        self.filler_action = rounds.filler_action
+        self.seconds = 0.0
+
+    def reset(self, seed: int | None = None) -> tuple[Observation, NDArray[np.generic] | None]:
+        """See `RoundEnvironment.reset`."""
+        started = time.perf_counter()
+        try:
+            return self._rounds.reset(seed)
+        finally:
+            self.seconds += time.perf_counter() - started
+
+    def step(self, actions: NDArray[np.int64]) -> StepResult:
+        """See `RoundEnvironment.step`."""
+        started = time.perf_counter()
+        try:
+            return self._rounds.step(actions)
+        finally:
+            self.seconds += time.perf_counter() - started
 
 
 def as_rounds(envs: Environments) -> RoundEnvironment:

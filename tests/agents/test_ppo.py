@@ -32,6 +32,7 @@ LOGGED = {
     "train/learning_rate",
     "train/n_updates",
     "time/rollout_s",
+    "time/step_s",
     "time/assign_s",
     "time/update_s",
     "time/fps",
@@ -220,6 +221,7 @@ def test_learning_logs_every_figure_and_counts_tokens(make_ppo: Callable[..., PP
     assert rows[0]["rollout/ep_rew_mean"] == pytest.approx(np.mean([e["r"] for e in first]))
     assert rows[0]["rollout/score"] == pytest.approx(np.mean([e["r"] for e in first]))
     assert rows[0]["train/ratio_error"] < 1e-4
+    assert all(0.0 < row["time/step_s"] < row["time/rollout_s"] for row in rows)
     assert 0.0 < rows[0]["train/entropy"] <= np.log(8)
 
 

@@ -1,0 +1,101 @@
+"""Episodes written down as they are played: a callback for JSON lines and a table of samples."""
+
+import json
+from pathlib import Path
+from typing import Any, TextIO
+
+from stable_baselines3.common.callbacks import BaseCallback
+
+from tokengym.envs import Episode
+
+
+class EpisodeLog(BaseCallback):
+    """Appends every episode of the training to a file, one JSON object a line.
+
+    A line has ``timestep``, ``update``, ``row``, ``prompt``, ``response``, ``response_ids``,
+    ``score``, ``score_parts``, ``token_rewards``, ``log_probs`` (as sampled, nats) and
+    ``finish_reason``. Each line is written whole when its round has ended: a killed run leaves no
+    half one.
+
+    Args:
+        path: The file; made with its folders, appended to where there is one.
+        every: Updates between two rounds that are written.
+        num_shown: Episodes of such a round that SB3's logger gets as ``samples/...`` text, best,
+            median and worst score first; 0 for none.
+
+    Raises:
+        ValueError: if ``every`` is not positive.
+    """
+
+    def __init__(self, path: str | Path, *, every: int = 1, num_shown: int = 0) -> None:
+        super().__init__()
+        if every < 1:
+            raise ValueError(f"every must be an integer >= 1, got {every}")
+        self.path = Path(path)
+        self.every = every
+        self.num_shown = num_shown
+        self._num_rounds = 0
+        self._file: TextIO | None = None
+
+    def _on_training_start(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self.path.open("a", encoding="utf-8")
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        """Write the round that `EpisodicAlgorithm.collect` has just played."""
+        self._num_rounds += 1
+        if (self._num_rounds - 1) % self.every != 0:
+            return
+        played: Any = self.model.last_round  # type: ignore[attr-defined]
+        log_probs = None if played.log_probs is None else played.log_probs.cpu().tolist()
+        assert self._file is not None
+        for row, episode in enumerate(played.episodes):
+            known = None if log_probs is None else log_probs[row][: len(episode.response_ids)]
+            place = {"timestep": self.num_timesteps, "update": self.model._n_updates, "row": row}  # type: ignore[attr-defined]
+            line = place | episode_as_json(episode) | {"log_probs": known}
+            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._file.flush()
+        for name, text in samples(list(played.episodes), self.num_shown).items():
+            self.logger.record(f"samples/{name}", text, exclude=("csv", "json", "stdout", "log"))
+
+    def _on_training_end(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def episode_as_json(episode: Episode) -> dict[str, Any]:
+    """Return what a line says of an episode, as plain data."""
+    rewards = episode.token_rewards
+    return {
+        "prompt": episode.prompt,
+        "response": episode.response,
+        "response_ids": list(map(int, episode.response_ids)),
+        "score": None if episode.score is None else float(episode.score),
+        "score_parts": {name: float(part) for name, part in episode.score_parts.items()},
+        "token_rewards": None if rewards is None else [float(reward) for reward in rewards],
+        "finish_reason": episode.finish_reason,
+    }
+
+
+def samples(episodes: list[Episode], num_shown: int) -> dict[str, str]:
+    """Return some of a round's episodes as text: best, worst, then evenly between.
+
+    Args:
+        episodes: Scored.
+        num_shown: How many, at most.
+
+    Returns:
+        Text with its score, by rank ("1 of 64" is the best).
+    """
+    ranked = sorted(episodes, key=lambda episode: -(episode.score or 0.0))
+    count = min(num_shown, len(ranked))
+    places = [0] if count == 1 else [i * (len(ranked) - 1) // (count - 1) for i in range(count)]
+    return {
+        f"{place + 1} of {len(ranked)}": (
+            f"{ranked[place].score or 0.0:.3f}  {ranked[place].prompt} | {ranked[place].response}"
+        )
+        for place in places[:count]
+    }
