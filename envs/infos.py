@@ -115,7 +115,7 @@ def add_terminal(
         ("reference", batch.column("reference", rows)),
         ("query_type", batch.column("query_type", rows)),
         ("response", batch.mdp.decode_flat(flat, lengths)),
-        ("response_ids", as_objects(_split(flat, lengths))),
+        ("response_ids", batch.mdp.tuples(flat, lengths)),
         ("finish_reason", reasons),
     ):
         put(infos, key, rows, values, np.empty(count, dtype=object), present)
@@ -149,9 +149,3 @@ def _mask(batch: EpisodeBatch, rows: Rows) -> NDArray[np.bool_]:
     present = np.zeros(batch.num_envs, dtype=np.bool_)
     present[rows] = True
     return present
-
-
-def _split(flat: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[tuple[int, ...]]:
-    """Return the consecutive pieces of ``flat`` as tuples."""
-    values, ends = flat.tolist(), np.cumsum(lengths).tolist()
-    return [tuple(values[a:b]) for a, b in zip([0, *ends], ends, strict=False)]

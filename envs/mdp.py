@@ -84,6 +84,9 @@ class TokenMdp:
         )
         self.prompt_width = self.table.max_prompt_tokens
         self.width = self.prompt_width + settings.max_new_tokens
+        # One Python int per token, shared by all responses: making them anew costs more than the
+        # rest of a tuple.
+        self._numbers = np.arange(self.vocab_size).astype(object)
         self._special_ids = frozenset(self.tokenizer.all_special_ids)
         longest = max((len(text.encode()) for text in settings.stop_strings), default=0)
         self._stop_window = longest + 4  # an ordinary token adds at least one byte; 4 as margin
@@ -133,6 +136,12 @@ class TokenMdp:
     def action_mask(self, length: int) -> NDArray[np.int8]:
         """Return the mask of the token after ``length`` response tokens (shared: copy it)."""
         return self.masks[int(length >= self.settings.min_new_tokens)]
+
+    def tuples(self, flat: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.object_]:
+        """Return responses that lie one after the other in ``flat`` as tuples of ids."""
+        values, ends = tuple(self._numbers[flat].tolist()), np.cumsum(lengths).tolist()
+        pieces = (values[a:b] for a, b in zip([0, *ends], ends, strict=False))
+        return np.fromiter(pieces, dtype=object, count=len(ends))
 
     def decode(self, responses: Sequence[Sequence[int]]) -> list[str]:
         """Return the responses' texts, special tokens left out."""
