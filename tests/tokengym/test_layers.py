@@ -1,4 +1,4 @@
-"""The floors: envs <- rewards <- agents <- evaluation <- scripts; tokengym composes envs and rewards."""
+"""The floors: envs <- rewards <- agents <- evaluation <- scripts; tokengym composes two of them."""
 
 import ast
 import doctest
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 import tokengym
 
 ROOT = Path(__file__).parents[2]
