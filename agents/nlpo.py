@@ -7,8 +7,9 @@ from stable_baselines3.common.type_aliases import Schedule
 
 from tokengym.agents.batch import Experience
 from tokengym.agents.environments import Environments
+from tokengym.agents.objective import UpdateStats
 from tokengym.agents.policy import CausalLMPolicy
-from tokengym.agents.ppo import PPO, UpdateStats
+from tokengym.agents.ppo import PPO
 
 
 class NLPO(PPO):

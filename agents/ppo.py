@@ -9,7 +9,6 @@ reference; advantages are whitened over the whole batch, not per minibatch; drop
 """
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,28 +22,10 @@ from tokengym.agents.algorithm import EpisodicAlgorithm
 from tokengym.agents.batch import Experience
 from tokengym.agents.environments import Environments
 from tokengym.agents.errors import NonFiniteError
+from tokengym.agents.objective import Objective, UpdateStats
 from tokengym.agents.playing import Round
-from tokengym.agents.policy import CausalLMPolicy, Evaluation
+from tokengym.agents.policy import CausalLMPolicy
 from tokengym.agents.sequences import Sequences
-
-
-@dataclass
-class UpdateStats:
-    """Figures of one update, summed over its minibatches."""
-
-    policy_loss: float = 0.0
-    value_loss: float = 0.0
-    approx_kl: float = 0.0
-    clip_fraction: float = 0.0
-    ratio_error: float = 0.0
-    """Largest |ratio - 1| before the first gradient step: rollout and update agree when it is 0."""
-    log_prob_gap: float = 0.0
-    """Largest |log_probs - old_log_probs| then, nats."""
-    num_minibatches: int = 0
-
-    def mean(self, name: str) -> float:
-        """Return a figure's mean over the minibatches."""
-        return getattr(self, name) / max(self.num_minibatches, 1)
 
 
 class PPO(EpisodicAlgorithm):
@@ -286,13 +267,13 @@ class PPO(EpisodicAlgorithm):
 
     def _backward(self, minibatch: Experience, stats: UpdateStats, where: str) -> float:
         """Add up a minibatch's gradient; return how far the policy has moved, nats per token."""
-        count = int(minibatch.response_mask.sum())
+        count, objective = int(minibatch.response_mask.sum()), self.objective()
         is_first = stats.num_minibatches == 0
         approx_kl = 0.0
         self.policy.optimizer.zero_grad(set_to_none=True)
         for bucket in minibatch.sequences.buckets(self.micro_batch_size):
             part = minibatch.select(bucket)
-            loss, figures, log_ratio = self._loss(part, count)
+            loss, figures, log_ratio = objective(self.policy, part, count)
             for name, value in figures.items():
                 if not np.isfinite(value):
                     raise NonFiniteError(
@@ -308,57 +289,17 @@ class PPO(EpisodicAlgorithm):
         stats.num_minibatches += 1
         return approx_kl
 
-    def _loss(self, part: Experience, count: int) -> tuple[Tensor, dict[str, float], Tensor]:
-        """Return the loss of some of a minibatch's sequences, its figures, and log ratios.
-
-        Means are over the ``count`` tokens of the whole minibatch, so that parts add up to it.
-        """
-        mask = part.response_mask
-        is_warming_up = self._n_updates < self.n_value_warmup
-        has_kl = part.ref_log_probs is not None and self.kl_coef != 0.0
-        now = self.policy.evaluate(
-            part.sequences,
-            part.action_masks,
-            with_entropy=self.ent_coef != 0.0,
-            with_kl=has_kl and self.kl_estimator == "exact",
-            value_head_only=is_warming_up,
+    def objective(self) -> Objective:
+        """Return what the next gradient step goes down."""
+        return Objective(
+            clip_range=self._now(self.clip_range),
+            clip_range_vf=self._now(self.clip_range_vf),
+            vf_coef=self.vf_coef,
+            ent_coef=self.ent_coef,
+            kl_coef=self.kl_coef if self.kl_in == "loss" else 0.0,
+            kl_estimator=self.kl_estimator,
+            value_head_only=self._n_updates < self.n_value_warmup,
         )
-        clip_range, clip_range_vf = self._now(self.clip_range), self._now(self.clip_range_vf)
-        policy_loss = losses.policy_loss(
-            now.log_probs,
-            part.old_log_probs,
-            part.advantages,
-            mask,
-            clip_range=clip_range,
-            count=count,
-        )
-        value_loss = losses.value_loss(
-            now.values,
-            part.old_values,
-            part.returns,
-            mask,
-            clip_range_vf=clip_range_vf,
-            count=count,
-        )
-        loss = self.vf_coef * value_loss
-        if not is_warming_up:
-            loss = loss + policy_loss
-            if now.entropy is not None:
-                loss = loss - self.ent_coef * losses.masked_mean(now.entropy, mask, count=count)
-            if has_kl:
-                loss = loss + self.kl_coef * self._kl_loss(now, part, count)
-        with torch.no_grad():
-            log_ratio = now.log_probs - part.old_log_probs
-            is_clipped = (log_ratio.expm1().abs() > clip_range).float()
-            # KL(old || new) from the old policy's samples: k3 of old against new.
-            moved = losses.kl_estimate(part.old_log_probs, now.log_probs, estimator="k3")
-            figures = {
-                "policy_loss": policy_loss.item(),
-                "value_loss": value_loss.item(),
-                "approx_kl": losses.masked_mean(moved, mask, count=count).item(),
-                "clip_fraction": losses.masked_mean(is_clipped, mask, count=count).item(),
-            }
-        return loss, figures, log_ratio
 
     def _kl_price(self, played: Round, sequences: Sequences, ref_log_probs: Tensor) -> Tensor:
         """Return each token's KL to the reference as sampled, (batch, time), nats."""
@@ -366,15 +307,6 @@ class PPO(EpisodicAlgorithm):
             return self.policy.response_kl(sequences, played.action_masks)
         assert played.log_probs is not None
         return losses.kl_estimate(played.log_probs, ref_log_probs, estimator=self.kl_estimator)
-
-    def _kl_loss(self, now: Evaluation, part: Experience, count: int) -> Tensor:
-        """Return the mean KL to the reference, with its gradient; a part of ``count`` tokens'."""
-        if now.kl is not None:
-            kl = now.kl
-        else:
-            assert part.ref_log_probs is not None
-            kl = losses.kl_estimate(now.log_probs, part.ref_log_probs, estimator=self.kl_estimator)
-        return losses.masked_mean(kl, part.response_mask, count=count)
 
     def _now(self, schedule: Any) -> Any:
         """Return a schedule's value at this point of the training, None for None."""

@@ -11,7 +11,7 @@ from tests.agents.conftest import VOCABULARY, PerToken, make_model, target_rewar
 from tests.agents.test_policy import shake
 from tests.agents.test_ppo import gradient, log_of
 from tokengym.agents import PPO
-from tokengym.agents.ppo import UpdateStats
+from tokengym.agents.objective import UpdateStats
 
 ESTIMATORS = ("k1", "k2", "k3", "exact")
 MASKS = {"min_new_tokens": 2, "forbidden_token_ids": (2,)}
