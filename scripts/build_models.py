@@ -21,7 +21,9 @@ ASSETS = Path(__file__).resolve().parent.parent / "envs" / "assets"
 class Options:
     """What to build: a bundled task, or a bundle from a labelled corpus."""
 
-    task: Literal["movie_review", "question_answer", "all"] = "all"
+    task: Literal["movie_review", "question_answer", "dialogue", "summarize", "detox", "all"] = (
+        "all"
+    )
     """Which bundled task, when no corpus is given."""
     out: Path | None = None
     """Folder to write to: <out>/<task> for bundled tasks (default: the package's own assets), and
@@ -76,13 +78,19 @@ def main(options: Options) -> None:
 def build_bundled(options: Options) -> None:
     """Build the bundled tasks from their grammars."""
     from tokengym.scripts.building.bundle_files import BuiltBundle, check_target, write_bundle
+    from tokengym.scripts.building.detox import build_detox
+    from tokengym.scripts.building.dialogue import build_dialogue
     from tokengym.scripts.building.movie_review import build_movie_review
     from tokengym.scripts.building.question_answer import build_question_answer
     from tokengym.scripts.building.report import print_figures
+    from tokengym.scripts.building.summarize import build_summarize
 
     builders: dict[str, Callable[..., BuiltBundle]] = {
         "movie_review": build_movie_review,
         "question_answer": build_question_answer,
+        "dialogue": build_dialogue,
+        "summarize": build_summarize,
+        "detox": build_detox,
     }
     tasks = list(builders) if options.task == "all" else [options.task]
     out = ASSETS if options.out is None else options.out

@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from tokengym.rewards.gold_rules import Rules, save_rules
 from tokengym.rewards.sentiment_lexicon import Lexicon
 from tokengym.scripts.building.errors import BuildError
 
@@ -35,7 +36,7 @@ class BuiltBundle:
     """Everything that a bundle's folder holds."""
 
     task: str
-    """Which task it is for, "movie_review" or "question_answer"."""
+    """Which task it is for, "movie_review", "question_answer", "dialogue", ..."""
     tokenizer: PreTrainedTokenizerFast
     """The tokenizer of all its models."""
     prompts: Sequence[PromptRow]
@@ -45,7 +46,9 @@ class BuiltBundle:
     figures: Mapping[str, Any]
     """What the builder measured, and from which seed."""
     lexicon: Lexicon | None = None
-    """The gold score."""
+    """The gold score of film reviews."""
+    rules: Rules | None = None
+    """The gold score of dialogues, summaries and quarrels."""
 
 
 def check_target(path: Path) -> None:
@@ -70,6 +73,8 @@ def write_bundle(bundle: BuiltBundle, path: Path) -> None:
         _save_model(model, partial / name)
     if bundle.lexicon is not None:
         bundle.lexicon.save(partial / "lexicon.json")
+    if bundle.rules is not None:
+        save_rules(bundle.rules, partial / "gold.json")
     lines = [json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in bundle.prompts]
     (partial / "prompts.jsonl").write_text("".join(lines), encoding="utf-8")
     facts = {"task": bundle.task, "format": FORMAT, **bundle.figures}

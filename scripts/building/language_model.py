@@ -123,6 +123,7 @@ def sample_texts(
     prompts: Sequence[Sequence[int]],
     *,
     max_tokens: int,
+    max_new_tokens: int | None = None,
     temperature: float,
     generator: torch.Generator,
     batch_size: int = 256,
@@ -134,6 +135,7 @@ def sample_texts(
         model: Samples from its full softmax, the padding token left out.
         prompts: Token ids, at least one each.
         max_tokens: Length of prompt and continuation together.
+        max_new_tokens: Length of the continuation alone; None leaves only the other limit.
         temperature: Divides the logits.
         generator: Draws the tokens.
         batch_size: Rows sampled together.
@@ -151,7 +153,10 @@ def sample_texts(
     texts: list[list[int]] = [[]] * len(prompts)
     for group in progress(groups, label):
         ids = torch.tensor([list(prompts[index]) for index in group])
-        rows = _sample_batch(model, ids, max_tokens, temperature, generator)
+        longest = max_tokens
+        if max_new_tokens is not None:
+            longest = min(max_tokens, ids.shape[1] + max_new_tokens)
+        rows = _sample_batch(model, ids, longest, temperature, generator)
         for index, row in zip(group, rows, strict=True):
             texts[index] = row
     return texts

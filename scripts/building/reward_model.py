@@ -1,4 +1,4 @@
-"""Training a reward model from a language model's weights, by Bradley-Terry on a gold score."""
+"""Training a reward model from a language model's weights, on pairs or on graded single texts."""
 
 from collections.abc import Callable, Sequence
 
@@ -35,18 +35,21 @@ def train_reward_model(
     *,
     steps: int,
     temperature: float = 4.0,
+    middle: float | None = None,
     learning_rate: float = 1e-3,
     dropout: float = 0.0,
     dropout_seed: int = 0,
     label: str = "reward model",
 ) -> float:
-    """Train in place on every pair of each batch; return the late training loss.
+    """Train in place on each batch's pairs, or on its texts; return the late training loss.
 
     Args:
         model: The model to train.
         draw_batch: Draws texts and their gold scores.
         steps: Optimiser steps.
         temperature: Scale of a gold difference in logits, see `bradley_terry_loss`.
+        middle: Gold score of logit 0: each text is classified, see `classification_loss`. None
+            compares pairs.
         learning_rate: Peak rate; 2e-3 halves the alignment of the bundled model's attention.
         dropout: In force during training only.
         dropout_seed: Of the dropped units.
@@ -57,6 +60,8 @@ def train_reward_model(
         sequences, gold = draw_batch()
         ids, mask = pad_batch(sequences, model.config.pad_token_id)
         logits = model(ids, attention_mask=mask).logits[:, 0]
+        if middle is not None:
+            return classification_loss(logits, gold, temperature=temperature, middle=middle)
         return bradley_terry_loss(logits, gold, temperature=temperature)
 
     return train(
@@ -88,6 +93,23 @@ def bradley_terry_loss(logits: Tensor, gold: Tensor, *, temperature: float) -> T
     else:
         preference = torch.sigmoid(temperature * difference)
     return functional.binary_cross_entropy_with_logits(logits[first] - logits[second], preference)
+
+
+def classification_loss(
+    logits: Tensor, gold: Tensor, *, temperature: float, middle: float
+) -> Tensor:
+    """Return the cross-entropy of a classifier of good texts against graded gold labels.
+
+    P_gold(i) = sigmoid(temperature * (gold_i - middle));  P(i) = sigmoid(r_i)
+
+    Args:
+        logits: (batch,) the model's logits r of a good text.
+        gold: (batch,) gold scores.
+        temperature: A gold difference of 1 is a logit difference of this.
+        middle: Gold score of a text that is as good as bad.
+    """
+    labels = torch.sigmoid(temperature * (gold - middle))
+    return functional.binary_cross_entropy_with_logits(logits, labels)
 
 
 @torch.inference_mode()

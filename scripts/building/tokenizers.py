@@ -9,6 +9,15 @@ from transformers import PreTrainedTokenizerFast
 from tokengym.scripts.building.errors import BuildError
 
 PAD, EOS, UNK = "<pad>", "<eos>", "<unk>"
+ROLES = ("user", "assistant")
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message.role not in ['user', 'assistant'] %}"
+    "{{ raise_exception('roles are user and assistant, got ' + message.role) }}{% endif %}"
+    "<{{ message.role }}> {{ message.content }} {% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+"""A role token before each message: "<user> hello <assistant>"."""
 
 
 def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
@@ -28,6 +37,12 @@ def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation("isolated")]
     )
     return _wrap(tokenizer, unk_token=UNK)
+
+
+def add_roles(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Give a tokenizer a token for each role of a dialogue, and the chat template with them."""
+    tokenizer.add_special_tokens({"extra_special_tokens": [f"<{role}>" for role in ROLES]})
+    tokenizer.chat_template = CHAT_TEMPLATE
 
 
 def byte_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:

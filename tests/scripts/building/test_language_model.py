@@ -108,3 +108,17 @@ def test_samples_repeat_under_a_seed(language_model):
 def test_impossible_sizes_are_refused(size):
     with pytest.raises(BuildError, match=r"heads must divide width, got \d, 96, \d, 256"):
         ModelSize(**size)
+
+
+def test_the_continuation_alone_can_be_limited(language_model):
+    texts = sample_texts(
+        language_model,
+        [[5, 6, 7, 8], [5], [5, 6]],
+        max_tokens=6,
+        max_new_tokens=3,
+        temperature=1.0,
+        generator=torch.Generator().manual_seed(0),
+    )
+    eos = language_model.config.eos_token_id
+    for text, longest in zip(texts, (6, 4, 5), strict=True):
+        assert len(text) == longest or text[-1] == eos

@@ -5,6 +5,7 @@ import torch
 
 from tokengym.scripts.building.reward_model import (
     bradley_terry_loss,
+    classification_loss,
     reward_logits,
     reward_model_from,
     train_reward_model,
@@ -72,3 +73,27 @@ def test_it_learns_a_preference(language_model):
     train_reward_model(model, draw, steps=150, learning_rate=1e-2)
     good, bad = reward_logits(model, [[9, 7, 10, 11], [9, 8, 10, 11]])
     assert good > bad + 1
+
+
+def test_a_classifier_is_graded_by_the_distance_to_the_middle():
+    logits, gold = torch.tensor([2.0, -1.0]), torch.tensor([1.0, 0.5])
+    expected = (
+        cross_entropy(sigmoid(4 * 0.25), sigmoid(2.0))
+        + cross_entropy(sigmoid(4 * -0.25), sigmoid(-1.0))
+    ) / 2
+    loss = classification_loss(logits, gold, temperature=4.0, middle=0.75)
+    assert loss.item() == pytest.approx(expected)
+
+
+def test_a_classifier_of_single_texts_finds_the_middle(language_model):
+    model = reward_model_from(language_model, seed=0)
+    generator = torch.Generator().manual_seed(0)
+
+    def draw():
+        texts = torch.randint(5, 9, (16, 6), generator=generator)
+        return texts.tolist(), (texts == 7).float().mean(1)
+
+    train_reward_model(model, draw, steps=150, learning_rate=1e-2, temperature=20.0, middle=0.25)
+    clean, none = reward_logits(model, [[7, 7, 7, 5, 6, 8], [5, 6, 8, 8, 5, 6]])
+    assert clean > 1
+    assert none < -1

@@ -1,0 +1,42 @@
+"""The bundle of posts and summaries."""
+
+import numpy as np
+
+from tokengym.scripts.building.bundle_files import BuiltBundle, PromptRow
+from tokengym.scripts.building.rated import RatedCorpus, build_rated
+from tokengym.scripts.corpora.grammar import Dice
+from tokengym.scripts.corpora.posts import RULES, human_summary, reference_summary, write_posts
+
+POSTS = 20_000
+TRAIN_PROMPTS = 1000
+TEST_PROMPTS = 260
+
+
+def build_summarize(
+    *, seed: int, language_steps: int = 900, reward_steps: int = 900
+) -> BuiltBundle:
+    """Return the bundle, trained from nothing; no test post is in the training corpus.
+
+    Args:
+        seed: Of the corpus, of the weights and of the batches.
+        language_steps: Optimiser steps of the language model.
+        reward_steps: Optimiser steps of the reward model.
+    """
+    rng = np.random.default_rng(seed)
+    posts = write_posts(POSTS + TEST_PROMPTS, rng)
+    dice = Dice(rng)
+    pairs = [(post.text, human_summary(post, dice)) for post in posts]
+    prompts = [
+        PromptRow(prompt=post.text, reference=reference_summary(post), split=split)
+        for split, group in (("train", posts[:TRAIN_PROMPTS]), ("test", posts[POSTS:]))
+        for post in group
+    ]
+    corpus = RatedCorpus(
+        task="summarize",
+        prompts=prompts,
+        written=pairs[:POSTS],
+        held_out=pairs[POSTS:],
+        rules=RULES,
+        temperature=6.0,
+    )
+    return build_rated(corpus, seed=seed, language_steps=language_steps, reward_steps=reward_steps)

@@ -1,0 +1,165 @@
+"""Posts about a small trouble, with summaries: clean ones, and ones as people write them.
+
+A post tells a few key facts, each in a sentence, among others that do not matter. A reference names
+every fact in few words of its own. What people write leaves facts out, gets some wrong, copies
+sentences of the post and chats.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from tokengym.rewards.gold_summary import SummaryRules
+from tokengym.scripts.corpora.grammar import Dice
+
+Choice = TypeVar("Choice")
+
+OPTIONAL_FACTS = (1, 4)
+"""Fewest and most facts of a post beside who did what to what."""
+DETAILS = (1, 2)
+"""Fewest and most sentences of a post that do not matter."""
+OMIT = 0.3
+"""Probability that a human summary leaves a fact out."""
+MISTAKE = 0.12
+"""Probability that it gets a fact wrong that it names."""
+COPY = 0.3
+"""Probability that it copies a sentence of the post."""
+CHAT = 0.3
+"""Probability that it adds small talk."""
+ENDING = "summary :"
+"""What ends a prompt, after the post."""
+
+FACTS: dict[str, tuple[str, ...]] = {
+    "relation": tuple(
+        "sister brother cousin neighbor landlord roommate boss teacher aunt uncle doctor".split()
+    ),
+    "deed": tuple("borrowed broke sold lost hid painted ruined stole washed burned".split()),
+    "object": tuple("laptop car camera ring piano parcel phone sofa jacket guitar tent".split()),
+    "place": tuple(
+        "kitchen garage office library airport market hotel church harbor museum".split()
+    ),
+    "day": tuple("monday tuesday wednesday thursday friday saturday sunday".split()),
+    "cost": tuple("ten twenty thirty forty fifty sixty seventy eighty ninety".split()),
+    "feeling": tuple("angry sad worried jealous ashamed confused nervous tired bitter".split()),
+    "wish": tuple("forgive call sue avoid help invite confront thank".split()),
+}
+"""Kind of fact -> the words for it; the first three kinds are in every post."""
+RULES = SummaryRules(facts=[word for words in FACTS.values() for word in words])
+"""The gold score of the summaries."""
+_ALWAYS = ("relation", "deed", "object")
+
+
+@dataclass(frozen=True)
+class Post:
+    """A post and what it tells."""
+
+    text: str
+    """Ends in `ENDING`."""
+    facts: dict[str, str]
+    sentences: tuple[str, ...]
+
+
+def write_posts(count: int, rng: np.random.Generator) -> list[Post]:
+    """Return different posts.
+
+    Args:
+        count: How many.
+        rng: Where every choice comes from.
+    """
+    dice = Dice(rng)
+    posts: dict[str, Post] = {}
+    while len(posts) < count:
+        post = _write_post(dice)
+        posts[post.text] = post
+    return list(posts.values())
+
+
+def reference_summary(post: Post) -> str:
+    """Return a summary that names every fact, shortly and in its own words."""
+    return _summarize(post.facts)
+
+
+def human_summary(post: Post, dice: Dice) -> str:
+    """Return a summary as people write them."""
+    named = {}
+    for kind, value in post.facts.items():
+        if not dice.chance(OMIT):
+            named[kind] = _pick(FACTS[kind], dice) if dice.chance(MISTAKE) else value
+    sentences = [_summarize(named)] if named else []
+    if dice.chance(COPY):
+        sentences.insert(dice.integer(0, len(sentences)), _pick(post.sentences, dice))
+    while dice.chance(CHAT):
+        sentences.append(_pick(_CHATTER, dice))
+    return " ".join(sentences or [_pick(_CHATTER, dice)])
+
+
+def _write_post(dice: Dice) -> Post:
+    optional = [kind for kind in FACTS if kind not in _ALWAYS]
+    wanted = {optional.pop(dice.integer(0, len(optional) - 1)) for _ in range(_count(dice))}
+    facts = {kind: _pick(FACTS[kind], dice) for kind in FACTS if kind in _ALWAYS or kind in wanted}
+    body = [_pick(_SENTENCES[kind], dice).format(**facts) for kind in facts if kind in wanted]
+    for _ in range(dice.integer(*DETAILS)):
+        body.insert(dice.integer(0, len(body)), _detail(dice))
+    sentences = (_pick(_OPENINGS, dice).format(**facts), *body)
+    return Post(" ".join([*sentences, ENDING]), facts, sentences)
+
+
+def _count(dice: Dice) -> int:
+    return dice.integer(*OPTIONAL_FACTS)
+
+
+def _summarize(facts: dict[str, str]) -> str:
+    pieces = [_SHORT[kind].format(value) for kind, value in facts.items()]
+    return " ".join([*pieces, "."])
+
+
+def _detail(dice: Dice) -> str:
+    return _pick(_DETAILS, dice).format(_pick(_WEATHER, dice), _pick(_MEALS, dice))
+
+
+def _pick(choices: Sequence[Choice], dice: Dice) -> Choice:
+    return choices[dice.integer(0, len(choices) - 1)]
+
+
+_OPENINGS = (
+    "i need advice because my {relation} {deed} the {object} that i like .",
+    "you will not believe it but my {relation} {deed} my new {object} .",
+    "the trouble is that a {relation} of mine {deed} my old {object} .",
+    "last time we met my {relation} {deed} my {object} without a word .",
+)
+_SENTENCES = {
+    "place": ("it all happened in the {place} .", "we were in the {place} at that time ."),
+    "day": ("it was a {day} like any other .", "i found out about it on {day} ."),
+    "cost": ("now i have to pay {cost} dollars .", "a new one costs {cost} dollars ."),
+    "feeling": (
+        "since then i am very {feeling} .",
+        "it makes me so {feeling} that i cannot sleep .",
+    ),
+    "wish": ("do you think that i should {wish} them ?", "my plan is to {wish} them soon ."),
+}
+_SHORT = {
+    "relation": "{}",
+    "deed": "{}",
+    "object": "my {}",
+    "place": "at {}",
+    "day": ", {}",
+    "cost": ", {} dollars gone",
+    "feeling": ", feeling {}",
+    "wish": ", may {} them",
+}
+_DETAILS = (
+    "outside it was {0} and i ate some {1} .",
+    "there was a bit of {1} left on the table .",
+    "the radio said it would be {0} all week .",
+    "we talked about {1} for a while .",
+)
+_WEATHER = "rainy sunny windy cloudy foggy cold warm".split()
+_MEALS = "soup cake cheese rice salad toast pudding".split()
+_CHATTER = (
+    "there is more to say about it .",
+    "it is a long story and i could go on .",
+    "what a day that was .",
+    "thank you for reading all of this .",
+)
