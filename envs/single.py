@@ -154,6 +154,7 @@ class TokenGenerationEnv(gymnasium.Env[Observation, np.int64]):
         self._sampler = PromptSampler(settings.prompt_sampling, len(mdp.table), prompt_shard)
         self._ids = np.full(mdp.width, mdp.pad_id, dtype=np.int64)
         self._attention = np.zeros(mdp.width, dtype=np.int8)
+        self._open_cells()
         self._prompt: EncodedPrompt | None = None
         self._column = mdp.prompt_width
         """Where the next token goes."""
@@ -230,8 +231,8 @@ class TokenGenerationEnv(gymnasium.Env[Observation, np.int64]):
             or not 0 <= token < self._vocab_size
         ):
             return self._watched_step(token)
-        self._ids[column] = token
-        self._attention[column] = 1
+        self._id_cells[column] = token
+        self._attention_cells[column] = 1
         self._column = column + 1
         # Fresh arrays at every step: callers keep what they are given.
         observation: Observation = {
@@ -328,6 +329,17 @@ class TokenGenerationEnv(gymnasium.Env[Observation, np.int64]):
             sys.stdout.flush()
             return None
         return self._rendered(render_ansi if self.render_mode == "ansi" else render_html)
+
+    def _open_cells(self) -> None:
+        """Open the arrays for single writes: through a memoryview they take half the time."""
+        self._id_cells, self._attention_cells = memoryview(self._ids), memoryview(self._attention)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if not isinstance(v, memoryview)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open_cells()  # over the copies
 
     def _begin(self, prompt: EncodedPrompt) -> None:
         """Write the prompt and forget the last episode."""

@@ -5,6 +5,7 @@ pad 0, eos 1, unk 2, a 3, b 4, c 5, d 6, e 7; prompts "a b", "c", "d e a", "b b 
 
 import copy
 import json
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -340,11 +341,12 @@ def test_state_needs_an_episode(make_env: MakeEnv) -> None:
         make_env().set_state([])
 
 
-def test_deep_copies_are_independent(make_env: MakeEnv) -> None:
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
+def test_deep_copies_are_independent(make_env: MakeEnv, copied: Callable[[Any], Any]) -> None:
     env = make_env()
     env.reset(seed=0)
     env.step(A)
-    twin = copy.deepcopy(env)
+    twin = copied(env)
     twin.step(B)
     assert env.step(C)[0]["input_ids"].tolist()[3:] == [A, C, PAD, PAD]
     assert twin.step(D)[0]["input_ids"].tolist()[3:] == [A, B, D, PAD]
