@@ -331,8 +331,8 @@ class TokenGenerationEnv(gymnasium.Env[Observation, np.int64]):
         return self._rendered(render_ansi if self.render_mode == "ansi" else render_html)
 
     def _open_cells(self) -> None:
-        """Open the arrays for single writes: through a memoryview they take half the time."""
-        self._id_cells, self._attention_cells = memoryview(self._ids), memoryview(self._attention)
+        """Open the arrays for single writes: memoryviews take half the time of arrays."""
+        self._id_cells, self._attention_cells = self._ids.data, self._attention.data
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in vars(self).items() if not isinstance(v, memoryview)}

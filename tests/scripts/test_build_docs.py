@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import pytest
@@ -54,9 +55,9 @@ def test_every_argument_of_make_is_on_the_page():
     text = page("tokengym/MovieReview-v0")
     names = re.findall(r"^\| `(\w+)` \| `[^`]*` \| `", text, flags=re.MULTILINE)
     assert len(names) == len(set(names))
-    accepted = dict.fromkeys(set(names) - {"num_envs", "autoreset_mode", "copy"})
-    defaults = {"max_new_tokens": 4, "min_new_tokens": 0, "reward": None, "split": "train"}
-    defaults |= {"chat_template": False, "forbidden_token_ids": (), "stop_strings": ()}
+    accepted: dict[str, Any] = dict.fromkeys(set(names) - {"num_envs", "autoreset_mode", "copy"})
+    defaults: dict[str, Any] = {"max_new_tokens": 4, "min_new_tokens": 0, "reward": None}
+    defaults |= {"split": "train", "chat_template": False, "forbidden_token_ids": (), "stop_strings": ()}
     defaults |= {"horizon": "terminated", "overlong": "error", "prompt_sampling": "epoch"}
     gymnasium.make("tokengym/MovieReview-v0", **accepted | defaults)
 
