@@ -83,7 +83,10 @@ def test_environment_arguments():
         (lambda: config(first_seed=-1), "first_seed must be >= 0, got -1"),
         (lambda: config(level=95.0), r"level must lie in \(0, 1\), got 95"),
         (lambda: TrainingSettings(steps=0), "steps must be a whole number >= 1, got 0"),
-        (lambda: TrainingSettings(fixed_length="no"), "fixed_length must be True or False, got"),
+        (
+            lambda: TrainingSettings(fixed_length="no"),  # type: ignore[arg-type]
+            "fixed_length must be True or False, got",
+        ),
         (lambda: TrainingSettings(batch_size=1), "batch_size=1, got 2; raise batch_size"),
         (
             lambda: TrainingSettings(batch_size=1, n_minibatches=1),

@@ -61,6 +61,7 @@ def test_a_corpus_becomes_a_bundle_and_its_figures_are_shown(corpus, tmp_path, c
         reward_steps=2,
     )
     build_models.main(options)
+    assert options.out is not None
     assert {path.name for path in options.out.iterdir()} >= {"policy", "gold_model", "bundle.json"}
     shown = capsys.readouterr().out
     assert "MB" in shown
