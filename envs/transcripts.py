@@ -12,7 +12,8 @@ def read_transcript(text: str) -> tuple[list[dict[str, str]], str | None] | None
     r"""Return a transcript's messages before the assistant's last turn, and that turn.
 
     Args:
-        text: Turns that begin with "Human:" or "Assistant:", each after an empty line.
+        text: Turns that begin with "Human:" or "Assistant:", each after an empty line; turns of
+            the same speaker in a row are one.
 
     Returns:
         The messages, and the assistant's answer to them (None if it is the user's turn to be
@@ -25,9 +26,12 @@ def read_transcript(text: str) -> tuple[list[dict[str, str]], str | None] | None
     lead, *pieces = _TURN.split(text.strip())
     if lead or not pieces:
         return None
-    messages = [
-        {"role": _ROLES[speaker], "content": said.strip()}
-        for speaker, said in zip(pieces[::2], pieces[1::2], strict=True)
-    ]
+    messages: list[dict[str, str]] = []
+    for speaker, said in zip(pieces[::2], pieces[1::2], strict=True):
+        role, content = _ROLES[speaker], said.strip()
+        if messages and messages[-1]["role"] == role:  # the data has turns written in two
+            messages[-1]["content"] = f"{messages[-1]['content']}\n\n{content}".strip()
+        else:
+            messages.append({"role": role, "content": content})
     answer = messages.pop()["content"] if messages[-1]["role"] == "assistant" else None
     return messages, answer or None

@@ -32,6 +32,11 @@ def test_a_transcript_may_end_with_the_user_or_an_empty_answer() -> None:
     assert read_transcript("Human: a\n\nAssistant:") == (asked, None)
 
 
+def test_turns_of_one_speaker_in_a_row_are_one() -> None:
+    found = read_transcript("Human: a\n\nHuman: b\n\nAssistant:\n\nAssistant: c\n\nAssistant: d")
+    assert found == ([{"role": "user", "content": "a\n\nb"}], "c\n\nd")
+
+
 def rows(**columns: list[str]) -> Any:
     return datasets.Dataset.from_dict(columns)
 
