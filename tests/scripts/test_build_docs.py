@@ -57,8 +57,9 @@ def test_every_argument_of_make_is_on_the_page():
     assert len(names) == len(set(names))
     accepted: dict[str, Any] = dict.fromkeys(set(names) - {"num_envs", "autoreset_mode", "copy"})
     defaults: dict[str, Any] = {"max_new_tokens": 4, "min_new_tokens": 0, "reward": None}
-    defaults |= {"split": "train", "chat_template": False, "forbidden_token_ids": (), "stop_strings": ()}
-    defaults |= {"horizon": "terminated", "overlong": "error", "prompt_sampling": "epoch"}
+    defaults |= {"split": "train", "chat_template": False, "forbidden_token_ids": ()}
+    defaults |= {"stop_strings": (), "horizon": "terminated", "overlong": "error"}
+    defaults |= {"prompt_sampling": "epoch"}
     gymnasium.make("tokengym/MovieReview-v0", **accepted | defaults)
 
 
