@@ -58,13 +58,16 @@ if TYPE_CHECKING:
     from tokengym.rewards.scorers.relevance import Relevance
     from tokengym.rewards.scorers.reward_model import RewardModel
     from tokengym.rewards.scorers.toxicity import Toxicity
+    from tokengym.rewards.training import RewardTraining, train_reward_model
 
 _LAZY = {
     "Judge": "tokengym.rewards.scorers.judge",
     "PreferenceModel": "tokengym.rewards.scorers.preference",
     "Relevance": "tokengym.rewards.scorers.relevance",
     "RewardModel": "tokengym.rewards.scorers.reward_model",
+    "RewardTraining": "tokengym.rewards.training",
     "Toxicity": "tokengym.rewards.scorers.toxicity",
+    "train_reward_model": "tokengym.rewards.training",
 }
 
 __all__ = [
@@ -95,6 +98,7 @@ __all__ = [
     "RewardCheckError",
     "RewardError",
     "RewardModel",
+    "RewardTraining",
     "RewardWrapper",
     "Scorer",
     "ScorerError",
@@ -114,6 +118,7 @@ __all__ = [
     "make_reward",
     "register",
     "registered_rewards",
+    "train_reward_model",
 ]
 
 

@@ -36,7 +36,7 @@ def load_pretrained(
         ScorerError: if there is no such model, or a part of it would be initialised at random.
     """
     try:
-        with _quiet():
+        with quiet():
             model, report = auto_class.from_pretrained(
                 str(path), dtype=dtype, output_loading_info=True
             )
@@ -58,7 +58,7 @@ def load_pretrained(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep transformers' progress bars and loading reports off: errors say what matters."""
     from transformers.utils import logging
 

@@ -29,7 +29,7 @@ def test_every_rule_has_its_row():
 def test_the_row_says_what_the_class_declares(name):
     credit = catalogue._REWARDS[name].factory()
     _, _, causal, beta, *_ = rows()[name]
-    assert causal == ("yes" if credit.causal else "no")  # type: ignore[union-attr]
+    assert causal == ("yes" if credit.causal else "no")
     default = getattr(credit, "beta", None)
     if name != "recency":
         assert beta == ("-" if default is None else f"{default:g}")

@@ -1,0 +1,96 @@
+"""The mathematics of learning from pairs: Bradley-Terry and what is measured on held-out pairs."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+from torch import Tensor
+from torch.nn import functional
+
+
+def bradley_terry_loss(chosen: Tensor, rejected: Tensor, margin: Tensor | None = None) -> Tensor:
+    """Return the negative log-likelihood of each comparison.
+
+    -log sigmoid(R_w - R_l - margin), by logsigmoid: log(sigmoid(.)) is -inf where it underflows
+
+    Args:
+        chosen: (batch,) R_w, reward units.
+        rejected: (batch,) R_l.
+        margin: (batch,) >= 0, reward units; None is 0.
+
+    Returns:
+        (batch,) nats.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Source: Bradley & Terry 1952; the margin is Touvron et al. 2023, arXiv:2307.09288, eq. 2.
+    """
+    shapes = {tuple(chosen.shape), tuple(rejected.shape)}
+    shapes |= set() if margin is None else {tuple(margin.shape)}
+    if len(shapes) != 1:
+        raise ValueError(f"chosen, rejected and margin must have one shape, got {sorted(shapes)}")
+    difference = chosen - rejected
+    return -functional.logsigmoid(difference if margin is None else difference - margin)
+
+
+def pair_accuracy(differences: ArrayLike) -> float:
+    """Return the share of pairs in the right order; a tie counts as half.
+
+    Args:
+        differences: (pairs,) R_w - R_l.
+
+    Example:
+        >>> pair_accuracy([1.0, -2.0, 0.0, 3.0])
+        0.625
+    """
+    values = _vector(differences)
+    return float(((values > 0) + 0.5 * (values == 0)).mean())
+
+
+def calibration_error(differences: ArrayLike, *, bins: int = 10) -> float:
+    """Return the expected calibration error of the preferences that the scores imply.
+
+    sum_b |pairs in b| / |pairs| * |accuracy in b - mean confidence in b|,
+    confidence = sigmoid(|R_w - R_l|) in [.5, 1], in bins of equal width
+
+    Args:
+        differences: (pairs,) R_w - R_l.
+        bins: Number of bins.
+
+    Source: Guo et al. 2017, arXiv:1706.04599.
+    """
+    values = _vector(differences)
+    confidence = 1.0 / (1.0 + np.exp(-np.abs(values)))
+    right = (values > 0) + 0.5 * (values == 0)
+    places = np.minimum(((confidence - 0.5) * 2 * bins).astype(int), bins - 1)
+    gaps = np.bincount(places, weights=right - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(values))
+
+
+def length_correlation(differences: ArrayLike, length_differences: ArrayLike) -> float:
+    """Return how far the longer response gets the higher score, in [-1, 1]; 0 if nothing varies.
+
+    sum dR * dL / sqrt(sum dR^2 * sum dL^2): Pearson's correlation over each pair in both orders,
+    so that it measures the scores and not which of the two was preferred
+
+    Args:
+        differences: (pairs,) dR, of scores.
+        length_differences: (pairs,) dL, of lengths, in the same order.
+
+    Raises:
+        ValueError: if there are not as many of both.
+    """
+    scores, lengths = _vector(differences), _vector(length_differences)
+    if scores.shape != lengths.shape:
+        raise ValueError(
+            f"there must be as many length_differences as differences, got {lengths.shape} and "
+            f"{scores.shape}"
+        )
+    scale = np.sqrt((scores**2).sum() * (lengths**2).sum())
+    return float((scores * lengths).sum() / scale) if scale > 0 else 0.0
+
+
+def _vector(values: ArrayLike) -> np.ndarray:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or len(array) == 0:
+        raise ValueError(f"differences must have shape (pairs,) with a pair, got {array.shape}")
+    return array

@@ -1,0 +1,262 @@
+# mypy: no-check-untyped-defs
+"""Reward models learnt from pairs: the loss, what is measured, and a tiny model that learns."""
+
+import gzip
+import json
+import math
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig
+from transformers import GPT2LMHeadModel
+
+from tokengym.envs import DatasetError
+from tokengym.rewards import RewardModel, RewardTraining, train_reward_model
+from tokengym.rewards.errors import RewardError
+from tokengym.rewards.pairs import Pair, load_pairs, split_pairs
+from tokengym.rewards.preference_losses import (
+    bradley_terry_loss,
+    calibration_error,
+    length_correlation,
+    pair_accuracy,
+)
+from tokengym.rewards.training import _collate, encode_pairs
+
+from .conftest import make_classifier, make_episode
+
+FAST = RewardTraining(learning_rate=3e-3, epochs=4, batch_size=16, micro_batch_size=8)
+
+
+def test_bradley_terry_by_hand():
+    chosen, rejected = torch.tensor([2.0, 0.0]), torch.tensor([1.0, 3.0])
+    loss = bradley_terry_loss(chosen, rejected)
+    expected = [math.log1p(math.exp(-1)), math.log1p(math.exp(3))]
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    margin = bradley_terry_loss(chosen, rejected, torch.tensor([1.0, 0.0]))
+    np.testing.assert_allclose(margin, [math.log(2), expected[1]], rtol=1e-6)
+
+
+def test_a_hopeless_pair_has_a_finite_loss():
+    rejected = torch.tensor([0.0], requires_grad=True)
+    loss = bradley_terry_loss(torch.tensor([-300.0]), rejected)
+    loss.sum().backward()
+    assert loss.item() == pytest.approx(300.0)
+    assert rejected.grad is not None
+    assert rejected.grad.item() == pytest.approx(1.0)
+
+
+def test_metrics_by_hand():
+    assert pair_accuracy([1.0, -2.0, 0.0, 3.0]) == 0.625
+    # confidences .9 (right) and .6 (wrong): |1 - .9| and |0 - .6|, each for half of the pairs
+    differences = [math.log(9), -math.log(1.5)]
+    assert calibration_error(differences) == pytest.approx((0.1 + 0.6) / 2)
+    assert calibration_error([math.log(1.5)] * 3 + [-math.log(1.5)] * 2) == pytest.approx(0.0)
+    assert length_correlation([1.0, 2.0], [3.0, 6.0]) == pytest.approx(1.0)
+    assert length_correlation([1.0, -2.0], [-3.0, 6.0]) == pytest.approx(-1.0)
+    assert length_correlation([1.0, 2.0], [0.0, 0.0]) == 0.0
+
+
+def test_length_correlation_is_pearsons_over_both_orders():
+    rng = np.random.default_rng(0)
+    scores, lengths = rng.normal(size=50), rng.normal(size=50)
+    lengths += scores
+    both = np.corrcoef(np.append(scores, -scores), np.append(lengths, -lengths))[0, 1]
+    assert length_correlation(scores, lengths) == pytest.approx(both)
+
+
+def test_calibration_error_bin_by_bin():
+    rng = np.random.default_rng(0)
+    differences = rng.normal(0, 2, 500)
+    confidence = np.exp(np.abs(differences)) / (1 + np.exp(np.abs(differences)))
+    expected = 0.0
+    for low in np.arange(0.5, 1.0, 0.05):
+        inside = [i for i in range(500) if low <= confidence[i] < low + 0.05]
+        if inside:
+            accuracy = np.mean([differences[i] > 0 for i in inside])
+            expected += len(inside) / 500 * abs(accuracy - np.mean(confidence[inside]))
+    assert calibration_error(differences) == pytest.approx(expected, abs=1e-9)
+
+
+def test_pairs_with_and_without_a_prompt(tmp_path):
+    rows = [
+        {"prompt": "a", "chosen": " b", "rejected": " c", "margin": 0.5},
+        {
+            "chosen": "\n\nHuman: Hi\n\nAssistant: Hm\n\nHuman: So?\n\nAssistant: Yes, yes",
+            "rejected": "\n\nHuman: Hi\n\nAssistant: Hm\n\nHuman: So?\n\nAssistant: Yes, no",
+        },
+        {"chosen": "b c", "rejected": "b d"},
+    ]
+    expected = [
+        Pair(prompt="a", chosen=" b", rejected=" c", margin=0.5),
+        Pair(
+            prompt="\n\nHuman: Hi\n\nAssistant: Hm\n\nHuman: So?\n\nAssistant:",
+            chosen=" Yes, yes",
+            rejected=" Yes, no",
+        ),
+        Pair(prompt="", chosen="b c", rejected="b d"),
+    ]
+    assert load_pairs(rows) == expected
+    assert load_pairs(expected) == expected
+    assert load_pairs(datasets.Dataset.from_list(rows[:1])) == expected[:1]
+    with gzip.open(tmp_path / "pairs.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows[1:])
+    assert load_pairs(tmp_path / "pairs.jsonl.gz") == expected[1:]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ([], "pairs holds no row; give at least one comparison"),
+        (3, "pairs must be a data set, rows or a path, got int"),
+        ([3], "row 0 of the pairs is int; it must be a mapping"),
+        ([{"chosen": "a"}], r"row 0 of the pairs has rejected = None; .*\(columns: chosen\)"),
+        ([{"chosen": "", "rejected": "a"}], "row 0 of the pairs has chosen = ''"),
+        ("nowhere.jsonl", "pairs file 'nowhere.jsonl' does not exist"),
+    ],
+)
+def test_bad_pairs(source, message):
+    with pytest.raises(DatasetError, match=message):
+        load_pairs(source)
+
+
+def test_an_unreadable_file_is_named(tmp_path):
+    (tmp_path / "pairs.txt").write_text("x")
+    with pytest.raises(DatasetError, match=r"must be one of .jsonl, .*, gzipped or not"):
+        load_pairs(tmp_path / "pairs.txt")
+    (tmp_path / "pairs.jsonl").write_text("{")
+    with pytest.raises(DatasetError, match=r"pairs.jsonl' cannot be read"):
+        load_pairs(tmp_path / "pairs.jsonl")
+
+
+def test_no_prompt_is_on_both_sides():
+    pairs = [Pair(prompt=str(i % 7), chosen=f"{i}", rejected="x") for i in range(40)]
+    train, test = split_pairs(pairs, 0.1)
+    assert len(test) == 4
+    assert not {p.prompt for p in train} & {p.prompt for p in test}
+    with pytest.raises(DatasetError, match=r"1 pairs with held_out=0.5 leave 1 to train on and 0"):
+        split_pairs(pairs[:1], 0.5)
+    with pytest.raises(DatasetError, match=r"held_out must be a share .* or pairs, got 1"):
+        split_pairs(pairs, 1.0)
+
+
+def good_and_bad(count, seed=0):
+    """Return pairs of which the chosen one has an "a" where the other has a "b"."""
+    rng = np.random.default_rng(seed)
+    pairs = []
+    for _ in range(count):
+        words = rng.choice(list("cdefgh"), size=5)
+        place = rng.integers(5)
+        texts = []
+        for word in "ab":
+            words[place] = word
+            texts.append(" " + " ".join(words))
+        prompt = " ".join(rng.choice(list("cdefgh"), size=3))
+        pairs.append(Pair(prompt=prompt, chosen=texts[0], rejected=texts[1]))
+    return pairs
+
+
+def test_texts_become_ids(tokenizer):
+    pair = Pair(prompt="c", chosen=" a b", rejected=" d", margin=0.5)
+    (row,) = encode_pairs([pair], tokenizer, RewardTraining())
+    assert row == {"chosen": [5, 3, 4, 1], "rejected": [5, 6, 1], "margin": 0.5}
+    (row,) = encode_pairs([pair], tokenizer, RewardTraining(append_eos=False, max_tokens=2))
+    assert row["chosen"] == [3, 4]
+    batch = _collate([row, {"chosen": [7], "rejected": [8, 9, 10], "margin": 0.0}])
+    assert batch["input_ids"].tolist() == [[3, 4, 0], [7, 0, 0], [5, 6, 0], [8, 9, 10]]
+    assert batch["attention_mask"].sum(dim=1).tolist() == [2, 1, 2, 3]
+    assert batch["margin"].tolist() == [0.5, 0.0]
+
+
+@pytest.fixture
+def language_model(tmp_path, tokenizer):
+    torch.manual_seed(0)
+    config = make_classifier().config
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "lm")
+    tokenizer.save_pretrained(tmp_path / "lm")
+    return tmp_path / "lm"
+
+
+@pytest.mark.parametrize("adapters", [False, True])
+def test_a_tiny_model_learns_the_preference(language_model, tmp_path, tokenizer, adapters):
+    lora = (
+        LoraConfig(
+            task_type="SEQ_CLS",
+            r=8,
+            lora_alpha=16,
+            target_modules=["c_attn", "c_fc"],
+            fan_in_fan_out=True,
+        )
+        if adapters
+        else None
+    )
+    trained = train_reward_model(
+        language_model,
+        good_and_bad(160),
+        output_dir=tmp_path / "rm",
+        held_out=good_and_bad(40, seed=1),
+        lora=lora,
+        training=RewardTraining(learning_rate=1e-2, epochs=3, batch_size=16, micro_batch_size=16),
+    )
+    assert trained.metrics.pairs == 40
+    assert trained.metrics.accuracy > 0.95
+    assert trained.metrics.loss < 0.4
+    assert trained.metrics.length_correlation == 0.0
+    assert trained.train_loss < math.log(2)
+    scorer = RewardModel.from_pretrained(trained.path, device="cpu").bind(tokenizer)
+    good, bad = scorer.score(
+        [make_episode([5, 6], [7, 3, 1]), make_episode([5, 6], [7, 4, 1])]
+    ).values
+    assert good > bad + 0.5
+
+
+def test_the_metrics_are_those_of_the_stored_model(language_model, tmp_path, tokenizer):
+    pairs = good_and_bad(40)
+    trained = train_reward_model(
+        language_model, pairs, output_dir=tmp_path / "rm", held_out=pairs[:10], training=FAST
+    )
+    scorer = RewardModel.from_pretrained(trained.path, device="cpu")
+    scores = []
+    for pair in pairs[:10]:
+        for text in (pair.chosen, pair.rejected):
+            ids = tokenizer(pair.prompt + text)["input_ids"]
+            scores.append(scorer.score([make_episode(ids, [1])]).values[0])
+    differences = np.array(scores[::2]) - np.array(scores[1::2])
+    assert trained.metrics.accuracy == pair_accuracy(differences)
+    expected = np.log1p(np.exp(-differences.astype(float))).mean()
+    assert trained.metrics.loss == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_same_seed_gives_the_same_model(language_model, tmp_path):
+    results = [
+        train_reward_model(
+            language_model,
+            good_and_bad(24),
+            output_dir=tmp_path / f"rm{run}",
+            training=RewardTraining(learning_rate=1e-3, batch_size=8, micro_batch_size=size),
+        )
+        for run, size in enumerate((8, 8, 4))
+    ]
+    assert results[0].metrics == results[1].metrics
+    # Accumulated halves are the whole batch, but for dropout's draws.
+    assert results[2].metrics.loss == pytest.approx(results[0].metrics.loss, abs=0.05)
+
+
+def test_bad_training(language_model, tmp_path, tokenizer):
+    with pytest.raises(RewardError, match=r"learning_rate must be > 0, got 0"):
+        RewardTraining(learning_rate=0)
+    with pytest.raises(RewardError, match=r"warmup must be a share .*got 1.5"):
+        RewardTraining(warmup=1.5)
+    with pytest.raises(RewardError, match=r"cannot load .*nowhere"):
+        train_reward_model(tmp_path / "nowhere", good_and_bad(20), output_dir=tmp_path / "rm")
+    with pytest.raises(RewardError, match=r"needs its tokenizer; pass tokenizer="):
+        train_reward_model(make_classifier(), good_and_bad(20), output_dir=tmp_path / "rm")
+    broken = make_classifier()
+    with torch.no_grad():
+        broken.score.weight.fill_(float("nan"))
+    with pytest.raises(RewardError, match=r"the Bradley-Terry loss is nan; lower learning_rate"):
+        train_reward_model(
+            broken, good_and_bad(20), output_dir=tmp_path / "rm", tokenizer=tokenizer, training=FAST
+        )
+    assert not (tmp_path / "rm").exists()
