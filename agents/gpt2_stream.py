@@ -77,11 +77,10 @@ class GPT2Stream:
             past_key_values=cache,
             use_cache=True,
         )
-        shape = (rows, self._num_heads, self._capacity, hidden.shape[-1] // self._num_heads)
-        self._keys = [hidden.new_zeros(shape) for _ in self._layers]
-        self._values = [hidden.new_zeros(shape) for _ in self._layers]
-        for layer, keys, values in zip(cache.layers, self._keys, self._values, strict=True):
-            keys[:, :, :width], values[:, :, :width] = layer.keys, layer.values
+        shape = (rows, 2, self._num_heads, self._capacity, hidden.shape[-1] // self._num_heads)
+        self._cache = [hidden.new_zeros(shape) for _ in self._layers]  # keys and values
+        for layer, seen in zip(cache.layers, self._cache, strict=True):
+            seen[:, 0, :, :width], seen[:, 1, :, :width] = layer.keys, layer.values
         self._bias = None  # (rows, 1, 1, capacity), -inf on padding; None where there is none
         if not bool(attention_mask.all()):
             self._bias = hidden.new_zeros(rows, 1, 1, self._capacity)
@@ -105,8 +104,7 @@ class GPT2Stream:
         self._alive = alive
         if len(alive) < COMPACT_BELOW * len(self._positions):
             self._positions = self._positions[alive]
-            self._keys = [keys[alive] for keys in self._keys]
-            self._values = [values[alive] for values in self._values]
+            self._cache = [cache[alive] for cache in self._cache]
             self._bias = None if self._bias is None else self._bias[alive]
             self._alive = None
 
@@ -119,14 +117,14 @@ class GPT2Stream:
         bias = None if self._bias is None else self._bias[..., :seen]
         x = F.embedding(tokens, self._trunk.wte.weight)
         x = x + F.embedding(self._positions, self._trunk.wpe.weight)  # (batch, width)
-        for layer, keys, values in zip(self._layers, self._keys, self._values, strict=True):
+        for layer, cache in zip(self._layers, self._cache, strict=True):
             qkv = torch.addmm(*_swap(layer.qkv, _normed(layer.ln_1, x)))
-            query, key, value = qkv.view(batch, 3, self._num_heads, -1).unbind(1)
-            keys[:, :, now], values[:, :, now] = key, value  # (batch, heads, head width) each
+            qkv = qkv.view(batch, 3, self._num_heads, -1)
+            cache[:, :, :, now] = qkv[:, 1:]
             attended = F.scaled_dot_product_attention(
-                query.unsqueeze(2),  # (batch, heads, 1, head width)
-                keys[:, :, :seen],
-                values[:, :, :seen],
+                qkv[:, 0].unsqueeze(2),  # (batch, heads, 1, head width)
+                cache[:, 0, :, :seen],
+                cache[:, 1, :, :seen],
                 attn_mask=bias,
                 scale=layer.scaling,
             )

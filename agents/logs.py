@@ -54,7 +54,7 @@ class EpisodeLog(BaseCallback):
         assert self._file is not None
         for row, episode in enumerate(played.episodes):
             known = None if log_probs is None else log_probs[row][: len(episode.response_ids)]
-            place = {"timestep": self.num_timesteps, "update": self.model._n_updates, "row": row}  # type: ignore[attr-defined]
+            place = {"timestep": self.num_timesteps, "update": self.model._n_updates, "row": row}
             line = place | episode_as_json(episode) | {"log_probs": known}
             self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
         self._file.flush()

@@ -160,9 +160,16 @@ def draw(logits: Tensor, uniforms: Tensor | None) -> tuple[Tensor, Tensor, Tenso
     Returns:
         Tokens (batch,) int64; log-probabilities and entropies (batch,) float32, nats.
     """
-    log_probs = F.log_softmax(logits, -1)
-    probs = log_probs.exp()
-    tokens = log_probs.argmax(-1) if uniforms is None else inverse_cdf(probs, uniforms)
-    chosen = log_probs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
-    finite = log_probs.clamp_(min=torch.finfo(log_probs.dtype).min)  # 0 * -inf would be nan
-    return tokens, chosen, -torch.linalg.vecdot(probs, finite)
+    probs = logits.softmax(-1)
+    tokens = probs.argmax(-1) if uniforms is None else inverse_cdf(probs, uniforms)
+    places = tokens.unsqueeze(-1)
+    chosen = probs.gather(-1, places).squeeze(-1)
+    log_probs = chosen.log()
+    if (chosen < 1e-30).any():  # near the end of float32's range, where a log is of few digits
+        log_probs = chosen_log_probs(logits, tokens)
+    # H = log Z - sum_v p_v * logit_v, and log Z = logit - log p of any token: one pass fewer over
+    # the vocabulary than with its log-probabilities.
+    log_normaliser = logits.gather(-1, places).squeeze(-1) - log_probs
+    finite = logits.clamp(min=torch.finfo(logits.dtype).min)  # 0 * -inf would be nan
+    entropy = log_normaliser - torch.linalg.vecdot(probs, finite)
+    return tokens, log_probs, entropy.clamp(min=0.0)

@@ -33,7 +33,6 @@ SIZES: dict[str, dict[str, int]] = {
     "large": {"n_layer": 6, "n_embd": 768, "n_head": 12, "vocab_size": 50_257},
 }
 PAD, EOS, PROMPT_TOKENS = 0, 1, 8
-EOS_PROBABILITY = 1 / 24
 
 
 def make_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
@@ -46,13 +45,13 @@ def make_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
     )
 
 
-def make_model(size: str, dtype: str) -> GPT2LMHeadModel:
+def make_model(size: str, dtype: str, eos_probability: float) -> GPT2LMHeadModel:
     """Return a random GPT-2 whose EOS has the wanted probability wherever it stands."""
     torch.manual_seed(0)
     ids = {"bos_token_id": EOS, "eos_token_id": EOS, "pad_token_id": PAD}
     model = GPT2LMHeadModel(GPT2Config(**SIZES[size], n_positions=1_024, **ids)).eval()  # type: ignore[arg-type]
     direction = torch.nn.functional.normalize(torch.randn(SIZES[size]["n_embd"]), dim=0)
-    odds = EOS_PROBABILITY / (1 - EOS_PROBABILITY)
+    odds = eos_probability / (1 - eos_probability)
     with torch.no_grad():  # logit of EOS = wte[EOS] . (ln_f.bias + noise)
         model.transformer.ln_f.bias.copy_(8.0 * direction)
         model.transformer.wte.weight[EOS] = (
@@ -80,7 +79,7 @@ def generate_arm(model: GPT2LMHeadModel, tokens: int, rows: int, ragged: bool) -
     return play
 
 
-def ours_arm(model: GPT2LMHeadModel, settings: argparse.Namespace, ragged: bool) -> Any:
+def ours_arm(model: GPT2LMHeadModel, settings: argparse.Namespace) -> Callable[[], int]:
     """Return a function that plays one round and counts the tokens."""
     tokenizer = make_tokenizer(model.config.vocab_size)
     envs = TokenGenerationVectorEnv(
@@ -90,7 +89,6 @@ def ours_arm(model: GPT2LMHeadModel, settings: argparse.Namespace, ragged: bool)
             " ".join(f"w{2 + (7 * i + j) % 900}" for j in range(PROMPT_TOKENS)) for i in range(64)
         ],
         max_new_tokens=settings.new_tokens,
-        forbidden_token_ids=() if ragged else (EOS,),
     )
     agent = PPO("CausalLMPolicy", envs, policy_kwargs={"model": model}, device=settings.device)
     rounds = as_rounds(envs)
@@ -115,12 +113,13 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     settings = parser.parse_args()
     torch.set_num_threads(settings.threads)
-    model = make_model(settings.size, settings.dtype).to(settings.device)  # type: ignore[arg-type]
     arms: dict[str, Callable[[], int]] = {}
     for kind in ("even", "ragged"):
         tokens, ragged = settings.new_tokens, kind == "ragged"
+        model: Any = make_model(settings.size, settings.dtype, 1 / 24 if ragged else 1e-30)
+        model.to(settings.device)
         arms[f"{kind} generate"] = generate_arm(model, tokens, settings.rows, ragged)
-        arms[f"{kind} tokengym"] = ours_arm(model, settings, ragged)
+        arms[f"{kind} tokengym"] = ours_arm(model, settings)
     speeds: dict[str, list[tuple[float, float]]] = {name: [] for name in arms}
     for repeat in range(settings.repeats + 1):
         for name, arm in arms.items():

@@ -65,7 +65,8 @@ def test_only_the_environment_s_own_rewards_carry_token_rewards():
     rewards[1] += 0.5  # as SB3 adds a bootstrapped value
     assert rewards.token_rewards is not None
     assert rewards.paid.tolist() == [1.0, 1.0]
-    assert (rewards / 2.0).token_rewards is None
+    halved: Any = rewards / 2.0
+    assert halved.token_rewards is None
     assert rewards.copy().token_rewards is None
 
 
@@ -119,9 +120,11 @@ def test_a_budget_s_bootstrapped_value_stays_on_the_last_token(make_envs: Callab
         rollout_buffer_class=HindsightRolloutBuffer,
         **STOCK,
     )
-    agent.policy.value_net.weight.data.zero_()  # type: ignore[union-attr,operator]
-    agent.policy.value_net.bias.data.fill_(3.0)  # type: ignore[union-attr,operator]
-    agent.collect_rollouts(agent.env, *started(agent, ledger), agent.rollout_buffer, 6)  # type: ignore[arg-type,misc]
+    policy: Any = agent.policy
+    policy.value_net.weight.data.zero_()
+    policy.value_net.bias.data.fill_(3.0)
+    envs: Any = agent.env
+    agent.collect_rollouts(envs, *started(agent, ledger), agent.rollout_buffer, 6)
     (rewards,) = ledger.rollouts
     for _, row, token_rewards in ledger.ended:
         expected = token_rewards + np.array([0, 0, 0, 0, 0, 0.5 * 3.0])
@@ -269,7 +272,7 @@ def test_stock_algorithms_solve_the_task(make_envs: Callable[..., Any], name: st
     best = algorithm.load(tmp_path / "best" / "best_model", device="cpu")
     envs = make_envs(reward=target_reward(PerToken()))
     episodes = collect(best, envs, 8, seed=3, deterministic=True)
-    assert np.mean([episode.score for episode in episodes]) > 0.85  # type: ignore[arg-type]
+    assert np.mean([episode.score for episode in episodes]) > 0.85
     assert episodes[0].response_ids.count(TARGET) >= 5
     assert list(tmp_path.glob("run_*_steps.zip"))
 

@@ -48,6 +48,7 @@ def test_in_the_reward_it_is_taken_off_each_token(
     experience = agent.assign(played)
     assert experience.ref_log_probs is None
     for row, episode in enumerate(played.episodes):
+        assert episode.token_rewards is not None
         rewards = episode.token_rewards - 0.3 * by_hand(agent, episode, estimator).detach().numpy()
         # lambda 1, gamma 1: the return at t is what is still to come
         to_come = np.cumsum(rewards[::-1])[::-1]

@@ -36,7 +36,7 @@ def expected_masks(model: Any, episode: Any, top_p: float) -> torch.Tensor:
     with torch.no_grad():
         logits = model(torch.tensor([ids])).logits[0, -n - 1 : -1].clone()
     logits[:2, EOS] = -torch.inf
-    return TopPLogitsWarper(top_p)(None, logits).isfinite()  # type: ignore[arg-type]
+    return TopPLogitsWarper(top_p)(None, logits).isfinite()
 
 
 @pytest.mark.parametrize("lora", [False, True])

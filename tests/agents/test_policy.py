@@ -150,9 +150,9 @@ def test_top_k_and_top_p_are_the_same_in_sampling_learning_and_reference(
         logits[:, list(masks.get("forbidden_token_ids", ()))] = -torch.inf
         logits[: masks.get("min_new_tokens", 0), EOS] = -torch.inf
         if "top_k" in settings:
-            logits = TopKLogitsWarper(settings["top_k"])(None, logits)  # type: ignore[arg-type]
+            logits = TopKLogitsWarper(settings["top_k"])(None, logits)
         if "top_p" in settings:
-            logits = TopPLogitsWarper(settings["top_p"])(None, logits)  # type: ignore[arg-type]
+            logits = TopPLogitsWarper(settings["top_p"])(None, logits)
         chosen = torch.arange(n), torch.tensor(episode.response_ids)
         expected = logits.log_softmax(-1)[chosen]
         expected_ref = both[1].masked_fill(logits.isneginf(), -torch.inf).log_softmax(-1)[chosen]

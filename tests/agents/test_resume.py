@@ -54,7 +54,7 @@ def agent_of(envs: Any, *, lora: bool) -> PPO:
 def run_until_killed(folder: str, lora: bool, die_at_step: int) -> None:
     """What the child process does: it dies in the middle of an update, at a gradient step."""
     agent = agent_of(environments(), lora=lora)
-    step, taken = agent.policy.optimizer.step, []
+    step, taken = agent.policy.optimizer.step, list[None]()
 
     def deadly() -> None:
         step()

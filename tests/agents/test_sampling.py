@@ -34,7 +34,8 @@ def test_a_token_of_probability_zero_is_never_drawn(uniform: float):
         tokens, log_probs, entropy = draw(shaped, torch.full((200,), uniform))
         assert allowed.gather(-1, tokens.unsqueeze(-1)).all()
         torch.testing.assert_close(log_probs, chosen_log_probs(shaped, tokens))
-        torch.testing.assert_close(entropy, losses.entropy(shaped), atol=1e-5, rtol=1e-4)
+        # Logits of up to 800 leave this much of float32.
+        torch.testing.assert_close(entropy, losses.entropy(shaped), atol=2e-4, rtol=1e-4)
 
 
 def test_rounding_to_the_very_end_still_gives_a_possible_token():
@@ -105,9 +106,9 @@ def test_top_k_and_top_p_leave_what_transformers_leaves(top_k: int, top_p: float
     logits[:, 4] = -torch.inf  # forbidden by an action mask
     expected: Any = logits
     if top_k:
-        expected = TopKLogitsWarper(top_k)(None, expected)  # type: ignore[arg-type]
+        expected = TopKLogitsWarper(top_k)(None, expected)
     if top_p < 1.0:
-        expected = TopPLogitsWarper(top_p)(None, expected)  # type: ignore[arg-type]
+        expected = TopPLogitsWarper(top_p)(None, expected)
     keep = likeliest(logits, top_k=top_k, top_p=top_p)
     assert keep is not None
     assert keep.tolist() == expected.isfinite().tolist()
@@ -124,7 +125,7 @@ def test_the_nucleus_by_hand_and_what_leaves_all():
     assert likeliest(logits, top_k=4) is None
     forbidden = torch.tensor([[1.0, -torch.inf, 0.0, -torch.inf]])
     for settings in ({"top_k": 3}, {"top_k": 3, "top_p": 0.99}):
-        keep = likeliest(forbidden, **settings)  # type: ignore[arg-type]
+        keep = likeliest(forbidden, **settings)
         assert keep is not None
         assert keep.int().tolist() == [[1, 0, 1, 0]]
     everything = likeliest(torch.zeros(1, 3), top_k=1)  # ties stay together
