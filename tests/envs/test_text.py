@@ -155,6 +155,21 @@ def test_any_tokenizer_plays(kind: Any) -> None:
     assert info["response"] == kind.decode([5, 6], skip_special_tokens=True)
 
 
+def test_any_tokenizer_takes_a_chat_template(kind: Any) -> None:
+    chatty = copy.deepcopy(kind)
+    chatty.chat_template = (
+        "{% for m in messages %}<eos>{{ m.role }}: {{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}<eos>the{% endif %}"
+    )
+    messages = [{"role": "system", "content": "cat"}, {"role": "user", "content": "the mat"}]
+    env = TokenGenerationEnv(tokenizer=chatty, prompts=["a", messages], chat_template=True)
+    for prompt_id, chat in enumerate(([{"role": "user", "content": "a"}], messages)):
+        env.reset(options={"prompt_id": prompt_id})
+        own = chatty.apply_chat_template(chat, add_generation_prompt=True)["input_ids"]
+        assert own.count(chatty.eos_token_id) == len(chat) + 1
+        assert list(env.step(chatty.eos_token_id)[4]["prompt_ids"]) == own
+
+
 def test_stop_strings_across_tokens_and_bytes() -> None:
     tokenizer = byte_level()
     text = "a" * 30 + "the 🙂 end"
