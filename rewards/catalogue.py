@@ -53,9 +53,9 @@ _REWARDS: dict[str, _Entry] = {
     "abc-signed": _Entry(SignedABC, "reward_model"),
     "abc-d": _Entry(ABCD),
     "abc-d2": _Entry(ABCD2),
-    "red": _Entry(RED, "reward_model"),
+    "red": _Entry(RED),
     "scar": _Entry(SCAR),
-    "attribution": _Entry(Attribution, "reward_model"),
+    "attribution": _Entry(Attribution),
     "r3": _Entry(Sparse, "encoder"),
     "r3-dense": _Entry(DenseR3, "encoder"),
     "random": _Entry(Random),
@@ -166,10 +166,9 @@ def make_reward(
             raise RewardError(f"{spec!r} has a scorer already; leave scorer out, or pass a credit")
         return _normalized(spec, normalize, batch_size)
     if _is_credit(spec):
-        # A credit passed as an object says what it needs; one with a name has it in the table.
-        if name is None:
-            name = getattr(spec, "name", "") or type(spec).__name__
-            kind = _SCORER_FOR.get(getattr(spec, "attribution", None), "any")
+        # A credit says what attributions it needs; the table knows what a name stands for besides.
+        name = name or getattr(spec, "name", "") or type(spec).__name__
+        kind = _SCORER_FOR.get(getattr(spec, "attribution", None), kind)
         chosen = _scorer(scorer, kind, bundle, max_len, label=name)
         return _normalized(Reward(chosen, _with_policy(spec, bundle)), normalize, batch_size)
     if _is_scorer(spec) or callable(spec):

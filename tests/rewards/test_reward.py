@@ -303,6 +303,21 @@ def test_credit_objects_find_their_scorer_in_the_bundle(folder, tokenizer):
     assert make_reward(ABC(), bundle=bundle).scorer.name == "RewardModel(reward_model)"
 
 
+@pytest.mark.parametrize(
+    ("name", "scorer"),
+    [
+        ("red", "RewardModel(reward_model)"),
+        ("attribution", "RewardModel(reward_model)"),
+        ("red:every_prefix=true", "Relevance(encoder)"),
+        ("attribution:method=leave-one-out", "Relevance(encoder)"),
+        ("scar", "Relevance(encoder)"),
+    ],
+)
+def test_options_that_do_without_a_reward_model(folder, name, scorer):
+    parts = ("encoder",) if scorer.startswith("Relevance") else ("encoder", "reward_model")
+    assert make_reward(name, bundle=StubBundle(folder, *parts)).scorer.name == scorer
+
+
 def test_a_model_is_loaded_once_and_again_when_it_was_written_anew(folder):
     bundle = StubBundle(folder, "reward_model")
     one = make_reward("abc", bundle=bundle).scorer
