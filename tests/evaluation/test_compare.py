@@ -26,7 +26,7 @@ from tokengym.evaluation.results import merge_comparisons, write_comparison
 from tokengym.evaluation.run import make_agent, pieces, run
 
 QUIET = Console(quiet=True)
-TRAINING = TrainingSettings(steps=2, batch_size=4, max_new_tokens=6, n_epochs=1)
+TRAINING = TrainingSettings(steps=2, batch_size=4, max_new_tokens=6, n_epochs=1, fixed_length=True)
 EVALUATION = EvaluationSettings(every=1, episodes=4, samples=2)
 ARGUMENTS = [
     *("--env", "MovieReview", "--rewards", "sparse", "abc", "--seeds", "2", "--jobs", "1"),
@@ -69,6 +69,8 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, st
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         start_new_session=True,  # Ctrl-C goes to the whole group of processes, as in a terminal
+        # A shell's background job, which the tests may be, has Ctrl-C ignored; not this one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     first = out / "sparse" / "seed-0" / "run.json"
     deadline = time.monotonic() + 120
