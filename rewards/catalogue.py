@@ -304,7 +304,7 @@ def _from_name(text: str) -> tuple[str, Credit | Reward | SupportsScore, ScorerK
     name, _, options = text.partition(":")
     entry = _REWARDS.get(name)
     if entry is None:
-        near = difflib.get_close_matches(name, _REWARDS, n=3, cutoff=0.5)
+        near = difflib.get_close_matches(name, _REWARDS)
         hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
         raise RewardError(
             f"unknown reward {name!r}; {hint}known: {', '.join(registered_rewards())}"
