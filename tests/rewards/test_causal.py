@@ -216,6 +216,32 @@ def test_forks_are_paid_as_if_played_through(make_env, classifier):
     )
 
 
+def test_a_fork_to_another_prompt_is_paid_for_that_prompt(make_env, classifier):
+    env = CreditReward(make_env(), RewardModel(classifier), "red")
+    env.reset(options={"prompt": "c d"})
+    env.step(5)
+    state = env.unwrapped.get_state()
+    straight = [env.step(token)[1] for token in (7, 1)]
+    env.reset(options={"prompt": "e"})
+    env.step(5)
+    env.unwrapped.set_state(state)
+    np.testing.assert_allclose([env.step(token)[1] for token in (7, 1)], straight, atol=TOLERANCE)
+
+
+def test_the_text_of_a_fork_is_the_forks(make_env):
+    scorer = FunctionScorer(lambda prompt, response: float(len(prompt) * len(response)))
+    env = CreditReward(make_env(), scorer, "red:every_prefix=true")
+    env.reset(options={"prompt": "c d"})
+    env.step(5)
+    state = env.unwrapped.get_state()
+    straight = [env.step(token)[1] for token in (7, 1)]
+    assert straight == [6.0, 0.0]
+    env.reset(options={"prompt": "e"})
+    env.step(5)
+    env.unwrapped.set_state(state)
+    assert [env.step(token)[1] for token in (7, 1)] == straight
+
+
 def make_three(make_env, make_envs, scorer, credit, mode):
     """Return the native batch, copies of the wrapped, and the wrapped batch of copies."""
     copies = SyncVectorEnv(

@@ -99,6 +99,32 @@ def test_normalize_keeps_weights_and_rescales_parts():
     assert [float(row.sum()) for row in scores.attributions] == pytest.approx([-1.0, 1.0])
 
 
+@pytest.mark.parametrize("additive", [True, False])
+def test_a_first_lone_score_has_no_scale_for_its_parts(additive):
+    scorer = FixedScorer([4.0])
+    scorer.scores = Scores([4.0], attributions=[[1, 3, 0]], additive=additive, signed=True)
+    scores = Normalize(scorer).score(EPISODES[:1])
+    assert scores.attributions[0].tolist() == [0.0, 0.0, 0.0]
+    assert Normalize(LengthScorer()).peek(EPISODES).tolist() == [0.0, 0.0]
+
+
+def test_normalize_scales_signed_attributions_and_completes_none():
+    scorer = FixedScorer([4.0, 8.0])
+    scorer.scores = Scores([4.0, 8.0], attributions=[[1, 3, 0], [5, 1]], signed=True)
+    scores = Normalize(scorer).score(EPISODES)  # mean 6, deviation 2
+    assert (scores.signed, scores.additive) == (True, False)
+    np.testing.assert_allclose(scores.attributions[0], [0.5, 1.5, 0.0], rtol=1e-6)
+    np.testing.assert_allclose(scores.attributions[1], [2.5, 0.5], rtol=1e-6)
+
+
+def test_peeking_normalises_without_clipping_or_learning():
+    scorer = Normalize(LengthScorer(), clip=0.5)
+    assert scorer.score(EPISODES).values.tolist() == pytest.approx([0.5, -0.5])
+    others = [make_episode(response_ids=[16]), make_episode(response_ids=[10])]
+    np.testing.assert_allclose(scorer.peek(others), [3.0, 0.0], atol=1e-6)
+    assert scorer.moments.seen == 2
+
+
 def test_normalize_passes_the_attribution_on(classifier):
     from tokengym.rewards import RewardModel
 
