@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tokengym.evaluation.defaults import EvaluationSettings, TrainingSettings
+from tokengym.rewards.catalogue import check_name
 
 SETTINGS_FILE = "comparison.json"
 """In a comparison's folder: its configuration."""
@@ -95,7 +96,7 @@ class ComparisonConfig:
         if not self.rewards:
             raise ValueError("rewards must name at least one reward, e.g. sparse uniform abc")
         for reward in self.rewards:
-            _check_reward(reward)
+            check_name(reward.partition(":")[0])
         slugs = [slug(reward) for reward in self.rewards]
         for index, name in enumerate(slugs):
             if name in slugs[:index]:
@@ -239,17 +240,6 @@ def missing_runs(config: ComparisonConfig, out: Path) -> Sequence[tuple[str, int
         for reward in config.rewards
         if not (run_folder(out, reward, seed) / "run.json").exists()
     ]
-
-
-def _check_reward(reward: str) -> None:
-    from tokengym.rewards import registered_rewards
-
-    name = reward.partition(":")[0]
-    known = registered_rewards()
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-        raise ValueError(f"unknown reward {name!r}; {hint}known: {', '.join(known)}")
 
 
 def _version(env_id: str) -> int:

@@ -299,16 +299,28 @@ def _normalized(reward: Reward, normalize: str | None, batch_size: int) -> Rewar
     raise RewardError(f"normalize must be None, 'running' or 'batch', got {normalize!r}")
 
 
-def _from_name(text: str) -> tuple[str, Credit | Reward | SupportsScore, ScorerKind]:
-    """Return the name, what its factory makes with the options, and the scorer it scores with."""
-    name, _, options = text.partition(":")
-    entry = _REWARDS.get(name)
-    if entry is None:
+def check_name(name: str) -> None:
+    """Refuse a name that no reward has.
+
+    Args:
+        name: Without options.
+
+    Raises:
+        RewardError: with the near matches.
+    """
+    if name not in _REWARDS:
         near = difflib.get_close_matches(name, _REWARDS)
         hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
         raise RewardError(
             f"unknown reward {name!r}; {hint}known: {', '.join(registered_rewards())}"
         )
+
+
+def _from_name(text: str) -> tuple[str, Credit | Reward | SupportsScore, ScorerKind]:
+    """Return the name, what its factory makes with the options, and the scorer it scores with."""
+    name, _, options = text.partition(":")
+    check_name(name)
+    entry = _REWARDS[name]
     keywords = _parse_options(text, options)
     accepted = inspect.signature(entry.factory).parameters
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values())
