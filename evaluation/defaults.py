@@ -115,6 +115,7 @@ class EvaluationSettings:
 TASKS: dict[str, TrainingSettings] = {
     "MovieReview": TrainingSettings(fixed_length=True),
     "QuestionAnswer": TrainingSettings(),
+    "Dialogue": TrainingSettings(),
     "TokenGeneration": TrainingSettings(),
 }
 """By the name in the environment's id; a task that is not here takes the plain defaults."""
@@ -122,6 +123,7 @@ TASKS: dict[str, TrainingSettings] = {
 REWARDS: dict[str, tuple[str, ...]] = {
     "MovieReview": ("sparse", "uniform", "abc"),
     "QuestionAnswer": ("r3", "r3-dense"),
+    "Dialogue": ("sparse", "uniform", "abc"),
 }
 """What a comparison compares unless told otherwise: the others are set against the first."""
 

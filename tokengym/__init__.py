@@ -1,7 +1,7 @@
 """tokengym: Gymnasium environments for text generation.
 
 Importing it registers ``tokengym/MovieReview-v0``, ``tokengym/QuestionAnswer-v0``,
-``tokengym/TokenGeneration-v0`` and ``tokengym/Oracle-v0`` with Gymnasium.
+``tokengym/Dialogue-v0``, ``tokengym/TokenGeneration-v0`` and ``tokengym/Oracle-v0`` with Gymnasium.
 """
 
 from tokengym.registration import register_envs

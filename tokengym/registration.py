@@ -32,6 +32,7 @@ TASK_OPTIONS = frozenset(field.name for field in fields(TaskOptions))
 IDS: dict[str, str] = {
     "tokengym/MovieReview-v0": "movie_review",
     "tokengym/QuestionAnswer-v0": "question_answer",
+    "tokengym/Dialogue-v0": "dialogue",
     "tokengym/TokenGeneration-v0": "token_generation",
     "tokengym/Oracle-v0": "oracle",
 }
@@ -136,6 +137,8 @@ movie_review = partial(make_env, "movie_review", reward="sparse")
 movie_review_vector = partial(make_vector_env, "movie_review", reward="sparse")
 question_answer = partial(make_env, "question_answer", reward="r3")
 question_answer_vector = partial(make_vector_env, "question_answer", reward="r3")
+dialogue = partial(make_env, "dialogue", reward="sparse", chat_template=True)
+dialogue_vector = partial(make_vector_env, "dialogue", reward="sparse", chat_template=True)
 token_generation = partial(make_env, "token_generation", reward=None)
 token_generation_vector = partial(make_vector_env, "token_generation", reward=None)
 

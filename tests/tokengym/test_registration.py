@@ -2,6 +2,7 @@
 """The registered ids, end to end on the bundled models."""
 
 import copy
+import dataclasses
 import os
 import warnings
 
@@ -14,9 +15,16 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.env_checker import check_env as check_sb3_env
 
 import tokengym  # noqa: F401  (registers the ids)
-from tokengym.envs import BundleError, PadTokenRewards, TokenGymError, bundled, episodes_from_infos
+from tokengym.envs import (
+    BundleError,
+    Episode,
+    PadTokenRewards,
+    TokenGymError,
+    bundled,
+    episodes_from_infos,
+)
 from tokengym.registration import IDS
-from tokengym.rewards import RewardModel, Uniform, check_reward
+from tokengym.rewards import RewardModel, Uniform, check_reward, gold_scorer
 from tokengym.rewards.errors import RewardError
 
 NAMES = {
@@ -28,6 +36,7 @@ NAMES = {
         "random",
         "recency:tau=5",
     ),
+    "tokengym/Dialogue-v0": ("sparse", "abc"),
     "tokengym/QuestionAnswer-v0": ("r3", "r3-dense", "sparse", "uniform", "random"),
     "tokengym/Oracle-v0": ("sparse", "uniform", "recency"),
 }
@@ -126,6 +135,32 @@ def test_default_rewards():
     }
     _, rewards, info = play(gymnasium.make("tokengym/TokenGeneration-v0", max_new_tokens=5))
     assert rewards[-1] == info["score"] == 0.0
+
+
+def test_dialogues_take_the_chat_template_and_gold_reads_what_was_said():
+    env = gymnasium.make("tokengym/Dialogue-v0", prompt_sampling="sequential", max_new_tokens=6)
+    _, _, info = play(env)
+    tokenizer = env.unwrapped.tokenizer
+    shown = tokenizer.decode(info["prompt_ids"])
+    assert shown == f"<user> {info['prompt']} <assistant>"
+    plain = gymnasium.make("tokengym/Dialogue-v0", chat_template=False, max_new_tokens=2)
+    assert plain.unwrapped.max_prompt_tokens == env.unwrapped.max_prompt_tokens - 2
+    episode = Episode.from_info(info)
+    right = dataclasses.replace(episode, response=str(episode.reference))
+    scores = gold_scorer(env.unwrapped.bundle).score([right])
+    assert scores.values.tolist() == [2.0]
+    assert {name: part.tolist() for name, part in scores.parts.items()} == {
+        "helpful": [1.0],
+        "harmless": [1.0],
+    }
+
+
+@pytest.mark.parametrize("name", ["Dialogue"])
+def test_every_task_has_a_gold_score_whose_parts_sum_to_it(name):
+    env = gymnasium.make(f"tokengym/{name}-v0", max_new_tokens=12)
+    episodes = [Episode.from_info(play(env, seed)[2]) for seed in range(3)]
+    scores = gold_scorer(env.unwrapped.bundle).score(episodes)
+    np.testing.assert_allclose(sum(scores.parts.values()), scores.values, atol=1e-6)
 
 
 def test_the_scorer_is_the_bundled_model_on_the_sampled_ids():
