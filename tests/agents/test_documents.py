@@ -35,3 +35,20 @@ def test_the_custom_ppo_runs(capsys: Any):
     for row, episode in found["episodes"].items():
         assert abs(float(found["rewards"][:, row].sum()) - episode.score) < 1e-4
     assert capsys.readouterr().out.count("score") == 3
+
+
+def test_the_stock_ppo_runs(capsys: Any):
+    code = python_of("stock_sb3.md")
+    short = code.replace("TOKENS = 40_000", "TOKENS = 64 * 32").replace("envs, 64", "envs, 4")
+    assert short.count("64 * 32") == 1
+    found: dict[str, Any] = {}
+    with torch.random.fork_rng():
+        exec(compile(short, "stock_sb3.md", "exec"), found)
+    assert found["agent"].num_timesteps == 64 * 32
+    assert len(found["episodes"]) == 4
+    assert np.isfinite(float(capsys.readouterr().out))
+    # The buffer holds more rewards than there were ends of episodes: it was paid per token.
+    rewards, starts = (
+        getattr(found["agent"].rollout_buffer, n) for n in ("rewards", "episode_starts")
+    )
+    assert (rewards != 0).sum() > 2 * (starts != 0).sum()

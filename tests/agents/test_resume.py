@@ -20,7 +20,7 @@ from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs import TokenGenerationVectorEnv
 from tokengym.rewards import VectorRewardWrapper
 
-TIMESTEPS = 160
+TIMESTEPS = 110
 SAVE_FREQ = 7  # environment steps: in the middle of rounds of up to 6
 
 
@@ -70,15 +70,15 @@ def run_until_killed(folder: str, lora: bool, die_at_step: int) -> None:
 def test_a_run_killed_in_an_update_goes_on_to_the_same_numbers(tmp_path: Path, lora: bool):
     uninterrupted = agent_of(environments(), lora=lora)
     expected = untimed(log_of(uninterrupted, TIMESTEPS))
-    die_at_step = 8 * 4 + 5  # 8 gradient steps an update: in the middle of the fifth
-    assert len(expected) > 6
+    die_at_step = 8 * 3 + 5  # 8 gradient steps an update: in the middle of the fourth
+    assert len(expected) > 4
 
     code = (
         "from tests.agents.test_resume import run_until_killed; "
         f"run_until_killed({str(tmp_path)!r}, {lora}, {die_at_step})"
     )
     root = Path(__file__).parents[2]
-    child = subprocess.run([sys.executable, "-c", code], cwd=root, timeout=120)
+    child = subprocess.run([sys.executable, "-c", code], cwd=root, timeout=600)
     assert child.returncode == -signal.SIGKILL
 
     saved = sorted(tmp_path.glob("*_steps.zip"), key=lambda path: int(path.name.split("_")[2]))
@@ -88,7 +88,7 @@ def test_a_run_killed_in_an_update_goes_on_to_the_same_numbers(tmp_path: Path, l
     left = TIMESTEPS - resumed.num_timesteps
     rows = untimed(log_of(resumed, left, reset_num_timesteps=False))
     assert str(rows) == str(expected[-len(rows) :])
-    assert len(expected) - len(rows) in (3, 4)  # it did go on from where it was
+    assert len(expected) - len(rows) in (2, 3)  # it did go on from where it was
     a, b = uninterrupted.policy.state_dict(), resumed.policy.state_dict()
     assert all(torch.equal(a[name], b[name]) for name in a)
 
