@@ -116,6 +116,7 @@ TASKS: dict[str, TrainingSettings] = {
     "MovieReview": TrainingSettings(fixed_length=True),
     "QuestionAnswer": TrainingSettings(),
     "Dialogue": TrainingSettings(),
+    "Detox": TrainingSettings(fixed_length=True),
     "TokenGeneration": TrainingSettings(),
 }
 """By the name in the environment's id; a task that is not here takes the plain defaults."""
@@ -123,6 +124,7 @@ TASKS: dict[str, TrainingSettings] = {
 REWARDS: dict[str, tuple[str, ...]] = {
     "MovieReview": ("sparse", "uniform", "abc"),
     "QuestionAnswer": ("r3", "r3-dense"),
+    "Detox": ("sparse", "uniform", "abc"),
     "Dialogue": ("sparse", "uniform", "abc"),
 }
 """What a comparison compares unless told otherwise: the others are set against the first."""

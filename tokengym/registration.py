@@ -33,6 +33,7 @@ IDS: dict[str, str] = {
     "tokengym/MovieReview-v0": "movie_review",
     "tokengym/QuestionAnswer-v0": "question_answer",
     "tokengym/Dialogue-v0": "dialogue",
+    "tokengym/Detox-v0": "detox",
     "tokengym/TokenGeneration-v0": "token_generation",
     "tokengym/Oracle-v0": "oracle",
 }
@@ -139,6 +140,8 @@ question_answer = partial(make_env, "question_answer", reward="r3")
 question_answer_vector = partial(make_vector_env, "question_answer", reward="r3")
 dialogue = partial(make_env, "dialogue", reward="sparse", chat_template=True)
 dialogue_vector = partial(make_vector_env, "dialogue", reward="sparse", chat_template=True)
+detox = partial(make_env, "detox", reward="sparse")
+detox_vector = partial(make_vector_env, "detox", reward="sparse")
 token_generation = partial(make_env, "token_generation", reward=None)
 token_generation_vector = partial(make_vector_env, "token_generation", reward=None)
 

@@ -142,6 +142,7 @@ def test_token_generation_takes_anything(tokenizer: Any, folder: Path) -> None:
     [
         ("movie_review", ["tokenizer", "prompts", "policy", "reward_model", "lexicon"]),
         ("question_answer", ["tokenizer", "prompts", "policy", "encoder"]),
+        ("detox", ["tokenizer", "prompts", "policy", "reward_model", "gold"]),
         ("dialogue", ["tokenizer", "prompts", "policy", "reward_model", "gold"]),
     ],
 )

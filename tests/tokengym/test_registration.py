@@ -37,6 +37,7 @@ NAMES = {
         "recency:tau=5",
     ),
     "tokengym/Dialogue-v0": ("sparse", "abc"),
+    "tokengym/Detox-v0": ("sparse", "abc"),
     "tokengym/QuestionAnswer-v0": ("r3", "r3-dense", "sparse", "uniform", "random"),
     "tokengym/Oracle-v0": ("sparse", "uniform", "recency"),
 }
@@ -155,7 +156,7 @@ def test_dialogues_take_the_chat_template_and_gold_reads_what_was_said():
     }
 
 
-@pytest.mark.parametrize("name", ["Dialogue"])
+@pytest.mark.parametrize("name", ["Dialogue", "Detox"])
 def test_every_task_has_a_gold_score_whose_parts_sum_to_it(name):
     env = gymnasium.make(f"tokengym/{name}-v0", max_new_tokens=12)
     episodes = [Episode.from_info(play(env, seed)[2]) for seed in range(3)]
