@@ -170,6 +170,9 @@ def draw(logits: Tensor, uniforms: Tensor | None) -> tuple[Tensor, Tensor, Tenso
     # H = log Z - sum_v p_v * logit_v, and log Z = logit - log p of any token: one pass fewer over
     # the vocabulary than with its log-probabilities.
     log_normaliser = logits.gather(-1, places).squeeze(-1) - log_probs
-    finite = logits.clamp(min=torch.finfo(logits.dtype).min)  # 0 * -inf would be nan
-    entropy = log_normaliser - torch.linalg.vecdot(probs, finite)
+    mean_logit = torch.linalg.vecdot(probs, logits)
+    if not mean_logit.isfinite().all():  # 0 * -inf is nan: tokens are forbidden
+        finite = logits.clamp(min=torch.finfo(logits.dtype).min)
+        mean_logit = torch.linalg.vecdot(probs, finite)
+    entropy = log_normaliser - mean_logit
     return tokens, log_probs, entropy.clamp(min=0.0)
