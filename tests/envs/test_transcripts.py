@@ -48,8 +48,9 @@ def test_data_sets_of_transcripts_become_conversations() -> None:
     assert prompts[0].reference == "so"
     assert [role for role, _ in prompts[0].messages] == ["user", "assistant", "user"]
     assert prompts[1] == Prompt("plain")
-    columns = {"prompt_column": "chosen", "reference_column": "best"}
-    given = load_prompts(table, **columns, split="all", transcripts=True)
+    given = load_prompts(
+        table, prompt_column="chosen", reference_column="best", split="all", transcripts=True
+    )
     assert [prompt.reference for prompt in given] == ["yes", "no"]
     untouched = load_prompts(table, prompt_column="chosen", split="all")
     assert untouched[0] == Prompt(TURNS)
@@ -59,8 +60,7 @@ def test_one_question_with_two_answers_is_in_one_split() -> None:
     texts = [f"Human: {x}\n\nAssistant: {y}" for x in "abcdefghij" for y in "uv"]
     table = rows(prompt=texts)
     train, test = (
-        load_prompts(table, split=split, transcripts=True).texts  # type: ignore[arg-type]
-        for split in ("train", "test")
+        load_prompts(table, split=split, transcripts=True).texts for split in ("train", "test")
     )
     assert len(train) + len(test) == 20
     assert not set(train) & set(test)

@@ -158,9 +158,9 @@ def changed(**changes):
 
 def test_rules_of_no_known_kind_are_refused():
     with pytest.raises(TypeError, match=r"one of DialogueRules, SummaryRules, .*, got str"):
-        gold_parts("dialogue", [], [])  # type: ignore[arg-type]
+        gold_parts("dialogue", [], [])
     with pytest.raises(TypeError, match=r"got dict"):
-        RuleScorer({})  # type: ignore[arg-type]
+        RuleScorer({})
 
 
 def test_the_scorer_reads_texts_and_reports_the_parts():

@@ -1,3 +1,4 @@
+# mypy: no-check-untyped-defs
 """The shipped dialogues, summaries and quarrels keep the figures that the builder measured."""
 
 import json
