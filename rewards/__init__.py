@@ -41,6 +41,7 @@ from tokengym.rewards.scorers.composition import Product, Sum
 from tokengym.rewards.scorers.function import FunctionScorer
 from tokengym.rewards.scorers.normalize import Normalize
 from tokengym.rewards.scorers.penalties import LengthPenalty, MissingEosPenalty
+from tokengym.rewards.scorers.rules import RuleScorer
 from tokengym.rewards.scorers.sentiment import Sentiment
 from tokengym.rewards.wrappers import (
     ABCReward,
@@ -100,6 +101,7 @@ __all__ = [
     "RewardModel",
     "RewardTraining",
     "RewardWrapper",
+    "RuleScorer",
     "Scorer",
     "ScorerError",
     "Scores",
