@@ -126,6 +126,7 @@ REWARDS: dict[str, tuple[str, ...]] = {
     "QuestionAnswer": ("r3", "r3-dense"),
     "Detox": ("sparse", "uniform", "abc"),
     "Dialogue": ("sparse", "uniform", "abc"),
+    "Oracle": ("sparse", "uniform", "scar", "random"),
 }
 """What a comparison compares unless told otherwise: the others are set against the first."""
 
