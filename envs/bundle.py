@@ -115,7 +115,7 @@ class Bundle:
 
     @property
     def gold(self) -> Path:
-        """File of the rules that are the gold score of a dialogue, a summary or a quarrel."""
+        """File of the rules that are the gold score of dialogues, quarrels or other rated texts."""
         return self._part("gold")
 
     @property
@@ -143,7 +143,7 @@ def bundled(task: str) -> Bundle:
     """Return the bundle that ships with the package.
 
     Args:
-        task: "movie_review", "question_answer", "dialogue", "summarize" or "detox".
+        task: "movie_review", "question_answer", "dialogue" or "detox".
 
     Raises:
         BundleError: if there is none of this task (the message lists those there are).

@@ -21,9 +21,7 @@ ASSETS = Path(__file__).resolve().parent.parent / "envs" / "assets"
 class Options:
     """What to build: a bundled task, or a bundle from a labelled corpus."""
 
-    task: Literal["movie_review", "question_answer", "dialogue", "summarize", "detox", "all"] = (
-        "all"
-    )
+    task: Literal["movie_review", "question_answer", "dialogue", "detox", "all"] = "all"
     """Which bundled task, when no corpus is given."""
     out: Path | None = None
     """Folder to write to: <out>/<task> for bundled tasks (default: the package's own assets), and
@@ -83,13 +81,11 @@ def build_bundled(options: Options) -> None:
     from tokengym.scripts.building.movie_review import build_movie_review
     from tokengym.scripts.building.question_answer import build_question_answer
     from tokengym.scripts.building.report import print_figures
-    from tokengym.scripts.building.summarize import build_summarize
 
     builders: dict[str, Callable[..., BuiltBundle]] = {
         "movie_review": build_movie_review,
         "question_answer": build_question_answer,
         "dialogue": build_dialogue,
-        "summarize": build_summarize,
         "detox": build_detox,
     }
     tasks = list(builders) if options.task == "all" else [options.task]
