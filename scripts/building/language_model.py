@@ -65,6 +65,7 @@ def train_language_model(
     learning_rate: float = 3e-3,
     batch_size: int = 32,
     dropout: float = 0.0,
+    starts: Sequence[int] | None = None,
     label: str = "language model",
 ) -> float:
     """Train on next-token prediction in place; return the late training loss in nats per token.
@@ -77,12 +78,14 @@ def train_language_model(
         learning_rate: Peak rate.
         batch_size: Texts per step.
         dropout: In force during training only.
+        starts: Tokens at each text's beginning that are only read, a prompt; None learns all.
         label: Shown beside the progress bar.
     """
 
     def loss_of_step() -> Tensor:
-        batch = [sequences[i] for i in choose(len(sequences), batch_size, generator)]
-        return language_model_loss(model, batch)
+        chosen = choose(len(sequences), batch_size, generator)
+        read = None if starts is None else [starts[i] for i in chosen]
+        return language_model_loss(model, [sequences[i] for i in chosen], read)
 
     return train(
         model,
@@ -95,11 +98,23 @@ def train_language_model(
     )
 
 
-def language_model_loss(model: GPT2LMHeadModel, sequences: Sequence[Sequence[int]]) -> Tensor:
-    """Return the mean negative log-probability of the texts' tokens after the first, in nats."""
+def language_model_loss(
+    model: GPT2LMHeadModel,
+    sequences: Sequence[Sequence[int]],
+    starts: Sequence[int] | None = None,
+) -> Tensor:
+    """Return the mean negative log-probability of the texts' tokens, in nats.
+
+    Args:
+        model: The model.
+        sequences: Token ids of texts.
+        starts: Tokens at each text's beginning that do not count; None leaves out the first.
+    """
     ids, mask = pad_batch(sequences, model.config.pad_token_id)
     logits = model(ids, attention_mask=mask).logits[:, :-1]
     targets = ids[:, 1:].masked_fill(mask[:, 1:] == 0, -100)
+    for row, start in enumerate(starts or ()):
+        targets[row, : max(0, start - 1)] = -100
     return functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100)
 
 

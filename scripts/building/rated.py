@@ -59,6 +59,9 @@ class RatedCorpus:
     """A gold difference of 1 in logits of the reward model."""
     chat: bool = False
     """Whether prompts go through a chat template, which the tokenizer then carries."""
+    learn_prompts: bool = True
+    """Whether the language model learns to write prompts too. Where a response takes words from
+    its prompt it should not: the prompt's own words drown what is to be learnt."""
     middle: float | None = None
     """Gold score at which a text is as good as bad: makes the reward model a classifier of single
     texts. None trains it on pairs."""
@@ -125,7 +128,14 @@ def build_rated(
     rated = Rated(tokenizer, corpus.rules, corpus.chat)
     texts = rated.texts(corpus.written)
     language_model = new_language_model(tokenizer, ModelSize(), seed=seed)
-    train_language_model(language_model, texts, steps=language_steps, generator=generator)
+    prompt_ids = rated.encode([prompt for prompt, _ in corpus.written])
+    train_language_model(
+        language_model,
+        texts,
+        steps=language_steps,
+        generator=generator,
+        starts=None if corpus.learn_prompts else list(map(len, prompt_ids)),
+    )
 
     starts = rated.encode([row.prompt for row in corpus.prompts if row.split == "train"])
     samples = [
@@ -133,7 +143,6 @@ def build_rated(
         for temperature in TEMPERATURES
         for pair in draw_responses(language_model, starts, temperature, generator)
     ]
-    prompt_ids = rated.encode([prompt for prompt, _ in corpus.written])
     written = [(start, text[len(start) :]) for start, text in zip(prompt_ids, texts, strict=True)]
     reward_model = reward_model_from(language_model, seed=seed)
     train_reward_model(

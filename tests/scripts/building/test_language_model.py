@@ -122,3 +122,13 @@ def test_the_continuation_alone_can_be_limited(language_model):
     eos = language_model.config.eos_token_id
     for text, longest in zip(texts, (6, 4, 5), strict=True):
         assert len(text) == longest or text[-1] == eos
+
+
+def test_tokens_that_are_only_read_do_not_count(language_model):
+    texts = [[5, 6, 7, 8, 9], [10, 11, 12]]
+    logits = [language_model(torch.tensor([text])).logits[0].log_softmax(-1) for text in texts]
+    counted = [logits[0][2, 8], logits[0][3, 9], logits[1][1, 12]]
+    loss = language_model_loss(language_model, texts, [3, 2])
+    assert loss.item() == pytest.approx(-sum(value.item() for value in counted) / 3, rel=1e-4)
+    everything = language_model_loss(language_model, texts, [0, 1])
+    assert everything.item() == pytest.approx(language_model_loss(language_model, texts).item())
