@@ -9,12 +9,11 @@ import numpy as np
 import torch
 
 from tokengym.envs.episode import Episode
-from tokengym.envs.errors import TokenizerError
 from tokengym.envs.text import decode, encode
 from tokengym.rewards.batching import padded_batches
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorer import Scorer, Scores
-from tokengym.rewards.scorers.models import evaluating, load_pretrained, load_tokenizer
+from tokengym.rewards.scorers.models import evaluating, load_answering_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -155,12 +154,7 @@ class Judge(Scorer):
             ScorerError: if there is no such model.
             TokenizerError: if it has no tokenizer.
         """
-        from transformers import AutoModelForCausalLM
-
-        model = load_pretrained(AutoModelForCausalLM, path, dtype=dtype, device=device)
-        tokenizer = load_tokenizer(path)
-        if tokenizer is None:
-            raise TokenizerError(f"no tokenizer beside the model in {path}; save it there")
+        model, tokenizer = load_answering_model(path, dtype=dtype, device=device)
         return cls(
             GreedyAnswers(model, tokenizer, max_new_tokens=max_new_tokens, batch_size=batch_size),
             principle,

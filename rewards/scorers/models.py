@@ -57,6 +57,29 @@ def load_pretrained(
     return model
 
 
+def load_answering_model(
+    path: str | Path, *, dtype: str, device: str
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """Return a stored causal language model with the tokenizer beside it, to put questions to.
+
+    Args:
+        path: Folder or hub name.
+        dtype: Of the weights, or "auto".
+        device: As for `select_device`.
+
+    Raises:
+        ScorerError: if there is no such model.
+        TokenizerError: if it has no tokenizer.
+    """
+    from transformers import AutoModelForCausalLM
+
+    model = load_pretrained(AutoModelForCausalLM, path, dtype=dtype, device=device)
+    tokenizer = load_tokenizer(path)
+    if tokenizer is None:
+        raise TokenizerError(f"no tokenizer beside the model in {path}; save it there")
+    return model, tokenizer
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep transformers' progress bars and loading reports off: errors say what matters."""

@@ -16,7 +16,7 @@ from tokengym.envs.text import encode
 from tokengym.rewards.batching import padded_batches
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorer import Scorer, Scores
-from tokengym.rewards.scorers.models import evaluating, load_pretrained, load_tokenizer
+from tokengym.rewards.scorers.models import evaluating, load_answering_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -113,12 +113,7 @@ class PreferenceModel(Scorer):
             ScorerError: if there is no such model.
             TokenizerError: if it has no tokenizer.
         """
-        from transformers import AutoModelForCausalLM
-
-        model = load_pretrained(AutoModelForCausalLM, path, dtype=dtype, device=device)
-        tokenizer = load_tokenizer(path)
-        if tokenizer is None:
-            raise TokenizerError(f"no tokenizer beside the model in {path}; save it there")
+        model, tokenizer = load_answering_model(path, dtype=dtype, device=device)
         return cls(
             model,
             tokenizer,
