@@ -76,7 +76,7 @@ def load_prompts(
     check_split(split)
     columns = (prompt_column, reference_column, query_type_column)
     headerless = any(isinstance(column, int) for column in columns)
-    found = _read(dataset, headerless=headerless)
+    found = read_tables(dataset, headerless=headerless)
     tables = {name: _prompts(table, columns, transcripts) for name, table in found.items()}
     if prompt_tokens is not None:
         if tokenizer is None:
@@ -130,8 +130,16 @@ def first_tokens(
     return PromptSet(cut)
 
 
-def _read(dataset: Any, *, headerless: bool) -> dict[str, Dataset]:
-    """Return the tables of a data set by split; one without splits has the name ""."""
+def read_tables(dataset: Any, *, headerless: bool = False) -> dict[str, Dataset]:
+    """Return the tables of a data set by split; one without splits has the name "".
+
+    Args:
+        dataset: As for `load_prompts`.
+        headerless: Whether a csv or tsv file has no header; its columns are then positions.
+
+    Raises:
+        DatasetError: if it cannot be read.
+    """
     import datasets
 
     if isinstance(dataset, datasets.Dataset):

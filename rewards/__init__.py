@@ -34,6 +34,8 @@ from tokengym.rewards.credits import (
     Uniform,
 )
 from tokengym.rewards.errors import CreditError, RewardCheckError, RewardError, ScorerError
+from tokengym.rewards.pair_files import read_pairs
+from tokengym.rewards.pairs import PreferencePair, PreferencePairs
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorer import Scorer, Scores
 from tokengym.rewards.scorers.cached import Cached
@@ -90,6 +92,8 @@ __all__ = [
     "MissingEosPenalty",
     "Normalize",
     "PreferenceModel",
+    "PreferencePair",
+    "PreferencePairs",
     "Product",
     "R3Reward",
     "Random",
@@ -118,6 +122,7 @@ __all__ = [
     "gold_scorer",
     "load_scorer",
     "make_reward",
+    "read_pairs",
     "register",
     "registered_rewards",
     "train_reward_model",

@@ -1,21 +1,17 @@
 """Preference pairs: which of two responses to a prompt somebody preferred."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
-from pathlib import Path
-from typing import Any
+from typing import Literal, get_args, overload
 
 from tokengym.envs.errors import DatasetError
 
-TURN = "\n\nAssistant:"
-"""Where the last answer of a written-out dialogue begins, as in HH-RLHF."""
-
-_BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+Overlong = Literal["error", "left", "drop"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
+class PreferencePair:
     """One comparison. A model reads ``prompt + chosen`` and ``prompt + rejected`` as written."""
 
     prompt: str
@@ -24,121 +20,137 @@ class Pair:
     """The response that was preferred."""
     rejected: str
     """The other one."""
-    margin: float = 0.0
-    """By how much the scores should differ beyond being in order, reward units."""
+    margin: float | None = None
+    """By how much the scores should differ beyond being in order, reward units; None is 0."""
 
 
-def load_pairs(source: Any) -> list[Pair]:
-    """Return the pairs of a data set.
+@dataclass(frozen=True, kw_only=True)
+class SkippedRow:
+    """A row that makes no comparison."""
 
-    Rows have the columns ``chosen`` and ``rejected``, and may have ``prompt`` and ``margin``.
-    Without a prompt, what both texts begin with is the prompt, up to and with the last
-    "Assistant:" in it.
+    row: int
+    """Its number in the data set, from 0."""
+    kind: str
+    """What is wrong, in a word or two: "empty", "not text", "equal", "no shared prompt", ..."""
+    reason: str
+    """One line with the row, the value and the remedy."""
+
+
+@dataclass(frozen=True)
+class PreferencePairs(Sequence[PreferencePair]):
+    """The comparisons of a data set, and the rows of it that were left out."""
+
+    pairs: tuple[PreferencePair, ...]
+    """What is left, in the order of the data."""
+    rows: tuple[int, ...]
+    """The row that each pair comes from, from 0."""
+    skipped: tuple[SkippedRow, ...] = ()
+    """What was left out."""
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    @overload
+    def __getitem__(self, index: int) -> PreferencePair: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[PreferencePair, ...]: ...
+    def __getitem__(self, index: int | slice) -> PreferencePair | tuple[PreferencePair, ...]:
+        return self.pairs[index]
+
+    def __iter__(self) -> Iterator[PreferencePair]:
+        return iter(self.pairs)
+
+    def skip_counts(self) -> dict[str, int]:
+        """Return how many rows were left out for what, the most frequent first."""
+        return dict(Counter(row.kind for row in self.skipped).most_common())
+
+    def report(self) -> str:
+        """Return one line: the rows, the pairs, and what was left out for what."""
+        line = f"{len(self) + len(self.skipped)} rows, {len(self)} pairs"
+        counts = ", ".join(f"{count} {kind}" for kind, count in self.skip_counts().items())
+        return f"{line}, {len(self.skipped)} skipped ({counts})" if counts else line
+
+
+def limit_lengths(
+    pairs: PreferencePairs, lengths: Sequence[int], *, max_tokens: int, overlong: Overlong = "error"
+) -> PreferencePairs:
+    """Return the pairs that a model can read.
 
     Args:
-        source: A ``datasets.Dataset``, rows as mappings, pairs, or the path of a jsonl, json, csv,
-            tsv or parquet file, gzipped or not.
+        pairs: What was read.
+        lengths: (pairs,) tokens of each pair's longer text, prompt included.
+        max_tokens: Most tokens of a text.
+        overlong: What longer ones do: "error" stops, "drop" skips the pair, "left" keeps all of
+            them, for a caller that cuts their beginning.
 
     Raises:
-        DatasetError: if it cannot be read, is empty, or a row lacks a text.
+        DatasetError: if one is longer and may not be, or none is left.
     """
-    rows = _read(source) if isinstance(source, (str, Path)) else source
-    if not isinstance(rows, Iterable) or isinstance(rows, Mapping):
-        raise DatasetError(
-            f"pairs must be a data set, rows or a path, got {type(source).__name__}; rows are "
-            "mappings with 'chosen' and 'rejected'"
-        )
-    pairs = [row if isinstance(row, Pair) else _pair(row, n) for n, row in enumerate(rows)]
-    if not pairs:
-        raise DatasetError("pairs holds no row; give at least one comparison")
-    return pairs
+    if overlong not in get_args(Overlong):
+        raise DatasetError(f"overlong must be 'error', 'left' or 'drop', got {overlong!r}")
+    if overlong == "left":
+        return pairs
+    long = {
+        place: f"row {row} of the pairs: its longer text has {length} tokens, more than max_tokens="
+        f"{max_tokens}; raise max_tokens, or pass overlong='left' or 'drop'"
+        for place, (row, length) in enumerate(zip(pairs.rows, lengths, strict=True))
+        if length > max_tokens
+    }
+    if not long:
+        return pairs
+    if overlong == "error":
+        others = f" ({len(long) - 1} more rows likewise)" if len(long) > 1 else ""
+        raise DatasetError(next(iter(long.values())) + others)
+    kept = [place for place in range(len(pairs)) if place not in long]
+    skipped = [
+        SkippedRow(row=pairs.rows[place], kind="overlong", reason=reason)
+        for place, reason in long.items()
+    ]
+    fitting = PreferencePairs(
+        tuple(pairs[place] for place in kept),
+        tuple(pairs.rows[place] for place in kept),
+        (*pairs.skipped, *skipped),
+    )
+    if not kept:
+        raise DatasetError(f"no pair is left: {fitting.report()}; {skipped[0].reason}")
+    return fitting
 
 
-def split_pairs(pairs: Sequence[Pair], share: float) -> tuple[list[Pair], list[Pair]]:
-    """Return the pairs to train on, and those held out: every k-th; no prompt is on both sides.
+def split_pairs(pairs: Sequence[PreferencePair], share: float) -> tuple[list[int], list[int]]:
+    """Return which pairs to train on, and which are held out: all those of every k-th prompt.
+
+    Pairs without a prompt count as having one each. The same pairs are split the same way.
 
     Args:
         pairs: All of them.
-        share: Of pairs to hold out, in (0, 1).
+        share: Of prompts to hold out, in (0, 1).
+
+    Returns:
+        Places in ``pairs``, ascending; no prompt is on both sides.
 
     Raises:
         DatasetError: if nothing is left to train on, or to hold out.
+
+    Example:
+        >>> texts = "aabbccdd"
+        >>> pairs = [PreferencePair(prompt=text, chosen="x", rejected="y") for text in texts]
+        >>> split_pairs(pairs, 0.25)
+        ([0, 1, 2, 3, 4, 5], [6, 7])
     """
     if not 0.0 < share < 1.0:
         raise DatasetError(f"held_out must be a share in (0, 1), or pairs, got {share}")
     every = max(round(1 / share), 2)
-    held_out = list(pairs[every - 1 :: every])
-    prompts = {pair.prompt for pair in held_out if pair.prompt}
-    chosen = set(map(id, held_out))
-    rest = [pair for pair in pairs if id(pair) not in chosen and pair.prompt not in prompts]
+    groups: dict[str | int, list[int]] = {}
+    for place, pair in enumerate(pairs):
+        groups.setdefault(pair.prompt or place, []).append(place)
+    sides: tuple[list[int], list[int]] = ([], [])
+    for number, places in enumerate(groups.values()):
+        sides[number % every == every - 1].extend(places)
+    rest, held_out = sorted(sides[0]), sorted(sides[1])
     if not rest or not held_out:
         raise DatasetError(
-            f"{len(pairs)} pairs with held_out={share} leave {len(rest)} to train on and "
-            f"{len(held_out)} held out; give more pairs, or pass held_out=other pairs"
+            f"{len(pairs)} pairs of {len(groups)} prompts with held_out={share} leave {len(rest)} "
+            f"to train on and {len(held_out)} held out; give more pairs, or pass held_out=other "
+            "pairs"
         )
     return rest, held_out
-
-
-def split_texts(chosen: str, rejected: str) -> tuple[str, str, str]:
-    r"""Return the prompt that two texts share, and what each says after it.
-
-    Args:
-        chosen: A whole dialogue.
-        rejected: Another one.
-
-    Example:
-        >>> split_texts("Human: Hi\n\nAssistant: Hello", "Human: Hi\n\nAssistant: Go")
-        ('Human: Hi\n\nAssistant:', ' Hello', ' Go')
-    """
-    same = (one == two for one, two in zip(chosen, rejected, strict=False))
-    shared = sum(1 for _ in takewhile(bool, same))
-    place = chosen.rfind(TURN, 0, shared)
-    start = place + len(TURN) if place >= 0 else 0
-    return chosen[:start], chosen[start:], rejected[start:]
-
-
-def _read(source: str | Path) -> Iterable[Mapping[str, Any]]:
-    import datasets
-
-    path = Path(source)
-    if not path.is_file():
-        raise DatasetError(f"pairs file {str(source)!r} does not exist; check the path")
-    suffix = next((s for s in reversed(path.suffixes) if s != ".gz"), "")
-    if suffix not in _BUILDERS:
-        raise DatasetError(
-            f"pairs file {str(source)!r} must be one of {', '.join(_BUILDERS)}, gzipped or not"
-        )
-    options = {"delimiter": "\t"} if suffix == ".tsv" else {}
-    try:
-        return datasets.load_dataset(
-            _BUILDERS[suffix], data_files=str(path), split="train", **options
-        )
-    except Exception as error:  # datasets raises a dozen kinds; all mean that it is unreadable
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DatasetError(
-            f"pairs file {str(source)!r} cannot be read ({reason}); check its form"
-        ) from error
-
-
-def _pair(row: Any, number: int) -> Pair:
-    if not isinstance(row, Mapping):
-        raise DatasetError(
-            f"row {number} of the pairs is {type(row).__name__}; it must be a mapping with "
-            "'chosen' and 'rejected'"
-        )
-    for column in ("chosen", "rejected"):
-        if not isinstance(row.get(column), str) or not row[column]:
-            raise DatasetError(
-                f"row {number} of the pairs has {column} = {row.get(column)!r}; it must be a text "
-                f"(columns: {', '.join(map(str, row))})"
-            )
-    prompt, chosen, rejected = row.get("prompt"), row["chosen"], row["rejected"]
-    if prompt is None:
-        prompt, chosen, rejected = split_texts(chosen, rejected)
-    margin = row.get("margin")
-    return Pair(
-        prompt=prompt,
-        chosen=chosen,
-        rejected=rejected,
-        margin=0.0 if margin is None else float(margin),
-    )

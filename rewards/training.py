@@ -13,7 +13,8 @@ from torch import Tensor
 from tokengym.envs.text import encode
 from tokengym.rewards.batching import PaddedBatch, padded_batches
 from tokengym.rewards.errors import RewardError
-from tokengym.rewards.pairs import Pair, load_pairs, split_pairs
+from tokengym.rewards.pair_files import read_pairs
+from tokengym.rewards.pairs import PreferencePair, split_pairs
 from tokengym.rewards.preference_losses import (
     bradley_terry_loss,
     calibration_error,
@@ -106,7 +107,7 @@ def train_reward_model(
     Args:
         model: Where it starts from: the folder or hub name of a causal language model or a
             classifier, or a classifier with one logit. A missing head is initialised.
-        pairs: As for `load_pairs`: columns chosen and rejected, and maybe prompt and margin.
+        pairs: As for `read_pairs`: columns chosen and rejected, and maybe prompt and margin.
         output_dir: Where the model and its tokenizer are stored.
         tokenizer: The model's; None loads the one beside it.
         held_out: Share of the pairs that is held out, or other pairs.
@@ -119,11 +120,13 @@ def train_reward_model(
         DatasetError: if the pairs cannot be read.
     """
     training = training or RewardTraining()
-    everything = load_pairs(pairs)
+    everything = read_pairs(pairs)
+    train_pairs: Sequence[PreferencePair] = everything
     if isinstance(held_out, float):
-        train_pairs, test_pairs = split_pairs(everything, held_out)
+        sides = split_pairs(everything, held_out)
+        train_pairs, test_pairs = ([everything[place] for place in side] for side in sides)
     else:
-        train_pairs, test_pairs = everything, load_pairs(held_out)
+        test_pairs = list(read_pairs(held_out))
     network = _load(model, training.seed)
     tokenizer = tokenizer or (load_tokenizer(model) if isinstance(model, (str, Path)) else None)
     if tokenizer is None:
@@ -154,7 +157,7 @@ def train_reward_model(
 
 
 def encode_pairs(
-    pairs: Sequence[Pair], tokenizer: "PreTrainedTokenizerBase", training: RewardTraining
+    pairs: Sequence[PreferencePair], tokenizer: "PreTrainedTokenizerBase", training: RewardTraining
 ) -> list[dict[str, Any]]:
     """Return the pairs as ids: "chosen", "rejected" and "margin".
 
@@ -168,14 +171,14 @@ def encode_pairs(
     room = training.max_tokens - len(end)
     ids = [[*tokens[-room:], *end] for tokens in encode(tokenizer, texts)]
     return [
-        {"chosen": ids[2 * row], "rejected": ids[2 * row + 1], "margin": pair.margin}
+        {"chosen": ids[2 * row], "rejected": ids[2 * row + 1], "margin": pair.margin or 0.0}
         for row, pair in enumerate(pairs)
     ]
 
 
 def measure_pairs(
     classifier: Classifier,
-    pairs: Sequence[Pair],
+    pairs: Sequence[PreferencePair],
     tokenizer: "PreTrainedTokenizerBase",
     training: RewardTraining,
 ) -> PairMetrics:

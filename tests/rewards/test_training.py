@@ -1,21 +1,17 @@
 # mypy: no-check-untyped-defs
 """Reward models learnt from pairs: the loss, what is measured, and a tiny model that learns."""
 
-import gzip
-import json
 import math
 
-import datasets
 import numpy as np
 import pytest
 import torch
 from peft import LoraConfig
 from transformers import GPT2LMHeadModel
 
-from tokengym.envs import DatasetError
 from tokengym.rewards import RewardModel, RewardTraining, train_reward_model
 from tokengym.rewards.errors import RewardError
-from tokengym.rewards.pairs import Pair, load_pairs, split_pairs
+from tokengym.rewards.pairs import PreferencePair
 from tokengym.rewards.preference_losses import (
     bradley_terry_loss,
     calibration_error,
@@ -79,68 +75,6 @@ def test_calibration_error_bin_by_bin():
     assert calibration_error(differences) == pytest.approx(expected, abs=1e-9)
 
 
-def test_pairs_with_and_without_a_prompt(tmp_path):
-    rows = [
-        {"prompt": "a", "chosen": " b", "rejected": " c", "margin": 0.5},
-        {
-            "chosen": "\n\nHuman: Hi\n\nAssistant: Hm\n\nHuman: So?\n\nAssistant: Yes, yes",
-            "rejected": "\n\nHuman: Hi\n\nAssistant: Hm\n\nHuman: So?\n\nAssistant: Yes, no",
-        },
-        {"chosen": "b c", "rejected": "b d"},
-    ]
-    expected = [
-        Pair(prompt="a", chosen=" b", rejected=" c", margin=0.5),
-        Pair(
-            prompt="\n\nHuman: Hi\n\nAssistant: Hm\n\nHuman: So?\n\nAssistant:",
-            chosen=" Yes, yes",
-            rejected=" Yes, no",
-        ),
-        Pair(prompt="", chosen="b c", rejected="b d"),
-    ]
-    assert load_pairs(rows) == expected
-    assert load_pairs(expected) == expected
-    assert load_pairs(datasets.Dataset.from_list(rows[:1])) == expected[:1]
-    with gzip.open(tmp_path / "pairs.jsonl.gz", "wt") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows[1:])
-    assert load_pairs(tmp_path / "pairs.jsonl.gz") == expected[1:]
-
-
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [
-        ([], "pairs holds no row; give at least one comparison"),
-        (3, "pairs must be a data set, rows or a path, got int"),
-        ([3], "row 0 of the pairs is int; it must be a mapping"),
-        ([{"chosen": "a"}], r"row 0 of the pairs has rejected = None; .*\(columns: chosen\)"),
-        ([{"chosen": "", "rejected": "a"}], "row 0 of the pairs has chosen = ''"),
-        ("nowhere.jsonl", "pairs file 'nowhere.jsonl' does not exist"),
-    ],
-)
-def test_bad_pairs(source, message):
-    with pytest.raises(DatasetError, match=message):
-        load_pairs(source)
-
-
-def test_an_unreadable_file_is_named(tmp_path):
-    (tmp_path / "pairs.txt").write_text("x")
-    with pytest.raises(DatasetError, match=r"must be one of .jsonl, .*, gzipped or not"):
-        load_pairs(tmp_path / "pairs.txt")
-    (tmp_path / "pairs.jsonl").write_text("{")
-    with pytest.raises(DatasetError, match=r"pairs.jsonl' cannot be read"):
-        load_pairs(tmp_path / "pairs.jsonl")
-
-
-def test_no_prompt_is_on_both_sides():
-    pairs = [Pair(prompt=str(i % 7), chosen=f"{i}", rejected="x") for i in range(40)]
-    train, test = split_pairs(pairs, 0.1)
-    assert len(test) == 4
-    assert not {p.prompt for p in train} & {p.prompt for p in test}
-    with pytest.raises(DatasetError, match=r"1 pairs with held_out=0.5 leave 1 to train on and 0"):
-        split_pairs(pairs[:1], 0.5)
-    with pytest.raises(DatasetError, match=r"held_out must be a share .* or pairs, got 1"):
-        split_pairs(pairs, 1.0)
-
-
 def good_and_bad(count, seed=0):
     """Return pairs of which the chosen one has an "a" where the other has a "b"."""
     rng = np.random.default_rng(seed)
@@ -153,12 +87,12 @@ def good_and_bad(count, seed=0):
             words[place] = word
             texts.append(" " + " ".join(words))
         prompt = " ".join(rng.choice(list("cdefgh"), size=3))
-        pairs.append(Pair(prompt=prompt, chosen=texts[0], rejected=texts[1]))
+        pairs.append(PreferencePair(prompt=prompt, chosen=texts[0], rejected=texts[1]))
     return pairs
 
 
 def test_texts_become_ids(tokenizer):
-    pair = Pair(prompt="c", chosen=" a b", rejected=" d", margin=0.5)
+    pair = PreferencePair(prompt="c", chosen=" a b", rejected=" d", margin=0.5)
     (row,) = encode_pairs([pair], tokenizer, RewardTraining())
     assert row == {"chosen": [5, 3, 4, 1], "rejected": [5, 6, 1], "margin": 0.5}
     (row,) = encode_pairs([pair], tokenizer, RewardTraining(append_eos=False, max_tokens=2))

@@ -1,0 +1,173 @@
+# mypy: no-check-untyped-defs
+"""Preference pairs: what is read, how dialogues are split, which rows are refused and why."""
+
+import gzip
+import json
+
+import datasets
+import pytest
+
+from tokengym.envs import DatasetError
+from tokengym.rewards import PreferencePair, read_pairs
+from tokengym.rewards.pairs import limit_lengths, split_pairs
+
+PROMPT = "\n\nHuman: Hi\n\nAssistant: Hm\n\nHuman: So?\n\nAssistant:"
+DIALOGUE = {"chosen": f"{PROMPT} Yes, yes", "rejected": f"{PROMPT} Yes, no"}
+SPLIT = PreferencePair(prompt=PROMPT, chosen=" Yes, yes", rejected=" Yes, no")
+ROW = {"prompt": "a", "chosen": " b", "rejected": " c", "margin": 0.5}
+PAIR = PreferencePair(prompt="a", chosen=" b", rejected=" c", margin=0.5)
+
+
+def test_pairs_with_and_without_a_prompt():
+    assert read_pairs([ROW]).pairs == (PAIR,)
+    assert read_pairs([DIALOGUE]).pairs == (SPLIT,)
+    plain = PreferencePair(prompt="", chosen="b c", rejected="b d")
+    assert read_pairs([{"chosen": "b c", "rejected": "b d"}]).pairs == (plain,)
+    assert read_pairs([PAIR, plain]).pairs == (PAIR, plain)
+    pairs = read_pairs(datasets.Dataset.from_list([ROW]))
+    assert pairs.pairs == (PAIR,)
+    assert read_pairs(pairs) is pairs
+
+
+def test_columns_by_other_names():
+    rows = [{"question": "a", "prompt": "p", "yes": " b", "no": " c", "by": 2}]
+    (pair,) = read_pairs(
+        rows,
+        prompt_column="question",
+        chosen_column="yes",
+        rejected_column="no",
+        margin_column="by",
+    )
+    assert pair == PreferencePair(prompt="a", chosen=" b", rejected=" c", margin=2.0)
+
+
+def test_files(tmp_path):
+    table = datasets.Dataset.from_list([ROW, {**ROW, "margin": None}])
+    table.to_csv(tmp_path / "pairs.csv")
+    table.to_csv(tmp_path / "pairs.tsv", sep="\t")
+    table.to_parquet(tmp_path / "pairs.parquet")
+    table.to_json(tmp_path / "pairs.jsonl")
+    with gzip.open(tmp_path / "more.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in [ROW, {**ROW, "margin": None}])
+    without = PreferencePair(prompt="a", chosen=" b", rejected=" c")
+    for name in ("pairs.csv", "pairs.tsv", "pairs.parquet", "pairs.jsonl", "more.jsonl.gz"):
+        assert read_pairs(tmp_path / name).pairs == (PAIR, without), name
+
+
+def test_a_data_set_with_splits():
+    table = datasets.Dataset.from_list([ROW])
+    both = datasets.DatasetDict(train=table, test=datasets.Dataset.from_list([DIALOGUE]))
+    assert read_pairs(both, split="test").pairs == (SPLIT,)
+    assert read_pairs(datasets.DatasetDict(train=table)).pairs == (PAIR,)
+    with pytest.raises(DatasetError, match=r"have the splits 'train', 'test'; choose one"):
+        read_pairs(both)
+    with pytest.raises(DatasetError, match=r"no split 'dev', only 'train', 'test'"):
+        read_pairs(both, split="dev")
+
+
+BAD_ROWS = {
+    "empty": [
+        ({**ROW, "chosen": None}, r"'chosen' is empty, got None"),
+        ({**ROW, "rejected": " "}, r"the response of 'rejected' is empty, got ' '"),
+        ({**ROW, "prompt": None}, r"'prompt' is empty, got None"),
+        (
+            {"chosen": PROMPT, "rejected": DIALOGUE["rejected"]},
+            r"the response of 'chosen' is empty, got ''",
+        ),
+    ],
+    "not text": [
+        ({**ROW, "chosen": [{"role": "user"}]}, r"must be a text, got list .*apply_chat_template"),
+    ],
+    "equal": [
+        ({**ROW, "rejected": " b "}, r"'chosen' and 'rejected' are both ' b'"),
+    ],
+    "no shared prompt": [
+        (
+            {"chosen": DIALOGUE["chosen"], "rejected": "\n\nHuman: Ho\n\nAssistant: No"},
+            r"part at character 10, before the last 'Assistant:' \(characters 50 and 23\)",
+        ),
+        ({"chosen": DIALOGUE["chosen"], "rejected": "No"}, r"part at character 0, before"),
+    ],
+    "margin": [
+        ({**ROW, "margin": -1.0}, r"'margin' must be a number >= 0, got -1.0"),
+        ({**ROW, "margin": float("nan")}, r"'margin' must be a number >= 0, got nan"),
+        ({**ROW, "margin": "much"}, r"'margin' must be a number >= 0, got 'much'"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "message"),
+    [(kind, row, message) for kind, rows in BAD_ROWS.items() for row, message in rows],
+)
+def test_a_bad_row_is_named_or_skipped(kind, row, message):
+    good = ROW if "prompt" in row else DIALOGUE
+    with pytest.raises(DatasetError, match=rf"row 1 of the pairs: .*{message}.*on_error='skip'"):
+        read_pairs([good, row])
+    pairs = read_pairs([row, good], on_error="skip")
+    assert (len(pairs), pairs.rows, pairs.skip_counts()) == (1, (1,), {kind: 1})
+    assert pairs.skipped[0].row == 0
+    assert pairs.report() == f"2 rows, 1 pairs, 1 skipped (1 {kind})"
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        ([], {}, "the pairs have 0 rows; give at least one comparison"),
+        (3, {}, r"dataset must be a datasets.Dataset, a path or a hub name, got int"),
+        ([3], {}, "row 0 of the pairs is int; it must be a mapping"),
+        ([{"chosen": "a"}], {}, r"rejected_column='rejected' is no column .* are 'chosen'"),
+        ([ROW], {"prompt_column": "x"}, r"prompt_column='x' is no column .* 'prompt', 'chosen'"),
+        ([ROW], {"margin_column": "x"}, r"margin_column='x' is no column"),
+        ([ROW], {"on_error": "ignore"}, r"on_error must be 'raise' or 'skip', got 'ignore'"),
+        ([{**ROW, "chosen": ""}], {"on_error": "skip"}, r"no pair is left: 1 rows, 0 pairs.*row 0"),
+        ("nowhere.jsonl", {}, "file 'nowhere.jsonl' does not exist"),
+    ],
+)
+def test_what_makes_no_pairs(source, options, message):
+    with pytest.raises(DatasetError, match=message):
+        read_pairs(source, **options)
+
+
+def test_responses_that_repeat_the_prompt_are_refused():
+    rows = [{"prompt": "ab", "chosen": f"ab {n}", "rejected": f"ab {n + 1}"} for n in range(3)]
+    with pytest.raises(DatasetError, match=r"every response begins with its prompt"):
+        read_pairs(rows)
+    assert len(read_pairs([*rows, ROW])) == 4  # an answer may repeat its question
+
+
+def test_an_unreadable_file_is_named(tmp_path):
+    (tmp_path / "pairs.jsonl").write_text("{")
+    with pytest.raises(DatasetError, match=r"pairs.jsonl' cannot be read"):
+        read_pairs(tmp_path / "pairs.jsonl")
+
+
+def test_overlong_pairs():
+    pairs = read_pairs([{**ROW, "chosen": ""}, ROW, DIALOGUE | {"prompt": "x"}], on_error="skip")
+    assert limit_lengths(pairs, [5, 9], max_tokens=9) is pairs
+    assert limit_lengths(pairs, [5, 9], max_tokens=4, overlong="left") is pairs
+    with pytest.raises(DatasetError, match=r"row 2 of the pairs: .* has 9 tokens, more than .*=8;"):
+        limit_lengths(pairs, [5, 9], max_tokens=8)
+    with pytest.raises(DatasetError, match=r"row 1 of the pairs: .* \(1 more rows likewise\)"):
+        limit_lengths(pairs, [5, 9], max_tokens=4)
+    fitting = limit_lengths(pairs, [5, 9], max_tokens=8, overlong="drop")
+    assert (fitting.pairs, fitting.rows) == (pairs.pairs[:1], (1,))
+    assert fitting.skip_counts() == {"empty": 1, "overlong": 1}
+    with pytest.raises(DatasetError, match=r"no pair is left: 3 rows, 0 pairs, 3 skipped"):
+        limit_lengths(pairs, [5, 9], max_tokens=4, overlong="drop")
+    with pytest.raises(DatasetError, match=r"overlong must be .* got 'right'"):
+        limit_lengths(pairs, [5, 9], max_tokens=4, overlong="right")
+
+
+def test_no_prompt_is_on_both_sides_and_none_is_lost():
+    pairs = [PreferencePair(prompt=str(i % 7), chosen=f"{i}", rejected="x") for i in range(42)]
+    train, test = split_pairs(pairs, 1 / 3)
+    assert sorted(train + test) == list(range(42))
+    assert {pairs[i].prompt for i in test} == {"2", "5"}
+    assert {pairs[i].prompt for i in train} == {"0", "1", "3", "4", "6"}
+    alone = [PreferencePair(prompt="", chosen=f"{i}", rejected="x") for i in range(20)]
+    assert split_pairs(alone, 0.1)[1] == [9, 19]
+    with pytest.raises(DatasetError, match=r"1 pairs of 1 prompts .* leave 1 to train on and 0"):
+        split_pairs(pairs[:1], 0.5)
+    with pytest.raises(DatasetError, match=r"held_out must be a share .* or pairs, got 1"):
+        split_pairs(pairs, 1.0)
