@@ -2,7 +2,7 @@
 
 ```
 checkpoint.json        settings, counters, the environment's state, every file's hash
-training.safetensors   value head, optimiser, random generators
+training.safetensors   value head (and its own network), optimiser, random generators
 model/                 the policy's weights (or adapter/, its LoRA weights), Hugging Face's format
 reference/             the frozen reference, which with LoRA is the base model
 ```
@@ -167,6 +167,9 @@ def _training_tensors(agent: "EpisodicAlgorithm") -> dict[str, Tensor]:
     }
     for number, state in agent.policy.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
+    if agent.policy.value_network is not None:
+        for name, value in agent.policy.value_network.trunk_parameters().items():
+            tensors[f"value_network.{name}"] = value.clone()
     if agent.policy.masking_model is not None:
         weights = agent.policy.masking_model.model.state_dict()
         tensors |= {f"masking_model.{name}": value.clone() for name, value in weights.items()}
@@ -281,7 +284,7 @@ def _check_environment(envs: Any, saved: Mapping[str, int], folder: Path) -> Non
 
 
 def _restore_training(agent: "EpisodicAlgorithm", folder: Path) -> None:
-    """Put value head, adapters, optimiser and random generators back."""
+    """Put value head and network, adapters, optimiser and random generators back."""
     try:
         tensors = load_file(folder / TRAINING)
     except SafetensorError as error:
@@ -290,6 +293,9 @@ def _restore_training(agent: "EpisodicAlgorithm", folder: Path) -> None:
     policy.value_head.load_state_dict(
         {name: tensors[f"value_head.{name}"] for name in policy.value_head.state_dict()}
     )
+    if policy.value_network is not None:
+        for name, parameter in policy.value_network.trunk_parameters().items():
+            parameter.data.copy_(tensors[f"value_network.{name}"])
     if policy.language_model.adapters is not None:
         from peft import set_peft_model_state_dict
 

@@ -92,7 +92,7 @@ class DecodingPlayer:
         return Choice(
             actions=tokens.cpu().numpy(),
             log_probs=log_probs,
-            values=self.policy.values(states),
+            values=self.policy.values(states) if self.policy.value_network is None else None,
             entropy=entropy,
             support=support,
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokengym.agents.policy import CausalLMPolicy
 
@@ -17,18 +17,16 @@ def memory_by_role(policy: CausalLMPolicy) -> dict[str, int]:
         policy: The policy; its optimiser has state once it has stepped.
 
     Returns:
-        Bytes of "policy" (what of it learns), "frozen" (what of it does not), "value_head",
-        "reference", "masking_model", "optimizer" and "total".
+        Bytes of "policy" (what of it learns), "frozen" (what of it does not), "value" (its head,
+        and its own network), "reference", "masking_model", "optimizer" and "total".
     """
     own = list(policy.language_model.model.parameters())
     roles: dict[str, Iterable[Tensor]] = {
         "policy": [p for p in own if p.requires_grad],
         "frozen": [p for p in own if not p.requires_grad],
-        "value_head": policy.value_head.parameters(),
-        "reference": () if policy.reference is None else policy.reference.parameters(),
-        "masking_model": (
-            () if policy.masking_model is None else policy.masking_model.parameters()
-        ),
+        "value": [*policy.value_head.parameters(), *_parameters(policy.value_network)],
+        "reference": _parameters(policy.reference),
+        "masking_model": _parameters(policy.masking_model),
         "optimizer": [
             value
             for state in policy.optimizer.state.values()
@@ -44,3 +42,7 @@ def memory_by_role(policy: CausalLMPolicy) -> dict[str, int]:
                 seen.add(tensor.data_ptr())
                 sizes[role] += tensor.numel() * tensor.element_size()
     return sizes | {"total": sum(sizes.values())}
+
+
+def _parameters(module: nn.Module | None) -> list[Tensor]:
+    return [] if module is None else list(module.parameters())

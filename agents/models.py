@@ -118,8 +118,26 @@ class LanguageModel(nn.Module):
 
     def frozen_copy(self) -> "LanguageModel":
         """Return a copy that does not learn; what is frozen here already is shared, not copied."""
-        shared: dict[int, Any] = {id(p): p for p in self.model.parameters() if not p.requires_grad}
-        return LanguageModel(copy.deepcopy(self.model, shared).requires_grad_(False))
+        return LanguageModel(copy.deepcopy(self.model, self._frozen()).requires_grad_(False))
+
+    def twin(self) -> "LanguageModel":
+        """Return a copy whose trunk learns apart; what is frozen, and the head, are shared.
+
+        With adapters it is a second set of them on the same backbone.
+        """
+        head = self.model.get_output_embeddings()
+        twin = LanguageModel(copy.deepcopy(self.model, {id(head): head, **self._frozen()}))
+        twin.recompute = self.recompute
+        return twin
+
+    def trunk_parameters(self) -> dict[str, nn.Parameter]:
+        """Return what of the trunk learns, by name."""
+        named = self.model.base_model.named_parameters()
+        return {name: parameter for name, parameter in named if parameter.requires_grad}
+
+    def _frozen(self) -> dict[int, Any]:
+        """Return what a copy shares, as ``deepcopy`` takes it."""
+        return {id(p): p for p in self.model.parameters() if not p.requires_grad}
 
     def freeze_lower(self, num_layers: int) -> None:
         """Freeze the embeddings and the lowest blocks; a head tied to the embeddings with them.

@@ -48,9 +48,10 @@ class Evaluation:
 class CausalLMPolicy(BasePolicy):
     """Any ``AutoModelForCausalLM`` as a policy over tokens.
 
-    One trunk carries the language-model head and a linear value head that starts at zero. The
-    reference is a frozen copy, or with LoRA the same model with its adapters off. Dropout is off
-    everywhere, in updates too: the first epoch's probability ratio is then exactly 1.
+    One trunk carries the language-model head and a linear value head that starts at zero, unless
+    the value has a network of its own. The reference is a frozen copy, or with LoRA the same model
+    with its adapters off. Dropout is off everywhere, in updates too: the first epoch's probability
+    ratio is then exactly 1.
 
     Args:
         observation_space: The environment's ``Dict(input_ids, attention_mask)``.
@@ -63,6 +64,9 @@ class CausalLMPolicy(BasePolicy):
         frozen_layers: Freeze the embeddings (with a head tied to them) and this many of the lowest
             blocks, which the reference then shares; 0 freezes nothing.
         gradient_checkpointing: Compute blocks again in the backward pass: less memory, more time.
+        value_network: What the value head reads. "trunk": the policy's hidden states, at no cost.
+            "own": those of a network of its own, a copy of the model, or with ``lora`` adapters of
+            its own on the same backbone; values then cannot pull at the policy.
         temperature: Divides the logits in rollout, update and reference alike.
         top_k: Sample among the likeliest only; 0 among all. What could be sampled is kept with the
             sample, and update and reference are renormalised over the same tokens ("keep sampling
@@ -76,7 +80,7 @@ class CausalLMPolicy(BasePolicy):
     Raises:
         ModelError: if there is no model, or it is no language model.
         TokenizerError: if model and environment have different vocabularies.
-        ValueError: if temperature, top_k, top_p or mask_top_p is out of range.
+        ValueError: if a setting of sampling is out of range, or value_network is unknown.
     """
 
     def __init__(
@@ -90,6 +94,7 @@ class CausalLMPolicy(BasePolicy):
         dtype: str = "auto",
         frozen_layers: int = 0,
         gradient_checkpointing: bool = False,
+        value_network: str = "trunk",
         temperature: float = 1.0,
         top_k: int = 0,
         top_p: float = 1.0,
@@ -102,6 +107,8 @@ class CausalLMPolicy(BasePolicy):
                 "the environment brings no model; pass policy_kwargs=dict(model=path_or_name)"
             )
         check_sampling(temperature, top_k, top_p, mask_top_p)
+        if value_network not in ("trunk", "own"):
+            raise ValueError(f"value_network must be 'trunk' or 'own', got {value_network!r}")
         self.mask_top_p = mask_top_p
         self.temperature = temperature
         self.top_k, self.top_p = top_k, top_p
@@ -123,6 +130,9 @@ class CausalLMPolicy(BasePolicy):
         self.masking_model: LanguageModel | None = None
         if mask_top_p is not None:
             self.masking_model = self.language_model.frozen_copy()
+        self.value_network: LanguageModel | None = None  # None: the policy's own trunk
+        if value_network == "own":
+            self.value_network = self.language_model.twin()
         self.value_head = nn.Linear(self.language_model.hidden_size, 1)
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
@@ -146,10 +156,19 @@ class CausalLMPolicy(BasePolicy):
 
         One forward over prompt and response; ``sequences.response_positions()`` is the order.
         """
-        rows, _, columns = sequences.response_positions()
         with self._weights(reference) as language_model:
-            hidden = language_model.hidden(sequences.input_ids[:, :-1], use_cache=False)
-        return hidden[rows, columns - 1]
+            return _response_states(language_model, sequences)
+
+    def value_states(self, sequences: Sequences, states: Tensor) -> Tensor:
+        """Return what the value head reads before each response token, (tokens, hidden).
+
+        Args:
+            sequences: The texts.
+            states: Their `states`, which it is where the value has no network of its own.
+        """
+        if self.value_network is None:
+            return states
+        return _response_states(self.value_network, sequences)
 
     def shaped_logits(
         self, states: Tensor, action_mask: Tensor | None, *, reference: bool = False
@@ -221,12 +240,11 @@ class CausalLMPolicy(BasePolicy):
             action_masks: What could be sampled at each step; None: everything.
             with_entropy: Compute the entropy too.
             with_kl: Compute the exact KL to the reference too.
-            value_head_only: Let gradients reach the value head alone.
+            value_head_only: Let gradients reach the value head alone, and its own network.
         """
         rows, times, columns = sequences.response_positions()
-        states = self.states(sequences)
-        if value_head_only:
-            states = states.detach()
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not value_head_only):
+            states = self.states(sequences)
         mask = None if action_masks is None else action_masks.at(rows, times)
         logits = self.shaped_logits(states, mask)
         kl = None
@@ -242,7 +260,7 @@ class CausalLMPolicy(BasePolicy):
 
         return Evaluation(
             log_probs=padded(chosen_log_probs(logits, sequences.input_ids[rows, columns])),
-            values=padded(self.values(states)),
+            values=padded(self.values(self.value_states(sequences, states))),
             entropy=padded(losses.entropy(logits)) if with_entropy else None,
             kl=None if kl is None else padded(kl),
         )
@@ -324,9 +342,26 @@ class CausalLMPolicy(BasePolicy):
         return [row[: len(ids)] for row, ids in zip(log_probs, response_ids, strict=True)]
 
     @torch.no_grad()
+    def response_values(self, sequences: Sequences, *, max_size: int = 64) -> Tensor:
+        """Return the value of the text before each response token, (batch, time), reward units.
+
+        Args:
+            sequences: Any number of texts; similar lengths are run together.
+            max_size: The most texts in one forward.
+        """
+        values = torch.zeros(sequences.response_mask.shape, device=self.device)
+        for bucket in sequences.buckets(max_size):
+            part = sequences.select(bucket)
+            rows, times, _ = part.response_positions()
+            states = _response_states(self.value_network or self.language_model, part)
+            values[bucket[rows], times] = self.values(states)
+        return values
+
+    @torch.no_grad()
     def final_values(self, sequences: Sequences) -> Tensor:
         """Return the value of the text after each response's last token, (batch,)."""
-        hidden = self.language_model.hidden(sequences.input_ids, use_cache=False)
+        network = self.value_network or self.language_model
+        hidden = network.hidden(sequences.input_ids, use_cache=False)
         rows = torch.arange(len(sequences), device=self.device)
         return self.values(hidden[rows, sequences.lengths - 1])
 
@@ -410,3 +445,10 @@ class CausalLMPolicy(BasePolicy):
             assert self.language_model.adapters is not None
             with self.language_model.adapters.disable_adapter():
                 yield self.language_model
+
+
+def _response_states(network: LanguageModel, sequences: Sequences) -> Tensor:
+    """Return a network's hidden states before each response token, (tokens, hidden)."""
+    rows, _, columns = sequences.response_positions()
+    hidden = network.hidden(sequences.input_ids[:, :-1], use_cache=False)
+    return hidden[rows, columns - 1]

@@ -52,7 +52,8 @@ class PPO(EpisodicAlgorithm):
             and exact have it, and k1's is zero on average, so that it holds nothing back.
         kl_target: KL per episode (nats) that an adaptive coefficient aims at; None keeps it fixed.
         kl_horizon: Episodes over which the adaptive coefficient corrects itself.
-        n_value_warmup: Updates at the start in which the value head alone learns.
+        n_value_warmup: Updates at the start in which the value head alone learns, with its own
+            network if it has one.
         target_kl: Ends an update early when the policy moved 1.5 times this (nats per token).
         temperature: Of sampling, updating and reference alike.
         top_k: Sample among the likeliest only; see `CausalLMPolicy`. 0 samples among all.
@@ -187,7 +188,6 @@ class PPO(EpisodicAlgorithm):
         """
         started = time.perf_counter()
         assert played.log_probs is not None  # our own player gives them all
-        assert played.values is not None
         episodes = played.episodes
         sequences = Sequences.from_ids(
             [episode.prompt_ids for episode in episodes],
@@ -198,6 +198,9 @@ class PPO(EpisodicAlgorithm):
         ref_log_probs = self.policy.response_log_probs(
             sequences, played.action_masks, reference=True
         )
+        values = played.values
+        if values is None:  # the value's own network reads whole texts, not one token at a time
+            values = self.policy.response_values(sequences)
         rewards = self._token_rewards(played)
         kl = losses.kl_estimate(played.log_probs, ref_log_probs, estimator="k1")
         if self.kl_in == "reward":
@@ -208,13 +211,13 @@ class PPO(EpisodicAlgorithm):
             final_values = self.policy.final_values(sequences) * cut
         advantages, returns = losses.gae(
             rewards,
-            played.values,
+            values,
             mask,
             gamma=self.gamma,
             gae_lambda=self.gae_lambda,
             final_values=final_values,
         )
-        self._log_round(played, kl, returns, mask)
+        self._log_round(played, kl, values[mask], returns[mask])
         self._kl = kl.sum(1).mean().item()
         self._timings["assign_s"] = time.perf_counter() - started
         return Experience(
@@ -222,7 +225,7 @@ class PPO(EpisodicAlgorithm):
             action_masks=played.action_masks,
             response_mask=mask,
             old_log_probs=played.log_probs,
-            old_values=played.values,
+            old_values=values,
             advantages=losses.masked_whiten(advantages, mask),
             returns=returns,
             ref_log_probs=ref_log_probs if self.kl_in == "loss" else None,
@@ -352,20 +355,26 @@ class PPO(EpisodicAlgorithm):
             )
         return torch.from_numpy(rewards).to(self.device)
 
-    def _log_round(self, played: Round, kl: Tensor, returns: Tensor, mask: Tensor) -> None:
-        """Record what the round earned; scores are raw where a reward normalises them."""
+    def _log_round(self, played: Round, kl: Tensor, values: Tensor, returns: Tensor) -> None:
+        """Record what the round earned; scores are raw where a reward normalises them.
+
+        Args:
+            played: The round.
+            kl: (batch, time), nats.
+            values: (tokens,), reward units.
+            returns: (tokens,), reward units.
+        """
         scores = [
             episode.score_parts.get("raw_score", episode.score) for episode in played.episodes
         ]
         record = self.logger.record
         record("rollout/score", float(np.mean([s for s in scores if s is not None] or [0.0])))
-        assert played.values is not None
         assert played.entropy is not None
-        record("train/entropy", losses.masked_mean(played.entropy, mask).item())
+        record("train/entropy", played.entropy.sum().item() / len(values))
         record("train/kl", kl.sum(1).mean().item())
         record("train/kl_coef", self.kl_coef)
-        learned = played.values[mask].cpu().numpy(), returns[mask].cpu().numpy()
-        record("train/explained_variance", float(explained_variance(*learned)))
+        learned = explained_variance(values.cpu().numpy(), returns.cpu().numpy())
+        record("train/explained_variance", float(learned))
 
     def _log_update(self, stats: UpdateStats) -> None:
         """Record what the update did."""

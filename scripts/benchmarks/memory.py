@@ -88,7 +88,7 @@ def main() -> None:
     report: dict[str, Any] = {"settings": {k: v for k, v in vars(settings).items() if k != "peak"}}
     for name in ARMS:
         sizes = memory_by_role(make_agent(name, settings).policy)
-        learns = sizes["policy"] + sizes["value_head"]
+        learns = sizes["policy"] + sizes["value"]
         backbone = sizes["policy"] + sizes["frozen"] if name != "lora" else sizes["frozen"]
         weights = sizes["total"] - sizes["optimizer"]
         report[name] = mebibytes(

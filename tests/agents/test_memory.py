@@ -97,7 +97,7 @@ def test_memory_by_hand(build: Callable[..., PPO]):
     weights = sum(p.numel() for p in make_model().parameters()) * 4
     sizes = memory_by_role(full.policy)
     assert sizes["policy"] == sizes["reference"] == weights
-    assert sizes["value_head"] == 17 * 4
+    assert sizes["value"] == 17 * 4
     assert sizes["optimizer"] == sizes["frozen"] == sizes["masking_model"] == 0
     full.learn(1)
     steps = len(full.policy.trained_parameters()) * 4  # AdamW counts its steps per parameter

@@ -1,0 +1,167 @@
+"""A value network of its own: apart from the policy, on its backbone with adapters."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.agents.conftest import lora_config, make_model
+from tests.agents.test_checkpoint import untimed
+from tests.agents.test_policy import shake
+from tests.agents.test_ppo import log_of
+from tokengym.agents import PPO
+from tokengym.agents.memory import memory_by_role
+from tokengym.agents.objective import UpdateStats
+from tokengym.agents.sequences import Sequences
+
+SHAPES = pytest.mark.parametrize(
+    ("shape", "lora"), [("gpt2", False), ("gpt2", True), ("llama", False), ("llama", True)]
+)
+
+
+@pytest.fixture
+def build(make_envs: Callable[..., Any]) -> Callable[..., PPO]:
+    def make(shape: str = "gpt2", *, lora: bool = False, envs: Any = None, **settings: Any) -> PPO:
+        kwargs = {
+            "model": make_model(shape),
+            "lora": lora_config(shape) if lora else None,
+            "value_network": settings.pop("value_network", "own"),
+            "frozen_layers": settings.pop("frozen_layers", 0),
+        }
+        defaults: Any = {"seed": 0, "device": "cpu"}
+        return PPO(
+            "CausalLMPolicy",
+            make_envs() if envs is None else envs,
+            policy_kwargs=kwargs,
+            **defaults | settings,
+        )
+
+    return make
+
+
+def gradients(agent: PPO, experience: Any) -> dict[str, torch.Tensor]:
+    agent._backward(experience, UpdateStats(), "here")
+    named = agent.policy.named_parameters()
+    return {n: p.grad.clone() for n, p in named if p.grad is not None and p.grad.abs().sum() > 0}
+
+
+@SHAPES
+def test_values_are_the_network_s_own(build: Callable[..., PPO], shape: str, lora: bool):
+    """Read by its own trunk, one text at a time; the policy's logits do not see it."""
+    agent = build(shape, lora=lora)
+    texts = [[3, 4], [5]], [[6, 1], [7, 3, 4, 4]]
+    sequences = Sequences.from_ids(*texts)
+    assert agent.policy.response_values(sequences).abs().max() == 0.0
+    before = agent.policy.log_probs(*texts)
+    assert agent.policy.value_network is not None
+    learning = [*agent.policy.value_network.trunk_parameters().values()]
+    generator = torch.Generator().manual_seed(3)
+    for parameter in [*learning, *agent.policy.value_head.parameters()]:
+        parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    found = agent.policy.response_values(sequences)
+    final = agent.policy.final_values(sequences)
+    trunk: Any = agent.policy.value_network.model.base_model
+    for row, (prompt, response) in enumerate(zip(*texts, strict=True)):
+        with torch.no_grad():
+            hidden = trunk(torch.tensor([[*prompt, *response]]))[0][0, len(prompt) - 1 :]
+            expected = agent.policy.value_head(hidden)[:, 0]
+        torch.testing.assert_close(found[row, : len(response)], expected[:-1])
+        torch.testing.assert_close(final[row], expected[-1])
+    assert expected.abs().max() > 1e-2
+    for old, new in zip(before, agent.policy.log_probs(*texts), strict=True):
+        assert old.tolist() == new.tolist()
+
+
+@SHAPES
+def test_neither_loss_reaches_the_other_network(build: Callable[..., PPO], shape: str, lora: bool):
+    """The value loss moves its network as it would alone, and the policy not at all."""
+    agent = build(shape, lora=lora)
+    shake(agent)
+    played = agent.collect()
+    assert played is not None
+    assert played.values is None
+    experience = agent.assign(played)
+    agent.vf_coef = 0.0
+    policy_only = gradients(agent, experience)
+    agent.vf_coef = 0.7
+    both = gradients(agent, experience)
+    valued = both.keys() - policy_only.keys()
+    assert {name.split(".")[0] for name in valued} == {"value_network", "value_head"}
+    assert any("value_network" in name for name in valued)
+    for name, gradient in policy_only.items():
+        assert name.startswith("language_model")
+        torch.testing.assert_close(both[name], gradient)
+    # by hand: 0.7 * 0.5 * mean of squares (the clipped error is the same at the old values)
+    rows, times, columns = experience.sequences.response_positions()
+    assert agent.policy.value_network is not None
+    agent.policy.optimizer.zero_grad()
+    hidden = agent.policy.value_network.model.base_model(experience.sequences.input_ids)[0]
+    values = agent.policy.value_head(hidden[rows, columns - 1])[:, 0]
+    (0.35 * (values - experience.returns[rows, times]).square().mean()).backward()
+    named = dict(agent.policy.named_parameters())
+    for name in valued:
+        torch.testing.assert_close(both[name], named[name].grad, atol=1e-6, rtol=1e-4)
+
+
+def test_old_values_are_the_network_s_and_bootstrap(
+    build: Callable[..., PPO], make_envs: Callable[..., Any]
+):
+    envs = make_envs(horizon="truncated", forbidden_token_ids=(1,))
+    agent = build(envs=envs, gae_lambda=1.0, kl_coef=0.0)
+    shake(agent)
+    played = agent.collect()
+    assert played is not None
+    experience = agent.assign(played)
+    torch.testing.assert_close(
+        experience.old_values, agent.policy.response_values(experience.sequences)
+    )
+    final = agent.policy.final_values(experience.sequences)
+    for row, episode in enumerate(played.episodes):
+        expected = torch.tensor(episode.score) + final[row]
+        torch.testing.assert_close(experience.returns[row, 0], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_warming_up_leaves_the_policy_alone(build: Callable[..., PPO]):
+    agent = build(n_value_warmup=1, learning_rate=1e-2)
+    before = {name: value.clone() for name, value in agent.policy.state_dict().items()}
+    agent.learn(1)
+    after = agent.policy.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {name.split(".")[0] for name in moved} == {"value_network", "value_head"}
+    assert any("attn" in name for name in moved)
+
+
+@pytest.mark.parametrize("settings", [{}, {"lora": True}, {"frozen_layers": 1}])
+def test_resuming_equals_going_on(
+    build: Callable[..., PPO], make_envs: Callable[..., Any], tmp_path: Path, settings: Any
+):
+    agent = build(learning_rate=1e-2, **settings).learn(30)
+    agent.save(tmp_path / "run")
+    uninterrupted = untimed(log_of(agent, 40, reset_num_timesteps=False))
+    resumed = PPO.load(tmp_path / "run", env=make_envs(), device="cpu")
+    assert str(untimed(log_of(resumed, 40, reset_num_timesteps=False))) == str(uninterrupted)
+    a, b = agent.policy.state_dict(), resumed.policy.state_dict()
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_with_adapters_the_backbone_is_there_once(build: Callable[..., PPO]):
+    weights = sum(p.numel() for p in make_model().parameters()) * 4
+    full = memory_by_role(build().policy)
+    assert full["policy"] == full["reference"] == weights
+    assert full["value"] == weights + 17 * 4  # the tied head is the embedding: nothing left out
+    lora = memory_by_role(build(lora=True).policy)
+    assert lora["frozen"] == weights
+    assert lora["reference"] == 0
+    assert lora["value"] == lora["policy"] + 17 * 4 < weights
+    untied = build("llama").policy
+    head = untied.language_model.model.get_output_embeddings().weight.numel() * 4
+    sizes = memory_by_role(untied)
+    assert sizes["value"] == sizes["policy"] - head + 17 * 4
+
+
+def test_an_unknown_value_network_is_refused(build: Callable[..., PPO]):
+    with pytest.raises(ValueError, match="value_network must be 'trunk' or 'own', got 'mine'"):
+        build(value_network="mine")
