@@ -1,6 +1,7 @@
 """Text with each token's reward as its background colour, for terminals and for HTML.
 
-Red is negative, green positive, white zero; the largest absolute reward has the full colour.
+Red is negative, blue positive, white zero: a pair that colour-blind readers tell apart. The largest
+absolute reward has the full colour.
 Pure functions: they know nothing of environments.
 """
 
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-_RED, _WHITE, _GREEN = (214, 96, 77), (255, 255, 255), (90, 174, 97)
+_RED, _WHITE, _BLUE = (214, 96, 77), (255, 255, 255), (67, 147, 195)
 _RESET = "\x1b[0m"
 _BOLD = "\x1b[1m"
 
@@ -20,7 +21,7 @@ def reward_colours(
 ) -> list[tuple[int, int, int]]:
     """Return one RGB colour per reward.
 
-    colour = white + |r| / scale * (end - white), end = green for r > 0 and red for r < 0
+    colour = white + |r| / scale * (end - white), end = blue for r > 0 and red for r < 0
 
     Args:
         token_rewards: (n,), any unit.
@@ -100,7 +101,7 @@ def render_html(
 
 def _blend(strength: float) -> tuple[int, int, int]:
     """Return the colour of a strength in [-1, 1]."""
-    end, share = (_GREEN if strength > 0 else _RED), abs(strength)
+    end, share = (_BLUE if strength > 0 else _RED), abs(strength)
     red, green, blue = (round(w + share * (e - w)) for w, e in zip(_WHITE, end, strict=True))
     return red, green, blue
 

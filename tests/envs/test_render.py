@@ -2,22 +2,22 @@ import pytest
 
 from tokengym.envs.render import render_ansi, render_html, reward_colours
 
-GREEN, RED, WHITE = (90, 174, 97), (214, 96, 77), (255, 255, 255)
+BLUE, RED, WHITE = (67, 147, 195), (214, 96, 77), (255, 255, 255)
 
 
 def test_colours_diverge_from_white_by_the_largest_absolute_reward() -> None:
-    assert reward_colours([2.0, -2.0, 0.0]) == [GREEN, RED, WHITE]
-    # Half strength: halfway between white and the end, (255+90)/2, (255+174)/2, (255+97)/2.
-    assert reward_colours([1.0, -2.0])[0] == (172, 214, 176)
-    assert reward_colours([1.0], scale=2.0) == [(172, 214, 176)]
-    assert reward_colours([5.0, -5.0], scale=1.0) == [GREEN, RED]
+    assert reward_colours([2.0, -2.0, 0.0]) == [BLUE, RED, WHITE]
+    # Half strength: halfway between white and the end, (255+67)/2, (255+147)/2, (255+195)/2.
+    assert reward_colours([1.0, -2.0])[0] == (161, 201, 225)
+    assert reward_colours([1.0], scale=2.0) == [(161, 201, 225)]
+    assert reward_colours([5.0, -5.0], scale=1.0) == [BLUE, RED]
     assert reward_colours([0.0, 0.0]) == [WHITE] * 2
     assert reward_colours([]) == []
 
 
 def test_ansi_by_hand() -> None:
     assert render_ansi("p", ["a", " b"]) == "\x1b[1mp\x1b[0ma b"
-    assert render_ansi("", ["a"], [1.0]) == "\x1b[48;2;90;174;97m\x1b[38;2;0;0;0ma\x1b[0m"
+    assert render_ansi("", ["a"], [1.0]) == "\x1b[48;2;67;147;195m\x1b[38;2;0;0;0ma\x1b[0m"
 
 
 def test_ansi_disarms_control_characters() -> None:

@@ -357,7 +357,7 @@ def test_rendering_modes(make_env: MakeEnv, capsys: pytest.CaptureFixture[str]) 
     play(ansi, [C, EOS], options={"prompt_id": 0})
     assert ansi.render() == "\x1b[1ma b\x1b[0mc<eos>"
     ansi.show_token_rewards(np.array([1.0, -0.5]))
-    assert "\x1b[48;2;90;174;97m" in ansi.render()
+    assert "\x1b[48;2;67;147;195m" in ansi.render()
     html = make_env(render_mode="html")
     play(html, [C], options={"prompt": "a <b>"})
     assert "<b>a &lt;b&gt;</b><span>c</span>" in html.render()
@@ -375,7 +375,7 @@ def test_human_prints_as_it_grows(make_env: MakeEnv, capsys: pytest.CaptureFixtu
     env.step(EOS)
     assert capsys.readouterr().out == "<eos>\n"
     env.show_token_rewards(np.ones(3))
-    assert "\x1b[48;2;90;174;97m" in capsys.readouterr().out
+    assert "\x1b[48;2;67;147;195m" in capsys.readouterr().out
     assert env.render() is None
 
 

@@ -251,7 +251,7 @@ def test_rendering(make_envs: MakeEnvs) -> None:
     infos = envs.step(np.array([EOS, C]))[4]
     envs.show_token_rewards(infos["token_rewards"] + 1, rows=[0])
     first, second = envs.render()
-    assert first.startswith("\x1b[1ma b\x1b[0m\x1b[48;2;90;174;97m")
+    assert first.startswith("\x1b[1ma b\x1b[0m\x1b[48;2;67;147;195m")
     assert second == "\x1b[1mc\x1b[0mc"
     envs.step(np.array([C, C]))
     assert "48;2" not in envs.render()[0]

@@ -96,9 +96,9 @@ def test_the_wrapper_passes_on_what_agents_ask_for(make_env, make_envs):
 def test_render_shows_the_token_rewards(make_env, mode):
     env = SparseReward(make_env(render_mode=mode), LengthScorer())
     play(env, [5, 6])
-    assert "90;174;97" not in env.render()
+    assert "67;147;195" not in env.render()
     env.step(1)
-    assert ("90;174;97" if mode == "ansi" else "rgb(90,174,97)") in env.render()
+    assert ("67;147;195" if mode == "ansi" else "rgb(67,147,195)") in env.render()
 
 
 def test_a_batch_renders_the_token_rewards(make_envs):
@@ -106,7 +106,7 @@ def test_a_batch_renders_the_token_rewards(make_envs):
     envs.reset(seed=0)
     envs.step(np.array([5, 1, 6]))
     texts = envs.render()
-    assert ["rgb(90,174,97)" in text for text in texts] == [False, True, False]
+    assert ["rgb(67,147,195)" in text for text in texts] == [False, True, False]
 
 
 def trajectory(envs, seed, steps, mode):
