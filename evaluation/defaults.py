@@ -46,6 +46,8 @@ class TrainingSettings:
     """Gradient steps per pass."""
     gae_lambda: float = 0.95
     """ABC's paper; at 1 credit redistribution cannot help."""
+    vf_coef: float = 0.1
+    """Weight of the value loss; at 0 the values, which begin at 0, stay there: no critic."""
     kl_coef: float = 0.05
     """Price of a nat of KL to the reference, in score units."""
     kl_target: float | None = None
@@ -66,6 +68,8 @@ class TrainingSettings:
         for name in ("learning_rate", "temperature"):
             if not getattr(self, name) > 0.0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        if not self.vf_coef >= 0.0:
+            raise ValueError(f"vf_coef must be >= 0, got {self.vf_coef}; 0 is no critic")
         if not self.kl_coef >= 0.0:
             raise ValueError(f"kl_coef must be >= 0, got {self.kl_coef}; 0 leaves the KL free")
         if not 0.0 <= self.gae_lambda <= 1.0:

@@ -177,6 +177,7 @@ def make_agent(config: ComparisonConfig, reward: str, seed: int) -> "PPO":
         n_epochs=training.n_epochs,
         n_minibatches=training.n_minibatches,
         gae_lambda=training.gae_lambda,
+        vf_coef=training.vf_coef,
         kl_coef=training.kl_coef,
         kl_target=training.kl_target,
         temperature=training.temperature,

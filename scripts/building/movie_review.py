@@ -82,7 +82,7 @@ def build_movie_review(
     tokenizer = word_tokenizer(reviews)
     texts = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(reviews).input_ids]
     training, held_out = texts[:REVIEWS], texts[REVIEWS:]
-    prompts = _prompts(tokenizer, held_out, rng)
+    prompts = draw_prompts(tokenizer, held_out, rng)
     language_model = new_language_model(tokenizer, ModelSize(), seed=seed)
     train_language_model(language_model, training, steps=language_steps, generator=generator)
 
@@ -90,7 +90,7 @@ def build_movie_review(
     samples = draw_samples(language_model, train_prompts, generator)
     gold = GoldTokens(tokenizer)
     reward_model = reward_model_from(language_model, seed=seed)
-    draw = _drawer(training, samples, gold, generator, tokenizer.eos_token_id)
+    draw = text_drawer(training, samples, gold, generator, tokenizer.eos_token_id)
     train_reward_model(reward_model, draw, steps=reward_steps)
     return BuiltBundle(
         task="movie_review",
@@ -186,11 +186,12 @@ def measure_reward_model(
     return figures
 
 
-def _prompts(
+def draw_prompts(
     tokenizer: PreTrainedTokenizerFast,
     texts: Sequence[Sequence[int]],
     rng: np.random.Generator,
 ) -> list[PromptRow]:
+    """Return the different beginnings of texts as prompts, the first `TEST_PROMPTS` held out."""
     lengths = rng.integers(*PROMPT_TOKENS, size=len(texts), endpoint=True)
     starts = [str(tokenizer.decode(list(text[:n]))) for text, n in zip(texts, lengths, strict=True)]
     unique = list(dict.fromkeys(starts))
@@ -200,7 +201,7 @@ def _prompts(
     ]
 
 
-def _drawer(
+def text_drawer(
     reviews: Sequence[Sequence[int]],
     samples: Sequence[Sequence[int]],
     gold: GoldTokens,

@@ -69,6 +69,8 @@ class TrainingOptions:
     """Gradient steps per pass."""
     gae_lambda: Number = None
     """1 waits for the whole return."""
+    vf_coef: Number = None
+    """Weight of the value loss; 0 is no critic."""
     kl_coef: Number = None
     """Price of a nat of KL to the reference."""
     kl_target: Number = None

@@ -94,6 +94,7 @@ def test_environment_arguments():
         ),
         (lambda: TrainingSettings(learning_rate=0.0), "learning_rate must be above 0, got 0"),
         (lambda: TrainingSettings(gae_lambda=1.5), r"gae_lambda must lie in \[0, 1\], got 1.5"),
+        (lambda: TrainingSettings(vf_coef=-0.1), "vf_coef must be >= 0, got -0.1; 0 is no critic"),
         (lambda: TrainingSettings(kl_coef=-1.0), "kl_coef must be >= 0, got -1"),
         (lambda: changed(TrainingSettings(), normalize="none"), "or 'off', got 'none'"),
         (lambda: EvaluationSettings(episodes=0), "episodes must be a whole number >= 1, got 0"),

@@ -63,7 +63,9 @@ def test_batches_mix_lengths_and_endings(tokenizer, reviews):
     texts = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(reviews).input_ids]
     gold = GoldTokens(tokenizer)
     generator = torch.Generator().manual_seed(0)
-    draw = movie_review._drawer(texts[:100], texts[100:], gold, generator, tokenizer.eos_token_id)
+    draw = movie_review.text_drawer(
+        texts[:100], texts[100:], gold, generator, tokenizer.eos_token_id
+    )
     batch, scores = draw()
     lengths = [len(text) for text in batch]
     assert 8 <= min(lengths) < 20

@@ -1,0 +1,1 @@
+"""The studies behind docs/results: what was run, and the tables made of it."""

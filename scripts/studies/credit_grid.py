@@ -1,0 +1,297 @@
+"""Every credit rule at every length, and when redistribution helps: the runs behind docs/results.
+
+Two grids. ``rules``: which rule learns faster, by task and length, at the default setting
+(docs/results/default_setting.md: learning rate tuned on sparse, 64 episodes an update, scores
+centred by their batch, KL coefficient 0.05), on seeds that no tuning saw. ``when``: sparse against
+ABC at length 32 with one setting changed at a time.
+
+The folder is the state: a run that is written down is never done again, so the grid may be stopped
+at any time and goes on where it was. What is needed most comes first.
+
+    python scripts/studies/credit_grid.py run --out runs/grid [--until 12:25]
+    python scripts/studies/credit_grid.py publish --out runs/grid --docs docs/results/grid
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tokengym.evaluation.compare import check_folder
+from tokengym.evaluation.config import (
+    SETTINGS_FILE,
+    ComparisonConfig,
+    TaskSettings,
+    missing_runs,
+    resolve_env,
+    run_folder,
+)
+from tokengym.evaluation.curves import COLUMNS, read_curves
+from tokengym.evaluation.defaults import training_settings
+from tokengym.evaluation.files import read_json, write_csv, write_json
+from tokengym.evaluation.statistics import area_under_curve
+
+RED = "red:delivery=end"
+PAIR = ("sparse", "abc")
+RULES = (*PAIR, RED, "attribution", "uniform", "recency")
+ANSWER_RULES = ("sparse", "r3-dense", "uniform", "recency")
+"""On a bundle that has an encoder for a scorer and no reward model."""
+FIRST_SEED, SWEEP_SEED = 20, 1000
+RATES = (1e-4, 3e-4, 1e-3)
+"""Of sparse on a task whose rate was not tuned yet."""
+MISALIGNED = "misaligned"
+"""Stands for the folder of the misaligned reward model."""
+PUBLISHED = tuple(c for c in COLUMNS if c not in ("distinct_1", "distinct_2", "train_kl"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One setting, and the runs wanted of it."""
+
+    name: str
+    """Of its folder and its csv."""
+    env: str = "MovieReview"
+    """Task."""
+    rewards: tuple[str, ...] = PAIR
+    """Rules, the others set against the first."""
+    seeds: int = 10
+    """Runs per rule."""
+    first_seed: int = FIRST_SEED
+    """The lowest."""
+    changes: dict[str, Any] = field(default_factory=dict)
+    """Fields of TrainingSettings that differ from the task's defaults."""
+    misaligned: bool = False
+    """Whether the reward model is the one whose attention was spoilt."""
+    tuned: bool = False
+    """Whether the learning rate is the best of the task's sweep cells."""
+
+    def config(self, out: Path) -> ComparisonConfig:
+        """Return the comparison this cell is."""
+        env = resolve_env(self.env)
+        changes = dict(self.changes)
+        if self.tuned:
+            changes["learning_rate"] = tuned_rate(self.env, out)
+        scorer = str(out / MISALIGNED) if self.misaligned else None
+        return ComparisonConfig(
+            env=env,
+            rewards=self.rewards,
+            seeds=self.seeds,
+            first_seed=self.first_seed,
+            training=training_settings(env, **changes),
+            task=TaskSettings(scorer=scorer),
+        )
+
+
+def cells() -> dict[str, Cell]:
+    """Return all cells by name."""
+    grid = [
+        Cell(name=f"MovieReview-{length}", rewards=RULES, changes={"max_new_tokens": length})
+        for length in (16, 32, 48, 64, 96)
+    ]
+    grid += [
+        Cell(
+            name=f"QuestionAnswer-rate-{rate:g}",
+            env="QuestionAnswer",
+            rewards=("sparse",),
+            seeds=2,
+            first_seed=SWEEP_SEED,
+            changes={"learning_rate": rate},
+        )
+        for rate in RATES
+    ]
+    grid.append(Cell(name="QuestionAnswer", env="QuestionAnswer", rewards=ANSWER_RULES, tuned=True))
+    grid += [
+        Cell(
+            name=f"when-{name}",
+            seeds=5,
+            changes={"max_new_tokens": 32, **changes},
+            misaligned=name == MISALIGNED,
+        )
+        for name, changes in WHEN.items()
+    ]
+    return {cell.name: cell for cell in grid}
+
+
+WHEN: dict[str, dict[str, Any]] = {
+    "lambda-1": {"gae_lambda": 1.0},
+    "rate-1e-3": {"learning_rate": 1e-3},
+    "batch-16": {"batch_size": 16},
+    "not-centred": {"normalize": "off"},
+    "no-critic": {"vf_coef": 0.0},
+    MISALIGNED: {},
+    "rate-1e-4": {"learning_rate": 1e-4},
+    "running": {"normalize": "running"},
+    "batch-16-not-centred": {"batch_size": 16, "normalize": "off"},
+    "lambda-1-no-critic": {"gae_lambda": 1.0, "vf_coef": 0.0},
+    "lambda-1-rate-1e-3": {"gae_lambda": 1.0, "learning_rate": 1e-3},
+}
+"""What is changed of the setting MovieReview-32, which is itself the first row of the table."""
+
+
+def stages() -> Iterator[tuple[str, Sequence[str]]]:
+    """Yield (cell, rules) in the order in which the runs are needed."""
+    main = ("MovieReview-48", "MovieReview-32", "MovieReview-96")
+    for name in main:
+        yield name, PAIR
+    for rule in (RED, "attribution"):
+        yield "MovieReview-48", (rule,)
+    for name in list(WHEN)[:6]:
+        yield f"when-{name}", PAIR
+    for rate in RATES:
+        yield f"QuestionAnswer-rate-{rate:g}", ("sparse",)
+    yield "QuestionAnswer", ANSWER_RULES
+    for name in ("MovieReview-64", "MovieReview-16"):
+        yield name, PAIR
+    yield "MovieReview-32", RULES
+    yield "MovieReview-48", RULES
+    for name in list(WHEN)[6:]:
+        yield f"when-{name}", PAIR
+    for length in (96, 64, 16):
+        yield f"MovieReview-{length}", RULES
+
+
+def run_grid(out: Path, until: datetime | None, log: Any = sys.stdout) -> None:
+    """Do what is missing, in order, until a time of day; one run at a time, in this process."""
+    from tokengym.evaluation.run import describe, run
+
+    known = cells()
+    for name, rewards in stages():
+        cell = known[name]
+        if cell.misaligned:
+            build_misaligned(out / MISALIGNED)
+        config = cell.config(out)
+        folder = out / name
+        check_folder(config, folder)
+        write_json(folder / SETTINGS_FILE, config.as_dict())
+        for reward, seed in missing_runs(config, folder):
+            if reward not in rewards:
+                continue
+            if until is not None and datetime.now() >= until:
+                return
+            started = time.process_time()
+            error = ""
+            try:
+                run(config, reward, seed, out=folder)
+            except Exception as caught:  # written down by the run; the others go on
+                error = f" failed: {describe(caught)}"
+            seconds = time.process_time() - started
+            now = datetime.now()
+            print(f"{now:%H:%M:%S} {name} {reward} {seed} {seconds:.0f} s{error}", file=log)
+            log.flush()
+
+
+def tuned_rate(env: str, out: Path) -> float:
+    """Return sparse's learning rate with the highest mean area under score - c KL in the sweep.
+
+    Raises:
+        ValueError: if the sweep is not finished.
+    """
+    best: tuple[float, float] | None = None
+    for name, cell in cells().items():
+        if cell.env != env or cell.first_seed != SWEEP_SEED:
+            continue
+        config = cell.config(out)
+        if missing_runs(config, out / name):
+            raise ValueError(f"{name} has runs to do; run the sweep before the cells it tunes")
+        areas = []
+        for seed in config.all_seeds:
+            path = run_folder(out / name, "sparse", seed) / "curve.csv"
+            (curve,) = read_curves(path, group_by=())
+            net = curve.values["score"] - config.training.kl_coef * curve.values["kl"]
+            areas.append(area_under_curve(curve.steps, net, normalize=True))
+        area = sum(areas) / len(areas)
+        if best is None or area > best[0]:
+            best = (area, config.training.learning_rate)
+    if best is None:
+        raise ValueError(f"{env} has no sweep; give its cell a learning rate")
+    return best[1]
+
+
+def build_misaligned(folder: Path) -> None:
+    """Train a reward model like the bundled one whose attention does not find the opinion words.
+
+    The learning rate is twice the bundled model's, which keeps its accuracy and halves the
+    correlation of its last attention row with the gold weights; its figures lie beside it.
+    """
+    if (folder / "figures.json").exists():
+        return
+    import numpy as np
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from tokengym.envs import bundled
+    from tokengym.scripts.building import movie_review as building
+    from tokengym.scripts.building.reward_model import reward_model_from, train_reward_model
+    from tokengym.scripts.corpora.movie_reviews import write_reviews
+
+    bundle, seed = bundled("movie_review"), 0
+    tokenizer = AutoTokenizer.from_pretrained(bundle.tokenizer)
+    policy = AutoModelForCausalLM.from_pretrained(bundle.policy).float().eval()
+    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    reviews = write_reviews(building.REVIEWS, rng)
+    texts = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(reviews).input_ids]
+    prompts = building.draw_prompts(tokenizer, texts[:2000], rng)
+    starts = [tokenizer(row.prompt).input_ids for row in prompts if row.split == "train"]
+    samples = building.draw_samples(policy, starts, generator)
+    draw = building.text_drawer(
+        texts, samples, building.GoldTokens(tokenizer), generator, tokenizer.eos_token_id
+    )
+    model = reward_model_from(policy, seed=seed)
+    train_reward_model(model, draw, steps=1200, learning_rate=2e-3)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    figures = building.measure_reward_model(tokenizer, policy, model, prompts, seed=seed)
+    write_json(folder / "figures.json", figures)
+
+
+def publish(out: Path, docs: Path) -> None:
+    """Write each cell's finished runs as one csv, with their settings beside it."""
+    for name, cell in cells().items():
+        if not (out / name / SETTINGS_FILE).exists():
+            continue
+        rows = []
+        for reward in cell.rewards:
+            for seed in range(cell.first_seed, cell.first_seed + cell.seeds):
+                folder = run_folder(out / name, reward, seed)
+                if not (folder / "run.json").exists():
+                    continue
+                if read_json(folder / "run.json")["status"] != "finished":
+                    continue
+                (curve,) = read_curves(folder / "curve.csv", group_by=())
+                for index, step in enumerate(curve.steps):
+                    values = {k: round(float(v[index]), 4) for k, v in curve.values.items()}
+                    for count in ("tokens", "episodes"):
+                        values[count] = int(values[count])
+                    rows.append({"credit": reward, "seed": seed, "step": int(step), **values})
+        if rows:
+            write_csv(docs / f"{name}.csv", rows, PUBLISHED)
+            write_json(docs / f"{name}.json", read_json(out / name / SETTINGS_FILE))
+
+
+def main() -> None:
+    """Run or publish."""
+    import torch
+
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("command", choices=("run", "publish"))
+    parser.add_argument("--out", type=Path, default=Path("runs/grid"))
+    parser.add_argument("--docs", type=Path, default=Path("docs/results/grid"))
+    parser.add_argument("--until", help="time of day, HH:MM, after which no run begins")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.command == "publish":
+        publish(arguments.out, arguments.docs)
+        return
+    until = None
+    if arguments.until:
+        clock = datetime.strptime(arguments.until, "%H:%M").time()
+        until = datetime.combine(datetime.now().date(), clock)
+    run_grid(arguments.out, until)
+
+
+if __name__ == "__main__":
+    main()
