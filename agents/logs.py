@@ -6,16 +6,16 @@ from typing import Any, TextIO
 
 from stable_baselines3.common.callbacks import BaseCallback
 
-from tokengym.envs import Episode
+from tokengym.envs import Episode, episode_to_record
 
 
 class EpisodeLog(BaseCallback):
     """Appends every episode of the training to a file, one JSON object a line.
 
-    A line has ``timestep``, ``update``, ``row``, ``prompt``, ``response``, ``response_ids``,
-    ``score``, ``score_parts``, ``token_rewards``, ``log_probs`` (as sampled, nats) and
-    ``finish_reason``. Each line is written whole when its round has ended: a killed run leaves no
-    half one.
+    A line has ``timestep``, ``update`` and ``row``, and the episode as
+    `tokengym.envs.episode_to_record` writes it, ``log_probs`` (as sampled, nats) included: enough
+    for ``tokengym replay`` to score it under every credit. Each line is written whole when its
+    round has ended: a killed run leaves no half one.
 
     Args:
         path: The file; made with its folders, appended to where there is one.
@@ -55,7 +55,7 @@ class EpisodeLog(BaseCallback):
         for row, episode in enumerate(played.episodes):
             known = None if log_probs is None else log_probs[row][: len(episode.response_ids)]
             place = {"timestep": self.num_timesteps, "update": self.model._n_updates, "row": row}
-            line = place | episode_as_json(episode) | {"log_probs": known}
+            line = place | episode_to_record(episode) | {"log_probs": known}
             self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
         self._file.flush()
         for name, text in samples(list(played.episodes), self.num_shown).items():
@@ -64,20 +64,6 @@ class EpisodeLog(BaseCallback):
     def _on_training_end(self) -> None:
         if self._file is not None:
             self._file.close()
-
-
-def episode_as_json(episode: Episode) -> dict[str, Any]:
-    """Return what a line says of an episode, as plain data."""
-    rewards = episode.token_rewards
-    return {
-        "prompt": episode.prompt,
-        "response": episode.response,
-        "response_ids": list(map(int, episode.response_ids)),
-        "score": None if episode.score is None else float(episode.score),
-        "score_parts": {name: float(part) for name, part in episode.score_parts.items()},
-        "token_rewards": None if rewards is None else [float(reward) for reward in rewards],
-        "finish_reason": episode.finish_reason,
-    }
 
 
 def samples(episodes: list[Episode], num_shown: int) -> dict[str, str]:

@@ -20,6 +20,7 @@ from tokengym.envs.infos import episodes_from_infos
 from tokengym.envs.loading import load_prompts
 from tokengym.envs.oracle import OracleEnv, OracleVectorEnv
 from tokengym.envs.prompts import Prompt, PromptSet
+from tokengym.envs.records import episode_from_record, episode_to_record
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.single import TokenGenerationEnv
 from tokengym.envs.vector import TokenGenerationVectorEnv
@@ -49,6 +50,8 @@ __all__ = [
     "TokenGymError",
     "TokenizerError",
     "bundled",
+    "episode_from_record",
+    "episode_to_record",
     "episodes_from_infos",
     "load_prompts",
 ]
