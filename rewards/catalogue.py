@@ -25,7 +25,7 @@ from tokengym.rewards.credits import (
 )
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.reward import Reward
-from tokengym.rewards.scorer import Scorer, SupportsScore
+from tokengym.rewards.scorer import Scorer, SupportsScore, scorer_name
 from tokengym.rewards.scorers.function import FunctionScorer
 from tokengym.rewards.scorers.normalize import Normalize
 from tokengym.rewards.scorers.rules import RuleScorer
@@ -44,6 +44,11 @@ Factory = Callable[..., Credit | Reward | SupportsScore]
 class _Entry:
     factory: Factory
     scorer: ScorerKind = "any"
+    scorer_options: tuple[str, ...] = ()
+    """Options in the name that are the scorer's, not the credit's."""
+
+
+_R3_COMPONENTS = ("length_incentive", "repetition_penalty", "reward_branching")
 
 
 _REWARDS: dict[str, _Entry] = {
@@ -56,8 +61,8 @@ _REWARDS: dict[str, _Entry] = {
     "red": _Entry(RED),
     "scar": _Entry(SCAR),
     "attribution": _Entry(Attribution),
-    "r3": _Entry(Sparse, "encoder"),
-    "r3-dense": _Entry(DenseR3, "encoder"),
+    "r3": _Entry(Sparse, "encoder", _R3_COMPONENTS),
+    "r3-dense": _Entry(DenseR3, "encoder", _R3_COMPONENTS),
     "random": _Entry(Random),
     "recency": _Entry(Recency),
 }
@@ -158,9 +163,10 @@ def make_reward(
             )
         return None
     kind: ScorerKind = "any"
+    components: dict[str, Any] = {}
     name = spec if isinstance(spec, str) else None
     if isinstance(spec, str):
-        name, spec, kind = _from_name(spec)
+        name, spec, kind, components = _from_name(spec)
     if isinstance(spec, Reward):
         if scorer is not None:
             raise RewardError(f"{spec!r} has a scorer already; leave scorer out, or pass a credit")
@@ -170,6 +176,8 @@ def make_reward(
         name = name or getattr(spec, "name", "") or type(spec).__name__
         kind = _SCORER_FOR.get(getattr(spec, "attribution", None), kind)
         chosen = _scorer(scorer, kind, bundle, max_len, label=name)
+        if components:
+            chosen = _with_components(chosen, components, label=name)
         return _normalized(Reward(chosen, _with_policy(spec, bundle)), normalize, batch_size)
     if _is_scorer(spec) or callable(spec):
         if scorer is not None:
@@ -275,6 +283,19 @@ def _scorer(
     return load_scorer(bundle.reward_model, "reward_model")
 
 
+def _with_components(
+    scorer: SupportsScore, components: dict[str, Any], *, label: str
+) -> SupportsScore:
+    """Return the scorer with those of its components that a name's options switch."""
+    configure = getattr(scorer, "with_components", None)
+    if configure is None:
+        raise RewardError(
+            f"reward {label!r} has the options {', '.join(components)} of Relevance, but scores "
+            f"with {scorer_name(scorer)!r}; pass scorer=rewards.Relevance(...) or leave them out"
+        )
+    return configure(**components)
+
+
 def _with_policy(credit: Credit, bundle: "Bundle | None") -> Credit:
     """Return the credit; one that reads the policy's attention gets the bundle's policy."""
     with_policy = getattr(credit, "with_policy", None)
@@ -316,19 +337,23 @@ def check_name(name: str) -> None:
         )
 
 
-def _from_name(text: str) -> tuple[str, Credit | Reward | SupportsScore, ScorerKind]:
-    """Return the name, what its factory makes with the options, and the scorer it scores with."""
+def _from_name(
+    text: str,
+) -> tuple[str, Credit | Reward | SupportsScore, ScorerKind, dict[str, Any]]:
+    """Return the name, what its factory makes, what that scores with, and the scorer's options."""
     name, _, options = text.partition(":")
     check_name(name)
     entry = _REWARDS[name]
     keywords = _parse_options(text, options)
-    accepted = inspect.signature(entry.factory).parameters
-    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values())
+    components = {key: keywords.pop(key) for key in entry.scorer_options if key in keywords}
+    parameters = inspect.signature(entry.factory).parameters
+    accepted = [*parameters, *entry.scorer_options]
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     if not takes_any and (unknown := [key for key in keywords if key not in accepted]):
         raise RewardError(
             f"reward {name!r} has no option {unknown[0]!r}; it has {', '.join(accepted) or 'none'}"
         )
-    return name, entry.factory(**keywords), entry.scorer
+    return name, entry.factory(**keywords), entry.scorer, components
 
 
 def _parse_options(text: str, options: str) -> dict[str, Any]:

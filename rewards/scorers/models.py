@@ -22,7 +22,7 @@ def select_device(device: str) -> torch.device:
 
 
 def load_pretrained(
-    auto_class: Any, path: str | Path, *, dtype: str, device: str
+    auto_class: Any, path: str | Path, *, dtype: str, device: str, unread: tuple[str, ...] = ()
 ) -> "PreTrainedModel":
     """Return a stored model, every weight of which was stored with it.
 
@@ -31,6 +31,7 @@ def load_pretrained(
         path: Folder or hub name.
         dtype: Of the weights, or "auto".
         device: As for `select_device`.
+        unread: Prefixes of weights that no score depends on, so that they need not be stored.
 
     Raises:
         ScorerError: if there is no such model, or a part of it would be initialised at random.
@@ -47,6 +48,7 @@ def load_pretrained(
             "of such a model"
         ) from error
     missing = sorted({*report["missing_keys"], *map(str, report["mismatched_keys"])})
+    missing = [name for name in missing if not name.startswith(unread)]
     if missing:
         raise ScorerError(
             f"{path} holds no trained {', '.join(missing[:3])}, so {auto_class.__name__} would "
@@ -117,6 +119,24 @@ def vocabulary_size(model: torch.nn.Module) -> int:
     """Return the number of ids a model embeds."""
     embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
     return int(embeddings.num_embeddings)
+
+
+def longest_input(model: "PreTrainedModel") -> int | None:
+    """Return how many tokens a model has positions for, None where it says nothing of it.
+
+    Encoders in RoBERTa's line count from the padding id onwards, so that the first
+    ``pad_token_id + 1`` rows of their table are no positions of a text.
+    """
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if limit is None:
+        return None
+    tables = (
+        module
+        for name, module in model.named_modules()
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding)
+    )
+    skipped = [table.padding_idx + 1 for table in tables if table.padding_idx is not None]
+    return int(limit) - max(skipped, default=0)
 
 
 @contextmanager

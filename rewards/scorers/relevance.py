@@ -21,6 +21,7 @@ from tokengym.rewards.scorers.models import (
     evaluating,
     load_pretrained,
     load_tokenizer,
+    longest_input,
     vocabulary_size,
 )
 
@@ -45,7 +46,8 @@ class Relevance(Scorer):
     With M the mean of the encoder's last hidden states (mask-weighted, not normalised):
     r_x = M(query) . M(response), r_y = M(reference) . M(response); LI, RP and F as in
     `functional`. ``parts`` holds ``relevance_query`` (r_x), ``relevance_reference`` (r_y; 0 without
-    a reference), ``length_incentive`` and ``repetition_penalty``.
+    a reference), ``length_incentive`` and ``repetition_penalty``, whether they count or not: any
+    of R3's components can be left out of the score, as in the paper's ablations.
 
     Args:
         encoder: Any ``AutoModel`` with last hidden states; put in eval mode while it scores.
@@ -54,6 +56,10 @@ class Relevance(Scorer):
             what the longest open-ended one can. The paper's code has 512.
         role_tags: What opens a turn: stripped from the query, and the end of a response for LI
             and RP.
+        length_incentive: Whether LI counts; without it an open-ended query earns r_x RP.
+        repetition_penalty: Whether RP counts.
+        reward_branching: Whether a constrained query earns F(r_y); without it r_x pays for every
+            query, whatever its type.
         batch_size: Most texts per forward pass.
         policy_tokenizer: What made the ``response_ids``; only token attributions need it. `bind`
             sets it, and the reward wrappers call `bind`.
@@ -75,6 +81,9 @@ class Relevance(Scorer):
         *,
         max_len: int = 512,
         role_tags: Sequence[str] = F.ROLE_TAGS,
+        length_incentive: bool = True,
+        repetition_penalty: bool = True,
+        reward_branching: bool = True,
         batch_size: int = 64,
         policy_tokenizer: "PreTrainedTokenizerBase | None" = None,
         name: str = "Relevance",
@@ -94,6 +103,9 @@ class Relevance(Scorer):
         self.tokenizer.truncation_side = "left"
         self.max_len = max_len
         self.role_tags = tuple(role_tags)
+        self.length_incentive = length_incentive
+        self.repetition_penalty = repetition_penalty
+        self.reward_branching = reward_branching
         self.batch_size = batch_size
         self.policy_tokenizer = policy_tokenizer
         self._name = name
@@ -127,7 +139,8 @@ class Relevance(Scorer):
         """
         from transformers import AutoModel
 
-        encoder = load_pretrained(AutoModel, path, dtype=dtype, device=device)
+        # Retrievers such as Contriever are stored without the pooler that mean pooling never reads.
+        encoder = load_pretrained(AutoModel, path, dtype=dtype, device=device, unread=("pooler.",))
         tokenizer = tokenizer or load_tokenizer(path)
         if tokenizer is None:
             raise TokenizerError(f"no tokenizer beside the encoder in {path}; pass tokenizer=")
@@ -154,6 +167,37 @@ class Relevance(Scorer):
         bound = copy.copy(self)
         bound.policy_tokenizer = tokenizer
         return bound
+
+    def with_components(
+        self,
+        *,
+        length_incentive: bool | None = None,
+        repetition_penalty: bool | None = None,
+        reward_branching: bool | None = None,
+    ) -> "Relevance":
+        """Return a scorer over the same encoder with components of R3 left out or put back.
+
+        Args:
+            length_incentive: As for the class; None leaves it as it is here, as for the others.
+            repetition_penalty: As for the class.
+            reward_branching: As for the class.
+
+        Raises:
+            ScorerError: if one is neither True, False nor None.
+        """
+        changes = {
+            "length_incentive": length_incentive,
+            "repetition_penalty": repetition_penalty,
+            "reward_branching": reward_branching,
+        }
+        changed = copy.copy(self)
+        for component, counts in changes.items():
+            if counts is None:
+                continue
+            if not isinstance(counts, bool):
+                raise ScorerError(f"{component} must be true or false, got {counts!r}")
+            setattr(changed, component, counts)
+        return changed
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return R3 of each episode with its four parts, and each token's exact part if asked.
@@ -188,10 +232,13 @@ class Relevance(Scorer):
             by_reference = F.relevance_shares(F.mean_pool(encoded[references[row]].hidden), hidden)
             text = F.cut_at_turn(episode.response, self.role_tags)
             incentive, penalty = F.length_incentive(text), F.repetition_penalty(text)
-            constrained = episode.query_type == "CONSTRAINED"
+            constrained = self._is_constrained(episode)
             shares = by_reference if constrained else by_query
             shares = shares * F.r3_factor(
-                incentive, penalty, max_len=self.max_len, constrained=constrained
+                incentive if self.length_incentive else 1.0,
+                penalty if self.repetition_penalty else 1.0,
+                max_len=self.max_len,
+                constrained=constrained,
             )
             values[row] = shares.sum()
             if attribution is not None:
@@ -213,11 +260,10 @@ class Relevance(Scorer):
         Args:
             texts: Any texts; an empty one has the encoder's special tokens, or none at all.
         """
-        limit = getattr(self.encoder.config.get_text_config(), "max_position_embeddings", None)
         tokens = self.tokenizer(
             list(texts),
             truncation=True,
-            max_length=min(MAX_ENCODER_TOKENS, limit or MAX_ENCODER_TOKENS),
+            max_length=min(MAX_ENCODER_TOKENS, longest_input(self.encoder) or MAX_ENCODER_TOKENS),
             padding=False,
             return_offsets_mapping=True,
             return_attention_mask=False,
@@ -243,8 +289,11 @@ class Relevance(Scorer):
                     hidden[filled[index]] = rows[place, :size]
         return [EncodedText(*pair) for pair in zip(hidden, spans, strict=True)]
 
+    def _is_constrained(self, episode: Episode) -> bool:
+        return self.reward_branching and episode.query_type == "CONSTRAINED"
+
     def _reference(self, episode: Episode) -> str:
-        if episode.query_type == "CONSTRAINED" and not episode.reference:
+        if self._is_constrained(episode) and not episode.reference:
             raise ScorerError(
                 f"the constrained prompt {episode.prompt!r} has no reference answer; pass "
                 "reference_column=, or annotate it OPENENDED"

@@ -14,7 +14,12 @@ from tokengym.envs.errors import TokenizerError
 from tokengym.rewards.batching import padded_batches
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorer import Scorer, Scores
-from tokengym.rewards.scorers.models import evaluating, load_pretrained, load_tokenizer
+from tokengym.rewards.scorers.models import (
+    evaluating,
+    load_pretrained,
+    load_tokenizer,
+    longest_input,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -202,7 +207,7 @@ class ClassProbability:
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Return the probability of each text, (texts,); 0 for one without tokens."""
-        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        limit = longest_input(self.model)
         sequences = self.tokenizer(
             list(texts),
             truncation=limit is not None,

