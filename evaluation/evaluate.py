@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tokengym.envs import Episode
 from tokengym.evaluation.config import resolve_env
 from tokengym.evaluation.metrics import policy_metrics, text_metrics
-from tokengym.rewards import gold_scorer
+from tokengym.rewards import Reward, gold_scorer
 
 ROWS = 128
 """Most environment rows played and scored at once."""
@@ -168,3 +168,22 @@ def make_eval_envs(env: str, env_kwargs: Mapping[str, Any], *, num_envs: int) ->
         autoreset_mode=AutoresetMode.DISABLED,
         **kwargs,
     )
+
+
+def task_reward(env: str, env_kwargs: Mapping[str, Any]) -> tuple[Reward, Any]:
+    """Return the reward that a task pays under these arguments, and the policy's tokenizer.
+
+    It scores any episodes, whoever played them.
+
+    Args:
+        env: Environment id, or a task's bare name.
+        env_kwargs: Arguments of ``gym.make_vec``, ``reward`` among them.
+
+    Raises:
+        ValueError: if the environment cannot be made.
+    """
+    envs: Any = gym.make_vec(resolve_env(env), num_envs=1, **env_kwargs)
+    tokenizer = envs.unwrapped.tokenizer
+    while not hasattr(envs, "reward"):  # the wrapper that pays it
+        envs = envs.env
+    return envs.reward, tokenizer

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from tokengym.envs import episode_to_record
 from tokengym.evaluation.config import ComparisonConfig, run_folder
 from tokengym.evaluation.curves import COLUMNS
 from tokengym.evaluation.files import write_csv, write_json, write_jsonl
@@ -237,14 +239,11 @@ class Sampler:
     """
 
     def __init__(self, config: ComparisonConfig, reward: str) -> None:
-        import gymnasium as gym
+        from tokengym.evaluation.evaluate import task_reward
 
         self.count = config.evaluation.samples
-        envs: Any = gym.make_vec(config.env, num_envs=1, **config.env_kwargs(reward, train=False))
-        self.tokenizer = envs.unwrapped.tokenizer
-        while not hasattr(envs, "reward"):  # the wrapper that pays it
-            envs = envs.env
-        self.reward = envs.reward
+        kwargs = config.env_kwargs(reward, train=False)
+        self.reward, self.tokenizer = task_reward(config.env, kwargs)
 
     def rows(self, record: RunRecord, step: int, evaluation: "Evaluation") -> list[dict[str, Any]]:
         """Return the first responses of an evaluation as rows of episodes.jsonl."""
@@ -256,16 +255,14 @@ class Sampler:
                 "seed": record.seed,
                 "step": step,
                 "sample": index,
-                "prompt": episode.prompt,
-                "response": episode.response,
-                "response_ids": list(episode.response_ids),
-                "tokens": pieces(self.tokenizer, episode.response_ids),
-                "token_rewards": [float(f"{value:.6g}") for value in own.token_rewards],
+                **episode_to_record(own),
+                "tokens": pieces(self.tokenizer, own.response_ids),
+                "token_rewards": _rounded(own.token_rewards),
+                "log_probs": _rounded(own.log_probs),
                 "score": episode.score,
                 "gold_score": None
                 if evaluation.gold_scores is None
                 else float(evaluation.gold_scores[index]),
-                "finish_reason": episode.finish_reason,
             }
             for index, (episode, own) in enumerate(zip(episodes, credited, strict=True))
         ]
@@ -281,6 +278,11 @@ def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
         texts.append(ready[len(before) :] if ready.startswith(before) else "")
         before = ready if ready.startswith(before) else before
     return texts
+
+
+def _rounded(values: NDArray[np.floating] | None) -> list[float] | None:
+    """Return six digits of each value, which is what a float32 holds for sure."""
+    return None if values is None else [float(f"{value:.6g}") for value in values]
 
 
 def versions() -> dict[str, str]:

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 from tokengym import rewards
-from tokengym.envs import bundled
+from tokengym.envs import bundled, episode_from_record
 from tokengym.evaluation.compare import compare
 from tokengym.evaluation.config import ComparisonConfig
 from tokengym.evaluation.curves import read_curves
@@ -137,6 +137,10 @@ def test_samples_carry_credit_that_sums_to_the_score(finished: tuple[Path, dict,
     for row in rows:
         assert len(row["tokens"]) == len(row["token_rewards"]) == len(row["response_ids"])
         assert sum(row["token_rewards"]) == pytest.approx(row["score"], rel=1e-4, abs=1e-5)
+        episode = episode_from_record(row)  # all that scoring it again takes
+        assert len(episode.prompt_ids) > 0
+        assert episode.log_probs is not None
+        assert episode.log_probs.max() <= 0.0
     assert len({row["score"] for row in rows}) > 1
 
 
