@@ -8,11 +8,13 @@ from tokengym.agents.nlpo import NLPO
 from tokengym.agents.playing import collect
 from tokengym.agents.policy import CausalLMPolicy
 from tokengym.agents.ppo import PPO
+from tokengym.agents.preferences.best_of_n import BestOfN
 from tokengym.agents.random_agent import RandomAgent
 
 __all__ = [
     "NLPO",
     "PPO",
+    "BestOfN",
     "CausalLMPolicy",
     "CheckpointError",
     "EpisodeLog",

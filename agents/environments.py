@@ -11,6 +11,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from tokengym.agents.errors import CheckpointError
 from tokengym.envs import EpisodeOverError
+from tokengym.rewards import Normalize
 
 Environments: TypeAlias = VectorEnv[Any, Any, Any] | gym.Env[Any, Any] | VecEnv
 Observation: TypeAlias = Mapping[str, NDArray[np.generic]]
@@ -81,6 +82,18 @@ def restore_environment(envs: Environments, state: Mapping[str, Any]) -> None:
         owner.set_state(saved)
     for scorer, saved in zip(scorers, state["scorers"], strict=True):
         scorer.load_state_dict(saved)
+
+
+def environment_scorer(envs: Environments) -> Any | None:
+    """Return the scorer that an environment's reward pays by, without normalisation; or None."""
+    for chain in _chains(envs):
+        for layer in chain:
+            scorer = getattr(getattr(layer, "reward", None), "scorer", None)
+            while isinstance(scorer, Normalize):
+                scorer = scorer.scorer
+            if scorer is not None:
+                return scorer
+    return None
 
 
 def _chains(envs: Any) -> list[list[Any]]:

@@ -1,0 +1,1 @@
+"""Learning from preferences: pairs from rollouts, SFT, DPO, best-of-n and online DPO."""

@@ -1,0 +1,114 @@
+"""From scored responses to one prompt to a pair: pure functions."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+class Choice(NamedTuple):
+    """Positions of two responses among those of a prompt."""
+
+    chosen: int
+    rejected: int
+
+
+def best_against_worst(
+    scores: ArrayLike,
+    texts: Sequence[str],
+    *,
+    length_penalty: float = 0.0,
+    min_gap: float = 0.0,
+) -> Choice | None:
+    """Return the best and the worst response to a prompt, or None where there is nothing to learn.
+
+    value = score - length_penalty * characters;  chosen = argmax, rejected = argmin, the first of
+    equals.  None if value[chosen] - value[rejected] <= min_gap (a tie) or their texts are equal.
+
+    Args:
+        scores: (responses,) reward units.
+        texts: (responses,) the responses themselves.
+        length_penalty: Per character, reward units.
+        min_gap: What values must differ by, reward units.
+
+    Raises:
+        ValueError: if there are not as many texts as scores, or a score is not finite, or a setting
+            is negative.
+
+    Source: Dong et al. 2024, "RLHF Workflow", arXiv:2405.07863, section 3 (length_penalty .001).
+
+    Example:
+        >>> best_against_worst([1.0, 3.0, 2.0], ["a", "b", "c"])
+        Choice(chosen=1, rejected=0)
+        >>> best_against_worst([1.0, 1.0], ["a", "b"]) is None
+        True
+    """
+    values = penalised(scores, texts, length_penalty)
+    if not min_gap >= 0.0:
+        raise ValueError(f"min_gap must be >= 0, got {min_gap}; 0 drops ties only")
+    chosen, rejected = int(values.argmax()), int(values.argmin())
+    if not values[chosen] - values[rejected] > min_gap or texts[chosen] == texts[rejected]:
+        return None
+    return Choice(chosen, rejected)
+
+
+def best_of(scores: ArrayLike, texts: Sequence[str], *, length_penalty: float = 0.0) -> int:
+    """Return the position of the best response, the first of equals.
+
+    Args:
+        scores: (responses,) reward units.
+        texts: (responses,) the responses themselves.
+        length_penalty: Per character, reward units.
+
+    Raises:
+        ValueError: as `best_against_worst`.
+    """
+    return int(penalised(scores, texts, length_penalty).argmax())
+
+
+def penalised(
+    scores: ArrayLike, texts: Sequence[str], length_penalty: float
+) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+    """Return score - length_penalty * characters, (responses,).
+
+    Raises:
+        ValueError: as `best_against_worst`.
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    if values.shape != (len(texts),) or not len(texts):
+        raise ValueError(
+            f"scores must be one number per response, got shape {values.shape} for {len(texts)} "
+            "texts; score the responses of one prompt at a time"
+        )
+    if not np.isfinite(values).all():
+        raise ValueError(f"scores must be finite, got {values.tolist()}; mend the scorer")
+    if not length_penalty >= 0.0:
+        raise ValueError(f"length_penalty must be >= 0, got {length_penalty}; 0 leaves length free")
+    return values - length_penalty * np.array([len(text) for text in texts])
+
+
+def best_of_n_kl_bound(n: int) -> float:
+    """Return the bound on how far the best of n samples lies from the policy they come from.
+
+    KL(pi_bon || pi) <= log n - (n - 1) / n,  nats per response
+
+    Equality where no two responses have the same score and none has any mass of its own; with few
+    different responses the KL is less.
+
+    Args:
+        n: Samples.
+
+    Raises:
+        ValueError: if there is no sample.
+
+    Source: Stiennon et al. 2020, arXiv:2009.01325, appendix G.3; that it is a bound: Beirami et al.
+        2024, arXiv:2401.01879, theorem 1.
+
+    Example:
+        >>> best_of_n_kl_bound(1)
+        0.0
+    """
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}; 8 or 16 are usual")
+    return float(np.log(n) - (n - 1) / n)

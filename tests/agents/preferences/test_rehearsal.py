@@ -1,0 +1,79 @@
+"""Chosen prompts are played by the environment's rules, and the environment is left alone."""
+
+import numpy as np
+import pytest
+
+from tests.agents.conftest import EOS, PAD, PROMPTS, VOCABULARY, make_model
+from tokengym.agents import RandomAgent
+from tokengym.agents.playing import as_player
+from tokengym.agents.preferences.policies import make_policy
+from tokengym.agents.preferences.rehearsal import Rehearsal
+from tokengym.envs import PromptSet
+
+
+def random_player(envs, seed=0):
+    return as_player(RandomAgent(envs, seed=seed))
+
+
+def test_prompts_come_in_the_order_asked_for(make_envs):
+    envs = make_envs()
+    asked = [2, 0, 0, 3, 1, 2, 2]
+    episodes = Rehearsal(envs, max_rows=3).play(random_player(envs), asked)
+    assert [episode.prompt for episode in episodes] == [PROMPTS[i] for i in asked]
+    assert len({episode.response for episode in episodes[:3]}) > 1
+
+
+def test_environment_is_not_touched(make_envs):
+    envs = make_envs()
+    envs.reset(seed=1)
+    before = envs.unwrapped.get_state()
+    Rehearsal(envs).play(random_player(envs), [0, 1, 2])
+    assert envs.unwrapped.get_state() == before
+
+
+def test_rules_are_the_environments(make_envs):
+    envs = make_envs(min_new_tokens=3, forbidden_token_ids=(PAD, 4))
+    episodes = Rehearsal(envs).play(random_player(envs), [0, 1] * 20)
+    ids = [i for episode in episodes for i in episode.response_ids]
+    assert set(ids) == set(range(VOCABULARY)) - {PAD, 4}
+    assert all(3 < len(e.response_ids) <= 6 for e in episodes if e.finish_reason == "eos")
+    assert any(e.finish_reason == "eos" for e in episodes)
+
+
+def test_prompts_are_recognised_by_their_tokens(make_envs, tokenizer):
+    envs = make_envs(prompts=PromptSet(PROMPTS))
+    rehearsal = Rehearsal(envs)
+    observation, _ = envs.reset(options={"prompt_id": 2})
+    assert rehearsal.recognise(observation) == [2, 2, 2, 2]
+    observation, _ = envs.reset(options={"prompt": "e e"})
+    (other, *_) = rehearsal.recognise(observation)
+    assert (other.text, list(other.ids)) == ("e e", tokenizer("e e")["input_ids"])
+    (episode,) = rehearsal.play(random_player(envs), [other])
+    assert episode.prompt_ids == other.ids
+
+
+def test_a_policy_sees_what_it_would_see_in_the_environment(make_envs):
+    envs = make_envs(num_envs=1, prompts=PROMPTS[:1])
+    policy = make_policy(envs, make_model())
+    (there,) = Rehearsal(envs).play(as_player(policy, seed=3), [0])
+    envs.reset(seed=0)
+    player = as_player(policy, seed=3)
+    observation, infos = envs.reset()
+    player.begin(observation)
+    ids, over = [], False
+    while not over:
+        choice = player.act(np.arange(1), observation, infos["action_mask"], deterministic=False)
+        observation, _, terminated, _, infos = envs.step(choice.actions)
+        ids.append(int(choice.actions[0]))
+        over = bool(terminated[0])
+    assert tuple(ids) == there.response_ids
+    assert EOS not in ids[:-1]
+
+
+def test_what_is_no_environment_is_refused(make_envs):
+    with pytest.raises(ValueError, match="max_rows must be at least 1, got 0"):
+        Rehearsal(make_envs(), max_rows=0)
+    import gymnasium
+
+    with pytest.raises(TypeError, match="token-generation environment"):
+        Rehearsal(gymnasium.make_vec("CartPole-v1", num_envs=1))
