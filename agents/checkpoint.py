@@ -8,16 +8,11 @@ reference/             the frozen reference, which with LoRA is the base model
 ```
 """
 
-import hashlib
-import json
 import logging
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -25,6 +20,7 @@ from torch import Tensor
 
 from tokengym.agents.environments import restore_environment
 from tokengym.agents.errors import CheckpointError
+from tokengym.agents.folders import read_folder, write_folder
 from tokengym.agents.models import no_progress_bars
 from tokengym.agents.resume import COUNTERS
 from tokengym.agents.sb3 import NoEnvironment, as_vec_env
@@ -48,25 +44,14 @@ def save_checkpoint(agent: "EpisodicAlgorithm", path: Path) -> None:
         agent: What to save. In the middle of a round it is saved as it was before the round.
         path: The folder to make.
     """
-    path = path.absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.writing-{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
+
+    def fill(folder: Path) -> dict[str, Any]:
         with no_progress_bars():
-            _write_policy(agent.policy, temporary)
-        save_file(_training_tensors(agent), temporary / TRAINING)
-        record = _record(agent) | {"files": _hashes(temporary)}
-        (temporary / RECORD).write_text(json.dumps(record, indent=1, default=_plain))
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    if path.exists():
-        previous = _previous(path)
-        shutil.rmtree(previous, ignore_errors=True)
-        path.rename(previous)
-    temporary.rename(path)
+            write_policy(agent.policy, folder)
+        save_file(_training_tensors(agent), folder / TRAINING)
+        return _record(agent)
+
+    write_folder(path, RECORD, fill)
 
 
 def load_checkpoint(
@@ -77,7 +62,7 @@ def load_checkpoint(
     changes: Mapping[str, Any],
 ) -> Algorithm:
     """Return the agent that was saved; see `EpisodicAlgorithm.load`."""
-    folder, record = _intact(path.absolute())
+    folder, record = read_folder(path, RECORD, FORMAT)
     if record["algorithm"] != algorithm.__name__:
         raise CheckpointError(
             f"{folder} was saved by {record['algorithm']}, not {algorithm.__name__}; load it with "
@@ -146,18 +131,17 @@ def _policy_name(agent: "EpisodicAlgorithm") -> str:
     )
 
 
-def _write_policy(policy: "CausalLMPolicy", folder: Path) -> None:
+def write_policy(policy: "CausalLMPolicy", folder: Path) -> None:
     """Write the policy and its reference in Hugging Face's format."""
-    language_model = policy.language_model
-    if policy.reference is not None:
-        language_model.model.save_pretrained(folder / "model")
-        policy.reference.model.save_pretrained(folder / "reference")
+    model, reference = policy.language_model, policy.reference
+    if reference is not None:
+        reference.model.save_pretrained(folder / "reference")
+    if model.adapters is None:
+        model.model.save_pretrained(folder / "model")
         return
-    assert language_model.adapters is not None
-    language_model.adapters.save_pretrained(str(folder / "adapter"))
-    language_model.model.save_pretrained(
-        folder / "reference", state_dict=language_model.base_weights()
-    )
+    model.adapters.save_pretrained(str(folder / "adapter"))
+    base = "reference" if reference is None else "model"
+    model.model.save_pretrained(folder / base, state_dict=model.base_weights())
 
 
 def _training_tensors(agent: "EpisodicAlgorithm") -> dict[str, Tensor]:
@@ -178,64 +162,7 @@ def _training_tensors(agent: "EpisodicAlgorithm") -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
 
-def _hashes(folder: Path) -> dict[str, str]:
-    """Return the hash of every file below the folder, by relative name."""
-    return {
-        file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in sorted(folder.rglob("*"))
-        if file.is_file()
-    }
-
-
-def _plain(value: Any) -> Any:
-    """Return NumPy's numbers and arrays, and paths, as JSON can hold them."""
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"a checkpoint cannot hold a {type(value).__name__}: {value!r}")
-
-
 # --- reading --------------------------------------------------------------------------------------
-
-
-def _previous(path: Path) -> Path:
-    return path.with_name(f"{path.name}.previous")
-
-
-def _intact(path: Path) -> tuple[Path, dict[str, Any]]:
-    """Return the checkpoint's folder and record, or the previous one's if a file is damaged."""
-    try:
-        return path, _read_record(path)
-    except CheckpointError as error:
-        previous = _previous(path)
-        if not previous.exists():
-            raise
-        logger.warning("%s; falling back to %s", error, previous)
-        return previous, _read_record(previous)
-
-
-def _read_record(folder: Path) -> dict[str, Any]:
-    """Return the record of a checkpoint whose files are all as they were written."""
-    file = folder / RECORD
-    if not folder.is_dir():
-        raise CheckpointError(f"there is no checkpoint at {folder}; pass the path save() was given")
-    try:
-        record = json.loads(file.read_text())
-        version, hashes = record["format"], record["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{file} is damaged ({error}); use an earlier checkpoint") from error
-    if version != FORMAT:
-        raise CheckpointError(
-            f"{file} has format {version}, this version reads {FORMAT}; load it with the version "
-            "that saved it"
-        )
-    found = _hashes(folder)
-    for name, expected in hashes.items():
-        if found.get(name) != expected:
-            state = "missing" if name not in found else "damaged"
-            raise CheckpointError(f"{folder / name} is {state}; use an earlier checkpoint")
-    return record
 
 
 def _settings(
@@ -262,15 +189,33 @@ def _settings(
 
 def _policy_kwargs(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the policy's arguments, with the models of the checkpoint."""
-    if not record["has_adapter"]:
-        models = {"model": folder / "model", "reference": folder / "reference"}
-    else:
+    return {**record["policy_kwargs"], **stored_models(folder)}
+
+
+def stored_models(folder: Path) -> dict[str, Any]:
+    """Return the arguments ``model``, ``reference`` and ``lora`` that `write_policy` left behind.
+
+    Adapters are then built anew: `restore_adapters` gives them their weights.
+    """
+    names = [name for name in ("model", "reference") if (folder / name).is_dir()]
+    models: dict[str, Any] = {name: folder / name for name in names}
+    if (folder / "adapter").is_dir():
         from peft import PeftConfig
 
-        lora = PeftConfig.from_pretrained(str(folder / "adapter"))
-        lora.inference_mode = False
-        models = {"model": folder / "reference", "lora": lora}
-    return {**record["policy_kwargs"], **models}
+        models["lora"] = PeftConfig.from_pretrained(str(folder / "adapter"))
+        models["lora"].inference_mode = False
+        if "model" not in models:  # the adapters' base is the reference
+            models["model"] = models.pop("reference")
+    return models
+
+
+def restore_adapters(policy: "CausalLMPolicy", folder: Path) -> None:
+    """Give a policy built from `stored_models` the weights of its adapters, if it has any."""
+    if policy.language_model.adapters is not None:
+        from peft import set_peft_model_state_dict
+
+        weights = load_file(folder / "adapter" / "adapter_model.safetensors")
+        set_peft_model_state_dict(policy.language_model.adapters, weights)
 
 
 def _check_environment(envs: Any, saved: Mapping[str, int], folder: Path) -> None:
@@ -296,11 +241,7 @@ def _restore_training(agent: "EpisodicAlgorithm", folder: Path) -> None:
     if policy.value_network is not None:
         for name, parameter in policy.value_network.trunk_parameters().items():
             parameter.data.copy_(tensors[f"value_network.{name}"])
-    if policy.language_model.adapters is not None:
-        from peft import set_peft_model_state_dict
-
-        weights = load_file(folder / "adapter" / "adapter_model.safetensors")
-        set_peft_model_state_dict(policy.language_model.adapters, weights)
+    restore_adapters(policy, folder)
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):

@@ -75,7 +75,8 @@ class CausalLMPolicy(BasePolicy):
         top_p: The same with the fewest tokens that have this much probability; 1.0 takes all.
         mask_top_p: Sample among the top-p of a masking model, a copy of the policy that stays as
             it is until `refresh_masking_model` (see `NLPO`); None has no such model.
-        reference: The frozen reference where it is not ``model`` as given (a resumed run).
+        reference: The frozen reference where it is not ``model`` as given (a resumed run, or a
+            policy that goes on from another one's weights).
 
     Raises:
         ModelError: if there is no model, or it is no language model.
@@ -121,12 +122,11 @@ class CausalLMPolicy(BasePolicy):
         check_length(self.language_model, self.max_length)
         self.num_actions = int(action_space.n)
         self.reference: LanguageModel | None = None  # None: the model with its adapters off
-        if lora is None and reference is None:
-            self.reference = self.language_model.frozen_copy()
-        elif lora is None:
-            assert reference is not None
+        if reference is not None:
             frozen = load_causal_lm(reference, dtype).requires_grad_(False)
             self.reference = LanguageModel(frozen)
+        elif lora is None:
+            self.reference = self.language_model.frozen_copy()
         self.masking_model: LanguageModel | None = None
         if mask_top_p is not None:
             self.masking_model = self.language_model.frozen_copy()
