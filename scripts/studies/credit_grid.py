@@ -8,7 +8,7 @@ ABC at length 32 with one setting changed at a time.
 The folder is the state: a run that is written down is never done again, so the grid may be stopped
 at any time and goes on where it was. What is needed most comes first.
 
-    python scripts/studies/credit_grid.py run --out runs/grid [--until 12:25]
+    python scripts/studies/credit_grid.py run --out runs/grid [--until 12:25] [--most 8]
     python scripts/studies/credit_grid.py publish --out runs/grid --docs docs/results/grid
 """
 
@@ -132,34 +132,44 @@ WHEN: dict[str, dict[str, Any]] = {
 """What is changed of the setting MovieReview-32, which is itself the first row of the table."""
 
 
-def stages() -> Iterator[tuple[str, Sequence[str]]]:
-    """Yield (cell, rules) in the order in which the runs are needed."""
-    main = ("MovieReview-48", "MovieReview-32", "MovieReview-96")
-    for name in main:
-        yield name, PAIR
-    for rule in (RED, "attribution"):
-        yield "MovieReview-48", (rule,)
+def stages() -> Iterator[tuple[str, Sequence[str], int]]:
+    """Yield (cell, rules, seeds) in the order in which the runs are needed."""
+    yield "MovieReview-32", PAIR, 10
+    yield "MovieReview-96", PAIR, 5
+    yield "MovieReview-48", PAIR, 5
     for name in list(WHEN)[:6]:
-        yield f"when-{name}", PAIR
+        yield f"when-{name}", PAIR, 5
+    yield "MovieReview-96", PAIR, 10
+    yield "MovieReview-48", PAIR, 10
+    for rule in (RED, "attribution", "uniform", "recency"):
+        for length in (32, 48):
+            yield f"MovieReview-{length}", (rule,), 10
     for rate in RATES:
-        yield f"QuestionAnswer-rate-{rate:g}", ("sparse",)
-    yield "QuestionAnswer", ANSWER_RULES
-    for name in ("MovieReview-64", "MovieReview-16"):
-        yield name, PAIR
-    yield "MovieReview-32", RULES
-    yield "MovieReview-48", RULES
+        yield f"QuestionAnswer-rate-{rate:g}", ("sparse",), 2
+    yield "QuestionAnswer", ANSWER_RULES, 10
+    for length in (64, 16):
+        yield f"MovieReview-{length}", PAIR, 10
     for name in list(WHEN)[6:]:
-        yield f"when-{name}", PAIR
+        yield f"when-{name}", PAIR, 5
     for length in (96, 64, 16):
-        yield f"MovieReview-{length}", RULES
+        yield f"MovieReview-{length}", RULES, 10
 
 
-def run_grid(out: Path, until: datetime | None, log: Any = sys.stdout) -> None:
-    """Do what is missing, in order, until a time of day; one run at a time, in this process."""
+def run_grid(
+    out: Path, *, until: datetime | None = None, most: int | None = None, log: Any = sys.stdout
+) -> None:
+    """Do what is missing, in order, one run at a time, in this process.
+
+    Args:
+        out: The grid's folder.
+        until: When no further run begins.
+        most: Runs to do at most.
+        log: Where a line per run is written.
+    """
     from tokengym.evaluation.run import describe, run
 
-    known = cells()
-    for name, rewards in stages():
+    known, done = cells(), 0
+    for name, rewards, seeds in stages():
         cell = known[name]
         if cell.misaligned:
             build_misaligned(out / MISALIGNED)
@@ -168,10 +178,11 @@ def run_grid(out: Path, until: datetime | None, log: Any = sys.stdout) -> None:
         check_folder(config, folder)
         write_json(folder / SETTINGS_FILE, config.as_dict())
         for reward, seed in missing_runs(config, folder):
-            if reward not in rewards:
+            if reward not in rewards or seed >= cell.first_seed + seeds:
                 continue
-            if until is not None and datetime.now() >= until:
+            if (until is not None and datetime.now() >= until) or done == most:
                 return
+            done += 1
             started = time.process_time()
             error = ""
             try:
@@ -281,6 +292,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/grid"))
     parser.add_argument("--docs", type=Path, default=Path("docs/results/grid"))
     parser.add_argument("--until", help="time of day, HH:MM, after which no run begins")
+    parser.add_argument("--most", type=int, help="runs to do at most (default: all)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.command == "publish":
@@ -290,7 +302,7 @@ def main() -> None:
     if arguments.until:
         clock = datetime.strptime(arguments.until, "%H:%M").time()
         until = datetime.combine(datetime.now().date(), clock)
-    run_grid(arguments.out, until)
+    run_grid(arguments.out, until=until, most=arguments.most)
 
 
 if __name__ == "__main__":

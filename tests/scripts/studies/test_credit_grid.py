@@ -26,13 +26,13 @@ def write_run(out: Path, cell: str, reward: str, seed: int, score: float, kl: fl
 def test_every_stage_is_in_the_grid_and_the_pairs_come_first():
     known = credit_grid.cells()
     stages = list(credit_grid.stages())
-    assert all(set(rules) <= set(known[name].rewards) for name, rules in stages)
-    assert {name for name, _ in stages} == set(known)
-    assert [name for name, _ in stages[:3]] == [
-        "MovieReview-48",
-        "MovieReview-32",
-        "MovieReview-96",
-    ]
+    runs = {name: set() for name in known}
+    for name, rules, seeds in stages:
+        assert seeds <= known[name].seeds
+        runs[name] |= {(rule, seed) for rule in rules for seed in range(seeds)}
+    for name, cell in known.items():
+        assert len(runs[name]) == len(cell.rewards) * cell.seeds
+    assert [rules for _, rules, _ in stages[:3]] == [("sparse", "abc")] * 3
 
 
 def test_only_one_setting_differs_in_a_cell_of_one_change(tmp_path: Path):

@@ -1,0 +1,193 @@
+"""The ABC authors' own published learning curves under this library's statistics.
+
+The curves come with the code of Chan et al. 2024, "Dense Reward for Free in Reinforcement Learning
+from Human Feedback" (arXiv:2402.00782); they are not part of this project. As CSV with the columns
+credit, min_new_tokens, max_new_tokens, seed, step, score:
+
+    python -m tokengym.scripts.studies.abc_published CURVES.csv ... --docs docs/results
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokengym.evaluation.curves import Curve, read_curves
+from tokengym.evaluation.figures import save_figure
+from tokengym.evaluation.panels import Panel, make_panels
+from tokengym.evaluation.speed import relative_steps
+from tokengym.evaluation.statistics import (
+    DEFAULT_RESAMPLES,
+    Array,
+    collapsed,
+    iqm,
+    paired_difference,
+)
+from tokengym.evaluation.summary import FINAL_WINDOW, per_run, summarize
+from tokengym.evaluation.verdict import number
+from tokengym.scripts.studies.tables import difference, fill, markdown_table, ratio, with_interval
+
+NAME = "abc_published"
+LEVEL = 0.95
+
+
+def read_all(paths: Sequence[Path]) -> list[Curve]:
+    """Return the curves of all files, the shortest responses first and sparse first in each."""
+    curves = [curve for path in paths for curve in read_curves(path)]
+    return sorted(curves, key=lambda c: (_tokens(c.group), c.credit != "sparse"))
+
+
+def length_tables(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tables that have a row per length: scores, speed and collapses."""
+    rules = list(summary["groups"][0]["rewards"])
+    tables: dict[str, list[list[str]]] = {"over-the-run": [], "speed": [], "collapse": []}
+    for group in summary["groups"]:
+        label = _label(group["group"])
+        entries = [group["rewards"][rule] for rule in rules]
+        tables["over-the-run"].append(
+            [label, *(with_interval(entry["figures"]["score"]["auc"]) for entry in entries)]
+        )
+        tables["speed"].append(
+            [label, *(ratio(entry["versus_baseline"]["relative_steps"]) for entry in entries[1:])]
+        )
+        tables["collapse"].append([label, *(f"{entry['collapse_rate']:.0%}" for entry in entries)])
+    return {
+        "over-the-run": markdown_table(["new tokens", *rules], tables["over-the-run"]),
+        "speed": markdown_table(["new tokens", *rules[1:]], tables["speed"]),
+        "collapse": markdown_table(["new tokens", *rules], tables["collapse"]),
+    }
+
+
+def gain_table(panels: Sequence[Panel]) -> str:
+    """Return ABC's gain over sparse by length, with and without the pairs whose sparse collapsed.
+
+    The second column of each kind says whether ABC is faster where sparse works, or whether what
+    grows with length is the number of sparse runs that fall apart.
+    """
+    rows = []
+    for panel in panels:
+        abc, sparse = paired_runs(panel)
+        kept = ~fell_apart(sparse["score"])
+        rows.append([_label(dict(panel.group))])
+        for chosen in (np.full(len(kept), True), kept):
+            gain = abc["auc"][chosen] - sparse["auc"][chosen]
+            paired = paired_difference(abc["auc"][chosen], sparse["auc"][chosen], level=LEVEL)
+            speed = relative_steps(
+                panel.steps,
+                abc["score"][chosen],
+                sparse["score"][chosen],
+                LEVEL,
+                window=FINAL_WINDOW,
+            )
+            rows[-1] += [
+                difference(
+                    {
+                        "difference": iqm(gain),
+                        "low": paired.low,
+                        "high": paired.high,
+                        "wins": paired.wins,
+                        "pairs": paired.pairs,
+                    }
+                ),
+                ratio(None if speed is None else vars(speed)),
+            ]
+    header = ["new tokens", "ABC - sparse over the run", "steps, ABC / sparse"]
+    return markdown_table(
+        [*header, "the same where sparse kept its score", "steps there"],
+        rows,
+    )
+
+
+def gain_per_doubling(panels: Sequence[Panel], *, without_collapsed: bool) -> tuple[float, ...]:
+    """Return the slope of ABC's gain over sparse against log2 of the length, and its interval.
+
+    gain(l) = IQM over seeds of AUC(ABC) - AUC(sparse);  slope = least squares over log2 of l, the
+    middle of each range of new tokens. Seeds are drawn anew within each length.
+
+    Returns:
+        Slope, lower and upper end: score units per doubling of the length.
+    """
+    lengths, gains = [], []
+    for panel in panels:
+        abc, sparse = paired_runs(panel)
+        gain = abc["auc"] - sparse["auc"]
+        if without_collapsed:
+            gain = gain[~fell_apart(sparse["score"])]
+        lengths.append(np.log2(np.mean(_tokens(panel.group))))
+        gains.append(gain)
+    rng = np.random.default_rng(0)
+    centred = np.array(lengths) - np.mean(lengths)
+
+    def slope(values: Sequence[float]) -> float:
+        return float(centred @ np.array(values) / (centred @ centred))
+
+    drawn = [
+        slope([iqm(rng.choice(gain, len(gain))) for gain in gains])
+        for _ in range(DEFAULT_RESAMPLES)
+    ]
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return slope([iqm(gain) for gain in gains]), float(low), float(high)
+
+
+def paired_runs(panel: Panel) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Return ABC's and sparse's scores (pairs, time) and areas (pairs,) on the seeds both have."""
+    abc, sparse = panel.rewards["abc"], panel.rewards["sparse"]
+    seeds = [seed for seed in abc.seeds if seed in sparse.seeds]
+    result = []
+    for runs in (abc, sparse):
+        rows = [runs.seeds.index(seed) for seed in seeds]
+        result.append(
+            {
+                "score": runs.values["score"][rows],
+                "auc": per_run(panel, runs, "score", "auc")[rows],
+            }
+        )
+    return result[0], result[1]
+
+
+def fell_apart(scores: Array) -> Array:
+    """Return which runs lost half of what they had gained, (runs,) bool; see `collapsed`."""
+    anchor = float(scores[:, 0].mean())
+    return np.array([collapsed(row, anchor) for row in scores])
+
+
+def main() -> None:
+    """Write the figure and fill the tables of the document."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("curves", type=Path, nargs="+")
+    parser.add_argument("--docs", type=Path, default=Path("docs/results"))
+    arguments = parser.parse_args()
+    curves = read_all(arguments.curves)
+    summary = summarize(curves, baseline="sparse", level=LEVEL)
+    panels = make_panels([curve for curve in curves if not curve.fault()])
+    save_figure(arguments.docs / NAME / "curves.png", summary, curves)
+    slopes = [
+        f"{what}: {number(slope)} ({number(low)} to {number(high)})"
+        for what, (slope, low, high) in (
+            ("all pairs", gain_per_doubling(panels, without_collapsed=False)),
+            ("where sparse kept its score", gain_per_doubling(panels, without_collapsed=True)),
+        )
+    ]
+    fill(
+        arguments.docs / f"{NAME}.md",
+        {
+            **length_tables(summary),
+            "gain": gain_table(panels),
+            "slope": "Score units per doubling of the length; " + "; ".join(slopes) + ".",
+        },
+    )
+
+
+def _tokens(group: Sequence[tuple[str, str]]) -> tuple[int, ...]:
+    table = dict(group)
+    return int(table["min_new_tokens"]), int(table["max_new_tokens"])
+
+
+def _label(group: Mapping[str, str]) -> str:
+    return f"{group['min_new_tokens']} to {group['max_new_tokens']}"
+
+
+if __name__ == "__main__":
+    main()

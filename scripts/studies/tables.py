@@ -1,0 +1,78 @@
+"""Tables of the studies as Markdown, written into their place in a document."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokengym.evaluation.files import write_text
+from tokengym.evaluation.verdict import number, signed
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as a Markdown table.
+
+    Example:
+        >>> print(markdown_table(["rule", "score"], [["abc", "1.2"]]))
+        | rule | score |
+        |---|---|
+        | abc | 1.2 |
+    """
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(
+        ("|" + "|".join(line) + "|") if line[0] == "---" else f"| {' | '.join(line)} |"
+        for line in lines
+    )
+
+
+def with_interval(figure: Mapping[str, Any], value: str = "iqm") -> str:
+    """Return a figure with its interval: ``1.23 (1.10 to 1.31)``."""
+    return f"{number(figure[value])} ({number(figure['low'])} to {number(figure['high'])})"
+
+
+def difference(figure: Mapping[str, Any] | None) -> str:
+    """Return a paired difference with its interval and wins, bold where it leaves out 0."""
+    if figure is None:
+        return "\u2013"
+    text = signed(figure["difference"])
+    if figure["low"] > 0 or figure["high"] < 0:
+        text = f"**{text}**"
+    ends = f"{number(figure['low'])} to {number(figure['high'])}"
+    return f"{text} ({ends}), {figure['wins']}/{figure['pairs']}"
+
+
+def ratio(figure: Mapping[str, Any] | None) -> str:
+    """Return relative steps with their interval; what lies beyond the budget is said to."""
+    if figure is None:
+        return "n/a"
+    low, high = (
+        "beyond" if math.isinf(figure[end]) else f"{figure[end]:.2f}" for end in ("low", "high")
+    )
+    if math.isinf(figure["ratio"]):
+        return f"not reached ({low} to {high})"
+    return f"{figure['ratio']:.2f} ({low} to {high})"
+
+
+def fill(document: Path, tables: Mapping[str, str]) -> None:
+    """Put tables between the marks ``<!-- name -->`` and ``<!-- end name -->`` of a document.
+
+    Args:
+        document: A Markdown file.
+        tables: By name.
+
+    Raises:
+        ValueError: if the document has no place for one.
+    """
+    text = document.read_text(encoding="utf-8")
+    for name, table in tables.items():
+        place = re.compile(
+            f"(<!-- {re.escape(name)} -->\n).*?(<!-- end {re.escape(name)} -->)", re.S
+        )
+        if not place.search(text):
+            raise ValueError(
+                f"{document} has no place for the table {name!r}; write <!-- {name} --> and "
+                f"<!-- end {name} --> on lines of their own"
+            )
+        text = place.sub(lambda match, table=table: f"{match[1]}{table}\n{match[2]}", text)
+    write_text(document, text)
