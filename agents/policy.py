@@ -156,8 +156,8 @@ class CausalLMPolicy(BasePolicy):
 
         One forward over prompt and response; ``sequences.response_positions()`` is the order.
         """
-        with self._weights(reference) as language_model:
-            return _response_states(language_model, sequences)
+        with self.weights(reference) as language_model:
+            return response_states(language_model, sequences)
 
     def value_states(self, sequences: Sequences, states: Tensor) -> Tensor:
         """Return what the value head reads before each response token, (tokens, hidden).
@@ -168,7 +168,7 @@ class CausalLMPolicy(BasePolicy):
         """
         if self.value_network is None:
             return states
-        return _response_states(self.value_network, sequences)
+        return response_states(self.value_network, sequences)
 
     def shaped_logits(
         self, states: Tensor, action_mask: Tensor | None, *, reference: bool = False
@@ -183,7 +183,7 @@ class CausalLMPolicy(BasePolicy):
         Returns:
             (n, vocab) float32.
         """
-        with self._weights(reference) as language_model:
+        with self.weights(reference) as language_model:
             logits = language_model.logits(states)
         return self._shaped(logits, action_mask)
 
@@ -353,7 +353,7 @@ class CausalLMPolicy(BasePolicy):
         for bucket in sequences.buckets(max_size):
             part = sequences.select(bucket)
             rows, times, _ = part.response_positions()
-            states = _response_states(self.value_network or self.language_model, part)
+            states = response_states(self.value_network or self.language_model, part)
             values[bucket[rows], times] = self.values(states)
         return values
 
@@ -435,7 +435,7 @@ class CausalLMPolicy(BasePolicy):
         return torch.as_tensor(self.predict(arrays, deterministic=deterministic)[0])
 
     @contextmanager
-    def _weights(self, reference: bool) -> Iterator[LanguageModel]:
+    def weights(self, reference: bool) -> Iterator[LanguageModel]:
         """Give the model to compute with: the policy, or the frozen reference."""
         if not reference:
             yield self.language_model
@@ -447,7 +447,7 @@ class CausalLMPolicy(BasePolicy):
                 yield self.language_model
 
 
-def _response_states(network: LanguageModel, sequences: Sequences) -> Tensor:
+def response_states(network: LanguageModel, sequences: Sequences) -> Tensor:
     """Return a network's hidden states before each response token, (tokens, hidden)."""
     rows, _, columns = sequences.response_positions()
     hidden = network.hidden(sequences.input_ids[:, :-1], use_cache=False)
