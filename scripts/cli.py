@@ -12,6 +12,7 @@ from types import FrameType
 
 import tyro
 
+from tokengym.scripts.commands.collect import collect
 from tokengym.scripts.commands.compare import compare
 from tokengym.scripts.commands.envs import envs
 from tokengym.scripts.commands.evaluate import evaluate
@@ -22,6 +23,7 @@ from tokengym.version import __version__
 COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "train": train,
+    "collect": collect,
     "evaluate": evaluate,
     "envs": envs,
     "report": report,
