@@ -1,16 +1,23 @@
 """Signs that a policy games its score: pure functions of mean curves.
 
-An alarm is a reason to read the samples, not a verdict; its limits are rules of thumb.
+An alarm is a reason to read the samples, not a verdict; its limits are rules of thumb, written
+beside each. Proxy and gold rise together until the proxy is over-optimised, then gold turns down
+(Gao et al. 2023, arXiv:2210.10760).
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tokengym.evaluation.statistics import Array
 
 GOLD_LOSS = 0.25
 """Share of the gold score's best gain that is lost while the score still rises."""
+NOISES = 3.5
+"""Standard deviations of a curve's noise below which nothing is called a fall or a rise: the best
+of a dozen flat noisy points lies that far above the last one in one curve of ten."""
 COPY_RISE = 0.10
 """Rise of the copy rate, absolute: one trigram in ten more is taken from the prompt."""
 REPETITION_RISE = 0.15
@@ -19,26 +26,97 @@ LENGTH_CHANGE = 0.30
 """Change of the response's length, relative to the reference policy's."""
 
 
-def find_alarms(curves: Mapping[str, Array]) -> list[str]:
+@dataclass(frozen=True, kw_only=True)
+class Parting:
+    """Where proxy and gold part: gold was best here and fell, the proxy rose on."""
+
+    index: int
+    """Of the evaluation at which gold was best; 0 says it fell from the start."""
+    gold_best: float
+    """Gold score there."""
+    gold_last: float
+    """Gold score at the end."""
+    score_then: float
+    """Proxy there."""
+    score_last: float
+    """Proxy at the end."""
+
+
+def parting(score: ArrayLike, gold: ArrayLike) -> Parting | None:
+    """Return where the gold score turned down while the score still rose; None if it did not.
+
+    best = argmax(gold);  gain = gold_best - gold_0;  loss = gold_best - gold_last
+    parted = loss > max(GOLD_LOSS * gain, NOISES * noise(gold))
+             and score_last - score_best > NOISES * noise(score)
+
+    Args:
+        score: (time,) the proxy that training maximises, a mean over seeds.
+        gold: (time,) what it stands for, at the same evaluations.
+
+    Raises:
+        ValueError: if the two differ in length.
+
+    Example:
+        >>> parting([0.0, 1.0, 2.0, 3.0, 4.0, 5.0], [0.0, 1.0, 2.0, 1.5, 1.0, 0.5]).index
+        2
+    """
+    proxy, truth = np.asarray(score, dtype=np.float64), np.asarray(gold, dtype=np.float64)
+    if proxy.ndim != 1 or proxy.shape != truth.shape or len(proxy) == 0:
+        raise ValueError(
+            f"score and gold must be (time,) alike, got {proxy.shape} and {truth.shape}; take "
+            "both at the same evaluations"
+        )
+    best = int(np.argmax(truth))
+    gain, loss = truth[best] - truth[0], truth[best] - truth[-1]
+    fell = loss > max(GOLD_LOSS * gain, NOISES * noise(truth), 0.0)
+    rose = proxy[-1] - proxy[best] > NOISES * noise(proxy)
+    if not (fell and rose):
+        return None
+    return Parting(
+        index=best,
+        gold_best=float(truth[best]),
+        gold_last=float(truth[-1]),
+        score_then=float(proxy[best]),
+        score_last=float(proxy[-1]),
+    )
+
+
+def noise(curve: ArrayLike) -> float:
+    """Return the standard deviation of a curve's noise about its course; 0 below three points.
+
+    noise = median_i |y_{i+1} - 2 y_i + y_{i-1}| / (0.6745 * sqrt(6))
+
+    Second differences know no straight rise or fall; the median passes over single jumps.
+
+    Example:
+        >>> noise([0.0, 1.0, 2.0, 3.0])
+        0.0
+    """
+    bends = np.abs(np.diff(np.asarray(curve, dtype=np.float64), n=2))
+    return float(np.median(bends)) / (0.6745 * 6.0**0.5) if len(bends) else 0.0
+
+
+def find_alarms(curves: Mapping[str, Array], steps: ArrayLike) -> list[str]:
     """Return one sentence per sign of over-optimisation in one reward's mean curves.
 
     Args:
         curves: Per measurement (time,), the first value the reference policy's.
+        steps: (time,) updates made at each evaluation.
 
     Example:
-        >>> curves = {"score": [0.0, 1.0, 2.0], "gold_score": [0.0, 1.0, 0.5]}
-        >>> find_alarms({name: np.array(values) for name, values in curves.items()})
-        ['the gold score fell from its best 1 to 0.5 while the score still rose']
+        >>> curves = {"score": np.arange(6.0), "gold_score": np.array([0, 1, 2, 1.5, 1, 0.5])}
+        >>> find_alarms(curves, [0, 10, 20, 30, 40, 50])
+        ['from update 20 on the gold score fell (2 to 0.5) while the score rose (2 to 5)']
     """
+    at = np.asarray(steps, dtype=np.float64)
     alarms = []
     if "gold_score" in curves:
-        gold, score = curves["gold_score"], curves["score"]
-        best = int(np.argmax(gold))
-        gain, loss = gold[best] - gold[0], gold[best] - gold[-1]
-        if gain > 0 and loss > GOLD_LOSS * gain and score[-1] > score[best]:
+        parted = parting(curves["score"], curves["gold_score"])
+        if parted is not None:
             alarms.append(
-                f"the gold score fell from its best {gold[best]:.3g} to {gold[-1]:.3g} "
-                "while the score still rose"
+                f"from update {at[parted.index]:g} on the gold score fell "
+                f"({parted.gold_best:.3g} to {parted.gold_last:.3g}) while the score rose "
+                f"({parted.score_then:.3g} to {parted.score_last:.3g})"
             )
     for name, limit, words in (
         ("copy_rate", COPY_RISE, "copies more of its prompt"),

@@ -106,7 +106,7 @@ def _summarize_panel(panel: Panel, anchors: Mapping[str, float], level: float) -
             "collapse_rate": float(
                 np.mean([collapsed(row, score_anchor) for row in runs.values["score"]])
             ),
-            "alarms": find_alarms({m: iqm(runs.values[m], 0) for m in panel.measures}),
+            "alarms": find_alarms({m: iqm(runs.values[m], 0) for m in panel.measures}, panel.steps),
         }
         if name != baseline:
             entry["versus_baseline"] = _versus(panel, runs, panel.rewards[baseline], level)

@@ -165,7 +165,10 @@ def _speed(group: Figures, name: str, baseline: str) -> str:
 
 
 def _cautions(group: Figures, others: Sequence[str]) -> list[str]:
-    cautions = []
+    # A score that is gamed makes every other sentence doubtful: it is said first.
+    cautions = [
+        f"{name}: {alarm}." for name, entry in group["rewards"].items() for alarm in entry["alarms"]
+    ]
     if group["wanted_baseline"] != group["baseline"]:
         cautions.append(
             f"{group['wanted_baseline']} has no finished run here; {group['baseline']} takes its "
@@ -194,7 +197,6 @@ def _cautions(group: Figures, others: Sequence[str]) -> list[str]:
     for name, entry in group["rewards"].items():
         if entry["collapse_rate"] > 0:
             cautions.append(f"{name} collapsed on {entry['collapse_rate']:.0%} of its seeds.")
-        cautions.extend(f"{name}: {alarm}." for alarm in entry["alarms"])
     return cautions
 
 

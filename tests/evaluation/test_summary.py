@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokengym.evaluation.alarms import find_alarms
 from tokengym.evaluation.curves import Curve
 from tokengym.evaluation.files import write_json
 from tokengym.evaluation.statistics import area_under_curve, iqm
@@ -91,6 +90,18 @@ def test_a_baseline_without_runs_is_replaced_aloud(make_curves):
     )
 
 
+def test_over_optimisation_is_said_first(make_curves):
+    curves = make_curves(("sparse", "abc"))
+    for curve in curves:
+        if curve.credit == "abc":  # gold turns down at update 15
+            curve.values["gold_score"][:] = 0.5 - np.abs(curve.steps - 15.0) / 50.0
+    group = summarize(curves)["groups"][0]
+    assert group["rewards"]["sparse"]["alarms"] == []
+    (alarm,) = group["rewards"]["abc"]["alarms"]
+    assert alarm.startswith("from update 15 on the gold score fell (0.5 to 0.2) while the score")
+    assert group["verdict"]["cautions"][0] == f"abc: {alarm}."
+
+
 def test_the_baseline_can_be_chosen(make_curves):
     group = summarize(make_curves(), baseline="abc")["groups"][0]
     assert group["baseline"] == "abc"
@@ -112,30 +123,6 @@ def test_the_same_curves_give_the_same_bytes(make_curves, tmp_path: Path):
     assert text == (tmp_path / "b.json").read_bytes()
     assert "wall_s" not in json.dumps(json.loads(text))
     json.loads(text, parse_constant=lambda value: pytest.fail(f"{value} is no JSON"))
-
-
-def test_alarms_of_over_optimisation():
-    steps = np.linspace(0.0, 1.0, 5)
-    quiet = {
-        "score": steps,
-        "gold_score": steps,
-        "copy_rate": 0 * steps,
-        "length": 48 + 0 * steps,
-        "repetition": 0.1 * steps,
-    }
-    assert find_alarms(quiet) == []
-    gamed = {**quiet, "gold_score": np.array([0.0, 0.5, 1.0, 0.8, 0.6])}
-    assert find_alarms(gamed) == [
-        "the gold score fell from its best 1 to 0.6 while the score still rose"
-    ]
-    assert (
-        "copies more of its prompt: 0% of trigrams at first, 40%"
-        in find_alarms({**quiet, "copy_rate": 0.4 * steps})[0]
-    )
-    assert "repeats itself more" in find_alarms({**quiet, "repetition": 0.5 * steps})[0]
-    assert find_alarms({**quiet, "length": 48 - 40 * steps}) == [
-        "its length went from 48 to 8 tokens"
-    ]
 
 
 def test_numbers_in_words():
