@@ -61,7 +61,11 @@ if TYPE_CHECKING:
     from tokengym.rewards.scorers.relevance import Relevance
     from tokengym.rewards.scorers.reward_model import RewardModel
     from tokengym.rewards.scorers.toxicity import Toxicity
-    from tokengym.rewards.training import RewardTraining, train_reward_model
+    from tokengym.rewards.training import (
+        RewardTraining,
+        train_preference_model,
+        train_reward_model,
+    )
 
 _LAZY = {
     "Judge": "tokengym.rewards.scorers.judge",
@@ -70,6 +74,7 @@ _LAZY = {
     "RewardModel": "tokengym.rewards.scorers.reward_model",
     "RewardTraining": "tokengym.rewards.training",
     "Toxicity": "tokengym.rewards.scorers.toxicity",
+    "train_preference_model": "tokengym.rewards.training",
     "train_reward_model": "tokengym.rewards.training",
 }
 
@@ -125,6 +130,7 @@ __all__ = [
     "read_pairs",
     "register",
     "registered_rewards",
+    "train_preference_model",
     "train_reward_model",
 ]
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args, overload
 
 from tokengym.envs.errors import DatasetError
@@ -60,6 +60,15 @@ class PreferencePairs(Sequence[PreferencePair]):
     def __iter__(self) -> Iterator[PreferencePair]:
         return iter(self.pairs)
 
+    def select(self, places: Sequence[int]) -> "PreferencePairs":
+        """Return some of the pairs; what was left out stays so.
+
+        Args:
+            places: Of the pairs, not of their rows.
+        """
+        pairs = tuple(self.pairs[place] for place in places)
+        return PreferencePairs(pairs, tuple(self.rows[place] for place in places), self.skipped)
+
     def skip_counts(self) -> dict[str, int]:
         """Return how many rows were left out for what, the most frequent first."""
         return dict(Counter(row.kind for row in self.skipped).most_common())
@@ -106,11 +115,7 @@ def limit_lengths(
         SkippedRow(row=pairs.rows[place], kind="overlong", reason=reason)
         for place, reason in long.items()
     ]
-    fitting = PreferencePairs(
-        tuple(pairs[place] for place in kept),
-        tuple(pairs.rows[place] for place in kept),
-        (*pairs.skipped, *skipped),
-    )
+    fitting = replace(pairs.select(kept), skipped=(*pairs.skipped, *skipped))
     if not kept:
         raise DatasetError(f"no pair is left: {fitting.report()}; {skipped[0].reason}")
     return fitting

@@ -1,7 +1,10 @@
 """The mathematics of learning from pairs: Bradley-Terry and what is measured on held-out pairs."""
 
+from dataclasses import dataclass
+from statistics import NormalDist
+
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -46,24 +49,94 @@ def pair_accuracy(differences: ArrayLike) -> float:
     return float(((values > 0) + 0.5 * (values == 0)).mean())
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReliabilityBin:
+    """The pairs about which a model is about as sure."""
+
+    low: float
+    """Lowest confidence of the bin, in [.5, 1]."""
+    high: float
+    """Highest."""
+    pairs: int
+    """How many."""
+    confidence: float | None
+    """Their mean confidence; None if there are none."""
+    accuracy: float | None
+    """Share of them in the right order."""
+
+
+def reliability(differences: ArrayLike, *, bins: int = 10) -> tuple[ReliabilityBin, ...]:
+    """Return how often a model is right when it is so sure.
+
+    confidence = sigmoid(|R_w - R_l|) in [.5, 1], in bins of equal width
+
+    Args:
+        differences: (pairs,) R_w - R_l, or the log-odds of the chosen response.
+        bins: Number of bins.
+
+    Source: Guo et al. 2017, arXiv:1706.04599, section 2.
+    """
+    values = _vector(differences)
+    confidence = sigmoid(np.abs(values))
+    right = (values > 0) + 0.5 * (values == 0)
+    places = np.minimum(((confidence - 0.5) * 2 * bins).astype(int), bins - 1)
+    table = []
+    for place in range(bins):
+        inside = places == place
+        table.append(
+            ReliabilityBin(
+                low=0.5 + 0.5 * place / bins,
+                high=0.5 + 0.5 * (place + 1) / bins,
+                pairs=int(inside.sum()),
+                confidence=float(confidence[inside].mean()) if inside.any() else None,
+                accuracy=float(right[inside].mean()) if inside.any() else None,
+            )
+        )
+    return tuple(table)
+
+
 def calibration_error(differences: ArrayLike, *, bins: int = 10) -> float:
     """Return the expected calibration error of the preferences that the scores imply.
 
-    sum_b |pairs in b| / |pairs| * |accuracy in b - mean confidence in b|,
-    confidence = sigmoid(|R_w - R_l|) in [.5, 1], in bins of equal width
+    sum_b |pairs in b| / |pairs| * |accuracy in b - mean confidence in b|, over `reliability`'s bins
 
     Args:
         differences: (pairs,) R_w - R_l.
         bins: Number of bins.
 
-    Source: Guo et al. 2017, arXiv:1706.04599.
+    Source: Guo et al. 2017, arXiv:1706.04599, eq. 3.
     """
-    values = _vector(differences)
-    confidence = 1.0 / (1.0 + np.exp(-np.abs(values)))
-    right = (values > 0) + 0.5 * (values == 0)
-    places = np.minimum(((confidence - 0.5) * 2 * bins).astype(int), bins - 1)
-    gaps = np.bincount(places, weights=right - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(values))
+    table = reliability(differences, bins=bins)
+    gaps = [
+        row.pairs * abs(row.accuracy - row.confidence)
+        for row in table
+        if row.accuracy is not None and row.confidence is not None
+    ]
+    return sum(gaps) / sum(row.pairs for row in table)
+
+
+def wilson_interval(share: float, count: int, *, level: float = 0.95) -> tuple[float, float]:
+    """Return Wilson's score interval of a share.
+
+    (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
+
+    Args:
+        share: Observed, in [0, 1].
+        count: Of independent observations.
+        level: Of confidence.
+
+    Source: Wilson 1927, Journal of the American Statistical Association 22, 209-212.
+    """
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    middle = share + z * z / (2 * count)
+    reach = z * np.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    scale = 1 + z * z / count
+    return float((middle - reach) / scale), float((middle + reach) / scale)
+
+
+def sigmoid(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return 1 / (1 + exp(-values)) without overflow."""
+    return np.exp(-np.logaddexp(0.0, -np.asarray(values, dtype=np.float64)))
 
 
 def length_correlation(differences: ArrayLike, length_differences: ArrayLike) -> float:

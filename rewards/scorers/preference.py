@@ -1,7 +1,5 @@
 """A language model that compares two responses, as scorer against the reference."""
 
-import inspect
-import string
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,18 +9,24 @@ import torch
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
-from tokengym.envs.errors import TokenizerError
 from tokengym.envs.text import encode
 from tokengym.rewards.batching import padded_batches
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorer import Scorer, Scores
 from tokengym.rewards.scorers.models import evaluating, load_answering_model
+from tokengym.rewards.scorers.questions import (
+    ANSWERS,
+    TEMPLATE,
+    Triple,
+    answer_ids,
+    answer_logits,
+    check_template,
+    stored_format,
+    write_question,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-TEMPLATE = "[CONTEXT] {context} [RESPONSE A] {a} [RESPONSE B] {b} \n"
-"""What the model reads (Dong et al. 2024); it answers with one token."""
 
 _SURE = 1e-6
 """Probabilities closer to 0 or 1 give no larger log-odds."""
@@ -60,17 +64,12 @@ class PreferenceModel(Scorer):
         tokenizer: "PreTrainedTokenizerBase",
         *,
         template: str = TEMPLATE,
-        answers: tuple[str, str] = ("A", "B"),
+        answers: tuple[str, str] = ANSWERS,
         output: Literal["probability", "log-odds"] = "probability",
         batch_size: int = 16,
         name: str = "PreferenceModel",
     ) -> None:
-        fields = {field for _, field, _, _ in string.Formatter().parse(template) if field}
-        if fields != {"context", "a", "b"}:
-            raise ScorerError(
-                f"template must have the fields context, a and b, got {sorted(fields)}; "
-                f"the default is {TEMPLATE!r}"
-            )
+        check_template(template)
         if output not in ("probability", "log-odds"):
             raise ScorerError(f"output must be 'probability' or 'log-odds', got {output!r}")
         if batch_size < 1:
@@ -81,18 +80,15 @@ class PreferenceModel(Scorer):
         self.output = output
         self.batch_size = batch_size
         self._name = name
-        self._answer_ids = _answer_ids(tokenizer, answers)
-        parameters = inspect.signature(model.forward).parameters
-        self._takes_positions = "position_ids" in parameters
-        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
+        self._answer_ids = answer_ids(tokenizer, answers)
 
     @classmethod
     def from_pretrained(
         cls,
         path: str | Path,
         *,
-        template: str = TEMPLATE,
-        answers: tuple[str, str] = ("A", "B"),
+        template: str | None = None,
+        answers: tuple[str, str] | None = None,
         output: Literal["probability", "log-odds"] = "probability",
         batch_size: int = 16,
         device: str = "auto",
@@ -102,8 +98,9 @@ class PreferenceModel(Scorer):
 
         Args:
             path: Folder or hub name of a causal language model with its tokenizer.
-            template: As for the class, as the next three.
-            answers: What the model answers with.
+            template: As for the class; None takes what the model was trained with by
+                `train_preference_model`, else the default.
+            answers: What the model answers with; None likewise.
             output: "probability" or "log-odds".
             batch_size: Most questions per forward pass.
             device: "auto" takes a GPU if there is one.
@@ -114,11 +111,12 @@ class PreferenceModel(Scorer):
             TokenizerError: if it has no tokenizer.
         """
         model, tokenizer = load_answering_model(path, dtype=dtype, device=device)
+        trained = stored_format(model.config) or (TEMPLATE, ANSWERS)
         return cls(
             model,
             tokenizer,
-            template=template,
-            answers=answers,
+            template=template or trained[0],
+            answers=answers or trained[1],
             output=output,
             batch_size=batch_size,
             name=f"PreferenceModel({Path(path).name})",
@@ -161,7 +159,7 @@ class PreferenceModel(Scorer):
             values = np.log(sure) - np.log1p(-sure)
         return Scores(values, {"preferred_as_a": as_a, "preferred_as_b": as_b})
 
-    def preferences(self, triples: Sequence[tuple[str, str, str]]) -> NDArray[np.float64]:
+    def preferences(self, triples: Sequence[Triple]) -> NDArray[np.float64]:
         """Return P(A is better than B) as the model answers in this order alone, (batch,).
 
         Args:
@@ -170,7 +168,7 @@ class PreferenceModel(Scorer):
         Raises:
             ScorerError: if a question is longer than the model reads.
         """
-        questions = [self.template.format(context=c, a=a, b=b) for c, a, b in triples]
+        questions = [write_question(self.template, triple) for triple in triples]
         sequences = encode(self.tokenizer, questions)
         limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         for question, ids in zip(questions, sequences, strict=True):
@@ -184,31 +182,12 @@ class PreferenceModel(Scorer):
         with evaluating(self.model), torch.no_grad():
             # Padded on the left: the answer follows the last column in every row.
             for batch in padded_batches(sequences, batch_size=self.batch_size, padding_side="left"):
-                inputs = {
-                    "input_ids": torch.from_numpy(batch.input_ids).to(device),
-                    "attention_mask": torch.from_numpy(batch.attention_mask).to(device),
-                }
-                if self._takes_positions:
-                    inputs["position_ids"] = torch.from_numpy(batch.position_ids).to(device)
-                output = self.model(**inputs, **self._last_only, use_cache=False)
-                logits = output.logits[:, -1, self._answer_ids].double()
+                logits = answer_logits(
+                    self.model,
+                    self._answer_ids,
+                    input_ids=torch.from_numpy(batch.input_ids).to(device),
+                    attention_mask=torch.from_numpy(batch.attention_mask).to(device),
+                    position_ids=torch.from_numpy(batch.position_ids).to(device),
+                ).double()
                 result[batch.indices] = logits.softmax(dim=-1)[:, 0].cpu().numpy()
         return result
-
-
-def _answer_ids(tokenizer: "PreTrainedTokenizerBase", answers: tuple[str, str]) -> list[int]:
-    """Return the id of each answer.
-
-    Raises:
-        TokenizerError: if one is not a single known token, or both are the same.
-    """
-    ids = [tokenizer(answer, add_special_tokens=False)["input_ids"] for answer in answers]
-    for answer, tokens in zip(answers, ids, strict=True):
-        if len(tokens) != 1 or tokens[0] == tokenizer.unk_token_id:
-            raise TokenizerError(
-                f"the answer {answer!r} must be one token of the preference model, got {tokens}; "
-                "pass answers=(one token, another)"
-            )
-    if ids[0] == ids[1]:
-        raise TokenizerError(f"the answers {answers} are the same token; pass two different ones")
-    return [tokens[0] for tokens in ids]

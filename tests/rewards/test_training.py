@@ -1,15 +1,25 @@
 # mypy: no-check-untyped-defs
 """Reward models learnt from pairs: the loss, what is measured, and a tiny model that learns."""
 
+import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from peft import LoraConfig
+from safetensors.torch import load_file
 from transformers import GPT2LMHeadModel
 
-from tokengym.rewards import RewardModel, RewardTraining, train_reward_model
+from tokengym.envs import DatasetError
+from tokengym.rewards import (
+    RewardModel,
+    RewardTraining,
+    read_pairs,
+    train_preference_model,
+    train_reward_model,
+)
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.pairs import PreferencePair
 from tokengym.rewards.preference_losses import (
@@ -18,10 +28,14 @@ from tokengym.rewards.preference_losses import (
     length_correlation,
     pair_accuracy,
 )
-from tokengym.rewards.training import _collate, encode_pairs
+from tokengym.rewards.training.fitting import Collator, Row
+from tokengym.rewards.training.readers import RewardReader
 
 from .conftest import make_classifier, make_episode
 
+LORA = LoraConfig(
+    r=8, lora_alpha=16, target_modules=["c_attn", "c_fc"], fan_in_fan_out=True, lora_dropout=0.1
+)
 FAST = RewardTraining(learning_rate=3e-3, epochs=4, batch_size=16, micro_batch_size=8)
 
 
@@ -93,14 +107,18 @@ def good_and_bad(count, seed=0):
 
 def test_texts_become_ids(tokenizer):
     pair = PreferencePair(prompt="c", chosen=" a b", rejected=" d", margin=0.5)
-    (row,) = encode_pairs([pair], tokenizer, RewardTraining())
-    assert row == {"chosen": [5, 3, 4, 1], "rejected": [5, 6, 1], "margin": 0.5}
-    (row,) = encode_pairs([pair], tokenizer, RewardTraining(append_eos=False, max_tokens=2))
-    assert row["chosen"] == [3, 4]
-    batch = _collate([row, {"chosen": [7], "rejected": [8, 9, 10], "margin": 0.0}])
+    reader = RewardReader(make_classifier(), append_eos=True)
+    assert reader.encode([pair], tokenizer) == [([5, 3, 4, 1], [5, 6, 1])]
+    reader = RewardReader(make_classifier(), append_eos=False)
+    assert reader.encode([pair], tokenizer) == [([5, 3, 4], [5, 6])]
+    rows = [Row(([3, 4], [5, 6]), 0.5), Row(([7], [8, 9, 10]), 0.0)]
+    batch = Collator("right")(rows)
     assert batch["input_ids"].tolist() == [[3, 4, 0], [7, 0, 0], [5, 6, 0], [8, 9, 10]]
     assert batch["attention_mask"].sum(dim=1).tolist() == [2, 1, 2, 3]
     assert batch["margin"].tolist() == [0.5, 0.0]
+    left = Collator("left")(rows)
+    assert left["input_ids"].tolist() == [[0, 3, 4], [0, 0, 7], [0, 5, 6], [8, 9, 10]]
+    assert left["position_ids"].tolist() == [[0, 0, 1], [0, 0, 0], [0, 0, 1], [0, 1, 2]]
 
 
 @pytest.fixture
@@ -112,19 +130,8 @@ def language_model(tmp_path, tokenizer):
     return tmp_path / "lm"
 
 
-@pytest.mark.parametrize("adapters", [False, True])
-def test_a_tiny_model_learns_the_preference(language_model, tmp_path, tokenizer, adapters):
-    lora = (
-        LoraConfig(
-            task_type="SEQ_CLS",
-            r=8,
-            lora_alpha=16,
-            target_modules=["c_attn", "c_fc"],
-            fan_in_fan_out=True,
-        )
-        if adapters
-        else None
-    )
+@pytest.mark.parametrize("lora", [None, LORA])
+def test_a_tiny_model_learns_the_preference(language_model, tmp_path, tokenizer, lora):
     trained = train_reward_model(
         language_model,
         good_and_bad(160),
@@ -140,15 +147,21 @@ def test_a_tiny_model_learns_the_preference(language_model, tmp_path, tokenizer,
     assert trained.train_loss < math.log(2)
     scorer = RewardModel.from_pretrained(trained.path, device="cpu").bind(tokenizer)
     good, bad = scorer.score(
-        [make_episode([5, 6], [7, 3, 1]), make_episode([5, 6], [7, 4, 1])]
+        [make_episode([5, 6, 7], [8, word, 9, 10, 5, 1]) for word in (3, 4)]
     ).values
     assert good > bad + 0.5
 
 
-def test_the_metrics_are_those_of_the_stored_model(language_model, tmp_path, tokenizer):
+@pytest.mark.parametrize("lora", [None, LORA])
+def test_the_metrics_are_those_of_the_stored_model(language_model, tmp_path, tokenizer, lora):
     pairs = good_and_bad(40)
     trained = train_reward_model(
-        language_model, pairs, output_dir=tmp_path / "rm", held_out=pairs[:10], training=FAST
+        language_model,
+        pairs,
+        output_dir=tmp_path / "rm",
+        held_out=pairs[:10],
+        training=FAST,
+        lora=lora,
     )
     scorer = RewardModel.from_pretrained(trained.path, device="cpu")
     scores = []
@@ -189,8 +202,113 @@ def test_bad_training(language_model, tmp_path, tokenizer):
     broken = make_classifier()
     with torch.no_grad():
         broken.score.weight.fill_(float("nan"))
-    with pytest.raises(RewardError, match=r"the Bradley-Terry loss is nan; lower learning_rate"):
+    with pytest.raises(RewardError, match=r"the loss of the pairs is nan; lower learning_rate"):
         train_reward_model(
             broken, good_and_bad(20), output_dir=tmp_path / "rm", tokenizer=tokenizer, training=FAST
         )
     assert not (tmp_path / "rm").exists()
+
+
+def stop_after(steps):
+    """Return a report that stops training as Ctrl-C does."""
+
+    def report(done, total, loss):
+        assert 1 <= done <= total
+        assert math.isfinite(loss)
+        if done == steps:
+            raise KeyboardInterrupt
+
+    return report
+
+
+@pytest.mark.parametrize("train", [train_reward_model, train_preference_model])
+@pytest.mark.parametrize("lora", [None, LORA])
+def test_a_stopped_training_goes_on_number_for_number(language_model, tmp_path, train, lora):
+    pairs = good_and_bad(30)
+    training = replace(FAST, epochs=2, checkpoint_seconds=0)
+    options = {"training": training, "lora": lora}
+    whole = train(language_model, pairs, output_dir=tmp_path / "whole", **options)
+    out = tmp_path / "parts"
+    with pytest.raises(KeyboardInterrupt):
+        train(language_model, pairs, output_dir=out, report=stop_after(3), **options)
+    assert not out.exists()
+    left = tmp_path / "parts.unfinished"
+    assert (left / "checkpoints" / "checkpoint-2").is_dir()
+    assert not list(left.rglob("training_args.bin"))
+    # A checkpoint that was not written to its end is passed over.
+    (left / "checkpoints" / "checkpoint-3").mkdir()
+    seen = []
+    parts = train(
+        language_model, pairs, output_dir=out, report=lambda *step: seen.append(step), **options
+    )
+    assert seen[0][0] == 3
+    assert not left.exists()
+    assert parts.metrics == whole.metrics
+    assert parts.train_loss == whole.train_loss
+    one, other = (load_file(run.path / "model.safetensors") for run in (whole, parts))
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, rtol=0, atol=0)
+
+
+def test_folders_that_are_in_use(language_model, tmp_path):
+    pairs, out = good_and_bad(20), tmp_path / "rm"
+    with pytest.raises(KeyboardInterrupt):
+        train_reward_model(
+            language_model, pairs, output_dir=out, training=FAST, report=stop_after(1)
+        )
+    other = replace(FAST, learning_rate=1.0)
+    with pytest.raises(RewardError, match=r"unfinished .* learning_rate = 0.003, this one has 1.0"):
+        train_reward_model(language_model, pairs, output_dir=out, training=other)
+    with pytest.raises(RewardError, match=r"unfinished training with pairs = '\w+'"):
+        train_reward_model(language_model, pairs[:15], output_dir=out, training=FAST)
+    with pytest.raises(RewardError, match=r"unfinished training with kind = 'reward'"):
+        train_preference_model(language_model, pairs, output_dir=out, training=FAST)
+    out.mkdir()
+    train_reward_model(language_model, pairs, output_dir=out, training=FAST)  # an empty one serves
+    with pytest.raises(RewardError, match=r"rm is there already; name a new folder"):
+        train_reward_model(language_model, pairs, output_dir=out, training=FAST)
+
+
+def test_measures_are_stored_with_the_model(language_model, tmp_path):
+    rows = [vars(pair) for pair in good_and_bad(20)]
+    long = {"prompt": "c", "chosen": "a " * 30, "rejected": "b"}
+    pairs = read_pairs([*rows, {**rows[0], "chosen": ""}, long], on_error="skip")
+    training = replace(FAST, overlong="drop", max_tokens=20)
+    trained = train_reward_model(
+        language_model, pairs, output_dir=tmp_path / "rm", held_out=0.2, training=training
+    )
+    assert (trained.pairs, trained.metrics.pairs) == (17, 3)
+    assert trained.skipped == {"empty": 1, "overlong": 1}
+    stored = json.loads((trained.path / "measures.json").read_text())
+    assert stored["held_out"]["accuracy"] == trained.metrics.accuracy
+    assert stored["skipped"] == trained.skipped
+    assert stored["trained_on"] == 17
+    assert len(stored["losses"]) == 8  # four epochs of 17 pairs in batches of 16
+    assert np.mean(stored["losses"]) == pytest.approx(trained.train_loss)
+    table = stored["held_out"]["reliability"]
+    assert sum(row["pairs"] for row in table) == 3
+    with pytest.raises(
+        DatasetError, match=r"row 21 of the pairs: .* has 3\d tokens, more than .*=20"
+    ):
+        train_reward_model(
+            language_model,
+            pairs,
+            output_dir=tmp_path / "other",
+            training=replace(training, overlong="error"),
+        )
+
+
+def test_a_margin_pushes_the_scores_apart(language_model, tmp_path):
+    pairs = good_and_bad(60)
+    gaps = []
+    for margin in (0.0, 3.0):
+        apart = [replace(pair, margin=margin) for pair in pairs]
+        trained = train_reward_model(
+            language_model,
+            apart,
+            output_dir=tmp_path / str(margin),
+            training=replace(FAST, learning_rate=1e-2, epochs=10),
+        )
+        gaps.append(trained.metrics.loss)
+    assert gaps[1] < gaps[0] / 2

@@ -1,0 +1,216 @@
+"""The training loop of both kinds: ``transformers.Trainer`` on pairs, stopped and gone on with."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import TrainerControl, TrainerState
+
+from tokengym.rewards.batching import PaddingSide, padded_batches
+from tokengym.rewards.errors import RewardError
+from tokengym.rewards.preference_losses import bradley_terry_loss
+from tokengym.rewards.training.readers import PairReader, Sequences
+from tokengym.rewards.training.settings import RewardTraining
+
+Report = Callable[[int, int, float], None]
+"""Called after each optimiser step with the steps done, all of them, and the batch's loss, nats."""
+
+WEIGHTS = "trained.safetensors"
+
+
+class Row(NamedTuple):
+    """A pair as the trainer takes it."""
+
+    sequences: Sequences
+    """Two texts or questions."""
+    margin: float
+    """By how much the difference should exceed 0, reward units."""
+
+
+def fit(
+    trained: torch.nn.Module,
+    reader: PairReader,
+    rows: list[Row],
+    training: RewardTraining,
+    *,
+    folder: Path,
+    report: Report | None = None,
+) -> list[float]:
+    """Train in place and return the loss of each step, nats.
+
+    Args:
+        trained: Holds the parameters: the reader's model, or adapters around it.
+        reader: Reads the pairs.
+        rows: The pairs.
+        training: How.
+        folder: Of checkpoints; training goes on from the last whole one in it.
+        report: Hears of each step.
+
+    Raises:
+        RewardError: if the loss is no longer finite.
+    """
+    micro = min(training.micro_batch_size, training.batch_size, len(rows))
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=max(round(training.batch_size / micro), 1),
+        num_train_epochs=training.epochs,
+        learning_rate=training.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=training.warmup,
+        weight_decay=training.weight_decay,
+        seed=training.seed,
+        use_cpu=reader.model.device.type == "cpu",
+        save_strategy="no",  # the callback below says when
+        save_total_limit=2,
+        logging_strategy="steps",
+        logging_steps=1,
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        label_names=["margin"],
+    )
+    module = PairModule(trained, reader)
+    trainer = _PairTrainer(
+        model=module,
+        args=arguments,
+        train_dataset=rows,  # type: ignore[arg-type]  # a list serves
+        data_collator=Collator(reader.padding_side),
+        callbacks=[_Progress(training.checkpoint_seconds, report)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    last = last_checkpoint(folder)
+    trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    return [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+
+
+class PairModule(torch.nn.Module):
+    """What the trainer trains: a batch of pairs in, the loss out.
+
+    Args:
+        trained: Holds the parameters.
+        reader: Reads the numbers off it.
+    """
+
+    def __init__(self, trained: torch.nn.Module, reader: PairReader) -> None:
+        super().__init__()
+        self.trained = trained
+        self._read = reader  # no module: it is not a second owner of the parameters
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, margin: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the loss of rows first, first, ..., second, second, ... of each pair."""
+        values = self._read.values(input_ids, attention_mask, position_ids)
+        first, second = values.chunk(2)
+        differences = self._read.differences(first, second)
+        zeros = torch.zeros_like(differences)
+        loss = bradley_terry_loss(differences, zeros, margin.expand_as(differences)).mean()
+        if not torch.isfinite(loss):
+            raise RewardError(
+                f"the loss of the pairs is {loss.item()}; lower learning_rate, or train in float32"
+            )
+        return {"loss": loss, "values": values.detach()}
+
+
+class Collator:
+    """Makes rows one padded batch, all first sequences before all second ones.
+
+    Args:
+        padding_side: Where sequences are padded.
+    """
+
+    def __init__(self, padding_side: PaddingSide) -> None:
+        self.padding_side = padding_side
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """Return the arguments of `PairModule.forward`."""
+        sequences = [row.sequences[place] for place in (0, 1) for row in rows]
+        (batch,) = padded_batches(
+            sequences, batch_size=len(sequences), padding_side=self.padding_side
+        )
+        back = np.argsort(batch.indices)
+        return {
+            "input_ids": torch.from_numpy(batch.input_ids[back]),
+            "attention_mask": torch.from_numpy(batch.attention_mask[back]),
+            "position_ids": torch.from_numpy(batch.position_ids[back]),
+            "margin": torch.tensor([row.margin for row in rows], dtype=torch.float32),
+        }
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Return the newest checkpoint that was written to its end; None if there is none.
+
+    Args:
+        folder: Where `fit` put them.
+    """
+    found = {int(path.name.rpartition("-")[2]): path for path in folder.glob("checkpoint-*")}
+    for _, path in sorted(found.items(), reverse=True):
+        try:
+            json.loads((path / "trainer_state.json").read_text())  # written last
+        except (OSError, ValueError):
+            continue
+        return path
+    return None
+
+
+class _PairTrainer(Trainer):
+    """Keeps of the model what is trained: adapters without their base, tied weights once."""
+
+    def _save(
+        self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
+    ) -> None:
+        del state_dict
+        folder = Path(output_dir or str(self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {name: value.detach().cpu() for name, value in self._trained().items()}
+        save_file(weights, folder / WEIGHTS)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        del model
+        stored = load_file(Path(resume_from_checkpoint) / WEIGHTS)
+        with torch.no_grad():
+            for name, parameter in self._trained().items():
+                parameter.copy_(stored[name])
+
+    def _trained(self) -> dict[str, torch.nn.Parameter]:
+        module = self.accelerator.unwrap_model(self.model)
+        return {name: value for name, value in module.named_parameters() if value.requires_grad}
+
+
+class _Progress(TrainerCallback):
+    """Says how far training is, and has checkpoints made by the clock."""
+
+    def __init__(self, seconds: float, report: Report | None) -> None:
+        self.seconds = seconds
+        self.report = report
+        self.saved = time.monotonic()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if time.monotonic() - self.saved >= self.seconds:
+            control.should_save = True
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if self.report is not None and logs is not None and "loss" in logs:
+            self.report(state.global_step, state.max_steps, float(logs["loss"]))
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.saved = time.monotonic()

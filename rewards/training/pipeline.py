@@ -1,0 +1,238 @@
+"""What both kinds of training share: pairs in, a stored and measured model out."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tokengym.rewards.errors import RewardError
+from tokengym.rewards.pair_files import read_pairs
+from tokengym.rewards.pairs import PreferencePairs, limit_lengths, split_pairs
+from tokengym.rewards.scorers.models import load_tokenizer, quiet, select_device
+from tokengym.rewards.training.fitting import Report, Row, fit
+from tokengym.rewards.training.measures import measure_pairs
+from tokengym.rewards.training.readers import PairReader, Sequences
+from tokengym.rewards.training.results import TrainedReward, Workplace, fingerprint, measured
+from tokengym.rewards.training.settings import RewardTraining
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What a training starts from."""
+
+    kind: str
+    """"reward" or "preference"."""
+    source: str
+    """Where the model came from, for messages and the record."""
+    model: "PreTrainedModel"
+    """What is trained."""
+    tokenizer: "PreTrainedTokenizerBase"
+    """Its own."""
+    make_reader: "Callable[[PreTrainedModel], PairReader]"
+    """Reads pairs with the model, or with the same one after adapters were put in."""
+    lora: "LoraConfig | None"
+    """Of the adapters, if any."""
+    format: Mapping[str, Any] = field(default_factory=dict)
+    """What else the training depends on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """Pairs that the model can read, with their ids."""
+
+    pairs: PreferencePairs
+    sequences: list[Sequences]
+
+
+def train_on_pairs(
+    start: Start,
+    pairs: Any,
+    *,
+    output_dir: str | Path,
+    held_out: Any,
+    training: RewardTraining,
+    report: Report | None,
+) -> TrainedReward:
+    """Train, measure on held-out pairs, and store; see `train_reward_model`.
+
+    Args:
+        start: Model, tokenizer and how they read pairs.
+        pairs: To train on, as for `read_pairs`.
+        output_dir: Where the result goes.
+        held_out: Share of the pairs, or other pairs.
+        training: How.
+        report: Hears of each step.
+    """
+    train_pairs, test_pairs = divide(pairs, held_out)
+    reader = start.make_reader(start.model)
+    train, test = (
+        encode_side(side, reader, start.tokenizer, training) for side in (train_pairs, test_pairs)
+    )
+    skipped = Counter(train.pairs.skip_counts()) + Counter(test.pairs.skip_counts())
+    workplace = Workplace(
+        output_dir,
+        {
+            "kind": start.kind,
+            "model": start.source,
+            "pairs": fingerprint(train.pairs),
+            "held_out": fingerprint(test.pairs),
+            "lora": None if start.lora is None else start.lora.to_dict(),
+            **start.format,
+            **training.what_counts(),
+        },
+    )
+    workplace.begin()
+    model, losses = _fit(start, reader, train, training, workplace, report)
+    reader = start.make_reader(model)
+    metrics = measure_pairs(
+        reader, test.pairs, test.sequences, batch_size=training.micro_batch_size
+    )
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = start.tokenizer.pad_token_id
+    model.eval()
+    workplace.store(model, start.tokenizer, measured(metrics, losses, len(train.pairs), skipped))
+    _LOG.info("%s model in %s: %s", start.kind, workplace.result, metrics)
+    return TrainedReward(
+        path=workplace.result,
+        metrics=metrics,
+        train_loss=sum(losses) / len(losses),
+        pairs=len(train.pairs),
+        skipped=dict(skipped),
+    )
+
+
+def divide(pairs: Any, held_out: Any) -> tuple[PreferencePairs, PreferencePairs]:
+    """Return the pairs to train on, and those held out.
+
+    Args:
+        pairs: As for `read_pairs`.
+        held_out: A share of them, or other pairs.
+
+    Raises:
+        DatasetError: if they cannot be read, or one side is empty.
+    """
+    everything = read_pairs(pairs)
+    if not isinstance(held_out, (int, float)):
+        return everything, read_pairs(held_out)
+    train, test = split_pairs(everything, held_out)
+    return everything.select(train), replace(everything.select(test), skipped=())
+
+
+def encode_side(
+    pairs: PreferencePairs,
+    reader: PairReader,
+    tokenizer: "PreTrainedTokenizerBase",
+    training: RewardTraining,
+) -> Side:
+    """Return the pairs that the model can read, with their ids.
+
+    Args:
+        pairs: To train on, or held out.
+        reader: Says what of them is read.
+        tokenizer: The model's.
+        training: Says how long texts may be, and what happens to longer ones.
+
+    Raises:
+        DatasetError: if a text is too long and may not be.
+    """
+    limit = min(training.max_tokens, _positions(reader.model) or training.max_tokens)
+    sequences = reader.encode(pairs, tokenizer)
+    lengths = [max(map(len, both)) for both in sequences]
+    fitting = limit_lengths(pairs, lengths, max_tokens=limit, overlong=training.overlong)
+    kept = set(fitting.rows)
+    return Side(
+        pairs=fitting,
+        sequences=[
+            (first[-limit:], second[-limit:])
+            for row, (first, second) in zip(pairs.rows, sequences, strict=True)
+            if row in kept
+        ],
+    )
+
+
+def load_start(model: Any, auto_class: Any, seed: int, **options: Any) -> "PreTrainedModel":
+    """Return the model to start from; weights that it lacks, such as a head, are drawn anew.
+
+    Args:
+        model: A folder, a hub name, or the model itself.
+        auto_class: An ``AutoModel...`` of transformers.
+        seed: Of those weights.
+        options: For ``from_pretrained``.
+
+    Raises:
+        RewardError: if there is no such model.
+    """
+    if not isinstance(model, (str, Path)):
+        return model
+    with torch.random.fork_rng(devices=[]), quiet():
+        torch.manual_seed(seed)
+        try:
+            network = auto_class.from_pretrained(str(model), dtype="float32", **options)
+        except (OSError, ValueError, KeyError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise RewardError(
+                f"cannot load {model} ({reason}); pass the folder or hub name of a causal language "
+                "model"
+            ) from error
+    return network.to(select_device("auto"))
+
+
+def tokenizer_of(
+    model: Any, tokenizer: "PreTrainedTokenizerBase | None"
+) -> "PreTrainedTokenizerBase":
+    """Return the tokenizer that was given, or the one beside the model.
+
+    Args:
+        model: A folder, a hub name, or the model itself.
+        tokenizer: What was given.
+
+    Raises:
+        RewardError: if there is neither.
+    """
+    if tokenizer is None and isinstance(model, (str, Path)):
+        tokenizer = load_tokenizer(model)
+    if tokenizer is None:
+        raise RewardError("the model needs its tokenizer; pass tokenizer=")
+    return tokenizer
+
+
+def _fit(
+    start: Start,
+    reader: PairReader,
+    side: Side,
+    training: RewardTraining,
+    workplace: Workplace,
+    report: Report | None,
+) -> "tuple[PreTrainedModel, list[float]]":
+    """Return the trained model, adapters merged, and the loss of each step."""
+    rows = [
+        Row(sequences=sequences, margin=pair.margin or 0.0)
+        for pair, sequences in zip(side.pairs, side.sequences, strict=True)
+    ]
+    options: Any = {"folder": workplace.checkpoints, "report": report}
+    if start.lora is None:
+        start.model.requires_grad_(True)
+        return start.model, fit(start.model, reader, rows, training, **options)
+    from peft import get_peft_model
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(training.seed)
+        adapted: Any = get_peft_model(start.model, start.lora)
+    # The layers are replaced inside the model, so the reader of the base reads the adapters too.
+    losses = fit(adapted, start.make_reader(adapted.get_base_model()), rows, training, **options)
+    return adapted.merge_and_unload(), losses
+
+
+def _positions(model: "PreTrainedModel") -> int | None:
+    """Return how many tokens a model reads, if it says."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)

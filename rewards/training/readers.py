@@ -1,0 +1,189 @@
+"""How each kind of model reads a pair: as two sequences, with a number for each.
+
+A reward model reads prompt and chosen, and prompt and rejected; its numbers are their scores. A
+preference model reads one question in both orders; its numbers are how much it prefers A to B.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tokengym.envs.text import encode
+from tokengym.rewards.batching import PaddingSide
+from tokengym.rewards.pairs import PreferencePair
+from tokengym.rewards.preference_losses import sigmoid
+from tokengym.rewards.scorers.classifier import Classifier
+from tokengym.rewards.scorers.questions import answer_ids, answer_logits, write_question
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Sequences = tuple[list[int], list[int]]
+"""The ids of a pair's two sequences."""
+
+_SURE = 1e-6
+"""Probabilities closer to 0 or 1 give no larger log-odds."""
+
+
+class PairReader(ABC):
+    """What a kind of model makes of pairs."""
+
+    padding_side: PaddingSide
+    """Where sequences are padded."""
+    model: "PreTrainedModel"
+    """What reads."""
+
+    @abstractmethod
+    def encode(
+        self, pairs: Sequence[PreferencePair], tokenizer: "PreTrainedTokenizerBase"
+    ) -> list[Sequences]:
+        """Return each pair's two sequences, however long.
+
+        Args:
+            pairs: What is encoded.
+            tokenizer: By which tokenizer.
+        """
+
+    @abstractmethod
+    def values(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor) -> Tensor:
+        """Return the number of each sequence, (batch,).
+
+        Args:
+            input_ids: (batch, time).
+            attention_mask: (batch, time).
+            position_ids: (batch, time).
+        """
+
+    @abstractmethod
+    def differences(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return what is positive where the model is right, (judgements, batch), reward units.
+
+        Args:
+            first: (batch,) numbers of the pairs' first sequences.
+            second: (batch,) of their second ones.
+        """
+
+    @abstractmethod
+    def log_odds(
+        self, first: NDArray[np.float64], second: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the log-odds that the model gives to the chosen response, (pairs,).
+
+        Args:
+            first: (pairs,) numbers of the first sequences.
+            second: (pairs,) of the second ones.
+        """
+
+
+class RewardReader(PairReader):
+    """Bradley-Terry: P(chosen is better) = sigmoid(R(x, y_w) - R(x, y_l)).
+
+    Args:
+        model: A causal classifier with one logit.
+        append_eos: Whether texts end with EOS.
+
+    Raises:
+        ScorerError: if the model has no head for one score.
+    """
+
+    padding_side = "right"
+
+    def __init__(self, model: "PreTrainedModel", *, append_eos: bool) -> None:
+        self.model = model
+        self.append_eos = append_eos
+        self.classifier = Classifier(model, None)
+
+    def encode(
+        self, pairs: Sequence[PreferencePair], tokenizer: "PreTrainedTokenizerBase"
+    ) -> list[Sequences]:
+        """Return prompt and chosen, and prompt and rejected, joined as written."""
+        texts = [pair.prompt + text for pair in pairs for text in (pair.chosen, pair.rejected)]
+        end = [tokenizer.eos_token_id] if self.append_eos else []
+        ids = [[*tokens, *end] for tokens in encode(tokenizer, texts)]
+        return list(zip(ids[::2], ids[1::2], strict=True))
+
+    def values(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor) -> Tensor:
+        """Return each text's score, read at its last token."""
+        others = {"attention_mask": attention_mask}
+        if self.classifier.takes_positions:
+            others["position_ids"] = position_ids
+        hidden = self.classifier.hidden({"input_ids": input_ids}, others)
+        return self.classifier.end_scores(hidden, attention_mask.sum(dim=1) - 1)
+
+    def differences(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return R(x, y_w) - R(x, y_l), one judgement a pair."""
+        return (first - second)[None]
+
+    def log_odds(
+        self, first: NDArray[np.float64], second: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return R(x, y_w) - R(x, y_l)."""
+        return first - second
+
+
+class PreferenceReader(PairReader):
+    """P(A is better) = sigmoid(logit_A - logit_B), the chosen response once as A and once as B.
+
+    Args:
+        model: A causal language model.
+        tokenizer: Knows the answers.
+        template: The question.
+        answers: What stands for the first and the second response.
+
+    Raises:
+        TokenizerError: if an answer is not one token.
+    """
+
+    padding_side = "left"
+
+    def __init__(
+        self,
+        model: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        *,
+        template: str,
+        answers: tuple[str, str],
+    ) -> None:
+        self.model = model
+        self.template = template
+        self.answer_ids = answer_ids(tokenizer, answers)
+
+    def encode(
+        self, pairs: Sequence[PreferencePair], tokenizer: "PreTrainedTokenizerBase"
+    ) -> list[Sequences]:
+        """Return the question with the chosen response as A, and with it as B."""
+        questions = [
+            write_question(self.template, (pair.prompt, *responses))
+            for pair in pairs
+            for responses in ((pair.chosen, pair.rejected), (pair.rejected, pair.chosen))
+        ]
+        ids = encode(tokenizer, questions)
+        return list(zip(ids[::2], ids[1::2], strict=True))
+
+    def values(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor) -> Tensor:
+        """Return logit_A - logit_B after each question."""
+        logits = answer_logits(
+            self.model,
+            self.answer_ids,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+        )
+        return logits[:, 0] - logits[:, 1]
+
+    def differences(self, first: Tensor, second: Tensor) -> Tensor:
+        """Return the preference for the chosen response in both orders, two judgements a pair."""
+        return torch.stack([first, -second])
+
+    def log_odds(
+        self, first: NDArray[np.float64], second: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return log(p / (1 - p)), p the mean of both orders, as `PreferenceModel` scores."""
+        mean = (sigmoid(first) + sigmoid(-second)) / 2
+        sure = mean.clip(_SURE, 1 - _SURE)
+        return np.log(sure) - np.log1p(-sure)
