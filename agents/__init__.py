@@ -9,11 +9,15 @@ from tokengym.agents.playing import collect
 from tokengym.agents.policy import CausalLMPolicy
 from tokengym.agents.ppo import PPO
 from tokengym.agents.preferences.best_of_n import BestOfN
+from tokengym.agents.preferences.dpo import DPO
+from tokengym.agents.preferences.sft import SFT
 from tokengym.agents.random_agent import RandomAgent
 
 __all__ = [
+    "DPO",
     "NLPO",
     "PPO",
+    "SFT",
     "BestOfN",
     "CausalLMPolicy",
     "CheckpointError",

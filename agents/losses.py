@@ -8,6 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tokengym.agents.preference_losses import cpo_loss as cpo_loss
+from tokengym.agents.preference_losses import dpo_loss as dpo_loss
+from tokengym.agents.preference_losses import dpop_loss as dpop_loss
+from tokengym.agents.preference_losses import kto_loss as kto_loss
+from tokengym.agents.preference_losses import orpo_loss as orpo_loss
+from tokengym.agents.preference_losses import rpo_loss as rpo_loss
+from tokengym.agents.preference_losses import simpo_loss as simpo_loss
+
 KL_ESTIMATORS = ("k1", "k2", "k3")
 
 

@@ -1,0 +1,62 @@
+"""The Trainer's arguments: the caller's, or a few shortcuts over quiet defaults."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import TrainingArguments
+
+_QUIET: dict[str, Any] = {
+    "logging_steps": 10,
+    "save_strategy": "no",
+    "report_to": [],
+    "disable_tqdm": True,
+    "weight_decay": 0.0,
+}
+
+
+def training_arguments(
+    args: TrainingArguments | None,
+    shortcuts: Mapping[str, Any],
+    *,
+    defaults: Mapping[str, Any],
+    scratch: str,
+    seed: int | None,
+    device: str,
+) -> TrainingArguments:
+    """Return the arguments of a run.
+
+    Args:
+        args: The caller's own, which are then complete, or None.
+        shortcuts: Single arguments by name, None where not given.
+        defaults: Of the learner, for what is not given.
+        scratch: Folder for a run that stores nothing.
+        seed: Of the order of the data.
+        device: "auto" or "cpu".
+
+    Raises:
+        ValueError: if ``args`` and a shortcut are both given, or the device is unknown.
+    """
+    if device not in ("auto", "cpu"):
+        raise ValueError(
+            f"device must be 'auto' or 'cpu', got {device!r}; the launcher chooses among GPUs "
+            "(CUDA_VISIBLE_DEVICES)"
+        )
+    given = {name: value for name, value in shortcuts.items() if value is not None}
+    given |= {} if seed is None else {"seed": seed}
+    given |= {"use_cpu": True} if device == "cpu" else {}
+    if args is None:
+        settings = {"output_dir": scratch, "seed": 0, **_QUIET, **defaults, **given}
+        if "output_dir" in given:
+            settings["save_strategy"] = "epoch"
+        args = TrainingArguments(**settings)
+    elif given:
+        raise ValueError(
+            f"{', '.join(given)} and args= were both given; set "
+            f"{'it' if len(given) == 1 else 'them'} in args"
+        )
+    args = copy.copy(args)
+    args.remove_unused_columns = False  # the columns are ids of responses, not the model's inputs
+    if args.ddp_find_unused_parameters is None:
+        args.ddp_find_unused_parameters = False
+    return args

@@ -1,0 +1,432 @@
+"""What SFT and DPO share: a `transformers.Trainer` that is an agent as well."""
+
+import json
+import logging
+import random
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import (
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_utils import TrainOutput
+
+from tokengym.agents.checkpoint import restore_adapters, stored_models, write_policy
+from tokengym.agents.environments import environment_attribute
+from tokengym.agents.errors import CheckpointError, NonFiniteError
+from tokengym.agents.folders import read_folder, write_folder
+from tokengym.agents.models import no_progress_bars
+from tokengym.agents.playing import Player
+from tokengym.agents.policy import CausalLMPolicy
+from tokengym.agents.preferences.encoding import EncodedTexts
+from tokengym.agents.preferences.scoring import ResponseScorer
+from tokengym.agents.sequences import Sequences
+from tokengym.envs.errors import DatasetError
+from tokengym.rewards.scorers.models import load_tokenizer
+
+FORMAT = 1
+RECORD = "agent.json"
+COUNTERS = "counters.json"
+
+Self = TypeVar("Self", bound="OfflineTrainer")
+_LOG = logging.getLogger(__name__)
+
+
+class OfflineTrainer(Trainer):
+    """Learns from texts that are there, by `transformers.Trainer`, and plays like any agent.
+
+    Checkpoints that the Trainer makes on its way (``save_strategy``) hold weights as safetensors
+    and arguments as JSON; optimiser, schedule and random state are PyTorch files, which it reads
+    with ``weights_only=True``. `save` writes safetensors and JSON alone.
+
+    Args:
+        policy: What learns, and plays.
+        tokenizer: Its tokenizer.
+        train_texts: What it learns from; None: it only plays.
+        eval_texts: What `evaluate` measures on.
+        args: The Trainer's arguments.
+        settings: What `save` records, to build the same agent again.
+        disable_dropout: Keep dropout off while learning.
+        with_reference: Whether the reference is asked for in every step.
+        callbacks: The Trainer's.
+    """
+
+    metric_names: ClassVar[tuple[str, ...]] = ()
+    """What is logged beside the loss: means over the texts since the last log."""
+
+    def __init__(
+        self,
+        policy: CausalLMPolicy,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        train_texts: EncodedTexts | None,
+        eval_texts: EncodedTexts | None,
+        args: TrainingArguments,
+        settings: Mapping[str, Any],
+        disable_dropout: bool,
+        with_reference: bool,
+        callbacks: Sequence[Any] | None,
+    ) -> None:
+        self.policy = policy
+        self.tokenizer = tokenizer
+        self.settings = dict(settings)
+        self.encoded = train_texts
+        """The texts as ids with their rows, and what was left out."""
+        self.num_tokens = 0
+        """Tokens of prompts and responses learned from so far, on all processes."""
+        self.num_response_tokens = 0
+        """Of these, the responses' own, which carry loss."""
+        self._mode = "train"
+        self._sums = {mode: self._zeros() for mode in ("train", "eval")}
+        self._new_tokens = np.zeros(2, dtype=np.int64)  # all, the responses'; of this process
+        for texts in (train_texts, eval_texts):
+            if texts is not None and texts.skipped:
+                _LOG.warning("%s; the first: %s", texts.report(), texts.skipped[0].reason)
+        scorer = ResponseScorer(
+            policy, disable_dropout=disable_dropout, with_reference=with_reference
+        )
+        with isolated_random_state():
+            super().__init__(
+                model=scorer,
+                args=args,
+                data_collator=self.collate,
+                train_dataset=None if train_texts is None else train_texts.dataset(),
+                eval_dataset=None if eval_texts is None else eval_texts.dataset(),
+                processing_class=tokenizer,
+                callbacks=None if callbacks is None else list(callbacks),
+            )
+        if args.disable_tqdm:
+            self.remove_callback(PrinterCallback)
+        policy.to(args.device)
+
+    # --- learning ---------------------------------------------------------------------------------
+
+    def texts_of(self, row: Mapping[str, Any]) -> tuple[Sequence[int], ...]:
+        """Return the responses of a row of the data set, as ids."""
+        raise NotImplementedError
+
+    def losses(self, inputs: Mapping[str, Tensor], model: nn.Module) -> tuple[Tensor, Tensor]:
+        """Return the loss of each item, (items,), and the sums of `metric_names`, (metrics,)."""
+        raise NotImplementedError
+
+    def count_items(self, rows: Sequences) -> int:
+        """Return what a batch's loss is a mean over: pairs, or tokens."""
+        raise NotImplementedError
+
+    def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Return rows of the data set as one batch: all first responses, then all second ones.
+
+        ``labels`` holds no labels but one entry per item, which is how the Trainer counts items
+        over accumulated batches and processes.
+        """
+        columns = list(zip(*(self.texts_of(row) for row in rows), strict=True))
+        prompts = [row["prompt_ids"] for row in rows] * len(columns)
+        sequences = Sequences.from_ids(prompts, [ids for column in columns for ids in column])
+        return {
+            "labels": torch.zeros(self.count_items(sequences), dtype=torch.int64),
+            "input_ids": sequences.input_ids,
+            "prompt_lengths": sequences.prompt_lengths,
+            "response_lengths": sequences.response_lengths,
+        }
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor | Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Return the mean loss: of this batch, or its part of the accumulated batch's."""
+        losses, metrics = self.losses(inputs, model)
+        total = losses.sum()
+        if not torch.isfinite(total):
+            raise NonFiniteError(
+                f"the loss at step {self.state.global_step} is {total.item()}; lower learning_rate "
+                "or raise beta"
+            )
+        items = len(inputs["labels"])
+        count = torch.tensor([float(items)], device=metrics.device)
+        self._sums[self._mode] += torch.cat([count, metrics.detach()]).double().cpu()
+        if self._mode == "train":
+            responses = int(inputs["response_lengths"].sum())
+            self._new_tokens += (responses + int(inputs["prompt_lengths"].sum()), responses)
+        if num_items_in_batch is None:
+            loss = total / items
+        else:
+            loss = total / num_items_in_batch
+            if self.args.average_tokens_across_devices:  # the count is of all processes, whose
+                loss = loss * self.accelerator.num_processes  # gradients are then averaged
+        return (loss, {"losses": losses}) if return_outputs else loss
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor | Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Return the loss of a batch without gradient, and nothing else."""
+        del prediction_loss_only, ignore_keys
+        inputs = self._prepare_inputs(inputs)
+        self._mode = "eval"
+        try:
+            with torch.no_grad(), self.compute_loss_context_manager():
+                return self.compute_loss(model, inputs).detach(), None, None
+        finally:
+            self._mode = "train"
+
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
+        """Learn; see `transformers.Trainer.train`. Global random state is left as it was.
+
+        Raises:
+            DatasetError: if there is nothing to learn from.
+            NonFiniteError: if the loss is no longer a number.
+        """
+        if self.train_dataset is None:
+            raise DatasetError(f"{type(self).__name__} has nothing to learn from; pass it data")
+        self.optimizer = self.lr_scheduler = None  # a second call begins anew
+        with isolated_random_state():
+            set_seed(self.args.seed)
+            return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+
+    def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
+        """Measure on held-out texts; see `transformers.Trainer.evaluate`."""
+        with isolated_random_state():
+            return super().evaluate(*arguments, **named)
+
+    # --- logging ----------------------------------------------------------------------------------
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the means since the last log, over all processes."""
+        mode = "eval" if any(name.startswith("eval_") for name in logs) else "train"
+        prefix = "eval_" if mode == "eval" else ""
+        self._count_tokens()
+        sums = self._reduced(self._sums[mode])
+        self._sums[mode] = self._zeros()
+        if sums[0] > 0:
+            means = (sums[1:] / sums[0]).tolist()
+            logs |= {prefix + name: m for name, m in zip(self.metric_names, means, strict=True)}
+        if mode == "train":
+            logs["num_tokens"] = self.num_tokens
+        super().log(logs, start_time)
+
+    def _zeros(self) -> Tensor:
+        """Return the items and the sums of their metrics before there are any."""
+        return torch.zeros(1 + len(self.metric_names), dtype=torch.float64)
+
+    def _count_tokens(self) -> None:
+        """Add what all processes have learned from since the last time."""
+        tokens, responses = self._reduced(torch.from_numpy(self._new_tokens)).tolist()
+        self._new_tokens = np.zeros(2, dtype=np.int64)
+        self.num_tokens += int(tokens)
+        self.num_response_tokens += int(responses)
+
+    def _reduced(self, sums: Tensor) -> Tensor:
+        """Return the sum over processes."""
+        if self.accelerator.num_processes == 1:
+            return sums
+        gathered: Any = self.accelerator.reduce(sums.to(self.accelerator.device), "sum")
+        return gathered.cpu()
+
+    # --- acting -----------------------------------------------------------------------------------
+
+    def player(self, generator: torch.Generator | None = None) -> Player:
+        """Return what plays the policy fast; see `CausalLMPolicy.player`."""
+        return self.policy.player(generator)
+
+    def predict(  # type: ignore[override]
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+        action_masks: NDArray[np.generic] | None = None,
+    ) -> tuple[NDArray[np.int64], Any]:
+        """Return the next token of one observation or a batch; see `CausalLMPolicy.predict`.
+
+        (The Trainer's own ``predict``, over a data set, gives way; `evaluate` measures on one.)
+        """
+        return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
+
+    # --- storing ----------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write the agent: safetensors and JSON, whole or not at all.
+
+        What was there is kept as ``<path>.previous``.
+
+        Args:
+            path: The folder.
+        """
+
+        def fill(folder: Path) -> dict[str, Any]:
+            with no_progress_bars():
+                write_policy(self.policy, folder)
+            self.tokenizer.save_pretrained(str(folder / "tokenizer"))
+            return {
+                "format": FORMAT,
+                "algorithm": type(self).__name__,
+                "settings": self.settings,
+                "counters": self._counters(),
+            }
+
+        if self.args.should_save:
+            write_folder(Path(path), RECORD, fill)
+
+    @classmethod
+    def load(cls: type[Self], path: str | Path, env: Any = None, **changes: Any) -> Self:
+        """Return the agent of a folder, to play, or to learn on with a new optimiser.
+
+        Args:
+            path: What `save` was given.
+            env: An environment it is to play, whose vocabulary must be the agent's.
+            changes: Arguments of the constructor to set anew, such as the data to learn from.
+
+        Raises:
+            CheckpointError: if it is damaged, or another algorithm's or vocabulary's.
+        """
+        folder, record = read_folder(Path(path), RECORD, FORMAT)
+        if record["algorithm"] != cls.__name__:
+            raise CheckpointError(
+                f"{folder} was saved by {record['algorithm']}, not {cls.__name__}; load it with "
+                "the class that saved it"
+            )
+        tokenizer = load_tokenizer(folder / "tokenizer")
+        if env is not None:
+            playing = environment_attribute(env, "tokenizer")
+            if playing is not None and playing.get_vocab() != tokenizer.get_vocab():  # type: ignore[union-attr]
+                raise CheckpointError(
+                    f"{folder} has another vocabulary than the environment ({len(tokenizer)} "  # type: ignore[arg-type]
+                    f"and {len(playing)} tokens); load it with the one it was trained for"
+                )
+        models = stored_models(folder)
+        models["ref_model"] = models.pop("reference", None)
+        source = models.pop("model")
+        settings = cls.read_settings(record["settings"])
+        build: Any = cls
+        agent = build(source, **{"tokenizer": tokenizer, **settings, **models, **changes})
+        restore_adapters(agent.policy, folder)
+        for name, value in record["counters"].items():
+            setattr(agent, name, value)
+        return agent
+
+    @classmethod
+    def read_settings(cls, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the constructor's arguments of the settings that `save` stored as JSON."""
+        return dict(stored)
+
+    def _counters(self) -> dict[str, int]:
+        return {"num_tokens": self.num_tokens, "num_response_tokens": self.num_response_tokens}
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self._count_tokens()  # on every process, before the first of them writes
+        super()._save_checkpoint(model, trial)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Write the weights in Hugging Face's format, and the arguments as JSON, not pickled."""
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        language_model = self.policy.language_model
+        weights = None
+        if state_dict is not None:  # gathered from the processes that share the weights
+            inside = "language_model.adapters." if language_model.adapters is not None else ""
+            inside = inside or "language_model.model."
+            weights = {
+                name.removeprefix(inside): value
+                for name, value in state_dict.items()
+                if name.startswith(inside)
+            }
+        stored: Any = language_model.adapters or language_model.model
+        with no_progress_bars():
+            stored.save_pretrained(str(folder), state_dict=weights)
+        self.tokenizer.save_pretrained(str(folder))
+        (folder / "training_args.json").write_text(self.args.to_json_string())
+        (folder / COUNTERS).write_text(json.dumps(self._counters()))
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
+        """Put the weights of a checkpoint back."""
+        folder = Path(resume_from_checkpoint)
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            load_weights(self.policy, folder)
+        if (folder / COUNTERS).is_file():
+            for name, value in json.loads((folder / COUNTERS).read_text()).items():
+                setattr(self, name, value)
+
+    def _load_best_model(self) -> None:
+        best = self.state.best_model_checkpoint
+        if best is None:
+            raise CheckpointError("no best checkpoint was kept; set save_strategy='best'")
+        load_weights(self.policy, Path(best))
+
+
+def load_weights(policy: CausalLMPolicy, folder: Path) -> None:
+    """Put weights that ``save_pretrained`` wrote back into a policy's model or adapters.
+
+    Raises:
+        CheckpointError: if they are not there, or not this model's.
+    """
+    from safetensors.torch import load_file
+
+    adapters = policy.language_model.adapters
+    name = "model.safetensors" if adapters is None else "adapter_model.safetensors"
+    if not (folder / name).is_file():
+        raise CheckpointError(f"{folder} has no {name}; resume from a folder checkpoint-<step>")
+    weights = load_file(folder / name)
+    if adapters is not None:
+        from peft import set_peft_model_state_dict
+
+        set_peft_model_state_dict(adapters, weights)
+        return
+    found = policy.language_model.model.load_state_dict(weights, strict=False)
+    policy.language_model.model.tie_weights()
+    missing = [name for name in found.missing_keys if name not in _tied(policy)]
+    if missing or found.unexpected_keys:
+        raise CheckpointError(
+            f"{folder / name} is of another model ({(missing + found.unexpected_keys)[0]!r} does "
+            "not fit); resume with the model that wrote it"
+        )
+
+
+def _tied(policy: CausalLMPolicy) -> set[str]:
+    """Return the names of weights that others hold, so that files need not."""
+    return set(getattr(policy.language_model.model, "all_tied_weights_keys", None) or ())
+
+
+@contextmanager
+def isolated_random_state() -> Iterator[None]:
+    """Give the global random state back as it was: the Trainer seeds it."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+def scratch_folder(agent: Any) -> str:
+    """Return a folder that is removed with the agent, for a Trainer that stores nothing."""
+    agent._scratch = tempfile.TemporaryDirectory(prefix="tokengym-")
+    return agent._scratch.name
