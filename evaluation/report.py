@@ -80,11 +80,12 @@ def render_report(
         "failed": summary["failed"],
         "facts": _facts(summary),
     }
-    return _environment().get_template("report.html.jinja").render(page=page)
+    return templates().get_template("report.html.jinja").render(page=page)
 
 
 @cache
-def _environment() -> Any:
+def templates() -> Any:
+    """Return the template engine of all pages: it escapes every text that it is given."""
     import jinja2
 
     return jinja2.Environment(
@@ -98,7 +99,7 @@ def _environment() -> Any:
 
 def _source(name: str) -> str:
     """Return what the template engine includes for a file, to the byte."""
-    return str(_environment().get_template(name).render())
+    return str(templates().get_template(name).render())
 
 
 def _subtitle(summary: Mapping[str, Any]) -> str:

@@ -79,10 +79,15 @@ def _last_step_of_lowest_seed(rows: Sequence[Mapping[str, Any]]) -> dict[str, tu
     return last
 
 
-def _response(row: Mapping[str, Any]) -> dict[str, Any]:
-    pieces, rewards = row.get("tokens"), row.get("token_rewards")
-    if not pieces or not rewards or len(pieces) != len(rewards):
-        pieces, rewards = [row["response"]], [0.0]
+def coloured_tokens(pieces: Sequence[str], rewards: Sequence[float]) -> list[dict[str, str]]:
+    """Return what the templates show of each token: its text, and its reward as a colour.
+
+    The strongest reward of the response has the full colour.
+
+    Args:
+        pieces: (n,) the tokens' texts.
+        rewards: (n,) what each earned.
+    """
     largest = max((abs(float(reward)) for reward in rewards), default=0.0) or 1.0
     tokens = [
         {
@@ -98,6 +103,14 @@ def _response(row: Mapping[str, Any]) -> dict[str, Any]:
         tokens[0]["space"] = ""
     if len(pieces) > MOST_TOKENS:
         tokens.append({"space": " ", "text": "…", "tone": "", "strength": "0", "value": ""})
+    return tokens
+
+
+def _response(row: Mapping[str, Any]) -> dict[str, Any]:
+    pieces, rewards = row.get("tokens"), row.get("token_rewards")
+    if not pieces or not rewards or len(pieces) != len(rewards):
+        pieces, rewards = [row["response"]], [0.0]
+    tokens = coloured_tokens(pieces, rewards)
     figures = [f"score {number(row.get('score'))}"]
     if row.get("gold_score") is not None:
         figures.append(f"gold {number(row['gold_score'])}")

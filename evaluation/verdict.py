@@ -54,9 +54,14 @@ def number(value: float | None) -> str:
 
 
 def signed(value: float) -> str:
-    """Return `number` with its sign, plus included."""
+    """Return `number` with its sign, plus included; what rounds to 0 has none.
+
+    Example:
+        >>> signed(0.25), signed(-0.0001)
+        ('+0.250', '0.000')
+    """
     text = number(value)
-    return text if text.startswith("\u2212") or not float(value) else f"+{text}"
+    return f"+{text}" if value > 0 and text.strip("0.") else text
 
 
 def clear(difference: Figures | None) -> int:

@@ -1,4 +1,4 @@
-"""The command line: ``tokengym compare | train | evaluate | envs | report``.
+"""The command line: ``tokengym compare | train | evaluate | envs | report | replay``.
 
 What a user got wrong is said in one line, without a traceback; TOKENGYM_TRACEBACK=1 shows it.
 """
@@ -16,17 +16,21 @@ from tokengym.scripts.commands.collect import collect
 from tokengym.scripts.commands.compare import compare
 from tokengym.scripts.commands.envs import envs
 from tokengym.scripts.commands.evaluate import evaluate
+from tokengym.scripts.commands.replay import replay
 from tokengym.scripts.commands.report import report
 from tokengym.scripts.commands.train import train
+from tokengym.scripts.commands.train_reward import train_reward
 from tokengym.version import __version__
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "train": train,
+    "train-reward": train_reward,
     "collect": collect,
     "evaluate": evaluate,
     "envs": envs,
     "report": report,
+    "replay": replay,
 }
 USER_ERROR, INTERRUPTED = 2, 130
 
@@ -85,7 +89,7 @@ def _overview() -> str:
     lines = ["usage: tokengym COMMAND [OPTIONS]", ""]
     lines += ["Text generation as a Gymnasium environment: which reward learns faster?", ""]
     for name, command in COMMANDS.items():
-        lines.append(f"  {name:<10}{(command.__doc__ or '').splitlines()[0]}")
+        lines.append(f"  {name:<14}{(command.__doc__ or '').splitlines()[0]}")
     lines += ["", "tokengym COMMAND --help has the options and examples of a command.", ""]
     lines.append("  tokengym compare --env MovieReview --rewards sparse uniform abc --seeds 5")
     return "\n".join(lines)

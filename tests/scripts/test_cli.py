@@ -1,3 +1,4 @@
+import csv
 import json
 import subprocess
 import sys
@@ -83,6 +84,11 @@ def test_baseline_can_be_named(curves: Path, tmp_path: Path):
         (["train", "--reward", "abc:bta=1", "--out", "x"], "reward 'abc' has no option 'bta'"),
         (["evaluate", "nowhere"], "nowhere is no folder; name one that tokengym train"),
         (["envs", "Nothing"], "unknown environment 'Nothing'"),
+        (
+            ["replay", "--episodes", "nowhere"],
+            "there is no nowhere; name what tokengym train wrote",
+        ),
+        (["replay", "--num-episodes", "0"], "num-episodes must be at least 1, got 0"),
         (["report"], "takes folders of runs or --curves FILE.csv, one of the two"),
         (["report", "nowhere"], "nowhere holds no comparison"),
         (["report", "--curves", "nowhere.csv"], "nowhere.csv is no file"),
@@ -142,6 +148,27 @@ def test_train_and_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert figures["score"] == pytest.approx(float(last[5]), rel=1e-5)
     assert main(["train", "--reward", "abc", "--out", str(out)]) == 2
     assert "is there already; name a new folder" in capsys.readouterr().err
+
+
+def test_replay_plays_or_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = tmp_path / "played"
+    rules = ["--rewards", "sparse", "red"]
+    assert main(["replay", "--num-episodes", "4", *rules, "--out", str(out), "--show", "2"]) == 0
+    text = capsys.readouterr().out
+    assert "Closest to the gold word weights: red" in text
+    assert str(out / "replay.html") in text
+    assert text.count("token ") == 2  # a heat map each
+    small = ["--steps", "1", "--batch-size", "4", "--max-new-tokens", "5", "--n-epochs", "1"]
+    measured = ["--eval-episodes", "4", "--samples", "3"]
+    run = tmp_path / "run"
+    assert main(["train", "--reward", "abc", "--out", str(run), *small, *measured]) == 0
+    again = tmp_path / "again"
+    assert main(["replay", "--episodes", str(run), *rules, "--out", str(again)]) == 0
+    stored = (run / "abc" / "seed-0" / "episodes.jsonl").read_text().splitlines()
+    texts = {json.loads(line)["response"] for line in stored}
+    rows = list(csv.DictReader((again / "credit.csv").open(encoding="utf-8")))
+    assert len({row["episode"] for row in rows}) == len(texts)
+    assert len(rows) == 5 * len(texts)  # the run's own length
 
 
 def test_envs(capsys: pytest.CaptureFixture[str]):

@@ -1,0 +1,190 @@
+"""How well a credit rule finds the tokens that matter: its token rewards against the truth.
+
+Pure functions on arrays, one response at a time, and their means over responses.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import rankdata
+
+from tokengym.evaluation.statistics import Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """One rule's token rewards against the truth, over a set of responses."""
+
+    correlation: float
+    """Mean over responses of `rank_correlation`; responses whose truth is flat are left out."""
+    pooled: float
+    """`rank_correlation` of all tokens of all responses together."""
+    share: float
+    """Mean of `share_on`: of the credit's absolute sum, how much fell on tokens that matter."""
+    signs: float
+    """Mean of `right_signs`."""
+    ceiling: float
+    """Mean of `tie_ceiling`: the correlation of a rule without ties that orders all rightly."""
+    responses: int
+    """How many responses have a token that matters."""
+
+
+def agreement(
+    credits: Sequence[ArrayLike], truths: Sequence[ArrayLike], *, threshold: float = 0.0
+) -> Agreement:
+    """Return how well a rule's credit agrees with the truth.
+
+    Args:
+        credits: Per response (n,) token rewards.
+        truths: Per response (n,) true worth, signed.
+        threshold: A token matters if its worth is above this in absolute value.
+
+    Raises:
+        ValueError: if there is no response with a token that matters, or shapes differ.
+    """
+    pairs = [_pair(credit, truth) for credit, truth in zip(credits, truths, strict=True)]
+    told = [(credit, truth) for credit, truth in pairs if np.ptp(truth) > 0]
+    useful = [(credit, truth) for credit, truth in pairs if (np.abs(truth) > threshold).any()]
+    if not told or not useful:
+        raise ValueError(
+            f"none of {len(pairs)} responses has a token whose worth is above {threshold:g}; "
+            "there is nothing to agree with"
+        )
+    return Agreement(
+        correlation=float(np.mean([rank_correlation(*pair) for pair in told])),
+        pooled=rank_correlation(*(np.concatenate(side) for side in zip(*pairs, strict=True))),
+        share=float(np.mean([share_on(*pair, threshold=threshold) for pair in useful])),
+        signs=float(np.mean([right_signs(*pair, threshold=threshold) for pair in useful])),
+        ceiling=float(np.mean([tie_ceiling(truth) for _, truth in told])),
+        responses=len(useful),
+    )
+
+
+def rank_correlation(credit: ArrayLike, truth: ArrayLike) -> float:
+    """Return Spearman's rank correlation, ties at their mean rank.
+
+    rho = corr(rank(credit), rank(truth));  0 if either is flat: it orders nothing
+
+    Args:
+        credit: (n,).
+        truth: (n,).
+
+    Raises:
+        ValueError: if shapes differ.
+
+    Example:
+        >>> rank_correlation([0.1, 0.2, 0.9], [1.0, 2.0, 3.0])
+        1.0
+        >>> rank_correlation([0.5, 0.5, 0.5], [1.0, 2.0, 3.0])
+        0.0
+    """
+    left, right = (rankdata(values) for values in _pair(credit, truth))
+    left, right = left - left.mean(), right - right.mean()
+    scale = float(np.sqrt((left @ left) * (right @ right)))
+    return round(float(left @ right) / scale, 12) if scale > 0 else 0.0
+
+
+def tie_ceiling(truth: ArrayLike) -> float:
+    """Return the rank correlation of a rule that never contradicts the truth, but has no ties.
+
+    rho = sd(ranks of the truth, ties at their mean) / sd(1 .. n)
+
+    Where most tokens are worth nothing, a rule that puts them in some order or other stays well
+    below 1 though it finds all that matter.
+
+    Args:
+        truth: (n,).
+
+    Example:
+        >>> tie_ceiling([1.0, 2.0, 3.0]), round(tie_ceiling([0.0, 0.0, 0.0, 1.0]), 3)
+        (1.0, 0.775)
+    """
+    ranks = rankdata(np.asarray(truth, dtype=np.float64))
+    untied = np.arange(1, len(ranks) + 1)
+    return float(ranks.std() / untied.std()) if len(ranks) > 1 else 0.0
+
+
+def share_on(credit: ArrayLike, truth: ArrayLike, *, threshold: float = 0.0) -> float:
+    """Return the share of the credit's absolute sum on tokens that matter.
+
+    sum_t |r_t| [|truth_t| > threshold] / sum_t |r_t|;  0 for a credit of nothing
+
+    Args:
+        credit: (n,).
+        truth: (n,).
+        threshold: A token matters if its worth is above this in absolute value.
+
+    Example:
+        >>> share_on([3.0, -1.0, 0.0], [1.0, 0.0, -2.0])
+        0.75
+    """
+    paid, worth = _pair(credit, truth)
+    size = np.abs(paid)
+    total = float(size.sum())
+    return float(size[np.abs(worth) > threshold].sum()) / total if total > 0 else 0.0
+
+
+def right_signs(credit: ArrayLike, truth: ArrayLike, *, threshold: float = 0.0) -> float:
+    """Return the share of the tokens that matter whose credit has the truth's sign.
+
+    A token that is paid nothing counts half: it is neither rewarded nor charged wrongly.
+
+    Args:
+        credit: (n,).
+        truth: (n,), with a token that matters.
+        threshold: A token matters if its worth is above this in absolute value.
+
+    Example:
+        >>> right_signs([3.0, -1.0, 0.0, 0.0], [1.0, 0.0, -2.0, 0.0])
+        0.75
+    """
+    paid, worth = _pair(credit, truth)
+    matters = np.abs(worth) > threshold
+    agrees = np.sign(paid[matters]) * np.sign(worth[matters])
+    return float(np.mean((agrees + 1) / 2))
+
+
+def effective_tokens(credit: ArrayLike) -> float:
+    """Return over how many tokens a credit is spread: the perplexity of its absolute shares.
+
+    exp(-sum_t p_t ln p_t),  p_t = |r_t| / sum_s |r_s|;  0 for a credit of nothing
+
+    Args:
+        credit: (n,).
+
+    Example:
+        >>> effective_tokens([0.0, 0.0, 3.0]), round(effective_tokens([1.0, -1.0, 1.0]), 9)
+        (1.0, 3.0)
+    """
+    size = np.abs(np.asarray(credit, dtype=np.float64))
+    if not size.sum() > 0:
+        return 0.0
+    shares = size[size > 0] / size.sum()
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def charged_share(credit: ArrayLike) -> float:
+    """Return the share of a credit's absolute sum that is negative; 0 for a credit of nothing.
+
+    Args:
+        credit: (n,).
+
+    Example:
+        >>> charged_share([3.0, -1.0])
+        0.25
+    """
+    paid = np.asarray(credit, dtype=np.float64)
+    total = float(np.abs(paid).sum())
+    return float(-paid[paid < 0].sum()) / total if total > 0 else 0.0
+
+
+def _pair(credit: ArrayLike, truth: ArrayLike) -> tuple[Array, Array]:
+    paid = np.asarray(credit, dtype=np.float64)
+    worth = np.asarray(truth, dtype=np.float64)
+    if paid.shape != worth.shape or paid.ndim != 1:
+        raise ValueError(
+            f"credit and truth must have one shape (n,), got {paid.shape} and {worth.shape}"
+        )
+    return paid, worth

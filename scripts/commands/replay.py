@@ -1,0 +1,117 @@
+"""``tokengym replay``: one set of responses under every credit."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from tokengym.scripts.commands.options import Folder, Task, TaskOptions, Text
+
+if TYPE_CHECKING:
+    from tokengym.evaluation.replay import Replay
+
+
+def replay(
+    episodes: Folder = None,
+    rewards: Annotated[
+        tuple[str, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")
+    ] = (),
+    env: Text = None,
+    agent: Folder = None,
+    num_episodes: int = 64,
+    seed: int = 0,
+    show: int = 1,
+    samples: int = 12,
+    out: Folder = None,
+    task: Task = TaskOptions(),  # noqa: B008  frozen
+) -> None:
+    """Score one set of responses under every credit, token by token, so that rules are seen apart.
+
+    Writes replay.html (the heat maps and figures) and credit.csv (every token's numbers). Where the
+    task knows what each token is truly worth, rules are set against it.
+
+    For example:
+      tokengym replay --episodes runs/x --rewards sparse abc red scar attribution
+      tokengym replay --env MovieReview --num-episodes 64 --seed 0     the bundled policy's
+      tokengym replay --agent runs/abc/agent --rewards abc abc-signed  those of a trained one
+
+    Args:
+        episodes: A folder that tokengym compare or train wrote, or a file of agents.EpisodeLog;
+            without one a policy plays.
+        rewards: Rules by name, options after a colon (default: those the task's scorer allows).
+        env: Environment id, or a task's bare name (default: that of the episodes, or MovieReview).
+        agent: Folder of the saved agent that plays, or played (default: the untrained policy).
+        num_episodes: Responses, at most.
+        seed: Of prompts and sampling.
+        show: Responses printed here.
+        samples: Responses in replay.html; the figures are of all.
+        out: Folder of the results (default: runs/replay- and the task's name).
+        task: What the environment is made from.
+    """
+    import torch
+    from rich.console import Console
+
+    from tokengym.evaluation.defaults import task_of
+    from tokengym.evaluation.files import write_text
+    from tokengym.evaluation.replay import write_credit
+    from tokengym.evaluation.replay_page import render_replay
+    from tokengym.scripts.commands.show_replay import show_replay
+
+    torch.set_num_threads(1)
+    for name, value, least in (("num-episodes", num_episodes, 1), ("show", show, 0)):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+    result = _replay(episodes, rewards, env, agent, num_episodes, seed, task)
+    out = out or Path("runs") / f"replay-{task_of(result.env)}"
+    write_text(out / "replay.html", render_replay(result, most=samples))
+    write_credit(out / "credit.csv", result)
+    show_replay(Console(), result, show, out)
+
+
+def _replay(
+    episodes: Path | None,
+    rewards: tuple[str, ...],
+    env: str | None,
+    agent: Path | None,
+    num_episodes: int,
+    seed: int,
+    task: TaskOptions,
+) -> "Replay":
+    """Return what was asked for, its episodes read or played."""
+    from tokengym.evaluation.config import resolve_env
+    from tokengym.evaluation.defaults import training_settings
+    from tokengym.evaluation.evaluate import Evaluator
+    from tokengym.evaluation.replay import load_episodes, replay, stored_task, usual_rewards
+
+    for path, what in ((episodes, "episodes"), (agent, "agent")):
+        if path is not None and not path.exists():
+            raise ValueError(f"--{what}: there is no {path}; name what tokengym train wrote")
+    stored = stored_task(episodes) if episodes is not None else None
+    kwargs: dict[str, Any] = {}
+    if stored is not None and (env is None or resolve_env(env) == stored[0]):
+        env, kwargs = stored
+    env = resolve_env(env or "MovieReview")
+    kwargs = {**training_settings(env).lengths(), **kwargs, **task.settings().env_kwargs()}
+    evaluator = Evaluator(env, kwargs, num_episodes=num_episodes, seed=seed)
+    player = _player(evaluator, agent, task) if agent is not None or episodes is None else None
+    if episodes is None:
+        played = list(evaluator(player).episodes)
+        source = f"Played by {agent or 'the untrained policy'}, seed {seed}"
+    else:
+        played = load_episodes(episodes, env=env, env_kwargs=kwargs, limit=num_episodes)
+        source = f"Stored in {episodes}"
+    evaluator.close()
+    names = rewards or usual_rewards(env, kwargs)
+    policy = getattr(player, "policy", None)
+    return replay(played, names, env=env, env_kwargs=kwargs, policy=policy, source=source)
+
+
+def _player(evaluator: Any, agent: Path | None, task: TaskOptions) -> Any:
+    """Return the saved agent, or one with the untrained policy."""
+    from tokengym.agents import PPO
+
+    if agent is not None:
+        return PPO.load(agent)  # without an environment: none of its random state is wanted
+    model = task.settings().model
+    kwargs = {} if model is None else {"model": model}
+    return PPO("CausalLMPolicy", evaluator.envs, policy_kwargs=kwargs, n_minibatches=1, seed=0)
