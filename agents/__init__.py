@@ -10,6 +10,8 @@ from tokengym.agents.policy import CausalLMPolicy
 from tokengym.agents.ppo import PPO
 from tokengym.agents.preferences.best_of_n import BestOfN
 from tokengym.agents.preferences.dpo import DPO
+from tokengym.agents.preferences.online_dpo import OnlineDPO
+from tokengym.agents.preferences.raft import RAFT
 from tokengym.agents.preferences.sft import SFT
 from tokengym.agents.random_agent import RandomAgent
 
@@ -17,6 +19,7 @@ __all__ = [
     "DPO",
     "NLPO",
     "PPO",
+    "RAFT",
     "SFT",
     "BestOfN",
     "CausalLMPolicy",
@@ -26,6 +29,7 @@ __all__ = [
     "HindsightRolloutBuffer",
     "ModelError",
     "NonFiniteError",
+    "OnlineDPO",
     "RandomAgent",
     "collect",
     "losses",

@@ -53,7 +53,7 @@ class BestOfN:
         temperatures: Sequence[float | None] = (None,),
         length_penalty: float = 0.0,
         max_rows: int = 256,
-        seed: int | None = None,
+        seed: int = 0,
     ) -> None:
         self.collector = ResponseCollector(
             env,

@@ -61,13 +61,20 @@ class Rehearsal:
         return self._arguments["prompts"]
 
     def play(
-        self, player: Player, prompts: Sequence[PromptChoice], *, deterministic: bool = False
+        self,
+        player: Player,
+        prompts: Sequence[PromptChoice],
+        *,
+        beginnings: Sequence[Sequence[int]] | None = None,
+        deterministic: bool = False,
     ) -> list[Episode]:
         """Play one episode from each prompt.
 
         Args:
             player: What chooses tokens; see `tokengym.agents.playing.as_player`.
             prompts: Prompt ids, or prompts as ids and text; the same one may come many times.
+            beginnings: (prompts,) the first tokens of each response, which the player goes on from;
+                they must not end it. None begins all responses anew.
             deterministic: The likeliest token instead of a sampled one.
 
         Returns:
@@ -78,7 +85,11 @@ class Rehearsal:
             part = prompts[start : start + self.max_rows]
             envs = self._batch(len(part))
             template = envs.get_state()[0]
-            states = [{**template, **self._beginning(prompt)} for prompt in part]
+            written = [()] * len(part) if beginnings is None else beginnings[start:][: len(part)]
+            states = [
+                {**template, **self._beginning(prompt), "response_ids": list(ids)}
+                for prompt, ids in zip(part, written, strict=True)
+            ]
 
             def begin(
                 envs: TokenGenerationVectorEnv = envs, states: list[dict[str, Any]] = states
@@ -99,20 +110,38 @@ class Rehearsal:
         Args:
             observation: ``input_ids`` and ``attention_mask``, (rows, length), responses empty.
         """
-        if not self._known:
-            table = self._batch(1)._mdp.table
-            ids = [table[position].ids for position in range(len(table))]
-            self._known = {row: position for position, row in reversed(list(enumerate(ids)))}
         input_ids = np.asarray(observation["input_ids"])
         masks = np.asarray(observation["attention_mask"], dtype=bool)
         found: list[PromptChoice] = []
         for row, mask in zip(input_ids, masks, strict=True):
             prompt_ids = tuple(row[mask].tolist())
-            found.append(self._known.get(prompt_ids, -1))
-            if found[-1] == -1:
+            known = self._position(prompt_ids)
+            if known is None:
                 text = self.tokenizer.decode(list(prompt_ids), skip_special_tokens=True)
-                found[-1] = EncodedPrompt(text, prompt_ids, -1, None, None)
+                found.append(EncodedPrompt(text, prompt_ids, -1, None, None))
+            else:
+                found.append(known)
         return found
+
+    def prompts_of(self, episodes: Sequence[Episode]) -> list[PromptChoice]:
+        """Return the prompts that episodes answered."""
+        found: list[PromptChoice] = []
+        for episode in episodes:
+            ids = tuple(episode.prompt_ids)
+            known = self._position(ids)
+            if known is None:
+                found.append(EncodedPrompt(episode.prompt, ids, -1, None, None))
+            else:
+                found.append(known)
+        return found
+
+    def _position(self, prompt_ids: tuple[int, ...]) -> int | None:
+        """Return where a prompt stands in the environment's set; None if it is not in it."""
+        if not self._known:
+            table = self._batch(1)._mdp.table
+            ids = [table[position].ids for position in range(len(table))]
+            self._known = {row: position for position, row in reversed(list(enumerate(ids)))}
+        return self._known.get(prompt_ids)
 
     def _batch(self, num_rows: int) -> TokenGenerationVectorEnv:
         """Return an environment of that many rows, begun; they are kept."""
@@ -132,7 +161,6 @@ class Rehearsal:
             "prompt": prompt.text,
             "prompt_id": prompt.prompt_id,
             "prompt_ids": list(prompt.ids),
-            "response_ids": [],
             "terminated": False,
             "truncated": False,
         }

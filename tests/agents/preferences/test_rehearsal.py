@@ -70,6 +70,32 @@ def test_a_policy_sees_what_it_would_see_in_the_environment(make_envs):
     assert EOS not in ids[:-1]
 
 
+def test_responses_can_go_on_from_a_beginning(make_envs):
+    envs = make_envs()
+    starts = [[3], [4, 5, 6], []]
+    policy = make_policy(envs, make_model())
+    episodes = Rehearsal(envs, max_rows=2).play(
+        as_player(policy, seed=0), [1, 1, 2], beginnings=starts
+    )
+    for episode, start in zip(episodes, starts, strict=True):
+        assert list(episode.response_ids[: len(start)]) == start
+        assert len(start) < len(episode.response_ids) <= 6
+    # What follows is what the policy says after prompt and beginning: the likeliest, step by step.
+    (greedy,) = Rehearsal(envs).play(
+        as_player(policy, seed=0), [1], beginnings=[[4, 5, 6]], deterministic=True
+    )
+    text = [*greedy.prompt_ids, *greedy.response_ids]
+    place = len(greedy.prompt_ids) + 3
+    assert text[place] == int(policy._next_logits([text[:place]], None).argmax())
+
+
+def test_prompts_of_episodes_are_found_again(make_envs, tokenizer):
+    envs = make_envs(prompts=PromptSet(PROMPTS))
+    rehearsal = Rehearsal(envs)
+    episodes = rehearsal.play(random_player(envs), [3, 1])
+    assert rehearsal.prompts_of(episodes) == [3, 1]
+
+
 def test_what_is_no_environment_is_refused(make_envs):
     with pytest.raises(ValueError, match="max_rows must be at least 1, got 0"):
         Rehearsal(make_envs(), max_rows=0)
