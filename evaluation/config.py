@@ -178,6 +178,7 @@ def command_line(config: ComparisonConfig, defaults: ComparisonConfig) -> str:
             "evaluation.episodes": "eval-episodes",
             "evaluation.seed": "eval-seed",
             "evaluation.samples": "samples",
+            "evaluation.toxicity": "toxicity",
         }.get(name, name.replace("_", "-"))
         parts.append(f"--{flag} {value}")
     return " ".join(parts)

@@ -27,6 +27,8 @@ MEASUREMENTS = (
     "distinct_2",
     "repetition",
     "copy_rate",
+    "compression",
+    "toxicity",
     "eos_rate",
     "reference_perplexity",
     "train_score",

@@ -108,6 +108,9 @@ class EvaluationSettings:
     """Of the sampling during evaluation, the same at every step and for every run."""
     samples: int = 4
     """Responses kept with their token rewards, at the first and the last evaluation."""
+    toxicity: str | None = None
+    """What measures toxicity: the folder or hub name of a classifier, or "words" for the bundled
+    list of mild insults; None leaves it out."""
 
     def __post_init__(self) -> None:
         _at_least("every", self.every, 1)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tokengym.envs import Episode
 from tokengym.evaluation.config import resolve_env
 from tokengym.evaluation.metrics import policy_metrics, text_metrics
-from tokengym.rewards import Reward, gold_scorer
+from tokengym.rewards import Reward, Toxicity, gold_scorer
 
 ROWS = 128
 """Most environment rows played and scored at once."""
@@ -41,9 +41,12 @@ class Evaluator:
             the score is the scorer's own.
         num_episodes: Prompts, in the order of the split, from its start again if it has fewer.
         seed: Of the prompts' order and the sampling.
+        toxicity: What measures toxicity: the folder or hub name of a classifier, or "words" for
+            the bundled list; None leaves it out.
 
     Raises:
-        ValueError: if ``num_episodes`` is not positive, or the environment cannot be made.
+        ValueError: if ``num_episodes`` is not positive, or the environment or the measure of
+            toxicity cannot be made.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Evaluator:
         *,
         num_episodes: int = 128,
         seed: int = 0,
+        toxicity: str | None = None,
     ) -> None:
         if num_episodes < 1:
             raise ValueError(f"num_episodes must be at least 1, got {num_episodes}")
@@ -62,6 +66,7 @@ class Evaluator:
         task: Any = self.envs.unwrapped
         gold: Any = gold_scorer(task.bundle)
         self._gold = gold.bind(task.tokenizer) if hasattr(gold, "bind") else gold
+        self._toxicity = None if toxicity is None else _toxicity(toxicity)
 
     def __call__(self, agent: Any, *, deterministic: bool = False) -> Evaluation:
         """Play, score and measure.
@@ -80,6 +85,9 @@ class Evaluator:
         if gold is not None:
             metrics["gold_score"] = float(np.mean(gold))
         metrics.update(text_metrics(episodes))
+        if self._toxicity is not None:
+            parts = self._toxicity.score(episodes).parts
+            metrics["toxicity"] = float(np.mean(parts["toxicity"]))
         metrics.update(self._policy_metrics(agent, episodes))
         return Evaluation(metrics=metrics, episodes=tuple(episodes), gold_scores=gold)
 
@@ -152,6 +160,10 @@ def evaluate(
         return evaluator(agent, deterministic=deterministic)
     finally:
         evaluator.close()
+
+
+def _toxicity(measure: str) -> Toxicity:
+    return Toxicity.from_words() if measure == "words" else Toxicity.from_pretrained(measure)
 
 
 def make_eval_envs(env: str, env_kwargs: Mapping[str, Any], *, num_envs: int) -> VectorEnv:

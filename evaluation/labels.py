@@ -49,6 +49,33 @@ LABELS: dict[str, Label] = {
         meaning="Share of a response's trigrams that stand in its prompt.",
         better="lower",
     ),
+    "compression": Label(
+        title="Compression",
+        meaning="How many times smaller the responses pack together: higher is more of the same.",
+        better="lower",
+    ),
+    "self_bleu": Label(
+        title="Self-BLEU",
+        meaning="BLEU of each response against the others: 100 where all are alike.",
+        better="lower",
+    ),
+    "toxicity": Label(
+        title="Toxicity", meaning="Mean toxicity of the responses, 0 to 1.", better="lower"
+    ),
+    "rouge_1": Label(
+        title="ROUGE-1", meaning="Words shared with the reference answer, F1.", better="higher"
+    ),
+    "rouge_2": Label(
+        title="ROUGE-2", meaning="Word pairs shared with the reference answer, F1.", better="higher"
+    ),
+    "rouge_l": Label(
+        title="ROUGE-L",
+        meaning="Longest common run of words, gaps allowed, with the reference answer, F1.",
+        better="higher",
+    ),
+    "win_rate": Label(
+        title="Win rate", meaning="Share of prompts won, ties counting half.", better="higher"
+    ),
     "eos_rate": Label(title="Ended by itself", meaning="Share of responses that end with EOS."),
     "reference_perplexity": Label(
         title="Perplexity under the reference",

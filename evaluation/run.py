@@ -197,6 +197,7 @@ def make_evaluator(config: ComparisonConfig) -> "Evaluator":
         config.env_kwargs(config.rewards[0], train=False),
         num_episodes=config.evaluation.episodes,
         seed=config.evaluation.seed,
+        toxicity=config.evaluation.toxicity,
     )
 
 

@@ -1,11 +1,16 @@
 """``tokengym evaluate``: what does a policy write, and what is it worth?"""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from tokengym.scripts.commands.options import Folder, Task, TaskOptions, Whole
+from tokengym.scripts.commands.options import Folder, Task, TaskOptions, Text, Whole
+
+if TYPE_CHECKING:
+    from tokengym.evaluation.evaluate import Evaluation
+    from tokengym.evaluation.win_rate import WinRate
 
 
 def evaluate(
@@ -19,13 +24,19 @@ def evaluate(
     samples: int = 3,
     deterministic: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     json: Folder = None,
+    against: Folder = None,
+    judge: Text = None,
+    toxicity: Text = None,
     task: Task = TaskOptions(),  # noqa: B008  frozen
 ) -> None:
-    """Measure a policy on held-out prompts: score, gold score, KL, length, and what it wrote.
+    """Measure a policy on held-out prompts: score, gold score, KL, text, and what it wrote.
+
+    ROUGE (where prompts have references) and self-BLEU need pip install 'tokengym[text]'.
 
     For example:
       tokengym evaluate runs/abc/agent --env MovieReview
       tokengym evaluate --env MovieReview            the policy that training starts from
+      tokengym evaluate runs/abc/agent --against runs/sparse/agent --judge models/judge
 
     Args:
         agent: Folder of a saved agent; without one, the untrained policy is measured.
@@ -36,6 +47,10 @@ def evaluate(
         samples: Responses to print.
         deterministic: The likeliest token instead of a sampled one.
         json: File for the figures.
+        against: Folder of a second agent: the win rate over it on the same prompts.
+        judge: Who decides it, asked in both orders: folder or hub name of a preference model
+            (default: the task's score).
+        toxicity: Measure toxicity: a classifier's folder or hub name, or "words".
         task: What the environment is made from.
     """
     import torch
@@ -46,12 +61,18 @@ def evaluate(
     from tokengym.evaluation.defaults import training_settings
     from tokengym.evaluation.evaluate import Evaluator
     from tokengym.evaluation.files import write_json
+    from tokengym.evaluation.references import library_metrics
     from tokengym.scripts.commands.show import show_evaluation
 
     torch.set_num_threads(1)
     env = resolve_env(env)
-    if agent is not None and not agent.is_dir():
-        raise ValueError(f"{agent} is no folder; name one that tokengym train or agent.save wrote")
+    for folder in (agent, against):
+        if folder is not None and not folder.is_dir():
+            raise ValueError(
+                f"{folder} is no folder; name one that tokengym train or agent.save wrote"
+            )
+    if judge is not None and against is None:
+        raise ValueError(f"judge {judge!r} has nothing to compare; name a second agent: --against")
     lengths = training_settings(env, max_new_tokens=max_new_tokens).lengths()
     settings = task.settings()
     evaluator = Evaluator(
@@ -59,6 +80,7 @@ def evaluate(
         {**settings.env_kwargs(), **lengths},
         num_episodes=episodes,
         seed=seed,
+        toxicity=toxicity,
     )
     if agent is None:
         kwargs = {} if settings.model is None else {"model": settings.model}
@@ -68,6 +90,29 @@ def evaluate(
     else:
         player = PPO.load(agent)  # without an environment: none of its random state is wanted
     evaluation = evaluator(player, deterministic=deterministic)
-    show_evaluation(Console(), evaluation, samples)
+    figures = {**evaluation.metrics, **library_metrics(evaluation.episodes)}
+    versus = None
+    if against is not None:
+        other = evaluator(PPO.load(against), deterministic=deterministic)
+        versus = _win_rate(evaluation, other, judge)
+        figures["win_rate"] = versus.rate
+    console = Console()
+    show_evaluation(console, figures, evaluation.episodes[:samples])
+    if versus is not None:
+        console.print(
+            f"\nagainst {against}: {versus.wins} won, {versus.ties} tied, {versus.losses} lost; "
+            f"win rate {versus.rate:.0%} ({versus.low:.0%} to {versus.high:.0%})"
+        )
     if json is not None:
-        write_json(json, {"env": env, "episodes": episodes, "seed": seed, **evaluation.metrics})
+        comparison = {} if versus is None else {"versus": {"agent": against, **asdict(versus)}}
+        write_json(json, {"env": env, "episodes": episodes, "seed": seed, **figures, **comparison})
+
+
+def _win_rate(first: "Evaluation", second: "Evaluation", judge: str | None) -> "WinRate":
+    from tokengym.evaluation.win_rate import judged, scored
+    from tokengym.rewards import PreferenceModel
+
+    if judge is None:
+        return scored(first.episodes, second.episodes)
+    model = PreferenceModel.from_pretrained(judge)
+    return judged(first.episodes, second.episodes, model.preferences)

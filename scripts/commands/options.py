@@ -99,6 +99,8 @@ class EvaluationOptions:
     """Of the sampling in evaluations."""
     samples: Whole = None
     """Responses kept for the report."""
+    toxicity: Text = None
+    """Measure toxicity: a classifier's folder or hub name, or "words"."""
 
     def settings(self) -> EvaluationSettings:
         """Return the settings, the defaults where nothing was given."""
@@ -108,6 +110,7 @@ class EvaluationOptions:
             episodes=self.eval_episodes,
             seed=self.eval_seed,
             samples=self.samples,
+            toxicity=self.toxicity,
         )
         return result
 

@@ -1,7 +1,7 @@
 """What commands print when they are done."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from tokengym.evaluation.verdict import number
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tokengym.evaluation.evaluate import Evaluation
+    from tokengym.envs import Episode
 
 
 def show_summary(console: "Console", summary: Mapping[str, Any], out: Path) -> None:
@@ -34,13 +34,15 @@ def show_summary(console: "Console", summary: Mapping[str, Any], out: Path) -> N
             console.print(Text(str(out / name)), soft_wrap=True)
 
 
-def show_evaluation(console: "Console", evaluation: "Evaluation", samples: int) -> None:
-    """Print an evaluation's figures and its first responses."""
+def show_evaluation(
+    console: "Console", metrics: Mapping[str, float], episodes: Sequence["Episode"]
+) -> None:
+    """Print what was measured of a policy, and responses that it wrote."""
     table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value in evaluation.metrics.items():
+    for name, value in metrics.items():
         table.add_row(label_of(name).title, number(value), Text(label_of(name).meaning, "dim"))
     console.print(table)
-    for episode in evaluation.episodes[:samples]:
+    for episode in episodes:
         line = Text("\n")
         line.append(episode.prompt, "bold").append(f" {episode.response.lstrip()}")
         console.print(line.append(f"  [score {number(episode.score)}]", "dim"))

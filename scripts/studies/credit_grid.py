@@ -156,7 +156,12 @@ def stages() -> Iterator[tuple[str, Sequence[str], int]]:
 
 
 def run_grid(
-    out: Path, *, until: datetime | None = None, most: int | None = None, log: Any = sys.stdout
+    out: Path,
+    *,
+    until: datetime | None = None,
+    most: int | None = None,
+    only: Sequence[str] = (),
+    log: Any = sys.stdout,
 ) -> None:
     """Do what is missing, in order, one run at a time, in this process.
 
@@ -164,12 +169,15 @@ def run_grid(
         out: The grid's folder.
         until: When no further run begins.
         most: Runs to do at most.
+        only: Names of the cells to do; () takes all.
         log: Where a line per run is written.
     """
     from tokengym.evaluation.run import describe, run
 
     known, done = cells(), 0
     for name, rewards, seeds in stages():
+        if only and name not in only:
+            continue
         cell = known[name]
         if cell.misaligned:
             build_misaligned(out / MISALIGNED)
@@ -293,6 +301,7 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, default=Path("docs/results/grid"))
     parser.add_argument("--until", help="time of day, HH:MM, after which no run begins")
     parser.add_argument("--most", type=int, help="runs to do at most (default: all)")
+    parser.add_argument("--only", nargs="+", default=(), help="cells to do (default: all)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.command == "publish":
@@ -302,7 +311,7 @@ def main() -> None:
     if arguments.until:
         clock = datetime.strptime(arguments.until, "%H:%M").time()
         until = datetime.combine(datetime.now().date(), clock)
-    run_grid(arguments.out, until=until, most=arguments.most)
+    run_grid(arguments.out, until=until, most=arguments.most, only=arguments.only)
 
 
 if __name__ == "__main__":

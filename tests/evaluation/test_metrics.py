@@ -1,10 +1,12 @@
 import math
+import zlib
 
 import numpy as np
 import pytest
 
 from tokengym.envs import Episode
 from tokengym.evaluation.metrics import (
+    compression_ratio,
     copy_rate,
     distinct,
     ngrams,
@@ -46,6 +48,13 @@ def test_copy_rate_by_hand():
     assert copy_rate("who wrote it", "who wrote it then", 3) == 0.5
     assert copy_rate("who wrote it", "no idea", 3) == 0.0
     assert copy_rate("who", "who", 1) == 1.0
+
+
+def test_texts_that_say_the_same_compress_better():
+    texts = ["a strange little film", "the plot moves slowly but it moves"]
+    assert compression_ratio(texts) == 56 / len(zlib.compress("\n".join(texts).encode(), 9))
+    assert compression_ratio([texts[0]] * 8) > 3.0 > 1.5 > compression_ratio(texts)
+    assert compression_ratio([]) == compression_ratio([""]) == 1.0
 
 
 def test_ngrams_of_a_short_text_are_none():

@@ -1,0 +1,124 @@
+"""Which of two policies writes the better responses to the same prompts."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tokengym.envs import Episode
+from tokengym.evaluation.statistics import Array, Random, interval
+
+Triple = tuple[str, str, str]
+Prefer = Callable[[Sequence[Triple]], ArrayLike]
+"""Of (context, A, B) in this order alone: (batch,) how likely A is the better, in [0, 1]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WinRate:
+    """How often one policy's responses were preferred to another's."""
+
+    wins: int
+    """Prompts on which the first was preferred in both orders."""
+    ties: int
+    """Prompts on which the two orders disagree, or neither response was preferred."""
+    losses: int
+    """Prompts on which the second was preferred in both orders."""
+    rate: float
+    """(wins + ties / 2) / prompts."""
+    low: float
+    """Lower end of the rate's interval over prompts."""
+    high: float
+    """Upper end."""
+    disagreement: float
+    """Share of prompts on which the judge preferred a place, not a response: its position bias."""
+
+
+def win_rate(as_a: ArrayLike, as_b: ArrayLike, level: float = 0.95, *, rng: Random = 0) -> WinRate:
+    """Summarise preferences asked in both orders, ties counting half.
+
+    win if as_a > 1/2 and as_b > 1/2;  loss if as_a < 1/2 and as_b < 1/2;  else tie
+    rate = (wins + ties / 2) / prompts
+
+    Args:
+        as_a: (prompts,) how likely the first policy's response is the better when it stands first.
+        as_b: (prompts,) the same when it stands second.
+        level: Of the interval.
+        rng: A generator, or the seed of one.
+
+    Raises:
+        ValueError: if the shapes differ, there are none, or one is no probability.
+
+    Source: both orders as in Zheng et al. 2023, arXiv:2306.05685, section 3.4.
+
+    Example:
+        >>> win_rate([0.9, 0.8, 0.2, 0.5], [0.7, 0.3, 0.1, 0.5]).rate
+        0.5
+    """
+    first, second = _probabilities("as_a", as_a), _probabilities("as_b", as_b)
+    if first.shape != second.shape:
+        raise ValueError(
+            f"as_a and as_b must be of the same prompts, got {first.shape} and {second.shape}"
+        )
+    wins, losses = (first > 0.5) & (second > 0.5), (first < 0.5) & (second < 0.5)
+    ties = ~(wins | losses)
+    points = wins + 0.5 * ties
+    low, high = interval(points, lambda rows: float(rows.mean()), level, rng=rng)
+    return WinRate(
+        wins=int(wins.sum()),
+        ties=int(ties.sum()),
+        losses=int(losses.sum()),
+        rate=float(points.mean()),
+        low=low,
+        high=high,
+        disagreement=float(((first - 0.5) * (second - 0.5) < 0).mean()),
+    )
+
+
+def judged(first: Sequence[Episode], second: Sequence[Episode], prefer: Prefer) -> WinRate:
+    """Compare two policies' responses by a judge that reads both, each pair in both orders.
+
+    Args:
+        first: One policy's episodes.
+        second: The other's, on the same prompts in the same order.
+        prefer: `PreferenceModel.preferences`, for one.
+
+    Raises:
+        ValueError: if there are none, or the prompts differ.
+    """
+    _same_prompts(first, second)
+    pairs = [(a.prompt, a.response, b.response) for a, b in zip(first, second, strict=True)]
+    as_a = np.asarray(prefer(pairs))
+    return win_rate(as_a, 1.0 - np.asarray(prefer([(c, b, a) for c, a, b in pairs])))
+
+
+def scored(first: Sequence[Episode], second: Sequence[Episode]) -> WinRate:
+    """Compare two policies' responses by their scores: the higher wins, an equal one ties.
+
+    Raises:
+        ValueError: if there are none, the prompts differ, or an episode has no score.
+    """
+    _same_prompts(first, second)
+    if any(episode.score is None for episode in (*first, *second)):
+        raise ValueError("an episode has no score; collect them in an environment with a reward")
+    differences = [(a.score or 0.0) - (b.score or 0.0) for a, b in zip(first, second, strict=True)]
+    sure = 0.5 + 0.5 * np.sign(differences)
+    return win_rate(sure, sure)
+
+
+def _same_prompts(first: Sequence[Episode], second: Sequence[Episode]) -> None:
+    if not first or [e.prompt for e in first] != [e.prompt for e in second]:
+        raise ValueError(
+            f"first and second must answer the same prompts in one order, got {len(first)} and "
+            f"{len(second)} episodes; collect both with one seed"
+        )
+
+
+def _probabilities(name: str, values: ArrayLike) -> Array:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or len(array) == 0 or not ((array >= 0.0) & (array <= 1.0)).all():
+        raise ValueError(
+            f"{name} must be (prompts,) probabilities, got shape {array.shape} with values "
+            f"{array.reshape(-1)[:3]}; PreferenceModel.preferences gives them"
+        )
+    return array
