@@ -75,7 +75,7 @@ class DecodingPlayer:
         mask = None
         if action_masks is not None:
             mask = as_action_mask(mask_rows(action_masks, rows), self.policy.device)
-        logits = self.policy.shaped_logits(states, mask)  # (active, vocab)
+        logits = self.policy.shaped(self._streams[0].logits(states), mask)  # (active, vocab)
         support = self.policy.support(logits, mask, *masking_states)
         if support is not None:
             logits = logits.masked_fill(~support, -torch.inf)

@@ -106,7 +106,10 @@ class LanguageModel(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits of hidden states: (..., hidden) -> (..., vocab)."""
-        logits = self.model.get_output_embeddings()(hidden)
+        return self.rescaled(self.model.get_output_embeddings()(hidden))
+
+    def rescaled(self, logits: Tensor) -> Tensor:
+        """Return the head's output with what some models do to it."""
         config = self.model.config
         if scale := getattr(config, "logit_scale", None):  # Cohere
             logits = logits * scale

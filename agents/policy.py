@@ -185,7 +185,7 @@ class CausalLMPolicy(BasePolicy):
         """
         with self.weights(reference) as language_model:
             logits = language_model.logits(states)
-        return self._shaped(logits, action_mask)
+        return self.shaped(logits, action_mask)
 
     def support(
         self, logits: Tensor, action_mask: Tensor | None, masking_states: Tensor | None = None
@@ -200,7 +200,7 @@ class CausalLMPolicy(BasePolicy):
         if self.masking_model is None or masking_states is None:
             return likeliest(logits, top_k=self.top_k, top_p=self.top_p)
         assert self.mask_top_p is not None
-        masking_logits = self._shaped(self.masking_model.logits(masking_states), action_mask)
+        masking_logits = self.shaped(self.masking_model.logits(masking_states), action_mask)
         keep = likeliest(masking_logits, top_p=self.mask_top_p)
         if keep is None:
             return likeliest(logits, top_k=self.top_k, top_p=self.top_p)
@@ -214,7 +214,8 @@ class CausalLMPolicy(BasePolicy):
         assert self.masking_model is not None
         self.masking_model.model.load_state_dict(self.language_model.model.state_dict())
 
-    def _shaped(self, logits: Tensor, action_mask: Tensor | None) -> Tensor:
+    def shaped(self, logits: Tensor, action_mask: Tensor | None) -> Tensor:
+        """Return a model's logits, (n, vocab), after temperature and action mask."""
         logits = logits[..., : self.num_actions]
         return shape_logits(logits, temperature=self.temperature, action_mask=action_mask)
 

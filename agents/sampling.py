@@ -8,6 +8,9 @@ from torch import Tensor
 
 from tokengym.envs.errors import ActionError
 
+BLOCK = 256
+"""Tokens that `inverse_cdf` adds up at once."""
+
 
 def shape_logits(logits: Tensor, *, temperature: float, action_mask: Tensor | None) -> Tensor:
     """Return the logits that tokens are drawn from.
@@ -108,9 +111,12 @@ def inverse_cdf(probs: Tensor, uniforms: Tensor) -> Tensor:
         >>> inverse_cdf(torch.tensor([[0.25, 0.0, 0.75]] * 3), torch.tensor([0.0, 0.2, 0.25]))
         tensor([0, 0, 2])
     """
-    cumulated = probs.cumsum(-1)  # (batch, vocab)
-    thresholds = (uniforms * cumulated[:, -1]).unsqueeze(-1)
-    tokens = torch.searchsorted(cumulated, thresholds, right=True)
+    thresholds = uniforms.unsqueeze(-1)  # (batch, 1)
+    if probs.shape[-1] <= 16 * BLOCK:
+        cumulated = probs.cumsum(-1)  # (batch, vocab)
+        tokens = torch.searchsorted(cumulated, thresholds * cumulated[:, -1:], right=True)
+    else:
+        tokens = _in_two_stages(probs, thresholds)
     # Rounding may carry u * total up to total (one past the end), and a parallel cumsum may rise by
     # one rounding error over a token of probability 0: both then take the likeliest token.
     tokens = tokens.clamp_(max=probs.shape[-1] - 1)
@@ -118,6 +124,31 @@ def inverse_cdf(probs: Tensor, uniforms: Tensor) -> Tensor:
     if not is_possible.all():
         tokens = torch.where(is_possible, tokens, probs.argmax(-1, True))
     return tokens.squeeze(-1)
+
+
+def _in_two_stages(probs: Tensor, uniforms: Tensor) -> Tensor:
+    """Find first the block of tokens, then the token in it; sums are faster than running sums.
+
+    Args:
+        probs: (batch, vocab).
+        uniforms: (batch, 1).
+
+    Returns:
+        (batch, 1) int64; as rounding has it, one past the vocabulary's end or of probability 0.
+    """
+    vocab = probs.shape[-1]
+    whole = vocab - vocab % BLOCK
+    sums = probs[:, :whole].unflatten(1, (-1, BLOCK)).sum(-1)  # (batch, blocks)
+    if whole < vocab:
+        sums = torch.cat([sums, probs[:, whole:].sum(-1, keepdim=True)], dim=1)
+    cumulated = sums.cumsum(-1)
+    thresholds = uniforms * cumulated[:, -1:]
+    block = torch.searchsorted(cumulated, thresholds, right=True).clamp_(max=sums.shape[1] - 1)
+    before = (cumulated.gather(1, block) - sums.gather(1, block)).clamp_(min=0.0)
+    places = block * BLOCK + torch.arange(BLOCK, device=probs.device)  # (batch, BLOCK)
+    inside = probs.gather(1, places.clamp(max=vocab - 1)).masked_fill_(places >= vocab, 0.0)
+    within = torch.searchsorted(inside.cumsum(-1), thresholds - before, right=True)
+    return block * BLOCK + within.clamp_(max=BLOCK - 1)
 
 
 def mask_rows(masks: NDArray[np.generic], rows: NDArray[np.integer]) -> NDArray[np.generic]:

@@ -165,6 +165,8 @@ class MaskRecorder:
             rows: (active,) the rows that act in this step.
             masks: (active, vocab), non-zero where allowed.
         """
+        if masks.strides[0] == 0:  # one mask broadcast over the rows
+            masks = masks[:1]
         if self._last is not None and np.array_equal(self._last[0], masks):
             numbers = self._last[1]
         else:
@@ -185,7 +187,7 @@ class MaskRecorder:
 
     def _number(self, masks: NDArray[np.generic]) -> NDArray[np.int64]:
         allowed = masks.astype(bool)
-        if masks.strides[0] == 0 or (allowed == allowed[0]).all():
+        if (allowed == allowed[0]).all():
             allowed = allowed[:1]
         numbers = []
         for mask in allowed:

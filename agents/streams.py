@@ -27,6 +27,9 @@ class Stream(Protocol):
     def step(self, tokens: Tensor) -> Tensor:
         """Append one token to every row, (rows,); return its hidden states, (rows, hidden)."""
 
+    def logits(self, states: Tensor) -> Tensor:
+        """Return the logits of such states: (rows, hidden) -> (rows, vocab)."""
+
     def keep(self, rows: Tensor) -> None:
         """Go on with some of the rows only: (kept,) int64, ascending."""
 
@@ -57,6 +60,10 @@ class ModelStream:
         self._attention_mask = torch.cat([self._attention_mask, grown], dim=1)
         self._positions = self._positions + 1
         return self._read(tokens.unsqueeze(-1), self._positions)
+
+    def logits(self, states: Tensor) -> Tensor:
+        """See `Stream.logits`."""
+        return self._model.logits(states)
 
     def keep(self, rows: Tensor) -> None:
         """See `Stream.keep`."""

@@ -23,10 +23,30 @@ def test_inverse_cdf_cuts_the_unit_interval_at_the_cumulated_probabilities():
     assert inverse_cdf(probs, uniforms).tolist() == [0, 0, 1, 1, 2]
 
 
+def test_a_large_vocabulary_is_cut_at_the_same_places():
+    """Against the running sum in double precision, but for draws within rounding of a cut."""
+    generator = torch.Generator().manual_seed(0)
+    for vocabulary in (5_000, 5_120, 50_257):
+        probs = (torch.randn(400, vocabulary, generator=generator) * 4.0).softmax(-1)
+        uniforms = torch.rand(400, generator=generator)
+        uniforms[:3] = torch.tensor([0.0, 0.5, 1.0 - 2.0**-24])
+        cumulated = probs.double().cumsum(-1)
+        cumulated /= cumulated[:, -1:]
+        near = (cumulated - uniforms.unsqueeze(-1)).abs().amin(-1) < 1e-6
+        expected = torch.searchsorted(cumulated, uniforms.double().unsqueeze(-1), right=True)
+        found = inverse_cdf(probs, uniforms)
+        assert (~near).sum() > 300
+        assert found[~near].tolist() == expected.squeeze(-1)[~near].tolist()
+        assert len(set((found // 256).tolist())) > 10
+    one = torch.zeros(3, 50_257)
+    one[:, 50_256] = 1.0  # all in the last, shorter block
+    assert inverse_cdf(one, torch.tensor([0.0, 0.5, 1.0])).tolist() == [50_256] * 3
+
+
 @pytest.mark.parametrize("uniform", [0.0, 0.5, 1.0 - 2.0**-24])
 def test_a_token_of_probability_zero_is_never_drawn(uniform: float):
     generator = torch.Generator().manual_seed(0)
-    for vocabulary in (2, 3, 600):
+    for vocabulary in (2, 3, 600, 5_000):
         logits = torch.randn(200, vocabulary, generator=generator) * 20.0
         allowed = torch.rand(200, vocabulary, generator=generator) < 0.5
         allowed[:, 0] |= ~allowed.any(-1)

@@ -10,6 +10,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from tests.agents.conftest import lora_config, make_model
 from tokengym.agents.gpt2_stream import GPT2Stream, has_gpt2_shape
+from tokengym.agents.linear import linear_map
 from tokengym.agents.models import LanguageModel
 from tokengym.agents.streams import ModelStream, make_stream
 
@@ -72,6 +73,52 @@ def test_a_stream_gives_the_states_of_the_whole_texts(kind: str, prompts: list[l
             texts[row].append(token)
         states = stream.step(tokens)
     assert len(texts) == 1
+
+
+@torch.no_grad()
+def test_bfloat16_reads_what_the_whole_model_reads():
+    """Packed products and a float32 cache: as near to float32 as the model's own forward is."""
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=300, n_embd=64, n_layer=2, n_head=2, n_positions=32)
+    exact = LanguageModel(GPT2LMHeadModel(config)).eval()
+    model = LanguageModel(GPT2LMHeadModel(config)).eval()
+    model.load_state_dict(exact.state_dict())
+    model.bfloat16()
+    stream = GPT2Stream(model, capacity=16)
+    texts = [list(prompt) for prompt in PROMPTS]
+    states = stream.start(*left_padded(PROMPTS))
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(8):
+        logits = stream.logits(states)
+        assert states.dtype == logits.dtype == torch.bfloat16
+        for row, text in enumerate(texts):
+            expected = exact.logits(exact.hidden(torch.tensor([text]))[0, -1])
+            own = model.logits(model.hidden(torch.tensor([text]))[0, -1]).float()
+            error = (logits[row].float() - expected).abs().max()
+            assert error < 2 * (own - expected).abs().max() + 0.01
+            assert error < 0.05 * expected.abs().max() + 0.01
+        tokens = torch.randint(300, (len(texts),), generator=generator)
+        for text, token in zip(texts, tokens.tolist(), strict=True):
+            text.append(token)
+        states = stream.step(tokens)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 5, 33])
+def test_a_linear_map_is_the_product(dtype: torch.dtype, rows: int):
+    generator = torch.Generator().manual_seed(0)
+    x, weight, bias = (
+        torch.randn(*shape, generator=generator).to(dtype)
+        for shape in ((rows, 48), (48, 100), (100,))
+    )
+    for added in (bias, None):
+        expected = x.double() @ weight.double() + (0.0 if added is None else added.double())
+        found = linear_map(weight, added)(x)
+        assert found.dtype == dtype
+        rounding = 2.0**-8 if dtype == torch.bfloat16 else 1e-5
+        torch.testing.assert_close(found.double(), expected, atol=rounding, rtol=rounding)
+        transposed = weight.t().contiguous().t()  # as a head stores it
+        torch.testing.assert_close(linear_map(transposed, added)(x), found)
 
 
 @torch.no_grad()
