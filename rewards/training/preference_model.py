@@ -61,7 +61,8 @@ def train_preference_model(
         tokenizer: The model's; None loads the one beside it.
         held_out: Share of the prompts whose pairs are held out, or other pairs.
         lora: Trains adapters of this configuration, and merges them before storing.
-        training: How; see `RewardTraining`. ``append_eos`` has no meaning here.
+        training: How; see `RewardTraining`. ``append_eos`` and ``chat_template`` are of
+            reward models.
         template: The question, with ``{context}``, ``{a}`` and ``{b}``.
         answers: What stands for the first and the second response; one token each.
         report: Called after each step with the steps done, all of them, and the loss.

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokengym.envs.text import encode
+from tokengym.envs.text import encode, encode_chats
+from tokengym.envs.transcripts import read_transcript
 from tokengym.rewards.batching import PaddingSide
 from tokengym.rewards.pairs import PreferencePair
 from tokengym.rewards.preference_losses import sigmoid
@@ -86,6 +87,7 @@ class RewardReader(PairReader):
     Args:
         model: A causal classifier with one logit.
         append_eos: Whether texts end with EOS.
+        chat_template: Whether prompts are conversations in the tokenizer's chat template.
 
     Raises:
         ScorerError: if the model has no head for one score.
@@ -93,18 +95,25 @@ class RewardReader(PairReader):
 
     padding_side = "right"
 
-    def __init__(self, model: "PreTrainedModel", *, append_eos: bool) -> None:
+    def __init__(
+        self, model: "PreTrainedModel", *, append_eos: bool, chat_template: bool = False
+    ) -> None:
         self.model = model
         self.append_eos = append_eos
+        self.chat_template = chat_template
         self.classifier = Classifier(model, None)
 
     def encode(
         self, pairs: Sequence[PreferencePair], tokenizer: "PreTrainedTokenizerBase"
     ) -> list[Sequences]:
-        """Return prompt and chosen, and prompt and rejected, joined as written."""
-        texts = [pair.prompt + text for pair in pairs for text in (pair.chosen, pair.rejected)]
+        """Return prompt and chosen, and prompt and rejected, joined as written or as a chat."""
         end = [tokenizer.eos_token_id] if self.append_eos else []
-        ids = [[*tokens, *end] for tokens in encode(tokenizer, texts)]
+        if self.chat_template:
+            texts = _chat_texts(pairs, tokenizer)
+        else:
+            written = [pair.prompt + text for pair in pairs for text in _responses(pair)]
+            texts = encode(tokenizer, written)
+        ids = [[*tokens, *end] for tokens in texts]
         return list(zip(ids[::2], ids[1::2], strict=True))
 
     def values(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor) -> Tensor:
@@ -187,3 +196,25 @@ class PreferenceReader(PairReader):
         mean = (sigmoid(first) + sigmoid(-second)) / 2
         sure = mean.clip(_SURE, 1 - _SURE)
         return np.log(sure) - np.log1p(-sure)
+
+
+def _responses(pair: PreferencePair) -> tuple[str, str]:
+    return pair.chosen, pair.rejected
+
+
+def _chat_texts(
+    pairs: Sequence[PreferencePair], tokenizer: "PreTrainedTokenizerBase"
+) -> list[list[int]]:
+    """Return the ids of prompt and chosen, and of prompt and rejected, as an environment's are."""
+    prompts = encode_chats(tokenizer, [_messages(pair.prompt) for pair in pairs])
+    responses = [response.strip() for pair in pairs for response in _responses(pair)]
+    answers = tokenizer(responses, add_special_tokens=False)["input_ids"]
+    return [[*prompts[place // 2], *answer] for place, answer in enumerate(answers)]
+
+
+def _messages(prompt: str) -> list[tuple[str, str]]:
+    """Return the turns of a written-out dialogue, or the prompt as the user's one."""
+    found = read_transcript(prompt)
+    if found is None:
+        return [("user", prompt)]
+    return [(message["role"], message["content"]) for message in found[0]]

@@ -61,7 +61,9 @@ def train_reward_model(
         source=str(model) if isinstance(model, (str, Path)) else type(model).__name__,
         model=network,
         tokenizer=tokenizer_of(model, tokenizer),
-        make_reader=lambda base: RewardReader(base, append_eos=training.append_eos),
+        make_reader=lambda base: RewardReader(
+            base, append_eos=training.append_eos, chat_template=training.chat_template
+        ),
         lora=None if lora is None else replace(lora, task_type="SEQ_CLS"),
     )
     return train_on_pairs(

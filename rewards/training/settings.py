@@ -30,6 +30,9 @@ class RewardTraining:
     "left" cuts the beginning of their texts."""
     append_eos: bool = True
     """Whether a reward model's texts end with EOS, as responses that were finished do."""
+    chat_template: bool = False
+    """Whether a reward model's prompts go through its tokenizer's chat template, as those of an
+    environment with one do; a written-out dialogue is taken apart into its turns."""
     seed: int = 0
     """Of new weights, the order of pairs and dropout."""
     checkpoint_seconds: float = 60.0

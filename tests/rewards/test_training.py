@@ -312,3 +312,28 @@ def test_a_margin_pushes_the_scores_apart(language_model, tmp_path):
         )
         gaps.append(trained.metrics.loss)
     assert gaps[1] < gaps[0] / 2
+
+
+def test_a_chat_is_read_as_an_environment_shows_it():
+    from tokengym.envs import bundled
+    from tokengym.envs.text import encode_chats
+
+    tokenizer = bundled("dialogue").tokenizer
+    reader = RewardReader(make_classifier(), append_eos=True, chat_template=True)
+    plain = PreferencePair(prompt="how do i cook ?", chosen=" slowly .", rejected="fast .")
+    written = PreferencePair(
+        prompt="\n\nHuman: hello\n\nAssistant: well\n\nHuman: why ?\n\nAssistant:",
+        chosen=" it is good .",
+        rejected=" it is bad .",
+    )
+    (first, _), (second, _) = reader.encode([plain, written], tokenizer)
+    chats = encode_chats(
+        tokenizer,
+        [
+            [("user", "how do i cook ?")],
+            [("user", "hello"), ("assistant", "well"), ("user", "why ?")],
+        ],
+    )
+    answers = tokenizer(["slowly .", "it is good ."])["input_ids"]
+    assert first == [*chats[0], *answers[0], tokenizer.eos_token_id]
+    assert second == [*chats[1], *answers[1], tokenizer.eos_token_id]

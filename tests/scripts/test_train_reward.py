@@ -1,0 +1,115 @@
+"""``tokengym train-reward``: what it reads, writes and says."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import pytest
+
+from tokengym.rewards import PreferenceModel, RewardModel
+from tokengym.rewards.training.fitting import Report
+from tokengym.scripts.cli import main
+from tokengym.scripts.commands import train_reward as command
+
+WORDS = ("the", "a", "in", "is", "and")
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """Return a file of 41 pairs, of which one is none."""
+    rows = [
+        {"prompt": f"{one} {two}", "chosen": " is a good film .", "rejected": " is a bad film ."}
+        for one in WORDS
+        for two in (*WORDS, "was", "of", "film")
+    ]
+    rows.append({"prompt": "the", "chosen": " is the same .", "rejected": " is the same ."})
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+SMALL = ["--epochs", "4", "--batch-size", "8", "--on-error", "skip", "--held-out", "0.2"]
+
+
+@pytest.mark.parametrize("kind", ["reward", "preference"])
+def test_a_model_is_trained_measured_and_loads(
+    kind: str, pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "model"
+    arguments = ["train-reward", "--pairs", str(pairs), "--kind", kind, "--out", str(out), *SMALL]
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "41 rows, 40 pairs, 1 skipped (1 equal)" in said
+    assert "held out; trained on 32" in said
+    assert "left out: 1 equal" in said
+    assert ("position bias" in said) == (kind == "preference")
+    measures = json.loads((out / "measures.json").read_text())
+    assert measures["held_out"]["accuracy"] == 1.0
+    assert measures["skipped"] == {"equal": 1}
+    assert (out / "reliability.png").read_bytes().startswith(b"\x89PNG")
+    scorers: dict[str, Any] = {"reward": RewardModel, "preference": PreferenceModel}
+    scorers[kind].from_pretrained(out, device="cpu")
+    if kind == "reward":
+        env = gym.make("tokengym/MovieReview-v0", reward="abc", scorer=str(out))
+        env.reset(seed=0)
+        env.close()
+    assert main(arguments) == 2
+    assert "is there already; name a new folder with --out" in capsys.readouterr().err
+
+
+def test_a_stopped_training_goes_on(
+    pairs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    @contextmanager
+    def stops(console: object) -> Iterator[Report]:
+        def report(done: int, total: int, loss: float) -> None:
+            if done == 3:
+                raise KeyboardInterrupt
+
+        yield report
+
+    out = tmp_path / "model"
+    arguments = ["train-reward", "--pairs", str(pairs), "--out", str(out), *SMALL]
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "_progress", stops)
+        assert main(arguments) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert not out.exists()
+    assert (tmp_path / "model.unfinished" / "training.json").exists()
+    assert main([*arguments, "--learning-rate", "1"]) == 2
+    assert "unfinished training with learning_rate = 0.001" in capsys.readouterr().err
+    assert main(arguments) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "pairs.jsonl"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "row 40 of the pairs: 'chosen' and 'rejected' are both"),
+        (["--chosen-column", "best"], "chosen_column='best' is no column of the pairs"),
+        (["--on-error", "skip", "--max-tokens", "3"], "tokens, more than max_tokens=3"),
+        (["--on-error", "skip", "--model", "nowhere"], "cannot load nowhere"),
+        (["--on-error", "skip", "--held-out", "1.5"], "held_out must be a share in (0, 1)"),
+        (["--on-error", "skip", "--env", "Oracle"], "no bundled language model; pass --model"),
+        (["--on-error", "skip", "--env", "Movie"], "did you mean"),
+    ],
+)
+def test_mistakes_are_said_in_one_line(
+    arguments: list[str],
+    message: str,
+    pairs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "model"
+    assert main(["train-reward", "--pairs", str(pairs), "--out", str(out), *arguments]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.splitlines()[-1].startswith("error: ")
+    assert {path.name for path in tmp_path.iterdir()} == {"pairs.jsonl"}  # nothing was begun
