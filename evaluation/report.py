@@ -24,8 +24,8 @@ from tokengym.evaluation.curves import AXES, Curve, group_label
 from tokengym.evaluation.labels import AXIS_LABELS, LABELS, Label, label_of
 from tokengym.evaluation.panels import Panel, Runs, make_panels
 from tokengym.evaluation.samples import side_by_side
-from tokengym.evaluation.statistics import curve_interval, iqm
-from tokengym.evaluation.summary import RANKED
+from tokengym.evaluation.statistics import curve_interval, iqm, performance_profile
+from tokengym.evaluation.summary import RANKED, per_run
 from tokengym.evaluation.tables import cells, columns, forests
 from tokengym.evaluation.verdict import number
 
@@ -34,6 +34,8 @@ COLOURS = 8
 """Colours of the palette; further rewards take them again."""
 FIRST_MEASURES = ("gold_score", "net_score", "kl")
 """Shown beside the score; other measurements fold away."""
+PROFILE_POINTS = 120
+"""Thresholds of a performance profile."""
 MOST_POINTS = 240
 """Points a drawn line keeps; statistics use all."""
 
@@ -144,6 +146,7 @@ def _group(
         ],
         "forests": forests(group, colours),
         "frontiers": _frontiers(panel, colours),
+        "profile": _profile(panel, colours),
     }
 
 
@@ -222,6 +225,23 @@ def _frontiers(panel: Panel, colours: Mapping[str, int]) -> list[dict[str, Any]]
     return frontiers
 
 
+def _profile(panel: Panel, colours: Mapping[str, int]) -> Chart:
+    """Return the share of each reward's runs whose score at the end exceeds a threshold."""
+    ends = {name: per_run(panel, runs, "score", "final") for name, runs in panel.rewards.items()}
+    everything = np.concatenate(list(ends.values()))
+    low, high = float(everything.min()), float(everything.max())
+    margin = 0.02 * (high - low) or 1.0
+    thresholds = np.linspace(low - margin, high + margin, PROFILE_POINTS)
+    series = [
+        Series(
+            name=name, colour=colours[name], x=thresholds, y=performance_profile(end, thresholds)
+        )
+        for name, end in ends.items()
+    ]
+    chart = line_chart(series, width=400.0, height=270.0)
+    return replace(chart, hover=hover_data(series, chart))
+
+
 def _way(name: str, runs: Runs, x: str, y: str, colours: Mapping[str, int]) -> Series:
     return Series(
         name=name, colour=colours[name], x=iqm(runs.values[x], 0), y=iqm(runs.values[y], 0)
@@ -262,6 +282,11 @@ def _definitions() -> list[tuple[str, str]]:
             "Updates to a level",
             "Where the interquartile mean curve first crosses the level; seeds that never do count "
             "as not arrived, they are not left out.",
+        ),
+        (
+            "Performance profile",
+            "Share of a reward's seeds whose score at the end exceeds each level: a curve that is "
+            "nowhere below another's is better whatever level one asks for.",
         ),
         ("Chance to beat", "That a run drawn from one reward has more area than one of the other."),
         ("Ranked", f"Only these have a better end: {ranked}."),

@@ -1,3 +1,5 @@
+import html
+import json
 import re
 import shutil
 import subprocess
@@ -161,6 +163,18 @@ def test_a_big_comparison_stays_under_five_megabytes(make_curves):
     assert len(curves[0].steps) == 151
     page = render(curves)
     assert len(page.encode()) < 5_000_000
+
+
+def test_the_profile_is_the_share_of_seeds_above_a_level(make_curves):
+    page = render(make_curves(("sparse", "abc"), seeds=4))
+    chart = page[page.index("<h3>Performance profile</h3>") :]
+    hover = json.loads(html.unescape(re.findall(r'data-hover="([^"]+)"', chart)[0]))
+    for series, name in zip(hover["series"], ("sparse", "abc"), strict=True):
+        assert series["name"] == name
+        shares = series["y"]
+        assert (shares[0], shares[-1]) == (1.0, 0.0)
+        assert set(shares) == {0.0, 0.25, 0.5, 0.75, 1.0}
+        assert shares == sorted(shares, reverse=True)
 
 
 def test_failed_runs_are_shown(make_curves):
