@@ -1,9 +1,14 @@
 """The Trainer's arguments: the caller's, or a few shortcuts over quiet defaults."""
 
 import copy
-from collections.abc import Mapping
+import random
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+import torch
 from transformers import TrainingArguments
 
 _QUIET: dict[str, Any] = {
@@ -60,3 +65,21 @@ def training_arguments(
     if args.ddp_find_unused_parameters is None:
         args.ddp_find_unused_parameters = False
     return args
+
+
+def scratch_folder(agent: Any) -> str:
+    """Return a folder that is removed with the agent, for a Trainer that stores nothing."""
+    agent._scratch = tempfile.TemporaryDirectory(prefix="tokengym-")
+    return agent._scratch.name
+
+
+@contextmanager
+def isolated_random_state() -> Iterator[None]:
+    """Give the global random state back as it was: the Trainer seeds it."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

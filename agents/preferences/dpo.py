@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
-from tokengym.agents.preferences.arguments import training_arguments
+from tokengym.agents.preferences.arguments import scratch_folder, training_arguments
 from tokengym.agents.preferences.encoding import TextEncoding, encode_pairs
 from tokengym.agents.preferences.loss import PairLogProbs, PreferenceLoss
 from tokengym.agents.preferences.reference import (
@@ -19,7 +19,7 @@ from tokengym.agents.preferences.reference import (
     with_reference,
 )
 from tokengym.agents.preferences.sources import build_policy, find_tokenizer, text_length
-from tokengym.agents.preferences.trainer import OfflineTrainer, scratch_folder
+from tokengym.agents.preferences.trainer import OfflineTrainer
 from tokengym.agents.sequences import Sequences
 
 DEFAULTS: dict[str, Any] = {

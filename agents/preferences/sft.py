@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
-from tokengym.agents.preferences.arguments import training_arguments
+from tokengym.agents.preferences.arguments import scratch_folder, training_arguments
 from tokengym.agents.preferences.encoding import TextEncoding, encode_responses
 from tokengym.agents.preferences.sources import build_policy, find_tokenizer, text_length
-from tokengym.agents.preferences.trainer import OfflineTrainer, scratch_folder
+from tokengym.agents.preferences.trainer import OfflineTrainer
 from tokengym.agents.sequences import Sequences
 
 DEFAULTS: dict[str, Any] = {

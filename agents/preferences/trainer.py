@@ -2,10 +2,7 @@
 
 import json
 import logging
-import random
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -22,21 +19,21 @@ from transformers import (
 )
 from transformers.trainer_utils import TrainOutput
 
-from tokengym.agents.checkpoint import restore_adapters, stored_models, write_policy
-from tokengym.agents.environments import environment_attribute
 from tokengym.agents.errors import CheckpointError, NonFiniteError
-from tokengym.agents.folders import read_folder, write_folder
-from tokengym.agents.models import no_progress_bars
 from tokengym.agents.playing import Player
 from tokengym.agents.policy import CausalLMPolicy
+from tokengym.agents.preferences.arguments import isolated_random_state
 from tokengym.agents.preferences.encoding import EncodedTexts
 from tokengym.agents.preferences.scoring import ResponseScorer
+from tokengym.agents.preferences.storing import (
+    load_agent,
+    load_weights,
+    save_agent,
+    write_weights,
+)
 from tokengym.agents.sequences import Sequences
 from tokengym.envs.errors import DatasetError
-from tokengym.rewards.scorers.models import load_tokenizer
 
-FORMAT = 1
-RECORD = "agent.json"
 COUNTERS = "counters.json"
 
 Self = TypeVar("Self", bound="OfflineTrainer")
@@ -274,20 +271,8 @@ class OfflineTrainer(Trainer):
         Args:
             path: The folder.
         """
-
-        def fill(folder: Path) -> dict[str, Any]:
-            with no_progress_bars():
-                write_policy(self.policy, folder)
-            self.tokenizer.save_pretrained(str(folder / "tokenizer"))
-            return {
-                "format": FORMAT,
-                "algorithm": type(self).__name__,
-                "settings": self.settings,
-                "counters": self._counters(),
-            }
-
         if self.args.should_save:
-            write_folder(Path(path), RECORD, fill)
+            save_agent(self, Path(path))
 
     @classmethod
     def load(cls: type[Self], path: str | Path, env: Any = None, **changes: Any) -> Self:
@@ -301,37 +286,15 @@ class OfflineTrainer(Trainer):
         Raises:
             CheckpointError: if it is damaged, or another algorithm's or vocabulary's.
         """
-        folder, record = read_folder(Path(path), RECORD, FORMAT)
-        if record["algorithm"] != cls.__name__:
-            raise CheckpointError(
-                f"{folder} was saved by {record['algorithm']}, not {cls.__name__}; load it with "
-                "the class that saved it"
-            )
-        tokenizer = load_tokenizer(folder / "tokenizer")
-        if env is not None:
-            playing = environment_attribute(env, "tokenizer")
-            if playing is not None and playing.get_vocab() != tokenizer.get_vocab():  # type: ignore[union-attr]
-                raise CheckpointError(
-                    f"{folder} has another vocabulary than the environment ({len(tokenizer)} "  # type: ignore[arg-type]
-                    f"and {len(playing)} tokens); load it with the one it was trained for"
-                )
-        models = stored_models(folder)
-        models["ref_model"] = models.pop("reference", None)
-        source = models.pop("model")
-        settings = cls.read_settings(record["settings"])
-        build: Any = cls
-        agent = build(source, **{"tokenizer": tokenizer, **settings, **models, **changes})
-        restore_adapters(agent.policy, folder)
-        for name, value in record["counters"].items():
-            setattr(agent, name, value)
-        return agent
+        return load_agent(cls, Path(path), env, changes)
 
     @classmethod
     def read_settings(cls, stored: Mapping[str, Any]) -> dict[str, Any]:
         """Return the constructor's arguments of the settings that `save` stored as JSON."""
         return dict(stored)
 
-    def _counters(self) -> dict[str, int]:
+    def counters(self) -> dict[str, int]:
+        """Return what has been learned from so far."""
         return {"num_tokens": self.num_tokens, "num_response_tokens": self.num_response_tokens}
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
@@ -344,22 +307,10 @@ class OfflineTrainer(Trainer):
             return
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        language_model = self.policy.language_model
-        weights = None
-        if state_dict is not None:  # gathered from the processes that share the weights
-            inside = "language_model.adapters." if language_model.adapters is not None else ""
-            inside = inside or "language_model.model."
-            weights = {
-                name.removeprefix(inside): value
-                for name, value in state_dict.items()
-                if name.startswith(inside)
-            }
-        stored: Any = language_model.adapters or language_model.model
-        with no_progress_bars():
-            stored.save_pretrained(str(folder), state_dict=weights)
+        write_weights(self.policy, folder, state_dict)
         self.tokenizer.save_pretrained(str(folder))
         (folder / "training_args.json").write_text(self.args.to_json_string())
-        (folder / COUNTERS).write_text(json.dumps(self._counters()))
+        (folder / COUNTERS).write_text(json.dumps(self.counters()))
 
     def _load_from_checkpoint(
         self, resume_from_checkpoint: str, model: nn.Module | None = None
@@ -379,54 +330,3 @@ class OfflineTrainer(Trainer):
         if best is None:
             raise CheckpointError("no best checkpoint was kept; set save_strategy='best'")
         load_weights(self.policy, Path(best))
-
-
-def load_weights(policy: CausalLMPolicy, folder: Path) -> None:
-    """Put weights that ``save_pretrained`` wrote back into a policy's model or adapters.
-
-    Raises:
-        CheckpointError: if they are not there, or not this model's.
-    """
-    from safetensors.torch import load_file
-
-    adapters = policy.language_model.adapters
-    name = "model.safetensors" if adapters is None else "adapter_model.safetensors"
-    if not (folder / name).is_file():
-        raise CheckpointError(f"{folder} has no {name}; resume from a folder checkpoint-<step>")
-    weights = load_file(folder / name)
-    if adapters is not None:
-        from peft import set_peft_model_state_dict
-
-        set_peft_model_state_dict(adapters, weights)
-        return
-    found = policy.language_model.model.load_state_dict(weights, strict=False)
-    policy.language_model.model.tie_weights()
-    missing = [name for name in found.missing_keys if name not in _tied(policy)]
-    if missing or found.unexpected_keys:
-        raise CheckpointError(
-            f"{folder / name} is of another model ({(missing + found.unexpected_keys)[0]!r} does "
-            "not fit); resume with the model that wrote it"
-        )
-
-
-def _tied(policy: CausalLMPolicy) -> set[str]:
-    """Return the names of weights that others hold, so that files need not."""
-    return set(getattr(policy.language_model.model, "all_tied_weights_keys", None) or ())
-
-
-@contextmanager
-def isolated_random_state() -> Iterator[None]:
-    """Give the global random state back as it was: the Trainer seeds it."""
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-
-
-def scratch_folder(agent: Any) -> str:
-    """Return a folder that is removed with the agent, for a Trainer that stores nothing."""
-    agent._scratch = tempfile.TemporaryDirectory(prefix="tokengym-")
-    return agent._scratch.name
