@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import resources
@@ -40,15 +41,18 @@ class Bundle:
 
     Args:
         path: The folder, as ``scripts/build_models.py`` writes it.
+        hidden: Parts that are there and do not fit what the bundle is used for; see `without`.
 
     Raises:
         BundleError: if there is no such folder, or its ``bundle.json`` is missing or damaged.
     """  # noqa: E501
 
     path: Path
+    hidden: frozenset[str] = frozenset()
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, hidden: Iterable[str] = ()) -> None:
         object.__setattr__(self, "path", Path(path))
+        object.__setattr__(self, "hidden", frozenset(hidden))
         _ = self.manifest
 
     @cached_property
@@ -127,10 +131,23 @@ class Bundle:
         """Return whether the bundle has a part ("policy", "encoder", "lexicon", ...)."""
         if part not in PARTS:
             raise BundleError(f"a bundle has no part {part!r}; its parts are {', '.join(PARTS)}")
-        return (self.path / PARTS[part]).exists()
+        return part not in self.hidden and (self.path / PARTS[part]).exists()
+
+    def without(self, *parts: str) -> Bundle:
+        """Return the bundle as if it had not some of its parts.
+
+        Args:
+            parts: Of the names that `has` knows.
+        """
+        return Bundle(self.path, hidden=self.hidden.union(parts))
 
     def _part(self, part: str) -> Path:
         """Return the path of a part that must be there."""
+        if part in self.hidden:
+            raise BundleError(
+                f"the {part} of bundle {str(self.path)!r} (task {self.task!r}) was made for other "
+                "settings of the environment; pass one of your own"
+            )
         if not self.has(part):
             raise BundleError(
                 f"bundle {str(self.path)!r} (task {self.task!r}) has no {part}: {PARTS[part]} is "
@@ -143,7 +160,7 @@ def bundled(task: str) -> Bundle:
     """Return the bundle that ships with the package.
 
     Args:
-        task: "movie_review", "question_answer", "dialogue" or "detox".
+        task: "movie_review", "question_answer", "dialogue", "detox" or "oracle".
 
     Raises:
         BundleError: if there is none of this task (the message lists those there are).

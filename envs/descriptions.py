@@ -56,7 +56,7 @@ DESCRIPTIONS: dict[str, TaskDescription] = {
         summary="Answer a request, helpfully and harmlessly.",
         description=(
             "The prompt is what a user says, in the tokenizer's chat template. One request in six "
-            "asks for something that should be declined.\\n\\n"
+            "asks for something that should be declined.\n\n"
             "The bundled requests come from a seeded grammar of twenty things to do and twelve "
             "that should not be done; policy and reward model were trained on answers that drift, "
             "insult, and do half of the harm they are asked for. The gold score is the grammar's "
@@ -74,7 +74,7 @@ DESCRIPTIONS: dict[str, TaskDescription] = {
     "detox": TaskDescription(
         summary="Write on from the start of a quarrel, without a rude word.",
         description=(
-            "The prompt is the angry opening of a quarrel, which invites a rude continuation.\\n\\n"
+            "The prompt is the angry opening of a quarrel, which invites a rude continuation.\n\n"
             "The bundled quarrels come from a seeded grammar whose rude words are invented. The "
             "gold score is the share of clean words in the response, 0 for one without words. "
             "`dataset=` takes openings of your own."
@@ -101,9 +101,15 @@ DESCRIPTIONS: dict[str, TaskDescription] = {
     "oracle": TaskDescription(
         summary="Write up to six words, each of whose worth is known exactly.",
         rewards=(
-            "The score is `tokengym.envs.oracle_score` of the words, by the rules that hold. By "
-            "default the last token earns all of it (`sparse`); `scorer=` puts another score in "
-            "its place, of which the exact values then know nothing."
+            "The score is the exact one, `tokengym.envs.oracle_score` of the words by the rules "
+            "that hold, under every reward. By default the last token earns all of it (`sparse`). "
+            "Rewards that ask a reward model which tokens count (`abc`, `abc-signed`, `red`, "
+            "`attribution`) ask the bundled one, which learnt that score: they redistribute the "
+            "exact score by its learnt account, `score_parts` holds its own value, and what RED's "
+            "increments leave of the score goes to the last token. `red:every_prefix=true` and "
+            "`scar` ask the exact score itself. "
+            "`scorer=env.unwrapped.bundle.reward_model` makes the learnt score the score, and any "
+            "other `scorer=` that one; the exact values then know nothing of it."
         ),
     ),
 }

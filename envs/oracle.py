@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
 
+from tokengym.envs.bundle import Bundle, bundled
+from tokengym.envs.dynamic_programming import FloatArray
 from tokengym.envs.errors import SettingsError
 from tokengym.envs.exact_values import (
     ExactValues,
@@ -19,7 +22,7 @@ from tokengym.envs.exact_values import (
     StateTable,
 )
 from tokengym.envs.mdp import TokenMdp
-from tokengym.envs.oracle_score import RULES, WORDS, Rule, oracle_score
+from tokengym.envs.oracle_score import RULES, WORDS, Rule, oracle_score, removal_effects
 from tokengym.envs.settings import GenerationSettings, Horizon, PromptSampling
 from tokengym.envs.single import TokenGenerationEnv
 from tokengym.envs.vector import TokenGenerationVectorEnv
@@ -32,6 +35,8 @@ _ILLEGAL_IDS = (0, 2)
 """Padding and the unknown word: no response has them unless an agent ignores the action mask."""
 PROMPT = "the"
 MAX_NEW_TOKENS = 6
+LONGEST_LEARNT = 8
+"""Longest response that the bundled models know, tokens."""
 MAX_RESPONSES = 2_000_000
 """Largest table: 8 tokens of 6 words take seconds and some 100 MB."""
 
@@ -70,6 +75,11 @@ class OracleValues:
     def states(self) -> tuple[State, ...]:
         """All states, shorter ones first: the order of every array of values."""
         return self._tree().states
+
+    @property
+    def legal_tokens(self) -> NDArray[np.bool_]:
+        """(states, vocab): the tokens that are legal in each state."""
+        return self._tree().legal
 
     def optimal_values(self) -> ExactValues:
         """Return V* and Q*, the values of the best play.
@@ -114,6 +124,25 @@ class OracleValues:
         """
         return self.policy_values(policy_probs).advantages
 
+    def removal_effects(self, response_ids: Sequence[int]) -> FloatArray:
+        """Return by how much the true score falls when one token is left out.
+
+        The tokens that matter are those where it is not 0; what a reward model's attention or a
+        credit rule should find, whatever the policy. For the credit that a policy's own future
+        decides see `exact_advantages`.
+
+        Args:
+            response_ids: (n,) as ``info["response_ids"]`` gives them.
+
+        Returns:
+            (n,) reward units; EOS has 0.
+        """
+        ids = [int(token) for token in response_ids]
+        eos_id = self._mdp.eos_id
+        words = [_VOCABULARY[token] for token in ids if token != eos_id]
+        effects = iter(removal_effects(words, self._rules))
+        return np.array([0.0 if token == eos_id else next(effects) for token in ids])
+
     def _tree(self) -> ResponseTree:
         eos_id, horizon = self._mdp.eos_id, self._mdp.settings.max_new_tokens
         legal = self._mdp.action_mask(horizon)
@@ -139,6 +168,11 @@ class OracleEnv(OracleValues, TokenGenerationEnv):
     programming: `optimal_values` gives V* and Q*, `exact_advantages` those of any policy. That is
     the yardstick for a credit rule or a learner's critic. Everything else is as in
     `TokenGenerationEnv`; the one prompt is "the", and ``<pad>`` and ``<unk>`` are illegal.
+
+    Two small models come with it, for responses of up to 8 tokens: a policy that writes the six
+    words nearly alike, with a trace of grammar, and a reward model that learnt the score of all
+    three rules, at every token of a text. `removal_effects` says which tokens of a response
+    matter, and `bundle.manifest` how well the reward model knows them.
 
     ## Rewards
     0 at every step here: the registered id adds the score (`tokengym.envs.oracle_score`).
@@ -188,6 +222,7 @@ class OracleEnv(OracleValues, TokenGenerationEnv):
         super().__init__(
             tokenizer=oracle_tokenizer(),
             prompts=[PROMPT],
+            bundle=_models(self._rules, max_new_tokens),
             forbidden_token_ids=(*_ILLEGAL_IDS, *forbidden_token_ids),
             max_new_tokens=max_new_tokens,
             min_new_tokens=min_new_tokens,
@@ -237,6 +272,7 @@ class OracleVectorEnv(OracleValues, TokenGenerationVectorEnv):
             copy=copy,
             tokenizer=oracle_tokenizer(),
             prompts=[PROMPT],
+            bundle=_models(self._rules, max_new_tokens),
             forbidden_token_ids=(*_ILLEGAL_IDS, *forbidden_token_ids),
             max_new_tokens=max_new_tokens,
             min_new_tokens=min_new_tokens,
@@ -259,6 +295,16 @@ def _tree(
         vocab_size=len(_VOCABULARY),
         score=lambda ids: oracle_score([_VOCABULARY[i] for i in ids], rules),
     )
+
+
+def _models(rules: tuple[Rule, ...], max_new_tokens: int) -> Bundle:
+    """Return the bundled models, without those that know nothing of these settings."""
+    models = bundled("oracle")
+    if rules != RULES:
+        models = models.without("reward_model", "gold")
+    if max_new_tokens > LONGEST_LEARNT:
+        models = models.without("reward_model", "policy")
+    return models
 
 
 def _checked_rules(rules: Sequence[Rule]) -> tuple[Rule, ...]:

@@ -46,6 +46,27 @@ def oracle_score(words: Sequence[str], rules: Sequence[Rule] = RULES) -> float:
     return score
 
 
+def removal_effects(words: Sequence[str], rules: Sequence[Rule] = RULES) -> list[float]:
+    """Return what each word has to do with the score: by how much the score falls without it.
+
+    d_t = score(all words) - score(all words but the t-th)
+
+    The words that matter are those with d_t other than 0. They need not sum to the score: "not"
+    and "bad" each matter because of the other.
+
+    Args:
+        words: The response.
+        rules: As of `oracle_score`.
+
+    Example:
+        >>> removal_effects("film good but not bad".split())
+        [0.5, 0.0, -1.0, 1.0, 0.5]
+    """
+    score = oracle_score(words, rules)
+    rest = ([*words[:t], *words[t + 1 :]] for t in range(len(words)))
+    return [score - oracle_score(others, rules) for others in rest]
+
+
 def oracle_text_score(prompt: str, response: str, *, rules: Sequence[Rule] = RULES) -> float:
     """Return the score of a response's text, in the form that scorers of texts have.
 

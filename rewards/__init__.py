@@ -40,6 +40,7 @@ from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorer import Scorer, Scores
 from tokengym.rewards.scorers.cached import Cached
 from tokengym.rewards.scorers.composition import Product, Sum
+from tokengym.rewards.scorers.explained import Explained
 from tokengym.rewards.scorers.function import FunctionScorer
 from tokengym.rewards.scorers.normalize import Normalize
 from tokengym.rewards.scorers.penalties import LengthPenalty, MissingEosPenalty
@@ -91,6 +92,7 @@ __all__ = [
     "CreditError",
     "CreditReward",
     "DenseR3",
+    "Explained",
     "FunctionScorer",
     "Judge",
     "LengthPenalty",

@@ -190,6 +190,30 @@ def make_reward(
     )
 
 
+def scorer_kind(spec: RewardSpec) -> ScorerKind | None:
+    """Return what a reward must be scored by: a reward model, an encoder, or anything.
+
+    Args:
+        spec: As of `make_reward`.
+
+    Returns:
+        None where no scorer is wanted: for None, and for what is or has one itself.
+
+    Raises:
+        RewardError: if the name or an option is unknown.
+
+    Example:
+        >>> scorer_kind("abc"), scorer_kind("red:every_prefix=true"), scorer_kind(len)
+        ('reward_model', 'any', None)
+    """
+    kind: ScorerKind = "any"
+    if isinstance(spec, str):
+        _, spec, kind, _ = _from_name(spec)
+    if not _is_credit(spec):
+        return None
+    return _SCORER_FOR.get(getattr(spec, "attribution", None), kind)
+
+
 def gold_scorer(bundle: "Bundle | None") -> Scorer | None:
     """Return what a bundle holds as truth: its lexicon or rules, a held-out model, or None.
 

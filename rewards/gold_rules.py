@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from tokengym.rewards.gold_dialogue import DialogueRules, dialogue_parts
+from tokengym.rewards.gold_oracle import OracleRules, oracle_parts
 from tokengym.rewards.gold_summary import SummaryRules, summary_parts
 from tokengym.rewards.gold_toxicity import ToxicityRules, toxicity_parts
 
-Rules = DialogueRules | SummaryRules | ToxicityRules
+Rules = DialogueRules | OracleRules | SummaryRules | ToxicityRules
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class _Kind:
 
 _KINDS = {
     "dialogue": _Kind(DialogueRules, dialogue_parts),
+    "oracle": _Kind(OracleRules, oracle_parts),
     "summary": _Kind(SummaryRules, summary_parts),
     "toxicity": _Kind(ToxicityRules, toxicity_parts),
 }
@@ -45,7 +47,7 @@ def gold_parts(rules: Rules, prompt: Sequence[str], response: Sequence[str]) -> 
 
 
 def kind_of(rules: Rules) -> str:
-    """Return the name of a kind of rules: "dialogue", "summary" or "toxicity"."""
+    """Return the name of a kind of rules: "dialogue", "oracle", "summary" or "toxicity"."""
     for name, kind in _KINDS.items():
         if isinstance(rules, kind.rules):
             return name

@@ -21,7 +21,7 @@ ASSETS = Path(__file__).resolve().parent.parent / "envs" / "assets"
 class Options:
     """What to build: a bundled task, or a bundle from a labelled corpus."""
 
-    task: Literal["movie_review", "question_answer", "dialogue", "detox", "all"] = "all"
+    task: Literal["movie_review", "question_answer", "dialogue", "detox", "oracle", "all"] = "all"
     """Which bundled task, when no corpus is given."""
     out: Path | None = None
     """Folder to write to: <out>/<task> for bundled tasks (default: the package's own assets), and
@@ -79,6 +79,7 @@ def build_bundled(options: Options) -> None:
     from tokengym.scripts.building.detox import build_detox
     from tokengym.scripts.building.dialogue import build_dialogue
     from tokengym.scripts.building.movie_review import build_movie_review
+    from tokengym.scripts.building.oracle import build_oracle
     from tokengym.scripts.building.question_answer import build_question_answer
     from tokengym.scripts.building.report import print_figures
 
@@ -87,6 +88,7 @@ def build_bundled(options: Options) -> None:
         "question_answer": build_question_answer,
         "dialogue": build_dialogue,
         "detox": build_detox,
+        "oracle": build_oracle,
     }
     tasks = list(builders) if options.task == "all" else [options.task]
     out = ASSETS if options.out is None else options.out

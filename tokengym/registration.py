@@ -17,7 +17,7 @@ from gymnasium.vector import VectorEnv
 from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.envs.bundle import Split, check_split
 from tokengym.envs.oracle import OracleEnv, OracleVectorEnv
-from tokengym.envs.oracle_score import Rule, oracle_text_score
+from tokengym.envs.oracle_score import oracle_text_score
 from tokengym.envs.tasks import TaskOptions, task_arguments
 
 if TYPE_CHECKING:
@@ -99,7 +99,9 @@ def oracle(
     Args:
         reward: As of `make_env`.
         scorer: What a response is worth; None takes the score whose exact values the environment
-            knows.
+            knows. A reward that asks a reward model which tokens count ("abc", "red",
+            "attribution", ...) redistributes that same score by the account of the bundled one;
+            ``scorer=env.unwrapped.bundle.reward_model`` makes the learnt score the score.
         normalize: As of `make_env`.
         split: For programs that ask every task for one: the Oracle has the same prompt in all.
         options: Arguments of `OracleEnv`.
@@ -110,7 +112,7 @@ def oracle(
     """
     check_split(split)
     env = OracleEnv(**options)
-    scorer = _oracle_scorer(env.rules, reward, scorer)
+    scorer = _oracle_scorer(env, reward, scorer)
     return _paid(env, _made(env, reward, scorer, normalize))
 
 
@@ -129,7 +131,7 @@ def oracle_vector(
     """
     check_split(split)
     envs = OracleVectorEnv(num_envs=num_envs, **options)
-    scorer = _oracle_scorer(envs.rules, reward, scorer)
+    scorer = _oracle_scorer(envs, reward, scorer)
     return _paid_batch(envs, _made(envs, reward, scorer, normalize, batch_size=num_envs))
 
 
@@ -168,15 +170,22 @@ def _env_arguments(task: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _oracle_scorer(
-    rules: tuple[Rule, ...], reward: RewardSpec, scorer: AnyScorer | None
+    env: OracleEnv | OracleVectorEnv, reward: RewardSpec, scorer: AnyScorer | None
 ) -> AnyScorer | None:
     """Return the caller's scorer, or the Oracle's own where the reward does not bring one."""
-    brings_scorer = not isinstance(reward, str) and not hasattr(reward, "assign")
-    if scorer is not None or brings_scorer:
+    if scorer is not None or reward is None:
         return scorer
-    from tokengym.rewards import FunctionScorer
+    from tokengym.rewards import FunctionScorer, load_scorer
+    from tokengym.rewards.catalogue import scorer_kind
+    from tokengym.rewards.scorers.explained import Explained
 
-    return FunctionScorer(partial(oracle_text_score, rules=rules), name="oracle")
+    kind = scorer_kind(reward)
+    if kind is None or kind == "encoder":
+        return None
+    exact = FunctionScorer(partial(oracle_text_score, rules=env.rules), name="oracle")
+    if kind == "reward_model" and env.bundle is not None and env.bundle.has("reward_model"):
+        return Explained(exact, load_scorer(env.bundle.reward_model, "reward_model"))
+    return exact
 
 
 def _made(

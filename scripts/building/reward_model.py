@@ -9,6 +9,10 @@ from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
 
 from tokengym.scripts.building.training import pad_batch, train
 
+DrawPrefixes = Callable[[], tuple[list[list[int]], list[list[float]]]]
+"""Draws token ids of texts, and for each token the gold score of the text up to it; NaN where there
+is none to learn, as in a prompt."""
+
 DrawBatch = Callable[[], tuple[list[list[int]], Tensor]]
 """Draws token ids of texts and their gold scores (batch,)."""
 
@@ -73,6 +77,55 @@ def train_reward_model(
         dropout_seed=dropout_seed,
         label=label,
     )
+
+
+def train_on_prefixes(
+    model: GPT2ForSequenceClassification,
+    draw_prefixes: DrawPrefixes,
+    *,
+    steps: int,
+    temperature: float = 1.0,
+    learning_rate: float = 1e-3,
+    label: str = "reward model",
+) -> float:
+    """Train in place to tell the gold score at every token; return the late training loss.
+
+    A score at the end of a text is one number to find out what every token did; this says it
+    token by token, so that much smaller models learn scores that depend on context.
+
+    Args:
+        model: The model to train.
+        draw_prefixes: Draws texts with the gold scores of their prefixes.
+        steps: Optimiser steps.
+        temperature: A gold difference of 1 in logits.
+        learning_rate: Peak rate.
+        label: Shown beside the progress bar.
+    """
+
+    def loss_of_step() -> Tensor:
+        sequences, gold = draw_prefixes()
+        ids, mask = pad_batch(sequences, model.config.pad_token_id)
+        targets = torch.full(ids.shape, torch.nan)
+        for row, scores in enumerate(gold):
+            targets[row, : len(scores)] = torch.tensor(scores)
+        hidden = model.transformer(ids, attention_mask=mask).last_hidden_state
+        return prefix_loss(model.score(hidden)[..., 0], targets, temperature=temperature)
+
+    return train(model, loss_of_step, steps=steps, learning_rate=learning_rate, label=label)
+
+
+def prefix_loss(logits: Tensor, gold: Tensor, *, temperature: float) -> Tensor:
+    """Return the mean squared error at all tokens with a gold score, in units of the gold score.
+
+    mean_{i, t: gold known} (r_it / temperature - gold_it)^2
+
+    Args:
+        logits: (batch, time) the model's reward of each text up to each token.
+        gold: (batch, time) gold scores, NaN where there is none.
+        temperature: A gold difference of 1 is a logit difference of this.
+    """
+    known = ~gold.isnan()
+    return (logits[known] / temperature - gold[known]).square().mean()
 
 
 def bradley_terry_loss(logits: Tensor, gold: Tensor, *, temperature: float) -> Tensor:

@@ -57,6 +57,17 @@ def test_reading(folder: Path, tokenizer: Any) -> None:
     assert [bundle.has(part) for part in ("policy", "encoder", "lexicon")] == [True, False, False]
 
 
+def test_parts_that_do_not_fit_are_hidden(folder: Path) -> None:
+    (folder / "policy").mkdir()
+    bundle = Bundle(folder).without("policy").without("prompts")
+    assert not bundle.has("policy")
+    assert Bundle(folder).has("policy")
+    assert bundle != Bundle(folder)
+    assert bundle == Bundle(folder, hidden=["prompts", "policy"])
+    with pytest.raises(BundleError, match=r"the policy of bundle .* was made for other settings"):
+        _ = bundle.policy
+
+
 @pytest.mark.parametrize("part", ["policy", "reward_model", "encoder", "lexicon", "gold_model"])
 def test_missing_parts_name_the_builder(folder: Path, part: str) -> None:
     with pytest.raises(BundleError, match=rf"has no {part}: {part}.* is missing; build it with py"):

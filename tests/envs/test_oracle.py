@@ -232,3 +232,21 @@ def test_bad_policies() -> None:
     negative[2, [EOS, NOT, BUT, FILM, THE]] = 0
     with pytest.raises(PolicyError, match=r"of state \(4,\) are .*-0.5"):
         env.policy_values(negative)
+
+
+def test_tokens_that_matter_are_those_whose_removal_changes_the_score() -> None:
+    env = OracleEnv()
+    effects = env.removal_effects([FILM, GOOD, THE, NOT, BAD, EOS])
+    assert effects.tolist() == [1.5, 1.0, 0.0, 1.0, 0.5, 0.0]
+    assert OracleEnv(rules=()).removal_effects((NOT, BAD)).tolist() == [0.0, -0.5]
+
+
+def test_models_come_with_the_settings_they_know() -> None:
+    def parts(**settings: Any) -> list[bool]:
+        bundle = OracleEnv(**settings).bundle
+        assert bundle is not None
+        return [bundle.has(part) for part in ("policy", "reward_model", "gold")]
+
+    assert parts() == parts(max_new_tokens=8) == [True, True, True]
+    assert parts(rules=["order"]) == [True, False, False]
+    assert parts(max_new_tokens=9) == [False, False, True]

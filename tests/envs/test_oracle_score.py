@@ -2,7 +2,13 @@
 
 import pytest
 
-from tokengym.envs.oracle_score import RULES, WORDS, oracle_score, oracle_text_score
+from tokengym.envs.oracle_score import (
+    RULES,
+    WORDS,
+    oracle_score,
+    oracle_text_score,
+    removal_effects,
+)
 
 
 @pytest.mark.parametrize(
@@ -35,3 +41,19 @@ def test_without_rules_order_and_neighbours_do_not_matter() -> None:
     words = [*WORDS, "good", "not"]
     assert oracle_score(words, ()) == oracle_score(words[::-1], ()) == 1.5
     assert oracle_score(words) != oracle_score(words[::-1])
+
+
+@pytest.mark.parametrize(
+    ("words", "rules", "effects"),
+    [
+        ("", RULES, []),
+        ("good the bad", (), [1.0, 0.0, -0.5]),
+        # Without "film" nothing counts; the second "good" loses what "but" took from the first.
+        ("film good but good", RULES, [1.0, 0.0, -1.0, 1.0]),
+        ("film not bad", RULES, [0.5, 1.0, 0.5]),
+        ("film film good", RULES, [0.0, 0.0, 1.0]),  # one of them is enough
+        ("good film", RULES, [0.0, 0.0]),
+    ],
+)
+def test_what_each_word_has_to_do_with_it(words, rules, effects) -> None:  # type: ignore[no-untyped-def]
+    assert removal_effects(words.split(), rules) == effects

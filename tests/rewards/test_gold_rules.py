@@ -8,6 +8,7 @@ import pytest
 from tokengym.rewards.catalogue import gold_scorer
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.gold_dialogue import DialogueRules, dialogue_parts
+from tokengym.rewards.gold_oracle import OracleRules, oracle_parts
 from tokengym.rewards.gold_rules import gold_parts, load_rules, save_rules
 from tokengym.rewards.gold_summary import SummaryRules, copied_share, summary_parts
 from tokengym.rewards.gold_toxicity import ToxicityRules, toxicity_parts
@@ -157,7 +158,7 @@ def changed(**changes):
 
 
 def test_rules_of_no_known_kind_are_refused():
-    with pytest.raises(TypeError, match=r"one of DialogueRules, SummaryRules, .*, got str"):
+    with pytest.raises(TypeError, match=r"one of DialogueRules, .*, SummaryRules, .*, got str"):
         gold_parts("dialogue", [], [])
     with pytest.raises(TypeError, match=r"got dict"):
         RuleScorer({})
@@ -189,3 +190,11 @@ def test_gold_of_a_bundle_with_rules(tmp_path):
     scorer = gold_scorer(Bundle(tmp_path))
     assert isinstance(scorer, RuleScorer)
     assert scorer.score([make_episode(response="dolt")]).values.tolist() == [0.0]
+
+
+def test_the_oracles_gold_is_its_score_by_the_rules_that_hold():
+    words = "good film not bad".split()
+    assert oracle_parts(["the"], words, OracleRules()) == {"opinions": 0.5}
+    assert oracle_parts(["the"], words, OracleRules(rules=["negation"])) == {"opinions": 1.5}
+    with pytest.raises(ValueError, match=r"rules must be among negation, .* got 'oder'"):
+        OracleRules(rules=["oder"])

@@ -39,7 +39,7 @@ NAMES = {
     "tokengym/Dialogue-v0": ("sparse", "abc"),
     "tokengym/Detox-v0": ("sparse", "abc"),
     "tokengym/QuestionAnswer-v0": ("r3", "r3-dense", "sparse", "uniform", "random"),
-    "tokengym/Oracle-v0": ("sparse", "uniform", "recency"),
+    "tokengym/Oracle-v0": ("sparse", "recency", "abc", "abc-d", "red", "red:every_prefix=true"),
 }
 CASES = [(name, reward) for name, rewards in NAMES.items() for reward in rewards]
 
@@ -69,8 +69,9 @@ def test_official_checkers_are_silent(name):
 
 @pytest.mark.parametrize(("name", "reward"), CASES)
 def test_rewards_keep_their_contract(name, reward):
-    check_reward(gymnasium.make(name, reward=reward, max_new_tokens=12))
-    check_reward(gymnasium.make_vec(name, num_envs=3, reward=reward, max_new_tokens=12))
+    length = 8 if "Oracle" in name else 12
+    check_reward(gymnasium.make(name, reward=reward, max_new_tokens=length))
+    check_reward(gymnasium.make_vec(name, num_envs=3, reward=reward, max_new_tokens=length))
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
@@ -258,7 +259,6 @@ def test_the_oracle_pays_its_own_score_unless_told_otherwise():
     ids = env.unwrapped.tokenizer.convert_tokens_to_ids(["not", "bad"])
     env.reset()
     assert [env.step(token)[1] for token in ids] == [0.0, 0.5]
-    assert env.unwrapped.bundle is None
     for arguments in (
         {"scorer": lambda prompt, response: 7},
         {"reward": lambda prompt, response: 7},
@@ -268,8 +268,40 @@ def test_the_oracle_pays_its_own_score_unless_told_otherwise():
     assert play(gymnasium.make("tokengym/Oracle-v0", reward=Uniform()))[2]["score"] != 7.0
     with pytest.raises(TokenGymError, match="split must be 'train', 'test' or 'all', got 'dev'"):
         gymnasium.make_vec("tokengym/Oracle-v0", split="dev")
+    with pytest.raises(RewardError, match=r"'abc' needs attention attributions, scorer 'oracle'"):
+        gymnasium.make("tokengym/Oracle-v0", rules=["order"], reward="abc")
+    with pytest.raises(RewardError, match=r"reward 'r3' needs a scorer"):
+        gymnasium.make("tokengym/Oracle-v0", reward="r3")
     with pytest.raises(TypeError, match="unexpected keyword argument 'rule'"):
         gymnasium.make("tokengym/Oracle-v0", rule=["order"])
+
+
+def test_the_oracle_spreads_its_exact_score_by_a_learnt_account():
+    """ABC by the bundled model's attention, RED by its prefixes, or by the exact ones."""
+    words = ["good", "film", "not", "bad", "good", "the"]
+    model = RewardModel.from_pretrained(bundled("oracle").reward_model)
+
+    def written(**arguments):
+        env = gymnasium.make("tokengym/Oracle-v0", **arguments)
+        env.reset()
+        for token in env.unwrapped.tokenizer.convert_tokens_to_ids(words):
+            *_, info = env.step(token)
+        return Episode.from_info(info)
+
+    abc = written(reward="abc:beta=1")
+    (attention,) = model.score([abc], attribution="attention").attributions
+    assert abc.score == 1.5
+    np.testing.assert_allclose(abc.token_rewards, 1.5 * attention, atol=1e-5)
+    red = written(reward="red")
+    account = model.score([red], attribution="prefix")
+    np.testing.assert_allclose(red.token_rewards[:-1], account.attributions[0][:-1], atol=1e-5)
+    assert red.token_rewards.sum() == pytest.approx(1.5, abs=1e-5)
+    assert red.score_parts == {"RewardModel(reward_model)": pytest.approx(account.values[0])}
+    exact = written(reward="red:every_prefix=true")
+    assert exact.token_rewards.tolist() == [0.0, 0.0, 0.0, 0.5, 1.0, 0.0]
+    np.testing.assert_allclose(red.token_rewards, exact.token_rewards, atol=0.3)
+    learnt = written(reward="abc", scorer=str(bundled("oracle").reward_model))
+    assert learnt.score == pytest.approx(account.values[0], abs=1e-5)
 
 
 def test_ppo_learns_the_oracle_by_its_exact_value():

@@ -1,0 +1,101 @@
+"""A policy on the Oracle as a table: its probabilities and values in every state.
+
+``env.exact_advantages(policy_table(agent.policy, env))`` is what each token is truly worth to the
+policy as it is now; `value_table` is what its critic believes.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tokengym.agents.policy import CausalLMPolicy, response_states
+from tokengym.agents.sequences import Sequences
+from tokengym.envs.exact_values import State
+
+ROWS = 2048
+"""Most texts in one forward."""
+
+
+@torch.no_grad()
+def policy_table(
+    policy: CausalLMPolicy, envs: Any, *, reference: bool = False
+) -> NDArray[np.float64]:
+    """Return the probabilities a policy draws from in every state of the Oracle.
+
+    They are those of its sampling: after temperature, action mask, top-k and top-p.
+
+    Args:
+        policy: Of an agent made for the environment, as ``agent.policy``.
+        envs: ``tokengym/Oracle-v0``, single or batched, wrapped or not.
+        reference: Of the frozen reference instead.
+
+    Returns:
+        (states, vocab) in the order of ``envs.unwrapped.states``, as ``exact_advantages`` and
+        ``policy_values`` take it; 0 at illegal tokens.
+
+    Raises:
+        TypeError: if the environment has no exact values.
+    """
+    oracle = _oracle(envs)
+    legal = torch.from_numpy(oracle.legal_tokens.copy())
+    table = np.zeros(legal.shape)
+    for rows, sequences in _texts(policy, oracle):
+        mask = legal[rows].to(policy.device)
+        logits = policy.shaped_logits(policy.states(sequences), mask)
+        masking = policy.masking_model
+        keep = policy.support(
+            logits, mask, None if masking is None else response_states(masking, sequences)
+        )
+        if reference:
+            states = policy.states(sequences, reference=True)
+            logits = policy.shaped_logits(states, mask, reference=True)
+        if keep is not None:  # the reference is renormalised over the same tokens
+            logits = logits.masked_fill(~keep, -torch.inf)
+        table[rows] = logits.double().softmax(-1).cpu().numpy()
+    return table
+
+
+@torch.no_grad()
+def value_table(policy: CausalLMPolicy, envs: Any) -> NDArray[np.float64]:
+    """Return what the policy's value head says of every state of the Oracle.
+
+    Args:
+        policy: Of an agent made for the environment.
+        envs: As of `policy_table`.
+
+    Returns:
+        (states,) in the order of ``envs.unwrapped.states``: the learner's estimate of the return
+        to come. Of an undiscounted sparse reward without a price on the KL and without
+        normalisation that is what ``policy_values(policy_table(...)).values.array`` has exactly.
+
+    Raises:
+        TypeError: if the environment has no exact values.
+    """
+    oracle = _oracle(envs)
+    table = np.zeros(len(oracle.states))
+    for rows, sequences in _texts(policy, oracle):
+        table[rows] = policy.response_values(sequences, max_size=ROWS)[:, 0].cpu().numpy()
+    return table
+
+
+def _oracle(envs: Any) -> Any:
+    bare = getattr(envs.unwrapped, "envs", [envs])[0].unwrapped
+    if not hasattr(bare, "exact_advantages"):
+        raise TypeError(
+            f"envs must be tokengym/Oracle-v0, which knows its values exactly, got {envs}"
+        )
+    return bare
+
+
+def _texts(policy: CausalLMPolicy, oracle: Any) -> list[tuple[slice, Sequences]]:
+    """Return the states as prompts, each with one token behind it that is never looked at."""
+    prompt = [int(token) for token in oracle.tokenizer(oracle.prompts[0].text).input_ids]
+    states: tuple[State, ...] = oracle.states
+    parts = []
+    for start in range(0, len(states), ROWS):
+        texts = [[*prompt, *state] for state in states[start : start + ROWS]]
+        rows = slice(start, start + len(texts))
+        parts.append((rows, Sequences.from_ids(texts, [[0]] * len(texts), policy.device)))
+    return parts
