@@ -21,11 +21,13 @@ from tokengym.agents.environments import (
     environment_attribute,
     environment_state,
 )
+from tokengym.agents.logs import write_failed_round
 from tokengym.agents.playing import Choice, Player, Round, play_round
 from tokengym.agents.policy import CausalLMPolicy
 from tokengym.agents.resume import RoundStart
 from tokengym.agents.rounds import StepResult, TimedRounds, as_rounds
 from tokengym.agents.sb3 import as_vec_env
+from tokengym.rewards import RewardError
 
 Self = TypeVar("Self", bound="EpisodicAlgorithm")
 
@@ -98,6 +100,10 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
 
         Returns:
             The round, or None if the callback ended the training.
+
+        Raises:
+            RewardError: if the scorer fails; its ``episodes`` are those of the round that had
+                ended, and an `EpisodeLog` has them too. The policy is as it was before the round.
         """
         assert self.env is not None
         started = time.perf_counter()
@@ -127,7 +133,11 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         if callback is not None:
             callback.on_rollout_start()
         rounds = TimedRounds(as_rounds(self.env))
-        played = play_round(self.player(), rounds, on_step=on_step)
+        try:
+            played = play_round(self.player(), rounds, on_step=on_step)
+        except RewardError as error:
+            write_failed_round(callback, error)
+            raise
         self.last_round = played
         if callback is not None and played is not None:
             callback.on_rollout_end()

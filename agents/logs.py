@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Any, TextIO
 
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 
 from tokengym.envs import Episode, episode_to_record
+from tokengym.rewards import RewardError
 
 
 class EpisodeLog(BaseCallback):
@@ -15,7 +16,8 @@ class EpisodeLog(BaseCallback):
     A line has ``timestep``, ``update`` and ``row``, and the episode as
     `tokengym.envs.episode_to_record` writes it, ``log_probs`` (as sampled, nats) included: enough
     for ``tokengym replay`` to score it under every credit. Each line is written whole when its
-    round has ended: a killed run leaves no half one.
+    round has ended: a killed run leaves no half one. A round that the scorer ended by failing has
+    its finished episodes written too, with the ``error``; those that it failed on have no score.
 
     Args:
         path: The file; made with its folders, appended to where there is one.
@@ -61,9 +63,36 @@ class EpisodeLog(BaseCallback):
         for name, text in samples(list(played.episodes), self.num_shown).items():
             self.logger.record(f"samples/{name}", text, exclude=("csv", "json", "stdout", "log"))
 
+    def write_failed(self, error: RewardError) -> None:
+        """Write the episodes that an error keeps.
+
+        Args:
+            error: What ended the round.
+        """
+        assert self._file is not None
+        place = {"timestep": self.num_timesteps, "update": self.model._n_updates}
+        for episode in error.episodes:
+            line = place | episode_to_record(episode) | {"error": str(error)}
+            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._file.flush()
+
     def _on_training_end(self) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def write_failed_round(callback: BaseCallback | None, error: RewardError) -> None:
+    """Have every `EpisodeLog` among the callbacks write the episodes that an error keeps.
+
+    Args:
+        callback: One, or a list of them.
+        error: What ended the round.
+    """
+    if isinstance(callback, CallbackList):
+        for part in callback.callbacks:
+            write_failed_round(part, error)
+    elif isinstance(callback, EpisodeLog):
+        callback.write_failed(error)
 
 
 def samples(episodes: list[Episode], num_shown: int) -> dict[str, str]:

@@ -6,7 +6,7 @@ episodes as they finish would prefer short ones.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from tokengym.agents.rounds import RoundEnvironment, StepResult, as_rounds
 from tokengym.agents.sampling import mask_rows
 from tokengym.agents.sequences import ActionMasks, MaskRecorder
 from tokengym.envs import Episode
+from tokengym.rewards import RewardError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +104,7 @@ def collect(
     Raises:
         ValueError: if ``num_episodes`` is negative.
         TypeError: if the agent cannot be played or ``envs`` is no environment.
+        RewardError: if the scorer fails; its ``episodes`` are all that were finished.
     """
     if num_episodes < 0:
         raise ValueError(f"num_episodes must be >= 0, got {num_episodes}; pass how many to play")
@@ -110,11 +112,18 @@ def collect(
     player = as_player(agent, seed=seed)
     episodes: list[Episode] = []
     while len(episodes) < num_episodes:
-        played = play_round(
-            player, rounds, seed=None if episodes else seed, deterministic=deterministic
-        )
+        try:
+            played = play_round(
+                player, rounds, seed=None if episodes else seed, deterministic=deterministic
+            )
+        except RewardError as error:
+            error.keep(episodes)
+            raise
         assert played is not None  # only on_step abandons rounds
-        episodes += _with_log_probs(played)
+        if played.log_probs is None:
+            episodes += played.episodes
+        else:
+            episodes += _with_log_probs(played.episodes, played.log_probs)
     return episodes[:num_episodes]
 
 
@@ -137,6 +146,9 @@ def play_round(
 
     Returns:
         The round, or None if it was abandoned.
+
+    Raises:
+        RewardError: if the scorer fails; its ``episodes`` are those of the round that had ended.
     """
     observation, masks = envs.reset(seed)
     player.begin(observation)
@@ -146,7 +158,11 @@ def play_round(
         choice = player.act(active, observation, masks, deterministic=deterministic)
         actions = np.full(envs.num_envs, envs.filler_action, dtype=np.int64)
         actions[active] = choice.actions
-        result = envs.step(actions)
+        try:
+            result = envs.step(actions)
+        except RewardError as error:
+            error.keep(recorder.ended())
+            raise
         recorder.add(active, choice, masks, result)
         if on_step is not None and not on_step(active, choice, result):
             return None
@@ -181,6 +197,13 @@ class RoundRecorder:
         for row in rows[(result.terminated | result.truncated)[rows]].tolist():
             self._episodes[row] = result.episodes[row]
             self._truncated[row] = result.truncated[row]
+
+    def ended(self) -> list[Episode]:
+        """Return the episodes that have ended so far, in the order of the rows."""
+        rows = sorted(self._episodes)
+        log_probs = self._padded("log_probs") if rows else None
+        episodes = [self._episodes[row] for row in rows]
+        return episodes if log_probs is None else _with_log_probs(episodes, log_probs[rows])
 
     def finish(self) -> Round:
         """Return the round."""
@@ -259,10 +282,9 @@ def as_player(agent: Any, *, seed: int | None = None) -> Player:
     return PredictPlayer(agent)
 
 
-def _with_log_probs(played: Round) -> list[Episode]:
-    if played.log_probs is None:
-        return list(played.episodes)
+def _with_log_probs(episodes: Sequence[Episode], log_probs: Tensor) -> list[Episode]:
+    """Return episodes with what their tokens were sampled with, (batch, time) nats."""
     return [
         replace(episode, log_probs=row[: len(episode.response_ids)])
-        for episode, row in zip(played.episodes, played.log_probs.cpu().numpy(), strict=True)
+        for episode, row in zip(episodes, log_probs.cpu().numpy(), strict=True)
     ]

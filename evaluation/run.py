@@ -112,6 +112,9 @@ class RunRecord:
         if error is not None:
             result["error"] = describe(error)
             result["traceback"] = "".join(traceback.format_exception(error))
+            kept = getattr(error, "episodes", ())  # of a scorer that failed
+            if kept:
+                write_jsonl(folder / "unscored.jsonl", map(episode_to_record, kept))
         write_json(folder / "run.json", result)
 
 
@@ -153,6 +156,20 @@ def run(
     if out is not None:
         record.write(out)
     return record
+
+
+def record_failure(config: ComparisonConfig, out: Path, run: tuple[str, int], error: str) -> None:
+    """Write down as failed a run that left no result of its own."""
+    write_json(
+        run_folder(out, *run) / "run.json",
+        {
+            "credit": run[0],
+            "seed": run[1],
+            "status": "failed",
+            "error": error,
+            "settings": config.as_dict(),
+        },
+    )
 
 
 def make_agent(config: ComparisonConfig, reward: str, seed: int) -> "PPO":

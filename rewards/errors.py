@@ -1,10 +1,33 @@
 """What bad scorers, credits and reward names raise: one line with the value and the remedy."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from tokengym.envs.errors import TokenGymError
+
+if TYPE_CHECKING:
+    from tokengym.envs.episode import Episode
 
 
 class RewardError(TokenGymError):
     """A reward that cannot be built: an unknown name or option, a scorer that is missing."""
+
+    episodes: "tuple[Episode, ...]" = ()
+    """Episodes that were finished when it happened, oldest first, so that none is lost; those that
+    it came from have no score. Empty where nothing was being played."""
+
+    def keep(self, episodes: "Sequence[Episode]") -> None:
+        """Put episodes before those that are kept.
+
+        Args:
+            episodes: Finished, scored or not.
+        """
+        self.episodes = (*episodes, *self.episodes)
+
+    def __str__(self) -> str:
+        count = len(self.episodes)
+        kept = f" ({count} finished episodes are kept in this error's .episodes)" if count else ""
+        return super().__str__() + kept
 
 
 class ScorerError(RewardError):

@@ -13,6 +13,7 @@ from tokengym.rewards.errors import CreditError, RewardError, ScorerError
 from tokengym.rewards.functional import close_sum
 from tokengym.rewards.prefixes import PrefixReader, RescoringReader
 from tokengym.rewards.probe import Probe
+from tokengym.rewards.rescue import Stopwatch, keeping
 from tokengym.rewards.scorer import Scores, SupportsScore, scorer_name
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Reward:
         self.scorer = scorer
         self.credit = credit
         self.tokenizer = tokenizer
+        self.stopwatch = Stopwatch(scorer_name(scorer))
         kinds = getattr(scorer, "attribution_kinds", None)
         wanted = getattr(credit, "attribution", None)
         self._asks = wanted is not None and kinds is not None
@@ -134,11 +136,16 @@ class Reward:
             episodes: Finished episodes; scored as one batch.
 
         Raises:
-            ScorerError: if a score is not one finite number per episode.
-            CreditError: if token rewards do not fit the tokens or do not sum to the score.
+            ScorerError: if a score is not one finite number per episode, or the scorer raises.
+            CreditError: if token rewards do not fit the tokens or do not sum to the score. Both
+                keep the episodes in their ``episodes``.
         """
         if not episodes:
             return []
+        with keeping(episodes, scorer_name(self.scorer)), self.stopwatch.scoring(len(episodes)):
+            return self._evaluate(episodes)
+
+    def _evaluate(self, episodes: Sequence[Episode]) -> list[Episode]:
         for index, episode in enumerate(episodes):
             if not episode.response_ids:
                 raise CreditError(

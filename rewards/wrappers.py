@@ -15,8 +15,9 @@ from tokengym.rewards.catalogue import RewardSpec, make_reward
 from tokengym.rewards.credits import ABC, Credit, Sparse, Uniform
 from tokengym.rewards.delivery import StepDelivery
 from tokengym.rewards.errors import RewardError
+from tokengym.rewards.rescue import keeping
 from tokengym.rewards.reward import Reward
-from tokengym.rewards.scorer import SupportsScore
+from tokengym.rewards.scorer import SupportsScore, scorer_name
 
 AnyEnv = gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]
 AnyScorer = SupportsScore | Callable[[str, str], float] | str | Path
@@ -132,7 +133,8 @@ class VectorRewardWrapper(VectorWrapper):
         if self._delivery is not None:
             going_on = ~(terminated | truncated) & _has_response(observations, self._prompt_width)
             rows = np.flatnonzero(going_on).tolist()
-            values[rows] = self._delivery.advance(rows, observations)
+            with keeping(list(ended.values()), scorer_name(self.reward.scorer)):
+                values[rows] = self._delivery.advance(rows, observations)
         if ended:
             rows = list(ended)
             episodes = self.reward.evaluate(list(ended.values()))

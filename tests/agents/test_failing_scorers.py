@@ -1,0 +1,92 @@
+"""A scorer that fails while an agent plays or trains loses no finished episode."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from stable_baselines3.common.callbacks import CallbackList
+
+from tokengym.agents import PPO, EpisodeLog, RandomAgent, collect
+from tokengym.agents.sb3 import as_vec_env
+from tokengym.envs import Episode
+from tokengym.rewards import ScorerError, Scores, Sparse
+from tokengym.rewards.reward import Reward
+
+
+class FailsAfter:
+    """Scores the length of some episodes, then fails for good."""
+
+    name = "fails"
+
+    def __init__(self, good: int, *, raises: bool) -> None:
+        self.good = good
+        self.raises = raises
+        self.scored: list[Episode] = []
+
+    def score(self, episodes: Sequence[Episode]) -> Scores:
+        if len(self.scored) >= self.good:
+            if self.raises:
+                raise RuntimeError("the judge is out of reach")
+            return Scores([np.nan] * len(episodes))
+        self.scored += episodes
+        return Scores([len(episode.response_ids) for episode in episodes])
+
+
+@pytest.mark.parametrize("raises", [False, True])
+@pytest.mark.parametrize("sb3", [False, True])
+def test_collect_keeps_all_that_was_finished(
+    make_envs: Callable[..., Any], raises: bool, sb3: bool
+) -> None:
+    scorer = FailsAfter(9, raises=raises)
+    envs: Any = make_envs(reward=Reward(scorer, Sparse()))
+    with pytest.raises(ScorerError, match=r"scorer 'fails' .* finished episodes") as caught:
+        collect(RandomAgent(envs), as_vec_env(envs) if sb3 else envs, 100, seed=0)
+    kept = caught.value.episodes
+    scored = [episode for episode in kept if episode.score is not None]
+    assert [e.response_ids for e in scored] != []
+    assert sorted(e.response_ids for e in scored) == sorted(e.response_ids for e in scorer.scored)
+    assert all(episode.score == len(episode.response_ids) for episode in scored)
+    assert len(kept) > len(scored)  # those that it failed on
+    assert kept[: len(scored)] == tuple(scored)
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_training_stops_and_its_log_has_the_episodes(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], tmp_path: Path, raises: bool
+) -> None:
+    scorer = FailsAfter(6, raises=raises)
+    agent = make_ppo(envs=make_envs(reward=Reward(scorer, Sparse())))
+    log = EpisodeLog(tmp_path / "episodes.jsonl")
+    with pytest.raises(ScorerError, match=r"scorer 'fails'") as caught:
+        agent.learn(1000, callback=CallbackList([log]))
+    lines = [json.loads(line) for line in log.path.read_text().splitlines()]
+    whole = [line for line in lines if "error" not in line]
+    assert [line["update"] for line in whole] == [0] * 4  # one round of four rows
+    rest = [line for line in lines if "error" in line]
+    assert len(rest) == len(caught.value.episodes)
+    assert all(line["error"] == str(caught.value) for line in rest)
+    ids = sorted(tuple(line["response_ids"]) for line in lines if line["score"] is not None)
+    assert ids == sorted(episode.response_ids for episode in scorer.scored)
+    assert any(line["score"] is None for line in rest)
+    # What the rows of the round had ended before are known with what they were sampled with.
+    assert all(
+        len(line["log_probs"]) == len(line["response_ids"])
+        for line in rest
+        if line["score"] is not None
+    )
+
+
+def test_a_training_goes_on_once_the_scorer_is_mended(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
+) -> None:
+    scorer = FailsAfter(6, raises=True)
+    agent = make_ppo(envs=make_envs(reward=Reward(scorer, Sparse())))
+    with pytest.raises(ScorerError, match="the judge is out of reach"):
+        agent.learn(1000)
+    scorer.good = 10**6
+    before = agent.num_timesteps
+    agent.learn(20, reset_num_timesteps=False)
+    assert agent.num_timesteps > before

@@ -1,0 +1,23 @@
+"""What a run that a scorer ended leaves behind."""
+
+import json
+from pathlib import Path
+
+from tokengym.envs import Episode
+from tokengym.evaluation.config import ComparisonConfig, run_folder
+from tokengym.evaluation.run import RunRecord
+from tokengym.rewards import ScorerError
+
+
+def test_episodes_that_could_not_be_scored_are_written(tmp_path: Path) -> None:
+    record = RunRecord(ComparisonConfig(env="MovieReview", rewards=("sparse",)), "sparse", 3)
+    error = ScorerError("scorer 'judge' returned values[0] = nan")
+    error.keep([Episode(prompt="p", response="r", prompt_ids=(1,), response_ids=(2,))])
+    record.write(tmp_path, error)
+    folder = run_folder(tmp_path, "sparse", 3)
+    (line,) = (folder / "unscored.jsonl").read_text().splitlines()
+    assert json.loads(line)["response_ids"] == [2]
+    assert json.loads(line)["score"] is None
+    assert "1 finished episodes are kept" in json.loads((folder / "run.json").read_text())["error"]
+    record.write(tmp_path / "other", ValueError("no"))
+    assert not (run_folder(tmp_path / "other", "sparse", 3) / "unscored.jsonl").exists()
