@@ -69,6 +69,11 @@ def build_policy(
         ModelError: if there is no model, or a policy is to be changed.
         TokenizerError: if model and tokenizer do not belong together.
     """
+    learning = source.language_model.model if isinstance(source, CausalLMPolicy) else source
+    if ref_model is not None and ref_model is learning:
+        raise ModelError(
+            "ref_model is the model that learns; leave it out for a frozen copy, or pass a path"
+        )
     if isinstance(source, CausalLMPolicy):
         if lora is not None:
             raise ModelError("a policy brings its own adapters; pass its model to put lora= on it")
