@@ -15,6 +15,7 @@ from transformers import (
     Qwen2Config,
 )
 
+from tokengym.envs import bundled
 from tokengym.rewards import last_row
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorers.reward_model import RewardModel
@@ -71,6 +72,19 @@ def test_row_and_score_equal_full_attention(name, padding_side):
         np.testing.assert_allclose(got, expected, atol=1e-5)
     # The rows say something: at initialisation they would be uniform and the test empty.
     assert max(np.ptp(row) * len(row) for row in rows) > 1.0
+
+
+@pytest.mark.parametrize("padding_side", ["left", "right"])
+def test_the_bundled_model_s_row_and_score_equal_full_attention(padding_side):
+    path = bundled("movie_review").reward_model
+    model = AutoModelForSequenceClassification.from_pretrained(path, attn_implementation="eager")
+    episodes = random_episodes(16, vocab_size=model.config.vocab_size)
+    values, rows = eager_rows(model.eval(), episodes)
+    scores = RewardModel(model, padding_side=padding_side).score(episodes, attribution="attention")
+    np.testing.assert_allclose(scores.values, values, rtol=1e-5, atol=1e-5)
+    for got, expected in zip(scores.attributions, rows, strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-5)
+    assert max(row.max() for row in rows if len(row) > 5) > 0.5  # it looks at something
 
 
 def test_attention_row_by_hand():
