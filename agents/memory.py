@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from tokengym.agents.policy import CausalLMPolicy
 
 
-def memory_by_role(policy: CausalLMPolicy) -> dict[str, int]:
+def memory_by_role(policy: CausalLMPolicy, reward_model: nn.Module | None = None) -> dict[str, int]:
     """Return the bytes of weights and optimiser state by what they are for.
 
     Tensors that two roles share count for the first: a reference that is the policy with its
@@ -15,10 +15,12 @@ def memory_by_role(policy: CausalLMPolicy) -> dict[str, int]:
 
     Args:
         policy: The policy; its optimiser has state once it has stepped.
+        reward_model: The scorer's ``model``, where it is to be counted too.
 
     Returns:
         Bytes of "policy" (what of it learns), "frozen" (what of it does not), "value" (its head,
-        and its own network), "reference", "masking_model", "optimizer" and "total".
+        and its own network), "reference", "masking_model", "reward_model", "optimizer" and
+        "total".
     """
     own = list(policy.language_model.model.parameters())
     roles: dict[str, Iterable[Tensor]] = {
@@ -27,6 +29,7 @@ def memory_by_role(policy: CausalLMPolicy) -> dict[str, int]:
         "value": [*policy.value_head.parameters(), *_parameters(policy.value_network)],
         "reference": _parameters(policy.reference),
         "masking_model": _parameters(policy.masking_model),
+        "reward_model": _parameters(reward_model),
         "optimizer": [
             value
             for state in policy.optimizer.state.values()

@@ -79,7 +79,7 @@ class CausalLMPolicy(BasePolicy):
             policy that goes on from another one's weights).
 
     Raises:
-        ModelError: if there is no model, or it is no language model.
+        ModelError: if there is no model, it is no language model, or all of it is frozen.
         TokenizerError: if model and environment have different vocabularies.
         ValueError: if a setting of sampling is out of range, or value_network is unknown.
     """
@@ -117,6 +117,11 @@ class CausalLMPolicy(BasePolicy):
         self.language_model = LanguageModel(load_causal_lm(model, dtype), lora)
         self.language_model.recompute = gradient_checkpointing
         self.language_model.freeze_lower(frozen_layers)
+        if not any(parameter.requires_grad for parameter in self.language_model.parameters()):
+            raise ModelError(
+                "every weight of the model is frozen, so nothing would learn; pass lora="
+                "LoraConfig(...), or call model.requires_grad_(True)"
+            )
         check_vocabulary(self.language_model, int(action_space.n))
         self.max_length = int(observation_space["input_ids"].shape[0])  # type: ignore[index]
         check_length(self.language_model, self.max_length)

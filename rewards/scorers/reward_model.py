@@ -16,6 +16,7 @@ from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.prefixes import PrefixReader
 from tokengym.rewards.scorer import Scorer, Scores
 from tokengym.rewards.scorers import readings
+from tokengym.rewards.scorers.adapters import load_on_backbone
 from tokengym.rewards.scorers.classifier import Classifier, Labels
 from tokengym.rewards.scorers.key_value import KeyValueReader, caches_rows
 from tokengym.rewards.scorers.models import (
@@ -91,6 +92,7 @@ class RewardModel(Scorer):
         padding_side: PaddingSide = "right",
         device: str = "auto",
         dtype: str = "float32",
+        backbone: "PreTrainedModel | None" = None,
     ) -> "RewardModel":
         """Return the reward model stored in a folder or under a hub name.
 
@@ -101,14 +103,23 @@ class RewardModel(Scorer):
             padding_side: As for the class.
             device: "auto" takes a GPU if there is one.
             dtype: Of the weights: "float32", "bfloat16", "float16" or "auto" (as stored).
+            backbone: A causal language model on whose weights the folder's adapters go; it can be
+                the policy's, whose own adapters are put on afterwards. It is frozen, and stays
+                where it is and of the type that it has.
 
         Raises:
             ScorerError: if the folder holds no classifier, or one without a trained head.
         """
         from transformers import AutoModelForSequenceClassification
 
+        if backbone is not None:
+            model = load_on_backbone(path, backbone)
+        else:
+            model = load_pretrained(
+                AutoModelForSequenceClassification, path, dtype=dtype, device=device
+            )
         return cls(
-            load_pretrained(AutoModelForSequenceClassification, path, dtype=dtype, device=device),
+            model,
             tokenizer=load_tokenizer(path),
             labels=labels,
             batch_size=batch_size,

@@ -42,6 +42,8 @@ class Start:
     """Reads pairs with the model, or with the same one after adapters were put in."""
     lora: "LoraConfig | None"
     """Of the adapters, if any."""
+    merge: bool = True
+    """Whether adapters are added to the model's weights before it is stored."""
     format: Mapping[str, Any] = field(default_factory=dict)
     """What else the training depends on."""
 
@@ -87,13 +89,14 @@ def train_on_pairs(
             "pairs": fingerprint(train.pairs),
             "held_out": fingerprint(test.pairs),
             "lora": None if start.lora is None else start.lora.to_dict(),
+            "merge": start.merge,
             **start.format,
             **training.what_counts(),
         },
     )
     workplace.begin()
     model, losses = _fit(start, reader, train, training, workplace, report)
-    reader = start.make_reader(model)
+    reader = start.make_reader(model if start.merge else model.get_base_model())
     metrics = measure_pairs(
         reader, test.pairs, test.sequences, batch_size=training.micro_batch_size
     )
@@ -213,8 +216,8 @@ def _fit(
     training: RewardTraining,
     workplace: Workplace,
     report: Report | None,
-) -> "tuple[PreTrainedModel, list[float]]":
-    """Return the trained model, adapters merged, and the loss of each step."""
+) -> tuple[Any, list[float]]:
+    """Return the trained model, adapters merged if they are to be, and the loss of each step."""
     rows = [
         Row(sequences=sequences, margin=pair.margin or 0.0)
         for pair, sequences in zip(side.pairs, side.sequences, strict=True)
@@ -230,7 +233,7 @@ def _fit(
         adapted: Any = get_peft_model(start.model, start.lora)
     # The layers are replaced inside the model, so the reader of the base reads the adapters too.
     losses = fit(adapted, start.make_reader(adapted.get_base_model()), rows, training, **options)
-    return adapted.merge_and_unload(), losses
+    return (adapted.merge_and_unload() if start.merge else adapted), losses
 
 
 def _positions(model: "PreTrainedModel") -> int | None:

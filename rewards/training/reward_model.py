@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tokengym.rewards.errors import RewardError
 from tokengym.rewards.training.fitting import Report
 from tokengym.rewards.training.pipeline import Start, load_start, tokenizer_of, train_on_pairs
 from tokengym.rewards.training.readers import RewardReader
@@ -23,6 +24,7 @@ def train_reward_model(
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     held_out: Any = 0.1,
     lora: "LoraConfig | None" = None,
+    merge: bool = True,
     training: RewardTraining | None = None,
     report: Report | None = None,
 ) -> TrainedReward:
@@ -42,18 +44,22 @@ def train_reward_model(
             at all; ``<output_dir>.unfinished`` holds the checkpoints until then.
         tokenizer: The model's; None loads the one beside it.
         held_out: Share of the prompts whose pairs are held out, or other pairs.
-        lora: Trains adapters of this configuration and the head, and merges them before storing.
+        lora: Trains adapters of this configuration and the head.
+        merge: Adds them to the model's weights before storing. False stores adapters and head
+            alone, which ``RewardModel.from_pretrained(..., backbone=)`` puts on a backbone.
         training: How; see `RewardTraining`.
         report: Called after each step with the steps done, all of them, and the loss.
 
     Raises:
-        RewardError: if there is no tokenizer, the loss is no longer finite, or the folder is in
-            use.
+        RewardError: if there is no tokenizer, the loss is no longer finite, the folder is in use,
+            or there are no adapters that could stay unmerged.
         ScorerError: if the model has no head for one score.
         DatasetError: if the pairs cannot be read, or a text is too long.
     """
     from transformers import AutoModelForSequenceClassification
 
+    if lora is None and not merge:
+        raise RewardError("merge = False stores adapters alone; pass lora=LoraConfig(...)")
     training = training or RewardTraining()
     network = load_start(model, AutoModelForSequenceClassification, training.seed, num_labels=1)
     start = Start(
@@ -65,6 +71,7 @@ def train_reward_model(
             base, append_eos=training.append_eos, chat_template=training.chat_template
         ),
         lora=None if lora is None else replace(lora, task_type="SEQ_CLS"),
+        merge=merge,
     )
     return train_on_pairs(
         start, pairs, output_dir=output_dir, held_out=held_out, training=training, report=report
