@@ -7,12 +7,12 @@ tokens per CPU second, so that other work on the machine counts less, and per se
 - even: no EOS, every row writes all its tokens;
 - ragged: EOS with probability 1/24 at each step; tokens count up to it.
 
-    python scripts/benchmarks/rollout_speed.py [--size small|large] [--dtype float32|bfloat16]
-        [--rows 32] [--new-tokens 48] [--repeats 5] [--threads 1] [--device cpu]
+    python scripts/benchmarks/rollout_speed.py [--size small] [--repeats 7] [--threads 1]
+    python scripts/benchmarks/rollout_speed.py --size large --dtypes float32 bfloat16 --repeats 3
 """
 
 import argparse
-import json
+import logging
 import math
 import statistics
 import time
@@ -101,41 +101,62 @@ def ours_arm(model: GPT2LMHeadModel, settings: argparse.Namespace) -> Callable[[
     return play
 
 
-def main() -> None:
-    """Measure and print one JSON object."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", choices=SIZES, default="small")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--rows", type=int, default=32)
-    parser.add_argument("--new-tokens", type=int, default=48)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cpu")
-    settings = parser.parse_args()
-    torch.set_num_threads(settings.threads)
+def make_arms(dtype: str, settings: argparse.Namespace) -> dict[str, Callable[[], int]]:
+    """Return both arms, on even and on ragged lengths."""
     arms: dict[str, Callable[[], int]] = {}
     for kind in ("even", "ragged"):
-        tokens, ragged = settings.new_tokens, kind == "ragged"
-        model: Any = make_model(settings.size, settings.dtype, 1 / 24 if ragged else 1e-30)
+        model: Any = make_model(settings.size, dtype, 1 / 24 if kind == "ragged" else 1e-30)
         model.to(settings.device)
-        arms[f"{kind} generate"] = generate_arm(model, tokens, settings.rows, ragged)
-        arms[f"{kind} tokengym"] = ours_arm(model, settings)
+        arms[f"{dtype}, {kind}: generate"] = generate_arm(
+            model, settings.new_tokens, settings.rows, kind == "ragged"
+        )
+        arms[f"{dtype}, {kind}: tokengym"] = ours_arm(model, settings)
+    return arms
+
+
+def measure(arms: dict[str, Callable[[], int]], repeats: int) -> dict[str, tuple[float, float]]:
+    """Return each arm's median tokens per CPU second and per second, the arms taking turns."""
     speeds: dict[str, list[tuple[float, float]]] = {name: [] for name in arms}
-    for repeat in range(settings.repeats + 1):
+    for repeat in range(repeats + 1):
         for name, arm in arms.items():
             cpu, wall = time.process_time(), time.perf_counter()
             count = arm()
             if repeat > 0:  # the first warms up
                 taken = time.process_time() - cpu, time.perf_counter() - wall
                 speeds[name].append((count / taken[0], count / taken[1]))
-    report: dict[str, Any] = {"settings": vars(settings), "torch": torch.__version__}
-    for place, unit in enumerate(("tokens per CPU second", "tokens per second")):
-        medians = {name: statistics.median(s[place] for s in seen) for name, seen in speeds.items()}
-        report[unit] = {name: round(speed) for name, speed in medians.items()} | {
-            f"{kind} ratio": round(medians[f"{kind} tokengym"] / medians[f"{kind} generate"], 2)
-            for kind in ("even", "ragged")
-        }
-    print(json.dumps(report, indent=1))
+    return {
+        name: (statistics.median(s[0] for s in seen), statistics.median(s[1] for s in seen))
+        for name, seen in speeds.items()
+    }
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument("--dtypes", nargs="+", choices=("float32", "bfloat16"), default=["float32"])
+    parser.add_argument("--rows", type=int, default=32)
+    parser.add_argument("--new-tokens", type=int, default=48)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    settings = parser.parse_args()
+    torch.set_num_threads(settings.threads)
+    logging.disable(logging.WARNING)
+    arms = {k: arm for dtype in settings.dtypes for k, arm in make_arms(dtype, settings).items()}
+    speeds = measure(arms, settings.repeats)
+    shape = SIZES[settings.size]
+    print(
+        f"GPT-2 {shape['n_layer']}x{shape['n_embd']}, vocabulary {shape['vocab_size']:,}, "
+        f"{settings.rows} rows of {PROMPT_TOKENS} + {settings.new_tokens} tokens, "
+        f"{settings.threads} thread(s) on {settings.device}, medians of {settings.repeats}\n"
+    )
+    print("| | generate, tokens/CPU s | tokengym | ratio | generate, tokens/s | tokengym | ratio |")
+    print("|---|---|---|---|---|---|---|")
+    for name in (name.removesuffix(": generate") for name in arms if name.endswith("generate")):
+        pairs = zip(speeds[f"{name}: generate"], speeds[f"{name}: tokengym"], strict=True)
+        cells = [f"{theirs:,.0f} | {ours:,.0f} | {ours / theirs:.2f}" for theirs, ours in pairs]
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":
