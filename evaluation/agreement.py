@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
 from tokengym.evaluation.statistics import Array
@@ -32,31 +32,40 @@ class Agreement:
 
 
 def agreement(
-    credits: Sequence[ArrayLike], truths: Sequence[ArrayLike], *, threshold: float = 0.0
+    credits: Sequence[ArrayLike],
+    truths: Sequence[ArrayLike],
+    matters: Sequence[ArrayLike] | None = None,
 ) -> Agreement:
     """Return how well a rule's credit agrees with the truth.
 
     Args:
         credits: Per response (n,) token rewards.
         truths: Per response (n,) true worth, signed.
-        threshold: A token matters if its worth is above this in absolute value.
+        matters: Per response (n,) bool, the tokens that matter; None takes those whose worth is
+            not 0.
 
     Raises:
         ValueError: if there is no response with a token that matters, or shapes differ.
     """
-    pairs = [_pair(credit, truth) for credit, truth in zip(credits, truths, strict=True)]
-    told = [(credit, truth) for credit, truth in pairs if np.ptp(truth) > 0]
-    useful = [(credit, truth) for credit, truth in pairs if (np.abs(truth) > threshold).any()]
+    if matters is None:
+        matters = [np.asarray(truth) != 0 for truth in truths]
+    rows = [
+        (*_pair(credit, truth), _mask(mask, truth))
+        for credit, truth, mask in zip(credits, truths, matters, strict=True)
+    ]
+    told = [(credit, truth) for credit, truth, _ in rows if np.ptp(truth) > 0]
+    useful = [row for row in rows if row[2].any()]
     if not told or not useful:
         raise ValueError(
-            f"none of {len(pairs)} responses has a token whose worth is above {threshold:g}; "
-            "there is nothing to agree with"
+            f"none of {len(rows)} responses has a token that matters; there is nothing to agree "
+            "with"
         )
+    every = [np.concatenate(side) for side in list(zip(*rows, strict=True))[:2]]
     return Agreement(
         correlation=float(np.mean([rank_correlation(*pair) for pair in told])),
-        pooled=rank_correlation(*(np.concatenate(side) for side in zip(*pairs, strict=True))),
-        share=float(np.mean([share_on(*pair, threshold=threshold) for pair in useful])),
-        signs=float(np.mean([right_signs(*pair, threshold=threshold) for pair in useful])),
+        pooled=rank_correlation(*every),
+        share=float(np.mean([share_on(credit, mask) for credit, _, mask in useful])),
+        signs=float(np.mean([right_signs(*row) for row in useful])),
         ceiling=float(np.mean([tie_ceiling(truth) for _, truth in told])),
         responses=len(useful),
     )
@@ -106,43 +115,41 @@ def tie_ceiling(truth: ArrayLike) -> float:
     return float(ranks.std() / untied.std()) if len(ranks) > 1 else 0.0
 
 
-def share_on(credit: ArrayLike, truth: ArrayLike, *, threshold: float = 0.0) -> float:
+def share_on(credit: ArrayLike, matters: ArrayLike) -> float:
     """Return the share of the credit's absolute sum on tokens that matter.
 
-    sum_t |r_t| [|truth_t| > threshold] / sum_t |r_t|;  0 for a credit of nothing
+    sum_t |r_t| [t matters] / sum_t |r_t|;  0 for a credit of nothing
 
     Args:
         credit: (n,).
-        truth: (n,).
-        threshold: A token matters if its worth is above this in absolute value.
+        matters: (n,) bool.
 
     Example:
-        >>> share_on([3.0, -1.0, 0.0], [1.0, 0.0, -2.0])
+        >>> share_on([3.0, -1.0, 0.0], [True, False, True])
         0.75
     """
-    paid, worth = _pair(credit, truth)
-    size = np.abs(paid)
+    size = np.abs(np.asarray(credit, dtype=np.float64))
     total = float(size.sum())
-    return float(size[np.abs(worth) > threshold].sum()) / total if total > 0 else 0.0
+    return float(size[_mask(matters, size)].sum()) / total if total > 0 else 0.0
 
 
-def right_signs(credit: ArrayLike, truth: ArrayLike, *, threshold: float = 0.0) -> float:
+def right_signs(credit: ArrayLike, truth: ArrayLike, matters: ArrayLike) -> float:
     """Return the share of the tokens that matter whose credit has the truth's sign.
 
     A token that is paid nothing counts half: it is neither rewarded nor charged wrongly.
 
     Args:
         credit: (n,).
-        truth: (n,), with a token that matters.
-        threshold: A token matters if its worth is above this in absolute value.
+        truth: (n,).
+        matters: (n,) bool, at least one.
 
     Example:
-        >>> right_signs([3.0, -1.0, 0.0, 0.0], [1.0, 0.0, -2.0, 0.0])
+        >>> right_signs([3.0, -1.0, 0.0, 0.0], [1.0, 0.5, -2.0, 0.0], [True, False, True, False])
         0.75
     """
     paid, worth = _pair(credit, truth)
-    matters = np.abs(worth) > threshold
-    agrees = np.sign(paid[matters]) * np.sign(worth[matters])
+    mask = _mask(matters, worth)
+    agrees = np.sign(paid[mask]) * np.sign(worth[mask])
     return float(np.mean((agrees + 1) / 2))
 
 
@@ -188,3 +195,12 @@ def _pair(credit: ArrayLike, truth: ArrayLike) -> tuple[Array, Array]:
             f"credit and truth must have one shape (n,), got {paid.shape} and {worth.shape}"
         )
     return paid, worth
+
+
+def _mask(matters: ArrayLike, like: ArrayLike) -> NDArray[np.bool_]:
+    mask = np.asarray(matters, dtype=np.bool_)
+    if mask.shape != np.shape(like):
+        raise ValueError(
+            f"matters must have one entry per token, shape {np.shape(like)}, got {mask.shape}"
+        )
+    return mask

@@ -100,7 +100,7 @@ def replay(
         scorers[name] = scorer_name(reward.scorer)
     truth = token_truth(task, episodes, policy)
     agreements = {
-        name: agreement(rows, truth.values, threshold=truth.threshold)
+        name: agreement(rows, truth.values, truth.matters)
         for name, rows in credits.items()
         if truth is not None
     }

@@ -64,8 +64,7 @@ def scorer_of_all(result: Replay) -> str:
 def share_of_all_alike(result: Replay) -> float:
     """Return the share that tokens that matter would get if all tokens were paid alike."""
     assert result.truth is not None
-    parts = [np.abs(row) > result.truth.threshold for row in result.truth.values]
-    return float(np.mean([part.mean() for part in parts if part.any()]))
+    return float(np.mean([mask.mean() for mask in result.truth.matters if mask.any()]))
 
 
 def figure_columns(result: Replay) -> list[str]:
@@ -152,7 +151,6 @@ def _notes(result: Replay) -> list[tuple[str, str]]:
     """Return what each figure means."""
     notes = [("Score", "What the scorer gave, on average; every rule's token rewards sum to it.")]
     if result.truth is not None:
-        matters = "above 0" if result.truth.threshold == 0 else f"above {result.truth.threshold:g}"
         notes += [
             (
                 "Rank corr.",
@@ -164,8 +162,8 @@ def _notes(result: Replay) -> list[tuple[str, str]]:
             ("Pooled", "The same of all tokens of all responses together."),
             (
                 "On target",
-                f"Of the credit's absolute sum, what fell on tokens whose {result.truth.name} is "
-                f"{matters} in absolute value; paying all tokens alike gives "
+                f"Of the credit's absolute sum, what fell on tokens that matter: "
+                f"{result.truth.meaning}. Paying all tokens alike gives "
                 f"{share_of_all_alike(result):.0%}.",
             ),
             (

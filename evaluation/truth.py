@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tokengym.envs import Episode
 from tokengym.evaluation.statistics import Array
@@ -20,12 +21,10 @@ class Truth:
     """What it is, in words."""
     values: tuple[Array, ...]
     """Per episode (n,), signed."""
-    threshold: float = 0.0
-    """A token matters if its worth is above this in absolute value."""
-
-
-ORACLE_THRESHOLD = 0.25
-"""Of the Oracle's advantages, in score units: a quarter of one "good"."""
+    matters: tuple[NDArray[np.bool_], ...]
+    """Per episode (n,): the tokens that matter."""
+    meaning: str
+    """Which those are, in words."""
 
 
 def token_truth(task: Any, episodes: Sequence[Episode], policy: Any | None = None) -> Truth | None:
@@ -42,51 +41,24 @@ def token_truth(task: Any, episodes: Sequence[Episode], policy: Any | None = Non
             tokens alike.
     """
     if hasattr(task, "exact_advantages") and episodes:
-        probs = None if policy is None else policy_probabilities(policy, task, episodes[0])
-        advantages = task.exact_advantages(probs)
+        table = None
+        if policy is not None:
+            from tokengym.agents.oracle import policy_table
+
+            table = policy_table(policy, task)
+        advantages = task.exact_advantages(table)
         return Truth(
             name="exact advantage",
             values=tuple(advantages.along(episode.response_ids) for episode in episodes),
-            threshold=ORACLE_THRESHOLD,
+            matters=tuple(task.removal_effects(e.response_ids) != 0 for e in episodes),
+            meaning="tokens without which the score would be another",
         )
     values = gold_token_credit(gold_scorer(task.bundle), episodes, task.tokenizer)
-    return None if values is None else Truth(name="gold word weights", values=tuple(values))
-
-
-def policy_probabilities(policy: Any, task: Any, example: Episode) -> Array:
-    """Return a language model's probabilities in every state of the Oracle, (states, vocab).
-
-    Each longest state is read once; the distributions before its tokens are those of the states
-    it goes through.
-
-    Args:
-        policy: A `tokengym.agents.CausalLMPolicy`.
-        task: The bare Oracle.
-        example: An episode of it, for the prompt's ids.
-    """
-    import torch
-
-    from tokengym.agents.sequences import Sequences
-
-    places = {state: row for row, state in enumerate(task.states)}
-    legal = ~np.isnan(task.optimal_values().q_values.array)
-    longest = [state for state in task.states if len(state) == task.max_new_tokens - 1]
-    filler = int(legal[0].argmax())  # the last token is what is predicted, whatever it is
-    sequences = Sequences.from_ids(
-        [example.prompt_ids] * len(longest),
-        [(*state, filler) for state in longest],
-        policy.device,
+    if values is None:
+        return None
+    return Truth(
+        name="gold word weights",
+        values=tuple(values),
+        matters=tuple(row != 0 for row in values),
+        meaning="words that the gold score counts",
     )
-    table = np.zeros(legal.shape)
-    with torch.no_grad():
-        for bucket in sequences.buckets(1024):
-            visited = [
-                places[longest[row][:time]]
-                for row in bucket.tolist()
-                for time in range(task.max_new_tokens)
-            ]
-            states = policy.states(sequences.select(bucket))
-            mask = torch.from_numpy(legal[visited]).to(states.device)
-            probs = policy.shaped_logits(states, mask).double().softmax(dim=-1)
-            table[visited] = probs.cpu().numpy()
-    return table

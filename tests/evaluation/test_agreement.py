@@ -36,12 +36,13 @@ def test_the_ceiling_is_what_orders_of_the_ties_reach():
 
 def test_shares_and_signs_by_hand():
     truth = [0.0, 0.5, -0.1, 0.0]
-    assert share_on([1.0, -2.0, 1.0, 0.0], truth) == 0.75
-    assert share_on([1.0, -2.0, 1.0, 0.0], truth, threshold=0.2) == 0.5
-    assert share_on([0.0] * 4, truth) == 0.0
-    assert right_signs([1.0, -2.0, -1.0, 0.0], truth) == 0.5
-    assert right_signs([1.0, 2.0, 0.0, 0.0], truth) == 0.75
-    assert right_signs([1.0, 2.0, 0.0, 0.0], truth, threshold=0.2) == 1.0
+    both, second = [False, True, True, False], [False, True, False, False]
+    assert share_on([1.0, -2.0, 1.0, 0.0], both) == 0.75
+    assert share_on([1.0, -2.0, 1.0, 0.0], second) == 0.5
+    assert share_on([0.0] * 4, both) == 0.0
+    assert right_signs([1.0, -2.0, -1.0, 0.0], truth, both) == 0.5
+    assert right_signs([1.0, 2.0, 0.0, 0.0], truth, both) == 0.75
+    assert right_signs([1.0, 2.0, 0.0, 0.0], truth, second) == 1.0
 
 
 def test_spread_by_hand():
@@ -64,8 +65,18 @@ def test_means_over_responses():
     assert found.responses == 2
 
 
+def test_what_matters_may_be_said_apart():
+    # By their worth all three tokens matter; by a rule of the task only the last does.
+    found = agreement([[1.0, 0.0, 3.0]], [[0.5, -0.5, 1.0]], [[False, False, True]])
+    assert found.share == 0.75
+    assert found.signs == 1.0
+    assert agreement([[1.0, 0.0, 3.0]], [[0.5, -0.5, 1.0]]).share == 1.0
+
+
 def test_what_cannot_be_compared():
-    with pytest.raises(ValueError, match=r"none of 1 responses has a token whose worth is above 1"):
-        agreement([[1.0, 2.0]], [[0.5, 1.0]], threshold=1.0)
+    with pytest.raises(ValueError, match=r"none of 1 responses has a token that matters"):
+        agreement([[1.0, 2.0]], [[0.5, 1.0]], [[False, False]])
     with pytest.raises(ValueError, match=r"one shape \(n,\), got \(2,\) and \(3,\)"):
         rank_correlation([1.0, 2.0], [1.0, 2.0, 3.0])
+    with pytest.raises(ValueError, match=r"one entry per token, shape \(2,\), got \(3,\)"):
+        share_on([1.0, 2.0], [True, False, True])

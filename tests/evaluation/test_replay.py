@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from tokengym.agents import CausalLMPolicy, RandomAgent, collect
+from tokengym.agents import PPO, RandomAgent, collect
+from tokengym.agents.oracle import policy_table
 from tokengym.envs import Episode, OracleEnv, episode_to_record
 from tokengym.evaluation.agreement import rank_correlation
 from tokengym.evaluation.replay import (
@@ -22,7 +23,7 @@ from tokengym.evaluation.replay import (
     write_credit,
 )
 from tokengym.evaluation.replay_page import headline, render_replay
-from tokengym.evaluation.truth import policy_probabilities, token_truth
+from tokengym.evaluation.truth import token_truth
 
 torch.set_num_threads(1)
 ENV = "tokengym/MovieReview-v0"
@@ -165,32 +166,24 @@ def test_the_oracle_is_its_own_truth():
     assert truth is not None
     advantages = env.exact_advantages()
     np.testing.assert_allclose(truth.values[0], advantages.along([film, good, 1]))
+    assert truth.matters[0].tolist() == [True, True, False]  # ending it there changed nothing
     start = env.policy_values().values[()]
     assert truth.values[0].sum() == pytest.approx(1.0 - start)  # the score less what was expected
 
 
-def test_a_policy_is_asked_in_every_state():
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    env = OracleEnv(max_new_tokens=3, min_new_tokens=1)
-    torch.manual_seed(0)
-    config = GPT2Config(vocab_size=9, n_embd=16, n_layer=1, n_head=2, n_positions=8)
-    model = GPT2LMHeadModel(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(8.0)  # far from uniform
-    policy = CausalLMPolicy(
-        env.observation_space, env.action_space, lambda _: 1e-3, model=model, temperature=0.7
-    )
-    prompt = tuple(env.tokenizer("the").input_ids)
-    example = Episode(prompt="the", response="", prompt_ids=prompt, response_ids=(3,))
-    table = policy_probabilities(policy, env, example)
-    assert table.shape == (len(env.states), 9)
-    legal = ~np.isnan(env.optimal_values().q_values.array)
-    for row, state in list(enumerate(env.states))[::5]:
-        with torch.no_grad():
-            logits = policy.language_model.model(torch.tensor([[*prompt, *state]])).logits[0, -1]
-        masked = (logits / 0.7).masked_fill(~torch.from_numpy(legal[row]), -torch.inf)
-        np.testing.assert_allclose(table[row], masked.softmax(-1).numpy(), atol=1e-5)
-    assert table[0, 1] == 0.0  # EOS is illegal at first
-    env.exact_advantages(table)  # a policy in the Oracle's own eyes
+def test_the_oracle_s_truth_is_of_the_policy_that_played():
+    envs = gym.make_vec("tokengym/Oracle-v0", num_envs=4, max_new_tokens=3)
+    agent = PPO("CausalLMPolicy", envs, n_minibatches=1, seed=0)
+    task = envs.unwrapped
+    episodes = collect(agent, envs, 4, seed=0)
+    truth = token_truth(task, episodes, agent.policy)
+    table = policy_table(agent.policy, task)
+    start = task.policy_values(table).values[()]
+    for episode, worth, matters in zip(episodes, truth.values, truth.matters, strict=True):
+        assert worth.sum() == pytest.approx(episode.score - start, abs=1e-5)
+        assert matters.shape == worth.shape
+    assert start != pytest.approx(task.policy_values().values[()])  # not that of all tokens alike
+    rules = usual_rewards("tokengym/Oracle-v0")
+    result = replay(episodes, rules, env="Oracle", policy=agent.policy)
+    assert result.truth.name == "exact advantage"
+    assert set(result.agreements) == set(rules)
