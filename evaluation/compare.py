@@ -10,11 +10,11 @@ import shutil
 import signal
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tokengym.evaluation.config import (
     SETTINGS_FILE,
@@ -26,11 +26,14 @@ from tokengym.evaluation.config import (
 from tokengym.evaluation.files import read_json, write_json
 from tokengym.evaluation.progress import Board, Run
 from tokengym.evaluation.results import write_comparison
+from tokengym.evaluation.run import record_failure
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 SECONDS_TO_STOP = 5.0
+Launcher = Literal["local", "ray"]
+Launch = Callable[[ComparisonConfig, Path, Sequence[Run], Board, "int | None"], None]
 
 
 def compare(
@@ -38,6 +41,7 @@ def compare(
     out: Path | str,
     *,
     jobs: int | None = None,
+    launcher: Launcher = "local",
     retry_failed: bool = False,
     console: "Console | None" = None,
 ) -> dict[str, Any]:
@@ -49,7 +53,9 @@ def compare(
     Args:
         config: What to compare.
         out: The comparison's folder.
-        jobs: Processes at a time; None takes one per core.
+        jobs: Runs at a time; None takes one per core, of this machine or of the Ray cluster.
+        launcher: "local" starts processes here, "ray" hands the runs to a Ray cluster (that of
+            RAY_ADDRESS, or one on this machine). The numbers are the same.
         retry_failed: Do failed runs again; otherwise they stay, and are shown as failed.
         console: Where progress is shown; None takes the terminal.
 
@@ -57,14 +63,15 @@ def compare(
         The summary, as summary.json holds it.
 
     Raises:
-        ValueError: if the folder holds another comparison, an environment cannot be made, or every
-            run failed.
+        ValueError: if the folder holds another comparison, an environment cannot be made, every
+            run failed, or Ray is wanted and not installed.
         KeyboardInterrupt: if it was stopped.
     """
     from rich.console import Console
 
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}; leave it out for one per core")
+    launch = _launch(launcher)
     out = Path(out)
     check_folder(config, out)
     if retry_failed:
@@ -75,7 +82,10 @@ def compare(
         with console.status("making the environments"):
             preflight(config)
         write_json(out / SETTINGS_FILE, config.as_dict())
-        _run_all(config, out, runs, jobs or os.cpu_count() or 1, console)
+        total = len(config.rewards) * config.seeds
+        steps = config.training.steps
+        with Board(console, total=total, done=total - len(runs), steps=steps) as board:
+            launch(config, out, runs, board, jobs)
     return write_comparison(config, out)
 
 
@@ -137,38 +147,48 @@ class _Worker:
     open: bool = field(default=True)
 
 
-def _run_all(
-    config: ComparisonConfig, out: Path, runs: Sequence[Run], jobs: int, console: "Console"
+def _launch(launcher: str) -> "Launch":
+    """Return what does the runs.
+
+    Raises:
+        ValueError: if the launcher is unknown, or its package is not installed.
+    """
+    if launcher == "local":
+        return _run_here
+    if launcher == "ray":
+        from tokengym.evaluation.ray_launcher import run_on_ray
+
+        return run_on_ray
+    raise ValueError(f"launcher must be 'local' or 'ray', got {launcher!r}")
+
+
+def _run_here(
+    config: ComparisonConfig, out: Path, runs: Sequence[Run], board: Board, jobs: int | None
 ) -> None:
-    """Run what is missing, ``jobs`` at a time; on Ctrl-C stop the processes and raise."""
+    """Do the runs in processes of this machine; on Ctrl-C stop them and raise."""
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     waiting, working = deque(runs), list[_Worker]()
-    total = len(config.rewards) * config.seeds
-    steps = config.training.steps
-    with Board(console, total=total, done=total - len(runs), steps=steps) as board:
-        try:
-            while waiting or working:
-                while waiting and len(working) < jobs:
-                    working.append(_start(context, config, out, waiting.popleft()))
-                    board.start(working[-1].run)
-                wait(
-                    [w.connection for w in working if w.open]
-                    + [w.process.sentinel for w in working]
-                )
-                for worker in working:
-                    _listen(worker, board)
-                for worker in [w for w in working if not w.process.is_alive()]:
-                    _listen(worker, board)
-                    working.remove(worker)
-                    board.finish(worker.run, _ended(config, out, worker))
-        finally:
+    jobs = jobs or os.cpu_count() or 1
+    try:
+        while waiting or working:
+            while waiting and len(working) < jobs:
+                working.append(_start(context, config, out, waiting.popleft()))
+                board.start(working[-1].run)
+            wait([w.connection for w in working if w.open] + [w.process.sentinel for w in working])
             for worker in working:
-                worker.process.terminate()
-            for worker in working:
-                worker.process.join(SECONDS_TO_STOP)
-                if worker.process.is_alive():
-                    worker.process.kill()
-                    worker.process.join()
+                _listen(worker, board)
+            for worker in [w for w in working if not w.process.is_alive()]:
+                _listen(worker, board)
+                working.remove(worker)
+                board.finish(worker.run, _ended(config, out, worker))
+    finally:
+        for worker in working:
+            worker.process.terminate()
+        for worker in working:
+            worker.process.join(SECONDS_TO_STOP)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
 
 
 def _start(context: Any, config: ComparisonConfig, out: Path, run: Run) -> _Worker:
@@ -235,16 +255,7 @@ def _ended(config: ComparisonConfig, out: Path, worker: _Worker) -> str | None:
         f"its process ended with code {code} and no result"
         + ("; it was killed, perhaps for want of memory: try fewer jobs" if code == -9 else "")
     )
-    write_json(
-        file,
-        {
-            "credit": worker.run[0],
-            "seed": worker.run[1],
-            "status": "failed",
-            "error": error,
-            "settings": config.as_dict(),
-        },
-    )
+    record_failure(config, out, worker.run, error)
     return error
 
 

@@ -1,7 +1,7 @@
 """``tokengym compare``: which reward learns faster?"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -26,6 +26,7 @@ def compare(
     out: Folder = None,
     first_seed: int = 0,
     jobs: Whole = None,
+    launcher: Literal["local", "ray"] = "local",
     retry_failed: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     training: Training = TrainingOptions(),  # noqa: B008  frozen
     task: Task = TaskOptions(),  # noqa: B008
@@ -49,6 +50,8 @@ def compare(
         out: Folder of the results (default: runs/ and the task's name).
         first_seed: The lowest seed.
         jobs: Runs at a time (default: one per core).
+        launcher: Processes of this machine, or a Ray cluster (RAY_ADDRESS; pip install
+            'tokengym[ray]'): the numbers are the same.
         retry_failed: Do failed runs again.
         training: How PPO trains.
         task: What the environment is made from.
@@ -73,5 +76,7 @@ def compare(
     )
     out = out or Path("runs") / task_of(env)
     console = Console()
-    summary = run_comparison(config, out, jobs=jobs, retry_failed=retry_failed, console=console)
+    summary = run_comparison(
+        config, out, jobs=jobs, launcher=launcher, retry_failed=retry_failed, console=console
+    )
     show_summary(console, summary, out)
