@@ -97,7 +97,7 @@ class Evaluator:
 
     def _policy_metrics(self, agent: Any, episodes: Sequence[Episode]) -> dict[str, float]:
         """Return KL and entropy; nothing where the agent has no policy with log-probs."""
-        policy: Any = getattr(agent, "policy", None)
+        policy: Any = getattr(agent, "policy", agent)
         log_probs = [episode.log_probs for episode in episodes]
         if not hasattr(policy, "log_probs") or any(row is None for row in log_probs):
             return {}

@@ -57,6 +57,7 @@ def evaluate(
     from rich.console import Console
 
     from tokengym.agents import PPO
+    from tokengym.evaluation.agents import load_agent
     from tokengym.evaluation.config import resolve_env
     from tokengym.evaluation.defaults import training_settings
     from tokengym.evaluation.evaluate import Evaluator
@@ -88,12 +89,12 @@ def evaluate(
             "CausalLMPolicy", evaluator.envs, policy_kwargs=kwargs, n_minibatches=1, seed=0
         )
     else:
-        player = PPO.load(agent)  # without an environment: none of its random state is wanted
+        player = load_agent(agent)
     evaluation = evaluator(player, deterministic=deterministic)
     figures = {**evaluation.metrics, **library_metrics(evaluation.episodes)}
     versus = None
     if against is not None:
-        other = evaluator(PPO.load(against), deterministic=deterministic)
+        other = evaluator(load_agent(against), deterministic=deterministic)
         versus = _win_rate(evaluation, other, judge)
         figures["win_rate"] = versus.rate
     console = Console()

@@ -2,12 +2,15 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from tokengym.evaluation.config import TaskSettings
 from tokengym.evaluation.defaults import EvaluationSettings, changed
+
+if TYPE_CHECKING:
+    from tokengym.evaluation.preference_runs import PreferenceSettings
 
 # A value that is left out is the task's default, whatever that is: nothing to show.
 Text = Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")]
@@ -88,6 +91,61 @@ class TrainingOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PreferenceOptions:
+    """How DPO, SFT, online DPO, RAFT and best-of-n learn; what is left out is usual."""
+
+    pairs: Text = None
+    """File of pairs, or of responses for SFT (default: collected from the policy first)."""
+    num_prompts: Whole = None
+    """Prompts answered: in all, or in each iteration."""
+    iterations: Whole = None
+    """Of online DPO and RAFT."""
+    n: Whole = None
+    """Responses per prompt; candidates of best-of-n."""
+    sample_temperatures: Annotated[
+        tuple[float, ...] | None, tyro.conf.arg(metavar="T ...", help_behavior_hint="")
+    ] = None
+    """Shared by the responses that are learnt from."""
+    length_penalty: Number = None
+    """Taken off the score per character."""
+    epochs: Number = None
+    """Passes over the data, of each iteration."""
+    beta: Number = None
+    """DPO's pull towards the reference."""
+    loss_type: Text = None
+    """DPO's loss: sigmoid, ipo, hinge, robust, ..."""
+
+    def settings(self, training: TrainingOptions, agent: str) -> "PreferenceSettings":
+        """Return the settings, the defaults where nothing was given.
+
+        Args:
+            training: Gives rate, batch size and LoRA rank.
+            agent: Whose; temperatures are those of its kind.
+        """
+        from tokengym.evaluation.preference_runs import PreferenceSettings
+
+        usual = PreferenceSettings(
+            temperatures=(1.0,) if agent in ("raft", "best-of-n") else (1.0, 0.7)
+        )
+        result: PreferenceSettings = changed(
+            usual,
+            pairs=self.pairs,
+            num_prompts=self.num_prompts,
+            iterations=self.iterations,
+            n=self.n,
+            temperatures=self.sample_temperatures,
+            length_penalty=self.length_penalty,
+            epochs=self.epochs,
+            beta=self.beta,
+            loss_type=self.loss_type,
+            learning_rate=training.learning_rate,
+            batch_size=training.batch_size,
+            lora_rank=training.lora_rank,
+        )
+        return result
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationOptions:
     """How policies are measured."""
 
@@ -117,4 +175,5 @@ class EvaluationOptions:
 
 Task = Annotated[TaskOptions, tyro.conf.arg(name="")]
 Training = Annotated[TrainingOptions, tyro.conf.arg(name="")]
+Preference = Annotated[PreferenceOptions, tyro.conf.arg(name="")]
 Measuring = Annotated[EvaluationOptions, tyro.conf.arg(name="")]
