@@ -124,6 +124,7 @@ TASKS: dict[str, TrainingSettings] = {
     "QuestionAnswer": TrainingSettings(),
     "Dialogue": TrainingSettings(),
     "Detox": TrainingSettings(fixed_length=True),
+    "Oracle": TrainingSettings(max_new_tokens=6),
     "TokenGeneration": TrainingSettings(),
 }
 """By the name in the environment's id; a task that is not here takes the plain defaults."""
@@ -133,7 +134,7 @@ REWARDS: dict[str, tuple[str, ...]] = {
     "QuestionAnswer": ("r3", "r3-dense"),
     "Detox": ("sparse", "uniform", "abc"),
     "Dialogue": ("sparse", "uniform", "abc"),
-    "Oracle": ("sparse", "uniform", "scar", "random"),
+    "Oracle": ("sparse", "uniform", "abc", "red", "recency"),
 }
 """What a comparison compares unless told otherwise: the others are set against the first."""
 

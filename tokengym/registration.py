@@ -16,7 +16,7 @@ from gymnasium.vector import VectorEnv
 
 from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.envs.bundle import Split, check_split
-from tokengym.envs.oracle import OracleEnv, OracleVectorEnv
+from tokengym.envs.oracle import LONGEST_LEARNT, OracleEnv, OracleVectorEnv
 from tokengym.envs.oracle_score import oracle_text_score
 from tokengym.envs.tasks import TaskOptions, task_arguments
 
@@ -175,7 +175,7 @@ def _oracle_scorer(
     """Return the caller's scorer, or the Oracle's own where the reward does not bring one."""
     if scorer is not None or reward is None:
         return scorer
-    from tokengym.rewards import FunctionScorer, load_scorer
+    from tokengym.rewards import FunctionScorer, RewardError, load_scorer
     from tokengym.rewards.catalogue import scorer_kind
     from tokengym.rewards.scorers.explained import Explained
 
@@ -183,9 +183,15 @@ def _oracle_scorer(
     if kind is None or kind == "encoder":
         return None
     exact = FunctionScorer(partial(oracle_text_score, rules=env.rules), name="oracle")
-    if kind == "reward_model" and env.bundle is not None and env.bundle.has("reward_model"):
-        return Explained(exact, load_scorer(env.bundle.reward_model, "reward_model"))
-    return exact
+    if kind == "any":
+        return exact
+    if env.bundle is None or not env.bundle.has("reward_model"):
+        raise RewardError(
+            f"reward {reward!r} asks a reward model which tokens count, and the bundled one knows "
+            f"all rules together and up to {LONGEST_LEARNT} tokens; got rules={env.rules} and "
+            f"max_new_tokens={env.max_new_tokens}, so change those or pass scorer= one of your own"
+        )
+    return Explained(exact, load_scorer(env.bundle.reward_model, "reward_model"))
 
 
 def _made(
