@@ -1,7 +1,7 @@
 """R3 as scorer: does the answer speak of what was asked, at length and without repeating itself?"""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MAX_ENCODER_TOKENS = 512
+REMEMBERED = 10_000
+"""Queries and references whose M is kept: they come again in every pass over a data set."""
 
 
 class EncodedText(NamedTuple):
@@ -50,7 +52,8 @@ class Relevance(Scorer):
     of R3's components can be left out of the score, as in the paper's ablations.
 
     Args:
-        encoder: Any ``AutoModel`` with last hidden states; put in eval mode while it scores.
+        encoder: Any ``AutoModel`` with last hidden states; put in eval mode while it scores. It is
+            taken to stay as it is: M of queries and references is remembered.
         tokenizer: The encoder's own, a fast one; texts keep their last 512 tokens.
         max_len: Longest response in tokens: the scale of F, so that a constrained answer can earn
             what the longest open-ended one can. The paper's code has 512.
@@ -109,6 +112,7 @@ class Relevance(Scorer):
         self.batch_size = batch_size
         self.policy_tokenizer = policy_tokenizer
         self._name = name
+        self._pooled: dict[str, F.FloatArray] = {}
 
     @classmethod
     def from_pretrained(
@@ -218,8 +222,13 @@ class Relevance(Scorer):
         queries = [F.strip_query(episode.prompt, self.role_tags) for episode in episodes]
         references = [self._reference(episode) for episode in episodes]
         responses = [episode.response for episode in episodes]
-        texts = list(dict.fromkeys([*queries, *references, *responses]))
+        recurring = dict.fromkeys([*queries, *references])
+        pooled = {text: self._pooled[text] for text in recurring if text in self._pooled}
+        unknown = [text for text in recurring if text not in pooled]
+        texts = list(dict.fromkeys([*unknown, *responses]))
         encoded = dict(zip(texts, self.encode(texts), strict=True))
+        pooled |= {text: F.mean_pool(encoded[text].hidden) for text in unknown}
+        self._remember(pooled)
         names = (
             *("relevance_query", "relevance_reference"),
             *("length_incentive", "repetition_penalty"),
@@ -228,8 +237,8 @@ class Relevance(Scorer):
         values, attributions = np.zeros(len(episodes)), []
         for row, episode in enumerate(episodes):
             hidden, spans = encoded[episode.response]
-            by_query = F.relevance_shares(F.mean_pool(encoded[queries[row]].hidden), hidden)
-            by_reference = F.relevance_shares(F.mean_pool(encoded[references[row]].hidden), hidden)
+            by_query = F.relevance_shares(pooled[queries[row]], hidden)
+            by_reference = F.relevance_shares(pooled[references[row]], hidden)
             text = F.cut_at_turn(episode.response, self.role_tags)
             incentive, penalty = F.length_incentive(text), F.repetition_penalty(text)
             constrained = self._is_constrained(episode)
@@ -288,6 +297,12 @@ class Relevance(Scorer):
                     size = int(batch.attention_mask[place].sum())
                     hidden[filled[index]] = rows[place, :size]
         return [EncodedText(*pair) for pair in zip(hidden, spans, strict=True)]
+
+    def _remember(self, pooled: Mapping[str, F.FloatArray]) -> None:
+        """Keep M of texts that come again; the oldest make room."""
+        self._pooled.update(pooled)
+        while len(self._pooled) > REMEMBERED:
+            del self._pooled[next(iter(self._pooled))]
 
     def _is_constrained(self, episode: Episode) -> bool:
         return self.reward_branching and episode.query_type == "CONSTRAINED"

@@ -359,6 +359,24 @@ def test_batches_and_padding_change_nothing_for_real_encoders(shape, tokenizer):
             )
 
 
+def test_queries_and_references_are_encoded_once(relevance, tokenizer, monkeypatch):
+    monkeypatch.setattr("tokengym.rewards.scorers.relevance.REMEMBERED", 2)
+    seen = []
+    encode = relevance.encode
+    monkeypatch.setattr(
+        relevance, "encode", lambda texts: seen.append(list(texts)) or encode(texts)
+    )
+    episode = words("a b", tokenizer, response="a a b c", reference="c")
+    first = relevance.score([episode])
+    again = relevance.score([episode])
+    assert seen == [["a b", "c", "a a b c"], ["a a b c"]]
+    assert again.parts["relevance_query"] == pytest.approx(first.parts["relevance_query"])
+    assert again.parts["relevance_reference"].tolist() == pytest.approx([0.5])
+    relevance.score([words("b", tokenizer, response="a", reference="c")])  # "a b" makes room
+    relevance.score([episode])
+    assert seen[2:] == [["b", "a"], ["a b", "a a b c"]]
+
+
 def test_dense_r3_as_a_reward_pays_the_parts(relevance, tokenizer):
     episode = words("a b", tokenizer, response="a b c")
     (paid,) = make_reward("r3-dense", scorer=relevance).evaluate([episode])
