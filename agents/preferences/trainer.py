@@ -153,8 +153,8 @@ class OfflineTrainer(Trainer):
                 "or raise beta"
             )
         items = len(inputs["labels"])
-        count = torch.tensor([float(items)], device=metrics.device)
-        self._sums[self._mode] += torch.cat([count, metrics.detach()]).double().cpu()
+        known = torch.stack([total.new_tensor(items), total.detach()])
+        self._sums[self._mode] += torch.cat([known, metrics.detach()]).double().cpu()
         if self._mode == "train":
             responses = int(inputs["response_lengths"].sum())
             self._new_tokens += (responses + int(inputs["prompt_lengths"].sum()), responses)
@@ -210,22 +210,28 @@ class OfflineTrainer(Trainer):
     # --- logging ----------------------------------------------------------------------------------
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the means since the last log, over all processes."""
-        mode = "eval" if any(name.startswith("eval_") for name in logs) else "train"
-        prefix = "eval_" if mode == "eval" else ""
+        """Add the means since the last log, over all processes.
+
+        An evaluation's loss is made the mean over items too: the Trainer's is over batches.
+        """
+        measured = (name for name in logs if name.endswith("_loss") and name != "train_loss")
+        loss_name = next(measured, None)
+        mode = "train" if loss_name is None else "eval"
         self._count_tokens()
         sums = self._reduced(self._sums[mode])
         self._sums[mode] = self._zeros()
         if sums[0] > 0:
-            means = (sums[1:] / sums[0]).tolist()
+            loss, *means = (sums[1:] / sums[0]).tolist()
+            prefix = "" if loss_name is None else loss_name.removesuffix("loss")
             logs |= {prefix + name: m for name, m in zip(self.metric_names, means, strict=True)}
+            logs |= {} if loss_name is None else {loss_name: loss}
         if mode == "train":
             logs["num_tokens"] = self.num_tokens
         super().log(logs, start_time)
 
     def _zeros(self) -> Tensor:
-        """Return the items and the sums of their metrics before there are any."""
-        return torch.zeros(1 + len(self.metric_names), dtype=torch.float64)
+        """Return the items, and the sums of their loss and metrics, before there are any."""
+        return torch.zeros(2 + len(self.metric_names), dtype=torch.float64)
 
     def _count_tokens(self) -> None:
         """Add what all processes have learned from since the last time."""
