@@ -273,16 +273,17 @@ class RewardModel(Scorer):
     def _check(self, sequences: Sequence[Sequence[int]]) -> None:
         """Raise unless the model can read every sequence."""
         limit = getattr(self._classifier.config, "max_position_embeddings", None)
+        size = self._vocab_size
         for index, ids in enumerate(sequences):
             if limit is not None and len(ids) > limit:
                 raise ScorerError(
                     f"episode {index} has {len(ids)} tokens, scorer {self.name!r} reads at most "
                     f"{limit}; lower max_prompt_tokens or max_new_tokens"
                 )
-            if ids and (max(ids) >= self._vocab_size or min(ids) < 0):
+            if ids and (max(ids) >= size or min(ids) < 0):
                 raise TokenizerError(
                     f"episode {index} has token ids from {min(ids)} to {max(ids)}, scorer "
-                    f"{self.name!r} has a vocabulary of {self._vocab_size}; score with a model of "
+                    f"{self.name!r} has a vocabulary of {size}; score with a model of "
                     "the policy's tokenizer"
                 )
 
