@@ -1,5 +1,7 @@
 # mypy: no-check-untyped-defs
-"""What a text is worth does not depend on the texts that are scored with it, for any scorer."""
+"""No scorer's answer depends on what else is in the batch, nor on the padding that brings."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,144 +12,208 @@ from transformers import (
     BertForSequenceClassification,
     BertModel,
     GPT2Config,
-    GPT2LMHeadModel,
     LlamaConfig,
     OPTConfig,
     Qwen2Config,
 )
 
-from tokengym.envs import bundled
 from tokengym.rewards import (
+    Cached,
     FunctionScorer,
     Judge,
     LengthPenalty,
+    MissingEosPenalty,
+    Normalize,
     PreferenceModel,
     Relevance,
     RewardModel,
     RuleScorer,
+    Scorer,
+    Sentiment,
     Toxicity,
-    gold_scorer,
 )
+from tokengym.rewards.gold_toxicity import ToxicityRules
 from tokengym.rewards.scorers.judge import GreedyAnswers
 from tokengym.rewards.scorers.toxicity import ClassProbability
+from tokengym.rewards.sentiment_lexicon import Lexicon
 
-from .conftest import WORDS, make_episode, scale_weights
+from .conftest import WORDS, make_classifier, make_episode, scale_weights
+from .test_alignment import byte_tokenizer
+from .test_judges import TEMPLATE, language_model
 
 IDS = {"vocab_size": len(WORDS), "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
-SHAPE = IDS | {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-GROUPED = SHAPE | {"intermediate_size": 64, "num_key_value_heads": 2}
-BERT = {**IDS, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-CLASSIFIERS = {
-    "gpt2": lambda: GPT2Config(**IDS, n_embd=32, n_layer=2, n_head=4, n_positions=64),
-    "llama": lambda: LlamaConfig(**GROUPED),
-    "qwen2": lambda: Qwen2Config(**GROUPED),
-    "opt": lambda: OPTConfig(**SHAPE, ffn_dim=64, word_embed_proj_dim=32),
+TINY = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 512,
+}
+OPT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 64}
+CONFIGS = {
+    "gpt2": GPT2Config(**IDS, n_embd=32, n_layer=2, n_head=4, n_positions=512),
+    "llama": LlamaConfig(**IDS, **TINY, num_key_value_heads=2),
+    "qwen2": Qwen2Config(**IDS, **TINY, num_key_value_heads=2),
+    "opt": OPTConfig(**IDS, **OPT, word_embed_proj_dim=32, max_position_embeddings=512),
 }
 
 
-def classifier(name, labels):
-    config = CLASSIFIERS[name]()
-    config.num_labels = labels
+def classifier(kind, num_labels):
+    config = type(CONFIGS[kind]).from_dict(CONFIGS[kind].to_dict())
+    config.num_labels = num_labels
     torch.manual_seed(0)
-    return scale_weights(AutoModelForSequenceClassification.from_config(config))
-
-
-def language_model():
-    torch.manual_seed(0)
-    config = GPT2Config(**IDS, n_embd=32, n_layer=2, n_head=4, n_positions=64)
-    return scale_weights(GPT2LMHeadModel(config))
+    return scale_weights(AutoModelForSequenceClassification.from_config(config), 3.0)
 
 
 def bert(kind, **options):
     torch.manual_seed(0)
-    return scale_weights(kind(BertConfig(**BERT, intermediate_size=32, **options)), 3.0)
+    config = BertConfig(**IDS, **TINY, **options)
+    return scale_weights(kind(config), 2.0)
 
 
-def preference(tokenizer, batch_size):
-    return PreferenceModel(
-        language_model(),
-        tokenizer,
-        template="{context} q {a} r {b} s",
-        answers=("a", "b"),
-        batch_size=batch_size,
-    )
-
-
-def relevance(tokenizer, batch_size):
-    return Relevance(bert(BertModel), tokenizer, batch_size=batch_size).bind(tokenizer)
-
-
-def toxicity(tokenizer, batch_size):
+def toxic(tokenizer, **options):
     model = bert(BertForSequenceClassification, num_labels=2)
-    return Toxicity(ClassProbability(model, tokenizer, label=1, batch_size=batch_size))
+    return Toxicity(ClassProbability(model, tokenizer, label=1, **options))
 
 
-def judge(tokenizer, batch_size):
-    """Return a judge whose rating tells every answer from every other."""
-    answers = GreedyAnswers(language_model(), tokenizer, max_new_tokens=3, batch_size=batch_size)
+def rating(tokenizer, **options):
+    """Return a judge whose random model's first token is its rating."""
+    answers = GreedyAnswers(language_model(), tokenizer, max_new_tokens=2, **options)
 
-    def rate(questions):
-        short = [
-            question.partition("<response>")[2].partition("</resp")[0] for question in questions
-        ]
-        return [str(hash_of(text)) for text in answers(short)]
+    def numbers(questions):
+        return [str(sum(map(ord, answer)) % 11) for answer in answers(questions)]
 
-    return Judge(rate, "Be kind.", low=0, high=10_000)
+    return Judge(numbers, "a", question="{principle} {prompt} {response} {low:g} {high:g}")
 
 
-def hash_of(text):
-    return sum((place + 1) * ord(character) for place, character in enumerate(text)) % 10_000
-
-
-SCORERS = {
+# Each builder takes the policy's tokenizer, and the batch size of the scorer's own model if any.
+BUILDERS = {
     **{
-        f"{name}-{labels}": lambda tokenizer, size, name=name, labels=labels: RewardModel(
-            classifier(name, labels), batch_size=size
+        f"RewardModel {kind} {labels}": lambda tokenizer, kind=kind, labels=labels, **options: (
+            RewardModel(classifier(kind, labels), tokenizer=tokenizer, **options)
         )
-        for name in CLASSIFIERS
-        for labels in (1, 2)
+        for kind, labels in (*((kind, 1) for kind in CONFIGS), ("gpt2", 2))
     },
-    "left-padded": lambda tokenizer, size: RewardModel(
-        classifier("gpt2", 1), batch_size=size, padding_side="left"
+    "RewardModel of another tokenizer": lambda tokenizer, **options: RewardModel(
+        make_classifier(vocab_size=len(byte_tokenizer())), tokenizer=byte_tokenizer(), **options
     ),
-    "preference": preference,
-    "relevance": relevance,
-    "toxicity": toxicity,
-    "judge": judge,
-    "function": lambda tokenizer, size: FunctionScorer(lambda prompt, text: len(text)),
-    "sentiment": lambda tokenizer, size: gold_scorer(bundled("movie_review")),
-    "rules": lambda tokenizer, size: RuleScorer.from_file(bundled("detox").gold),
-    "sum": lambda tokenizer, size: (
-        RewardModel(classifier("gpt2", 1), batch_size=size) * 0.5
-        + relevance(tokenizer, size)
-        + LengthPenalty(0.01)
+    "PreferenceModel gpt2": lambda tokenizer, **options: PreferenceModel(
+        language_model(), tokenizer, template=TEMPLATE, answers=("a", "b"), **options
     ),
+    "PreferenceModel llama log-odds": lambda tokenizer, **options: PreferenceModel(
+        language_model("llama"),
+        tokenizer,
+        template=TEMPLATE,
+        answers=("a", "b"),
+        output="log-odds",
+        **options,
+    ),
+    "Relevance": lambda tokenizer, **options: Relevance(bert(BertModel), tokenizer, **options),
+    "Toxicity of a classifier": toxic,
+    "Toxicity of a list": lambda tokenizer: Toxicity.from_words(["a", "b"]),
+    "Judge": rating,
+    "Sentiment": lambda tokenizer: Sentiment(
+        Lexicon(words={"a": 1.0, "b": -2.0}, intensifiers={"c": 2.0}, negations=("d",))
+    ),
+    "RuleScorer": lambda tokenizer: RuleScorer(ToxicityRules(rude=["a", "b"])),
+    "FunctionScorer": lambda tokenizer: FunctionScorer(lambda prompt, text: text.count("a") / 3),
+    "LengthPenalty": lambda tokenizer: LengthPenalty(0.01),
+    "MissingEosPenalty": lambda tokenizer: MissingEosPenalty(0.5),
+    "Cached": lambda tokenizer, **options: Cached(
+        RewardModel(classifier("gpt2", 1), tokenizer=tokenizer, **options)
+    ),
+    "Sum": lambda tokenizer: toxic(tokenizer) * 2.0 + LengthPenalty(0.01) - 1.0,
+    "Product": lambda tokenizer: toxic(tokenizer) * LengthPenalty(0.01),
+    "Explained": lambda tokenizer: explained(tokenizer),
 }
+LEARNS = {Normalize}
+"""Scorers whose answers depend on what they scored before: that is what they are for."""
 
 
-def texts(tokenizer, count=24):
-    """Return episodes of many lengths, each with a reference."""
-    rng = np.random.default_rng(0)
-    draw = lambda most: " ".join(rng.choice(WORDS[3:], rng.integers(1, most)))  # noqa: E731
+def explained(tokenizer):
+    from tokengym.rewards import Explained
+
+    by_model = RewardModel(classifier("gpt2", 1), tokenizer=tokenizer)
+    return Explained(LengthPenalty(0.01), by_model)
+
+
+def spoken(tokenizer, count=5, seed=0):
+    """Return episodes of very different lengths, texts and ids in agreement."""
+    rng = np.random.default_rng(seed)
+    letters = [word for word in WORDS if len(word) == 1]
     episodes = []
-    for _ in range(count):
-        prompt, response = draw(6), draw(14)
-        ids = tokenizer(prompt).input_ids, tokenizer(response).input_ids
-        episodes.append(make_episode(*ids, prompt=prompt, response=response, reference=draw(9)))
+    for row in range(count):
+        prompt, response, reference = (
+            " ".join(rng.choice(letters, size=size))
+            for size in (rng.integers(1, 9, size=3) if row else (14, 14, 14))
+        )
+        ids = tokenizer(response)["input_ids"]
+        episodes.append(
+            make_episode(
+                tokenizer(prompt)["input_ids"],
+                [*ids, 1] if row % 2 else ids,
+                prompt=prompt,
+                response=response,
+                reference=reference,
+                query_type=("OPENENDED", "CONSTRAINED")[row % 2],
+                finish_reason="eos" if row % 2 else "length",
+            )
+        )
     return episodes
 
 
-@pytest.mark.parametrize("name", SCORERS)
-def test_neighbours_and_padding_change_no_score(name, tokenizer):
-    episodes = texts(tokenizer)
-    scorer = SCORERS[name](tokenizer, 8)
-    alone = [float(SCORERS[name](tokenizer, 1).score([e]).values[0]) for e in episodes[:6]]
-    together = scorer.score(episodes)
-    np.testing.assert_allclose(together.values[:6], alone, atol=1e-5, rtol=1e-5)
-    order = np.random.default_rng(1).permutation(len(episodes))
-    shuffled = scorer.score([episodes[index] for index in order])
-    np.testing.assert_allclose(shuffled.values, together.values[order], atol=1e-5, rtol=1e-5)
-    for part, values in together.parts.items():
-        np.testing.assert_allclose(shuffled.parts[part], values[order], atol=1e-5, rtol=1e-5)
-    # A scorer that gave every text the same score would pass for the wrong reason.
-    assert name in ("sentiment", "rules") or np.ptp(together.values) > 1e-3
+@pytest.mark.parametrize("name", BUILDERS)
+def test_alone_or_in_any_batch_the_score_is_the_same(name, tokenizer):
+    scorer = BUILDERS[name](tokenizer).bind(tokenizer)
+    episodes = spoken(tokenizer)
+    kinds = [None, *sorted(scorer.attribution_kinds or ())]
+    for kind in kinds:
+        options = {} if kind is None else {"attribution": kind}
+        together = scorer.score(episodes, **options)
+        backwards = scorer.score(episodes[::-1], **options)
+        alone = [scorer.score([episode], **options) for episode in episodes]
+        values = np.array([one.values[0] for one in alone])
+        assert np.ptp(values) > 1e-3, "a scorer that says the same of all would prove nothing"
+        np.testing.assert_allclose(together.values, values, atol=1e-5, rtol=1e-5)
+        np.testing.assert_allclose(backwards.values[::-1], values, atol=1e-5, rtol=1e-5)
+        for part, found in together.parts.items():
+            single = [one.parts[part][0] for one in alone]
+            np.testing.assert_allclose(found, single, atol=1e-5, rtol=1e-5, err_msg=part)
+        if together.attributions is not None:
+            for row, one in zip(together.attributions, alone, strict=True):
+                np.testing.assert_allclose(row, one.attributions[0], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_the_model_s_own_batches_change_nothing(name, tokenizer):
+    build = BUILDERS[name]
+    episodes = spoken(tokenizer)
+    expected = build(tokenizer).bind(tokenizer).score(episodes).values
+    for batch_size in (1, 3):
+        try:
+            scorer = build(tokenizer, batch_size=batch_size).bind(tokenizer)
+        except TypeError:
+            return  # it has no model of its own
+        np.testing.assert_allclose(scorer.score(episodes).values, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_reward_model_reads_the_ids_wherever_the_prompt_is_padded(tokenizer):
+    """Environments pad prompts on the left; what a scorer gets are the ids alone."""
+    scorer = RewardModel(classifier("gpt2", 1), tokenizer=tokenizer).bind(tokenizer)
+    (episode, *_) = spoken(tokenizer)
+    longer = replace(episode, prompt_ids=(0, 0, 0, *episode.prompt_ids))
+    plain, padded = (float(scorer.score([e]).values[0]) for e in (episode, longer))
+    assert plain != pytest.approx(padded, abs=1e-3)  # padding ids inside a text are ids like others
+
+
+def test_every_scorer_is_tested_here(tokenizer):
+    def below(kind):
+        return {kind}.union(*map(below, kind.__subclasses__()))
+
+    tested = {type(build(tokenizer)) for build in BUILDERS.values()}
+    public = {
+        kind
+        for kind in below(Scorer) - {Scorer}
+        if kind.__module__.startswith("tokengym.rewards.") and not kind.__name__.startswith("_")
+    }
+    assert public - tested == LEARNS
