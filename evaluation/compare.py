@@ -12,6 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,8 +26,9 @@ from tokengym.evaluation.config import (
 )
 from tokengym.evaluation.files import read_json, write_json
 from tokengym.evaluation.progress import Board, Run
+from tokengym.evaluation.record import record_failure
 from tokengym.evaluation.results import write_comparison
-from tokengym.evaluation.run import record_failure
+from tokengym.evaluation.unfinished import UNFINISHED
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,6 +44,7 @@ def compare(
     *,
     jobs: int | None = None,
     launcher: Launcher = "local",
+    checkpoint_every: int = 1,
     retry_failed: bool = False,
     console: "Console | None" = None,
 ) -> dict[str, Any]:
@@ -56,6 +59,8 @@ def compare(
         jobs: Runs at a time; None takes one per core, of this machine or of the Ray cluster.
         launcher: "local" starts processes here, "ray" hands the runs to a Ray cluster (that of
             RAY_ADDRESS, or one on this machine). The numbers are the same.
+        checkpoint_every: Evaluations between two checkpoints of a run here, from which the same
+            call goes on if it was stopped; 0 keeps none, and a stopped run begins anew.
         retry_failed: Do failed runs again; otherwise they stay, and are shown as failed.
         console: Where progress is shown; None takes the terminal.
 
@@ -71,7 +76,9 @@ def compare(
 
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}; leave it out for one per core")
-    launch = _launch(launcher)
+    if checkpoint_every < 0:
+        raise ValueError(f"checkpoint_every must be >= 0, got {checkpoint_every}; 0 keeps none")
+    launch = _launch(launcher, checkpoint_every)
     out = Path(out)
     check_folder(config, out)
     if retry_failed:
@@ -147,14 +154,14 @@ class _Worker:
     open: bool = field(default=True)
 
 
-def _launch(launcher: str) -> "Launch":
+def _launch(launcher: str, checkpoint_every: int) -> "Launch":
     """Return what does the runs.
 
     Raises:
         ValueError: if the launcher is unknown, or its package is not installed.
     """
     if launcher == "local":
-        return _run_here
+        return partial(_run_here, checkpoint_every=checkpoint_every)
     if launcher == "ray":
         from tokengym.evaluation.ray_launcher import run_on_ray
 
@@ -163,7 +170,13 @@ def _launch(launcher: str) -> "Launch":
 
 
 def _run_here(
-    config: ComparisonConfig, out: Path, runs: Sequence[Run], board: Board, jobs: int | None
+    config: ComparisonConfig,
+    out: Path,
+    runs: Sequence[Run],
+    board: Board,
+    jobs: int | None,
+    *,
+    checkpoint_every: int,
 ) -> None:
     """Do the runs in processes of this machine; on Ctrl-C stop them and raise."""
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
@@ -172,7 +185,8 @@ def _run_here(
     try:
         while waiting or working:
             while waiting and len(working) < jobs:
-                working.append(_start(context, config, out, waiting.popleft()))
+                run = waiting.popleft()
+                working.append(_start(context, config, out, run, checkpoint_every))
                 board.start(working[-1].run)
             wait([w.connection for w in working if w.open] + [w.process.sentinel for w in working])
             for worker in working:
@@ -191,11 +205,16 @@ def _run_here(
                 worker.process.join()
 
 
-def _start(context: Any, config: ComparisonConfig, out: Path, run: Run) -> _Worker:
+def _start(
+    context: Any, config: ComparisonConfig, out: Path, run: Run, checkpoint_every: int
+) -> _Worker:
     receiver, sender = context.Pipe(duplex=False)
     name = f"{run[0]} seed {run[1]}"
     process = context.Process(
-        target=_work, args=(config.as_dict(), out, run, sender, sys.path[:]), name=name, daemon=True
+        target=_work,
+        args=(config.as_dict(), out, run, checkpoint_every, sender, sys.path[:]),
+        name=name,
+        daemon=True,
     )
     process.start()
     sender.close()
@@ -203,14 +222,19 @@ def _start(context: Any, config: ComparisonConfig, out: Path, run: Run) -> _Work
 
 
 def _work(
-    settings: dict[str, Any], out: Path, run: Run, connection: Connection, path: list[str]
+    settings: dict[str, Any],
+    out: Path,
+    run: Run,
+    checkpoint_every: int,
+    connection: Connection,
+    path: list[str],
 ) -> None:
     """Do one run, in a process of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     sys.path[:] = path
     # Before transformers is imported: the board is the only display.
     os.environ.update(TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1")
-    from tokengym.evaluation.run import describe
+    from tokengym.evaluation.record import describe
     from tokengym.evaluation.run import run as do_run
 
     def tell(step: int, score: float) -> None:
@@ -224,7 +248,7 @@ def _work(
         import torch
 
         torch.set_num_threads(1)  # each run has a core; threads of several would fight for them
-        do_run(config, *run, out=out, report=tell)
+        do_run(config, *run, out=out, report=tell, checkpoint_every=checkpoint_every)
     except Exception as error:
         connection.send(describe(error))
     finally:
@@ -265,4 +289,7 @@ def _remove_failed(config: ComparisonConfig, out: Path) -> None:
             folder = run_folder(out, reward, seed)
             file = folder / "run.json"
             if file.exists() and read_json(file).get("status") != "finished":
-                shutil.rmtree(folder)
+                if (folder / UNFINISHED).exists():  # it was killed: it goes on from there
+                    file.unlink()
+                else:
+                    shutil.rmtree(folder)

@@ -17,7 +17,7 @@ from typing import Any
 from tokengym.evaluation.config import ComparisonConfig, run_folder
 from tokengym.evaluation.files import read_json, write_bytes
 from tokengym.evaluation.progress import Board, Run
-from tokengym.evaluation.run import describe, record_failure
+from tokengym.evaluation.record import describe, record_failure
 
 RETRIES = 5
 """How often a run is begun anew because its node was lost."""

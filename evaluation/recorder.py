@@ -14,16 +14,29 @@ class Recorder(BaseCallback):
         steps: Updates to make.
         every: Updates between two measurements.
         measure: Called with the number of updates made.
+        done: Updates made before, by a run that this one goes on from.
+        measured: Whether the policy was measured after them.
     """
 
-    def __init__(self, steps: int, every: int, measure: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        steps: int,
+        every: int,
+        measure: Callable[[int], None],
+        *,
+        done: int = 0,
+        measured: bool = False,
+    ) -> None:
         super().__init__()
         self.steps = steps
         self.every = every
         self.measure = measure
-        self.updates = 0
+        self.updates = done
+        self._known = done if measured else None
 
     def _on_rollout_start(self) -> None:
+        if self.updates == self._known:
+            return
         if self.updates % self.every == 0 or self.updates == self.steps:
             self.measure(self.updates)
 
@@ -39,11 +52,12 @@ class LogRows(KVWriter):
 
     Args:
         keep: Called with the number of the update and the row.
+        rows: Rows that were logged before.
     """
 
-    def __init__(self, keep: Callable[[int, dict[str, Any]], None]) -> None:
+    def __init__(self, keep: Callable[[int, dict[str, Any]], None], rows: int = 0) -> None:
         self.keep = keep
-        self.rows = 0
+        self.rows = rows
 
     def write(
         self,

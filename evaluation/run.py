@@ -1,10 +1,7 @@
 """One run of a comparison: a reward and a seed, trained, measured on the way, written down."""
 
-import platform
 import time
-import traceback
-from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,109 +10,15 @@ from numpy.typing import NDArray
 
 from tokengym.envs import episode_to_record
 from tokengym.evaluation.config import ComparisonConfig, run_folder
-from tokengym.evaluation.curves import COLUMNS
-from tokengym.evaluation.files import write_csv, write_json, write_jsonl
+from tokengym.evaluation.record import RunRecord
+from tokengym.evaluation.unfinished import UnfinishedRun
 
 if TYPE_CHECKING:
     from tokengym.agents import PPO
     from tokengym.evaluation.evaluate import Evaluation, Evaluator
 
-FORMAT = 1
-TRAIN_COLUMNS = {
-    "rollout/score": "score",
-    "train/kl": "kl",
-    "rollout/ep_len_mean": "length",
-    "train/entropy": "entropy",
-    "train/policy_loss": "policy_loss",
-    "train/value_loss": "value_loss",
-    "train/approx_kl": "approx_kl",
-    "train/clip_fraction": "clip_fraction",
-    "train/explained_variance": "explained_variance",
-    "train/ratio_error": "ratio_error",
-    "train/kl_coef": "kl_coef",
-    "time/rollout_s": "rollout_s",
-    "time/assign_s": "assign_s",
-    "time/update_s": "update_s",
-}
-"""What train.csv keeps of the learner's log: one row per update."""
-PACKAGES = ("tokengym", "torch", "transformers", "gymnasium", "stable-baselines3", "numpy")
-
 Report = Callable[[int, float], None]
 """Told (updates done, last evaluated score)."""
-
-
-class RunRecord:
-    """What a run measured so far, and how it is written down.
-
-    Args:
-        config: The comparison.
-        reward: This run's reward.
-        seed: Its seed.
-    """
-
-    def __init__(self, config: ComparisonConfig, reward: str, seed: int) -> None:
-        self.config = config
-        self.reward = reward
-        self.seed = seed
-        self.curve: list[dict[str, Any]] = []
-        self.train: list[dict[str, Any]] = []
-        self.samples: list[dict[str, Any]] = []
-        self.started = time.perf_counter()
-        self._evaluation_s = 0.0
-        self._seen = 0
-
-    def begin(self) -> None:
-        """Set the clock of wall_s to 0: models are loaded, training begins."""
-        self.started = time.perf_counter()
-
-    def add_update(self, step: int, logged: Mapping[str, Any]) -> None:
-        """Keep one row of the learner's log."""
-        values = {name: logged.get(key) for key, name in TRAIN_COLUMNS.items()}
-        self.train.append({"step": step, **values})
-
-    def add_evaluation(self, step: int, tokens: int, evaluation: "Evaluation") -> None:
-        """Keep one point of the curve; training figures are means since the last point."""
-        recent, self._seen = self.train[self._seen :], len(self.train)
-        point = {
-            "credit": self.reward,
-            "seed": self.seed,
-            "step": step,
-            "tokens": tokens,
-            "episodes": step * self.config.training.batch_size,
-            **evaluation.metrics,
-            "train_score": _mean(row["score"] for row in recent),
-            "train_kl": _mean(row["kl"] for row in recent),
-            "wall_s": round(time.perf_counter() - self.started - self._evaluation_s, 3),
-        }
-        self.curve.append(point)
-
-    def add_evaluation_time(self, seconds: float) -> None:
-        """Take an evaluation's time off the run's: wall_s is what training took."""
-        self._evaluation_s += seconds
-
-    def write(self, out: Path, error: BaseException | None = None) -> None:
-        """Write the run's files; run.json, which makes it count, comes last."""
-        folder = run_folder(out, self.reward, self.seed)
-        write_csv(folder / "curve.csv", self.curve, COLUMNS)
-        write_csv(folder / "train.csv", self.train, ["step", *TRAIN_COLUMNS.values()])
-        write_jsonl(folder / "episodes.jsonl", self.samples)
-        result = {
-            "format": FORMAT,
-            "credit": self.reward,
-            "seed": self.seed,
-            "status": "finished" if error is None else "failed",
-            "steps_done": len(self.train),
-            "wall_s": round(time.perf_counter() - self.started, 3),
-            "settings": self.config.as_dict(),
-            "versions": versions(),
-        }
-        if error is not None:
-            result["error"] = describe(error)
-            result["traceback"] = "".join(traceback.format_exception(error))
-            kept = getattr(error, "episodes", ())  # of a scorer that failed
-            if kept:
-                write_jsonl(folder / "unscored.jsonl", map(episode_to_record, kept))
-        write_json(folder / "run.json", result)
 
 
 def run(
@@ -126,6 +29,7 @@ def run(
     out: Path | None = None,
     save: Path | None = None,
     report: Report | None = None,
+    checkpoint_every: int = 0,
 ) -> RunRecord:
     """Train one policy and measure it along the way.
 
@@ -137,6 +41,8 @@ def run(
             writes nothing.
         save: Folder that the trained agent is saved in; None saves none.
         report: Told after each evaluation.
+        checkpoint_every: Evaluations between two checkpoints in ``out``; the same call goes on
+            from the last one to the same numbers. 0 keeps none.
 
     Returns:
         What was measured.
@@ -145,43 +51,40 @@ def run(
         Exception: whatever the training raises, after it was written down.
     """
     record = RunRecord(config, reward, seed)
+    unfinished = None
+    if out is not None and checkpoint_every > 0:
+        unfinished = UnfinishedRun(run_folder(out, reward, seed), config.as_dict())
     try:
-        agent = _train(config, record, report)
+        agent = _train(config, record, report, unfinished, checkpoint_every)
         if save is not None:
             agent.save(save)
     except Exception as error:
         if out is not None:
             record.write(out, error)
+        if unfinished is not None:
+            unfinished.remove()  # gone on with, it would fail again
         raise
     if out is not None:
         record.write(out)
+    if unfinished is not None:
+        unfinished.remove()
     return record
 
 
-def record_failure(config: ComparisonConfig, out: Path, run: tuple[str, int], error: str) -> None:
-    """Write down as failed a run that left no result of its own."""
-    write_json(
-        run_folder(out, *run) / "run.json",
-        {
-            "credit": run[0],
-            "seed": run[1],
-            "status": "failed",
-            "error": error,
-            "settings": config.as_dict(),
-        },
+def make_envs(config: ComparisonConfig, reward: str) -> Any:
+    """Return the training environments of one run."""
+    import gymnasium as gym
+
+    return gym.make_vec(
+        config.env, num_envs=config.training.batch_size, **config.env_kwargs(reward, train=True)
     )
 
 
 def make_agent(config: ComparisonConfig, reward: str, seed: int) -> "PPO":
     """Return a fresh learner in the training environments of one run."""
-    import gymnasium as gym
-
     from tokengym.agents import PPO
 
-    training = config.training
-    envs = gym.make_vec(
-        config.env, num_envs=training.batch_size, **config.env_kwargs(reward, train=True)
-    )
+    training, envs = config.training, make_envs(config, reward)
     policy_kwargs: dict[str, Any] = {}
     if config.task.model is not None:
         policy_kwargs["model"] = config.task.model
@@ -218,12 +121,19 @@ def make_evaluator(config: ComparisonConfig) -> "Evaluator":
     )
 
 
-def _train(config: ComparisonConfig, record: RunRecord, report: Report | None) -> "PPO":
+def _train(
+    config: ComparisonConfig,
+    record: RunRecord,
+    report: Report | None,
+    unfinished: UnfinishedRun | None,
+    checkpoint_every: int,
+) -> "PPO":
     from stable_baselines3.common.logger import Logger
 
     from tokengym.evaluation.recorder import LogRows, Recorder
 
-    agent = make_agent(config, record.reward, record.seed)
+    begun = None if unfinished is None else unfinished.load(make_envs(config, record.reward))
+    agent = make_agent(config, record.reward, record.seed) if begun is None else begun[0]
     evaluator = make_evaluator(config)
     sampler = Sampler(config, record.reward)
 
@@ -236,14 +146,23 @@ def _train(config: ComparisonConfig, record: RunRecord, report: Report | None) -
             record.samples += sampler.rows(record, step, evaluation)
         if report is not None:
             report(step, evaluation.metrics["score"])
+        if unfinished is not None and len(record.curve) % checkpoint_every == 0:
+            began = time.perf_counter()
+            unfinished.save(agent, record.state())
+            record.add_evaluation_time(time.perf_counter() - began)
 
-    recorder = Recorder(config.training.steps, config.evaluation.every, measure)
-    agent.set_logger(Logger(folder=None, output_formats=[LogRows(record.add_update)]))
     # One token more than the budget can hold: the recorder ends the training after its last update.
     training = config.training
-    most = training.steps * training.batch_size * training.max_new_tokens
+    most = training.steps * training.batch_size * training.max_new_tokens + 1
     record.begin()
-    agent.learn(most + 1, callback=recorder)
+    if begun is not None:
+        record.go_on_from(begun[1])
+    done = len(record.train)
+    recorder = Recorder(
+        training.steps, config.evaluation.every, measure, done=done, measured=begun is not None
+    )
+    agent.set_logger(Logger(folder=None, output_formats=[LogRows(record.add_update, done)]))
+    agent.learn(most - agent.num_timesteps, callback=recorder, reset_num_timesteps=begun is None)
     evaluator.close()
     return agent
 
@@ -301,26 +220,3 @@ def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
 def _rounded(values: NDArray[np.floating] | None) -> list[float] | None:
     """Return six digits of each value, which is what a float32 holds for sure."""
     return None if values is None else [float(f"{value:.6g}") for value in values]
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that decide a run's numbers."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def describe(error: BaseException) -> str:
-    """Return an error in one line."""
-    text = " ".join(str(error).split())
-    name = type(error).__name__
-    return f"{name}: {text}" if text else name
-
-
-def _mean(values: Any) -> float | None:
-    known = [float(value) for value in values if value is not None]
-    return float(np.mean(known)) if known else None

@@ -27,6 +27,7 @@ def compare(
     first_seed: int = 0,
     jobs: Whole = None,
     launcher: Literal["local", "ray"] = "local",
+    checkpoint_every: int = 1,
     retry_failed: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
     training: Training = TrainingOptions(),  # noqa: B008  frozen
     task: Task = TaskOptions(),  # noqa: B008
@@ -52,6 +53,8 @@ def compare(
         jobs: Runs at a time (default: one per core).
         launcher: Processes of this machine, or a Ray cluster (RAY_ADDRESS; pip install
             'tokengym[ray]'): the numbers are the same.
+        checkpoint_every: Evaluations between two checkpoints, from which a stopped run goes on; 0
+            keeps none.
         retry_failed: Do failed runs again.
         training: How PPO trains.
         task: What the environment is made from.
@@ -77,6 +80,12 @@ def compare(
     out = out or Path("runs") / task_of(env)
     console = Console()
     summary = run_comparison(
-        config, out, jobs=jobs, launcher=launcher, retry_failed=retry_failed, console=console
+        config,
+        out,
+        jobs=jobs,
+        launcher=launcher,
+        checkpoint_every=checkpoint_every,
+        retry_failed=retry_failed,
+        console=console,
     )
     show_summary(console, summary, out)

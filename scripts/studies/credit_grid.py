@@ -117,6 +117,7 @@ def cells() -> dict[str, Cell]:
 
 
 WHEN: dict[str, dict[str, Any]] = {
+    "no-kl-price": {"kl_coef": 0.0},
     "lambda-1": {"gae_lambda": 1.0},
     "rate-1e-3": {"learning_rate": 1e-3},
     "batch-16": {"batch_size": 16},
@@ -137,7 +138,7 @@ def stages() -> Iterator[tuple[str, Sequence[str], int]]:
     yield "MovieReview-32", PAIR, 10
     yield "MovieReview-96", PAIR, 5
     yield "MovieReview-48", PAIR, 5
-    for name in list(WHEN)[:6]:
+    for name in list(WHEN)[:7]:
         yield f"when-{name}", PAIR, 5
     yield "MovieReview-96", PAIR, 10
     yield "MovieReview-48", PAIR, 10
@@ -149,7 +150,7 @@ def stages() -> Iterator[tuple[str, Sequence[str], int]]:
     yield "QuestionAnswer", ANSWER_RULES, 10
     for length in (64, 16):
         yield f"MovieReview-{length}", PAIR, 10
-    for name in list(WHEN)[6:]:
+    for name in list(WHEN)[7:]:
         yield f"when-{name}", PAIR, 5
     for length in (96, 64, 16):
         yield f"MovieReview-{length}", RULES, 10
@@ -172,7 +173,8 @@ def run_grid(
         only: Names of the cells to do; () takes all.
         log: Where a line per run is written.
     """
-    from tokengym.evaluation.run import describe, run
+    from tokengym.evaluation.record import describe
+    from tokengym.evaluation.run import run
 
     known, done = cells(), 0
     for name, rewards, seeds in stages():

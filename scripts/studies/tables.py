@@ -46,6 +46,8 @@ def ratio(figure: Mapping[str, Any] | None) -> str:
     """Return relative steps with their interval; what lies beyond the budget is said to."""
     if figure is None:
         return "n/a"
+    if math.isinf(figure["low"]):
+        return "not reached"
     low, high = (
         "beyond" if math.isinf(figure[end]) else f"{figure[end]:.2f}" for end in ("low", "high")
     )

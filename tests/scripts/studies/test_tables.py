@@ -20,6 +20,7 @@ def test_steps_beyond_the_budget_are_said_to_be():
     assert ratio({"ratio": 0.5, "low": 0.25, "high": math.inf}) == "0.50 (0.25 to beyond)"
     beyond = {"ratio": math.inf, "low": 0.9, "high": math.inf}
     assert ratio(beyond) == "not reached (0.90 to beyond)"
+    assert ratio({**beyond, "low": math.inf}) == "not reached"
     assert ratio(None) == "n/a"
 
 
