@@ -17,6 +17,7 @@ _QUIET: dict[str, Any] = {
     "report_to": [],
     "disable_tqdm": True,
     "weight_decay": 0.0,
+    "dataloader_pin_memory": torch.cuda.is_available(),  # without a GPU it only warns
 }
 
 

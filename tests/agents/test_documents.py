@@ -52,3 +52,17 @@ def test_the_stock_ppo_runs(capsys: Any):
         getattr(found["agent"].rollout_buffer, n) for n in ("rewards", "episode_starts")
     )
     assert (rewards != 0).sum() > 2 * (starts != 0).sum()
+
+
+def test_the_dpo_runs(capsys: Any, tmp_path: Path, monkeypatch: Any):
+    monkeypatch.chdir(tmp_path)
+    code = python_of("dpo.md")
+    short = code.replace("HELD_OUT = 4096, 2, 128", "HELD_OUT = 512, 4, 32")
+    assert short != code
+    found: dict[str, Any] = {}
+    exec(compile(short, "dpo.md", "exec"), found)
+    assert len(found["pairs"]) > 10
+    assert capsys.readouterr().out.count("gold_score") == 2
+    rows = found["dpo"].state.log_history
+    assert rows[-2]["rewards/margins"] > 0.01
+    assert (tmp_path / "runs" / "dpo" / "model" / "model.safetensors").is_file()
