@@ -14,6 +14,7 @@ import tyro
 
 from tokengym.scripts.commands.collect import collect
 from tokengym.scripts.commands.compare import compare
+from tokengym.scripts.commands.constitution import constitution
 from tokengym.scripts.commands.envs import envs
 from tokengym.scripts.commands.evaluate import evaluate
 from tokengym.scripts.commands.replay import replay
@@ -27,6 +28,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "train-reward": train_reward,
     "collect": collect,
+    "constitution": constitution,
     "evaluate": evaluate,
     "envs": envs,
     "report": report,

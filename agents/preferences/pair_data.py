@@ -106,6 +106,38 @@ def load_responses(path: str | Path) -> "Dataset":
     return _load(path, RESPONSE_COLUMNS)
 
 
+def as_texts(pairs: "Dataset", tokenizer: Any) -> list[dict[str, str]]:
+    """Return pairs as texts that read, put together, as the ids do.
+
+    What reads ``prompt + chosen`` needs the space between them that tokenizers of whole words leave
+    out of a response's text.
+
+    Args:
+        pairs: With texts and ids.
+        tokenizer: Whose ids they are.
+    """
+    texts = [dict(zip(("prompt", "chosen", "rejected"), row, strict=True)) for row in _texts(pairs)]
+    if not texts or _reads_alike(texts[0], pairs[0], tokenizer):
+        return texts
+    return [
+        {**row, "chosen": f" {row['chosen']}", "rejected": f" {row['rejected']}"} for row in texts
+    ]
+
+
+def _texts(pairs: "Dataset") -> list[tuple[str, str, str]]:
+    return list(zip(pairs["prompt"], pairs["chosen"], pairs["rejected"], strict=True))
+
+
+def _reads_alike(texts: dict[str, str], row: dict[str, Any], tokenizer: Any) -> bool:
+    """Say whether prompt and response, put together as they are, have the row's ids."""
+    from tokengym.envs.text import encode
+
+    (ids,) = encode(tokenizer, [texts["prompt"] + texts["chosen"]])
+    eos = tokenizer.eos_token_id
+    wanted = [*row["prompt_ids"], *(i for i in row["chosen_ids"] if i != eos)]
+    return list(ids) == wanted
+
+
 def _dataset(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> "Dataset":
     from datasets import Dataset
 

@@ -5,9 +5,10 @@ from dataclasses import fields
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tokengym.agents.environments import Environments, Observation, environment_attribute
-from tokengym.agents.playing import Player, play_round
+from tokengym.agents.playing import Choice, Player, play_round
 from tokengym.agents.rounds import GymRounds
 from tokengym.envs import Episode, PromptSet, TokenGenerationVectorEnv
 from tokengym.envs.encoding import EncodedPrompt
@@ -80,6 +81,8 @@ class Rehearsal:
         Returns:
             (len(prompts),) episodes in their order, without score.
         """
+        if beginnings is not None:
+            player = _Roomy(player, max(map(len, beginnings), default=0))
         episodes: list[Episode] = []
         for start in range(0, len(prompts), self.max_rows):
             part = prompts[start : start + self.max_rows]
@@ -164,3 +167,32 @@ class Rehearsal:
             "terminated": False,
             "truncated": False,
         }
+
+
+class _Roomy:
+    """Tells a player of more columns than an observation has.
+
+    A player with a cache lays all texts so that they end in one column, and makes as many columns
+    as an observation has. Where some responses are begun and others are not, the longest text sets
+    where the shortest goes on, and that one has further to go.
+    """
+
+    def __init__(self, player: Player, columns: int) -> None:
+        self._player = player
+        self._columns = columns
+
+    def begin(self, observation: Observation) -> None:
+        """See `Player.begin`."""
+        room = ((0, 0), (self._columns, 0))
+        self._player.begin({name: np.pad(value, room) for name, value in observation.items()})
+
+    def act(
+        self,
+        rows: NDArray[np.integer],
+        observation: Observation,
+        action_masks: NDArray[np.generic] | None,
+        *,
+        deterministic: bool,
+    ) -> Choice:
+        """See `Player.act`."""
+        return self._player.act(rows, observation, action_masks, deterministic=deterministic)

@@ -18,6 +18,7 @@ from tokengym.agents.preferences.collecting import (
 )
 from tokengym.agents.preferences.pair_data import (
     PAIR_COLUMNS,
+    as_texts,
     load_pairs,
     load_responses,
     pairs_dataset,
@@ -173,3 +174,15 @@ def test_prompt_order_goes_through_all_before_any_comes_again():
 def test_bad_sampling_is_refused(settings, match):
     with pytest.raises(ValueError, match=match):
         Sampling(**settings)
+
+
+def test_texts_read_as_the_ids_do(tokenizer):
+    rows = pair_rows([(episode("b c", 1.0, "d e"), episode("a", 0.0, "d e"))], Sampling(n=2), [0])
+    ids = {name: tokenizer(text).input_ids for name, text in (("x", "d e"), ("y", "b c"))}
+    rows[0] |= {"prompt_ids": ids["x"], "chosen_ids": [*ids["y"], tokenizer.eos_token_id]}
+    (text,) = as_texts(pairs_dataset(rows), tokenizer)
+    assert tokenizer(text["prompt"] + text["chosen"]).input_ids == ids["x"] + ids["y"]
+    assert text["rejected"] == " a"
+    rows[0] |= {"prompt": "d e ", "prompt_ids": ids["x"]}  # the space is the prompt's own
+    (text,) = as_texts(pairs_dataset(rows), tokenizer)
+    assert (text["prompt"], text["chosen"]) == ("d e ", "b c")

@@ -71,12 +71,10 @@ def test_a_policy_sees_what_it_would_see_in_the_environment(make_envs):
 
 
 def test_responses_can_go_on_from_a_beginning(make_envs):
-    envs = make_envs()
-    starts = [[3], [4, 5, 6], []]
+    starts = [[3], [4, 5, 6, 3, 3], []]
+    envs = make_envs(min_new_tokens=6)  # the longest beginning has one token left, the last six
     policy = make_policy(envs, make_model())
-    episodes = Rehearsal(envs, max_rows=2).play(
-        as_player(policy, seed=0), [1, 1, 2], beginnings=starts
-    )
+    episodes = Rehearsal(envs).play(as_player(policy, seed=0), [1, 2, 2], beginnings=starts)
     for episode, start in zip(episodes, starts, strict=True):
         assert list(episode.response_ids[: len(start)]) == start
         assert len(start) < len(episode.response_ids) <= 6

@@ -1,0 +1,1 @@
+"""Constitutional AI: critique and revision by written principles, and who writes them."""

@@ -1,0 +1,293 @@
+"""Who criticises and rewrites responses: rules over words, or a chat model."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tokengym.agents.constitution.principles import CRITIQUE, REVISION, Principle
+from tokengym.agents.environments import Observation
+from tokengym.agents.playing import Choice, Player
+from tokengym.agents.preferences.collecting import player_of
+from tokengym.agents.preferences.rehearsal import Rehearsal
+from tokengym.envs import Episode
+from tokengym.envs.text import encode
+from tokengym.rewards.gold_dialogue import DialogueRules
+from tokengym.rewards.gold_toxicity import ToxicityRules
+from tokengym.rewards.sentiment_lexicon import split_words
+
+CLAUSE_ENDS = frozenset(".,;:!?")
+_TAGS = re.compile(r"</?\s*(?:prompt|response)\s*>", re.IGNORECASE)
+_NONE = re.compile(r"^\W*(none|no)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Critique:
+    """What is wrong with a response."""
+
+    text: str
+    """In words; empty if nothing is."""
+    words: tuple[str, ...] = ()
+    """The offending words, where the critic knows them."""
+
+
+class Critic(Protocol):
+    """Finds fault with responses by a principle each, and rewrites them."""
+
+    name: str
+    """In reports; says whether rules or a model speak."""
+
+    def critique(
+        self, episodes: Sequence[Episode], principles: Sequence[Principle]
+    ) -> list[Critique]:
+        """Return what is wrong with each response."""
+
+    def revise(
+        self,
+        episodes: Sequence[Episode],
+        principles: Sequence[Principle],
+        critiques: Sequence[Critique],
+        *,
+        seed: int,
+    ) -> list[Episode]:
+        """Return the responses rewritten; one without fault stays as it is."""
+
+
+class OffenceRules:
+    """Which words of a response offend, by the gold rules of a bundled task.
+
+    Args:
+        rules: Of a quarrel (every rude word offends) or a dialogue (insults, and the words that
+            tell how the harm is done that the prompt asks for).
+
+    Raises:
+        TypeError: if the rules are of another kind.
+    """
+
+    def __init__(self, rules: Any) -> None:
+        if not isinstance(rules, ToxicityRules | DialogueRules):
+            raise TypeError(
+                f"there are no rules of offence for {type(rules).__name__}; take the Detox or the "
+                "Dialogue task, or pass a chat model"
+            )
+        self.rules = rules
+
+    def offences(self, prompt: str, response: str) -> tuple[str, ...]:
+        """Return the offending words of a response, each once, in their order."""
+        bad = set(self.offensive(prompt))
+        return tuple(dict.fromkeys(word for word in split_words(response)[0] if word in bad))
+
+    def offensive(self, prompt: str) -> tuple[str, ...]:
+        """Return the words that offend in an answer to this prompt."""
+        if isinstance(self.rules, ToxicityRules):
+            return tuple(self.rules.rude)
+        harms = self.rules.harms
+        topic = next((word for word in split_words(prompt)[0] if word in harms), None)
+        return (*self.rules.insults, *(harms[topic] if topic is not None else ()))
+
+    def is_red_team(self, prompt: str) -> bool:
+        """Say whether a prompt invites an offence; every opening of a quarrel does."""
+        if isinstance(self.rules, ToxicityRules):
+            return True
+        return any(word in self.rules.harms for word in split_words(prompt)[0])
+
+
+class RuleCritic:
+    """Names offending words by rules; the policy writes on without such words.
+
+    No model judges here: it stands in for one where none is at hand, and says so in its name. The
+    revision keeps the response up to the clause of its first offence (of an answer in a dialogue
+    nothing: its first words decide the rest) and lets the policy go on from there with offending
+    words forbidden, so that it stays fluent. Words of several tokens cannot be forbidden so; those
+    are the next critique's.
+
+    Args:
+        rules: What offends.
+        agent: Who writes on: anything `tokengym.agents.collect` plays that heeds action masks.
+        rehearsal: Where it writes.
+    """
+
+    name = "rule-based critic (no model)"
+
+    def __init__(self, rules: OffenceRules, agent: Any, rehearsal: Rehearsal) -> None:
+        self.rules = rules
+        self.agent = agent
+        self.rehearsal = rehearsal
+
+    def critique(
+        self, episodes: Sequence[Episode], principles: Sequence[Principle]
+    ) -> list[Critique]:
+        """See `Critic.critique`; the rules are the same for every principle."""
+        del principles
+        found = [self.rules.offences(e.prompt, e.response) for e in episodes]
+        return [
+            Critique(text=f"The response says {', '.join(words)}." if words else "", words=words)
+            for words in found
+        ]
+
+    def revise(
+        self,
+        episodes: Sequence[Episode],
+        principles: Sequence[Principle],
+        critiques: Sequence[Critique],
+        *,
+        seed: int,
+    ) -> list[Episode]:
+        """See `Critic.revise`."""
+        del principles
+        faulty = [place for place, critique in enumerate(critiques) if critique.words]
+        forbidden = [self._ids(self.rules.offensive(episodes[place].prompt)) for place in faulty]
+        starts = [self._kept(episodes[place], critiques[place].words) for place in faulty]
+        player = _Forbidding(player_of(self.agent, torch.Generator().manual_seed(seed)))
+        revised = list(episodes)
+        size = self.rehearsal.max_rows
+        for first in range(0, len(faulty), size):
+            part = slice(first, first + size)
+            player.forbidden = forbidden[part]
+            prompts = self.rehearsal.prompts_of([episodes[place] for place in faulty[part]])
+            written = self.rehearsal.play(player, prompts, beginnings=starts[part])
+            for place, episode in zip(faulty[part], written, strict=True):
+                revised[place] = episode
+        return revised
+
+    def _ids(self, words: Sequence[str]) -> list[int]:
+        """Return the tokens that are one of the words; words of several tokens are left free."""
+        known = self.rehearsal.tokenizer.get_vocab()
+        spellings = (
+            form for word in words for form in (word, f"\u0120{word}", f"\u2581{word}", f" {word}")
+        )
+        return [known[form] for form in spellings if form in known]
+
+    def _kept(self, episode: Episode, words: Sequence[str]) -> list[int]:
+        """Return the response up to the clause of its first offence."""
+        if isinstance(self.rules.rules, DialogueRules):
+            return []
+        bad, ids = set(self._ids(words)), list(episode.response_ids)
+        first = next((place for place, token in enumerate(ids) if token in bad), len(ids) - 1)
+        ends = [
+            place + 1
+            for place, token in enumerate(ids[:first])
+            if self.rehearsal.tokenizer.decode([token]).strip() in CLAUSE_ENDS
+        ]
+        return ids[: ends[-1]] if ends else []
+
+
+class ModelCritic:
+    """Asks a chat model for a critique by a principle, and for a revision.
+
+    Prompt and response are untrusted text: they stand between tags, and tags inside are taken out.
+    The revision is the model's text, encoded for the policy.
+
+    Args:
+        answer: Called with questions; returns what the model writes after each, as
+            `tokengym.rewards.scorers.judge.GreedyAnswers` does.
+        tokenizer: The policy's.
+        name: In reports.
+
+    Source: Bai et al. 2022, arXiv:2212.08073, section 3.1.
+    """
+
+    def __init__(
+        self, answer: Callable[[Sequence[str]], Sequence[str]], tokenizer: Any, *, name: str
+    ) -> None:
+        self.answer = answer
+        self.tokenizer = tokenizer
+        self.name = name
+
+    def critique(
+        self, episodes: Sequence[Episode], principles: Sequence[Principle]
+    ) -> list[Critique]:
+        """See `Critic.critique`; an answer that begins with "none" finds no fault."""
+        answers = self._ask(
+            [
+                CRITIQUE.format(
+                    principle=p.text, prompt=_safe(e.prompt), response=_safe(e.response)
+                )
+                for e, p in zip(episodes, principles, strict=True)
+            ]
+        )
+        return [Critique(text="" if _NONE.match(text) else text.strip()) for text in answers]
+
+    def revise(
+        self,
+        episodes: Sequence[Episode],
+        principles: Sequence[Principle],
+        critiques: Sequence[Critique],
+        *,
+        seed: int,
+    ) -> list[Episode]:
+        """See `Critic.revise`; an empty revision leaves the response as it is."""
+        del seed  # the model answers greedily
+        faulty = [place for place, critique in enumerate(critiques) if critique.text]
+        texts = self._ask(
+            [
+                REVISION.format(
+                    principle=principles[place].text,
+                    prompt=_safe(episodes[place].prompt),
+                    response=_safe(episodes[place].response),
+                    critique=_safe(critiques[place].text),
+                )
+                for place in faulty
+            ]
+        )
+        revised = list(episodes)
+        for place, text in zip(faulty, texts, strict=True):
+            if text.strip():
+                revised[place] = self._rewritten(episodes[place], text.strip())
+        return revised
+
+    def _rewritten(self, episode: Episode, text: str) -> Episode:
+        (ids,) = encode(self.tokenizer, [text])
+        return replace(
+            episode,
+            response=text,
+            response_ids=[*ids, self.tokenizer.eos_token_id],
+            finish_reason="eos",
+            score=None,
+            token_rewards=None,
+            log_probs=None,
+        )
+
+    def _ask(self, questions: Sequence[str]) -> list[str]:
+        answers = [str(text) for text in self.answer(questions)] if questions else []
+        if len(answers) != len(questions):
+            raise ValueError(
+                f"{self.name} gave {len(answers)} answers to {len(questions)} questions; "
+                "answer(questions) must return one text for each"
+            )
+        return answers
+
+
+class _Forbidding:
+    """Plays another player with some tokens forbidden in each row."""
+
+    def __init__(self, player: Player) -> None:
+        self._player = player
+        self.forbidden: Sequence[Sequence[int]] = ()
+
+    def begin(self, observation: Observation) -> None:
+        """See `Player.begin`."""
+        self._player.begin(observation)
+
+    def act(
+        self,
+        rows: NDArray[np.integer],
+        observation: Observation,
+        action_masks: NDArray[np.generic] | None,
+        *,
+        deterministic: bool,
+    ) -> Choice:
+        """See `Player.act`."""
+        assert action_masks is not None  # our own environments always say
+        masks = np.array(action_masks)
+        for row, ids in enumerate(self.forbidden):
+            masks[row, list(ids)] = 0
+        return self._player.act(rows, observation, masks, deterministic=deterministic)
+
+
+def _safe(text: str) -> str:
+    return _TAGS.sub(" ", text)

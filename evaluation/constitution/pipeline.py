@@ -1,0 +1,275 @@
+"""The stages of a constitutional run, each kept in the run's folder and found there again.
+
+```
+settings.json      what the run is
+responses.jsonl    the policy's answers to red-team prompts
+revisions.jsonl    critique and revision of each, round by round
+sft/               the policy after learning the last revisions
+pairs.jsonl        its answers, the judge's best against the worst
+reward_model/      trained on them
+ppo/               the policy after PPO against it
+evaluation.json    toxicity, KL and win rates on held-out prompts, before and after
+report.md, report.html
+```
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokengym.agents.constitution.principles import draw_principles
+from tokengym.envs import Episode
+from tokengym.evaluation.config import differences
+from tokengym.evaluation.constitution.config import ConstitutionConfig
+from tokengym.evaluation.constitution.measures import measure_policies
+from tokengym.evaluation.constitution.report import write_reports
+from tokengym.evaluation.constitution.scene import Scene
+from tokengym.evaluation.files import read_json, read_jsonl, write_json, write_jsonl
+
+Report = Callable[[str], None]
+"""Told the name of each stage as it begins."""
+STAGES = ("responses", "revisions", "sft", "pairs", "reward_model", "ppo", "evaluation")
+
+
+def run_constitution(
+    config: ConstitutionConfig, out: Path, *, report: Report | None = None
+) -> dict[str, Any]:
+    """Teach a policy by principles and measure it before and after.
+
+    Stage 1: responses to red-team prompts, critique by a principle, revision, SFT on the revisions.
+    Stage 2: responses of that policy, ranked by a judge, a reward model from the ranking, PPO.
+    A stage whose result is in ``out`` is not made again, so a stopped run goes on.
+
+    Args:
+        config: What to do.
+        out: The run's folder.
+        report: Told each stage as it begins.
+
+    Returns:
+        What evaluation.json holds.
+
+    Raises:
+        ValueError: if the folder holds a run of other settings.
+
+    Source: Bai et al. 2022, "Constitutional AI", arXiv:2212.08073.
+    """
+    _claim(out, config)
+    run = _Run(config, out)
+    for stage in STAGES:
+        if report is not None:
+            report(stage)
+        if not run.is_done(stage):
+            getattr(run, f"make_{stage}")()
+    results: dict[str, Any] = read_json(out / "evaluation.json")
+    write_reports(config, results, out)
+    return results
+
+
+class _Run:
+    """A run's stages; each reads what those before it left in the folder."""
+
+    def __init__(self, config: ConstitutionConfig, out: Path) -> None:
+        self.config, self.out = config, out
+        self._scene: Scene | None = None
+
+    @property
+    def scene(self) -> Scene:
+        """Environments, critic and judge, loaded when the first stage needs them."""
+        if self._scene is None:
+            self._scene = Scene(self.config)
+        return self._scene
+
+    def is_done(self, stage: str) -> bool:
+        """Say whether a stage's result is there."""
+        names = {
+            "responses": "responses.jsonl",
+            "revisions": "revisions.jsonl",
+            "pairs": "pairs.json",  # the figures beside the pairs come last
+            "evaluation": "evaluation.json",
+        }
+        return (self.out / names.get(stage, stage)).exists()
+
+    def make_responses(self) -> None:
+        """Let the policy answer red-team prompts."""
+        groups = self.scene.respond(
+            self.scene.base, self.config.num_prompts, responses=1, use=0, skip=0
+        )
+        write_jsonl(self.out / "responses.jsonl", map(_row, _flat(groups)))
+
+    def make_revisions(self) -> None:
+        """Criticise and rewrite each response, once per round."""
+        episodes = [_episode(row) for row in read_jsonl(self.out / "responses.jsonl")]
+        rng = np.random.default_rng([self.config.seed, 1])
+        rows: list[dict[str, Any]] = [{"response": _row(e), "rounds": []} for e in episodes]
+        for number in range(self.config.revisions):
+            principles = draw_principles(self.config.principles, len(episodes), rng)
+            critiques = self.scene.critic.critique(episodes, principles)
+            episodes = self.scene.critic.revise(
+                episodes, principles, critiques, seed=self.scene.seed_of(1, number)
+            )
+            for row, principle, critique, episode in zip(
+                rows, principles, critiques, episodes, strict=True
+            ):
+                row["rounds"].append(
+                    {
+                        "principle": principle.name,
+                        "critique": critique.text,
+                        "revision": _row(episode),
+                    }
+                )
+        write_jsonl(self.out / "revisions.jsonl", rows)
+
+    def make_sft(self) -> None:
+        """Teach the policy the last revisions."""
+        from tokengym.agents import SFT
+
+        last = [row["rounds"][-1]["revision"] for row in read_jsonl(self.out / "revisions.jsonl")]
+        rows = [
+            {"prompt_ids": row["prompt_ids"], "response_ids": row["response_ids"]} for row in last
+        ]
+        batch = min(self.config.batch_size, len(rows))
+        learner = SFT(
+            self.scene.base,
+            rows,
+            tokenizer=self.scene.tokenizer,
+            learning_rate=self.config.sft_learning_rate,
+            num_train_epochs=self.config.sft_epochs,
+            per_device_train_batch_size=batch,
+            seed=self.scene.seed_of(2),
+        )
+        learner.train()
+        learner.save(self.out / "sft")
+        self._scene = None  # its base policy is the trained one now
+
+    def make_pairs(self) -> None:
+        """Let the revised policy answer, and the judge rank its answers."""
+        from tokengym.agents.preferences.collecting import Sampling, pair_rows
+        from tokengym.agents.preferences.pair_data import pairs_dataset, save_dataset
+
+        groups = self.scene.respond(
+            self.scene.policy(self.out / "sft"),
+            self.config.pair_prompts,
+            responses=self.config.responses,
+            use=3,
+            skip=self.config.num_prompts,
+        )
+        rows = pair_rows(groups, Sampling(n=self.config.responses), [-1] * len(groups))
+        if len(rows) < 10:
+            raise ValueError(
+                f"the judge told responses to only {len(rows)} of {len(groups)} prompts apart, too "
+                "few to train a reward model; raise --pair-prompts or --responses, or lower "
+                "--sft-epochs"
+            )
+        save_dataset(pairs_dataset(rows), self.out / "pairs.jsonl")
+        write_json(self.out / "pairs.json", {"prompts": len(groups), "pairs": len(rows)})
+
+    def make_reward_model(self) -> None:
+        """Train a reward model on the judged pairs, from the revised policy's weights."""
+        from tokengym.agents.preferences.pair_data import as_texts, load_pairs
+        from tokengym.rewards import RewardTraining, train_reward_model
+
+        scene, pairs = self.scene, load_pairs(self.out / "pairs.jsonl")
+        train_reward_model(
+            str(self.out / "sft" / "model"),
+            as_texts(pairs, scene.tokenizer),
+            output_dir=self.out / "reward_model",
+            tokenizer=scene.tokenizer,
+            training=RewardTraining(
+                learning_rate=self.config.reward_learning_rate,
+                epochs=self.config.reward_epochs,
+                batch_size=min(self.config.batch_size, len(pairs)),
+                append_eos=not scene.fixed_length,
+                chat_template=scene.uses_chat_template,
+                seed=scene.seed_of(4),
+            ),
+        )
+
+    def make_ppo(self) -> None:
+        """Teach the revised policy by PPO against the reward model."""
+        from tokengym.agents import PPO
+
+        scene = self.scene
+        envs = scene.make_envs(
+            num_envs=self.config.batch_size,
+            reward="sparse",
+            scorer=str(self.out / "reward_model"),
+            normalize="batch" if self.config.batch_size > 1 else None,
+        )
+        agent = PPO(
+            "CausalLMPolicy",
+            envs,
+            learning_rate=self.config.ppo_learning_rate,
+            kl_coef=self.config.kl_coef,
+            policy_kwargs={"model": str(self.out / "sft" / "model")},
+            seed=scene.seed_of(5),
+        )
+        for _ in range(self.config.ppo_steps):
+            agent.learn(1, reset_num_timesteps=False, log_interval=None)  # one round, one update
+        agent.save(self.out / "ppo")
+        envs.close()
+
+    def make_evaluation(self) -> None:
+        """Measure the policies on held-out prompts."""
+        scene = self.scene
+        policies = {
+            "base": scene.base,
+            "SFT on revisions": scene.policy(self.out / "sft"),
+            "RL from AI feedback": scene.policy(self.out / "ppo"),
+        }
+        figures, samples = measure_policies(scene, policies)
+        revisions = read_jsonl(self.out / "revisions.jsonl")
+        write_json(
+            self.out / "evaluation.json",
+            {
+                "critic": scene.critic.name,
+                "judge": scene.judge.name,
+                "toxicity_measure": scene.toxicity_name,
+                "policies": figures,
+                "revisions": scene.toxicity_by_round(
+                    [_episode(row["response"]) for row in revisions],
+                    [
+                        [_episode(row["rounds"][number]["revision"]) for row in revisions]
+                        for number in range(self.config.revisions)
+                    ],
+                ),
+                "pairs": read_json(self.out / "pairs.json"),
+                "reward_model": read_json(self.out / "reward_model" / "measures.json"),
+                "samples": samples,
+                "revised": revisions[:4],
+            },
+        )
+
+
+def _claim(out: Path, config: ConstitutionConfig) -> None:
+    """Note whose the folder is, or refuse one of other settings."""
+    file = out / "settings.json"
+    ours = json.loads(json.dumps(config.as_dict()))
+    if not file.exists():
+        write_json(file, ours)
+        return
+    if differ := differences(read_json(file), ours):
+        raise ValueError(
+            f"{out} holds a run of other settings ({'; '.join(differ)}); name another folder with "
+            "--out"
+        )
+
+
+def _flat(groups: Sequence[Sequence[Episode]]) -> list[Episode]:
+    return [episode for group in groups for episode in group]
+
+
+def _row(episode: Episode) -> dict[str, Any]:
+    return {
+        "prompt": episode.prompt,
+        "response": episode.response,
+        "prompt_ids": list(episode.prompt_ids),
+        "response_ids": list(episode.response_ids),
+        "finish_reason": episode.finish_reason,
+    }
+
+
+def _episode(row: dict[str, Any]) -> Episode:
+    return Episode(**row)

@@ -1,0 +1,236 @@
+"""What the stages of a constitutional run share: prompts, policies, who criticises, who judges."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tokengym.agents.constitution.critics import Critic, ModelCritic, OffenceRules, RuleCritic
+from tokengym.agents.constitution.judges import RuleJudge, model_judge
+from tokengym.agents.preferences.collecting import (
+    Group,
+    ResponseCollector,
+    Sampling,
+    prompt_order,
+)
+from tokengym.agents.preferences.policies import make_policy
+from tokengym.agents.preferences.rehearsal import Rehearsal
+from tokengym.envs import Episode, PromptSet
+from tokengym.evaluation.constitution.config import ConstitutionConfig
+from tokengym.evaluation.defaults import training_settings
+
+if TYPE_CHECKING:
+    from tokengym.agents import CausalLMPolicy
+    from tokengym.evaluation.evaluate import Evaluator
+    from tokengym.rewards import Scorer
+
+
+class Scene:
+    """Built from a configuration alone; the same one gives the same scene.
+
+    Args:
+        config: The run.
+
+    Raises:
+        ValueError: if there are no red-team prompts, or rules are wanted where there are none.
+    """
+
+    def __init__(self, config: ConstitutionConfig) -> None:
+        self.config = config
+        self._envs = self.make_envs(num_envs=1, reward=None)
+        task: Any = self._envs.unwrapped
+        self.tokenizer = task.tokenizer
+        self.bundle = task.bundle
+        self.uses_chat_template = bool(task.settings.chat_template)
+        self.fixed_length = task.settings.min_new_tokens >= task.settings.max_new_tokens
+        self.rehearsal = Rehearsal(self._envs, max_rows=128)
+
+    # --- environments -----------------------------------------------------------------------------
+
+    def make_envs(self, *, num_envs: int, split: str = "train", **settings: Any) -> Any:
+        """Return a batch over the red-team prompts of a split."""
+        import gymnasium as gym
+
+        return gym.make_vec(
+            self.config.env, num_envs=num_envs, **self._env_kwargs(split), **settings
+        )
+
+    def make_evaluator(self) -> "Evaluator":
+        """Return what measures policies on the held-out red-team prompts."""
+        from tokengym.evaluation.evaluate import Evaluator
+
+        kwargs = self._env_kwargs("test")
+        if self.bundle is None:  # nothing bundled scores: the judge does
+            kwargs["scorer"] = self.judge
+        return Evaluator(
+            self.config.env,
+            kwargs,
+            num_episodes=min(self.config.eval_episodes, len(kwargs["prompts"])),
+            seed=self.seed_of(6),
+        )
+
+    def _env_kwargs(self, split: str) -> dict[str, Any]:
+        lengths = training_settings(
+            self.config.env, max_new_tokens=self.config.max_new_tokens
+        ).lengths()
+        kwargs: dict[str, Any] = {**self.config.task.env_kwargs(), **lengths}
+        if self.config.model is not None:
+            kwargs |= {"tokenizer": self.config.model, "bundle": None}
+        prompts = self._prompts(split)
+        for name in ("dataset", "prompt_column", "reference_column", "query_type_column"):
+            kwargs.pop(name, None)
+        return {name: value for name, value in kwargs.items() if value is not None} | {
+            "prompts": prompts
+        }
+
+    def _prompts(self, split: str) -> PromptSet:
+        """Return a split's red-team prompts: all, or those that the rules know for harmful."""
+        import gymnasium as gym
+
+        kwargs = self.config.task.env_kwargs()
+        env: Any = gym.make(self.config.env, reward=None, split=split, **kwargs).unwrapped
+        prompts: PromptSet = env.prompts
+        rules = self._rules_of(env.bundle)
+        if rules is None or self.config.task.dataset is not None:
+            return prompts
+        chosen = [prompt for prompt in prompts if rules.is_red_team(prompt.text)]
+        if not chosen:
+            raise ValueError(
+                f"{self.config.env} has no red-team prompts among its {len(prompts)} of the split "
+                f"{split!r}; take Detox or Dialogue, or pass --dataset"
+            )
+        return PromptSet(chosen)
+
+    # --- who acts, criticises and judges ----------------------------------------------------------
+
+    @cached_property
+    def base(self) -> "CausalLMPolicy":
+        """The policy that everything starts from."""
+        return make_policy(self._envs, self._base_model, seed=self.seed_of(7))
+
+    def policy(self, folder: Path) -> "CausalLMPolicy":
+        """Return a stage's policy, its reference being the one that everything starts from."""
+        reference = self._base_model
+        if reference is None:
+            reference = str(self.bundle.policy)
+        return make_policy(
+            self._envs, str(folder / "model"), reference=reference, seed=self.seed_of(7)
+        )
+
+    @property
+    def _base_model(self) -> str | None:
+        return self.config.model or self.config.task.model
+
+    @cached_property
+    def rules(self) -> OffenceRules | None:
+        """What offends by the bundle's own rules; None where there are none."""
+        return self._rules_of(self.bundle)
+
+    @staticmethod
+    def _rules_of(bundle: Any) -> OffenceRules | None:
+        from tokengym.rewards.gold_rules import load_rules
+
+        if bundle is None or not bundle.has("gold"):
+            return None
+        try:
+            return OffenceRules(load_rules(bundle.gold))
+        except TypeError:
+            return None
+
+    @cached_property
+    def critic(self) -> Critic:
+        """Who criticises and revises: the chat model, or rules that say so."""
+        if self.config.model is None:
+            return RuleCritic(self._known_rules("critique", "--model"), self.base, self.rehearsal)
+        from tokengym.rewards.scorers.judge import GreedyAnswers
+        from tokengym.rewards.scorers.models import load_answering_model
+
+        model, tokenizer = load_answering_model(self.config.model, dtype="float32", device="auto")
+        longest = training_settings(
+            self.config.env, max_new_tokens=self.config.max_new_tokens
+        ).max_new_tokens
+        answers = GreedyAnswers(model, tokenizer, max_new_tokens=longest - 1)  # and EOS
+        return ModelCritic(
+            answers, self.tokenizer, name=f"the chat model {Path(self.config.model).name}"
+        )
+
+    @cached_property
+    def judge(self) -> "Scorer":
+        """Who says which response follows the principles better."""
+        path = self.config.judge or self.config.model
+        if path is None:
+            return RuleJudge(self._known_rules("judgement", "--judge"))
+        return model_judge(path, self.config.principles)
+
+    def _known_rules(self, what: str, remedy: str) -> OffenceRules:
+        if self.rules is None:
+            raise ValueError(
+                f"{self.config.env} has no rules for a {what}; take Detox or Dialogue, or name a "
+                f"chat model with {remedy}"
+            )
+        return self.rules
+
+    # --- playing and measuring --------------------------------------------------------------------
+
+    def respond(
+        self, agent: Any, num_prompts: int, *, responses: int, use: int, skip: int
+    ) -> list[Group]:
+        """Return judged responses to red-team prompts, those before ``skip`` left to others."""
+        collector = ResponseCollector(
+            self._envs, scorer=self.judge, sampling=Sampling(n=responses), max_rows=256
+        )
+        prompts = prompt_order(
+            len(collector.rehearsal.prompts), num_prompts, seed=self.seed_of(8), skip=skip
+        )
+        return collector.collect(agent, prompts, seed=self.seed_of(use))
+
+    def seed_of(self, *use: int) -> int:
+        """Return the seed of one use."""
+        return int(np.random.SeedSequence([self.config.seed, *use]).generate_state(1)[0] >> 1)
+
+    @property
+    def toxicity_name(self) -> str:
+        """What measures toxicity, in words."""
+        if self.config.toxicity is not None:
+            return f"mean probability of the toxic class, by {Path(self.config.toxicity).name}"
+        if self._bundle_classifies:
+            return "mean probability of the toxic class, by the bundled classifier"
+        return "share of responses with an offence, by the bundle's rules"
+
+    def toxicity(self, episodes: Sequence[Episode]) -> "np.ndarray[Any, Any]":
+        """Return how toxic each response is, (episodes,), in [0, 1]."""
+        if self.config.toxicity is not None:
+            from tokengym.rewards import Toxicity
+
+            return -Toxicity.from_pretrained(self.config.toxicity).score(episodes).values
+        if self._bundle_classifies:
+            from tokengym.rewards import load_scorer
+
+            logits = load_scorer(self.bundle.reward_model, "reward_model").bind(self.tokenizer)
+            return 1.0 / (1.0 + np.exp(logits.score(list(episodes)).values.astype(np.float64)))
+        return np.array([float(bool(words)) for words in self.offences(episodes)])
+
+    def offences(self, episodes: Sequence[Episode]) -> list[tuple[str, ...]]:
+        """Return the offending words of each response, by rules."""
+        rules = self._known_rules("count of offences", "--toxicity")
+        return [rules.offences(episode.prompt, episode.response) for episode in episodes]
+
+    def judged(self, episodes: Sequence[Episode]) -> list[Episode]:
+        """Return the episodes with the judge's score."""
+        values = self.judge.score(episodes).values
+        return [replace(e, score=float(v)) for e, v in zip(episodes, values, strict=True)]
+
+    def toxicity_by_round(
+        self, responses: Sequence[Episode], revisions: Sequence[Sequence[Episode]]
+    ) -> list[float]:
+        """Return the mean toxicity of the responses and of each round of revisions."""
+        return [float(self.toxicity(list(e)).mean()) for e in (responses, *revisions)]
+
+    @property
+    def _bundle_classifies(self) -> bool:
+        """Whether the bundle's reward model is a classifier of clean text: Detox's is."""
+        task = None if self.bundle is None else self.bundle.manifest.get("task")
+        return task == "detox"

@@ -1,0 +1,119 @@
+"""The pipeline makes responses cleaner, goes on where it was stopped, and reports it."""
+
+import shutil
+
+import pytest
+
+from tokengym.agents.constitution.principles import Principle
+from tokengym.evaluation.constitution import ConstitutionConfig, run_constitution
+from tokengym.evaluation.constitution.report import as_html
+from tokengym.evaluation.files import read_json, read_jsonl
+
+
+def config(**settings):
+    small = {
+        "num_prompts": 32,
+        "pair_prompts": 24,
+        "ppo_steps": 1,
+        "batch_size": 8,
+        "eval_episodes": 24,
+        "max_new_tokens": 16,
+        "sft_learning_rate": 1e-3,
+        "reward_epochs": 1.0,
+    }
+    return ConstitutionConfig(**small | settings)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    heard = []
+    results = run_constitution(config(), folder, report=heard.append)
+    return folder, results, heard
+
+
+def test_toxicity_falls_at_each_stage(done):
+    _, results, heard = done
+    assert heard == ["responses", "revisions", "sft", "pairs", "reward_model", "ppo", "evaluation"]
+    before, after = results["revisions"][0], results["revisions"][1]
+    assert after < 0.3 < before
+    policies = results["policies"]
+    assert policies["SFT on revisions"]["toxicity"] < policies["base"]["toxicity"]
+    assert policies["SFT on revisions"]["offending"] < policies["base"]["offending"]
+    assert policies["base"]["kl"] == pytest.approx(0.0, abs=1e-4)
+    assert policies["RL from AI feedback"]["kl"] > policies["SFT on revisions"]["kl"] / 2 > 0.01
+    assert "win_rate" not in policies["base"]
+    assert policies["SFT on revisions"]["win_rate"]["rate"] > 0.5
+
+
+def test_rules_say_that_they_are_rules(done):
+    folder, results, _ = done
+    assert "no model" in results["critic"]
+    assert "no model" in results["judge"]
+    for name in ("report.md", "report.html"):
+        text = (folder / name).read_text()
+        assert "rule-based critic (no model)" in text
+        assert "stand in for a model" in text
+
+
+def test_stopped_run_ends_alike(done, tmp_path):
+    folder, results, _ = done
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    for name in ("ppo", "evaluation.json", "report.md"):
+        path = copy / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert run_constitution(config(), copy) == results
+    assert (copy / "report.md").read_text() == (folder / "report.md").read_text()
+
+
+def test_other_settings_are_refused(done):
+    folder, *_ = done
+    with pytest.raises(ValueError, match=r"other settings.*seed 0 there, 1 here"):
+        run_constitution(config(seed=1), folder)
+
+
+def test_principles_are_kept_with_each_round(done):
+    folder, *_ = done
+    rows = read_jsonl(folder / "revisions.jsonl")
+    assert len(rows) == 32
+    names = {one["principle"] for row in rows for one in row["rounds"]}
+    assert len(names) > 1
+    assert ConstitutionConfig.from_dict(read_json(folder / "settings.json")) == config()
+
+
+def test_texts_are_escaped():
+    page = as_html("<title>", [("h", ["<b>"], (("c",), [("<script>x</script>",)]))])
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_harmful_requests_are_the_dialogues_red_team():
+    from tokengym.evaluation.constitution.scene import Scene
+
+    scene = Scene(config(env="Dialogue"))
+    prompts = scene.rehearsal.prompts
+    assert 0 < len(prompts)
+    assert all(scene.rules.is_red_team(prompt.text) for prompt in prompts)
+    assert "rules" in scene.toxicity_name
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"num_prompts": 0}, "num_prompts must be > 0, got 0"),
+        ({"revisions": 0}, "revisions must be at least 1, got 0"),
+        ({"responses": 1}, "responses must be at least 2"),
+        ({"kl_coef": -1.0}, "kl_coef must be >= 0"),
+        ({"principles": ()}, "principles must hold at least one"),
+    ],
+)
+def test_bad_settings_are_refused(settings, match):
+    with pytest.raises(ValueError, match=match):
+        config(**settings)
+
+
+def test_tasks_without_rules_need_a_model(tmp_path):
+    one = (Principle(name="kind", text="It is kind."),)
+    with pytest.raises(ValueError, match=r"no rules for a (critique|judgement).*--"):
+        run_constitution(config(env="MovieReview", principles=one), tmp_path)
