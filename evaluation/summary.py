@@ -13,7 +13,7 @@ import numpy as np
 from tokengym.evaluation.alarms import find_alarms
 from tokengym.evaluation.curves import Curve
 from tokengym.evaluation.panels import Panel, Runs, make_panels
-from tokengym.evaluation.speed import censored_steps, relative_steps
+from tokengym.evaluation.speed import RelativeSteps, censored_steps, relative_steps
 from tokengym.evaluation.statistics import (
     RELIABLE_SEEDS,
     Array,
@@ -173,20 +173,27 @@ def _versus(panel: Panel, runs: Runs, baseline: Runs, level: float) -> dict[str,
                     "low": low,
                     "high": high,
                 }
-    speed = None
-    if own:
-        speed = relative_steps(
+    speed = {
+        measure: relative_steps(
             panel.steps,
-            runs.values["score"][own],
-            baseline.values["score"][other],
+            runs.values[measure][own],
+            baseline.values[measure][other],
             level,
             window=FINAL_WINDOW,
         )
+        for measure in ("score", "net_score")
+        if own and measure in panel.measures
+    }
     return {
         "differences": differences,
         "probability_of_improvement": improvement,
-        "relative_steps": asdict(speed) if speed else None,
+        "relative_steps": _plain(speed.get("score")),
+        "relative_steps_net": _plain(speed.get("net_score")),
     }
+
+
+def _plain(speed: RelativeSteps | None) -> dict[str, float] | None:
+    return None if speed is None else asdict(speed)
 
 
 def _add_steps_to_threshold(panel: Panel, summary: dict[str, Any], level: float) -> None:

@@ -157,16 +157,31 @@ def _ends(group: Figures, name: str) -> str:
 
 
 def _speed(group: Figures, name: str, baseline: str) -> str:
-    speed = group["rewards"][name]["versus_baseline"]["relative_steps"]
+    """Return how soon a reward got to the baseline's end, by score and less the KL penalty.
+
+    They differ where a reward stops at less KL: it may be soon at the one, never at the other.
+    """
+    versus = group["rewards"][name]["versus_baseline"]
+    speed, net = versus["relative_steps"], versus.get("relative_steps_net")
     if not speed:
         return ""
-    if math.isinf(speed["ratio"]):
-        return f"It did not reach {baseline}'s final level within the budget. "
+    arrives, arrives_net = (f and not math.isinf(f["ratio"]) for f in (speed, net))
+    if arrives:
+        text = f"It reached {baseline}'s final score in {_times(speed)}"
+        return (
+            f"{text}, and that less the KL penalty in {_times(net)}. "
+            if arrives_net
+            else f"{text}. "
+        )
+    text = f"It did not reach {baseline}'s final score within the budget"
+    if arrives_net:
+        return f"{text}, but that less the KL penalty in {_times(net)}. "
+    return f"{text}. "
+
+
+def _times(speed: Figures) -> str:
     high = "beyond the budget" if math.isinf(speed["high"]) else number(speed["high"])
-    return (
-        f"It reached {baseline}'s final level in {number(speed['ratio'])} times the updates "
-        f"({number(speed['low'])} to {high}). "
-    )
+    return f"{number(speed['ratio'])} times the updates ({number(speed['low'])} to {high})"
 
 
 def _cautions(group: Figures, others: Sequence[str]) -> list[str]:

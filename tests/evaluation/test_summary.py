@@ -41,6 +41,27 @@ def test_the_faster_reward_is_said_to_be_faster(make_curves):
     assert "uniform showed no clear difference" in headline
 
 
+def test_a_reward_that_stops_at_less_kl_may_arrive_by_the_net_score_alone(make_curves):
+    curves = make_curves(("sparse", "abc"))
+    for curve in curves:  # abc: half the KL of sparse, and nine tenths of its score
+        factor, kl = (0.9, 0.5) if curve.credit == "abc" else (1.0, 1.0)
+        rise = 1.0 - np.exp(-curve.steps / 10.0)
+        curve.values["score"][:] = 2.0 * factor * rise + 0.01 * np.sin(curve.seed + curve.steps)
+        curve.values["kl"][:] = 20.0 * kl * rise
+    group = summarize(curves, kl_coef=0.05)["groups"][0]
+    versus = group["rewards"]["abc"]["versus_baseline"]
+    assert versus["relative_steps"]["ratio"] == math.inf
+    # sparse ends at 1 * rise(30), abc goes 1.3 * rise: 1 - e^(-s/10) = rise(30) / 1.3
+    expected = -10.0 * math.log(1.0 - (1.0 - math.exp(-2.85)) / 1.3)
+    assert versus["relative_steps_net"]["steps"] == pytest.approx(expected, abs=1.0)
+    (sentence,) = group["verdict"]["sentences"]
+    assert "did not reach sparse's final score within the budget, but that less the KL" in sentence
+    assert (
+        summarize(curves)["groups"][0]["rewards"]["abc"]["versus_baseline"]["relative_steps_net"]
+        is None
+    )
+
+
 def test_steps_to_the_baselines_end_keep_censored_runs(make_curves):
     entry = summarize(make_curves())["groups"][0]["rewards"]
     assert entry["abc"]["steps_to_threshold"]["reached"] == 1.0
