@@ -241,7 +241,8 @@ def load_scorer(
 
     Args:
         path: Folder or hub name.
-        kind: Whether it is a reward model or an encoder.
+        kind: Whether it is a reward model, or a preference model that `train_preference_model`
+            stored, or an encoder.
         max_len: As in `make_reward`.
 
     Raises:
@@ -259,8 +260,12 @@ def load_scorer(
 
 @lru_cache(maxsize=8)
 def _load_reward_model(path: str, stamp: int) -> Scorer:
+    from tokengym.rewards.scorers.preference import PreferenceModel
+    from tokengym.rewards.scorers.questions import is_preference_model
     from tokengym.rewards.scorers.reward_model import RewardModel
 
+    if is_preference_model(path):
+        return PreferenceModel.from_pretrained(path)
     return RewardModel.from_pretrained(path)
 
 

@@ -90,7 +90,7 @@ def limit_lengths(
         lengths: (pairs,) tokens of each pair's longer text, prompt included.
         max_tokens: Most tokens of a text.
         overlong: What longer ones do: "error" stops, "drop" skips the pair, "left" keeps all of
-            them, for a caller that cuts their beginning.
+            them, for a caller that cuts them itself.
 
     Raises:
         DatasetError: if one is longer and may not be, or none is left.

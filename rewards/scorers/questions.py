@@ -1,8 +1,10 @@
 """The question that compares two responses: how it is written, asked and answered."""
 
 import inspect
+import json
 import string
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -143,6 +145,19 @@ def stored_format(config: Any) -> tuple[str, tuple[str, str]] | None:
         return None
     first, second = stored["answers"]
     return stored["template"], (first, second)
+
+
+def is_preference_model(path: str | Path) -> bool:
+    """Return whether `train_preference_model` stored the model of a folder.
+
+    Args:
+        path: A folder, or a hub name, which is none.
+    """
+    file = Path(path) / "config.json"
+    try:
+        return stored_format(json.loads(file.read_text(encoding="utf-8"))) is not None
+    except (OSError, ValueError):
+        return False  # whoever loads it says what is wrong
 
 
 def _known_ids(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:

@@ -150,17 +150,36 @@ def encode_side(
     """
     limit = min(training.max_tokens, _positions(reader.model) or training.max_tokens)
     sequences = reader.encode(pairs, tokenizer)
+    overlong = training.overlong
+    if overlong == "left":
+        places = reader.spare(pairs, tokenizer)
+        sequences = [
+            (cut_prompt(first, place, limit), cut_prompt(second, place, limit))
+            for (first, second), place in zip(sequences, places, strict=True)
+        ]
+        overlong = "drop"  # what is too long even without its prompt
     lengths = [max(map(len, both)) for both in sequences]
-    fitting = limit_lengths(pairs, lengths, max_tokens=limit, overlong=training.overlong)
+    fitting = limit_lengths(pairs, lengths, max_tokens=limit, overlong=overlong)
     kept = set(fitting.rows)
-    return Side(
-        pairs=fitting,
-        sequences=[
-            (first[-limit:], second[-limit:])
-            for row, (first, second) in zip(pairs.rows, sequences, strict=True)
-            if row in kept
-        ],
-    )
+    chosen = [ids for row, ids in zip(pairs.rows, sequences, strict=True) if row in kept]
+    return Side(pairs=fitting, sequences=chosen)
+
+
+def cut_prompt(ids: list[int], place: tuple[int, int], limit: int) -> list[int]:
+    """Return a text without as much of its prompt's beginning as is too much.
+
+    Args:
+        ids: The whole text.
+        place: Where the prompt stands, (first token, past its last).
+        limit: Most tokens; a text whose rest is longer stays longer.
+
+    Example:
+        >>> cut_prompt([9, 1, 2, 3, 8], (1, 4), 3)
+        [9, 3, 8]
+    """
+    start, stop = place
+    excess = min(max(len(ids) - limit, 0), stop - start)
+    return [*ids[:start], *ids[start + excess :]]
 
 
 def load_start(model: Any, auto_class: Any, seed: int, **options: Any) -> "PreTrainedModel":

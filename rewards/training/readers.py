@@ -51,6 +51,17 @@ class PairReader(ABC):
         """
 
     @abstractmethod
+    def spare(
+        self, pairs: Sequence[PreferencePair], tokenizer: "PreTrainedTokenizerBase"
+    ) -> list[tuple[int, int]]:
+        """Return where in both sequences the prompt stands, (first token, past its last).
+
+        Args:
+            pairs: As for `encode`.
+            tokenizer: As for `encode`.
+        """
+
+    @abstractmethod
     def values(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor) -> Tensor:
         """Return the number of each sequence, (batch,).
 
@@ -116,6 +127,16 @@ class RewardReader(PairReader):
         ids = [[*tokens, *end] for tokens in texts]
         return list(zip(ids[::2], ids[1::2], strict=True))
 
+    def spare(
+        self, pairs: Sequence[PreferencePair], tokenizer: "PreTrainedTokenizerBase"
+    ) -> list[tuple[int, int]]:
+        """Return where the prompt stands: at the beginning."""
+        if self.chat_template:
+            prompts = encode_chats(tokenizer, [_messages(pair.prompt) for pair in pairs])
+        else:
+            prompts = encode(tokenizer, [pair.prompt for pair in pairs])
+        return [(0, len(ids)) for ids in prompts]
+
     def values(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor) -> Tensor:
         """Return each text's score, read at its last token."""
         others = {"attention_mask": attention_mask}
@@ -173,6 +194,15 @@ class PreferenceReader(PairReader):
         ]
         ids = encode(tokenizer, questions)
         return list(zip(ids[::2], ids[1::2], strict=True))
+
+    def spare(
+        self, pairs: Sequence[PreferencePair], tokenizer: "PreTrainedTokenizerBase"
+    ) -> list[tuple[int, int]]:
+        """Return where the context stands: after what the template begins with."""
+        before = self.template.partition("{context}")[0]
+        start = len(encode(tokenizer, [before])[0])
+        contexts = encode(tokenizer, [before + pair.prompt.strip() for pair in pairs])
+        return [(start, len(ids)) for ids in contexts]
 
     def values(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor) -> Tensor:
         """Return logit_A - logit_B after each question."""

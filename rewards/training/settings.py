@@ -27,7 +27,7 @@ class RewardTraining:
     """Longest text, prompt included; less where the model reads less."""
     overlong: Overlong = "error"
     """Pairs with a longer text: "error" names the first, "drop" leaves them out and counts them,
-    "left" cuts the beginning of their texts."""
+    "left" cuts the beginning of their prompts, and drops those that are too long without one."""
     append_eos: bool = True
     """Whether a reward model's texts end with EOS, as responses that were finished do."""
     chat_template: bool = False

@@ -16,6 +16,7 @@ from tokengym.rewards import (
     PreferencePair,
     RewardTraining,
     ScorerError,
+    make_reward,
     train_preference_model,
 )
 from tokengym.rewards.preference_losses import (
@@ -101,6 +102,11 @@ def test_a_tiny_model_learns_and_the_scorer_asks_as_it_was_trained(language_mode
     # P(A is better), the response being A in one question and B in the other
     as_a, as_b = (scores.parts[f"preferred_as_{place}"].astype(float) for place in "ab")
     assert metrics.position_bias == pytest.approx(((as_a + 1 - as_b) / 2).mean() - 0.5, abs=1e-5)
+    # An environment takes the folder, and knows by it what kind of model it is.
+    reward = make_reward("uniform", scorer=trained.path)
+    assert reward is not None
+    assert isinstance(reward.scorer, PreferenceModel)
+    assert reward.scorer.template == TEMPLATE
     other = PreferenceModel.from_pretrained(
         trained.path, template="{context} {a} {b}", answers=("c", "d"), device="cpu"
     )

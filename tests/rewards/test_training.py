@@ -337,3 +337,35 @@ def test_a_chat_is_read_as_an_environment_shows_it():
     answers = tokenizer(["slowly .", "it is good ."])["input_ids"]
     assert first == [*chats[0], *answers[0], tokenizer.eos_token_id]
     assert second == [*chats[1], *answers[1], tokenizer.eos_token_id]
+
+
+@pytest.mark.parametrize("train", [train_reward_model, train_preference_model])
+def test_overlong_prompts_lose_their_beginning(language_model, tmp_path, tokenizer, train):
+    pairs = [replace(pair, prompt="c " * 80 + pair.prompt) for pair in good_and_bad(20)]
+    pairs[3] = replace(pairs[3], chosen="d " * 80)  # too long without its prompt
+    limit = 48
+    with pytest.raises(DatasetError, match=r"tokens, more than max_tokens=64"):
+        train(language_model, pairs, output_dir=tmp_path / "m", training=FAST)
+    training = replace(FAST, overlong="left", max_tokens=limit, epochs=1)
+    trained = train(language_model, pairs, output_dir=tmp_path / "m", training=training)
+    assert trained.skipped == {"overlong": 1}
+
+
+def test_what_is_cut_is_the_prompt(tokenizer):
+    from tokengym.rewards.pairs import PreferencePairs
+    from tokengym.rewards.training.pipeline import encode_side
+    from tokengym.rewards.training.readers import PreferenceReader
+
+    pair = PreferencePair(prompt="c d e f", chosen=" a", rejected=" b b")
+    pairs = PreferencePairs((pair,), (0,))
+    model = GPT2LMHeadModel(make_classifier().config)
+    asked = PreferenceReader(
+        model, tokenizer, template="q {context} r {a} s {b}", answers=("a", "b")
+    )
+    shorter = RewardTraining(overlong="left", max_tokens=8)
+    (both,) = encode_side(pairs, asked, tokenizer, shorter).sequences
+    # The longer question has 10 tokens: q c d e f r a s b b.
+    assert [tokenizer.decode(ids) for ids in both] == ["q e f r a s b b", "q e f r b b s a"]
+    read = RewardReader(make_classifier(), append_eos=True)
+    (both,) = encode_side(pairs, read, tokenizer, replace(shorter, max_tokens=5)).sequences
+    assert [tokenizer.decode(ids) for ids in both] == ["d e f a <eos>", "e f b b <eos>"]

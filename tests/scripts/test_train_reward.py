@@ -96,7 +96,6 @@ def test_a_stopped_training_goes_on(
         (["--on-error", "skip", "--max-tokens", "3"], "tokens, more than max_tokens=3"),
         (["--on-error", "skip", "--model", "nowhere"], "cannot load nowhere"),
         (["--on-error", "skip", "--held-out", "1.5"], "held_out must be a share in (0, 1)"),
-        (["--on-error", "skip", "--env", "Oracle"], "no bundled language model; pass --model"),
         (["--on-error", "skip", "--env", "Movie"], "did you mean"),
     ],
 )
