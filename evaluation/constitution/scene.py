@@ -40,6 +40,8 @@ class Scene:
 
     def __init__(self, config: ConstitutionConfig) -> None:
         self.config = config
+        self.rules = self._task_rules()
+        """What offends by the rules of the bundled prompts; None where the prompts are others."""
         self._envs = self.make_envs(num_envs=1, reward=None)
         task: Any = self._envs.unwrapped
         self.tokenizer = task.tokenizer
@@ -47,6 +49,12 @@ class Scene:
         self.uses_chat_template = bool(task.settings.chat_template)
         self.fixed_length = task.settings.min_new_tokens >= task.settings.max_new_tokens
         self.rehearsal = Rehearsal(self._envs, max_rows=128)
+        if config.model is None:
+            self._known_rules("critique", "--model")
+        if config.model is None and config.judge is None:
+            self._known_rules("judgement", "--judge")
+        if config.toxicity is None and not self._bundle_classifies:
+            self._known_rules("count of offences", "--toxicity")
 
     # --- environments -----------------------------------------------------------------------------
 
@@ -88,13 +96,9 @@ class Scene:
 
     def _prompts(self, split: str) -> PromptSet:
         """Return a split's red-team prompts: all, or those that the rules know for harmful."""
-        import gymnasium as gym
-
-        kwargs = self.config.task.env_kwargs()
-        env: Any = gym.make(self.config.env, reward=None, split=split, **kwargs).unwrapped
-        prompts: PromptSet = env.prompts
-        rules = self._rules_of(env.bundle)
-        if rules is None or self.config.task.dataset is not None:
+        prompts: PromptSet = self._task(split).prompts
+        rules = self.rules
+        if rules is None:
             return prompts
         chosen = [prompt for prompt in prompts if rules.is_red_team(prompt.text)]
         if not chosen:
@@ -103,6 +107,24 @@ class Scene:
                 f"{split!r}; take Detox or Dialogue, or pass --dataset"
             )
         return PromptSet(chosen)
+
+    def _task(self, split: str = "train") -> Any:
+        """Return the task as it is, with the bundle's own tokenizer."""
+        import gymnasium as gym
+
+        kwargs = self.config.task.env_kwargs()
+        return gym.make(self.config.env, reward=None, split=split, **kwargs).unwrapped
+
+    def _task_rules(self) -> OffenceRules | None:
+        from tokengym.rewards.gold_rules import load_rules
+
+        bundle = self._task().bundle
+        if self.config.task.dataset is not None or bundle is None or not bundle.has("gold"):
+            return None
+        try:
+            return OffenceRules(load_rules(bundle.gold))
+        except TypeError:  # rules of another kind: not what offends
+            return None
 
     # --- who acts, criticises and judges ----------------------------------------------------------
 
@@ -123,22 +145,6 @@ class Scene:
     @property
     def _base_model(self) -> str | None:
         return self.config.model or self.config.task.model
-
-    @cached_property
-    def rules(self) -> OffenceRules | None:
-        """What offends by the bundle's own rules; None where there are none."""
-        return self._rules_of(self.bundle)
-
-    @staticmethod
-    def _rules_of(bundle: Any) -> OffenceRules | None:
-        from tokengym.rewards.gold_rules import load_rules
-
-        if bundle is None or not bundle.has("gold"):
-            return None
-        try:
-            return OffenceRules(load_rules(bundle.gold))
-        except TypeError:
-            return None
 
     @cached_property
     def critic(self) -> Critic:
@@ -168,8 +174,8 @@ class Scene:
     def _known_rules(self, what: str, remedy: str) -> OffenceRules:
         if self.rules is None:
             raise ValueError(
-                f"{self.config.env} has no rules for a {what}; take Detox or Dialogue, or name a "
-                f"chat model with {remedy}"
+                f"{self.config.env} has no rules for a {what} with these prompts; take Detox or "
+                f"Dialogue, or name a model with {remedy}"
             )
         return self.rules
 

@@ -5,9 +5,12 @@ import shutil
 import pytest
 
 from tokengym.agents.constitution.principles import Principle
+from tokengym.envs import bundled
 from tokengym.evaluation.constitution import ConstitutionConfig, run_constitution
+from tokengym.evaluation.constitution import scene as scene_module
 from tokengym.evaluation.constitution.report import as_html
 from tokengym.evaluation.files import read_json, read_jsonl
+from tokengym.rewards import FunctionScorer
 
 
 def config(**settings):
@@ -115,5 +118,26 @@ def test_bad_settings_are_refused(settings, match):
 
 def test_tasks_without_rules_need_a_model(tmp_path):
     one = (Principle(name="kind", text="It is kind."),)
-    with pytest.raises(ValueError, match=r"no rules for a (critique|judgement).*--"):
+    with pytest.raises(ValueError, match=r"no rules for a critique with these prompts.*--model"):
         run_constitution(config(env="MovieReview", principles=one), tmp_path)
+
+
+def test_a_chat_model_takes_the_rules_place(tmp_path, monkeypatch):
+    # The bundled policy stands in for a chat model: what it writes is nonsense, how it is asked is
+    # not. Its judgement would tell nothing apart, so lengths are the judge.
+    bundle = bundled("dialogue")
+    model = tmp_path / "chat"
+    shutil.copytree(bundle.policy, model)
+    bundle.tokenizer.save_pretrained(model)
+    monkeypatch.setattr(
+        scene_module,
+        "model_judge",
+        lambda path, principles: FunctionScorer(lambda prompt, response: -float(len(response))),
+    )
+    small = {"num_prompts": 6, "pair_prompts": 16, "eval_episodes": 8, "revisions": 1}
+    results = run_constitution(config(env="Dialogue", model=str(model), **small), tmp_path / "run")
+    assert results["critic"] == "the chat model chat"
+    assert "stand in for a model" not in (tmp_path / "run" / "report.md").read_text()
+    critiques = [r["rounds"][0]["critique"] for r in read_jsonl(tmp_path / "run/revisions.jsonl")]
+    assert any(critiques)
+    assert results["policies"]["RL from AI feedback"]["kl"] > 0.0
