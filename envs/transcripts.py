@@ -35,3 +35,21 @@ def read_transcript(text: str) -> tuple[list[dict[str, str]], str | None] | None
             messages.append({"role": role, "content": content})
     answer = messages.pop()["content"] if messages[-1]["role"] == "assistant" else None
     return messages, answer or None
+
+
+def prompt_messages(text: str) -> list[tuple[str, str]]:
+    r"""Return the turns of a written-out dialogue as (role, content), or a text as the user's turn.
+
+    Args:
+        text: A prompt as data sets write it.
+
+    Example:
+        >>> prompt_messages("\n\nHuman: Why?\n\nAssistant:")
+        [('user', 'Why?')]
+        >>> prompt_messages("Why?")
+        [('user', 'Why?')]
+    """
+    found = read_transcript(text)
+    if found is None:
+        return [("user", text)]
+    return [(message["role"], message["content"]) for message in found[0]]

@@ -18,7 +18,12 @@ from tokengym.agents.preferences.reference import (
     reference_log_probs,
     with_reference,
 )
-from tokengym.agents.preferences.sources import build_policy, find_tokenizer, text_length
+from tokengym.agents.preferences.sources import (
+    build_policy,
+    encoding_for,
+    find_tokenizer,
+    text_length,
+)
 from tokengym.agents.preferences.trainer import OfflineTrainer
 from tokengym.agents.sequences import Sequences
 
@@ -153,12 +158,11 @@ class DPO(OfflineTrainer):
             temperature=temperature,
             seed=arguments.seed,
         )
+        rules = encoding_for(envs_or_model, encoding)
         train_texts, eval_texts = (
             None
             if data is None
-            else encode_pairs(
-                data, tokenizer, encoding or TextEncoding(), max_positions=text_length(policy)
-            )
+            else encode_pairs(data, tokenizer, rules, max_positions=text_length(policy))
             for data in (pairs, eval_pairs)
         )
         self._precomputes = precompute_ref_log_probs and self.loss.needs_reference

@@ -17,7 +17,8 @@ from tokengym.agents.preferences.rows import (
     text_row,
 )
 from tokengym.envs.errors import DatasetError
-from tokengym.envs.text import encode
+from tokengym.envs.text import encode, encode_chats
+from tokengym.envs.transcripts import prompt_messages
 from tokengym.rewards.pair_files import OnError, read_pairs
 from tokengym.rewards.pairs import Overlong, SkippedRow
 
@@ -42,6 +43,10 @@ class TextEncoding:
     """What longer ones do: "error" stops, "left" cuts the prompt's beginning, "drop" skips."""
     append_eos: bool = True
     """Whether responses given as text end with EOS; those given as ids are left as they are."""
+    chat_template: bool | None = None
+    """Whether a prompt given as text goes through the tokenizer's chat template, as those of an
+    environment with one do, a written-out dialogue turn by turn; None: as the environment has it
+    from which the model comes, else not."""
     on_error: OnError = "raise"
     """Whether a row that cannot be learned from stops everything, or is left out and reported."""
 
@@ -148,8 +153,11 @@ def _encoded(
     """Return texts as ids; the prompt's are those that a policy sees when it plays.
 
     A response's ids are what follows the prompt's in the whole text. Where tokens would merge
-    across the border, so that the prompt's own are not its beginning, it is encoded by itself.
+    across the border, so that the prompt's own are not its beginning, it is encoded by itself; so
+    is a response to a prompt in the chat template.
     """
+    if encoding.chat_template:
+        return _encoded_in_template(texts, numbers, tokenizer, encoding)
     prompts = encode(tokenizer, [prompt for prompt, _ in texts])
     wholes = iter(
         encode(tokenizer, [prompt + text for prompt, responses in texts for text in responses])
@@ -162,11 +170,32 @@ def _encoded(
             if whole[: len(prompt_ids)] == prompt_ids:
                 ids = whole[len(prompt_ids) :]
             else:
-                ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+                ids = _alone(text, tokenizer)
             found.append(_ended(ids, tokenizer, encoding))
         row = EncodedRow(row=number, prompt_ids=tuple(prompt_ids), responses=tuple(found))
         rows.append(row)
     return rows
+
+
+def _encoded_in_template(
+    texts: Sequence[tuple[str, tuple[str, ...]]],
+    numbers: Sequence[int],
+    tokenizer: "PreTrainedTokenizerBase",
+    encoding: TextEncoding,
+) -> list[EncodedRow]:
+    """Return texts as ids, prompts in the chat template and responses by themselves."""
+    prompts = encode_chats(tokenizer, [prompt_messages(prompt) for prompt, _ in texts])
+    rows = []
+    for number, prompt_ids, (_, responses) in zip(numbers, prompts, texts, strict=True):
+        found = (_ended(_alone(text.strip(), tokenizer), tokenizer, encoding) for text in responses)
+        row = EncodedRow(row=number, prompt_ids=tuple(prompt_ids), responses=tuple(found))
+        rows.append(row)
+    return rows
+
+
+def _alone(text: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """Return the ids of a text by itself."""
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def _ended(

@@ -10,7 +10,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArgum
 
 from tokengym.agents.preferences.arguments import scratch_folder, training_arguments
 from tokengym.agents.preferences.encoding import TextEncoding, encode_responses
-from tokengym.agents.preferences.sources import build_policy, find_tokenizer, text_length
+from tokengym.agents.preferences.sources import (
+    build_policy,
+    encoding_for,
+    find_tokenizer,
+    text_length,
+)
 from tokengym.agents.preferences.trainer import OfflineTrainer
 from tokengym.agents.sequences import Sequences
 
@@ -113,12 +118,11 @@ class SFT(OfflineTrainer):
             temperature=temperature,
             seed=arguments.seed,
         )
+        rules = encoding_for(envs_or_model, encoding)
         train_texts, held_out = (
             None
             if data is None
-            else encode_responses(
-                data, tokenizer, encoding or TextEncoding(), max_positions=text_length(policy)
-            )
+            else encode_responses(data, tokenizer, rules, max_positions=text_length(policy))
             for data in (texts, eval_texts)
         )
         super().__init__(

@@ -1,5 +1,6 @@
 """What learns: an environment's policy, a folder, a model, or a policy that is there already."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tokengym.agents.environments import environment_attribute
 from tokengym.agents.errors import ModelError
 from tokengym.agents.models import LanguageModel, load_causal_lm
 from tokengym.agents.policy import CausalLMPolicy
+from tokengym.agents.preferences.encoding import TextEncoding
 from tokengym.envs.errors import TokenizerError
 from tokengym.rewards.scorers.models import load_tokenizer
 
@@ -99,6 +101,20 @@ def build_policy(
         )
     policy.generator.manual_seed(seeds[1])
     return policy
+
+
+def encoding_for(source: Any, encoding: TextEncoding | None) -> TextEncoding:
+    """Return the encoding, its chat template as the environment has it where that is left open.
+
+    Args:
+        source: As for `build_policy`.
+        encoding: The caller's; None takes the defaults.
+    """
+    encoding = encoding or TextEncoding()
+    if encoding.chat_template is not None or not is_environment(source):
+        return encoding
+    settings = environment_attribute(source, "settings")
+    return replace(encoding, chat_template=bool(getattr(settings, "chat_template", False)))
 
 
 def is_environment(source: Any) -> bool:

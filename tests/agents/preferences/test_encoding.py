@@ -4,12 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import pytest
 from datasets import Dataset
 
+import tokengym  # noqa: F401  (registers the environments)
 from tests.agents.conftest import EOS, make_tokenizer
 from tokengym.agents.preferences.encoding import TextEncoding, encode_pairs, encode_responses
 from tokengym.agents.preferences.rows import EncodedTexts
+from tokengym.agents.preferences.sources import encoding_for
 from tokengym.envs import Episode
 from tokengym.envs.errors import DatasetError
 from tokengym.rewards import PreferencePair
@@ -124,6 +128,31 @@ def test_messages_go_through_the_chat_template():
         encode_pairs([apart], tokenizer, TextEncoding())
     with pytest.raises(DatasetError, match="has no chat template"):
         pairs_of([{"prompt": [user], "chosen": [good], "rejected": [bad]}])
+
+
+def test_prompts_go_through_the_template_as_an_environments_do():
+    envs: Any = gym.make_vec("tokengym/Dialogue-v0", num_envs=1)
+    question = envs.unwrapped.prompts[0].text
+    rows = [
+        {"prompt": question, "chosen": "gladly .", "rejected": "no ."},
+        {
+            "chosen": f"\n\nHuman: {question}\n\nAssistant: gladly .",
+            "rejected": f"\n\nHuman: {question}\n\nAssistant: no .",
+        },
+    ]
+    expected = np.array(envs.reset(options={"prompt": question})[0]["input_ids"][0])
+    tokenizer = envs.unwrapped.tokenizer
+    answers = [
+        tokenizer(text)["input_ids"] + [tokenizer.eos_token_id] for text in ("gladly .", "no .")
+    ]
+    for row in rows:
+        encoding = encoding_for(envs, None)
+        assert encoding.chat_template
+        (found,) = encode_pairs([row], tokenizer, encoding).rows
+        assert list(found.prompt_ids) == expected[expected != tokenizer.pad_token_id].tolist()
+        assert [list(ids) for ids in found.responses] == answers
+    (plain,) = encode_pairs(rows[:1], tokenizer, TextEncoding()).rows
+    assert plain.prompt_ids != found.prompt_ids
 
 
 def test_episodes_and_rows_are_responses_to_learn():
