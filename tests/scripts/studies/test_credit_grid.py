@@ -32,7 +32,7 @@ def test_every_stage_is_in_the_grid_and_the_pairs_come_first():
         runs[name] |= {(rule, seed) for rule in rules for seed in range(seeds)}
     for name, cell in known.items():
         assert len(runs[name]) == len(cell.rewards) * cell.seeds
-    assert [rules for _, rules, _ in stages[:3]] == [("sparse", "abc")] * 3
+    assert stages[0] == ("MovieReview-32", ("sparse", "abc"), 3)
 
 
 def test_only_one_setting_differs_in_a_cell_of_one_change(tmp_path: Path):
