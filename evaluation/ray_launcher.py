@@ -5,6 +5,7 @@ every node needs tokengym, and what the settings name by path. A run whose node 
 again elsewhere; one that fails by itself is written down as failed, as it is here.
 """
 
+import logging
 import os
 import sys
 import tempfile
@@ -48,7 +49,7 @@ def run_on_ray(
 
     ours = not ray.is_initialized()
     if ours:  # joins the cluster of RAY_ADDRESS, or starts one here
-        ray.init(log_to_driver=False, logging_level="ERROR")
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
     task = ray.remote(num_cpus=1, max_retries=RETRIES)(do_run)
     waiting, working = deque(runs), dict[Any, Run]()
     try:
@@ -104,8 +105,8 @@ def _bring_back(config: ComparisonConfig, out: Path, run: Run, reference: Any) -
 
     try:
         files: Mapping[str, bytes] = ray.get(reference)
-    except ray.exceptions.RayError as error:
-        text = describe(error)[:500]
+    except ray.exceptions.RayError as lost:
+        text = describe(lost)[:500]
         record_failure(config, out, run, text)
         return text
     folder = run_folder(out, *run)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tokengym.evaluation.curves import Curve, read_curves
 from tokengym.evaluation.figures import save_figure
@@ -147,7 +148,7 @@ def paired_runs(panel: Panel) -> tuple[dict[str, Array], dict[str, Array]]:
     return result[0], result[1]
 
 
-def fell_apart(scores: Array) -> Array:
+def fell_apart(scores: Array) -> NDArray[np.bool_]:
     """Return which runs lost half of what they had gained, (runs,) bool; see `collapsed`."""
     anchor = float(scores[:, 0].mean())
     return np.array([collapsed(row, anchor) for row in scores])

@@ -261,7 +261,7 @@ def build_misaligned(folder: Path) -> None:
     from tokengym.scripts.corpora.movie_reviews import write_reviews
 
     bundle, seed = bundled("movie_review"), 0
-    tokenizer = AutoTokenizer.from_pretrained(bundle.tokenizer)
+    tokenizer: Any = AutoTokenizer.from_pretrained(bundle.tokenizer)
     policy = AutoModelForCausalLM.from_pretrained(bundle.policy).float().eval()
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     reviews = write_reviews(building.REVIEWS, rng)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tokengym.evaluation.curves import read_curves
 from tokengym.evaluation.files import read_json
@@ -102,7 +103,7 @@ def share_ratio(steps: Array, x: Array, y: Array, share: float, *, resamples: in
     level = y_0 + share * (final(y) - y_0), of interquartile mean curves, taken anew in each draw
     """
 
-    def one(rows: Array) -> float:
+    def one(rows: NDArray[np.integer]) -> float:
         mean_x, mean_y = iqm(x[rows], 0), iqm(y[rows], 0)
         level = mean_y[0] + share * (final_mean(mean_y, FINAL_WINDOW) - mean_y[0])
         own = steps_to_threshold(steps, mean_x, level, interpolate=True)

@@ -71,10 +71,12 @@ def fill(document: Path, tables: Mapping[str, str]) -> None:
         place = re.compile(
             f"(<!-- {re.escape(name)} -->\n).*?(<!-- end {re.escape(name)} -->)", re.S
         )
-        if not place.search(text):
+        found = place.search(text)
+        if found is None:
             raise ValueError(
                 f"{document} has no place for the table {name!r}; write <!-- {name} --> and "
                 f"<!-- end {name} --> on lines of their own"
             )
-        text = place.sub(lambda match, table=table: f"{match[1]}{table}\n{match[2]}", text)
+        start, end = found.end(1), found.start(2)
+        text = f"{text[:start]}{table}\n{text[end:]}"
     write_text(document, text)

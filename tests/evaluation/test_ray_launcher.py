@@ -1,7 +1,9 @@
 """The same comparison on a Ray cluster of two local nodes, one of which is lost on the way."""
 
 import csv
+import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,10 +43,10 @@ def test_two_nodes_one_lost_give_the_numbers_of_this_machine(tmp_path: Path, mon
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+    node: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
     cluster = Cluster(initialize_head=True, head_node_args=node)
     second = cluster.add_node(**node)
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     starts: list[int] = []
     begun = Board.start
 
@@ -95,9 +97,12 @@ def test_files_of_a_run_are_written_with_the_record_last(tmp_path: Path, monkeyp
 
     written: list[str] = []
     real = ray_launcher.write_bytes
-    monkeypatch.setattr(
-        ray_launcher, "write_bytes", lambda p, d: (written.append(p.name), real(p, d))
-    )
+
+    def listed(path: Path, data: bytes) -> None:
+        written.append(path.name)
+        real(path, data)
+
+    monkeypatch.setattr(ray_launcher, "write_bytes", listed)
     files = {"run.json": b'{"status": "finished"}', "curve.csv": b"x", "train.csv": b"y"}
     monkeypatch.setattr(ray, "get", lambda reference: files)
     assert ray_launcher._bring_back(tiny(), tmp_path, ("sparse", 0), None) is None

@@ -3,6 +3,7 @@
 import csv
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from rich.console import Console
 from tokengym.evaluation.compare import compare
 from tokengym.evaluation.config import SETTINGS_FILE, ComparisonConfig, run_folder
 from tokengym.evaluation.defaults import EvaluationSettings, TrainingSettings
-from tokengym.evaluation.evaluate import Evaluator
+from tokengym.evaluation.evaluate import Evaluation, Evaluator
 from tokengym.evaluation.files import write_json
 from tokengym.evaluation.record import record_failure
 from tokengym.evaluation.run import run
@@ -49,8 +50,8 @@ def killed_at(evaluation: int):
     return report
 
 
-def files(folder: Path) -> dict[str, object]:
-    found: dict[str, object] = {}
+def files(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     for name in ("curve.csv", "train.csv"):
         with (folder / name).open(newline="") as file:
             found[name] = [
@@ -71,9 +72,12 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path: Path, every: int, mo
     assert not (folder / "run.json").exists()
     calls: list[object] = []
     evaluate = Evaluator.__call__
-    monkeypatch.setattr(
-        Evaluator, "__call__", lambda self, *a, **k: (calls.append(a), evaluate(self, *a, **k))[1]
-    )
+
+    def counted(self: Evaluator, agent: object, **options: bool) -> Evaluation:
+        calls.append(agent)
+        return evaluate(self, agent, **options)
+
+    monkeypatch.setattr(Evaluator, "__call__", counted)
     run(CONFIG, "abc", 0, out=out, checkpoint_every=every)
     assert len(calls) == {1: 2, 2: 3}[every]  # of steps 0 to 4, those after the checkpoint
     assert files(folder) == files(run_folder(tmp_path / "whole", "abc", 0))

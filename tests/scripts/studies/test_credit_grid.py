@@ -26,7 +26,7 @@ def write_run(out: Path, cell: str, reward: str, seed: int, score: float, kl: fl
 def test_every_stage_is_in_the_grid_and_the_pairs_come_first():
     known = credit_grid.cells()
     stages = list(credit_grid.stages())
-    runs = {name: set() for name in known}
+    runs: dict[str, set[tuple[str, int]]] = {name: set() for name in known}
     for name, rules, seeds in stages:
         assert seeds <= known[name].seeds
         runs[name] |= {(rule, seed) for rule in rules for seed in range(seeds)}
