@@ -210,6 +210,7 @@ def main() -> None:
         json.dumps(
             {
                 "pairs_per_cpu_second": {arm: round(value, 1) for arm, value in medians.items()},
+                "range": {arm: [round(min(v), 1), round(max(v), 1)] for arm, v in rates.items()},
                 "ratio": ratios,
                 "loss_difference": difference,
                 "trl": trl.__version__,
