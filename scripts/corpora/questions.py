@@ -4,6 +4,7 @@ A reference answer keeps to the question. What people write drifts: to other thi
 to wrong facts; a policy trained on it has something to learn from a reward for relevance.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -55,6 +56,26 @@ def reference_answer(question: Question, dice: Dice) -> str:
         return _fill(_pick(answers, dice), question.entity)
     count = dice.integer(*SENTENCES)
     return " ".join(_fill(text, question.entity) for text in _telling(question, count, dice))
+
+
+def clean_sentences(question: Question) -> frozenset[str]:
+    """Return every sentence that a reference answer to the question can hold."""
+    if question.attribute is not None:
+        patterns = _CLOSED[question.entity.kind, question.attribute][1]
+    else:
+        patterns = _TELLING[question.entity.kind]
+    return frozenset(_fill(pattern, question.entity) for pattern in patterns)
+
+
+def clean_sentences_said(question: Question, answer: str) -> int:
+    """Return how many different sentences of an answer a reference answer could hold as well.
+
+    Args:
+        question: What was asked.
+        answer: Any text; a sentence ends with a full stop that stands alone, as in the corpora.
+    """
+    *sentences, _ = re.split(r"(?<= \.)\s+", f"{answer.strip()} ")
+    return len(clean_sentences(question) & {sentence.strip() for sentence in sentences})
 
 
 def human_answer(question: Question, dice: Dice) -> str:

@@ -5,6 +5,8 @@ from tokengym.scripts.corpora.grammar import Dice
 from tokengym.scripts.corpora.questions import (
     Question,
     all_questions,
+    clean_sentences,
+    clean_sentences_said,
     human_answer,
     reference_answer,
     write_conversations,
@@ -76,3 +78,26 @@ def test_a_seed_gives_the_same_conversations():
     first = write_conversations(QUESTIONS, 50, np.random.default_rng(1))
     assert first == write_conversations(QUESTIONS, 50, np.random.default_rng(1))
     assert first != write_conversations(QUESTIONS, 50, np.random.default_rng(2))
+
+
+def test_clean_sentences_by_hand():
+    question = ask("tell me about france .")
+    answer = (
+        "france is a country in europe with a long history . families in france cook bread on "
+        "holidays . families in france cook bread on holidays . families in spain cook ham on "
+        "holidays . i had a long day at work . children in france learn to read in french"
+    )
+    assert clean_sentences_said(question, answer) == 2  # the last is cut off, one is said twice
+    assert clean_sentences_said(question, f"{answer} .") == 3
+    assert clean_sentences_said(question, "") == 0
+    closed = ask("what is the capital of france ?")
+    assert clean_sentences(closed) == {
+        "the capital of france is paris .",
+        "paris is the capital of france .",
+    }
+
+
+@pytest.mark.parametrize("question", QUESTIONS[::11], ids=lambda question: question.text)
+def test_references_are_clean(question: Question):
+    answer = reference_answer(question, dice(3))
+    assert clean_sentences_said(question, answer) == answer.count(" .")

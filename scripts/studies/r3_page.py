@@ -1,0 +1,117 @@
+"""The tables and the figure of docs/results/r3.md, from rows of its curves.csv."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokengym.evaluation.figures import COLOURS, STYLE
+from tokengym.evaluation.files import write_bytes
+from tokengym.evaluation.statistics import RELIABLE_SEEDS, Array, interval, iqm
+from tokengym.evaluation.verdict import number
+from tokengym.scripts.studies.tables import markdown_table
+
+Row = Mapping[str, Any]
+TITLES = {
+    "length": "tokens",
+    "copied_words": "words out of the question",
+    "copies": "copies of the question",
+    "repetition": "repeated trigrams",
+    "relevance_query": "r_x",
+    "relevance_reference": "r_y",
+    "clean_sentences": "clean sentences (gold)",
+    "right_answers": "right answers (gold)",
+    "kl": "KL, nats",
+}
+"""Measure -> the head of its column."""
+SHOWN = ("relevance_query", "length", "copied_words", "copies", "clean_sentences", "kl")
+"""What the figure shows."""
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """Return the rows of a curve, its measures as numbers."""
+    kinds: dict[str, Any] = {"world": str, "recipe": str, "reward": str, "seed": int, "step": int}
+    with file.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    return [{name: kinds.get(name, float)(text) for name, text in row.items()} for row in rows]
+
+
+def worlds_of(rows: Sequence[Row]) -> list[str]:
+    """Return the worlds that have runs, in the order of the rows."""
+    return list(dict.fromkeys(row["world"] for row in rows))
+
+
+def table(rows: Sequence[Row], world: str) -> str:
+    """Return how the runs of a world end, reward by reward, below how they began.
+
+    A cell is the interquartile mean over the seeds with its 95 % interval; with fewer than
+    `RELIABLE_SEEDS` seeds the mean with the lowest and the highest seed.
+    """
+    own = [row for row in rows if row["world"] == world]
+    before = [row for row in own if row["step"] == 0]
+    lines = [["before training", "", *(number(float(before[0][name])) for name in TITLES)]]
+    for recipe, reward in dict.fromkeys((row["recipe"], row["reward"]) for row in own):
+        runs = [row for row in own if (row["recipe"], row["reward"]) == (recipe, reward)]
+        last = max(row["step"] for row in runs)
+        ends = [row for row in runs if row["step"] == last]
+        label = reward if recipe == "free" else f"{reward}, {recipe}'s KL"
+        cells = [_cell(np.array([row[name] for row in ends])) for name in TITLES]
+        lines.append([label, str(len(ends)), *cells])
+    return markdown_table(["reward", "seeds", *TITLES.values()], lines)
+
+
+def save_figure(path: Path, rows: Sequence[Row]) -> None:
+    """Draw the curves: a row of panels per world, a line per reward, a thin one per seed."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    rows = [row for row in rows if row["recipe"] == "free"]
+    worlds = worlds_of(rows)
+    rewards = list(dict.fromkeys(row["reward"] for row in rows))
+    colours = {reward: COLOURS[place % len(COLOURS)] for place, reward in enumerate(rewards)}
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(2.9 * len(SHOWN), 2.6 * len(worlds) + 0.6), layout="constrained")
+        axes = figure.subplots(len(worlds), len(SHOWN), squeeze=False)
+        for line, world in zip(axes, worlds, strict=True):
+            for axis, measure in zip(line, SHOWN, strict=True):
+                for reward, colour in colours.items():
+                    _draw(axis, [r for r in rows if r["world"] == world], reward, measure, colour)
+                axis.set_title(TITLES[measure])
+                axis.set_ylim(bottom=0)
+            line[0].set_ylabel(f"world: {world}")
+        for axis in axes[-1]:
+            axis.set_xlabel("updates")
+        handles = [Line2D([], [], color=colours[name], label=name) for name in rewards]
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(rewards))
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=110, metadata={"Software": None})
+    write_bytes(path, picture.getvalue())
+
+
+def _draw(axis: Any, rows: Sequence[Row], reward: str, measure: str, colour: str) -> None:
+    """Draw the runs of one reward and their mean."""
+    runs: dict[int, list[Row]] = {}
+    for row in rows:
+        if row["reward"] == reward:
+            runs.setdefault(row["seed"], []).append(row)
+    for run in runs.values():
+        axis.plot(
+            [r["step"] for r in run], [r[measure] for r in run], color=colour, lw=0.6, alpha=0.5
+        )
+    if runs:
+        steps = [row["step"] for row in next(iter(runs.values()))]
+        mean = np.mean([[row[measure] for row in run] for run in runs.values()], axis=0)
+        axis.plot(steps, mean, color=colour, lw=1.8)
+
+
+def _cell(values: Array) -> str:
+    """Return the middle of some runs and how far they spread."""
+    if len(values) >= RELIABLE_SEEDS:
+        low, high = interval(values)
+        return f"{number(iqm(values))} ({number(low)} to {number(high)})"
+    spread = f" ({number(float(values.min()))} to {number(float(values.max()))})"
+    return number(float(values.mean())) + (spread if len(values) > 1 else "")

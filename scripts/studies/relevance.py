@@ -1,0 +1,276 @@
+"""How often does a scorer prefer the relevant answer? And what would relevance alone rather hear?
+
+Kim et al. 2024 (arXiv:2402.03469) report that reward models trained on preferences pick the
+relevant answer over an irrelevant one in 45 to 60 % of cases, a retriever in all. Here the relevant
+answer is a query's reference, the irrelevant one the reference of another query of the same type,
+drawn once per query; intervals are Wilson's, a tie counts half. The second table sets three ways to
+please relevance against the reference: the query itself, the answer's first sentence, and one word
+of both.
+
+    python scripts/studies/relevance.py --docs docs/results [--minilm FOLDER] [--real FILE]
+
+FILE is a JSON list of objects with input, output and qtype (alpacafarm_val.json of the R3 paper's
+release); without it only the bundled queries are asked. FOLDER holds all-MiniLM-L6-v2; with the
+extra ``tokengym[encoder]`` installed it may be left out. The counts go to r3/relevance.csv, the
+tables into r3.md.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tokengym.envs import Bundle, Episode, bundled
+from tokengym.evaluation.files import write_csv
+from tokengym.evaluation.metrics import words
+from tokengym.rewards import (
+    FunctionScorer,
+    Relevance,
+    RewardModel,
+    RuleScorer,
+    Scorer,
+    Sentiment,
+    Toxicity,
+)
+from tokengym.rewards.preference_losses import wilson_interval
+from tokengym.scripts.studies.encoders import minilm_folder
+from tokengym.scripts.studies.tables import fill, markdown_table
+
+COLUMNS = ("queries", "scorer", "components", "against", "pairs", "wins", "ties")
+COMPONENTS: dict[str, dict[str, bool]] = {
+    "r_x": {"length_incentive": False, "repetition_penalty": False},
+    "r_x LI": {"repetition_penalty": False},
+    "r_x RP": {"length_incentive": False},
+    "r_x LI RP": {},
+}
+IRRELEVANT = "irrelevant answer"
+Row = dict[str, Any]
+MOST_WORDS = 200
+"""Real answers are cut here, so that an encoder of 512 tokens reads them whole."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """A query with its reference answer."""
+
+    text: str
+    answer: str
+    query_type: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """A scorer under the name the table gives it."""
+
+    name: str
+    scorer: Scorer
+    tokenizer: Any = None
+    """Of a scorer that reads token ids and not texts."""
+
+    def scores(self, queries: Sequence[Query], answers: Sequence[str]) -> np.ndarray:
+        """Return the score of each answer to the query beside it, (queries,)."""
+        episodes = [
+            Episode(
+                prompt=query.text,
+                response=answer,
+                prompt_ids=self._ids(query.text),
+                response_ids=self._ids(answer) + self._end(),
+                reference=query.answer,
+                query_type=query.query_type,
+                finish_reason="eos",
+            )
+            for query, answer in zip(queries, answers, strict=True)
+        ]
+        return self.scorer.score(episodes).values.astype(np.float64)
+
+    def _ids(self, text: str) -> list[int]:
+        return [0] if self.tokenizer is None else self.tokenizer(text).input_ids
+
+    def _end(self) -> list[int]:
+        return [] if self.tokenizer is None else [self.tokenizer.eos_token_id]
+
+
+def derangement(groups: Sequence[Any], rng: np.random.Generator) -> list[int]:
+    """Return for each row another row of its group, every row once.
+
+    Args:
+        groups: The group of each row; each with at least two rows.
+        rng: Draws the order.
+    """
+    partner = [0] * len(groups)
+    for group in sorted(set(groups), key=str):
+        rows = rng.permutation([row for row, own in enumerate(groups) if own == group])
+        for place, row in enumerate(rows):  # one round trip through the group: nobody meets himself
+            partner[row] = int(rows[(place + 1) % len(rows)])
+    return partner
+
+
+def bundled_queries(bundle: Bundle) -> list[Query]:
+    """Return the held-out queries of a bundle."""
+    return [
+        Query(text=prompt.text, answer=prompt.reference or "", query_type=prompt.query_type)
+        for prompt in bundle.prompts("test")
+    ]
+
+
+def real_queries(file: Path, count: int) -> list[Query]:
+    """Return ``count`` queries of the R3 paper's release, drawn once and for all."""
+    rows = json.loads(file.read_text(encoding="utf-8"))
+    rows = [row for row in rows if len(row["output"].split()) >= 3]
+    chosen = np.random.default_rng(0).permutation(len(rows))[:count]
+    return [
+        Query(
+            text=rows[i]["input"],
+            answer=" ".join(rows[i]["output"].split()[:MOST_WORDS]),
+            query_type=rows[i]["qtype"],
+        )
+        for i in chosen
+    ]
+
+
+def against_irrelevant(name: str, queries: Sequence[Query], judges: Sequence[Judge]) -> list[Row]:
+    """Return how often each judge scores the relevant answer above the irrelevant one."""
+    partners = derangement([q.query_type for q in queries], np.random.default_rng(0))
+    irrelevant = [queries[partner].answer for partner in partners]
+    own = [query.answer for query in queries]
+    rows = []
+    for judge in judges:
+        better = judge.scores(queries, own) - judge.scores(queries, irrelevant)
+        rows.append(_row(name, judge.name, "", IRRELEVANT, better))
+    return rows
+
+
+def against_tricks(name: str, queries: Sequence[Query], scorer: Relevance, label: str) -> list[Row]:
+    """Return how often an open-ended query's reference beats a trick, by R3's components."""
+    queries = [query for query in queries if query.query_type == "OPENENDED"]
+    rows = []
+    for components, options in COMPONENTS.items():
+        judge = Judge(name=label, scorer=scorer.with_components(**options))
+        own = judge.scores(queries, [query.answer for query in queries])
+        for trick, answer in TRICKS.items():
+            better = own - judge.scores(queries, [answer(query) for query in queries])
+            rows.append(_row(name, label, components, trick, better))
+    return rows
+
+
+def first_sentence(query: Query) -> str:
+    """Return the answer up to its first full stop, question or exclamation mark."""
+    ends = [query.answer.find(mark) for mark in (". ", "? ", "! ") if mark in query.answer]
+    return query.answer[: min(ends) + 1] if ends else query.answer
+
+
+def shared_word(query: Query) -> str:
+    """Return the longest word of the query that its answer has too; else its longest word."""
+    asked = words(query.text)
+    said = {word.lower() for word in words(query.answer)}
+    return max([word for word in asked if word.lower() in said] or asked, key=len)
+
+
+TRICKS: dict[str, Callable[[Query], str]] = {
+    "the query itself": lambda query: query.text,
+    "its own first sentence": first_sentence,
+    "one word of both": shared_word,
+}
+
+
+def reward_model(task: str) -> Judge:
+    """Return the reward model of a bundle."""
+    bundle = bundled(task)
+    model = RewardModel.from_pretrained(bundle.reward_model)
+    return Judge(name=f"reward model of {task}", scorer=model, tokenizer=bundle.tokenizer)
+
+
+def _row(queries: str, scorer: str, components: str, against: str, better: np.ndarray) -> Row:
+    return {
+        "queries": queries,
+        "scorer": scorer,
+        "components": components,
+        "against": against,
+        "pairs": len(better),
+        "wins": int((better > 0).sum()),
+        "ties": int((better == 0).sum()),
+    }
+
+
+def ask(minilm: Relevance, real: Sequence[Query]) -> list[Row]:
+    """Return the counts of every judge on every set of queries."""
+    encoder = Relevance.from_pretrained(bundled("question_answer").encoder, max_len=48)
+    bare = {"length_incentive": False, "repetition_penalty": False, "reward_branching": False}
+    retriever = Judge(name="r_x, MiniLM", scorer=minilm.with_components(**bare))
+    lexicon = bundled("movie_review").lexicon
+    form = [
+        Judge(name="sentiment lexicon", scorer=Sentiment.from_file(lexicon)),
+        Judge(name="toxicity, list of words", scorer=Toxicity.from_words()),
+        Judge(name="length", scorer=FunctionScorer(lambda prompt, response: len(response))),
+    ]
+    reward_models = [reward_model(task) for task in ("dialogue", "movie_review", "detox")]
+    questions = bundled_queries(bundled("question_answer"))
+    dialogue = bundled("dialogue")
+    own = [
+        Judge(name="r_x, bundled encoder", scorer=encoder.with_components(**bare)),
+        Judge(name="R3, bundled encoder", scorer=encoder),
+    ]
+    gold = Judge(name="gold score of dialogue", scorer=RuleScorer.from_file(dialogue.gold))
+    rows = against_irrelevant("questions", questions, [*own, retriever, *reward_models, *form])
+    rows += against_irrelevant(
+        "dialogue", bundled_queries(dialogue), [retriever, gold, *reward_models, *form]
+    )
+    rows += against_tricks("questions", questions, encoder, "bundled encoder")
+    rows += against_tricks("questions", questions, minilm, "MiniLM")
+    if real:
+        rows += against_irrelevant("AlpacaFarm", real, [retriever, *form])
+        rows += against_tricks("AlpacaFarm", real, minilm, "MiniLM")
+    return rows
+
+
+def tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the two tables of the page, by the name of their place."""
+    plain = [row for row in rows if row["against"] == IRRELEVANT]
+    sets = list(dict.fromkeys(row["queries"] for row in plain))
+    scorers = list(dict.fromkeys(row["scorer"] for row in plain))
+    cells = {(row["scorer"], row["queries"]): _share(row) for row in plain}
+    relevant = [[name, *(cells.get((name, which), "") for which in sets)] for name in scorers]
+    tricks = [row for row in rows if row["against"] != IRRELEVANT]
+    kinds = list(dict.fromkeys((r["queries"], r["scorer"], r["against"]) for r in tricks))
+    found = {(r["queries"], r["scorer"], r["against"], r["components"]): _share(r) for r in tricks}
+    beaten = [[*kind, *(found[(*kind, name)] for name in COMPONENTS)] for kind in kinds]
+    return {
+        "relevant": markdown_table(["scorer", *sets], relevant),
+        "tricks": markdown_table(["queries", "encoder", "set against", *COMPONENTS], beaten),
+    }
+
+
+def _share(row: Mapping[str, Any]) -> str:
+    """Return the share of pairs won in percent with its interval."""
+    count, wins, ties = (int(row[name]) for name in ("pairs", "wins", "ties"))
+    if ties == count:
+        return "all tied"
+    share = (wins + ties / 2) / count
+    low, high = wilson_interval(share, count)
+    low = max(low, 0.0)  # rounding can leave it a hair below
+    return f"{share:.0%} ({low:.0%} to {high:.0%})".replace("%", " %")
+
+
+def main() -> None:
+    """Ask every judge; write the counts and the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--docs", type=Path, required=True, help="folder of r3.md and r3/")
+    parser.add_argument("--minilm", type=Path)
+    parser.add_argument("--real", type=Path)
+    parser.add_argument("--queries", type=int, default=200, help="of FILE, drawn by a fixed seed")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    minilm = Relevance.from_pretrained(arguments.minilm or minilm_folder(), max_len=48)
+    real = [] if arguments.real is None else real_queries(arguments.real, arguments.queries)
+    rows = ask(minilm, real)
+    write_csv(arguments.docs / "r3" / "relevance.csv", rows, COLUMNS)
+    fill(arguments.docs / "r3.md", tables(rows))
+
+
+if __name__ == "__main__":
+    main()

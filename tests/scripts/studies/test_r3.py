@@ -1,0 +1,113 @@
+# mypy: no-check-untyped-defs
+"""The study of R3's components: its measures by hand, its page from known rows."""
+
+import numpy as np
+import pytest
+
+from tokengym.envs import Episode
+from tokengym.evaluation.evaluate import Evaluation
+from tokengym.evaluation.files import write_csv
+from tokengym.evaluation.verdict import number
+from tokengym.rewards import make_reward
+from tokengym.scripts.studies.r3 import COLUMNS, MEASURES, REWARDS, Run, measure, publish
+from tokengym.scripts.studies.r3_page import TITLES, read_rows, table
+
+ANSWER = "the capital of france is paris ."
+
+
+def episode(prompt, response, query_type, **parts):
+    given = {"relevance_query": 0.0, "relevance_reference": 0.0, "repetition_penalty": 1.0} | parts
+    return Episode(
+        prompt=prompt,
+        response=response,
+        prompt_ids=[3],
+        response_ids=list(range(len(response.split()))),
+        query_type=query_type,
+        score_parts=given,
+    )
+
+
+def test_measures_by_hand():
+    asked = "tell me about france ."
+    episodes = (
+        # copies 3 of the question's 3 trigrams, then says two clean sentences and half of one
+        episode(
+            asked,
+            f"{asked} families in france cook bread on holidays . "
+            "children in france learn to read in french . the capital of",
+            "OPENENDED",
+            relevance_query=3.0,
+            repetition_penalty=0.75,
+        ),
+        # 1 of 3 trigrams; all 4 words stand in the question
+        episode(asked, "about france . france", "OPENENDED", relevance_query=1.0),
+        episode("what is the capital of france ?", ANSWER, "CONSTRAINED", relevance_reference=2.0),
+        episode("what is the capital of france ?", "it is rome .", "CONSTRAINED"),
+    )
+    metrics = {"score": 1.5, "kl": 2.0, "entropy": 0.5}
+    found = measure(Evaluation(metrics=metrics, episodes=episodes, gold_scores=None))
+    assert set(found) == set(MEASURES)
+    assert found == pytest.approx(
+        {
+            "score": 1.5,
+            "kl": 2.0,
+            "entropy": 0.5,
+            "length": (25 + 4) / 2,
+            "relevance_query": 2.0,
+            "relevance_reference": 1.0,
+            "repetition": 0.125,
+            "copies": 0.5,
+            # in the first: the five, "france" and "." twice more each
+            "copied_words": (9 / 25 + 1) / 2,
+            "clean_sentences": 1.0,
+            "right_answers": 0.5,
+        }
+    )
+
+
+def test_rewards_leave_out_what_they_say():
+    from tokengym.envs import bundled
+
+    for name, options in {
+        "relevance": (False, False, False),
+        "relevance x LI": (True, False, False),
+        "relevance x RP": (False, True, False),
+        "R3": (True, True, True),
+        "R3 dense": (True, True, True),
+    }.items():
+        scorer = make_reward(REWARDS[name], bundle=bundled("question_answer")).scorer
+        found = scorer.length_incentive, scorer.repetition_penalty, scorer.reward_branching
+        assert found == options
+
+
+def rows(seeds, reward="relevance"):
+    named = {"world": "bundled", "recipe": "free", "reward": reward}
+    return [
+        {**named, "seed": seed, "step": step, **dict.fromkeys(MEASURES, float(step * (seed + 1)))}
+        for seed in range(seeds)
+        for step in (0, 16)
+    ]
+
+
+def test_the_page_is_made_from_the_runs(tmp_path):
+    for seed in range(2):
+        run = Run(world="bundled", recipe="free", reward="relevance", seed=seed)
+        own = [row for row in rows(2) if row["seed"] == seed]
+        write_csv(run.file(tmp_path), own, COLUMNS)
+        assert read_rows(run.file(tmp_path)) == own
+    page = tmp_path / "docs" / "r3.md"
+    page.parent.mkdir()
+    page.write_text("<!-- r3 bundled -->\n<!-- end r3 bundled -->\n", encoding="utf-8")
+    publish(tmp_path, page.parent)
+    text = page.read_text(encoding="utf-8")
+    assert f"| before training |  | {number(0.0)} | " in text
+    assert "| relevance | 2 | 24.0 (16.0 to 32.0) | " in text  # the mean of 16 and 32
+    assert read_rows(page.parent / "r3" / "curves.csv") == rows(2)
+    assert (page.parent / "r3" / "curves.png").stat().st_size > 1000
+
+
+def test_five_seeds_have_an_interval():
+    line = table(rows(5), "bundled").splitlines()[-1]
+    values = 16.0 * np.arange(1, 6)  # interquartile mean of five: the middle three
+    assert line.startswith(f"| relevance | 5 | {values[1:4].mean():.1f} (")
+    assert line.count("(") == len(TITLES)
