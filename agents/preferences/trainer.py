@@ -276,7 +276,15 @@ class OfflineTrainer(Trainer):
 
         Args:
             path: The folder.
+
+        Raises:
+            CheckpointError: if the processes share the weights out among them (FSDP).
         """
+        if self.is_fsdp_enabled:
+            raise CheckpointError(
+                f"{path} was not written: under FSDP no process has all weights; write them with "
+                "save_model(path), then load that path as a model"
+            )
         if self.args.should_save:
             save_agent(self, Path(path))
 

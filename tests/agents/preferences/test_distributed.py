@@ -22,7 +22,7 @@ LAUNCH = (
 
 
 def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path):
-    """DPO, with precomputed references too, and SFT, whose responses differ in tokens."""
+    """DPO, with its references precomputed, and its weights shared out; SFT, counted by tokens."""
     folders = {number: tmp_path / str(number) for number in (1, 2)}
     for path in folders.values():
         path.mkdir()
@@ -33,17 +33,19 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    for name in ("dpo", "precomputed", "sft"):
-        logs = {n: json.loads((path / f"{name}.json").read_text()) for n, path in folders.items()}
+    for two, one in (("dpo",) * 2, ("precomputed",) * 2, ("sft",) * 2, ("fsdp", "dpo")):
+        files = {2: folders[2] / two, 1: folders[1] / one}
+        logs = {n: json.loads(path.with_suffix(".json").read_text()) for n, path in files.items()}
         steps = {n: [row for row in rows if "loss" in row] for n, rows in logs.items()}
         assert len(steps[1]) == len(steps[2]) == 6
         assert steps[1][-1]["loss"] < steps[1][0]["loss"]
-        for one, two in zip(steps[1], steps[2], strict=True):
-            for figure in set(one) - {"learning_rate", "epoch", "step"}:
-                assert two[figure] == pytest.approx(one[figure], rel=1e-4, abs=1e-5), figure
-        weights = {n: load_file(p / name / "model/model.safetensors") for n, p in folders.items()}
+        for expected, found in zip(steps[1], steps[2], strict=True):
+            for figure in set(expected) - {"learning_rate", "epoch", "step"}:
+                assert found[figure] == pytest.approx(expected[figure], rel=1e-4, abs=1e-5), figure
+        weights = {n: load_file(path / "model.safetensors") for n, path in files.items()}
+        assert set(weights[1]) == set(weights[2])
         for key, value in weights[1].items():
             torch.testing.assert_close(weights[2][key], value, rtol=1e-4, atol=1e-5)
