@@ -160,7 +160,7 @@ def bundled(task: str) -> Bundle:
     """Return the bundle that ships with the package.
 
     Args:
-        task: "movie_review", "question_answer", "dialogue", "detox" or "oracle".
+        task: "movie_review", "question_answer", "dialogue", "detox", "summarize" or "oracle".
 
     Raises:
         BundleError: if there is none of this task (the message lists those there are).

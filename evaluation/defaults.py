@@ -124,6 +124,7 @@ TASKS: dict[str, TrainingSettings] = {
     "QuestionAnswer": TrainingSettings(),
     "Dialogue": TrainingSettings(),
     "Detox": TrainingSettings(fixed_length=True),
+    "Summarize": TrainingSettings(max_new_tokens=32),
     "Oracle": TrainingSettings(max_new_tokens=6),
     "TokenGeneration": TrainingSettings(),
 }
@@ -134,6 +135,7 @@ REWARDS: dict[str, tuple[str, ...]] = {
     "QuestionAnswer": ("r3", "r3-dense"),
     "Detox": ("sparse", "uniform", "abc"),
     "Dialogue": ("sparse", "uniform", "abc"),
+    "Summarize": ("sparse", "uniform", "abc"),
     "Oracle": ("sparse", "uniform", "abc", "red", "recency"),
 }
 """What a comparison compares unless told otherwise: the others are set against the first."""

@@ -21,7 +21,9 @@ ASSETS = Path(__file__).resolve().parent.parent / "envs" / "assets"
 class Options:
     """What to build: a bundled task, or a bundle from a labelled corpus."""
 
-    task: Literal["movie_review", "question_answer", "dialogue", "detox", "oracle", "all"] = "all"
+    task: Literal[
+        "movie_review", "question_answer", "dialogue", "detox", "summarize", "oracle", "all"
+    ] = "all"
     """Which bundled task, when no corpus is given."""
     out: Path | None = None
     """Folder to write to: <out>/<task> for bundled tasks (default: the package's own assets), and
@@ -82,12 +84,14 @@ def build_bundled(options: Options) -> None:
     from tokengym.scripts.building.oracle import build_oracle
     from tokengym.scripts.building.question_answer import build_question_answer
     from tokengym.scripts.building.report import print_figures
+    from tokengym.scripts.building.summarize import build_summarize
 
     builders: dict[str, Callable[..., BuiltBundle]] = {
         "movie_review": build_movie_review,
         "question_answer": build_question_answer,
         "dialogue": build_dialogue,
         "detox": build_detox,
+        "summarize": build_summarize,
         "oracle": build_oracle,
     }
     tasks = list(builders) if options.task == "all" else [options.task]

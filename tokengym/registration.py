@@ -34,6 +34,7 @@ IDS: dict[str, str] = {
     "tokengym/QuestionAnswer-v0": "question_answer",
     "tokengym/Dialogue-v0": "dialogue",
     "tokengym/Detox-v0": "detox",
+    "tokengym/Summarize-v0": "summarize",
     "tokengym/TokenGeneration-v0": "token_generation",
     "tokengym/Oracle-v0": "oracle",
 }
@@ -144,6 +145,8 @@ dialogue = partial(make_env, "dialogue", reward="sparse", chat_template=True)
 dialogue_vector = partial(make_vector_env, "dialogue", reward="sparse", chat_template=True)
 detox = partial(make_env, "detox", reward="sparse")
 detox_vector = partial(make_vector_env, "detox", reward="sparse")
+summarize = partial(make_env, "summarize", reward="sparse")
+summarize_vector = partial(make_vector_env, "summarize", reward="sparse")
 token_generation = partial(make_env, "token_generation", reward=None)
 token_generation_vector = partial(make_vector_env, "token_generation", reward=None)
 

@@ -4,8 +4,9 @@ A language model learns what people wrote, a reward model the gold score of what
 what the language model writes.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -26,8 +27,10 @@ from tokengym.scripts.building.language_model import (
 )
 from tokengym.scripts.building.reward_model import (
     DrawBatch,
+    DrawPrefixes,
     reward_logits,
     reward_model_from,
+    train_on_prefixes,
     train_reward_model,
 )
 from tokengym.scripts.building.tokenizers import add_roles, word_tokenizer
@@ -37,6 +40,8 @@ RESPONSE_TOKENS = 48
 """Longest response that the models learn from: the default horizon."""
 TEMPERATURES = (1.0, 1.3, 1.6)
 """A policy in training leaves the grammar; the reward model must have seen texts that do."""
+PREFIX_LEARNING_RATE = 3e-3
+"""Of a reward model that learns the score at every token."""
 SHORTEST_TOKENS = 4
 """Shortest response that a written or sampled one is cut to."""
 
@@ -62,6 +67,12 @@ class RatedCorpus:
     learn_prompts: bool = True
     """Whether the language model learns to write prompts too. Where a response takes words from
     its prompt it should not: the prompt's own words drown what is to be learnt."""
+    size: ModelSize = field(default_factory=ModelSize)
+    """Of both models."""
+    judged: Sequence[tuple[str, str]] | None = None
+    """Prompts with responses that the reward model learns the gold score of, token by token, where
+    people's own are too seldom wrong to tell right from wrong by. None takes ``written``, and the
+    score at their end alone."""
     middle: float | None = None
     """Gold score at which a text is as good as bad: makes the reward model a classifier of single
     texts. None trains it on pairs."""
@@ -127,7 +138,7 @@ def build_rated(
         add_roles(tokenizer)
     rated = Rated(tokenizer, corpus.rules, corpus.chat)
     texts = rated.texts(corpus.written)
-    language_model = new_language_model(tokenizer, ModelSize(), seed=seed)
+    language_model = new_language_model(tokenizer, corpus.size, seed=seed)
     prompt_ids = rated.encode([prompt for prompt, _ in corpus.written])
     train_language_model(
         language_model,
@@ -143,15 +154,8 @@ def build_rated(
         for temperature in TEMPERATURES
         for pair in draw_responses(language_model, starts, temperature, generator)
     ]
-    written = [(start, text[len(start) :]) for start, text in zip(prompt_ids, texts, strict=True)]
     reward_model = reward_model_from(language_model, seed=seed)
-    train_reward_model(
-        reward_model,
-        _drawer(written, samples, rated, generator),
-        steps=reward_steps,
-        temperature=corpus.temperature,
-        middle=corpus.middle,
-    )
+    _teach_reward_model(reward_model, corpus, rated, samples, reward_steps, generator)
     return BuiltBundle(
         task=corpus.task,
         tokenizer=tokenizer,
@@ -166,6 +170,38 @@ def build_rated(
             **measure_rated(rated, language_model, reward_model, corpus.prompts, seed=seed),
         },
     )
+
+
+def _teach_reward_model(
+    model: GPT2ForSequenceClassification,
+    corpus: RatedCorpus,
+    rated: Rated,
+    samples: Sequence[tuple[list[int], list[int]]],
+    steps: int,
+    generator: torch.Generator,
+) -> None:
+    """Train the reward model on texts of people and of the policy, as the corpus says."""
+    pairs = corpus.written if corpus.judged is None else corpus.judged
+    starts = rated.encode([prompt for prompt, _ in pairs])
+    written = [
+        (start, text[len(start) :]) for start, text in zip(starts, rated.texts(pairs), strict=True)
+    ]
+    if corpus.judged is None:
+        train_reward_model(
+            model,
+            _drawer(written, samples, rated, generator),
+            steps=steps,
+            temperature=corpus.temperature,
+            middle=corpus.middle,
+        )
+    else:
+        train_on_prefixes(
+            model,
+            _prefix_drawer(written, samples, rated, generator),
+            steps=steps,
+            temperature=corpus.temperature,
+            learning_rate=PREFIX_LEARNING_RATE,
+        )
 
 
 def draw_responses(
@@ -271,6 +307,32 @@ def _drawer(
         pairs += [samples[i] for i in choose(len(samples), half, generator)]
         pairs = [(start, cut(response, index)) for index, (start, response) in enumerate(pairs)]
         gold = torch.tensor([rated.gold(*pair) for pair in pairs], dtype=torch.float32)
+        return [[*start, *response] for start, response in pairs], gold
+
+    return draw
+
+
+def _prefix_drawer(
+    written: Sequence[tuple[list[int], list[int]]],
+    samples: Sequence[tuple[list[int], list[int]]],
+    rated: Rated,
+    generator: torch.Generator,
+    batch_size: int = 32,
+) -> DrawPrefixes:
+    """Return a function that draws texts with the gold score of every beginning of the response.
+
+    A quarter of them are the policy's.
+    """
+    sampled = batch_size // 4
+
+    def draw() -> tuple[list[list[int]], list[list[float]]]:
+        pairs = [written[i] for i in choose(len(written), batch_size - sampled, generator)]
+        pairs += [samples[i] for i in choose(len(samples), sampled, generator)]
+        gold = [
+            [math.nan] * (len(start) - 1)
+            + [rated.gold(start, response[:end]) for end in range(len(response) + 1)]
+            for start, response in pairs
+        ]
         return [[*start, *response] for start, response in pairs], gold
 
     return draw

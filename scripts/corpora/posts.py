@@ -16,33 +16,27 @@ from tokengym.scripts.corpora.grammar import Dice
 
 Choice = TypeVar("Choice")
 
-OPTIONAL_FACTS = (1, 4)
+OPTIONAL_FACTS = (1, 3)
 """Fewest and most facts of a post beside who did what to what."""
-DETAILS = (1, 2)
+DETAILS = (0, 1)
 """Fewest and most sentences of a post that do not matter."""
 OMIT = 0.3
 """Probability that a human summary leaves a fact out."""
 MISTAKE = 0.12
 """Probability that it gets a fact wrong that it names."""
-COPY = 0.3
+COPY = 0.2
 """Probability that it copies a sentence of the post."""
-CHAT = 0.3
+CHAT = 0.25
 """Probability that it adds small talk."""
 ENDING = "summary :"
 """What ends a prompt, after the post."""
 
 FACTS: dict[str, tuple[str, ...]] = {
-    "relation": tuple(
-        "sister brother cousin neighbor landlord roommate boss teacher aunt uncle doctor".split()
-    ),
-    "deed": tuple("borrowed broke sold lost hid painted ruined stole washed burned".split()),
-    "object": tuple("laptop car camera ring piano parcel phone sofa jacket guitar tent".split()),
-    "place": tuple(
-        "kitchen garage office library airport market hotel church harbor museum".split()
-    ),
-    "day": tuple("monday tuesday wednesday thursday friday saturday sunday".split()),
-    "cost": tuple("ten twenty thirty forty fifty sixty seventy eighty ninety".split()),
-    "feeling": tuple("angry sad worried jealous ashamed confused nervous tired bitter".split()),
+    "relation": tuple("sister brother cousin neighbor landlord teacher aunt uncle".split()),
+    "deed": tuple("borrowed broke sold lost hid painted stole burned".split()),
+    "object": tuple("laptop car camera ring piano phone jacket guitar".split()),
+    "place": tuple("kitchen garage office library airport hotel church museum".split()),
+    "feeling": tuple("angry sad worried jealous ashamed confused nervous tired".split()),
     "wish": tuple("forgive call sue avoid help invite confront thank".split()),
 }
 """Kind of fact -> the words for it; the first three kinds are in every post."""
@@ -81,12 +75,18 @@ def reference_summary(post: Post) -> str:
     return _summarize(post.facts)
 
 
-def human_summary(post: Post, dice: Dice) -> str:
-    """Return a summary as people write them."""
+def human_summary(post: Post, dice: Dice, *, mistake: float = MISTAKE) -> str:
+    """Return a summary as people write them.
+
+    Args:
+        post: What is summed up.
+        dice: Where every choice comes from.
+        mistake: Probability of getting a fact wrong that is named.
+    """
     named = {}
     for kind, value in post.facts.items():
         if not dice.chance(OMIT):
-            named[kind] = _pick(FACTS[kind], dice) if dice.chance(MISTAKE) else value
+            named[kind] = _pick(FACTS[kind], dice) if dice.chance(mistake) else value
     sentences = [_summarize(named)] if named else []
     if dice.chance(COPY):
         sentences.insert(dice.integer(0, len(sentences)), _pick(post.sentences, dice))
@@ -124,42 +124,34 @@ def _pick(choices: Sequence[Choice], dice: Dice) -> Choice:
 
 
 _OPENINGS = (
-    "i need advice because my {relation} {deed} the {object} that i like .",
-    "you will not believe it but my {relation} {deed} my new {object} .",
-    "the trouble is that a {relation} of mine {deed} my old {object} .",
-    "last time we met my {relation} {deed} my {object} without a word .",
+    "last week my {relation} {deed} my {object} .",
+    "i must tell you that my {relation} {deed} my {object} .",
+    "it is true that a {relation} of mine {deed} my old {object} .",
+    "my own {relation} {deed} my new {object} .",
 )
 _SENTENCES = {
-    "place": ("it all happened in the {place} .", "we were in the {place} at that time ."),
-    "day": ("it was a {day} like any other .", "i found out about it on {day} ."),
-    "cost": ("now i have to pay {cost} dollars .", "a new one costs {cost} dollars ."),
-    "feeling": (
-        "since then i am very {feeling} .",
-        "it makes me so {feeling} that i cannot sleep .",
-    ),
-    "wish": ("do you think that i should {wish} them ?", "my plan is to {wish} them soon ."),
+    "place": ("it happened in the {place} .", "we were at the {place} then ."),
+    "feeling": ("i am so {feeling} now .", "since then i feel very {feeling} ."),
+    "wish": ("should i {wish} them ?", "now i plan to {wish} them ."),
 }
 _SHORT = {
     "relation": "{}",
     "deed": "{}",
     "object": "my {}",
     "place": "at {}",
-    "day": ", {}",
-    "cost": ", {} dollars gone",
     "feeling": ", feeling {}",
     "wish": ", may {} them",
 }
 _DETAILS = (
-    "outside it was {0} and i ate some {1} .",
-    "there was a bit of {1} left on the table .",
-    "the radio said it would be {0} all week .",
-    "we talked about {1} for a while .",
+    "outside it was {0} .",
+    "we had some {1} .",
+    "the radio played and it was {0} .",
 )
 _WEATHER = "rainy sunny windy cloudy foggy cold warm".split()
 _MEALS = "soup cake cheese rice salad toast pudding".split()
 _CHATTER = (
-    "there is more to say about it .",
-    "it is a long story and i could go on .",
+    "there is more to say .",
+    "it is a long story .",
     "what a day that was .",
-    "thank you for reading all of this .",
+    "thank you for reading .",
 )

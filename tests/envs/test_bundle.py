@@ -155,6 +155,7 @@ def test_token_generation_takes_anything(tokenizer: Any, folder: Path) -> None:
         ("question_answer", ["tokenizer", "prompts", "policy", "encoder"]),
         ("detox", ["tokenizer", "prompts", "policy", "reward_model", "gold"]),
         ("dialogue", ["tokenizer", "prompts", "policy", "reward_model", "gold"]),
+        ("summarize", ["tokenizer", "prompts", "policy", "reward_model", "gold"]),
     ],
 )
 def test_shipped_bundles(name: str, parts: list[str]) -> None:

@@ -1,5 +1,7 @@
 """The Oracle's rules, each by hand, alone and together."""
 
+from typing import Any
+
 import pytest
 
 from tokengym.envs.oracle_score import (
@@ -55,5 +57,7 @@ def test_without_rules_order_and_neighbours_do_not_matter() -> None:
         ("good film", RULES, [0.0, 0.0]),
     ],
 )
-def test_what_each_word_has_to_do_with_it(words, rules, effects) -> None:  # type: ignore[no-untyped-def]
+def test_what_each_word_has_to_do_with_it(
+    words: str, rules: tuple[Any, ...], effects: list[float]
+) -> None:
     assert removal_effects(words.split(), rules) == effects

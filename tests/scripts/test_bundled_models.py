@@ -100,7 +100,7 @@ def test_policies_write_known_words_and_differ_from_sample_to_sample(task):
     assert len({tuple(text[len(start) :]) for start, text in zip(starts, texts, strict=False)}) > 60
 
 
-@pytest.mark.parametrize("task", [*TASKS, "dialogue", "detox"])
+@pytest.mark.parametrize("task", [*TASKS, "dialogue", "detox", "summarize", "oracle"])
 def test_bundles_fit_their_own_parts(task):
     facts, tokenizer = figures_of(task), tokenizer_of(task)
     assert (facts["task"], facts["format"]) == (task, 1)

@@ -12,12 +12,13 @@ import tokengym.envs
 from tokengym.rewards.gold_rules import load_rules
 from tokengym.scripts.building.bundle_files import PromptRow
 from tokengym.scripts.building.rated import Rated, draw_responses, measure_rated
-from tokengym.scripts.corpora import dialogue_world, quarrels
+from tokengym.scripts.corpora import dialogue_world, posts, quarrels
 
 ASSETS = Path(tokengym.envs.__file__).parent / "assets"
 RULES = {
     "dialogue": dialogue_world.RULES,
     "detox": quarrels.RULES,
+    "summarize": posts.RULES,
 }
 TASKS = tuple(RULES)
 
@@ -57,7 +58,7 @@ def measured():
 
 @pytest.mark.parametrize(
     ("task", "accuracy", "correlation"),
-    [("dialogue", 0.88, 0.9), ("detox", 0.95, 0.97)],
+    [("dialogue", 0.88, 0.9), ("detox", 0.95, 0.97), ("summarize", 0.8, 0.75)],
 )
 def test_the_reward_model_orders_responses_as_the_gold_score(measured, task, accuracy, correlation):
     figures = measured[task]["reward_model"]["samples"]
@@ -70,7 +71,7 @@ def test_the_reward_model_orders_responses_as_the_gold_score(measured, task, acc
         assert stored[name] == pytest.approx(value, abs=0.05 if value < 1 else 0.3)
 
 
-@pytest.mark.parametrize(("task", "best"), [("dialogue", 2.0), ("detox", 1.0)])
+@pytest.mark.parametrize(("task", "best"), [("dialogue", 2.0), ("detox", 1.0), ("summarize", 1.0)])
 def test_the_policy_leaves_room_to_learn(measured, task, best):
     golds = measured[task]["gold"]
     stored = figures_of(task)["gold"]["policy"]
@@ -95,7 +96,10 @@ def test_policies_write_known_words_and_differ_from_sample_to_sample(task):
     assert len({tuple(ids) for _, ids in pairs}) > 56
 
 
-@pytest.mark.parametrize(("task", "train", "test"), [("dialogue", 1000, 256), ("detox", 1500, 256)])
+@pytest.mark.parametrize(
+    ("task", "train", "test"),
+    [("dialogue", 1000, 256), ("detox", 1500, 256), ("summarize", 1000, 256)],
+)
 def test_prompts_are_enough_and_disjoint(task, train, test):
     rows = prompts_of(task)
     splits = {name: [r.prompt for r in rows if r.split == name] for name in ("train", "test")}

@@ -38,6 +38,7 @@ NAMES = {
     ),
     "tokengym/Dialogue-v0": ("sparse", "abc"),
     "tokengym/Detox-v0": ("sparse", "abc"),
+    "tokengym/Summarize-v0": ("sparse", "abc", "red"),
     "tokengym/QuestionAnswer-v0": ("r3", "r3-dense", "sparse", "uniform", "random"),
     "tokengym/Oracle-v0": ("sparse", "recency", "abc", "abc-d", "red", "red:every_prefix=true"),
 }
@@ -157,7 +158,7 @@ def test_dialogues_take_the_chat_template_and_gold_reads_what_was_said():
     }
 
 
-@pytest.mark.parametrize("name", ["Dialogue", "Detox"])
+@pytest.mark.parametrize("name", ["Dialogue", "Detox", "Summarize"])
 def test_every_task_has_a_gold_score_whose_parts_sum_to_it(name):
     env = gymnasium.make(f"tokengym/{name}-v0", max_new_tokens=12)
     episodes = [Episode.from_info(play(env, seed)[2]) for seed in range(3)]

@@ -132,3 +132,24 @@ def test_tokens_that_are_only_read_do_not_count(language_model):
     assert loss.item() == pytest.approx(-sum(value.item() for value in counted) / 3, rel=1e-4)
     everything = language_model_loss(language_model, texts, [0, 1])
     assert everything.item() == pytest.approx(language_model_loss(language_model, texts).item())
+
+
+def test_matching_heads_ask_for_what_they_hold(tokenizer):
+    """A word that was there before looks at where, in these heads and in no others."""
+    size = ModelSize(layers=1, width=96, heads=4, initializer_range=0.08, matching_heads=2)
+    model = new_language_model(tokenizer, size, seed=0)
+    model.set_attn_implementation("eager")
+    ids = torch.tensor([[*range(5, 35), *range(5, 35)]])
+    with torch.no_grad():
+        attention = model(ids, output_attentions=True).attentions[0][0]
+    there = attention[:, range(30, 60), range(30)].mean(-1)  # on the same word, 30 before
+    average = attention[:, 30:, :30].mean((-2, -1))
+    assert (there / average > 4).tolist() == [True, True, False, False]
+    plain = ModelSize(layers=1, width=96, heads=4)
+    assert new_language_model(tokenizer, plain, seed=0).config.initializer_range == 0.02
+
+
+@pytest.mark.parametrize("wrong", [{"initializer_range": 0.0}, {"matching_heads": 5}])
+def test_impossible_beginnings_are_refused(wrong):
+    with pytest.raises(BuildError, match=r"initializer_range must be > 0 and matching_heads from"):
+        ModelSize(**wrong)

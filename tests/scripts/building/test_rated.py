@@ -4,7 +4,7 @@ import torch
 
 from tokengym.rewards.gold_rules import gold_parts
 from tokengym.scripts.building import detox, dialogue, summarize
-from tokengym.scripts.building.rated import RESPONSE_TOKENS, Rated, _drawer
+from tokengym.scripts.building.rated import RESPONSE_TOKENS, Rated, _drawer, _prefix_drawer
 from tokengym.scripts.building.tokenizers import add_roles, word_tokenizer
 from tokengym.scripts.corpora.dialogue_world import RULES
 from tokengym.scripts.corpora.dialogues import all_requests, write_dialogues
@@ -115,3 +115,19 @@ def test_chat_templates_refuse_other_roles(rated):
     messages = [{"role": "system", "content": "x"}]
     with pytest.raises(Exception, match="roles are user and assistant, got system"):
         rated.tokenizer.apply_chat_template(messages)
+
+
+def test_prefixes_have_the_gold_of_what_is_there_so_far(rated, pairs):
+    starts = rated.encode([prompt for prompt, _ in pairs])
+    ids = [(s, t[len(s) :]) for s, t in zip(starts, rated.texts(pairs), strict=True)]
+    draw = _prefix_drawer(ids[:100], ids[100:], rated, torch.Generator().manual_seed(0), 8)
+    texts, gold = draw()
+    assert len(texts) == len(gold) == 8
+    for place, (text, scores) in enumerate(zip(texts, gold, strict=True)):
+        source = ids[:100] if place < 6 else ids[100:]
+        (start,) = {tuple(s) for s, response in source if [*s, *response] == text}
+        assert len(scores) == len(text)
+        known = ~np.isnan(scores)
+        assert known.tolist() == [i >= len(start) - 1 for i in range(len(text))]
+        for end in range(len(start), len(text) + 1):
+            assert scores[end - 1] == rated.gold(start, text[len(start) : end])

@@ -30,7 +30,7 @@ def test_a_word_is_one_kind_of_fact():
 def test_posts_tell_exactly_their_facts(posts):
     for post in posts:
         assert set(RULES.facts) & set(post.text.split()) == set(post.facts.values())
-        assert 4 <= len(post.facts) <= 7
+        assert 4 <= len(post.facts) <= 6
         assert {"relation", "deed", "object"} <= set(post.facts)
         assert post.text.endswith(ENDING)
         assert " ".join(post.text.split()) == post.text
@@ -57,14 +57,14 @@ def test_human_summaries_fail_in_every_way(posts):
     found = [gold(post, human_summary(post, dice)) for post in posts]
     means = {name: np.mean([parts[name] for parts in found]) for name in found[0]}
     assert 0.5 < means["facts"] < 0.8
-    assert all(means[name] < -0.01 for name in ("padding", "copying", "invention"))
+    assert all(means[name] < -0.002 for name in ("padding", "copying", "invention"))
     scores = np.array([sum(parts.values()) for parts in found])
     assert scores.std() > 0.2
 
 
 def test_copying_the_whole_post_is_worth_less_than_its_reference(posts):
     for post in posts[:50]:
-        assert sum(gold(post, post.text).values()) < 0.5
+        assert sum(gold(post, post.text).values()) <= 0.5
 
 
 def test_a_post_and_its_response_fit_the_models(posts):
