@@ -63,8 +63,12 @@ class PreferenceLoss:
             raise ValueError(
                 f"loss_type must be one of {', '.join(LOSS_TYPES)}, got {self.loss_type!r}"
             )
-        plain = self.loss_type if self.loss_type in losses.DPO_LOSS_TYPES else "hinge"
-        losses.check_dpo_settings(self.beta, plain, self.label_smoothing)
+        if self.label_smoothing and self.loss_type not in losses.SMOOTHED_LOSS_TYPES:
+            raise ValueError(
+                f"label_smoothing={self.label_smoothing} means nothing to loss_type="
+                f"{self.loss_type!r}; it goes with {', '.join(losses.SMOOTHED_LOSS_TYPES)}"
+            )
+        losses.check_dpo_settings(self.beta, "sigmoid", self.label_smoothing)
         for name in ("gamma", "nll_coef", "dpop_coef"):
             if not getattr(self, name) >= 0.0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}; 0 turns it off")

@@ -19,7 +19,7 @@ from transformers import (
 )
 from transformers.trainer_utils import TrainOutput
 
-from tokengym.agents.errors import CheckpointError, NonFiniteError
+from tokengym.agents.errors import CheckpointError, ModelError, NonFiniteError
 from tokengym.agents.playing import Player
 from tokengym.agents.policy import CausalLMPolicy
 from tokengym.agents.preferences.arguments import isolated_random_state
@@ -102,6 +102,11 @@ class OfflineTrainer(Trainer):
                 eval_dataset=None if eval_texts is None else eval_texts.dataset(),
                 processing_class=tokenizer,
                 callbacks=None if callbacks is None else list(callbacks),
+            )
+        if self.args.n_gpu > 1:
+            raise ModelError(
+                f"one process sees {self.args.n_gpu} GPUs, and the Trainer would tear pairs apart "
+                "among them; run it by accelerate launch, or show it one by CUDA_VISIBLE_DEVICES"
             )
         if args.disable_tqdm:
             self.remove_callback(PrinterCallback)

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import TrainingArguments
 
 import tokengym  # noqa: F401  (registers the environments)
@@ -17,6 +18,7 @@ from tests.agents.conftest import EOS, lora_config, make_model, make_tokenizer
 from tokengym.agents import DPO, CausalLMPolicy, CheckpointError, NonFiniteError, collect
 from tokengym.agents.preferences.encoding import TextEncoding
 from tokengym.agents.preferences.loss import LOSS_TYPES, PreferenceLoss
+from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs.errors import DatasetError, TokenizerError
 
 # Of different lengths, so that padding and buckets matter: responses of 1 to 12 tokens.
@@ -328,6 +330,29 @@ def test_a_resumed_run_is_an_uninterrupted_one(lora: Any, tmp_path: Path):
     assert {"training_args.json", "counters.json"} <= files
 
 
+def test_the_best_weights_come_back_at_the_end(tmp_path: Path):
+    """On pairs that say the opposite, the first checkpoint is the best."""
+    opposite = [
+        {**p, "chosen_ids": p["rejected_ids"], "rejected_ids": p["chosen_ids"]} for p in PAIRS
+    ]
+    args = make_args(
+        tmp_path,
+        save_strategy="steps",
+        save_steps=2,
+        eval_strategy="steps",
+        eval_steps=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+    )
+    dpo = make_dpo(eval_pairs=opposite, args=args, beta=1.0)
+    dpo.train()
+    assert dpo.state.best_model_checkpoint == str(tmp_path / "checkpoint-2")
+    best = load_file(tmp_path / "checkpoint-2" / "model.safetensors")
+    found = dpo.policy.language_model.model.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in best.items())
+
+
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path):
     args = make_args(tmp_path / "run", save_strategy="steps", save_steps=2)
     make_dpo(args=args).train()
@@ -469,6 +494,17 @@ def test_load_names_what_does_not_fit(tmp_path: Path):
         DPO.load(tmp_path / "agent", env=envs)
 
 
+def test_every_kind_of_environment_brings_its_model():
+    single = gym.make("tokengym/MovieReview-v0", max_new_tokens=4)
+    batch = gym.make_vec("tokengym/MovieReview-v0", num_envs=2, max_new_tokens=4)
+    found = [
+        collect(DPO(envs, device="cpu"), envs, 2, seed=0)
+        for envs in (single, batch, as_vec_env(batch))
+    ]
+    assert all(len(episodes) == 2 for episodes in found)
+    assert found[1] == found[2]
+
+
 def test_an_environment_brings_its_model_and_a_policy_is_trained_in_place():
     envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=2, max_new_tokens=8)
     pairs = [{"prompt": "the film was", "chosen": "good .", "rejected": "bad ."}]
@@ -499,6 +535,10 @@ def test_bad_constructions_are_named(tmp_path: Path, make_envs: Callable[..., An
         DPO(make_envs(), PAIRS)
     with pytest.raises(ValueError, match=r"loss_type must be one of sigmoid.*got 'ppo'"):
         make_dpo(loss_type="ppo")
+    with pytest.raises(ValueError, match="means nothing to loss_type='simpo'"):
+        make_dpo(loss_type="simpo", label_smoothing=0.1)
+    with pytest.raises(ValueError, match="dpop_coef must be >= 0, got -1"):
+        PreferenceLoss(dpop_coef=-1)
     with pytest.raises(ValueError, match="learning_rate and args= were both given; set it in args"):
         make_dpo(args=make_args(tmp_path), learning_rate=1e-3)
     with pytest.raises(ValueError, match="device must be 'auto' or 'cpu', got 'cuda:1'"):
