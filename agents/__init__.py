@@ -5,6 +5,7 @@ from tokengym.agents.errors import CheckpointError, ModelError, NonFiniteError
 from tokengym.agents.hindsight import HindsightReplayBuffer, HindsightRolloutBuffer
 from tokengym.agents.logs import EpisodeLog
 from tokengym.agents.nlpo import NLPO
+from tokengym.agents.oracle import policy_table, value_table
 from tokengym.agents.playing import collect
 from tokengym.agents.policy import CausalLMPolicy
 from tokengym.agents.ppo import PPO
@@ -33,4 +34,6 @@ __all__ = [
     "RandomAgent",
     "collect",
     "losses",
+    "policy_table",
+    "value_table",
 ]
