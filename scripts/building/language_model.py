@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,7 +77,8 @@ def new_language_model(
 @torch.no_grad()
 def _match_words(model: GPT2LMHeadModel, size: ModelSize) -> None:
     """Let the first block's matching heads ask for what they hold."""
-    weight = model.transformer.h[0].attn.c_attn.weight  # (width, queries | keys | values)
+    block: Any = model.transformer.h[0]
+    weight = block.attn.c_attn.weight  # (width, queries | keys | values)
     columns = size.matching_heads * (size.width // size.heads)
     keys = slice(size.width, size.width + columns)
     weight[:, keys] *= _MATCHING_GAIN

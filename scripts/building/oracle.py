@@ -39,7 +39,7 @@ MEASURED_LENGTHS = (6, 8)
 """Words of the texts that the reward model is measured on: the default horizon, the longest."""
 
 _TOKENIZER = oracle_tokenizer()
-_WORDS: list[str] = _TOKENIZER.convert_ids_to_tokens(list(range(len(_TOKENIZER))))
+_WORDS = list(_TOKENIZER.convert_ids_to_tokens(list(range(len(_TOKENIZER)))))
 _IDS = {word: index for index, word in enumerate(_WORDS)}
 
 
