@@ -204,6 +204,7 @@ def stored_models(folder: Path) -> dict[str, Any]:
 
         models["lora"] = PeftConfig.from_pretrained(str(folder / "adapter"))
         models["lora"].inference_mode = False
+        models["lora"].base_model_name_or_path = None  # it is here now; peft would warn of another
         if "model" not in models:  # the adapters' base is the reference
             models["model"] = models.pop("reference")
     return models

@@ -8,7 +8,6 @@ One thread; medians over the repeats. CPU seconds, so that other work on the mac
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -30,7 +29,7 @@ def timed(function: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
 
 
 def main() -> None:
-    """Measure and print one JSON object."""
+    """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--reward", default="sparse")
@@ -56,9 +55,12 @@ def main() -> None:
                 phases, (rollout, assign, update, rollout + assign + update), strict=True
             ):
                 phases[name].append(seconds)
-    medians = {name: round(statistics.median(values), 4) for name, values in phases.items()}
     tokens = settings.num_envs * settings.max_new_tokens
-    print(json.dumps({"cpu_seconds": medians, "tokens": tokens, "torch": torch.__version__}))
+    print(f"{settings.num_envs} x {settings.max_new_tokens} tokens, reward {settings.reward}\n")
+    print("| phase | CPU ms, median | tokens per CPU second |\n|---|---|---|")
+    for name, values in phases.items():
+        seconds = statistics.median(values)
+        print(f"| {name} | {1e3 * seconds:.0f} | {tokens / seconds:,.0f} |")
 
 
 if __name__ == "__main__":

@@ -61,12 +61,15 @@ def main() -> None:
         started = time.process_time()
         agent.collect()
         rounds.append((time.process_time() - started, environment.seconds, rewarded.seconds))
-    rollout, step, paid = (statistics.median(column) for column in zip(*rounds[3:], strict=True))
-    print(f"rollout                   {1e3 * rollout:7.2f} ms")
-    print(f"environment's own step    {1e3 * step:7.2f} ms  {step / rollout:6.1%}")
-    print(
-        f"scoring and credit        {1e3 * (paid - step):7.2f} ms  {(paid - step) / rollout:6.1%}"
-    )
+    rollout, step, paid = map(statistics.median, zip(*rounds[3:], strict=True))
+    parts = {
+        "rollout": rollout,
+        "of which the environment's own step": step,
+        "of which scoring and credit": paid - step,
+    }
+    print(f"reward {arguments.reward}\n\n| | CPU ms, median | share |\n|---|---|---|")
+    for name, seconds in parts.items():
+        print(f"| {name} | {1e3 * seconds:.1f} | {seconds / rollout:.1%} |")
 
 
 if __name__ == "__main__":

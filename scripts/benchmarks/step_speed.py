@@ -95,6 +95,9 @@ def interleaved(arms: dict[str, Callable[[], float]], repeats: int) -> dict[str,
 
 def measure_batch(tokenizer: PreTrainedTokenizerFast, rows: int, repeats: int) -> None:
     """Print the native batch against ``SyncVectorEnv``."""
+    print(f"\nSteps per second of {rows:,} rows, and over SyncVectorEnv's:\n")
+    print("| | SyncVectorEnv | native | ratio | native, copy=False | ratio |")
+    print("|---|---|---|---|---|---|")
     shared = settings(tokenizer, max_new_tokens=48)
     policies = {
         "null": np.full((98, rows), 5),
@@ -111,12 +114,10 @@ def measure_batch(tokenizer: PreTrainedTokenizerFast, rows: int, repeats: int) -
         for policy, actions in policies.items():
             arms = {name: batch_arm(env, actions) for name, env in envs.items()}
             cost = interleaved(arms, repeats)
+            cells = [f"{mode.value}, {policy} policy", f"{rows / cost['sync']:,.0f}"]
             for name in ("native", "views"):
-                print(
-                    f"batch  {mode.value:9}{policy:7}{name:7}{rows / cost[name]:12,.0f} steps/s "
-                    f"({cost[name] * 1e6:7.1f} us a step), {cost['sync'] / cost[name]:6.1f} x sync "
-                    f"({rows / cost['sync']:,.0f} steps/s)"
-                )
+                cells += [f"{rows / cost[name]:,.0f}", f"{cost['sync'] / cost[name]:.1f}"]
+            print(f"| {' | '.join(cells)} |")
 
 
 def measure_length(tokenizer: PreTrainedTokenizerFast, rows: int, repeats: int) -> None:
@@ -131,8 +132,8 @@ def measure_length(tokenizer: PreTrainedTokenizerFast, rows: int, repeats: int) 
             arms[str(horizon)] = batch_arm(envs, actions)
         cost = interleaved(arms, repeats)
         print(
-            f"length rows={rows} copy={copy!s:5}: {cost['16'] * 1e6:8.1f} us at 16, "
-            f"{cost['512'] * 1e6:8.1f} us at 512, ratio {cost['512'] / cost['16']:.2f}"
+            f"| {rows:,} rows, copy={copy} | {cost['16'] * 1e6:.1f} | {cost['512'] * 1e6:.1f} | "
+            f"{cost['512'] / cost['16']:.2f} |"
         )
 
 
@@ -153,9 +154,12 @@ def measure_single(tokenizer: PreTrainedTokenizerFast, repeats: int) -> None:
         return play
 
     cost = interleaved({"bare": arm(bare.step), "single": arm(env.step)}, 40 * repeats)
+    print("Microseconds a step of the single environment, and of one that only copies:\n")
+    print("| single | bare | ratio |\n|---|---|---|")
+    microseconds = {name: 1e6 * seconds for name, seconds in cost.items()}
     print(
-        f"single {cost['single'] * 1e6:.2f} us a step, bare {cost['bare'] * 1e6:.2f} us, "
-        f"ratio {cost['single'] / cost['bare']:.2f}"
+        f"| {microseconds['single']:.2f} | {microseconds['bare']:.2f} | "
+        f"{cost['single'] / cost['bare']:.2f} |"
     )
 
 
@@ -168,6 +172,8 @@ def main() -> None:
     tokenizer = word_tokenizer()
     measure_single(tokenizer, arguments.repeats)
     measure_batch(tokenizer, arguments.rows, arguments.repeats)
+    print("\nMicroseconds a batched step at two horizons:\n")
+    print("| | horizon 16 | horizon 512 | ratio |\n|---|---|---|---|")
     for rows in (32, arguments.rows):
         measure_length(tokenizer, rows, arguments.repeats)
 
