@@ -32,6 +32,11 @@ LABELS: dict[str, Label] = {
         meaning="The task's true score, which no reward sees: it shows when the score is gamed.",
         better="higher",
     ),
+    "normalized_gold_score": Label(
+        title="Share of the way to the best gold score",
+        meaning="0 is the reference policy, 1 the best policy there is.",
+        better="higher",
+    ),
     "kl": Label(
         title="KL to the reference",
         meaning="Nats per response by which the policy left its reference: the price of the score.",

@@ -16,7 +16,7 @@ from tokengym.evaluation.config import (
     run_folder,
 )
 from tokengym.evaluation.curves import COLUMNS, Curve, Group, read_curves, write_curves
-from tokengym.evaluation.defaults import training_settings
+from tokengym.evaluation.defaults import task_of, training_settings
 from tokengym.evaluation.figures import save_figure
 from tokengym.evaluation.files import read_json, read_jsonl, write_json, write_text
 from tokengym.evaluation.report import render_report
@@ -53,6 +53,7 @@ def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
         baseline=config.rewards[0],
         failed=failed,
         about=about,
+        optimum=known_optimum(config),
     )
 
 
@@ -155,12 +156,14 @@ def write_results(
     failed: Sequence[Mapping[str, Any]],
     about: Mapping[str, Any],
     keep_curves: bool = True,
+    optimum: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Write the results of curves and return their summary."""
     summary = summarize(
         curves,
         kl_coef=kl_coef,
         anchors=_anchors(curves) if keep_curves else None,
+        optimum=optimum,
         level=level,
         baseline=baseline,
         failed=failed,
@@ -229,6 +232,25 @@ def _anchors(curves: Sequence[Curve]) -> dict[str, float] | None:
         if len(first) == 1:
             anchors[name] = first.pop()
     return anchors or None
+
+
+def known_optimum(config: ComparisonConfig) -> dict[str, float] | None:
+    """Return the best expected gold score where a task knows it exactly: the Oracle's V*."""
+    if task_of(config.env) != "Oracle":
+        return None
+    from tokengym.envs.errors import SettingsError
+    from tokengym.evaluation.evaluate import make_eval_envs
+
+    envs: Any = make_eval_envs(
+        config.env, config.env_kwargs(config.rewards[0], train=False), num_envs=1
+    )
+    try:
+        values, _ = envs.unwrapped.optimal_values()
+    except SettingsError:  # too many responses to go through
+        return None
+    finally:
+        envs.close()
+    return {"gold_score": float(values[()])}
 
 
 def _rows(curves: Sequence[Curve]) -> list[dict[str, object]]:

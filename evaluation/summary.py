@@ -41,6 +41,7 @@ def summarize(
     *,
     kl_coef: float | None = None,
     anchors: Mapping[str, float] | None = None,
+    optimum: Mapping[str, float] | None = None,
     level: float = 0.95,
     baseline: str | None = None,
     failed: Sequence[Mapping[str, Any]] = (),
@@ -52,6 +53,8 @@ def summarize(
         kl_coef: The KL coefficient of the training, for ``net_score``.
         anchors: The reference policy's score (and gold score): the 0 of a gain. None where it was
             not measured.
+        optimum: The best score (or gold score) there is: the 1 of a gain. None where it is not
+            known. With both, ``normalized_`` figures say how far on the way runs came.
         level: Of the intervals.
         baseline: The reward that the others are compared with; None takes the first. A group
             where it has no run takes its own first.
@@ -82,9 +85,14 @@ def summarize(
         "format": FORMAT,
         "level": level,
         "kl_coef": kl_coef,
-        "anchors": {"reference": dict(anchors) if anchors else None, "optimum": None},
+        "anchors": {
+            "reference": dict(anchors) if anchors else None,
+            "optimum": dict(optimum) if optimum else None,
+        },
         "failed": lost,
-        "groups": [_summarize_panel(panel, anchors or {}, level) for panel in panels],
+        "groups": [
+            _summarize_panel(panel, anchors or {}, optimum or {}, level) for panel in panels
+        ],
     }
     for group in summary["groups"]:
         group["failed"] = sum(run.get("group", {}) == group["group"] for run in lost)
@@ -93,7 +101,9 @@ def summarize(
     return summary
 
 
-def _summarize_panel(panel: Panel, anchors: Mapping[str, float], level: float) -> dict[str, Any]:
+def _summarize_panel(
+    panel: Panel, anchors: Mapping[str, float], optimum: Mapping[str, float], level: float
+) -> dict[str, Any]:
     baseline = next(iter(panel.rewards))
     score_anchor = anchors.get("score", _first_score(panel))
     fewest = min(len(runs.seeds) for runs in panel.rewards.values())
@@ -102,7 +112,7 @@ def _summarize_panel(panel: Panel, anchors: Mapping[str, float], level: float) -
         entry: dict[str, Any] = {
             "runs": len(runs.seeds),
             "seeds": list(runs.seeds),
-            "figures": _figures(panel, runs, level),
+            "figures": _normalized(_figures(panel, runs, level), anchors, optimum),
             "collapse_rate": float(
                 np.mean([collapsed(row, score_anchor) for row in runs.values["score"]])
             ),
@@ -151,6 +161,23 @@ def _figures(panel: Panel, runs: Runs, level: float) -> dict[str, Any]:
             values = per_run(panel, runs, measure, kind)
             low, high = interval(values, level=level)
             figures[measure][kind] = {"iqm": iqm(values), "low": low, "high": high}
+    return figures
+
+
+def _normalized(
+    figures: dict[str, Any], anchors: Mapping[str, float], optimum: Mapping[str, float]
+) -> dict[str, Any]:
+    """Add figures between the fixed anchors: (x - reference) / (optimum - reference).
+
+    The anchors are never taken from the runs at hand, so that numbers of two comparisons compare.
+    """
+    for name, best in optimum.items():
+        if name in figures and name in anchors and best > anchors[name]:
+            span = best - anchors[name]
+            figures[f"normalized_{name}"] = {
+                kind: {key: (value - anchors[name]) / span for key, value in figure.items()}
+                for kind, figure in figures[name].items()
+            }
     return figures
 
 

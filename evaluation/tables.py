@@ -23,6 +23,8 @@ def columns(group: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     ):
         if measure in group["measures"]:
             found.append((title, measure, "final"))
+    if any("normalized_gold_score" in entry["figures"] for entry in group["rewards"].values()):
+        found.append(("Share of the way to the best gold score", "normalized_gold_score", "final"))
     found.append((f"Chance to beat {group['baseline']}", "score", "chance"))
     return found
 

@@ -2,11 +2,16 @@ import json
 import math
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
+from tokengym.evaluation.config import ComparisonConfig
 from tokengym.evaluation.curves import Curve
+from tokengym.evaluation.defaults import TrainingSettings
 from tokengym.evaluation.files import write_json
+from tokengym.evaluation.report import render_report
+from tokengym.evaluation.results import known_optimum
 from tokengym.evaluation.statistics import area_under_curve, iqm
 from tokengym.evaluation.summary import summarize
 from tokengym.evaluation.verdict import number, signed
@@ -26,6 +31,33 @@ def test_figures_are_those_of_the_curves(make_curves):
     ends = [c.values["score"][-2:].mean() - 0.05 * c.values["kl"][-2:].mean() for c in sparse]
     assert figures["net_score"]["final"]["iqm"] == pytest.approx(iqm(ends))
     assert "auc" not in figures["kl"]  # more is not better, so it is not ranked
+
+
+def test_scores_lie_between_fixed_anchors(make_curves):
+    anchors, optimum = {"score": -0.5, "gold_score": 0.1}, {"gold_score": 0.7}
+    summary = summarize(make_curves(), anchors=anchors, optimum=optimum)
+    assert summary["anchors"] == {"reference": anchors, "optimum": optimum}
+    figures = summary["groups"][0]["rewards"]["abc"]["figures"]
+    for key in ("iqm", "low", "high"):  # made to rise from .1 to .6
+        expected = (figures["gold_score"]["final"][key] - 0.1) / 0.6
+        assert figures["normalized_gold_score"]["final"][key] == pytest.approx(expected)
+    assert figures["normalized_gold_score"]["final"]["iqm"] == pytest.approx(5 / 6, abs=0.05)
+    assert (
+        "normalized_gold_score"
+        not in summarize(make_curves())["groups"][0]["rewards"]["abc"]["figures"]
+    )
+
+
+def test_the_oracle_knows_its_optimum():
+    assert known_optimum(ComparisonConfig(env="MovieReview", rewards=("sparse",))) is None
+    training = TrainingSettings(max_new_tokens=3)
+    config = ComparisonConfig(env="Oracle", rewards=("sparse",), training=training)
+    best = gym.make("tokengym/Oracle-v0", max_new_tokens=3).unwrapped.optimal_values()[0][()]
+    assert known_optimum(config) == {"gold_score": best}
+    long = ComparisonConfig(
+        env="Oracle", rewards=("sparse",), training=TrainingSettings(max_new_tokens=12)
+    )
+    assert known_optimum(long) is None
 
 
 def test_the_faster_reward_is_said_to_be_faster(make_curves):
