@@ -31,6 +31,7 @@ from tokengym.envs import bundled
 from tokengym.evaluation.files import read_json
 from tokengym.evaluation.reliability import save_reliability
 from tokengym.evaluation.statistics import interval, iqm
+from tokengym.evaluation.verdict import number
 from tokengym.rewards import (
     PreferencePair,
     RewardTraining,
@@ -180,6 +181,11 @@ _MEASURES = {
 
 
 def _figure(runs: Sequence[Mapping[str, Any]], name: str) -> str:
+    if len(runs) == 1:  # no spread over seeds to speak of; accuracy has its interval over pairs
+        low, high = runs[0].get(f"{name}_interval", (None, None))
+        if low is None:
+            return number(runs[0][name])
+        return with_interval({"iqm": runs[0][name], "low": low, "high": high})
     values = np.array([[run[name]] for run in runs])
     low, high = interval(values, rng=np.random.default_rng(0))
     return with_interval({"iqm": iqm(values), "low": low, "high": high})
