@@ -42,6 +42,7 @@ def test_scores_lie_between_fixed_anchors(make_curves):
         expected = (figures["gold_score"]["final"][key] - 0.1) / 0.6
         assert figures["normalized_gold_score"]["final"][key] == pytest.approx(expected)
     assert figures["normalized_gold_score"]["final"]["iqm"] == pytest.approx(5 / 6, abs=0.05)
+    assert "Share of the way to the best gold score" in render_report(summary, make_curves())
     assert (
         "normalized_gold_score"
         not in summarize(make_curves())["groups"][0]["rewards"]["abc"]["figures"]
