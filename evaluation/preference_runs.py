@@ -123,7 +123,11 @@ def run_preferences(
     session = _Session(config, settings, seed, record, report)
     record.begin()
     session.measure(0, 0, session.base)
-    agent = session.play_best_of_n() if kind == "best-of-n" else session.learn(kind, out)
+    agent = None
+    if kind == "best-of-n":
+        session.play_best_of_n()
+    else:
+        agent = session.learn(kind, out)
     session.close()
     if out is not None:
         record.write(out)
@@ -257,7 +261,7 @@ class _Session:
         holder: dict[str, Any] = {}
         measure = self.measure
 
-        class AfterEpoch(TrainerCallback):  # type: ignore[misc]
+        class AfterEpoch(TrainerCallback):
             def on_epoch_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
                 del args, control, others
                 agent = holder["agent"]

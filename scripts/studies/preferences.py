@@ -1,0 +1,396 @@
+"""Learning from preferences on the bundled film reviews, against the reference and against PPO.
+
+    lift     each of DPO, online DPO, best-of-n and PPO, with the same scorer
+    shift    PPO against DPO from the same preference pairs, which come from the policy itself
+             ("in") or from a writer who lacks half of the opinion words ("out"). The pairs are
+             judged by the gold score; PPO's reward model is trained on them, DPO reads them itself.
+             After Xu et al. 2024, "Is DPO Superior to PPO for LLM Alignment?", arXiv:2404.10719.
+
+    python -m tokengym.scripts.studies.preferences run --out runs/preferences [--only lift]
+    python -m tokengym.scripts.studies.preferences report --out runs/preferences --docs docs/results
+
+A run that has its file is not made again. Settings were chosen in a pilot with seed 0; the study's
+seeds begin at 1.
+"""
+
+import argparse
+import csv
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+
+from tokengym.agents.preferences.pairing import best_of_n_kl_bound
+from tokengym.envs import bundled
+from tokengym.evaluation.config import ComparisonConfig
+from tokengym.evaluation.curves import COLUMNS as CURVE_COLUMNS
+from tokengym.evaluation.defaults import EvaluationSettings, training_settings
+from tokengym.evaluation.files import read_json, write_csv
+from tokengym.evaluation.preference_runs import PreferenceSettings, run_preferences
+from tokengym.evaluation.recorder import Recorder
+from tokengym.evaluation.run import make_agent, make_evaluator, run
+from tokengym.evaluation.statistics import interval, iqm
+from tokengym.scripts.studies.tables import fill, markdown_table, with_interval
+
+ENV = "tokengym/MovieReview-v0"
+LIFT = ("dpo", "online-dpo", "best-of-n", "ppo")
+SHIFT = ("dpo", "ppo")
+CELLS = ("in", "out")
+NAMES = {
+    "dpo": "DPO",
+    "online-dpo": "online DPO",
+    "best-of-n": "best of 16",
+    "ppo": "PPO (sparse)",
+}
+TRAINING = replace(training_settings(ENV), steps=20)
+PREFERENCES = PreferenceSettings(num_prompts=256, learning_rate=3e-4, epochs=3)
+CHANGES: dict[str, dict[str, Any]] = {
+    "online-dpo": {"num_prompts": 128},
+    "best-of-n": {"n": 16, "temperatures": (1.0,)},
+}
+RESPONSES = 8
+"""To each prompt of the experiment on shift: the best makes a pair with the worst."""
+COLUMNS = ("study", "cell", "agent", *CURVE_COLUMNS, "unseen", "reward_accuracy")
+
+
+def config(seed: int) -> ComparisonConfig:
+    """Return the environment and how it is measured; each seed has its own evaluation noise."""
+    return ComparisonConfig(
+        env=ENV,
+        rewards=("sparse",),
+        seeds=1,
+        first_seed=seed,
+        training=TRAINING,
+        evaluation=EvaluationSettings(every=10, episodes=128, seed=20_240 + seed, samples=0),
+    )
+
+
+def processed(point: dict[str, Any], agent: str) -> int:
+    """Return the response tokens a point took: of PPO's curves, sampled and passed over."""
+    return point["tokens"] * (1 + TRAINING.n_epochs if agent == "ppo" else 1)
+
+
+# --- lift -----------------------------------------------------------------------------------------
+
+
+def lift(agent: str, seed: int) -> list[dict[str, Any]]:
+    """Return the curve of one run of the experiment on lift."""
+    if agent == "ppo":
+        curve = run(config(seed), "sparse", seed).curve
+    else:
+        settings = replace(PREFERENCES, **CHANGES.get(agent, {}))
+        curve = run_preferences(agent, config(seed), settings, seed).curve
+    return [{**point, "tokens": processed(point, agent)} for point in curve]
+
+
+# --- shift ----------------------------------------------------------------------------------------
+
+
+@cache
+def unseen_ids() -> tuple[int, ...]:
+    """Return every second opinion word of the lexicon: what the other writer does not know."""
+    bundle = bundled("movie_review")
+    words = sorted(read_json(bundle.lexicon)["words"])
+    known = bundle.tokenizer.get_vocab()
+    return tuple(known[word] for word in words[::2] if word in known)
+
+
+@cache
+def make_pairs(cell: str, seed: int, num_prompts: int) -> Any:
+    """Return pairs judged by the gold score: from the policy, or from the writer lacking words."""
+    import gymnasium as gym
+
+    from tokengym.agents.preferences.collecting import (
+        ResponseCollector,
+        Sampling,
+        pair_rows,
+        prompt_order,
+    )
+    from tokengym.agents.preferences.pair_data import pairs_dataset
+    from tokengym.agents.preferences.policies import make_policy
+    from tokengym.rewards import gold_scorer
+
+    lengths: dict[str, Any] = TRAINING.lengths()
+    forbidden = unseen_ids() if cell == "out" else ()
+    envs = gym.make_vec(ENV, num_envs=1, reward=None, forbidden_token_ids=forbidden, **lengths)
+    sampling = Sampling(n=RESPONSES)
+    collector = ResponseCollector(
+        envs, scorer=gold_scorer(bundled("movie_review")), sampling=sampling, max_rows=256
+    )
+    prompts = prompt_order(len(collector.rehearsal.prompts), num_prompts, seed=seed)
+    groups = collector.collect(make_policy(envs), prompts, seed=seed)
+    return pairs_dataset(pair_rows(groups, sampling, prompts))
+
+
+class Curve:
+    """What an agent of the experiment on shift was measured at.
+
+    Args:
+        seed: Of the evaluation's noise.
+        sampled: Response tokens of the pairs.
+    """
+
+    def __init__(self, seed: int, sampled: int) -> None:
+        self.evaluator = make_evaluator(config(seed))
+        self.sampled = sampled
+        self.unseen = set(unseen_ids())
+        self.points: list[dict[str, Any]] = []
+
+    def measure(self, step: int, tokens: int, agent: Any) -> None:
+        """Measure the agent after ``tokens`` more than those of the pairs."""
+        evaluation = self.evaluator(agent)
+        written = [token for e in evaluation.episodes for token in e.response_ids]
+        self.points.append(
+            {
+                "step": step,
+                "tokens": self.sampled + tokens if step else 0,
+                **evaluation.metrics,
+                "unseen": float(np.mean([token in self.unseen for token in written])),
+            }
+        )
+
+
+def shift(cell: str, agent: str, seed: int, num_prompts: int) -> list[dict[str, Any]]:
+    """Return the curve of one run of the experiment on shift."""
+    pairs = make_pairs(cell, seed, num_prompts)
+    curve = Curve(seed, sampled=num_prompts * RESPONSES * TRAINING.max_new_tokens)
+    if agent == "dpo":
+        train_dpo(pairs, seed, curve)
+        return curve.points
+    with TemporaryDirectory() as scratch:
+        accuracy = train_reward(pairs, Path(scratch) / "reward_model", seed)
+        train_ppo(Path(scratch) / "reward_model", seed, curve)
+    return [{**point, "reward_accuracy": accuracy} for point in curve.points]
+
+
+def train_dpo(pairs: Any, seed: int, curve: Curve) -> None:
+    """Train DPO on the pairs, measured after every epoch."""
+    from transformers import TrainerCallback
+
+    from tokengym.agents import DPO
+
+    class AfterEpoch(TrainerCallback):
+        def on_epoch_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+            agent._count_tokens()
+            curve.measure(round(state.epoch), agent.num_response_tokens, agent)
+
+    agent = DPO(
+        curve.evaluator.envs,
+        pairs,
+        beta=PREFERENCES.beta,
+        learning_rate=PREFERENCES.learning_rate,
+        num_train_epochs=3,
+        per_device_train_batch_size=PREFERENCES.batch_size,
+        seed=seed,
+        callbacks=[AfterEpoch()],
+    )
+    curve.measure(0, 0, agent)
+    agent.train()
+
+
+def train_reward(pairs: Any, folder: Path, seed: int) -> float:
+    """Train a reward model on the pairs; return its accuracy on held-out ones."""
+    from tokengym.agents.preferences.pair_data import as_texts
+    from tokengym.rewards import RewardTraining, train_reward_model
+
+    bundle = bundled("movie_review")
+    trained = train_reward_model(
+        bundle.policy,
+        as_texts(pairs, bundle.tokenizer),
+        output_dir=folder,
+        tokenizer=bundle.tokenizer,
+        training=RewardTraining(
+            learning_rate=1e-3, epochs=3, batch_size=32, append_eos=False, seed=seed
+        ),
+    )
+    return float(trained.metrics.accuracy)
+
+
+def train_ppo(reward: Path, seed: int, curve: Curve) -> None:
+    """Train PPO against a reward model, measured every four updates by the task's own scorer."""
+    settings = config(seed)
+    task = replace(settings.task, scorer=str(reward))
+    agent = make_agent(replace(settings, task=task), "sparse", seed)
+
+    def measure(step: int) -> None:
+        curve.measure(step, agent.num_timesteps * (1 + TRAINING.n_epochs), agent)
+
+    most = TRAINING.steps * TRAINING.batch_size * TRAINING.max_new_tokens
+    agent.learn(most + 1, callback=Recorder(TRAINING.steps, 4, measure))
+
+
+# --- all runs, and their report -------------------------------------------------------------------
+
+Cell = tuple[str, str, str]
+"""Study, cell and agent."""
+
+
+def all_cells(only: str | None) -> list[Cell]:
+    """Return what is run for every seed."""
+    cells: list[Cell] = [("lift", "", agent) for agent in LIFT]
+    cells += [("shift", cell, agent) for cell in CELLS for agent in SHIFT]
+    return [cell for cell in cells if only in (None, *cell)]
+
+
+def run_all(out: Path, seeds: Sequence[int], only: str | None, num_prompts: int) -> None:
+    """Make every run that is not there yet, seed by seed."""
+    torch.set_num_threads(1)
+    for seed in seeds:
+        for study, cell, agent in all_cells(only):
+            file = out / f"{study}-{cell or 'all'}-{agent}-{seed}.csv"
+            if file.exists():
+                continue
+            if study == "lift":
+                curve = lift(agent, seed)
+            else:
+                curve = shift(cell, agent, seed, num_prompts)
+            row = {"study": study, "cell": cell, "agent": agent, "credit": agent, "seed": seed}
+            write_csv(file, [{**point, **row} for point in curve], COLUMNS)
+
+
+def read_curves(out: Path) -> list[dict[str, Any]]:
+    """Return every run's points; numbers as numbers, what was not measured as None."""
+    rows = []
+    for file in sorted(out.glob("*.csv")):
+        with file.open(newline="", encoding="utf-8") as lines:
+            for row in csv.DictReader(lines):
+                text = ("study", "cell", "agent", "credit")
+                rows.append(
+                    {k: v if k in text else float(v) if v else None for k, v in row.items()}
+                )
+    return rows
+
+
+def at_end(rows: Sequence[dict[str, Any]], cell: Cell, name: str, *, first: bool = False) -> Any:
+    """Return a measurement at each run's last (or first) point, in the order of the seeds."""
+    own = [r for r in rows if (r["study"], r["cell"], r["agent"]) == cell]
+    place = 0 if first else -1
+    runs = [
+        sorted((r for r in own if r["seed"] == seed), key=lambda r: r["step"])
+        for seed in sorted({r["seed"] for r in own})
+    ]
+    values = [points[place][name] for points in runs]
+    return None if any(value is None for value in values) else np.array(values)
+
+
+def figure(values: Any) -> dict[str, float]:
+    """Return the interquartile mean over seeds and its interval."""
+    low, high = interval(values[:, None], iqm, rng=0)
+    return {"iqm": iqm(values[:, None]), "low": low, "high": high}
+
+
+def lift_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the table of the experiment on lift, the reference first."""
+    names = ("score", "gold_score", "kl", "distinct_2")
+    lines = [["reference", *_cells(rows, ("lift", "", "dpo"), names, first=True), "0", ""]]
+    reference = {
+        name: figure(at_end(rows, ("lift", "", "dpo"), name, first=True)) for name in names
+    }
+    for agent in LIFT:
+        cell = ("lift", "", agent)
+        apart = all(
+            figure(at_end(rows, cell, name))["low"] > reference[name]["high"]
+            for name in ("score", "gold_score")
+        )
+        tokens = f"{at_end(rows, cell, 'tokens').mean() / 1000:.0f}k"
+        found = _cells(rows, cell, names)
+        if agent == "best-of-n":
+            found[2] = f"at most {best_of_n_kl_bound(16):.2f}"
+        lines.append([NAMES[agent], *found, tokens, "yes" if apart else "no"])
+    head = ["agent", "score", "gold score", "KL, nats", "distinct bigrams", "tokens", "both above"]
+    return markdown_table(head, lines)
+
+
+def shift_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the table of the experiment on shift."""
+    names = ("gold_score", "score", "kl", "unseen")
+    lines = [["", "reference", *_cells(rows, ("shift", "in", "dpo"), names, first=True), "", "0"]]
+    for cell in CELLS:
+        for agent in SHIFT:
+            key = ("shift", cell, agent)
+            accuracy = at_end(rows, key, "reward_accuracy")
+            lines.append(
+                [
+                    {"in": "its own", "out": "another writer's"}[cell],
+                    NAMES[agent].split()[0],
+                    *_cells(rows, key, names),
+                    "" if accuracy is None else f"{accuracy.mean():.3f}",
+                    f"{at_end(rows, key, 'tokens').mean() / 1000:.0f}k",
+                ]
+            )
+    head = ["pairs", "agent", "gold score", "score of the bundled model", "KL, nats"]
+    head += ["unseen words", "reward model's accuracy", "tokens"]
+    return markdown_table(head, lines)
+
+
+def differences_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return PPO less DPO and in less out, gold score, paired by seed."""
+    ends = {
+        (cell, agent): at_end(rows, ("shift", cell, agent), "gold_score")
+        for cell in CELLS
+        for agent in SHIFT
+    }
+    lines = []
+    for name, one, other in (
+        ("PPO - DPO, pairs of its own", ("in", "ppo"), ("in", "dpo")),
+        ("PPO - DPO, another writer's", ("out", "ppo"), ("out", "dpo")),
+        ("DPO, own - another writer's", ("in", "dpo"), ("out", "dpo")),
+        ("PPO, own - another writer's", ("in", "ppo"), ("out", "ppo")),
+    ):
+        gap = ends[one] - ends[other]
+        low, high = interval(gap[:, None], lambda a: float(np.mean(a)), rng=0)
+        lines.append(
+            [
+                name,
+                f"{gap.mean():+.3f} ({low:+.3f} to {high:+.3f})",
+                f"{(gap > 0).sum()}/{len(gap)}",
+            ]
+        )
+    return markdown_table(["gold score", "mean difference, 95 % interval", "seeds above 0"], lines)
+
+
+def _cells(
+    rows: Sequence[dict[str, Any]], cell: Cell, names: Sequence[str], *, first: bool = False
+) -> list[str]:
+    cells = []
+    for name in names:
+        values = at_end(rows, cell, name, first=first)
+        cells.append("" if values is None else with_interval(figure(values)))
+    return cells
+
+
+def report(out: Path, docs: Path) -> None:
+    """Write every run's curve and fill the tables of the document."""
+    rows = read_curves(out)
+    write_csv(docs / "preferences" / "curves.csv", rows, COLUMNS)
+    tables = {}
+    if any(row["study"] == "lift" for row in rows):
+        tables["lift"] = lift_table(rows)
+    if any(row["study"] == "shift" for row in rows):
+        tables["shift"], tables["differences"] = shift_table(rows), differences_table(rows)
+    fill(docs / "preferences.md", tables)
+
+
+def main() -> None:
+    """Read the command line and do as it says."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("command", choices=["run", "report"])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--docs", type=Path, default=Path("docs/results"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--only", choices=["lift", "shift", *CELLS])
+    parser.add_argument("--prompts", type=int, default=512, help="pairs of the shift experiment")
+    arguments = parser.parse_args()
+    if arguments.command == "run":
+        run_all(arguments.out, arguments.seeds, arguments.only, arguments.prompts)
+    else:
+        report(arguments.out, arguments.docs)
+
+
+if __name__ == "__main__":
+    main()

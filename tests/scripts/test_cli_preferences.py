@@ -1,0 +1,56 @@
+"""The commands that learn from preferences, from the command line to their files."""
+
+from pathlib import Path
+
+import pytest
+
+from tokengym.scripts.cli import main
+
+SMALL = ["--num-prompts", "8", "--n", "2", "--max-new-tokens", "6"]
+MEASURED = ["--eval-episodes", "8"]
+
+
+def test_collect_then_learn_then_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    pairs, run = tmp_path / "pairs.jsonl", tmp_path / "dpo"
+    assert main(["collect", *SMALL, "--out", str(pairs)]) == 0
+    text = capsys.readouterr().out
+    assert "8 prompts, 16 responses of 96 tokens" in text
+    arguments = ["--pairs", str(pairs), "--epochs", "1", "--max-new-tokens", "6", *MEASURED]
+    assert main(["train", "--agent", "dpo", *arguments, "--out", str(run)]) == 0
+    assert "0 tokens: score" in capsys.readouterr().out
+    assert main(["evaluate", str(run / "agent"), "--episodes", "8", "--max-new-tokens", "6"]) == 0
+    assert "KL" in capsys.readouterr().out
+    assert main(["train", "--agent", "dpo", *arguments, "--out", str(run)]) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_best_of_n_says_its_bound(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = ["--agent", "best-of-n", "--n", "2", "--max-new-tokens", "6", *MEASURED]
+    assert main(["train", *arguments, "--out", str(tmp_path / "b")]) == 0
+    assert "KL of the best of 2 is at most 0.19 nats" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["collect", "--n", "1"], "n must be at least 2 to make pairs, got 1"),
+        (["collect", "--agent", "nowhere"], "nowhere is no folder"),
+        (["collect", "--out", "pairs.txt"], "out must end in .jsonl or .parquet"),
+        (["train", "--agent", "dpo", "--loss-type", "sigmod"], "loss_type must be one of"),
+        (["constitution", "--env", "MovieReview"], "no rules for a critique"),
+        (["constitution", "--principles", "none.txt"], "principles 'none.txt' cannot be read"),
+    ],
+)
+def test_faults_are_said_in_one_line(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert message in said
+    assert said.count("\n") == 1
