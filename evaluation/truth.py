@@ -48,7 +48,7 @@ def token_truth(task: Any, episodes: Sequence[Episode], policy: Any | None = Non
             table = policy_table(policy, task)
         advantages = task.exact_advantages(table)
         return Truth(
-            name="exact advantage",
+            name="exact advantage" + (" under random play" if policy is None else ""),
             values=tuple(advantages.along(episode.response_ids) for episode in episodes),
             matters=tuple(task.removal_effects(e.response_ids) != 0 for e in episodes),
             meaning="tokens without which the score would be another",

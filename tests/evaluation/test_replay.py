@@ -166,6 +166,7 @@ def test_the_oracle_is_its_own_truth():
     assert truth is not None
     advantages = env.exact_advantages()
     np.testing.assert_allclose(truth.values[0], advantages.along([film, good, 1]))
+    assert truth.name == "exact advantage under random play"
     assert truth.matters[0].tolist() == [True, True, False]  # ending it there changed nothing
     start = env.policy_values().values[()]
     assert truth.values[0].sum() == pytest.approx(1.0 - start)  # the score less what was expected

@@ -1,0 +1,386 @@
+"""Which credit rule finds the tokens that matter: every rule against the truth.
+
+Two truths. On MovieReview the grammar's own word weights, signed, after intensifiers and negation:
+what each word adds to the gold score. On the Oracle the exact advantage of each token under the
+policy that wrote it, by dynamic programming; there the tokens that matter are those without which
+the score would be another.
+
+Episodes of the policy that learning starts from, and of one that PPO trained on the sparse reward
+(so that no rule under test shaped it). Each is scored by the learned reward model and by the exact
+score itself: the second shows a rule apart from its model's faults. A seed is one set of episodes,
+and one training of the trained policy; intervals are bootstraps over seeds.
+
+The folder is the state: a cell that is written down is never done again.
+
+    python scripts/studies/credit_truth.py run --out runs/credit_truth [--seeds 10]
+    python scripts/studies/credit_truth.py publish --out runs/credit_truth
+"""
+
+import argparse
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokengym.envs import bundled
+from tokengym.evaluation.config import ComparisonConfig, resolve_env
+from tokengym.evaluation.defaults import EvaluationSettings, training_settings
+from tokengym.evaluation.files import read_json, write_csv, write_json
+from tokengym.evaluation.statistics import interval
+from tokengym.evaluation.verdict import number
+from tokengym.scripts.studies.tables import fill, markdown_table
+
+DOCUMENT = Path("docs/results/credit_truth.md")
+PAGE = Path("docs/rewards/credits.md")
+MEASURES = {
+    "correlation": "rank correlation",
+    "pooled": "pooled over tokens",
+    "share": "share on tokens that matter",
+    "signs": "right sign",
+}
+POLICIES = ("reference", "trained")
+SCORERS = ("learned", "exact")
+TASKS = ("MovieReview", "Oracle")
+BLIND = ("sparse", "uniform", "random", "recency")
+BY_MODEL = (
+    "abc",
+    "abc:beta=1",
+    "abc-signed",
+    "abc-d",
+    "abc-d2",
+    "red",
+    "scar",
+    "attribution",
+    "attribution:method=integrated-gradients",
+    "attribution:method=leave-one-out",
+)
+BY_SCORE = ("red:every_prefix=true", "scar", "attribution:method=leave-one-out")
+BEST = "*without ties at best; all tokens alike*"
+"""The last line of a table."""
+TRAINED_STEPS = {"Oracle": 6}
+"""Updates of the trained policies, if not the task's default. The Oracle's learns fast:
+soon it writes one text, and there is nothing left to rank."""
+FINER = {"MovieReview": "scar:spans=12"}
+"""Finer spans where the default six are long; the Oracle's default spans are single tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One set of episodes under one scorer."""
+
+    task: str
+    """"MovieReview" or "Oracle"."""
+    policy: str
+    """Who wrote: "reference" or "trained"."""
+    seed: int
+    """Of the sampling, and of the training."""
+    scorer: str
+    """"learned" or "exact"."""
+
+    def path(self, out: Path) -> Path:
+        """Return where its figures are stored."""
+        return out / self.task / self.policy / f"seed-{self.seed}" / f"{self.scorer}.json"
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """The rules that its scorer allows."""
+        found = BLIND + (BY_MODEL if self.scorer == "learned" else BY_SCORE)
+        return found + ((FINER[self.task],) if self.task in FINER else ())
+
+
+def cells(seeds: int) -> Iterator[Cell]:
+    """Yield all cells; those of one set of episodes follow one another."""
+    for task in TASKS:
+        for policy in POLICIES:
+            for seed in range(seeds):
+                for scorer in SCORERS:
+                    yield Cell(task=task, policy=policy, seed=seed, scorer=scorer)
+
+
+def run_cells(
+    out: Path, *, seeds: int, episodes: int, steps: int | None = None, tasks: Sequence[str] = TASKS
+) -> None:
+    """Do what is missing.
+
+    Args:
+        out: The study's folder.
+        seeds: Sets of episodes per task and policy.
+        episodes: Responses in a set.
+        steps: Updates of the trained policies; None takes `TRAINED_STEPS`, or the task's default.
+        tasks: Which tasks to do.
+    """
+    from tokengym.evaluation.replay import replay
+
+    for cell in cells(seeds):
+        if cell.task not in tasks or cell.path(out).exists():
+            continue
+        started = time.process_time()
+        played, policy = play(cell, out, episodes=episodes, steps=steps)
+        result = replay(
+            played,
+            cell.rules,
+            env=cell.task,
+            env_kwargs=lengths(cell.task) | {"scorer": make_scorer(cell)},
+            policy=policy,
+        )
+        assert result.truth is not None
+        figures = {
+            "episodes": len(played),
+            "alike": float(np.mean([mask.mean() for mask in result.truth.matters if mask.any()])),
+            "score": float(next(iter(result.scores.values())).mean()),
+            "rules": {name: asdict(found) for name, found in result.agreements.items()},
+        }
+        write_json(cell.path(out), figures)
+        print(f"{cell} {time.process_time() - started:.0f} s", flush=True)
+
+
+def play(cell: Cell, out: Path, *, episodes: int, steps: int | None) -> tuple[list[Any], Any]:
+    """Return a cell's episodes, on held-out prompts, and the policy that wrote them."""
+    from tokengym.agents import PPO
+    from tokengym.evaluation.evaluate import Evaluator
+
+    evaluator = Evaluator(
+        cell.task, lengths(cell.task), num_episodes=episodes, seed=1000 + cell.seed
+    )
+    if cell.policy == "trained":
+        agent: Any = PPO.load(trained_agent(cell, out, steps))
+    else:
+        agent = PPO("CausalLMPolicy", evaluator.envs, n_minibatches=1, seed=cell.seed)
+    played = list(evaluator(agent).episodes)
+    evaluator.close()
+    return played, agent.policy
+
+
+def trained_agent(cell: Cell, out: Path, steps: int | None) -> Path:
+    """Return the folder of the policy trained with a cell's seed, trained if it is not there."""
+    from tokengym.evaluation.run import run
+
+    folder = out / cell.task / cell.policy / f"seed-{cell.seed}" / "agent"
+    if not folder.exists():
+        env = resolve_env(cell.task)
+        training = training_settings(env, steps=steps or TRAINED_STEPS.get(cell.task))
+        config = ComparisonConfig(
+            env=env,
+            rewards=("sparse",),
+            seeds=1,
+            first_seed=cell.seed,
+            training=training,
+            evaluation=EvaluationSettings(every=training.steps, episodes=8, samples=0),
+        )
+        run(config, "sparse", cell.seed, save=folder)
+    return folder
+
+
+def make_scorer(cell: Cell) -> Any:
+    """Return what scores a cell's episodes: the bundled reward model, or the gold score itself."""
+    from tokengym.envs.oracle_score import oracle_text_score
+    from tokengym.rewards import FunctionScorer, gold_scorer
+
+    bundle = bundled("movie_review" if cell.task == "MovieReview" else "oracle")
+    if cell.scorer == "learned":
+        return bundle.reward_model
+    return gold_scorer(bundle) or FunctionScorer(oracle_text_score, name="oracle")
+
+
+def lengths(task: str) -> dict[str, int]:
+    """Return how long a task's responses are in training and here."""
+    return training_settings(resolve_env(task)).lengths()
+
+
+def summarize(out: Path, seeds: int) -> list[dict[str, Any]]:
+    """Return one row per task, policy, scorer, rule and measure: mean over seeds and interval."""
+    found: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for cell in cells(seeds):
+        if cell.path(out).exists():
+            key = (cell.task, cell.policy, cell.scorer)
+            found.setdefault(key, []).append(read_json(cell.path(out)))
+    rows = []
+    for (task, policy, scorer), sets in found.items():
+        place = {"task": task, "policy": policy, "scorer": scorer}
+        for rule in sets[0]["rules"]:
+            for measure in MEASURES:
+                values = [one["rules"][rule][measure] for one in sets]
+                rows.append(place | {"rule": rule, "measure": measure} | _figure(values))
+        rows.append(
+            place | {"rule": "all alike", "measure": "share"} | _figure([s["alike"] for s in sets])
+        )
+        earned = _figure([one["score"] for one in sets])
+        rows.append(place | {"rule": "policy", "measure": "score"} | earned)
+        ceilings = [next(iter(one["rules"].values()))["ceiling"] for one in sets]
+        rows.append(place | {"rule": "ceiling", "measure": "correlation"} | _figure(ceilings))
+    return rows
+
+
+def _figure(values: Sequence[float]) -> dict[str, Any]:
+    mean = float(np.mean(values))
+    low, high = (
+        interval(values, lambda sample: float(np.mean(sample)))
+        if len(values) > 1
+        else (
+            mean,
+            mean,
+        )
+    )
+    return {"mean": mean, "low": low, "high": high, "seeds": len(values)}
+
+
+def publish(out: Path, seeds: int, document: Path = DOCUMENT, page: Path = PAGE) -> None:
+    """Write the csv, the figure and the tables of the documents."""
+    rows = summarize(out, seeds)
+    folder = document.with_suffix("")
+    columns = ("task", "policy", "scorer", "rule", "measure", "mean", "low", "high", "seeds")
+    write_csv(folder / "figures.csv", rows, columns)
+    tables = {
+        f"{task} {policy} {scorer}": _table(rows, task, policy, scorer)
+        for task in TASKS
+        for policy in POLICIES
+        for scorer in SCORERS
+    }
+    fill(document, {name: table for name, table in tables.items() if table})
+    fill(page, {"scores": _overview(rows)})
+    draw(folder / "correlation.png", rows)
+
+
+def _select(rows: Sequence[Mapping[str, Any]], **place: str) -> list[Mapping[str, Any]]:
+    return [row for row in rows if all(row[key] == value for key, value in place.items())]
+
+
+def _rules(rows: Sequence[Mapping[str, Any]], **place: str) -> list[str]:
+    """Return the rules of a place, the best correlation first."""
+    chosen = [
+        row
+        for row in _select(rows, measure="correlation", **place)
+        if row["rule"] not in ("ceiling", "all alike")
+    ]
+    return [row["rule"] for row in sorted(chosen, key=lambda row: -row["mean"])]
+
+
+def _cell(rows: Sequence[Mapping[str, Any]], *, interval: bool = True, **place: str) -> str:
+    found = _select(rows, **place)
+    if not found:
+        return "\u2013"
+    (row,) = found
+    text = number(row["mean"])
+    return f"{text} ({number(row['low'])} to {number(row['high'])})" if interval else text
+
+
+def _table(rows: Sequence[Mapping[str, Any]], task: str, policy: str, scorer: str) -> str:
+    place = {"task": task, "policy": policy, "scorer": scorer}
+    lines = [
+        [f"`{rule}`", *(_cell(rows, rule=rule, measure=measure, **place) for measure in MEASURES)]
+        for rule in _rules(rows, **place)
+    ]
+    if not lines:
+        return ""
+    lines.append(
+        [
+            BEST,
+            _cell(rows, rule="ceiling", measure="correlation", **place),
+            "",
+            _cell(rows, rule="all alike", measure="share", **place),
+            "",
+        ]
+    )
+    return markdown_table(["rule", *MEASURES.values()], lines)
+
+
+def _overview(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the table of the page on rules: two measures in each place, by the learned model."""
+    places = [(task, policy) for task in TASKS for policy in POLICIES]
+    places = [p for p in places if _select(rows, task=p[0], policy=p[1], scorer="learned")]
+    header = ["rule", *(f"{task}, {policy}" for task, policy in places)]
+    first = {"task": places[0][0], "policy": places[0][1], "scorer": "learned"}
+    lines = []
+    for rule in [*_rules(rows, **first), ""]:
+        line = [f"`{rule}`" if rule else BEST]
+        for task, policy in places:
+            place = {"task": task, "policy": policy, "scorer": "learned"}
+            found, share = (
+                _cell(rows, interval=False, measure=measure, rule=rule or other, **place)
+                for measure, other in (("correlation", "ceiling"), ("share", "all alike"))
+            )
+            line.append(f"{found}; {share}")
+        lines.append(line)
+    return markdown_table(header, lines)
+
+
+def draw(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Draw each rule's rank correlation with its interval, a panel per task and policy."""
+    import io
+
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    from tokengym.evaluation.figures import COLOURS, STYLE
+    from tokengym.evaluation.files import write_bytes
+
+    places = [
+        (task, policy)
+        for task in TASKS
+        for policy in POLICIES
+        if _select(rows, task=task, policy=policy)
+    ]
+    order = list(dict.fromkeys(BLIND + tuple(FINER.values()) + BY_SCORE + BY_MODEL))[::-1]
+    with mpl.rc_context({**STYLE, "axes.grid.axis": "x"}):
+        figure = Figure(figsize=(3.2 * len(places) + 2.4, 5.6), layout="constrained")
+        axes = figure.subplots(1, len(places), sharey=True, squeeze=False)[0]
+        for axis, (task, policy) in zip(axes, places, strict=True):
+            for scorer, colour, shift in zip(SCORERS, COLOURS[1:3], (0.14, -0.14), strict=True):
+                place = {"task": task, "policy": policy, "scorer": scorer}
+                chosen = _select(rows, measure="correlation", **place)
+                points = [row for row in chosen if row["rule"] in order]
+                y = np.array([order.index(row["rule"]) for row in points]) + shift
+                x = np.array([row["mean"] for row in points])
+                ends = np.array([[row["low"], row["high"]] for row in points]).reshape(-1, 2)
+                axis.errorbar(
+                    x,
+                    y,
+                    xerr=np.abs(ends - x[:, None]).T,
+                    fmt="o" if scorer == "learned" else "D",
+                    markersize=5,
+                    color=colour,
+                    label=f"{scorer} score",
+                )
+            ceiling = _select(rows, rule="ceiling", task=task, policy=policy)
+            if ceiling:
+                axis.axvline(ceiling[0]["mean"], color="#9aa1a8", linestyle=":", linewidth=1.2)
+            axis.axvline(0.0, color="#9aa1a8", linewidth=0.8)
+            axis.set_title(f"{task}, {policy} policy")
+            axis.set_xlabel("rank correlation with the truth")
+        axes[0].set_yticks(range(len(order)), order)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, dpi=130, format="png", metadata={"Software": None})
+    write_bytes(path, buffer.getvalue())
+
+
+def main() -> None:
+    """Run or publish."""
+    import torch
+
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("command", choices=("run", "publish"))
+    parser.add_argument("--out", type=Path, default=Path("runs/credit_truth"))
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--episodes", type=int, default=128)
+    parser.add_argument("--steps", type=int, help="updates of trained policies")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.command == "publish":
+        publish(arguments.out, arguments.seeds)
+        return
+    run_cells(
+        arguments.out,
+        seeds=arguments.seeds,
+        episodes=arguments.episodes,
+        steps=arguments.steps,
+        tasks=arguments.tasks,
+    )
+
+
+if __name__ == "__main__":
+    main()
