@@ -27,7 +27,7 @@ TITLES = {
     "kl": "KL, nats",
 }
 """Measure -> the head of its column."""
-SHOWN = ("relevance_query", "length", "copied_words", "copies", "clean_sentences", "kl")
+SHOWN = ("relevance_query", "length", "copied_words", "repetition", "clean_sentences", "kl")
 """What the figure shows."""
 
 

@@ -5,7 +5,7 @@ relevant answer over an irrelevant one in 45 to 60 % of cases, a retriever in al
 answer is a query's reference, the irrelevant one the reference of another query of the same type,
 drawn once per query; intervals are Wilson's, a tie counts half. The second table sets three ways to
 please relevance against the reference: the query itself, the answer's first sentence, and one word
-of both.
+of both; and the first of them against the last.
 
     python scripts/studies/relevance.py --docs docs/results [--minilm FOLDER] [--real FILE]
 
@@ -41,14 +41,15 @@ from tokengym.rewards.preference_losses import wilson_interval
 from tokengym.scripts.studies.encoders import minilm_folder
 from tokengym.scripts.studies.tables import fill, markdown_table
 
-COLUMNS = ("queries", "scorer", "components", "against", "pairs", "wins", "ties")
+COLUMNS = ("queries", "scorer", "components", "answer", "against", "pairs", "wins", "ties")
 COMPONENTS: dict[str, dict[str, bool]] = {
     "r_x": {"length_incentive": False, "repetition_penalty": False},
     "r_x LI": {"repetition_penalty": False},
     "r_x RP": {"length_incentive": False},
     "r_x LI RP": {},
 }
-IRRELEVANT = "irrelevant answer"
+IRRELEVANT, REFERENCE = "irrelevant answer", "reference"
+COPY, WORD = "the query itself", "one word of both"
 Row = dict[str, Any]
 MOST_WORDS = 200
 """Real answers are cut here, so that an encoder of 512 tokens reads them whole."""
@@ -151,10 +152,13 @@ def against_tricks(name: str, queries: Sequence[Query], scorer: Relevance, label
     rows = []
     for components, options in COMPONENTS.items():
         judge = Judge(name=label, scorer=scorer.with_components(**options))
-        own = judge.scores(queries, [query.answer for query in queries])
-        for trick, answer in TRICKS.items():
-            better = own - judge.scores(queries, [answer(query) for query in queries])
-            rows.append(_row(name, label, components, trick, better))
+        scores = {
+            trick: judge.scores(queries, [answer(query) for query in queries])
+            for trick, answer in ({REFERENCE: lambda query: query.answer} | TRICKS).items()
+        }
+        for answer, trick in (*((REFERENCE, trick) for trick in TRICKS), (COPY, WORD)):
+            better = scores[answer] - scores[trick]
+            rows.append(_row(name, label, components, trick, better, answer=answer))
     return rows
 
 
@@ -172,9 +176,9 @@ def shared_word(query: Query) -> str:
 
 
 TRICKS: dict[str, Callable[[Query], str]] = {
-    "the query itself": lambda query: query.text,
+    COPY: lambda query: query.text,
     "its own first sentence": first_sentence,
-    "one word of both": shared_word,
+    WORD: shared_word,
 }
 
 
@@ -185,11 +189,20 @@ def reward_model(task: str) -> Judge:
     return Judge(name=f"reward model of {task}", scorer=model, tokenizer=bundle.tokenizer)
 
 
-def _row(queries: str, scorer: str, components: str, against: str, better: np.ndarray) -> Row:
+def _row(
+    queries: str,
+    scorer: str,
+    components: str,
+    against: str,
+    better: np.ndarray,
+    *,
+    answer: str = REFERENCE,
+) -> Row:
     return {
         "queries": queries,
         "scorer": scorer,
         "components": components,
+        "answer": answer,
         "against": against,
         "pairs": len(better),
         "wins": int((better > 0).sum()),
@@ -236,12 +249,15 @@ def tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     cells = {(row["scorer"], row["queries"]): _share(row) for row in plain}
     relevant = [[name, *(cells.get((name, which), "") for which in sets)] for name in scorers]
     tricks = [row for row in rows if row["against"] != IRRELEVANT]
-    kinds = list(dict.fromkeys((r["queries"], r["scorer"], r["against"]) for r in tricks))
-    found = {(r["queries"], r["scorer"], r["against"], r["components"]): _share(r) for r in tricks}
+    names = ("queries", "scorer", "answer", "against")
+    kinds = list(dict.fromkeys(tuple(row[name] for name in names) for row in tricks))
+    found = {(*(row[n] for n in names), row["components"]): _share(row) for row in tricks}
     beaten = [[*kind, *(found[(*kind, name)] for name in COMPONENTS)] for kind in kinds]
     return {
         "relevant": markdown_table(["scorer", *sets], relevant),
-        "tricks": markdown_table(["queries", "encoder", "set against", *COMPONENTS], beaten),
+        "tricks": markdown_table(
+            ["queries", "encoder", "answer", "set against", *COMPONENTS], beaten
+        ),
     }
 
 
