@@ -51,10 +51,10 @@ def episode_from_record(
         raise ValueError(
             f"a stored episode needs {', '.join(needed)}; this one lacks {', '.join(missing)}"
         )
+    given: dict[str, Any] = {name: known.get(name) for name in (*needed, *OPTIONAL)}
     try:
         return Episode(
-            **{name: known[name] for name in needed},
-            **{name: known.get(name) for name in OPTIONAL},
+            **given,
             score_parts=dict(known.get("score_parts") or {}),
         )
     except TypeError as error:
