@@ -31,7 +31,7 @@ def render_replay(result: Replay, *, most: int = 12) -> str:
         "headline": headline(result),
         "truth": None if result.truth is None else result.truth.name,
         "alike": "" if result.truth is None else f"{share_of_all_alike(result):.0%}",
-        "one_scorer": scorer_of_all(result),
+        "scored_by": scored_by(result),
         "columns": figure_columns(result),
         "rows": figure_rows(result),
         "episodes": [_episode(result, index) for index in range(min(most, count))],
@@ -55,10 +55,20 @@ def headline(result: Replay) -> str:
     return f"Closest to the {result.truth.name}: {told[0]}, then {' and '.join(told[1:])}."
 
 
-def scorer_of_all(result: Replay) -> str:
-    """Return the scorer's name if every rule has the same, else nothing."""
+def same_scores(result: Replay) -> bool:
+    """Return whether every rule spreads the same scores, so that only the credit differs."""
+    first, *others = result.scores.values()
+    return all(np.allclose(first, other, rtol=1e-4, atol=1e-5) for other in others)
+
+
+def scored_by(result: Replay) -> str:
+    """Return in a sentence what scored the responses; nothing where rules differ in it."""
+    if not same_scores(result):
+        return ""
     names = set(result.scorers.values())
-    return names.pop() if len(names) == 1 else ""
+    if len(names) == 1:
+        return f"Scored by {names.pop()} throughout: only the credit differs."
+    return "Every rule spreads the same scores: only the credit differs."
 
 
 def share_of_all_alike(result: Replay) -> float:
@@ -69,7 +79,7 @@ def share_of_all_alike(result: Replay) -> float:
 
 def figure_columns(result: Replay) -> list[str]:
     """Return the headings of `figure_rows`, the rule's name apart."""
-    titles = ["Score"] if scorer_of_all(result) else ["Score", "Scorer"]
+    titles = ["Score"] if same_scores(result) else ["Score", "Scorer"]
     if result.truth is not None:
         titles += ["Rank corr.", "Pooled", "On target", "Right sign"]
     return [*titles, "Spread", "Charged"]
@@ -82,7 +92,7 @@ def figure_rows(result: Replay) -> list[dict[str, Any]]:
 
 def _figures(result: Replay, name: str) -> list[str]:
     cells = [number(float(result.scores[name].mean()))]
-    if not scorer_of_all(result):
+    if not same_scores(result):
         cells.append(printable(result.scorers[name]))
     if result.truth is not None:
         found = result.agreements[name]
@@ -114,7 +124,7 @@ def _episode(result: Replay, index: int) -> dict[str, Any]:
     score = float(next(iter(result.scores.values()))[index])
     return {
         "prompt": printable(episode.prompt),
-        "score": f"score {number(score)}" if scorer_of_all(result) else "",
+        "score": f"score {number(score)}" if same_scores(result) else "",
         "rows": rows,
         "table": _table(pieces, credits, truth),
     }
@@ -126,7 +136,7 @@ def _note(result: Replay, name: str, index: int) -> str:
     if result.truth is not None:
         found = rank_correlation(result.credits[name][index], result.truth.values[index])
         notes.append(f"rank correlation {number(found)}")
-    if not scorer_of_all(result):
+    if not same_scores(result):
         notes.append(f"score {number(float(result.scores[name][index]))}")
     return ", ".join(notes)
 

@@ -12,7 +12,7 @@ from tokengym.evaluation.replay_page import (
     figure_columns,
     figure_rows,
     headline,
-    scorer_of_all,
+    same_scores,
 )
 from tokengym.evaluation.samples import printable
 from tokengym.evaluation.verdict import number, signed
@@ -73,7 +73,7 @@ def heat_map(result: "Replay", index: int) -> Table:
 def _heading(result: "Replay", index: int) -> Text:
     line = Text("\n")
     line.append(printable(result.episodes[index].prompt), "bold").append(" \u2026")
-    if scorer_of_all(result):
+    if same_scores(result):
         score = float(next(iter(result.scores.values()))[index])
         line.append(f"  [score {number(score)}]", "dim")
     return line

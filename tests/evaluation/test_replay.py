@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium as gym
@@ -22,7 +23,12 @@ from tokengym.evaluation.replay import (
     usual_rewards,
     write_credit,
 )
-from tokengym.evaluation.replay_page import headline, render_replay
+from tokengym.evaluation.replay_page import (
+    figure_columns,
+    headline,
+    render_replay,
+    same_scores,
+)
 from tokengym.evaluation.truth import token_truth
 
 torch.set_num_threads(1)
@@ -50,7 +56,8 @@ def test_every_rule_pays_the_same_score(replayed: Replay, episodes: list[Episode
             assert row.sum() == pytest.approx(episode.score, rel=1e-4, abs=1e-5)
     for row, episode in zip(replayed.credits["uniform"], episodes, strict=True):
         np.testing.assert_allclose(row, episode.score / len(row), rtol=1e-5)
-    assert len(set(replayed.scorers.values())) == 1
+    assert same_scores(replayed)
+    assert figure_columns(replayed)[:2] == ["Score", "Rank corr."]
 
 
 def test_rules_are_held_to_the_gold_words(replayed: Replay):
@@ -61,6 +68,20 @@ def test_rules_are_held_to_the_gold_words(replayed: Replay):
     assert replayed.agreements["red"].correlation == pytest.approx(expected)
     assert replayed.agreements["red"].correlation > replayed.agreements["uniform"].correlation
     assert headline(replayed).startswith("Closest to the gold word weights: red (0.")
+
+
+def test_rules_of_different_scorers_are_told_apart():
+    envs = gym.make_vec("tokengym/QuestionAnswer-v0", num_envs=2, split="test", max_new_tokens=6)
+    answers = collect(RandomAgent(envs.single_action_space, seed=0), envs, 2, seed=0)
+    result = replay(answers, ["r3-dense", "uniform"], env="QuestionAnswer")
+    assert same_scores(result)  # both by relevance
+    changed = replace(result, scores={**result.scores, "uniform": np.array([5.0, 6.0])})
+    assert figure_columns(changed)[:2] == ["Score", "Scorer"]
+    page = render_replay(changed)
+    assert "only the credit differs" not in page
+    assert "score 6.00" in page
+    assert changed.truth is None
+    assert headline(changed) == "What 2 rules pay each token of the same 2 responses."
 
 
 def test_the_page_loads_nothing_and_runs_nothing(replayed: Replay):
