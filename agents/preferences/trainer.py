@@ -324,7 +324,7 @@ class OfflineTrainer(Trainer):
         """Write the weights in Hugging Face's format, and the arguments as JSON, not pickled."""
         if not self.args.should_save:
             return
-        folder = Path(output_dir or self.args.output_dir)
+        folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         write_weights(self.policy, folder, state_dict)
         self.tokenizer.save_pretrained(str(folder))

@@ -405,7 +405,7 @@ def test_without_a_folder_nothing_is_left_on_disk(tmp_path: Path, monkeypatch: A
     monkeypatch.chdir(tmp_path)
     dpo = make_dpo(num_train_epochs=1, learning_rate=1e-3)
     dpo.train()
-    scratch = Path(dpo.args.output_dir)
+    scratch = Path(str(dpo.args.output_dir))
     del dpo
     assert not list(tmp_path.iterdir())
     assert not scratch.exists() or not list(scratch.iterdir())
@@ -433,7 +433,7 @@ def test_it_plays_what_it_learned(make_envs: Callable[..., Any]):
     for _ in range(2):
         episodes = collect(dpo, envs, 64, seed=0)
         assert all(episode.log_probs is not None for episode in episodes)
-        scores.append(np.mean([episode.score for episode in episodes]))
+        scores.append(sum(episode.score or 0.0 for episode in episodes) / len(episodes))
         if len(scores) == 1:
             dpo.train()
     assert scores[1] > scores[0] + 0.3
@@ -510,7 +510,8 @@ def test_an_environment_brings_its_model_and_a_policy_is_trained_in_place():
     pairs = [{"prompt": "the film was", "chosen": "good .", "rejected": "bad ."}]
     dpo = DPO(envs, pairs, learning_rate=1e-3, num_train_epochs=2, device="cpu")
     policy = dpo.policy
-    reference: Any = policy.reference
+    reference = policy.reference
+    assert reference is not None
     before = [p.clone() for p in reference.parameters()]
     dpo.train()
     again = DPO(policy, pairs, tokenizer=dpo.tokenizer, learning_rate=1e-3, device="cpu")

@@ -46,7 +46,7 @@ def test_texts_become_ids_with_eos(form: str, tmp_path: Path):
     ]
     source: Any = rows
     if form == "pairs":
-        source = [PreferencePair(**row) for row in rows]
+        source = [PreferencePair(**row, margin=None) for row in rows]
     elif form == "dataset":
         source = Dataset.from_list(rows)
     elif form == "file":
@@ -259,4 +259,4 @@ def test_bad_sources_and_settings_are_named(tmp_path: Path):
         ({"max_length": 1}, "max_length must be at least 2"),
     ):
         with pytest.raises(ValueError, match=message):
-            TextEncoding(**settings)  # type: ignore[arg-type]
+            TextEncoding(**settings)

@@ -83,7 +83,8 @@ def test_it_learns_what_was_played_and_plays_it(
     rate = 1e-2 if lora is None else 5e-2
     sft = make_sft(best, learning_rate=rate, num_train_epochs=10, lora=lora)
     sft.train()
-    scores = [np.mean([e.score for e in collect(a, envs, 64, seed=1)]) for a in (player, sft)]
+    played = [collect(agent, envs, 64, seed=1) for agent in (player, sft)]
+    scores = [sum(episode.score or 0.0 for episode in some) / 64 for some in played]
     assert scores[1] > scores[0] + 0.06
     sft.save(tmp_path / "sft")
     loaded = SFT.load(tmp_path / "sft", device="cpu")

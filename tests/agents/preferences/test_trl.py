@@ -39,7 +39,7 @@ TRAINING: dict[str, Any] = {
 def trl_trainer(tmp_path: Path) -> Iterator[Any]:
     """TRL's trainer over pairs that are ids already, with a reference of other weights."""
 
-    class IdsTrainer(trl.DPOTrainer):  # type: ignore[name-defined, misc]
+    class IdsTrainer(trl.DPOTrainer):  # type: ignore[name-defined]
         def _prepare_dataset(self, dataset: Any, *arguments: Any) -> Any:
             return dataset
 
