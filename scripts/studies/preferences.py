@@ -41,6 +41,8 @@ ENV = "tokengym/MovieReview-v0"
 LIFT = ("dpo", "online-dpo", "best-of-n", "ppo")
 SHIFT = ("dpo", "ppo")
 CELLS = ("in", "out")
+PAIRS = {"shift": 1, "shift4": 4}
+"""The experiment on shift by its pairs per prompt."""
 NAMES = {
     "dpo": "DPO",
     "online-dpo": "online DPO",
@@ -54,7 +56,11 @@ CHANGES: dict[str, dict[str, Any]] = {
     "best-of-n": {"n": 16, "temperatures": (1.0,)},
 }
 RESPONSES = 8
-"""To each prompt of the experiment on shift: the best makes a pair with the worst."""
+"""To each prompt of the experiment on shift, which make up to four pairs: the best with the worst,
+the second with the second-worst, ..."""
+PROMPTS = 512
+"""Of that experiment."""
+_WHOSE = {"in": "its own", "out": "another writer's"}
 COLUMNS = ("study", "cell", "agent", *CURVE_COLUMNS, "unseen", "reward_accuracy")
 
 
@@ -101,7 +107,7 @@ def unseen_ids() -> tuple[int, ...]:
 
 
 @cache
-def make_pairs(cell: str, seed: int, num_prompts: int) -> Any:
+def make_pairs(cell: str, seed: int, per_prompt: int) -> Any:
     """Return pairs judged by the gold score: from the policy, or from the writer lacking words."""
     import gymnasium as gym
 
@@ -122,9 +128,14 @@ def make_pairs(cell: str, seed: int, num_prompts: int) -> Any:
     collector = ResponseCollector(
         envs, scorer=gold_scorer(bundled("movie_review")), sampling=sampling, max_rows=256
     )
-    prompts = prompt_order(len(collector.rehearsal.prompts), num_prompts, seed=seed)
+    prompts = prompt_order(len(collector.rehearsal.prompts), PROMPTS, seed=seed)
     groups = collector.collect(make_policy(envs), prompts, seed=seed)
-    return pairs_dataset(pair_rows(groups, sampling, prompts))
+    ranked = [sorted(group, key=lambda one: -(one.score or 0.0)) for group in groups]
+    rows = []
+    for place in range(per_prompt):
+        couples = [(group[place], group[-1 - place]) for group in ranked]
+        rows += pair_rows(couples, sampling, prompts)
+    return pairs_dataset(rows)
 
 
 class Curve:
@@ -155,10 +166,10 @@ class Curve:
         )
 
 
-def shift(cell: str, agent: str, seed: int, num_prompts: int) -> list[dict[str, Any]]:
+def shift(cell: str, agent: str, seed: int, per_prompt: int) -> list[dict[str, Any]]:
     """Return the curve of one run of the experiment on shift."""
-    pairs = make_pairs(cell, seed, num_prompts)
-    curve = Curve(seed, sampled=num_prompts * RESPONSES * TRAINING.max_new_tokens)
+    pairs = make_pairs(cell, seed, per_prompt)
+    curve = Curve(seed, sampled=PROMPTS * RESPONSES * TRAINING.max_new_tokens)
     if agent == "dpo":
         train_dpo(pairs, seed, curve)
         return curve.points
@@ -233,11 +244,11 @@ Cell = tuple[str, str, str]
 def all_cells(only: str | None) -> list[Cell]:
     """Return what is run for every seed."""
     cells: list[Cell] = [("lift", "", agent) for agent in LIFT]
-    cells += [("shift", cell, agent) for cell in CELLS for agent in SHIFT]
+    cells += [(study, cell, agent) for study in PAIRS for cell in CELLS for agent in SHIFT]
     return [cell for cell in cells if only in (None, *cell)]
 
 
-def run_all(out: Path, seeds: Sequence[int], only: str | None, num_prompts: int) -> None:
+def run_all(out: Path, seeds: Sequence[int], only: str | None) -> None:
     """Make every run that is not there yet, seed by seed."""
     torch.set_num_threads(1)
     for seed in seeds:
@@ -248,7 +259,7 @@ def run_all(out: Path, seeds: Sequence[int], only: str | None, num_prompts: int)
             if study == "lift":
                 curve = lift(agent, seed)
             else:
-                curve = shift(cell, agent, seed, num_prompts)
+                curve = shift(cell, agent, seed, PAIRS[study])
             row = {"study": study, "cell": cell, "agent": agent, "credit": agent, "seed": seed}
             write_csv(file, [{**point, **row} for point in curve], COLUMNS)
 
@@ -269,6 +280,8 @@ def read_curves(out: Path) -> list[dict[str, Any]]:
 def at_end(rows: Sequence[dict[str, Any]], cell: Cell, name: str, *, first: bool = False) -> Any:
     """Return a measurement at each run's last (or first) point, in the order of the seeds."""
     own = [r for r in rows if (r["study"], r["cell"], r["agent"]) == cell]
+    if not own:
+        return None
     place = 0 if first else -1
     runs = [
         sorted((r for r in own if r["seed"] == seed), key=lambda r: r["step"])
@@ -309,48 +322,52 @@ def lift_table(rows: Sequence[dict[str, Any]]) -> str:
 def shift_table(rows: Sequence[dict[str, Any]]) -> str:
     """Return the table of the experiment on shift."""
     names = ("gold_score", "score", "kl", "unseen")
-    lines = [["", "reference", *_cells(rows, ("shift", "in", "dpo"), names, first=True), "", "0"]]
-    for cell in CELLS:
-        for agent in SHIFT:
-            key = ("shift", cell, agent)
-            accuracy = at_end(rows, key, "reward_accuracy")
-            lines.append(
-                [
-                    {"in": "its own", "out": "another writer's"}[cell],
-                    NAMES[agent].split()[0],
-                    *_cells(rows, key, names),
-                    "" if accuracy is None else f"{accuracy.mean():.3f}",
-                    f"{at_end(rows, key, 'tokens').mean() / 1000:.0f}k",
-                ]
-            )
+    reference = _cells(rows, ("shift", "in", "dpo"), names, first=True)
+    lines = [["", "reference", *reference, "", "0", ""]]
+    for study, cell, agent in (key for key in all_cells(None) if key[0] in PAIRS):
+        key = (study, cell, agent)
+        seeds = at_end(rows, key, "seed")
+        if seeds is None:
+            continue
+        accuracy = at_end(rows, key, "reward_accuracy")
+        lines.append(
+            [
+                f"{PROMPTS * PAIRS[study]:,}, {_WHOSE[cell]}",
+                NAMES[agent].split()[0],
+                *_cells(rows, key, names),
+                "" if accuracy is None else f"{accuracy.mean():.3f}",
+                f"{at_end(rows, key, 'tokens').mean() / 1000:.0f}k",
+                str(len(seeds)),
+            ]
+        )
     head = ["pairs", "agent", "gold score", "score of the bundled model", "KL, nats"]
-    head += ["unseen words", "reward model's accuracy", "tokens"]
+    head += ["unseen words", "reward model's accuracy", "tokens", "seeds"]
     return markdown_table(head, lines)
 
 
 def differences_table(rows: Sequence[dict[str, Any]]) -> str:
     """Return PPO less DPO and in less out, gold score, paired by seed."""
-    ends = {
-        (cell, agent): at_end(rows, ("shift", cell, agent), "gold_score")
-        for cell in CELLS
-        for agent in SHIFT
-    }
     lines = []
-    for name, one, other in (
-        ("PPO - DPO, pairs of its own", ("in", "ppo"), ("in", "dpo")),
-        ("PPO - DPO, another writer's", ("out", "ppo"), ("out", "dpo")),
-        ("DPO, own - another writer's", ("in", "dpo"), ("out", "dpo")),
-        ("PPO, own - another writer's", ("in", "ppo"), ("out", "ppo")),
-    ):
-        gap = ends[one] - ends[other]
-        low, high = interval(gap[:, None], lambda a: float(np.mean(a)), rng=0)
-        lines.append(
-            [
-                name,
-                f"{gap.mean():+.3f} ({low:+.3f} to {high:+.3f})",
-                f"{(gap > 0).sum()}/{len(gap)}",
-            ]
-        )
+    for study, per_prompt in PAIRS.items():
+        ends = {
+            (cell, agent): at_end(rows, (study, cell, agent), "gold_score")
+            for cell in CELLS
+            for agent in SHIFT
+        }
+        if any(values is None for values in ends.values()):
+            continue
+        for name, one, other in (
+            ("PPO - DPO, its own", ("in", "ppo"), ("in", "dpo")),
+            ("PPO - DPO, another writer's", ("out", "ppo"), ("out", "dpo")),
+            ("DPO, its own - another writer's", ("in", "dpo"), ("out", "dpo")),
+            ("PPO, its own - another writer's", ("in", "ppo"), ("out", "ppo")),
+        ):
+            gap = ends[one] - ends[other]
+            low, high = interval(gap[:, None], lambda a: float(np.mean(a)), rng=0)
+            shown = f"{gap.mean():+.3f} ({low:+.3f} to {high:+.3f})"
+            lines.append(
+                [f"{PROMPTS * per_prompt:,} pairs: {name}", shown, f"{(gap > 0).sum()}/{len(gap)}"]
+            )
     return markdown_table(["gold score", "mean difference, 95 % interval", "seeds above 0"], lines)
 
 
@@ -371,7 +388,7 @@ def report(out: Path, docs: Path) -> None:
     tables = {}
     if any(row["study"] == "lift" for row in rows):
         tables["lift"] = lift_table(rows)
-    if any(row["study"] == "shift" for row in rows):
+    if any(row["study"] in PAIRS for row in rows):
         tables["shift"], tables["differences"] = shift_table(rows), differences_table(rows)
     fill(docs / "preferences.md", tables)
 
@@ -383,11 +400,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--docs", type=Path, default=Path("docs/results"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
-    parser.add_argument("--only", choices=["lift", "shift", *CELLS])
-    parser.add_argument("--prompts", type=int, default=512, help="pairs of the shift experiment")
+    parser.add_argument("--only", choices=["lift", *PAIRS, *CELLS])
     arguments = parser.parse_args()
     if arguments.command == "run":
-        run_all(arguments.out, arguments.seeds, arguments.only, arguments.prompts)
+        run_all(arguments.out, arguments.seeds, arguments.only)
     else:
         report(arguments.out, arguments.docs)
 

@@ -9,6 +9,7 @@ from tokengym.agents.playing import as_player
 from tokengym.agents.preferences.policies import make_policy
 from tokengym.agents.preferences.rehearsal import Rehearsal
 from tokengym.envs import PromptSet
+from tokengym.envs.encoding import EncodedPrompt
 
 
 def random_player(envs, seed=0):
@@ -47,6 +48,7 @@ def test_prompts_are_recognised_by_their_tokens(make_envs, tokenizer):
     assert rehearsal.recognise(observation) == [2, 2, 2, 2]
     observation, _ = envs.reset(options={"prompt": "e e"})
     (other, *_) = rehearsal.recognise(observation)
+    assert isinstance(other, EncodedPrompt)
     assert (other.text, list(other.ids)) == ("e e", tokenizer("e e")["input_ids"])
     (episode,) = rehearsal.play(random_player(envs), [other])
     assert episode.prompt_ids == other.ids

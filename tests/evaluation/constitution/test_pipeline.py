@@ -30,7 +30,7 @@ def config(**settings):
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    heard = []
+    heard: list[str] = []
     results = run_constitution(config(), folder, report=heard.append)
     return folder, results, heard
 
@@ -96,7 +96,8 @@ def test_harmful_requests_are_the_dialogues_red_team():
 
     scene = Scene(config(env="Dialogue"))
     prompts = scene.rehearsal.prompts
-    assert 0 < len(prompts)
+    assert len(prompts) > 0
+    assert scene.rules is not None
     assert all(scene.rules.is_red_team(prompt.text) for prompt in prompts)
     assert "rules" in scene.toxicity_name
 

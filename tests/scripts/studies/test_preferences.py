@@ -64,22 +64,32 @@ def test_lift_is_judged_by_both_intervals():
 
 
 def test_differences_are_paired():
-    line = study.differences_table(rows()).splitlines()[2]
+    table = study.differences_table(rows())
     # In the cell "in", PPO comes one place after DPO: by 1 / 4 of gold with every seed.
-    assert line == "| PPO - DPO, pairs of its own | +0.250 (+0.250 to +0.250) | 3/3 |"
+    line = "| 512 pairs: PPO - DPO, its own | +0.250 (+0.250 to +0.250) | 3/3 |"
+    assert table.splitlines()[2] == line
+    assert len(table.splitlines()) == 2 + 4 + 4
     assert "0.750" in study.shift_table(rows())
+    fewer = [row for row in rows() if row["study"] != "shift4"]
+    assert len(study.differences_table(fewer).splitlines()) == 2 + 4
+    assert len(study.shift_table(fewer).splitlines()) == 2 + 1 + 4
 
 
-def test_the_other_writer_lacks_every_second_word():
+def test_the_other_writer_lacks_every_second_word(monkeypatch):
     tokenizer = bundled("movie_review").tokenizer
     words = set(tokenizer.convert_ids_to_tokens(list(study.unseen_ids())))
     assert len(words) == len(study.unseen_ids()) > 20
-    found = study.make_pairs("out", 0, 6)
+    monkeypatch.setattr(study, "PROMPTS", 6)
+    study.make_pairs.cache_clear()
+    found = study.make_pairs("out", 0, 1)
     written = {i for row in found for i in (*row["chosen_ids"], *row["rejected_ids"])}
     assert not written & set(study.unseen_ids())
-    own = study.make_pairs("in", 0, 6)
+    own = study.make_pairs("in", 0, 4)
+    study.make_pairs.cache_clear()
     assert {i for row in own for i in row["chosen_ids"]} & set(study.unseen_ids())
-    assert all(row["chosen_score"] > row["rejected_score"] for row in found)
+    assert all(row["chosen_score"] > row["rejected_score"] for row in (*found, *own))
+    texts = [tuple(row["chosen_ids"]) for row in own] + [tuple(row["rejected_ids"]) for row in own]
+    assert len(set(texts)) == len(texts) > 2 * 6  # several pairs a prompt, no response twice
 
 
 def test_ppo_counts_what_it_passes_over():
@@ -91,8 +101,9 @@ def test_both_learn_from_the_same_pairs(monkeypatch):
     short = replace(study.TRAINING, steps=1, batch_size=8, max_new_tokens=6)
     monkeypatch.setattr(study, "TRAINING", short)
     monkeypatch.setattr(study, "PREFERENCES", replace(study.PREFERENCES, batch_size=8))
+    monkeypatch.setattr(study, "PROMPTS", 16)
     study.make_pairs.cache_clear()
-    dpo, ppo = (study.shift("in", agent, 3, 16) for agent in ("dpo", "ppo"))
+    dpo, ppo = (study.shift("in", agent, 3, 1) for agent in ("dpo", "ppo"))
     study.make_pairs.cache_clear()
     assert [point["step"] for point in dpo] == [0, 1, 2, 3]
     assert [point["step"] for point in ppo] == [0, 1]
