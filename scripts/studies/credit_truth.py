@@ -258,7 +258,9 @@ def _rules(rows: Sequence[Mapping[str, Any]], **place: str) -> list[str]:
     return [row["rule"] for row in sorted(chosen, key=lambda row: -row["mean"])]
 
 
-def _cell(rows: Sequence[Mapping[str, Any]], *, interval: bool = True, **place: str) -> str:
+def _cell(
+    rows: Sequence[Mapping[str, Any]], place: Mapping[str, str], *, interval: bool = True
+) -> str:
     found = _select(rows, **place)
     if not found:
         return "\u2013"
@@ -270,7 +272,10 @@ def _cell(rows: Sequence[Mapping[str, Any]], *, interval: bool = True, **place: 
 def _table(rows: Sequence[Mapping[str, Any]], task: str, policy: str, scorer: str) -> str:
     place = {"task": task, "policy": policy, "scorer": scorer}
     lines = [
-        [f"`{rule}`", *(_cell(rows, rule=rule, measure=measure, **place) for measure in MEASURES)]
+        [
+            f"`{rule}`",
+            *(_cell(rows, {**place, "rule": rule, "measure": measure}) for measure in MEASURES),
+        ]
         for rule in _rules(rows, **place)
     ]
     if not lines:
@@ -278,9 +283,9 @@ def _table(rows: Sequence[Mapping[str, Any]], task: str, policy: str, scorer: st
     lines.append(
         [
             BEST,
-            _cell(rows, rule="ceiling", measure="correlation", **place),
+            _cell(rows, {**place, "rule": "ceiling", "measure": "correlation"}),
             "",
-            _cell(rows, rule="all alike", measure="share", **place),
+            _cell(rows, {**place, "rule": "all alike", "measure": "share"}),
             "",
         ]
     )
@@ -299,7 +304,7 @@ def _overview(rows: Sequence[Mapping[str, Any]]) -> str:
         for task, policy in places:
             place = {"task": task, "policy": policy, "scorer": "learned"}
             found, share = (
-                _cell(rows, interval=False, measure=measure, rule=rule or other, **place)
+                _cell(rows, {**place, "rule": rule or other, "measure": measure}, interval=False)
                 for measure, other in (("correlation", "ceiling"), ("share", "all alike"))
             )
             line.append(f"{found}; {share}")

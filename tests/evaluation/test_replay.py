@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -50,12 +51,13 @@ def replayed(episodes: list[Episode]) -> Replay:
 def test_every_rule_pays_the_same_score(replayed: Replay, episodes: list[Episode]):
     assert tuple(replayed.credits) == RULES
     for name in RULES:
-        np.testing.assert_allclose(replayed.scores[name], [e.score for e in episodes], rtol=1e-5)
+        played = [float(episode.score or 0.0) for episode in episodes]
+        np.testing.assert_allclose(replayed.scores[name], played, rtol=1e-5)
         for row, episode in zip(replayed.credits[name], episodes, strict=True):
             assert row.shape == (len(episode.response_ids),)
             assert row.sum() == pytest.approx(episode.score, rel=1e-4, abs=1e-5)
-    for row, episode in zip(replayed.credits["uniform"], episodes, strict=True):
-        np.testing.assert_allclose(row, episode.score / len(row), rtol=1e-5)
+    for row, score in zip(replayed.credits["uniform"], played, strict=True):
+        np.testing.assert_allclose(row, score / len(row), rtol=1e-5)
     assert same_scores(replayed)
     assert figure_columns(replayed)[:2] == ["Score", "Rank corr."]
 
@@ -178,7 +180,7 @@ def test_only_rules_that_the_scorer_allows_are_usual():
 
 
 def test_the_oracle_is_its_own_truth():
-    env = OracleEnv(max_new_tokens=3)
+    env: Any = OracleEnv(max_new_tokens=3)
     film, good = env.tokenizer.convert_tokens_to_ids(["film", "good"])
     episode = Episode(
         prompt="the", response="film good", prompt_ids=(8,), response_ids=(film, good, 1)
@@ -194,11 +196,11 @@ def test_the_oracle_is_its_own_truth():
 
 
 def test_the_oracle_s_truth_is_of_the_policy_that_played():
-    envs = gym.make_vec("tokengym/Oracle-v0", num_envs=4, max_new_tokens=3)
+    envs: Any = gym.make_vec("tokengym/Oracle-v0", num_envs=4, max_new_tokens=3)
     agent = PPO("CausalLMPolicy", envs, n_minibatches=1, seed=0)
     task = envs.unwrapped
     episodes = collect(agent, envs, 4, seed=0)
-    truth = token_truth(task, episodes, agent.policy)
+    truth: Any = token_truth(task, episodes, agent.policy)
     table = policy_table(agent.policy, task)
     start = task.policy_values(table).values[()]
     for episode, worth, matters in zip(episodes, truth.values, truth.matters, strict=True):
@@ -206,6 +208,6 @@ def test_the_oracle_s_truth_is_of_the_policy_that_played():
         assert matters.shape == worth.shape
     assert start != pytest.approx(task.policy_values().values[()])  # not that of all tokens alike
     rules = usual_rewards("tokengym/Oracle-v0")
-    result = replay(episodes, rules, env="Oracle", policy=agent.policy)
+    result: Any = replay(episodes, rules, env="Oracle", policy=agent.policy)
     assert result.truth.name == "exact advantage"
     assert set(result.agreements) == set(rules)
