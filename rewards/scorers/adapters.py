@@ -62,7 +62,7 @@ def load_on_backbone(path: str | Path, backbone: "PreTrainedModel") -> "PreTrain
             f"the adapters in {path} do not fit the backbone ({reason}); pass the language model "
             "that they were trained on"
         ) from error
-    classifier = adapted.get_base_model()
+    classifier: Any = adapted.get_base_model()
     return classifier.eval().requires_grad_(False)
 
 

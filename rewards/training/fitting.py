@@ -81,7 +81,7 @@ def fit(
     trainer = _PairTrainer(
         model=module,
         args=arguments,
-        train_dataset=rows,  # type: ignore[arg-type]  # a list serves
+        train_dataset=rows,  # a list serves
         data_collator=Collator(reader.padding_side),
         callbacks=[_Progress(training.checkpoint_seconds, report)],
     )

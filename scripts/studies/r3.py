@@ -68,7 +68,7 @@ SETTINGS = TrainingSettings(
     steps=80, batch_size=64, max_new_tokens=24, learning_rate=6e-4, n_epochs=2, n_minibatches=1
 )
 EVALUATION = EvaluationSettings(every=16, episodes=128)
-MINILM = {"steps": 64, "batch_size": 32}
+MINILM: dict[str, Any] = {"steps": 64, "batch_size": 32}
 """The world minilm is trained for less: its encoder takes most of the time."""
 MEASURES = (
     *("score", "kl", "entropy", "length", "relevance_query", "relevance_reference"),
@@ -177,7 +177,7 @@ def make_copying_policy(folder: Path) -> None:
         for asked, answer in write_conversations(questions, 10_000, rng)
     ]
     ids = bundle.tokenizer(texts).input_ids
-    model = AutoModelForCausalLM.from_pretrained(bundle.policy, dtype="float32")
+    model: Any = AutoModelForCausalLM.from_pretrained(bundle.policy, dtype="float32")
     train_language_model(
         model,
         [[*row, bundle.tokenizer.eos_token_id] for row in ids],

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from tokengym.envs import Bundle, Episode, bundled
+from tokengym.envs.episode import QueryType
 from tokengym.evaluation.files import write_csv
 from tokengym.evaluation.metrics import words
 from tokengym.rewards import (
@@ -61,7 +62,7 @@ class Query:
 
     text: str
     answer: str
-    query_type: str | None
+    query_type: QueryType | None
 
 
 @dataclass(frozen=True, kw_only=True)

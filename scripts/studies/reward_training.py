@@ -85,7 +85,8 @@ Sides = tuple[Sequence[PreferencePair], Sequence[PreferencePair]]
 
 def dialogue_pairs(count: int, rng: np.random.Generator) -> list[PreferencePair]:
     """Return pairs of human answers to a request, the better one by the gold rules chosen."""
-    requests, dice, pairs = all_requests(), Dice(rng), []
+    requests, dice = all_requests(), Dice(rng)
+    pairs: list[PreferencePair] = []
     while len(pairs) < count:
         request = requests[rng.integers(len(requests))]
         answers = [human_answer(request, dice) for _ in range(2)]

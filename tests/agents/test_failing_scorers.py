@@ -47,7 +47,9 @@ def test_collect_keeps_all_that_was_finished(
     kept = caught.value.episodes
     scored = [episode for episode in kept if episode.score is not None]
     assert [e.response_ids for e in scored] != []
-    assert sorted(e.response_ids for e in scored) == sorted(e.response_ids for e in scorer.scored)
+    assert sorted(tuple(e.response_ids) for e in scored) == sorted(
+        tuple(e.response_ids) for e in scorer.scored
+    )
     assert all(episode.score == len(episode.response_ids) for episode in scored)
     assert len(kept) > len(scored)  # those that it failed on
     assert kept[: len(scored)] == tuple(scored)
@@ -69,7 +71,7 @@ def test_training_stops_and_its_log_has_the_episodes(
     assert len(rest) == len(caught.value.episodes)
     assert all(line["error"] == str(caught.value) for line in rest)
     ids = sorted(tuple(line["response_ids"]) for line in lines if line["score"] is not None)
-    assert ids == sorted(episode.response_ids for episode in scorer.scored)
+    assert ids == sorted(tuple(episode.response_ids) for episode in scorer.scored)
     assert any(line["score"] is None for line in rest)
     # What the rows of the round had ended before are known with what they were sampled with.
     assert all(

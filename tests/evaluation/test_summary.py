@@ -1,6 +1,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -53,7 +54,8 @@ def test_the_oracle_knows_its_optimum():
     assert known_optimum(ComparisonConfig(env="MovieReview", rewards=("sparse",))) is None
     training = TrainingSettings(max_new_tokens=3)
     config = ComparisonConfig(env="Oracle", rewards=("sparse",), training=training)
-    best = gym.make("tokengym/Oracle-v0", max_new_tokens=3).unwrapped.optimal_values()[0][()]
+    oracle: Any = gym.make("tokengym/Oracle-v0", max_new_tokens=3).unwrapped
+    best = oracle.optimal_values()[0][()]
     assert known_optimum(config) == {"gold_score": best}
     long = ComparisonConfig(
         env="Oracle", rewards=("sparse",), training=TrainingSettings(max_new_tokens=12)

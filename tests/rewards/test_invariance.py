@@ -2,6 +2,7 @@
 """No scorer's answer depends on what else is in the batch, nor on the padding that brings."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,15 +42,25 @@ from .conftest import WORDS, make_classifier, make_episode, scale_weights
 from .test_alignment import byte_tokenizer
 from .test_judges import TEMPLATE, language_model
 
-IDS = {"vocab_size": len(WORDS), "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
-TINY = {
+IDS: dict[str, Any] = {
+    "vocab_size": len(WORDS),
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 1,
+}
+TINY: dict[str, Any] = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "intermediate_size": 64,
     "max_position_embeddings": 512,
 }
-OPT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 64}
+OPT: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "ffn_dim": 64,
+}
 CONFIGS = {
     "gpt2": GPT2Config(**IDS, n_embd=32, n_layer=2, n_head=4, n_positions=512),
     "llama": LlamaConfig(**IDS, **TINY, num_key_value_heads=2),

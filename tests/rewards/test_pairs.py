@@ -3,6 +3,7 @@
 
 import gzip
 import json
+from typing import Any
 
 import datasets
 import pytest
@@ -65,7 +66,7 @@ def test_a_data_set_with_splits():
         read_pairs(both, split="dev")
 
 
-BAD_ROWS = {
+BAD_ROWS: dict[str, list[Any]] = {
     "empty": [
         ({**ROW, "chosen": None}, r"'chosen' is empty, got None"),
         ({**ROW, "rejected": " "}, r"the response of 'rejected' is empty, got ' '"),
