@@ -87,7 +87,8 @@ def train_preference_model(
         _LOG.info("the tokenizer now knows %s", ", ".join(map(repr, added)))
     store_format(network, template, answers)
     if lora is not None:
-        new = [tokenizer.convert_tokens_to_ids(token) for token in added]
+        vocabulary = tokenizer.get_vocab()
+        new = [vocabulary[token] for token in added]
         lora = replace(lora, task_type="CAUSAL_LM", trainable_token_indices=new or None)
     start = Start(
         kind="preference",
