@@ -57,34 +57,20 @@ def speed_table(panels: Mapping[str, Panel]) -> str:
     rows = []
     for label, panel in panels.items():
         for rule, pairs in _pairs(panel):
-            found = {
-                measure: relative_steps(panel.steps, *pairs(measure), window=FINAL_WINDOW)
-                for measure in ("score", "net_score", "gold_score")
-                if measure in panel.measures
-            }
-            score = found["score"]
-            budget = float(panel.steps[-1])
-            arrived = (
-                [
-                    steps_to_threshold(panel.steps, row, score.threshold, interpolate=True)
-                    for row in pairs("score")[0]
-                ]
-                if score
-                else []
-            )
-            share = f"{np.mean(np.array(arrived) <= budget):.0%}" if arrived else "n/a"
-            rows.append(
-                [
-                    label,
-                    rule,
-                    str(len(pairs("score")[0])),
-                    *(ratio(None if value is None else vars(value)) for value in found.values()),
-                    *["\u2013"] * (3 - len(found)),
-                    share,
-                ]
-            )
+            x, y = pairs("score")
+            found = [_speed(panel, pairs, name) for name in ("score", "net_score", "gold_score")]
+            level = final_mean(iqm(y, 0), FINAL_WINDOW)
+            arrived = [steps_to_threshold(panel.steps, row, level) < np.inf for row in x]
+            rows.append([label, rule, str(len(x)), *found, f"{np.mean(arrived):.0%}"])
     header = ["cell", "rule", "pairs", "by score", "by score - c KL", "by gold score"]
     return markdown_table([*header, "seeds that arrive"], rows)
+
+
+def _speed(panel: Panel, pairs: "Pairs", measure: str) -> str:
+    if measure not in panel.measures:
+        return "\u2013"
+    found = relative_steps(panel.steps, *pairs(measure), window=FINAL_WINDOW)
+    return ratio(None if found is None else vars(found))
 
 
 def shares_table(panels: Mapping[str, Panel]) -> str:
@@ -123,6 +109,8 @@ def rules_table(panels: Mapping[str, Panel]) -> str:
     rows = []
     for label, panel in panels.items():
         for rule, runs in panel.rewards.items():
+            if len(runs.seeds) < FEWEST:
+                continue
             row = [label, rule, str(len(runs.seeds))]
             for measure, kind in wanted:
                 if measure not in panel.measures:
@@ -146,8 +134,10 @@ def differences_table(panels: Mapping[str, Panel], names: Sequence[tuple[str, st
             continue
         row = [label]
         for measure, kind in wanted:
-            x, y = pairs(measure, kind)
-            row.append(difference(vars(paired_difference(x, y))))
+            known = measure in panels[name].measures
+            row.append(
+                difference(vars(paired_difference(*pairs(measure, kind))) if known else None)
+            )
         found = relative_steps(panels[name].steps, *pairs("score"), window=FINAL_WINDOW)
         rows.append([*row, ratio(None if found is None else vars(found))])
     header = ["setting", "score over the run", "score - c KL over the run", "final gold score"]

@@ -1,0 +1,70 @@
+"""The grid's tables, on curves made so that the answer is known."""
+
+import numpy as np
+import pytest
+
+from tokengym.evaluation.curves import Curve
+from tokengym.evaluation.panels import Panel, make_panels
+from tokengym.scripts.studies.grid_tables import (
+    differences_table,
+    rules_table,
+    share_ratio,
+    shares_table,
+    speed_table,
+)
+
+STEPS = np.arange(0.0, 31.0, 3.0)
+
+
+def panel(seeds: int = 4, *, height: float = 1.0, kl: float = 10.0) -> Panel:
+    """Abc rises twice as fast as sparse, to ``height`` times its end, at ``kl`` against 20."""
+    curves = []
+    for seed in range(seeds):
+        for credit, speed, top, price in (("sparse", 1.0, 1.0, 20.0), ("abc", 2.0, height, kl)):
+            rise = np.minimum(STEPS * speed / 30.0, 1.0)
+            values = {"score": 3.0 * top * rise, "kl": price * rise}
+            curves.append(Curve(credit=credit, seed=seed, steps=STEPS, values=values))
+    (made,) = make_panels(curves, kl_coef=0.05)
+    return made
+
+
+def rows(table: str) -> list[list[str]]:
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]
+    ]
+
+
+def test_twice_as_fast_is_half_the_steps():
+    (row,) = rows(speed_table({"cell": panel()}))
+    assert row[:3] == ["cell", "abc", "4"]
+    assert row[3].startswith("0.50 (0.50 to 0.50)")
+    assert row[5:] == ["\u2013", "100%"]  # no gold score was measured
+    (shares,) = rows(shares_table({"cell": panel()}))
+    assert shares[2:] == ["0.50 (0.50 to 0.50)"] * 4
+
+
+def test_what_never_arrives_by_score_may_by_score_less_kl():
+    (row,) = rows(speed_table({"cell": panel(height=0.9, kl=2.0)}))
+    assert row[3] == "not reached"
+    # sparse ends at (3 - 1) * .95; abc goes (2.7 - .1) * s / 15:  s = 1.9 * 15 / 2.6, of 28.5
+    assert row[4].startswith(f"{1.9 * 15 / 2.6 / 28.5:.2f} (")
+    assert row[6] == "0%"
+
+
+def test_cells_of_too_few_pairs_are_left_out():
+    assert rows(speed_table({"cell": panel(2)})) == rows(rules_table({"cell": panel(2)})) == []
+
+
+def test_the_table_of_settings_has_a_row_per_cell_there_is():
+    table = rows(differences_table({"a": panel()}, [("a", "as it is"), ("b", "not run")]))
+    assert [row[0] for row in table] == ["as it is"]
+    # areas: sparse 1.5, abc 3 * (.5 * 15 + 15) / 30 = 2.25
+    assert table[0][1].startswith("**+0.750** (0.750 to 0.750), 4/4")
+
+
+def test_shares_of_a_gain():
+    made = panel().rewards
+    x, y = made["abc"].values["score"], made["sparse"].values["score"]
+    assert share_ratio(STEPS, x, y, 0.5) == "0.50 (0.50 to 0.50)"
+    assert share_ratio(STEPS, 0.4 * x, y, 0.5) == "not reached"
+    assert float(share_ratio(STEPS, y, y, 0.9).split()[0]) == pytest.approx(1.0)
