@@ -354,14 +354,14 @@ def differences_table(rows: Sequence[dict[str, Any]]) -> str:
             for cell in CELLS
             for agent in SHIFT
         }
-        if any(values is None for values in ends.values()):
-            continue
         for name, one, other in (
             ("PPO - DPO, its own", ("in", "ppo"), ("in", "dpo")),
             ("PPO - DPO, another writer's", ("out", "ppo"), ("out", "dpo")),
             ("DPO, its own - another writer's", ("in", "dpo"), ("out", "dpo")),
             ("PPO, its own - another writer's", ("in", "ppo"), ("out", "ppo")),
         ):
+            if ends[one] is None or ends[other] is None or len(ends[one]) != len(ends[other]):
+                continue  # not all of its runs are made yet
             gap = ends[one] - ends[other]
             low, high = interval(gap[:, None], lambda a: float(np.mean(a)), rng=0)
             shown = f"{gap.mean():+.3f} ({low:+.3f} to {high:+.3f})"
