@@ -37,7 +37,7 @@ def shorter(code: str, *changes: tuple[str, str]) -> str:
 
 def test_the_custom_task_runs(capsys: Any):
     code = shorter(
-        blocks_of("environments/custom_task.md")[0],
+        blocks_of("custom_task.md")[0],
         ("UPDATES = 120", "UPDATES = 3"),
         ("envs, 64,", "envs, 8,"),
     )
