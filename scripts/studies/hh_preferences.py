@@ -104,6 +104,9 @@ def report(out: Path, docs: Path) -> None:
                 cells.append("")
                 continue
             column = np.array(values)[:, None]
+            if len(runs) < 5:  # too few for an interval
+                cells.append(f"{column.mean():.3f}")
+                continue
             low, high = interval(column, iqm, rng=0)
             cells.append(with_interval({"iqm": iqm(column), "low": low, "high": high}))
         lines.append(cells)
