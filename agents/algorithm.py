@@ -20,6 +20,7 @@ from tokengym.agents.environments import (
     Environments,
     environment_attribute,
     environment_state,
+    scoring_seconds,
 )
 from tokengym.agents.logs import write_failed_round
 from tokengym.agents.playing import Choice, Player, Round, play_round
@@ -106,7 +107,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
                 ended, and an `EpisodeLog` has them too. The policy is as it was before the round.
         """
         assert self.env is not None
-        started = time.perf_counter()
+        started, scored = time.perf_counter(), scoring_seconds(self.env)
         self._round_start = RoundStart.now(self, self._before_learning)
         returns = np.zeros(self.n_envs)
 
@@ -142,7 +143,8 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         if callback is not None and played is not None:
             callback.on_rollout_end()
         self._timings["rollout_s"] = time.perf_counter() - started
-        self._timings["step_s"] = rounds.seconds  # of which the environment's, scoring included
+        self._timings["step_s"] = rounds.seconds  # of which the environment's own, and of these
+        self._timings["score_s"] = scoring_seconds(self.env) - scored  # scoring and credit
         return played
 
     def learn_from(self, played: Round) -> None:

@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from tokengym.agents.errors import CheckpointError
 from tokengym.envs import EpisodeOverError
-from tokengym.rewards import Normalize
+from tokengym.rewards import Normalize, Reward
 
 Environments: TypeAlias = VectorEnv[Any, Any, Any] | gym.Env[Any, Any] | VecEnv
 Observation: TypeAlias = Mapping[str, NDArray[np.generic]]
@@ -94,6 +94,17 @@ def environment_scorer(envs: Environments) -> Any | None:
             if scorer is not None:
                 return scorer
     return None
+
+
+def scoring_seconds(envs: Environments) -> float:
+    """Return the seconds that an environment's rewards have taken so far; 0 if it has none."""
+    rewards = {
+        id(layer.reward): layer.reward
+        for chain in _chains(envs)
+        for layer in chain
+        if isinstance(getattr(layer, "reward", None), Reward)
+    }
+    return sum(reward.stopwatch.seconds for reward in rewards.values())
 
 
 def _chains(envs: Any) -> list[list[Any]]:

@@ -32,6 +32,7 @@ TRAIN_COLUMNS = {
     "train/ratio_error": "ratio_error",
     "train/kl_coef": "kl_coef",
     "time/rollout_s": "rollout_s",
+    "time/score_s": "score_s",
     "time/assign_s": "assign_s",
     "time/update_s": "update_s",
 }

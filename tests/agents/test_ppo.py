@@ -33,6 +33,7 @@ LOGGED = {
     "train/n_updates",
     "time/rollout_s",
     "time/step_s",
+    "time/score_s",
     "time/assign_s",
     "time/update_s",
     "time/fps",
@@ -221,7 +222,8 @@ def test_learning_logs_every_figure_and_counts_tokens(make_ppo: Callable[..., PP
     assert rows[0]["rollout/ep_rew_mean"] == pytest.approx(np.mean([e["r"] for e in first]))
     assert rows[0]["rollout/score"] == pytest.approx(np.mean([e["r"] for e in first]))
     assert rows[0]["train/ratio_error"] < 1e-4
-    assert all(0.0 < row["time/step_s"] < row["time/rollout_s"] for row in rows)
+    phases = ("time/score_s", "time/step_s", "time/rollout_s")
+    assert all(0.0 < row[phases[0]] < row[phases[1]] < row[phases[2]] for row in rows)
     assert 0.0 < rows[0]["train/entropy"] <= np.log(8)
 
 
