@@ -265,7 +265,7 @@ class _Session:
             def on_epoch_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
                 del args, control, others
                 agent = holder["agent"]
-                agent._count_tokens()  # the Trainer itself counts when it logs
+                agent.count_tokens()  # the Trainer itself counts when it logs
                 measure(round(state.epoch), sampled + agent.num_response_tokens, agent)
 
         shared: dict[str, Any] = {

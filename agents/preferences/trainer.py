@@ -222,7 +222,7 @@ class OfflineTrainer(Trainer):
         measured = (name for name in logs if name.endswith("_loss") and name != "train_loss")
         loss_name = next(measured, None)
         mode = "train" if loss_name is None else "eval"
-        self._count_tokens()
+        self.count_tokens()
         sums = self._reduced(self._sums[mode])
         self._sums[mode] = self._zeros()
         if sums[0] > 0:
@@ -238,8 +238,11 @@ class OfflineTrainer(Trainer):
         """Return the items, and the sums of their loss and metrics, before there are any."""
         return torch.zeros(2 + len(self.metric_names), dtype=torch.float64)
 
-    def _count_tokens(self) -> None:
-        """Add what all processes have learned from since the last time."""
+    def count_tokens(self) -> None:
+        """Bring `num_tokens` and `num_response_tokens` up to now; every process must call it.
+
+        Logging does; a callback that reads them in between calls it first.
+        """
         tokens, responses = self._reduced(torch.from_numpy(self._new_tokens)).tolist()
         self._new_tokens = np.zeros(2, dtype=np.int64)
         self.num_tokens += int(tokens)
@@ -317,7 +320,7 @@ class OfflineTrainer(Trainer):
         return {"num_tokens": self.num_tokens, "num_response_tokens": self.num_response_tokens}
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        self._count_tokens()  # on every process, before the first of them writes
+        self.count_tokens()  # on every process, before the first of them writes
         super()._save_checkpoint(model, trial)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:

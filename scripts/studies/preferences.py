@@ -187,7 +187,7 @@ def train_dpo(pairs: Any, seed: int, curve: Curve) -> None:
 
     class AfterEpoch(TrainerCallback):
         def on_epoch_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-            agent._count_tokens()
+            agent.count_tokens()
             curve.measure(round(state.epoch), agent.num_response_tokens, agent)
 
     agent = DPO(
