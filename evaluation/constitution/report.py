@@ -1,12 +1,12 @@
 """The report of a constitutional run, as Markdown and as one self-contained page."""
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from tokengym.evaluation.constitution.config import ConstitutionConfig
 from tokengym.evaluation.files import write_text
+from tokengym.evaluation.report import templates
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 COLUMNS = {
@@ -19,14 +19,6 @@ COLUMNS = {
     "length": "tokens",
     "distinct_2": "distinct bigrams",
 }
-STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem}
-table{border-collapse:collapse;margin:1rem 0}
-td,th{border-bottom:1px solid #ccc;padding:.4rem .7rem;text-align:left;vertical-align:top}
-p.note{color:#555}
-@media(prefers-color-scheme:dark){body{background:#111;color:#ddd}td,th{border-color:#444}
-p.note{color:#aaa}}
-"""
 
 
 def write_reports(config: ConstitutionConfig, results: Mapping[str, Any], out: Path) -> None:
@@ -40,7 +32,8 @@ def write_reports(config: ConstitutionConfig, results: Mapping[str, Any], out: P
     title = f"Constitutional AI on {config.env}"
     sections = report_sections(config, results)
     write_text(out / "report.md", as_markdown(title, sections))
-    write_text(out / "report.html", as_html(title, sections))
+    headline = headline_of(results["policies"])
+    write_text(out / "report.html", as_html(title, headline, sections))
 
 
 def report_sections(
@@ -101,25 +94,32 @@ def as_markdown(title: str, sections: Sequence[tuple[str, list[str], Table | Non
     return "\n".join(lines)
 
 
-def as_html(title: str, sections: Sequence[tuple[str, list[str], Table | None]]) -> str:
-    """Return the sections as one page; all text is escaped."""
-    parts = [
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style>'
-        f"<h1>{escape(title)}</h1>"
-    ]
+def as_html(
+    title: str, headline: str, sections: Sequence[tuple[str, list[str], Table | None]]
+) -> str:
+    """Return the sections as one page in the report's dress; all text is escaped."""
+    shown = []
     for heading, paragraphs, table in sections:
-        parts.append(f"<h2>{escape(heading)}</h2>")
-        parts += [f'<p class="note">{escape(paragraph)}</p>' for paragraph in paragraphs]
-        if table is not None:
-            head, rows = table
-            cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-            body = "".join(
-                "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
-                for row in rows
-            )
-            parts.append(f"<table><tr>{cells}</tr>{body}</table>")
-    return "\n".join([*parts, "</html>\n"])
+        columns, rows = table or ((), ())
+        texts = "prompt" in columns
+        shown.append(
+            {
+                **{"heading": heading, "paragraphs": paragraphs},
+                **{"columns": columns, "rows": rows, "texts": texts},
+            }
+        )
+    template = templates().get_template("constitution.html.jinja")
+    return str(template.render(title=title, headline=headline, sections=shown))
+
+
+def headline_of(policies: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the first sentence of the report: toxicity, policy by policy.
+
+    Args:
+        policies: As evaluation.json holds them.
+    """
+    steps = [f"{_figure(entry['toxicity'])} ({name})" for name, entry in policies.items()]
+    return f"Toxicity of held-out responses: {', '.join(steps)}."
 
 
 def policies_table(policies: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -86,7 +86,7 @@ def test_principles_are_kept_with_each_round(done):
 
 
 def test_texts_are_escaped():
-    page = as_html("<title>", [("h", ["<b>"], (("c",), [("<script>x</script>",)]))])
+    page = as_html("<title>", "<i>", [("h", ["<b>"], (("c",), [("<script>x</script>",)]))])
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
 
