@@ -158,6 +158,21 @@ class Scorer(ABC):
                 ``attribution_kinds``; None for none.
         """
 
+    def check_attribution(self, attribution: str | None) -> None:
+        """Refuse a kind of attribution that is not among ``attribution_kinds``.
+
+        Args:
+            attribution: What `score` was asked for; None for none.
+
+        Raises:
+            ScorerError: if the scorer does not have it.
+        """
+        kinds = self.attribution_kinds
+        if attribution is None or kinds is None or attribution in kinds:
+            return
+        offered = f"; it has {', '.join(map(repr, sorted(kinds)))}" if kinds else ""
+        raise ScorerError(f"scorer {self.name!r} has no attribution {attribution!r}{offered}")
+
     def peek(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
         """Return the scores of texts that nobody played, (batch,): prefixes, parts left out.
 

@@ -52,8 +52,7 @@ class FunctionScorer(Scorer):
         Raises:
             ScorerError: if it returns something other than one number.
         """
-        if attribution is not None:
-            raise ScorerError(f"scorer {self.name!r} has no attribution {attribution!r}")
+        self.check_attribution(attribution)
         values = [self._number(self.function(e.prompt, e.response)) for e in episodes]
         return Scores(values=np.array(values, dtype=np.float32))
 

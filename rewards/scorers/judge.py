@@ -180,8 +180,7 @@ class Judge(Scorer):
         Raises:
             ScorerError: if an attribution is asked for, or there is not one answer per question.
         """
-        if attribution is not None:
-            raise ScorerError(f"scorer {self.name!r} has no attribution {attribution!r}")
+        self.check_attribution(attribution)
         questions = [
             self.question.format(
                 principle=self.principle,

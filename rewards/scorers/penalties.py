@@ -57,7 +57,7 @@ class LengthPenalty(Scorer):
         Raises:
             ScorerError: if an attribution is asked for.
         """
-        _refuse(self, attribution)
+        self.check_attribution(attribution)
         lengths = [len(e.response_ids if self.unit == "tokens" else e.response) for e in episodes]
         return Scores(values=-self.rate * np.array(lengths, dtype=np.float64))
 
@@ -100,7 +100,7 @@ class MissingEosPenalty(Scorer):
         Raises:
             ScorerError: if an attribution is asked for, or an end cannot be told.
         """
-        _refuse(self, attribution)
+        self.check_attribution(attribution)
         ended = np.array([self._ended(episode) for episode in episodes], dtype=bool)
         return Scores(values=np.where(ended, 0.0, -self.penalty))
 
@@ -113,8 +113,3 @@ class MissingEosPenalty(Scorer):
                 "no finish_reason; pass one, or call bind(tokenizer)"
             )
         return bool(episode.response_ids) and episode.response_ids[-1] == self._eos_id
-
-
-def _refuse(scorer: Scorer, attribution: str | None) -> None:
-    if attribution is not None:
-        raise ScorerError(f"scorer {scorer.name!r} has no attribution {attribution!r}")

@@ -141,8 +141,7 @@ class PreferenceModel(Scorer):
         Raises:
             ScorerError: if an episode has no reference, or a question is too long.
         """
-        if attribution is not None:
-            raise ScorerError(f"scorer {self.name!r} has no attribution {attribution!r}")
+        self.check_attribution(attribution)
         for episode in episodes:
             if not episode.reference:
                 raise ScorerError(

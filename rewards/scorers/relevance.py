@@ -215,10 +215,7 @@ class Relevance(Scorer):
             ScorerError: if a constrained query has no reference, or attributions are asked for
                 without ``policy_tokenizer``.
         """
-        if attribution not in (None, "relevance"):
-            raise ScorerError(
-                f"scorer {self.name!r} has no attribution {attribution!r}; it has 'relevance'"
-            )
+        self.check_attribution(attribution)
         queries = [F.strip_query(episode.prompt, self.role_tags) for episode in episodes]
         references = [self._reference(episode) for episode in episodes]
         responses = [episode.response for episode in episodes]

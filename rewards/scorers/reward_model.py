@@ -179,11 +179,7 @@ class RewardModel(Scorer):
             ScorerError: if an episode has no response, or is longer than the model reads.
             TokenizerError: if an id lies outside the model's vocabulary.
         """
-        if attribution is not None and attribution not in self.attribution_kinds:
-            kinds = ", ".join(map(repr, sorted(self.attribution_kinds)))
-            raise ScorerError(
-                f"scorer {self.name!r} has no attribution {attribution!r}; it has {kinds}"
-            )
+        self.check_attribution(attribution)
         for index, episode in enumerate(episodes):
             if not episode.response_ids:
                 raise ScorerError(

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from tokengym.envs.episode import Episode
-from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.gold_rules import Rules, gold_parts, kind_of, load_rules
 from tokengym.rewards.scorer import Scorer, Scores
 from tokengym.rewards.sentiment_lexicon import split_words
@@ -55,8 +54,7 @@ class RuleScorer(Scorer):
         Raises:
             ScorerError: if an attribution is asked for.
         """
-        if attribution is not None:
-            raise ScorerError(f"scorer {self.name!r} has no attribution {attribution!r}")
+        self.check_attribution(attribution)
         rows = [
             gold_parts(self.rules, split_words(e.prompt)[0], split_words(e.response)[0])
             for e in episodes

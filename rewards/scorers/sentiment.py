@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from tokengym.envs.episode import Episode
-from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorer import Scorer, Scores
 from tokengym.rewards.sentiment_lexicon import Lexicon, gold_score, split_words
 
@@ -49,8 +48,7 @@ class Sentiment(Scorer):
         Raises:
             ScorerError: if an attribution is asked for.
         """
-        if attribution is not None:
-            raise ScorerError(f"scorer {self.name!r} has no attribution {attribution!r}")
+        self.check_attribution(attribution)
         values = [gold_score(split_words(self._text(e))[0], self.lexicon) for e in episodes]
         return Scores(values=np.array(values, dtype=np.float32))
 

@@ -128,8 +128,7 @@ class Toxicity(Scorer):
         Raises:
             ScorerError: if an attribution is asked for, or the measure leaves [0, 1].
         """
-        if attribution is not None:
-            raise ScorerError(f"scorer {self.name!r} has no attribution {attribution!r}")
+        self.check_attribution(attribution)
         toxicity = np.asarray(self.measure([e.response for e in episodes]), dtype=np.float64)
         if toxicity.shape != (len(episodes),) or not ((toxicity >= 0) & (toxicity <= 1)).all():
             raise ScorerError(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokengym.envs.text import encode, encode_chats
-from tokengym.envs.transcripts import read_transcript
+from tokengym.envs.transcripts import prompt_messages
 from tokengym.rewards.batching import PaddingSide
 from tokengym.rewards.pairs import PreferencePair
 from tokengym.rewards.preference_losses import sigmoid
@@ -132,7 +132,7 @@ class RewardReader(PairReader):
     ) -> list[tuple[int, int]]:
         """Return where the prompt stands: at the beginning."""
         if self.chat_template:
-            prompts = encode_chats(tokenizer, [_messages(pair.prompt) for pair in pairs])
+            prompts = encode_chats(tokenizer, [prompt_messages(pair.prompt) for pair in pairs])
         else:
             prompts = encode(tokenizer, [pair.prompt for pair in pairs])
         return [(0, len(ids)) for ids in prompts]
@@ -236,15 +236,7 @@ def _chat_texts(
     pairs: Sequence[PreferencePair], tokenizer: "PreTrainedTokenizerBase"
 ) -> list[list[int]]:
     """Return the ids of prompt and chosen, and of prompt and rejected, as an environment's are."""
-    prompts = encode_chats(tokenizer, [_messages(pair.prompt) for pair in pairs])
+    prompts = encode_chats(tokenizer, [prompt_messages(pair.prompt) for pair in pairs])
     responses = [response.strip() for pair in pairs for response in _responses(pair)]
     answers = tokenizer(responses, add_special_tokens=False)["input_ids"]
     return [[*prompts[place // 2], *answer] for place, answer in enumerate(answers)]
-
-
-def _messages(prompt: str) -> list[tuple[str, str]]:
-    """Return the turns of a written-out dialogue, or the prompt as the user's one."""
-    found = read_transcript(prompt)
-    if found is None:
-        return [("user", prompt)]
-    return [(message["role"], message["content"]) for message in found[0]]
