@@ -76,8 +76,19 @@ def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve])
             loc="outside upper center",
             ncols=min(len(names), 6),
         )
-        buffer = io.BytesIO()
-        figure.savefig(buffer, dpi=150, format="png", metadata={"Software": None})
+        write_png(path, figure, dpi=150)
+
+
+def write_png(path: Path, figure: Any, *, dpi: int) -> None:
+    """Write a matplotlib figure; the same figure gives the same bytes.
+
+    Args:
+        path: The PNG to write.
+        figure: A `matplotlib.figure.Figure`.
+        dpi: Dots per inch.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=dpi, format="png", metadata={"Software": None})
     write_bytes(path, buffer.getvalue())
 
 

@@ -19,15 +19,10 @@ from tokengym.evaluation.curves import Curve, read_curves
 from tokengym.evaluation.figures import save_figure
 from tokengym.evaluation.panels import Panel, make_panels
 from tokengym.evaluation.speed import relative_steps
-from tokengym.evaluation.statistics import (
-    DEFAULT_RESAMPLES,
-    Array,
-    collapsed,
-    iqm,
-    paired_difference,
-)
-from tokengym.evaluation.summary import FINAL_WINDOW, per_run, summarize
+from tokengym.evaluation.statistics import Array, collapsed, paired_difference
+from tokengym.evaluation.summary import FINAL_WINDOW, summarize
 from tokengym.evaluation.verdict import number
+from tokengym.scripts.studies.paired_runs import Interval, PairedRuns, slope_per_doubling
 from tokengym.scripts.studies.tables import difference, fill, markdown_table, ratio, with_interval
 
 NAME = "abc_published"
@@ -69,29 +64,18 @@ def gain_table(panels: Sequence[Panel]) -> str:
     """
     rows = []
     for panel in panels:
-        abc, sparse = paired_runs(panel)
-        kept = ~fell_apart(sparse["score"])
+        pairs = PairedRuns(panel=panel, rule="abc", baseline="sparse")
+        abc, sparse = pairs.curves("score")
+        abc_area, sparse_area = pairs.figures("score", "auc")
+        kept = ~fell_apart(sparse)
         rows.append([_label(dict(panel.group))])
         for chosen in (np.full(len(kept), True), kept):
-            gain = abc["auc"][chosen] - sparse["auc"][chosen]
-            paired = paired_difference(abc["auc"][chosen], sparse["auc"][chosen], level=LEVEL)
+            gain = paired_difference(abc_area[chosen], sparse_area[chosen], level=LEVEL)
             speed = relative_steps(
-                panel.steps,
-                abc["score"][chosen],
-                sparse["score"][chosen],
-                LEVEL,
-                window=FINAL_WINDOW,
+                panel.steps, abc[chosen], sparse[chosen], LEVEL, window=FINAL_WINDOW
             )
             rows[-1] += [
-                difference(
-                    {
-                        "difference": iqm(gain),
-                        "low": paired.low,
-                        "high": paired.high,
-                        "wins": paired.wins,
-                        "pairs": paired.pairs,
-                    }
-                ),
+                difference(vars(gain)),
                 ratio(None if speed is None else vars(speed)),
             ]
     header = ["new tokens", "ABC - sparse over the run", "steps, ABC / sparse"]
@@ -101,51 +85,15 @@ def gain_table(panels: Sequence[Panel]) -> str:
     )
 
 
-def gain_per_doubling(panels: Sequence[Panel], *, without_collapsed: bool) -> tuple[float, ...]:
-    """Return the slope of ABC's gain over sparse against log2 of the length, and its interval.
-
-    gain(l) = IQM over seeds of AUC(ABC) - AUC(sparse);  slope = least squares over log2 of l, the
-    middle of each range of new tokens. Seeds are drawn anew within each length.
-
-    Returns:
-        Slope, lower and upper end: score units per doubling of the length.
-    """
-    lengths, gains = [], []
+def gain_per_doubling(panels: Sequence[Panel], *, without_collapsed: bool) -> Interval:
+    """Return how much ABC's gain over sparse, over the run, grows when the length doubles."""
+    gains = {}
     for panel in panels:
-        abc, sparse = paired_runs(panel)
-        gain = abc["auc"] - sparse["auc"]
-        if without_collapsed:
-            gain = gain[~fell_apart(sparse["score"])]
-        lengths.append(np.log2(np.mean(_tokens(panel.group))))
-        gains.append(gain)
-    rng = np.random.default_rng(0)
-    centred = np.array(lengths) - np.mean(lengths)
-
-    def slope(values: Sequence[float]) -> float:
-        return float(centred @ np.array(values) / (centred @ centred))
-
-    drawn = [
-        slope([iqm(rng.choice(gain, len(gain))) for gain in gains])
-        for _ in range(DEFAULT_RESAMPLES)
-    ]
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return slope([iqm(gain) for gain in gains]), float(low), float(high)
-
-
-def paired_runs(panel: Panel) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Return ABC's and sparse's scores (pairs, time) and areas (pairs,) on the seeds both have."""
-    abc, sparse = panel.rewards["abc"], panel.rewards["sparse"]
-    seeds = [seed for seed in abc.seeds if seed in sparse.seeds]
-    result = []
-    for runs in (abc, sparse):
-        rows = [runs.seeds.index(seed) for seed in seeds]
-        result.append(
-            {
-                "score": runs.values["score"][rows],
-                "auc": per_run(panel, runs, "score", "auc")[rows],
-            }
-        )
-    return result[0], result[1]
+        pairs = PairedRuns(panel=panel, rule="abc", baseline="sparse")
+        abc, sparse = pairs.figures("score", "auc")
+        kept = ~fell_apart(pairs.curves("score")[1]) if without_collapsed else slice(None)
+        gains[float(np.mean(_tokens(panel.group)))] = (abc - sparse)[kept]
+    return slope_per_doubling(gains)
 
 
 def fell_apart(scores: Array) -> NDArray[np.bool_]:

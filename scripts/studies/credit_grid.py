@@ -2,8 +2,9 @@
 
 Two grids. ``rules``: which rule learns faster, by task and length, at the default setting
 (docs/results/default_setting.md: learning rate tuned on sparse, 64 episodes an update, scores
-centred by their batch, KL coefficient 0.05), on seeds that no tuning saw. ``when``: sparse against
-ABC at length 32 with one setting changed at a time.
+centred by their batch, KL coefficient 0.05), on seeds that no tuning saw; at length 32 also the
+dearer rules, ABC's beta, and five times the updates. ``when``: sparse against ABC at length 32
+with one setting changed at a time.
 
 The folder is the state: a run that is written down is never done again, so the grid may be stopped
 at any time and goes on where it was. What is needed most comes first.
@@ -37,7 +38,12 @@ from tokengym.evaluation.statistics import area_under_curve
 
 RED = "red:delivery=end"
 PAIR = ("sparse", "abc")
-RULES = (*PAIR, RED, "attribution", "uniform", "recency")
+RULES = (*PAIR, RED, "attribution", "abc-signed", "uniform", "recency")
+BETAS = ("abc:beta=0.5", "abc:beta=1")
+"""Beside the default 0.8, and sparse, which is 0."""
+DEAR_RULES = ("random", "abc-d", "scar", "attribution:method=leave-one-out")
+"""Of one length only: some take several times as long to score."""
+LENGTHS = (16, 32, 48, 64, 96, 128)
 ANSWER_RULES = ("sparse", "r3-dense", "uniform", "recency")
 """On a bundle that has an encoder for a scorer and no reward model."""
 ORACLE_RULES = (*RULES, "scar")
@@ -48,6 +54,8 @@ RATES = (1e-4, 3e-4, 1e-3)
 """Of sparse on a task whose rate was not tuned yet."""
 MISALIGNED = "misaligned"
 """Stands for the folder of the misaligned reward model."""
+FIGURES = "figures.json"
+"""What was measured of it."""
 PUBLISHED = tuple(c for c in COLUMNS if c not in ("distinct_1", "distinct_2", "train_kl"))
 
 
@@ -92,9 +100,16 @@ class Cell:
 def cells() -> dict[str, Cell]:
     """Return all cells by name."""
     grid = [
-        Cell(name=f"MovieReview-{length}", rewards=RULES, changes={"max_new_tokens": length})
-        for length in (16, 32, 48, 64, 96)
+        Cell(
+            name=f"MovieReview-{length}",
+            rewards=(*RULES, *BETAS, *DEAR_RULES) if length == 32 else RULES,
+            changes={"max_new_tokens": length},
+        )
+        for length in LENGTHS
     ]
+    grid.append(
+        Cell(name="MovieReview-32-long", seeds=5, changes={"max_new_tokens": 32, "steps": 150})
+    )
     grid += [
         Cell(
             name=f"{env}-rate-{rate:g}",
@@ -112,7 +127,6 @@ def cells() -> dict[str, Cell]:
     grid += [
         Cell(
             name=f"when-{name}",
-            seeds=5,
             changes={"max_new_tokens": 32, **changes},
             misaligned=name == MISALIGNED,
         )
@@ -143,22 +157,25 @@ def stages() -> Iterator[tuple[str, Sequence[str], int]]:
     yield "MovieReview-32", PAIR, 3
     yield from _swept("Oracle", ORACLE_RULES)  # its runs take a tenth of the others' time
     yield "MovieReview-32", PAIR, 10
-    yield "MovieReview-96", PAIR, 5
-    yield "MovieReview-48", PAIR, 5
-    for name in list(WHEN)[:7]:
+    for seeds in (5, 10):
+        for length in (96, 48):
+            yield f"MovieReview-{length}", PAIR, seeds
+    for name in WHEN:
         yield f"when-{name}", PAIR, 5
-    yield "MovieReview-96", PAIR, 10
-    yield "MovieReview-48", PAIR, 10
-    for rule in (RED, "attribution", "uniform", "recency"):
+    for rule in RULES[2:]:
         for length in (32, 48):
             yield f"MovieReview-{length}", (rule,), 10
-    yield from _swept("QuestionAnswer", ANSWER_RULES)
-    for length in (64, 16):
+    yield "MovieReview-32", BETAS, 10
+    for length in (128, 64, 16):
         yield f"MovieReview-{length}", PAIR, 10
-    for name in list(WHEN)[7:]:
-        yield f"when-{name}", PAIR, 5
-    for length in (96, 64, 16):
+    yield from _swept("QuestionAnswer", ANSWER_RULES)
+    yield "MovieReview-32-long", PAIR, 5
+    for length in (16, 96, 64, 128):
         yield f"MovieReview-{length}", RULES, 10
+    for rule in DEAR_RULES:
+        yield "MovieReview-32", (rule,), 10
+    for name in WHEN:
+        yield f"when-{name}", PAIR, 10
 
 
 def _swept(env: str, rules: Sequence[str]) -> Iterator[tuple[str, Sequence[str], int]]:
@@ -249,7 +266,7 @@ def build_misaligned(folder: Path) -> None:
     The learning rate is twice the bundled model's, which keeps its accuracy and halves the
     correlation of its last attention row with the gold weights; its figures lie beside it.
     """
-    if (folder / "figures.json").exists():
+    if (folder / FIGURES).exists():
         return
     import numpy as np
     import torch
@@ -277,31 +294,37 @@ def build_misaligned(folder: Path) -> None:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     figures = building.measure_reward_model(tokenizer, policy, model, prompts, seed=seed)
-    write_json(folder / "figures.json", figures)
+    write_json(folder / FIGURES, figures)
 
 
 def publish(out: Path, docs: Path) -> None:
     """Write each cell's finished runs as one csv, with their settings beside it."""
     for name, cell in cells().items():
-        if not (out / name / SETTINGS_FILE).exists():
+        rows = list(_finished_rows(cell, out / name))
+        if not rows:
             continue
-        rows = []
-        for reward in cell.rewards:
-            for seed in range(cell.first_seed, cell.first_seed + cell.seeds):
-                folder = run_folder(out / name, reward, seed)
-                if not (folder / "run.json").exists():
-                    continue
-                if read_json(folder / "run.json")["status"] != "finished":
-                    continue
-                (curve,) = read_curves(folder / "curve.csv", group_by=())
-                for index, step in enumerate(curve.steps):
-                    values = {k: round(float(v[index]), 4) for k, v in curve.values.items()}
-                    for count in ("tokens", "episodes"):
-                        values[count] = int(values[count])
-                    rows.append({"credit": reward, "seed": seed, "step": int(step), **values})
-        if rows:
-            write_csv(docs / f"{name}.csv", rows, PUBLISHED)
-            write_json(docs / f"{name}.json", read_json(out / name / SETTINGS_FILE))
+        settings = read_json(out / name / SETTINGS_FILE)
+        if cell.misaligned:
+            settings["task"]["scorer"] = MISALIGNED  # its folder is this machine's own
+            write_json(docs / f"{MISALIGNED}.json", read_json(out / MISALIGNED / FIGURES))
+        write_csv(docs / f"{name}.csv", rows, PUBLISHED)
+        write_json(docs / f"{name}.json", settings)
+
+
+def _finished_rows(cell: Cell, folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield a row per evaluation of every finished run."""
+    for reward in cell.rewards:
+        for seed in range(cell.first_seed, cell.first_seed + cell.seeds):
+            run = run_folder(folder, reward, seed)
+            record = run / "run.json"
+            if not record.exists() or read_json(record)["status"] != "finished":
+                continue
+            (curve,) = read_curves(run / "curve.csv", group_by=())
+            for index, step in enumerate(curve.steps):
+                values = {k: round(float(v[index]), 4) for k, v in curve.values.items()}
+                for count in ("tokens", "episodes"):
+                    values[count] = int(values[count])
+                yield {"credit": reward, "seed": seed, "step": int(step), **values}
 
 
 def main() -> None:

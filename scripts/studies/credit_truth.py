@@ -314,13 +314,10 @@ def _overview(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def draw(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Draw each rule's rank correlation with its interval, a panel per task and policy."""
-    import io
-
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    from tokengym.evaluation.figures import COLOURS, STYLE
-    from tokengym.evaluation.files import write_bytes
+    from tokengym.evaluation.figures import COLOURS, STYLE, write_png
 
     places = [
         (task, policy)
@@ -357,9 +354,7 @@ def draw(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
             axis.set_xlabel("rank correlation with the truth")
         axes[0].set_yticks(range(len(order)), order)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, dpi=130, format="png", metadata={"Software": None})
-    write_bytes(path, buffer.getvalue())
+        write_png(path, figure, dpi=130)
 
 
 def main() -> None:

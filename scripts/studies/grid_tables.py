@@ -1,86 +1,77 @@
-"""The tables of docs/results/credit_grid.md, from the curves that the grid has published.
+"""The tables of docs/results/credit_grid.md: pure functions from panels of runs to Markdown."""
 
-python -m tokengym.scripts.studies.grid_tables [--docs docs/results]
-"""
-
-import argparse
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.evaluation.curves import read_curves
-from tokengym.evaluation.files import read_json
-from tokengym.evaluation.panels import Panel, Runs, make_panels
-from tokengym.evaluation.speed import relative_steps
-from tokengym.evaluation.statistics import (
-    Array,
-    final_mean,
-    interval,
-    iqm,
-    paired_difference,
-    steps_to_threshold,
-)
+from tokengym.evaluation.panels import Panel
+from tokengym.evaluation.statistics import Array, final_mean, interval, iqm, steps_to_threshold
 from tokengym.evaluation.summary import FINAL_WINDOW, per_run
-from tokengym.scripts.studies.credit_grid import WHEN, cells
-from tokengym.scripts.studies.tables import difference, fill, markdown_table, ratio, with_interval
+from tokengym.scripts.studies.paired_runs import PairedRuns
+from tokengym.scripts.studies.tables import difference, markdown_table, ratio, with_interval
 
 BASELINE = "sparse"
-EARLIER = "default_setting/curves.csv"
-"""The default setting's own comparison: length 48, seeds 0 to 9, other rules beside."""
-SHARES = (0.5, 0.75, 0.9, 1.0)
+SHARES = (0.5, 0.75, 0.9)
 """Of sparse's whole gain, up to which the steps are counted."""
+DIFFERENCES = {
+    "score over the run": ("score", "auc"),
+    "score - c KL over the run": ("net_score", "auc"),
+    "final gold score": ("gold_score", "final"),
+    "final KL": ("kl", "final"),
+}
+"""Column: measurement and kind."""
+FIGURES = {
+    "score over the run": ("score", "auc"),
+    "final score": ("score", "final"),
+    "final gold score": ("gold_score", "final"),
+    "final KL": ("kl", "final"),
+    "score - c KL over the run": ("net_score", "auc"),
+}
 FEWEST = 3
-"""Pairs without which a cell is left out of the tables."""
+"""Runs, or pairs, without which a cell is left out of the tables."""
+PLANNED = 10
+"""Pairs of a cell that is whole."""
 
 
-def read_cells(docs: Path) -> dict[str, Panel]:
-    """Return the published cells by label, the default setting's earlier seeds among them."""
-    found: dict[str, Panel] = {}
-    for name in cells():
-        path = docs / "grid" / f"{name}.csv"
-        if path.exists():
-            settings = read_json(path.with_suffix(".json"))
-            found[name] = _panel(path, settings["training"]["kl_coef"])
-    found["MovieReview-48, seeds 0 to 9"] = _panel(docs / EARLIER, 0.05)
-    return {name: panel for name, panel in found.items() if BASELINE in panel.rewards}
+def paired_rules(panel: Panel) -> dict[str, PairedRuns]:
+    """Return every rule that has enough pairs with sparse."""
+    found = {
+        rule: PairedRuns(panel=panel, rule=rule, baseline=BASELINE)
+        for rule in panel.rewards
+        if rule != BASELINE
+    }
+    return {rule: pairs for rule, pairs in found.items() if len(pairs.seeds) >= FEWEST}
 
 
-def speed_table(panels: Mapping[str, Panel]) -> str:
-    """Return how many of sparse's steps each rule needs to sparse's final level.
+def paired_settings(panels: Mapping[str, Panel], rule: str = "abc") -> dict[str, PairedRuns]:
+    """Return one rule's pairs with sparse in every setting where there are enough."""
+    found = {label: paired_rules(panel).get(rule) for label, panel in panels.items()}
+    return {label: pairs for label, pairs in found.items() if pairs is not None}
 
-    Once by the score, and once by the score less the KL penalty, which is what the learner
-    maximises: a rule that stops at less KL may reach the one and not the other.
-    """
-    rows = []
+
+def steps_table(panels: Mapping[str, Panel], measure: str = "score") -> str:
+    """Return the steps to sparse's final level as a share of sparse's own: rules by settings."""
+    found: dict[str, dict[str, str]] = {}
     for label, panel in panels.items():
-        for rule, pairs in _pairs(panel):
-            x, y = pairs("score")
-            found = [_speed(panel, pairs, name) for name in ("score", "net_score", "gold_score")]
-            level = final_mean(iqm(y, 0), FINAL_WINDOW)
-            arrived = [steps_to_threshold(panel.steps, row, level) < np.inf for row in x]
-            rows.append([label, rule, str(len(x)), *found, f"{np.mean(arrived):.0%}"])
-    header = ["cell", "rule", "pairs", "by score", "by score - c KL", "by gold score"]
-    return markdown_table([*header, "seeds that arrive"], rows)
+        for rule, pairs in paired_rules(panel).items():
+            text = ratio(_fields(pairs.relative_steps(measure)))
+            found.setdefault(rule, {})[label] = text + _fewer(pairs)
+    rows = [[rule, *(row.get(label, "") for label in panels)] for rule, row in found.items()]
+    return markdown_table(["rule", *panels], rows)
 
 
-def _speed(panel: Panel, pairs: "Pairs", measure: str) -> str:
-    if measure not in panel.measures:
-        return "\u2013"
-    found = relative_steps(panel.steps, *pairs(measure), window=FINAL_WINDOW)
-    return ratio(None if found is None else vars(found))
-
-
-def shares_table(panels: Mapping[str, Panel]) -> str:
+def shares_table(pairs: Mapping[str, PairedRuns]) -> str:
     """Return the steps to shares of sparse's gain in score, as a share of sparse's own steps."""
-    rows = []
-    for label, panel in panels.items():
-        for rule, pairs in _pairs(panel):
-            x, y = pairs("score")
-            rows.append([label, rule, *(share_ratio(panel.steps, x, y, s) for s in SHARES)])
-    return markdown_table(["cell", "rule", *(f"{share:.0%} of the gain" for share in SHARES)], rows)
+    rows = [
+        [
+            label,
+            *(share_ratio(runs.panel.steps, *runs.curves("score"), share) for share in SHARES),
+        ]
+        for label, runs in pairs.items()
+    ]
+    return markdown_table(["", *(f"{share:.0%} of the gain" for share in SHARES)], rows)
 
 
 def share_ratio(steps: Array, x: Array, y: Array, share: float, *, resamples: int = 1000) -> str:
@@ -102,17 +93,25 @@ def share_ratio(steps: Array, x: Array, y: Array, share: float, *, resamples: in
     return ratio({"ratio": one(everyone), "low": float(low), "high": float(high)})
 
 
+def differences_table(pairs: Mapping[str, PairedRuns]) -> str:
+    """Return what a rule gains on sparse: a row per pairing, its differences and its speed."""
+    rows = []
+    for label, runs in pairs.items():
+        gains = [runs.difference(measure, kind) for measure, kind in DIFFERENCES.values()]
+        cells = [difference(_fields(gain)) for gain in gains]
+        rows.append([label, *cells, ratio(_fields(runs.relative_steps("score")))])
+    return markdown_table(["", *DIFFERENCES, "steps, rule / sparse"], rows)
+
+
 def rules_table(panels: Mapping[str, Panel]) -> str:
     """Return each rule's figures: interquartile means with intervals."""
-    wanted = [("score", "auc"), ("score", "final"), ("gold_score", "final"), ("kl", "final")]
-    wanted.append(("net_score", "auc"))
     rows = []
     for label, panel in panels.items():
         for rule, runs in panel.rewards.items():
             if len(runs.seeds) < FEWEST:
                 continue
             row = [label, rule, str(len(runs.seeds))]
-            for measure, kind in wanted:
+            for measure, kind in FIGURES.values():
                 if measure not in panel.measures:
                     row.append("\u2013")
                     continue
@@ -120,82 +119,13 @@ def rules_table(panels: Mapping[str, Panel]) -> str:
                 low, high = interval(values)
                 row.append(with_interval({"iqm": iqm(values), "low": low, "high": high}))
             rows.append(row)
-    header = ["cell", "rule", "seeds", "score over the run", "final score", "final gold score"]
-    return markdown_table([*header, "final KL", "score - c KL over the run"], rows)
+    return markdown_table(["cell", "rule", "seeds", *FIGURES], rows)
 
 
-def differences_table(panels: Mapping[str, Panel], names: Sequence[tuple[str, str]]) -> str:
-    """Return ABC against sparse in each of the named cells: a row per changed setting."""
-    wanted = [("score", "auc"), ("net_score", "auc"), ("gold_score", "final"), ("kl", "final")]
-    rows = []
-    for name, label in names:
-        pairs = dict(_pairs(panels[name])).get("abc") if name in panels else None
-        if pairs is None:
-            continue
-        row = [label]
-        for measure, kind in wanted:
-            known = measure in panels[name].measures
-            row.append(
-                difference(vars(paired_difference(*pairs(measure, kind))) if known else None)
-            )
-        found = relative_steps(panels[name].steps, *pairs("score"), window=FINAL_WINDOW)
-        rows.append([*row, ratio(None if found is None else vars(found))])
-    header = ["setting", "score over the run", "score - c KL over the run", "final gold score"]
-    return markdown_table([*header, "final KL", "steps, ABC / sparse"], rows)
+def _fewer(pairs: PairedRuns) -> str:
+    """Return the number of pairs where it is below what was planned."""
+    return "" if len(pairs.seeds) >= PLANNED else f", {len(pairs.seeds)} pairs"
 
 
-def main() -> None:
-    """Fill the document."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--docs", type=Path, default=Path("docs/results"))
-    arguments = parser.parse_args()
-    panels = read_cells(arguments.docs)
-    grid = {name: panel for name, panel in panels.items() if not name.startswith("when-")}
-    grid = {name: panel for name, panel in grid.items() if "-rate-" not in name}
-    when = [("MovieReview-32", "as it is")]
-    when += [(f"when-{name}", name.replace("-", " ")) for name in WHEN]
-    fill(
-        arguments.docs / "credit_grid.md",
-        {
-            "speed": speed_table(grid),
-            "shares": shares_table(grid),
-            "rules": rules_table(grid),
-            "when": differences_table(panels, when),
-        },
-    )
-
-
-Pairs = Callable[..., tuple[Array, Array]]
-
-
-def _pairs(panel: Panel) -> list[tuple[str, Pairs]]:
-    """Return per rule a function of measurement (and kind) giving its and sparse's paired rows."""
-    return [
-        (rule, _paired(panel, runs))
-        for rule, runs in panel.rewards.items()
-        if rule != BASELINE and len(set(runs.seeds) & set(panel.rewards[BASELINE].seeds)) >= FEWEST
-    ]
-
-
-def _paired(panel: Panel, runs: Runs) -> Pairs:
-    other = panel.rewards[BASELINE]
-    seeds = [seed for seed in runs.seeds if seed in other.seeds]
-
-    def pairs(measure: str, kind: str | None = None) -> tuple[Array, Array]:
-        both: list[Any] = []
-        for side in (runs, other):
-            rows = [side.seeds.index(seed) for seed in seeds]
-            whole = side.values[measure] if kind is None else per_run(panel, side, measure, kind)
-            both.append(whole[rows])
-        return both[0], both[1]
-
-    return pairs
-
-
-def _panel(path: Path, kl_coef: float) -> Panel:
-    (panel,) = make_panels(read_curves(path, group_by=()), kl_coef=kl_coef)
-    return panel
-
-
-if __name__ == "__main__":
-    main()
+def _fields(figure: Any) -> dict[str, Any] | None:
+    return None if figure is None else vars(figure)

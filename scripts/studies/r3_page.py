@@ -1,15 +1,13 @@
 """The tables and the figure of docs/results/r3.md, from rows of its curves.csv."""
 
 import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tokengym.evaluation.figures import COLOURS, STYLE
-from tokengym.evaluation.files import write_bytes
+from tokengym.evaluation.figures import COLOURS, STYLE, write_png
 from tokengym.evaluation.statistics import RELIABLE_SEEDS, Array, interval, iqm
 from tokengym.evaluation.verdict import number
 from tokengym.scripts.studies.tables import markdown_table
@@ -87,9 +85,7 @@ def save_figure(path: Path, rows: Sequence[Row]) -> None:
             axis.set_xlabel("updates")
         handles = [Line2D([], [], color=colours[name], label=name) for name in rewards]
         figure.legend(handles=handles, loc="outside lower center", ncols=len(rewards))
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png", dpi=110, metadata={"Software": None})
-    write_bytes(path, picture.getvalue())
+        write_png(path, figure, dpi=110)
 
 
 def _draw(axis: Any, rows: Sequence[Row], reward: str, measure: str, colour: str) -> None:

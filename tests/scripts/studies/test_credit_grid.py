@@ -74,3 +74,15 @@ def test_finished_runs_are_published(tmp_path: Path):
     ]
     assert read_json(docs / f"{name}.json") == {"env": "tokengym/MovieReview-v0"}
     assert [path.name for path in docs.glob("*.csv")] == [f"{name}.csv"]
+
+
+def test_the_misaligned_reward_model_is_published_by_name_and_with_its_figures(tmp_path: Path):
+    name, out, docs = "when-misaligned", tmp_path / "runs", tmp_path / "docs"
+    write_run(out, name, "sparse", 20, 1.25, 2.0)
+    config = credit_grid.cells()[name].config(out)
+    write_json(out / name / SETTINGS_FILE, config.as_dict())
+    write_json(out / "misaligned" / "figures.json", {"pair_accuracy": 0.9})
+    credit_grid.publish(out, docs)
+    assert read_json(docs / f"{name}.json")["task"]["scorer"] == "misaligned"
+    assert str(tmp_path) not in (docs / f"{name}.json").read_text()
+    assert read_json(docs / "misaligned.json") == {"pair_accuracy": 0.9}

@@ -7,10 +7,11 @@ from tokengym.evaluation.curves import Curve
 from tokengym.evaluation.panels import Panel, make_panels
 from tokengym.scripts.studies.grid_tables import (
     differences_table,
+    paired_settings,
     rules_table,
     share_ratio,
     shares_table,
-    speed_table,
+    steps_table,
 )
 
 STEPS = np.arange(0.0, 31.0, 3.0)
@@ -35,36 +36,44 @@ def rows(table: str) -> list[list[str]]:
 
 
 def test_twice_as_fast_is_half_the_steps():
-    (row,) = rows(speed_table({"cell": panel()}))
-    assert row[:3] == ["cell", "abc", "4"]
-    assert row[3].startswith("0.50 (0.50 to 0.50)")
-    assert row[5:] == ["\u2013", "100%"]  # no gold score was measured
-    (shares,) = rows(shares_table({"cell": panel()}))
-    assert shares[2:] == ["0.50 (0.50 to 0.50)"] * 4
+    made = {"8 tokens": panel(10), "16 tokens": panel(4)}
+    table = steps_table(made)
+    assert table.splitlines()[0] == "| rule | 8 tokens | 16 tokens |"
+    assert rows(table) == [["abc", "0.50 (0.50 to 0.50)", "0.50 (0.50 to 0.50), 4 pairs"]]
+    (shares,) = rows(shares_table(paired_settings({"cell": panel()})))
+    assert shares[1:] == ["0.50 (0.50 to 0.50)"] * 3
 
 
 def test_what_never_arrives_by_score_may_by_score_less_kl():
-    (row,) = rows(speed_table({"cell": panel(height=0.9, kl=2.0)}))
-    assert row[3] == "not reached"
+    made = {"cell": panel(10, height=0.9, kl=2.0)}
+    assert rows(steps_table(made)) == [["abc", "not reached"]]
     # sparse ends at (3 - 1) * .95; abc goes (2.7 - .1) * s / 15:  s = 1.9 * 15 / 2.6, of 28.5
-    assert row[4].startswith(f"{1.9 * 15 / 2.6 / 28.5:.2f} (")
-    assert row[6] == "0%"
+    ((_, found),) = rows(steps_table(made, "net_score"))
+    assert found.startswith(f"{1.9 * 15 / 2.6 / 28.5:.2f} (")
+
+
+def test_what_was_not_measured_is_no_figure():
+    assert rows(steps_table({"cell": panel(10)}, "gold_score")) == [["abc", "n/a"]]
 
 
 def test_cells_of_too_few_pairs_are_left_out():
-    assert rows(speed_table({"cell": panel(2)})) == rows(rules_table({"cell": panel(2)})) == []
+    assert rows(steps_table({"cell": panel(2)})) == rows(rules_table({"cell": panel(2)})) == []
+    assert paired_settings({"cell": panel(2)}) == {}
 
 
-def test_the_table_of_settings_has_a_row_per_cell_there_is():
-    table = rows(differences_table({"a": panel()}, [("a", "as it is"), ("b", "not run")]))
-    assert [row[0] for row in table] == ["as it is"]
+def test_differences_are_the_rule_less_sparse():
+    (row,) = rows(differences_table(paired_settings({"as it is": panel()})))
+    assert row[0] == "as it is"
     # areas: sparse 1.5, abc 3 * (.5 * 15 + 15) / 30 = 2.25
-    assert table[0][1].startswith("**+0.750** (0.750 to 0.750), 4/4")
+    assert row[1].startswith("**+0.750** (0.750 to 0.750), 4/4")
+    assert row[3] == "\u2013"  # no gold score
+    # at the last two of eleven points, 10 each, less 18 and 20
+    assert row[4].startswith("**\u22129.00**")
 
 
 def test_shares_of_a_gain():
-    made = panel().rewards
-    x, y = made["abc"].values["score"], made["sparse"].values["score"]
+    runs = paired_settings({"cell": panel()})["cell"]
+    x, y = runs.curves("score")
     assert share_ratio(STEPS, x, y, 0.5) == "0.50 (0.50 to 0.50)"
     assert share_ratio(STEPS, 0.4 * x, y, 0.5) == "not reached"
     assert float(share_ratio(STEPS, y, y, 0.9).split()[0]) == pytest.approx(1.0)

@@ -1,0 +1,161 @@
+"""docs/results/credit_grid.md: its tables and pictures, from the curves that the grid published.
+
+python -m tokengym.scripts.studies.grid_page [--docs docs/results]
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tokengym.evaluation.curves import Curve, read_curves
+from tokengym.evaluation.figures import COLOURS, STYLE, save_figure, write_png
+from tokengym.evaluation.files import read_json
+from tokengym.evaluation.panels import Panel, make_panels
+from tokengym.evaluation.statistics import paired_difference
+from tokengym.evaluation.summary import summarize
+from tokengym.evaluation.verdict import number
+from tokengym.scripts.studies.credit_grid import LENGTHS, RULES
+from tokengym.scripts.studies.grid_tables import (
+    BASELINE,
+    differences_table,
+    paired_rules,
+    paired_settings,
+    rules_table,
+    shares_table,
+    steps_table,
+)
+from tokengym.scripts.studies.paired_runs import PairedRuns, slope_per_doubling
+from tokengym.scripts.studies.tables import fill
+
+EARLIER = "default_setting/curves.csv"
+"""The default setting's own comparison: length 48, seeds 0 to 9."""
+SETTINGS = {
+    "no-kl-price": "no price on KL",
+    "lambda-1": "lambda 1",
+    "rate-1e-4": "learning rate 1e-4",
+    "rate-1e-3": "learning rate 1e-3",
+    "batch-16": "16 episodes an update",
+    "not-centred": "score not centred",
+    "running": "centred by a running mean",
+    "no-critic": "no critic",
+    "misaligned": "reward model misaligned",
+    "batch-16-not-centred": "16 episodes, not centred",
+    "lambda-1-no-critic": "lambda 1, no critic",
+    "lambda-1-rate-1e-3": "lambda 1, learning rate 1e-3",
+}
+"""Cells of `WHEN`, by name, and what the page calls them."""
+
+DRAWN = {"score over the run": ("score", "auc"), "score - c KL over the run": ("net_score", "auc")}
+
+
+def main() -> None:
+    """Draw the pictures and fill the document."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--docs", type=Path, default=Path("docs/results"))
+    docs = parser.parse_args().docs
+    curves = {f"{length} tokens": read_cell(docs, f"MovieReview-{length}") for length in LENGTHS}
+    lengths = {label: panel_of(runs) for label, runs in curves.items() if runs}
+    short = lengths["32 tokens"]
+    earlier = {"48 tokens, seeds 0 to 9": panel_of(read_curves(docs / EARLIER, group_by=()))}
+    long = {"32 tokens": short} | read_panels(docs, {"150 updates": "MovieReview-32-long"})
+    others = read_panels(docs, {"QuestionAnswer": "QuestionAnswer", "Oracle": "Oracle"})
+    changed = {label: f"when-{name}" for name, label in SETTINGS.items()}
+    settings = paired_settings({"as it is": short} | read_panels(docs, changed))
+    draw_lengths(docs / "grid" / "lengths.png", curves)
+    draw_settings(docs / "grid" / "when.png", settings)
+    by_rule = paired_rules(short)
+    by_length = paired_settings(lengths | earlier)
+    common = {label: _only(panel, RULES) for label, panel in lengths.items()}
+    fill(
+        docs / "credit_grid.md",
+        {
+            "speed": steps_table(common),
+            "net-speed": steps_table(common, "net_score"),
+            "gain": differences_table(by_length),
+            "slope": slope_sentence(lengths),
+            "shares": shares_table(by_length),
+            "long": differences_table(paired_settings(long)),
+            "rules-32": differences_table(by_rule),
+            "others": steps_table(others),
+            "others-net": steps_table(others, "net_score"),
+            "when": differences_table(settings),
+            "figures": rules_table({**lengths, **long, **others}),
+        },
+    )
+
+
+def read_cell(docs: Path, name: str) -> list[Curve]:
+    """Return the published runs of a cell; none if it has not run."""
+    path = docs / "grid" / f"{name}.csv"
+    return read_curves(path, group_by=()) if path.exists() else []
+
+
+def panel_of(curves: Sequence[Curve], kl_coef: float = 0.05) -> Panel:
+    """Return runs of one setting on common steps."""
+    (panel,) = make_panels(curves, kl_coef=kl_coef)
+    return panel
+
+
+def read_panels(docs: Path, names: Mapping[str, str]) -> dict[str, Panel]:
+    """Return the cells that have run, by label, each with the price on KL that it trained with."""
+    found = {}
+    for label, name in names.items():
+        if curves := read_cell(docs, name):
+            kl_coef = read_json(docs / "grid" / f"{name}.json")["training"]["kl_coef"]
+            found[label] = panel_of(curves, kl_coef)
+    return found
+
+
+def slope_sentence(lengths: Mapping[str, Panel]) -> str:
+    """Return how much ABC's gain over sparse grows when the length doubles."""
+    pairs = paired_settings(lengths)
+    said = []
+    for title, (measure, kind) in DRAWN.items():
+        gains = {}
+        for label, runs in pairs.items():
+            rule, sparse = runs.figures(measure, kind)
+            gains[float(label.split()[0])] = rule - sparse
+        slope, low, high = slope_per_doubling(gains)
+        said.append(f"{title} {number(slope)} ({number(low)} to {number(high)})")
+    return f"ABC's gain over sparse per doubling of the length: {'; '.join(said)}."
+
+
+def draw_lengths(path: Path, curves: Mapping[str, Sequence[Curve]]) -> None:
+    """Draw the score over the updates, a panel per length."""
+    runs = [
+        replace(run, group=(("tokens", label.split()[0]),), values={"score": run.values["score"]})
+        for label, cell in curves.items()
+        for run in cell
+        if run.credit in RULES
+    ]
+    save_figure(path, summarize(runs, baseline=BASELINE), runs)
+
+
+def draw_settings(path: Path, pairs: Mapping[str, PairedRuns]) -> None:
+    """Draw what ABC gains on sparse: a row per setting, hollow where the interval holds 0."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    rows = range(len(pairs))[::-1]
+    with mpl.rc_context({**STYLE, "axes.grid.axis": "x"}):
+        figure = Figure(figsize=(10, 0.34 * len(pairs) + 1.0), layout="constrained")
+        axes = figure.subplots(1, len(DRAWN), sharey=True)
+        for axis, (title, (measure, kind)) in zip(axes, DRAWN.items(), strict=True):
+            for row, runs in zip(rows, pairs.values(), strict=True):
+                gain = paired_difference(*runs.figures(measure, kind))
+                inside = COLOURS[1] if gain.low > 0 or gain.high < 0 else "white"
+                axis.plot([gain.low, gain.high], [row, row], color=COLOURS[1], linewidth=2)
+                axis.plot(gain.difference, row, "o", color=COLOURS[1], markerfacecolor=inside)
+            axis.axvline(0.0, color="#9aa1a8", linewidth=1)
+            axis.set_title(f"ABC - {BASELINE}, {title}")
+        axes[0].set_yticks(list(rows), list(pairs))
+        write_png(path, figure, dpi=130)
+
+
+def _only(panel: Panel, rules: Sequence[str]) -> Panel:
+    return replace(panel, rewards={k: v for k, v in panel.rewards.items() if k in rules})
+
+
+if __name__ == "__main__":
+    main()
