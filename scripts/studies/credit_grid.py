@@ -261,39 +261,46 @@ def tuned_rate(env: str, out: Path) -> float:
 
 
 def build_misaligned(folder: Path) -> None:
-    """Train a reward model like the bundled one whose attention does not find the opinion words.
+    """Write the bundled reward model with the same scores and an attention that finds nothing.
 
-    The learning rate is twice the bundled model's, which keeps its accuracy and halves the
-    correlation of its last attention row with the gold weights; its figures lie beside it.
+    A further layer adds nothing to the residual stream, its output projections being zero, so that
+    every score stays what it was. But it is now the last one, whose attention ABC reads, and its
+    queries and keys are the trained layer's with their inputs shuffled, and sharpened until the
+    row is about as peaked as it was: on tokens that do not matter. What was measured of it lies
+    beside it.
     """
     if (folder / FIGURES).exists():
         return
     import numpy as np
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers import GPT2ForSequenceClassification as Classifier
 
     from tokengym.envs import bundled
     from tokengym.scripts.building import movie_review as building
-    from tokengym.scripts.building.reward_model import reward_model_from, train_reward_model
-    from tokengym.scripts.corpora.movie_reviews import write_reviews
+    from tokengym.scripts.building.bundle_files import PromptRow
 
-    bundle, seed = bundled("movie_review"), 0
-    tokenizer: Any = AutoTokenizer.from_pretrained(bundle.tokenizer)
-    policy = AutoModelForCausalLM.from_pretrained(bundle.policy).float().eval()
-    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    reviews = write_reviews(building.REVIEWS, rng)
-    texts = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(reviews).input_ids]
-    prompts = building.draw_prompts(tokenizer, texts[:2000], rng)
-    starts = [tokenizer(row.prompt).input_ids for row in prompts if row.split == "train"]
-    samples = building.draw_samples(policy, starts, generator)
-    draw = building.text_drawer(
-        texts, samples, building.GoldTokens(tokenizer), generator, tokenizer.eos_token_id
-    )
-    model = reward_model_from(policy, seed=seed)
-    train_reward_model(model, draw, steps=1200, learning_rate=2e-3)
+    bundle, seed, sharpness = bundled("movie_review"), 1, 30.0
+    trained = AutoModelForSequenceClassification.from_pretrained(bundle.reward_model).float()
+    layers = trained.config.n_layer
+    config = type(trained.config).from_dict({**trained.config.to_dict(), "n_layer": layers + 1})
+    model = Classifier(config).eval()
+    model.load_state_dict(trained.state_dict(), strict=False)
+    added = model.transformer.h[layers]
+    added.load_state_dict(trained.transformer.h[-1].state_dict())
+    shuffled = torch.from_numpy(np.random.default_rng(seed).permutation(config.n_embd))
+    with torch.no_grad():
+        weight = added.attn.c_attn.weight[shuffled]
+        weight[:, : config.n_embd] *= sharpness  # the queries
+        added.attn.c_attn.weight.copy_(weight)
+        for projection in (added.attn.c_proj, added.mlp.c_proj):
+            projection.weight.zero_()
+            projection.bias.zero_()
     model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    figures = building.measure_reward_model(tokenizer, policy, model, prompts, seed=seed)
+    bundle.tokenizer.save_pretrained(folder)
+    policy = AutoModelForCausalLM.from_pretrained(bundle.policy).float().eval()
+    prompts = [PromptRow(prompt=row.text, split="test") for row in bundle.prompts("test")]
+    figures = building.measure_reward_model(bundle.tokenizer, policy, model, prompts, seed=seed)
     write_json(folder / FIGURES, figures)
 
 
