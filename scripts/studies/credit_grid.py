@@ -46,7 +46,7 @@ DEAR_RULES = ("random", "abc-d", "scar", "attribution:method=leave-one-out")
 LENGTHS = (16, 32, 48, 64, 96, 128)
 ANSWER_RULES = ("sparse", "r3-dense", "uniform", "recency")
 """On a bundle that has an encoder for a scorer and no reward model."""
-ORACLE_RULES = (*RULES, "scar")
+ORACLE_RULES = (*RULES, "scar", "attribution:method=leave-one-out")
 SWEPT = ("Oracle", "QuestionAnswer")
 """Tasks whose learning rate is tuned on sparse first."""
 FIRST_SEED, SWEEP_SEED = 20, 1000
