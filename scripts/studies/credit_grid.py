@@ -123,6 +123,15 @@ def cells() -> dict[str, Cell]:
         for rate in RATES
     ]
     grid.append(Cell(name="Oracle", env="Oracle", rewards=ORACLE_RULES, tuned=True))
+    grid.append(
+        Cell(
+            name="Oracle-not-centred",
+            env="Oracle",
+            rewards=ORACLE_RULES,
+            changes={"normalize": "off"},
+            tuned=True,
+        )
+    )
     grid.append(Cell(name="QuestionAnswer", env="QuestionAnswer", rewards=ANSWER_RULES, tuned=True))
     grid += [
         Cell(
@@ -156,6 +165,7 @@ def stages() -> Iterator[tuple[str, Sequence[str], int]]:
     """Yield (cell, rules, seeds) in the order in which the runs are needed."""
     yield "MovieReview-32", PAIR, 3
     yield from _swept("Oracle", ORACLE_RULES)  # its runs take a tenth of the others' time
+    yield "Oracle-not-centred", ORACLE_RULES, 10
     yield "MovieReview-32", PAIR, 10
     for seeds in (5, 10):
         for length in (96, 48):
