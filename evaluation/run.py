@@ -1,7 +1,7 @@
 """One run of a comparison: a reward and a seed, trained, measured on the way, written down."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs import episode_to_record
+from tokengym.envs.text import token_texts
 from tokengym.evaluation.config import ComparisonConfig, run_folder
 from tokengym.evaluation.record import RunRecord
 from tokengym.evaluation.unfinished import UnfinishedRun
@@ -193,7 +194,7 @@ class Sampler:
                 "step": step,
                 "sample": index,
                 **episode_to_record(own),
-                "tokens": pieces(self.tokenizer, own.response_ids),
+                "tokens": token_texts(self.tokenizer, own.response_ids),
                 "token_rewards": _rounded(own.token_rewards),
                 "log_probs": _rounded(own.log_probs),
                 "score": episode.score,
@@ -203,18 +204,6 @@ class Sampler:
             }
             for index, (episode, own) in enumerate(zip(episodes, credited, strict=True))
         ]
-
-
-def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    """Return the text that each token adds, so that joined they are the decoded whole."""
-    texts, before = [], ""
-    for end in range(1, len(ids) + 1):
-        text = tokenizer.decode(list(ids[:end]), skip_special_tokens=False)
-        # A character of several byte tokens shows up with its last one.
-        ready = text.removesuffix("\ufffd")
-        texts.append(ready[len(before) :] if ready.startswith(before) else "")
-        before = ready if ready.startswith(before) else before
-    return texts
 
 
 def _rounded(values: NDArray[np.floating] | None) -> list[float] | None:

@@ -16,14 +16,14 @@ import torch
 from rich.console import Console
 
 from tokengym import rewards
-from tokengym.envs import bundled, episode_from_record
+from tokengym.envs import episode_from_record
 from tokengym.evaluation.compare import compare
 from tokengym.evaluation.config import ComparisonConfig
 from tokengym.evaluation.curves import read_curves
 from tokengym.evaluation.defaults import EvaluationSettings, TrainingSettings
 from tokengym.evaluation.evaluate import Evaluator, evaluate
 from tokengym.evaluation.results import merge_comparisons, write_comparison
-from tokengym.evaluation.run import make_agent, pieces, run
+from tokengym.evaluation.run import make_agent, run
 
 QUIET = Console(quiet=True)
 TRAINING = TrainingSettings(steps=2, batch_size=4, max_new_tokens=6, n_epochs=1, fixed_length=True)
@@ -297,10 +297,3 @@ def test_an_agent_without_log_probs_is_measured_too():
     metrics = evaluator(RandomAgent(evaluator.envs.single_action_space)).metrics
     assert "score" in metrics
     assert "kl" not in metrics
-
-
-def test_pieces_join_to_the_text():
-    tokenizer = bundled("movie_review").tokenizer
-    ids = tokenizer("the film was good, and it shines.")["input_ids"]
-    assert "".join(pieces(tokenizer, ids)) == tokenizer.decode(ids)
-    assert len(pieces(tokenizer, ids)) == len(ids)
