@@ -136,7 +136,7 @@ def departures_table(docs: Path) -> str:
             paid = token_rewards(reward, everything, info["prompt"], centre)
             gain, response = best_departure(best, others, paid)
             said = f' by "{oracle.tokenizer.decode(response)}"' if gain > 0 else ""
-            row += [f"{signed(gain)}{said}", finals.get(rule, "")]
+            row += [f"{signed(round(gain, 3))}{said}", finals.get(rule, "")]
         rows.append(row)
     header = ["rule", "centred: gain by leaving", "PPO ends at"]
     return markdown_table([*header, "not centred: gain by leaving", "PPO ends at"], rows)

@@ -38,7 +38,8 @@ from tokengym.evaluation.statistics import area_under_curve
 
 RED = "red:delivery=end"
 PAIR = ("sparse", "abc")
-RULES = (*PAIR, RED, "attribution", "abc-signed", "uniform", "recency")
+SIGNED = "abc-signed"
+RULES = (*PAIR, RED, "attribution", SIGNED, "uniform", "recency")
 BETAS = ("abc:beta=0.5", "abc:beta=1")
 """Beside the default 0.8, and sparse, which is 0."""
 DEAR_RULES = ("random", "abc-d", "scar", "attribution:method=leave-one-out")
@@ -180,6 +181,8 @@ def stages() -> Iterator[tuple[str, Sequence[str], int]]:
         yield f"MovieReview-{length}", PAIR, 10
     yield from _swept("QuestionAnswer", ANSWER_RULES)
     yield "MovieReview-32-long", PAIR, 5
+    for length in (96, 64, 128, 16):
+        yield f"MovieReview-{length}", (SIGNED,), 10
     for length in (16, 96, 64, 128):
         yield f"MovieReview-{length}", RULES, 10
     for rule in DEAR_RULES:
