@@ -92,7 +92,7 @@ def _headline(group: Figures, baseline: str, others: Sequence[str], level: float
             f"{best} learned faster than {baseline} (score over the run {gain})"
             f"{_price(group, best)}"
         )
-        also = [name for name in faster if name != best]
+        also = [f"{name}{_surcharge(group, name)}" for name in faster if name != best]
         text += f"; so did {_list(also)}" if also else ""
     else:
         text = f"No reward learned clearly faster than {baseline}"
@@ -123,6 +123,12 @@ def _price(group: Figures, name: str) -> str:
     if unsure:
         sure.append(f"no clear difference in {' or '.join(unsure)}")
     return f", with {' and '.join(sure)}" if sure else ""
+
+
+def _surcharge(group: Figures, name: str) -> str:
+    """Return in brackets what KL a reward spent beyond the baseline, if that is clear."""
+    kl = difference_of(group, name, "kl", "final")
+    return f" ({number(kl['difference'])} nats more KL)" if kl and clear(kl) > 0 else ""
 
 
 def _sentence(group: Figures, name: str, baseline: str, level: float) -> str:

@@ -157,7 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--docs", type=Path, default=Path("docs/results"))
     docs = parser.parse_args().docs
-    fill(docs / "credit_grid.md", {"departures": departures_table(docs)})
+    fill(docs / "best_response.md", {"departures": departures_table(docs)})
 
 
 if __name__ == "__main__":

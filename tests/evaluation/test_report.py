@@ -157,6 +157,15 @@ def test_the_summary_sentence_comes_first(make_curves):
     assert page.index("abc learned faster than sparse") < page.index("<svg")
 
 
+def test_many_rewards_are_put_in_words_behind_a_fold(make_curves):
+    fold = "<summary>Reward by reward, in words</summary>"
+    few, many = (render(make_curves(names)) for names in (("sparse", "abc"), tuple("abcd")))
+    assert fold not in few
+    assert 'class="sentences"' in few
+    assert many.count(fold) == 1
+    assert many.count('class="sentences"') == 1
+
+
 def test_a_big_comparison_stays_under_five_megabytes(make_curves):
     names = tuple(f"reward-{index}" for index in range(6))
     curves = make_curves(names, seeds=10, last=450)

@@ -1,5 +1,7 @@
 import json
 import math
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,20 @@ def test_the_faster_reward_is_said_to_be_faster(make_curves):
     assert headline.startswith("abc learned faster than sparse")
     assert "nats more KL" in headline
     assert "uniform showed no clear difference" in headline
+
+
+def test_of_faster_rewards_each_is_named_with_the_kl_it_cost(make_curves):
+    curves = make_curves(("sparse", "abc")) + [
+        replace(curve, credit="red", values={**curve.values, "score": curve.values["score"] * 0.99})
+        for curve in make_curves(("abc",))
+    ]
+    headline = summarize(curves)["groups"][0]["verdict"]["headline"]
+    (cost,) = re.findall(r"; so did red \(([0-9.]+) nats more KL\)", headline)
+    # KL 5 * speed * (1 - e^(-step * speed / 15)) at the last two of eleven points
+    ends = {
+        v: np.mean([5 * v * (1 - math.exp(-step * v / 15)) for step in (27, 30)]) for v in (1, 2)
+    }
+    assert float(cost) == pytest.approx(ends[2] - ends[1], abs=0.01)
 
 
 def test_a_reward_that_stops_at_less_kl_may_arrive_by_the_net_score_alone(make_curves):
