@@ -59,6 +59,9 @@ FIGURES = "figures.json"
 """What was measured of it."""
 PUBLISHED = tuple(c for c in COLUMNS if c not in ("distinct_1", "distinct_2", "train_kl"))
 
+Stage = tuple[str, Sequence[str], int]
+"""A cell's name, the rules wanted of it, and of how many seeds."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
@@ -162,36 +165,33 @@ WHEN: dict[str, dict[str, Any]] = {
 """What is changed of the setting MovieReview-32, which is itself the first row of the table."""
 
 
-def stages() -> Iterator[tuple[str, Sequence[str], int]]:
-    """Yield (cell, rules, seeds) in the order in which the runs are needed."""
+def stages() -> Iterator[Stage]:
+    """Yield what to run, in the order in which it is needed."""
     yield "MovieReview-32", PAIR, 3
     yield from _swept("Oracle", ORACLE_RULES)  # its runs take a tenth of the others' time
     yield "Oracle-not-centred", ORACLE_RULES, 10
-    yield "MovieReview-32", PAIR, 10
-    for seeds in (5, 10):
-        for length in (96, 48):
-            yield f"MovieReview-{length}", PAIR, seeds
-    for name in WHEN:
-        yield f"when-{name}", PAIR, 5
-    for rule in RULES[2:]:
-        for length in (32, 48):
-            yield f"MovieReview-{length}", (rule,), 10
+    yield from _reviews((32, 96, 48), PAIR)
+    yield from _settings(5)
+    yield from _reviews((32, 48), RULES)
     yield "MovieReview-32", BETAS, 10
-    for length in (128, 64, 16):
-        yield f"MovieReview-{length}", PAIR, 10
+    yield from _reviews((128, 64, 16), PAIR)
     yield from _swept("QuestionAnswer", ANSWER_RULES)
     yield "MovieReview-32-long", PAIR, 5
-    for length in (96, 64, 128, 16):
-        yield f"MovieReview-{length}", (SIGNED,), 10
-    for length in (16, 96, 64, 128):
-        yield f"MovieReview-{length}", RULES, 10
-    for rule in DEAR_RULES:
-        yield "MovieReview-32", (rule,), 10
-    for name in WHEN:
-        yield f"when-{name}", PAIR, 10
+    yield from _reviews((96, 64, 128, 16), (SIGNED,))
+    yield from _reviews((16, 96, 64, 128), RULES)
+    yield "MovieReview-32", DEAR_RULES, 10
+    yield from _settings(10)
 
 
-def _swept(env: str, rules: Sequence[str]) -> Iterator[tuple[str, Sequence[str], int]]:
+def _reviews(lengths: Sequence[int], rules: Sequence[str]) -> Iterator[Stage]:
+    return ((f"MovieReview-{length}", rules, 10) for length in lengths)
+
+
+def _settings(seeds: int) -> Iterator[Stage]:
+    return ((f"when-{name}", PAIR, seeds) for name in WHEN)
+
+
+def _swept(env: str, rules: Sequence[str]) -> Iterator[Stage]:
     for rate in RATES:
         yield f"{env}-rate-{rate:g}", ("sparse",), 2
     yield env, rules, 10

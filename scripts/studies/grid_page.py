@@ -1,6 +1,6 @@
-"""docs/results/credit_grid.md: its tables and pictures, from the curves that the grid published.
+"""docs/results/credit_grid.md and the README's results, from the curves that the grid published.
 
-python -m tokengym.scripts.studies.grid_page [--docs docs/results]
+python -m tokengym.scripts.studies.grid_page [--docs docs/results] [--readme README.md]
 """
 
 import argparse
@@ -53,19 +53,22 @@ def main() -> None:
     """Draw the pictures and fill the document."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--docs", type=Path, default=Path("docs/results"))
-    docs = parser.parse_args().docs
+    parser.add_argument("--readme", type=Path, default=Path("README.md"))
+    arguments = parser.parse_args()
+    docs = arguments.docs
     curves = {f"{length} tokens": read_cell(docs, f"MovieReview-{length}") for length in LENGTHS}
     lengths = {label: panel_of(runs) for label, runs in curves.items() if runs}
     short = lengths["32 tokens"]
-    earlier = {"48 tokens, seeds 0 to 9": panel_of(read_curves(docs / EARLIER, group_by=()))}
+    earlier = read_curves(docs / EARLIER, group_by=())
+    fresh = curves["48 tokens"]
     long = {"32 tokens": short} | read_panels(docs, {"150 updates": "MovieReview-32-long"})
     others = read_panels(docs, {"QuestionAnswer": "QuestionAnswer", "Oracle": "Oracle"})
     changed = {label: f"when-{name}" for name, label in SETTINGS.items()}
     settings = paired_settings({"as it is": short} | read_panels(docs, changed))
     draw_lengths(docs / "grid" / "lengths.png", curves)
     draw_settings(docs / "grid" / "when.png", settings)
-    by_rule = paired_rules(short)
-    by_length = paired_settings(lengths | earlier)
+    by_length = paired_settings(lengths | {"48 tokens, seeds 0 to 9": panel_of(earlier)})
+    default = panel_of([*fresh, *earlier])
     common = {label: _only(panel, RULES) for label, panel in lengths.items()}
     fill(
         docs / "credit_grid.md",
@@ -76,13 +79,20 @@ def main() -> None:
             "slope": slope_sentence(lengths),
             "shares": shares_table(by_length),
             "long": differences_table(paired_settings(long)),
-            "rules-32": differences_table(by_rule),
+            "rules-32": differences_table(paired_rules(short)),
+            "rules-48": differences_table(paired_rules(default)),
             "others": steps_table(others),
             "others-net": steps_table(others, "net_score"),
             "when": differences_table(settings),
             "figures": rules_table({**lengths, **long, **others}),
         },
     )
+    save_figure(
+        arguments.readme.parent / "docs" / "images" / "curves.png",
+        summarize(fresh, baseline=BASELINE),
+        fresh,
+    )
+    fill(arguments.readme, {"rules": differences_table(paired_rules(default))})
 
 
 def read_cell(docs: Path, name: str) -> list[Curve]:
