@@ -15,7 +15,7 @@ from tokengym.evaluation.panels import Panel, make_panels
 from tokengym.evaluation.statistics import paired_difference
 from tokengym.evaluation.summary import summarize
 from tokengym.evaluation.verdict import number
-from tokengym.scripts.studies.credit_grid import LENGTHS, RULES
+from tokengym.scripts.studies.credit_grid import LENGTHS, RULES, SIGNED
 from tokengym.scripts.studies.grid_tables import (
     BASELINE,
     differences_table,
@@ -69,6 +69,11 @@ def main() -> None:
     draw_settings(docs / "grid" / "when.png", settings)
     by_length = paired_settings(lengths | {"48 tokens, seeds 0 to 9": panel_of(earlier)})
     default = panel_of([*fresh, *earlier])
+    signs = {
+        label: PairedRuns(panel=panel, rule=SIGNED, baseline="abc")
+        for label, panel in lengths.items()
+        if SIGNED in panel.rewards
+    }
     common = {label: _only(panel, RULES) for label, panel in lengths.items()}
     fill(
         docs / "credit_grid.md",
@@ -78,6 +83,7 @@ def main() -> None:
             "gain": differences_table(by_length),
             "slope": slope_sentence(lengths),
             "shares": shares_table(by_length),
+            "sign": differences_table(signs),
             "long": differences_table(paired_settings(long)),
             "rules-32": differences_table(paired_rules(short)),
             "rules-48": differences_table(paired_rules(default)),

@@ -100,7 +100,7 @@ def differences_table(pairs: Mapping[str, PairedRuns]) -> str:
         gains = [runs.difference(measure, kind) for measure, kind in DIFFERENCES.values()]
         cells = [difference(_fields(gain)) for gain in gains]
         rows.append([label, *cells, ratio(_fields(runs.relative_steps("score")))])
-    return markdown_table(["", *DIFFERENCES, "steps, rule / sparse"], rows)
+    return markdown_table(["", *DIFFERENCES, "relative steps"], rows)
 
 
 def rules_table(panels: Mapping[str, Panel]) -> str:
