@@ -1,4 +1,4 @@
-"""The mathematics of rewards: pure functions of arrays, texts and floats.
+"""The mathematics of rewards: pure functions of arrays and floats.
 
 Credit functions turn the score of one response into its token rewards. Lengths differ between
 responses, so they take one response at a time: (n,) where n counts its tokens, the EOS included.
@@ -6,7 +6,6 @@ They compute in float64; whoever stores the result casts it.
 """
 
 import math
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,19 +13,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
-
-RELEVANCE_SCALE = 3.5
-"""R3's F divides by this: the relevance that counts as full (Kim et al. 2024, official code)."""
-
-ROLE_TAGS = (
-    *("Human:", "Assistant:", "User:", "System:", "HUMAN:", "ASSISTANT:", "USER:", "SYSTEM:"),
-    *("### Human", "### User", "### Assistant", "### Instruction", "### Input", "### Response"),
-    *("<|user|>", "<|assistant|>", "<|system|>", "[INST]", "[/INST]"),
-)
-"""What opens a turn of a dialogue; a response is over where the first of them stands."""
-
-_BLANK_LINES = r"\n(?:[ \t]*\n){2,}"
-_WORDS_AND_PUNCTUATION = re.compile(r"\w+|[^\w\s]+")
 
 
 def sparse(score: float, length: int) -> FloatArray:
@@ -186,164 +172,6 @@ def close_sum(score: float, rewards: ArrayLike) -> bool:
     return bool(abs(float(rewards.sum()) - score) <= bound)
 
 
-def cut_at_turn(text: str, role_tags: Sequence[str] = ROLE_TAGS) -> str:
-    """Return the text before the first role tag or run of two or more blank lines.
-
-    Args:
-        text: A response.
-        role_tags: What opens a turn, matched literally.
-
-    Example:
-        >>> cut_at_turn("It is Paris. Human: And of Spain?")
-        'It is Paris.'
-    """
-    stops = "|".join([_BLANK_LINES, *map(re.escape, role_tags)])
-    return re.split(stops, text.strip("\n "), maxsplit=1)[0].strip("\n ")
-
-
-def strip_query(prompt: str, role_tags: Sequence[str] = ROLE_TAGS) -> str:
-    """Return what the user asked: without system prompt, role tags and earlier answers.
-
-    Text before the first user tag is a system prompt; a prompt without tags is all query.
-
-    Args:
-        prompt: The prompt as the policy sees it.
-        role_tags: What opens a turn, matched literally; one that names a human, a user, an
-            instruction, an input, a question or a query opens a turn of the user.
-
-    Example:
-        >>> strip_query("Be brief. Human: Who wrote Emma? Assistant:")
-        'Who wrote Emma?'
-    """
-    if not role_tags:
-        return " ".join(prompt.split())
-    pieces = re.split(f"({'|'.join(map(re.escape, role_tags))})", prompt)
-    turns = list(zip(pieces[1::2], pieces[2::2], strict=True))
-    asked = [text for tag, text in turns if _opens_user_turn(tag)]
-    if not asked:
-        # No user tag: the tags that are there close the query ("... Assistant:").
-        asked = [pieces[0]]
-    return " ".join(" ".join(asked).strip(": \n").split())
-
-
-def length_incentive(text: str) -> float:
-    r"""Return R3's length incentive.
-
-    LI(y) = N / 100,   N = number of matches of `\w+|[^\w\s]+`
-
-    Args:
-        text: The response, already cut by `cut_at_turn`.
-
-    Source: Kim et al. 2024, arXiv:2402.03469, section 4.1, and its official code.
-
-    Example:
-        >>> length_incentive("Yes, it is.")
-        0.05
-    """
-    return len(_WORDS_AND_PUNCTUATION.findall(text)) / 100
-
-
-def repetition_penalty(text: str) -> float:
-    r"""Return R3's repetition penalty: 1 without repeated trigrams, towards 0 with many.
-
-    RP(y) = unique trigrams / trigrams over the matches of `\w+|[^\w\s]+`; 1 below 3 matches
-
-    Args:
-        text: The response, already cut by `cut_at_turn`.
-
-    Source: Kim et al. 2024, arXiv:2402.03469, section 4.1.
-
-    Example:
-        >>> repetition_penalty("no no no no")
-        0.5
-    """
-    words = _WORDS_AND_PUNCTUATION.findall(text)
-    trigrams = list(zip(words, words[1:], words[2:], strict=False))
-    return len(set(trigrams)) / len(trigrams) if trigrams else 1.0
-
-
-def constrained_factor(max_len: float) -> float:
-    """Return what R3's F multiplies the relevance to the reference by.
-
-    F(r_y) = (r_y / 3.5) * (max_len / 100): linear, and full relevance earns what the length
-    incentive gives the longest answer.
-
-    Args:
-        max_len: Longest response, tokens; > 0.
-
-    Raises:
-        ValueError: if ``max_len`` is not positive.
-
-    Source: Kim et al. 2024, arXiv:2402.03469, section 4.2.
-    """
-    if not max_len > 0:
-        raise ValueError(f"max_len must be a number of tokens > 0, got {max_len}")
-    return max_len / 100 / RELEVANCE_SCALE
-
-
-def r3_factor(incentive: float, penalty: float, *, max_len: float, constrained: bool) -> float:
-    """Return what R3 multiplies a relevance by.
-
-    R3 = r_x * LI * RP for an open-ended query;  F(r_y) * RP for a constrained one
-
-    Both are linear in the relevance, so that a decomposition of it carries over.
-
-    Args:
-        incentive: LI of the response.
-        penalty: RP of the response.
-        max_len: Longest response, tokens.
-        constrained: Whether the query has one right answer.
-
-    Source: Kim et al. 2024, arXiv:2402.03469, eq. 4.
-    """
-    return (constrained_factor(max_len) if constrained else incentive) * penalty
-
-
-def mean_pool(hidden: ArrayLike) -> FloatArray:
-    """Return M, the mean over tokens; 0 without tokens.
-
-    M = (1 / n) * sum_t h_t
-
-    Args:
-        hidden: (n, width) hidden states of one text, padding left out.
-
-    Returns:
-        (width,).
-
-    Raises:
-        ValueError: if ``hidden`` is not a matrix.
-    """
-    hidden = np.asarray(hidden, dtype=np.float64)
-    if hidden.ndim != 2:
-        raise ValueError(f"hidden must have shape (tokens, width), got {hidden.shape}")
-    return hidden.mean(axis=0) if len(hidden) else np.zeros(hidden.shape[1])
-
-
-def relevance_shares(query: ArrayLike, hidden: ArrayLike) -> FloatArray:
-    """Return each token's exact part of the relevance of a response to a query.
-
-    share_t = (q . h_t) / n,   sum_t share_t = q . M(y)
-
-    Args:
-        query: (width,) q = M(x), the pooled query (or reference).
-        hidden: (n, width) hidden states of the response's tokens, padding left out.
-
-    Returns:
-        (n,) signed, sums to the raw dot product.
-
-    Raises:
-        ValueError: if the widths differ.
-    """
-    query = np.asarray(query, dtype=np.float64)
-    hidden = np.asarray(hidden, dtype=np.float64)
-    if hidden.ndim != 2 or query.shape != hidden.shape[1:]:
-        raise ValueError(
-            f"hidden must have shape (tokens, width) of query's width, got {hidden.shape} "
-            f"and {query.shape}"
-        )
-    return hidden @ query / max(len(hidden), 1)
-
-
 class Moments(NamedTuple):
     """Running mean and variance of a stream of batches."""
 
@@ -389,11 +217,6 @@ def update_moments(moments: Moments, batch: ArrayLike, *, window: int | None) ->
         + weight * float(values.var())
         + weight * (1 - weight) * difference**2,
     )
-
-
-def _opens_user_turn(tag: str) -> bool:
-    names = ("human", "user", "instruction", "input", "[inst]", "question", "query")
-    return any(name in tag.lower() for name in names)
 
 
 def _check_length(length: int) -> int:

@@ -46,8 +46,8 @@ class ABC(Credit):
 class DenseR3(Credit):
     """R3 token by token: the exact parts of a mean-pooled dot product, signed, at no extra pass.
 
-    Source: the decomposition in `functional.relevance_shares`; the reward is Kim et al. 2024,
-    arXiv:2402.03469.
+    Source: the decomposition in `regularized_relevance.relevance_shares`; the reward is Kim et al.
+    2024, arXiv:2402.03469.
     """
 
     name = "r3-dense"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
 from tokengym.envs.errors import TokenizerError
-from tokengym.rewards import functional as F
+from tokengym.rewards import regularized_relevance as R3
 from tokengym.rewards.alignment import Span, spread_by_overlap, token_spans
 from tokengym.rewards.batching import padded_batches
 from tokengym.rewards.errors import ScorerError
@@ -83,7 +83,7 @@ class Relevance(Scorer):
         tokenizer: "PreTrainedTokenizerBase",
         *,
         max_len: int = 512,
-        role_tags: Sequence[str] = F.ROLE_TAGS,
+        role_tags: Sequence[str] = R3.ROLE_TAGS,
         length_incentive: bool = True,
         repetition_penalty: bool = True,
         reward_branching: bool = True,
@@ -112,7 +112,7 @@ class Relevance(Scorer):
         self.batch_size = batch_size
         self.policy_tokenizer = policy_tokenizer
         self._name = name
-        self._pooled: dict[str, F.FloatArray] = {}
+        self._pooled: dict[str, R3.FloatArray] = {}
 
     @classmethod
     def from_pretrained(
@@ -121,7 +121,7 @@ class Relevance(Scorer):
         *,
         tokenizer: "PreTrainedTokenizerBase | None" = None,
         max_len: int = 512,
-        role_tags: Sequence[str] = F.ROLE_TAGS,
+        role_tags: Sequence[str] = R3.ROLE_TAGS,
         batch_size: int = 64,
         device: str = "auto",
         dtype: str = "float32",
@@ -216,7 +216,7 @@ class Relevance(Scorer):
                 without ``policy_tokenizer``.
         """
         self.check_attribution(attribution)
-        queries = [F.strip_query(episode.prompt, self.role_tags) for episode in episodes]
+        queries = [R3.strip_query(episode.prompt, self.role_tags) for episode in episodes]
         references = [self._reference(episode) for episode in episodes]
         responses = [episode.response for episode in episodes]
         recurring = dict.fromkeys([*queries, *references])
@@ -224,7 +224,7 @@ class Relevance(Scorer):
         unknown = [text for text in recurring if text not in pooled]
         texts = list(dict.fromkeys([*unknown, *responses]))
         encoded = dict(zip(texts, self.encode(texts), strict=True))
-        pooled |= {text: F.mean_pool(encoded[text].hidden) for text in unknown}
+        pooled |= {text: R3.mean_pool(encoded[text].hidden) for text in unknown}
         self._remember(pooled)
         names = (
             *("relevance_query", "relevance_reference"),
@@ -234,13 +234,13 @@ class Relevance(Scorer):
         values, attributions = np.zeros(len(episodes)), []
         for row, episode in enumerate(episodes):
             hidden, spans = encoded[episode.response]
-            by_query = F.relevance_shares(pooled[queries[row]], hidden)
-            by_reference = F.relevance_shares(pooled[references[row]], hidden)
-            text = F.cut_at_turn(episode.response, self.role_tags)
-            incentive, penalty = F.length_incentive(text), F.repetition_penalty(text)
+            by_query = R3.relevance_shares(pooled[queries[row]], hidden)
+            by_reference = R3.relevance_shares(pooled[references[row]], hidden)
+            text = R3.cut_at_turn(episode.response, self.role_tags)
+            incentive, penalty = R3.length_incentive(text), R3.repetition_penalty(text)
             constrained = self._is_constrained(episode)
             shares = by_reference if constrained else by_query
-            shares = shares * F.r3_factor(
+            shares = shares * R3.r3_factor(
                 incentive if self.length_incentive else 1.0,
                 penalty if self.repetition_penalty else 1.0,
                 max_len=self.max_len,
@@ -295,7 +295,7 @@ class Relevance(Scorer):
                     hidden[filled[index]] = rows[place, :size]
         return [EncodedText(*pair) for pair in zip(hidden, spans, strict=True)]
 
-    def _remember(self, pooled: Mapping[str, F.FloatArray]) -> None:
+    def _remember(self, pooled: Mapping[str, R3.FloatArray]) -> None:
         """Keep M of texts that come again; the oldest make room."""
         self._pooled.update(pooled)
         while len(self._pooled) > REMEMBERED:

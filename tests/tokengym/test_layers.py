@@ -19,6 +19,7 @@ MAY_IMPORT = {floor: set(FLOORS[: index + 1]) for index, floor in enumerate(FLOO
 MAY_IMPORT["tokengym"] = {"envs", "rewards"}
 PURE = [
     "rewards/functional.py",
+    "rewards/regularized_relevance.py",
     "agents/losses.py",
     "agents/preference_losses.py",
     "evaluation/statistics.py",
