@@ -10,13 +10,7 @@ Scorers with a model load torch; they are imported when they are first named.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from tokengym.rewards.catalogue import (
-    gold_scorer,
-    load_scorer,
-    make_reward,
-    register,
-    registered_rewards,
-)
+from tokengym.rewards.catalogue import make_reward, register, registered_rewards
 from tokengym.rewards.check import check_reward
 from tokengym.rewards.credits import (
     ABC,
@@ -46,6 +40,7 @@ from tokengym.rewards.scorers.normalize import Normalize
 from tokengym.rewards.scorers.penalties import LengthPenalty, MissingEosPenalty
 from tokengym.rewards.scorers.rules import RuleScorer
 from tokengym.rewards.scorers.sentiment import Sentiment
+from tokengym.rewards.scorers.stored import gold_scorer, load_scorer
 from tokengym.rewards.wrappers import (
     ABCReward,
     CreditReward,

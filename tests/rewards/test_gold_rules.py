@@ -5,7 +5,6 @@ import json
 
 import pytest
 
-from tokengym.rewards.catalogue import gold_scorer
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.gold_dialogue import DialogueRules, dialogue_parts
 from tokengym.rewards.gold_oracle import OracleRules, oracle_parts
@@ -13,6 +12,7 @@ from tokengym.rewards.gold_rules import gold_parts, load_rules, save_rules
 from tokengym.rewards.gold_summary import SummaryRules, copied_share, summary_parts
 from tokengym.rewards.gold_toxicity import ToxicityRules, toxicity_parts
 from tokengym.rewards.scorers.rules import RuleScorer
+from tokengym.rewards.scorers.stored import gold_scorer
 
 from .conftest import make_episode
 
