@@ -74,7 +74,7 @@ def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve])
             [Line2D([], [], **_line(name, colours, baseline)) for name in names],
             [_plain(name) for name in names],
             loc="outside upper center",
-            ncols=min(len(names), 6),
+            ncols=min(len(names), 2 * width + 1),
         )
         write_png(path, figure, dpi=150)
 

@@ -4,6 +4,7 @@ python -m tokengym.scripts.studies.grid_page [--docs docs/results] [--readme REA
 """
 
 import argparse
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from tokengym.evaluation.verdict import number
 from tokengym.scripts.studies.credit_grid import LENGTHS, RULES, SIGNED
 from tokengym.scripts.studies.grid_tables import (
     BASELINE,
+    FEWEST,
     differences_table,
     paired_rules,
     paired_settings,
@@ -50,55 +52,79 @@ DRAWN = {"score over the run": ("score", "auc"), "score - c KL over the run": ("
 
 
 def main() -> None:
-    """Draw the pictures and fill the document."""
+    """Draw the pictures and fill the documents."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--docs", type=Path, default=Path("docs/results"))
     parser.add_argument("--readme", type=Path, default=Path("README.md"))
     arguments = parser.parse_args()
-    docs = arguments.docs
+    docs, readme = arguments.docs, arguments.readme
     curves = {f"{length} tokens": read_cell(docs, f"MovieReview-{length}") for length in LENGTHS}
-    lengths = {label: panel_of(runs) for label, runs in curves.items() if runs}
-    short = lengths["32 tokens"]
-    earlier = read_curves(docs / EARLIER, group_by=())
-    fresh = curves["48 tokens"]
-    long = {"32 tokens": short} | read_panels(docs, {"150 updates": "MovieReview-32-long"})
-    others = read_panels(docs, {"QuestionAnswer": "QuestionAnswer", "Oracle": "Oracle"})
-    changed = {label: f"when-{name}" for name, label in SETTINGS.items()}
-    settings = paired_settings({"as it is": short} | read_panels(docs, changed))
-    draw_lengths(docs / "grid" / "lengths.png", curves)
-    draw_settings(docs / "grid" / "when.png", settings)
-    by_length = paired_settings(lengths | {"48 tokens, seeds 0 to 9": panel_of(earlier)})
-    default = panel_of([*fresh, *earlier])
-    signs = {
-        label: PairedRuns(panel=panel, rule=SIGNED, baseline="abc")
-        for label, panel in lengths.items()
-        if SIGNED in panel.rewards
-    }
-    common = {label: _only(panel, RULES) for label, panel in lengths.items()}
+    fresh, earlier = curves["48 tokens"], read_curves(docs / EARLIER, group_by=())
+    settings = read_settings(docs, panel_of(curves["32 tokens"]))
     fill(
         docs / "credit_grid.md",
         {
-            "speed": steps_table(common),
-            "net-speed": steps_table(common, "net_score"),
-            "gain": differences_table(by_length),
-            "slope": slope_sentence(lengths),
-            "shares": shares_table(by_length),
-            "sign": differences_table(signs),
-            "long": differences_table(paired_settings(long)),
-            "rules-32": differences_table(paired_rules(short)),
-            "rules-48": differences_table(paired_rules(default)),
-            "others": steps_table(others),
-            "others-net": steps_table(others, "net_score"),
+            **length_tables(curves, earlier),
+            **task_tables(docs),
+            "long": differences_table(
+                paired_settings(read_panels(docs, {"150 updates": "MovieReview-32-long"}))
+            ),
             "when": differences_table(settings),
-            "figures": rules_table({**lengths, **long, **others}),
         },
     )
+    draw_lengths(docs / "grid" / "lengths.png", curves)
+    draw_settings(docs / "grid" / "when.png", settings)
+    fill(readme, {"rules": differences_table(paired_rules(panel_of([*fresh, *earlier])))})
     save_figure(
-        arguments.readme.parent / "docs" / "images" / "curves.png",
-        summarize(fresh, baseline=BASELINE),
-        fresh,
+        readme.parent / "docs/images/curves.png", summarize(fresh, baseline=BASELINE), fresh
     )
-    fill(arguments.readme, {"rules": differences_table(paired_rules(default))})
+
+
+def length_tables(
+    curves: Mapping[str, Sequence[Curve]], earlier: Sequence[Curve]
+) -> dict[str, str]:
+    """Return the tables of MovieReview at its lengths.
+
+    Args:
+        curves: By length, in words; none where it has not run.
+        earlier: Further seeds at 48 tokens.
+    """
+    lengths = {label: panel_of(runs) for label, runs in curves.items() if runs}
+    common = {
+        label: replace(panel, rewards={k: v for k, v in panel.rewards.items() if k in RULES})
+        for label, panel in lengths.items()
+    }
+    signs = {
+        label: PairedRuns(panel=panel, rule=SIGNED, baseline="abc")
+        for label, panel in lengths.items()
+    }
+    by_length = paired_settings({**lengths, "48 tokens, seeds 0 to 9": panel_of(earlier)})
+    return {
+        "speed": steps_table(common),
+        "net-speed": steps_table(common, "net_score"),
+        "gain": differences_table(by_length),
+        "slope": slope_sentence(lengths),
+        "shares": shares_table(by_length),
+        "sign": differences_table({k: pairs for k, pairs in signs.items() if pairs.seeds}),
+        "rules-32": differences_table(paired_rules(lengths["32 tokens"])),
+        "rules-48": differences_table(paired_rules(panel_of([*curves["48 tokens"], *earlier]))),
+        "figures": rules_table(lengths),
+    }
+
+
+def task_tables(docs: Path) -> dict[str, str]:
+    """Return the tables of the other tasks."""
+    tasks = read_panels(docs, {"QuestionAnswer": "QuestionAnswer", "Oracle": "Oracle"})
+    return {
+        **{task: differences_table(paired_rules(panel)) for task, panel in tasks.items()},
+        "task-figures": rules_table(tasks),
+    }
+
+
+def read_settings(docs: Path, as_it_is: Panel) -> dict[str, PairedRuns]:
+    """Return ABC against sparse where one thing is changed of a setting, that setting first."""
+    changed = read_panels(docs, {label: f"when-{name}" for name, label in SETTINGS.items()})
+    return paired_settings({"as it is": as_it_is, **changed})
 
 
 def read_cell(docs: Path, name: str) -> list[Curve]:
@@ -138,13 +164,16 @@ def slope_sentence(lengths: Mapping[str, Panel]) -> str:
 
 
 def draw_lengths(path: Path, curves: Mapping[str, Sequence[Curve]]) -> None:
-    """Draw the score over the updates, a panel per length."""
-    runs = [
-        replace(run, group=(("tokens", label.split()[0]),), values={"score": run.values["score"]})
-        for label, cell in curves.items()
-        for run in cell
-        if run.credit in RULES
-    ]
+    """Draw the score over the updates, a panel per length, rules with too few runs left out."""
+    runs = []
+    for label, cell in curves.items():
+        done = Counter(run.credit for run in cell)
+        group = (("tokens", label.split()[0]),)
+        runs += [
+            replace(run, group=group, values={"score": run.values["score"]})
+            for run in cell
+            if run.credit in RULES and done[run.credit] >= FEWEST
+        ]
     save_figure(path, summarize(runs, baseline=BASELINE), runs)
 
 
@@ -167,10 +196,6 @@ def draw_settings(path: Path, pairs: Mapping[str, PairedRuns]) -> None:
             axis.set_title(f"ABC - {BASELINE}, {title}")
         axes[0].set_yticks(list(rows), list(pairs))
         write_png(path, figure, dpi=130)
-
-
-def _only(panel: Panel, rules: Sequence[str]) -> Panel:
-    return replace(panel, rewards={k: v for k, v in panel.rewards.items() if k in rules})
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def docs(tmp_path: Path) -> Path:
     (docs / "grid").mkdir(parents=True)
     for name, gain in LENGTHS.items():
         write_cell(docs / "grid" / f"{name}.csv", gain)
-    for name in ("when-lambda-1", "MovieReview-32-long", "Oracle"):
+    for name in ("when-lambda-1", "MovieReview-32-long", "Oracle", "QuestionAnswer"):
         write_cell(docs / "grid" / f"{name}.csv", 0.5)
     write_cell(docs / grid_page.EARLIER, 1.0, ("sparse", "abc"), first_seed=10)
     for page in ("docs/results/credit_grid.md", "README.md"):
@@ -66,7 +66,7 @@ def test_the_page_and_the_readme_are_filled(docs: Path, monkeypatch: pytest.Monk
     assert f"score over the run {slope:.2f} ({slope:.2f} to {slope:.2f})" in table(page, "slope")
     assert table(page, "when").count("\n") == 4  # head, rule, as it is, lambda 1
     assert "| lambda 1 | **+0.500**" in table(page, "when")
-    assert "abc" in table(page, "others")
+    assert "| abc | **+0.500**" in table(page, "Oracle")
     assert "8/8" in table(readme, "rules")  # both sets of seeds
     for picture in ("grid/lengths.png", "grid/when.png", "../images/curves.png"):
         assert (docs / picture).read_bytes().startswith(b"\x89PNG")
