@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 
 from tokengym.envs import Episode
 from tokengym.evaluation.curves import read_curves
@@ -42,7 +42,9 @@ class Departure(NamedTuple):
 
 
 def best_departure(
-    best: Response, others: Mapping[int, Sequence[Response]], paid: Mapping[Response, ArrayLike]
+    best: Response,
+    others: Mapping[int, Sequence[Response]],
+    paid: Mapping[Response, Sequence[float] | NDArray[np.floating]],
 ) -> Departure:
     """Return the departure from a response that gains most: above 0, a learner leaves it.
 

@@ -294,6 +294,7 @@ def build_misaligned(folder: Path) -> None:
     from tokengym.scripts.building.bundle_files import PromptRow
 
     bundle, seed, sharpness = bundled("movie_review"), 1, 30.0
+    tokenizer: Any = bundle.tokenizer
     trained = AutoModelForSequenceClassification.from_pretrained(bundle.reward_model).float()
     layers = trained.config.n_layer
     config = type(trained.config).from_dict({**trained.config.to_dict(), "n_layer": layers + 1})
@@ -310,10 +311,10 @@ def build_misaligned(folder: Path) -> None:
             projection.weight.zero_()
             projection.bias.zero_()
     model.save_pretrained(folder)
-    bundle.tokenizer.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     policy = AutoModelForCausalLM.from_pretrained(bundle.policy).float().eval()
     prompts = [PromptRow(prompt=row.text, split="test") for row in bundle.prompts("test")]
-    figures = building.measure_reward_model(bundle.tokenizer, policy, model, prompts, seed=seed)
+    figures = building.measure_reward_model(tokenizer, policy, model, prompts, seed=seed)
     write_json(folder / FIGURES, figures)
 
 
