@@ -60,6 +60,8 @@ BY_MODEL = (
 BY_SCORE = ("red:every_prefix=true", "scar", "attribution:method=leave-one-out")
 BEST = "*without ties at best; all tokens alike*"
 """The last line of a table."""
+LEARNING_RATE = 3e-4
+"""Of the trained policies, on both tasks."""
 TRAINED_STEPS = {"Oracle": 6}
 """Updates of the trained policies, if not the task's default. The Oracle's learns fast:
 soon it writes one text, and there is nothing left to rank."""
@@ -161,7 +163,9 @@ def trained_agent(cell: Cell, out: Path, steps: int | None) -> Path:
     folder = out / cell.task / cell.policy / f"seed-{cell.seed}" / "agent"
     if not folder.exists():
         env = resolve_env(cell.task)
-        training = training_settings(env, steps=steps or TRAINED_STEPS.get(cell.task))
+        training = training_settings(
+            env, steps=steps or TRAINED_STEPS.get(cell.task), learning_rate=LEARNING_RATE
+        )
         config = ComparisonConfig(
             env=env,
             rewards=("sparse",),
