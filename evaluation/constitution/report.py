@@ -101,11 +101,13 @@ def as_html(
     shown = []
     for heading, paragraphs, table in sections:
         columns, rows = table or ((), ())
-        texts = "prompt" in columns
         shown.append(
             {
-                **{"heading": heading, "paragraphs": paragraphs},
-                **{"columns": columns, "rows": rows, "texts": texts},
+                "heading": heading,
+                "paragraphs": paragraphs,
+                "columns": columns,
+                "rows": rows,
+                "texts": "prompt" in columns,
             }
         )
     template = templates().get_template("constitution.html.jinja")

@@ -23,7 +23,14 @@ from tokengym.evaluation.statistics import Array, collapsed, paired_difference
 from tokengym.evaluation.summary import FINAL_WINDOW, summarize
 from tokengym.evaluation.verdict import number
 from tokengym.scripts.studies.paired_runs import Interval, PairedRuns, slope_per_doubling
-from tokengym.scripts.studies.tables import difference, fill, markdown_table, ratio, with_interval
+from tokengym.scripts.studies.tables import (
+    difference,
+    fields,
+    fill,
+    markdown_table,
+    ratio,
+    with_interval,
+)
 
 NAME = "abc_published"
 LEVEL = 0.95
@@ -76,7 +83,7 @@ def gain_table(panels: Sequence[Panel]) -> str:
             )
             rows[-1] += [
                 difference(vars(gain)),
-                ratio(None if speed is None else vars(speed)),
+                ratio(fields(speed)),
             ]
     header = ["new tokens", "ABC - sparse over the run", "steps, ABC / sparse"]
     return markdown_table(

@@ -21,13 +21,12 @@ from numpy.typing import NDArray
 from tokengym.envs import Episode
 from tokengym.evaluation.curves import read_curves
 from tokengym.evaluation.evaluate import task_reward
-from tokengym.evaluation.statistics import final_mean, interval, iqm
-from tokengym.evaluation.summary import FINAL_WINDOW
-from tokengym.evaluation.verdict import number, signed
+from tokengym.evaluation.summary import per_run
+from tokengym.evaluation.verdict import signed
 from tokengym.rewards import Reward
 from tokengym.scripts.studies.credit_grid import ORACLE_RULES
 from tokengym.scripts.studies.grid_page import panel_of
-from tokengym.scripts.studies.tables import fill, markdown_table
+from tokengym.scripts.studies.tables import fill, iqm_with_interval, markdown_table
 
 Response = tuple[int, ...]
 
@@ -146,12 +145,11 @@ def departures_table(docs: Path) -> str:
 
 def _final_scores(curves: Path) -> dict[str, str]:
     """Return each rule's final score in some published runs, with its interval."""
-    found = {}
-    for rule, runs in panel_of(read_curves(curves, group_by=())).rewards.items():
-        finals = [final_mean(run, FINAL_WINDOW) for run in runs.values["score"]]
-        low, high = interval(finals)
-        found[rule] = f"{number(iqm(finals))} ({number(low)} to {number(high)})"
-    return found
+    panel = panel_of(read_curves(curves, group_by=()))
+    return {
+        rule: iqm_with_interval(per_run(panel, runs, "score", "final"))
+        for rule, runs in panel.rewards.items()
+    }
 
 
 def main() -> None:

@@ -287,7 +287,6 @@ def build_misaligned(folder: Path) -> None:
     import numpy as np
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
-    from transformers import GPT2ForSequenceClassification as Classifier
 
     from tokengym.envs import bundled
     from tokengym.scripts.building import movie_review as building
@@ -298,7 +297,7 @@ def build_misaligned(folder: Path) -> None:
     trained = AutoModelForSequenceClassification.from_pretrained(bundle.reward_model).float()
     layers = trained.config.n_layer
     config = type(trained.config).from_dict({**trained.config.to_dict(), "n_layer": layers + 1})
-    model = Classifier(config).eval()
+    model = type(trained)(config).eval()
     model.load_state_dict(trained.state_dict(), strict=False)
     added = model.transformer.h[layers]
     added.load_state_dict(trained.transformer.h[-1].state_dict())

@@ -61,10 +61,11 @@ def main() -> None:
     curves = {f"{length} tokens": read_cell(docs, f"MovieReview-{length}") for length in LENGTHS}
     fresh, earlier = curves["48 tokens"], read_curves(docs / EARLIER, group_by=())
     settings = read_settings(docs, panel_of(curves["32 tokens"]))
+    of_lengths = length_tables(curves, earlier)
     fill(
         docs / "credit_grid.md",
         {
-            **length_tables(curves, earlier),
+            **of_lengths,
             **task_tables(docs),
             "long": differences_table(
                 paired_settings(read_panels(docs, {"150 updates": "MovieReview-32-long"}))
@@ -74,7 +75,7 @@ def main() -> None:
     )
     draw_lengths(docs / "grid" / "lengths.png", curves)
     draw_settings(docs / "grid" / "when.png", settings)
-    fill(readme, {"rules": differences_table(paired_rules(panel_of([*fresh, *earlier])))})
+    fill(readme, {"rules": of_lengths["rules-48"]})
     save_figure(
         readme.parent / "docs/images/curves.png", summarize(fresh, baseline=BASELINE), fresh
     )

@@ -1,16 +1,21 @@
 """The tables of docs/results/credit_grid.md: pure functions from panels of runs to Markdown."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.evaluation.panels import Panel
-from tokengym.evaluation.statistics import Array, final_mean, interval, iqm, steps_to_threshold
+from tokengym.evaluation.statistics import Array, final_mean, iqm, steps_to_threshold
 from tokengym.evaluation.summary import FINAL_WINDOW, per_run
 from tokengym.scripts.studies.paired_runs import PairedRuns
-from tokengym.scripts.studies.tables import difference, markdown_table, ratio, with_interval
+from tokengym.scripts.studies.tables import (
+    difference,
+    fields,
+    iqm_with_interval,
+    markdown_table,
+    ratio,
+)
 
 BASELINE = "sparse"
 SHARES = (0.5, 0.75, 0.9)
@@ -56,7 +61,7 @@ def steps_table(panels: Mapping[str, Panel], measure: str = "score") -> str:
     found: dict[str, dict[str, str]] = {}
     for label, panel in panels.items():
         for rule, pairs in paired_rules(panel).items():
-            text = ratio(_fields(pairs.relative_steps(measure)))
+            text = ratio(fields(pairs.relative_steps(measure)))
             found.setdefault(rule, {})[label] = text + _fewer(pairs)
     rows = [[rule, *(row.get(label, "") for label in panels)] for rule, row in found.items()]
     return markdown_table(["rule", *panels], rows)
@@ -98,8 +103,8 @@ def differences_table(pairs: Mapping[str, PairedRuns]) -> str:
     rows = []
     for label, runs in pairs.items():
         gains = [runs.difference(measure, kind) for measure, kind in DIFFERENCES.values()]
-        cells = [difference(_fields(gain)) for gain in gains]
-        rows.append([label, *cells, ratio(_fields(runs.relative_steps("score")))])
+        cells = [difference(fields(gain)) for gain in gains]
+        rows.append([label, *cells, ratio(fields(runs.relative_steps("score")))])
     return markdown_table(["", *DIFFERENCES, "relative steps"], rows)
 
 
@@ -115,9 +120,7 @@ def rules_table(panels: Mapping[str, Panel]) -> str:
                 if measure not in panel.measures:
                     row.append("\u2013")
                     continue
-                values = per_run(panel, runs, measure, kind)
-                low, high = interval(values)
-                row.append(with_interval({"iqm": iqm(values), "low": low, "high": high}))
+                row.append(iqm_with_interval(per_run(panel, runs, measure, kind)))
             rows.append(row)
     return markdown_table(["cell", "rule", "seeds", *FIGURES], rows)
 
@@ -125,7 +128,3 @@ def rules_table(panels: Mapping[str, Panel]) -> str:
 def _fewer(pairs: PairedRuns) -> str:
     """Return the number of pairs where it is below what was planned."""
     return "" if len(pairs.seeds) >= PLANNED else f", {len(pairs.seeds)} pairs"
-
-
-def _fields(figure: Any) -> dict[str, Any] | None:
-    return None if figure is None else vars(figure)

@@ -18,10 +18,10 @@ import torch
 from tokengym.agents import DPO, SFT
 from tokengym.agents.preferences.encoding import TextEncoding
 from tokengym.evaluation.files import read_json, write_json
-from tokengym.evaluation.statistics import interval, iqm
+from tokengym.evaluation.statistics import RELIABLE_SEEDS
 from tokengym.rewards import read_pairs
 from tokengym.rewards.pairs import split_pairs
-from tokengym.scripts.studies.tables import fill, markdown_table, with_interval
+from tokengym.scripts.studies.tables import fill, iqm_with_interval, markdown_table
 
 HELD_OUT = 0.2
 """Share of the prompts, as in ``reward_training``."""
@@ -103,12 +103,10 @@ def report(out: Path, docs: Path) -> None:
             if any(value is None for value in values):
                 cells.append("")
                 continue
-            column = np.array(values)[:, None]
-            if len(runs) < 5:  # too few for an interval
-                cells.append(f"{column.mean():.3f}")
+            if len(runs) < RELIABLE_SEEDS:  # too few for an interval
+                cells.append(f"{np.mean(values):.3f}")
                 continue
-            low, high = interval(column, iqm, rng=0)
-            cells.append(with_interval({"iqm": iqm(column), "low": low, "high": high}))
+            cells.append(iqm_with_interval(np.array(values)))
         lines.append(cells)
     head = ["", "language model", "after SFT", "after DPO"]
     fill(docs / "preferences.md", {"hh": markdown_table(head, lines)})

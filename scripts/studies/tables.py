@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tokengym.evaluation.files import write_text
+from tokengym.evaluation.statistics import Array, interval, iqm
 from tokengym.evaluation.verdict import number, signed
 
 
@@ -29,6 +30,17 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def with_interval(figure: Mapping[str, Any], value: str = "iqm") -> str:
     """Return a figure with its interval: ``1.23 (1.10 to 1.31)``."""
     return f"{number(figure[value])} ({number(figure['low'])} to {number(figure['high'])})"
+
+
+def iqm_with_interval(values: Array) -> str:
+    """Return the interquartile mean of runs (runs,) with its bootstrap interval."""
+    low, high = interval(values)
+    return with_interval({"iqm": iqm(values), "low": low, "high": high})
+
+
+def fields(figure: Any) -> dict[str, Any] | None:
+    """Return a result's fields as `difference` and `ratio` read them, None for none."""
+    return None if figure is None else vars(figure)
 
 
 def difference(figure: Mapping[str, Any] | None) -> str:
