@@ -15,11 +15,11 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# The packages lie at the root under other names than they import by: types are read off an installed copy.
+# The packages are stored at the root under other names than they import by: types are read off a copy.
 types: .venv/installed
-	rm -rf build
-	$(BIN)/pip install --quiet --no-deps --target build/typed .
-	cp -r tests build/typed/tests
+	rm -rf build/typed && mkdir -p build/typed
+	cp -r tokengym tests build/typed
+	cp -r envs rewards agents evaluation scripts build/typed/tokengym
 	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p tokengym -p tests
 
 pytest: .venv/installed

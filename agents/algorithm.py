@@ -16,17 +16,17 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from tokengym.agents.environments import (
+from tokengym.agents.policy.policy import CausalLMPolicy
+from tokengym.agents.resume import RoundStart
+from tokengym.agents.rollouts.environments import (
     Environments,
     environment_attribute,
     environment_state,
     scoring_seconds,
 )
-from tokengym.agents.logs import write_failed_round
-from tokengym.agents.playing import Choice, Player, Round, play_round
-from tokengym.agents.policy import CausalLMPolicy
-from tokengym.agents.resume import RoundStart
-from tokengym.agents.rounds import StepResult, TimedRounds, as_rounds
+from tokengym.agents.rollouts.logs import write_failed_round
+from tokengym.agents.rollouts.playing import Choice, Player, Round, play_round
+from tokengym.agents.rollouts.rounds import StepResult, TimedRounds, as_rounds
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.rewards import RewardError
 

@@ -18,16 +18,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tokengym.agents.environments import restore_environment
 from tokengym.agents.errors import CheckpointError
 from tokengym.agents.folders import read_folder, write_folder
-from tokengym.agents.models import no_progress_bars
+from tokengym.agents.policy.language_model import no_progress_bars
 from tokengym.agents.resume import COUNTERS
+from tokengym.agents.rollouts.environments import restore_environment
 from tokengym.agents.sb3 import NoEnvironment, as_vec_env
 
 if TYPE_CHECKING:
     from tokengym.agents.algorithm import EpisodicAlgorithm
-    from tokengym.agents.policy import CausalLMPolicy
+    from tokengym.agents.policy.policy import CausalLMPolicy
 
 FORMAT = 1
 RECORD = "checkpoint.json"

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tokengym.agents.policy import CausalLMPolicy, response_states
-from tokengym.agents.sequences import Sequences
-from tokengym.envs.exact_values import State
+from tokengym.agents.policy.policy import CausalLMPolicy, response_states
+from tokengym.agents.policy.sequences import Sequences
+from tokengym.envs.oracle.values import State
 
 ROWS = 2048
 """Most texts in one forward."""

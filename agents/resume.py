@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from tokengym.agents.environments import environment_state
+from tokengym.agents.rollouts.environments import environment_state
 from tokengym.agents.sb3 import GymVecEnv
 
 if TYPE_CHECKING:

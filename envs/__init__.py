@@ -2,6 +2,7 @@
 
 from tokengym.envs.array_conversion import keep_texts
 from tokengym.envs.bundle import Bundle, bundled
+from tokengym.envs.env import TokenGenerationEnv
 from tokengym.envs.episode import Episode
 from tokengym.envs.errors import (
     ActionError,
@@ -15,14 +16,13 @@ from tokengym.envs.errors import (
     TokenGymError,
     TokenizerError,
 )
-from tokengym.envs.exact_values import ExactValues, StateTable
 from tokengym.envs.infos import episodes_from_infos
-from tokengym.envs.loading import load_prompts
-from tokengym.envs.oracle import OracleEnv, OracleVectorEnv
-from tokengym.envs.prompts import Prompt, PromptSet
+from tokengym.envs.oracle.env import OracleEnv, OracleVectorEnv
+from tokengym.envs.oracle.values import ExactValues, StateTable
+from tokengym.envs.prompts.loading import load_prompts
+from tokengym.envs.prompts.prompt import Prompt, PromptSet
 from tokengym.envs.records import episode_from_record, episode_to_record
 from tokengym.envs.settings import GenerationSettings
-from tokengym.envs.single import TokenGenerationEnv
 from tokengym.envs.vector import TokenGenerationVectorEnv
 from tokengym.envs.wrappers import PadTokenRewards
 

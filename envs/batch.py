@@ -9,9 +9,14 @@ import numpy as np
 from gymnasium.utils import seeding
 from numpy.typing import NDArray
 
-from tokengym.envs.encoding import EncodedPrompt
 from tokengym.envs.mdp import TokenMdp
-from tokengym.envs.sampling import PromptSampler, draw_uniform, generator_from, generator_state
+from tokengym.envs.prompts.sampler import (
+    PromptSampler,
+    draw_uniform,
+    generator_from,
+    generator_state,
+)
+from tokengym.envs.prompts.table import EncodedPrompt
 
 Rows = NDArray[np.intp]
 

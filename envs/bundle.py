@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from tokengym.envs.errors import BundleError, SettingsError
-from tokengym.envs.prompts import Prompt, PromptSet
+from tokengym.envs.prompts.prompt import Prompt, PromptSet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.batch import EpisodeBatch, Rows
-from tokengym.envs.encoding import as_objects
 from tokengym.envs.episode import Episode
+from tokengym.envs.prompts.table import as_objects
 
 _EPISODE_KEYS = (
     "prompt",

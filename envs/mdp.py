@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.bundle import Bundle
-from tokengym.envs.encoding import EncodedPrompt, PromptTable
 from tokengym.envs.errors import ActionError, PromptError, SettingsError, StateError
-from tokengym.envs.prompts import Messages, Prompt, PromptSet
+from tokengym.envs.prompts.prompt import Messages, Prompt, PromptSet
+from tokengym.envs.prompts.table import EncodedPrompt, PromptTable
 from tokengym.envs.settings import GenerationSettings
-from tokengym.envs.text import ResponseDecoder, load_tokenizer
+from tokengym.envs.tokenization import ResponseDecoder, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

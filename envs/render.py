@@ -54,7 +54,7 @@ def render_ansi(
 
     Args:
         prompt: The prompt's text.
-        tokens: (n,) the response's pieces of text, as `tokengym.envs.text.token_texts` gives them.
+        tokens: (n,) the response's pieces of text, as `tokenization.token_texts` gives them.
         rewards: (n,) one per token; None leaves the tokens plain.
         scale: The reward that has the full colour; None takes max |r|.
 

@@ -17,10 +17,10 @@ from tokengym.envs.bundle import Bundle
 from tokengym.envs.errors import ActionError, EpisodeOverError, SettingsError, StateError
 from tokengym.envs.infos import add_action_masks, add_final, add_prompts, add_terminal
 from tokengym.envs.mdp import RENDER_FPS, check_render_mode, token_mdp
-from tokengym.envs.prompts import Messages, Prompt, PromptSet
+from tokengym.envs.prompts.prompt import Messages, Prompt, PromptSet
 from tokengym.envs.render import render_ansi, render_html
 from tokengym.envs.settings import GenerationSettings, Horizon, Overlong, PromptSampling
-from tokengym.envs.text import token_texts
+from tokengym.envs.tokenization import token_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

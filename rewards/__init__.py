@@ -10,7 +10,6 @@ Scorers with a model load torch; they are imported when they are first named.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from tokengym.rewards.catalogue import make_reward, register, registered_rewards
 from tokengym.rewards.check import check_reward
 from tokengym.rewards.credits import (
     ABC,
@@ -30,8 +29,9 @@ from tokengym.rewards.credits import (
 from tokengym.rewards.errors import CreditError, RewardCheckError, RewardError, ScorerError
 from tokengym.rewards.pair_files import read_pairs
 from tokengym.rewards.pairs import PreferencePair, PreferencePairs
+from tokengym.rewards.registry import make_reward, register, registered_rewards
 from tokengym.rewards.reward import Reward
-from tokengym.rewards.scorer import Scorer, Scores
+from tokengym.rewards.scorers.base import Scorer, Scores
 from tokengym.rewards.scorers.cached import Cached
 from tokengym.rewards.scorers.composition import Product, Sum
 from tokengym.rewards.scorers.explained import Explained
@@ -53,7 +53,7 @@ from tokengym.rewards.wrappers import (
 
 if TYPE_CHECKING:
     from tokengym.rewards.scorers.judge import Judge
-    from tokengym.rewards.scorers.preference import PreferenceModel
+    from tokengym.rewards.scorers.preference_model import PreferenceModel
     from tokengym.rewards.scorers.relevance import Relevance
     from tokengym.rewards.scorers.reward_model import RewardModel
     from tokengym.rewards.scorers.toxicity import Toxicity
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "Judge": "tokengym.rewards.scorers.judge",
-    "PreferenceModel": "tokengym.rewards.scorers.preference",
+    "PreferenceModel": "tokengym.rewards.scorers.preference_model",
     "Relevance": "tokengym.rewards.scorers.relevance",
     "RewardModel": "tokengym.rewards.scorers.reward_model",
     "RewardTraining": "tokengym.rewards.training",

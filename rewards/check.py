@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tokengym.envs.episode import Episode
 from tokengym.envs.infos import episodes_from_infos
 from tokengym.rewards.errors import RewardCheckError
-from tokengym.rewards.functional import close_sum
+from tokengym.rewards.maths.redistribution import close_sum
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.wrappers import RewardWrapper
 

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
-from tokengym.envs.text import decode
+from tokengym.envs.tokenization import decode
 from tokengym.rewards.reward import Reward
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from tokengym.envs.prompts import PromptSet
+    from tokengym.envs.prompts.prompt import PromptSet
 
 Observations = Mapping[str, NDArray[Any]]
 

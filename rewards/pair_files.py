@@ -7,7 +7,7 @@ from itertools import takewhile
 from typing import Any, Literal, get_args
 
 from tokengym.envs.errors import DatasetError
-from tokengym.envs.loading import read_tables
+from tokengym.envs.prompts.loading import read_tables
 from tokengym.rewards.pairs import PreferencePair, PreferencePairs, SkippedRow
 
 TURN = "\n\nAssistant:"

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
+from tokengym.rewards.attribution.prefixes import PrefixReader, RescoringReader
+from tokengym.rewards.attribution.probe import Probe
 from tokengym.rewards.credits.base import Credit
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError
-from tokengym.rewards.functional import close_sum
-from tokengym.rewards.prefixes import PrefixReader, RescoringReader
-from tokengym.rewards.probe import Probe
+from tokengym.rewards.maths.redistribution import close_sum
 from tokengym.rewards.rescue import Stopwatch, keeping
-from tokengym.rewards.scorer import Scores, SupportsScore, scorer_name
+from tokengym.rewards.scorers.base import Scores, SupportsScore, scorer_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
 from tokengym.envs.infos import episodes_from_infos
-from tokengym.rewards.catalogue import RewardSpec, make_reward
 from tokengym.rewards.credits import ABC, Credit, Sparse, Uniform
 from tokengym.rewards.delivery import StepDelivery
 from tokengym.rewards.errors import RewardError
+from tokengym.rewards.registry import RewardSpec, make_reward
 from tokengym.rewards.rescue import keeping
 from tokengym.rewards.reward import Reward
-from tokengym.rewards.scorer import SupportsScore, scorer_name
+from tokengym.rewards.scorers.base import SupportsScore, scorer_name
 
 AnyEnv = gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]
 AnyScorer = SupportsScore | Callable[[str, str], float] | str | Path

@@ -22,8 +22,8 @@ from gymnasium.envs.registration import load_env_creator
 
 from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.envs.bundle import PARTS
-from tokengym.envs.descriptions import DESCRIPTIONS
-from tokengym.envs.tasks import TaskOptions
+from tokengym.envs.tasks.descriptions import DESCRIPTIONS
+from tokengym.envs.tasks.task import TaskOptions
 from tokengym.registration import IDS, make_env
 from tokengym.scripts.docstrings import arguments, class_sections, field_texts
 
@@ -127,7 +127,7 @@ def _parts(env_id: str, cls: type) -> dict[str, str]:
     described = DESCRIPTIONS.get(IDS[env_id])
     if described is None:
         raise ValueError(
-            f"task {IDS[env_id]!r} has no description; add one to tokengym.envs.descriptions"
+            f"task {IDS[env_id]!r} has no description; add one to tokengym.envs.tasks.descriptions"
         )
     parts |= {"Summary": described.summary, "Rewards": described.rewards}
     if described.description:

@@ -16,13 +16,13 @@ from gymnasium.vector import VectorEnv
 
 from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.envs.bundle import Split, check_split
-from tokengym.envs.oracle import LONGEST_LEARNT, OracleEnv, OracleVectorEnv
-from tokengym.envs.oracle_score import oracle_text_score
-from tokengym.envs.tasks import TaskOptions, task_arguments
+from tokengym.envs.oracle.env import LONGEST_LEARNT, OracleEnv, OracleVectorEnv
+from tokengym.envs.oracle.score import oracle_text_score
+from tokengym.envs.tasks.task import TaskOptions, task_arguments
 
 if TYPE_CHECKING:
     from tokengym.rewards import Reward
-    from tokengym.rewards.catalogue import RewardSpec
+    from tokengym.rewards.registry import RewardSpec
     from tokengym.rewards.wrappers import AnyScorer
 
 Normalization = Literal["running", "batch"]
@@ -179,7 +179,7 @@ def _oracle_scorer(
     if scorer is not None or reward is None:
         return scorer
     from tokengym.rewards import FunctionScorer, RewardError, load_scorer
-    from tokengym.rewards.catalogue import scorer_kind
+    from tokengym.rewards.registry import scorer_kind
     from tokengym.rewards.scorers.explained import Explained
 
     kind = scorer_kind(reward)

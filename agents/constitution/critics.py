@@ -10,15 +10,15 @@ import torch
 from numpy.typing import NDArray
 
 from tokengym.agents.constitution.principles import CRITIQUE, REVISION, Principle
-from tokengym.agents.environments import Observation
-from tokengym.agents.playing import Choice, Player
-from tokengym.agents.preferences.collecting import player_of
-from tokengym.agents.preferences.rehearsal import Rehearsal
+from tokengym.agents.online.collecting import player_of
+from tokengym.agents.online.rehearsal import Rehearsal
+from tokengym.agents.rollouts.environments import Observation
+from tokengym.agents.rollouts.playing import Choice, Player
 from tokengym.envs import Episode
-from tokengym.envs.text import encode
-from tokengym.rewards.gold_dialogue import DialogueRules
-from tokengym.rewards.gold_toxicity import ToxicityRules
-from tokengym.rewards.sentiment_lexicon import split_words
+from tokengym.envs.tokenization import encode
+from tokengym.rewards.gold.dialogue import DialogueRules
+from tokengym.rewards.gold.sentiment_lexicon import split_words
+from tokengym.rewards.gold.toxicity import ToxicityRules
 
 CLAUSE_ENDS = frozenset(".,;:!?")
 _TAGS = re.compile(r"</?\s*(?:prompt|response)\s*>", re.IGNORECASE)

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tokengym.agents.constitution.principles import DEFAULT_PRINCIPLES, Principle
-from tokengym.evaluation.config import TaskSettings, resolve_env
+from tokengym.evaluation.runs.config import TaskSettings, resolve_env
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tokengym.evaluation.measure.win_rate import scored
 from tokengym.evaluation.statistics import interval
-from tokengym.evaluation.win_rate import scored
 
 if TYPE_CHECKING:
     from tokengym.evaluation.constitution.scene import Scene

@@ -22,12 +22,12 @@ import numpy as np
 
 from tokengym.agents.constitution.principles import draw_principles
 from tokengym.envs import Episode
-from tokengym.evaluation.config import differences
+from tokengym.envs.files import read_json, read_jsonl, write_json, write_jsonl
 from tokengym.evaluation.constitution.config import ConstitutionConfig
 from tokengym.evaluation.constitution.measures import measure_policies
 from tokengym.evaluation.constitution.report import write_reports
 from tokengym.evaluation.constitution.scene import Scene
-from tokengym.evaluation.files import read_json, read_jsonl, write_json, write_jsonl
+from tokengym.evaluation.runs.config import differences
 
 Report = Callable[[str], None]
 """Told the name of each stage as it begins."""
@@ -146,8 +146,8 @@ class _Run:
 
     def make_pairs(self) -> None:
         """Let the revised policy answer, and the judge rank its answers."""
-        from tokengym.agents.preferences.collecting import Sampling, pair_rows
-        from tokengym.agents.preferences.pair_data import pairs_dataset, save_dataset
+        from tokengym.agents.offline.pair_data import pairs_dataset, save_dataset
+        from tokengym.agents.online.collecting import Sampling, pair_rows
 
         groups = self.scene.respond(
             self.scene.policy(self.out / "sft"),
@@ -168,7 +168,7 @@ class _Run:
 
     def make_reward_model(self) -> None:
         """Train a reward model on the judged pairs, from the revised policy's weights."""
-        from tokengym.agents.preferences.pair_data import as_texts, load_pairs
+        from tokengym.agents.offline.pair_data import as_texts, load_pairs
         from tokengym.rewards import RewardTraining, train_reward_model
 
         scene, pairs = self.scene, load_pairs(self.out / "pairs.jsonl")

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tokengym.envs.files import write_text
 from tokengym.evaluation.constitution.config import ConstitutionConfig
-from tokengym.evaluation.files import write_text
-from tokengym.evaluation.report import templates
+from tokengym.evaluation.report.report import templates
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 COLUMNS = {

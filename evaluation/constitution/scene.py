@@ -10,21 +10,21 @@ import numpy as np
 
 from tokengym.agents.constitution.critics import Critic, ModelCritic, OffenceRules, RuleCritic
 from tokengym.agents.constitution.judges import RuleJudge, model_judge
-from tokengym.agents.preferences.collecting import (
+from tokengym.agents.offline.policies import make_policy
+from tokengym.agents.online.collecting import (
     Group,
     ResponseCollector,
     Sampling,
     prompt_order,
 )
-from tokengym.agents.preferences.policies import make_policy
-from tokengym.agents.preferences.rehearsal import Rehearsal
+from tokengym.agents.online.rehearsal import Rehearsal
 from tokengym.envs import Episode, PromptSet
 from tokengym.evaluation.constitution.config import ConstitutionConfig
-from tokengym.evaluation.defaults import training_settings
+from tokengym.evaluation.runs.defaults import training_settings
 
 if TYPE_CHECKING:
     from tokengym.agents import CausalLMPolicy
-    from tokengym.evaluation.evaluate import Evaluator
+    from tokengym.evaluation.measure.evaluate import Evaluator
     from tokengym.rewards import Scorer
 
 
@@ -68,7 +68,7 @@ class Scene:
 
     def make_evaluator(self) -> "Evaluator":
         """Return what measures policies on the held-out red-team prompts."""
-        from tokengym.evaluation.evaluate import Evaluator
+        from tokengym.evaluation.measure.evaluate import Evaluator
 
         kwargs = self._env_kwargs("test")
         if self.bundle is None:  # nothing bundled scores: the judge does
@@ -116,7 +116,7 @@ class Scene:
         return gym.make(self.config.env, reward=None, split=split, **kwargs).unwrapped
 
     def _task_rules(self) -> OffenceRules | None:
-        from tokengym.rewards.gold_rules import load_rules
+        from tokengym.rewards.gold.rules import load_rules
 
         bundle = self._task().bundle
         if self.config.task.dataset is not None or bundle is None or not bundle.has("gold"):
@@ -151,8 +151,8 @@ class Scene:
         """Who criticises and revises: the chat model, or rules that say so."""
         if self.config.model is None:
             return RuleCritic(self._known_rules("critique", "--model"), self.base, self.rehearsal)
+        from tokengym.rewards.models.loading import load_answering_model
         from tokengym.rewards.scorers.judge import GreedyAnswers
-        from tokengym.rewards.scorers.models import load_answering_model
 
         model, tokenizer = load_answering_model(self.config.model, dtype="float32", device="auto")
         longest = training_settings(

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
-from tokengym.rewards import functional as F
 from tokengym.rewards.credits.base import Credit, as_float32, attributions_of
 from tokengym.rewards.credits.simple import check_beta
-from tokengym.rewards.scorer import Scores
+from tokengym.rewards.maths import redistribution as F
+from tokengym.rewards.scorers.base import Scores
 
 
 class ABC(Credit):

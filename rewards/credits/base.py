@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
 from tokengym.rewards.errors import CreditError
-from tokengym.rewards.scorer import Scores
+from tokengym.rewards.scorers.base import Scores
 
 if TYPE_CHECKING:
-    from tokengym.rewards.probe import Probe
+    from tokengym.rewards.attribution.probe import Probe
 
 
 class Credit(ABC):

@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
+from tokengym.rewards.attribution.probe import Probe
 from tokengym.rewards.credits.base import Credit, as_float32, attributions_of
 from tokengym.rewards.credits.simple import check_beta
 from tokengym.rewards.errors import CreditError
-from tokengym.rewards.probe import Probe
-from tokengym.rewards.scorer import Scores
-from tokengym.rewards.shares import complete
+from tokengym.rewards.maths.shares import complete
+from tokengym.rewards.scorers.base import Scores
 
 Delivery = Literal["step", "end"]
 

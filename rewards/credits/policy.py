@@ -9,18 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
-from tokengym.rewards import functional as F
+from tokengym.rewards.attribution.probe import Probe
 from tokengym.rewards.credits.base import Credit, as_float32, attributions_of
 from tokengym.rewards.credits.simple import check_beta
 from tokengym.rewards.errors import CreditError
-from tokengym.rewards.probe import Probe
-from tokengym.rewards.scorer import Scores
-from tokengym.rewards.shares import last_written_row, received_attention
+from tokengym.rewards.maths import redistribution as F
+from tokengym.rewards.maths.shares import last_written_row, received_attention
+from tokengym.rewards.scorers.base import Scores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from tokengym.rewards.policy_attention import PolicyAttention
+    from tokengym.rewards.attribution.policy_attention import PolicyAttention
 
 METADATA_KEY = "policy_attention"
 """Where an agent may leave its own attention: ``Episode.metadata[METADATA_KEY]``, (n, n)."""
@@ -115,7 +115,7 @@ class ABCD(Credit):
 
     def _reader(self) -> "PolicyAttention":
         """Return what reads the attention, loaded when it is first needed."""
-        from tokengym.rewards.policy_attention import PolicyAttention
+        from tokengym.rewards.attribution.policy_attention import PolicyAttention
 
         if self.model is None:
             raise CreditError(

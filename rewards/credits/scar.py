@@ -6,12 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
+from tokengym.rewards.attribution.probe import Probe
 from tokengym.rewards.credits.base import Credit, as_float32, attributions_of
 from tokengym.rewards.credits.simple import check_beta
 from tokengym.rewards.errors import CreditError
-from tokengym.rewards.probe import Probe
-from tokengym.rewards.scorer import Scores
-from tokengym.rewards.shares import (
+from tokengym.rewards.maths.shares import (
     coalitions_of,
     complete,
     sample_permutations,
@@ -19,6 +18,7 @@ from tokengym.rewards.shares import (
     shapley_sampled,
     split_evenly,
 )
+from tokengym.rewards.scorers.base import Scores
 
 MAX_SPANS = 62
 """A coalition is the bits of one integer."""

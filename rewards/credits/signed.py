@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
-from tokengym.rewards import functional as F
+from tokengym.rewards.attribution.probe import Probe
 from tokengym.rewards.credits.base import Credit, as_float32, attributions_of
 from tokengym.rewards.credits.simple import check_beta
 from tokengym.rewards.errors import CreditError
-from tokengym.rewards.probe import Probe
-from tokengym.rewards.scorer import Scores
-from tokengym.rewards.shares import complete, rescale_signed
+from tokengym.rewards.maths import redistribution as F
+from tokengym.rewards.maths.shares import complete, rescale_signed
+from tokengym.rewards.scorers.base import Scores
 
 METHODS = ("gradient", "integrated-gradients", "leave-one-out")
 

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
-from tokengym.rewards import functional as F
 from tokengym.rewards.credits.base import Credit, as_float32
 from tokengym.rewards.errors import CreditError
-from tokengym.rewards.scorer import Scores
+from tokengym.rewards.maths import redistribution as F
+from tokengym.rewards.scorers.base import Scores
 
 
 class Sparse(Credit):

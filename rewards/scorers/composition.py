@@ -7,10 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
+from tokengym.rewards.attribution.prefixes import (
+    PrefixReader,
+    RescoringReader,
+    ScaledReader,
+    SumReader,
+)
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.prefixes import PrefixReader, RescoringReader, ScaledReader, SumReader
-from tokengym.rewards.scorer import Scorer, Scores, SupportsScore, scorer_name
-from tokengym.rewards.shares import complete
+from tokengym.rewards.maths.shares import complete
+from tokengym.rewards.scorers.base import Scorer, Scores, SupportsScore, scorer_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

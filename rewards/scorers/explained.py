@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
+from tokengym.rewards.attribution.prefixes import PrefixReader, RescoringReader
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.prefixes import PrefixReader, RescoringReader
-from tokengym.rewards.scorer import Scorer, Scores, SupportsScore, scorer_name
+from tokengym.rewards.scorers.base import Scorer, Scores, SupportsScore, scorer_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -6,7 +6,7 @@ import numpy as np
 
 from tokengym.envs.episode import Episode
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.scorer import Scorer, Scores
+from tokengym.rewards.scorers.base import Scorer, Scores
 
 
 class FunctionScorer(Scorer):

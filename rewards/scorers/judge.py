@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from tokengym.envs.episode import Episode
-from tokengym.envs.text import decode, encode
-from tokengym.rewards.batching import padded_batches
+from tokengym.envs.tokenization import decode, encode
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.scorer import Scorer, Scores
-from tokengym.rewards.scorers.models import evaluating, load_answering_model
+from tokengym.rewards.models.batching import padded_batches
+from tokengym.rewards.models.loading import evaluating, load_answering_model
+from tokengym.rewards.scorers.base import Scorer, Scores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
+from tokengym.rewards.attribution.prefixes import PrefixReader, RescoringReader, ScaledReader
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.functional import Moments, update_moments
-from tokengym.rewards.prefixes import PrefixReader, RescoringReader, ScaledReader
-from tokengym.rewards.scorer import Scorer, Scores, SupportsScore, scorer_name
-from tokengym.rewards.shares import complete
+from tokengym.rewards.maths.redistribution import Moments, update_moments
+from tokengym.rewards.maths.shares import complete
+from tokengym.rewards.scorers.base import Scorer, Scores, SupportsScore, scorer_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

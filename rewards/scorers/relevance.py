@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
 from tokengym.envs.errors import TokenizerError
-from tokengym.rewards import regularized_relevance as R3
-from tokengym.rewards.alignment import Span, spread_by_overlap, token_spans
-from tokengym.rewards.batching import padded_batches
+from tokengym.rewards.attribution.alignment import Span, spread_by_overlap, token_spans
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.scorer import Scorer, Scores
-from tokengym.rewards.scorers.models import (
+from tokengym.rewards.maths import relevance as R3
+from tokengym.rewards.models.batching import padded_batches
+from tokengym.rewards.models.loading import (
     check_vocabularies,
     evaluating,
     load_pretrained,
@@ -24,6 +23,7 @@ from tokengym.rewards.scorers.models import (
     longest_input,
     vocabulary_size,
 )
+from tokengym.rewards.scorers.base import Scorer, Scores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

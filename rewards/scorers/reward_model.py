@@ -11,22 +11,22 @@ from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
 from tokengym.envs.errors import TokenizerError
-from tokengym.rewards.batching import PaddedBatch, PaddingSide, padded_batches
+from tokengym.rewards.attribution import readings
+from tokengym.rewards.attribution.key_value import KeyValueReader, caches_rows
+from tokengym.rewards.attribution.prefixes import PrefixReader
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.prefixes import PrefixReader
-from tokengym.rewards.scorer import Scorer, Scores
-from tokengym.rewards.scorers import readings
-from tokengym.rewards.scorers.adapters import load_on_backbone
-from tokengym.rewards.scorers.classifier import Classifier, Labels
-from tokengym.rewards.scorers.key_value import KeyValueReader, caches_rows
-from tokengym.rewards.scorers.models import (
+from tokengym.rewards.models.adapters import load_on_backbone
+from tokengym.rewards.models.batching import PaddedBatch, PaddingSide, padded_batches
+from tokengym.rewards.models.classifier import Classifier, Labels
+from tokengym.rewards.models.loading import (
     check_vocabularies,
     evaluating,
     load_pretrained,
     load_tokenizer,
     vocabulary_size,
 )
-from tokengym.rewards.scorers.retokenizer import Retokenized, Retokenizer
+from tokengym.rewards.models.retokenizer import Retokenized, Retokenizer
+from tokengym.rewards.scorers.base import Scorer, Scores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from tokengym.envs.episode import Episode
-from tokengym.rewards.gold_rules import Rules, gold_parts, kind_of, load_rules
-from tokengym.rewards.scorer import Scorer, Scores
-from tokengym.rewards.sentiment_lexicon import split_words
+from tokengym.rewards.gold.rules import Rules, gold_parts, kind_of, load_rules
+from tokengym.rewards.gold.sentiment_lexicon import split_words
+from tokengym.rewards.scorers.base import Scorer, Scores
 
 
 class RuleScorer(Scorer):

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from tokengym.envs.episode import Episode
-from tokengym.rewards.scorer import Scorer, Scores
-from tokengym.rewards.sentiment_lexicon import Lexicon, gold_score, split_words
+from tokengym.rewards.gold.sentiment_lexicon import Lexicon, gold_score, split_words
+from tokengym.rewards.scorers.base import Scorer, Scores
 
 
 class Sentiment(Scorer):

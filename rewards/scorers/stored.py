@@ -4,7 +4,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tokengym.rewards.scorer import Scorer
+from tokengym.rewards.scorers.base import Scorer
 from tokengym.rewards.scorers.rules import RuleScorer
 from tokengym.rewards.scorers.sentiment import Sentiment
 
@@ -58,8 +58,8 @@ def load_scorer(
 
 @lru_cache(maxsize=8)
 def _load_reward_model(path: str, stamp: int) -> Scorer:
-    from tokengym.rewards.scorers.preference import PreferenceModel
-    from tokengym.rewards.scorers.questions import is_preference_model
+    from tokengym.rewards.models.questions import is_preference_model
+    from tokengym.rewards.scorers.preference_model import PreferenceModel
     from tokengym.rewards.scorers.reward_model import RewardModel
 
     if is_preference_model(path):

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
 from tokengym.envs.errors import TokenizerError
-from tokengym.rewards.batching import padded_batches
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.scorer import Scorer, Scores
-from tokengym.rewards.scorers.models import (
+from tokengym.rewards.models.batching import padded_batches
+from tokengym.rewards.models.loading import (
     evaluating,
     load_pretrained,
     load_tokenizer,
     longest_input,
 )
+from tokengym.rewards.scorers.base import Scorer, Scores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -13,9 +13,9 @@ from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import TrainerControl, TrainerState
 
-from tokengym.rewards.batching import PaddingSide, padded_batches
 from tokengym.rewards.errors import RewardError
-from tokengym.rewards.preference_losses import bradley_terry_loss
+from tokengym.rewards.maths.pairwise import bradley_terry_loss
+from tokengym.rewards.models.batching import PaddingSide, padded_batches
 from tokengym.rewards.training.readers import PairReader, Sequences
 from tokengym.rewards.training.settings import RewardTraining
 

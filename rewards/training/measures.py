@@ -7,9 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tokengym.rewards.batching import padded_batches
-from tokengym.rewards.pairs import PreferencePair
-from tokengym.rewards.preference_losses import (
+from tokengym.rewards.maths.pairwise import (
     ReliabilityBin,
     calibration_error,
     length_correlation,
@@ -18,7 +16,9 @@ from tokengym.rewards.preference_losses import (
     sigmoid,
     wilson_interval,
 )
-from tokengym.rewards.scorers.models import evaluating
+from tokengym.rewards.models.batching import padded_batches
+from tokengym.rewards.models.loading import evaluating
+from tokengym.rewards.pairs import PreferencePair
 from tokengym.rewards.training.readers import PairReader, PreferenceReader, Sequences
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tokengym.rewards.errors import RewardError
+from tokengym.rewards.models.loading import load_tokenizer, quiet, select_device
 from tokengym.rewards.pair_files import read_pairs
 from tokengym.rewards.pairs import PreferencePairs, limit_lengths, split_pairs
-from tokengym.rewards.scorers.models import load_tokenizer, quiet, select_device
 from tokengym.rewards.training.fitting import Report, Row, fit
 from tokengym.rewards.training.measures import measure_pairs
 from tokengym.rewards.training.readers import PairReader, Sequences

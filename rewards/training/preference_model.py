@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tokengym.rewards.scorers.questions import (
+from tokengym.rewards.models.questions import (
     ANSWERS,
     TEMPLATE,
     check_template,

@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokengym.envs.text import encode, encode_chats
-from tokengym.envs.transcripts import prompt_messages
-from tokengym.rewards.batching import PaddingSide
+from tokengym.envs.prompts.transcripts import prompt_messages
+from tokengym.envs.tokenization import encode, encode_chats
+from tokengym.rewards.maths.pairwise import sigmoid
+from tokengym.rewards.models.batching import PaddingSide
+from tokengym.rewards.models.classifier import Classifier
+from tokengym.rewards.models.questions import answer_ids, answer_logits, write_question
 from tokengym.rewards.pairs import PreferencePair
-from tokengym.rewards.preference_losses import sigmoid
-from tokengym.rewards.scorers.classifier import Classifier
-from tokengym.rewards.scorers.questions import answer_ids, answer_logits, write_question
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

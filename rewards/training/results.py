@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokengym.rewards.errors import RewardError
+from tokengym.rewards.models.loading import quiet
 from tokengym.rewards.pairs import PreferencePair
-from tokengym.rewards.scorers.models import quiet
 from tokengym.rewards.training.measures import PairMetrics
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from rollout_speed import EOS, PAD, make_tokenizer
 from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 
 from tokengym.agents import PPO
-from tokengym.agents.memory import memory_by_role
+from tokengym.agents.policy.memory import memory_by_role
 from tokengym.envs import TokenGenerationVectorEnv
 from tokengym.rewards import Reward, RewardModel, Sparse, VectorRewardWrapper
 

@@ -24,8 +24,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from tokengym.agents import PPO
-from tokengym.agents.playing import play_round
-from tokengym.agents.rounds import as_rounds
+from tokengym.agents.rollouts.playing import play_round
+from tokengym.agents.rollouts.rounds import as_rounds
 from tokengym.envs import TokenGenerationVectorEnv
 
 SIZES: dict[str, dict[str, int]] = {

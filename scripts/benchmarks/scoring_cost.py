@@ -37,7 +37,7 @@ from transformers import AutoModelForSequenceClassification, GPT2Config
 from tokengym.envs import Episode
 from tokengym.envs.bundle import bundled
 from tokengym.rewards import RewardModel
-from tokengym.rewards.scorers.models import quiet
+from tokengym.rewards.models.loading import quiet
 
 ARMS: dict[str, str | None] = {
     "plain": None,

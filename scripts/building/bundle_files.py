@@ -10,8 +10,8 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from tokengym.rewards.gold_rules import Rules, save_rules
-from tokengym.rewards.sentiment_lexicon import Lexicon
+from tokengym.rewards.gold.rules import Rules, save_rules
+from tokengym.rewards.gold.sentiment_lexicon import Lexicon
 from tokengym.scripts.building.errors import BuildError
 
 FORMAT = 1

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from tokengym.rewards.sentiment_lexicon import gold_score, word_contributions
+from tokengym.rewards.gold.sentiment_lexicon import gold_score, word_contributions
 from tokengym.scripts.building.bundle_files import BuiltBundle, PromptRow
 from tokengym.scripts.building.figures import (
     alignment,

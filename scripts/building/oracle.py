@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
 
-from tokengym.envs.oracle import LONGEST_LEARNT, PROMPT, OracleEnv, oracle_tokenizer
-from tokengym.envs.oracle_score import WORDS, oracle_score
-from tokengym.rewards.gold_oracle import OracleRules
+from tokengym.envs.oracle.env import LONGEST_LEARNT, PROMPT, OracleEnv, oracle_tokenizer
+from tokengym.envs.oracle.score import WORDS, oracle_score
+from tokengym.rewards.gold.oracle import OracleRules
 from tokengym.scripts.building.bundle_files import BuiltBundle, PromptRow
 from tokengym.scripts.building.figures import (
     alignment,

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from tokengym.envs.text import encode_chats
-from tokengym.rewards.gold_rules import Rules, gold_parts
+from tokengym.envs.tokenization import encode_chats
+from tokengym.rewards.gold.rules import Rules, gold_parts
 from tokengym.scripts.building.bundle_files import BuiltBundle, PromptRow
 from tokengym.scripts.building.figures import attention_rows, pair_accuracy, relative_entropy
 from tokengym.scripts.building.language_model import (

@@ -56,9 +56,9 @@ def collect(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from tokengym.evaluation.collection import CollectionConfig, collect_to_file
-    from tokengym.evaluation.config import resolve_env
-    from tokengym.evaluation.defaults import task_of
+    from tokengym.evaluation.runs.collection import CollectionConfig, collect_to_file
+    from tokengym.evaluation.runs.config import resolve_env
+    from tokengym.evaluation.runs.defaults import task_of
 
     torch.set_num_threads(1)
     if agent is not None and not agent.is_dir():

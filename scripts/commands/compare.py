@@ -62,9 +62,9 @@ def compare(
     """
     from rich.console import Console
 
-    from tokengym.evaluation.compare import compare as run_comparison
-    from tokengym.evaluation.config import ComparisonConfig, resolve_env
-    from tokengym.evaluation.defaults import default_rewards, task_of, training_settings
+    from tokengym.evaluation.runs.compare import compare as run_comparison
+    from tokengym.evaluation.runs.config import ComparisonConfig, resolve_env
+    from tokengym.evaluation.runs.defaults import default_rewards, task_of, training_settings
     from tokengym.scripts.commands.show import show_summary
 
     env = resolve_env(env)

@@ -68,10 +68,10 @@ def constitution(
     from rich.table import Table
 
     from tokengym.agents.constitution.principles import DEFAULT_PRINCIPLES, load_principles
-    from tokengym.evaluation.config import resolve_env
     from tokengym.evaluation.constitution import ConstitutionConfig, run_constitution
     from tokengym.evaluation.constitution.report import policies_table
-    from tokengym.evaluation.defaults import changed, task_of
+    from tokengym.evaluation.runs.config import resolve_env
+    from tokengym.evaluation.runs.defaults import changed, task_of
 
     torch.set_num_threads(1)
     settings = task.settings()

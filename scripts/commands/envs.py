@@ -23,8 +23,8 @@ def envs(
     from rich.console import Console
     from rich.table import Table
 
-    from tokengym.evaluation.config import env_ids, resolve_env
-    from tokengym.evaluation.defaults import default_rewards, training_settings
+    from tokengym.evaluation.runs.config import env_ids, resolve_env
+    from tokengym.evaluation.runs.defaults import default_rewards, training_settings
     from tokengym.rewards import registered_rewards
 
     console = Console()

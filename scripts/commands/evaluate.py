@@ -9,8 +9,8 @@ import tyro
 from tokengym.scripts.commands.options import Folder, Task, TaskOptions, Text, Whole
 
 if TYPE_CHECKING:
-    from tokengym.evaluation.evaluate import Evaluation
-    from tokengym.evaluation.win_rate import WinRate
+    from tokengym.evaluation.measure.evaluate import Evaluation
+    from tokengym.evaluation.measure.win_rate import WinRate
 
 
 def evaluate(
@@ -57,12 +57,12 @@ def evaluate(
     from rich.console import Console
 
     from tokengym.agents import PPO
-    from tokengym.evaluation.agents import load_agent
-    from tokengym.evaluation.config import resolve_env
-    from tokengym.evaluation.defaults import training_settings
-    from tokengym.evaluation.evaluate import Evaluator
-    from tokengym.evaluation.files import write_json
-    from tokengym.evaluation.references import library_metrics
+    from tokengym.envs.files import write_json
+    from tokengym.evaluation.measure.evaluate import Evaluator
+    from tokengym.evaluation.measure.references import library_metrics
+    from tokengym.evaluation.runs.agents import load_agent
+    from tokengym.evaluation.runs.config import resolve_env
+    from tokengym.evaluation.runs.defaults import training_settings
     from tokengym.scripts.commands.show import show_evaluation
 
     torch.set_num_threads(1)
@@ -110,7 +110,7 @@ def evaluate(
 
 
 def _win_rate(first: "Evaluation", second: "Evaluation", judge: str | None) -> "WinRate":
-    from tokengym.evaluation.win_rate import judged, scored
+    from tokengym.evaluation.measure.win_rate import judged, scored
     from tokengym.rewards import PreferenceModel
 
     if judge is None:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from tokengym.evaluation.config import TaskSettings
-from tokengym.evaluation.defaults import EvaluationSettings, changed
+from tokengym.evaluation.runs.config import TaskSettings
+from tokengym.evaluation.runs.defaults import EvaluationSettings, changed
 
 if TYPE_CHECKING:
-    from tokengym.evaluation.preference_runs import PreferenceSettings
+    from tokengym.evaluation.runs.preference_runs import PreferenceSettings
 
 # A value that is left out is the task's default, whatever that is: nothing to show.
 Text = Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")]
@@ -54,7 +54,7 @@ class TaskOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """How PPO trains; what is left out is the task's default (evaluation/defaults.py)."""
+    """How PPO trains; what is left out is the task's default (evaluation/runs/defaults.py)."""
 
     steps: Whole = None
     """Updates per run."""
@@ -122,7 +122,7 @@ class PreferenceOptions:
             training: Gives rate, batch size and LoRA rank.
             agent: Whose; temperatures are those of its kind.
         """
-        from tokengym.evaluation.preference_runs import PreferenceSettings
+        from tokengym.evaluation.runs.preference_runs import PreferenceSettings
 
         usual = PreferenceSettings(
             temperatures=(1.0,) if agent in ("raft", "best-of-n") else (1.0, 0.7)

@@ -8,7 +8,7 @@ import tyro
 from tokengym.scripts.commands.options import Folder, Task, TaskOptions, Text
 
 if TYPE_CHECKING:
-    from tokengym.evaluation.replay import Replay
+    from tokengym.evaluation.replay.replay import Replay
 
 
 def replay(
@@ -51,10 +51,10 @@ def replay(
     import torch
     from rich.console import Console
 
-    from tokengym.evaluation.defaults import task_of
-    from tokengym.evaluation.files import write_text
-    from tokengym.evaluation.replay import write_credit
-    from tokengym.evaluation.replay_page import render_replay
+    from tokengym.envs.files import write_text
+    from tokengym.evaluation.replay.page import render_replay
+    from tokengym.evaluation.replay.replay import write_credit
+    from tokengym.evaluation.runs.defaults import task_of
     from tokengym.scripts.commands.show_replay import show_replay
 
     torch.set_num_threads(1)
@@ -78,10 +78,10 @@ def _replay(
     task: TaskOptions,
 ) -> "Replay":
     """Return what was asked for, its episodes read or played."""
-    from tokengym.evaluation.config import resolve_env
-    from tokengym.evaluation.defaults import training_settings
-    from tokengym.evaluation.evaluate import Evaluator
-    from tokengym.evaluation.replay import load_episodes, replay, stored_task, usual_rewards
+    from tokengym.evaluation.measure.evaluate import Evaluator
+    from tokengym.evaluation.replay.replay import load_episodes, replay, stored_task, usual_rewards
+    from tokengym.evaluation.runs.config import resolve_env
+    from tokengym.evaluation.runs.defaults import training_settings
 
     for path, what in ((episodes, "episodes"), (agent, "agent")):
         if path is not None and not path.exists():

@@ -41,7 +41,7 @@ def report(
     """
     from rich.console import Console
 
-    from tokengym.evaluation.results import merge_comparisons, report_curves
+    from tokengym.evaluation.report.results import merge_comparisons, report_curves
     from tokengym.scripts.commands.show import show_summary
 
     if bool(runs) == (curves is not None):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from tokengym.evaluation.labels import label_of
-from tokengym.evaluation.verdict import number
+from tokengym.evaluation.measure.labels import label_of
+from tokengym.evaluation.report.verdict import number
 
 if TYPE_CHECKING:
     from rich.console import Console

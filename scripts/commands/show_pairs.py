@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from tokengym.evaluation.verdict import number
+from tokengym.evaluation.report.verdict import number
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -8,19 +8,19 @@ from rich.table import Table
 from rich.text import Text
 
 from tokengym.envs.render import reward_colours
-from tokengym.evaluation.replay_page import (
+from tokengym.evaluation.replay.page import (
     figure_columns,
     figure_rows,
     headline,
     same_scores,
 )
-from tokengym.evaluation.samples import printable
-from tokengym.evaluation.verdict import number, signed
+from tokengym.evaluation.report.samples import printable
+from tokengym.evaluation.report.verdict import number, signed
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tokengym.evaluation.replay import Replay
+    from tokengym.evaluation.replay.replay import Replay
 
 
 def show_replay(console: "Console", result: "Replay", show: int, out: Path) -> None:

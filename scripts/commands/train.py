@@ -18,7 +18,7 @@ from tokengym.scripts.commands.options import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tokengym.evaluation.config import ComparisonConfig
+    from tokengym.evaluation.runs.config import ComparisonConfig
 
 
 def train(
@@ -56,11 +56,11 @@ def train(
     """
     from rich.console import Console
 
-    from tokengym.evaluation.compare import preflight
-    from tokengym.evaluation.config import ComparisonConfig, resolve_env, run_folder, slug
-    from tokengym.evaluation.defaults import task_of, training_settings
-    from tokengym.evaluation.progress import Board
-    from tokengym.evaluation.run import run
+    from tokengym.evaluation.runs.compare import preflight
+    from tokengym.evaluation.runs.config import ComparisonConfig, resolve_env, run_folder, slug
+    from tokengym.evaluation.runs.defaults import task_of, training_settings
+    from tokengym.evaluation.runs.progress import Board
+    from tokengym.evaluation.runs.run import run
 
     env = resolve_env(env)
     config = ComparisonConfig(
@@ -109,10 +109,10 @@ def _train_preferences(
     import torch
     from rich.console import Console
 
-    from tokengym.agents.preferences.pairing import best_of_n_kl_bound
-    from tokengym.evaluation.config import run_folder
-    from tokengym.evaluation.preference_runs import progress_steps, run_preferences
-    from tokengym.evaluation.progress import Board
+    from tokengym.agents.online.pairing import best_of_n_kl_bound
+    from tokengym.evaluation.runs.config import run_folder
+    from tokengym.evaluation.runs.preference_runs import progress_steps, run_preferences
+    from tokengym.evaluation.runs.progress import Board
 
     torch.set_num_threads(1)
     settings = preference.settings(training, agent)

@@ -134,7 +134,7 @@ def train_reward(
     """
     from rich.console import Console
 
-    from tokengym.evaluation.reliability import save_reliability
+    from tokengym.evaluation.report.reliability import save_reliability
     from tokengym.rewards import train_preference_model, train_reward_model
     from tokengym.scripts.commands.show_pairs import show_pair_metrics
 
@@ -163,7 +163,7 @@ def _bundled_policy(env: str) -> Path:
     """Return the folder of an environment's bundled language model."""
     import gymnasium as gym
 
-    from tokengym.evaluation.config import resolve_env
+    from tokengym.evaluation.runs.config import resolve_env
 
     with gym.make(resolve_env(env), reward=None) as made:
         bundle = getattr(made.unwrapped, "bundle", None)

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs import Episode
-from tokengym.evaluation.curves import read_curves
-from tokengym.evaluation.evaluate import task_reward
-from tokengym.evaluation.summary import per_run
-from tokengym.evaluation.verdict import signed
+from tokengym.evaluation.measure.evaluate import task_reward
+from tokengym.evaluation.report.curves import read_curves
+from tokengym.evaluation.report.summary import per_run
+from tokengym.evaluation.report.verdict import signed
 from tokengym.rewards import Reward
 from tokengym.scripts.studies.credit_grid import ORACLE_RULES
 from tokengym.scripts.studies.grid_page import panel_of

@@ -22,8 +22,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tokengym.evaluation.compare import check_folder
-from tokengym.evaluation.config import (
+from tokengym.envs.files import read_json, write_csv, write_json
+from tokengym.evaluation.report.curves import COLUMNS, read_curves
+from tokengym.evaluation.runs.compare import check_folder
+from tokengym.evaluation.runs.config import (
     SETTINGS_FILE,
     ComparisonConfig,
     TaskSettings,
@@ -31,9 +33,7 @@ from tokengym.evaluation.config import (
     resolve_env,
     run_folder,
 )
-from tokengym.evaluation.curves import COLUMNS, read_curves
-from tokengym.evaluation.defaults import training_settings
-from tokengym.evaluation.files import read_json, write_csv, write_json
+from tokengym.evaluation.runs.defaults import training_settings
 from tokengym.evaluation.statistics import area_under_curve
 
 RED = "red:delivery=end"
@@ -214,8 +214,8 @@ def run_grid(
         only: Names of the cells to do; () takes all.
         log: Where a line per run is written.
     """
-    from tokengym.evaluation.record import describe
-    from tokengym.evaluation.run import run
+    from tokengym.evaluation.runs.record import describe
+    from tokengym.evaluation.runs.run import run
 
     known, done = cells(), 0
     for name, rewards, seeds in stages():

@@ -26,11 +26,11 @@ from typing import Any
 import numpy as np
 
 from tokengym.envs import bundled
-from tokengym.evaluation.config import ComparisonConfig, resolve_env
-from tokengym.evaluation.defaults import EvaluationSettings, training_settings
-from tokengym.evaluation.files import read_json, write_csv, write_json
+from tokengym.envs.files import read_json, write_csv, write_json
+from tokengym.evaluation.report.verdict import number
+from tokengym.evaluation.runs.config import ComparisonConfig, resolve_env
+from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
 from tokengym.evaluation.statistics import interval
-from tokengym.evaluation.verdict import number
 from tokengym.scripts.studies.tables import fill, markdown_table
 
 DOCUMENT = Path("docs/results/credit_truth.md")
@@ -114,7 +114,7 @@ def run_cells(
         steps: Updates of the trained policies; None takes `TRAINED_STEPS`, or the task's default.
         tasks: Which tasks to do.
     """
-    from tokengym.evaluation.replay import replay
+    from tokengym.evaluation.replay.replay import replay
 
     for cell in cells(seeds):
         if cell.task not in tasks or cell.path(out).exists():
@@ -142,7 +142,7 @@ def run_cells(
 def play(cell: Cell, out: Path, *, episodes: int, steps: int | None) -> tuple[list[Any], Any]:
     """Return a cell's episodes, on held-out prompts, and the policy that wrote them."""
     from tokengym.agents import PPO
-    from tokengym.evaluation.evaluate import Evaluator
+    from tokengym.evaluation.measure.evaluate import Evaluator
 
     evaluator = Evaluator(
         cell.task, lengths(cell.task), num_episodes=episodes, seed=1000 + cell.seed
@@ -158,7 +158,7 @@ def play(cell: Cell, out: Path, *, episodes: int, steps: int | None) -> tuple[li
 
 def trained_agent(cell: Cell, out: Path, steps: int | None) -> Path:
     """Return the folder of the policy trained with a cell's seed, trained if it is not there."""
-    from tokengym.evaluation.run import run
+    from tokengym.evaluation.runs.run import run
 
     folder = out / cell.task / cell.policy / f"seed-{cell.seed}" / "agent"
     if not folder.exists():
@@ -180,7 +180,7 @@ def trained_agent(cell: Cell, out: Path, steps: int | None) -> Path:
 
 def make_scorer(cell: Cell) -> Any:
     """Return what scores a cell's episodes: the bundled reward model, or the gold score itself."""
-    from tokengym.envs.oracle_score import oracle_text_score
+    from tokengym.envs.oracle.score import oracle_text_score
     from tokengym.rewards import FunctionScorer, gold_scorer
 
     bundle = bundled("movie_review" if cell.task == "MovieReview" else "oracle")
@@ -321,7 +321,7 @@ def draw(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    from tokengym.evaluation.figures import COLOURS, STYLE, write_png
+    from tokengym.evaluation.report.figures import COLOURS, STYLE, write_png
 
     places = [
         (task, policy)

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from tokengym.agents import DPO, SFT
-from tokengym.agents.preferences.encoding import TextEncoding
-from tokengym.evaluation.files import read_json, write_json
+from tokengym.agents.offline.encoding import TextEncoding
+from tokengym.envs.files import read_json, write_json
 from tokengym.evaluation.statistics import RELIABLE_SEEDS
 from tokengym.rewards import read_pairs
 from tokengym.rewards.pairs import split_pairs

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tokengym.evaluation.panels import Panel
-from tokengym.evaluation.speed import RelativeSteps, relative_steps
+from tokengym.evaluation.report.summary import FINAL_WINDOW, per_run
 from tokengym.evaluation.statistics import (
     DEFAULT_RESAMPLES,
     Array,
@@ -14,7 +13,8 @@ from tokengym.evaluation.statistics import (
     iqm,
     paired_difference,
 )
-from tokengym.evaluation.summary import FINAL_WINDOW, per_run
+from tokengym.evaluation.statistics.panels import Panel
+from tokengym.evaluation.statistics.speed import RelativeSteps, relative_steps
 
 Interval = tuple[float, float, float]
 """A value, and the lower and upper end of its 95 % interval."""

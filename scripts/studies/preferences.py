@@ -25,15 +25,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from tokengym.agents.preferences.pairing import best_of_n_kl_bound
+from tokengym.agents.online.pairing import best_of_n_kl_bound
 from tokengym.envs import bundled
-from tokengym.evaluation.config import ComparisonConfig
-from tokengym.evaluation.curves import COLUMNS as CURVE_COLUMNS
-from tokengym.evaluation.defaults import EvaluationSettings, training_settings
-from tokengym.evaluation.files import read_json, write_csv
-from tokengym.evaluation.preference_runs import PreferenceSettings, run_preferences
-from tokengym.evaluation.recorder import Recorder
-from tokengym.evaluation.run import make_agent, make_evaluator, run
+from tokengym.envs.files import read_json, write_csv
+from tokengym.evaluation.report.curves import COLUMNS as CURVE_COLUMNS
+from tokengym.evaluation.runs.config import ComparisonConfig
+from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
+from tokengym.evaluation.runs.preference_runs import PreferenceSettings, run_preferences
+from tokengym.evaluation.runs.recorder import Recorder
+from tokengym.evaluation.runs.run import make_agent, make_evaluator, run
 from tokengym.evaluation.statistics import interval, iqm
 from tokengym.scripts.studies.tables import fill, markdown_table, with_interval
 
@@ -111,14 +111,14 @@ def make_pairs(cell: str, seed: int, per_prompt: int) -> Any:
     """Return pairs judged by the gold score: from the policy, or from the writer lacking words."""
     import gymnasium as gym
 
-    from tokengym.agents.preferences.collecting import (
+    from tokengym.agents.offline.pair_data import pairs_dataset
+    from tokengym.agents.offline.policies import make_policy
+    from tokengym.agents.online.collecting import (
         ResponseCollector,
         Sampling,
         pair_rows,
         prompt_order,
     )
-    from tokengym.agents.preferences.pair_data import pairs_dataset
-    from tokengym.agents.preferences.policies import make_policy
     from tokengym.rewards import gold_scorer
 
     lengths: dict[str, Any] = TRAINING.lengths()
@@ -206,7 +206,7 @@ def train_dpo(pairs: Any, seed: int, curve: Curve) -> None:
 
 def train_reward(pairs: Any, folder: Path, seed: int) -> float:
     """Train a reward model on the pairs; return its accuracy on held-out ones."""
-    from tokengym.agents.preferences.pair_data import as_texts
+    from tokengym.agents.offline.pair_data import as_texts
     from tokengym.rewards import RewardTraining, train_reward_model
 
     bundle = bundled("movie_review")

@@ -26,13 +26,13 @@ import numpy as np
 import torch
 
 from tokengym.envs import Episode, bundled
-from tokengym.evaluation.config import ComparisonConfig, TaskSettings
-from tokengym.evaluation.defaults import EvaluationSettings, TrainingSettings
-from tokengym.evaluation.evaluate import Evaluation
-from tokengym.evaluation.files import write_csv
-from tokengym.evaluation.metrics import copy_rate
-from tokengym.evaluation.recorder import Recorder
-from tokengym.evaluation.run import make_agent, make_evaluator
+from tokengym.envs.files import write_csv
+from tokengym.evaluation.measure.evaluate import Evaluation
+from tokengym.evaluation.measure.metrics import copy_rate
+from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
+from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
+from tokengym.evaluation.runs.recorder import Recorder
+from tokengym.evaluation.runs.run import make_agent, make_evaluator
 from tokengym.scripts.building.language_model import train_language_model
 from tokengym.scripts.corpora.grammar import Dice
 from tokengym.scripts.corpora.questions import (

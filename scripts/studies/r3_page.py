@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tokengym.evaluation.figures import COLOURS, STYLE, write_png
+from tokengym.evaluation.report.figures import COLOURS, STYLE, write_png
+from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.statistics import RELIABLE_SEEDS, Array, interval, iqm
-from tokengym.evaluation.verdict import number
 from tokengym.scripts.studies.tables import markdown_table
 
 Row = Mapping[str, Any]

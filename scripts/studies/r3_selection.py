@@ -22,9 +22,9 @@ import torch
 
 from tokengym.agents import PPO, collect
 from tokengym.envs import Episode, bundled
-from tokengym.evaluation.files import write_csv
+from tokengym.envs.files import write_csv
+from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.statistics import Array, interval
-from tokengym.evaluation.verdict import number
 from tokengym.scripts.studies.encoders import minilm_folder
 from tokengym.scripts.studies.r3 import SETTINGS, figures_of, make_copying_policy
 from tokengym.scripts.studies.r3_page import TITLES, read_rows

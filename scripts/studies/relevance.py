@@ -27,8 +27,8 @@ import torch
 
 from tokengym.envs import Bundle, Episode, bundled
 from tokengym.envs.episode import QueryType
-from tokengym.evaluation.files import write_csv
-from tokengym.evaluation.metrics import words
+from tokengym.envs.files import write_csv
+from tokengym.evaluation.measure.metrics import words
 from tokengym.rewards import (
     FunctionScorer,
     Relevance,
@@ -38,7 +38,7 @@ from tokengym.rewards import (
     Sentiment,
     Toxicity,
 )
-from tokengym.rewards.preference_losses import wilson_interval
+from tokengym.rewards.maths.pairwise import wilson_interval
 from tokengym.scripts.studies.encoders import minilm_folder
 from tokengym.scripts.studies.tables import fill, markdown_table
 

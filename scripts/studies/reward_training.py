@@ -28,10 +28,10 @@ import numpy as np
 import torch
 
 from tokengym.envs import bundled
-from tokengym.evaluation.files import read_json
-from tokengym.evaluation.reliability import save_reliability
+from tokengym.envs.files import read_json
+from tokengym.evaluation.report.reliability import save_reliability
+from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.statistics import interval, iqm
-from tokengym.evaluation.verdict import number
 from tokengym.rewards import (
     PreferencePair,
     RewardTraining,
@@ -39,10 +39,10 @@ from tokengym.rewards import (
     train_preference_model,
     train_reward_model,
 )
-from tokengym.rewards.gold_rules import gold_parts
+from tokengym.rewards.gold.rules import gold_parts
+from tokengym.rewards.gold.sentiment_lexicon import gold_score
+from tokengym.rewards.maths.pairwise import ReliabilityBin
 from tokengym.rewards.pairs import split_pairs
-from tokengym.rewards.preference_losses import ReliabilityBin
-from tokengym.rewards.sentiment_lexicon import gold_score
 from tokengym.scripts.building.language_model import (
     ModelSize,
     new_language_model,

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokengym.evaluation.files import write_text
+from tokengym.envs.files import write_text
+from tokengym.evaluation.report.verdict import number, signed
 from tokengym.evaluation.statistics import Array, interval, iqm
-from tokengym.evaluation.verdict import number, signed
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

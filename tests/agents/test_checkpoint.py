@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests.agents.conftest import lora_config, make_model, target_reward
-from tests.agents.test_ppo import log_of
+from tests.agents.ppo.test_ppo import log_of
 from tokengym.agents import PPO, CheckpointError, checkpoint, collect
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.rewards import FunctionScorer, Normalize, Reward, Sparse

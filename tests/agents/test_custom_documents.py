@@ -11,9 +11,9 @@ from gymnasium.utils.env_checker import check_env
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
 from tokengym.agents import PPO, RandomAgent, collect
-from tokengym.agents.memory import memory_by_role
+from tokengym.agents.policy.memory import memory_by_role
 from tokengym.envs import Episode, bundled
-from tokengym.rewards import Scores, catalogue, check_reward
+from tokengym.rewards import Scores, check_reward, registry
 
 DOCUMENTS = Path(__file__).parents[2] / "docs"
 
@@ -68,7 +68,7 @@ def test_the_custom_task_runs(capsys: Any):
 
 
 def test_the_custom_rewards_run(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(catalogue, "_REWARDS", dict(catalogue._REWARDS))  # forget it afterwards
+    monkeypatch.setattr(registry, "_REWARDS", dict(registry._REWARDS))  # forget it afterwards
     found: dict[str, Any] = {}
     function, scorer, credit = blocks_of("rewards/custom_reward.md")
     run(function, found)

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from tests.agents.conftest import VOCABULARY, PerToken, make_model, target_reward
-from tests.agents.test_policy import shake
-from tests.agents.test_ppo import gradient, log_of
+from tests.agents.policy.test_policy import shake
+from tests.agents.ppo.test_ppo import gradient, log_of
 from tokengym.agents import PPO
-from tokengym.agents.objective import UpdateStats
+from tokengym.agents.ppo.objective import UpdateStats
 
 ESTIMATORS = ("k1", "k2", "k3", "exact")
 MASKS = {"min_new_tokens": 2, "forbidden_token_ids": (2,)}

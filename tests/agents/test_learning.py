@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.agents.conftest import PerToken, lora_config, make_model, target_reward
-from tests.agents.test_ppo import log_of
+from tests.agents.ppo.test_ppo import log_of
 from tokengym.agents import PPO, collect
 from tokengym.rewards import Sparse
 

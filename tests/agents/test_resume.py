@@ -13,8 +13,8 @@ import torch
 from stable_baselines3.common.callbacks import CheckpointCallback
 
 from tests.agents.conftest import PROMPTS, lora_config, make_model, make_tokenizer
+from tests.agents.ppo.test_ppo import log_of
 from tests.agents.test_checkpoint import normalised_reward, untimed
-from tests.agents.test_ppo import log_of
 from tokengym.agents import PPO
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs import TokenGenerationVectorEnv
@@ -127,7 +127,7 @@ def without_count(rows: list[dict[str, Any]]) -> str:
 def test_a_stopped_round_is_played_again(
     make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], tmp_path: Path
 ):
-    from tests.agents.test_ppo import Watcher
+    from tests.agents.ppo.test_ppo import Watcher
 
     whole = make_ppo().learn(40)
     stopped = make_ppo().learn(40, callback=Watcher(stop_at=8))

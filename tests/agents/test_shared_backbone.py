@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from tests.agents.conftest import WORDS, lora_config, make_model
 from tokengym.agents import PPO, ModelError, collect
-from tokengym.agents.memory import memory_by_role
+from tokengym.agents.policy.memory import memory_by_role
 from tokengym.rewards import (
     Reward,
     RewardModel,

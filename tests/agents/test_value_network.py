@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from tests.agents.conftest import lora_config, make_model
+from tests.agents.policy.test_policy import shake
+from tests.agents.ppo.test_ppo import log_of
 from tests.agents.test_checkpoint import untimed
-from tests.agents.test_policy import shake
-from tests.agents.test_ppo import log_of
 from tokengym.agents import PPO
-from tokengym.agents.memory import memory_by_role
-from tokengym.agents.objective import UpdateStats
-from tokengym.agents.sequences import Sequences
+from tokengym.agents.policy.memory import memory_by_role
+from tokengym.agents.policy.sequences import Sequences
+from tokengym.agents.ppo.objective import UpdateStats
 
 SHAPES = pytest.mark.parametrize(
     ("shape", "lora"), [("gpt2", False), ("gpt2", True), ("llama", False), ("llama", True)]

@@ -19,7 +19,7 @@ from tokengym.envs import (
     TokenGenerationVectorEnv,
     bundled,
 )
-from tokengym.envs.tasks import TaskOptions, task_arguments
+from tokengym.envs.tasks.task import TaskOptions, task_arguments
 
 
 def build(task: str, **options: Any) -> Any:

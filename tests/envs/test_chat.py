@@ -18,7 +18,7 @@ from tokengym.envs import (
     TokenizerError,
     load_prompts,
 )
-from tokengym.envs.tasks import TaskOptions, task_arguments
+from tokengym.envs.tasks.task import TaskOptions, task_arguments
 
 # As chat models do it: each turn between marks, and the reply's mark last.
 WORDS = ("<pad>", "<eos>", "<unk>", "<bos>", "system", "user", "assistant", "a", "b", "c")

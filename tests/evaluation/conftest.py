@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tokengym.evaluation.curves import Curve
+from tokengym.evaluation.report.curves import Curve
 
 SPEED = {"sparse": 1.0, "uniform": 1.0, "abc": 2.0}
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tokengym.evaluation.report import render_report
-from tokengym.evaluation.summary import summarize
+from tokengym.evaluation.report.report import render_report
+from tokengym.evaluation.report.summary import summarize
 from tokengym.scripts.browser import Page, browser_path
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +45,7 @@ def report(make_curves, tmp_path: Path) -> Path:
 
 def test_colours_can_be_told_from_what_they_lie_on():
     """WCAG 2.1: 4.5 to 1 for text, 3 to 1 for lines and signs; axe does not look into SVG."""
-    css = (ROOT / "evaluation" / "templates" / "report.css").read_text(encoding="utf-8")
+    css = (ROOT / "evaluation" / "report" / "templates" / "report.css").read_text(encoding="utf-8")
     light, dark = re.findall(r":root \{(.*?)\}", css, re.DOTALL)
     for block in (light, dark):
         colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block))

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from tokengym.envs import Episode
-from tokengym.evaluation.config import ComparisonConfig, run_folder
-from tokengym.evaluation.run import RunRecord
+from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
+from tokengym.evaluation.runs.run import RunRecord
 from tokengym.rewards import ScorerError
 
 

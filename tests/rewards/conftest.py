@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForSequenceClassification, GPT2Config, PreTrainedTokenizerFast
 
 from tokengym.envs import Episode, TokenGenerationEnv, TokenGenerationVectorEnv
-from tokengym.rewards.scorer import Scorer, Scores
+from tokengym.rewards.scorers.base import Scorer, Scores
 
 torch.set_num_threads(1)
 

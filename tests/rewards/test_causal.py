@@ -10,6 +10,8 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from transformers import AutoModelForSequenceClassification
 
+from tests.rewards.attribution.test_last_row import CONFIGS
+from tests.rewards.conftest import LengthScorer, make_episode, random_episodes, scale_weights
 from tokengym.envs import PadTokenRewards, episodes_from_infos
 from tokengym.rewards import (
     RED,
@@ -25,9 +27,6 @@ from tokengym.rewards import (
 from tokengym.rewards.check import _check_future, _Played
 from tokengym.rewards.credits import Credit
 from tokengym.rewards.errors import CreditError, RewardCheckError, RewardError
-
-from .conftest import LengthScorer, make_episode, random_episodes, scale_weights
-from .test_last_row import CONFIGS
 
 MODES = list(AutoresetMode)
 TOLERANCE = 2e-5

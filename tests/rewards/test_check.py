@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, VectorWrapper
 
+from tests.rewards.conftest import LengthScorer
 from tokengym.rewards import (
     ABCReward,
     CreditReward,
@@ -18,9 +19,7 @@ from tokengym.rewards import (
     check_reward,
 )
 from tokengym.rewards.errors import RewardCheckError
-from tokengym.rewards.scorer import Scorer, Scores
-
-from .conftest import LengthScorer
+from tokengym.rewards.scorers.base import Scorer, Scores
 
 
 def test_good_rewards_pass(make_env, classifier):

@@ -6,6 +6,13 @@ import copy
 import numpy as np
 import pytest
 
+from tests.rewards.conftest import (
+    FixedScorer,
+    LengthScorer,
+    make_classifier,
+    make_episode,
+    random_episodes,
+)
 from tokengym.rewards import (
     ABC,
     RED,
@@ -27,8 +34,6 @@ from tokengym.rewards import (
     check_reward,
 )
 from tokengym.rewards.errors import RewardError, ScorerError
-
-from .conftest import FixedScorer, LengthScorer, make_classifier, make_episode, random_episodes
 
 EPISODES = [make_episode(response_ids=[5, 6, 1]), make_episode(response_ids=[7])]
 

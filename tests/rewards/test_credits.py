@@ -2,10 +2,9 @@
 import numpy as np
 import pytest
 
+from tests.rewards.conftest import make_episode, random_episodes
 from tokengym.rewards import ABC, DenseR3, Random, Recency, Scores, Sparse, Uniform
 from tokengym.rewards.errors import CreditError
-
-from .conftest import make_episode, random_episodes
 
 EPISODES = [make_episode(response_ids=[5, 6, 1]), make_episode(response_ids=[7])]
 SCORES = Scores(values=[6.0, -2.0], attributions=[[1, 1, 2], [3]])

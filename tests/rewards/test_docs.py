@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tokengym.rewards import catalogue
+from tokengym.rewards import registry as catalogue
 
 PAGE = Path(__file__).parents[2] / "docs" / "rewards" / "credits.md"
 NAMES = [

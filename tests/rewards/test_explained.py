@@ -4,6 +4,7 @@
 import numpy as np
 import pytest
 
+from tests.rewards.conftest import FixedScorer, random_episodes
 from tokengym.rewards import (
     ABC,
     RED,
@@ -17,11 +18,9 @@ from tokengym.rewards import (
     VectorRewardWrapper,
     check_reward,
 )
-from tokengym.rewards.catalogue import scorer_kind
 from tokengym.rewards.errors import RewardError
+from tokengym.rewards.registry import scorer_kind
 from tokengym.rewards.scorers.explained import Explained
-
-from .conftest import FixedScorer, random_episodes
 
 
 def count_a(prompt, response):

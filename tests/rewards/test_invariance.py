@@ -18,6 +18,9 @@ from transformers import (
     Qwen2Config,
 )
 
+from tests.rewards.attribution.test_alignment import byte_tokenizer
+from tests.rewards.conftest import WORDS, make_classifier, make_episode, scale_weights
+from tests.rewards.test_judges import TEMPLATE, language_model
 from tokengym.rewards import (
     Cached,
     FunctionScorer,
@@ -33,14 +36,10 @@ from tokengym.rewards import (
     Sentiment,
     Toxicity,
 )
-from tokengym.rewards.gold_toxicity import ToxicityRules
+from tokengym.rewards.gold.sentiment_lexicon import Lexicon
+from tokengym.rewards.gold.toxicity import ToxicityRules
 from tokengym.rewards.scorers.judge import GreedyAnswers
 from tokengym.rewards.scorers.toxicity import ClassProbability
-from tokengym.rewards.sentiment_lexicon import Lexicon
-
-from .conftest import WORDS, make_classifier, make_episode, scale_weights
-from .test_alignment import byte_tokenizer
-from .test_judges import TEMPLATE, language_model
 
 IDS: dict[str, Any] = {
     "vocab_size": len(WORDS),

@@ -17,6 +17,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
+from tests.rewards.conftest import WORDS, make_classifier, make_episode, scale_weights
 from tokengym.envs import TokenizerError
 from tokengym.rewards import (
     CreditReward,
@@ -29,8 +30,6 @@ from tokengym.rewards import (
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorers.judge import GreedyAnswers, parse_rating
 from tokengym.rewards.scorers.toxicity import ClassProbability, WordShare
-
-from .conftest import WORDS, make_classifier, make_episode, scale_weights
 
 SIZE = dict(vocab_size=len(WORDS), pad_token_id=0, bos_token_id=1, eos_token_id=1)
 TEMPLATE = "{context} q {a} r {b} s"

@@ -10,6 +10,8 @@ import torch
 from peft import LoraConfig
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from tests.rewards.conftest import make_classifier, make_episode
+from tests.rewards.test_training import good_and_bad
 from tokengym.envs import TokenizerError
 from tokengym.rewards import (
     PreferenceModel,
@@ -19,7 +21,7 @@ from tokengym.rewards import (
     make_reward,
     train_preference_model,
 )
-from tokengym.rewards.preference_losses import (
+from tokengym.rewards.maths.pairwise import (
     calibration_error,
     length_correlation,
     pair_accuracy,
@@ -28,9 +30,6 @@ from tokengym.rewards.preference_losses import (
 )
 from tokengym.rewards.training.fitting import Collator, PairModule, Row
 from tokengym.rewards.training.readers import PreferenceReader
-
-from .conftest import make_classifier, make_episode
-from .test_training import good_and_bad
 
 TEMPLATE = "q {context} r {a} s {b} t"
 ANSWERS = ("a", "b")
@@ -164,7 +163,7 @@ def test_added_tokens_survive_a_tokenizer_that_lowers_case(tmp_path):
 def test_bytes_know_every_question():
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-    from tokengym.rewards.scorers.questions import ANSWERS, TEMPLATE, missing_tokens
+    from tokengym.rewards.models.questions import ANSWERS, TEMPLATE, missing_tokens
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = Tokenizer(models.BPE({letter: n for n, letter in enumerate(alphabet)}, []))

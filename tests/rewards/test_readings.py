@@ -9,13 +9,18 @@ import torch
 from captum.attr import InputXGradient, IntegratedGradients
 from transformers import AutoModelForSequenceClassification
 
+from tests.rewards.attribution.test_last_row import CONFIGS
+from tests.rewards.conftest import (
+    LengthScorer,
+    make_classifier,
+    make_episode,
+    random_episodes,
+    scale_weights,
+)
 from tokengym.rewards import Attribution, Reward, RewardModel, Scores, SignedABC, make_reward
 from tokengym.rewards.errors import CreditError, ScorerError
-from tokengym.rewards.functional import close_sum
-from tokengym.rewards.shares import rescale_signed
-
-from .conftest import LengthScorer, make_classifier, make_episode, random_episodes, scale_weights
-from .test_last_row import CONFIGS
+from tokengym.rewards.maths.redistribution import close_sum
+from tokengym.rewards.maths.shares import rescale_signed
 
 SIGNED = ["signed-attention", "gradient", "integrated-gradients"]
 

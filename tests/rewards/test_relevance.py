@@ -18,11 +18,10 @@ from transformers import (
     RobertaModel,
 )
 
+from tests.rewards.conftest import WORDS, LengthScorer, make_episode
 from tokengym.envs import TokenizerError
 from tokengym.rewards import Relevance, make_reward
 from tokengym.rewards.errors import RewardError, ScorerError
-
-from .conftest import WORDS, LengthScorer, make_episode
 
 
 class TableEncoder(torch.nn.Module):

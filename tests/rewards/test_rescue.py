@@ -6,6 +6,7 @@ import logging
 import numpy as np
 import pytest
 
+from tests.rewards.conftest import FixedScorer, make_episode
 from tokengym.rewards import (
     CreditError,
     FunctionScorer,
@@ -18,10 +19,8 @@ from tokengym.rewards import (
 )
 from tokengym.rewards.credits import RED
 from tokengym.rewards.rescue import SLOW_SECONDS, Stopwatch, keeping
-from tokengym.rewards.scorer import Scorer
+from tokengym.rewards.scorers.base import Scorer
 from tokengym.rewards.wrappers import RewardWrapper
-
-from .conftest import FixedScorer, make_episode
 
 EPISODES = [make_episode(), make_episode((3,), (5, 1)), make_episode((4,), (6, 7, 1))]
 

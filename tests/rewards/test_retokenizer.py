@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from tests.rewards.attribution.test_alignment import byte_tokenizer
+from tests.rewards.conftest import PROMPTS, make_classifier, make_episode
 from tokengym.envs import TokenGenerationEnv, TokenizerError
 from tokengym.rewards import (
     ABC,
@@ -23,13 +25,10 @@ from tokengym.rewards import (
     SignedABC,
     check_reward,
 )
-from tokengym.rewards.alignment import continued_spans
+from tokengym.rewards.attribution.alignment import continued_spans
 from tokengym.rewards.errors import RewardError
-from tokengym.rewards.functional import close_sum
-from tokengym.rewards.scorers.retokenizer import Retokenizer
-
-from .conftest import PROMPTS, make_classifier, make_episode
-from .test_alignment import byte_tokenizer
+from tokengym.rewards.maths.redistribution import close_sum
+from tokengym.rewards.models.retokenizer import Retokenizer
 
 TEXT = "naïve 😀 and 漢字, and é"
 

@@ -2,6 +2,13 @@
 import numpy as np
 import pytest
 
+from tests.rewards.conftest import (
+    FixedScorer,
+    LengthScorer,
+    make_classifier,
+    make_episode,
+    random_episodes,
+)
 from tokengym.rewards import (
     ABC,
     Credit,
@@ -16,14 +23,12 @@ from tokengym.rewards import (
     Scores,
     Sparse,
     Uniform,
-    catalogue,
     gold_scorer,
     make_reward,
     register,
+    registry,
 )
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError
-
-from .conftest import FixedScorer, LengthScorer, make_classifier, make_episode, random_episodes
 
 EPISODES = [make_episode(response_ids=[5, 6, 1]), make_episode(response_ids=[7])]
 
@@ -217,7 +222,7 @@ def test_what_is_no_reward_at_all():
 @pytest.fixture
 def table(monkeypatch):
     """Give each test its own table of names."""
-    monkeypatch.setattr(catalogue, "_REWARDS", dict(catalogue._REWARDS))
+    monkeypatch.setattr(registry, "_REWARDS", dict(registry._REWARDS))
 
 
 @pytest.mark.usefixtures("table")

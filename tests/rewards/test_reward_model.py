@@ -6,14 +6,13 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, GPT2LMHeadModel
 
+from tests.rewards.conftest import WORDS, make_classifier, make_episode, random_episodes
 from tokengym.envs import TokenizerError
 from tokengym.rewards import RewardModel
-from tokengym.rewards.batching import length_buckets, padded_batches
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.scorers.models import evaluating
+from tokengym.rewards.models.batching import length_buckets, padded_batches
+from tokengym.rewards.models.loading import evaluating
 from tokengym.rewards.scorers.reward_model import normalize_row
-
-from .conftest import WORDS, make_classifier, make_episode, random_episodes
 
 
 @pytest.fixture

@@ -4,11 +4,10 @@ import itertools
 import numpy as np
 import pytest
 
+from tests.rewards.conftest import LengthScorer, make_episode, random_episodes
 from tokengym.rewards import SCAR, FunctionScorer, Normalize, Reward, RewardModel, Scores
 from tokengym.rewards.errors import CreditError, ScorerError
-from tokengym.rewards.functional import close_sum
-
-from .conftest import LengthScorer, make_episode, random_episodes
+from tokengym.rewards.maths.redistribution import close_sum
 
 
 class Table(LengthScorer):

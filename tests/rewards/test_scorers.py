@@ -2,11 +2,10 @@
 import numpy as np
 import pytest
 
+from tests.rewards.conftest import FixedScorer, LengthScorer, make_episode
 from tokengym.rewards import ABC, FunctionScorer, Normalize, Reward, Scores, Sentiment
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.sentiment_lexicon import Lexicon
-
-from .conftest import FixedScorer, LengthScorer, make_episode
+from tokengym.rewards.gold.sentiment_lexicon import Lexicon
 
 LEXICON = Lexicon(words={"good": 1.0, "bad": -1.0}, intensifiers={}, negations=("not",))
 

@@ -12,6 +12,7 @@ from peft import LoraConfig
 from safetensors.torch import load_file
 from transformers import GPT2LMHeadModel
 
+from tests.rewards.conftest import make_classifier, make_episode
 from tokengym.envs import DatasetError
 from tokengym.rewards import (
     RewardModel,
@@ -21,17 +22,15 @@ from tokengym.rewards import (
     train_reward_model,
 )
 from tokengym.rewards.errors import RewardError
-from tokengym.rewards.pairs import PreferencePair
-from tokengym.rewards.preference_losses import (
+from tokengym.rewards.maths.pairwise import (
     bradley_terry_loss,
     calibration_error,
     length_correlation,
     pair_accuracy,
 )
+from tokengym.rewards.pairs import PreferencePair
 from tokengym.rewards.training.fitting import Collator, Row
 from tokengym.rewards.training.readers import RewardReader
-
-from .conftest import make_classifier, make_episode
 
 LORA = LoraConfig(
     r=8, lora_alpha=16, target_modules=["c_attn", "c_fc"], fan_in_fan_out=True, lora_dropout=0.1
@@ -316,7 +315,7 @@ def test_a_margin_pushes_the_scores_apart(language_model, tmp_path):
 
 def test_a_chat_is_read_as_an_environment_shows_it():
     from tokengym.envs import bundled
-    from tokengym.envs.text import encode_chats
+    from tokengym.envs.tokenization import encode_chats
 
     tokenizer = bundled("dialogue").tokenizer
     reader = RewardReader(make_classifier(), append_eos=True, chat_template=True)

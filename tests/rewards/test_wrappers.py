@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from tests.rewards.conftest import FixedScorer, LengthScorer, make_classifier
 from tokengym.envs import (
     PadTokenRewards,
     TokenGenerationEnv,
@@ -29,8 +30,6 @@ from tokengym.rewards import (
     VectorRewardWrapper,
 )
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError
-
-from .conftest import FixedScorer, LengthScorer, make_classifier
 
 MODES = list(AutoresetMode)
 

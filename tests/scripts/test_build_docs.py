@@ -8,8 +8,8 @@ import gymnasium
 import pytest
 
 from tokengym.envs import TokenGenerationEnv
-from tokengym.envs.descriptions import DESCRIPTIONS
-from tokengym.envs.tasks import TaskOptions
+from tokengym.envs.tasks.descriptions import DESCRIPTIONS
+from tokengym.envs.tasks.task import TaskOptions
 from tokengym.registration import IDS
 from tokengym.scripts.build_docs import main, page, pages
 from tokengym.scripts.docstrings import arguments, class_sections, field_texts, sections

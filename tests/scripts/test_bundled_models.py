@@ -13,7 +13,7 @@ from transformers import (
 )
 
 import tokengym.envs
-from tokengym.rewards.sentiment_lexicon import Lexicon
+from tokengym.rewards.gold.sentiment_lexicon import Lexicon
 from tokengym.scripts.building.bundle_files import PromptRow
 from tokengym.scripts.building.language_model import sample_texts
 from tokengym.scripts.building.movie_review import measure_reward_model

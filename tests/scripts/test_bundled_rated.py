@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 import tokengym.envs
-from tokengym.rewards.gold_rules import load_rules
+from tokengym.rewards.gold.rules import load_rules
 from tokengym.scripts.building.bundle_files import PromptRow
 from tokengym.scripts.building.rated import Rated, draw_responses, measure_rated
 from tokengym.scripts.corpora import dialogue_world, posts, quarrels

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tokengym.agents import RandomAgent
-from tokengym.evaluation.evaluate import Evaluator
+from tokengym.evaluation.measure.evaluate import Evaluator
 from tokengym.rewards import Toxicity
 from tokengym.scripts.cli import main
 

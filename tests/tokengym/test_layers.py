@@ -18,11 +18,11 @@ FLOORS = ["envs", "rewards", "agents", "evaluation", "scripts"]
 MAY_IMPORT = {floor: set(FLOORS[: index + 1]) for index, floor in enumerate(FLOORS)}
 MAY_IMPORT["tokengym"] = {"envs", "rewards"}
 PURE = [
-    "rewards/functional.py",
-    "rewards/regularized_relevance.py",
-    "agents/losses.py",
-    "agents/preference_losses.py",
-    "evaluation/statistics.py",
+    "rewards/maths/redistribution.py",
+    "rewards/maths/relevance.py",
+    "agents/losses/policy.py",
+    "agents/losses/preference.py",
+    "evaluation/statistics/estimates.py",
 ]
 
 
@@ -92,8 +92,9 @@ def test_every_package_is_declared():
             found.add(".".join(parts if parts[0] == "tokengym" else ("tokengym", *parts)))
     assert found == declared
     directories = settings["tool"]["setuptools"]["package-dir"]
-    assert {name: folder.replace("/", ".") for name, folder in directories.items()} == {
-        name: name if name == "tokengym" else name.removeprefix("tokengym.") for name in declared
+    assert directories == {
+        "tokengym": "tokengym",
+        **{f"tokengym.{floor}": floor for floor in FLOORS},
     }
 
 

@@ -6,14 +6,14 @@ from tests.agents.conftest import make_model
 from tokengym.agents.constitution.critics import Critique, ModelCritic, OffenceRules, RuleCritic
 from tokengym.agents.constitution.judges import RuleJudge
 from tokengym.agents.constitution.principles import Principle
-from tokengym.agents.playing import as_player
-from tokengym.agents.preferences.policies import make_policy
-from tokengym.agents.preferences.rehearsal import Rehearsal
+from tokengym.agents.offline.policies import make_policy
+from tokengym.agents.online.rehearsal import Rehearsal
+from tokengym.agents.rollouts.playing import as_player
 from tokengym.envs import Episode
 from tokengym.rewards import ScorerError
-from tokengym.rewards.gold_dialogue import DialogueRules
-from tokengym.rewards.gold_summary import SummaryRules
-from tokengym.rewards.gold_toxicity import ToxicityRules
+from tokengym.rewards.gold.dialogue import DialogueRules
+from tokengym.rewards.gold.summary import SummaryRules
+from tokengym.rewards.gold.toxicity import ToxicityRules
 
 RUDE = ToxicityRules(rude=["a", "c"])
 HARM = DialogueRules(

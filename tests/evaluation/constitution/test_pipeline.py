@@ -6,10 +6,10 @@ import pytest
 
 from tokengym.agents.constitution.principles import Principle
 from tokengym.envs import bundled
+from tokengym.envs.files import read_json, read_jsonl
 from tokengym.evaluation.constitution import ConstitutionConfig, run_constitution
 from tokengym.evaluation.constitution import scene as scene_module
 from tokengym.evaluation.constitution.report import as_html
-from tokengym.evaluation.files import read_json, read_jsonl
 from tokengym.rewards import FunctionScorer
 
 

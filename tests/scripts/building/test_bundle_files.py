@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from tokengym.rewards.sentiment_lexicon import Lexicon
+from tokengym.rewards.gold.sentiment_lexicon import Lexicon
 from tokengym.scripts.building.bundle_files import (
     BuiltBundle,
     PromptRow,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from tokengym.rewards.gold_rules import gold_parts
+from tokengym.rewards.gold.rules import gold_parts
 from tokengym.scripts.building import detox, dialogue, summarize
 from tokengym.scripts.building.rated import RESPONSE_TOKENS, Rated, _drawer, _prefix_drawer
 from tokengym.scripts.building.tokenizers import add_roles, word_tokenizer

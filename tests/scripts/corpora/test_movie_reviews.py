@@ -3,7 +3,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from tokengym.rewards.sentiment_lexicon import Lexicon, gold_score
+from tokengym.rewards.gold.sentiment_lexicon import Lexicon, gold_score
 from tokengym.scripts.corpora import movie_reviews, movie_words
 from tokengym.scripts.corpora.grammar import Dice
 from tokengym.scripts.corpora.movie_words import LEXICON

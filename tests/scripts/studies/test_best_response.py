@@ -6,9 +6,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from tokengym.envs.oracle_score import oracle_score
-from tokengym.evaluation.evaluate import task_reward
-from tokengym.rewards.shares import shapley_exact
+from tokengym.envs.oracle.score import oracle_score
+from tokengym.evaluation.measure.evaluate import task_reward
+from tokengym.rewards.maths.shares import shapley_exact
 from tokengym.scripts.studies.best_response import best_departure, best_play, token_rewards
 
 FILM, GOOD = 0, 1

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from tokengym.evaluation.curves import Curve
-from tokengym.evaluation.panels import Panel, make_panels
+from tokengym.evaluation.report.curves import Curve
+from tokengym.evaluation.statistics.panels import Panel, make_panels
 from tokengym.scripts.studies.grid_tables import (
     differences_table,
     paired_settings,

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from tokengym.evaluation.curves import Curve
-from tokengym.evaluation.panels import make_panels
+from tokengym.evaluation.report.curves import Curve
+from tokengym.evaluation.statistics.panels import make_panels
 from tokengym.scripts.studies.paired_runs import PairedRuns, slope_per_doubling
 
 STEPS = np.array([0.0, 10.0])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tokengym.envs import bundled
-from tokengym.evaluation.files import write_csv
+from tokengym.envs.files import write_csv
 from tokengym.scripts.studies import preferences as study
 
 

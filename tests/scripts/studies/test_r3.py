@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from tokengym.envs import Episode
-from tokengym.evaluation.evaluate import Evaluation
-from tokengym.evaluation.files import write_csv
-from tokengym.evaluation.verdict import number
+from tokengym.envs.files import write_csv
+from tokengym.evaluation.measure.evaluate import Evaluation
+from tokengym.evaluation.report.verdict import number
 from tokengym.rewards import make_reward
 from tokengym.scripts.studies.r3 import COLUMNS, MEASURES, REWARDS, Run, measure, publish
 from tokengym.scripts.studies.r3_page import TITLES, read_rows, table

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokengym.rewards.gold_rules import gold_parts
-from tokengym.rewards.sentiment_lexicon import gold_score
+from tokengym.rewards.gold.rules import gold_parts
+from tokengym.rewards.gold.sentiment_lexicon import gold_score
 from tokengym.scripts.corpora.dialogue_world import RULES
 from tokengym.scripts.corpora.movie_words import LEXICON
 from tokengym.scripts.studies.reward_training import dialogue_pairs, movie_pairs, pooled, report

@@ -1,0 +1,1 @@
+"""Fast decoding with a key-value cache."""

@@ -1,0 +1,118 @@
+"""Fast generation through an environment's own ``step``: one new token per step and row."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tokengym.agents.decoding.streams import make_stream
+from tokengym.agents.errors import NonFiniteError
+from tokengym.agents.policy.sampling import as_action_mask, draw, mask_rows
+from tokengym.agents.rollouts.environments import Observation
+from tokengym.agents.rollouts.playing import Choice
+
+if TYPE_CHECKING:
+    from tokengym.agents.policy.policy import CausalLMPolicy
+
+
+class DecodingPlayer:
+    """Plays a `CausalLMPolicy`, keeping what its rows have written in a `Stream`.
+
+    Prompts are padded on the left, so that all rows' next tokens lie in one column. A row that is
+    no longer asked for leaves the batch. Every row draws its own random number at each step whether
+    it acts or not, so what it samples does not depend on when others end.
+
+    Args:
+        policy: The policy to play.
+        generator: Source of the uniform numbers that choose tokens.
+    """
+
+    def __init__(self, policy: "CausalLMPolicy", generator: torch.Generator) -> None:
+        self.policy = policy
+        self.generator = generator
+        self._time = 0
+
+    @torch.inference_mode()
+    def begin(self, observation: Observation) -> None:
+        """Read the prompts of a new round: every row of the observation starts an episode."""
+        masks = np.asarray(observation["attention_mask"], dtype=bool)  # (num_envs, length)
+        prompts = [
+            ids[mask] for ids, mask in zip(np.asarray(observation["input_ids"]), masks, strict=True)
+        ]
+        width = max(map(len, prompts))
+        ids = np.zeros((len(prompts), width), dtype=np.int64)
+        attention_mask = np.zeros((len(prompts), width), dtype=np.int64)
+        for row, prompt in enumerate(prompts):
+            ids[row, width - len(prompt) :] = prompt
+            attention_mask[row, width - len(prompt) :] = 1
+        device = self.policy.device
+        self._time = 0
+        self._num_rows = len(prompts)
+        self._rows = np.arange(len(prompts))  # environment row of each row of the batch
+        models = [self.policy.language_model]
+        if self.policy.masking_model is not None:
+            models.append(self.policy.masking_model)
+        inputs = torch.from_numpy(ids).to(device), torch.from_numpy(attention_mask).to(device)
+        self._streams = [make_stream(model, masks.shape[1]) for model in models]
+        self._states: list[Tensor] | None = [stream.start(*inputs) for stream in self._streams]
+        self._tokens: Tensor | None = None  # what was chosen last and the stream has not read
+
+    @torch.inference_mode()
+    def act(
+        self,
+        rows: NDArray[np.integer],
+        observation: Observation,
+        action_masks: NDArray[np.generic] | None,
+        *,
+        deterministic: bool,
+    ) -> Choice:
+        """Choose the next token of each of ``rows``, a subset of the last call's."""
+        del observation  # it holds what was chosen here, and the cache has it
+        self._drop_all_but(rows)
+        states, *masking_states = self._next_states()
+        mask = None
+        if action_masks is not None:
+            mask = as_action_mask(mask_rows(action_masks, rows), self.policy.device)
+        logits = self.policy.shaped(self._streams[0].logits(states), mask)  # (active, vocab)
+        support = self.policy.support(logits, mask, *masking_states)
+        if support is not None:
+            logits = logits.masked_fill(~support, -torch.inf)
+        uniforms = torch.rand(self._num_rows, generator=self.generator)[rows].to(logits.device)
+        tokens, log_probs, entropy = draw(logits, None if deterministic else uniforms)
+        if not log_probs.isfinite().all():
+            row = rows[int((~log_probs.isfinite()).nonzero()[0])]
+            raise NonFiniteError(
+                f"logits of row {row} at response token {self._time} are not finite; the policy's "
+                "weights have diverged: lower learning_rate or raise kl_coef"
+            )
+        self._tokens, self._states = tokens, None
+        self._time += 1
+        return Choice(
+            actions=tokens.cpu().numpy(),
+            log_probs=log_probs,
+            values=self.policy.values(states) if self.policy.value_network is None else None,
+            entropy=entropy,
+            support=support,
+        )
+
+    def _next_states(self) -> list[Tensor]:
+        """Return the hidden states before the next tokens, (active, hidden), of each model."""
+        if self._states is None:
+            assert self._tokens is not None
+            self._states = [stream.step(self._tokens) for stream in self._streams]
+        return self._states
+
+    def _drop_all_but(self, rows: NDArray[np.integer]) -> None:
+        """Take finished rows out of the batch."""
+        if len(rows) == len(self._rows):
+            return
+        places = np.searchsorted(self._rows, rows)
+        self._rows = self._rows[places]
+        keep = torch.from_numpy(places).to(self.policy.device)
+        for stream in self._streams:
+            stream.keep(keep)
+        self._tokens = None if self._tokens is None else self._tokens[keep]
+        if self._states is not None:
+            self._states = [states[keep] for states in self._states]

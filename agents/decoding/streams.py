@@ -1,0 +1,94 @@
+"""Batches of growing texts under a model: what was read is cached, a step reads one more token."""
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from tokengym.agents.decoding.gpt2 import GPT2Stream, has_gpt2_shape
+from tokengym.agents.policy.language_model import LanguageModel
+
+
+class Stream(Protocol):
+    """Texts being written, one per row."""
+
+    def start(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Read the prompts and return the hidden states of their last tokens.
+
+        Args:
+            input_ids: (rows, width) int64, padded on the left.
+            attention_mask: (rows, width) int64, 1 on the prompts' own tokens.
+
+        Returns:
+            (rows, hidden).
+        """
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Append one token to every row, (rows,); return its hidden states, (rows, hidden)."""
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Return the logits of such states: (rows, hidden) -> (rows, vocab)."""
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with some of the rows only: (kept,) int64, ascending."""
+
+
+class ModelStream:
+    """A stream under any causal language model, through its own forward and ``DynamicCache``.
+
+    Positions are passed explicitly: models do not derive them from the mask.
+
+    Args:
+        language_model: The model.
+    """
+
+    def __init__(self, language_model: LanguageModel) -> None:
+        self._model = language_model
+        self._cache: Any = DynamicCache(config=language_model.model.config)
+
+    def start(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """See `Stream.start`."""
+        self._attention_mask = attention_mask
+        positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)  # any value does under the mask
+        self._positions = positions[:, -1:]
+        return self._read(input_ids, positions)
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """See `Stream.step`."""
+        grown = self._attention_mask.new_ones(len(tokens), 1)
+        self._attention_mask = torch.cat([self._attention_mask, grown], dim=1)
+        self._positions = self._positions + 1
+        return self._read(tokens.unsqueeze(-1), self._positions)
+
+    def logits(self, states: Tensor) -> Tensor:
+        """See `Stream.logits`."""
+        return self._model.logits(states)
+
+    def keep(self, rows: Tensor) -> None:
+        """See `Stream.keep`."""
+        self._positions = self._positions[rows]
+        self._attention_mask = self._attention_mask[rows]
+        self._cache.reorder_cache(rows)
+
+    def _read(self, input_ids: Tensor, positions: Tensor) -> Tensor:
+        hidden = self._model.hidden(
+            input_ids,
+            attention_mask=self._attention_mask,
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+        )
+        return hidden[:, -1]
+
+
+def make_stream(language_model: LanguageModel, capacity: int) -> Stream:
+    """Return the fastest stream there is for the model.
+
+    Args:
+        language_model: The model, with its adapters on or off as they are now.
+        capacity: The most tokens of a text.
+    """
+    if has_gpt2_shape(language_model):
+        return GPT2Stream(language_model, capacity)
+    return ModelStream(language_model)

@@ -1,0 +1,1 @@
+"""Offline learning from preferences and demonstrations: DPO and SFT."""

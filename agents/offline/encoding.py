@@ -1,0 +1,213 @@
+"""Preference pairs and single responses as token ids, checked row by row."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, get_args
+
+from tokengym.agents.offline.conversations import encode_conversations, holds_conversations
+from tokengym.agents.offline.rows import (
+    PAIR_IDS,
+    EncodedRow,
+    EncodedTexts,
+    check_rows,
+    columns_of,
+    limit_rows,
+    read_table,
+    rows_of_ids,
+    text_row,
+)
+from tokengym.envs.errors import DatasetError
+from tokengym.envs.prompts.transcripts import prompt_messages
+from tokengym.envs.tokenization import encode, encode_chats
+from tokengym.rewards.pair_files import OnError, read_pairs
+from tokengym.rewards.pairs import Overlong, SkippedRow
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+RESPONSE_COLUMNS = ("completion", "response", "chosen")
+"""Names of the column that SFT learns, the first that is there; with ``_ids`` for token ids."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextEncoding:
+    """How texts become token ids, and what becomes of rows that cannot.
+
+    Raises:
+        ValueError: if a value is unknown.
+    """
+
+    max_length: int | None = None
+    """Most tokens of prompt and response together; None: what the model reads."""
+    overlong: Overlong = "error"
+    """What longer ones do: "error" stops, "left" cuts the prompt's beginning, "drop" skips."""
+    append_eos: bool = True
+    """Whether responses given as text end with EOS; those given as ids are left as they are."""
+    chat_template: bool | None = None
+    """Whether a prompt given as text goes through the tokenizer's chat template, as those of an
+    environment with one do, a written-out dialogue turn by turn; None: as the environment has it
+    from which the model comes, else not."""
+    on_error: OnError = "raise"
+    """Whether a row that cannot be learned from stops everything, or is left out and reported."""
+
+    def __post_init__(self) -> None:
+        for name, known in (("overlong", Overlong), ("on_error", OnError)):
+            if getattr(self, name) not in get_args(known):
+                raise ValueError(
+                    f"{name} must be one of {', '.join(get_args(known))}, got "
+                    f"{getattr(self, name)!r}"
+                )
+        if self.max_length is not None and self.max_length < 2:
+            raise ValueError(
+                f"max_length must be at least 2, a token of prompt and one of response, got "
+                f"{self.max_length}"
+            )
+
+
+def encode_pairs(
+    source: Any,
+    tokenizer: "PreTrainedTokenizerBase",
+    encoding: TextEncoding,
+    *,
+    max_positions: int | None = None,
+) -> EncodedTexts:
+    """Return preference pairs as ids.
+
+    Args:
+        source: What `tokengym.rewards.read_pairs` reads; or rows or a data set with the columns
+            prompt_ids, chosen_ids and rejected_ids, which are taken as they are; or with chosen and
+            rejected as lists of messages (and prompt, or the messages that both begin with), which
+            the tokenizer's chat template writes out.
+        tokenizer: The model's.
+        encoding: How.
+        max_positions: The most tokens that the model reads.
+
+    Raises:
+        DatasetError: naming the row and the remedy.
+    """
+    table = read_table(source)
+    if set(PAIR_IDS) <= set(columns_of(table)):
+        encoded = check_rows(rows_of_ids(table, PAIR_IDS), encoding, len(tokenizer))
+    elif holds_conversations(table, ("chosen", "rejected")):
+        rows = encode_conversations(table, ("chosen", "rejected"), tokenizer, encoding)
+        encoded = check_rows(rows, encoding, len(tokenizer))
+    else:
+        pairs = read_pairs(table, on_error=encoding.on_error)
+        texts = [(pair.prompt, (pair.chosen, pair.rejected)) for pair in pairs]
+        found = _encoded(texts, pairs.rows, tokenizer, encoding)
+        encoded = check_rows(found, encoding, len(tokenizer), skipped=pairs.skipped)
+    return limit_rows(encoded, encoding, max_positions)
+
+
+def encode_responses(
+    source: Any,
+    tokenizer: "PreTrainedTokenizerBase",
+    encoding: TextEncoding,
+    *,
+    max_positions: int | None = None,
+) -> EncodedTexts:
+    """Return prompts with one response each as ids.
+
+    Args:
+        source: Played episodes; or rows, a data set or a path, with the columns prompt and
+            completion (or response, or chosen), texts or lists of messages; or prompt_ids and
+            completion_ids (likewise).
+        tokenizer: The model's.
+        encoding: How.
+        max_positions: The most tokens that the model reads.
+
+    Raises:
+        DatasetError: naming the row and the remedy.
+    """
+    table = read_table(source)
+    columns = columns_of(table)
+    ids = [name for name in (f"{column}_ids" for column in RESPONSE_COLUMNS) if name in columns]
+    texts = [name for name in RESPONSE_COLUMNS if name in columns]
+    rows: Iterable[EncodedRow | SkippedRow]
+    if ids and "prompt_ids" in columns:
+        rows = rows_of_ids(table, ("prompt_ids", ids[0]))
+    elif texts and holds_conversations(table, (texts[0],)):
+        rows = encode_conversations(table, (texts[0],), tokenizer, encoding)
+    elif texts and "prompt" in columns:
+        found = [text_row(row, number, texts[0]) for number, row in enumerate(table)]
+        good = [(n, text) for n, text in enumerate(found) if not isinstance(text, SkippedRow)]
+        rows = [
+            *(text for text in found if isinstance(text, SkippedRow)),
+            *_encoded([text for _, text in good], [n for n, _ in good], tokenizer, encoding),
+        ]
+    else:
+        raise DatasetError(
+            f"texts to learn must have the columns 'prompt' and one of "
+            f"{', '.join(map(repr, RESPONSE_COLUMNS))} (or these with _ids), got "
+            f"{', '.join(map(repr, columns)) or 'none'}; rename them"
+        )
+    return limit_rows(check_rows(rows, encoding, len(tokenizer)), encoding, max_positions)
+
+
+def _encoded(
+    texts: Sequence[tuple[str, tuple[str, ...]]],
+    numbers: Sequence[int],
+    tokenizer: "PreTrainedTokenizerBase",
+    encoding: TextEncoding,
+) -> list[EncodedRow]:
+    """Return texts as ids; the prompt's are those that a policy sees when it plays.
+
+    A response's ids are what follows the prompt's in the whole text. Where tokens would merge
+    across the border, so that the prompt's own are not its beginning, it is encoded by itself; so
+    is a response to a prompt in the chat template.
+    """
+    if encoding.chat_template:
+        return _encoded_in_template(texts, numbers, tokenizer, encoding)
+    prompts = encode(tokenizer, [prompt for prompt, _ in texts])
+    wholes = iter(
+        encode(tokenizer, [prompt + text for prompt, responses in texts for text in responses])
+    )
+    rows = []
+    for number, prompt_ids, (_, responses) in zip(numbers, prompts, texts, strict=True):
+        found = []
+        for text in responses:
+            whole = next(wholes)
+            if whole[: len(prompt_ids)] == prompt_ids:
+                ids = whole[len(prompt_ids) :]
+            else:
+                ids = _alone(text, tokenizer)
+            found.append(_ended(ids, tokenizer, encoding))
+        row = EncodedRow(row=number, prompt_ids=tuple(prompt_ids), responses=tuple(found))
+        rows.append(row)
+    return rows
+
+
+def _encoded_in_template(
+    texts: Sequence[tuple[str, tuple[str, ...]]],
+    numbers: Sequence[int],
+    tokenizer: "PreTrainedTokenizerBase",
+    encoding: TextEncoding,
+) -> list[EncodedRow]:
+    """Return texts as ids, prompts in the chat template and responses by themselves."""
+    prompts = encode_chats(tokenizer, [prompt_messages(prompt) for prompt, _ in texts])
+    rows = []
+    for number, prompt_ids, (_, responses) in zip(numbers, prompts, texts, strict=True):
+        found = (_ended(_alone(text.strip(), tokenizer), tokenizer, encoding) for text in responses)
+        row = EncodedRow(row=number, prompt_ids=tuple(prompt_ids), responses=tuple(found))
+        rows.append(row)
+    return rows
+
+
+def _alone(text: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """Return the ids of a text by itself."""
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def _ended(
+    ids: Sequence[int], tokenizer: "PreTrainedTokenizerBase", encoding: TextEncoding
+) -> tuple[int, ...]:
+    """Return a response with its EOS."""
+    eos = tokenizer.eos_token_id
+    if not encoding.append_eos or (ids and ids[-1] == eos):
+        return tuple(ids)
+    if eos is None:
+        raise DatasetError(
+            "the tokenizer has no EOS token to end responses with; set tokenizer.eos_token, or "
+            "pass append_eos=False"
+        )
+    return (*ids, eos)

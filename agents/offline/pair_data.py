@@ -1,0 +1,191 @@
+"""Pairs and responses as `datasets.Dataset`, on disk as jsonl or parquet, whole or not there."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokengym.envs.errors import DatasetError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_IDS = "list of int"
+PAIR_COLUMNS = {
+    "prompt": "string",
+    "chosen": "string",
+    "rejected": "string",
+    "prompt_ids": _IDS,
+    "chosen_ids": _IDS,
+    "rejected_ids": _IDS,
+    "chosen_score": "float64",
+    "rejected_score": "float64",
+    "prompt_id": "int64",
+}
+"""What a row of pairs holds: texts, the ids as they were sampled (so that nothing is encoded a
+second time), scores, and the prompt's position in its environment's set, -1 where unknown."""
+RESPONSE_COLUMNS = {
+    "prompt": "string",
+    "response": "string",
+    "prompt_ids": _IDS,
+    "response_ids": _IDS,
+    "score": "float64",
+    "finish_reason": "string",
+    "prompt_id": "int64",
+}
+"""What a row of responses holds; the same, with why the response ended."""
+FORMATS = (".jsonl", ".parquet")
+
+
+def pairs_dataset(rows: Sequence[dict[str, Any]]) -> "Dataset":
+    """Return rows of pairs as a data set.
+
+    Args:
+        rows: With the columns of `PAIR_COLUMNS`; may be none.
+
+    Raises:
+        DatasetError: if a row lacks a column.
+    """
+    return _dataset(rows, PAIR_COLUMNS)
+
+
+def responses_dataset(rows: Sequence[dict[str, Any]]) -> "Dataset":
+    """Return rows of responses as a data set; see `pairs_dataset`."""
+    return _dataset(rows, RESPONSE_COLUMNS)
+
+
+def save_dataset(dataset: "Dataset", path: str | Path) -> Path:
+    """Write a data set as jsonl or parquet, beside its place and then moved into it.
+
+    Args:
+        dataset: What to write.
+        path: The file; its suffix decides the format.
+
+    Returns:
+        The path.
+
+    Raises:
+        DatasetError: if the suffix is neither.
+    """
+    path = Path(path)
+    if path.suffix not in FORMATS:
+        raise DatasetError(
+            f"a data set is stored as {' or '.join(FORMATS)}, got {path.name!r}; name it so"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        # datasets' own writers draw progress bars, and its readers keep copies and refuse no rows.
+        if path.suffix == ".parquet":
+            import pyarrow.parquet
+
+            pyarrow.parquet.write_table(dataset.with_format("arrow")[:], part)
+        else:
+            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in dataset)
+            part.write_text("".join(lines), encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def load_pairs(path: str | Path) -> "Dataset":
+    """Return a data set of pairs as `save_dataset` wrote it.
+
+    Pairs of other making, texts alone, are read by `tokengym.rewards.read_pairs`.
+
+    Raises:
+        DatasetError: if it is not there, cannot be read, or is of another kind.
+    """
+    return _load(path, PAIR_COLUMNS)
+
+
+def load_responses(path: str | Path) -> "Dataset":
+    """Return a data set of responses; see `load_pairs`."""
+    return _load(path, RESPONSE_COLUMNS)
+
+
+def as_texts(pairs: "Dataset", tokenizer: Any) -> list[dict[str, str]]:
+    """Return pairs as texts that read, put together, as the ids do.
+
+    What reads ``prompt + chosen`` needs the space between them that tokenizers of whole words leave
+    out of a response's text.
+
+    Args:
+        pairs: With texts and ids.
+        tokenizer: Whose ids they are.
+    """
+    texts = [dict(zip(("prompt", "chosen", "rejected"), row, strict=True)) for row in _texts(pairs)]
+    if not texts or _reads_alike(texts[0], pairs[0], tokenizer):
+        return texts
+    return [
+        {**row, "chosen": f" {row['chosen']}", "rejected": f" {row['rejected']}"} for row in texts
+    ]
+
+
+def _texts(pairs: "Dataset") -> list[tuple[str, str, str]]:
+    return list(zip(pairs["prompt"], pairs["chosen"], pairs["rejected"], strict=True))
+
+
+def _reads_alike(texts: dict[str, str], row: dict[str, Any], tokenizer: Any) -> bool:
+    """Say whether prompt and response, put together as they are, have the row's ids."""
+    from tokengym.envs.tokenization import encode
+
+    (ids,) = encode(tokenizer, [texts["prompt"] + texts["chosen"]])
+    eos = tokenizer.eos_token_id
+    wanted = [*row["prompt_ids"], *(i for i in row["chosen_ids"] if i != eos)]
+    return list(ids) == wanted
+
+
+def _dataset(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> "Dataset":
+    from datasets import Dataset
+
+    for number, row in enumerate(rows):
+        for column in columns:
+            if column not in row:
+                raise DatasetError(
+                    f"row {number} has no {column!r}; it has {', '.join(row)}, a row needs "
+                    f"{', '.join(columns)}"
+                )
+    values = {column: [row[column] for row in rows] for column in columns}
+    return Dataset.from_dict(values, features=_features(columns))
+
+
+def _load(path: str | Path, columns: dict[str, str]) -> "Dataset":
+    path = Path(path)
+    if not path.is_file():
+        raise DatasetError(f"{str(path)!r} is not there; tokengym collect writes such files")
+    if path.suffix not in FORMATS:
+        raise DatasetError(f"{path.name!r} must be one of {', '.join(FORMATS)}")
+    try:
+        if path.suffix == ".parquet":
+            import pyarrow.parquet
+
+            rows = pyarrow.parquet.read_table(path).to_pylist()
+            names = pyarrow.parquet.read_schema(path).names
+        else:
+            lines = path.read_text(encoding="utf-8").split("\n")
+            rows = [json.loads(line) for line in lines if line]
+            names = list(dict.fromkeys(name for row in rows for name in row)) or list(columns)
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DatasetError(f"{str(path)!r} cannot be read ({reason}); write it again") from error
+    missing = [column for column in columns if column not in names]
+    if missing:
+        raise DatasetError(
+            f"{str(path)!r} has no column {missing[0]!r}, it has {', '.join(names)}; "
+            "texts without ids are read by tokengym.rewards.read_pairs"
+        )
+    return _dataset(rows, columns)
+
+
+def _features(columns: dict[str, str]) -> Any:
+    from datasets import Features, List, Value
+
+    return Features(
+        {
+            column: List(Value("int64")) if kind == _IDS else Value(kind)
+            for column, kind in columns.items()
+        }
+    )

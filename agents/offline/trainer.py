@@ -1,0 +1,354 @@
+"""What SFT and DPO share: a `transformers.Trainer` that is an agent as well."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import (
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_utils import TrainOutput
+
+from tokengym.agents.errors import CheckpointError, ModelError, NonFiniteError
+from tokengym.agents.offline.arguments import isolated_random_state
+from tokengym.agents.offline.encoding import EncodedTexts
+from tokengym.agents.offline.scoring import ResponseScorer
+from tokengym.agents.offline.storing import (
+    load_agent,
+    load_weights,
+    save_agent,
+    write_weights,
+)
+from tokengym.agents.policy.policy import CausalLMPolicy
+from tokengym.agents.policy.sequences import Sequences
+from tokengym.agents.rollouts.playing import Player
+from tokengym.envs.errors import DatasetError
+
+COUNTERS = "counters.json"
+
+Self = TypeVar("Self", bound="OfflineTrainer")
+_LOG = logging.getLogger(__name__)
+
+
+class OfflineTrainer(Trainer):
+    """Learns from texts that are there, by `transformers.Trainer`, and plays like any agent.
+
+    Checkpoints that the Trainer makes on its way (``save_strategy``) hold weights as safetensors
+    and arguments as JSON; optimiser, schedule and random state are PyTorch files, which it reads
+    with ``weights_only=True``. `save` writes safetensors and JSON alone.
+
+    Args:
+        policy: What learns, and plays.
+        tokenizer: Its tokenizer.
+        train_texts: What it learns from; None: it only plays.
+        eval_texts: What `evaluate` measures on.
+        args: The Trainer's arguments.
+        settings: What `save` records, to build the same agent again.
+        disable_dropout: Keep dropout off while learning.
+        with_reference: Whether the reference is asked for in every step.
+        callbacks: The Trainer's.
+    """
+
+    metric_names: ClassVar[tuple[str, ...]] = ()
+    """What is logged beside the loss: means over the texts since the last log."""
+
+    def __init__(
+        self,
+        policy: CausalLMPolicy,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        train_texts: EncodedTexts | None,
+        eval_texts: EncodedTexts | None,
+        args: TrainingArguments,
+        settings: Mapping[str, Any],
+        disable_dropout: bool,
+        with_reference: bool,
+        callbacks: Sequence[Any] | None,
+    ) -> None:
+        self.policy = policy
+        self.tokenizer = tokenizer
+        self.settings = dict(settings)
+        self.encoded = train_texts
+        """The texts as ids with their rows, and what was left out."""
+        self.num_tokens = 0
+        """Tokens of prompts and responses learned from so far, on all processes."""
+        self.num_response_tokens = 0
+        """Of these, the responses' own, which carry loss."""
+        self._mode = "train"
+        self._sums = {mode: self._zeros() for mode in ("train", "eval")}
+        self._new_tokens = np.zeros(2, dtype=np.int64)  # all, the responses'; of this process
+        for texts in (train_texts, eval_texts):
+            if texts is not None and texts.skipped:
+                _LOG.warning("%s; the first: %s", texts.report(), texts.skipped[0].reason)
+        scorer = ResponseScorer(
+            policy, disable_dropout=disable_dropout, with_reference=with_reference
+        )
+        with isolated_random_state():
+            super().__init__(
+                model=scorer,
+                args=args,
+                data_collator=self.collate,
+                train_dataset=None if train_texts is None else train_texts.dataset(),
+                eval_dataset=None if eval_texts is None else eval_texts.dataset(),
+                processing_class=tokenizer,
+                callbacks=None if callbacks is None else list(callbacks),
+            )
+        if self.args.n_gpu > 1:
+            raise ModelError(
+                f"one process sees {self.args.n_gpu} GPUs, and the Trainer would tear pairs apart "
+                "among them; run it by accelerate launch, or show it one by CUDA_VISIBLE_DEVICES"
+            )
+        if args.disable_tqdm:
+            self.remove_callback(PrinterCallback)
+        policy.to(args.device)
+
+    # --- learning ---------------------------------------------------------------------------------
+
+    def texts_of(self, row: Mapping[str, Any]) -> tuple[Sequence[int], ...]:
+        """Return the responses of a row of the data set, as ids."""
+        raise NotImplementedError
+
+    def losses(self, inputs: Mapping[str, Tensor], model: nn.Module) -> tuple[Tensor, Tensor]:
+        """Return the loss of each item, (items,), and the sums of `metric_names`, (metrics,)."""
+        raise NotImplementedError
+
+    def count_items(self, rows: Sequences) -> int:
+        """Return what a batch's loss is a mean over: pairs, or tokens."""
+        raise NotImplementedError
+
+    def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Return rows of the data set as one batch: all first responses, then all second ones.
+
+        ``labels`` holds no labels but one entry per item, which is how the Trainer counts items
+        over accumulated batches and processes.
+        """
+        columns = list(zip(*(self.texts_of(row) for row in rows), strict=True))
+        prompts = [row["prompt_ids"] for row in rows] * len(columns)
+        sequences = Sequences.from_ids(prompts, [ids for column in columns for ids in column])
+        return {
+            "labels": torch.zeros(self.count_items(sequences), dtype=torch.int64),
+            "input_ids": sequences.input_ids,
+            "prompt_lengths": sequences.prompt_lengths,
+            "response_lengths": sequences.response_lengths,
+        }
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor | Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Return the mean loss: of this batch, or its part of the accumulated batch's."""
+        losses, metrics = self.losses(inputs, model)
+        total = losses.sum()
+        if not torch.isfinite(total):
+            raise NonFiniteError(
+                f"the loss at step {self.state.global_step} is {total.item()}; lower learning_rate "
+                "or raise beta"
+            )
+        items = len(inputs["labels"])
+        known = torch.stack([total.new_tensor(items), total.detach()])
+        self._sums[self._mode] += torch.cat([known, metrics.detach()]).double().cpu()
+        if self._mode == "train":
+            responses = int(inputs["response_lengths"].sum())
+            self._new_tokens += (responses + int(inputs["prompt_lengths"].sum()), responses)
+        if num_items_in_batch is None:
+            loss = total / items
+        else:
+            loss = total / num_items_in_batch
+            if self.args.average_tokens_across_devices:  # the count is of all processes, whose
+                loss = loss * self.accelerator.num_processes  # gradients are then averaged
+        return (loss, {"losses": losses}) if return_outputs else loss
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor | Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Return the loss of a batch without gradient, and nothing else."""
+        del prediction_loss_only, ignore_keys
+        inputs = self._prepare_inputs(inputs)
+        self._mode = "eval"
+        try:
+            with torch.no_grad(), self.compute_loss_context_manager():
+                return self.compute_loss(model, inputs).detach(), None, None
+        finally:
+            self._mode = "train"
+
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
+        """Learn; see `transformers.Trainer.train`. Global random state is left as it was.
+
+        Raises:
+            DatasetError: if there is nothing to learn from.
+            NonFiniteError: if the loss is no longer a number.
+        """
+        if self.train_dataset is None:
+            raise DatasetError(f"{type(self).__name__} has nothing to learn from; pass it data")
+        self.optimizer = self.lr_scheduler = None  # a second call begins anew
+        with isolated_random_state():
+            set_seed(self.args.seed)
+            return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+
+    def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
+        """Measure on held-out texts; see `transformers.Trainer.evaluate`."""
+        with isolated_random_state():
+            return super().evaluate(*arguments, **named)
+
+    # --- logging ----------------------------------------------------------------------------------
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the means since the last log, over all processes.
+
+        An evaluation's loss is made the mean over items too: the Trainer's is over batches.
+        """
+        measured = (name for name in logs if name.endswith("_loss") and name != "train_loss")
+        loss_name = next(measured, None)
+        mode = "train" if loss_name is None else "eval"
+        self.count_tokens()
+        sums = self._reduced(self._sums[mode])
+        self._sums[mode] = self._zeros()
+        if sums[0] > 0:
+            loss, *means = (sums[1:] / sums[0]).tolist()
+            prefix = "" if loss_name is None else loss_name.removesuffix("loss")
+            logs |= {prefix + name: m for name, m in zip(self.metric_names, means, strict=True)}
+            logs |= {} if loss_name is None else {loss_name: loss}
+        if mode == "train":
+            logs["num_tokens"] = self.num_tokens
+        super().log(logs, start_time)
+
+    def _zeros(self) -> Tensor:
+        """Return the items, and the sums of their loss and metrics, before there are any."""
+        return torch.zeros(2 + len(self.metric_names), dtype=torch.float64)
+
+    def count_tokens(self) -> None:
+        """Bring `num_tokens` and `num_response_tokens` up to now; every process must call it.
+
+        Logging does; a callback that reads them in between calls it first.
+        """
+        tokens, responses = self._reduced(torch.from_numpy(self._new_tokens)).tolist()
+        self._new_tokens = np.zeros(2, dtype=np.int64)
+        self.num_tokens += int(tokens)
+        self.num_response_tokens += int(responses)
+
+    def _reduced(self, sums: Tensor) -> Tensor:
+        """Return the sum over processes."""
+        if self.accelerator.num_processes == 1:
+            return sums
+        gathered: Any = self.accelerator.reduce(sums.to(self.accelerator.device), "sum")
+        return gathered.cpu()
+
+    # --- acting -----------------------------------------------------------------------------------
+
+    def player(self, generator: torch.Generator | None = None) -> Player:
+        """Return what plays the policy fast; see `CausalLMPolicy.player`."""
+        return self.policy.player(generator)
+
+    def predict(  # type: ignore[override]
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+        action_masks: NDArray[np.generic] | None = None,
+    ) -> tuple[NDArray[np.int64], Any]:
+        """Return the next token of one observation or a batch; see `CausalLMPolicy.predict`.
+
+        (The Trainer's own ``predict``, over a data set, gives way; `evaluate` measures on one.)
+        """
+        return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
+
+    # --- storing ----------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write the agent: safetensors and JSON, whole or not at all.
+
+        What was there is kept as ``<path>.previous``.
+
+        Args:
+            path: The folder.
+
+        Raises:
+            CheckpointError: if the processes share the weights out among them (FSDP).
+        """
+        if self.is_fsdp_enabled:
+            raise CheckpointError(
+                f"{path} was not written: under FSDP no process has all weights; write them with "
+                "save_model(path), then load that path as a model"
+            )
+        if self.args.should_save:
+            save_agent(self, Path(path))
+
+    @classmethod
+    def load(cls: type[Self], path: str | Path, env: Any = None, **changes: Any) -> Self:
+        """Return the agent of a folder, to play, or to learn on with a new optimiser.
+
+        Args:
+            path: What `save` was given.
+            env: An environment it is to play, whose vocabulary must be the agent's.
+            changes: Arguments of the constructor to set anew, such as the data to learn from.
+
+        Raises:
+            CheckpointError: if it is damaged, or another algorithm's or vocabulary's.
+        """
+        return load_agent(cls, Path(path), env, changes)
+
+    @classmethod
+    def read_settings(cls, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the constructor's arguments of the settings that `save` stored as JSON."""
+        return dict(stored)
+
+    def counters(self) -> dict[str, int]:
+        """Return what has been learned from so far."""
+        return {"num_tokens": self.num_tokens, "num_response_tokens": self.num_response_tokens}
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self.count_tokens()  # on every process, before the first of them writes
+        super()._save_checkpoint(model, trial)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Write the weights in Hugging Face's format, and the arguments as JSON, not pickled."""
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or str(self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        write_weights(self.policy, folder, state_dict)
+        self.tokenizer.save_pretrained(str(folder))
+        (folder / "training_args.json").write_text(self.args.to_json_string())
+        (folder / COUNTERS).write_text(json.dumps(self.counters()))
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
+        """Put the weights of a checkpoint back."""
+        folder = Path(resume_from_checkpoint)
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            load_weights(self.policy, folder)
+        if (folder / COUNTERS).is_file():
+            for name, value in json.loads((folder / COUNTERS).read_text()).items():
+                setattr(self, name, value)
+
+    def _load_best_model(self) -> None:
+        best = self.state.best_model_checkpoint
+        if best is None:
+            raise CheckpointError("no best checkpoint was kept; set save_strategy='best'")
+        load_weights(self.policy, Path(best))

@@ -1,0 +1,1 @@
+"""Learning in iterations of sampling, ranking and training."""

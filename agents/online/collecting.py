@@ -1,0 +1,309 @@
+"""Several scored responses to each prompt, and the pairs or demonstrations in them."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from tokengym.agents.online.pairing import best_against_worst, best_of
+from tokengym.agents.online.rehearsal import PromptChoice, Rehearsal
+from tokengym.agents.rollouts.environments import Environments, environment_scorer
+from tokengym.agents.rollouts.playing import Player, PredictPlayer
+from tokengym.envs import Episode
+
+Group = tuple[Episode, ...]
+"""The scored responses to one prompt."""
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How responses are drawn and paired.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    n: int = 8
+    """Responses per prompt (RLHF Workflow)."""
+    temperatures: tuple[float | None, ...] = (None,)
+    """The responses are shared out among them in equal parts; None is the agent's own. RLHF
+    Workflow draws half at 1.0 and half at 0.7."""
+    length_penalty: float = 0.0
+    """Taken off the score per character of the response, reward units (RLHF Workflow: .001)."""
+    min_gap: float = 0.0
+    """What the best and the worst must differ by to make a pair, reward units."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "temperatures", tuple(self.temperatures))
+        if self.n < 1 or not self.temperatures or self.n % len(self.temperatures):
+            raise ValueError(
+                f"n must be a positive multiple of the number of temperatures, got n={self.n} and "
+                f"temperatures={self.temperatures}; 8 responses at (1.0, 0.7) are usual"
+            )
+        for temperature in self.temperatures:
+            if temperature is not None and not temperature > 0.0:
+                raise ValueError(f"temperatures must be > 0, got {temperature}; or None")
+        for name in ("length_penalty", "min_gap"):
+            if not getattr(self, name) >= 0.0:
+                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}; 0 leaves it out")
+
+
+class ResponseCollector:
+    """Draws several responses to each prompt and scores them.
+
+    Args:
+        envs: The environment whose rules and prompts are used; it is not stepped.
+        scorer: What scores; None takes the scorer of the environment's reward, not normalised.
+        sampling: How responses are drawn and paired.
+        max_rows: Most episodes played at a time.
+
+    Raises:
+        TypeError: if ``envs`` is no token-generation environment.
+        ValueError: if there is no scorer.
+    """
+
+    def __init__(
+        self,
+        envs: Environments,
+        *,
+        scorer: Any | None = None,
+        sampling: Sampling | None = None,
+        max_rows: int = 128,
+    ) -> None:
+        self.rehearsal = Rehearsal(envs, max_rows=max_rows)
+        self.sampling = sampling or Sampling()
+        scorer = environment_scorer(envs) if scorer is None else scorer
+        if scorer is None:
+            raise ValueError(
+                "there is nothing to score responses with, got scorer=None and an environment "
+                "without reward; pass scorer=, or make the environment with reward='sparse'"
+            )
+        bind = getattr(scorer, "bind", None)
+        self.scorer = scorer if bind is None else bind(self.rehearsal.tokenizer)
+        self.num_tokens = 0
+        """Response tokens sampled so far."""
+
+    def collect(
+        self, agent: Any, prompts: Sequence[PromptChoice], *, seed: int | None = None
+    ) -> list[Group]:
+        """Return the scored responses to each prompt.
+
+        Args:
+            agent: Anything `tokengym.agents.collect` plays; one without a ``temperature`` of its
+                own must be sampled at temperature None.
+            prompts: Prompt ids, or prompts.
+            seed: Of the sampling; None goes on with the agent's own random state.
+
+        Returns:
+            (prompts,) groups of ``sampling.n`` episodes with ``score``, temperature by temperature.
+        """
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        return self.draw(agent, prompts, generator)
+
+    def draw(
+        self, agent: Any, prompts: Sequence[PromptChoice], generator: torch.Generator | None
+    ) -> list[Group]:
+        """Return the scored responses to each prompt; see `collect`.
+
+        Args:
+            agent: Who writes.
+            prompts: Prompt ids, or prompts.
+            generator: Source of the sampled tokens; None goes on with the agent's own.
+        """
+        share = self.sampling.n // len(self.sampling.temperatures)
+        repeated = [prompt for prompt in prompts for _ in range(share)]
+        groups: list[list[Episode]] = [[] for _ in prompts]
+        for temperature in self.sampling.temperatures:
+            with at_temperature(agent, temperature):
+                episodes = self.rehearsal.play(player_of(agent, generator), repeated)
+            for place, group in enumerate(groups):
+                group += episodes[place * share : (place + 1) * share]
+        return self._scored(groups)
+
+    def _scored(self, groups: Sequence[Sequence[Episode]]) -> list[Group]:
+        """Return the groups with scores, all responses scored in one call."""
+        flat = [episode for group in groups for episode in group]
+        if not flat:
+            return []
+        scores = self.scorer.score(flat)
+        check = getattr(scores, "check", None)
+        if check is not None:
+            check(flat, getattr(self.scorer, "name", type(self.scorer).__name__))
+        self.num_tokens += sum(len(episode.response_ids) for episode in flat)
+        scored = iter(
+            [
+                replace(
+                    episode,
+                    score=float(scores.values[i]),
+                    score_parts={name: float(part[i]) for name, part in scores.parts.items()},
+                )
+                for i, episode in enumerate(flat)
+            ]
+        )
+        return [tuple(next(scored) for _ in group) for group in groups]
+
+
+def pair_rows(groups: Sequence[Group], sampling: Sampling, prompts: Sequence[Any]) -> list[Row]:
+    """Return one row per prompt whose best and worst response differ.
+
+    Args:
+        groups: Scored responses to each prompt.
+        sampling: The length penalty and the least gap.
+        prompts: (groups,) what each group answers; a prompt id is kept.
+
+    Returns:
+        Rows with the columns of `tokengym.agents.offline.pair_data.PAIR_COLUMNS`.
+    """
+    rows = []
+    for group, prompt in zip(groups, prompts, strict=True):
+        choice = best_against_worst(
+            [_score(episode) for episode in group],
+            [episode.response for episode in group],
+            length_penalty=sampling.length_penalty,
+            min_gap=sampling.min_gap,
+        )
+        if choice is None:
+            continue
+        chosen, rejected = group[choice.chosen], group[choice.rejected]
+        rows.append(
+            {
+                "prompt": chosen.prompt,
+                "chosen": chosen.response,
+                "rejected": rejected.response,
+                "prompt_ids": list(chosen.prompt_ids),
+                "chosen_ids": list(chosen.response_ids),
+                "rejected_ids": list(rejected.response_ids),
+                "chosen_score": _score(chosen),
+                "rejected_score": _score(rejected),
+                "prompt_id": prompt_number(prompt),
+            }
+        )
+    return rows
+
+
+def best_rows(groups: Sequence[Group], sampling: Sampling, prompts: Sequence[Any]) -> list[Row]:
+    """Return the best response to each prompt, for supervised fine-tuning (RAFT).
+
+    Args:
+        groups: Scored responses to each prompt.
+        sampling: The length penalty.
+        prompts: (groups,) what each group answers; a prompt id is kept.
+
+    Returns:
+        Rows as `response_rows` gives them.
+
+    Source: Dong et al. 2023, "RAFT", arXiv:2304.06767.
+    """
+    best = []
+    for group in groups:
+        place = best_of(
+            [_score(episode) for episode in group],
+            [episode.response for episode in group],
+            length_penalty=sampling.length_penalty,
+        )
+        best.append((group[place],))
+    return response_rows(best, prompts)
+
+
+def response_rows(groups: Sequence[Group], prompts: Sequence[Any]) -> list[Row]:
+    """Return one row per response: text, ids and score.
+
+    Args:
+        groups: Scored responses to each prompt.
+        prompts: (groups,) what each group answers; a prompt id is kept.
+
+    Returns:
+        Rows with the columns of `tokengym.agents.offline.pair_data.RESPONSE_COLUMNS`.
+    """
+    return [
+        {
+            "prompt": episode.prompt,
+            "response": episode.response,
+            "prompt_ids": list(episode.prompt_ids),
+            "response_ids": list(episode.response_ids),
+            "score": _score(episode),
+            "finish_reason": episode.finish_reason,
+            "prompt_id": prompt_number(prompt),
+        }
+        for group, prompt in zip(groups, prompts, strict=True)
+        for episode in group
+    ]
+
+
+def prompt_order(num_prompts: int, count: int, *, seed: int, skip: int = 0) -> list[int]:
+    """Return prompt ids: permutations one after the other, so that none comes twice before all did.
+
+    Args:
+        num_prompts: Prompts of the environment.
+        count: How many ids.
+        seed: Of the permutations.
+        skip: Ids at the start that were used before.
+
+    Raises:
+        ValueError: if a number is out of range.
+
+    Example:
+        >>> first, rest = prompt_order(5, 3, seed=0), prompt_order(5, 2, seed=0, skip=3)
+        >>> sorted(first + rest)
+        [0, 1, 2, 3, 4]
+    """
+    if num_prompts < 1 or count < 0 or skip < 0:
+        raise ValueError(
+            f"num_prompts must be >= 1, count and skip >= 0, got {num_prompts}, {count} and {skip}"
+        )
+    rng = np.random.default_rng(seed)
+    order: list[int] = []
+    while len(order) < skip + count:
+        order += rng.permutation(num_prompts).tolist()
+    return order[skip : skip + count]
+
+
+def player_of(agent: Any, generator: torch.Generator | None) -> Player:
+    """Return what plays the agent, its sampling from the generator where it takes one."""
+    if hasattr(agent, "player"):
+        player: Player = agent.player(generator)
+        return player
+    return PredictPlayer(agent)
+
+
+@contextmanager
+def at_temperature(agent: Any, temperature: float | None) -> Iterator[None]:
+    """Let an agent sample at another temperature for a while.
+
+    Args:
+        agent: One that has a ``temperature``, or a ``policy`` that has one.
+        temperature: > 0; None leaves the agent as it is.
+
+    Raises:
+        TypeError: if the agent has no temperature.
+    """
+    if temperature is None:
+        yield
+        return
+    owner = getattr(agent, "policy", agent)
+    before = getattr(owner, "temperature", None)
+    if before is None:
+        raise TypeError(
+            f"{type(agent).__name__} has no temperature to set to {temperature}; sample it at its "
+            "own with temperatures=(None,)"
+        )
+    owner.temperature = temperature
+    try:
+        yield
+    finally:
+        owner.temperature = before
+
+
+def prompt_number(prompt: Any) -> int:
+    """Return a prompt's position in its environment's set, -1 if it is in none."""
+    return int(getattr(prompt, "prompt_id", prompt))
+
+
+def _score(episode: Episode) -> float:
+    if episode.score is None:
+        raise ValueError(f"the response {episode.response[:40]!r} has no score; score it first")
+    return episode.score

@@ -1,0 +1,1 @@
+"""A causal language model as policy, value function and reference."""

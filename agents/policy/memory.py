@@ -1,0 +1,51 @@
+"""What a policy and all that goes with it take in memory."""
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+from tokengym.agents.policy.policy import CausalLMPolicy
+
+
+def memory_by_role(policy: CausalLMPolicy, reward_model: nn.Module | None = None) -> dict[str, int]:
+    """Return the bytes of weights and optimiser state by what they are for.
+
+    Tensors that two roles share count for the first: a reference that is the policy with its
+    adapters off takes nothing.
+
+    Args:
+        policy: The policy; its optimiser has state once it has stepped.
+        reward_model: The scorer's ``model``, where it is to be counted too.
+
+    Returns:
+        Bytes of "policy" (what of it learns), "frozen" (what of it does not), "value" (its head,
+        and its own network), "reference", "masking_model", "reward_model", "optimizer" and
+        "total".
+    """
+    own = list(policy.language_model.model.parameters())
+    roles: dict[str, Iterable[Tensor]] = {
+        "policy": [p for p in own if p.requires_grad],
+        "frozen": [p for p in own if not p.requires_grad],
+        "value": [*policy.value_head.parameters(), *_parameters(policy.value_network)],
+        "reference": _parameters(policy.reference),
+        "masking_model": _parameters(policy.masking_model),
+        "reward_model": _parameters(reward_model),
+        "optimizer": [
+            value
+            for state in policy.optimizer.state.values()
+            for value in state.values()
+            if isinstance(value, Tensor)
+        ],
+    }
+    seen: set[int] = set()
+    sizes = dict.fromkeys(roles, 0)
+    for role, tensors in roles.items():
+        for tensor in tensors:
+            if tensor.data_ptr() not in seen:
+                seen.add(tensor.data_ptr())
+                sizes[role] += tensor.numel() * tensor.element_size()
+    return sizes | {"total": sum(sizes.values())}
+
+
+def _parameters(module: nn.Module | None) -> list[Tensor]:
+    return [] if module is None else list(module.parameters())

@@ -1,0 +1,465 @@
+"""A causal language model as policy, value function and frozen reference."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import Schedule
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from tokengym.agents import losses
+from tokengym.agents.decoding.player import DecodingPlayer
+from tokengym.agents.errors import ModelError
+from tokengym.agents.policy.language_model import (
+    LanguageModel,
+    check_length,
+    check_vocabulary,
+    load_causal_lm,
+)
+from tokengym.agents.policy.sampling import (
+    as_action_mask,
+    check_sampling,
+    chosen_log_probs,
+    draw,
+    likeliest,
+    shape_logits,
+)
+from tokengym.agents.policy.sequences import ActionMasks, Sequences
+from tokengym.agents.rollouts.environments import Observation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What the policy says about given responses; 0 past a response's end."""
+
+    log_probs: Tensor
+    """(batch, time), nats, of the response's tokens after temperature and action mask."""
+    values: Tensor
+    """(batch, time), reward units, of the text before each token."""
+    entropy: Tensor | None
+    """(batch, time), nats, of the distribution each token was drawn from, if asked for."""
+    kl: Tensor | None
+    """(batch, time), nats, KL(policy || reference) exact over the vocabulary, if asked for."""
+
+
+class CausalLMPolicy(BasePolicy):
+    """Any ``AutoModelForCausalLM`` as a policy over tokens.
+
+    One trunk carries the language-model head and a linear value head that starts at zero, unless
+    the value has a network of its own. The reference is a frozen copy, or with LoRA the same model
+    with its adapters off. Dropout is off everywhere, in updates too: the first epoch's probability
+    ratio is then exactly 1.
+
+    Args:
+        observation_space: The environment's ``Dict(input_ids, attention_mask)``.
+        action_space: ``Discrete(vocab_size)``.
+        lr_schedule: Learning rate over the remaining progress, 1 to 0.
+        model: Folder, name or model. None: `PPO` takes the environment's bundled one.
+        lora: A ``peft.LoraConfig`` to train adapters only, or None to train everything.
+        dtype: "auto", "float32" or "bfloat16", see `agents.models.load_causal_lm`. In bfloat16
+            small steps are rounded away unless ``lora`` is given, whose adapters stay float32.
+        frozen_layers: Freeze the embeddings (with a head tied to them) and this many of the lowest
+            blocks, which the reference then shares; 0 freezes nothing.
+        gradient_checkpointing: Compute blocks again in the backward pass: less memory, more time.
+        value_network: What the value head reads. "trunk": the policy's hidden states, at no cost.
+            "own": those of a network of its own, a copy of the model, or with ``lora`` adapters of
+            its own on the same backbone; values then cannot pull at the policy.
+        temperature: Divides the logits in rollout, update and reference alike.
+        top_k: Sample among the likeliest only; 0 among all. What could be sampled is kept with the
+            sample, and update and reference are renormalised over the same tokens ("keep sampling
+            mask", DeepSeek-V3.2 2025, arXiv:2512.02556): else a token that has left the top k
+            would have ratio 0, and one outside the reference's an infinite KL.
+        top_p: The same with the fewest tokens that have this much probability; 1.0 takes all.
+        mask_top_p: Sample among the top-p of a masking model, a copy of the policy that stays as
+            it is until `refresh_masking_model` (see `NLPO`); None has no such model.
+        reference: The frozen reference where it is not ``model`` as given (a resumed run, or a
+            policy that goes on from another one's weights).
+
+    Raises:
+        ModelError: if there is no model, it is no language model, or all of it is frozen.
+        TokenizerError: if model and environment have different vocabularies.
+        ValueError: if a setting of sampling is out of range, or value_network is unknown.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Dict,
+        action_space: spaces.Discrete,
+        lr_schedule: Schedule,
+        *,
+        model: str | Path | PreTrainedModel | None = None,
+        lora: Any | None = None,
+        dtype: str = "auto",
+        frozen_layers: int = 0,
+        gradient_checkpointing: bool = False,
+        value_network: str = "trunk",
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        mask_top_p: float | None = None,
+        reference: str | Path | PreTrainedModel | None = None,
+    ) -> None:
+        super().__init__(observation_space, action_space)
+        if model is None:
+            raise ModelError(
+                "the environment brings no model; pass policy_kwargs=dict(model=path_or_name)"
+            )
+        check_sampling(temperature, top_k, top_p, mask_top_p)
+        if value_network not in ("trunk", "own"):
+            raise ValueError(f"value_network must be 'trunk' or 'own', got {value_network!r}")
+        self.mask_top_p = mask_top_p
+        self.temperature = temperature
+        self.top_k, self.top_p = top_k, top_p
+        self.dtype_name = dtype
+        self.language_model = LanguageModel(load_causal_lm(model, dtype), lora)
+        self.language_model.recompute = gradient_checkpointing
+        self.language_model.freeze_lower(frozen_layers)
+        if not any(parameter.requires_grad for parameter in self.language_model.parameters()):
+            raise ModelError(
+                "every weight of the model is frozen, so nothing would learn; pass lora="
+                "LoraConfig(...), or call model.requires_grad_(True)"
+            )
+        check_vocabulary(self.language_model, int(action_space.n))
+        self.max_length = int(observation_space["input_ids"].shape[0])  # type: ignore[index]
+        check_length(self.language_model, self.max_length)
+        self.num_actions = int(action_space.n)
+        self.reference: LanguageModel | None = None  # None: the model with its adapters off
+        if reference is not None:
+            frozen = load_causal_lm(reference, dtype).requires_grad_(False)
+            self.reference = LanguageModel(frozen)
+        elif lora is None:
+            self.reference = self.language_model.frozen_copy()
+        self.masking_model: LanguageModel | None = None
+        if mask_top_p is not None:
+            self.masking_model = self.language_model.frozen_copy()
+        self.value_network: LanguageModel | None = None  # None: the policy's own trunk
+        if value_network == "own":
+            self.value_network = self.language_model.twin()
+        self.value_head = nn.Linear(self.language_model.hidden_size, 1)
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+        self.generator = torch.Generator()
+        self.optimizer = torch.optim.AdamW(
+            self.trained_parameters(), lr=lr_schedule(1.0), weight_decay=0.0, fused=True
+        )
+        self.eval()
+
+    def train(self, mode: bool = True) -> "CausalLMPolicy":
+        """Stay in evaluation mode: dropout would part the update's ratios from the rollout's."""
+        del mode
+        return super().train(False)
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that learn, in a fixed order."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def states(self, sequences: Sequences, *, reference: bool = False) -> Tensor:
+        """Return the hidden state before each response token, (tokens, hidden), row by row.
+
+        One forward over prompt and response; ``sequences.response_positions()`` is the order.
+        """
+        with self.weights(reference) as language_model:
+            return response_states(language_model, sequences)
+
+    def value_states(self, sequences: Sequences, states: Tensor) -> Tensor:
+        """Return what the value head reads before each response token, (tokens, hidden).
+
+        Args:
+            sequences: The texts.
+            states: Their `states`, which it is where the value has no network of its own.
+        """
+        if self.value_network is None:
+            return states
+        return response_states(self.value_network, sequences)
+
+    def shaped_logits(
+        self, states: Tensor, action_mask: Tensor | None, *, reference: bool = False
+    ) -> Tensor:
+        """Return the logits tokens are drawn from, after temperature and action mask.
+
+        Args:
+            states: (n, hidden).
+            action_mask: (n or 1, vocab) bool, or None.
+            reference: Of the reference policy.
+
+        Returns:
+            (n, vocab) float32.
+        """
+        with self.weights(reference) as language_model:
+            logits = language_model.logits(states)
+        return self.shaped(logits, action_mask)
+
+    def support(
+        self, logits: Tensor, action_mask: Tensor | None, masking_states: Tensor | None = None
+    ) -> Tensor | None:
+        """Return the tokens to sample among, (n, vocab) bool; None for all.
+
+        Args:
+            logits: (n, vocab), shaped.
+            action_mask: (n or 1, vocab) bool, or None.
+            masking_states: (n, hidden) of the masking model, where there is one.
+        """
+        if self.masking_model is None or masking_states is None:
+            return likeliest(logits, top_k=self.top_k, top_p=self.top_p)
+        assert self.mask_top_p is not None
+        masking_logits = self.shaped(self.masking_model.logits(masking_states), action_mask)
+        keep = likeliest(masking_logits, top_p=self.mask_top_p)
+        if keep is None:
+            return likeliest(logits, top_k=self.top_k, top_p=self.top_p)
+        left = logits.masked_fill(~keep, -torch.inf)
+        fewer = likeliest(left, top_k=self.top_k, top_p=self.top_p)
+        return keep if fewer is None else fewer
+
+    @torch.no_grad()
+    def refresh_masking_model(self) -> None:
+        """Make the masking model what the policy is now."""
+        assert self.masking_model is not None
+        self.masking_model.model.load_state_dict(self.language_model.model.state_dict())
+
+    def shaped(self, logits: Tensor, action_mask: Tensor | None) -> Tensor:
+        """Return a model's logits, (n, vocab), after temperature and action mask."""
+        logits = logits[..., : self.num_actions]
+        return shape_logits(logits, temperature=self.temperature, action_mask=action_mask)
+
+    def values(self, states: Tensor) -> Tensor:
+        """Return the values of hidden states, (n, hidden) -> (n,), reward units."""
+        return self.value_head(states.float()).squeeze(-1)
+
+    def evaluate(
+        self,
+        sequences: Sequences,
+        action_masks: ActionMasks | None = None,
+        *,
+        with_entropy: bool = False,
+        with_kl: bool = False,
+        value_head_only: bool = False,
+    ) -> Evaluation:
+        """Return log-probs and values of the responses under the policy as it is now.
+
+        Logits are computed at response positions only.
+
+        Args:
+            sequences: The texts.
+            action_masks: What could be sampled at each step; None: everything.
+            with_entropy: Compute the entropy too.
+            with_kl: Compute the exact KL to the reference too.
+            value_head_only: Let gradients reach the value head alone, and its own network.
+        """
+        rows, times, columns = sequences.response_positions()
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not value_head_only):
+            states = self.states(sequences)
+        mask = None if action_masks is None else action_masks.at(rows, times)
+        logits = self.shaped_logits(states, mask)
+        kl = None
+        if with_kl:
+            with torch.no_grad():
+                ref_states = self.states(sequences, reference=True)
+                ref_logits = self.shaped_logits(ref_states, mask, reference=True)
+            kl = losses.full_kl(logits, ref_logits)
+        shape = sequences.response_mask.shape
+
+        def padded(flat: Tensor) -> Tensor:  # (tokens,) -> (batch, time)
+            return flat.new_zeros(shape).index_put((rows, times), flat)
+
+        return Evaluation(
+            log_probs=padded(chosen_log_probs(logits, sequences.input_ids[rows, columns])),
+            values=padded(self.values(self.value_states(sequences, states))),
+            entropy=padded(losses.entropy(logits)) if with_entropy else None,
+            kl=None if kl is None else padded(kl),
+        )
+
+    @torch.no_grad()
+    def response_log_probs(
+        self,
+        sequences: Sequences,
+        action_masks: ActionMasks | None = None,
+        *,
+        reference: bool = False,
+        max_size: int = 64,
+    ) -> Tensor:
+        """Return log-probs of the responses without gradient, (batch, time), nats.
+
+        Args:
+            sequences: Any number of texts; similar lengths are run together.
+            action_masks: What was allowed at each step; None: everything.
+            reference: Under the frozen reference rather than the policy.
+            max_size: The most texts in one forward.
+        """
+        log_probs = torch.zeros(sequences.response_mask.shape, device=self.device)
+        for bucket in sequences.buckets(max_size):
+            part = sequences.select(bucket)
+            rows, times, columns = part.response_positions()
+            masks = None if action_masks is None else action_masks.select(bucket)
+            logits = self.shaped_logits(
+                self.states(part, reference=reference),
+                None if masks is None else masks.at(rows, times),
+                reference=reference,
+            )
+            tokens = part.input_ids[rows, columns]
+            log_probs[bucket[rows], times] = chosen_log_probs(logits, tokens)
+        return log_probs
+
+    @torch.no_grad()
+    def response_kl(
+        self, sequences: Sequences, action_masks: ActionMasks | None = None, *, max_size: int = 64
+    ) -> Tensor:
+        """Return the exact KL(policy || reference) before each token, (batch, time), nats.
+
+        Args:
+            sequences: Any number of texts; similar lengths are run together.
+            action_masks: What could be sampled at each step; None: everything.
+            max_size: The most texts in one forward.
+        """
+        kl = torch.zeros(sequences.response_mask.shape, device=self.device)
+        for bucket in sequences.buckets(max_size):
+            masks = None if action_masks is None else action_masks.select(bucket)
+            part = self.evaluate(sequences.select(bucket), masks, with_kl=True).kl
+            assert part is not None
+            kl[bucket, : part.shape[1]] = part
+        return kl
+
+    def log_probs(
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        response_ids: Sequence[Sequence[int]],
+        *,
+        reference: bool = False,
+        action_masks: Sequence[NDArray[np.generic]] | None = None,
+    ) -> list[NDArray[np.float32]]:
+        """Return each response's token log-probs after temperature and action mask.
+
+        Args:
+            prompt_ids: Token ids of the prompts.
+            response_ids: Token ids of the responses, as sampled.
+            reference: Under the frozen reference rather than the policy.
+            action_masks: One (len(response), vocab) array per response; None allows everything.
+
+        Returns:
+            One (len(response),) float32 array per response, nats.
+        """
+        sequences = Sequences.from_ids(prompt_ids, response_ids, self.device)
+        masks = None
+        if action_masks is not None:
+            masks = ActionMasks.from_arrays(action_masks, self.device)
+        log_probs = self.response_log_probs(sequences, masks, reference=reference).cpu().numpy()
+        return [row[: len(ids)] for row, ids in zip(log_probs, response_ids, strict=True)]
+
+    @torch.no_grad()
+    def response_values(self, sequences: Sequences, *, max_size: int = 64) -> Tensor:
+        """Return the value of the text before each response token, (batch, time), reward units.
+
+        Args:
+            sequences: Any number of texts; similar lengths are run together.
+            max_size: The most texts in one forward.
+        """
+        values = torch.zeros(sequences.response_mask.shape, device=self.device)
+        for bucket in sequences.buckets(max_size):
+            part = sequences.select(bucket)
+            rows, times, _ = part.response_positions()
+            states = response_states(self.value_network or self.language_model, part)
+            values[bucket[rows], times] = self.values(states)
+        return values
+
+    @torch.no_grad()
+    def final_values(self, sequences: Sequences) -> Tensor:
+        """Return the value of the text after each response's last token, (batch,)."""
+        network = self.value_network or self.language_model
+        hidden = network.hidden(sequences.input_ids, use_cache=False)
+        rows = torch.arange(len(sequences), device=self.device)
+        return self.values(hidden[rows, sequences.lengths - 1])
+
+    def player(self, generator: torch.Generator | None = None) -> DecodingPlayer:
+        """Return what plays this policy fast: with a key-value cache, one token per step and row.
+
+        Args:
+            generator: Source of the sampled tokens; None takes the policy's own.
+        """
+        return DecodingPlayer(self, generator or self.generator)
+
+    @torch.inference_mode()
+    def predict(  # type: ignore[override]
+        self,
+        observation: Observation,
+        state: tuple[NDArray[np.generic], ...] | None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+        action_masks: NDArray[np.generic] | None = None,
+    ) -> tuple[NDArray[np.int64], tuple[NDArray[np.generic], ...] | None]:
+        """Return the next token of one observation or of a batch, read from the observation alone.
+
+        Nothing is kept between calls; `player` is the fast way through whole episodes.
+
+        Args:
+            observation: ``input_ids`` and ``attention_mask``, (length,) or (batch, length).
+            state: Returned as it came.
+            episode_start: Not needed.
+            deterministic: The likeliest token instead of a sampled one.
+            action_masks: (vocab,) or (batch, vocab), non-zero where allowed; None allows all.
+
+        Returns:
+            Token ids, () or (batch,), and ``state``.
+        """
+        del episode_start
+        input_ids = np.asarray(observation["input_ids"])
+        attention_mask = np.asarray(observation["attention_mask"], dtype=bool)
+        is_batch = input_ids.ndim == 2
+        texts = [
+            ids[mask].tolist()
+            for ids, mask in zip(
+                np.atleast_2d(input_ids), np.atleast_2d(attention_mask), strict=True
+            )
+        ]
+        logits = self._next_logits(texts, action_masks)
+        uniforms = torch.rand(len(texts), generator=self.generator)
+        tokens, *_ = draw(logits, None if deterministic else uniforms.to(logits.device))
+        actions = tokens.cpu().numpy()
+        return (actions if is_batch else actions[0]), state
+
+    def _next_logits(
+        self, texts: Sequence[Sequence[int]], action_masks: NDArray[np.generic] | None
+    ) -> Tensor:
+        """Return the shaped logits of the token after each text, (batch, vocab)."""
+        # The text stands in for the prompt; the response is one token that is never looked at.
+        sequences = Sequences.from_ids(texts, [[0]] * len(texts), self.device)
+        mask = None
+        if action_masks is not None:
+            mask = as_action_mask(np.atleast_2d(action_masks), self.device)
+        logits = self.shaped_logits(self.states(sequences), mask)
+        masking_states = None
+        if self.masking_model is not None:
+            hidden = self.masking_model.hidden(sequences.input_ids[:, :-1], use_cache=False)
+            rows = torch.arange(len(texts), device=self.device)
+            masking_states = hidden[rows, sequences.prompt_lengths - 1]
+        support = self.support(logits, mask, masking_states)
+        return logits if support is None else logits.masked_fill(~support, -torch.inf)
+
+    def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
+        arrays = {name: value.cpu().numpy() for name, value in observation.items()}
+        return torch.as_tensor(self.predict(arrays, deterministic=deterministic)[0])
+
+    @contextmanager
+    def weights(self, reference: bool) -> Iterator[LanguageModel]:
+        """Give the model to compute with: the policy, or the frozen reference."""
+        if not reference:
+            yield self.language_model
+        elif self.reference is not None:
+            yield self.reference
+        else:
+            assert self.language_model.adapters is not None
+            with self.language_model.adapters.disable_adapter():
+                yield self.language_model
+
+
+def response_states(network: LanguageModel, sequences: Sequences) -> Tensor:
+    """Return a network's hidden states before each response token, (tokens, hidden)."""
+    rows, _, columns = sequences.response_positions()
+    hidden = network.hidden(sequences.input_ids[:, :-1], use_cache=False)
+    return hidden[rows, columns - 1]

@@ -1,0 +1,51 @@
+"""What one update learns from: the rollout of one round, with rewards turned into advantages."""
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from tokengym.agents.policy.sequences import ActionMasks, Sequences
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experience:
+    """Responses with what PPO knows of each token; 0 past a response's end."""
+
+    sequences: Sequences
+    """Prompts and responses, ``len()`` = batch."""
+    action_masks: ActionMasks | None
+    """What could be sampled at each step, (batch, time) masks; None if everything could."""
+    response_mask: Tensor
+    """(batch, time) bool, True on the response's own tokens."""
+    old_log_probs: Tensor
+    """(batch, time), nats, stored when sampled."""
+    old_values: Tensor
+    """(batch, time) V_old, reward units, stored when sampled."""
+    advantages: Tensor
+    """(batch, time) A, whitened over the batch."""
+    returns: Tensor
+    """(batch, time) A + V_old before whitening, reward units."""
+    ref_log_probs: Tensor | None = None
+    """(batch, time), nats, under the frozen reference; what a KL in the loss needs."""
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def select(self, rows: Tensor) -> "Experience":
+        """Return the given rows, with no more padding than they need."""
+        sequences = self.sequences.select(rows)
+        time = int(sequences.response_lengths.max())
+        tensors = {
+            field.name: value[rows, :time]
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        masks = None if self.action_masks is None else self.action_masks.select(rows)
+        return Experience(sequences=sequences, action_masks=masks, **tensors)
+
+    def minibatches(self, num: int, generator: torch.Generator) -> list[Tensor]:
+        """Return the rows of ``num`` shuffled minibatches, or of as many as there are rows."""
+        order = torch.randperm(len(self), generator=generator)
+        parts = order.tensor_split(min(num, len(self)))
+        return [rows.to(self.response_mask.device) for rows in parts]

@@ -1,0 +1,121 @@
+"""PPO's loss of a part of a minibatch, put together from `losses`, and the figures of an update."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tokengym.agents import losses
+from tokengym.agents.policy.policy import CausalLMPolicy, Evaluation
+from tokengym.agents.ppo.experience import Experience
+
+
+@dataclass
+class UpdateStats:
+    """Figures of one update, summed over its minibatches."""
+
+    policy_loss: float = 0.0
+    value_loss: float = 0.0
+    approx_kl: float = 0.0
+    clip_fraction: float = 0.0
+    ratio_error: float = 0.0
+    """Largest |ratio - 1| before the first gradient step: rollout and update agree when it is 0."""
+    log_prob_gap: float = 0.0
+    """Largest |log_probs - old_log_probs| then, nats."""
+    num_minibatches: int = 0
+
+    def mean(self, name: str) -> float:
+        """Return a figure's mean over the minibatches."""
+        return getattr(self, name) / max(self.num_minibatches, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What one gradient step goes down.
+
+    loss = L_policy + vf_coef * L_value - ent_coef * H + kl_coef * KL
+
+    each a mean over the tokens of the whole minibatch. The settings are `PPO`'s, at this point of
+    the training.
+    """
+
+    clip_range: float
+    clip_range_vf: float | None
+    vf_coef: float
+    ent_coef: float
+    kl_coef: float
+    """0 where the KL is in the reward."""
+    kl_estimator: str
+    value_head_only: bool
+    """Warm-up: loss = vf_coef * L_value, and gradients reach the value head alone."""
+
+    def __call__(
+        self, policy: CausalLMPolicy, part: Experience, count: int
+    ) -> tuple[Tensor, dict[str, float], Tensor]:
+        """Return the loss of some of a minibatch's sequences, its figures, and log ratios.
+
+        Args:
+            policy: The policy as it is now.
+            part: The sequences.
+            count: Tokens of the whole minibatch: so the losses of its parts add up to its own.
+
+        Returns:
+            Loss, a scalar; figures as `UpdateStats` names them; log ratios (batch, time), nats.
+        """
+        now = policy.evaluate(
+            part.sequences,
+            part.action_masks,
+            with_entropy=self.ent_coef != 0.0,
+            with_kl=self.kl_coef != 0.0 and self.kl_estimator == "exact",
+            value_head_only=self.value_head_only,
+        )
+        policy_loss = losses.policy_loss(
+            now.log_probs,
+            part.old_log_probs,
+            part.advantages,
+            part.response_mask,
+            clip_range=self.clip_range,
+            count=count,
+        )
+        value_loss = losses.value_loss(
+            now.values,
+            part.old_values,
+            part.returns,
+            part.response_mask,
+            clip_range_vf=self.clip_range_vf,
+            count=count,
+        )
+        loss = self.vf_coef * value_loss
+        if not self.value_head_only:
+            loss = loss + policy_loss + self._regularisation(now, part, count)
+        figures = {"policy_loss": policy_loss.item(), "value_loss": value_loss.item()}
+        with torch.no_grad():
+            log_ratio = now.log_probs - part.old_log_probs
+            figures |= self._movement(log_ratio, part, count)
+        return loss, figures, log_ratio
+
+    def _regularisation(self, now: Evaluation, part: Experience, count: int) -> Tensor:
+        """Return the entropy bonus and the price of the KL, as a part of the loss."""
+        mask = part.response_mask
+        added = now.log_probs.new_zeros(())
+        if now.entropy is not None:
+            added = added - self.ent_coef * losses.masked_mean(now.entropy, mask, count=count)
+        if self.kl_coef != 0.0:
+            kl = now.kl
+            if kl is None:
+                assert part.ref_log_probs is not None
+                kl = losses.kl_estimate(
+                    now.log_probs, part.ref_log_probs, estimator=self.kl_estimator
+                )
+            added = added + self.kl_coef * losses.masked_mean(kl, mask, count=count)
+        return added
+
+    def _movement(self, log_ratio: Tensor, part: Experience, count: int) -> dict[str, float]:
+        """Return how far the policy has moved from the one that sampled."""
+        is_clipped = (log_ratio.expm1().abs() > self.clip_range).float()
+        # KL(old || new) from the old policy's samples: k3 of old against new.
+        moved = losses.kl_estimate(-log_ratio, torch.zeros_like(log_ratio), estimator="k3")
+        return {
+            name: losses.masked_mean(value, part.response_mask, count=count).item()
+            for name, value in (("approx_kl", moved), ("clip_fraction", is_clipped))
+        }

@@ -1,0 +1,1 @@
+"""Rounds of one episode per row, for any agent and any environment."""

@@ -1,0 +1,290 @@
+"""The one loop that plays agents through environments: rounds of one episode per row.
+
+A round begins with a reset of all rows and ends when each has finished one episode. Rows that end
+early wait, so that every prompt has an equal chance whatever the length of its response; taking
+episodes as they finish would prefer short ones.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tokengym.agents.policy.sampling import mask_rows
+from tokengym.agents.policy.sequences import ActionMasks, MaskRecorder
+from tokengym.agents.rollouts.environments import Environments, Observation
+from tokengym.agents.rollouts.rounds import RoundEnvironment, StepResult, as_rounds
+from tokengym.envs import Episode
+from tokengym.rewards import RewardError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The tokens chosen in one step, one per active row; what the agent does not know is None."""
+
+    actions: NDArray[np.int64]
+    """(active,) token ids."""
+    log_probs: Tensor | None = None
+    """(active,), nats, after temperature and action mask."""
+    values: Tensor | None = None
+    """(active,), reward units, of the text before the token."""
+    entropy: Tensor | None = None
+    """(active,), nats, of the distribution the token was drawn from."""
+    support: Tensor | None = None
+    """(active, vocab) bool, the tokens it was drawn among where the agent left some out itself."""
+
+
+class Player(Protocol):
+    """What can play a round."""
+
+    def begin(self, observation: Observation) -> None:
+        """Start a round: every row of the observation begins an episode."""
+
+    def act(
+        self,
+        rows: NDArray[np.integer],
+        observation: Observation,
+        action_masks: NDArray[np.generic] | None,
+        *,
+        deterministic: bool,
+    ) -> Choice:
+        """Choose the next token of ``rows``; observation and masks are those of all rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """One episode per row, as it was played; 0 past a response's end."""
+
+    episodes: tuple[Episode, ...]
+    """(batch,), in the order of the rows."""
+    truncated: NDArray[np.bool_]
+    """(batch,): ended by a budget, not by the text."""
+    action_masks: ActionMasks | None
+    """What could be sampled at each step, by the environment's leave and by the agent's own choice
+    of top-k or top-p; None if everything could."""
+    log_probs: Tensor | None
+    """(batch, time), nats, as sampled."""
+    values: Tensor | None
+    """(batch, time), reward units, as sampled."""
+    entropy: Tensor | None
+    """(batch, time), nats, as sampled."""
+
+
+OnStep = Callable[[NDArray[np.integer], Choice, StepResult], bool]
+"""Called after each step with (active rows, choice, result); False abandons the round."""
+
+
+def collect(
+    agent: Any,
+    envs: Environments,
+    num_episodes: int,
+    *,
+    seed: int | None = None,
+    deterministic: bool = False,
+) -> list[Episode]:
+    """Play episodes and return them, with ``log_probs`` where the agent knows them.
+
+    Args:
+        agent: Anything with ``predict(observation, state, episode_start, deterministic)`` over
+            batches, and ``action_masks`` if it takes them; ours play faster, with a cache.
+        envs: A Gymnasium ``VectorEnv`` or ``Env``, or a Stable-Baselines3 ``VecEnv``.
+        num_episodes: How many; rounds are played to their end and the surplus rows left out.
+        seed: Seeds the environments' first reset, and our policies' sampling, which then leaves
+            the training's random state alone.
+        deterministic: The likeliest token instead of a sampled one.
+
+    Returns:
+        Episodes round by round, in the order of the rows.
+
+    Raises:
+        ValueError: if ``num_episodes`` is negative.
+        TypeError: if the agent cannot be played or ``envs`` is no environment.
+        RewardError: if the scorer fails; its ``episodes`` are all that were finished.
+    """
+    if num_episodes < 0:
+        raise ValueError(f"num_episodes must be >= 0, got {num_episodes}; pass how many to play")
+    rounds = as_rounds(envs)
+    player = as_player(agent, seed=seed)
+    episodes: list[Episode] = []
+    while len(episodes) < num_episodes:
+        try:
+            played = play_round(
+                player, rounds, seed=None if episodes else seed, deterministic=deterministic
+            )
+        except RewardError as error:
+            error.keep(episodes)
+            raise
+        assert played is not None  # only on_step abandons rounds
+        if played.log_probs is None:
+            episodes += played.episodes
+        else:
+            episodes += _with_log_probs(played.episodes, played.log_probs)
+    return episodes[:num_episodes]
+
+
+def play_round(
+    player: Player,
+    envs: RoundEnvironment,
+    *,
+    seed: int | None = None,
+    deterministic: bool = False,
+    on_step: OnStep | None = None,
+) -> Round | None:
+    """Reset every row and play each to the end of one episode.
+
+    Args:
+        player: What chooses tokens.
+        envs: Where it plays.
+        seed: For the reset.
+        deterministic: The likeliest token instead of a sampled one.
+        on_step: Called after each step; where it returns False the round is abandoned.
+
+    Returns:
+        The round, or None if it was abandoned.
+
+    Raises:
+        RewardError: if the scorer fails; its ``episodes`` are those of the round that had ended.
+    """
+    observation, masks = envs.reset(seed)
+    player.begin(observation)
+    recorder = RoundRecorder(envs.num_envs)
+    active = np.arange(envs.num_envs)
+    while len(active):
+        choice = player.act(active, observation, masks, deterministic=deterministic)
+        actions = np.full(envs.num_envs, envs.filler_action, dtype=np.int64)
+        actions[active] = choice.actions
+        try:
+            result = envs.step(actions)
+        except RewardError as error:
+            error.keep(recorder.ended())
+            raise
+        recorder.add(active, choice, masks, result)
+        if on_step is not None and not on_step(active, choice, result):
+            return None
+        active = active[~(result.terminated | result.truncated)[active]]
+        observation, masks = result.observation, result.action_masks
+    return recorder.finish()
+
+
+class RoundRecorder:
+    """Keeps the steps of a round and lays them out as (batch, time) arrays at its end."""
+
+    def __init__(self, num_envs: int) -> None:
+        self._episodes: dict[int, Episode] = {}
+        self._num_envs = num_envs
+        self._truncated = np.zeros(num_envs, dtype=bool)
+        self._masks = MaskRecorder(num_envs)
+        self._steps: list[tuple[NDArray[np.integer], Choice]] = []
+
+    def add(
+        self,
+        rows: NDArray[np.integer],
+        choice: Choice,
+        action_masks: NDArray[np.generic] | None,
+        result: StepResult,
+    ) -> None:
+        """Record the step in which ``rows`` chose and ``result`` came of it."""
+        self._steps.append((rows, choice))
+        if choice.support is not None:
+            self._masks.add(rows, choice.support.cpu().numpy())
+        elif action_masks is not None:
+            self._masks.add(rows, mask_rows(action_masks, rows))
+        for row in rows[(result.terminated | result.truncated)[rows]].tolist():
+            self._episodes[row] = result.episodes[row]
+            self._truncated[row] = result.truncated[row]
+
+    def ended(self) -> list[Episode]:
+        """Return the episodes that have ended so far, in the order of the rows."""
+        rows = sorted(self._episodes)
+        log_probs = self._padded("log_probs") if rows else None
+        episodes = [self._episodes[row] for row in rows]
+        return episodes if log_probs is None else _with_log_probs(episodes, log_probs[rows])
+
+    def finish(self) -> Round:
+        """Return the round."""
+        first = self._steps[0][1]
+        device = "cpu" if first.log_probs is None else first.log_probs.device
+        return Round(
+            episodes=tuple(self._episodes[row] for row in range(self._num_envs)),
+            truncated=self._truncated,
+            action_masks=self._masks.finish(device),
+            log_probs=self._padded("log_probs"),
+            values=self._padded("values"),
+            entropy=self._padded("entropy"),
+        )
+
+    def _padded(self, name: str) -> Tensor | None:
+        """Return one field of the choices as (batch, time)."""
+        columns = [getattr(choice, name) for _, choice in self._steps]
+        if columns[0] is None:
+            return None
+        padded = columns[0].new_zeros(self._num_envs, len(columns))
+        for time, (rows, _) in enumerate(self._steps):
+            padded[torch.from_numpy(rows).to(padded.device), time] = columns[time]
+        return padded
+
+
+class PredictPlayer:
+    """Plays any agent through its ``predict``, on the whole batch at each step."""
+
+    def __init__(self, agent: Any) -> None:
+        self.agent = agent
+        self._takes_masks = "action_masks" in inspect.signature(agent.predict).parameters
+        self._state: Any = None
+        self._episode_start = np.zeros(0, dtype=bool)
+
+    def begin(self, observation: Observation) -> None:
+        """See `Player.begin`."""
+        self._state = None
+        self._episode_start = np.ones(len(next(iter(observation.values()))), dtype=bool)
+
+    def act(
+        self,
+        rows: NDArray[np.integer],
+        observation: Observation,
+        action_masks: NDArray[np.generic] | None,
+        *,
+        deterministic: bool,
+    ) -> Choice:
+        """See `Player.act`."""
+        masks: Mapping[str, Any] = {}
+        if self._takes_masks and action_masks is not None:
+            masks = {"action_masks": action_masks}
+        actions, self._state = self.agent.predict(
+            observation, self._state, self._episode_start, deterministic, **masks
+        )
+        self._episode_start = np.zeros_like(self._episode_start)
+        return Choice(actions=np.asarray(actions, dtype=np.int64)[rows])
+
+
+def as_player(agent: Any, *, seed: int | None = None) -> Player:
+    """Return what plays the agent: its own player if it has one, else its ``predict``.
+
+    Args:
+        agent: See `collect`.
+        seed: Seeds the sampling of agents with a player of their own; None goes on with theirs.
+
+    Raises:
+        TypeError: if the agent has no ``predict``.
+    """
+    if hasattr(agent, "player"):
+        return agent.player(None if seed is None else torch.Generator().manual_seed(seed))
+    if not callable(getattr(agent, "predict", None)):
+        raise TypeError(
+            f"an agent must have predict(observation, state, episode_start, deterministic), got "
+            f"{type(agent).__name__}"
+        )
+    return PredictPlayer(agent)
+
+
+def _with_log_probs(episodes: Sequence[Episode], log_probs: Tensor) -> list[Episode]:
+    """Return episodes with what their tokens were sampled with, (batch, time) nats."""
+    return [
+        replace(episode, log_probs=row[: len(episode.response_ids)])
+        for episode, row in zip(episodes, log_probs.cpu().numpy(), strict=True)
+    ]

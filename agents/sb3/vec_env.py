@@ -1,0 +1,276 @@
+"""The bridge to stock Stable-Baselines3: its ``VecEnv`` over a Gymnasium ``VectorEnv``."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import VecEnv
+
+from tokengym.agents.errors import ModelError
+from tokengym.agents.rollouts.environments import as_vector_env
+from tokengym.agents.sb3.features import TokenFeatures
+from tokengym.agents.sb3.hindsight import HindsightReplayBuffer, HindsightRolloutBuffer, StepRewards
+
+__all__ = [
+    "GymVecEnv",
+    "HindsightReplayBuffer",
+    "HindsightRolloutBuffer",
+    "NoEnvironment",
+    "TokenFeatures",
+    "as_vec_env",
+]
+
+
+def as_vec_env(envs: VectorEnv[Any, Any, Any] | gym.Env[Any, Any] | VecEnv) -> VecEnv:
+    """Return the environment as Stable-Baselines3 wants it.
+
+    Args:
+        envs: A Gymnasium ``VectorEnv`` (any autoreset mode) or ``Env``; a ``VecEnv`` stays itself.
+
+    Raises:
+        TypeError: if it is none of these.
+    """
+    return envs if isinstance(envs, VecEnv) else GymVecEnv(as_vector_env(envs))
+
+
+class GymVecEnv(VecEnv):
+    """A Gymnasium ``VectorEnv`` with Stable-Baselines3's conventions.
+
+    A row that ends is reset in the same step: the observation returned is the next episode's
+    first, the last one is ``info["terminal_observation"]``, ``info["TimeLimit.truncated"]`` tells a
+    budget from an end, and the next episode's reset info is in ``reset_infos``. ``action_masks``
+    serves sb3-contrib's MaskablePPO.
+
+    Args:
+        envs: The batch to adapt, in any autoreset mode.
+    """
+
+    def __init__(self, envs: VectorEnv[Any, Any, Any]) -> None:
+        self.envs = envs
+        self._mode = envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
+        self._fresh: tuple[Any, dict[str, Any]] | None = None
+        self._actions: NDArray[np.int64] = np.zeros(envs.num_envs, dtype=np.int64)
+        num_tokens = int(envs.single_action_space.n)  # type: ignore[attr-defined]
+        self._action_masks: NDArray[np.bool_] = np.ones((envs.num_envs, num_tokens), np.bool_)
+        super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the last thing done was a reset, which `begin` will make use of."""
+        return self._fresh is not None
+
+    def begin(self) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode in every row, in Gymnasium's form; the way of our own learners.
+
+        Returns:
+            Observations and infos: those of a reset that nothing was played from yet, if there is
+            one, so that no prompt is drawn in vain.
+        """
+        if self._fresh is None:
+            self.reset()
+        assert self._fresh is not None
+        fresh, self._fresh = self._fresh, None
+        return fresh
+
+    def reset(self) -> Any:
+        """Begin an episode in every row and return the observations."""
+        seed: Any = None if self._seeds[0] is None else list(self._seeds)
+        observation, infos = self._fresh = self.envs.reset(seed=seed)
+        self.reset_infos = [self._row_info(infos, row) for row in range(self.num_envs)]
+        self._note_masks(infos, np.ones(self.num_envs, dtype=bool))
+        self._reset_seeds()
+        self._reset_options()
+        return observation
+
+    def step_async(self, actions: NDArray[np.int64]) -> None:
+        """Keep the actions for `step_wait`."""
+        self._actions = np.asarray(actions)
+
+    def step_wait(self) -> Any:
+        """Step every row; return observations, rewards, dones, and one info per row.
+
+        The rewards are `StepRewards`: for `HindsightRolloutBuffer`, they carry token rewards.
+        """
+        self._fresh = None
+        observation, rewards, terminated, truncated, infos = self.envs.step(self._actions)
+        dones = terminated | truncated
+        final_infos = infos
+        final_observation = observation
+        if self._mode == AutoresetMode.SAME_STEP:
+            final_infos = infos.get("final_info", {})
+            final_observation = infos.get("final_obs")
+            reset_infos = infos
+        row_infos = [
+            self._row_info(final_infos if dones[row] else infos, row)
+            for row in range(self.num_envs)
+        ]
+        for row, info in enumerate(row_infos):
+            info["TimeLimit.truncated"] = bool(truncated[row] and not terminated[row])
+            if dones[row]:
+                info["terminal_observation"] = self._row_of(final_observation, row)
+        self._note_masks(infos, ~dones)
+        if dones.any():
+            if self._mode != AutoresetMode.SAME_STEP:
+                observation, reset_infos = self.envs.reset(options={"reset_mask": dones})
+            self._note_masks(reset_infos, dones)
+            for row in np.flatnonzero(dones).tolist():
+                self.reset_infos[row] = self._row_info(reset_infos, row)
+        token_rewards = {
+            row: row_infos[row]["token_rewards"]
+            for row in np.flatnonzero(dones).tolist()
+            if "token_rewards" in row_infos[row]
+        }
+        return observation, StepRewards.of(rewards, token_rewards), dones, row_infos
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Return the tokens allowed next, (num_envs, vocab)."""
+        return self._action_masks.copy()
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.envs.close()
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """Return an attribute of the innermost environments, one per row asked for."""
+        rows = list(self._get_indices(indices))
+        bare = self.envs.unwrapped
+        if isinstance(bare, SyncVectorEnv):
+            return [bare.envs[row].get_wrapper_attr(attr_name) for row in rows]
+        owner = self.envs if hasattr(self.envs, attr_name) else bare
+        return [getattr(owner, attr_name)] * len(rows)
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """Set an attribute of the innermost environments; a native batch has one for all rows.
+
+        Raises:
+            ValueError: if some rows only are asked for, of a batch whose rows share the attribute.
+        """
+        bare = self.envs.unwrapped
+        if isinstance(bare, SyncVectorEnv):
+            for row in self._get_indices(indices):
+                bare.envs[row].set_wrapper_attr(attr_name, value)
+        elif indices is None:
+            setattr(bare, attr_name, value)
+        else:
+            raise ValueError(
+                f"the rows of {type(bare).__name__} share {attr_name!r}, got indices={indices}; "
+                "leave indices out to set it for all"
+            )
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any
+    ) -> list[Any]:
+        """Call a method of the environments and return its result for each row asked for."""
+        rows = list(self._get_indices(indices))
+        if method_name == "action_masks":
+            return [self._action_masks[row] for row in rows]
+        return [
+            method(*method_args, **method_kwargs) for method in self.get_attr(method_name, rows)
+        ]
+
+    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+        """Say whether each row asked for is wrapped in ``wrapper_class``."""
+        rows = list(self._get_indices(indices))
+        bare = self.envs.unwrapped
+        if not isinstance(bare, SyncVectorEnv):
+            return [False] * len(rows)
+        wrapped = []
+        for row in rows:
+            env: Any = bare.envs[row]
+            while isinstance(env, gym.Wrapper) and not isinstance(env, wrapper_class):
+                env = env.env
+            wrapped.append(isinstance(env, wrapper_class))
+        return wrapped
+
+    def has_attr(self, attr_name: str) -> bool:
+        """Say whether every row has the attribute."""
+        return attr_name == "action_masks" or super().has_attr(attr_name)
+
+    def get_images(self) -> Sequence[NDArray[np.uint8] | None]:
+        """Return no images: texts are rendered as text."""
+        return [None] * self.num_envs
+
+    def _note_masks(self, infos: dict[str, Any], rows: NDArray[np.bool_]) -> None:
+        """Keep the action masks of ``rows``."""
+        if "action_mask" in infos:
+            self._action_masks[rows] = infos["action_mask"][rows]
+
+    @staticmethod
+    def _row_info(infos: dict[str, Any], row: int) -> dict[str, Any]:
+        """Return one row of vector infos: the keys whose ``_key`` mask is set for it."""
+        info: dict[str, Any] = {}
+        for key, values in infos.items():
+            present = infos.get(f"_{key}")
+            if key in ("final_obs", "final_info") or present is None or not present[row]:
+                continue
+            if isinstance(values, dict):
+                info[key] = GymVecEnv._row_info(values, row)
+            else:
+                value = values[row]
+                info[key] = value.item() if isinstance(value, np.generic) else value
+        if "token_rewards" in info and "response_ids" in info:  # a batch pads them to the horizon
+            info["token_rewards"] = info["token_rewards"][: len(info["response_ids"])]
+        return info
+
+    @staticmethod
+    def _row_of(observation: Any, row: int) -> Any:
+        """Return a copy of one row's observation."""
+        if isinstance(observation, dict):
+            return {key: np.array(values[row]) for key, values in observation.items()}
+        return observation[row]  # SAME_STEP keeps final observations as an array of objects
+
+
+class NoEnvironment(VecEnv):
+    """The shape of an environment without one: what an agent that was loaded to predict has.
+
+    Args:
+        num_envs: Rows.
+        num_tokens: Words of the vocabulary.
+        length: Columns of an observation.
+    """
+
+    def __init__(self, *, num_envs: int, num_tokens: int, length: int) -> None:
+        observation_space = gym.spaces.Dict(
+            input_ids=gym.spaces.Box(0, num_tokens - 1, (length,), np.int64),
+            attention_mask=gym.spaces.Box(0, 1, (length,), np.int8),
+        )
+        super().__init__(num_envs, observation_space, gym.spaces.Discrete(num_tokens))
+
+    def reset(self) -> Any:
+        """Say what is missing."""
+        raise ModelError("this agent was loaded without an environment; give it set_env(envs)")
+
+    def step_async(self, actions: NDArray[np.int64]) -> None:
+        """Say what is missing."""
+        self.reset()
+
+    def step_wait(self) -> Any:
+        """Say what is missing."""
+        self.reset()
+
+    def close(self) -> None:
+        """Close nothing."""
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """Return the render mode, None; there is no other attribute."""
+        if attr_name != "render_mode":
+            raise AttributeError(attr_name)
+        return [None] * self.num_envs
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """Say what is missing."""
+        self.reset()
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any
+    ) -> list[Any]:
+        """Say what is missing."""
+        self.reset()
+        return []
+
+    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+        """Return False for every row."""
+        return [False] * self.num_envs

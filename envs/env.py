@@ -1,0 +1,423 @@
+"""One episode at a time: `TokenGenerationEnv`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from operator import index
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from tokengym.envs.bundle import Bundle
+from tokengym.envs.errors import ActionError, EpisodeOverError
+from tokengym.envs.mdp import RENDER_FPS, RENDER_MODES, check_render_mode, terminal_info, token_mdp
+from tokengym.envs.prompts.prompt import Messages, Prompt, PromptSet
+from tokengym.envs.prompts.sampler import PromptSampler, generator_from, generator_state
+from tokengym.envs.prompts.table import EncodedPrompt
+from tokengym.envs.render import render_ansi, render_html
+from tokengym.envs.settings import GenerationSettings, Horizon, Overlong, PromptSampling
+from tokengym.envs.tokenization import token_texts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Observation = dict[str, NDArray[Any]]
+
+
+class TokenGenerationEnv(gymnasium.Env[Observation, np.int64]):
+    """Writing a response to a prompt, one token per step.
+
+    ## Description
+    An episode begins with a prompt and appends the chosen token to it at every step. The
+    transition is deterministic; the only randomness is which prompt comes next.
+
+    ## Observation Space
+    `Dict`, both entries of length `max_prompt_tokens + max_new_tokens`:
+
+    | key | space | meaning |
+    |---|---|---|
+    | `input_ids` | `Box(0, vocab - 1, int64)` | the prompt, left-padded to end at column `max_prompt_tokens - 1`; response token t in column `max_prompt_tokens + t`; padding elsewhere |
+    | `attention_mask` | `Box(0, 1, int8)` | 1 at the tokens of prompt and response, 0 at padding |
+
+    ## Action Space
+    `Discrete(len(tokenizer))`: the id of the next token. `info["action_mask"]` (int8) and
+    `action_masks()` (bool) say which tokens are legal; an illegal one is appended like any other
+    and never ends the episode.
+
+    ## Rewards
+    0 at every step: what a response is worth is added by the wrappers of `tokengym.rewards`.
+
+    ## Episode End
+    - Termination: a legal EOS (`finish_reason` "eos"); the token that completes a stop string
+      ("stop"); `max_new_tokens` tokens ("length") under `horizon="terminated"`.
+    - Truncation: `max_new_tokens` tokens under `horizon="truncated"`.
+
+    ## Information
+    | key | when | meaning |
+    |---|---|---|
+    | `action_mask` | always | int8 (vocab,): the tokens that are legal next |
+    | `prompt` | reset, end | the prompt's text |
+    | `prompt_id` | reset, end | its position in `prompts`; -1 for a text from `options` |
+    | `prompt_ids` | end | its token ids without padding, a tuple |
+    | `reference`, `query_type` | end | what the data set says about the prompt, or None |
+    | `response` | end | the response's text, special tokens left out, stop string included |
+    | `response_ids` | end | the sampled ids, EOS included, a tuple |
+    | `finish_reason` | end | "eos", "stop" or "length" |
+    | `score`, `score_parts`, `token_rewards` | end | 0.0, {} and zeros (n,) float32 until a reward wrapper fills them |
+
+    `Episode.from_info` reads a terminal info.
+
+    ## Starting State
+    A prompt and an empty response. Prompts are drawn by `prompt_sampling` from the seeded generator;
+    `reset(options={"prompt_id": 3})` takes one of the set, `options={"prompt": "a text"}` any other.
+    A seeded reset also restarts the order of prompts.
+
+    ## Arguments
+    All by keyword.
+
+    Args:
+        tokenizer: Hugging Face tokenizer with EOS and pad token, or where to load one.
+        prompts: What episodes start from.
+        max_prompt_tokens: Width of the prompt's part; None takes the longest prompt.
+        max_new_tokens: The horizon, tokens.
+        min_new_tokens: Tokens before EOS is legal (and before a stop string counts).
+        forbidden_token_ids: Ids that are never legal.
+        stop_strings: Texts that end the response when a legal token completes one.
+        horizon: "terminated" where the horizon is part of the problem, "truncated" where it is
+            only a budget.
+        overlong: "error" refuses longer prompts, "left" keeps their last tokens, "drop" leaves
+            them out.
+        prompt_sampling: "uniform" (with replacement), "epoch" (permutations), "sequential".
+        prompt_shard: (row, rows): a sequential env takes prompts row, row + rows, ...; for one of
+            several copies that share the work.
+        chat_template: Whether each text is a user's message, encoded in the tokenizer's chat template
+            with the reply begun; conversations (lists of messages) always are.
+        eos_token: Token of the vocabulary that ends a text, where the tokenizer names none.
+        pad_token: Token of the vocabulary for padding, where the tokenizer names none.
+        render_mode: "ansi" returns coloured text, "human" prints it as it grows, "html" returns
+            escaped HTML.
+        bundle: The models this environment belongs to, kept for agents and rewards.
+
+    Raises:
+        TokenGymError: for a setting, prompt or tokenizer that cannot work.
+
+    Example:
+        >>> env = TokenGenerationEnv(tokenizer=tok, prompts=["Once"])  # doctest: +SKIP
+        >>> observation, info = env.reset(seed=0)  # doctest: +SKIP
+        >>> env.step(env.action_space.sample(info["action_mask"]))  # doctest: +SKIP
+    """  # noqa: E501  (Gymnasium's tables need one line per row)
+
+    metadata = {"render_modes": RENDER_MODES, "render_fps": RENDER_FPS}  # noqa: RUF012
+
+    def __init__(
+        self,
+        *,
+        tokenizer: PreTrainedTokenizerBase | str,
+        prompts: PromptSet | Sequence[str | Prompt | Messages],
+        max_prompt_tokens: int | None = None,
+        max_new_tokens: int = GenerationSettings.max_new_tokens,
+        min_new_tokens: int = GenerationSettings.min_new_tokens,
+        forbidden_token_ids: Sequence[int] = (),
+        stop_strings: Sequence[str] = (),
+        horizon: Horizon = GenerationSettings.horizon,
+        overlong: Overlong = GenerationSettings.overlong,
+        prompt_sampling: PromptSampling = GenerationSettings.prompt_sampling,
+        prompt_shard: tuple[int, int] = (0, 1),
+        chat_template: bool = GenerationSettings.chat_template,
+        eos_token: str | None = None,
+        pad_token: str | None = None,
+        render_mode: str | None = None,
+        bundle: Bundle | None = None,
+    ) -> None:
+        check_render_mode(render_mode, RENDER_MODES)
+        self.render_mode = render_mode
+        settings = GenerationSettings(
+            max_prompt_tokens=max_prompt_tokens,
+            max_new_tokens=max_new_tokens,
+            min_new_tokens=min_new_tokens,
+            forbidden_token_ids=forbidden_token_ids,
+            stop_strings=stop_strings,
+            horizon=horizon,
+            overlong=overlong,
+            chat_template=chat_template,
+            prompt_sampling=prompt_sampling,
+        )
+        self._mdp = mdp = token_mdp(
+            tokenizer, prompts, settings, bundle, eos_token=eos_token, pad_token=pad_token
+        )
+        self._bundle = bundle
+        self.observation_space = mdp.observation_space()
+        self.action_space = mdp.action_space()
+        self._sampler = PromptSampler(settings.prompt_sampling, len(mdp.table), prompt_shard)
+        self._ids = np.full(mdp.width, mdp.pad_id, dtype=np.int64)
+        self._attention = np.zeros(mdp.width, dtype=np.int8)
+        self._open_cells()
+        self._prompt: EncodedPrompt | None = None
+        self._column = mdp.prompt_width
+        """Where the next token goes."""
+        self._terminated = self._truncated = False
+        self._playing = False
+        self._shown_rewards: NDArray[np.float32] | None = None
+        # What every step reads, out of the settings: attribute chains cost as much as the copies.
+        self._vocab_size, self._eos_id = mdp.vocab_size, mdp.eos_id
+        self._mask = mdp.action_mask(0)
+        """The legal tokens (shared by all steps: copied into each info)."""
+        self._event_column = 0
+        """The first column whose token is watched: it may end the episode or change the mask."""
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer whose ids are the actions."""
+        return self._mdp.tokenizer
+
+    @property
+    def bundle(self) -> Bundle | None:
+        """The models this environment belongs to."""
+        return self._bundle
+
+    @property
+    def prompts(self) -> PromptSet:
+        """The prompts that episodes start from; a prompt id is a position in it."""
+        return self._mdp.table.prompts
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        """Columns of the observation that belong to the prompt."""
+        return self._mdp.prompt_width
+
+    @property
+    def max_new_tokens(self) -> int:
+        """The horizon: columns of the observation that belong to the response."""
+        return self._mdp.settings.max_new_tokens
+
+    @property
+    def settings(self) -> GenerationSettings:
+        """The settings as validated."""
+        return self._mdp.settings
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Begin an episode; see "Arguments" of the class for ``options``."""
+        prompt = self._mdp.chosen_prompt(options)
+        super().reset(seed=seed)
+        if seed is not None:
+            self._sampler.restart()
+        if prompt is None:
+            prompt = self._mdp.table[self._sampler.draw(self.np_random)]
+        self._begin(prompt)
+        if self.render_mode == "human":
+            sys.stdout.write(f"\n{render_ansi(prompt.text, [])}")
+        return self._observation(), self._reset_info()
+
+    def step(self, action: np.int64 | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Append one token.
+
+        Raises:
+            ActionError: if the action is no token id of the vocabulary.
+            EpisodeOverError: if the episode is over or was never begun.
+        """
+        try:
+            token = index(action)
+        except TypeError:
+            raise ActionError(_bad_action(action, self._vocab_size)) from None
+        column = self._column
+        if (
+            column >= self._event_column
+            or token == self._eos_id
+            or not 0 <= token < self._vocab_size
+        ):
+            return self._watched_step(token)
+        self._id_cells[column] = token
+        self._attention_cells[column] = 1
+        self._column = column + 1
+        # Fresh arrays at every step: callers keep what they are given.
+        observation: Observation = {
+            "attention_mask": self._attention.copy(),
+            "input_ids": self._ids.copy(),
+        }
+        return observation, 0.0, False, False, {"action_mask": self._mask.copy()}
+
+    def _watched_step(self, token: int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Append a token that may end the episode, change what is legal, or be refused."""
+        if not self._playing:
+            raise EpisodeOverError(
+                "step called after the episode's end or before the first reset; call env.reset()"
+            )
+        if not 0 <= token < self._vocab_size:
+            raise ActionError(_bad_action(token, self._vocab_size))
+        self._ids[self._column] = token
+        self._attention[self._column] = 1
+        self._column += 1
+        self._mark_event()
+        observation, info = self._observation(), {"action_mask": self._mask.copy()}
+        if reason := self._finish_reason(token):
+            self._end(reason, info)
+        if self.render_mode == "human":
+            self._print_step()
+        return observation, 0.0, self._terminated, self._truncated, info
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Return the tokens that are legal next, bool (vocab,)."""
+        return self._mask.astype(np.bool_)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the episode and the generator as plain data, for `set_state`."""
+        if self._prompt is None:
+            raise EpisodeOverError("get_state called before the first reset; call env.reset()")
+        return {
+            "prompt": self._prompt.text,
+            "prompt_id": self._prompt.prompt_id,
+            "prompt_ids": list(self._prompt.ids),
+            "response_ids": self._response_ids(),
+            "terminated": self._terminated,
+            "truncated": self._truncated,
+            "sampler": self._sampler.get_state(),
+            "np_random": generator_state(self.np_random),
+            "np_random_seed": self.np_random_seed,
+        }
+
+    def set_state(self, state: dict[str, Any]) -> tuple[Observation, dict[str, Any]]:
+        """Continue from a state that this or an equal environment was in.
+
+        Args:
+            state: What ``get_state`` returned; it may be restored any number of times.
+
+        Returns:
+            The observation there, and the info that a reset would give.
+
+        Raises:
+            StateError: if the state does not fit.
+        """
+        prompt = self._mdp.prompt_from(state)
+        rng = generator_from(state["np_random"])
+        self._sampler.set_state(state["sampler"])
+        self._np_random, self._np_random_seed = rng, state["np_random_seed"]
+        self._begin(prompt)
+        response = state["response_ids"]
+        start, self._column = self._column, self._column + len(response)
+        self._ids[start : self._column] = response
+        self._attention[start : self._column] = 1
+        self._terminated, self._truncated = bool(state["terminated"]), bool(state["truncated"])
+        self._playing = not (self._terminated or self._truncated)
+        self._mark_event()
+        return self._observation(), self._reset_info()
+
+    def show_token_rewards(self, token_rewards: NDArray[np.float32]) -> None:
+        """Colour the current episode's tokens when it is rendered; reward wrappers call it.
+
+        Args:
+            token_rewards: (n,), one per response token so far; "human" prints the coloured text.
+        """
+        self._shown_rewards = np.array(token_rewards, dtype=np.float32)
+        if self.render_mode == "human":
+            sys.stdout.write(f"{self._rendered(render_ansi)}\n")
+
+    def render(self) -> str | None:
+        """Return the text so far, each token coloured by its reward (None when it is printed)."""
+        if self.render_mode is None:
+            gymnasium.logger.warn(
+                "render() needs a render mode: pass render_mode='ansi', 'human' or 'html'"
+            )
+            return None
+        if self._prompt is None:
+            raise EpisodeOverError("render called before the first reset; call env.reset()")
+        if self.render_mode == "human":
+            sys.stdout.flush()
+            return None
+        return self._rendered(render_ansi if self.render_mode == "ansi" else render_html)
+
+    def _open_cells(self) -> None:
+        """Open the arrays for single writes: memoryviews take half the time of arrays."""
+        self._id_cells, self._attention_cells = self._ids.data, self._attention.data
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if not isinstance(v, memoryview)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open_cells()  # over the copies
+
+    def _begin(self, prompt: EncodedPrompt) -> None:
+        """Write the prompt and forget the last episode."""
+        self._column = self._mdp.prompt_width
+        start = self._column - len(prompt.ids)
+        self._ids.fill(self._mdp.pad_id)
+        self._attention.fill(0)
+        self._ids[start : self._column] = prompt.ids
+        self._attention[start : self._column] = 1
+        self._prompt, self._playing = prompt, True
+        self._terminated = self._truncated = False
+        self._shown_rewards = None
+        self._mark_event()
+
+    def _mark_event(self) -> None:
+        """Bring the action mask up to date, and note which step has to look next."""
+        start, settings = self._mdp.prompt_width, self.settings
+        length = self._column - start
+        self._mask = self._mdp.action_mask(length)
+        if not self._playing or settings.stop_strings or self.render_mode == "human":
+            self._event_column = 0
+        elif length < settings.min_new_tokens:
+            self._event_column = start + settings.min_new_tokens - 1
+        else:
+            self._event_column = self._mdp.width - 1
+
+    def _observation(self) -> Observation:
+        return {"attention_mask": self._attention.copy(), "input_ids": self._ids.copy()}
+
+    def _reset_info(self) -> dict[str, Any]:
+        assert self._prompt is not None
+        return {
+            "prompt": self._prompt.text,
+            "prompt_id": self._prompt.prompt_id,
+            "action_mask": self._mask.copy(),
+        }
+
+    def _response_ids(self) -> list[int]:
+        return self._ids[self._mdp.prompt_width : self._column].tolist()
+
+    def _finish_reason(self, token: int) -> str | None:
+        """Return why the episode ends with the token just appended, or None."""
+        length = self._column - self._mdp.prompt_width
+        if token == self._eos_id and length > self._mdp.eos_ends_after:
+            return "eos"
+        if self.settings.stop_strings and self._mdp.stops([self._response_ids()])[0]:
+            return "stop"
+        return "length" if self._column == self._mdp.width else None
+
+    def _end(self, finish_reason: str, info: dict[str, Any]) -> None:
+        """Close the episode and tell about it in ``info``."""
+        assert self._prompt is not None
+        self._playing, self._event_column = False, 0
+        self._truncated = finish_reason == "length" and self.settings.horizon == "truncated"
+        self._terminated = not self._truncated
+        response_ids = self._response_ids()
+        response = self._mdp.decode([response_ids])[0]
+        info.update(terminal_info(self._prompt, response, tuple(response_ids), finish_reason))
+
+    def _rendered(self, renderer: Any) -> str:
+        """Return the episode so far through ``render_ansi`` or ``render_html``."""
+        assert self._prompt is not None
+        pieces = token_texts(self.tokenizer, self._response_ids())
+        rewards = self._shown_rewards
+        if rewards is not None and len(rewards) != len(pieces):
+            rewards = None  # they belong to another moment of the episode
+        return renderer(self._prompt.text, pieces, rewards)
+
+    def _print_step(self) -> None:
+        """Print the newest token, and a line's end after the last one."""
+        tail = self._response_ids()[-8:]  # enough for a character spread over several tokens
+        piece = render_ansi("", token_texts(self.tokenizer, tail)[-1:])
+        sys.stdout.write(piece if self._playing else f"{piece}\n")
+        sys.stdout.flush()
+
+
+def _bad_action(action: Any, vocab_size: int) -> str:
+    return (
+        f"action must be an integer from 0 to {vocab_size - 1}, got {action!r}; "
+        "it is a token id of env.unwrapped.tokenizer"
+    )

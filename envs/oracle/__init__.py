@@ -1,0 +1,1 @@
+"""The exactly solvable environment."""

@@ -1,0 +1,323 @@
+"""`tokengym/Oracle-v0`: a task small enough to know the exact worth of every token."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
+
+from tokengym.envs.bundle import Bundle, bundled
+from tokengym.envs.env import TokenGenerationEnv
+from tokengym.envs.errors import SettingsError
+from tokengym.envs.mdp import TokenMdp
+from tokengym.envs.oracle.dynamic_programming import FloatArray
+from tokengym.envs.oracle.score import RULES, WORDS, Rule, oracle_score, removal_effects
+from tokengym.envs.oracle.values import (
+    ExactValues,
+    PolicyProbs,
+    ResponseTree,
+    State,
+    StateTable,
+)
+from tokengym.envs.settings import GenerationSettings, Horizon, PromptSampling
+from tokengym.envs.vector import TokenGenerationVectorEnv
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+_VOCABULARY = ("<pad>", "<eos>", "<unk>", *WORDS)
+_ILLEGAL_IDS = (0, 2)
+"""Padding and the unknown word: no response has them unless an agent ignores the action mask."""
+PROMPT = "the"
+MAX_NEW_TOKENS = 6
+LONGEST_LEARNT = 8
+"""Longest response that the bundled models know, tokens."""
+MAX_RESPONSES = 2_000_000
+"""Largest table: 8 tokens of 6 words take seconds and some 100 MB."""
+
+
+@lru_cache(maxsize=1)
+def oracle_tokenizer() -> PreTrainedTokenizerFast:
+    """Return the Oracle's tokenizer: one token per word, built in memory, one for the process."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    ids = {word: position for position, word in enumerate(_VOCABULARY)}
+    backend = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="<pad>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+        padding_side="left",
+    )
+
+
+class OracleValues:
+    """The exact values that both Oracle environments offer.
+
+    A state is the response so far, a tuple of token ids; the empty response is ``()``. There are
+    as many as there are responses shorter than ``max_new_tokens`` of the six words. Values are
+    of the true score as return, undiscounted, whatever reward the environment was made with.
+    """
+
+    _mdp: TokenMdp
+    _rules: tuple[Rule, ...]
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules of the score that hold."""
+        return self._rules
+
+    @property
+    def states(self) -> tuple[State, ...]:
+        """All states, shorter ones first: the order of every array of values."""
+        return self._tree().states
+
+    @property
+    def legal_tokens(self) -> NDArray[np.bool_]:
+        """(states, vocab): the tokens that are legal in each state."""
+        return self._tree().legal
+
+    def optimal_values(self) -> ExactValues:
+        """Return V* and Q*, the values of the best play.
+
+        Returns:
+            ``(values, q_values)``: ``values[state]`` is a float and ``q_values[state]`` an array
+            (vocab,) with NaN at illegal tokens; ``values.array`` (states,) and ``q_values.array``
+            (states, vocab) hold all of them in the order of ``states``. ``.advantages`` is their
+            difference: 0 for a best token, below it what any other loses.
+
+        Raises:
+            SettingsError: if ``max_new_tokens`` is too large for a table, more than 8.
+        """
+        return self._tree().optimal
+
+    def policy_values(self, policy_probs: PolicyProbs | None = None) -> ExactValues:
+        """Return V and Q of a policy, in the form of `optimal_values`.
+
+        Args:
+            policy_probs: A function or a mapping from state to (vocab,) probabilities, or an array
+                (states, vocab) in the order of ``states``. Illegal tokens have none. None is the
+                policy that takes all legal tokens alike.
+
+        Raises:
+            PolicyError: if a state's probabilities are none, or an illegal token has some.
+        """
+        return self._tree().under(policy_probs)
+
+    def exact_advantages(self, policy_probs: PolicyProbs | None = None) -> StateTable:
+        """Return A = Q - V of a policy: what each token is worth to it.
+
+        Args:
+            policy_probs: As of `policy_values`.
+
+        Returns:
+            ``advantages[state]`` (vocab,), NaN at illegal tokens; ``advantages.array`` (states,
+            vocab). ``advantages.along(info["response_ids"])`` (n,) is the gold credit of an
+            episode: it sums to the score minus the value of the empty response.
+
+        Raises:
+            PolicyError: as `policy_values`.
+        """
+        return self.policy_values(policy_probs).advantages
+
+    def removal_effects(self, response_ids: Sequence[int]) -> FloatArray:
+        """Return by how much the true score falls when one token is left out.
+
+        The tokens that matter are those where it is not 0; what a reward model's attention or a
+        credit rule should find, whatever the policy. For the credit that a policy's own future
+        decides see `exact_advantages`.
+
+        Args:
+            response_ids: (n,) as ``info["response_ids"]`` gives them.
+
+        Returns:
+            (n,) reward units; EOS has 0.
+        """
+        ids = [int(token) for token in response_ids]
+        eos_id = self._mdp.eos_id
+        words = [_VOCABULARY[token] for token in ids if token != eos_id]
+        effects = iter(removal_effects(words, self._rules))
+        return np.array([0.0 if token == eos_id else next(effects) for token in ids])
+
+    def _tree(self) -> ResponseTree:
+        eos_id, horizon = self._mdp.eos_id, self._mdp.settings.max_new_tokens
+        legal = self._mdp.action_mask(horizon)
+        tokens = tuple(int(token) for token in np.flatnonzero(legal) if token != eos_id)
+        end_from = self._mdp.settings.min_new_tokens if legal[eos_id] else horizon
+        responses = len(tokens) ** horizon
+        if responses > MAX_RESPONSES:
+            raise SettingsError(
+                f"max_new_tokens={horizon} makes {responses:,} responses, more than the "
+                f"{MAX_RESPONSES:,} of an exact table; lower it to 8 or less"
+            )
+        return _tree(self._rules, tokens, end_from, horizon)
+
+
+class OracleEnv(OracleValues, TokenGenerationEnv):
+    """Writing up to six words, each of whose worth is known exactly.
+
+    ## Description
+    Six words, three rules. "good" counts +1 and "bad" -1/2, but "not" turns round the opinion
+    right behind it (negation), "but" takes back all before it (selection), and an opinion counts
+    only once "film" was named (order); "the" does nothing. So what a token is worth depends on its
+    context, as in real texts, and yet the whole tree of responses is small enough for dynamic
+    programming: `optimal_values` gives V* and Q*, `exact_advantages` those of any policy. That is
+    the yardstick for a credit rule or a learner's critic. Everything else is as in
+    `TokenGenerationEnv`; the one prompt is "the", and ``<pad>`` and ``<unk>`` are illegal.
+
+    Two small models come with it, for responses of up to 8 tokens: a policy that writes the six
+    words nearly alike, with a trace of grammar, and a reward model that learnt the score of all
+    three rules, at every token of a text. `removal_effects` says which tokens of a response
+    matter, and `bundle.manifest` how well the reward model knows them.
+
+    ## Rewards
+    0 at every step here: the registered id adds the score (`tokengym.envs.oracle.score`).
+
+    ## Arguments
+    `rules` leaves out some of the three: with `rules=()` every word earns its own score wherever
+    it stands.
+
+    Args:
+        rules: Rules of the score that hold, of "negation", "selection" and "order".
+        max_new_tokens: The horizon, tokens; exact values take 8 at most.
+        min_new_tokens: Tokens before EOS is legal.
+        forbidden_token_ids: Further ids that are never legal.
+        horizon: How the horizon is reported, "terminated" or "truncated"; values are of the score
+            at it in both.
+        prompt_sampling: As of `TokenGenerationEnv`; there is one prompt.
+        render_mode: "ansi", "human" or "html".
+
+    Raises:
+        SettingsError: for an unknown rule, or what `TokenGenerationEnv` refuses.
+
+    Example:
+        >>> env = OracleEnv(max_new_tokens=3)
+        >>> values, q_values = env.optimal_values()
+        >>> values[()]  # film good good
+        2.0
+        >>> film, good = env.tokenizer.convert_tokens_to_ids(["film", "good"])
+        >>> [float(q_values[()][token]) for token in (film, good)]  # an opinion too early
+        [2.0, 1.0]
+        >>> advantages = env.exact_advantages()  # of taking all legal tokens alike
+        >>> round(float(advantages[()][film]), 3)
+        0.08
+    """
+
+    def __init__(
+        self,
+        *,
+        rules: Sequence[Rule] = RULES,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        min_new_tokens: int = GenerationSettings.min_new_tokens,
+        forbidden_token_ids: Sequence[int] = (),
+        horizon: Horizon = GenerationSettings.horizon,
+        prompt_sampling: PromptSampling = GenerationSettings.prompt_sampling,
+        render_mode: str | None = None,
+    ) -> None:
+        self._rules = _checked_rules(rules)
+        super().__init__(
+            tokenizer=oracle_tokenizer(),
+            prompts=[PROMPT],
+            bundle=_models(self._rules, max_new_tokens),
+            forbidden_token_ids=(*_ILLEGAL_IDS, *forbidden_token_ids),
+            max_new_tokens=max_new_tokens,
+            min_new_tokens=min_new_tokens,
+            horizon=horizon,
+            prompt_sampling=prompt_sampling,
+            render_mode=render_mode,
+        )
+
+
+class OracleVectorEnv(OracleValues, TokenGenerationVectorEnv):
+    """A batch of `OracleEnv`, as `TokenGenerationVectorEnv` is one of `TokenGenerationEnv`.
+
+    Args:
+        num_envs: Rows of the batch.
+        autoreset_mode: As of `TokenGenerationVectorEnv`.
+        copy: As of `TokenGenerationVectorEnv`.
+        rules: As of `OracleEnv`, and so all that follow.
+        max_new_tokens: The horizon.
+        min_new_tokens: Tokens before EOS is legal.
+        forbidden_token_ids: Further ids that are never legal.
+        horizon: "terminated" or "truncated".
+        prompt_sampling: There is one prompt.
+        render_mode: "ansi" or "html".
+
+    Raises:
+        SettingsError: for an unknown rule, or what `TokenGenerationEnv` refuses.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_envs: int = 1,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        copy: bool = True,
+        rules: Sequence[Rule] = RULES,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        min_new_tokens: int = GenerationSettings.min_new_tokens,
+        forbidden_token_ids: Sequence[int] = (),
+        horizon: Horizon = GenerationSettings.horizon,
+        prompt_sampling: PromptSampling = GenerationSettings.prompt_sampling,
+        render_mode: str | None = None,
+    ) -> None:
+        self._rules = _checked_rules(rules)
+        super().__init__(
+            num_envs=num_envs,
+            autoreset_mode=autoreset_mode,
+            copy=copy,
+            tokenizer=oracle_tokenizer(),
+            prompts=[PROMPT],
+            bundle=_models(self._rules, max_new_tokens),
+            forbidden_token_ids=(*_ILLEGAL_IDS, *forbidden_token_ids),
+            max_new_tokens=max_new_tokens,
+            min_new_tokens=min_new_tokens,
+            horizon=horizon,
+            prompt_sampling=prompt_sampling,
+            render_mode=render_mode,
+        )
+
+
+@lru_cache(maxsize=16)
+def _tree(
+    rules: tuple[Rule, ...], tokens: tuple[int, ...], end_from: int, horizon: int
+) -> ResponseTree:
+    """Return the tree of all responses; environments of the same settings share it."""
+    return ResponseTree(
+        tokens=tokens,
+        eos_id=_VOCABULARY.index("<eos>"),
+        end_from=end_from,
+        horizon=horizon,
+        vocab_size=len(_VOCABULARY),
+        score=lambda ids: oracle_score([_VOCABULARY[i] for i in ids], rules),
+    )
+
+
+def _models(rules: tuple[Rule, ...], max_new_tokens: int) -> Bundle:
+    """Return the bundled models, without those that know nothing of these settings."""
+    models = bundled("oracle")
+    if rules != RULES:
+        models = models.without("reward_model", "gold")
+    if max_new_tokens > LONGEST_LEARNT:
+        models = models.without("reward_model", "policy")
+    return models
+
+
+def _checked_rules(rules: Sequence[Rule]) -> tuple[Rule, ...]:
+    """Return the rules in their own order, refusing what is none."""
+    if isinstance(rules, str):
+        raise SettingsError(f"rules must be a sequence, got one str {rules!r}; put it in a list")
+    for rule in rules:
+        if rule not in RULES:
+            near = difflib.get_close_matches(str(rule), RULES, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"they are {', '.join(RULES)}"
+            raise SettingsError(f"the Oracle has no rule {rule!r}; {hint}")
+    return tuple(rule for rule in RULES if rule in rules)

@@ -1,0 +1,232 @@
+"""Exact values of an environment small enough to have all its states in a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tokengym.envs.errors import PolicyError
+from tokengym.envs.oracle.dynamic_programming import (
+    FloatArray,
+    level_starts,
+    optimal_values,
+    policy_values,
+)
+
+State = tuple[int, ...]
+"""A state is the response so far, as token ids; the prompt is the same for all."""
+
+PolicyProbs = Callable[[State], ArrayLike] | Mapping[State, ArrayLike] | ArrayLike
+"""A policy: state -> (vocab,) probabilities, as a function or a mapping; or all of them at once,
+(states, vocab) in the order of ``states``."""
+
+
+_TOLERANCE = 1e-4
+"""How far from 1 the rounding of a float32 softmax may take a sum."""
+
+
+class StateTable(Mapping[State, Any]):
+    """A number or an array of each state.
+
+    Args:
+        tree: The states.
+        array: (states, ...) their entries, in order.
+    """
+
+    array: FloatArray
+    """(states, ...) float64, read-only: all entries in the order of ``states``."""
+
+    def __init__(self, tree: ResponseTree, array: FloatArray) -> None:
+        self._tree = tree
+        self.array = array
+        array.flags.writeable = False
+
+    @property
+    def states(self) -> tuple[State, ...]:
+        """The states: shorter ones first."""
+        return self._tree.states
+
+    def __getitem__(self, state: State) -> Any:
+        entry = self.array[self._tree.row(state)]
+        return entry if entry.ndim else float(entry)
+
+    def __iter__(self) -> Iterator[State]:
+        return iter(self.states)
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __repr__(self) -> str:
+        return f"StateTable({len(self)} states, array {self.array.shape})"
+
+    def along(self, response_ids: Sequence[int]) -> FloatArray:
+        """Return the entries of the tokens of a response.
+
+        Args:
+            response_ids: (n,) as ``info["response_ids"]`` gives them.
+
+        Returns:
+            (n,) the entry of token t in the state of the tokens before it. Of advantages: what
+            each token was worth; they sum to the score minus the empty response's value.
+
+        Raises:
+            KeyError: if a token was not legal.
+        """
+        ids = tuple(map(int, response_ids))
+        entries = np.array([self[ids[:t]][token] for t, token in enumerate(ids)], dtype=np.float64)
+        if np.isnan(entries).any():
+            place = int(np.flatnonzero(np.isnan(entries))[0])
+            raise KeyError(f"token {ids[place]} is not legal after {ids[:place]}")
+        return entries
+
+
+class ExactValues(NamedTuple):
+    """The values of one policy, or of the best play, in every state."""
+
+    values: StateTable
+    """V: state -> expected score of the finished response; array (states,)."""
+    q_values: StateTable
+    """Q: state -> (vocab,) the same after each token, NaN where it is illegal; array (states,
+    vocab)."""
+
+    @property
+    def advantages(self) -> StateTable:
+        """A = Q - V: state -> (vocab,), NaN where a token is illegal; array (states, vocab)."""
+        return StateTable(
+            self.q_values._tree, self.q_values.array - self.values.array[:, np.newaxis]
+        )
+
+
+class ResponseTree:
+    """All responses of legal tokens, and what each is worth.
+
+    Args:
+        tokens: Ids that are legal and do not end the response.
+        eos_id: The id that ends it.
+        end_from: Tokens before EOS is legal; ``horizon`` or more where it never is.
+        horizon: Tokens at which a response ends by itself.
+        vocab_size: Length of a probability vector.
+        score: What the response of these ids (EOS left out) is worth.
+    """
+
+    def __init__(
+        self,
+        *,
+        tokens: Sequence[int],
+        eos_id: int,
+        end_from: int,
+        horizon: int,
+        vocab_size: int,
+        score: Callable[[State], float],
+    ) -> None:
+        self._tokens = tuple(tokens)
+        self._place = {token: place for place, token in enumerate(self._tokens)}
+        self._columns = [*self._tokens, eos_id]
+        self._vocab_size = vocab_size
+        self._shape = {"branching": len(self._tokens), "horizon": horizon, "end_from": end_from}
+        starts = level_starts(len(self._tokens), horizon)
+        self._num_states = starts[-2]
+        sequences = _sequences(self._tokens, horizon)
+        self._scores = np.array([score(ids) for ids in sequences], dtype=np.float64)
+        self._lengths = np.repeat(np.arange(horizon), np.diff(starts[:-1]))
+
+    @cached_property
+    def states(self) -> tuple[State, ...]:
+        """Every response that is not over yet, shorter ones first."""
+        return tuple(_sequences(self._tokens, self._shape["horizon"] - 1))
+
+    @cached_property
+    def legal(self) -> NDArray[np.bool_]:
+        """(states, vocab): the tokens that are legal in each state."""
+        legal = np.zeros((self._num_states, self._vocab_size), dtype=np.bool_)
+        legal[:, list(self._tokens)] = True
+        legal[:, self._columns[-1]] = self._lengths >= self._shape["end_from"]
+        return legal
+
+    def row(self, state: State) -> int:
+        """Return a state's place in ``states``.
+
+        Raises:
+            KeyError: if it is none of them.
+        """
+        row = 0
+        for token in state:
+            if token not in self._place:
+                row = self._num_states
+                break
+            row = row * len(self._tokens) + self._place[token] + 1
+        if row >= self._num_states:
+            raise KeyError(
+                f"{state!r} is none of the {self._num_states} states: fewer than "
+                f"{self._shape['horizon']} legal tokens, no EOS"
+            )
+        return row
+
+    @cached_property
+    def optimal(self) -> ExactValues:
+        """The values of the best play."""
+        return self._tables(*optimal_values(self._scores, **self._shape))
+
+    def under(self, policy_probs: PolicyProbs | None) -> ExactValues:
+        """Return the values of a policy; None is the one that takes all legal tokens alike.
+
+        Raises:
+            PolicyError: if a state's probabilities are none, or an illegal token has some.
+        """
+        if policy_probs is None:
+            policy_probs = self.legal / self.legal.sum(axis=1, keepdims=True)
+        probs = self._probabilities(policy_probs)
+        return self._tables(*policy_values(self._scores, probs[:, self._columns], **self._shape))
+
+    def _tables(self, values: FloatArray, q_values: FloatArray) -> ExactValues:
+        """Return V, and Q spread over the vocabulary, as tables."""
+        wide = np.full((self._num_states, self._vocab_size), np.nan)
+        wide[:, self._columns] = q_values
+        return ExactValues(StateTable(self, values), StateTable(self, wide))
+
+    def _probabilities(self, policy: Any) -> FloatArray:
+        """Return a policy's probabilities (states, vocab), their rounding taken out."""
+        if callable(policy):
+            policy = [policy(state) for state in self.states]
+        elif isinstance(policy, Mapping):
+            missing = [state for state in self.states if state not in policy]
+            if missing:
+                raise PolicyError(
+                    f"policy_probs lacks {len(missing)} of {self._num_states} states, the first "
+                    f"{missing[0]}; give each state its probabilities"
+                )
+            policy = [policy[state] for state in self.states]
+        probs = np.asarray(policy, dtype=np.float64)
+        if probs.shape != self.legal.shape:
+            raise PolicyError(
+                f"policy_probs must give {self._vocab_size} probabilities in each of "
+                f"{self._num_states} states, shape {self.legal.shape}, got {probs.shape}"
+            )
+        totals = probs.sum(axis=1)
+        wrong = np.flatnonzero(~(np.abs(totals - 1.0) <= _TOLERANCE) | (probs < 0).any(axis=1))
+        if wrong.size:
+            raise PolicyError(
+                f"policy_probs of state {self.states[wrong[0]]} are {probs[wrong[0]].tolist()}; "
+                "give probabilities, none negative, with sum 1"
+            )
+        if (illegal := (probs > 0) & ~self.legal).any():
+            row, token = (int(place[0]) for place in np.nonzero(illegal))
+            raise PolicyError(
+                f"policy_probs of state {self.states[row]} give the illegal token {token} "
+                f"{probs[row, token]:.3g}; apply the action mask before the softmax"
+            )
+        return probs / totals[:, np.newaxis]
+
+
+def _sequences(tokens: Sequence[int], longest: int) -> list[State]:
+    """Return all sequences of tokens, level by level."""
+    level: list[State] = [()]
+    sequences = list(level)
+    for _ in range(longest):
+        level = [(*sequence, token) for sequence in level for token in tokens]
+        sequences += level
+    return sequences

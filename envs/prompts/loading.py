@@ -1,0 +1,279 @@
+"""Prompts out of data sets: `datasets` objects, local files, names on the hub."""
+
+from __future__ import annotations
+
+import hashlib
+import reprlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tokengym.envs.bundle import Split, check_split
+from tokengym.envs.errors import DatasetError, PromptError, SettingsError
+from tokengym.envs.prompts.prompt import Prompt, PromptSet, is_messages
+from tokengym.envs.prompts.transcripts import read_transcript
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+Column = str | int
+
+TEST_FRACTION = 0.1
+_SPLIT_SEED = 0
+_CUT_SEED = 0
+_QUOTE_NONE = 3  # csv.QUOTE_NONE: a tab-separated text may hold lone quotation marks
+_NO_NA = {"keep_default_na": False}  # "NA" and "null" are words
+_READERS: dict[str, tuple[str, dict[str, Any]]] = {
+    ".csv": ("csv", _NO_NA),
+    ".tsv": ("csv", {"sep": "\t", "quoting": _QUOTE_NONE, **_NO_NA}),
+    ".json": ("json", {}),
+    ".jsonl": ("json", {}),
+    ".parquet": ("parquet", {}),
+    ".txt": ("text", {}),
+}
+
+
+def load_prompts(
+    dataset: Any,
+    *,
+    prompt_column: Column | None = None,
+    reference_column: Column | None = None,
+    query_type_column: Column | None = None,
+    split: Split = "train",
+    prompt_tokens: int | tuple[int, int] | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    transcripts: bool = False,
+) -> PromptSet:
+    """Return the prompts of a data set.
+
+    A data set with splits of its own keeps them ("test" takes "validation" where there is no
+    "test"). Any other is split by a fixed rule: a tenth of its distinct prompts, those whose
+    seeded hashes come first, are the test split; the order of the rows does not matter, and no
+    prompt is in both.
+
+    Args:
+        dataset: A ``datasets.Dataset`` or ``DatasetDict``; the path of a csv, tsv, json, jsonl,
+            parquet or txt file (gzipped or not) or of a folder that ``save_to_disk`` wrote; or a
+            name on the hub, with ``name:config`` for a configuration.
+        prompt_column: Name, or position where the file has no header; None takes "prompt", or the
+            only column. It holds texts, or conversations as lists of {"role", "content"}.
+        reference_column: Reference answers, if any.
+        query_type_column: R3's "OPENENDED" and "CONSTRAINED", if annotated.
+        split: "train", "test" or "all".
+        prompt_tokens: Keep only the first tokens of each text: a number, or (low, high) to draw
+            one per row from a fixed seed. None keeps the text.
+        tokenizer: Counts those tokens.
+        transcripts: Whether texts that begin with "Human:" or "Assistant:" are conversations,
+            written out as in HH-RLHF: the assistant's last turn is then the reference, unless a
+            column gives one, and the messages before it are the prompt.
+
+    Raises:
+        DatasetError: if it cannot be read, a column is missing, or a value is no text.
+    """
+    check_split(split)
+    columns = (prompt_column, reference_column, query_type_column)
+    headerless = any(isinstance(column, int) for column in columns)
+    found = read_tables(dataset, headerless=headerless)
+    tables = {name: _prompts(table, columns, transcripts) for name, table in found.items()}
+    if prompt_tokens is not None:
+        if tokenizer is None:
+            raise SettingsError(f"prompt_tokens={prompt_tokens} needs a tokenizer; pass tokenizer=")
+        tables = {k: first_tokens(v, prompt_tokens, tokenizer) for k, v in tables.items()}
+    return _choose(tables, split)
+
+
+def first_tokens(
+    prompts: PromptSet, prompt_tokens: int | tuple[int, int], tokenizer: PreTrainedTokenizerBase
+) -> PromptSet:
+    """Return the prompts cut to their first tokens.
+
+    Args:
+        prompts: What is cut; references and query types stay.
+        prompt_tokens: How many, or (low, high) to draw one per prompt from a fixed seed.
+        tokenizer: Counts them; its special tokens do not count.
+
+    Raises:
+        SettingsError: if the numbers are no lengths.
+    """
+    bounds = (prompt_tokens,) * 2 if isinstance(prompt_tokens, int) else tuple(prompt_tokens)
+    if len(bounds) != 2 or not 1 <= bounds[0] <= bounds[1]:
+        raise SettingsError(
+            f"prompt_tokens must be a number or (low, high) with 1 <= low <= high, got "
+            f"{prompt_tokens!r}"
+        )
+    rng = np.random.default_rng(_CUT_SEED)
+    lengths = rng.integers(bounds[0], bounds[1] + 1, size=len(prompts)).tolist()
+    if any(prompt.messages for prompt in prompts):
+        raise SettingsError(
+            f"prompt_tokens={prompt_tokens} cannot cut a conversation; leave it out, or shorten "
+            "the messages"
+        )
+    encoded = tokenizer(
+        list(prompts.texts),
+        add_special_tokens=False,
+        return_offsets_mapping=tokenizer.is_fast,
+        verbose=False,
+    )
+    cut = []
+    for row, (prompt, length) in enumerate(zip(prompts, lengths, strict=True)):
+        ids = encoded["input_ids"][row]
+        if len(ids) <= length:
+            text = prompt.text
+        elif tokenizer.is_fast:
+            text = prompt.text[: encoded["offset_mapping"][row][length - 1][1]]
+        else:
+            text = str(tokenizer.decode(ids[:length]))
+        cut.append(Prompt(text, prompt.reference, prompt.query_type))
+    return PromptSet(cut)
+
+
+def read_tables(dataset: Any, *, headerless: bool = False) -> dict[str, Dataset]:
+    """Return the tables of a data set by split; one without splits has the name "".
+
+    Args:
+        dataset: As for `load_prompts`.
+        headerless: Whether a csv or tsv file has no header; its columns are then positions.
+
+    Raises:
+        DatasetError: if it cannot be read.
+    """
+    import datasets
+
+    if isinstance(dataset, datasets.Dataset):
+        return {"": dataset}
+    if isinstance(dataset, Mapping):
+        return dict(dataset)
+    if not isinstance(dataset, (str, Path)):
+        raise DatasetError(
+            f"dataset must be a datasets.Dataset, a path or a hub name, got "
+            f"{type(dataset).__name__}; wrap rows with datasets.Dataset.from_list"
+        )
+    path = Path(dataset)
+    suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
+    reader = _READERS.get(suffixes[-1] if suffixes else "")
+    if reader is not None and not path.is_file():
+        raise DatasetError(f"dataset file {str(dataset)!r} does not exist; check the path")
+    try:
+        if reader is not None:
+            builder, options = reader
+            if builder == "csv" and headerless:
+                options = {**options, "header": None}
+            loaded = datasets.load_dataset(builder, data_files=str(path), split="train", **options)
+            return {"": loaded}
+        if path.is_dir() and any(
+            (path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")
+        ):
+            loaded = datasets.load_from_disk(str(path))
+        else:
+            name, _, config = str(dataset).partition(":")
+            loaded = datasets.load_dataset(name, config or None)
+    except Exception as error:  # datasets raises a dozen kinds; all mean that it is unreadable
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise DatasetError(
+            f"dataset {str(dataset)!r} cannot be read ({lines[0]}); pass a csv, tsv, json, jsonl, "
+            "parquet or txt file, or a name that datasets.load_dataset knows"
+        ) from error
+    return dict(loaded) if isinstance(loaded, Mapping) else {"": loaded}
+
+
+def _prompts(table: Dataset, columns: Sequence[Column | None], transcripts: bool) -> PromptSet:
+    """Return the table's rows as prompts; ``columns`` name prompt, reference and query type."""
+    texts = _texts(table, _column_name(table, columns[0], "prompt_column"), required=True)
+    rest = [
+        [None] * len(texts)
+        if column is None
+        else _texts(table, _column_name(table, column, argument), required=False)
+        for column, argument in zip(
+            columns[1:], ("reference_column", "query_type_column"), strict=True
+        )
+    ]
+    prompts = []
+    for row, (text, reference, query_type) in enumerate(zip(texts, *rest, strict=True)):
+        written_out = read_transcript(text) if transcripts and isinstance(text, str) else None
+        if written_out is not None:
+            text, answer = written_out
+            reference = reference or answer
+        try:
+            build = Prompt if isinstance(text, str) else Prompt.from_messages
+            prompts.append(build(text, reference=reference, query_type=query_type))
+        except PromptError as error:
+            raise DatasetError(f"row {row} of the data set: {error}") from error
+    if not prompts:
+        raise DatasetError("the data set has 0 rows; pass one with prompts")
+    return PromptSet(prompts)
+
+
+def _column_name(table: Dataset, column: Column | None, argument: str) -> str:
+    """Return the name of the column that the caller means."""
+    names = table.column_names
+    if column is None:
+        if "prompt" in names:
+            return "prompt"
+        if len(names) == 1:
+            return names[0]
+        raise DatasetError(f"{argument}=None is ambiguous; name one of the columns {_names(table)}")
+    if isinstance(column, int):
+        if 0 <= column < len(names):
+            return names[column]
+        raise DatasetError(
+            f"{argument}={column} is no position from 0 to {len(names) - 1}; the columns are "
+            f"{_names(table)}"
+        )
+    if column not in names:
+        raise DatasetError(
+            f"{argument}={column!r} is no column; the columns are {_names(table)} "
+            "(a position, such as 0, reads a csv or tsv file without header)"
+        )
+    return column
+
+
+def _names(table: Dataset) -> str:
+    return ", ".join(map(repr, table.column_names))
+
+
+def _texts(table: Dataset, name: str, *, required: bool) -> list[Any]:
+    """Return a column's texts or, where required, conversations; an empty one of others is None."""
+    values = list(table[name])
+    for row, value in enumerate(values):
+        if value is None or (isinstance(value, str) and not value.strip()):
+            if required:
+                raise DatasetError(
+                    f"row {row} of column {name!r} is empty, got {value!r}; filter such rows out"
+                )
+            values[row] = None
+        elif not isinstance(value, str) and not (required and is_messages(value)):
+            raise DatasetError(
+                f"column {name!r} must hold texts, row {row} has {type(value).__name__} "
+                f"{reprlib.repr(value)}; choose one of the columns {_names(table)}"
+            )
+    return values
+
+
+def _choose(tables: dict[str, PromptSet], split: Split) -> PromptSet:
+    """Return one split of tables that were read."""
+    if split == "all":
+        return PromptSet(prompt for table in tables.values() for prompt in table)
+    if len(tables) > 1:
+        names = ("train",) if split == "train" else ("test", "validation")
+        for name in names:
+            if name in tables:
+                return tables[name]
+        raise DatasetError(
+            f"the data set has no split {split!r}, only {', '.join(map(repr, tables))}; "
+            "pass split='all', or one table of it"
+        )
+    (table,) = tables.values()
+    ranked = sorted(set(table.texts), key=_hash)
+    if len(ranked) < 2:
+        raise DatasetError(
+            f"{len(ranked)} distinct prompt cannot be split into train and test; pass split='all'"
+        )
+    held_out = set(ranked[: max(1, round(TEST_FRACTION * len(ranked)))])
+    return PromptSet(p for p in table if (p.text in held_out) == (split == "test"))
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.sha256(f"{_SPLIT_SEED}:{text}".encode()).digest()

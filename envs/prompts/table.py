@@ -1,0 +1,191 @@
+"""A prompt set as arrays: encoded once, then only indexed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokengym.envs.errors import PromptError, TokenizerError
+from tokengym.envs.prompts.prompt import Prompt, PromptSet, is_messages
+from tokengym.envs.settings import Overlong
+from tokengym.envs.tokenization import encode, encode_chats
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class EncodedPrompt(NamedTuple):
+    """A prompt as an episode needs it."""
+
+    text: str
+    ids: tuple[int, ...]
+    prompt_id: int
+    """Position in the prompt set; -1 for a text that the caller handed to ``reset``."""
+    reference: str | None
+    query_type: str | None
+
+
+class PromptTable:
+    """The prompts of an environment, left-padded into one matrix.
+
+    With ``overlong="left"`` an overlong prompt keeps its last tokens (its text stays whole), with
+    "drop" it leaves the set, and prompt ids count the prompts that stay.
+
+    Args:
+        prompts: What to encode.
+        tokenizer: What encodes it.
+        max_prompt_tokens: Width of the matrix, tokens; None takes the longest prompt.
+        overlong: What becomes of longer prompts.
+        chat_template: Whether a plain text is a user's message in the tokenizer's chat template;
+            conversations always take it.
+
+    Raises:
+        PromptError: if a prompt has no tokens or too many, or none is left.
+        TokenizerError: if the tokenizer gives ids outside its own vocabulary, or has no chat
+            template where one is needed.
+    """
+
+    prompts: PromptSet
+    """The prompts that stayed."""
+    max_prompt_tokens: int
+    input_ids: NDArray[np.int64]
+    """(len(prompts), max_prompt_tokens): ids that end at the last column, padding before them."""
+    attention_mask: NDArray[np.int8]
+    """(len(prompts), max_prompt_tokens): 1 at the prompt's own tokens."""
+
+    def __init__(
+        self,
+        prompts: PromptSet,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_prompt_tokens: int | None,
+        overlong: Overlong,
+        chat_template: bool = False,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._overlong = overlong
+        self._chat_template = chat_template
+        encoded = self._encoded(prompts)
+        for position, ids in enumerate(encoded):
+            _check_ids(f"prompt {position} ({prompts[position].text[:40]!r})", ids, len(tokenizer))
+        self.max_prompt_tokens = max_prompt_tokens or max(map(len, encoded))
+        kept = [i for i, ids in enumerate(encoded) if self._fits(f"prompt {i}", ids)]
+        if not kept:
+            raise PromptError(
+                f"all {len(prompts)} prompts are longer than max_prompt_tokens="
+                f"{self.max_prompt_tokens} and were dropped; raise it or pass overlong='left'"
+            )
+        self.prompts = prompts if len(kept) == len(prompts) else PromptSet(prompts[i] for i in kept)
+        self._ids = [tuple(encoded[i][-self.max_prompt_tokens :]) for i in kept]
+        self.input_ids, self.attention_mask = left_padded(
+            self._ids, self.max_prompt_tokens, tokenizer.pad_token_id
+        )
+        self.input_ids.flags.writeable = self.attention_mask.flags.writeable = False
+        self.columns = {
+            "prompt": as_objects([prompt.text for prompt in self.prompts]),
+            "prompt_ids": as_objects(self._ids),
+            "reference": as_objects([prompt.reference for prompt in self.prompts]),
+            "query_type": as_objects([prompt.query_type for prompt in self.prompts]),
+        }
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def _encoded(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """Return the prompts' ids: conversations in the chat template, texts as they are."""
+        chats = {
+            position: prompt.messages or (("user", prompt.text),)
+            for position, prompt in enumerate(prompts)
+            if prompt.messages or self._chat_template
+        }
+        plain = [prompt.text for i, prompt in enumerate(prompts) if i not in chats]
+        of_texts = iter(encode(self._tokenizer, plain))
+        of_chats = iter(encode_chats(self._tokenizer, list(chats.values())) if chats else ())
+        return [next(of_chats if i in chats else of_texts) for i in range(len(prompts))]
+
+    def _fits(self, name: str, ids: Sequence[int]) -> bool:
+        """Return whether a prompt stays in the set, or raise where overlong prompts are errors."""
+        if len(ids) <= self.max_prompt_tokens or self._overlong == "left":
+            return True
+        if self._overlong == "drop":
+            return False
+        raise PromptError(
+            f"{name} has {len(ids)} tokens, more than max_prompt_tokens={self.max_prompt_tokens}; "
+            "raise it, or pass overlong='left' to keep the last tokens, or overlong='drop'"
+        )
+
+    def __getitem__(self, prompt_id: int) -> EncodedPrompt:
+        prompt = self.prompts[prompt_id]
+        return EncodedPrompt(
+            prompt.text, self._ids[prompt_id], prompt_id, prompt.reference, prompt.query_type
+        )
+
+    def lookup(self, prompt_id: Any) -> EncodedPrompt:
+        """Return the prompt of an id that the caller chose.
+
+        Raises:
+            PromptError: if there is no such prompt.
+        """
+        known = isinstance(prompt_id, (int, np.integer)) and 0 <= prompt_id < len(self)
+        if not known:
+            raise PromptError(
+                f"prompt_id must be an integer from 0 to {len(self) - 1}, got {prompt_id!r}; "
+                "it is the position in env.unwrapped.prompts"
+            )
+        return self[int(prompt_id)]
+
+    def encode(self, text: Any) -> EncodedPrompt:
+        """Return a text or a conversation of the caller's as a prompt.
+
+        Raises:
+            PromptError: if it is empty, neither of them, or too long (also where the set drops
+                those).
+        """
+        if is_messages(text):
+            prompt = Prompt.from_messages(text)
+        elif isinstance(text, str) and text.strip():
+            prompt = Prompt(text)
+        else:
+            raise PromptError(
+                f"options['prompt'] must be a non-empty str, got {text!r}; a conversation is a "
+                "list of messages"
+            )
+        ids = self._encoded([prompt])[0]
+        _check_ids(f"options['prompt']={prompt.text[:40]!r}", ids, len(self._tokenizer))
+        if not self._fits("options['prompt']", ids):
+            raise PromptError(
+                f"options['prompt'] has {len(ids)} tokens, more than max_prompt_tokens="
+                f"{self.max_prompt_tokens}; shorten it, or pass overlong='left'"
+            )
+        return EncodedPrompt(prompt.text, tuple(ids[-self.max_prompt_tokens :]), -1, None, None)
+
+
+def left_padded(
+    sequences: Sequence[Sequence[int]], width: int, pad_id: int
+) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
+    """Return ids and attention mask, each (len(sequences), width), ending at the last column."""
+    ids = np.full((len(sequences), width), pad_id, dtype=np.int64)
+    mask = np.zeros((len(sequences), width), dtype=np.int8)
+    for row, sequence in enumerate(sequences):
+        ids[row, width - len(sequence) :] = sequence
+        mask[row, width - len(sequence) :] = 1
+    return ids, mask
+
+
+def as_objects(values: Sequence[Any]) -> NDArray[np.object_]:
+    """Return a 1-d object array of the values, sequences among them kept whole."""
+    return np.fromiter(values, dtype=object, count=len(values))
+
+
+def _check_ids(name: str, ids: Sequence[int], vocab_size: int) -> None:
+    """Refuse a prompt without tokens, or with ids that the action space does not know."""
+    if not ids:
+        raise PromptError(f"{name} has no tokens under this tokenizer; drop it or change the text")
+    if max(ids) >= vocab_size or min(ids) < 0:
+        raise TokenizerError(
+            f"{name} has token id {max(ids)}, outside the tokenizer's vocabulary of {vocab_size}; "
+            "the tokenizer's files disagree, save it again"
+        )

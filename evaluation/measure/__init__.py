@@ -1,0 +1,1 @@
+"""Measurements of a frozen policy on held-out prompts."""

@@ -1,0 +1,201 @@
+"""Measuring a frozen policy on held-out prompts: by the scorer itself, never by a shaped reward."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from numpy.typing import NDArray
+
+from tokengym.envs import Episode
+from tokengym.evaluation.measure.metrics import policy_metrics, text_metrics
+from tokengym.evaluation.runs.config import resolve_env
+from tokengym.rewards import Reward, Toxicity, gold_scorer
+
+ROWS = 128
+"""Most environment rows played and scored at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What a policy did on held-out prompts."""
+
+    metrics: dict[str, float]
+    """``score``, ``gold_score`` if the task has one, ``kl``, ``entropy`` and
+    ``reference_perplexity`` if the agent's policy knows log-probs, and those of
+    `tokengym.evaluation.measure.metrics.text_metrics`."""
+    episodes: tuple[Episode, ...]
+    """The responses, with their raw score."""
+    gold_scores: NDArray[np.float32] | None
+    """(episodes,), None without a gold scorer."""
+
+
+class Evaluator:
+    """Measures policies on the same held-out prompts with the same random numbers each time.
+
+    Args:
+        env: Environment id or a task's bare name.
+        env_kwargs: Arguments of ``gym.make_vec``; reward and normalisation are overruled, so that
+            the score is the scorer's own.
+        num_episodes: Prompts, in the order of the split, from its start again if it has fewer.
+        seed: Of the prompts' order and the sampling.
+        toxicity: What measures toxicity: the folder or hub name of a classifier, or "words" for
+            the bundled list; None leaves it out.
+
+    Raises:
+        ValueError: if ``num_episodes`` is not positive, or the environment or the measure of
+            toxicity cannot be made.
+    """
+
+    def __init__(
+        self,
+        env: str,
+        env_kwargs: Mapping[str, Any] | None = None,
+        *,
+        num_episodes: int = 128,
+        seed: int = 0,
+        toxicity: str | None = None,
+    ) -> None:
+        if num_episodes < 1:
+            raise ValueError(f"num_episodes must be at least 1, got {num_episodes}")
+        self.num_episodes = num_episodes
+        self.seed = seed
+        self.envs = make_eval_envs(env, env_kwargs or {}, num_envs=min(num_episodes, ROWS))
+        task: Any = self.envs.unwrapped
+        gold: Any = gold_scorer(task.bundle)
+        self._gold = gold.bind(task.tokenizer) if hasattr(gold, "bind") else gold
+        self._toxicity = None if toxicity is None else _toxicity(toxicity)
+
+    def __call__(self, agent: Any, *, deterministic: bool = False) -> Evaluation:
+        """Play, score and measure.
+
+        Args:
+            agent: Anything `tokengym.agents.collect` plays.
+            deterministic: The likeliest token instead of a sampled one.
+        """
+        from tokengym.agents import collect
+
+        episodes = collect(
+            agent, self.envs, self.num_episodes, seed=self.seed, deterministic=deterministic
+        )
+        metrics = {"score": float(np.mean([episode.score for episode in episodes]))}
+        gold = None if self._gold is None else self._gold.score(episodes).values
+        if gold is not None:
+            metrics["gold_score"] = float(np.mean(gold))
+        metrics.update(text_metrics(episodes))
+        if self._toxicity is not None:
+            parts = self._toxicity.score(episodes).parts
+            metrics["toxicity"] = float(np.mean(parts["toxicity"]))
+        metrics.update(self._policy_metrics(agent, episodes))
+        return Evaluation(metrics=metrics, episodes=tuple(episodes), gold_scores=gold)
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.envs.close()
+
+    def _policy_metrics(self, agent: Any, episodes: Sequence[Episode]) -> dict[str, float]:
+        """Return KL and entropy; nothing where the agent has no policy with log-probs."""
+        policy: Any = getattr(agent, "policy", agent)
+        log_probs = [episode.log_probs for episode in episodes]
+        if not hasattr(policy, "log_probs") or any(row is None for row in log_probs):
+            return {}
+        reference = []
+        for start in range(0, len(episodes), ROWS):
+            part = episodes[start : start + ROWS]
+            reference += policy.log_probs(
+                [episode.prompt_ids for episode in part],
+                [episode.response_ids for episode in part],
+                reference=True,
+                action_masks=self._action_masks(part),
+            )
+        return policy_metrics(log_probs, reference)  # type: ignore[arg-type]
+
+    def _action_masks(self, episodes: Sequence[Episode]) -> list[NDArray[np.int8]] | None:
+        """Return what was allowed at each token, so that both policies are the sampled ones."""
+        task: Any = self.envs.unwrapped
+        early = task.settings.min_new_tokens
+        forbidden = list(task.settings.forbidden_token_ids)
+        if not early and not forbidden:
+            return None
+        tokenizer = task.tokenizer
+        late_mask = np.ones(len(tokenizer), dtype=np.int8)
+        late_mask[forbidden] = 0
+        early_mask = late_mask.copy()
+        early_mask[tokenizer.eos_token_id] = 0
+        rows = np.stack([late_mask, early_mask])
+        return [
+            rows[(np.arange(len(episode.response_ids)) < early).astype(int)] for episode in episodes
+        ]
+
+
+def evaluate(
+    agent: Any,
+    env: str,
+    env_kwargs: Mapping[str, Any] | None = None,
+    *,
+    num_episodes: int = 128,
+    seed: int = 0,
+    deterministic: bool = False,
+) -> Evaluation:
+    """Measure an agent on held-out prompts of a task.
+
+    Args:
+        agent: Anything with ``predict``.
+        env: Environment id, or a task's bare name.
+        env_kwargs: Further arguments of ``gym.make_vec``, such as ``bundle`` or ``dataset``.
+        num_episodes: How many prompts.
+        seed: The same seed gives the same prompts and the same random numbers.
+        deterministic: The likeliest token instead of a sampled one.
+
+    Returns:
+        Means over the episodes, and the episodes.
+
+    Raises:
+        ValueError: if a value is out of range or the environment cannot be made.
+    """
+    evaluator = Evaluator(env, env_kwargs, num_episodes=num_episodes, seed=seed)
+    try:
+        return evaluator(agent, deterministic=deterministic)
+    finally:
+        evaluator.close()
+
+
+def _toxicity(measure: str) -> Toxicity:
+    return Toxicity.from_words() if measure == "words" else Toxicity.from_pretrained(measure)
+
+
+def make_eval_envs(env: str, env_kwargs: Mapping[str, Any], *, num_envs: int) -> VectorEnv:
+    """Make environments over the held-out prompts, in order, whose score is the raw one."""
+    kwargs = {"split": "test", **env_kwargs}
+    name = str(kwargs.get("reward") or "sparse").partition(":")[0]
+    # Only the scorer matters here: r3's is another one than that of the other rewards.
+    kwargs["reward"] = "r3" if name.startswith("r3") else "sparse"
+    kwargs["normalize"] = None
+    return gym.make_vec(
+        resolve_env(env),
+        num_envs=num_envs,
+        prompt_sampling="sequential",
+        autoreset_mode=AutoresetMode.DISABLED,
+        **kwargs,
+    )
+
+
+def task_reward(env: str, env_kwargs: Mapping[str, Any]) -> tuple[Reward, Any]:
+    """Return the reward that a task pays under these arguments, and the policy's tokenizer.
+
+    It scores any episodes, whoever played them.
+
+    Args:
+        env: Environment id, or a task's bare name.
+        env_kwargs: Arguments of ``gym.make_vec``, ``reward`` among them.
+
+    Raises:
+        ValueError: if the environment cannot be made.
+    """
+    envs: Any = gym.make_vec(resolve_env(env), num_envs=1, **env_kwargs)
+    tokenizer = envs.unwrapped.tokenizer
+    while not hasattr(envs, "reward"):  # the wrapper that pays it
+        envs = envs.env
+    return envs.reward, tokenizer

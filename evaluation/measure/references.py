@@ -1,0 +1,96 @@
+"""Metrics by other libraries, for ``tokengym evaluate``: ROUGE and self-BLEU.
+
+They are computed by ``rouge-score`` and ``sacrebleu`` (``pip install tokengym[text]``), so that the
+numbers are those other papers report. Too slow or too special for every point of a curve.
+"""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from tokengym.envs import Episode
+from tokengym.evaluation.measure.metrics import words
+
+ROUGE = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeL"}
+
+
+class Words:
+    """Splits texts for ROUGE: lower case, words without punctuation, in any script.
+
+    On English text it gives what rouge-score's own tokenizer gives, which knows a to z only.
+    """
+
+    def tokenize(self, text: str) -> list[str]:
+        """Return the words of a text."""
+        return [word for word in words(text.lower()) if word[0].isalnum()]
+
+
+def rouge(episodes: Sequence[Episode]) -> dict[str, float]:
+    """Return ROUGE-1, -2 and -L (F1, no stemming) against the references, means over episodes.
+
+    Args:
+        episodes: Those without a reference are left out.
+
+    Returns:
+        Empty if no episode has a reference.
+
+    Raises:
+        ValueError: if rouge-score is not installed.
+
+    Source: Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries".
+    """
+    pairs = [(e.reference, e.response) for e in episodes if e.reference]
+    if not pairs:
+        return {}
+    _need("rouge_score", "rouge-score")
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer: Any = RougeScorer(list(ROUGE.values()), tokenizer=Words())
+    scores = [scorer.score(reference, response) for reference, response in pairs]
+    return {
+        name: float(np.mean([score[key].fmeasure for score in scores]))
+        for name, key in ROUGE.items()
+    }
+
+
+def self_bleu(texts: Sequence[str]) -> float:
+    """Return the mean BLEU (0 to 100) of each text against all others: 100 if all are alike.
+
+    It rises with the number of texts, so compare equal numbers.
+
+    Args:
+        texts: At least two.
+
+    Raises:
+        ValueError: if there are fewer, or sacrebleu is not installed.
+
+    Source: Zhu et al. 2018, arXiv:1802.01886; BLEU-4 with effective order by sacrebleu.
+    """
+    if len(texts) < 2:
+        raise ValueError(f"self-BLEU compares at least two texts, got {len(texts)}")
+    _need("sacrebleu", "sacrebleu")
+    from sacrebleu.metrics import BLEU
+
+    bleu = BLEU(effective_order=True)
+    scores = [
+        bleu.sentence_score(text, [*texts[:index], *texts[index + 1 :]]).score
+        for index, text in enumerate(texts)
+    ]
+    return float(np.mean(scores))
+
+
+def library_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
+    """Return what the installed libraries can say of responses: a missing one leaves a gap."""
+    found: dict[str, float] = {}
+    if find_spec("rouge_score"):
+        found.update(rouge(episodes))
+    if find_spec("sacrebleu") and len(episodes) > 1:
+        found["self_bleu"] = self_bleu([episode.response for episode in episodes])
+    return found
+
+
+def _need(module: str, package: str) -> None:
+    if find_spec(module) is None:
+        raise ValueError(f"{package} is not installed; pip install 'tokengym[text]'")

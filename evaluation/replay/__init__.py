@@ -1,0 +1,1 @@
+"""One stored set of episodes under every credit rule."""

@@ -1,0 +1,196 @@
+"""replay.html: the same responses under every credit, token by token; one file, no script."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tokengym.evaluation.replay.replay import Replay
+from tokengym.evaluation.report.report import templates
+from tokengym.evaluation.report.samples import coloured_tokens, printable
+from tokengym.evaluation.report.verdict import number
+from tokengym.evaluation.statistics import Array
+from tokengym.evaluation.statistics.agreement import (
+    charged_share,
+    effective_tokens,
+    rank_correlation,
+)
+
+
+def render_replay(result: Replay, *, most: int = 12) -> str:
+    """Return the page of a replay.
+
+    Args:
+        result: What was replayed.
+        most: How many episodes are shown; the figures are of all.
+
+    Returns:
+        The same text for the same input.
+    """
+    count = len(result.episodes)
+    page = {
+        "title": "tokengym: one set of responses under every credit",
+        "subtitle": f"{result.env} · {len(result.credits)} rules · {count} responses",
+        "source": result.source,
+        "headline": headline(result),
+        "truth": None if result.truth is None else result.truth.name,
+        "alike": "" if result.truth is None else f"{share_of_all_alike(result):.0%}",
+        "scored_by": scored_by(result),
+        "columns": figure_columns(result),
+        "rows": figure_rows(result),
+        "episodes": [_episode(result, index) for index in range(min(most, count))],
+        "left": max(0, count - most),
+        "notes": _notes(result),
+    }
+    return str(templates().get_template("replay.html.jinja").render(page=page))
+
+
+def headline(result: Replay) -> str:
+    """Return the finding in one sentence."""
+    rules = len(result.credits)
+    if result.truth is None:
+        return f"What {rules} rules pay each token of the same {len(result.episodes)} responses."
+    ranked = sorted(result.agreements.items(), key=lambda item: -item[1].correlation)
+    if ranked[0][1].correlation <= 0:
+        return f"None of {rules} rules orders the tokens as the {result.truth.name} does."
+    told = [f"{name} ({number(found.correlation)})" for name, found in ranked[:3]]
+    if len(told) == 1:
+        return f"Rank correlation with the {result.truth.name}: {told[0]}."
+    return f"Closest to the {result.truth.name}: {told[0]}, then {' and '.join(told[1:])}."
+
+
+def same_scores(result: Replay) -> bool:
+    """Return whether every rule spreads the same scores, so that only the credit differs."""
+    first, *others = result.scores.values()
+    return all(np.allclose(first, other, rtol=1e-4, atol=1e-5) for other in others)
+
+
+def scored_by(result: Replay) -> str:
+    """Return in a sentence what scored the responses; nothing where rules differ in it."""
+    if not same_scores(result):
+        return ""
+    names = set(result.scorers.values())
+    if len(names) == 1:
+        return f"Scored by {names.pop()} throughout: only the credit differs."
+    return "Every rule spreads the same scores: only the credit differs."
+
+
+def share_of_all_alike(result: Replay) -> float:
+    """Return the share that tokens that matter would get if all tokens were paid alike."""
+    assert result.truth is not None
+    return float(np.mean([mask.mean() for mask in result.truth.matters if mask.any()]))
+
+
+def figure_columns(result: Replay) -> list[str]:
+    """Return the headings of `figure_rows`, the rule's name apart."""
+    titles = ["Score"] if same_scores(result) else ["Score", "Scorer"]
+    if result.truth is not None:
+        titles += ["Rank corr.", "Pooled", "On target", "Right sign"]
+    return [*titles, "Spread", "Charged"]
+
+
+def figure_rows(result: Replay) -> list[dict[str, Any]]:
+    """Return per rule its name and figures as text, in the order of `figure_columns`."""
+    return [{"name": printable(name), "cells": _figures(result, name)} for name in result.credits]
+
+
+def _figures(result: Replay, name: str) -> list[str]:
+    cells = [number(float(result.scores[name].mean()))]
+    if not same_scores(result):
+        cells.append(printable(result.scorers[name]))
+    if result.truth is not None:
+        found = result.agreements[name]
+        cells += [number(found.correlation), number(found.pooled)]
+        cells += [f"{found.share:.0%}", f"{found.signs:.0%}"]
+    rows = result.credits[name]
+    cells.append(number(float(np.mean([effective_tokens(row) for row in rows]))))
+    cells.append(f"{np.mean([charged_share(row) for row in rows]):.0%}")
+    return cells
+
+
+def _episode(result: Replay, index: int) -> dict[str, Any]:
+    episode, pieces = result.episodes[index], result.tokens[index]
+    credits = {name: rule[index] for name, rule in result.credits.items()}
+    truth = None if result.truth is None else result.truth.values[index]
+    rows = [
+        {
+            "name": printable(name),
+            "note": _note(result, name, index),
+            "tokens": coloured_tokens(pieces, row.tolist()),
+            "truth": False,
+        }
+        for name, row in credits.items()
+    ]
+    if truth is not None:
+        assert result.truth is not None
+        shown = coloured_tokens(pieces, truth.tolist())
+        rows.insert(0, {"name": "truth", "note": result.truth.name, "tokens": shown, "truth": True})
+    score = float(next(iter(result.scores.values()))[index])
+    return {
+        "prompt": printable(episode.prompt),
+        "score": f"score {number(score)}" if same_scores(result) else "",
+        "rows": rows,
+        "table": _table(pieces, credits, truth),
+    }
+
+
+def _note(result: Replay, name: str, index: int) -> str:
+    """Return what stands under a rule's name: its agreement with the truth on this response."""
+    notes = []
+    if result.truth is not None:
+        found = rank_correlation(result.credits[name][index], result.truth.values[index])
+        notes.append(f"rank correlation {number(found)}")
+    if not same_scores(result):
+        notes.append(f"score {number(float(result.scores[name][index]))}")
+    return ", ".join(notes)
+
+
+def _table(
+    pieces: Sequence[str], credits: Mapping[str, Array], truth: Array | None
+) -> dict[str, Any]:
+    """Return the numbers of an episode: one row per token, one column per rule."""
+    columns = {**({} if truth is None else {"truth": truth}), **credits}
+    coloured = [coloured_tokens(pieces, values.tolist()) for values in columns.values()]
+    return {
+        "columns": [printable(name) for name in columns],
+        "rows": [
+            {"text": cells[0]["text"], "cells": cells}
+            for cells in zip(*coloured, strict=True)
+            if cells[0]["value"]
+        ],
+    }
+
+
+def _notes(result: Replay) -> list[tuple[str, str]]:
+    """Return what each figure means."""
+    notes = [("Score", "What the scorer gave, on average; every rule's token rewards sum to it.")]
+    if result.truth is not None:
+        notes += [
+            (
+                "Rank corr.",
+                f"Spearman's, of a response's token rewards with its {result.truth.name}, ties at "
+                "their mean rank, on average; a rule that pays all tokens alike has 0. Tokens of "
+                "equal worth are many: a rule that orders all others rightly, and these somehow, "
+                f"has {number(next(iter(result.agreements.values())).ceiling)}.",
+            ),
+            ("Pooled", "The same of all tokens of all responses together."),
+            (
+                "On target",
+                f"Of the credit's absolute sum, what fell on tokens that matter: "
+                f"{result.truth.meaning}. Paying all tokens alike gives "
+                f"{share_of_all_alike(result):.0%}.",
+            ),
+            (
+                "Right sign",
+                "Tokens that matter whose credit has the truth's sign; unpaid ones count half.",
+            ),
+        ]
+    notes += [
+        (
+            "Spread",
+            "Over how many tokens the credit is spread: 1 if one has it all, the length if all "
+            "have as much (exponential of the entropy of the absolute shares).",
+        ),
+        ("Charged", "Share of the credit's absolute sum that is negative."),
+    ]
+    return notes

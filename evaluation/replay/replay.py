@@ -1,0 +1,243 @@
+"""One set of episodes under every credit: the rules apart from what learning makes of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from tokengym.envs import Episode, episode_from_record
+from tokengym.envs.files import read_json, read_jsonl, write_csv
+from tokengym.envs.tokenization import token_texts
+from tokengym.evaluation.measure.evaluate import make_eval_envs, task_reward
+from tokengym.evaluation.replay.truth import Truth, token_truth
+from tokengym.evaluation.report.samples import printable
+from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig, resolve_env
+from tokengym.evaluation.statistics import Array
+from tokengym.evaluation.statistics.agreement import Agreement, agreement
+from tokengym.rewards import RewardError
+from tokengym.rewards.scorers.base import scorer_name
+
+EPISODES_FILE = "episodes.jsonl"
+USUAL: tuple[tuple[str, ...], ...] = (
+    ("sparse",),
+    ("uniform",),
+    ("abc",),
+    ("abc-signed",),
+    ("red", "red:every_prefix=true"),
+    ("scar",),
+    ("attribution", "attribution:method=leave-one-out"),
+    ("r3-dense",),
+)
+"""Rules that are replayed unless told otherwise: of each group the first that the scorer allows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """What every rule pays for the same responses."""
+
+    env: str
+    """Id of the environment."""
+    source: str
+    """Where the episodes come from, in words."""
+    episodes: tuple[Episode, ...]
+    """The responses."""
+    tokens: tuple[tuple[str, ...], ...]
+    """Per episode its tokens' texts."""
+    credits: Mapping[str, tuple[Array, ...]]
+    """Rule -> per episode (n,) token rewards."""
+    scores: Mapping[str, Array]
+    """Rule -> (episodes,) what its scorer gave; the same for rules of one scorer."""
+    scorers: Mapping[str, str]
+    """Rule -> its scorer's name."""
+    truth: Truth | None
+    """What each token was truly worth, if the task knows."""
+    agreements: Mapping[str, Agreement]
+    """Rule -> how well it agrees with the truth; empty without one."""
+
+
+def replay(
+    episodes: Sequence[Episode],
+    rewards: Sequence[str],
+    *,
+    env: str,
+    env_kwargs: Mapping[str, Any] | None = None,
+    policy: Any | None = None,
+    source: str = "",
+) -> Replay:
+    """Score a set of episodes under every rule.
+
+    Args:
+        episodes: Finished responses, whoever played them.
+        rewards: Rules by name, options after a colon.
+        env: Environment id, or a task's bare name: whose scorer it is.
+        env_kwargs: Further arguments of ``gym.make_vec``, such as ``bundle`` or ``scorer``.
+        policy: The policy that played, for truths that depend on it; see `token_truth`.
+        source: Where the episodes come from, for the report.
+
+    Raises:
+        ValueError: if there is no episode, a rule is unknown or named twice, or its scorer cannot
+            read an episode.
+    """
+    if not episodes or not rewards:
+        raise ValueError(f"replay needs episodes and rewards, got {len(episodes)} and {rewards}")
+    if len(set(rewards)) < len(rewards):
+        raise ValueError(f"rewards names a rule twice: {', '.join(rewards)}; leave one out")
+    env = resolve_env(env)
+    kwargs = dict(env_kwargs or {})
+    credits: dict[str, tuple[Array, ...]] = {}
+    scores: dict[str, Array] = {}
+    scorers: dict[str, str] = {}
+    bare = gym.make_vec(env, num_envs=1, **without_reward(kwargs))
+    task: Any = bare.unwrapped
+    paying = {name: task_reward(env, {**kwargs, "reward": name})[0] for name in rewards}
+    for name, reward in paying.items():
+        paid = reward.evaluate(list(episodes))
+        credits[name] = tuple(np.asarray(e.token_rewards, dtype=np.float64) for e in paid)
+        scores[name] = np.array([episode.score for episode in paid])
+        scorers[name] = scorer_name(reward.scorer)
+    truth = token_truth(task, episodes, policy)
+    agreements = {
+        name: agreement(rows, truth.values, truth.matters)
+        for name, rows in credits.items()
+        if truth is not None
+    }
+    bare.close()
+    return Replay(
+        env=env,
+        source=source or f"{len(episodes)} episodes",
+        episodes=tuple(episodes),
+        tokens=tuple(tuple(token_texts(task.tokenizer, e.response_ids)) for e in episodes),
+        credits=credits,
+        scores=scores,
+        scorers=scorers,
+        truth=truth,
+        agreements=agreements,
+    )
+
+
+def usual_rewards(env: str, env_kwargs: Mapping[str, Any] | None = None) -> tuple[str, ...]:
+    """Return the rules of `USUAL` that a task's scorer can be credited by.
+
+    Args:
+        env: As of `replay`.
+        env_kwargs: Likewise.
+    """
+    found = []
+    for group in USUAL:
+        for name in group:
+            try:
+                task_reward(env, {**(env_kwargs or {}), "reward": name})
+            except RewardError:
+                continue
+            found.append(name)
+            break
+    return tuple(found)
+
+
+def stored_task(path: Path) -> tuple[str, dict[str, Any]] | None:
+    """Return the environment and its arguments that stored episodes were played in.
+
+    Args:
+        path: A folder that ``tokengym compare`` or ``train`` wrote, or a file in one.
+
+    Returns:
+        None if nothing there says.
+    """
+    folder = path if path.is_dir() else path.parent
+    found = [folder / SETTINGS_FILE, *sorted(folder.glob("**/run.json"))]
+    for file in filter(Path.exists, found):
+        stored = read_json(file)
+        try:
+            config = ComparisonConfig.from_dict(stored.get("settings", stored))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{file} is damaged or of another version ({error})") from None
+        kwargs = config.env_kwargs(config.rewards[0], train=False)
+        return config.env, without_reward(kwargs)
+    return None
+
+
+def load_episodes(
+    path: Path, *, env: str, env_kwargs: Mapping[str, Any] | None = None, limit: int | None = None
+) -> list[Episode]:
+    """Return the episodes stored in a file or below a folder, each text once.
+
+    Args:
+        path: A file of JSON lines, or a folder with ``episodes.jsonl`` in it or below it.
+        env: The environment, which encodes the prompts of records that have no ``prompt_ids``.
+        env_kwargs: Its arguments.
+        limit: The most to return; None returns all.
+
+    Raises:
+        ValueError: if there are none, or a line is none.
+    """
+    files = [path] if path.is_file() else sorted(path.glob(f"**/{EPISODES_FILE}"))
+    records = [(file, number, row) for file in files for number, row in _numbered(file)]
+    if not records:
+        raise ValueError(
+            f"{path} has no {EPISODES_FILE} with episodes; tokengym compare, tokengym train and "
+            "agents.EpisodeLog write them"
+        )
+    encode = _PromptEncoder(env, env_kwargs or {})
+    episodes: dict[tuple[Any, ...], Episode] = {}
+    for file, number, row in records:
+        try:
+            prompt_ids = None if row.get("prompt_ids") else encode(row.get("prompt"))
+            episode = episode_from_record(row, prompt_ids=prompt_ids)
+        except (AttributeError, ValueError) as error:
+            raise ValueError(f"{file} line {number}: {error}") from None
+        if episode.response_ids:
+            episodes.setdefault((episode.prompt_ids, episode.response_ids), episode)
+        if limit is not None and len(episodes) >= limit:
+            break
+    return list(episodes.values())
+
+
+def write_credit(path: Path, result: Replay) -> None:
+    """Write every token with its truth and what each rule paid it: one row per token.
+
+    Args:
+        path: A CSV; columns episode, token, token_id, text, truth where there is one, and one per
+            rule.
+        result: What was replayed.
+    """
+    rows: list[dict[str, Any]] = []
+    for index, episode in enumerate(result.episodes):
+        for t, token_id in enumerate(episode.response_ids):
+            row: dict[str, Any] = {"episode": index, "token": t, "token_id": int(token_id)}
+            row["text"] = printable(result.tokens[index][t])
+            if result.truth is not None:
+                row["truth"] = float(result.truth.values[index][t])
+            row.update({name: float(rule[index][t]) for name, rule in result.credits.items()})
+            rows.append(row)
+    write_csv(path, rows, list(rows[0]))
+
+
+def without_reward(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an environment's arguments without the reward and what goes with it."""
+    apart = ("reward", "normalize")
+    return {name: value for name, value in kwargs.items() if name not in apart}
+
+
+def _numbered(file: Path) -> list[tuple[int, dict[str, Any]]]:
+    return list(enumerate(read_jsonl(file), start=1))
+
+
+class _PromptEncoder:
+    """Writes prompts in tokens as the environment does, which is made when first needed."""
+
+    def __init__(self, env: str, env_kwargs: Mapping[str, Any]) -> None:
+        self._arguments = (env, env_kwargs)
+        self._envs: Any = None
+
+    def __call__(self, prompt: Any) -> list[int] | None:
+        """Return a prompt's ids; None for what is no prompt: the record then says so."""
+        if not isinstance(prompt, str):
+            return None
+        if self._envs is None:
+            env, kwargs = self._arguments
+            self._envs = make_eval_envs(env, kwargs, num_envs=1)
+        observation, _ = self._envs.reset(options={"prompt": prompt})
+        return observation["input_ids"][0][observation["attention_mask"][0] == 1].tolist()

@@ -1,0 +1,174 @@
+"""Learning curves as tables: what a run measured at each evaluation, read from and written to CSV.
+
+A CSV has the columns credit, seed, step, score; those named in `MEASUREMENTS` are further
+measurements, and any other column groups, so that runs of different settings stay apart.
+"""
+
+import csv
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tokengym.envs.files import write_csv
+from tokengym.evaluation.statistics import Array
+
+KEY_COLUMNS = ("credit", "seed", "step", "score")
+AXES = ("tokens", "episodes", "wall_s")
+"""What else than updates a run spends: response tokens, scorer calls, seconds."""
+MEASUREMENTS = (
+    "gold_score",
+    "kl",
+    "length",
+    "entropy",
+    "distinct_1",
+    "distinct_2",
+    "repetition",
+    "copy_rate",
+    "compression",
+    "toxicity",
+    "eos_rate",
+    "reference_perplexity",
+    "train_score",
+    "train_kl",
+)
+COLUMNS = ("credit", "seed", "step", "tokens", "episodes", "score", *MEASUREMENTS, "wall_s")
+"""The columns of a curves.csv that a comparison writes, in order."""
+
+Group = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One run: what was measured at each of its evaluations."""
+
+    credit: str
+    """The reward it trained with."""
+    seed: int
+    """Its seed; runs of different rewards with one seed are pairs."""
+    group: Group = ()
+    """Settings that set it apart, as (column, value) pairs; () where there is one setting."""
+    steps: Array
+    """(time,) updates, rising."""
+    values: Mapping[str, Array]
+    """Per measurement (time,); NaN where it was not taken. ``score`` is always there."""
+
+    def has(self, name: str) -> bool:
+        """Return whether a measurement is there at every step."""
+        return name in self.values and bool(np.isfinite(self.values[name]).all())
+
+    def fault(self) -> str | None:
+        """Return why the run cannot enter statistics, or None."""
+        bad = ~np.isfinite(self.values["score"])
+        if bad.any():
+            where = int(np.argmax(bad))
+            return f"score is {self.values['score'][where]} at step {self.steps[where]:g}"
+        return None
+
+
+def read_curves(path: Path, *, group_by: Sequence[str] | None = None) -> list[Curve]:
+    """Read learning curves from a CSV made here or elsewhere.
+
+    Args:
+        path: The file, with a header; see the module's docstring for its columns.
+        group_by: The columns that group; None takes all that are no known measurement.
+
+    Returns:
+        One curve per group, credit and seed, in the order of their first row.
+
+    Raises:
+        ValueError: if the file is not there, lacks a column, holds what is no number, or has two
+            rows for one step of a run.
+    """
+    header, rows = _read_rows(path)
+    taken = {*KEY_COLUMNS, *AXES, *MEASUREMENTS}
+    groups = [name for name in header if name not in taken] if group_by is None else group_by
+    for name in (*KEY_COLUMNS, *groups):
+        if name not in header:
+            raise ValueError(
+                f"{path} has no column {name!r}, only {', '.join(header)}; rename one "
+                "(needed: credit, seed, step, score)"
+            )
+    measured = [name for name in header if name in {"score", *AXES, *MEASUREMENTS}]
+    runs: dict[tuple[Group, str, int], dict[float, list[float]]] = {}
+    for number, row in rows:
+        group = tuple((name, row[name]) for name in groups)
+        seed = int(_number(path, number, "seed", row["seed"]))
+        points = runs.setdefault((group, row["credit"], seed), {})
+        step = _number(path, number, "step", row["step"])
+        if step in points:
+            raise ValueError(
+                f"{path} line {number} is a second row for step {step:g} of credit "
+                f"{row['credit']!r}, seed {seed}; a column that sets them apart groups them"
+            )
+        points[step] = [_number(path, number, name, row[name], empty=True) for name in measured]
+    if runs and len(runs) == len(rows) > 1 and groups:
+        raise ValueError(
+            f"{path}: grouped by {', '.join(groups)} every run has a single step; name the "
+            "columns that group with --group-by, the others are then left aside"
+        )
+    return [_curve(key, points, measured) for key, points in runs.items()]
+
+
+def write_curves(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    """Write a comparison's rows with the columns `COLUMNS`, atomically."""
+    write_csv(path, list(rows), COLUMNS)
+
+
+def group_label(group: Group) -> str:
+    """Return a group in words, such as ``min_new_tokens 8, max_new_tokens 15``."""
+    return ", ".join(f"{name} {value}" for name, value in group)
+
+
+def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            header = list(reader.fieldnames or [])
+            rows = []
+            for row in reader:
+                if None in row or None in row.values():
+                    raise ValueError(
+                        f"{path} line {reader.line_num} has not {len(header)} cells as the "
+                        "header; mend the line"
+                    )
+                rows.append((reader.line_num, row))
+    except (FileNotFoundError, IsADirectoryError):
+        raise ValueError(f"{path} is no file; pass a CSV of curves") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is no CSV in UTF-8 ({error})") from None
+    if not rows:
+        raise ValueError(f"{path} holds no rows; it needs a header and a row per step")
+    return header, rows
+
+
+def _number(path: Path, line: int, column: str, text: str, *, empty: bool = False) -> float:
+    """Return a cell as a number; with ``empty`` a missing or non-finite one is let through."""
+    if empty and text.strip().lower() in ("", "na", "none", "null"):
+        return math.nan
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError(f"{path} line {line}: {column} must be a number, got {text!r}") from None
+    if not empty and not math.isfinite(value):
+        raise ValueError(f"{path} line {line}: {column} must be finite, got {text!r}")
+    if column == "seed" and value != int(value):
+        raise ValueError(f"{path} line {line}: seed must be a whole number, got {text!r}")
+    return value
+
+
+def _curve(
+    key: tuple[Group, str, int], points: Mapping[float, list[float]], measured: Sequence[str]
+) -> Curve:
+    group, credit, seed = key
+    steps = sorted(points)
+    table = np.array([points[step] for step in steps], dtype=np.float64)  # (time, measurements)
+    return Curve(
+        credit=credit,
+        seed=seed,
+        group=group,
+        steps=np.array(steps, dtype=np.float64),
+        values={name: table[:, column] for column, name in enumerate(measured)},
+    )

@@ -1,0 +1,123 @@
+"""curves.png: the learning curves as a picture for a paper or a README."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokengym.envs.files import write_bytes
+from tokengym.evaluation.measure.labels import label_of
+from tokengym.evaluation.report.curves import Curve, group_label
+from tokengym.evaluation.statistics import curve_interval, iqm
+from tokengym.evaluation.statistics.panels import Panel, make_panels
+
+COLOURS = ("#56616f", "#1f77c9", "#d9620a", "#10845b", "#b0338b", "#6f52c8", "#8a6d00", "#00839a")
+"""The report's light palette; the first, dashed, is the one compared with."""
+SHOWN = ("score", "gold_score", "kl")
+STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#9aa1a8",
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": "#e8eae6",
+    "text.color": "#1d2329",
+    "axes.labelcolor": "#59636e",
+    "xtick.color": "#59636e",
+    "ytick.color": "#59636e",
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+}
+
+
+def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve]) -> None:
+    """Draw the score, and where measured the gold score and the KL, of every group.
+
+    Args:
+        path: The PNG to write.
+        summary: See `tokengym.evaluation.report.summary`.
+        curves: The runs.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    panels = make_panels(
+        [curve for curve in curves if not curve.fault()], kl_coef=summary["kl_coef"]
+    )
+    groups = summary["groups"]
+    names = list(dict.fromkeys(name for group in groups for name in group["rewards"]))
+    colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
+    baseline = groups[0]["baseline"]
+    columns = [name for name in SHOWN if all(name in panel.measures for panel in panels)]
+    if len(columns) == 1 and len(panels) > 1:  # only scores: groups side by side
+        cells = [(panel, "score", group_label(panel.group)) for panel in panels]
+        width = 2 if len(cells) == 4 else min(len(cells), 3)
+    else:
+        cells = [(panel, name, _title(panel, name)) for panel in panels for name in columns]
+        width = len(columns)
+    height = -(-len(cells) // width)
+    # Not pyplot: a library leaves the user's figures, backend and settings alone.
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(4.3 * width + 0.4, 3.3 * height + 0.5), layout="constrained")
+        axes = figure.subplots(height, width, squeeze=False)
+        for axis in axes.flat[len(cells) :]:
+            axis.set_visible(False)
+        for axis, (panel, measure, title) in zip(axes.flat, cells, strict=False):
+            _draw(axis, panel, measure, colours, baseline, float(summary["level"]))
+            axis.set_title(_plain(title))
+            axis.set_xlabel("updates")
+        figure.legend(
+            [Line2D([], [], **_line(name, colours, baseline)) for name in names],
+            [_plain(name) for name in names],
+            loc="outside upper center",
+            ncols=min(len(names), 2 * width + 1),
+        )
+        write_png(path, figure, dpi=150)
+
+
+def write_png(path: Path, figure: Any, *, dpi: int) -> None:
+    """Write a matplotlib figure; the same figure gives the same bytes.
+
+    Args:
+        path: The PNG to write.
+        figure: A `matplotlib.figure.Figure`.
+        dpi: Dots per inch.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=dpi, format="png", metadata={"Software": None})
+    write_bytes(path, buffer.getvalue())
+
+
+def _draw(
+    axis: Any,
+    panel: Panel,
+    measure: str,
+    colours: Mapping[str, str],
+    baseline: str,
+    level: float,
+) -> None:
+    for name in [name for name in colours if name in panel.rewards]:
+        values = panel.rewards[name].values[measure]
+        low, high = curve_interval(values, level, resamples=1_000)
+        axis.plot(panel.steps, iqm(values, 0), **_line(name, colours, baseline))
+        axis.fill_between(panel.steps, low, high, color=colours[name], alpha=0.14, linewidth=0)
+    axis.set_xlim(float(panel.steps[0]), float(panel.steps[-1]))
+
+
+def _line(name: str, colours: Mapping[str, str], baseline: str) -> dict[str, Any]:
+    style = "--" if name == baseline else "-"
+    return {"color": colours[name], "linestyle": style, "linewidth": 1.8}
+
+
+def _title(panel: Panel, measure: str) -> str:
+    title = label_of(measure).title
+    return f"{title} ({group_label(panel.group)})" if panel.group else title
+
+
+def _plain(text: str) -> str:
+    """Return a text that matplotlib does not read as a formula."""
+    return text.replace("$", r"\$")

@@ -1,0 +1,299 @@
+"""The report: one HTML file that needs no network and runs no script but its own.
+
+Every text is escaped by the template, and the page's content policy names the hash of the one
+script it may run, so that nothing a model writes can become markup or code.
+"""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokengym.evaluation.measure.labels import AXIS_LABELS, LABELS, Label, label_of
+from tokengym.evaluation.report.charts import (
+    Chart,
+    Series,
+    hover_data,
+    line_chart,
+)
+from tokengym.evaluation.report.curves import AXES, Curve, group_label
+from tokengym.evaluation.report.samples import side_by_side
+from tokengym.evaluation.report.summary import RANKED, per_run
+from tokengym.evaluation.report.tables import cells, columns, forests
+from tokengym.evaluation.report.verdict import number
+from tokengym.evaluation.statistics import curve_interval, iqm, performance_profile
+from tokengym.evaluation.statistics.panels import Panel, Runs, make_panels
+
+TEMPLATES = Path(__file__).parent / "templates"
+COLOURS = 8
+"""Colours of the palette; further rewards take them again."""
+FIRST_MEASURES = ("gold_score", "net_score", "kl")
+"""Shown beside the score; other measurements fold away."""
+PROFILE_POINTS = 120
+"""Thresholds of a performance profile."""
+MOST_POINTS = 240
+"""Points a drawn line keeps; statistics use all."""
+
+
+def render_report(
+    summary: Mapping[str, Any], curves: Sequence[Curve], episodes: Sequence[Mapping[str, Any]] = ()
+) -> str:
+    """Return the report of a comparison as one HTML page.
+
+    Args:
+        summary: What `tokengym.evaluation.report.summary.summarize` returned for the curves, with
+            ``settings``, ``versions`` and ``command`` if they are known.
+        curves: The runs.
+        episodes: Samples, as in episodes.jsonl.
+
+    Returns:
+        The same text for the same input.
+    """
+    script = _source("report.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    panels = {
+        tuple(panel.group): panel
+        for panel in make_panels(
+            [curve for curve in curves if not curve.fault()], kl_coef=summary["kl_coef"]
+        )
+    }
+    names = list(dict.fromkeys(name for g in summary["groups"] for name in g["rewards"]))
+    colours = {name: index % COLOURS for index, name in enumerate(names)}
+    level = float(summary["level"])
+    # What the score of curves made elsewhere is, only their maker knows.
+    score_label = label_of("score") if summary.get("settings") else Label(title="Score", meaning="")
+    page = {
+        "title": summary.get("title") or "tokengym: which reward learns faster",
+        "subtitle": _subtitle(summary),
+        "script_hash": f"sha256-{digest}",
+        "level": f"{level:.0%}",
+        "curves_note": _curves_note(level),
+        "groups": [
+            _group(group, panels[tuple(group["group"].items())], colours, level, score_label)
+            for group in summary["groups"]
+        ],
+        "samples": side_by_side(episodes, colours),
+        "command": summary.get("command"),
+        "failed": summary["failed"],
+        "facts": _facts(summary),
+    }
+    return templates().get_template("report.html.jinja").render(page=page)
+
+
+@cache
+def templates() -> Any:
+    """Return the template engine of all pages: it escapes every text that it is given."""
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _source(name: str) -> str:
+    """Return what the template engine includes for a file, to the byte."""
+    return str(templates().get_template(name).render())
+
+
+def _subtitle(summary: Mapping[str, Any]) -> str:
+    settings = summary.get("settings") or {}
+    runs = sum(entry["runs"] for g in summary["groups"] for entry in g["rewards"].values())
+    first = summary["groups"][0]
+    parts = [str(settings.get("env") or summary.get("source") or "learning curves")]
+    parts.append(f"{len(first['rewards'])} rewards")
+    parts.append(f"{runs} runs")
+    parts.append(f"{first['steps'][1]:g} updates each")
+    return " · ".join(parts)
+
+
+def _curves_note(level: float) -> str:
+    return (
+        f"Interquartile mean over seeds; the band is its {level:.0%} bootstrap interval. "
+        "Point at a chart to read it; press a reward's name to hide it."
+    )
+
+
+def _group(
+    group: Mapping[str, Any],
+    panel: Panel,
+    colours: Mapping[str, int],
+    level: float,
+    score_label: Label,
+) -> dict[str, Any]:
+    runs = [entry["runs"] for entry in group["rewards"].values()]
+    fewest, most = min(runs), max(runs)
+    count = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    return {
+        "label": group_label(panel.group),
+        "verdict": group["verdict"],
+        "baseline": group["baseline"],
+        "runs_note": f"Seeds per reward: {count}.",
+        "legend": [{"name": name, "colour": colours[name]} for name in group["rewards"]],
+        "axes": [_axis_view(panel, key, colours, level, score_label) for key in _axes(panel)],
+        "columns": [title for title, _, _ in columns(group)],
+        "rows": [
+            {"name": name, "colour": colours[name], "cells": cells(group, name)}
+            for name in group["rewards"]
+        ],
+        "forests": forests(group, colours),
+        "frontiers": _frontiers(panel, colours),
+        "profile": _profile(panel, colours),
+    }
+
+
+def _axes(panel: Panel) -> list[str]:
+    known = [name for name in AXES if all(name in runs.values for runs in panel.rewards.values())]
+    return ["step", *known]
+
+
+def _axis_view(
+    panel: Panel, axis: str, colours: Mapping[str, int], level: float, score_label: Label
+) -> dict[str, Any]:
+    first = [name for name in FIRST_MEASURES if name in panel.measures]
+    more = [name for name in LABELS if name in panel.measures and name not in (*first, "score")]
+    score = _series(panel, "score", axis, colours, level)
+    return {
+        "key": axis,
+        "label": AXIS_LABELS[axis],
+        "main": {
+            "label": score_label,
+            "wide": _drawn(score, 1000.0, 400.0),
+            "narrow": _drawn(score, 400.0, 340.0),
+        },
+        "first": [_small(panel, name, axis, colours, level) for name in first],
+        "more": [_small(panel, name, axis, colours, level) for name in more],
+    }
+
+
+def _small(
+    panel: Panel, measure: str, axis: str, colours: Mapping[str, int], level: float
+) -> dict[str, Any]:
+    series = _series(panel, measure, axis, colours, level)
+    return {"label": label_of(measure), "chart": _drawn(series, 400.0, 250.0)}
+
+
+def _drawn(series: Sequence[Series], width: float, height: float) -> Chart:
+    chart = line_chart(series, width=width, height=height, whole_x=True)
+    return replace(chart, hover=hover_data(series, chart))
+
+
+def _series(
+    panel: Panel, measure: str, axis: str, colours: Mapping[str, int], level: float
+) -> list[Series]:
+    keep = np.unique(np.linspace(0, len(panel.steps) - 1, MOST_POINTS).round().astype(int))
+    series = []
+    for name, runs in panel.rewards.items():
+        values = runs.values[measure][:, keep]
+        low, high = curve_interval(values, level, resamples=1_000)
+        x = panel.steps if axis == "step" else runs.values[axis].mean(axis=0)
+        series.append(
+            Series(
+                name=name,
+                colour=colours[name],
+                x=x[keep],
+                y=iqm(values, 0),
+                low=low,
+                high=high,
+                runs=values,
+            )
+        )
+    return series
+
+
+def _frontiers(panel: Panel, colours: Mapping[str, int]) -> list[dict[str, Any]]:
+    frontiers = []
+    for x, y, title, note in (
+        ("kl", "score", "Score against KL", "Higher at the same KL is a better bargain."),
+        ("kl", "gold_score", "Gold score against KL", "Where it bends down, the score is gamed."),
+        ("score", "gold_score", "Gold score against score", "The two should rise together."),
+    ):
+        if x in panel.measures and y in panel.measures:
+            series = [_way(name, runs, x, y, colours) for name, runs in panel.rewards.items()]
+            chart = line_chart(series, width=400.0, height=270.0)
+            frontiers.append(
+                {"title": title, "note": note, "chart": chart, "x_label": label_of(x).title}
+            )
+    return frontiers
+
+
+def _profile(panel: Panel, colours: Mapping[str, int]) -> Chart:
+    """Return the share of each reward's runs whose score at the end exceeds a threshold."""
+    ends = {name: per_run(panel, runs, "score", "final") for name, runs in panel.rewards.items()}
+    everything = np.concatenate(list(ends.values()))
+    low, high = float(everything.min()), float(everything.max())
+    margin = 0.02 * (high - low) or 1.0
+    thresholds = np.linspace(low - margin, high + margin, PROFILE_POINTS)
+    series = [
+        Series(
+            name=name, colour=colours[name], x=thresholds, y=performance_profile(end, thresholds)
+        )
+        for name, end in ends.items()
+    ]
+    chart = line_chart(series, width=400.0, height=270.0)
+    return replace(chart, hover=hover_data(series, chart))
+
+
+def _way(name: str, runs: Runs, x: str, y: str, colours: Mapping[str, int]) -> Series:
+    return Series(
+        name=name, colour=colours[name], x=iqm(runs.values[x], 0), y=iqm(runs.values[y], 0)
+    )
+
+
+def _facts(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    facts = [
+        (title, [(str(key).replace("_", " "), _plain(value)) for key, value in table.items()])
+        for title, table in (
+            ("Settings", summary.get("settings")),
+            ("Versions", summary.get("versions")),
+        )
+        if table
+    ]
+    measures = summary["groups"][0]["measures"]
+    meanings = [
+        (label_of(name).title, label_of(name).meaning)
+        for name in measures
+        if name != "score" or summary.get("settings")
+    ]
+    anchor = summary["anchors"]["reference"]
+    if anchor:
+        values = ", ".join(f"{label_of(k).title} {number(v)}" for k, v in anchor.items())
+        meanings.append(("Fixed anchor", f"The reference policy, before training: {values}."))
+    facts.append(("What was measured", [row for row in meanings if row[1]] + _definitions()))
+    return facts
+
+
+def _definitions() -> list[tuple[str, str]]:
+    ranked = ", ".join(label_of(name).title.lower() for name in RANKED)
+    return [
+        ("Over the run", "Area under the curve by updates, divided by their number: mean height."),
+        ("At the end", "Mean of the last tenth of a run's evaluations."),
+        ("Interquartile mean", "Mean over seeds without the lowest and the highest quarter."),
+        ("Interval", "Percentile bootstrap over seeds; differences draw both runs of a seed."),
+        (
+            "Updates to a level",
+            "Where the interquartile mean curve first crosses the level; seeds that never do count "
+            "as not arrived, they are not left out.",
+        ),
+        (
+            "Performance profile",
+            "Share of a reward's seeds whose score at the end exceeds each level: a curve that is "
+            "nowhere below another's is better whatever level one asks for.",
+        ),
+        ("Chance to beat", "That a run drawn from one reward has more area than one of the other."),
+        ("Ranked", f"Only these have a better end: {ranked}."),
+    ]
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    return "\u2013" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,299 @@
+"""What a comparison leaves behind: curves.csv, summary.json, curves.png and report.html.
+
+All but the wall-clock column of curves.csv are a function of the settings and the versions.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokengym.envs.files import read_json, read_jsonl, write_json, write_text
+from tokengym.evaluation.report.curves import COLUMNS, Curve, Group, read_curves, write_curves
+from tokengym.evaluation.report.figures import save_figure
+from tokengym.evaluation.report.report import render_report
+from tokengym.evaluation.report.summary import summarize
+from tokengym.evaluation.runs.config import (
+    SETTINGS_FILE,
+    ComparisonConfig,
+    command_line,
+    differences,
+    flat,
+    run_folder,
+)
+from tokengym.evaluation.runs.defaults import task_of, training_settings
+
+RESULT_FILES = ("curves.csv", "summary.json", "curves.png", "report.html")
+
+
+def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
+    """Gather a comparison's runs and write its results beside them.
+
+    Returns:
+        The summary.
+
+    Raises:
+        ValueError: if no run finished.
+    """
+    curves, episodes, failed, versions = _gather(config, out, group=())
+    _refuse_empty(curves, failed, out)
+    defaults = ComparisonConfig(
+        env=config.env, rewards=config.rewards, training=training_settings(config.env)
+    )
+    about = {
+        "settings": flat(config.as_dict()),
+        "versions": versions,
+        "command": command_line(config, defaults),
+    }
+    return write_results(
+        out,
+        curves,
+        episodes=episodes,
+        kl_coef=config.training.kl_coef,
+        level=config.level,
+        baseline=config.rewards[0],
+        failed=failed,
+        about=about,
+        optimum=known_optimum(config),
+    )
+
+
+def merge_comparisons(
+    folders: Sequence[Path], out: Path, *, baseline: str | None
+) -> dict[str, Any]:
+    """Write one report of comparisons made apart, such as on several machines.
+
+    Runs of equal settings are put together; settings that differ group them.
+
+    Raises:
+        ValueError: if a folder holds no comparison, or a run is there twice.
+    """
+    configs = [_read_config(Path(folder) / SETTINGS_FILE) for folder in folders]
+    varying = _varying(configs)
+    curves: list[Curve] = []
+    episodes: list[dict[str, Any]] = []
+    failed: list[dict[str, Any]] = []
+    versions: dict[str, Any] = {}
+    for config, folder in zip(configs, folders, strict=True):
+        settings = flat(config.as_dict())
+        group = tuple((name, str(settings[name])) for name in varying)
+        found = _gather(config, Path(folder), group=group)
+        curves += found[0]
+        episodes += found[1]
+        failed += found[2]
+        versions.update(found[3])
+    _refuse_empty(curves, failed, folders[0])
+    coefs = {config.training.kl_coef for config in configs}
+    first = flat(configs[0].as_dict())
+    apart = {*varying, "seeds", "first_seed", "rewards"}
+    about = {
+        "settings": {name: value for name, value in first.items() if name not in apart},
+        "versions": versions,
+        "source": f"{len(folders)} comparisons",
+    }
+    return write_results(
+        out,
+        curves,
+        episodes=episodes if not varying else [],
+        kl_coef=coefs.pop() if len(coefs) == 1 else None,
+        level=configs[0].level,
+        baseline=baseline or configs[0].rewards[0],
+        failed=failed,
+        about=about,
+    )
+
+
+def report_curves(
+    path: Path,
+    out: Path,
+    *,
+    baseline: str | None = None,
+    group_by: Sequence[str] | None = None,
+    level: float = 0.95,
+    kl_coef: float | None = None,
+) -> dict[str, Any]:
+    """Write the report of learning curves made elsewhere.
+
+    Args:
+        path: A CSV with the columns credit, seed, step and score; see
+            `tokengym.evaluation.report.curves`.
+        out: Folder for the results.
+        baseline: The credit that the others are set against; None takes sparse if it is there,
+            else the first.
+        group_by: Columns that group; None takes all that are no known measurement.
+        level: Of the intervals.
+        kl_coef: Price of a nat of KL, for the score less its penalty.
+
+    Returns:
+        The summary.
+
+    Raises:
+        ValueError: if the file cannot be read, or the baseline is unknown.
+    """
+    curves = read_curves(path, group_by=group_by)
+    if baseline is None and any(curve.credit == "sparse" for curve in curves):
+        baseline = "sparse"
+    return write_results(
+        out,
+        curves,
+        episodes=[],
+        kl_coef=kl_coef,
+        level=level,
+        baseline=baseline,
+        failed=[],
+        about={"source": path.name},
+        keep_curves=False,
+    )
+
+
+def write_results(
+    out: Path,
+    curves: Sequence[Curve],
+    *,
+    episodes: Sequence[Mapping[str, Any]],
+    kl_coef: float | None,
+    level: float,
+    baseline: str | None,
+    failed: Sequence[Mapping[str, Any]],
+    about: Mapping[str, Any],
+    keep_curves: bool = True,
+    optimum: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    """Write the results of curves and return their summary."""
+    summary = summarize(
+        curves,
+        kl_coef=kl_coef,
+        anchors=_anchors(curves) if keep_curves else None,
+        optimum=optimum,
+        level=level,
+        baseline=baseline,
+        failed=failed,
+    )
+    summary.update(about)
+    if keep_curves:
+        write_curves(out / "curves.csv", _rows(curves))
+    write_json(out / "summary.json", summary)
+    save_figure(out / "curves.png", summary, curves)
+    write_text(out / "report.html", render_report(summary, curves, episodes))
+    return summary
+
+
+def _gather(
+    config: ComparisonConfig, out: Path, group: Group
+) -> tuple[list[Curve], list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
+    """Return the curves, samples and failures of a comparison's runs, and their versions."""
+    curves: list[Curve] = []
+    episodes: list[dict[str, Any]] = []
+    failed: list[dict[str, Any]] = []
+    versions: dict[str, Any] = {}
+    for reward in config.rewards:
+        for seed in config.all_seeds:
+            folder = run_folder(out, reward, seed)
+            if not (folder / "run.json").exists():
+                continue
+            result = read_json(folder / "run.json")
+            versions.update(result.get("versions") or {})
+            if result["status"] != "finished":
+                failed.append(
+                    {
+                        "credit": reward,
+                        "seed": seed,
+                        "group": dict(group),
+                        "error": result.get("error", "unknown"),
+                    }
+                )
+                continue
+            for curve in read_curves(folder / "curve.csv", group_by=()):
+                curves.append(
+                    Curve(
+                        credit=reward,
+                        seed=seed,
+                        group=group,
+                        steps=curve.steps,
+                        values=curve.values,
+                    )
+                )
+            episodes += read_jsonl(folder / "episodes.jsonl")
+    return curves, episodes, failed, versions
+
+
+def _anchors(curves: Sequence[Curve]) -> dict[str, float] | None:
+    """Return the reference policy's scores: what was measured before the first update.
+
+    Every run of a comparison measures the same policy there, on the same prompts and random
+    numbers; None where runs differ, as those of several comparisons may.
+    """
+    anchors: dict[str, float] = {}
+    for name in ("score", "gold_score"):
+        first = {
+            float(curve.values[name][0])
+            for curve in curves
+            if curve.steps[0] == 0 and curve.has(name)
+        }
+        if len(first) == 1:
+            anchors[name] = first.pop()
+    return anchors or None
+
+
+def known_optimum(config: ComparisonConfig) -> dict[str, float] | None:
+    """Return the best expected gold score where a task knows it exactly: the Oracle's V*."""
+    if task_of(config.env) != "Oracle":
+        return None
+    from tokengym.envs.errors import SettingsError
+    from tokengym.evaluation.measure.evaluate import make_eval_envs
+
+    envs: Any = make_eval_envs(
+        config.env, config.env_kwargs(config.rewards[0], train=False), num_envs=1
+    )
+    try:
+        values, _ = envs.unwrapped.optimal_values()
+    except SettingsError:  # too many responses to go through
+        return None
+    finally:
+        envs.close()
+    return {"gold_score": float(values[()])}
+
+
+def _rows(curves: Sequence[Curve]) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    for curve in curves:
+        for index, step in enumerate(curve.steps):
+            row: dict[str, object] = {"credit": curve.credit, "seed": curve.seed}
+            row["step"] = int(step) if step == int(step) else float(step)
+            for name in COLUMNS:
+                if name in curve.values:
+                    value = float(curve.values[name][index])
+                    whole = name in ("tokens", "episodes") and value == int(value)
+                    row[name] = int(value) if whole else value
+            rows.append(row)
+    return rows
+
+
+def _read_config(path: Path) -> ComparisonConfig:
+    if not path.exists():
+        raise ValueError(
+            f"{path.parent} holds no comparison ({path.name} is missing); name a folder that "
+            "tokengym compare wrote"
+        )
+    try:
+        return ComparisonConfig.from_dict(read_json(path))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged or of another version ({error})") from None
+
+
+def _varying(configs: Sequence[ComparisonConfig]) -> list[str]:
+    """Return the settings in which comparisons differ, rewards and seeds apart."""
+    names: dict[str, None] = {}
+    first = configs[0].as_dict()
+    for config in configs[1:]:
+        for difference in differences(first, config.as_dict()):
+            names.setdefault(difference.split(" ", 1)[0])
+    return [name for name in names if name not in ("rewards", "seeds", "first_seed")]
+
+
+def _refuse_empty(curves: Sequence[Curve], failed: Sequence[Mapping[str, Any]], out: Path) -> None:
+    if not curves:
+        first = f", the first: {failed[0]['error']}" if failed else ""
+        raise ValueError(
+            f"no run of {out} has finished ({len(failed)} failed{first}); the runs' run.json has "
+            "the whole error"
+        )

@@ -1,0 +1,255 @@
+"""What a comparison found, as plain data: figures per reward, and how each differs from the first.
+
+Everything here is a function of the curves and the level alone: each interval has a generator of
+its own with a fixed seed, so the same curves give the same bytes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from tokengym.evaluation.measure.alarms import find_alarms
+from tokengym.evaluation.report.curves import Curve
+from tokengym.evaluation.report.verdict import make_verdict
+from tokengym.evaluation.statistics import (
+    RELIABLE_SEEDS,
+    Array,
+    area_under_curve,
+    collapsed,
+    final_mean,
+    improvement_interval,
+    interval,
+    iqm,
+    paired_difference,
+    probability_of_improvement,
+    steps_to_threshold,
+)
+from tokengym.evaluation.statistics.panels import Panel, Runs, make_panels
+from tokengym.evaluation.statistics.speed import RelativeSteps, censored_steps, relative_steps
+
+FORMAT = 1
+FINAL_WINDOW = 0.1
+"""The last tenth of a run's evaluations is its end."""
+RANKED = ("score", "net_score", "gold_score")
+"""Measurements in which more is better: only these are ranked and get an area."""
+
+
+def summarize(
+    curves: Sequence[Curve],
+    *,
+    kl_coef: float | None = None,
+    anchors: Mapping[str, float] | None = None,
+    optimum: Mapping[str, float] | None = None,
+    level: float = 0.95,
+    baseline: str | None = None,
+    failed: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """Return the summary of learning curves.
+
+    Args:
+        curves: All runs; those with a fault are listed as failed and left out of the figures.
+        kl_coef: The KL coefficient of the training, for ``net_score``.
+        anchors: The reference policy's score (and gold score): the 0 of a gain. None where it was
+            not measured.
+        optimum: The best score (or gold score) there is: the 1 of a gain. None where it is not
+            known. With both, ``normalized_`` figures say how far on the way runs came.
+        level: Of the intervals.
+        baseline: The reward that the others are compared with; None takes the first. A group
+            where it has no run takes its own first.
+        failed: Runs that failed, as ``{"credit", "seed", "error", "group"}``.
+
+    Returns:
+        Data for JSON; FORMAT says which shape. Infinity stands for a threshold never reached.
+
+    Raises:
+        ValueError: if no run is without fault.
+    """
+    faults = [
+        {"credit": c.credit, "seed": c.seed, "group": dict(c.group), "error": str(c.fault())}
+        for c in curves
+        if c.fault()
+    ]
+    sound = [curve for curve in curves if not curve.fault()]
+    lost = [*failed, *faults]
+    if not sound:
+        error = f" (the first: {lost[0]['error']})" if lost else ""
+        raise ValueError(f"no run to summarise, {len(lost)} failed{error}")
+    known = list(dict.fromkeys([c.credit for c in curves] + [run["credit"] for run in failed]))
+    if baseline is not None and baseline not in known:
+        raise ValueError(f"baseline {baseline!r} is none of the rewards: {', '.join(known)}")
+    sound.sort(key=lambda curve: curve.credit != baseline)  # stable: the baseline comes first
+    panels = make_panels(sound, kl_coef=kl_coef)
+    summary: dict[str, Any] = {
+        "format": FORMAT,
+        "level": level,
+        "kl_coef": kl_coef,
+        "anchors": {
+            "reference": dict(anchors) if anchors else None,
+            "optimum": dict(optimum) if optimum else None,
+        },
+        "failed": lost,
+        "groups": [
+            _summarize_panel(panel, anchors or {}, optimum or {}, level) for panel in panels
+        ],
+    }
+    for group in summary["groups"]:
+        group["failed"] = sum(run.get("group", {}) == group["group"] for run in lost)
+        group["wanted_baseline"] = baseline or known[0]
+        group["verdict"] = make_verdict(group, level)
+    return summary
+
+
+def _summarize_panel(
+    panel: Panel, anchors: Mapping[str, float], optimum: Mapping[str, float], level: float
+) -> dict[str, Any]:
+    baseline = next(iter(panel.rewards))
+    score_anchor = anchors.get("score", _first_score(panel))
+    fewest = min(len(runs.seeds) for runs in panel.rewards.values())
+    rewards = {}
+    for name, runs in panel.rewards.items():
+        entry: dict[str, Any] = {
+            "runs": len(runs.seeds),
+            "seeds": list(runs.seeds),
+            "figures": _normalized(_figures(panel, runs, level), anchors, optimum),
+            "collapse_rate": float(
+                np.mean([collapsed(row, score_anchor) for row in runs.values["score"]])
+            ),
+            "alarms": find_alarms({m: iqm(runs.values[m], 0) for m in panel.measures}, panel.steps),
+        }
+        if name != baseline:
+            entry["versus_baseline"] = _versus(panel, runs, panel.rewards[baseline], level)
+        rewards[name] = entry
+    summary = {
+        "group": dict(panel.group),
+        "baseline": baseline,
+        "steps": [float(panel.steps[0]), float(panel.steps[-1])],
+        "cut_at": panel.cut_at,
+        "evaluations": len(panel.steps),
+        "fewest_runs": fewest,
+        "reliable": fewest >= RELIABLE_SEEDS,
+        "measures": list(panel.measures),
+        "rewards": rewards,
+    }
+    _add_steps_to_threshold(panel, summary, level)
+    return summary
+
+
+def per_run(panel: Panel, runs: Runs, measure: str, kind: str) -> Array:
+    """Return one number per run: its ``auc`` (mean height over the budget) or its ``final`` mean.
+
+    Returns:
+        (runs,), in the measurement's unit.
+    """
+    rows = runs.values[measure]
+    if kind == "auc":
+        return np.array([area_under_curve(panel.steps, row, normalize=True) for row in rows])
+    return np.array([final_mean(row, FINAL_WINDOW) for row in rows])
+
+
+def kinds(measure: str) -> tuple[str, ...]:
+    """Return which numbers per run are reported of a measurement."""
+    return ("final", "auc") if measure in RANKED else ("final",)
+
+
+def _figures(panel: Panel, runs: Runs, level: float) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    for measure in panel.measures:
+        figures[measure] = {}
+        for kind in kinds(measure):
+            values = per_run(panel, runs, measure, kind)
+            low, high = interval(values, level=level)
+            figures[measure][kind] = {"iqm": iqm(values), "low": low, "high": high}
+    return figures
+
+
+def _normalized(
+    figures: dict[str, Any], anchors: Mapping[str, float], optimum: Mapping[str, float]
+) -> dict[str, Any]:
+    """Add figures between the fixed anchors: (x - reference) / (optimum - reference).
+
+    The anchors are never taken from the runs at hand, so that numbers of two comparisons compare.
+    """
+    for name, best in optimum.items():
+        if name in figures and name in anchors and best > anchors[name]:
+            span = best - anchors[name]
+            figures[f"normalized_{name}"] = {
+                kind: {key: (value - anchors[name]) / span for key, value in figure.items()}
+                for kind, figure in figures[name].items()
+            }
+    return figures
+
+
+def _versus(panel: Panel, runs: Runs, baseline: Runs, level: float) -> dict[str, Any]:
+    """Return the paired differences to the baseline and how likely a run beats one of its."""
+    own, other = _pairs(runs, baseline)
+    differences: dict[str, Any] = {}
+    improvement: dict[str, Any] = {}
+    for measure in panel.measures:
+        for kind in kinds(measure):
+            x = per_run(panel, runs, measure, kind)
+            y = per_run(panel, baseline, measure, kind)
+            if own:
+                paired = paired_difference(x[own], y[other], level=level)
+                differences.setdefault(measure, {})[kind] = asdict(paired)
+            if measure in RANKED:
+                low, high = improvement_interval(x, y, level)
+                improvement.setdefault(measure, {})[kind] = {
+                    "probability": probability_of_improvement(x, y),
+                    "low": low,
+                    "high": high,
+                }
+    speed = {
+        measure: relative_steps(
+            panel.steps,
+            runs.values[measure][own],
+            baseline.values[measure][other],
+            level,
+            window=FINAL_WINDOW,
+        )
+        for measure in ("score", "net_score")
+        if own and measure in panel.measures
+    }
+    return {
+        "differences": differences,
+        "probability_of_improvement": improvement,
+        "relative_steps": _plain(speed.get("score")),
+        "relative_steps_net": _plain(speed.get("net_score")),
+    }
+
+
+def _plain(speed: RelativeSteps | None) -> dict[str, float] | None:
+    return None if speed is None else asdict(speed)
+
+
+def _add_steps_to_threshold(panel: Panel, summary: dict[str, Any], level: float) -> None:
+    """Add every reward's steps to where the baseline's interquartile mean curve ends."""
+    curve = iqm(panel.rewards[summary["baseline"]].values["score"], 0)
+    threshold = final_mean(curve, FINAL_WINDOW)
+    summary["threshold"] = threshold
+    summary["baseline_rises"] = bool(threshold > curve[0])
+    for name, runs in panel.rewards.items():
+        steps = [
+            steps_to_threshold(panel.steps, row, threshold, interpolate=True)
+            for row in runs.values["score"]
+        ]
+        censored = censored_steps(steps, float(panel.steps[-1]), level)
+        mean = steps_to_threshold(
+            panel.steps, iqm(runs.values["score"], 0), threshold, interpolate=True
+        )
+        summary["rewards"][name]["steps_to_threshold"] = {**asdict(censored), "iqm_curve": mean}
+
+
+def _pairs(runs: Runs, baseline: Runs) -> tuple[list[int], list[int]]:
+    """Return the rows of both whose seeds are in both."""
+    common = [seed for seed in runs.seeds if seed in baseline.seeds]
+    return (
+        [runs.seeds.index(seed) for seed in common],
+        [baseline.seeds.index(seed) for seed in common],
+    )
+
+
+def _first_score(panel: Panel) -> float:
+    first = np.concatenate([runs.values["score"][:, 0] for runs in panel.rewards.values()])
+    return float(first.mean())

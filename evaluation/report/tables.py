@@ -1,0 +1,100 @@
+"""The report's table of figures and its charts of differences: a summary's numbers, laid out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tokengym.evaluation.measure.labels import label_of
+from tokengym.evaluation.report.charts import interval_chart
+from tokengym.evaluation.report.verdict import clear, number, signed
+
+NOTHING = "\u2013"
+
+
+def columns(group: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return the table's columns as (title, measurement, kind)."""
+    found = [("Score over the run", "score", "auc"), ("Score at the end", "score", "final")]
+    found.append((f"Updates to {group['baseline']}'s final level", "", "steps"))
+    for title, measure in (
+        ("Gold score at the end", "gold_score"),
+        ("KL at the end", "kl"),
+        ("Score less KL penalty, end", "net_score"),
+    ):
+        if measure in group["measures"]:
+            found.append((title, measure, "final"))
+    if any("normalized_gold_score" in entry["figures"] for entry in group["rewards"].values()):
+        found.append(("Share of the way to the best gold score", "normalized_gold_score", "final"))
+    found.append((f"Chance to beat {group['baseline']}", "score", "chance"))
+    return found
+
+
+def cells(group: Mapping[str, Any], name: str) -> list[dict[str, str]]:
+    """Return one reward's row: value, interval, and the mark of a clear difference."""
+    return [_cell(group, name, measure, kind) for _, measure, kind in columns(group)]
+
+
+def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[str, str]:
+    entry = group["rewards"][name]
+    versus = entry.get("versus_baseline")
+    if kind == "steps":
+        steps = entry["steps_to_threshold"]
+        if not group["baseline_rises"]:
+            below = f"{group['baseline']} does not rise"
+            return {"value": NOTHING, "below": below, "mark": "", "tone": ""}
+        below = f"{steps['reached']:.0%} of seeds arrive"
+        value = "not reached" if np.isinf(steps["iqm_curve"]) else f"{steps['iqm_curve']:.0f}"
+        return {"value": value, "below": below, "mark": "", "tone": ""}
+    if kind == "chance":
+        if not versus:
+            return {"value": NOTHING, "below": "", "mark": "", "tone": ""}
+        chance = versus["probability_of_improvement"][measure]["auc"]
+        below = f"{chance['low']:.0%} to {chance['high']:.0%}"
+        return {"value": f"{chance['probability']:.0%}", "below": below, "mark": "", "tone": ""}
+    figure = entry["figures"][measure][kind]
+    difference = versus["differences"].get(measure, {}).get(kind) if versus else None
+    mark, tone = _mark(measure, clear(difference))
+    below = f"{number(figure['low'])} to {number(figure['high'])}"
+    return {"value": number(figure["iqm"]), "below": below, "mark": mark, "tone": tone}
+
+
+def _mark(measure: str, sign: int) -> tuple[str, str]:
+    """Return the arrow of a clear difference and whether it is good."""
+    if sign == 0:
+        return "", ""
+    better = label_of(measure).better
+    good = (better == "higher") == (sign > 0)
+    return ("▲" if sign > 0 else "▼"), ("good" if good else "bad") if better else "other"
+
+
+def forests(group: Mapping[str, Any], colours: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Return a chart of paired differences per measurement."""
+    wanted = [
+        ("Score over the run", "score", "auc"),
+        ("Score at the end", "score", "final"),
+        ("Gold score at the end", "gold_score", "final"),
+        ("KL at the end", "kl", "final"),
+        ("Score less KL penalty, over the run", "net_score", "auc"),
+    ]
+    charts = []
+    for title, measure, kind in wanted:
+        rows = []
+        for name, entry in group["rewards"].items():
+            differences = (entry.get("versus_baseline") or {}).get("differences", {})
+            d = differences.get(measure, {}).get(kind)
+            if d:
+                label = f"{name}  {signed(d['difference'])}  ({d['wins']} of {d['pairs']} higher)"
+                rows.append((label, colours[name], d["low"], d["difference"], d["high"]))
+        if rows:
+            chart, whiskers, zero = interval_chart(rows, width=400.0)
+            note = {"higher": "Right of 0 is better.", "lower": "Left of 0 is better."}
+            charts.append(
+                {
+                    "title": title,
+                    "note": note.get(label_of(measure).better, ""),
+                    "chart": chart,
+                    "rows": whiskers,
+                    "zero": zero,
+                }
+            )
+    return charts

@@ -1,0 +1,244 @@
+"""A summary in plain words: which reward learned faster, how surely, and at what price.
+
+A difference is called clear when its interval leaves out 0; everything else is said to be unclear.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tokengym.evaluation.statistics import RELIABLE_SEEDS
+
+Figures = Mapping[str, Any]
+
+END_MEASURES = {
+    "score": "score",
+    "gold_score": "gold score",
+    "kl": "KL",
+    "net_score": "score less the KL penalty",
+}
+"""What is said of a run's end, in this order."""
+
+
+def make_verdict(group: Figures, level: float) -> dict[str, Any]:
+    """Return the headline, a sentence per reward, and what to be careful about.
+
+    Args:
+        group: One setting's part of a summary, see `tokengym.evaluation.report.summary`.
+        level: Of its intervals.
+    """
+    baseline = group["baseline"]
+    others = [name for name in group["rewards"] if name != baseline]
+    return {
+        "headline": _headline(group, baseline, others, level),
+        "sentences": [_sentence(group, name, baseline, level) for name in others],
+        "cautions": _cautions(group, others),
+    }
+
+
+def number(value: float | None) -> str:
+    """Return a number to three significant digits, with a true minus sign.
+
+    Example:
+        >>> number(0.12345), number(12345.6), number(None)
+        ('0.123', '12346', 'n/a')
+    """
+    if value is None or math.isnan(value):
+        return "n/a"
+    if math.isinf(value):
+        return "\u221e"
+    size = abs(value)
+    digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3
+    text = f"{value:.{digits}f}"
+    return text.replace("-", "\u2212") if float(text) else text.removeprefix("-")
+
+
+def signed(value: float) -> str:
+    """Return `number` with its sign, plus included; what rounds to 0 has none.
+
+    Example:
+        >>> signed(0.25), signed(-0.0001)
+        ('+0.250', '0.000')
+    """
+    text = number(value)
+    return f"+{text}" if value > 0 and text.strip("0.") else text
+
+
+def clear(difference: Figures | None) -> int:
+    """Return 1 or -1 if the interval lies above or below 0, else 0 (or with a single pair)."""
+    if not difference or difference["pairs"] < 2:
+        return 0
+    return int(difference["low"] > 0) - int(difference["high"] < 0)
+
+
+def difference_of(group: Figures, name: str, measure: str, kind: str) -> Figures | None:
+    """Return a reward's paired difference to the baseline, None if there is none."""
+    versus = group["rewards"][name].get("versus_baseline") or {}
+    return versus.get("differences", {}).get(measure, {}).get(kind)
+
+
+def _headline(group: Figures, baseline: str, others: Sequence[str], level: float) -> str:
+    if not others:
+        final = group["rewards"][baseline]["figures"]["score"]["final"]["iqm"]
+        return f"One reward, nothing to compare it with: {baseline} ended at score {number(final)}."
+    signs = {name: clear(difference_of(group, name, "score", "auc")) for name in others}
+    faster = [name for name in others if signs[name] > 0]
+    slower = [name for name in others if signs[name] < 0]
+    unclear = [name for name in others if signs[name] == 0]
+    if faster:
+        best = max(faster, key=lambda name: _gain(group, name))
+        gain = _interval(difference_of(group, best, "score", "auc"), level)
+        text = (
+            f"{best} learned faster than {baseline} (score over the run {gain})"
+            f"{_price(group, best)}"
+        )
+        also = [f"{name}{_surcharge(group, name)}" for name in faster if name != best]
+        text += f"; so did {_list(also)}" if also else ""
+    else:
+        text = f"No reward learned clearly faster than {baseline}"
+    if slower:
+        text += f"; {_list(slower)} learned slower"
+    if unclear and (faster or slower):
+        text += f"; {_list(unclear)} showed no clear difference"
+    if not group["reliable"]:
+        text = f"Too few seeds to tell. On these {group['fewest_runs']}: {text}"
+    return f"{text}."
+
+
+def _price(group: Figures, name: str) -> str:
+    """Return what a reward paid in KL and gold score, as the end of a sentence."""
+    sure, unsure = [], []
+    kl = difference_of(group, name, "kl", "final")
+    gold = difference_of(group, name, "gold_score", "final")
+    if kl and clear(kl):
+        way = "more" if clear(kl) > 0 else "less"
+        sure.append(f"{number(abs(kl['difference']))} nats {way} KL")
+    elif kl:
+        unsure.append("KL")
+    if gold and clear(gold):
+        way = "higher" if clear(gold) > 0 else "lower"
+        sure.append(f"a gold score {number(abs(gold['difference']))} {way}")
+    elif gold:
+        unsure.append("gold score")
+    if unsure:
+        sure.append(f"no clear difference in {' or '.join(unsure)}")
+    return f", with {' and '.join(sure)}" if sure else ""
+
+
+def _surcharge(group: Figures, name: str) -> str:
+    """Return in brackets what KL a reward spent beyond the baseline, if that is clear."""
+    kl = difference_of(group, name, "kl", "final")
+    return f" ({number(kl['difference'])} nats more KL)" if kl and clear(kl) > 0 else ""
+
+
+def _sentence(group: Figures, name: str, baseline: str, level: float) -> str:
+    area = difference_of(group, name, "score", "auc")
+    if not area:
+        return f"{name} and {baseline} share no seed, so they cannot be paired."
+    sign = clear(area)
+    what = {1: "learned faster", -1: "learned slower", 0: "showed no clear difference in speed"}
+    text = (
+        f"{name} {what[sign]}: score over the run {_interval(area, level)} against {baseline}, "
+        f"ahead on {area['wins']} of {area['pairs']} seeds."
+    )
+    return f"{text} {_speed(group, name, baseline)}{_ends(group, name)}"
+
+
+def _ends(group: Figures, name: str) -> str:
+    """Return the differences at the end of the run, the clear ones with their intervals."""
+    sure, unsure = [], []
+    for measure, label in END_MEASURES.items():
+        difference = difference_of(group, name, measure, "final")
+        if clear(difference) and difference:
+            size = signed(difference["difference"])
+            low, high = number(difference["low"]), number(difference["high"])
+            sure.append(f"{label} {size} ({low} to {high})")
+        elif difference:
+            unsure.append(label)
+    if not unsure:
+        return f"At the end: {', '.join(sure)}."
+    if not sure:
+        return f"At the end: no clear difference in {_list(unsure)}."
+    return f"At the end: {', '.join(sure)}; no clear difference in {_list(unsure)}."
+
+
+def _speed(group: Figures, name: str, baseline: str) -> str:
+    """Return how soon a reward got to the baseline's end, by score and less the KL penalty.
+
+    They differ where a reward stops at less KL: it may be soon at the one, never at the other.
+    """
+    versus = group["rewards"][name]["versus_baseline"]
+    speed, net = versus["relative_steps"], versus.get("relative_steps_net")
+    if not speed:
+        return ""
+    arrives, arrives_net = (f and not math.isinf(f["ratio"]) for f in (speed, net))
+    if arrives:
+        text = f"It reached {baseline}'s final score in {_times(speed)}"
+        return (
+            f"{text}, and that less the KL penalty in {_times(net)}. "
+            if arrives_net
+            else f"{text}. "
+        )
+    text = f"It did not reach {baseline}'s final score within the budget"
+    if arrives_net:
+        return f"{text}, but that less the KL penalty in {_times(net)}. "
+    return f"{text}. "
+
+
+def _times(speed: Figures) -> str:
+    high = "beyond the budget" if math.isinf(speed["high"]) else number(speed["high"])
+    return f"{number(speed['ratio'])} times the updates ({number(speed['low'])} to {high})"
+
+
+def _cautions(group: Figures, others: Sequence[str]) -> list[str]:
+    # A score that is gamed makes every other sentence doubtful: it is said first.
+    cautions = [
+        f"{name}: {alarm}." for name, entry in group["rewards"].items() for alarm in entry["alarms"]
+    ]
+    if group["wanted_baseline"] != group["baseline"]:
+        cautions.append(
+            f"{group['wanted_baseline']} has no finished run here; {group['baseline']} takes its "
+            "place as the one compared with."
+        )
+    if not group["reliable"]:
+        cautions.append(
+            f"Fewer than {RELIABLE_SEEDS} seeds per reward ({group['fewest_runs']}): "
+            "the intervals are unreliable."
+        )
+    if group.get("failed"):
+        runs = "run" if group["failed"] == 1 else "runs"
+        cautions.append(
+            f"Not in the figures: {group['failed']} failed {runs}, which may flatter the reward."
+        )
+    if group["cut_at"] is not None:
+        cautions.append(
+            f"Longer runs were cut at step {group['cut_at']:g}, where the shortest ended, so that "
+            "all had the same budget."
+        )
+    if len(others) > 3:
+        cautions.append(
+            f"{len(others)} rewards are compared with one: of twenty differences that are none, "
+            "one will look clear by chance."
+        )
+    for name, entry in group["rewards"].items():
+        if entry["collapse_rate"] > 0:
+            cautions.append(f"{name} collapsed on {entry['collapse_rate']:.0%} of its seeds.")
+    return cautions
+
+
+def _gain(group: Figures, name: str) -> float:
+    difference = difference_of(group, name, "score", "auc")
+    return float(difference["difference"]) if difference else 0.0
+
+
+def _interval(difference: Figures | None, level: float) -> str:
+    if not difference:
+        return "not paired"
+    return (
+        f"{signed(difference['difference'])}, {level:.0%} interval "
+        f"{number(difference['low'])} to {number(difference['high'])}"
+    )
+
+
+def _list(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

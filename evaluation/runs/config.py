@@ -1,0 +1,248 @@
+"""What a comparison is: everything that decides its numbers, and nothing else."""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
+from tokengym.rewards.registry import check_name
+
+SETTINGS_FILE = "comparison.json"
+"""In a comparison's folder: its configuration."""
+LATEST = re.compile(r"-v(\d+)$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSettings:
+    """What the environment is made from; None leaves it to the task.
+
+    Raises:
+        ValueError: if a column is named without a data set.
+    """
+
+    bundle: str | None = None
+    """Folder of a bundle of tokenizer, prompts and models; None takes the task's own."""
+    dataset: str | None = None
+    """A csv, tsv, jsonl or parquet file, or a hub name, with the prompts."""
+    prompt_column: str | int | None = None
+    """Its column of prompts: a name, or a number where the file has no header."""
+    reference_column: str | int | None = None
+    """Its column of reference answers."""
+    query_type_column: str | int | None = None
+    """Its column of OPENENDED or CONSTRAINED."""
+    scorer: str | None = None
+    """Folder or hub name of a reward model; None takes the bundle's."""
+    model: str | None = None
+    """Folder or hub name of the policy's language model; None takes the bundle's."""
+
+    def __post_init__(self) -> None:
+        for name in ("prompt_column", "reference_column", "query_type_column"):
+            if self.dataset is None and getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} names a column of no data set; pass dataset"
+                )
+
+    def env_kwargs(self) -> dict[str, Any]:
+        """Return the arguments of ``gym.make`` that are not left to the task."""
+        values = asdict(self)
+        del values["model"]  # the policy's, not the environment's
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonConfig:
+    """Which rewards are compared, on what, and how.
+
+    Two comparisons with equal configurations have equal numbers. Where a comparison lies, how many
+    processes it takes and what it prints are no part of it.
+
+    Raises:
+        ValueError: if a value is out of range, or a name is unknown.
+    """
+
+    env: str
+    """Id of the environment; a task's bare name is completed to its newest version."""
+    rewards: tuple[str, ...]
+    """Names of rewards, options after a colon ("abc:beta=0.8"). The others are set against the
+    first."""
+    seeds: int = 5
+    """Runs per reward, with the seeds first_seed, first_seed + 1, ..., the same for all."""
+    first_seed: int = 0
+    """The lowest seed."""
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    """How each run trains."""
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    """How each run is measured."""
+    task: TaskSettings = field(default_factory=TaskSettings)
+    """What the environment is made from."""
+    level: float = 0.95
+    """Of the intervals."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "env", resolve_env(self.env))
+        object.__setattr__(self, "rewards", tuple(self.rewards))
+        if isinstance(self.seeds, bool) or not isinstance(self.seeds, int) or self.seeds < 1:
+            raise ValueError(
+                f"seeds must be a whole number >= 1, got {self.seeds!r}; 5 is the least that "
+                "gives an interval"
+            )
+        if self.first_seed < 0:
+            raise ValueError(f"first_seed must be >= 0, got {self.first_seed}")
+        if not 0.0 < self.level < 1.0:
+            raise ValueError(f"level must lie in (0, 1), got {self.level}; 0.95 is usual")
+        if not self.rewards:
+            raise ValueError("rewards must name at least one reward, e.g. sparse uniform abc")
+        for reward in self.rewards:
+            check_name(reward.partition(":")[0])
+        slugs = [slug(reward) for reward in self.rewards]
+        for index, name in enumerate(slugs):
+            if name in slugs[:index]:
+                raise ValueError(
+                    f"rewards names {self.rewards[index]!r} twice; leave one out, seeds repeats it"
+                )
+
+    @property
+    def all_seeds(self) -> range:
+        """The seeds of every reward's runs."""
+        return range(self.first_seed, self.first_seed + self.seeds)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the settings as plain data, as comparison.json keeps them."""
+        return {**asdict(self), "rewards": list(self.rewards)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "ComparisonConfig":
+        """Return the configuration that `as_dict` wrote."""
+        return cls(
+            **{
+                **data,
+                "rewards": tuple(data["rewards"]),
+                "training": TrainingSettings(**data["training"]),
+                "evaluation": EvaluationSettings(**data["evaluation"]),
+                "task": TaskSettings(**data["task"]),
+            }
+        )
+
+    def env_kwargs(self, reward: str, *, train: bool) -> dict[str, Any]:
+        """Return the arguments of ``gym.make_vec`` for training or for evaluation."""
+        normalize = self.training.normalize if train else "off"
+        return {
+            **self.task.env_kwargs(),
+            "reward": reward,
+            "normalize": None if normalize == "off" else normalize,
+            **self.training.lengths(),
+            "split": "train" if train else "test",
+        }
+
+
+def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested settings with the nested names alone, as the command line has them.
+
+    Example:
+        >>> flat({"seeds": 5, "evaluation": {"every": 3}})
+        {'seeds': 5, 'evaluation.every': 3}
+    """
+    result: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            prefix = "" if name in ("training", "task") else f"{name}."
+            result.update({f"{prefix}{key}": item for key, item in value.items()})
+        else:
+            result[name] = value
+    return result
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return which settings of two configurations (`ComparisonConfig.as_dict`) differ, in words."""
+    left, right = flat(old), flat(new)
+    return [
+        f"{name} {left.get(name)!r} there, {right.get(name)!r} here"
+        for name in [*left, *(name for name in right if name not in left)]
+        if left.get(name) != right.get(name)
+    ]
+
+
+def command_line(config: ComparisonConfig, defaults: ComparisonConfig) -> str:
+    """Return the command that makes a comparison, without what is default anyway."""
+    parts = ["tokengym compare", f"--env {config.env.removeprefix('tokengym/').partition('-v')[0]}"]
+    parts.append(f"--rewards {' '.join(config.rewards)} --seeds {config.seeds}")
+    ours, usual = flat(config.as_dict()), flat(defaults.as_dict())
+    for name, value in ours.items():
+        if name in ("env", "rewards", "seeds") or value == usual[name]:
+            continue
+        flag = {
+            "evaluation.every": "eval-every",
+            "evaluation.episodes": "eval-episodes",
+            "evaluation.seed": "eval-seed",
+            "evaluation.samples": "samples",
+            "evaluation.toxicity": "toxicity",
+        }.get(name, name.replace("_", "-"))
+        parts.append(f"--{flag} {value}")
+    return " ".join(parts)
+
+
+def resolve_env(name: str) -> str:
+    """Return the full id of an environment named by its id or by its task.
+
+    Raises:
+        ValueError: if there is none, with the near matches.
+
+    Example:
+        >>> resolve_env("MovieReview")
+        'tokengym/MovieReview-v0'
+    """
+    ids = env_ids()
+    if name in ids or ("/" in name and not name.startswith("tokengym/")):
+        return name
+    bare = name.removeprefix("tokengym/")
+    versions = [
+        i for i in ids if LATEST.sub("", i) == f"tokengym/{bare}" or i == f"tokengym/{bare}"
+    ]
+    if versions:
+        return max(versions, key=_version)
+    tasks = {LATEST.sub("", i).removeprefix("tokengym/").lower(): i for i in ids}
+    near = difflib.get_close_matches(LATEST.sub("", bare).lower(), tasks, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(tasks[n] for n in near)}? " if near else ""
+    raise ValueError(f"unknown environment {name!r}; {hint}known: {', '.join(ids)}")
+
+
+def env_ids() -> list[str]:
+    """Return the ids of tokengym's environments."""
+    import gymnasium
+
+    import tokengym  # noqa: F401  registers them
+
+    return sorted(name for name in gymnasium.registry if name.startswith("tokengym/"))
+
+
+def slug(reward: str) -> str:
+    """Return a reward's name as a folder's.
+
+    Example:
+        >>> slug("abc:beta=0.8")
+        'abc_beta=0.8'
+    """
+    return re.sub(r"[^\w.=+-]", "_", reward).strip(".") or "_"
+
+
+def run_folder(out: Path, reward: str, seed: int) -> Path:
+    """Return the folder of one run."""
+    return out / slug(reward) / f"seed-{seed}"
+
+
+def missing_runs(config: ComparisonConfig, out: Path) -> Sequence[tuple[str, int]]:
+    """Return the runs that have no result yet, seed by seed so that all rewards advance alike."""
+    return [
+        (reward, seed)
+        for seed in config.all_seeds
+        for reward in config.rewards
+        if not (run_folder(out, reward, seed) / "run.json").exists()
+    ]
+
+
+def _version(env_id: str) -> int:
+    match = LATEST.search(env_id)
+    return int(match.group(1)) if match else -1

@@ -1,0 +1,1 @@
+"""Attribution of a model's score to the tokens of a response."""

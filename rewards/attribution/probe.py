@@ -1,0 +1,105 @@
+"""Scores of texts that are no finished episodes: prefixes, and responses with parts left out."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokengym.envs.episode import Episode
+from tokengym.envs.tokenization import decode
+from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.scorers.base import SupportsScore, scorer_name
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Probe:
+    """A scorer that answers "what if?": how much is this response worth without those tokens?
+
+    Asking changes no running statistics (`Scorer.peek`).
+
+    Args:
+        scorer: What is asked.
+        tokenizer: The policy's, which decodes what is left of a response; a scorer that reads ids
+            alone needs none.
+    """
+
+    def __init__(
+        self, scorer: SupportsScore, tokenizer: "PreTrainedTokenizerBase | None" = None
+    ) -> None:
+        self.scorer = scorer
+        self.tokenizer = tokenizer
+
+    def values(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
+        """Return the score of each text, (batch,), in the scale of the finished episodes' scores.
+
+        Args:
+            episodes: Texts as `restrict` returns them; their responses may be empty.
+
+        Raises:
+            ScorerError: if a score is not one finite number per episode.
+        """
+        if not episodes:
+            return np.zeros(0)
+        name = scorer_name(self.scorer)
+        peek = getattr(self.scorer, "peek", None)
+        raw = peek(episodes) if peek is not None else self.scorer.score(episodes).values
+        values: NDArray[np.float64] = np.asarray(raw, dtype=np.float64)
+        if values.shape != (len(episodes),) or not np.isfinite(values).all():
+            raise ScorerError(
+                f"scorer {name!r} returned {values} of shape {values.shape} for {len(episodes)} "
+                "texts with parts left out; scores must be finite, one per text"
+            )
+        return values
+
+    def restrict(self, episode: Episode, kept: Sequence[int]) -> Episode:
+        """Return the episode with some of its response's tokens, in order; the others are gone.
+
+        Args:
+            episode: A finished episode.
+            kept: Positions in the response, ascending.
+
+        Raises:
+            ScorerError: if the scorer reads texts and there is no tokenizer to write them.
+        """
+        ids = [episode.response_ids[position] for position in kept]
+        if not getattr(self.scorer, "reads_text", True):
+            text = ""
+        elif self.tokenizer is None:
+            raise ScorerError(
+                f"scorer {scorer_name(self.scorer)!r} reads texts, and without the policy's "
+                "tokenizer a part of a response cannot be written; call reward.bind(tokenizer)"
+            )
+        else:
+            text = decode(self.tokenizer, [ids])[0]
+        return replace(
+            episode,
+            response=text,
+            response_ids=ids,
+            token_rewards=None,
+            log_probs=None,
+            finish_reason=None if len(ids) < len(episode.response_ids) else episode.finish_reason,
+        )
+
+    def increments(self, episodes: Sequence[Episode]) -> list[NDArray[np.float64]]:
+        """Return by how much each token of each response moved the score of the text before it.
+
+        d_t = R(x, y_<=t) - R(x, y_<t): one score per prefix, the empty one included.
+
+        Args:
+            episodes: Finished episodes.
+        """
+        prefixes = [
+            self.restrict(episode, range(end))
+            for episode in episodes
+            for end in range(len(episode.response_ids) + 1)
+        ]
+        values, rows, start = self.values(prefixes), [], 0
+        for episode in episodes:
+            end = start + len(episode.response_ids) + 1
+            rows.append(np.diff(values[start:end]))
+            start = end
+        return rows

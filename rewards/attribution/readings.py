@@ -1,0 +1,144 @@
+"""What a classifier says about each position of a text, beside its score: one function per kind.
+
+Each takes a padded batch and returns the scores and (batch, time) attributions of every column;
+the response's part of them is the caller's to cut out. None keeps a gradient.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tokengym.rewards.attribution import last_row
+from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.models.classifier import Classifier, Inputs
+
+GRADIENT_STEPS = 16
+"""Points of integrated gradients' path; Gauss-Legendre, exact for polynomials of degree 31."""
+
+Reading = tuple[Tensor, Tensor | None]
+"""(batch,) scores and (batch, time) attributions."""
+
+
+def plain(classifier: Classifier, inputs: Inputs) -> Reading:
+    """Return the scores alone."""
+    with torch.no_grad():
+        hidden = classifier.hidden(inputs.tokens, inputs.others)
+        return classifier.end_scores(hidden, inputs.ends), None
+
+
+def attention(classifier: Classifier, inputs: Inputs) -> Reading:
+    """Return the last layer's attention of the last token, averaged over heads: ABC's weights."""
+    last_row.enable(classifier.model)
+    recorder = last_row.RowRecorder(inputs.ends, classifier.last_layer)
+    with torch.no_grad(), last_row.record(recorder):
+        hidden = classifier.hidden(inputs.tokens, inputs.others)
+        scores = classifier.end_scores(hidden, inputs.ends)
+    return scores, _seen(classifier, recorder.row)
+
+
+def signed_attention(classifier: Classifier, inputs: Inputs) -> Reading:
+    """Return attention times the direction of each value vector on the score, to first order.
+
+    The graph begins at the last layer's attention output, so one layer is differentiated.
+    """
+    last_row.enable(classifier.model)
+    recorder = last_row.SignedRowRecorder(inputs.ends, classifier.last_layer)
+    with torch.no_grad(), last_row.record(recorder):
+        hidden = classifier.hidden(inputs.tokens, inputs.others)
+        scores = classifier.end_scores(hidden, inputs.ends)
+        output = _seen(classifier, recorder.output)
+        (gradient,) = torch.autograd.grad(scores.sum(), output)
+    with torch.no_grad():
+        return scores.detach(), recorder.contributions(gradient)
+
+
+def prefix(classifier: Classifier, inputs: Inputs) -> Reading:
+    """Return by how much each token moved the score: the differences of all positions' scores.
+
+    A causal model's hidden state at a position knows the text up to there and no further, so its
+    score there is the score of that prefix.
+    """
+    with torch.no_grad():
+        hidden = classifier.hidden(inputs.tokens, inputs.others)
+        scores = classifier.scores(hidden)  # (batch, time)
+    kept = inputs.others["attention_mask"].bool()
+    scores = scores.masked_fill(~kept, 0.0)  # before the first token there is no text: 0
+    before = torch.nn.functional.pad(scores[:, :-1], (1, 0))
+    rows = torch.arange(len(scores), device=scores.device)
+    return scores[rows, inputs.ends], (scores - before).masked_fill(~kept, 0.0)
+
+
+def gradient(classifier: Classifier, inputs: Inputs) -> Reading:
+    """Return embedding times gradient of the score, summed over the width."""
+    embeddings = _embed(classifier, inputs)
+    scores, slopes = _slopes(classifier, inputs, embeddings)
+    return scores, (embeddings * slopes).sum(dim=-1)
+
+
+def integrated_gradients(classifier: Classifier, inputs: Inputs, response: Tensor) -> Reading:
+    """Return gradients times embeddings along the line from zero embeddings of the response.
+
+    a_t = e_t . integral_0^1 dR/de_t (prompt, s * e) ds;  sum_t a_t = R - R(zero embeddings)
+
+    Args:
+        classifier: What scores.
+        inputs: The batch.
+        response: (batch, time) bool, the columns that move; the others stay as they are.
+    """
+    embeddings = _embed(classifier, inputs)
+    scores, _ = plain(classifier, inputs)
+    total = torch.zeros_like(embeddings)
+    for place, weight in zip(*_gauss_legendre(GRADIENT_STEPS), strict=True):
+        scale = torch.where(response, place, 1.0)[..., None].to(embeddings.dtype)
+        total += weight * _slopes(classifier, inputs, scale * embeddings)[1]
+    return scores, (embeddings * total).sum(dim=-1)
+
+
+READINGS: dict[str | None, Callable[[Classifier, Inputs], Reading]] = {
+    None: plain,
+    "attention": attention,
+    "signed-attention": signed_attention,
+    "prefix": prefix,
+    "gradient": gradient,
+}
+"""Kind of attribution -> what gives it; "integrated-gradients" takes the response's columns too."""
+
+
+@lru_cache(maxsize=4)
+def _gauss_legendre(points: int) -> tuple[list[float], list[float]]:
+    """Return places in (0, 1) and weights that sum to 1."""
+    places, weights = np.polynomial.legendre.leggauss(points)
+    return ((places + 1) / 2).tolist(), (weights / 2).tolist()
+
+
+def _embed(classifier: Classifier, inputs: Inputs) -> Tensor:
+    """Return the token embeddings, (batch, time, width), without a graph."""
+    with torch.no_grad():
+        return classifier.model.get_input_embeddings()(inputs.tokens["input_ids"])
+
+
+def _slopes(classifier: Classifier, inputs: Inputs, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the scores of embedded texts and their gradients, (batch, time, width)."""
+    leaf = embeddings.detach().requires_grad_()
+    with torch.enable_grad():
+        hidden = classifier.hidden({"inputs_embeds": leaf}, inputs.others)
+        scores = classifier.end_scores(hidden, inputs.ends)
+        (slopes,) = torch.autograd.grad(scores.sum(), leaf)
+    return scores.detach(), slopes
+
+
+def _seen(classifier: Classifier, tensor: Tensor | None) -> Tensor:
+    """Return what a recorder saw.
+
+    Raises:
+        ScorerError: if the model never called the attention function.
+    """
+    if tensor is None:
+        raise ScorerError(
+            f"{type(classifier.model).__name__} did not call its attention function in layer "
+            f"{classifier.last_layer}; take credit 'uniform' or another reward model"
+        )
+    return tensor

@@ -1,0 +1,1 @@
+"""Pure functions behind credit rules, relevance and pairwise training."""

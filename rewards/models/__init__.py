@@ -1,0 +1,1 @@
+"""Loading, batching and reading of the models behind scorers."""

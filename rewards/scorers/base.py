@@ -1,0 +1,264 @@
+"""What a response is worth: the scorer's interface and the scores it returns."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tokengym.envs.episode import Episode
+from tokengym.rewards.errors import ScorerError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from tokengym.rewards.attribution.prefixes import PrefixReader
+    from tokengym.rewards.scorers.composition import Product, Sum
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, init=False, eq=False)
+class Scores:
+    """The scores of a batch of episodes.
+
+    Arrays are stored as float32, whatever was passed; `check` compares them to the episodes.
+    """
+
+    values: FloatArray
+    """(batch,) float32: the score of each response."""
+    parts: Mapping[str, FloatArray]
+    """Name -> (batch,) float32: what the score was made of."""
+    attributions: Sequence[FloatArray] | None
+    """Per episode (len(response_ids),) float32: what each token had to do with the score."""
+    additive: bool
+    """Attributions are signed parts that sum to the value."""
+    signed: bool
+    """Attributions are signed, in reward units; True if ``additive``, and also where parts of the
+    value belong to no token. If False they are weights >= 0 of any scale."""
+
+    def __init__(
+        self,
+        values: ArrayLike,
+        parts: Mapping[str, ArrayLike] | None = None,
+        attributions: Sequence[ArrayLike] | None = None,
+        additive: bool = False,
+        signed: bool = False,
+    ) -> None:
+        stored: dict[str, Any] = {
+            "values": np.asarray(values, dtype=np.float32),
+            "parts": {name: np.asarray(part, np.float32) for name, part in (parts or {}).items()},
+            "attributions": None,
+            "additive": additive,
+            "signed": additive or signed,
+        }
+        if attributions is not None:
+            stored["attributions"] = [np.asarray(row, dtype=np.float32) for row in attributions]
+        for name, value in stored.items():
+            object.__setattr__(self, name, value)
+
+    def with_attributions(
+        self,
+        attributions: Sequence[ArrayLike],
+        *,
+        signed: bool,
+        parts: Mapping[str, ArrayLike] | None = None,
+    ) -> "Scores":
+        """Return these scores with other attributions and further parts.
+
+        Args:
+            attributions: Per episode (len(response_ids),).
+            signed: Whether they are signed and in reward units, or weights.
+            parts: Name -> (batch,), added to those there are.
+        """
+        return Scores(self.values, {**self.parts, **(parts or {})}, attributions, signed=signed)
+
+    def check(self, episodes: Sequence[Episode], name: str) -> None:
+        """Raise unless there is one finite score per episode and one attribution per token.
+
+        Args:
+            episodes: What was scored.
+            name: The scorer's name, for the message.
+
+        Raises:
+            ScorerError: naming the scorer, the shape or value, and the episode.
+        """
+        expected = (len(episodes),)
+        for label, array in {"values": self.values, **self.parts}.items():
+            if array.shape != expected:
+                raise ScorerError(
+                    f"scorer {name!r} returned {label} of shape {array.shape} for {len(episodes)} "
+                    f"episodes; return one number per episode, shape {expected}"
+                )
+            if not np.isfinite(array).all():
+                row = int(np.flatnonzero(~np.isfinite(array))[0])
+                raise ScorerError(
+                    f"scorer {name!r} returned {label}[{row}] = {array[row]} for the response "
+                    f"{_short(episodes[row].response)}; scores must be finite"
+                )
+        if self.attributions is not None:
+            self._check_attributions(episodes, name)
+
+    def _check_attributions(self, episodes: Sequence[Episode], name: str) -> None:
+        rows = self.attributions or []
+        if len(rows) != len(episodes):
+            raise ScorerError(
+                f"scorer {name!r} returned {len(rows)} attributions for {len(episodes)} episodes; "
+                "return one array per episode"
+            )
+        for index, (episode, row) in enumerate(zip(episodes, rows, strict=True)):
+            if row.shape != (len(episode.response_ids),):
+                raise ScorerError(
+                    f"scorer {name!r} returned attributions[{index}] of shape {row.shape}; "
+                    f"expected ({len(episode.response_ids)},), one per response token"
+                )
+            if not np.isfinite(row).all():
+                raise ScorerError(
+                    f"scorer {name!r} returned attributions[{index}] with NaN or Inf for the "
+                    f"response {_short(episode.response)}; attributions must be finite"
+                )
+
+
+class SupportsScore(Protocol):
+    """Anything that scores episodes: a `Scorer`, or an object of a user with this one method."""
+
+    def score(self, episodes: Sequence[Episode]) -> Scores:
+        """Return the scores of a batch of episodes."""
+
+
+class Scorer(ABC):
+    """Scores finished texts in batches.
+
+    A subclass needs only `score`. One that can also say which tokens a score rests on lists the
+    kinds in ``attribution_kinds`` and takes ``attribution=`` in `score`, so that a credit gets
+    both from one pass over the model.
+    """
+
+    attribution_kinds: frozenset[str] | None = None
+    """What `score` accepts as ``attribution``: "attention" (weights), "relevance" (parts), ...;
+    empty if nothing. None if the scorer does not say: it is never asked, and the attributions it
+    returns of its own accord are taken for what the credit needs."""
+    reads_text: bool = True
+    """Whether `score` looks at ``response``; False if ``response_ids`` are all it needs."""
+
+    @property
+    def name(self) -> str:
+        """The scorer's name in messages and reports."""
+        return type(self).__name__
+
+    @abstractmethod
+    def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
+        """Return the scores of a batch of episodes.
+
+        Args:
+            episodes: What to score, at least one.
+            attribution: The kind of token attribution to return too, one of
+                ``attribution_kinds``; None for none.
+        """
+
+    def check_attribution(self, attribution: str | None) -> None:
+        """Refuse a kind of attribution that is not among ``attribution_kinds``.
+
+        Args:
+            attribution: What `score` was asked for; None for none.
+
+        Raises:
+            ScorerError: if the scorer does not have it.
+        """
+        kinds = self.attribution_kinds
+        if attribution is None or kinds is None or attribution in kinds:
+            return
+        offered = f"; it has {', '.join(map(repr, sorted(kinds)))}" if kinds else ""
+        raise ScorerError(f"scorer {self.name!r} has no attribution {attribution!r}{offered}")
+
+    def peek(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
+        """Return the scores of texts that nobody played, (batch,): prefixes, parts left out.
+
+        They are in the scale of the last call of `score`, and change nothing that the scorer learns
+        from what it scores. A response may be empty.
+
+        Args:
+            episodes: What to score, at least one.
+        """
+        return self.score(episodes).values
+
+    def prefix_reader(self, *, every_prefix: bool = False) -> "PrefixReader | None":
+        """Return what follows episodes token by token, for credit that is paid as it is earned.
+
+        Args:
+            every_prefix: Whether scoring the whole text so far at every step is acceptable, where
+                there is no cheaper way.
+
+        Returns:
+            None if there is no acceptable way.
+        """
+        from tokengym.rewards.attribution.prefixes import RescoringReader
+
+        return RescoringReader(self) if every_prefix else None
+
+    def __add__(self, other: "SupportsScore | float") -> "Sum":
+        """Return the sum of two scorers, or of a scorer and a number; see `Sum`."""
+        from tokengym.rewards.scorers.composition import Sum
+
+        return Sum.of(self, other)
+
+    def __radd__(self, other: "SupportsScore | float") -> "Sum":
+        """Return the sum of a number, or a user's scorer, and this one."""
+        from tokengym.rewards.scorers.composition import Sum
+
+        return Sum.of(other, self)
+
+    def __neg__(self) -> "Product":
+        """Return the scorer times -1."""
+        return self * -1.0
+
+    def __sub__(self, other: "Scorer | float") -> "Sum":
+        """Return the difference of two scorers, or of a scorer and a number."""
+        return self + -other
+
+    def __rsub__(self, other: "SupportsScore | float") -> "Sum":
+        """Return a number, or a user's scorer, less this one."""
+        return other + -self
+
+    def __mul__(self, other: "SupportsScore | float") -> "Product":
+        """Return the product of two scorers, or of a scorer and a number; see `Product`."""
+        from tokengym.rewards.scorers.composition import Product
+
+        return Product.of(self, other)
+
+    def __rmul__(self, other: "SupportsScore | float") -> "Product":
+        """Return the product of a number, or a user's scorer, and this one."""
+        from tokengym.rewards.scorers.composition import Product
+
+        return Product.of(other, self)
+
+    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "Scorer":
+        """Return the scorer for responses of this tokenizer; itself unless it reads token ids.
+
+        Args:
+            tokenizer: The policy's tokenizer, which made every ``response_ids``.
+
+        Raises:
+            TokenizerError: if the scorer cannot read its ids.
+        """
+        return self
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the scorer learnt while scoring, as plain numbers; {} for most."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        if state:
+            raise ScorerError(f"scorer {self.name!r} holds no state, got {sorted(state)}")
+
+
+def scorer_name(scorer: Any) -> str:
+    """Return the name of a scorer, its class's if it does not say."""
+    return str(getattr(scorer, "name", type(scorer).__name__))
+
+
+def _short(text: str, limit: int = 60) -> str:
+    return repr(text if len(text) <= limit else text[: limit - 3] + "...")

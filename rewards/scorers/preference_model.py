@@ -1,0 +1,192 @@
+"""A language model that compares two responses, as scorer against the reference."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tokengym.envs.episode import Episode
+from tokengym.envs.tokenization import encode
+from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.models.batching import padded_batches
+from tokengym.rewards.models.loading import evaluating, load_answering_model
+from tokengym.rewards.models.questions import (
+    ANSWERS,
+    TEMPLATE,
+    Triple,
+    answer_ids,
+    answer_logits,
+    check_template,
+    stored_format,
+    write_question,
+)
+from tokengym.rewards.scorers.base import Scorer, Scores
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_SURE = 1e-6
+"""Probabilities closer to 0 or 1 give no larger log-odds."""
+
+
+class PreferenceModel(Scorer):
+    """P(the response is better than the reference answer), asked in both orders.
+
+    The model reads the context and two responses, and its next-token logits of the two answers
+    say which one it prefers: P(A) = softmax(logit_A, logit_B)_A. The response is A in one question
+    and B in the other, and the two probabilities are averaged, so that a bias to one place cancels.
+    ``parts`` holds both, as ``preferred_as_a`` and ``preferred_as_b``.
+
+    Args:
+        model: A causal language model.
+        tokenizer: The model's own.
+        template: The question, with ``{context}``, ``{a}`` and ``{b}``.
+        answers: What stands for the first and the second response; one token each.
+        output: "probability", or "log-odds" for a score without bounds.
+        batch_size: Most questions per forward pass.
+        name: In messages and reports.
+
+    Raises:
+        ScorerError: if the template lacks a field or an option is unknown.
+        TokenizerError: if an answer is not one token, or both are the same.
+
+    Source: Dong et al. 2024, "RLHF Workflow", arXiv:2405.07863, section 2.3.
+    """
+
+    attribution_kinds = frozenset()
+
+    def __init__(
+        self,
+        model: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        *,
+        template: str = TEMPLATE,
+        answers: tuple[str, str] = ANSWERS,
+        output: Literal["probability", "log-odds"] = "probability",
+        batch_size: int = 16,
+        name: str = "PreferenceModel",
+    ) -> None:
+        check_template(template)
+        if output not in ("probability", "log-odds"):
+            raise ScorerError(f"output must be 'probability' or 'log-odds', got {output!r}")
+        if batch_size < 1:
+            raise ScorerError(f"batch_size must be at least 1, got {batch_size}")
+        self.model = model
+        self.tokenizer = tokenizer
+        self.template = template
+        self.output = output
+        self.batch_size = batch_size
+        self._name = name
+        self._answer_ids = answer_ids(tokenizer, answers)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        template: str | None = None,
+        answers: tuple[str, str] | None = None,
+        output: Literal["probability", "log-odds"] = "probability",
+        batch_size: int = 16,
+        device: str = "auto",
+        dtype: str = "float32",
+    ) -> "PreferenceModel":
+        """Return the scorer over the language model stored in a folder or under a hub name.
+
+        Args:
+            path: Folder or hub name of a causal language model with its tokenizer.
+            template: As for the class; None takes what the model was trained with by
+                `train_preference_model`, else the default.
+            answers: What the model answers with; None likewise.
+            output: "probability" or "log-odds".
+            batch_size: Most questions per forward pass.
+            device: "auto" takes a GPU if there is one.
+            dtype: Of the weights: "float32", "bfloat16", "float16" or "auto" (as stored).
+
+        Raises:
+            ScorerError: if there is no such model.
+            TokenizerError: if it has no tokenizer.
+        """
+        model, tokenizer = load_answering_model(path, dtype=dtype, device=device)
+        trained = stored_format(model.config) or (TEMPLATE, ANSWERS)
+        return cls(
+            model,
+            tokenizer,
+            template=template or trained[0],
+            answers=answers or trained[1],
+            output=output,
+            batch_size=batch_size,
+            name=f"PreferenceModel({Path(path).name})",
+        )
+
+    @property
+    def name(self) -> str:
+        """The class and the folder it was loaded from."""
+        return self._name
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "PreferenceModel":
+        """Return itself: a model is shared; Gymnasium copies the arguments of every environment."""
+        return self
+
+    def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
+        """Return how sure the model is that each response beats its reference.
+
+        Args:
+            episodes: What to score; each with a reference.
+            attribution: None; a comparison says nothing about tokens.
+
+        Raises:
+            ScorerError: if an episode has no reference, or a question is too long.
+        """
+        self.check_attribution(attribution)
+        for episode in episodes:
+            if not episode.reference:
+                raise ScorerError(
+                    f"the prompt {episode.prompt!r} has no reference to compare with; pass "
+                    "reference_column=, or score with a RewardModel"
+                )
+        triples = [(e.prompt, e.response, e.reference or "") for e in episodes]
+        as_a = self.preferences([(context, one, two) for context, one, two in triples])
+        as_b = 1.0 - self.preferences([(context, two, one) for context, one, two in triples])
+        mean = (as_a + as_b) / 2
+        values = mean
+        if self.output == "log-odds":
+            sure = mean.clip(_SURE, 1 - _SURE)
+            values = np.log(sure) - np.log1p(-sure)
+        return Scores(values, {"preferred_as_a": as_a, "preferred_as_b": as_b})
+
+    def preferences(self, triples: Sequence[Triple]) -> NDArray[np.float64]:
+        """Return P(A is better than B) as the model answers in this order alone, (batch,).
+
+        Args:
+            triples: (context, A, B).
+
+        Raises:
+            ScorerError: if a question is longer than the model reads.
+        """
+        questions = [write_question(self.template, triple) for triple in triples]
+        sequences = encode(self.tokenizer, questions)
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        for question, ids in zip(questions, sequences, strict=True):
+            if not ids or (limit is not None and len(ids) > limit):
+                raise ScorerError(
+                    f"the question {question[:60]!r} has {len(ids)} tokens, scorer {self.name!r} "
+                    f"reads 1 to {limit}; lower max_prompt_tokens or max_new_tokens"
+                )
+        result = np.zeros(len(triples))
+        device = self.model.device
+        with evaluating(self.model), torch.no_grad():
+            # Padded on the left: the answer follows the last column in every row.
+            for batch in padded_batches(sequences, batch_size=self.batch_size, padding_side="left"):
+                logits = answer_logits(
+                    self.model,
+                    self._answer_ids,
+                    input_ids=torch.from_numpy(batch.input_ids).to(device),
+                    attention_mask=torch.from_numpy(batch.attention_mask).to(device),
+                    position_ids=torch.from_numpy(batch.position_ids).to(device),
+                ).double()
+                result[batch.indices] = logits.softmax(dim=-1)[:, 0].cpu().numpy()
+        return result

@@ -1,0 +1,153 @@
+"""Streams read one token at a time what the whole model reads at once."""
+
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig
+from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from tests.agents.conftest import lora_config, make_model
+from tokengym.agents.decoding.gpt2 import GPT2Stream, has_gpt2_shape
+from tokengym.agents.decoding.linear import linear_map
+from tokengym.agents.decoding.streams import ModelStream, make_stream
+from tokengym.agents.policy.language_model import LanguageModel
+
+PROMPTS = [[3, 4, 5], [6], [7, 0, 0, 1], [2, 2]]  # pad and EOS are words like others here
+
+
+def left_padded(prompts: list[list[int]]) -> tuple[Tensor, Tensor]:
+    width = max(map(len, prompts))
+    ids = torch.zeros(len(prompts), width, dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask[row, width - len(prompt) :] = 1
+    return ids, mask
+
+
+def adapted(seed: int = 1) -> LanguageModel:
+    model = LanguageModel(make_model("gpt2"), lora_config("gpt2"))
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def model_of(kind: str) -> LanguageModel:
+    if kind == "lora":
+        return adapted().eval()
+    if kind == "scaled":
+        config: Any = make_model("gpt2").config
+        torch.manual_seed(0)
+        config.scale_attn_by_inverse_layer_idx, config.n_inner = True, 24
+        config.activation_function = "relu"
+        return LanguageModel(GPT2LMHeadModel(config)).eval()
+    return LanguageModel(make_model(kind)).eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "lora", "scaled"])
+@pytest.mark.parametrize("prompts", [PROMPTS, [[3, 4], [5, 6], [7, 7], [1, 2]]])
+def test_a_stream_gives_the_states_of_the_whole_texts(kind: str, prompts: list[list[int]]):
+    model = model_of(kind)
+    stream = make_stream(model, capacity=16)
+    assert isinstance(stream, ModelStream if kind == "llama" else GPT2Stream)
+    texts = {row: list(prompt) for row, prompt in enumerate(prompts)}
+    states = stream.start(*left_padded(prompts))
+    leaves = {2: 1, 4: 3, 5: 0}  # step -> row: one left in the batch, then compacted
+    generator = torch.Generator().manual_seed(0)
+    for step in range(8):
+        for place, row in enumerate(texts):
+            whole = model.hidden(torch.tensor([texts[row]]))[0, -1]
+            torch.testing.assert_close(states[place], whole, atol=2e-5, rtol=1e-4)
+        if step in leaves:
+            rows = list(texts)
+            gone = rows.index(leaves[step])
+            del texts[leaves[step]]
+            stream.keep(torch.tensor([place for place in range(len(rows)) if place != gone]))
+        tokens = torch.randint(8, (len(texts),), generator=generator)
+        for row, token in zip(texts, tokens.tolist(), strict=True):
+            texts[row].append(token)
+        states = stream.step(tokens)
+    assert len(texts) == 1
+
+
+@torch.no_grad()
+def test_bfloat16_reads_what_the_whole_model_reads():
+    """Packed products and a float32 cache: as near to float32 as the model's own forward is."""
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=300, n_embd=64, n_layer=2, n_head=2, n_positions=32)
+    exact = LanguageModel(GPT2LMHeadModel(config)).eval()
+    model = LanguageModel(GPT2LMHeadModel(config)).eval()
+    model.load_state_dict(exact.state_dict())
+    model.bfloat16()
+    stream = GPT2Stream(model, capacity=16)
+    texts = [list(prompt) for prompt in PROMPTS]
+    states = stream.start(*left_padded(PROMPTS))
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(8):
+        logits = stream.logits(states)
+        assert states.dtype == logits.dtype == torch.bfloat16
+        for row, text in enumerate(texts):
+            expected = exact.logits(exact.hidden(torch.tensor([text]))[0, -1])
+            own = model.logits(model.hidden(torch.tensor([text]))[0, -1]).float()
+            error = (logits[row].float() - expected).abs().max()
+            assert error < 2 * (own - expected).abs().max() + 0.01
+            assert error < 0.05 * expected.abs().max() + 0.01
+        tokens = torch.randint(300, (len(texts),), generator=generator)
+        for text, token in zip(texts, tokens.tolist(), strict=True):
+            text.append(token)
+        states = stream.step(tokens)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 5, 33])
+def test_a_linear_map_is_the_product(dtype: torch.dtype, rows: int):
+    generator = torch.Generator().manual_seed(0)
+    x, weight, bias = (
+        torch.randn(*shape, generator=generator).to(dtype)
+        for shape in ((rows, 48), (48, 100), (100,))
+    )
+    for added in (bias, None):
+        expected = x.double() @ weight.double() + (0.0 if added is None else added.double())
+        found = linear_map(weight, added)(x)
+        assert found.dtype == dtype
+        rounding = 2.0**-8 if dtype == torch.bfloat16 else 1e-5
+        torch.testing.assert_close(found.double(), expected, atol=rounding, rtol=rounding)
+        transposed = weight.t().contiguous().t()  # as a head stores it
+        torch.testing.assert_close(linear_map(transposed, added)(x), found)
+
+
+@torch.no_grad()
+def test_adapters_that_are_off_are_left_out():
+    model = adapted().eval()
+    assert model.adapters is not None
+    with model.adapters.disable_adapter():
+        off = make_stream(model, 8).start(*left_padded(PROMPTS))
+        stream = make_stream(model, 8)
+        stream.start(*left_padded(PROMPTS))
+        found = stream.step(torch.tensor([3, 4, 5, 6]))
+    plain = LanguageModel(make_model("gpt2")).eval()
+    other = make_stream(plain, 8)
+    torch.testing.assert_close(off, other.start(*left_padded(PROMPTS)), atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(found, other.step(torch.tensor([3, 4, 5, 6])), atol=2e-5, rtol=1e-4)
+
+
+def test_other_shapes_go_through_their_own_forward():
+    assert has_gpt2_shape(LanguageModel(make_model("gpt2")))
+    assert not has_gpt2_shape(LanguageModel(make_model("llama")))
+    assert has_gpt2_shape(LanguageModel(make_model("gpt2"), lora_config("gpt2")))
+    settings: Any = {"r": 2, "target_modules": ["c_attn"], "fan_in_fan_out": True}
+    assert not has_gpt2_shape(
+        LanguageModel(make_model("gpt2"), LoraConfig(use_dora=True, **settings))
+    )
+    assert not has_gpt2_shape(
+        LanguageModel(make_model("gpt2"), LoraConfig(modules_to_save=["wte"], **settings))
+    )
+    low = LanguageModel(make_model("gpt2").to(torch.bfloat16), LoraConfig(**settings))  # type: ignore[arg-type]
+    assert not has_gpt2_shape(low)
+    crossed = GPT2Config(vocab_size=8, n_embd=8, n_layer=1, n_head=1, add_cross_attention=True)
+    assert not has_gpt2_shape(LanguageModel(GPT2LMHeadModel(crossed)))

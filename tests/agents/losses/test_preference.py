@@ -1,0 +1,243 @@
+"""Each loss against numbers worked by hand; TRL's own are in preferences/test_trl.py."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tokengym.agents import losses
+from tokengym.agents.losses.preference import DPO_LOSS_TYPES, PER_TOKEN_LOSS_TYPES
+
+# c = -10 - -12 = 2 and r = -9 - -8 = -1, so c - r = 3; second pair: c = -1, r = 1, c - r = -2
+POLICY_CHOSEN, REF_CHOSEN = torch.tensor([-10.0, -6.0]), torch.tensor([-12.0, -5.0])
+POLICY_REJECTED, REF_REJECTED = torch.tensor([-9.0, -3.0]), torch.tensor([-8.0, -4.0])
+FOUR = (POLICY_CHOSEN, POLICY_REJECTED, REF_CHOSEN, REF_REJECTED)
+C, R = (2.0, -1.0), (-1.0, 1.0)
+
+
+def softplus(x: float) -> float:
+    """-log sigmoid(-x) = log(1 + e^x), by the definition."""
+    return math.log1p(math.exp(x))
+
+
+def sigmoid(x: float) -> float:
+    return 1.0 / (1.0 + math.exp(-x))
+
+
+def dpo(loss_type: str, beta: float, **settings: Any) -> Tensor:
+    return losses.dpo_loss(*FOUR, beta=beta, loss_type=loss_type, **settings)
+
+
+def assert_equal(found: Tensor, *expected: float) -> None:
+    torch.testing.assert_close(found, torch.tensor(expected))
+
+
+def test_sigmoid():
+    # beta .5: h = 1.5 and -1; -log sigmoid(1.5) = .2014, -log sigmoid(-1) = 1.3133
+    found = dpo("sigmoid", 0.5)
+    assert_equal(found, 0.2014133, 1.3132617)
+    assert_equal(found, softplus(-1.5), softplus(1.0))
+
+
+def test_cdpo_mixes_both_labels():
+    # .9 * .2014133 + .1 * 1.7014133 = .3514133
+    assert_equal(
+        dpo("sigmoid", 0.5, label_smoothing=0.1), 0.3514133, 0.9 * 1.3132617 + 0.1 * 0.3132617
+    )
+
+
+def test_robust_subtracts_the_wrong_label():
+    # (.9 * .2014133 - .1 * 1.7014133) / .8 = .0139133
+    assert_equal(
+        dpo("robust", 0.5, label_smoothing=0.1),
+        0.0139133,
+        (0.9 * 1.3132617 - 0.1 * 0.3132617) / 0.8,
+    )
+    torch.testing.assert_close(dpo("robust", 0.5), dpo("sigmoid", 0.5))
+
+
+def test_robust_is_unbiased_under_flipped_labels():
+    e = 0.2
+    right = losses.dpo_loss(*FOUR, beta=0.5, loss_type="robust", label_smoothing=e)
+    flipped = losses.dpo_loss(
+        POLICY_REJECTED,
+        POLICY_CHOSEN,
+        REF_REJECTED,
+        REF_CHOSEN,
+        beta=0.5,
+        loss_type="robust",
+        label_smoothing=e,
+    )
+    torch.testing.assert_close((1 - e) * right + e * flipped, dpo("sigmoid", 0.5))
+
+
+def test_hinge():
+    # beta .2: h = .6 and -.4
+    assert_equal(dpo("hinge", 0.2), 0.4, 1.4)
+    assert_equal(dpo("hinge", 0.5)[:1], 0.0)  # h = 1.5 is past the margin
+
+
+def test_ipo_of_averages_and_of_sums_with_lengths():
+    # beta .25 wants 1 / .5 = 2; the given log-probs as they are: (3 - 2)^2, (-2 - 2)^2
+    assert_equal(dpo("ipo", 0.25), 1.0, 16.0)
+    # lengths 4 and 2: 2/4 - -1/2 = 1, (1 - 2)^2; lengths 1 and 4: -1/1 - 1/4 = -1.25, (-3.25)^2
+    lengths = {
+        "chosen_lengths": torch.tensor([4, 1]),
+        "rejected_lengths": torch.tensor([2, 4]),
+    }
+    assert_equal(dpo("ipo", 0.25, **lengths), 1.0, 10.5625)
+
+
+def test_length_normalised_dpo():
+    lengths = {
+        "chosen_lengths": torch.tensor([4, 1]),
+        "rejected_lengths": torch.tensor([2, 4]),
+    }
+    assert_equal(dpo("sigmoid_norm", 2.0, **lengths), softplus(-2.0), softplus(2.5))
+
+
+def test_the_losses_of_each_log_ratio():
+    b = 0.5
+    expected = {
+        "nca_pair": lambda c, r: softplus(-b * c) + 0.5 * softplus(b * c) + 0.5 * softplus(b * r),
+        "sppo_hard": lambda c, r: (c - 1.0) ** 2 + (r + 1.0) ** 2,
+        "apo_zero": lambda c, r: 1 - sigmoid(b * c) + sigmoid(b * r),
+        "apo_down": lambda c, r: sigmoid(b * c) + 1 - sigmoid(b * (c - r)),
+    }
+    for name, formula in expected.items():
+        assert_equal(dpo(name, b), *map(formula, C, R))
+    # by hand: sppo_hard (2 - 1)^2 + (-1 + 1)^2 = 1, and (-1 - 1)^2 + (1 + 1)^2 = 8
+    assert_equal(dpo("sppo_hard", b), 1.0, 8.0)
+
+
+def test_only_per_token_losses_read_lengths():
+    lengths = {"chosen_lengths": torch.tensor([4, 1]), "rejected_lengths": torch.tensor([2, 4])}
+    for name in DPO_LOSS_TYPES:
+        is_same = torch.equal(dpo(name, 0.5), dpo(name, 0.5, **lengths))
+        assert is_same != (name in PER_TOKEN_LOSS_TYPES), name
+
+
+def test_a_policy_that_is_its_reference_loses_log_two():
+    same = torch.tensor([-3.0, -40.0])
+    found = losses.dpo_loss(same, same - 1, same, same - 1, beta=0.1, loss_type="sigmoid")
+    assert_equal(found, math.log(2), math.log(2))
+
+
+@pytest.mark.parametrize("loss_type", DPO_LOSS_TYPES)
+def test_the_gradient_raises_chosen_against_rejected(loss_type: str):
+    chosen = torch.zeros(1, requires_grad=True)
+    rejected = torch.zeros(1, requires_grad=True)
+    zero = torch.zeros(1)
+    losses.dpo_loss(chosen, rejected, zero, zero, beta=0.1, loss_type=loss_type).sum().backward()
+    assert chosen.grad is not None
+    assert rejected.grad is not None
+    assert float(rejected.grad) > 0
+    # apo_down is for chosen responses worse than the reference's: both go down, rejected faster
+    assert (float(chosen.grad) < 0) == (loss_type != "apo_down") or float(chosen.grad) == 0
+    assert float(rejected.grad) - float(chosen.grad) > 0
+
+
+def test_far_off_pairs_stay_finite():
+    far = torch.tensor([1e4, -1e4])
+    zero = torch.zeros(2)
+    found = losses.dpo_loss(far, -far, zero, zero, beta=1.0, loss_type="sigmoid")
+    assert_equal(found, 0.0, 2e4)
+
+
+def test_dpop_penalises_a_falling_chosen_response():
+    # first pair: chosen has risen, plain DPO. second: h = -1, penalty .5 * 4 * (-5 - -6) = 2
+    found = losses.dpop_loss(*FOUR, beta=0.5, dpop_coef=4.0)
+    assert_equal(found, softplus(-1.5), softplus(3.0))
+    torch.testing.assert_close(
+        losses.dpop_loss(*FOUR, beta=0.5, dpop_coef=0.0), dpo("sigmoid", 0.5)
+    )
+
+
+def test_rpo_adds_the_likelihood_per_token():
+    found = losses.rpo_loss(*FOUR, chosen_lengths=torch.tensor([5, 2]), beta=0.5, nll_coef=0.1)
+    assert_equal(found, 0.2014133 + 0.1 * 2.0, 1.3132617 + 0.1 * 3.0)
+
+
+def test_simpo():
+    # beta 2, gamma .5: 2 * (-1 - -1.5) - .5 = .5
+    found = losses.simpo_loss(torch.tensor([-1.0]), torch.tensor([-1.5]), beta=2.0, gamma=0.5)
+    assert_equal(found, softplus(-0.5))
+
+
+def test_cpo():
+    # beta .5: .5 * (-10 - -9) = -.5; likelihood 10 / 5 tokens
+    found = losses.cpo_loss(
+        POLICY_CHOSEN[:1],
+        POLICY_REJECTED[:1],
+        chosen_lengths=torch.tensor([5]),
+        beta=0.5,
+        nll_coef=1.0,
+    )
+    assert_equal(found, softplus(0.5) + 2.0)
+
+
+def test_orpo_by_probabilities():
+    # p = .5 and .2 per token: odds 1 and .25, log of their ratio log 4; -log sigmoid = log 1.25
+    chosen, rejected = torch.tensor([0.5]).log(), torch.tensor([0.2]).log()
+    found = losses.orpo_loss(chosen, rejected, beta=0.1)
+    assert_equal(found, math.log(2) + 0.1 * math.log(1.25))
+
+
+def test_orpo_near_certainty_has_a_finite_gradient():
+    chosen = torch.tensor([-1e-6], requires_grad=True)
+    losses.orpo_loss(chosen, torch.tensor([-20.0]), beta=0.1).backward()
+    assert chosen.grad is not None
+    assert chosen.grad.isfinite().all()
+
+
+def test_kto():
+    # beta .5, kl 1: good .5 * (2 - 1) = .5; bad .5 * (-1 - 1) = -1, weights 2 and 3
+    found = losses.kto_loss(
+        torch.tensor([-10.0, -9.0]),
+        torch.tensor([-12.0, -8.0]),
+        torch.tensor([True, False]),
+        kl=1.0,
+        beta=0.5,
+        desirable_weight=2.0,
+        undesirable_weight=3.0,
+    )
+    assert_equal(found, 2.0 * (1 - sigmoid(0.5)), 3.0 * (1 - sigmoid(1.0)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"loss_type": "dpo"}, r"loss_type must be one of sigmoid, hinge, .*, got 'dpo'"),
+        ({"beta": 0.0}, r"beta must be > 0, got 0\.0"),
+        ({"label_smoothing": 0.5}, r"label_smoothing must lie in \[0, 0\.5\), got 0\.5"),
+        (
+            {"loss_type": "hinge", "label_smoothing": 0.1},
+            r"label_smoothing=0\.1 means nothing to loss_type='hinge'; it goes with sigmoid",
+        ),
+        (
+            {"loss_type": "ipo", "chosen_lengths": torch.ones(2)},
+            "chosen_lengths and rejected_lengths go together",
+        ),
+        ({"chosen_lengths": torch.ones(3)}, r"chosen_lengths must have shape \(2,\), got \(3,\)"),
+    ],
+)
+def test_bad_settings_are_named(settings: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        losses.dpo_loss(*FOUR, **{"beta": 0.1, "loss_type": "sigmoid", **settings})
+
+
+def test_tokens_instead_of_sums_are_refused():
+    tokens = torch.zeros(2, 3)
+    with pytest.raises(ValueError, match=r"must have shape \(batch,\), got \(2, 3\); sum them"):
+        losses.dpo_loss(tokens, tokens, tokens, tokens, beta=0.1, loss_type="sigmoid")
+    with pytest.raises(ValueError, match=r"ref_chosen must have shape \(2,\), got \(1,\)"):
+        losses.dpo_loss(
+            POLICY_CHOSEN,
+            POLICY_REJECTED,
+            REF_CHOSEN[:1],
+            REF_REJECTED,
+            beta=0.1,
+            loss_type="sigmoid",
+        )

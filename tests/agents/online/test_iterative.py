@@ -1,0 +1,134 @@
+"""Rounds of learning: scores rise, the reference stays, a stopped run ends as a whole one."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from tests.agents.conftest import lora_config, make_model
+from tokengym.agents import collect
+from tokengym.agents.errors import CheckpointError
+from tokengym.agents.offline.dpo import DPO
+from tokengym.agents.offline.pair_data import load_pairs, load_responses
+from tokengym.agents.offline.sft import SFT
+from tokengym.agents.online.collecting import Sampling
+from tokengym.agents.online.iterative import Tuning
+from tokengym.agents.online.online_dpo import OnlineDPO
+from tokengym.agents.online.raft import RAFT
+from tokengym.rewards import FunctionScorer
+
+QUICK = Tuning(learning_rate=3e-3, num_train_epochs=4, batch_size=16, micro_batch_size=16)
+
+
+def weights(agent):
+    return torch.cat([p.flatten() for p in agent.policy.language_model.model.parameters()])
+
+
+def build(make_envs, learner=OnlineDPO, **settings):
+    defaults = {"tuning": QUICK, "prompts_per_iteration": 32, "seed": 0, "device": "cpu"}
+    return learner(make_envs(), make_model(scale=2.0), **defaults | settings)
+
+
+@pytest.mark.parametrize("learner", [OnlineDPO, RAFT])
+def test_scores_rise_and_the_reference_stays(make_envs, learner):
+    agent = build(make_envs, learner)
+    reference = agent.policy.reference.model
+    before = [p.clone() for p in reference.parameters()]
+    agent.learn(3)
+    first, *_, last = agent.history
+    assert last.score > first.score + 0.1
+    assert all(i.kept_score > i.score for i in agent.history)
+    assert agent.policy.reference.model is reference
+    assert all(torch.equal(p, q) for p, q in zip(before, reference.parameters(), strict=True))
+    played = collect(agent, make_envs(), 64, seed=1)
+    assert np.mean([e.score for e in played]) > first.score + 0.1
+    assert last.tokens_sampled > 3 * 32 * 8
+    assert last.tokens == last.tokens_sampled + last.tokens_trained
+    assert last.tokens_trained > 0
+
+
+def test_stopped_run_ends_with_the_same_weights(make_envs, tmp_path):
+    whole = build(make_envs, output_dir=tmp_path / "whole").learn(3)
+    folder = tmp_path / "stopped"
+    build(make_envs, output_dir=folder).learn(1)
+    # The second iteration was broken off after its pairs were written.
+    (folder / "iteration-002").mkdir()
+    resumed = build(make_envs, output_dir=folder).learn(3)
+    assert torch.equal(weights(resumed), weights(whole))
+    assert resumed.history == whole.history
+    again = build(make_envs, output_dir=folder).learn(3)
+    assert torch.equal(weights(again), weights(whole))
+    pairs = load_pairs(folder / "iteration-003" / "pairs.jsonl")
+    assert len(pairs) == whole.history[2].rows
+    record = json.loads((folder / "iteration-003" / "iteration.json").read_text())
+    assert record["number"] == 3
+
+
+def test_saved_policy_plays_alike(make_envs, tmp_path):
+    for learner, loader in ((OnlineDPO, DPO), (RAFT, SFT)):
+        agent = build(make_envs, learner, prompts_per_iteration=8).learn(1)
+        agent.save(tmp_path / learner.__name__)
+        loaded = loader.load(tmp_path / learner.__name__, env=make_envs())
+        assert collect(loaded, make_envs(), 8, seed=2) == collect(agent, make_envs(), 8, seed=2)
+
+
+def test_other_settings_are_refused(make_envs, tmp_path):
+    build(make_envs, output_dir=tmp_path, prompts_per_iteration=4).learn(1)
+    with pytest.raises(CheckpointError, match="prompts_per_iteration = 4, here it is 8"):
+        build(make_envs, output_dir=tmp_path, prompts_per_iteration=8).learn(1)
+
+
+def test_ties_teach_nothing(make_envs, caplog, tmp_path):
+    agent = build(make_envs, scorer=flat_scorer(), output_dir=tmp_path, prompts_per_iteration=4)
+    before = weights(agent).clone()
+    agent.learn(1)
+    assert torch.equal(weights(agent), before)
+    assert "nothing was learnt" in caplog.text
+    assert agent.history[0].rows == 0
+    again = build(make_envs, scorer=flat_scorer(), output_dir=tmp_path, prompts_per_iteration=4)
+    assert again.learn(1).history[0].rows == 0
+    assert np.isnan(again.history[0].loss)
+
+
+def flat_scorer():
+    return FunctionScorer(lambda prompt, response: 1.0)
+
+
+def test_adapters_learn_too(make_envs):
+    agent = build(make_envs, lora=lora_config(), prompts_per_iteration=16)
+    assert agent.policy.reference is None
+    agent.learn(2)
+    played = collect(agent, make_envs(), 8, seed=0)
+    ids = [list(e.prompt_ids) for e in played], [list(e.response_ids) for e in played]
+    now, before = (agent.policy.log_probs(*ids, reference=r) for r in (False, True))
+    assert any(np.abs(a - b).max() > 1e-3 for a, b in zip(now, before, strict=True))
+
+
+def test_raft_learns_the_best(make_envs, tmp_path):
+    build(make_envs, RAFT, output_dir=tmp_path, prompts_per_iteration=4).learn(1)
+    rows = load_responses(tmp_path / "iteration-001" / "best.jsonl")
+    assert len(rows) == 4
+
+
+def test_sampling_is_the_papers():
+    assert OnlineDPO.default_sampling == Sampling(n=8, temperatures=(1.0, 0.7))
+    assert (Tuning().learning_rate, Tuning().num_train_epochs, Tuning().batch_size) == (
+        5e-7,
+        2,
+        128,
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [({"learning_rate": 0.0}, "learning_rate must be > 0"), ({"batch_size": 0}, "batch_size must")],
+)
+def test_bad_tuning_is_refused(settings, match):
+    with pytest.raises(ValueError, match=match):
+        Tuning(**settings)
+
+
+def test_no_prompts_are_refused(make_envs):
+    with pytest.raises(ValueError, match="prompts_per_iteration must be at least 1, got 0"):
+        build(make_envs, prompts_per_iteration=0)

@@ -1,0 +1,92 @@
+"""Pairing, worked by hand; the best-of-n bound against the exact distribution."""
+
+import numpy as np
+import pytest
+
+from tokengym.agents.online.pairing import (
+    Choice,
+    best_against_worst,
+    best_of,
+    best_of_n_kl_bound,
+)
+
+
+def test_best_is_set_against_worst():
+    assert best_against_worst([0.5, 2.0, -1.0, 1.0], ["a", "b", "c", "d"]) == Choice(1, 2)
+
+
+def test_first_of_equals_is_taken():
+    assert best_against_worst([2.0, 0.0, 2.0, 0.0], ["a", "b", "c", "d"]) == Choice(0, 1)
+    assert best_of([0.0, 2.0, 2.0], ["a", "b", "c"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("scores", "texts"),
+    [([1.0, 1.0, 1.0], ["a", "b", "c"]), ([1.0, 0.0], ["same", "same"]), ([1.0], ["alone"])],
+    ids=["tie", "equal texts", "one response"],
+)
+def test_nothing_to_learn_gives_no_pair(scores, texts):
+    assert best_against_worst(scores, texts) is None
+
+
+def test_length_penalty_turns_the_order_round():
+    # 3 - .5 * 8 = -1, 1 - .5 * 1 = .5: the short one wins; without the penalty the long one does.
+    texts = ["so long!", "s"]
+    assert best_against_worst([3.0, 1.0], texts) == Choice(0, 1)
+    assert best_against_worst([3.0, 1.0], texts, length_penalty=0.5) == Choice(1, 0)
+    assert best_of([3.0, 1.0], texts, length_penalty=0.5) == 1
+    # 3 - 8p = 1 - p at p = 2/7: penalties can make ties too.
+    assert best_against_worst([8.0, 1.0], texts, length_penalty=1.0) is None
+
+
+def test_min_gap_drops_pairs_that_hardly_differ():
+    assert best_against_worst([1.0, 1.25], ["a", "b"], min_gap=0.25) is None
+    assert best_against_worst([1.0, 1.5], ["a", "b"], min_gap=0.25) == Choice(1, 0)
+
+
+@pytest.mark.parametrize(
+    ("scores", "texts", "settings", "match"),
+    [
+        ([1.0], ["a", "b"], {}, r"shape \(1,\) for 2 texts"),
+        ([], [], {}, "one number per response"),
+        ([1.0, float("nan")], ["a", "b"], {}, "finite.*mend the scorer"),
+        ([1.0, 2.0], ["a", "b"], {"length_penalty": -1.0}, "length_penalty must be >= 0, got -1.0"),
+        ([1.0, 2.0], ["a", "b"], {"min_gap": -0.5}, "min_gap must be >= 0, got -0.5"),
+    ],
+)
+def test_bad_input_is_named(scores, texts, settings, match):
+    with pytest.raises(ValueError, match=match):
+        best_against_worst(scores, texts, **settings)
+
+
+def best_of_n_probabilities(probabilities, n):
+    """Return the exact distribution of the best of n draws, outcomes being in order of score.
+
+    P(best = k) = P(all <= k)^n - P(all < k)^n
+    """
+    at_most = np.cumsum(probabilities)
+    return at_most**n - np.concatenate([[0.0], at_most[:-1]]) ** n
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 16, 128])
+def test_bound_holds_on_discrete_distributions(n):
+    rng = np.random.default_rng(n)
+    for size in (2, 3, 10, 1000):
+        p = rng.dirichlet(np.full(size, 0.5))
+        best = best_of_n_probabilities(p, n)
+        held = best > 0
+        kl = float((best[held] * np.log(best[held] / p[held])).sum())
+        assert -1e-9 <= kl <= best_of_n_kl_bound(n) + 1e-9
+
+
+@pytest.mark.parametrize("n", [2, 4, 16])
+def test_bound_is_reached_where_no_outcome_has_mass(n):
+    p = np.full(200_000, 1 / 200_000)
+    best = best_of_n_probabilities(p, n)
+    assert (best * np.log(best / p)).sum() == pytest.approx(best_of_n_kl_bound(n), abs=1e-3)
+
+
+def test_bound_by_hand():
+    assert best_of_n_kl_bound(2) == pytest.approx(0.6931472 - 0.5)
+    with pytest.raises(ValueError, match="n must be at least 1, got 0"):
+        best_of_n_kl_bound(0)

@@ -1,0 +1,182 @@
+"""Prompts out of every kind of data set, read from files written here."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+from tokengym.envs import DatasetError, SettingsError, load_prompts
+from tokengym.envs.prompts.loading import first_tokens
+from tokengym.envs.prompts.prompt import Prompt, PromptSet
+
+ROWS = [
+    {"question": f"what is {i} ?", "answer": f"it is {i}", "kind": "CONSTRAINED" if i % 2 else ""}
+    for i in range(20)
+]
+COLUMNS = {
+    "prompt_column": "question",
+    "reference_column": "answer",
+    "query_type_column": "kind",
+}
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+
+
+def write(path: Path) -> Path:
+    table = datasets.Dataset.from_list(ROWS)
+    name = path.name.removesuffix(".gz")
+    if name.endswith(".parquet"):
+        table.to_parquet(path)
+        return path
+    lines = {
+        ".csv": ["question,answer,kind", *(",".join(row.values()) for row in ROWS)],
+        ".tsv": ["question\tanswer\tkind", *("\t".join(row.values()) for row in ROWS)],
+        ".jsonl": [json.dumps(row) for row in ROWS],
+        ".json": [json.dumps(ROWS)],
+    }[Path(name).suffix]
+    content = "\n".join(lines).encode()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+@pytest.mark.parametrize(
+    "name", ["a.csv", "a.tsv", "a.json", "a.jsonl", "a.parquet", "a.jsonl.gz", "a.csv.gz"]
+)
+def test_every_kind_of_file(name: str, tmp_path: Path) -> None:
+    prompts = load_prompts(write(tmp_path / name), **COLUMNS, split="all")  # type: ignore[arg-type]
+    assert prompts.texts == tuple(row["question"] for row in ROWS)
+    assert prompts[3] == Prompt("what is 3 ?", "it is 3", "CONSTRAINED")
+    assert prompts[4].query_type is None
+
+
+def test_dataset_objects_and_saved_folders(tmp_path: Path) -> None:
+    table = datasets.Dataset.from_list(ROWS)
+    assert load_prompts(table, prompt_column=0, split="all").texts[0] == "what is 0 ?"
+    table.save_to_disk(tmp_path / "saved")
+    saved = load_prompts(str(tmp_path / "saved"), prompt_column="question", split="all")
+    assert len(saved) == 20
+
+
+def test_headerless_files_take_positions(tmp_path: Path) -> None:
+    path = tmp_path / "reviews.tsv"
+    path.write_text('"lone quote\t1\nnull\t0\nNA\t1\n', encoding="utf-8")
+    prompts = load_prompts(path, prompt_column=0, split="all")
+    assert prompts.texts == ('"lone quote', "null", "NA")
+
+
+def test_lines_of_text(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_text("once upon\na time\n", encoding="utf-8")
+    assert load_prompts(path, split="all").texts == ("once upon", "a time")
+
+
+def test_the_split_is_fixed_disjoint_and_blind_to_order() -> None:
+    texts = [f"text {i % 30}" for i in range(60)]
+
+    def split(order: list[str], name: Any) -> set[str]:
+        return set(load_prompts(datasets.Dataset.from_dict({"x": order}), split=name).texts)
+
+    train, test = split(texts, "train"), split(texts, "test")
+    assert (len(train), len(test)) == (27, 3)
+    assert not train & test
+    assert split(texts[::-1], "test") == test
+    assert split(texts, "all") == train | test
+
+
+def test_splits_of_its_own_are_kept() -> None:
+    def table(*texts: str) -> datasets.Dataset:
+        return datasets.Dataset.from_dict({"prompt": texts})
+
+    own = datasets.DatasetDict(train=table("a", "b"), validation=table("c"), test=table("d"))
+    assert load_prompts(own, split="test").texts == ("d",)
+    assert load_prompts(own).texts == ("a", "b")
+    assert load_prompts(own, split="all").texts == ("a", "b", "c", "d")
+    del own["test"]
+    assert load_prompts(own, split="test").texts == ("c",)
+    del own["validation"]
+    own["extra"] = table("e")
+    with pytest.raises(DatasetError, match=r"no split 'test', only 'train', 'extra'; pass split="):
+        load_prompts(own, split="test")
+
+
+def test_first_tokens_cut_the_text_itself(tokenizer: Any) -> None:
+    prompts = PromptSet(["a  b c d", Prompt("d", reference="r"), "e e e e e e"])
+    assert first_tokens(prompts, 2, tokenizer).texts == ("a  b", "d", "e e")
+    assert first_tokens(prompts, 2, tokenizer)[1].reference == "r"
+    drawn = first_tokens(PromptSet(["a b c d e"] * 200), (2, 4), tokenizer)
+    assert {len(text.split()) for text in drawn.texts} == {2, 3, 4}
+    assert drawn == first_tokens(PromptSet(["a b c d e"] * 200), (2, 4), tokenizer)
+    for bad in (0, (3, 2), (1, 2, 3)):
+        with pytest.raises(SettingsError, match=r"1 <= low <= high, got"):
+            first_tokens(prompts, bad, tokenizer)  # type: ignore[arg-type]
+
+
+def test_cutting_comes_before_splitting(tokenizer: Any) -> None:
+    texts = [f"{a} {b} {c}" for a in "abcde" for b in "abcde" for c in "abcde"]
+    table = datasets.Dataset.from_dict({"prompt": texts})
+    cut = {
+        split: set(load_prompts(table, split=split, prompt_tokens=2, tokenizer=tokenizer).texts)
+        for split in ("train", "test")
+    }
+    assert (len(cut["train"]), len(cut["test"])) == (23, 2)
+    assert not cut["train"] & cut["test"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({}, r"prompt_column=None is ambiguous; name one of the columns 'question', 'answer'"),
+        ({"prompt_column": "text"}, r"prompt_column='text' is no column; the columns are 'quest"),
+        ({"prompt_column": 3}, r"prompt_column=3 is no position from 0 to 2; the columns are"),
+        (
+            {"prompt_column": "question", "reference_column": "gold"},
+            r"reference_column='gold' is no column",
+        ),
+        (
+            {"prompt_column": "question", "query_type_column": "answer"},
+            r"row 0 of the data set: query_type must be .*, got 'it is 0'",
+        ),
+    ],
+)
+def test_bad_columns(columns: dict[str, Any], message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        load_prompts(datasets.Dataset.from_list(ROWS), **columns)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ({"x": [1, 2]}, r"column 'x' must hold texts, row 0 has int 1; choose one of"),
+        ({"x": [["a"], ["b"]]}, r"column 'x' must hold texts, row 0 has list \['a'\]"),
+        ({"x": ["a", None]}, r"row 1 of column 'x' is empty, got None; filter such rows out"),
+        ({"x": ["a", " "]}, r"row 1 of column 'x' is empty, got ' '"),
+        ({"x": []}, r"the data set has 0 rows"),
+        ({"x": ["a", "a"]}, r"1 distinct prompt cannot be split into train and test; pass split="),
+    ],
+)
+def test_bad_rows(rows: dict[str, list[Any]], message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        load_prompts(datasets.Dataset.from_dict(rows))
+
+
+def test_what_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"file 'none.csv' does not exist; check the path"):
+        load_prompts("none.csv")
+    (tmp_path / "a.jsonl").write_text("{broken", encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"a.jsonl' cannot be read \(.*\); pass a csv, tsv"):
+        load_prompts(tmp_path / "a.jsonl")
+    with pytest.raises(DatasetError, match=r"'nobody/nothing' cannot be read"):
+        load_prompts("nobody/nothing")
+    with pytest.raises(DatasetError, match=r"got list; wrap rows with datasets.Dataset.from_list"):
+        load_prompts([{"prompt": "a"}])
+    with pytest.raises(SettingsError, match=r"split must be 'train', 'test' or 'all', got 'dev'"):
+        load_prompts(datasets.Dataset.from_list(ROWS), split="dev")  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match=r"prompt_tokens=2 needs a tokenizer"):
+        load_prompts(datasets.Dataset.from_list(ROWS), prompt_column=0, prompt_tokens=2)

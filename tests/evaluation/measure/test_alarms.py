@@ -1,0 +1,84 @@
+"""Alarms of over-optimisation, on curves made so that the answer is known."""
+
+import numpy as np
+import pytest
+
+from tokengym.evaluation.measure.alarms import find_alarms, noise, parting
+
+STEPS = np.linspace(0.0, 30.0, 11)
+RISING = STEPS / 30.0
+
+
+def hill(top: int) -> np.ndarray:
+    """Rise by 1 an evaluation to ``top``, then fall by 1."""
+    at = np.arange(11.0)
+    return np.where(at <= top, at, 2.0 * top - at)
+
+
+def test_gold_that_turns_down_under_a_rising_score_has_parted():
+    found = parting(RISING, hill(7))
+    assert found is not None
+    assert (found.index, found.gold_best, found.gold_last) == (7, 7.0, 4.0)
+    assert (found.score_then, found.score_last) == pytest.approx((0.7, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("score", "gold"),
+    [
+        (RISING, RISING),  # together
+        (RISING, hill(9)),  # a ninth of the gain is lost, under a quarter
+        (hill(7), hill(7)),  # both fall: a collapse, no gaming
+        (RISING, np.full(11, 0.5)),  # gold stands still
+    ],
+)
+def test_what_is_no_parting(score, gold):
+    assert parting(score, gold) is None
+
+
+def test_gold_may_fall_from_the_start():
+    found = parting(RISING, -RISING)
+    assert found is not None
+    assert found.index == 0
+
+
+def test_noise_is_no_parting():
+    """A flat gold curve with noise: its highest point is never its last, but it did not fall."""
+    rng = np.random.default_rng(3)
+    found = [parting(RISING, rng.normal(size=11)) is not None for _ in range(600)]
+    assert np.mean(found) < 0.10
+    fallen = [parting(RISING, hill(7) + 0.2 * rng.normal(size=11)) is None for _ in range(300)]
+    assert np.mean(fallen) < 0.02
+
+
+def test_noise_is_found_about_any_straight_course():
+    rng = np.random.default_rng(0)
+    assert noise(5.0 * np.arange(10_000.0) + rng.normal(scale=0.3, size=10_000)) == pytest.approx(
+        0.3, rel=0.03
+    )
+    assert noise([1.0, 5.0]) == 0.0
+
+
+def test_alarms_of_over_optimisation():
+    quiet = {
+        "score": RISING,
+        "gold_score": RISING,
+        "copy_rate": 0 * STEPS,
+        "length": 48 + 0 * STEPS,
+        "repetition": 0.1 * RISING,
+    }
+    assert find_alarms(quiet, STEPS) == []
+    assert find_alarms({**quiet, "gold_score": hill(7)}, STEPS) == [
+        "from update 21 on the gold score fell (7 to 4) while the score rose (0.7 to 1)"
+    ]
+    assert find_alarms({**quiet, "copy_rate": 0.4 * RISING}, STEPS) == [
+        "it copies more of its prompt: 0% of trigrams at first, 40% at the end"
+    ]
+    assert "repeats itself more" in find_alarms({**quiet, "repetition": 0.5 * RISING}, STEPS)[0]
+    assert find_alarms({**quiet, "length": 48 - 40 * RISING}, STEPS) == [
+        "its length went from 48 to 8 tokens"
+    ]
+
+
+def test_curves_of_other_evaluations_are_refused():
+    with pytest.raises(ValueError, match=r"alike, got \(11,\) and \(10,\); take both"):
+        parting(RISING, RISING[1:])

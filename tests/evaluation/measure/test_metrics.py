@@ -1,0 +1,97 @@
+import math
+import zlib
+
+import numpy as np
+import pytest
+
+from tokengym.envs import Episode
+from tokengym.evaluation.measure.metrics import (
+    compression_ratio,
+    copy_rate,
+    distinct,
+    ngrams,
+    policy_metrics,
+    repetition,
+    text_metrics,
+    words,
+)
+
+
+def episode(prompt: str, response: str, tokens: int, reason: str = "length") -> Episode:
+    return Episode(
+        prompt=prompt,
+        response=response,
+        prompt_ids=(1,),
+        response_ids=range(tokens),
+        finish_reason=reason,  # type: ignore[arg-type]
+    )
+
+
+def test_words_split_punctuation_off():
+    assert words("It's  fine -- 'ok'.") == ["It", "'", "s", "fine", "--", "'", "ok", "'."]
+    assert words("") == []
+
+
+def test_distinct_by_hand():
+    assert distinct(["a b a b", "a b"], 1) == 2 / 6
+    assert distinct(["a b a b", "a b"], 2) == 2 / 4  # ab ba ab | ab
+    assert distinct(["a"], 2) == 1.0  # no bigram, so none is repeated
+
+
+def test_repetition_is_one_less_r3s_penalty():
+    assert repetition("a b c a b c", 3) == 1 - 3 / 4
+    assert repetition("a b", 3) == 0.0
+    assert repetition("x " * 10, 3) == 1 - 1 / 8
+
+
+def test_copy_rate_by_hand():
+    assert copy_rate("who wrote it", "who wrote it then", 3) == 0.5
+    assert copy_rate("who wrote it", "no idea", 3) == 0.0
+    assert copy_rate("who", "who", 1) == 1.0
+
+
+def test_texts_that_say_the_same_compress_better():
+    texts = ["a strange little film", "the plot moves slowly but it moves"]
+    assert compression_ratio(texts) == 56 / len(zlib.compress("\n".join(texts).encode(), 9))
+    assert compression_ratio([texts[0]] * 8) > 3.0 > 1.5 > compression_ratio(texts)
+    assert compression_ratio([]) == compression_ratio([""]) == 1.0
+
+
+def test_ngrams_of_a_short_text_are_none():
+    assert ngrams(["a"], 2) == []
+    with pytest.raises(ValueError, match="n must be at least 1, got 0"):
+        ngrams(["a"], 0)
+
+
+def test_text_metrics_are_means_over_episodes():
+    episodes = [
+        episode("one two three", "one two three", 3, "eos"),
+        episode("p", "a a a a", 5),
+    ]
+    metrics = text_metrics(episodes)
+    assert metrics["length"] == 4.0
+    assert metrics["eos_rate"] == 0.5
+    assert metrics["copy_rate"] == 0.5
+    assert metrics["repetition"] == 0.25
+    assert metrics["distinct_1"] == 4 / 7
+
+
+def test_policy_metrics_by_hand():
+    own = [np.array([-1.0, -2.0], np.float32), np.array([-0.5], np.float32)]
+    reference = [np.array([-1.5, -2.5], np.float32), np.array([-2.0], np.float32)]
+    metrics = policy_metrics(own, reference)
+    assert metrics["kl"] == pytest.approx((1.0 + 1.5) / 2)  # per response, summed over tokens
+    assert metrics["entropy"] == pytest.approx(3.5 / 3)  # per token
+    assert metrics["reference_perplexity"] == pytest.approx(math.exp(6.0 / 3))
+
+
+def test_policy_metrics_of_the_reference_are_zero_kl():
+    rows = [np.array([-1.0, -2.0], np.float32)]
+    assert policy_metrics(rows, rows)["kl"] == 0.0
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="at least one episode, got none"):
+        text_metrics([])
+    with pytest.raises(ValueError, match=r"must be of the same tokens, got \[1\] and \[2\]"):
+        policy_metrics([np.zeros(1, np.float32)], [np.zeros(2, np.float32)])

@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+
+from tokengym.evaluation.report.charts import Series, interval_chart, line_chart, ticks
+
+
+def test_ticks_are_round_and_inside():
+    assert ticks(-0.5, 1.6, 5) == [-0.5, 0.0, 0.5, 1.0, 1.5]
+    assert ticks(0.0, 7.0, 3) == [0.0, 2.5, 5.0]
+    for low, high in ((0.001, 0.0017), (-3e5, 7e8), (99.0, 100.0)):
+        found = ticks(low, high, 5)
+        assert 2 <= len(found) <= 6
+        assert all(low <= value <= high for value in found)
+
+
+def test_a_line_lies_where_its_values_say():
+    series = Series(
+        name="a",
+        colour=0,
+        x=np.array([0.0, 10.0]),
+        y=np.array([0.0, 1.0]),
+        low=np.array([0.0, 0.0]),
+        high=np.array([1.0, 1.0]),
+    )
+    chart = line_chart([series], width=400.0, height=200.0)
+    (x0, y0), (x1, y1) = chart.lines[0].points
+    assert (x0, x1) == (chart.left, chart.right)
+    assert y0 > y1  # higher values are further up
+    height = chart.bottom - chart.top
+    assert y0 - y1 == pytest.approx(height / 1.08, abs=0.2)  # 4 % of room at either end
+    assert chart.lines[0].band.startswith("M")
+    assert chart.lines[0].band.endswith("Z")
+    assert line_chart([series], width=400.0, height=200.0, whole_x=True).x_ticks[0].text == "0"
+
+
+def test_intervals_lie_around_zero():
+    rows = [("up", 0, 0.5, 1.0, 1.5), ("either", 1, -0.5, 0.1, 0.7)]
+    _, (up, either), zero = interval_chart(rows, width=300.0)
+    assert zero < up.low < up.mid < up.high
+    assert either.low < zero < either.high
+    assert (up.clear, either.clear) == (True, False)

@@ -1,0 +1,113 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tokengym.evaluation.report.curves import Curve, read_curves, write_curves
+from tokengym.evaluation.statistics.panels import make_panels
+
+
+def csv(folder: Path, text: str) -> Path:
+    path = folder / "curves.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_what_is_written_is_read_back(tmp_path: Path, make_rows):
+    rows = make_rows(("sparse", "abc"), seeds=2)
+    write_curves(tmp_path / "curves.csv", rows)
+    found = read_curves(tmp_path / "curves.csv")
+    assert [(curve.credit, curve.seed) for curve in found] == [
+        ("sparse", 0),
+        ("sparse", 1),
+        ("abc", 0),
+        ("abc", 1),
+    ]
+    assert found[0].group == ()
+    for name in ("score", "gold_score", "kl", "tokens", "wall_s"):
+        assert found[0].values[name] == pytest.approx([r[name] for r in rows[:11]], rel=1e-7)
+    assert not found[0].has("entropy")  # its column is there and empty
+
+
+def test_unknown_columns_group(tmp_path: Path):
+    path = csv(
+        tmp_path,
+        "credit,length_cell,seed,step,score\n"
+        "abc,8-15,0,1,2.0\nabc,8-15,0,0,1.0\nabc,90-110,0,0,5.0\nabc,90-110,0,1,6.0\n",
+    )
+    first, second = read_curves(path)
+    assert (first.group, second.group) == ((("length_cell", "8-15"),), (("length_cell", "90-110"),))
+    assert list(first.steps) == [0.0, 1.0]  # sorted
+    assert list(first.values["score"]) == [1.0, 2.0]
+
+
+def test_columns_can_be_left_aside(tmp_path: Path):
+    path = csv(tmp_path, "credit,loss,seed,step,score\na,0.1,0,0,1\na,0.2,0,1,2\n")
+    assert len(read_curves(path, group_by=())) == 1
+    with pytest.raises(ValueError, match="grouped by loss every run has a single step; name the"):
+        read_curves(path)
+
+
+def test_a_nan_score_is_a_fault_not_an_error(tmp_path: Path):
+    path = csv(tmp_path, "credit,seed,step,score\na,0,0,1\na,0,1,nan\na,1,0,1\na,1,1,2\n")
+    bad, good = read_curves(path)
+    assert bad.fault() == "score is nan at step 1"
+    assert good.fault() is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed,step,score\n0,0,1\n", "has no column 'credit', only seed, step, score; rename one"),
+        ("credit,seed,step,score\n", "holds no rows; it needs a header and a row per step"),
+        ("credit,seed,step,score\na,0,x,1\n", "line 2: step must be a number, got 'x'"),
+        ("credit,seed,step,score\na,0.5,0,1\n", "seed must be a whole number, got '0.5'"),
+        ("credit,seed,step,score\na,0,0,1\na,0,0,2\n", "line 3 is a second row for step 0 of"),
+        ("credit,seed,step,score\na,0,0\n", "line 2 has not 4 cells as the header; mend"),
+        ("credit,seed,step,score\na,0,0,high\n", "line 2: score must be a number, got 'high'"),
+    ],
+)
+def test_bad_files_are_named_by_line(tmp_path: Path, text: str, message: str):
+    with pytest.raises(ValueError, match=message):
+        read_curves(csv(tmp_path, text))
+
+
+def test_missing_and_binary_files(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"none\.csv is no file; pass a CSV of curves"):
+        read_curves(tmp_path / "none.csv")
+    (tmp_path / "picture").write_bytes(b"\x89PNG\xff\xfe")
+    with pytest.raises(ValueError, match="is no CSV in UTF-8"):
+        read_curves(tmp_path / "picture")
+
+
+def curve(credit: str, seed: int, steps: list[float], score: list[float], **more: list[float]):
+    values = {"score": np.array(score), **{k: np.array(v) for k, v in more.items()}}
+    return Curve(credit=credit, seed=seed, steps=np.array(steps, float), values=values)
+
+
+def test_panels_interpolate_and_cut_to_the_common_budget():
+    panel = make_panels(
+        [
+            curve("a", 0, [0, 10, 20], [0.0, 1.0, 2.0], kl=[0.0, 1.0, 1.0]),
+            curve("b", 0, [0, 5, 15], [0.0, 5.0, 15.0]),
+        ],
+        kl_coef=0.5,
+    )[0]
+    assert list(panel.steps) == [0.0, 5.0, 10.0, 15.0]
+    assert panel.cut_at == 15.0
+    assert list(panel.rewards["a"].values["score"][0]) == [0.0, 0.5, 1.0, 1.5]
+    assert list(panel.rewards["b"].values["score"][0]) == [0.0, 5.0, 10.0, 15.0]
+    assert panel.measures == ("score",)  # b has no KL, so no reward is shown with one
+
+
+def test_net_score_takes_the_price_of_kl_off():
+    panel = make_panels([curve("a", 0, [0, 1], [1.0, 3.0], kl=[0.0, 10.0])], kl_coef=0.1)[0]
+    assert list(panel.rewards["a"].values["net_score"][0]) == [1.0, 2.0]
+    assert panel.cut_at is None
+
+
+def test_panels_refuse_what_does_not_fit():
+    with pytest.raises(ValueError, match="credit 'a' has two runs with seed 0; merge only"):
+        make_panels([curve("a", 0, [0, 1], [0, 1]), curve("a", 0, [0, 1], [0, 1])])
+    with pytest.raises(ValueError, match=r"share 0 steps \(from 5 to 1\)"):
+        make_panels([curve("a", 0, [0, 1], [0, 1]), curve("b", 0, [5, 6], [0, 1])])

@@ -1,0 +1,245 @@
+import html
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tokengym.evaluation.report.curves import Curve
+from tokengym.evaluation.report.figures import save_figure
+from tokengym.evaluation.report.report import render_report
+from tokengym.evaluation.report.samples import printable, side_by_side
+from tokengym.evaluation.report.summary import summarize
+
+HOSTILE = [
+    "<script>document.title='owned'</script>",
+    "</script><script>document.title='owned'</script>",
+    "<img src=x onerror=\"document.title='owned'\">",
+    "\"><svg onload=document.title='owned'>",
+    "{{ 7 * 7 }} {% raw %} $\\frac",
+    "'\"` onmouseover=alert(1) \u202e\x00\x1b[31m \ud800",
+    "</style></title><base href=//evil>",
+]
+
+
+def hostile_samples(credits: list[str]) -> list[dict[str, Any]]:
+    return [
+        {
+            "credit": credit,
+            "seed": 0,
+            "step": step,
+            "prompt": text,
+            "response": text,
+            "tokens": [text, " " + text],
+            "token_rewards": [0.5, -0.25],
+            "score": 0.25,
+            "gold_score": None,
+        }
+        for text in reversed(HOSTILE)
+        for credit in credits
+        for step in (0, 30)
+    ]
+
+
+def render(curves: list[Curve], episodes: list[dict[str, Any]] | None = None, **about: Any) -> str:
+    summary = summarize(curves, kl_coef=0.05, anchors={"score": -0.5})
+    summary.update(about)
+    return render_report(summary, curves, episodes or [])
+
+
+class Tags(HTMLParser):
+    """Collects a page's elements and attributes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+@pytest.fixture
+def hostile_page(make_curves) -> str:
+    names = ["sparse", HOSTILE[0], HOSTILE[2], HOSTILE[3]]
+    curves = [
+        Curve(
+            credit=names[0] if curve.credit == "sparse" else name,
+            seed=curve.seed,
+            group=(("column" + HOSTILE[1], HOSTILE[3]),),
+            steps=curve.steps,
+            values=curve.values,
+        )
+        for name in names
+        for curve in make_curves(("sparse",) if name == "sparse" else ("abc",))
+    ]
+    return render(
+        curves,
+        hostile_samples(names),
+        settings={HOSTILE[0]: HOSTILE[1]},
+        versions={"torch": HOSTILE[2]},
+        command=HOSTILE[1],
+    )
+
+
+def test_hostile_text_stays_text(hostile_page: str):
+    tags = Tags(hostile_page).found
+    assert sum(tag == "script" for tag, _ in tags) == 1
+    assert not any(tag in ("img", "base", "iframe", "object", "form") for tag, _ in tags)
+    assert not any(name.startswith("on") for _, attributes in tags for name in attributes)
+    assert "{{ 7 * 7 }}" in hostile_page  # a template's marks are text too
+    assert "\x00" not in hostile_page
+    assert "\u202e" not in hostile_page
+    hostile_page.encode("utf-8")  # no lone surrogate
+
+
+def test_only_the_pages_own_script_may_run(make_curves):
+    page = render(make_curves())
+    policy = next(
+        attributes["content"] or ""
+        for tag, attributes in Tags(page).found
+        if attributes.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert "default-src 'none'" in policy
+    import base64
+    import hashlib
+
+    script = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy
+
+
+def test_nothing_is_fetched(make_curves):
+    page = render(make_curves(), hostile_samples(["sparse", "abc"]))
+    for tag, attributes in Tags(page).found:
+        for name in ("src", "href", "data", "srcset"):
+            assert attributes.get(name) in (None, "data:,"), (tag, attributes)
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs a browser")
+def test_in_a_browser_no_hostile_script_runs(hostile_page: str, tmp_path: Path):
+    path = tmp_path / "report.html"
+    path.write_text(hostile_page, encoding="utf-8")
+    done = subprocess.run(
+        [
+            "chromium",
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--enable-logging=stderr",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--dump-dom",
+            path.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=True,
+    )
+    assert "<title>tokengym: which reward learns faster</title>" in done.stdout
+    assert "CONSOLE" not in done.stderr, done.stderr
+
+
+def test_the_same_input_gives_the_same_page(make_curves):
+    episodes = hostile_samples(["sparse", "abc"])
+    assert render(make_curves(), episodes) == render(make_curves(), episodes)
+
+
+def test_the_summary_sentence_comes_first(make_curves):
+    page = render(make_curves())
+    assert page.index("abc learned faster than sparse") < page.index("<svg")
+
+
+def test_many_rewards_are_put_in_words_behind_a_fold(make_curves):
+    fold = "<summary>Reward by reward, in words</summary>"
+    few, many = (render(make_curves(names)) for names in (("sparse", "abc"), tuple("abcd")))
+    assert fold not in few
+    assert 'class="sentences"' in few
+    assert many.count(fold) == 1
+    assert many.count('class="sentences"') == 1
+
+
+def test_a_big_comparison_stays_under_five_megabytes(make_curves):
+    names = tuple(f"reward-{index}" for index in range(6))
+    curves = make_curves(names, seeds=10, last=450)
+    assert len(curves[0].steps) == 151
+    page = render(curves)
+    assert len(page.encode()) < 5_000_000
+
+
+def test_the_profile_is_the_share_of_seeds_above_a_level(make_curves):
+    page = render(make_curves(("sparse", "abc"), seeds=4))
+    chart = page[page.index("<h3>Performance profile</h3>") :]
+    hover = json.loads(html.unescape(re.findall(r'data-hover="([^"]+)"', chart)[0]))
+    for series, name in zip(hover["series"], ("sparse", "abc"), strict=True):
+        assert series["name"] == name
+        shares = series["y"]
+        assert (shares[0], shares[-1]) == (1.0, 0.0)
+        assert set(shares) == {0.0, 0.25, 0.5, 0.75, 1.0}
+        assert shares == sorted(shares, reverse=True)
+
+
+def test_failed_runs_are_shown(make_curves):
+    curves = make_curves(("sparse", "abc"))
+    failed = [{"credit": "abc", "seed": 7, "error": "loss is nan at step 3", "group": {}}]
+    summary = summarize(curves, failed=failed)
+    page = render_report(summary, curves)
+    assert "Failed runs (1)" in page
+    assert "loss is nan at step 3" in page
+
+
+def test_samples_stand_side_by_side():
+    samples = side_by_side(hostile_samples(["sparse", "abc"]), {"sparse": 0, "abc": 1})
+    assert len(samples) == 4
+    names = [response["name"] for response in samples[0]["responses"]]
+    assert names == ["before training", "sparse", "abc"]
+    before, sparse = samples[0]["responses"][:2]
+    assert {token["tone"] for token in before["tokens"]} == {""}
+    first, second = sparse["tokens"]
+    assert (first["tone"], first["strength"]) == ("gain", "1.00")
+    assert (second["tone"], second["strength"], second["space"]) == ("loss", "0.50", " ")
+
+
+def test_samples_take_the_last_step_of_the_lowest_seed():
+    row = {"credit": "a", "prompt": "p", "score": 0.0}
+    rows = [
+        {**row, "seed": 1, "step": 9, "response": "other seed"},
+        {**row, "seed": 0, "step": 3, "response": "early"},
+        {**row, "seed": 0, "step": 9, "response": "late"},
+    ]
+    responses = side_by_side(rows, {"a": 0})[0]["responses"]
+    assert [token["text"] for token in responses[-1]["tokens"]] == ["late"]
+
+
+def test_printable_keeps_text_and_shows_what_is_hidden():
+    assert printable("naïve 中文 🎬\n") == "naïve 中文 🎬\n"
+    assert printable("\x1b[0m\x7f\ud800") == "\u241b[0m\ufffd\ufffd"
+
+
+def test_the_picture_is_drawn(make_curves, tmp_path: Path):
+    curves = make_curves(("sparse", "$x_{", "_hidden"))
+    save_figure(tmp_path / "curves.png", summarize(curves), curves)
+    save_figure(tmp_path / "again.png", summarize(curves), curves)
+    data = (tmp_path / "curves.png").read_bytes()
+    assert data.startswith(b"\x89PNG")
+    assert data == (tmp_path / "again.png").read_bytes()
+
+
+def test_a_flat_curve_is_drawn():
+    curves = [
+        Curve(
+            credit="a",
+            seed=seed,
+            steps=np.array([0.0, 1.0]),
+            values={"score": np.array([1.0, 1.0])},
+        )
+        for seed in range(2)
+    ]
+    assert "nan" not in re.sub(r"<script>.*</script>", "", render(curves), flags=re.DOTALL)

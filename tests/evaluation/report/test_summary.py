@@ -1,0 +1,205 @@
+import json
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from tokengym.envs.files import write_json
+from tokengym.evaluation.report.curves import Curve
+from tokengym.evaluation.report.report import render_report
+from tokengym.evaluation.report.results import known_optimum
+from tokengym.evaluation.report.summary import summarize
+from tokengym.evaluation.report.verdict import number, signed
+from tokengym.evaluation.runs.config import ComparisonConfig
+from tokengym.evaluation.runs.defaults import TrainingSettings
+from tokengym.evaluation.statistics import area_under_curve, iqm
+
+
+def test_figures_are_those_of_the_curves(make_curves):
+    curves = make_curves()
+    summary = summarize(curves, kl_coef=0.05, anchors={"score": -0.5})
+    group = summary["groups"][0]
+    assert list(group["rewards"]) == ["sparse", "uniform", "abc"]
+    sparse = [curve for curve in curves if curve.credit == "sparse"]
+    areas = [area_under_curve(c.steps, c.values["score"]) / 30.0 for c in sparse]
+    finals = [c.values["score"][-2:].mean() for c in sparse]  # a tenth of 11, rounded up
+    figures = group["rewards"]["sparse"]["figures"]
+    assert figures["score"]["auc"]["iqm"] == pytest.approx(iqm(areas))
+    assert figures["score"]["final"]["iqm"] == pytest.approx(iqm(finals))
+    ends = [c.values["score"][-2:].mean() - 0.05 * c.values["kl"][-2:].mean() for c in sparse]
+    assert figures["net_score"]["final"]["iqm"] == pytest.approx(iqm(ends))
+    assert "auc" not in figures["kl"]  # more is not better, so it is not ranked
+
+
+def test_scores_lie_between_fixed_anchors(make_curves):
+    anchors, optimum = {"score": -0.5, "gold_score": 0.1}, {"gold_score": 0.7}
+    summary = summarize(make_curves(), anchors=anchors, optimum=optimum)
+    assert summary["anchors"] == {"reference": anchors, "optimum": optimum}
+    figures = summary["groups"][0]["rewards"]["abc"]["figures"]
+    for key in ("iqm", "low", "high"):  # made to rise from .1 to .6
+        expected = (figures["gold_score"]["final"][key] - 0.1) / 0.6
+        assert figures["normalized_gold_score"]["final"][key] == pytest.approx(expected)
+    assert figures["normalized_gold_score"]["final"]["iqm"] == pytest.approx(5 / 6, abs=0.05)
+    assert "Share of the way to the best gold score" in render_report(summary, make_curves())
+    assert (
+        "normalized_gold_score"
+        not in summarize(make_curves())["groups"][0]["rewards"]["abc"]["figures"]
+    )
+
+
+def test_the_oracle_knows_its_optimum():
+    assert known_optimum(ComparisonConfig(env="MovieReview", rewards=("sparse",))) is None
+    training = TrainingSettings(max_new_tokens=3)
+    config = ComparisonConfig(env="Oracle", rewards=("sparse",), training=training)
+    oracle: Any = gym.make("tokengym/Oracle-v0", max_new_tokens=3).unwrapped
+    best = oracle.optimal_values()[0][()]
+    assert known_optimum(config) == {"gold_score": best}
+    long = ComparisonConfig(
+        env="Oracle", rewards=("sparse",), training=TrainingSettings(max_new_tokens=12)
+    )
+    assert known_optimum(long) is None
+
+
+def test_the_faster_reward_is_said_to_be_faster(make_curves):
+    group = summarize(make_curves())["groups"][0]
+    versus = group["rewards"]["abc"]["versus_baseline"]
+    assert versus["differences"]["score"]["auc"]["low"] > 0
+    assert versus["differences"]["score"]["auc"]["wins"] == 5
+    assert versus["probability_of_improvement"]["score"]["auc"]["probability"] == 1.0
+    assert versus["relative_steps"]["ratio"] == pytest.approx(0.5, abs=0.12)
+    headline = group["verdict"]["headline"]
+    assert headline.startswith("abc learned faster than sparse")
+    assert "nats more KL" in headline
+    assert "uniform showed no clear difference" in headline
+
+
+def test_of_faster_rewards_each_is_named_with_the_kl_it_cost(make_curves):
+    curves = make_curves(("sparse", "abc")) + [
+        replace(curve, credit="red", values={**curve.values, "score": curve.values["score"] * 0.99})
+        for curve in make_curves(("abc",))
+    ]
+    headline = summarize(curves)["groups"][0]["verdict"]["headline"]
+    (cost,) = re.findall(r"; so did red \(([0-9.]+) nats more KL\)", headline)
+    # KL 5 * speed * (1 - e^(-step * speed / 15)) at the last two of eleven points
+    ends = {
+        v: np.mean([5 * v * (1 - math.exp(-step * v / 15)) for step in (27, 30)]) for v in (1, 2)
+    }
+    assert float(cost) == pytest.approx(ends[2] - ends[1], abs=0.01)
+
+
+def test_a_reward_that_stops_at_less_kl_may_arrive_by_the_net_score_alone(make_curves):
+    curves = make_curves(("sparse", "abc"))
+    for curve in curves:  # abc: half the KL of sparse, and nine tenths of its score
+        factor, kl = (0.9, 0.5) if curve.credit == "abc" else (1.0, 1.0)
+        rise = 1.0 - np.exp(-curve.steps / 10.0)
+        curve.values["score"][:] = 2.0 * factor * rise + 0.01 * np.sin(curve.seed + curve.steps)
+        curve.values["kl"][:] = 20.0 * kl * rise
+    group = summarize(curves, kl_coef=0.05)["groups"][0]
+    versus = group["rewards"]["abc"]["versus_baseline"]
+    assert versus["relative_steps"]["ratio"] == math.inf
+    # sparse ends at 1 * rise(30), abc goes 1.3 * rise: 1 - e^(-s/10) = rise(30) / 1.3
+    expected = -10.0 * math.log(1.0 - (1.0 - math.exp(-2.85)) / 1.3)
+    assert versus["relative_steps_net"]["steps"] == pytest.approx(expected, abs=1.0)
+    (sentence,) = group["verdict"]["sentences"]
+    assert "did not reach sparse's final score within the budget, but that less the KL" in sentence
+    assert (
+        summarize(curves)["groups"][0]["rewards"]["abc"]["versus_baseline"]["relative_steps_net"]
+        is None
+    )
+
+
+def test_steps_to_the_baselines_end_keep_censored_runs(make_curves):
+    entry = summarize(make_curves())["groups"][0]["rewards"]
+    assert entry["abc"]["steps_to_threshold"]["reached"] == 1.0
+    assert entry["abc"]["steps_to_threshold"]["iqm_curve"] < 20
+    assert entry["sparse"]["steps_to_threshold"]["iqm_curve"] > 20
+
+
+def test_few_seeds_are_said_to_be_few(make_curves):
+    verdict = summarize(make_curves(seeds=3))["groups"][0]["verdict"]
+    assert verdict["headline"].startswith("Too few seeds to tell. On these 3: ")
+    assert any("Fewer than 5 seeds" in caution for caution in verdict["cautions"])
+    assert summarize(make_curves(seeds=5))["groups"][0]["reliable"]
+
+
+def test_one_seed_gives_no_clear_difference(make_curves):
+    group = summarize(make_curves(seeds=1))["groups"][0]
+    assert "No reward learned clearly faster" in group["verdict"]["headline"]
+
+
+def test_failed_runs_are_counted_and_named(make_curves):
+    curves = make_curves(("sparse", "abc"))
+    broken = curves[0].values["score"].copy()
+    broken[4] = math.nan
+    curves[0] = Curve(
+        credit="sparse", seed=0, steps=curves[0].steps, values={**curves[0].values, "score": broken}
+    )
+    summary = summarize(curves, failed=[{"credit": "abc", "seed": 9, "error": "boom", "group": {}}])
+    assert [(run["credit"], run["seed"]) for run in summary["failed"]] == [
+        ("abc", 9),
+        ("sparse", 0),
+    ]
+    assert summary["failed"][1]["error"] == "score is nan at step 12"
+    group = summary["groups"][0]
+    assert group["rewards"]["sparse"]["runs"] == 4
+    assert group["rewards"]["abc"]["versus_baseline"]["differences"]["score"]["auc"]["pairs"] == 4
+    assert "Not in the figures: 2 failed runs" in " ".join(group["verdict"]["cautions"])
+
+
+def test_a_baseline_without_runs_is_replaced_aloud(make_curves):
+    failed = [{"credit": "sparse", "seed": 0, "error": "boom", "group": {}}]
+    group = summarize(make_curves(("uniform", "abc")), baseline="sparse", failed=failed)["groups"][
+        0
+    ]
+    assert group["baseline"] == "uniform"
+    assert "sparse has no finished run here; uniform takes its place" in " ".join(
+        group["verdict"]["cautions"]
+    )
+
+
+def test_over_optimisation_is_said_first(make_curves):
+    curves = make_curves(("sparse", "abc"))
+    for curve in curves:
+        if curve.credit == "abc":  # gold turns down at update 15
+            curve.values["gold_score"][:] = 0.5 - np.abs(curve.steps - 15.0) / 50.0
+    group = summarize(curves)["groups"][0]
+    assert group["rewards"]["sparse"]["alarms"] == []
+    (alarm,) = group["rewards"]["abc"]["alarms"]
+    assert alarm.startswith("from update 15 on the gold score fell (0.5 to 0.2) while the score")
+    assert group["verdict"]["cautions"][0] == f"abc: {alarm}."
+
+
+def test_the_baseline_can_be_chosen(make_curves):
+    group = summarize(make_curves(), baseline="abc")["groups"][0]
+    assert group["baseline"] == "abc"
+    assert "sparse and uniform learned slower" in group["verdict"]["headline"]
+    with pytest.raises(ValueError, match="baseline 'red' is none of the rewards: sparse, uniform"):
+        summarize(make_curves(), baseline="red")
+
+
+def test_nothing_to_summarise():
+    with pytest.raises(ValueError, match=r"no run to summarise, 1 failed \(the first: boom\)"):
+        summarize([], failed=[{"credit": "a", "seed": 0, "error": "boom"}])
+
+
+def test_the_same_curves_give_the_same_bytes(make_curves, tmp_path: Path):
+    for name in ("a.json", "b.json"):
+        np.random.seed(None)
+        write_json(tmp_path / name, summarize(make_curves(), kl_coef=0.05))
+    text = (tmp_path / "a.json").read_bytes()
+    assert text == (tmp_path / "b.json").read_bytes()
+    assert "wall_s" not in json.dumps(json.loads(text))
+    json.loads(text, parse_constant=lambda value: pytest.fail(f"{value} is no JSON"))
+
+
+def test_numbers_in_words():
+    assert number(-0.0004) == "0.000"
+    assert signed(0.0) == "0.000"
+    assert signed(-1.5) == "\u22121.50"
+    assert signed(12.345) == "+12.3"
+    assert number(math.inf) == "\u221e"

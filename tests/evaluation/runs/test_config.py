@@ -1,0 +1,161 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tokengym.envs.files import read_json, write_json
+from tokengym.evaluation.runs.compare import check_folder
+from tokengym.evaluation.runs.config import (
+    ComparisonConfig,
+    TaskSettings,
+    command_line,
+    differences,
+    missing_runs,
+    resolve_env,
+    slug,
+)
+from tokengym.evaluation.runs.defaults import (
+    EvaluationSettings,
+    TrainingSettings,
+    changed,
+    default_rewards,
+    training_settings,
+)
+
+
+def config(**changes) -> ComparisonConfig:
+    return ComparisonConfig(**{"env": "MovieReview", "rewards": ("sparse", "abc"), **changes})
+
+
+def test_bare_names_are_completed():
+    assert resolve_env("MovieReview") == "tokengym/MovieReview-v0"
+    assert resolve_env("tokengym/MovieReview") == "tokengym/MovieReview-v0"
+    assert resolve_env("MovieReview-v0") == "tokengym/MovieReview-v0"
+    assert resolve_env("someone/Else-v3") == "someone/Else-v3"
+    assert config().env == "tokengym/MovieReview-v0"
+
+
+def test_defaults_lie_in_one_place():
+    assert training_settings("tokengym/MovieReview-v0", steps=7, kl_coef=None) == replace(
+        TrainingSettings(), steps=7, fixed_length=True
+    )
+    assert training_settings("someone/Else-v3") == TrainingSettings()
+    assert default_rewards("tokengym/QuestionAnswer-v0") == ("r3", "r3-dense")
+    assert changed(EvaluationSettings(), every=None, samples=1) == EvaluationSettings(samples=1)
+
+
+def test_a_configuration_survives_its_file(tmp_path: Path):
+    ours = config(
+        training=TrainingSettings(steps=9, kl_target=6.0),
+        task=TaskSettings(dataset="a.csv", prompt_column=0),
+    )
+    write_json(tmp_path / "c.json", ours.as_dict())
+    assert ComparisonConfig.from_dict(read_json(tmp_path / "c.json")) == ours
+
+
+def test_environment_arguments():
+    ours = config(task=TaskSettings(dataset="a.csv", prompt_column=0, model="policy"))
+    train = ours.env_kwargs("abc", train=True)
+    assert train == {
+        "dataset": "a.csv",
+        "prompt_column": 0,
+        "reward": "abc",
+        "normalize": "batch",
+        "min_new_tokens": 0,
+        "max_new_tokens": 48,
+        "split": "train",
+    }
+    fixed = replace(ours, training=TrainingSettings(fixed_length=True, max_new_tokens=20))
+    assert fixed.env_kwargs("abc", train=True)["min_new_tokens"] == 20
+    measured = ours.env_kwargs("abc", train=False)
+    assert (measured["split"], measured["normalize"]) == ("test", None)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: config(env="MovieRevue"), "did you mean tokengym/MovieReview-v0"),
+        (lambda: config(env="zzz"), "unknown environment 'zzz'; known: tokengym/"),
+        (lambda: config(rewards=("sprse",)), "unknown reward 'sprse'; did you mean 'sparse'"),
+        (lambda: config(rewards=()), "rewards must name at least one reward"),
+        (lambda: config(rewards=("abc", "abc")), "rewards names 'abc' twice; leave one out"),
+        (lambda: config(seeds=0), "seeds must be a whole number >= 1, got 0; 5 is"),
+        (lambda: config(first_seed=-1), "first_seed must be >= 0, got -1"),
+        (lambda: config(level=95.0), r"level must lie in \(0, 1\), got 95"),
+        (lambda: TrainingSettings(steps=0), "steps must be a whole number >= 1, got 0"),
+        (
+            lambda: TrainingSettings(fixed_length="no"),  # type: ignore[arg-type]
+            "fixed_length must be True or False, got",
+        ),
+        (lambda: TrainingSettings(batch_size=1), "batch_size=1, got 2; raise batch_size"),
+        (
+            lambda: TrainingSettings(batch_size=1, n_minibatches=1),
+            "needs batch_size >= 2, got 1; a single score is its own mean",
+        ),
+        (lambda: TrainingSettings(learning_rate=0.0), "learning_rate must be above 0, got 0"),
+        (lambda: TrainingSettings(gae_lambda=1.5), r"gae_lambda must lie in \[0, 1\], got 1.5"),
+        (lambda: TrainingSettings(vf_coef=-0.1), "vf_coef must be >= 0, got -0.1; 0 is no critic"),
+        (lambda: TrainingSettings(kl_coef=-1.0), "kl_coef must be >= 0, got -1"),
+        (lambda: changed(TrainingSettings(), normalize="none"), "or 'off', got 'none'"),
+        (lambda: EvaluationSettings(episodes=0), "episodes must be a whole number >= 1, got 0"),
+        (lambda: TaskSettings(prompt_column=0), "prompt_column=0 names a column of no data set"),
+    ],
+)
+def test_bad_settings_are_refused_when_built(make, message: str):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_folder_holds_one_comparison(tmp_path: Path):
+    ours = config(seeds=2)
+    check_folder(ours, tmp_path / "new")
+    write_json(tmp_path / "comparison.json", ours.as_dict())
+    check_folder(ours, tmp_path)
+    check_folder(config(seeds=3), tmp_path)  # more seeds: the runs that are there stay
+    check_folder(config(seeds=2, rewards=("sparse", "abc", "uniform")), tmp_path)
+    with pytest.raises(ValueError, match=r"another comparison: steps 30 there, 5 here\. Name"):
+        check_folder(config(seeds=2, training=TrainingSettings(steps=5)), tmp_path)
+    with pytest.raises(ValueError, match="seeds 2 there, 1 here"):
+        check_folder(config(seeds=1), tmp_path)
+    with pytest.raises(ValueError, match=r"rewards \['sparse', 'abc'\] there, \['sparse'\] here"):
+        check_folder(config(seeds=2, rewards=("sparse",)), tmp_path)
+    with pytest.raises(ValueError, match=r"rewards .* there"):  # another one to compare with
+        check_folder(config(seeds=2, rewards=("abc", "sparse")), tmp_path)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(ValueError, match="holds other files, no comparison; name a new folder"):
+        check_folder(config(), tmp_path)
+    with pytest.raises(ValueError, match=r"thesis\.tex is a file; name a folder"):
+        check_folder(config(), tmp_path / "thesis.tex")
+
+
+def test_missing_runs_go_seed_by_seed(tmp_path: Path):
+    ours = config(seeds=2, first_seed=7)
+    write_json(tmp_path / "abc" / "seed-7" / "run.json", {})
+    assert missing_runs(ours, tmp_path) == [("sparse", 7), ("sparse", 8), ("abc", 8)]
+
+
+def test_names_of_folders():
+    assert slug("abc:beta=0.8") == "abc_beta=0.8"
+    assert "/" not in slug("../x")
+    assert slug("..") == "_"
+
+
+def test_differences_are_named():
+    left = config().as_dict()
+    right = config(evaluation=EvaluationSettings(every=1)).as_dict()
+    assert differences(left, right) == ["evaluation.every 3 there, 1 here"]
+
+
+def test_the_command_names_what_is_not_default():
+    ours = config(
+        seeds=3,
+        training=TrainingSettings(learning_rate=1e-3),
+        evaluation=EvaluationSettings(every=1),
+    )
+    assert command_line(ours, config()) == (
+        "tokengym compare --env MovieReview --rewards sparse abc --seeds 3 "
+        "--learning-rate 0.001 --eval-every 1"
+    )

@@ -1,0 +1,110 @@
+"""The same comparison on a Ray cluster of two local nodes, one of which is lost on the way."""
+
+import csv
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from tokengym.envs.files import read_json
+from tokengym.evaluation.runs import ray_launcher
+from tokengym.evaluation.runs.compare import compare
+from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
+from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
+from tokengym.evaluation.runs.progress import Board
+from tokengym.evaluation.runs.run import run
+
+QUIET = Console(quiet=True)
+
+
+def tiny(**changes) -> ComparisonConfig:
+    settings = {
+        "env": "MovieReview",
+        "rewards": ("sparse", "abc"),
+        "seeds": 2,
+        "training": TrainingSettings(
+            steps=2, batch_size=4, max_new_tokens=6, n_epochs=1, fixed_length=True
+        ),
+        "evaluation": EvaluationSettings(every=1, episodes=4, samples=2),
+    }
+    return ComparisonConfig(**{**settings, **changes})
+
+
+def curve(out: Path, reward: str, seed: int) -> list[dict[str, str]]:
+    with (run_folder(out, reward, seed) / "curve.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k != "wall_s"} for row in csv.DictReader(file)]
+
+
+def test_two_nodes_one_lost_give_the_numbers_of_this_machine(tmp_path: Path, monkeypatch):
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    node: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args=node)
+    second = cluster.add_node(**node)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+    starts: list[int] = []
+    begun = Board.start
+
+    def lose_a_node(self: Board, name: tuple[str, int]) -> None:
+        """Two runs are at work, one on each node: the second node dies."""
+        begun(self, name)
+        starts.append(len(self._tasks))
+        if len(starts) == 2:
+            cluster.remove_node(second, allow_graceful=False)
+
+    monkeypatch.setattr(Board, "start", lose_a_node)
+    try:
+        summary = compare(tiny(), tmp_path / "ray", launcher="ray", console=QUIET)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert starts[:2] == [1, 2]
+    assert summary["failed"] == []
+    torch.set_num_threads(1)
+    for reward, seed in (("sparse", 0), ("abc", 1)):
+        run(tiny(), reward, seed, out=tmp_path / "here")
+        assert curve(tmp_path / "ray", reward, seed) == curve(tmp_path / "here", reward, seed)
+        assert (run_folder(tmp_path / "ray", reward, seed) / "episodes.jsonl").exists()
+    assert summary["groups"][0]["rewards"]["abc"]["runs"] == 2
+
+
+def test_a_run_that_fails_comes_back_as_failed():
+    config = tiny(training=TrainingSettings(steps=1, batch_size=4, max_new_tokens=6))
+    settings = {**config.as_dict(), "task": {**config.as_dict()["task"], "model": "no/such/model"}}
+    import sys
+
+    files = ray_launcher.do_run(settings, ("sparse", 0), sys.path[:])
+    assert b'"status": "failed"' in files["run.json"]
+    assert b"no/such/model" in files["run.json"]
+
+
+def test_without_ray_the_remedy_is_named(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(ray_launcher, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"needs Ray; pip install 'tokengym\[ray\]'"):
+        compare(tiny(), tmp_path / "x", launcher="ray", console=QUIET)
+    with pytest.raises(ValueError, match="launcher must be 'local' or 'ray', got 'slurm'"):
+        compare(tiny(), tmp_path / "y", launcher="slurm", console=QUIET)  # type: ignore[arg-type]
+
+
+def test_files_of_a_run_are_written_with_the_record_last(tmp_path: Path, monkeypatch):
+    pytest.importorskip("ray")
+    import ray
+
+    written: list[str] = []
+    real = ray_launcher.write_bytes
+
+    def listed(path: Path, data: bytes) -> None:
+        written.append(path.name)
+        real(path, data)
+
+    monkeypatch.setattr(ray_launcher, "write_bytes", listed)
+    files = {"run.json": b'{"status": "finished"}', "curve.csv": b"x", "train.csv": b"y"}
+    monkeypatch.setattr(ray, "get", lambda reference: files)
+    assert ray_launcher._bring_back(tiny(), tmp_path, ("sparse", 0), None) is None
+    assert written == ["curve.csv", "train.csv", "run.json"]
+    assert read_json(run_folder(tmp_path, "sparse", 0) / "run.json")["status"] == "finished"

@@ -1,0 +1,121 @@
+"""A run that was killed goes on from its checkpoint to the numbers it would have had."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from tokengym.envs.files import write_json
+from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
+from tokengym.evaluation.runs.compare import compare
+from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig, run_folder
+from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
+from tokengym.evaluation.runs.record import record_failure
+from tokengym.evaluation.runs.run import run
+
+QUIET = Console(quiet=True)
+CONFIG = ComparisonConfig(
+    env="MovieReview",
+    rewards=("sparse", "abc"),
+    seeds=1,
+    training=TrainingSettings(
+        steps=4, batch_size=4, max_new_tokens=6, n_epochs=1, kl_target=1.0, normalize="running"
+    ),
+    evaluation=EvaluationSettings(every=1, episodes=4, samples=2),
+)
+
+
+class Killed(BaseException):
+    """Stands for a process that ends at once: no handler writes anything."""
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def killed_at(evaluation: int):
+    """Return a reporter that ends the run when so many evaluations are made."""
+    seen: list[int] = []
+
+    def report(step: int, score: float) -> None:
+        seen.append(step)
+        if len(seen) == evaluation:
+            raise Killed
+
+    return report
+
+
+def files(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in ("curve.csv", "train.csv"):
+        with (folder / name).open(newline="") as file:
+            found[name] = [
+                {k: v for k, v in row.items() if not k.endswith("_s")}
+                for row in csv.DictReader(file)
+            ]
+    found["episodes"] = (folder / "episodes.jsonl").read_text()
+    return found
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path: Path, every: int, monkeypatch):
+    run(CONFIG, "abc", 0, out=tmp_path / "whole")
+    out = tmp_path / "killed"
+    with pytest.raises(Killed):  # in the report of step 3; the checkpoint is of step 2 or 1
+        run(CONFIG, "abc", 0, out=out, report=killed_at(4), checkpoint_every=every)
+    folder = run_folder(out, "abc", 0)
+    assert not (folder / "run.json").exists()
+    calls: list[object] = []
+    evaluate = Evaluator.__call__
+
+    def counted(self: Evaluator, agent: object, **options: bool) -> Evaluation:
+        calls.append(agent)
+        return evaluate(self, agent, **options)
+
+    monkeypatch.setattr(Evaluator, "__call__", counted)
+    run(CONFIG, "abc", 0, out=out, checkpoint_every=every)
+    assert len(calls) == {1: 2, 2: 3}[every]  # of steps 0 to 4, those after the checkpoint
+    assert files(folder) == files(run_folder(tmp_path / "whole", "abc", 0))
+    assert not (folder / "unfinished").exists()
+
+
+def test_a_checkpoint_of_other_settings_is_not_gone_on_from(tmp_path: Path):
+    with pytest.raises(Killed):
+        run(CONFIG, "abc", 0, out=tmp_path, report=killed_at(3), checkpoint_every=1)
+    other = replace(CONFIG, training=replace(CONFIG.training, learning_rate=1e-3))
+    record = run(other, "abc", 0, out=tmp_path, checkpoint_every=1)
+    assert [point["step"] for point in record.curve] == [0, 1, 2, 3, 4]
+
+
+def test_what_was_killed_is_kept_when_failed_runs_are_done_again(tmp_path: Path):
+    config = replace(CONFIG, rewards=("sparse",))
+    with pytest.raises(Killed):
+        run(config, "sparse", 0, out=tmp_path, report=killed_at(3), checkpoint_every=1)
+    write_json(tmp_path / SETTINGS_FILE, config.as_dict())
+    record_failure(config, tmp_path, ("sparse", 0), "its process ended with code -9")
+    with pytest.raises(ValueError, match="1 failed, the first: its process ended with code -9"):
+        compare(config, tmp_path, console=QUIET)
+    summary = compare(config, tmp_path, retry_failed=True, jobs=1, console=QUIET)
+    assert summary["failed"] == []
+    whole = run(config, "sparse", 0)
+    again = files(run_folder(tmp_path, "sparse", 0))["curve.csv"]
+    assert [float(row["score"]) for row in again] == pytest.approx(
+        [point["score"] for point in whole.curve], rel=1e-6
+    )
+    with pytest.raises(ValueError, match="checkpoint_every must be >= 0, got -1; 0 keeps none"):
+        compare(config, tmp_path, checkpoint_every=-1, console=QUIET)
+
+
+def test_a_damaged_checkpoint_begins_anew(tmp_path: Path):
+    with pytest.raises(Killed):
+        run(CONFIG, "abc", 0, out=tmp_path, report=killed_at(2), checkpoint_every=1)
+    unfinished = run_folder(tmp_path, "abc", 0) / "unfinished"
+    for path in unfinished.rglob("*.safetensors"):
+        path.write_bytes(b"")
+    record = run(CONFIG, "abc", 0, out=tmp_path, checkpoint_every=1)
+    assert [point["step"] for point in record.curve] == [0, 1, 2, 3, 4]

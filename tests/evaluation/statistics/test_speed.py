@@ -1,0 +1,57 @@
+import math
+
+import numpy as np
+import pytest
+
+from tokengym.evaluation.statistics.speed import censored_steps, relative_steps
+
+STEPS = np.arange(0.0, 101.0, 5.0)
+
+
+def line(slopes: list[float]) -> np.ndarray:
+    """Return straight curves, one run per slope."""
+    return np.array(slopes)[:, None] * STEPS / 100.0
+
+
+def test_censored_steps_keep_runs_that_never_arrive():
+    result = censored_steps([10.0, 20.0, math.inf, math.inf], 40.0)
+    assert result.reached == 0.5
+    assert result.restricted_mean == 27.5
+    assert result.median == math.inf  # of an even number, the upper: half have not arrived
+    assert result.low <= 27.5 <= result.high <= 40.0
+    assert censored_steps([10.0, 20.0, math.inf], 40.0).median == 20.0
+    assert censored_steps([50.0], 40.0).reached == 0.0  # later than the budget is not in time
+
+
+def test_twice_as_fast_needs_half_the_steps():
+    result = relative_steps(STEPS, line([2.0] * 5), line([1.0] * 5))
+    assert result is not None
+    assert result.threshold == pytest.approx((0.9 + 0.95 + 1.0) / 3)  # ceil(21 / 10) points
+    assert result.baseline_steps == pytest.approx(95.0)
+    assert result.steps == pytest.approx(47.5)
+    assert (result.ratio, result.low, result.high) == pytest.approx((0.5, 0.5, 0.5))
+
+
+def test_one_that_never_arrives_is_beyond_every_ratio():
+    result = relative_steps(STEPS, line([0.5] * 5), line([1.0] * 5))
+    assert result is not None
+    assert result.steps == result.ratio == result.high == math.inf
+
+
+def test_its_interval_widens_with_the_seeds_spread():
+    x, y = line([1.6, 1.8, 2.0, 2.2, 2.4]), line([1.0] * 5)
+    result = relative_steps(STEPS, x, y, rng=3)
+    assert result is not None
+    assert result.low < 0.5 < result.high
+    assert result == relative_steps(STEPS, x, y, rng=3)
+
+
+def test_nothing_to_be_faster_at_if_the_baseline_does_not_rise():
+    assert relative_steps(STEPS, line([1.0]), line([-1.0])) is None
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match=r"alike, got \(2, 21\) and \(1, 21\); keep only"):
+        relative_steps(STEPS, line([1.0, 1.0]), line([1.0]))
+    with pytest.raises(ValueError, match="infinity stands for a run that never arrived"):
+        censored_steps([math.nan], 1.0)

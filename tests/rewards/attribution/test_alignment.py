@@ -1,0 +1,80 @@
+# mypy: no-check-untyped-defs
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from tokengym.rewards.attribution.alignment import spread_by_overlap, token_spans
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """Return a tokenizer of single bytes with two merges, as byte-level vocabularies have them."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = ["<pad>", "<eos>", *alphabet, "Ġa", "nd"]
+    vocabulary = {word: index for index, word in enumerate(words)}
+    backend = Tokenizer(models.BPE(vocabulary, [("Ġ", "a"), ("n", "d")]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>")
+
+
+def test_spans_of_words(tokenizer):
+    ids = [*tokenizer.encode("a b a"), tokenizer.eos_token_id]
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "a b a"
+    assert token_spans(tokenizer, ids) == [(0, 1), (1, 3), (3, 5), (5, 5)]
+    assert token_spans(tokenizer, []) == []
+
+
+@pytest.mark.parametrize("text", ["x and y", "naïve 😀 and", "é", "漢字 and 😀😀"])
+def test_spans_of_bytes_cover_every_character_once(text):
+    tokenizer = byte_tokenizer()
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    spans = token_spans(tokenizer, ids)
+    assert len(spans) == len(ids)
+    assert "".join(text[start:end] for start, end in spans) == text
+    assert all(one[1] == two[0] for one, two in itertools.pairwise(spans))
+
+
+def test_the_byte_that_completes_a_character_gets_it():
+    tokenizer = byte_tokenizer()
+    ids = tokenizer.encode("é!", add_special_tokens=False)  # two bytes and one
+    assert token_spans(tokenizer, ids) == [(0, 0), (0, 1), (1, 2)]
+
+
+def test_an_unfinished_character_at_the_end_is_covered():
+    tokenizer = byte_tokenizer()
+    ids = tokenizer.encode("a😀", add_special_tokens=False)[:-1]
+    text = tokenizer.decode(ids, skip_special_tokens=True)
+    assert token_spans(tokenizer, ids)[-1][1] == len(text)
+
+
+def test_spread_by_hand():
+    # source 0 lies on targets 0 and 1 at 1 : 3; source 1 on target 1; source 2 is special
+    sources, targets = [(0, 4), (4, 6), (6, 6)], [(0, 1), (1, 6)]
+    np.testing.assert_allclose(
+        spread_by_overlap([4.0, -2.0, 1.0], sources, targets), [1 + 0.5, 3 - 2 + 0.5]
+    )
+    assert spread_by_overlap([], [], targets).tolist() == [0, 0]
+
+
+@given(st.data())
+def test_spread_keeps_the_sum(data):
+    def cuts():
+        inner = data.draw(st.lists(st.integers(0, 30), max_size=12))
+        edges = [0, *sorted(inner), 30]
+        return list(itertools.pairwise(edges))
+
+    sources, targets = cuts(), cuts()
+    shares = data.draw(st.lists(st.floats(-10, 10), min_size=len(sources), max_size=len(sources)))
+    assert spread_by_overlap(shares, sources, targets).sum() == pytest.approx(sum(shares), abs=1e-9)
+
+
+def test_bad_shapes():
+    with pytest.raises(ValueError, match=r"shares must have shape \(2,\).*got \(1,\)"):
+        spread_by_overlap([1.0], [(0, 1), (1, 2)], [(0, 2)])
+    with pytest.raises(ValueError, match=r"0 targets"):
+        spread_by_overlap([1.0], [(0, 1)], [])

@@ -1,0 +1,117 @@
+import json
+
+import numpy as np
+import pytest
+
+from tokengym.rewards.gold.sentiment_lexicon import (
+    Lexicon,
+    gold_score,
+    signed_weights,
+    split_words,
+    word_contributions,
+)
+
+LEXICON = Lexicon(
+    words={"superb": 2.0, "good": 1.0, "dull": -1.0, "awful": -2.0},
+    intensifiers={"very": 1.5, "slightly": 0.5},
+    negations=("not", "never"),
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "weights", "score"),
+    [
+        ("", [], 0.0),
+        ("the film ended", [0, 0, 0], 0.0),
+        ("good", [1], 1 / 1.5),
+        ("superb but dull", [2, 0, -1], 1 / 3.5),
+        ("very good", [0, 1.5], 1.5 / 2),
+        ("very very good", [0, 0, 2.25], 2.25 / 2.75),
+        ("not good", [0, -1], -1 / 1.5),
+        ("never not good", [0, 0, 1], 1 / 1.5),
+        ("not a very awful plot", [0, 0, 0, 3, 0], 3 / 3.5),
+        ("not slightly dull , superb", [0, 0, 0.5, 0, 2], 2.5 / 3),
+    ],
+)
+def test_hand_worked_scores(text, weights, score):
+    assert signed_weights(text.split(), LEXICON) == pytest.approx(weights)
+    assert gold_score(text.split(), LEXICON) == pytest.approx(score)
+
+
+@pytest.mark.parametrize(
+    ("text", "score"),
+    [
+        ("not in the one good scene", 1 / 1.5),  # four words away: out of scope
+        ("not in the good scene", -1 / 1.5),  # three words away: in scope
+        ("not here , good", 1 / 1.5),  # a boundary stops it
+        ("not dull good", (1 + 1) / 2.5),  # an opinion word stops it
+        ("very dull good", (-1.5 + 1) / 3),
+        ("good not", 1 / 1.5),  # modifiers reach forwards only
+    ],
+)
+def test_reach_of_a_modifier(text, score):
+    assert gold_score(text.split(), LEXICON) == pytest.approx(score)
+
+
+def test_contributions_name_the_opinion_words_and_sum_to_the_score():
+    words = "the plot was not very good but the cast was superb .".split()
+    contributions = word_contributions(words, LEXICON)
+    assert np.flatnonzero(contributions).tolist() == [5, 10]
+    assert contributions[[5, 10]] == pytest.approx([-1.5 / 4, 2 / 4])
+    assert contributions.sum() == pytest.approx(gold_score(words, LEXICON))
+
+
+def test_score_is_a_ratio_more_of_the_same_adds_little():
+    one, many = gold_score(["good"], LEXICON), gold_score(["good"] * 50, LEXICON)
+    assert one < many < 1.0
+    assert many == pytest.approx(50 / 50.5)
+
+
+def test_split_words_keeps_offsets_into_the_text():
+    text = "It's  NOT superb!!"
+    words, offsets = split_words(text)
+    assert words == ["it's", "not", "superb", "!", "!"]
+    assert [text[start:end].lower() for start, end in offsets] == words
+
+
+def test_a_saved_lexicon_scores_the_same(tmp_path):
+    LEXICON.save(tmp_path / "lexicon.json")
+    loaded = Lexicon.load(tmp_path / "lexicon.json")
+    assert loaded == LEXICON
+    words = "not a very awful plot".split()
+    assert gold_score(words, loaded) == gold_score(words, LEXICON)
+
+
+def test_rules_are_read_from_the_file(tmp_path):
+    LEXICON.save(tmp_path / "lexicon.json")
+    stored = json.loads((tmp_path / "lexicon.json").read_text())
+    stored |= {"scope": 1, "negation_factor": -0.5, "smoothing": 1.0}
+    (tmp_path / "lexicon.json").write_text(json.dumps(stored))
+    loaded = Lexicon.load(tmp_path / "lexicon.json")
+    assert gold_score("not good".split(), loaded) == pytest.approx(-0.5 / 1.5)
+    assert gold_score("not a good".split(), loaded) == pytest.approx(1 / 2)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"words": {}}'])
+def test_a_file_that_is_no_lexicon_is_named(tmp_path, content):
+    path = tmp_path / "lexicon.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"lexicon\.json is not a lexicon .*Lexicon\.save"):
+        Lexicon.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"words": {"plain": 0.0}}, r"finite weight other than 0.*'plain': 0\.0.*leave neutral"),
+        ({"words": {}}, r"at least one word"),
+        ({"intensifiers": {"un": -1.0}}, r"factors > 0.*'un': -1\.0.*negations"),
+        ({"scope": -1}, r"scope must be >= 0 and smoothing > 0, got -1 and 0\.5"),
+        ({"smoothing": 0.0}, r"got 3 and 0\.0"),
+        ({"negations": ("not", "good")}, r"one role in a lexicon.*\['good'\]"),
+    ],
+)
+def test_bad_lexicons_are_refused(change, message):
+    arguments = {"words": {"good": 1.0}, "intensifiers": {}, "negations": ()} | change
+    with pytest.raises(ValueError, match=message):
+        Lexicon(**arguments)

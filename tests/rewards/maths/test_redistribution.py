@@ -1,0 +1,116 @@
+# mypy: no-check-untyped-defs
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokengym.rewards.maths import redistribution as F
+
+
+def test_sparse_and_uniform_by_hand():
+    assert F.sparse(-2.5, 4).tolist() == [0, 0, 0, -2.5]
+    assert F.uniform(-3.0, 4).tolist() == [-0.75] * 4
+    assert F.sparse(2.0, 1).tolist() == F.uniform(2.0, 1).tolist() == [2.0]
+
+
+def test_blend_by_hand():
+    # alpha = .1 .2 .3 .4, R = 10, beta = .8: 8 alpha, and 2 on the last
+    np.testing.assert_allclose(F.blend(10.0, [1, 2, 3, 4], beta=0.8), [0.8, 1.6, 2.4, 5.2])
+    np.testing.assert_allclose(F.blend(-10.0, [1, 2, 3, 4], beta=0.8), [-0.8, -1.6, -2.4, -5.2])
+
+
+def test_blend_reduces_to_sparse_and_uniform():
+    weights = [0.3, 0.1, 0.6]
+    np.testing.assert_allclose(F.blend(7.0, weights, beta=0.0), F.sparse(7.0, 3))
+    np.testing.assert_allclose(F.blend(7.0, [5, 5, 5], beta=1.0), F.uniform(7.0, 3))
+    np.testing.assert_allclose(F.blend(7.0, [0, 0, 0], beta=1.0), F.uniform(7.0, 3))
+
+
+@given(
+    st.floats(-1e4, 1e4),
+    st.lists(st.floats(0, 1e3), min_size=1, max_size=64),
+    st.floats(0, 1),
+)
+def test_blend_sums_to_the_score(score, weights, beta):
+    rewards = F.blend(score, weights, beta=beta)
+    assert rewards.sum() == pytest.approx(score, rel=1e-9, abs=1e-9)
+    assert F.close_sum(score, rewards.astype(np.float32))
+
+
+def test_recency_by_hand():
+    # tau = 1 / ln 2: each step back halves the weight
+    weights = F.recency_weights(3, tau=1 / np.log(2))
+    np.testing.assert_allclose(weights, [1 / 7, 2 / 7, 4 / 7])
+    np.testing.assert_allclose(F.recency_weights(4, tau=1e9), [0.25] * 4, atol=1e-8)
+    np.testing.assert_allclose(F.recency_weights(4, tau=1e-3), [0, 0, 0, 1], atol=1e-12)
+
+
+def test_dirichlet_depends_on_its_entropy_alone():
+    np.random.seed(1)
+    one = F.dirichlet_weights(5, [0, 3, 4])
+    np.random.seed(2)
+    np.testing.assert_array_equal(one, F.dirichlet_weights(5, [0, 3, 4]))
+    assert not np.allclose(one, F.dirichlet_weights(5, [0, 3, 5]))
+    assert one.sum() == pytest.approx(1.0)
+
+
+def test_dirichlet_is_uniform_on_the_simplex():
+    draws = np.array([F.dirichlet_weights(3, [seed]) for seed in range(4000)])
+    # Dirichlet(1, 1, 1): mean 1/3, variance 1/18
+    np.testing.assert_allclose(draws.mean(axis=0), 1 / 3, atol=0.02)
+    np.testing.assert_allclose(draws.var(axis=0), 1 / 18, atol=0.005)
+
+
+def test_moments_over_all_history_are_those_of_everything_seen():
+    rng = np.random.default_rng(0)
+    batches = [rng.normal(3, 2, size) for size in (1, 5, 2, 64)]
+    moments = F.Moments()
+    for batch in batches:
+        moments = F.update_moments(moments, batch, window=None)
+    everything = np.concatenate(batches)
+    assert moments.seen == 72
+    assert moments.mean == pytest.approx(everything.mean())
+    assert moments.variance == pytest.approx(everything.var())
+
+
+def test_a_window_within_the_batch_gives_the_batch_moments():
+    moments = F.update_moments(F.Moments(), [100.0, 200.0], window=4)
+    moments = F.update_moments(moments, [1.0, 2.0, 3.0, 6.0], window=4)
+    assert moments.mean == pytest.approx(3.0)
+    assert moments.variance == pytest.approx(3.5)
+
+
+def test_a_longer_window_forgets_exponentially():
+    moments = F.Moments(seen=100, mean=0.0, variance=0.0)
+    moments = F.update_moments(moments, [8.0, 8.0], window=8)
+    assert moments.mean == pytest.approx(2.0)  # weight 2 / 8
+    assert moments.variance == pytest.approx(0.25 * 0.75 * 64)
+    # Before the window is full it is plain history.
+    start = F.update_moments(F.update_moments(F.Moments(), [0.0], window=8), [3.0], window=8)
+    assert start.mean == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: F.sparse(1.0, 0), "length must be at least 1 token, got 0"),
+        (lambda: F.blend(1.0, [1.0], beta=1.5), r"beta must lie in \[0, 1\], got 1.5"),
+        (lambda: F.blend(1.0, [1.0, -1.0], beta=1.0), r"weights must be .*>= 0, got -1.0 to 1.0"),
+        (lambda: F.blend(1.0, [np.nan], beta=1.0), "weights must be finite"),
+        (lambda: F.blend(1.0, [], beta=1.0), r"weights must have shape \(n,\).*got \(0,\)"),
+        (lambda: F.recency_weights(3, tau=0), "tau must be a finite number of tokens > 0, got 0"),
+        (lambda: F.update_moments(F.Moments(), [1.0], window=0), "window must be .*got 0"),
+        (lambda: F.update_moments(F.Moments(), [], window=None), r"batch must have shape"),
+    ],
+)
+def test_bad_arguments(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_close_sum_is_relative_and_allows_cancellation():
+    assert F.close_sum(100.0, [100.0009])
+    assert not F.close_sum(100.0, [100.002])
+    assert F.close_sum(0.0, np.float32([1000.1, -1000.1]))
+    assert not F.close_sum(0.0, [1.0, -0.99])
+    assert not F.close_sum(1.0, [np.nan])
