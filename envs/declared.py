@@ -1,0 +1,187 @@
+"""Settings that are declared once, as frozen dataclasses, and carried from there.
+
+A constructor takes them as keyword arguments (`from_keywords` builds and checks the dataclass,
+`takes` shows its fields in the signature); command-line flags, checkpoints and reports read the same
+fields, and `field_texts` the text below each. The checks refuse a value in one line that names it,
+what is accepted, and the remedy.
+"""
+
+import ast
+import difflib
+import inspect
+import textwrap
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import MISSING, fields
+from operator import index
+from typing import Any, TypeVar
+
+from tokengym.envs.errors import SettingsError
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def names_of(*declared: type) -> list[str]:
+    """Return the names of all fields, in order."""
+    return [field.name for cls in declared for field in fields(cls)]
+
+
+def from_keywords(declared: type[T], keywords: Mapping[str, Any], *, owner: str) -> T:
+    """Return a settings dataclass built from keyword arguments.
+
+    Args:
+        declared: The dataclass.
+        keywords: Values by field name; a field that is left out has its default.
+        owner: Name of the caller, for the message.
+
+    Raises:
+        TypeError: if a keyword is not a field, with the near matches.
+        ValueError: if a value is out of range.
+    """
+    known = names_of(declared)
+    for name in keywords:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=2)
+            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            raise TypeError(f"{owner}() has no argument {name!r}; {hint}known: {', '.join(known)}")
+    return declared(**keywords)
+
+
+def takes(*declared: type) -> Callable[[F], F]:
+    """Show the fields of settings dataclasses in the signature of a function that takes them.
+
+    The function's own ``**keywords`` parameter is replaced by one keyword-only parameter per field,
+    so that `inspect.signature`, `help` and editors show what is accepted.
+
+    Args:
+        declared: The dataclasses, in the order of their parameters.
+    """
+
+    def decorate(function: F) -> F:
+        signature = inspect.signature(function)
+        own = [p for p in signature.parameters.values() if p.kind != p.VAR_KEYWORD]
+        names = {parameter.name for parameter in own}
+        shown = [
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=_default(field),
+                annotation=field.type,
+            )
+            for cls in declared
+            for field in fields(cls)
+            if field.name not in names
+        ]
+        function.__signature__ = signature.replace(parameters=[*own, *shown])  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+def _default(field: Any) -> Any:
+    """Return a field's default, as a signature shows it."""
+    if field.default is not MISSING:
+        return field.default
+    return inspect.Parameter.empty if field.default_factory is MISSING else field.default_factory()
+
+
+def field_texts(declared: type) -> dict[str, str]:
+    """Return the text that stands below each field of a dataclass, as one line; bases included."""
+    found: dict[str, str] = {}
+    for cls in reversed(declared.__mro__[:-1]):
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+        assert isinstance(tree, ast.ClassDef)
+        for field, below in zip(tree.body, tree.body[1:], strict=False):
+            if (
+                isinstance(field, ast.AnnAssign)
+                and isinstance(field.target, ast.Name)
+                and isinstance(below, ast.Expr)
+                and isinstance(below.value, ast.Constant)
+            ):
+                found[field.target.id] = " ".join(str(below.value.value).split())
+    return found
+
+
+# --- checks ---------------------------------------------------------------------------------------
+
+
+def check_count(settings: Any, *names: str, least: int = 1, optional: bool = False) -> None:
+    """Refuse fields that are not whole numbers of at least ``least``; NumPy's become Python's.
+
+    Args:
+        settings: The dataclass, in its ``__post_init__``.
+        names: The fields.
+        least: The smallest value allowed.
+        optional: Let None pass.
+
+    Raises:
+        SettingsError: for a value that is too small, or no whole number.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if value is None and optional:
+            continue
+        try:
+            count = index(value)
+        except TypeError:
+            count = None
+        if count is None or isinstance(value, bool) or count < least:
+            also = ", or None" if optional else ""
+            raise SettingsError(f"{name} must be a whole number >= {least}{also}, got {value!r}")
+        object.__setattr__(settings, name, count)
+
+
+def check_number(
+    settings: Any,
+    *names: str,
+    above: float | None = None,
+    least: float | None = None,
+    most: float | None = None,
+    optional: bool = False,
+    hint: str = "",
+) -> None:
+    """Refuse fields outside a range; NaN is outside every range.
+
+    Args:
+        settings: The dataclass, in its ``__post_init__``.
+        names: The fields.
+        above: The value must be greater.
+        least: The value must be at least this.
+        most: The value must be at most this.
+        optional: Let None pass.
+        hint: The remedy, for the end of the message.
+
+    Raises:
+        SettingsError: for a value outside, or no number.
+    """
+    if least is not None and most is not None:
+        wanted = f"lie in [{least:g}, {most:g}]"
+    else:
+        wanted = f"be > {above:g}" if above is not None else f"be >= {least:g}"
+    wanted += " (or None)" if optional else ""
+    for name in names:
+        value = getattr(settings, name)
+        if value is None and optional:
+            continue
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not (
+            is_number
+            and (above is None or value > above)
+            and (least is None or value >= least)
+            and (most is None or value <= most)
+        ):
+            remedy = f"; {hint}" if hint else ""
+            raise SettingsError(f"{name} must {wanted}, got {value!r}{remedy}")
+
+
+def check_choice(settings: Any, name: str, choices: Collection[Any]) -> None:
+    """Refuse a field that is none of the choices.
+
+    Raises:
+        SettingsError: with the choices.
+    """
+    value = getattr(settings, name)
+    if value not in choices:
+        *rest, last = map(repr, choices)
+        known = f"{', '.join(rest)} or {last}" if rest else last
+        raise SettingsError(f"{name} must be {known}, got {value!r}")
