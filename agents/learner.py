@@ -1,7 +1,7 @@
 """Learners by name: what ``--agent NAME`` finds, and how one run of it is made.
 
-A learner is declared in the folder of its algorithm by one `Learner`, whose ``settings`` dataclass is
-its flags on the command line, its entry in a run's saved configuration and its constructor's keywords.
+A learner is declared in the folder of its algorithm by one `Learner`, whose ``settings`` are
+its command-line flags, its entry in a run's saved configuration and its constructor's keywords.
 Nothing here imports torch: naming a learner is cheap, training it loads what it needs.
 """
 

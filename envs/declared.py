@@ -1,9 +1,9 @@
 """Settings that are declared once, as frozen dataclasses, and carried from there.
 
 A constructor takes them as keyword arguments (`from_keywords` builds and checks the dataclass,
-`takes` shows its fields in the signature); command-line flags, checkpoints and reports read the same
-fields, and `field_texts` the text below each. The checks refuse a value in one line that names it,
-what is accepted, and the remedy.
+`takes` shows its fields in the signature). Command-line flags, checkpoints and reports read the
+same fields, and `field_texts` the text below each. The checks refuse a value in one line that names
+it, what is accepted, and the remedy.
 """
 
 import ast
