@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from tokengym.agents.online.pairing import best_against_worst, best_of
+from tokengym.agents.online.pairing import Sampling, best_against_worst, best_of
 from tokengym.agents.online.rehearsal import PromptChoice, Rehearsal
 from tokengym.agents.rollouts.environments import Environments, environment_scorer
 from tokengym.agents.rollouts.playing import Player, PredictPlayer
@@ -17,39 +17,6 @@ from tokengym.envs import Episode
 Group = tuple[Episode, ...]
 """The scored responses to one prompt."""
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How responses are drawn and paired.
-
-    Raises:
-        ValueError: if a value is out of range.
-    """
-
-    n: int = 8
-    """Responses per prompt (RLHF Workflow)."""
-    temperatures: tuple[float | None, ...] = (None,)
-    """The responses are shared out among them in equal parts; None is the agent's own. RLHF
-    Workflow draws half at 1.0 and half at 0.7."""
-    length_penalty: float = 0.0
-    """Taken off the score per character of the response, reward units (RLHF Workflow: .001)."""
-    min_gap: float = 0.0
-    """What the best and the worst must differ by to make a pair, reward units."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "temperatures", tuple(self.temperatures))
-        if self.n < 1 or not self.temperatures or self.n % len(self.temperatures):
-            raise ValueError(
-                f"n must be a positive multiple of the number of temperatures, got n={self.n} and "
-                f"temperatures={self.temperatures}; 8 responses at (1.0, 0.7) are usual"
-            )
-        for temperature in self.temperatures:
-            if temperature is not None and not temperature > 0.0:
-                raise ValueError(f"temperatures must be > 0, got {temperature}; or None")
-        for name in ("length_penalty", "min_gap"):
-            if not getattr(self, name) >= 0.0:
-                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}; 0 leaves it out")
 
 
 class ResponseCollector:

@@ -24,6 +24,7 @@ from tokengym.agents.online.collecting import (
     Sampling,
     prompt_order,
 )
+from tokengym.agents.online.settings import Tuning
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.rollouts.environments import Environments
 from tokengym.agents.rollouts.playing import Player
@@ -36,43 +37,6 @@ Self = TypeVar("Self", bound="IterativeLearner")
 
 RECORD = "iteration.json"
 SETTINGS = "settings.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tuning:
-    """How the policy learns from one iteration's data. Defaults: Dong et al. 2024.
-
-    Raises:
-        ValueError: if a value is out of range.
-    """
-
-    learning_rate: float = 5e-7
-    """Peak rate of AdamW; tiny models and adapters want 1e-5 to 1e-3."""
-    num_train_epochs: float = 2.0
-    """Passes over an iteration's data."""
-    batch_size: int = 128
-    """Pairs, or responses, per optimiser step."""
-    micro_batch_size: int = 32
-    """Of those, in one forward pass; the rest is accumulated."""
-    lr_scheduler_type: str = "cosine"
-    """Of ``transformers``: the rate's course over an iteration."""
-
-    def __post_init__(self) -> None:
-        for name in ("learning_rate", "num_train_epochs", "batch_size", "micro_batch_size"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
-
-    def trainer_arguments(self, num_rows: int) -> dict[str, Any]:
-        """Return them as `DPO` and `SFT` take them, for that many rows."""
-        batch = min(self.batch_size, num_rows)
-        micro = min(self.micro_batch_size, batch)
-        return {
-            "learning_rate": self.learning_rate,
-            "num_train_epochs": self.num_train_epochs,
-            "per_device_train_batch_size": micro,
-            "gradient_accumulation_steps": max(round(batch / micro), 1),
-            "lr_scheduler_type": self.lr_scheduler_type,
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
