@@ -15,6 +15,7 @@ def make_policy(
     *,
     reference: Any | None = None,
     lora: Any | None = None,
+    dtype: str = "auto",
     temperature: float = 1.0,
     seed: int = 0,
     device: str = "auto",
@@ -26,8 +27,9 @@ def make_policy(
         model: Path, hub name or model; None takes the environment's bundled one.
         reference: Path, hub name or model; None takes the model as it is now.
         lora: A ``peft.LoraConfig`` to train adapters only.
-        temperature: Of sampling.
-        seed: Of its sampling.
+        dtype: Precision of the weights, see `agents.models.load_causal_lm`.
+        temperature: Temperature of its sampling.
+        seed: Seed of its sampling.
         device: "auto" takes a GPU if there is one.
 
     Raises:
@@ -38,6 +40,7 @@ def make_policy(
         find_tokenizer(env, None),
         ref_model=reference,
         lora=lora,
+        dtype=dtype,
         temperature=temperature,
         seed=seed,
     )

@@ -1,17 +1,19 @@
 """Best-of-n: the best of several responses by a scorer, without training anything."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tokengym.agents.learner import TrainingRun
 from tokengym.agents.offline.policies import make_policy
-from tokengym.agents.online.collecting import ResponseCollector, Sampling
-from tokengym.agents.online.pairing import best_of, best_of_n_kl_bound
+from tokengym.agents.online.collecting import ResponseCollector
+from tokengym.agents.online.pairing import Candidates, best_of, best_of_n_kl_bound
 from tokengym.agents.rollouts.environments import Environments, Observation
 from tokengym.agents.rollouts.playing import Choice, Player
+from tokengym.envs.declared import from_keywords, takes
+from tokengym.rewards import Scorer
 
 Plan = tuple[int, ...]
 """The ids of a whole response."""
@@ -20,22 +22,20 @@ Plan = tuple[int, ...]
 class BestOfN:
     """Writes n responses to each prompt, scores them, and gives the best one token by token.
 
-    An agent acts token by token and is judged by whole responses; so at the start of an episode
-    this one plays n candidates to their end, in a private copy of the environment's rules
-    (`Rehearsal`), and replays the best. The price is n times the tokens, at every use (`num_tokens`
-    counts them), and nothing is learnt.
+    An agent acts token by token and is judged by whole responses, so at the start of an episode
+    this one plays n candidates to their end, in a private copy of the environment, and replays the
+    best. It costs n times the tokens at every use (`num_tokens` counts them); nothing is trained.
 
     Args:
-        agent: What writes the candidates: anything `tokengym.agents.collect` plays, or the path,
-            name or object of a language model; None takes the environment's bundled one.
+        agent: Writes the candidates: anything `tokengym.agents.collect` plays, or the path, name or
+            object of a language model; None takes the environment's bundled one.
         env: The environment: its rules, and its reward's scorer unless one is given. It is not
             stepped, and may be the one that the agent is then played in.
         n: Candidates per prompt.
-        scorer: What ranks them; None takes the environment's, not normalised.
-        temperatures: The candidates are shared out among them; None is the agent's own.
-        length_penalty: Taken off the score per character, reward units.
+        scorer: Ranks the candidates; None takes the environment's scorer, not normalised.
         max_rows: Most candidates written at a time.
-        seed: Of the candidates, if ``agent`` is a model; an agent has its own.
+        seed: Seed of the candidates, if ``agent`` is a model; an agent has its own.
+        candidates: Other fields of `Candidates`: ``temperatures`` and ``length_penalty``.
 
     Raises:
         ValueError: if n or another value is out of range, or there is no scorer.
@@ -43,24 +43,20 @@ class BestOfN:
     Source: Stiennon et al. 2020, arXiv:2009.01325; Nakano et al. 2021, arXiv:2112.09332.
     """
 
+    @takes(Candidates)
     def __init__(
         self,
         agent: Any,
         env: Environments,
         *,
         n: int = 16,
-        scorer: Any | None = None,
-        temperatures: Sequence[float | None] = (None,),
-        length_penalty: float = 0.0,
+        scorer: Scorer | None = None,
         max_rows: int = 256,
         seed: int = 0,
+        **candidates: Any,
     ) -> None:
-        self.collector = ResponseCollector(
-            env,
-            scorer=scorer,
-            sampling=Sampling(n=n, temperatures=tuple(temperatures), length_penalty=length_penalty),
-            max_rows=max_rows,
-        )
+        sampling = from_keywords(Candidates, {"n": n, **candidates}, owner="BestOfN")
+        self.collector = ResponseCollector(env, scorer=scorer, sampling=sampling, max_rows=max_rows)
         self.agent = (
             agent
             if callable(getattr(agent, "predict", None))
@@ -89,7 +85,7 @@ class BestOfN:
 
         Args:
             observation: ``input_ids`` and ``attention_mask``, (rows, length), responses empty.
-            generator: Source of the candidates; None goes on with the agent's own.
+            generator: Source of the candidates; None continues the agent's own.
 
         Returns:
             (rows,) token ids, EOS included where it was sampled.
@@ -106,10 +102,10 @@ class BestOfN:
         return plans
 
     def player(self, generator: torch.Generator | None = None) -> Player:
-        """Return what plays whole rounds; see `tokengym.agents.collect`.
+        """Return the player of whole rounds; see `tokengym.agents.collect`.
 
         Args:
-            generator: Source of the candidates; None goes on with the agent's own.
+            generator: Source of the candidates; None continues the agent's own.
         """
         return _Replay(self, generator)
 
@@ -125,7 +121,7 @@ class BestOfN:
 
         Args:
             observation: ``input_ids`` and ``attention_mask``, (length,) or (batch, length).
-            state: What the last call returned: the rest of each row's response.
+            state: Second result of the last call: the rest of each row's response.
             episode_start: (batch,) True where an episode begins and a response must be found;
                 without ``state`` all begin.
             deterministic: Ignored: candidates must differ.
@@ -188,3 +184,16 @@ class _Replay:
             )
         self._time += 1
         return Choice(actions=np.array([plan[self._time - 1] for plan in plans], dtype=np.int64))
+
+
+def train(run: TrainingRun) -> None:
+    """Measure the best of 2, 4, ... up to n; tokens are those of all candidates."""
+    envs, settings = run.make_envs(1, normalize=False), run.settings
+    policy = make_policy(envs, **run.policy_kwargs(), seed=run.seed, device=run.training.device)
+    run.measure(0, 0, policy)
+    sizes = (2**power for power in range(1, settings.n.bit_length()) if 2**power < settings.n)
+    for n in (*sizes, settings.n):
+        shared = {"temperatures": settings.temperatures, "length_penalty": settings.length_penalty}
+        agent = BestOfN(policy, envs, n=n, **shared)
+        run.measure(n, lambda agent=agent: agent.num_tokens, agent)
+    envs.close()

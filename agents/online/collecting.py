@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tokengym.agents.online.pairing import Sampling, best_against_worst, best_of
+from tokengym.agents.online.pairing import Candidates, Sampling, best_against_worst, best_of
 from tokengym.agents.online.rehearsal import PromptChoice, Rehearsal
 from tokengym.agents.rollouts.environments import Environments, environment_scorer
 from tokengym.agents.rollouts.playing import Player, PredictPlayer
@@ -38,11 +38,11 @@ class ResponseCollector:
         envs: Environments,
         *,
         scorer: Any | None = None,
-        sampling: Sampling | None = None,
+        sampling: Candidates | None = None,
         max_rows: int = 128,
     ) -> None:
         self.rehearsal = Rehearsal(envs, max_rows=max_rows)
-        self.sampling = sampling or Sampling()
+        self.sampling: Candidates = sampling or Sampling()
         scorer = environment_scorer(envs) if scorer is None else scorer
         if scorer is None:
             raise ValueError(
@@ -152,7 +152,7 @@ def pair_rows(groups: Sequence[Group], sampling: Sampling, prompts: Sequence[Any
     return rows
 
 
-def best_rows(groups: Sequence[Group], sampling: Sampling, prompts: Sequence[Any]) -> list[Row]:
+def best_rows(groups: Sequence[Group], sampling: Candidates, prompts: Sequence[Any]) -> list[Row]:
     """Return the best response to each prompt, for supervised fine-tuning (RAFT).
 
     Args:

@@ -1,36 +1,36 @@
-"""Learning from preferences in rounds: respond, rank, learn, and respond with what was learnt."""
+"""Learning from preferences in iterations: respond, rank, train, and respond with the result."""
 
 import json
 import logging
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers import PreTrainedModel
 
 from tokengym.agents.errors import CheckpointError
+from tokengym.agents.learner import TrainingRun
 from tokengym.agents.offline.pair_data import save_dataset
 from tokengym.agents.offline.policies import make_policy
 from tokengym.agents.offline.trainer import OfflineTrainer
-from tokengym.agents.online.collecting import (
-    Group,
-    ResponseCollector,
-    Row,
-    Sampling,
-    prompt_order,
-)
-from tokengym.agents.online.settings import Tuning
+from tokengym.agents.online.collecting import Group, ResponseCollector, Row, prompt_order
+from tokengym.agents.online.settings import IterativeSettings
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.rollouts.environments import Environments
 from tokengym.agents.rollouts.playing import Player
+from tokengym.envs.declared import from_keywords, names_of, takes
+from tokengym.envs.files import read_json, write_json
+from tokengym.rewards import Scorer
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from peft import LoraConfig
 
 logger = logging.getLogger(__name__)
 Self = TypeVar("Self", bound="IterativeLearner")
@@ -41,20 +41,20 @@ SETTINGS = "settings.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Iteration:
-    """What one iteration did."""
+    """Figures of one iteration."""
 
     number: int
-    """From 1."""
+    """Position of the iteration, from 1."""
     prompts: int
     """Prompts answered."""
     rows: int
-    """Pairs, or responses, learnt from; fewer than prompts where responses tied."""
+    """Pairs, or responses, trained on; fewer than prompts where responses tied."""
     score: float
     """Mean score of all responses, before learning from them."""
     kept_score: float
     """Mean score of the chosen ones; NaN if there were none."""
     loss: float
-    """Mean loss while learning; NaN if there was nothing to learn from."""
+    """Mean training loss; NaN if there was nothing to learn from."""
     tokens_sampled: int
     """Response tokens sampled so far, all iterations."""
     tokens_trained: int
@@ -67,68 +67,71 @@ class Iteration:
 
 
 class IterativeLearner(ABC):
-    """Answers prompts, keeps what a scorer prefers, learns from it, and begins again.
+    """Answers prompts, keeps the responses a scorer prefers, learns from them, and repeats.
 
-    The reference stays the policy that the first iteration began with; the weights go on from one
-    iteration to the next (warm start). With ``output_dir`` every iteration leaves a folder with its
-    data, the policy and its record, and `learn` goes on after the last one that is whole: each has
-    a seed of its own, so a resumed run ends with the same weights.
+    The reference stays the policy that the first iteration began with; each iteration starts from
+    the weights of the one before. With ``output_dir`` every iteration leaves a folder with its
+    data, the policy and its record, and `learn` continues after the last complete one. Each
+    iteration has a seed of its own, so a resumed run ends with the same weights.
 
     Args:
-        env: The environment: prompts, rules, and its reward's scorer unless one is given. It is not
-            stepped.
+        env: Environment with the prompts, the rules, and the reward's scorer unless one is given.
+            It is not stepped.
         model: Path, hub name or model; None takes the environment's bundled one.
-        scorer: What ranks responses; None takes the environment's, not normalised.
-        sampling: How responses are drawn and ranked.
-        tuning: How the policy learns from them.
-        prompts_per_iteration: Prompts answered in each; no prompt comes twice before all did.
+        scorer: Ranks the responses; None takes the environment's scorer, not normalised.
         lora: A ``peft.LoraConfig`` to train adapters only; the reference is then the model without.
-        output_dir: Where iterations are kept; None keeps nothing.
+        dtype: Precision of the weights, see `tokengym.agents.offline.dpo.DPO`.
+        output_dir: Folder of the iterations; None keeps nothing.
         max_rows: Most responses written at a time.
-        seed: Of prompts, sampling and shuffling.
+        seed: Seed of prompts, sampling and shuffling.
         device: "auto" takes a GPU if there is one.
+        settings: Fields of the learner's settings, see `tokengym.agents.online.settings`.
 
     Raises:
+        TypeError: if there is no setting of a name.
         ValueError: if a value is out of range, or there is no scorer.
     """
 
-    default_sampling: ClassVar[Sampling] = Sampling(n=8, temperatures=(1.0, 0.7))
+    settings_class: ClassVar[type[IterativeSettings]] = IterativeSettings
     data_name: ClassVar[str]
-    """Of the file with an iteration's data."""
+    """Name of the file with an iteration's data."""
     score_column: ClassVar[str]
-    """Of what is learnt towards, in that data."""
+    """Column of that data with the scores of the responses learned from."""
+    make_dataset: "ClassVar[Callable[[Sequence[Row]], Dataset]]"
+    """Returns rows as a data set."""
 
     def __init__(
         self,
         env: Environments,
-        model: Any = None,
+        model: str | Path | PreTrainedModel | None = None,
         *,
-        scorer: Any | None = None,
-        sampling: Sampling | None = None,
-        tuning: Tuning | None = None,
-        prompts_per_iteration: int = 256,
-        lora: Any | None = None,
+        scorer: Scorer | None = None,
+        lora: "LoraConfig | None" = None,
+        dtype: str = "auto",
         output_dir: str | Path | None = None,
         max_rows: int = 256,
         seed: int = 0,
         device: str = "auto",
+        **settings: Any,
     ) -> None:
-        if prompts_per_iteration < 1:
-            raise ValueError(
-                f"prompts_per_iteration must be at least 1, got {prompts_per_iteration}"
-            )
-        self.sampling = sampling or self.default_sampling
-        self.tuning = tuning or Tuning()
-        self.prompts_per_iteration = prompts_per_iteration
+        self.settings = from_keywords(self.settings_class, settings, owner=type(self).__name__)
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.seed = seed
         self.device = device
         self.collector = ResponseCollector(
-            env, scorer=scorer, sampling=self.sampling, max_rows=max_rows
+            env, scorer=scorer, sampling=self.settings.sampling, max_rows=max_rows
         )
-        self.policy: CausalLMPolicy = make_policy(env, model, lora=lora, seed=seed, device=device)
+        self.policy: CausalLMPolicy = make_policy(
+            env, model, lora=lora, dtype=dtype, seed=seed, device=device
+        )
         self.history: list[Iteration] = []
-        """What each iteration did."""
+        """Figures of each iteration."""
+
+    def __init_subclass__(cls) -> None:
+        """Show the learner's settings in its signature."""
+        super().__init_subclass__()
+        shown = takes(cls.settings_class)(partial(IterativeLearner.__init__, None))  # type: ignore[arg-type]
+        cls.__signature__ = shown.__signature__  # type: ignore[attr-defined]
 
     @property
     def tokens_sampled(self) -> int:
@@ -143,11 +146,11 @@ class IterativeLearner(ABC):
     def learn(
         self: Self, iterations: int = 3, callback: Callable[[Self, Iteration], None] | None = None
     ) -> Self:
-        """Go on until that many iterations are done, those of an earlier run included.
+        """Continue until that many iterations are complete, those of an earlier run included.
 
         Args:
-            iterations: In all.
-            callback: Called after each iteration that is made now.
+            iterations: Iterations in all.
+            callback: Called after each iteration made by this call.
 
         Returns:
             The agent itself.
@@ -165,33 +168,30 @@ class IterativeLearner(ABC):
 
     def iterate(self) -> Iteration:
         """Respond, rank and learn once."""
-        number = len(self.history) + 1
-        folder = None if self.output_dir is None else self.output_dir / f"iteration-{number:03d}"
-        skip = (number - 1) * self.prompts_per_iteration
+        number, count = len(self.history) + 1, self.settings.prompts_per_iteration
+        folder = None if self.output_dir is None else _folder(self.output_dir, number)
         prompts = prompt_order(
-            len(self.collector.rehearsal.prompts),
-            self.prompts_per_iteration,
-            seed=self.seed,
-            skip=skip,
+            len(self.collector.rehearsal.prompts), count, seed=self.seed, skip=(number - 1) * count
         )
         before = self.collector.num_tokens
         groups = self.collector.collect(self.policy, prompts, seed=self._seed_of(number, 0))
         sampled = self.collector.num_tokens - before
         rows = self.choose(groups, prompts)
         if folder is not None:
-            save_dataset(self.dataset(rows), folder / f"{self.data_name}.jsonl")
+            save_dataset(type(self).make_dataset(rows), folder / f"{self.data_name}.jsonl")
         loss, trained = float("nan"), 0
         if rows:
             loss, trained = self.improve(rows, self._seed_of(number, 1))
         else:
             logger.warning("iteration %d: all responses tie, nothing was learnt", number)
         scores = [float(episode.score or 0.0) for group in groups for episode in group]
+        kept = [row[self.score_column] for row in rows]
         iteration = Iteration(
             number=number,
             prompts=len(prompts),
             rows=len(rows),
             score=float(np.mean(scores)),
-            kept_score=self.kept_score(rows),
+            kept_score=float(np.mean(kept)) if kept else float("nan"),
             loss=loss,
             tokens_sampled=self.tokens_sampled + sampled,
             tokens_trained=self.tokens_trained + trained,
@@ -199,40 +199,49 @@ class IterativeLearner(ABC):
         self.history.append(iteration)
         if folder is not None:
             self.save(folder / "agent")
-            _write_json(folder / RECORD, asdict(iteration))
+            write_json(folder / RECORD, asdict(iteration))
         return iteration
 
     @abstractmethod
     def choose(self, groups: Sequence[Group], prompts: Sequence[int]) -> list[Row]:
-        """Return what is learnt from the scored responses to each prompt."""
+        """Return the rows to learn from, out of the scored responses to each prompt."""
 
     @abstractmethod
-    def dataset(self, rows: Sequence[Row]) -> "Dataset":
-        """Return what is learnt as a data set."""
+    def trainer(self, rows: "Dataset | None" = None, **arguments: Any) -> OfflineTrainer:
+        """Return the trainer of an iteration, which also writes the policy to a folder.
+
+        Args:
+            rows: The data set; None to learn nothing.
+            arguments: Further ones of `DPO` or `SFT`.
+        """
+
+    def trainer_arguments(self) -> dict[str, Any]:
+        """Return the arguments that `DPO` and `SFT` share in every iteration."""
+        return {
+            "tokenizer": self.collector.rehearsal.tokenizer,
+            "temperature": self.policy.temperature,
+            "device": self.device,
+        }
 
     def improve(self, rows: Sequence[Row], seed: int) -> tuple[float, int]:
         """Train the policy.
 
         Args:
-            rows: What `choose` returned, at least one.
-            seed: Of their order.
+            rows: Result of `choose`, at least one.
+            seed: Seed of their order.
 
         Returns:
             The mean loss, and the response tokens that carried it.
         """
-        arguments = self.tuning.trainer_arguments(len(rows))
-        trainer = self.trainer(self.dataset(rows), seed=seed, **arguments)
+        arguments = self.settings.tuning.trainer_arguments(len(rows))
+        trainer = self.trainer(type(self).make_dataset(rows), seed=seed, **arguments)
         result = trainer.train()
         return float(result.training_loss), trainer.num_response_tokens
-
-    def kept_score(self, rows: Sequence[Row]) -> float:
-        """Return the mean score of what is learnt from; NaN if there is nothing."""
-        return float(np.mean([row[self.score_column] for row in rows])) if rows else float("nan")
 
     # --- acting -----------------------------------------------------------------------------------
 
     def player(self, generator: torch.Generator | None = None) -> Player:
-        """Return what plays the policy fast; see `CausalLMPolicy.player`."""
+        """Return the policy's fast player; see `CausalLMPolicy.player`."""
         return self.policy.player(generator)
 
     def predict(
@@ -248,53 +257,6 @@ class IterativeLearner(ABC):
 
     # --- folders ----------------------------------------------------------------------------------
 
-    def settings(self) -> dict[str, Any]:
-        """Return what decides an iteration's numbers, as plain data."""
-        return {
-            "algorithm": type(self).__name__,
-            "sampling": asdict(self.sampling),
-            "tuning": asdict(self.tuning),
-            "prompts_per_iteration": self.prompts_per_iteration,
-            "seed": self.seed,
-        }
-
-    def _resume(self, folder: Path, iterations: int) -> None:
-        """Take up what the folder holds, or make it this run's."""
-        file = folder / SETTINGS
-        ours = json.loads(json.dumps(self.settings()))
-        if not file.exists():
-            _write_json(file, ours)
-            return
-        theirs = json.loads(file.read_text(encoding="utf-8"))
-        differ = [name for name in ours if theirs.get(name) != ours[name]]
-        if differ:
-            raise CheckpointError(
-                f"{folder} holds iterations with {differ[0]} = {theirs.get(differ[0])}, here it is "
-                f"{ours[differ[0]]}; name another output_dir"
-            )
-        done = 0
-        while done < iterations and (folder / f"iteration-{done + 1:03d}" / RECORD).exists():
-            done += 1
-            record = folder / f"iteration-{done:03d}" / RECORD
-            values = json.loads(record.read_text(encoding="utf-8"))
-            values = {name: float("nan") if v is None else v for name, v in values.items()}
-            self.history.append(Iteration(**values))
-        if done:
-            self._load_weights(folder / f"iteration-{done:03d}" / "agent")
-
-    def _seed_of(self, iteration: int, use: int) -> int:
-        """Return the seed of one use in one iteration."""
-        return int(np.random.SeedSequence([self.seed, iteration, use]).generate_state(1)[0] >> 1)
-
-    @abstractmethod
-    def trainer(self, rows: Any = None, **arguments: Any) -> OfflineTrainer:
-        """Return what trains the policy on an iteration's data, or keeps it in a folder.
-
-        Args:
-            rows: The data set; None to learn nothing.
-            arguments: Further ones of `DPO` or `SFT`.
-        """
-
     def save(self, path: str | Path) -> None:
         """Write the policy and its reference, as the trainer of its iterations would.
 
@@ -303,15 +265,69 @@ class IterativeLearner(ABC):
         """
         self.trainer().save(path)
 
-    def _load_weights(self, path: Path) -> None:
-        """Give the policy the weights of a folder that `save` wrote."""
-        loaded = type(self.trainer()).load(path).policy.language_model
-        self.policy.language_model.load_state_dict(loaded.state_dict())
+    def _resume(self, folder: Path, iterations: int) -> None:
+        """Restore the iterations of the folder, or claim an empty one for this run."""
+        file = folder / SETTINGS
+        settings = json.loads(json.dumps(asdict(self.settings)))
+        ours = {"algorithm": type(self).__name__, "seed": self.seed, **settings}
+        if not file.exists():
+            write_json(file, ours)
+            return
+        theirs: Mapping[str, Any] = read_json(file)
+        differ = [name for name in ours if theirs.get(name) != ours[name]]
+        if differ:
+            raise CheckpointError(
+                f"{folder} holds iterations with {differ[0]} = {theirs.get(differ[0])}, here it is "
+                f"{ours[differ[0]]}; name another output_dir"
+            )
+        while len(self.history) < iterations:
+            record = _folder(folder, len(self.history) + 1) / RECORD
+            if not record.exists():
+                break
+            values = {k: float("nan") if v is None else v for k, v in read_json(record).items()}
+            self.history.append(Iteration(**values))
+        if self.history:
+            path = _folder(folder, len(self.history)) / "agent"
+            loaded = type(self.trainer()).load(path).policy.language_model
+            self.policy.language_model.load_state_dict(loaded.state_dict())
+
+    def _seed_of(self, iteration: int, use: int) -> int:
+        """Return the seed of one use in one iteration."""
+        return int(np.random.SeedSequence([self.seed, iteration, use]).generate_state(1)[0] >> 1)
 
 
-def _write_json(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    plain = {k: None if v != v else v for k, v in value.items()}  # JSON has no NaN
-    part.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
+def train_iterations(run: TrainingRun, learner: type[Self]) -> Self:
+    """Train a learner in iterations; those of an earlier run are measured again only at the end.
+
+    Args:
+        run: The run, whose settings are an `tokengym.agents.online.settings.IterativeRun`.
+        learner: Class of the learner.
+    """
+    envs = run.make_envs(1, normalize=False)
+    settings = run.settings.learner
+    agent = learner(
+        envs,
+        **run.policy_kwargs(),
+        **{name: getattr(settings, name) for name in names_of(type(settings))},
+        output_dir=None if run.folder is None else run.folder / "iterations",
+        seed=run.seed,
+        device=run.training.device,
+    )
+    run.measure(0, 0, agent)
+    measured = 0
+
+    def measure(agent: Self, iteration: Iteration) -> None:
+        nonlocal measured
+        measured = iteration.number
+        run.measure(iteration.number, iteration.tokens, agent)
+
+    agent.learn(run.settings.iterations, callback=measure)
+    last = agent.history[-1]
+    if last.number != measured:
+        run.measure(last.number, last.tokens, agent)
+    envs.close()
+    return agent
+
+
+def _folder(output_dir: Path, number: int) -> Path:
+    return output_dir / f"iteration-{number:03d}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tokengym.agents.learner import Learner, register_learner
+from tokengym.agents.offline.loss import PreferenceLoss
 from tokengym.agents.online.pairing import Candidates, Sampling
 from tokengym.envs.declared import check_number
 
@@ -76,14 +77,8 @@ class IterativeSettings:
 class OnlineDPOSettings(IterativeSettings):
     """How online DPO learns. The paper subtracts .001 per character (`Sampling.length_penalty`)."""
 
-    loss_type: str = "sigmoid"
-    """DPO's loss, see `PreferenceLoss`."""
-    beta: float = 0.1
-    """DPO's pull towards the reference."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_number(self, "beta", above=0.0)
+    loss: PreferenceLoss = field(default=PreferenceLoss())
+    """DPO's loss and its coefficients."""
 
 
 @dataclass(frozen=True, kw_only=True)

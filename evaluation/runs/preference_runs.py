@@ -11,7 +11,8 @@ from tokengym.evaluation.runs.run import Report, RunRecord, make_evaluator
 
 if TYPE_CHECKING:
     from tokengym.agents.online.collecting import Sampling
-    from tokengym.agents.online.iterative import Iteration, Tuning
+    from tokengym.agents.online.iterative import Iteration
+    from tokengym.agents.online.settings import Tuning
     from tokengym.evaluation.measure.evaluate import Evaluator
 
 PreferenceAgent = Literal["dpo", "sft", "online-dpo", "raft", "best-of-n"]
@@ -71,7 +72,7 @@ class PreferenceSettings:
 
     def tuning(self) -> "Tuning":
         """Return how the policy learns from one set of data."""
-        from tokengym.agents.online.iterative import Tuning
+        from tokengym.agents.online.settings import Tuning
 
         return Tuning(
             learning_rate=self.learning_rate,

@@ -1,5 +1,6 @@
 """Rounds of learning: scores rise, the reference stays, a stopped run ends as a whole one."""
 
+import inspect
 import json
 
 import numpy as np
@@ -13,9 +14,9 @@ from tokengym.agents.offline.dpo import DPO
 from tokengym.agents.offline.pair_data import load_pairs, load_responses
 from tokengym.agents.offline.sft import SFT
 from tokengym.agents.online.collecting import Sampling
-from tokengym.agents.online.iterative import Tuning
 from tokengym.agents.online.online_dpo import OnlineDPO
 from tokengym.agents.online.raft import RAFT
+from tokengym.agents.online.settings import OnlineDPOSettings, Tuning
 from tokengym.rewards import FunctionScorer
 
 QUICK = Tuning(learning_rate=3e-3, num_train_epochs=4, batch_size=16, micro_batch_size=16)
@@ -112,7 +113,7 @@ def test_raft_learns_the_best(make_envs, tmp_path):
 
 
 def test_sampling_is_the_papers():
-    assert OnlineDPO.default_sampling == Sampling(n=8, temperatures=(1.0, 0.7))
+    assert OnlineDPOSettings().sampling == Sampling(n=8, temperatures=(1.0, 0.7))
     assert (Tuning().learning_rate, Tuning().num_train_epochs, Tuning().batch_size) == (
         5e-7,
         2,
@@ -132,3 +133,11 @@ def test_bad_tuning_is_refused(settings, match):
 def test_no_prompts_are_refused(make_envs):
     with pytest.raises(ValueError, match="prompts_per_iteration must be at least 1, got 0"):
         build(make_envs, prompts_per_iteration=0)
+
+
+def test_settings_are_keywords(make_envs):
+    shown = inspect.signature(OnlineDPO).parameters
+    assert {"env", "scorer", "sampling", "tuning", "prompts_per_iteration", "loss"} <= set(shown)
+    assert "loss" not in inspect.signature(RAFT).parameters
+    with pytest.raises(TypeError, match="has no argument 'samplin'; did you mean sampling"):
+        build(make_envs, RAFT, samplin=None)
