@@ -1,20 +1,47 @@
-"""Policies and learners, and the bridge to stock Stable-Baselines3."""
+"""Policies and learners, and the bridge to stock Stable-Baselines3.
 
-from tokengym.agents import losses
-from tokengym.agents.errors import CheckpointError, ModelError, NonFiniteError
-from tokengym.agents.offline.dpo import DPO
-from tokengym.agents.offline.sft import SFT
-from tokengym.agents.online.best_of_n import BestOfN
-from tokengym.agents.online.online_dpo import OnlineDPO
-from tokengym.agents.online.raft import RAFT
-from tokengym.agents.oracle import policy_table, value_table
-from tokengym.agents.policy.policy import CausalLMPolicy
-from tokengym.agents.ppo.nlpo import NLPO
-from tokengym.agents.ppo.ppo import PPO
-from tokengym.agents.random_agent import RandomAgent
-from tokengym.agents.rollouts.logs import EpisodeLog
-from tokengym.agents.rollouts.playing import collect
-from tokengym.agents.sb3.hindsight import HindsightReplayBuffer, HindsightRolloutBuffer
+Torch and Stable-Baselines3 take seconds to import: each name is loaded when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tokengym.agents import losses
+    from tokengym.agents.algorithm import EpisodicAlgorithm
+    from tokengym.agents.errors import CheckpointError, ModelError, NonFiniteError
+    from tokengym.agents.offline.dpo import DPO
+    from tokengym.agents.offline.sft import SFT
+    from tokengym.agents.online.best_of_n import BestOfN
+    from tokengym.agents.online.online_dpo import OnlineDPO
+    from tokengym.agents.online.raft import RAFT
+    from tokengym.agents.oracle import policy_table, value_table
+    from tokengym.agents.policy.policy import CausalLMPolicy
+    from tokengym.agents.ppo.nlpo import NLPO
+    from tokengym.agents.ppo.ppo import PPO
+    from tokengym.agents.random_agent import RandomAgent
+    from tokengym.agents.rollouts.logs import EpisodeLog
+    from tokengym.agents.rollouts.playing import collect
+    from tokengym.agents.sb3.hindsight import HindsightReplayBuffer, HindsightRolloutBuffer
+
+_HOMES = {
+    "algorithm": ["EpisodicAlgorithm"],
+    "errors": ["CheckpointError", "ModelError", "NonFiniteError"],
+    "offline.dpo": ["DPO"],
+    "offline.sft": ["SFT"],
+    "online.best_of_n": ["BestOfN"],
+    "online.online_dpo": ["OnlineDPO"],
+    "online.raft": ["RAFT"],
+    "oracle": ["policy_table", "value_table"],
+    "policy.policy": ["CausalLMPolicy"],
+    "ppo.nlpo": ["NLPO"],
+    "ppo.ppo": ["PPO"],
+    "random_agent": ["RandomAgent"],
+    "rollouts.logs": ["EpisodeLog"],
+    "rollouts.playing": ["collect"],
+    "sb3.hindsight": ["HindsightReplayBuffer", "HindsightRolloutBuffer"],
+}
+_LAZY = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "DPO",
@@ -26,6 +53,7 @@ __all__ = [
     "CausalLMPolicy",
     "CheckpointError",
     "EpisodeLog",
+    "EpisodicAlgorithm",
     "HindsightReplayBuffer",
     "HindsightRolloutBuffer",
     "ModelError",
@@ -37,3 +65,12 @@ __all__ = [
     "policy_table",
     "value_table",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is first used."""
+    if name == "losses":
+        return import_module("tokengym.agents.losses")
+    if name in _LAZY:
+        return getattr(import_module(f"tokengym.agents.{_LAZY[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

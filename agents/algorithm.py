@@ -1,8 +1,9 @@
 """What learners from whole episodes share: their place in Stable-Baselines3."""
 
-import inspect
 import time
 from collections import deque
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -17,6 +18,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from tokengym.agents.policy.policy import CausalLMPolicy
+from tokengym.agents.policy.settings import EpisodicSettings, PolicySettings
 from tokengym.agents.resume import RoundStart
 from tokengym.agents.rollouts.environments import (
     Environments,
@@ -28,57 +30,113 @@ from tokengym.agents.rollouts.logs import write_failed_round
 from tokengym.agents.rollouts.playing import Choice, Player, Round, play_round
 from tokengym.agents.rollouts.rounds import StepResult, TimedRounds, as_rounds
 from tokengym.agents.sb3 import as_vec_env
+from tokengym.envs.declared import from_keywords, names_of, shown_signature
 from tokengym.rewards import RewardError
 
 Self = TypeVar("Self", bound="EpisodicAlgorithm")
 
+SB3_SETTINGS = ("gamma", "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm")
+"""Settings that SB3's ``OnPolicyAlgorithm`` keeps as well."""
+
 
 class EpisodicAlgorithm(OnPolicyAlgorithm):
-    """An SB3 algorithm whose rollout is one whole episode per environment row.
+    """Base of learners from whole episodes, as a Stable-Baselines3 algorithm.
 
-    It brings collection, callbacks, seeds and logs; a subclass says in `learn_from` what a round
-    teaches. Where SB3 keeps steps in a ``RolloutBuffer``, episodes stay sequences here.
+    It brings collection, callbacks, seeds, logs and checkpoints; a subclass says in `learn_from`
+    what a round teaches. Where SB3 keeps steps in a ``RolloutBuffer``, episodes stay sequences.
+
+    A learner's settings are one frozen dataclass, named in ``settings_class``: its fields are the
+    constructor's keywords, entries of a checkpoint, and attributes of the agent. Assigning such an
+    attribute checks the value and replaces the dataclass.
 
     Args:
         policy: "CausalLMPolicy" or a subclass of it.
-        env: A Gymnasium ``VectorEnv`` or ``Env``, or an SB3 ``VecEnv``.
-        learning_rate: A number or a schedule over the remaining progress, 1 to 0.
-        sb3_settings: The settings that SB3's ``OnPolicyAlgorithm`` keeps.
+        env: A Gymnasium ``VectorEnv`` or ``Env``, or an SB3 ``VecEnv``. One update plays one
+            episode per row.
+        learning_rate: A number or a schedule over the remaining progress, 1 to 0; None takes the
+            settings' default.
         tensorboard_log: Folder for TensorBoard, or None.
-        policy_kwargs: See `CausalLMPolicy`.
+        policy_kwargs: Arguments of `CausalLMPolicy`; without ``model`` the environment's bundled
+            one is taken.
         verbose: 0 silent, 1 prints the log.
-        seed: Of sampling, shuffling, new weights and the environment's next reset.
+        seed: Seeds sampling, shuffling, new weights and the environment's next reset; global random
+            state is not touched.
         device: "auto", "cpu", "cuda", ...
+        settings: Fields of ``settings_class``.
+
+    Raises:
+        SettingsError: if a setting is out of range.
+        TypeError: if a keyword is no setting.
+        ModelError, TokenizerError: if the model does not fit.
+
+    Example:
+        REINFORCE without a baseline, whole:
+
+        ```python
+        class Reinforce(EpisodicAlgorithm):
+            has_critic = False
+
+            def learn_from(self, played):
+                sequences = played.sequences(self.device)
+                returns = torch.tensor([sum(e.token_rewards) for e in played.episodes])
+                now = self.policy.evaluate(sequences, played.action_masks)
+                loss = -(now.log_probs.sum(1) * returns.to(self.device)).mean()
+                self.policy.optimizer.zero_grad()
+                loss.backward()
+                self.policy.optimizer.step()
+                self._n_updates += 1
+        ```
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"CausalLMPolicy": CausalLMPolicy}
+    settings_class: ClassVar[type[EpisodicSettings]] = EpisodicSettings
+    """Declares the learner's settings."""
+    has_critic: bool = True
+    """Whether the policy has a value function."""
     policy: CausalLMPolicy  # type: ignore[assignment]
-    sampling_settings: ClassVar[tuple[str, ...]] = ("temperature", "top_k", "top_p")
-    """Arguments of an algorithm that it hands on to its policy."""
+    settings: Any
+    """The settings, an instance of ``settings_class``."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.__signature__ = shown_signature(EpisodicAlgorithm.__init__, cls.settings_class)  # type: ignore[attr-defined]
 
     def __init__(
         self,
         policy: str | type[CausalLMPolicy],
         env: Environments,
-        learning_rate: float | Schedule,
+        learning_rate: float | Schedule | None = None,
         *,
-        sb3_settings: dict[str, float],
         tensorboard_log: str | None = None,
         policy_kwargs: dict[str, Any] | None = None,
         verbose: int = 0,
         seed: int | None = None,
         device: torch.device | str = "auto",
+        **settings: Any,
     ) -> None:
+        if learning_rate is not None:
+            settings["learning_rate"] = learning_rate
+        name = type(self).__name__
+        self.settings = from_keywords(self.settings_class, settings, owner=name)
+        sampling = {}
+        for field in names_of(PolicySettings):
+            if field in names_of(self.settings_class):
+                if field in (policy_kwargs or {}):
+                    raise ValueError(
+                        f"{field} is a setting of {name}; pass it beside policy_kwargs"
+                    )
+                sampling[field] = getattr(self.settings, field)
+        self.check_settings(policy_kwargs or {})
         super().__init__(
             policy,  # type: ignore[arg-type]
             as_vec_env(env),
-            learning_rate,
+            self.settings.learning_rate,
             n_steps=1,  # not used: a rollout is one episode per row, whatever its length
-            **sb3_settings,  # type: ignore[arg-type]
+            **{field: getattr(self.settings, field, 1.0) for field in SB3_SETTINGS},
             use_sde=False,
             sde_sample_freq=-1,
             tensorboard_log=tensorboard_log,
-            policy_kwargs=dict(policy_kwargs or {}),
+            policy_kwargs={**(policy_kwargs or {}), **sampling},
             verbose=verbose,
             seed=seed,
             device=device,
@@ -90,6 +148,25 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         """What `collect` played last; for callbacks, in ``on_rollout_end``."""
         self._round_start: RoundStart | None = None  # of the round being played or learned from
         self._before_learning: dict[str, Any] | None = None
+        self._setup_model()
+
+    def check_settings(self, policy_kwargs: Mapping[str, Any]) -> None:
+        """Refuse settings that contradict each other; called before anything is built."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a setting as an attribute of the agent."""
+        settings = self.__dict__.get("settings")
+        if settings is not None and name in type(settings).__dataclass_fields__:
+            return getattr(settings, name)
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; a setting is checked and replaced in the dataclass."""
+        settings = self.__dict__.get("settings")
+        if settings is not None and name in type(settings).__dataclass_fields__:
+            value = replace(settings, **{name: value})
+            name = "settings"
+        super().__setattr__(name, value)
 
     # --- the phases -------------------------------------------------------------------------------
 
@@ -231,7 +308,11 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
             torch.manual_seed(seeds[0])  # the adapters' first weights
             policy_class: Any = self.policy_class
             self.policy = policy_class(
-                self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
+                self.observation_space,
+                self.action_space,
+                self.lr_schedule,
+                has_critic=self.has_critic,
+                **self.policy_kwargs,
             ).to(self.device)
         self.policy.generator.manual_seed(seeds[1])
         self.shuffler = torch.Generator().manual_seed(seeds[2])
@@ -330,13 +411,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
     @classmethod
     def setting_names(cls) -> list[str]:
         """Return the constructor's arguments that a checkpoint keeps: all but the objects."""
-        objects = {"self", "policy", "env", "device", "policy_kwargs"}
-        parameters = inspect.signature(cls.__init__).parameters.values()
-        names = [p.name for p in parameters if p.kind != p.VAR_KEYWORD and p.name not in objects]
-        if len(names) < len(parameters) and any(p.kind == p.VAR_KEYWORD for p in parameters):
-            parent: Any = cls.__mro__[1]  # a subclass hands the rest on to it
-            names += [name for name in parent.setting_names() if name not in names]
-        return names
+        return [*names_of(cls.settings_class), "tensorboard_log", "verbose", "seed"]
 
 
 class TokenProgressBar(ProgressBarCallback):

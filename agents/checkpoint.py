@@ -28,6 +28,7 @@ from tokengym.agents.sb3 import NoEnvironment, as_vec_env
 if TYPE_CHECKING:
     from tokengym.agents.algorithm import EpisodicAlgorithm
     from tokengym.agents.policy.policy import CausalLMPolicy
+    from tokengym.agents.policy.value import ValueFunction
 
 FORMAT = 1
 RECORD = "checkpoint.json"
@@ -107,7 +108,7 @@ def _record(agent: "EpisodicAlgorithm") -> dict[str, Any]:
         "policy_kwargs": {
             name: value
             for name, value in agent.policy_kwargs.items()
-            if name not in ("model", "reference", "lora", *agent.sampling_settings)
+            if name not in ("model", "reference", "lora", *agent.setting_names())
         },
         "has_adapter": agent.policy.language_model.adapters is not None,
         "environment": {
@@ -146,20 +147,27 @@ def write_policy(policy: "CausalLMPolicy", folder: Path) -> None:
 
 def _training_tensors(agent: "EpisodicAlgorithm") -> dict[str, Tensor]:
     """Return the tensors besides the models' weights, on the CPU."""
-    tensors = {
-        f"value_head.{name}": value for name, value in agent.policy.value_head.state_dict().items()
-    }
+    critic = agent.policy.critic
+    tensors = {f"critic.{name}": value.clone() for name, value in _critic_tensors(critic).items()}
     for number, state in agent.policy.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
-    if agent.policy.value_network is not None:
-        for name, value in agent.policy.value_network.trunk_parameters().items():
-            tensors[f"value_network.{name}"] = value.clone()
     if agent.policy.masking_model is not None:
         weights = agent.policy.masking_model.model.state_dict()
         tensors |= {f"masking_model.{name}": value.clone() for name, value in weights.items()}
     tensors["generator.sampling"] = agent.round_start().sampling
     tensors["generator.shuffling"] = agent.shuffler.get_state()
     return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+
+
+def _critic_tensors(critic: "ValueFunction | None") -> dict[str, Tensor]:
+    """Return what of a value function learns, by name."""
+    if critic is None:
+        return {}
+    tensors = {f"head.{name}": value for name, value in critic.head.named_parameters()}
+    if critic.network is not None:
+        for name, value in critic.network.trunk_parameters().items():
+            tensors[f"network.{name}"] = value
+    return tensors
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -236,12 +244,8 @@ def _restore_training(agent: "EpisodicAlgorithm", folder: Path) -> None:
     except SafetensorError as error:
         raise CheckpointError(f"{folder / TRAINING} is damaged ({error})") from error
     policy = agent.policy
-    policy.value_head.load_state_dict(
-        {name: tensors[f"value_head.{name}"] for name in policy.value_head.state_dict()}
-    )
-    if policy.value_network is not None:
-        for name, parameter in policy.value_network.trunk_parameters().items():
-            parameter.data.copy_(tensors[f"value_network.{name}"])
+    for name, parameter in _critic_tensors(policy.critic).items():
+        parameter.data.copy_(tensors[f"critic.{name}"])
     restore_adapters(policy, folder)
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():

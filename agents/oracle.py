@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tokengym.agents.policy.policy import CausalLMPolicy, response_states
+from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.envs.oracle.values import State
 
@@ -46,7 +46,7 @@ def policy_table(
         logits = policy.shaped_logits(policy.states(sequences), mask)
         masking = policy.masking_model
         keep = policy.support(
-            logits, mask, None if masking is None else response_states(masking, sequences)
+            logits, mask, None if masking is None else masking.response_states(sequences)
         )
         if reference:
             states = policy.states(sequences, reference=True)
@@ -71,12 +71,14 @@ def value_table(policy: CausalLMPolicy, envs: Any) -> NDArray[np.float64]:
         normalisation that is what ``policy_values(policy_table(...)).values.array`` has exactly.
 
     Raises:
-        TypeError: if the environment has no exact values.
+        TypeError: if the environment has no exact values, or the policy no critic.
     """
     oracle = _oracle(envs)
+    if policy.critic is None:
+        raise TypeError("the policy has no critic, and so no values; train it with advantage='gae'")
     table = np.zeros(len(oracle.states))
     for rows, sequences in _texts(policy, oracle):
-        table[rows] = policy.response_values(sequences, max_size=ROWS)[:, 0].cpu().numpy()
+        table[rows] = policy.critic.of_responses(sequences, max_size=ROWS)[:, 0].cpu().numpy()
     return table
 
 

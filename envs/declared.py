@@ -47,32 +47,50 @@ def from_keywords(declared: type[T], keywords: Mapping[str, Any], *, owner: str)
     return declared(**keywords)
 
 
-def takes(*declared: type) -> Callable[[F], F]:
-    """Show the fields of settings dataclasses in the signature of a function that takes them.
+def shown_signature(function: Callable[..., Any], *declared: type) -> inspect.Signature:
+    """Return a function's signature with the fields of settings dataclasses in it.
 
-    The function's own ``**keywords`` parameter is replaced by one keyword-only parameter per field,
-    so that `inspect.signature`, `help` and editors show what is accepted.
+    The function's own ``**keywords`` parameter is replaced by one keyword-only parameter per field.
+
+    Args:
+        function: The function, or a method with ``self``, which is left out.
+        declared: The dataclasses, in the order of their parameters.
+    """
+    signature = inspect.signature(function)
+    own = [
+        parameter
+        for name, parameter in signature.parameters.items()
+        if parameter.kind != parameter.VAR_KEYWORD and name != "self"
+    ]
+    names = {parameter.name for parameter in own}
+    shown = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=_default(field),
+            annotation=field.type,
+        )
+        for cls in declared
+        for field in fields(cls)
+        if field.name not in names
+    ]
+    return signature.replace(parameters=[*own, *shown])
+
+
+def takes(*declared: type) -> Callable[[F], F]:
+    """Show the fields of settings dataclasses in the signature of a method that takes them.
+
+    `inspect.signature`, `help` and editors then show what is accepted.
 
     Args:
         declared: The dataclasses, in the order of their parameters.
     """
 
     def decorate(function: F) -> F:
-        signature = inspect.signature(function)
-        own = [p for p in signature.parameters.values() if p.kind != p.VAR_KEYWORD]
-        names = {parameter.name for parameter in own}
-        shown = [
-            inspect.Parameter(
-                field.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=_default(field),
-                annotation=field.type,
-            )
-            for cls in declared
-            for field in fields(cls)
-            if field.name not in names
-        ]
-        function.__signature__ = signature.replace(parameters=[*own, *shown])  # type: ignore[attr-defined]
+        shown = shown_signature(function, *declared)
+        own = list(inspect.signature(function).parameters.values())[:1]
+        myself = [parameter for parameter in own if parameter.name == "self"]
+        function.__signature__ = shown.replace(parameters=[*myself, *shown.parameters.values()])  # type: ignore[attr-defined]
         return function
 
     return decorate
@@ -105,17 +123,20 @@ def field_texts(declared: type) -> dict[str, str]:
 # --- checks ---------------------------------------------------------------------------------------
 
 
-def check_count(settings: Any, *names: str, least: int = 1, optional: bool = False) -> None:
-    """Refuse fields that are not whole numbers of at least ``least``; NumPy's become Python's.
+def check_count(
+    settings: Any, *names: str, least: int = 1, optional: bool = False, hint: str = ""
+) -> None:
+    """Refuse fields that are not integers of at least ``least``; NumPy's become Python's.
 
     Args:
         settings: The dataclass, in its ``__post_init__``.
         names: The fields.
         least: The smallest value allowed.
         optional: Let None pass.
+        hint: The remedy, for the end of the message.
 
     Raises:
-        SettingsError: for a value that is too small, or no whole number.
+        SettingsError: for a value that is too small, or not an integer.
     """
     for name in names:
         value = getattr(settings, name)
@@ -127,7 +148,10 @@ def check_count(settings: Any, *names: str, least: int = 1, optional: bool = Fal
             count = None
         if count is None or isinstance(value, bool) or count < least:
             also = ", or None" if optional else ""
-            raise SettingsError(f"{name} must be a whole number >= {least}{also}, got {value!r}")
+            remedy = f"; {hint}" if hint else ""
+            raise SettingsError(
+                f"{name} must be an integer >= {least}{also}, got {value!r}{remedy}"
+            )
         object.__setattr__(settings, name, count)
 
 
@@ -154,11 +178,11 @@ def check_number(
     Raises:
         SettingsError: for a value outside, or no number.
     """
-    if least is not None and most is not None:
-        wanted = f"lie in [{least:g}, {most:g}]"
+    if most is not None:
+        wanted = f"within {'[' if above is None else '('}{least or above or 0:g}, {most:g}]"
     else:
-        wanted = f"be > {above:g}" if above is not None else f"be >= {least:g}"
-    wanted += " (or None)" if optional else ""
+        wanted = f"> {above:g}" if above is not None else f">= {least:g}"
+    wanted += ", or None" if optional else ""
     for name in names:
         value = getattr(settings, name)
         if value is None and optional:
@@ -171,7 +195,7 @@ def check_number(
             and (most is None or value <= most)
         ):
             remedy = f"; {hint}" if hint else ""
-            raise SettingsError(f"{name} must {wanted}, got {value!r}{remedy}")
+            raise SettingsError(f"{name} must be {wanted}, got {value!r}{remedy}")
 
 
 def check_choice(settings: Any, name: str, choices: Collection[Any]) -> None:

@@ -32,6 +32,9 @@ class DecodingPlayer:
     def __init__(self, policy: "CausalLMPolicy", generator: torch.Generator) -> None:
         self.policy = policy
         self.generator = generator
+        # Values of a network of their own are read from whole texts, when the round is over.
+        has_own = policy.critic is None or policy.critic.network is not None
+        self._critic = None if has_own else policy.critic
         self._time = 0
 
     @torch.inference_mode()
@@ -92,7 +95,7 @@ class DecodingPlayer:
         return Choice(
             actions=tokens.cpu().numpy(),
             log_probs=log_probs,
-            values=self.policy.values(states) if self.policy.value_network is None else None,
+            values=None if self._critic is None else self._critic.of_states(states),
             entropy=entropy,
             support=support,
         )

@@ -1,15 +1,30 @@
 """Losses, advantages and divergences: pure functions of tensors."""
 
-from tokengym.agents.losses.policy import (
+from tokengym.agents.losses.advantages import (
+    gae,
+    rewards_to_go,
+)
+from tokengym.agents.losses.groups import (
+    check_groups,
+    dr_grpo,
+    grpo,
+    leave_one_out,
+    rloo,
+    varied_groups,
+)
+from tokengym.agents.losses.kl import (
     KL_ESTIMATORS,
     adaptive_kl_coef,
-    check_shapes,
     entropy,
     full_kl,
-    gae,
     kl_estimate,
+)
+from tokengym.agents.losses.masks import (
+    check_shapes,
     masked_mean,
     masked_whiten,
+)
+from tokengym.agents.losses.policy import (
     policy_loss,
     value_loss,
 )
@@ -30,20 +45,27 @@ __all__ = [
     "Ratios",
     "adaptive_kl_coef",
     "check_dpo_settings",
+    "check_groups",
     "check_shapes",
     "cpo_loss",
     "dpo_loss",
     "dpop_loss",
+    "dr_grpo",
     "entropy",
     "full_kl",
     "gae",
+    "grpo",
     "kl_estimate",
     "kto_loss",
+    "leave_one_out",
     "masked_mean",
     "masked_whiten",
     "orpo_loss",
     "policy_loss",
+    "rewards_to_go",
+    "rloo",
     "rpo_loss",
     "simpo_loss",
     "value_loss",
+    "varied_groups",
 ]

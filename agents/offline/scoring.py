@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tokengym.agents.policy.language_model import LanguageModel
-from tokengym.agents.policy.policy import CausalLMPolicy, response_states
+from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.sampling import chosen_log_probs
 from tokengym.agents.policy.sequences import Sequences
 
@@ -118,7 +118,7 @@ class ResponseScorer(nn.Module):
         rows, _, columns = sequences.response_positions()
         tokens = sequences.input_ids[rows, columns]
         with self.policy.weights(reference) as model:
-            states = response_states(model, sequences)  # (tokens, hidden)
+            states = model.response_states(sequences)  # (tokens, hidden)
             log_probs = self._token_log_probs(model, states, tokens)
         return log_probs.new_zeros(len(sequences)).index_add(0, rows, log_probs)
 

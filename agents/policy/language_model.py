@@ -16,6 +16,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as transformers_logging
 
 from tokengym.agents.errors import ModelError
+from tokengym.agents.policy.sequences import Sequences
 from tokengym.envs.errors import TokenizerError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -103,6 +104,12 @@ class LanguageModel(nn.Module):
         inputs.setdefault("attention_mask", torch.ones_like(input_ids))
         with self._recomputed_blocks():
             return self.model.base_model(input_ids=input_ids, **inputs)[0]
+
+    def response_states(self, sequences: Sequences) -> Tensor:
+        """Return the hidden states before each response token, (tokens, hidden), row by row."""
+        rows, _, columns = sequences.response_positions()
+        hidden = self.hidden(sequences.input_ids[:, :-1], use_cache=False)
+        return hidden[rows, columns - 1]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits of hidden states: (..., hidden) -> (..., vocab)."""

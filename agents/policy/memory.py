@@ -26,7 +26,7 @@ def memory_by_role(policy: CausalLMPolicy, reward_model: nn.Module | None = None
     roles: dict[str, Iterable[Tensor]] = {
         "policy": [p for p in own if p.requires_grad],
         "frozen": [p for p in own if not p.requires_grad],
-        "value": [*policy.value_head.parameters(), *_parameters(policy.value_network)],
+        "value": _parameters(policy.critic),
         "reference": _parameters(policy.reference),
         "masking_model": _parameters(policy.masking_model),
         "reward_model": _parameters(reward_model),

@@ -1,4 +1,8 @@
-"""A causal language model as policy, value function and frozen reference."""
+"""A causal language model as a policy over tokens.
+
+Its value function is in `value`, its frozen reference in `reference`, the model itself (trunk, head
+and adapters) in `language_model`, and the step from logits to a token in `sampling`.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,16 +28,19 @@ from tokengym.agents.policy.language_model import (
     check_vocabulary,
     load_causal_lm,
 )
+from tokengym.agents.policy.reference import make_reference, reference_weights
 from tokengym.agents.policy.sampling import (
     as_action_mask,
-    check_sampling,
     chosen_log_probs,
     draw,
     likeliest,
     shape_logits,
 )
 from tokengym.agents.policy.sequences import ActionMasks, Sequences
+from tokengym.agents.policy.settings import PolicySettings
+from tokengym.agents.policy.value import ValueFunction
 from tokengym.agents.rollouts.environments import Observation
+from tokengym.envs.declared import from_keywords, takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +49,8 @@ class Evaluation:
 
     log_probs: Tensor
     """(batch, time), nats, of the response's tokens after temperature and action mask."""
-    values: Tensor
-    """(batch, time), reward units, of the text before each token."""
+    values: Tensor | None
+    """(batch, time), reward units, of the text before each token; None without a critic."""
     entropy: Tensor | None
     """(batch, time), nats, of the distribution each token was drawn from, if asked for."""
     kl: Tensor | None
@@ -53,42 +60,26 @@ class Evaluation:
 class CausalLMPolicy(BasePolicy):
     """Any ``AutoModelForCausalLM`` as a policy over tokens.
 
-    One trunk carries the language-model head and a linear value head that starts at zero, unless
-    the value has a network of its own. The reference is a frozen copy, or with LoRA the same model
-    with its adapters off. Dropout is off everywhere, in updates too: the first epoch's probability
-    ratio is then exactly 1.
+    The reference is a frozen copy, or with LoRA the same model with its adapters off. Dropout is
+    off everywhere, in updates too: the first epoch's probability ratio is then exactly 1.
 
     Args:
         observation_space: The environment's ``Dict(input_ids, attention_mask)``.
         action_space: ``Discrete(vocab_size)``.
         lr_schedule: Learning rate over the remaining progress, 1 to 0.
         model: Folder, name or model. None: `PPO` takes the environment's bundled one.
-        lora: A ``peft.LoraConfig`` to train adapters only, or None to train everything.
-        dtype: "auto", "float32" or "bfloat16", see `agents.models.load_causal_lm`. In bfloat16
-            small steps are rounded away unless ``lora`` is given, whose adapters stay float32.
-        frozen_layers: Freeze the embeddings (with a head tied to them) and this many of the lowest
-            blocks, which the reference then shares; 0 freezes nothing.
-        gradient_checkpointing: Compute blocks again in the backward pass: less memory, more time.
-        value_network: What the value head reads. "trunk": the policy's hidden states, at no cost.
-            "own": those of a network of its own, a copy of the model, or with ``lora`` adapters of
-            its own on the same backbone; values then cannot pull at the policy.
-        temperature: Divides the logits in rollout, update and reference alike.
-        top_k: Sample among the likeliest only; 0 among all. What could be sampled is kept with the
-            sample, and update and reference are renormalised over the same tokens ("keep sampling
-            mask", DeepSeek-V3.2 2025, arXiv:2512.02556): else a token that has left the top k
-            would have ratio 0, and one outside the reference's an infinite KL.
-        top_p: The same with the fewest tokens that have this much probability; 1.0 takes all.
-        mask_top_p: Sample among the top-p of a masking model, a copy of the policy that stays as
-            it is until `refresh_masking_model` (see `NLPO`); None has no such model.
         reference: The frozen reference where it is not ``model`` as given (a resumed run, or a
-            policy that goes on from another one's weights).
+            policy that continues from another one's weights).
+        has_critic: Whether there is a value function.
+        settings: Fields of `PolicySettings`.
 
     Raises:
         ModelError: if there is no model, it is no language model, or all of it is frozen.
         TokenizerError: if model and environment have different vocabularies.
-        ValueError: if a setting of sampling is out of range, or value_network is unknown.
+        SettingsError: if a setting is out of range.
     """
 
+    @takes(PolicySettings)
     def __init__(
         self,
         observation_space: spaces.Dict,
@@ -96,61 +87,48 @@ class CausalLMPolicy(BasePolicy):
         lr_schedule: Schedule,
         *,
         model: str | Path | PreTrainedModel | None = None,
-        lora: Any | None = None,
-        dtype: str = "auto",
-        frozen_layers: int = 0,
-        gradient_checkpointing: bool = False,
-        value_network: str = "trunk",
-        temperature: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        mask_top_p: float | None = None,
         reference: str | Path | PreTrainedModel | None = None,
+        has_critic: bool = True,
+        **settings: Any,
     ) -> None:
         super().__init__(observation_space, action_space)
         if model is None:
             raise ModelError(
                 "the environment brings no model; pass policy_kwargs=dict(model=path_or_name)"
             )
-        check_sampling(temperature, top_k, top_p, mask_top_p)
-        if value_network not in ("trunk", "own"):
-            raise ValueError(f"value_network must be 'trunk' or 'own', got {value_network!r}")
-        self.mask_top_p = mask_top_p
-        self.temperature = temperature
-        self.top_k, self.top_p = top_k, top_p
-        self.dtype_name = dtype
-        self.language_model = LanguageModel(load_causal_lm(model, dtype), lora)
-        self.language_model.recompute = gradient_checkpointing
-        self.language_model.freeze_lower(frozen_layers)
-        if not any(parameter.requires_grad for parameter in self.language_model.parameters()):
-            raise ModelError(
-                "every weight of the model is frozen, so nothing would learn; pass lora="
-                "LoraConfig(...), or call model.requires_grad_(True)"
-            )
-        check_vocabulary(self.language_model, int(action_space.n))
-        self.max_length = int(observation_space["input_ids"].shape[0])  # type: ignore[index]
-        check_length(self.language_model, self.max_length)
+        self.settings = from_keywords(PolicySettings, settings, owner="CausalLMPolicy")
+        self.temperature = self.settings.temperature
         self.num_actions = int(action_space.n)
-        self.reference: LanguageModel | None = None  # None: the model with its adapters off
-        if reference is not None:
-            frozen = load_causal_lm(reference, dtype).requires_grad_(False)
-            self.reference = LanguageModel(frozen)
-        elif lora is None:
-            self.reference = self.language_model.frozen_copy()
+        self.max_length = int(observation_space["input_ids"].shape[0])  # type: ignore[index]
+        self.language_model = self._load(model)
+        self.reference = make_reference(self.language_model, reference, self.settings.dtype)
         self.masking_model: LanguageModel | None = None
-        if mask_top_p is not None:
+        if self.settings.mask_top_p is not None:
             self.masking_model = self.language_model.frozen_copy()
-        self.value_network: LanguageModel | None = None  # None: the policy's own trunk
-        if value_network == "own":
-            self.value_network = self.language_model.twin()
-        self.value_head = nn.Linear(self.language_model.hidden_size, 1)
-        nn.init.zeros_(self.value_head.weight)
-        nn.init.zeros_(self.value_head.bias)
+        self.critic: ValueFunction | None = None
+        if has_critic:
+            own = self.settings.value_network == "own"
+            self.critic = ValueFunction(self.language_model, own_network=own)
         self.generator = torch.Generator()
         self.optimizer = torch.optim.AdamW(
             self.trained_parameters(), lr=lr_schedule(1.0), weight_decay=0.0, fused=True
         )
         self.eval()
+
+    def _load(self, model: str | Path | PreTrainedModel) -> LanguageModel:
+        """Return the language model, fit for the environment."""
+        settings = self.settings
+        loaded = LanguageModel(load_causal_lm(model, settings.dtype), settings.lora)
+        loaded.recompute = settings.gradient_checkpointing
+        loaded.freeze_lower(settings.frozen_layers)
+        if not any(parameter.requires_grad for parameter in loaded.parameters()):
+            raise ModelError(
+                "every weight of the model is frozen, so nothing would learn; pass lora="
+                "LoraConfig(...), or call model.requires_grad_(True)"
+            )
+        check_vocabulary(loaded, self.num_actions)
+        check_length(loaded, self.max_length)
+        return loaded
 
     def train(self, mode: bool = True) -> "CausalLMPolicy":
         """Stay in evaluation mode: dropout would part the update's ratios from the rollout's."""
@@ -167,18 +145,7 @@ class CausalLMPolicy(BasePolicy):
         One forward over prompt and response; ``sequences.response_positions()`` is the order.
         """
         with self.weights(reference) as language_model:
-            return response_states(language_model, sequences)
-
-    def value_states(self, sequences: Sequences, states: Tensor) -> Tensor:
-        """Return what the value head reads before each response token, (tokens, hidden).
-
-        Args:
-            sequences: The texts.
-            states: Their `states`, which it is where the value has no network of its own.
-        """
-        if self.value_network is None:
-            return states
-        return response_states(self.value_network, sequences)
+            return language_model.response_states(sequences)
 
     def shaped_logits(
         self, states: Tensor, action_mask: Tensor | None, *, reference: bool = False
@@ -208,15 +175,17 @@ class CausalLMPolicy(BasePolicy):
             masking_states: (n, hidden) of the masking model, where there is one.
         """
         if self.masking_model is None or masking_states is None:
-            return likeliest(logits, top_k=self.top_k, top_p=self.top_p)
-        assert self.mask_top_p is not None
+            return self._likeliest(logits)
         masking_logits = self.shaped(self.masking_model.logits(masking_states), action_mask)
-        keep = likeliest(masking_logits, top_p=self.mask_top_p)
+        keep = likeliest(masking_logits, top_p=self.settings.mask_top_p or 1.0)
         if keep is None:
-            return likeliest(logits, top_k=self.top_k, top_p=self.top_p)
+            return self._likeliest(logits)
         left = logits.masked_fill(~keep, -torch.inf)
-        fewer = likeliest(left, top_k=self.top_k, top_p=self.top_p)
+        fewer = self._likeliest(left)
         return keep if fewer is None else fewer
+
+    def _likeliest(self, logits: Tensor) -> Tensor | None:
+        return likeliest(logits, top_k=self.settings.top_k, top_p=self.settings.top_p)
 
     @torch.no_grad()
     def refresh_masking_model(self) -> None:
@@ -228,10 +197,6 @@ class CausalLMPolicy(BasePolicy):
         """Return a model's logits, (n, vocab), after temperature and action mask."""
         logits = logits[..., : self.num_actions]
         return shape_logits(logits, temperature=self.temperature, action_mask=action_mask)
-
-    def values(self, states: Tensor) -> Tensor:
-        """Return the values of hidden states, (n, hidden) -> (n,), reward units."""
-        return self.value_head(states.float()).squeeze(-1)
 
     def evaluate(
         self,
@@ -271,7 +236,9 @@ class CausalLMPolicy(BasePolicy):
 
         return Evaluation(
             log_probs=padded(chosen_log_probs(logits, sequences.input_ids[rows, columns])),
-            values=padded(self.values(self.value_states(sequences, states))),
+            values=None
+            if self.critic is None
+            else padded(self.critic.of_tokens(sequences, states)),
             entropy=padded(losses.entropy(logits)) if with_entropy else None,
             kl=None if kl is None else padded(kl),
         )
@@ -352,30 +319,6 @@ class CausalLMPolicy(BasePolicy):
         log_probs = self.response_log_probs(sequences, masks, reference=reference).cpu().numpy()
         return [row[: len(ids)] for row, ids in zip(log_probs, response_ids, strict=True)]
 
-    @torch.no_grad()
-    def response_values(self, sequences: Sequences, *, max_size: int = 64) -> Tensor:
-        """Return the value of the text before each response token, (batch, time), reward units.
-
-        Args:
-            sequences: Any number of texts; similar lengths are run together.
-            max_size: The most texts in one forward.
-        """
-        values = torch.zeros(sequences.response_mask.shape, device=self.device)
-        for bucket in sequences.buckets(max_size):
-            part = sequences.select(bucket)
-            rows, times, _ = part.response_positions()
-            states = response_states(self.value_network or self.language_model, part)
-            values[bucket[rows], times] = self.values(states)
-        return values
-
-    @torch.no_grad()
-    def final_values(self, sequences: Sequences) -> Tensor:
-        """Return the value of the text after each response's last token, (batch,)."""
-        network = self.value_network or self.language_model
-        hidden = network.hidden(sequences.input_ids, use_cache=False)
-        rows = torch.arange(len(sequences), device=self.device)
-        return self.values(hidden[rows, sequences.lengths - 1])
-
     def player(self, generator: torch.Generator | None = None) -> DecodingPlayer:
         """Return what plays this policy fast: with a key-value cache, one token per step and row.
 
@@ -450,16 +393,6 @@ class CausalLMPolicy(BasePolicy):
         """Give the model to compute with: the policy, or the frozen reference."""
         if not reference:
             yield self.language_model
-        elif self.reference is not None:
-            yield self.reference
-        else:
-            assert self.language_model.adapters is not None
-            with self.language_model.adapters.disable_adapter():
-                yield self.language_model
-
-
-def response_states(network: LanguageModel, sequences: Sequences) -> Tensor:
-    """Return a network's hidden states before each response token, (tokens, hidden)."""
-    rows, _, columns = sequences.response_positions()
-    hidden = network.hidden(sequences.input_ids[:, :-1], use_cache=False)
-    return hidden[rows, columns - 1]
+            return
+        with reference_weights(self.language_model, self.reference) as language_model:
+            yield language_model

@@ -31,22 +31,6 @@ def shape_logits(logits: Tensor, *, temperature: float, action_mask: Tensor | No
     return shaped if action_mask is None else shaped.masked_fill(~action_mask, -torch.inf)
 
 
-def check_sampling(temperature: float, top_k: int, top_p: float, mask_top_p: float | None) -> None:
-    """Refuse settings of sampling that cannot work.
-
-    Raises:
-        ValueError: naming the one that cannot.
-    """
-    if not temperature > 0.0:
-        raise ValueError(f"temperature must be > 0, got {temperature}; 1.0 samples as trained")
-    if top_k < 0:
-        raise ValueError(f"top_k must be >= 0, got {top_k}; 0 samples among all tokens")
-    if not 0.0 < top_p <= 1.0:
-        raise ValueError(f"top_p must be within (0, 1], got {top_p}; 1.0 samples among all")
-    if mask_top_p is not None and not 0.0 < mask_top_p <= 1.0:
-        raise ValueError(f"mask_top_p must be within (0, 1], got {mask_top_p}; or None")
-
-
 def likeliest(logits: Tensor, *, top_k: int = 0, top_p: float = 1.0) -> Tensor | None:
     """Return the tokens that top-k and nucleus sampling leave, or None where they leave all.
 

@@ -1,6 +1,7 @@
 """What one update learns from: the rollout of one round, with rewards turned into advantages."""
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,12 +21,12 @@ class Experience:
     """(batch, time) bool, True on the response's own tokens."""
     old_log_probs: Tensor
     """(batch, time), nats, stored when sampled."""
-    old_values: Tensor
-    """(batch, time) V_old, reward units, stored when sampled."""
+    old_values: Tensor | None
+    """(batch, time) V_old, reward units, stored when sampled; None without a critic."""
     advantages: Tensor
     """(batch, time) A, whitened over the batch."""
-    returns: Tensor
-    """(batch, time) A + V_old before whitening, reward units."""
+    returns: Tensor | None
+    """(batch, time) A + V_old before whitening, reward units; None without a critic."""
     ref_log_probs: Tensor | None = None
     """(batch, time), nats, under the frozen reference; what a KL in the loss needs."""
 
@@ -36,10 +37,11 @@ class Experience:
         """Return the given rows, with no more padding than they need."""
         sequences = self.sequences.select(rows)
         time = int(sequences.response_lengths.max())
-        tensors = {
-            field.name: value[rows, :time]
+        tensors: dict[str, Any] = {
+            field.name: value[rows, :time] if isinstance(value, Tensor) else value
             for field in fields(self)
-            if isinstance(value := getattr(self, field.name), Tensor)
+            if field.name not in ("sequences", "action_masks")
+            for value in [getattr(self, field.name)]
         }
         masks = None if self.action_masks is None else self.action_masks.select(rows)
         return Experience(sequences=sequences, action_masks=masks, **tensors)

@@ -77,22 +77,31 @@ class Objective:
             clip_range=self.clip_range,
             count=count,
         )
-        value_loss = losses.value_loss(
-            now.values,
+        figures = {"policy_loss": policy_loss.item()}
+        loss = policy_loss.new_zeros(())
+        if now.values is not None:
+            value_loss = self._value_loss(now.values, part, count)
+            figures["value_loss"] = value_loss.item()
+            loss = self.vf_coef * value_loss
+        if not self.value_head_only:
+            loss = loss + policy_loss + self._regularisation(now, part, count)
+        with torch.no_grad():
+            log_ratio = now.log_probs - part.old_log_probs
+            figures |= self._movement(log_ratio, part, count)
+        return loss, figures, log_ratio
+
+    def _value_loss(self, values: Tensor, part: Experience, count: int) -> Tensor:
+        """Return the clipped squared error of the values."""
+        assert part.old_values is not None
+        assert part.returns is not None
+        return losses.value_loss(
+            values,
             part.old_values,
             part.returns,
             part.response_mask,
             clip_range_vf=self.clip_range_vf,
             count=count,
         )
-        loss = self.vf_coef * value_loss
-        if not self.value_head_only:
-            loss = loss + policy_loss + self._regularisation(now, part, count)
-        figures = {"policy_loss": policy_loss.item(), "value_loss": value_loss.item()}
-        with torch.no_grad():
-            log_ratio = now.log_probs - part.old_log_probs
-            figures |= self._movement(log_ratio, part, count)
-        return loss, figures, log_ratio
 
     def _regularisation(self, now: Evaluation, part: Experience, count: int) -> Tensor:
         """Return the entropy bonus and the price of the KL, as a part of the loss."""

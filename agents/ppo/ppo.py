@@ -9,170 +9,51 @@ reference; advantages are whitened over the whole batch, not per minibatch; drop
 """
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import FloatSchedule, explained_variance
 from torch import Tensor
 
 from tokengym.agents import losses
 from tokengym.agents.algorithm import EpisodicAlgorithm
 from tokengym.agents.errors import NonFiniteError
-from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.sequences import Sequences
+from tokengym.agents.ppo.advantages import RoundTensors, check_critic_settings, find_advantage
 from tokengym.agents.ppo.experience import Experience
 from tokengym.agents.ppo.objective import Objective, UpdateStats
-from tokengym.agents.rollouts.environments import Environments
+from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.agents.rollouts.playing import Round
 
 
 class PPO(EpisodicAlgorithm):
     """Proximal policy optimisation of a language model from token rewards.
 
+    With an ``advantage`` that needs no critic ("reinforce") there is no value head, no value loss
+    and no memory for either.
+
     Args:
         policy: "CausalLMPolicy" or a subclass of it.
         env: A Gymnasium ``VectorEnv`` or ``Env``, or an SB3 ``VecEnv``. One update plays one
             episode per row.
-        learning_rate: Of AdamW; a number or a schedule over the remaining progress, 1 to 0.
-        n_epochs: Passes over a batch.
-        n_minibatches: Gradient steps per pass; no more than there are episodes.
-        gamma: Discount per token.
-        gae_lambda: 1 waits for the whole return, 0 trusts the next value.
-        clip_range: Of the probability ratio; a number or a schedule.
-        clip_range_vf: Of the values, in reward units; None leaves them unclipped.
-        vf_coef: Weight of the value loss.
-        ent_coef: Weight of the entropy bonus.
-        kl_coef: Price of a nat of KL to the reference, reward units; where it starts if adaptive.
-        kl_in: "reward": each token's KL is taken off its reward, as sampled (Ziegler et al. 2019).
-            "loss": kl_coef times its mean is added to the loss and differentiated.
-        kl_estimator: "k1", "k2", "k3" of the sampled tokens (see `losses.kl_estimate`), or "exact"
-            over the vocabulary. In the reward k1 and exact have the KL's gradient; in the loss k2
-            and exact have it, and k1's is zero on average, so that it holds nothing back.
-        kl_target: KL per episode (nats) that an adaptive coefficient aims at; None keeps it fixed.
-        kl_horizon: Episodes over which the adaptive coefficient corrects itself.
-        n_value_warmup: Updates at the start in which the value head alone learns, with its own
-            network if it has one.
-        target_kl: Ends an update early when the policy moved 1.5 times this (nats per token).
-        temperature: Of sampling, updating and reference alike.
-        top_k: Sample among the likeliest only; see `CausalLMPolicy`. 0 samples among all.
-        top_p: Sample among the fewest that have this much probability. 1.0 samples among all.
-        max_grad_norm: Longer gradients are scaled down to this.
-        micro_batch_size: Most sequences in one forward; changes memory and time, not the gradient.
-        tensorboard_log: Folder for TensorBoard, or None.
-        policy_kwargs: See `CausalLMPolicy`; without ``model`` the environment's bundled one is it.
-        verbose: 0 silent, 1 prints the log.
-        seed: Of sampling, shuffling, new weights, and the environment's next reset; global random
-            state is not touched.
-        device: "auto", "cpu", "cuda", ...
+        learning_rate: See `PPOSettings`, whose other fields are keywords too.
+        tensorboard_log, policy_kwargs, verbose, seed, device: See `EpisodicAlgorithm`.
 
     Raises:
-        ValueError: if a setting is out of range.
+        SettingsError: if a setting is out of range.
         ModelError, TokenizerError: if the model does not fit.
     """
 
-    def __init__(
-        self,
-        policy: str | type[CausalLMPolicy],
-        env: Environments,
-        learning_rate: float | Schedule = 3e-4,
-        *,
-        n_epochs: int = 4,
-        n_minibatches: int = 2,
-        gamma: float = 1.0,
-        gae_lambda: float = 0.95,
-        clip_range: float | Schedule = 0.2,
-        clip_range_vf: float | Schedule | None = 0.2,
-        vf_coef: float = 0.1,
-        ent_coef: float = 0.0,
-        kl_coef: float = 0.05,
-        kl_in: str = "reward",
-        kl_estimator: str = "k1",
-        kl_target: float | None = None,
-        kl_horizon: float = 10_000,
-        n_value_warmup: int = 0,
-        target_kl: float | None = None,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        max_grad_norm: float = 1.0,
-        micro_batch_size: int | None = None,
-        tensorboard_log: str | None = None,
-        policy_kwargs: dict[str, Any] | None = None,
-        verbose: int = 0,
-        seed: int | None = None,
-        device: torch.device | str = "auto",
-    ) -> None:
-        for name in PPO.sampling_settings:
-            if name in (policy_kwargs or {}):
-                raise ValueError(f"{name} is a setting of PPO; pass it beside policy_kwargs")
-        super().__init__(
-            policy,
-            env,
-            learning_rate,
-            sb3_settings={
-                "gamma": gamma,
-                "gae_lambda": gae_lambda,
-                "ent_coef": ent_coef,
-                "vf_coef": vf_coef,
-                "max_grad_norm": max_grad_norm,
-            },
-            tensorboard_log=tensorboard_log,
-            policy_kwargs={
-                **(policy_kwargs or {}),
-                "temperature": temperature,
-                "top_k": top_k,
-                "top_p": top_p,
-            },
-            verbose=verbose,
-            seed=seed,
-            device=device,
-        )
-        self.n_epochs = n_epochs
-        self.n_minibatches = n_minibatches
-        self.clip_range = clip_range
-        self.clip_range_vf = clip_range_vf
-        self.kl_coef = kl_coef
-        self.kl_in = kl_in
-        self.kl_estimator = kl_estimator
-        self.kl_target = kl_target
-        self.kl_horizon = kl_horizon
-        self.n_value_warmup = n_value_warmup
-        self.target_kl = target_kl
-        self.temperature = temperature
-        self.top_k, self.top_p = top_k, top_p
-        self.micro_batch_size = micro_batch_size
-        self._check_settings()
-        self._setup_model()
+    settings_class = PPOSettings
+    settings: PPOSettings
 
-    def _check_settings(self) -> None:
-        """Refuse settings that cannot work."""
-        for name, is_right, remedy in (
-            ("n_epochs", self.n_epochs >= 1, "an integer >= 1"),
-            ("n_minibatches", self.n_minibatches >= 1, "an integer >= 1"),
-            ("gamma", 0.0 <= self.gamma <= 1.0, "within [0, 1]"),
-            ("gae_lambda", 0.0 <= self.gae_lambda <= 1.0, "within [0, 1]"),
-            ("kl_coef", self.kl_coef >= 0.0, ">= 0; 0 leaves the KL free"),
-            ("kl_in", self.kl_in in ("reward", "loss"), "'reward' or 'loss'"),
-            (
-                "kl_estimator",
-                self.kl_estimator in (*losses.KL_ESTIMATORS, "exact"),
-                "'k1', 'k2', 'k3' or 'exact'",
-            ),
-            ("n_value_warmup", self.n_value_warmup >= 0, "an integer >= 0"),
-            ("kl_target", self.kl_target is None or self.kl_target > 0.0, "> 0, or None"),
-            ("kl_horizon", self.kl_horizon > 0.0, "> 0"),
-            ("target_kl", self.target_kl is None or self.target_kl > 0.0, "> 0, or None"),
-            ("max_grad_norm", self.max_grad_norm > 0.0, "> 0"),
-            (
-                "micro_batch_size",
-                self.micro_batch_size is None or self.micro_batch_size >= 1,
-                ">= 1, or None",
-            ),
-        ):
-            if not is_right:
-                raise ValueError(f"{name} must be {remedy}, got {getattr(self, name)!r}")
+    def check_settings(self, policy_kwargs: Mapping[str, Any]) -> None:
+        """Refuse an unknown estimator, and settings of a critic where it has none."""
+        self.estimator = find_advantage(self.settings.advantage)
+        check_critic_settings(self.estimator, self.settings, policy_kwargs)
+        self.has_critic = self.estimator.needs_critic
 
     # --- the phases of one update, after `collect` ------------------------------------------------
 
@@ -188,36 +69,23 @@ class PPO(EpisodicAlgorithm):
         """
         started = time.perf_counter()
         assert played.log_probs is not None  # our own player gives them all
-        episodes = played.episodes
-        sequences = Sequences.from_ids(
-            [episode.prompt_ids for episode in episodes],
-            [episode.response_ids for episode in episodes],
-            self.device,
-        )
+        sequences = played.sequences(self.device)
         mask = sequences.response_mask
         ref_log_probs = self.policy.response_log_probs(
             sequences, played.action_masks, reference=True
         )
-        values = played.values
-        if values is None:  # the value's own network reads whole texts, not one token at a time
-            values = self.policy.response_values(sequences)
         rewards = self._token_rewards(played)
         kl = losses.kl_estimate(played.log_probs, ref_log_probs, estimator="k1")
-        if self.kl_in == "reward":
+        if self.settings.kl_in == "reward":
             rewards = rewards - self.kl_coef * self._kl_price(played, sequences, ref_log_probs)
-        final_values = None
-        if played.truncated.any():
-            cut = torch.from_numpy(played.truncated).to(self.device)
-            final_values = self.policy.final_values(sequences) * cut
-        advantages, returns = losses.gae(
-            rewards,
-            values,
-            mask,
-            gamma=self.gamma,
-            gae_lambda=self.gae_lambda,
-            final_values=final_values,
+        values, final_values = self._values(played, sequences)
+        advantages, returns = self.estimator.estimate(
+            RoundTensors(
+                token_rewards=rewards, response_mask=mask, values=values, final_values=final_values
+            ),
+            self.settings,
         )
-        self._log_round(played, kl, values[mask], returns[mask])
+        self._log_round(played, kl, mask, values, returns)
         self._kl = kl.sum(1).mean().item()
         self._timings["assign_s"] = time.perf_counter() - started
         return Experience(
@@ -227,9 +95,22 @@ class PPO(EpisodicAlgorithm):
             old_log_probs=played.log_probs,
             old_values=values,
             advantages=losses.masked_whiten(advantages, mask),
-            returns=returns,
-            ref_log_probs=ref_log_probs if self.kl_in == "loss" else None,
+            returns=None if values is None else returns,
+            ref_log_probs=ref_log_probs if self.settings.kl_in == "loss" else None,
         )
+
+    def _values(self, played: Round, sequences: Sequences) -> tuple[Tensor | None, Tensor | None]:
+        """Return the values before each token and past cut episodes; None without a critic."""
+        critic = self.policy.critic
+        if critic is None:
+            return None, None
+        values = played.values
+        if values is None:  # the value's own network reads whole texts, not one token at a time
+            values = critic.of_responses(sequences)
+        if not played.truncated.any():
+            return values, None
+        cut = torch.from_numpy(played.truncated).to(self.device)
+        return values, critic.after_responses(sequences) * cut
 
     def update(self, experience: Experience) -> UpdateStats:
         """Take the gradient steps of one update and move the KL coefficient.
@@ -240,17 +121,17 @@ class PPO(EpisodicAlgorithm):
         started = time.perf_counter()
         self._update_learning_rate(self.policy.optimizer)
         stats = UpdateStats()
-        for epoch in range(self.n_epochs):
+        for epoch in range(self.settings.n_epochs):
             if not self._epoch(experience, stats, epoch):
                 break
         self._n_updates += 1
         self._log_update(stats)
-        if self.kl_target is not None:
+        if self.settings.kl_target is not None:
             self.kl_coef = losses.adaptive_kl_coef(
                 self.kl_coef,
                 self._kl,
-                target=self.kl_target,
-                horizon=self.kl_horizon,
+                target=self.settings.kl_target,
+                horizon=self.settings.kl_horizon,
                 n_steps=len(experience),
             )
         self._timings["update_s"] = time.perf_counter() - started
@@ -260,10 +141,10 @@ class PPO(EpisodicAlgorithm):
 
     def _epoch(self, experience: Experience, stats: UpdateStats, epoch: int) -> bool:
         """Pass once over the batch; return False if the policy has moved far enough."""
-        for rows in experience.minibatches(self.n_minibatches, self.shuffler):
+        for rows in experience.minibatches(self.settings.n_minibatches, self.shuffler):
             where = f"update {self._n_updates}, epoch {epoch}, timestep {self.num_timesteps}"
             approx_kl = self._backward(experience.select(rows), stats, where)
-            if self.target_kl is not None and approx_kl > 1.5 * self.target_kl:
+            if self.settings.target_kl is not None and approx_kl > 1.5 * self.settings.target_kl:
                 return False
             self._step_optimizer(where)
         return True
@@ -274,7 +155,7 @@ class PPO(EpisodicAlgorithm):
         is_first = stats.num_minibatches == 0
         approx_kl = 0.0
         self.policy.optimizer.zero_grad(set_to_none=True)
-        for bucket in minibatch.sequences.buckets(self.micro_batch_size):
+        for bucket in minibatch.sequences.buckets(self.settings.micro_batch_size):
             part = minibatch.select(bucket)
             loss, figures, log_ratio = objective(self.policy, part, count)
             for name, value in figures.items():
@@ -295,21 +176,23 @@ class PPO(EpisodicAlgorithm):
     def objective(self) -> Objective:
         """Return what the next gradient step goes down."""
         return Objective(
-            clip_range=self._now(self.clip_range),
-            clip_range_vf=self._now(self.clip_range_vf),
-            vf_coef=self.vf_coef,
-            ent_coef=self.ent_coef,
-            kl_coef=self.kl_coef if self.kl_in == "loss" else 0.0,
-            kl_estimator=self.kl_estimator,
-            value_head_only=self._n_updates < self.n_value_warmup,
+            clip_range=self._now(self.settings.clip_range),
+            clip_range_vf=self._now(self.settings.clip_range_vf),
+            vf_coef=self.settings.vf_coef,
+            ent_coef=self.settings.ent_coef,
+            kl_coef=self.kl_coef if self.settings.kl_in == "loss" else 0.0,
+            kl_estimator=self.settings.kl_estimator,
+            value_head_only=self._n_updates < self.settings.n_value_warmup,
         )
 
     def _kl_price(self, played: Round, sequences: Sequences, ref_log_probs: Tensor) -> Tensor:
         """Return each token's KL to the reference as sampled, (batch, time), nats."""
-        if self.kl_estimator == "exact":
+        if self.settings.kl_estimator == "exact":
             return self.policy.response_kl(sequences, played.action_masks)
         assert played.log_probs is not None
-        return losses.kl_estimate(played.log_probs, ref_log_probs, estimator=self.kl_estimator)
+        return losses.kl_estimate(
+            played.log_probs, ref_log_probs, estimator=self.settings.kl_estimator
+        )
 
     def _now(self, schedule: Any) -> Any:
         """Return a schedule's value at this point of the training, None for None."""
@@ -332,7 +215,7 @@ class PPO(EpisodicAlgorithm):
                 f"the gradient of {broken} is not finite at {where}; lower learning_rate or clip "
                 "the scores"
             )
-        torch.nn.utils.clip_grads_with_norm_(parameters, self.max_grad_norm, norm)
+        torch.nn.utils.clip_grads_with_norm_(parameters, self.settings.max_grad_norm, norm)
         self.policy.optimizer.step()
 
     # --- figures and callbacks --------------------------------------------------------------------
@@ -355,14 +238,17 @@ class PPO(EpisodicAlgorithm):
             )
         return torch.from_numpy(rewards).to(self.device)
 
-    def _log_round(self, played: Round, kl: Tensor, values: Tensor, returns: Tensor) -> None:
+    def _log_round(
+        self, played: Round, kl: Tensor, mask: Tensor, values: Tensor | None, returns: Tensor
+    ) -> None:
         """Record what the round earned; scores are raw where a reward normalises them.
 
         Args:
             played: The round.
             kl: (batch, time), nats.
-            values: (tokens,), reward units.
-            returns: (tokens,), reward units.
+            mask: (batch, time) bool, the response's own tokens.
+            values: (batch, time), reward units; None without a critic.
+            returns: (batch, time), reward units.
         """
         scores = [
             episode.score_parts.get("raw_score", episode.score) for episode in played.episodes
@@ -370,16 +256,18 @@ class PPO(EpisodicAlgorithm):
         record = self.logger.record
         record("rollout/score", float(np.mean([s for s in scores if s is not None] or [0.0])))
         assert played.entropy is not None
-        record("train/entropy", played.entropy.sum().item() / len(values))
+        record("train/entropy", played.entropy.sum().item() / int(mask.sum()))
         record("train/kl", kl.sum(1).mean().item())
         record("train/kl_coef", self.kl_coef)
-        learned = explained_variance(values.cpu().numpy(), returns.cpu().numpy())
-        record("train/explained_variance", float(learned))
+        if values is not None:
+            learned = explained_variance(values[mask].cpu().numpy(), returns[mask].cpu().numpy())
+            record("train/explained_variance", float(learned))
 
     def _log_update(self, stats: UpdateStats) -> None:
         """Record what the update did."""
         for name in ("policy_loss", "value_loss", "approx_kl", "clip_fraction"):
-            self.logger.record(f"train/{name}", stats.mean(name))
+            if name != "value_loss" or self.has_critic:
+                self.logger.record(f"train/{name}", stats.mean(name))
         self.logger.record("train/ratio_error", stats.ratio_error)
         self.logger.record("train/log_prob_gap", stats.log_prob_gap)
         self.logger.record("train/n_updates", self._n_updates)

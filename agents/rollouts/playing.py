@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokengym.agents.policy.sampling import mask_rows
-from tokengym.agents.policy.sequences import ActionMasks, MaskRecorder
+from tokengym.agents.policy.sequences import ActionMasks, MaskRecorder, Sequences
 from tokengym.agents.rollouts.environments import Environments, Observation
 from tokengym.agents.rollouts.rounds import RoundEnvironment, StepResult, as_rounds
 from tokengym.envs import Episode
@@ -73,6 +73,14 @@ class Round:
     """(batch, time), reward units, as sampled."""
     entropy: Tensor | None
     """(batch, time), nats, as sampled."""
+
+    def sequences(self, device: torch.device | str) -> Sequences:
+        """Return prompts and responses as one batch of tensors."""
+        return Sequences.from_ids(
+            [episode.prompt_ids for episode in self.episodes],
+            [episode.response_ids for episode in self.episodes],
+            device,
+        )
 
 
 OnStep = Callable[[NDArray[np.integer], Choice, StepResult], bool]

@@ -155,7 +155,7 @@ def test_the_value_head_learns_alone_at_first(
     def weights() -> tuple[Any, Any]:
         return (
             [p.clone() for p in agent.policy.language_model.parameters()],
-            [p.clone() for p in agent.policy.value_head.parameters()],
+            [p.clone() for p in agent.policy.critic.head.parameters()],
         )
 
     for update in range(3):
@@ -180,9 +180,9 @@ def test_warming_up_takes_the_same_steps_on_the_value_head_as_regression(
     rows, times, _ = experience.sequences.response_positions()
     states = agent.policy.states(experience.sequences).detach()
     returns = experience.returns[rows, times]
-    residual = agent.policy.values(states).detach() - returns
+    residual = agent.policy.critic.of_states(states).detach() - returns
     expected = agent.vf_coef * (residual.unsqueeze(1) * states).mean(0)
-    found = agent.policy.value_head.weight.grad
+    found = agent.policy.critic.head.weight.grad
     assert found is not None
     torch.testing.assert_close(found[0], expected, atol=1e-6, rtol=1e-4)
     assert all(p.grad is None for p in agent.policy.language_model.parameters())

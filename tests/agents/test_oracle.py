@@ -36,7 +36,7 @@ def make_agent(model, envs, **settings):
         "CausalLMPolicy", envs, policy_kwargs={"model": copy.deepcopy(model)}, seed=0, **settings
     )
     with torch.no_grad():
-        agent.policy.value_head.weight.normal_(generator=torch.Generator().manual_seed(0))
+        agent.policy.critic.head.weight.normal_(generator=torch.Generator().manual_seed(0))
     return agent
 
 
@@ -94,7 +94,7 @@ def test_values_are_the_heads_on_the_text_so_far(model):
     envs = make_envs()
     agent = make_agent(model, envs)
     table = value_table(agent.policy, envs)
-    trunk, head = agent.policy.language_model.model.transformer, agent.policy.value_head
+    trunk, head = agent.policy.language_model.model.transformer, agent.policy.critic.head
     for row in (0, 3, 20, len(table) - 1):
         ids = [*envs.unwrapped.tokenizer("the").input_ids, *envs.unwrapped.states[row]]
         with torch.no_grad():

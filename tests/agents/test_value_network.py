@@ -53,20 +53,20 @@ def test_values_are_the_network_s_own(build: Callable[..., PPO], shape: str, lor
     agent = build(shape, lora=lora)
     texts = [[3, 4], [5]], [[6, 1], [7, 3, 4, 4]]
     sequences = Sequences.from_ids(*texts)
-    assert agent.policy.response_values(sequences).abs().max() == 0.0
+    assert agent.policy.critic.of_responses(sequences).abs().max() == 0.0
     before = agent.policy.log_probs(*texts)
-    assert agent.policy.value_network is not None
-    learning = [*agent.policy.value_network.trunk_parameters().values()]
+    assert agent.policy.critic.network is not None
+    learning = [*agent.policy.critic.network.trunk_parameters().values()]
     generator = torch.Generator().manual_seed(3)
-    for parameter in [*learning, *agent.policy.value_head.parameters()]:
+    for parameter in [*learning, *agent.policy.critic.head.parameters()]:
         parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    found = agent.policy.response_values(sequences)
-    final = agent.policy.final_values(sequences)
-    trunk: Any = agent.policy.value_network.model.base_model
+    found = agent.policy.critic.of_responses(sequences)
+    final = agent.policy.critic.after_responses(sequences)
+    trunk: Any = agent.policy.critic.network.model.base_model
     for row, (prompt, response) in enumerate(zip(*texts, strict=True)):
         with torch.no_grad():
             hidden = trunk(torch.tensor([[*prompt, *response]]))[0][0, len(prompt) - 1 :]
-            expected = agent.policy.value_head(hidden)[:, 0]
+            expected = agent.policy.critic.head(hidden)[:, 0]
         torch.testing.assert_close(found[row, : len(response)], expected[:-1])
         torch.testing.assert_close(final[row], expected[-1])
     assert expected.abs().max() > 1e-2
@@ -88,17 +88,17 @@ def test_neither_loss_reaches_the_other_network(build: Callable[..., PPO], shape
     agent.vf_coef = 0.7
     both = gradients(agent, experience)
     valued = both.keys() - policy_only.keys()
-    assert {name.split(".")[0] for name in valued} == {"value_network", "value_head"}
-    assert any("value_network" in name for name in valued)
+    assert {".".join(name.split(".")[:2]) for name in valued} == {"critic.network", "critic.head"}
+    assert any("critic.network" in name for name in valued)
     for name, gradient in policy_only.items():
         assert name.startswith("language_model")
         torch.testing.assert_close(both[name], gradient)
     # by hand: 0.7 * 0.5 * mean of squares (the clipped error is the same at the old values)
     rows, times, columns = experience.sequences.response_positions()
-    assert agent.policy.value_network is not None
+    assert agent.policy.critic.network is not None
     agent.policy.optimizer.zero_grad()
-    hidden = agent.policy.value_network.model.base_model(experience.sequences.input_ids)[0]
-    values = agent.policy.value_head(hidden[rows, columns - 1])[:, 0]
+    hidden = agent.policy.critic.network.model.base_model(experience.sequences.input_ids)[0]
+    values = agent.policy.critic.head(hidden[rows, columns - 1])[:, 0]
     (0.35 * (values - experience.returns[rows, times]).square().mean()).backward()
     named = dict(agent.policy.named_parameters())
     for name in valued:
@@ -115,9 +115,9 @@ def test_old_values_are_the_network_s_and_bootstrap(
     assert played is not None
     experience = agent.assign(played)
     torch.testing.assert_close(
-        experience.old_values, agent.policy.response_values(experience.sequences)
+        experience.old_values, agent.policy.critic.of_responses(experience.sequences)
     )
-    final = agent.policy.final_values(experience.sequences)
+    final = agent.policy.critic.after_responses(experience.sequences)
     for row, episode in enumerate(played.episodes):
         expected = torch.tensor(episode.score) + final[row]
         torch.testing.assert_close(experience.returns[row, 0], expected, atol=1e-5, rtol=1e-5)
@@ -129,7 +129,7 @@ def test_warming_up_leaves_the_policy_alone(build: Callable[..., PPO]):
     agent.learn(1)
     after = agent.policy.state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
-    assert {name.split(".")[0] for name in moved} == {"value_network", "value_head"}
+    assert {".".join(name.split(".")[:2]) for name in moved} == {"critic.network", "critic.head"}
     assert any("attn" in name for name in moved)
 
 

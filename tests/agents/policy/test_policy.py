@@ -225,7 +225,7 @@ def test_the_reference_stays_while_the_policy_moves(make_ppo: Callable[..., PPO]
 def test_lora_trains_adapters_and_value_head_only(make_ppo: Callable[..., PPO]):
     policy = make_ppo(lora=lora_config("gpt2")).policy
     names = [name for name, parameter in policy.named_parameters() if parameter.requires_grad]
-    assert all("lora_" in name or name.startswith("value_head") for name in names)
+    assert all("lora_" in name or name.startswith("critic.head") for name in names)
     assert policy.reference is None
     assert len(policy.trained_parameters()) == len(names) > 2
 
@@ -329,12 +329,12 @@ def test_bfloat16_decodes_and_learns(make_ppo: Callable[..., PPO]):
 def test_final_values_are_those_of_the_whole_text(make_ppo: Callable[..., PPO]):
     agent = make_ppo()
     shake(agent)
-    found = agent.policy.final_values(Sequences.from_ids([[3, 4], [5]], [[6], [7, 3, 4]]))
+    found = agent.policy.critic.after_responses(Sequences.from_ids([[3, 4], [5]], [[6], [7, 3, 4]]))
     for row, ids in enumerate([[3, 4, 6], [5, 7, 3, 4]]):
         with torch.no_grad():
             trunk: Any = agent.policy.language_model.model.base_model
             hidden = trunk(torch.tensor([ids]))[0][0, -1]
-            expected = agent.policy.value_head(hidden)[0]
+            expected = agent.policy.critic.head(hidden)[0]
         torch.testing.assert_close(found[row], expected, atol=1e-5, rtol=1e-4)
 
 
@@ -373,7 +373,7 @@ def test_without_any_model_the_remedy_is_named(make_envs: Callable[..., Any]):
 def test_bad_policy_settings_are_named(make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]):
     with pytest.raises(ValueError, match=r"temperature must be > 0, got 0.0"):
         make_ppo(temperature=0.0)
-    with pytest.raises(ValueError, match="top_k must be >= 0, got -1; 0 samples among all"):
+    with pytest.raises(ValueError, match="top_k must be an integer >= 0, got -1; 0 samples"):
         make_ppo(top_k=-1)
     with pytest.raises(ValueError, match=r"top_p must be within \(0, 1\], got 0.0"):
         make_ppo(top_p=0.0)

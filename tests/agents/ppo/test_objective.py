@@ -25,7 +25,7 @@ def loss_by_hand(agent: PPO, experience: Any) -> torch.Tensor:
         trunk: Any = agent.policy.language_model.model.base_model
         states = trunk(ids.unsqueeze(0))[0][0, start - 1 : -1]
         log_p = agent.policy.language_model.model.lm_head(states).log_softmax(-1)
-        values = agent.policy.value_head(states)[:, 0]
+        values = agent.policy.critic.head(states)[:, 0]
         for t in range(n):
             advantage, old = experience.advantages[row, t], experience.old_values[row, t]
             ratio = (log_p[t, ids[start + t]] - experience.old_log_probs[row, t]).exp()

@@ -132,7 +132,7 @@ def test_a_truncated_response_bootstraps_and_a_terminated_one_does_not(
     for horizon in ("terminated", "truncated"):
         envs = make_envs(horizon=horizon, forbidden_token_ids=(1,))  # no EOS: all reach the horizon
         agent = make_ppo(envs=envs, gae_lambda=1.0, kl_coef=0.0)
-        agent.policy.value_head.bias.data.fill_(2.0)
+        agent.policy.critic.head.bias.data.fill_(2.0)
         played = agent.collect()
         assert played is not None
         returns[horizon] = agent.assign(played).returns
@@ -364,9 +364,9 @@ def test_a_loss_or_gradient_that_is_not_finite_is_named(make_ppo: Callable[..., 
     played = agent.collect()
     assert played is not None
     experience = agent.assign(played)
-    agent.policy.value_head.weight.register_hook(lambda gradient: gradient * float("nan"))
+    agent.policy.critic.head.weight.register_hook(lambda gradient: gradient * float("nan"))
     with pytest.raises(
-        ValueError, match=r"gradient of value_head.weight is not finite at update 0"
+        ValueError, match=r"gradient of critic.head.weight is not finite at update 0"
     ):
         agent.update(experience)
 
@@ -385,7 +385,7 @@ def test_a_loss_or_gradient_that_is_not_finite_is_named(make_ppo: Callable[..., 
         ("n_value_warmup", -1, "n_value_warmup must be an integer >= 0, got -1"),
         ("target_kl", -1.0, "target_kl must be > 0, or None, got -1.0"),
         ("max_grad_norm", 0.0, "max_grad_norm must be > 0, got 0.0"),
-        ("micro_batch_size", 0, "micro_batch_size must be >= 1, or None, got 0"),
+        ("micro_batch_size", 0, "micro_batch_size must be an integer >= 1, or None, got 0"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(

@@ -1,0 +1,90 @@
+"""Settings of sampling and of a policy, declared once; importable without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+
+from tokengym.envs.declared import check_choice, check_count, check_number
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+Schedule: TypeAlias = float | Callable[[float], float]
+"""A number, or a function of the remaining progress, which falls from 1 to 0."""
+ValueNetwork = Literal["trunk", "own"]
+Dtype = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingSettings:
+    """How a token is drawn from the logits.
+
+    Raises:
+        SettingsError: if a value is out of range.
+    """
+
+    temperature: float = 1.0
+    """Divides the logits in rollout, update and reference alike."""
+    top_k: int = 0
+    """Sample among the likeliest tokens only; 0 samples among all. What could be sampled is kept
+    with the sample, and update and reference are renormalised over the same tokens ("keep sampling
+    mask", DeepSeek-V3.2 2025, arXiv:2512.02556): otherwise a token that has left the top k would
+    have ratio 0, and one outside the reference's an infinite KL."""
+    top_p: float = 1.0
+    """Sample among the fewest tokens that have this much probability; 1.0 samples among all."""
+
+    def __post_init__(self) -> None:
+        check_number(self, "temperature", above=0.0, hint="1.0 samples as trained")
+        check_count(self, "top_k", least=0, hint="0 samples among all tokens")
+        check_number(self, "top_p", above=0.0, most=1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodicSettings(SamplingSettings):
+    """What every learner from whole episodes is told.
+
+    Raises:
+        SettingsError: if a value is out of range.
+    """
+
+    learning_rate: Schedule = 3e-4
+    """Learning rate of AdamW; a number or a schedule over the remaining progress, 1 to 0."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not callable(self.learning_rate):
+            check_number(self, "learning_rate", above=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicySettings(SamplingSettings):
+    """How a causal language model serves as policy.
+
+    Raises:
+        SettingsError: if a value is out of range.
+    """
+
+    lora: LoraConfig | None = None
+    """A ``peft.LoraConfig`` to train adapters only; None trains all weights."""
+    dtype: str = "auto"
+    """"auto", "float32" or "bfloat16", see `load_causal_lm`. In bfloat16 small steps are rounded
+    away unless ``lora`` is given, whose adapters stay float32."""
+    frozen_layers: int = 0
+    """Freeze the embeddings (with a head tied to them) and this many of the lowest blocks, which
+    the reference then shares; 0 freezes nothing."""
+    gradient_checkpointing: bool = False
+    """Compute blocks again in the backward pass: less memory, more time."""
+    value_network: ValueNetwork = "trunk"
+    """Input of the value head. "trunk": the policy's hidden states, at no cost. "own": those of a
+    network of its own, a copy of the model, or with ``lora`` adapters of its own on the same
+    backbone; values then cannot pull at the policy."""
+    mask_top_p: float | None = None
+    """Sample among the top-p of a masking model, a copy of the policy that stays as it is until
+    `refresh_masking_model` (see `NLPO`); None has no such model."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(self, "value_network", get_args(ValueNetwork))
+        check_number(self, "mask_top_p", above=0.0, most=1.0, optional=True)

@@ -1,0 +1,114 @@
+"""Settings of PPO and NLPO, declared once; importable without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from tokengym.agents.learner import Learner, register_learner
+from tokengym.agents.policy.settings import EpisodicSettings, Schedule
+from tokengym.envs.declared import check_choice, check_count, check_number
+
+KlPlace = Literal["reward", "loss"]
+KlEstimator = Literal["k1", "k2", "k3", "exact"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOSettings(EpisodicSettings):
+    """How PPO learns from a round of episodes.
+
+    Raises:
+        SettingsError: if a value is out of range.
+    """
+
+    advantage: str = "gae"
+    """Estimator of the advantages, by name; see `tokengym.agents.ppo.advantages`."""
+    n_epochs: int = 4
+    """Passes over a batch."""
+    n_minibatches: int = 2
+    """Gradient steps per pass; no more than there are episodes."""
+    gamma: float = 1.0
+    """Discount per token."""
+    gae_lambda: float = 0.95
+    """1 waits for the whole return, 0 trusts the next value. ABC's paper has 0.95; at 1 credit
+    redistribution cannot help."""
+    clip_range: Schedule = 0.2
+    """How far the probability ratio may move before its gradient stops."""
+    clip_range_vf: Schedule | None = 0.2
+    """The same for the values, in reward units; None leaves them unclipped."""
+    vf_coef: float = 0.1
+    """Weight of the value loss; at 0 the values, which begin at 0, stay there."""
+    ent_coef: float = 0.0
+    """Weight of the entropy bonus."""
+    kl_coef: float = 0.05
+    """Price of a nat of KL to the reference, reward units; the first value if adaptive."""
+    kl_in: KlPlace = "reward"
+    """"reward": each token's KL is subtracted from its reward, as sampled (Ziegler et al. 2019).
+    "loss": kl_coef times its mean is added to the loss and differentiated."""
+    kl_estimator: KlEstimator = "k1"
+    """"k1", "k2", "k3" of the sampled tokens (see `losses.kl_estimate`), or "exact" over the
+    vocabulary. In the reward k1 and exact have the KL's gradient; in the loss k2 and exact have it,
+    and k1's is zero on average, so that it holds nothing back."""
+    kl_target: float | None = None
+    """KL per episode (nats) that an adaptive coefficient aims at; None keeps it fixed."""
+    kl_horizon: float = 10_000
+    """Episodes over which the adaptive coefficient corrects itself."""
+    n_value_warmup: int = 0
+    """Updates at the start in which the value head alone learns, with its own network if it has
+    one."""
+    target_kl: float | None = None
+    """Ends an update early when the policy moved 1.5 times this (nats per token)."""
+    max_grad_norm: float = 1.0
+    """Longer gradients are scaled down to this."""
+    micro_batch_size: int | None = None
+    """Most sequences in one forward; changes memory and time, not the gradient."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count(self, "n_epochs", "n_minibatches")
+        check_count(self, "n_value_warmup", least=0)
+        check_count(self, "micro_batch_size", optional=True)
+        check_number(self, "gamma", "gae_lambda", least=0.0, most=1.0)
+        check_number(self, "vf_coef", least=0.0, hint="0 is no critic")
+        check_number(self, "kl_coef", least=0.0, hint="0 leaves the KL free")
+        check_choice(self, "kl_in", get_args(KlPlace))
+        check_choice(self, "kl_estimator", get_args(KlEstimator))
+        check_number(self, "kl_target", "target_kl", above=0.0, optional=True)
+        check_number(self, "kl_horizon", "max_grad_norm", above=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NLPOSettings(PPOSettings):
+    """How NLPO learns: as PPO, sampling among the likeliest tokens of a masking model.
+
+    Raises:
+        SettingsError: if a value is out of range.
+    """
+
+    mask_top_p: float = 0.9
+    """Probability that the masking model's likeliest tokens must have together."""
+    mask_refresh: int = 20
+    """Updates between two refreshes of the masking model."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count(self, "mask_refresh")
+        check_number(self, "mask_top_p", above=0.0, most=1.0)
+
+
+register_learner(
+    Learner(
+        name="ppo",
+        summary="proximal policy optimisation from token rewards",
+        settings=PPOSettings,
+        train="tokengym.agents.ppo.training:train",
+    )
+)
+register_learner(
+    Learner(
+        name="nlpo",
+        summary="PPO that samples among the likeliest tokens of an earlier copy of itself",
+        settings=NLPOSettings,
+        train="tokengym.agents.ppo.training:train",
+    )
+)

@@ -1,0 +1,144 @@
+"""Estimators by name, and learners without a critic: nothing of it is there."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.agents.conftest import PerToken, make_model, target_reward
+from tokengym.agents import PPO, collect
+from tokengym.agents.ppo.advantages import (
+    AdvantageEstimator,
+    RoundTensors,
+    advantage_names,
+    find_advantage,
+    register_advantage,
+)
+from tokengym.agents.ppo.settings import PPOSettings
+
+
+def dense(make_envs: Callable[..., Any], num_envs: int) -> Any:
+    return make_envs(num_envs=num_envs, reward=target_reward(PerToken()))
+
+
+def reinforce(make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], **settings: Any) -> PPO:
+    return make_ppo(envs=dense(make_envs, 16), advantage="reinforce", **settings)
+
+
+def test_reinforce_is_the_reward_to_go():
+    played = RoundTensors(
+        token_rewards=torch.tensor([[1.0, 2.0, 4.0], [3.0, 0.0, 0.0]]),
+        response_mask=torch.tensor([[True, True, True], [True, False, False]]),
+        values=None,
+        final_values=None,
+    )
+    estimate = find_advantage("reinforce").estimate
+    advantages, returns = estimate(played, PPOSettings())
+    assert advantages.tolist() == [[7.0, 6.0, 4.0], [3.0, 0.0, 0.0]] == returns.tolist()
+    discounted, _ = estimate(played, PPOSettings(gamma=0.5))
+    assert discounted.tolist() == [[3.0, 4.0, 4.0], [3.0, 0.0, 0.0]]
+
+
+def test_gae_without_a_baseline_and_lambda_1_is_the_reward_to_go():
+    mask = torch.ones(2, 3, dtype=torch.bool)
+    rewards = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
+    zeros = torch.zeros(2, 3)
+    with_critic = RoundTensors(
+        token_rewards=rewards, response_mask=mask, values=zeros, final_values=None
+    )
+    found, _ = find_advantage("gae").estimate(with_critic, PPOSettings(gae_lambda=1.0))
+    expected, _ = find_advantage("reinforce").estimate(with_critic, PPOSettings())
+    torch.testing.assert_close(found, expected)
+
+
+def test_without_a_critic_there_is_no_value_anywhere(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]
+):
+    agent = reinforce(make_ppo, make_envs)
+    assert agent.policy.critic is None
+    assert not any(
+        "critic" in name or "value" in name for name, _ in agent.policy.named_parameters()
+    )
+    played = agent.collect()
+    assert played is not None
+    assert played.values is None
+    experience = agent.assign(played)
+    assert experience.old_values is None
+    assert experience.returns is None
+    agent.update(experience)
+    assert "train/value_loss" not in agent.logger.name_to_value
+    assert "train/policy_loss" in agent.logger.name_to_value
+
+
+def test_reinforce_solves_the_identity_task(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]
+):
+    agent = make_ppo(
+        envs=dense(make_envs, 32),
+        advantage="reinforce",
+        model=make_model(scale=2.0),
+        learning_rate=1e-2,
+        kl_coef=0.01,
+    )
+    agent.learn(32 * 6 * 16)
+    scores = [episode.score for episode in collect(agent, dense(make_envs, 32), 64, seed=100)]
+    assert np.mean(scores) > 0.85  # of 1.0; the untrained model is near 0.1
+
+
+def test_a_checkpoint_without_a_critic_is_resumed_number_for_number(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], tmp_path: Any
+):
+    whole = reinforce(make_ppo, make_envs)
+    whole.learn(16 * 5 * 2)
+    whole.save(tmp_path / "agent")
+    whole.learn(16 * 5 * 2, reset_num_timesteps=False)
+    envs = dense(make_envs, 16)
+    resumed = PPO.load(tmp_path / "agent", env=envs, device="cpu")
+    assert resumed.settings.advantage == "reinforce"
+    resumed.learn(16 * 5 * 2, reset_num_timesteps=False)
+    for mine, theirs in zip(whole.policy.parameters(), resumed.policy.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("gae_lambda", 0.5), ("vf_coef", 0.2), ("clip_range_vf", None), ("n_value_warmup", 2)],
+)
+def test_settings_of_a_critic_are_refused_without_one(
+    make_ppo: Callable[..., PPO], setting: str, value: Any
+):
+    message = f"{setting} has no effect with advantage='reinforce', which has no critic; leave it"
+    with pytest.raises(ValueError, match=message):
+        make_ppo(advantage="reinforce", **{setting: value})
+
+
+def test_a_value_network_is_refused_without_a_critic(make_envs: Callable[..., Any]):
+    kwargs = {"model": make_model(), "value_network": "own"}
+    with pytest.raises(ValueError, match="value_network has no effect with advantage='reinforce'"):
+        PPO("CausalLMPolicy", make_envs(), policy_kwargs=kwargs, advantage="reinforce")
+
+
+def test_an_unknown_estimator_is_named_with_near_matches(make_ppo: Callable[..., PPO]):
+    with pytest.raises(ValueError, match=r"unknown advantage 'reinforc'; did you mean 'reinforce'"):
+        make_ppo(advantage="reinforc")
+
+
+def test_an_estimator_of_ones_own_is_one_function(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+):
+    from tokengym.agents.ppo import advantages
+
+    monkeypatch.setattr(advantages, "_ESTIMATORS", dict(advantages._ESTIMATORS))
+    register_advantage(
+        AdvantageEstimator(
+            name="immediate",
+            estimate=lambda played, settings: (played.token_rewards, played.token_rewards),
+            needs_critic=False,
+        )
+    )
+    assert "immediate" in advantage_names()
+    agent = make_ppo(envs=dense(make_envs, 8), advantage="immediate")
+    agent.learn(8 * 5)
+    assert agent._n_updates >= 1
