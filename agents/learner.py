@@ -1,41 +1,95 @@
-"""Learners by name: what ``--agent NAME`` finds, and how one run of it is made.
+"""Learners by name: the declaration that ``--agent NAME`` finds, and how one run of it is made.
 
 A learner is declared in the folder of its algorithm by one `Learner`, whose ``settings`` are
-its command-line flags, its entry in a run's saved configuration and its constructor's keywords.
+its command-line options, its entry in a run's saved configuration and its constructor's keywords.
 Nothing here imports torch: naming a learner is cheap, training it loads what it needs.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
 
+Agent = TypeVar("Agent", bound="SavedAgent")
+
+
+class SavedAgent(Protocol):
+    """A learner that can be resumed from the folder it was saved in."""
+
+    num_timesteps: int
+    """Response tokens sampled so far."""
+
+    def save(self, path: Path) -> None:
+        """Write the learner's whole state."""
+
 
 class TrainingRun(Protocol):
-    """What a learner is given to train with; `tokengym.evaluation.runs` makes it."""
+    """One run, as a learner sees it; `tokengym.evaluation.runs.run` makes it."""
 
-    settings: Any
-    """The learner's own settings, an instance of its `Learner.settings`."""
-    seed: int
-    """Seeds everything random."""
-    folder: Path | None
-    """Folder for what the learner keeps while it trains; None keeps nothing."""
+    @property
+    def settings(self) -> Any:
+        """The learner's own settings, an instance of its `Learner.settings`."""
 
-    def make_envs(self, num_envs: int, *, normalize: bool) -> VectorEnv[Any, Any, Any]:
-        """Return the task's training environments under the run's reward."""
+    @property
+    def training(self) -> Any:
+        """Settings of the run: ``steps``, ``batch_size``, ``max_new_tokens``, ``device``, ..."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of everything random."""
+
+    @property
+    def folder(self) -> Path | None:
+        """Folder for files that the learner keeps while it trains; None keeps none."""
+
+    @property
+    def eval_every(self) -> int:
+        """Updates between two measurements."""
+
+    @property
+    def updates(self) -> int:
+        """Updates made so far, those before a resumption included."""
+
+    def make_envs(self, num_envs: int, *, normalize: bool = False) -> VectorEnv[Any, Any, Any]:
+        """Return the task's training environments under the run's reward.
+
+        Args:
+            num_envs: Number of rows.
+            normalize: Centre the scores as the run's settings say; otherwise they are raw.
+        """
 
     def policy_kwargs(self) -> dict[str, Any]:
         """Return the run's ``model``, ``lora`` and ``dtype``, as `CausalLMPolicy` takes them."""
 
-    def measure(self, step: int, tokens: int, agent: Any) -> None:
-        """Evaluate the agent on held-out prompts and add a point to the learning curve."""
+    def resume(self, load: Callable[[Path], Agent]) -> Agent | None:
+        """Return the learner of the run's checkpoint; None if training begins anew.
+
+        A learner that calls this is saved after measurements, where the caller of the run wants
+        checkpoints.
+
+        Args:
+            load: Returns the learner that was saved in a folder.
+        """
+
+    def measure(self, step: int, tokens: int | Callable[[], int], agent: Any) -> None:
+        """Evaluate the agent on held-out prompts and add a point to the learning curve.
+
+        Args:
+            step: Position on the curve, in the learner's own unit.
+            tokens: Response tokens processed so far: sampled, and passed over with gradient; a
+                function is called after the evaluation.
+            agent: The agent.
+        """
+
+    def log(self, step: int, row: Mapping[str, Any]) -> None:
+        """Keep one row of the learner's log, by the names of Stable-Baselines3."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,15 +100,19 @@ class Learner:
     """
 
     name: str
-    """As ``--agent`` and ``--agents`` take it."""
+    """Name that ``--agent`` takes."""
     summary: str
     """One line for ``--help``."""
     settings: type
     """Frozen dataclass of its settings."""
     train: str
-    """``module:function`` that trains one agent: ``function(run: TrainingRun) -> agent``."""
-    steps_are: str = "updates"
-    """Unit of the learning curve's steps."""
+    """``module:function`` that trains one agent: ``function(run: TrainingRun) -> agent``. None in
+    place of an agent means that there is nothing to save."""
+    uses_credit: bool = False
+    """Learns from the token rewards of the batches it plays, so that rewards can be compared, and
+    the run's ``steps``, ``batch_size`` and ``normalize`` matter; else from whole scores alone."""
+    steps_setting: str = "steps"
+    """Setting with the last step of the learning curve, the run's or the learner's own."""
 
     def load(self) -> Callable[[TrainingRun], Any]:
         """Import and return the function that trains."""
@@ -83,7 +141,7 @@ def learner_names() -> list[str]:
     """Return the names of all learners."""
     for module in DECLARED_IN:
         import_module(module)
-    return list(_LEARNERS)
+    return sorted(_LEARNERS)
 
 
 def find_learner(name: str) -> Learner:

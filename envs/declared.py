@@ -10,9 +10,10 @@ import ast
 import difflib
 import inspect
 import textwrap
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import MISSING, fields
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from operator import index
+from pathlib import Path
 from typing import Any, TypeVar
 
 from tokengym.envs.errors import SettingsError
@@ -118,6 +119,106 @@ def field_texts(declared: type) -> dict[str, str]:
             ):
                 found[field.target.id] = " ".join(str(below.value.value).split())
     return found
+
+
+# --- nested settings ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaf:
+    """One field of a settings dataclass, or of one that it holds."""
+
+    path: tuple[str, ...]
+    """Names of the fields that lead to it."""
+    flag: str
+    """Command-line option without dashes: ``metadata["flag"]`` of the field, else its name; empty
+    if the field is no option."""
+    value: Any
+    """Its value."""
+    owner: type
+    """The dataclass that declares it."""
+
+
+def leaves(settings: Any, path: tuple[str, ...] = ()) -> Iterator[Leaf]:
+    """Yield the fields of a settings dataclass in order, those of nested ones in their place."""
+    for field in fields(settings):
+        value, here = getattr(settings, field.name), (*path, field.name)
+        if is_dataclass(value):
+            yield from leaves(value, here)
+        else:
+            flag = field.metadata.get("flag", field.name.replace("_", "-"))
+            yield Leaf(path=here, flag=flag, value=value, owner=type(settings))
+
+
+def with_values(settings: T, values: Mapping[tuple[str, ...], Any]) -> T:
+    """Return settings with fields replaced, by `Leaf.path`; every dataclass is checked again."""
+    changes: dict[str, Any] = {}
+    nested: dict[str, dict[tuple[str, ...], Any]] = {}
+    for (name, *rest), value in values.items():
+        if rest:
+            nested.setdefault(name, {})[tuple(rest)] = value
+        else:
+            changes[name] = value
+    changes |= {name: with_values(getattr(settings, name), v) for name, v in nested.items()}
+    return replace(settings, **changes)  # type: ignore[type-var]
+
+
+def changed(settings: T, **changes: Any) -> T:
+    """Return settings with fields changed by name, nested ones included; None is no change.
+
+    Raises:
+        TypeError: if no field has the name, with the near matches.
+        ValueError: if a value is out of range.
+    """
+    known = {leaf.path[-1]: leaf.path for leaf in reversed(list(leaves(settings)))}
+    for name in changes:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=2)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise TypeError(f"{type(settings).__name__} has no setting {name!r}{hint}")
+    return with_values(settings, {known[k]: v for k, v in changes.items() if v is not None})
+
+
+def as_plain(value: Any) -> Any:
+    """Return settings as JSON has them: dicts, lists, texts and numbers.
+
+    Raises:
+        SettingsError: for a value that JSON cannot hold, such as a function.
+    """
+    if is_dataclass(value):
+        return {field.name: as_plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): as_plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise SettingsError(f"settings that are saved must be numbers or texts, got {value!r}")
+
+
+def from_plain(defaults: T, data: Mapping[str, Any]) -> T:
+    """Return the settings that `as_plain` wrote.
+
+    Args:
+        defaults: An instance of the same dataclasses.
+        data: What `as_plain` returned.
+
+    Raises:
+        SettingsError: if the fields are not the same, as in a file of another version.
+    """
+    names = names_of(type(defaults))
+    if differ := set(names) ^ set(data):
+        where = "unknown" if (name := sorted(differ)[0]) in data else "missing"
+        raise SettingsError(f"{type(defaults).__name__} of another version: {name} is {where}")
+    values: dict[str, Any] = {}
+    for name in names:
+        default, value = getattr(defaults, name), data[name]
+        if is_dataclass(default):
+            value = from_plain(default, value)
+        values[name] = tuple(value) if isinstance(value, list) else value
+    return type(defaults)(**values)
 
 
 # --- checks ---------------------------------------------------------------------------------------

@@ -10,13 +10,12 @@ import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-import tyro
-
 from tokengym.scripts.commands.collect import collect
 from tokengym.scripts.commands.compare import compare
 from tokengym.scripts.commands.constitution import constitution
 from tokengym.scripts.commands.envs import envs
 from tokengym.scripts.commands.evaluate import evaluate
+from tokengym.scripts.commands.options import call
 from tokengym.scripts.commands.replay import replay
 from tokengym.scripts.commands.report import report
 from tokengym.scripts.commands.train import train
@@ -79,12 +78,7 @@ def _dispatch(arguments: Sequence[str]) -> None:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(f"unknown command {name!r}; {hint}known: {', '.join(COMMANDS)}")
-    tyro.cli(
-        COMMANDS[name],
-        prog=f"tokengym {name}",
-        args=rest,
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
+    call(COMMANDS[name], f"tokengym {name}", rest)
 
 
 def _overview() -> str:

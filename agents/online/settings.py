@@ -125,6 +125,7 @@ register_learner(
         summary="DPO on pairs of the policy's own responses, drawn anew in each iteration",
         settings=OnlineDPORun,
         train="tokengym.agents.online.online_dpo:train",
+        steps_setting="iterations",
     )
 )
 register_learner(
@@ -133,6 +134,7 @@ register_learner(
         summary="fine-tuning on the best of the policy's own responses, in iterations",
         settings=RAFTRun,
         train="tokengym.agents.online.raft:train",
+        steps_setting="iterations",
     )
 )
 register_learner(
@@ -141,5 +143,6 @@ register_learner(
         summary="the best of n responses by the scorer; nothing is trained",
         settings=Candidates,
         train="tokengym.agents.online.best_of_n:train",
+        steps_setting="n",
     )
 )

@@ -102,6 +102,7 @@ register_learner(
         summary="proximal policy optimisation from token rewards",
         settings=PPOSettings,
         train="tokengym.agents.ppo.training:train",
+        uses_credit=True,
     )
 )
 register_learner(
@@ -110,5 +111,6 @@ register_learner(
         summary="PPO that samples among the likeliest tokens of an earlier copy of itself",
         settings=NLPOSettings,
         train="tokengym.agents.ppo.training:train",
+        uses_credit=True,
     )
 )

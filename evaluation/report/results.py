@@ -37,10 +37,13 @@ def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
     curves, episodes, failed, versions = _gather(config, out, group=())
     _refuse_empty(curves, failed, out)
     defaults = ComparisonConfig(
-        env=config.env, rewards=config.rewards, training=training_settings(config.env)
+        env=config.env,
+        rewards=config.rewards,
+        training=training_settings(config.env, config.training.agent),
     )
+    settings = flat(config.as_dict())
     about = {
-        "settings": flat(config.as_dict()),
+        "settings": settings,
         "versions": versions,
         "command": command_line(config, defaults),
     }
@@ -48,9 +51,9 @@ def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
         out,
         curves,
         episodes=episodes,
-        kl_coef=config.training.kl_coef,
+        kl_coef=settings.get("kl_coef"),
         level=config.level,
-        baseline=config.rewards[0],
+        baseline=config.names[0],
         failed=failed,
         about=about,
         optimum=known_optimum(config),
@@ -82,7 +85,7 @@ def merge_comparisons(
         failed += found[2]
         versions.update(found[3])
     _refuse_empty(curves, failed, folders[0])
-    coefs = {config.training.kl_coef for config in configs}
+    coefs = {flat(config.as_dict()).get("kl_coef") for config in configs}
     first = flat(configs[0].as_dict())
     apart = {*varying, "seeds", "first_seed", "rewards"}
     about = {
@@ -185,9 +188,9 @@ def _gather(
     episodes: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
     versions: dict[str, Any] = {}
-    for reward in config.rewards:
+    for name in config.names:
         for seed in config.all_seeds:
-            folder = run_folder(out, reward, seed)
+            folder = run_folder(out, name, seed)
             if not (folder / "run.json").exists():
                 continue
             result = read_json(folder / "run.json")
@@ -195,7 +198,7 @@ def _gather(
             if result["status"] != "finished":
                 failed.append(
                     {
-                        "credit": reward,
+                        "credit": name,
                         "seed": seed,
                         "group": dict(group),
                         "error": result.get("error", "unknown"),
@@ -205,7 +208,7 @@ def _gather(
             for curve in read_curves(folder / "curve.csv", group_by=()):
                 curves.append(
                     Curve(
-                        credit=reward,
+                        credit=name,
                         seed=seed,
                         group=group,
                         steps=curve.steps,

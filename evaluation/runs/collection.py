@@ -158,8 +158,8 @@ class _Maker:
 
         from tokengym.agents.offline.policies import make_policy
         from tokengym.agents.online.collecting import ResponseCollector
-        from tokengym.evaluation.runs.agents import load_agent
         from tokengym.evaluation.runs.defaults import training_settings
+        from tokengym.evaluation.runs.run import load_agent
 
         self.config = config
         lengths = training_settings(config.env, max_new_tokens=config.max_new_tokens).lengths()

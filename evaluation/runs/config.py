@@ -1,4 +1,4 @@
-"""What a comparison is: everything that decides its numbers, and nothing else."""
+"""Configuration of a comparison: everything that decides its numbers, and nothing else."""
 
 import difflib
 import re
@@ -7,17 +7,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tokengym.envs.declared import as_plain, from_plain, leaves
+from tokengym.envs.errors import SettingsError
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
 from tokengym.rewards.registry import check_name
 
 SETTINGS_FILE = "comparison.json"
-"""In a comparison's folder: its configuration."""
+"""File of the configuration, in a comparison's folder."""
 LATEST = re.compile(r"-v(\d+)$")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSettings:
-    """What the environment is made from; None leaves it to the task.
+    """Prompts and models that the environment is made from; None leaves them to the task.
 
     Raises:
         ValueError: if a column is named without a data set.
@@ -27,11 +29,11 @@ class TaskSettings:
     """Folder of a bundle of tokenizer, prompts and models; None takes the task's own."""
     dataset: str | None = None
     """A csv, tsv, jsonl or parquet file, or a hub name, with the prompts."""
-    prompt_column: str | int | None = None
+    prompt_column: int | str | None = None
     """Its column of prompts: a name, or a number where the file has no header."""
-    reference_column: str | int | None = None
+    reference_column: int | str | None = None
     """Its column of reference answers."""
-    query_type_column: str | int | None = None
+    query_type_column: int | str | None = None
     """Its column of OPENENDED or CONSTRAINED."""
     scorer: str | None = None
     """Folder or hub name of a reward model; None takes the bundle's."""
@@ -56,8 +58,8 @@ class TaskSettings:
 class ComparisonConfig:
     """Which rewards are compared, on what, and how.
 
-    Two comparisons with equal configurations have equal numbers. Where a comparison lies, how many
-    processes it takes and what it prints are no part of it.
+    Two comparisons with equal configurations have equal numbers. Its folder, its number
+    of processes and what it prints are no part of it.
 
     Raises:
         ValueError: if a value is out of range, or a name is unknown.
@@ -78,8 +80,8 @@ class ComparisonConfig:
     """How each run is measured."""
     task: TaskSettings = field(default_factory=TaskSettings)
     """What the environment is made from."""
-    level: float = 0.95
-    """Of the intervals."""
+    level: float = field(default=0.95, metadata={"flag": ""})
+    """Confidence level of the intervals, in (0, 1)."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "env", resolve_env(self.env))
@@ -97,6 +99,12 @@ class ComparisonConfig:
             raise ValueError("rewards must name at least one reward, e.g. sparse uniform abc")
         for reward in self.rewards:
             check_name(reward.partition(":")[0])
+        learner = self.training.declaration
+        if not learner.uses_credit and len(self.rewards) > 1:
+            raise SettingsError(
+                f"{learner.name} learns from the scorer alone, so that rewards {self.rewards[0]!r} "
+                f"and {self.rewards[1]!r} are the same to it; name one reward"
+            )
         slugs = [slug(reward) for reward in self.rewards]
         for index, name in enumerate(slugs):
             if name in slugs[:index]:
@@ -109,22 +117,33 @@ class ComparisonConfig:
         """The seeds of every reward's runs."""
         return range(self.first_seed, self.first_seed + self.seeds)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the runs of one seed: the rewards, or a learner that sees only the scorer."""
+        return self.rewards if self.training.declaration.uses_credit else (self.training.agent,)
+
+    def reward_of(self, name: str) -> str:
+        """Return the reward of the run of that name."""
+        return name if self.training.declaration.uses_credit else self.rewards[0]
+
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain data, as comparison.json keeps them."""
-        return {**asdict(self), "rewards": list(self.rewards)}
+        data: dict[str, Any] = as_plain(self)
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "ComparisonConfig":
-        """Return the configuration that `as_dict` wrote."""
-        return cls(
-            **{
-                **data,
-                "rewards": tuple(data["rewards"]),
-                "training": TrainingSettings(**data["training"]),
-                "evaluation": EvaluationSettings(**data["evaluation"]),
-                "task": TaskSettings(**data["task"]),
-            }
-        )
+        """Return the configuration that `as_dict` wrote.
+
+        Raises:
+            SettingsError: if another version wrote it.
+        """
+        parts = {
+            "training": TrainingSettings.from_dict(data["training"]),
+            "evaluation": from_plain(EvaluationSettings(), data["evaluation"]),
+            "task": from_plain(TaskSettings(), data["task"]),
+        }
+        return cls(**{**data, **parts})
 
     def env_kwargs(self, reward: str, *, train: bool) -> dict[str, Any]:
         """Return the arguments of ``gym.make_vec`` for training or for evaluation."""
@@ -138,20 +157,19 @@ class ComparisonConfig:
         }
 
 
-def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested settings with the nested names alone, as the command line has them.
 
     Example:
-        >>> flat({"seeds": 5, "evaluation": {"every": 3}})
-        {'seeds': 5, 'evaluation.every': 3}
+        >>> flat({"seeds": 5, "training": {"learner": {"beta": 0.1}}, "evaluation": {"every": 3}})
+        {'seeds': 5, 'beta': 0.1, 'evaluation.every': 3}
     """
     result: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
-            prefix = "" if name in ("training", "task") else f"{name}."
-            result.update({f"{prefix}{key}": item for key, item in value.items()})
+            result |= flat(value, f"{name}." if name == "evaluation" else "")
         else:
-            result[name] = value
+            result[f"{prefix}{name}"] = value
     return result
 
 
@@ -169,18 +187,14 @@ def command_line(config: ComparisonConfig, defaults: ComparisonConfig) -> str:
     """Return the command that makes a comparison, without what is default anyway."""
     parts = ["tokengym compare", f"--env {config.env.removeprefix('tokengym/').partition('-v')[0]}"]
     parts.append(f"--rewards {' '.join(config.rewards)} --seeds {config.seeds}")
-    ours, usual = flat(config.as_dict()), flat(defaults.as_dict())
-    for name, value in ours.items():
-        if name in ("env", "rewards", "seeds") or value == usual[name]:
+    usual = {leaf.path: leaf.value for leaf in leaves(defaults)}
+    for leaf in leaves(config):
+        name = "agent" if leaf.path == ("training", "agent") else leaf.flag
+        if not name or leaf.path[0] in ("env", "rewards", "seeds"):
             continue
-        flag = {
-            "evaluation.every": "eval-every",
-            "evaluation.episodes": "eval-episodes",
-            "evaluation.seed": "eval-seed",
-            "evaluation.samples": "samples",
-            "evaluation.toxicity": "toxicity",
-        }.get(name, name.replace("_", "-"))
-        parts.append(f"--{flag} {value}")
+        if leaf.path not in usual or leaf.value != usual[leaf.path]:
+            values = leaf.value if isinstance(leaf.value, tuple) else (leaf.value,)
+            parts.append(f"--{name} {' '.join(map(str, values))}")
     return " ".join(parts)
 
 
@@ -228,18 +242,18 @@ def slug(reward: str) -> str:
     return re.sub(r"[^\w.=+-]", "_", reward).strip(".") or "_"
 
 
-def run_folder(out: Path, reward: str, seed: int) -> Path:
+def run_folder(out: Path, name: str, seed: int) -> Path:
     """Return the folder of one run."""
-    return out / slug(reward) / f"seed-{seed}"
+    return out / slug(name) / f"seed-{seed}"
 
 
 def missing_runs(config: ComparisonConfig, out: Path) -> Sequence[tuple[str, int]]:
     """Return the runs that have no result yet, seed by seed so that all rewards advance alike."""
     return [
-        (reward, seed)
+        (name, seed)
         for seed in config.all_seeds
-        for reward in config.rewards
-        if not (run_folder(out, reward, seed) / "run.json").exists()
+        for name in config.names
+        if not (run_folder(out, name, seed) / "run.json").exists()
     ]
 
 

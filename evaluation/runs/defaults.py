@@ -1,95 +1,131 @@
-"""How a task is trained and measured unless told otherwise: the one place for these numbers."""
+"""How a task is trained and measured unless told otherwise."""
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from tokengym.agents.learner import Learner, find_learner
+from tokengym.agents.ppo.settings import PPOSettings
+from tokengym.envs.declared import (
+    changed,
+    check_choice,
+    check_count,
+    from_plain,
+    leaves,
+    names_of,
+)
+from tokengym.envs.errors import SettingsError
 
 Normalization = Literal["batch", "running", "off"]
 
 
-def _at_least(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """How the model that is trained is loaded, and where it runs."""
 
+    device: str = "auto"
+    """Device that trains: "auto" takes a GPU if there is one; "cpu", "cuda", ..."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of the weights; "auto" is that of the model's files."""
+    lora_rank: int | None = None
+    """Rank of LoRA adapters; None trains all weights."""
 
-def _one_of(name: str, value: object, choices: tuple[object, ...]) -> None:
-    if value not in choices:
-        known = f"{', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}"
-        raise ValueError(f"{name} must be {known}, got {value!r}")
+    def __post_init__(self) -> None:
+        check_count(self, "lora_rank", optional=True)
+        check_choice(self, "dtype", ("auto", "float32", "bfloat16"))
+
+    def lora(self) -> Any | None:
+        """Return the ``peft.LoraConfig``, or None to train all weights."""
+        if self.lora_rank is None:
+            return None
+        from peft import LoraConfig
+
+        return LoraConfig(r=self.lora_rank, lora_alpha=2 * self.lora_rank)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingSettings:
-    """How PPO trains a policy in a comparison.
+class TrainingSettings(ModelSettings):
+    """How one policy is trained: the run's own settings, and those of its learner whole.
 
     The defaults are a trial's best cell on MovieReview: dense credit shows there because scores
     are centred (a positive score would pay every token) and lambda is below 1 (with 1 the whole
     return reaches every token anyway).
 
     Raises:
-        ValueError: if a value is out of range.
+        ValueError: if a value is out of range, or the learner is unknown.
     """
 
+    agent: str = field(default="ppo", metadata={"flag": ""})
+    """Name of the learner."""
     steps: int = 30
-    """PPO updates."""
+    """Updates per run."""
     batch_size: int = 64
     """Episodes per update: the number of environment rows."""
     max_new_tokens: int = 48
     """Longest response, tokens."""
     fixed_length: bool = False
-    """Whether EOS is forbidden, so that every response has ``max_new_tokens`` tokens and every run
-    spends the same number of them (ABC's setting); else a reward may also change the length."""
-    learning_rate: float = 3e-4
-    """Of AdamW."""
-    n_epochs: int = 4
-    """Passes over each batch."""
-    n_minibatches: int = 2
-    """Gradient steps per pass."""
-    gae_lambda: float = 0.95
-    """ABC's paper; at 1 credit redistribution cannot help."""
-    vf_coef: float = 0.1
-    """Weight of the value loss; at 0 the values, which begin at 0, stay there: no critic."""
-    kl_coef: float = 0.05
-    """Price of a nat of KL to the reference, in score units."""
-    kl_target: float | None = None
-    """KL per episode that an adaptive coefficient aims at; None keeps the coefficient."""
-    temperature: float = 1.0
-    """Of sampling, in training and evaluation."""
+    """Forbid EOS, so that every response has ``max_new_tokens`` tokens and every run spends the
+    same number of them (ABC's setting); else a reward may also change the length."""
     normalize: Normalization = "batch"
     """What the scorer's value is centred by before credit is assigned: the batch's mean, a running
     mean and deviation, or nothing. Evaluation always reports the raw score."""
-    lora_rank: int | None = None
-    """Rank of LoRA adapters on the policy; None trains all weights."""
+    learner: Any = None
+    """Settings of the learner, an instance of its `Learner.settings`; None takes the defaults."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "max_new_tokens", "n_epochs", "n_minibatches"):
-            _at_least(name, getattr(self, name), 1)
-        if self.lora_rank is not None:
-            _at_least("lora_rank", self.lora_rank, 1)
-        for name in ("learning_rate", "temperature"):
-            if not getattr(self, name) > 0.0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        if not self.vf_coef >= 0.0:
-            raise ValueError(f"vf_coef must be >= 0, got {self.vf_coef}; 0 is no critic")
-        if not self.kl_coef >= 0.0:
-            raise ValueError(f"kl_coef must be >= 0, got {self.kl_coef}; 0 leaves the KL free")
-        if not 0.0 <= self.gae_lambda <= 1.0:
-            raise ValueError(f"gae_lambda must lie in [0, 1], got {self.gae_lambda}; 0.95 is usual")
-        if self.n_minibatches > self.batch_size:
-            raise ValueError(
-                f"n_minibatches must be at most batch_size={self.batch_size}, got "
-                f"{self.n_minibatches}; raise batch_size or lower n_minibatches"
+        super().__post_init__()
+        check_count(self, "steps", "batch_size", "max_new_tokens")
+        check_choice(self, "normalize", ("batch", "running", "off"))
+        check_choice(self, "fixed_length", (True, False))
+        learner = find_learner(self.agent)
+        if self.learner is None:
+            object.__setattr__(self, "learner", learner.settings())
+        if type(self.learner) is not learner.settings:
+            raise SettingsError(
+                f"learner must be {learner.settings.__name__} for agent={self.agent!r}, got "
+                f"{type(self.learner).__name__}"
             )
-        _one_of("normalize", self.normalize, ("batch", "running", "off"))
-        _one_of("fixed_length", self.fixed_length, (True, False))
-        if self.normalize == "batch" and self.batch_size < 2:
-            raise ValueError(
+        if isinstance(self.learner, PPOSettings) and self.learner.n_minibatches > self.batch_size:
+            raise SettingsError(
+                f"n_minibatches must be at most batch_size={self.batch_size}, got "
+                f"{self.learner.n_minibatches}; raise batch_size or lower n_minibatches"
+            )
+        if learner.uses_credit and self.normalize == "batch" and self.batch_size < 2:
+            raise SettingsError(
                 "normalize='batch' needs batch_size >= 2, got 1; a single score is its own mean"
             )
+
+    @property
+    def declaration(self) -> Learner:
+        """The learner's declaration."""
+        return find_learner(self.agent)
+
+    @property
+    def last_step(self) -> int:
+        """Last step of the learning curve, in the learner's unit."""
+        name = self.declaration.steps_setting
+        found = {leaf.path[-1]: leaf.value for leaf in leaves(self)}
+        return max(round(found[name]), 1)
 
     def lengths(self) -> dict[str, int]:
         """Return the arguments of ``gym.make`` that decide how long responses are."""
         least = self.max_new_tokens if self.fixed_length else 0
         return {"min_new_tokens": least, "max_new_tokens": self.max_new_tokens}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "TrainingSettings":
+        """Return the settings that `as_plain` wrote.
+
+        Raises:
+            SettingsError: if another version wrote them.
+        """
+        if "learner" not in data or "agent" not in data:
+            raise SettingsError("the training settings are of an earlier version, without learner")
+        return from_plain(cls(agent=data["agent"]), data)
+
+
+CREDIT_SETTINGS = frozenset({"steps", "batch_size", "normalize"})
+"""Fields of `TrainingSettings` that matter to a learner from token rewards alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,46 +136,38 @@ class EvaluationSettings:
         ValueError: if a value is out of range.
     """
 
-    every: int = 3
+    every: int = field(default=3, metadata={"flag": "eval-every"})
     """Updates between two evaluations; the reference (step 0) and the end are always measured."""
-    episodes: int = 128
+    episodes: int = field(default=128, metadata={"flag": "eval-episodes"})
     """Held-out prompts per evaluation, the same at every step and for every run."""
-    seed: int = 20_240
-    """Of the sampling during evaluation, the same at every step and for every run."""
+    seed: int = field(default=20_240, metadata={"flag": "eval-seed"})
+    """Seed of the sampling during evaluation, the same at every step and for every run."""
     samples: int = 4
     """Responses kept with their token rewards, at the first and the last evaluation."""
     toxicity: str | None = None
-    """What measures toxicity: the folder or hub name of a classifier, or "words" for the bundled
-    list of mild insults; None leaves it out."""
+    """Classifier that measures toxicity: a folder or hub name, or "words" for the bundled list of
+    mild insults; None leaves it out."""
 
     def __post_init__(self) -> None:
-        _at_least("every", self.every, 1)
-        _at_least("episodes", self.episodes, 1)
-        _at_least("samples", self.samples, 0)
-        _at_least("seed", self.seed, 0)
+        check_count(self, "every", "episodes")
+        check_count(self, "samples", "seed", least=0)
 
 
-TASKS: dict[str, TrainingSettings] = {
-    "MovieReview": TrainingSettings(fixed_length=True),
-    "QuestionAnswer": TrainingSettings(learning_rate=1e-4),
-    "Dialogue": TrainingSettings(),
-    "Detox": TrainingSettings(fixed_length=True),
-    "Summarize": TrainingSettings(max_new_tokens=32),
-    "Oracle": TrainingSettings(max_new_tokens=6, learning_rate=1e-3),
-    "TokenGeneration": TrainingSettings(),
+TASKS: dict[str, dict[str, Any]] = {
+    "MovieReview": {"fixed_length": True},
+    "QuestionAnswer": {"learning_rate": 1e-4},
+    "Detox": {"fixed_length": True},
+    "Summarize": {"max_new_tokens": 32},
+    "Oracle": {"max_new_tokens": 6, "learning_rate": 1e-3},
 }
-"""By the name in the environment's id; a task that is not here takes the plain defaults. Rates are
-those that sparse learnt best by, score less the price of KL, of 1e-4, 3e-4 and 1e-3."""
+"""Changes of the defaults by the name in the environment's id. Rates are those that sparse learned
+best by, score minus the price of KL, of 1e-4, 3e-4 and 1e-3."""
 
 REWARDS: dict[str, tuple[str, ...]] = {
-    "MovieReview": ("sparse", "uniform", "abc"),
     "QuestionAnswer": ("r3", "r3-dense"),
-    "Detox": ("sparse", "uniform", "abc"),
-    "Dialogue": ("sparse", "uniform", "abc"),
-    "Summarize": ("sparse", "uniform", "abc"),
     "Oracle": ("sparse", "uniform", "abc", "red", "recency"),
 }
-"""What a comparison compares unless told otherwise: the others are set against the first."""
+"""Rewards that a comparison takes unless told otherwise: the others are set against the first."""
 
 
 def task_of(env_id: str) -> str:
@@ -152,22 +180,33 @@ def task_of(env_id: str) -> str:
     return env_id.rpartition("/")[2].rpartition("-v")[0] or env_id
 
 
-def training_settings(env_id: str, **changes: Any) -> TrainingSettings:
+def training_settings(env_id: str, agent: str = "ppo", **changes: Any) -> TrainingSettings:
     """Return a task's settings with the given ones changed; a change of None is no change.
+
+    Args:
+        env_id: Id of the environment.
+        agent: Name of the learner. A task's defaults for settings that are not the run's own are
+            those of learners from token rewards.
+        changes: Settings of the run or of the learner by name.
 
     Raises:
         ValueError: if a value is out of range.
+        TypeError: if there is no setting of a name.
     """
-    default = TASKS.get(task_of(env_id), TrainingSettings())
-    return replace(default, **{key: value for key, value in changes.items() if value is not None})
+    uses_credit = find_learner(agent).uses_credit
+    own = set(names_of(TrainingSettings)) - (set() if uses_credit else CREDIT_SETTINGS)
+    usual = TASKS.get(task_of(env_id), {})
+    known = {name: value for name, value in usual.items() if uses_credit or name in own}
+    known |= {name: value for name, value in changes.items() if value is not None}
+    return TrainingSettings(
+        agent=agent,
+        learner=changed(
+            find_learner(agent).settings(), **{k: v for k, v in known.items() if k not in own}
+        ),
+        **{name: value for name, value in known.items() if name in own},
+    )
 
 
 def default_rewards(env_id: str) -> tuple[str, ...]:
     """Return the rewards that a task's comparison takes unless told otherwise."""
-    return REWARDS.get(task_of(env_id), REWARDS["MovieReview"])
-
-
-def changed(settings: Any, **changes: Any) -> Any:
-    """Return a settings dataclass with those of the given fields that are not None changed."""
-    names = {field.name for field in fields(settings)}
-    return replace(settings, **{k: v for k, v in changes.items() if v is not None and k in names})
+    return REWARDS.get(task_of(env_id), ("sparse", "uniform", "abc"))

@@ -1,6 +1,7 @@
-"""What one run of a comparison measured, and how it is written down."""
+"""Record of one run: its measurements, its files, and the checkpoint of an unfinished one."""
 
 import platform
+import shutil
 import time
 import traceback
 from collections.abc import Mapping
@@ -11,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokengym.envs import episode_to_record
-from tokengym.envs.files import write_csv, write_json, write_jsonl
+from tokengym.envs.files import read_json, write_csv, write_json, write_jsonl
 from tokengym.evaluation.report.curves import COLUMNS
 from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
+from tokengym.rewards.errors import RewardError
 
 if TYPE_CHECKING:
+    from tokengym.agents.learner import SavedAgent
     from tokengym.evaluation.measure.evaluate import Evaluation
 
 FORMAT = 1
@@ -36,22 +39,26 @@ TRAIN_COLUMNS = {
     "time/assign_s": "assign_s",
     "time/update_s": "update_s",
 }
-"""What train.csv keeps of the learner's log: one row per update."""
+"""Entries of the learner's log that train.csv keeps, one row per update."""
+UNFINISHED = "unfinished"
+"""Folder of an unfinished run's checkpoint, in the run's."""
+KEPT = 2
+"""Measurements kept in it: those of the learner's checkpoint and of the one before it."""
 PACKAGES = ("tokengym", "torch", "transformers", "gymnasium", "stable-baselines3", "numpy")
 
 
 class RunRecord:
-    """What a run measured so far, and how it is written down.
+    """Measurements of one run so far, and the files they are written to.
 
     Args:
         config: The comparison.
-        reward: This run's reward.
+        name: Name of the run: its reward, or its learner (`ComparisonConfig.names`).
         seed: Its seed.
     """
 
-    def __init__(self, config: ComparisonConfig, reward: str, seed: int) -> None:
+    def __init__(self, config: ComparisonConfig, name: str, seed: int) -> None:
         self.config = config
-        self.reward = reward
+        self.name = name
         self.seed = seed
         self.curve: list[dict[str, Any]] = []
         self.train: list[dict[str, Any]] = []
@@ -72,12 +79,13 @@ class RunRecord:
     def add_evaluation(self, step: int, tokens: int, evaluation: "Evaluation") -> None:
         """Keep one point of the curve; training figures are means since the last point."""
         recent, self._seen = self.train[self._seen :], len(self.train)
+        training = self.config.training
         point = {
-            "credit": self.reward,
+            "credit": self.name,
             "seed": self.seed,
             "step": step,
             "tokens": tokens,
-            "episodes": step * self.config.training.batch_size,
+            "episodes": step * training.batch_size if training.declaration.uses_credit else None,
             **evaluation.metrics,
             "train_score": _mean(row["score"] for row in recent),
             "train_kl": _mean(row["kl"] for row in recent),
@@ -86,7 +94,7 @@ class RunRecord:
         self.curve.append(point)
 
     def state(self) -> dict[str, Any]:
-        """Return what was measured so far as plain data."""
+        """Return the measurements so far as plain data."""
         return {
             "curve": self.curve,
             "train": self.train,
@@ -95,8 +103,8 @@ class RunRecord:
             "seconds": time.perf_counter() - self.started - self._evaluation_s,
         }
 
-    def go_on_from(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` returned, the clock included."""
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Take over the measurements that `state` returned, the clock included."""
         self.curve, self.train = list(state["curve"]), list(state["train"])
         self.samples, self._seen = list(state["samples"]), int(state["seen"])
         self.started = time.perf_counter() - float(state["seconds"])
@@ -107,13 +115,13 @@ class RunRecord:
 
     def write(self, out: Path, error: BaseException | None = None) -> None:
         """Write the run's files; run.json, which makes it count, comes last."""
-        folder = run_folder(out, self.reward, self.seed)
+        folder = run_folder(out, self.name, self.seed)
         write_csv(folder / "curve.csv", self.curve, COLUMNS)
         write_csv(folder / "train.csv", self.train, ["step", *TRAIN_COLUMNS.values()])
         write_jsonl(folder / "episodes.jsonl", self.samples)
         result = {
             "format": FORMAT,
-            "credit": self.reward,
+            "credit": self.name,
             "seed": self.seed,
             "status": "finished" if error is None else "failed",
             "steps_done": len(self.train),
@@ -124,14 +132,63 @@ class RunRecord:
         if error is not None:
             result["error"] = describe(error)
             result["traceback"] = "".join(traceback.format_exception(error))
-            kept = getattr(error, "episodes", ())  # of a scorer that failed
-            if kept:
-                write_jsonl(folder / "unscored.jsonl", map(episode_to_record, kept))
+            if isinstance(error, RewardError) and error.episodes:
+                write_jsonl(folder / "unscored.jsonl", map(episode_to_record, error.episodes))
         write_json(folder / "run.json", result)
 
 
+class UnfinishedRun:
+    """Checkpoint of one run, from which it is resumed.
+
+    Measurements are written before the learner, each under the number of tokens it had sampled, so
+    that however the run ends the two that belong together are found again.
+
+    Args:
+        folder: Folder of the run; the checkpoint is a folder in it, removed when the run ends.
+        settings: Settings of the comparison; a checkpoint of other settings is not resumed.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.folder = folder / UNFINISHED
+        self.settings = settings
+
+    @property
+    def agent(self) -> Path:
+        """Folder of the learner."""
+        return self.folder / "agent"
+
+    def save(self, agent: "SavedAgent", measured: Mapping[str, Any]) -> None:
+        """Keep a learner between two updates and the measurements of its run so far."""
+        state = {"settings": self.settings, "measured": measured}
+        write_json(self._file(agent.num_timesteps), state)
+        agent.save(self.agent)
+        for path in self._files()[:-KEPT]:
+            path.unlink()
+
+    def is_ours(self) -> bool:
+        """Return whether there is a checkpoint, of the same settings."""
+        files = self._files()
+        return bool(files) and read_json(files[-1])["settings"] == self.settings
+
+    def measured(self, tokens: int) -> dict[str, Any] | None:
+        """Return the measurements of a learner that had sampled that many tokens, if known."""
+        file = self._file(tokens)
+        found: dict[str, Any] | None = read_json(file)["measured"] if file.exists() else None
+        return found
+
+    def remove(self) -> None:
+        """Delete the checkpoint: the run has ended."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _file(self, tokens: int) -> Path:
+        return self.folder / f"measured-{tokens:012d}.json"
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("measured-*.json"))
+
+
 def record_failure(config: ComparisonConfig, out: Path, run: tuple[str, int], error: str) -> None:
-    """Write down as failed a run that left no result of its own."""
+    """Record as failed a run that left no result of its own."""
     write_json(
         run_folder(out, *run) / "run.json",
         {

@@ -1,30 +1,33 @@
-"""One run of a comparison: a reward and a seed, trained, measured on the way, written down."""
+"""One run of any learner: trained, measured along the way, written down."""
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tokengym.agents.errors import CheckpointError
+from tokengym.agents.learner import Agent
 from tokengym.envs import episode_to_record
 from tokengym.envs.tokenization import token_texts
 from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
-from tokengym.evaluation.runs.record import RunRecord
-from tokengym.evaluation.runs.unfinished import UnfinishedRun
+from tokengym.evaluation.runs.defaults import TrainingSettings
+from tokengym.evaluation.runs.record import RunRecord, UnfinishedRun
 
 if TYPE_CHECKING:
     from tokengym.agents import PPO
     from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
 
 Report = Callable[[int, float], None]
-"""Told (updates done, last evaluated score)."""
+"""Told (step of the curve, last evaluated score)."""
 
 
 def run(
     config: ComparisonConfig,
-    reward: str,
+    name: str,
     seed: int,
     *,
     out: Path | None = None,
@@ -34,83 +37,56 @@ def run(
 ) -> RunRecord:
     """Train one policy and measure it along the way.
 
+    A point's ``tokens`` are the response tokens processed: those sampled, and of a learner from
+    whole scores also those passed over with gradient, each as often as that was. Its ``step``
+    counts updates, epochs, iterations, or the candidates of best-of-n.
+
     Args:
         config: The comparison it belongs to.
-        reward: The reward to train with.
-        seed: Of everything random in the training.
+        name: Name of the run, see `ComparisonConfig.names`; a reward that the comparison does not
+            name will do.
+        seed: Seed of everything random in the training.
         out: The comparison's folder; files are written at the end, or when the run fails. None
-            writes nothing.
+            writes nothing. Online DPO and RAFT keep their iterations in the run's folder and resume
+            after the last one that is there.
         save: Folder that the trained agent is saved in; None saves none.
         report: Told after each evaluation.
-        checkpoint_every: Evaluations between two checkpoints in ``out``; the same call goes on
-            from the last one to the same numbers. 0 keeps none.
+        checkpoint_every: Evaluations between two checkpoints in ``out``; the same call resumes
+            from the last one and ends with the same numbers. 0 keeps none.
 
     Returns:
-        What was measured.
+        The measurements.
 
     Raises:
+        CheckpointError: if the folder holds iterations of other settings.
         Exception: whatever the training raises, after it was written down.
     """
-    record = RunRecord(config, reward, seed)
-    unfinished = None
-    if out is not None and checkpoint_every > 0:
-        unfinished = UnfinishedRun(run_folder(out, reward, seed), config.as_dict())
+    if not config.training.declaration.uses_credit:
+        name = config.training.agent
+    work = _Run(config, name, seed, out, report, checkpoint_every)
     try:
-        agent = _train(config, record, report, unfinished, checkpoint_every)
-        if save is not None:
+        agent = config.training.declaration.load()(work)
+        work.close()
+        if save is not None and agent is not None:
             agent.save(save)
-    except Exception as error:
-        if out is not None:
-            record.write(out, error)
-        if unfinished is not None:
-            unfinished.remove()  # gone on with, it would fail again
+    except CheckpointError:  # nothing was trained: the folder stays as it is
         raise
-    if out is not None:
-        record.write(out)
-    if unfinished is not None:
-        unfinished.remove()
-    return record
-
-
-def make_envs(config: ComparisonConfig, reward: str) -> Any:
-    """Return the training environments of one run."""
-    import gymnasium as gym
-
-    return gym.make_vec(
-        config.env, num_envs=config.training.batch_size, **config.env_kwargs(reward, train=True)
-    )
+    except Exception as error:
+        work.end(out, error)  # resumed, it would fail again
+        raise
+    work.end(out)
+    return work.record
 
 
 def make_agent(config: ComparisonConfig, reward: str, seed: int) -> "PPO":
-    """Return a fresh learner in the training environments of one run."""
-    from tokengym.agents import PPO
+    """Return a fresh PPO, or a learner derived from it, in the training environments of one run."""
+    from tokengym.agents.ppo.training import make_agent as make
 
-    training, envs = config.training, make_envs(config, reward)
-    policy_kwargs: dict[str, Any] = {}
-    if config.task.model is not None:
-        policy_kwargs["model"] = config.task.model
-    if training.lora_rank is not None:
-        from peft import LoraConfig
-
-        policy_kwargs["lora"] = LoraConfig(r=training.lora_rank, lora_alpha=2 * training.lora_rank)
-    return PPO(
-        "CausalLMPolicy",
-        envs,
-        learning_rate=training.learning_rate,
-        n_epochs=training.n_epochs,
-        n_minibatches=training.n_minibatches,
-        gae_lambda=training.gae_lambda,
-        vf_coef=training.vf_coef,
-        kl_coef=training.kl_coef,
-        kl_target=training.kl_target,
-        temperature=training.temperature,
-        policy_kwargs=policy_kwargs,
-        seed=seed,
-    )
+    return make(_Run(config, reward, seed))
 
 
 def make_evaluator(config: ComparisonConfig) -> "Evaluator":
-    """Return what measures every run of a comparison alike: by the first reward's scorer."""
+    """Return the evaluator that measures every run alike: by the first reward's scorer."""
     from tokengym.evaluation.measure.evaluate import Evaluator
 
     return Evaluator(
@@ -122,54 +98,127 @@ def make_evaluator(config: ComparisonConfig) -> "Evaluator":
     )
 
 
-def _train(
-    config: ComparisonConfig,
-    record: RunRecord,
-    report: Report | None,
-    unfinished: UnfinishedRun | None,
-    checkpoint_every: int,
-) -> "PPO":
-    from stable_baselines3.common.logger import Logger
+class _Run:
+    """A `TrainingRun`: what a learner is given, and the record of its measurements."""
 
-    from tokengym.evaluation.runs.recorder import LogRows, Recorder
+    def __init__(
+        self,
+        config: ComparisonConfig,
+        name: str,
+        seed: int,
+        out: Path | None = None,
+        report: Report | None = None,
+        checkpoint_every: int = 0,
+    ) -> None:
+        self.config, self.seed, self.report = config, seed, report
+        self.reward = config.reward_of(name)
+        self.record = RunRecord(config, name, seed)
+        self.folder = None if out is None else run_folder(out, name, seed)
+        self.checkpoint_every = checkpoint_every
+        self.unfinished = None
+        if self.folder is not None and checkpoint_every > 0:
+            self.unfinished = UnfinishedRun(self.folder, config.as_dict())
+        self._resumable = False
+        self._evaluator: Evaluator | None = None
+        self._sampler: Sampler | None = None
 
-    begun = None if unfinished is None else unfinished.load(make_envs(config, record.reward))
-    agent = make_agent(config, record.reward, record.seed) if begun is None else begun[0]
-    evaluator = make_evaluator(config)
-    sampler = Sampler(config, record.reward)
+    @property
+    def settings(self) -> Any:
+        """See `TrainingRun`."""
+        return self.config.training.learner
 
-    def measure(step: int) -> None:
+    @property
+    def training(self) -> TrainingSettings:
+        """See `TrainingRun`."""
+        return self.config.training
+
+    @property
+    def eval_every(self) -> int:
+        """See `TrainingRun`."""
+        return self.config.evaluation.every
+
+    @property
+    def updates(self) -> int:
+        """See `TrainingRun`."""
+        return len(self.record.train)
+
+    def make_envs(self, num_envs: int, *, normalize: bool = False) -> Any:
+        """See `TrainingRun`."""
+        import gymnasium as gym
+
+        kwargs = self.config.env_kwargs(self.reward, train=True)
+        if not normalize:
+            kwargs["normalize"] = None
+        return gym.make_vec(self.config.env, num_envs=num_envs, **kwargs)
+
+    def policy_kwargs(self) -> dict[str, Any]:
+        """See `TrainingRun`; what is left to the task is left out."""
+        training = self.training
+        found = {
+            "model": self.config.task.model,
+            "lora": training.lora(),
+            "dtype": None if training.dtype == "auto" else training.dtype,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+    def resume(self, load: Callable[[Path], Agent]) -> Agent | None:
+        """See `TrainingRun`."""
+        self._resumable = True
+        if self.unfinished is None or not self.unfinished.is_ours():
+            return None
+        try:
+            agent = load(self.unfinished.agent)
+        except (CheckpointError, FileNotFoundError):  # killed before the first was whole
+            return None
+        measured = self.unfinished.measured(agent.num_timesteps)
+        if measured is None:
+            return None
+        self.record.resume(measured)
+        return agent
+
+    def log(self, step: int, row: Mapping[str, Any]) -> None:
+        """See `TrainingRun`."""
+        self.record.add_update(step, row)
+
+    def measure(self, step: int, tokens: int | Callable[[], int], agent: Any) -> None:
+        """See `TrainingRun`."""
+        if self._evaluator is None:
+            self._evaluator = make_evaluator(self.config)
+            if self.training.declaration.uses_credit:
+                self._sampler = Sampler(self.config, self.reward)
+        if not self.record.curve:
+            self.record.begin()
         began = time.perf_counter()
-        evaluation = evaluator(agent)
-        record.add_evaluation_time(time.perf_counter() - began)
-        record.add_evaluation(step, agent.num_timesteps, evaluation)
-        if step in (0, config.training.steps):
-            record.samples += sampler.rows(record, step, evaluation)
-        if report is not None:
-            report(step, evaluation.metrics["score"])
-        if unfinished is not None and len(record.curve) % checkpoint_every == 0:
+        evaluation = self._evaluator(agent)
+        self.record.add_evaluation_time(time.perf_counter() - began)
+        known = tokens() if callable(tokens) else tokens
+        self.record.add_evaluation(step, known, evaluation)
+        if self._sampler is not None and step in (0, self.training.steps):
+            self.record.samples += self._sampler.rows(self.record, step, evaluation)
+        if self.report is not None:
+            self.report(step, evaluation.metrics["score"])
+        if self.unfinished is None or not self._resumable:
+            return
+        if len(self.record.curve) % self.checkpoint_every == 0:
             began = time.perf_counter()
-            unfinished.save(agent, record.state())
-            record.add_evaluation_time(time.perf_counter() - began)
+            self.unfinished.save(agent, self.record.state())
+            self.record.add_evaluation_time(time.perf_counter() - began)
 
-    # One token more than the budget can hold: the recorder ends the training after its last update.
-    training = config.training
-    most = training.steps * training.batch_size * training.max_new_tokens + 1
-    record.begin()
-    if begun is not None:
-        record.go_on_from(begun[1])
-    done = len(record.train)
-    recorder = Recorder(
-        training.steps, config.evaluation.every, measure, done=done, measured=begun is not None
-    )
-    agent.set_logger(Logger(folder=None, output_formats=[LogRows(record.add_update, done)]))
-    agent.learn(most - agent.num_timesteps, callback=recorder, reset_num_timesteps=begun is None)
-    evaluator.close()
-    return agent
+    def close(self) -> None:
+        """Close the environments that policies were measured in."""
+        if self._evaluator is not None:
+            self._evaluator.close()
+
+    def end(self, out: Path | None, error: Exception | None = None) -> None:
+        """Write the run down and delete its checkpoint."""
+        if out is not None:
+            self.record.write(out, error)
+        if self.unfinished is not None:
+            self.unfinished.remove()
 
 
 class Sampler:
-    """Shows what credit a run's own reward gives to responses of an evaluation.
+    """Shows the credit that a run's own reward gives to responses of an evaluation.
 
     Args:
         config: The comparison.
@@ -189,7 +238,7 @@ class Sampler:
         credited = self.reward.evaluate(list(episodes)) if episodes else []
         return [
             {
-                "credit": record.reward,
+                "credit": record.name,
                 "seed": record.seed,
                 "step": step,
                 "sample": index,
@@ -209,3 +258,28 @@ class Sampler:
 def _rounded(values: NDArray[np.floating] | None) -> list[float] | None:
     """Return six digits of each value, which is what a float32 holds for sure."""
     return None if values is None else [float(f"{value:.6g}") for value in values]
+
+
+def load_agent(path: str | Path) -> Any:
+    """Return a saved agent, to be played: `PPO`, `NLPO`, `SFT`, `DPO`, `OnlineDPO`, ...
+
+    Args:
+        path: The folder that its ``save`` was given.
+
+    Raises:
+        ValueError: if there is no agent of a known kind.
+    """
+    from tokengym import agents
+
+    path = Path(path)
+    for file in sorted(path.glob("*.json")):
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        name = record.get("algorithm") if isinstance(record, dict) else None
+        if isinstance(name, str) and name in agents.__all__:
+            return getattr(agents, name).load(path)
+    raise ValueError(
+        f"{path} holds no saved agent; name a folder that tokengym train or agent.save wrote"
+    )

@@ -1,13 +1,17 @@
 """``tokengym collect``: responses or preference pairs from an environment."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from tokengym.scripts.commands.options import Folder, Task, TaskOptions, Whole
+from tokengym.scripts.commands.options import Folder, Whole, takes_settings, task_settings
+
+if TYPE_CHECKING:
+    from tokengym.evaluation.runs.config import TaskSettings
 
 
+@takes_settings(task_settings)
 def collect(
     env: str = "MovieReview",
     num_prompts: int = 256,
@@ -24,7 +28,8 @@ def collect(
     max_new_tokens: Whole = None,
     split: Literal["train", "test", "all"] = "train",
     seed: int = 0,
-    task: Task = TaskOptions(),  # noqa: B008  frozen
+    *,
+    task: "TaskSettings",
 ) -> None:
     """Let an agent answer each prompt n times; keep the best against the worst, or all responses.
 
@@ -76,7 +81,7 @@ def collect(
         split=split,
         seed=seed,
         agent=None if agent is None else str(agent),
-        task=task.settings(),
+        task=task,
     )
     out = out or Path("runs") / f"{task_of(config.env)}-{keep}.jsonl"
     console = Console()

@@ -1,27 +1,25 @@
 """``tokengym compare``: which reward learns faster?"""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from tokengym.scripts.commands.options import (
-    EvaluationOptions,
-    Folder,
-    Measuring,
-    Task,
-    TaskOptions,
-    Training,
-    TrainingOptions,
-    Whole,
-)
+from tokengym.scripts.commands.options import Folder, Whole, takes_settings
+from tokengym.scripts.commands.train import agent_names, run_settings
+
+if TYPE_CHECKING:
+    from tokengym.evaluation.runs.config import TaskSettings
+    from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
 
 
+@takes_settings(run_settings, choice=("agent", agent_names))
 def compare(
     env: str = "MovieReview",
     rewards: Annotated[
         tuple[str, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")
     ] = (),
+    agent: str = "ppo",
     seeds: int = 5,
     out: Folder = None,
     first_seed: int = 0,
@@ -29,14 +27,15 @@ def compare(
     launcher: Literal["local", "ray"] = "local",
     checkpoint_every: int = 1,
     retry_failed: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
-    training: Training = TrainingOptions(),  # noqa: B008  frozen
-    task: Task = TaskOptions(),  # noqa: B008
-    evaluation: Measuring = EvaluationOptions(),  # noqa: B008
+    *,
+    training: "TrainingSettings",
+    evaluation: "EvaluationSettings",
+    task: "TaskSettings",
 ) -> None:
     """Train each reward with the same agent, seeds and budget, and report which learned faster.
 
     Writes curves.csv, summary.json, curves.png and report.html. Ctrl-C leaves what is done; the
-    same command goes on from there, and may add rewards or seeds.
+    same command continues from there, and may add rewards or seeds.
 
     For example:
       tokengym compare --env MovieReview --rewards sparse uniform abc --seeds 5
@@ -47,35 +46,37 @@ def compare(
         env: Environment id, or a task's bare name.
         rewards: Rewards by name, options after a colon; the others are set against the first
             (default: the task's).
+        agent: How the policies learn; one that learns from token rewards.
         seeds: Runs per reward.
         out: Folder of the results (default: runs/ and the task's name).
         first_seed: The lowest seed.
         jobs: Runs at a time (default: one per core).
         launcher: Processes of this machine, or a Ray cluster (RAY_ADDRESS; pip install
             'tokengym[ray]'): the numbers are the same.
-        checkpoint_every: Evaluations between two checkpoints, from which a stopped run goes on; 0
+        checkpoint_every: Evaluations between two checkpoints, from which a stopped run resumes; 0
             keeps none.
         retry_failed: Do failed runs again.
-        training: How PPO trains.
-        task: What the environment is made from.
+        training: How each policy is trained.
         evaluation: How policies are measured.
+        task: Prompts and models that the environment is made from.
     """
     from rich.console import Console
 
     from tokengym.evaluation.runs.compare import compare as run_comparison
     from tokengym.evaluation.runs.config import ComparisonConfig, resolve_env
-    from tokengym.evaluation.runs.defaults import default_rewards, task_of, training_settings
+    from tokengym.evaluation.runs.defaults import default_rewards, task_of
     from tokengym.scripts.commands.show import show_summary
 
+    del agent  # is in the training settings
     env = resolve_env(env)
     config = ComparisonConfig(
         env=env,
         rewards=rewards or default_rewards(env),
         seeds=seeds,
         first_seed=first_seed,
-        training=training_settings(env, **training.given()),
-        evaluation=evaluation.settings(),
-        task=task.settings(),
+        training=training,
+        evaluation=evaluation,
+        task=task,
     )
     out = out or Path("runs") / task_of(env)
     console = Console()

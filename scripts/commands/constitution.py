@@ -2,10 +2,22 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tokengym.scripts.commands.options import Folder, Number, Task, TaskOptions, Text, Whole
+from tokengym.scripts.commands.options import (
+    Folder,
+    Number,
+    Text,
+    Whole,
+    takes_settings,
+    task_settings,
+)
+
+if TYPE_CHECKING:
+    from tokengym.evaluation.runs.config import TaskSettings
 
 
+@takes_settings(task_settings)
 def constitution(
     env: str = "Detox",
     out: Folder = None,
@@ -27,7 +39,8 @@ def constitution(
     max_new_tokens: Whole = None,
     eval_episodes: Whole = None,
     seed: int = 0,
-    task: Task = TaskOptions(),  # noqa: B008  frozen
+    *,
+    task: "TaskSettings",
 ) -> None:
     """Teach a policy by principles: critique, revision, SFT, then a judge, a reward model, PPO.
 
@@ -74,7 +87,7 @@ def constitution(
     from tokengym.evaluation.runs.defaults import changed, task_of
 
     torch.set_num_threads(1)
-    settings = task.settings()
+    settings = task
     config = changed(
         ConstitutionConfig(
             env=resolve_env(env),

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from tokengym.scripts.commands.options import Folder, Task, TaskOptions, Text, Whole
+from tokengym.scripts.commands.options import Folder, Text, Whole, takes_settings, task_settings
 
 if TYPE_CHECKING:
     from tokengym.evaluation.measure.evaluate import Evaluation
     from tokengym.evaluation.measure.win_rate import WinRate
+    from tokengym.evaluation.runs.config import TaskSettings
 
 
+@takes_settings(task_settings)
 def evaluate(
     agent: Annotated[
         Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT", help_behavior_hint="")
@@ -27,7 +29,8 @@ def evaluate(
     against: Folder = None,
     judge: Text = None,
     toxicity: Text = None,
-    task: Task = TaskOptions(),  # noqa: B008  frozen
+    *,
+    task: "TaskSettings",
 ) -> None:
     """Measure a policy on held-out prompts: score, gold score, KL, text, and what it wrote.
 
@@ -60,9 +63,9 @@ def evaluate(
     from tokengym.envs.files import write_json
     from tokengym.evaluation.measure.evaluate import Evaluator
     from tokengym.evaluation.measure.references import library_metrics
-    from tokengym.evaluation.runs.agents import load_agent
     from tokengym.evaluation.runs.config import resolve_env
     from tokengym.evaluation.runs.defaults import training_settings
+    from tokengym.evaluation.runs.run import load_agent
     from tokengym.scripts.commands.show import show_evaluation
 
     torch.set_num_threads(1)
@@ -75,7 +78,7 @@ def evaluate(
     if judge is not None and against is None:
         raise ValueError(f"judge {judge!r} has nothing to compare; name a second agent: --against")
     lengths = training_settings(env, max_new_tokens=max_new_tokens).lengths()
-    settings = task.settings()
+    settings = task
     evaluator = Evaluator(
         env,
         {**settings.env_kwargs(), **lengths},

@@ -1,179 +1,286 @@
-"""Options that several commands share. None leaves a value to the task's defaults."""
+"""Settings dataclasses as command-line options: their names, defaults, checks and help texts.
 
-from dataclasses import asdict, dataclass
+A command names its settings as parameters and says in `takes_settings` which instances are the
+defaults. These may depend on other options, such as the environment, which are then read first, so
+that ``--help`` shows the defaults of the chosen task.
+"""
+
+import difflib
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import tyro
 
-from tokengym.evaluation.runs.config import TaskSettings
-from tokengym.evaluation.runs.defaults import EvaluationSettings, changed
+from tokengym.envs.declared import Leaf, field_texts, leaves, with_values
 
-if TYPE_CHECKING:
-    from tokengym.evaluation.runs.preference_runs import PreferenceSettings
-
-# A value that is left out is the task's default, whatever that is: nothing to show.
+# Values whose default is found later: nothing to show.
 Text = Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")]
 Folder = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
 Whole = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
 Number = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
-Flag = Annotated[bool | None, tyro.conf.arg(metavar="{True,False}", help_behavior_hint="")]
-Choice = Annotated[
-    Literal["batch", "running", "off"] | None,
-    tyro.conf.arg(metavar="{batch,running,off}", help_behavior_hint=""),
-]
+
+Command = Callable[..., None]
+C = TypeVar("C", bound=Command)
+Groups = Mapping[str, Any]
+SIMPLE = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH", bool: "{True,False}"}
+"""Types of a single value -> what stands for it in the help."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TaskOptions:
-    """The task: bundled models and prompts, or your own."""
+def task_settings() -> Groups:
+    """Return the default settings of a command that takes prompts and models of one's own."""
+    from tokengym.evaluation.runs.config import TaskSettings
 
-    bundle: Text = None
-    """Folder of tokenizer, prompts and models (scripts/build_models.py writes one)."""
-    dataset: Text = None
-    """A csv, tsv, jsonl or parquet file, or a hub name, with the prompts."""
-    prompt_column: Text = None
-    """Its column of prompts; a number counts columns from 0 where a file has no header."""
-    reference_column: Text = None
-    """Its column of reference answers."""
-    query_type_column: Text = None
-    """Its column of OPENENDED or CONSTRAINED."""
-    scorer: Text = None
-    """Folder or hub name of a reward model (default: the bundle's)."""
-    model: Text = None
-    """Folder or hub name of the policy's language model (default: the bundle's)."""
-
-    def settings(self) -> TaskSettings:
-        """Return the settings that were given."""
-        values = asdict(self)
-        for name in ("prompt_column", "reference_column", "query_type_column"):
-            if values[name] is not None and values[name].isdigit():
-                values[name] = int(values[name])
-        return TaskSettings(**values)
+    return {"task": TaskSettings()}
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
-    """How PPO trains; what is left out is the task's default (evaluation/runs/defaults.py)."""
+@dataclass(frozen=True)
+class Chosen:
+    """Settings of which some fields have no effect, and are therefore no options."""
 
-    steps: Whole = None
-    """Updates per run."""
-    batch_size: Whole = None
-    """Episodes per update."""
-    max_new_tokens: Whole = None
-    """Longest response, tokens."""
-    fixed_length: Flag = None
-    """Forbid EOS, so that all responses are of that length."""
-    learning_rate: Number = None
-    """Of AdamW."""
-    n_epochs: Whole = None
-    """Passes over each batch."""
-    n_minibatches: Whole = None
-    """Gradient steps per pass."""
-    gae_lambda: Number = None
-    """1 waits for the whole return."""
-    vf_coef: Number = None
-    """Weight of the value loss; 0 is no critic."""
-    kl_coef: Number = None
-    """Price of a nat of KL to the reference."""
-    kl_target: Number = None
-    """KL per episode that an adaptive coefficient aims at."""
-    temperature: Number = None
-    """Of sampling."""
-    normalize: Choice = None
-    """What scores are centred by in training."""
-    lora_rank: Whole = None
-    """Train LoRA adapters of this rank, not all weights."""
-
-    def given(self) -> dict[str, Any]:
-        """Return what was given."""
-        return asdict(self)
+    settings: Any
+    without: frozenset[str] = frozenset()
+    """Names of these fields, of the outer dataclass."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PreferenceOptions:
-    """How DPO, SFT, online DPO, RAFT and best-of-n learn; what is left out is usual."""
+@dataclass(frozen=True)
+class _Declared:
+    """Arguments of `takes_settings`."""
 
-    pairs: Text = None
-    """File of pairs, or of responses for SFT (default: collected from the policy first)."""
-    num_prompts: Whole = None
-    """Prompts answered: in all, or in each iteration."""
-    iterations: Whole = None
-    """Of online DPO and RAFT."""
-    n: Whole = None
-    """Responses per prompt; candidates of best-of-n."""
-    sample_temperatures: Annotated[
-        tuple[float, ...] | None, tyro.conf.arg(metavar="T ...", help_behavior_hint="")
-    ] = None
-    """Shared by the responses that are learnt from."""
-    length_penalty: Number = None
-    """Taken off the score per character."""
-    epochs: Number = None
-    """Passes over the data, of each iteration."""
-    beta: Number = None
-    """DPO's pull towards the reference."""
-    loss_type: Text = None
-    """DPO's loss: sigmoid, ipo, hinge, robust, ..."""
+    defaults: Callable[..., Groups]
+    choice: tuple[str, Callable[[], Sequence[str]]] | None
 
-    def settings(self, training: TrainingOptions, agent: str) -> "PreferenceSettings":
-        """Return the settings, the defaults where nothing was given.
 
-        Args:
-            training: Gives rate, batch size and LoRA rank.
-            agent: Whose; temperatures are those of its kind.
-        """
-        from tokengym.evaluation.runs.preference_runs import PreferenceSettings
+_DECLARED: dict[Command, _Declared] = {}
 
-        usual = PreferenceSettings(
-            temperatures=(1.0,) if agent in ("raft", "best-of-n") else (1.0, 0.7)
+
+def takes_settings(
+    defaults: Callable[..., Groups],
+    choice: tuple[str, Callable[[], Sequence[str]]] | None = None,
+) -> Callable[[C], C]:
+    """Give a command the fields of settings dataclasses as options.
+
+    Args:
+        defaults: Returns the default settings, or `Chosen`, by the command's parameter. Its own
+            parameters are options of the command that are read before the others.
+        choice: One of these parameters, and what returns its values: an option that the command
+            has with another value only is refused in these terms.
+    """
+
+    def decorate(command: C) -> C:
+        _DECLARED[command] = _Declared(defaults, choice)
+        return command
+
+    return decorate
+
+
+def call(command: Command, prog: str, arguments: Sequence[str]) -> None:
+    """Run a command with the options of a command line.
+
+    Raises:
+        ValueError: for an option that the command does not have, or that has no effect.
+    """
+    description, texts = _documentation(command)
+    plain = _plain_fields(command, texts)
+    groups = _chosen(command, arguments)
+    _refuse_unknown(command, arguments, _plain_flags(plain), groups)
+    parts = {name: _group_class(name, chosen) for name, chosen in groups.items()}
+    nested = [
+        (
+            name,
+            Annotated[part, tyro.conf.arg(help=texts.get(name, ""))],
+            field(default_factory=part),
         )
-        result: PreferenceSettings = changed(
-            usual,
-            pairs=self.pairs,
-            num_prompts=self.num_prompts,
-            iterations=self.iterations,
-            n=self.n,
-            temperatures=self.sample_temperatures,
-            length_penalty=self.length_penalty,
-            epochs=self.epochs,
-            beta=self.beta,
-            loss_type=self.loss_type,
-            learning_rate=training.learning_rate,
-            batch_size=training.batch_size,
-            lora_rank=training.lora_rank,
+        for name, part in parts.items()
+    ]
+    options = make_dataclass("Options", [*plain, *nested], kw_only=True)
+    given = tyro.cli(
+        options,
+        prog=prog,
+        description=description,
+        args=list(arguments),
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    values = {name: getattr(given, name) for name, *_ in plain}
+    for name, chosen in groups.items():
+        part = getattr(given, name)
+        found = {leaf.path: getattr(part, _name(leaf)) for leaf, _ in _options(chosen)}
+        values[name] = with_values(chosen.settings, found)
+    command(**values)
+
+
+# --- the command's own parameters -----------------------------------------------------------------
+
+
+def _documentation(command: Command) -> tuple[str, dict[str, str]]:
+    """Return the description in a command's docstring, and the text of each argument."""
+    description, _, below = inspect.cleandoc(command.__doc__ or "").partition("\nArgs:\n")
+    found = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", below, re.MULTILINE)
+    return description, {name: " ".join(text.split()) for name, text in found}
+
+
+def _plain_fields(command: Command, texts: Mapping[str, str]) -> list[tuple[str, Any, Any]]:
+    """Return the parameters that are no settings, as `make_dataclass` takes fields."""
+    groups, declared = _chosen(command, ()), _DECLARED.get(command)
+    found = []
+    for parameter in inspect.signature(command).parameters.values():
+        name, default = parameter.name, parameter.default
+        if name in groups:
+            continue
+        argument = tyro.conf.arg(help=texts.get(name, ""))
+        if declared is not None and declared.choice is not None and name == declared.choice[0]:
+            metavar = f"{{{','.join(declared.choice[1]())}}}"
+            argument = tyro.conf.arg(help=texts.get(name, ""), metavar=metavar)
+        kind = Annotated[parameter.annotation, argument]
+        found.append(
+            (name, kind, field() if default is parameter.empty else field(default=default))
         )
-        return result
+    return found
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvaluationOptions:
-    """How policies are measured."""
+def _plain_flags(plain: Sequence[tuple[str, Any, Any]]) -> set[str]:
+    flags = {name.replace("_", "-") for name, *_ in plain}
+    return flags | {f"no-{flag}" for flag in flags} | {"help"}
 
-    eval_every: Whole = None
-    """Updates between two evaluations."""
-    eval_episodes: Whole = None
-    """Held-out prompts per evaluation."""
-    eval_seed: Whole = None
-    """Of the sampling in evaluations."""
-    samples: Whole = None
-    """Responses kept for the report."""
-    toxicity: Text = None
-    """Measure toxicity: a classifier's folder or hub name, or "words"."""
 
-    def settings(self) -> EvaluationSettings:
-        """Return the settings, the defaults where nothing was given."""
-        result: EvaluationSettings = changed(
-            EvaluationSettings(),
-            every=self.eval_every,
-            episodes=self.eval_episodes,
-            seed=self.eval_seed,
-            samples=self.samples,
-            toxicity=self.toxicity,
+# --- settings -------------------------------------------------------------------------------------
+
+
+def _chosen(command: Command, arguments: Sequence[str]) -> dict[str, Chosen]:
+    """Return the default settings that follow from the options that are read first."""
+    declared = _DECLARED.get(command)
+    if declared is None:
+        return {}
+    found = declared.defaults(**_read_first(command, declared, arguments))
+    return {name: v if isinstance(v, Chosen) else Chosen(v) for name, v in found.items()}
+
+
+def _read_first(command: Command, declared: _Declared, arguments: Sequence[str]) -> dict[str, str]:
+    """Return the options that the default settings depend on; the last of several counts."""
+    parameters = inspect.signature(command).parameters
+    names = inspect.signature(declared.defaults).parameters
+    first = {name: parameters[name].default for name in names}
+    for name in first:
+        flag = f"--{name.replace('_', '-')}"
+        for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
+            if argument == flag:
+                first[name] = following
+            elif argument.startswith(f"{flag}="):
+                first[name] = argument.partition("=")[2]
+    return first
+
+
+def _options(chosen: Chosen) -> Iterator[tuple[Leaf, Any]]:
+    """Yield the fields that are options, with their types."""
+    for leaf in leaves(chosen.settings):
+        kind = _option_type(_annotation(leaf))
+        if kind is not None and leaf.flag and leaf.path[0] not in chosen.without:
+            yield leaf, kind
+
+
+def _name(leaf: Leaf) -> str:
+    return leaf.flag.replace("-", "_")
+
+
+def _group_class(name: str, chosen: Chosen) -> type:
+    """Return a dataclass whose fields are the options of settings, for tyro to read."""
+    found = []
+    for leaf, kind in _options(chosen):
+        text = field_texts(leaf.owner).get(leaf.path[-1], "")
+        extra = (tyro.conf.FlagConversionOff,) if kind is bool else ()
+        argument = tyro.conf.arg(help=text, metavar=_metavar(kind))
+        found.append((_name(leaf), Annotated[(kind, argument, *extra)], field(default=leaf.value)))
+    return make_dataclass(name, found, kw_only=True)
+
+
+def _annotation(leaf: Leaf) -> Any:
+    """Return a field's type; object where its module imports it for type checkers alone."""
+    for base in leaf.owner.__mro__:
+        kind = vars(base).get("__annotations__", {}).get(leaf.path[-1])
+        if isinstance(kind, str):
+            try:
+                return eval(kind, vars(sys.modules[base.__module__]))
+            except NameError:
+                return object
+        if kind is not None:
+            return kind
+    return object
+
+
+def _option_type(kind: Any) -> Any:
+    """Return the type that an option is read as; None where a text cannot say the value."""
+    members = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    kept = [m for m in members if m in SIMPLE or get_origin(m) in (Literal, tuple)]
+    if not kept:
+        return None
+    optional = NoneType in members or None in members
+    return Union[(NoneType, *kept)] if optional else Union[tuple(kept)]  # noqa: UP007
+
+
+def _metavar(kind: Any) -> str:
+    members = get_args(kind) if get_origin(kind) is Union else (kind,)
+    shown = []
+    for member in members:
+        if member in SIMPLE:
+            shown.append(SIMPLE[member])
+        elif get_origin(member) is Literal:
+            shown.append(f"{{{','.join(map(str, get_args(member)))}}}")
+        elif get_origin(member) is tuple:
+            shown.append(f"{_metavar(_option_type(get_args(member)[0]))} ...")
+    return "|".join(shown)
+
+
+# --- options that are none ------------------------------------------------------------------------
+
+
+def _refuse_unknown(
+    command: Command,
+    arguments: Sequence[str],
+    plain: set[str],
+    groups: Mapping[str, Chosen],
+) -> None:
+    """Refuse options that the command does not have, naming those that would work."""
+    ours = _flags(groups)
+    for argument in arguments:
+        flag = argument.removeprefix("--").partition("=")[0].replace("_", "-")
+        if not argument.startswith("--") or not flag or flag in plain or flag in ours:
+            continue
+        _refuse_idle(command, arguments, flag, ours)
+        near = difflib.get_close_matches(flag, [*plain, *ours], n=2)
+        hint = f"did you mean {' or '.join(f'--{name}' for name in near)}? " if near else ""
+        raise ValueError(f"unknown option --{flag}; {hint}--help has all of them")
+
+
+def _refuse_idle(
+    command: Command, arguments: Sequence[str], flag: str, ours: Sequence[str]
+) -> None:
+    """Refuse an option that the command has with another choice only."""
+    declared = _DECLARED.get(command)
+    if declared is None or declared.choice is None:
+        return
+    name, choices = declared.choice
+    present = _read_first(command, declared, arguments)[name]
+    flags = {
+        choice: _flags(_chosen(command, [*arguments, f"--{name}={choice}"])) for choice in choices()
+    }
+    if owners := [choice for choice in flags if flag in flags[choice]]:
+        common = set.intersection(*map(set, flags.values()))
+        takes = ", ".join(f"--{own}" for own in ours if own not in common)
+        raise ValueError(
+            f"--{flag} has no effect on {present}; it is an option of {_listed(owners)}; "
+            f"{present} takes {takes}"
         )
-        return result
 
 
-Task = Annotated[TaskOptions, tyro.conf.arg(name="")]
-Training = Annotated[TrainingOptions, tyro.conf.arg(name="")]
-Preference = Annotated[PreferenceOptions, tyro.conf.arg(name="")]
-Measuring = Annotated[EvaluationOptions, tyro.conf.arg(name="")]
+def _flags(groups: Mapping[str, Chosen]) -> list[str]:
+    return [leaf.flag for chosen in groups.values() for leaf, _ in _options(chosen)]
+
+
+def _listed(names: Sequence[str]) -> str:
+    *rest, last = names
+    return f"{', '.join(rest)} and {last}" if rest else last

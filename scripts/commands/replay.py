@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from tokengym.scripts.commands.options import Folder, Task, TaskOptions, Text
+from tokengym.scripts.commands.options import Folder, Text, takes_settings, task_settings
 
 if TYPE_CHECKING:
     from tokengym.evaluation.replay.replay import Replay
+    from tokengym.evaluation.runs.config import TaskSettings
 
 
+@takes_settings(task_settings)
 def replay(
     episodes: Folder = None,
     rewards: Annotated[
@@ -23,7 +25,8 @@ def replay(
     show: int = 1,
     samples: int = 12,
     out: Folder = None,
-    task: Task = TaskOptions(),  # noqa: B008  frozen
+    *,
+    task: "TaskSettings",
 ) -> None:
     """Score one set of responses under every credit, token by token, so that rules are seen apart.
 
@@ -75,7 +78,7 @@ def _replay(
     agent: Path | None,
     num_episodes: int,
     seed: int,
-    task: TaskOptions,
+    task: "TaskSettings",
 ) -> "Replay":
     """Return what was asked for, its episodes read or played."""
     from tokengym.evaluation.measure.evaluate import Evaluator
@@ -91,7 +94,7 @@ def _replay(
     if stored is not None and (env is None or resolve_env(env) == stored[0]):
         env, kwargs = stored
     env = resolve_env(env or "MovieReview")
-    kwargs = {**training_settings(env).lengths(), **kwargs, **task.settings().env_kwargs()}
+    kwargs = {**training_settings(env).lengths(), **kwargs, **task.env_kwargs()}
     evaluator = Evaluator(env, kwargs, num_episodes=num_episodes, seed=seed)
     player = _player(evaluator, agent, task) if agent is not None or episodes is None else None
     if episodes is None:
@@ -106,12 +109,12 @@ def _replay(
     return replay(played, names, env=env, env_kwargs=kwargs, policy=policy, source=source)
 
 
-def _player(evaluator: Any, agent: Path | None, task: TaskOptions) -> Any:
+def _player(evaluator: Any, agent: Path | None, task: "TaskSettings") -> Any:
     """Return the saved agent, or one with the untrained policy."""
     from tokengym.agents import PPO
 
     if agent is not None:
         return PPO.load(agent)  # without an environment: none of its random state is wanted
-    model = task.settings().model
+    model = task.model
     kwargs = {} if model is None else {"model": model}
     return PPO("CausalLMPolicy", evaluator.envs, policy_kwargs=kwargs, n_minibatches=1, seed=0)

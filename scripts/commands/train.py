@@ -1,40 +1,58 @@
 """``tokengym train``: one policy, one reward."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from tokengym.scripts.commands.options import (
-    EvaluationOptions,
-    Folder,
-    Measuring,
-    Preference,
-    PreferenceOptions,
-    Task,
-    TaskOptions,
-    Training,
-    TrainingOptions,
-)
+from tokengym.scripts.commands.options import Chosen, Folder, takes_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tokengym.evaluation.runs.config import ComparisonConfig
+    from tokengym.evaluation.runs.config import TaskSettings
+    from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
 
 
+def run_settings(env: str, agent: str) -> dict[str, Any]:
+    """Return the default settings of a run: those of the task and of the learner."""
+    from tokengym.evaluation.runs.config import TaskSettings, resolve_env
+    from tokengym.evaluation.runs.defaults import (
+        CREDIT_SETTINGS,
+        EvaluationSettings,
+        training_settings,
+    )
+
+    training = training_settings(resolve_env(env), agent)
+    idle = frozenset() if training.declaration.uses_credit else CREDIT_SETTINGS
+    return {
+        "training": Chosen(training, without=idle),
+        "evaluation": EvaluationSettings(),
+        "task": TaskSettings(),
+    }
+
+
+def agent_names() -> list[str]:
+    """Return the names that ``--agent`` takes."""
+    from tokengym.agents.learner import learner_names
+
+    return learner_names()
+
+
+@takes_settings(run_settings, choice=("agent", agent_names))
 def train(
     env: str = "MovieReview",
     reward: str = "sparse",
-    agent: Literal["ppo", "dpo", "sft", "online-dpo", "raft", "best-of-n"] = "ppo",
+    agent: str = "ppo",
     seed: int = 0,
     out: Folder = None,
-    preference: Preference = PreferenceOptions(),  # noqa: B008  frozen
-    training: Training = TrainingOptions(),  # noqa: B008  frozen
-    task: Task = TaskOptions(),  # noqa: B008
-    evaluation: Measuring = EvaluationOptions(),  # noqa: B008
+    *,
+    training: "TrainingSettings",
+    evaluation: "EvaluationSettings",
+    task: "TaskSettings",
 ) -> None:
     """Train one policy, measure it along the way, and save it.
 
-    PPO learns from token rewards; the others from preferences of the reward's scorer. Of their
+    PPO and NLPO learn from token rewards; dpo, sft, online-dpo, raft and best-of-n from preferences
+    of the reward's scorer. --help shows the options of the agent that is named with it. Of their
     curves, tokens are the response tokens processed: sampled, and passed over with gradient.
 
     For example:
@@ -45,100 +63,66 @@ def train(
 
     Args:
         env: Environment id, or a task's bare name.
-        reward: A reward by name, options after a colon; all but PPO use its scorer alone.
+        reward: A reward by name, options after a colon; all but PPO and NLPO use its scorer alone.
         agent: How the policy learns; best-of-n only chooses among its responses.
-        seed: Of everything random.
+        seed: Seed of everything random.
         out: A new folder: the agent in agent/, the figures beside it (default: runs/train-...).
-        preference: How the other agents learn.
-        training: How PPO trains; the others take its lengths, rate, batch size and LoRA rank.
-        task: What the environment is made from.
+        training: How the policy is trained.
         evaluation: How policies are measured.
+        task: Prompts and models that the environment is made from.
     """
+    import torch
     from rich.console import Console
 
     from tokengym.evaluation.runs.compare import preflight
-    from tokengym.evaluation.runs.config import ComparisonConfig, resolve_env, run_folder, slug
-    from tokengym.evaluation.runs.defaults import task_of, training_settings
+    from tokengym.evaluation.runs.config import ComparisonConfig, run_folder, slug
+    from tokengym.evaluation.runs.defaults import task_of
     from tokengym.evaluation.runs.progress import Board
     from tokengym.evaluation.runs.run import run
 
-    env = resolve_env(env)
     config = ComparisonConfig(
         env=env,
         rewards=(reward,),
         seeds=1,
         first_seed=seed,
-        training=training_settings(env, **training.given()),
-        evaluation=evaluation.settings(),
-        task=task.settings(),
+        training=training,
+        evaluation=evaluation,
+        task=task,
     )
-    name = slug(reward) if agent == "ppo" else agent
-    out = out or Path("runs") / f"train-{task_of(env)}-{name}-{seed}"
-    if agent != "ppo":
-        _train_preferences(agent, config, preference, training, seed, out)
-        return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    (name,) = config.names
+    out = out or Path("runs") / f"train-{task_of(config.env)}-{slug(name)}-{seed}"
+    if out.exists() and (not out.is_dir() or not _can_resume(out)):
         raise ValueError(f"{out} is there already; name a new folder with --out")
+    if not training.declaration.uses_credit:
+        torch.set_num_threads(1)
     preflight(config)
     console = Console()
-    with Board(console, total=1, done=0, steps=config.training.steps) as board:
-        board.start((reward, seed))
+    with Board(console, total=1, done=0, steps=training.last_step) as board:
+        board.start((name, seed))
         record = run(
             config,
-            reward,
+            name,
             seed,
             out=out,
             save=out / "agent",
-            report=lambda step, score: board.update((reward, seed), step, score),
+            report=lambda step, score: board.update((name, seed), step, score),
         )
-        board.finish((reward, seed), None)
-    first, last = record.curve[0], record.curve[-1]
-    console.print(f"score {first['score']:.3f} -> {last['score']:.3f}, KL {last['kl']:.2f} nats")
-    console.print(f"{out / 'agent'}  the agent\n{run_folder(out, reward, seed)}  its curve")
-
-
-def _train_preferences(
-    agent: str,
-    config: "ComparisonConfig",
-    preference: PreferenceOptions,
-    training: TrainingOptions,
-    seed: int,
-    out: Path,
-) -> None:
-    """Train from preferences; iterations that are there already are gone on from."""
-    import torch
-    from rich.console import Console
-
-    from tokengym.agents.online.pairing import best_of_n_kl_bound
-    from tokengym.evaluation.runs.config import run_folder
-    from tokengym.evaluation.runs.preference_runs import progress_steps, run_preferences
-    from tokengym.evaluation.runs.progress import Board
-
-    torch.set_num_threads(1)
-    settings = preference.settings(training, agent)
-    known = {"iterations"} if agent in ("online-dpo", "raft") else set()
-    if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - known):
-        raise ValueError(f"{out} is there already; name a new folder with --out")
-    console = Console()
-    with Board(console, total=1, done=0, steps=progress_steps(agent, settings)) as board:
-        board.start((agent, seed))
-        record = run_preferences(
-            agent,
-            config,
-            settings,
-            seed,
-            out=out,
-            save=out / "agent",
-            report=lambda step, score: board.update((agent, seed), step, score),
-        )
-        board.finish((agent, seed), None)
+        board.finish((name, seed), None)
     _show_curve(console, record.curve)
     if agent == "best-of-n":
-        bound = best_of_n_kl_bound(settings.n)
-        console.print(f"KL of the best of {settings.n} is at most {bound:.2f} nats")
+        from tokengym.agents.online.pairing import best_of_n_kl_bound
+
+        n = training.last_step
+        console.print(f"KL of the best of {n} is at most {best_of_n_kl_bound(n):.2f} nats")
     else:
         console.print(f"{out / 'agent'}  the agent", soft_wrap=True)
-    console.print(f"{run_folder(out, agent, seed)}  its curve", soft_wrap=True)
+    console.print(f"{run_folder(out, name, seed)}  its curve", soft_wrap=True)
+
+
+def _can_resume(out: Path) -> bool:
+    """Return whether a folder holds nothing but the iterations of a run that was stopped."""
+    files = (path for path in out.rglob("*") if path.is_file())
+    return all("iterations" in path.relative_to(out).parts for path in files)
 
 
 def _show_curve(console: "Console", curve: list[dict[str, Any]]) -> None:

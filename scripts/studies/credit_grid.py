@@ -78,7 +78,7 @@ class Cell:
     first_seed: int = FIRST_SEED
     """The lowest."""
     changes: dict[str, Any] = field(default_factory=dict)
-    """Fields of TrainingSettings that differ from the task's defaults."""
+    """Settings of training that differ from the task's defaults."""
     misaligned: bool = False
     """Whether the reward model is the one whose attention was spoilt."""
     tuned: bool = False
@@ -263,11 +263,11 @@ def tuned_rate(env: str, out: Path) -> float:
         for seed in config.all_seeds:
             path = run_folder(out / name, "sparse", seed) / "curve.csv"
             (curve,) = read_curves(path, group_by=())
-            net = curve.values["score"] - config.training.kl_coef * curve.values["kl"]
+            net = curve.values["score"] - config.training.learner.kl_coef * curve.values["kl"]
             areas.append(area_under_curve(curve.steps, net, normalize=True))
         area = sum(areas) / len(areas)
         if best is None or area > best[0]:
-            best = (area, config.training.learning_rate)
+            best = (area, config.training.learner.learning_rate)
     if best is None:
         raise ValueError(f"{env} has no sweep; give its cell a learning rate")
     return best[1]

@@ -26,13 +26,12 @@ import numpy as np
 import torch
 
 from tokengym.agents.online.pairing import best_of_n_kl_bound
+from tokengym.agents.ppo.training import Recorder
 from tokengym.envs import bundled
 from tokengym.envs.files import read_json, write_csv
 from tokengym.evaluation.report.curves import COLUMNS as CURVE_COLUMNS
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
-from tokengym.evaluation.runs.preference_runs import PreferenceSettings, run_preferences
-from tokengym.evaluation.runs.recorder import Recorder
 from tokengym.evaluation.runs.run import make_agent, make_evaluator, run
 from tokengym.evaluation.statistics import interval, iqm
 from tokengym.scripts.studies.tables import fill, markdown_table, with_interval
@@ -49,12 +48,14 @@ NAMES = {
     "best-of-n": "best of 16",
     "ppo": "PPO (sparse)",
 }
-TRAINING = replace(training_settings(ENV), steps=20)
-PREFERENCES = PreferenceSettings(num_prompts=256, learning_rate=3e-4, epochs=3)
+TRAINING = training_settings(ENV, steps=20)
 CHANGES: dict[str, dict[str, Any]] = {
-    "online-dpo": {"num_prompts": 128},
-    "best-of-n": {"n": 16, "temperatures": (1.0,)},
+    "ppo": {"steps": 20},
+    "dpo": {"num_prompts": 256, "learning_rate": 3e-4, "num_train_epochs": 3.0},
+    "online-dpo": {"num_prompts": 128, "learning_rate": 3e-4, "num_train_epochs": 3.0},
+    "best-of-n": {"n": 16},
 }
+"""Settings of each learner that differ from the defaults."""
 RESPONSES = 8
 """To each prompt of the experiment on shift, which make up to four pairs: the best with the worst,
 the second with the second-worst, ..."""
@@ -64,21 +65,21 @@ _WHOSE = {"in": "its own", "out": "another writer's"}
 COLUMNS = ("study", "cell", "agent", *CURVE_COLUMNS, "unseen", "reward_accuracy")
 
 
-def config(seed: int) -> ComparisonConfig:
+def config(seed: int, agent: str = "ppo") -> ComparisonConfig:
     """Return the environment and how it is measured; each seed has its own evaluation noise."""
     return ComparisonConfig(
         env=ENV,
         rewards=("sparse",),
         seeds=1,
         first_seed=seed,
-        training=TRAINING,
+        training=training_settings(ENV, agent, **CHANGES[agent]),
         evaluation=EvaluationSettings(every=10, episodes=128, seed=20_240 + seed, samples=0),
     )
 
 
 def processed(point: dict[str, Any], agent: str) -> int:
     """Return the response tokens a point took: of PPO's curves, sampled and passed over."""
-    return point["tokens"] * (1 + TRAINING.n_epochs if agent == "ppo" else 1)
+    return point["tokens"] * (1 + TRAINING.learner.n_epochs if agent == "ppo" else 1)
 
 
 # --- lift -----------------------------------------------------------------------------------------
@@ -86,11 +87,7 @@ def processed(point: dict[str, Any], agent: str) -> int:
 
 def lift(agent: str, seed: int) -> list[dict[str, Any]]:
     """Return the curve of one run of the experiment on lift."""
-    if agent == "ppo":
-        curve = run(config(seed), "sparse", seed).curve
-    else:
-        settings = replace(PREFERENCES, **CHANGES.get(agent, {}))
-        curve = run_preferences(agent, config(seed), settings, seed).curve
+    curve = run(config(seed, agent), "sparse", seed).curve
     return [{**point, "tokens": processed(point, agent)} for point in curve]
 
 
@@ -190,13 +187,14 @@ def train_dpo(pairs: Any, seed: int, curve: Curve) -> None:
             agent.count_tokens()
             curve.measure(round(state.epoch), agent.num_response_tokens, agent)
 
+    settings = config(seed, "dpo").training.learner
     agent = DPO(
         curve.evaluator.envs,
         pairs,
-        beta=PREFERENCES.beta,
-        learning_rate=PREFERENCES.learning_rate,
+        beta=settings.loss.beta,
+        learning_rate=settings.tuning.learning_rate,
         num_train_epochs=3,
-        per_device_train_batch_size=PREFERENCES.batch_size,
+        per_device_train_batch_size=settings.tuning.batch_size,
         seed=seed,
         callbacks=[AfterEpoch()],
     )
@@ -229,7 +227,7 @@ def train_ppo(reward: Path, seed: int, curve: Curve) -> None:
     agent = make_agent(replace(settings, task=task), "sparse", seed)
 
     def measure(step: int) -> None:
-        curve.measure(step, agent.num_timesteps * (1 + TRAINING.n_epochs), agent)
+        curve.measure(step, agent.num_timesteps * (1 + TRAINING.learner.n_epochs), agent)
 
     most = TRAINING.steps * TRAINING.batch_size * TRAINING.max_new_tokens
     agent.learn(most + 1, callback=Recorder(TRAINING.steps, 4, measure))

@@ -18,20 +18,21 @@ extra ``tokengym[encoder]`` installed it may be left out.
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from tokengym.agents.ppo.training import Recorder
 from tokengym.envs import Episode, bundled
+from tokengym.envs.declared import changed
 from tokengym.envs.files import write_csv
 from tokengym.evaluation.measure.evaluate import Evaluation
 from tokengym.evaluation.measure.metrics import copy_rate
 from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
-from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
-from tokengym.evaluation.runs.recorder import Recorder
+from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
 from tokengym.evaluation.runs.run import make_agent, make_evaluator
 from tokengym.scripts.building.language_model import train_language_model
 from tokengym.scripts.corpora.grammar import Dice
@@ -64,8 +65,14 @@ near the reference; the other shows where the reward leads."""
 COPYING = 0.05
 """Share of answers that are the question, in the text the copying policy learns from; on held-out
 questions it copies less often."""
-SETTINGS = TrainingSettings(
-    steps=80, batch_size=64, max_new_tokens=24, learning_rate=6e-4, n_epochs=2, n_minibatches=1
+SETTINGS = training_settings(
+    "tokengym/QuestionAnswer-v0",
+    steps=80,
+    batch_size=64,
+    max_new_tokens=24,
+    learning_rate=6e-4,
+    n_epochs=2,
+    n_minibatches=1,
 )
 EVALUATION = EvaluationSettings(every=16, episodes=128)
 MINILM: dict[str, Any] = {"steps": 64, "batch_size": 32}
@@ -134,7 +141,7 @@ def measure(evaluation: Evaluation) -> dict[str, float]:
 def train(run: Run, paths: Mapping[str, str | None]) -> list[Any]:
     """Return the curve of one run: a row per evaluation."""
     reward = REWARDS[run.reward]
-    settings = replace(SETTINGS, **RECIPES[run.recipe], **(MINILM if run.world == "minilm" else {}))
+    settings = changed(SETTINGS, **RECIPES[run.recipe], **(MINILM if run.world == "minilm" else {}))
     config = ComparisonConfig(
         env="QuestionAnswer",
         rewards=(reward,),

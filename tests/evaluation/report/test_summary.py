@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from tokengym.envs.declared import changed
 from tokengym.envs.files import write_json
 from tokengym.evaluation.report.curves import Curve
 from tokengym.evaluation.report.report import render_report
@@ -54,13 +55,13 @@ def test_scores_lie_between_fixed_anchors(make_curves):
 
 def test_the_oracle_knows_its_optimum():
     assert known_optimum(ComparisonConfig(env="MovieReview", rewards=("sparse",))) is None
-    training = TrainingSettings(max_new_tokens=3)
+    training = changed(TrainingSettings(), max_new_tokens=3)
     config = ComparisonConfig(env="Oracle", rewards=("sparse",), training=training)
     oracle: Any = gym.make("tokengym/Oracle-v0", max_new_tokens=3).unwrapped
     best = oracle.optimal_values()[0][()]
     assert known_optimum(config) == {"gold_score": best}
     long = ComparisonConfig(
-        env="Oracle", rewards=("sparse",), training=TrainingSettings(max_new_tokens=12)
+        env="Oracle", rewards=("sparse",), training=changed(TrainingSettings(), max_new_tokens=12)
     )
     assert known_optimum(long) is None
 

@@ -6,8 +6,8 @@ import pytest
 
 from tokengym.agents.offline.pair_data import load_pairs, load_responses
 from tokengym.evaluation.runs import collection
-from tokengym.evaluation.runs.agents import load_agent
 from tokengym.evaluation.runs.collection import CollectionConfig, collect_to_file
+from tokengym.evaluation.runs.run import load_agent
 
 
 @pytest.fixture(autouse=True)

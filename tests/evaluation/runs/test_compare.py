@@ -17,6 +17,7 @@ from rich.console import Console
 
 from tokengym import rewards
 from tokengym.envs import episode_from_record
+from tokengym.envs.declared import changed
 from tokengym.evaluation.measure.evaluate import Evaluator, evaluate
 from tokengym.evaluation.report.curves import read_curves
 from tokengym.evaluation.report.results import merge_comparisons, write_comparison
@@ -26,7 +27,9 @@ from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettin
 from tokengym.evaluation.runs.run import make_agent, run
 
 QUIET = Console(quiet=True)
-TRAINING = TrainingSettings(steps=2, batch_size=4, max_new_tokens=6, n_epochs=1, fixed_length=True)
+TRAINING = changed(
+    TrainingSettings(), steps=2, batch_size=4, max_new_tokens=6, n_epochs=1, fixed_length=True
+)
 EVALUATION = EvaluationSettings(every=1, episodes=4, samples=2)
 ARGUMENTS = [
     *("--env", "MovieReview", "--rewards", "sparse", "abc", "--seeds", "2", "--jobs", "1"),

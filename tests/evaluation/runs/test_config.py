@@ -3,6 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from tokengym.agents.learner import learner_names
+from tokengym.agents.ppo.settings import PPOSettings
+from tokengym.envs.declared import changed
 from tokengym.envs.files import read_json, write_json
 from tokengym.evaluation.runs.compare import check_folder
 from tokengym.evaluation.runs.config import (
@@ -17,7 +20,6 @@ from tokengym.evaluation.runs.config import (
 from tokengym.evaluation.runs.defaults import (
     EvaluationSettings,
     TrainingSettings,
-    changed,
     default_rewards,
     training_settings,
 )
@@ -39,6 +41,9 @@ def test_defaults_lie_in_one_place():
     assert training_settings("tokengym/MovieReview-v0", steps=7, kl_coef=None) == replace(
         TrainingSettings(), steps=7, fixed_length=True
     )
+    question = "tokengym/QuestionAnswer-v0"
+    assert training_settings(question).learner.learning_rate == 1e-4
+    assert training_settings(question, "dpo").learner.tuning.learning_rate == 3e-4  # PPO's rate
     assert training_settings("someone/Else-v3") == TrainingSettings()
     assert default_rewards("tokengym/QuestionAnswer-v0") == ("r3", "r3-dense")
     assert changed(EvaluationSettings(), every=None, samples=1) == EvaluationSettings(samples=1)
@@ -46,11 +51,34 @@ def test_defaults_lie_in_one_place():
 
 def test_a_configuration_survives_its_file(tmp_path: Path):
     ours = config(
-        training=TrainingSettings(steps=9, kl_target=6.0),
+        training=changed(TrainingSettings(), steps=9, kl_target=6.0),
         task=TaskSettings(dataset="a.csv", prompt_column=0),
     )
     write_json(tmp_path / "c.json", ours.as_dict())
     assert ComparisonConfig.from_dict(read_json(tmp_path / "c.json")) == ours
+
+
+@pytest.mark.parametrize("agent", learner_names())
+def test_every_learner_survives_the_file(agent: str, tmp_path: Path):
+    ours = config(rewards=("sparse",), training=TrainingSettings(agent=agent, lora_rank=4))
+    write_json(tmp_path / "c.json", ours.as_dict())
+    read = ComparisonConfig.from_dict(read_json(tmp_path / "c.json"))
+    assert read == ours
+    assert differences(read_json(tmp_path / "c.json"), ours.as_dict()) == []
+    assert read.names == ("sparse",) if agent in ("ppo", "nlpo") else (agent,)
+
+
+def test_files_of_an_earlier_version_are_refused(tmp_path: Path):
+    old = {**config().as_dict(), "training": {"steps": 30, "n_epochs": 4}}
+    with pytest.raises(ValueError, match="of an earlier version, without learner"):
+        ComparisonConfig.from_dict(old)
+    write_json(tmp_path / "comparison.json", old)
+    with pytest.raises(ValueError, match=r"of an earlier version of tokengym; name another folder"):
+        check_folder(config(), tmp_path)
+    data = config().as_dict()
+    del data["training"]["learner"]["n_epochs"]
+    with pytest.raises(ValueError, match="PPOSettings of another version: n_epochs is missing"):
+        ComparisonConfig.from_dict(data)
 
 
 def test_environment_arguments():
@@ -65,7 +93,9 @@ def test_environment_arguments():
         "max_new_tokens": 48,
         "split": "train",
     }
-    fixed = replace(ours, training=TrainingSettings(fixed_length=True, max_new_tokens=20))
+    fixed = replace(
+        ours, training=changed(TrainingSettings(), fixed_length=True, max_new_tokens=20)
+    )
     assert fixed.env_kwargs("abc", train=True)["min_new_tokens"] == 20
     measured = ours.env_kwargs("abc", train=False)
     assert (measured["split"], measured["normalize"]) == ("test", None)
@@ -82,22 +112,39 @@ def test_environment_arguments():
         (lambda: config(seeds=0), "seeds must be a whole number >= 1, got 0; 5 is"),
         (lambda: config(first_seed=-1), "first_seed must be >= 0, got -1"),
         (lambda: config(level=95.0), r"level must lie in \(0, 1\), got 95"),
-        (lambda: TrainingSettings(steps=0), "steps must be a whole number >= 1, got 0"),
+        (lambda: changed(TrainingSettings(), steps=0), "steps must be an integer >= 1, got 0"),
         (
-            lambda: TrainingSettings(fixed_length="no"),  # type: ignore[arg-type]
+            lambda: changed(TrainingSettings(), fixed_length="no"),  # type: ignore[arg-type]
             "fixed_length must be True or False, got",
         ),
-        (lambda: TrainingSettings(batch_size=1), "batch_size=1, got 2; raise batch_size"),
         (
-            lambda: TrainingSettings(batch_size=1, n_minibatches=1),
+            lambda: changed(TrainingSettings(), batch_size=1),
+            "batch_size=1, got 2; raise batch_size",
+        ),
+        (
+            lambda: changed(TrainingSettings(), batch_size=1, n_minibatches=1),
             "needs batch_size >= 2, got 1; a single score is its own mean",
         ),
-        (lambda: TrainingSettings(learning_rate=0.0), "learning_rate must be above 0, got 0"),
-        (lambda: TrainingSettings(gae_lambda=1.5), r"gae_lambda must lie in \[0, 1\], got 1.5"),
-        (lambda: TrainingSettings(vf_coef=-0.1), "vf_coef must be >= 0, got -0.1; 0 is no critic"),
-        (lambda: TrainingSettings(kl_coef=-1.0), "kl_coef must be >= 0, got -1"),
+        (
+            lambda: changed(TrainingSettings(), learning_rate=0.0),
+            "learning_rate must be > 0, got 0",
+        ),
+        (
+            lambda: changed(TrainingSettings(), gae_lambda=1.5),
+            r"gae_lambda must be within \[0, 1\], got 1.5",
+        ),
+        (lambda: changed(TrainingSettings(), vf_coef=-0.1), "vf_coef must be >= 0, got -0.1"),
+        (lambda: changed(TrainingSettings(), kl_coef=-1.0), "kl_coef must be >= 0, got -1"),
         (lambda: changed(TrainingSettings(), normalize="none"), "or 'off', got 'none'"),
-        (lambda: EvaluationSettings(episodes=0), "episodes must be a whole number >= 1, got 0"),
+        (lambda: TrainingSettings(agent="pp0"), "unknown agent 'pp0'; did you mean 'ppo'"),
+        (lambda: TrainingSettings(agent="dpo", learner=PPOSettings()), "must be DPOSettings for"),
+        (lambda: TrainingSettings(lora_rank=0), "lora_rank must be an integer >= 1, or None"),
+        (lambda: TrainingSettings(dtype="half"), "or 'bfloat16', got 'half'"),  # type: ignore[arg-type]
+        (
+            lambda: config(training=TrainingSettings(agent="dpo")),
+            "dpo learns from the scorer alone, so that rewards 'sparse' and 'abc' are the same",
+        ),
+        (lambda: EvaluationSettings(episodes=0), "episodes must be an integer >= 1, got 0"),
         (lambda: TaskSettings(prompt_column=0), "prompt_column=0 names a column of no data set"),
     ],
 )
@@ -114,7 +161,7 @@ def test_a_folder_holds_one_comparison(tmp_path: Path):
     check_folder(config(seeds=3), tmp_path)  # more seeds: the runs that are there stay
     check_folder(config(seeds=2, rewards=("sparse", "abc", "uniform")), tmp_path)
     with pytest.raises(ValueError, match=r"another comparison: steps 30 there, 5 here\. Name"):
-        check_folder(config(seeds=2, training=TrainingSettings(steps=5)), tmp_path)
+        check_folder(config(seeds=2, training=changed(TrainingSettings(), steps=5)), tmp_path)
     with pytest.raises(ValueError, match="seeds 2 there, 1 here"):
         check_folder(config(seeds=1), tmp_path)
     with pytest.raises(ValueError, match=r"rewards \['sparse', 'abc'\] there, \['sparse'\] here"):
@@ -152,7 +199,7 @@ def test_differences_are_named():
 def test_the_command_names_what_is_not_default():
     ours = config(
         seeds=3,
-        training=TrainingSettings(learning_rate=1e-3),
+        training=changed(TrainingSettings(), learning_rate=1e-3),
         evaluation=EvaluationSettings(every=1),
     )
     assert command_line(ours, config()) == (

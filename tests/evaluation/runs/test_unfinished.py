@@ -9,6 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from tokengym.envs.declared import changed
 from tokengym.envs.files import write_json
 from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
 from tokengym.evaluation.runs.compare import compare
@@ -22,8 +23,14 @@ CONFIG = ComparisonConfig(
     env="MovieReview",
     rewards=("sparse", "abc"),
     seeds=1,
-    training=TrainingSettings(
-        steps=4, batch_size=4, max_new_tokens=6, n_epochs=1, kl_target=1.0, normalize="running"
+    training=changed(
+        TrainingSettings(),
+        steps=4,
+        batch_size=4,
+        max_new_tokens=6,
+        n_epochs=1,
+        kl_target=1.0,
+        normalize="running",
     ),
     evaluation=EvaluationSettings(every=1, episodes=4, samples=2),
 )
@@ -87,7 +94,7 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path: Path, every: int, mo
 def test_a_checkpoint_of_other_settings_is_not_gone_on_from(tmp_path: Path):
     with pytest.raises(Killed):
         run(CONFIG, "abc", 0, out=tmp_path, report=killed_at(3), checkpoint_every=1)
-    other = replace(CONFIG, training=replace(CONFIG.training, learning_rate=1e-3))
+    other = replace(CONFIG, training=changed(CONFIG.training, learning_rate=1e-3))
     record = run(other, "abc", 0, out=tmp_path, checkpoint_every=1)
     assert [point["step"] for point in record.curve] == [0, 1, 2, 3, 4]
 

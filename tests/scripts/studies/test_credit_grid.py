@@ -38,9 +38,9 @@ def test_every_stage_is_in_the_grid_and_the_pairs_come_first():
 def test_only_one_setting_differs_in_a_cell_of_one_change(tmp_path: Path):
     base = credit_grid.cells()["MovieReview-32"].config(tmp_path).training
     changed = credit_grid.cells()["when-no-critic"].config(tmp_path).training
-    assert (base.vf_coef, changed.vf_coef) == (0.1, 0.0)
+    assert (base.learner.vf_coef, changed.learner.vf_coef) == (0.1, 0.0)
     assert base.max_new_tokens == changed.max_new_tokens == 32
-    assert base.learning_rate == changed.learning_rate == 3e-4
+    assert base.learner.learning_rate == changed.learner.learning_rate == 3e-4
 
 
 def test_the_rate_is_sparse_best_by_score_less_kl(tmp_path: Path):
@@ -49,7 +49,10 @@ def test_the_rate_is_sparse_best_by_score_less_kl(tmp_path: Path):
         for seed in (1000, 1001):
             write_run(tmp_path, f"QuestionAnswer-rate-{rate:g}", "sparse", seed, score, kl)
     assert credit_grid.tuned_rate("QuestionAnswer", tmp_path) == 3e-4
-    assert credit_grid.cells()["QuestionAnswer"].config(tmp_path).training.learning_rate == 3e-4
+    assert (
+        credit_grid.cells()["QuestionAnswer"].config(tmp_path).training.learner.learning_rate
+        == 3e-4
+    )
 
 
 def test_no_rate_is_taken_from_an_unfinished_sweep(tmp_path: Path):

@@ -9,8 +9,9 @@ import pytest
 import torch
 from rich.console import Console
 
+from tokengym.envs.declared import changed
 from tokengym.envs.files import read_json
-from tokengym.evaluation.runs import ray_launcher
+from tokengym.evaluation.runs import launchers
 from tokengym.evaluation.runs.compare import compare
 from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
@@ -25,8 +26,13 @@ def tiny(**changes) -> ComparisonConfig:
         "env": "MovieReview",
         "rewards": ("sparse", "abc"),
         "seeds": 2,
-        "training": TrainingSettings(
-            steps=2, batch_size=4, max_new_tokens=6, n_epochs=1, fixed_length=True
+        "training": changed(
+            TrainingSettings(),
+            steps=2,
+            batch_size=4,
+            max_new_tokens=6,
+            n_epochs=1,
+            fixed_length=True,
         ),
         "evaluation": EvaluationSettings(every=1, episodes=4, samples=2),
     }
@@ -74,17 +80,17 @@ def test_two_nodes_one_lost_give_the_numbers_of_this_machine(tmp_path: Path, mon
 
 
 def test_a_run_that_fails_comes_back_as_failed():
-    config = tiny(training=TrainingSettings(steps=1, batch_size=4, max_new_tokens=6))
+    config = tiny(training=changed(TrainingSettings(), steps=1, batch_size=4, max_new_tokens=6))
     settings = {**config.as_dict(), "task": {**config.as_dict()["task"], "model": "no/such/model"}}
     import sys
 
-    files = ray_launcher.do_run(settings, ("sparse", 0), sys.path[:])
+    files = launchers.do_run(settings, ("sparse", 0), sys.path[:])
     assert b'"status": "failed"' in files["run.json"]
     assert b"no/such/model" in files["run.json"]
 
 
 def test_without_ray_the_remedy_is_named(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(ray_launcher, "find_spec", lambda name: None)
+    monkeypatch.setattr(launchers, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"needs Ray; pip install 'tokengym\[ray\]'"):
         compare(tiny(), tmp_path / "x", launcher="ray", console=QUIET)
     with pytest.raises(ValueError, match="launcher must be 'local' or 'ray', got 'slurm'"):
@@ -96,15 +102,15 @@ def test_files_of_a_run_are_written_with_the_record_last(tmp_path: Path, monkeyp
     import ray
 
     written: list[str] = []
-    real = ray_launcher.write_bytes
+    real = launchers.write_bytes
 
     def listed(path: Path, data: bytes) -> None:
         written.append(path.name)
         real(path, data)
 
-    monkeypatch.setattr(ray_launcher, "write_bytes", listed)
+    monkeypatch.setattr(launchers, "write_bytes", listed)
     files = {"run.json": b'{"status": "finished"}', "curve.csv": b"x", "train.csv": b"y"}
     monkeypatch.setattr(ray, "get", lambda reference: files)
-    assert ray_launcher._bring_back(tiny(), tmp_path, ("sparse", 0), None) is None
+    assert launchers._bring_back(tiny(), tmp_path, ("sparse", 0), None) is None
     assert written == ["curve.csv", "train.csv", "run.json"]
     assert read_json(run_folder(tmp_path, "sparse", 0) / "run.json")["status"] == "finished"

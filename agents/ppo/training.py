@@ -1,0 +1,123 @@
+"""One run of PPO or NLPO: updates until the run's end, measured along the way."""
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import KVWriter, Logger
+
+from tokengym.agents.learner import TrainingRun
+from tokengym.agents.ppo.nlpo import NLPO
+from tokengym.agents.ppo.ppo import PPO
+from tokengym.agents.ppo.settings import NLPOSettings
+
+
+def train(run: TrainingRun) -> PPO:
+    """Train an agent, or continue from the run's checkpoint to the same numbers."""
+    algorithm, training = _algorithm(run), run.training
+    resumed = run.resume(
+        lambda folder: algorithm.load(folder, env=_make_envs(run), device=training.device)
+    )
+    agent = make_agent(run) if resumed is None else resumed
+    done = run.updates
+    recorder = Recorder(
+        training.steps,
+        run.eval_every,
+        lambda step: run.measure(step, agent.num_timesteps, agent),
+        done=done,
+        measured=resumed is not None,
+    )
+    agent.set_logger(Logger(folder=None, output_formats=[LogRows(run.log, done)]))
+    # One token more than the budget can hold: the recorder ends the training after its last update.
+    most = training.steps * training.batch_size * training.max_new_tokens + 1
+    agent.learn(most - agent.num_timesteps, callback=recorder, reset_num_timesteps=resumed is None)
+    return agent
+
+
+def make_agent(run: TrainingRun) -> PPO:
+    """Return a fresh agent in the training environments of a run."""
+    settings = {field.name: getattr(run.settings, field.name) for field in fields(run.settings)}
+    return _algorithm(run)(
+        "CausalLMPolicy",
+        _make_envs(run),
+        **settings,
+        policy_kwargs=run.policy_kwargs(),
+        seed=run.seed,
+        device=run.training.device,
+    )
+
+
+def _algorithm(run: TrainingRun) -> type[PPO]:
+    return NLPO if isinstance(run.settings, NLPOSettings) else PPO
+
+
+def _make_envs(run: TrainingRun) -> Any:
+    return run.make_envs(run.training.batch_size, normalize=True)
+
+
+class Recorder(BaseCallback):
+    """Measures the policy every few updates, at the start and the end, and ends the training.
+
+    Args:
+        steps: Updates to make.
+        every: Updates between two measurements.
+        measure: Called with the number of updates made.
+        done: Updates made before, by the run that this one resumes.
+        measured: Whether the policy was measured after them.
+    """
+
+    def __init__(
+        self,
+        steps: int,
+        every: int,
+        measure: Callable[[int], None],
+        *,
+        done: int = 0,
+        measured: bool = False,
+    ) -> None:
+        super().__init__()
+        self.steps = steps
+        self.every = every
+        self.measure = measure
+        self.updates = done
+        self._known = done if measured else None
+
+    def _on_rollout_start(self) -> None:
+        if self.updates == self._known:
+            return
+        if self.updates % self.every == 0 or self.updates == self.steps:
+            self.measure(self.updates)
+
+    def _on_rollout_end(self) -> None:
+        self.updates += 1
+
+    def _on_step(self) -> bool:
+        return self.updates < self.steps
+
+
+class LogRows(KVWriter):
+    """Passes on each row that the learner logs.
+
+    Args:
+        keep: Called with the number of the update and the row.
+        rows: Number of rows that were logged before.
+    """
+
+    def __init__(self, keep: Callable[[int, dict[str, Any]], None], rows: int = 0) -> None:
+        self.keep = keep
+        self.rows = rows
+
+    def write(
+        self,
+        key_values: dict[str, Any],
+        key_excluded: dict[str, tuple[str, ...]],
+        step: int = 0,
+    ) -> None:
+        """Keep a row."""
+        del key_excluded, step
+        self.rows += 1
+        self.keep(self.rows, key_values)
+
+    def close(self) -> None:
+        """Nothing is open."""

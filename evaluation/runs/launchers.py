@@ -1,0 +1,268 @@
+"""Launchers: a comparison's runs in processes of this machine, or on a Ray cluster.
+
+On Ray a run works in a folder of its own node and brings its files back, so that no disk need be
+shared; every node needs tokengym, and the files that the settings name. A run whose node is lost is
+done again elsewhere; one that fails by itself is recorded as failed. The numbers are the same.
+"""
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.util import find_spec
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Literal
+
+from tokengym.envs.files import read_json, write_bytes
+from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
+from tokengym.evaluation.runs.progress import Board, Run
+from tokengym.evaluation.runs.record import describe, record_failure
+
+SECONDS_TO_STOP = 5.0
+RETRIES = 5
+"""Times that a run is begun anew because its node was lost."""
+LAST = "run.json"
+"""The file that makes a run count: written when the others are there."""
+Launcher = Literal["local", "ray"]
+Launch = Callable[[ComparisonConfig, Path, Sequence[Run], Board, "int | None"], None]
+
+
+def find_launcher(launcher: str, checkpoint_every: int) -> Launch:
+    """Return the launcher of that name.
+
+    Raises:
+        ValueError: if the launcher is unknown, or its package is not installed.
+    """
+    if launcher == "local":
+        return partial(_run_here, checkpoint_every=checkpoint_every)
+    if launcher == "ray":
+        return run_on_ray
+    raise ValueError(f"launcher must be 'local' or 'ray', got {launcher!r}")
+
+
+# --- processes of this machine -------------------------------------------------------------------
+
+
+@dataclass
+class _Worker:
+    """A process at work on one run."""
+
+    run: Run
+    process: Any
+    connection: Connection
+    error: str | None = None
+    open: bool = field(default=True)
+
+
+def _run_here(
+    config: ComparisonConfig,
+    out: Path,
+    runs: Sequence[Run],
+    board: Board,
+    jobs: int | None,
+    *,
+    checkpoint_every: int,
+) -> None:
+    """Do the runs in processes of this machine; on Ctrl-C stop them and raise."""
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    waiting, working = deque(runs), list[_Worker]()
+    jobs = jobs or os.cpu_count() or 1
+    try:
+        while waiting or working:
+            while waiting and len(working) < jobs:
+                run = waiting.popleft()
+                working.append(_start(context, config, out, run, checkpoint_every))
+                board.start(working[-1].run)
+            wait([w.connection for w in working if w.open] + [w.process.sentinel for w in working])
+            for worker in working:
+                _listen(worker, board)
+            for worker in [w for w in working if not w.process.is_alive()]:
+                _listen(worker, board)
+                working.remove(worker)
+                board.finish(worker.run, _ended(config, out, worker))
+    finally:
+        for worker in working:
+            worker.process.terminate()
+        for worker in working:
+            worker.process.join(SECONDS_TO_STOP)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+
+
+def _start(
+    context: Any, config: ComparisonConfig, out: Path, run: Run, checkpoint_every: int
+) -> _Worker:
+    receiver, sender = context.Pipe(duplex=False)
+    name = f"{run[0]} seed {run[1]}"
+    process = context.Process(
+        target=_work,
+        args=(config.as_dict(), out, run, checkpoint_every, sender, sys.path[:]),
+        name=name,
+        daemon=True,
+    )
+    process.start()
+    sender.close()
+    return _Worker(run, process, receiver)
+
+
+def _work(
+    settings: dict[str, Any],
+    out: Path,
+    run: Run,
+    checkpoint_every: int,
+    connection: Connection,
+    path: list[str],
+) -> None:
+    """Do one run, in a process of its own."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    sys.path[:] = path
+    # Before transformers is imported: the board is the only display.
+    os.environ.update(TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1")
+    from tokengym.evaluation.runs.run import run as train
+
+    def tell(step: int, score: float) -> None:
+        try:
+            connection.send((step, score))
+        except BrokenPipeError:
+            os._exit(1)  # the parent was killed: the run ends unwritten, as after Ctrl-C
+
+    try:
+        config = ComparisonConfig.from_dict(settings)
+        import torch
+
+        torch.set_num_threads(1)  # each run has a core; threads of several would fight for them
+        train(config, *run, out=out, report=tell, checkpoint_every=checkpoint_every)
+    except Exception as error:
+        connection.send(describe(error))
+    finally:
+        connection.close()
+
+
+def _listen(worker: _Worker, board: Board) -> None:
+    """Take in what a process has sent."""
+    try:
+        while worker.open and worker.connection.poll():
+            message = worker.connection.recv()
+            if isinstance(message, str):
+                worker.error = message
+            else:
+                board.update(worker.run, *message)
+    except EOFError:
+        worker.open = False
+
+
+def _ended(config: ComparisonConfig, out: Path, worker: _Worker) -> str | None:
+    """Return the error a run ended with; one that left no result is written down as failed."""
+    worker.connection.close()
+    file = run_folder(out, *worker.run) / "run.json"
+    if file.exists():
+        return worker.error
+    code = worker.process.exitcode
+    error = worker.error or (
+        f"its process ended with code {code} and no result"
+        + ("; it was killed, perhaps for want of memory: try fewer jobs" if code == -9 else "")
+    )
+    record_failure(config, out, worker.run, error)
+    return error
+
+
+# --- Ray -----------------------------------------------------------------------------------------
+
+
+def run_on_ray(
+    config: ComparisonConfig, out: Path, runs: Sequence[Run], board: Board, jobs: int | None
+) -> None:
+    """Do the runs on a Ray cluster.
+
+    Args:
+        config: The comparison.
+        out: Its folder, on this machine.
+        runs: What to do.
+        board: Is told of each run's start and end.
+        jobs: Runs at a time; None takes one per core of the cluster.
+
+    Raises:
+        ValueError: if Ray is not installed.
+        KeyboardInterrupt: after the runs at work were stopped.
+    """
+    if find_spec("ray") is None:
+        raise ValueError("launcher='ray' needs Ray; pip install 'tokengym[ray]'")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
+    import ray
+
+    ours = not ray.is_initialized()
+    if ours:  # joins the cluster of RAY_ADDRESS, or starts one here
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    task = ray.remote(num_cpus=1, max_retries=RETRIES)(do_run)
+    waiting, working = deque(runs), dict[Any, Run]()
+    try:
+        while waiting or working:
+            cores = int(ray.cluster_resources().get("CPU", 1))  # nodes come and go
+            while waiting and len(working) < (jobs or max(1, cores)):
+                run = waiting.popleft()
+                working[task.remote(config.as_dict(), run, sys.path[:])] = run
+                board.start(run)
+            done, _ = ray.wait(list(working), timeout=1.0)
+            for reference in done:
+                run = working.pop(reference)
+                board.finish(run, _bring_back(config, out, run, reference))
+    finally:
+        for reference in working:
+            ray.cancel(reference, force=True)
+        if ours:
+            ray.shutdown()
+
+
+def do_run(settings: dict[str, Any], run: Run, path: list[str]) -> dict[str, bytes]:
+    """Do one run on the node this is called on.
+
+    Args:
+        settings: `ComparisonConfig.as_dict`.
+        run: Reward and seed.
+        path: Where modules are looked for.
+
+    Returns:
+        The run's files by name; a run that failed has written so itself.
+    """
+    sys.path[:] = path
+    os.environ.update(TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1")
+    import torch
+
+    from tokengym.evaluation.runs.run import run as train
+
+    torch.set_num_threads(1)
+    config = ComparisonConfig.from_dict(settings)
+    with tempfile.TemporaryDirectory() as folder:
+        own = run_folder(Path(folder), *run)
+        try:
+            train(config, *run, out=Path(folder))
+        except Exception:
+            if not (own / LAST).exists():
+                raise
+        return {file.name: file.read_bytes() for file in sorted(own.iterdir()) if file.is_file()}
+
+
+def _bring_back(config: ComparisonConfig, out: Path, run: Run, reference: Any) -> str | None:
+    """Write a finished run's files and return the error it ended with, if any."""
+    import ray
+
+    try:
+        files: Mapping[str, bytes] = ray.get(reference)
+    except ray.exceptions.RayError as lost:
+        text = describe(lost)[:500]
+        record_failure(config, out, run, text)
+        return text
+    folder = run_folder(out, *run)
+    for name in sorted(files, key=lambda name: name == LAST):
+        write_bytes(folder / name, files[name])
+    result: dict[str, Any] = read_json(folder / LAST)
+    error: str | None = result.get("error")
+    return error

@@ -1,0 +1,93 @@
+"""Agents that learn from preferences are measured like PPO, and gone on with where they can be."""
+
+from pathlib import Path
+
+import pytest
+
+from tokengym.agents.errors import CheckpointError
+from tokengym.agents.online.pairing import Sampling
+from tokengym.envs.files import read_json
+from tokengym.evaluation.runs.config import ComparisonConfig
+from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
+from tokengym.evaluation.runs.record import RunRecord
+from tokengym.evaluation.runs.run import load_agent, run
+
+SMALL = {"n": 4, "batch_size": 8, "learning_rate": 1e-3}
+
+
+def config(agent: str, **changes) -> ComparisonConfig:
+    return ComparisonConfig(
+        env="MovieReview",
+        rewards=("sparse",),
+        training=training_settings("tokengym/MovieReview-v0", agent, max_new_tokens=8, **changes),
+        evaluation=EvaluationSettings(episodes=16),
+    )
+
+
+@pytest.mark.parametrize("kind", ["dpo", "sft"])
+def test_offline_learners_leave_a_curve_and_an_agent(tmp_path, kind):
+    heard = []
+    record = run(
+        config(kind, num_prompts=16, **SMALL),
+        kind,
+        0,
+        out=tmp_path,
+        save=tmp_path / "agent",
+        report=lambda step, score: heard.append(step),
+    )
+    assert heard == [point["step"] for point in record.curve] == [0, 1, 2]
+    sampled = 16 * 4 * 8
+    trained = 2 * 16 * 8 if kind == "dpo" else 16 * 8  # per epoch: both of a pair, or the best
+    assert record.curve[0]["tokens"] == 0
+    assert sampled < record.curve[1]["tokens"] <= sampled + trained
+    assert record.curve[2]["tokens"] - sampled == 2 * (record.curve[1]["tokens"] - sampled)
+    assert record.curve[0]["kl"] == pytest.approx(0.0, abs=1e-4)
+    assert record.curve[2]["kl"] > 0.001
+    written = read_json(tmp_path / kind / "seed-0" / "run.json")
+    assert (written["credit"], written["status"]) == (kind, "finished")
+    assert load_agent(tmp_path / "agent").policy is not None
+
+
+def iterated(iterations: int, out: Path) -> RunRecord:
+    settings = config("online-dpo", prompts_per_iteration=16, iterations=iterations, **SMALL)
+    return run(settings, "online-dpo", 0, out=out)
+
+
+def test_iterations_of_an_earlier_run_are_resumed(tmp_path: Path):
+    first = iterated(1, tmp_path)
+    assert [point["step"] for point in first.curve] == [0, 1]
+    second = iterated(2, tmp_path)
+    assert [point["step"] for point in second.curve] == [0, 2]
+    again = iterated(2, tmp_path)
+    assert again.curve[-1]["score"] == second.curve[-1]["score"]
+    before = (tmp_path / "online-dpo" / "seed-0" / "run.json").read_bytes()
+    other = config("online-dpo", prompts_per_iteration=8, iterations=2, **SMALL)
+    with pytest.raises(CheckpointError, match="name another output_dir"):
+        run(other, "online-dpo", 0, out=tmp_path)
+    assert (tmp_path / "online-dpo" / "seed-0" / "run.json").read_bytes() == before
+
+
+def test_best_of_n_is_measured_at_every_power_of_two():
+    record = run(config("best-of-n", n=6), "best-of-n", 0)
+    assert [point["step"] for point in record.curve] == [0, 2, 4, 6]
+    assert [point["tokens"] for point in record.curve[1:]] == [16 * n * 8 for n in (2, 4, 6)]
+    assert record.curve[-1]["score"] > record.curve[0]["score"]
+
+
+def test_nlpo_is_run_by_name():
+    settings = config("nlpo", steps=1, batch_size=4, n_epochs=1, mask_top_p=0.5)
+    record = run(settings, "sparse", 0)
+    assert [point["step"] for point in record.curve] == [0, 1]
+    assert record.curve[-1]["episodes"] == 4
+
+
+def test_settings_are_checked():
+    assert config("dpo", n=4).training.learner.sampling == Sampling(n=4, temperatures=(1.0, 0.7))
+    with pytest.raises(ValueError, match="beta must be > 0"):
+        config("dpo", beta=-1.0)
+    with pytest.raises(ValueError, match="iterations must be > 0, got 0"):
+        config("raft", iterations=0)
+    with pytest.raises(ValueError, match=r"unknown agent 'dqn'; .*known: best-of-n, dpo, nlpo, "):
+        config("dqn")
+    with pytest.raises(TypeError, match="DPOSettings has no setting 'steps'"):
+        config("dpo", steps=3)
