@@ -4,77 +4,56 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from tokengym.agents.online.pairing import Sampling
 from tokengym.envs.files import read_json, read_jsonl, write_json, write_jsonl
 from tokengym.evaluation.runs.config import TaskSettings, differences, resolve_env
 
-if TYPE_CHECKING:
-    from tokengym.agents.online.collecting import Sampling
-
 CHUNK = 32
-"""Prompts played, scored and written at a time: what a stop loses."""
-Keep = Literal["pairs", "best", "all"]
+"""Prompts played, scored and written at a time; a stop loses at most these."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CollectionConfig:
-    """Everything that decides what is collected, and nothing else.
+class CollectionConfig(Sampling):
+    """Everything that decides what is collected, and nothing else; `Sampling` has the rest.
 
     Raises:
         ValueError: if a value is out of range, or a name is unknown.
     """
 
-    env: str
+    env: str = field(metadata={"flag": ""})
     """Id of the environment; a task's bare name is completed to its newest version."""
     num_prompts: int = 256
-    """Prompts, each played n times; more than the task has come again."""
-    keep: Keep = "pairs"
+    """Prompts to answer; more than the task has come again."""
+    keep: Literal["pairs", "best", "all"] = "pairs"
     """"pairs": the best response against the worst; "best": the best; "all": every response."""
-    n: int = 8
-    """Responses per prompt."""
-    temperatures: tuple[float, ...] = (1.0,)
-    """The responses are shared out among them."""
-    length_penalty: float = 0.0
-    """Taken off the score per character, reward units."""
-    min_gap: float = 0.0
-    """What best and worst must differ by, reward units."""
+    temperatures: tuple[float | None, ...] = field(default=(1.0,), metadata={"flag": "temperature"})
+    """Temperatures among which the responses are divided."""
     reward: str = "sparse"
-    """Which reward's scorer judges; r3 has one of its own."""
+    """Reward whose scorer judges, by name; r3 has one of its own."""
     max_new_tokens: int | None = None
     """Longest response, tokens; None takes the task's."""
-    split: str = "train"
-    """Of the prompts."""
+    split: Literal["train", "test", "all"] = "train"
+    """Split of the prompts."""
     seed: int = 0
-    """Of the order of prompts and the sampling."""
+    """Seed of the order of prompts and the sampling."""
     agent: str | None = None
     """Folder of a saved agent; None takes the policy that training starts from."""
     task: TaskSettings = field(default_factory=TaskSettings)
-    """What the environment is made from."""
+    """Prompts and models that the environment is made from."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "env", resolve_env(self.env))
-        object.__setattr__(self, "temperatures", tuple(self.temperatures))
+        super().__post_init__()
         if self.num_prompts < 1:
             raise ValueError(f"num_prompts must be at least 1, got {self.num_prompts}")
         if self.keep == "pairs" and self.n < 2:
             raise ValueError(f"n must be at least 2 to make pairs, got {self.n}; 8 is usual")
         if self.keep not in ("pairs", "best", "all"):
             raise ValueError(f"keep must be 'pairs', 'best' or 'all', got {self.keep!r}")
-        self.sampling()
-
-    def sampling(self) -> "Sampling":
-        """Return how responses are drawn and paired."""
-        from tokengym.agents.online.collecting import Sampling
-
-        return Sampling(
-            n=self.n,
-            temperatures=self.temperatures,
-            length_penalty=self.length_penalty,
-            min_gap=self.min_gap,
-        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain data, as the file of settings keeps them."""
@@ -83,7 +62,7 @@ class CollectionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Collected:
-    """What was collected."""
+    """Figures of a collection."""
 
     prompts: int
     """Prompts played."""
@@ -107,16 +86,16 @@ def collect_to_file(
 ) -> Collected:
     """Play prompts, score the responses and write a file of pairs or responses.
 
-    Finished chunks lie beside the file in ``<out>.parts`` until all are there; the same call goes
-    on from them. Each chunk has its own seed, so a stopped collection ends with the same file.
+    Finished chunks are stored beside the file in ``<out>.parts`` until all exist; the same call
+    resumes from them. Each chunk has its own seed, so a stopped collection ends with the same file.
 
     Args:
-        config: What to collect.
-        out: The file, jsonl or parquet; must not be there yet.
-        report: Told the number of prompts done so far.
+        config: Settings of the collection.
+        out: The file, jsonl or parquet; must not exist yet.
+        report: Called with the number of prompts answered so far.
 
     Raises:
-        ValueError: if the file is there, or the parts belong to other settings.
+        ValueError: if the file exists, or the parts belong to other settings.
     """
     from tokengym.agents.offline.pair_data import (
         FORMATS,
@@ -175,7 +154,7 @@ class _Maker:
             if config.agent is None
             else load_agent(Path(config.agent))
         )
-        self.collector = ResponseCollector(envs, sampling=config.sampling())
+        self.collector = ResponseCollector(envs, sampling=config)
         self.num_prompts = len(self.collector.rehearsal.prompts)
         envs.close()
 
@@ -185,11 +164,10 @@ class _Maker:
 
         seed = int(np.random.SeedSequence([self.config.seed, number]).generate_state(1)[0])
         groups = self.collector.collect(self.agent, prompts, seed=seed)
-        sampling = self.config.sampling()
         if self.config.keep == "pairs":
-            rows = pair_rows(groups, sampling, prompts)
+            rows = pair_rows(groups, self.config, prompts)
         elif self.config.keep == "best":
-            rows = best_rows(groups, sampling, prompts)
+            rows = best_rows(groups, self.config, prompts)
         else:
             rows = response_rows(groups, prompts)
         flat = [episode for group in groups for episode in group]
