@@ -1,10 +1,11 @@
-"""What a constitutional run is: everything that decides its numbers."""
+"""Settings of a constitutional run: everything that decides its numbers."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tokengym.agents.constitution.principles import DEFAULT_PRINCIPLES, Principle
+from tokengym.envs.declared import check_number
 from tokengym.evaluation.runs.config import TaskSettings, resolve_env
 
 
@@ -16,40 +17,40 @@ class ConstitutionConfig:
         ValueError: if a value is out of range, or a name is unknown.
     """
 
-    env: str = "Detox"
-    """Whose prompts invite offence: Detox, or Dialogue, of which the harmful requests are taken."""
-    principles: tuple[Principle, ...] = DEFAULT_PRINCIPLES
+    env: str = field(default="Detox", metadata={"flag": ""})
+    """Task whose prompts invite offence: Detox, or the harmful requests of Dialogue."""
+    principles: tuple[Principle, ...] = field(default=DEFAULT_PRINCIPLES, metadata={"flag": ""})
     """One is drawn for each revision; a judge rates by all."""
-    model: str | None = None
-    """A chat model that responds, criticises and revises; None: the bundled policy responds, rules
+    model: str | None = field(default=None, metadata={"flag": ""})
+    """Chat model that responds, criticises and revises; None: the bundled policy responds, rules
     criticise."""
     judge: str | None = None
-    """A chat model that rates responses; None: ``model``, or rules where that is None too."""
+    """Chat model that rates responses; None takes the model, or rules without one."""
     toxicity: str | None = None
-    """A classifier that measures toxicity; None: the bundle's, or rules."""
+    """Classifier that measures toxicity; None takes the bundle's, or rules."""
     num_prompts: int = 512
     """Red-team prompts answered and revised."""
     revisions: int = 2
-    """Times that a response is criticised and rewritten (1 to 4 in the paper)."""
+    """Times that each response is criticised and rewritten (1 to 4 in the paper)."""
     sft_learning_rate: float = 3e-4
-    """Peak rate of learning the revisions."""
+    """Peak learning rate of the fine-tuning on the revisions."""
     sft_epochs: float = 1.0
     """Passes over them; more leave the judge of the bundled tasks little to tell apart."""
     pair_prompts: int = 512
     """Prompts answered by the revised policy for the judge."""
     responses: int = 4
-    """To each of these; the best makes a pair with the worst (2 in the paper, where a model tells
-    two clean responses apart; rules tie)."""
+    """Responses to each of these; the best makes a pair with the worst (2 in the paper, where a
+    model tells two clean responses apart; rules tie)."""
     reward_learning_rate: float = 1e-3
-    """Peak rate of the reward model."""
+    """Peak learning rate of the reward model."""
     reward_epochs: float = 3.0
     """Passes over the judged pairs."""
     ppo_steps: int = 20
-    """Updates."""
+    """Updates of PPO."""
     batch_size: int = 64
     """Episodes per update, pairs and texts per optimiser step."""
     ppo_learning_rate: float = 3e-4
-    """Of PPO's AdamW."""
+    """Learning rate of PPO."""
     kl_coef: float = 0.05
     """Price of a nat of KL to the revised policy."""
     max_new_tokens: int | None = None
@@ -57,37 +58,26 @@ class ConstitutionConfig:
     eval_episodes: int = 128
     """Held-out red-team prompts."""
     seed: int = 0
-    """Of everything random."""
+    """Seed of everything random."""
     task: TaskSettings = field(default_factory=TaskSettings)
-    """What the environment is made from."""
+    """Prompts and models that the environment is made from."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "env", resolve_env(self.env))
         object.__setattr__(self, "principles", tuple(self.principles))
         if not self.principles:
             raise ValueError("principles must hold at least one, got none")
-        for name in (
-            "num_prompts",
-            "pair_prompts",
-            "ppo_steps",
-            "batch_size",
-            "eval_episodes",
-            "sft_learning_rate",
-            "sft_epochs",
-            "reward_learning_rate",
-            "reward_epochs",
-            "ppo_learning_rate",
-        ):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+        counts = ("num_prompts", "pair_prompts", "ppo_steps", "batch_size", "eval_episodes")
+        check_number(self, *counts, "sft_epochs", "reward_epochs", above=0.0)
+        rates = ("sft_learning_rate", "reward_learning_rate", "ppo_learning_rate")
+        check_number(self, *rates, above=0.0)
         if self.revisions < 1:
             raise ValueError(
                 f"revisions must be at least 1, got {self.revisions}; 1 to 4 are usual"
             )
         if self.responses < 2:
             raise ValueError(f"responses must be at least 2 to make pairs, got {self.responses}")
-        if not self.kl_coef >= 0.0:
-            raise ValueError(f"kl_coef must be >= 0, got {self.kl_coef}; 0 leaves the KL free")
+        check_number(self, "kl_coef", least=0.0, hint="0 leaves the KL free")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain data."""
