@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from tokengym.agents.constitution.principles import CRITIQUE, REVISION, Principle
+from tokengym.agents.online.chosen import ChosenPrompts
 from tokengym.agents.online.collecting import player_of
-from tokengym.agents.online.rehearsal import Rehearsal
 from tokengym.agents.rollouts.environments import Observation
 from tokengym.agents.rollouts.playing import Choice, Player
 from tokengym.envs import Episode
@@ -108,15 +108,15 @@ class RuleCritic:
     Args:
         rules: What offends.
         agent: Who writes on: anything `tokengym.agents.collect` plays that heeds action masks.
-        rehearsal: Where it writes.
+        chosen: Plays the prompts.
     """
 
     name = "rule-based critic (no model)"
 
-    def __init__(self, rules: OffenceRules, agent: Any, rehearsal: Rehearsal) -> None:
+    def __init__(self, rules: OffenceRules, agent: Any, chosen: ChosenPrompts) -> None:
         self.rules = rules
         self.agent = agent
-        self.rehearsal = rehearsal
+        self.chosen = chosen
 
     def critique(
         self, episodes: Sequence[Episode], principles: Sequence[Principle]
@@ -144,19 +144,22 @@ class RuleCritic:
         starts = [self._kept(episodes[place], critiques[place].words) for place in faulty]
         player = _Forbidding(player_of(self.agent, torch.Generator().manual_seed(seed)))
         revised = list(episodes)
-        size = self.rehearsal.max_rows
+        size = self.chosen.max_rows
         for first in range(0, len(faulty), size):
             part = slice(first, first + size)
             player.forbidden = forbidden[part]
-            prompts = self.rehearsal.prompts_of([episodes[place] for place in faulty[part]])
-            written = self.rehearsal.play(player, prompts, beginnings=starts[part])
+            prompts = [
+                self.chosen.find(tuple(episodes[place].prompt_ids), episodes[place].prompt)
+                for place in faulty[part]
+            ]
+            written = self.chosen.play(player, prompts, beginnings=starts[part])
             for place, episode in zip(faulty[part], written, strict=True):
                 revised[place] = episode
         return revised
 
     def _ids(self, words: Sequence[str]) -> list[int]:
         """Return the tokens that are one of the words; words of several tokens are left free."""
-        known = self.rehearsal.tokenizer.get_vocab()
+        known = self.chosen.tokenizer.get_vocab()
         spellings = (
             form for word in words for form in (word, f"\u0120{word}", f"\u2581{word}", f" {word}")
         )
@@ -171,7 +174,7 @@ class RuleCritic:
         ends = [
             place + 1
             for place, token in enumerate(ids[:first])
-            if self.rehearsal.tokenizer.decode([token]).strip() in CLAUSE_ENDS
+            if self.chosen.tokenizer.decode([token]).strip() in CLAUSE_ENDS
         ]
         return ids[: ends[-1]] if ends else []
 

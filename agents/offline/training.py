@@ -63,7 +63,7 @@ def _data(run: TrainingRun, envs: Any, policy: CausalLMPolicy, *, pairs: bool) -
         return settings.pairs, 0
     collector = ResponseCollector(envs, sampling=settings.sampling, max_rows=256)
     seeds = np.random.SeedSequence(run.seed).generate_state(2).tolist()
-    prompts = prompt_order(len(collector.rehearsal.prompts), settings.num_prompts, seed=seeds[0])
+    prompts = prompt_order(len(collector.prompts), settings.num_prompts, seed=seeds[0])
     groups = collector.collect(policy, prompts, seed=seeds[1])
     if pairs:
         rows = pairs_dataset(pair_rows(groups, settings.sampling, prompts))

@@ -90,7 +90,7 @@ class BestOfN:
         Returns:
             (rows,) token ids, EOS included where it was sampled.
         """
-        prompts = self.collector.rehearsal.recognise(observation)
+        prompts = self.collector.chosen.recognise(observation)
         plans = []
         for group in self.collector.draw(self.agent, prompts, generator):
             place = best_of(
@@ -147,7 +147,7 @@ class BestOfN:
             plans = self.plan({name: value[places] for name, value in rows.items()})
             for place, found in zip(places.tolist(), plans, strict=True):
                 rest[place] = found
-        eos = int(self.collector.rehearsal.tokenizer.eos_token_id)
+        eos = int(self.collector.chosen.tokenizer.eos_token_id)
         actions = np.array([row[0] if row else eos for row in rest], dtype=np.int64)
         return (actions[0] if single else actions), [row[1:] for row in rest]
 

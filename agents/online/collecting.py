@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from tokengym.agents.online.chosen import ChosenPrompts, PromptChoice
 from tokengym.agents.online.pairing import Candidates, Sampling, best_against_worst, best_of
-from tokengym.agents.online.rehearsal import PromptChoice, Rehearsal
 from tokengym.agents.rollouts.environments import Environments, environment_scorer
 from tokengym.agents.rollouts.playing import Player, PredictPlayer
-from tokengym.envs import Episode
+from tokengym.envs import Episode, PromptSet
 
 Group = tuple[Episode, ...]
 """The scored responses to one prompt."""
@@ -41,7 +41,7 @@ class ResponseCollector:
         sampling: Candidates | None = None,
         max_rows: int = 128,
     ) -> None:
-        self.rehearsal = Rehearsal(envs, max_rows=max_rows)
+        self.chosen = ChosenPrompts(envs, max_rows=max_rows)
         self.sampling: Candidates = sampling or Sampling()
         scorer = environment_scorer(envs) if scorer is None else scorer
         if scorer is None:
@@ -50,9 +50,14 @@ class ResponseCollector:
                 "without reward; pass scorer=, or make the environment with reward='sparse'"
             )
         bind = getattr(scorer, "bind", None)
-        self.scorer = scorer if bind is None else bind(self.rehearsal.tokenizer)
+        self.scorer = scorer if bind is None else bind(self.chosen.tokenizer)
         self.num_tokens = 0
         """Response tokens sampled so far."""
+
+    @property
+    def prompts(self) -> PromptSet:
+        """The environment's prompts; a prompt id is a position in it."""
+        return self.chosen.prompts
 
     def collect(
         self, agent: Any, prompts: Sequence[PromptChoice], *, seed: int | None = None
@@ -86,7 +91,7 @@ class ResponseCollector:
         groups: list[list[Episode]] = [[] for _ in prompts]
         for temperature in self.sampling.temperatures:
             with at_temperature(agent, temperature):
-                episodes = self.rehearsal.play(player_of(agent, generator), repeated)
+                episodes = self.chosen.play(player_of(agent, generator), repeated)
             for place, group in enumerate(groups):
                 group += episodes[place * share : (place + 1) * share]
         return self._scored(groups)

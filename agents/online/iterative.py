@@ -171,7 +171,7 @@ class IterativeLearner(ABC):
         number, count = len(self.history) + 1, self.settings.prompts_per_iteration
         folder = None if self.output_dir is None else _folder(self.output_dir, number)
         prompts = prompt_order(
-            len(self.collector.rehearsal.prompts), count, seed=self.seed, skip=(number - 1) * count
+            len(self.collector.prompts), count, seed=self.seed, skip=(number - 1) * count
         )
         before = self.collector.num_tokens
         groups = self.collector.collect(self.policy, prompts, seed=self._seed_of(number, 0))
@@ -218,7 +218,7 @@ class IterativeLearner(ABC):
     def trainer_arguments(self) -> dict[str, Any]:
         """Return the arguments that `DPO` and `SFT` share in every iteration."""
         return {
-            "tokenizer": self.collector.rehearsal.tokenizer,
+            "tokenizer": self.collector.chosen.tokenizer,
             "temperature": self.policy.temperature,
             "device": self.device,
         }

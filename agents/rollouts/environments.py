@@ -1,6 +1,7 @@
 """Environments as agents need them: adapted, asked for attributes, saved and restored."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any, TypeAlias
 
 import gymnasium as gym
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from tokengym.agents.errors import CheckpointError
-from tokengym.envs import EpisodeOverError
+from tokengym.envs import EpisodeOverError, TokenGenerationVectorEnv
+from tokengym.envs.settings import GenerationSettings
 from tokengym.rewards import Normalize, Reward
 
 Environments: TypeAlias = VectorEnv[Any, Any, Any] | gym.Env[Any, Any] | VecEnv
@@ -44,6 +46,37 @@ def environment_attribute(envs: Environments, name: str, default: Any = None) ->
     if isinstance(bare, SyncVectorEnv):
         bare = bare.envs[0].unwrapped
     return getattr(bare, name, default)
+
+
+def bare_envs(envs: Environments, num_envs: int, **changes: Any) -> TokenGenerationVectorEnv:
+    """Return a private copy of a token-generation environment, without reward, as a batch.
+
+    It has the tokenizer, prompts, lengths, legal tokens and stop strings of the innermost
+    environment, shares no random state with it, and leaves it alone. Rows are not reset by
+    themselves.
+
+    Args:
+        envs: The environment, single or batched, wrapped or not.
+        num_envs: Rows of the copy.
+        changes: Settings of the copy that differ.
+
+    Raises:
+        TypeError: if ``envs`` is no token-generation environment.
+    """
+    settings = environment_attribute(envs, "settings")
+    if not isinstance(settings, GenerationSettings):
+        raise TypeError(
+            f"env must be a token-generation environment, got {type(envs).__name__}; make it "
+            "with gym.make_vec"
+        )
+    arguments: dict[str, Any] = {
+        field.name: getattr(settings, field.name) for field in fields(settings)
+    }
+    for name in ("max_prompt_tokens", "tokenizer", "prompts"):
+        arguments[name] = environment_attribute(envs, name)
+    return TokenGenerationVectorEnv(
+        num_envs=num_envs, autoreset_mode="Disabled", **{**arguments, **changes}
+    )
 
 
 def environment_state(envs: Environments) -> dict[str, Any] | None:

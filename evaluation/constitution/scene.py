@@ -11,13 +11,13 @@ import numpy as np
 from tokengym.agents.constitution.critics import Critic, ModelCritic, OffenceRules, RuleCritic
 from tokengym.agents.constitution.judges import RuleJudge, model_judge
 from tokengym.agents.offline.policies import make_policy
+from tokengym.agents.online.chosen import ChosenPrompts
 from tokengym.agents.online.collecting import (
     Group,
     ResponseCollector,
     Sampling,
     prompt_order,
 )
-from tokengym.agents.online.rehearsal import Rehearsal
 from tokengym.envs import Episode, PromptSet
 from tokengym.evaluation.constitution.config import ConstitutionConfig
 from tokengym.evaluation.runs.defaults import training_settings
@@ -48,7 +48,7 @@ class Scene:
         self.bundle = task.bundle
         self.uses_chat_template = bool(task.settings.chat_template)
         self.fixed_length = task.settings.min_new_tokens >= task.settings.max_new_tokens
-        self.rehearsal = Rehearsal(self._envs, max_rows=128)
+        self.chosen = ChosenPrompts(self._envs, max_rows=128)
         if config.model is None:
             self._known_rules("critique", "--model")
         if config.model is None and config.judge is None:
@@ -150,7 +150,7 @@ class Scene:
     def critic(self) -> Critic:
         """Who criticises and revises: the chat model, or rules that say so."""
         if self.config.model is None:
-            return RuleCritic(self._known_rules("critique", "--model"), self.base, self.rehearsal)
+            return RuleCritic(self._known_rules("critique", "--model"), self.base, self.chosen)
         from tokengym.rewards.models.loading import load_answering_model
         from tokengym.rewards.scorers.judge import GreedyAnswers
 
@@ -188,9 +188,7 @@ class Scene:
         collector = ResponseCollector(
             self._envs, scorer=self.judge, sampling=Sampling(n=responses), max_rows=256
         )
-        prompts = prompt_order(
-            len(collector.rehearsal.prompts), num_prompts, seed=self.seed_of(8), skip=skip
-        )
+        prompts = prompt_order(len(collector.prompts), num_prompts, seed=self.seed_of(8), skip=skip)
         return collector.collect(agent, prompts, seed=self.seed_of(use))
 
     def seed_of(self, *use: int) -> int:

@@ -155,7 +155,7 @@ class _Maker:
             else load_agent(Path(config.agent))
         )
         self.collector = ResponseCollector(envs, sampling=config)
-        self.num_prompts = len(self.collector.rehearsal.prompts)
+        self.num_prompts = len(self.collector.prompts)
         envs.close()
 
     def write(self, parts: Path, number: int, prompts: Sequence[int]) -> None:

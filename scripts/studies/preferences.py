@@ -125,7 +125,7 @@ def make_pairs(cell: str, seed: int, per_prompt: int) -> Any:
     collector = ResponseCollector(
         envs, scorer=gold_scorer(bundled("movie_review")), sampling=sampling, max_rows=256
     )
-    prompts = prompt_order(len(collector.rehearsal.prompts), PROMPTS, seed=seed)
+    prompts = prompt_order(len(collector.prompts), PROMPTS, seed=seed)
     groups = collector.collect(make_policy(envs), prompts, seed=seed)
     ranked = [sorted(group, key=lambda one: -(one.score or 0.0)) for group in groups]
     rows = []

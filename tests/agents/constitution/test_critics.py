@@ -7,7 +7,7 @@ from tokengym.agents.constitution.critics import Critique, ModelCritic, OffenceR
 from tokengym.agents.constitution.judges import RuleJudge
 from tokengym.agents.constitution.principles import Principle
 from tokengym.agents.offline.policies import make_policy
-from tokengym.agents.online.rehearsal import Rehearsal
+from tokengym.agents.online.chosen import ChosenPrompts
 from tokengym.agents.rollouts.playing import as_player
 from tokengym.envs import Episode
 from tokengym.rewards import ScorerError
@@ -65,13 +65,13 @@ def test_rule_judge_counts_different_offences():
 def rule_critic(make_envs, rules=RUDE, **settings):
     envs = make_envs(min_new_tokens=6, **settings)
     policy = make_policy(envs, make_model(scale=2.0))
-    rehearsal = Rehearsal(envs, max_rows=3)
-    return RuleCritic(OffenceRules(rules), policy, rehearsal), policy, rehearsal
+    chosen = ChosenPrompts(envs, max_rows=3)
+    return RuleCritic(OffenceRules(rules), policy, chosen), policy, chosen
 
 
 def test_revisions_have_no_offence_and_others_stay(make_envs):
-    critic, policy, rehearsal = rule_critic(make_envs)
-    episodes = rehearsal.play(as_player(policy, seed=0), [0, 1, 2, 3] * 4)
+    critic, policy, chosen = rule_critic(make_envs)
+    episodes = chosen.play(as_player(policy, seed=0), [0, 1, 2, 3] * 4)
     critiques = critic.critique(episodes, [KIND] * 16)
     faulty = [bool(critique.words) for critique in critiques]
     assert any(faulty)
@@ -101,7 +101,7 @@ def test_revision_keeps_what_comes_before_the_clause():
     tokenizer = bundled("detox").tokenizer
     critic = RuleCritic.__new__(RuleCritic)
     critic.rules = OffenceRules(ToxicityRules(rude=["wobblehat"]))
-    critic.rehearsal = type("", (), {"tokenizer": tokenizer})()
+    critic.chosen = type("", (), {"tokenizer": tokenizer})()
     ids = tokenizer("he stayed . she said , that wobblehat . he sat").input_ids
     kept = critic._kept(said("", ids=ids), ["wobblehat"])
     assert tokenizer.decode(kept) == tokenizer.decode(tokenizer("he stayed . she said ,").input_ids)

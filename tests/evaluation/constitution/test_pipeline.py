@@ -95,7 +95,7 @@ def test_harmful_requests_are_the_dialogues_red_team():
     from tokengym.evaluation.constitution.scene import Scene
 
     scene = Scene(config(env="Dialogue"))
-    prompts = scene.rehearsal.prompts
+    prompts = scene.chosen.prompts
     assert len(prompts) > 0
     assert scene.rules is not None
     assert all(scene.rules.is_red_team(prompt.text) for prompt in prompts)

@@ -6,7 +6,7 @@ import pytest
 from tests.agents.conftest import EOS, PAD, PROMPTS, VOCABULARY, make_model
 from tokengym.agents import RandomAgent
 from tokengym.agents.offline.policies import make_policy
-from tokengym.agents.online.rehearsal import Rehearsal
+from tokengym.agents.online.chosen import ChosenPrompts
 from tokengym.agents.rollouts.playing import as_player
 from tokengym.envs import PromptSet
 from tokengym.envs.prompts.table import EncodedPrompt
@@ -19,7 +19,7 @@ def random_player(envs, seed=0):
 def test_prompts_come_in_the_order_asked_for(make_envs):
     envs = make_envs()
     asked = [2, 0, 0, 3, 1, 2, 2]
-    episodes = Rehearsal(envs, max_rows=3).play(random_player(envs), asked)
+    episodes = ChosenPrompts(envs, max_rows=3).play(random_player(envs), asked)
     assert [episode.prompt for episode in episodes] == [PROMPTS[i] for i in asked]
     assert len({episode.response for episode in episodes[:3]}) > 1
 
@@ -28,13 +28,13 @@ def test_environment_is_not_touched(make_envs):
     envs = make_envs()
     envs.reset(seed=1)
     before = envs.unwrapped.get_state()
-    Rehearsal(envs).play(random_player(envs), [0, 1, 2])
+    ChosenPrompts(envs).play(random_player(envs), [0, 1, 2])
     assert envs.unwrapped.get_state() == before
 
 
 def test_rules_are_the_environments(make_envs):
     envs = make_envs(min_new_tokens=3, forbidden_token_ids=(PAD, 4))
-    episodes = Rehearsal(envs).play(random_player(envs), [0, 1] * 20)
+    episodes = ChosenPrompts(envs).play(random_player(envs), [0, 1] * 20)
     ids = [i for episode in episodes for i in episode.response_ids]
     assert set(ids) == set(range(VOCABULARY)) - {PAD, 4}
     assert all(3 < len(e.response_ids) <= 6 for e in episodes if e.finish_reason == "eos")
@@ -43,21 +43,21 @@ def test_rules_are_the_environments(make_envs):
 
 def test_prompts_are_recognised_by_their_tokens(make_envs, tokenizer):
     envs = make_envs(prompts=PromptSet(PROMPTS))
-    rehearsal = Rehearsal(envs)
+    chosen = ChosenPrompts(envs)
     observation, _ = envs.reset(options={"prompt_id": 2})
-    assert rehearsal.recognise(observation) == [2, 2, 2, 2]
+    assert chosen.recognise(observation) == [2, 2, 2, 2]
     observation, _ = envs.reset(options={"prompt": "e e"})
-    (other, *_) = rehearsal.recognise(observation)
+    (other, *_) = chosen.recognise(observation)
     assert isinstance(other, EncodedPrompt)
     assert (other.text, list(other.ids)) == ("e e", tokenizer("e e")["input_ids"])
-    (episode,) = rehearsal.play(random_player(envs), [other])
+    (episode,) = chosen.play(random_player(envs), [other])
     assert episode.prompt_ids == other.ids
 
 
 def test_a_policy_sees_what_it_would_see_in_the_environment(make_envs):
     envs = make_envs(num_envs=1, prompts=PROMPTS[:1])
     policy = make_policy(envs, make_model())
-    (there,) = Rehearsal(envs).play(as_player(policy, seed=3), [0])
+    (there,) = ChosenPrompts(envs).play(as_player(policy, seed=3), [0])
     envs.reset(seed=0)
     player = as_player(policy, seed=3)
     observation, infos = envs.reset()
@@ -76,12 +76,12 @@ def test_responses_can_go_on_from_a_beginning(make_envs):
     starts = [[3], [4, 5, 6, 3, 3], []]
     envs = make_envs(min_new_tokens=6)  # the longest beginning has one token left, the last six
     policy = make_policy(envs, make_model())
-    episodes = Rehearsal(envs).play(as_player(policy, seed=0), [1, 2, 2], beginnings=starts)
+    episodes = ChosenPrompts(envs).play(as_player(policy, seed=0), [1, 2, 2], beginnings=starts)
     for episode, start in zip(episodes, starts, strict=True):
         assert list(episode.response_ids[: len(start)]) == start
         assert len(start) < len(episode.response_ids) <= 6
     # What follows is what the policy says after prompt and beginning: the likeliest, step by step.
-    (greedy,) = Rehearsal(envs).play(
+    (greedy,) = ChosenPrompts(envs).play(
         as_player(policy, seed=0), [1], beginnings=[[4, 5, 6]], deterministic=True
     )
     text = [*greedy.prompt_ids, *greedy.response_ids]
@@ -91,15 +91,15 @@ def test_responses_can_go_on_from_a_beginning(make_envs):
 
 def test_prompts_of_episodes_are_found_again(make_envs, tokenizer):
     envs = make_envs(prompts=PromptSet(PROMPTS))
-    rehearsal = Rehearsal(envs)
-    episodes = rehearsal.play(random_player(envs), [3, 1])
-    assert rehearsal.prompts_of(episodes) == [3, 1]
+    chosen = ChosenPrompts(envs)
+    episodes = chosen.play(random_player(envs), [3, 1])
+    assert [chosen.find(tuple(e.prompt_ids), e.prompt) for e in episodes] == [3, 1]
 
 
 def test_what_is_no_environment_is_refused(make_envs):
     with pytest.raises(ValueError, match="max_rows must be at least 1, got 0"):
-        Rehearsal(make_envs(), max_rows=0)
+        ChosenPrompts(make_envs(), max_rows=0)
     import gymnasium
 
     with pytest.raises(TypeError, match="token-generation environment"):
-        Rehearsal(gymnasium.make_vec("CartPole-v1", num_envs=1))
+        ChosenPrompts(gymnasium.make_vec("CartPole-v1", num_envs=1))
