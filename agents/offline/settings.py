@@ -37,7 +37,7 @@ class DPOSettings(SFTSettings):
 register_learner(
     Learner(
         name="dpo",
-        summary="Direct preference optimisation on pairs, given or collected from the policy.",
+        summary="direct preference optimisation on pairs, given or collected from the policy",
         settings=DPOSettings,
         train="tokengym.agents.offline.training:train_dpo",
         steps_setting="num_train_epochs",
@@ -46,7 +46,7 @@ register_learner(
 register_learner(
     Learner(
         name="sft",
-        summary="Supervised fine-tuning on responses, given or the best of the policy's own.",
+        summary="supervised fine-tuning on responses, given or the best of the policy's own",
         settings=SFTSettings,
         train="tokengym.agents.offline.training:train_sft",
         steps_setting="num_train_epochs",

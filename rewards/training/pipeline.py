@@ -182,13 +182,17 @@ def cut_prompt(ids: list[int], place: tuple[int, int], limit: int) -> list[int]:
     return [*ids[:start], *ids[start + excess :]]
 
 
-def load_start(model: Any, auto_class: Any, seed: int, **options: Any) -> "PreTrainedModel":
+def load_start(
+    model: Any, auto_class: Any, seed: int, *, device: str, dtype: str, **options: Any
+) -> "PreTrainedModel":
     """Return the model to start from; weights that it lacks, such as a head, are drawn anew.
 
     Args:
         model: A folder, a hub name, or the model itself.
         auto_class: An ``AutoModel...`` of transformers.
         seed: Of those weights.
+        device: Device that trains; "auto" takes a GPU if there is one.
+        dtype: Precision of the weights; "auto" is float32.
         options: For ``from_pretrained``.
 
     Raises:
@@ -199,14 +203,15 @@ def load_start(model: Any, auto_class: Any, seed: int, **options: Any) -> "PreTr
     with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(seed)
         try:
-            network = auto_class.from_pretrained(str(model), dtype="float32", **options)
+            precision = "float32" if dtype == "auto" else dtype
+            network = auto_class.from_pretrained(str(model), dtype=precision, **options)
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().split("\n")[0]
             raise RewardError(
                 f"cannot load {model} ({reason}); pass the folder or hub name of a causal language "
                 "model"
             ) from error
-    return network.to(select_device("auto"))
+    return network.to(select_device(device))
 
 
 def tokenizer_of(

@@ -36,6 +36,8 @@ def train_preference_model(
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     held_out: Any = 0.1,
     lora: "LoraConfig | None" = None,
+    device: str = "auto",
+    dtype: str = "auto",
     training: RewardTraining | None = None,
     template: str = TEMPLATE,
     answers: tuple[str, str] = ANSWERS,
@@ -61,6 +63,8 @@ def train_preference_model(
         tokenizer: The model's; None loads the one beside it.
         held_out: Share of the prompts whose pairs are held out, or other pairs.
         lora: Trains adapters of this configuration, and merges them before storing.
+        device: Device that trains; "auto" takes a GPU if there is one.
+        dtype: Precision of the weights; "auto" is float32. Small steps vanish in bfloat16.
         training: How; see `RewardTraining`. ``append_eos`` and ``chat_template`` are of
             reward models.
         template: The question, with ``{context}``, ``{a}`` and ``{b}``.
@@ -79,7 +83,7 @@ def train_preference_model(
 
     check_template(template)
     training = training or RewardTraining()
-    network = load_start(model, AutoModelForCausalLM, training.seed)
+    network = load_start(model, AutoModelForCausalLM, training.seed, device=device, dtype=dtype)
     tokenizer = tokenizer_of(model, tokenizer)
     tokenizer, added = _with_tokens(tokenizer, template, answers)
     if added:
@@ -99,7 +103,8 @@ def train_preference_model(
             base, tokenizer, template=template, answers=answers
         ),
         lora=lora,
-        format={"template": template, "answers": list(answers)},
+        format={"template": template, "answers": list(answers)}
+        | ({} if dtype == "auto" else {"dtype": dtype}),
     )
     return train_on_pairs(
         start, pairs, output_dir=output_dir, held_out=held_out, training=training, report=report

@@ -24,6 +24,8 @@ def train_reward_model(
     tokenizer: "PreTrainedTokenizerBase | None" = None,
     held_out: Any = 0.1,
     lora: "LoraConfig | None" = None,
+    device: str = "auto",
+    dtype: str = "auto",
     merge: bool = True,
     training: RewardTraining | None = None,
     report: Report | None = None,
@@ -45,6 +47,8 @@ def train_reward_model(
         tokenizer: The model's; None loads the one beside it.
         held_out: Share of the prompts whose pairs are held out, or other pairs.
         lora: Trains adapters of this configuration and the head.
+        device: Device that trains; "auto" takes a GPU if there is one.
+        dtype: Precision of the weights; "auto" is float32. Small steps vanish in bfloat16.
         merge: Adds them to the model's weights before storing. False stores adapters and head
             alone, which ``RewardModel.from_pretrained(..., backbone=)`` puts on a backbone.
         training: How; see `RewardTraining`.
@@ -61,7 +65,14 @@ def train_reward_model(
     if lora is None and not merge:
         raise RewardError("merge = False stores adapters alone; pass lora=LoraConfig(...)")
     training = training or RewardTraining()
-    network = load_start(model, AutoModelForSequenceClassification, training.seed, num_labels=1)
+    network = load_start(
+        model,
+        AutoModelForSequenceClassification,
+        training.seed,
+        device=device,
+        dtype=dtype,
+        num_labels=1,
+    )
     start = Start(
         kind="reward",
         source=str(model) if isinstance(model, (str, Path)) else type(model).__name__,
@@ -72,6 +83,7 @@ def train_reward_model(
         ),
         lora=None if lora is None else replace(lora, task_type="SEQ_CLS"),
         merge=merge,
+        format={} if dtype == "auto" else {"dtype": dtype},
     )
     return train_on_pairs(
         start, pairs, output_dir=output_dir, held_out=held_out, training=training, report=report

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from tokengym.scripts.commands.options import Folder, Whole, takes_settings
-from tokengym.scripts.commands.train import agent_names, run_settings
+from tokengym.scripts.commands.train import agents, run_settings
 
 if TYPE_CHECKING:
     from tokengym.evaluation.runs.config import TaskSettings
     from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
 
 
-@takes_settings(run_settings, choice=("agent", agent_names))
+@takes_settings(run_settings, choice=("agent", agents))
 def compare(
     env: str = "MovieReview",
     rewards: Annotated[

@@ -9,7 +9,7 @@ import difflib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -53,7 +53,7 @@ class _Declared:
     """Arguments of `takes_settings`."""
 
     defaults: Callable[..., Groups]
-    choice: tuple[str, Callable[[], Sequence[str]]] | None
+    choice: tuple[str, Callable[[], Mapping[str, str]]] | None
 
 
 _DECLARED: dict[Command, _Declared] = {}
@@ -61,15 +61,15 @@ _DECLARED: dict[Command, _Declared] = {}
 
 def takes_settings(
     defaults: Callable[..., Groups],
-    choice: tuple[str, Callable[[], Sequence[str]]] | None = None,
+    choice: tuple[str, Callable[[], Mapping[str, str]]] | None = None,
 ) -> Callable[[C], C]:
     """Give a command the fields of settings dataclasses as options.
 
     Args:
         defaults: Returns the default settings, or `Chosen`, by the command's parameter. Its own
             parameters are options of the command that are read before the others.
-        choice: One of these parameters, and what returns its values: an option that the command
-            has with another value only is refused in these terms.
+        choice: One of these parameters, and a function that returns its values with a line about
+            each: an option that the command has with another value only is refused in these terms.
     """
 
     def decorate(command: C) -> C:
@@ -87,9 +87,9 @@ def call(command: Command, prog: str, arguments: Sequence[str]) -> None:
     """
     description, texts = _documentation(command)
     plain = _plain_fields(command, texts)
-    groups = _chosen(command, arguments)
+    groups = _groups(command, arguments)
     _refuse_unknown(command, arguments, _plain_flags(plain), groups)
-    parts = {name: _group_class(name, chosen) for name, chosen in groups.items()}
+    parts = {name: _group_class(name, group) for name, group in groups.items()}
     nested = [
         (
             name,
@@ -103,14 +103,14 @@ def call(command: Command, prog: str, arguments: Sequence[str]) -> None:
         options,
         prog=prog,
         description=description,
-        args=list(arguments),
+        args=_with_truth(arguments, groups),
         config=(tyro.conf.OmitArgPrefixes,),
     )
-    values = {name: getattr(given, name) for name, *_ in plain}
-    for name, chosen in groups.items():
-        part = getattr(given, name)
-        found = {leaf.path: getattr(part, _name(leaf)) for leaf, _ in _options(chosen)}
-        values[name] = with_values(chosen.settings, found)
+    values = {name: vars(given)[name] for name, *_ in plain}
+    for name, group in groups.items():
+        part = vars(vars(given)[name])
+        found = {leaf.path: part[_name(leaf)] for leaf, _ in group.options}
+        values[name] = with_values(group.settings, found)
     command(**values)
 
 
@@ -126,7 +126,7 @@ def _documentation(command: Command) -> tuple[str, dict[str, str]]:
 
 def _plain_fields(command: Command, texts: Mapping[str, str]) -> list[tuple[str, Any, Any]]:
     """Return the parameters that are no settings, as `make_dataclass` takes fields."""
-    groups, declared = _chosen(command, ()), _DECLARED.get(command)
+    groups, declared = _groups(command, ()), _DECLARED.get(command)
     found = []
     for parameter in inspect.signature(command).parameters.values():
         name, default = parameter.name, parameter.default
@@ -134,8 +134,10 @@ def _plain_fields(command: Command, texts: Mapping[str, str]) -> list[tuple[str,
             continue
         argument = tyro.conf.arg(help=texts.get(name, ""))
         if declared is not None and declared.choice is not None and name == declared.choice[0]:
-            metavar = f"{{{','.join(declared.choice[1]())}}}"
-            argument = tyro.conf.arg(help=texts.get(name, ""), metavar=metavar)
+            choices = declared.choice[1]()
+            lines = "; ".join(f"{choice}: {line}" for choice, line in choices.items())
+            metavar = f"{{{','.join(choices)}}}"
+            argument = tyro.conf.arg(help=f"{texts.get(name, '')} {lines}.", metavar=metavar)
         kind = Annotated[parameter.annotation, argument]
         found.append(
             (name, kind, field() if default is parameter.empty else field(default=default))
@@ -151,13 +153,37 @@ def _plain_flags(plain: Sequence[tuple[str, Any, Any]]) -> set[str]:
 # --- settings -------------------------------------------------------------------------------------
 
 
-def _chosen(command: Command, arguments: Sequence[str]) -> dict[str, Chosen]:
-    """Return the default settings that follow from the options that are read first."""
+@dataclass(frozen=True)
+class _Group:
+    """Settings of a command, and those of their fields that are options, with their types."""
+
+    settings: Any
+    options: list[tuple[Leaf, Any]]
+
+
+def _groups(command: Command, arguments: Sequence[str]) -> dict[str, _Group]:
+    """Return the default settings that follow from the options that are read first.
+
+    A field is no option if the command itself, or an earlier group, has one of that name.
+    """
     declared = _DECLARED.get(command)
     if declared is None:
         return {}
     found = declared.defaults(**_read_first(command, declared, arguments))
-    return {name: v if isinstance(v, Chosen) else Chosen(v) for name, v in found.items()}
+    parameters = inspect.signature(command).parameters
+    taken = {name.replace("_", "-") for name in parameters if name not in found}
+    groups = {}
+    for name, given in found.items():
+        chosen = given if isinstance(given, Chosen) else Chosen(given)
+        options = []
+        for leaf in leaves(chosen.settings):
+            kind = _option_type(_annotation(leaf))
+            is_free = leaf.flag not in ("", *taken) and leaf.path[0] not in chosen.without
+            if kind is not None and is_free:
+                options.append((leaf, kind))
+                taken.add(leaf.flag)
+        groups[name] = _Group(chosen.settings, options)
+    return groups
 
 
 def _read_first(command: Command, declared: _Declared, arguments: Sequence[str]) -> dict[str, str]:
@@ -175,25 +201,29 @@ def _read_first(command: Command, declared: _Declared, arguments: Sequence[str])
     return first
 
 
-def _options(chosen: Chosen) -> Iterator[tuple[Leaf, Any]]:
-    """Yield the fields that are options, with their types."""
-    for leaf in leaves(chosen.settings):
-        kind = _option_type(_annotation(leaf))
-        if kind is not None and leaf.flag and leaf.path[0] not in chosen.without:
-            yield leaf, kind
-
-
 def _name(leaf: Leaf) -> str:
     return leaf.flag.replace("-", "_")
 
 
-def _group_class(name: str, chosen: Chosen) -> type:
+def _with_truth(arguments: Sequence[str], groups: Mapping[str, _Group]) -> list[str]:
+    """Return the arguments with "True" after each yes-or-no option that stands alone."""
+    flags = {f"--{leaf.flag}" for g in groups.values() for leaf, kind in g.options if kind is bool}
+    found = []
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
+        found.append(argument)
+        if argument.replace("_", "-") in flags and following not in ("True", "False"):
+            found.append("True")
+    return found
+
+
+def _group_class(name: str, group: _Group) -> type:
     """Return a dataclass whose fields are the options of settings, for tyro to read."""
     found = []
-    for leaf, kind in _options(chosen):
-        text = field_texts(leaf.owner).get(leaf.path[-1], "")
+    for leaf, kind in group.options:
+        text = field_texts(leaf.owner).get(leaf.path[-1], "").replace("`", "")
         extra = (tyro.conf.FlagConversionOff,) if kind is bool else ()
-        argument = tyro.conf.arg(help=text, metavar=_metavar(kind))
+        hint = "" if leaf.value is None and "(default" in text else None  # the text says it
+        argument = tyro.conf.arg(help=text, metavar=_metavar(kind), help_behavior_hint=hint)
         found.append((_name(leaf), Annotated[(kind, argument, *extra)], field(default=leaf.value)))
     return make_dataclass(name, found, kw_only=True)
 
@@ -242,7 +272,7 @@ def _refuse_unknown(
     command: Command,
     arguments: Sequence[str],
     plain: set[str],
-    groups: Mapping[str, Chosen],
+    groups: Mapping[str, _Group],
 ) -> None:
     """Refuse options that the command does not have, naming those that would work."""
     ours = _flags(groups)
@@ -250,23 +280,23 @@ def _refuse_unknown(
         flag = argument.removeprefix("--").partition("=")[0].replace("_", "-")
         if not argument.startswith("--") or not flag or flag in plain or flag in ours:
             continue
-        _refuse_idle(command, arguments, flag, ours)
-        near = difflib.get_close_matches(flag, [*plain, *ours], n=2)
+        known = {*plain, *ours, *_refuse_idle(command, arguments, flag, ours)}
+        near = difflib.get_close_matches(flag, sorted(known), n=2)
         hint = f"did you mean {' or '.join(f'--{name}' for name in near)}? " if near else ""
         raise ValueError(f"unknown option --{flag}; {hint}--help has all of them")
 
 
 def _refuse_idle(
     command: Command, arguments: Sequence[str], flag: str, ours: Sequence[str]
-) -> None:
-    """Refuse an option that the command has with another choice only."""
+) -> set[str]:
+    """Refuse an option that the command has with another choice only; return all that it has."""
     declared = _DECLARED.get(command)
     if declared is None or declared.choice is None:
-        return
+        return set()
     name, choices = declared.choice
     present = _read_first(command, declared, arguments)[name]
     flags = {
-        choice: _flags(_chosen(command, [*arguments, f"--{name}={choice}"])) for choice in choices()
+        choice: _flags(_groups(command, [*arguments, f"--{name}={choice}"])) for choice in choices()
     }
     if owners := [choice for choice in flags if flag in flags[choice]]:
         common = set.intersection(*map(set, flags.values()))
@@ -275,10 +305,11 @@ def _refuse_idle(
             f"--{flag} has no effect on {present}; it is an option of {_listed(owners)}; "
             f"{present} takes {takes}"
         )
+    return set().union(*flags.values())
 
 
-def _flags(groups: Mapping[str, Chosen]) -> list[str]:
-    return [leaf.flag for chosen in groups.values() for leaf, _ in _options(chosen)]
+def _flags(groups: Mapping[str, _Group]) -> list[str]:
+    return [leaf.flag for group in groups.values() for leaf, _ in group.options]
 
 
 def _listed(names: Sequence[str]) -> str:

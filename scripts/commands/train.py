@@ -30,14 +30,14 @@ def run_settings(env: str, agent: str) -> dict[str, Any]:
     }
 
 
-def agent_names() -> list[str]:
-    """Return the names that ``--agent`` takes."""
-    from tokengym.agents.learner import learner_names
+def agents() -> dict[str, str]:
+    """Return the names that ``--agent`` takes, with a line about each."""
+    from tokengym.agents.learner import find_learner, learner_names
 
-    return learner_names()
+    return {name: find_learner(name).summary for name in learner_names()}
 
 
-@takes_settings(run_settings, choice=("agent", agent_names))
+@takes_settings(run_settings, choice=("agent", agents))
 def train(
     env: str = "MovieReview",
     reward: str = "sparse",
@@ -51,9 +51,9 @@ def train(
 ) -> None:
     """Train one policy, measure it along the way, and save it.
 
-    PPO and NLPO learn from token rewards; dpo, sft, online-dpo, raft and best-of-n from preferences
-    of the reward's scorer. --help shows the options of the agent that is named with it. Of their
-    curves, tokens are the response tokens processed: sampled, and passed over with gradient.
+    PPO and NLPO learn from token rewards, the others from whole scores by the reward's scorer; the
+    tokens of their curves are those sampled and those passed over with gradient. --help shows the
+    options of the agent that is named with it.
 
     For example:
       tokengym train --env MovieReview --reward abc --steps 60 --out runs/abc
@@ -64,7 +64,7 @@ def train(
     Args:
         env: Environment id, or a task's bare name.
         reward: A reward by name, options after a colon; all but PPO and NLPO use its scorer alone.
-        agent: How the policy learns; best-of-n only chooses among its responses.
+        agent: How the policy learns.
         seed: Seed of everything random.
         out: A new folder: the agent in agent/, the figures beside it (default: runs/train-...).
         training: How the policy is trained.

@@ -4,25 +4,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import tyro
-
-from tokengym.scripts.commands.options import Folder, Number, Text, Whole
+from tokengym.scripts.commands.options import Folder, Text, takes_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tokengym.evaluation.runs.defaults import ModelSettings
     from tokengym.rewards.pairs import PreferencePairs
     from tokengym.rewards.training import RewardTraining
     from tokengym.rewards.training.fitting import Report
 
 BUNDLED = {"learning_rate": 1e-3, "batch_size": 32, "epochs": 3.0}
-"""What a bundled model of a few hundred thousand weights wants, where nothing is given."""
-
-Rank = Annotated[
-    int | None, tyro.conf.arg(metavar="RANK", help_behavior_hint="", aliases=["--lora"])
-]
+"""Settings for a bundled model of a few hundred thousand weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,30 +28,22 @@ class PairOptions:
     """Share of the prompts whose pairs are held out, or another file of pairs."""
     on_error: Literal["raise", "skip"] = "raise"
     """Whether a row that makes no comparison stops, or is left out and counted."""
-    split: Text = None
-    """Which one, where the data set has several."""
-    prompt_column: Text = None
+    split: str | None = None
+    """Split to read, where the data set has several."""
+    prompt_column: str | None = None
     """Its column of prompts (default: prompt, else what both dialogues begin with)."""
     chosen_column: str = "chosen"
     """Its column of preferred responses, or of dialogues that end in them."""
     rejected_column: str = "rejected"
     """The other column."""
-    margin_column: Text = None
+    margin_column: str | None = None
     """Its column of margins (default: margin, if there is one)."""
 
     def read(self, source: str) -> "PreferencePairs":
         """Return the pairs of a file or data set."""
         from tokengym.rewards import read_pairs
 
-        return read_pairs(
-            source,
-            prompt_column=self.prompt_column,
-            chosen_column=self.chosen_column,
-            rejected_column=self.rejected_column,
-            margin_column=self.margin_column,
-            split=self.split,
-            on_error=self.on_error,
-        )
+        return read_pairs(source, **{k: v for k, v in vars(self).items() if k != "held_out"})
 
     def share_or_pairs(self) -> Any:
         """Return what is held out: a share, or pairs."""
@@ -66,51 +53,26 @@ class PairOptions:
             return self.read(self.held_out)
 
 
-@dataclass(frozen=True, kw_only=True)
-class FitOptions:
-    """How the model is trained; what is left out is RewardTraining's default, or a small one's."""
+def reward_settings(model: str | None) -> dict[str, Any]:
+    """Return the default settings: a bundled model's, or `RewardTraining`'s for one's own."""
+    from tokengym.evaluation.runs.defaults import ModelSettings
+    from tokengym.rewards import RewardTraining
 
-    learning_rate: Number = None
-    """Peak rate."""
-    epochs: Number = None
-    """Passes over the pairs."""
-    batch_size: Whole = None
-    """Pairs per step."""
-    micro_batch_size: Whole = None
-    """Pairs per forward pass."""
-    max_tokens: Whole = None
-    """Longest text."""
-    overlong: Annotated[
-        Literal["error", "left", "drop"] | None,
-        tyro.conf.arg(metavar="{error,left,drop}", help_behavior_hint=""),
-    ] = None
-    """What pairs with a longer one do."""
-    chat_template: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Put a reward model's prompts through its chat template, as Dialogue's environment does."""
-    seed: int = 0
-    """Of new weights, the order of pairs and dropout."""
-
-    def settings(self, *, bundled: bool) -> "RewardTraining":
-        """Return the settings."""
-        from tokengym.rewards import RewardTraining
-
-        given = {name: value for name, value in vars(self).items() if value is not None}
-        return RewardTraining(**{**(BUNDLED if bundled else {}), **given})
+    training = RewardTraining() if model else RewardTraining(**BUNDLED)
+    return {"reading": PairOptions(), "placement": ModelSettings(), "training": training}
 
 
-Reading = Annotated[PairOptions, tyro.conf.arg(name="")]
-Fitting = Annotated[FitOptions, tyro.conf.arg(name="")]
-
-
+@takes_settings(reward_settings)
 def train_reward(
     pairs: str,
     kind: Literal["reward", "preference"] = "reward",
     model: Text = None,
     env: str = "MovieReview",
     out: Folder = None,
-    lora_rank: Rank = None,
-    reading: Reading = PairOptions(),
-    training: Fitting = FitOptions(),
+    *,
+    reading: PairOptions,
+    placement: "ModelSettings",
+    training: "RewardTraining",
 ) -> None:
     """Train a reward or preference model on preference pairs, and measure it on held-out pairs.
 
@@ -119,18 +81,19 @@ def train_reward(
 
     For example:
       tokengym train-reward --pairs pairs.jsonl --out runs/reward
-      tokengym train-reward --pairs hh.jsonl.gz --on-error skip --model path/of/lm --lora 16
+      tokengym train-reward --pairs hh.jsonl.gz --on-error skip --model path/of/lm --lora-rank 16
       tokengym train-reward --pairs pairs.csv --kind preference --held-out other.csv
 
     Args:
         pairs: A csv, tsv, json, jsonl or parquet file, gzipped or not, or a name on the hub.
         kind: One score per response (Bradley-Terry), or a comparison of two.
         model: Folder or hub name of the language model to start from (default: a bundled one).
-        env: Whose bundled model that is.
+        env: Environment whose bundled model that is.
         out: A new folder (default: runs/ and the kind).
-        lora_rank: Train LoRA adapters of this rank, not all weights; they are merged afterwards.
         reading: How the pairs are read.
-        training: How the model is trained.
+        placement: How the model is loaded; LoRA adapters are merged after the training.
+        training: How the model is trained; the defaults are those of a bundled model, or with
+            --model the paper's.
     """
     from rich.console import Console
 
@@ -151,8 +114,10 @@ def train_reward(
             found,
             output_dir=out,
             held_out=reading.share_or_pairs(),
-            lora=_lora(lora_rank),
-            training=training.settings(bundled=model is None),
+            lora=placement.lora(),
+            device=placement.device,
+            dtype=placement.dtype,
+            training=training,
             report=report,
         )
     save_reliability(out / "reliability.png", trained.metrics.reliability, title=f"{kind} model")
@@ -166,18 +131,10 @@ def _bundled_policy(env: str) -> Path:
     from tokengym.evaluation.runs.config import resolve_env
 
     with gym.make(resolve_env(env), reward=None) as made:
-        bundle = getattr(made.unwrapped, "bundle", None)
+        bundle = made.get_wrapper_attr("bundle")
     if bundle is None or not bundle.has("policy"):
         raise ValueError(f"{env} has no bundled language model; pass --model")
     return Path(bundle.policy)
-
-
-def _lora(rank: int | None) -> Any:
-    if rank is None:
-        return None
-    from peft import LoraConfig
-
-    return LoraConfig(r=rank, lora_alpha=2 * rank)
 
 
 @contextmanager

@@ -88,6 +88,15 @@ def test_a_stopped_training_goes_on(
     assert {path.name for path in tmp_path.iterdir()} == {"model", "pairs.jsonl"}
 
 
+def test_device_precision_and_adapters(pairs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    placed = ["--device", "cpu", "--dtype", "bfloat16", "--lora-rank", "2"]
+    few = ["--epochs", "1", "--batch-size", "32", "--on-error", "skip"]
+    assert main(["train-reward", "--pairs", str(pairs), "--out", str(out), *placed, *few]) == 0
+    config = json.loads((out / "config.json").read_text())
+    assert config["dtype"] == "bfloat16"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -97,6 +106,8 @@ def test_a_stopped_training_goes_on(
         (["--on-error", "skip", "--model", "nowhere"], "cannot load nowhere"),
         (["--on-error", "skip", "--held-out", "1.5"], "held_out must be a share in (0, 1)"),
         (["--on-error", "skip", "--env", "Movie"], "did you mean"),
+        (["--lora", "16"], "unknown option --lora; did you mean --lora-rank"),
+        (["--lora-rank", "0"], "lora_rank must be an integer >= 1, or None, got 0"),
     ],
 )
 def test_mistakes_are_said_in_one_line(

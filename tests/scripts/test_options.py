@@ -1,0 +1,164 @@
+"""Command-line options are the fields of settings, with the defaults of the chosen task."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from tokengym.agents.learner import find_learner, learner_names
+from tokengym.envs.declared import leaves
+from tokengym.scripts.cli import main
+from tokengym.scripts.commands.options import Chosen, call, takes_settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    rate: float = 0.5
+    """Share of ``things``."""
+    names: tuple[str, ...] = ("a",)
+    """Names of things."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    count: int | None = None
+    """Number of things."""
+    quick: bool = False
+    """Be quick."""
+    idle: int = 1
+    """Nothing here reads it."""
+    every: int = field(default=3, metadata={"flag": "tell-every"})
+    """Steps between two reports."""
+    function: object = None
+    """Cannot be on a command line."""
+    inner: Inner = Inner()
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"every must be >= 1, got {self.every}")
+
+
+HEARD: list[tuple[str, Outer]] = []
+
+
+def settings(task: str) -> dict[str, object]:
+    usual = Outer(every=7 if task == "big" else 3)
+    return {"options": Chosen(usual, without=frozenset({"idle"}))}
+
+
+@takes_settings(settings)
+def command(task: str = "small", *, options: Outer) -> None:
+    """Do something.
+
+    For example:
+      command --task big
+
+    Args:
+        task: Which one.
+        options: How it is done.
+    """
+    HEARD.append((task, options))
+
+
+def heard(*arguments: str) -> tuple[str, Outer]:
+    call(command, "command", arguments)
+    return HEARD.pop()
+
+
+def test_fields_are_options():
+    assert heard() == ("small", Outer())
+    assert heard("--count", "4", "--rate", "0.25", "--names", "x", "y", "--tell-every", "2") == (
+        "small",
+        Outer(count=4, every=2, inner=Inner(rate=0.25, names=("x", "y"))),
+    )
+    assert heard("--count", "None")[1].count is None
+    assert heard("--quick")[1].quick
+    assert heard("--quick", "True", "--task", "big") == ("big", Outer(quick=True, every=7))
+    assert not heard("--quick", "False")[1].quick
+
+
+def test_defaults_follow_what_is_read_first():
+    assert heard("--task", "big")[1].every == 7
+    assert heard("--task=big")[1].every == 7
+    assert heard("--task", "big", "--tell-every", "3")[1].every == 3
+
+
+def test_help_has_texts_and_defaults(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        heard("--task", "big", "--help")
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--tell-every INT Steps between two reports. (default: 7)" in text
+    assert "--rate FLOAT Share of things. (default: 0.5)" in text
+    assert "How it is done." in text
+    assert "--idle" not in text
+    assert "--function" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tell-evry", "2"], "unknown option --tell-evry; did you mean --tell-every"),
+        (["--idle", "2"], "unknown option --idle"),
+        (["--tell-every", "0"], "every must be >= 1, got 0"),
+    ],
+)
+def test_faults_are_said(arguments: list[str], message: str):
+    with pytest.raises(ValueError, match=message):
+        heard(*arguments)
+
+
+# --- the learners' options ------------------------------------------------------------------------
+
+FOREIGN = {
+    "ppo": (
+        ["--iterations", "3"],
+        "is an option of online-dpo and raft; ppo takes",
+        "--gae-lambda",
+    ),
+    "nlpo": (["--beta", "1"], "is an option of dpo and online-dpo; nlpo takes", "--mask-top-p"),
+    "dpo": (["--gae-lambda", ".5"], "is an option of nlpo and ppo; dpo takes", "--beta"),
+    "sft": (["--n-epochs", "3"], "is an option of nlpo and ppo; sft takes", "--epochs"),
+    "online-dpo": (["--steps", "3"], "is an option of nlpo and ppo; online-dpo takes", "--beta"),
+    "raft": (["--loss-type=ipo"], "is an option of dpo and online-dpo; raft takes", "--iterations"),
+    "best-of-n": (["--learning-rate", "1"], "; best-of-n takes", "--length-penalty"),
+}
+
+
+@pytest.mark.parametrize("agent", learner_names())
+def test_an_option_without_effect_is_refused(agent: str, capsys: pytest.CaptureFixture[str]):
+    arguments, owners, own = FOREIGN[agent]
+    assert main(["train", "--agent", agent, *arguments]) == 2
+    said = capsys.readouterr().err
+    assert f"{arguments[0].partition('=')[0]} has no effect on {agent}; it" in said
+    assert owners in said
+    assert own in said.partition(" takes ")[2]
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("agent", learner_names())
+def test_every_setting_of_a_learner_is_an_option(agent: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(["train", "--agent", agent, "--help"])
+    text = capsys.readouterr().out
+    for leaf in leaves(find_learner(agent).settings()):
+        assert f"--{leaf.flag} " in text
+    for flag in ("device", "dtype", "lora-rank", "max-new-tokens", "eval-every", "bundle"):
+        assert f"--{flag} " in text
+    assert ("--steps INT" in text) == find_learner(agent).uses_credit
+
+
+def test_help_shows_the_defaults_of_the_task(capsys: pytest.CaptureFixture[str]):
+    for env, rate, length in (("Oracle", "0.001", "6"), ("MovieReview", "0.0003", "48")):
+        with pytest.raises(SystemExit):
+            main(["compare", "--env", env, "--help"])
+        text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+        assert f"remaining progress, 1 to 0. (default: {rate})" in text
+        assert f"--max-new-tokens INT Longest response, tokens. (default: {length})" in text
+
+
+def test_compare_refuses_a_learner_to_which_all_rewards_are_the_same(
+    capsys: pytest.CaptureFixture[str],
+):
+    assert main(["compare", "--agent", "dpo", "--rewards", "sparse", "abc"]) == 2
+    assert "dpo learns from the scorer alone" in capsys.readouterr().err
+    assert main(["compare", "--agent", "pppo"]) == 2
+    assert "unknown agent 'pppo'; did you mean 'ppo'" in capsys.readouterr().err
