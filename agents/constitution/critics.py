@@ -1,4 +1,4 @@
-"""Who criticises and rewrites responses: rules over words, or a chat model."""
+"""Critics, which criticise and rewrite responses: rules over words, or a chat model."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -27,10 +27,10 @@ _NONE = re.compile(r"^\W*(none|no)\b", re.IGNORECASE)
 
 @dataclass(frozen=True, kw_only=True)
 class Critique:
-    """What is wrong with a response."""
+    """Faults of a response."""
 
     text: str
-    """In words; empty if nothing is."""
+    """The faults in words; empty if there are none."""
     words: tuple[str, ...] = ()
     """The offending words, where the critic knows them."""
 
@@ -39,12 +39,12 @@ class Critic(Protocol):
     """Finds fault with responses by a principle each, and rewrites them."""
 
     name: str
-    """In reports; says whether rules or a model speak."""
+    """Name in reports; says whether rules or a model criticise."""
 
     def critique(
         self, episodes: Sequence[Episode], principles: Sequence[Principle]
     ) -> list[Critique]:
-        """Return what is wrong with each response."""
+        """Return the faults of each response."""
 
     def revise(
         self,
@@ -58,11 +58,11 @@ class Critic(Protocol):
 
 
 class OffenceRules:
-    """Which words of a response offend, by the gold rules of a bundled task.
+    """Finds the words of a response that offend, by the gold rules of a bundled task.
 
     Args:
-        rules: Of a quarrel (every rude word offends) or a dialogue (insults, and the words that
-            tell how the harm is done that the prompt asks for).
+        rules: Rules of a quarrel (every rude word offends) or of a dialogue (insults, and the words
+            that tell how to do the harm that the prompt asks for).
 
     Raises:
         TypeError: if the rules are of another kind.
@@ -97,17 +97,18 @@ class OffenceRules:
 
 
 class RuleCritic:
-    """Names offending words by rules; the policy writes on without such words.
+    """Names offending words by rules; the policy continues without such words.
 
-    No model judges here: it stands in for one where none is at hand, and says so in its name. The
-    revision keeps the response up to the clause of its first offence (of an answer in a dialogue
-    nothing: its first words decide the rest) and lets the policy go on from there with offending
-    words forbidden, so that it stays fluent. Words of several tokens cannot be forbidden so; those
-    are the next critique's.
+    No model judges here: the rules stand in for one, and the name says so. The revision keeps the
+    response up to the clause of its first offence (nothing of an answer in a dialogue, whose first
+    words decide the rest) and lets the policy continue from there with offending words forbidden,
+    so that it stays fluent. Words of several tokens cannot be forbidden this way; they are left to
+    the next critique.
 
     Args:
-        rules: What offends.
-        agent: Who writes on: anything `tokengym.agents.collect` plays that heeds action masks.
+        rules: Rules of offence.
+        agent: Writes the continuation: anything `tokengym.agents.collect` plays that heeds action
+            masks.
         chosen: Plays the prompts.
     """
 
@@ -158,7 +159,7 @@ class RuleCritic:
         return revised
 
     def _ids(self, words: Sequence[str]) -> list[int]:
-        """Return the tokens that are one of the words; words of several tokens are left free."""
+        """Return the tokens that spell one of the words; words of several tokens are left out."""
         known = self.chosen.tokenizer.get_vocab()
         spellings = (
             form for word in words for form in (word, f"\u0120{word}", f"\u2581{word}", f" {word}")
@@ -188,8 +189,8 @@ class ModelCritic:
     Args:
         answer: Called with questions; returns what the model writes after each, as
             `tokengym.rewards.scorers.judge.GreedyAnswers` does.
-        tokenizer: The policy's.
-        name: In reports.
+        tokenizer: The policy's tokenizer.
+        name: Name in reports.
 
     Source: Bai et al. 2022, arXiv:2212.08073, section 3.1.
     """

@@ -1,4 +1,4 @@
-"""Who says which of two responses follows the principles better."""
+"""Judges, which score how well a response follows the principles."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ class RuleJudge(Scorer):
     """Minus the number of different offending words of each response: no model judges here.
 
     Args:
-        rules: What offends.
+        rules: Rules of offence.
     """
 
     attribution_kinds = frozenset()
@@ -25,14 +25,14 @@ class RuleJudge(Scorer):
 
     @property
     def name(self) -> str:
-        """That rules speak."""
+        """Name that says that rules judge."""
         return "rule-based judge (no model)"
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return minus the offences of each episode.
 
         Args:
-            episodes: What to score.
+            episodes: Episodes to score.
             attribution: None; rules say nothing about tokens.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Principles: what a good response does, and how to ask for a critique and a revision by it."""
+"""Principles of a good response, and questions that ask for a critique and a revision."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,9 +40,9 @@ class Principle:
     """
 
     name: str
-    """Short, for reports."""
+    """Short name for reports."""
     text: str
-    """What a good response does; a judge rates by it too."""
+    """Sentence about what a good response does; a judge rates by it too."""
 
     def __post_init__(self) -> None:
         if not self.text.strip():

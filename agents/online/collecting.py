@@ -24,7 +24,8 @@ class ResponseCollector:
 
     Args:
         envs: The environment whose rules and prompts are used; it is not stepped.
-        scorer: What scores; None takes the scorer of the environment's reward, not normalised.
+        scorer: Scores the responses; None takes the scorer of the environment's reward, not
+            normalised.
         sampling: How responses are drawn and paired.
         max_rows: Most episodes played at a time.
 
@@ -68,7 +69,7 @@ class ResponseCollector:
             agent: Anything `tokengym.agents.collect` plays; one without a ``temperature`` of its
                 own must be sampled at temperature None.
             prompts: Prompt ids, or prompts.
-            seed: Of the sampling; None goes on with the agent's own random state.
+            seed: Seed of the sampling; None continues the agent's own random state.
 
         Returns:
             (prompts,) groups of ``sampling.n`` episodes with ``score``, temperature by temperature.
@@ -82,9 +83,9 @@ class ResponseCollector:
         """Return the scored responses to each prompt; see `collect`.
 
         Args:
-            agent: Who writes.
+            agent: Writes the responses.
             prompts: Prompt ids, or prompts.
-            generator: Source of the sampled tokens; None goes on with the agent's own.
+            generator: Source of the sampled tokens; None continues the agent's own.
         """
         share = self.sampling.n // len(self.sampling.temperatures)
         repeated = [prompt for prompt in prompts for _ in range(share)]
@@ -125,7 +126,7 @@ def pair_rows(groups: Sequence[Group], sampling: Sampling, prompts: Sequence[Any
     Args:
         groups: Scored responses to each prompt.
         sampling: The length penalty and the least gap.
-        prompts: (groups,) what each group answers; a prompt id is kept.
+        prompts: (groups,) the prompt of each group; a prompt id is kept.
 
     Returns:
         Rows with the columns of `tokengym.agents.offline.pair_data.PAIR_COLUMNS`.
@@ -163,7 +164,7 @@ def best_rows(groups: Sequence[Group], sampling: Candidates, prompts: Sequence[A
     Args:
         groups: Scored responses to each prompt.
         sampling: The length penalty.
-        prompts: (groups,) what each group answers; a prompt id is kept.
+        prompts: (groups,) the prompt of each group; a prompt id is kept.
 
     Returns:
         Rows as `response_rows` gives them.
@@ -186,7 +187,7 @@ def response_rows(groups: Sequence[Group], prompts: Sequence[Any]) -> list[Row]:
 
     Args:
         groups: Scored responses to each prompt.
-        prompts: (groups,) what each group answers; a prompt id is kept.
+        prompts: (groups,) the prompt of each group; a prompt id is kept.
 
     Returns:
         Rows with the columns of `tokengym.agents.offline.pair_data.RESPONSE_COLUMNS`.
@@ -207,12 +208,12 @@ def response_rows(groups: Sequence[Group], prompts: Sequence[Any]) -> list[Row]:
 
 
 def prompt_order(num_prompts: int, count: int, *, seed: int, skip: int = 0) -> list[int]:
-    """Return prompt ids: permutations one after the other, so that none comes twice before all did.
+    """Return prompt ids in consecutive permutations, so that none comes twice before all did.
 
     Args:
         num_prompts: Prompts of the environment.
-        count: How many ids.
-        seed: Of the permutations.
+        count: Number of ids.
+        seed: Seed of the permutations.
         skip: Ids at the start that were used before.
 
     Raises:
@@ -235,7 +236,7 @@ def prompt_order(num_prompts: int, count: int, *, seed: int, skip: int = 0) -> l
 
 
 def player_of(agent: Any, generator: torch.Generator | None) -> Player:
-    """Return what plays the agent, its sampling from the generator where it takes one."""
+    """Return the agent's player, its sampling from the generator where it takes one."""
     if hasattr(agent, "player"):
         player: Player = agent.player(generator)
         return player
@@ -244,7 +245,7 @@ def player_of(agent: Any, generator: torch.Generator | None) -> Player:
 
 @contextmanager
 def at_temperature(agent: Any, temperature: float | None) -> Iterator[None]:
-    """Let an agent sample at another temperature for a while.
+    """Let an agent sample at another temperature within the context.
 
     Args:
         agent: One that has a ``temperature``, or a ``policy`` that has one.

@@ -81,7 +81,7 @@ def best_against_worst(
         scores: (responses,) reward units.
         texts: (responses,) the responses themselves.
         length_penalty: Per character, reward units.
-        min_gap: What values must differ by, reward units.
+        min_gap: Least difference of the two values, reward units.
 
     Raises:
         ValueError: if there are not as many texts as scores, or a score is not finite, or a setting

@@ -65,7 +65,7 @@ class Collected:
     """Figures of a collection."""
 
     prompts: int
-    """Prompts played."""
+    """Prompts answered."""
     responses: int
     """Responses written."""
     tokens: int
@@ -79,10 +79,7 @@ class Collected:
 
 
 def collect_to_file(
-    config: CollectionConfig,
-    out: Path,
-    *,
-    report: Callable[[int], None] | None = None,
+    config: CollectionConfig, out: Path, *, report: Callable[[int], None] | None = None
 ) -> Collected:
     """Play prompts, score the responses and write a file of pairs or responses.
 
@@ -97,16 +94,11 @@ def collect_to_file(
     Raises:
         ValueError: if the file exists, or the parts belong to other settings.
     """
-    from tokengym.agents.offline.pair_data import (
-        FORMATS,
-        pairs_dataset,
-        responses_dataset,
-        save_dataset,
-    )
+    from tokengym.agents.offline import pair_data
     from tokengym.agents.online.collecting import prompt_order
 
-    if out.suffix not in FORMATS:
-        raise ValueError(f"out must end in {' or '.join(FORMATS)}, got {out.name!r}")
+    if out.suffix not in pair_data.FORMATS:
+        raise ValueError(f"out must end in {' or '.join(pair_data.FORMATS)}, got {out.name!r}")
     if out.exists():
         raise ValueError(f"{out} is there already; name a new file with --out")
     parts = out.with_name(f"{out.name}.parts")
@@ -123,10 +115,11 @@ def collect_to_file(
             report(start + count)
     rows = [row for number in range(len(sizes)) for row in read_jsonl(_rows_file(parts, number))]
     figures = [read_json(parts / f"{number:06d}.json") for number in range(len(sizes))]
-    make = pairs_dataset if config.keep == "pairs" else responses_dataset
-    save_dataset(make(rows), out)
+    pairs = config.keep == "pairs"
+    make = pair_data.pairs_dataset if pairs else pair_data.responses_dataset
+    pair_data.save_dataset(make(rows), out)
     shutil.rmtree(parts)
-    return _summary(config, rows, figures)
+    return _summary(rows, figures, "chosen_score" if pairs else "score")
 
 
 class _Maker:
@@ -199,20 +192,10 @@ def _rows_file(parts: Path, number: int) -> Path:
 
 
 def _summary(
-    config: CollectionConfig,
-    rows: Sequence[Mapping[str, Any]],
-    figures: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]], figures: Sequence[Mapping[str, Any]], column: str
 ) -> Collected:
-    total = {
-        name: sum(part[name] for part in figures)
-        for name in ("prompts", "responses", "tokens", "score")
-    }
-    column = "chosen_score" if config.keep == "pairs" else "score"
-    return Collected(
-        prompts=total["prompts"],
-        responses=total["responses"],
-        tokens=total["tokens"],
-        rows=len(rows),
-        score=total["score"] / total["responses"],
-        kept_score=float(np.mean([row[column] for row in rows])) if rows else float("nan"),
-    )
+    names = ("prompts", "responses", "tokens", "score")
+    total = {name: sum(part[name] for part in figures) for name in names}
+    score = total.pop("score") / total["responses"]
+    kept_score = float(np.mean([row[column] for row in rows])) if rows else float("nan")
+    return Collected(**total, rows=len(rows), score=score, kept_score=kept_score)
