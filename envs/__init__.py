@@ -21,6 +21,7 @@ from tokengym.envs.oracle.env import OracleEnv, OracleVectorEnv
 from tokengym.envs.oracle.values import ExactValues, StateTable
 from tokengym.envs.prompts.loading import load_prompts
 from tokengym.envs.prompts.prompt import Prompt, PromptSet
+from tokengym.envs.prompts.table import EncodedPrompt
 from tokengym.envs.records import episode_from_record, episode_to_record
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.vector import TokenGenerationVectorEnv
@@ -31,6 +32,7 @@ __all__ = [
     "Bundle",
     "BundleError",
     "DatasetError",
+    "EncodedPrompt",
     "Episode",
     "EpisodeOverError",
     "ExactValues",

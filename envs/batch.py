@@ -75,15 +75,28 @@ class EpisodeBatch:
             self._rngs[row] = rng
         return rng
 
-    def begin(self, rows: Rows, prompt: EncodedPrompt | None = None) -> None:
-        """Begin an episode in the rows, with the given prompt or one drawn for each."""
-        if prompt is None:
-            self._write_prompts(rows, self._drawn(rows.tolist()))
-        elif prompt.prompt_id >= 0:
-            self._write_prompts(rows, [prompt.prompt_id] * len(rows))
+    def begin(
+        self,
+        rows: Rows,
+        prompts: Sequence[EncodedPrompt] | None = None,
+        *,
+        group_size: int = 1,
+    ) -> None:
+        """Begin an episode in the rows.
+
+        Args:
+            rows: The rows; whole groups if they are drawn in groups.
+            prompts: (len(rows),) theirs; None draws them.
+            group_size: Consecutive rows that share a drawn prompt.
+        """
+        if prompts is None:
+            self._write_prompts(rows, self._drawn(rows.tolist(), group_size))
         else:
-            for row in rows.tolist():
-                self._write_custom(row, prompt)
+            # An id of -1 stands for the set's last prompt until its row is written below.
+            self._write_prompts(rows, [prompt.prompt_id for prompt in prompts])
+            for row, prompt in zip(rows.tolist(), prompts, strict=True):
+                if prompt.prompt_id < 0:
+                    self._write_custom(row, prompt)
         width = self.mdp.prompt_width
         self.ids[rows, width:] = self.mdp.pad_id
         self.attention[rows, width:] = 0
@@ -92,8 +105,12 @@ class EpisodeBatch:
         self.truncated[rows] = False
         self.begun[rows] = True
 
-    def _drawn(self, rows: list[int]) -> list[int]:
-        """Return the next prompt id of each of the rows."""
+    def _drawn(self, rows: list[int], group_size: int = 1) -> list[int]:
+        """Return the next prompt id of each of the rows; the first row of a group draws it."""
+        if group_size > 1:
+            firsts = rows[::group_size]
+            drawn = [self._samplers[row].draw(self.rng(row), group_size) for row in firsts]
+            return [prompt_id for prompt_id in drawn for _ in range(group_size)]
         rngs = [self._rngs[row] or self.rng(row) for row in rows]
         if self.mdp.settings.prompt_sampling == "uniform":
             return draw_uniform(rngs, len(self.mdp.table))
@@ -188,6 +205,8 @@ class EpisodeBatch:
             "prompt": prompt.text,
             "prompt_id": prompt.prompt_id,
             "prompt_ids": list(prompt.ids),
+            "reference": prompt.reference,
+            "query_type": prompt.query_type,
             "response_ids": self.response(row),
             "terminated": bool(self.terminated[row]),
             "truncated": bool(self.truncated[row]),
@@ -204,11 +223,10 @@ class EpisodeBatch:
         for sampler, state in zip(samplers, states, strict=True):
             sampler.set_state(state["sampler"])
         self._samplers = samplers
+        self.begin(self.all_rows, prompts)
         width = self.mdp.prompt_width
-        for row, (state, prompt, rng) in enumerate(zip(states, prompts, rngs, strict=True)):
+        for row, (state, rng) in enumerate(zip(states, rngs, strict=True)):
             self._rngs[row], self.seeds[row] = rng, state["np_random_seed"]
-            one = self.all_rows[row : row + 1]
-            self.begin(one, prompt)
             response = state["response_ids"]
             self.ids[row, width : width + len(response)] = response
             self.attention[row, width : width + len(response)] = 1

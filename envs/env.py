@@ -72,7 +72,10 @@ class TokenGenerationEnv(gymnasium.Env[Observation, np.int64]):
 
     ## Starting State
     A prompt and an empty response. Prompts are drawn by `prompt_sampling` from the seeded generator;
-    `reset(options={"prompt_id": 3})` takes one of the set, `options={"prompt": "a text"}` any other.
+    `reset(options={"prompt_id": 3})` takes one of the set, `options={"prompt": "a text"}` any other
+    (a text, a `Prompt` or a conversation; `find_prompt` makes one of token ids). A batch also takes
+    one per row, `{"prompt_ids": [...]}` or `{"prompts": [...]}`, and `{"group_size": n}` draws one
+    prompt for each n consecutive rows.
     A seeded reset also restarts the order of prompts.
 
     ## Arguments
@@ -198,6 +201,15 @@ class TokenGenerationEnv(gymnasium.Env[Observation, np.int64]):
         """The settings as validated."""
         return self._mdp.settings
 
+    def find_prompt(self, token_ids: Sequence[int], text: str | None = None) -> EncodedPrompt:
+        """Return the prompt that has these token ids, known or not, for reset's "prompt".
+
+        Args:
+            token_ids: A prompt's tokens without padding.
+            text: Text of a prompt that is not in `prompts`; None decodes the ids.
+        """
+        return self._mdp.find_prompt(token_ids, text)
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
@@ -272,6 +284,8 @@ class TokenGenerationEnv(gymnasium.Env[Observation, np.int64]):
             "prompt": self._prompt.text,
             "prompt_id": self._prompt.prompt_id,
             "prompt_ids": list(self._prompt.ids),
+            "reference": self._prompt.reference,
+            "query_type": self._prompt.query_type,
             "response_ids": self._response_ids(),
             "terminated": self._terminated,
             "truncated": self._truncated,

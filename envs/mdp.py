@@ -30,6 +30,8 @@ STATE_KEYS = frozenset(
         "prompt",
         "prompt_id",
         "prompt_ids",
+        "reference",
+        "query_type",
         "response_ids",
         "terminated",
         "truncated",
@@ -175,7 +177,7 @@ class TokenMdp:
         return stopped
 
     def chosen_prompt(self, options: Mapping[str, Any] | None) -> EncodedPrompt | None:
-        """Return the prompt that reset's ``options`` ask for, or None to draw one.
+        """Return the prompt that a single environment's reset ``options`` ask for, or None.
 
         Raises:
             PromptError: if the prompt is unusable, or both ways of naming one are used.
@@ -183,19 +185,69 @@ class TokenMdp:
         """
         if not options:
             return None
-        known = ("prompt", "prompt_id")
-        for name in options:
-            if name not in known:
-                near = difflib.get_close_matches(str(name), known, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else "use 'prompt' or 'prompt_id'"
-                raise SettingsError(f"reset has no option {name!r}; {hint}")
-        if len(options) > 1:
-            raise PromptError(
-                "options may name 'prompt' or 'prompt_id', got both; leave one of them out"
-            )
+        _check_options(options, ("prompt", "prompt_id"))
         if "prompt" in options:
             return self.table.encode(options["prompt"])
         return self.table.lookup(options["prompt_id"])
+
+    def chosen_prompts(
+        self, options: Mapping[str, Any], rows: Sequence[int], num_envs: int
+    ) -> list[EncodedPrompt] | None:
+        """Return the prompts that a batch's reset ``options`` ask for, one per row to reset.
+
+        Args:
+            options: At most one of "prompt", "prompt_id" (for all rows), "prompts" and "prompt_ids"
+                (one per row of the batch).
+            rows: The rows that are reset; what the options hold for others is ignored.
+            num_envs: Rows of the batch.
+
+        Returns:
+            (len(rows),) prompts, or None to draw them.
+
+        Raises:
+            PromptError: if a prompt is unusable, or more than one way of naming them is used.
+            SettingsError: for an option that does not exist, or a wrong number of prompts.
+        """
+        if not options:
+            return None
+        _check_options(options, ("prompt", "prompt_id", "prompts", "prompt_ids", "group_size"))
+        if "group_size" in options:
+            return None
+        for name in ("prompts", "prompt_ids"):
+            if name in options:
+                given = options[name]
+                if (
+                    isinstance(given, str)
+                    or not hasattr(given, "__len__")
+                    or len(given) != num_envs
+                ):
+                    raise SettingsError(
+                        f"options[{name!r}] must have one entry per row, {num_envs}, got "
+                        f"{_count(given)}; with reset_mask too"
+                    )
+                if name == "prompt_ids":
+                    return [self.table.lookup(given[row]) for row in rows]
+                return [self.table.encode(given[row], f"options['prompts'][{row}]") for row in rows]
+        prompt = self.chosen_prompt(options)
+        assert prompt is not None
+        return [prompt] * len(rows)
+
+    def find_prompt(self, token_ids: Sequence[int], text: str | None = None) -> EncodedPrompt:
+        """Return the prompt that has these token ids, for reset's "prompt" or "prompts".
+
+        Args:
+            token_ids: A prompt's tokens without padding.
+            text: What the prompt says, where it is not in the set; None decodes the ids.
+
+        Returns:
+            The prompt of the set with its id, or else one with the id -1.
+        """
+        ids = tuple(map(int, token_ids))
+        if (known := self.table.find(ids)) is not None:
+            return known
+        if text is None:
+            text = self.tokenizer.decode(list(ids), skip_special_tokens=True)
+        return EncodedPrompt(text, ids, -1)
 
     def prompt_from(self, state: Mapping[str, Any]) -> EncodedPrompt:
         """Return the prompt of a saved state after checking that the state fits this MDP.
@@ -228,7 +280,13 @@ class TokenMdp:
                 "prompts; restore it into an environment with the same prompts"
             )
         if prompt_id < 0:
-            return EncodedPrompt(state["prompt"], tuple(state["prompt_ids"]), -1, None, None)
+            return EncodedPrompt(
+                state["prompt"],
+                tuple(state["prompt_ids"]),
+                -1,
+                state["reference"],
+                state["query_type"],
+            )
         return self.table[prompt_id]
 
 
@@ -292,6 +350,55 @@ def check_render_mode(render_mode: str | None, modes: Sequence[str]) -> None:
         raise SettingsError(
             f"render_mode must be one of {', '.join(map(repr, modes))} or None, got {render_mode!r}"
         )
+
+
+def checked_group_size(group_size: Any, rows: Sequence[int], num_envs: int) -> int:
+    """Return how many consecutive rows share a prompt, refusing what makes no whole groups.
+
+    Raises:
+        SettingsError: if it does not divide the rows, or the reset rows are not whole groups.
+    """
+    if (
+        isinstance(group_size, bool)
+        or not isinstance(group_size, (int, np.integer))
+        or group_size < 1
+        or num_envs % group_size
+    ):
+        raise SettingsError(
+            f"options['group_size'] must divide the batch's {num_envs} rows, got {group_size!r}; "
+            "change it or num_envs"
+        )
+    size = int(group_size)
+    if size == 1:
+        return 1
+    whole = [row for first in rows if first % size == 0 for row in range(first, first + size)]
+    if list(rows) != whole:
+        raise SettingsError(
+            f"options['reset_mask'] must select whole groups of group_size={size} rows; set all "
+            "rows of a group alike"
+        )
+    return size
+
+
+def _check_options(options: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Refuse reset options that do not exist, or more than one of them."""
+    *rest, last = map(repr, known)
+    choices = f"{', '.join(rest)} or {last}"
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"use {choices}"
+            raise SettingsError(f"reset has no option {name!r}; {hint}")
+    if len(options) > 1:
+        given = " or ".join(map(repr, options))
+        raise PromptError(f"options may name {given}, got both; leave one of them out")
+
+
+def _count(given: Any) -> str:
+    """Return the number of entries of something that should have been a sequence."""
+    if isinstance(given, str) or not hasattr(given, "__len__"):
+        return repr(given)
+    return str(len(given))
 
 
 def _outline(state: Any) -> str:

@@ -16,8 +16,9 @@ from tokengym.envs.batch import EpisodeBatch
 from tokengym.envs.bundle import Bundle
 from tokengym.envs.errors import ActionError, EpisodeOverError, SettingsError, StateError
 from tokengym.envs.infos import add_action_masks, add_final, add_prompts, add_terminal
-from tokengym.envs.mdp import RENDER_FPS, check_render_mode, token_mdp
+from tokengym.envs.mdp import RENDER_FPS, check_render_mode, checked_group_size, token_mdp
 from tokengym.envs.prompts.prompt import Messages, Prompt, PromptSet
+from tokengym.envs.prompts.table import EncodedPrompt
 from tokengym.envs.render import render_ansi, render_html
 from tokengym.envs.settings import GenerationSettings, Horizon, Overlong, PromptSampling
 from tokengym.envs.tokenization import token_texts
@@ -175,6 +176,10 @@ class TokenGenerationVectorEnv(VectorEnv[Observations, NDArray[np.int64], NDArra
         _ = self.np_random
         return tuple(self._batch.seeds)
 
+    def find_prompt(self, token_ids: Sequence[int], text: str | None = None) -> EncodedPrompt:
+        """Return the prompt that has these token ids; see `TokenGenerationEnv.find_prompt`."""
+        return self._mdp.find_prompt(token_ids, text)
+
     def reset(
         self,
         *,
@@ -185,19 +190,29 @@ class TokenGenerationVectorEnv(VectorEnv[Observations, NDArray[np.int64], NDArra
 
         Args:
             seed: Row i is seeded with ``seed + i``, or with the i-th of a sequence.
-            options: "prompt" or "prompt_id" for all rows that are reset, and "reset_mask", bool
-                (num_envs,).
+            options: "reset_mask", bool (num_envs,), and at most one of
+                "prompt" or "prompt_id", for all rows that are reset;
+                "prompts" or "prompt_ids", (num_envs,), row i's at position i (entries of rows that
+                are not reset are ignored), each prompt a text, a `Prompt`, a conversation or what
+                `find_prompt` returned;
+                "group_size", n: one prompt is drawn, by the first row, for each n consecutive rows.
+
+        Raises:
+            SettingsError: for an unknown option, a sequence that has not one entry per row, or a
+                ``group_size`` that does not divide the rows.
+            PromptError: for a prompt that cannot be used, or several of these options at once.
         """
         seeds = self._row_seeds(seed)
         rest = dict(options or {})
         rows = self._batch.all_rows
         if "reset_mask" in rest:
             rows = np.flatnonzero(_checked_reset_mask(rest.pop("reset_mask"), self.num_envs))
-        prompt = self._mdp.chosen_prompt(rest)
+        prompts = self._mdp.chosen_prompts(rest, rows, self.num_envs)
+        group_size = checked_group_size(rest.get("group_size", 1), rows, self.num_envs)
         for row in rows.tolist() if seeds else ():
             if (row_seed := seeds[row]) is not None:
                 self._batch.seed(row, row_seed)
-        self._batch.begin(rows, prompt)
+        self._batch.begin(rows, prompts, group_size=group_size)
         self._over[rows] = False
         infos: dict[str, Any] = {}
         add_prompts(infos, self._batch, rows)

@@ -40,14 +40,20 @@ class PromptSampler:
         self._drawn = 0
         self._order: list[int] = []
 
-    def draw(self, rng: Generator) -> int:
-        """Return the next prompt id, taking randomness from ``rng`` alone."""
+    def draw(self, rng: Generator, group_size: int = 1) -> int:
+        """Return the next prompt id, taking randomness from ``rng`` alone.
+
+        Args:
+            rng: The row's generator.
+            group_size: Consecutive rows that share a prompt; a sequential sampler counts groups.
+        """
         if self._sampling == "uniform":
             return draw_uniform([rng], self._num_prompts)[0]
         drawn = self._drawn
         self._drawn = drawn + 1
         if self._sampling == "sequential":
-            return (self._row + drawn * self._rows) % self._num_prompts
+            group, groups = self._row // group_size, self._rows // group_size
+            return (group + drawn * groups) % self._num_prompts
         if drawn % self._num_prompts == 0:
             self._order = rng.permutation(self._num_prompts).tolist()
         return self._order[drawn % self._num_prompts]

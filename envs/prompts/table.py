@@ -23,9 +23,9 @@ class EncodedPrompt(NamedTuple):
     text: str
     ids: tuple[int, ...]
     prompt_id: int
-    """Position in the prompt set; -1 for a text that the caller handed to ``reset``."""
-    reference: str | None
-    query_type: str | None
+    """Position in the prompt set; -1 for a prompt that the caller passed to ``reset``."""
+    reference: str | None = None
+    query_type: str | None = None
 
 
 class PromptTable:
@@ -83,6 +83,7 @@ class PromptTable:
         self.input_ids, self.attention_mask = left_padded(
             self._ids, self.max_prompt_tokens, tokenizer.pad_token_id
         )
+        self._positions: dict[tuple[int, ...], int] | None = None
         self.input_ids.flags.writeable = self.attention_mask.flags.writeable = False
         self.columns = {
             "prompt": as_objects([prompt.text for prompt in self.prompts]),
@@ -137,30 +138,54 @@ class PromptTable:
             )
         return self[int(prompt_id)]
 
-    def encode(self, text: Any) -> EncodedPrompt:
-        """Return a text or a conversation of the caller's as a prompt.
+    def encode(self, prompt: Any, name: str = "options['prompt']") -> EncodedPrompt:
+        """Return a prompt that the caller passed as an episode needs it.
+
+        Args:
+            prompt: A text, a conversation, a `Prompt`, or an `EncodedPrompt`, whose ids are kept.
+            name: What the prompt is called in messages.
 
         Raises:
-            PromptError: if it is empty, neither of them, or too long (also where the set drops
-                those).
+            PromptError: if it is empty, none of these, or too long (also if the set drops those).
         """
-        if is_messages(text):
-            prompt = Prompt.from_messages(text)
-        elif isinstance(text, str) and text.strip():
-            prompt = Prompt(text)
+        if isinstance(prompt, EncodedPrompt):
+            if prompt.prompt_id >= 0 and self._ids[prompt.prompt_id : prompt.prompt_id + 1] != [
+                tuple(prompt.ids)
+            ]:
+                raise PromptError(
+                    f"{name} has prompt_id {prompt.prompt_id}, whose ids are others here; take it "
+                    "from this environment's find_prompt"
+                )
+            ids = list(prompt.ids)
         else:
+            if is_messages(prompt):
+                prompt = Prompt.from_messages(prompt)
+            elif isinstance(prompt, str) and prompt.strip():
+                prompt = Prompt(prompt)
+            elif not isinstance(prompt, Prompt):
+                raise PromptError(
+                    f"{name} must be a non-empty str, got {prompt!r}; a conversation is a list of "
+                    "messages"
+                )
+            ids = self._encoded([prompt])[0]
+        _check_ids(f"{name}={prompt.text[:40]!r}", ids, len(self._tokenizer))
+        if not self._fits(name, ids):
             raise PromptError(
-                f"options['prompt'] must be a non-empty str, got {text!r}; a conversation is a "
-                "list of messages"
-            )
-        ids = self._encoded([prompt])[0]
-        _check_ids(f"options['prompt']={prompt.text[:40]!r}", ids, len(self._tokenizer))
-        if not self._fits("options['prompt']", ids):
-            raise PromptError(
-                f"options['prompt'] has {len(ids)} tokens, more than max_prompt_tokens="
+                f"{name} has {len(ids)} tokens, more than max_prompt_tokens="
                 f"{self.max_prompt_tokens}; shorten it, or pass overlong='left'"
             )
-        return EncodedPrompt(prompt.text, tuple(ids[-self.max_prompt_tokens :]), -1, None, None)
+        kept = tuple(ids[-self.max_prompt_tokens :])
+        position = prompt.prompt_id if isinstance(prompt, EncodedPrompt) else -1
+        return EncodedPrompt(prompt.text, kept, position, prompt.reference, prompt.query_type)
+
+    def find(self, ids: Sequence[int]) -> EncodedPrompt | None:
+        """Return the first prompt of the set that has exactly these token ids, or None."""
+        if self._positions is None:
+            self._positions = {}
+            for position, known in enumerate(self._ids):
+                self._positions.setdefault(known, position)
+        position = self._positions.get(tuple(map(int, ids)))
+        return None if position is None else self[position]
 
 
 def left_padded(

@@ -10,10 +10,13 @@ from gymnasium.vector import AutoresetMode
 
 from tokengym.envs import (
     ActionError,
+    EncodedPrompt,
     EpisodeOverError,
+    Prompt,
     PromptError,
     SettingsError,
     StateError,
+    TokenGymError,
     episodes_from_infos,
 )
 
@@ -257,3 +260,108 @@ def test_rendering(make_envs: MakeEnvs) -> None:
     assert "48;2" not in envs.render()[0]
     with pytest.warns(UserWarning, match="pass render_mode='ansi' or 'html'"):
         assert make_envs().render() is None
+
+
+def rows_like_single_resets(make_env: Any, envs: Any, reset: Any, options: list[Any]) -> None:
+    """Fail unless a batch that was just reset is, row by row, single environments' reset."""
+    observations, infos = reset
+    for row, option in enumerate(options):
+        env = make_env(max_prompt_tokens=envs.max_prompt_tokens)
+        observation, info = env.reset(options=option)
+        for key, value in observation.items():
+            np.testing.assert_array_equal(observations[key][row], value)
+        assert (infos["prompt"][row], infos["prompt_id"][row]) == (
+            info["prompt"],
+            info["prompt_id"],
+        )
+        ended, ended_infos = envs.get_state()[row], env.get_state()
+        for key in ("prompt", "prompt_id", "prompt_ids", "reference", "query_type"):
+            assert ended[key] == ended_infos[key]
+
+
+def test_one_prompt_per_row(make_env: Any, make_envs: Any) -> None:
+    envs = make_envs()
+    asked = ["e e", Prompt("d", reference="a", query_type="CONSTRAINED"), envs.find_prompt([3, 4])]
+    reset = envs.reset(seed=0, options={"prompts": asked})
+    rows_like_single_resets(make_env, envs, reset, [{"prompt": prompt} for prompt in asked])
+    assert reset[1]["prompt_id"].tolist() == [-1, -1, 0]
+    state = envs.get_state()
+    assert state[1]["reference"] == "a"
+    assert envs.set_state(state)[1]["prompt"].tolist() == ["e e", "d", "a b"]
+    assert envs.get_state() == state
+    for ids in ([4, 0, 0], np.array([2, 2, 1])):
+        reset = envs.reset(options={"prompt_ids": ids})
+        rows_like_single_resets(make_env, envs, reset, [{"prompt_id": i} for i in ids])
+
+
+def test_prompts_of_rows_that_are_not_reset_are_ignored(make_envs: Any) -> None:
+    envs = make_envs(autoreset_mode="Disabled")
+    before = envs.reset(seed=0)[0]["input_ids"]
+    mask = np.array([False, True, False])
+    options = {"reset_mask": mask, "prompts": [None, "e e", None]}
+    observations, infos = envs.reset(options=options)
+    assert set(options) == {"reset_mask", "prompts"}
+    assert infos["prompt"].tolist() == [None, "e e", None]
+    np.testing.assert_array_equal(observations["input_ids"][[0, 2]], before[[0, 2]])
+    assert envs.reset(options={"reset_mask": mask, "prompt_ids": [9, 2, 9]})[1]["prompt_id"][1] == 2
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "epoch", "sequential"])
+def test_groups_share_the_prompt_that_their_first_row_draws(make_envs: Any, sampling: str) -> None:
+    envs = make_envs(num_envs=6, prompt_sampling=sampling, autoreset_mode="Disabled")
+    rounds = [envs.reset(seed=3, options={"group_size": 2})[1]["prompt_id"]]
+    rounds += [envs.reset(options={"group_size": 2})[1]["prompt_id"] for _ in range(4)]
+    for drawn in rounds:
+        np.testing.assert_array_equal(drawn[::2], drawn[1::2])
+    plain = make_envs(num_envs=6, prompt_sampling=sampling, autoreset_mode="Disabled")
+    if sampling == "sequential":
+        assert np.concatenate(rounds)[::2].tolist() == [i % 5 for i in range(15)]
+    else:
+        for seed, drawn in zip([3, None, None], rounds, strict=False):
+            np.testing.assert_array_equal(plain.reset(seed=seed)[1]["prompt_id"][::2], drawn[::2])
+    mask = np.array([False, False, True, True, False, False])
+    infos = envs.reset(options={"group_size": 2, "reset_mask": mask})[1]
+    assert infos["_prompt"].tolist() == mask.tolist()
+    assert len(set(infos["prompt_id"][mask].tolist())) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompts": ["a", "b"]}, r"options\['prompts'\] must have one entry per row, 3, got 2"),
+        ({"prompts": "abc"}, r"must have one entry per row, 3, got 'abc'"),
+        ({"prompt_ids": 3}, r"options\['prompt_ids'\] must have one entry per row, 3, got 3"),
+        ({"prompt_ids": [0, 1, 9]}, r"prompt_id must be an integer from 0 to 4, got 9"),
+        ({"prompts": ["a", "", "b"]}, r"options\['prompts'\]\[1\] must be a non-empty str, got ''"),
+        (
+            {"prompts": ["a"] * 3, "prompt_ids": [0] * 3},
+            r"may name 'prompts' or 'prompt_ids', got both; leave one of them out",
+        ),
+        (
+            {"prompt_id": 0, "group_size": 3},
+            r"may name 'prompt_id' or 'group_size', got both; leave one of them out",
+        ),
+        ({"group_size": 2}, r"must divide the batch's 3 rows, got 2; change it or num_envs"),
+        ({"group_size": True}, r"must divide the batch's 3 rows, got True"),
+        (
+            {"group_size": 3, "reset_mask": np.array([True, True, False])},
+            r"must select whole groups of group_size=3 rows",
+        ),
+        ({"promts": []}, r"reset has no option 'promts'; did you mean 'prompts'"),
+        ({"prompts": [EncodedPrompt("x", (4,), 0), "a", "b"]}, r"has prompt_id 0, whose ids are"),
+    ],
+)
+def test_bad_prompts_per_row_are_refused(make_envs: Any, options: Any, message: str) -> None:
+    envs = make_envs()
+    envs.reset(seed=0)
+    before = envs.get_state()
+    with pytest.raises(TokenGymError, match=message):
+        envs.reset(seed=5, options=options)
+    assert envs.get_state() == before
+
+
+def test_prompts_are_found_by_their_tokens(make_env: Any, make_envs: Any) -> None:
+    for env in (make_env(prompts=["a b", "c", "a b"]), make_envs(prompts=["a b", "c", "a b"])):
+        assert env.find_prompt(np.array([3, 4])) == EncodedPrompt("a b", (3, 4), 0)
+        assert env.find_prompt([4, 4]) == EncodedPrompt("b b", (4, 4), -1)
+        assert env.find_prompt([4, 4], "B") == EncodedPrompt("B", (4, 4), -1)

@@ -411,3 +411,11 @@ def test_registering_twice_changes_nothing():
 
 def test_no_download_is_tried():
     assert os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+def test_prompts_per_row_pass_through_the_reward_wrapper() -> None:
+    envs = gymnasium.make_vec("tokengym/MovieReview-v0", num_envs=4, reward="uniform")
+    _, infos = envs.reset(seed=0, options={"prompt_ids": [3, 1, 3, 0]})
+    assert infos["prompt_id"].tolist() == [3, 1, 3, 0]
+    _, infos = envs.reset(options={"group_size": 2})
+    assert (infos["prompt_id"][::2] == infos["prompt_id"][1::2]).all()
