@@ -1,5 +1,6 @@
 """Best-of-n: the best of several responses by a scorer, without training anything."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -195,5 +196,5 @@ def train(run: TrainingRun) -> None:
     for n in (*sizes, settings.n):
         shared = {"temperatures": settings.temperatures, "length_penalty": settings.length_penalty}
         agent = BestOfN(policy, envs, n=n, **shared)
-        run.measure(n, lambda agent=agent: agent.num_tokens, agent)
+        run.measure(n, partial(getattr, agent, "num_tokens"), agent)
     envs.close()

@@ -97,8 +97,6 @@ class IterativeLearner(ABC):
     """Name of the file with an iteration's data."""
     score_column: ClassVar[str]
     """Column of that data with the scores of the responses learned from."""
-    make_dataset: "ClassVar[Callable[[Sequence[Row]], Dataset]]"
-    """Returns rows as a data set."""
 
     def __init__(
         self,
@@ -178,7 +176,7 @@ class IterativeLearner(ABC):
         sampled = self.collector.num_tokens - before
         rows = self.choose(groups, prompts)
         if folder is not None:
-            save_dataset(type(self).make_dataset(rows), folder / f"{self.data_name}.jsonl")
+            save_dataset(self.make_dataset(rows), folder / f"{self.data_name}.jsonl")
         loss, trained = float("nan"), 0
         if rows:
             loss, trained = self.improve(rows, self._seed_of(number, 1))
@@ -205,6 +203,11 @@ class IterativeLearner(ABC):
     @abstractmethod
     def choose(self, groups: Sequence[Group], prompts: Sequence[int]) -> list[Row]:
         """Return the rows to learn from, out of the scored responses to each prompt."""
+
+    @staticmethod
+    @abstractmethod
+    def make_dataset(rows: Sequence[Row]) -> "Dataset":
+        """Return rows as a data set."""
 
     @abstractmethod
     def trainer(self, rows: "Dataset | None" = None, **arguments: Any) -> OfflineTrainer:
@@ -234,7 +237,7 @@ class IterativeLearner(ABC):
             The mean loss, and the response tokens that carried it.
         """
         arguments = self.settings.tuning.trainer_arguments(len(rows))
-        trainer = self.trainer(type(self).make_dataset(rows), seed=seed, **arguments)
+        trainer = self.trainer(self.make_dataset(rows), seed=seed, **arguments)
         result = trainer.train()
         return float(result.training_loss), trainer.num_response_tokens
 
@@ -284,7 +287,9 @@ class IterativeLearner(ABC):
             record = _folder(folder, len(self.history) + 1) / RECORD
             if not record.exists():
                 break
-            values = {k: float("nan") if v is None else v for k, v in read_json(record).items()}
+            values: dict[str, Any] = {
+                k: float("nan") if v is None else v for k, v in read_json(record).items()
+            }
             self.history.append(Iteration(**values))
         if self.history:
             path = _folder(folder, len(self.history)) / "agent"
