@@ -18,9 +18,9 @@ class SFTSettings:
     num_prompts: int = 512
     """Prompts answered, where data is collected."""
     sampling: Sampling = field(default=Sampling(n=8, temperatures=(1.0, 0.7)))
-    """How responses are drawn and ranked."""
+    """Sampling and ranking of the responses."""
     tuning: Tuning = TINY
-    """How the policy learns from them."""
+    """Fitting of the policy to them."""
 
     def __post_init__(self) -> None:
         check_count(self, "num_prompts")

@@ -1,6 +1,6 @@
 """The comparison: every reward with every seed, each run in a process of its own.
 
-The folder is the state. A run that is written down is never done again, so that a comparison that
+The folder is the state. A run that is recorded there is never repeated, so that a comparison that
 was stopped continues where it was, and rewards or seeds can be added to a finished one.
 """
 
@@ -41,7 +41,7 @@ def compare(
     folder per run. Stopped by Ctrl-C it leaves the runs that are finished; the same call resumes.
 
     Args:
-        config: What to compare.
+        config: The comparison.
         out: The comparison's folder.
         jobs: Runs at a time; None takes one per core, of this machine or of the Ray cluster.
         launcher: "local" starts processes here, "ray" hands the runs to a Ray cluster (that of

@@ -75,11 +75,11 @@ class ComparisonConfig:
     first_seed: int = 0
     """The lowest seed."""
     training: TrainingSettings = field(default_factory=TrainingSettings)
-    """How each run trains."""
+    """Settings of each run's training."""
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
-    """How each run is measured."""
+    """Settings of its evaluations."""
     task: TaskSettings = field(default_factory=TaskSettings)
-    """What the environment is made from."""
+    """Prompts and models of the environment."""
     level: float = field(default=0.95, metadata={"flag": ""})
     """Confidence level of the intervals, in (0, 1)."""
 

@@ -1,4 +1,4 @@
-"""How a task is trained and measured unless told otherwise."""
+"""Settings of training and evaluation, and their defaults by task."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -67,8 +67,8 @@ class TrainingSettings(ModelSettings):
     """Forbid EOS, so that every response has ``max_new_tokens`` tokens and every run spends the
     same number of them (ABC's setting); else a reward may also change the length."""
     normalize: Normalization = "batch"
-    """What the scorer's value is centred by before credit is assigned: the batch's mean, a running
-    mean and deviation, or nothing. Evaluation always reports the raw score."""
+    """Centring of the scorer's value before credit is assigned: by the batch's mean, by a running
+    mean and deviation, or none. Evaluation always reports the raw score."""
     learner: Any = None
     """Settings of the learner, an instance of its `Learner.settings`; None takes the defaults."""
 
@@ -167,7 +167,7 @@ REWARDS: dict[str, tuple[str, ...]] = {
     "QuestionAnswer": ("r3", "r3-dense"),
     "Oracle": ("sparse", "uniform", "abc", "red", "recency"),
 }
-"""Rewards that a comparison takes unless told otherwise: the others are set against the first."""
+"""Default rewards of a comparison; the others are compared with the first."""
 
 
 def task_of(env_id: str) -> str:
@@ -208,5 +208,5 @@ def training_settings(env_id: str, agent: str = "ppo", **changes: Any) -> Traini
 
 
 def default_rewards(env_id: str) -> tuple[str, ...]:
-    """Return the rewards that a task's comparison takes unless told otherwise."""
+    """Return the default rewards of a task's comparison."""
     return REWARDS.get(task_of(env_id), ("sparse", "uniform", "abc"))

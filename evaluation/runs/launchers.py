@@ -29,7 +29,7 @@ SECONDS_TO_STOP = 5.0
 RETRIES = 5
 """Times that a run is begun anew because its node was lost."""
 LAST = "run.json"
-"""The file that makes a run count: written when the others are there."""
+"""File that makes a run count: written after the others."""
 Launcher = Literal["local", "ray"]
 Launch = Callable[[ComparisonConfig, Path, Sequence[Run], Board, "int | None"], None]
 
@@ -160,7 +160,7 @@ def _listen(worker: _Worker, board: Board) -> None:
 
 
 def _ended(config: ComparisonConfig, out: Path, worker: _Worker) -> str | None:
-    """Return the error a run ended with; one that left no result is written down as failed."""
+    """Return the error a run ended with; one that left no result is recorded as failed."""
     worker.connection.close()
     file = run_folder(out, *worker.run) / "run.json"
     if file.exists():
@@ -185,8 +185,8 @@ def run_on_ray(
     Args:
         config: The comparison.
         out: Its folder, on this machine.
-        runs: What to do.
-        board: Is told of each run's start and end.
+        runs: The runs that are missing.
+        board: Shows each run's start and end.
         jobs: Runs at a time; None takes one per core of the cluster.
 
     Raises:
@@ -227,7 +227,7 @@ def do_run(settings: dict[str, Any], run: Run, path: list[str]) -> dict[str, byt
     Args:
         settings: `ComparisonConfig.as_dict`.
         run: Reward and seed.
-        path: Where modules are looked for.
+        path: Folders that modules are imported from.
 
     Returns:
         The run's files by name; a run that failed has written so itself.

@@ -1,4 +1,4 @@
-"""What is seen of a comparison while it runs: a live board on a terminal, lines elsewhere."""
+"""Progress of a comparison: a live board on a terminal, lines elsewhere."""
 
 from types import TracebackType
 
@@ -14,9 +14,9 @@ class Board:
     """Shows the runs of a comparison.
 
     Args:
-        console: Where to.
+        console: The console it is shown on.
         total: Runs of the whole comparison.
-        done: Runs that were there before.
+        done: Runs that were finished before.
         steps: Updates per run.
     """
 

@@ -1,4 +1,4 @@
-"""One run of any learner: trained, measured along the way, written down."""
+"""One run of any learner: trained, measured along the way, recorded."""
 
 import json
 import time
@@ -48,7 +48,7 @@ def run(
         seed: Seed of everything random in the training.
         out: The comparison's folder; files are written at the end, or when the run fails. None
             writes nothing. Online DPO and RAFT keep their iterations in the run's folder and resume
-            after the last one that is there.
+            after the last one there.
         save: Folder that the trained agent is saved in; None saves none.
         report: Told after each evaluation.
         checkpoint_every: Evaluations between two checkpoints in ``out``; the same call resumes
@@ -59,7 +59,7 @@ def run(
 
     Raises:
         CheckpointError: if the folder holds iterations of other settings.
-        Exception: whatever the training raises, after it was written down.
+        Exception: whatever the training raises, after it was recorded.
     """
     if not config.training.declaration.uses_credit:
         name = config.training.agent
@@ -210,7 +210,7 @@ class _Run:
             self._evaluator.close()
 
     def end(self, out: Path | None, error: Exception | None = None) -> None:
-        """Write the run down and delete its checkpoint."""
+        """Write the run's files and delete its checkpoint."""
         if out is not None:
             self.record.write(out, error)
         if self.unfinished is not None:

@@ -92,7 +92,7 @@ def train(
     (name,) = config.names
     out = out or Path("runs") / f"train-{task_of(config.env)}-{slug(name)}-{seed}"
     if out.exists() and (not out.is_dir() or not _can_resume(out)):
-        raise ValueError(f"{out} is there already; name a new folder with --out")
+        raise ValueError(f"{out} already exists; name a new folder with --out")
     if not training.declaration.uses_credit:
         torch.set_num_threads(1)
     preflight(config)

@@ -77,7 +77,7 @@ def train_reward(
     """Train a reward or preference model on preference pairs, and measure it on held-out pairs.
 
     Writes the model with measures.json and reliability.png. Ctrl-C leaves checkpoints beside the
-    folder; the same command goes on from there, and ends with the same model.
+    folder; the same command resumes and ends with the same model.
 
     For example:
       tokengym train-reward --pairs pairs.jsonl --out runs/reward
@@ -104,7 +104,7 @@ def train_reward(
     console = Console()
     out = out or Path("runs") / kind
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} is there already; name a new folder with --out")
+        raise ValueError(f"{out} already exists; name a new folder with --out")
     found = reading.read(pairs)
     console.print(found.report(), highlight=False)
     train = train_reward_model if kind == "reward" else train_preference_model

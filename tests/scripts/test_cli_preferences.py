@@ -21,7 +21,7 @@ def test_collect_then_learn_then_evaluate(tmp_path: Path, capsys: pytest.Capture
     assert main(["evaluate", str(run / "agent"), "--episodes", "8", "--max-new-tokens", "6"]) == 0
     assert "KL" in capsys.readouterr().out
     assert main(["train", "--agent", "dpo", *arguments, "--out", str(run)]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
 
 
 def test_best_of_n_says_its_bound(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -57,7 +57,7 @@ def test_a_model_is_trained_measured_and_loads(
         env.reset(seed=0)
         env.close()
     assert main(arguments) == 2
-    assert "is there already; name a new folder with --out" in capsys.readouterr().err
+    assert "already exists; name a new folder with --out" in capsys.readouterr().err
 
 
 def test_a_stopped_training_goes_on(
@@ -79,7 +79,7 @@ def test_a_stopped_training_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(command, "_progress", stops)
         assert main(arguments) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command resumes" in capsys.readouterr().err
     assert not out.exists()
     assert (tmp_path / "model.unfinished" / "training.json").exists()
     assert main([*arguments, "--learning-rate", "1"]) == 2

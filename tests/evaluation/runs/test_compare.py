@@ -95,7 +95,7 @@ def finished(interrupted: tuple[Path, int, str]) -> tuple[Path, dict, int]:
 def test_ctrl_c_leaves_what_is_finished(interrupted: tuple[Path, int, str], tmp_path: Path):
     out, code, output = interrupted
     assert code == 130, output
-    assert "stopped; what is finished is kept, the same command goes on" in output
+    assert "stopped; what is finished is kept, the same command resumes" in output
     assert "Traceback" not in output
     assert json.loads((out / "sparse" / "seed-0" / "run.json").read_text())["status"] == "finished"
 
