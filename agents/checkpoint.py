@@ -19,11 +19,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tokengym.agents.errors import CheckpointError
-from tokengym.agents.folders import read_folder, write_folder
 from tokengym.agents.policy.language_model import no_progress_bars
 from tokengym.agents.resume import COUNTERS
 from tokengym.agents.rollouts.environments import restore_environment
 from tokengym.agents.sb3 import NoEnvironment, as_vec_env
+from tokengym.envs.files import read_folder, write_folder
 
 if TYPE_CHECKING:
     from tokengym.agents.algorithm import EpisodicAlgorithm

@@ -1,6 +1,8 @@
 """What goes wrong while learning: one line that names the thing and the remedy."""
 
-from tokengym.envs.errors import TokenGymError
+from tokengym.envs.errors import CheckpointError, TokenGymError
+
+__all__ = ["CheckpointError", "ModelError", "NonFiniteError"]
 
 
 class ModelError(TokenGymError):
@@ -9,7 +11,3 @@ class ModelError(TokenGymError):
 
 class NonFiniteError(TokenGymError):
     """NaN or Inf in a reward, a loss or a gradient."""
-
-
-class CheckpointError(TokenGymError):
-    """A checkpoint that is damaged, of another format, or not of this environment."""

@@ -39,6 +39,10 @@ class StateError(TokenGymError):
     """A saved state that does not fit the environment."""
 
 
+class CheckpointError(TokenGymError):
+    """A checkpoint that is damaged, of another format, or not of this environment."""
+
+
 class PolicyError(TokenGymError):
     """Probabilities of a policy that are none, or that an illegal token has."""
 

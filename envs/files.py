@@ -1,29 +1,79 @@
-"""Files that are whole or not there: written beside their place, then moved into it."""
+"""Files and folders that are complete or absent: written beside their place, then moved into it."""
 
 import csv
+import hashlib
 import io
 import json
+import logging
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from tokengym.envs.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def replacing(path: Path | str, *, keep_previous: bool = False) -> Iterator[Path]:
+    """Yield a path to write a file or folder to; it takes its place when the block has succeeded.
+
+    Whatever is at ``path`` stays until then, and stays if the block raises.
+
+    Args:
+        path: The file or folder to make; the folder that holds it is made if needed.
+        keep_previous: Rename a folder that is replaced to ``<path>.previous`` instead of deleting
+            it.
+    """
+    path = Path(path).absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    _remove(part)
+    try:
+        yield part
+        if part.is_dir() and path.exists():
+            replaced = _previous(path) if keep_previous else part.with_suffix(".replaced")
+            _remove(replaced)
+            path.rename(replaced)
+            part.rename(path)
+            if not keep_previous:
+                _remove(replaced)
+        else:
+            part.replace(path)
+    finally:
+        _remove(part)
+
+
+def _remove(path: Path) -> None:
+    """Delete a file or a folder, if there is one."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _previous(path: Path) -> Path:
+    return path.with_name(f"{path.name}.previous")
+
+
+# --- files ----------------------------------------------------------------------------------------
+
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, its folder made if need be."""
+    """Write a text file atomically; its folder is made if needed."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file atomically, its folder made if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    """Write a file atomically; its folder is made if needed."""
+    with replacing(path) as part:
         part.write_bytes(data)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -41,7 +91,7 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        ValueError: if it is not there or damaged.
+        ValueError: if it is missing or damaged.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -52,7 +102,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read one JSON object per line; a file that is not there has none."""
+    """Read one JSON object per line; a missing file has none."""
     if not path.exists():
         return []
     try:
@@ -91,3 +141,84 @@ def _jsonable(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+# --- folders --------------------------------------------------------------------------------------
+
+
+def write_folder(path: Path, record_name: str, fill: Callable[[Path], dict[str, Any]]) -> None:
+    """Write a folder atomically; a folder that is replaced becomes ``<path>.previous``.
+
+    Args:
+        path: The folder to make.
+        record_name: The JSON file that holds the record and every other file's hash.
+        fill: Writes the files into the folder it is given and returns the record.
+    """
+    with replacing(path, keep_previous=True) as part:
+        part.mkdir()
+        record = fill(part)
+        record = record | {"files": _hashes(part)}
+        (part / record_name).write_text(json.dumps(record, indent=1, default=_plain))
+
+
+def read_folder(path: Path, record_name: str, version: int) -> tuple[Path, dict[str, Any]]:
+    """Return a folder whose files are unchanged since they were written, and its record.
+
+    Args:
+        path: The path given to `write_folder`; if a file is damaged, the previous folder is read.
+        record_name: The name given to `write_folder`.
+        version: The value that the record's "format" must have.
+
+    Raises:
+        CheckpointError: if there is no complete folder of this version.
+    """
+    path = path.absolute()
+    try:
+        return path, _read_record(path, record_name, version)
+    except CheckpointError as error:
+        previous = _previous(path)
+        if not previous.exists():
+            raise
+        logger.warning("%s; falling back to %s", error, previous)
+        return previous, _read_record(previous, record_name, version)
+
+
+def _read_record(folder: Path, record_name: str, version: int) -> dict[str, Any]:
+    """Return the record of a folder whose files are unchanged."""
+    file = folder / record_name
+    if not folder.is_dir():
+        raise CheckpointError(f"there is no checkpoint at {folder}; pass the path save() was given")
+    try:
+        record = json.loads(file.read_text())
+        found_version, hashes = record["format"], record["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{file} is damaged ({error}); use an earlier checkpoint") from error
+    if found_version != version:
+        raise CheckpointError(
+            f"{file} has format {found_version}, this version reads {version}; load it with the "
+            "version that saved it"
+        )
+    found = _hashes(folder)
+    for name, expected in hashes.items():
+        if found.get(name) != expected:
+            state = "missing" if name not in found else "damaged"
+            raise CheckpointError(f"{folder / name} is {state}; use an earlier checkpoint")
+    return record
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """Return the hash of every file in the folder and its subfolders, by relative name."""
+    return {
+        file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Return NumPy's numbers and arrays, and paths, as JSON can hold them."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"a checkpoint cannot hold a {type(value).__name__}: {value!r}")

@@ -1,12 +1,12 @@
 """Pairs and responses as `datasets.Dataset`, on disk as jsonl or parquet, whole or not there."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokengym.envs.errors import DatasetError
+from tokengym.envs.files import replacing
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -73,9 +73,7 @@ def save_dataset(dataset: "Dataset", path: str | Path) -> Path:
         raise DatasetError(
             f"a data set is stored as {' or '.join(FORMATS)}, got {path.name!r}; name it so"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with replacing(path) as part:
         # datasets' own writers draw progress bars, and its readers keep copies and refuse no rows.
         if path.suffix == ".parquet":
             import pyarrow.parquet
@@ -84,9 +82,6 @@ def save_dataset(dataset: "Dataset", path: str | Path) -> Path:
         else:
             lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in dataset)
             part.write_text("".join(lines), encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 

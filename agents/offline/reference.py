@@ -1,7 +1,6 @@
 """Log-probabilities under the reference, computed once for a data set and kept in a file."""
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from torch import Tensor
 from tokengym.agents.errors import CheckpointError
 from tokengym.agents.offline.scoring import ResponseScorer
 from tokengym.agents.policy.policy import CausalLMPolicy
+from tokengym.envs.files import replacing
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -131,10 +131,8 @@ def _read(path: Path, key: str, pairs: int) -> NDArray[np.float32]:
 
 
 def _write(path: Path, key: str, log_probs: NDArray[np.float32]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.writing-{os.getpid()}")
-    save_file({"log_probs": log_probs}, temporary, metadata={"fingerprint": key})
-    temporary.replace(path)
+    with replacing(path) as part:
+        save_file({"log_probs": log_probs}, part, metadata={"fingerprint": key})
 
 
 def batch_reference(rows: Sequence[Mapping[str, Any]]) -> Tensor | None:

@@ -8,10 +8,10 @@ from safetensors.torch import load_file
 
 from tokengym.agents.checkpoint import restore_adapters, stored_models, write_policy
 from tokengym.agents.errors import CheckpointError
-from tokengym.agents.folders import read_folder, write_folder
 from tokengym.agents.policy.language_model import no_progress_bars
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.rollouts.environments import environment_attribute
+from tokengym.envs.files import read_folder, write_folder
 from tokengym.rewards.models.loading import load_tokenizer
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tokengym.envs.files import replacing, write_json
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.models.loading import quiet
 from tokengym.rewards.pairs import PreferencePair
@@ -64,10 +65,7 @@ class Workplace:
     def begin(self) -> None:
         """Make the folder, and note what the training depends on."""
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        file = self.folder / _RECORD
-        part = file.with_suffix(".part")
-        part.write_text(json.dumps(self.record, indent=1))
-        part.replace(file)
+        write_json(self.folder / _RECORD, self.record)
 
     def store(
         self,
@@ -82,15 +80,11 @@ class Workplace:
             tokenizer: Its own.
             measured: For the file of measures.
         """
-        made = self.folder / "result"
-        shutil.rmtree(made, ignore_errors=True)
-        with quiet():
-            model.save_pretrained(made)
-            tokenizer.save_pretrained(made)
-        (made / MEASURES).write_text(json.dumps(measured, indent=1) + "\n")
-        if self.result.exists():
-            self.result.rmdir()  # empty, as was checked
-        made.rename(self.result)
+        with replacing(self.result) as made:
+            with quiet():
+                model.save_pretrained(made)
+                tokenizer.save_pretrained(made)
+            (made / MEASURES).write_text(json.dumps(measured, indent=1) + "\n")
         shutil.rmtree(self.folder)
 
     def _check_record(self) -> None:

@@ -1,7 +1,6 @@
 """Writing a bundle: a folder of tokenizer, prompts, models and figures."""
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -10,6 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from tokengym.envs.files import replacing
 from tokengym.rewards.gold.rules import Rules, save_rules
 from tokengym.rewards.gold.sentiment_lexicon import Lexicon
 from tokengym.scripts.building.errors import BuildError
@@ -65,9 +65,13 @@ def write_bundle(bundle: BuiltBundle, path: Path) -> None:
     so that the models compute in it when loaded.
     """
     check_target(path)
-    partial = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    with replacing(path) as partial:
+        partial.mkdir()
+        _write_parts(bundle, partial)
+
+
+def _write_parts(bundle: BuiltBundle, partial: Path) -> None:
+    """Write a bundle's files into an empty folder."""
     bundle.tokenizer.save_pretrained(partial / "tokenizer")
     for name, model in bundle.models.items():
         _save_model(model, partial / name)
@@ -79,8 +83,6 @@ def write_bundle(bundle: BuiltBundle, path: Path) -> None:
     (partial / "prompts.jsonl").write_text("".join(lines), encoding="utf-8")
     facts = {"task": bundle.task, "format": FORMAT, **bundle.figures}
     (partial / "bundle.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    shutil.rmtree(path, ignore_errors=True)
-    partial.rename(path)
 
 
 def _save_model(model: PreTrainedModel, path: Path) -> None:

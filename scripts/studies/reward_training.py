@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from tokengym.envs import bundled
-from tokengym.envs.files import read_json
+from tokengym.envs.files import read_json, replacing
 from tokengym.evaluation.report.reliability import save_reliability
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.statistics import interval, iqm
@@ -237,10 +237,9 @@ def _train_language_model(pairs: Sequence[PreferencePair], folder: Path, seed: i
         generator=torch.Generator().manual_seed(seed),
         dropout=0.1,
     )
-    part = folder.with_name(f"{folder.name}.part")
-    model.save_pretrained(part)
-    tokenizer.save_pretrained(part)
-    part.rename(folder)
+    with replacing(folder) as part:
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
 
 
 def _ordered(prompt: str, texts: Sequence[str], gold: Sequence[float]) -> list[PreferencePair]:

@@ -1,0 +1,76 @@
+"""The one writer: a file or folder is complete, or what was there before."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from tokengym.envs.errors import CheckpointError
+from tokengym.envs.files import (
+    read_folder,
+    read_json,
+    replacing,
+    write_folder,
+    write_json,
+    write_text,
+)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
+    file = tmp_path / "a" / "text.txt"
+    write_text(file, "old")
+
+    def half(path: Path, *, folder: bool) -> None:
+        with replacing(path) as part:
+            if folder:
+                part.mkdir()
+            (part / "one" if folder else part).write_text("new")
+            raise RuntimeError("half")
+
+    for path in (file, tmp_path / "folder"):
+        with pytest.raises(RuntimeError, match="half"):
+            half(path, folder=path is not file)
+    assert (file.read_text(), names(file.parent)) == ("old", ["text.txt"])
+    assert names(tmp_path) == ["a"]
+
+
+def test_a_folder_replaces_another_and_nothing_is_left_over(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    (tmp_path / "folder.previous").mkdir()
+    for content in ("1", "2"):
+        with replacing(path) as part:
+            part.mkdir()
+            (part / content).write_text(content)
+    assert (names(path), names(tmp_path)) == (["2"], ["folder", "folder.previous"])
+
+
+def test_a_damaged_folder_falls_back_to_the_previous_one(tmp_path: Path) -> None:
+    path = tmp_path / "saved"
+
+    def fill(number: int) -> None:
+        def write(folder: Path) -> dict[str, int]:
+            (folder / "data").write_text(str(number))
+            return {"format": 1, "number": number}
+
+        write_folder(path, "record.json", write)
+
+    fill(1)
+    fill(2)
+    assert read_folder(path, "record.json", 1)[1]["number"] == 2
+    (path / "data").write_text("changed")
+    folder, record = read_folder(path, "record.json", 1)
+    assert (folder.name, record["number"]) == ("saved.previous", 1)
+    with pytest.raises(CheckpointError, match="has format 1, this version reads 2; load it with"):
+        read_folder(folder, "record.json", 2)
+    (folder / "data").unlink()
+    with pytest.raises(CheckpointError, match=r"data is missing; use an earlier checkpoint"):
+        read_folder(folder, "record.json", 1)
+
+
+def test_numbers_that_json_lacks_become_null(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"x": math.nan, "y": [math.inf, 1.5], "p": tmp_path})
+    assert read_json(tmp_path / "a.json") == {"x": None, "y": [None, 1.5], "p": str(tmp_path)}
