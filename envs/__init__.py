@@ -3,7 +3,7 @@
 from tokengym.envs.array_conversion import keep_texts
 from tokengym.envs.bundle import Bundle, bundled
 from tokengym.envs.env import TokenGenerationEnv
-from tokengym.envs.episode import Episode
+from tokengym.envs.episode import Episode, episode_from_record, episode_to_record
 from tokengym.envs.errors import (
     ActionError,
     BundleError,
@@ -22,7 +22,6 @@ from tokengym.envs.oracle.values import ExactValues, StateTable
 from tokengym.envs.prompts.loading import load_prompts
 from tokengym.envs.prompts.prompt import Prompt, PromptSet
 from tokengym.envs.prompts.table import EncodedPrompt
-from tokengym.envs.records import episode_from_record, episode_to_record
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.vector import TokenGenerationVectorEnv
 from tokengym.envs.wrappers import PadTokenRewards

@@ -12,13 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.bundle import Bundle
+from tokengym.envs.declared import from_keywords, takes
 from tokengym.envs.errors import ActionError, EpisodeOverError
-from tokengym.envs.mdp import RENDER_FPS, RENDER_MODES, check_render_mode, terminal_info, token_mdp
+from tokengym.envs.mdp import (
+    RENDER_FPS,
+    RENDER_MODES,
+    MdpEnvironment,
+    check_render_mode,
+    terminal_info,
+    token_mdp,
+)
 from tokengym.envs.prompts.prompt import Messages, Prompt, PromptSet
 from tokengym.envs.prompts.sampler import PromptSampler, generator_from, generator_state
 from tokengym.envs.prompts.table import EncodedPrompt
 from tokengym.envs.render import render_ansi, render_html
-from tokengym.envs.settings import GenerationSettings, Horizon, Overlong, PromptSampling
+from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tokenization import token_texts
 
 if TYPE_CHECKING:
@@ -27,7 +35,7 @@ if TYPE_CHECKING:
 Observation = dict[str, NDArray[Any]]
 
 
-class TokenGenerationEnv(gymnasium.Env[Observation, np.int64]):
+class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
     """Writing a response to a prompt, one token per step.
 
     ## Description
@@ -84,27 +92,17 @@ class TokenGenerationEnv(gymnasium.Env[Observation, np.int64]):
     Args:
         tokenizer: Hugging Face tokenizer with EOS and pad token, or where to load one.
         prompts: What episodes start from.
-        max_prompt_tokens: Width of the prompt's part; None takes the longest prompt.
-        max_new_tokens: The horizon, tokens.
-        min_new_tokens: Tokens before EOS is legal (and before a stop string counts).
-        forbidden_token_ids: Ids that are never legal.
-        stop_strings: Texts that end the response when a legal token completes one.
-        horizon: "terminated" where the horizon is part of the problem, "truncated" where it is
-            only a budget.
-        overlong: "error" refuses longer prompts, "left" keeps their last tokens, "drop" leaves
-            them out.
-        prompt_sampling: "uniform" (with replacement), "epoch" (permutations), "sequential".
         prompt_shard: (row, rows): a sequential env takes prompts row, row + rows, ...; for one of
             several copies that share the work.
-        chat_template: Whether each text is a user's message, encoded in the tokenizer's chat template
-            with the reply begun; conversations (lists of messages) always are.
         eos_token: Token of the vocabulary that ends a text, where the tokenizer names none.
         pad_token: Token of the vocabulary for padding, where the tokenizer names none.
         render_mode: "ansi" returns coloured text, "human" prints it as it grows, "html" returns
             escaped HTML.
         bundle: The models this environment belongs to, kept for agents and rewards.
+        generation: Fields of `GenerationSettings`: lengths, legal tokens, ends, order of prompts.
 
     Raises:
+        TypeError: for an argument that it does not have.
         TokenGymError: for a setting, prompt or tokenizer that cannot work.
 
     Example:
@@ -115,39 +113,22 @@ class TokenGenerationEnv(gymnasium.Env[Observation, np.int64]):
 
     metadata = {"render_modes": RENDER_MODES, "render_fps": RENDER_FPS}  # noqa: RUF012
 
+    @takes(GenerationSettings)
     def __init__(
         self,
         *,
         tokenizer: PreTrainedTokenizerBase | str,
         prompts: PromptSet | Sequence[str | Prompt | Messages],
-        max_prompt_tokens: int | None = None,
-        max_new_tokens: int = GenerationSettings.max_new_tokens,
-        min_new_tokens: int = GenerationSettings.min_new_tokens,
-        forbidden_token_ids: Sequence[int] = (),
-        stop_strings: Sequence[str] = (),
-        horizon: Horizon = GenerationSettings.horizon,
-        overlong: Overlong = GenerationSettings.overlong,
-        prompt_sampling: PromptSampling = GenerationSettings.prompt_sampling,
         prompt_shard: tuple[int, int] = (0, 1),
-        chat_template: bool = GenerationSettings.chat_template,
         eos_token: str | None = None,
         pad_token: str | None = None,
         render_mode: str | None = None,
         bundle: Bundle | None = None,
+        **generation: Any,
     ) -> None:
         check_render_mode(render_mode, RENDER_MODES)
         self.render_mode = render_mode
-        settings = GenerationSettings(
-            max_prompt_tokens=max_prompt_tokens,
-            max_new_tokens=max_new_tokens,
-            min_new_tokens=min_new_tokens,
-            forbidden_token_ids=forbidden_token_ids,
-            stop_strings=stop_strings,
-            horizon=horizon,
-            overlong=overlong,
-            chat_template=chat_template,
-            prompt_sampling=prompt_sampling,
-        )
+        settings = from_keywords(GenerationSettings, generation, owner=type(self).__name__)
         self._mdp = mdp = token_mdp(
             tokenizer, prompts, settings, bundle, eos_token=eos_token, pad_token=pad_token
         )
@@ -170,45 +151,6 @@ class TokenGenerationEnv(gymnasium.Env[Observation, np.int64]):
         """The legal tokens (shared by all steps: copied into each info)."""
         self._event_column = 0
         """The first column whose token is watched: it may end the episode or change the mask."""
-
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer whose ids are the actions."""
-        return self._mdp.tokenizer
-
-    @property
-    def bundle(self) -> Bundle | None:
-        """The models this environment belongs to."""
-        return self._bundle
-
-    @property
-    def prompts(self) -> PromptSet:
-        """The prompts that episodes start from; a prompt id is a position in it."""
-        return self._mdp.table.prompts
-
-    @property
-    def max_prompt_tokens(self) -> int:
-        """Columns of the observation that belong to the prompt."""
-        return self._mdp.prompt_width
-
-    @property
-    def max_new_tokens(self) -> int:
-        """The horizon: columns of the observation that belong to the response."""
-        return self._mdp.settings.max_new_tokens
-
-    @property
-    def settings(self) -> GenerationSettings:
-        """The settings as validated."""
-        return self._mdp.settings
-
-    def find_prompt(self, token_ids: Sequence[int], text: str | None = None) -> EncodedPrompt:
-        """Return the prompt that has these token ids, known or not, for reset's "prompt".
-
-        Args:
-            token_ids: A prompt's tokens without padding.
-            text: Text of a prompt that is not in `prompts`; None decodes the ids.
-        """
-        return self._mdp.find_prompt(token_ids, text)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

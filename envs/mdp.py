@@ -290,6 +290,52 @@ class TokenMdp:
         return self.table[prompt_id]
 
 
+class MdpEnvironment:
+    """What the environments over a `TokenMdp` say of it."""
+
+    _mdp: TokenMdp
+    _bundle: Bundle | None
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer whose ids are the actions."""
+        return self._mdp.tokenizer
+
+    @property
+    def bundle(self) -> Bundle | None:
+        """The models this environment belongs to."""
+        return self._bundle
+
+    @property
+    def prompts(self) -> PromptSet:
+        """The prompts that episodes start from; a prompt id is a position in it."""
+        return self._mdp.table.prompts
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        """Columns of the observation that belong to the prompt."""
+        return self._mdp.prompt_width
+
+    @property
+    def max_new_tokens(self) -> int:
+        """The horizon: columns of the observation that belong to the response."""
+        return self._mdp.settings.max_new_tokens
+
+    @property
+    def settings(self) -> GenerationSettings:
+        """The settings as validated."""
+        return self._mdp.settings
+
+    def find_prompt(self, token_ids: Sequence[int], text: str | None = None) -> EncodedPrompt:
+        """Return the prompt that has these token ids, known or not, for reset's "prompt".
+
+        Args:
+            token_ids: A prompt's tokens without padding.
+            text: Text of a prompt that is not in `prompts`; None decodes the ids.
+        """
+        return self._mdp.find_prompt(token_ids, text)
+
+
 def token_mdp(
     tokenizer: PreTrainedTokenizerBase | str,
     prompts: PromptSet | Sequence[str | Prompt | Messages],

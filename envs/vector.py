@@ -14,13 +14,19 @@ from numpy.typing import NDArray
 
 from tokengym.envs.batch import EpisodeBatch
 from tokengym.envs.bundle import Bundle
+from tokengym.envs.declared import from_keywords, takes
 from tokengym.envs.errors import ActionError, EpisodeOverError, SettingsError, StateError
 from tokengym.envs.infos import add_action_masks, add_final, add_prompts, add_terminal
-from tokengym.envs.mdp import RENDER_FPS, check_render_mode, checked_group_size, token_mdp
+from tokengym.envs.mdp import (
+    RENDER_FPS,
+    MdpEnvironment,
+    check_render_mode,
+    checked_group_size,
+    token_mdp,
+)
 from tokengym.envs.prompts.prompt import Messages, Prompt, PromptSet
-from tokengym.envs.prompts.table import EncodedPrompt
 from tokengym.envs.render import render_ansi, render_html
-from tokengym.envs.settings import GenerationSettings, Horizon, Overlong, PromptSampling
+from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tokenization import token_texts
 
 if TYPE_CHECKING:
@@ -31,7 +37,9 @@ Observations = dict[str, NDArray[Any]]
 _RENDER_MODES = ["ansi", "html"]
 
 
-class TokenGenerationVectorEnv(VectorEnv[Observations, NDArray[np.int64], NDArray[Any]]):
+class TokenGenerationVectorEnv(
+    MdpEnvironment, VectorEnv[Observations, NDArray[np.int64], NDArray[Any]]
+):
     """A batch of `TokenGenerationEnv`, step for step identical to ``SyncVectorEnv`` over copies.
 
     All rows live in one set of arrays; Python works row by row only for rows that begin or end an
@@ -56,27 +64,21 @@ class TokenGenerationVectorEnv(VectorEnv[Observations, NDArray[np.int64], NDArra
             end), DISABLED (the caller resets it with ``options={"reset_mask": ...}``).
         copy: As ``SyncVectorEnv``'s: False returns read-only views of the live arrays, which the
             next step changes; a step then copies nothing that grows with the lengths.
-        max_prompt_tokens: Width of the prompt's part.
-        max_new_tokens: The horizon.
-        min_new_tokens: Tokens before EOS is legal.
-        forbidden_token_ids: Ids that are never legal.
-        stop_strings: Texts that end a response.
-        horizon: "terminated" or "truncated".
-        overlong: "error", "left" or "drop".
-        prompt_sampling: "uniform", "epoch" or "sequential"; in order, row i of n takes prompts i,
-            i + n, ..., so that k rounds over the batch see each of k * n prompts once.
-        chat_template: Whether each text is a user's message in the tokenizer's chat template.
-        eos_token: Token that ends a text, where the tokenizer names none.
-        pad_token: Token for padding, where the tokenizer names none.
+        eos_token: Token of the vocabulary that ends a text, where the tokenizer names none.
+        pad_token: Token of the vocabulary for padding, where the tokenizer names none.
         render_mode: "ansi" or "html"; `render` gives a tuple with one text per row.
         bundle: The models this environment belongs to.
+        generation: Fields of `GenerationSettings`. With prompts in order ("sequential"), row i of n
+            takes prompts i, i + n, ..., so that k rounds over the batch see each of k * n once.
 
     Raises:
+        TypeError: for an argument that it does not have.
         TokenGymError: for a setting, prompt or tokenizer that cannot work.
     """
 
     metadata = {"render_modes": _RENDER_MODES, "render_fps": RENDER_FPS}  # noqa: RUF012
 
+    @takes(GenerationSettings)
     def __init__(
         self,
         *,
@@ -85,19 +87,11 @@ class TokenGenerationVectorEnv(VectorEnv[Observations, NDArray[np.int64], NDArra
         prompts: PromptSet | Sequence[str | Prompt | Messages],
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         copy: bool = True,
-        max_prompt_tokens: int | None = None,
-        max_new_tokens: int = GenerationSettings.max_new_tokens,
-        min_new_tokens: int = GenerationSettings.min_new_tokens,
-        forbidden_token_ids: Sequence[int] = (),
-        stop_strings: Sequence[str] = (),
-        horizon: Horizon = GenerationSettings.horizon,
-        overlong: Overlong = GenerationSettings.overlong,
-        prompt_sampling: PromptSampling = GenerationSettings.prompt_sampling,
-        chat_template: bool = GenerationSettings.chat_template,
         eos_token: str | None = None,
         pad_token: str | None = None,
         render_mode: str | None = None,
         bundle: Bundle | None = None,
+        **generation: Any,
     ) -> None:
         check_render_mode(render_mode, _RENDER_MODES)
         if index(num_envs) < 1:
@@ -106,17 +100,7 @@ class TokenGenerationVectorEnv(VectorEnv[Observations, NDArray[np.int64], NDArra
         self.num_envs = index(num_envs)
         self._mode = _autoreset_mode(autoreset_mode)
         self.metadata = {**type(self).metadata, "autoreset_mode": self._mode}
-        settings = GenerationSettings(
-            max_prompt_tokens=max_prompt_tokens,
-            max_new_tokens=max_new_tokens,
-            min_new_tokens=min_new_tokens,
-            forbidden_token_ids=forbidden_token_ids,
-            stop_strings=stop_strings,
-            horizon=horizon,
-            overlong=overlong,
-            chat_template=chat_template,
-            prompt_sampling=prompt_sampling,
-        )
+        settings = from_keywords(GenerationSettings, generation, owner=type(self).__name__)
         self._mdp = mdp = token_mdp(
             tokenizer, prompts, settings, bundle, eos_token=eos_token, pad_token=pad_token
         )
@@ -135,36 +119,6 @@ class TokenGenerationVectorEnv(VectorEnv[Observations, NDArray[np.int64], NDArra
         """(num_envs,): the row's episode ended in an earlier step and it was not reset since."""
         self._shown_rewards: dict[int, NDArray[np.float32]] = {}
 
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer whose ids are the actions."""
-        return self._mdp.tokenizer
-
-    @property
-    def bundle(self) -> Bundle | None:
-        """The models this environment belongs to."""
-        return self._bundle
-
-    @property
-    def prompts(self) -> PromptSet:
-        """The prompts that episodes start from; a prompt id is a position in it."""
-        return self._mdp.table.prompts
-
-    @property
-    def max_prompt_tokens(self) -> int:
-        """Columns of the observation that belong to the prompt."""
-        return self._mdp.prompt_width
-
-    @property
-    def max_new_tokens(self) -> int:
-        """The horizon: columns of the observation that belong to the response."""
-        return self._mdp.settings.max_new_tokens
-
-    @property
-    def settings(self) -> GenerationSettings:
-        """The settings as validated."""
-        return self._mdp.settings
-
     @property  # type: ignore[misc]
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
         """The rows' generators, as ``SyncVectorEnv`` gives them."""
@@ -175,10 +129,6 @@ class TokenGenerationVectorEnv(VectorEnv[Observations, NDArray[np.int64], NDArra
         """The rows' seeds."""
         _ = self.np_random
         return tuple(self._batch.seeds)
-
-    def find_prompt(self, token_ids: Sequence[int], text: str | None = None) -> EncodedPrompt:
-        """Return the prompt that has these token ids; see `TokenGenerationEnv.find_prompt`."""
-        return self._mdp.find_prompt(token_ids, text)
 
     def reset(
         self,

@@ -1,9 +1,7 @@
-"""Reading docstrings: Gymnasium's headings, Google's arguments, texts below dataclass fields."""
+"""Reading docstrings: Gymnasium's headings and Google's arguments."""
 
-import ast
 import inspect
 import re
-import textwrap
 from typing import Any
 
 _BLOCK = re.compile(r"(Args|Returns|Raises|Example|Source|Yields):")
@@ -49,17 +47,4 @@ def arguments(owner: Any) -> dict[str, str]:
             found[name] = match[2]
         elif name and line.strip():
             found[name] += " " + line.strip()
-    return found
-
-
-def field_texts(cls: type) -> dict[str, str]:
-    """Return the text that stands below each field of a dataclass, as one line."""
-    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
-    assert isinstance(tree, ast.ClassDef)
-    found = {}
-    for field, below in zip(tree.body, tree.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-            text = getattr(getattr(below, "value", None), "value", None)
-            if isinstance(below, ast.Expr) and isinstance(text, str):
-                found[field.target.id] = " ".join(text.split())
     return found

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from tokengym.envs.bundle import Bundle, bundled
+from tokengym.envs.declared import from_keywords, takes
 from tokengym.envs.env import TokenGenerationEnv
 from tokengym.envs.errors import SettingsError
 from tokengym.envs.mdp import TokenMdp
@@ -24,7 +26,7 @@ from tokengym.envs.oracle.values import (
     State,
     StateTable,
 )
-from tokengym.envs.settings import GenerationSettings, Horizon, PromptSampling
+from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.vector import TokenGenerationVectorEnv
 
 if TYPE_CHECKING:
@@ -57,6 +59,13 @@ def oracle_tokenizer() -> PreTrainedTokenizerFast:
         unk_token="<unk>",
         padding_side="left",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OracleSettings(GenerationSettings):
+    """`GenerationSettings` with the Oracle's horizon; exact values take 8 tokens at most."""
+
+    max_new_tokens: int = MAX_NEW_TOKENS
 
 
 class OracleValues:
@@ -187,13 +196,8 @@ class OracleEnv(OracleValues, TokenGenerationEnv):
 
     Args:
         rules: Rules of the score that hold, of "negation", "selection" and "order".
-        max_new_tokens: The horizon, tokens; exact values take 8 at most.
-        min_new_tokens: Tokens before EOS is legal.
-        forbidden_token_ids: Further ids that are never legal.
-        horizon: How the horizon is reported, "terminated" or "truncated"; values are of the score
-            at it in both.
-        prompt_sampling: As of `TokenGenerationEnv`; there is one prompt.
         render_mode: "ansi", "human" or "html".
+        generation: Fields of `OracleSettings`.
 
     Raises:
         SettingsError: for an unknown rule, or what `TokenGenerationEnv` refuses.
@@ -211,29 +215,13 @@ class OracleEnv(OracleValues, TokenGenerationEnv):
         0.08
     """
 
+    @takes(OracleSettings)
     def __init__(
-        self,
-        *,
-        rules: Sequence[Rule] = RULES,
-        max_new_tokens: int = MAX_NEW_TOKENS,
-        min_new_tokens: int = GenerationSettings.min_new_tokens,
-        forbidden_token_ids: Sequence[int] = (),
-        horizon: Horizon = GenerationSettings.horizon,
-        prompt_sampling: PromptSampling = GenerationSettings.prompt_sampling,
-        render_mode: str | None = None,
+        self, *, rules: Sequence[Rule] = RULES, render_mode: str | None = None, **generation: Any
     ) -> None:
         self._rules = _checked_rules(rules)
-        super().__init__(
-            tokenizer=oracle_tokenizer(),
-            prompts=[PROMPT],
-            bundle=_models(self._rules, max_new_tokens),
-            forbidden_token_ids=(*_ILLEGAL_IDS, *forbidden_token_ids),
-            max_new_tokens=max_new_tokens,
-            min_new_tokens=min_new_tokens,
-            horizon=horizon,
-            prompt_sampling=prompt_sampling,
-            render_mode=render_mode,
-        )
+        arguments = _arguments(self._rules, generation, owner="OracleEnv")
+        super().__init__(**arguments, render_mode=render_mode)
 
 
 class OracleVectorEnv(OracleValues, TokenGenerationVectorEnv):
@@ -243,18 +231,15 @@ class OracleVectorEnv(OracleValues, TokenGenerationVectorEnv):
         num_envs: Rows of the batch.
         autoreset_mode: As of `TokenGenerationVectorEnv`.
         copy: As of `TokenGenerationVectorEnv`.
-        rules: As of `OracleEnv`, and so all that follow.
-        max_new_tokens: The horizon.
-        min_new_tokens: Tokens before EOS is legal.
-        forbidden_token_ids: Further ids that are never legal.
-        horizon: "terminated" or "truncated".
-        prompt_sampling: There is one prompt.
+        rules: As of `OracleEnv`.
         render_mode: "ansi" or "html".
+        generation: Fields of `OracleSettings`.
 
     Raises:
         SettingsError: for an unknown rule, or what `TokenGenerationEnv` refuses.
     """
 
+    @takes(OracleSettings)
     def __init__(
         self,
         *,
@@ -262,28 +247,31 @@ class OracleVectorEnv(OracleValues, TokenGenerationVectorEnv):
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         copy: bool = True,
         rules: Sequence[Rule] = RULES,
-        max_new_tokens: int = MAX_NEW_TOKENS,
-        min_new_tokens: int = GenerationSettings.min_new_tokens,
-        forbidden_token_ids: Sequence[int] = (),
-        horizon: Horizon = GenerationSettings.horizon,
-        prompt_sampling: PromptSampling = GenerationSettings.prompt_sampling,
         render_mode: str | None = None,
+        **generation: Any,
     ) -> None:
         self._rules = _checked_rules(rules)
         super().__init__(
             num_envs=num_envs,
             autoreset_mode=autoreset_mode,
             copy=copy,
-            tokenizer=oracle_tokenizer(),
-            prompts=[PROMPT],
-            bundle=_models(self._rules, max_new_tokens),
-            forbidden_token_ids=(*_ILLEGAL_IDS, *forbidden_token_ids),
-            max_new_tokens=max_new_tokens,
-            min_new_tokens=min_new_tokens,
-            horizon=horizon,
-            prompt_sampling=prompt_sampling,
             render_mode=render_mode,
+            **_arguments(self._rules, generation, owner="OracleVectorEnv"),
         )
+
+
+def _arguments(
+    rules: tuple[Rule, ...], generation: Mapping[str, Any], *, owner: str
+) -> dict[str, Any]:
+    """Return the arguments of the generic environment that make it the Oracle."""
+    given = vars(from_keywords(OracleSettings, generation, owner=owner))
+    return {
+        "tokenizer": oracle_tokenizer(),
+        "prompts": [PROMPT],
+        "bundle": _models(rules, given["max_new_tokens"]),
+        **given,
+        "forbidden_token_ids": (*_ILLEGAL_IDS, *given["forbidden_token_ids"]),
+    }
 
 
 @lru_cache(maxsize=16)

@@ -1,1 +1,18 @@
-"""The bundled tasks, one file per task."""
+"""The bundled tasks, one file per task; importing the package registers them."""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from tokengym.envs.tasks.task import (
+    Task,
+    TaskOptions,
+    find_task,
+    register_task,
+    registered_tasks,
+    task_of,
+)
+
+__all__ = ["Task", "TaskOptions", "find_task", "register_task", "registered_tasks", "task_of"]
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

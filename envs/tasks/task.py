@@ -1,32 +1,129 @@
-"""The tasks: which tokenizer, prompts and models an environment gets, from a user's options."""
+"""Tasks: their declaration and registry, and an environment's arguments from a user's options."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import difflib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+import gymnasium
+
 from tokengym.envs.bundle import Bundle, Split, bundled
+from tokengym.envs.env import TokenGenerationEnv
 from tokengym.envs.errors import PromptError, SettingsError
 from tokengym.envs.prompts.loading import Column, first_tokens, load_prompts
 from tokengym.envs.prompts.prompt import Messages, Prompt, PromptSet
 from tokengym.envs.tokenization import load_tokenizer
+from tokengym.envs.vector import TokenGenerationVectorEnv
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PromptTokens = int | tuple[int, int]
+LATEST = re.compile(r"-v(\d+)$")
 
-CUT_DATASETS: dict[str, PromptTokens] = {"movie_review": (2, 7)}
-"""Task -> the first tokens of a data set's texts that make prompts, where they are not whole:
-full reviews are cut as in ABC's IMDb setting, arXiv:2402.00782."""
 
-TRANSCRIPT_TASKS = frozenset({"dialogue"})
-"""Tasks whose data sets may hold conversations written out, "Human: ... Assistant: ..."."""
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Declaration of a task: everything that tells it from the others.
 
-BORROWED_BUNDLES = {"token_generation": "movie_review"}
-"""Task without models of its own -> the task whose models serve where none are given."""
+    A task is one file that calls `register_task`, and the folder of its bundle. Whoever reads the
+    registry (ids, reference pages, training and comparison defaults) needs no further word.
+    """
+
+    name: str
+    """As in the environment's id, ``tokengym/<name>-v0``."""
+    summary: str
+    """One sentence."""
+    rewards: str
+    """What a response is worth by default."""
+    description: str = ""
+    """What prompts and responses are, and where they come from; empty where the task has an
+    environment class of its own, whose docstring says it."""
+    reward: str | None = "sparse"
+    """Name of the default reward; None leaves the environment without one."""
+    bundle: str | None = None
+    """Folder of its models and prompts in ``envs/assets``; None: the class brings them."""
+    needs_prompts: bool = False
+    """Whether a tokenizer of the caller's own needs prompts of the caller's too; else the bundle's
+    prompts serve as texts."""
+    prompt_tokens: PromptTokens | None = None
+    """First tokens of a data set's texts that make prompts, a number or (low, high); None takes
+    whole texts."""
+    transcripts: bool = False
+    """Whether data sets may hold conversations written out, "Human: ... Assistant: ..."."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of generation that differ from `GenerationSettings`, by name."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of training that differ from the usual ones, by name. Learning rates are those that
+    sparse learnt best by, score minus the price of KL, of 1e-4, 3e-4 and 1e-3."""
+    compare: tuple[str, ...] = ("sparse", "uniform", "abc")
+    """Rewards that a comparison compares unless told otherwise, the others with the first."""
+    env_class: type[Any] = TokenGenerationEnv
+    """Single environment."""
+    vector_class: type[Any] = TokenGenerationVectorEnv
+    """Batch of them."""
+    exact_score: Callable[[Any], Callable[[str, str], float]] | None = None
+    """Returns the exact score of an environment's texts, where it knows one; it is then the score
+    under every reward, and a reward model only says which tokens count."""
+
+    @property
+    def id(self) -> str:
+        """The environment's id."""
+        return f"tokengym/{self.name}-v0"
+
+
+_TASKS: dict[str, Task] = {}
+
+
+def register_task(task: Task) -> Task:
+    """Make a task known by its name, and its environment to Gymnasium.
+
+    Raises:
+        SettingsError: if another task has the name.
+    """
+    if _TASKS.setdefault(task.name, task) is not task:
+        raise SettingsError(f"a task {task.name!r} is registered already; take another name")
+    if task.id not in gymnasium.registry:
+        # The entry points are imported by name when an environment is made.
+        gymnasium.register(
+            task.id,
+            entry_point="tokengym.registration:make_env",
+            vector_entry_point="tokengym.registration:make_vector_env",
+            kwargs={"task": task.name, "reward": task.reward, **task.options},
+        )
+    return task
+
+
+def registered_tasks() -> tuple[Task, ...]:
+    """Return all tasks, in the order of their registration."""
+    return tuple(_TASKS.values())
+
+
+def find_task(name: str) -> Task:
+    """Return the task of that name.
+
+    Raises:
+        SettingsError: if there is none, with the near matches.
+    """
+    if name in _TASKS:
+        return _TASKS[name]
+    near = difflib.get_close_matches(name, _TASKS, n=2)
+    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    raise SettingsError(f"unknown task {name!r}; {hint}known: {', '.join(_TASKS)}")
+
+
+def task_of(env_id: str) -> Task | None:
+    """Return the task of an environment's id; None for an environment of somebody else's.
+
+    Example:
+        >>> task_of("tokengym/MovieReview-v0").name
+        'MovieReview'
+    """
+    return _TASKS.get(LATEST.sub("", env_id.rpartition("/")[2]))
 
 
 class TaskArguments(TypedDict):
@@ -68,34 +165,42 @@ class TaskOptions:
     """"train", "test" or "all" of the task's prompts or the data set."""
     prompt_tokens: PromptTokens | None = None
     """First tokens of each text that make the prompt, a number or (low, high); None takes whole
-    texts, but 2 to 7 tokens of a data set's reviews (`CUT_DATASETS`)."""
+    texts, or what the task says of data sets (2 to 7 tokens of film reviews)."""
 
     def __post_init__(self) -> None:
         if self.prompts is not None and self.dataset is not None:
             raise SettingsError("pass either prompts or dataset, got both; leave one out")
 
 
-def task_arguments(task: str, options: TaskOptions) -> TaskArguments:
+def task_arguments(task: Task, options: TaskOptions) -> TaskArguments:
     """Return arguments of `TokenGenerationEnv` and `TokenGenerationVectorEnv` for a task.
 
     Settings of the generation itself (``max_new_tokens``, ...) go to the environments directly.
 
     Args:
-        task: Name of a bundled task, or "token_generation" for any tokenizer and any prompts.
+        task: One with a bundle.
         options: What the user says about it.
 
     Raises:
         TokenGymError: for a bundle, data set or tokenizer that cannot be used.
     """
-    home = BORROWED_BUNDLES.get(task, task)
-    models = _models(home, options)
+    models = _models(task, options)
     given = options.tokenizer
     if given is None:
         assert models is not None
         given = models.tokenizer
     tokenizer = load_tokenizer(given, eos_token=options.eos_token, pad_token=options.pad_token)
     if options.dataset is not None:
-        prompts = _loaded(task, options, tokenizer)
+        prompts = load_prompts(
+            options.dataset,
+            prompt_column=options.prompt_column,
+            reference_column=options.reference_column,
+            query_type_column=options.query_type_column,
+            split=options.split,
+            prompt_tokens=options.prompt_tokens or task.prompt_tokens,
+            tokenizer=tokenizer,
+            transcripts=task.transcripts,
+        )
     else:
         prompts = _listed(task, options, models)
         if options.prompt_tokens is not None:
@@ -103,33 +208,24 @@ def task_arguments(task: str, options: TaskOptions) -> TaskArguments:
     return {"tokenizer": tokenizer, "prompts": prompts, "bundle": models}
 
 
-def _models(home: str, options: TaskOptions) -> Bundle | None:
+def _models(task: Task, options: TaskOptions) -> Bundle | None:
     """Return the bundle: the caller's, or the task's own where its tokenizer is needed."""
     if options.bundle is None:
-        return bundled(home) if options.tokenizer is None else None
+        return _bundled(task) if options.tokenizer is None else None
     return options.bundle if isinstance(options.bundle, Bundle) else Bundle(options.bundle)
 
 
-def _loaded(task: str, options: TaskOptions, tokenizer: PreTrainedTokenizerBase) -> PromptSet:
-    """Return the prompts of the caller's data set."""
-    return load_prompts(
-        options.dataset,
-        prompt_column=options.prompt_column,
-        reference_column=options.reference_column,
-        query_type_column=options.query_type_column,
-        split=options.split,
-        prompt_tokens=options.prompt_tokens or CUT_DATASETS.get(task),
-        tokenizer=tokenizer,
-        transcripts=task in TRANSCRIPT_TASKS,
-    )
-
-
-def _listed(task: str, options: TaskOptions, models: Bundle | None) -> PromptSet:
+def _listed(task: Task, options: TaskOptions, models: Bundle | None) -> PromptSet:
     """Return the caller's prompts, or the bundle's."""
     if options.prompts is not None:
         given = options.prompts
         return given if isinstance(given, PromptSet) else PromptSet(given)
-    if models is None and task in BORROWED_BUNDLES:
+    if models is None and task.needs_prompts:
         raise PromptError("got a tokenizer but no prompts (None); pass prompts=[...] or dataset=")
     # With a tokenizer of the caller's own, a task's bundled prompts still serve as texts.
-    return (models or bundled(task)).prompts(options.split)
+    return (models or _bundled(task)).prompts(options.split)
+
+
+def _bundled(task: Task) -> Bundle:
+    assert task.bundle is not None
+    return bundled(task.bundle)

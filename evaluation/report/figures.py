@@ -8,8 +8,8 @@ from typing import Any
 from tokengym.envs.files import write_bytes
 from tokengym.evaluation.measure.labels import label_of
 from tokengym.evaluation.report.curves import Curve, group_label
+from tokengym.evaluation.report.panels import Panel, make_panels
 from tokengym.evaluation.statistics import curve_interval, iqm
-from tokengym.evaluation.statistics.panels import Panel, make_panels
 
 COLOURS = ("#56616f", "#1f77c9", "#d9620a", "#10845b", "#b0338b", "#6f52c8", "#8a6d00", "#00839a")
 """The report's light palette; the first, dashed, is the one compared with."""

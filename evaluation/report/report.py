@@ -22,12 +22,12 @@ from tokengym.evaluation.report.charts import (
     line_chart,
 )
 from tokengym.evaluation.report.curves import AXES, Curve, group_label
+from tokengym.evaluation.report.panels import Panel, Runs, make_panels
 from tokengym.evaluation.report.samples import side_by_side
 from tokengym.evaluation.report.summary import RANKED, per_run
 from tokengym.evaluation.report.tables import cells, columns, forests
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.statistics import curve_interval, iqm, performance_profile
-from tokengym.evaluation.statistics.panels import Panel, Runs, make_panels
 
 TEMPLATES = Path(__file__).parent / "templates"
 COLOURS = 8

@@ -12,6 +12,7 @@ import numpy as np
 
 from tokengym.evaluation.measure.alarms import find_alarms
 from tokengym.evaluation.report.curves import Curve
+from tokengym.evaluation.report.panels import Panel, Runs, make_panels
 from tokengym.evaluation.report.verdict import make_verdict
 from tokengym.evaluation.statistics import (
     RELIABLE_SEEDS,
@@ -26,7 +27,6 @@ from tokengym.evaluation.statistics import (
     probability_of_improvement,
     steps_to_threshold,
 )
-from tokengym.evaluation.statistics.panels import Panel, Runs, make_panels
 from tokengym.evaluation.statistics.speed import RelativeSteps, censored_steps, relative_steps
 
 FORMAT = 1

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from tokengym.agents.learner import Learner, find_learner
 from tokengym.agents.ppo.settings import PPOSettings
+from tokengym.envs import tasks
 from tokengym.envs.declared import (
     changed,
     check_choice,
@@ -153,23 +154,6 @@ class EvaluationSettings:
         check_count(self, "samples", "seed", least=0)
 
 
-TASKS: dict[str, dict[str, Any]] = {
-    "MovieReview": {"fixed_length": True},
-    "QuestionAnswer": {"learning_rate": 1e-4},
-    "Detox": {"fixed_length": True},
-    "Summarize": {"max_new_tokens": 32},
-    "Oracle": {"max_new_tokens": 6, "learning_rate": 1e-3},
-}
-"""Changes of the defaults by the name in the environment's id. Rates are those that sparse learned
-best by, score minus the price of KL, of 1e-4, 3e-4 and 1e-3."""
-
-REWARDS: dict[str, tuple[str, ...]] = {
-    "QuestionAnswer": ("r3", "r3-dense"),
-    "Oracle": ("sparse", "uniform", "abc", "red", "recency"),
-}
-"""Default rewards of a comparison; the others are compared with the first."""
-
-
 def task_of(env_id: str) -> str:
     """Return the task's name in an environment id.
 
@@ -195,7 +179,8 @@ def training_settings(env_id: str, agent: str = "ppo", **changes: Any) -> Traini
     """
     uses_credit = find_learner(agent).uses_credit
     own = set(names_of(TrainingSettings)) - (set() if uses_credit else CREDIT_SETTINGS)
-    usual = TASKS.get(task_of(env_id), {})
+    task = tasks.task_of(env_id)
+    usual = {} if task is None else task.training
     known = {name: value for name, value in usual.items() if uses_credit or name in own}
     known |= {name: value for name, value in changes.items() if value is not None}
     return TrainingSettings(
@@ -209,4 +194,5 @@ def training_settings(env_id: str, agent: str = "ppo", **changes: Any) -> Traini
 
 def default_rewards(env_id: str) -> tuple[str, ...]:
     """Return the default rewards of a task's comparison."""
-    return REWARDS.get(task_of(env_id), ("sparse", "uniform", "abc"))
+    task = tasks.task_of(env_id)
+    return tasks.Task.compare if task is None else task.compare

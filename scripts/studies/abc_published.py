@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from tokengym.evaluation.report.curves import Curve, read_curves
 from tokengym.evaluation.report.figures import save_figure
+from tokengym.evaluation.report.panels import Panel, make_panels
 from tokengym.evaluation.report.summary import FINAL_WINDOW, summarize
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.statistics import Array, collapsed, paired_difference
-from tokengym.evaluation.statistics.panels import Panel, make_panels
 from tokengym.evaluation.statistics.speed import relative_steps
 from tokengym.scripts.studies.paired_runs import Interval, PairedRuns, slope_per_doubling
 from tokengym.scripts.studies.tables import (

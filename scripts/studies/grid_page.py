@@ -12,10 +12,10 @@ from pathlib import Path
 from tokengym.envs.files import read_json
 from tokengym.evaluation.report.curves import Curve, read_curves
 from tokengym.evaluation.report.figures import COLOURS, STYLE, save_figure, write_png
+from tokengym.evaluation.report.panels import Panel, make_panels
 from tokengym.evaluation.report.summary import summarize
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.statistics import paired_difference
-from tokengym.evaluation.statistics.panels import Panel, make_panels
 from tokengym.scripts.studies.credit_grid import LENGTHS, RULES, SIGNED
 from tokengym.scripts.studies.grid_tables import (
     BASELINE,

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from tokengym.evaluation.report.panels import Panel
 from tokengym.evaluation.report.summary import FINAL_WINDOW, per_run
 from tokengym.evaluation.statistics import Array, final_mean, iqm, steps_to_threshold
-from tokengym.evaluation.statistics.panels import Panel
 from tokengym.scripts.studies.paired_runs import PairedRuns
 from tokengym.scripts.studies.tables import (
     difference,

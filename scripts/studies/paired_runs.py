@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tokengym.evaluation.report.panels import Panel
 from tokengym.evaluation.report.summary import FINAL_WINDOW, per_run
 from tokengym.evaluation.statistics import (
     DEFAULT_RESAMPLES,
@@ -13,7 +14,6 @@ from tokengym.evaluation.statistics import (
     iqm,
     paired_difference,
 )
-from tokengym.evaluation.statistics.panels import Panel
 from tokengym.evaluation.statistics.speed import RelativeSteps, relative_steps
 
 Interval = tuple[float, float, float]

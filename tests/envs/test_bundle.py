@@ -19,12 +19,14 @@ from tokengym.envs import (
     TokenGenerationVectorEnv,
     bundled,
 )
-from tokengym.envs.tasks.task import TaskOptions, task_arguments
+from tokengym.envs.tasks import TaskOptions, find_task
+from tokengym.envs.tasks.task import task_arguments
 
 
 def build(task: str, **options: Any) -> Any:
     """Return the arguments of an environment of a task."""
-    return task_arguments(task, TaskOptions(**options))
+    name = "".join(part.capitalize() for part in task.split("_"))
+    return task_arguments(find_task(name), TaskOptions(**options))
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from tokengym.envs import (
     TokenizerError,
     load_prompts,
 )
-from tokengym.envs.tasks.task import TaskOptions, task_arguments
+from tokengym.envs.tasks import TaskOptions, find_task
+from tokengym.envs.tasks.task import task_arguments
 
 # As chat models do it: each turn between marks, and the reply's mark last.
 WORDS = ("<pad>", "<eos>", "<unk>", "<bos>", "system", "user", "assistant", "a", "b", "c")
@@ -37,7 +38,8 @@ CHAT: list[dict[str, str]] = [
 
 def build(task: str, **options: Any) -> Any:
     """Return the arguments of an environment of a task."""
-    return task_arguments(task, TaskOptions(**options))
+    name = "".join(part.capitalize() for part in task.split("_"))
+    return task_arguments(find_task(name), TaskOptions(**options))
 
 
 @pytest.fixture

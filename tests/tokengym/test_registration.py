@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import os
 import warnings
+from dataclasses import replace
 
 import gymnasium
 import numpy as np
@@ -23,7 +24,7 @@ from tokengym.envs import (
     bundled,
     episodes_from_infos,
 )
-from tokengym.registration import IDS
+from tokengym.envs.tasks import find_task, register_task, registered_tasks
 from tokengym.rewards import RewardModel, Uniform, check_reward, gold_scorer
 from tokengym.rewards.errors import RewardError
 
@@ -56,6 +57,9 @@ def play(env, seed=0):
         rewards.append(reward)
         over = terminated or truncated
     return actions, rewards, info
+
+
+IDS = [task.id for task in registered_tasks()]
 
 
 @pytest.mark.parametrize("name", IDS)
@@ -276,7 +280,7 @@ def test_the_oracle_pays_its_own_score_unless_told_otherwise():
             gymnasium.make("tokengym/Oracle-v0", reward="abc", **settings)
     with pytest.raises(RewardError, match=r"reward 'r3' needs a scorer"):
         gymnasium.make("tokengym/Oracle-v0", reward="r3")
-    with pytest.raises(TypeError, match="unexpected keyword argument 'rule'"):
+    with pytest.raises(TypeError, match="has no argument 'rule'; did you mean 'rules'"):
         gymnasium.make("tokengym/Oracle-v0", rule=["order"])
 
 
@@ -355,7 +359,12 @@ def test_html_shows_the_token_rewards():
 @pytest.mark.parametrize(
     ("name", "arguments", "error", "message"),
     [
-        ("MovieReview", {"rewrad": "abc"}, TypeError, r"unexpected keyword argument 'rewrad'"),
+        (
+            "MovieReview",
+            {"rewrad": "abc"},
+            TypeError,
+            r"no argument 'rewrad'; did you mean 'reward'",
+        ),
         (
             "MovieReview",
             {"reward": "acb"},
@@ -400,13 +409,21 @@ def test_global_random_state_is_left_alone():
 
 
 def test_registering_twice_changes_nothing():
-    from tokengym.registration import register_envs
-
     before = dict(gymnasium.registry)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        register_envs()
+        register_task(find_task("MovieReview"))
     assert gymnasium.registry == before
+
+
+def test_two_tasks_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="a task 'MovieReview' is registered already; take"):
+        register_task(replace(find_task("MovieReview"), summary="Another."))
+
+
+def test_an_unknown_task_is_named_with_near_matches():
+    with pytest.raises(ValueError, match="unknown task 'MovieRevue'; did you mean 'MovieReview'"):
+        find_task("MovieRevue")
 
 
 def test_no_download_is_tried():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tokengym.evaluation.report.curves import Curve, read_curves, write_curves
-from tokengym.evaluation.statistics.panels import make_panels
+from tokengym.evaluation.report.panels import make_panels
 
 
 def csv(folder: Path, text: str) -> Path:

@@ -1,0 +1,29 @@
+"""The task QuestionAnswer: answer open-ended and constrained questions."""
+
+from tokengym.envs.tasks.task import Task, register_task
+
+QUESTION_ANSWER = register_task(
+    Task(
+        name="QuestionAnswer",
+        summary="Answer open-ended and constrained questions.",
+        bundle="question_answer",
+        reward="r3",
+        training={"learning_rate": 1e-4},
+        compare=("r3", "r3-dense"),
+        description=(
+            "The prompt is a question. An open-ended one leaves the answer to the policy; a "
+            "constrained one has a right answer, its reference. It is the setting of the "
+            "regularised relevance reward (R3, Kim et al. 2024, arXiv:2402.03469).\n\n"
+            "The bundled questions about a small world come from a seeded grammar, each with "
+            '`query_type` "OPENENDED" or "CONSTRAINED"; policy and encoder were trained on '
+            "them. `dataset=` takes questions of your own with `reference_column=` and "
+            "`query_type_column=`."
+        ),
+        rewards=(
+            "The score is the relevance of the answer to the question (or to the reference), "
+            "by the bundled encoder, times a length incentive and a repetition penalty; "
+            '`info["score_parts"]` names them. By default the last token earns all of it '
+            "(`r3`); `r3-dense` splits it exactly over the tokens."
+        ),
+    )
+)
