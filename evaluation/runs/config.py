@@ -86,13 +86,8 @@ class ComparisonConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "env", resolve_env(self.env))
         object.__setattr__(self, "rewards", tuple(self.rewards))
-        if isinstance(self.seeds, bool) or not isinstance(self.seeds, int) or self.seeds < 1:
-            raise ValueError(
-                f"seeds must be a whole number >= 1, got {self.seeds!r}; 5 is the least that "
-                "gives an interval"
-            )
-        if self.first_seed < 0:
-            raise ValueError(f"first_seed must be >= 0, got {self.first_seed}")
+        check_count(self, "seeds", hint="5 is the least that gives an interval")
+        check_count(self, "first_seed", least=0)
         if not 0.0 < self.level < 1.0:
             raise ValueError(f"level must lie in (0, 1), got {self.level}; 0.95 is usual")
         if not self.rewards:

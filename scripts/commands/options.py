@@ -7,7 +7,6 @@ that ``--help`` shows the defaults of the chosen task.
 
 import difflib
 import inspect
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
@@ -85,69 +84,34 @@ def call(command: Command, prog: str, arguments: Sequence[str]) -> None:
     Raises:
         ValueError: for an option that the command does not have, or that has no effect.
     """
-    description, texts = _documentation(command)
-    plain = _plain_fields(command, texts)
     groups = _groups(command, arguments)
-    _refuse_unknown(command, arguments, _plain_flags(plain), groups)
-    parts = {name: _group_class(name, group) for name, group in groups.items()}
-    nested = [
-        (
-            name,
-            Annotated[part, tyro.conf.arg(help=texts.get(name, ""))],
-            field(default_factory=part),
-        )
-        for name, part in parts.items()
-    ]
-    options = make_dataclass("Options", [*plain, *nested], kw_only=True)
-    given = tyro.cli(
-        options,
+    _refuse_unknown(command, arguments, groups)
+
+    def run(**values: Any) -> None:
+        for name, group in groups.items():
+            given = vars(values[name])
+            found = {leaf.path: given[_name(leaf)] for leaf, _ in group.options}
+            values[name] = with_values(group.settings, found)
+        command(**values)
+
+    parameters = {p.name: p for p in inspect.signature(command).parameters.values()}
+    kinds = {name: parameter.annotation for name, parameter in parameters.items()}
+    kinds |= {name: _group_class(name, group) for name, group in groups.items()}
+    declared = _DECLARED.get(command)
+    if declared is not None and declared.choice is not None:
+        name, choices = declared.choice[0], declared.choice[1]()
+        lines = ". ".join(f"{choice}: {line}" for choice, line in choices.items())
+        argument = tyro.conf.arg(metavar=f"{{{','.join(choices)}}}", help=f"{lines}.")
+        kinds[name] = Annotated[str, argument]
+    shown = [parameter.replace(annotation=kinds[name]) for name, parameter in parameters.items()]
+    run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    run.__annotations__, run.__doc__ = kinds, command.__doc__
+    tyro.cli(
+        run,
         prog=prog,
-        description=description,
         args=_with_truth(arguments, groups),
         config=(tyro.conf.OmitArgPrefixes,),
     )
-    values = {name: vars(given)[name] for name, *_ in plain}
-    for name, group in groups.items():
-        part = vars(vars(given)[name])
-        found = {leaf.path: part[_name(leaf)] for leaf, _ in group.options}
-        values[name] = with_values(group.settings, found)
-    command(**values)
-
-
-# --- the command's own parameters -----------------------------------------------------------------
-
-
-def _documentation(command: Command) -> tuple[str, dict[str, str]]:
-    """Return the description in a command's docstring, and the text of each argument."""
-    description, _, below = inspect.cleandoc(command.__doc__ or "").partition("\nArgs:\n")
-    found = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", below, re.MULTILINE)
-    return description, {name: " ".join(text.split()) for name, text in found}
-
-
-def _plain_fields(command: Command, texts: Mapping[str, str]) -> list[tuple[str, Any, Any]]:
-    """Return the parameters that are no settings, as `make_dataclass` takes fields."""
-    groups, declared = _groups(command, ()), _DECLARED.get(command)
-    found = []
-    for parameter in inspect.signature(command).parameters.values():
-        name, default = parameter.name, parameter.default
-        if name in groups:
-            continue
-        argument = tyro.conf.arg(help=texts.get(name, ""))
-        if declared is not None and declared.choice is not None and name == declared.choice[0]:
-            choices = declared.choice[1]()
-            lines = "; ".join(f"{choice}: {line}" for choice, line in choices.items())
-            metavar = f"{{{','.join(choices)}}}"
-            argument = tyro.conf.arg(help=f"{texts.get(name, '')} {lines}.", metavar=metavar)
-        kind = Annotated[parameter.annotation, argument]
-        found.append(
-            (name, kind, field() if default is parameter.empty else field(default=default))
-        )
-    return found
-
-
-def _plain_flags(plain: Sequence[tuple[str, Any, Any]]) -> set[str]:
-    flags = {name.replace("_", "-") for name, *_ in plain}
-    return flags | {f"no-{flag}" for flag in flags} | {"help"}
 
 
 # --- settings -------------------------------------------------------------------------------------
@@ -269,13 +233,12 @@ def _metavar(kind: Any) -> str:
 
 
 def _refuse_unknown(
-    command: Command,
-    arguments: Sequence[str],
-    plain: set[str],
-    groups: Mapping[str, _Group],
+    command: Command, arguments: Sequence[str], groups: Mapping[str, _Group]
 ) -> None:
     """Refuse options that the command does not have, naming those that would work."""
     ours = _flags(groups)
+    names = {name.replace("_", "-") for name in inspect.signature(command).parameters} - set(groups)
+    plain = {"help", *names, *(f"no-{name}" for name in names)}
     for argument in arguments:
         flag = argument.removeprefix("--").partition("=")[0].replace("_", "-")
         if not argument.startswith("--") or not flag or flag in plain or flag in ours:

@@ -50,12 +50,11 @@ NAMES = {
 }
 TRAINING = training_settings(ENV, steps=20)
 CHANGES: dict[str, dict[str, Any]] = {
-    "ppo": {"steps": 20},
     "dpo": {"num_prompts": 256, "learning_rate": 3e-4, "num_train_epochs": 3.0},
     "online-dpo": {"num_prompts": 128, "learning_rate": 3e-4, "num_train_epochs": 3.0},
     "best-of-n": {"n": 16},
 }
-"""Settings of each learner that differ from the defaults."""
+"""Settings of the other learners that differ from the defaults."""
 RESPONSES = 8
 """To each prompt of the experiment on shift, which make up to four pairs: the best with the worst,
 the second with the second-worst, ..."""
@@ -72,7 +71,7 @@ def config(seed: int, agent: str = "ppo") -> ComparisonConfig:
         rewards=("sparse",),
         seeds=1,
         first_seed=seed,
-        training=training_settings(ENV, agent, **CHANGES[agent]),
+        training=TRAINING if agent == "ppo" else training_settings(ENV, agent, **CHANGES[agent]),
         evaluation=EvaluationSettings(every=10, episodes=128, seed=20_240 + seed, samples=0),
     )
 

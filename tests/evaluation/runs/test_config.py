@@ -109,12 +109,12 @@ def test_environment_arguments():
         (lambda: config(rewards=("sprse",)), "unknown reward 'sprse'; did you mean 'sparse'"),
         (lambda: config(rewards=()), "rewards must name at least one reward"),
         (lambda: config(rewards=("abc", "abc")), "rewards names 'abc' twice; leave one out"),
-        (lambda: config(seeds=0), "seeds must be a whole number >= 1, got 0; 5 is"),
-        (lambda: config(first_seed=-1), "first_seed must be >= 0, got -1"),
+        (lambda: config(seeds=0), "seeds must be an integer >= 1, got 0; 5 is"),
+        (lambda: config(first_seed=-1), "first_seed must be an integer >= 0, got -1"),
         (lambda: config(level=95.0), r"level must lie in \(0, 1\), got 95"),
         (lambda: changed(TrainingSettings(), steps=0), "steps must be an integer >= 1, got 0"),
         (
-            lambda: changed(TrainingSettings(), fixed_length="no"),  # type: ignore[arg-type]
+            lambda: changed(TrainingSettings(), fixed_length="no"),
             "fixed_length must be True or False, got",
         ),
         (

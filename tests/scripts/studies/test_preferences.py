@@ -93,14 +93,14 @@ def test_the_other_writer_lacks_every_second_word(monkeypatch):
 
 
 def test_ppo_counts_what_it_passes_over():
-    assert study.processed({"tokens": 100}, "ppo") == 100 * (1 + study.TRAINING.n_epochs)
+    assert study.processed({"tokens": 100}, "ppo") == 100 * (1 + study.TRAINING.learner.n_epochs)
     assert study.processed({"tokens": 100}, "dpo") == 100
 
 
 def test_both_learn_from_the_same_pairs(monkeypatch):
     short = replace(study.TRAINING, steps=1, batch_size=8, max_new_tokens=6)
     monkeypatch.setattr(study, "TRAINING", short)
-    monkeypatch.setattr(study, "PREFERENCES", replace(study.PREFERENCES, batch_size=8))
+    monkeypatch.setitem(study.CHANGES["dpo"], "batch_size", 8)
     monkeypatch.setattr(study, "PROMPTS", 16)
     study.make_pairs.cache_clear()
     dpo, ppo = (study.shift("in", agent, 3, 1) for agent in ("dpo", "ppo"))
