@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tokengym.envs.declared import as_plain, from_plain, leaves
+from tokengym.envs.declared import as_plain, check_count, from_plain, leaves
 from tokengym.envs.errors import SettingsError
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
 from tokengym.rewards.registry import check_name
