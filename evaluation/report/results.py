@@ -20,7 +20,7 @@ from tokengym.evaluation.runs.config import (
     flat,
     run_folder,
 )
-from tokengym.evaluation.runs.defaults import task_of, training_settings
+from tokengym.evaluation.runs.defaults import task_name, training_settings
 
 RESULT_FILES = ("curves.csv", "summary.json", "curves.png", "report.html")
 
@@ -239,7 +239,7 @@ def _anchors(curves: Sequence[Curve]) -> dict[str, float] | None:
 
 def known_optimum(config: ComparisonConfig) -> dict[str, float] | None:
     """Return the best expected gold score where a task knows it exactly: the Oracle's V*."""
-    if task_of(config.env) != "Oracle":
+    if task_name(config.env) != "Oracle":
         return None
     from tokengym.envs.errors import SettingsError
     from tokengym.evaluation.measure.evaluate import make_eval_envs

@@ -9,7 +9,7 @@ from typing import Any
 
 from tokengym.envs.declared import as_plain, check_count, from_plain, leaves
 from tokengym.envs.errors import SettingsError
-from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
+from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings, task_name
 from tokengym.rewards.registry import check_name
 
 SETTINGS_FILE = "comparison.json"
@@ -180,7 +180,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def command_line(config: ComparisonConfig, defaults: ComparisonConfig) -> str:
     """Return the command that makes a comparison, without what is default anyway."""
-    parts = ["tokengym compare", f"--env {config.env.removeprefix('tokengym/').partition('-v')[0]}"]
+    parts = ["tokengym compare", f"--env {task_name(config.env)}"]
     parts.append(f"--rewards {' '.join(config.rewards)} --seeds {config.seeds}")
     usual = {leaf.path: leaf.value for leaf in leaves(defaults)}
     for leaf in leaves(config):

@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 from tokengym.agents.learner import Learner, find_learner
 from tokengym.agents.ppo.settings import PPOSettings
-from tokengym.envs import tasks
 from tokengym.envs.declared import (
     changed,
     check_choice,
@@ -16,6 +15,7 @@ from tokengym.envs.declared import (
     names_of,
 )
 from tokengym.envs.errors import SettingsError
+from tokengym.envs.tasks import Task, task_of
 
 Normalization = Literal["batch", "running", "off"]
 
@@ -154,11 +154,11 @@ class EvaluationSettings:
         check_count(self, "samples", "seed", least=0)
 
 
-def task_of(env_id: str) -> str:
+def task_name(env_id: str) -> str:
     """Return the task's name in an environment id.
 
     Example:
-        >>> task_of("tokengym/MovieReview-v0")
+        >>> task_name("tokengym/MovieReview-v0")
         'MovieReview'
     """
     return env_id.rpartition("/")[2].rpartition("-v")[0] or env_id
@@ -179,7 +179,7 @@ def training_settings(env_id: str, agent: str = "ppo", **changes: Any) -> Traini
     """
     uses_credit = find_learner(agent).uses_credit
     own = set(names_of(TrainingSettings)) - (set() if uses_credit else CREDIT_SETTINGS)
-    task = tasks.task_of(env_id)
+    task = task_of(env_id)
     usual = {} if task is None else task.training
     known = {name: value for name, value in usual.items() if uses_credit or name in own}
     known |= {name: value for name, value in changes.items() if value is not None}
@@ -194,5 +194,5 @@ def training_settings(env_id: str, agent: str = "ppo", **changes: Any) -> Traini
 
 def default_rewards(env_id: str) -> tuple[str, ...]:
     """Return the default rewards of a task's comparison."""
-    task = tasks.task_of(env_id)
-    return tasks.Task.compare if task is None else task.compare
+    task = task_of(env_id)
+    return Task.compare if task is None else task.compare

@@ -38,13 +38,13 @@ def collect(env: str = "MovieReview", out: Folder = None, *, config: "Collection
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from tokengym.evaluation.runs.collection import collect_to_file
-    from tokengym.evaluation.runs.defaults import task_of
+    from tokengym.evaluation.runs.defaults import task_name
 
     torch.set_num_threads(1)
     agent = config.agent
     if agent is not None and not Path(agent).is_dir():
         raise ValueError(f"{agent} is no folder; name one that tokengym train or agent.save wrote")
-    out = out or Path("runs") / f"{task_of(config.env)}-{config.keep}.jsonl"
+    out = out or Path("runs") / f"{task_name(config.env)}-{config.keep}.jsonl"
     console = Console()
     columns = (TextColumn("prompts"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:

@@ -64,7 +64,7 @@ def compare(
 
     from tokengym.evaluation.runs.compare import compare as run_comparison
     from tokengym.evaluation.runs.config import ComparisonConfig, resolve_env
-    from tokengym.evaluation.runs.defaults import default_rewards, task_of
+    from tokengym.evaluation.runs.defaults import default_rewards, task_name
     from tokengym.scripts.commands.show import show_summary
 
     del agent  # is in the training settings
@@ -78,7 +78,7 @@ def compare(
         evaluation=evaluation,
         task=task,
     )
-    out = out or Path("runs") / task_of(env)
+    out = out or Path("runs") / task_name(env)
     console = Console()
     summary = run_comparison(
         config,

@@ -49,13 +49,13 @@ def constitution(
     from tokengym.agents.constitution.principles import load_principles
     from tokengym.evaluation.constitution import run_constitution
     from tokengym.evaluation.constitution.report import policies_table
-    from tokengym.evaluation.runs.defaults import task_of
+    from tokengym.evaluation.runs.defaults import task_name
 
     torch.set_num_threads(1)
     config = replace(config, model=config.task.model, task=replace(config.task, model=None))
     if principles is not None:
         config = replace(config, principles=load_principles(principles))
-    out = out or Path("runs") / f"constitution-{task_of(config.env)}"
+    out = out or Path("runs") / f"constitution-{task_name(config.env)}"
     console = Console()
     with console.status("") as status:
 

@@ -57,7 +57,7 @@ def replay(
     from tokengym.envs.files import write_text
     from tokengym.evaluation.replay.page import render_replay
     from tokengym.evaluation.replay.replay import write_credit
-    from tokengym.evaluation.runs.defaults import task_of
+    from tokengym.evaluation.runs.defaults import task_name
     from tokengym.scripts.commands.show_replay import show_replay
 
     torch.set_num_threads(1)
@@ -65,7 +65,7 @@ def replay(
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
     result = _replay(episodes, rewards, env, agent, num_episodes, seed, task)
-    out = out or Path("runs") / f"replay-{task_of(result.env)}"
+    out = out or Path("runs") / f"replay-{task_name(result.env)}"
     write_text(out / "replay.html", render_replay(result, most=samples))
     write_credit(out / "credit.csv", result)
     show_replay(Console(), result, show, out)

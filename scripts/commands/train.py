@@ -76,7 +76,7 @@ def train(
 
     from tokengym.evaluation.runs.compare import preflight
     from tokengym.evaluation.runs.config import ComparisonConfig, run_folder, slug
-    from tokengym.evaluation.runs.defaults import task_of
+    from tokengym.evaluation.runs.defaults import task_name
     from tokengym.evaluation.runs.progress import Board
     from tokengym.evaluation.runs.run import run
 
@@ -90,7 +90,7 @@ def train(
         task=task,
     )
     (name,) = config.names
-    out = out or Path("runs") / f"train-{task_of(config.env)}-{slug(name)}-{seed}"
+    out = out or Path("runs") / f"train-{task_name(config.env)}-{slug(name)}-{seed}"
     if out.exists() and (not out.is_dir() or not _can_resume(out)):
         raise ValueError(f"{out} already exists; name a new folder with --out")
     if not training.declaration.uses_credit:
