@@ -1,6 +1,5 @@
 """Token generation as a finite-horizon MDP."""
 
-from tokengym.envs.array_conversion import keep_texts
 from tokengym.envs.bundle import Bundle, bundled
 from tokengym.envs.env import TokenGenerationEnv
 from tokengym.envs.episode import Episode, episode_from_record, episode_to_record
@@ -16,7 +15,7 @@ from tokengym.envs.errors import (
     TokenGymError,
     TokenizerError,
 )
-from tokengym.envs.infos import episodes_from_infos
+from tokengym.envs.infos import convert_texts, episodes_from_infos
 from tokengym.envs.oracle.env import OracleEnv, OracleVectorEnv
 from tokengym.envs.oracle.values import ExactValues, StateTable
 from tokengym.envs.prompts.loading import load_prompts
@@ -57,4 +56,4 @@ __all__ = [
     "load_prompts",
 ]
 
-keep_texts()
+convert_texts()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tokengym.envs.bundle import Bundle
 from tokengym.envs.declared import from_keywords, takes
 from tokengym.envs.errors import ActionError, EpisodeOverError
+from tokengym.envs.infos import Info
 from tokengym.envs.mdp import (
     RENDER_FPS,
     RENDER_MODES,
@@ -207,7 +208,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         self._attention[self._column] = 1
         self._column += 1
         self._mark_event()
-        observation, info = self._observation(), {"action_mask": self._mask.copy()}
+        observation, info = self._observation(), Info(action_mask=self._mask.copy())
         if reason := self._finish_reason(token):
             self._end(reason, info)
         if self.render_mode == "human":
@@ -327,11 +328,11 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
 
     def _reset_info(self) -> dict[str, Any]:
         assert self._prompt is not None
-        return {
-            "prompt": self._prompt.text,
-            "prompt_id": self._prompt.prompt_id,
-            "action_mask": self._mask.copy(),
-        }
+        return Info(
+            prompt=self._prompt.text,
+            prompt_id=self._prompt.prompt_id,
+            action_mask=self._mask.copy(),
+        )
 
     def _response_ids(self) -> list[int]:
         return self._ids[self._mdp.prompt_width : self._column].tolist()

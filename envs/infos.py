@@ -1,16 +1,19 @@
-"""The infos of a batched environment: writing them as Gymnasium would, and reading them."""
+"""Infos: their type, and those of a batch, written as Gymnasium would and read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
+import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.batch import EpisodeBatch, Rows
 from tokengym.envs.episode import Episode
-from tokengym.envs.prompts.table import as_objects
+from tokengym.envs.prompts.prompt import Prompt
+from tokengym.envs.prompts.table import EncodedPrompt, as_objects
 
 _EPISODE_KEYS = (
     "prompt",
@@ -22,6 +25,43 @@ _EPISODE_KEYS = (
     "score",
     "finish_reason",
 )
+
+
+class Info(dict[str, Any]):
+    """An info whose texts pass Gymnasium's array conversions (`NumpyToTorch` and its relatives).
+
+    Gymnasium 1.4 takes a ``str`` for an iterable of arrays, which turns a prompt into the name of a
+    generator, and refuses arrays of objects, which is how its own batches keep texts. The
+    conversion is a ``functools.singledispatch`` function: how an `Info` is converted is registered
+    for this type alone.
+    """
+
+
+def convert_texts() -> None:
+    """Register the conversion of `Info`, and of prompts in reset's options, with Gymnasium.
+
+    Does nothing if array-api-compat, which Gymnasium's conversions need, is not installed.
+    """
+    try:
+        from gymnasium.wrappers.array_conversion import array_conversion
+    except (ImportError, gymnasium.error.DependencyNotInstalled):
+        return
+
+    def convert(value: Any, xp: ModuleType, device: Any = None) -> Any:
+        if isinstance(value, dict):
+            return type(value)((key, convert(item, xp, device)) for key, item in value.items())
+        if isinstance(value, str):
+            return value
+        if isinstance(value, np.ndarray):
+            if value.dtype.hasobject:
+                return value
+            if not value.flags.writeable:
+                value = value.copy()  # a tensor would share its memory and could write to it
+        return array_conversion(value, xp, device)
+
+    array_conversion.register(Info, convert)
+    for own in (Prompt, EncodedPrompt):
+        array_conversion.register(own, lambda value, xp, device=None: value)
 
 
 def episodes_from_infos(infos: Mapping[str, Any]) -> dict[int, Episode]:

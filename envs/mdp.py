@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -404,17 +405,15 @@ def checked_group_size(group_size: Any, rows: Sequence[int], num_envs: int) -> i
     Raises:
         SettingsError: if it does not divide the rows, or the reset rows are not whole groups.
     """
-    if (
-        isinstance(group_size, bool)
-        or not isinstance(group_size, (int, np.integer))
-        or group_size < 1
-        or num_envs % group_size
-    ):
+    try:
+        size = 0 if isinstance(group_size, bool) else index(group_size)
+    except TypeError:
+        size = 0
+    if size < 1 or num_envs % size:
         raise SettingsError(
             f"options['group_size'] must divide the batch's {num_envs} rows, got {group_size!r}; "
             "change it or num_envs"
         )
-    size = int(group_size)
     if size == 1:
         return 1
     whole = [row for first in rows if first % size == 0 for row in range(first, first + size)]

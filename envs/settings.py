@@ -15,58 +15,87 @@ PromptSampling = Literal["uniform", "epoch", "sequential"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerationSettings:
-    """What decides the length, the legal tokens and the end of an episode.
+class ResponseSettings:
+    """Length, legal tokens and end of a response, and the order of prompts.
+
+    Raises:
+        SettingsError: if a value is out of range or two contradict each other.
+    """
+
+    max_new_tokens: int = 48
+    """Horizon, tokens. 48 is where ABC helped most on the bundled task."""
+    min_new_tokens: int = 0
+    """Tokens before EOS is legal, and before a stop string counts."""
+    forbidden_token_ids: Sequence[int] = ()
+    """Ids that are never legal."""
+    horizon: Horizon = "terminated"
+    """"terminated" if the horizon is part of the problem, "truncated" if it is only a budget."""
+    prompt_sampling: PromptSampling = "uniform"
+    """"uniform" (with replacement), "epoch" (a permutation per epoch) or "sequential" (in order; in
+    a batch of n, row i takes prompts i, i + n, ...)."""
+
+    def __post_init__(self) -> None:
+        self._check_count("max_new_tokens", smallest=1)
+        self._check_count("min_new_tokens", smallest=0)
+        if self.min_new_tokens > self.max_new_tokens:
+            raise SettingsError(
+                f"min_new_tokens must be at most max_new_tokens={self.max_new_tokens}, got "
+                f"{self.min_new_tokens}; lower it or raise max_new_tokens"
+            )
+        self._check_choice("horizon", get_args(Horizon))
+        self._check_choice("prompt_sampling", get_args(PromptSampling))
+        ids = tuple(sorted(set(map(index, self.forbidden_token_ids))))
+        object.__setattr__(self, "forbidden_token_ids", ids)
+
+    def _check_count(self, name: str, *, smallest: int) -> None:
+        """Refuse what is not an integer of at least ``smallest``."""
+        value = getattr(self, name)
+        try:
+            count = index(value)
+        except TypeError:
+            raise TypeError(f"{name} must be an integer, got {value!r}; round it") from None
+        if count < smallest:
+            raise SettingsError(f"{name} must be at least {smallest}, got {count}; raise it")
+        object.__setattr__(self, name, count)
+
+    def _check_choice(self, name: str, choices: Sequence[str]) -> None:
+        """Refuse what is none of the choices."""
+        if getattr(self, name) not in choices:
+            raise SettingsError(
+                f"{name} must be one of {', '.join(map(repr, choices))}, got "
+                f"{getattr(self, name)!r}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationSettings(ResponseSettings):
+    """Settings of an environment: those of a response, its stop strings and its prompt.
 
     Raises:
         SettingsError: if a value is out of range or two contradict each other.
     """
 
     max_prompt_tokens: int | None = None
-    """Tokens; None takes the longest prompt of the set."""
-    max_new_tokens: int = 48
-    """Tokens: the horizon. 48 is where ABC was seen to help most on the bundled task."""
-    min_new_tokens: int = 0
-    """Tokens that come before EOS (or a stop string) may end the response."""
-    forbidden_token_ids: Sequence[int] = ()
-    """Ids that the action mask never allows."""
+    """Width of the prompt's part, tokens; None takes the longest prompt of the set."""
     stop_strings: Sequence[str] = ()
-    """The response ends with the token that completes one of these."""
-    horizon: Horizon = "terminated"
-    """How the horizon is reported: part of the problem, or only a budget."""
+    """Texts that end the response when a legal token completes one."""
     overlong: Overlong = "error"
-    """Prompts above ``max_prompt_tokens``: refused, cut from the left, or dropped."""
+    """"error" refuses prompts above ``max_prompt_tokens``, "left" keeps their last tokens, "drop"
+    leaves them out of the set."""
     chat_template: bool = False
-    """Whether a prompt's text is a user's message in the tokenizer's chat template."""
-    prompt_sampling: PromptSampling = "uniform"
-    """With replacement, as a permutation per epoch, or in order."""
+    """Whether each text is a user's message in the tokenizer's chat template; conversations (lists
+    of messages) always are."""
 
     def __post_init__(self) -> None:
-        for name in ("max_prompt_tokens", "max_new_tokens", "min_new_tokens"):
-            self._check_count(name, smallest=0 if name == "min_new_tokens" else 1)
-        if self.min_new_tokens > self.max_new_tokens:
-            raise SettingsError(
-                f"min_new_tokens must be at most max_new_tokens={self.max_new_tokens}, got "
-                f"{self.min_new_tokens}; lower it or raise max_new_tokens"
-            )
-        for name, choices in (
-            ("horizon", get_args(Horizon)),
-            ("overlong", get_args(Overlong)),
-            ("prompt_sampling", get_args(PromptSampling)),
-        ):
-            if getattr(self, name) not in choices:
-                raise SettingsError(
-                    f"{name} must be one of {', '.join(map(repr, choices))}, got "
-                    f"{getattr(self, name)!r}"
-                )
+        super().__post_init__()
+        if self.max_prompt_tokens is not None:
+            self._check_count("max_prompt_tokens", smallest=1)
+        self._check_choice("overlong", get_args(Overlong))
         if not isinstance(self.chat_template, bool):
             raise SettingsError(
                 f"chat_template must be True or False, got {self.chat_template!r}; a template of "
                 "your own goes to tokenizer.chat_template"
             )
-        object.__setattr__(
-            self, "forbidden_token_ids", tuple(sorted(set(map(index, self.forbidden_token_ids))))
-        )
         if isinstance(self.stop_strings, str):
             raise SettingsError(
                 f"stop_strings must be a sequence of strings, got one str {self.stop_strings!r}; "
@@ -78,16 +107,3 @@ class GenerationSettings:
                 f"stop_strings must be non-empty strings, got {self.stop_strings!r}; "
                 "leave the empty one out"
             )
-
-    def _check_count(self, name: str, *, smallest: int) -> None:
-        """Refuse what is not an integer of at least ``smallest`` (None passes for the prompt)."""
-        value = getattr(self, name)
-        if value is None and name == "max_prompt_tokens":
-            return
-        try:
-            count = index(value)
-        except TypeError:
-            raise TypeError(f"{name} must be an integer, got {value!r}; round it") from None
-        if count < smallest:
-            raise SettingsError(f"{name} must be at least {smallest}, got {count}; raise it")
-        object.__setattr__(self, name, count)

@@ -16,7 +16,7 @@ from tokengym.envs.batch import EpisodeBatch
 from tokengym.envs.bundle import Bundle
 from tokengym.envs.declared import from_keywords, takes
 from tokengym.envs.errors import ActionError, EpisodeOverError, SettingsError, StateError
-from tokengym.envs.infos import add_action_masks, add_final, add_prompts, add_terminal
+from tokengym.envs.infos import Info, add_action_masks, add_final, add_prompts, add_terminal
 from tokengym.envs.mdp import (
     RENDER_FPS,
     MdpEnvironment,
@@ -164,7 +164,7 @@ class TokenGenerationVectorEnv(
                 self._batch.seed(row, row_seed)
         self._batch.begin(rows, prompts, group_size=group_size)
         self._over[rows] = False
-        infos: dict[str, Any] = {}
+        infos: dict[str, Any] = Info()
         add_prompts(infos, self._batch, rows)
         add_action_masks(infos, self._batch, rows)
         return self._observations(), infos
@@ -190,7 +190,7 @@ class TokenGenerationVectorEnv(
         idle = np.flatnonzero(self._over)
         rows = np.flatnonzero(~self._over) if len(idle) else batch.all_rows
         ended, reasons = batch.append(rows, tokens)
-        infos: dict[str, Any] = {}
+        infos: dict[str, Any] = Info()
         if len(ended) and self._mode is not AutoresetMode.SAME_STEP:
             add_terminal(infos, batch, ended, reasons)
         if len(idle) and self._mode is AutoresetMode.NEXT_STEP:
@@ -271,7 +271,7 @@ class TokenGenerationVectorEnv(
         self._batch.set_states(states)
         self._over = self._batch.terminated | self._batch.truncated
         self._shown_rewards.clear()
-        infos: dict[str, Any] = {}
+        infos: dict[str, Any] = Info()
         add_prompts(infos, self._batch, self._batch.all_rows)
         add_action_masks(infos, self._batch, self._batch.all_rows)
         return self._observations(), infos

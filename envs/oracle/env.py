@@ -26,7 +26,7 @@ from tokengym.envs.oracle.values import (
     State,
     StateTable,
 )
-from tokengym.envs.settings import GenerationSettings
+from tokengym.envs.settings import ResponseSettings
 from tokengym.envs.vector import TokenGenerationVectorEnv
 
 if TYPE_CHECKING:
@@ -62,10 +62,11 @@ def oracle_tokenizer() -> PreTrainedTokenizerFast:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OracleSettings(GenerationSettings):
-    """`GenerationSettings` with the Oracle's horizon; exact values take 8 tokens at most."""
+class OracleSettings(ResponseSettings):
+    """`ResponseSettings` with the Oracle's horizon."""
 
     max_new_tokens: int = MAX_NEW_TOKENS
+    """Horizon, tokens; exact values take 8 at most."""
 
 
 class OracleValues:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,10 @@ from tokengym.envs.tokenization import encode, encode_chats
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+_CONVERTED = "<generator object _iterable_array_conversion"
+"""What `gymnasium.wrappers.NumpyToTorch` and its relatives make of any text in reset's options."""
 
 
 class EncodedPrompt(NamedTuple):
@@ -130,13 +135,16 @@ class PromptTable:
         Raises:
             PromptError: if there is no such prompt.
         """
-        known = isinstance(prompt_id, (int, np.integer)) and 0 <= prompt_id < len(self)
-        if not known:
+        try:
+            position = index(prompt_id)
+        except TypeError:
+            position = -1
+        if not 0 <= position < len(self):
             raise PromptError(
                 f"prompt_id must be an integer from 0 to {len(self) - 1}, got {prompt_id!r}; "
                 "it is the position in env.unwrapped.prompts"
             )
-        return self[int(prompt_id)]
+        return self[position]
 
     def encode(self, prompt: Any, name: str = "options['prompt']") -> EncodedPrompt:
         """Return a prompt that the caller passed as an episode needs it.
@@ -158,6 +166,11 @@ class PromptTable:
                 )
             ids = list(prompt.ids)
         else:
+            if isinstance(prompt, str) and prompt.startswith(_CONVERTED):
+                raise PromptError(
+                    f"{name} is a text that Gymnasium's array conversion made unreadable, got "
+                    f"{prompt[:40]!r}; pass tokengym.envs.Prompt(text)"
+                )
             if is_messages(prompt):
                 prompt = Prompt.from_messages(prompt)
             elif isinstance(prompt, str) and prompt.strip():

@@ -11,7 +11,13 @@ from gymnasium.utils.env_checker import check_env, data_equivalence
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
-from tokengym.envs import PadTokenRewards, TokenGenerationEnv, TokenGenerationVectorEnv
+from tokengym.envs import (
+    PadTokenRewards,
+    Prompt,
+    PromptError,
+    TokenGenerationEnv,
+    TokenGenerationVectorEnv,
+)
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -130,7 +136,7 @@ def test_statistics_of_disabled_rows_reset_by_mask(make_envs: Callable[..., Any]
 def test_torch_single(make_env: Callable[..., Any]) -> None:
     torch = pytest.importorskip("torch")
     env = gymnasium.wrappers.NumpyToTorch(make_env())
-    observation, info = env.reset(seed=0, options={"prompt": "a b"})
+    observation, info = env.reset(seed=0, options={"prompt": Prompt("a b")})
     assert observation["input_ids"].dtype == torch.int64
     assert (info["prompt"], info["action_mask"].tolist()) == ("a b", [1] * 8)
     info["action_mask"][:] = 0
@@ -140,13 +146,16 @@ def test_torch_single(make_env: Callable[..., Any]) -> None:
     assert (info["response"], info["finish_reason"]) == ("a", "eos")
     assert info["action_mask"].tolist() == [1] * 8
     assert info["token_rewards"].dtype == torch.float32
+    assert env.reset(options={"prompt_id": 1})[1]["prompt"] == "c"
+    with pytest.raises(PromptError, match=r"made unreadable, .*; pass tokengym.envs.Prompt"):
+        env.reset(options={"prompt": "a b"})
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 def test_torch_batch(mode: AutoresetMode, make_envs: Callable[..., Any]) -> None:
     torch = pytest.importorskip("torch")
     envs = gymnasium.wrappers.vector.NumpyToTorch(make_envs(autoreset_mode=mode))
-    observations, infos = envs.reset(seed=0, options={"prompt": "c"})
+    observations, infos = envs.reset(seed=0, options={"prompt": Prompt("c")})
     assert observations["input_ids"].shape == (3, 7)
     assert infos["prompt"].tolist() == ["c"] * 3
     infos["action_mask"][:] = 0  # the environment's own mask is not touched
@@ -158,6 +167,10 @@ def test_torch_batch(mode: AutoresetMode, make_envs: Callable[..., Any]) -> None
     assert ended["_response_ids"].tolist() == [False, True, True]
     assert ended["token_rewards"].dtype == torch.float32
     assert infos["action_mask"].tolist() == [[1] * 8] * 3
+    prompts = [Prompt("e"), make_envs().find_prompt([3, 4]), Prompt("c")]
+    for options in ({"prompts": prompts}, {"prompt_ids": [4, 0, 1]}):
+        assert envs.reset(options=options)[1]["prompt"].tolist() == ["e", "a b", "c"]
+    assert len(set(make_envs().reset(options={"group_size": 3})[1]["prompt_id"].tolist())) == 1
 
 
 def test_async_copies_play_the_same_episodes(tokenizer: Any, make_envs: Callable[..., Any]) -> None:

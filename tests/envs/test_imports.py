@@ -9,3 +9,18 @@ def test_importing_the_environments_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_importing_the_environments_leaves_gymnasium_as_it_is() -> None:
+    code = (
+        "from gymnasium.wrappers.array_conversion import array_conversion;"
+        "before = dict(array_conversion.registry);"
+        "import tokengym.envs;"
+        "from tokengym.envs.infos import Info;"
+        "from tokengym.envs import EncodedPrompt, Prompt;"
+        "after = dict(array_conversion.registry);"
+        "own = {Info, Prompt, EncodedPrompt};"
+        "assert set(after) - set(before) == own;"
+        "assert all(after[known] is function for known, function in before.items())"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

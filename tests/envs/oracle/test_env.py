@@ -250,3 +250,13 @@ def test_models_come_with_the_settings_they_know() -> None:
     assert parts() == parts(max_new_tokens=8) == [True, True, True]
     assert parts(rules=["order"]) == [True, False, False]
     assert parts(max_new_tokens=9) == [False, False, True]
+
+
+@pytest.mark.parametrize("build", [OracleEnv, OracleVectorEnv])
+@pytest.mark.parametrize(
+    "setting", [{"stop_strings": ("good",)}, {"chat_template": True}, {"max_prompt_tokens": 3}]
+)
+def test_settings_that_the_exact_values_do_not_know_are_refused(build, setting):
+    (name,) = setting
+    with pytest.raises(TypeError, match=f"has no argument '{name}'"):
+        build(**setting)
