@@ -1,7 +1,8 @@
 """Learners by name: the declaration that ``--agent NAME`` finds, and how one run of it is made.
 
-A learner is declared in the folder of its algorithm by one `Learner`, whose ``settings`` are
-its command-line options, its entry in a run's saved configuration and its constructor's keywords.
+A learner is declared by one `Learner` in ``settings.py`` of its folder, where it is found; its
+``settings`` are its command-line options, its entry in a run's saved configuration and its
+constructor's keywords. Elsewhere, `register_learner` is called before the learner is named.
 Nothing here imports torch: naming a learner is cheap, training it loads what it needs.
 """
 
@@ -123,13 +124,6 @@ class Learner:
 
 _LEARNERS: dict[str, Learner] = {}
 
-DECLARED_IN = (
-    "tokengym.agents.ppo.settings",
-    "tokengym.agents.offline.settings",
-    "tokengym.agents.online.settings",
-)
-"""Modules that declare the learners that ship."""
-
 
 def register_learner(learner: Learner) -> Learner:
     """Make a learner known by its name."""
@@ -138,9 +132,9 @@ def register_learner(learner: Learner) -> Learner:
 
 
 def learner_names() -> list[str]:
-    """Return the names of all learners."""
-    for module in DECLARED_IN:
-        import_module(module)
+    """Return the names of all learners: those that ``agents/*/settings.py`` and others declare."""
+    for path in sorted(Path(__file__).parent.glob("*/settings.py")):
+        import_module(f"tokengym.agents.{path.parent.name}.settings")
     return sorted(_LEARNERS)
 
 

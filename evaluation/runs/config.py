@@ -184,12 +184,11 @@ def command_line(config: ComparisonConfig, defaults: ComparisonConfig) -> str:
     parts.append(f"--rewards {' '.join(config.rewards)} --seeds {config.seeds}")
     usual = {leaf.path: leaf.value for leaf in leaves(defaults)}
     for leaf in leaves(config):
-        name = "agent" if leaf.path == ("training", "agent") else leaf.flag
-        if not name or leaf.path[0] in ("env", "rewards", "seeds"):
+        if not leaf.flag or leaf.path[0] in ("env", "rewards", "seeds"):
             continue
         if leaf.path not in usual or leaf.value != usual[leaf.path]:
             values = leaf.value if isinstance(leaf.value, tuple) else (leaf.value,)
-            parts.append(f"--{name} {' '.join(map(str, values))}")
+            parts.append(f"--{leaf.flag} {' '.join(map(str, values))}")
     return " ".join(parts)
 
 
@@ -207,9 +206,7 @@ def resolve_env(name: str) -> str:
     if name in ids or ("/" in name and not name.startswith("tokengym/")):
         return name
     bare = name.removeprefix("tokengym/")
-    versions = [
-        i for i in ids if LATEST.sub("", i) == f"tokengym/{bare}" or i == f"tokengym/{bare}"
-    ]
+    versions = [i for i in ids if f"tokengym/{bare}" in (i, LATEST.sub("", i))]
     if versions:
         return max(versions, key=_version)
     tasks = {LATEST.sub("", i).removeprefix("tokengym/").lower(): i for i in ids}

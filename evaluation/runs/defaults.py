@@ -56,7 +56,7 @@ class TrainingSettings(ModelSettings):
         ValueError: if a value is out of range, or the learner is unknown.
     """
 
-    agent: str = field(default="ppo", metadata={"flag": ""})
+    agent: str = "ppo"
     """Name of the learner."""
     steps: int = 30
     """Updates per run."""

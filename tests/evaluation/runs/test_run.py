@@ -1,16 +1,20 @@
 """Agents that learn from preferences are measured like PPO, and gone on with where they can be."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tokengym.agents import learner
 from tokengym.agents.errors import CheckpointError
+from tokengym.agents.learner import Learner, TrainingRun
 from tokengym.agents.online.pairing import Sampling
 from tokengym.envs.files import read_json
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
 from tokengym.evaluation.runs.record import RunRecord
 from tokengym.evaluation.runs.run import load_agent, run
+from tokengym.scripts.cli import main
 
 SMALL = {"n": 4, "batch_size": 8, "learning_rate": 1e-3}
 
@@ -79,6 +83,50 @@ def test_nlpo_is_run_by_name():
     record = run(settings, "sparse", 0)
     assert [point["step"] for point in record.curve] == [0, 1]
     assert record.curve[-1]["episodes"] == 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaitSettings:
+    """How a learner waits."""
+
+    waits: int = 2
+    """Times that it waits."""
+
+
+def wait(run: TrainingRun) -> None:
+    """Train nothing."""
+    from tokengym.agents.offline.policies import make_policy
+
+    envs = run.make_envs(1)
+    policy = make_policy(envs, **run.policy_kwargs(), seed=run.seed, device=run.training.device)
+    for step in range(run.settings.waits + 1):
+        run.measure(step, step, policy)
+
+
+def test_a_learner_is_one_declaration_and_one_function(monkeypatch, capsys):
+    declared = Learner(
+        name="wait",
+        summary="waits",
+        settings=WaitSettings,
+        train=f"{__name__}:wait",
+        steps_setting="waits",
+    )
+    monkeypatch.setitem(learner._LEARNERS, "wait", declared)
+    settings = config("wait", waits=3)
+    assert settings.training.last_step == 3
+    assert ComparisonConfig.from_dict(settings.as_dict()) == settings
+    record = run(settings, "wait", 0)
+    assert [(point["step"], point["tokens"]) for point in record.curve] == [
+        (0, 0),
+        (1, 1),
+        (2, 2),
+        (3, 3),
+    ]
+    with pytest.raises(SystemExit):
+        main(["train", "--agent", "wait", "--help"])
+    assert "--waits INT" in capsys.readouterr().out
+    assert main(["train", "--waits", "1"]) == 2
+    assert "is an option of wait; ppo takes" in capsys.readouterr().err
 
 
 def test_settings_are_checked():
