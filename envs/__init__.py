@@ -15,7 +15,7 @@ from tokengym.envs.errors import (
     TokenGymError,
     TokenizerError,
 )
-from tokengym.envs.infos import convert_texts, episodes_from_infos
+from tokengym.envs.infos import PadTokenRewards, convert_texts, episodes_from_infos
 from tokengym.envs.oracle.env import OracleEnv, OracleVectorEnv
 from tokengym.envs.oracle.values import ExactValues, StateTable
 from tokengym.envs.prompts.loading import load_prompts
@@ -23,7 +23,6 @@ from tokengym.envs.prompts.prompt import Prompt, PromptSet
 from tokengym.envs.prompts.table import EncodedPrompt
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.vector import TokenGenerationVectorEnv
-from tokengym.envs.wrappers import PadTokenRewards
 
 __all__ = [
     "ActionError",

@@ -9,12 +9,11 @@ import numpy as np
 from gymnasium.utils import seeding
 from numpy.typing import NDArray
 
-from tokengym.envs.mdp import TokenMdp
+from tokengym.envs.mdp import TokenMdp, state_of
 from tokengym.envs.prompts.sampler import (
     PromptSampler,
     draw_uniform,
     generator_from,
-    generator_state,
 )
 from tokengym.envs.prompts.table import EncodedPrompt
 
@@ -200,20 +199,16 @@ class EpisodeBatch:
 
     def get_state(self, row: int) -> dict[str, Any]:
         """Return a row's state as plain data."""
-        prompt = self.prompt(row)
-        return {
-            "prompt": prompt.text,
-            "prompt_id": prompt.prompt_id,
-            "prompt_ids": list(prompt.ids),
-            "reference": prompt.reference,
-            "query_type": prompt.query_type,
-            "response_ids": self.response(row),
-            "terminated": bool(self.terminated[row]),
-            "truncated": bool(self.truncated[row]),
-            "sampler": self._samplers[row].get_state(),
-            "np_random": generator_state(self.rng(row)),
-            "np_random_seed": self.seeds[row],
-        }
+        rng = self.rng(row)
+        return state_of(
+            self.prompt(row),
+            self.response(row),
+            terminated=bool(self.terminated[row]),
+            truncated=bool(self.truncated[row]),
+            sampler=self._samplers[row],
+            rng=rng,
+            seed=self.seeds[row],
+        )
 
     def set_states(self, states: Sequence[Mapping[str, Any]]) -> None:
         """Restore one state per row; nothing is written before all of them were checked."""

@@ -20,11 +20,12 @@ from tokengym.envs.mdp import (
     RENDER_MODES,
     MdpEnvironment,
     check_render_mode,
+    state_of,
     terminal_info,
     token_mdp,
 )
 from tokengym.envs.prompts.prompt import Messages, Prompt, PromptSet
-from tokengym.envs.prompts.sampler import PromptSampler, generator_from, generator_state
+from tokengym.envs.prompts.sampler import PromptSampler, generator_from
 from tokengym.envs.prompts.table import EncodedPrompt
 from tokengym.envs.render import render_ansi, render_html
 from tokengym.envs.settings import GenerationSettings
@@ -223,19 +224,15 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         """Return the episode and the generator as plain data, for `set_state`."""
         if self._prompt is None:
             raise EpisodeOverError("get_state called before the first reset; call env.reset()")
-        return {
-            "prompt": self._prompt.text,
-            "prompt_id": self._prompt.prompt_id,
-            "prompt_ids": list(self._prompt.ids),
-            "reference": self._prompt.reference,
-            "query_type": self._prompt.query_type,
-            "response_ids": self._response_ids(),
-            "terminated": self._terminated,
-            "truncated": self._truncated,
-            "sampler": self._sampler.get_state(),
-            "np_random": generator_state(self.np_random),
-            "np_random_seed": self.np_random_seed,
-        }
+        return state_of(
+            self._prompt,
+            self._response_ids(),
+            terminated=self._terminated,
+            truncated=self._truncated,
+            sampler=self._sampler,
+            rng=self.np_random,
+            seed=self.np_random_seed,
+        )
 
     def set_state(self, state: dict[str, Any]) -> tuple[Observation, dict[str, Any]]:
         """Continue from a state that this or an equal environment was in.

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tokengym.envs.bundle import Bundle
 from tokengym.envs.errors import ActionError, PromptError, SettingsError, StateError
 from tokengym.envs.prompts.prompt import Messages, Prompt, PromptSet
+from tokengym.envs.prompts.sampler import PromptSampler
 from tokengym.envs.prompts.table import EncodedPrompt, PromptTable
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tokenization import ResponseDecoder, load_tokenizer
@@ -289,6 +290,32 @@ class TokenMdp:
                 state["query_type"],
             )
         return self.table[prompt_id]
+
+
+def state_of(
+    prompt: EncodedPrompt,
+    response_ids: list[int],
+    *,
+    terminated: bool,
+    truncated: bool,
+    sampler: PromptSampler,
+    rng: np.random.Generator,
+    seed: int | None,
+) -> dict[str, Any]:
+    """Return an episode and its row's randomness as plain data, with `STATE_KEYS`."""
+    return {
+        "prompt": prompt.text,
+        "prompt_id": prompt.prompt_id,
+        "prompt_ids": list(prompt.ids),
+        "reference": prompt.reference,
+        "query_type": prompt.query_type,
+        "response_ids": response_ids,
+        "terminated": terminated,
+        "truncated": truncated,
+        "sampler": sampler.get_state(),
+        "np_random": dict(rng.bit_generator.state),
+        "np_random_seed": seed,
+    }
 
 
 class MdpEnvironment:

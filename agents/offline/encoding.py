@@ -17,7 +17,7 @@ from tokengym.agents.offline.rows import (
     text_row,
 )
 from tokengym.envs.errors import DatasetError
-from tokengym.envs.prompts.transcripts import prompt_messages
+from tokengym.envs.prompts.prompt import prompt_messages
 from tokengym.envs.tokenization import encode, encode_chats
 from tokengym.rewards.pair_files import OnError, read_pairs
 from tokengym.rewards.pairs import Overlong, SkippedRow

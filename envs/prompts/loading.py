@@ -12,8 +12,7 @@ import numpy as np
 
 from tokengym.envs.bundle import Split, check_split
 from tokengym.envs.errors import DatasetError, PromptError, SettingsError
-from tokengym.envs.prompts.prompt import Prompt, PromptSet, is_messages
-from tokengym.envs.prompts.transcripts import read_transcript
+from tokengym.envs.prompts.prompt import Prompt, PromptSet, is_messages, read_transcript
 
 if TYPE_CHECKING:
     from datasets import Dataset

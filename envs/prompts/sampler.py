@@ -86,11 +86,6 @@ def draw_uniform(rngs: Sequence[Generator], num_prompts: int) -> list[int]:
     return [int(rng.random() * num_prompts) for rng in rngs]
 
 
-def generator_state(rng: Generator) -> dict[str, Any]:
-    """Return a generator's state as plain data."""
-    return dict(rng.bit_generator.state)
-
-
 def generator_from(state: dict[str, Any]) -> Generator:
     """Return a generator that continues from a saved state.
 

@@ -45,8 +45,9 @@ class Task:
     environment class of its own, whose docstring says it."""
     reward: str | None = "sparse"
     """Name of the default reward; None leaves the environment without one."""
-    bundle: str | None = None
-    """Folder of its models and prompts in ``envs/assets``; None: the class brings them."""
+    bundle: str | Path | None = None
+    """Models and prompts: the name of a folder in ``envs/assets``, or the path of any other bundle.
+    None for an environment class that has its own."""
     needs_prompts: bool = False
     """Whether a tokenizer of the caller's own needs prompts of the caller's too; else the bundle's
     prompts serve as texts."""
@@ -228,4 +229,4 @@ def _listed(task: Task, options: TaskOptions, models: Bundle | None) -> PromptSe
 
 def _bundled(task: Task) -> Bundle:
     assert task.bundle is not None
-    return bundled(task.bundle)
+    return bundled(task.bundle) if isinstance(task.bundle, str) else Bundle(task.bundle)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokengym.envs.prompts.transcripts import prompt_messages
+from tokengym.envs.prompts.prompt import prompt_messages
 from tokengym.envs.tokenization import encode, encode_chats
 from tokengym.rewards.maths.pairwise import sigmoid
 from tokengym.rewards.models.batching import PaddingSide

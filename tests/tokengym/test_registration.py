@@ -436,3 +436,32 @@ def test_prompts_per_row_pass_through_the_reward_wrapper() -> None:
     assert infos["prompt_id"].tolist() == [3, 1, 3, 0]
     _, infos = envs.reset(options={"group_size": 2})
     assert (infos["prompt_id"][::2] == infos["prompt_id"][1::2]).all()
+
+
+def test_a_task_of_ones_own_is_one_declaration(monkeypatch) -> None:
+    from tokengym.envs.tasks import Task, task, task_of
+    from tokengym.evaluation.runs.defaults import default_rewards, training_settings
+
+    monkeypatch.setattr(task, "_TASKS", dict(task._TASKS))
+    monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
+    mine = register_task(
+        Task(
+            name="MyReview",
+            summary="Continue a review.",
+            rewards="The bundled reward model's.",
+            reward="uniform",
+            bundle=bundled("movie_review").path,
+            options={"max_new_tokens": 5},
+            training={"learning_rate": 1e-4},
+            compare=("uniform", "abc"),
+        )
+    )
+    env = gymnasium.make("tokengym/MyReview-v0")
+    _, _, info = play(env)
+    assert len(info["response_ids"]) <= 5
+    assert len(set(info["token_rewards"].tolist())) == 1
+    assert EnvSpec.from_json(env.spec.to_json()) == env.spec
+    assert gymnasium.make_vec(mine.id, num_envs=2, max_new_tokens=3).unwrapped.max_new_tokens == 3
+    assert task_of("tokengym/MyReview-v0") is mine
+    assert default_rewards(mine.id) == ("uniform", "abc")
+    assert training_settings(mine.id).learner.learning_rate == 1e-4
