@@ -265,7 +265,7 @@ def _rows(curves: Sequence[Curve]) -> list[dict[str, object]]:
             for name in COLUMNS:
                 if name in curve.values:
                     value = float(curve.values[name][index])
-                    whole = name in ("tokens", "episodes") and value == int(value)
+                    whole = name in ("tokens", "episodes") and value.is_integer()
                     row[name] = int(value) if whole else value
             rows.append(row)
     return rows

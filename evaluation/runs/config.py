@@ -182,6 +182,8 @@ def command_line(config: ComparisonConfig, defaults: ComparisonConfig) -> str:
     """Return the command that makes a comparison, without what is default anyway."""
     parts = ["tokengym compare", f"--env {task_name(config.env)}"]
     parts.append(f"--rewards {' '.join(config.rewards)} --seeds {config.seeds}")
+    if config.training.agent != "ppo":  # the defaults are those of the same learner
+        parts.append(f"--agent {config.training.agent}")
     usual = {leaf.path: leaf.value for leaf in leaves(defaults)}
     for leaf in leaves(config):
         if not leaf.flag or leaf.path[0] in ("env", "rewards", "seeds"):

@@ -206,3 +206,8 @@ def test_the_command_names_what_is_not_default():
         "tokengym compare --env MovieReview --rewards sparse abc --seeds 3 "
         "--learning-rate 0.001 --eval-every 1"
     )
+    theirs = config(rewards=("sparse",), training=training_settings(ours.env, "raft", iterations=2))
+    usual = config(rewards=("sparse",), training=training_settings(ours.env, "raft"))
+    assert command_line(theirs, usual) == (
+        "tokengym compare --env MovieReview --rewards sparse --seeds 5 --agent raft --iterations 2"
+    )
