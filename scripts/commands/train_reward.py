@@ -91,7 +91,7 @@ def train_reward(
         env: Environment whose bundled model that is.
         out: A new folder (default: runs/ and the kind).
         reading: How the pairs are read.
-        placement: How the model is loaded (--dtype auto is float32); adapters are merged in the end.
+        placement: How the model is loaded (--dtype auto is float32); adapters are merged.
         training: How the model is trained; the defaults are those of a bundled model, or with
             --model the paper's.
     """
