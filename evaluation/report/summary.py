@@ -27,7 +27,7 @@ from tokengym.evaluation.statistics import (
     probability_of_improvement,
     steps_to_threshold,
 )
-from tokengym.evaluation.statistics.speed import RelativeSteps, censored_steps, relative_steps
+from tokengym.evaluation.statistics.curves import RelativeSteps, censored_steps, relative_steps
 
 FORMAT = 1
 FINAL_WINDOW = 0.1

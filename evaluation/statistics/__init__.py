@@ -1,21 +1,29 @@
 """Statistics of learning curves and scores: pure functions of arrays."""
 
-from tokengym.evaluation.statistics.estimates import (
+from tokengym.evaluation.statistics.aggregates import (
     DEFAULT_RESAMPLES,
     RELIABLE_SEEDS,
     Array,
-    PairedDifference,
     Random,
-    area_under_curve,
-    collapsed,
     curve_interval,
-    final_mean,
-    improvement_interval,
     interval,
     iqm,
-    paired_difference,
     performance_profile,
+)
+from tokengym.evaluation.statistics.comparisons import (
+    PairedDifference,
+    improvement_interval,
+    paired_difference,
     probability_of_improvement,
+)
+from tokengym.evaluation.statistics.curves import (
+    CensoredSteps,
+    RelativeSteps,
+    area_under_curve,
+    censored_steps,
+    collapsed,
+    final_mean,
+    relative_steps,
     steps_to_threshold,
 )
 
@@ -23,9 +31,12 @@ __all__ = [
     "DEFAULT_RESAMPLES",
     "RELIABLE_SEEDS",
     "Array",
+    "CensoredSteps",
     "PairedDifference",
     "Random",
+    "RelativeSteps",
     "area_under_curve",
+    "censored_steps",
     "collapsed",
     "curve_interval",
     "final_mean",
@@ -35,5 +46,6 @@ __all__ = [
     "paired_difference",
     "performance_profile",
     "probability_of_improvement",
+    "relative_steps",
     "steps_to_threshold",
 ]

@@ -1,6 +1,6 @@
-"""How well a credit rule finds the tokens that matter: its token rewards against the truth.
+"""Agreement of a credit rule's token rewards with the true worth of each token.
 
-Pure functions on arrays, one response at a time, and their means over responses.
+Pure functions of arrays, one response at a time, and their means over responses.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
-from tokengym.evaluation.statistics import Array
+from tokengym.evaluation.statistics.aggregates import Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Agreement:
     ceiling: float
     """Mean of `tie_ceiling`: the correlation of a rule without ties that orders all rightly."""
     responses: int
-    """How many responses have a token that matters."""
+    """Number of responses that have a token that matters."""
 
 
 def agreement(
@@ -36,7 +36,7 @@ def agreement(
     truths: Sequence[ArrayLike],
     matters: Sequence[ArrayLike] | None = None,
 ) -> Agreement:
-    """Return how well a rule's credit agrees with the truth.
+    """Return the agreement of a rule's credit with the truth.
 
     Args:
         credits: Per response (n,) token rewards.
@@ -45,7 +45,7 @@ def agreement(
             not 0.
 
     Raises:
-        ValueError: if there is no response with a token that matters, or shapes differ.
+        ValueError: if no response has a token that matters, or shapes differ.
     """
     if matters is None:
         matters = [np.asarray(truth) != 0 for truth in truths]
@@ -154,7 +154,7 @@ def right_signs(credit: ArrayLike, truth: ArrayLike, matters: ArrayLike) -> floa
 
 
 def effective_tokens(credit: ArrayLike) -> float:
-    """Return over how many tokens a credit is spread: the perplexity of its absolute shares.
+    """Return the number of tokens over which a credit is spread: the perplexity of its shares.
 
     exp(-sum_t p_t ln p_t),  p_t = |r_t| / sum_s |r_s|;  0 for a credit of nothing
 

@@ -21,7 +21,7 @@ from tokengym.evaluation.report.panels import Panel, make_panels
 from tokengym.evaluation.report.summary import FINAL_WINDOW, summarize
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.statistics import Array, collapsed, paired_difference
-from tokengym.evaluation.statistics.speed import relative_steps
+from tokengym.evaluation.statistics.curves import relative_steps
 from tokengym.scripts.studies.paired_runs import Interval, PairedRuns, slope_per_doubling
 from tokengym.scripts.studies.tables import (
     difference,

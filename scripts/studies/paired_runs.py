@@ -14,7 +14,7 @@ from tokengym.evaluation.statistics import (
     iqm,
     paired_difference,
 )
-from tokengym.evaluation.statistics.speed import RelativeSteps, relative_steps
+from tokengym.evaluation.statistics.curves import RelativeSteps, relative_steps
 
 Interval = tuple[float, float, float]
 """A value, and the lower and upper end of its 95 % interval."""

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from tokengym.evaluation.statistics.speed import censored_steps, relative_steps
+from tokengym.evaluation.statistics.curves import censored_steps, relative_steps
 
 STEPS = np.arange(0.0, 101.0, 5.0)
 

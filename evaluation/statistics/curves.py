@@ -1,0 +1,315 @@
+"""Learning curves: area, final level, collapse, and the steps needed to reach a level.
+
+A run that stays below a level is censored at its budget instead of being left out: it enters order
+statistics as infinity and the restricted mean as its budget.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from tokengym.evaluation.statistics.aggregates import (
+    DEFAULT_RESAMPLES,
+    Array,
+    Random,
+    finite,
+    interval,
+    iqm,
+)
+
+
+def area_under_curve(steps: ArrayLike, values: ArrayLike, *, normalize: bool = False) -> float:
+    """Return the area under a learning curve by the trapezoid rule.
+
+    area = sum_i (values_i + values_{i+1}) / 2 * (steps_{i+1} - steps_i)
+
+    Args:
+        steps: (time,), strictly increasing.
+        values: (time,).
+        normalize: Divide by the steps covered, which gives the curve's mean height, in its own
+            unit.
+
+    Raises:
+        ValueError: if the shapes differ, there are fewer than two points, or steps do not rise.
+
+    Example:
+        >>> area_under_curve([0, 10, 20], [0.0, 1.0, 1.0])
+        15.0
+        >>> area_under_curve([0, 10, 20], [0.0, 1.0, 1.0], normalize=True)
+        0.75
+    """
+    at, height = _curve(steps, values)
+    if len(at) < 2:
+        raise ValueError(f"an area needs at least two points, got {len(at)}; evaluate more often")
+    area = float(np.trapezoid(height, at))
+    return area / float(at[-1] - at[0]) if normalize else area
+
+
+def final_mean(values: ArrayLike, fraction: float = 0.1) -> float:
+    """Return the mean of the last ``fraction`` of a curve's points, at least of one.
+
+    Args:
+        values: (time,).
+        fraction: In (0, 1]; the number of points is rounded up.
+
+    Example:
+        >>> final_mean([0.0, 1.0, 2.0, 4.0], fraction=0.5)
+        3.0
+    """
+    height = finite("values", values)
+    return float(height[-_window(height, fraction) :].mean())
+
+
+def collapsed(
+    values: ArrayLike, anchor: float, *, fraction: float = 0.5, window: float = 0.1
+) -> bool:
+    """Return whether a run lost most of what it had gained.
+
+    best  = highest mean of ``window`` of the points in a row;  final = the last such mean
+    noise = median |difference of neighbouring points| / (0.6745 * sqrt(2))
+    collapsed = best - final > max(fraction * (best - anchor), 2 * noise)  and  best > anchor
+
+    The noise keeps a run that never learnt from counting as one that lost everything.
+
+    Args:
+        values: (time,) scores.
+        anchor: Score before training, that of the reference policy.
+        fraction: Share of the gain whose loss counts as a collapse, in (0, 1].
+        window: Share of the points in a mean, as ``fraction`` in `final_mean`.
+
+    Example:
+        >>> collapsed([0.0, 1.0, 2.0, 3.0, 3.0, 0.2], anchor=0.0)
+        True
+    """
+    height = finite("values", values)
+    if not 0.0 < fraction <= 1.0:
+        raise ValueError(f"fraction must lie in (0, 1], got {fraction}; 0.5 is half the gain")
+    width = _window(height, window)
+    means = np.convolve(height, np.full(width, 1.0 / width), mode="valid")
+    best, final = float(means.max()), float(means[-1])
+    steps = np.diff(height)
+    # The median: a collapse is itself a large step and must not pass for noise.
+    noise = float(np.median(np.abs(steps))) / (0.6745 * math.sqrt(2.0)) if len(steps) else 0.0
+    return best > anchor and best - final > max(fraction * (best - anchor), 2.0 * noise)
+
+
+def steps_to_threshold(
+    steps: ArrayLike, values: ArrayLike, threshold: float, *, interpolate: bool = False
+) -> float:
+    """Return the first step at which a curve is at or above a threshold; infinity if never.
+
+    A run that never gets there is censored at its last step, not left out: see `censored_steps`.
+    Infinity keeps such runs in order statistics: a median of steps is right as long as more than
+    half the runs arrive.
+
+    Args:
+        steps: (time,), strictly increasing.
+        values: (time,).
+        threshold: Level to reach, in the unit of ``values``.
+        interpolate: Where the curve first comes up to the threshold between two points, return
+            the crossing of the straight line between them, not the later point. For curves
+            evaluated every few steps.
+
+    Raises:
+        ValueError: if the shapes differ, steps do not rise, or the threshold is not finite.
+
+    Example:
+        >>> steps_to_threshold([0, 10, 20], [0.0, 1.0, 3.0], 2.0)
+        20.0
+        >>> steps_to_threshold([0, 10, 20], [0.0, 1.0, 3.0], 2.0, interpolate=True)
+        15.0
+        >>> steps_to_threshold([0, 10, 20], [0.0, 1.0, 3.0], 9.0)
+        inf
+    """
+    at, height = _curve(steps, values)
+    if not math.isfinite(threshold):
+        raise ValueError(f"threshold must be finite, got {threshold}; pass a score to reach")
+    reached = np.flatnonzero(height >= threshold)
+    if len(reached) == 0:
+        return math.inf
+    first = int(reached[0])
+    if not interpolate or first == 0:
+        return float(at[first])
+    below, above = height[first - 1], height[first]
+    share = (threshold - below) / (above - below)
+    return float(at[first - 1] + share * (at[first] - at[first - 1]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CensoredSteps:
+    """Steps to a threshold over runs, those that never reach it kept as censored."""
+
+    reached: float
+    """Share of runs that reach the threshold within the budget."""
+    median: float
+    """Median steps; infinity when half the runs or fewer arrive."""
+    restricted_mean: float
+    """Mean of min(steps, budget): a lower bound on the mean when a run is censored."""
+    low: float
+    """Lower end of the restricted mean's interval."""
+    high: float
+    """Upper end of the restricted mean's interval."""
+
+
+def censored_steps(
+    steps: ArrayLike,
+    budget: float,
+    level: float = 0.95,
+    *,
+    rng: Random = 0,
+    resamples: int = DEFAULT_RESAMPLES,
+) -> CensoredSteps:
+    """Summarise the result of `steps_to_threshold` over runs.
+
+    All runs share one budget, so the Kaplan-Meier mean restricted to it is the plain mean of
+    min(steps, budget).
+
+    Args:
+        steps: (runs,), infinity for a run that never arrived.
+        budget: The steps every run had.
+        level: Confidence level of the interval, in (0, 1).
+        rng: Generator, or a seed for one.
+        resamples: Number of bootstrap draws.
+
+    Raises:
+        ValueError: if there are no runs, or one is NaN.
+
+    Example:
+        >>> censored_steps([10.0, 20.0, float("inf")], 45.0).restricted_mean
+        25.0
+    """
+    values = np.asarray(steps, dtype=np.float64)
+    if values.ndim != 1 or len(values) == 0 or np.isnan(values).any():
+        raise ValueError(
+            f"steps must be (runs,) numbers or infinity, got {steps!r}; "
+            "infinity stands for a run that never arrived"
+        )
+    restricted = np.minimum(values, budget)
+    low, high = interval(
+        restricted, lambda runs: float(runs.mean()), level, rng=rng, resamples=resamples
+    )
+    return CensoredSteps(
+        reached=float((values <= budget).mean()),
+        median=float(np.quantile(values, 0.5, method="higher")),
+        restricted_mean=float(restricted.mean()),
+        low=low,
+        high=high,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelativeSteps:
+    """The steps x needs to reach y's final level, as a share of the steps y needs itself."""
+
+    threshold: float
+    """y's final level: the mean of the last points of its interquartile mean curve."""
+    steps: float
+    """Steps at which x's interquartile mean curve gets there; infinity if it never does."""
+    baseline_steps: float
+    """Steps at which y's own does."""
+    ratio: float
+    """steps / baseline_steps; under 1 x is faster, infinity if it never arrives."""
+    low: float
+    """Lower end of the ratio's interval."""
+    high: float
+    """Upper end of the ratio's interval; infinity where too many resamples never arrive."""
+
+
+def relative_steps(
+    steps: ArrayLike,
+    x: ArrayLike,
+    y: ArrayLike,
+    level: float = 0.95,
+    *,
+    window: float = 0.1,
+    rng: Random = 0,
+    resamples: int = DEFAULT_RESAMPLES,
+) -> RelativeSteps | None:
+    """Compare the steps two rewards need to y's final level, on curves paired by seed.
+
+    threshold = mean of the last ``window`` of iqm_runs(y);  s(c) = first step with iqm_runs(c) >=
+    threshold, interpolated;  ratio = s(x) / s(y)
+
+    Seeds are resampled with replacement, each with both its curves. The threshold is computed for
+    each resample, so the interval includes its uncertainty.
+
+    Args:
+        steps: (time,), rising.
+        x: (pairs, time).
+        y: (pairs, time) of the same seeds, in the same order.
+        level: Confidence level of the interval, in (0, 1).
+        window: The share of the curve that is its end.
+        rng: Generator, or a seed for one.
+        resamples: Number of bootstrap draws.
+
+    Returns:
+        None if y ends no higher than it begins, so that there is no rise to compare.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    curves_x, curves_y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if curves_x.shape != curves_y.shape or curves_x.ndim != 2:
+        raise ValueError(
+            f"x and y must be (pairs, time) alike, got {curves_x.shape} and {curves_y.shape}; "
+            "keep only the seeds that both have"
+        )
+    at = np.asarray(steps, dtype=np.float64)
+    threshold, own, baseline = _arrivals(at, iqm(curves_x, 0), iqm(curves_y, 0), window)
+    if baseline <= at[0]:
+        return None
+    pairs = len(curves_x)
+    rows = np.random.default_rng(rng).integers(0, pairs, (resamples, pairs))
+    ratios = []
+    for mean_x, mean_y in zip(iqm(curves_x[rows], 1), iqm(curves_y[rows], 1), strict=True):
+        _, reached, needed = _arrivals(at, mean_x, mean_y, window)
+        ratios.append(_ratio(reached - at[0], needed - at[0]))
+    tail = (1.0 - level) / 2.0
+    low, high = np.quantile(ratios, [tail, 1.0 - tail], method="inverted_cdf")  # inf - inf is NaN
+    return RelativeSteps(
+        threshold=threshold,
+        steps=own,
+        baseline_steps=baseline,
+        ratio=_ratio(own - at[0], baseline - at[0]),
+        low=float(low),
+        high=float(high),
+    )
+
+
+def _arrivals(steps: Array, x: Array, y: Array, window: float) -> tuple[float, float, float]:
+    """Return y's final level, and the steps at which the curves x and y reach it."""
+    threshold = final_mean(y, window)
+    return (
+        threshold,
+        steps_to_threshold(steps, x, threshold, interpolate=True),
+        steps_to_threshold(steps, y, threshold, interpolate=True),
+    )
+
+
+def _ratio(steps: float, baseline: float) -> float:
+    if baseline > 0.0:
+        return float(steps / baseline)
+    return 1.0 if steps == 0.0 else math.inf
+
+
+def _curve(steps: ArrayLike, values: ArrayLike) -> tuple[Array, Array]:
+    at, height = finite("steps", steps), finite("values", values)
+    if at.ndim != 1 or at.shape != height.shape:
+        raise ValueError(
+            f"steps and values must be (time,) alike, got {at.shape} and {height.shape}"
+        )
+    if (np.diff(at) <= 0).any():
+        where = int(np.argmax(np.diff(at) <= 0))
+        raise ValueError(
+            f"steps must rise, got {at[where]:g} then {at[where + 1]:g}; sort the curve and keep "
+            "one value per step"
+        )
+    return at, height
+
+
+def _window(height: Array, fraction: float) -> int:
+    if not 0.0 < fraction <= 1.0:
+        raise ValueError(f"fraction must lie in (0, 1], got {fraction}; 0.1 is the last tenth")
+    return math.ceil(len(height) * fraction - 1e-9)
