@@ -1,0 +1,251 @@
+"""Measure a checkout: lines, modules, long functions, import cycles, where settings are declared.
+
+`python scripts/house.py [ROOT] [--json]` needs nothing but the standard library.
+The product is what a user runs: the four floors, the command line and its commands.
+"""
+
+import argparse
+import ast
+import io
+import json
+import re
+import tokenize
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+FLOORS = ("envs", "rewards", "agents", "evaluation", "scripts")
+PRODUCT = ("envs", "rewards", "agents", "evaluation", "scripts/commands", "scripts/cli.py")
+LONGEST_FUNCTION = 60
+"""Lines of code that a function may have."""
+SETTINGS = {
+    "PPO setting": "gae_lambda",
+    "environment option": "prompt_sampling",
+    "command-line option": "learning_rate",
+}
+"""One setting of each kind, to count the files that declare it."""
+LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass
+class House:
+    """Measurements of one checkout."""
+
+    lines: int
+    code_lines: int
+    installed_lines: int
+    modules: int
+    most_files: tuple[str, int]
+    long_functions: dict[str, int]
+    cycles: list[list[str]]
+    dynamic_attributes: int
+    declaring: dict[str, list[str]]
+
+
+def product_files(root: Path) -> list[Path]:
+    """List the Python files of the product."""
+    places = [root / name for name in PRODUCT]
+    found = [file for place in places for file in sorted(place.rglob("*.py"))]
+    return found + [place for place in places if place.is_file()]
+
+
+def parse(path: Path) -> ast.Module:
+    """Parse one file."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def code_lines(source: str) -> set[int]:
+    """Number the lines that hold code: neither blank, nor comment, nor docstring."""
+    found: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in LAYOUT and token.type != tokenize.ENDMARKER:
+            found.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(source)):
+        if (
+            isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str)
+        ):
+            found.difference_update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return found
+
+
+def long_functions(path: Path, limit: int = LONGEST_FUNCTION) -> dict[str, int]:
+    """Map the functions of a file above a number of lines of code to their length."""
+    source = path.read_text(encoding="utf-8")
+    lines = code_lines(source)
+    found = {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, Function):
+            length = len(lines & set(range(node.lineno, (node.end_lineno or node.lineno) + 1)))
+            if length > limit:
+                found[f"{node.name}:{node.lineno}"] = length
+    return found
+
+
+def files_per_folder(root: Path) -> Counter[str]:
+    """Count the Python files of each folder of the product."""
+    return Counter(str(path.parent.relative_to(root)) for path in product_files(root))
+
+
+def module_files(root: Path) -> dict[str, Path]:
+    """Map the name of every module of the package to its file."""
+    found = {}
+    for folder in ("tokengym", *FLOORS):
+        for path in sorted((root / folder).rglob("*.py")):
+            parts = path.relative_to(root).with_suffix("").parts
+            name = ".".join(parts if folder == "tokengym" else ("tokengym", *parts))
+            found[name.removesuffix(".__init__")] = path
+    return found
+
+
+def run_on_import(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Yield the statements that run when a module is imported, outside TYPE_CHECKING."""
+    for node in body:
+        yield node
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            yield from run_on_import(node.orelse)
+        elif not isinstance(node, Function):
+            for name in ("body", "orelse", "finalbody"):
+                yield from run_on_import(getattr(node, name, []))
+            for handler in getattr(node, "handlers", []):
+                yield from run_on_import(handler.body)
+
+
+def module_imports(tree: ast.Module, modules: set[str]) -> set[str]:
+    """Name the modules, among those given, that a module imports when it is imported."""
+    found = set()
+    for node in run_on_import(tree.body):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in modules else node.module)
+    return found & modules
+
+
+def import_cycles(root: Path) -> list[list[str]]:
+    """List the groups of modules that import one another when they are imported."""
+    files = module_files(root)
+    edges = {name: module_imports(parse(path), set(files)) for name, path in files.items()}
+    reach: dict[str, set[str]] = {}
+    for start in edges:
+        seen: set[str] = set()
+        waiting = list(edges[start])
+        while waiting:
+            name = waiting.pop()
+            if name not in seen:
+                seen.add(name)
+                waiting += edges[name]
+        reach[start] = seen
+    groups = {
+        tuple(sorted(other for other in reach[name] if name in reach[other]))
+        for name in edges
+        if name in reach[name]
+    }
+    return [list(group) for group in sorted(groups)]
+
+
+def declares(tree: ast.Module, name: str) -> bool:
+    """Tell whether a file has a parameter or an annotated field of a name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg) and node.arg == name:
+            return True
+        if isinstance(node, ast.ClassDef):
+            for field in node.body:
+                if isinstance(field, ast.AnnAssign) and ast.unparse(field.target) == name:
+                    return True
+    return False
+
+
+def dynamic_attributes(root: Path) -> int:
+    """Count the calls of getattr and hasattr in the rewards."""
+    calls = (
+        node.func.id
+        for path in sorted((root / "rewards").rglob("*.py"))
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    )
+    return sum(name in ("getattr", "hasattr") for name in calls)
+
+
+def installed_files(root: Path) -> list[Path]:
+    """List the Python files of the packages that pyproject.toml names."""
+    text = (root / "pyproject.toml").read_text(encoding="utf-8")
+    block = re.search(r"^packages = \[(.*?)^\]", text, re.MULTILINE | re.DOTALL)
+    packages = re.findall(r'"([\w.]+)"', block.group(1)) if block else []
+    folders = [root.joinpath(*name.split(".")) for name in packages]
+    folders = [f if f.is_dir() else root / f.relative_to(root / "tokengym") for f in folders]
+    return [path for folder in folders for path in sorted(folder.glob("*.py"))]
+
+
+def count_lines(paths: list[Path]) -> int:
+    """Count the lines of files."""
+    return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in paths)
+
+
+def measure(root: Path) -> House:
+    """Measure a checkout."""
+    files = product_files(root)
+    trees = {str(path.relative_to(root)): parse(path) for path in files}
+    return House(
+        lines=count_lines(files),
+        code_lines=sum(len(code_lines(path.read_text(encoding="utf-8"))) for path in files),
+        installed_lines=count_lines(installed_files(root)),
+        modules=len(files),
+        most_files=files_per_folder(root).most_common(1)[0],
+        long_functions={
+            f"{path.relative_to(root)}:{name}": length
+            for path in files
+            for name, length in long_functions(path).items()
+        },
+        cycles=import_cycles(root),
+        dynamic_attributes=dynamic_attributes(root),
+        declaring={
+            f"{kind} ({name})": [path for path, tree in trees.items() if declares(tree, name)]
+            for kind, name in SETTINGS.items()
+        },
+    )
+
+
+def table(house: House) -> str:
+    """Lay the measurements out as a table, with the names below each count."""
+    folder, most = house.most_files
+    rows: list[tuple[str, object, list[str]]] = [
+        ("lines of the product", house.lines, []),
+        ("lines of code of the product", house.code_lines, []),
+        ("lines that the wheel installs", house.installed_lines, []),
+        ("modules of the product", house.modules, []),
+        ("most files in a folder", f"{most} ({folder})", []),
+        (
+            f"functions above {LONGEST_FUNCTION} lines of code",
+            len(house.long_functions),
+            [f"{name} {length}" for name, length in house.long_functions.items()],
+        ),
+        ("import cycles", len(house.cycles), [" ".join(cycle) for cycle in house.cycles]),
+        ("getattr and hasattr in rewards", house.dynamic_attributes, []),
+        *((f"files declaring a {kind}", len(at), at) for kind, at in house.declaring.items()),
+    ]
+    width = max(len(name) for name, _, _ in rows)
+    return "\n".join(
+        line
+        for name, value, details in rows
+        for line in (f"{name:<{width}}  {value}", *(f"    {detail}" for detail in details))
+    )
+
+
+def main() -> None:
+    """Print the measurements of the checkout that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("root", nargs="?", type=Path, default=Path(__file__).parents[1])
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    arguments = parser.parse_args()
+    house = measure(arguments.root.resolve())
+    print(json.dumps(asdict(house), indent=2) if arguments.json else table(house))
+
+
+if __name__ == "__main__":
+    main()
