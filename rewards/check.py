@@ -299,7 +299,7 @@ def _is_causal(env: Any) -> bool:
     """Return whether any wrapper declares that it pays token by token."""
     while env is not None:
         reward = env.__dict__.get("reward")
-        if reward is not None and getattr(reward, "causal", False):
+        if isinstance(reward, Reward) and reward.causal:
             return True
         env = env.__dict__.get("env")
     return False

@@ -52,8 +52,8 @@ class StepDelivery:
         prompts: "PromptSet | None" = None,
     ) -> None:
         self._reader = reward.prefix_reader()
-        self._step_reward = reward.credit.step_reward  # type: ignore[attr-defined]
-        self._reads_text = bool(getattr(reward.scorer, "reads_text", True))
+        self._step_reward = reward.credit.step_reward
+        self._reads_text = reward.scorer.reads_text
         self._tokenizer = tokenizer
         self._prompt_width = prompt_width
         self._prompts = prompts

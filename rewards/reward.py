@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
-from tokengym.rewards.attribution.prefixes import PrefixReader, RescoringReader
+from tokengym.rewards.attribution.kinds import remedy_for
+from tokengym.rewards.attribution.prefixes import PrefixReader
 from tokengym.rewards.attribution.probe import Probe
-from tokengym.rewards.credits.base import Credit
+from tokengym.rewards.credits.base import Credit, as_credit
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError
 from tokengym.rewards.maths.redistribution import close_sum
 from tokengym.rewards.rescue import Stopwatch, keeping
-from tokengym.rewards.scorers.base import Scores, SupportsScore, scorer_name
+from tokengym.rewards.scorers.base import Scores, SupportsScore, as_scorer, is_scorer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,44 +41,38 @@ class Reward:
         *,
         tokenizer: "PreTrainedTokenizerBase | None" = None,
     ) -> None:
-        if not callable(getattr(scorer, "score", None)):
+        if not is_scorer(scorer):
             raise TypeError(
                 f"scorer must have a method score(episodes), got {scorer!r}; wrap a function in "
                 "FunctionScorer"
             )
-        if not callable(getattr(credit, "assign", None)):
-            raise TypeError(
-                f"credit must have a method assign(episodes, scores), got {credit!r}; "
-                "pass a Credit such as Uniform()"
-            )
-        self.scorer = scorer
-        self.credit = credit
+        self.scorer = as_scorer(scorer)
+        self.credit = as_credit(credit)
         self.tokenizer = tokenizer
-        self.stopwatch = Stopwatch(scorer_name(scorer))
-        kinds = getattr(scorer, "attribution_kinds", None)
-        wanted = getattr(credit, "attribution", None)
+        self.stopwatch = Stopwatch(self.scorer.name)
+        kinds, wanted = self.scorer.attribution_kinds, self.credit.attribution
         self._asks = wanted is not None and kinds is not None
         if wanted is not None and kinds is not None and wanted not in kinds:
             raise RewardError(
                 f"credit {self.credit_name!r} needs {wanted} attributions, scorer "
-                f"{scorer_name(scorer)!r} gives {', '.join(sorted(kinds)) or 'none'}; "
-                f"{_remedy(wanted)}"
+                f"{self.scorer.name!r} gives {', '.join(sorted(kinds)) or 'none'}; "
+                f"{remedy_for(wanted)}"
             )
 
     @property
     def name(self) -> str:
         """The credit's and the scorer's names."""
-        return f"{self.credit_name}({scorer_name(self.scorer)})"
+        return f"{self.credit_name}({self.scorer.name})"
 
     @property
     def credit_name(self) -> str:
         """The credit's name, its class's if it does not say."""
-        return getattr(self.credit, "name", "") or type(self.credit).__name__
+        return self.credit.name or type(self.credit).__name__
 
     @property
     def causal(self) -> bool:
         """Whether the credit declares that it can be paid token by token."""
-        return bool(getattr(self.credit, "causal", False))
+        return bool(self.credit.causal)
 
     def __repr__(self) -> str:
         return f"Reward({self.name})"
@@ -91,12 +86,7 @@ class Reward:
         Raises:
             TokenizerError: if the scorer cannot read its ids.
         """
-        scorer: Any = self.scorer
-        credit: Any = self.credit
-        scorer, credit = (
-            part.bind(tokenizer) if callable(getattr(part, "bind", None)) else part
-            for part in (scorer, credit)
-        )
+        scorer, credit = self.scorer.bind(tokenizer), self.credit.bind(tokenizer)
         return Reward(scorer, credit, tokenizer=tokenizer)
 
     def prefix_reader(self) -> PrefixReader:
@@ -105,21 +95,9 @@ class Reward:
         Raises:
             RewardError: if the credit or the scorer cannot be paid that way.
         """
-        name = scorer_name(self.scorer)
-        if not callable(getattr(self.credit, "step_reward", None)):
-            raise RewardError(
-                f"credit {self.credit_name!r} declares causal=True, but has no method "
-                "step_reward(increment) that says what to pay at each step; declare causal=False"
-            )
-        every_prefix = bool(getattr(self.credit, "every_prefix", False))
-        make = getattr(self.scorer, "prefix_reader", None)
-        reader: PrefixReader | None = (
-            make(every_prefix=every_prefix)
-            if make is not None
-            else RescoringReader(self.scorer)
-            if every_prefix
-            else None
-        )
+        name = self.scorer.name
+        self.credit.step_reward(0.0)  # or says that it has none
+        reader = self.scorer.prefix_reader(every_prefix=self.credit.every_prefix)
         if reader is None:
             raise RewardError(
                 f"scorer {name!r} cannot score a growing text token by token, so credit "
@@ -142,7 +120,7 @@ class Reward:
         """
         if not episodes:
             return []
-        with keeping(episodes, scorer_name(self.scorer)), self.stopwatch.scoring(len(episodes)):
+        with keeping(episodes, self.scorer.name), self.stopwatch.scoring(len(episodes)):
             return self._evaluate(episodes)
 
     def _evaluate(self, episodes: Sequence[Episode]) -> list[Episode]:
@@ -167,7 +145,7 @@ class Reward:
 
     def _score(self, episodes: Sequence[Episode]) -> Scores:
         options: dict[str, Any] = {"attribution": self.credit.attribution} if self._asks else {}
-        name = scorer_name(self.scorer)
+        name = self.scorer.name
         scores = self.scorer.score(episodes, **options)
         if not isinstance(scores, Scores):
             raise ScorerError(
@@ -175,15 +153,13 @@ class Reward:
                 "Scores(values=one number per episode)"
             )
         scores.check(episodes, name)
-        attribute = getattr(self.credit, "attribute", None)
-        if attribute is not None:
-            scores = attribute(Probe(self.scorer, self.tokenizer), episodes, scores)
-            scores.check(episodes, self.credit_name)
-        wanted = getattr(self.credit, "attribution", None)
+        scores = self.credit.attribute(Probe(self.scorer, self.tokenizer), episodes, scores)
+        scores.check(episodes, self.credit_name)
+        wanted = self.credit.attribution
         if wanted is not None and scores.attributions is None:
             raise CreditError(
                 f"credit {self.credit_name!r} needs {wanted} attributions, scorer {name!r} "
-                f"returned none; {_remedy(wanted)}"
+                f"returned none; {remedy_for(wanted)}"
             )
         return scores
 
@@ -217,11 +193,3 @@ class Reward:
                     f"credit {name!r} gives episode {row} rewards that sum to {total:.6g}, its "
                     f"score is {score:.6g}; rescale them, a credit only redistributes"
                 )
-
-
-def _remedy(attribution: str) -> str:
-    if attribution == "prefix":
-        return "score with RewardModel or take 'red:every_prefix=true' (one scoring per token)"
-    scorer = {"attention": "RewardModel", "relevance": "Relevance"}.get(attribution)
-    use = f"score with {scorer}" if scorer else "score with one that gives them"
-    return f"{use} or take credit 'uniform'"

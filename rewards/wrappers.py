@@ -17,7 +17,7 @@ from tokengym.rewards.errors import RewardError
 from tokengym.rewards.registry import RewardSpec, make_reward
 from tokengym.rewards.rescue import keeping
 from tokengym.rewards.reward import Reward
-from tokengym.rewards.scorers.base import SupportsScore, scorer_name
+from tokengym.rewards.scorers.base import SupportsScore
 
 AnyEnv = gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]
 AnyScorer = SupportsScore | Callable[[str, str], float] | str | Path
@@ -133,7 +133,7 @@ class VectorRewardWrapper(VectorWrapper):
         if self._delivery is not None:
             going_on = ~(terminated | truncated) & _has_response(observations, self._prompt_width)
             rows = np.flatnonzero(going_on).tolist()
-            with keeping(list(ended.values()), scorer_name(self.reward.scorer)):
+            with keeping(list(ended.values()), self.reward.scorer.name):
                 values[rows] = self._delivery.advance(rows, observations)
         if ended:
             rows = list(ended)

@@ -18,7 +18,6 @@ from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig, res
 from tokengym.evaluation.statistics import Array
 from tokengym.evaluation.statistics.agreement import Agreement, agreement
 from tokengym.rewards import RewardError
-from tokengym.rewards.scorers.base import scorer_name
 
 EPISODES_FILE = "episodes.jsonl"
 USUAL: tuple[tuple[str, ...], ...] = (
@@ -97,7 +96,7 @@ def replay(
         paid = reward.evaluate(list(episodes))
         credits[name] = tuple(np.asarray(e.token_rewards, dtype=np.float64) for e in paid)
         scores[name] = np.array([episode.score for episode in paid])
-        scorers[name] = scorer_name(reward.scorer)
+        scorers[name] = reward.scorer.name
     truth = token_truth(task, episodes, policy)
     agreements = {
         name: agreement(rows, truth.values, truth.matters)

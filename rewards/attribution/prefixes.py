@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
-from tokengym.rewards.scorers.base import SupportsScore
+from tokengym.rewards.scorers.base import Scorer
 
 
 class PrefixReader(ABC):
@@ -72,17 +72,13 @@ class RescoringReader(DifferenceReader):
         scorer: What scores.
     """
 
-    def __init__(self, scorer: SupportsScore) -> None:
+    def __init__(self, scorer: Scorer) -> None:
         super().__init__()
         self.scorer = scorer
 
     def read(self, rows: Sequence[int], episodes: Sequence[Episode]) -> NDArray[np.floating]:
         """Return the score of each text."""
-        peek = getattr(self.scorer, "peek", None)
-        return np.asarray(
-            peek(episodes) if peek is not None else self.scorer.score(episodes).values,
-            dtype=np.float64,
-        )
+        return np.asarray(self.scorer.peek(episodes), dtype=np.float64)
 
 
 class SumReader(PrefixReader):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tokengym.envs.episode import Episode
 from tokengym.envs.tokenization import decode
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.scorers.base import SupportsScore, scorer_name
+from tokengym.rewards.scorers.base import Scorer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,9 +27,7 @@ class Probe:
             alone needs none.
     """
 
-    def __init__(
-        self, scorer: SupportsScore, tokenizer: "PreTrainedTokenizerBase | None" = None
-    ) -> None:
+    def __init__(self, scorer: Scorer, tokenizer: "PreTrainedTokenizerBase | None" = None) -> None:
         self.scorer = scorer
         self.tokenizer = tokenizer
 
@@ -44,10 +42,8 @@ class Probe:
         """
         if not episodes:
             return np.zeros(0)
-        name = scorer_name(self.scorer)
-        peek = getattr(self.scorer, "peek", None)
-        raw = peek(episodes) if peek is not None else self.scorer.score(episodes).values
-        values: NDArray[np.float64] = np.asarray(raw, dtype=np.float64)
+        name = self.scorer.name
+        values: NDArray[np.float64] = np.asarray(self.scorer.peek(episodes), dtype=np.float64)
         if values.shape != (len(episodes),) or not np.isfinite(values).all():
             raise ScorerError(
                 f"scorer {name!r} returned {values} of shape {values.shape} for {len(episodes)} "
@@ -66,11 +62,11 @@ class Probe:
             ScorerError: if the scorer reads texts and there is no tokenizer to write them.
         """
         ids = [episode.response_ids[position] for position in kept]
-        if not getattr(self.scorer, "reads_text", True):
+        if not self.scorer.reads_text:
             text = ""
         elif self.tokenizer is None:
             raise ScorerError(
-                f"scorer {scorer_name(self.scorer)!r} reads texts, and without the policy's "
+                f"scorer {self.scorer.name!r} reads texts, and without the policy's "
                 "tokenizer a part of a response cannot be written; call reward.bind(tokenizer)"
             )
         else:

@@ -1,12 +1,20 @@
-"""Credit rules: how a score becomes token rewards."""
+"""Credit rules, one file per rule; importing the package registers all of them by name."""
 
-from tokengym.rewards.credits.attributed import ABC, DenseR3
-from tokengym.rewards.credits.base import Credit
-from tokengym.rewards.credits.causal import RED
-from tokengym.rewards.credits.policy import ABCD, ABCD2
+from importlib import import_module
+from pkgutil import iter_modules
+
+from tokengym.rewards.credits.abc import ABC
+from tokengym.rewards.credits.abc_d import ABCD, ABCD2
+from tokengym.rewards.credits.abc_signed import SignedABC
+from tokengym.rewards.credits.attribution import Attribution
+from tokengym.rewards.credits.base import Credit, register_credit
+from tokengym.rewards.credits.r3 import DenseR3
+from tokengym.rewards.credits.random import Random
+from tokengym.rewards.credits.recency import Recency
+from tokengym.rewards.credits.red import RED
 from tokengym.rewards.credits.scar import SCAR
-from tokengym.rewards.credits.signed import Attribution, SignedABC
-from tokengym.rewards.credits.simple import Random, Recency, Sparse, Uniform
+from tokengym.rewards.credits.sparse import Sparse
+from tokengym.rewards.credits.uniform import Uniform
 
 __all__ = [
     "ABC",
@@ -22,4 +30,8 @@ __all__ = [
     "SignedABC",
     "Sparse",
     "Uniform",
+    "register_credit",
 ]
+
+for _module in iter_modules(__path__):  # a rule of one's own is one further file
+    import_module(f"{__name__}.{_module.name}")

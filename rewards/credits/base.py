@@ -1,32 +1,54 @@
-"""Which token earned it: the interface of a credit rule."""
+"""Credit rules: their interface, and the table of rewards by name that they register in."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
-from tokengym.rewards.errors import CreditError
+from tokengym.rewards.attribution.kinds import ScorerKind
+from tokengym.rewards.errors import CreditError, RewardError
 from tokengym.rewards.scorers.base import Scores
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from tokengym.rewards.attribution.probe import Probe
 
+FloatArray = NDArray[np.float32]
+Rule = TypeVar("Rule", bound="type[Credit]")
 
-class Credit(ABC):
-    """Redistributes the score of each response over its tokens; the parts sum to the score."""
+
+class Credit:
+    """Redistributes the score of each response over its tokens; the parts sum to the score.
+
+    A rule states its formula for one episode in `spread`. One that needs the whole batch at once
+    overrides `assign` instead.
+    """
 
     name: ClassVar[str] = ""
-    """The name in `make_reward`, messages and reports."""
+    """Name in `make_reward`, messages and reports."""
     attribution: str | None = None
-    """The kind of token attribution the scorer must return with its scores; None for none."""
+    """Kind of token attribution that the scorer must return with its scores (`KINDS`), or None."""
+    needs_attributions: bool = False
+    """Whether `spread` reads attributions that `attribute` adds; implied by ``attribution``."""
     causal: bool = False
     """Whether token t's reward depends on tokens up to t only (and on the end being there), and is
     paid as it is earned; otherwise it is known in hindsight and paid when the episode ends. A
-    causal rule also has ``step_reward(increment)``: what a token is paid at once that moved the
-    score of the text so far by ``increment``. The last token gets the rest of the score."""
+    causal rule also has `step_reward`. The last token gets the rest of the score."""
+    every_prefix: bool = False
+    """Whether a scorer without scores per position may score every prefix as a text of its own."""
+
+    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "Credit":
+        """Return the rule for responses of a policy's tokenizer; itself unless it reads ids."""
+        return self
+
+    def with_policy(self, path: str | Path) -> "Credit":
+        """Return the rule with the environment's reference policy; itself unless it reads one."""
+        return self
 
     def attribute(self, probe: "Probe", episodes: Sequence[Episode], scores: Scores) -> Scores:
         """Return the scores with attributions that the rule finds by scoring other texts.
@@ -38,8 +60,7 @@ class Credit(ABC):
         """
         return scores
 
-    @abstractmethod
-    def assign(self, episodes: Sequence[Episode], scores: Scores) -> list[NDArray[np.float32]]:
+    def assign(self, episodes: Sequence[Episode], scores: Scores) -> list[FloatArray]:
         """Return the token rewards of each episode.
 
         Args:
@@ -52,34 +73,183 @@ class Credit(ABC):
         Raises:
             CreditError: if the scores lack the attributions that the rule needs.
         """
+        rows: Sequence[FloatArray | None] = [None] * len(episodes)
+        if self.attribution is not None or self.needs_attributions:
+            rows = self._attributions(episodes, scores)
+        return [
+            np.asarray(self.spread(float(value), episode, row), dtype=np.float32)
+            for episode, value, row in zip(episodes, scores.values, rows, strict=True)
+        ]
+
+    def spread(
+        self, score: float, episode: Episode, attribution: FloatArray | None
+    ) -> NDArray[np.floating]:
+        """Return the token rewards of one episode: the rule's formula.
+
+        Args:
+            score: R, reward units.
+            episode: The episode, with at least one response token.
+            attribution: (n,) the scorer's account of the tokens, where the rule asked for one.
+
+        Returns:
+            (n,) reward units, summing to the score.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define spread() or assign()")
+
+    def step_reward(self, increment: float) -> float:
+        """Return what a causal rule pays at once for a token that moved the score of the text.
+
+        Args:
+            increment: R(x, y_<=t) - R(x, y_<t).
+
+        Raises:
+            RewardError: if the rule has no such payment.
+        """
+        raise RewardError(
+            f"credit {self.name!r} declares causal=True, but has no method "
+            "step_reward(increment) that says what to pay at each step; declare causal=False"
+        )
+
+    def _attributions(self, episodes: Sequence[Episode], scores: Scores) -> Sequence[FloatArray]:
+        """Return the attributions of the scores, one array per episode."""
+        if scores.attributions is None:
+            kind = f"{self.attribution} " if self.attribution else ""
+            raise CreditError(
+                f"credit {self.name!r} needs {kind}attributions, but the scores have "
+                "none; score with a scorer that gives them, or take credit 'uniform'"
+            )
+        if len(scores.attributions) != len(episodes):
+            raise CreditError(
+                f"credit {self.name!r} got {len(scores.attributions)} attributions for "
+                f"{len(episodes)} episodes; pass the scores of these episodes"
+            )
+        return scores.attributions
 
 
-def attributions_of(
-    credit: Credit, episodes: Sequence[Episode], scores: Scores
-) -> Sequence[NDArray[np.float32]]:
-    """Return the attributions of the scores, one array per episode.
+class _Adapted(Credit):
+    """Someone's object with a method ``assign``, as a credit rule.
 
     Args:
-        credit: Who asks, for the message.
-        episodes: The episodes that were scored.
-        scores: Their scores.
+        rule: The object; whatever else of `Credit` it has is used too.
+    """
+
+    _OPTIONAL = ("attribution", "causal", "every_prefix", "attribute", "bind", "step_reward")
+
+    def __init__(self, rule: Any) -> None:
+        self.rule = rule
+        self.name = getattr(rule, "name", "") or type(rule).__name__  # type: ignore[misc]
+        for name in self._OPTIONAL:
+            if hasattr(rule, name):
+                setattr(self, name, getattr(rule, name))
+
+    def assign(self, episodes: Sequence[Episode], scores: Scores) -> list[FloatArray]:
+        """Return what the object assigns."""
+        assigned: list[FloatArray] = self.rule.assign(episodes, scores)
+        return assigned
+
+
+def is_credit(value: object) -> bool:
+    """Return whether a value can serve as credit rule: it has a method ``assign``."""
+    return isinstance(value, Credit) or callable(getattr(value, "assign", None))
+
+
+def as_credit(value: Any) -> Credit:
+    """Return a credit rule, or an object with a method ``assign``, as a `Credit`.
 
     Raises:
-        CreditError: if there are none, or not one per episode.
+        TypeError: if it is neither.
     """
-    if scores.attributions is None:
-        raise CreditError(
-            f"credit {credit.name!r} needs {credit.attribution} attributions, but the scores have "
-            "none; score with a scorer that gives them, or take credit 'uniform'"
+    if isinstance(value, Credit):
+        return value
+    if not is_credit(value):
+        raise TypeError(
+            f"credit must have a method assign(episodes, scores), got {value!r}; "
+            "pass a Credit such as Uniform()"
         )
-    if len(scores.attributions) != len(episodes):
-        raise CreditError(
-            f"credit {credit.name!r} got {len(scores.attributions)} attributions for "
-            f"{len(episodes)} episodes; pass the scores of these episodes"
-        )
-    return scores.attributions
+    return _Adapted(value)
 
 
-def as_float32(rewards: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return token rewards as stored."""
-    return np.asarray(rewards, dtype=np.float32)
+# --- by name --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RewardEntry:
+    """What a name stands for."""
+
+    factory: Callable[..., Any]
+    """Called with the options after the name; returns a `Credit`, a `Scorer` or a `Reward`."""
+    scorer: ScorerKind = "any"
+    """What a credit scores with when the user names no scorer."""
+    scorer_options: tuple[str, ...] = ()
+    """Options after the name that are the scorer's, not the credit's."""
+
+
+REWARDS: dict[str, RewardEntry] = {}
+"""All rewards by name."""
+
+
+def register(
+    name: str,
+    factory: Callable[..., Any],
+    *,
+    scorer: ScorerKind = "any",
+    scorer_options: tuple[str, ...] = (),
+) -> None:
+    """Make a reward known by name, so that ``gym.make(id, reward=name)`` finds it.
+
+    Args:
+        name: What users write; options follow it as ``"name:option=value,option=value"``.
+        factory: Called with the options as keyword arguments. It returns a `Credit` (which gets
+            the environment's scorer), a `Scorer` (which gets the sparse credit) or a `Reward`.
+        scorer: What a credit scores with when the user names no scorer: the bundle's reward model,
+            its encoder, or whichever it has.
+        scorer_options: Options that are handed to the scorer.
+
+    Raises:
+        RewardError: if the name is taken, or cannot be written in front of options.
+        TypeError: if the factory is not callable.
+    """
+    if not name or any(mark in name for mark in ":=, "):
+        raise RewardError(f"name must be free of ':', '=', ',' and spaces, got {name!r}")
+    if name in REWARDS:
+        raise RewardError(f"a reward named {name!r} is registered already; choose another name")
+    if not callable(factory):
+        raise TypeError(f"factory must be callable, got {factory!r}; pass a class or a function")
+    REWARDS[name] = RewardEntry(factory, scorer, scorer_options)
+
+
+@overload
+def register_credit(rule: Rule, /) -> Rule: ...
+
+
+@overload
+def register_credit(*, scorer_options: tuple[str, ...]) -> Callable[[Rule], Rule]: ...
+
+
+def register_credit(rule: Any = None, /, *, scorer_options: tuple[str, ...] = ()) -> Any:
+    """Register a credit rule's class under its own name: a class decorator.
+
+    Args:
+        rule: A subclass of `Credit` with a ``name``.
+        scorer_options: See `register`.
+    """
+
+    def decorate(cls: Rule) -> Rule:
+        # What it scores with follows from the attributions that the rule, once made, asks for.
+        register(cls.name, cls, scorer_options=scorer_options)
+        return cls
+
+    return decorate if rule is None else decorate(rule)
+
+
+def check_beta(beta: float) -> float:
+    """Return ``beta`` if it lies in [0, 1].
+
+    Raises:
+        CreditError: if it does not.
+    """
+    if not 0.0 <= beta <= 1.0:
+        raise CreditError(
+            f"beta must lie in [0, 1], got {beta}: 0 is sparse, 1 spreads the whole score"
+        )
+    return beta

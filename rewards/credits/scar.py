@@ -1,4 +1,4 @@
-"""Credit by cooperative games: the Shapley value of each span of the response."""
+"""SCAR: each span of the response earns its Shapley value."""
 
 from collections.abc import Sequence
 
@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.probe import Probe
-from tokengym.rewards.credits.base import Credit, as_float32, attributions_of
-from tokengym.rewards.credits.simple import check_beta
+from tokengym.rewards.credits.base import Credit, FloatArray, check_beta, register_credit
 from tokengym.rewards.errors import CreditError
 from tokengym.rewards.maths.shares import (
     coalitions_of,
@@ -24,6 +23,7 @@ MAX_SPANS = 62
 """A coalition is the bits of one integer."""
 
 
+@register_credit
 class SCAR(Credit):
     """Each span of the response earns its Shapley value, spread evenly over its tokens.
 
@@ -49,6 +49,7 @@ class SCAR(Credit):
     """
 
     name = "scar"
+    needs_attributions = True
 
     def __init__(
         self, spans: int = 6, permutations: int = 16, seed: int = 0, beta: float = 1.0
@@ -89,14 +90,12 @@ class SCAR(Credit):
             rows, signed=True, parts={"shapley_error": errors * self.beta}
         )
 
-    def assign(self, episodes: Sequence[Episode], scores: Scores) -> list[NDArray[np.float32]]:
-        """Return the Shapley shares of each episode, the rest on the last token."""
-        return [
-            as_float32(complete(float(value), self.beta * row.astype(np.float64)))
-            for value, row in zip(
-                scores.values, attributions_of(self, episodes, scores), strict=True
-            )
-        ]
+    def spread(
+        self, score: float, episode: Episode, attribution: FloatArray | None
+    ) -> NDArray[np.floating]:
+        """Return the Shapley shares, the rest on the last token."""
+        assert attribution is not None
+        return complete(score, self.beta * attribution.astype(np.float64))
 
     def _game(self, episode: Episode) -> tuple[list[range], NDArray[np.int64] | None, list[int]]:
         """Return the spans, the orders (None if exact) and the coalitions to score.

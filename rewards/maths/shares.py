@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tokengym.rewards.maths.redistribution import sparse
+
 FloatArray = NDArray[np.float64]
 
 GUARD = 0.1
@@ -83,6 +85,23 @@ def rescale_signed(score: float, shares: ArrayLike, *, guard: float = GUARD) -> 
     if score * total > 0 and abs(total) >= guard * magnitude:
         return shares * (score / total)
     return complete(score, shares * (abs(score) / magnitude))
+
+
+def spread_signed(
+    score: float, shares: NDArray[np.floating], *, beta: float, rescale: bool
+) -> NDArray[np.float64]:
+    """Return signed shares as token rewards, blended with the sparse reward.
+
+    r = beta * s + (1 - beta) * sparse(R),   s = the shares, rescaled or completed to R
+
+    Args:
+        score: R, reward units.
+        shares: (n,) signed.
+        beta: Share of the score that is spread.
+        rescale: Whether `rescale_signed` or `complete` makes them sum to R.
+    """
+    spread = rescale_signed(score, shares) if rescale else complete(score, shares)
+    return beta * spread + (1.0 - beta) * sparse(score, len(spread))
 
 
 def split_evenly(length: int, parts: int) -> list[range]:

@@ -1,12 +1,14 @@
 """What a response is worth: the scorer's interface and the scores it returns."""
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from typing_extensions import Self
 
 from tokengym.envs.episode import Episode
 from tokengym.rewards.errors import ScorerError
@@ -245,6 +247,10 @@ class Scorer(ABC):
         """
         return self
 
+    def with_components(self, **components: Any) -> "Scorer | None":
+        """Return the scorer with components switched by a reward's options; None: it has none."""
+        return None
+
     def state_dict(self) -> dict[str, Any]:
         """Return what the scorer learnt while scoring, as plain numbers; {} for most."""
         return {}
@@ -255,9 +261,130 @@ class Scorer(ABC):
             raise ScorerError(f"scorer {self.name!r} holds no state, got {sorted(state)}")
 
 
-def scorer_name(scorer: Any) -> str:
-    """Return the name of a scorer, its class's if it does not say."""
-    return str(getattr(scorer, "name", type(scorer).__name__))
+class ScorerWrapper(Scorer):
+    """A scorer around another one, which it forwards everything to that it does not change.
+
+    Args:
+        scorer: The scorer inside: a `Scorer`, an object with ``score``, or a function.
+    """
+
+    def __init__(self, scorer: "AnyScorer") -> None:
+        self.scorer = as_scorer(scorer)
+
+    @property
+    def attribution_kinds(self) -> frozenset[str] | None:  # type: ignore[override]
+        """The kinds of the scorer inside."""
+        return self.scorer.attribution_kinds
+
+    @property
+    def reads_text(self) -> bool:  # type: ignore[override]
+        """Whether the scorer inside looks at texts."""
+        return self.scorer.reads_text
+
+    @property
+    def name(self) -> str:
+        """The class and the name of the scorer inside."""
+        return f"{type(self).__name__}({self.scorer.name})"
+
+    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> Self:
+        """Return a copy whose scorer inside is bound to the policy's tokenizer."""
+        other = copy.copy(self)
+        other.scorer = self.scorer.bind(tokenizer)
+        return other
+
+    def peek(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
+        """Return what the scorer inside says of texts that nobody played."""
+        return self.scorer.peek(episodes)
+
+    def prefix_reader(self, *, every_prefix: bool = False) -> "PrefixReader | None":
+        """Return the reader of the scorer inside."""
+        return self.scorer.prefix_reader(every_prefix=every_prefix)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the scorer inside."""
+        return self.scorer.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the state of the scorer inside."""
+        self.scorer.load_state_dict(state)
+
+
+class _Adapted(Scorer):
+    """Someone's object with a method ``score``, as a scorer.
+
+    Args:
+        scorer: The object; whatever else of `Scorer` it has is used too.
+    """
+
+    _OPTIONAL = (
+        *("attribution_kinds", "reads_text", "peek", "prefix_reader", "bind"),
+        *("state_dict", "load_state_dict"),
+    )
+
+    def __init__(self, scorer: Any) -> None:
+        self.adapted = scorer
+        for name in self._OPTIONAL:
+            if hasattr(scorer, name):
+                setattr(self, name, getattr(scorer, name))
+
+    @property
+    def name(self) -> str:
+        """The object's name, its class's if it does not say."""
+        return str(getattr(self.adapted, "name", type(self.adapted).__name__))
+
+    def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
+        """Return what the object scores."""
+        options: dict[str, Any] = {} if attribution is None else {"attribution": attribution}
+        scores: Scores = self.adapted.score(episodes, **options)
+        return scores
+
+
+AnyScorer = SupportsScore | Callable[[str, str], float]
+"""What is taken for a scorer: a `Scorer`, an object with ``score``, or a function of prompt and
+response."""
+
+
+SCORERS: dict[str, Callable[..., Any]] = {}
+"""Scorers by name, as far as their files were imported; see `find_scorer`."""
+
+
+def register_scorer(name: str, factory: Callable[..., Any]) -> None:
+    """Make a scorer known by name, with the factory's keywords as options.
+
+    Args:
+        name: That of its file, with hyphens.
+        factory: Returns a scorer.
+
+    Raises:
+        ScorerError: if another scorer has the name.
+    """
+    if SCORERS.setdefault(name, factory) is not factory:
+        raise ScorerError(f"a scorer named {name!r} is registered already; choose another name")
+
+
+def is_scorer(value: object) -> bool:
+    """Return whether a value scores episodes: it has a method ``score``."""
+    return isinstance(value, Scorer) or callable(getattr(value, "score", None))
+
+
+def as_scorer(value: Any) -> Scorer:
+    """Return a scorer, an object with ``score``, or a function, as a `Scorer`.
+
+    Raises:
+        TypeError: if it is none of these.
+    """
+    if isinstance(value, Scorer):
+        return value
+    if is_scorer(value):
+        return _Adapted(value)
+    if callable(value):
+        from tokengym.rewards.scorers.function import FunctionScorer
+
+        return FunctionScorer(value)
+    raise TypeError(
+        f"a scorer must have a method score(episodes) or be a function of prompt and response, got "
+        f"{value!r}; wrap a function in FunctionScorer"
+    )
 
 
 def _short(text: str, limit: int = 60) -> str:

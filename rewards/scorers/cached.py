@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
-from tokengym.rewards.attribution.prefixes import PrefixReader
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.scorers.base import Scorer, Scores, SupportsScore, scorer_name
+from tokengym.rewards.scorers.base import AnyScorer, ScorerWrapper, Scores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -24,7 +23,7 @@ class _Entry(NamedTuple):
     signed: bool
 
 
-class Cached(Scorer):
+class Cached(ScorerWrapper):
     """Scores a text the first time it is seen and looks it up afterwards.
 
     Pays where texts come back: in evaluations, in Shapley values, in a policy that has become sure.
@@ -46,25 +45,18 @@ class Cached(Scorer):
         ([2.0, 2.0], 1, 1)
     """
 
-    def __init__(self, scorer: SupportsScore, *, size: int = 10_000) -> None:
+    def __init__(self, scorer: AnyScorer, *, size: int = 10_000) -> None:
         if size < 1:
             raise ScorerError(f"size must be at least 1 text, got {size}")
-        if getattr(scorer, "state_dict", dict)():
+        super().__init__(scorer)
+        if self.scorer.state_dict():
             raise ScorerError(
-                f"scorer {scorer_name(scorer)!r} learns from what it scores, so its scores cannot "
+                f"scorer {self.scorer.name!r} learns from what it scores, so its scores cannot "
                 "be remembered; cache the scorer inside, as in Normalize(Cached(scorer))"
             )
-        self.scorer = scorer
         self.size = size
         self.hits = self.misses = 0
-        self.attribution_kinds = getattr(scorer, "attribution_kinds", None)
-        self.reads_text = getattr(scorer, "reads_text", True)
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
-
-    @property
-    def name(self) -> str:
-        """The scorer's name, marked."""
-        return f"Cached({scorer_name(self.scorer)})"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Cached":
         """Return itself: what is remembered holds for every environment."""
@@ -72,8 +64,7 @@ class Cached(Scorer):
 
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "Cached":
         """Return the cache of the scorer bound to the policy's tokenizer; itself if that is it."""
-        bind = getattr(self.scorer, "bind", None)
-        bound = self.scorer if bind is None else bind(tokenizer)
+        bound = self.scorer.bind(tokenizer)
         return self if bound is self.scorer else Cached(bound, size=self.size)
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
@@ -87,7 +78,7 @@ class Cached(Scorer):
 
         def ask(unknown: Sequence[Episode]) -> list[_Entry]:
             scores = self.scorer.score(unknown, **options)
-            scores.check(unknown, scorer_name(self.scorer))
+            scores.check(unknown, self.scorer.name)
             return [_entry(scores, row) for row in range(len(unknown))]
 
         entries = self._look_up(episodes, f"score {attribution}", ask)
@@ -105,17 +96,10 @@ class Cached(Scorer):
         """Return the scores of texts that nobody played, remembered apart from the others."""
 
         def ask(unknown: Sequence[Episode]) -> list[_Entry]:
-            peek = getattr(self.scorer, "peek", None)
-            values = peek(unknown) if peek is not None else self.scorer.score(unknown).values
+            values = self.scorer.peek(unknown)
             return [_Entry(float(value), {}, None, False, False) for value in values]
 
         return np.array([entry.value for entry in self._look_up(episodes, "peek", ask)])
-
-    def prefix_reader(self, *, every_prefix: bool = False) -> PrefixReader | None:
-        """Return the scorer's own reader; one that scores texts anew goes through the cache."""
-        make = getattr(self.scorer, "prefix_reader", None)
-        reader = None if make is None else make(every_prefix=False)
-        return reader or super().prefix_reader(every_prefix=every_prefix)
 
     def _look_up(
         self,

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
+from tokengym.rewards.attribution.kinds import SIGNED_KINDS
 from tokengym.rewards.attribution.prefixes import (
     PrefixReader,
     RescoringReader,
@@ -15,15 +16,10 @@ from tokengym.rewards.attribution.prefixes import (
 )
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths.shares import complete
-from tokengym.rewards.scorers.base import Scorer, Scores, SupportsScore, scorer_name
+from tokengym.rewards.scorers.base import Scorer, Scores, SupportsScore, as_scorer, is_scorer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-SIGNED_KINDS = frozenset(
-    {"relevance", "prefix", "gradient", "integrated-gradients", "signed-attention"}
-)
-"""Attributions in reward units: those of several terms may be added. Weights may not."""
 
 
 class _Combination(Scorer):
@@ -45,16 +41,16 @@ class _Combination(Scorer):
         if not terms:
             raise ScorerError(f"{type(self).__name__} needs at least one scorer, got none")
         for term in terms:
-            if not callable(getattr(term, "score", None)):
+            if not is_scorer(term):
                 raise TypeError(
                     f"a term must be a scorer or a number, got {term!r}; wrap a function in "
                     "FunctionScorer"
                 )
         if not np.isfinite(number):
             raise ScorerError(f"a scorer combines with finite numbers only, got {number}")
-        self.terms: tuple[Any, ...] = tuple(terms)
+        self.terms: tuple[Scorer, ...] = tuple(map(as_scorer, terms))
         self.number = float(number)
-        self.reads_text = any(getattr(term, "reads_text", True) for term in self.terms)
+        self.reads_text = any(term.reads_text for term in self.terms)
         self.attribution_kinds = self._kinds()
 
     @classmethod
@@ -79,24 +75,18 @@ class _Combination(Scorer):
     @property
     def name(self) -> str:
         """The terms' names, and the number unless it does nothing."""
-        names = [scorer_name(term) for term in self.terms]
+        names = [term.name for term in self.terms]
         if self.number != self.neutral:
             names.insert(0, f"{self.number:g}")
         return f"({f' {self.symbol} '.join(names)})"
 
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> Any:
         """Return the combination of the terms bound to the policy's tokenizer."""
-        terms = [
-            term.bind(tokenizer) if callable(getattr(term, "bind", None)) else term
-            for term in self.terms
-        ]
-        return type(self)(terms, self.number)
+        return type(self)([term.bind(tokenizer) for term in self.terms], self.number)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of the terms that have one, by position."""
-        states: dict[str, Any] = {
-            str(place): getattr(term, "state_dict", dict)() for place, term in enumerate(self.terms)
-        }
+        states = {str(place): term.state_dict() for place, term in enumerate(self.terms)}
         return {place: state for place, state in states.items() if state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -115,8 +105,11 @@ class _Combination(Scorer):
 
     def _offering(self, kind: str) -> list[int]:
         """Return which terms have a kind of attribution."""
-        kinds = [getattr(term, "attribution_kinds", None) or () for term in self.terms]
-        return [place for place, offered in enumerate(kinds) if kind in offered]
+        return [
+            place
+            for place, term in enumerate(self.terms)
+            if kind in (term.attribution_kinds or frozenset())
+        ]
 
     def _kinds(self) -> frozenset[str]:
         raise NotImplementedError
@@ -131,9 +124,9 @@ class _Combination(Scorer):
         offering = set() if kind is None else set(self._offering(kind))
         results = []
         for place, term in enumerate(self.terms):
-            options = {"attribution": kind} if place in offering else {}
-            scores = term.score(episodes, **options)
-            scores.check(episodes, scorer_name(term))
+            asked: dict[str, Any] = {"attribution": kind} if place in offering else {}
+            scores = term.score(episodes, **asked)
+            scores.check(episodes, term.name)
             results.append(scores)
         return results
 
@@ -141,7 +134,7 @@ class _Combination(Scorer):
         """Return each term's value under its name, and its own parts under theirs."""
         parts: dict[str, NDArray[np.float32]] = {}
         for term, scores in zip(self.terms, results, strict=True):
-            label = _free(scorer_name(term), parts)
+            label = _free(term.name, parts)
             parts[label] = scores.values
             for name, part in scores.parts.items():
                 parts[name if name not in parts else _free(f"{label}.{name}", parts)] = part
@@ -164,7 +157,7 @@ class Sum(_Combination):
         return one + two
 
     def _kinds(self) -> frozenset[str]:
-        offered = {kind for term in self.terms for kind in _kinds_of(term)}
+        offered = {kind for term in self.terms for kind in term.attribution_kinds or ()}
         return frozenset(
             kind for kind in offered if kind in SIGNED_KINDS or len(self._offering(kind)) == 1
         )
@@ -194,13 +187,13 @@ class Sum(_Combination):
 
     def peek(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
         """Return the sums of texts that nobody played."""
-        terms = [np.asarray(_peek(term, episodes), dtype=np.float64) for term in self.terms]
+        terms = [np.asarray(term.peek(episodes), dtype=np.float64) for term in self.terms]
         return self.number + np.sum(terms, axis=0)
 
     def prefix_reader(self, *, every_prefix: bool = False) -> PrefixReader | None:
         """Return the sum of the readers of those terms that score prefixes."""
         places = range(len(self.terms)) if every_prefix else self._offering("prefix")
-        readers = [_reader(self.terms[place], every_prefix) for place in places]
+        readers = [self.terms[place].prefix_reader(every_prefix=every_prefix) for place in places]
         known = [reader for reader in readers if reader is not None]
         return SumReader(known) if known and len(known) == len(readers) else None
 
@@ -221,7 +214,7 @@ class Product(_Combination):
         return one * two
 
     def _kinds(self) -> frozenset[str]:
-        offered = {kind for term in self.terms for kind in _kinds_of(term)}
+        offered = {kind for term in self.terms for kind in term.attribution_kinds or ()}
         alone = len(self.terms) == 1
         return frozenset(
             kind
@@ -255,31 +248,15 @@ class Product(_Combination):
 
     def peek(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
         """Return the products of texts that nobody played."""
-        terms = [np.asarray(_peek(term, episodes), dtype=np.float64) for term in self.terms]
+        terms = [np.asarray(term.peek(episodes), dtype=np.float64) for term in self.terms]
         return self.number * np.prod(terms, axis=0)
 
     def prefix_reader(self, *, every_prefix: bool = False) -> PrefixReader | None:
         """Return the one factor's reader times the number; several are scored anew if need be."""
         if len(self.terms) > 1:
             return RescoringReader(self) if every_prefix else None
-        reader = _reader(self.terms[0], every_prefix)
+        reader = self.terms[0].prefix_reader(every_prefix=every_prefix)
         return None if reader is None else ScaledReader(reader, lambda: self.number)
-
-
-def _kinds_of(term: SupportsScore) -> frozenset[str]:
-    return getattr(term, "attribution_kinds", None) or frozenset()
-
-
-def _peek(term: SupportsScore, episodes: Sequence[Episode]) -> Any:
-    peek = getattr(term, "peek", None)
-    return peek(episodes) if peek is not None else term.score(episodes).values
-
-
-def _reader(term: SupportsScore, every_prefix: bool) -> PrefixReader | None:
-    make = getattr(term, "prefix_reader", None)
-    if make is not None:
-        return make(every_prefix=every_prefix)
-    return RescoringReader(term) if every_prefix else None
 
 
 def _free(name: str, taken: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from tokengym.envs.tokenization import decode, encode
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.models.batching import padded_batches
 from tokengym.rewards.models.loading import evaluating, load_answering_model
-from tokengym.rewards.scorers.base import Scorer, Scores
+from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -272,3 +272,6 @@ class GreedyAnswers:
                 for index, text in zip(batch.indices, decode(self.tokenizer, new), strict=True):
                     answers[index] = text
         return answers
+
+
+register_scorer("judge", Judge.from_pretrained)

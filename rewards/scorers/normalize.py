@@ -1,30 +1,28 @@
 """A scorer whose values are centred and scaled by what it has seen so far."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
-from tokengym.rewards.attribution.prefixes import PrefixReader, RescoringReader, ScaledReader
+from tokengym.rewards.attribution.prefixes import PrefixReader, ScaledReader
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths.redistribution import Moments, update_moments
 from tokengym.rewards.maths.shares import complete
-from tokengym.rewards.scorers.base import Scorer, Scores, SupportsScore, scorer_name
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from tokengym.rewards.scorers.base import AnyScorer, ScorerWrapper, Scores
 
 _EPSILON = 1e-8
 
 
-class Normalize(Scorer):
+class Normalize(ScorerWrapper):
     """Running normalisation: value' = clip((value - mean) / deviation, -clip, clip).
 
     A batch updates the statistics before it is normalised by them. The value as it was stays in
     ``parts["raw_score"]``. Scoring changes the statistics, so the same episode may score
-    differently later: evaluate with the scorer inside.
+    differently later: evaluate with the scorer inside. `bind` returns a copy with statistics of
+    its own, so that environments which are given one `Normalize` do not share them.
 
     Args:
         scorer: What is normalised.
@@ -41,7 +39,7 @@ class Normalize(Scorer):
 
     def __init__(
         self,
-        scorer: SupportsScore,
+        scorer: AnyScorer,
         *,
         window: int | None = None,
         scale: bool = True,
@@ -51,27 +49,11 @@ class Normalize(Scorer):
             raise ScorerError(f"window must be at least 1, got {window}; None remembers all")
         if clip is not None and not clip > 0:
             raise ScorerError(f"clip must be > 0, got {clip}; None does not clip")
-        self.scorer = scorer
-        self.attribution_kinds = getattr(scorer, "attribution_kinds", None)
-        self.reads_text = getattr(scorer, "reads_text", True)
+        super().__init__(scorer)
         self.window = window
         self.scale = scale
         self.clip = clip
         self.moments = Moments()
-
-    @property
-    def name(self) -> str:
-        """The scorer's name, marked."""
-        return f"Normalize({scorer_name(self.scorer)})"
-
-    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "Normalize":
-        """Return itself with the scorer inside bound to the policy's tokenizer."""
-        bind = getattr(self.scorer, "bind", None)
-        if bind is not None:
-            self.scorer = bind(tokenizer)
-            self.attribution_kinds = getattr(self.scorer, "attribution_kinds", None)
-            self.reads_text = getattr(self.scorer, "reads_text", True)
-        return self
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return normalised scores; the batch updates the statistics first.
@@ -86,7 +68,7 @@ class Normalize(Scorer):
         """
         options: dict[str, Any] = {} if attribution is None else {"attribution": attribution}
         raw = self.scorer.score(episodes, **options)
-        raw.check(episodes, scorer_name(self.scorer))
+        raw.check(episodes, self.scorer.name)
         self.moments = update_moments(self.moments, raw.values, window=self.window)
         deviation = self._deviation()
         values = (raw.values.astype(np.float64) - self.moments.mean) / deviation
@@ -114,8 +96,7 @@ class Normalize(Scorer):
         Args:
             episodes: What to score.
         """
-        peek = getattr(self.scorer, "peek", None)
-        raw = peek(episodes) if peek is not None else self.scorer.score(episodes).values
+        raw = self.scorer.peek(episodes)
         return (np.asarray(raw, dtype=np.float64) - self.moments.mean) * self._factor()
 
     def prefix_reader(self, *, every_prefix: bool = False) -> PrefixReader | None:
@@ -127,16 +108,12 @@ class Normalize(Scorer):
         Args:
             every_prefix: As for `Scorer.prefix_reader`.
         """
-        make = getattr(self.scorer, "prefix_reader", None)
-        reader = make(every_prefix=every_prefix) if make is not None else None
-        if make is None and every_prefix:
-            reader = RescoringReader(self.scorer)
+        reader = self.scorer.prefix_reader(every_prefix=every_prefix)
         return None if reader is None else ScaledReader(reader, self._factor)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the statistics."""
-        inner = getattr(self.scorer, "state_dict", dict)
-        return {**self.moments._asdict(), "scorer": inner()}
+        return {**self.moments._asdict(), "scorer": self.scorer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over the statistics that `state_dict` returned.
@@ -149,7 +126,7 @@ class Normalize(Scorer):
                 int(state["seen"]), float(state["mean"]), float(state["variance"])
             )
             if state["scorer"]:
-                self.scorer.load_state_dict(state["scorer"])  # type: ignore[attr-defined]
+                self.scorer.load_state_dict(state["scorer"])
         except KeyError as error:
             raise ScorerError(
                 f"the state of {self.name!r} lacks {error}; pass what state_dict() returned"

@@ -8,7 +8,7 @@ import numpy as np
 
 from tokengym.envs.episode import Episode
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.scorers.base import Scorer, Scores
+from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -113,3 +113,7 @@ class MissingEosPenalty(Scorer):
                 "no finish_reason; pass one, or call bind(tokenizer)"
             )
         return bool(episode.response_ids) and episode.response_ids[-1] == self._eos_id
+
+
+register_scorer("length-penalty", LengthPenalty)
+register_scorer("missing-eos-penalty", MissingEosPenalty)

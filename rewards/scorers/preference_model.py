@@ -23,7 +23,7 @@ from tokengym.rewards.models.questions import (
     stored_format,
     write_question,
 )
-from tokengym.rewards.scorers.base import Scorer, Scores
+from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -190,3 +190,6 @@ class PreferenceModel(Scorer):
                 ).double()
                 result[batch.indices] = logits.softmax(dim=-1)[:, 0].cpu().numpy()
         return result
+
+
+register_scorer("preference-model", PreferenceModel.from_pretrained)

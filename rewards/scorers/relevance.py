@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tokengym.envs.episode import Episode
 from tokengym.envs.errors import TokenizerError
 from tokengym.rewards.attribution.alignment import Span, spread_by_overlap, token_spans
+from tokengym.rewards.attribution.kinds import ENCODER_KINDS
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths import relevance as R3
 from tokengym.rewards.models.batching import padded_batches
@@ -23,7 +24,7 @@ from tokengym.rewards.models.loading import (
     longest_input,
     vocabulary_size,
 )
-from tokengym.rewards.scorers.base import Scorer, Scores
+from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -75,7 +76,7 @@ class Relevance(Scorer):
     Source: Kim et al. 2024, "Rethinking the Role of Proxy Rewards", arXiv:2402.03469.
     """
 
-    attribution_kinds = frozenset({"relevance"})
+    attribution_kinds = ENCODER_KINDS
 
     def __init__(
         self,
@@ -324,3 +325,6 @@ class Relevance(Scorer):
                 f"episode {row} has no response_ids; give the response at least one token"
             )
         return token_spans(self.policy_tokenizer, episode.response_ids)
+
+
+register_scorer("relevance", Relevance.from_pretrained)

@@ -13,6 +13,7 @@ from tokengym.envs.episode import Episode
 from tokengym.envs.errors import TokenizerError
 from tokengym.rewards.attribution import readings
 from tokengym.rewards.attribution.key_value import KeyValueReader, caches_rows
+from tokengym.rewards.attribution.kinds import REWARD_MODEL_KINDS
 from tokengym.rewards.attribution.prefixes import PrefixReader
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.models.adapters import load_on_backbone
@@ -26,7 +27,7 @@ from tokengym.rewards.models.loading import (
     vocabulary_size,
 )
 from tokengym.rewards.models.retokenizer import Retokenized, Retokenizer
-from tokengym.rewards.scorers.base import Scorer, Scores
+from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -55,9 +56,7 @@ class RewardModel(Scorer):
         ScorerError: if the head does not give one score, or ``labels`` does not fit it.
     """
 
-    attribution_kinds = frozenset(
-        {"attention", "signed-attention", "prefix", "gradient", "integrated-gradients"}
-    )
+    attribution_kinds = REWARD_MODEL_KINDS
     reads_text = False
 
     def __init__(
@@ -302,3 +301,6 @@ def normalize_row(row: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     total = row.sum()
     return row / total if total > 0 else np.full(len(row), 1.0 / max(len(row), 1))
+
+
+register_scorer("reward-model", RewardModel.from_pretrained)

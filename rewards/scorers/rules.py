@@ -8,7 +8,7 @@ import numpy as np
 from tokengym.envs.episode import Episode
 from tokengym.rewards.gold.rules import Rules, gold_parts, kind_of, load_rules
 from tokengym.rewards.gold.sentiment_lexicon import split_words
-from tokengym.rewards.scorers.base import Scorer, Scores
+from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer
 
 
 class RuleScorer(Scorer):
@@ -61,3 +61,6 @@ class RuleScorer(Scorer):
         ]
         parts = {name: np.array([row[name] for row in rows]) for name in (rows[0] if rows else {})}
         return Scores(values=np.array([sum(row.values()) for row in rows]), parts=parts)
+
+
+register_scorer("rules", RuleScorer.from_file)

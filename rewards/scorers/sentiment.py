@@ -7,7 +7,7 @@ import numpy as np
 
 from tokengym.envs.episode import Episode
 from tokengym.rewards.gold.sentiment_lexicon import Lexicon, gold_score, split_words
-from tokengym.rewards.scorers.base import Scorer, Scores
+from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer
 
 
 class Sentiment(Scorer):
@@ -54,3 +54,6 @@ class Sentiment(Scorer):
 
     def _text(self, episode: Episode) -> str:
         return f"{episode.prompt} {episode.response}" if self.include_prompt else episode.response
+
+
+register_scorer("sentiment", Sentiment.from_file)

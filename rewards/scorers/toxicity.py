@@ -19,7 +19,7 @@ from tokengym.rewards.models.loading import (
     load_tokenizer,
     longest_input,
 )
-from tokengym.rewards.scorers.base import Scorer, Scores
+from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -248,3 +248,6 @@ def _class_index(config: Any, label: int | str | None) -> int:
             "index or the name of the toxic one"
         )
     return found[0]
+
+
+register_scorer("toxicity", Toxicity.from_pretrained)

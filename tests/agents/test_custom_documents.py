@@ -10,10 +10,11 @@ import torch
 from gymnasium.utils.env_checker import check_env
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
+from tests.rewards.conftest import forget_rewards_afterwards
 from tokengym.agents import PPO, RandomAgent, collect
 from tokengym.agents.policy.memory import memory_by_role
 from tokengym.envs import Episode, bundled
-from tokengym.rewards import Scores, check_reward, registry
+from tokengym.rewards import Scores, check_reward
 
 DOCUMENTS = Path(__file__).parents[2] / "docs"
 
@@ -68,7 +69,7 @@ def test_the_custom_task_runs(capsys: Any):
 
 
 def test_the_custom_rewards_run(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(registry, "_REWARDS", dict(registry._REWARDS))  # forget it afterwards
+    forget_rewards_afterwards(monkeypatch)
     found: dict[str, Any] = {}
     function, scorer, credit = blocks_of("rewards/custom_reward.md")
     run(function, found)

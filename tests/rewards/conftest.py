@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForSequenceClassification, GPT2Config, PreTrainedTokenizerFast
 
 from tokengym.envs import Episode, TokenGenerationEnv, TokenGenerationVectorEnv
+from tokengym.rewards.credits.base import REWARDS
 from tokengym.rewards.scorers.base import Scorer, Scores
 
 torch.set_num_threads(1)
@@ -114,3 +115,10 @@ class FixedScorer:
 
     def score(self, episodes: Sequence[Episode]) -> Scores:
         return self.scores
+
+
+def forget_rewards_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give a test its own table of names."""
+    table = dict(REWARDS)
+    for module in ("credits.base", "registry"):
+        monkeypatch.setattr(f"tokengym.rewards.{module}.REWARDS", table)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tokengym.rewards import registry as catalogue
+from tokengym.rewards import registered_rewards
+from tokengym.rewards.credits.base import REWARDS
 
 PAGE = Path(__file__).parents[2] / "docs" / "rewards" / "credits.md"
 NAMES = [
@@ -22,12 +23,12 @@ def rows():
 
 def test_every_rule_has_its_row():
     assert set(NAMES) <= set(rows())
-    assert set(NAMES) <= set(catalogue.registered_rewards())
+    assert set(NAMES) <= set(registered_rewards())
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_row_says_what_the_class_declares(name):
-    credit = catalogue._REWARDS[name].factory()
+    credit = REWARDS[name].factory()
     _, _, causal, beta, *_ = rows()[name]
     assert causal == ("yes" if credit.causal else "no")
     default = getattr(credit, "beta", None)

@@ -5,6 +5,7 @@ import pytest
 from tests.rewards.conftest import (
     FixedScorer,
     LengthScorer,
+    forget_rewards_afterwards,
     make_classifier,
     make_episode,
     random_episodes,
@@ -26,7 +27,6 @@ from tokengym.rewards import (
     gold_scorer,
     make_reward,
     register,
-    registry,
 )
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError
 
@@ -222,7 +222,7 @@ def test_what_is_no_reward_at_all():
 @pytest.fixture
 def table(monkeypatch):
     """Give each test its own table of names."""
-    monkeypatch.setattr(registry, "_REWARDS", dict(registry._REWARDS))
+    forget_rewards_afterwards(monkeypatch)
 
 
 @pytest.mark.usefixtures("table")

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.probe import Probe
-from tokengym.rewards.credits.base import Credit, as_float32, attributions_of
-from tokengym.rewards.credits.simple import check_beta
+from tokengym.rewards.credits.base import Credit, FloatArray, check_beta, register_credit
 from tokengym.rewards.errors import CreditError
-from tokengym.rewards.maths import redistribution as F
+from tokengym.rewards.maths import redistribution
 from tokengym.rewards.maths.shares import last_written_row, received_attention
 from tokengym.rewards.scorers.base import Scores
 
@@ -26,6 +25,7 @@ METADATA_KEY = "policy_attention"
 """Where an agent may leave its own attention: ``Episode.metadata[METADATA_KEY]``, (n, n)."""
 
 
+@register_credit
 class ABCD(Credit):
     """ABC with the policy's attention while it generated, in place of the reward model's.
 
@@ -50,6 +50,7 @@ class ABCD(Credit):
     """
 
     name = "abc-d"
+    needs_attributions = True
 
     def __init__(
         self, beta: float = 0.8, model: "str | Path | PolicyAttention | None" = None
@@ -101,15 +102,6 @@ class ABCD(Credit):
                 rows[index] = self._weights(matrix)
         return scores.with_attributions(rows, signed=False)
 
-    def assign(self, episodes: Sequence[Episode], scores: Scores) -> list[NDArray[np.float32]]:
-        """Return the blend of attention and sparse reward of each episode (`functional.blend`)."""
-        return [
-            as_float32(F.blend(float(value), row, beta=self.beta))
-            for value, row in zip(
-                scores.values, attributions_of(self, episodes, scores), strict=True
-            )
-        ]
-
     def _weights(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
         return received_attention(matrix)
 
@@ -127,7 +119,15 @@ class ABCD(Credit):
             self.model = PolicyAttention.from_pretrained(self.model)
         return self.model
 
+    def spread(
+        self, score: float, episode: Episode, attribution: FloatArray | None
+    ) -> NDArray[np.floating]:
+        """Return the blend of attention and sparse reward (`redistribution.blend`)."""
+        assert attribution is not None
+        return redistribution.blend(score, attribution, beta=self.beta)
 
+
+@register_credit
 class ABCD2(ABCD):
     """ABC-D by the last step alone: what the policy looked at when it wrote the last token.
 

@@ -1,4 +1,4 @@
-"""Credit that is known as soon as a token is written: differences of the scores of prefixes."""
+"""RED: each token earns what it added to the score of the text so far."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.probe import Probe
-from tokengym.rewards.credits.base import Credit, as_float32, attributions_of
-from tokengym.rewards.credits.simple import check_beta
+from tokengym.rewards.credits.base import Credit, FloatArray, check_beta, register_credit
 from tokengym.rewards.errors import CreditError
 from tokengym.rewards.maths.shares import complete
 from tokengym.rewards.scorers.base import Scores
@@ -17,6 +16,7 @@ from tokengym.rewards.scorers.base import Scores
 Delivery = Literal["step", "end"]
 
 
+@register_credit
 class RED(Credit):
     """Each token earns what it added to the score of the text so far.
 
@@ -43,6 +43,7 @@ class RED(Credit):
 
     name = "red"
     attribution: str | None = "prefix"
+    needs_attributions = True
     causal = True
 
     def __init__(
@@ -62,13 +63,12 @@ class RED(Credit):
             return scores
         return scores.with_attributions(probe.increments(episodes), signed=True)
 
-    def assign(self, episodes: Sequence[Episode], scores: Scores) -> list[NDArray[np.float32]]:
+    def spread(
+        self, score: float, episode: Episode, attribution: FloatArray | None
+    ) -> NDArray[np.floating]:
         """Return each token's increment of the score, the rest on the last (`shares.complete`)."""
-        increments = attributions_of(self, episodes, scores)
-        return [
-            as_float32(complete(float(value), self.beta * row.astype(np.float64)))
-            for value, row in zip(scores.values, increments, strict=True)
-        ]
+        assert attribution is not None
+        return complete(score, self.beta * attribution.astype(np.float64))
 
     def step_reward(self, increment: float) -> float:
         """Return what a token earns at once that moved the score of the text so far.

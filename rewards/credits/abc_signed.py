@@ -1,0 +1,43 @@
+"""ABC with a sign: attention times the direction in which each token moves the score."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokengym.envs.episode import Episode
+from tokengym.rewards.credits.base import Credit, FloatArray, check_beta, register_credit
+from tokengym.rewards.maths.shares import spread_signed
+
+
+@register_credit
+class SignedABC(Credit):
+    """ABC with a sign: attention times the direction of each value vector on the score.
+
+    a_t = sum_h alpha_ht * (v_ht . dR/do_h): head h of the last layer takes alpha_ht of token t's
+    value vector v_ht into its output o_h at the last position, and dR/do_h says what that does to
+    the score. It is the token's contribution to the score through the last layer's attention, to
+    first order. ABC keeps alpha alone, so that a word that lowered the score is paid for it.
+
+    Args:
+        beta: Share of the score that is spread; the rest stays on the last token.
+        rescale: As for `Attribution`.
+
+    Raises:
+        CreditError: if ``beta`` lies outside [0, 1].
+
+    Source: this project; the weights are Chan et al. 2024, arXiv:2402.00782, the projection of
+    values is Kobayashi et al. 2020, arXiv:2004.10102.
+    """
+
+    name = "abc-signed"
+    attribution = "signed-attention"
+
+    def __init__(self, beta: float = 1.0, rescale: bool = True) -> None:
+        self.beta = check_beta(beta)
+        self.rescale = bool(rescale)
+
+    def spread(
+        self, score: float, episode: Episode, attribution: FloatArray | None
+    ) -> NDArray[np.floating]:
+        """Return the shares, rescaled or completed to the score (`shares.spread_signed`)."""
+        assert attribution is not None
+        return spread_signed(score, attribution, beta=self.beta, rescale=self.rescale)

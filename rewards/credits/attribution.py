@@ -1,0 +1,75 @@
+"""The score spread by signed attributions: gradients, or leaving tokens out."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokengym.envs.episode import Episode
+from tokengym.rewards.attribution.probe import Probe
+from tokengym.rewards.credits.base import Credit, FloatArray, check_beta, register_credit
+from tokengym.rewards.errors import CreditError
+from tokengym.rewards.maths.shares import spread_signed
+from tokengym.rewards.scorers.base import Scores
+
+METHODS = ("gradient", "integrated-gradients", "leave-one-out")
+
+
+@register_credit
+class Attribution(Credit):
+    """The score spread by signed attributions: tokens that lowered it are charged.
+
+    Methods, with e_t the embedding of response token t:
+
+    - "gradient": a_t = e_t . dR/de_t, gradient x input; a forward and a backward pass.
+    - "integrated-gradients": the same, averaged along the straight line from zero embeddings of
+      the response; sums to R minus the score at zero. `GRADIENT_STEPS` forward and backward passes.
+    - "leave-one-out": a_t = R(x, y) - R(x, y without t); n further scorings, of any scorer.
+
+    Args:
+        method: One of the three.
+        beta: Share of the score that is spread; the rest stays on the last token.
+        rescale: True scales the attributions to sum to the score, with a guard where they cancel
+            (`shares.rescale_signed`); False takes them as they are, in reward units, and the last
+            token gets what is left of the score.
+
+    Raises:
+        CreditError: if the method is unknown or ``beta`` lies outside [0, 1].
+
+    Source: Simonyan et al. 2014, arXiv:1312.6034; Sundararajan et al. 2017, arXiv:1703.01365.
+    """
+
+    name = "attribution"
+    needs_attributions = True
+
+    def __init__(self, method: str = "gradient", beta: float = 1.0, rescale: bool = True) -> None:
+        if method not in METHODS:
+            raise CreditError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+        self.method = method
+        self.beta = check_beta(beta)
+        self.rescale = bool(rescale)
+        self.attribution = None if method == "leave-one-out" else method
+
+    def attribute(self, probe: Probe, episodes: Sequence[Episode], scores: Scores) -> Scores:
+        """Return the scores with what each token's absence costs, if that is the method."""
+        if self.method != "leave-one-out":
+            return scores
+        shortened = [
+            probe.restrict(episode, [other for other in range(size) if other != token])
+            for episode in episodes
+            for size in [len(episode.response_ids)]
+            for token in range(size)
+        ]
+        lengths = [len(episode.response_ids) for episode in episodes]
+        without = np.split(probe.values(shortened), np.cumsum(lengths)[:-1])
+        rows = [
+            float(value) - row for value, row in zip(scores.values, without, strict=True)
+        ]  # the score as given, so that centring and clipping are in both terms
+        return scores.with_attributions(rows, signed=True)
+
+    def spread(
+        self, score: float, episode: Episode, attribution: FloatArray | None
+    ) -> NDArray[np.floating]:
+        """Return the shares, rescaled or completed to the score (`shares.spread_signed`)."""
+        assert attribution is not None
+        return spread_signed(score, attribution, beta=self.beta, rescale=self.rescale)

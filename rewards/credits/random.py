@@ -1,0 +1,43 @@
+"""Random weights: a control that any claim must beat."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokengym.envs.episode import Episode
+from tokengym.rewards.credits.base import Credit, FloatArray, check_beta, register_credit
+from tokengym.rewards.errors import CreditError
+from tokengym.rewards.maths import redistribution
+
+
+@register_credit
+class Random(Credit):
+    """A control: Dirichlet(1) weights, drawn from a seed and the episode's own ids.
+
+    The same episode always gets the same weights, in any batch and process. A credit that does not
+    beat this one shows the effect of density, not of finding the right tokens.
+
+    Args:
+        seed: Changes the draw of every episode.
+        beta: Share of the score that is spread; the rest stays on the last token.
+
+    Raises:
+        CreditError: if ``seed`` is negative or ``beta`` lies outside [0, 1].
+    """
+
+    name = "random"
+
+    def __init__(self, seed: int = 0, beta: float = 1.0) -> None:
+        if seed < 0:
+            raise CreditError(f"seed must be an integer >= 0, got {seed}")
+        self.seed = seed
+        self.beta = check_beta(beta)
+
+    def spread(
+        self, score: float, episode: Episode, attribution: FloatArray | None
+    ) -> NDArray[np.floating]:
+        """Return R times Dirichlet weights (`redistribution.dirichlet_weights`)."""
+        ids = (*episode.prompt_ids, *episode.response_ids)
+        # The prompt's length keeps the two lists of ids apart.
+        entropy = [self.seed, len(episode.prompt_ids), *ids]
+        weights = redistribution.dirichlet_weights(len(episode.response_ids), entropy)
+        return redistribution.blend(score, weights, beta=self.beta)

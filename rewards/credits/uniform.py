@@ -1,0 +1,21 @@
+"""The score in equal parts."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokengym.envs.episode import Episode
+from tokengym.rewards.credits.base import Credit, FloatArray, register_credit
+from tokengym.rewards.maths import redistribution
+
+
+@register_credit
+class Uniform(Credit):
+    """The score in equal parts: dense, and blind to what the tokens are."""
+
+    name = "uniform"
+
+    def spread(
+        self, score: float, episode: Episode, attribution: FloatArray | None
+    ) -> NDArray[np.floating]:
+        """Return R / n on every token (`redistribution.uniform`)."""
+        return redistribution.uniform(score, len(episode.response_ids))

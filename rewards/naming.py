@@ -1,0 +1,108 @@
+"""Names with options, "name:option=value", and objects of one's own, "file.py:Name"."""
+
+import importlib.util
+import inspect
+from collections.abc import Callable, Collection
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from tokengym.rewards.errors import RewardError
+
+
+def parse_options(text: str, options: str, *, what: str = "reward") -> dict[str, Any]:
+    """Return the options behind a name as keyword arguments.
+
+    Args:
+        text: The whole name, for the message.
+        options: "option=value,option=value".
+        what: What is named, for the message.
+
+    Raises:
+        RewardError: if an option has no value.
+    """
+    keywords: dict[str, Any] = {}
+    for option in filter(None, options.split(",")):
+        key, equals, value = option.partition("=")
+        if not equals:
+            raise RewardError(
+                f"{what} {text!r} has the option {option!r}; write it as option=value, "
+                "e.g. 'abc:beta=1.0'"
+            )
+        keywords[key.strip()] = _value(value.strip())
+    return keywords
+
+
+def check_options(
+    name: str,
+    factory: Callable[..., Any],
+    keywords: Collection[str],
+    also: tuple[str, ...] = (),
+    *,
+    what: str = "reward",
+) -> None:
+    """Refuse options that a factory does not take.
+
+    Args:
+        name: What the user wrote before the options.
+        factory: Called with the options.
+        keywords: Their names.
+        also: Options that somebody else takes.
+        what: What is named, for the message.
+
+    Raises:
+        RewardError: with the options there are.
+    """
+    parameters = inspect.signature(factory).parameters
+    accepted = [*parameters, *also]
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    if not takes_any and (unknown := [key for key in keywords if key not in accepted]):
+        raise RewardError(
+            f"{what} {name!r} has no option {unknown[0]!r}; it has {', '.join(accepted) or 'none'}"
+        )
+
+
+def split_own(text: str) -> tuple[Path, str, str] | None:
+    """Return file, name and options of "file.py:Name:option=value"; None for any other name.
+
+    Example:
+        >>> split_own("rules.py:Half:share=0.5")[1:], split_own("abc:beta=1")
+        (('Half', 'share=0.5'), None)
+    """
+    file, dot, rest = text.partition(".py:")
+    if not dot:
+        return None
+    name, _, options = rest.partition(":")
+    return Path(f"{file}.py"), name, options
+
+
+def load_own(path: Path, name: str) -> Any:
+    """Return an object that a Python file of the user's defines.
+
+    Raises:
+        RewardError: if there is no such file, it cannot be run, or it defines no such name.
+    """
+    if not path.is_file():
+        raise RewardError(f"there is no file {path}; write path/to/file.py:Name")
+    digest = sha256(str(path.resolve()).encode()).hexdigest()[:12]
+    spec = importlib.util.spec_from_file_location(f"tokengym_own_{digest}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise RewardError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
+    if name not in vars(module):
+        own = [key for key in vars(module) if not key.startswith("_")]
+        raise RewardError(f"{path} defines no {name!r}; it defines {', '.join(own) or 'nothing'}")
+    return vars(module)[name]
+
+
+def _value(text: str) -> Any:
+    for convert in (int, float):
+        try:
+            return convert(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text.lower(), text)

@@ -1,0 +1,103 @@
+"""Credits and scorers by name, with options, and out of files of one's own."""
+
+from pathlib import Path
+
+import gymnasium as gym
+import pytest
+
+import tokengym  # noqa: F401  registers the environments
+from tokengym.envs import Episode
+from tokengym.rewards import LengthPenalty, Normalize, RewardError, make_reward
+from tokengym.rewards.scorers import find_scorer, scorer_names
+
+EPISODE = Episode(prompt="Go", response="on!!", prompt_ids=[1], response_ids=[2, 3])
+
+RULES = """
+from tokengym.rewards import Credit, LengthPenalty
+import numpy as np
+
+class Half(Credit):
+    name = "half"
+    def __init__(self, share=0.5):
+        self.share = share
+    def spread(self, score, episode, attribution):
+        rewards = np.full(len(episode.response_ids), 0.0)
+        rewards[0] += self.share * score
+        rewards[-1] += (1 - self.share) * score
+        return rewards
+
+def shouts(prompt, response):
+    return float(response.count("!"))
+
+def make(rate=1.0):
+    return LengthPenalty(rate)
+"""
+
+
+@pytest.fixture
+def rules(tmp_path: Path) -> Path:
+    path = tmp_path / "rules.py"
+    path.write_text(RULES)
+    return path
+
+
+def test_scorers_have_names_with_options():
+    scorer = find_scorer("length-penalty:rate=0.5,unit=tokens")
+    assert isinstance(scorer, LengthPenalty)
+    assert (scorer.rate, scorer.unit) == (0.5, "tokens")
+    assert (
+        make_reward("uniform", scorer="length-penalty:rate=0.5").evaluate([EPISODE])[0].score == -2
+    )
+    assert find_scorer("models/some-folder") is None
+    assert set(scorer_names()) >= {"reward-model", "relevance", "toxicity", "judge", "sentiment"}
+    with pytest.raises(
+        RewardError, match="scorer 'length-penalty' has no option 'rat'; it has rate"
+    ):
+        find_scorer("length-penalty:rat=1")
+
+
+def test_credits_and_scorers_come_out_of_files(rules: Path):
+    reward = make_reward(f"{rules}:Half:share=0.25", scorer=f"{rules}:shouts")
+    (episode,) = reward.evaluate([EPISODE])
+    assert episode.score == 2.0
+    assert episode.token_rewards is not None
+    assert episode.token_rewards.tolist() == [0.5, 1.5]
+    assert make_reward(f"{rules}:shouts").evaluate([EPISODE])[0].score == 2.0
+    scored = make_reward("sparse", scorer=f"{rules}:make:rate=0.25").evaluate([EPISODE])
+    assert scored[0].score == -1.0
+    env = gym.make("tokengym/MovieReview-v0", reward=f"{rules}:Half", max_new_tokens=3)
+    env.reset(seed=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("absent.py:Half", "there is no file absent.py; write path/to/file.py:Name"),
+        ("{rules}:Hlaf", "rules.py defines no 'Hlaf'; it defines .*Half"),
+        ("{rules}:Half:shar=1", "reward 'Half' has no option 'shar'; it has share"),
+    ],
+)
+def test_files_that_do_not_serve(rules: Path, text: str, message: str):
+    with pytest.raises(RewardError, match=message):
+        make_reward(text.format(rules=rules), scorer=LengthPenalty())
+
+
+def test_a_file_that_fails_is_named(tmp_path: Path):
+    (tmp_path / "bad.py").write_text("1 / 0")
+    with pytest.raises(
+        RewardError, match="bad.py cannot be run: ZeroDivisionError: division by zero"
+    ):
+        make_reward(f"{tmp_path / 'bad.py'}:Anything")
+
+
+def test_environments_do_not_share_the_statistics_of_one_normalize():
+    """Binding returned the scorer itself: two environments changed each other's mean."""
+    shared = Normalize(LengthPenalty(1.0))
+    envs = [
+        gym.make("tokengym/MovieReview-v0", reward=make_reward("sparse", scorer=shared))
+        for _ in range(2)
+    ]
+    first, second = (env.get_wrapper_attr("reward").scorer for env in envs)
+    first.score([EPISODE])
+    assert (first.moments.seen, second.moments.seen, shared.moments.seen) == (1, 0, 0)
+    assert first.scorer is not second.scorer or first.moments is not second.moments
