@@ -85,7 +85,7 @@ def test_files_that_do_not_serve(rules: Path, text: str, message: str):
 def test_a_file_that_fails_is_named(tmp_path: Path):
     (tmp_path / "bad.py").write_text("1 / 0")
     with pytest.raises(
-        RewardError, match="bad.py cannot be run: ZeroDivisionError: division by zero"
+        RewardError, match=r"bad\.py cannot be run: ZeroDivisionError: division by zero"
     ):
         make_reward(f"{tmp_path / 'bad.py'}:Anything")
 
