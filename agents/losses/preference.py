@@ -344,49 +344,6 @@ def orpo_loss(policy_chosen: Tensor, policy_rejected: Tensor, *, beta: float) ->
     return -policy_chosen - beta * F.logsigmoid(log_odds)
 
 
-def kto_loss(
-    policy_log_probs: Tensor,
-    ref_log_probs: Tensor,
-    is_desirable: Tensor,
-    *,
-    kl: Tensor | float,
-    beta: float,
-    desirable_weight: float = 1.0,
-    undesirable_weight: float = 1.0,
-) -> Tensor:
-    """Return KTO's loss of single responses that are marked good or bad, not paired.
-
-    r = policy_log_probs - ref_log_probs
-    good: desirable_weight * (1 - sigmoid(beta * (r - kl)))
-    bad:  undesirable_weight * (1 - sigmoid(beta * (kl - r)))
-
-    Args:
-        policy_log_probs: (batch,), nats.
-        ref_log_probs: (batch,).
-        is_desirable: (batch,) bool.
-        kl: The reference point, nats, >= 0, shared by the batch and without gradient: the mean of r
-            over responses to other prompts, clamped at 0, in the paper.
-        beta: > 0; 0.1 in the paper.
-        desirable_weight: lambda_D.
-        undesirable_weight: lambda_U.
-
-    Returns:
-        (batch,), in [0, weight].
-
-    Raises:
-        ValueError: if shapes differ.
-
-    Source: Ethayarajh et al. 2024, arXiv:2402.01306, eq. 8.
-    """
-    _check_shapes(policy_log_probs, ref_log_probs=ref_log_probs, is_desirable=is_desirable)
-    gain = beta * (policy_log_probs - ref_log_probs - kl)
-    return torch.where(
-        is_desirable,
-        desirable_weight * torch.sigmoid(-gain),
-        undesirable_weight * torch.sigmoid(gain),
-    )
-
-
 def _log_odds(log_probs: Tensor) -> Tensor:
     """Return log(p / (1 - p)) of log p < 0.
 

@@ -12,12 +12,13 @@ from transformers.trainer_utils import TrainOutput
 
 from tokengym.agents.offline.arguments import scratch_folder, training_arguments
 from tokengym.agents.offline.encoding import TextEncoding, encode_pairs
-from tokengym.agents.offline.loss import PairLogProbs, PreferenceLoss
+from tokengym.agents.offline.loss import PairLogProbs, pair_losses
 from tokengym.agents.offline.reference import (
     batch_reference,
     reference_log_probs,
     with_reference,
 )
+from tokengym.agents.offline.settings import PreferenceLoss
 from tokengym.agents.offline.sources import (
     build_policy,
     encoding_for,
@@ -245,7 +246,7 @@ class DPO(OfflineTrainer):
                 pairs.policy_rejected,
             )
             sums = torch.stack([values.sum() for values in logged])
-        return self.loss(pairs), sums
+        return pair_losses(self.loss, pairs), sums
 
     # --- the reference ----------------------------------------------------------------------------
 

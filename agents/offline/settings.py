@@ -1,12 +1,117 @@
-"""Settings of DPO and SFT as learners by name, declared once."""
+"""Settings of learning from given data, declared once; importable without torch."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from tokengym.agents.learner import Learner, register_learner
-from tokengym.agents.offline.loss import PreferenceLoss
 from tokengym.agents.online.pairing import Sampling
-from tokengym.agents.online.settings import TINY, Tuning
-from tokengym.envs.declared import check_count
+from tokengym.envs.declared import check_count, check_number
+from tokengym.envs.errors import SettingsError
+
+DPO_LOSS_TYPES = (
+    "sigmoid",
+    "hinge",
+    "ipo",
+    "robust",
+    "sigmoid_norm",
+    "nca_pair",
+    "sppo_hard",
+    "apo_zero",
+    "apo_down",
+)
+"""Losses of `tokengym.agents.losses.dpo_loss`, by TRL's names; a test holds the two equal."""
+SMOOTHED_LOSS_TYPES = ("sigmoid", "robust", "sigmoid_norm")
+"""Losses that know labels which may be wrong."""
+REFERENCE_FREE = ("simpo", "orpo", "cpo")
+LOSS_TYPES = (*DPO_LOSS_TYPES, "dpop", "rpo", *REFERENCE_FREE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferenceLoss:
+    """Loss of preference pairs, by name, with its coefficients.
+
+    `tokengym.agents.losses` states the formulas; `tokengym.agents.offline.loss` applies them.
+
+    Raises:
+        ValueError: if the loss is unknown or a coefficient is out of range.
+    """
+
+    loss_type: str = "sigmoid"
+    """Name of the loss. "sigmoid" is DPO, arXiv:2305.18290; "simpo", "orpo" and "cpo" need no
+    reference."""
+    beta: float = 0.1
+    """Strength of the pull towards the reference; 0.1 in DPO. SimPO wants about 2."""
+    label_smoothing: float = 0.0
+    """Share of wrong labels, for "sigmoid" (cDPO), "sigmoid_norm" and "robust"."""
+    gamma: float = 1.0
+    """SimPO's margin; 0.5 to 1.6 in arXiv:2405.14734."""
+    nll_coef: float = 1.0
+    """Weight of the chosen response's likelihood in RPO and CPO; 1 in both papers."""
+    dpop_coef: float = 50.0
+    """DPOP's penalty; 5 to 500 in arXiv:2402.13228."""
+
+    def __post_init__(self) -> None:
+        if self.loss_type not in LOSS_TYPES:
+            raise SettingsError(
+                f"loss_type must be one of {', '.join(LOSS_TYPES)}, got {self.loss_type!r}"
+            )
+        check_number(self, "beta", above=0.0, hint="0.1 is usual")
+        if not 0.0 <= self.label_smoothing < 0.5:
+            raise SettingsError(
+                f"label_smoothing must lie in [0, 0.5), got {self.label_smoothing}; it is the "
+                "share of labels that are wrong"
+            )
+        if self.label_smoothing and self.loss_type not in SMOOTHED_LOSS_TYPES:
+            raise SettingsError(
+                f"label_smoothing={self.label_smoothing} means nothing to loss_type="
+                f"{self.loss_type!r}; it goes with {', '.join(SMOOTHED_LOSS_TYPES)}"
+            )
+        check_number(self, "gamma", "nll_coef", "dpop_coef", least=0.0, hint="0 turns it off")
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the loss reads log-probabilities under a reference."""
+        return self.loss_type not in REFERENCE_FREE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """How the policy learns from one set of data. Defaults: Dong et al. 2024.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    learning_rate: float = 5e-7
+    """Peak learning rate of AdamW; tiny models and adapters want 1e-5 to 1e-3."""
+    num_train_epochs: float = field(default=2.0, metadata={"flag": "epochs"})
+    """Passes over the data, of each iteration."""
+    batch_size: int = 128
+    """Pairs, or responses, per optimiser step."""
+    micro_batch_size: int = 32
+    """Most pairs, or responses, in one forward pass; the rest is accumulated."""
+    lr_scheduler_type: str = "cosine"
+    """Schedule of the learning rate, one of ``transformers``."""
+
+    def __post_init__(self) -> None:
+        names = ("learning_rate", "num_train_epochs", "batch_size", "micro_batch_size")
+        check_number(self, *names, above=0.0)
+
+    def trainer_arguments(self, num_rows: int) -> dict[str, Any]:
+        """Return them as `DPO` and `SFT` take them, for that many rows."""
+        batch = min(self.batch_size, num_rows)
+        micro = min(self.micro_batch_size, batch)
+        return {
+            "learning_rate": self.learning_rate,
+            "num_train_epochs": self.num_train_epochs,
+            "per_device_train_batch_size": micro,
+            "gradient_accumulation_steps": max(round(batch / micro), 1),
+            "lr_scheduler_type": self.lr_scheduler_type,
+        }
+
+
+TINY = Tuning(learning_rate=3e-4, batch_size=32)
+"""Rate and batch for the bundled tasks' tiny models; papers' rates are for billions of weights."""
 
 
 @dataclass(frozen=True, kw_only=True)

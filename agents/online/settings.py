@@ -3,52 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from tokengym.agents.learner import Learner, register_learner
-from tokengym.agents.offline.loss import PreferenceLoss
+from tokengym.agents.offline.settings import TINY, PreferenceLoss, Tuning
 from tokengym.agents.online.pairing import Candidates, Sampling
 from tokengym.envs.declared import check_number
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tuning:
-    """How the policy learns from one set of data. Defaults: Dong et al. 2024.
-
-    Raises:
-        ValueError: if a value is out of range.
-    """
-
-    learning_rate: float = 5e-7
-    """Peak learning rate of AdamW; tiny models and adapters want 1e-5 to 1e-3."""
-    num_train_epochs: float = field(default=2.0, metadata={"flag": "epochs"})
-    """Passes over the data, of each iteration."""
-    batch_size: int = 128
-    """Pairs, or responses, per optimiser step."""
-    micro_batch_size: int = 32
-    """Most pairs, or responses, in one forward pass; the rest is accumulated."""
-    lr_scheduler_type: str = "cosine"
-    """Schedule of the learning rate, one of ``transformers``."""
-
-    def __post_init__(self) -> None:
-        names = ("learning_rate", "num_train_epochs", "batch_size", "micro_batch_size")
-        check_number(self, *names, above=0.0)
-
-    def trainer_arguments(self, num_rows: int) -> dict[str, Any]:
-        """Return them as `DPO` and `SFT` take them, for that many rows."""
-        batch = min(self.batch_size, num_rows)
-        micro = min(self.micro_batch_size, batch)
-        return {
-            "learning_rate": self.learning_rate,
-            "num_train_epochs": self.num_train_epochs,
-            "per_device_train_batch_size": micro,
-            "gradient_accumulation_steps": max(round(batch / micro), 1),
-            "lr_scheduler_type": self.lr_scheduler_type,
-        }
-
-
-TINY = Tuning(learning_rate=3e-4, batch_size=32)
-"""Rate and batch for the bundled tasks' tiny models; papers' rates are for billions of weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +22,7 @@ class IterativeSettings:
     """Prompts answered in each iteration; no prompt comes twice before all did."""
     sampling: Sampling = field(default=Sampling(temperatures=(1.0, 0.7)))
     """How responses are drawn and ranked."""
-    tuning: Tuning = Tuning()
+    tuning: Tuning = field(default=Tuning())
     """How the policy learns from them."""
 
     def __post_init__(self) -> None:

@@ -8,7 +8,12 @@ import torch
 from torch import Tensor
 
 from tokengym.agents import losses
-from tokengym.agents.losses.preference import DPO_LOSS_TYPES, PER_TOKEN_LOSS_TYPES
+from tokengym.agents.losses.preference import (
+    DPO_LOSS_TYPES,
+    PER_TOKEN_LOSS_TYPES,
+    SMOOTHED_LOSS_TYPES,
+)
+from tokengym.agents.offline import settings as offline
 
 # c = -10 - -12 = 2 and r = -9 - -8 = -1, so c - r = 3; second pair: c = -1, r = 1, c - r = -2
 POLICY_CHOSEN, REF_CHOSEN = torch.tensor([-10.0, -6.0]), torch.tensor([-12.0, -5.0])
@@ -125,6 +130,11 @@ def test_a_policy_that_is_its_reference_loses_log_two():
     assert_equal(found, math.log(2), math.log(2))
 
 
+def test_settings_name_the_losses_that_exist():
+    assert offline.DPO_LOSS_TYPES == DPO_LOSS_TYPES
+    assert offline.SMOOTHED_LOSS_TYPES == SMOOTHED_LOSS_TYPES
+
+
 @pytest.mark.parametrize("loss_type", DPO_LOSS_TYPES)
 def test_the_gradient_raises_chosen_against_rejected(loss_type: str):
     chosen = torch.zeros(1, requires_grad=True)
@@ -190,20 +200,6 @@ def test_orpo_near_certainty_has_a_finite_gradient():
     losses.orpo_loss(chosen, torch.tensor([-20.0]), beta=0.1).backward()
     assert chosen.grad is not None
     assert chosen.grad.isfinite().all()
-
-
-def test_kto():
-    # beta .5, kl 1: good .5 * (2 - 1) = .5; bad .5 * (-1 - 1) = -1, weights 2 and 3
-    found = losses.kto_loss(
-        torch.tensor([-10.0, -9.0]),
-        torch.tensor([-12.0, -8.0]),
-        torch.tensor([True, False]),
-        kl=1.0,
-        beta=0.5,
-        desirable_weight=2.0,
-        undesirable_weight=3.0,
-    )
-    assert_equal(found, 2.0 * (1 - sigmoid(0.5)), 3.0 * (1 - sigmoid(1.0)))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ import tokengym  # noqa: F401  (registers the environments)
 from tests.agents.conftest import EOS, lora_config, make_model, make_tokenizer
 from tokengym.agents import DPO, CausalLMPolicy, CheckpointError, NonFiniteError, collect
 from tokengym.agents.offline.encoding import TextEncoding
-from tokengym.agents.offline.loss import LOSS_TYPES, PreferenceLoss
+from tokengym.agents.offline.loss import pair_losses
+from tokengym.agents.offline.settings import LOSS_TYPES, PreferenceLoss
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs.errors import DatasetError, TokenizerError
 
@@ -148,7 +149,7 @@ def test_per_token_losses_get_the_lengths():
     for loss_type in ("ipo", "sigmoid_norm", "simpo"):
         dpo = make_dpo(loss_type=loss_type, beta=0.5, ref_model=make_model(seed=1))
         pairs = dpo.log_probs(batch_of(dpo), dpo.model)  # type: ignore[arg-type]
-        found[loss_type] = dpo.loss(pairs).detach().numpy()
+        found[loss_type] = pair_losses(dpo.loss, pairs).detach().numpy()
     lengths = np.array([[len(p["chosen_ids"]), len(p["rejected_ids"])] for p in PAIRS])
     policy, reference = make_model(), make_model(seed=1)
     sums = np.array(
@@ -174,9 +175,9 @@ def test_per_token_losses_get_the_lengths():
 
 def test_a_pair_has_one_loss_whatever_its_company():
     dpo = make_dpo(ref_model=make_model(seed=1))
-    together = dpo.loss(dpo.log_probs(batch_of(dpo), dpo.model))  # type: ignore[arg-type]
+    together = pair_losses(dpo.loss, dpo.log_probs(batch_of(dpo), dpo.model))  # type: ignore[arg-type]
     for row in range(len(PAIRS)):
-        alone = dpo.loss(dpo.log_probs(batch_of(dpo, [row]), dpo.model))  # type: ignore[arg-type]
+        alone = pair_losses(dpo.loss, dpo.log_probs(batch_of(dpo, [row]), dpo.model))  # type: ignore[arg-type]
         torch.testing.assert_close(alone[0], together[row], rtol=1e-4, atol=1e-5)
 
 
@@ -185,7 +186,7 @@ def test_logits_in_parts_give_the_same_gradient(monkeypatch: pytest.MonkeyPatch)
     for most in (2**27, 40):  # the second makes parts of 5 tokens
         monkeypatch.setattr("tokengym.agents.offline.scoring.MAX_LOGITS", most)
         dpo = make_dpo(ref_model=make_model(seed=1))
-        dpo.loss(dpo.log_probs(batch_of(dpo), dpo.model)).mean().backward()  # type: ignore[arg-type]
+        pair_losses(dpo.loss, dpo.log_probs(batch_of(dpo), dpo.model)).mean().backward()  # type: ignore[arg-type]
         found.append([p.grad for p in dpo.policy.trained_parameters() if p.grad is not None])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)

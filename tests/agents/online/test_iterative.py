@@ -12,11 +12,12 @@ from tokengym.agents import collect
 from tokengym.agents.errors import CheckpointError
 from tokengym.agents.offline.dpo import DPO
 from tokengym.agents.offline.pair_data import load_pairs, load_responses
+from tokengym.agents.offline.settings import Tuning
 from tokengym.agents.offline.sft import SFT
 from tokengym.agents.online.collecting import Sampling
 from tokengym.agents.online.online_dpo import OnlineDPO
 from tokengym.agents.online.raft import RAFT
-from tokengym.agents.online.settings import OnlineDPOSettings, Tuning
+from tokengym.agents.online.settings import OnlineDPOSettings
 from tokengym.rewards import FunctionScorer
 
 QUICK = Tuning(learning_rate=3e-3, num_train_epochs=4, batch_size=16, micro_batch_size=16)
