@@ -1,4 +1,4 @@
-"""The state of many episodes as one set of arrays; it knows nothing of Gymnasium's calls."""
+"""State of many episodes as one set of arrays, independent of Gymnasium's interface."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Rows = NDArray[np.intp]
 
 
 class EpisodeBatch:
-    """Rows of one MDP, each in an episode of its own.
+    """Rows of one MDP, each playing its own episode.
 
-    ``rows`` arguments are row numbers in ascending order. Passing ``all_rows`` itself takes the
-    path without gathers.
+    ``rows`` arguments are row numbers in ascending order. Passing ``all_rows`` itself avoids
+    the gathers.
 
     Args:
-        mdp: What all rows play.
-        num_envs: How many rows.
+        mdp: The MDP that all rows play.
+        num_envs: Number of rows.
     """
 
     def __init__(self, mdp: TokenMdp, num_envs: int) -> None:
@@ -38,13 +38,13 @@ class EpisodeBatch:
         self.ids = np.full((num_envs, mdp.width), mdp.pad_id, dtype=np.int64)
         self.attention = np.zeros((num_envs, mdp.width), dtype=np.int8)
         self._starts = self.all_rows * mdp.width + mdp.prompt_width
-        """(num_envs,): where each row's response begins in the flat arrays."""
+        """(num_envs,): start of each row's response in the flat arrays."""
         self._columns = np.arange(mdp.settings.max_new_tokens)
         self.lengths = np.zeros(num_envs, dtype=np.int64)
         """(num_envs,): response tokens so far."""
         self.prompt_ids = np.zeros(num_envs, dtype=np.int64)
         self._custom: dict[int, EncodedPrompt] = {}
-        """Prompts that the caller handed in, by row; their prompt id is -1."""
+        """Prompts passed to reset, by row; their prompt id is -1."""
         self.terminated = np.zeros(num_envs, dtype=np.bool_)
         self.truncated = np.zeros(num_envs, dtype=np.bool_)
         self.begun = np.zeros(num_envs, dtype=np.bool_)
@@ -62,7 +62,7 @@ class EpisodeBatch:
     # --- transitions -------------------------------------------------------------------------
 
     def seed(self, row: int, seed: int) -> None:
-        """Give a row a new generator and begin its order of prompts anew."""
+        """Give a row a new generator and restart its order of prompts."""
         self._rngs[row], self.seeds[row] = seeding.np_random(seed)
         self._samplers[row].restart()
 
@@ -123,7 +123,7 @@ class EpisodeBatch:
             tokens: (num_envs,) valid token ids; those of other rows are ignored.
 
         Returns:
-            The rows that ended, and why: "eos", "stop" or "length".
+            The rows that ended, and the reason: "eos", "stop" or "length".
         """
         everyone = rows is self.all_rows
         chosen = tokens if everyone else tokens[rows]
@@ -160,7 +160,7 @@ class EpisodeBatch:
         stopped[open_rows] = self.mdp.stops([self.response(int(rows[i])) for i in open_rows])
         return stopped
 
-    # --- what the rows hold ------------------------------------------------------------------
+    # --- contents of the rows -----------------------------------------------------------------
 
     def prompt(self, row: int) -> EncodedPrompt:
         """Return a row's prompt."""
@@ -198,7 +198,7 @@ class EpisodeBatch:
         return self.mdp.masks[late.astype(np.intp)]
 
     def get_state(self, row: int) -> dict[str, Any]:
-        """Return a row's state as plain data."""
+        """Return a row's state as plain data; see `state_of`."""
         rng = self.rng(row)
         return state_of(
             self.prompt(row),
@@ -211,7 +211,7 @@ class EpisodeBatch:
         )
 
     def set_states(self, states: Sequence[Mapping[str, Any]]) -> None:
-        """Restore one state per row; nothing is written before all of them were checked."""
+        """Restore one state per row; all are checked before anything is written."""
         prompts = [self.mdp.prompt_from(state) for state in states]
         rngs = [generator_from(state["np_random"]) for state in states]
         samplers = self._new_samplers()

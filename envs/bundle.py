@@ -1,4 +1,4 @@
-"""A folder of models and prompts that belong together, read lazily."""
+"""Bundles: folders of models and prompts that belong together, read lazily."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ _BUILDER = "python -m tokengym.scripts.build_models"
 
 @dataclass(frozen=True)
 class Bundle:
-    """A task's tokenizer, prompts and models in one folder; nothing is loaded before it is asked for.
+    """A task's tokenizer, prompts and models in one folder; parts are loaded when used.
 
-    What was read is kept for the process: bundles of one folder share tokenizer and prompts, until
+    Loaded parts are cached for the process: bundles of one folder share tokenizer and prompts until
     its files change. Copy the tokenizer before changing it.
 
     Args:
-        path: The folder, as ``scripts/build_models.py`` writes it.
-        hidden: Parts that are there and do not fit what the bundle is used for; see `without`.
+        path: A folder written by ``tokengym.scripts.build_models``.
+        hidden: Parts to treat as missing; see `without`.
 
     Raises:
-        BundleError: if there is no such folder, or its ``bundle.json`` is missing or damaged.
-    """  # noqa: E501
+        BundleError: if the folder or its ``bundle.json`` is missing, or the latter is damaged.
+    """
 
     path: Path
     hidden: frozenset[str] = frozenset()
@@ -57,7 +57,7 @@ class Bundle:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """What ``bundle.json`` says: the task, and the figures that the builder measured."""
+        """Contents of ``bundle.json``: the task, and the figures that the builder measured."""
         file = self.path / "bundle.json"
         if not file.is_file():
             raise BundleError(f"{str(self.path)!r} has no bundle.json; build it with {_BUILDER}")
@@ -91,7 +91,7 @@ class Bundle:
         """Return the prompts of a split.
 
         Raises:
-            BundleError: if the file is missing or damaged, or has none of this split.
+            BundleError: if the file is missing or damaged, or has no prompts of this split.
         """
         check_split(split)
         file = self._part("prompts").resolve()
@@ -124,7 +124,7 @@ class Bundle:
 
     @property
     def gold_model(self) -> Path:
-        """Folder of the held-out reward model that is the gold score where nothing else is."""
+        """Folder of the held-out reward model that is the gold score where there is no other."""
         return self._part("gold_model")
 
     def has(self, part: str) -> bool:
@@ -134,15 +134,15 @@ class Bundle:
         return part not in self.hidden and (self.path / PARTS[part]).exists()
 
     def without(self, *parts: str) -> Bundle:
-        """Return the bundle as if it had not some of its parts.
+        """Return the bundle with some of its parts treated as missing.
 
         Args:
-            parts: Of the names that `has` knows.
+            parts: Names as in `has`.
         """
         return Bundle(self.path, hidden=self.hidden.union(parts))
 
     def _part(self, part: str) -> Path:
-        """Return the path of a part that must be there."""
+        """Return the path of a part that must exist."""
         if part in self.hidden:
             raise BundleError(
                 f"the {part} of bundle {str(self.path)!r} (task {self.task!r}) was made for other "
@@ -163,7 +163,7 @@ def bundled(task: str) -> Bundle:
         task: "movie_review", "question_answer", "dialogue", "detox", "summarize" or "oracle".
 
     Raises:
-        BundleError: if there is none of this task (the message lists those there are).
+        BundleError: if there is no bundle of this task (the message lists those that exist).
     """
     assets = Path(str(resources.files("tokengym.envs"))) / "assets"
     tasks = sorted(folder.parent.name for folder in assets.glob("*/bundle.json"))
@@ -176,7 +176,7 @@ def bundled(task: str) -> Bundle:
 
 
 def check_split(split: Any) -> None:
-    """Refuse what is no split.
+    """Refuse an unknown split.
 
     Raises:
         SettingsError: if it is neither "train", "test" nor "all".
@@ -187,7 +187,7 @@ def check_split(split: Any) -> None:
 
 @lru_cache(maxsize=8)
 def _read_tokenizer(folder: Path, stamps: tuple[Stamp, ...]) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of a folder; ``stamps`` tell its versions apart."""
+    """Return the tokenizer of a folder; ``stamps`` identify its version."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder)
@@ -195,7 +195,7 @@ def _read_tokenizer(folder: Path, stamps: tuple[Stamp, ...]) -> PreTrainedTokeni
 
 @lru_cache(maxsize=8)
 def _read_prompts(file: Path, split: Split, stamp: Stamp) -> PromptSet:
-    """Return a split's prompts; ``stamp`` tells the file's versions apart."""
+    """Return a split's prompts; ``stamp`` identifies the file's version."""
     lines = file.read_text(encoding="utf-8").splitlines()
     prompts = []
     for number, line in enumerate(filter(str.strip, lines), start=1):
@@ -217,6 +217,6 @@ def _read_prompts(file: Path, split: Split, stamp: Stamp) -> PromptSet:
 
 
 def _stamp(file: Path) -> Stamp:
-    """Return what changes when a file is written anew: its time, size and inode."""
+    """Return a file's modification time, size and inode, which change when it is rewritten."""
     status = file.stat()
     return status.st_mtime_ns, status.st_size, status.st_ino

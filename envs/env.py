@@ -1,4 +1,4 @@
-"""One episode at a time: `TokenGenerationEnv`."""
+"""The single environment, one episode at a time: `TokenGenerationEnv`."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
 
     ## Action Space
     `Discrete(len(tokenizer))`: the id of the next token. `info["action_mask"]` (int8) and
-    `action_masks()` (bool) say which tokens are legal; an illegal one is appended like any other
+    `action_masks()` (bool) say which tokens are legal; an illegal token is appended like any other
     and never ends the episode.
 
     ## Rewards
-    0 at every step: what a response is worth is added by the wrappers of `tokengym.rewards`.
+    0 at every step; the wrappers of `tokengym.rewards` add the score of the response.
 
     ## Episode End
     - Termination: a legal EOS (`finish_reason` "eos"); the token that completes a stop string
@@ -70,9 +70,9 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
     |---|---|---|
     | `action_mask` | always | int8 (vocab,): the tokens that are legal next |
     | `prompt` | reset, end | the prompt's text |
-    | `prompt_id` | reset, end | its position in `prompts`; -1 for a text from `options` |
+    | `prompt_id` | reset, end | its position in `prompts`; -1 for a prompt passed to `reset` |
     | `prompt_ids` | end | its token ids without padding, a tuple |
-    | `reference`, `query_type` | end | what the data set says about the prompt, or None |
+    | `reference`, `query_type` | end | the data set's annotations of the prompt, or None |
     | `response` | end | the response's text, special tokens left out, stop string included |
     | `response_ids` | end | the sampled ids, EOS included, a tuple |
     | `finish_reason` | end | "eos", "stop" or "length" |
@@ -92,19 +92,19 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
     All by keyword.
 
     Args:
-        tokenizer: Hugging Face tokenizer with EOS and pad token, or where to load one.
-        prompts: What episodes start from.
+        tokenizer: Hugging Face tokenizer with EOS and pad token, or its folder or hub name.
+        prompts: Prompts that episodes start from.
         prompt_shard: (row, rows): a sequential env takes prompts row, row + rows, ...; for one of
             several copies that share the work.
-        eos_token: Token of the vocabulary that ends a text, where the tokenizer names none.
-        pad_token: Token of the vocabulary for padding, where the tokenizer names none.
+        eos_token: Token of the vocabulary that ends a text, if the tokenizer does not name one.
+        pad_token: Token of the vocabulary for padding, if the tokenizer does not name one.
         render_mode: "ansi" returns coloured text, "human" prints it as it grows, "html" returns
             escaped HTML.
         bundle: The models this environment belongs to, kept for agents and rewards.
         generation: Fields of `GenerationSettings`: lengths, legal tokens, ends, order of prompts.
 
     Raises:
-        TypeError: for an argument that it does not have.
+        TypeError: for an unknown argument, with the near matches.
         TokenGymError: for a setting, prompt or tokenizer that cannot work.
 
     Example:
@@ -143,11 +143,11 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         self._open_cells()
         self._prompt: EncodedPrompt | None = None
         self._column = mdp.prompt_width
-        """Where the next token goes."""
+        """Column of the next token."""
         self._terminated = self._truncated = False
         self._playing = False
         self._shown_rewards: NDArray[np.float32] | None = None
-        # What every step reads, out of the settings: attribute chains cost as much as the copies.
+        # Values that every step reads: attribute chains would cost as much as the copies.
         self._vocab_size, self._eos_id = mdp.vocab_size, mdp.eos_id
         self._mask = mdp.action_mask(0)
         """The legal tokens (shared by all steps: copied into each info)."""
@@ -174,7 +174,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
 
         Raises:
             ActionError: if the action is no token id of the vocabulary.
-            EpisodeOverError: if the episode is over or was never begun.
+            EpisodeOverError: if the episode is over or reset was never called.
         """
         try:
             token = index(action)
@@ -198,7 +198,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         return observation, 0.0, False, False, {"action_mask": self._mask.copy()}
 
     def _watched_step(self, token: int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Append a token that may end the episode, change what is legal, or be refused."""
+        """Append a token that may end the episode, change the action mask, or be refused."""
         if not self._playing:
             raise EpisodeOverError(
                 "step called after the episode's end or before the first reset; call env.reset()"
@@ -217,7 +217,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         return observation, 0.0, self._terminated, self._truncated, info
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """Return the tokens that are legal next, bool (vocab,)."""
+        """Return the legal next tokens, bool (vocab,)."""
         return self._mask.astype(np.bool_)
 
     def get_state(self) -> dict[str, Any]:
@@ -235,13 +235,13 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         )
 
     def set_state(self, state: dict[str, Any]) -> tuple[Observation, dict[str, Any]]:
-        """Continue from a state that this or an equal environment was in.
+        """Continue from a saved state of this or an equal environment.
 
         Args:
-            state: What ``get_state`` returned; it may be restored any number of times.
+            state: The value of ``get_state``; it may be restored any number of times.
 
         Returns:
-            The observation there, and the info that a reset would give.
+            The observation in that state, and the info that a reset would return.
 
         Raises:
             StateError: if the state does not fit.
@@ -285,7 +285,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         return self._rendered(render_ansi if self.render_mode == "ansi" else render_html)
 
     def _open_cells(self) -> None:
-        """Open the arrays for single writes: memoryviews take half the time of arrays."""
+        """Open memoryviews of the arrays: single writes through them take half the time."""
         self._id_cells, self._attention_cells = self._ids.data, self._attention.data
 
     def __getstate__(self) -> dict[str, Any]:
@@ -296,7 +296,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         self._open_cells()  # over the copies
 
     def _begin(self, prompt: EncodedPrompt) -> None:
-        """Write the prompt and forget the last episode."""
+        """Write the prompt and clear the last episode."""
         self._column = self._mdp.prompt_width
         start = self._column - len(prompt.ids)
         self._ids.fill(self._mdp.pad_id)
@@ -309,7 +309,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         self._mark_event()
 
     def _mark_event(self) -> None:
-        """Bring the action mask up to date, and note which step has to look next."""
+        """Update the action mask and the next column to watch."""
         start, settings = self._mdp.prompt_width, self.settings
         length = self._column - start
         self._mask = self._mdp.action_mask(length)
@@ -344,7 +344,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         return "length" if self._column == self._mdp.width else None
 
     def _end(self, finish_reason: str, info: dict[str, Any]) -> None:
-        """Close the episode and tell about it in ``info``."""
+        """End the episode and describe it in ``info``."""
         assert self._prompt is not None
         self._playing, self._event_column = False, 0
         self._truncated = finish_reason == "length" and self.settings.horizon == "truncated"
@@ -359,7 +359,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         pieces = token_texts(self.tokenizer, self._response_ids())
         rewards = self._shown_rewards
         if rewards is not None and len(rewards) != len(pieces):
-            rewards = None  # they belong to another moment of the episode
+            rewards = None  # computed at another step of the episode
         return renderer(self._prompt.text, pieces, rewards)
 
     def _print_step(self) -> None:

@@ -16,13 +16,13 @@ _NO_METADATA: Mapping[str, Any] = {}
 
 @dataclass(frozen=True, kw_only=True)
 class Episode:
-    """One prompt and the response to it; a played episode also knows what it earned.
+    """One prompt and the response to it, with its score and rewards once it was played.
 
     Ids are stored as tuples and token arrays as read-only float32, whatever sequence was passed.
 
     Raises:
-        ValueError: if ``token_rewards`` or ``log_probs`` has not one entry per response token, or
-            ``query_type`` is unknown.
+        ValueError: if ``token_rewards`` or ``log_probs`` does not have one entry per response
+            token, or ``query_type`` is unknown.
     """
 
     prompt: str
@@ -36,19 +36,20 @@ class Episode:
     reference: str | None = None
     """A reference answer to the prompt."""
     query_type: QueryType | None = None
-    """R3's annotation of the prompt: is the answer left open, or is there one right answer?"""
+    """R3's annotation of the prompt: whether the answer is open or there is one right answer."""
     metadata: Mapping[str, Any] = field(default_factory=lambda: _NO_METADATA, compare=False)
     """Further columns of the prompt's data set."""
     score: float | None = None
-    """What the scorer gave the finished text."""
+    """Score of the finished text."""
     score_parts: Mapping[str, float] = field(default_factory=lambda: _NO_PARTS)
-    """The named parts the score was made of."""
+    """Named parts of the score."""
     token_rewards: NDArray[np.float32] | None = field(default=None, compare=False)
     """(len(response_ids),) float32: the score as redistributed by the credit; sums to ``score``."""
     log_probs: NDArray[np.float32] | None = field(default=None, compare=False)
-    """(len(response_ids),) float32, nats: of the sampled tokens, under the policy that sampled."""
+    """(len(response_ids),) float32, nats: log-probabilities of the sampled tokens under the
+    policy that sampled them."""
     finish_reason: FinishReason | None = None
-    """Why it ended: "eos", "length" (the horizon), or "stop" (a stop string)."""
+    """Reason of the end: "eos", "length" (the horizon), or "stop" (a stop string)."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prompt_ids", tuple(map(int, self.prompt_ids)))
@@ -73,7 +74,7 @@ class Episode:
 
     @classmethod
     def from_info(cls, info: Mapping[str, Any]) -> "Episode":
-        """Return the episode that an environment's terminal ``info`` describes.
+        """Return the episode described by an environment's terminal ``info``.
 
         Args:
             info: The last step's info of a `TokenGenerationEnv` (or one row of a batch's).
@@ -99,10 +100,10 @@ OPTIONAL = ("reference", "query_type", "score", "token_rewards", "log_probs", "f
 
 
 def episode_to_record(episode: Episode) -> dict[str, Any]:
-    """Return an episode as JSON knows it; all but ``metadata``, which may be anything.
+    """Return an episode as plain data for JSON, without ``metadata``, which may hold anything.
 
     Args:
-        episode: Played or not; what it does not know is None.
+        episode: Any episode; unknown fields become None.
     """
     rewards, log_probs = episode.token_rewards, episode.log_probs
     return {
@@ -123,11 +124,11 @@ def episode_to_record(episode: Episode) -> dict[str, Any]:
 def episode_from_record(
     record: Mapping[str, Any], *, prompt_ids: Sequence[int] | None = None
 ) -> Episode:
-    """Return the episode of a record; fields it lacks are None, others it has are left alone.
+    """Return the episode of a record; missing fields are None, unknown ones are ignored.
 
     Args:
-        record: As `episode_to_record` makes it.
-        prompt_ids: For records that were written without them.
+        record: A value of `episode_to_record`.
+        prompt_ids: The prompt's ids, for records that were written without them.
 
     Raises:
         ValueError: if prompt, response or their ids are missing, or a field is of a wrong kind.

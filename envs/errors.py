@@ -1,7 +1,7 @@
-"""What bad input raises: one line that names the value and the remedy.
+"""Errors raised for bad input: one line that names the value and the remedy.
 
-All derive from ``ValueError``, so that callers who know only Python catch them too. Wrong types
-raise plain ``TypeError``.
+All derive from ``ValueError``, so that ``except ValueError`` catches them. Wrong types raise plain
+``TypeError``.
 """
 
 import gymnasium
@@ -44,7 +44,7 @@ class CheckpointError(TokenGymError):
 
 
 class PolicyError(TokenGymError):
-    """Probabilities of a policy that are none, or that an illegal token has."""
+    """Invalid probabilities of a policy, or probability given to an illegal token."""
 
 
 class BundleError(TokenGymError):

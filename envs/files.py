@@ -1,4 +1,4 @@
-"""Files and folders that are complete or absent: written beside their place, then moved into it."""
+"""Files and folders that are complete or absent: written under another name, then renamed."""
 
 import csv
 import hashlib

@@ -1,4 +1,4 @@
-"""Infos: their type, and those of a batch, written as Gymnasium would and read."""
+"""Infos: their type, and writing and reading those of a batch by Gymnasium's conventions."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def episodes_from_infos(infos: Mapping[str, Any]) -> dict[int, Episode]:
     mode the terminal infos are in ``infos["final_info"]``, else in ``infos`` itself.
 
     Args:
-        infos: What ``envs.step`` returned last.
+        infos: Infos of the last ``envs.step``.
 
     Returns:
         row -> episode; empty when no row ended.
@@ -102,10 +102,10 @@ def put(infos: dict[str, Any], key: str, rows: Rows, values: Any, empty: Any, pr
     """Write the rows' values under a key and its mask, as ``VectorEnv._add_info`` would.
 
     Args:
-        infos: What is written to.
-        key: The name.
-        rows: Which rows have a value.
-        values: (rows,) theirs; None where ``empty`` holds them already.
+        infos: Infos to write to.
+        key: Name of the entry.
+        rows: Rows that have a value.
+        values: (rows,) their values; None if ``empty`` already holds them.
         empty: The array (or nested infos) to begin with when the key is new.
         present: (num_envs,) bool, the mask to begin with when the key is new; it is copied.
     """
@@ -120,7 +120,7 @@ def put(infos: dict[str, Any], key: str, rows: Rows, values: Any, empty: Any, pr
 
 
 def add_prompts(infos: dict[str, Any], batch: EpisodeBatch, rows: Rows) -> None:
-    """Add the rows' prompts and prompt ids: all that a reset tells besides the action mask."""
+    """Add the rows' prompts and prompt ids: all of a reset's info except the action mask."""
     present = _mask(batch, rows)
     prompts = batch.column("prompt", rows)
     put(infos, "prompt", rows, prompts, np.empty(batch.num_envs, dtype=object), present)
@@ -133,8 +133,8 @@ def add_action_masks(
 ) -> None:
     """Add the rows' action masks: one row broadcast where the whole batch agrees.
 
-    Other rows are zero, as Gymnasium leaves them; ``serve_all`` gives them a mask too, so that a
-    frozen row can be sampled from.
+    Other rows are zero, as in Gymnasium; with ``serve_all`` they have a mask too, so that a frozen
+    row can be sampled from.
     """
     if serve_all or len(rows) == batch.num_envs:
         infos["action_mask"] = batch.action_masks()
@@ -148,7 +148,7 @@ def add_action_masks(
 def add_terminal(
     infos: dict[str, Any], batch: EpisodeBatch, rows: Rows, reasons: NDArray[np.object_]
 ) -> None:
-    """Add what the last step of the rows' episodes tells besides the action mask; scores are 0."""
+    """Add the terminal info of the rows' episodes except the action mask; scores are 0."""
     count, present = batch.num_envs, _mask(batch, rows)
     flat, lengths = batch.responses(rows)
     add_prompts(infos, batch, rows)

@@ -1,4 +1,4 @@
-"""What the single and the batched environment share: spaces, legality, ends, infos of one MDP."""
+"""The token-generation MDP, shared by the single and the batched environment."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ STATE_KEYS = frozenset(
 
 
 class TokenMdp:
-    """The token-generation MDP itself, without an episode's state; nothing changes it.
+    """Immutable rules of token generation: spaces, legal tokens, ends, prompts.
 
     Args:
         tokenizer: A Hugging Face tokenizer with EOS and pad.
-        prompts: What episodes start from.
-        settings: Lengths, legal tokens, ends.
+        prompts: Prompts that episodes start from.
+        settings: Settings of the generation.
 
     Raises:
-        TokenGymError: whatever cannot work, before the first episode.
+        TokenGymError: for a setting, prompt or tokenizer that cannot work.
     """
 
     def __init__(
@@ -72,11 +72,11 @@ class TokenMdp:
         early = late.copy()
         early[self.eos_id] = 0
         self.masks = np.stack([early, late])
-        """(2, vocab): the legal tokens before ``min_new_tokens`` (no EOS), and from then on."""
+        """(2, vocab): legal tokens before ``min_new_tokens`` (no EOS), and after."""
         self.masks.flags.writeable = False
         self._check_masks()
         self.eos_ends_after = settings.min_new_tokens
-        """EOS ends a response of more tokens than this, the EOS counted."""
+        """EOS ends a response with more tokens than this, counting the EOS."""
         if not late[self.eos_id]:
             self.eos_ends_after = settings.max_new_tokens
         self.table = PromptTable(
@@ -88,7 +88,7 @@ class TokenMdp:
         )
         self.prompt_width = self.table.max_prompt_tokens
         self.width = self.prompt_width + settings.max_new_tokens
-        # One Python int per token, shared by all responses: making them anew costs more than the
+        # One Python int per token, shared by all responses: creating them costs more than the
         # rest of a tuple.
         self._numbers = np.arange(self.vocab_size).astype(object)
         self._special_ids = frozenset(self.tokenizer.all_special_ids)
@@ -99,7 +99,7 @@ class TokenMdp:
         return self
 
     def _allowed(self) -> NDArray[np.int8]:
-        """Return the legal tokens once ``min_new_tokens`` are there."""
+        """Return the legal tokens after ``min_new_tokens``."""
         mask = np.ones(self.vocab_size, dtype=np.int8)
         for token_id in self.settings.forbidden_token_ids:
             if not 0 <= token_id < self.vocab_size:
@@ -111,7 +111,7 @@ class TokenMdp:
         return mask
 
     def _check_masks(self) -> None:
-        """Refuse a mask that allows nothing: sampling from it would silently give token 0."""
+        """Refuse a mask that allows nothing: Gymnasium would silently sample token 0."""
         early, late = self.masks
         if not late.any():
             raise ActionError(
@@ -142,23 +142,23 @@ class TokenMdp:
         return self.masks[int(length >= self.settings.min_new_tokens)]
 
     def tuples(self, flat: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.object_]:
-        """Return responses that lie one after the other in ``flat`` as tuples of ids."""
+        """Return the responses concatenated in ``flat`` as tuples of ids."""
         values, ends = tuple(self._numbers[flat].tolist()), np.cumsum(lengths).tolist()
         pieces = (values[a:b] for a, b in zip([0, *ends], ends, strict=False))
         return np.fromiter(pieces, dtype=object, count=len(ends))
 
     def decode(self, responses: Sequence[Sequence[int]]) -> list[str]:
-        """Return the responses' texts, special tokens left out."""
+        """Return the responses' texts without special tokens."""
         lengths = np.fromiter(map(len, responses), dtype=np.int64, count=len(responses))
         flat = np.fromiter(chain.from_iterable(responses), dtype=np.int64)
         return self.decode_flat(flat, lengths)
 
     def decode_flat(self, flat: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[str]:
-        """Return the texts of responses that lie one after the other in ``flat``."""
+        """Return the texts of the responses concatenated in ``flat``."""
         return self._decoder.decode(flat, lengths)
 
     def stops(self, responses: Sequence[Sequence[int]]) -> NDArray[np.bool_]:
-        """Return which responses' last token completed a stop string.
+        """Return which responses were completed to a stop string by their last token.
 
         Only the tail is decoded, so the cost does not grow with the response. A token that is not
         legal, or comes before ``min_new_tokens``, never ends an episode.
@@ -200,7 +200,7 @@ class TokenMdp:
         Args:
             options: At most one of "prompt", "prompt_id" (for all rows), "prompts" and "prompt_ids"
                 (one per row of the batch).
-            rows: The rows that are reset; what the options hold for others is ignored.
+            rows: The rows that are reset; entries of other rows are ignored.
             num_envs: Rows of the batch.
 
         Returns:
@@ -239,7 +239,7 @@ class TokenMdp:
 
         Args:
             token_ids: A prompt's tokens without padding.
-            text: What the prompt says, where it is not in the set; None decodes the ids.
+            text: Text of a prompt that is not in the set; None decodes the ids.
 
         Returns:
             The prompt of the set with its id, or else one with the id -1.
@@ -252,10 +252,10 @@ class TokenMdp:
         return EncodedPrompt(text, ids, -1)
 
     def prompt_from(self, state: Mapping[str, Any]) -> EncodedPrompt:
-        """Return the prompt of a saved state after checking that the state fits this MDP.
+        """Return the prompt of a saved state, checking that the state fits this MDP.
 
         Raises:
-            StateError: if it does not.
+            StateError: if the state does not fit.
         """
         if not isinstance(state, Mapping) or set(state) != STATE_KEYS:
             raise StateError(
@@ -319,7 +319,7 @@ def state_of(
 
 
 class MdpEnvironment:
-    """What the environments over a `TokenMdp` say of it."""
+    """Properties of the environments that play a `TokenMdp`."""
 
     _mdp: TokenMdp
     _bundle: Bundle | None
@@ -376,8 +376,8 @@ def token_mdp(
     """Return the MDP of an environment.
 
     Environments over a bundle's own tokenizer, the same prompts and settings share one, so that
-    many copies encode the prompts once. Tokenizers of the caller's are not trusted to stay as they
-    are from one environment to the next.
+    many copies encode the prompts once. A tokenizer of the caller's own is not shared, since it may
+    be changed between two environments.
 
     Raises:
         TokenGymError: as `TokenMdp`, or for a tokenizer without EOS or pad.
@@ -402,7 +402,7 @@ def _shared_mdp(
 def terminal_info(
     prompt: EncodedPrompt, response: str, response_ids: tuple[int, ...], finish_reason: str
 ) -> dict[str, Any]:
-    """Return what the last step of an episode tells besides the action mask; the score is 0."""
+    """Return an episode's terminal info except the action mask; the score is 0."""
     return {
         "prompt": prompt.text,
         "prompt_id": prompt.prompt_id,
@@ -419,7 +419,7 @@ def terminal_info(
 
 
 def check_render_mode(render_mode: str | None, modes: Sequence[str]) -> None:
-    """Refuse a render mode that the environment does not have."""
+    """Refuse an unknown render mode."""
     if render_mode is not None and render_mode not in modes:
         raise SettingsError(
             f"render_mode must be one of {', '.join(map(repr, modes))} or None, got {render_mode!r}"
@@ -474,5 +474,5 @@ def _count(given: Any) -> str:
 
 
 def _outline(state: Any) -> str:
-    """Return a short description of something that is no state."""
+    """Return a short description of an invalid state."""
     return f"keys {sorted(state)}" if isinstance(state, Mapping) else f"a {type(state).__name__}"

@@ -1,8 +1,7 @@
 """Text with each token's reward as its background colour, for terminals and for HTML.
 
-Red is negative, blue positive, white zero: a pair that colour-blind readers tell apart. The largest
-absolute reward has the full colour.
-Pure functions: they know nothing of environments.
+Red is negative, blue positive, white zero: colours that colour-blind readers can distinguish. The
+largest absolute reward has the full colour. Pure functions, independent of environments.
 """
 
 import html
@@ -25,8 +24,8 @@ def reward_colours(
 
     Args:
         token_rewards: (n,), any unit.
-        scale: The reward that has the full colour; None takes max |r|, so that texts that are to
-            be compared should share one.
+        scale: The reward that has the full colour; None takes max |r|. Texts that are to be
+            compared should share one.
 
     Raises:
         ValueError: if a reward is not finite, or they are not one-dimensional.
@@ -50,12 +49,12 @@ def render_ansi(
 ) -> str:
     """Return prompt (bold) and tokens for a terminal with 24-bit colour.
 
-    Control characters in the text are shown as symbols, so that a text cannot steer the terminal.
+    Control characters in the text are shown as symbols, so that a text cannot control the terminal.
 
     Args:
         prompt: The prompt's text.
-        tokens: (n,) the response's pieces of text, as `tokenization.token_texts` gives them.
-        rewards: (n,) one per token; None leaves the tokens plain.
+        tokens: (n,) the response's pieces of text, see `tokenization.token_texts`.
+        rewards: (n,) one per token; None shows plain tokens.
         scale: The reward that has the full colour; None takes max |r|.
 
     Raises:
@@ -81,8 +80,8 @@ def render_html(
 ) -> str:
     """Return prompt and tokens as one escaped ``<div>``; a token's title is its reward.
 
-    Arguments and errors are those of `render_ansi`. All styles are inline: the result stands in
-    any page and loads nothing.
+    Arguments and errors are those of `render_ansi`. All styles are inline, so that the result can
+    be embedded in any page.
     """
     head = f"<b>{html.escape(prompt)}</b>"
     if rewards is None:

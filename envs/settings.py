@@ -1,4 +1,4 @@
-"""The settings of a generation environment, refused when built if they cannot work."""
+"""Settings of the environments, validated when built."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class ResponseSettings:
         object.__setattr__(self, "forbidden_token_ids", ids)
 
     def _check_count(self, name: str, *, smallest: int) -> None:
-        """Refuse what is not an integer of at least ``smallest``."""
+        """Refuse a value that is not an integer of at least ``smallest``."""
         value = getattr(self, name)
         try:
             count = index(value)
@@ -59,7 +59,7 @@ class ResponseSettings:
         object.__setattr__(self, name, count)
 
     def _check_choice(self, name: str, choices: Sequence[str]) -> None:
-        """Refuse what is none of the choices."""
+        """Refuse a value that is not one of the choices."""
         if getattr(self, name) not in choices:
             raise SettingsError(
                 f"{name} must be one of {', '.join(map(repr, choices))}, got "

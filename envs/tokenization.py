@@ -1,4 +1,4 @@
-"""The border between text and token ids: the tokenizer's fitness, encoding, decoding."""
+"""Conversion between text and token ids: checking the tokenizer, encoding, decoding."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def load_tokenizer(
     eos_token: str | None = None,
     pad_token: str | None = None,
 ) -> PreTrainedTokenizerBase:
-    """Return a tokenizer fit for an environment, loading it when a path or hub name is given.
+    """Return a tokenizer that an environment can use, loading it from a path or hub name.
 
     Args:
-        tokenizer: The object, or where to load it.
-        eos_token: Token of its vocabulary that ends a text, where it names none or another; the
-            caller's object is copied, not changed.
-        pad_token: Likewise for padding; the EOS token will do.
+        tokenizer: The object, or its folder or hub name.
+        eos_token: Token of its vocabulary that ends a text, in place of its own; the caller's
+            object is copied, not changed.
+        pad_token: Token for padding, in place of its own; it may be the EOS token.
 
     Raises:
         TokenizerError: if it lacks EOS or pad, or cannot be loaded.
@@ -75,7 +75,7 @@ def _with_special_tokens(
 
 
 def check_tokenizer(tokenizer: Any) -> None:
-    """Raise unless the tokenizer has what an environment needs.
+    """Check that an environment can use the tokenizer.
 
     Raises:
         TypeError: if it is not a Hugging Face tokenizer at all.
@@ -99,7 +99,7 @@ def check_tokenizer(tokenizer: Any) -> None:
 
 
 def _check_is_tokenizer(tokenizer: Any) -> None:
-    """Refuse what is no Hugging Face tokenizer."""
+    """Refuse anything but a Hugging Face tokenizer."""
     if not hasattr(tokenizer, "eos_token_id") or not callable(tokenizer):
         raise TypeError(
             f"tokenizer must be a transformers tokenizer, got {type(tokenizer).__name__}; "
@@ -139,12 +139,12 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[lis
 def encode_chats(
     tokenizer: PreTrainedTokenizerBase, chats: Sequence[Sequence[tuple[str, str]]]
 ) -> list[list[int]]:
-    """Return the ids of conversations in the tokenizer's chat template, the reply begun.
+    """Return the ids of conversations in the tokenizer's chat template, up to the reply.
 
     The template writes every special token itself, so none is added.
 
     Args:
-        tokenizer: Whose template serves.
+        tokenizer: Tokenizer with a chat template.
         chats: Conversations of (role, content), oldest message first.
 
     Raises:
@@ -176,7 +176,7 @@ def encode_chats(
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, sequences: Sequence[Sequence[int]]) -> list[str]:
-    """Return the texts of many id sequences, special tokens left out.
+    """Return the texts of many id sequences, without special tokens.
 
     Equal to ``tokenizer.decode`` on each; fast tokenizers decode the batch in one call.
     """
@@ -188,13 +188,13 @@ def decode(tokenizer: PreTrainedTokenizerBase, sequences: Sequence[Sequence[int]
 
 
 class ResponseDecoder:
-    """`decode` for the many responses of a batch, fast where a text is its words joined by spaces.
+    """Fast `decode` for the many responses of a batch.
 
-    A word-level tokenizer without decoder of its own (the bundled ones) joins its tokens by
-    spaces; then a table of words serves, several times faster than the tokenizer itself.
+    A word-level tokenizer without a decoder (the bundled ones) joins its tokens by
+    spaces; then a table of words is used, several times faster than the tokenizer itself.
 
     Args:
-        tokenizer: Whose ids are decoded; later changes to its vocabulary are not seen.
+        tokenizer: The tokenizer; later changes to its vocabulary have no effect.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -209,11 +209,11 @@ class ResponseDecoder:
             self._shown = np.array([bool(word) for word in singles])
 
     def decode(self, flat: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[str]:
-        """Return the texts of sequences that lie one after the other, special tokens left out.
+        """Return the texts of concatenated sequences, without special tokens.
 
         Args:
-            flat: (sum of lengths,) the ids of all sequences.
-            lengths: (sequences,) ids of each.
+            flat: (sum of lengths,) ids of all sequences.
+            lengths: (sequences,) number of ids of each.
         """
         ends = np.cumsum(lengths)
         if self._words is None:
@@ -226,7 +226,7 @@ class ResponseDecoder:
 
 
 def _spans(ends: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Return the (start, end) pairs of consecutive pieces that end at ``ends``."""
+    """Return the (start, end) pairs of consecutive pieces with these ends."""
     bounds = ends.tolist()
     return zip([0, *bounds], bounds, strict=False)
 
@@ -234,9 +234,10 @@ def _spans(ends: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
 def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
     """Return one piece of text per token, for display.
 
-    A piece is what its token added to the decoded text, so the pieces of ordinary tokens join to
-    the decoded response; a special token shows its own name. A token that only begins a character
-    (byte-level vocabularies) shows nothing, and the one that completes it shows the character.
+    A piece is the text that its token added to the decoded text, so the pieces of ordinary tokens
+    join to the decoded response; a special token shows its own name. A token that only begins a
+    character (byte-level vocabularies) shows nothing, and the one that completes it shows the
+    character.
     """
     special = set(tokenizer.all_special_ids)
     ordinary: list[int] = []

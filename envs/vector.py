@@ -1,4 +1,4 @@
-"""Many episodes at a time, as one batch of arrays: `TokenGenerationVectorEnv`."""
+"""The batched environment, one set of arrays for all rows: `TokenGenerationVectorEnv`."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ class TokenGenerationVectorEnv(
 ):
     """A batch of `TokenGenerationEnv`, step for step identical to ``SyncVectorEnv`` over copies.
 
-    All rows live in one set of arrays; Python works row by row only for rows that begin or end an
-    episode. Observations, actions, rewards, ends and the keys of ``infos`` are those of
-    `TokenGenerationEnv`, batched by Gymnasium's conventions (``_key`` masks beside each key).
-    Differences from what ``SyncVectorEnv`` would give:
+    All rows share one set of arrays; Python loops only over rows that begin or end an episode.
+    Observations, actions, rewards, ends and the keys of ``infos`` are those of
+    `TokenGenerationEnv`, batched by Gymnasium's conventions (a ``_key`` mask for each key).
+    Differences from ``SyncVectorEnv``:
 
     - ``infos["token_rewards"]`` is padded with zeros to ``max_new_tokens`` (the single
       environment under `PadTokenRewards`).
     - ``infos["action_mask"]`` is one read-only row broadcast over the batch while every row has
       the same legal tokens. Copy it before writing.
-    - In DISABLED mode, a row that ended and was not reset stays as it is: its action is ignored,
-      its reward is 0, its flags stay set, and it has no info. ``SyncVectorEnv`` would raise.
-    - ``reset`` leaves ``options["reset_mask"]`` in the caller's dictionary.
+    - In DISABLED mode, a row that ended and was not reset is frozen: its action is ignored, its
+      reward is 0, its flags stay set, and it has no info. ``SyncVectorEnv`` would raise.
+    - ``reset`` does not remove ``options["reset_mask"]`` from the caller's dictionary.
 
     Args:
         num_envs: Rows of the batch.
@@ -116,7 +116,7 @@ class TokenGenerationVectorEnv(
             "input_ids": self._batch.ids,
         }
         self._over = np.zeros(self.num_envs, dtype=np.bool_)
-        """(num_envs,): the row's episode ended in an earlier step and it was not reset since."""
+        """(num_envs,): the row's episode ended in an earlier step and was not reset since."""
         self._shown_rewards: dict[int, NDArray[np.float32]] = {}
 
     @property  # type: ignore[misc]
@@ -210,11 +210,11 @@ class TokenGenerationVectorEnv(
         return self._observations(), rewards, terminated, truncated, infos
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """Return the tokens that are legal next, bool (num_envs, vocab)."""
+        """Return the legal next tokens, bool (num_envs, vocab)."""
         return self._batch.action_masks().astype(np.bool_)
 
     def render(self) -> tuple[str, ...] | None:
-        """Return each row's text so far, tokens coloured by their rewards."""
+        """Return each row's text so far, with tokens coloured by their rewards."""
         if self.render_mode is None:
             gymnasium.logger.warn("render() needs a render mode: pass render_mode='ansi' or 'html'")
             return None
@@ -250,17 +250,17 @@ class TokenGenerationVectorEnv(
     def set_state(
         self, state: Sequence[Mapping[str, Any]] | Mapping[str, Any]
     ) -> tuple[Observations, dict[str, Any]]:
-        """Continue from saved states, which may come from single environments too.
+        """Continue from saved states of this or of single environments.
 
         Args:
             state: One state per row, or one state for all rows (counterfactual continuations of
                 one episode).
 
         Returns:
-            The observations there, and the infos that a reset would give.
+            The observations in those states, and the infos that a reset would return.
 
         Raises:
-            StateError: if a state does not fit, or there is not one per row.
+            StateError: if a state does not fit, or their number is not that of the rows.
         """
         states = [state] * self.num_envs if isinstance(state, Mapping) else list(state)
         if len(states) != self.num_envs:
@@ -277,7 +277,7 @@ class TokenGenerationVectorEnv(
         return self._observations(), infos
 
     def _observations(self) -> Observations:
-        """Return the batch's observations: copies, or read-only views of the live arrays."""
+        """Return copies of the observations, or read-only views of the live arrays."""
         if self._copy:
             return {key: array.copy() for key, array in self._live.items()}
         views = {key: array.view() for key, array in self._live.items()}
@@ -286,7 +286,7 @@ class TokenGenerationVectorEnv(
         return views
 
     def _checked_actions(self, actions: Any) -> NDArray[np.int64]:
-        """Return the actions as an int64 array, refusing what is no token id."""
+        """Return the actions as an int64 array, refusing invalid token ids."""
         tokens = np.asarray(actions)
         if tokens.shape != (self.num_envs,) or tokens.dtype.kind not in "iu":
             raise ActionError(
@@ -307,7 +307,7 @@ class TokenGenerationVectorEnv(
         return tokens
 
     def _row_seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
-        """Return one seed per row; empty where no row is seeded."""
+        """Return one seed per row; empty if no row is seeded."""
         if seed is None:
             return []
         if isinstance(seed, (int, np.integer)):
@@ -331,7 +331,7 @@ def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
 
 
 def _checked_reset_mask(mask: Any, num_envs: int) -> NDArray[np.bool_]:
-    """Return the reset mask, refusing what is none."""
+    """Return the reset mask after checking it."""
     if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (num_envs,):
         got = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else repr(mask)
         raise SettingsError(

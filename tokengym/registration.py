@@ -39,23 +39,23 @@ def make_env(
     split: Split = "train",
     **options: Any,
 ) -> gymnasium.Env[Any, Any]:
-    """Return the environment of a task under a reward: what ``gym.make`` calls.
+    """Return a task's environment with a reward; the entry point of ``gym.make``.
 
     Args:
         task: Name of a task.
         reward: None, a name, a reward, a credit, a scorer or a function of prompt and response;
             see `tokengym.rewards.make_reward`, as for the next two.
-        scorer: What a response is worth; None takes the bundle's reward model or encoder, or the
-            exact score where the task knows one. A reward that asks a reward model which tokens
-            count then redistributes that exact score by the account of the bundled one.
-        normalize: "running" centres and scales the score by all seen so far.
+        scorer: Scorer of a response; None takes the bundle's reward model or encoder, or the exact
+            score if the task has one. A reward that needs a reward model's attribution then
+            redistributes that exact score by the attribution of the bundled model.
+        normalize: "running" centres and scales the score by all scores so far.
         split: "train", "test" or "all" of the task's prompts or the data set.
         options: Fields of `TaskOptions` (where prompts and models come from) and arguments of the
             environment class (lengths, legal tokens, ends, rendering).
 
     Raises:
-        TypeError: for an option that neither has.
-        TokenGymError: for whatever cannot work, before the first episode.
+        TypeError: for an unknown option, with the near matches.
+        TokenGymError: for an option that cannot work, before the first episode.
     """
     declared = find_task(task)
     env = declared.env_class(**_env_arguments(declared, split, options))
@@ -77,11 +77,11 @@ def make_vector_env(
     split: Split = "train",
     **options: Any,
 ) -> VectorEnv[Any, Any, Any]:
-    """Return a batch of a task's environments under a reward: what ``gym.make_vec`` calls.
+    """Return a batch of a task's environments with a reward; the entry point of ``gym.make_vec``.
 
     Arguments and errors are those of `make_env`, with the arguments of `TokenGenerationVectorEnv`
-    (``num_envs``, ``autoreset_mode``, ``copy``, ...). ``normalize="batch"`` centres the score by
-    about the last ``num_envs`` ones.
+    (``num_envs``, ``autoreset_mode``, ``copy``, ...). ``normalize="batch"`` centres the score
+    by about the last ``num_envs`` scores.
     """
     declared = find_task(task)
     envs = declared.vector_class(num_envs=num_envs, **_env_arguments(declared, split, options))
@@ -94,10 +94,7 @@ def make_vector_env(
 
 
 def _env_arguments(task: Task, split: Split, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an environment's arguments; those that are not the task's pass through as they are.
-
-    Nothing is swallowed: the environment's constructor refuses a name that it does not have.
-    """
+    """Return the arguments of a task's environment, refusing unknown options."""
     check_split(split)
     known = set() if task.bundle is None else {field.name for field in fields(TaskOptions)}
     accepted = {*known, *signature(task.env_class).parameters, *signature(make_env).parameters}

@@ -28,15 +28,15 @@ def level_starts(branching: int, horizon: int) -> list[int]:
 def optimal_values(
     scores: FloatArray, *, branching: int, horizon: int, end_from: int
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the values of the best play.
+    """Return the values of the optimal policy.
 
     Q(s, a) = V(s + a), Q(s, end) = score(s), V(s) = max_a Q(s, a), V = score at the horizon
 
     Args:
-        scores: (sequences,) of all sequences up to the horizon, the empty one included.
+        scores: (sequences,) scores of all sequences up to the horizon, including the empty one.
         branching: Number of tokens.
         horizon: Longest sequence.
-        end_from: Shortest sequence that may be ended; ``horizon`` or more where none may.
+        end_from: Shortest sequence that may be ended; ``horizon`` or more if none may.
 
     Returns:
         V (states,) and Q (states, branching + 1): the tokens in order, then the end; NaN where
@@ -49,7 +49,7 @@ def optimal_values(
 def policy_values(
     scores: FloatArray, probs: FloatArray, *, branching: int, horizon: int, end_from: int
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the values of playing a policy.
+    """Return the values of a policy.
 
     Q(s, a) = V(s + a), Q(s, end) = score(s), V(s) = sum_a probs(s, a) Q(s, a)
 
@@ -75,7 +75,7 @@ def _backwards(
     horizon: int,
     end_from: int,
 ) -> tuple[FloatArray, FloatArray]:
-    """Return V and Q, a state's V made of its Q by ``value``."""
+    """Return V and Q, with V computed from Q by ``value``."""
     starts = level_starts(branching, horizon)
     if scores.shape != (starts[-1],):
         raise ValueError(

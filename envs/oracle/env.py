@@ -1,4 +1,4 @@
-"""`tokengym/Oracle-v0`: a task small enough to know the exact worth of every token."""
+"""`tokengym/Oracle-v0`: a task small enough for the exact value of every token."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class OracleSettings(ResponseSettings):
 
 
 class OracleValues:
-    """The exact values that both Oracle environments offer.
+    """The exact values of both Oracle environments.
 
     A state is the response so far, a tuple of token ids; the empty response is ``()``. There are
     as many as there are responses shorter than ``max_new_tokens`` of the six words. Values are
@@ -82,7 +82,7 @@ class OracleValues:
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        """The rules of the score that hold."""
+        """Rules of the score that apply."""
         return self._rules
 
     @property
@@ -102,7 +102,7 @@ class OracleValues:
             ``(values, q_values)``: ``values[state]`` is a float and ``q_values[state]`` an array
             (vocab,) with NaN at illegal tokens; ``values.array`` (states,) and ``q_values.array``
             (states, vocab) hold all of them in the order of ``states``. ``.advantages`` is their
-            difference: 0 for a best token, below it what any other loses.
+            difference: 0 for a best token, negative for any other.
 
         Raises:
             SettingsError: if ``max_new_tokens`` is too large for a table, more than 8.
@@ -115,18 +115,18 @@ class OracleValues:
         Args:
             policy_probs: A function or a mapping from state to (vocab,) probabilities, or an array
                 (states, vocab) in the order of ``states``. Illegal tokens have none. None is the
-                policy that takes all legal tokens alike.
+                policy that is uniform over the legal tokens.
 
         Raises:
-            PolicyError: if a state's probabilities are none, or an illegal token has some.
+            PolicyError: if a state's probabilities are invalid, or an illegal token has any.
         """
         return self._tree().under(policy_probs)
 
     def exact_advantages(self, policy_probs: PolicyProbs | None = None) -> StateTable:
-        """Return A = Q - V of a policy: what each token is worth to it.
+        """Return the advantages A = Q - V of every token under a policy.
 
         Args:
-            policy_probs: As of `policy_values`.
+            policy_probs: See `policy_values`.
 
         Returns:
             ``advantages[state]`` (vocab,), NaN at illegal tokens; ``advantages.array`` (states,
@@ -134,22 +134,22 @@ class OracleValues:
             episode: it sums to the score minus the value of the empty response.
 
         Raises:
-            PolicyError: as `policy_values`.
+            PolicyError: see `policy_values`.
         """
         return self.policy_values(policy_probs).advantages
 
     def removal_effects(self, response_ids: Sequence[int]) -> FloatArray:
-        """Return by how much the true score falls when one token is left out.
+        """Return the decrease of the true score when one token is removed.
 
-        The tokens that matter are those where it is not 0; what a reward model's attention or a
-        credit rule should find, whatever the policy. For the credit that a policy's own future
-        decides see `exact_advantages`.
+        Tokens with a non-zero effect are the ones that a reward model's attention or a credit rule
+        should find, whatever the policy. For credit that depends on the policy see
+        `exact_advantages`.
 
         Args:
-            response_ids: (n,) as ``info["response_ids"]`` gives them.
+            response_ids: (n,) as in ``info["response_ids"]``.
 
         Returns:
-            (n,) reward units; EOS has 0.
+            (n,) reward units; 0 for EOS.
         """
         ids = [int(token) for token in response_ids]
         eos_id = self._mdp.eos_id
@@ -172,31 +172,31 @@ class OracleValues:
 
 
 class OracleEnv(OracleValues, TokenGenerationEnv):
-    """Writing up to six words, each of whose worth is known exactly.
+    """Writing up to six words whose value is known exactly.
 
     ## Description
-    Six words, three rules. "good" counts +1 and "bad" -1/2, but "not" turns round the opinion
-    right behind it (negation), "but" takes back all before it (selection), and an opinion counts
-    only once "film" was named (order); "the" does nothing. So what a token is worth depends on its
+    Six words, three rules. "good" counts +1 and "bad" -1/2, but "not" inverts the opinion
+    right after it (negation), "but" cancels everything before it (selection), and an opinion counts
+    only after "film" (order); "the" does nothing. The value of a token depends on its
     context, as in real texts, and yet the whole tree of responses is small enough for dynamic
     programming: `optimal_values` gives V* and Q*, `exact_advantages` those of any policy. That is
-    the yardstick for a credit rule or a learner's critic. Everything else is as in
+    the reference for a credit rule or a learner's critic. Everything else is as in
     `TokenGenerationEnv`; the one prompt is "the", and ``<pad>`` and ``<unk>`` are illegal.
 
-    Two small models come with it, for responses of up to 8 tokens: a policy that writes the six
-    words nearly alike, with a trace of grammar, and a reward model that learnt the score of all
-    three rules, at every token of a text. `removal_effects` says which tokens of a response
-    matter, and `bundle.manifest` how well the reward model knows them.
+    Two small models come with it, for responses of up to 8 tokens: a policy that is nearly
+    uniform over the six words, with a trace of grammar, and a reward model that learned the score
+    of all three rules at every token of a text. `removal_effects` gives the tokens of a response
+    that matter, and `bundle.manifest` how well the reward model finds them.
 
     ## Rewards
     0 at every step here: the registered id adds the score (`tokengym.envs.oracle.score`).
 
     ## Arguments
-    `rules` leaves out some of the three: with `rules=()` every word earns its own score wherever
-    it stands.
+    `rules` selects some of the three: with `rules=()` every word earns its own score in any
+    position.
 
     Args:
-        rules: Rules of the score that hold, of "negation", "selection" and "order".
+        rules: Rules of the score that apply, from "negation", "selection" and "order".
         render_mode: "ansi", "human" or "html".
         generation: Fields of `OracleSettings`.
 
@@ -211,7 +211,7 @@ class OracleEnv(OracleValues, TokenGenerationEnv):
         >>> film, good = env.tokenizer.convert_tokens_to_ids(["film", "good"])
         >>> [float(q_values[()][token]) for token in (film, good)]  # an opinion too early
         [2.0, 1.0]
-        >>> advantages = env.exact_advantages()  # of taking all legal tokens alike
+        >>> advantages = env.exact_advantages()  # of the uniform policy
         >>> round(float(advantages[()][film]), 3)
         0.08
     """
@@ -226,13 +226,13 @@ class OracleEnv(OracleValues, TokenGenerationEnv):
 
 
 class OracleVectorEnv(OracleValues, TokenGenerationVectorEnv):
-    """A batch of `OracleEnv`, as `TokenGenerationVectorEnv` is one of `TokenGenerationEnv`.
+    """A batch of `OracleEnv`, as `TokenGenerationVectorEnv` is a batch of `TokenGenerationEnv`.
 
     Args:
         num_envs: Rows of the batch.
-        autoreset_mode: As of `TokenGenerationVectorEnv`.
-        copy: As of `TokenGenerationVectorEnv`.
-        rules: As of `OracleEnv`.
+        autoreset_mode: See `TokenGenerationVectorEnv`.
+        copy: See `TokenGenerationVectorEnv`.
+        rules: See `OracleEnv`.
         render_mode: "ansi" or "html".
         generation: Fields of `OracleSettings`.
 
@@ -291,7 +291,7 @@ def _tree(
 
 
 def _models(rules: tuple[Rule, ...], max_new_tokens: int) -> Bundle:
-    """Return the bundled models, without those that know nothing of these settings."""
+    """Return the bundled models, without those that were not trained for these settings."""
     models = bundled("oracle")
     if rules != RULES:
         models = models.without("reward_model", "gold")
@@ -301,7 +301,7 @@ def _models(rules: tuple[Rule, ...], max_new_tokens: int) -> Bundle:
 
 
 def _checked_rules(rules: Sequence[Rule]) -> tuple[Rule, ...]:
-    """Return the rules in their own order, refusing what is none."""
+    """Return the rules in their usual order, refusing unknown ones."""
     if isinstance(rules, str):
         raise SettingsError(f"rules must be a sequence, got one str {rules!r}; put it in a list")
     for rule in rules:

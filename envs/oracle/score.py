@@ -1,7 +1,6 @@
-"""What a response of the Oracle is worth: a pure function of its words.
+"""The Oracle's score of a response: a pure function of its words.
 
-Single words say little: what one earns depends on the words around it, which is what a credit rule
-has to find out.
+A word's contribution depends on the words around it, which is what a credit rule has to find.
 """
 
 from collections.abc import Sequence
@@ -17,13 +16,13 @@ _OPINIONS = {"good": 1.0, "bad": -0.5}
 def oracle_score(words: Sequence[str], rules: Sequence[Rule] = RULES) -> float:
     """Return the sum of the opinions that count: +1 for each "good", -1/2 for each "bad".
 
-    - "negation": "not" turns round the opinion that follows it at once; two in a row do nothing.
-    - "selection": only what follows the last "but" counts.
-    - "order": an opinion counts only after "film" was named.
+    - "negation": "not" inverts the opinion right after it; two in a row cancel out.
+    - "selection": only the words after the last "but" count.
+    - "order": an opinion counts only after "film".
 
     Args:
-        words: The response; words that no rule knows count nothing.
-        rules: Those that hold. Without any, every word earns its own score wherever it stands.
+        words: The response; other words count nothing.
+        rules: Rules that apply. Without any, every word earns its own score in any position.
 
     Example:
         >>> oracle_score("film not bad good".split())
@@ -47,16 +46,15 @@ def oracle_score(words: Sequence[str], rules: Sequence[Rule] = RULES) -> float:
 
 
 def removal_effects(words: Sequence[str], rules: Sequence[Rule] = RULES) -> list[float]:
-    """Return what each word has to do with the score: by how much the score falls without it.
+    """Return each word's effect on the score: the decrease of the score when it is removed.
 
     d_t = score(all words) - score(all words but the t-th)
 
-    The words that matter are those with d_t other than 0. They need not sum to the score: "not"
-    and "bad" each matter because of the other.
+    The effects need not sum to the score: "not" and "bad" each matter because of the other.
 
     Args:
         words: The response.
-        rules: As of `oracle_score`.
+        rules: See `oracle_score`.
 
     Example:
         >>> removal_effects("film good but not bad".split())
@@ -68,11 +66,11 @@ def removal_effects(words: Sequence[str], rules: Sequence[Rule] = RULES) -> list
 
 
 def oracle_text_score(prompt: str, response: str, *, rules: Sequence[Rule] = RULES) -> float:
-    """Return the score of a response's text, in the form that scorers of texts have.
+    """Return the score of a response's text, with the signature of a text scorer.
 
     Args:
-        prompt: Does not matter.
-        response: Words between spaces.
-        rules: As of `oracle_score`.
+        prompt: Ignored.
+        response: Words separated by spaces.
+        rules: See `oracle_score`.
     """
     return oracle_score(response.split(), rules)

@@ -1,4 +1,4 @@
-"""Exact values of an environment small enough to have all its states in a table."""
+"""Exact values of an environment whose states all fit in a table."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ PolicyProbs = Callable[[State], ArrayLike] | Mapping[State, ArrayLike] | ArrayLi
 
 
 _TOLERANCE = 1e-4
-"""How far from 1 the rounding of a float32 softmax may take a sum."""
+"""Largest deviation of a float32 softmax's sum from 1."""
 
 
 class StateTable(Mapping[State, Any]):
-    """A number or an array of each state.
+    """A mapping from each state to a number or an array.
 
     Args:
         tree: The states.
-        array: (states, ...) their entries, in order.
+        array: (states, ...) entries in the order of the states.
     """
 
     array: FloatArray
@@ -64,14 +64,14 @@ class StateTable(Mapping[State, Any]):
         return f"StateTable({len(self)} states, array {self.array.shape})"
 
     def along(self, response_ids: Sequence[int]) -> FloatArray:
-        """Return the entries of the tokens of a response.
+        """Return the entries of a response's tokens.
 
         Args:
-            response_ids: (n,) as ``info["response_ids"]`` gives them.
+            response_ids: (n,) as in ``info["response_ids"]``.
 
         Returns:
-            (n,) the entry of token t in the state of the tokens before it. Of advantages: what
-            each token was worth; they sum to the score minus the empty response's value.
+            (n,) the entry of token t in the state of the tokens before it. The entries of
+            advantages sum to the score minus the value of the empty response.
 
         Raises:
             KeyError: if a token was not legal.
@@ -85,12 +85,12 @@ class StateTable(Mapping[State, Any]):
 
 
 class ExactValues(NamedTuple):
-    """The values of one policy, or of the best play, in every state."""
+    """Values of one policy, or of the optimal one, in every state."""
 
     values: StateTable
     """V: state -> expected score of the finished response; array (states,)."""
     q_values: StateTable
-    """Q: state -> (vocab,) the same after each token, NaN where it is illegal; array (states,
+    """Q: state -> (vocab,) expected score after each token, NaN where illegal; array (states,
     vocab)."""
 
     @property
@@ -102,15 +102,15 @@ class ExactValues(NamedTuple):
 
 
 class ResponseTree:
-    """All responses of legal tokens, and what each is worth.
+    """All responses of legal tokens and their scores.
 
     Args:
         tokens: Ids that are legal and do not end the response.
         eos_id: The id that ends it.
-        end_from: Tokens before EOS is legal; ``horizon`` or more where it never is.
-        horizon: Tokens at which a response ends by itself.
+        end_from: Tokens before EOS is legal; ``horizon`` or more if it never is.
+        horizon: Tokens after which a response ends.
         vocab_size: Length of a probability vector.
-        score: What the response of these ids (EOS left out) is worth.
+        score: Score of the response of these ids (without EOS).
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class ResponseTree:
         """Return a state's place in ``states``.
 
         Raises:
-            KeyError: if it is none of them.
+            KeyError: if there is no such state.
         """
         row = 0
         for token in state:
@@ -168,14 +168,14 @@ class ResponseTree:
 
     @cached_property
     def optimal(self) -> ExactValues:
-        """The values of the best play."""
+        """Values of the optimal policy."""
         return self._tables(*optimal_values(self._scores, **self._shape))
 
     def under(self, policy_probs: PolicyProbs | None) -> ExactValues:
-        """Return the values of a policy; None is the one that takes all legal tokens alike.
+        """Return the values of a policy; None is uniform over the legal tokens.
 
         Raises:
-            PolicyError: if a state's probabilities are none, or an illegal token has some.
+            PolicyError: if a state's probabilities are invalid, or an illegal token has any.
         """
         if policy_probs is None:
             policy_probs = self.legal / self.legal.sum(axis=1, keepdims=True)
@@ -189,7 +189,7 @@ class ResponseTree:
         return ExactValues(StateTable(self, values), StateTable(self, wide))
 
     def _probabilities(self, policy: Any) -> FloatArray:
-        """Return a policy's probabilities (states, vocab), their rounding taken out."""
+        """Return a policy's probabilities (states, vocab), normalised."""
         if callable(policy):
             policy = [policy(state) for state in self.states]
         elif isinstance(policy, Mapping):

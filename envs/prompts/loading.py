@@ -1,4 +1,4 @@
-"""Prompts out of data sets: `datasets` objects, local files, names on the hub."""
+"""Prompts from data sets: `datasets` objects, local files, hub names."""
 
 from __future__ import annotations
 
@@ -48,29 +48,28 @@ def load_prompts(
 ) -> PromptSet:
     """Return the prompts of a data set.
 
-    A data set with splits of its own keeps them ("test" takes "validation" where there is no
-    "test"). Any other is split by a fixed rule: a tenth of its distinct prompts, those whose
-    seeded hashes come first, are the test split; the order of the rows does not matter, and no
-    prompt is in both.
+    A data set that has splits keeps them ("test" takes "validation" if there is no "test"). Any
+    other is split by a fixed rule: the tenth of its distinct prompts with the smallest seeded
+    hashes is the test split; the order of the rows does not matter, and no prompt is in both.
 
     Args:
         dataset: A ``datasets.Dataset`` or ``DatasetDict``; the path of a csv, tsv, json, jsonl,
             parquet or txt file (gzipped or not) or of a folder that ``save_to_disk`` wrote; or a
             name on the hub, with ``name:config`` for a configuration.
-        prompt_column: Name, or position where the file has no header; None takes "prompt", or the
+        prompt_column: Name, or position if the file has no header; None takes "prompt", or the
             only column. It holds texts, or conversations as lists of {"role", "content"}.
         reference_column: Reference answers, if any.
         query_type_column: R3's "OPENENDED" and "CONSTRAINED", if annotated.
         split: "train", "test" or "all".
         prompt_tokens: Keep only the first tokens of each text: a number, or (low, high) to draw
             one per row from a fixed seed. None keeps the text.
-        tokenizer: Counts those tokens.
+        tokenizer: Tokenizer that counts these tokens.
         transcripts: Whether texts that begin with "Human:" or "Assistant:" are conversations,
-            written out as in HH-RLHF: the assistant's last turn is then the reference, unless a
+            as in HH-RLHF: the assistant's last turn is then the reference, unless a
             column gives one, and the messages before it are the prompt.
 
     Raises:
-        DatasetError: if it cannot be read, a column is missing, or a value is no text.
+        DatasetError: if it cannot be read, a column is missing, or a value is not a text.
     """
     check_split(split)
     columns = (prompt_column, reference_column, query_type_column)
@@ -90,12 +89,12 @@ def first_tokens(
     """Return the prompts cut to their first tokens.
 
     Args:
-        prompts: What is cut; references and query types stay.
-        prompt_tokens: How many, or (low, high) to draw one per prompt from a fixed seed.
-        tokenizer: Counts them; its special tokens do not count.
+        prompts: The prompts; references and query types are kept.
+        prompt_tokens: Number of tokens, or (low, high) to draw one per prompt from a fixed seed.
+        tokenizer: Tokenizer that counts them, without special tokens.
 
     Raises:
-        SettingsError: if the numbers are no lengths.
+        SettingsError: if the numbers are not valid lengths.
     """
     bounds = (prompt_tokens,) * 2 if isinstance(prompt_tokens, int) else tuple(prompt_tokens)
     if len(bounds) != 2 or not 1 <= bounds[0] <= bounds[1]:
@@ -130,10 +129,10 @@ def first_tokens(
 
 
 def read_tables(dataset: Any, *, headerless: bool = False) -> dict[str, Dataset]:
-    """Return the tables of a data set by split; one without splits has the name "".
+    """Return the tables of a data set by split; a table without splits has the name "".
 
     Args:
-        dataset: As for `load_prompts`.
+        dataset: See `load_prompts`.
         headerless: Whether a csv or tsv file has no header; its columns are then positions.
 
     Raises:
@@ -206,7 +205,7 @@ def _prompts(table: Dataset, columns: Sequence[Column | None], transcripts: bool
 
 
 def _column_name(table: Dataset, column: Column | None, argument: str) -> str:
-    """Return the name of the column that the caller means."""
+    """Return the name of a column given by name or position."""
     names = table.column_names
     if column is None:
         if "prompt" in names:
@@ -234,7 +233,7 @@ def _names(table: Dataset) -> str:
 
 
 def _texts(table: Dataset, name: str, *, required: bool) -> list[Any]:
-    """Return a column's texts or, where required, conversations; an empty one of others is None."""
+    """Return a column's texts, or conversations if required; optional empty ones become None."""
     values = list(table[name])
     for row, value in enumerate(values):
         if value is None or (isinstance(value, str) and not value.strip()):
@@ -252,7 +251,7 @@ def _texts(table: Dataset, name: str, *, required: bool) -> list[Any]:
 
 
 def _choose(tables: dict[str, PromptSet], split: Split) -> PromptSet:
-    """Return one split of tables that were read."""
+    """Return one split of the loaded tables."""
     if split == "all":
         return PromptSet(prompt for table in tables.values() for prompt in table)
     if len(tables) > 1:

@@ -1,4 +1,4 @@
-"""Prompts: what an episode starts from, and the immutable set of them an environment draws from."""
+"""Prompts that episodes start from, and the immutable set that an environment draws from."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ _ROLES = {"Human": "user", "Assistant": "assistant"}
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt and what its data set knows about it.
+    """One prompt with its data set's annotations.
 
     Raises:
         PromptError: if the text is empty or ``query_type`` is unknown.
     """
 
     text: str
-    """What the policy continues."""
+    """The text that the policy continues."""
     reference: str | None = None
     """A reference answer."""
     query_type: QueryType | None = None
     """R3's annotation: "OPENENDED", "CONSTRAINED" or None."""
     messages: tuple[tuple[str, str], ...] = ()
-    """The conversation as (role, content), oldest first, where the prompt is one (`from_messages`);
-    ``text`` is then what its user said last."""
+    """The conversation as (role, content), oldest first, for a prompt made by `from_messages`;
+    ``text`` is then the user's last message."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):
@@ -86,7 +86,7 @@ class PromptSet(Sequence[Prompt]):
         prompts: `Prompt` objects, plain strings, or conversations for `Prompt.from_messages`.
 
     Raises:
-        PromptError: if there are none, or one is empty (the message names its position).
+        PromptError: if the set is empty, or a prompt is (the message names its position).
 
     Example:
         >>> prompts = PromptSet(["Once upon", Prompt("Why?", query_type="OPENENDED")])
@@ -137,7 +137,7 @@ class PromptSet(Sequence[Prompt]):
 
 
 def is_messages(item: object) -> bool:
-    """Return whether something is meant as a conversation: a sequence of mappings."""
+    """Return whether something is a conversation: a non-empty sequence of mappings."""
     return (
         isinstance(item, Sequence)
         and len(item) > 0
@@ -146,7 +146,7 @@ def is_messages(item: object) -> bool:
 
 
 def _as_message(position: int, item: Any) -> tuple[str, str]:
-    """Return a message as (role, content), naming its position when it is none."""
+    """Return a message as (role, content), naming its position if it is invalid."""
     if isinstance(item, Mapping):
         role, content = item.get("role"), item.get("content")
         if isinstance(role, str) and isinstance(content, str):
@@ -157,7 +157,7 @@ def _as_message(position: int, item: Any) -> tuple[str, str]:
 
 
 def _as_prompt(position: int, item: Any) -> Prompt:
-    """Return ``item`` as a `Prompt`, naming its position when it cannot be one."""
+    """Return ``item`` as a `Prompt`, naming its position if it is invalid."""
     if isinstance(item, Prompt):
         return item
     if is_messages(item):
@@ -180,8 +180,8 @@ def read_transcript(text: str) -> tuple[list[dict[str, str]], str | None] | None
             the same speaker in a row are one.
 
     Returns:
-        The messages, and the assistant's answer to them (None if it is the user's turn to be
-        answered, or the answer is empty). None for a text that does not begin with a turn.
+        The messages, and the assistant's answer to them (None if the user spoke last or the
+        answer is empty). None for a text that does not begin with a turn.
 
     Example:
         >>> read_transcript("\n\nHuman: Why?\n\nAssistant: Because.")
@@ -202,10 +202,10 @@ def read_transcript(text: str) -> tuple[list[dict[str, str]], str | None] | None
 
 
 def prompt_messages(text: str) -> list[tuple[str, str]]:
-    r"""Return the turns of a written-out dialogue as (role, content), or a text as the user's turn.
+    r"""Return the turns of a dialogue transcript as (role, content), or a text as the user's turn.
 
     Args:
-        text: A prompt as data sets write it.
+        text: A prompt as written in a data set.
 
     Example:
         >>> prompt_messages("\n\nHuman: Why?\n\nAssistant:")

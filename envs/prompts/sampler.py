@@ -1,4 +1,4 @@
-"""Which prompt comes next: with replacement, as permutations, or in order."""
+"""Choice of the next prompt: with replacement, in permutations, or in order."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -11,11 +11,11 @@ from tokengym.envs.settings import PromptSampling
 
 
 class PromptSampler:
-    """The prompt ids of one environment row, one per episode.
+    """Source of one environment row's prompt ids, one per episode.
 
     Args:
-        sampling: "uniform" draws with replacement; "epoch" goes through a new permutation each
-            time; "sequential" takes ``shard``'s prompts in order and starts over at the end.
+        sampling: "uniform" draws with replacement; "epoch" draws a new permutation for
+            each pass; "sequential" takes ``shard``'s prompts in order and starts over at the end.
         num_prompts: Size of the prompt set.
         shard: ``(row, rows)``: a sequential sampler takes prompts row, row + rows, ...
 
@@ -36,7 +36,7 @@ class PromptSampler:
         self.restart()
 
     def restart(self) -> None:
-        """Forget the order and the place in it; a seeded reset does this."""
+        """Restart the order, as a seeded reset does."""
         self._drawn = 0
         self._order: list[int] = []
 
@@ -59,11 +59,11 @@ class PromptSampler:
         return self._order[drawn % self._num_prompts]
 
     def get_state(self) -> dict[str, Any]:
-        """Return the place in the order, as plain data."""
+        """Return the position in the order as plain data."""
         return {"drawn": self._drawn, "order": list(self._order)}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Take up the place that ``get_state`` described.
+        """Restore a position that ``get_state`` returned.
 
         Raises:
             StateError: if it belongs to a prompt set of another size.
@@ -81,7 +81,7 @@ def draw_uniform(rngs: Sequence[Generator], num_prompts: int) -> list[int]:
     """Return one prompt id from each generator, with replacement.
 
     One uniform float per draw takes a third of the time of ``integers``; its bias, below
-    num_prompts / 2**53, is nothing.
+    num_prompts / 2**53, is negligible.
     """
     return [int(rng.random() * num_prompts) for rng in rngs]
 

@@ -1,4 +1,4 @@
-"""A prompt set as arrays: encoded once, then only indexed."""
+"""A prompt set as arrays, encoded once and then indexed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CONVERTED = "<generator object _iterable_array_conversion"
 
 
 class EncodedPrompt(NamedTuple):
-    """A prompt as an episode needs it."""
+    """A prompt and its token ids."""
 
     text: str
     ids: tuple[int, ...]
@@ -37,27 +37,27 @@ class PromptTable:
     """The prompts of an environment, left-padded into one matrix.
 
     With ``overlong="left"`` an overlong prompt keeps its last tokens (its text stays whole), with
-    "drop" it leaves the set, and prompt ids count the prompts that stay.
+    "drop" it is removed, and prompt ids count the remaining prompts.
 
     Args:
-        prompts: What to encode.
-        tokenizer: What encodes it.
+        prompts: The prompts.
+        tokenizer: Encodes them.
         max_prompt_tokens: Width of the matrix, tokens; None takes the longest prompt.
-        overlong: What becomes of longer prompts.
+        overlong: Treatment of longer prompts.
         chat_template: Whether a plain text is a user's message in the tokenizer's chat template;
-            conversations always take it.
+            conversations always use it.
 
     Raises:
-        PromptError: if a prompt has no tokens or too many, or none is left.
+        PromptError: if a prompt has no tokens or too many, or all are dropped.
         TokenizerError: if the tokenizer gives ids outside its own vocabulary, or has no chat
             template where one is needed.
     """
 
     prompts: PromptSet
-    """The prompts that stayed."""
+    """The prompts, without dropped ones."""
     max_prompt_tokens: int
     input_ids: NDArray[np.int64]
-    """(len(prompts), max_prompt_tokens): ids that end at the last column, padding before them."""
+    """(len(prompts), max_prompt_tokens): ids, left-padded."""
     attention_mask: NDArray[np.int8]
     """(len(prompts), max_prompt_tokens): 1 at the prompt's own tokens."""
 
@@ -101,7 +101,7 @@ class PromptTable:
         return len(self.prompts)
 
     def _encoded(self, prompts: Sequence[Prompt]) -> list[list[int]]:
-        """Return the prompts' ids: conversations in the chat template, texts as they are."""
+        """Return the prompts' ids: conversations in the chat template, texts unchanged."""
         chats = {
             position: prompt.messages or (("user", prompt.text),)
             for position, prompt in enumerate(prompts)
@@ -113,7 +113,7 @@ class PromptTable:
         return [next(of_chats if i in chats else of_texts) for i in range(len(prompts))]
 
     def _fits(self, name: str, ids: Sequence[int]) -> bool:
-        """Return whether a prompt stays in the set, or raise where overlong prompts are errors."""
+        """Return whether a prompt is kept; raise if overlong prompts are errors."""
         if len(ids) <= self.max_prompt_tokens or self._overlong == "left":
             return True
         if self._overlong == "drop":
@@ -130,7 +130,7 @@ class PromptTable:
         )
 
     def lookup(self, prompt_id: Any) -> EncodedPrompt:
-        """Return the prompt of an id that the caller chose.
+        """Return the prompt with an id given by the caller.
 
         Raises:
             PromptError: if there is no such prompt.
@@ -147,7 +147,7 @@ class PromptTable:
         return self[position]
 
     def encode(self, prompt: Any, name: str = "options['prompt']") -> EncodedPrompt:
-        """Return a prompt that the caller passed as an episode needs it.
+        """Return a prompt passed by the caller, encoded.
 
         Args:
             prompt: A text, a conversation, a `Prompt`, or an `EncodedPrompt`, whose ids are kept.
@@ -214,12 +214,12 @@ def left_padded(
 
 
 def as_objects(values: Sequence[Any]) -> NDArray[np.object_]:
-    """Return a 1-d object array of the values, sequences among them kept whole."""
+    """Return a 1-d object array of the values, which may be sequences."""
     return np.fromiter(values, dtype=object, count=len(values))
 
 
 def _check_ids(name: str, ids: Sequence[int], vocab_size: int) -> None:
-    """Refuse a prompt without tokens, or with ids that the action space does not know."""
+    """Refuse a prompt without tokens, or with ids outside the action space."""
     if not ids:
         raise PromptError(f"{name} has no tokens under this tokenizer; drop it or change the text")
     if max(ids) >= vocab_size or min(ids) < 0:

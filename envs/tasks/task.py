@@ -28,48 +28,48 @@ LATEST = re.compile(r"-v(\d+)$")
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """Declaration of a task: everything that tells it from the others.
+    """Declaration of a task.
 
-    A task is one file that calls `register_task`, and the folder of its bundle. Whoever reads the
-    registry (ids, reference pages, training and comparison defaults) needs no further word.
+    A task is one file that calls `register_task`, and the folder of its bundle. Ids, reference
+    pages, and the defaults of training and comparisons are read from the registry.
     """
 
     name: str
-    """As in the environment's id, ``tokengym/<name>-v0``."""
+    """Name in the environment's id, ``tokengym/<name>-v0``."""
     summary: str
     """One sentence."""
     rewards: str
-    """What a response is worth by default."""
+    """The default score and credit, in words."""
     description: str = ""
-    """What prompts and responses are, and where they come from; empty where the task has an
-    environment class of its own, whose docstring says it."""
+    """Prompts and responses and their origin; empty if the task has its own environment class,
+    whose docstring describes them."""
     reward: str | None = "sparse"
     """Name of the default reward; None leaves the environment without one."""
     bundle: str | Path | None = None
     """Models and prompts: the name of a folder in ``envs/assets``, or the path of any other bundle.
     None for an environment class that has its own."""
     needs_prompts: bool = False
-    """Whether a tokenizer of the caller's own needs prompts of the caller's too; else the bundle's
-    prompts serve as texts."""
+    """Whether a caller who passes a tokenizer must pass prompts too; otherwise the bundle's prompts
+    are used as texts."""
     prompt_tokens: PromptTokens | None = None
     """First tokens of a data set's texts that make prompts, a number or (low, high); None takes
     whole texts."""
     transcripts: bool = False
-    """Whether data sets may hold conversations written out, "Human: ... Assistant: ..."."""
+    """Whether data sets may hold transcripts of conversations, "Human: ... Assistant: ..."."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of generation that differ from `GenerationSettings`, by name."""
+    """Arguments of the environment whose default differs, by name."""
     training: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of training that differ from the usual ones, by name. Learning rates are those that
-    sparse learnt best by, score minus the price of KL, of 1e-4, 3e-4 and 1e-3."""
+    """Training settings whose default differs, by name. Learning rates are those of 1e-4, 3e-4 and
+    1e-3 with the best score minus KL penalty under sparse."""
     compare: tuple[str, ...] = ("sparse", "uniform", "abc")
-    """Rewards that a comparison compares unless told otherwise, the others with the first."""
+    """Default rewards of a comparison; the others are compared with the first."""
     env_class: type[Any] = TokenGenerationEnv
-    """Single environment."""
+    """Class of the single environment."""
     vector_class: type[Any] = TokenGenerationVectorEnv
-    """Batch of them."""
+    """Class of the batched environment."""
     exact_score: Callable[[Any], Callable[[str, str], float]] | None = None
-    """Returns the exact score of an environment's texts, where it knows one; it is then the score
-    under every reward, and a reward model only says which tokens count."""
+    """Function that returns an environment's exact score of texts, if there is one; it is then the
+    score under every reward, and a reward model only attributes it to tokens."""
 
     @property
     def id(self) -> str:
@@ -81,7 +81,7 @@ _TASKS: dict[str, Task] = {}
 
 
 def register_task(task: Task) -> Task:
-    """Make a task known by its name, and its environment to Gymnasium.
+    """Register a task by its name, and its environment with Gymnasium.
 
     Raises:
         SettingsError: if another task has the name.
@@ -118,7 +118,7 @@ def find_task(name: str) -> Task:
 
 
 def task_of(env_id: str) -> Task | None:
-    """Return the task of an environment's id; None for an environment of somebody else's.
+    """Return the task of an environment's id; None for other environments.
 
     Example:
         >>> task_of("tokengym/MovieReview-v0").name
@@ -128,7 +128,7 @@ def task_of(env_id: str) -> Task | None:
 
 
 class TaskArguments(TypedDict):
-    """What a task decides about an environment."""
+    """Arguments of an environment that its task decides."""
 
     tokenizer: PreTrainedTokenizerBase
     prompts: PromptSet
@@ -137,36 +137,36 @@ class TaskArguments(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class TaskOptions:
-    """What a user may say about a task's prompts and models; None leaves it to the task.
+    """Options for a task's prompts and models; None takes the task's own.
 
     Raises:
         SettingsError: if both prompts and a data set are given.
     """
 
     bundle: Bundle | Path | str | None = None
-    """Models of the task, or their folder; None takes the bundled ones, or none at all where a
-    tokenizer is given."""
+    """Models of the task, or their folder; None takes the bundled ones, or no models if a tokenizer
+    is given."""
     tokenizer: PreTrainedTokenizerBase | str | None = None
-    """In place of the bundle's; the bundle is then left out unless given."""
+    """Tokenizer in place of the bundle's; the bundle is then not used unless given."""
     eos_token: str | None = None
-    """Token that ends a text, where the tokenizer names none; see `load_tokenizer`."""
+    """Token that ends a text, if the tokenizer does not name one; see `load_tokenizer`."""
     pad_token: str | None = None
-    """Token for padding, likewise."""
+    """Token for padding, if the tokenizer does not name one."""
     prompts: PromptSet | Sequence[str | Prompt | Messages] | None = None
-    """In place of the task's, whatever the ``split``: texts, or conversations as messages."""
+    """Prompts in place of the task's, for every ``split``: texts, or conversations as messages."""
     dataset: Any = None
-    """Where prompts come from, see `load_prompts`; None takes the bundle's."""
+    """Data set of prompts, see `load_prompts`; None takes the bundle's prompts."""
     prompt_column: Column | None = None
-    """Of the data set, by name or by position, as for the next two."""
+    """Column of the prompts in the data set, by name or position, as for the next two."""
     reference_column: Column | None = None
     """Reference answers."""
     query_type_column: Column | None = None
-    """R3's annotation."""
+    """Column of R3's annotation."""
     split: Split = "train"
     """"train", "test" or "all" of the task's prompts or the data set."""
     prompt_tokens: PromptTokens | None = None
     """First tokens of each text that make the prompt, a number or (low, high); None takes whole
-    texts, or what the task says of data sets (2 to 7 tokens of film reviews)."""
+    texts, or the task's default for data sets (2 to 7 tokens of film reviews)."""
 
     def __post_init__(self) -> None:
         if self.prompts is not None and self.dataset is not None:
@@ -179,8 +179,8 @@ def task_arguments(task: Task, options: TaskOptions) -> TaskArguments:
     Settings of the generation itself (``max_new_tokens``, ...) go to the environments directly.
 
     Args:
-        task: One with a bundle.
-        options: What the user says about it.
+        task: A task with a bundle.
+        options: The caller's options.
 
     Raises:
         TokenGymError: for a bundle, data set or tokenizer that cannot be used.
@@ -210,7 +210,7 @@ def task_arguments(task: Task, options: TaskOptions) -> TaskArguments:
 
 
 def _models(task: Task, options: TaskOptions) -> Bundle | None:
-    """Return the bundle: the caller's, or the task's own where its tokenizer is needed."""
+    """Return the caller's bundle, or the task's own if its tokenizer is needed."""
     if options.bundle is None:
         return _bundled(task) if options.tokenizer is None else None
     return options.bundle if isinstance(options.bundle, Bundle) else Bundle(options.bundle)
@@ -223,7 +223,7 @@ def _listed(task: Task, options: TaskOptions, models: Bundle | None) -> PromptSe
         return given if isinstance(given, PromptSet) else PromptSet(given)
     if models is None and task.needs_prompts:
         raise PromptError("got a tokenizer but no prompts (None); pass prompts=[...] or dataset=")
-    # With a tokenizer of the caller's own, a task's bundled prompts still serve as texts.
+    # With the caller's own tokenizer, the task's bundled prompts are still used as texts.
     return (models or _bundled(task)).prompts(options.split)
 
 
