@@ -10,7 +10,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
 from tokengym.envs import Episode
-from tokengym.evaluation.measure.metrics import policy_metrics, text_metrics
+from tokengym.evaluation.measure.measures import text_metrics
+from tokengym.evaluation.measure.metrics import policy_metrics
 from tokengym.evaluation.runs.config import resolve_env
 from tokengym.rewards import Reward, Toxicity, gold_scorer
 
@@ -25,7 +26,7 @@ class Evaluation:
     metrics: dict[str, float]
     """``score``, ``gold_score`` if the task has one, ``kl``, ``entropy`` and
     ``reference_perplexity`` if the agent's policy knows log-probs, and those of
-    `tokengym.evaluation.measure.metrics.text_metrics`."""
+    `tokengym.evaluation.measure.measures.text_metrics`."""
     episodes: tuple[Episode, ...]
     """The responses, with their raw score."""
     gold_scores: NDArray[np.float32] | None

@@ -1,18 +1,24 @@
 r"""Metrics of generated text and of the policy that wrote it: pure functions of episodes.
 
 Words are the matches of ``\w+|[^\w\s]+``, so that policies with different tokenizers compare.
+ROUGE and self-BLEU are those of ``rouge-score`` and ``sacrebleu`` (``pip install tokengym[text]``),
+so that the numbers equal those of other papers. They are for ``tokengym evaluate``: too slow or too
+special for every point of a curve.
 """
 
 import math
 import re
 import zlib
 from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs import Episode
 
+ROUGE = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeL"}
 _WORD = re.compile(r"\w+|[^\w\s]+")
 
 
@@ -52,7 +58,7 @@ def distinct(texts: Sequence[str], n: int) -> float:
 def repetition(text: str, n: int = 3) -> float:
     """Return the share of a text's n-grams that repeat an earlier one; 0 if it has none.
 
-    repetition = 1 - |set of n-grams| / |n-grams|, one less R3's repetition penalty RP.
+    repetition = 1 - |set of n-grams| / |n-grams|, 1 minus R3's repetition penalty RP.
 
     Example:
         >>> repetition("so good so good", n=2)
@@ -92,34 +98,10 @@ def compression_ratio(texts: Sequence[str]) -> float:
     return len(data) / len(zlib.compress(data, 9)) if data else 1.0
 
 
-def text_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
-    """Return what the responses look like, as means over episodes.
-
-    Args:
-        episodes: At least one.
-
-    Returns:
-        ``length`` (response tokens), ``distinct_1``, ``distinct_2``, ``repetition`` (trigrams),
-        ``copy_rate`` (trigrams of the response found in the prompt), ``compression``,
-        ``eos_rate``.
-    """
-    _check(episodes)
-    responses = [episode.response for episode in episodes]
-    return {
-        "length": float(np.mean([len(episode.response_ids) for episode in episodes])),
-        "distinct_1": distinct(responses, 1),
-        "distinct_2": distinct(responses, 2),
-        "repetition": float(np.mean([repetition(response) for response in responses])),
-        "copy_rate": float(np.mean([copy_rate(e.prompt, e.response) for e in episodes])),
-        "compression": compression_ratio(responses),
-        "eos_rate": float(np.mean([episode.finish_reason == "eos" for episode in episodes])),
-    }
-
-
 def policy_metrics(
     log_probs: Sequence[NDArray[np.float32]], ref_log_probs: Sequence[NDArray[np.float32]]
 ) -> dict[str, float]:
-    """Return what the log-probs of sampled tokens say about the policy and its distance.
+    """Return KL, entropy and reference perplexity, from the log-probs of sampled tokens.
 
     kl = mean over episodes of sum_t (log pi - log pi_ref)      (k1: unbiased, nats per response)
     entropy = mean over tokens of -log pi                       (unbiased, nats per token)
@@ -132,7 +114,7 @@ def policy_metrics(
     Raises:
         ValueError: if there are none, or an episode's two arrays differ in length.
     """
-    _check(log_probs)
+    require_episodes(log_probs)
     lengths = [len(row) for row in log_probs], [len(row) for row in ref_log_probs]
     if lengths[0] != lengths[1]:
         raise ValueError(
@@ -148,6 +130,87 @@ def policy_metrics(
     }
 
 
-def _check(episodes: Sequence[object]) -> None:
+def require_episodes(episodes: Sequence[object]) -> None:
+    """Refuse to measure nothing."""
     if len(episodes) == 0:
         raise ValueError("metrics need at least one episode, got none; collect some first")
+
+
+class Words:
+    """Splits texts for ROUGE: lower case, words without punctuation, in any script.
+
+    On English text it gives what rouge-score's own tokenizer gives, which knows a to z only.
+    """
+
+    def tokenize(self, text: str) -> list[str]:
+        """Return the words of a text."""
+        return [word for word in words(text.lower()) if word[0].isalnum()]
+
+
+def rouge(episodes: Sequence[Episode]) -> dict[str, float]:
+    """Return ROUGE-1, -2 and -L (F1, no stemming) against the references, means over episodes.
+
+    Args:
+        episodes: Those without a reference are left out.
+
+    Returns:
+        Empty if no episode has a reference.
+
+    Raises:
+        ValueError: if rouge-score is not installed.
+
+    Source: Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries".
+    """
+    pairs = [(e.reference, e.response) for e in episodes if e.reference]
+    if not pairs:
+        return {}
+    _need("rouge_score", "rouge-score")
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer: Any = RougeScorer(list(ROUGE.values()), tokenizer=Words())
+    scores = [scorer.score(reference, response) for reference, response in pairs]
+    return {
+        name: float(np.mean([score[key].fmeasure for score in scores]))
+        for name, key in ROUGE.items()
+    }
+
+
+def self_bleu(texts: Sequence[str]) -> float:
+    """Return the mean BLEU (0 to 100) of each text against all others: 100 if all are alike.
+
+    It rises with the number of texts, so compare equal numbers.
+
+    Args:
+        texts: At least two.
+
+    Raises:
+        ValueError: if there are fewer, or sacrebleu is not installed.
+
+    Source: Zhu et al. 2018, arXiv:1802.01886; BLEU-4 with effective order by sacrebleu.
+    """
+    if len(texts) < 2:
+        raise ValueError(f"self-BLEU compares at least two texts, got {len(texts)}")
+    _need("sacrebleu", "sacrebleu")
+    from sacrebleu.metrics import BLEU
+
+    bleu = BLEU(effective_order=True)
+    scores = [
+        bleu.sentence_score(text, [*texts[:index], *texts[index + 1 :]]).score
+        for index, text in enumerate(texts)
+    ]
+    return float(np.mean(scores))
+
+
+def library_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
+    """Return ROUGE and self-BLEU as far as their libraries are installed."""
+    found: dict[str, float] = {}
+    if find_spec("rouge_score"):
+        found.update(rouge(episodes))
+    if find_spec("sacrebleu") and len(episodes) > 1:
+        found["self_bleu"] = self_bleu([episode.response for episode in episodes])
+    return found
+
+
+def _need(module: str, package: str) -> None:
+    if find_spec(module) is None:
+        raise ValueError(f"{package} is not installed; pip install 'tokengym[text]'")

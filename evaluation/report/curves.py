@@ -1,4 +1,4 @@
-"""Learning curves as tables: what a run measured at each evaluation, read from and written to CSV.
+"""Learning curves: the measurements of a run at each evaluation, read from and written to CSV.
 
 A CSV has the columns credit, seed, step, score; those named in `MEASUREMENTS` are further
 measurements, and any other column groups, so that runs of different settings stay apart.
@@ -13,28 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from tokengym.envs.files import write_csv
+from tokengym.evaluation.measure.measures import AXES, MEASURES
 from tokengym.evaluation.statistics import Array
 
 KEY_COLUMNS = ("credit", "seed", "step", "score")
-AXES = ("tokens", "episodes", "wall_s")
-"""What else than updates a run spends: response tokens, scorer calls, seconds."""
-MEASUREMENTS = (
-    "gold_score",
-    "kl",
-    "length",
-    "entropy",
-    "distinct_1",
-    "distinct_2",
-    "repetition",
-    "copy_rate",
-    "compression",
-    "toxicity",
-    "eos_rate",
-    "reference_perplexity",
-    "train_score",
-    "train_kl",
-)
-COLUMNS = ("credit", "seed", "step", "tokens", "episodes", "score", *MEASUREMENTS, "wall_s")
+SPENT = tuple(name for name in AXES if name != "step")
+"""Columns of what a run has spent besides updates: response tokens, scorer calls, seconds."""
+MEASUREMENTS = tuple(m.name for m in MEASURES.values() if m.recorded)
+COLUMNS = ("credit", "seed", "step", "tokens", "episodes", *MEASUREMENTS, "wall_s")
 """The columns of a curves.csv that a comparison writes, in order."""
 
 Group = tuple[tuple[str, str], ...]
@@ -83,7 +69,7 @@ def read_curves(path: Path, *, group_by: Sequence[str] | None = None) -> list[Cu
             rows for one step of a run.
     """
     header, rows = _read_rows(path)
-    taken = {*KEY_COLUMNS, *AXES, *MEASUREMENTS}
+    taken = {*KEY_COLUMNS, *SPENT, *MEASUREMENTS}
     groups = [name for name in header if name not in taken] if group_by is None else group_by
     for name in (*KEY_COLUMNS, *groups):
         if name not in header:
@@ -91,7 +77,7 @@ def read_curves(path: Path, *, group_by: Sequence[str] | None = None) -> list[Cu
                 f"{path} has no column {name!r}, only {', '.join(header)}; rename one "
                 "(needed: credit, seed, step, score)"
             )
-    measured = [name for name in header if name in {"score", *AXES, *MEASUREMENTS}]
+    measured = [name for name in header if name in {*SPENT, *MEASUREMENTS}]
     runs: dict[tuple[Group, str, int], dict[float, list[float]]] = {}
     for number, row in rows:
         group = tuple((name, row[name]) for name in groups)
@@ -132,7 +118,7 @@ def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]
                 if None in row or None in row.values():
                     raise ValueError(
                         f"{path} line {reader.line_num} has not {len(header)} cells as the "
-                        "header; mend the line"
+                        "header; fix the line"
                     )
                 rows.append((reader.line_num, row))
     except (FileNotFoundError, IsADirectoryError):

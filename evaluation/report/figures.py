@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from tokengym.envs.files import write_bytes
-from tokengym.evaluation.measure.labels import label_of
+from tokengym.evaluation.measure.measures import MEASURES, measure_of
 from tokengym.evaluation.report.curves import Curve, group_label
 from tokengym.evaluation.report.panels import Panel, make_panels
 from tokengym.evaluation.statistics import curve_interval, iqm
 
 COLOURS = ("#56616f", "#1f77c9", "#d9620a", "#10845b", "#b0338b", "#6f52c8", "#8a6d00", "#00839a")
 """The report's light palette; the first, dashed, is the one compared with."""
-SHOWN = ("score", "gold_score", "kl")
 STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -52,7 +51,11 @@ def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve])
     names = list(dict.fromkeys(name for group in groups for name in group["rewards"]))
     colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
     baseline = groups[0]["baseline"]
-    columns = [name for name in SHOWN if all(name in panel.measures for panel in panels)]
+    columns = [
+        name
+        for name, m in MEASURES.items()
+        if m.short and all(name in panel.measures for panel in panels)
+    ]
     if len(columns) == 1 and len(panels) > 1:  # only scores: groups side by side
         cells = [(panel, "score", group_label(panel.group)) for panel in panels]
         width = 2 if len(cells) == 4 else min(len(cells), 3)
@@ -114,7 +117,7 @@ def _line(name: str, colours: Mapping[str, str], baseline: str) -> dict[str, Any
 
 
 def _title(panel: Panel, measure: str) -> str:
-    title = label_of(measure).title
+    title = measure_of(measure).title
     return f"{title} ({group_label(panel.group)})" if panel.group else title
 
 

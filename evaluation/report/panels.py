@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tokengym.evaluation.report.curves import AXES, Curve, Group
+from tokengym.evaluation.report.curves import SPENT, Curve, Group
 from tokengym.evaluation.statistics import Array
 
 
@@ -75,7 +75,7 @@ def _panel(group: Group, curves: Sequence[Curve], kl_coef: float | None) -> Pane
         if kl_coef is not None and "kl" in values:
             values["net_score"] = values["score"] - kl_coef * values["kl"]
         rewards[credit] = Runs(seeds=seeds, values=values)
-    measured = [name for name in next(iter(rewards.values())).values if name not in AXES]
+    measured = [name for name in next(iter(rewards.values())).values if name not in SPENT]
     measured.sort(key=lambda name: name != "score")
     return Panel(group=group, steps=steps, rewards=rewards, measures=tuple(measured), cut_at=cut_at)
 

@@ -14,17 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from tokengym.evaluation.measure.labels import AXIS_LABELS, LABELS, Label, label_of
+from tokengym.evaluation.measure.measures import AXES, MEASURES, Measure, measure_of
 from tokengym.evaluation.report.charts import (
     Chart,
     Series,
     hover_data,
     line_chart,
 )
-from tokengym.evaluation.report.curves import AXES, Curve, group_label
+from tokengym.evaluation.report.curves import SPENT, Curve, group_label
 from tokengym.evaluation.report.panels import Panel, Runs, make_panels
 from tokengym.evaluation.report.samples import side_by_side
-from tokengym.evaluation.report.summary import RANKED, per_run
+from tokengym.evaluation.report.summary import per_run
 from tokengym.evaluation.report.tables import cells, columns, forests
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.statistics import curve_interval, iqm, performance_profile
@@ -32,8 +32,6 @@ from tokengym.evaluation.statistics import curve_interval, iqm, performance_prof
 TEMPLATES = Path(__file__).parent / "templates"
 COLOURS = 8
 """Colours of the palette; further rewards take them again."""
-FIRST_MEASURES = ("gold_score", "net_score", "kl")
-"""Shown beside the score; other measurements fold away."""
 PROFILE_POINTS = 120
 """Thresholds of a performance profile."""
 MOST_POINTS = 240
@@ -65,8 +63,9 @@ def render_report(
     names = list(dict.fromkeys(name for g in summary["groups"] for name in g["rewards"]))
     colours = {name: index % COLOURS for index, name in enumerate(names)}
     level = float(summary["level"])
-    # What the score of curves made elsewhere is, only their maker knows.
-    score_label = label_of("score") if summary.get("settings") else Label(title="Score", meaning="")
+    # The meaning of a score in curves made elsewhere is not known here.
+    score = measure_of("score")
+    score_label = score if summary.get("settings") else replace(score, meaning="")
     page = {
         "title": summary.get("title") or "tokengym: which reward learns faster",
         "subtitle": _subtitle(summary),
@@ -127,7 +126,7 @@ def _group(
     panel: Panel,
     colours: Mapping[str, int],
     level: float,
-    score_label: Label,
+    score_label: Measure,
 ) -> dict[str, Any]:
     runs = [entry["runs"] for entry in group["rewards"].values()]
     fewest, most = min(runs), max(runs)
@@ -151,19 +150,20 @@ def _group(
 
 
 def _axes(panel: Panel) -> list[str]:
-    known = [name for name in AXES if all(name in runs.values for runs in panel.rewards.values())]
+    known = [name for name in SPENT if all(name in runs.values for runs in panel.rewards.values())]
     return ["step", *known]
 
 
 def _axis_view(
-    panel: Panel, axis: str, colours: Mapping[str, int], level: float, score_label: Label
+    panel: Panel, axis: str, colours: Mapping[str, int], level: float, score_label: Measure
 ) -> dict[str, Any]:
-    first = [name for name in FIRST_MEASURES if name in panel.measures]
-    more = [name for name in LABELS if name in panel.measures and name not in (*first, "score")]
+    others = [name for name in MEASURES if name in panel.measures and name != "score"]
+    first = [name for name in others if MEASURES[name].word]  # the rest folds away
+    more = [name for name in others if name not in first]
     score = _series(panel, "score", axis, colours, level)
     return {
         "key": axis,
-        "label": AXIS_LABELS[axis],
+        "label": AXES[axis],
         "main": {
             "label": score_label,
             "wide": _drawn(score, 1000.0, 400.0),
@@ -178,7 +178,7 @@ def _small(
     panel: Panel, measure: str, axis: str, colours: Mapping[str, int], level: float
 ) -> dict[str, Any]:
     series = _series(panel, measure, axis, colours, level)
-    return {"label": label_of(measure), "chart": _drawn(series, 400.0, 250.0)}
+    return {"label": measure_of(measure), "chart": _drawn(series, 400.0, 250.0)}
 
 
 def _drawn(series: Sequence[Series], width: float, height: float) -> Chart:
@@ -220,7 +220,7 @@ def _frontiers(panel: Panel, colours: Mapping[str, int]) -> list[dict[str, Any]]
             series = [_way(name, runs, x, y, colours) for name, runs in panel.rewards.items()]
             chart = line_chart(series, width=400.0, height=270.0)
             frontiers.append(
-                {"title": title, "note": note, "chart": chart, "x_label": label_of(x).title}
+                {"title": title, "note": note, "chart": chart, "x_label": measure_of(x).title}
             )
     return frontiers
 
@@ -259,20 +259,20 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]
     ]
     measures = summary["groups"][0]["measures"]
     meanings = [
-        (label_of(name).title, label_of(name).meaning)
+        (measure_of(name).title, measure_of(name).meaning)
         for name in measures
         if name != "score" or summary.get("settings")
     ]
     anchor = summary["anchors"]["reference"]
     if anchor:
-        values = ", ".join(f"{label_of(k).title} {number(v)}" for k, v in anchor.items())
+        values = ", ".join(f"{measure_of(k).title} {number(v)}" for k, v in anchor.items())
         meanings.append(("Fixed anchor", f"The reference policy, before training: {values}."))
     facts.append(("What was measured", [row for row in meanings if row[1]] + _definitions()))
     return facts
 
 
 def _definitions() -> list[tuple[str, str]]:
-    ranked = ", ".join(label_of(name).title.lower() for name in RANKED)
+    ranked = ", ".join(m.word for m in MEASURES.values() if m.ranked)
     return [
         ("Over the run", "Area under the curve by updates, divided by their number: mean height."),
         ("At the end", "Mean of the last tenth of a run's evaluations."),
@@ -289,7 +289,7 @@ def _definitions() -> list[tuple[str, str]]:
             "nowhere below another's is better whatever level one asks for.",
         ),
         ("Chance to beat", "That a run drawn from one reward has more area than one of the other."),
-        ("Ranked", f"Only these have a better end: {ranked}."),
+        ("Ranked", f"Rewards are ranked only by {ranked}."),
     ]
 
 

@@ -124,7 +124,7 @@ def report_curves(
             else the first.
         group_by: Columns that group; None takes all that are no known measurement.
         level: Of the intervals.
-        kl_coef: Price of a nat of KL, for the score less its penalty.
+        kl_coef: Price of a nat of KL, for the score minus its penalty.
 
     Returns:
         The summary.

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tokengym.evaluation.measure.alarms import find_alarms
+from tokengym.evaluation.measure.measures import measure_of
 from tokengym.evaluation.report.curves import Curve
 from tokengym.evaluation.report.panels import Panel, Runs, make_panels
 from tokengym.evaluation.report.verdict import make_verdict
@@ -32,8 +33,6 @@ from tokengym.evaluation.statistics.curves import RelativeSteps, censored_steps,
 FORMAT = 1
 FINAL_WINDOW = 0.1
 """The last tenth of a run's evaluations is its end."""
-RANKED = ("score", "net_score", "gold_score")
-"""Measurements in which more is better: only these are ranked and get an area."""
 
 
 def summarize(
@@ -150,7 +149,7 @@ def per_run(panel: Panel, runs: Runs, measure: str, kind: str) -> Array:
 
 def kinds(measure: str) -> tuple[str, ...]:
     """Return which numbers per run are reported of a measurement."""
-    return ("final", "auc") if measure in RANKED else ("final",)
+    return ("final", "auc") if measure_of(measure).ranked else ("final",)
 
 
 def _figures(panel: Panel, runs: Runs, level: float) -> dict[str, Any]:
@@ -193,7 +192,7 @@ def _versus(panel: Panel, runs: Runs, baseline: Runs, level: float) -> dict[str,
             if own:
                 paired = paired_difference(x[own], y[other], level=level)
                 differences.setdefault(measure, {})[kind] = asdict(paired)
-            if measure in RANKED:
+            if measure_of(measure).ranked:
                 low, high = improvement_interval(x, y, level)
                 improvement.setdefault(measure, {})[kind] = {
                     "probability": probability_of_improvement(x, y),

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tokengym.evaluation.measure.labels import label_of
+from tokengym.evaluation.measure.measures import MEASURES, measure_of
 from tokengym.evaluation.report.charts import interval_chart
 from tokengym.evaluation.report.verdict import clear, number, signed
 
@@ -14,19 +14,13 @@ NOTHING = "\u2013"
 
 def columns(group: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return the table's columns as (title, measurement, kind)."""
-    found = [("Score over the run", "score", "auc"), ("Score at the end", "score", "final")]
-    found.append((f"Updates to {group['baseline']}'s final level", "", "steps"))
-    for title, measure in (
-        ("Gold score at the end", "gold_score"),
-        ("KL at the end", "kl"),
-        ("Score less KL penalty, end", "net_score"),
-    ):
-        if measure in group["measures"]:
-            found.append((title, measure, "final"))
-    if any("normalized_gold_score" in entry["figures"] for entry in group["rewards"].values()):
-        found.append(("Share of the way to the best gold score", "normalized_gold_score", "final"))
-    found.append((f"Chance to beat {group['baseline']}", "score", "chance"))
-    return found
+    found = []
+    for name, measure in MEASURES.items():
+        shown = all(name in entry["figures"] for entry in group["rewards"].values())
+        found += [(measure.heading(kind), name, kind) for kind in measure.columns if shown]
+        if name == "score":
+            found.append((f"Updates to {group['baseline']}'s final level", "", "steps"))
+    return [*found, (f"Chance to beat {group['baseline']}", "score", "chance")]
 
 
 def cells(group: Mapping[str, Any], name: str) -> list[dict[str, str]]:
@@ -62,26 +56,20 @@ def _mark(measure: str, sign: int) -> tuple[str, str]:
     """Return the arrow of a clear difference and whether it is good."""
     if sign == 0:
         return "", ""
-    better = label_of(measure).better
+    better = measure_of(measure).better
     good = (better == "higher") == (sign > 0)
     return ("▲" if sign > 0 else "▼"), ("good" if good else "bad") if better else "other"
 
 
 def forests(group: Mapping[str, Any], colours: Mapping[str, int]) -> list[dict[str, Any]]:
     """Return a chart of paired differences per measurement."""
-    wanted = [
-        ("Score over the run", "score", "auc"),
-        ("Score at the end", "score", "final"),
-        ("Gold score at the end", "gold_score", "final"),
-        ("KL at the end", "kl", "final"),
-        ("Score less KL penalty, over the run", "net_score", "auc"),
-    ]
+    wanted = [(measure, kind) for measure in MEASURES.values() for kind in measure.differences]
     charts = []
-    for title, measure, kind in wanted:
+    for measure, kind in wanted:
         rows = []
         for name, entry in group["rewards"].items():
             differences = (entry.get("versus_baseline") or {}).get("differences", {})
-            d = differences.get(measure, {}).get(kind)
+            d = differences.get(measure.name, {}).get(kind)
             if d:
                 label = f"{name}  {signed(d['difference'])}  ({d['wins']} of {d['pairs']} higher)"
                 rows.append((label, colours[name], d["low"], d["difference"], d["high"]))
@@ -90,8 +78,8 @@ def forests(group: Mapping[str, Any], colours: Mapping[str, int]) -> list[dict[s
             note = {"higher": "Right of 0 is better.", "lower": "Left of 0 is better."}
             charts.append(
                 {
-                    "title": title,
-                    "note": note.get(label_of(measure).better, ""),
+                    "title": measure.heading(kind),
+                    "note": note.get(measure.better, ""),
                     "chart": chart,
                     "rows": whiskers,
                     "zero": zero,

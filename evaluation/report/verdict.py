@@ -7,17 +7,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tokengym.evaluation.measure.measures import MEASURES
 from tokengym.evaluation.statistics import RELIABLE_SEEDS
 
 Figures = Mapping[str, Any]
-
-END_MEASURES = {
-    "score": "score",
-    "gold_score": "gold score",
-    "kl": "KL",
-    "net_score": "score less the KL penalty",
-}
-"""What is said of a run's end, in this order."""
 
 
 def make_verdict(group: Figures, level: float) -> dict[str, Any]:
@@ -147,7 +140,7 @@ def _sentence(group: Figures, name: str, baseline: str, level: float) -> str:
 def _ends(group: Figures, name: str) -> str:
     """Return the differences at the end of the run, the clear ones with their intervals."""
     sure, unsure = [], []
-    for measure, label in END_MEASURES.items():
+    for measure, label in ((name, m.word) for name, m in MEASURES.items() if m.word):
         difference = difference_of(group, name, measure, "final")
         if clear(difference) and difference:
             size = signed(difference["difference"])
@@ -163,9 +156,9 @@ def _ends(group: Figures, name: str) -> str:
 
 
 def _speed(group: Figures, name: str, baseline: str) -> str:
-    """Return how soon a reward got to the baseline's end, by score and less the KL penalty.
+    """Return how soon a reward got to the baseline's end, by score and by score minus KL.
 
-    They differ where a reward stops at less KL: it may be soon at the one, never at the other.
+    They differ where a reward stops at a lower KL: it may reach the one soon, the other never.
     """
     versus = group["rewards"][name]["versus_baseline"]
     speed, net = versus["relative_steps"], versus.get("relative_steps_net")
@@ -175,13 +168,13 @@ def _speed(group: Figures, name: str, baseline: str) -> str:
     if arrives:
         text = f"It reached {baseline}'s final score in {_times(speed)}"
         return (
-            f"{text}, and that less the KL penalty in {_times(net)}. "
+            f"{text}, and that minus the KL penalty in {_times(net)}. "
             if arrives_net
             else f"{text}. "
         )
     text = f"It did not reach {baseline}'s final score within the budget"
     if arrives_net:
-        return f"{text}, but that less the KL penalty in {_times(net)}. "
+        return f"{text}, but that minus the KL penalty in {_times(net)}. "
     return f"{text}. "
 
 

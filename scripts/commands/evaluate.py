@@ -62,7 +62,7 @@ def evaluate(
     from tokengym.agents import PPO
     from tokengym.envs.files import write_json
     from tokengym.evaluation.measure.evaluate import Evaluator
-    from tokengym.evaluation.measure.references import library_metrics
+    from tokengym.evaluation.measure.metrics import library_metrics
     from tokengym.evaluation.runs.config import resolve_env
     from tokengym.evaluation.runs.defaults import training_settings
     from tokengym.evaluation.runs.run import load_agent

@@ -37,7 +37,7 @@ def report(
         baseline: What the others are set against (default: sparse, or the first).
         group_by: The columns that group, if not all.
         level: Of the intervals.
-        kl_coef: Price of a nat of KL in curves, for the score less its penalty.
+        kl_coef: Price of a nat of KL in curves, for the score minus its penalty.
     """
     from rich.console import Console
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from tokengym.evaluation.measure.labels import label_of
+from tokengym.evaluation.measure.measures import MEASURES, WHEN, measure_of
 from tokengym.evaluation.report.verdict import number
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def show_evaluation(
     """Print what was measured of a policy, and responses that it wrote."""
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in metrics.items():
-        table.add_row(label_of(name).title, number(value), Text(label_of(name).meaning, "dim"))
+        table.add_row(measure_of(name).title, number(value), Text(measure_of(name).meaning, "dim"))
     console.print(table)
     for episode in episodes:
         line = Text("\n")
@@ -50,10 +50,10 @@ def show_evaluation(
 
 def _figures(group: Mapping[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    columns = [("over the run", "score", "auc"), ("score", "score", "final")]
-    for title, measure in (("gold", "gold_score"), ("KL", "kl")):
-        if measure in group["measures"]:
-            columns.append((title, measure, "final"))
+    columns = [(WHEN["auc"], "score", "auc")]
+    for name, measure in MEASURES.items():
+        if measure.short and name in group["measures"]:
+            columns.append((measure.short, name, "final"))
     table.add_column("reward", no_wrap=True)
     for title, _, _ in columns:
         table.add_column(title, justify="right", no_wrap=True)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from tokengym.envs import Episode
+from tokengym.evaluation.measure.measures import text_metrics
 from tokengym.evaluation.measure.metrics import (
     compression_ratio,
     copy_rate,
@@ -12,7 +13,6 @@ from tokengym.evaluation.measure.metrics import (
     ngrams,
     policy_metrics,
     repetition,
-    text_metrics,
     words,
 )
 

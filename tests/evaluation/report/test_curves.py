@@ -63,7 +63,7 @@ def test_a_nan_score_is_a_fault_not_an_error(tmp_path: Path):
         ("credit,seed,step,score\na,0,x,1\n", "line 2: step must be a number, got 'x'"),
         ("credit,seed,step,score\na,0.5,0,1\n", "seed must be a whole number, got '0.5'"),
         ("credit,seed,step,score\na,0,0,1\na,0,0,2\n", "line 3 is a second row for step 0 of"),
-        ("credit,seed,step,score\na,0,0\n", "line 2 has not 4 cells as the header; mend"),
+        ("credit,seed,step,score\na,0,0\n", "line 2 has not 4 cells as the header; fix"),
         ("credit,seed,step,score\na,0,0,high\n", "line 2: score must be a number, got 'high'"),
     ],
 )

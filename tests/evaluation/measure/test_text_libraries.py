@@ -5,7 +5,7 @@ import math
 import pytest
 
 from tokengym.envs import Episode
-from tokengym.evaluation.measure import references
+from tokengym.evaluation.measure import metrics
 
 
 def episode(response: str, reference: str | None) -> Episode:
@@ -17,7 +17,7 @@ def episode(response: str, reference: str | None) -> Episode:
 def test_rouge_by_hand():
     pytest.importorskip("rouge_score")
     # 4 of 5 words shared with 6; word pairs "the cat" and "the mat"; longest run the cat the mat
-    found = references.rouge([episode("The cat, on the mat!", "the cat sat near the mat")])
+    found = metrics.rouge([episode("The cat, on the mat!", "the cat sat near the mat")])
     assert found["rouge_1"] == pytest.approx(2 * (4 / 5) * (4 / 6) / (4 / 5 + 4 / 6))
     assert found["rouge_2"] == pytest.approx(2 * (2 / 4) * (2 / 5) / (2 / 4 + 2 / 5))
     assert found["rouge_l"] == pytest.approx(2 * (4 / 5) * (4 / 6) / (4 / 5 + 4 / 6))
@@ -26,35 +26,35 @@ def test_rouge_by_hand():
 def test_rouge_is_a_mean_over_those_with_a_reference():
     pytest.importorskip("rouge_score")
     rows = [episode("a b", "a b"), episode("x", "y"), episode("z", None)]
-    assert references.rouge(rows)["rouge_1"] == 0.5
-    assert references.rouge([episode("z", None)]) == {}
+    assert metrics.rouge(rows)["rouge_1"] == 0.5
+    assert metrics.rouge([episode("z", None)]) == {}
 
 
 def test_words_are_those_of_rouge_score_in_english_and_of_any_script():
     scoring = pytest.importorskip("rouge_score.tokenizers")
     theirs = scoring.DefaultTokenizer(use_stemmer=False)
     for text in ("It's 2nd-rate, truly -- isn't it?", "", "  A  b."):
-        assert references.Words().tokenize(text) == theirs.tokenize(text)
-    assert references.Words().tokenize("Очень хорошо!") == ["очень", "хорошо"]
+        assert metrics.Words().tokenize(text) == theirs.tokenize(text)
+    assert metrics.Words().tokenize("Очень хорошо!") == ["очень", "хорошо"]
 
 
 def test_self_bleu_of_one_text_twice_is_100():
     pytest.importorskip("sacrebleu")
     same = "a very good film indeed"
-    assert references.self_bleu([same, same]) == pytest.approx(100.0)
+    assert metrics.self_bleu([same, same]) == pytest.approx(100.0)
 
 
 def test_self_bleu_by_hand():
     pytest.importorskip("sacrebleu")
     # Each text against the other: 1-grams 4/5, 2-grams 3/4, 3-grams 2/3, 4-grams 1/2, no brevity.
     expected = 100 * math.exp((math.log(4 / 5 * 3 / 4 * 2 / 3 * 1 / 2)) / 4)
-    assert references.self_bleu(["a b c d e", "a b c d f"]) == pytest.approx(expected)
+    assert metrics.self_bleu(["a b c d e", "a b c d f"]) == pytest.approx(expected)
 
 
 def test_what_is_missing_is_named(monkeypatch):
-    monkeypatch.setattr(references, "find_spec", lambda name: None)
+    monkeypatch.setattr(metrics, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"rouge-score is not installed; pip install 'tokengym\["):
-        references.rouge([episode("a", "b")])
+        metrics.rouge([episode("a", "b")])
     with pytest.raises(ValueError, match="at least two texts, got 1"):
-        references.self_bleu(["a"])
-    assert references.library_metrics([episode("a", "b")]) == {}
+        metrics.self_bleu(["a"])
+    assert metrics.library_metrics([episode("a", "b")]) == {}

@@ -1,0 +1,258 @@
+"""The table of measurements: each metric's name, words, direction and places, declared once.
+
+A new metric of the text is one entry here with ``of_text``; curves.csv, the summary, the report and
+the command line read the table.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from tokengym.envs import Episode
+from tokengym.evaluation.measure.metrics import (
+    compression_ratio,
+    copy_rate,
+    distinct,
+    repetition,
+    require_episodes,
+)
+
+Kind = Literal["auc", "final"]
+WHEN: dict[str, str] = {"auc": "over the run", "final": "at the end"}
+"""Words for the two numbers taken of a run: its mean height, and the mean of its last tenth."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """One measurement: its name in files, its words for readers, and where it is shown."""
+
+    name: str
+    """Name in code, curves.csv and summary.json."""
+    title: str
+    """Heading of its chart."""
+    meaning: str
+    """One sentence, with the unit; empty where nothing is known."""
+    better: Literal["higher", "lower", ""] = ""
+    """Direction of improvement; empty where neither way is better in itself."""
+    word: str = ""
+    """Name in sentences and column headings; empty for those that only have a chart."""
+    short: str = ""
+    """Heading in the terminal; only measurements with one are printed there and in curves.png."""
+    recorded: bool = False
+    """Whether it is a column of curves.csv; columns stand in the order of the table."""
+    ranked: bool = False
+    """Whether rewards are ranked by it, which adds an area and a chance of improvement."""
+    columns: tuple[Kind, ...] = ()
+    """Columns of the report's table of figures."""
+    differences: tuple[Kind, ...] = ()
+    """Charts of the differences to the baseline."""
+    of_text: Callable[[Sequence[Episode]], float] | None = None
+    """Function of the responses alone, where it is one."""
+
+    def heading(self, kind: str) -> str:
+        """Return the heading of one of its numbers, such as ``KL at the end``."""
+        return f"{self.word[:1].upper()}{self.word[1:]} {WHEN[kind]}"
+
+
+_TABLE = (
+    Measure(
+        name="score",
+        title="Score",
+        meaning="The scorer's own value of held-out responses, before any shaping or centring.",
+        better="higher",
+        word="score",
+        short="score",
+        recorded=True,
+        ranked=True,
+        columns=("auc", "final"),
+        differences=("auc", "final"),
+    ),
+    Measure(
+        name="gold_score",
+        title="Gold score",
+        meaning="The task's true score, which no reward sees: it shows when the score is gamed.",
+        better="higher",
+        word="gold score",
+        short="gold",
+        recorded=True,
+        ranked=True,
+        columns=("final",),
+        differences=("final",),
+    ),
+    Measure(
+        name="kl",
+        title="KL to the reference",
+        meaning="Nats per response by which the policy left its reference: the price of the score.",
+        better="lower",
+        word="KL",
+        short="KL",
+        recorded=True,
+        columns=("final",),
+        differences=("final",),
+    ),
+    Measure(
+        name="net_score",
+        title="Score minus the KL penalty",
+        meaning="Score minus the KL coefficient times KL: what the learner itself maximises.",
+        better="higher",
+        word="score minus the KL penalty",
+        ranked=True,
+        columns=("final",),
+        differences=("auc",),
+    ),
+    Measure(
+        name="normalized_gold_score",
+        title="Share of the way to the best gold score",
+        meaning="0 is the reference policy, 1 the best possible policy.",
+        better="higher",
+        word="share of the way to the best gold score",
+        columns=("final",),
+    ),
+    Measure(
+        name="length",
+        title="Length",
+        meaning="Response tokens.",
+        recorded=True,
+        of_text=lambda episodes: _mean([len(e.response_ids) for e in episodes]),
+    ),
+    Measure(
+        name="entropy",
+        title="Entropy",
+        meaning="Nats per token that the policy still leaves open.",
+        recorded=True,
+    ),
+    Measure(
+        name="distinct_1",
+        title="Distinct words",
+        meaning="Share of words that differ.",
+        recorded=True,
+        of_text=lambda episodes: distinct([e.response for e in episodes], 1),
+    ),
+    Measure(
+        name="distinct_2",
+        title="Distinct bigrams",
+        meaning="Share of word pairs that differ.",
+        recorded=True,
+        of_text=lambda episodes: distinct([e.response for e in episodes], 2),
+    ),
+    Measure(
+        name="repetition",
+        title="Repetition",
+        meaning="Share of a response's trigrams that repeat.",
+        better="lower",
+        recorded=True,
+        of_text=lambda episodes: _mean([repetition(e.response) for e in episodes]),
+    ),
+    Measure(
+        name="copy_rate",
+        title="Copy rate",
+        meaning="Share of a response's trigrams that stand in its prompt.",
+        better="lower",
+        recorded=True,
+        of_text=lambda episodes: _mean([copy_rate(e.prompt, e.response) for e in episodes]),
+    ),
+    Measure(
+        name="compression",
+        title="Compression",
+        meaning="Compression ratio of the responses together: higher is more of the same.",
+        better="lower",
+        recorded=True,
+        of_text=lambda episodes: compression_ratio([e.response for e in episodes]),
+    ),
+    Measure(
+        name="self_bleu",
+        title="Self-BLEU",
+        meaning="BLEU of each response against the others: 100 where all are alike.",
+        better="lower",
+    ),
+    Measure(
+        name="toxicity",
+        title="Toxicity",
+        meaning="Mean toxicity of the responses, 0 to 1.",
+        better="lower",
+        recorded=True,
+    ),
+    Measure(
+        name="rouge_1",
+        title="ROUGE-1",
+        meaning="Words shared with the reference answer, F1.",
+        better="higher",
+    ),
+    Measure(
+        name="rouge_2",
+        title="ROUGE-2",
+        meaning="Word pairs shared with the reference answer, F1.",
+        better="higher",
+    ),
+    Measure(
+        name="rouge_l",
+        title="ROUGE-L",
+        meaning="Longest common run of words, gaps allowed, with the reference answer, F1.",
+        better="higher",
+    ),
+    Measure(
+        name="win_rate",
+        title="Win rate",
+        meaning="Share of prompts won, ties counting half.",
+        better="higher",
+    ),
+    Measure(
+        name="eos_rate",
+        title="Ended by itself",
+        meaning="Share of responses that end with EOS.",
+        recorded=True,
+        of_text=lambda episodes: _mean([e.finish_reason == "eos" for e in episodes]),
+    ),
+    Measure(
+        name="reference_perplexity",
+        title="Perplexity under the reference",
+        meaning="How surprising the responses are to the reference policy.",
+        better="lower",
+        recorded=True,
+    ),
+    Measure(
+        name="train_score",
+        title="Score in training",
+        meaning="Mean score of the training batches since the last point.",
+        recorded=True,
+    ),
+    Measure(
+        name="train_kl",
+        title="KL in training",
+        meaning="Mean KL of the training batches since the last point.",
+        recorded=True,
+    ),
+)
+MEASURES: dict[str, Measure] = {measure.name: measure for measure in _TABLE}
+
+AXES = {
+    "step": "updates",
+    "tokens": "tokens generated",
+    "episodes": "responses scored",
+    "wall_s": "seconds",
+}
+"""Measures of what a run has spent, against which curves are drawn, with their labels."""
+
+
+def measure_of(name: str) -> Measure:
+    """Return a measurement by name; an unknown one gets a title made from its name."""
+    return MEASURES.get(name) or Measure(name=name, title=name.replace("_", " "), meaning="")
+
+
+def text_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
+    """Return every measurement of the responses' text in the table, over episodes.
+
+    Args:
+        episodes: At least one.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    require_episodes(episodes)
+    return {m.name: float(m.of_text(episodes)) for m in _TABLE if m.of_text is not None}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
