@@ -1,18 +1,20 @@
-"""curves.png: the learning curves as a picture for a paper or a README."""
+"""Pictures for a paper or a README: learning curves and the reliability of a reward model."""
 
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokengym.envs.files import write_bytes
 from tokengym.evaluation.measure.measures import MEASURES, measure_of
-from tokengym.evaluation.report.curves import Curve, group_label
-from tokengym.evaluation.report.panels import Panel, make_panels
+from tokengym.evaluation.report.curves import Curve, Panel, group_label, make_panels
 from tokengym.evaluation.statistics import curve_interval, iqm
 
+if TYPE_CHECKING:
+    from tokengym.rewards.maths.pairwise import ReliabilityBin
+
 COLOURS = ("#56616f", "#1f77c9", "#d9620a", "#10845b", "#b0338b", "#6f52c8", "#8a6d00", "#00839a")
-"""The report's light palette; the first, dashed, is the one compared with."""
+"""The report's light palette; the first, drawn dashed, is the baseline's."""
 STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -80,6 +82,47 @@ def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve])
             ncols=min(len(names), 2 * width + 1),
         )
         write_png(path, figure, dpi=150)
+
+
+def save_reliability(path: Path, table: Sequence["ReliabilityBin"], *, title: str = "") -> None:
+    """Draw accuracy against confidence, with the share of the pairs in each bin below.
+
+    On the diagonal a model is right as often as it claims. The intervals are Wilson's, 95 %.
+
+    Args:
+        path: The PNG to write.
+        table: From `tokengym.rewards.maths.pairwise.reliability`.
+        title: Title of the figure.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    from tokengym.rewards.maths.pairwise import wilson_interval
+
+    total = sum(row.pairs for row in table)
+    # Not pyplot: a library leaves the user's figures, backend and settings alone.
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(3.6, 4.0), layout="constrained")
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+        above.plot([0.5, 1], [0.5, 1], color=COLOURS[0], linestyle="--", linewidth=1)
+        for row in table:
+            if row.accuracy is None or row.confidence is None:
+                continue
+            low, high = wilson_interval(row.accuracy, row.pairs)
+            above.plot([row.confidence] * 2, [low, high], color=COLOURS[1], linewidth=1)
+            above.plot(row.confidence, row.accuracy, "o", color=COLOURS[1], markersize=4)
+        below.bar(
+            [row.low for row in table],
+            [row.pairs / total for row in table],
+            width=[row.high - row.low for row in table],
+            align="edge",
+            color=COLOURS[1],
+            alpha=0.5,
+        )
+        above.set(xlim=(0.5, 1), ylim=(0, 1), ylabel="accuracy", title=title)
+        below.set(xlabel="confidence", ylabel="pairs")
+        below.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0, decimals=0))
+        write_png(path, figure, dpi=120)
 
 
 def write_png(path: Path, figure: Any, *, dpi: int) -> None:

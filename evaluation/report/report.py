@@ -21,8 +21,7 @@ from tokengym.evaluation.report.charts import (
     hover_data,
     line_chart,
 )
-from tokengym.evaluation.report.curves import SPENT, Curve, group_label
-from tokengym.evaluation.report.panels import Panel, Runs, make_panels
+from tokengym.evaluation.report.curves import SPENT, Curve, Panel, Runs, group_label, make_panels
 from tokengym.evaluation.report.samples import side_by_side
 from tokengym.evaluation.report.summary import per_run
 from tokengym.evaluation.report.tables import cells, columns, forests

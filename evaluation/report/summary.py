@@ -12,8 +12,7 @@ import numpy as np
 
 from tokengym.evaluation.measure.alarms import find_alarms
 from tokengym.evaluation.measure.measures import measure_of
-from tokengym.evaluation.report.curves import Curve
-from tokengym.evaluation.report.panels import Panel, Runs, make_panels
+from tokengym.evaluation.report.curves import Curve, Panel, Runs, make_panels
 from tokengym.evaluation.report.verdict import make_verdict
 from tokengym.evaluation.statistics import (
     RELIABLE_SEEDS,

@@ -58,7 +58,7 @@ def replay(
     from tokengym.evaluation.replay.page import render_replay
     from tokengym.evaluation.replay.replay import write_credit
     from tokengym.evaluation.runs.defaults import task_name
-    from tokengym.scripts.commands.show_replay import show_replay
+    from tokengym.scripts.commands.show import show_replay
 
     torch.set_num_threads(1)
     for name, value, least in (("num-episodes", num_episodes, 1), ("show", show, 0)):

@@ -1,20 +1,31 @@
-"""What commands print when they are done."""
+"""Results as commands print them."""
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from tokengym.envs.render import reward_colours
 from tokengym.evaluation.measure.measures import MEASURES, WHEN, measure_of
-from tokengym.evaluation.report.verdict import number
+from tokengym.evaluation.replay.page import (
+    figure_columns,
+    figure_rows,
+    headline,
+    same_scores,
+)
+from tokengym.evaluation.report.samples import printable
+from tokengym.evaluation.report.verdict import number, signed
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from tokengym.envs import Episode
+    from tokengym.evaluation.replay.replay import Replay
+    from tokengym.rewards.training import TrainedReward
 
 
 def show_summary(console: "Console", summary: Mapping[str, Any], out: Path) -> None:
@@ -37,7 +48,7 @@ def show_summary(console: "Console", summary: Mapping[str, Any], out: Path) -> N
 def show_evaluation(
     console: "Console", metrics: Mapping[str, float], episodes: Sequence["Episode"]
 ) -> None:
-    """Print what was measured of a policy, and responses that it wrote."""
+    """Print a policy's measurements and some of its responses."""
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in metrics.items():
         table.add_row(measure_of(name).title, number(value), Text(measure_of(name).meaning, "dim"))
@@ -69,3 +80,112 @@ def _figures(group: Mapping[str, Any]) -> Table:
         cells.append(Text(arrives if group["baseline_rises"] else "n/a"))
         table.add_row(Text(name), *cells)
     return table
+
+
+def show_pair_metrics(console: "Console", trained: "TrainedReward") -> None:
+    """Print a reward model's figures on held-out pairs, and its folder.
+
+    Args:
+        console: Console to print on.
+        trained: Result of the training.
+    """
+    metrics = trained.metrics
+    low, high = metrics.accuracy_interval
+    rows = [
+        ("pairs", str(metrics.pairs), f"held out; trained on {trained.pairs}"),
+        ("accuracy", number(metrics.accuracy), f"95 % interval {number(low)} to {number(high)}"),
+        ("longer is better", number(metrics.longer_accuracy), "accuracy of preferring length"),
+        ("loss", number(metrics.loss), f"nats; 0.693 knows nothing; {number(trained.train_loss)} "
+         "in training"),
+        ("calibration error", number(metrics.calibration_error), "sureness against accuracy"),
+        ("length correlation", number(metrics.length_correlation), "of preference and length"),
+    ]  # fmt: skip
+    if metrics.position_bias is not None:
+        rows.append(("position bias", number(metrics.position_bias), "mean P(A) - 1/2"))
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value, meaning in rows:
+        table.add_row(name, value, Text(meaning, "dim"))
+    console.print(table)
+    console.print(_reliability(trained))
+    if trained.skipped:
+        skipped = ", ".join(f"{count} {kind}" for kind, count in trained.skipped.items())
+        console.print(Text(f"left out: {skipped}", "yellow"))
+    for name in ("", "measures.json", "reliability.png"):
+        console.print(Text(str(trained.path / name)), soft_wrap=True)
+
+
+def _reliability(trained: "TrainedReward") -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("confidence", "pairs", "accuracy"):
+        table.add_column(title, justify="right")
+    for row in trained.metrics.reliability:
+        if row.confidence is not None and row.accuracy is not None:
+            table.add_row(number(row.confidence), str(row.pairs), number(row.accuracy))
+    return table
+
+
+def show_replay(console: "Console", result: "Replay", show: int, out: Path) -> None:
+    """Print a replay: its finding, the first heat maps, and where its files are.
+
+    Args:
+        console: Console to print on.
+        result: Result of the replay.
+        show: Number of responses to print.
+        out: Folder of the files.
+    """
+    for index in range(min(show, len(result.episodes))):
+        console.print(_heading(result, index))
+        console.print(heat_map(result, index))
+    console.print(Text(f"\n{headline(result)}", style="bold"))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("rule", no_wrap=True)
+    for title in figure_columns(result):
+        table.add_column(title.lower(), justify="right")
+    for row in figure_rows(result):
+        table.add_row(Text(row["name"]), *map(Text, row["cells"]))
+    console.print(table)
+    console.print()
+    for name in ("replay.html", "credit.csv"):
+        console.print(Text(str(out / name)), soft_wrap=True)
+
+
+def heat_map(result: "Replay", index: int) -> Table:
+    """Return one response as a table: a row per token, a column per rule, the truth first.
+
+    Blue earns, red takes away; a column's strongest token has the full colour.
+
+    Args:
+        result: Result of the replay.
+        index: Index of the response.
+    """
+    columns = {name: rule[index] for name, rule in result.credits.items()}
+    if result.truth is not None:
+        columns = {"truth": result.truth.values[index], **columns}
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("token", no_wrap=True, max_width=16)
+    for name in columns:
+        table.add_column(Text(name), justify="right")
+    painted = [_cells(values) for values in columns.values()]
+    for piece, *cells in zip(result.tokens[index], *painted, strict=True):
+        table.add_row(Text(printable(piece).strip()), *cells)
+    return table
+
+
+def _heading(result: "Replay", index: int) -> Text:
+    line = Text("\n")
+    line.append(printable(result.episodes[index].prompt), "bold").append(" \u2026")
+    if same_scores(result):
+        score = float(next(iter(result.scores.values()))[index])
+        line.append(f"  [score {number(score)}]", "dim")
+    return line
+
+
+def _cells(values: np.ndarray) -> list[Text]:
+    """Return a column's numbers on their colours; what rounds to nothing has none."""
+    cells = []
+    largest = float(np.abs(values).max(initial=0.0))
+    for value, colour in zip(values.tolist(), reward_colours(values), strict=True):
+        faint = abs(value) < 0.02 * largest or value == 0
+        style = "dim" if faint else "black on rgb({},{},{})".format(*colour)
+        cells.append(Text(signed(value), style=style))
+    return cells

@@ -97,9 +97,9 @@ def train_reward(
     """
     from rich.console import Console
 
-    from tokengym.evaluation.report.reliability import save_reliability
+    from tokengym.evaluation.report.figures import save_reliability
     from tokengym.rewards import train_preference_model, train_reward_model
-    from tokengym.scripts.commands.show_pairs import show_pair_metrics
+    from tokengym.scripts.commands.show import show_pair_metrics
 
     console = Console()
     out = out or Path("runs") / kind

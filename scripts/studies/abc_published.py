@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.evaluation.report.curves import Curve, read_curves
+from tokengym.evaluation.report.curves import Curve, Panel, make_panels, read_curves
 from tokengym.evaluation.report.figures import save_figure
-from tokengym.evaluation.report.panels import Panel, make_panels
 from tokengym.evaluation.report.summary import FINAL_WINDOW, summarize
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.statistics import Array, collapsed, paired_difference

@@ -10,9 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from tokengym.envs.files import read_json
-from tokengym.evaluation.report.curves import Curve, read_curves
+from tokengym.evaluation.report.curves import Curve, Panel, make_panels, read_curves
 from tokengym.evaluation.report.figures import COLOURS, STYLE, save_figure, write_png
-from tokengym.evaluation.report.panels import Panel, make_panels
 from tokengym.evaluation.report.summary import summarize
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.statistics import paired_difference

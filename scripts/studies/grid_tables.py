@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.evaluation.report.panels import Panel
+from tokengym.evaluation.report.curves import Panel
 from tokengym.evaluation.report.summary import FINAL_WINDOW, per_run
 from tokengym.evaluation.statistics import Array, final_mean, iqm, steps_to_threshold
 from tokengym.scripts.studies.paired_runs import PairedRuns

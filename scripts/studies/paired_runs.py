@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tokengym.evaluation.report.panels import Panel
+from tokengym.evaluation.report.curves import Panel
 from tokengym.evaluation.report.summary import FINAL_WINDOW, per_run
 from tokengym.evaluation.statistics import (
     DEFAULT_RESAMPLES,

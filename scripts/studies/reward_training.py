@@ -29,7 +29,7 @@ import torch
 
 from tokengym.envs import bundled
 from tokengym.envs.files import read_json, replacing
-from tokengym.evaluation.report.reliability import save_reliability
+from tokengym.evaluation.report.figures import save_reliability
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.statistics import interval, iqm
 from tokengym.rewards import (

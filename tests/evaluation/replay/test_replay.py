@@ -26,10 +26,10 @@ from tokengym.evaluation.replay.replay import (
     load_episodes,
     replay,
     stored_task,
+    token_truth,
     usual_rewards,
     write_credit,
 )
-from tokengym.evaluation.replay.truth import token_truth
 from tokengym.evaluation.statistics.agreement import rank_correlation
 
 torch.set_num_threads(1)

@@ -3,8 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokengym.evaluation.report.curves import Curve, read_curves, write_curves
-from tokengym.evaluation.report.panels import make_panels
+from tokengym.evaluation.report.curves import Curve, make_panels, read_curves, write_curves
 
 
 def csv(folder: Path, text: str) -> Path:

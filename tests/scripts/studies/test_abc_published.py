@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from tokengym.evaluation.report.curves import Curve
-from tokengym.evaluation.report.panels import make_panels
+from tokengym.evaluation.report.curves import Curve, make_panels
 from tokengym.scripts.studies.abc_published import fell_apart, gain_per_doubling, gain_table
 
 STEPS = np.arange(0.0, 101.0, 10.0)

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from tokengym.evaluation.report.curves import Curve
-from tokengym.evaluation.report.panels import Panel, make_panels
+from tokengym.evaluation.report.curves import Curve, Panel, make_panels
 from tokengym.scripts.studies.grid_tables import (
     differences_table,
     paired_settings,

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from tokengym.evaluation.report.curves import Curve
-from tokengym.evaluation.report.panels import make_panels
+from tokengym.evaluation.report.curves import Curve, make_panels
 from tokengym.scripts.studies.paired_runs import PairedRuns, slope_per_doubling
 
 STEPS = np.array([0.0, 10.0])

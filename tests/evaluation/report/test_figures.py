@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tokengym.evaluation.report.reliability import save_reliability
+from tokengym.evaluation.report.figures import save_reliability
 from tokengym.rewards.maths.pairwise import reliability
 
 
