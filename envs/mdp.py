@@ -247,9 +247,7 @@ class TokenMdp:
         ids = tuple(map(int, token_ids))
         if (known := self.table.find(ids)) is not None:
             return known
-        if text is None:
-            text = self.tokenizer.decode(list(ids), skip_special_tokens=True)
-        return EncodedPrompt(text, ids, -1)
+        return EncodedPrompt(self.decode([ids])[0] if text is None else text, ids, -1)
 
     def prompt_from(self, state: Mapping[str, Any]) -> EncodedPrompt:
         """Return the prompt of a saved state, checking that the state fits this MDP.

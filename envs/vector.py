@@ -157,8 +157,10 @@ class TokenGenerationVectorEnv(
         rows = self._batch.all_rows
         if "reset_mask" in rest:
             rows = np.flatnonzero(_checked_reset_mask(rest.pop("reset_mask"), self.num_envs))
-        prompts = self._mdp.chosen_prompts(rest, rows, self.num_envs)
-        group_size = checked_group_size(rest.get("group_size", 1), rows, self.num_envs)
+        prompts, group_size = None, 1
+        if rest:
+            prompts = self._mdp.chosen_prompts(rest, rows.tolist(), self.num_envs)
+            group_size = checked_group_size(rest.get("group_size", 1), rows.tolist(), self.num_envs)
         for row in rows.tolist() if seeds else ():
             if (row_seed := seeds[row]) is not None:
                 self._batch.seed(row, row_seed)

@@ -197,8 +197,8 @@ class PromptTable:
             self._positions = {}
             for position, known in enumerate(self._ids):
                 self._positions.setdefault(known, position)
-        position = self._positions.get(tuple(map(int, ids)))
-        return None if position is None else self[position]
+        found = self._positions.get(tuple(map(int, ids)))
+        return None if found is None else self[found]
 
 
 def left_padded(

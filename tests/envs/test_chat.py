@@ -134,7 +134,7 @@ def test_what_is_neither_text_nor_conversation(chatty: Any) -> None:
     with pytest.raises(TypeError, match="prompt 1 must be a str or a Prompt, got list; convert it"):
         PromptSet(["a", ["b"]])  # type: ignore[list-item]
     with pytest.raises(SettingsError, match=r"must be True or False, got 'x'; .* tokenizer.chat_"):
-        TokenGenerationEnv(tokenizer=chatty, prompts=["a"], chat_template="x")  # type: ignore[arg-type]
+        TokenGenerationEnv(tokenizer=chatty, prompts=["a"], chat_template="x")
 
 
 def test_a_conversation_without_a_user_is_known_by_its_end() -> None:

@@ -460,8 +460,10 @@ def test_a_task_of_ones_own_is_one_declaration(monkeypatch) -> None:
     _, _, info = play(env)
     assert len(info["response_ids"]) <= 5
     assert len(set(info["token_rewards"].tolist())) == 1
+    assert env.spec is not None
     assert EnvSpec.from_json(env.spec.to_json()) == env.spec
-    assert gymnasium.make_vec(mine.id, num_envs=2, max_new_tokens=3).unwrapped.max_new_tokens == 3
+    envs = gymnasium.make_vec(mine.id, num_envs=2, max_new_tokens=3)
+    assert envs.action_space.shape == (2,)
     assert task_of("tokengym/MyReview-v0") is mine
     assert default_rewards(mine.id) == ("uniform", "abc")
     assert training_settings(mine.id).learner.learning_rate == 1e-4
