@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tokengym.rewards.training import RewardTraining
     from tokengym.rewards.training.fitting import Report
 
-BUNDLED = {"learning_rate": 1e-3, "batch_size": 32, "epochs": 3.0}
+BUNDLED: dict[str, Any] = {"learning_rate": 1e-3, "batch_size": 32, "epochs": 3.0}
 """Settings for a bundled model of a few hundred thousand weights."""
 
 

@@ -178,9 +178,11 @@ def test_envs(capsys: pytest.CaptureFixture[str]):
     assert "tokens" in capsys.readouterr().out
 
 
-def test_help_loads_no_models():
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--agent", "dpo", "--help"]])
+def test_help_loads_no_models(arguments: list[str]):
     code = (
-        "import sys\nfrom tokengym.scripts.cli import main\nmain(['--help'])\n"
+        "import contextlib, sys\nfrom tokengym.scripts.cli import main\n"
+        f"with contextlib.suppress(SystemExit):\n    main({arguments})\n"
         "print([name for name in ('torch', 'transformers', 'matplotlib') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
