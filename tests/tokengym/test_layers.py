@@ -3,11 +3,13 @@
 import ast
 import doctest
 import importlib
+import importlib.util
 import pkgutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -25,6 +27,20 @@ MATHEMATICS = [
     "rewards/gold/sentiment_lexicon.py",
 ]
 """Folders and modules of pure functions."""
+
+
+def load_house() -> ModuleType:
+    """Load the script that measures the repository, by its path."""
+    spec = importlib.util.spec_from_file_location("house", ROOT / "scripts" / "house.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["house"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+house = load_house()
 
 
 def mathematics() -> list[Path]:
@@ -76,6 +92,21 @@ def test_mathematics_imports_nothing_of_ours_but_mathematics(path: Path):
     names = {file.relative_to(ROOT).with_suffix("").as_posix() for file in mathematics()}
     pure = {name.replace("/", ".").removesuffix(".__init__") for name in names}
     assert set(own_modules(path)) <= pure
+
+
+def test_no_modules_import_one_another():
+    assert house.import_cycles(ROOT) == []
+
+
+def test_cycles_are_found(tmp_path: Path):
+    folder = tmp_path / "envs"
+    folder.mkdir()
+    (folder / "first.py").write_text("from tokengym.envs import second\n")
+    (folder / "second.py").write_text("from tokengym.envs.first import name\n")
+    assert house.import_cycles(tmp_path) == [["tokengym.envs.first", "tokengym.envs.second"]]
+    inside = "def use():\n    from tokengym.envs.first import name\n"
+    (folder / "second.py").write_text(inside)
+    assert house.import_cycles(tmp_path) == []
 
 
 def test_import_stays_light():
