@@ -7,6 +7,7 @@ figures that say what they are worth.
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -76,15 +77,26 @@ def main(options: Options) -> None:
 
 
 def build_bundled(options: Options) -> None:
-    """Build the bundled tasks from their grammars."""
+    """Build the bundled tasks from their grammars.
+
+    Raises:
+        BuildError: Where the package is installed without the builders of the bundled tasks.
+    """
     from tokengym.scripts.building.bundle_files import BuiltBundle, check_target, write_bundle
-    from tokengym.scripts.building.detox import build_detox
-    from tokengym.scripts.building.dialogue import build_dialogue
-    from tokengym.scripts.building.movie_review import build_movie_review
-    from tokengym.scripts.building.oracle import build_oracle
-    from tokengym.scripts.building.question_answer import build_question_answer
     from tokengym.scripts.building.report import print_figures
-    from tokengym.scripts.building.summarize import build_summarize
+
+    if find_spec("tokengym.scripts.bundles") is None:
+        raise BuildError(
+            f"--task {options.task} needs the grammars of the bundled tasks, which are part of the "
+            "repository and not installed: run scripts/build_models.py from a checkout, or give "
+            "--corpus, a file of your own labelled texts"
+        )
+    from tokengym.scripts.bundles.detox import build_detox
+    from tokengym.scripts.bundles.dialogue import build_dialogue
+    from tokengym.scripts.bundles.movie_review import build_movie_review
+    from tokengym.scripts.bundles.oracle import build_oracle
+    from tokengym.scripts.bundles.question_answer import build_question_answer
+    from tokengym.scripts.bundles.summarize import build_summarize
 
     builders: dict[str, Callable[..., BuiltBundle]] = {
         "movie_review": build_movie_review,

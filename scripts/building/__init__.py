@@ -1,1 +1,1 @@
-"""Training of the bundled models and of bundles on real text."""
+"""Training of models on texts, and bundles from labelled texts of one's own."""

@@ -289,8 +289,8 @@ def build_misaligned(folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     from tokengym.envs import bundled
-    from tokengym.scripts.building import movie_review as building
     from tokengym.scripts.building.bundle_files import PromptRow
+    from tokengym.scripts.bundles import movie_review as building
 
     bundle, seed, sharpness = bundled("movie_review"), 1, 30.0
     tokenizer: Any = bundle.tokenizer

@@ -48,6 +48,11 @@ def test_bad_input_is_refused_before_any_work(corpus, tmp_path):
     assert not out.exists()
 
 
+def test_bundled_tasks_are_refused_where_their_builders_are_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setattr(build_models, "find_spec", lambda name: None)
+    refused(r"--task detox needs the grammars .* from a checkout", task="detox", out=tmp_path)
+
+
 def test_a_corpus_becomes_a_bundle_and_its_figures_are_shown(corpus, tmp_path, capsys):
     options = Options(
         corpus=corpus,

@@ -16,8 +16,8 @@ import tokengym.envs
 from tokengym.rewards.gold.sentiment_lexicon import Lexicon
 from tokengym.scripts.building.bundle_files import PromptRow
 from tokengym.scripts.building.language_model import sample_texts
-from tokengym.scripts.building.movie_review import measure_reward_model
-from tokengym.scripts.building.question_answer import measure_encoder
+from tokengym.scripts.bundles.movie_review import measure_reward_model
+from tokengym.scripts.bundles.question_answer import measure_encoder
 from tokengym.scripts.corpora.movie_words import LEXICON
 
 ASSETS = Path(tokengym.envs.__file__).parent / "assets"

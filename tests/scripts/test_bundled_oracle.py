@@ -13,7 +13,7 @@ import tokengym.envs
 from tokengym.envs.oracle.env import oracle_tokenizer
 from tokengym.envs.oracle.score import oracle_score
 from tokengym.rewards import gold_scorer
-from tokengym.scripts.building.oracle import measure_policy, measure_reward_model
+from tokengym.scripts.bundles.oracle import measure_policy, measure_reward_model
 
 BUNDLE = tokengym.envs.bundled("oracle")
 

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 import tokengym.envs
 from tokengym.rewards.gold.rules import load_rules
 from tokengym.scripts.building.bundle_files import PromptRow
-from tokengym.scripts.building.rated import Rated, draw_responses, measure_rated
+from tokengym.scripts.bundles.rated import Rated, draw_responses, measure_rated
 from tokengym.scripts.corpora import dialogue_world, posts, quarrels
 
 ASSETS = Path(tokengym.envs.__file__).parent / "assets"

@@ -4,7 +4,7 @@ import numpy as np
 
 from tokengym.scripts.building.bundle_files import BuiltBundle, PromptRow
 from tokengym.scripts.building.language_model import ModelSize
-from tokengym.scripts.building.rated import RatedCorpus, build_rated
+from tokengym.scripts.bundles.rated import RatedCorpus, build_rated
 from tokengym.scripts.corpora.grammar import Dice
 from tokengym.scripts.corpora.posts import RULES, human_summary, reference_summary, write_posts
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from tokengym.scripts.building import question_answer
-from tokengym.scripts.building.question_answer import _Triples, build_question_answer
 from tokengym.scripts.building.tokenizers import word_tokenizer
+from tokengym.scripts.bundles import question_answer
+from tokengym.scripts.bundles.question_answer import _Triples, build_question_answer
 from tokengym.scripts.corpora.grammar import Dice
 from tokengym.scripts.corpora.questions import all_questions
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tokengym.scripts.building.bundle_files import BuiltBundle, PromptRow
-from tokengym.scripts.building.rated import RatedCorpus, build_rated
+from tokengym.scripts.bundles.rated import RatedCorpus, build_rated
 from tokengym.scripts.corpora.dialogue_world import RULES
 from tokengym.scripts.corpora.dialogues import all_requests, reference_answer, write_dialogues
 from tokengym.scripts.corpora.grammar import Dice

@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from tokengym.rewards.gold.rules import gold_parts
-from tokengym.scripts.building import detox, dialogue, summarize
-from tokengym.scripts.building.rated import RESPONSE_TOKENS, Rated, _drawer, _prefix_drawer
 from tokengym.scripts.building.tokenizers import add_roles, word_tokenizer
+from tokengym.scripts.bundles import detox, dialogue, summarize
+from tokengym.scripts.bundles.rated import RESPONSE_TOKENS, Rated, _drawer, _prefix_drawer
 from tokengym.scripts.corpora.dialogue_world import RULES
 from tokengym.scripts.corpora.dialogues import all_requests, write_dialogues
 

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from tokengym.rewards.gold.sentiment_lexicon import gold_score
-from tokengym.scripts.building import movie_review
-from tokengym.scripts.building.movie_review import GoldTokens, build_movie_review
+from tokengym.scripts.bundles import movie_review
+from tokengym.scripts.bundles.movie_review import GoldTokens, build_movie_review
 from tokengym.scripts.corpora.movie_words import LEXICON
 
 

@@ -8,7 +8,6 @@ import torch
 from transformers import PreTrainedTokenizerFast, RobertaModel
 
 from tokengym.scripts.building.bundle_files import BuiltBundle, PromptRow
-from tokengym.scripts.building.encoder import embed, new_encoder, train_encoder
 from tokengym.scripts.building.language_model import (
     ModelSize,
     held_out_nats,
@@ -16,6 +15,7 @@ from tokengym.scripts.building.language_model import (
     train_language_model,
 )
 from tokengym.scripts.building.tokenizers import word_tokenizer
+from tokengym.scripts.bundles.encoder import embed, new_encoder, train_encoder
 from tokengym.scripts.corpora.grammar import Dice
 from tokengym.scripts.corpora.questions import (
     Question,

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from tokengym.rewards.gold.oracle import OracleRules
-from tokengym.scripts.building import oracle
 from tokengym.scripts.building.language_model import ModelSize, new_language_model
 from tokengym.scripts.building.reward_model import prefix_loss, reward_model_from, train_on_prefixes
+from tokengym.scripts.bundles import oracle
 from tokengym.scripts.corpora.oracle_words import END, WEIGHTS, next_probabilities, write_texts
 
 GOOD, BAD, NOT, BUT, FILM, THE = range(3, 9)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tokengym.scripts.building.bundle_files import BuiltBundle, PromptRow
-from tokengym.scripts.building.rated import RatedCorpus, build_rated
+from tokengym.scripts.bundles.rated import RatedCorpus, build_rated
 from tokengym.scripts.corpora.quarrels import RULES, write_quarrels
 
 QUARRELS = 30_000

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from tokengym.scripts.building.encoder import RELEVANT, contrastive_loss, embed, new_encoder
+from tokengym.scripts.bundles.encoder import RELEVANT, contrastive_loss, embed, new_encoder
 
 
 @pytest.fixture
