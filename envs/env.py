@@ -25,7 +25,7 @@ from tokengym.envs.mdp import (
     token_mdp,
 )
 from tokengym.envs.prompts.prompt import Messages, Prompt, PromptSet
-from tokengym.envs.prompts.sampler import PromptSampler, generator_from
+from tokengym.envs.prompts.sampler import PromptSampler, chosen_prompt, generator_from
 from tokengym.envs.prompts.table import EncodedPrompt
 from tokengym.envs.render import render_ansi, render_html
 from tokengym.envs.settings import GenerationSettings
@@ -158,7 +158,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         """Begin an episode; see "Arguments" of the class for ``options``."""
-        prompt = self._mdp.chosen_prompt(options)
+        prompt = chosen_prompt(self._mdp.table, options)
         super().reset(seed=seed)
         if seed is not None:
             self._sampler.restart()

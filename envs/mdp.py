@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
-from operator import index
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -14,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.bundle import Bundle
-from tokengym.envs.errors import ActionError, PromptError, SettingsError, StateError
+from tokengym.envs.errors import ActionError, SettingsError, StateError
 from tokengym.envs.prompts.prompt import Messages, Prompt, PromptSet
 from tokengym.envs.prompts.sampler import PromptSampler
 from tokengym.envs.prompts.table import EncodedPrompt, PromptTable
@@ -178,77 +176,6 @@ class TokenMdp:
             stopped[row] = any(new.count(s) > old.count(s) for s in self.settings.stop_strings)
         return stopped
 
-    def chosen_prompt(self, options: Mapping[str, Any] | None) -> EncodedPrompt | None:
-        """Return the prompt that a single environment's reset ``options`` ask for, or None.
-
-        Raises:
-            PromptError: if the prompt is unusable, or both ways of naming one are used.
-            SettingsError: for an option that does not exist.
-        """
-        if not options:
-            return None
-        _check_options(options, ("prompt", "prompt_id"))
-        if "prompt" in options:
-            return self.table.encode(options["prompt"])
-        return self.table.lookup(options["prompt_id"])
-
-    def chosen_prompts(
-        self, options: Mapping[str, Any], rows: Sequence[int], num_envs: int
-    ) -> list[EncodedPrompt] | None:
-        """Return the prompts that a batch's reset ``options`` ask for, one per row to reset.
-
-        Args:
-            options: At most one of "prompt", "prompt_id" (for all rows), "prompts" and "prompt_ids"
-                (one per row of the batch).
-            rows: The rows that are reset; entries of other rows are ignored.
-            num_envs: Rows of the batch.
-
-        Returns:
-            (len(rows),) prompts, or None to draw them.
-
-        Raises:
-            PromptError: if a prompt is unusable, or more than one way of naming them is used.
-            SettingsError: for an option that does not exist, or a wrong number of prompts.
-        """
-        if not options:
-            return None
-        _check_options(options, ("prompt", "prompt_id", "prompts", "prompt_ids", "group_size"))
-        if "group_size" in options:
-            return None
-        for name in ("prompts", "prompt_ids"):
-            if name in options:
-                given = options[name]
-                if (
-                    isinstance(given, str)
-                    or not hasattr(given, "__len__")
-                    or len(given) != num_envs
-                ):
-                    raise SettingsError(
-                        f"options[{name!r}] must have one entry per row, {num_envs}, got "
-                        f"{_count(given)}; with reset_mask too"
-                    )
-                if name == "prompt_ids":
-                    return [self.table.lookup(given[row]) for row in rows]
-                return [self.table.encode(given[row], f"options['prompts'][{row}]") for row in rows]
-        prompt = self.chosen_prompt(options)
-        assert prompt is not None
-        return [prompt] * len(rows)
-
-    def find_prompt(self, token_ids: Sequence[int], text: str | None = None) -> EncodedPrompt:
-        """Return the prompt that has these token ids, for reset's "prompt" or "prompts".
-
-        Args:
-            token_ids: A prompt's tokens without padding.
-            text: Text of a prompt that is not in the set; None decodes the ids.
-
-        Returns:
-            The prompt of the set with its id, or else one with the id -1.
-        """
-        ids = tuple(map(int, token_ids))
-        if (known := self.table.find(ids)) is not None:
-            return known
-        return EncodedPrompt(self.decode([ids])[0] if text is None else text, ids, -1)
-
     def prompt_from(self, state: Mapping[str, Any]) -> EncodedPrompt:
         """Return the prompt of a saved state, checking that the state fits this MDP.
 
@@ -353,13 +280,19 @@ class MdpEnvironment:
         return self._mdp.settings
 
     def find_prompt(self, token_ids: Sequence[int], text: str | None = None) -> EncodedPrompt:
-        """Return the prompt that has these token ids, known or not, for reset's "prompt".
+        """Return the prompt that has these token ids, for reset's "prompt" or "prompts".
 
         Args:
             token_ids: A prompt's tokens without padding.
-            text: Text of a prompt that is not in `prompts`; None decodes the ids.
+            text: Text of a prompt that is not in the set; None decodes the ids.
+
+        Returns:
+            The prompt of the set with its id, or else one with the id -1.
         """
-        return self._mdp.find_prompt(token_ids, text)
+        ids = tuple(map(int, token_ids))
+        if (known := self._mdp.table.find(ids)) is not None:
+            return known
+        return EncodedPrompt(self._mdp.decode([ids])[0] if text is None else text, ids, -1)
 
 
 def token_mdp(
@@ -422,53 +355,6 @@ def check_render_mode(render_mode: str | None, modes: Sequence[str]) -> None:
         raise SettingsError(
             f"render_mode must be one of {', '.join(map(repr, modes))} or None, got {render_mode!r}"
         )
-
-
-def checked_group_size(group_size: Any, rows: Sequence[int], num_envs: int) -> int:
-    """Return how many consecutive rows share a prompt, refusing what makes no whole groups.
-
-    Raises:
-        SettingsError: if it does not divide the rows, or the reset rows are not whole groups.
-    """
-    try:
-        size = 0 if isinstance(group_size, bool) else index(group_size)
-    except TypeError:
-        size = 0
-    if size < 1 or num_envs % size:
-        raise SettingsError(
-            f"options['group_size'] must divide the batch's {num_envs} rows, got {group_size!r}; "
-            "change it or num_envs"
-        )
-    if size == 1:
-        return 1
-    whole = [row for first in rows if first % size == 0 for row in range(first, first + size)]
-    if list(rows) != whole:
-        raise SettingsError(
-            f"options['reset_mask'] must select whole groups of group_size={size} rows; set all "
-            "rows of a group alike"
-        )
-    return size
-
-
-def _check_options(options: Mapping[str, Any], known: Sequence[str]) -> None:
-    """Refuse reset options that do not exist, or more than one of them."""
-    *rest, last = map(repr, known)
-    choices = f"{', '.join(rest)} or {last}"
-    for name in options:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"use {choices}"
-            raise SettingsError(f"reset has no option {name!r}; {hint}")
-    if len(options) > 1:
-        given = " or ".join(map(repr, options))
-        raise PromptError(f"options may name {given}, got both; leave one of them out")
-
-
-def _count(given: Any) -> str:
-    """Return the number of entries of something that should have been a sequence."""
-    if isinstance(given, str) or not hasattr(given, "__len__"):
-        return repr(given)
-    return str(len(given))
 
 
 def _outline(state: Any) -> str:

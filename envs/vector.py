@@ -21,10 +21,10 @@ from tokengym.envs.mdp import (
     RENDER_FPS,
     MdpEnvironment,
     check_render_mode,
-    checked_group_size,
     token_mdp,
 )
 from tokengym.envs.prompts.prompt import Messages, Prompt, PromptSet
+from tokengym.envs.prompts.sampler import checked_group_size, chosen_prompts
 from tokengym.envs.render import render_ansi, render_html
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tokenization import token_texts
@@ -159,7 +159,7 @@ class TokenGenerationVectorEnv(
             rows = np.flatnonzero(_checked_reset_mask(rest.pop("reset_mask"), self.num_envs))
         prompts, group_size = None, 1
         if rest:
-            prompts = self._mdp.chosen_prompts(rest, rows.tolist(), self.num_envs)
+            prompts = chosen_prompts(self._mdp.table, rest, rows.tolist(), self.num_envs)
             group_size = checked_group_size(rest.get("group_size", 1), rows.tolist(), self.num_envs)
         for row in rows.tolist() if seeds else ():
             if (row_seed := seeds[row]) is not None:

@@ -1,12 +1,15 @@
-"""Choice of the next prompt: with replacement, in permutations, or in order."""
+"""Choice of the next prompt: drawn, in permutations, in order, or named in reset's options."""
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Mapping, Sequence
+from operator import index
 from typing import Any, cast
 
 import numpy as np
 from numpy.random import Generator
 
-from tokengym.envs.errors import SettingsError, StateError
+from tokengym.envs.errors import PromptError, SettingsError, StateError
+from tokengym.envs.prompts.table import EncodedPrompt, PromptTable
 from tokengym.envs.settings import PromptSampling
 
 
@@ -100,3 +103,112 @@ def generator_from(state: dict[str, Any]) -> Generator:
             f"np_random state cannot be restored ({error}); pass what get_state() returned"
         ) from error
     return Generator(bits)
+
+
+# --- prompts named in reset's options -------------------------------------------------------------
+
+
+def chosen_prompt(table: PromptTable, options: Mapping[str, Any] | None) -> EncodedPrompt | None:
+    """Return the prompt that a single environment's reset ``options`` ask for, or None to draw one.
+
+    Args:
+        table: The environment's prompts.
+        options: "prompt" or "prompt_id".
+
+    Raises:
+        PromptError: if the prompt is unusable, or both ways of naming one are used.
+        SettingsError: for an option that does not exist.
+    """
+    if not options:
+        return None
+    _check_options(options, ("prompt", "prompt_id"))
+    if "prompt" in options:
+        return table.encode(options["prompt"])
+    return table.lookup(options["prompt_id"])
+
+
+def chosen_prompts(
+    table: PromptTable, options: Mapping[str, Any], rows: Sequence[int], num_envs: int
+) -> list[EncodedPrompt] | None:
+    """Return the prompts that a batch's reset ``options`` ask for, one per row to reset.
+
+    Args:
+        table: The environment's prompts.
+        options: At most one of "prompt", "prompt_id" (for all rows), "prompts" and "prompt_ids"
+            (one per row of the batch).
+        rows: The rows that are reset; entries of other rows are ignored.
+        num_envs: Rows of the batch.
+
+    Returns:
+        (len(rows),) prompts, or None to draw them.
+
+    Raises:
+        PromptError: if a prompt is unusable, or more than one way of naming them is used.
+        SettingsError: for an option that does not exist, or a wrong number of prompts.
+    """
+    if not options:
+        return None
+    _check_options(options, ("prompt", "prompt_id", "prompts", "prompt_ids", "group_size"))
+    if "group_size" in options:
+        return None
+    for name in ("prompts", "prompt_ids"):
+        if name in options:
+            given = options[name]
+            if isinstance(given, str) or not hasattr(given, "__len__") or len(given) != num_envs:
+                raise SettingsError(
+                    f"options[{name!r}] must have one entry per row, {num_envs}, got "
+                    f"{_count(given)}; with reset_mask too"
+                )
+            if name == "prompt_ids":
+                return [table.lookup(given[row]) for row in rows]
+            return [table.encode(given[row], f"options['prompts'][{row}]") for row in rows]
+    prompt = chosen_prompt(table, options)
+    assert prompt is not None
+    return [prompt] * len(rows)
+
+
+def checked_group_size(group_size: Any, rows: Sequence[int], num_envs: int) -> int:
+    """Return how many consecutive rows share a prompt, refusing what makes no whole groups.
+
+    Raises:
+        SettingsError: if it does not divide the rows, or the reset rows are not whole groups.
+    """
+    try:
+        size = 0 if isinstance(group_size, bool) else index(group_size)
+    except TypeError:
+        size = 0
+    if size < 1 or num_envs % size:
+        raise SettingsError(
+            f"options['group_size'] must divide the batch's {num_envs} rows, got {group_size!r}; "
+            "change it or num_envs"
+        )
+    if size == 1:
+        return 1
+    whole = [row for first in rows if first % size == 0 for row in range(first, first + size)]
+    if list(rows) != whole:
+        raise SettingsError(
+            f"options['reset_mask'] must select whole groups of group_size={size} rows; set all "
+            "rows of a group alike"
+        )
+    return size
+
+
+def _check_options(options: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Refuse reset options that do not exist, or more than one of them."""
+    *rest, last = map(repr, known)
+    choices = f"{', '.join(rest)} or {last}"
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"use {choices}"
+            raise SettingsError(f"reset has no option {name!r}; {hint}")
+    if len(options) > 1:
+        given = " or ".join(map(repr, options))
+        raise PromptError(f"options may name {given}, got both; leave one of them out")
+
+
+def _count(given: Any) -> str:
+    """Return the number of entries of something that should have been a sequence."""
+    if isinstance(given, str) or not hasattr(given, "__len__"):
+        return repr(given)
+    return str(len(given))
