@@ -1,41 +1,89 @@
 """Direct preference optimisation and its family, on `transformers.Trainer`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
-from tokengym.agents.offline.arguments import scratch_folder, training_arguments
-from tokengym.agents.offline.encoding import TextEncoding, encode_pairs
-from tokengym.agents.offline.loss import PairLogProbs, pair_losses
-from tokengym.agents.offline.reference import (
-    batch_reference,
-    reference_log_probs,
-    with_reference,
-)
-from tokengym.agents.offline.settings import PreferenceLoss
-from tokengym.agents.offline.sources import (
-    build_policy,
-    encoding_for,
-    find_tokenizer,
-    text_length,
-)
+from tokengym.agents.losses import preference as losses
+from tokengym.agents.offline.arguments import OfflineOptions
+from tokengym.agents.offline.encoding import encode_pairs
+from tokengym.agents.offline.scoring import batch_reference, reference_log_probs, with_reference
+from tokengym.agents.offline.settings import REFERENCE_FREE, PreferenceLoss
 from tokengym.agents.offline.trainer import OfflineTrainer
 from tokengym.agents.policy.sequences import Sequences
+from tokengym.envs.declared import from_keywords, names_of, takes
 
-DEFAULTS: dict[str, Any] = {
-    "learning_rate": 5e-7,
-    "lr_scheduler_type": "cosine",
-    "num_train_epochs": 1,
-    "per_device_train_batch_size": 16,
-}
-"""Rate and schedule: RLHF Workflow, Dong et al. 2024, arXiv:2405.07863, for 8B parameters. Tiny
-models and adapters want rates of 1e-5 to 1e-3."""
+
+@dataclass(frozen=True, kw_only=True)
+class PairLogProbs:
+    """Input of a loss, each (batch,); log-probabilities are sums over a response, nats."""
+
+    policy_chosen: Tensor
+    policy_rejected: Tensor
+    chosen_lengths: Tensor
+    """Response tokens of y_w."""
+    rejected_lengths: Tensor
+    """Response tokens of y_l."""
+    ref_chosen: Tensor | None = None
+    """None: the loss needs no reference."""
+    ref_rejected: Tensor | None = None
+
+    @property
+    def reference(self) -> tuple[Tensor, Tensor]:
+        """(chosen, rejected) under the reference; 0 without one.
+
+        Reference-free losses are those of a uniform reference: its log-probabilities are constants
+        that TRL's CPO and ORPO log as 0 too.
+        """
+        if self.ref_chosen is None or self.ref_rejected is None:
+            return self.policy_chosen.new_zeros(()), self.policy_chosen.new_zeros(())
+        return self.ref_chosen, self.ref_rejected
+
+
+def pair_losses(settings: PreferenceLoss, pairs: PairLogProbs) -> Tensor:
+    """Return the loss of each pair, (batch,).
+
+    Args:
+        settings: The loss and its coefficients.
+        pairs: Log-probabilities of the batch.
+    """
+    chosen, rejected = pairs.policy_chosen, pairs.policy_rejected
+    if settings.loss_type == "cpo":
+        return losses.cpo_loss(
+            chosen,
+            rejected,
+            chosen_lengths=pairs.chosen_lengths,
+            beta=settings.beta,
+            nll_coef=settings.nll_coef,
+        )
+    if settings.loss_type in REFERENCE_FREE:
+        chosen, rejected = chosen / pairs.chosen_lengths, rejected / pairs.rejected_lengths
+        if settings.loss_type == "orpo":
+            return losses.orpo_loss(chosen, rejected, beta=settings.beta)
+        return losses.simpo_loss(chosen, rejected, beta=settings.beta, gamma=settings.gamma)
+    four = (chosen, rejected, *pairs.reference)
+    if settings.loss_type == "dpop":
+        return losses.dpop_loss(*four, beta=settings.beta, dpop_coef=settings.dpop_coef)
+    if settings.loss_type == "rpo":
+        return losses.rpo_loss(
+            *four,
+            chosen_lengths=pairs.chosen_lengths,
+            beta=settings.beta,
+            nll_coef=settings.nll_coef,
+        )
+    return losses.dpo_loss(
+        *four,
+        beta=settings.beta,
+        loss_type=settings.loss_type,
+        label_smoothing=settings.label_smoothing,
+        chosen_lengths=pairs.chosen_lengths,
+        rejected_lengths=pairs.rejected_lengths,
+    )
 
 
 class DPO(OfflineTrainer):
@@ -53,36 +101,15 @@ class DPO(OfflineTrainer):
     Args:
         envs_or_model: An environment, whose bundled model then learns; a path or name; a model; or
             a `CausalLMPolicy`, which is trained itself.
-        pairs: What `encode_pairs` takes: a ``datasets.Dataset``, path or rows with chosen and
+        pairs: Input of `encode_pairs`: a ``datasets.Dataset``, path or rows with chosen and
             rejected, and maybe prompt; or prompt_ids, chosen_ids, rejected_ids, taken as they are.
             None: the agent only plays.
         eval_pairs: Held-out pairs for ``evaluate``.
-        tokenizer: The model's; None takes the environment's or the one beside the path.
-        ref_model: The reference; None takes the model as it is now, or with ``lora`` the model
-            with its adapters off.
-        beta: Strength of the pull towards the reference.
-        loss_type: See `PreferenceLoss`.
-        label_smoothing: Share of wrong labels.
-        loss: These three and the rarer coefficients in one; overrules them.
+        loss: The loss and its coefficients; overrules those given as keywords.
         precompute_ref_log_probs: Score all pairs under the reference once, before training; a copy
             of the model then waits on the CPU meanwhile.
         ref_log_probs_path: A safetensors file that keeps them for the next run.
-        encoding: Lengths, EOS, and what becomes of rows that cannot be learned from.
-        lora: A ``peft.LoraConfig`` to train adapters only.
-        dtype: See `agents.models.load_causal_lm`.
-        disable_dropout: Keep dropout off while learning.
-        temperature: Of sampling; learning is by the model's own distribution.
-        learning_rate: Of AdamW; this and the next six have the names they have in ``args``.
-        num_train_epochs: Passes over the pairs.
-        max_steps: Optimiser steps, overruling the epochs.
-        per_device_train_batch_size: Pairs per forward and process.
-        gradient_accumulation_steps: Forwards per optimiser step.
-        lr_scheduler_type: "cosine", "linear", "constant", ...
-        output_dir: Where the Trainer keeps a checkpoint per epoch; None keeps none.
-        args: All of the Trainer's arguments, instead of the seven above and the seed.
-        seed: Of the order of the pairs, the adapters' first weights, and sampling.
-        device: "auto" or "cpu".
-        callbacks: The Trainer's.
+        keywords: Fields of `PreferenceLoss` and `OfflineOptions`.
 
     Raises:
         DatasetError: if a pair cannot be learned from; the message names row and remedy.
@@ -99,84 +126,38 @@ class DPO(OfflineTrainer):
         "logps/rejected",
     )
 
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "learning_rate": 5e-7,
+        "lr_scheduler_type": "cosine",
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": 16,
+    }
+    """Rate and schedule: RLHF Workflow, Dong et al. 2024, arXiv:2405.07863, for 8B parameters. Tiny
+    models and adapters want rates of 1e-5 to 1e-3."""
+    encode = staticmethod(encode_pairs)
+
+    @takes(PreferenceLoss, OfflineOptions)
     def __init__(
         self,
         envs_or_model: Any,
         pairs: Any = None,
         *,
         eval_pairs: Any = None,
-        tokenizer: PreTrainedTokenizerBase | None = None,
-        ref_model: str | Path | PreTrainedModel | None = None,
-        beta: float = 0.1,
-        loss_type: str = "sigmoid",
-        label_smoothing: float = 0.0,
         loss: PreferenceLoss | None = None,
         precompute_ref_log_probs: bool = False,
         ref_log_probs_path: str | Path | None = None,
-        encoding: TextEncoding | None = None,
-        lora: Any | None = None,
-        dtype: str = "auto",
-        disable_dropout: bool = True,
-        temperature: float = 1.0,
-        learning_rate: float | None = None,
-        num_train_epochs: float | None = None,
-        max_steps: int | None = None,
-        per_device_train_batch_size: int | None = None,
-        gradient_accumulation_steps: int | None = None,
-        lr_scheduler_type: str | None = None,
-        output_dir: str | Path | None = None,
-        args: TrainingArguments | None = None,
-        seed: int | None = None,
-        device: str = "auto",
-        callbacks: Sequence[Any] | None = None,
+        **keywords: Any,
     ) -> None:
-        self.loss = loss or PreferenceLoss(
-            beta=beta, loss_type=loss_type, label_smoothing=label_smoothing
-        )
-        arguments = training_arguments(
-            args,
-            {
-                "learning_rate": learning_rate,
-                "num_train_epochs": num_train_epochs,
-                "max_steps": max_steps,
-                "per_device_train_batch_size": per_device_train_batch_size,
-                "gradient_accumulation_steps": gradient_accumulation_steps,
-                "lr_scheduler_type": lr_scheduler_type,
-                "output_dir": None if output_dir is None else str(output_dir),
-            },
-            defaults=DEFAULTS,
-            scratch=scratch_folder(self),
-            seed=seed,
-            device=device,
-        )
-        tokenizer = find_tokenizer(envs_or_model, tokenizer)
-        policy = build_policy(
-            envs_or_model,
-            tokenizer,
-            ref_model=ref_model,
-            lora=lora,
-            dtype=dtype,
-            temperature=temperature,
-            seed=arguments.seed,
-        )
-        rules = encoding_for(envs_or_model, encoding)
-        train_texts, eval_texts = (
-            None
-            if data is None
-            else encode_pairs(data, tokenizer, rules, max_positions=text_length(policy))
-            for data in (pairs, eval_pairs)
-        )
+        of_loss = {name: keywords.pop(name) for name in keywords.keys() & names_of(PreferenceLoss)}
+        self.loss = loss or PreferenceLoss(**of_loss)
         self._precomputes = precompute_ref_log_probs and self.loss.needs_reference
         super().__init__(
-            policy,
-            tokenizer,
-            train_texts=train_texts,
-            eval_texts=eval_texts,
-            args=arguments,
-            settings={"loss": asdict(self.loss), "temperature": temperature},
-            disable_dropout=disable_dropout,
+            envs_or_model,
+            pairs,
+            eval_pairs,
+            from_keywords(OfflineOptions, keywords, owner="DPO"),
+            settings={"loss": asdict(self.loss)},
             with_reference=self.loss.needs_reference and not self._precomputes,
-            callbacks=callbacks,
         )
         if self._precomputes:
             path = None if ref_log_probs_path is None else Path(ref_log_probs_path)

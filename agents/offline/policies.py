@@ -1,12 +1,106 @@
-"""A policy for an environment without a learner around it."""
+"""Policies to train: from an environment, a folder, a model, or a policy itself."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from stable_baselines3.common.utils import get_device
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import VectorEnv
+from stable_baselines3.common.vec_env import VecEnv
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tokengym.agents.offline.sources import build_policy, find_tokenizer
+from tokengym.agents.errors import ModelError
+from tokengym.agents.offline.encoding import TextEncoding
+from tokengym.agents.policy.language_model import LanguageModel, load_causal_lm
 from tokengym.agents.policy.policy import CausalLMPolicy
-from tokengym.agents.rollouts.environments import Environments
+from tokengym.agents.rollouts.environments import Environments, environment_attribute
+from tokengym.envs.errors import TokenizerError
+from tokengym.rewards.models.loading import load_tokenizer, select_device
+
+
+def find_tokenizer(
+    source: Any, tokenizer: PreTrainedTokenizerBase | None
+) -> PreTrainedTokenizerBase:
+    """Return the tokenizer that belongs to what learns.
+
+    Args:
+        source: As for `build_policy`.
+        tokenizer: The caller's; None takes the environment's, or the one beside the model.
+
+    Raises:
+        TokenizerError: if there is none.
+    """
+    if tokenizer is None and is_environment(source):
+        tokenizer = environment_attribute(source, "tokenizer")
+    elif tokenizer is None and isinstance(source, str | Path):
+        tokenizer = load_tokenizer(source)
+    if tokenizer is None:
+        raise TokenizerError(
+            f"no tokenizer comes with {_name(source)}; pass tokenizer= with the model's own"
+        )
+    return tokenizer
+
+
+def build_policy(
+    source: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    ref_model: str | Path | PreTrainedModel | None = None,
+    lora: Any | None = None,
+    dtype: str = "auto",
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> CausalLMPolicy:
+    """Return the policy to train, with its frozen reference.
+
+    Args:
+        source: An environment (its bundled model), a path or name, a model, or a policy, which is
+            then trained itself.
+        tokenizer: The model's.
+        ref_model: The reference; None takes the model as it is now, or with ``lora`` the model
+            without its adapters.
+        lora: A ``peft.LoraConfig``.
+        dtype: See `agents.models.load_causal_lm`.
+        temperature: Temperature of sampling; learning uses the model's own distribution.
+        seed: Seed of the adapters' first weights and of sampling.
+
+    Raises:
+        ModelError: if there is no model, or a policy is to be changed.
+        TokenizerError: if model and tokenizer do not belong together.
+    """
+    learning = source.language_model.model if isinstance(source, CausalLMPolicy) else source
+    if ref_model is not None and ref_model is learning:
+        raise ModelError(
+            "ref_model is the model that learns; leave it out for a frozen copy, or pass a path"
+        )
+    if isinstance(source, CausalLMPolicy):
+        if lora is not None:
+            raise ModelError("a policy brings its own adapters; pass its model to put lora= on it")
+        if ref_model is not None:
+            frozen = load_causal_lm(ref_model, dtype).requires_grad_(False)
+            source.reference = LanguageModel(frozen).to(source.device)
+        return source
+    model, length = _model_of(source, dtype)
+    seeds = np.random.SeedSequence(seed).generate_state(2).tolist()
+    integers = spaces.Box(0, len(tokenizer) - 1, (length,), np.int64)
+    mask = spaces.Box(0, 1, (length,), np.int8)
+    with torch.random.fork_rng():
+        torch.manual_seed(seeds[0])
+        policy = CausalLMPolicy(
+            spaces.Dict(input_ids=integers, attention_mask=mask),
+            spaces.Discrete(len(tokenizer)),
+            lambda _: 0.0,  # the policy's own optimiser is not used
+            model=model,
+            lora=lora,
+            dtype=dtype,
+            temperature=temperature,
+            reference=ref_model,
+        )
+    policy.generator.manual_seed(seeds[1])
+    return policy
 
 
 def make_policy(
@@ -44,4 +138,48 @@ def make_policy(
         temperature=temperature,
         seed=seed,
     )
-    return policy.to(get_device(device))
+    return policy.to(select_device(device))
+
+
+def encoding_for(source: Any, encoding: TextEncoding | None) -> TextEncoding:
+    """Return the encoding, its chat template as the environment has it where that is left open.
+
+    Args:
+        source: As for `build_policy`.
+        encoding: The caller's; None takes the defaults.
+    """
+    encoding = encoding or TextEncoding()
+    if encoding.chat_template is not None or not is_environment(source):
+        return encoding
+    settings = environment_attribute(source, "settings")
+    return replace(encoding, chat_template=bool(getattr(settings, "chat_template", False)))
+
+
+def is_environment(source: Any) -> bool:
+    """Say whether it is a Gymnasium or Stable-Baselines3 environment."""
+    return isinstance(source, VectorEnv | gym.Env | VecEnv)
+
+
+def text_length(policy: CausalLMPolicy) -> int | None:
+    """Return the most tokens that the model reads; None if nothing says so."""
+    positions = getattr(policy.language_model.model.config, "max_position_embeddings", None)
+    return None if positions is None else int(positions)
+
+
+def _model_of(source: Any, dtype: str) -> tuple[Any, int]:
+    """Return the model, and the most tokens of a text it is for."""
+    if not is_environment(source):
+        model = load_causal_lm(source, dtype)
+        return model, int(getattr(model.config, "max_position_embeddings", None) or 1024)
+    bundle = environment_attribute(source, "bundle")
+    if bundle is None or not bundle.has("policy"):
+        raise ModelError(
+            f"{_name(source)} brings no model; pass a path, a name or a model in its place, and "
+            "the environment to collect() when it plays"
+        )
+    space = getattr(source, "single_observation_space", None) or source.observation_space
+    return bundle.policy, int(space["input_ids"].shape[0])
+
+
+def _name(source: Any) -> str:
+    return repr(str(source)) if isinstance(source, str | Path) else f"a {type(source).__name__}"

@@ -30,7 +30,7 @@ LOSS_TYPES = (*DPO_LOSS_TYPES, "dpop", "rpo", *REFERENCE_FREE)
 class PreferenceLoss:
     """Loss of preference pairs, by name, with its coefficients.
 
-    `tokengym.agents.losses` states the formulas; `tokengym.agents.offline.loss` applies them.
+    `tokengym.agents.losses` states the formulas; `tokengym.agents.offline.dpo` applies them.
 
     Raises:
         ValueError: if the loss is unknown or a coefficient is out of range.

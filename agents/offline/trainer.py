@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -11,17 +11,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import (
-    PreTrainedTokenizerBase,
     PrinterCallback,
     Trainer,
-    TrainingArguments,
     set_seed,
 )
 from transformers.trainer_utils import TrainOutput
 
 from tokengym.agents.errors import CheckpointError, ModelError, NonFiniteError
-from tokengym.agents.offline.arguments import isolated_random_state
+from tokengym.agents.offline.arguments import (
+    OfflineOptions,
+    isolated_random_state,
+    scratch_folder,
+    training_arguments,
+)
 from tokengym.agents.offline.encoding import EncodedTexts
+from tokengym.agents.offline.policies import (
+    build_policy,
+    encoding_for,
+    find_tokenizer,
+    text_length,
+)
 from tokengym.agents.offline.scoring import ResponseScorer
 from tokengym.agents.offline.storing import (
     load_agent,
@@ -29,7 +38,6 @@ from tokengym.agents.offline.storing import (
     save_agent,
     write_weights,
 )
-from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.rollouts.playing import Player
 from tokengym.envs.errors import DatasetError
@@ -41,45 +49,59 @@ _LOG = logging.getLogger(__name__)
 
 
 class OfflineTrainer(Trainer):
-    """Learns from texts that are there, by `transformers.Trainer`, and plays like any agent.
+    """Learns from given texts by `transformers.Trainer`, and plays like any agent.
 
-    Checkpoints that the Trainer makes on its way (``save_strategy``) hold weights as safetensors
-    and arguments as JSON; optimiser, schedule and random state are PyTorch files, which it reads
-    with ``weights_only=True``. `save` writes safetensors and JSON alone.
+    Checkpoints made during training (``save_strategy``) hold weights as safetensors and arguments
+    as JSON; optimiser, schedule and random state are PyTorch files, read with
+    ``weights_only=True``. `save` writes safetensors and JSON alone.
 
     Args:
-        policy: What learns, and plays.
-        tokenizer: Its tokenizer.
-        train_texts: What it learns from; None: it only plays.
-        eval_texts: What `evaluate` measures on.
-        args: The Trainer's arguments.
-        settings: What `save` records, to build the same agent again.
-        disable_dropout: Keep dropout off while learning.
+        source: An environment, a path or name, a model, or a policy; see `build_policy`.
+        data: Texts to learn from, for `encode`; None: the agent only plays.
+        eval_data: Texts that `evaluate` measures on.
+        options: Keyword arguments of the constructor that all offline learners share.
+        settings: Settings of the learner's own that `save` records, to build the same agent again.
         with_reference: Whether the reference is asked for in every step.
-        callbacks: The Trainer's.
     """
 
     metric_names: ClassVar[tuple[str, ...]] = ()
     """What is logged beside the loss: means over the texts since the last log."""
 
+    defaults: ClassVar[Mapping[str, Any]]
+    """The Trainer's arguments where the caller gives none."""
+    encode: ClassVar[Callable[..., EncodedTexts]]
+    """Function that makes token ids of the data, `encode_pairs` or `encode_responses`."""
+
     def __init__(
         self,
-        policy: CausalLMPolicy,
-        tokenizer: PreTrainedTokenizerBase,
+        source: Any,
+        data: Any,
+        eval_data: Any,
+        options: OfflineOptions,
         *,
-        train_texts: EncodedTexts | None,
-        eval_texts: EncodedTexts | None,
-        args: TrainingArguments,
         settings: Mapping[str, Any],
-        disable_dropout: bool,
         with_reference: bool,
-        callbacks: Sequence[Any] | None,
     ) -> None:
-        self.policy = policy
-        self.tokenizer = tokenizer
-        self.settings = dict(settings)
+        args = training_arguments(options, defaults=self.defaults, scratch=scratch_folder(self))
+        self.tokenizer = tokenizer = find_tokenizer(source, options.tokenizer)
+        self.policy = policy = build_policy(
+            source,
+            tokenizer,
+            ref_model=options.ref_model,
+            lora=options.lora,
+            dtype=options.dtype,
+            temperature=options.temperature,
+            seed=args.seed,
+        )
+        rules = encoding_for(source, options.encoding)
+        limit = text_length(policy)
+        train_texts, eval_texts = (
+            None if texts is None else self.encode(texts, tokenizer, rules, max_positions=limit)
+            for texts in (data, eval_data)
+        )
+        self.settings = {**settings, "temperature": options.temperature}
         self.encoded = train_texts
-        """The texts as ids with their rows, and what was left out."""
+        """The texts as ids with their rows, and those that were left out."""
         self.num_tokens = 0
         """Tokens of prompts and responses learned from so far, on all processes."""
         self.num_response_tokens = 0
@@ -91,7 +113,7 @@ class OfflineTrainer(Trainer):
             if texts is not None and texts.skipped:
                 _LOG.warning("%s; the first: %s", texts.report(), texts.skipped[0].reason)
         scorer = ResponseScorer(
-            policy, disable_dropout=disable_dropout, with_reference=with_reference
+            policy, disable_dropout=options.disable_dropout, with_reference=with_reference
         )
         with isolated_random_state():
             super().__init__(
@@ -101,12 +123,12 @@ class OfflineTrainer(Trainer):
                 train_dataset=None if train_texts is None else train_texts.dataset(),
                 eval_dataset=None if eval_texts is None else eval_texts.dataset(),
                 processing_class=tokenizer,
-                callbacks=None if callbacks is None else list(callbacks),
+                callbacks=None if options.callbacks is None else list(options.callbacks),
             )
         if self.args.n_gpu > 1:
             raise ModelError(
                 f"one process sees {self.args.n_gpu} GPUs, and the Trainer would tear pairs apart "
-                "among them; run it by accelerate launch, or show it one by CUDA_VISIBLE_DEVICES"
+                "among them; run it by accelerate launch, or name one by device='cuda:0'"
             )
         if args.disable_tqdm:
             self.remove_callback(PrinterCallback)
@@ -298,7 +320,7 @@ class OfflineTrainer(Trainer):
 
     @classmethod
     def load(cls: type[Self], path: str | Path, env: Any = None, **changes: Any) -> Self:
-        """Return the agent of a folder, to play, or to learn on with a new optimiser.
+        """Return the agent of a folder, to play, or to continue learning with a new optimiser.
 
         Args:
             path: What `save` was given.

@@ -15,10 +15,25 @@ if TYPE_CHECKING:
 
 
 def select_device(device: str) -> torch.device:
-    """Return the device; "auto" is the GPU if there is one."""
-    if device != "auto":
-        return torch.device(device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Return the device; "auto" is the GPU if there is one.
+
+    Raises:
+        ValueError: if it is unknown, or a GPU that this machine lacks.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise ValueError(
+            f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}"
+        ) from None
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device {device!r} is not available: torch sees {torch.cuda.device_count()} GPUs; "
+            "pass 'auto' or 'cpu'"
+        )
+    return found
 
 
 def load_pretrained(

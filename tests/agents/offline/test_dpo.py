@@ -16,8 +16,8 @@ from transformers import TrainingArguments
 import tokengym  # noqa: F401  (registers the environments)
 from tests.agents.conftest import EOS, lora_config, make_model, make_tokenizer
 from tokengym.agents import DPO, CausalLMPolicy, CheckpointError, NonFiniteError, collect
+from tokengym.agents.offline.dpo import pair_losses
 from tokengym.agents.offline.encoding import TextEncoding
-from tokengym.agents.offline.loss import pair_losses
 from tokengym.agents.offline.settings import LOSS_TYPES, PreferenceLoss
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs.errors import DatasetError, TokenizerError
@@ -543,8 +543,14 @@ def test_bad_constructions_are_named(tmp_path: Path, make_envs: Callable[..., An
         PreferenceLoss(dpop_coef=-1)
     with pytest.raises(ValueError, match="learning_rate and args= were both given; set it in args"):
         make_dpo(args=make_args(tmp_path), learning_rate=1e-3)
-    with pytest.raises(ValueError, match="device must be 'auto' or 'cpu', got 'cuda:1'"):
-        make_dpo(device="cuda:1")
+    with pytest.raises(
+        ValueError, match=r"device 'cuda:99' is not available: .* pass 'auto' or 'cpu'"
+    ):
+        make_dpo(device="cuda:99")
+    with pytest.raises(ValueError, match=r"device must be 'auto', 'cpu', .* got 'gpu'"):
+        make_dpo(device="gpu")
+    with pytest.raises(TypeError, match=r"no argument 'learning_rat'; did you mean learning_rate"):
+        make_dpo(learning_rat=1e-3)
     with pytest.raises(DatasetError, match="DPO has nothing to learn from; pass it data"):
         make_dpo(None).train()
     with pytest.raises(DatasetError, match=r"row 0 .*take 5 tokens \(2 of prompt\), more than 4"):
