@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tokengym.agents.rollouts.environments import Environments, Observation, bare_envs
 from tokengym.agents.rollouts.playing import Choice, Player, play_round
-from tokengym.agents.rollouts.rounds import GymRounds
+from tokengym.agents.rollouts.rounds import GymRounds, Options
 from tokengym.envs import Episode, PromptSet, TokenGenerationVectorEnv
 from tokengym.envs.prompts.table import EncodedPrompt
 
@@ -131,8 +131,11 @@ def _begin(
     envs: TokenGenerationVectorEnv,
     prompts: Sequence[PromptChoice],
     beginnings: Sequence[Sequence[int]] | None,
+    seed: int | None,
+    options: Options | None,
 ) -> tuple[Any, dict[str, Any]]:
     """Reset each row to its prompt, and to the beginning of its response."""
+    del seed, options  # the prompts are chosen
     ids = np.array([getattr(prompt, "prompt_id", prompt) for prompt in prompts])
     for prompt_id in np.unique(ids[ids >= 0]).tolist():
         envs.reset(options={"prompt_id": prompt_id, "reset_mask": ids == prompt_id})

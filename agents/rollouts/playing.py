@@ -18,14 +18,14 @@ from torch import Tensor
 from tokengym.agents.policy.sampling import mask_rows
 from tokengym.agents.policy.sequences import ActionMasks, MaskRecorder, Sequences
 from tokengym.agents.rollouts.environments import Environments, Observation
-from tokengym.agents.rollouts.rounds import RoundEnvironment, StepResult, as_rounds
+from tokengym.agents.rollouts.rounds import Options, RoundEnvironment, StepResult, as_rounds
 from tokengym.envs import Episode
 from tokengym.rewards import RewardError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The tokens chosen in one step, one per active row; what the agent does not know is None."""
+    """Tokens chosen in one step, one per active row; None for what the agent does not know."""
 
     actions: NDArray[np.int64]
     """(active,) token ids."""
@@ -36,11 +36,11 @@ class Choice:
     entropy: Tensor | None = None
     """(active,), nats, of the distribution the token was drawn from."""
     support: Tensor | None = None
-    """(active, vocab) bool, the tokens it was drawn among where the agent left some out itself."""
+    """(active, vocab) bool, the tokens it was drawn among, where the agent itself excluded some."""
 
 
 class Player(Protocol):
-    """What can play a round."""
+    """Anything that can play a round."""
 
     def begin(self, observation: Observation) -> None:
         """Start a round: every row of the observation begins an episode."""
@@ -65,8 +65,8 @@ class Round:
     truncated: NDArray[np.bool_]
     """(batch,): ended by a budget, not by the text."""
     action_masks: ActionMasks | None
-    """What could be sampled at each step, by the environment's leave and by the agent's own choice
-    of top-k or top-p; None if everything could."""
+    """Tokens that could be sampled at each step: those allowed by the environment's action mask,
+    among the agent's own top-k or top-p; None if every token could."""
     log_probs: Tensor | None
     """(batch, time), nats, as sampled."""
     values: Tensor | None
@@ -99,9 +99,10 @@ def collect(
 
     Args:
         agent: Anything with ``predict(observation, state, episode_start, deterministic)`` over
-            batches, and ``action_masks`` if it takes them; ours play faster, with a cache.
+            batches, and ``action_masks`` if it takes them; this package's agents play
+            faster, with a cache.
         envs: A Gymnasium ``VectorEnv`` or ``Env``, or a Stable-Baselines3 ``VecEnv``.
-        num_episodes: How many; rounds are played to their end and the surplus rows left out.
+        num_episodes: How many; rounds are played to their end, and surplus episodes are dropped.
         seed: Seeds the environments' first reset, and our policies' sampling, which then leaves
             the training's random state alone.
         deterministic: The likeliest token instead of a sampled one.
@@ -140,15 +141,18 @@ def play_round(
     envs: RoundEnvironment,
     *,
     seed: int | None = None,
+    options: Options | None = None,
     deterministic: bool = False,
     on_step: OnStep | None = None,
 ) -> Round | None:
     """Reset every row and play each to the end of one episode.
 
     Args:
-        player: What chooses tokens.
-        envs: Where it plays.
-        seed: For the reset.
+        player: Chooses the tokens; see `as_player`.
+        envs: The environment; see `tokengym.agents.rollouts.rounds.as_rounds`.
+        seed: Seed of the reset; None continues with the environment's random state.
+        options: Options of the reset, such as ``{"prompt_ids": [...]}``, one per row, or
+            ``{"group_size": n}``.
         deterministic: The likeliest token instead of a sampled one.
         on_step: Called after each step; where it returns False the round is abandoned.
 
@@ -158,7 +162,7 @@ def play_round(
     Raises:
         RewardError: if the scorer fails; its ``episodes`` are those of the round that had ended.
     """
-    observation, masks = envs.reset(seed)
+    observation, masks = envs.reset(seed, options)
     player.begin(observation)
     recorder = RoundRecorder(envs.num_envs)
     active = np.arange(envs.num_envs)
@@ -180,7 +184,7 @@ def play_round(
 
 
 class RoundRecorder:
-    """Keeps the steps of a round and lays them out as (batch, time) arrays at its end."""
+    """Records the steps of a round and arranges them as (batch, time) arrays at its end."""
 
     def __init__(self, num_envs: int) -> None:
         self._episodes: dict[int, Episode] = {}
@@ -196,7 +200,7 @@ class RoundRecorder:
         action_masks: NDArray[np.generic] | None,
         result: StepResult,
     ) -> None:
-        """Record the step in which ``rows`` chose and ``result`` came of it."""
+        """Record a step: the choice of ``rows`` and its result."""
         self._steps.append((rows, choice))
         if choice.support is not None:
             self._masks.add(rows, choice.support.cpu().numpy())
@@ -271,11 +275,12 @@ class PredictPlayer:
 
 
 def as_player(agent: Any, *, seed: int | None = None) -> Player:
-    """Return what plays the agent: its own player if it has one, else its ``predict``.
+    """Return the player of an agent: its own if it has one, else one that calls ``predict``.
 
     Args:
         agent: See `collect`.
-        seed: Seeds the sampling of agents with a player of their own; None goes on with theirs.
+        seed: Seeds the sampling of agents with a player of their own; None continues with
+            its random state.
 
     Raises:
         TypeError: if the agent has no ``predict``.
@@ -291,7 +296,7 @@ def as_player(agent: Any, *, seed: int | None = None) -> Player:
 
 
 def _with_log_probs(episodes: Sequence[Episode], log_probs: Tensor) -> list[Episode]:
-    """Return episodes with what their tokens were sampled with, (batch, time) nats."""
+    """Return the episodes with the log-probabilities of their tokens, (batch, time) nats."""
     return [
         replace(episode, log_probs=row[: len(episode.response_ids)])
         for episode, row in zip(episodes, log_probs.cpu().numpy(), strict=True)

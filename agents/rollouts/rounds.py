@@ -4,7 +4,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
@@ -18,12 +18,21 @@ from tokengym.agents.rollouts.environments import (
     filler_action,
 )
 from tokengym.agents.sb3 import GymVecEnv
-from tokengym.envs import Episode, episodes_from_infos
+from tokengym.envs import Episode, SettingsError, episodes_from_infos
+
+Options: TypeAlias = dict[str, Any]
+"""Options of an environment's reset, such as ``{"prompt_ids": [...]}`` or ``{"group_size": n}``."""
+Start: TypeAlias = tuple[Observation, NDArray[np.generic] | None]
+"""Observation and action masks of a round's first step."""
+Begin: TypeAlias = Callable[[int | None, Options | None], tuple[Any, dict[str, Any]]]
+"""Takes a seed and options; returns observations and infos, as Gymnasium's ``reset`` does."""
+PER_ROW = {"prompts": "prompt", "prompt_ids": "prompt_id"}
+"""Options with one entry per row of a batch, and their names in a single environment."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """What one step of every row led to."""
+    """Outcome of one step of every row."""
 
     observation: Observation
     """Arrays of (num_envs, length)."""
@@ -44,15 +53,20 @@ class RoundEnvironment(ABC):
 
     num_envs: int
     filler_action: int
-    """What rows are fed that wait for the end of the round; never the EOS."""
+    """Action of rows that wait for the end of the round; never the EOS."""
 
     @abstractmethod
-    def reset(self, seed: int | None = None) -> tuple[Observation, NDArray[np.generic] | None]:
-        """Begin an episode in every row; return observation and action masks."""
+    def reset(self, seed: int | None = None, options: Options | None = None) -> Start:
+        """Begin an episode in every row; return observation and action masks.
+
+        Args:
+            seed: Seed of the environment's random state; None continues with its present one.
+            options: Options of the environment's reset.
+        """
 
     @abstractmethod
     def step(self, actions: NDArray[np.int64]) -> StepResult:
-        """Append one token to every row; rows that ended may do as they like."""
+        """Append one token to every row; what rows that ended return is not read."""
 
 
 class GymRounds(RoundEnvironment):
@@ -60,16 +74,12 @@ class GymRounds(RoundEnvironment):
 
     Args:
         envs: The batch.
-        begin: What begins an unseeded round; None: the batch's own ``reset``.
+        begin: Begins a round, given a seed and options; None takes the batch's own ``reset``.
     """
 
-    def __init__(
-        self,
-        envs: VectorEnv[Any, Any, Any],
-        begin: Callable[[], tuple[Any, dict[str, Any]]] | None = None,
-    ) -> None:
+    def __init__(self, envs: VectorEnv[Any, Any, Any], begin: Begin | None = None) -> None:
         self.envs = envs
-        self._begin = begin or envs.reset
+        self._begin = begin or (lambda seed, options: envs.reset(seed=seed, options=options))
         self.num_envs = envs.num_envs
         self.filler_action = filler_action(envs)
         # Gymnasium's own batches refuse to step a row that ended and was not reset.
@@ -78,9 +88,9 @@ class GymRounds(RoundEnvironment):
             and envs.metadata.get("autoreset_mode") == AutoresetMode.DISABLED
         )
 
-    def reset(self, seed: int | None = None) -> tuple[Observation, NDArray[np.generic] | None]:
+    def reset(self, seed: int | None = None, options: Options | None = None) -> Start:
         """See `RoundEnvironment.reset`."""
-        observation, infos = self._begin() if seed is None else self.envs.reset(seed=seed)
+        observation, infos = self._begin(seed, options)
         return observation, infos.get("action_mask")
 
     def step(self, actions: NDArray[np.int64]) -> StepResult:
@@ -107,10 +117,12 @@ class VecEnvRounds(RoundEnvironment):
         self.num_envs = envs.num_envs
         self.filler_action = filler_action(envs)
 
-    def reset(self, seed: int | None = None) -> tuple[Observation, NDArray[np.generic] | None]:
+    def reset(self, seed: int | None = None, options: Options | None = None) -> Start:
         """See `RoundEnvironment.reset`."""
         if seed is not None:
             self.envs.seed(seed)
+        if options is not None:
+            self.envs.set_options(_row_options(options, self.num_envs))
         observation: Any = self.envs.reset()
         return observation, _stacked_masks(self.envs.reset_infos)
 
@@ -139,11 +151,11 @@ class TimedRounds(RoundEnvironment):
         self.filler_action = rounds.filler_action
         self.seconds = 0.0
 
-    def reset(self, seed: int | None = None) -> tuple[Observation, NDArray[np.generic] | None]:
+    def reset(self, seed: int | None = None, options: Options | None = None) -> Start:
         """See `RoundEnvironment.reset`."""
         started = time.perf_counter()
         try:
-            return self._rounds.reset(seed)
+            return self._rounds.reset(seed, options)
         finally:
             self.seconds += time.perf_counter() - started
 
@@ -170,6 +182,32 @@ def as_rounds(envs: Environments) -> RoundEnvironment:
     if isinstance(envs, VecEnv):
         return VecEnvRounds(envs)
     return GymRounds(as_vector_env(envs))
+
+
+def _row_options(options: Options, num_envs: int) -> list[Options]:
+    """Return a batch's options row by row, as a stock ``VecEnv`` takes them.
+
+    Raises:
+        SettingsError: for groups, which rows that draw their prompts apart cannot share, and for
+            prompts that are not one per row.
+    """
+    if "group_size" in options:
+        raise SettingsError(
+            f"group_size={options['group_size']} needs a Gymnasium VectorEnv, whose rows can share "
+            "a prompt; make one with gym.make_vec"
+        )
+    shared = {key: value for key, value in options.items() if key not in PER_ROW}
+    rows = [dict(shared) for _ in range(num_envs)]
+    for many, one in PER_ROW.items():
+        if many in options:
+            if len(options[many]) != num_envs:
+                raise SettingsError(
+                    f"options[{many!r}] must have one entry for each of the {num_envs} rows, got "
+                    f"{len(options[many])}"
+                )
+            for row, value in zip(rows, options[many], strict=True):
+                row[one] = value
+    return rows
 
 
 def _stacked_masks(infos: Any) -> NDArray[np.generic] | None:

@@ -62,26 +62,38 @@ class GymVecEnv(VecEnv):
         """Whether the last thing done was a reset, which `begin` will make use of."""
         return self._fresh is not None
 
-    def begin(self) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode in every row, in Gymnasium's form; the way of our own learners.
+    def begin(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode in every row, in Gymnasium's form, as this package's learners do.
+
+        Args:
+            seed: Seed of the reset; None takes the one that ``seed`` has set for it, if any.
+            options: Options of the reset.
 
         Returns:
-            Observations and infos: those of a reset that nothing was played from yet, if there is
-            one, so that no prompt is drawn in vain.
+            Observations and infos: those of the last reset if nothing was played since and neither
+            seed nor options are given, so that no prompt is drawn in vain.
         """
-        if self._fresh is None:
-            self.reset()
+        if self._fresh is None or seed is not None or options is not None:
+            self._restart(seed, options)
         assert self._fresh is not None
         fresh, self._fresh = self._fresh, None
         return fresh
 
     def reset(self) -> Any:
         """Begin an episode in every row and return the observations."""
-        seed: Any = None if self._seeds[0] is None else list(self._seeds)
-        observation, infos = self._fresh = self.envs.reset(seed=seed)
+        return self._restart(None, None)
+
+    def _restart(self, seed: int | None, options: dict[str, Any] | None) -> Any:
+        """Reset every row and return the observations."""
+        seeds: Any = seed
+        if seed is None:
+            seeds = None if self._seeds[0] is None else list(self._seeds)
+            self._reset_seeds()
+        observation, infos = self._fresh = self.envs.reset(seed=seeds, options=options)
         self.reset_infos = [self._row_info(infos, row) for row in range(self.num_envs)]
         self._note_masks(infos, np.ones(self.num_envs, dtype=bool))
-        self._reset_seeds()
         self._reset_options()
         return observation
 

@@ -10,8 +10,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from tests.agents.conftest import EOS, PROMPTS, TARGET, VOCABULARY, target_reward
 from tokengym.agents import PPO, RandomAgent, collect
+from tokengym.agents.rollouts.playing import as_player, play_round
+from tokengym.agents.rollouts.rounds import as_rounds
 from tokengym.agents.sb3 import as_vec_env
-from tokengym.envs import PadTokenRewards, TokenGenerationEnv
+from tokengym.envs import PadTokenRewards, SettingsError, TokenGenerationEnv
 from tokengym.rewards import RewardWrapper
 
 MODES = ("NextStep", "SameStep", "Disabled")
@@ -80,6 +82,50 @@ def test_all_kinds_of_environment_give_the_same_episodes(
         assert play(SyncVectorEnv(copies, autoreset_mode=mode)) == expected
     assert play(as_vec_env(make_envs())) == expected
     assert play(DummyVecEnv([lambda: single_env(tokenizer)] * 4)) == expected
+
+
+def test_a_round_plays_chosen_prompts_everywhere(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], tokenizer: Any
+):
+    agent, wanted = make_ppo(), [2, 0, 0, 3]
+    stock = DummyVecEnv([lambda: single_env(tokenizer)] * 4)
+    adapted = as_vec_env(make_envs())
+    adapted.reset()  # a reset that nothing was played from is not taken for the chosen prompts
+    for envs in (make_envs(), adapted, stock):
+        for options in ({"prompt_ids": wanted}, {"prompts": [PROMPTS[i] for i in wanted]}):
+            played = play_round(as_player(agent), as_rounds(envs), seed=1, options=options)
+            assert played is not None
+            assert [episode.prompt for episode in played.episodes] == [PROMPTS[i] for i in wanted]
+
+
+def test_a_round_plays_groups_of_one_prompt(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
+):
+    for envs in (make_envs(), as_vec_env(make_envs())):
+        rounds = as_rounds(envs)
+        seen = set()
+        for seed in range(6):
+            played = play_round(as_player(make_ppo()), rounds, seed=seed, options={"group_size": 2})
+            assert played is not None
+            first, second, third, fourth = (episode.prompt for episode in played.episodes)
+            assert (first, third) == (second, fourth)
+            seen |= {first, third}
+        assert len(seen) > 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"group_size": 2}, "group_size=2 needs a Gymnasium VectorEnv"),
+        ({"prompts": ["d"]}, "one entry for each of the 4 rows, got 1"),
+    ],
+)
+def test_options_that_a_stock_batch_cannot_take_are_refused(
+    options: dict[str, Any], message: str, tokenizer: Any
+):
+    stock = DummyVecEnv([lambda: single_env(tokenizer)] * 4)
+    with pytest.raises(SettingsError, match=message):
+        as_rounds(stock).reset(options=options)
 
 
 def test_a_single_environment_is_played_alone(make_ppo: Callable[..., PPO], tokenizer: Any):
