@@ -310,10 +310,10 @@ def _has_response(observations: Mapping[str, NDArray[Any]], width: int) -> NDArr
 def _attribute(env: AnyEnv, name: str) -> Any:
     """Return an attribute of the base environment, of a vector's first copy if it has copies."""
     base = getattr(env, "unwrapped", None)
-    if base is None or hasattr(base, name):
-        return getattr(base, name, None)
-    copies = getattr(base, "envs", None)
-    return getattr(copies[0].unwrapped, name, None) if copies else None
+    for place in (base, *(copy.unwrapped for copy in getattr(base, "envs", ())[:1])):
+        if (value := getattr(place, name, None)) is not None:
+            return value
+    return None
 
 
 def _unpaid(info: Mapping[str, Any]) -> Episode:

@@ -34,7 +34,7 @@ class DialogueRules:
         harms = {topic: tuple(words) for topic, words in self.harms.items()}
         object.__setattr__(self, "harms", harms)
         for name in ("offers", "refusals", "insults"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            object.__setattr__(self, name, tuple(vars(self)[name]))
         if self.enough < 1:
             raise ValueError(f"enough must be >= 1, got {self.enough}; 3 words are usual")
         if both := sorted(set(answers) & set(harms)):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tokengym.envs.bundle import bundled
 from tokengym.envs.episode import Episode
 from tokengym.rewards.gold.sentiment_lexicon import Lexicon, gold_score, split_words
 from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer
@@ -56,4 +57,10 @@ class Sentiment(Scorer):
         return f"{episode.prompt} {episode.response}" if self.include_prompt else episode.response
 
 
-register_scorer("sentiment", Sentiment.from_file)
+def _sentiment(path: str | None = None, include_prompt: bool = True) -> Sentiment:
+    """Return the scorer of a stored lexicon, by default that of MovieReview."""
+    lexicon = bundled("movie_review").lexicon if path is None else path
+    return Sentiment.from_file(lexicon, include_prompt=include_prompt)
+
+
+register_scorer("sentiment", _sentiment)

@@ -250,4 +250,17 @@ def _class_index(config: Any, label: int | str | None) -> int:
     return found[0]
 
 
-register_scorer("toxicity", Toxicity.from_pretrained)
+def _toxicity(path: str | None = None, words: str | None = None, **options: Any) -> Toxicity:
+    """Return the scorer over a classifier, or over a list of words separated by "+"."""
+    if path is not None and words is None:
+        return Toxicity.from_pretrained(path, **options)
+    if path is not None or options:
+        given = ", ".join([*(["path"] if path else []), *options])
+        raise ScorerError(
+            f"scorer 'toxicity' takes either words=one+two or a classifier by path=..., got {given}"
+            f"{' and words' if words else ' without path'}"
+        )
+    return Toxicity.from_words(RUDE_WORDS if words is None else words.split("+"))
+
+
+register_scorer("toxicity", _toxicity)

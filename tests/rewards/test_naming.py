@@ -56,6 +56,19 @@ def test_scorers_have_names_with_options():
         find_scorer("length-penalty:rat=1")
 
 
+def test_scorers_that_need_no_path():
+    scorer = find_scorer("toxicity:words=bad+on")
+    assert scorer is not None
+    assert scorer.score([EPISODE]).values.tolist() == [-1.0]
+    assert find_scorer("toxicity") is not None
+    with pytest.raises(RewardError, match=r"takes either words=one\+two or a classifier by path"):
+        find_scorer("toxicity:words=bad,path=folder")
+    with pytest.raises(RewardError, match="got label without path"):
+        find_scorer("toxicity:label=1")
+    reward = make_reward("uniform", scorer="sentiment:include_prompt=false")
+    assert reward.scorer.name == "Sentiment"
+
+
 def test_credits_and_scorers_come_out_of_files(rules: Path):
     reward = make_reward(f"{rules}:Half:share=0.25", scorer=f"{rules}:shouts")
     (episode,) = reward.evaluate([EPISODE])
