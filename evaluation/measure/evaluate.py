@@ -1,27 +1,55 @@
-"""Measuring a frozen policy on held-out prompts: by the scorer itself, never by a shaped reward."""
+"""Evaluation of a frozen policy on held-out prompts, by the raw score of the task's scorer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
-from tokengym.envs import Episode
+from tokengym.envs import Episode, TokenGenerationVectorEnv
 from tokengym.evaluation.measure.measures import text_metrics
 from tokengym.evaluation.measure.metrics import policy_metrics
 from tokengym.evaluation.runs.config import resolve_env
-from tokengym.rewards import Reward, Toxicity, gold_scorer
+from tokengym.rewards import Reward, Toxicity, VectorRewardWrapper, gold_scorer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from tokengym.agents import PPO
 
 ROWS = 128
 """Most environment rows played and scored at once."""
 
 
+class Agent(Protocol):
+    """Anything that plays: ``predict(observation, state, episode_start, deterministic)``."""
+
+    @property
+    def predict(self) -> Callable[..., Any]:
+        """Method that chooses tokens for a batch of observations."""
+
+
+@runtime_checkable
+class KnowsLogProbs(Protocol):
+    """A policy that gives its own and its reference's log-probs, such as `CausalLMPolicy`."""
+
+    def log_probs(
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        response_ids: Sequence[Sequence[int]],
+        *,
+        reference: bool = False,
+        action_masks: Sequence[NDArray[np.generic]] | None = None,
+    ) -> list[NDArray[np.float32]]:
+        """Return each response's token log-probs, nats."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What a policy did on held-out prompts."""
+    """Measurements of a policy on held-out prompts."""
 
     metrics: dict[str, float]
     """``score``, ``gold_score`` if the task has one, ``kl``, ``entropy`` and
@@ -38,12 +66,12 @@ class Evaluator:
 
     Args:
         env: Environment id or a task's bare name.
-        env_kwargs: Arguments of ``gym.make_vec``; reward and normalisation are overruled, so that
+        env_kwargs: Arguments of ``gym.make_vec``. Reward and normalisation are replaced, so that
             the score is the scorer's own.
-        num_episodes: Prompts, in the order of the split, from its start again if it has fewer.
-        seed: Of the prompts' order and the sampling.
-        toxicity: What measures toxicity: the folder or hub name of a classifier, or "words" for
-            the bundled list; None leaves it out.
+        num_episodes: Number of prompts, in the order of the split; a shorter split is repeated.
+        seed: Seed of the prompts' order and the sampling.
+        toxicity: Measure of toxicity: folder or hub name of a classifier, or "words" for the
+            bundled list. None leaves it out.
 
     Raises:
         ValueError: if ``num_episodes`` is not positive, or the environment or the measure of
@@ -64,17 +92,17 @@ class Evaluator:
         self.num_episodes = num_episodes
         self.seed = seed
         self.envs = make_eval_envs(env, env_kwargs or {}, num_envs=min(num_episodes, ROWS))
-        task: Any = self.envs.unwrapped
-        gold: Any = gold_scorer(task.bundle)
-        self._gold = gold.bind(task.tokenizer) if hasattr(gold, "bind") else gold
+        task = _task(self.envs)
+        gold = gold_scorer(task.bundle)
+        self._gold = None if gold is None else gold.bind(task.tokenizer)
         self._toxicity = None if toxicity is None else _toxicity(toxicity)
 
-    def __call__(self, agent: Any, *, deterministic: bool = False) -> Evaluation:
+    def __call__(self, agent: Agent, *, deterministic: bool = False) -> Evaluation:
         """Play, score and measure.
 
         Args:
             agent: Anything `tokengym.agents.collect` plays.
-            deterministic: The likeliest token instead of a sampled one.
+            deterministic: Choose the likeliest token instead of sampling.
         """
         from tokengym.agents import collect
 
@@ -92,15 +120,26 @@ class Evaluator:
         metrics.update(self._policy_metrics(agent, episodes))
         return Evaluation(metrics=metrics, episodes=tuple(episodes), gold_scores=gold)
 
+    def untrained(self, model: str | None = None) -> "PPO":
+        """Return an agent with the policy that training starts from.
+
+        Args:
+            model: Folder or hub name of the language model; None takes the task's.
+        """
+        from tokengym.agents import PPO
+
+        kwargs = {} if model is None else {"model": model}
+        return PPO("CausalLMPolicy", self.envs, policy_kwargs=kwargs, n_minibatches=1, seed=0)
+
     def close(self) -> None:
         """Close the environments."""
         self.envs.close()
 
-    def _policy_metrics(self, agent: Any, episodes: Sequence[Episode]) -> dict[str, float]:
+    def _policy_metrics(self, agent: Agent, episodes: Sequence[Episode]) -> dict[str, float]:
         """Return KL and entropy; nothing where the agent has no policy with log-probs."""
-        policy: Any = getattr(agent, "policy", agent)
-        log_probs = [episode.log_probs for episode in episodes]
-        if not hasattr(policy, "log_probs") or any(row is None for row in log_probs):
+        policy = policy_of(agent)
+        log_probs = [e.log_probs for e in episodes if e.log_probs is not None]
+        if not isinstance(policy, KnowsLogProbs) or len(log_probs) < len(episodes):
             return {}
         reference = []
         for start in range(0, len(episodes), ROWS):
@@ -111,11 +150,11 @@ class Evaluator:
                 reference=True,
                 action_masks=self._action_masks(part),
             )
-        return policy_metrics(log_probs, reference)  # type: ignore[arg-type]
+        return policy_metrics(log_probs, reference)
 
     def _action_masks(self, episodes: Sequence[Episode]) -> list[NDArray[np.int8]] | None:
-        """Return what was allowed at each token, so that both policies are the sampled ones."""
-        task: Any = self.envs.unwrapped
+        """Return the action mask at each token, under which both policies were sampled."""
+        task = _task(self.envs)
         early = task.settings.min_new_tokens
         forbidden = list(task.settings.forbidden_token_ids)
         if not early and not forbidden:
@@ -132,7 +171,7 @@ class Evaluator:
 
 
 def evaluate(
-    agent: Any,
+    agent: Agent,
     env: str,
     env_kwargs: Mapping[str, Any] | None = None,
     *,
@@ -146,9 +185,9 @@ def evaluate(
         agent: Anything with ``predict``.
         env: Environment id, or a task's bare name.
         env_kwargs: Further arguments of ``gym.make_vec``, such as ``bundle`` or ``dataset``.
-        num_episodes: How many prompts.
+        num_episodes: Number of prompts.
         seed: The same seed gives the same prompts and the same random numbers.
-        deterministic: The likeliest token instead of a sampled one.
+        deterministic: Choose the likeliest token instead of sampling.
 
     Returns:
         Means over the episodes, and the episodes.
@@ -171,7 +210,7 @@ def make_eval_envs(env: str, env_kwargs: Mapping[str, Any], *, num_envs: int) ->
     """Make environments over the held-out prompts, in order, whose score is the raw one."""
     kwargs = {"split": "test", **env_kwargs}
     name = str(kwargs.get("reward") or "sparse").partition(":")[0]
-    # Only the scorer matters here: r3's is another one than that of the other rewards.
+    # Only the scorer matters here: r3 has another one than the other rewards.
     kwargs["reward"] = "r3" if name.startswith("r3") else "sparse"
     kwargs["normalize"] = None
     return gym.make_vec(
@@ -183,7 +222,9 @@ def make_eval_envs(env: str, env_kwargs: Mapping[str, Any], *, num_envs: int) ->
     )
 
 
-def task_reward(env: str, env_kwargs: Mapping[str, Any]) -> tuple[Reward, Any]:
+def task_reward(
+    env: str, env_kwargs: Mapping[str, Any]
+) -> tuple[Reward, "PreTrainedTokenizerBase"]:
     """Return the reward that a task pays under these arguments, and the policy's tokenizer.
 
     It scores any episodes, whoever played them.
@@ -196,7 +237,18 @@ def task_reward(env: str, env_kwargs: Mapping[str, Any]) -> tuple[Reward, Any]:
         ValueError: if the environment cannot be made.
     """
     envs: Any = gym.make_vec(resolve_env(env), num_envs=1, **env_kwargs)
-    tokenizer = envs.unwrapped.tokenizer
-    while not hasattr(envs, "reward"):  # the wrapper that pays it
+    tokenizer = _task(envs).tokenizer
+    while not isinstance(envs, VectorRewardWrapper):
         envs = envs.env
     return envs.reward, tokenizer
+
+
+def policy_of(agent: object) -> object:
+    """Return the policy of an agent, or the agent itself if it is one."""
+    return getattr(agent, "policy", agent)
+
+
+def _task(envs: VectorEnv) -> TokenGenerationVectorEnv:
+    task = envs.unwrapped
+    assert isinstance(task, TokenGenerationVectorEnv)
+    return task

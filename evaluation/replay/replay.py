@@ -1,15 +1,22 @@
-"""One set of episodes under every credit: the rules apart from what learning makes of them."""
+"""Replay of one set of episodes under every credit rule, with the true worth of each token."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.envs import Episode, episode_from_record
+from tokengym.envs import (
+    Episode,
+    OracleEnv,
+    OracleVectorEnv,
+    TokenGenerationEnv,
+    TokenGenerationVectorEnv,
+    episode_from_record,
+)
 from tokengym.envs.files import read_json, read_jsonl, write_csv
 from tokengym.envs.tokenization import token_texts
 from tokengym.evaluation.measure.evaluate import make_eval_envs, task_reward
@@ -19,6 +26,9 @@ from tokengym.evaluation.statistics import Array
 from tokengym.evaluation.statistics.agreement import Agreement, agreement
 from tokengym.rewards import RewardError, gold_scorer
 from tokengym.rewards.gold.truth import gold_token_credit
+
+if TYPE_CHECKING:
+    from tokengym.agents import CausalLMPolicy
 
 EPISODES_FILE = "episodes.jsonl"
 USUAL: tuple[tuple[str, ...], ...] = (
@@ -31,7 +41,7 @@ USUAL: tuple[tuple[str, ...], ...] = (
     ("attribution", "attribution:method=leave-one-out"),
     ("r3-dense",),
 )
-"""Rules that are replayed unless told otherwise: of each group the first that the scorer allows."""
+"""Default rules: the first of each group that the scorer allows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +60,7 @@ class Truth:
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
-    """What every rule pays for the same responses."""
+    """Token rewards of every rule for the same responses."""
 
     env: str
     """Id of the environment."""
@@ -67,7 +77,7 @@ class Replay:
     scorers: Mapping[str, str]
     """Rule -> its scorer's name."""
     truth: Truth | None
-    """What each token was truly worth, if the task knows."""
+    """True worth of each token, if the task knows it."""
     agreements: Mapping[str, Agreement]
     """Rule -> how well it agrees with the truth; empty without one."""
 
@@ -78,7 +88,7 @@ def replay(
     *,
     env: str,
     env_kwargs: Mapping[str, Any] | None = None,
-    policy: Any | None = None,
+    policy: "CausalLMPolicy | None" = None,
     source: str = "",
 ) -> Replay:
     """Score a set of episodes under every rule.
@@ -86,9 +96,9 @@ def replay(
     Args:
         episodes: Finished responses, whoever played them.
         rewards: Rules by name, options after a colon.
-        env: Environment id, or a task's bare name: whose scorer it is.
+        env: Environment id or a task's bare name; its scorer is used.
         env_kwargs: Further arguments of ``gym.make_vec``, such as ``bundle`` or ``scorer``.
-        policy: The policy that played, for truths that depend on it; see `token_truth`.
+        policy: The policy that played, for a truth that depends on it; see `token_truth`.
         source: Where the episodes come from, for the report.
 
     Raises:
@@ -105,7 +115,8 @@ def replay(
     scores: dict[str, Array] = {}
     scorers: dict[str, str] = {}
     bare = gym.make_vec(env, num_envs=1, **without_reward(kwargs))
-    task: Any = bare.unwrapped
+    task = bare.unwrapped
+    assert isinstance(task, TokenGenerationVectorEnv)
     paying = {name: task_reward(env, {**kwargs, "reward": name})[0] for name in rewards}
     for name, reward in paying.items():
         paid = reward.evaluate(list(episodes))
@@ -132,8 +143,12 @@ def replay(
     )
 
 
-def token_truth(task: Any, episodes: Sequence[Episode], policy: Any | None = None) -> Truth | None:
-    """Return what a task knows of its tokens' true worth; None if nothing.
+def token_truth(
+    task: TokenGenerationEnv | TokenGenerationVectorEnv,
+    episodes: Sequence[Episode],
+    policy: "CausalLMPolicy | None" = None,
+) -> Truth | None:
+    """Return the true worth of every token, or None where the task does not know it.
 
     The Oracle knows the exact advantage of each token for the policy that played; a bundle whose
     gold score rests on single words knows what each of them adds to it
@@ -142,10 +157,10 @@ def token_truth(task: Any, episodes: Sequence[Episode], policy: Any | None = Non
     Args:
         task: The bare environment (``envs.unwrapped``).
         episodes: Finished responses.
-        policy: The policy that played them, for the Oracle's advantages; None takes all legal
-            tokens alike.
+        policy: The policy that played them, for the Oracle's advantages; None stands for
+            a policy that is uniform over the legal tokens.
     """
-    if hasattr(task, "exact_advantages") and episodes:
+    if isinstance(task, OracleEnv | OracleVectorEnv) and episodes:
         table = None
         if policy is not None:
             from tokengym.agents.oracle import policy_table
@@ -173,8 +188,8 @@ def usual_rewards(env: str, env_kwargs: Mapping[str, Any] | None = None) -> tupl
     """Return the rules of `USUAL` that a task's scorer can be credited by.
 
     Args:
-        env: As of `replay`.
-        env_kwargs: Likewise.
+        env: Environment id, or a task's bare name.
+        env_kwargs: Further arguments of ``gym.make_vec``.
     """
     found = []
     for group in USUAL:
@@ -195,7 +210,7 @@ def stored_task(path: Path) -> tuple[str, dict[str, Any]] | None:
         path: A folder that ``tokengym compare`` or ``train`` wrote, or a file in one.
 
     Returns:
-        None if nothing there says.
+        None if nothing there names a task.
     """
     folder = path if path.is_dir() else path.parent
     found = [folder / SETTINGS_FILE, *sorted(folder.glob("**/run.json"))]
@@ -219,13 +234,15 @@ def load_episodes(
         path: A file of JSON lines, or a folder with ``episodes.jsonl`` in it or below it.
         env: The environment, which encodes the prompts of records that have no ``prompt_ids``.
         env_kwargs: Its arguments.
-        limit: The most to return; None returns all.
+        limit: Largest number to return; None returns all.
 
     Raises:
-        ValueError: if there are none, or a line is none.
+        ValueError: if there are no episodes, or a line holds none.
     """
     files = [path] if path.is_file() else sorted(path.glob(f"**/{EPISODES_FILE}"))
-    records = [(file, number, row) for file in files for number, row in _numbered(file)]
+    records = [
+        (file, number, row) for file in files for number, row in enumerate(read_jsonl(file), 1)
+    ]
     if not records:
         raise ValueError(
             f"{path} has no {EPISODES_FILE} with episodes; tokengym compare, tokengym train and "
@@ -252,7 +269,7 @@ def write_credit(path: Path, result: Replay) -> None:
     Args:
         path: A CSV; columns episode, token, token_id, text, truth where there is one, and one per
             rule.
-        result: What was replayed.
+        result: Result of the replay.
     """
     rows: list[dict[str, Any]] = []
     for index, episode in enumerate(result.episodes):
@@ -272,19 +289,15 @@ def without_reward(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in kwargs.items() if name not in apart}
 
 
-def _numbered(file: Path) -> list[tuple[int, dict[str, Any]]]:
-    return list(enumerate(read_jsonl(file), start=1))
-
-
 class _PromptEncoder:
-    """Writes prompts in tokens as the environment does, which is made when first needed."""
+    """Encodes prompts as the environment does, which is made at the first use."""
 
     def __init__(self, env: str, env_kwargs: Mapping[str, Any]) -> None:
         self._arguments = (env, env_kwargs)
         self._envs: Any = None
 
-    def __call__(self, prompt: Any) -> list[int] | None:
-        """Return a prompt's ids; None for what is no prompt: the record then says so."""
+    def __call__(self, prompt: object) -> list[int] | None:
+        """Return a prompt's ids, or None for a record without a prompt, which is refused later."""
         if not isinstance(prompt, str):
             return None
         if self._envs is None:

@@ -1,4 +1,4 @@
-"""``tokengym envs``: what there is to train on."""
+"""``tokengym envs``: the environments and their settings."""
 
 from typing import Annotated
 
@@ -23,6 +23,7 @@ def envs(
     from rich.console import Console
     from rich.table import Table
 
+    from tokengym.envs import TokenGenerationEnv
     from tokengym.evaluation.runs.config import env_ids, resolve_env
     from tokengym.evaluation.runs.defaults import default_rewards, training_settings
     from tokengym.rewards import registered_rewards
@@ -37,16 +38,16 @@ def envs(
         return
     env_id = resolve_env(name)
     env = gym.make(env_id)
-    task: object = env.unwrapped
+    task = env.unwrapped
+    assert isinstance(task, TokenGenerationEnv)
     training = training_settings(env_id)
-    bundle = getattr(task, "bundle", None)
     rows = {
         "id": env_id,
-        "prompts": f"{len(task.prompts)} for training",  # type: ignore[attr-defined]
-        "vocabulary": f"{env.action_space.n} tokens",  # type: ignore[attr-defined]
-        "lengths": f"prompt up to {task.max_prompt_tokens}, "  # type: ignore[attr-defined]
-        f"response up to {task.max_new_tokens} tokens",  # type: ignore[attr-defined]
-        "models": str(bundle.path.name) if bundle is not None else "none bundled",
+        "prompts": f"{len(task.prompts)} for training",
+        "vocabulary": f"{task.action_space.n} tokens",
+        "lengths": f"prompt up to {task.max_prompt_tokens}, "
+        f"response up to {task.max_new_tokens} tokens",
+        "models": task.bundle.path.name if task.bundle is not None else "none bundled",
         "compared by default": " ".join(default_rewards(env_id)),
         "trained by default": f"{training.steps} updates of {training.batch_size} episodes",
     }

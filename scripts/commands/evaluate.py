@@ -1,4 +1,4 @@
-"""``tokengym evaluate``: what does a policy write, and what is it worth?"""
+"""``tokengym evaluate``: measurements of a policy on held-out prompts, and samples."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -44,22 +44,21 @@ def evaluate(
     Args:
         agent: Folder of a saved agent; without one, the untrained policy is measured.
         env: Environment id, or a task's bare name.
-        episodes: Held-out prompts.
-        seed: Of prompts and sampling.
+        episodes: Number of held-out prompts.
+        seed: Seed of prompts and sampling.
         max_new_tokens: Longest response (default: the task's).
-        samples: Responses to print.
-        deterministic: The likeliest token instead of a sampled one.
-        json: File for the figures.
+        samples: Number of responses to print.
+        deterministic: Choose the likeliest token instead of sampling.
+        json: File to write the figures to.
         against: Folder of a second agent: the win rate over it on the same prompts.
-        judge: Who decides it, asked in both orders: folder or hub name of a preference model
-            (default: the task's score).
+        judge: Preference model that decides it, asked in both orders: folder or hub name (default:
+            the task's score decides).
         toxicity: Measure toxicity: a classifier's folder or hub name, or "words".
-        task: What the environment is made from.
+        task: Settings of the environment.
     """
     import torch
     from rich.console import Console
 
-    from tokengym.agents import PPO
     from tokengym.envs.files import write_json
     from tokengym.evaluation.measure.evaluate import Evaluator
     from tokengym.evaluation.measure.metrics import library_metrics
@@ -78,21 +77,14 @@ def evaluate(
     if judge is not None and against is None:
         raise ValueError(f"judge {judge!r} has nothing to compare; name a second agent: --against")
     lengths = training_settings(env, max_new_tokens=max_new_tokens).lengths()
-    settings = task
     evaluator = Evaluator(
         env,
-        {**settings.env_kwargs(), **lengths},
+        {**task.env_kwargs(), **lengths},
         num_episodes=episodes,
         seed=seed,
         toxicity=toxicity,
     )
-    if agent is None:
-        kwargs = {} if settings.model is None else {"model": settings.model}
-        player = PPO(
-            "CausalLMPolicy", evaluator.envs, policy_kwargs=kwargs, n_minibatches=1, seed=0
-        )
-    else:
-        player = load_agent(agent)
+    player = evaluator.untrained(task.model) if agent is None else load_agent(agent)
     evaluation = evaluator(player, deterministic=deterministic)
     figures = {**evaluation.metrics, **library_metrics(evaluation.episodes)}
     versus = None

@@ -28,10 +28,10 @@ def replay(
     *,
     task: "TaskSettings",
 ) -> None:
-    """Score one set of responses under every credit, token by token, so that rules are seen apart.
+    """Score one set of responses under every credit, token by token.
 
     Writes replay.html (the heat maps and figures) and credit.csv (every token's numbers). Where the
-    task knows what each token is truly worth, rules are set against it.
+    task knows the true worth of each token, rules are compared with it.
 
     For example:
       tokengym replay --episodes runs/x --rewards sparse abc red scar attribution
@@ -44,12 +44,12 @@ def replay(
         rewards: Rules by name, options after a colon (default: those the task's scorer allows).
         env: Environment id, or a task's bare name (default: that of the episodes, or MovieReview).
         agent: Folder of the saved agent that plays, or played (default: the untrained policy).
-        num_episodes: Responses, at most.
-        seed: Of prompts and sampling.
-        show: Responses printed here.
-        samples: Responses in replay.html; the figures are of all.
+        num_episodes: Largest number of responses.
+        seed: Seed of prompts and sampling.
+        show: Number of responses to print.
+        samples: Number of responses in replay.html; the figures are of all.
         out: Folder of the results (default: runs/replay- and the task's name).
-        task: What the environment is made from.
+        task: Settings of the environment.
     """
     import torch
     from rich.console import Console
@@ -80,7 +80,8 @@ def _replay(
     seed: int,
     task: "TaskSettings",
 ) -> "Replay":
-    """Return what was asked for, its episodes read or played."""
+    """Return the replay of episodes that are read, or played here."""
+    from tokengym.agents import PPO
     from tokengym.evaluation.measure.evaluate import Evaluator
     from tokengym.evaluation.replay.replay import load_episodes, replay, stored_task, usual_rewards
     from tokengym.evaluation.runs.config import resolve_env
@@ -96,8 +97,13 @@ def _replay(
     env = resolve_env(env or "MovieReview")
     kwargs = {**training_settings(env).lengths(), **kwargs, **task.env_kwargs()}
     evaluator = Evaluator(env, kwargs, num_episodes=num_episodes, seed=seed)
-    player = _player(evaluator, agent, task) if agent is not None or episodes is None else None
+    player = None
+    if agent is not None:
+        player = PPO.load(agent)  # without an environment: none of its random state is wanted
+    elif episodes is None:
+        player = evaluator.untrained(task.model)
     if episodes is None:
+        assert player is not None
         played = list(evaluator(player).episodes)
         source = f"Played by {agent or 'the untrained policy'}, seed {seed}"
     else:
@@ -105,16 +111,5 @@ def _replay(
         source = f"Stored in {episodes}"
     evaluator.close()
     names = rewards or usual_rewards(env, kwargs)
-    policy = getattr(player, "policy", None)
+    policy = None if player is None else player.policy
     return replay(played, names, env=env, env_kwargs=kwargs, policy=policy, source=source)
-
-
-def _player(evaluator: Any, agent: Path | None, task: "TaskSettings") -> Any:
-    """Return the saved agent, or one with the untrained policy."""
-    from tokengym.agents import PPO
-
-    if agent is not None:
-        return PPO.load(agent)  # without an environment: none of its random state is wanted
-    model = task.model
-    kwargs = {} if model is None else {"model": model}
-    return PPO("CausalLMPolicy", evaluator.envs, policy_kwargs=kwargs, n_minibatches=1, seed=0)

@@ -30,13 +30,13 @@ def report(
       tokengym report --curves published.csv --out published
 
     Args:
-        runs: Folders that tokengym compare wrote; settings that differ between them group.
+        runs: Folders that tokengym compare wrote; runs are grouped by the settings that differ.
         out: Folder of the results.
         curves: A CSV with the columns credit, seed, step, score. Other known measurements (kl,
-            gold_score, length, ...) are drawn too, any other column groups.
-        baseline: What the others are set against (default: sparse, or the first).
-        group_by: The columns that group, if not all.
-        level: Of the intervals.
+            gold_score, length, ...) are drawn too, runs are grouped by any other column.
+        baseline: Reward that the others are compared with (default: sparse, or the first).
+        group_by: Columns to group runs by, if not all of those.
+        level: Confidence level of the intervals.
         kl_coef: Price of a nat of KL in curves, for the score minus its penalty.
     """
     from rich.console import Console
