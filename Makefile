@@ -20,6 +20,7 @@ types: .venv/installed
 	rm -rf build/typed && mkdir -p build/typed
 	cp -r tokengym tests build/typed
 	cp -r envs rewards agents evaluation scripts build/typed/tokengym
+	rm -r build/typed/tokengym/scripts/benchmarks
 	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p tokengym -p tests
 
 pytest: .venv/installed

@@ -96,6 +96,8 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
     policy: CausalLMPolicy  # type: ignore[assignment]
     settings: Any
     """The settings, an instance of ``settings_class``."""
+    kl_coef: float
+    """Price of a nat of KL, where the settings have one; an adaptive one changes."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -127,12 +129,13 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
                     )
                 sampling[field] = getattr(self.settings, field)
         self.check_settings(policy_kwargs or {})
+        kept_by_sb3: Any = {field: getattr(self.settings, field, 1.0) for field in SB3_SETTINGS}
         super().__init__(
             policy,  # type: ignore[arg-type]
             as_vec_env(env),
             self.settings.learning_rate,
             n_steps=1,  # not used: a rollout is one episode per row, whatever its length
-            **{field: getattr(self.settings, field, 1.0) for field in SB3_SETTINGS},
+            **kept_by_sb3,
             use_sde=False,
             sde_sample_freq=-1,
             tensorboard_log=tensorboard_log,

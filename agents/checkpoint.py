@@ -163,7 +163,9 @@ def _critic_tensors(critic: "ValueFunction | None") -> dict[str, Tensor]:
     """Return what of a value function learns, by name."""
     if critic is None:
         return {}
-    tensors = {f"head.{name}": value for name, value in critic.head.named_parameters()}
+    tensors: dict[str, Tensor] = {
+        f"head.{name}": value for name, value in critic.head.named_parameters()
+    }
     if critic.network is not None:
         for name, value in critic.network.trunk_parameters().items():
             tensors[f"network.{name}"] = value

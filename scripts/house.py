@@ -116,7 +116,7 @@ def run_on_import(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 def module_imports(tree: ast.Module, modules: set[str]) -> set[str]:
     """Name the modules, among those given, that a module imports when it is imported."""
-    found = set()
+    found: set[str] = set()
     for node in run_on_import(tree.body):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)

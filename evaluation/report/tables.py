@@ -14,7 +14,7 @@ NOTHING = "\u2013"
 
 def columns(group: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return the table's columns as (title, measurement, kind)."""
-    found = []
+    found: list[tuple[str, str, str]] = []
     for name, measure in MEASURES.items():
         shown = all(name in entry["figures"] for entry in group["rewards"].values())
         found += [(measure.heading(kind), name, kind) for kind in measure.columns if shown]

@@ -173,7 +173,7 @@ class Relevance(Scorer):
         bound.policy_tokenizer = tokenizer
         return bound
 
-    def with_components(
+    def with_components(  # type: ignore[override]  # the options that it has
         self,
         *,
         length_incentive: bool | None = None,

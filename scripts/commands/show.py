@@ -71,8 +71,8 @@ def _figures(group: Mapping[str, Any]) -> Table:
     table.add_column("arrives", justify="right", no_wrap=True)
     for name, entry in group["rewards"].items():
         cells = []
-        for _, measure, kind in columns:
-            figure = entry["figures"][measure][kind]
+        for _, shown, kind in columns:
+            figure = entry["figures"][shown][kind]
             ends = f"{number(figure['low'])}, {number(figure['high'])}"
             cells.append(Text(number(figure["iqm"])).append(f"\n{ends}", "dim"))
         steps = entry["steps_to_threshold"]["iqm_curve"]

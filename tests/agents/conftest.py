@@ -105,6 +105,12 @@ def target_reward(credit: Credit | None = None) -> Reward:
     return Reward(FunctionScorer(target_share), Sparse() if credit is None else credit)
 
 
+def critic_of(agent: PPO) -> Any:
+    """Return the value function of an agent that has one."""
+    assert agent.policy.critic is not None
+    return agent.policy.critic
+
+
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
     return make_tokenizer()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.agents.conftest import VOCABULARY, PerToken, make_model, target_reward
+from tests.agents.conftest import VOCABULARY, PerToken, critic_of, make_model, target_reward
 from tests.agents.policy.test_policy import shake
 from tests.agents.ppo.test_ppo import gradient, log_of
 from tokengym.agents import PPO
@@ -45,7 +45,7 @@ def test_in_the_reward_it_is_taken_off_each_token(
     shake(agent)
     played = agent.collect()
     assert played is not None
-    experience = agent.assign(played)
+    experience: Any = agent.assign(played)
     assert experience.ref_log_probs is None
     for row, episode in enumerate(played.episodes):
         assert episode.token_rewards is not None
@@ -71,7 +71,7 @@ def test_in_the_loss_it_adds_its_own_gradient(
     shake(agent)
     played = agent.collect()
     assert played is not None
-    experience = agent.assign(played)
+    experience: Any = agent.assign(played)
     assert len(set(experience.sequences.lengths.tolist())) > 2
     without = gradient(agent, experience)
     agent.kl_coef = 2.0
@@ -100,7 +100,7 @@ def test_in_the_loss_rewards_are_left_alone(
     shake(agent)
     played = agent.collect()
     assert played is not None
-    experience = agent.assign(played)
+    experience: Any = agent.assign(played)
     for row, episode in enumerate(played.episodes):
         assert episode.token_rewards is not None
         expected = np.cumsum(episode.token_rewards[::-1])[::-1]
@@ -155,7 +155,7 @@ def test_the_value_head_learns_alone_at_first(
     def weights() -> tuple[Any, Any]:
         return (
             [p.clone() for p in agent.policy.language_model.parameters()],
-            [p.clone() for p in agent.policy.critic.head.parameters()],
+            [p.clone() for p in critic_of(agent).head.parameters()],
         )
 
     for update in range(3):
@@ -175,14 +175,14 @@ def test_warming_up_takes_the_same_steps_on_the_value_head_as_regression(
     agent = make_ppo(n_value_warmup=1, clip_range_vf=None)
     played = agent.collect()
     assert played is not None
-    experience = agent.assign(played)
+    experience: Any = agent.assign(played)
     agent._backward(experience, UpdateStats(), "here")
     rows, times, _ = experience.sequences.response_positions()
     states = agent.policy.states(experience.sequences).detach()
     returns = experience.returns[rows, times]
-    residual = agent.policy.critic.of_states(states).detach() - returns
+    residual = critic_of(agent).of_states(states).detach() - returns
     expected = agent.vf_coef * (residual.unsqueeze(1) * states).mean(0)
-    found = agent.policy.critic.head.weight.grad
+    found = critic_of(agent).head.weight.grad
     assert found is not None
     torch.testing.assert_close(found[0], expected, atol=1e-6, rtol=1e-4)
     assert all(p.grad is None for p in agent.policy.language_model.parameters())

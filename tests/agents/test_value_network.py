@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.agents.conftest import lora_config, make_model
+from tests.agents.conftest import critic_of, lora_config, make_model
 from tests.agents.policy.test_policy import shake
 from tests.agents.ppo.test_ppo import log_of
 from tests.agents.test_checkpoint import untimed
@@ -53,20 +53,20 @@ def test_values_are_the_network_s_own(build: Callable[..., PPO], shape: str, lor
     agent = build(shape, lora=lora)
     texts = [[3, 4], [5]], [[6, 1], [7, 3, 4, 4]]
     sequences = Sequences.from_ids(*texts)
-    assert agent.policy.critic.of_responses(sequences).abs().max() == 0.0
+    assert critic_of(agent).of_responses(sequences).abs().max() == 0.0
     before = agent.policy.log_probs(*texts)
-    assert agent.policy.critic.network is not None
-    learning = [*agent.policy.critic.network.trunk_parameters().values()]
+    assert critic_of(agent).network is not None
+    learning = [*critic_of(agent).network.trunk_parameters().values()]
     generator = torch.Generator().manual_seed(3)
-    for parameter in [*learning, *agent.policy.critic.head.parameters()]:
+    for parameter in [*learning, *critic_of(agent).head.parameters()]:
         parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    found = agent.policy.critic.of_responses(sequences)
-    final = agent.policy.critic.after_responses(sequences)
-    trunk: Any = agent.policy.critic.network.model.base_model
+    found = critic_of(agent).of_responses(sequences)
+    final = critic_of(agent).after_responses(sequences)
+    trunk: Any = critic_of(agent).network.model.base_model
     for row, (prompt, response) in enumerate(zip(*texts, strict=True)):
         with torch.no_grad():
             hidden = trunk(torch.tensor([[*prompt, *response]]))[0][0, len(prompt) - 1 :]
-            expected = agent.policy.critic.head(hidden)[:, 0]
+            expected = critic_of(agent).head(hidden)[:, 0]
         torch.testing.assert_close(found[row, : len(response)], expected[:-1])
         torch.testing.assert_close(final[row], expected[-1])
     assert expected.abs().max() > 1e-2
@@ -82,7 +82,7 @@ def test_neither_loss_reaches_the_other_network(build: Callable[..., PPO], shape
     played = agent.collect()
     assert played is not None
     assert played.values is None
-    experience = agent.assign(played)
+    experience: Any = agent.assign(played)
     agent.vf_coef = 0.0
     policy_only = gradients(agent, experience)
     agent.vf_coef = 0.7
@@ -95,10 +95,10 @@ def test_neither_loss_reaches_the_other_network(build: Callable[..., PPO], shape
         torch.testing.assert_close(both[name], gradient)
     # by hand: 0.7 * 0.5 * mean of squares (the clipped error is the same at the old values)
     rows, times, columns = experience.sequences.response_positions()
-    assert agent.policy.critic.network is not None
+    assert critic_of(agent).network is not None
     agent.policy.optimizer.zero_grad()
-    hidden = agent.policy.critic.network.model.base_model(experience.sequences.input_ids)[0]
-    values = agent.policy.critic.head(hidden[rows, columns - 1])[:, 0]
+    hidden = critic_of(agent).network.model.base_model(experience.sequences.input_ids)[0]
+    values = critic_of(agent).head(hidden[rows, columns - 1])[:, 0]
     (0.35 * (values - experience.returns[rows, times]).square().mean()).backward()
     named = dict(agent.policy.named_parameters())
     for name in valued:
@@ -113,11 +113,11 @@ def test_old_values_are_the_network_s_and_bootstrap(
     shake(agent)
     played = agent.collect()
     assert played is not None
-    experience = agent.assign(played)
+    experience: Any = agent.assign(played)
     torch.testing.assert_close(
-        experience.old_values, agent.policy.critic.of_responses(experience.sequences)
+        experience.old_values, critic_of(agent).of_responses(experience.sequences)
     )
-    final = agent.policy.critic.after_responses(experience.sequences)
+    final = critic_of(agent).after_responses(experience.sequences)
     for row, episode in enumerate(played.episodes):
         expected = torch.tensor(episode.score) + final[row]
         torch.testing.assert_close(experience.returns[row, 0], expected, atol=1e-5, rtol=1e-5)

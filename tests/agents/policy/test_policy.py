@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
-from tests.agents.conftest import EOS, PAD, TARGET, VOCABULARY, lora_config, make_model
+from tests.agents.conftest import EOS, PAD, TARGET, VOCABULARY, critic_of, lora_config, make_model
 from tokengym.agents import PPO, ModelError, collect
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.sequences import Sequences
@@ -59,8 +59,8 @@ def test_the_first_ratio_is_one_and_values_agree(
     assert played is not None
     lengths = {len(episode.response_ids) for episode in played.episodes}
     assert masks.get("min_new_tokens", 0) == 6 or len(lengths) > 1  # rows did leave the batch
-    experience = agent.assign(played)
-    now = agent.policy.evaluate(experience.sequences, experience.action_masks)
+    experience: Any = agent.assign(played)
+    now: Any = agent.policy.evaluate(experience.sequences, experience.action_masks)
     mask = experience.response_mask
     ratio = (now.log_probs - experience.old_log_probs).exp()
     assert (ratio - 1.0)[mask].abs().max() < 1e-4
@@ -133,9 +133,9 @@ def test_top_k_and_top_p_are_the_same_in_sampling_learning_and_reference(
     shake(agent)
     played = agent.collect()
     assert played is not None
-    experience = agent.assign(played)
+    experience: Any = agent.assign(played)
     assert experience.action_masks is not None
-    now = agent.policy.evaluate(experience.sequences, experience.action_masks)
+    now: Any = agent.policy.evaluate(experience.sequences, experience.action_masks)
     ref = agent.policy.response_log_probs(
         experience.sequences, experience.action_masks, reference=True
     )
@@ -329,12 +329,12 @@ def test_bfloat16_decodes_and_learns(make_ppo: Callable[..., PPO]):
 def test_final_values_are_those_of_the_whole_text(make_ppo: Callable[..., PPO]):
     agent = make_ppo()
     shake(agent)
-    found = agent.policy.critic.after_responses(Sequences.from_ids([[3, 4], [5]], [[6], [7, 3, 4]]))
+    found = critic_of(agent).after_responses(Sequences.from_ids([[3, 4], [5]], [[6], [7, 3, 4]]))
     for row, ids in enumerate([[3, 4, 6], [5, 7, 3, 4]]):
         with torch.no_grad():
             trunk: Any = agent.policy.language_model.model.base_model
             hidden = trunk(torch.tensor([ids]))[0][0, -1]
-            expected = agent.policy.critic.head(hidden)[0]
+            expected = critic_of(agent).head(hidden)[0]
         torch.testing.assert_close(found[row], expected, atol=1e-5, rtol=1e-4)
 
 

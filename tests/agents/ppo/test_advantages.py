@@ -64,7 +64,7 @@ def test_without_a_critic_there_is_no_value_anywhere(
     played = agent.collect()
     assert played is not None
     assert played.values is None
-    experience = agent.assign(played)
+    experience: Any = agent.assign(played)
     assert experience.old_values is None
     assert experience.returns is None
     agent.update(experience)
@@ -84,7 +84,9 @@ def test_reinforce_solves_the_identity_task(
     )
     agent.learn(32 * 6 * 16)
     scores = [episode.score for episode in collect(agent, dense(make_envs, 32), 64, seed=100)]
-    assert np.mean(scores) > 0.85  # of 1.0; the untrained model is near 0.1
+    assert (
+        np.mean([score for score in scores if score is not None]) > 0.85
+    )  # of 1.0; the untrained model is near 0.1
 
 
 def test_a_checkpoint_without_a_critic_is_resumed_number_for_number(

@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from tests.agents.conftest import EOS, WORDS, PerToken, make_model, target_reward
+from tests.agents.conftest import EOS, WORDS, PerToken, critic_of, make_model, target_reward
 from tests.agents.policy.test_policy import shake
 from tests.agents.ppo.test_ppo import gradient
 from tokengym.agents import PPO
@@ -25,7 +25,7 @@ def loss_by_hand(agent: PPO, experience: Any) -> torch.Tensor:
         trunk: Any = agent.policy.language_model.model.base_model
         states = trunk(ids.unsqueeze(0))[0][0, start - 1 : -1]
         log_p = agent.policy.language_model.model.lm_head(states).log_softmax(-1)
-        values = agent.policy.critic.head(states)[:, 0]
+        values = critic_of(agent).head(states)[:, 0]
         for t in range(n):
             advantage, old = experience.advantages[row, t], experience.old_values[row, t]
             ratio = (log_p[t, ids[start + t]] - experience.old_log_probs[row, t]).exp()
@@ -49,10 +49,10 @@ def test_the_gradient_is_that_of_the_whole_objective(
     shake(agent)
     played = agent.collect()
     assert played is not None
-    experience = agent.assign(played)
+    experience: Any = agent.assign(played)
     shake(agent, 0.1)  # the policy moves on from the one that sampled
     found = gradient(agent, experience)
-    now = agent.policy.evaluate(experience.sequences)
+    now: Any = agent.policy.evaluate(experience.sequences)
     mask = experience.response_mask
     ratios = (now.log_probs - experience.old_log_probs)[mask].exp()
     assert 0.1 < ((ratios - 1).abs() > 0.2).float().mean() < 0.9
@@ -110,7 +110,7 @@ def test_sampled_ids_are_learnt_from_not_their_text(
     played = agent.collect()
     assert played is not None
     assert any(8 in episode.response_ids for episode in played.episodes)
-    experience = agent.assign(played)
+    experience: Any = agent.assign(played)
     for row, episode in enumerate(played.episodes):
         start, n = len(episode.prompt_ids), len(episode.response_ids)
         ids = experience.sequences.input_ids[row, start : start + n]

@@ -10,7 +10,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback,
 from stable_baselines3.common.logger import KVWriter, configure
 from stable_baselines3.common.vec_env import VecMonitor
 
-from tests.agents.conftest import PROMPTS, TARGET, PerToken, make_model, target_reward
+from tests.agents.conftest import PROMPTS, TARGET, PerToken, critic_of, make_model, target_reward
 from tokengym.agents import PPO, losses
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.rewards import FunctionScorer, Normalize, Reward, Sparse
@@ -98,7 +98,7 @@ def test_assign_is_the_formula(make_envs: Callable[..., Any], make_ppo: Callable
         parameter.data.mul_(1.05).add_(0.01)
     played = agent.collect()
     assert played is not None
-    experience = agent.assign(played)
+    experience: Any = agent.assign(played)
     advantages = []
     for row, episode in enumerate(played.episodes):
         n = len(episode.response_ids)
@@ -132,10 +132,11 @@ def test_a_truncated_response_bootstraps_and_a_terminated_one_does_not(
     for horizon in ("terminated", "truncated"):
         envs = make_envs(horizon=horizon, forbidden_token_ids=(1,))  # no EOS: all reach the horizon
         agent = make_ppo(envs=envs, gae_lambda=1.0, kl_coef=0.0)
-        agent.policy.critic.head.bias.data.fill_(2.0)
+        critic_of(agent).head.bias.data.fill_(2.0)
         played = agent.collect()
         assert played is not None
-        returns[horizon] = agent.assign(played).returns
+        experience: Any = agent.assign(played)
+        returns[horizon] = experience.returns
     torch.testing.assert_close(returns["truncated"], returns["terminated"] + 2.0)
 
 
@@ -154,7 +155,7 @@ def test_micro_batches_do_not_change_the_gradient(
     agent = make_ppo(envs=make_envs(num_envs=16), ent_coef=0.1)
     played = agent.collect()
     assert played is not None
-    experience = agent.assign(played)
+    experience: Any = agent.assign(played)
     assert len(set(experience.sequences.lengths.tolist())) > 3
     whole = gradient(agent, experience)
     assert whole.norm() > 1e-3
@@ -167,7 +168,7 @@ def test_minibatches_are_shuffled_every_epoch_and_cover_the_batch(make_ppo: Call
     agent = make_ppo()
     played = agent.collect()
     assert played is not None
-    experience = agent.assign(played)
+    experience: Any = agent.assign(played)
     generator = torch.Generator().manual_seed(0)
     orders = []
     for _ in range(8):
@@ -355,7 +356,7 @@ def test_a_loss_or_gradient_that_is_not_finite_is_named(make_ppo: Callable[..., 
     agent = make_ppo()
     played = agent.collect()
     assert played is not None
-    experience = agent.assign(played)
+    experience: Any = agent.assign(played)
     experience.returns[0, 0] = float("inf")
     with pytest.raises(ValueError, match=r"value_loss is (inf|nan) at update 0, epoch 0, timestep"):
         agent.update(experience)
@@ -364,7 +365,7 @@ def test_a_loss_or_gradient_that_is_not_finite_is_named(make_ppo: Callable[..., 
     played = agent.collect()
     assert played is not None
     experience = agent.assign(played)
-    agent.policy.critic.head.weight.register_hook(lambda gradient: gradient * float("nan"))
+    critic_of(agent).head.weight.register_hook(lambda gradient: gradient * float("nan"))
     with pytest.raises(
         ValueError, match=r"gradient of critic.head.weight is not finite at update 0"
     ):
