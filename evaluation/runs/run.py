@@ -66,7 +66,6 @@ def run(
     work = _Run(config, name, seed, out, report, checkpoint_every)
     try:
         agent = config.training.declaration.load()(work)
-        work.close()
         if save is not None and agent is not None:
             agent.save(save)
     except CheckpointError:  # nothing was trained: the folder stays as it is
@@ -204,13 +203,10 @@ class _Run:
             self.unfinished.save(agent, self.record.state())
             self.record.add_evaluation_time(time.perf_counter() - began)
 
-    def close(self) -> None:
-        """Close the environments that policies were measured in."""
+    def end(self, out: Path | None, error: Exception | None = None) -> None:
+        """Close the evaluator, write the run's files and delete its checkpoint."""
         if self._evaluator is not None:
             self._evaluator.close()
-
-    def end(self, out: Path | None, error: Exception | None = None) -> None:
-        """Write the run's files and delete its checkpoint."""
         if out is not None:
             self.record.write(out, error)
         if self.unfinished is not None:
