@@ -7,10 +7,11 @@ from typing import Any
 from tokengym.agents.constitution.principles import DEFAULT_PRINCIPLES, Principle
 from tokengym.envs.declared import check_number
 from tokengym.evaluation.runs.config import TaskSettings, resolve_env
+from tokengym.evaluation.runs.defaults import ModelSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConstitutionConfig:
+class ConstitutionConfig(ModelSettings):
     """How a policy is taught by principles. Rates suit the bundled tiny models.
 
     Raises:
@@ -63,6 +64,7 @@ class ConstitutionConfig:
     """Prompts and models that the environment is made from."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "env", resolve_env(self.env))
         object.__setattr__(self, "principles", tuple(self.principles))
         if not self.principles:

@@ -132,16 +132,17 @@ class _Run:
         ]
         batch = min(self.config.batch_size, len(rows))
         learner = SFT(
-            self.scene.base,
+            self.scene.trainee(),
             rows,
             tokenizer=self.scene.tokenizer,
             learning_rate=self.config.sft_learning_rate,
             num_train_epochs=self.config.sft_epochs,
             per_device_train_batch_size=batch,
             seed=self.scene.seed_of(2),
+            device=self.config.device,
         )
         learner.train()
-        learner.save(self.out / "sft")
+        self._save(learner, self.out / "sft")
         self._scene = None  # its base policy is the trained one now
 
     def make_pairs(self) -> None:
@@ -177,6 +178,9 @@ class _Run:
             as_texts(pairs, scene.tokenizer),
             output_dir=self.out / "reward_model",
             tokenizer=scene.tokenizer,
+            lora=self.config.lora(),
+            device=self.config.device,
+            dtype=self.config.dtype,
             training=RewardTraining(
                 learning_rate=self.config.reward_learning_rate,
                 epochs=self.config.reward_epochs,
@@ -203,13 +207,28 @@ class _Run:
             envs,
             learning_rate=self.config.ppo_learning_rate,
             kl_coef=self.config.kl_coef,
-            policy_kwargs={"model": str(self.out / "sft" / "model")},
+            policy_kwargs={
+                "model": str(self.out / "sft" / "model"),
+                "lora": self.config.lora(),
+                "dtype": self.config.dtype,
+            },
             seed=scene.seed_of(5),
+            device=self.config.device,
         )
         for _ in range(self.config.ppo_steps):
             agent.learn(1, reset_num_timesteps=False, log_interval=None)  # one round, one update
-        agent.save(self.out / "ppo")
+        self._save(agent, self.out / "ppo")
         envs.close()
+
+    def _save(self, agent: Any, folder: Path) -> None:
+        """Write an agent; adapters are merged, so that the next stage starts from whole weights."""
+        from tokengym.agents import SFT
+
+        adapters = agent.policy.language_model.adapters
+        if adapters is not None:
+            merged = self.scene.make_policy(adapters.merge_and_unload().requires_grad_(True))
+            agent = SFT(merged, tokenizer=self.scene.tokenizer)
+        agent.save(folder)
 
     def make_evaluation(self) -> None:
         """Measure the policies on held-out prompts."""

@@ -131,15 +131,29 @@ class Scene:
     @cached_property
     def base(self) -> "CausalLMPolicy":
         """The policy that everything starts from."""
-        return make_policy(self._envs, self._base_model, seed=self.seed_of(7))
+        return self.make_policy(self._base_model)
+
+    def trainee(self) -> "CausalLMPolicy":
+        """Return the policy that learns the revisions: the base, or with LoRA one with adapters."""
+        lora = self.config.lora()
+        return self.base if lora is None else self.make_policy(self._base_model, lora=lora)
 
     def policy(self, folder: Path) -> "CausalLMPolicy":
         """Return a stage's policy, its reference being the one that everything starts from."""
         reference = self._base_model
         if reference is None:
             reference = str(self.bundle.policy)
+        return self.make_policy(str(folder / "model"), reference=reference)
+
+    def make_policy(self, model: Any, **settings: Any) -> "CausalLMPolicy":
+        """Return a policy of a model, on the run's device and in its precision."""
         return make_policy(
-            self._envs, str(folder / "model"), reference=reference, seed=self.seed_of(7)
+            self._envs,
+            model,
+            **settings,
+            dtype=self.config.dtype,
+            seed=self.seed_of(7),
+            device=self.config.device,
         )
 
     @property
@@ -154,7 +168,9 @@ class Scene:
         from tokengym.rewards.models.loading import load_answering_model
         from tokengym.rewards.scorers.judge import GreedyAnswers
 
-        model, tokenizer = load_answering_model(self.config.model, dtype="float32", device="auto")
+        model, tokenizer = load_answering_model(
+            self.config.model, dtype="float32", device=self.config.device
+        )
         longest = training_settings(
             self.config.env, max_new_tokens=self.config.max_new_tokens
         ).max_new_tokens

@@ -49,6 +49,17 @@ def test_toxicity_falls_at_each_stage(done):
     assert policies["SFT on revisions"]["win_rate"]["rate"] > 0.5
 
 
+def test_adapters_are_merged_after_each_stage(tmp_path):
+    small = {"num_prompts": 16, "eval_episodes": 8, "device": "cpu", "dtype": "float32"}
+    run_constitution(config(**small, lora_rank=2), tmp_path)
+    for stage in ("sft", "ppo"):
+        assert (tmp_path / stage / "model").is_dir()
+        assert not (tmp_path / stage / "adapter").exists()
+    results = read_json(tmp_path / "evaluation.json")
+    assert results["policies"]["base"]["kl"] == pytest.approx(0.0, abs=1e-4)
+    assert abs(results["policies"]["RL from AI feedback"]["kl"]) > 1e-4  # it was sampled
+
+
 def test_rules_say_that_they_are_rules(done):
     folder, results, _ = done
     assert "no model" in results["critic"]
