@@ -31,11 +31,10 @@ from tokengym.rewards.pair_files import read_pairs
 from tokengym.rewards.pairs import PreferencePair, PreferencePairs
 from tokengym.rewards.registry import make_reward, register, registered_rewards
 from tokengym.rewards.reward import Reward
-from tokengym.rewards.scorers.base import Scorer, Scores
+from tokengym.rewards.scorers.base import FunctionScorer, Scorer, Scores
 from tokengym.rewards.scorers.cached import Cached
 from tokengym.rewards.scorers.composition import Product, Sum
 from tokengym.rewards.scorers.explained import Explained
-from tokengym.rewards.scorers.function import FunctionScorer
 from tokengym.rewards.scorers.normalize import Normalize
 from tokengym.rewards.scorers.penalties import LengthPenalty, MissingEosPenalty
 from tokengym.rewards.scorers.rules import RuleScorer

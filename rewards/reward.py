@@ -9,12 +9,10 @@ from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.kinds import remedy_for
-from tokengym.rewards.attribution.prefixes import PrefixReader
-from tokengym.rewards.attribution.probe import Probe
+from tokengym.rewards.attribution.probe import PrefixReader, Probe
 from tokengym.rewards.credits.base import Credit, as_credit
-from tokengym.rewards.errors import CreditError, RewardError, ScorerError
+from tokengym.rewards.errors import CreditError, RewardError, ScorerError, Stopwatch, keeping
 from tokengym.rewards.maths.redistribution import close_sum
-from tokengym.rewards.rescue import Stopwatch, keeping
 from tokengym.rewards.scorers.base import Scores, SupportsScore, as_scorer, is_scorer
 
 if TYPE_CHECKING:

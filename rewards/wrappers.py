@@ -13,9 +13,8 @@ from tokengym.envs.episode import Episode
 from tokengym.envs.infos import episodes_from_infos
 from tokengym.rewards.credits import ABC, Credit, Sparse, Uniform
 from tokengym.rewards.delivery import StepDelivery
-from tokengym.rewards.errors import RewardError
+from tokengym.rewards.errors import RewardError, keeping
 from tokengym.rewards.registry import RewardSpec, make_reward
-from tokengym.rewards.rescue import keeping
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers.base import SupportsScore
 
@@ -84,7 +83,7 @@ class RewardWrapper(gymnasium.Wrapper):
         info["score"] = score
         info["score_parts"] = dict(episode.score_parts)
         info["token_rewards"] = rewards.copy()
-        show = getattr(self.env.unwrapped, "show_token_rewards", None)
+        show = _attribute(self.env, "show_token_rewards")
         if show is not None and self.env.render_mode is not None:
             show(rewards)
         return observation, reward, terminated, truncated, info

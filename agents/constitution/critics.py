@@ -17,8 +17,8 @@ from tokengym.agents.rollouts.playing import Choice, Player
 from tokengym.envs import Episode
 from tokengym.envs.tokenization import encode
 from tokengym.rewards.gold.dialogue import DialogueRules
+from tokengym.rewards.gold.rules import ToxicityRules
 from tokengym.rewards.gold.sentiment_lexicon import split_words
-from tokengym.rewards.gold.toxicity import ToxicityRules
 
 CLAUSE_ENDS = frozenset(".,;:!?")
 _TAGS = re.compile(r"</?\s*(?:prompt|response)\s*>", re.IGNORECASE)

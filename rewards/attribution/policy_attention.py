@@ -18,6 +18,7 @@ from tokengym.rewards.models.loading import (
     evaluating,
     load_pretrained,
     load_tokenizer,
+    positions,
     vocabulary_size,
 )
 
@@ -113,7 +114,7 @@ class PolicyAttention:
         last_row.enable(self.model)
         config = self.model.config.get_text_config()
         sequences = [[*episode.prompt_ids, *episode.response_ids] for episode in episodes]
-        limit = getattr(config, "max_position_embeddings", None)
+        limit = positions(self.model)
         for index, ids in enumerate(sequences):
             if limit is not None and len(ids) > limit:
                 raise ScorerError(

@@ -126,6 +126,10 @@ class Credit:
         return scores.attributions
 
 
+_LACKING: Any = object()
+"""Stands for an ability that an object does not have; None is a value of some."""
+
+
 class _Adapted(Credit):
     """Someone's object with a method ``assign``, as a credit rule.
 
@@ -139,8 +143,8 @@ class _Adapted(Credit):
         self.rule = rule
         self.name = getattr(rule, "name", "") or type(rule).__name__  # type: ignore[misc]
         for name in self._OPTIONAL:
-            if hasattr(rule, name):
-                setattr(self, name, getattr(rule, name))
+            if (ability := getattr(rule, name, _LACKING)) is not _LACKING:
+                setattr(self, name, ability)
 
     def assign(self, episodes: Sequence[Episode], scores: Scores) -> list[FloatArray]:
         """Return what the object assigns."""

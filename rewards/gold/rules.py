@@ -1,4 +1,4 @@
-"""Gold scores that are rules over words: dialogues, summaries, continuations without rude words.
+"""Gold scores that are rules over words: dialogues, summaries, opinions, clean continuations.
 
 Each kind has rules (what a bundle's ``gold.json`` stores) and a pure function of the words of
 prompt and response; its parts sum to the gold score.
@@ -10,10 +10,74 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from tokengym.envs.oracle.score import RULES, Rule, oracle_score
 from tokengym.rewards.gold.dialogue import DialogueRules, dialogue_parts
-from tokengym.rewards.gold.oracle import OracleRules, oracle_parts
 from tokengym.rewards.gold.summary import SummaryRules, summary_parts
-from tokengym.rewards.gold.toxicity import ToxicityRules, toxicity_parts
+
+
+@dataclass(frozen=True, kw_only=True)
+class OracleRules:
+    """Which rules of the score hold, see `tokengym.envs.oracle.score`."""
+
+    rules: Sequence[Rule] = RULES
+    """Of "negation", "selection" and "order"."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rules", tuple(self.rules))
+        if unknown := [rule for rule in self.rules if rule not in RULES]:
+            raise ValueError(f"rules must be among {', '.join(RULES)}, got {unknown[0]!r}")
+
+
+def oracle_parts(
+    prompt: Sequence[str], response: Sequence[str], rules: OracleRules
+) -> dict[str, float]:
+    """Return the exact score under the one name that its parts have.
+
+    Args:
+        prompt: Does not matter.
+        response: Words of the response.
+        rules: Those that hold.
+
+    Example:
+        >>> oracle_parts(["the"], "film not bad".split(), OracleRules())
+        {'opinions': 0.5}
+    """
+    del prompt
+    return {"opinions": oracle_score(response, rules.rules)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToxicityRules:
+    """Which words are rude."""
+
+    rude: Sequence[str]
+    """Words that are not clean."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rude", tuple(self.rude))
+        if not self.rude:
+            raise ValueError("rude must name at least one word, got none")
+
+
+def toxicity_parts(
+    prompt: Sequence[str], response: Sequence[str], rules: ToxicityRules
+) -> dict[str, float]:
+    """Return the share of clean words in the response, in [0, 1].
+
+    clean = |clean words| / |words|;  0 for a response without words, which says nothing clean
+
+    Args:
+        prompt: Not read: what the user said is not the policy's fault.
+        response: Lower-cased words and punctuation marks of the continuation.
+        rules: The rude words.
+
+    Example:
+        >>> toxicity_parts([], "you dolt , go away !".split(), ToxicityRules(rude=["dolt"]))
+        {'clean': 0.75}
+    """
+    words = [word for word in response if word[:1].isalnum()]
+    return {"clean": sum(word not in rules.rude for word in words) / max(1, len(words))}
+
 
 Rules = DialogueRules | OracleRules | SummaryRules | ToxicityRules
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.alignment import continued_spans, spread_by_overlap
+from tokengym.rewards.gold.rules import ToxicityRules
 from tokengym.rewards.gold.sentiment_lexicon import split_words, word_contributions
-from tokengym.rewards.gold.toxicity import ToxicityRules
 from tokengym.rewards.scorers.base import SupportsScore
 from tokengym.rewards.scorers.rules import RuleScorer
 from tokengym.rewards.scorers.sentiment import Sentiment

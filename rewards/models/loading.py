@@ -1,5 +1,6 @@
 """What scorers with a model share: loading, eval mode, and whose token ids mean what."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -136,13 +137,18 @@ def vocabulary_size(model: torch.nn.Module) -> int:
     return int(embeddings.num_embeddings)
 
 
+def positions(model: "PreTrainedModel") -> int | None:
+    """Return the length of a model's table of positions; None if its configuration has none."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
 def longest_input(model: "PreTrainedModel") -> int | None:
     """Return how many tokens a model has positions for, None where it says nothing of it.
 
     Encoders in RoBERTa's line count from the padding id onwards, so that the first
     ``pad_token_id + 1`` rows of their table are no positions of a text.
     """
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    limit = positions(model)
     if limit is None:
         return None
     tables = (
@@ -198,3 +204,71 @@ def check_vocabularies(
             f"({len(ours)}): {word!r} is {theirs.get(word)} and {ours.get(word)}; "
             "score with a model of the policy's tokenizer"
         )
+
+
+ADAPTERS = "adapter_config.json"
+"""The file that tells a folder of PEFT adapters."""
+
+
+def load_on_backbone(path: str | Path, backbone: "PreTrainedModel") -> "PreTrainedModel":
+    """Return the classifier that stored adapters make of a causal language model's trunk.
+
+    Its weights are the backbone's own tensors: whatever else reads them, a policy with adapters of
+    its own say, takes no further memory. They are frozen here, for all who share them, because a
+    backbone that learned would change the scores.
+
+    Args:
+        path: Folder of PEFT adapters for a sequence classifier, the head among them.
+        backbone: The causal language model they were trained on, without adapters as yet.
+
+    Raises:
+        ScorerError: if the folder holds no such adapters, or they do not fit the backbone.
+    """
+    from peft import PeftModel
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from transformers import AutoModelForSequenceClassification
+
+    if not (Path(path) / ADAPTERS).is_file():
+        raise ScorerError(
+            f"{path} holds no {ADAPTERS}, so it does not go on a backbone; train it with "
+            "train_reward_model(..., lora=..., merge=False), or leave backbone out"
+        )
+    if any(isinstance(module, BaseTunerLayer) for module in backbone.modules()):
+        raise ScorerError(
+            "the backbone has adapters already; load the reward model before the policy is made"
+        )
+    head = _head_weight(Path(path))
+    config = copy.deepcopy(backbone.config)
+    config.num_labels = len(head)
+    with torch.device("meta"):
+        network: Any = AutoModelForSequenceClassification.from_config(config)
+    shared: dict[int, Any] = {id(parameter): parameter for parameter in backbone.parameters()}
+    setattr(network, network.base_model_prefix, copy.deepcopy(backbone.base_model, shared))
+    network.score = torch.nn.Linear(head.shape[1], head.shape[0], bias=False).to(
+        backbone.device, backbone.dtype
+    )
+    try:
+        with quiet():
+            adapted = PeftModel.from_pretrained(network, str(path))
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ScorerError(
+            f"the adapters in {path} do not fit the backbone ({reason}); pass the language model "
+            "that they were trained on"
+        ) from error
+    classifier: Any = adapted.get_base_model()
+    return classifier.eval().requires_grad_(False)
+
+
+def _head_weight(folder: Path) -> torch.Tensor:
+    """Return the stored head, (classes, width)."""
+    from safetensors.torch import load_file
+
+    file = folder / "adapter_model.safetensors"
+    weights = load_file(file) if file.is_file() else {}
+    for name, weight in weights.items():
+        if name.endswith("score.weight"):
+            return weight
+    raise ScorerError(
+        f"{file} holds no trained score.weight; train the adapters with task_type='SEQ_CLS'"
+    )

@@ -11,12 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Self
 
 from tokengym.envs.episode import Episode
+from tokengym.rewards.attribution.probe import PrefixReader, RescoringReader
 from tokengym.rewards.errors import ScorerError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from tokengym.rewards.attribution.prefixes import PrefixReader
     from tokengym.rewards.scorers.composition import Product, Sum
 
 FloatArray = NDArray[np.float32]
@@ -186,7 +186,7 @@ class Scorer(ABC):
         """
         return self.score(episodes).values
 
-    def prefix_reader(self, *, every_prefix: bool = False) -> "PrefixReader | None":
+    def prefix_reader(self, *, every_prefix: bool = False) -> PrefixReader | None:
         """Return what follows episodes token by token, for credit that is paid as it is earned.
 
         Args:
@@ -196,8 +196,6 @@ class Scorer(ABC):
         Returns:
             None if there is no acceptable way.
         """
-        from tokengym.rewards.attribution.prefixes import RescoringReader
-
         return RescoringReader(self) if every_prefix else None
 
     def __add__(self, other: "SupportsScore | float") -> "Sum":
@@ -296,7 +294,7 @@ class ScorerWrapper(Scorer):
         """Return what the scorer inside says of texts that nobody played."""
         return self.scorer.peek(episodes)
 
-    def prefix_reader(self, *, every_prefix: bool = False) -> "PrefixReader | None":
+    def prefix_reader(self, *, every_prefix: bool = False) -> PrefixReader | None:
         """Return the reader of the scorer inside."""
         return self.scorer.prefix_reader(every_prefix=every_prefix)
 
@@ -307,6 +305,10 @@ class ScorerWrapper(Scorer):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state of the scorer inside."""
         self.scorer.load_state_dict(state)
+
+
+_LACKING: Any = object()
+"""Stands for an ability that an object does not have; None is a value of some."""
 
 
 class _Adapted(Scorer):
@@ -324,8 +326,8 @@ class _Adapted(Scorer):
     def __init__(self, scorer: Any) -> None:
         self.adapted = scorer
         for name in self._OPTIONAL:
-            if hasattr(scorer, name):
-                setattr(self, name, getattr(scorer, name))
+            if (ability := getattr(scorer, name, _LACKING)) is not _LACKING:
+                setattr(self, name, ability)
 
     @property
     def name(self) -> str:
@@ -337,6 +339,64 @@ class _Adapted(Scorer):
         options: dict[str, Any] = {} if attribution is None else {"attribution": attribution}
         scores: Scores = self.adapted.score(episodes, **options)
         return scores
+
+
+class FunctionScorer(Scorer):
+    """Calls ``function(prompt, response)`` for each episode; it returns one number.
+
+    Args:
+        function: Of two texts. A function of whole batches, of references or of token ids is a
+            subclass of `Scorer`.
+        name: In messages and reports; None takes the function's.
+
+    Raises:
+        TypeError: if it is not callable.
+
+    Example:
+        >>> scorer = FunctionScorer(lambda prompt, response: response.count("!"))
+        >>> episode = Episode(prompt="Go", response="on!!", prompt_ids=[1], response_ids=[2])
+        >>> scorer.score([episode]).values
+        array([2.], dtype=float32)
+    """
+
+    attribution_kinds = frozenset()
+
+    def __init__(self, function: Callable[[str, str], float], *, name: str | None = None) -> None:
+        if not callable(function):
+            raise TypeError(
+                f"function must be callable as function(prompt, response), got {function!r}"
+            )
+        self.function = function
+        self._name = name or str(getattr(function, "__name__", type(function).__name__))
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return self._name
+
+    def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
+        """Return what the function gives for each episode.
+
+        Args:
+            episodes: What to score.
+            attribution: None; a function says nothing about tokens.
+
+        Raises:
+            ScorerError: if it returns something other than one number.
+        """
+        self.check_attribution(attribution)
+        values = [self._number(self.function(e.prompt, e.response)) for e in episodes]
+        return Scores(values=np.array(values, dtype=np.float32))
+
+    def _number(self, value: object) -> float:
+        array = np.asarray(value)
+        if array.size != 1 or array.dtype.kind not in "biuf":
+            shown = " ".join(repr(value).split())[:80]
+            raise ScorerError(
+                f"scorer {self.name!r} returned {shown} for one prompt and response; "
+                "return one number"
+            )
+        return float(array.reshape(()))
 
 
 AnyScorer = SupportsScore | Callable[[str, str], float]
@@ -378,8 +438,6 @@ def as_scorer(value: Any) -> Scorer:
     if is_scorer(value):
         return _Adapted(value)
     if callable(value):
-        from tokengym.rewards.scorers.function import FunctionScorer
-
         return FunctionScorer(value)
     raise TypeError(
         f"a scorer must have a method score(episodes) or be a function of prompt and response, got "

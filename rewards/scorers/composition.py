@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.kinds import SIGNED_KINDS
-from tokengym.rewards.attribution.prefixes import (
+from tokengym.rewards.attribution.probe import (
     PrefixReader,
     RescoringReader,
     ScaledReader,

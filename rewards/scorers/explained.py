@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tokengym.envs.episode import Episode
-from tokengym.rewards.attribution.prefixes import PrefixReader
+from tokengym.rewards.attribution.probe import PrefixReader
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorers.base import AnyScorer, Scorer, ScorerWrapper, Scores
 

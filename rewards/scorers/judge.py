@@ -12,7 +12,7 @@ from tokengym.envs.episode import Episode
 from tokengym.envs.tokenization import decode, encode
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.models.batching import padded_batches
-from tokengym.rewards.models.loading import evaluating, load_answering_model
+from tokengym.rewards.models.loading import evaluating, load_answering_model, positions
 from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ class GreedyAnswers:
         Raises:
             ScorerError: if a question is too long.
         """
-        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        limit = positions(self.model)
         sequences = encode(self.tokenizer, questions)
         longest = max((len(ids) for ids in sequences), default=0)
         if limit is not None and longest + self.max_new_tokens > limit:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
-from tokengym.rewards.attribution.prefixes import PrefixReader, ScaledReader
+from tokengym.rewards.attribution.probe import PrefixReader, ScaledReader
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths.redistribution import Moments, update_moments
 from tokengym.rewards.maths.shares import complete

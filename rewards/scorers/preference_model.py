@@ -12,7 +12,7 @@ from tokengym.envs.episode import Episode
 from tokengym.envs.tokenization import encode
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.models.batching import padded_batches
-from tokengym.rewards.models.loading import evaluating, load_answering_model
+from tokengym.rewards.models.loading import evaluating, load_answering_model, positions
 from tokengym.rewards.models.questions import (
     ANSWERS,
     TEMPLATE,
@@ -169,7 +169,7 @@ class PreferenceModel(Scorer):
         """
         questions = [write_question(self.template, triple) for triple in triples]
         sequences = encode(self.tokenizer, questions)
-        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        limit = positions(self.model)
         for question, ids in zip(questions, sequences, strict=True):
             if not ids or (limit is not None and len(ids) > limit):
                 raise ScorerError(

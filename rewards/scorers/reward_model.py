@@ -12,21 +12,22 @@ from numpy.typing import NDArray
 from tokengym.envs.episode import Episode
 from tokengym.envs.errors import TokenizerError
 from tokengym.rewards.attribution import readings
+from tokengym.rewards.attribution.alignment import Retokenized, Retokenizer
 from tokengym.rewards.attribution.key_value import KeyValueReader, caches_rows
 from tokengym.rewards.attribution.kinds import REWARD_MODEL_KINDS
-from tokengym.rewards.attribution.prefixes import PrefixReader
+from tokengym.rewards.attribution.probe import PrefixReader
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.models.adapters import load_on_backbone
 from tokengym.rewards.models.batching import PaddedBatch, PaddingSide, padded_batches
 from tokengym.rewards.models.classifier import Classifier, Labels
 from tokengym.rewards.models.loading import (
     check_vocabularies,
     evaluating,
+    load_on_backbone,
     load_pretrained,
     load_tokenizer,
+    positions,
     vocabulary_size,
 )
-from tokengym.rewards.models.retokenizer import Retokenized, Retokenizer
 from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer
 
 if TYPE_CHECKING:
@@ -267,7 +268,7 @@ class RewardModel(Scorer):
 
     def _check(self, sequences: Sequence[Sequence[int]]) -> None:
         """Raise unless the model can read every sequence."""
-        limit = getattr(self._classifier.config, "max_position_embeddings", None)
+        limit = positions(self.model)
         size = self._vocab_size
         for index, ids in enumerate(sequences):
             if limit is not None and len(ids) > limit:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tokengym.rewards.errors import RewardError
-from tokengym.rewards.models.loading import load_tokenizer, quiet, select_device
+from tokengym.rewards.models.loading import load_tokenizer, positions, quiet, select_device
 from tokengym.rewards.pair_files import read_pairs
 from tokengym.rewards.pairs import PreferencePairs, limit_lengths, split_pairs
 from tokengym.rewards.training.fitting import Report, Row, fit
@@ -148,7 +148,7 @@ def encode_side(
     Raises:
         DatasetError: if a text is too long and may not be.
     """
-    limit = min(training.max_tokens, _positions(reader.model) or training.max_tokens)
+    limit = min(training.max_tokens, positions(reader.model) or training.max_tokens)
     sequences = reader.encode(pairs, tokenizer)
     overlong = training.overlong
     if overlong == "left":
@@ -258,8 +258,3 @@ def _fit(
     # The layers are replaced inside the model, so the reader of the base reads the adapters too.
     losses = fit(adapted, start.make_reader(adapted.get_base_model()), rows, training, **options)
     return (adapted.merge_and_unload() if start.merge else adapted), losses
-
-
-def _positions(model: "PreTrainedModel") -> int | None:
-    """Return how many tokens a model reads, if it says."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)

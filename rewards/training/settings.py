@@ -40,8 +40,8 @@ class RewardTraining:
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "epochs", "batch_size", "micro_batch_size", "max_tokens"):
-            if not getattr(self, name) > 0:
-                raise RewardError(f"{name} must be > 0, got {getattr(self, name)}")
+            if not (value := getattr(self, name)) > 0:
+                raise RewardError(f"{name} must be > 0, got {value}")
         if not 0.0 <= self.warmup < 1.0:
             raise RewardError(f"warmup must be a share of the steps in [0, 1), got {self.warmup}")
         if self.overlong not in get_args(Overlong):

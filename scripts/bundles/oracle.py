@@ -9,7 +9,7 @@ from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
 
 from tokengym.envs.oracle.env import LONGEST_LEARNT, PROMPT, OracleEnv, oracle_tokenizer
 from tokengym.envs.oracle.score import WORDS, oracle_score
-from tokengym.rewards.gold.oracle import OracleRules
+from tokengym.rewards.gold.rules import OracleRules
 from tokengym.scripts.building.bundle_files import BuiltBundle, PromptRow
 from tokengym.scripts.building.figures import (
     alignment,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tokengym.rewards.gold.toxicity import ToxicityRules
+from tokengym.rewards.gold.rules import ToxicityRules
 from tokengym.scripts.corpora.grammar import Dice, Grammar, mend_articles
 from tokengym.scripts.corpora.rude_words import RUDE_ADJECTIVES, RUDE_NOUNS, RUDE_WORDS
 

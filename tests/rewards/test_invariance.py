@@ -36,8 +36,8 @@ from tokengym.rewards import (
     Sentiment,
     Toxicity,
 )
+from tokengym.rewards.gold.rules import ToxicityRules
 from tokengym.rewards.gold.sentiment_lexicon import Lexicon
-from tokengym.rewards.gold.toxicity import ToxicityRules
 from tokengym.rewards.scorers.base import ScorerWrapper
 from tokengym.rewards.scorers.judge import GreedyAnswers
 from tokengym.rewards.scorers.toxicity import ClassProbability

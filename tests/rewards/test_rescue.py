@@ -18,7 +18,7 @@ from tokengym.rewards import (
     check_reward,
 )
 from tokengym.rewards.credits import RED
-from tokengym.rewards.rescue import SLOW_SECONDS, Stopwatch, keeping
+from tokengym.rewards.errors import SLOW_SECONDS, Stopwatch, keeping
 from tokengym.rewards.scorers.base import Scorer
 from tokengym.rewards.wrappers import RewardWrapper
 

@@ -25,10 +25,9 @@ from tokengym.rewards import (
     SignedABC,
     check_reward,
 )
-from tokengym.rewards.attribution.alignment import continued_spans
+from tokengym.rewards.attribution.alignment import Retokenizer, continued_spans
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.maths.redistribution import close_sum
-from tokengym.rewards.models.retokenizer import Retokenizer
 
 TEXT = "naïve 😀 and 漢字, and é"
 

@@ -12,8 +12,8 @@ from tokengym.agents.rollouts.playing import as_player
 from tokengym.envs import Episode
 from tokengym.rewards import ScorerError
 from tokengym.rewards.gold.dialogue import DialogueRules
+from tokengym.rewards.gold.rules import ToxicityRules
 from tokengym.rewards.gold.summary import SummaryRules
-from tokengym.rewards.gold.toxicity import ToxicityRules
 
 RUDE = ToxicityRules(rude=["a", "c"])
 HARM = DialogueRules(

@@ -8,10 +8,16 @@ import pytest
 from tests.rewards.conftest import make_episode
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.gold.dialogue import DialogueRules, dialogue_parts
-from tokengym.rewards.gold.oracle import OracleRules, oracle_parts
-from tokengym.rewards.gold.rules import gold_parts, load_rules, save_rules
+from tokengym.rewards.gold.rules import (
+    OracleRules,
+    ToxicityRules,
+    gold_parts,
+    load_rules,
+    oracle_parts,
+    save_rules,
+    toxicity_parts,
+)
 from tokengym.rewards.gold.summary import SummaryRules, copied_share, summary_parts
-from tokengym.rewards.gold.toxicity import ToxicityRules, toxicity_parts
 from tokengym.rewards.scorers.rules import RuleScorer
 from tokengym.rewards.scorers.stored import gold_scorer
 

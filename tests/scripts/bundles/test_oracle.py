@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tokengym.rewards.gold.oracle import OracleRules
+from tokengym.rewards.gold.rules import OracleRules
 from tokengym.scripts.building.language_model import ModelSize, new_language_model
 from tokengym.scripts.building.reward_model import prefix_loss, reward_model_from, train_on_prefixes
 from tokengym.scripts.bundles import oracle

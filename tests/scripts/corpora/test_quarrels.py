@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tokengym.rewards.gold.toxicity import toxicity_parts
+from tokengym.rewards.gold.rules import toxicity_parts
 from tokengym.scripts.corpora.grammar import Dice
 from tokengym.scripts.corpora.quarrels import _GRAMMAR, RULES, write_quarrels
 from tokengym.scripts.corpora.rude_words import RUDE_WORDS
