@@ -251,7 +251,7 @@ def text_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
         ValueError: if there are none.
     """
     require_episodes(episodes)
-    return {m.name: float(m.of_text(episodes)) for m in _TABLE if m.of_text is not None}
+    return {m.name: float(m.of_text(episodes)) for m in MEASURES.values() if m.of_text}
 
 
 def _mean(values: Sequence[float]) -> float:
