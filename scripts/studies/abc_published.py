@@ -7,12 +7,12 @@ credit, min_new_tokens, max_new_tokens, seed, step, score:
     python -m tokengym.scripts.studies.abc_published CURVES.csv ... --docs docs/results
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tyro
 from numpy.typing import NDArray
 
 from tokengym.evaluation.report.curves import Curve, Panel, make_panels, read_curves
@@ -21,6 +21,7 @@ from tokengym.evaluation.report.summary import FINAL_WINDOW, summarize
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.statistics import Array, collapsed, paired_difference
 from tokengym.evaluation.statistics.curves import relative_steps
+from tokengym.scripts.studies.cells import DOCS, Docs, command_line
 from tokengym.scripts.studies.paired_runs import Interval, PairedRuns, slope_per_doubling
 from tokengym.scripts.studies.tables import (
     difference,
@@ -108,16 +109,17 @@ def fell_apart(scores: Array) -> NDArray[np.bool_]:
     return np.array([collapsed(row, anchor) for row in scores])
 
 
-def main() -> None:
-    """Write the figure and fill the tables of the document."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("curves", type=Path, nargs="+")
-    parser.add_argument("--docs", type=Path, default=Path("docs/results"))
-    arguments = parser.parse_args()
-    curves = read_all(arguments.curves)
+def main(files: tyro.conf.Positional[tuple[Path, ...]], docs: Docs = DOCS) -> None:
+    """Write the figure and fill the tables of the document.
+
+    Args:
+        docs: Folder of the study's page.
+        files: Files with the published curves.
+    """
+    curves = read_all(files)
     summary = summarize(curves, baseline="sparse", level=LEVEL)
     panels = make_panels([curve for curve in curves if not curve.fault()])
-    save_figure(arguments.docs / NAME / "curves.png", summary, curves)
+    save_figure(docs / NAME / "curves.png", summary, curves)
     slopes = [
         f"{what}: {number(slope)} ({number(low)} to {number(high)})"
         for what, (slope, low, high) in (
@@ -126,7 +128,7 @@ def main() -> None:
         )
     ]
     fill(
-        arguments.docs / f"{NAME}.md",
+        docs / f"{NAME}.md",
         {
             **length_tables(summary),
             "gain": gain_table(panels),
@@ -145,4 +147,4 @@ def _label(group: Mapping[str, str]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    command_line(__doc__, main)

@@ -9,7 +9,6 @@ exchanged for every other one: exactly, without learning or noise.
     python -m tokengym.scripts.studies.best_response [--docs docs/results]
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ from tokengym.evaluation.report.curves import read_curves
 from tokengym.evaluation.report.summary import per_run
 from tokengym.evaluation.report.verdict import signed
 from tokengym.rewards import Reward
+from tokengym.scripts.studies.cells import DOCS, Docs, command_line
 from tokengym.scripts.studies.credit_grid import ORACLE_RULES
 from tokengym.scripts.studies.grid_page import panel_of
 from tokengym.scripts.studies.tables import fill, iqm_with_interval, markdown_table
@@ -152,13 +152,10 @@ def _final_scores(curves: Path) -> dict[str, str]:
     }
 
 
-def main() -> None:
+def main(docs: Docs = DOCS) -> None:
     """Fill the document."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--docs", type=Path, default=Path("docs/results"))
-    docs = parser.parse_args().docs
     fill(docs / "best_response.md", {"departures": departures_table(docs)})
 
 
 if __name__ == "__main__":
-    main()
+    command_line(__doc__, main)

@@ -6,9 +6,7 @@ Each experiment draws one score per seed from a known distribution, takes the 95
     python -m tokengym.scripts.studies.coverage [--experiments 2000] [--docs docs/results]
 """
 
-import argparse
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 import scipy.stats
@@ -20,6 +18,7 @@ from tokengym.evaluation.statistics import (
     iqm,
     paired_difference,
 )
+from tokengym.scripts.studies.cells import DOCS, Docs, command_line
 from tokengym.scripts.studies.tables import fill, markdown_table
 
 SEEDS = (3, 5, 10, 20)
@@ -114,14 +113,15 @@ def table(experiments: int) -> str:
     return markdown_table(["", *(f"{runs} seeds" for runs in SEEDS)], rows)
 
 
-def main() -> None:
-    """Simulate and fill the document."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--experiments", type=int, default=2000)
-    parser.add_argument("--docs", type=Path, default=Path("docs/results"))
-    arguments = parser.parse_args()
-    fill(arguments.docs / "coverage.md", {"coverage": table(arguments.experiments)})
+def main(experiments: int = 2000, docs: Docs = DOCS) -> None:
+    """Simulate and fill the document.
+
+    Args:
+        docs: Folder of the study's page.
+        experiments: Number of simulated experiments per cell of the table.
+    """
+    fill(docs / "coverage.md", {"coverage": table(experiments)})
 
 
 if __name__ == "__main__":
-    main()
+    command_line(__doc__, main)

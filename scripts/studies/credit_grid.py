@@ -6,15 +6,13 @@ centred by their batch, KL coefficient 0.05), on seeds that no tuning saw; at le
 dearer rules, ABC's beta, and five times the updates. ``when``: sparse against ABC at length 32
 with one setting changed at a time.
 
-The folder is the state: a run that is written down is never done again, so the grid may be stopped
-at any time and goes on where it was. What is needed most comes first.
+The folder is the state: a finished run is not run again, so the grid can be stopped at any time and
+is resumed where it was. What is needed most comes first.
 
     python -m tokengym.scripts.studies.credit_grid run --out runs/grid [--until 12:25] [--most 8]
     python -m tokengym.scripts.studies.credit_grid publish --out runs/grid --docs docs/results/grid
 """
 
-import argparse
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -35,7 +33,9 @@ from tokengym.evaluation.runs.config import (
 )
 from tokengym.evaluation.runs.defaults import training_settings
 from tokengym.evaluation.statistics import area_under_curve
+from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line
 
+OUT = Path("runs/grid")
 RED = "red:delivery=end"
 PAIR = ("sparse", "abc")
 SIGNED = "abc-signed"
@@ -197,26 +197,24 @@ def _swept(env: str, rules: Sequence[str]) -> Iterator[Stage]:
     yield env, rules, 10
 
 
-def run_grid(
-    out: Path,
-    *,
-    until: datetime | None = None,
-    most: int | None = None,
-    only: Sequence[str] = (),
-    log: Any = sys.stdout,
+def run(
+    out: Out = OUT, until: str | None = None, most: int | None = None, only: Sequence[str] = ()
 ) -> None:
-    """Do what is missing, in order, one run at a time, in this process.
+    """Run what is missing, in order, one run at a time, in this process.
 
     Args:
-        out: The grid's folder.
-        until: When no further run begins.
-        most: Runs to do at most.
-        only: Names of the cells to do; () takes all.
-        log: Where a line per run is written.
+        out: Folder of the study's runs.
+        until: Time of day, HH:MM, after which no run begins.
+        most: Largest number of runs; None runs all.
+        only: Names of the cells to run; () takes all.
     """
     from tokengym.evaluation.runs.record import describe
-    from tokengym.evaluation.runs.run import run
+    from tokengym.evaluation.runs.run import run as run_one
 
+    end = datetime.max
+    if until is not None:
+        clock = datetime.strptime(until, "%H:%M").time()
+        end = datetime.combine(datetime.now().date(), clock)
     known, done = cells(), 0
     for name, rewards, seeds in stages():
         if only and name not in only:
@@ -231,19 +229,18 @@ def run_grid(
         for reward, seed in missing_runs(config, folder):
             if reward not in rewards or seed >= cell.first_seed + seeds:
                 continue
-            if (until is not None and datetime.now() >= until) or done == most:
+            if datetime.now() >= end or done == most:
                 return
             done += 1
             started = time.process_time()
             error = ""
             try:
-                run(config, reward, seed, out=folder)
-            except Exception as caught:  # written down by the run; the others go on
+                run_one(config, reward, seed, out=folder)
+            except Exception as caught:  # the run records it; the others continue
                 error = f" failed: {describe(caught)}"
             seconds = time.process_time() - started
             now = datetime.now()
-            print(f"{now:%H:%M:%S} {name} {reward} {seed} {seconds:.0f} s{error}", file=log)
-            log.flush()
+            print(f"{now:%H:%M:%S} {name} {reward} {seed} {seconds:.0f} s{error}", flush=True)
 
 
 def tuned_rate(env: str, out: Path) -> float:
@@ -279,8 +276,8 @@ def build_misaligned(folder: Path) -> None:
     A further layer adds nothing to the residual stream, its output projections being zero, so that
     every score stays what it was. But it is now the last one, whose attention ABC reads, and its
     queries and keys are the trained layer's with their inputs shuffled, and sharpened until the
-    row is about as peaked as it was: on tokens that do not matter. What was measured of it lies
-    beside it.
+    row is about as peaked as it was: on tokens that do not matter. What was measured of it is
+    stored beside it.
     """
     if (folder / FIGURES).exists():
         return
@@ -317,7 +314,7 @@ def build_misaligned(folder: Path) -> None:
     write_json(folder / FIGURES, figures)
 
 
-def publish(out: Path, docs: Path) -> None:
+def publish(out: Out = OUT, docs: Docs = DOCS / "grid") -> None:
     """Write each cell's finished runs as one csv, with their settings beside it."""
     for name, cell in cells().items():
         rows = list(_finished_rows(cell, out / name))
@@ -347,28 +344,5 @@ def _finished_rows(cell: Cell, folder: Path) -> Iterator[dict[str, Any]]:
                 yield {"credit": reward, "seed": seed, "step": int(step), **values}
 
 
-def main() -> None:
-    """Run or publish."""
-    import torch
-
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("command", choices=("run", "publish"))
-    parser.add_argument("--out", type=Path, default=Path("runs/grid"))
-    parser.add_argument("--docs", type=Path, default=Path("docs/results/grid"))
-    parser.add_argument("--until", help="time of day, HH:MM, after which no run begins")
-    parser.add_argument("--most", type=int, help="runs to do at most (default: all)")
-    parser.add_argument("--only", nargs="+", default=(), help="cells to do (default: all)")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    if arguments.command == "publish":
-        publish(arguments.out, arguments.docs)
-        return
-    until = None
-    if arguments.until:
-        clock = datetime.strptime(arguments.until, "%H:%M").time()
-        until = datetime.combine(datetime.now().date(), clock)
-    run_grid(arguments.out, until=until, most=arguments.most, only=arguments.only)
-
-
 if __name__ == "__main__":
-    main()
+    command_line(__doc__, run, publish)

@@ -10,18 +10,17 @@ Episodes of the policy that learning starts from, and of one that PPO trained on
 score itself: the second shows a rule apart from its model's faults. A seed is one set of episodes,
 and one training of the trained policy; intervals are bootstraps over seeds.
 
-The folder is the state: a cell that is written down is never done again.
+The folder is the state: a cell that has its file is not run again.
 
     python scripts/studies/credit_truth.py run --out runs/credit_truth [--seeds 10]
     python scripts/studies/credit_truth.py publish --out runs/credit_truth
 """
 
-import argparse
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -31,8 +30,10 @@ from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.runs.config import ComparisonConfig, resolve_env
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
 from tokengym.evaluation.statistics import interval
-from tokengym.scripts.studies.tables import fill, markdown_table
+from tokengym.scripts.studies.cells import Out, command_line, run_missing
+from tokengym.scripts.studies.tables import fill, markdown_table, mean, with_interval
 
+OUT = Path("runs/credit_truth")
 DOCUMENT = Path("docs/results/credit_truth.md")
 PAGE = Path("docs/rewards/credits.md")
 MEASURES = {
@@ -43,7 +44,8 @@ MEASURES = {
 }
 POLICIES = ("reference", "trained")
 SCORERS = ("learned", "exact")
-TASKS = ("MovieReview", "Oracle")
+Task = Literal["MovieReview", "Oracle"]
+TASKS: tuple[Task, ...] = get_args(Task)
 BLIND = ("sparse", "uniform", "random", "recency")
 BY_MODEL = (
     "abc",
@@ -62,10 +64,10 @@ BEST = "*without ties at best; all tokens alike*"
 """The last line of a table."""
 LEARNING_RATE = 3e-4
 """Of the trained policies, on both tasks."""
-TRAINED_STEPS = {"Oracle": 6}
+TRAINED_STEPS: dict[Task, int] = {"Oracle": 6}
 """Updates of the trained policies, if not the task's default. The Oracle's learns fast:
 soon it writes one text, and there is nothing left to rank."""
-FINER = {"MovieReview": "scar:spans=12"}
+FINER: dict[Task, str] = {"MovieReview": "scar:spans=12"}
 """Finer spans where the default six are long; the Oracle's default spans are single tokens."""
 
 
@@ -73,8 +75,8 @@ FINER = {"MovieReview": "scar:spans=12"}
 class Cell:
     """One set of episodes under one scorer."""
 
-    task: str
-    """"MovieReview" or "Oracle"."""
+    task: Task
+    """Task of the episodes."""
     policy: str
     """Who wrote: "reference" or "trained"."""
     seed: int
@@ -95,48 +97,52 @@ class Cell:
 
 def cells(seeds: int) -> Iterator[Cell]:
     """Yield all cells; those of one set of episodes follow one another."""
-    for task in TASKS:
-        for policy in POLICIES:
-            for seed in range(seeds):
-                for scorer in SCORERS:
-                    yield Cell(task=task, policy=policy, seed=seed, scorer=scorer)
+    for task, policy, seed, scorer in product(TASKS, POLICIES, range(seeds), SCORERS):
+        yield Cell(task=task, policy=policy, seed=seed, scorer=scorer)
 
 
-def run_cells(
-    out: Path, *, seeds: int, episodes: int, steps: int | None = None, tasks: Sequence[str] = TASKS
+def run(
+    out: Out = OUT,
+    seeds: int = 10,
+    episodes: int = 128,
+    steps: int | None = None,
+    tasks: Sequence[Task] = TASKS,
 ) -> None:
-    """Do what is missing.
+    """Run the cells that are missing.
 
     Args:
-        out: The study's folder.
+        out: Folder of the study's runs.
         seeds: Sets of episodes per task and policy.
         episodes: Responses in a set.
         steps: Updates of the trained policies; None takes `TRAINED_STEPS`, or the task's default.
-        tasks: Which tasks to do.
+        tasks: Tasks to run.
     """
+    run_missing(
+        (cell for cell in cells(seeds) if cell.task in tasks),
+        lambda cell: cell.path(out),
+        lambda cell: write_json(cell.path(out), measure(cell, out, episodes, steps)),
+    )
+
+
+def measure(cell: Cell, out: Path, episodes: int, steps: int | None) -> dict[str, Any]:
+    """Return the agreement of every rule with the truth on a cell's episodes."""
     from tokengym.evaluation.replay.replay import replay
 
-    for cell in cells(seeds):
-        if cell.task not in tasks or cell.path(out).exists():
-            continue
-        started = time.process_time()
-        played, policy = play(cell, out, episodes=episodes, steps=steps)
-        result = replay(
-            played,
-            cell.rules,
-            env=cell.task,
-            env_kwargs=lengths(cell.task) | {"scorer": make_scorer(cell)},
-            policy=policy,
-        )
-        assert result.truth is not None
-        figures = {
-            "episodes": len(played),
-            "alike": float(np.mean([mask.mean() for mask in result.truth.matters if mask.any()])),
-            "score": float(next(iter(result.scores.values())).mean()),
-            "rules": {name: asdict(found) for name, found in result.agreements.items()},
-        }
-        write_json(cell.path(out), figures)
-        print(f"{cell} {time.process_time() - started:.0f} s", flush=True)
+    played, policy = play(cell, out, episodes=episodes, steps=steps)
+    result = replay(
+        played,
+        cell.rules,
+        env=cell.task,
+        env_kwargs=lengths(cell.task) | {"scorer": make_scorer(cell)},
+        policy=policy,
+    )
+    assert result.truth is not None
+    return {
+        "episodes": len(played),
+        "alike": float(np.mean([mask.mean() for mask in result.truth.matters if mask.any()])),
+        "score": float(next(iter(result.scores.values())).mean()),
+        "rules": {name: asdict(found) for name, found in result.agreements.items()},
+    }
 
 
 def play(cell: Cell, out: Path, *, episodes: int, steps: int | None) -> tuple[list[Any], Any]:
@@ -158,7 +164,7 @@ def play(cell: Cell, out: Path, *, episodes: int, steps: int | None) -> tuple[li
 
 def trained_agent(cell: Cell, out: Path, steps: int | None) -> Path:
     """Return the folder of the policy trained with a cell's seed, trained if it is not there."""
-    from tokengym.evaluation.runs.run import run
+    from tokengym.evaluation.runs.run import run as run_one
 
     folder = out / cell.task / cell.policy / f"seed-{cell.seed}" / "agent"
     if not folder.exists():
@@ -174,7 +180,7 @@ def trained_agent(cell: Cell, out: Path, steps: int | None) -> Path:
             training=training,
             evaluation=EvaluationSettings(every=training.steps, episodes=8, samples=0),
         )
-        run(config, "sparse", cell.seed, save=folder)
+        run_one(config, "sparse", cell.seed, save=folder)
     return folder
 
 
@@ -189,7 +195,7 @@ def make_scorer(cell: Cell) -> Any:
     return gold_scorer(bundle) or FunctionScorer(oracle_text_score, name="oracle")
 
 
-def lengths(task: str) -> dict[str, int]:
+def lengths(task: Task) -> dict[str, int]:
     """Return how long a task's responses are in training and here."""
     return training_settings(resolve_env(task)).lengths()
 
@@ -219,30 +225,25 @@ def summarize(out: Path, seeds: int) -> list[dict[str, Any]]:
 
 
 def _figure(values: Sequence[float]) -> dict[str, Any]:
-    mean = float(np.mean(values))
-    low, high = (
-        interval(values, lambda sample: float(np.mean(sample)))
-        if len(values) > 1
-        else (
-            mean,
-            mean,
-        )
-    )
-    return {"mean": mean, "low": low, "high": high, "seeds": len(values)}
+    centre = mean(values)
+    low, high = interval(values, mean) if len(values) > 1 else (centre, centre)
+    return {"mean": centre, "low": low, "high": high, "seeds": len(values)}
 
 
-def publish(out: Path, seeds: int, document: Path = DOCUMENT, page: Path = PAGE) -> None:
-    """Write the csv, the figure and the tables of the documents."""
+def publish(out: Out = OUT, seeds: int = 10, document: Path = DOCUMENT, page: Path = PAGE) -> None:
+    """Write the csv, the figure and the tables of the documents.
+
+    Args:
+        out: Folder of the study's runs.
+        seeds: Sets of episodes per task and policy.
+        document: Page of the study.
+        page: Page of the credit rules, which has the overview.
+    """
     rows = summarize(out, seeds)
     folder = document.with_suffix("")
     columns = ("task", "policy", "scorer", "rule", "measure", "mean", "low", "high", "seeds")
     write_csv(folder / "figures.csv", rows, columns)
-    tables = {
-        f"{task} {policy} {scorer}": _table(rows, task, policy, scorer)
-        for task in TASKS
-        for policy in POLICIES
-        for scorer in SCORERS
-    }
+    tables = {" ".join(place): _table(rows, *place) for place in product(TASKS, POLICIES, SCORERS)}
     fill(document, {name: table for name, table in tables.items() if table})
     fill(page, {"scores": _overview(rows)})
     draw(folder / "correlation.png", rows)
@@ -269,8 +270,7 @@ def _cell(
     if not found:
         return "\u2013"
     (row,) = found
-    text = number(row["mean"])
-    return f"{text} ({number(row['low'])} to {number(row['high'])})" if interval else text
+    return with_interval(row, "mean") if interval else number(row["mean"])
 
 
 def _table(rows: Sequence[Mapping[str, Any]], task: str, policy: str, scorer: str) -> str:
@@ -298,8 +298,11 @@ def _table(rows: Sequence[Mapping[str, Any]], task: str, policy: str, scorer: st
 
 def _overview(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the table of the page on rules: two measures in each place, by the learned model."""
-    places = [(task, policy) for task in TASKS for policy in POLICIES]
-    places = [p for p in places if _select(rows, task=p[0], policy=p[1], scorer="learned")]
+    places = [
+        (task, policy)
+        for task, policy in product(TASKS, POLICIES)
+        if _select(rows, task=task, policy=policy, scorer="learned")
+    ]
     header = ["rule", *(f"{task}, {policy}" for task, policy in places)]
     first = {"task": places[0][0], "policy": places[0][1], "scorer": "learned"}
     lines = []
@@ -325,8 +328,7 @@ def draw(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
     places = [
         (task, policy)
-        for task in TASKS
-        for policy in POLICIES
+        for task, policy in product(TASKS, POLICIES)
         if _select(rows, task=task, policy=policy)
     ]
     order = list(dict.fromkeys(BLIND + tuple(FINER.values()) + BY_SCORE + BY_MODEL))[::-1]
@@ -361,30 +363,5 @@ def draw(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         write_png(path, figure, dpi=130)
 
 
-def main() -> None:
-    """Run or publish."""
-    import torch
-
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("command", choices=("run", "publish"))
-    parser.add_argument("--out", type=Path, default=Path("runs/credit_truth"))
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--episodes", type=int, default=128)
-    parser.add_argument("--steps", type=int, help="updates of trained policies")
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    if arguments.command == "publish":
-        publish(arguments.out, arguments.seeds)
-        return
-    run_cells(
-        arguments.out,
-        seeds=arguments.seeds,
-        episodes=arguments.episodes,
-        steps=arguments.steps,
-        tasks=arguments.tasks,
-    )
-
-
 if __name__ == "__main__":
-    main()
+    command_line(__doc__, run, publish)

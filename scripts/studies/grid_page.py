@@ -3,7 +3,6 @@
 python -m tokengym.scripts.studies.grid_page [--docs docs/results] [--readme README.md]
 """
 
-import argparse
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from tokengym.evaluation.report.figures import COLOURS, STYLE, save_figure, writ
 from tokengym.evaluation.report.summary import summarize
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.statistics import paired_difference
+from tokengym.scripts.studies.cells import DOCS, Docs, command_line
 from tokengym.scripts.studies.credit_grid import LENGTHS, RULES, SIGNED
 from tokengym.scripts.studies.grid_tables import (
     BASELINE,
@@ -50,13 +50,13 @@ SETTINGS = {
 DRAWN = {"score over the run": ("score", "auc"), "score - c KL over the run": ("net_score", "auc")}
 
 
-def main() -> None:
-    """Draw the pictures and fill the documents."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--docs", type=Path, default=Path("docs/results"))
-    parser.add_argument("--readme", type=Path, default=Path("README.md"))
-    arguments = parser.parse_args()
-    docs, readme = arguments.docs, arguments.readme
+def main(docs: Docs = DOCS, readme: Path = Path("README.md")) -> None:
+    """Draw the figures and fill the documents.
+
+    Args:
+        docs: Folder of the study's page.
+        readme: File with the table of results.
+    """
     curves = {f"{length} tokens": read_cell(docs, f"MovieReview-{length}") for length in LENGTHS}
     fresh, earlier = curves["48 tokens"], read_curves(docs / EARLIER, group_by=())
     settings = read_settings(docs, panel_of(curves["32 tokens"]))
@@ -199,4 +199,4 @@ def draw_settings(path: Path, pairs: Mapping[str, PairedRuns]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line(__doc__, main)

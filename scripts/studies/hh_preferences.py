@@ -8,12 +8,10 @@ The harmless-base test file has 2,312 pairs. The language model is the one that 
     python -m tokengym.scripts.studies.hh_preferences report --out runs/hh --docs docs/results
 """
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from tokengym.agents import DPO, SFT
 from tokengym.agents.offline.encoding import TextEncoding
@@ -21,6 +19,7 @@ from tokengym.envs.files import read_json, write_json
 from tokengym.evaluation.statistics import RELIABLE_SEEDS
 from tokengym.rewards import read_pairs
 from tokengym.rewards.pairs import split_pairs
+from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line
 from tokengym.scripts.studies.tables import fill, iqm_with_interval, markdown_table
 
 HELD_OUT = 0.2
@@ -36,12 +35,18 @@ MEASURES = {
 }
 
 
-def run(pairs_file: Path, model: Path, seed: int, out: Path) -> None:
-    """Fine-tune on the chosen responses, then DPO from there; measure before and after each."""
-    torch.set_num_threads(1)
-    found = read_pairs(pairs_file, on_error="skip")
-    pairs = found.select(np.random.default_rng(seed).permutation(len(found)).tolist())
-    train, held_out = (pairs.select(places) for places in split_pairs(pairs, HELD_OUT))
+def run(pairs: Path, model: Path, out: Out, seed: int = 0) -> None:
+    """Fine-tune on the chosen responses, then DPO from there; measure before and after each.
+
+    Args:
+        out: Folder of the study's runs.
+        pairs: File of preference pairs.
+        model: Folder of the language model.
+        seed: Seed of the split and of both trainings.
+    """
+    found = read_pairs(pairs, on_error="skip")
+    chosen = found.select(np.random.default_rng(seed).permutation(len(found)).tolist())
+    train, held_out = (chosen.select(places) for places in split_pairs(chosen, HELD_OUT))
     encoding = TextEncoding(max_length=LONGEST, overlong="left", on_error="skip")
     shared: dict[str, Any] = {
         "encoding": encoding,
@@ -92,43 +97,25 @@ def _loss_of_chosen(dpo: DPO, sft: SFT) -> float:
     return float(sft.evaluate()["eval_loss"])
 
 
-def report(out: Path, docs: Path) -> None:
+def _cell(values: list[float | None]) -> str:
+    """Return a measure over seeds, with an interval where there are seeds enough for one."""
+    if any(value is None for value in values):
+        return ""
+    if len(values) < RELIABLE_SEEDS:
+        return f"{np.mean(values):.3f}"
+    return iqm_with_interval(np.array(values))
+
+
+def report(out: Out, docs: Docs = DOCS) -> None:
     """Write the table of all seeds into the document."""
     runs = [read_json(file) for file in sorted(out.glob("seed-*.json"))]
-    lines = []
-    for name, meaning in MEASURES.items():
-        cells = [meaning]
-        for stage in ("before", "sft", "dpo"):
-            values = [run[stage].get(name) for run in runs]
-            if any(value is None for value in values):
-                cells.append("")
-                continue
-            if len(runs) < RELIABLE_SEEDS:  # too few for an interval
-                cells.append(f"{np.mean(values):.3f}")
-                continue
-            cells.append(iqm_with_interval(np.array(values)))
-        lines.append(cells)
-    head = ["", "language model", "after SFT", "after DPO"]
-    fill(docs / "preferences.md", {"hh": markdown_table(head, lines)})
-
-
-def main() -> None:
-    """Read the command line and do as it says."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("command", choices=["run", "report"])
-    parser.add_argument("--pairs", type=Path)
-    parser.add_argument("--model", type=Path)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--docs", type=Path, default=Path("docs/results"))
-    arguments = parser.parse_args()
-    if arguments.command == "report":
-        report(arguments.out, arguments.docs)
-        return
-    if arguments.pairs is None or arguments.model is None:
-        parser.error("run needs --pairs FILE and --model FOLDER")
-    run(arguments.pairs, arguments.model, arguments.seed, arguments.out)
+    stages = {"before": "language model", "sft": "after SFT", "dpo": "after DPO"}
+    lines = [
+        [meaning, *(_cell([run[stage].get(name) for run in runs]) for stage in stages)]
+        for name, meaning in MEASURES.items()
+    ]
+    fill(docs / "preferences.md", {"hh": markdown_table(["", *stages.values()], lines)})
 
 
 if __name__ == "__main__":
-    main()
+    command_line(__doc__, run, report)

@@ -9,21 +9,18 @@
     python -m tokengym.scripts.studies.preferences run --out runs/preferences [--only lift]
     python -m tokengym.scripts.studies.preferences report --out runs/preferences --docs docs/results
 
-A run that has its file is not made again. Settings were chosen in a pilot with seed 0; the study's
+A run that has its file is not run again. Settings were chosen in a pilot with seed 0; the study's
 seeds begin at 1.
 """
 
-import argparse
-import csv
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from tokengym.agents.online.pairing import best_of_n_kl_bound
 from tokengym.agents.ppo.training import Recorder
@@ -32,9 +29,11 @@ from tokengym.envs.files import read_json, write_csv
 from tokengym.evaluation.report.curves import COLUMNS as CURVE_COLUMNS
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
-from tokengym.evaluation.runs.run import make_agent, make_evaluator, run
-from tokengym.evaluation.statistics import interval, iqm
-from tokengym.scripts.studies.tables import fill, markdown_table, with_interval
+from tokengym.evaluation.runs.run import make_agent, make_evaluator
+from tokengym.evaluation.runs.run import run as run_one
+from tokengym.evaluation.statistics import interval
+from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, read_rows, run_missing
+from tokengym.scripts.studies.tables import fill, iqm_with_interval, markdown_table, mean
 
 ENV = "tokengym/MovieReview-v0"
 LIFT = ("dpo", "online-dpo", "best-of-n", "ppo")
@@ -86,7 +85,7 @@ def processed(point: dict[str, Any], agent: str) -> int:
 
 def lift(agent: str, seed: int) -> list[dict[str, Any]]:
     """Return the curve of one run of the experiment on lift."""
-    curve = run(config(seed, agent), "sparse", seed).curve
+    curve = run_one(config(seed, agent), "sparse", seed).curve
     return [{**point, "tokens": processed(point, agent)} for point in curve]
 
 
@@ -245,33 +244,35 @@ def all_cells(only: str | None) -> list[Cell]:
     return [cell for cell in cells if only in (None, *cell)]
 
 
-def run_all(out: Path, seeds: Sequence[int], only: str | None) -> None:
-    """Make every run that is not there yet, seed by seed."""
-    torch.set_num_threads(1)
-    for seed in seeds:
-        for study, cell, agent in all_cells(only):
-            file = out / f"{study}-{cell or 'all'}-{agent}-{seed}.csv"
-            if file.exists():
-                continue
-            if study == "lift":
-                curve = lift(agent, seed)
-            else:
-                curve = shift(cell, agent, seed, PAIRS[study])
-            row = {"study": study, "cell": cell, "agent": agent, "credit": agent, "seed": seed}
-            write_csv(file, [{**point, **row} for point in curve], COLUMNS)
+def run(
+    out: Out,
+    seeds: Sequence[int] = (1, 2, 3, 4, 5),
+    only: Literal["lift", "shift", "shift4", "in", "out"] | None = None,
+) -> None:
+    """Run what is missing, seed by seed.
+
+    Args:
+        out: Folder of the study's runs.
+        seeds: Seeds to run.
+        only: Experiment or writer to run; None runs all.
+    """
+
+    def path(run: tuple[int, Cell]) -> Path:
+        seed, (study, cell, agent) = run
+        return out / f"{study}-{cell or 'all'}-{agent}-{seed}.csv"
+
+    def write(run: tuple[int, Cell]) -> None:
+        seed, (study, cell, agent) = run
+        curve = lift(agent, seed) if study == "lift" else shift(cell, agent, seed, PAIRS[study])
+        row = {"study": study, "cell": cell, "agent": agent, "credit": agent, "seed": seed}
+        write_csv(path(run), [{**point, **row} for point in curve], COLUMNS)
+
+    run_missing([(seed, cell) for seed in seeds for cell in all_cells(only)], path, write)
 
 
 def read_curves(out: Path) -> list[dict[str, Any]]:
-    """Return every run's points; numbers as numbers, what was not measured as None."""
-    rows = []
-    for file in sorted(out.glob("*.csv")):
-        with file.open(newline="", encoding="utf-8") as lines:
-            for row in csv.DictReader(lines):
-                text = ("study", "cell", "agent", "credit")
-                rows.append(
-                    {k: v if k in text else float(v) if v else None for k, v in row.items()}
-                )
-    return rows
+    """Return every run's points."""
+    return read_rows(*sorted(out.glob("*.csv")), text=("study", "cell", "agent", "credit"))
 
 
 def at_end(rows: Sequence[dict[str, Any]], cell: Cell, name: str, *, first: bool = False) -> Any:
@@ -288,23 +289,16 @@ def at_end(rows: Sequence[dict[str, Any]], cell: Cell, name: str, *, first: bool
     return None if any(value is None for value in values) else np.array(values)
 
 
-def figure(values: Any) -> dict[str, float]:
-    """Return the interquartile mean over seeds and its interval."""
-    low, high = interval(values[:, None], iqm, rng=0)
-    return {"iqm": iqm(values[:, None]), "low": low, "high": high}
-
-
 def lift_table(rows: Sequence[dict[str, Any]]) -> str:
     """Return the table of the experiment on lift, the reference first."""
     names = ("score", "gold_score", "kl", "distinct_2")
-    lines = [["reference", *_cells(rows, ("lift", "", "dpo"), names, first=True), "0", ""]]
-    reference = {
-        name: figure(at_end(rows, ("lift", "", "dpo"), name, first=True)) for name in names
-    }
+    first: Cell = ("lift", "", "dpo")
+    lines = [["reference", *_cells(rows, first, names, first=True), "0", ""]]
     for agent in LIFT:
         cell = ("lift", "", agent)
         apart = all(
-            figure(at_end(rows, cell, name))["low"] > reference[name]["high"]
+            interval(at_end(rows, cell, name))[0]
+            > interval(at_end(rows, first, name, first=True))[1]
             for name in ("score", "gold_score")
         )
         tokens = f"{at_end(rows, cell, 'tokens').mean() / 1000:.0f}k"
@@ -343,7 +337,7 @@ def shift_table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def differences_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Return PPO less DPO and in less out, gold score, paired by seed."""
+    """Return PPO minus DPO and in minus out, gold score, paired by seed."""
     lines = []
     for study, per_prompt in PAIRS.items():
         ends = {
@@ -360,7 +354,7 @@ def differences_table(rows: Sequence[dict[str, Any]]) -> str:
             if ends[one] is None or ends[other] is None or len(ends[one]) != len(ends[other]):
                 continue  # not all of its runs are made yet
             gap = ends[one] - ends[other]
-            low, high = interval(gap[:, None], lambda a: float(np.mean(a)), rng=0)
+            low, high = interval(gap, mean)
             shown = f"{gap.mean():+.3f} ({low:+.3f} to {high:+.3f})"
             lines.append(
                 [f"{PROMPTS * per_prompt:,} pairs: {name}", shown, f"{(gap > 0).sum()}/{len(gap)}"]
@@ -374,11 +368,11 @@ def _cells(
     cells = []
     for name in names:
         values = at_end(rows, cell, name, first=first)
-        cells.append("" if values is None else with_interval(figure(values)))
+        cells.append("" if values is None else iqm_with_interval(values))
     return cells
 
 
-def report(out: Path, docs: Path) -> None:
+def report(out: Out, docs: Docs = DOCS) -> None:
     """Write every run's curve and fill the tables of the document."""
     rows = read_curves(out)
     write_csv(docs / "preferences" / "curves.csv", rows, COLUMNS)
@@ -390,20 +384,5 @@ def report(out: Path, docs: Path) -> None:
     fill(docs / "preferences.md", tables)
 
 
-def main() -> None:
-    """Read the command line and do as it says."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("command", choices=["run", "report"])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--docs", type=Path, default=Path("docs/results"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
-    parser.add_argument("--only", choices=["lift", *PAIRS, *CELLS])
-    arguments = parser.parse_args()
-    if arguments.command == "run":
-        run_all(arguments.out, arguments.seeds, arguments.only)
-    else:
-        report(arguments.out, arguments.docs)
-
-
 if __name__ == "__main__":
-    main()
+    command_line(__doc__, run, report)

@@ -16,11 +16,10 @@ A run that has its file is not made again. FOLDER holds the encoder of the world
 extra ``tokengym[encoder]`` installed it may be left out.
 """
 
-import argparse
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -41,8 +40,9 @@ from tokengym.scripts.corpora.questions import (
     clean_sentences_said,
     write_conversations,
 )
-from tokengym.scripts.studies.encoders import minilm_folder
-from tokengym.scripts.studies.r3_page import read_rows, save_figure, table, worlds_of
+from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, read_rows, run_missing
+from tokengym.scripts.studies.r3_page import save_figure, table, worlds_of
+from tokengym.scripts.studies.relevance import minilm_folder
 from tokengym.scripts.studies.tables import fill
 
 NO_BRANCHING = "reward_branching=false"
@@ -54,8 +54,10 @@ REWARDS = {
     "R3 dense": "r3-dense",
 }
 """Name in the tables -> reward; the first three pay r_x for every query, whatever its type."""
-WORLDS = ("bundled", "copying", "minilm")
-RECIPES: dict[str, dict[str, Any]] = {
+World = Literal["bundled", "copying", "minilm"]
+WORLDS: tuple[World, ...] = get_args(World)
+Recipe = Literal["free", "paper"]
+RECIPES: dict[Recipe, dict[str, Any]] = {
     "free": {"normalize": "running", "kl_coef": 0.05},
     "paper": {"normalize": "running", "kl_coef": 0.2, "kl_target": 6.0},
 }
@@ -81,7 +83,8 @@ MEASURES = (
     *("score", "kl", "entropy", "length", "relevance_query", "relevance_reference"),
     *("repetition", "copies", "copied_words", "clean_sentences", "right_answers"),
 )
-COLUMNS = ("world", "recipe", "reward", "seed", "step", *MEASURES)
+TEXT = ("world", "recipe", "reward")
+COLUMNS = (*TEXT, "seed", "step", *MEASURES)
 QUESTIONS = {question.text: question for question in all_questions()}
 
 
@@ -89,13 +92,13 @@ QUESTIONS = {question.text: question for question in all_questions()}
 class Run:
     """One training."""
 
-    world: str
-    recipe: str
+    world: World
+    recipe: Recipe
     reward: str
     seed: int
 
     def file(self, out: Path) -> Path:
-        """Return where its curve lies."""
+        """Return where its curve is stored."""
         name = f"{self.world}-{self.recipe}-{self.reward.replace(' ', '-')}-{self.seed}.csv"
         return out / "curves" / name
 
@@ -157,9 +160,8 @@ def train(run: Run, paths: Mapping[str, str | None]) -> list[Any]:
 
     def note(step: int) -> None:
         evaluation = evaluator(agent)
-        named = {"world": run.world, "recipe": run.recipe, "reward": run.reward, "seed": run.seed}
         figures = measure(evaluation)
-        rows.append({**named, "step": step, **figures})
+        rows.append({**asdict(run), "step": step, **figures})
         print(run, step, {name: round(value, 3) for name, value in figures.items()})
         shown = evaluation.episodes[0]
         print(f"    {shown.prompt!r} -> {shown.response!r}", flush=True)
@@ -196,29 +198,46 @@ def make_copying_policy(folder: Path) -> None:
     bundle.tokenizer.save_pretrained(folder)
 
 
-def run_all(arguments: argparse.Namespace) -> None:
-    """Make every run that is not there yet, seed by seed."""
-    torch.set_num_threads(1)
-    copying = arguments.out / "copying_policy"
-    if set(arguments.worlds) - {"bundled"} and not (copying / "config.json").exists():
+def run(
+    out: Out,
+    minilm: Path | None = None,
+    worlds: Sequence[World] = WORLDS,
+    recipe: Recipe = "free",
+    rewards: Sequence[str] = tuple(REWARDS),
+    seeds: int = 5,
+) -> None:
+    """Run what is missing, seed by seed.
+
+    Args:
+        out: Folder of the study's runs.
+        minilm: Folder of the encoder of the world minilm; None takes the installed one.
+        worlds: Worlds to run.
+        recipe: KL recipe.
+        rewards: Names of the rewards, as in the tables.
+        seeds: Runs per reward.
+    """
+    if unknown := set(rewards) - set(REWARDS):
+        raise SystemExit(f"--rewards takes {', '.join(REWARDS)}, got {', '.join(sorted(unknown))}")
+    copying = out / "copying_policy"
+    if set(worlds) - {"bundled"} and not (copying / "config.json").exists():
         make_copying_policy(copying)
-    paths = {"copying": str(copying), "minilm": None}
-    if "minilm" in arguments.worlds:
-        paths["minilm"] = str(arguments.minilm or minilm_folder())
-    wanted = [
-        Run(world=world, recipe=arguments.recipe, reward=reward, seed=seed)
-        for seed in range(arguments.seeds)
-        for world in arguments.worlds
-        for reward in arguments.rewards
-    ]
-    for run in wanted:
-        if not run.file(arguments.out).exists():
-            write_csv(run.file(arguments.out), train(run, paths), COLUMNS)
+    encoder = str(minilm or minilm_folder()) if "minilm" in worlds else None
+    paths = {"copying": str(copying), "minilm": encoder}
+    run_missing(
+        [
+            Run(world=world, recipe=recipe, reward=reward, seed=seed)
+            for seed in range(seeds)
+            for world in worlds
+            for reward in rewards
+        ],
+        lambda one: one.file(out),
+        lambda one: write_csv(one.file(out), train(one, paths), COLUMNS),
+    )
 
 
-def publish(out: Path, docs: Path) -> None:
+def publish(out: Out, docs: Docs = DOCS) -> None:
     """Write all curves into one file, and the tables and the figure from it."""
-    rows = [row for file in sorted((out / "curves").glob("*.csv")) for row in read_rows(file)]
+    rows = read_rows(*sorted((out / "curves").glob("*.csv")), text=TEXT)
     rows.sort(key=lambda row: (WORLDS.index(row["world"]), list(REWARDS).index(row["reward"])))
     write_csv(docs / "r3" / "curves.csv", rows, COLUMNS)
     fill(docs / "r3.md", {f"r3 {world}": table(rows, world) for world in worlds_of(rows)})
@@ -229,25 +248,5 @@ def _clean_sentences(episode: Episode) -> int:
     return clean_sentences_said(QUESTIONS[episode.prompt], episode.response)
 
 
-def main() -> None:
-    """Read the command line and do as it says."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("command", choices=["run", "publish"])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minilm", type=Path)
-    parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=WORLDS)
-    parser.add_argument("--recipe", choices=RECIPES, default="free")
-    parser.add_argument("--rewards", nargs="+", choices=REWARDS, default=list(REWARDS))
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--docs", type=Path, help="folder of r3.md and r3/")
-    arguments = parser.parse_args()
-    if arguments.command == "run":
-        run_all(arguments)
-    elif arguments.docs is None:
-        parser.error("publish needs --docs FOLDER")
-    else:
-        publish(arguments.out, arguments.docs)
-
-
 if __name__ == "__main__":
-    main()
+    command_line(__doc__, run, publish)

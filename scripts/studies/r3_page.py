@@ -1,6 +1,5 @@
 """The tables and the figure of docs/results/r3.md, from rows of its curves.csv."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,8 @@ import numpy as np
 
 from tokengym.evaluation.report.figures import COLOURS, STYLE, write_png
 from tokengym.evaluation.report.verdict import number
-from tokengym.evaluation.statistics import RELIABLE_SEEDS, Array, interval, iqm
-from tokengym.scripts.studies.tables import markdown_table
+from tokengym.evaluation.statistics import RELIABLE_SEEDS, Array
+from tokengym.scripts.studies.tables import iqm_with_interval, markdown_table
 
 Row = Mapping[str, Any]
 TITLES = {
@@ -27,14 +26,6 @@ TITLES = {
 """Measure -> the head of its column."""
 SHOWN = ("relevance_query", "length", "copied_words", "repetition", "clean_sentences", "kl")
 """What the figure shows."""
-
-
-def read_rows(file: Path) -> list[dict[str, Any]]:
-    """Return the rows of a curve, its measures as numbers."""
-    kinds: dict[str, Any] = {"world": str, "recipe": str, "reward": str, "seed": int, "step": int}
-    with file.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    return [{name: kinds.get(name, float)(text) for name, text in row.items()} for row in rows]
 
 
 def worlds_of(rows: Sequence[Row]) -> list[str]:
@@ -107,7 +98,6 @@ def _draw(axis: Any, rows: Sequence[Row], reward: str, measure: str, colour: str
 def _cell(values: Array) -> str:
     """Return the middle of some runs and how far they spread."""
     if len(values) >= RELIABLE_SEEDS:
-        low, high = interval(values)
-        return f"{number(iqm(values))} ({number(low)} to {number(high)})"
+        return iqm_with_interval(values)
     spread = f" ({number(float(values.min()))} to {number(float(values.max()))})"
     return number(float(values.mean())) + (spread if len(values) > 1 else "")

@@ -11,28 +11,26 @@ once; all rewards pick from it.
 A world that has its file in --out is not sampled again.
 """
 
-import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
-import torch
 
 from tokengym.agents import PPO, collect
 from tokengym.envs import Episode, bundled
 from tokengym.envs.files import write_csv
-from tokengym.evaluation.report.verdict import number
-from tokengym.evaluation.statistics import Array, interval
-from tokengym.scripts.studies.encoders import minilm_folder
+from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, read_rows, run_missing
 from tokengym.scripts.studies.r3 import SETTINGS, figures_of, make_copying_policy
-from tokengym.scripts.studies.r3_page import TITLES, read_rows
-from tokengym.scripts.studies.tables import fill, markdown_table
+from tokengym.scripts.studies.r3_page import TITLES
+from tokengym.scripts.studies.relevance import minilm_folder
+from tokengym.scripts.studies.tables import fill, markdown_table, mean_with_interval
 
+World = Literal["copying", "minilm"]
 SAMPLES = 64
 SIZES = (1, 4, 16, 64)
-QUESTIONS = {"copying": 128, "minilm": 32}
+QUESTIONS: dict[World, int] = {"copying": 128, "minilm": 32}
 """World -> how many held-out open-ended questions are asked; MiniLM takes its time."""
 FIGURES = (
     *("length", "copied_words", "copies", "repetition", "relevance_query", "clean_sentences"),
@@ -47,7 +45,7 @@ RULES: dict[str, Callable[[Mapping[str, float]], float]] = {
 """What an open-ended query pays, from the parts that the scorer reports."""
 
 
-def sample(world: str, model: Path, minilm: Path | None) -> list[list[Episode]]:
+def sample(world: World, model: Path, minilm: Path | None) -> list[list[Episode]]:
     """Return `SAMPLES` answers to each question, scored."""
     prompts = [p for p in bundled("question_answer").prompts("test") if p.query_type == "OPENENDED"]
     prompts = prompts[: QUESTIONS[world]]
@@ -94,38 +92,42 @@ def table(rows: Sequence[Mapping[str, Any]], world: str) -> str:
         *((f"best of {SIZES[-1]} by {name}", name, SIZES[-1]) for name in RULES),
     ]:
         picked = [row for row in own if (row["reward"], int(row["n"])) == (reward, size)]
-        cells = [_cell(np.array([float(row[name]) for row in picked])) for name in FIGURES]
+        cells = [
+            mean_with_interval(np.array([float(row[name]) for row in picked])) for name in FIGURES
+        ]
         lines.append([label, *cells])
     return markdown_table(["", *(TITLES[name] for name in FIGURES)], lines)
 
 
-def _cell(values: Array) -> str:
-    low, high = interval(values, lambda sample: float(sample.mean()))
-    return f"{number(float(values.mean()))} ({number(low)} to {number(high)})"
+def main(
+    out: Out,
+    docs: Docs = DOCS,
+    minilm: Path | None = None,
+    worlds: Sequence[World] = tuple(QUESTIONS),
+) -> None:
+    """Sample what is missing; write the csv and the tables.
 
-
-def main() -> None:
-    """Sample what is missing; write the csv and the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--docs", type=Path, required=True, help="folder of r3.md and r3/")
-    parser.add_argument("--minilm", type=Path)
-    parser.add_argument("--worlds", nargs="+", choices=QUESTIONS, default=list(QUESTIONS))
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    policy = arguments.out / "copying_policy"
+    Args:
+        out: Folder of the study's runs.
+        docs: Folder of the study's page.
+        minilm: Folder of the encoder of the world minilm; None takes the installed one.
+        worlds: Worlds to sample.
+    """
+    policy = out / "copying_policy"
     if not (policy / "config.json").exists():
         make_copying_policy(policy)
-    rows: list[Mapping[str, Any]] = []
-    for world in arguments.worlds:
-        file = arguments.out / f"selection-{world}.csv"
-        if not file.exists():
-            write_csv(file, select(world, sample(world, policy, arguments.minilm)), COLUMNS)
-        rows += read_rows(file)
-    write_csv(arguments.docs / "r3" / "selection.csv", rows, COLUMNS)
-    places = {f"selection {world}": table(rows, world) for world in arguments.worlds}
-    fill(arguments.docs / "r3.md", places)
+    files = {world: out / f"selection-{world}.csv" for world in worlds}
+    run_missing(
+        worlds,
+        lambda world: files[world],
+        lambda world: write_csv(
+            files[world], select(world, sample(world, policy, minilm)), COLUMNS
+        ),
+    )
+    rows = read_rows(*files.values(), text=("world", "reward"))
+    write_csv(docs / "r3" / "selection.csv", rows, COLUMNS)
+    fill(docs / "r3.md", {f"selection {world}": table(rows, world) for world in worlds})
 
 
 if __name__ == "__main__":
-    main()
+    command_line(__doc__, main)

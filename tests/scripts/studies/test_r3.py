@@ -9,8 +9,9 @@ from tokengym.envs.files import write_csv
 from tokengym.evaluation.measure.evaluate import Evaluation
 from tokengym.evaluation.report.verdict import number
 from tokengym.rewards import make_reward
-from tokengym.scripts.studies.r3 import COLUMNS, MEASURES, REWARDS, Run, measure, publish
-from tokengym.scripts.studies.r3_page import TITLES, read_rows, table
+from tokengym.scripts.studies.cells import read_rows
+from tokengym.scripts.studies.r3 import COLUMNS, MEASURES, REWARDS, TEXT, Run, measure, publish
+from tokengym.scripts.studies.r3_page import TITLES, table
 
 ANSWER = "the capital of france is paris ."
 
@@ -94,7 +95,7 @@ def test_the_page_is_made_from_the_runs(tmp_path):
         run = Run(world="bundled", recipe="free", reward="relevance", seed=seed)
         own = [row for row in rows(2) if row["seed"] == seed]
         write_csv(run.file(tmp_path), own, COLUMNS)
-        assert read_rows(run.file(tmp_path)) == own
+        assert read_rows(run.file(tmp_path), text=TEXT) == own
     page = tmp_path / "docs" / "r3.md"
     page.parent.mkdir()
     page.write_text("<!-- r3 bundled -->\n<!-- end r3 bundled -->\n", encoding="utf-8")
@@ -102,7 +103,7 @@ def test_the_page_is_made_from_the_runs(tmp_path):
     text = page.read_text(encoding="utf-8")
     assert f"| before training |  | {number(0.0)} | " in text
     assert "| relevance | 2 | 24.0 (16.0 to 32.0) | " in text  # the mean of 16 and 32
-    assert read_rows(page.parent / "r3" / "curves.csv") == rows(2)
+    assert read_rows(page.parent / "r3" / "curves.csv", text=TEXT) == rows(2)
     assert (page.parent / "r3" / "curves.png").stat().st_size > 1000
 
 
