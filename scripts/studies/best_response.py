@@ -35,9 +35,9 @@ class Departure(NamedTuple):
     """One token of a response exchanged, and what that token's reward to go gains by it."""
 
     gain: float
-    """Reward to go of the other token, less that of the one it stands for; score units."""
+    """Reward to go of the other token minus that of the one it replaces; score units."""
     response: Response
-    """What is written then."""
+    """Response after the exchange."""
 
 
 def best_departure(
@@ -97,7 +97,7 @@ def best_play(oracle: Any) -> tuple[Response, dict[int, list[Response]]]:
 def token_rewards(
     reward: Reward, responses: Sequence[Response], prompt: str, centre: float
 ) -> dict[Response, Any]:
-    """Return what a rule pays each response whose score is taken less ``centre``."""
+    """Return what a rule pays each response after ``centre`` is subtracted from its score."""
     tokenizer: Any = reward.tokenizer
     scorer: Any = reward.scorer
     centred = Reward(scorer + (-centre), reward.credit, tokenizer=tokenizer) if centre else reward

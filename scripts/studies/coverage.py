@@ -1,7 +1,7 @@
-"""How often the bootstrap intervals hold the truth, by simulation: fills docs/results/coverage.md.
+"""Coverage of the bootstrap intervals, by simulation: fills docs/results/coverage.md.
 
-Each experiment draws one score per seed from a known distribution, takes the 95 % interval of
-`tokengym.evaluation.statistics`, and looks whether the distribution's own value lies inside.
+Each experiment draws one score per seed from a known distribution, computes the 95 % interval of
+`tokengym.evaluation.statistics`, and checks whether it contains the distribution's own value.
 
     python -m tokengym.scripts.studies.coverage [--experiments 2000] [--docs docs/results]
 """

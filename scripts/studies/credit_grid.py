@@ -43,7 +43,7 @@ RULES = (*PAIR, RED, "attribution", SIGNED, "uniform", "recency")
 BETAS = ("abc:beta=0.5", "abc:beta=1")
 """Beside the default 0.8, and sparse, which is 0."""
 DEAR_RULES = ("random", "abc-d", "scar", "attribution:method=leave-one-out")
-"""Of one length only: some take several times as long to score."""
+"""Rules run at one length only: some take several times as long to score."""
 LENGTHS = (16, 32, 48, 64, 96, 128)
 ANSWER_RULES = ("sparse", "r3-dense", "uniform", "recency")
 """On a bundle that has an encoder for a scorer and no reward model."""
@@ -52,11 +52,11 @@ SWEPT = ("Oracle", "QuestionAnswer")
 """Tasks whose learning rate is tuned on sparse first."""
 FIRST_SEED, SWEEP_SEED = 20, 1000
 RATES = (1e-4, 3e-4, 1e-3)
-"""Of sparse on a task whose rate was not tuned yet."""
+"""Learning rates tried with sparse on the swept tasks."""
 MISALIGNED = "misaligned"
 """Stands for the folder of the misaligned reward model."""
 FIGURES = "figures.json"
-"""What was measured of it."""
+"""File with the measurements of the misaligned reward model."""
 PUBLISHED = tuple(c for c in COLUMNS if c not in ("distinct_1", "distinct_2", "train_kl"))
 
 Stage = tuple[str, Sequence[str], int]
@@ -68,15 +68,15 @@ class Cell:
     """One setting, and the runs wanted of it."""
 
     name: str
-    """Of its folder and its csv."""
+    """Name of its folder and of its csv."""
     env: str = "MovieReview"
     """Task."""
     rewards: tuple[str, ...] = PAIR
-    """Rules, the others set against the first."""
+    """Rules; the others are compared with the first."""
     seeds: int = 10
     """Runs per rule."""
     first_seed: int = FIRST_SEED
-    """The lowest."""
+    """Lowest seed."""
     changes: dict[str, Any] = field(default_factory=dict)
     """Settings of training that differ from the task's defaults."""
     misaligned: bool = False
@@ -162,7 +162,7 @@ WHEN: dict[str, dict[str, Any]] = {
     "lambda-1-no-critic": {"gae_lambda": 1.0, "vf_coef": 0.0},
     "lambda-1-rate-1e-3": {"gae_lambda": 1.0, "learning_rate": 1e-3},
 }
-"""What is changed of the setting MovieReview-32, which is itself the first row of the table."""
+"""Changes to the setting MovieReview-32, which is itself the first row of the table."""
 
 
 def stages() -> Iterator[Stage]:

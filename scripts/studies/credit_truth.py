@@ -1,4 +1,4 @@
-"""Which credit rule finds the tokens that matter: every rule against the truth.
+"""Comparison of every credit rule with the true credit of each token.
 
 Two truths. On MovieReview the grammar's own word weights, signed, after intensifiers and negation:
 what each word adds to the gold score. On the Oracle the exact advantage of each token under the
@@ -61,9 +61,9 @@ BY_MODEL = (
 )
 BY_SCORE = ("red:every_prefix=true", "scar", "attribution:method=leave-one-out")
 BEST = "*without ties at best; all tokens alike*"
-"""The last line of a table."""
+"""Label of the last line of a table."""
 LEARNING_RATE = 3e-4
-"""Of the trained policies, on both tasks."""
+"""Learning rate of the trained policies, on both tasks."""
 TRAINED_STEPS: dict[Task, int] = {"Oracle": 6}
 """Updates of the trained policies, if not the task's default. The Oracle's learns fast:
 soon it writes one text, and there is nothing left to rank."""
@@ -80,7 +80,7 @@ class Cell:
     policy: str
     """Who wrote: "reference" or "trained"."""
     seed: int
-    """Of the sampling, and of the training."""
+    """Seed of the sampling and of the training."""
     scorer: str
     """"learned" or "exact"."""
 

@@ -19,7 +19,7 @@ from tokengym.scripts.studies.tables import (
 
 BASELINE = "sparse"
 SHARES = (0.5, 0.75, 0.9)
-"""Of sparse's whole gain, up to which the steps are counted."""
+"""Shares of sparse's whole gain up to which the steps are counted."""
 DIFFERENCES = {
     "score over the run": ("score", "auc"),
     "score - c KL over the run": ("net_score", "auc"),
@@ -82,7 +82,7 @@ def shares_table(pairs: Mapping[str, PairedRuns]) -> str:
 def share_ratio(steps: Array, x: Array, y: Array, share: float, *, resamples: int = 1000) -> str:
     """Return steps(x) / steps(y) to a share of y's gain, with an interval over pairs of seeds.
 
-    level = y_0 + share * (final(y) - y_0), of interquartile mean curves, taken anew in each draw
+    level = y_0 + share * (final(y) - y_0), of interquartile mean curves, recomputed in each draw
     """
 
     def one(rows: NDArray[np.integer]) -> float:

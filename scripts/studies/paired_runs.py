@@ -22,14 +22,14 @@ Interval = tuple[float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class PairedRuns:
-    """A rule and the one it is held against, in one setting."""
+    """A rule and its baseline, in one setting."""
 
     panel: Panel
     """The setting's runs."""
     rule: str
     """The rule in question."""
     baseline: str
-    """What it is held against."""
+    """Rule that it is compared with."""
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -57,7 +57,7 @@ class PairedRuns:
         return rule, baseline
 
     def difference(self, measure: str, kind: str) -> PairedDifference | None:
-        """Return the rule's figure less the baseline's; None where it was not measured."""
+        """Return the rule's figure minus the baseline's; None where it was not measured."""
         if measure not in self.panel.measures:
             return None
         return paired_difference(*self.figures(measure, kind))

@@ -58,7 +58,7 @@ RESPONSES = 8
 """To each prompt of the experiment on shift, which make up to four pairs: the best with the worst,
 the second with the second-worst, ..."""
 PROMPTS = 512
-"""Of that experiment."""
+"""Prompts of that experiment."""
 _WHOSE = {"in": "its own", "out": "another writer's"}
 COLUMNS = ("study", "cell", "agent", *CURVE_COLUMNS, "unseen", "reward_accuracy")
 
@@ -134,10 +134,10 @@ def make_pairs(cell: str, seed: int, per_prompt: int) -> Any:
 
 
 class Curve:
-    """What an agent of the experiment on shift was measured at.
+    """Measurements of an agent during the experiment on shift.
 
     Args:
-        seed: Of the evaluation's noise.
+        seed: Seed of the evaluation.
         sampled: Response tokens of the pairs.
     """
 

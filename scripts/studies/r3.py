@@ -1,7 +1,7 @@
-"""What each component of R3 is for: PPO on the bundled questions with components left out.
+"""Ablation of R3: PPO on the bundled questions with components left out.
 
 Kim et al. 2024 (arXiv:2402.03469) report that relevance alone teaches short answers and copies of
-the question, and that the length incentive (LI) and the repetition penalty (RP) mend it. Copying
+the question, and that the length incentive (LI) and the repetition penalty (RP) prevent it. Copying
 must pay, and it must be found; so the rewards are trained in several worlds:
 
     bundled   the bundled encoder and policy
@@ -12,7 +12,7 @@ must pay, and it must be found; so the rewards are trained in several worlds:
     python scripts/studies/r3.py run --out runs/r3 [--minilm FOLDER] [--worlds bundled] [--seeds 5]
     python scripts/studies/r3.py publish --out runs/r3 --docs docs/results
 
-A run that has its file is not made again. FOLDER holds the encoder of the world minilm; with the
+A run that has its file is not run again. FOLDER holds the encoder of the world minilm; with the
 extra ``tokengym[encoder]`` installed it may be left out.
 """
 
@@ -78,7 +78,7 @@ SETTINGS = training_settings(
 )
 EVALUATION = EvaluationSettings(every=16, episodes=128)
 MINILM: dict[str, Any] = {"steps": 64, "batch_size": 32}
-"""The world minilm is trained for less: its encoder takes most of the time."""
+"""The world minilm is trained for fewer steps: its encoder takes most of the time."""
 MEASURES = (
     *("score", "kl", "entropy", "length", "relevance_query", "relevance_reference"),
     *("repetition", "copies", "copied_words", "clean_sentences", "right_answers"),

@@ -25,7 +25,7 @@ TITLES = {
 }
 """Measure -> the head of its column."""
 SHOWN = ("relevance_query", "length", "copied_words", "repetition", "clean_sentences", "kl")
-"""What the figure shows."""
+"""Measures in the figure."""
 
 
 def worlds_of(rows: Sequence[Row]) -> list[str]:

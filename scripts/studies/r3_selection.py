@@ -1,4 +1,4 @@
-"""What each of R3's components selects: the best of n sampled answers, without any training.
+"""Best of n sampled answers by each component of R3, without any training.
 
 Best-of-n maximises a reward at a known distance from the policy (KL of at most log n - (n - 1) / n
 nats), so what it picks shows where the reward leads, free of PPO's luck. One set of answers per
@@ -42,7 +42,7 @@ RULES: dict[str, Callable[[Mapping[str, float]], float]] = {
     "relevance x RP": lambda p: p["relevance_query"] * p["repetition_penalty"],
     "R3": lambda p: p["relevance_query"] * p["length_incentive"] * p["repetition_penalty"],
 }
-"""What an open-ended query pays, from the parts that the scorer reports."""
+"""Reward of an open-ended query, from the parts that the scorer reports."""
 
 
 def sample(world: World, model: Path, minilm: Path | None) -> list[list[Episode]]:

@@ -1,4 +1,4 @@
-"""How often does a scorer prefer the relevant answer? And what would relevance alone rather hear?
+"""How often scorers prefer the relevant answer, and which tricks please relevance alone.
 
 Kim et al. 2024 (arXiv:2402.03469) report that reward models trained on preferences pick the
 relevant answer over an irrelevant one in 45 to 60 % of cases, a retriever in all. Here the relevant
@@ -70,7 +70,7 @@ class Judge:
     name: str
     scorer: Scorer
     tokenizer: Any = None
-    """Of a scorer that reads token ids and not texts."""
+    """Tokenizer of a scorer that reads token ids instead of text."""
 
     def scores(self, queries: Sequence[Query], answers: Sequence[str]) -> np.ndarray:
         """Return the score of each answer to the query beside it, (queries,)."""

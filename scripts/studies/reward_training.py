@@ -1,6 +1,6 @@
-r"""What reward and preference models learn from pairs: bundled ones, and a file of one's own.
+r"""Reward and preference models trained on pairs: bundled ones, and a file of one's own.
 
-Three sources of pairs, each trained on anew for every seed, with other pairs held out:
+Three sources of pairs, each trained again for every seed, with other pairs held out:
 
     dialogue      two answers to a request, written by the bundled grammar; its gold score says
                   which one is better

@@ -69,7 +69,7 @@ def difference(figure: Mapping[str, Any] | None) -> str:
 
 
 def ratio(figure: Mapping[str, Any] | None) -> str:
-    """Return relative steps with their interval; what lies beyond the budget is said to."""
+    """Return relative steps with their interval; steps beyond the budget are marked."""
     if figure is None:
         return "n/a"
     if math.isinf(figure["low"]):
