@@ -6,7 +6,7 @@ from typing import Any
 
 from tokengym.envs.files import write_text
 from tokengym.evaluation.constitution.config import ConstitutionConfig
-from tokengym.evaluation.report.report import templates
+from tokengym.evaluation.report.report import render
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 COLUMNS = {
@@ -110,8 +110,8 @@ def as_html(
                 "texts": "prompt" in columns,
             }
         )
-    template = templates().get_template("constitution.html.jinja")
-    return str(template.render(title=title, headline=headline, sections=shown))
+    page = {"title": title, "subtitle": title, "headline": headline, "sections": shown}
+    return render("constitution.html.jinja", page)
 
 
 def headline_of(policies: Mapping[str, Mapping[str, Any]]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tokengym.evaluation.replay.replay import Replay
-from tokengym.evaluation.report.report import templates
+from tokengym.evaluation.report.report import render
 from tokengym.evaluation.report.samples import coloured_tokens, printable
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.statistics import Array
@@ -42,7 +42,7 @@ def render_replay(result: Replay, *, most: int = 12) -> str:
         "left": max(0, count - most),
         "notes": _notes(result),
     }
-    return str(templates().get_template("replay.html.jinja").render(page=page))
+    return render("replay.html.jinja", page)
 
 
 def headline(result: Replay) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from tokengym.evaluation.report.summary import per_run
 from tokengym.evaluation.report.tables import cells, columns, forests
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.statistics import curve_interval, iqm, performance_profile
+
+if TYPE_CHECKING:
+    import jinja2
 
 TEMPLATES = Path(__file__).parent / "templates"
 COLOURS = 8
@@ -51,7 +54,7 @@ def render_report(
     Returns:
         The same text for the same input.
     """
-    script = _source("report.js")
+    script = str(_templates().get_template("report.js").render())  # as included, to the byte
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     panels = {
         tuple(panel.group): panel
@@ -80,12 +83,21 @@ def render_report(
         "failed": summary["failed"],
         "facts": _facts(summary),
     }
-    return templates().get_template("report.html.jinja").render(page=page)
+    return render("report.html.jinja", page)
+
+
+def render(template: str, page: Mapping[str, Any]) -> str:
+    """Return a page made from one of the templates; every text in it is escaped.
+
+    Args:
+        template: File name in the folder of templates.
+        page: Values that the template shows, ``title`` and ``subtitle`` among them.
+    """
+    return str(_templates().get_template(template).render(page={"script_hash": "", **page}))
 
 
 @cache
-def templates() -> Any:
-    """Return the template engine of all pages: it escapes every text that it is given."""
+def _templates() -> "jinja2.Environment":
     import jinja2
 
     return jinja2.Environment(
@@ -95,11 +107,6 @@ def templates() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-
-
-def _source(name: str) -> str:
-    """Return what the template engine includes for a file, to the byte."""
-    return str(templates().get_template(name).render())
 
 
 def _subtitle(summary: Mapping[str, Any]) -> str:
