@@ -1,9 +1,10 @@
 """Metrics of text and of learning curves, the comparison, and the report.
 
 - `statistics`: interquartile means, stratified-bootstrap intervals, paired seeds (pure functions).
-- `evaluate`: a frozen policy on held-out prompts, by the scorer itself and the gold score.
-- `compare`: every reward with every seed, each run in a process of its own.
-- `results`, `summary`, `report`: what comes of it, in numbers, words and pictures.
+- `measure`: measurements of a frozen policy on held-out prompts, declared in one table.
+- `runs`: training of every reward with every seed, each run in its own process.
+- `report`: results of a comparison in numbers, words and pictures.
+- `replay`: one set of episodes under every credit rule.
 """
 
 from tokengym.evaluation import statistics

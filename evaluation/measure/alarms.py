@@ -1,8 +1,8 @@
 """Signs that a policy games its score: pure functions of mean curves.
 
-An alarm is a reason to read the samples, not a verdict; its limits are rules of thumb, written
-beside each. Proxy and gold rise together until the proxy is over-optimised, then gold turns down
-(Gao et al. 2023, arXiv:2210.10760).
+An alarm is a reason to read the samples, not a verdict. Each limit is a rule of thumb. Proxy and
+gold rise together until the proxy is over-optimised, then gold falls (Gao et al. 2023,
+arXiv:2210.10760).
 """
 
 from collections.abc import Mapping
@@ -28,10 +28,10 @@ LENGTH_CHANGE = 0.30
 
 @dataclass(frozen=True, kw_only=True)
 class Parting:
-    """Where proxy and gold part: gold was best here and fell, the proxy rose on."""
+    """The point where proxy and gold part: gold was best and then fell, the proxy kept rising."""
 
     index: int
-    """Of the evaluation at which gold was best; 0 says it fell from the start."""
+    """Index of the evaluation at which gold was best; 0 if it fell from the start."""
     gold_best: float
     """Gold score there."""
     gold_last: float
@@ -51,7 +51,7 @@ def parting(score: ArrayLike, gold: ArrayLike) -> Parting | None:
 
     Args:
         score: (time,) the proxy that training maximises, a mean over seeds.
-        gold: (time,) what it stands for, at the same evaluations.
+        gold: (time,) the score it stands for, at the same evaluations.
 
     Raises:
         ValueError: if the two differ in length.
@@ -82,11 +82,11 @@ def parting(score: ArrayLike, gold: ArrayLike) -> Parting | None:
 
 
 def noise(curve: ArrayLike) -> float:
-    """Return the standard deviation of a curve's noise about its course; 0 below three points.
+    """Return the standard deviation of a curve's noise about its trend; 0 below three points.
 
     noise = median_i |y_{i+1} - 2 y_i + y_{i-1}| / (0.6745 * sqrt(6))
 
-    Second differences know no straight rise or fall; the median passes over single jumps.
+    Second differences are 0 on a straight rise or fall; the median ignores single jumps.
 
     Example:
         >>> noise([0.0, 1.0, 2.0, 3.0])

@@ -1,4 +1,4 @@
-"""Which of two policies writes the better responses to the same prompts."""
+"""Win rate: the share of prompts on which one policy's responses are preferred to another's."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from tokengym.evaluation.statistics import Array, Random, interval
 
 Triple = tuple[str, str, str]
 Prefer = Callable[[Sequence[Triple]], ArrayLike]
-"""Of (context, A, B) in this order alone: (batch,) how likely A is the better, in [0, 1]."""
+"""Function of (context, A, B) in this order: (batch,) probability that A is better."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WinRate:
-    """How often one policy's responses were preferred to another's."""
+    """Counts and rate of one policy's responses being preferred to another's."""
 
     wins: int
     """Prompts on which the first was preferred in both orders."""
@@ -31,7 +31,7 @@ class WinRate:
     high: float
     """Upper end."""
     disagreement: float
-    """Share of prompts on which the judge preferred a place, not a response: its position bias."""
+    """Position bias: share of prompts on which the judge preferred a place, not a response."""
 
 
 def win_rate(as_a: ArrayLike, as_b: ArrayLike, level: float = 0.95, *, rng: Random = 0) -> WinRate:
@@ -41,13 +41,13 @@ def win_rate(as_a: ArrayLike, as_b: ArrayLike, level: float = 0.95, *, rng: Rand
     rate = (wins + ties / 2) / prompts
 
     Args:
-        as_a: (prompts,) how likely the first policy's response is the better when it stands first.
-        as_b: (prompts,) the same when it stands second.
-        level: Of the interval.
-        rng: A generator, or the seed of one.
+        as_a: (prompts,) probability that the first policy's response is better, shown first.
+        as_b: (prompts,) the same, shown second.
+        level: Confidence level of the interval, in (0, 1).
+        rng: Generator, or a seed for one.
 
     Raises:
-        ValueError: if the shapes differ, there are none, or one is no probability.
+        ValueError: if the shapes differ, there are no prompts, or a value is no probability.
 
     Source: both orders as in Zheng et al. 2023, arXiv:2306.05685, section 3.4.
 
@@ -76,12 +76,12 @@ def win_rate(as_a: ArrayLike, as_b: ArrayLike, level: float = 0.95, *, rng: Rand
 
 
 def judged(first: Sequence[Episode], second: Sequence[Episode], prefer: Prefer) -> WinRate:
-    """Compare two policies' responses by a judge that reads both, each pair in both orders.
+    """Compare two policies' responses by a judge that reads each pair in both orders.
 
     Args:
         first: One policy's episodes.
         second: The other's, on the same prompts in the same order.
-        prefer: `PreferenceModel.preferences`, for one.
+        prefer: Judge, such as `PreferenceModel.preferences`.
 
     Raises:
         ValueError: if there are none, or the prompts differ.

@@ -21,8 +21,8 @@ def render_replay(result: Replay, *, most: int = 12) -> str:
     """Return the page of a replay.
 
     Args:
-        result: What was replayed.
-        most: How many episodes are shown; the figures are of all.
+        result: Result of the replay.
+        most: Number of episodes shown; the figures are of all.
 
     Returns:
         The same text for the same input.
@@ -49,7 +49,7 @@ def headline(result: Replay) -> str:
     """Return the finding in one sentence."""
     rules = len(result.credits)
     if result.truth is None:
-        return f"What {rules} rules pay each token of the same {len(result.episodes)} responses."
+        return f"Token rewards of {rules} rules for the same {len(result.episodes)} responses."
     ranked = sorted(result.agreements.items(), key=lambda item: -item[1].correlation)
     if ranked[0][1].correlation <= 0:
         return f"None of {rules} rules orders the tokens as the {result.truth.name} does."
@@ -66,7 +66,7 @@ def same_scores(result: Replay) -> bool:
 
 
 def scored_by(result: Replay) -> str:
-    """Return in a sentence what scored the responses; nothing where rules differ in it."""
+    """Return a sentence that names the scorer; empty where rules have different scores."""
     if not same_scores(result):
         return ""
     names = set(result.scorers.values())
@@ -76,7 +76,7 @@ def scored_by(result: Replay) -> str:
 
 
 def share_of_all_alike(result: Replay) -> float:
-    """Return the share that tokens that matter would get if all tokens were paid alike."""
+    """Return the share of tokens that matter, which equal credit for all tokens would give them."""
     assert result.truth is not None
     return float(np.mean([mask.mean() for mask in result.truth.matters if mask.any()]))
 
@@ -135,7 +135,7 @@ def _episode(result: Replay, index: int) -> dict[str, Any]:
 
 
 def _note(result: Replay, name: str, index: int) -> str:
-    """Return what stands under a rule's name: its agreement with the truth on this response."""
+    """Return the note under a rule's name: its agreement with the truth on this response."""
     notes = []
     if result.truth is not None:
         found = rank_correlation(result.credits[name][index], result.truth.values[index])
@@ -162,34 +162,34 @@ def _table(
 
 
 def _notes(result: Replay) -> list[tuple[str, str]]:
-    """Return what each figure means."""
-    notes = [("Score", "What the scorer gave, on average; every rule's token rewards sum to it.")]
+    """Return the meaning of each figure."""
+    notes = [("Score", "Mean score of the responses; the token rewards of every rule sum to it.")]
     if result.truth is not None:
         notes += [
             (
                 "Rank corr.",
                 f"Spearman's, of a response's token rewards with its {result.truth.name}, ties at "
-                "their mean rank, on average; a rule that pays all tokens alike has 0. Tokens of "
-                "equal worth are many: a rule that orders all others rightly, and these somehow, "
-                f"has {number(next(iter(result.agreements.values())).ceiling)}.",
+                "their mean rank, averaged over responses; equal credit for all tokens has 0. Many "
+                "tokens are worth the same: a rule that orders all others correctly, and these "
+                f"arbitrarily, has {number(next(iter(result.agreements.values())).ceiling)}.",
             ),
-            ("Pooled", "The same of all tokens of all responses together."),
+            ("Pooled", "The same over all tokens of all responses together."),
             (
                 "On target",
-                f"Of the credit's absolute sum, what fell on tokens that matter: "
-                f"{result.truth.meaning}. Paying all tokens alike gives "
+                f"Share of the credit's absolute sum on tokens that matter: "
+                f"{result.truth.meaning}. Equal credit for all tokens gives "
                 f"{share_of_all_alike(result):.0%}.",
             ),
             (
                 "Right sign",
-                "Tokens that matter whose credit has the truth's sign; unpaid ones count half.",
+                "Share of tokens that matter whose credit has the truth's sign; 0 counts half.",
             ),
         ]
     notes += [
         (
             "Spread",
-            "Over how many tokens the credit is spread: 1 if one has it all, the length if all "
-            "have as much (exponential of the entropy of the absolute shares).",
+            "Number of tokens over which the credit is spread: 1 if one has it all, the length if "
+            "all have the same (exponential of the entropy of the absolute shares).",
         ),
         ("Charged", "Share of the credit's absolute sum that is negative."),
     ]

@@ -20,7 +20,7 @@ class Series:
     """One line of a chart."""
 
     name: str
-    """What it shows."""
+    """Name in the legend."""
     colour: int
     """Index into the palette."""
     x: Array
@@ -86,7 +86,7 @@ class Chart:
     lines: Sequence[Line] = ()
     """The series."""
     hover: dict[str, object] = field(default_factory=dict)
-    """What the script needs to show values under the pointer."""
+    """Data of the script that shows values under the pointer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ class Whisker:
     high: float
     """Right end."""
     clear: bool
-    """Whether the interval leaves out 0."""
+    """Whether the interval excludes 0."""
 
 
 def line_chart(
@@ -116,9 +116,9 @@ def line_chart(
 
     Args:
         series: At least one.
-        width: Of the view box, pixels.
-        height: Of the view box, pixels.
-        whole_x: Whether the horizontal axis counts something, so that its marks are whole.
+        width: Width of the view box, pixels.
+        height: Height of the view box, pixels.
+        whole_x: Whether to keep only whole numbers on the horizontal axis.
     """
     everything = [values for s in series for values in (s.y, s.low, s.high) if values is not None]
     x_low, x_high = _span(np.concatenate([s.x for s in series]))
@@ -167,7 +167,7 @@ def line_chart(
 
 
 def hover_data(series: Sequence[Series], chart: Chart) -> dict[str, object]:
-    """Return what the report's script shows under the pointer: values and where they are drawn."""
+    """Return the values that the report's script shows under the pointer, and their places."""
     return {
         "series": [
             {
@@ -190,7 +190,7 @@ def interval_chart(
 
     Args:
         rows: (name, colour, low, mid, high).
-        width: Of the view box, pixels.
+        width: Width of the view box, pixels.
 
     Returns:
         The chart's frame, its whiskers, and the x of 0.

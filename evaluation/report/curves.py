@@ -28,7 +28,7 @@ Group = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """One run: what was measured at each of its evaluations."""
+    """One run: its measurements at each evaluation."""
 
     credit: str
     """The reward it trained with."""
@@ -39,10 +39,10 @@ class Curve:
     steps: Array
     """(time,) updates, rising."""
     values: Mapping[str, Array]
-    """Per measurement (time,); NaN where it was not taken. ``score`` is always there."""
+    """Per measurement (time,); NaN where it was not taken. ``score`` is always present."""
 
     def has(self, name: str) -> bool:
-        """Return whether a measurement is there at every step."""
+        """Return whether a measurement was taken at every step."""
         return name in self.values and bool(np.isfinite(self.values[name]).all())
 
     def fault(self) -> str | None:
@@ -85,14 +85,14 @@ def read_curves(path: Path, *, group_by: Sequence[str] | None = None) -> list[Cu
 
     Args:
         path: The file, with a header; see the module's docstring for its columns.
-        group_by: The columns that group; None takes all that are no known measurement.
+        group_by: Columns to group by; None takes all that are no known measurement.
 
     Returns:
         One curve per group, credit and seed, in the order of their first row.
 
     Raises:
-        ValueError: if the file is not there, lacks a column, holds what is no number, or has two
-            rows for one step of a run.
+        ValueError: if the file is missing, lacks a column, holds text in place of a number, or has
+            two rows for one step of a run.
     """
     header, rows = _read_rows(path)
     taken = {*KEY_COLUMNS, *SPENT, *MEASUREMENTS}
@@ -138,8 +138,8 @@ def make_panels(curves: Sequence[Curve], *, kl_coef: float | None = None) -> lis
     """Group curves by setting and put each group's on common steps.
 
     Between its own evaluations a run is interpolated linearly. Where the KL was measured and
-    ``kl_coef`` is given, ``net_score`` = score - kl_coef * kl joins the measurements: what a PPO
-    with that coefficient maximises.
+    ``kl_coef`` is given, ``net_score`` = score - kl_coef * kl is added: the objective of a PPO with
+    that coefficient.
 
     Args:
         curves: Runs without fault (`Curve.fault`).

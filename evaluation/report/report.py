@@ -1,7 +1,7 @@
-"""The report: one HTML file that needs no network and runs no script but its own.
+"""The report of a comparison: one HTML file that needs no network.
 
-Every text is escaped by the template, and the page's content policy names the hash of the one
-script it may run, so that nothing a model writes can become markup or code.
+The template escapes every text, and the page's content policy allows only the one script whose hash
+it names, so that nothing a model writes can become markup or code.
 """
 
 import base64
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 COLOURS = 8
-"""Colours of the palette; further rewards take them again."""
+"""Number of colours in the palette; further rewards reuse them."""
 PROFILE_POINTS = 120
 """Thresholds of a performance profile."""
 MOST_POINTS = 240
@@ -46,7 +46,7 @@ def render_report(
     """Return the report of a comparison as one HTML page.
 
     Args:
-        summary: What `tokengym.evaluation.report.summary.summarize` returned for the curves, with
+        summary: Summary of the curves by `tokengym.evaluation.report.summary.summarize`, with
             ``settings``, ``versions`` and ``command`` if they are known.
         curves: The runs.
         episodes: Samples, as in episodes.jsonl.
@@ -123,7 +123,7 @@ def _subtitle(summary: Mapping[str, Any]) -> str:
 def _curves_note(level: float) -> str:
     return (
         f"Interquartile mean over seeds; the band is its {level:.0%} bootstrap interval. "
-        "Point at a chart to read it; press a reward's name to hide it."
+        "Point at a chart to read values; press a reward's name to hide it."
     )
 
 
@@ -218,8 +218,13 @@ def _series(
 def _frontiers(panel: Panel, colours: Mapping[str, int]) -> list[dict[str, Any]]:
     frontiers = []
     for x, y, title, note in (
-        ("kl", "score", "Score against KL", "Higher at the same KL is a better bargain."),
-        ("kl", "gold_score", "Gold score against KL", "Where it bends down, the score is gamed."),
+        ("kl", "score", "Score against KL", "Higher at the same KL is better."),
+        (
+            "kl",
+            "gold_score",
+            "Gold score against KL",
+            "A fall means that the score is gamed.",
+        ),
         ("score", "gold_score", "Gold score against score", "The two should rise together."),
     ):
         if x in panel.measures and y in panel.measures:
@@ -273,7 +278,7 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]
     if anchor:
         values = ", ".join(f"{measure_of(k).title} {number(v)}" for k, v in anchor.items())
         meanings.append(("Fixed anchor", f"The reference policy, before training: {values}."))
-    facts.append(("What was measured", [row for row in meanings if row[1]] + _definitions()))
+    facts.append(("Measurements", [row for row in meanings if row[1]] + _definitions()))
     return facts
 
 
@@ -283,18 +288,21 @@ def _definitions() -> list[tuple[str, str]]:
         ("Over the run", "Area under the curve by updates, divided by their number: mean height."),
         ("At the end", "Mean of the last tenth of a run's evaluations."),
         ("Interquartile mean", "Mean over seeds without the lowest and the highest quarter."),
-        ("Interval", "Percentile bootstrap over seeds; differences draw both runs of a seed."),
+        ("Interval", "Percentile bootstrap over seeds; differences resample both runs of a seed."),
         (
             "Updates to a level",
-            "Where the interquartile mean curve first crosses the level; seeds that never do count "
-            "as not arrived, they are not left out.",
+            "Where the interquartile mean curve first crosses the level. Seeds that never reach it "
+            "count as not arrived; they are not left out.",
         ),
         (
             "Performance profile",
             "Share of a reward's seeds whose score at the end exceeds each level: a curve that is "
-            "nowhere below another's is better whatever level one asks for.",
+            "nowhere below another is better at every level.",
         ),
-        ("Chance to beat", "That a run drawn from one reward has more area than one of the other."),
+        (
+            "Chance to beat",
+            "Probability that a run of one reward has the larger area.",
+        ),
         ("Ranked", f"Rewards are ranked only by {ranked}."),
     ]
 

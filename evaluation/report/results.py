@@ -1,4 +1,4 @@
-"""What a comparison leaves behind: curves.csv, summary.json, curves.png and report.html.
+"""The result files of a comparison: curves.csv, summary.json, curves.png and report.html.
 
 All but the wall-clock column of curves.csv are a function of the settings and the versions.
 """
@@ -65,7 +65,7 @@ def merge_comparisons(
 ) -> dict[str, Any]:
     """Write one report of comparisons made apart, such as on several machines.
 
-    Runs of equal settings are put together; settings that differ group them.
+    Runs with equal settings are merged; runs are grouped by the settings that differ.
 
     Raises:
         ValueError: if a folder holds no comparison, or a run is there twice.
@@ -120,10 +120,10 @@ def report_curves(
         path: A CSV with the columns credit, seed, step and score; see
             `tokengym.evaluation.report.curves`.
         out: Folder for the results.
-        baseline: The credit that the others are set against; None takes sparse if it is there,
-            else the first.
-        group_by: Columns that group; None takes all that are no known measurement.
-        level: Of the intervals.
+        baseline: Credit that the others are compared with; None takes sparse if present, else the
+            first.
+        group_by: Columns to group by; None takes all that are no known measurement.
+        level: Confidence level of the intervals.
         kl_coef: Price of a nat of KL, for the score minus its penalty.
 
     Returns:
@@ -220,7 +220,7 @@ def _gather(
 
 
 def _anchors(curves: Sequence[Curve]) -> dict[str, float] | None:
-    """Return the reference policy's scores: what was measured before the first update.
+    """Return the reference policy's scores, measured before the first update.
 
     Every run of a comparison measures the same policy there, on the same prompts and random
     numbers; None where runs differ, as those of several comparisons may.
@@ -249,7 +249,7 @@ def known_optimum(config: ComparisonConfig) -> dict[str, float] | None:
     )
     try:
         values, _ = envs.unwrapped.optimal_values()
-    except SettingsError:  # too many responses to go through
+    except SettingsError:  # too many responses to enumerate
         return None
     finally:
         envs.close()

@@ -12,15 +12,15 @@ MOST_TOKENS = 400
 def side_by_side(
     episodes: Sequence[Mapping[str, Any]], colours: Mapping[str, int], *, most: int = 4
 ) -> list[dict[str, Any]]:
-    """Return per prompt what each reward's policy wrote, for the report's template.
+    """Return the responses of each reward's policy per prompt, for the report's template.
 
     Of each reward the last step of its lowest seed is shown, and before them the reference
     policy's response (step 0), which is the same for all.
 
     Args:
         episodes: Rows of episodes.jsonl; one without a prompt or response is left out.
-        colours: Per reward its index into the palette, in order.
-        most: How many prompts.
+        colours: Index into the palette per reward, in order.
+        most: Number of prompts.
     """
     rows = [row for row in episodes if isinstance(row.get("prompt"), str) and "response" in row]
     last = _last_step_of_lowest_seed(rows)
@@ -80,13 +80,13 @@ def _last_step_of_lowest_seed(rows: Sequence[Mapping[str, Any]]) -> dict[str, tu
 
 
 def coloured_tokens(pieces: Sequence[str], rewards: Sequence[float]) -> list[dict[str, str]]:
-    """Return what the templates show of each token: its text, and its reward as a colour.
+    """Return each token's text, and its reward as a colour, for the templates.
 
     The strongest reward of the response has the full colour.
 
     Args:
         pieces: (n,) the tokens' texts.
-        rewards: (n,) what each earned.
+        rewards: (n,) the tokens' rewards.
     """
     largest = max((abs(float(reward)) for reward in rewards), default=0.0) or 1.0
     tokens = [

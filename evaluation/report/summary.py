@@ -1,7 +1,7 @@
-"""What a comparison found, as plain data: figures per reward, and how each differs from the first.
+"""The summary of a comparison as plain data: figures per reward and differences from the baseline.
 
-Everything here is a function of the curves and the level alone: each interval has a generator of
-its own with a fixed seed, so the same curves give the same bytes.
+It is a function of the curves and the level alone: each interval has its own generator with a fixed
+seed, so the same curves give the same bytes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,13 +49,13 @@ def summarize(
     Args:
         curves: All runs; those with a fault are listed as failed and left out of the figures.
         kl_coef: The KL coefficient of the training, for ``net_score``.
-        anchors: The reference policy's score (and gold score): the 0 of a gain. None where it was
-            not measured.
-        optimum: The best score (or gold score) there is: the 1 of a gain. None where it is not
-            known. With both, ``normalized_`` figures say how far on the way runs came.
-        level: Of the intervals.
-        baseline: The reward that the others are compared with; None takes the first. A group
-            where it has no run takes its own first.
+        anchors: Score (and gold score) of the reference policy, at which a gain is 0. None where
+            it was not measured.
+        optimum: Best possible score (or gold score), at which a gain is 1. None where it is not
+            known. With both, ``normalized_`` figures give the share of the way that runs came.
+        level: Confidence level of the intervals.
+        baseline: Reward that the others are compared with; None takes the first. A group in which
+            it has no run takes its own first.
         failed: Runs that failed, as ``{"credit", "seed", "error", "group"}``.
 
     Returns:
@@ -147,7 +147,7 @@ def per_run(panel: Panel, runs: Runs, measure: str, kind: str) -> Array:
 
 
 def kinds(measure: str) -> tuple[str, ...]:
-    """Return which numbers per run are reported of a measurement."""
+    """Return the numbers per run that are reported of a measurement."""
     return ("final", "auc") if measure_of(measure).ranked else ("final",)
 
 
@@ -167,7 +167,7 @@ def _normalized(
 ) -> dict[str, Any]:
     """Add figures between the fixed anchors: (x - reference) / (optimum - reference).
 
-    The anchors are never taken from the runs at hand, so that numbers of two comparisons compare.
+    The anchors are never taken from the runs at hand, so that two comparisons stay comparable.
     """
     for name, best in optimum.items():
         if name in figures and name in anchors and best > anchors[name]:
@@ -180,7 +180,7 @@ def _normalized(
 
 
 def _versus(panel: Panel, runs: Runs, baseline: Runs, level: float) -> dict[str, Any]:
-    """Return the paired differences to the baseline and how likely a run beats one of its."""
+    """Return the paired differences from the baseline and the probability of improvement."""
     own, other = _pairs(runs, baseline)
     differences: dict[str, Any] = {}
     improvement: dict[str, Any] = {}
@@ -240,7 +240,7 @@ def _add_steps_to_threshold(panel: Panel, summary: dict[str, Any], level: float)
 
 
 def _pairs(runs: Runs, baseline: Runs) -> tuple[list[int], list[int]]:
-    """Return the rows of both whose seeds are in both."""
+    """Return the rows of both with the seeds that they share."""
     common = [seed for seed in runs.seeds if seed in baseline.seeds]
     return (
         [runs.seeds.index(seed) for seed in common],

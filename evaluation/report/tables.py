@@ -1,4 +1,4 @@
-"""The report's table of figures and its charts of differences: a summary's numbers, laid out."""
+"""The report's table of figures and its charts of differences, from a summary."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,6 +1,6 @@
-"""A summary in plain words: which reward learned faster, how surely, and at what price.
+"""The verdict: a summary in words, with the reward that learned faster, how surely and at what KL.
 
-A difference is called clear when its interval leaves out 0; everything else is said to be unclear.
+A difference is clear when its interval excludes 0; every other difference is called unclear.
 """
 
 import math
@@ -14,11 +14,11 @@ Figures = Mapping[str, Any]
 
 
 def make_verdict(group: Figures, level: float) -> dict[str, Any]:
-    """Return the headline, a sentence per reward, and what to be careful about.
+    """Return the headline, a sentence per reward, and cautions.
 
     Args:
         group: One setting's part of a summary, see `tokengym.evaluation.report.summary`.
-        level: Of its intervals.
+        level: Confidence level of its intervals.
     """
     baseline = group["baseline"]
     others = [name for name in group["rewards"] if name != baseline]
@@ -73,7 +73,7 @@ def difference_of(group: Figures, name: str, measure: str, kind: str) -> Figures
 def _headline(group: Figures, baseline: str, others: Sequence[str], level: float) -> str:
     if not others:
         final = group["rewards"][baseline]["figures"]["score"]["final"]["iqm"]
-        return f"One reward, nothing to compare it with: {baseline} ended at score {number(final)}."
+        return f"Only one reward, so nothing to compare: {baseline} ended at score {number(final)}."
     signs = {name: clear(difference_of(group, name, "score", "auc")) for name in others}
     faster = [name for name in others if signs[name] > 0]
     slower = [name for name in others if signs[name] < 0]
@@ -99,7 +99,7 @@ def _headline(group: Figures, baseline: str, others: Sequence[str], level: float
 
 
 def _price(group: Figures, name: str) -> str:
-    """Return what a reward paid in KL and gold score, as the end of a sentence."""
+    """Return a reward's differences in KL and gold score, as the end of a sentence."""
     sure, unsure = [], []
     kl = difference_of(group, name, "kl", "final")
     gold = difference_of(group, name, "gold_score", "final")
@@ -119,7 +119,7 @@ def _price(group: Figures, name: str) -> str:
 
 
 def _surcharge(group: Figures, name: str) -> str:
-    """Return in brackets what KL a reward spent beyond the baseline, if that is clear."""
+    """Return in brackets the KL a reward spent beyond the baseline, if that is clear."""
     kl = difference_of(group, name, "kl", "final")
     return f" ({number(kl['difference'])} nats more KL)" if kl and clear(kl) > 0 else ""
 
@@ -127,7 +127,7 @@ def _surcharge(group: Figures, name: str) -> str:
 def _sentence(group: Figures, name: str, baseline: str, level: float) -> str:
     area = difference_of(group, name, "score", "auc")
     if not area:
-        return f"{name} and {baseline} share no seed, so they cannot be paired."
+        return f"{name} and {baseline} share no seed, so their runs cannot be paired."
     sign = clear(area)
     what = {1: "learned faster", -1: "learned slower", 0: "showed no clear difference in speed"}
     text = (
@@ -156,7 +156,7 @@ def _ends(group: Figures, name: str) -> str:
 
 
 def _speed(group: Figures, name: str, baseline: str) -> str:
-    """Return how soon a reward got to the baseline's end, by score and by score minus KL.
+    """Return how soon a reward reached the baseline's end, by score and by score minus KL.
 
     They differ where a reward stops at a lower KL: it may reach the one soon, the other never.
     """
@@ -168,13 +168,13 @@ def _speed(group: Figures, name: str, baseline: str) -> str:
     if arrives:
         text = f"It reached {baseline}'s final score in {_times(speed)}"
         return (
-            f"{text}, and that minus the KL penalty in {_times(net)}. "
+            f"{text}, and {baseline}'s final score minus the KL penalty in {_times(net)}. "
             if arrives_net
             else f"{text}. "
         )
     text = f"It did not reach {baseline}'s final score within the budget"
     if arrives_net:
-        return f"{text}, but that minus the KL penalty in {_times(net)}. "
+        return f"{text}, but {baseline}'s final score minus the KL penalty in {_times(net)}. "
     return f"{text}. "
 
 
@@ -184,14 +184,14 @@ def _times(speed: Figures) -> str:
 
 
 def _cautions(group: Figures, others: Sequence[str]) -> list[str]:
-    # A score that is gamed makes every other sentence doubtful: it is said first.
+    # A gamed score puts every other sentence in doubt, so alarms come first.
     cautions = [
         f"{name}: {alarm}." for name, entry in group["rewards"].items() for alarm in entry["alarms"]
     ]
     if group["wanted_baseline"] != group["baseline"]:
         cautions.append(
             f"{group['wanted_baseline']} has no finished run here; {group['baseline']} takes its "
-            "place as the one compared with."
+            "place as the baseline."
         )
     if not group["reliable"]:
         cautions.append(
@@ -201,17 +201,17 @@ def _cautions(group: Figures, others: Sequence[str]) -> list[str]:
     if group.get("failed"):
         runs = "run" if group["failed"] == 1 else "runs"
         cautions.append(
-            f"Not in the figures: {group['failed']} failed {runs}, which may flatter the reward."
+            f"Not in the figures: {group['failed']} failed {runs}, which may favour the reward."
         )
     if group["cut_at"] is not None:
         cautions.append(
             f"Longer runs were cut at step {group['cut_at']:g}, where the shortest ended, so that "
-            "all had the same budget."
+            "all have the same budget."
         )
     if len(others) > 3:
         cautions.append(
-            f"{len(others)} rewards are compared with one: of twenty differences that are none, "
-            "one will look clear by chance."
+            f"{len(others)} rewards are compared with one: even without a true difference, about "
+            "one in twenty looks clear by chance."
         )
     for name, entry in group["rewards"].items():
         if entry["collapse_rate"] > 0:

@@ -83,7 +83,7 @@ def test_rules_of_different_scorers_are_told_apart():
     assert "only the credit differs" not in page
     assert "score 6.00" in page
     assert changed.truth is None
-    assert headline(changed) == "What 2 rules pay each token of the same 2 responses."
+    assert headline(changed) == "Token rewards of 2 rules for the same 2 responses."
 
 
 def test_the_page_loads_nothing_and_runs_nothing(replayed: Replay):
@@ -125,7 +125,7 @@ def test_hostile_texts_stay_texts():
     # The strongest token has the full colour; both carry their numbers.
     assert 'class="token gain" style="--v:0.50" title="+0.250"' in page
     assert 'class="token loss" style="--v:1.00" title="\u22120.500"' in page
-    assert headline(hostile) == "What 1 rules pay each token of the same 1 responses."
+    assert headline(hostile) == "Token rewards of 1 rules for the same 1 responses."
 
 
 def test_credit_csv_has_a_row_per_token(replayed: Replay, tmp_path: Path):
