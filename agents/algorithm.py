@@ -152,6 +152,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         self._round_start: RoundStart | None = None  # of the round being played or learned from
         self._before_learning: dict[str, Any] | None = None
         self._setup_model()
+        self.round_options()  # or says at once that no round could begin with them
 
     def check_settings(self, policy_kwargs: Mapping[str, Any]) -> None:
         """Refuse settings that contradict each other; called before anything is built."""
@@ -188,7 +189,10 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         """
         assert self.env is not None
         started, scored = time.perf_counter(), scoring_seconds(self.env)
-        self._round_start = RoundStart.now(self, self._before_learning)
+        options = self.round_options()
+        self._round_start = RoundStart.now(
+            self, self._before_learning, resets_again=options is not None
+        )
         returns = np.zeros(self.n_envs)
 
         def on_step(rows: NDArray[np.integer], choice: Choice, result: StepResult) -> bool:
@@ -215,7 +219,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
             callback.on_rollout_start()
         rounds = TimedRounds(as_rounds(self.env))
         try:
-            played = play_round(self.player(), rounds, on_step=on_step)
+            played = play_round(self.player(), rounds, options=options, on_step=on_step)
         except RewardError as error:
             write_failed_round(callback, error)
             raise
@@ -226,6 +230,10 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         self._timings["step_s"] = rounds.seconds  # of which the environment's own, and of these
         self._timings["score_s"] = scoring_seconds(self.env) - scored  # scoring and credit
         return played
+
+    def round_options(self) -> dict[str, Any] | None:
+        """Return the options of the reset that begins a round; None for none."""
+        return None
 
     def learn_from(self, played: Round) -> None:
         """Update the policy from one round; what an algorithm is made of."""

@@ -31,17 +31,22 @@ class RoundStart:
 
     @classmethod
     def now(
-        cls, agent: "EpisodicAlgorithm", before_learning: dict[str, Any] | None = None
+        cls,
+        agent: "EpisodicAlgorithm",
+        before_learning: dict[str, Any] | None = None,
+        *,
+        resets_again: bool = False,
     ) -> "RoundStart":
         """Return the agent's present state.
 
         Args:
             agent: Between two rounds.
             before_learning: The environment's state before ``learn`` reset it, where it did.
+            resets_again: Whether the round begins with a reset of its own all the same.
         """
         is_reset = isinstance(agent.env, GymVecEnv) and agent.env.is_fresh
         environment = before_learning
-        if not is_reset:
+        if not is_reset or resets_again:
             environment = None if agent.env is None else environment_state(agent.env)
         return cls(
             counters={name: getattr(agent, name) for name in COUNTERS},

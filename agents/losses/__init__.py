@@ -25,6 +25,7 @@ from tokengym.agents.losses.masks import (
     masked_whiten,
 )
 from tokengym.agents.losses.policy import (
+    loss_weights,
     policy_loss,
     value_loss,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "grpo",
     "kl_estimate",
     "leave_one_out",
+    "loss_weights",
     "masked_mean",
     "masked_whiten",
     "orpo_loss",

@@ -58,7 +58,9 @@ def rloo(scores: Tensor, group_size: int) -> Tensor:
     return (groups - others).flatten()
 
 
-def grpo(scores: Tensor, group_size: int, *, epsilon: float = 1e-4) -> Tensor:
+def grpo(
+    scores: Tensor, group_size: int, *, epsilon: float = 1e-4, std_floor: float = 0.0
+) -> Tensor:
     """Return each response's score, centred and scaled by its group.
 
     A_i = (R_i - mean(R)) / (std(R) + epsilon),  std with N - 1 in the denominator
@@ -70,6 +72,7 @@ def grpo(scores: Tensor, group_size: int, *, epsilon: float = 1e-4) -> Tensor:
         scores: (batch,), reward units, group after group.
         group_size: N, at least 2.
         epsilon: TRL's; verl has 1e-6, OpenRLHF 1e-9, AgileRL 1e-8.
+        std_floor: Least deviation to divide by, reward units.
 
     Returns:
         (batch,), unitless; the same at every token of a response.
@@ -89,7 +92,7 @@ def grpo(scores: Tensor, group_size: int, *, epsilon: float = 1e-4) -> Tensor:
     check_groups(len(scores), group_size)
     groups = scores.view(-1, group_size)
     centred = groups - groups.mean(1, keepdim=True)
-    return (centred / (groups.std(1, keepdim=True) + epsilon)).flatten()
+    return (centred / (groups.std(1, keepdim=True).clamp(min=std_floor) + epsilon)).flatten()
 
 
 def dr_grpo(scores: Tensor, group_size: int) -> Tensor:

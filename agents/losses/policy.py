@@ -13,12 +13,14 @@ def policy_loss(
     response_mask: Tensor,
     *,
     clip_range: float,
+    clip_range_high: float | None = None,
     count: int | Tensor | None = None,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Return PPO's clipped surrogate, negated so that lower is better.
 
     ratio = exp(log_probs - old_log_probs)
-    L = -mean_masked(min(ratio * A, clip(ratio, 1 - clip_range, 1 + clip_range) * A))
+    L = -mean_masked(min(ratio * A, clip(ratio, 1 - clip_range, 1 + clip_range_high) * A))
 
     Args:
         log_probs: (batch, time), nats, under the policy being trained.
@@ -26,7 +28,10 @@ def policy_loss(
         advantages: (batch, time).
         response_mask: (batch, time) bool.
         clip_range: How far the ratio may move before its gradient stops.
+        clip_range_high: The same upwards; None takes ``clip_range``. DAPO has 0.28
+            (arXiv:2503.14476).
         count: See `masked_mean`.
+        weights: (batch, time) weight of each token in place of 1 / count; see `loss_weights`.
 
     Returns:
         Scalar.
@@ -39,9 +44,47 @@ def policy_loss(
     check_shapes(log_probs, old_log_probs=old_log_probs, advantages=advantages)
     # Masked before the exp: an infinite ratio under the mask would give a nan gradient.
     ratio = (log_probs - old_log_probs).masked_fill(~response_mask, 0.0).exp()
-    clipped = ratio.clamp(1.0 - clip_range, 1.0 + clip_range)
+    high = clip_range if clip_range_high is None else clip_range_high
+    clipped = ratio.clamp(1.0 - clip_range, 1.0 + high)
     surrogate = torch.minimum(ratio * advantages, clipped * advantages)
+    if weights is not None:
+        check_shapes(log_probs, weights=weights)
+        return -(surrogate.masked_fill(~response_mask, 0.0) * weights).sum()
     return -masked_mean(surrogate, response_mask, count=count)
+
+
+def loss_weights(response_mask: Tensor, mean: str, *, rows: int, horizon: int) -> Tensor:
+    """Return the weight of each token in a loss that is not a mean over tokens.
+
+    sequence: 1 / (rows * n_i), a mean over the tokens of a response, then over responses (GRPO)
+    constant: 1 / (rows * horizon), a sum over tokens over a constant (Dr. GRPO)
+
+    Args:
+        response_mask: (batch, time) bool.
+        mean: "sequence" or "constant".
+        rows: Responses of the whole minibatch, of which this batch may be a part.
+        horizon: Longest response, tokens.
+
+    Returns:
+        (batch, time); 0 where the mask is False.
+
+    Raises:
+        ValueError: if the mean is unknown.
+
+    Source: Shao et al. 2024, arXiv:2402.03300; Liu et al. 2025, arXiv:2503.20783.
+
+    Example:
+        >>> mask = torch.tensor([[True, True], [True, False]])
+        >>> loss_weights(mask, "sequence", rows=2, horizon=4).tolist()
+        [[0.25, 0.25], [0.5, 0.0]]
+        >>> loss_weights(mask, "constant", rows=2, horizon=4).tolist()
+        [[0.125, 0.125], [0.125, 0.0]]
+    """
+    if mean == "sequence":
+        return response_mask / (rows * response_mask.sum(1, keepdim=True).clamp(min=1))
+    if mean == "constant":
+        return response_mask / torch.tensor(float(rows * horizon))
+    raise ValueError(f"mean must be 'sequence' or 'constant', got {mean!r}")
 
 
 def value_loss(

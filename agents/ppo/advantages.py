@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from tokengym.agents import losses
 from tokengym.agents.losses import gae, rewards_to_go
 from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.envs import SettingsError
@@ -31,6 +32,9 @@ class RoundTensors:
     """(batch, time), reward units; None without a critic."""
     final_values: Tensor | None
     """(batch,) value past the last token of truncated episodes, 0 elsewhere; None: 0 everywhere."""
+    scores: Tensor
+    """(batch,), reward units, of whole responses, minus the price of the KL where it is in the
+    reward; not summed from token rewards, so that it is the same number under every credit."""
 
 
 Estimate = Callable[[RoundTensors, PPOSettings], tuple[Tensor, Tensor]]
@@ -47,8 +51,14 @@ class AdvantageEstimator:
     """The function."""
     needs_critic: bool
     """Whether it reads values; without them the policy has no value head."""
+    needs_groups: bool = False
+    """Whether its baseline is taken from the other responses to the same prompt."""
     uses_token_rewards: bool = True
     """Whether it sees which token was credited, or only the sum."""
+    whitens: bool = False
+    """Whether its advantages are whitened over the batch."""
+    loss_mean: str = "token"
+    """The mean that its paper takes of the loss; see `PPOSettings.loss_mean`."""
     source: str = ""
     """Paper."""
 
@@ -80,6 +90,31 @@ def find_advantage(name: str) -> AdvantageEstimator:
     raise SettingsError(
         f"unknown advantage {name!r}; {hint}known: {', '.join(map(repr, _ESTIMATORS))}"
     )
+
+
+GROUP_SETTINGS = ("drop_equal_groups", "std_floor")
+"""Settings of `PPOSettings` that have no effect without groups."""
+
+
+def check_group_settings(estimator: AdvantageEstimator, settings: PPOSettings) -> None:
+    """Refuse an estimator without the groups that it needs, and settings of groups without them.
+
+    Raises:
+        SettingsError: naming the setting and the remedy.
+    """
+    if estimator.needs_groups and settings.group_size is None:
+        raise SettingsError(
+            f"advantage={estimator.name!r} needs group_size, the responses to each prompt; pass "
+            "group_size=8, or take advantage='reinforce++', which has no group"
+        )
+    usual = PPOSettings()
+    for name in GROUP_SETTINGS if settings.group_size is None else ():
+        if getattr(settings, name) != getattr(usual, name):
+            raise SettingsError(f"{name} has no effect without group_size; pass both, or neither")
+    if settings.std_floor and estimator.name != "grpo":
+        raise SettingsError(
+            f"std_floor has no effect with advantage={estimator.name!r}; leave it out"
+        )
 
 
 def check_critic_settings(
@@ -125,19 +160,83 @@ def _reinforce(played: RoundTensors, settings: PPOSettings) -> tuple[Tensor, Ten
     return to_go, to_go
 
 
-register_advantage(
+def _by_score(
+    function: Callable[[Tensor, int, PPOSettings], Tensor],
+) -> Estimate:
+    """Return an estimator whose advantage is one number per response, the same at every token."""
+
+    def estimate(played: RoundTensors, settings: PPOSettings) -> tuple[Tensor, Tensor]:
+        assert settings.group_size is not None
+        advantages = function(played.scores, settings.group_size, settings)[:, None]
+        spread = advantages.expand_as(played.token_rewards).masked_fill(~played.response_mask, 0.0)
+        return spread, spread
+
+    return estimate
+
+
+def _loo(played: RoundTensors, settings: PPOSettings) -> tuple[Tensor, Tensor]:
+    assert settings.group_size is not None
+    advantages = losses.leave_one_out(
+        played.token_rewards, played.response_mask, settings.group_size, gamma=settings.gamma
+    )
+    return advantages, advantages
+
+
+for _estimator in (
     AdvantageEstimator(
         name="gae",
         estimate=_gae,
         needs_critic=True,
+        whitens=True,
         source="Schulman et al. 2016, arXiv:1506.02438",
-    )
-)
-register_advantage(
+    ),
     AdvantageEstimator(
         name="reinforce",
         estimate=_reinforce,
         needs_critic=False,
-        source="Williams 1992; the reward to go, whitened over the batch",
-    )
-)
+        source="Williams 1992: the reward to go, without a baseline",
+    ),
+    AdvantageEstimator(
+        name="reinforce++",
+        estimate=_reinforce,
+        needs_critic=False,
+        whitens=True,
+        source="Hu 2025, arXiv:2501.03262: the reward to go, whitened over the batch",
+    ),
+    AdvantageEstimator(
+        name="rloo",
+        estimate=_by_score(lambda scores, n, settings: losses.rloo(scores, n)),
+        needs_critic=False,
+        needs_groups=True,
+        uses_token_rewards=False,
+        source="Ahmadian et al. 2024, arXiv:2402.14740",
+    ),
+    AdvantageEstimator(
+        name="grpo",
+        estimate=_by_score(
+            lambda scores, n, settings: losses.grpo(scores, n, std_floor=settings.std_floor)
+        ),
+        needs_critic=False,
+        needs_groups=True,
+        uses_token_rewards=False,
+        loss_mean="sequence",
+        source="Shao et al. 2024, arXiv:2402.03300",
+    ),
+    AdvantageEstimator(
+        name="dr-grpo",
+        estimate=_by_score(lambda scores, n, settings: losses.dr_grpo(scores, n)),
+        needs_critic=False,
+        needs_groups=True,
+        uses_token_rewards=False,
+        loss_mean="constant",
+        source="Liu et al. 2025, arXiv:2503.20783",
+    ),
+    AdvantageEstimator(
+        name="loo",
+        estimate=_loo,
+        needs_critic=False,
+        needs_groups=True,
+        source="here: the reward to go minus that of the other rows still being written, unbiased",
+    ),
+):
+    register_advantage(_estimator)

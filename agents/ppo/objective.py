@@ -40,17 +40,22 @@ class Objective:
     """
 
     clip_range: float
+    clip_range_high: float | None = None
     clip_range_vf: float | None
     vf_coef: float
     ent_coef: float
     kl_coef: float
     """0 where the KL is in the reward."""
     kl_estimator: str
+    loss_mean: str = "token"
+    """See `PPOSettings.loss_mean`, without "auto"."""
+    horizon: int = 0
+    """Longest response, tokens; what "constant" divides by."""
     value_head_only: bool
     """Warm-up: loss = vf_coef * L_value, and gradients reach the value head alone."""
 
     def __call__(
-        self, policy: CausalLMPolicy, part: Experience, count: int
+        self, policy: CausalLMPolicy, part: Experience, count: int, rows: int | None = None
     ) -> tuple[Tensor, dict[str, float], Tensor]:
         """Return the loss of some of a minibatch's sequences, its figures, and log ratios.
 
@@ -58,6 +63,7 @@ class Objective:
             policy: The policy as it is now.
             part: The sequences.
             count: Tokens of the whole minibatch: so the losses of its parts add up to its own.
+            rows: Responses of the whole minibatch; None: those of the part.
 
         Returns:
             Loss, a scalar; figures as `UpdateStats` names them; log ratios (batch, time), nats.
@@ -69,13 +75,20 @@ class Objective:
             with_kl=self.kl_coef != 0.0 and self.kl_estimator == "exact",
             value_head_only=self.value_head_only,
         )
+        weights = None
+        if self.loss_mean != "token":
+            weights = losses.loss_weights(
+                part.response_mask, self.loss_mean, rows=rows or len(part), horizon=self.horizon
+            )
         policy_loss = losses.policy_loss(
             now.log_probs,
             part.old_log_probs,
             part.advantages,
             part.response_mask,
             clip_range=self.clip_range,
+            clip_range_high=self.clip_range_high,
             count=count,
+            weights=weights,
         )
         figures = {"policy_loss": policy_loss.item()}
         loss = policy_loss.new_zeros(())

@@ -8,24 +8,35 @@ sequences; rewards are the ``token_rewards`` that the finished episode carries, 
 reference; advantages are whitened over the whole batch, not per minibatch; dropout stays off.
 """
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from stable_baselines3.common.utils import FloatSchedule, explained_variance
 from torch import Tensor
 
 from tokengym.agents import losses
 from tokengym.agents.algorithm import EpisodicAlgorithm
 from tokengym.agents.errors import NonFiniteError
+from tokengym.agents.losses.groups import check_groups
 from tokengym.agents.policy.sequences import Sequences
-from tokengym.agents.ppo.advantages import RoundTensors, check_critic_settings, find_advantage
+from tokengym.agents.ppo.advantages import (
+    RoundTensors,
+    check_critic_settings,
+    check_group_settings,
+    find_advantage,
+)
 from tokengym.agents.ppo.experience import Experience
 from tokengym.agents.ppo.objective import Objective, UpdateStats
 from tokengym.agents.ppo.settings import PPOSettings
+from tokengym.agents.rollouts.environments import environment_attribute
 from tokengym.agents.rollouts.playing import Round
+
+logger = logging.getLogger(__name__)
 
 
 class PPO(EpisodicAlgorithm):
@@ -53,7 +64,16 @@ class PPO(EpisodicAlgorithm):
         """Refuse an unknown estimator, and settings of a critic where it has none."""
         self.estimator = find_advantage(self.settings.advantage)
         check_critic_settings(self.estimator, self.settings, policy_kwargs)
+        check_group_settings(self.estimator, self.settings)
         self.has_critic = self.estimator.needs_critic
+        self._has_warned = False
+
+    def round_options(self) -> dict[str, Any] | None:
+        """Return the options of a round's reset: rows in groups that share a prompt."""
+        if self.settings.group_size is None:
+            return None
+        check_groups(self.n_envs, self.settings.group_size)
+        return {"group_size": self.settings.group_size}
 
     # --- the phases of one update, after `collect` ------------------------------------------------
 
@@ -75,29 +95,47 @@ class PPO(EpisodicAlgorithm):
             sequences, played.action_masks, reference=True
         )
         rewards = self._token_rewards(played)
+        scores = torch.tensor([e.score or 0.0 for e in played.episodes], device=self.device)
         kl = losses.kl_estimate(played.log_probs, ref_log_probs, estimator="k1")
         if self.settings.kl_in == "reward":
-            rewards = rewards - self.kl_coef * self._kl_price(played, sequences, ref_log_probs)
+            price = self.kl_coef * self._kl_price(played, sequences, ref_log_probs)
+            rewards, scores = rewards - price, scores - price.sum(1)
         values, final_values = self._values(played, sequences)
         advantages, returns = self.estimator.estimate(
             RoundTensors(
-                token_rewards=rewards, response_mask=mask, values=values, final_values=final_values
+                token_rewards=rewards,
+                response_mask=mask,
+                values=values,
+                final_values=final_values,
+                scores=scores,
             ),
             self.settings,
         )
         self._log_round(played, kl, mask, values, returns)
         self._kl = kl.sum(1).mean().item()
         self._timings["assign_s"] = time.perf_counter() - started
-        return Experience(
+        experience = Experience(
             sequences=sequences,
             action_masks=played.action_masks,
             response_mask=mask,
             old_log_probs=played.log_probs,
             old_values=values,
-            advantages=losses.masked_whiten(advantages, mask),
+            advantages=losses.masked_whiten(advantages, mask)
+            if self.estimator.whitens
+            else advantages,
             returns=None if values is None else returns,
             ref_log_probs=ref_log_probs if self.settings.kl_in == "loss" else None,
         )
+        return self._kept(experience, scores)
+
+    def _kept(self, experience: Experience, scores: Tensor) -> Experience:
+        """Return the experience without groups of equal scores, if they are to be dropped."""
+        if not self.settings.drop_equal_groups:
+            return experience
+        assert self.settings.group_size is not None
+        varied = losses.varied_groups(scores, self.settings.group_size)
+        self.logger.record("train/groups_kept", varied.float().mean().item())
+        return experience.select(varied.nonzero()[:, 0]) if varied.any() else experience
 
     def _values(self, played: Round, sequences: Sequences) -> tuple[Tensor | None, Tensor | None]:
         """Return the values before each token and past cut episodes; None without a critic."""
@@ -157,7 +195,7 @@ class PPO(EpisodicAlgorithm):
         self.policy.optimizer.zero_grad(set_to_none=True)
         for bucket in minibatch.sequences.buckets(self.settings.micro_batch_size):
             part = minibatch.select(bucket)
-            loss, figures, log_ratio = objective(self.policy, part, count)
+            loss, figures, log_ratio = objective(self.policy, part, count, len(minibatch))
             for name, value in figures.items():
                 if not np.isfinite(value):
                     raise NonFiniteError(
@@ -177,7 +215,12 @@ class PPO(EpisodicAlgorithm):
         """Return what the next gradient step goes down."""
         return Objective(
             clip_range=self._now(self.settings.clip_range),
+            clip_range_high=self.settings.clip_range_high,
             clip_range_vf=self._now(self.settings.clip_range_vf),
+            loss_mean=self.estimator.loss_mean
+            if self.settings.loss_mean == "auto"
+            else self.settings.loss_mean,
+            horizon=int(environment_attribute(self.env, "max_new_tokens", 0)) if self.env else 0,
             vf_coef=self.settings.vf_coef,
             ent_coef=self.settings.ent_coef,
             kl_coef=self.kl_coef if self.settings.kl_in == "loss" else 0.0,
@@ -230,6 +273,13 @@ class PPO(EpisodicAlgorithm):
                     "reward=..., or wrap it in tokengym.rewards.CreditReward"
                 )
             rewards[row, : len(episode.response_ids)] = episode.token_rewards
+        if not self.estimator.uses_token_rewards and not self._has_warned and is_dense(rewards):
+            self._has_warned = True
+            logger.warning(
+                "advantage=%r reads the score of a whole response and not the token rewards: its "
+                "updates are those of the sparse reward; 'loo' and 'reinforce++' see the credit",
+                self.estimator.name,
+            )
         if not np.isfinite(rewards).all():
             row, step = np.argwhere(~np.isfinite(rewards))[0]
             raise NonFiniteError(
@@ -271,3 +321,8 @@ class PPO(EpisodicAlgorithm):
         self.logger.record("train/ratio_error", stats.ratio_error)
         self.logger.record("train/log_prob_gap", stats.log_prob_gap)
         self.logger.record("train/n_updates", self._n_updates)
+
+
+def is_dense(token_rewards: NDArray[np.floating]) -> bool:
+    """Return whether a response has rewards on more tokens than one, (batch, time)."""
+    return bool(((token_rewards != 0).sum(1) > 1).any())

@@ -10,6 +10,7 @@ from tokengym.agents.policy.settings import EpisodicSettings, Schedule
 from tokengym.envs.declared import check_choice, check_count, check_number
 
 KlPlace = Literal["reward", "loss"]
+LossMean = Literal["auto", "token", "sequence", "constant"]
 KlEstimator = Literal["k1", "k2", "k3", "exact"]
 
 
@@ -23,6 +24,16 @@ class PPOSettings(EpisodicSettings):
 
     advantage: str = "gae"
     """Estimator of the advantages, by name; see `tokengym.agents.ppo.advantages`."""
+    group_size: int | None = None
+    """Consecutive rows that answer one prompt, at least 2 and a divisor of the rows; None gives
+    each row a prompt of its own. Estimators with a group baseline need it."""
+    drop_equal_groups: bool = False
+    """Leave groups out whose scores are all equal: they teach nothing (DAPO, arXiv:2503.14476)."""
+    std_floor: float = 0.0
+    """Least standard deviation that "grpo" divides a group's scores by."""
+    loss_mean: LossMean = "auto"
+    """Mean over the tokens of a minibatch ("token"), over a response's tokens and then responses
+    ("sequence"), or a sum over a constant ("constant"); "auto" takes the estimator's own."""
     n_epochs: int = 4
     """Passes over a batch."""
     n_minibatches: int = 2
@@ -34,6 +45,8 @@ class PPOSettings(EpisodicSettings):
     redistribution cannot help."""
     clip_range: Schedule = 0.2
     """How far the probability ratio may move before its gradient stops."""
+    clip_range_high: float | None = None
+    """The same upwards; None takes ``clip_range``. DAPO has 0.28."""
     clip_range_vf: Schedule | None = 0.2
     """The same for the values, in reward units; None leaves them unclipped."""
     vf_coef: float = 0.1
@@ -66,6 +79,13 @@ class PPOSettings(EpisodicSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_count(self, "n_epochs", "n_minibatches")
+        check_count(
+            self, "group_size", least=2, optional=True, hint="a group of one has no baseline"
+        )
+        check_choice(self, "drop_equal_groups", (True, False))
+        check_choice(self, "loss_mean", get_args(LossMean))
+        check_number(self, "std_floor", least=0.0)
+        check_number(self, "clip_range_high", above=0.0, optional=True)
         check_count(self, "n_value_warmup", least=0)
         check_count(self, "micro_batch_size", optional=True)
         check_number(self, "gamma", "gae_lambda", least=0.0, most=1.0)
