@@ -69,13 +69,7 @@ def evaluate(
 
     torch.set_num_threads(1)
     env = resolve_env(env)
-    for folder in (agent, against):
-        if folder is not None and not folder.is_dir():
-            raise ValueError(
-                f"{folder} is no folder; name one that tokengym train or agent.save wrote"
-            )
-    if judge is not None and against is None:
-        raise ValueError(f"judge {judge!r} has nothing to compare; name a second agent: --against")
+    _check_agents(agent, against, judge)
     lengths = training_settings(env, max_new_tokens=max_new_tokens).lengths()
     evaluator = Evaluator(
         env,
@@ -102,6 +96,16 @@ def evaluate(
     if json is not None:
         comparison = {} if versus is None else {"versus": {"agent": against, **asdict(versus)}}
         write_json(json, {"env": env, "episodes": episodes, "seed": seed, **figures, **comparison})
+
+
+def _check_agents(agent: Path | None, against: Path | None, judge: str | None) -> None:
+    for folder in (agent, against):
+        if folder is not None and not folder.is_dir():
+            raise ValueError(
+                f"{folder} is no folder; name one that tokengym train or agent.save wrote"
+            )
+    if judge is not None and against is None:
+        raise ValueError(f"judge {judge!r} has nothing to compare; name a second agent: --against")
 
 
 def _win_rate(first: "Evaluation", second: "Evaluation", judge: str | None) -> "WinRate":

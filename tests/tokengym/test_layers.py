@@ -27,6 +27,8 @@ MATHEMATICS = [
     "rewards/gold/sentiment_lexicon.py",
 ]
 """Folders and modules of pure functions."""
+MOST_FILES = 15
+"""Python files that a folder of the product may have."""
 
 
 def load_house() -> ModuleType:
@@ -111,6 +113,18 @@ def test_cycles_are_found(tmp_path: Path):
     inside = "def use():\n    from tokengym.envs.first import name\n"
     (folder / "second.py").write_text(inside)
     assert house.import_cycles(tmp_path) == []
+
+
+@pytest.mark.parametrize("folder", sorted(house.files_per_folder(ROOT)))
+def test_folders_can_be_taken_in(folder: str):
+    assert house.files_per_folder(ROOT)[folder] <= MOST_FILES
+
+
+@pytest.mark.parametrize(
+    "path", house.product_files(ROOT), ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_functions_fit_on_a_page(path: Path):
+    assert house.long_functions(path) == {}
 
 
 def test_import_stays_light():
