@@ -27,8 +27,7 @@ from tokengym.rewards.credits import (
     Uniform,
 )
 from tokengym.rewards.errors import CreditError, RewardCheckError, RewardError, ScorerError
-from tokengym.rewards.pair_files import read_pairs
-from tokengym.rewards.pairs import PreferencePair, PreferencePairs
+from tokengym.rewards.pairs import PreferencePair, PreferencePairs, read_pairs
 from tokengym.rewards.registry import make_reward, register, registered_rewards
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers.base import FunctionScorer, Scorer, Scores

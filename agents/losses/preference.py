@@ -1,7 +1,8 @@
 """The mathematics of learning from preference pairs: pure functions of log-probabilities.
 
-Arguments are (batch,): the log-probability of a whole response, summed over its own tokens (EOS
-included when there was one), nats; where a loss wants the mean per token, it says so.
+y_w is the chosen and y_l the rejected response. Arguments are (batch,): the log-probability of a
+whole response, summed over its own tokens (EOS included when there was one), nats, under the policy
+or the frozen reference; where a loss takes the mean per token, it says so.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from torch import Tensor
 
 
 class Ratios(NamedTuple):
-    """What the losses of `dpo_loss` are made of, each (batch,) or a number."""
+    """Input of the losses of `dpo_loss`, each (batch,) or a number."""
 
     chosen: Tensor
     """log pi(y_w) - log pi_ref(y_w), nats; per token where the loss averages."""
@@ -79,9 +80,9 @@ _DPO_LOSSES: dict[str, Callable[[Ratios], Tensor]] = {
 }
 DPO_LOSS_TYPES = tuple(_DPO_LOSSES)
 PER_TOKEN_LOSS_TYPES = ("ipo", "sigmoid_norm")
-"""Those of `dpo_loss` that are functions of log-probabilities averaged per token."""
+"""Losses of `dpo_loss` that take log-probabilities averaged per token."""
 SMOOTHED_LOSS_TYPES = ("sigmoid", "robust", "sigmoid_norm")
-"""Those of `dpo_loss` that know labels which may be wrong."""
+"""Losses of `dpo_loss` that know labels which may be wrong."""
 
 
 def dpo_loss(
@@ -198,10 +199,10 @@ def dpop_loss(
     -logsigmoid(h - beta * dpop_coef * max(0, ref_chosen - policy_chosen)), h as in `dpo_loss`
 
     Args:
-        policy_chosen: (batch,), nats.
-        policy_rejected: (batch,).
-        ref_chosen: (batch,).
-        ref_rejected: (batch,).
+        policy_chosen: (batch,), nats; and so are the next three.
+        policy_rejected: of y_l.
+        ref_chosen: of y_w under the reference.
+        ref_rejected: of y_l under the reference.
         beta: > 0.
         dpop_coef: >= 0, the paper's lambda; 0 is DPO.
 
@@ -213,13 +214,9 @@ def dpop_loss(
 
     Source: Pal et al. 2024, arXiv:2402.13228, eq. 3 (lambda 5 to 500).
     """
-    _check_shapes(
-        policy_chosen,
-        policy_rejected=policy_rejected,
-        ref_chosen=ref_chosen,
-        ref_rejected=ref_rejected,
-    )
-    h = beta * ((policy_chosen - ref_chosen) - (policy_rejected - ref_rejected))
+    others = {"ref_chosen": ref_chosen, "ref_rejected": ref_rejected}
+    _check_shapes(policy_chosen, policy_rejected=policy_rejected, **others)
+    h = Ratios(policy_chosen - ref_chosen, policy_rejected - ref_rejected, beta, 0.0).h
     return -F.logsigmoid(h - beta * dpop_coef * torch.relu(ref_chosen - policy_chosen))
 
 
@@ -238,10 +235,10 @@ def rpo_loss(
     -logsigmoid(h) - nll_coef * policy_chosen / chosen_lengths, h as in `dpo_loss`
 
     Args:
-        policy_chosen: (batch,), nats.
-        policy_rejected: (batch,).
-        ref_chosen: (batch,).
-        ref_rejected: (batch,).
+        policy_chosen: (batch,), nats; and so are the next three.
+        policy_rejected: of y_l.
+        ref_chosen: of y_w under the reference.
+        ref_rejected: of y_l under the reference.
         chosen_lengths: (batch,), tokens of y_w.
         beta: > 0.
         nll_coef: >= 0, the paper's alpha; 0 is DPO.

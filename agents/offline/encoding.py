@@ -9,20 +9,24 @@ from tokengym.agents.offline.rows import (
     PAIR_IDS,
     EncodedRow,
     EncodedTexts,
-    RowError,
     check_rows,
     columns_of,
     limit_rows,
-    read_table,
+    read_texts,
     rows_of_ids,
-    skipped_row,
     text_row,
 )
 from tokengym.envs.errors import DatasetError, TokenizerError
 from tokengym.envs.prompts.prompt import is_messages, prompt_messages
 from tokengym.envs.tokenization import encode, encode_chats
-from tokengym.rewards.pair_files import OnError, read_pairs
-from tokengym.rewards.pairs import Overlong, SkippedRow
+from tokengym.rewards.pairs import (
+    OnError,
+    Overlong,
+    RowError,
+    SkippedRow,
+    read_pairs,
+    skipped_row,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -89,7 +93,7 @@ def encode_pairs(
     Raises:
         DatasetError: naming the row and the remedy.
     """
-    table = read_table(source)
+    table = read_texts(source)
     if set(PAIR_IDS) <= set(columns_of(table)):
         encoded = check_rows(rows_of_ids(table, PAIR_IDS), encoding, len(tokenizer))
     elif holds_conversations(table, ("chosen", "rejected")):
@@ -123,7 +127,7 @@ def encode_responses(
     Raises:
         DatasetError: naming the row and the remedy.
     """
-    table = read_table(source)
+    table = read_texts(source)
     columns = columns_of(table)
     ids = [name for name in (f"{column}_ids" for column in RESPONSE_COLUMNS) if name in columns]
     texts = [name for name in RESPONSE_COLUMNS if name in columns]
@@ -246,9 +250,9 @@ def encode_conversations(
             prompt, responses = _split_messages(row, columns)
             yield _encoded_messages(number, prompt, responses, tokenizer, encoding)
         except RowError as fault:
-            yield skipped_row(number, fault)
+            yield skipped_row(number, fault, of="data")
         except TokenizerError as error:
-            yield skipped_row(number, RowError("chat template", str(error)))
+            yield skipped_row(number, RowError("chat template", str(error)), of="data")
 
 
 def _split_messages(

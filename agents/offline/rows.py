@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokengym.envs import Episode
 from tokengym.envs.errors import DatasetError
-from tokengym.envs.prompts.loading import read_tables
-from tokengym.rewards.pairs import SkippedRow
+from tokengym.rewards.pairs import RowError, SkippedRow, read_table, skipped_row
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -61,32 +60,24 @@ class EncodedTexts:
         return Dataset.from_dict({**columns, "length": [row.length for row in self.rows]})
 
 
-class RowError(Exception):
-    """What is wrong with a row: its kind, and a sentence."""
-
-
-def read_table(source: Any) -> Any:
-    """Return rows: a table, or a sequence of mappings (or of what `read_pairs` takes).
+def read_texts(source: Any) -> Any:
+    """Return rows: a table, or a list of mappings or pairs; played episodes become rows of ids.
 
     Args:
-        source: A ``datasets.Dataset``, a path, or a sequence; played episodes become rows of ids.
+        source: As for `tokengym.rewards.pairs.read_table`.
 
     Raises:
         DatasetError: if it cannot be read, or has several splits.
     """
-    if isinstance(source, Sequence) and not isinstance(source, str):
-        return [_episode_row(row) if isinstance(row, Episode) else row for row in source]
-    tables = read_tables(source)
-    if len(tables) > 1:
-        raise DatasetError(
-            f"the data has the splits {', '.join(map(repr, tables))}; pass one of them"
-        )
-    (table,) = tables.values()
-    return table
-
-
-def _episode_row(episode: Episode) -> dict[str, Any]:
-    return {"prompt_ids": episode.prompt_ids, "response_ids": episode.response_ids}
+    table = read_table(source, of="data")
+    if not isinstance(table, list):
+        return table
+    return [
+        {"prompt_ids": row.prompt_ids, "response_ids": row.response_ids}
+        if isinstance(row, Episode)
+        else row
+        for row in table
+    ]
 
 
 def columns_of(table: Any) -> list[str]:
@@ -104,7 +95,7 @@ def rows_of_ids(table: Any, names: Sequence[str]) -> Iterable[EncodedRow | Skipp
             prompt, *responses = (_ids(row, name) for name in names)
             yield EncodedRow(row=number, prompt_ids=prompt, responses=tuple(responses))
         except RowError as fault:
-            yield skipped_row(number, fault)
+            yield skipped_row(number, fault, of="data")
 
 
 def _ids(row: Mapping[str, Any], name: str) -> tuple[int, ...]:
@@ -126,15 +117,9 @@ def text_row(
     for name, value in zip(("prompt", column), values, strict=True):
         if not isinstance(value, str) or not value.strip():
             kind = "empty" if value is None or value == "" or isinstance(value, str) else "not text"
-            return skipped_row(number, RowError(kind, f"{name!r} must be a text, got {value!r}"))
+            fault = RowError(kind, f"{name!r} must be a text, got {value!r}")
+            return skipped_row(number, fault, of="data")
     return str(values[0]), (str(values[1]),)
-
-
-def skipped_row(number: int, fault: RowError) -> SkippedRow:
-    """Return a row as one that was left out."""
-    kind, what = fault.args
-    reason = f"row {number} of the data: {what}; correct it, or pass on_error='skip'"
-    return SkippedRow(row=number, kind=kind, reason=reason)
 
 
 def check_rows(
@@ -177,7 +162,7 @@ def _sorted_out(
                 kept.append(check(row))
                 continue
             except RowError as fault:
-                row = skipped_row(row.row, fault)
+                row = skipped_row(row.row, fault, of="data")
         if encoding.on_error == "raise":
             raise DatasetError(row.reason)
         left_out.append(row)

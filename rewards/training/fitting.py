@@ -1,4 +1,4 @@
-"""The training loop of both kinds: ``transformers.Trainer`` on pairs, stopped and gone on with."""
+"""The training loop of both kinds: ``transformers.Trainer`` on pairs, interrupted and resumed."""
 
 import json
 import time
@@ -26,12 +26,12 @@ WEIGHTS = "trained.safetensors"
 
 
 class Row(NamedTuple):
-    """A pair as the trainer takes it."""
+    """One pair of the training data."""
 
     sequences: Sequences
     """Two texts or questions."""
     margin: float
-    """By how much the difference should exceed 0, reward units."""
+    """Amount by which the difference should exceed 0, reward units."""
 
 
 def fit(
@@ -49,9 +49,9 @@ def fit(
         trained: Holds the parameters: the reader's model, or adapters around it.
         reader: Reads the pairs.
         rows: The pairs.
-        training: How.
-        folder: Of checkpoints; training goes on from the last whole one in it.
-        report: Hears of each step.
+        training: The settings.
+        folder: Folder of checkpoints; training resumes from the last complete one in it.
+        report: Called after each step.
 
     Raises:
         RewardError: if the loss is no longer finite.
@@ -110,7 +110,7 @@ def use_device(arguments: TrainingArguments, device: torch.device) -> None:
 
 
 class PairModule(torch.nn.Module):
-    """What the trainer trains: a batch of pairs in, the loss out.
+    """Module that the trainer trains: a batch of pairs in, the loss out.
 
     Args:
         trained: Holds the parameters.
@@ -139,7 +139,7 @@ class PairModule(torch.nn.Module):
 
 
 class Collator:
-    """Makes rows one padded batch, all first sequences before all second ones.
+    """Pads rows into one batch, all first sequences before all second ones.
 
     Args:
         padding_side: Where sequences are padded.
@@ -180,7 +180,7 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 class _PairTrainer(Trainer):
-    """Keeps of the model what is trained: adapters without their base, tied weights once."""
+    """Saves only the trained weights: adapters without their base, tied weights once."""
 
     def _save(
         self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
@@ -204,7 +204,7 @@ class _PairTrainer(Trainer):
 
 
 class _Progress(TrainerCallback):
-    """Says how far training is, and has checkpoints made by the clock."""
+    """Reports progress, and asks for checkpoints by the clock."""
 
     def __init__(self, seconds: float, report: Report | None) -> None:
         self.seconds = seconds

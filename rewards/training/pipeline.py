@@ -11,12 +11,16 @@ import torch
 
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.models.loading import load_tokenizer, positions, quiet, select_device
-from tokengym.rewards.pair_files import read_pairs
-from tokengym.rewards.pairs import PreferencePairs, limit_lengths, split_pairs
+from tokengym.rewards.pairs import PreferencePairs, limit_lengths, read_pairs, split_pairs
 from tokengym.rewards.training.fitting import Report, Row, fit
-from tokengym.rewards.training.measures import measure_pairs
 from tokengym.rewards.training.readers import PairReader, Sequences
-from tokengym.rewards.training.results import TrainedReward, Workplace, fingerprint, measured
+from tokengym.rewards.training.results import (
+    TrainedReward,
+    Workplace,
+    fingerprint,
+    measure_pairs,
+    measured,
+)
 from tokengym.rewards.training.settings import RewardTraining
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What training leaves behind, and the folder that appears when it is whole."""
+"""Results of a training: measurements on held-out pairs, and the model's folder."""
 
 import hashlib
 import json
@@ -8,23 +8,114 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
 from tokengym.envs.files import replacing, write_json
 from tokengym.rewards.errors import RewardError
-from tokengym.rewards.models.loading import quiet
+from tokengym.rewards.maths.pairwise import (
+    ReliabilityBin,
+    calibration_error,
+    length_correlation,
+    pair_accuracy,
+    reliability,
+    sigmoid,
+    wilson_interval,
+)
+from tokengym.rewards.models.batching import padded_batches
+from tokengym.rewards.models.loading import evaluating, quiet
 from tokengym.rewards.pairs import PreferencePair
-from tokengym.rewards.training.measures import PairMetrics
+from tokengym.rewards.training.readers import PairReader, PreferenceReader, Sequences
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MEASURES = "measures.json"
-"""The file beside the model with what was measured."""
+"""Name of the file of measurements beside the model."""
 _RECORD = "training.json"
 
 
 @dataclass(frozen=True, kw_only=True)
+class PairMetrics:
+    """Measurements of a model on pairs that it was not trained on."""
+
+    pairs: int
+    """Number of pairs."""
+    accuracy: float
+    """Share in the right order; a tie counts as half."""
+    accuracy_interval: tuple[float, float]
+    """Wilson's 95 % interval of the accuracy, over pairs; not over trainings."""
+    loss: float
+    """Mean -log P(chosen is better), nats; log 2 for a model that knows nothing."""
+    calibration_error: float
+    """Expected calibration error of the implied preferences."""
+    length_correlation: float
+    """How far the longer response is preferred, in [-1, 1]."""
+    longer_accuracy: float
+    """Accuracy of preferring the longer response, whatever it says: what a model must beat."""
+    position_bias: float | None
+    """Mean P(A is better) - 1/2 over both orders; None for a reward model, which has no order."""
+    reliability: tuple[ReliabilityBin, ...]
+    """Confidence against accuracy, bin by bin."""
+
+
+def measure_pairs(
+    reader: PairReader,
+    pairs: Sequence[PreferencePair],
+    sequences: Sequence[Sequences],
+    *,
+    batch_size: int,
+) -> PairMetrics:
+    """Return the measurements of a model on pairs.
+
+    Args:
+        reader: The model, and how it reads.
+        pairs: Held-out pairs.
+        sequences: Their ids.
+        batch_size: Pairs per forward pass.
+    """
+    values = _values(reader, sequences, 2 * batch_size)
+    differences = reader.log_odds(values[::2], values[1::2])
+    lengths = [len(pair.chosen) - len(pair.rejected) for pair in pairs]
+    accuracy = pair_accuracy(differences)
+    bias = None
+    if isinstance(reader, PreferenceReader):
+        bias = float(sigmoid(values).mean() - 0.5)
+    return PairMetrics(
+        pairs=len(pairs),
+        accuracy=accuracy,
+        accuracy_interval=wilson_interval(accuracy, len(pairs)),
+        loss=float(np.logaddexp(0.0, -differences).mean()),
+        calibration_error=calibration_error(differences),
+        length_correlation=length_correlation(differences, lengths),
+        longer_accuracy=pair_accuracy(lengths),
+        position_bias=bias,
+        reliability=reliability(differences),
+    )
+
+
+def _values(
+    reader: PairReader, sequences: Sequence[Sequences], batch_size: int
+) -> NDArray[np.float64]:
+    """Return the number of each sequence, (2 * pairs,), first and second of each pair in turn."""
+    flat = [ids for pair in sequences for ids in pair]
+    values = np.zeros(len(flat))
+    device = reader.model.device
+    with evaluating(reader.model), torch.no_grad():
+        for batch in padded_batches(flat, batch_size=batch_size, padding_side=reader.padding_side):
+            arrays = (batch.input_ids, batch.attention_mask, batch.position_ids)
+            tensors = [torch.from_numpy(array).to(device) for array in arrays]
+            values[batch.indices] = reader.values(*tensors).double().cpu().numpy()
+    return values
+
+
+# --- on disk --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainedReward:
-    """What training left behind."""
+    """A trained model on disk, with its measurements."""
 
     path: Path
     """Folder of the model and its tokenizer, for ``from_pretrained`` of the scorer."""
@@ -33,9 +124,9 @@ class TrainedReward:
     train_loss: float
     """Mean over training, nats."""
     pairs: int
-    """How many it was trained on."""
+    """Number of pairs it was trained on."""
     skipped: Mapping[str, int]
-    """How many rows were left out for what, of those to train on and those held out."""
+    """Number of rows left out, by reason, of those to train on and those held out."""
 
 
 class Workplace:
@@ -43,10 +134,10 @@ class Workplace:
 
     Args:
         output_dir: Where the result will be.
-        record: What the training depends on; one that was stopped goes on only with the same.
+        record: Everything that the training depends on; it is resumed only with the same.
 
     Raises:
-        RewardError: if the result is there already, or another training is unfinished.
+        RewardError: if the result exists already, or another training is unfinished.
     """
 
     def __init__(self, output_dir: str | Path, record: Mapping[str, Any]) -> None:
@@ -63,7 +154,7 @@ class Workplace:
         return self.folder / "checkpoints"
 
     def begin(self) -> None:
-        """Make the folder, and note what the training depends on."""
+        """Make the folder, and write the record."""
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / _RECORD, self.record)
 
@@ -76,7 +167,7 @@ class Workplace:
         """Write model, tokenizer and measures, move them into their place, and clean up.
 
         Args:
-            model: What was trained.
+            model: The trained model.
             tokenizer: Its own.
             measured: For the file of measures.
         """
@@ -109,7 +200,7 @@ class Workplace:
 def measured(
     metrics: PairMetrics, losses: Sequence[float], trained_on: int, skipped: Mapping[str, int]
 ) -> dict[str, Any]:
-    """Return what the file of measures holds.
+    """Return the content of the file of measures.
 
     Args:
         metrics: On the held-out pairs.

@@ -1,4 +1,4 @@
-"""How a model is trained on preference pairs."""
+"""Settings of training on preference pairs, declared once."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, get_args
@@ -12,7 +12,7 @@ class RewardTraining:
     """How a reward or preference model is trained. Defaults: Dong et al. 2024, arXiv:2405.07863."""
 
     learning_rate: float = 2e-6
-    """Peak rate; cosine decay. Tiny models and adapters want 1e-4 to 1e-3."""
+    """Peak learning rate of AdamW; cosine decay. Tiny models and adapters want 1e-4 to 1e-3."""
     epochs: float = 1.0
     """Passes over the pairs; more than one overfits in the paper."""
     batch_size: int = 512
@@ -20,9 +20,9 @@ class RewardTraining:
     micro_batch_size: int = 16
     """Pairs per forward pass; the rest of a batch is accumulated."""
     warmup: float = 0.03
-    """Share of the steps with a rising rate."""
+    """Share of the steps with a rising learning rate."""
     weight_decay: float = 0.0
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     max_tokens: int = 512
     """Longest text, prompt included; less where the model reads less."""
     overlong: Overlong = "error"
@@ -34,9 +34,9 @@ class RewardTraining:
     """Whether a reward model's prompts go through its tokenizer's chat template, as those of an
     environment with one do; a written-out dialogue is taken apart into its turns."""
     seed: int = 0
-    """Of new weights, the order of pairs and dropout."""
+    """Seed of new weights, the order of pairs, and dropout."""
     checkpoint_seconds: float = 60.0
-    """At most so much work is lost when training is stopped."""
+    """Seconds between checkpoints: the most work that an interruption loses."""
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "epochs", "batch_size", "micro_batch_size", "max_tokens"):
