@@ -48,7 +48,7 @@ def check_reward(
     Args:
         env: An environment with a reward, single or batched.
         episodes: Episodes played per check (rows of a batch each play at least one).
-        seed: Of prompts and random actions.
+        seed: Seed of prompts and random actions.
 
     Raises:
         RewardCheckError: naming what is broken, with the values.
@@ -125,7 +125,7 @@ def _check_delivery(rewards: list[float], token_rewards: NDArray[np.float32]) ->
 def _check_future(
     env: gymnasium.Env[Any, Any], seed: int, one: _Played, rng: np.random.Generator
 ) -> None:
-    """Check that the first half of an episode earns the same when it goes on in another way."""
+    """Check that the first half of an episode earns the same when it continues in another way."""
     kept = len(one.actions) // 2
     other = _play(env, seed, rng, one.actions[:kept])
     for name, first, second in (

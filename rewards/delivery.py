@@ -79,7 +79,7 @@ class StepDelivery:
         )
 
     def advance(self, rows: Sequence[int], observations: Observations) -> NDArray[np.float64]:
-        """Return the reward of the newest token of each row that goes on.
+        """Return the reward of the newest token of each row that continues.
 
         Args:
             rows: Rows that appended a token and did not end.

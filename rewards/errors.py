@@ -46,9 +46,9 @@ class RewardCheckError(RewardError):
 _LOG = logging.getLogger(__name__)
 
 SLOW_SHARE = 0.5
-"""Of the time between the first scoring and now: a scorer that takes more is named once."""
+"""Share of the time since the first scoring above which a slow scorer is named, once."""
 SLOW_SECONDS = 60.0
-"""Of scoring, before anything is said: a model's first call is slow."""
+"""Seconds of scoring before a slow scorer is named: a model's first call is slow."""
 
 
 @contextmanager

@@ -9,10 +9,10 @@ from tokengym.rewards.attribution.kinds import KINDS, ScorerKind
 from tokengym.rewards.credits import Credit, Sparse
 from tokengym.rewards.credits.base import REWARDS, as_credit, is_credit
 from tokengym.rewards.credits.base import register as register
-from tokengym.rewards.errors import RewardError
+from tokengym.rewards.errors import RewardError, ScorerError
 from tokengym.rewards.naming import check_options, load_own, parse_options, split_own
 from tokengym.rewards.reward import Reward
-from tokengym.rewards.scorers import find_scorer
+from tokengym.rewards.scorers import find_scorer, scorer_names
 from tokengym.rewards.scorers.base import Scorer, SupportsScore, as_scorer, is_scorer
 from tokengym.rewards.scorers.normalize import Normalize
 from tokengym.rewards.scorers.sentiment import Sentiment
@@ -152,9 +152,7 @@ def _scorer(
     if isinstance(scorer, str) and (named := find_scorer(scorer)) is not None:
         return named
     if isinstance(scorer, (str, Path)):
-        if kind == "encoder":
-            return load_scorer(scorer, "encoder", max_len=max_len)
-        return load_scorer(scorer, "reward_model")
+        return _stored(scorer, kind, max_len)
     if scorer is not None:
         return as_scorer(scorer)
     wanted = ("reward_model", "encoder", "lexicon") if kind == "any" else (kind,)
@@ -171,6 +169,23 @@ def _scorer(
     if has[0] == "encoder":
         return load_scorer(bundle.encoder, "encoder", max_len=max_len)
     return load_scorer(bundle.reward_model, "reward_model")
+
+
+def _stored(path: str | Path, kind: ScorerKind, max_len: int | None) -> Scorer:
+    """Return the scorer over the model of a folder or hub name; names its near matches if none."""
+    try:
+        return load_scorer(
+            path, "encoder" if kind == "encoder" else "reward_model", max_len=max_len
+        )
+    except ScorerError as error:
+        name = str(path).partition(":")[0]
+        near = difflib.get_close_matches(name, scorer_names())
+        if isinstance(path, Path) or Path(path).exists() or not near:
+            raise
+        raise ScorerError(
+            f"unknown scorer {path!r}; did you mean {' or '.join(map(repr, near))}? "
+            f"there is no folder of that name either; known: {', '.join(scorer_names())}"
+        ) from error
 
 
 def _with_components(scorer: Scorer, components: dict[str, Any], *, label: str) -> Scorer:

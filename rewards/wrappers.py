@@ -97,7 +97,7 @@ class VectorRewardWrapper(VectorWrapper):
     """`RewardWrapper` for a batch: every episode that ends in a step is scored in one batch.
 
     Works in every autoreset mode; the terminal information stays where the mode puts it. A causal
-    credit is paid to all rows that go on by one pass over their newest tokens.
+    credit is paid to all rows that continue by one pass over their newest tokens.
 
     Args:
         env: A `TokenGenerationVectorEnv`, or a ``SyncVectorEnv`` of single ones.

@@ -47,7 +47,7 @@ class RowRecorder:
         self.row = row.mean(dim=1)
 
     def release(self, output: Tensor, value: Tensor) -> Tensor:
-        """Return what the layer goes on with in place of its attention's output.
+        """Return what the layer continues with in place of its attention's output.
 
         Args:
             output: (batch, time, heads, width) each head's mixture of values.

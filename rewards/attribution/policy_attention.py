@@ -70,7 +70,7 @@ class PolicyAttention:
         Args:
             path: Folder or hub name.
             device: "auto" takes a GPU if there is one.
-            dtype: Of the weights.
+            dtype: Type of the weights.
 
         Raises:
             ScorerError: if there is no such model.

@@ -180,7 +180,7 @@ class SumReader(PrefixReader):
     """The sum of several readers.
 
     Args:
-        readers: Of the terms.
+        readers: Readers of the terms.
     """
 
     def __init__(self, readers: Sequence[PrefixReader]) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tokengym.rewards.attribution import last_row
+from tokengym.rewards.attribution.kinds import REWARD_MODEL_KINDS
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.models.classifier import Classifier, Inputs
 
@@ -78,17 +79,14 @@ def gradient(classifier: Classifier, inputs: Inputs) -> Reading:
     return scores, (embeddings * slopes).sum(dim=-1)
 
 
-def integrated_gradients(classifier: Classifier, inputs: Inputs, response: Tensor) -> Reading:
+def integrated_gradients(classifier: Classifier, inputs: Inputs) -> Reading:
     """Return gradients times embeddings along the line from zero embeddings of the response.
 
     a_t = e_t . integral_0^1 dR/de_t (prompt, s * e) ds;  sum_t a_t = R - R(zero embeddings)
-
-    Args:
-        classifier: What scores.
-        inputs: The batch.
-        response: (batch, time) bool, the columns that move; the others stay as they are.
     """
     embeddings = _embed(classifier, inputs)
+    columns = torch.arange(embeddings.shape[1], device=embeddings.device)
+    response = (columns >= inputs.starts[:, None]) & (columns <= inputs.ends[:, None])
     scores, _ = plain(classifier, inputs)
     total = torch.zeros_like(embeddings)
     for place, weight in zip(*_gauss_legendre(GRADIENT_STEPS), strict=True):
@@ -99,12 +97,9 @@ def integrated_gradients(classifier: Classifier, inputs: Inputs, response: Tenso
 
 READINGS: dict[str | None, Callable[[Classifier, Inputs], Reading]] = {
     None: plain,
-    "attention": attention,
-    "signed-attention": signed_attention,
-    "prefix": prefix,
-    "gradient": gradient,
+    **{kind: globals()[kind.replace("-", "_")] for kind in REWARD_MODEL_KINDS},
 }
-"""Kind of attribution -> what gives it; "integrated-gradients" takes the response's columns too."""
+"""The function of each kind of attribution in `kinds`, which has the kind's name; None: none."""
 
 
 @lru_cache(maxsize=4)

@@ -20,7 +20,7 @@ class ABC(Credit):
             headline runs use 0.8, its sweep is best at 1.
 
     Raises:
-        CreditError: if ``beta`` lies outside [0, 1].
+        CreditError: if ``beta`` is outside [0, 1].
 
     Source: Chan et al. 2024, "Dense Reward for Free in RLHF", arXiv:2402.00782.
     """

@@ -44,7 +44,7 @@ class ABCD(Credit):
             bundle's policy.
 
     Raises:
-        CreditError: if ``beta`` lies outside [0, 1].
+        CreditError: if ``beta`` is outside [0, 1].
 
     Source: Chan et al. 2024, arXiv:2402.00782, ABC-D.
     """
@@ -62,7 +62,7 @@ class ABCD(Credit):
         """Return the rule with a language model, unless it has one.
 
         Args:
-            path: Of the environment's reference policy.
+            path: Folder or hub name of the environment's reference policy.
         """
         if self.model is not None:
             return self

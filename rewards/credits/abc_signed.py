@@ -22,7 +22,7 @@ class SignedABC(Credit):
         rescale: As for `Attribution`.
 
     Raises:
-        CreditError: if ``beta`` lies outside [0, 1].
+        CreditError: if ``beta`` is outside [0, 1].
 
     Source: this project; the weights are Chan et al. 2024, arXiv:2402.00782, the projection of
     values is Kobayashi et al. 2020, arXiv:2004.10102.

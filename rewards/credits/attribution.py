@@ -34,7 +34,7 @@ class Attribution(Credit):
             token gets what is left of the score.
 
     Raises:
-        CreditError: if the method is unknown or ``beta`` lies outside [0, 1].
+        CreditError: if the method is unknown or ``beta`` is outside [0, 1].
 
     Source: Simonyan et al. 2014, arXiv:1312.6034; Sundararajan et al. 2017, arXiv:1703.01365.
     """

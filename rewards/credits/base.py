@@ -247,7 +247,7 @@ def register_credit(rule: Any = None, /, *, scorer_options: tuple[str, ...] = ()
 
 
 def check_beta(beta: float) -> float:
-    """Return ``beta`` if it lies in [0, 1].
+    """Return ``beta`` if it is in [0, 1].
 
     Raises:
         CreditError: if it does not.

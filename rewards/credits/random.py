@@ -21,7 +21,7 @@ class Random(Credit):
         beta: Share of the score that is spread; the rest stays on the last token.
 
     Raises:
-        CreditError: if ``seed`` is negative or ``beta`` lies outside [0, 1].
+        CreditError: if ``seed`` is negative or ``beta`` is outside [0, 1].
     """
 
     name = "random"

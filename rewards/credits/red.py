@@ -36,7 +36,7 @@ class RED(Credit):
             its own: n + 1 scorings instead of one.
 
     Raises:
-        CreditError: if ``beta`` lies outside [0, 1] or ``delivery`` is unknown.
+        CreditError: if ``beta`` is outside [0, 1] or ``delivery`` is unknown.
 
     Source: Li et al. 2024, arXiv:2411.08302; potential-based shaping: Ng, Harada & Russell 1999.
     """

@@ -38,7 +38,7 @@ class SCAR(Credit):
     Args:
         spans: Most spans that a response is cut into, of equal size up to one token.
         permutations: Orders sampled where exact values would cost more; an even number >= 4.
-        seed: Of the orders; they depend on it and on the episode's ids alone.
+        seed: Seed of the orders; they depend on it and on the episode's ids alone.
         beta: Share of the score that is spread; the rest stays on the last token.
 
     Raises:

@@ -20,7 +20,7 @@ class OracleRules:
     """Which rules of the score hold, see `tokengym.envs.oracle.score`."""
 
     rules: Sequence[Rule] = RULES
-    """Of "negation", "selection" and "order"."""
+    """Rules that hold, among "negation", "selection" and "order"."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rules", tuple(self.rules))
@@ -100,7 +100,7 @@ def gold_parts(rules: Rules, prompt: Sequence[str], response: Sequence[str]) -> 
     """Return the parts of a response's gold score; they sum to it.
 
     Args:
-        rules: Of any kind; it decides what the parts are.
+        rules: Rules of any kind; it decides what the parts are.
         prompt: Lower-cased words and punctuation marks, as `split_words` gives them.
         response: Likewise.
 

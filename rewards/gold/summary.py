@@ -18,11 +18,11 @@ class SummaryRules:
     copied_run: int = 5
     """Words in a row that are copied if the post has them in the same order."""
     padding_price: float = 1.0
-    """Of a summary that is all padding."""
+    """Penalty of a summary that is all padding."""
     copying_price: float = 0.5
-    """Of a summary that is all copied."""
+    """Penalty of a summary that is all copied."""
     invention_price: float = 0.5
-    """Of as many facts that the post has not as it has."""
+    """Penalty of as many invented facts as the post has facts."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "facts", tuple(self.facts))

@@ -99,7 +99,7 @@ def blend(score: float, weights: ArrayLike, *, beta: float) -> FloatArray:
         (n,) reward units.
 
     Raises:
-        ValueError: if ``beta`` lies outside [0, 1] or the weights are not weights.
+        ValueError: if ``beta`` is outside [0, 1] or the weights are not weights.
 
     Source: Chan et al. 2024, "Dense Reward for Free in RLHF", arXiv:2402.00782, eq. 5.
 
@@ -194,7 +194,7 @@ def update_moments(moments: Moments, batch: ArrayLike, *, window: int | None) ->
     the past decays exponentially once it is full; a batch of ``window`` values or more replaces it.
 
     Args:
-        moments: Of what was seen before.
+        moments: Moments of the scores seen before.
         batch: (b,) new values, at least one.
         window: Number of values remembered, or None for all.
 

@@ -25,6 +25,8 @@ class Inputs(NamedTuple):
     """Mask and, where the model takes them, positions, (batch, time)."""
     ends: Tensor
     """(batch,) int64: the column of each sequence's last token."""
+    starts: Tensor
+    """(batch,) int64: the column of each response's first token."""
 
 
 class Classifier:
@@ -55,12 +57,15 @@ class Classifier:
         """Index of the last layer."""
         return int(self.config.num_hidden_layers) - 1
 
-    def inputs(self, batch: PaddedBatch, ends: NDArray[Any]) -> Inputs:
+    def inputs(
+        self, batch: PaddedBatch, ends: NDArray[Any], starts: NDArray[Any] | None = None
+    ) -> Inputs:
         """Return a padded batch on the model's device.
 
         Args:
             batch: The sequences.
             ends: (batch,) the column of each one's last token.
+            starts: (batch,) the column of each response's first token; None takes ``ends``.
         """
         device = self.model.device
         others = {"attention_mask": torch.from_numpy(batch.attention_mask).to(device)}
@@ -70,6 +75,7 @@ class Classifier:
             tokens={"input_ids": torch.from_numpy(batch.input_ids).to(device)},
             others=others,
             ends=torch.from_numpy(ends).to(device),
+            starts=torch.from_numpy(ends if starts is None else starts).to(device),
         )
 
     def hidden(self, tokens: dict[str, Tensor], others: dict[str, Tensor]) -> Tensor:

@@ -45,7 +45,7 @@ def load_pretrained(
     Args:
         auto_class: An ``AutoModel...`` of transformers.
         path: Folder or hub name.
-        dtype: Of the weights, or "auto".
+        dtype: Type of the weights, or "auto".
         device: As for `select_device`.
         unread: Prefixes of weights that no score depends on, so that they need not be stored.
 
@@ -82,7 +82,7 @@ def load_answering_model(
 
     Args:
         path: Folder or hub name.
-        dtype: Of the weights, or "auto".
+        dtype: Type of the weights, or "auto".
         device: As for `select_device`.
 
     Raises:
@@ -162,7 +162,7 @@ def longest_input(model: "PreTrainedModel") -> int | None:
 
 @contextmanager
 def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Keep dropout off in this context; a model that was training goes on training after it."""
+    """Keep dropout off in this context; a model in training mode returns to it afterwards."""
     was_training = model.training
     model.eval()
     try:

@@ -155,7 +155,7 @@ class Scorer(ABC):
         """Return the scores of a batch of episodes.
 
         Args:
-            episodes: What to score, at least one.
+            episodes: Episodes to score, at least one.
             attribution: The kind of token attribution to return too, one of
                 ``attribution_kinds``; None for none.
         """
@@ -182,7 +182,7 @@ class Scorer(ABC):
         from what it scores. A response may be empty.
 
         Args:
-            episodes: What to score, at least one.
+            episodes: Episodes to score, at least one.
         """
         return self.score(episodes).values
 
@@ -345,8 +345,8 @@ class FunctionScorer(Scorer):
     """Calls ``function(prompt, response)`` for each episode; it returns one number.
 
     Args:
-        function: Of two texts. A function of whole batches, of references or of token ids is a
-            subclass of `Scorer`.
+        function: Function of two texts. To score whole batches, references or token ids, write a
+            subclass of `Scorer` instead.
         name: In messages and reports; None takes the function's.
 
     Raises:
@@ -378,7 +378,7 @@ class FunctionScorer(Scorer):
         """Return what the function gives for each episode.
 
         Args:
-            episodes: What to score.
+            episodes: Episodes to score.
             attribution: None; a function says nothing about tokens.
 
         Raises:

@@ -31,7 +31,7 @@ class Cached(ScorerWrapper):
     metadata. ``hits`` and ``misses`` count.
 
     Args:
-        scorer: What is remembered; its scores must depend on the episode alone.
+        scorer: Scorer whose scores are remembered; its scores must depend on the episode alone.
         size: Most texts remembered; the one unused for longest goes first.
 
     Raises:
@@ -71,7 +71,7 @@ class Cached(ScorerWrapper):
         """Return the scores; unknown texts are scored in one batch, each once.
 
         Args:
-            episodes: What to score.
+            episodes: Episodes to score.
             attribution: Passed on; remembered by kind.
         """
         options: dict[str, Any] = {} if attribution is None else {"attribution": attribution}

@@ -166,7 +166,7 @@ class Sum(_Combination):
         """Return the sums, with the terms as parts.
 
         Args:
-            episodes: What to score.
+            episodes: Episodes to score.
             attribution: A kind that one of the terms has.
 
         Raises:
@@ -226,7 +226,7 @@ class Product(_Combination):
         """Return the products, with the factors as parts.
 
         Args:
-            episodes: What to score.
+            episodes: Episodes to score.
             attribution: A kind that exactly one of the factors has.
 
         Raises:

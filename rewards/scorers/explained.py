@@ -62,7 +62,7 @@ class Explained(ScorerWrapper):
         """Return the scorer's values and, if asked for, the explainer's attributions.
 
         Args:
-            episodes: What to score.
+            episodes: Episodes to score.
             attribution: A kind that the explainer has.
 
         Raises:

@@ -148,7 +148,7 @@ class Judge(Scorer):
             max_new_tokens: Longest answer.
             batch_size: Most questions at a time.
             device: "auto" takes a GPU if there is one.
-            dtype: Of the weights: "float32", "bfloat16", "float16" or "auto" (as stored).
+            dtype: Type of the weights: "float32", "bfloat16", "float16" or "auto" (as stored).
 
         Raises:
             ScorerError: if there is no such model.
@@ -174,7 +174,7 @@ class Judge(Scorer):
         """Return the ratings.
 
         Args:
-            episodes: What to score.
+            episodes: Episodes to score.
             attribution: None; a judge says nothing about tokens.
 
         Raises:

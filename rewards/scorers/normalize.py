@@ -25,7 +25,7 @@ class Normalize(ScorerWrapper):
     its own, so that environments which are given one `Normalize` do not share them.
 
     Args:
-        scorer: What is normalised.
+        scorer: Scorer to normalise.
         window: Scores remembered, with exponentially decaying weights, or None for all. With a
             window no longer than the batch the statistics are the batch's own.
         scale: Whether to divide by the deviation; False centres only.
@@ -63,7 +63,7 @@ class Normalize(ScorerWrapper):
         episode.
 
         Args:
-            episodes: What to score.
+            episodes: Episodes to score.
             attribution: Passed on to the scorer inside.
         """
         options: dict[str, Any] = {} if attribution is None else {"attribution": attribution}
@@ -94,7 +94,7 @@ class Normalize(ScorerWrapper):
         """Return scores normalised by the statistics as they are, and not clipped.
 
         Args:
-            episodes: What to score.
+            episodes: Episodes to score.
         """
         raw = self.scorer.peek(episodes)
         return (np.asarray(raw, dtype=np.float64) - self.moments.mean) * self._factor()

@@ -51,7 +51,7 @@ class LengthPenalty(Scorer):
         """Return the penalty of each episode.
 
         Args:
-            episodes: What to score.
+            episodes: Episodes to score.
             attribution: None; a penalty says nothing about tokens.
 
         Raises:
@@ -94,7 +94,7 @@ class MissingEosPenalty(Scorer):
         """Return the penalty of each episode.
 
         Args:
-            episodes: What to score.
+            episodes: Episodes to score.
             attribution: None; a penalty says nothing about tokens.
 
         Raises:

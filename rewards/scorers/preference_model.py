@@ -104,7 +104,7 @@ class PreferenceModel(Scorer):
             output: "probability" or "log-odds".
             batch_size: Most questions per forward pass.
             device: "auto" takes a GPU if there is one.
-            dtype: Of the weights: "float32", "bfloat16", "float16" or "auto" (as stored).
+            dtype: Type of the weights: "float32", "bfloat16", "float16" or "auto" (as stored).
 
         Raises:
             ScorerError: if there is no such model.
@@ -135,7 +135,7 @@ class PreferenceModel(Scorer):
         """Return how sure the model is that each response beats its reference.
 
         Args:
-            episodes: What to score; each with a reference.
+            episodes: Episodes to score; each with a reference.
             attribution: None; a comparison says nothing about tokens.
 
         Raises:

@@ -136,7 +136,7 @@ class Relevance(Scorer):
             role_tags: As for the class.
             batch_size: As for the class.
             device: "auto" takes a GPU if there is one.
-            dtype: Of the weights: "float32", "bfloat16", "float16" or "auto" (as stored).
+            dtype: Type of the weights: "float32", "bfloat16", "float16" or "auto" (as stored).
 
         Raises:
             ScorerError: if the folder holds no encoder.
@@ -208,7 +208,7 @@ class Relevance(Scorer):
         """Return R3 of each episode with its four parts, and each token's exact part if asked.
 
         Args:
-            episodes: What to score.
+            episodes: Episodes to score.
             attribution: "relevance" for each response token's signed part of the score; None for
                 none.
 

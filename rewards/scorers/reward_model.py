@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
@@ -14,10 +13,10 @@ from tokengym.envs.errors import TokenizerError
 from tokengym.rewards.attribution import readings
 from tokengym.rewards.attribution.alignment import Retokenized, Retokenizer
 from tokengym.rewards.attribution.key_value import KeyValueReader, caches_rows
-from tokengym.rewards.attribution.kinds import REWARD_MODEL_KINDS
+from tokengym.rewards.attribution.kinds import REWARD_MODEL_KINDS, SIGNED_KINDS
 from tokengym.rewards.attribution.probe import PrefixReader
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.models.batching import PaddedBatch, PaddingSide, padded_batches
+from tokengym.rewards.models.batching import PaddingSide, padded_batches
 from tokengym.rewards.models.classifier import Classifier, Labels
 from tokengym.rewards.models.loading import (
     check_vocabularies,
@@ -102,7 +101,7 @@ class RewardModel(Scorer):
             batch_size: As for the class.
             padding_side: As for the class.
             device: "auto" takes a GPU if there is one.
-            dtype: Of the weights: "float32", "bfloat16", "float16" or "auto" (as stored).
+            dtype: Type of the weights: "float32", "bfloat16", "float16" or "auto" (as stored).
             backbone: A causal language model on whose weights the folder's adapters go; it can be
                 the policy's, whose own adapters are put on afterwards. It is frozen, and stays
                 where it is and of the type that it has.
@@ -166,7 +165,7 @@ class RewardModel(Scorer):
         """Return the score of each episode, and what it says about each token if asked.
 
         Args:
-            episodes: What to score.
+            episodes: Episodes to score.
             attribution: None for none, or
 
                 - "attention": the last layer's attention of the last response token, averaged over
@@ -177,7 +176,7 @@ class RewardModel(Scorer):
 
         Raises:
             ScorerError: if an episode has no response, or is longer than the model reads.
-            TokenizerError: if an id lies outside the model's vocabulary.
+            TokenizerError: if an id is outside the model's vocabulary.
         """
         self.check_attribution(attribution)
         for index, episode in enumerate(episodes):
@@ -191,7 +190,7 @@ class RewardModel(Scorer):
             return Scores(values=values)
         if attribution == "attention":
             rows = [normalize_row(row) for row in rows]
-        return Scores(values=values, attributions=rows, signed=attribution != "attention")
+        return Scores(values=values, attributions=rows, signed=attribution in SIGNED_KINDS)
 
     def peek(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
         """Return the scores of texts that nobody played; an empty one is worth 0.
@@ -199,7 +198,7 @@ class RewardModel(Scorer):
         The score of an empty response is read at the prompt's last token.
 
         Args:
-            episodes: What to score.
+            episodes: Episodes to score.
         """
         return self._read(episodes, None)[0]
 
@@ -239,7 +238,8 @@ class RewardModel(Scorer):
                 chosen = [filled[place] for place in batch.indices]
                 ends = batch.starts + batch.attention_mask.sum(axis=1) - 1
                 starts = ends + 1 - np.array([sizes[index] for index in chosen])
-                scores, columns = self._forward(batch, starts, ends, kind)
+                inputs = self._classifier.inputs(batch, ends, starts)
+                scores, columns = readings.READINGS[kind](self._classifier, inputs)
                 values[chosen] = scores.cpu().numpy()
                 if columns is None:
                     continue
@@ -249,22 +249,6 @@ class RewardModel(Scorer):
         if texts is not None and kind is not None:
             rows = [text.spread(row) for text, row in zip(texts, rows, strict=True)]
         return values, rows
-
-    def _forward(
-        self,
-        batch: PaddedBatch,
-        starts: NDArray[np.int64],
-        ends: NDArray[np.int64],
-        kind: str | None,
-    ) -> readings.Reading:
-        """Return (batch,) scores read at ``ends`` and, if asked, (batch, time) attributions."""
-        inputs = self._classifier.inputs(batch, ends)
-        if kind != "integrated-gradients":
-            return readings.READINGS[kind](self._classifier, inputs)
-        columns = np.arange(batch.input_ids.shape[1])
-        inside = (columns >= starts[:, None]) & (columns <= ends[:, None])
-        response = torch.from_numpy(inside).to(self.model.device)
-        return readings.integrated_gradients(self._classifier, inputs, response)
 
     def _check(self, sequences: Sequence[Sequence[int]]) -> None:
         """Raise unless the model can read every sequence."""

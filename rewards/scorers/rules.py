@@ -48,7 +48,7 @@ class RuleScorer(Scorer):
         """Return the gold score of each episode, and its parts, which sum to it.
 
         Args:
-            episodes: What to score.
+            episodes: Episodes to score.
             attribution: None; the gold score is a measure, not a training reward.
 
         Raises:

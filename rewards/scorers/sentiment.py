@@ -43,7 +43,7 @@ class Sentiment(Scorer):
         """Return the gold score of each episode, in (-1, 1).
 
         Args:
-            episodes: What to score.
+            episodes: Episodes to score.
             attribution: None; the gold score is a measure, not a training reward.
 
         Raises:

@@ -49,7 +49,7 @@ class Toxicity(Scorer):
     vocabulary is known and for tests. Do not report it as toxicity of real text.
 
     Args:
-        measure: Of texts; returns one number in [0, 1] for each.
+        measure: Function of texts; returns one number in [0, 1] for each.
         name: In messages and reports.
 
     Raises:
@@ -96,7 +96,7 @@ class Toxicity(Scorer):
             label: The toxic class, by index or name; None looks for one named so.
             batch_size: Most texts per forward pass.
             device: "auto" takes a GPU if there is one.
-            dtype: Of the weights: "float32", "bfloat16", "float16" or "auto" (as stored).
+            dtype: Type of the weights: "float32", "bfloat16", "float16" or "auto" (as stored).
 
         Raises:
             ScorerError: if there is no such model, or it is unclear which class is the toxic one.
@@ -122,7 +122,7 @@ class Toxicity(Scorer):
         """Return minus the toxicity of each response.
 
         Args:
-            episodes: What to score.
+            episodes: Episodes to score.
             attribution: None; the measure says nothing about tokens.
 
         Raises:
