@@ -65,7 +65,7 @@ def evaluate(
     from tokengym.evaluation.runs.config import resolve_env
     from tokengym.evaluation.runs.defaults import training_settings
     from tokengym.evaluation.runs.run import load_agent
-    from tokengym.scripts.commands.show import show_evaluation
+    from tokengym.scripts.commands.show import show_evaluation, show_win_rate
 
     torch.set_num_threads(1)
     env = resolve_env(env)
@@ -89,10 +89,7 @@ def evaluate(
     console = Console()
     show_evaluation(console, figures, evaluation.episodes[:samples])
     if versus is not None:
-        console.print(
-            f"\nagainst {against}: {versus.wins} won, {versus.ties} tied, {versus.losses} lost; "
-            f"win rate {versus.rate:.0%} ({versus.low:.0%} to {versus.high:.0%})"
-        )
+        show_win_rate(console, versus, against)
     if json is not None:
         comparison = {} if versus is None else {"versus": {"agent": against, **asdict(versus)}}
         write_json(json, {"env": env, "episodes": episodes, "seed": seed, **figures, **comparison})

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tokengym.envs import Episode
+    from tokengym.evaluation.measure.win_rate import WinRate
     from tokengym.evaluation.replay.replay import Replay
     from tokengym.rewards.training import TrainedReward
 
@@ -57,6 +58,14 @@ def show_evaluation(
         line = Text("\n")
         line.append(episode.prompt, "bold").append(f" {episode.response.lstrip()}")
         console.print(line.append(f"  [score {number(episode.score)}]", "dim"))
+
+
+def show_win_rate(console: "Console", versus: "WinRate", against: Path | None) -> None:
+    """Print the win rate over a second agent."""
+    console.print(
+        f"\nagainst {against}: {versus.wins} won, {versus.ties} tied, {versus.losses} lost; "
+        f"win rate {versus.rate:.0%} ({versus.low:.0%} to {versus.high:.0%})"
+    )
 
 
 def _figures(group: Mapping[str, Any]) -> Table:
@@ -152,7 +161,7 @@ def show_replay(console: "Console", result: "Replay", show: int, out: Path) -> N
 def heat_map(result: "Replay", index: int) -> Table:
     """Return one response as a table: a row per token, a column per rule, the truth first.
 
-    Blue earns, red takes away; a column's strongest token has the full colour.
+    Blue is a positive reward, red a negative one; a column's strongest has the full colour.
 
     Args:
         result: Result of the replay.
