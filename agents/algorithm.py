@@ -1,4 +1,4 @@
-"""What learners from whole episodes share: their place in Stable-Baselines3."""
+"""Base class of learners from whole episodes, on Stable-Baselines3."""
 
 import time
 from collections import deque
@@ -17,9 +17,9 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
+from tokengym.agents.checkpoint import RoundStart, load_checkpoint, save_checkpoint
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.settings import EpisodicSettings, PolicySettings
-from tokengym.agents.resume import RoundStart
 from tokengym.agents.rollouts.environments import (
     Environments,
     environment_attribute,
@@ -70,21 +70,49 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         ModelError, TokenizerError: if the model does not fit.
 
     Example:
-        REINFORCE without a baseline, whole:
+        REINFORCE, whole. Its phases can be called and tested alone: `collect` plays a round,
+        `learn_from` turns it into what `update` steps on, and `learn` repeats them.
 
         ```python
+        from dataclasses import dataclass
+
+        import numpy as np
+        import torch
+
+        from tokengym.agents import EpisodicAlgorithm
+        from tokengym.agents.policy.settings import EpisodicSettings
+
+
+        @dataclass(frozen=True, kw_only=True)
+        class ReinforceSettings(EpisodicSettings):
+            baseline: bool = True  # subtract the mean return of the round
+
+
         class Reinforce(EpisodicAlgorithm):
+            settings_class = ReinforceSettings
             has_critic = False
 
             def learn_from(self, played):
+                returns = np.array([np.sum(e.token_rewards) for e in played.episodes])
+                if self.settings.baseline:
+                    returns = returns - returns.mean()
+                self.update(played, torch.tensor(returns, device=self.device))
+
+            def update(self, played, advantages):
+                self._update_learning_rate(self.policy.optimizer)
                 sequences = played.sequences(self.device)
-                returns = torch.tensor([sum(e.token_rewards) for e in played.episodes])
                 now = self.policy.evaluate(sequences, played.action_masks)
-                loss = -(now.log_probs.sum(1) * returns.to(self.device)).mean()
+                loss = -(now.log_probs.sum(1) * advantages).mean()
                 self.policy.optimizer.zero_grad()
                 loss.backward()
                 self.policy.optimizer.step()
                 self._n_updates += 1
+                self.logger.record("train/loss", loss.item())
+
+
+        agent = Reinforce("CausalLMPolicy", envs, 1e-3, seed=0)
+        agent.learn_from(agent.collect())  # one update
+        agent.learn(total_timesteps=20_000)
         ```
     """
 
@@ -148,7 +176,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         self._stats_window_size = self.n_envs  # means in the log are over one round's episodes
         self._timings: dict[str, float] = {}
         self.last_round: Round | None = None
-        """What `collect` played last; for callbacks, in ``on_rollout_end``."""
+        """The round that `collect` played last; for callbacks, in ``on_rollout_end``."""
         self._round_start: RoundStart | None = None  # of the round being played or learned from
         self._before_learning: dict[str, Any] | None = None
         self._setup_model()
@@ -227,8 +255,10 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         if callback is not None and played is not None:
             callback.on_rollout_end()
         self._timings["rollout_s"] = time.perf_counter() - started
-        self._timings["step_s"] = rounds.seconds  # of which the environment's own, and of these
-        self._timings["score_s"] = scoring_seconds(self.env) - scored  # scoring and credit
+        self._timings["step_s"] = rounds.seconds  # the environment's share of it
+        self._timings["score_s"] = (
+            scoring_seconds(self.env) - scored
+        )  # the share of scoring and credit
         return played
 
     def round_options(self) -> dict[str, Any] | None:
@@ -236,7 +266,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         return None
 
     def learn_from(self, played: Round) -> None:
-        """Update the policy from one round; what an algorithm is made of."""
+        """Update the policy from one round; a subclass defines it."""
         raise NotImplementedError
 
     def learn(
@@ -255,7 +285,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
             callback: SB3 callback(s).
             log_interval: Updates between two rows of the log; None writes none.
             tb_log_name: Name of the TensorBoard run.
-            reset_num_timesteps: False goes on counting, and ``total_timesteps`` come on top.
+            reset_num_timesteps: False continues counting; ``total_timesteps`` are added on top.
             progress_bar: Show one.
 
         Returns:
@@ -289,7 +319,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
     # --- acting -----------------------------------------------------------------------------------
 
     def player(self, generator: torch.Generator | None = None) -> Player:
-        """Return what plays the policy fast; see `CausalLMPolicy.player`."""
+        """Return a fast player of the policy; see `CausalLMPolicy.player`."""
         return self.policy.player(generator)
 
     def predict(
@@ -336,7 +366,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
 
     @staticmethod
     def _wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
-        """Adapt what `set_env` is given; SB3 itself refuses Gymnasium's ``VectorEnv``."""
+        """Adapt the environment of `set_env`; SB3 itself refuses Gymnasium's ``VectorEnv``."""
         del verbose, monitor_wrapper
         return as_vec_env(env)
 
@@ -351,7 +381,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
     def _episode_infos(
         self, ended: NDArray[np.integer], result: StepResult, returns: NDArray[np.float64]
     ) -> list[dict[str, Any]]:
-        """Return one info per row, with what SB3 wants to know of the episodes that ended."""
+        """Return one info per row, with SB3's figures of the episodes that ended."""
         seconds = max(time.time() - self.start_time / 1e9, 0.0)
         infos: list[dict[str, Any]] = [{} for _ in range(self.n_envs)]
         for row in ended.tolist():
@@ -364,7 +394,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
     def save(  # type: ignore[override]
         self, path: str | Path, exclude: Any = None, include: Any = None
     ) -> None:
-        """Write a checkpoint folder, from which `load` goes on number for number.
+        """Write a checkpoint folder, from which `load` continues number for number.
 
         Safetensors and JSON, nothing pickled; written beside ``path`` and renamed into place. The
         checkpoint that was there is kept as ``<path>.previous``. A callback may save at any step:
@@ -381,12 +411,10 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         """
         if exclude or include:
             raise ValueError("exclude and include are not supported: a checkpoint is whole")
-        from tokengym.agents.checkpoint import save_checkpoint
-
         save_checkpoint(self, Path(path))
 
     def round_start(self) -> RoundStart:
-        """Return what the next round, or the one being played, begins with."""
+        """Return the state before the next round, or before the one being played."""
         start = self._round_start
         if start is None or start.counters["_n_updates"] != self._n_updates:
             return RoundStart.now(self, self._before_learning)
@@ -403,10 +431,10 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         """Return the agent of a checkpoint.
 
         Args:
-            path: What `save` was given.
-            env: The environment to go on with, made as it was; its random state is restored.
+            path: Folder that `save` wrote.
+            env: The environment to continue in, made as it was; its random state is restored.
                 None: the agent can only `predict`.
-            device: Where to put it.
+            device: Device of the agent.
             changes: Arguments of the constructor to set anew, by name; schedules must be, since
                 functions cannot be saved.
 
@@ -415,8 +443,6 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
                 to, or the checkpoint is not of this algorithm or environment.
             TypeError: if a change is not an argument of the constructor.
         """
-        from tokengym.agents.checkpoint import load_checkpoint
-
         return load_checkpoint(cls, Path(path), env, device, changes)
 
     @classmethod

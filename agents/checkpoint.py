@@ -1,4 +1,4 @@
-"""Checkpoints: a folder of safetensors and JSON from which training goes on number for number.
+"""Checkpoints: a folder of safetensors and JSON from which training continues number for number.
 
 ```
 checkpoint.json        settings, counters, the environment's state, every file's hash
@@ -10,6 +10,7 @@ reference/             the frozen reference, which with LoRA is the base model
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,9 +21,8 @@ from torch import Tensor
 
 from tokengym.agents.errors import CheckpointError
 from tokengym.agents.policy.language_model import no_progress_bars
-from tokengym.agents.resume import COUNTERS
-from tokengym.agents.rollouts.environments import restore_environment
-from tokengym.agents.sb3 import NoEnvironment, as_vec_env
+from tokengym.agents.rollouts.environments import environment_state, restore_environment
+from tokengym.agents.sb3 import GymVecEnv, NoEnvironment, as_vec_env
 from tokengym.envs.files import read_folder, write_folder
 
 if TYPE_CHECKING:
@@ -33,16 +33,58 @@ if TYPE_CHECKING:
 FORMAT = 1
 RECORD = "checkpoint.json"
 TRAINING = "training.safetensors"
+COUNTERS = ("num_timesteps", "_n_updates", "_total_timesteps", "_current_progress_remaining")
 
 logger = logging.getLogger(__name__)
 Algorithm = TypeVar("Algorithm", bound="EpisodicAlgorithm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundStart:
+    """State before a round; weights and optimiser do not change while one is played.
+
+    A checkpoint that a callback writes in the middle of a round holds this: the resumed run plays
+    the round again, token for token, from its beginning.
+    """
+
+    counters: dict[str, Any]
+    """`COUNTERS` by name."""
+    sampling: Tensor
+    """State of the generator that tokens are drawn with."""
+    environment: dict[str, Any] | None
+    """See `environment_state`; None: it had not begun, and its seed is all there is."""
+
+    @classmethod
+    def now(
+        cls,
+        agent: "EpisodicAlgorithm",
+        before_learning: dict[str, Any] | None = None,
+        *,
+        resets_again: bool = False,
+    ) -> "RoundStart":
+        """Return the agent's present state.
+
+        Args:
+            agent: Between two rounds.
+            before_learning: The environment's state before ``learn`` reset it, where it did.
+            resets_again: Whether the round begins with a reset of its own all the same.
+        """
+        is_reset = isinstance(agent.env, GymVecEnv) and agent.env.is_fresh
+        environment = before_learning
+        if not is_reset or resets_again:
+            environment = None if agent.env is None else environment_state(agent.env)
+        return cls(
+            counters={name: getattr(agent, name) for name in COUNTERS},
+            sampling=agent.policy.generator.get_state(),
+            environment=environment,
+        )
 
 
 def save_checkpoint(agent: "EpisodicAlgorithm", path: Path) -> None:
     """Write the agent to ``path``, atomically; what was there becomes ``<path>.previous``.
 
     Args:
-        agent: What to save. In the middle of a round it is saved as it was before the round.
+        agent: The agent. In the middle of a round it is saved as it was before the round.
         path: The folder to make.
     """
 
@@ -93,7 +135,7 @@ def load_checkpoint(
 
 
 def _record(agent: "EpisodicAlgorithm") -> dict[str, Any]:
-    """Return what the JSON file holds, all but the hashes."""
+    """Return the contents of the JSON file, without the hashes."""
     settings = {name: getattr(agent, name) for name in agent.setting_names()}
     start = agent.round_start()
     if start.environment is not None and not start.environment["states"]:
@@ -160,7 +202,7 @@ def _training_tensors(agent: "EpisodicAlgorithm") -> dict[str, Tensor]:
 
 
 def _critic_tensors(critic: "ValueFunction | None") -> dict[str, Tensor]:
-    """Return what of a value function learns, by name."""
+    """Return a value function's trained parameters by name."""
     if critic is None:
         return {}
     tensors: dict[str, Tensor] = {
@@ -203,7 +245,7 @@ def _policy_kwargs(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stored_models(folder: Path) -> dict[str, Any]:
-    """Return the arguments ``model``, ``reference`` and ``lora`` that `write_policy` left behind.
+    """Return the policy's arguments ``model``, ``reference`` and ``lora`` of a written policy.
 
     Adapters are then built anew: `restore_adapters` gives them their weights.
     """
@@ -214,7 +256,7 @@ def stored_models(folder: Path) -> dict[str, Any]:
 
         models["lora"] = PeftConfig.from_pretrained(str(folder / "adapter"))
         models["lora"].inference_mode = False
-        models["lora"].base_model_name_or_path = None  # it is here now; peft would warn of another
+        models["lora"].base_model_name_or_path = None  # here now; peft would warn of another
         if "model" not in models:  # the adapters' base is the reference
             models["model"] = models.pop("reference")
     return models

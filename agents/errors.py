@@ -1,4 +1,4 @@
-"""What goes wrong while learning: one line that names the thing and the remedy."""
+"""Errors of learners: one line each, which names the fault and the remedy."""
 
 from tokengym.envs.errors import CheckpointError, TokenGymError
 

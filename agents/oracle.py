@@ -1,7 +1,7 @@
 """A policy on the Oracle as a table: its probabilities and values in every state.
 
-``env.exact_advantages(policy_table(agent.policy, env))`` is what each token is truly worth to the
-policy as it is now; `value_table` is what its critic believes.
+``env.exact_advantages(policy_table(agent.policy, env))`` are the true advantages of each token
+under the present policy; `value_table` are the values that its critic has learned.
 """
 
 from typing import Any
@@ -27,9 +27,9 @@ def policy_table(
     They are those of its sampling: after temperature, action mask, top-k and top-p.
 
     Args:
-        policy: Of an agent made for the environment, as ``agent.policy``.
+        policy: Policy of an agent made for the environment, as ``agent.policy``.
         envs: ``tokengym/Oracle-v0``, single or batched, wrapped or not.
-        reference: Of the frozen reference instead.
+        reference: Use the frozen reference instead.
 
     Returns:
         (states, vocab) in the order of ``envs.unwrapped.states``, as ``exact_advantages`` and
@@ -59,16 +59,16 @@ def policy_table(
 
 @torch.no_grad()
 def value_table(policy: CausalLMPolicy, envs: Any) -> NDArray[np.float64]:
-    """Return what the policy's value head says of every state of the Oracle.
+    """Return the critic's value of every state of the Oracle.
 
     Args:
-        policy: Of an agent made for the environment.
-        envs: As of `policy_table`.
+        policy: Policy of an agent made for the environment.
+        envs: See `policy_table`.
 
     Returns:
         (states,) in the order of ``envs.unwrapped.states``: the learner's estimate of the return
-        to come. Of an undiscounted sparse reward without a price on the KL and without
-        normalisation that is what ``policy_values(policy_table(...)).values.array`` has exactly.
+        to come. For an undiscounted sparse reward without a price on the KL and without
+        normalisation, ``policy_values(policy_table(...)).values.array`` holds its exact value.
 
     Raises:
         TypeError: if the environment has no exact values, or the policy no critic.
@@ -92,7 +92,7 @@ def _oracle(envs: Any) -> Any:
 
 
 def _texts(policy: CausalLMPolicy, oracle: Any) -> list[tuple[slice, Sequences]]:
-    """Return the states as prompts, each with one token behind it that is never looked at."""
+    """Return the states as prompts, each followed by one token that is never read."""
     prompt = [int(token) for token in oracle.tokenizer(oracle.prompts[0].text).input_ids]
     states: tuple[State, ...] = oracle.states
     parts = []

@@ -1,4 +1,4 @@
-"""The agent that every other should beat."""
+"""An agent that acts at random: the lowest baseline."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ class RandomAgent:
 
     Args:
         envs: The environment it plays, or its action space.
-        seed: Of its own generator; global random state is not touched.
+        seed: Seed of its own generator; global random state is not touched.
 
     Raises:
         TypeError: if the actions are not discrete.

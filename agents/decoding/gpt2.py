@@ -1,4 +1,4 @@
-"""GPT-2 one token at a time, without what its modules do around the arithmetic.
+"""GPT-2 one token at a time, without the overhead of its modules.
 
 The prompts go through the model's own forward. After that, a step is the plain formulas on the
 model's own weights and a cache allocated once: twice as fast for small models, whose time goes into
@@ -10,6 +10,7 @@ x = wte[token] + wpe[position]
 x = x + W_o attention(W_qkv ln_1(x));  x = x + W_proj act(W_fc ln_2(x));  ...;  state = ln_f(x)
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +20,12 @@ from torch import Tensor, nn
 from transformers import DynamicCache, GPT2Model
 from transformers.pytorch_utils import Conv1D
 
-from tokengym.agents.decoding.linear import LinearMap, linear_map, packs
 from tokengym.agents.policy.language_model import LanguageModel
 
+LinearMap = Callable[[Tensor], Tensor]
 COMPACT_BELOW = 0.75
-"""Finished rows are taken out of the batch when less than this part of it still writes: copying the
-cache for each one costs more than reading along with a few dead rows."""
+"""Finished rows are taken out of the batch when less than this share of it is still being written:
+copying the cache for each one costs more than computing a few finished rows."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class GPT2Stream:
 
     Args:
         language_model: A model that `has_gpt2_shape`; its weights are those of this moment.
-        capacity: The most tokens of a text.
+        capacity: Most tokens of a text.
     """
 
     def __init__(self, language_model: LanguageModel, capacity: int) -> None:
@@ -207,3 +208,40 @@ def _weights(module: Any) -> tuple[Tensor, Tensor]:
             if adapter in module.lora_A:
                 weight = weight + module.get_delta_weight(adapter)
     return weight, module.base_layer.bias
+
+
+def packs(weight: Tensor) -> bool:
+    """Say whether `linear_map` reorders the weights: bfloat16 on a CPU that computes in it.
+
+    There every product first reorders its weights for oneDNN, which for a vocabulary of
+    50,257 takes a third of the time. PyTorch's compiler packs by the same two functions; they are
+    not documented, so a build without them does not pack.
+    """
+    operators: Any = torch.ops.mkldnn
+    return (
+        weight.dtype == torch.bfloat16
+        and weight.device.type == "cpu"
+        and torch.backends.mkldnn.is_available()
+        and hasattr(operators, "_linear_pointwise")
+        and hasattr(operators, "_reorder_linear_weight")
+        and operators._is_mkldnn_bf16_supported()
+    )
+
+
+def linear_map(weight: Tensor, bias: Tensor | None) -> LinearMap:
+    """Return x -> x W + b for many calls without gradient; later changes of W may not count.
+
+    Args:
+        weight: (in, out).
+        bias: (out,), or None.
+
+    Returns:
+        A function (rows, in) -> (rows, out).
+    """
+    if packs(weight):
+        operators: Any = torch.ops.mkldnn
+        packed = operators._reorder_linear_weight(weight.detach().t(), None)
+        return lambda x: operators._linear_pointwise(x, packed, bias, "none", [], "")
+    if bias is None:
+        return lambda x: x @ weight
+    return lambda x: torch.addmm(bias, x, weight)

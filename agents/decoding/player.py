@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class DecodingPlayer:
-    """Plays a `CausalLMPolicy`, keeping what its rows have written in a `Stream`.
+    """Plays a `CausalLMPolicy`, with a `Stream` that caches the texts.
 
-    Prompts are padded on the left, so that all rows' next tokens lie in one column. A row that is
-    no longer asked for leaves the batch. Every row draws its own random number at each step whether
+    Prompts are padded on the left, so that all rows' next tokens are in one column. A row that is
+    no longer asked for is removed. Every row draws its own random number at each step whether
     it acts or not, so what it samples does not depend on when others end.
 
     Args:
@@ -60,7 +60,7 @@ class DecodingPlayer:
         inputs = torch.from_numpy(ids).to(device), torch.from_numpy(attention_mask).to(device)
         self._streams = [make_stream(model, masks.shape[1]) for model in models]
         self._states: list[Tensor] | None = [stream.start(*inputs) for stream in self._streams]
-        self._tokens: Tensor | None = None  # what was chosen last and the stream has not read
+        self._tokens: Tensor | None = None  # chosen last, not yet read by the stream
 
     @torch.inference_mode()
     def act(
@@ -72,7 +72,7 @@ class DecodingPlayer:
         deterministic: bool,
     ) -> Choice:
         """Choose the next token of each of ``rows``, a subset of the last call's."""
-        del observation  # it holds what was chosen here, and the cache has it
+        del observation  # it holds the tokens chosen here, which are in the cache
         self._drop_all_but(rows)
         states, *masking_states = self._next_states()
         mask = None

@@ -1,4 +1,4 @@
-"""Batches of growing texts under a model: what was read is cached, a step reads one more token."""
+"""Batches of growing texts under a model, cached: a step reads one more token."""
 
 from typing import Any, Protocol
 
@@ -31,7 +31,7 @@ class Stream(Protocol):
         """Return the logits of such states: (rows, hidden) -> (rows, vocab)."""
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with some of the rows only: (kept,) int64, ascending."""
+        """Continue with some of the rows only: (kept,) int64, ascending."""
 
 
 class ModelStream:
@@ -83,11 +83,11 @@ class ModelStream:
 
 
 def make_stream(language_model: LanguageModel, capacity: int) -> Stream:
-    """Return the fastest stream there is for the model.
+    """Return the fastest stream for the model.
 
     Args:
         language_model: The model, with its adapters on or off as they are now.
-        capacity: The most tokens of a text.
+        capacity: Most tokens of a text.
     """
     if has_gpt2_shape(language_model):
         return GPT2Stream(language_model, capacity)

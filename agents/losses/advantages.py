@@ -59,9 +59,9 @@ def gae(
     Args:
         token_rewards: (batch, time), reward units.
         values: (batch, time) V(s_t), s_t being the text before token t, reward units.
-        response_mask: (batch, time) bool, True on the response's own tokens, which lie together.
+        response_mask: (batch, time) bool, True on the response's own tokens, which are contiguous.
         gamma: Discount per token, in [0, 1].
-        gae_lambda: In [0, 1]: 1 is Monte Carlo less the value, 0 the one-step TD error.
+        gae_lambda: In [0, 1]: 1 is Monte Carlo minus the value, 0 the one-step TD error.
         final_values: (batch,) value past the last token; 0 (the default) unless truncated.
 
     Returns:

@@ -3,8 +3,8 @@
 N responses of a group answer one prompt. ``rloo``, ``grpo`` and ``dr_grpo`` read the score of a
 whole response, so they cannot see which token was credited; ``leave_one_out`` reads token rewards.
 Three published ways of joining token rewards with a group baseline are biased (the number of terms
-that are subtracted depends on the response's own length, and so on the action); leaving the row
-itself out of the mean of rewards to go is not. ``tests/agents/losses/test_groups.py`` enumerates
+that are subtracted depends on the response's own length, and so on the action); excluding the row
+itself from the mean of rewards to go is not. ``tests/agents/losses/test_groups.py`` enumerates
 this exactly.
 """
 
@@ -71,7 +71,8 @@ def grpo(
     Args:
         scores: (batch,), reward units, group after group.
         group_size: N, at least 2.
-        epsilon: TRL's; verl has 1e-6, OpenRLHF 1e-9, AgileRL 1e-8.
+        epsilon: Added to the deviation. The default is TRL's; verl has 1e-6, OpenRLHF 1e-9,
+            AgileRL 1e-8.
         std_floor: Least deviation to divide by, reward units.
 
     Returns:
@@ -133,7 +134,7 @@ def leave_one_out(
     A_it = G_it - mean over {j != i : T_j > t} of G_jt;  G_it where no other row is alive
 
     The baseline of token t is computed from other rows alone, whose lengths and rewards do not
-    depend on this row's tokens: it is a function of the prompt and t, and leaves the gradient
+    depend on this row's tokens: it is a function of the prompt and t, and keeps the gradient
     unbiased.
 
     Args:

@@ -34,8 +34,8 @@ def masked_mean(x: Tensor, mask: Tensor, *, count: int | Tensor | None = None) -
     Args:
         x: (...), any unit.
         mask: (...) bool, True keeps.
-        count: What to divide by, where ``x`` is a part of a larger whole: the number of unmasked
-            tokens of that whole. Then the parts' results add up to the whole's mean.
+        count: Divisor where ``x`` is a part of a larger batch: that batch's number of unmasked
+            tokens. The parts' results then add up to the batch's mean.
 
     Returns:
         Scalar, in the unit of ``x``.

@@ -106,7 +106,7 @@ def value_loss(
         old_values: (batch, time), as stored when the tokens were sampled.
         returns: (batch, time), advantages + old values.
         response_mask: (batch, time) bool.
-        clip_range_vf: In reward units; None leaves the plain squared error.
+        clip_range_vf: Most that a value may move, reward units; None does not clip.
         count: See `masked_mean`.
 
     Returns:

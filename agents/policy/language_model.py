@@ -79,7 +79,7 @@ class LanguageModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.model.device
 
     @property
@@ -97,7 +97,7 @@ class LanguageModel(nn.Module):
 
         Args:
             input_ids: (batch, length) int64.
-            inputs: What else the model's own forward takes: masks, positions, a cache. Without an
+            inputs: Other arguments of the model's forward: masks, positions, a cache. Without an
                 attention mask every token counts (said, not left out: models warn otherwise where
                 a text begins or ends with their pad token).
         """
@@ -116,7 +116,7 @@ class LanguageModel(nn.Module):
         return self.rescaled(self.model.get_output_embeddings()(hidden))
 
     def rescaled(self, logits: Tensor) -> Tensor:
-        """Return the head's output with what some models do to it."""
+        """Return the head's output, scaled and capped as some models do."""
         config = self.model.config
         if scale := getattr(config, "logit_scale", None):  # Cohere
             logits = logits * scale
@@ -127,11 +127,11 @@ class LanguageModel(nn.Module):
         return logits
 
     def frozen_copy(self) -> "LanguageModel":
-        """Return a copy that does not learn; what is frozen here already is shared, not copied."""
+        """Return a frozen copy; parameters that are frozen already are shared, not copied."""
         return LanguageModel(copy.deepcopy(self.model, self._frozen()).requires_grad_(False))
 
     def twin(self) -> "LanguageModel":
-        """Return a copy whose trunk learns apart; what is frozen, and the head, are shared.
+        """Return a copy whose trunk is trained apart; frozen parameters and head are shared.
 
         With adapters it is a second set of them on the same backbone.
         """
@@ -141,12 +141,12 @@ class LanguageModel(nn.Module):
         return twin
 
     def trunk_parameters(self) -> dict[str, nn.Parameter]:
-        """Return what of the trunk learns, by name."""
+        """Return the trunk's trained parameters by name."""
         named = self.model.base_model.named_parameters()
         return {name: parameter for name, parameter in named if parameter.requires_grad}
 
     def _frozen(self) -> dict[int, Any]:
-        """Return what a copy shares, as ``deepcopy`` takes it."""
+        """Return the parameters that a copy shares, as ``deepcopy``'s memo."""
         return {id(p): p for p in self.model.parameters() if not p.requires_grad}
 
     def freeze_lower(self, num_layers: int) -> None:
@@ -239,7 +239,7 @@ def no_progress_bars() -> Iterator[None]:
 def fuse_activations(model: nn.Module) -> None:
     """Replace GPT-2's tanh GELU, written as eight operations, by the same function in one kernel.
 
-    A PPO step on a small GPT-2 takes a tenth less time; outputs differ by rounding only.
+    A PPO step on a small GPT-2 is a tenth faster; outputs differ by rounding only.
     """
     for module in model.modules():
         for name, child in list(module.named_children()):

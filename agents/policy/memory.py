@@ -1,4 +1,4 @@
-"""What a policy and all that goes with it take in memory."""
+"""Memory of a policy and the models used with it."""
 
 from collections.abc import Iterable
 
@@ -8,18 +8,18 @@ from tokengym.agents.policy.policy import CausalLMPolicy
 
 
 def memory_by_role(policy: CausalLMPolicy, reward_model: nn.Module | None = None) -> dict[str, int]:
-    """Return the bytes of weights and optimiser state by what they are for.
+    """Return the bytes of weights and optimiser state by role.
 
     Tensors that two roles share count for the first: a reference that is the policy with its
     adapters off takes nothing.
 
     Args:
         policy: The policy; its optimiser has state once it has stepped.
-        reward_model: The scorer's ``model``, where it is to be counted too.
+        reward_model: The scorer's ``model``, to count it too.
 
     Returns:
-        Bytes of "policy" (what of it learns), "frozen" (what of it does not), "value" (its head,
-        and its own network), "reference", "masking_model", "reward_model", "optimizer" and
+        Bytes of "policy" (its trained weights), "frozen" (its other weights), "value" (head, and
+        network of its own), "reference", "masking_model", "reward_model", "optimizer" and
         "total".
     """
     own = list(policy.language_model.model.parameters())

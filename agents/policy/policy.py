@@ -45,7 +45,7 @@ from tokengym.envs.declared import from_keywords, takes
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What the policy says about given responses; 0 past a response's end."""
+    """The policy's figures for given responses; 0 past a response's end."""
 
     log_probs: Tensor
     """(batch, time), nats, of the response's tokens after temperature and action mask."""
@@ -94,7 +94,7 @@ class CausalLMPolicy(BasePolicy):
         super().__init__(observation_space, action_space)
         if model is None:
             raise ModelError(
-                "the environment brings no model; pass policy_kwargs=dict(model=path_or_name)"
+                "the environment has no bundled model; pass policy_kwargs=dict(model=path_or_name)"
             )
         self.settings = from_keywords(PolicySettings, settings, owner="CausalLMPolicy")
         self.temperature = self.settings.temperature
@@ -131,7 +131,7 @@ class CausalLMPolicy(BasePolicy):
         return loaded
 
     def train(self, mode: bool = True) -> "CausalLMPolicy":
-        """Stay in evaluation mode: dropout would part the update's ratios from the rollout's."""
+        """Stay in evaluation mode: dropout would give update and rollout different ratios."""
         del mode
         return super().train(False)
 
@@ -155,7 +155,7 @@ class CausalLMPolicy(BasePolicy):
         Args:
             states: (n, hidden).
             action_mask: (n or 1, vocab) bool, or None.
-            reference: Of the reference policy.
+            reference: Use the frozen reference instead of the policy.
 
         Returns:
             (n, vocab) float32.
@@ -189,7 +189,7 @@ class CausalLMPolicy(BasePolicy):
 
     @torch.no_grad()
     def refresh_masking_model(self) -> None:
-        """Make the masking model what the policy is now."""
+        """Copy the policy's weights to the masking model."""
         assert self.masking_model is not None
         self.masking_model.model.load_state_dict(self.language_model.model.state_dict())
 
@@ -213,7 +213,7 @@ class CausalLMPolicy(BasePolicy):
 
         Args:
             sequences: The texts.
-            action_masks: What could be sampled at each step; None: everything.
+            action_masks: Tokens that could be sampled at each step; None: all.
             with_entropy: Compute the entropy too.
             with_kl: Compute the exact KL to the reference too.
             value_head_only: Let gradients reach the value head alone, and its own network.
@@ -256,9 +256,9 @@ class CausalLMPolicy(BasePolicy):
 
         Args:
             sequences: Any number of texts; similar lengths are run together.
-            action_masks: What was allowed at each step; None: everything.
+            action_masks: Tokens that could be sampled at each step; None: all.
             reference: Under the frozen reference rather than the policy.
-            max_size: The most texts in one forward.
+            max_size: Most texts in one forward.
         """
         log_probs = torch.zeros(sequences.response_mask.shape, device=self.device)
         for bucket in sequences.buckets(max_size):
@@ -282,8 +282,8 @@ class CausalLMPolicy(BasePolicy):
 
         Args:
             sequences: Any number of texts; similar lengths are run together.
-            action_masks: What could be sampled at each step; None: everything.
-            max_size: The most texts in one forward.
+            action_masks: Tokens that could be sampled at each step; None: all.
+            max_size: Most texts in one forward.
         """
         kl = torch.zeros(sequences.response_mask.shape, device=self.device)
         for bucket in sequences.buckets(max_size):
@@ -320,7 +320,7 @@ class CausalLMPolicy(BasePolicy):
         return [row[: len(ids)] for row, ids in zip(log_probs, response_ids, strict=True)]
 
     def player(self, generator: torch.Generator | None = None) -> DecodingPlayer:
-        """Return what plays this policy fast: with a key-value cache, one token per step and row.
+        """Return a fast player of this policy: one new token per step and row, with a cache.
 
         Args:
             generator: Source of the sampled tokens; None takes the policy's own.
@@ -390,7 +390,7 @@ class CausalLMPolicy(BasePolicy):
 
     @contextmanager
     def weights(self, reference: bool) -> Iterator[LanguageModel]:
-        """Give the model to compute with: the policy, or the frozen reference."""
+        """Yield the model to compute with: the policy, or the frozen reference."""
         if not reference:
             yield self.language_model
             return

@@ -28,7 +28,7 @@ def make_reference(
 def reference_weights(
     policy: LanguageModel, reference: LanguageModel | None
 ) -> Iterator[LanguageModel]:
-    """Give the model to compute the reference with; see `make_reference`."""
+    """Yield the model to compute the reference with; see `make_reference`."""
     if reference is not None:
         yield reference
         return

@@ -32,15 +32,15 @@ def shape_logits(logits: Tensor, *, temperature: float, action_mask: Tensor | No
 
 
 def likeliest(logits: Tensor, *, top_k: int = 0, top_p: float = 1.0) -> Tensor | None:
-    """Return the tokens that top-k and nucleus sampling leave, or None where they leave all.
+    """Return the tokens kept by top-k and nucleus sampling, or None where all are kept.
 
     First the top_k likeliest; then, of what those are renormalised to, the fewest of the likeliest
     whose probabilities add up to top_p. As transformers' ``generate`` does it, ties included.
 
     Args:
         logits: (batch, vocab), shaped.
-        top_k: 0 leaves all.
-        top_p: 1.0 leaves all.
+        top_k: Number of tokens kept; 0 keeps all.
+        top_p: Probability that the kept tokens have together; 1.0 keeps all.
 
     Returns:
         (batch, vocab) bool, at least one True per row.
@@ -147,7 +147,7 @@ def as_action_mask(masks: NDArray[np.generic], device: torch.device | str) -> Te
 
     Args:
         masks: (batch, vocab), non-zero where the token is allowed.
-        device: Where the logits are.
+        device: Device of the logits.
 
     Raises:
         ActionError: if a row allows no token at all.

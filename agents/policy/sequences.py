@@ -44,7 +44,7 @@ class Sequences:
         for name, texts in (("prompt", prompt_ids), ("response", response_ids)):
             for row, ids in enumerate(texts):
                 if len(ids) == 0:
-                    raise ValueError(f"{name} {row} has no tokens; leave empty texts out")
+                    raise ValueError(f"{name} {row} has no tokens; drop empty texts")
         texts = [[*p, *r] for p, r in zip(prompt_ids, response_ids, strict=True)]
         input_ids = np.zeros((len(texts), max(map(len, texts), default=0)), dtype=np.int64)
         for row, ids in enumerate(texts):
@@ -91,7 +91,7 @@ class Sequences:
     def buckets(self, max_size: int | None = None) -> list[Tensor]:
         """Return rows grouped by length: in a group none is shorter than half the longest.
 
-        So less than half of what a model computes is padding, whatever the mix of lengths.
+        Less than half of a model's computation is then padding, whatever the lengths.
 
         Args:
             max_size: The most rows of a group; None sets no limit.
@@ -112,7 +112,7 @@ class Sequences:
 
 @dataclass(frozen=True, kw_only=True)
 class ActionMasks:
-    """Which tokens were allowed at each step: the distinct masks, and which step saw which.
+    """Tokens allowed at each step: the distinct masks, and the mask of each step.
 
     A mask has one entry per word of the vocabulary and there are few distinct ones, so a rollout's
     masks take little room.
@@ -131,7 +131,7 @@ class ActionMasks:
 
         Args:
             masks: One (response length, vocab) array per response, non-zero where allowed.
-            device: Where the logits are.
+            device: Device of the logits.
         """
         recorder = MaskRecorder(len(masks))
         for time in range(max(map(len, masks), default=0)):
@@ -177,7 +177,7 @@ class MaskRecorder:
         self._steps.append(step)
 
     def finish(self, device: torch.device | str) -> ActionMasks | None:
-        """Return what was recorded, or None if nothing was ever forbidden."""
+        """Return the recorded masks, or None if nothing was ever forbidden."""
         if all(mask.all() for mask in self._table):
             return None
         return ActionMasks(

@@ -19,7 +19,7 @@ Dtype = Literal["auto", "float32", "bfloat16"]
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingSettings:
-    """How a token is drawn from the logits.
+    """Settings of drawing a token from the logits.
 
     Raises:
         SettingsError: if a value is out of range.
@@ -43,7 +43,7 @@ class SamplingSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodicSettings(SamplingSettings):
-    """What every learner from whole episodes is told.
+    """Settings of every learner from whole episodes.
 
     Raises:
         SettingsError: if a value is out of range.
@@ -60,7 +60,7 @@ class EpisodicSettings(SamplingSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class PolicySettings(SamplingSettings):
-    """How a causal language model serves as policy.
+    """Settings of a causal language model as policy.
 
     Raises:
         SettingsError: if a value is out of range.

@@ -22,7 +22,7 @@ CRITIC_SETTINGS = ("gae_lambda", "vf_coef", "clip_range_vf", "n_value_warmup")
 
 @dataclass(frozen=True, kw_only=True)
 class RoundTensors:
-    """What an estimator sees of a round; 0 past a response's end."""
+    """Input of an estimator: one round; 0 past a response's end."""
 
     token_rewards: Tensor
     """(batch, time), reward units, minus the price of the KL where it is in the reward."""

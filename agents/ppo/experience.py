@@ -1,4 +1,4 @@
-"""What one update learns from: the rollout of one round, with rewards turned into advantages."""
+"""Data of one update: the rollout of one round, with rewards turned into advantages."""
 
 from dataclasses import dataclass, fields
 from typing import Any
@@ -11,12 +11,12 @@ from tokengym.agents.policy.sequences import ActionMasks, Sequences
 
 @dataclass(frozen=True, kw_only=True)
 class Experience:
-    """Responses with what PPO knows of each token; 0 past a response's end."""
+    """Responses with PPO's figures of each token; 0 past a response's end."""
 
     sequences: Sequences
     """Prompts and responses, ``len()`` = batch."""
     action_masks: ActionMasks | None
-    """What could be sampled at each step, (batch, time) masks; None if everything could."""
+    """Tokens that could be sampled at each step, (batch, time) masks; None if all could."""
     response_mask: Tensor
     """(batch, time) bool, True on the response's own tokens."""
     old_log_probs: Tensor
@@ -28,7 +28,7 @@ class Experience:
     returns: Tensor | None
     """(batch, time) A + V_old before whitening, reward units; None without a critic."""
     ref_log_probs: Tensor | None = None
-    """(batch, time), nats, under the frozen reference; what a KL in the loss needs."""
+    """(batch, time), nats, under the frozen reference; needed for a KL in the loss."""
 
     def __len__(self) -> int:
         return len(self.sequences)

@@ -12,7 +12,7 @@ class NLPO(PPO):
     A masking model, a copy of the policy, says which tokens may be sampled: the fewest that have
     ``mask_top_p`` of its probability. Every ``mask_refresh`` updates it becomes the present policy.
     As with top-p, what could be sampled is kept with the sample and counts in update and reference
-    alike; the authors' code recomputes the mask there and leaves the reference unmasked.
+    alike; the authors' code recomputes the mask there and does not mask the reference.
 
     Arguments are those of `PPO`, with the fields of `NLPOSettings`.
 
@@ -24,7 +24,7 @@ class NLPO(PPO):
     settings: NLPOSettings
 
     def update(self, experience: Experience) -> UpdateStats:
-        """Take the gradient steps of one update, and refresh the masking model when it is time."""
+        """Take the gradient steps of one update, and refresh the masking model if it is due."""
         self.logger.record("train/mask_share", _allowed_share(experience))
         stats = super().update(experience)
         if self._n_updates % self.settings.mask_refresh == 0:

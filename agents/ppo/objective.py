@@ -1,4 +1,4 @@
-"""PPO's loss of a part of a minibatch, put together from `losses`, and the figures of an update."""
+"""PPO's loss of a part of a minibatch, composed from `losses`, and the figures of an update."""
 
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ class UpdateStats:
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """What one gradient step goes down.
+    """Loss that one gradient step minimises.
 
     loss = L_policy + vf_coef * L_value - ent_coef * H + kl_coef * KL
 
@@ -62,7 +62,7 @@ class Objective:
         Args:
             policy: The policy as it is now.
             part: The sequences.
-            count: Tokens of the whole minibatch: so the losses of its parts add up to its own.
+            count: Tokens of the whole minibatch, so that the losses of its parts add up to its own.
             rows: Responses of the whole minibatch; None: those of the part.
 
         Returns:

@@ -4,7 +4,7 @@ Schulman et al. 2017 (arXiv:1707.06347) as used for language models (Ziegler et 
 arXiv:1909.08593; Huang et al. 2024, arXiv:2403.17031). One update plays one episode per environment
 row (collect), turns scores into advantages (assign), takes clipped gradient steps (update), and
 writes a row of figures (log). Differences from SB3's PPO: a rollout is whole episodes, kept as
-sequences; rewards are the ``token_rewards`` that the finished episode carries, less the KL to the
+sequences; rewards are the ``token_rewards`` that the finished episode carries, minus the KL to the
 reference; advantages are whitened over the whole batch, not per minibatch; dropout stays off.
 """
 
@@ -212,7 +212,7 @@ class PPO(EpisodicAlgorithm):
         return approx_kl
 
     def objective(self) -> Objective:
-        """Return what the next gradient step goes down."""
+        """Return the objective of the next gradient step."""
         return Objective(
             clip_range=self._now(self.settings.clip_range),
             clip_range_high=self.settings.clip_range_high,
@@ -284,14 +284,14 @@ class PPO(EpisodicAlgorithm):
             row, step = np.argwhere(~np.isfinite(rewards))[0]
             raise NonFiniteError(
                 f"token_rewards of row {row} is {rewards[row, step]} at response token {step} "
-                f"(update {self._n_updates}, timestep {self.num_timesteps}); mend the scorer"
+                f"(update {self._n_updates}, timestep {self.num_timesteps}); fix the scorer"
             )
         return torch.from_numpy(rewards).to(self.device)
 
     def _log_round(
         self, played: Round, kl: Tensor, mask: Tensor, values: Tensor | None, returns: Tensor
     ) -> None:
-        """Record what the round earned; scores are raw where a reward normalises them.
+        """Record the round's figures; scores are raw where a reward normalises them.
 
         Args:
             played: The round.
@@ -314,7 +314,7 @@ class PPO(EpisodicAlgorithm):
             record("train/explained_variance", float(learned))
 
     def _log_update(self, stats: UpdateStats) -> None:
-        """Record what the update did."""
+        """Record the update's figures."""
         for name in ("policy_loss", "value_loss", "approx_kl", "clip_fraction"):
             if name != "value_loss" or self.has_critic:
                 self.logger.record(f"train/{name}", stats.mean(name))

@@ -16,7 +16,7 @@ KlEstimator = Literal["k1", "k2", "k3", "exact"]
 
 @dataclass(frozen=True, kw_only=True)
 class PPOSettings(EpisodicSettings):
-    """How PPO learns from a round of episodes.
+    """Settings of PPO.
 
     Raises:
         SettingsError: if a value is out of range.
@@ -48,7 +48,7 @@ class PPOSettings(EpisodicSettings):
     clip_range_high: float | None = None
     """The same upwards; None takes ``clip_range``. DAPO has 0.28."""
     clip_range_vf: Schedule | None = 0.2
-    """The same for the values, in reward units; None leaves them unclipped."""
+    """The same for the values, in reward units; None does not clip them."""
     vf_coef: float = 0.1
     """Weight of the value loss; at 0 the values, which begin at 0, stay there."""
     ent_coef: float = 0.0
@@ -90,7 +90,7 @@ class PPOSettings(EpisodicSettings):
         check_count(self, "micro_batch_size", optional=True)
         check_number(self, "gamma", "gae_lambda", least=0.0, most=1.0)
         check_number(self, "vf_coef", least=0.0, hint="0 is no critic")
-        check_number(self, "kl_coef", least=0.0, hint="0 leaves the KL free")
+        check_number(self, "kl_coef", least=0.0, hint="0 puts no price on the KL")
         check_choice(self, "kl_in", get_args(KlPlace))
         check_choice(self, "kl_estimator", get_args(KlEstimator))
         check_number(self, "kl_target", "target_kl", above=0.0, optional=True)
@@ -99,7 +99,7 @@ class PPOSettings(EpisodicSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class NLPOSettings(PPOSettings):
-    """How NLPO learns: as PPO, sampling among the likeliest tokens of a masking model.
+    """Settings of NLPO, which samples among the likeliest tokens of a masking model.
 
     Raises:
         SettingsError: if a value is out of range.

@@ -1,4 +1,4 @@
-"""Environments as agents need them: adapted, asked for attributes, saved and restored."""
+"""Environments for agents: adapting them, reading attributes, saving and restoring state."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from tokengym.agents.errors import CheckpointError
 from tokengym.envs import EpisodeOverError, TokenGenerationVectorEnv
 from tokengym.envs.settings import GenerationSettings
-from tokengym.rewards import Normalize, Reward
+from tokengym.rewards import Normalize, Reward, RewardWrapper, Scorer, VectorRewardWrapper
 
 Environments: TypeAlias = VectorEnv[Any, Any, Any] | gym.Env[Any, Any] | VecEnv
 Observation: TypeAlias = Mapping[str, NDArray[np.generic]]
@@ -52,7 +52,7 @@ def bare_envs(envs: Environments, num_envs: int, **changes: Any) -> TokenGenerat
     """Return a private copy of a token-generation environment, without reward, as a batch.
 
     It has the tokenizer, prompts, lengths, legal tokens and stop strings of the innermost
-    environment, shares no random state with it, and leaves it alone. Rows are not reset by
+    environment, shares no random state with it, and does not touch it. Rows are not reset by
     themselves.
 
     Args:
@@ -80,28 +80,31 @@ def bare_envs(envs: Environments, num_envs: int, **changes: Any) -> TokenGenerat
 
 
 def environment_state(envs: Environments) -> dict[str, Any] | None:
-    """Return what decides an environment's next episodes and their scores, as plain data.
+    """Return the state that decides an environment's next episodes and scores, as plain data.
 
     That is every ``get_state()`` of the innermost environments (prompts to come, random state) and
-    every ``state_dict()`` of reward wrappers' scorers (running means). None: nothing begun yet.
+    every ``state_dict()`` of reward wrappers' scorers (running means). None: no episode has begun.
     """
     chains = _chains(envs)
     try:
         states = [chain[-1].get_state() for chain in chains if hasattr(chain[-1], "get_state")]
     except EpisodeOverError:
         return None
-    return {"states": states, "scorers": [s.state_dict() for s in _scorers(chains)]}
+    return {
+        "states": states,
+        "scorers": [reward.scorer.state_dict() for reward in _rewards(chains)],
+    }
 
 
 def restore_environment(envs: Environments, state: Mapping[str, Any]) -> None:
-    """Put back what `environment_state` returned.
+    """Restore the state that `environment_state` returned.
 
     Raises:
-        CheckpointError: if the environment is made up differently.
+        CheckpointError: if the environment has other parts.
     """
     chains = _chains(envs)
     owners = [chain[-1] for chain in chains if hasattr(chain[-1], "set_state")]
-    scorers = _scorers(chains)
+    scorers = [reward.scorer for reward in _rewards(chains)]
     for name, found, saved in (
         ("environments", owners, state["states"]),
         ("scorers with state", scorers, state["scorers"]),
@@ -117,26 +120,19 @@ def restore_environment(envs: Environments, state: Mapping[str, Any]) -> None:
         scorer.load_state_dict(saved)
 
 
-def environment_scorer(envs: Environments) -> Any | None:
-    """Return the scorer that an environment's reward pays by, without normalisation; or None."""
-    for chain in _chains(envs):
-        for layer in chain:
-            scorer = getattr(getattr(layer, "reward", None), "scorer", None)
-            while isinstance(scorer, Normalize):
-                scorer = scorer.scorer
-            if scorer is not None:
-                return scorer
+def environment_scorer(envs: Environments) -> Scorer | None:
+    """Return the scorer of an environment's reward, without normalisation, or None."""
+    for reward in _rewards(_chains(envs)):
+        scorer = reward.scorer
+        while isinstance(scorer, Normalize):
+            scorer = scorer.scorer
+        return scorer
     return None
 
 
 def scoring_seconds(envs: Environments) -> float:
     """Return the seconds that an environment's rewards have taken so far; 0 if it has none."""
-    rewards = {
-        id(layer.reward): layer.reward
-        for chain in _chains(envs)
-        for layer in chain
-        if isinstance(getattr(layer, "reward", None), Reward)
-    }
+    rewards = {id(reward): reward for reward in _rewards(_chains(envs))}  # rows may share one
     return sum(reward.stopwatch.seconds for reward in rewards.values())
 
 
@@ -158,14 +154,14 @@ def _chains(envs: Any) -> list[list[Any]]:
     return [chain, *(rest for row in rows for rest in _chains(row))]
 
 
-def _scorers(chains: list[list[Any]]) -> list[Any]:
-    """Return the scorers of reward wrappers, in a fixed order."""
-    scorers = (
-        getattr(getattr(layer, "reward", None), "scorer", None)
+def _rewards(chains: list[list[Any]]) -> list[Reward]:
+    """Return the rewards of all wrappers, in a fixed order."""
+    return [
+        layer.reward
         for chain in chains
         for layer in chain
-    )
-    return [scorer for scorer in scorers if hasattr(scorer, "state_dict")]
+        if isinstance(layer, RewardWrapper | VectorRewardWrapper)
+    ]
 
 
 def filler_action(envs: Environments) -> int:

@@ -1,4 +1,4 @@
-"""Episodes written down as they are played: a callback for JSON lines and a table of samples."""
+"""Episodes written to a file as they are played, and a table of samples."""
 
 import json
 from pathlib import Path
@@ -16,11 +16,12 @@ class EpisodeLog(BaseCallback):
     A line has ``timestep``, ``update`` and ``row``, and the episode as
     `tokengym.envs.episode_to_record` writes it, ``log_probs`` (as sampled, nats) included: enough
     for ``tokengym replay`` to score it under every credit. Each line is written whole when its
-    round has ended: a killed run leaves no half one. A round that the scorer ended by failing has
-    its finished episodes written too, with the ``error``; those that it failed on have no score.
+    round has ended: a killed run leaves no partial line. Where the scorer
+    fails, the round's finished episodes are written with the ``error``; those that it failed on
+    have no score.
 
     Args:
-        path: The file; made with its folders, appended to where there is one.
+        path: The file; made with its folders, an existing one is appended to.
         every: Updates between two rounds that are written.
         num_shown: Episodes of such a round that SB3's logger gets as ``samples/...`` text, best,
             median and worst score first; 0 for none.
@@ -67,7 +68,7 @@ class EpisodeLog(BaseCallback):
         """Write the episodes that an error keeps.
 
         Args:
-            error: What ended the round.
+            error: The error that ended the round.
         """
         assert self._file is not None
         place = {"timestep": self.num_timesteps, "update": self.model._n_updates}
@@ -86,7 +87,7 @@ def write_failed_round(callback: BaseCallback | None, error: RewardError) -> Non
 
     Args:
         callback: One, or a list of them.
-        error: What ended the round.
+        error: The error that ended the round.
     """
     if isinstance(callback, CallbackList):
         for part in callback.callbacks:

@@ -1,4 +1,4 @@
-"""Every kind of environment seen in one way: rounds of one episode per row."""
+"""One interface to every kind of environment: rounds of one episode per row."""
 
 import time
 from abc import ABC, abstractmethod
@@ -37,7 +37,7 @@ class StepResult:
     observation: Observation
     """Arrays of (num_envs, length)."""
     action_masks: NDArray[np.generic] | None
-    """(num_envs, vocab), non-zero where the next token is allowed; None if nothing was said."""
+    """(num_envs, vocab), non-zero where the next token is allowed; None if not given."""
     rewards: NDArray[np.floating]
     """(num_envs,), as the environment returned them."""
     terminated: NDArray[np.bool_]

@@ -10,7 +10,7 @@ class TokenFeatures(BaseFeaturesExtractor):
     """Embeds the tokens of an observation: their mean, the last one, and how many there are.
 
     SB3's own extractor reads token ids as if they were magnitudes. This one is meant for tests,
-    baselines and tiny vocabularies; a language model is `CausalLMPolicy`.
+    baselines and tiny vocabularies; for a language model use `CausalLMPolicy`.
 
     ```python
     PPO("MultiInputPolicy", as_vec_env(envs),

@@ -49,12 +49,12 @@ class StepRewards(np.ndarray):
 def hindsight_correction(
     token_rewards: NDArray[np.floating], paid: NDArray[np.floating], num_kept: int
 ) -> NDArray[np.float32]:
-    """Return what to add to the rewards of an episode's last steps.
+    """Return the correction of the rewards of an episode's last steps.
 
-    c_t = token_rewards_t - paid_t;  the c_t of the steps that are gone go to the first one kept
+    c_t = token_rewards_t - paid_t;  those of steps no longer stored are added to the first one kept
 
-    So rewards add up to the score wherever a rollout ends, and each token that can still be paid
-    what it earned is.
+    Rewards then add up to the score wherever a rollout ends, and each token that is still in the
+    buffer is paid what it earned.
 
     Args:
         token_rewards: (n,), reward units.
@@ -86,7 +86,7 @@ class HindsightRolloutBuffer(MaskableDictRolloutBuffer):
     ```
 
     When an episode ends, the rewards of its steps become its token rewards. An episode that began
-    in an earlier rollout has steps that were learned from already; what their tokens earned is paid
+    in an earlier rollout has steps that were learned from already; their tokens' rewards are paid
     at its first step in this rollout, so that no reward is lost. Rollouts several times as long as
     the episodes (``n_steps``) keep that rare.
 
@@ -95,7 +95,7 @@ class HindsightRolloutBuffer(MaskableDictRolloutBuffer):
     """
 
     def reset(self) -> None:
-        """Begin a rollout; episodes that have begun go on."""
+        """Begin a rollout; episodes that have begun continue."""
         DictRolloutBuffer.reset(self)  # the parent's makes (steps, envs, vocab) masks, asked or not
         self.mask_dims = 1
         self.action_masks = np.ones((self.buffer_size, self.n_envs, 1), dtype=np.float32)

@@ -11,17 +11,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from tokengym.agents.errors import ModelError
 from tokengym.agents.rollouts.environments import as_vector_env
-from tokengym.agents.sb3.features import TokenFeatures
-from tokengym.agents.sb3.hindsight import HindsightReplayBuffer, HindsightRolloutBuffer, StepRewards
-
-__all__ = [
-    "GymVecEnv",
-    "HindsightReplayBuffer",
-    "HindsightRolloutBuffer",
-    "NoEnvironment",
-    "TokenFeatures",
-    "as_vec_env",
-]
+from tokengym.agents.sb3.hindsight import StepRewards
 
 
 def as_vec_env(envs: VectorEnv[Any, Any, Any] | gym.Env[Any, Any] | VecEnv) -> VecEnv:
@@ -59,7 +49,7 @@ class GymVecEnv(VecEnv):
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the last thing done was a reset, which `begin` will make use of."""
+        """Whether nothing was played since the last reset, which `begin` then uses."""
         return self._fresh is not None
 
     def begin(
@@ -169,7 +159,7 @@ class GymVecEnv(VecEnv):
         else:
             raise ValueError(
                 f"the rows of {type(bare).__name__} share {attr_name!r}, got indices={indices}; "
-                "leave indices out to set it for all"
+                "omit indices to set it for all"
             )
 
     def env_method(
@@ -236,7 +226,7 @@ class GymVecEnv(VecEnv):
 
 
 class NoEnvironment(VecEnv):
-    """The shape of an environment without one: what an agent that was loaded to predict has.
+    """Stands in for the environment of an agent that was loaded only to predict.
 
     Args:
         num_envs: Rows.
@@ -252,15 +242,15 @@ class NoEnvironment(VecEnv):
         super().__init__(num_envs, observation_space, gym.spaces.Discrete(num_tokens))
 
     def reset(self) -> Any:
-        """Say what is missing."""
+        """Raise: there is no environment."""
         raise ModelError("this agent was loaded without an environment; give it set_env(envs)")
 
     def step_async(self, actions: NDArray[np.int64]) -> None:
-        """Say what is missing."""
+        """Raise: there is no environment."""
         self.reset()
 
     def step_wait(self) -> Any:
-        """Say what is missing."""
+        """Raise: there is no environment."""
         self.reset()
 
     def close(self) -> None:
@@ -273,13 +263,13 @@ class NoEnvironment(VecEnv):
         return [None] * self.num_envs
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """Say what is missing."""
+        """Raise: there is no environment."""
         self.reset()
 
     def env_method(
         self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any
     ) -> list[Any]:
-        """Say what is missing."""
+        """Raise: there is no environment."""
         self.reset()
         return []
 

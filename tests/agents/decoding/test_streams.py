@@ -9,8 +9,7 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from tests.agents.conftest import lora_config, make_model
-from tokengym.agents.decoding.gpt2 import GPT2Stream, has_gpt2_shape
-from tokengym.agents.decoding.linear import linear_map
+from tokengym.agents.decoding.gpt2 import GPT2Stream, has_gpt2_shape, linear_map
 from tokengym.agents.decoding.streams import ModelStream, make_stream
 from tokengym.agents.policy.language_model import LanguageModel
 

@@ -93,7 +93,7 @@ def test_attributes_and_methods_reach_the_environments(
     assert native.get_attr("max_new_tokens") == [6] * 4
     assert native.has_attr("tokenizer")
     assert not native.has_attr("nothing_of_the_kind")
-    with pytest.raises(ValueError, match=r"share 'note', got indices=\[1\]; leave indices out"):
+    with pytest.raises(ValueError, match=r"share 'note', got indices=\[1\]; omit indices"):
         native.set_attr("note", 1, indices=[1])
     native.set_attr("note", 1)
     assert native.get_attr("note", indices=0) == [1]
