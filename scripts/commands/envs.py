@@ -44,7 +44,7 @@ def envs(
     rows = {
         "id": env_id,
         "prompts": f"{len(task.prompts)} for training",
-        "vocabulary": f"{task.action_space.n} tokens",
+        "vocabulary": f"{len(task.tokenizer)} tokens",
         "lengths": f"prompt up to {task.max_prompt_tokens}, "
         f"response up to {task.max_new_tokens} tokens",
         "models": task.bundle.path.name if task.bundle is not None else "none bundled",

@@ -102,7 +102,7 @@ def _cell(values: list[float | None]) -> str:
     if any(value is None for value in values):
         return ""
     if len(values) < RELIABLE_SEEDS:
-        return f"{np.mean(values):.3f}"
+        return f"{np.mean(np.array(values, dtype=float)):.3f}"
     return iqm_with_interval(np.array(values))
 
 

@@ -43,7 +43,7 @@ def iqm_with_interval(values: Array) -> str:
 
 def mean(values: ArrayLike) -> float:
     """Return the mean of a sample as a float."""
-    return float(np.mean(values))
+    return float(np.mean(np.asarray(values)))
 
 
 def mean_with_interval(values: Array) -> str:

@@ -64,8 +64,8 @@ def test_its_phases_can_be_called_alone(
     assert not torch.equal(after, before)
 
     agent.learn(2000)
-    scores = [e.score for e in collect(agent, make_envs(num_envs=16), 64, seed=1)]
-    start = [e.score for e in collect(make(), make_envs(num_envs=16), 64, seed=1)]
+    scores: list[Any] = [e.score for e in collect(agent, make_envs(num_envs=16), 64, seed=1)]
+    start: list[Any] = [e.score for e in collect(make(), make_envs(num_envs=16), 64, seed=1)]
     assert np.mean(scores) > np.mean(start) + 0.5
 
     agent.save(tmp_path / "agent")

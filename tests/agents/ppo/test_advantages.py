@@ -33,6 +33,7 @@ def test_reinforce_is_the_reward_to_go():
         response_mask=torch.tensor([[True, True, True], [True, False, False]]),
         values=None,
         final_values=None,
+        scores=torch.tensor([7.0, 3.0]),
     )
     estimate = find_advantage("reinforce").estimate
     advantages, returns = estimate(played, PPOSettings())
@@ -46,7 +47,11 @@ def test_gae_without_a_baseline_and_lambda_1_is_the_reward_to_go():
     rewards = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
     zeros = torch.zeros(2, 3)
     with_critic = RoundTensors(
-        token_rewards=rewards, response_mask=mask, values=zeros, final_values=None
+        token_rewards=rewards,
+        response_mask=mask,
+        values=zeros,
+        final_values=None,
+        scores=rewards.sum(1),
     )
     found, _ = find_advantage("gae").estimate(with_critic, PPOSettings(gae_lambda=1.0))
     expected, _ = find_advantage("reinforce").estimate(with_critic, PPOSettings())

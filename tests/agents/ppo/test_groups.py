@@ -154,7 +154,7 @@ def test_a_resumed_run_with_groups_equals_an_uninterrupted_one(
             "group_size must be an integer >= 2, or None",
         ),
         ({"group_size": None, "drop_equal_groups": True}, "no effect without group_size"),
-        ({"advantage": "loo", "std_floor": 0.1}, "std_floor has no effect with 'loo'"),
+        ({"advantage": "loo", "std_floor": 0.1}, "std_floor has no effect with advantage='loo'"),
         ({"advantage": "loo", "gae_lambda": 0.5}, "gae_lambda has no effect with advantage='loo'"),
         ({"advantage": "loo", "loss_mean": "mean"}, "loss_mean must be 'auto', 'token', "),
     ],

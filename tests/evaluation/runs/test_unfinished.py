@@ -77,10 +77,10 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path: Path, every: int, mo
         run(CONFIG, "abc", 0, out=out, report=killed_at(4), checkpoint_every=every)
     folder = run_folder(out, "abc", 0)
     assert not (folder / "run.json").exists()
-    calls: list[object] = []
+    calls: list[Any] = []
     evaluate = Evaluator.__call__
 
-    def counted(self: Evaluator, agent: object, **options: bool) -> Evaluation:
+    def counted(self: Evaluator, agent: Any, **options: bool) -> Evaluation:
         calls.append(agent)
         return evaluate(self, agent, **options)
 
