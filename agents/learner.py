@@ -109,6 +109,9 @@ class Learner:
     train: str
     """``module:function`` that trains one agent: ``function(run: TrainingRun) -> agent``. None in
     place of an agent means that there is nothing to save."""
+    check: str = ""
+    """``module:function`` that refuses settings which cannot work, before any run begins:
+    ``function(settings, batch_size)``; empty where the dataclass refuses them all."""
     uses_credit: bool = False
     """Learns from the token rewards of the batches it plays, so that rewards can be compared, and
     the run's ``steps``, ``batch_size`` and ``normalize`` matter; else from whole scores alone."""
@@ -117,9 +120,27 @@ class Learner:
 
     def load(self) -> Callable[[TrainingRun], Any]:
         """Import and return the function that trains."""
-        module, _, function = self.train.partition(":")
-        loaded: Callable[[TrainingRun], Any] = getattr(import_module(module), function)
-        return loaded
+        return _imported(self.train)
+
+    def check_settings(self, settings: Any, batch_size: int) -> None:
+        """Refuse settings that cannot work.
+
+        Args:
+            settings: An instance of ``settings``.
+            batch_size: Episodes per update.
+
+        Raises:
+            ValueError: naming the setting and the remedy.
+        """
+        if self.check:
+            _imported(self.check)(settings, batch_size)
+
+
+def _imported(place: str) -> Callable[..., Any]:
+    """Return the function that ``module:function`` names."""
+    module, _, function = place.partition(":")
+    loaded: Callable[..., Any] = getattr(import_module(module), function)
+    return loaded
 
 
 _LEARNERS: dict[str, Learner] = {}

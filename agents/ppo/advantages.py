@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tokengym.agents import losses
 from tokengym.agents.losses import gae, rewards_to_go
+from tokengym.agents.losses.groups import check_groups
 from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.envs import SettingsError
 
@@ -141,6 +142,23 @@ def check_critic_settings(
             f"{name} has no effect with advantage={estimator.name!r}, which has no critic; "
             "leave it out, or take advantage='gae'"
         )
+
+
+def check_settings(settings: PPOSettings, batch_size: int) -> None:
+    """Refuse an unknown estimator, or settings that do not go with it.
+
+    Args:
+        settings: The learner's settings.
+        batch_size: Rows of the environment.
+
+    Raises:
+        ValueError: naming the setting and the remedy.
+    """
+    estimator = find_advantage(settings.advantage)
+    check_critic_settings(estimator, settings, {})
+    check_group_settings(estimator, settings)
+    if settings.group_size is not None:
+        check_groups(batch_size, settings.group_size)
 
 
 def _gae(played: RoundTensors, settings: PPOSettings) -> tuple[Tensor, Tensor]:

@@ -122,6 +122,7 @@ register_learner(
         summary="proximal policy optimisation from token rewards",
         settings=PPOSettings,
         train="tokengym.agents.ppo.training:train",
+        check="tokengym.agents.ppo.advantages:check_settings",
         uses_credit=True,
     )
 )
@@ -131,6 +132,7 @@ register_learner(
         summary="PPO that samples among the likeliest tokens of an earlier copy of itself",
         settings=NLPOSettings,
         train="tokengym.agents.ppo.training:train",
+        check="tokengym.agents.ppo.advantages:check_settings",
         uses_credit=True,
     )
 )

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tokengym.agents.learner import find_learner
 from tokengym.envs.files import read_json, write_json
 from tokengym.evaluation.report.results import write_comparison
 from tokengym.evaluation.runs.config import (
@@ -125,6 +126,8 @@ def preflight(config: ComparisonConfig) -> None:
     """
     import gymnasium as gym
 
+    training = config.training
+    find_learner(training.agent).check_settings(training.learner, training.batch_size)
     for reward in config.rewards:
         kwargs = config.env_kwargs(reward, train=True)
         gym.make_vec(config.env, num_envs=min(2, config.training.batch_size), **kwargs).close()

@@ -63,3 +63,21 @@ def test_recipe_runs(name: str, tmp_path: Path):
         [sys.executable, "-c", RUNNER, str(tmp_path)], capture_output=True, text=True, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_the_page_counts_the_recipes():
+    """docs/extending.md names the files of each recipe and their lines."""
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    found: dict[str, list[tuple[str, int]]] = {}
+    title = ""
+    for match in re.finditer(r"^## ([^\n]+)|^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        if match[1]:
+            title = match[1].lower()
+        elif named := re.match(r"# (\S+\.py)\n", match[2]):
+            lines = [line for line in match[2].splitlines()[1:] if line.strip()]
+            found.setdefault(title, []).append((named[1], len(lines)))
+    assert len(found) == 6
+    for title, files in found.items():
+        names = ", ".join(f"`{name}`" for name, _ in files)
+        assert f"| {title} | {names} | {sum(count for _, count in files)} |" in page

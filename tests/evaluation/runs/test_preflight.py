@@ -1,0 +1,27 @@
+"""Settings that cannot work stop a comparison before its first run."""
+
+from typing import Any
+
+import pytest
+
+from tokengym.evaluation.runs.compare import preflight
+from tokengym.evaluation.runs.config import ComparisonConfig
+from tokengym.evaluation.runs.defaults import training_settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"advantage": "lo"}, "unknown advantage 'lo'; did you mean 'loo' or 'rloo'"),
+        ({"advantage": "loo"}, "advantage='loo' needs group_size"),
+        ({"advantage": "loo", "group_size": 6}, "group_size must divide the number of rows, got 6"),
+    ],
+)
+def test_a_comparison_is_refused_before_its_first_run(settings: dict[str, Any], message: str):
+    config = ComparisonConfig(
+        env="MovieReview",
+        rewards=("sparse",),
+        training=training_settings("tokengym/MovieReview-v0", **settings),
+    )
+    with pytest.raises(ValueError, match=message):
+        preflight(config)
