@@ -95,7 +95,7 @@ class PPO(EpisodicAlgorithm):
             sequences, played.action_masks, reference=True
         )
         rewards = self._token_rewards(played)
-        scores = torch.tensor([e.score or 0.0 for e in played.episodes], device=self.device)
+        raw_scores = scores = self._scores(played)
         kl = losses.kl_estimate(played.log_probs, ref_log_probs, estimator="k1")
         if self.settings.kl_in == "reward":
             price = self.kl_coef * self._kl_price(played, sequences, ref_log_probs)
@@ -126,7 +126,19 @@ class PPO(EpisodicAlgorithm):
             returns=None if values is None else returns,
             ref_log_probs=ref_log_probs if self.settings.kl_in == "loss" else None,
         )
-        return self._kept(experience, scores)
+        return self._kept(experience, raw_scores)
+
+    def _scores(self, played: Round) -> Tensor:
+        """Return the episodes' scores, (batch,), refusing a missing one where it is read."""
+        reads = not self.estimator.uses_token_rewards or self.settings.drop_equal_groups
+        for row, episode in enumerate(played.episodes):
+            if reads and episode.score is None:  # counted as 0 it would bend the group's mean
+                raise ValueError(
+                    f"the episode of row {row} has no score, which "
+                    f"advantage={self.estimator.name!r} reads; make the environment with reward=..."
+                )
+        scores = [np.nan if e.score is None else e.score for e in played.episodes]
+        return torch.tensor(scores, dtype=torch.float32, device=self.device)
 
     def _kept(self, experience: Experience, scores: Tensor) -> Experience:
         """Return the experience without groups of equal scores, if they are to be dropped."""

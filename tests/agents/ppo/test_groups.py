@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -117,6 +118,31 @@ def test_groups_of_equal_scores_are_dropped(
     scores = torch.tensor([episode.score for episode in played.episodes])
     varied = losses.varied_groups(scores, 4)
     assert len(agent.assign(played)) == (int(varied.sum()) or 8)
+
+
+def test_equal_scores_are_found_below_a_price_on_the_kl(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]
+):
+    """The price differs from row to row: taken off first, no group would look equal."""
+    agent = build(make_ppo, make_envs, advantage="grpo", drop_equal_groups=True, kl_coef=0.5)
+    with torch.no_grad():
+        next(iter(agent.policy.trained_parameters())).add_(0.3)  # away from the reference
+    played = played_by(agent)
+    episodes = [
+        replace(episode, score=1.0 if row < 4 else float(row))
+        for row, episode in enumerate(played.episodes)
+    ]
+    assert len(agent.assign(replace(played, episodes=tuple(episodes)))) == 4
+
+
+def test_a_missing_score_is_not_counted_as_0(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]
+):
+    agent = build(make_ppo, make_envs, advantage="rloo")
+    played = played_by(agent)
+    episodes = (replace(played.episodes[0], score=None), *played.episodes[1:])
+    with pytest.raises(ValueError, match="row 0 has no score, which advantage='rloo' reads"):
+        agent.assign(replace(played, episodes=episodes))
 
 
 def test_a_dense_credit_that_is_not_seen_is_said_once(
