@@ -193,13 +193,14 @@ def check_gradient(
     scores: Tensor,
     advantages: Advantages,
     *,
+    weights: Tensor | None = None,
     group_size: int = 1,
     samples: int = 100_000,
     seed: int = 0,
 ) -> GradientCheck:
     """Return the expected gradient of an advantage estimator, and its noise.
 
-    g = (1 / N) sum over i of sum over t of A_it d log pi(y_it | y_i<t)
+    g = (1 / N) sum over i of sum over t of w_it A_it d log pi(y_it | y_i<t)
 
     The expectation is taken over groups of N independent responses: over every multiset of them
     where there are at most `GROUPS`, over ``samples`` drawn groups otherwise.
@@ -210,6 +211,7 @@ def check_gradient(
         token_rewards: (responses, time), reward units.
         scores: (responses,), reward units: what the gradient should climb.
         advantages: The estimator.
+        weights: (responses, time) w of the advantages; None is 1 everywhere.
         group_size: N; 1 for an estimator that takes each response by itself.
         samples: Groups drawn where there are too many.
         seed: Seed of the drawing.
@@ -225,6 +227,7 @@ def check_gradient(
             f"token_rewards must have shape {tuple(responses.mask.shape)}, got "
             f"{tuple(token_rewards.shape)}; the axes are (responses, time)"
         )
+    weights = torch.ones_like(token_rewards) if weights is None else weights
     chances = response_probs(probs, responses)
     exact = math.comb(len(responses) + group_size - 1, group_size) <= GROUPS
     chunks = (
@@ -232,7 +235,9 @@ def check_gradient(
     )
     total, square = torch.zeros_like(probs), 0.0
     for members, weight in chunks:
-        gradients = _group_gradients(probs, responses, token_rewards, scores, advantages, members)
+        rows, mask = members.flatten(), responses.mask[members.flatten()]
+        found = advantages(token_rewards[rows], mask, scores[rows]) * weights[rows]
+        gradients = group_gradients(probs, responses, members, found.masked_fill(~mask, 0.0))
         total += torch.einsum("g,gsv->sv", weight, gradients)
         square += float((weight * gradients.pow(2).sum((1, 2))).sum())
     spread = max(square - float(total.pow(2).sum()), 0.0)
@@ -243,20 +248,24 @@ def check_gradient(
     )
 
 
-def _group_gradients(
-    probs: Tensor,
-    responses: Responses,
-    token_rewards: Tensor,
-    scores: Tensor,
-    advantages: Advantages,
-    members: Tensor,
+def group_gradients(
+    probs: Tensor, responses: Responses, members: Tensor, advantages: Tensor
 ) -> Tensor:
-    """Return each group's gradient (groups, states, vocab) from its members (groups, N)."""
-    flat, mask = members.flatten(), responses.mask[members.flatten()]
-    found = advantages(token_rewards[flat], mask, scores[flat]).masked_fill(~mask, 0.0)
+    """Return the gradient of each group, a mean over its responses.
+
+    Args:
+        probs: (states, vocab) of the policy.
+        responses: All responses.
+        members: (groups, N) rows of the responses.
+        advantages: (groups * N, time), group after group; 0 past a response's end.
+
+    Returns:
+        (groups, states, vocab).
+    """
+    flat = members.flatten()
     cells = responses.states[flat] * probs.shape[1] + responses.tokens[flat]
     written = torch.zeros(len(members), probs.numel(), dtype=probs.dtype)
-    written.scatter_add_(1, cells.view(len(members), -1), found.view(len(members), -1))
+    written.scatter_add_(1, cells.view(len(members), -1), advantages.view(len(members), -1))
     written = written.view(-1, *probs.shape) / members.shape[1]
     return written - probs * written.sum(2, keepdim=True)
 

@@ -1,0 +1,306 @@
+"""The gradient check of a credit rule and an advantage estimator, on a small Oracle.
+
+Three words and three tokens make 39 responses (27 without EOS): few enough to enumerate every group
+of four. Scores are the rule's own, and the true gradient is that of their expectation. Batches are
+taken to be large: whitening scales by the policy's own mean and deviation, and a mean over the
+tokens of a batch divides by the expected length.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import torch
+from torch import Tensor
+
+from tokengym.agents.losses import rewards_to_go
+from tokengym.agents.ppo.advantages import (
+    AdvantageEstimator,
+    RoundTensors,
+    advantage_names,
+    find_advantage,
+)
+from tokengym.agents.ppo.settings import PPOSettings
+from tokengym.envs import Episode
+from tokengym.envs.oracle.env import PROMPT
+from tokengym.envs.oracle.score import WORDS
+from tokengym.evaluation.gradients import estimators
+from tokengym.evaluation.gradients.exact import (
+    GradientCheck,
+    Responses,
+    check_gradient,
+    every_response,
+    response_probs,
+    true_gradient,
+    values_to_come,
+)
+from tokengym.evaluation.measure.evaluate import task_reward
+from tokengym.rewards import Reward
+from tokengym.rewards.naming import load_own, split_own
+
+SMALL_WORDS = ("film", "good", "not")
+HORIZON = 3
+GROUP_SIZE = 4
+
+
+def _control(function: Callable[[Tensor, Tensor, int], Tensor]) -> Any:
+    def estimate(played: RoundTensors, settings: PPOSettings) -> tuple[Tensor, Tensor]:
+        assert settings.group_size is not None
+        found = function(played.token_rewards, played.response_mask, settings.group_size)
+        return found, found
+
+    return estimate
+
+
+CONTROLS = {
+    name: AdvantageEstimator(
+        name=name, estimate=_control(function), needs_critic=False, needs_groups=True, source=source
+    )
+    for name, function, source in (
+        ("prime", estimators.prime, "Cui et al. 2025, arXiv:2502.01456"),
+        ("centred-steps", estimators.centred_steps, "Shao et al. 2024, arXiv:2402.03300, 4.1.3"),
+        ("per-index-mean", estimators.per_index_mean, "the construction of verl's issue 7244"),
+    )
+}
+"""Published constructions that are biased; no learner has them."""
+
+
+def find_estimator(name: str) -> AdvantageEstimator:
+    """Return an estimator: a learner's, a control, or one of a file of the user's own.
+
+    Args:
+        name: As ``PPO(advantage=...)`` takes it, a name of `CONTROLS`, or "path/to/file.py:Name"
+            with an `AdvantageEstimator`.
+
+    Raises:
+        ValueError: if there is none of that name.
+        TypeError: if the file's object is no `AdvantageEstimator`.
+    """
+    if name in CONTROLS:
+        return CONTROLS[name]
+    if own := split_own(name):
+        made = load_own(own[0], own[1])
+        if not isinstance(made, AdvantageEstimator):
+            raise TypeError(f"{name} must be an AdvantageEstimator, got {made!r}")
+        return made
+    return find_advantage(name)
+
+
+def estimator_names() -> list[str]:
+    """Return the names of the learners' estimators and of the controls."""
+    return [*advantage_names(), *CONTROLS]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallOracle:
+    """An Oracle of few words, with every response that it allows."""
+
+    oracle: Any
+    """The environment."""
+    legal: Tensor
+    """(states, vocab) bool."""
+    responses: Responses
+    """All responses."""
+    episodes: tuple[Episode, ...]
+    """The same as episodes, unscored."""
+
+    @classmethod
+    def make(
+        cls,
+        *,
+        ends: bool = True,
+        words: Sequence[str] = SMALL_WORDS,
+        horizon: int = HORIZON,
+    ) -> "SmallOracle":
+        """Return the Oracle of the given words.
+
+        Args:
+            ends: Whether EOS may end a response; otherwise each has the same length.
+            words: Words of the Oracle that are legal.
+            horizon: Longest response, tokens.
+        """
+        oracle: Any = gym.make("tokengym/Oracle-v0", **cls.settings(ends, words, horizon)).unwrapped
+        legal = torch.from_numpy(oracle.legal_tokens.copy())
+        tokenizer = oracle.tokenizer
+        responses = every_response(
+            oracle.states, legal, eos_id=tokenizer.eos_token_id, horizon=horizon
+        )
+        prompt_ids = tokenizer(PROMPT).input_ids
+        episodes = tuple(
+            Episode(
+                prompt=PROMPT,
+                response=tokenizer.decode(ids, skip_special_tokens=True),
+                prompt_ids=prompt_ids,
+                response_ids=ids,
+            )
+            for ids in responses.ids
+        )
+        return cls(oracle=oracle, legal=legal, responses=responses, episodes=episodes)
+
+    @staticmethod
+    def settings(
+        ends: bool = True, words: Sequence[str] = SMALL_WORDS, horizon: int = HORIZON
+    ) -> dict[str, Any]:
+        """Return the arguments of ``gym.make`` that make the environment, without a reward."""
+        first_word = 3  # after <pad>, <eos> and <unk>
+        left_out = [first_word + i for i, word in enumerate(WORDS) if word not in words]
+        return {
+            "max_new_tokens": horizon,
+            "min_new_tokens": 0 if ends else horizon,
+            "forbidden_token_ids": left_out,
+            "reward": None,
+        }
+
+    def true_scores(self) -> Tensor:
+        """Return the Oracle's score of each response, (responses,)."""
+        from tokengym.envs.oracle.score import oracle_score
+
+        rules = self.oracle.rules
+        scores = [oracle_score(episode.response.split(), rules) for episode in self.episodes]
+        return torch.tensor(scores, dtype=torch.float64)
+
+    def probs(self, logits: Tensor) -> Tensor:
+        """Return the policy (states, vocab) of a table of logits; 0 at illegal tokens."""
+        return logits.masked_fill(~self.legal, -torch.inf).softmax(-1)
+
+    def rewarded(self, reward: Reward, *, centre: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return token rewards (responses, time) and scores (responses,) under a rule.
+
+        Args:
+            reward: Scorer and rule.
+            centre: (responses,) probabilities; the scores' mean under them is subtracted before
+                the rule spreads them, as ``normalize="batch"`` does in training.
+        """
+        bound = reward.bind(self.oracle.tokenizer)
+        scored = bound.evaluate(self.episodes)
+        scores = torch.tensor([float(e.score or 0.0) for e in scored], dtype=torch.float64)
+        if centre is not None:
+            mean = float((centre * scores).sum())
+            shifted: Any = bound.scorer
+            shifted = Reward(shifted + (-mean), bound.credit, tokenizer=bound.tokenizer)
+            scored, scores = shifted.evaluate(self.episodes), scores - mean
+        rewards = torch.zeros(self.responses.mask.shape, dtype=torch.float64)
+        for row, episode in enumerate(scored):
+            assert episode.token_rewards is not None
+            rewards[row, : len(episode.response_ids)] = torch.from_numpy(
+                episode.token_rewards.astype("float64")
+            )
+        return rewards, scores
+
+
+def rule_of(name: str) -> Reward:
+    """Return a reward of the Oracle by name, or of a file of the user's own."""
+    return task_reward("Oracle", {"reward": name})[0]
+
+
+def gradient_of(
+    small: SmallOracle,
+    probs: Tensor,
+    rewards: Tensor,
+    scores: Tensor,
+    estimator: str | AdvantageEstimator,
+    *,
+    group_size: int = GROUP_SIZE,
+    critic: bool = True,
+    weights: Tensor | None = None,
+    samples: int = 100_000,
+    seed: int = 0,
+) -> GradientCheck:
+    """Return an estimator's expected gradient under a rule, beside the true one.
+
+    Args:
+        small: The task.
+        probs: (states, vocab) of the policy.
+        rewards: (responses, time) token rewards of the rule.
+        scores: (responses,) that the rule spreads.
+        estimator: Estimator, or its name (`find_estimator`).
+        group_size: Responses of a group, for an estimator that needs groups.
+        critic: Whether an estimator that needs a critic gets the exact values of the rule's reward
+            to go; otherwise values of 0, those of an untrained critic.
+        weights: (responses, time) weights of the advantages; None is 1 everywhere.
+        samples: Groups drawn where there are too many to enumerate.
+        seed: Seed of the drawing.
+    """
+    if isinstance(estimator, str):
+        estimator = find_estimator(estimator)
+    responses, mask = small.responses, small.responses.mask
+    chances = response_probs(probs, responses)
+    lengths = mask.sum(1).to(probs.dtype)
+    factors = torch.ones_like(rewards) if weights is None else weights
+    if estimator.loss_mean == "sequence":
+        factors = factors * ((chances * lengths).sum() / lengths)[:, None]
+    settings = PPOSettings(group_size=group_size if estimator.needs_groups else None)
+
+    def advantages(r: Tensor, m: Tensor, s: Tensor, values: Tensor | None = None) -> Tensor:
+        played = RoundTensors(
+            token_rewards=r, response_mask=m, values=values, final_values=None, scores=s
+        )
+        return estimator.estimate(played, settings)[0]
+
+    given, function = rewards, advantages
+    if not estimator.needs_groups:
+        values = None
+        if estimator.needs_critic:
+            values = torch.zeros_like(rewards)
+            if critic:
+                values = values_to_come(probs, responses, rewards_to_go(rewards, mask))
+        given = advantages(rewards, mask, scores, values)
+        if estimator.whitens:
+            given = _whitened(given, mask, chances)
+        function = _as_given
+
+    return check_gradient(
+        probs,
+        responses,
+        given,
+        scores,
+        function,
+        weights=factors,
+        group_size=group_size if estimator.needs_groups else 1,
+        samples=samples,
+        seed=seed,
+    )
+
+
+def _as_given(rewards: Tensor, mask: Tensor, scores: Tensor) -> Tensor:
+    """Return advantages that were computed for all responses beforehand."""
+    del mask, scores
+    return rewards
+
+
+def _whitened(advantages: Tensor, mask: Tensor, chances: Tensor) -> Tensor:
+    """Return advantages whitened by their mean and deviation over the tokens that are written."""
+    weight = chances[:, None] * mask
+    weight = weight / weight.sum()
+    mean = (weight * advantages).sum()
+    deviation = (weight * (advantages - mean) ** 2).sum().sqrt().clamp(min=1e-8)
+    return ((advantages - mean) / deviation).masked_fill(~mask, 0.0)
+
+
+def policies_along(
+    small: SmallOracle, scores: Tensor, *, shares: Sequence[float], rate: float = 1.0
+) -> list[Tensor]:
+    """Return policies of a training run: exact ascent of the expected score from the uniform one.
+
+    Args:
+        small: The task.
+        scores: (responses,) to climb.
+        shares: Shares of the way from the first expected score to the best, ascending from 0.
+        rate: Step on the logits.
+
+    Returns:
+        One (states, vocab) per share: the first policy of the run that has come that far.
+    """
+    logits = torch.zeros(small.legal.shape, dtype=torch.float64)
+    start = float((response_probs(small.probs(logits), small.responses) * scores).sum())
+    best, found = float(scores.max()), []
+    for share in shares:
+        while True:
+            probs = small.probs(logits)
+            reached = float((response_probs(probs, small.responses) * scores).sum())
+            if reached >= start + share * (best - start):
+                break
+            logits = logits + rate * true_gradient(probs, small.responses, scores)
+        found.append(probs)
+    return found
