@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 
+from tokengym.scripts.commands.bench import bench
 from tokengym.scripts.commands.collect import collect
 from tokengym.scripts.commands.compare import compare
 from tokengym.scripts.commands.constitution import constitution
@@ -32,6 +33,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "envs": envs,
     "report": report,
     "replay": replay,
+    "bench": bench,
 }
 USER_ERROR, INTERRUPTED = 2, 130
 

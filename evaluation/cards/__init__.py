@@ -1,0 +1,1 @@
+"""Cards: the measured properties of one credit rule or advantage estimator."""

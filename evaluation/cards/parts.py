@@ -1,0 +1,275 @@
+"""Parts of a card: each measures one property of a rule or an estimator and returns plain data."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import torch
+
+from tokengym.envs.oracle.env import PROMPT
+from tokengym.evaluation.gradients.best_response import best_departure, best_play, token_rewards
+from tokengym.evaluation.gradients.exact import response_probs
+from tokengym.evaluation.gradients.oracle import SmallOracle, gradient_of, policies_along, rule_of
+from tokengym.evaluation.measure.evaluate import Evaluator, task_reward
+from tokengym.evaluation.report.summary import summarize
+from tokengym.evaluation.report.verdict import difference_of
+from tokengym.evaluation.runs.config import resolve_env
+from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
+from tokengym.rewards import check_reward
+from tokengym.rewards.errors import RewardError
+
+TRUTH_TASKS = ("MovieReview", "Oracle")
+"""Tasks that know the true worth of each token."""
+TASKS = ("MovieReview", "Dialogue", "Oracle")
+"""Tasks of the convergence part."""
+MEASURES = ("score", "gold_score", "kl")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How much a card is measured from."""
+
+    responses: int
+    """Responses whose credit is held against the truth, and that are timed."""
+    seeds: int
+    """Training runs per rule and task, paired by seed."""
+    steps: int | None
+    """Updates per run; None takes the task's."""
+    shares: tuple[float, ...]
+    """Policies of the gradient check; see `policies_along`."""
+    tokens: int | None = None
+    """Longest response of the training runs; None takes the task's."""
+    batch_size: int | None = None
+    """Rows of the training runs; None takes the task's."""
+
+
+Part = Callable[[str, Size, int, Path], dict[str, Any]]
+"""(subject, size, seed, folder of the card) -> plain data."""
+
+
+def contract(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
+    """Return per task whether `check_reward` passes, or what it says."""
+    del size, out
+
+    def check(task: str) -> dict[str, Any]:
+        env = gym.make(resolve_env(task), reward=subject)
+        try:
+            check_reward(env, seed=seed)
+        except RewardError as error:
+            return {"passed": False, "message": str(error)}
+        return {"passed": True}
+
+    return _per_task(TRUTH_TASKS, check)
+
+
+def identification(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
+    """Return per task the agreement of the rule's credit with the true worth of each token."""
+    from tokengym.evaluation.replay.replay import replay
+
+    del out
+
+    def agree(task: str) -> dict[str, Any]:
+        episodes, policy, kwargs = _played(task, size.responses, seed)
+        result = replay(episodes, [subject], env=task, env_kwargs=kwargs, policy=policy)
+        return asdict(result.agreements[subject])
+
+    return _per_task(TRUTH_TASKS, agree)
+
+
+def best_response(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
+    """Return what a token of the Oracle's best response gains at most by being exchanged."""
+    del size, seed, out
+
+    def depart(task: str) -> dict[str, Any]:
+        oracle: Any = gym.make(resolve_env(task), reward=None).unwrapped
+        best, others = best_play(oracle)
+        responses = [best, *(ids for leaving in others.values() for ids in leaving)]
+        top = float(oracle.optimal_values().values[()])
+        found = {}
+        for name, centre in (("centred", top), ("not centred", 0.0)):
+            paid = token_rewards(rule_of(subject), responses, PROMPT, centre)
+            gain, response = best_departure(best, others, paid)
+            text = oracle.tokenizer.decode(response)
+            found[name] = {"gain": gain, "by": text, "stays": gain <= 0.0}
+        return found
+
+    return _per_task(("Oracle",), depart)
+
+
+def gradient(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
+    """Return a rule's expected gradient under `loo` beside the true one, with and without EOS."""
+    del out
+    return _gradients([(subject, "loo")], size, seed)
+
+
+def estimator_gradient(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
+    """Return an estimator's expected gradient under three rules beside the true one."""
+    del out
+    return _gradients([(r, subject) for r in ("sparse", "red:delivery=end", "uniform")], size, seed)
+
+
+def convergence(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
+    """Return per task how the rule ends against sparse: paired seeds, the same updates."""
+    from tokengym.evaluation.report.curves import read_curves
+    from tokengym.evaluation.runs.compare import compare
+    from tokengym.evaluation.runs.config import ComparisonConfig
+
+    def train(task: str) -> dict[str, Any]:
+        env = resolve_env(task)
+        tokens = None if task == "Oracle" else size.tokens
+        training = training_settings(
+            env, steps=size.steps, batch_size=size.batch_size, max_new_tokens=tokens
+        )
+        config = ComparisonConfig(
+            env=env,
+            rewards=("sparse", subject) if subject != "sparse" else ("sparse",),
+            seeds=size.seeds,
+            first_seed=seed,
+            training=training,
+            evaluation=EvaluationSettings(every=max(training.steps // 5, 1), samples=0),
+        )
+        about = f"{size.seeds}x{training.steps}"
+        folder = out / "runs" / f"{task}-{about}"
+        compare(config, folder, checkpoint_every=0)
+        curves = read_curves(folder / "curves.csv", group_by=())
+        return _ends(summarize(curves, baseline="sparse"), subject, config.training.steps)
+
+    return _per_task(TASKS, train)
+
+
+def cost(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
+    """Return what scoring a response costs: texts that models read, and seconds."""
+    del out
+
+    def price(task: str) -> dict[str, Any]:
+        episodes, _, kwargs = _played(task, size.responses, seed)
+        found = {}
+        for name in dict.fromkeys((subject, "sparse")):
+            reward, _ = task_reward(task, {**kwargs, "reward": name})
+            reward.evaluate(episodes[:2])  # loads what is loaded at first use
+            with _counted_texts() as texts:
+                started = time.perf_counter()
+                reward.evaluate(episodes)
+                seconds = time.perf_counter() - started
+            found[name] = {
+                "passes": sum(texts) / len(episodes),
+                "seconds": seconds / len(episodes),
+            }
+        times = found[subject]["seconds"] / found["sparse"]["seconds"]
+        return {**found[subject], "times_sparse": times}
+
+    return _per_task(("MovieReview",), price)
+
+
+PARTS: Mapping[str, Part] = {
+    "contract": contract,
+    "identification": identification,
+    "best-response": best_response,
+    "gradient": gradient,
+    "cost": cost,
+    "convergence": convergence,
+}
+"""Parts of the card of a credit rule."""
+ESTIMATOR_PARTS: Mapping[str, Part] = {"gradient": estimator_gradient}
+"""Parts of the card of an advantage estimator."""
+
+
+def _per_task(tasks: tuple[str, ...], measure: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    """Return a measurement per task; one whose scorer the rule cannot use says why."""
+    found: dict[str, Any] = {}
+    for task in tasks:
+        try:
+            found[task] = measure(task)
+        except RewardError as error:
+            found[task] = {"refused": str(error)}
+    return found
+
+
+def _played(task: str, count: int, seed: int) -> tuple[list[Any], Any, dict[str, Any]]:
+    """Return responses of the bundled policy, the policy and the environment's arguments."""
+    kwargs: dict[str, Any] = dict(training_settings(resolve_env(task)).lengths())
+    evaluator = Evaluator(task, kwargs, num_episodes=count, seed=seed)
+    player = evaluator.untrained(None)
+    episodes = list(evaluator(player).episodes)
+    evaluator.close()
+    return episodes, player.policy, kwargs
+
+
+def _gradients(pairs: list[tuple[str, str]], size: Size, seed: int) -> dict[str, Any]:
+    rows = []
+    for ends in (True, False):
+        small = SmallOracle.make(ends=ends)
+        policies = policies_along(small, small.true_scores(), shares=size.shares)
+        for share, probs in zip(size.shares, policies, strict=True):
+            for rule, estimator in pairs:
+                chances = response_probs(probs, small.responses)
+                try:
+                    rewards, scores = small.rewarded(rule_of(rule), centre=chances)
+                except RewardError as error:
+                    return {"refused": str(error)}
+                check = gradient_of(small, probs, rewards, scores, estimator, seed=seed)
+                figures = ("cosine", "scale", "relative_error", "noise", "standard_error")
+                rows.append(
+                    {
+                        "eos": ends,
+                        "share": share,
+                        "rule": rule,
+                        "estimator": estimator,
+                        **{name: getattr(check, name) for name in figures},
+                    }
+                )
+    return {"rows": rows}
+
+
+def _ends(summary: Mapping[str, Any], subject: str, updates: int) -> dict[str, Any]:
+    (group,) = summary["groups"]
+    entry = group["rewards"][subject]
+    found: dict[str, Any] = {"updates": updates, "runs": entry["runs"], "failed": group["failed"]}
+    for measure in MEASURES:
+        if measure not in group["measures"]:
+            continue
+        found[measure] = {
+            kind: entry["figures"][measure][kind]
+            for kind in ("auc", "final")
+            if kind in entry["figures"][measure]
+        }
+        found[measure]["versus_sparse"] = {
+            kind: difference_of(group, subject, measure, kind) for kind in ("auc", "final")
+        }
+    return found
+
+
+@contextmanager
+def _counted_texts() -> Iterator[list[int]]:
+    """Count the texts that Hugging Face models read: rows of each outermost forward."""
+    from transformers import PreTrainedModel
+
+    texts: list[int] = []
+    depth = 0
+
+    def before(module: torch.nn.Module, args: Any) -> None:
+        nonlocal depth
+        depth += isinstance(module, PreTrainedModel)
+
+    def after(module: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        nonlocal depth
+        if isinstance(module, PreTrainedModel):
+            depth -= 1
+            if depth == 0:  # a model inside a model reads the same text
+                tensors = [v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)]
+                texts.append(len(tensors[0]) if tensors else 0)
+
+    hooks = torch.nn.modules.module
+    handles = [
+        hooks.register_module_forward_pre_hook(before),
+        hooks.register_module_forward_hook(after, with_kwargs=True, always_call=True),
+    ]
+    try:
+        yield texts
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,133 @@
+"""Cards of rules and estimators: what they find, keep and refuse."""
+
+from pathlib import Path
+
+import pytest
+
+from tokengym.evaluation.cards import parts
+from tokengym.evaluation.cards.card import SIZES, CardConfig, make_card, read_cards
+from tokengym.evaluation.cards.page import HEADER, card_page, card_row
+from tokengym.scripts.cli import main
+
+QUICK = SIZES["quick"]
+RULES = """
+import numpy as np
+from tokengym.rewards.credits import Credit
+class Last(Credit):
+    name = "last"
+    def spread(self, score, episode, attribution):
+        rewards = np.zeros(len(episode.response_ids))
+        rewards[-1] = score
+        return rewards
+class Half(Last):
+    def spread(self, score, episode, attribution):
+        return 0.5 * super().spread(score, episode, attribution)
+"""
+
+
+@pytest.fixture
+def rules(tmp_path: Path) -> Path:
+    (tmp_path / "rules.py").write_text(RULES)
+    return tmp_path / "rules.py"
+
+
+def test_a_rule_of_ones_own_that_is_sparse_has_its_figures(rules: Path, tmp_path: Path):
+    wanted = ("gradient", "best-response", "identification")
+    card = make_card(
+        CardConfig(subject=f"{rules}:Last", parts=wanted, size="quick"), tmp_path / "card"
+    )
+    assert list(card["parts"]) == ["identification", "best-response", "gradient"]
+    assert [row["cosine"] for row in card["parts"]["gradient"]["rows"]] == pytest.approx([1, 1])
+    stays = card["parts"]["best-response"]["Oracle"]["centred"]
+    assert (stays["gain"], stays["stays"]) == (pytest.approx(-1.0, abs=0.05), True)
+    sparse = parts.identification("sparse", QUICK, 0, tmp_path)
+    assert card["parts"]["identification"] == sparse
+    assert read_cards([tmp_path / "card"]) == [card]
+    row = card_row(card, card)
+    assert len(row) == len(HEADER)
+    assert "1.00" in row[HEADER.index("noise / sparse's")]
+    assert (tmp_path / "card" / "card.md").read_text() == card_page(card)
+
+
+def test_a_rule_that_loses_half_the_score_breaks_the_contract(rules: Path, tmp_path: Path):
+    found = parts.contract(f"{rules}:Half", QUICK, 0, tmp_path)
+    assert not found["Oracle"]["passed"]
+    assert "sum to" in found["Oracle"]["message"]
+    assert parts.contract(f"{rules}:Last", QUICK, 0, tmp_path)["Oracle"] == {"passed": True}
+
+
+def test_scar_leaves_the_best_response_and_uniform_turns_the_gradient(tmp_path: Path):
+    left = parts.best_response("scar", QUICK, 0, tmp_path)["Oracle"]["centred"]
+    assert left["by"] == "film film good good good good"
+    assert left["gain"] == pytest.approx(0.833, abs=2e-3)  # docs/results/best_response.md
+    assert not left["stays"]
+    assert parts.gradient("uniform", QUICK, 0, tmp_path)["rows"][0]["cosine"] < 0.99
+
+
+def test_a_scoring_of_sparse_is_one_pass(tmp_path: Path):
+    found = parts.cost("red:every_prefix=true,delivery=end", QUICK, 0, tmp_path)["MovieReview"]
+    assert found["passes"] > 10  # a pass per prefix
+    sparse = parts.cost("sparse", QUICK, 0, tmp_path)["MovieReview"]
+    assert (sparse["passes"], sparse["times_sparse"]) == (1.0, 1.0)
+
+
+def test_a_rule_whose_scorer_the_oracle_lacks_is_refused_by_name(tmp_path: Path):
+    found = parts.best_response("r3-dense", QUICK, 0, tmp_path)["Oracle"]
+    assert "no encoder" in found["refused"]
+
+
+def test_stored_parts_are_kept_until_the_source_changes(rules: Path, tmp_path: Path, monkeypatch):
+    calls = []
+    measures = {name: _counting(name, calls) for name in ("contract", "gradient")}
+    monkeypatch.setattr("tokengym.evaluation.cards.card.PARTS", measures)
+    out = tmp_path / "card"
+    subject = f"{rules}:Last"
+    first = make_card(CardConfig(subject=subject, parts=("contract",)), out)
+    both = make_card(CardConfig(subject=subject), out)
+    assert calls == ["contract", "gradient"]
+    assert both["hash"] != first["hash"]
+    assert make_card(CardConfig(subject=subject), out)["hash"] == both["hash"]
+    assert calls == ["contract", "gradient"]
+    rules.write_text(RULES + "\n")
+    assert make_card(CardConfig(subject=subject), out)["hash"] != both["hash"]
+    assert calls == ["contract", "gradient"] * 2
+    with pytest.raises(ValueError, match=r"holds the card of .*Last', not of 'abc'"):
+        make_card(CardConfig(subject="abc", parts=("contract",)), out)
+
+
+def _counting(name: str, calls: list[str]):
+    def measure(*arguments):
+        calls.append(name)
+        return {}
+
+    return measure
+
+
+def test_convergence_is_paired_against_sparse(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(parts, "TASKS", ("Oracle",))
+    found = parts.convergence("uniform", QUICK, 0, tmp_path)["Oracle"]
+    assert (found["updates"], found["runs"], found["failed"]) == (2, 1, 0)
+    assert found["score"]["versus_sparse"]["final"]["pairs"] == 1
+    assert {"gold_score", "kl"} <= set(found)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["abd"], "unknown reward 'abd'; did you mean"),
+        (["abc", "--parts", "cots"], "unknown part 'cots' of the cards of rules"),
+        (["loo", "--parts", "contract"], "of the cards of estimators; known: gradient"),
+        (["abc", "--quick", "--full"], "--quick and --full exclude each other"),
+    ],
+)
+def test_what_the_command_refuses(arguments, message, capsys):
+    assert main(["bench", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_command_makes_the_card_of_an_estimator(tmp_path: Path, capsys):
+    assert main(["bench", "rloo", "--quick", "--out", str(tmp_path / "card")]) == 0
+    assert "hash" in capsys.readouterr().out
+    (card,) = read_cards([tmp_path / "card"])
+    assert card["kind"] == "estimator"
+    assert all(row["cosine"] == pytest.approx(1.0) for row in card["parts"]["gradient"]["rows"])
