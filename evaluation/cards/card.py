@@ -164,7 +164,7 @@ def data_hash() -> str:
     from tokengym.envs.bundle import bundled
 
     digest = hashlib.sha256()
-    for task in ("movie_review", "dialogue", "oracle"):
+    for task in ("movie_review", "dialogue", "question_answer", "oracle"):
         for path in sorted(Path(bundled(task).path).rglob("*")):
             if path.is_file():
                 digest.update(path.name.encode() + path.read_bytes())

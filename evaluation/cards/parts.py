@@ -21,11 +21,14 @@ from tokengym.evaluation.runs.config import resolve_env
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
 from tokengym.rewards import check_reward
 from tokengym.rewards.errors import RewardError
+from tokengym.rewards.registry import scorer_kind
 
 TRUTH_TASKS = ("MovieReview", "Oracle")
 """Tasks that know the true worth of each token."""
 TASKS = ("MovieReview", "Dialogue", "Oracle")
 """Tasks of the convergence part."""
+ENCODER_TASK = "QuestionAnswer"
+"""Task of a rule that scores with an encoder, and so needs a reference or a question."""
 MEASURES = ("score", "gold_score", "kl")
 
 
@@ -63,7 +66,7 @@ def contract(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
             return {"passed": False, "message": str(error)}
         return {"passed": True}
 
-    return _per_task(TRUTH_TASKS, check)
+    return _per_task(subject, _usable(subject, TRUTH_TASKS), check)
 
 
 def identification(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
@@ -77,7 +80,7 @@ def identification(subject: str, size: Size, seed: int, out: Path) -> dict[str, 
         result = replay(episodes, [subject], env=task, env_kwargs=kwargs, policy=policy)
         return asdict(result.agreements[subject])
 
-    return _per_task(TRUTH_TASKS, agree)
+    return _per_task(subject, TRUTH_TASKS, agree)
 
 
 def best_response(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
@@ -97,12 +100,14 @@ def best_response(subject: str, size: Size, seed: int, out: Path) -> dict[str, A
             found[name] = {"gain": gain, "by": text, "stays": gain <= 0.0}
         return found
 
-    return _per_task(("Oracle",), depart)
+    return _per_task(subject, ("Oracle",), depart)
 
 
 def gradient(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
     """Return a rule's expected gradient under `loo` beside the true one, with and without EOS."""
     del out
+    if scorer_kind(subject) == "encoder":
+        return {"refused": "the rule scores with an encoder, which the Oracle does not have"}
     return _gradients([(subject, "loo")], size, seed)
 
 
@@ -138,7 +143,7 @@ def convergence(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any
         curves = read_curves(folder / "curves.csv", group_by=())
         return _ends(summarize(curves, baseline="sparse"), subject, config.training.steps)
 
-    return _per_task(TASKS, train)
+    return _per_task(subject, _usable(subject, TASKS), train)
 
 
 def cost(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
@@ -162,7 +167,7 @@ def cost(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
         times = found[subject]["seconds"] / found["sparse"]["seconds"]
         return {**found[subject], "times_sparse": times}
 
-    return _per_task(("MovieReview",), price)
+    return _per_task(subject, _usable(subject, ("MovieReview",)), price)
 
 
 PARTS: Mapping[str, Part] = {
@@ -178,15 +183,27 @@ ESTIMATOR_PARTS: Mapping[str, Part] = {"gradient": estimator_gradient}
 """Parts of the card of an advantage estimator."""
 
 
-def _per_task(tasks: tuple[str, ...], measure: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+def _per_task(
+    subject: str, tasks: tuple[str, ...], measure: Callable[[str], dict[str, Any]]
+) -> dict[str, Any]:
     """Return a measurement per task; one whose scorer the rule cannot use says why."""
     found: dict[str, Any] = {}
     for task in tasks:
+        if scorer_kind(subject) == "encoder" and task != ENCODER_TASK:
+            found[task] = {
+                "refused": f"the rule scores with an encoder, which {task} does not have"
+            }
+            continue
         try:
             found[task] = measure(task)
         except RewardError as error:
             found[task] = {"refused": str(error)}
     return found
+
+
+def _usable(subject: str, tasks: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the tasks, or the one that has an encoder for a rule that scores with one."""
+    return (ENCODER_TASK,) if scorer_kind(subject) == "encoder" else tasks
 
 
 def _played(task: str, count: int, seed: int) -> tuple[list[Any], Any, dict[str, Any]]:
@@ -207,10 +224,7 @@ def _gradients(pairs: list[tuple[str, str]], size: Size, seed: int) -> dict[str,
         for share, probs in zip(size.shares, policies, strict=True):
             for rule, estimator in pairs:
                 chances = response_probs(probs, small.responses)
-                try:
-                    rewards, scores = small.rewarded(rule_of(rule), centre=chances)
-                except RewardError as error:
-                    return {"refused": str(error)}
+                rewards, scores = small.rewarded(rule_of(rule), centre=chances)
                 check = gradient_of(small, probs, rewards, scores, estimator, seed=seed)
                 figures = ("cosine", "scale", "relative_error", "noise", "standard_error")
                 rows.append(
