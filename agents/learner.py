@@ -58,6 +58,10 @@ class TrainingRun(Protocol):
     def updates(self) -> int:
         """Updates made so far, those before a resumption included."""
 
+    @property
+    def configuration(self) -> Mapping[str, Any]:
+        """What decides the numbers of the run, by name; the length of its training is left out."""
+
     def make_envs(self, num_envs: int, *, normalize: bool = False) -> VectorEnv[Any, Any, Any]:
         """Return the task's training environments under the run's reward.
 
@@ -88,6 +92,12 @@ class TrainingRun(Protocol):
                 function is called after the evaluation.
             agent: The agent.
         """
+
+    def state(self) -> Mapping[str, Any]:
+        """Return the measurements so far as plain data, for a learner that keeps them itself."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over the measurements that `state` returned in an earlier run."""
 
     def log(self, step: int, row: Mapping[str, Any]) -> None:
         """Keep one row of the learner's log, by the names of Stable-Baselines3."""

@@ -50,6 +50,11 @@ class ChosenPrompts:
         """The environment's prompts; a prompt id is a position in it."""
         return self._single.prompts
 
+    @property
+    def settings(self) -> Any:
+        """The environment's settings."""
+        return self._single.settings
+
     def play(
         self,
         player: Player,

@@ -77,6 +77,14 @@ class ResponseCollector:
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         return self.draw(agent, prompts, generator)
 
+    def probe(self, agent: Any, prompts: Sequence[PromptChoice]) -> list[float]:
+        """Return the scores of the agent's greedy responses, which tell another agent or scorer.
+
+        Nothing random is drawn, and the tokens are not counted.
+        """
+        episodes = self.chosen.play(player_of(agent, None), prompts, deterministic=True)
+        return [float(value) for value in self.scorer.score(episodes).values]
+
     def draw(
         self, agent: Any, prompts: Sequence[PromptChoice], generator: torch.Generator | None
     ) -> list[Group]:

@@ -1,7 +1,9 @@
 """Learning from preferences in iterations: respond, rank, train, and respond with the result."""
 
+import hashlib
 import json
 import logging
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -37,6 +39,10 @@ Self = TypeVar("Self", bound="IterativeLearner")
 
 RECORD = "iteration.json"
 SETTINGS = "settings.json"
+RUN = "run.json"
+MEASURED = "measured.json"
+NUM_PROBES = 4
+"""Greedy responses by which another model or scorer is told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,8 +162,7 @@ class IterativeLearner(ABC):
         Raises:
             CheckpointError: if ``output_dir`` holds iterations of other settings.
         """
-        if self.output_dir is not None and not self.history:
-            self._resume(self.output_dir, iterations)
+        self.resume(iterations)
         while len(self.history) < iterations:
             iteration = self.iterate()
             if callback is not None:
@@ -268,33 +273,56 @@ class IterativeLearner(ABC):
         """
         self.trainer().save(path)
 
-    def _resume(self, folder: Path, iterations: int) -> None:
-        """Restore the iterations of the folder, or claim an empty one for this run."""
-        file = folder / SETTINGS
-        settings = json.loads(json.dumps(asdict(self.settings)))
-        ours = {"algorithm": type(self).__name__, "seed": self.seed, **settings}
-        if not file.exists():
-            write_json(file, ours)
+    def configuration(self) -> dict[str, Any]:
+        """Return what decides the numbers of every iteration, as plain data.
+
+        ``probe`` holds the scores of a few greedy responses of the policy as it is now, and
+        ``prompts`` and ``model`` are hashes.
+        """
+        prompts = [(p.text, p.reference, p.query_type) for p in self.collector.prompts]
+        weights = hashlib.sha256()
+        for name, value in self.policy.language_model.state_dict().items():
+            weights.update(name.encode() + str(value.dtype).encode())
+            weights.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        count = range(min(NUM_PROBES, len(self.collector.prompts)))
+        return {
+            "algorithm": type(self).__name__,
+            "seed": self.seed,
+            **_plain(asdict(self.settings)),
+            "environment": _plain(asdict(self.collector.chosen.settings)),
+            "prompts": hashlib.sha256(repr(prompts).encode()).hexdigest(),
+            "model": weights.hexdigest(),
+            "scorer": getattr(self.collector.scorer, "name", type(self.collector.scorer).__name__),
+            "probe": self.collector.probe(self.policy, count),
+        }
+
+    def resume(self, iterations: int) -> None:
+        """Restore the complete iterations of ``output_dir``, or claim an empty one for this run.
+
+        Args:
+            iterations: Most iterations to restore.
+
+        Raises:
+            CheckpointError: if the folder holds iterations of another configuration, or a record
+                is damaged.
+        """
+        if self.output_dir is None or self.history:
             return
-        theirs: Mapping[str, Any] = read_json(file)
-        differ = [name for name in ours if theirs.get(name) != ours[name]]
-        if differ:
-            raise CheckpointError(
-                f"{folder} holds iterations with {differ[0]} = {theirs.get(differ[0])}, here it is "
-                f"{ours[differ[0]]}; name another output_dir"
-            )
+        claim(self.output_dir / SETTINGS, self.configuration())
         while len(self.history) < iterations:
-            record = _folder(folder, len(self.history) + 1) / RECORD
+            record = _folder(self.output_dir, len(self.history) + 1) / RECORD
             if not record.exists():
                 break
-            values: dict[str, Any] = {
-                k: float("nan") if v is None else v for k, v in read_json(record).items()
-            }
-            self.history.append(Iteration(**values))
+            self.history.append(_read_iteration(record))
         if self.history:
-            path = _folder(folder, len(self.history)) / "agent"
-            loaded = type(self.trainer()).load(path).policy.language_model
-            self.policy.language_model.load_state_dict(loaded.state_dict())
+            self.restore(len(self.history))
+
+    def restore(self, number: int) -> None:
+        """Give the policy the weights it had after an iteration of ``output_dir``."""
+        assert self.output_dir is not None
+        path = _folder(self.output_dir, number) / "agent"
+        loaded = type(self.trainer()).load(path).policy.language_model
+        self.policy.language_model.load_state_dict(loaded.state_dict())
 
     def _seed_of(self, iteration: int, use: int) -> int:
         """Return the seed of one use in one iteration."""
@@ -302,36 +330,110 @@ class IterativeLearner(ABC):
 
 
 def train_iterations(run: TrainingRun, learner: type[Self]) -> Self:
-    """Train a learner in iterations; those of an earlier run are measured again only at the end.
+    """Train a learner in iterations, and measure it before the first and after each.
+
+    The points of an earlier run are restored with its iterations, so that a resumed curve equals
+    an uninterrupted one.
 
     Args:
         run: The run, whose settings are an `tokengym.agents.online.settings.IterativeRun`.
         learner: Class of the learner.
+
+    Raises:
+        CheckpointError: if the run's folder holds iterations of another configuration.
     """
+    folder = None if run.folder is None else run.folder / "iterations"
+    if folder is not None:
+        claim(folder / RUN, run.configuration)
     envs = run.make_envs(1, normalize=False)
     settings = run.settings.learner
     agent = learner(
         envs,
         **run.policy_kwargs(),
         **{name: getattr(settings, name) for name in names_of(type(settings))},
-        output_dir=None if run.folder is None else run.folder / "iterations",
+        output_dir=folder,
         seed=run.seed,
         device=run.training.device,
     )
-    run.measure(0, 0, agent)
-    measured = 0
 
-    def measure(agent: Self, iteration: Iteration) -> None:
-        nonlocal measured
-        measured = iteration.number
-        run.measure(iteration.number, iteration.tokens, agent)
+    def measure(agent: Self, number: int, tokens: int) -> None:
+        run.measure(number, tokens, agent)
+        if folder is not None:
+            write_json(_folder(folder, number) / MEASURED, run.state())
 
-    agent.learn(run.settings.iterations, callback=measure)
-    last = agent.history[-1]
-    if last.number != measured:
-        run.measure(last.number, last.tokens, agent)
+    measured = -1
+    if folder is not None:
+        while (_folder(folder, measured + 1) / MEASURED).exists():
+            if measured + 1 > run.settings.iterations:
+                break
+            measured += 1
+    if measured < 0:
+        measure(agent, 0, 0)
+        measured = 0
+    else:
+        run.restore(read_json(_folder(folder, measured) / MEASURED))
+    agent.resume(run.settings.iterations)
+    for iteration in agent.history[measured:]:  # made, but stopped before they were measured
+        agent.restore(iteration.number)
+        measure(agent, iteration.number, iteration.tokens)
+    agent.learn(run.settings.iterations, callback=lambda a, i: measure(a, i.number, i.tokens))
     envs.close()
     return agent
+
+
+def claim(file: Path, ours: Mapping[str, Any]) -> None:
+    """Write a folder's configuration, or refuse the folder if it has another one.
+
+    Args:
+        file: Where the configuration is stored.
+        ours: This run's.
+
+    Raises:
+        CheckpointError: naming the differences.
+    """
+    ours = _plain(ours)
+    if not file.exists():
+        if any(file.parent.glob("iteration-*/" + RECORD)):
+            raise CheckpointError(
+                f"{file.parent} holds iterations without {file.name}, so what they belong to is "
+                "unknown; name another output_dir"
+            )
+        write_json(file, ours)
+        return
+    theirs = read_json(file)
+    if not isinstance(theirs, Mapping):
+        raise CheckpointError(f"{file} is damaged; delete {file.parent} and run again")
+    differ = [name for name in {**ours, **theirs} if not _same(theirs.get(name), ours.get(name))]
+    if differ:
+        said = "; ".join(f"{n} = {theirs.get(n)}, here it is {ours.get(n)}" for n in differ)
+        raise CheckpointError(
+            f"{file.parent} holds iterations with {said}; name another output_dir"
+        )
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Return whether two plain values are equal; numbers up to rounding."""
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-3, abs_tol=1e-4)
+    return bool(one == other)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON gives it back."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def _read_iteration(file: Path) -> Iteration:
+    """Return the record of an iteration."""
+    record = read_json(file)
+    try:
+        return Iteration(**{k: float("nan") if v is None else v for k, v in record.items()})
+    except (AttributeError, TypeError) as error:
+        raise CheckpointError(
+            f"{file} is damaged ({error}); delete {file.parent} and run again"
+        ) from None
 
 
 def _folder(output_dir: Path, number: int) -> Path:

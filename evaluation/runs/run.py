@@ -13,7 +13,7 @@ from tokengym.agents.errors import CheckpointError
 from tokengym.agents.learner import Agent
 from tokengym.envs import episode_to_record
 from tokengym.envs.tokenization import token_texts
-from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
+from tokengym.evaluation.runs.config import ComparisonConfig, flat, run_folder
 from tokengym.evaluation.runs.defaults import TrainingSettings
 from tokengym.evaluation.runs.record import RunRecord, UnfinishedRun
 
@@ -141,6 +141,17 @@ class _Run:
         """See `TrainingRun`."""
         return len(self.record.train)
 
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """See `TrainingRun`."""
+        named = flat(self.config.as_dict())
+        left_out = ("rewards", "seeds", "first_seed", "level", self._length)
+        return {"reward": self.reward} | {k: v for k, v in named.items() if k not in left_out}
+
+    @property
+    def _length(self) -> str:
+        return self.training.declaration.steps_setting
+
     def make_envs(self, num_envs: int, *, normalize: bool = False) -> Any:
         """See `TrainingRun`."""
         import gymnasium as gym
@@ -174,6 +185,14 @@ class _Run:
             return None
         self.record.resume(measured)
         return agent
+
+    def state(self) -> dict[str, Any]:
+        """See `TrainingRun`."""
+        return self.record.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See `TrainingRun`."""
+        self.record.resume(state)
 
     def log(self, step: int, row: Mapping[str, Any]) -> None:
         """See `TrainingRun`."""

@@ -142,3 +142,36 @@ def test_settings_are_keywords(make_envs):
     assert "loss" not in inspect.signature(RAFT).parameters
     with pytest.raises(TypeError, match="has no argument 'samplin'; did you mean sampling"):
         build(make_envs, RAFT, samplin=None)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"scorer": FunctionScorer(lambda prompt, response: -float(len(response)))}, "probe = "),
+        ({"seed": 3}, "seed = 0, here it is 3"),
+        ({"model": make_model(scale=1.0)}, "model = "),
+        ({"max_new_tokens": 3}, "environment = .*max_new_tokens"),
+        ({"prompts": ["q w e", "r t y", "u i o"]}, "prompts = "),
+    ],
+)
+def test_iterations_of_another_task_are_refused(make_envs, tmp_path, change, match):
+    scorer = FunctionScorer(lambda prompt, response: float(len(response)))
+    common = {"prompts_per_iteration": 4, "tuning": QUICK, "device": "cpu", "output_dir": tmp_path}
+
+    def learner(change):
+        of_env = {k: v for k, v in change.items() if k in ("max_new_tokens", "prompts")}
+        of_agent = {k: v for k, v in change.items() if k not in of_env}
+        arguments = {"scorer": scorer, "model": make_model(scale=2.0), **common, **of_agent}
+        return OnlineDPO(make_envs(**of_env), **arguments)
+
+    learner({}).learn(1)
+    assert len(learner({}).learn(1).history) == 1
+    with pytest.raises(CheckpointError, match=match):
+        learner(change).learn(1)
+
+
+def test_damaged_record_is_named(make_envs, tmp_path):
+    build(make_envs, output_dir=tmp_path, prompts_per_iteration=4).learn(1)
+    (tmp_path / "iteration-001" / "iteration.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"iteration\.json is damaged .*delete"):
+        build(make_envs, output_dir=tmp_path, prompts_per_iteration=4).learn(1)

@@ -1,7 +1,8 @@
-"""Agents that learn from preferences are measured like PPO, and gone on with where they can be."""
+"""Agents that learn from preferences are measured like PPO, and resumed where they can be."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,22 +53,49 @@ def test_offline_learners_leave_a_curve_and_an_agent(tmp_path, kind):
     assert load_agent(tmp_path / "agent").policy is not None
 
 
-def iterated(iterations: int, out: Path) -> RunRecord:
-    settings = config("online-dpo", prompts_per_iteration=16, iterations=iterations, **SMALL)
-    return run(settings, "online-dpo", 0, out=out)
+def iterated(iterations: int, out: Path, agent: str = "online-dpo") -> RunRecord:
+    settings = config(agent, prompts_per_iteration=16, iterations=iterations, **SMALL)
+    return run(settings, agent, 0, out=out)
 
 
-def test_iterations_of_an_earlier_run_are_resumed(tmp_path: Path):
-    first = iterated(1, tmp_path)
-    assert [point["step"] for point in first.curve] == [0, 1]
-    second = iterated(2, tmp_path)
-    assert [point["step"] for point in second.curve] == [0, 2]
-    again = iterated(2, tmp_path)
-    assert again.curve[-1]["score"] == second.curve[-1]["score"]
+def without_time(record: RunRecord) -> list[dict[str, Any]]:
+    return [{k: v for k, v in point.items() if not k.endswith("_s")} for point in record.curve]
+
+
+@pytest.mark.parametrize("agent", ["online-dpo", "raft"])
+def test_resumed_curve_equals_an_uninterrupted_one(tmp_path: Path, agent: str):
+    whole = iterated(3, tmp_path / "whole", agent)
+    assert [point["step"] for point in whole.curve] == [0, 1, 2, 3]
+    stopped = tmp_path / "stopped"
+    assert without_time(iterated(2, stopped, agent)) == without_time(whole)[:3]
+    folder = stopped / agent / "seed-0" / "iterations"
+    # Stopped after the iteration and before its measurement.
+    (folder / "iteration-002" / "measured.json").unlink()
+    assert without_time(iterated(3, stopped, agent)) == without_time(whole)
+    assert without_time(iterated(3, stopped, agent)) == without_time(whole)
+
+
+def test_iterations_of_another_run_are_refused(tmp_path: Path):
+    iterated(1, tmp_path)
     before = (tmp_path / "online-dpo" / "seed-0" / "run.json").read_bytes()
-    other = config("online-dpo", prompts_per_iteration=8, iterations=2, **SMALL)
-    with pytest.raises(CheckpointError, match="name another output_dir"):
-        run(other, "online-dpo", 0, out=tmp_path)
+    small = {"prompts_per_iteration": 16, "iterations": 2, **SMALL}
+    same = config("online-dpo", **small)
+    others = {
+        "prompts_per_iteration = 16, here it is 8": config(
+            "online-dpo", **{**small, "prompts_per_iteration": 8}
+        ),
+        "reward = sparse, here it is r3": replace(same, rewards=("r3",)),
+        "env = tokengym/MovieReview-v0, here it is tokengym/Detox-v0": replace(same, env="Detox"),
+        "max_new_tokens = 8, here it is 6": replace(
+            same, training=replace(same.training, max_new_tokens=6)
+        ),
+        "dataset = None, here it is own.jsonl": replace(
+            same, task=replace(same.task, dataset="own.jsonl")
+        ),
+    }
+    for match, other in others.items():
+        with pytest.raises(CheckpointError, match=f"{match}.*; name another output_dir"):
+            run(other, "online-dpo", 0, out=tmp_path)
     assert (tmp_path / "online-dpo" / "seed-0" / "run.json").read_bytes() == before
 
 
