@@ -1,7 +1,7 @@
 """Errors raised for bad input: one line that names the value and the remedy.
 
-All derive from ``ValueError``, so that ``except ValueError`` catches them. Wrong types raise plain
-``TypeError``.
+All derive from ``ValueError``, so that ``except ValueError`` catches them, apart from
+`StorageError`, which is an ``OSError``. Wrong types raise plain ``TypeError``.
 """
 
 import gymnasium
@@ -49,3 +49,7 @@ class PolicyError(TokenGymError):
 
 class BundleError(TokenGymError):
     """A folder of models that lacks a part."""
+
+
+class StorageError(OSError):
+    """A file or folder could not be written: the disk is full, read-only or failing."""

@@ -1,12 +1,14 @@
 """Files and folders that are complete or absent: written under another name, then renamed."""
 
 import csv
+import errno
 import hashlib
 import io
 import json
 import logging
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,16 +17,65 @@ from typing import Any
 
 import numpy as np
 
-from tokengym.envs.errors import CheckpointError
+from tokengym.envs.errors import CheckpointError, StorageError
 
 logger = logging.getLogger(__name__)
+
+
+_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+"""System errors of a disk that does not take what is written."""
+
+_TORCH_SIGNS = ("PytorchStreamWriter", "inline_container", "iostream error")
+"""Parts of the messages of ``torch.save``, which do not tell one failure from another."""
+
+
+@contextmanager
+def writing(path: Path | str) -> Iterator[None]:
+    """Turn a failure to write within the block into one line; other exceptions pass.
+
+    safetensors and PyTorch raise errors of their own for a full disk, which are no `OSError`.
+
+    Args:
+        path: The file or folder that is written, for the message.
+
+    Raises:
+        StorageError: if the disk is full, read-only or failing.
+    """
+    try:
+        yield
+    except StorageError:
+        raise
+    except Exception as error:
+        number = _system_error(error)
+        if number is None:
+            raise
+        failure = StorageError(
+            f"cannot write {path}: {os.strerror(number)}; free some space there and run the same "
+            "command again, or name another folder; what was complete is kept"
+        )
+        failure.errno = number
+        raise failure from error
+
+
+def _system_error(error: BaseException) -> int | None:
+    """Return the number of the failed write that an exception tells of; None for any other."""
+    if isinstance(error, OSError):
+        return error.errno if error.errno in _FAILURES else None
+    if type(error).__name__ == "SafetensorError" and (
+        found := re.search(r"os error (\d+)", str(error))
+    ):
+        return int(found[1]) if int(found[1]) in _FAILURES else None
+    if isinstance(error, RuntimeError) and any(sign in str(error) for sign in _TORCH_SIGNS):
+        return errno.ENOSPC
+    return None
 
 
 @contextmanager
 def replacing(path: Path | str, *, keep_previous: bool = False) -> Iterator[Path]:
     """Yield a path to write a file or folder to; it takes its place when the block has succeeded.
 
-    Whatever is at ``path`` stays until then, and stays if the block raises.
+    Whatever is at ``path`` stays until then, and stays if the block raises. A failure of the disk
+    is a `StorageError`, see `writing`.
 
     Args:
         path: The file or folder to make; the folder that holds it is made if needed.
@@ -32,20 +83,21 @@ def replacing(path: Path | str, *, keep_previous: bool = False) -> Iterator[Path
             it.
     """
     path = Path(path).absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    _remove(part)
     try:
-        yield part
-        if part.is_dir() and path.exists():
-            replaced = _previous(path) if keep_previous else part.with_suffix(".replaced")
-            _remove(replaced)
-            path.rename(replaced)
-            part.rename(path)
-            if not keep_previous:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _remove(part)
+            yield part
+            if part.is_dir() and path.exists():
+                replaced = _previous(path) if keep_previous else part.with_suffix(".replaced")
                 _remove(replaced)
-        else:
-            part.replace(path)
+                path.rename(replaced)
+                part.rename(path)
+                if not keep_previous:
+                    _remove(replaced)
+            else:
+                part.replace(path)
     finally:
         _remove(part)
 

@@ -1,9 +1,12 @@
 """Pairs and responses as `datasets.Dataset`, on disk as jsonl or parquet, whole or not there."""
 
 import json
-from collections.abc import Sequence
+import reprlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from tokengym.envs.errors import DatasetError
 from tokengym.envs.files import replacing
@@ -137,14 +140,39 @@ def _dataset(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> "Datase
     from datasets import Dataset
 
     for number, row in enumerate(rows):
-        for column in columns:
+        if not isinstance(row, Mapping):
+            raise DatasetError(f"row {number} must be an object, got {reprlib.repr(row)}")
+        for column, kind in columns.items():
             if column not in row:
                 raise DatasetError(
-                    f"row {number} has no {column!r}; it has {', '.join(row)}, a row needs "
-                    f"{', '.join(columns)}"
+                    f"row {number} has no {column!r}; it has {', '.join(row) or 'nothing'}, a row "
+                    f"needs {', '.join(columns)}"
+                )
+            if not _is_kind(row[column], column, kind):
+                raise DatasetError(
+                    f"row {number}: {column!r} must be a {kind}, got {reprlib.repr(row[column])}; "
+                    "correct the row or leave it out"
                 )
     values = {column: [row[column] for row in rows] for column in columns}
     return Dataset.from_dict(values, features=_features(columns))
+
+
+def _is_kind(value: Any, column: str, kind: str) -> bool:
+    """Return whether a value is what its column holds."""
+    if kind == _IDS:
+        return isinstance(value, list | tuple) and all(_is_id(item) for item in value)
+    if kind == "string":
+        if value is None:
+            return column == "finish_reason"
+        return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
+    if kind == "float64":
+        return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+    return _is_id(value)
+
+
+def _is_id(value: Any) -> bool:
+    is_number = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return is_number and -(2**63) <= value < 2**63
 
 
 def _load(path: str | Path, columns: dict[str, str]) -> "Dataset":
@@ -162,17 +190,21 @@ def _load(path: str | Path, columns: dict[str, str]) -> "Dataset":
         else:
             lines = path.read_text(encoding="utf-8").split("\n")
             rows = [json.loads(line) for line in lines if line]
-            names = list(dict.fromkeys(name for row in rows for name in row)) or list(columns)
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+            known = (name for row in rows if isinstance(row, Mapping) for name in row)
+            names = list(dict.fromkeys(known)) if rows else list(columns)
+    except (OSError, ValueError, RecursionError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DatasetError(f"{str(path)!r} cannot be read ({reason}); write it again") from error
     missing = [column for column in columns if column not in names]
     if missing:
         raise DatasetError(
-            f"{str(path)!r} has no column {missing[0]!r}, it has {', '.join(names)}; "
+            f"{str(path)!r} has no column {missing[0]!r}, it has {', '.join(names) or 'none'}; "
             "texts without ids are read by tokengym.rewards.read_pairs"
         )
-    return _dataset(rows, columns)
+    try:
+        return _dataset(rows, columns)
+    except DatasetError as error:
+        raise DatasetError(f"{str(path)!r}: {error}") from None
 
 
 def _features(columns: dict[str, str]) -> Any:

@@ -1,8 +1,10 @@
 """Rows of token ids: read from columns, checked, cut to what a model reads."""
 
+import reprlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 from tokengym.envs import Episode
@@ -104,9 +106,13 @@ def _ids(row: Mapping[str, Any], name: str) -> tuple[int, ...]:
     if value is None:
         raise RowError("empty", f"it has no {name!r}")
     try:
-        return tuple(int(token) for token in value)
-    except (TypeError, ValueError):
-        raise RowError("not ids", f"{name!r} must be a list of token ids, got {value!r}") from None
+        if isinstance(value, str | bytes | Mapping):
+            raise TypeError
+        return tuple(index(token) for token in value)
+    except TypeError:
+        raise RowError(
+            "not ids", f"{name!r} must be a list of token ids, got {reprlib.repr(value)}"
+        ) from None
 
 
 def text_row(

@@ -41,6 +41,7 @@ from tokengym.agents.offline.storing import (
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.rollouts.playing import Player
 from tokengym.envs.errors import DatasetError
+from tokengym.envs.files import writing
 
 COUNTERS = "counters.json"
 
@@ -343,7 +344,8 @@ class OfflineTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self.count_tokens()  # on every process, before the first of them writes
-        super()._save_checkpoint(model, trial)
+        with writing(str(self.args.output_dir)):
+            super()._save_checkpoint(model, trial)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Write the weights in Hugging Face's format, and the arguments as JSON, not pickled."""

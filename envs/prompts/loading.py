@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import json
 import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -142,18 +144,18 @@ def read_tables(dataset: Any, *, headerless: bool = False) -> dict[str, Dataset]
 
     if isinstance(dataset, datasets.Dataset):
         return {"": dataset}
-    if isinstance(dataset, Mapping):
+    if isinstance(dataset, Mapping) and dataset:
+        for table in dataset.values():
+            _check_type(table, (datasets.Dataset, Sequence))
         return dict(dataset)
-    if not isinstance(dataset, (str, Path)):
-        raise DatasetError(
-            f"dataset must be a datasets.Dataset, a path or a hub name, got "
-            f"{type(dataset).__name__}; wrap rows with datasets.Dataset.from_list"
-        )
+    _check_type(dataset or None, (str, Path))
     path = Path(dataset)
     suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
     reader = _READERS.get(suffixes[-1] if suffixes else "")
     if reader is not None and not path.is_file():
         raise DatasetError(f"dataset file {str(dataset)!r} does not exist; check the path")
+    if reader is not None and reader[0] == "json":
+        _check_json(path)
     try:
         if reader is not None:
             builder, options = reader
@@ -175,6 +177,41 @@ def read_tables(dataset: Any, *, headerless: bool = False) -> dict[str, Dataset]
             "parquet or txt file, or a name that datasets.load_dataset knows"
         ) from error
     return dict(loaded) if isinstance(loaded, Mapping) else {"": loaded}
+
+
+def _check_type(dataset: Any, known: tuple[type, ...]) -> None:
+    if not isinstance(dataset, known):
+        raise DatasetError(
+            "dataset must be a datasets.Dataset, a path or a hub name, got "
+            f"{type(dataset).__name__} {reprlib.repr(dataset)}; wrap rows with "
+            "datasets.Dataset.from_list"
+        )
+
+
+def _check_json(path: Path) -> None:
+    """Refuse JSON rows that are no objects; `datasets` crashes the process on some of them."""
+    opened: Any = gzip.open if path.suffix == ".gz" else open
+    number = 0
+    try:
+        with opened(path, "rt", encoding="utf-8") as file:
+            text = file.read()
+        try:
+            whole = json.loads(text)
+            rows: Any = whole if isinstance(whole, list) else [whole]
+            parse: Any = None
+        except ValueError:  # one object per line
+            rows, parse = filter(str.strip, text.split("\n")), json.loads
+        for row in rows:
+            found = parse(row) if parse else row
+            if not isinstance(found, dict):
+                raise ValueError(f"it is {reprlib.repr(found)}, not an object with the columns")
+            json.dumps(found, ensure_ascii=False).encode()  # no lone surrogates
+            number += 1
+    except (OSError, ValueError, RecursionError) as error:
+        raise DatasetError(
+            f"dataset {str(path)!r} cannot be read (row {number}: {error}); pass a csv, tsv, json, "
+            "jsonl, parquet or txt file, or correct the row"
+        ) from None
 
 
 def _prompts(table: Dataset, columns: Sequence[Column | None], transcripts: bool) -> PromptSet:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tokengym.agents.errors import CheckpointError
 from tokengym.agents.learner import Agent
 from tokengym.envs import episode_to_record
+from tokengym.envs.errors import StorageError
 from tokengym.envs.tokenization import token_texts
 from tokengym.evaluation.runs.config import ComparisonConfig, flat, run_folder
 from tokengym.evaluation.runs.defaults import TrainingSettings
@@ -59,6 +60,7 @@ def run(
 
     Raises:
         CheckpointError: if the folder holds iterations of other settings.
+        StorageError: if the disk is full; what was complete is kept.
         Exception: whatever the training raises, after it was recorded.
     """
     if not config.training.declaration.uses_credit:
@@ -68,7 +70,7 @@ def run(
         agent = config.training.declaration.load()(work)
         if save is not None and agent is not None:
             agent.save(save)
-    except CheckpointError:  # nothing was trained: the folder stays as it is
+    except (CheckpointError, StorageError):  # the same call resumes, elsewhere or with more space
         raise
     except Exception as error:
         work.end(out, error)  # resumed, it would fail again

@@ -1,6 +1,8 @@
 """The training loop of both kinds: ``transformers.Trainer`` on pairs, interrupted and resumed."""
 
 import json
+import logging
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +14,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import TrainerControl, TrainerState
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from tokengym.envs.errors import StorageError
+from tokengym.envs.files import writing
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.maths.pairwise import bradley_terry_loss
 from tokengym.rewards.models.batching import PaddingSide, padded_batches
@@ -22,6 +27,7 @@ from tokengym.rewards.training.settings import RewardTraining
 Report = Callable[[int, int, float], None]
 """Called after each optimiser step with the steps done, all of them, and the batch's loss, nats."""
 
+_LOG = logging.getLogger(__name__)
 WEIGHTS = "trained.safetensors"
 
 
@@ -180,7 +186,20 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 class _PairTrainer(Trainer):
-    """Saves only the trained weights: adapters without their base, tied weights once."""
+    """Saves only the trained weights: adapters without their base, tied weights once.
+
+    Training continues without a checkpoint that cannot be written.
+    """
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = Path(str(self.args.output_dir))
+        try:
+            with writing(folder):
+                super()._save_checkpoint(model, trial)
+        except StorageError as error:
+            _LOG.warning("no checkpoint at step %d: %s", self.state.global_step, error)
+            partial = folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            shutil.rmtree(partial, ignore_errors=True)
 
     def _save(
         self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None

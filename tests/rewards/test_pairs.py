@@ -172,3 +172,20 @@ def test_no_prompt_is_on_both_sides_and_none_is_lost():
         split_pairs(pairs[:1], 0.5)
     with pytest.raises(DatasetError, match=r"held_out must be a share .* or pairs, got 1"):
         split_pairs(pairs, 1.0)
+
+
+@pytest.mark.parametrize("row", ["null", "[1]", "3", '"x"', '{"chosen": "a \\ud800"}', "[" * 5000])
+@pytest.mark.parametrize("place", [0, 1])
+def test_json_that_is_no_row_is_named(tmp_path, row, place):
+    rows = ['{"chosen": "a", "rejected": "b"}', '{"chosen": "c", "rejected": "d"}']
+    rows.insert(place, row)
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("\n".join(rows) + "\n")
+    with pytest.raises(DatasetError, match=rf"pairs\.jsonl' cannot be read \(row {place}: "):
+        read_pairs(file)
+
+
+@pytest.mark.parametrize("tables", [{}, {"train": None}])
+def test_what_is_no_table_is_named(tables):
+    with pytest.raises(DatasetError, match=r"must be a datasets\.Dataset"):
+        read_pairs(tables)

@@ -1,9 +1,11 @@
 # mypy: no-check-untyped-defs
 """Reward models learnt from pairs: the loss, what is measured, and a tiny model that learns."""
 
+import errno
 import json
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from transformers import GPT2LMHeadModel
 
 from tests.rewards.conftest import make_classifier, make_episode
 from tokengym.envs import DatasetError
+from tokengym.envs.errors import StorageError
 from tokengym.rewards import (
     RewardModel,
     RewardTraining,
@@ -368,3 +371,39 @@ def test_what_is_cut_is_the_prompt(tokenizer):
     read = RewardReader(make_classifier(), append_eos=True)
     (both,) = encode_side(pairs, read, tokenizer, replace(shorter, max_tokens=5)).sequences
     assert [tokenizer.decode(ids) for ids in both] == ["d e f a <eos>", "e f b b <eos>"]
+
+
+def full_disk(*arguments, **named):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_training_continues_without_a_checkpoint_that_cannot_be_written(
+    language_model, tmp_path, caplog, monkeypatch
+):
+    pairs, training = good_and_bad(30), replace(FAST, epochs=1, checkpoint_seconds=0)
+    whole = train_reward_model(
+        language_model, pairs, output_dir=tmp_path / "whole", training=training
+    )
+    monkeypatch.setattr("tokengym.rewards.training.fitting.save_file", full_disk)
+    out = tmp_path / "full"
+    found = train_reward_model(language_model, pairs, output_dir=out, training=training)
+    assert found.train_loss == whole.train_loss
+    assert "no checkpoint at step 1: cannot write" in caplog.text
+
+
+def test_a_result_that_cannot_be_written_keeps_the_checkpoints(
+    language_model, tmp_path, monkeypatch
+):
+    pairs, training = good_and_bad(30), replace(FAST, epochs=1, checkpoint_seconds=0)
+    out = tmp_path / "rm"
+    arguments: Any = {"output_dir": out, "training": training}
+    with monkeypatch.context() as patched:
+        patched.setattr("transformers.PreTrainedModel.save_pretrained", full_disk)
+        with pytest.raises(StorageError, match=f"cannot write {out}"):
+            train_reward_model(language_model, pairs, **arguments)
+    assert not out.exists()
+    heard: list[int] = []
+    report: Any = lambda done, total, loss: heard.append(done)  # noqa: E731
+    train_reward_model(language_model, pairs, **arguments, report=report)
+    assert not heard  # nothing was trained again
+    assert (out / "measures.json").exists()

@@ -186,3 +186,32 @@ def test_texts_read_as_the_ids_do(tokenizer):
     rows[0] |= {"prompt": "d e ", "prompt_ids": ids["x"]}  # the space is the prompt's own
     (text,) = as_texts(pairs_dataset(rows), tokenizer)
     assert (text["prompt"], text["chosen"]) == ("d e ", "b c")
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (None, "row 1 must be an object, got None"),
+        ([1], r"row 1 must be an object, got \[1\]"),
+        ({"chosen_ids": None}, "row 1: 'chosen_ids' must be a list of int, got None"),
+        ({"chosen_ids": [1, None]}, r"row 1: 'chosen_ids' must be a list of int, got \[1, None\]"),
+        ({"chosen_ids": [[1]]}, "row 1: 'chosen_ids' must be a list of int"),
+        ({"chosen_ids": [10**30]}, "row 1: 'chosen_ids' must be a list of int"),
+        ({"chosen_ids": [True]}, "row 1: 'chosen_ids' must be a list of int"),
+        ({"chosen": None}, "row 1: 'chosen' must be a string, got None"),
+        ({"chosen": "\ud800"}, "row 1: 'chosen' must be a string"),
+        ({"chosen_score": "x"}, "row 1: 'chosen_score' must be a float64, got 'x'"),
+        ({"prompt_id": "q"}, "row 1: 'prompt_id' must be a int64, got 'q'"),
+    ],
+)
+def test_damaged_rows_of_valid_json_are_named(tmp_path, change, match):
+    good = {
+        **{"prompt": "b", "chosen": "a", "rejected": "c"},
+        **{"prompt_ids": [4], "chosen_ids": [3], "rejected_ids": [5]},
+        **{"chosen_score": 1.0, "rejected_score": 0.0, "prompt_id": -1},
+    }
+    bad = good | change if isinstance(change, dict) else change
+    file = tmp_path / "pairs.jsonl"
+    file.write_text(f"{json.dumps(good)}\n{json.dumps(bad)}\n")
+    with pytest.raises(DatasetError, match=match):
+        load_pairs(file)
