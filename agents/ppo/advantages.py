@@ -16,6 +16,7 @@ from tokengym.agents.losses import gae, rewards_to_go
 from tokengym.agents.losses.groups import check_groups
 from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.envs import SettingsError
+from tokengym.rewards.naming import load_own, split_own
 
 CRITIC_SETTINGS = ("gae_lambda", "vf_coef", "clip_range_vf", "n_value_warmup")
 """Settings of `PPOSettings` that have no effect without a critic."""
@@ -79,13 +80,19 @@ def advantage_names() -> list[str]:
 
 
 def find_advantage(name: str) -> AdvantageEstimator:
-    """Return the estimator of that name.
+    """Return the estimator of that name, or that of "path/to/file.py:Name".
 
     Raises:
-        SettingsError: if there is none, with the near matches.
+        SettingsError: if there is none, with the near matches, or the file's object is another.
+        RewardError: if the file cannot be read.
     """
     if name in _ESTIMATORS:
         return _ESTIMATORS[name]
+    if own := split_own(name):
+        made = load_own(own[0], own[1])
+        if not isinstance(made, AdvantageEstimator):
+            raise SettingsError(f"advantage {name} must be an AdvantageEstimator, got {made!r}")
+        return made
     near = difflib.get_close_matches(str(name), _ESTIMATORS, n=2)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     raise SettingsError(

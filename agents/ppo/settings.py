@@ -23,7 +23,8 @@ class PPOSettings(EpisodicSettings):
     """
 
     advantage: str = "gae"
-    """Estimator of the advantages, by name; see `tokengym.agents.ppo.advantages`."""
+    """Estimator of the advantages, by name or "file.py:Name"; see
+    `tokengym.agents.ppo.advantages`."""
     group_size: int | None = None
     """Consecutive rows that answer one prompt, at least 2 and a divisor of the rows; None gives
     each row a prompt of its own. Estimators with a group baseline need it."""

@@ -96,7 +96,7 @@ def _convergence(measured: Mapping[str, Any]) -> list[str]:
                     figure = kinds[kind]
                     value = f"{number(figure['iqm'])} ({_range(figure)})"
                     rows.append([task, f"{measure}, {kind}", value, _difference(kinds, kind)])
-    return _lines(["task", "figure", "interquartile mean", "minus sparse's, paired"], rows)
+    return _lines(["task", "figure", "interquartile mean", "minus the baseline's, paired"], rows)
 
 
 def _flat(found: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -160,7 +160,7 @@ def _end(found: Mapping[str, Any]) -> str:
 
 
 def _difference(kinds: Mapping[str, Any], kind: str) -> str:
-    versus = kinds.get("versus_sparse", {}).get(kind)
+    versus = kinds.get("versus_baseline", {}).get(kind)
     return DASH if versus is None else f"{signed(versus['difference'])} ({_range(versus)})"
 
 

@@ -1,9 +1,9 @@
 """Parts of a card: each measures one property of a rule or an estimator and returns plain data."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,24 @@ import torch
 from tokengym.envs.oracle.env import PROMPT
 from tokengym.evaluation.gradients.best_response import best_departure, best_play, token_rewards
 from tokengym.evaluation.gradients.exact import response_probs
-from tokengym.evaluation.gradients.oracle import SmallOracle, gradient_of, policies_along, rule_of
+from tokengym.evaluation.gradients.oracle import (
+    SmallOracle,
+    find_estimator,
+    gradient_of,
+    policies_along,
+    rule_of,
+)
 from tokengym.evaluation.measure.evaluate import Evaluator, task_reward
+from tokengym.evaluation.report.curves import Curve, read_curves
 from tokengym.evaluation.report.summary import summarize
 from tokengym.evaluation.report.verdict import difference_of
-from tokengym.evaluation.runs.config import resolve_env
-from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
+from tokengym.evaluation.runs.compare import compare
+from tokengym.evaluation.runs.config import ComparisonConfig, resolve_env, slug
+from tokengym.evaluation.runs.defaults import (
+    EvaluationSettings,
+    TrainingSettings,
+    training_settings,
+)
 from tokengym.rewards import check_reward
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.registry import scorer_kind
@@ -29,6 +41,8 @@ TASKS = ("MovieReview", "Dialogue", "Oracle")
 """Tasks of the convergence part."""
 ENCODER_TASK = "QuestionAnswer"
 """Task of a rule that scores with an encoder, and so needs a reference or a question."""
+GROUP_SIZE = 8
+"""Responses to each prompt where an estimator needs groups."""
 MEASURES = ("score", "gold_score", "kl")
 
 
@@ -118,32 +132,62 @@ def estimator_gradient(subject: str, size: Size, seed: int, out: Path) -> dict[s
 
 
 def convergence(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
-    """Return per task how the rule ends against sparse: paired seeds, the same updates."""
-    from tokengym.evaluation.report.curves import read_curves
-    from tokengym.evaluation.runs.compare import compare
-    from tokengym.evaluation.runs.config import ComparisonConfig
+    """Return per task how the rule ends against sparse: paired seeds, equal tokens.
+
+    Responses have a fixed length, so that every run spends the same tokens.
+    """
 
     def train(task: str) -> dict[str, Any]:
-        env = resolve_env(task)
-        tokens = None if task == "Oracle" else size.tokens
-        training = training_settings(
-            env, steps=size.steps, batch_size=size.batch_size, max_new_tokens=tokens
-        )
-        config = ComparisonConfig(
-            env=env,
-            rewards=("sparse", subject) if subject != "sparse" else ("sparse",),
-            seeds=size.seeds,
-            first_seed=seed,
-            training=training,
-            evaluation=EvaluationSettings(every=max(training.steps // 5, 1), samples=0),
-        )
-        about = f"{size.seeds}x{training.steps}"
-        folder = out / "runs" / f"{task}-{about}"
-        compare(config, folder, checkpoint_every=0)
-        curves = read_curves(folder / "curves.csv", group_by=())
-        return _ends(summarize(curves, baseline="sparse"), subject, config.training.steps)
+        names = ("sparse", subject) if subject != "sparse" else ("sparse",)
+        curves, training = _trained(task, names, size, seed, out / "runs")
+        return _ends(curves, "sparse", subject, training)
 
     return _per_task(subject, _usable(subject, TASKS), train)
+
+
+def estimator_convergence(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
+    """Return per task how PPO with the estimator ends against gae, both under sparse."""
+    groups = GROUP_SIZE if find_estimator(subject).needs_groups else None
+
+    def train(task: str) -> dict[str, Any]:
+        found = []
+        for name, changes in (("gae", {}), (subject, {"group_size": groups})):
+            folder = out / "runs" / slug(name)
+            curves, training = _trained(
+                task, ("sparse",), size, seed, folder, advantage=name, **changes
+            )
+            found += [replace(curve, credit=name) for curve in curves]
+        if subject == "gae":
+            found = curves
+        return _ends(found, found[0].credit, found[-1].credit, training)
+
+    return {task: train(task) for task in TASKS}
+
+
+def _trained(
+    task: str, rewards: tuple[str, ...], size: Size, seed: int, folder: Path, **learner: Any
+) -> tuple[list[Curve], TrainingSettings]:
+    """Return the curves of a comparison, which resumes where its folder is."""
+    env = resolve_env(task)
+    training = training_settings(
+        env,
+        steps=size.steps,
+        batch_size=size.batch_size,
+        max_new_tokens=None if task == "Oracle" else size.tokens,
+        fixed_length=True,
+        **learner,
+    )
+    config = ComparisonConfig(
+        env=env,
+        rewards=rewards,
+        seeds=size.seeds,
+        first_seed=seed,
+        training=training,
+        evaluation=EvaluationSettings(every=max(training.steps // 5, 1), samples=0),
+    )
+    out = folder / f"{task}-{size.seeds}x{training.steps}"
+    compare(config, out, checkpoint_every=0)
+    return read_curves(out / "curves.csv", group_by=()), training
 
 
 def cost(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
@@ -179,7 +223,10 @@ PARTS: Mapping[str, Part] = {
     "convergence": convergence,
 }
 """Parts of the card of a credit rule."""
-ESTIMATOR_PARTS: Mapping[str, Part] = {"gradient": estimator_gradient}
+ESTIMATOR_PARTS: Mapping[str, Part] = {
+    "gradient": estimator_gradient,
+    "convergence": estimator_convergence,
+}
 """Parts of the card of an advantage estimator."""
 
 
@@ -239,20 +286,26 @@ def _gradients(pairs: list[tuple[str, str]], size: Size, seed: int) -> dict[str,
     return {"rows": rows}
 
 
-def _ends(summary: Mapping[str, Any], subject: str, updates: int) -> dict[str, Any]:
-    (group,) = summary["groups"]
+def _ends(
+    curves: Sequence[Curve], baseline: str, subject: str, training: TrainingSettings
+) -> dict[str, Any]:
+    """Return the measures of the subject's runs, and their paired differences."""
+    (group,) = summarize(curves, baseline=baseline)["groups"]
     entry = group["rewards"][subject]
-    found: dict[str, Any] = {"updates": updates, "runs": entry["runs"], "failed": group["failed"]}
+    found: dict[str, Any] = {
+        "tokens": training.steps * training.batch_size * training.max_new_tokens,
+        "updates": training.steps,
+        "runs": entry["runs"],
+        "failed": group["failed"],
+        "baseline": baseline,
+    }
     for measure in MEASURES:
         if measure not in group["measures"]:
             continue
-        found[measure] = {
-            kind: entry["figures"][measure][kind]
-            for kind in ("auc", "final")
-            if kind in entry["figures"][measure]
-        }
-        found[measure]["versus_sparse"] = {
-            kind: difference_of(group, subject, measure, kind) for kind in ("auc", "final")
+        kinds = [kind for kind in ("auc", "final") if kind in entry["figures"][measure]]
+        found[measure] = {kind: entry["figures"][measure][kind] for kind in kinds}
+        found[measure]["versus_baseline"] = {
+            kind: difference_of(group, subject, measure, kind) for kind in kinds
         }
     return found
 

@@ -37,7 +37,6 @@ from tokengym.evaluation.gradients.exact import (
 )
 from tokengym.evaluation.measure.evaluate import task_reward
 from tokengym.rewards import Reward
-from tokengym.rewards.naming import load_own, split_own
 
 SMALL_WORDS = ("film", "good", "not")
 HORIZON = 3
@@ -75,15 +74,9 @@ def find_estimator(name: str) -> AdvantageEstimator:
 
     Raises:
         ValueError: if there is none of that name.
-        TypeError: if the file's object is no `AdvantageEstimator`.
     """
     if name in CONTROLS:
         return CONTROLS[name]
-    if own := split_own(name):
-        made = load_own(own[0], own[1])
-        if not isinstance(made, AdvantageEstimator):
-            raise TypeError(f"{name} must be an AdvantageEstimator, got {made!r}")
-        return made
     return find_advantage(name)
 
 

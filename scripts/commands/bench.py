@@ -32,7 +32,7 @@ def bench(
     Args:
         subject: Rule or estimator by name, or "path/to/file.py:Name".
         parts: Some of contract, identification, best-response, gradient, cost, convergence; an
-            estimator has the gradient alone (default: all).
+            estimator has gradient and convergence, against gae (default: all).
         quick: Take seconds, for a test; without it a card takes a quarter of an hour on two cores.
         full: Take hours.
         seed: Seed of prompts and sampling, and the lowest of the training runs.

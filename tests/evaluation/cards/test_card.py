@@ -108,8 +108,23 @@ def test_convergence_is_paired_against_sparse(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(parts, "TASKS", ("Oracle",))
     found = parts.convergence("uniform", QUICK, 0, tmp_path)["Oracle"]
     assert (found["updates"], found["runs"], found["failed"]) == (2, 1, 0)
-    assert found["score"]["versus_sparse"]["final"]["pairs"] == 1
+    assert found["tokens"] == 2 * 8 * 6
+    assert found["score"]["versus_baseline"]["final"]["pairs"] == 1
     assert {"gold_score", "kl"} <= set(found)
+
+
+def test_convergence_of_an_estimator_is_paired_against_gae(tmp_path: Path, monkeypatch):
+    """The estimator is a file of one's own, which each training process reads."""
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from tokengym.agents.ppo.advantages import AdvantageEstimator, find_advantage\n"
+        "from dataclasses import replace\n"
+        "Mine = replace(find_advantage('loo'), name='mine')\n"
+    )
+    monkeypatch.setattr(parts, "TASKS", ("Oracle",))
+    found = parts.estimator_convergence(f"{file}:Mine", QUICK, 0, tmp_path)["Oracle"]
+    assert (found["baseline"], found["runs"], found["failed"]) == ("gae", 1, 0)
+    assert found["score"]["versus_baseline"]["final"]["pairs"] == 1
 
 
 @pytest.mark.parametrize(
@@ -117,7 +132,10 @@ def test_convergence_is_paired_against_sparse(tmp_path: Path, monkeypatch):
     [
         (["abd"], "unknown reward 'abd'; did you mean"),
         (["abc", "--parts", "cots"], "unknown part 'cots' of the cards of rules"),
-        (["loo", "--parts", "contract"], "of the cards of estimators; known: gradient"),
+        (
+            ["loo", "--parts", "contract"],
+            "of the cards of estimators; known: gradient, convergence",
+        ),
         (["abc", "--quick", "--full"], "--quick and --full exclude each other"),
     ],
 )
@@ -127,7 +145,10 @@ def test_what_the_command_refuses(arguments, message, capsys):
 
 
 def test_the_command_makes_the_card_of_an_estimator(tmp_path: Path, capsys):
-    assert main(["bench", "rloo", "--quick", "--out", str(tmp_path / "card")]) == 0
+    assert (
+        main(["bench", "rloo", "--quick", "--parts", "gradient", "--out", str(tmp_path / "card")])
+        == 0
+    )
     assert "hash" in capsys.readouterr().out
     (card,) = read_cards([tmp_path / "card"])
     assert card["kind"] == "estimator"
