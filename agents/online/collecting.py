@@ -13,6 +13,8 @@ from tokengym.agents.online.pairing import Candidates, Sampling, best_against_wo
 from tokengym.agents.rollouts.environments import Environments, environment_scorer
 from tokengym.agents.rollouts.playing import Player, PredictPlayer
 from tokengym.envs import Episode, PromptSet
+from tokengym.rewards import Scorer
+from tokengym.rewards.scorers.base import as_scorer
 
 Group = tuple[Episode, ...]
 """The scored responses to one prompt."""
@@ -50,8 +52,7 @@ class ResponseCollector:
                 "there is nothing to score responses with, got scorer=None and an environment "
                 "without reward; pass scorer=, or make the environment with reward='sparse'"
             )
-        bind = getattr(scorer, "bind", None)
-        self.scorer = scorer if bind is None else bind(self.chosen.tokenizer)
+        self.scorer: Scorer = as_scorer(scorer).bind(self.chosen.tokenizer)
         self.num_tokens = 0
         """Response tokens sampled so far."""
 
@@ -83,7 +84,7 @@ class ResponseCollector:
         Nothing random is drawn, and the tokens are not counted.
         """
         episodes = self.chosen.play(player_of(agent, None), prompts, deterministic=True)
-        return [float(value) for value in self.scorer.score(episodes).values]
+        return [float(value) for value in self.scorer.score_groups([episodes]).values]
 
     def draw(
         self, agent: Any, prompts: Sequence[PromptChoice], generator: torch.Generator | None
@@ -95,7 +96,26 @@ class ResponseCollector:
             prompts: Prompt ids, or prompts.
             generator: Source of the sampled tokens; None continues the agent's own.
         """
-        share = self.sampling.n // len(self.sampling.temperatures)
+        return self.score(self.write(agent, prompts, generator))
+
+    def write(
+        self,
+        agent: Any,
+        prompts: Sequence[PromptChoice],
+        generator: torch.Generator | None,
+        *,
+        n: int | None = None,
+    ) -> list[Group]:
+        """Return responses to each prompt, without scores; see `draw`.
+
+        Args:
+            agent: Writes the responses.
+            prompts: Prompt ids, or prompts.
+            generator: Source of the sampled tokens; None continues the agent's own.
+            n: Responses per prompt, a multiple of the number of temperatures; None takes the
+                sampling's.
+        """
+        share = (n or self.sampling.n) // len(self.sampling.temperatures)
         repeated = [prompt for prompt in prompts for _ in range(share)]
         groups: list[list[Episode]] = [[] for _ in prompts]
         for temperature in self.sampling.temperatures:
@@ -103,18 +123,16 @@ class ResponseCollector:
                 episodes = self.chosen.play(player_of(agent, generator), repeated)
             for place, group in enumerate(groups):
                 group += episodes[place * share : (place + 1) * share]
-        return self._scored(groups)
+            self.num_tokens += sum(len(episode.response_ids) for episode in episodes)
+        return [tuple(group) for group in groups]
 
-    def _scored(self, groups: Sequence[Sequence[Episode]]) -> list[Group]:
+    def score(self, groups: Sequence[Group]) -> list[Group]:
         """Return the groups with scores, all responses scored in one call."""
         flat = [episode for group in groups for episode in group]
         if not flat:
             return []
-        scores = self.scorer.score(flat)
-        check = getattr(scores, "check", None)
-        if check is not None:
-            check(flat, getattr(self.scorer, "name", type(self.scorer).__name__))
-        self.num_tokens += sum(len(episode.response_ids) for episode in flat)
+        scores = self.scorer.score_groups(groups)
+        scores.check(flat, self.scorer.name)
         scored = iter(
             [
                 replace(

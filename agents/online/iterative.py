@@ -22,6 +22,7 @@ from tokengym.agents.offline.pair_data import save_dataset
 from tokengym.agents.offline.policies import make_policy
 from tokengym.agents.offline.trainer import OfflineTrainer
 from tokengym.agents.online.collecting import Group, ResponseCollector, Row, prompt_order
+from tokengym.agents.online.pairing import best_of
 from tokengym.agents.online.settings import IterativeSettings
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.rollouts.environments import Environments
@@ -29,6 +30,7 @@ from tokengym.agents.rollouts.playing import Player
 from tokengym.envs.declared import from_keywords, names_of, takes
 from tokengym.envs.files import read_json, write_json
 from tokengym.rewards import Scorer
+from tokengym.rewards.scorers.preference_model import WinRate
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -56,7 +58,7 @@ class Iteration:
     rows: int
     """Pairs, or responses, trained on; fewer than prompts where responses tied."""
     score: float
-    """Mean score of all responses, before learning from them."""
+    """Mean score of all responses, before learning from them; 1/2 for mean win rates."""
     kept_score: float
     """Mean score of the chosen ones; NaN if there were none."""
     loss: float
@@ -122,6 +124,11 @@ class IterativeLearner(ABC):
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.seed = seed
         self.device = device
+        if self.settings.preference_model is not None:
+            if scorer is not None:
+                raise ValueError("pass scorer or preference_model, not both: each would rank")
+            ranker = self.settings.preference_model
+            scorer = WinRate.from_pretrained(ranker, device=device)
         self.collector = ResponseCollector(
             env, scorer=scorer, sampling=self.settings.sampling, max_rows=max_rows
         )
@@ -130,6 +137,7 @@ class IterativeLearner(ABC):
         )
         self.history: list[Iteration] = []
         """Figures of each iteration."""
+        self._older = self._weights()
 
     def __init_subclass__(cls) -> None:
         """Show the learner's settings in its signature."""
@@ -177,12 +185,13 @@ class IterativeLearner(ABC):
             len(self.collector.prompts), count, seed=self.seed, skip=(number - 1) * count
         )
         before = self.collector.num_tokens
-        groups = self.collector.collect(self.policy, prompts, seed=self._seed_of(number, 0))
+        groups = self.respond(prompts, self._seed_of(number, 0))
         sampled = self.collector.num_tokens - before
         rows = self.choose(groups, prompts)
         if folder is not None:
             save_dataset(self.make_dataset(rows), folder / f"{self.data_name}.jsonl")
         loss, trained = float("nan"), 0
+        self._older = self._weights()
         if rows:
             loss, trained = self.improve(rows, self._seed_of(number, 1))
         else:
@@ -204,6 +213,60 @@ class IterativeLearner(ABC):
             self.save(folder / "agent")
             write_json(folder / RECORD, asdict(iteration))
         return iteration
+
+    def respond(self, prompts: Sequence[int], seed: int) -> list[Group]:
+        """Return the scored responses to each prompt, half of them by the enhancer if there is one.
+
+        Args:
+            prompts: Prompt ids.
+            seed: Seed of the sampling.
+        """
+        settings, collector = self.settings, self.collector
+        if settings.enhancer == "temperatures":
+            return collector.collect(self.policy, prompts, seed=seed)
+        generator, half = torch.Generator().manual_seed(seed), settings.sampling.n // 2
+        main = collector.write(self.policy, prompts, generator, n=half)
+        if settings.enhancer == "checkpoint":
+            now = self._weights()
+            self._set_weights(self._older)
+            other = collector.write(self.policy, prompts, generator, n=half)
+            self._set_weights(now)
+        else:
+            other = self._best_candidates(prompts, generator, half)
+        return collector.score([a + b for a, b in zip(main, other, strict=True)])
+
+    def _best_candidates(
+        self, prompts: Sequence[int], generator: torch.Generator, count: int
+    ) -> list[Group]:
+        """Return responses to each prompt of which each is the best of several candidates."""
+        size = self.settings.enhancer_candidates
+        drawn = self.collector.write(self.policy, prompts, generator, n=count * size)
+        sets = [group[k : k + size] for group in drawn for k in range(0, len(group), size)]
+        penalty = self.settings.sampling.length_penalty
+        best = [
+            scored[
+                best_of(
+                    [float(episode.score or 0.0) for episode in scored],
+                    [episode.response for episode in scored],
+                    length_penalty=penalty,
+                )
+            ]
+            for scored in self.collector.score(sets)
+        ]
+        return [tuple(best[k : k + count]) for k in range(0, len(best), count)]
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        """Return a copy of the weights that learn, where the enhancer needs it."""
+        if self.settings.enhancer != "checkpoint":
+            return {}
+        named = self.policy.language_model.named_parameters()
+        return {name: p.detach().cpu().clone() for name, p in named if p.requires_grad}
+
+    def _set_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        with torch.no_grad():
+            for name, parameter in self.policy.language_model.named_parameters():
+                if name in weights:
+                    parameter.copy_(weights[name])
 
     @abstractmethod
     def choose(self, groups: Sequence[Group], prompts: Sequence[int]) -> list[Row]:
@@ -284,7 +347,7 @@ class IterativeLearner(ABC):
         for name, value in self.policy.language_model.state_dict().items():
             weights.update(name.encode() + str(value.dtype).encode())
             weights.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        count = range(min(NUM_PROBES, len(self.collector.prompts)))
+        probes = [place % len(self.collector.prompts) for place in range(NUM_PROBES)]
         return {
             "algorithm": type(self).__name__,
             "seed": self.seed,
@@ -293,7 +356,7 @@ class IterativeLearner(ABC):
             "prompts": hashlib.sha256(repr(prompts).encode()).hexdigest(),
             "model": weights.hexdigest(),
             "scorer": getattr(self.collector.scorer, "name", type(self.collector.scorer).__name__),
-            "probe": self.collector.probe(self.policy, count),
+            "probe": self.collector.probe(self.policy, probes),
         }
 
     def resume(self, iterations: int) -> None:
@@ -314,7 +377,10 @@ class IterativeLearner(ABC):
             if not record.exists():
                 break
             self.history.append(_read_iteration(record))
+        if len(self.history) > 1:
+            self.restore(len(self.history) - 1)
         if self.history:
+            self._older = self._weights()
             self.restore(len(self.history))
 
     def restore(self, number: int) -> None:

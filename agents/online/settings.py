@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from tokengym.agents.learner import Learner, register_learner
 from tokengym.agents.offline.settings import TINY, PreferenceLoss, Tuning
 from tokengym.agents.online.pairing import Candidates, Sampling
-from tokengym.envs.declared import check_number
+from tokengym.envs.declared import check_choice, check_count, check_number
+
+Enhancer = Literal["temperatures", "checkpoint", "best-of-n"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +25,15 @@ class IterativeSettings:
     """Prompts answered in each iteration; no prompt comes twice before all did."""
     sampling: Sampling = field(default=Sampling(temperatures=(1.0, 0.7)))
     """How responses are drawn and ranked."""
+    enhancer: Enhancer = "temperatures"
+    """How the responses explore (RLHF Workflow, section 3.2): "temperatures" divides all of them
+    among the temperatures; otherwise half come from the enhancer, which is the policy of one
+    iteration before ("checkpoint"), or keeps the best of several candidates ("best-of-n")."""
+    enhancer_candidates: int = 4
+    """Candidates for each response of the best-of-n enhancer."""
+    preference_model: str | None = None
+    """Folder or hub name of a preference model that ranks the responses to a prompt by their mean
+    win rate among each other, both orders asked; None ranks by the reward's scorer."""
     tuning: Tuning = field(default=Tuning())
     """How the policy learns from them."""
 
@@ -29,6 +41,19 @@ class IterativeSettings:
         if self.prompts_per_iteration < 1:
             raise ValueError(
                 f"prompts_per_iteration must be at least 1, got {self.prompts_per_iteration}"
+            )
+        check_choice(self, "enhancer", get_args(Enhancer))
+        check_count(self, "enhancer_candidates", least=2)
+        n, parts = self.sampling.n, 2 * len(self.sampling.temperatures)
+        if self.enhancer != "temperatures" and n % parts:
+            raise ValueError(
+                f"n must be a multiple of {parts} with enhancer={self.enhancer!r}, half of it for "
+                f"the enhancer at each temperature, got {n}"
+            )
+        if self.preference_model is not None and n < 2:
+            raise ValueError(
+                f"n must be at least 2 for a preference model to rank responses, got {n}; 8 is "
+                "usual"
             )
 
 

@@ -183,7 +183,7 @@ def _check_type(dataset: Any, known: tuple[type, ...]) -> None:
     if not isinstance(dataset, known):
         raise DatasetError(
             "dataset must be a datasets.Dataset, a path or a hub name, got "
-            f"{type(dataset).__name__} {reprlib.repr(dataset)}; wrap rows with "
+            f"{type(dataset).__name__}; wrap rows with "
             "datasets.Dataset.from_list"
         )
 

@@ -160,6 +160,16 @@ class Scorer(ABC):
                 ``attribution_kinds``; None for none.
         """
 
+    def score_groups(self, groups: Sequence[Sequence[Episode]]) -> Scores:
+        """Return the scores of several responses to each prompt, group after group, (episodes,).
+
+        A scorer that compares responses with each other compares those of a group.
+
+        Args:
+            groups: Episodes of one prompt each, at least one episode in all.
+        """
+        return self.score([episode for group in groups for episode in group])
+
     def check_attribution(self, attribution: str | None) -> None:
         """Refuse a kind of attribution that is not among ``attribution_kinds``.
 

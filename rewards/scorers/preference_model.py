@@ -192,4 +192,87 @@ class PreferenceModel(Scorer):
         return result
 
 
+class WinRate(Scorer):
+    """Mean win rate of each response among the others to its prompt; no reference is needed.
+
+    w_ij = (P(i better | i is A) + 1 - P(j better | j is A)) / 2
+    score_i = mean over j != i of w_ij
+
+    so that w_ij + w_ji = 1 and the scores of a prompt's responses have the mean 1/2. A group of n
+    takes n (n - 1) questions. Scores of different prompts cannot be compared.
+
+    Args:
+        model: Compares two responses in one order, as `PreferenceModel.preferences` does.
+
+    Source: Dong et al. 2024, "RLHF Workflow", arXiv:2405.07863, section 3.2: the preference model
+        ranks n responses, where a reward model would score them.
+    """
+
+    attribution_kinds = frozenset()
+
+    def __init__(self, model: PreferenceModel) -> None:
+        self.model = model
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, **options: Any) -> "WinRate":
+        """Return the ranking by a stored model; see `PreferenceModel.from_pretrained`."""
+        return cls(PreferenceModel.from_pretrained(path, **options))
+
+    @property
+    def name(self) -> str:
+        """The class and the model."""
+        return f"WinRate({self.model.name})"
+
+    def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
+        """Return the win rate of each episode among those of the same prompt.
+
+        Args:
+            episodes: Episodes to score, at least two of each prompt.
+            attribution: None; a comparison says nothing about tokens.
+
+        Raises:
+            ScorerError: if a prompt has one response alone, or a question is too long.
+        """
+        self.check_attribution(attribution)
+        places: dict[str, list[int]] = {}
+        for place, episode in enumerate(episodes):
+            places.setdefault(episode.prompt, []).append(place)
+        groups = list(places.values())
+        values = np.zeros(len(episodes))
+        ranked = self.score_groups([[episodes[place] for place in group] for group in groups])
+        values[np.concatenate(groups)] = ranked.values
+        return Scores(values)
+
+    def score_groups(self, groups: Sequence[Sequence[Episode]]) -> Scores:
+        """Return the win rate of each response within its group; see `Scorer.score_groups`."""
+        triples: list[Triple] = []
+        for group in groups:
+            if len(group) < 2:
+                raise ScorerError(
+                    f"scorer {self.name!r} ranks responses among each other, got {len(group)} for "
+                    f"a prompt ({group[0].prompt[:40]!r}); draw n >= 2, or compare with a "
+                    "reference by PreferenceModel"
+                )
+            triples += [
+                (one.prompt, one.response, other.response)
+                for i, one in enumerate(group)
+                for j, other in enumerate(group)
+                if i != j
+            ]
+        sizes = [len(group) for group in groups]
+        ends = np.cumsum([size * (size - 1) for size in sizes])
+        parts = np.split(self.model.preferences(triples), ends[:-1])
+        rates = [_win_rates(part, size) for part, size in zip(parts, sizes, strict=True)]
+        return Scores(np.concatenate(rates))
+
+
+def _win_rates(preferred: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Return mean win rates, (count,), of P(row better | row is A) off the diagonal, row-major."""
+    table = np.zeros((count, count))
+    table[~np.eye(count, dtype=bool)] = preferred
+    wins = (table + 1.0 - table.T) / 2
+    rates: NDArray[np.float64] = (wins.sum(axis=1) - 0.5) / (count - 1)
+    return rates
+
+
 register_scorer("preference-model", PreferenceModel.from_pretrained)

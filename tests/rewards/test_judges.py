@@ -2,6 +2,7 @@
 """Scorers that compare, rate and look for bad words."""
 
 import copy
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from tokengym.rewards import (
 )
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorers.judge import GreedyAnswers, parse_rating
+from tokengym.rewards.scorers.preference_model import WinRate
 from tokengym.rewards.scorers.toxicity import ClassProbability, WordShare
 
 SIZE = dict(vocab_size=len(WORDS), pad_token_id=0, bos_token_id=1, eos_token_id=1)
@@ -354,3 +356,51 @@ def test_bad_toxicity(tokenizer):
     with pytest.raises(ScorerError, match=r"no attribution 'attention'"):
         Toxicity.from_words().score([make_episode()], attribution="attention")
     assert WordShare(["x"])(["X x y"])[0] == pytest.approx(2 / 3)
+
+
+class StubPreferences:
+    """Prefers by a table of P(A is better), biased towards the first place."""
+
+    name = "stub"
+    table: ClassVar = {("x", "y"): 0.9, ("y", "x"): 0.3, ("x", "z"): 0.8, ("z", "x"): 0.4}
+    table |= {("y", "z"): 0.7, ("z", "y"): 0.5}
+
+    def preferences(self, triples):
+        return np.array(
+            [self.table.get(pair, 0.6) for _, *rest in triples for pair in [tuple(rest)]]
+        )
+
+
+def test_win_rates_by_hand():
+    x, y, z = (make_episode(prompt="p", response=text) for text in "xyz")
+    ranking = WinRate(cast("Any", StubPreferences()))
+    # x beats y by (.9 + 1 - .3) / 2 = .8, z by (.8 + .6) / 2 = .7; y beats z by (.7 + .5) / 2 = .6
+    expected = [(0.8 + 0.7) / 2, (0.2 + 0.6) / 2, (0.3 + 0.4) / 2]
+    np.testing.assert_allclose(ranking.score_groups([(x, y, z)]).values, expected, rtol=1e-6)
+    # Groups are ranked by themselves, also of one prompt; equal responses tie at 1/2.
+    np.testing.assert_allclose(
+        ranking.score_groups([(z, y, x), (x, x), (y, x)]).values,
+        [*expected[::-1], 0.5, 0.5, 0.2, 0.8],
+        rtol=1e-6,
+    )
+    other = make_episode(prompt="other", response="x"), make_episode(prompt="other", response="y")
+    mixed = ranking.score([x, other[0], y, other[1], z]).values
+    np.testing.assert_allclose(mixed, [expected[0], 0.8, expected[1], 0.2, expected[2]], rtol=1e-6)
+    assert ranking.name == "WinRate(stub)"
+    with pytest.raises(ScorerError, match=r"ranks responses among each other, got 1 .*draw n >= 2"):
+        ranking.score([x, y, other[0]])
+
+
+def test_win_rates_are_the_models(tokenizer):
+    model = preference(tokenizer)
+    texts = ["c d", "e", "f g h"]
+    group = [make_episode(prompt="a b", response=text) for text in texts]
+    found = WinRate(model).score_groups([group]).values
+    for i, one in enumerate(texts):
+        rates = [
+            model.score([make_episode(prompt="a b", response=one, reference=other)]).values[0]
+            for j, other in enumerate(texts)
+            if i != j
+        ]
+        assert found[i] == pytest.approx(np.mean(rates), abs=1e-5)
+    assert found.mean() == pytest.approx(0.5)

@@ -19,6 +19,7 @@ from tokengym.agents.online.online_dpo import OnlineDPO
 from tokengym.agents.online.raft import RAFT
 from tokengym.agents.online.settings import OnlineDPOSettings
 from tokengym.rewards import FunctionScorer
+from tokengym.rewards.scorers.preference_model import WinRate
 
 QUICK = Tuning(learning_rate=3e-3, num_train_epochs=4, batch_size=16, micro_batch_size=16)
 
@@ -175,3 +176,94 @@ def test_damaged_record_is_named(make_envs, tmp_path):
     (tmp_path / "iteration-001" / "iteration.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"iteration\.json is damaged .*delete"):
         build(make_envs, output_dir=tmp_path, prompts_per_iteration=4).learn(1)
+
+
+def explorer(make_envs, enhancer, **settings):
+    sampling = Sampling(n=8, temperatures=(1.0, 0.7))
+    defaults = {"sampling": sampling, "enhancer": enhancer, "prompts_per_iteration": 8}
+    return build(make_envs, **defaults | settings)
+
+
+@pytest.mark.parametrize("enhancer", ["temperatures", "checkpoint", "best-of-n"])
+def test_iterations_with_each_enhancer_resume_exactly(make_envs, tmp_path, enhancer):
+    whole = explorer(make_envs, enhancer).learn(3)
+    for stop in (1, 2):
+        folder = tmp_path / str(stop)
+        explorer(make_envs, enhancer, output_dir=folder).learn(stop)
+        resumed = explorer(make_envs, enhancer, output_dir=folder).learn(3)
+        assert resumed.history == whole.history
+        assert torch.equal(weights(resumed), weights(whole))
+
+
+def test_the_older_checkpoint_writes_half_of_the_responses(make_envs, monkeypatch):
+    agent = explorer(make_envs, "checkpoint")
+    written = []
+    write = agent.collector.write
+
+    def spy(policy, prompts, generator, *, n=None):
+        written.append((weights(agent).clone(), n))
+        return write(policy, prompts, generator, n=n)
+
+    monkeypatch.setattr(agent.collector, "write", spy)
+    starts = []
+    for _ in range(3):
+        starts.append(weights(agent).clone())
+        agent.iterate()
+    assert [n for _, n in written] == [4] * 6
+    expected = [starts[0], starts[0], starts[1], starts[0], starts[2], starts[1]]
+    assert all(torch.equal(w, e) for (w, _), e in zip(written, expected, strict=True))
+    assert not torch.equal(starts[0], starts[1])
+    assert not torch.equal(starts[1], starts[2])
+
+
+def test_the_enhancer_keeps_the_best_of_its_candidates(make_envs, monkeypatch):
+    agent = explorer(make_envs, "best-of-n", enhancer_candidates=3)
+    scored = []
+    score = agent.collector.score
+    monkeypatch.setattr(
+        agent.collector, "score", lambda groups: scored.append(score(groups)) or scored[-1]
+    )
+    groups = agent.respond(range(4), 0)
+    candidates, final = scored
+    assert [len(group) for group in candidates] == [3] * 16
+    assert final == groups
+    assert [len(group) for group in groups] == [8] * 4
+    best = [max(episode.score for episode in group) for group in candidates]
+    assert [episode.score for group in groups for episode in group[4:]] == best
+    tokens = sum(len(e.response_ids) for group in candidates for e in group)
+    main = sum(len(e.response_ids) for group in groups for e in group[:4])
+    assert agent.collector.num_tokens == tokens + main
+
+
+class LongerWins:
+    """Prefers the response with more target tokens."""
+
+    name = "stub"
+
+    def preferences(self, triples):
+        return np.array([0.5 + 0.05 * (a.count("a") - b.count("a")) for _, a, b in triples])
+
+
+@pytest.mark.parametrize("learner", [OnlineDPO, RAFT])
+def test_a_preference_model_ranks_without_references(make_envs, learner, tmp_path):
+    arguments = {"scorer": WinRate(LongerWins()), "output_dir": tmp_path}
+    agent = build(make_envs, learner, **arguments)
+    before = np.mean([e.score for e in collect(agent, make_envs(), 64, seed=1)])
+    agent.learn(3)
+    assert all(i.score == pytest.approx(0.5) and i.kept_score > 0.5 for i in agent.history)
+    assert np.mean([e.score for e in collect(agent, make_envs(), 64, seed=1)]) > before + 0.1
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"enhancer": "older"}, "enhancer must be 'temperatures', 'checkpoint' or 'best-of-n'"),
+        ({"enhancer": "checkpoint", "sampling": Sampling(n=6, temperatures=(1.0, 0.7))}, "of 4 "),
+        ({"enhancer_candidates": 1}, "enhancer_candidates must be an integer >= 2"),
+        ({"preference_model": "x", "sampling": Sampling(n=1)}, "n must be at least 2 for a pref"),
+        ({"preference_model": "x", "scorer": flat_scorer()}, "scorer or preference_model, not"),
+    ],
+)
+def test_bad_exploration_is_refused(make_envs, settings, match):
+    with pytest.raises(ValueError, match=match):
+        build(make_envs, **settings)
