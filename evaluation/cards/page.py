@@ -35,7 +35,8 @@ def card_row(card: Mapping[str, Any], sparse: Mapping[str, Any] | None = None) -
     parts = card["parts"]
     contract = parts.get("contract", {})
     agreements, stays = parts.get("identification", {}), parts.get("best-response", {})
-    spent, ends = next(iter(parts.get("cost", {}).values()), {}), parts.get("convergence", {})
+    spent: Mapping[str, Any] = next(iter(parts.get("cost", {}).values()), {})
+    ends = parts.get("convergence", {})
     kept = [_one(stays, "Oracle", name, _stay) for name in ("centred", "not centred")]
     return [
         f"`{card['subject']}`",

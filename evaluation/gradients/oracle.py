@@ -202,6 +202,9 @@ def gradient_of(
 ) -> GradientCheck:
     """Return an estimator's expected gradient under a rule, beside the true one.
 
+    An estimator that needs no groups must take each response by itself; whitening is left to its
+    declaration.
+
     Args:
         small: The task.
         probs: (states, vocab) of the policy.
@@ -225,13 +228,13 @@ def gradient_of(
         factors = factors * ((chances * lengths).sum() / lengths)[:, None]
     settings = PPOSettings(group_size=group_size if estimator.needs_groups else None)
 
-    def advantages(r: Tensor, m: Tensor, s: Tensor, values: Tensor | None = None) -> Tensor:
+    def advantages(r: Tensor, m: Tensor, s: Tensor, values: Tensor | None) -> Tensor:
         played = RoundTensors(
             token_rewards=r, response_mask=m, values=values, final_values=None, scores=s
         )
         return estimator.estimate(played, settings)[0]
 
-    given, function = rewards, advantages
+    given = rewards
     if not estimator.needs_groups:
         values = None
         if estimator.needs_critic:
@@ -241,14 +244,13 @@ def gradient_of(
         given = advantages(rewards, mask, scores, values)
         if estimator.whitens:
             given = _whitened(given, mask, chances)
-        function = _as_given
 
     return check_gradient(
         probs,
         responses,
         given,
         scores,
-        function,
+        (lambda r, m, s: advantages(r, m, s, None)) if estimator.needs_groups else _as_given,
         weights=factors,
         group_size=group_size if estimator.needs_groups else 1,
         samples=samples,

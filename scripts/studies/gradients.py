@@ -26,6 +26,7 @@ from tokengym.evaluation.gradients.oracle import (
     HORIZON,
     SmallOracle,
     estimator_names,
+    find_estimator,
     gradient_of,
     policies_along,
     rule_of,
@@ -186,7 +187,7 @@ def train_one(rule: str, estimator: str, horizon: int, seed: int) -> dict[str, A
     paid = {"reward": reward_of(rule) if SHIFTED in rule else rule, "normalize": normalize}
     settings = {**SmallOracle.settings(horizon=horizon), **paid}
     envs = gym.make_vec("tokengym/Oracle-v0", num_envs=64, **settings)
-    group = {} if estimator in ("gae", "reinforce") else {"group_size": 4}
+    group_size = 4 if find_estimator(estimator).needs_groups else None
     agent = PPO(
         "CausalLMPolicy",
         envs,
@@ -194,7 +195,7 @@ def train_one(rule: str, estimator: str, horizon: int, seed: int) -> dict[str, A
         learning_rate=1e-3,
         kl_coef=0.0,
         seed=seed,
-        **group,
+        group_size=group_size,
     )
     for _ in range(UPDATES):
         agent.learn(1, reset_num_timesteps=False)

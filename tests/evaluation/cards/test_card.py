@@ -78,7 +78,7 @@ def test_a_rule_whose_scorer_the_oracle_lacks_is_refused_by_name(tmp_path: Path)
 
 
 def test_stored_parts_are_kept_until_the_source_changes(rules: Path, tmp_path: Path, monkeypatch):
-    calls = []
+    calls: list[str] = []
     measures = {name: _counting(name, calls) for name in ("contract", "gradient")}
     monkeypatch.setattr("tokengym.evaluation.cards.card.PARTS", measures)
     out = tmp_path / "card"

@@ -12,7 +12,7 @@ EOS = 0
 
 def tree(horizon=3, words=2, end_from=0):
     """Return the responses of a tree of words, and a policy that is drawn at random."""
-    states = [()]
+    states: list[tuple[int, ...]] = [()]
     for state in states:
         if len(state) < horizon - 1:
             states += [(*state, word) for word in range(1, words + 1)]
@@ -30,7 +30,7 @@ def random(*shape, seed=1):
 
 def one_decision():
     """Return the task of the paper's table: stop for 1, or earn .5 and then .75; p = .5."""
-    states = [(), (1,)]
+    states: list[tuple[int, ...]] = [(), (1,)]
     legal = torch.tensor([[True, True], [False, True]])
     responses = exact.every_response(states, legal, eos_id=EOS, horizon=2)
     assert responses.ids == ((0,), (1, 1))
