@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from tokengym.agents.offline.dpo import DPO
     from tokengym.agents.offline.sft import SFT
     from tokengym.agents.online.best_of_n import BestOfN
-    from tokengym.agents.online.online_dpo import OnlineDPO
-    from tokengym.agents.online.raft import RAFT
+    from tokengym.agents.online.iterative import RAFT, OnlineDPO
     from tokengym.agents.oracle import policy_table, value_table
     from tokengym.agents.policy.policy import CausalLMPolicy
     from tokengym.agents.ppo.nlpo import NLPO
@@ -30,8 +29,7 @@ _HOMES = {
     "offline.dpo": ["DPO"],
     "offline.sft": ["SFT"],
     "online.best_of_n": ["BestOfN"],
-    "online.online_dpo": ["OnlineDPO"],
-    "online.raft": ["RAFT"],
+    "online.iterative": ["RAFT", "OnlineDPO"],
     "oracle": ["policy_table", "value_table"],
     "policy.policy": ["CausalLMPolicy"],
     "ppo.nlpo": ["NLPO"],

@@ -1,8 +1,9 @@
-"""Critics, which criticise and rewrite responses: rules over words, or a chat model."""
+"""Critics, which criticise and rewrite responses, and judges: rules over words, or models."""
 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from tokengym.agents.constitution.principles import CRITIQUE, REVISION, Principle
-from tokengym.agents.online.chosen import ChosenPrompts
-from tokengym.agents.online.collecting import player_of
+from tokengym.agents.online.collecting import ChosenPrompts, player_of
 from tokengym.agents.rollouts.environments import Observation
 from tokengym.agents.rollouts.playing import Choice, Player
 from tokengym.envs import Episode
 from tokengym.envs.tokenization import encode
+from tokengym.rewards import Judge, Scorer, ScorerError, Scores
 from tokengym.rewards.gold.dialogue import DialogueRules
 from tokengym.rewards.gold.rules import ToxicityRules
 from tokengym.rewards.gold.sentiment_lexicon import split_words
@@ -295,3 +296,58 @@ class _Forbidding:
 
 def _safe(text: str) -> str:
     return _TAGS.sub(" ", text)
+
+
+# --- judges ---------------------------------------------------------------------------------------
+
+
+class RuleJudge(Scorer):
+    """Minus the number of different offending words of each response: no model judges here.
+
+    Args:
+        rules: Rules of offence.
+    """
+
+    attribution_kinds = frozenset()
+
+    def __init__(self, rules: OffenceRules) -> None:
+        self.rules = rules
+
+    @property
+    def name(self) -> str:
+        """Name that says that rules judge."""
+        return "rule-based judge (no model)"
+
+    def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
+        """Return minus the offences of each episode.
+
+        Args:
+            episodes: Episodes to score.
+            attribution: None; rules say nothing about tokens.
+
+        Raises:
+            ScorerError: if an attribution is asked for.
+        """
+        if attribution is not None:
+            raise ScorerError(f"scorer {self.name!r} has no attribution {attribution!r}")
+        counts = [len(self.rules.offences(e.prompt, e.response)) for e in episodes]
+        return Scores(-np.array(counts, dtype=np.float64))
+
+
+def model_judge(path: str | Path, principles: Sequence[Principle]) -> Scorer:
+    """Return the scorer that asks a chat model for a rating by each principle: their mean.
+
+    The paper draws one principle per pair; all of them cost more and are less noisy.
+
+    Args:
+        path: Folder or hub name of a chat model.
+        principles: At least one.
+
+    Raises:
+        ScorerError: if there is no such model.
+    """
+    judges = [Judge.from_pretrained(path, principle.text) for principle in principles]
+    total: Scorer = judges[0]
+    for judge in judges[1:]:
+        total = total + judge
+    return total * (1.0 / len(judges))

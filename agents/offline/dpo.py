@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from transformers.trainer_utils import TrainOutput
 
+from tokengym.agents.learner import TrainingRun
 from tokengym.agents.losses import preference as losses
 from tokengym.agents.offline.arguments import OfflineOptions
 from tokengym.agents.offline.encoding import encode_pairs
 from tokengym.agents.offline.scoring import batch_reference, reference_log_probs, with_reference
 from tokengym.agents.offline.settings import REFERENCE_FREE, PreferenceLoss
-from tokengym.agents.offline.trainer import OfflineTrainer
+from tokengym.agents.offline.trainer import OfflineTrainer, train_on_data
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.envs.declared import from_keywords, names_of, takes
 
@@ -265,6 +266,11 @@ class DPO(OfflineTrainer):
                 path=file,
             )
             setattr(self, f"{name}_dataset", with_reference(dataset, log_probs))
+
+
+def train(run: TrainingRun) -> DPO:
+    """Train `DPO` on pairs; see `train_on_data`."""
+    return train_on_data(run, DPO, pairs=True, loss=run.settings.loss)
 
 
 def _share_weights(one: nn.Module, other: nn.Module) -> bool:

@@ -144,7 +144,7 @@ register_learner(
         name="dpo",
         summary="direct preference optimisation on pairs, given or collected from the policy",
         settings=DPOSettings,
-        train="tokengym.agents.offline.training:train_dpo",
+        train="tokengym.agents.offline.dpo:train",
         steps_setting="num_train_epochs",
     )
 )
@@ -153,7 +153,7 @@ register_learner(
         name="sft",
         summary="supervised fine-tuning on responses, given or the best of the policy's own",
         settings=SFTSettings,
-        train="tokengym.agents.offline.training:train_sft",
+        train="tokengym.agents.offline.sft:train",
         steps_setting="num_train_epochs",
     )
 )

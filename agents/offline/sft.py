@@ -6,9 +6,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from tokengym.agents.learner import TrainingRun
 from tokengym.agents.offline.arguments import OfflineOptions
 from tokengym.agents.offline.encoding import encode_responses
-from tokengym.agents.offline.trainer import OfflineTrainer
+from tokengym.agents.offline.trainer import OfflineTrainer, train_on_data
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.envs.declared import from_keywords, takes
 
@@ -69,3 +70,8 @@ class SFT(OfflineTrainer):
             inputs["input_ids"], inputs["prompt_lengths"], inputs["response_lengths"]
         )
         return -log_probs, torch.stack([log_probs.detach().sum()])
+
+
+def train(run: TrainingRun) -> SFT:
+    """Train `SFT` on responses; see `train_on_data`."""
+    return train_on_data(run, SFT, pairs=False)

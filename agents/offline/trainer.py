@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from transformers import (
     PrinterCallback,
     Trainer,
+    TrainerCallback,
     set_seed,
 )
 from transformers.trainer_utils import TrainOutput
 
 from tokengym.agents.errors import CheckpointError, ModelError, NonFiniteError
+from tokengym.agents.learner import TrainingRun
 from tokengym.agents.offline.arguments import (
     OfflineOptions,
     isolated_random_state,
@@ -25,20 +27,28 @@ from tokengym.agents.offline.arguments import (
     training_arguments,
 )
 from tokengym.agents.offline.encoding import EncodedTexts
+from tokengym.agents.offline.pair_data import pairs_dataset, responses_dataset
 from tokengym.agents.offline.policies import (
     build_policy,
     encoding_for,
     find_tokenizer,
-    text_length,
-)
-from tokengym.agents.offline.scoring import ResponseScorer
-from tokengym.agents.offline.storing import (
     load_agent,
     load_weights,
+    make_policy,
     save_agent,
+    text_length,
     write_weights,
 )
+from tokengym.agents.offline.scoring import ResponseScorer
+from tokengym.agents.online.collecting import (
+    ResponseCollector,
+    best_rows,
+    pair_rows,
+    prompt_order,
+)
+from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.sequences import Sequences
+from tokengym.agents.rollouts.environments import environment_attribute
 from tokengym.agents.rollouts.playing import Player
 from tokengym.envs.errors import DatasetError
 from tokengym.envs.files import writing
@@ -376,3 +386,65 @@ class OfflineTrainer(Trainer):
         if best is None:
             raise CheckpointError("no best checkpoint was kept; set save_strategy='best'")
         load_weights(self.policy, Path(best))
+
+
+# --- a run by name --------------------------------------------------------------------------------
+
+
+def train_on_data(run: TrainingRun, trainer: type[Self], *, pairs: bool, **arguments: Any) -> Self:
+    """Train on data, given or collected from the policy, and measure after every epoch.
+
+    Args:
+        run: The run, whose settings are `tokengym.agents.offline.settings.SFTSettings`.
+        trainer: Class of the learner.
+        pairs: Whether it learns from pairs, or from responses.
+        arguments: Further ones of the class.
+    """
+    envs = run.make_envs(1)
+    policy = make_policy(envs, **run.policy_kwargs(), seed=run.seed, device=run.training.device)
+    run.measure(0, 0, policy)
+    data, sampled = _data(run, envs, policy, pairs=pairs)
+    build: Any = trainer
+    agent: Self = build(
+        policy,
+        data,
+        **run.settings.tuning.trainer_arguments(run.settings.tuning.batch_size),
+        **arguments,
+        tokenizer=environment_attribute(envs, "tokenizer"),
+        seed=run.seed,
+        device=run.training.device,
+    )
+    agent.add_callback(_AfterEpoch(run, agent, sampled))
+    agent.train()
+    envs.close()
+    return agent
+
+
+def _data(run: TrainingRun, envs: Any, policy: CausalLMPolicy, *, pairs: bool) -> tuple[Any, int]:
+    """Return the data that is learned from, and the tokens sampled for it."""
+    settings = run.settings
+    if settings.pairs is not None:
+        return settings.pairs, 0
+    collector = ResponseCollector(envs, sampling=settings.sampling, max_rows=256)
+    seeds = np.random.SeedSequence(run.seed).generate_state(2).tolist()
+    prompts = prompt_order(len(collector.prompts), settings.num_prompts, seed=seeds[0])
+    groups = collector.collect(policy, prompts, seed=seeds[1])
+    if pairs:
+        rows = pairs_dataset(pair_rows(groups, settings.sampling, prompts))
+    else:
+        rows = responses_dataset(best_rows(groups, settings.sampling, prompts))
+    return rows, collector.num_tokens
+
+
+class _AfterEpoch(TrainerCallback):
+    """Measures the agent after every epoch."""
+
+    def __init__(self, run: TrainingRun, agent: Any, sampled: int) -> None:
+        self.run, self.agent, self.sampled = run, agent, sampled
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        """See `transformers.TrainerCallback`."""
+        del args, control, others
+        self.agent.count_tokens()  # the Trainer itself counts when it logs
+        tokens = self.sampled + self.agent.num_response_tokens
+        self.run.measure(round(state.epoch), tokens, self.agent)

@@ -18,12 +18,21 @@ from transformers import PreTrainedModel
 
 from tokengym.agents.errors import CheckpointError
 from tokengym.agents.learner import TrainingRun
-from tokengym.agents.offline.pair_data import save_dataset
+from tokengym.agents.offline.dpo import DPO
+from tokengym.agents.offline.pair_data import pairs_dataset, responses_dataset, save_dataset
 from tokengym.agents.offline.policies import make_policy
+from tokengym.agents.offline.sft import SFT
 from tokengym.agents.offline.trainer import OfflineTrainer
-from tokengym.agents.online.collecting import Group, ResponseCollector, Row, prompt_order
+from tokengym.agents.online.collecting import (
+    Group,
+    ResponseCollector,
+    Row,
+    best_rows,
+    pair_rows,
+    prompt_order,
+)
 from tokengym.agents.online.pairing import best_of
-from tokengym.agents.online.settings import IterativeSettings
+from tokengym.agents.online.settings import IterativeSettings, OnlineDPOSettings, RAFTSettings
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.rollouts.environments import Environments
 from tokengym.agents.rollouts.playing import Player
@@ -504,3 +513,66 @@ def _read_iteration(file: Path) -> Iteration:
 
 def _folder(output_dir: Path, number: int) -> Path:
     return output_dir / f"iteration-{number:03d}"
+
+
+class OnlineDPO(IterativeLearner):
+    """Online iterative DPO: pairs from the current policy, ranked by a scorer.
+
+    Each iteration draws n responses to every prompt, half by the main agent at temperature 1.0 and
+    half by the enhancer, the same policy at 0.7, pairs the best with the worst, drops ties and
+    identical texts, and continues `DPO` from the policy's weights. The reference is the policy that
+    the first iteration began with, throughout.
+
+    See `IterativeLearner` for the arguments, and `OnlineDPOSettings` for the settings among them.
+
+    Source: Dong et al. 2024, "RLHF Workflow", arXiv:2405.07863, section 3; three iterations there.
+    """
+
+    settings: OnlineDPOSettings
+    settings_class = OnlineDPOSettings
+    data_name: ClassVar[str] = "pairs"
+    score_column: ClassVar[str] = "chosen_score"
+    make_dataset = staticmethod(pairs_dataset)
+
+    def choose(self, groups: Sequence[Group], prompts: Sequence[int]) -> list[Row]:
+        """Return the best response to each prompt, paired with the worst."""
+        return pair_rows(groups, self.settings.sampling, prompts)
+
+    def trainer(self, rows: "Dataset | None" = None, **arguments: Any) -> DPO:
+        """Return the `DPO` of an iteration; see `IterativeLearner.trainer`."""
+        loss = self.settings.loss
+        return DPO(self.policy, rows, loss=loss, **self.trainer_arguments(), **arguments)
+
+
+def train_online_dpo(run: TrainingRun) -> OnlineDPO:
+    """Train `OnlineDPO`; see `train_iterations`."""
+    return train_iterations(run, OnlineDPO)
+
+
+class RAFT(IterativeLearner):
+    """Draws n responses to every prompt, trains on the best by a scorer with `SFT`, and repeats.
+
+    See `IterativeLearner` for the arguments, and `RAFTSettings` for the settings among them.
+    Nothing pulls the policy towards the reference, which only serves to measure the distance.
+
+    Source: Dong et al. 2023, "RAFT", arXiv:2304.06767, algorithm 1; the rule is that of rejection
+        sampling in Llama 2, arXiv:2307.09288, section 3.2.3.
+    """
+
+    settings_class = RAFTSettings
+    data_name: ClassVar[str] = "best"
+    score_column: ClassVar[str] = "score"
+    make_dataset = staticmethod(responses_dataset)
+
+    def choose(self, groups: Sequence[Group], prompts: Sequence[int]) -> list[Row]:
+        """Return the best response to each prompt."""
+        return best_rows(groups, self.settings.sampling, prompts)
+
+    def trainer(self, rows: "Dataset | None" = None, **arguments: Any) -> SFT:
+        """Return the `SFT` of an iteration; see `IterativeLearner.trainer`."""
+        return SFT(self.policy, rows, **self.trainer_arguments(), **arguments)
+
+
+def train_raft(run: TrainingRun) -> RAFT:
+    """Train `RAFT`; see `train_iterations`."""
+    return train_iterations(run, RAFT)

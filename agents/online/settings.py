@@ -108,7 +108,7 @@ register_learner(
         name="online-dpo",
         summary="DPO on pairs of the policy's own responses, drawn anew in each iteration",
         settings=OnlineDPORun,
-        train="tokengym.agents.online.online_dpo:train",
+        train="tokengym.agents.online.iterative:train_online_dpo",
         steps_setting="iterations",
     )
 )
@@ -117,7 +117,7 @@ register_learner(
         name="raft",
         summary="fine-tuning on the best of the policy's own responses, in iterations",
         settings=RAFTRun,
-        train="tokengym.agents.online.raft:train",
+        train="tokengym.agents.online.iterative:train_raft",
         steps_setting="iterations",
     )
 )

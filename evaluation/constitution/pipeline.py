@@ -14,9 +14,10 @@ report.md, report.html
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,10 +25,14 @@ from tokengym.agents.constitution.principles import draw_principles
 from tokengym.envs import Episode
 from tokengym.envs.files import read_json, read_jsonl, write_json, write_jsonl
 from tokengym.evaluation.constitution.config import ConstitutionConfig
-from tokengym.evaluation.constitution.measures import measure_policies
 from tokengym.evaluation.constitution.report import write_reports
 from tokengym.evaluation.constitution.scene import Scene
+from tokengym.evaluation.measure.win_rate import scored
 from tokengym.evaluation.runs.config import differences
+from tokengym.evaluation.statistics import interval
+
+if TYPE_CHECKING:
+    from tokengym.evaluation.constitution.scene import Scene
 
 Report = Callable[[str], None]
 """Told the name of each stage as it begins."""
@@ -292,3 +297,54 @@ def _row(episode: Episode) -> dict[str, Any]:
 
 def _episode(row: dict[str, Any]) -> Episode:
     return Episode(**row)
+
+
+SAMPLES = 6
+"""Prompts whose responses stand side by side in the report."""
+KEPT = ("score", "gold_score", "kl", "length", "entropy", "distinct_2", "eos_rate")
+"""Of the evaluator's figures."""
+
+
+def measure_policies(
+    scene: "Scene", policies: Mapping[str, Any]
+) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
+    """Measure policies on the same held-out prompts with the same random numbers.
+
+    Args:
+        scene: Prompts, judge and measure of toxicity.
+        policies: By name; the first is what the others are set against.
+
+    Returns:
+        Per policy: ``toxicity`` with its 95 % interval over prompts, ``offending`` (share of
+        responses with an offence, where rules know), ``win_rate`` over the first by the judge, KL
+        to it, and the evaluator's figures; and the first prompts with every policy's response.
+    """
+    evaluator = scene.make_evaluator()
+    played = {name: evaluator(agent) for name, agent in policies.items()}
+    evaluator.close()
+    first = scene.judged(next(iter(played.values())).episodes)
+    figures: dict[str, dict[str, Any]] = {}
+    for name, evaluation in played.items():
+        episodes = scene.judged(evaluation.episodes)
+        toxicity = scene.toxicity(episodes)
+        low, high = interval(toxicity, lambda rows: float(rows.mean()), rng=0)
+        entry: dict[str, Any] = {
+            "toxicity": float(toxicity.mean()),
+            "toxicity_low": low,
+            "toxicity_high": high,
+            "judge_score": float(np.mean([episode.score for episode in episodes])),
+            **{key: evaluation.metrics[key] for key in KEPT if key in evaluation.metrics},
+        }
+        if scene.rules is not None:
+            entry["offending"] = float(np.mean([bool(w) for w in scene.offences(episodes)]))
+        if name != next(iter(played)):
+            entry["win_rate"] = asdict(scored(episodes, first))
+        figures[name] = entry
+    samples = [
+        {
+            "prompt": first[place].prompt,
+            "responses": {name: e.episodes[place].response for name, e in played.items()},
+        }
+        for place in range(min(SAMPLES, len(first)))
+    ]
+    return figures, samples

@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokengym.agents.constitution.critics import Critic, ModelCritic, OffenceRules, RuleCritic
-from tokengym.agents.constitution.judges import RuleJudge, model_judge
+from tokengym.agents.constitution.critics import (
+    Critic,
+    ModelCritic,
+    OffenceRules,
+    RuleCritic,
+    RuleJudge,
+    model_judge,
+)
 from tokengym.agents.offline.policies import make_policy
-from tokengym.agents.online.chosen import ChosenPrompts
 from tokengym.agents.online.collecting import (
+    ChosenPrompts,
     Group,
     ResponseCollector,
     Sampling,

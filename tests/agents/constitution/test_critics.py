@@ -3,11 +3,16 @@
 import pytest
 
 from tests.agents.conftest import make_model
-from tokengym.agents.constitution.critics import Critique, ModelCritic, OffenceRules, RuleCritic
-from tokengym.agents.constitution.judges import RuleJudge
+from tokengym.agents.constitution.critics import (
+    Critique,
+    ModelCritic,
+    OffenceRules,
+    RuleCritic,
+    RuleJudge,
+)
 from tokengym.agents.constitution.principles import Principle
 from tokengym.agents.offline.policies import make_policy
-from tokengym.agents.online.chosen import ChosenPrompts
+from tokengym.agents.online.collecting import ChosenPrompts
 from tokengym.agents.rollouts.playing import as_player
 from tokengym.envs import Episode
 from tokengym.rewards import ScorerError

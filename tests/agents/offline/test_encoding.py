@@ -11,9 +11,13 @@ from datasets import Dataset
 
 import tokengym  # noqa: F401  (registers the environments)
 from tests.agents.conftest import EOS, make_tokenizer
-from tokengym.agents.offline.encoding import TextEncoding, encode_pairs, encode_responses
+from tokengym.agents.offline.encoding import (
+    EncodedTexts,
+    TextEncoding,
+    encode_pairs,
+    encode_responses,
+)
 from tokengym.agents.offline.policies import encoding_for
-from tokengym.agents.offline.rows import EncodedTexts
 from tokengym.envs import Episode
 from tokengym.envs.errors import DatasetError
 from tokengym.rewards import PreferencePair

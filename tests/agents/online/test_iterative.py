@@ -15,8 +15,7 @@ from tokengym.agents.offline.pair_data import load_pairs, load_responses
 from tokengym.agents.offline.settings import Tuning
 from tokengym.agents.offline.sft import SFT
 from tokengym.agents.online.collecting import Sampling
-from tokengym.agents.online.online_dpo import OnlineDPO
-from tokengym.agents.online.raft import RAFT
+from tokengym.agents.online.iterative import RAFT, OnlineDPO
 from tokengym.agents.online.settings import OnlineDPOSettings
 from tokengym.rewards import FunctionScorer
 from tokengym.rewards.scorers.preference_model import WinRate
