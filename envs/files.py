@@ -258,6 +258,12 @@ def _read_record(folder: Path, record_name: str, version: int) -> dict[str, Any]
     return record
 
 
+def content_hash(path: Path) -> str:
+    """Return a hash of a file's bytes, or of the names and bytes of a folder's files."""
+    found = _hashes(path) if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(repr(found).encode()).hexdigest()
+
+
 def _hashes(folder: Path) -> dict[str, str]:
     """Return the hash of every file in the folder and its subfolders, by relative name."""
     return {

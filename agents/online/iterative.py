@@ -39,6 +39,7 @@ from tokengym.agents.rollouts.playing import Player
 from tokengym.envs.declared import from_keywords, names_of, takes
 from tokengym.envs.files import read_json, write_json
 from tokengym.rewards import Scorer
+from tokengym.rewards.models.loading import hash_weights
 from tokengym.rewards.scorers.preference_model import WinRate
 
 if TYPE_CHECKING:
@@ -352,10 +353,6 @@ class IterativeLearner(ABC):
         ``prompts`` and ``model`` are hashes.
         """
         prompts = [(p.text, p.reference, p.query_type) for p in self.collector.prompts]
-        weights = hashlib.sha256()
-        for name, value in self.policy.language_model.state_dict().items():
-            weights.update(name.encode() + str(value.dtype).encode())
-            weights.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         probes = [place % len(self.collector.prompts) for place in range(NUM_PROBES)]
         return {
             "algorithm": type(self).__name__,
@@ -363,7 +360,7 @@ class IterativeLearner(ABC):
             **_plain(asdict(self.settings)),
             "environment": _plain(asdict(self.collector.chosen.settings)),
             "prompts": hashlib.sha256(repr(prompts).encode()).hexdigest(),
-            "model": weights.hexdigest(),
+            "model": hash_weights(self.policy.language_model),
             "scorer": getattr(self.collector.scorer, "name", type(self.collector.scorer).__name__),
             "probe": self.collector.probe(self.policy, probes),
         }

@@ -28,7 +28,7 @@ from tokengym.evaluation.constitution.config import ConstitutionConfig
 from tokengym.evaluation.constitution.report import write_reports
 from tokengym.evaluation.constitution.scene import Scene
 from tokengym.evaluation.measure.win_rate import scored
-from tokengym.evaluation.runs.config import differences
+from tokengym.evaluation.runs.config import differences, read_settings, with_contents
 from tokengym.evaluation.statistics import interval
 
 if TYPE_CHECKING:
@@ -270,11 +270,11 @@ class _Run:
 def _claim(out: Path, config: ConstitutionConfig) -> None:
     """Note whose the folder is, or refuse one of other settings."""
     file = out / "settings.json"
-    ours = json.loads(json.dumps(config.as_dict()))
+    ours = json.loads(json.dumps(with_contents(config, config.as_dict())))
     if not file.exists():
         write_json(file, ours)
         return
-    if differ := differences(read_json(file), ours):
+    if differ := differences(read_settings(file), ours):
         raise ValueError(
             f"{out} holds a run of other settings ({'; '.join(differ)}); name another folder with "
             "--out"

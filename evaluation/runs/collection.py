@@ -1,5 +1,6 @@
 """Collecting responses or preference pairs into a file, in chunks, so that it can be stopped."""
 
+import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -9,9 +10,16 @@ from typing import Any, Literal
 import numpy as np
 
 from tokengym.agents.online.pairing import Sampling
-from tokengym.envs.files import read_json, read_jsonl, write_json, write_jsonl
-from tokengym.evaluation.runs.config import TaskSettings, differences, resolve_env
+from tokengym.envs.files import read_jsonl, write_json, write_jsonl
+from tokengym.evaluation.runs.config import (
+    TaskSettings,
+    differences,
+    read_settings,
+    resolve_env,
+    with_contents,
+)
 
+_FIGURES = ("prompts", "responses", "tokens", "score")
 CHUNK = 32
 """Prompts played, scored and written at a time; a stop loses at most these."""
 
@@ -114,7 +122,7 @@ def collect_to_file(
         if report is not None:
             report(start + count)
     rows = [row for number in range(len(sizes)) for row in read_jsonl(_rows_file(parts, number))]
-    figures = [read_json(parts / f"{number:06d}.json") for number in range(len(sizes))]
+    figures = [_read_figures(parts / f"{number:06d}.json") for number in range(len(sizes))]
     pairs = config.keep == "pairs"
     make = pair_data.pairs_dataset if pairs else pair_data.responses_dataset
     pair_data.save_dataset(make(rows), out)
@@ -177,14 +185,22 @@ class _Maker:
 def _claim(parts: Path, config: CollectionConfig) -> None:
     """Note whose the parts are, or refuse those of other settings."""
     file = parts / "settings.json"
+    ours = json.loads(json.dumps(with_contents(config, config.as_dict())))
     if not file.exists():
-        write_json(file, config.as_dict())
+        write_json(file, ours)
         return
-    if differ := differences(read_json(file), config.as_dict()):
+    if differ := differences(read_settings(file), ours):
         raise ValueError(
             f"{parts} was begun with other settings ({'; '.join(differ)}); delete it, or name "
             "another file with --out"
         )
+
+
+def _read_figures(file: Path) -> dict[str, Any]:
+    found = read_settings(file)
+    if set(found) != set(_FIGURES):
+        raise ValueError(f"{file} is damaged; delete it and run again")
+    return found
 
 
 def _rows_file(parts: Path, number: int) -> Path:
@@ -194,8 +210,7 @@ def _rows_file(parts: Path, number: int) -> Path:
 def _summary(
     rows: Sequence[Mapping[str, Any]], figures: Sequence[Mapping[str, Any]], column: str
 ) -> Collected:
-    names = ("prompts", "responses", "tokens", "score")
-    total = {name: sum(part[name] for part in figures) for name in names}
+    total = {name: sum(part[name] for part in figures) for name in _FIGURES}
     score = total.pop("score") / total["responses"]
     kept_score = float(np.mean([row[column] for row in rows])) if rows else float("nan")
     return Collected(**total, rows=len(rows), score=score, kept_score=kept_score)

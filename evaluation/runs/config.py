@@ -9,6 +9,7 @@ from typing import Any
 
 from tokengym.envs.declared import as_plain, check_count, from_plain, leaves
 from tokengym.envs.errors import SettingsError
+from tokengym.envs.files import content_hash, read_json
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings, task_name
 from tokengym.rewards.registry import check_name
 
@@ -166,6 +167,34 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             result[f"{prefix}{name}"] = value
     return result
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """Return the settings that a folder's work was begun with.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
+    found = read_json(file)
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} is damaged; delete {file.parent} and run again")
+    return found
+
+
+def with_contents(config: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as plain data, with a hash of each file and folder that they name.
+
+    Args:
+        config: The settings as a dataclass.
+        settings: The same as plain data.
+    """
+    paths = {
+        leaf.path[-1]: Path(leaf.value)
+        for leaf in leaves(config)
+        if isinstance(leaf.value, str) and leaf.path[-1] != "env" and Path(leaf.value).exists()
+    }
+    hashes = {f"contents of {name}": content_hash(path) for name, path in paths.items()}
+    return {**settings, **hashes}
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -1,6 +1,7 @@
 """What scorers with a model share: loading, eval mode, and whose token ids mean what."""
 
 import copy
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -272,3 +273,13 @@ def _head_weight(folder: Path) -> torch.Tensor:
     raise ScorerError(
         f"{file} holds no trained score.weight; train the adapters with task_type='SEQ_CLS'"
     )
+
+
+def hash_weights(model: torch.nn.Module) -> str:
+    """Return a hash of a model's weights, by which another one is told."""
+    found = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        # A scalar cannot be viewed as bytes.
+        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tokengym.rewards.errors import RewardError
-from tokengym.rewards.models.loading import load_tokenizer, positions, quiet, select_device
+from tokengym.rewards.models.loading import (
+    hash_weights,
+    load_tokenizer,
+    positions,
+    quiet,
+    select_device,
+)
 from tokengym.rewards.models.questions import (
     ANSWERS,
     TEMPLATE,
@@ -97,6 +103,7 @@ def train_on_pairs(
         {
             "kind": start.kind,
             "model": start.source,
+            "weights": hash_weights(start.model),
             "pairs": fingerprint(train.pairs),
             "held_out": fingerprint(test.pairs),
             "lora": None if start.lora is None else start.lora.to_dict(),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import GPT2LMHeadModel
 
 from tests.rewards.conftest import make_classifier, make_episode
@@ -266,6 +266,13 @@ def test_folders_that_are_in_use(language_model, tmp_path):
         train_reward_model(language_model, pairs[:15], output_dir=out, training=FAST)
     with pytest.raises(RewardError, match=r"unfinished training with kind = 'reward'"):
         train_preference_model(language_model, pairs, output_dir=out, training=FAST)
+    file = language_model / "model.safetensors"
+    before = file.read_bytes()
+    other_weights = {name: value + 1 for name, value in load_file(file).items()}
+    save_file(other_weights, file, metadata={"format": "pt"})
+    with pytest.raises(RewardError, match=r"unfinished training with weights = '\w+'"):
+        train_reward_model(language_model, pairs, output_dir=out, training=FAST)
+    file.write_bytes(before)
     out.mkdir()
     train_reward_model(language_model, pairs, output_dir=out, training=FAST)  # an empty one serves
     with pytest.raises(RewardError, match=r"rm is there already; name a new folder"):

@@ -7,6 +7,7 @@ import pytest
 from tokengym.agents.offline.pair_data import load_pairs, load_responses
 from tokengym.evaluation.runs import collection
 from tokengym.evaluation.runs.collection import CollectionConfig, collect_to_file
+from tokengym.evaluation.runs.config import TaskSettings
 from tokengym.evaluation.runs.run import load_agent
 
 
@@ -82,3 +83,27 @@ def test_folder_without_agent_is_named(tmp_path):
     (tmp_path / "other.json").write_text("[]")
     with pytest.raises(ValueError, match="holds no saved agent"):
         load_agent(tmp_path)
+
+
+def test_other_contents_and_damaged_parts_are_refused(tmp_path):
+    data, out = tmp_path / "prompts.jsonl", tmp_path / "pairs.jsonl"
+    data.write_text("".join(f'{{"prompt": "the movie {i}"}}\n' for i in range(9)))
+    own = config(num_prompts=8, task=TaskSettings(dataset=str(data)), split="all")
+
+    def stop(done):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        collect_to_file(own, out, report=stop)
+    before = data.read_text()
+    data.write_text(before.replace("movie", "film"))
+    with pytest.raises(ValueError, match=r"other settings \(contents of dataset '.*delete it"):
+        collect_to_file(own, out)
+    data.write_text(before)
+    part = tmp_path / "pairs.jsonl.parts" / "000000.json"
+    for damaged in ("{}", "null", "[1]"):
+        part.write_text(damaged)
+        with pytest.raises(ValueError, match=r"000000.json is damaged; delete"):
+            collect_to_file(own, out)
+    part.unlink()
+    assert collect_to_file(own, out).prompts == 8
