@@ -72,15 +72,8 @@ class EncodedTexts:
         return Dataset.from_dict({**columns, "length": [row.length for row in self.rows]})
 
 
-def read_texts(source: Any) -> Any:
-    """Return rows: a table, or a list of mappings or pairs; played episodes become rows of ids.
-
-    Args:
-        source: As for `tokengym.rewards.pairs.read_table`.
-
-    Raises:
-        DatasetError: if it cannot be read, or has several splits.
-    """
+def _read_texts(source: Any) -> Any:
+    """Return rows: a table, or a list of mappings or pairs; played episodes become rows of ids."""
     table = read_table(source, of="data")
     if not isinstance(table, list):
         return table
@@ -92,7 +85,7 @@ def read_texts(source: Any) -> Any:
     ]
 
 
-def columns_of(table: Any) -> list[str]:
+def _columns_of(table: Any) -> list[str]:
     """Return the names of a table's columns."""
     if hasattr(table, "column_names"):
         return list(table.column_names)
@@ -100,7 +93,7 @@ def columns_of(table: Any) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def rows_of_ids(table: Any, names: Sequence[str]) -> Iterable[EncodedRow | SkippedRow]:
+def _rows_of_ids(table: Any, names: Sequence[str]) -> Iterable[EncodedRow | SkippedRow]:
     """Return the rows of columns of token ids."""
     for number, row in enumerate(table):
         try:
@@ -125,7 +118,7 @@ def _ids(row: Mapping[str, Any], name: str) -> tuple[int, ...]:
         ) from None
 
 
-def text_row(
+def _text_row(
     row: Mapping[str, Any], number: int, column: str
 ) -> tuple[str, tuple[str, ...]] | SkippedRow:
     """Return a row's prompt and response, or why it has none."""
@@ -138,24 +131,14 @@ def text_row(
     return str(values[0]), (str(values[1]),)
 
 
-def check_rows(
+def _check_rows(
     rows: Iterable[EncodedRow | SkippedRow],
     encoding: "TextEncoding",
     vocab_size: int,
     *,
     skipped: Sequence[SkippedRow] = (),
 ) -> EncodedTexts:
-    """Return the rows that can be learned from.
-
-    Args:
-        rows: Rows, and what could not be read as one.
-        encoding: Says whether one such row stops everything.
-        vocab_size: Ids must lie below.
-        skipped: What was left out before.
-
-    Raises:
-        DatasetError: naming the row and the remedy; or if none is left.
-    """
+    """Return the rows that can be learned from."""
 
     def check(row: EncodedRow) -> EncodedRow:
         _check_ids(row, vocab_size)
@@ -205,19 +188,10 @@ def _check_ids(row: EncodedRow, vocab_size: int) -> None:
         raise RowError("equal", f"both responses are the same {len(row.responses[0])} tokens")
 
 
-def limit_rows(
+def _limit_rows(
     encoded: EncodedTexts, encoding: "TextEncoding", max_positions: int | None
 ) -> EncodedTexts:
-    """Return the rows that fit, cut or left out as the encoding says.
-
-    Args:
-        encoded: The rows.
-        encoding: Says how long they may be, and what becomes of longer ones.
-        max_positions: The most tokens that the model reads; None sets no limit.
-
-    Raises:
-        DatasetError: naming the row and the remedy; or if none is left.
-    """
+    """Return the rows that fit, cut or left out as the encoding says."""
     limits = [limit for limit in (encoding.max_length, max_positions) if limit is not None]
     if not limits:
         return encoded
@@ -316,18 +290,18 @@ def encode_pairs(
     Raises:
         DatasetError: naming the row and the remedy.
     """
-    table = read_texts(source)
-    if set(PAIR_IDS) <= set(columns_of(table)):
-        encoded = check_rows(rows_of_ids(table, PAIR_IDS), encoding, len(tokenizer))
-    elif holds_conversations(table, ("chosen", "rejected")):
-        rows = encode_conversations(table, ("chosen", "rejected"), tokenizer, encoding)
-        encoded = check_rows(rows, encoding, len(tokenizer))
+    table = _read_texts(source)
+    if set(PAIR_IDS) <= set(_columns_of(table)):
+        encoded = _check_rows(_rows_of_ids(table, PAIR_IDS), encoding, len(tokenizer))
+    elif _holds_conversations(table, ("chosen", "rejected")):
+        rows = _encode_conversations(table, ("chosen", "rejected"), tokenizer, encoding)
+        encoded = _check_rows(rows, encoding, len(tokenizer))
     else:
         pairs = read_pairs(table, on_error=encoding.on_error)
         texts = [(pair.prompt, (pair.chosen, pair.rejected)) for pair in pairs]
         found = _encoded(texts, pairs.rows, tokenizer, encoding)
-        encoded = check_rows(found, encoding, len(tokenizer), skipped=pairs.skipped)
-    return limit_rows(encoded, encoding, max_positions)
+        encoded = _check_rows(found, encoding, len(tokenizer), skipped=pairs.skipped)
+    return _limit_rows(encoded, encoding, max_positions)
 
 
 def encode_responses(
@@ -350,17 +324,17 @@ def encode_responses(
     Raises:
         DatasetError: naming the row and the remedy.
     """
-    table = read_texts(source)
-    columns = columns_of(table)
+    table = _read_texts(source)
+    columns = _columns_of(table)
     ids = [name for name in (f"{column}_ids" for column in RESPONSE_COLUMNS) if name in columns]
     texts = [name for name in RESPONSE_COLUMNS if name in columns]
     rows: Iterable[EncodedRow | SkippedRow]
     if ids and "prompt_ids" in columns:
-        rows = rows_of_ids(table, ("prompt_ids", ids[0]))
-    elif texts and holds_conversations(table, (texts[0],)):
-        rows = encode_conversations(table, (texts[0],), tokenizer, encoding)
+        rows = _rows_of_ids(table, ("prompt_ids", ids[0]))
+    elif texts and _holds_conversations(table, (texts[0],)):
+        rows = _encode_conversations(table, (texts[0],), tokenizer, encoding)
     elif texts and "prompt" in columns:
-        found = [text_row(row, number, texts[0]) for number, row in enumerate(table)]
+        found = [_text_row(row, number, texts[0]) for number, row in enumerate(table)]
         good = [(n, text) for n, text in enumerate(found) if not isinstance(text, SkippedRow)]
         rows = [
             *(text for text in found if isinstance(text, SkippedRow)),
@@ -372,7 +346,7 @@ def encode_responses(
             f"{', '.join(map(repr, RESPONSE_COLUMNS))} (or these with _ids), got "
             f"{', '.join(map(repr, columns)) or 'none'}; rename them"
         )
-    return limit_rows(check_rows(rows, encoding, len(tokenizer)), encoding, max_positions)
+    return _limit_rows(_check_rows(rows, encoding, len(tokenizer)), encoding, max_positions)
 
 
 def _encoded(
@@ -447,27 +421,19 @@ def _ended(
 # --- responses as chat messages -------------------------------------------------------------------
 
 
-def holds_conversations(table: Any, columns: Sequence[str]) -> bool:
+def _holds_conversations(table: Any, columns: Sequence[str]) -> bool:
     """Say whether the first row's responses are lists of messages."""
     first = table[0] if len(table) else None
     return isinstance(first, Mapping) and all(is_messages(first.get(name)) for name in columns)
 
 
-def encode_conversations(
+def _encode_conversations(
     table: Any,
     columns: Sequence[str],
     tokenizer: "PreTrainedTokenizerBase",
     encoding: TextEncoding,
 ) -> Iterator[EncodedRow | SkippedRow]:
-    """Return rows of messages as ids.
-
-    Args:
-        table: Rows with the columns, and maybe "prompt", messages or a user's text; without it the
-            prompt is what all columns begin with.
-        columns: Where the responses are.
-        tokenizer: Whose chat template writes them out.
-        encoding: Says whether a response that the template does not end gets EOS.
-    """
+    """Return rows of messages as ids."""
     for number, row in enumerate(table):
         try:
             prompt, responses = _split_messages(row, columns)

@@ -40,7 +40,7 @@ def find_tokenizer(
     Raises:
         TokenizerError: if there is none.
     """
-    if tokenizer is None and is_environment(source):
+    if tokenizer is None and _is_environment(source):
         tokenizer = environment_attribute(source, "tokenizer")
     elif tokenizer is None and isinstance(source, str | Path):
         tokenizer = load_tokenizer(source)
@@ -156,13 +156,13 @@ def encoding_for(source: Any, encoding: TextEncoding | None) -> TextEncoding:
         encoding: The caller's; None takes the defaults.
     """
     encoding = encoding or TextEncoding()
-    if encoding.chat_template is not None or not is_environment(source):
+    if encoding.chat_template is not None or not _is_environment(source):
         return encoding
     settings = environment_attribute(source, "settings")
     return replace(encoding, chat_template=bool(getattr(settings, "chat_template", False)))
 
 
-def is_environment(source: Any) -> bool:
+def _is_environment(source: Any) -> bool:
     """Say whether it is a Gymnasium or Stable-Baselines3 environment."""
     return isinstance(source, VectorEnv | gym.Env | VecEnv)
 
@@ -175,7 +175,7 @@ def text_length(policy: CausalLMPolicy) -> int | None:
 
 def _model_of(source: Any, dtype: str) -> tuple[Any, int]:
     """Return the model, and the most tokens of a text it is for."""
-    if not is_environment(source):
+    if not _is_environment(source):
         model = load_causal_lm(source, dtype)
         return model, int(getattr(model.config, "max_position_embeddings", None) or 1024)
     bundle = environment_attribute(source, "bundle")

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from tokengym.agents.learner import TrainingRun
-from tokengym.agents.offline.arguments import OfflineOptions
 from tokengym.agents.offline.encoding import encode_responses
-from tokengym.agents.offline.trainer import OfflineTrainer, train_on_data
+from tokengym.agents.offline.trainer import OfflineOptions, OfflineTrainer, train_on_data
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.envs.declared import from_keywords, takes
 

@@ -180,8 +180,8 @@ class _Replay:
         plans = [self._plans[row] for row in rows.tolist()]
         if any(self._time >= len(plan) for plan in plans):
             raise ValueError(
-                f"the environment goes on after {self._time} tokens, where BestOfN's own ends the "
-                "response; make BestOfN with an environment of the same lengths and stop strings"
+                f"the environment continues after {self._time} tokens, where BestOfN's own ends "
+                "the response; build it with an environment of the same lengths and stop strings"
             )
         self._time += 1
         return Choice(actions=np.array([plan[self._time - 1] for plan in plans], dtype=np.int64))

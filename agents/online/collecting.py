@@ -366,7 +366,7 @@ def pair_rows(groups: Sequence[Group], sampling: Sampling, prompts: Sequence[Any
                 "rejected_ids": list(rejected.response_ids),
                 "chosen_score": _score(chosen),
                 "rejected_score": _score(rejected),
-                "prompt_id": prompt_number(prompt),
+                "prompt_id": _prompt_number(prompt),
             }
         )
     return rows
@@ -414,7 +414,7 @@ def response_rows(groups: Sequence[Group], prompts: Sequence[Any]) -> list[Row]:
             "response_ids": list(episode.response_ids),
             "score": _score(episode),
             "finish_reason": episode.finish_reason,
-            "prompt_id": prompt_number(prompt),
+            "prompt_id": _prompt_number(prompt),
         }
         for group, prompt in zip(groups, prompts, strict=True)
         for episode in group
@@ -485,7 +485,7 @@ def at_temperature(agent: Any, temperature: float | None) -> Iterator[None]:
         owner.temperature = before
 
 
-def prompt_number(prompt: Any) -> int:
+def _prompt_number(prompt: Any) -> int:
     """Return a prompt's position in its environment's set, -1 if it is in none."""
     return int(getattr(prompt, "prompt_id", prompt))
 

@@ -205,7 +205,7 @@ class IterativeLearner(ABC):
         if rows:
             loss, trained = self.improve(rows, self._seed_of(number, 1))
         else:
-            logger.warning("iteration %d: all responses tie, nothing was learnt", number)
+            logger.warning("iteration %d: all responses tie, nothing was learned", number)
         scores = [float(episode.score or 0.0) for group in groups for episode in group]
         kept = [row[self.score_column] for row in rows]
         iteration = Iteration(

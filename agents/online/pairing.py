@@ -133,14 +133,14 @@ def penalised(
             "texts; score the responses of one prompt at a time"
         )
     if not np.isfinite(values).all():
-        raise ValueError(f"scores must be finite, got {values.tolist()}; mend the scorer")
+        raise ValueError(f"scores must be finite, got {values.tolist()}; correct the scorer")
     if not length_penalty >= 0.0:
         raise ValueError(f"length_penalty must be >= 0, got {length_penalty}; 0 leaves length free")
     return values - length_penalty * np.array([len(text) for text in texts])
 
 
 def best_of_n_kl_bound(n: int) -> float:
-    """Return the bound on how far the best of n samples lies from the policy they come from.
+    """Return the bound on how far the best of n samples is from the policy they come from.
 
     KL(pi_bon || pi) <= log n - (n - 1) / n,  nats per response
 

@@ -21,12 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokengym.agents.constitution.principles import draw_principles
+from tokengym.agents.constitution import draw_principles
 from tokengym.envs import Episode
 from tokengym.envs.files import read_json, read_jsonl, write_json, write_jsonl
-from tokengym.evaluation.constitution.config import ConstitutionConfig
 from tokengym.evaluation.constitution.report import write_reports
-from tokengym.evaluation.constitution.scene import Scene
+from tokengym.evaluation.constitution.scene import ConstitutionConfig, Scene
 from tokengym.evaluation.measure.win_rate import scored
 from tokengym.evaluation.runs.config import differences, read_settings, with_contents
 from tokengym.evaluation.statistics import interval
@@ -46,7 +45,7 @@ def run_constitution(
 
     Stage 1: responses to red-team prompts, critique by a principle, revision, SFT on the revisions.
     Stage 2: responses of that policy, ranked by a judge, a reward model from the ranking, PPO.
-    A stage whose result is in ``out`` is not made again, so a stopped run goes on.
+    A stage whose result is in ``out`` is not made again, so a stopped run resumes.
 
     Args:
         config: What to do.
@@ -243,7 +242,7 @@ class _Run:
             "SFT on revisions": scene.policy(self.out / "sft"),
             "RL from AI feedback": scene.policy(self.out / "ppo"),
         }
-        figures, samples = measure_policies(scene, policies)
+        figures, samples = _measure_policies(scene, policies)
         revisions = read_jsonl(self.out / "revisions.jsonl")
         write_json(
             self.out / "evaluation.json",
@@ -305,20 +304,10 @@ KEPT = ("score", "gold_score", "kl", "length", "entropy", "distinct_2", "eos_rat
 """Of the evaluator's figures."""
 
 
-def measure_policies(
+def _measure_policies(
     scene: "Scene", policies: Mapping[str, Any]
 ) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
-    """Measure policies on the same held-out prompts with the same random numbers.
-
-    Args:
-        scene: Prompts, judge and measure of toxicity.
-        policies: By name; the first is what the others are set against.
-
-    Returns:
-        Per policy: ``toxicity`` with its 95 % interval over prompts, ``offending`` (share of
-        responses with an offence, where rules know), ``win_rate`` over the first by the judge, KL
-        to it, and the evaluator's figures; and the first prompts with every policy's response.
-    """
+    """Measure policies on the same held-out prompts with the same random numbers."""
     evaluator = scene.make_evaluator()
     played = {name: evaluator(agent) for name, agent in policies.items()}
     evaluator.close()

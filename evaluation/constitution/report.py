@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tokengym.envs.files import write_text
-from tokengym.evaluation.constitution.config import ConstitutionConfig
+from tokengym.evaluation.constitution.scene import ConstitutionConfig
 from tokengym.evaluation.report.report import render
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
@@ -30,13 +30,13 @@ def write_reports(config: ConstitutionConfig, results: Mapping[str, Any], out: P
         out: The run's folder.
     """
     title = f"Constitutional AI on {config.env}"
-    sections = report_sections(config, results)
-    write_text(out / "report.md", as_markdown(title, sections))
-    headline = headline_of(results["policies"])
+    sections = _report_sections(config, results)
+    write_text(out / "report.md", _as_markdown(title, sections))
+    headline = _headline_of(results["policies"])
     write_text(out / "report.html", as_html(title, headline, sections))
 
 
-def report_sections(
+def _report_sections(
     config: ConstitutionConfig, results: Mapping[str, Any]
 ) -> list[tuple[str, list[str], Table | None]]:
     """Return heading, paragraphs and table of each section."""
@@ -81,7 +81,7 @@ def report_sections(
     ]
 
 
-def as_markdown(title: str, sections: Sequence[tuple[str, list[str], Table | None]]) -> str:
+def _as_markdown(title: str, sections: Sequence[tuple[str, list[str], Table | None]]) -> str:
     """Return the sections as Markdown."""
     lines = [f"# {title}", ""]
     for heading, paragraphs, table in sections:
@@ -114,12 +114,8 @@ def as_html(
     return render("constitution.html.jinja", page)
 
 
-def headline_of(policies: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the first sentence of the report: toxicity, policy by policy.
-
-    Args:
-        policies: As evaluation.json holds them.
-    """
+def _headline_of(policies: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the first sentence of the report: toxicity, policy by policy."""
     steps = [f"{_figure(entry['toxicity'])} ({name})" for name, entry in policies.items()]
     return f"Toxicity of held-out responses: {', '.join(steps)}."
 

@@ -142,7 +142,7 @@ def fit(
         callbacks=[_Progress(training.checkpoint_seconds, report)],
     )
     trainer.remove_callback(PrinterCallback)
-    last = last_checkpoint(folder)
+    last = _last_checkpoint(folder)
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
     return [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
 
@@ -218,12 +218,8 @@ class Collator:
         }
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest checkpoint that was written to its end; None if there is none.
-
-    Args:
-        folder: Where `fit` put them.
-    """
+def _last_checkpoint(folder: Path) -> Path | None:
+    """Return the newest checkpoint that was written to its end; None if there is none."""
     found = {int(path.name.rpartition("-")[2]): path for path in folder.glob("checkpoint-*")}
     for _, path in sorted(found.items(), reverse=True):
         try:

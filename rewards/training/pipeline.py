@@ -73,7 +73,7 @@ class Side:
     sequences: list[Sequences]
 
 
-def train_on_pairs(
+def _train_on_pairs(
     start: Start,
     pairs: Any,
     *,
@@ -82,16 +82,7 @@ def train_on_pairs(
     training: RewardTraining,
     report: Report | None,
 ) -> TrainedReward:
-    """Train, measure on held-out pairs, and store; see `train_reward_model`.
-
-    Args:
-        start: Model, tokenizer and how they read pairs.
-        pairs: To train on, as for `read_pairs`.
-        output_dir: Where the result goes.
-        held_out: Share of the pairs, or other pairs.
-        training: How.
-        report: Hears of each step.
-    """
+    """Train, measure on held-out pairs, and store; see `train_reward_model`."""
     train_pairs, test_pairs = divide(pairs, held_out)
     reader = start.make_reader(start.model)
     train, test = (
@@ -200,22 +191,10 @@ def cut_prompt(ids: list[int], place: tuple[int, int], limit: int) -> list[int]:
     return [*ids[:start], *ids[start + excess :]]
 
 
-def load_start(
+def _load_start(
     model: Any, auto_class: Any, seed: int, *, device: str, dtype: str, **options: Any
 ) -> "PreTrainedModel":
-    """Return the model to start from; weights that it lacks, such as a head, are drawn anew.
-
-    Args:
-        model: A folder, a hub name, or the model itself.
-        auto_class: An ``AutoModel...`` of transformers.
-        seed: Of those weights.
-        device: Device that trains; "auto" takes a GPU if there is one.
-        dtype: Precision of the weights; "auto" is float32.
-        options: For ``from_pretrained``.
-
-    Raises:
-        RewardError: if there is no such model.
-    """
+    """Return the model to start from; weights that it lacks, such as a head, are drawn anew."""
     if not isinstance(model, (str, Path)):
         return model
     with torch.random.fork_rng(devices=[]), quiet():
@@ -299,7 +278,7 @@ def train_reward_model(
 
     loss = -log sigmoid(R(x, y_w) - R(x, y_l) - margin), R the one logit at the text's last token
 
-    A training that was stopped goes on from its last checkpoint when it is called again with the
+    A training that was stopped resumes from its last checkpoint when it is called again with the
     same arguments; the result is the same, number for number.
 
     Args:
@@ -330,7 +309,7 @@ def train_reward_model(
     if lora is None and not merge:
         raise RewardError("merge = False stores adapters alone; pass lora=LoraConfig(...)")
     training = training or RewardTraining()
-    network = load_start(
+    network = _load_start(
         model,
         AutoModelForSequenceClassification,
         training.seed,
@@ -350,7 +329,7 @@ def train_reward_model(
         merge=merge,
         format={} if dtype == "auto" else {"dtype": dtype},
     )
-    return train_on_pairs(
+    return _train_on_pairs(
         start, pairs, output_dir=output_dir, held_out=held_out, training=training, report=report
     )
 
@@ -416,7 +395,7 @@ def train_preference_model(
 
     check_template(template)
     training = training or RewardTraining()
-    network = load_start(model, AutoModelForCausalLM, training.seed, device=device, dtype=dtype)
+    network = _load_start(model, AutoModelForCausalLM, training.seed, device=device, dtype=dtype)
     tokenizer = tokenizer_of(model, tokenizer)
     tokenizer, added = _with_tokens(tokenizer, template, answers)
     if added:
@@ -439,7 +418,7 @@ def train_preference_model(
         format={"template": template, "answers": list(answers)}
         | ({} if dtype == "auto" else {"dtype": dtype}),
     )
-    return train_on_pairs(
+    return _train_on_pairs(
         start, pairs, output_dir=output_dir, held_out=held_out, training=training, report=report
     )
 

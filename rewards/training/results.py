@@ -144,7 +144,7 @@ class Workplace:
         self.result = Path(output_dir)
         self.folder = self.result.with_name(f"{self.result.name}.unfinished")
         if self.result.exists() and (not self.result.is_dir() or any(self.result.iterdir())):
-            raise RewardError(f"{self.result} is there already; name a new folder")
+            raise RewardError(f"{self.result} already exists; name a new folder")
         self.record = json.loads(json.dumps(record, default=str))
         self._check_record()
 
@@ -193,7 +193,7 @@ class Workplace:
             name = names[0]
             raise RewardError(
                 f"{self.folder} holds an unfinished training with {name} = {found.get(name)!r}, "
-                f"this one has {self.record.get(name)!r}; go on with the same, or delete it"
+                f"this one has {self.record.get(name)!r}; resume with the same, or delete it"
             )
 
 

@@ -46,7 +46,7 @@ def constitution(
     from rich.console import Console
     from rich.table import Table
 
-    from tokengym.agents.constitution.principles import load_principles
+    from tokengym.agents.constitution import load_principles
     from tokengym.evaluation.constitution import run_constitution
     from tokengym.evaluation.constitution.report import policies_table
     from tokengym.evaluation.runs.defaults import task_name

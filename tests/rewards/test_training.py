@@ -275,7 +275,7 @@ def test_folders_that_are_in_use(language_model, tmp_path):
     file.write_bytes(before)
     out.mkdir()
     train_reward_model(language_model, pairs, output_dir=out, training=FAST)  # an empty one serves
-    with pytest.raises(RewardError, match=r"rm is there already; name a new folder"):
+    with pytest.raises(RewardError, match=r"rm already exists; name a new folder"):
         train_reward_model(language_model, pairs, output_dir=out, training=FAST)
 
 

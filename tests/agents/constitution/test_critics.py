@@ -3,14 +3,14 @@
 import pytest
 
 from tests.agents.conftest import make_model
-from tokengym.agents.constitution.critics import (
+from tokengym.agents.constitution import (
     Critique,
     ModelCritic,
     OffenceRules,
+    Principle,
     RuleCritic,
     RuleJudge,
 )
-from tokengym.agents.constitution.principles import Principle
 from tokengym.agents.offline.policies import make_policy
 from tokengym.agents.online.collecting import ChosenPrompts
 from tokengym.agents.rollouts.playing import as_player

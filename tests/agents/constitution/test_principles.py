@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tokengym.agents.constitution.principles import (
+from tokengym.agents.constitution import (
     DEFAULT_PRINCIPLES,
     Principle,
     draw_principles,

@@ -86,7 +86,7 @@ def test_ties_teach_nothing(make_envs, caplog, tmp_path):
     before = weights(agent).clone()
     agent.learn(1)
     assert torch.equal(weights(agent), before)
-    assert "nothing was learnt" in caplog.text
+    assert "nothing was learned" in caplog.text
     assert agent.history[0].rows == 0
     again = build(make_envs, scorer=flat_scorer(), output_dir=tmp_path, prompts_per_iteration=4)
     assert again.learn(1).history[0].rows == 0

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from tokengym.agents.constitution.principles import Principle
+from tokengym.agents.constitution import Principle
 from tokengym.envs import bundled
 from tokengym.envs.files import read_json, read_jsonl
 from tokengym.evaluation.constitution import ConstitutionConfig, run_constitution

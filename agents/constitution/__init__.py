@@ -1,1 +1,0 @@
-"""Constitutional AI: critique and revision by written principles, and who writes them."""
