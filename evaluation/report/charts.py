@@ -106,7 +106,7 @@ class Whisker:
     high: float
     """Right end."""
     clear: bool
-    """Whether the interval excludes 0."""
+    """Whether the difference is clear."""
 
 
 def line_chart(
@@ -184,18 +184,18 @@ def hover_data(series: Sequence[Series], chart: Chart) -> dict[str, object]:
 
 
 def interval_chart(
-    rows: Sequence[tuple[str, int, float, float, float]], *, width: float
+    rows: Sequence[tuple[str, int, float, float, float, bool]], *, width: float
 ) -> tuple[Chart, list[Whisker], float]:
     """Lay out one interval per row around a line at 0.
 
     Args:
-        rows: (name, colour, low, mid, high).
+        rows: (name, colour, low, mid, high, whether it is clear).
         width: Width of the view box, pixels.
 
     Returns:
         The chart's frame, its whiskers, and the x of 0.
     """
-    low, high = _padded(np.array([0.0] + [v for row in rows for v in row[2:]]))
+    low, high = _padded(np.array([0.0] + [v for row in rows for v in row[2:5]]))
     left, right, top = 12.0, width - 12.0, 8.0
     bottom = top + 40.0 * len(rows)
 
@@ -210,9 +210,9 @@ def interval_chart(
             low=to_x(a),
             mid=to_x(mid),
             high=to_x(b),
-            clear=a > 0 or b < 0,
+            clear=clear,
         )
-        for row, (name, colour, a, mid, b) in enumerate(rows)
+        for row, (name, colour, a, mid, b, clear) in enumerate(rows)
     ]
     chart = Chart(
         width=width,

@@ -26,7 +26,12 @@ from tokengym.evaluation.report.samples import side_by_side
 from tokengym.evaluation.report.summary import per_run
 from tokengym.evaluation.report.tables import cells, columns, forests
 from tokengym.evaluation.report.verdict import number
-from tokengym.evaluation.statistics import curve_interval, iqm, performance_profile
+from tokengym.evaluation.statistics import (
+    RELIABLE_SEEDS,
+    curve_interval,
+    iqm,
+    performance_profile,
+)
 
 if TYPE_CHECKING:
     import jinja2
@@ -288,7 +293,13 @@ def _definitions() -> list[tuple[str, str]]:
         ("Over the run", "Area under the curve by updates, divided by their number: mean height."),
         ("At the end", "Mean of the last tenth of a run's evaluations."),
         ("Interquartile mean", "Mean over seeds without the lowest and the highest quarter."),
-        ("Interval", "Percentile bootstrap over seeds; differences resample both runs of a seed."),
+        ("Interval", "Percentile bootstrap over seeds of an interquartile mean."),
+        (
+            "Difference",
+            "Mean over the seeds that both rewards have, with Student's t interval. It is clear if "
+            "its p-value, corrected for the number of rewards (Holm), is below 1 minus the level, "
+            f"on at least {RELIABLE_SEEDS} seeds.",
+        ),
         (
             "Updates to a level",
             "Where the interquartile mean curve first crosses the level. Seeds that never reach it "

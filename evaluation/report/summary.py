@@ -20,6 +20,7 @@ from tokengym.evaluation.statistics import (
     area_under_curve,
     collapsed,
     final_mean,
+    holm,
     improvement_interval,
     interval,
     iqm,
@@ -119,6 +120,7 @@ def _summarize_panel(
         if name != baseline:
             entry["versus_baseline"] = _versus(panel, runs, panel.rewards[baseline], level)
         rewards[name] = entry
+    _mark_clear(rewards, level)
     summary = {
         "group": dict(panel.group),
         "baseline": baseline,
@@ -215,6 +217,25 @@ def _versus(panel: Panel, runs: Runs, baseline: Runs, level: float) -> dict[str,
         "relative_steps": _plain(speed.get("score")),
         "relative_steps_net": _plain(speed.get("net_score")),
     }
+
+
+def _mark_clear(rewards: Mapping[str, dict[str, Any]], level: float) -> None:
+    """Add to each difference its p-value after Holm's correction, and its sign where it is clear.
+
+    The correction is for the number of rewards compared by one measurement. Fewer than
+    `RELIABLE_SEEDS` pairs show nothing clearly.
+    """
+    families: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for entry in rewards.values():
+        for measure, by_kind in entry.get("versus_baseline", {}).get("differences", {}).items():
+            for kind, difference in by_kind.items():
+                families.setdefault((measure, kind), []).append(difference)
+    for family in families.values():
+        adjusted = holm([difference["p_value"] for difference in family])
+        for difference, p_value in zip(family, adjusted, strict=True):
+            sure = p_value < 1.0 - level and difference["pairs"] >= RELIABLE_SEEDS
+            difference["p_adjusted"] = float(p_value)
+            difference["clear"] = int(np.sign(difference["difference"])) if sure else 0
 
 
 def _plain(speed: RelativeSteps | None) -> dict[str, float] | None:

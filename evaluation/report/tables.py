@@ -72,7 +72,8 @@ def forests(group: Mapping[str, Any], colours: Mapping[str, int]) -> list[dict[s
             d = differences.get(measure.name, {}).get(kind)
             if d:
                 label = f"{name}  {signed(d['difference'])}  ({d['wins']} of {d['pairs']} higher)"
-                rows.append((label, colours[name], d["low"], d["difference"], d["high"]))
+                ends = (d["low"], d["difference"], d["high"])
+                rows.append((label, colours[name], *ends, clear(d) != 0))
         if rows:
             chart, whiskers, zero = interval_chart(rows, width=400.0)
             note = {"higher": "Right of 0 is better.", "lower": "Left of 0 is better."}

@@ -1,6 +1,7 @@
 """The verdict: a summary in words, with the reward that learned faster, how surely and at what KL.
 
-A difference is clear when its interval excludes 0; every other difference is called unclear.
+A difference is clear if its p-value, after Holm's correction for the number of rewards compared,
+is below 1 - level on at least five pairs; every other difference is called unclear.
 """
 
 import math
@@ -58,10 +59,8 @@ def signed(value: float) -> str:
 
 
 def clear(difference: Figures | None) -> int:
-    """Return 1 or -1 if the interval lies above or below 0, else 0 (or with a single pair)."""
-    if not difference or difference["pairs"] < 2:
-        return 0
-    return int(difference["low"] > 0) - int(difference["high"] < 0)
+    """Return 1 or -1 if a difference is clearly above or below 0, else 0."""
+    return int(difference["clear"]) if difference else 0
 
 
 def difference_of(group: Figures, name: str, measure: str, kind: str) -> Figures | None:
@@ -134,7 +133,7 @@ def _sentence(group: Figures, name: str, baseline: str, level: float) -> str:
         f"{name} {what[sign]}: score over the run {_interval(area, level)} against {baseline}, "
         f"ahead on {area['wins']} of {area['pairs']} seeds."
     )
-    return f"{text} {_speed(group, name, baseline)}{_ends(group, name)}"
+    return f"{text} {_speed(group, name, baseline, level)}{_ends(group, name)}"
 
 
 def _ends(group: Figures, name: str) -> str:
@@ -155,7 +154,7 @@ def _ends(group: Figures, name: str) -> str:
     return f"At the end: {', '.join(sure)}; no clear difference in {_list(unsure)}."
 
 
-def _speed(group: Figures, name: str, baseline: str) -> str:
+def _speed(group: Figures, name: str, baseline: str, level: float) -> str:
     """Return how soon a reward reached the baseline's end, by score and by score minus KL.
 
     They differ where a reward stops at a lower KL: it may reach the one soon, the other never.
@@ -172,10 +171,15 @@ def _speed(group: Figures, name: str, baseline: str) -> str:
             if arrives_net
             else f"{text}. "
         )
-    text = f"It did not reach {baseline}'s final score within the budget"
+    text = f"Its mean curve did not reach {baseline}'s final score within the budget"
     if arrives_net:
-        return f"{text}, but {baseline}'s final score minus the KL penalty in {_times(net)}. "
-    return f"{text}. "
+        text += f", but {baseline}'s final score minus the KL penalty in {_times(net)}"
+    if math.isinf(speed["low"]):
+        return f"{text}; nor does the {level:.0%} interval of its updates begin within it. "
+    return (
+        f"{text}; the {level:.0%} interval of its updates runs from {number(speed['low'])} times "
+        f"{baseline}'s to beyond the budget. "
+    )
 
 
 def _times(speed: Figures) -> str:
@@ -210,8 +214,8 @@ def _cautions(group: Figures, others: Sequence[str]) -> list[str]:
         )
     if len(others) > 3:
         cautions.append(
-            f"{len(others)} rewards are compared with one: even without a true difference, about "
-            "one in twenty looks clear by chance."
+            f"{len(others)} rewards are compared with one: clear differences hold for all of them "
+            "together (Holm's correction) by one measurement, not over all measurements."
         )
     for name, entry in group["rewards"].items():
         if entry["collapse_rate"] > 0:

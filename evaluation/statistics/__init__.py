@@ -12,9 +12,11 @@ from tokengym.evaluation.statistics.aggregates import (
 )
 from tokengym.evaluation.statistics.comparisons import (
     PairedDifference,
+    holm,
     improvement_interval,
     paired_difference,
     probability_of_improvement,
+    student_interval,
 )
 from tokengym.evaluation.statistics.curves import (
     CensoredSteps,
@@ -40,6 +42,7 @@ __all__ = [
     "collapsed",
     "curve_interval",
     "final_mean",
+    "holm",
     "improvement_interval",
     "interval",
     "iqm",
@@ -48,4 +51,5 @@ __all__ = [
     "probability_of_improvement",
     "relative_steps",
     "steps_to_threshold",
+    "student_interval",
 ]

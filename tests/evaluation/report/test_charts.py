@@ -34,7 +34,7 @@ def test_a_line_lies_where_its_values_say():
 
 
 def test_intervals_lie_around_zero():
-    rows = [("up", 0, 0.5, 1.0, 1.5), ("either", 1, -0.5, 0.1, 0.7)]
+    rows = [("up", 0, 0.5, 1.0, 1.5, True), ("either", 1, -0.5, 0.1, 0.7, False)]
     _, (up, either), zero = interval_chart(rows, width=300.0)
     assert zero < up.low < up.mid < up.high
     assert either.low < zero < either.high

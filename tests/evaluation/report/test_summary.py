@@ -18,7 +18,7 @@ from tokengym.evaluation.report.summary import summarize
 from tokengym.evaluation.report.verdict import number, signed
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import TrainingSettings
-from tokengym.evaluation.statistics import area_under_curve, iqm
+from tokengym.evaluation.statistics import area_under_curve, holm, iqm, student_interval
 
 
 def test_figures_are_those_of_the_curves(make_curves):
@@ -132,6 +132,64 @@ def test_few_seeds_are_said_to_be_few(make_curves):
 def test_one_seed_gives_no_clear_difference(make_curves):
     group = summarize(make_curves(seeds=1))["groups"][0]
     assert "No reward learned clearly faster" in group["verdict"]["headline"]
+
+
+@pytest.mark.parametrize("baseline", ["sparse", "abc"])
+def test_below_five_seeds_nothing_is_clear(make_curves, baseline: str):
+    curves = make_curves(seeds=4)
+    summary = summarize(curves, baseline=baseline)
+    (group,) = summary["groups"]
+    assert not re.search("learned (slower|faster)", " ".join(group["verdict"]["sentences"]))
+    assert "learned slower" not in group["verdict"]["headline"]
+    page = render_report(summary, curves)
+    assert 'class="mark' not in page
+    assert "▲" not in page.split("<tbody>")[1].split("</tbody>")[0]
+
+
+@pytest.mark.parametrize("seeds", [5, 10])
+def test_reports_of_identical_rewards_rarely_claim_a_difference(seeds: int):
+    """Headlines of whole reports agree with the signs of 4,000 simulated comparisons of five."""
+    generator = np.random.default_rng(seeds)
+    areas = generator.normal(size=(4_000, seeds, 5)) + generator.normal(size=(4_000, seeds, 1))
+    differences = np.moveaxis(areas[:, :, 1:] - areas[:, :, :1], 1, 2)  # (reports, 4, seeds)
+    false = (holm(student_interval(differences)[3]) < 0.05).any(axis=1)
+    assert false.mean() <= 0.06
+    names = ("sparse", "a", "b", "c", "d")
+    for report in [*np.flatnonzero(false)[:4], *np.flatnonzero(~false)[:4]]:
+        curves = [
+            Curve(
+                credit=name,
+                seed=seed,
+                steps=np.array([0.0, 1.0]),
+                values={"score": np.full(2, areas[report, seed, column])},
+            )
+            for column, name in enumerate(names)
+            for seed in range(seeds)
+        ]
+        headline = summarize(curves)["groups"][0]["verdict"]["headline"]
+        claims = "No reward learned clearly faster than sparse." != headline
+        assert claims == false[report]
+
+
+def test_a_level_not_reached_is_said_with_its_interval():
+    """Two equal rewards: where the mean curve stays below sparse's end, the interval says so."""
+    generator, said = np.random.default_rng(3), 0
+    for _ in range(12):
+        curves = [
+            Curve(
+                credit=name,
+                seed=seed,
+                steps=np.arange(6.0),
+                values={"score": np.arange(6.0) + generator.normal(scale=2.0, size=6)},
+            )
+            for name in ("sparse", "abc")
+            for seed in range(5)
+        ]
+        (sentence,) = summarize(curves)["groups"][0]["verdict"]["sentences"]
+        if "did not reach" in sentence:
+            said += 1
+            assert re.search(r"within the budget; .*95% interval of its updates", sentence)
+    assert said > 0
 
 
 def test_failed_runs_are_counted_and_named(make_curves):
