@@ -435,15 +435,15 @@ def train_iterations(run: TrainingRun, learner: type[Self]) -> Self:
 
     measured = -1
     if folder is not None:
-        while (_folder(folder, measured + 1) / MEASURED).exists():
-            if measured + 1 > run.settings.iterations:
+        while measured < run.settings.iterations:
+            if not (_folder(folder, measured + 1) / MEASURED).exists():
                 break
             measured += 1
+        if measured >= 0:
+            run.restore(read_json(_folder(folder, measured) / MEASURED))
     if measured < 0:
         measure(agent, 0, 0)
         measured = 0
-    else:
-        run.restore(read_json(_folder(folder, measured) / MEASURED))
     agent.resume(run.settings.iterations)
     for iteration in agent.history[measured:]:  # made, but stopped before they were measured
         agent.restore(iteration.number)
@@ -499,9 +499,12 @@ def _plain(value: Any) -> Any:
 
 def _read_iteration(file: Path) -> Iteration:
     """Return the record of an iteration."""
-    record = read_json(file)
+    record: Any = read_json(file)
     try:
-        return Iteration(**{k: float("nan") if v is None else v for k, v in record.items()})
+        values: dict[str, Any] = {
+            name: float("nan") if value is None else value for name, value in record.items()
+        }
+        return Iteration(**values)
     except (AttributeError, TypeError) as error:
         raise CheckpointError(
             f"{file} is damaged ({error}); delete {file.parent} and run again"

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -219,9 +220,12 @@ def test_the_enhancer_keeps_the_best_of_its_candidates(make_envs, monkeypatch):
     agent = explorer(make_envs, "best-of-n", enhancer_candidates=3)
     scored = []
     score = agent.collector.score
-    monkeypatch.setattr(
-        agent.collector, "score", lambda groups: scored.append(score(groups)) or scored[-1]
-    )
+
+    def spy(groups):
+        scored.append(score(groups))
+        return scored[-1]
+
+    monkeypatch.setattr(agent.collector, "score", spy)
     groups = agent.respond(range(4), 0)
     candidates, final = scored
     assert [len(group) for group in candidates] == [3] * 16
@@ -245,9 +249,9 @@ class LongerWins:
 
 @pytest.mark.parametrize("learner", [OnlineDPO, RAFT])
 def test_a_preference_model_ranks_without_references(make_envs, learner, tmp_path):
-    arguments = {"scorer": WinRate(LongerWins()), "output_dir": tmp_path}
+    arguments = {"scorer": WinRate(cast("Any", LongerWins())), "output_dir": tmp_path}
     agent = build(make_envs, learner, **arguments)
-    before = np.mean([e.score for e in collect(agent, make_envs(), 64, seed=1)])
+    before = float(np.mean([e.score for e in collect(agent, make_envs(), 64, seed=1)]))
     agent.learn(3)
     assert all(i.score == pytest.approx(0.5) and i.kept_score > 0.5 for i in agent.history)
     assert np.mean([e.score for e in collect(agent, make_envs(), 64, seed=1)]) > before + 0.1
