@@ -20,6 +20,7 @@ from tokengym.envs import (
 from tokengym.envs.files import read_json, read_jsonl, write_csv
 from tokengym.envs.tokenization import token_texts
 from tokengym.evaluation.measure.evaluate import make_eval_envs, task_reward
+from tokengym.evaluation.report.curves import to_cell
 from tokengym.evaluation.report.samples import printable
 from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig, resolve_env
 from tokengym.evaluation.statistics import Array
@@ -275,10 +276,12 @@ def write_credit(path: Path, result: Replay) -> None:
     for index, episode in enumerate(result.episodes):
         for t, token_id in enumerate(episode.response_ids):
             row: dict[str, Any] = {"episode": index, "token": t, "token_id": int(token_id)}
-            row["text"] = printable(result.tokens[index][t])
+            row["text"] = to_cell(printable(result.tokens[index][t]))
             if result.truth is not None:
                 row["truth"] = float(result.truth.values[index][t])
-            row.update({name: float(rule[index][t]) for name, rule in result.credits.items()})
+            row.update(
+                {to_cell(name): float(rule[index][t]) for name, rule in result.credits.items()}
+            )
             rows.append(row)
     write_csv(path, rows, list(rows[0]))
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from tokengym.envs.files import write_csv
 from tokengym.evaluation.measure.measures import AXES, MEASURES
+from tokengym.evaluation.report.samples import printable
 from tokengym.evaluation.statistics import Array
 
 KEY_COLUMNS = ("credit", "seed", "step", "score")
@@ -24,6 +25,7 @@ COLUMNS = ("credit", "seed", "step", "tokens", "episodes", *MEASUREMENTS, "wall_
 """The columns of a curves.csv that a comparison writes, in order."""
 
 Group = tuple[tuple[str, str], ...]
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,14 +108,15 @@ def read_curves(path: Path, *, group_by: Sequence[str] | None = None) -> list[Cu
     measured = [name for name in header if name in {*SPENT, *MEASUREMENTS}]
     runs: dict[tuple[Group, str, int], dict[float, list[float]]] = {}
     for number, row in rows:
-        group = tuple((name, row[name]) for name in groups)
+        group = tuple((printable(name), printable(row[name])) for name in groups)
+        credit = printable(from_cell(row["credit"]))
         seed = int(_number(path, number, "seed", row["seed"]))
-        points = runs.setdefault((group, row["credit"], seed), {})
+        points = runs.setdefault((group, credit, seed), {})
         step = _number(path, number, "step", row["step"])
         if step in points:
             raise ValueError(
                 f"{path} line {number} is a second row for step {step:g} of credit "
-                f"{row['credit']!r}, seed {seed}; a column that sets them apart groups them"
+                f"{credit!r}, seed {seed}; a column that sets them apart groups them"
             )
         points[step] = [_number(path, number, name, row[name], empty=True) for name in measured]
     if runs and len(runs) == len(rows) > 1 and groups:
@@ -126,7 +129,24 @@ def read_curves(path: Path, *, group_by: Sequence[str] | None = None) -> list[Cu
 
 def write_curves(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Write a comparison's rows with the columns `COLUMNS`, atomically."""
-    write_csv(path, list(rows), COLUMNS)
+    named = [{**row, "credit": to_cell(str(row["credit"]))} for row in rows]
+    write_csv(path, named, COLUMNS)
+
+
+def to_cell(text: str) -> str:
+    """Return a text as a CSV cell that no spreadsheet takes for a formula.
+
+    Example:
+        >>> to_cell("=1+1"), to_cell("abc")
+        ("'=1+1", 'abc')
+    """
+    return f"'{text}" if text.lstrip("'").startswith(_FORMULA) else text
+
+
+def from_cell(text: str) -> str:
+    """Return the text of a cell that `to_cell` wrote."""
+    quoted = text.startswith("'") and text.lstrip("'").startswith(_FORMULA)
+    return text[1:] if quoted else text
 
 
 def group_label(group: Group) -> str:

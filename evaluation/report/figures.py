@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tokengym.envs.files import write_bytes
 from tokengym.evaluation.measure.measures import MEASURES, measure_of
 from tokengym.evaluation.report.curves import Curve, Panel, group_label, make_panels
+from tokengym.evaluation.report.samples import printable
 from tokengym.evaluation.statistics import curve_interval, iqm
 
 if TYPE_CHECKING:
@@ -166,4 +167,4 @@ def _title(panel: Panel, measure: str) -> str:
 
 def _plain(text: str) -> str:
     """Return a text that matplotlib does not read as a formula."""
-    return text.replace("$", r"\$")
+    return printable(text).replace("$", r"\$")

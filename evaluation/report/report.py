@@ -22,7 +22,7 @@ from tokengym.evaluation.report.charts import (
     line_chart,
 )
 from tokengym.evaluation.report.curves import SPENT, Curve, Panel, Runs, group_label, make_panels
-from tokengym.evaluation.report.samples import side_by_side
+from tokengym.evaluation.report.samples import printable, side_by_side
 from tokengym.evaluation.report.summary import per_run
 from tokengym.evaluation.report.tables import cells, columns, forests
 from tokengym.evaluation.report.verdict import number
@@ -108,10 +108,16 @@ def _templates() -> "jinja2.Environment":
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
+        finalize=_printed,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def _printed(value: Any) -> Any:
+    """Return a template's value, a text without what a browser would not show as it is."""
+    return printable(value) if type(value) is str else value  # markup is a subclass
 
 
 def _subtitle(summary: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from tokengym.envs.files import read_json, read_jsonl, write_json, write_text
 from tokengym.evaluation.report.curves import COLUMNS, Curve, Group, read_curves, write_curves
 from tokengym.evaluation.report.figures import save_figure
 from tokengym.evaluation.report.report import render_report
+from tokengym.evaluation.report.samples import printable
 from tokengym.evaluation.report.summary import summarize
 from tokengym.evaluation.runs.config import (
     SETTINGS_FILE,
@@ -201,7 +202,7 @@ def _gather(
                         "credit": name,
                         "seed": seed,
                         "group": dict(group),
-                        "error": result.get("error", "unknown"),
+                        "error": printable(str(result.get("error", "unknown"))),
                     }
                 )
                 continue

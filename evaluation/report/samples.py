@@ -1,5 +1,6 @@
 """Sampled responses of different rewards on the same prompts, side by side."""
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,6 +8,8 @@ from tokengym.evaluation.report.verdict import number, signed
 
 MOST_TOKENS = 400
 """Longer responses are cut in the report; episodes.jsonl has them whole."""
+_BIDI = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
+"""Code points that change the direction of text."""
 
 
 def side_by_side(
@@ -48,7 +51,7 @@ def side_by_side(
 
 
 def printable(text: str) -> str:
-    r"""Return a text with control characters and lone surrogates made visible.
+    r"""Return a text with control characters, lone surrogates and bidirectional marks made visible.
 
     Example:
         >>> printable("a\x00b")
@@ -57,16 +60,12 @@ def printable(text: str) -> str:
     shown = []
     for character in text:
         code = ord(character)
-        if character in "\n\t" or 0x20 <= code < 0x7F or (code >= 0xA0 and not _invisible(code)):
+        category = unicodedata.category(character)
+        if character in "\n\t" or not (category in ("Cc", "Cs", "Zl", "Zp") or code in _BIDI):
             shown.append(character)
         else:
             shown.append(chr(0x2400 + code) if code < 0x20 else "\ufffd")
     return "".join(shown)
-
-
-def _invisible(code: int) -> bool:
-    """Return whether a code point is a surrogate or overrides the direction of text."""
-    return 0xD800 <= code <= 0xDFFF or 0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069
 
 
 def _last_step_of_lowest_seed(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:

@@ -22,6 +22,7 @@ def envs(
     import gymnasium as gym
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from tokengym.envs import TokenGenerationEnv
     from tokengym.evaluation.runs.config import env_ids, resolve_env
@@ -34,7 +35,7 @@ def envs(
         for env_id in env_ids():
             table.add_row(env_id, " ".join(default_rewards(env_id)))
         console.print(table)
-        console.print(f"\nrewards: {', '.join(registered_rewards())}", soft_wrap=True)
+        console.print(Text(f"\nrewards: {', '.join(registered_rewards())}"), soft_wrap=True)
         return
     env_id = resolve_env(name)
     env = gym.make(env_id)
@@ -54,5 +55,5 @@ def envs(
     env.close()
     table = Table(box=None, show_header=False, pad_edge=False)
     for key, value in rows.items():
-        table.add_row(key, value)
+        table.add_row(key, Text(value))
     console.print(table)

@@ -34,16 +34,21 @@ def show_summary(console: "Console", summary: Mapping[str, Any], out: Path) -> N
     for group in summary["groups"]:
         if group["group"]:
             label = ", ".join(f"{name} {value}" for name, value in group["group"].items())
-            console.print(Text(f"\n{label}", style="dim"))
-        console.print(Text(f"\n{group['verdict']['headline']}", style="bold"))
+            console.print(_line(f"\n{label}", "dim"))
+        console.print(_line(f"\n{group['verdict']['headline']}", "bold"))
         console.print(_figures(group))
-        console.print(Text(f"arrives: updates to {group['baseline']}'s final level", "dim"))
+        console.print(_line(f"arrives: updates to {group['baseline']}'s final level", "dim"))
         for caution in group["verdict"]["cautions"]:
-            console.print(Text(f"! {caution}", style="yellow"))
+            console.print(_line(f"! {caution}", "yellow"))
     console.print()
     for name in ("report.html", "curves.png", "curves.csv", "summary.json"):
         if (out / name).exists():
-            console.print(Text(str(out / name)), soft_wrap=True)
+            console.print(_line(str(out / name)), soft_wrap=True)
+
+
+def _line(text: str, style: str = "") -> Text:
+    """Return a text for the terminal that is no markup and holds no escape sequence."""
+    return Text(printable(text), style)
 
 
 def show_evaluation(
@@ -56,16 +61,18 @@ def show_evaluation(
     console.print(table)
     for episode in episodes:
         line = Text("\n")
-        line.append(episode.prompt, "bold").append(f" {episode.response.lstrip()}")
+        line.append(printable(episode.prompt), "bold")
+        line.append(f" {printable(episode.response.lstrip())}")
         console.print(line.append(f"  [score {number(episode.score)}]", "dim"))
 
 
 def show_win_rate(console: "Console", versus: "WinRate", against: Path | None) -> None:
     """Print the win rate over a second agent."""
-    console.print(
+    line = (
         f"\nagainst {against}: {versus.wins} won, {versus.ties} tied, {versus.losses} lost; "
         f"win rate {versus.rate:.0%} ({versus.low:.0%} to {versus.high:.0%})"
     )
+    console.print(_line(line))
 
 
 def _figures(group: Mapping[str, Any]) -> Table:
@@ -87,7 +94,7 @@ def _figures(group: Mapping[str, Any]) -> Table:
         steps = entry["steps_to_threshold"]["iqm_curve"]
         arrives = "never" if math.isinf(steps) else f"at {steps:.0f}"
         cells.append(Text(arrives if group["baseline_rises"] else "n/a"))
-        table.add_row(Text(name), *cells)
+        table.add_row(_line(name), *cells)
     return table
 
 
@@ -145,7 +152,7 @@ def show_replay(console: "Console", result: "Replay", show: int, out: Path) -> N
     for index in range(min(show, len(result.episodes))):
         console.print(_heading(result, index))
         console.print(heat_map(result, index))
-    console.print(Text(f"\n{headline(result)}", style="bold"))
+    console.print(_line(f"\n{headline(result)}", "bold"))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("rule", no_wrap=True)
     for title in figure_columns(result):
@@ -155,7 +162,7 @@ def show_replay(console: "Console", result: "Replay", show: int, out: Path) -> N
     console.print(table)
     console.print()
     for name in ("replay.html", "credit.csv"):
-        console.print(Text(str(out / name)), soft_wrap=True)
+        console.print(_line(str(out / name)), soft_wrap=True)
 
 
 def heat_map(result: "Replay", index: int) -> Table:
@@ -173,7 +180,7 @@ def heat_map(result: "Replay", index: int) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("token", no_wrap=True, max_width=16)
     for name in columns:
-        table.add_column(Text(name), justify="right")
+        table.add_column(_line(name), justify="right")
     painted = [_cells(values) for values in columns.values()]
     for piece, *cells in zip(result.tokens[index], *painted, strict=True):
         table.add_row(Text(printable(piece).strip()), *cells)

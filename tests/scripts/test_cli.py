@@ -44,6 +44,21 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
     assert "{None}" not in text
 
 
+def test_hostile_names_reach_neither_terminal_nor_markup(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    names = ("\x1b]0;owned\x07", "[red]a[/]", "\u202ereversed")
+    rows = [f"{name},0,{step},{step}" for name in names for step in range(3)]
+    (tmp_path / "curves.csv").write_text("\n".join(["credit,seed,step,score", *rows]), "utf-8")
+    out = tmp_path / "a[" / "]b"
+    arguments = ["report", "--curves", str(tmp_path / "curves.csv"), "--out", str(out)]
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "[red]a[/]" in shown
+    assert f"{out / 'report.html'}" in shown
+    assert not any(mark in shown for mark in ("\x1b", "\x07", "\u202e"))
+
+
 def test_version(capsys: pytest.CaptureFixture[str]):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"tokengym {__version__}\n"

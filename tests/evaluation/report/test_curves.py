@@ -110,3 +110,18 @@ def test_panels_refuse_what_does_not_fit():
         make_panels([curve("a", 0, [0, 1], [0, 1]), curve("a", 0, [0, 1], [0, 1])])
     with pytest.raises(ValueError, match=r"share 0 steps \(from 5 to 1\)"):
         make_panels([curve("a", 0, [0, 1], [0, 1]), curve("b", 0, [5, 6], [0, 1])])
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+a", "-a", "@a", "'=a", "''@a", "'a", "plain", "a=b"])
+def test_no_name_is_a_formula_and_all_are_read_back(tmp_path: Path, make_rows, name: str):
+    rows = [{**row, "credit": name} for row in make_rows(("sparse",), seeds=1)]
+    write_curves(tmp_path / "curves.csv", rows)
+    cell = (tmp_path / "curves.csv").read_text().splitlines()[1].split(",")[0]
+    assert cell[0] not in "=+-@"
+    assert [curve.credit for curve in read_curves(tmp_path / "curves.csv")] == [name]
+
+
+def test_names_of_foreign_curves_are_made_printable(tmp_path: Path):
+    text = "credit,cell,seed,step,score\n\x1b[31mabc,\u202ex,0,0,1.0\n\x1b[31mabc,\u202ex,0,1,2.0\n"
+    (curve,) = read_curves(csv(tmp_path, text))
+    assert (curve.credit, curve.group) == ("\u241b[31mabc", (("cell", "\ufffdx"),))

@@ -66,7 +66,7 @@ class Tags(HTMLParser):
 
 @pytest.fixture
 def hostile_page(make_curves) -> str:
-    names = ["sparse", HOSTILE[0], HOSTILE[2], HOSTILE[3]]
+    names = ["sparse", HOSTILE[0], HOSTILE[2], HOSTILE[3], "\x1b]0;owned\x07\u202e"]
     curves = [
         Curve(
             credit=names[0] if curve.credit == "sparse" else name,
@@ -95,6 +95,7 @@ def test_hostile_text_stays_text(hostile_page: str):
     assert "{{ 7 * 7 }}" in hostile_page  # a template's marks are text too
     assert "\x00" not in hostile_page
     assert "\u202e" not in hostile_page
+    assert "\x1b" not in hostile_page
     hostile_page.encode("utf-8")  # no lone surrogate
 
 
@@ -221,6 +222,7 @@ def test_samples_take_the_last_step_of_the_lowest_seed():
 def test_printable_keeps_text_and_shows_what_is_hidden():
     assert printable("naïve 中文 🎬\n") == "naïve 中文 🎬\n"
     assert printable("\x1b[0m\x7f\ud800") == "\u241b[0m\ufffd\ufffd"
+    assert printable("a\u200fb\u2066c\u2028d\x85") == "a\ufffdb\ufffdc\ufffdd\ufffd"
 
 
 def test_the_picture_is_drawn(make_curves, tmp_path: Path):
