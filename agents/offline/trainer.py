@@ -13,7 +13,6 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import (
     PreTrainedModel,
@@ -31,6 +30,7 @@ from tokengym.agents.learner import TrainingRun
 from tokengym.agents.offline.encoding import EncodedTexts, TextEncoding
 from tokengym.agents.offline.pair_data import pairs_dataset, responses_dataset
 from tokengym.agents.offline.policies import (
+    PlaysPolicy,
     build_policy,
     encoding_for,
     find_tokenizer,
@@ -51,7 +51,6 @@ from tokengym.agents.online.collecting import (
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.rollouts.environments import environment_attribute
-from tokengym.agents.rollouts.playing import Player
 from tokengym.envs.errors import DatasetError
 from tokengym.envs.files import writing
 from tokengym.rewards.models.loading import select_device
@@ -187,7 +186,7 @@ Self = TypeVar("Self", bound="OfflineTrainer")
 _LOG = logging.getLogger(__name__)
 
 
-class OfflineTrainer(Trainer):
+class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict replaces the Trainer's
     """Learns from given texts by `transformers.Trainer`, and plays like any agent.
 
     Checkpoints made during training (``save_strategy``) hold weights as safetensors and arguments
@@ -415,26 +414,6 @@ class OfflineTrainer(Trainer):
             return sums
         gathered: Any = self.accelerator.reduce(sums.to(self.accelerator.device), "sum")
         return gathered.cpu()
-
-    # --- acting -----------------------------------------------------------------------------------
-
-    def player(self, generator: torch.Generator | None = None) -> Player:
-        """Return what plays the policy fast; see `CausalLMPolicy.player`."""
-        return self.policy.player(generator)
-
-    def predict(  # type: ignore[override]
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: NDArray[np.bool_] | None = None,
-        deterministic: bool = False,
-        action_masks: NDArray[np.generic] | None = None,
-    ) -> tuple[NDArray[np.int64], Any]:
-        """Return the next token of one observation or a batch; see `CausalLMPolicy.predict`.
-
-        (The Trainer's own ``predict``, over a data set, gives way; `evaluate` measures on one.)
-        """
-        return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
     # --- storing ----------------------------------------------------------------------------------
 

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from tokengym.agents.errors import CheckpointError
 from tokengym.agents.learner import TrainingRun
 from tokengym.agents.offline.dpo import DPO
 from tokengym.agents.offline.pair_data import pairs_dataset, responses_dataset, save_dataset
-from tokengym.agents.offline.policies import make_policy
+from tokengym.agents.offline.policies import PlaysPolicy, make_policy
 from tokengym.agents.offline.sft import SFT
 from tokengym.agents.offline.trainer import OfflineTrainer
 from tokengym.agents.online.collecting import (
@@ -33,9 +32,7 @@ from tokengym.agents.online.collecting import (
 )
 from tokengym.agents.online.pairing import best_of
 from tokengym.agents.online.settings import IterativeSettings, OnlineDPOSettings, RAFTSettings
-from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.rollouts.environments import Environments
-from tokengym.agents.rollouts.playing import Player
 from tokengym.envs.declared import from_keywords, names_of, takes
 from tokengym.envs.files import read_json, write_json
 from tokengym.rewards import Scorer
@@ -84,7 +81,7 @@ class Iteration:
         return self.tokens_sampled + self.tokens_trained
 
 
-class IterativeLearner(ABC):
+class IterativeLearner(PlaysPolicy, ABC):
     """Answers prompts, keeps the responses a scorer prefers, learns from them, and repeats.
 
     The reference stays the policy that the first iteration began with; each iteration starts from
@@ -142,9 +139,7 @@ class IterativeLearner(ABC):
         self.collector = ResponseCollector(
             env, scorer=scorer, sampling=self.settings.sampling, max_rows=max_rows
         )
-        self.policy: CausalLMPolicy = make_policy(
-            env, model, lora=lora, dtype=dtype, seed=seed, device=device
-        )
+        self.policy = make_policy(env, model, lora=lora, dtype=dtype, seed=seed, device=device)
         self.history: list[Iteration] = []
         """Figures of each iteration."""
         self._older = self._weights()
@@ -318,23 +313,6 @@ class IterativeLearner(ABC):
         trainer = self.trainer(self.make_dataset(rows), seed=seed, **arguments)
         result = trainer.train()
         return float(result.training_loss), trainer.num_response_tokens
-
-    # --- acting -----------------------------------------------------------------------------------
-
-    def player(self, generator: torch.Generator | None = None) -> Player:
-        """Return the policy's fast player; see `CausalLMPolicy.player`."""
-        return self.policy.player(generator)
-
-    def predict(
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: NDArray[np.bool_] | None = None,
-        deterministic: bool = False,
-        action_masks: NDArray[np.generic] | None = None,
-    ) -> tuple[NDArray[np.int64], Any]:
-        """Return the next token of one observation or a batch; see `CausalLMPolicy.predict`."""
-        return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
     # --- folders ----------------------------------------------------------------------------------
 

@@ -371,14 +371,13 @@ def train_preference_model(
         model: Where it starts from: the folder or hub name of a causal language model, or the
             model itself, which is trained in place.
         pairs: From `read_pairs`, or what that reads with its defaults.
-        output_dir: As for `train_reward_model`.
-        tokenizer: The model's; None loads the one beside it.
-        held_out: Share of the prompts whose pairs are held out, or other pairs.
-        lora: Trains adapters of this configuration, and merges them before storing.
-        device: Device that trains; "auto" takes a GPU if there is one.
-        dtype: Precision of the weights; "auto" is float32. Small steps vanish in bfloat16.
-        training: How; see `RewardTraining`. ``append_eos`` and ``chat_template`` are of
-            reward models.
+        output_dir: This and the next six as for `train_reward_model`.
+        tokenizer: The model's.
+        held_out: Share of the prompts, or other pairs.
+        lora: Adapters, which are merged before storing.
+        device: Device that trains.
+        dtype: Precision of the weights.
+        training: ``append_eos`` and ``chat_template`` are of reward models.
         template: The question, with ``{context}``, ``{a}`` and ``{b}``.
         answers: What stands for the first and the second response; one token each.
         report: Called after each step with the steps done, all of them, and the loss.

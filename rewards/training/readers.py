@@ -43,33 +43,17 @@ class PairReader(ABC):
     def encode(
         self, pairs: Sequence[PreferencePair], tokenizer: "PreTrainedTokenizerBase"
     ) -> list[Sequences]:
-        """Return each pair's two sequences, however long.
-
-        Args:
-            pairs: What is encoded.
-            tokenizer: By which tokenizer.
-        """
+        """Return each pair's two sequences, however long."""
 
     @abstractmethod
     def spare(
         self, pairs: Sequence[PreferencePair], tokenizer: "PreTrainedTokenizerBase"
     ) -> list[tuple[int, int]]:
-        """Return where in both sequences the prompt stands, (first token, past its last).
-
-        Args:
-            pairs: As for `encode`.
-            tokenizer: As for `encode`.
-        """
+        """Return where in both sequences the prompt stands, (first token, past its last)."""
 
     @abstractmethod
     def values(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor) -> Tensor:
-        """Return the number of each sequence, (batch,).
-
-        Args:
-            input_ids: (batch, time).
-            attention_mask: (batch, time).
-            position_ids: (batch, time).
-        """
+        """Return the number of each sequence, (batch,), of arguments (batch, time)."""
 
     @abstractmethod
     def differences(self, first: Tensor, second: Tensor) -> Tensor:
