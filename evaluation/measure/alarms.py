@@ -129,4 +129,11 @@ def find_alarms(curves: Mapping[str, Array], steps: ArrayLike) -> list[str]:
         first, last = curves["length"][0], curves["length"][-1]
         if abs(last - first) > LENGTH_CHANGE * first:
             alarms.append(f"its length went from {first:.3g} to {last:.3g} tokens")
+    if "net_score" in curves:
+        first, last = curves["net_score"][0], curves["net_score"][-1]
+        if first - last > NOISES * noise(curves["net_score"]):
+            alarms.append(
+                f"its score minus the KL penalty ended at {last:.3g}, below its start of "
+                f"{first:.3g}: training lost by its own objective"
+            )
     return alarms

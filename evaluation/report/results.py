@@ -4,11 +4,19 @@ All but the wall-clock column of curves.csv are a function of the settings and t
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tokengym.envs.files import read_json, read_jsonl, write_json, write_text
-from tokengym.evaluation.report.curves import COLUMNS, Curve, Group, read_curves, write_curves
+from tokengym.evaluation.report.curves import (
+    COLUMNS,
+    Curve,
+    Group,
+    group_label,
+    read_curves,
+    write_curves,
+)
 from tokengym.evaluation.report.figures import save_figure
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.samples import printable
@@ -23,6 +31,8 @@ from tokengym.evaluation.runs.config import (
 )
 from tokengym.evaluation.runs.defaults import task_name, training_settings
 
+Versions = dict[str, list[str]]
+"""Versions met of each package, in the order of the runs."""
 RESULT_FILES = ("curves.csv", "summary.json", "curves.png", "report.html")
 
 
@@ -45,7 +55,7 @@ def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
     settings = flat(config.as_dict())
     about = {
         "settings": settings,
-        "versions": versions,
+        "versions": {name: ", ".join(found) for name, found in versions.items()},
         "command": command_line(config, defaults),
     }
     return write_results(
@@ -56,6 +66,7 @@ def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
         level=config.level,
         baseline=config.names[0],
         failed=failed,
+        cautions=[*_mixed_versions(versions), *_unseen_credit(config, settings)],
         about=about,
         optimum=known_optimum(config),
     )
@@ -66,32 +77,37 @@ def merge_comparisons(
 ) -> dict[str, Any]:
     """Write one report of comparisons made apart, such as on several machines.
 
-    Runs with equal settings are merged; runs are grouped by the settings that differ.
+    Runs with equal settings are merged; runs are grouped by the settings that differ. Where all
+    have the same single reward, such as at several prices of the KL, the settings are compared.
 
     Raises:
         ValueError: if a folder holds no comparison, or a run is there twice.
     """
     configs = [_read_config(Path(folder) / SETTINGS_FILE) for folder in folders]
     varying = _varying(configs)
+    # One reward at several settings: the settings are what is compared, not groups of one each.
+    single = bool(varying) and len({config.names for config in configs}) == 1
+    single = single and len(configs[0].names) == 1
     curves: list[Curve] = []
     episodes: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
-    versions: dict[str, Any] = {}
+    versions: Versions = {}
     for config, folder in zip(configs, folders, strict=True):
         settings = flat(config.as_dict())
         group = tuple((name, str(settings[name])) for name in varying)
-        found = _gather(config, Path(folder), group=group)
-        curves += found[0]
+        found = _gather(config, Path(folder), group=() if single else group)
+        label = f"{config.names[0]} ({group_label(group)})"
+        curves += [replace(curve, credit=label) for curve in found[0]] if single else found[0]
         episodes += found[1]
-        failed += found[2]
-        versions.update(found[3])
+        failed += [{**run, "credit": label} for run in found[2]] if single else found[2]
+        _add_versions(versions, found[3])
     _refuse_empty(curves, failed, folders[0])
     coefs = {flat(config.as_dict()).get("kl_coef") for config in configs}
     first = flat(configs[0].as_dict())
     apart = {*varying, "seeds", "first_seed", "rewards"}
     about = {
         "settings": {name: value for name, value in first.items() if name not in apart},
-        "versions": versions,
+        "versions": {name: ", ".join(found) for name, found in versions.items()},
         "source": f"{len(folders)} comparisons",
     }
     return write_results(
@@ -100,8 +116,9 @@ def merge_comparisons(
         episodes=episodes if not varying else [],
         kl_coef=coefs.pop() if len(coefs) == 1 else None,
         level=configs[0].level,
-        baseline=baseline or configs[0].rewards[0],
+        baseline=baseline or (None if single else configs[0].rewards[0]),
         failed=failed,
+        cautions=_mixed_versions(versions),
         about=about,
     )
 
@@ -159,6 +176,7 @@ def write_results(
     baseline: str | None,
     failed: Sequence[Mapping[str, Any]],
     about: Mapping[str, Any],
+    cautions: Sequence[str] = (),
     keep_curves: bool = True,
     optimum: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
@@ -171,6 +189,7 @@ def write_results(
         level=level,
         baseline=baseline,
         failed=failed,
+        cautions=cautions,
     )
     summary.update(about)
     if keep_curves:
@@ -183,19 +202,19 @@ def write_results(
 
 def _gather(
     config: ComparisonConfig, out: Path, group: Group
-) -> tuple[list[Curve], list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
+) -> tuple[list[Curve], list[dict[str, Any]], list[dict[str, Any]], Versions]:
     """Return the curves, samples and failures of a comparison's runs, and their versions."""
     curves: list[Curve] = []
     episodes: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
-    versions: dict[str, Any] = {}
+    versions: Versions = {}
     for name in config.names:
         for seed in config.all_seeds:
             folder = run_folder(out, name, seed)
             if not (folder / "run.json").exists():
                 continue
             result = read_json(folder / "run.json")
-            versions.update(result.get("versions") or {})
+            _add_versions(versions, {k: [v] for k, v in (result.get("versions") or {}).items()})
             if result["status"] != "finished":
                 failed.append(
                     {
@@ -218,6 +237,41 @@ def _gather(
                 )
             episodes += read_jsonl(folder / "episodes.jsonl")
     return curves, episodes, failed, versions
+
+
+def _add_versions(known: Versions, more: Mapping[str, Sequence[str]]) -> None:
+    for name, found in more.items():
+        listed = known.setdefault(name, [])
+        listed += [version for version in found if version not in listed]
+
+
+def _mixed_versions(versions: Versions) -> list[str]:
+    """Return a caution if runs were made with different versions of a package."""
+    mixed = [f"{name} {' and '.join(found)}" for name, found in versions.items() if len(found) > 1]
+    return [f"The runs were made with different versions: {', '.join(mixed)}."] if mixed else []
+
+
+def _unseen_credit(config: ComparisonConfig, settings: Mapping[str, Any]) -> list[str]:
+    """Return a caution if the learner sees only the sum of the token rewards."""
+    from tokengym.agents.ppo.advantages import find_advantage
+    from tokengym.rewards.registry import registered_rewards, scorer_kind
+
+    name = settings.get("advantage")
+    if name is None or find_advantage(name).uses_token_rewards or "sparse" not in config.rewards:
+        return []
+    same_score = [
+        reward
+        for reward in config.rewards
+        if reward != "sparse"
+        and reward.split(":")[0] in registered_rewards()
+        and scorer_kind(reward) in ("any", "reward_model")
+    ]
+    if not same_score:
+        return []
+    return [
+        f"{name} sees only the score of a whole response, not the credit of its tokens: where the "
+        f"score is the same, the curves of {', '.join(same_score)} must equal sparse's."
+    ]
 
 
 def _anchors(curves: Sequence[Curve]) -> dict[str, float] | None:

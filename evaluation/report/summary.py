@@ -44,6 +44,7 @@ def summarize(
     level: float = 0.95,
     baseline: str | None = None,
     failed: Sequence[Mapping[str, Any]] = (),
+    cautions: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the summary of learning curves.
 
@@ -57,6 +58,7 @@ def summarize(
         level: Confidence level of the intervals.
         baseline: Reward that the others are compared with; None takes the first. A group in which
             it has no run takes its own first.
+        cautions: Further sentences that each group says.
         failed: Runs that failed, as ``{"credit", "seed", "error", "group"}``.
 
     Returns:
@@ -97,6 +99,7 @@ def summarize(
         group["failed"] = sum(run.get("group", {}) == group["group"] for run in lost)
         group["wanted_baseline"] = baseline or known[0]
         group["verdict"] = make_verdict(group, level)
+        group["verdict"]["cautions"] += cautions
     return summary
 
 

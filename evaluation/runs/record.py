@@ -167,14 +167,13 @@ class UnfinishedRun:
 
     def is_ours(self) -> bool:
         """Return whether there is a checkpoint, of the same settings."""
-        files = self._files()
-        return bool(files) and read_json(files[-1])["settings"] == self.settings
+        whole = [state for state in map(_read_state, self._files()) if state is not None]
+        return bool(whole) and whole[-1]["settings"] == self.settings
 
     def measured(self, tokens: int) -> dict[str, Any] | None:
-        """Return the measurements of a learner that had sampled that many tokens, if known."""
-        file = self._file(tokens)
-        found: dict[str, Any] | None = read_json(file)["measured"] if file.exists() else None
-        return found
+        """Return the measurements of a learner that had sampled that many tokens, if whole."""
+        state = _read_state(self._file(tokens))
+        return None if state is None else state["measured"]
 
     def remove(self) -> None:
         """Delete the checkpoint: the run has ended."""
@@ -185,6 +184,16 @@ class UnfinishedRun:
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("measured-*.json"))
+
+
+def _read_state(file: Path) -> dict[str, Any] | None:
+    """Return the settings and measurements in a file, None if it is missing or damaged."""
+    try:
+        state = read_json(file)
+    except ValueError:
+        return None
+    whole = isinstance(state, dict) and {"settings", "measured"} <= state.keys()
+    return state if whole and isinstance(state["measured"], dict) else None
 
 
 def record_failure(config: ComparisonConfig, out: Path, run: tuple[str, int], error: str) -> None:

@@ -1,0 +1,86 @@
+"""Results gathered from the folders of runs, made up here."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tokengym.envs.declared import changed
+from tokengym.envs.files import write_csv, write_json
+from tokengym.evaluation.report.curves import COLUMNS
+from tokengym.evaluation.report.results import merge_comparisons, write_comparison
+from tokengym.evaluation.report.summary import summarize
+from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig, run_folder
+from tokengym.evaluation.runs.defaults import TrainingSettings
+from tokengym.evaluation.runs.record import UnfinishedRun
+
+
+@pytest.fixture
+def make_comparison(make_rows, tmp_path: Path):
+    def make(
+        name: str, rewards: tuple[str, ...] = ("sparse",), torch: Any = "2.13.0", **training: Any
+    ) -> tuple[ComparisonConfig, Path]:
+        settings = changed(TrainingSettings(), **training)
+        config = ComparisonConfig(env="MovieReview", rewards=rewards, seeds=5, training=settings)
+        out = tmp_path / name
+        write_json(out / SETTINGS_FILE, config.as_dict())
+        for reward in rewards:
+            for seed in range(5):
+                folder = run_folder(out, reward, seed)
+                rows = [r for r in make_rows((reward,)) if r["seed"] == seed]
+                write_csv(folder / "curve.csv", rows, COLUMNS)
+                version = torch if seed else "2.13.0"
+                result = {"status": "finished", "versions": {"torch": version}}
+                write_json(folder / "run.json", result)
+        return config, out
+
+    return make
+
+
+def test_prices_of_the_kl_are_compared(make_comparison, tmp_path: Path):
+    folders = [make_comparison(f"at-{price}", kl_coef=price)[1] for price in (0.05, 0.2)]
+    (group,) = merge_comparisons(folders, tmp_path / "merged", baseline=None)["groups"]
+    assert list(group["rewards"]) == ["sparse (kl_coef 0.05)", "sparse (kl_coef 0.2)"]
+    assert group["rewards"]["sparse (kl_coef 0.2)"]["versus_baseline"]
+    found = merge_comparisons(folders, tmp_path / "other", baseline="sparse (kl_coef 0.2)")
+    assert found["groups"][0]["baseline"] == "sparse (kl_coef 0.2)"
+
+
+def test_runs_of_several_versions_are_said(make_comparison):
+    summary = write_comparison(*make_comparison("mixed", torch="2.12.1"))
+    cautions = summary["groups"][0]["verdict"]["cautions"]
+    assert "The runs were made with different versions: torch 2.13.0 and 2.12.1." in cautions
+    cautions = write_comparison(*make_comparison("one"))["groups"][0]["verdict"]["cautions"]
+    assert not any("versions" in caution for caution in cautions)
+
+
+@pytest.mark.parametrize(("advantage", "said"), [("rloo", True), ("gae", False)])
+def test_a_learner_that_sees_no_token_credit_is_said(make_comparison, advantage: str, said: bool):
+    learner = {"group_size": 8} if said else {}
+    made = make_comparison(
+        advantage, ("sparse", "abc", "r3"), advantage=advantage, batch_size=64, **learner
+    )
+    cautions = write_comparison(*made)["groups"][0]["verdict"]["cautions"]
+    sentence = "the curves of abc must equal sparse's"
+    assert any(sentence in caution for caution in cautions) == said
+
+
+@pytest.mark.parametrize(("coef", "warned"), [(1.0, True), (0.01, False)])
+def test_losing_by_the_own_objective_is_warned_of(make_curves, coef: float, warned: bool):
+    group = summarize(make_curves(("sparse",)), kl_coef=coef)["groups"][0]
+    found = [text for text in group["verdict"]["cautions"] if "minus the KL penalty" in text]
+    assert bool(found) == warned  # the score rises by 1.7 while the KL reaches 4.3 nats
+    assert np.all([text.startswith("sparse: its score") for text in found])
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", "[]", '{"settings": {}, "measured": 3}'])
+def test_damaged_measurements_are_left_for_those_before(tmp_path: Path, text: str):
+    unfinished = UnfinishedRun(tmp_path, {"a": 1})
+    state = {"settings": {"a": 1}, "measured": {"curve": []}}
+    write_json(unfinished.folder / "measured-000000000010.json", state)
+    damaged = unfinished.folder / "measured-000000000020.json"
+    damaged.write_text(text)
+    assert unfinished.is_ours()
+    assert unfinished.measured(10) == {"curve": []}
+    assert unfinished.measured(20) is None
