@@ -22,6 +22,7 @@ from tokengym.agents.losses.kl import (
 from tokengym.agents.losses.masks import (
     check_shapes,
     masked_mean,
+    masked_std,
     masked_whiten,
 )
 from tokengym.agents.losses.policy import (
@@ -59,6 +60,7 @@ __all__ = [
     "leave_one_out",
     "loss_weights",
     "masked_mean",
+    "masked_std",
     "masked_whiten",
     "orpo_loss",
     "policy_loss",

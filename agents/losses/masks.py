@@ -50,6 +50,23 @@ def masked_mean(x: Tensor, mask: Tensor, *, count: int | Tensor | None = None) -
     return x.masked_fill(~mask, 0.0).sum() / count
 
 
+def masked_std(x: Tensor, mask: Tensor, *, epsilon: float = 1e-8) -> Tensor:
+    """Return the standard deviation of the unmasked entries, what `masked_whiten` divides by.
+
+    std = sqrt(mean((x - mean)^2) + epsilon)
+
+    Args:
+        x: (batch, time), any unit.
+        mask: (batch, time) bool, True keeps.
+        epsilon: As in `masked_whiten`.
+
+    Returns:
+        Scalar, in the unit of ``x``.
+    """
+    variance = masked_mean((x - masked_mean(x, mask)) ** 2, mask)
+    return (variance + epsilon).sqrt()
+
+
 def masked_whiten(x: Tensor, mask: Tensor, *, epsilon: float = 1e-8) -> Tensor:
     """Return ``x`` shifted to mean 0 and scaled to variance 1 over the unmasked entries.
 

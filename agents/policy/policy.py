@@ -205,6 +205,7 @@ class CausalLMPolicy(BasePolicy):
         *,
         with_entropy: bool = False,
         with_kl: bool = False,
+        ref_logits: Tensor | None = None,
         value_head_only: bool = False,
     ) -> Evaluation:
         """Return log-probs and values of the responses under the policy as it is now.
@@ -216,6 +217,7 @@ class CausalLMPolicy(BasePolicy):
             action_masks: Tokens that could be sampled at each step; None: all.
             with_entropy: Compute the entropy too.
             with_kl: Compute the exact KL to the reference too.
+            ref_logits: (batch, time, vocab) from `reference_logits`; None computes them again.
             value_head_only: Let gradients reach the value head alone, and its own network.
         """
         rows, times, columns = sequences.response_positions()
@@ -225,10 +227,13 @@ class CausalLMPolicy(BasePolicy):
         logits = self.shaped_logits(states, mask)
         kl = None
         if with_kl:
-            with torch.no_grad():
-                ref_states = self.states(sequences, reference=True)
-                ref_logits = self.shaped_logits(ref_states, mask, reference=True)
-            kl = losses.full_kl(logits, ref_logits)
+            if ref_logits is None:
+                with torch.no_grad():
+                    ref_states = self.states(sequences, reference=True)
+                    chosen = self.shaped_logits(ref_states, mask, reference=True)
+            else:
+                chosen = ref_logits[rows, times]
+            kl = losses.full_kl(logits, chosen)
         shape = sequences.response_mask.shape
 
         def padded(flat: Tensor) -> Tensor:  # (tokens,) -> (batch, time)
@@ -275,20 +280,48 @@ class CausalLMPolicy(BasePolicy):
         return log_probs
 
     @torch.no_grad()
-    def response_kl(
+    def reference_logits(
         self, sequences: Sequences, action_masks: ActionMasks | None = None, *, max_size: int = 64
     ) -> Tensor:
-        """Return the exact KL(policy || reference) before each token, (batch, time), nats.
+        """Return the reference's shaped logits before each token, (batch, time, vocab).
 
         Args:
             sequences: Any number of texts; similar lengths are run together.
             action_masks: Tokens that could be sampled at each step; None: all.
             max_size: Most texts in one forward.
         """
+        shape = (*sequences.response_mask.shape, self.num_actions)
+        logits = torch.zeros(shape, device=self.device)
+        for bucket in sequences.buckets(max_size):
+            part = sequences.select(bucket)
+            rows, times, _ = part.response_positions()
+            masks = None if action_masks is None else action_masks.select(bucket).at(rows, times)
+            states = self.states(part, reference=True)
+            logits[bucket[rows], times] = self.shaped_logits(states, masks, reference=True)
+        return logits
+
+    @torch.no_grad()
+    def response_kl(
+        self,
+        sequences: Sequences,
+        action_masks: ActionMasks | None = None,
+        *,
+        ref_logits: Tensor | None = None,
+        max_size: int = 64,
+    ) -> Tensor:
+        """Return the exact KL(policy || reference) before each token, (batch, time), nats.
+
+        Args:
+            sequences: Any number of texts; similar lengths are run together.
+            action_masks: Tokens that could be sampled at each step; None: all.
+            ref_logits: (batch, time, vocab) from `reference_logits`; None computes them again.
+            max_size: Most texts in one forward.
+        """
         kl = torch.zeros(sequences.response_mask.shape, device=self.device)
         for bucket in sequences.buckets(max_size):
             masks = None if action_masks is None else action_masks.select(bucket)
-            part = self.evaluate(sequences.select(bucket), masks, with_kl=True).kl
+            given = None if ref_logits is None else ref_logits[bucket]
+            part = self.evaluate(sequences.select(bucket), masks, with_kl=True, ref_logits=given).kl
             assert part is not None
             kl[bucket, : part.shape[1]] = part
         return kl

@@ -24,11 +24,15 @@ class Experience:
     old_values: Tensor | None
     """(batch, time) V_old, reward units, stored when sampled; None without a critic."""
     advantages: Tensor
-    """(batch, time) A, whitened over the batch."""
+    """(batch, time) A, as the policy loss takes it."""
     returns: Tensor | None
     """(batch, time) A + V_old before whitening, reward units; None without a critic."""
     ref_log_probs: Tensor | None = None
-    """(batch, time), nats, under the frozen reference; needed for a KL in the loss."""
+    """(batch, time), nats, under the frozen reference; needed for a sampled KL in the loss."""
+    ref_logits: Tensor | None = None
+    """(batch, time, vocab) of the frozen reference, for the exact KL; None computes them again."""
+    advantage_scale: float = 1.0
+    """Standard deviation that whitening divided the advantages by, reward units."""
 
     def __len__(self) -> int:
         return len(self.sequences)

@@ -33,9 +33,11 @@ class UpdateStats:
 class Objective:
     """Loss that one gradient step minimises.
 
-    loss = L_policy + vf_coef * L_value - ent_coef * H + kl_coef * KL
+    loss = L_policy + vf_coef * L_value - ent_coef * H + kl_coef / advantage_scale * KL
 
-    each a mean over the tokens of the whole minibatch. The settings are `PPO`'s, at this point of
+    each a mean over the tokens of the whole minibatch; L_policy and KL take ``loss_mean``. The
+    advantages of L_policy are divided by advantage_scale where they are whitened, and so is the
+    price of the KL: its unit stays that of the rewards. The settings are `PPO`'s, at this point of
     the training.
     """
 
@@ -45,7 +47,7 @@ class Objective:
     vf_coef: float
     ent_coef: float
     kl_coef: float
-    """0 where the KL is in the reward."""
+    """0 where the loss has no KL."""
     kl_estimator: str
     loss_mean: str = "token"
     """See `PPOSettings.loss_mean`, without "auto"."""
@@ -73,6 +75,7 @@ class Objective:
             part.action_masks,
             with_entropy=self.ent_coef != 0.0,
             with_kl=self.kl_coef != 0.0 and self.kl_estimator == "exact",
+            ref_logits=part.ref_logits,
             value_head_only=self.value_head_only,
         )
         weights = None
@@ -97,7 +100,7 @@ class Objective:
             figures["value_loss"] = value_loss.item()
             loss = self.vf_coef * value_loss
         if not self.value_head_only:
-            loss = loss + policy_loss + self._regularisation(now, part, count)
+            loss = loss + policy_loss + self._regularisation(now, part, count, weights)
         with torch.no_grad():
             log_ratio = now.log_probs - part.old_log_probs
             figures |= self._movement(log_ratio, part, count)
@@ -116,7 +119,9 @@ class Objective:
             count=count,
         )
 
-    def _regularisation(self, now: Evaluation, part: Experience, count: int) -> Tensor:
+    def _regularisation(
+        self, now: Evaluation, part: Experience, count: int, weights: Tensor | None
+    ) -> Tensor:
         """Return the entropy bonus and the price of the KL, as a part of the loss."""
         mask = part.response_mask
         added = now.log_probs.new_zeros(())
@@ -129,7 +134,12 @@ class Objective:
                 kl = losses.kl_estimate(
                     now.log_probs, part.ref_log_probs, estimator=self.kl_estimator
                 )
-            added = added + self.kl_coef * losses.masked_mean(kl, mask, count=count)
+            mean = (
+                losses.masked_mean(kl, mask, count=count)
+                if weights is None
+                else (kl.masked_fill(~mask, 0.0) * weights).sum()
+            )
+            added = added + self.kl_coef / part.advantage_scale * mean
         return added
 
     def _movement(self, log_ratio: Tensor, part: Experience, count: int) -> dict[str, float]:

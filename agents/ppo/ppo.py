@@ -23,6 +23,7 @@ from tokengym.agents import losses
 from tokengym.agents.algorithm import EpisodicAlgorithm
 from tokengym.agents.errors import NonFiniteError
 from tokengym.agents.losses.groups import check_groups
+from tokengym.agents.policy.sampling import chosen_log_probs
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.ppo.advantages import (
     RoundTensors,
@@ -37,6 +38,9 @@ from tokengym.agents.rollouts.environments import environment_attribute
 from tokengym.agents.rollouts.playing import Round
 
 logger = logging.getLogger(__name__)
+
+MOST_LOGITS = 2**28
+"""Most bytes of the reference's logits that a round keeps; beyond it they are computed again."""
 
 
 class PPO(EpisodicAlgorithm):
@@ -91,15 +95,18 @@ class PPO(EpisodicAlgorithm):
         assert played.log_probs is not None  # our own player gives them all
         sequences = played.sequences(self.device)
         mask = sequences.response_mask
-        ref_log_probs = self.policy.response_log_probs(
-            sequences, played.action_masks, reference=True
-        )
+        ref_logits = self._reference_logits(played, sequences)
+        ref_log_probs = self._reference_log_probs(played, sequences, ref_logits)
         rewards = self._token_rewards(played)
         raw_scores = scores = self._scores(played)
         kl = losses.kl_estimate(played.log_probs, ref_log_probs, estimator="k1")
-        if self.settings.kl_in == "reward":
-            price = self.kl_coef * self._kl_price(played, sequences, ref_log_probs)
-            rewards, scores = rewards - price, scores - price.sum(1)
+        if self.settings.kl_in == "reward" and self.kl_coef != 0.0:
+            price = kl
+            if self.settings.kl_estimator == "exact":
+                price = self.policy.response_kl(
+                    sequences, played.action_masks, ref_logits=ref_logits
+                )
+            rewards, scores = rewards - self.kl_coef * price, scores - self.kl_coef * price.sum(1)
         values, final_values = self._values(played, sequences)
         advantages, returns = self.estimator.estimate(
             RoundTensors(
@@ -114,17 +121,18 @@ class PPO(EpisodicAlgorithm):
         self._log_round(played, kl, mask, values, returns)
         self._kl = kl.sum(1).mean().item()
         self._timings["assign_s"] = time.perf_counter() - started
+        whitens = self.estimator.whitens
         experience = Experience(
             sequences=sequences,
             action_masks=played.action_masks,
             response_mask=mask,
             old_log_probs=played.log_probs,
             old_values=values,
-            advantages=losses.masked_whiten(advantages, mask)
-            if self.estimator.whitens
-            else advantages,
+            advantages=losses.masked_whiten(advantages, mask) if whitens else advantages,
+            advantage_scale=losses.masked_std(advantages, mask).item() if whitens else 1.0,
             returns=None if values is None else returns,
             ref_log_probs=ref_log_probs if self.settings.kl_in == "loss" else None,
+            ref_logits=ref_logits,
         )
         return self._kept(experience, raw_scores)
 
@@ -235,19 +243,27 @@ class PPO(EpisodicAlgorithm):
             horizon=int(environment_attribute(self.env, "max_new_tokens", 0)) if self.env else 0,
             vf_coef=self.settings.vf_coef,
             ent_coef=self.settings.ent_coef,
-            kl_coef=self.kl_coef if self.settings.kl_in == "loss" else 0.0,
+            kl_coef=self.kl_coef if self.settings.has_kl_in_loss else 0.0,
             kl_estimator=self.settings.kl_estimator,
             value_head_only=self._n_updates < self.settings.n_value_warmup,
         )
 
-    def _kl_price(self, played: Round, sequences: Sequences, ref_log_probs: Tensor) -> Tensor:
-        """Return each token's KL to the reference as sampled, (batch, time), nats."""
-        if self.settings.kl_estimator == "exact":
-            return self.policy.response_kl(sequences, played.action_masks)
-        assert played.log_probs is not None
-        return losses.kl_estimate(
-            played.log_probs, ref_log_probs, estimator=self.settings.kl_estimator
-        )
+    def _reference_logits(self, played: Round, sequences: Sequences) -> Tensor | None:
+        """Return the reference's logits for the exact KL, where they fit in memory."""
+        size = sequences.response_mask.numel() * self.policy.num_actions * 4
+        if self.settings.kl_estimator != "exact" or size > MOST_LOGITS:
+            return None
+        return self.policy.reference_logits(sequences, played.action_masks)
+
+    def _reference_log_probs(
+        self, played: Round, sequences: Sequences, ref_logits: Tensor | None
+    ) -> Tensor:
+        """Return the log-probs of the sampled tokens under the reference, (batch, time), nats."""
+        if ref_logits is None:
+            return self.policy.response_log_probs(sequences, played.action_masks, reference=True)
+        rows, times, columns = sequences.response_positions()
+        chosen = chosen_log_probs(ref_logits[rows, times], sequences.input_ids[rows, columns])
+        return chosen.new_zeros(sequences.response_mask.shape).index_put((rows, times), chosen)
 
     def _now(self, schedule: Any) -> Any:
         """Return a schedule's value at this point of the training, None for None."""

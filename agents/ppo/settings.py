@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from tokengym.agents.learner import Learner, register_learner
 from tokengym.agents.policy.settings import EpisodicSettings, Schedule
+from tokengym.envs import SettingsError
 from tokengym.envs.declared import check_choice, check_count, check_number
 
 KlPlace = Literal["reward", "loss"]
@@ -57,12 +58,14 @@ class PPOSettings(EpisodicSettings):
     kl_coef: float = 0.05
     """Price of a nat of KL to the reference, reward units; the first value if adaptive."""
     kl_in: KlPlace = "reward"
-    """"reward": each token's KL is subtracted from its reward, as sampled (Ziegler et al. 2019).
-    "loss": kl_coef times its mean is added to the loss and differentiated."""
+    """"reward": each token's KL is subtracted from its reward, so that a token answers for the KL
+    after it too (Ziegler et al. 2019). "loss": kl_coef times its mean is added to the loss and
+    differentiated, which leaves out the KL that a token leads to (GRPO)."""
     kl_estimator: KlEstimator = "k1"
     """"k1", "k2", "k3" of the sampled tokens (see `losses.kl_estimate`), or "exact" over the
-    vocabulary. In the reward k1 and exact have the KL's gradient; in the loss k2 and exact have it,
-    and k1's is zero on average, so that it holds nothing back."""
+    vocabulary, without sampling noise. In the reward: "k1", or "exact", whose direct gradient, that
+    of the KL in each state, is added to the loss. In the loss: "k2" or "exact", or "k3" (GRPO),
+    whose gradient on the policy's own samples is that of KL(reference || policy)."""
     kl_target: float | None = None
     """KL per episode (nats) that an adaptive coefficient aims at; None keeps it fixed."""
     kl_horizon: float = 10_000
@@ -94,8 +97,27 @@ class PPOSettings(EpisodicSettings):
         check_number(self, "kl_coef", least=0.0, hint="0 puts no price on the KL")
         check_choice(self, "kl_in", get_args(KlPlace))
         check_choice(self, "kl_estimator", get_args(KlEstimator))
+        self._check_kl_gradient()
         check_number(self, "kl_target", "target_kl", above=0.0, optional=True)
         check_number(self, "kl_horizon", "max_grad_norm", above=0.0)
+
+    def _check_kl_gradient(self) -> None:
+        """Refuse an estimator that does not carry the KL's gradient where it stands."""
+        if self.kl_in == "loss" and self.kl_estimator == "k1":
+            raise SettingsError(
+                "kl_estimator='k1' with kl_in='loss' has a gradient of mean 0 and holds nothing "
+                "back; take kl_estimator='exact', or kl_in='reward'"
+            )
+        if self.kl_in == "reward" and self.kl_estimator in ("k2", "k3"):
+            raise SettingsError(
+                f"kl_estimator={self.kl_estimator!r} with kl_in='reward' lacks the KL's direct "
+                "gradient; take 'k1' or 'exact' there, or kl_in='loss'"
+            )
+
+    @property
+    def has_kl_in_loss(self) -> bool:
+        """Whether the loss has a term of the KL: all of it, or the direct gradient of "exact"."""
+        return self.kl_in == "loss" or self.kl_estimator == "exact"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import logsumexp, rel_entr
 
 FloatArray = NDArray[np.float64]
 
@@ -46,16 +47,62 @@ def optimal_values(
     return _backwards(scores, lambda rows, q: np.nanmax(q, axis=1), **tree)
 
 
-def policy_values(
-    scores: FloatArray, probs: FloatArray, *, branching: int, horizon: int, end_from: int
+def soft_optimal_values(
+    scores: FloatArray,
+    ref_probs: FloatArray,
+    *,
+    kl_coef: float,
+    branching: int,
+    horizon: int,
+    end_from: int,
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the values of a policy.
+    """Return the values of the policy that is best by score - kl_coef * KL(policy || reference).
 
-    Q(s, a) = V(s + a), Q(s, end) = score(s), V(s) = sum_a probs(s, a) Q(s, a)
+    Q(s, a) = V(s + a), Q(s, end) = score(s), V(s) = c log sum_a ref(s, a) exp(Q(s, a) / c)
+
+    That policy is ref(s, a) exp((Q(s, a) - V(s)) / c); of whole responses,
+    ref(y) exp(score(y) / c) / Z with V(empty) = c log Z.
+
+    Args:
+        scores: (sequences,) as in `optimal_values`.
+        ref_probs: (states, branching + 1) of the reference, as ``probs`` in `policy_values`.
+        kl_coef: Price of a nat of KL, score units, above 0.
+        branching: As in `optimal_values`.
+        horizon: As in `optimal_values`.
+        end_from: As in `optimal_values`.
+
+    Returns:
+        V and Q as `optimal_values` returns them.
+
+    Source: Ziebart 2010; for language models Rafailov et al. 2023, arXiv:2305.18290, eq. 4.
+    """
+
+    def value(rows: slice, q: FloatArray) -> FloatArray:
+        return kl_coef * logsumexp(np.nan_to_num(q) / kl_coef, axis=1, b=ref_probs[rows])
+
+    return _backwards(scores, value, branching=branching, horizon=horizon, end_from=end_from)
+
+
+def policy_values(
+    scores: FloatArray,
+    probs: FloatArray,
+    *,
+    branching: int,
+    horizon: int,
+    end_from: int,
+    ref_probs: FloatArray | None = None,
+    kl_coef: float = 0.0,
+) -> tuple[FloatArray, FloatArray]:
+    """Return the values of a policy, of score - kl_coef * KL(policy || reference).
+
+    Q(s, a) = V(s + a), Q(s, end) = score(s),
+    V(s) = sum_a probs(s, a) (Q(s, a) - c log(probs(s, a) / ref(s, a)))
 
     Args:
         scores: (sequences,) as in `optimal_values`.
         probs: (states, branching + 1), each row summing to 1, 0 where ending is not allowed.
+        ref_probs: (states, branching + 1) of the reference; None has no KL.
+        kl_coef: Price of a nat of KL to the reference, score units.
         branching: As in `optimal_values`.
         horizon: As in `optimal_values`.
         end_from: As in `optimal_values`.
@@ -63,8 +110,14 @@ def policy_values(
     Returns:
         V and Q as `optimal_values` returns them.
     """
-    tree = {"branching": branching, "horizon": horizon, "end_from": end_from}
-    return _backwards(scores, lambda rows, q: np.nansum(probs[rows] * q, axis=1), **tree)
+    price = np.zeros(len(probs))
+    if ref_probs is not None:
+        price = kl_coef * rel_entr(probs, ref_probs).sum(axis=1)
+
+    def value(rows: slice, q: FloatArray) -> FloatArray:
+        return np.nansum(probs[rows] * q, axis=1) - price[rows]
+
+    return _backwards(scores, value, branching=branching, horizon=horizon, end_from=end_from)
 
 
 def _backwards(

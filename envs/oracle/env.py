@@ -109,18 +109,68 @@ class OracleValues:
         """
         return self._tree().optimal
 
-    def policy_values(self, policy_probs: PolicyProbs | None = None) -> ExactValues:
+    def kl_optimal_values(self, reference: PolicyProbs, *, kl_coef: float) -> ExactValues:
+        """Return the values of the policy that is best by score - kl_coef * KL to a reference.
+
+        That policy is ``reference * exp(advantages / kl_coef)`` in each state; see
+        `kl_optimal_policy`. ``values[()]`` is the most that any policy can reach, and a policy's
+        gap to it is kl_coef * KL(policy || best policy), over whole responses.
+
+        Args:
+            reference: As ``policy_probs`` of `policy_values`.
+            kl_coef: Price of a nat of KL, score units, above 0.
+
+        Raises:
+            PolicyError: see `policy_values`.
+            SettingsError: if ``kl_coef`` is not above 0.
+
+        Example:
+            >>> env = OracleEnv(max_new_tokens=3)
+            >>> uniform = env.legal_tokens / env.legal_tokens.sum(1, keepdims=True)
+            >>> round(env.kl_optimal_values(uniform, kl_coef=0.01).values[()], 2)  # 2 - .01 KL
+            1.94
+            >>> round(env.kl_optimal_values(uniform, kl_coef=1e4).values[()], 3)  # the reference's
+            0.022
+        """
+        if not kl_coef > 0.0:
+            raise SettingsError(
+                f"kl_coef must be above 0, got {kl_coef}; optimal_values() has no price on the KL"
+            )
+        return self._tree().soft_optimal(reference, kl_coef)
+
+    def kl_optimal_policy(self, reference: PolicyProbs, *, kl_coef: float) -> FloatArray:
+        """Return the policy that is best by score - kl_coef * KL, (states, vocab).
+
+        pi(a | s) = reference(a | s) exp((Q(s, a) - V(s)) / kl_coef)
+
+        Args:
+            reference: See `kl_optimal_values`.
+            kl_coef: See `kl_optimal_values`.
+        """
+        best = self.kl_optimal_values(reference, kl_coef=kl_coef)
+        probs = self._tree().probabilities(reference)
+        return probs * np.exp(np.nan_to_num(best.advantages.array) / kl_coef)
+
+    def policy_values(
+        self,
+        policy_probs: PolicyProbs | None = None,
+        *,
+        reference: PolicyProbs | None = None,
+        kl_coef: float = 0.0,
+    ) -> ExactValues:
         """Return V and Q of a policy, in the form of `optimal_values`.
 
         Args:
             policy_probs: A function or a mapping from state to (vocab,) probabilities, or an array
                 (states, vocab) in the order of ``states``. Illegal tokens have none. None is the
                 policy that is uniform over the legal tokens.
+            reference: Policy to which the KL is measured, in the same forms; None has no KL.
+            kl_coef: Price of a nat of that KL, score units; V is then that of score - price * KL.
 
         Raises:
             PolicyError: if a state's probabilities are invalid, or an illegal token has any.
         """
-        return self._tree().under(policy_probs)
+        return self._tree().under(policy_probs, reference, kl_coef)
 
     def exact_advantages(self, policy_probs: PolicyProbs | None = None) -> StateTable:
         """Return the advantages A = Q - V of every token under a policy.

@@ -15,6 +15,7 @@ from tokengym.envs.oracle.dynamic_programming import (
     level_starts,
     optimal_values,
     policy_values,
+    soft_optimal_values,
 )
 
 State = tuple[int, ...]
@@ -171,16 +172,35 @@ class ResponseTree:
         """Values of the optimal policy."""
         return self._tables(*optimal_values(self._scores, **self._shape))
 
-    def under(self, policy_probs: PolicyProbs | None) -> ExactValues:
+    def soft_optimal(self, reference: PolicyProbs, kl_coef: float) -> ExactValues:
+        """Return the values of the policy that is best by score - kl_coef * KL.
+
+        Raises:
+            PolicyError: if a state's probabilities are invalid.
+        """
+        probs = self.probabilities(reference)[:, self._columns]
+        return self._tables(
+            *soft_optimal_values(self._scores, probs, kl_coef=kl_coef, **self._shape)
+        )
+
+    def under(
+        self,
+        policy_probs: PolicyProbs | None,
+        reference: PolicyProbs | None = None,
+        kl_coef: float = 0.0,
+    ) -> ExactValues:
         """Return the values of a policy; None is uniform over the legal tokens.
 
         Raises:
-            PolicyError: if a state's probabilities are invalid, or an illegal token has any.
+            PolicyError: if a state's probabilities are invalid.
         """
         if policy_probs is None:
             policy_probs = self.legal / self.legal.sum(axis=1, keepdims=True)
-        probs = self._probabilities(policy_probs)
-        return self._tables(*policy_values(self._scores, probs[:, self._columns], **self._shape))
+        probs = self.probabilities(policy_probs)[:, self._columns]
+        ref = None if reference is None else self.probabilities(reference)[:, self._columns]
+        return self._tables(
+            *policy_values(self._scores, probs, ref_probs=ref, kl_coef=kl_coef, **self._shape)
+        )
 
     def _tables(self, values: FloatArray, q_values: FloatArray) -> ExactValues:
         """Return V, and Q spread over the vocabulary, as tables."""
@@ -188,8 +208,8 @@ class ResponseTree:
         wide[:, self._columns] = q_values
         return ExactValues(StateTable(self, values), StateTable(self, wide))
 
-    def _probabilities(self, policy: Any) -> FloatArray:
-        """Return a policy's probabilities (states, vocab), normalised."""
+    def probabilities(self, policy: Any) -> FloatArray:
+        """Return a policy's probabilities (states, vocab), normalised and checked."""
         if callable(policy):
             policy = [policy(state) for state in self.states]
         elif isinstance(policy, Mapping):

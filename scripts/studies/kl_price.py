@@ -1,24 +1,34 @@
-"""Does PPO maximise score - c KL? The price in the reward against the exact KL in the loss.
+"""Does PPO maximise score - c KL? The KL in the reward and in the loss, sampled and exact.
 
-python -m tokengym.scripts.studies.kl_price run --out runs/kl      # 54 runs, about 15 s each
+python -m tokengym.scripts.studies.kl_price run --out runs/kl      # 78 runs, about 15 s each
+python -m tokengym.scripts.studies.kl_price oracle --out runs/kl   # 108 runs, about 10 s each
 python -m tokengym.scripts.studies.kl_price publish --out runs/kl  # fills docs/results/kl.md
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+
+import tokengym  # noqa: F401  (registers the ids)
+from tokengym.agents import PPO
+from tokengym.agents.oracle import policy_table
 from tokengym.envs.files import write_csv
 from tokengym.evaluation.report.verdict import number
 from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, read_rows, run_missing
 from tokengym.scripts.studies.tables import fill, markdown_table
 
-PLACES = (("reward", "k1"), ("loss", "exact"))
+PLACES = (("reward", "k1"), ("reward", "exact"), ("loss", "exact"))
 PRICES = (0.0, 0.05, 0.2, 0.5, 2.0)
 RATES = (1e-4, 3e-4, 1e-3)
 SEEDS = (0, 1)
 UPDATES, EVERY = 20, 5
+ORACLE_RATES = (3e-4, 1e-3, 3e-3)
+ORACLE_SEEDS = (0, 1, 2)
+ORACLE_UPDATES, ORACLE_EVERY = 100, 10
+HEAD = ("price c", "learning rate", "k1 in the reward", "exact in the reward", "exact in the loss")
 TEXT = ("kl_in", "kl_estimator")
 
 
@@ -42,7 +52,7 @@ def cells() -> Iterator[Cell]:
     """Yield the runs of the study; at price 0 the place makes no difference."""
     for kl_in, estimator in PLACES:
         for price in PRICES:
-            if price > 0.0 or kl_in == "reward":
+            if price > 0.0 or (kl_in, estimator) == PLACES[0]:
                 for rate in RATES:
                     for seed in SEEDS:
                         yield Cell(kl_in, estimator, price, rate, seed)
@@ -76,6 +86,82 @@ def measure(cell: Cell) -> list[dict[str, Any]]:
     ]
 
 
+def oracle_cells() -> Iterator[Cell]:
+    """Yield the runs on the Oracle, where the best policy under a price is known."""
+    for seed in ORACLE_SEEDS:
+        for kl_in, estimator in PLACES:
+            for price in PRICES[1:]:
+                for rate in ORACLE_RATES:
+                    yield Cell(kl_in, estimator, price, rate, seed)
+
+
+def measure_on_oracle(cell: Cell) -> list[dict[str, Any]]:
+    """Train one policy on the Oracle and return its exact gap to the best policy as it goes.
+
+    gap = (best objective - objective) / (best objective - that of the untrained policy), of
+    score - c KL: 0 is the best policy, 1 the untrained one, above 1 is worse than no training.
+    """
+    envs = gym.make_vec("tokengym/Oracle-v0", num_envs=64)
+    agent = PPO(
+        "CausalLMPolicy",
+        envs,
+        learning_rate=cell.rate,
+        kl_coef=cell.price,
+        kl_in=cell.kl_in,
+        kl_estimator=cell.kl_estimator,
+        seed=cell.seed,
+    )
+    reference = policy_table(agent.policy, envs, reference=True)
+    oracle = envs.unwrapped
+
+    def objective(policy: Any, price: float) -> float:
+        return oracle.policy_values(policy, reference=reference, kl_coef=price).values[()]
+
+    best = oracle.kl_optimal_values(reference, kl_coef=cell.price).values[()]
+    start = objective(reference, cell.price)
+    rows = []
+    for update in range(ORACLE_UPDATES + 1):
+        if update % ORACLE_EVERY == 0:
+            policy = policy_table(agent.policy, envs)
+            now, score = objective(policy, cell.price), objective(policy, 0.0)
+            rows.append(
+                vars(cell)
+                | {
+                    "step": update,
+                    "score": score,
+                    "kl": (score - now) / cell.price,
+                    "gap": (best - now) / (best - start),
+                }
+            )
+        played = agent.collect()
+        assert played is not None
+        agent.learn_from(played)
+    return rows
+
+
+def oracle_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the gap to the best policy at the end, by price and rate."""
+    last = max(row["step"] for row in rows)
+    lines = []
+    for price in sorted({row["price"] for row in rows}):
+        for rate in sorted({row["rate"] for row in rows}):
+            gaps = []
+            for kl_in, estimator in PLACES:
+                place = (kl_in, estimator, price, rate, last)
+                ends = [
+                    row["gap"]
+                    for row in rows
+                    if tuple(row[k] for k in ("kl_in", "kl_estimator", "price", "rate", "step"))
+                    == place
+                ]
+                low, high = min(ends), max(ends)
+                gaps.append(
+                    f"**{number(sum(ends) / len(ends))}** ({number(low)} to {number(high)})"
+                )
+            lines.append([f"{price:g}", f"{rate:g}", *gaps])
+    return markdown_table(HEAD, lines)
+
+
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return how runs end, by price and rate: score - c KL, with score and KL behind it."""
     last = max(row["step"] for row in rows)
@@ -83,17 +169,16 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     for price in sorted({row["price"] for row in rows}):
         for rate in sorted({row["rate"] for row in rows}):
             cells = []
-            for kl_in, _ in PLACES:
+            for place in PLACES:
                 ends = [
                     row
                     for row in rows
-                    if (row["kl_in"], row["price"], row["rate"], row["step"])
-                    == (kl_in, price, rate, last)
+                    if (row["kl_in"], row["kl_estimator"]) == place
+                    and (row["price"], row["rate"], row["step"]) == (price, rate, last)
                 ]
                 cells.append(_ending(ends, price))
             lines.append([f"{price:g}", f"{rate:g}", *cells])
-    head = ["price c", "learning rate", "k1 in the reward", "exact KL in the loss"]
-    return markdown_table(head, lines)
+    return markdown_table(HEAD, lines)
 
 
 def _ending(ends: Sequence[Mapping[str, Any]], price: float) -> str:
@@ -105,19 +190,30 @@ def _ending(ends: Sequence[Mapping[str, Any]], price: float) -> str:
 
 
 def run(out: Out) -> None:
-    """Run the cells that have no file yet."""
+    """Run the cells on MovieReview that have no file yet."""
+    _run(cells(), out, measure)
 
+
+def oracle(out: Out) -> None:
+    """Run the cells on the Oracle that have no file yet."""
+    _run(oracle_cells(), out / "oracle", measure_on_oracle)
+
+
+def _run(
+    study: Iterator[Cell], out: Path, measured: Callable[[Cell], list[dict[str, Any]]]
+) -> None:
     def write(cell: Cell) -> None:
-        rows = measure(cell)
+        rows = measured(cell)
         write_csv(_file(out, cell), rows, list(rows[0]))
 
-    run_missing(cells(), lambda cell: _file(out, cell), write)
+    run_missing(study, lambda cell: _file(out, cell), write)
 
 
 def publish(out: Out = DOCS / "kl", docs: Docs = DOCS) -> None:
     """Fill the page from the runs, or from the published curves."""
-    files = sorted(out.glob("*.csv"))
-    fill(docs / "kl.md", {"endings": table(read_rows(*files, text=TEXT))})
+    endings = read_rows(*sorted(out.glob("*.csv")), text=TEXT)
+    gaps = read_rows(*sorted((out / "oracle").glob("*.csv")), text=TEXT)
+    fill(docs / "kl.md", {"endings": table(endings), "oracle": oracle_table(gaps)})
 
 
 def _file(out: Path, cell: Cell) -> Path:
@@ -125,4 +221,4 @@ def _file(out: Path, cell: Cell) -> Path:
 
 
 if __name__ == "__main__":
-    command_line(__doc__, run, publish)
+    command_line(__doc__, run, oracle, publish)

@@ -12,8 +12,9 @@ from tests.agents.policy.test_policy import shake
 from tests.agents.ppo.test_ppo import gradient, log_of
 from tokengym.agents import PPO
 from tokengym.agents.ppo.objective import UpdateStats
+from tokengym.agents.ppo.settings import PPOSettings
+from tokengym.envs import SettingsError
 
-ESTIMATORS = ("k1", "k2", "k3", "exact")
 MASKS = {"min_new_tokens": 2, "forbidden_token_ids": (2,)}
 
 
@@ -35,7 +36,7 @@ def by_hand(agent: PPO, episode: Any, estimator: str) -> torch.Tensor:
     return {"k1": d, "k2": d * d / 2, "k3": (-d).exp() - 1 + d}[estimator]
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("estimator", ["k1", "exact"])
 def test_in_the_reward_it_is_taken_off_each_token(
     make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], estimator: str
 ):
@@ -56,15 +57,28 @@ def test_in_the_reward_it_is_taken_off_each_token(
         np.testing.assert_allclose(found, to_come, atol=1e-4)
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize(
+    ("kl_in", "estimator"), [("loss", "k2"), ("loss", "k3"), ("loss", "exact"), ("reward", "exact")]
+)
+@pytest.mark.parametrize("memory", [2**28, 0])
 def test_in_the_loss_it_adds_its_own_gradient(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], estimator: str
+    make_envs: Callable[..., Any],
+    make_ppo: Callable[..., PPO],
+    monkeypatch: pytest.MonkeyPatch,
+    kl_in: str,
+    estimator: str,
+    memory: int,
 ):
-    """Against autograd on the formula written out above, over ragged rows in micro-batches too."""
+    """Against autograd on the formula written out above, over ragged rows in micro-batches too.
+
+    The exact KL in the reward adds the same to the loss: its direct gradient, in reward units. The
+    reference's logits are kept, or computed again where memory is short.
+    """
+    monkeypatch.setattr("tokengym.agents.ppo.ppo.MOST_LOGITS", memory)
     agent = make_ppo(
         envs=make_envs(num_envs=8, **MASKS),
         temperature=1.3,
-        kl_in="loss",
+        kl_in=kl_in,
         kl_estimator=estimator,
         kl_coef=0.0,
     )
@@ -72,13 +86,16 @@ def test_in_the_loss_it_adds_its_own_gradient(
     played = agent.collect()
     assert played is not None
     experience: Any = agent.assign(played)
+    assert (experience.ref_logits is None) == (estimator != "exact" or memory == 0)
     assert len(set(experience.sequences.lengths.tolist())) > 2
     without = gradient(agent, experience)
     agent.kl_coef = 2.0
     agent.policy.optimizer.zero_grad()
     tokens = int(experience.response_mask.sum())
     total = sum(by_hand(agent, episode, estimator).sum() for episode in played.episodes)
-    (2.0 * total / tokens).backward()  # type: ignore[union-attr]
+    scale = experience.advantage_scale
+    assert abs(scale - 1.0) > 0.01
+    (2.0 / scale * total / tokens).backward()  # type: ignore[union-attr]
     expected = torch.cat(
         [
             (torch.zeros_like(p) if p.grad is None else p.grad).flatten()
@@ -96,7 +113,7 @@ def test_in_the_loss_rewards_are_left_alone(
     make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]
 ):
     envs = make_envs(reward=target_reward(PerToken()))
-    agent = make_ppo(envs=envs, kl_in="loss", kl_coef=5.0, gae_lambda=1.0)
+    agent = make_ppo(envs=envs, kl_in="loss", kl_estimator="exact", kl_coef=5.0, gae_lambda=1.0)
     shake(agent)
     played = agent.collect()
     assert played is not None
@@ -134,11 +151,62 @@ def test_a_high_price_holds_the_policy_back(
 
 @pytest.mark.parametrize("kl_in", ["reward", "loss"])
 def test_the_coefficient_adapts_wherever_the_kl_is_priced(make_ppo: Callable[..., PPO], kl_in: str):
-    agent = make_ppo(kl_in=kl_in, kl_target=1e3, kl_horizon=10.0)
+    agent = make_ppo(kl_in=kl_in, kl_estimator="exact", kl_target=1e3, kl_horizon=10.0)
     rows = log_of(agent, 60)
     coefs = [row["train/kl_coef"] for row in rows]
     assert len(coefs) > 2
     np.testing.assert_allclose(np.divide(coefs[1:], coefs[:-1]), 1 - 0.2 * 4 / 10, rtol=1e-6)
+
+
+def test_both_parts_of_the_exact_kl_make_the_gradient_of_score_minus_its_price():
+    """Against autograd through the expectation over every response; one part alone is wrong."""
+    vocab, horizon, price = 3, 3, 0.7
+    generator = torch.Generator().manual_seed(0)
+    ref, start = (torch.randn(40, vocab, generator=generator).double() for _ in range(2))
+    scores = torch.randn(vocab**horizon, generator=generator).double()
+
+    def parts(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Log-probs and KLs, (responses, time), of every response; its scores."""
+        log_p, log_q = logits.log_softmax(-1), ref.log_softmax(-1)
+        kl = (log_p.exp() * (log_p - log_q)).sum(-1)
+        log_probs, kls = [], []
+        for response in range(vocab**horizon):
+            tokens = [response // vocab**place % vocab for place in range(horizon)]
+            states = [int("1" + "".join(map(str, tokens[:t])), vocab) for t in range(horizon)]
+            log_probs.append(
+                torch.stack([log_p[s, a] for s, a in zip(states, tokens, strict=True)])
+            )
+            kls.append(torch.stack([kl[s] for s in states]))
+        return torch.stack(log_probs), torch.stack(kls), scores
+
+    logits = start.requires_grad_(True)
+    log_probs, kls, score = parts(logits)
+    truth = (log_probs.sum(1).exp() * (score - price * kls.sum(1))).sum()
+    (expected,) = torch.autograd.grad(truth, logits)
+
+    log_probs, kls, score = parts(logits)
+    weights = log_probs.sum(1).exp().detach()
+    to_go = score[:, None] - price * kls.detach().flip(1).cumsum(1).flip(1)
+    in_reward = (weights[:, None] * to_go * log_probs).sum()
+    direct = -price * (weights[:, None] * kls).sum()
+    (found,) = torch.autograd.grad(in_reward + direct, logits, retain_graph=True)
+    torch.testing.assert_close(found, expected)
+    for part in (in_reward, direct):
+        (alone,) = torch.autograd.grad(part, logits, retain_graph=True)
+        assert (alone - expected).norm() > 0.1 * expected.norm()
+
+
+@pytest.mark.parametrize(
+    ("kl_in", "estimator", "message"),
+    [
+        ("loss", "k1", "gradient of mean 0"),
+        ("reward", "k2", "lacks the KL's direct gradient"),
+        ("reward", "k3", "lacks the KL's direct gradient"),
+    ],
+)
+def test_estimators_without_the_gradient_are_refused(kl_in: str, estimator: str, message: str):
+    with pytest.raises(SettingsError, match=f"kl_estimator='{estimator}'.*{message}.*take"):
+        PPOSettings(kl_in=kl_in, kl_estimator=estimator)  # type: ignore[arg-type]
 
 
 # --- value warm-up ------------------------------------------------------------------------------
@@ -149,7 +217,12 @@ def test_the_value_head_learns_alone_at_first(
     make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], kl_in: str
 ):
     agent = make_ppo(
-        envs=make_envs(), n_value_warmup=2, learning_rate=1e-2, ent_coef=0.1, kl_in=kl_in
+        envs=make_envs(),
+        n_value_warmup=2,
+        learning_rate=1e-2,
+        ent_coef=0.1,
+        kl_in=kl_in,
+        kl_estimator="exact",
     )
 
     def weights() -> tuple[Any, Any]:

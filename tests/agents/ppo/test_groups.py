@@ -103,6 +103,7 @@ def test_each_learner_solves_the_identity_task(
         group_size=None if advantage == "reinforce++" else 8,
         learning_rate=1e-2,
         kl_coef=0.01,
+        kl_estimator="k1",  # as in the source of reinforce++
     )
     assert agent.policy.critic is None
     agent.learn(32 * 6 * 16)

@@ -44,7 +44,10 @@ def test_the_gradient_is_that_of_the_whole_objective(
 ):
     """After some steps, so that ratios and values are clipped here and there."""
     agent = make_ppo(
-        envs=make_envs(num_envs=8, reward=target_reward(PerToken())), vf_coef=0.3, ent_coef=0.05
+        envs=make_envs(num_envs=8, reward=target_reward(PerToken())),
+        vf_coef=0.3,
+        ent_coef=0.05,
+        kl_estimator="k1",  # in the reward alone
     )
     shake(agent)
     played = agent.collect()

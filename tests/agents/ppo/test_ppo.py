@@ -92,7 +92,11 @@ def log_of(agent: PPO, timesteps: int, **settings: Any) -> list[dict[str, Any]]:
 def test_assign_is_the_formula(make_envs: Callable[..., Any], make_ppo: Callable[..., PPO]):
     """Token rewards less kl_coef * k1, GAE, whitening: each recomputed here by plain loops."""
     agent = make_ppo(
-        envs=make_envs(reward=target_reward(PerToken())), kl_coef=0.3, gamma=0.9, gae_lambda=0.8
+        envs=make_envs(reward=target_reward(PerToken())),
+        kl_coef=0.3,
+        kl_estimator="k1",
+        gamma=0.9,
+        gae_lambda=0.8,
     )
     for parameter in agent.policy.trained_parameters():
         parameter.data.mul_(1.05).add_(0.01)

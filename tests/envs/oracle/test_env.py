@@ -91,6 +91,48 @@ def test_best_values_are_those_of_brute_force(min_new_tokens: int) -> None:
     assert np.nanmax(advantages, axis=1).tolist() == [0.0] * len(env.states)
 
 
+@pytest.mark.parametrize("min_new_tokens", [0, 2])
+@pytest.mark.parametrize("price", [0.05, 0.5, 20.0])
+def test_the_best_policy_under_a_price_is_that_of_brute_force(
+    min_new_tokens: int, price: float
+) -> None:
+    """pi(y) = reference(y) exp(score(y) / c) / Z over whole responses, enumerated."""
+    env = OracleEnv(max_new_tokens=HORIZON, min_new_tokens=min_new_tokens)
+    place = {state: row for row, state in enumerate(env.states)}
+    reference = random_policy(env)
+
+    def probability(policy: np.ndarray, response: tuple[int, ...]) -> float:
+        return float(np.prod([policy[place[response[:t]], a] for t, a in enumerate(response)]))
+
+    everything = complete_responses(min_new_tokens)
+    prior = np.array([probability(reference, response) for response in everything])
+    scores = np.array([score_of(response) for response in everything])
+    weights = prior * np.exp((scores - scores.max()) / price)
+    best = env.kl_optimal_policy(reference, kl_coef=price)
+    found = [probability(best, response) for response in everything]
+    np.testing.assert_allclose(found, weights / weights.sum(), atol=1e-9)
+    reached = env.kl_optimal_values(reference, kl_coef=price).values[()]
+    assert reached == pytest.approx(scores.max() + price * np.log(weights.sum()), abs=1e-9)
+
+    other = random_policy(env, seed=1)
+    objectives = []
+    for policy in (best, other):
+        probs = np.array([probability(policy, response) for response in everything])
+        kept = probs > 0
+        kl = float((probs[kept] * np.log(probs[kept] / prior[kept])).sum())
+        objectives.append(float((probs * scores).sum()) - price * kl)
+        value = env.policy_values(policy, reference=reference, kl_coef=price).values[()]
+        assert value == pytest.approx(objectives[-1], abs=1e-9)
+    assert objectives[0] == pytest.approx(reached, abs=1e-9)
+    assert objectives[1] < objectives[0] - 1e-3  # no policy is better than the best one
+
+
+def test_the_best_policy_under_a_price_needs_one() -> None:
+    env = OracleEnv(max_new_tokens=2)
+    with pytest.raises(SettingsError, match=r"kl_coef must be above 0, got 0"):
+        env.kl_optimal_values(random_policy(env), kl_coef=0.0)
+
+
 def test_values_agree_with_the_episodes_played() -> None:
     env = gymnasium.make("tokengym/Oracle-v0", max_new_tokens=HORIZON)
     base: Any = env.unwrapped

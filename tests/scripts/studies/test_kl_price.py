@@ -2,24 +2,48 @@
 
 from pathlib import Path
 
-from tokengym.scripts.studies.kl_price import DOCS, cells, publish, table
+import pytest
+
+from tokengym.scripts.studies.kl_price import (
+    DOCS,
+    PLACES,
+    TEXT,
+    Cell,
+    cells,
+    measure_on_oracle,
+    oracle_cells,
+    publish,
+    table,
+)
 
 ROOT = Path(__file__).parents[3]
 
 
 def test_a_cell_is_score_minus_price_times_kl():
     rows = [
-        dict(kl_in=kl_in, price=0.5, rate=1e-3, seed=seed, step=step, score=score, kl=kl)
-        for kl_in, kl in (("reward", 10.0), ("loss", 1.0))
+        dict(zip(TEXT, place, strict=True))
+        | dict(price=0.5, rate=1e-3, seed=seed, step=step, score=score, kl=kl)
+        for place, kl in zip(PLACES, (10.0, 2.0, 1.0), strict=True)
         for seed, score in ((0, 1.0), (1, 2.0))
         for step in (0, 20)
     ]
     (line,) = table(rows).splitlines()[2:]
-    assert "**\N{MINUS SIGN}3.50** (1.50, 10.0 nats) | **1.00** (1.50, 1.00 nats)" in line
+    assert "**\N{MINUS SIGN}3.50** (1.50, 10.0 nats) | **0.500** (1.50, 2.00 nats)" in line
+    assert "| **1.00** (1.50, 1.00 nats)" in line
 
 
-def test_there_are_54_runs():
-    assert len(list(cells())) == len({cell.name for cell in cells()}) == 54
+def test_the_gap_on_the_oracle_is_that_of_its_values(monkeypatch: pytest.MonkeyPatch):
+    """The untrained policy has gap 1; learning closes some of it."""
+    monkeypatch.setattr("tokengym.scripts.studies.kl_price.ORACLE_UPDATES", 10)
+    first, last = measure_on_oracle(Cell("reward", "exact", 0.2, 1e-3, 0))
+    assert (first["gap"], first["kl"]) == (1.0, 0.0)
+    assert last["gap"] < 0.6
+    assert last["kl"] > 1.0
+
+
+def test_the_number_of_runs():
+    assert len(list(cells())) == len({cell.name for cell in cells()}) == 78
+    assert len(list(oracle_cells())) == 108
 
 
 def test_the_page_is_current(tmp_path: Path):
