@@ -14,7 +14,7 @@ is resumed where it was. What is needed most comes first.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -317,7 +317,8 @@ def build_misaligned(folder: Path) -> None:
 def publish(out: Out = OUT, docs: Docs = DOCS / "grid") -> None:
     """Write each cell's finished runs as one csv, with their settings beside it."""
     for name, cell in cells().items():
-        rows = list(_finished_rows(cell, out / name))
+        seeds = range(cell.first_seed, cell.first_seed + cell.seeds)
+        rows = list(finished_rows(cell.rewards, seeds, out / name))
         if not rows:
             continue
         settings = read_json(out / name / SETTINGS_FILE)
@@ -328,10 +329,12 @@ def publish(out: Out = OUT, docs: Docs = DOCS / "grid") -> None:
         write_json(docs / f"{name}.json", settings)
 
 
-def _finished_rows(cell: Cell, folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield a row per evaluation of every finished run."""
-    for reward in cell.rewards:
-        for seed in range(cell.first_seed, cell.first_seed + cell.seeds):
+def finished_rows(
+    rewards: Sequence[str], seeds: Iterable[int], folder: Path
+) -> Iterator[dict[str, Any]]:
+    """Yield a row per evaluation of every finished run of a comparison's folder."""
+    for reward in rewards:
+        for seed in seeds:
             run = run_folder(folder, reward, seed)
             record = run / "run.json"
             if not record.exists() or read_json(record)["status"] != "finished":
