@@ -51,5 +51,9 @@ class BundleError(TokenGymError):
     """A folder of models that lacks a part."""
 
 
+class FolderInUseError(ValueError):
+    """Another process is writing a folder of results."""
+
+
 class StorageError(OSError):
     """A file or folder could not be written: the disk is full, read-only or failing."""

@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import fcntl
 import hashlib
 import io
 import json
@@ -10,14 +11,15 @@ import math
 import os
 import re
 import shutil
+import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tokengym.envs.errors import CheckpointError, StorageError
+from tokengym.envs.errors import CheckpointError, FolderInUseError, StorageError
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +57,62 @@ def writing(path: Path | str) -> Iterator[None]:
         )
         failure.errno = number
         raise failure from error
+
+
+LOCK = ".lock"
+"""File that names the process that writes a folder; without that process it means nothing."""
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing a folder of results while the block runs.
+
+    The lock is the operating system's and ends with the process, however that ends.
+
+    Args:
+        folder: The folder; made if it does not exist, and removed again if it stays empty.
+
+    Raises:
+        FolderInUseError: if another process, or another block of this one, has it.
+    """
+    path = folder / LOCK
+    file = _acquire(path)
+    try:
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        with suppress(OSError):  # it is not empty
+            folder.rmdir()
+        file.close()
+
+
+def _acquire(path: Path) -> io.TextIOWrapper:
+    """Return the lock file, open and locked."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file = path.open("a+", encoding="utf-8")
+        except FileNotFoundError:  # the last owner has just removed the empty folder
+            continue
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read() or "another process"
+            file.close()
+            raise FolderInUseError(
+                f"{path.parent} is in use by {owner}; wait for it to end or stop it, or name "
+                "another folder"
+            ) from None
+        try:  # the last owner may have deleted the file between opening and locking
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                file.truncate(0)
+                return file
+        except FileNotFoundError:
+            pass
+        file.close()
 
 
 def _system_error(error: BaseException) -> int | None:

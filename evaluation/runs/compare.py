@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokengym.agents.learner import find_learner
-from tokengym.envs.files import read_json, write_json
+from tokengym.envs.files import LOCK, locked, read_json, write_json
 from tokengym.evaluation.report.results import write_comparison
 from tokengym.evaluation.runs.config import (
     SETTINGS_FILE,
@@ -18,7 +18,7 @@ from tokengym.evaluation.runs.config import (
     missing_runs,
     run_folder,
 )
-from tokengym.evaluation.runs.launchers import Launcher, find_launcher
+from tokengym.evaluation.runs.launchers import Launch, Launcher, find_launcher
 from tokengym.evaluation.runs.progress import Board
 from tokengym.evaluation.runs.record import UNFINISHED
 
@@ -58,10 +58,9 @@ def compare(
     Raises:
         ValueError: if the folder holds another comparison, an environment cannot be made, every
             run failed, or Ray is wanted and not installed.
+        FolderInUseError: if another process writes the folder, or one of its runs.
         KeyboardInterrupt: if it was stopped.
     """
-    from rich.console import Console
-
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}; leave it out for one per core")
     if checkpoint_every < 0:
@@ -69,10 +68,30 @@ def compare(
     launch = find_launcher(launcher, checkpoint_every)
     out = Path(out)
     check_folder(config, out)
+    with locked(out):
+        return _compare(config, out, launch, jobs, retry_failed, console)
+
+
+def _compare(
+    config: ComparisonConfig,
+    out: Path,
+    launch: Launch,
+    jobs: int | None,
+    retry_failed: bool,
+    console: "Console | None",
+) -> dict[str, Any]:
+    """Do a comparison in a folder that is this process's own."""
+    from rich.console import Console
+
+    check_folder(config, out)  # another process may have begun and ended since
     if retry_failed:
         _remove_failed(config, out)
     runs = missing_runs(config, out)
     console = console or Console()
+    for name, seed in runs:  # an orphan of a killed comparison may still be writing one
+        if (folder := run_folder(out, name, seed)).is_dir():
+            with locked(folder):
+                pass
     if runs:
         with console.status("making the environments"):
             preflight(config)
@@ -93,7 +112,7 @@ def check_folder(config: ComparisonConfig, out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; name a folder for the results")
     if not (out / SETTINGS_FILE).exists():
-        if out.is_dir() and any(out.iterdir()):
+        if out.is_dir() and any(path.name != LOCK for path in out.iterdir()):
             raise ValueError(f"{out} holds other files, no comparison; name a new folder")
         return
     there, here = read_json(out / SETTINGS_FILE), config.as_dict()

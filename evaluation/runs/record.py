@@ -167,8 +167,12 @@ class UnfinishedRun:
 
     def is_ours(self) -> bool:
         """Return whether there is a checkpoint, of the same settings."""
+        return self.stored_settings() == self.settings
+
+    def stored_settings(self) -> dict[str, Any] | None:
+        """Return the settings of the last whole checkpoint, None if there is none."""
         whole = [state for state in map(_read_state, self._files()) if state is not None]
-        return bool(whole) and whole[-1]["settings"] == self.settings
+        return whole[-1]["settings"] if whole else None
 
     def measured(self, tokens: int) -> dict[str, Any] | None:
         """Return the measurements of a learner that had sampled that many tokens, if whole."""

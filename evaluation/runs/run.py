@@ -1,8 +1,10 @@
 """One run of any learner: trained, measured along the way, recorded."""
 
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from tokengym.agents.errors import CheckpointError
 from tokengym.agents.learner import Agent
 from tokengym.envs import episode_to_record
 from tokengym.envs.errors import StorageError
+from tokengym.envs.files import locked
 from tokengym.envs.tokenization import token_texts
 from tokengym.evaluation.runs.config import ComparisonConfig, flat, run_folder
 from tokengym.evaluation.runs.defaults import TrainingSettings
@@ -21,6 +24,8 @@ from tokengym.evaluation.runs.record import RunRecord, UnfinishedRun
 if TYPE_CHECKING:
     from tokengym.agents import PPO
     from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
+
+logger = logging.getLogger(__name__)
 
 Report = Callable[[int, float], None]
 """Told (step of the curve, last evaluated score)."""
@@ -60,12 +65,19 @@ def run(
 
     Raises:
         CheckpointError: if the folder holds iterations of other settings.
+        FolderInUseError: if another process does the same run in the same folder.
         StorageError: if the disk is full; what was complete is kept.
         Exception: whatever the training raises, after it was recorded.
     """
     if not config.training.declaration.uses_credit:
         name = config.training.agent
-    work = _Run(config, name, seed, out, report, checkpoint_every)
+    with nullcontext() if out is None else locked(run_folder(out, name, seed)):
+        return _do(_Run(config, name, seed, out, report, checkpoint_every), out, save)
+
+
+def _do(work: "_Run", out: Path | None, save: Path | None) -> RunRecord:
+    """Do a run whose folder is this process's own."""
+    config = work.config
     try:
         agent = config.training.declaration.load()(work)
         if save is not None and agent is not None:
@@ -73,10 +85,27 @@ def run(
     except (CheckpointError, StorageError):  # the same call resumes, elsewhere or with more space
         raise
     except Exception as error:
-        work.end(out, error)  # resumed, it would fail again
+        # Resumed it would fail again, unless the fault was a passing one.
+        work.end(out, error, keep_checkpoint=is_passing(error))
         raise
     work.end(out)
     return work.record
+
+
+def is_passing(error: BaseException) -> bool:
+    """Return whether a fault may be gone when the same run is done again.
+
+    A full disk, a judge that could not be reached and too little memory are; they may be the cause
+    of the error that was raised.
+    """
+    from torch import OutOfMemoryError
+
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, (OSError, MemoryError, OutOfMemoryError)):
+            return True
+        link = link.__cause__ or link.__context__
+    return False
 
 
 def make_agent(config: ComparisonConfig, reward: str, seed: int) -> "PPO":
@@ -221,16 +250,21 @@ class _Run:
             return
         if len(self.record.curve) % self.checkpoint_every == 0:
             began = time.perf_counter()
-            self.unfinished.save(agent, self.record.state())
+            try:
+                self.unfinished.save(agent, self.record.state())
+            except StorageError as error:  # the run itself can still end
+                logger.warning("no checkpoint after step %d: %s", step, error)
             self.record.add_evaluation_time(time.perf_counter() - began)
 
-    def end(self, out: Path | None, error: Exception | None = None) -> None:
+    def end(
+        self, out: Path | None, error: Exception | None = None, *, keep_checkpoint: bool = False
+    ) -> None:
         """Close the evaluator, write the run's files and delete its checkpoint."""
         if self._evaluator is not None:
             self._evaluator.close()
         if out is not None:
             self.record.write(out, error)
-        if self.unfinished is not None:
+        if self.unfinished is not None and not keep_checkpoint:
             self.unfinished.remove()
 
 

@@ -8,7 +8,7 @@ from tokengym.scripts.commands.options import Chosen, Folder, takes_settings
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tokengym.evaluation.runs.config import TaskSettings
+    from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
     from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
 
 
@@ -66,7 +66,8 @@ def train(
         reward: A reward by name, options after a colon; all but PPO and NLPO use its scorer alone.
         agent: How the policy learns.
         seed: Seed of everything random.
-        out: A new folder: the agent in agent/, the figures beside it (default: runs/train-...).
+        out: A new folder, or that of the same command stopped, which is then resumed: the agent in
+            agent/, the figures beside it (default: runs/train-...).
         training: How the policy is trained.
         evaluation: How policies are measured.
         task: Prompts and models that the environment is made from.
@@ -91,8 +92,7 @@ def train(
     )
     (name,) = config.names
     out = out or Path("runs") / f"train-{task_name(config.env)}-{slug(name)}-{seed}"
-    if out.exists() and (not out.is_dir() or not _can_resume(out)):
-        raise ValueError(f"{out} already exists; name a new folder with --out")
+    _check_folder(config, out)
     if not training.declaration.uses_credit:
         torch.set_num_threads(1)
     preflight(config)
@@ -105,6 +105,7 @@ def train(
             seed,
             out=out,
             save=out / "agent",
+            checkpoint_every=1,
             report=lambda step, score: board.update((name, seed), step, score),
         )
         board.finish((name, seed), None)
@@ -119,10 +120,32 @@ def train(
     console.print(f"{run_folder(out, name, seed)}  its curve", soft_wrap=True)
 
 
-def _can_resume(out: Path) -> bool:
-    """Return whether a folder holds nothing but the iterations of a run that was stopped."""
-    files = (path for path in out.rglob("*") if path.is_file())
-    return all("iterations" in path.relative_to(out).parts for path in files)
+def _check_folder(config: "ComparisonConfig", out: Path) -> None:
+    """Refuse a folder that holds anything but this very run, stopped.
+
+    Raises:
+        ValueError: naming the folder, and what differs of a run of other settings.
+    """
+    from tokengym.envs.files import LOCK
+    from tokengym.evaluation.runs.config import differences, run_folder
+    from tokengym.evaluation.runs.record import UNFINISHED, UnfinishedRun
+
+    if not out.exists():
+        return
+    files = [path.relative_to(out) for path in out.rglob("*") if path.is_file()]
+    resumable = {"iterations", UNFINISHED, LOCK}
+    if not out.is_dir() or not all(resumable & set(file.parts) for file in files):
+        raise ValueError(f"{out} already exists; name a new folder with --out")
+    stopped = [folder.parent for folder in out.rglob(UNFINISHED)]
+    own = run_folder(out, config.names[0], config.first_seed)
+    for folder in stopped:
+        there = UnfinishedRun(folder, {}).stored_settings()
+        found = [] if there is None else differences(there, config.as_dict())
+        if found or folder != own:
+            raise ValueError(
+                f"{out} holds a stopped run of other settings: {'; '.join(found) or folder.name}. "
+                "Repeat those settings, or name another folder with --out"
+            )
 
 
 def _show_curve(console: "Console", curve: list[dict[str, Any]]) -> None:

@@ -1,12 +1,17 @@
 """The one writer: a file or folder is complete, or what was there before."""
 
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tokengym.envs.errors import CheckpointError
+from tokengym.envs.errors import CheckpointError, FolderInUseError
 from tokengym.envs.files import (
+    LOCK,
+    locked,
     read_folder,
     read_json,
     replacing,
@@ -74,3 +79,36 @@ def test_a_damaged_folder_falls_back_to_the_previous_one(tmp_path: Path) -> None
 def test_numbers_that_json_lacks_become_null(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"x": math.nan, "y": [math.inf, 1.5], "p": tmp_path})
     assert read_json(tmp_path / "a.json") == {"x": None, "y": [None, 1.5], "p": str(tmp_path)}
+
+
+# --- one writer per folder ------------------------------------------------------------------------
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from tokengym.envs.files import locked
+with locked(Path(sys.argv[1])):
+    print("locked", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_folder_that_another_process_writes_is_refused_until_it_dies(tmp_path: Path):
+    folder = tmp_path / "results"
+    owner = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == "locked\n"
+        with pytest.raises(FolderInUseError, match=f"results is in use by process {owner.pid} on "):
+            with locked(folder):
+                pass
+    finally:
+        owner.kill()
+        owner.communicate()
+    assert (folder / LOCK).exists()  # killed, it left the file, which means nothing
+    with locked(folder):
+        with pytest.raises(FolderInUseError, match=f"process {os.getpid()} on"), locked(folder):
+            pass
+    assert not folder.exists()  # nothing was written

@@ -40,6 +40,7 @@ from tokengym.rewards.gold.rules import ToxicityRules
 from tokengym.rewards.gold.sentiment_lexicon import Lexicon
 from tokengym.rewards.scorers.base import ScorerWrapper
 from tokengym.rewards.scorers.judge import GreedyAnswers
+from tokengym.rewards.scorers.preference_model import WinRate
 from tokengym.rewards.scorers.toxicity import ClassProbability
 
 IDS: dict[str, Any] = {
@@ -139,6 +140,8 @@ BUILDERS = {
 }
 LEARNS = {Normalize}
 """Scorers whose answers depend on what they scored before: that is what they are for."""
+COMPARES = {WinRate}
+"""Scorers that set the episodes of a batch against each other; tests of their own cover them."""
 
 
 def explained(tokenizer):
@@ -229,4 +232,4 @@ def test_every_scorer_is_tested_here(tokenizer):
         for kind in below(Scorer) - {Scorer, ScorerWrapper}
         if kind.__module__.startswith("tokengym.rewards.") and not kind.__name__.startswith("_")
     }
-    assert public - tested == LEARNS
+    assert public - tested == LEARNS | COMPARES

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tokengym.evaluation.runs.progress import Board
 from tokengym.scripts.cli import COMMANDS, main
 from tokengym.version import __version__
 
@@ -163,6 +164,42 @@ def test_train_and_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert figures["score"] == pytest.approx(float(last[5]), rel=1e-5)
     assert main(["train", "--reward", "abc", "--out", str(out)]) == 2
     assert "already exists; name a new folder" in capsys.readouterr().err
+
+
+def test_a_stopped_training_is_resumed_by_the_same_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """It ends with the numbers of one that was never stopped; other settings are refused."""
+    small = ["--steps", "3", "--batch-size", "4", "--max-new-tokens", "5", "--n-epochs", "1"]
+    small += ["--eval-every", "1", "--eval-episodes", "4", "--samples", "1"]
+
+    def train(out: Path, *more: str) -> int:
+        return main(["train", "--reward", "abc", "--out", str(out), *small, *more])
+
+    assert train(tmp_path / "whole") == 0
+    with monkeypatch.context() as stopping:
+
+        def stop(self: Board, run: object, step: int, score: float) -> None:
+            if step == 2:
+                raise KeyboardInterrupt
+
+        stopping.setattr(Board, "update", stop)
+        assert train(tmp_path / "stopped") == 130
+    capsys.readouterr()
+    assert train(tmp_path / "stopped", "--learning-rate", "0.01") == 2
+    error = capsys.readouterr().err
+    assert "holds a stopped run of other settings: learning_rate 0.0003 there, 0.01 here" in error
+    assert train(tmp_path / "stopped") == 0
+
+    def curve(name: str) -> list[dict[str, str]]:
+        with (tmp_path / name / "abc" / "seed-0" / "curve.csv").open() as file:
+            return [
+                {k: v for k, v in row.items() if not k.endswith("_s")}
+                for row in csv.DictReader(file)
+            ]
+
+    assert len(curve("whole")) == 4
+    assert curve("stopped") == curve("whole")
 
 
 def test_replay_plays_or_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

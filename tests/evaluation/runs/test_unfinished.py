@@ -10,7 +10,8 @@ import torch
 from rich.console import Console
 
 from tokengym.envs.declared import changed
-from tokengym.envs.files import write_json
+from tokengym.envs.errors import FolderInUseError, StorageError
+from tokengym.envs.files import locked, read_json, write_json
 from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
 from tokengym.evaluation.runs.compare import compare
 from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig, run_folder
@@ -126,3 +127,50 @@ def test_a_damaged_checkpoint_begins_anew(tmp_path: Path):
         path.write_bytes(b"")
     record = run(CONFIG, "abc", 0, out=tmp_path, checkpoint_every=1)
     assert [point["step"] for point in record.curve] == [0, 1, 2, 3, 4]
+
+
+# --- faults that may pass, and other processes ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "kept"),
+    [
+        (ConnectionError("the judge is away"), True),
+        (MemoryError("no memory"), True),
+        (ValueError("wrong"), False),
+    ],
+)
+def test_a_fault_that_may_pass_keeps_the_checkpoint(tmp_path: Path, fault: Exception, kept: bool):
+    def fail(step: int, score: float) -> None:
+        if step == 2:
+            raise RuntimeError("scoring failed") from fault
+
+    with pytest.raises(RuntimeError, match="scoring failed"):
+        run(CONFIG, "abc", 0, out=tmp_path, report=fail, checkpoint_every=1)
+    folder = run_folder(tmp_path, "abc", 0)
+    assert (folder / "unfinished").exists() == kept
+    assert read_json(folder / "run.json")["status"] == "failed"
+
+
+def test_a_run_ends_without_checkpoints_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def fail(*_: Any) -> None:
+        raise StorageError("cannot write there: No space left on device")
+
+    monkeypatch.setattr("tokengym.evaluation.runs.record.UnfinishedRun.save", fail)
+    record = run(CONFIG, "abc", 0, out=tmp_path, checkpoint_every=1)
+    assert [point["step"] for point in record.curve] == [0, 1, 2, 3, 4]
+    assert "no checkpoint after step 1: cannot write there" in caplog.text
+
+
+def test_a_comparison_that_another_process_writes_is_refused(tmp_path: Path):
+    with locked(tmp_path), pytest.raises(FolderInUseError, match="is in use by process"):
+        compare(CONFIG, tmp_path, console=QUIET)
+    # the worker of a killed comparison still holds its run
+    with locked(run_folder(tmp_path, "abc", 0)):
+        write_json(tmp_path / SETTINGS_FILE, CONFIG.as_dict())
+        with pytest.raises(FolderInUseError, match="is in use by process"):
+            compare(CONFIG, tmp_path, console=QUIET)
+        with pytest.raises(FolderInUseError, match="is in use by process"):
+            run(CONFIG, "abc", 0, out=tmp_path)
