@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from tokengym.agents.decoding.gpt2 import GPT2Stream, has_gpt2_shape
+from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.language_model import LanguageModel
 
 
@@ -92,3 +93,48 @@ def make_stream(language_model: LanguageModel, capacity: int) -> Stream:
     if has_gpt2_shape(language_model):
         return GPT2Stream(language_model, capacity)
     return ModelStream(language_model)
+
+
+@torch.no_grad()
+def check_decoding(language_model: LanguageModel) -> None:
+    """Raise unless two cached steps under left padding equal one forward over the whole text.
+
+    A model that ignores the cache or the padding (recurrent ones, which take a cache of another
+    kind) would sample from other distributions than the ones that it is trained with.
+
+    Raises:
+        ModelError: naming the model and how far its hidden states are off.
+    """
+    lengths, steps = (5, 3), 2
+    width = max(lengths)
+    name = type(language_model.model).__name__
+    ids = torch.arange(1, len(lengths) * (width + steps) + 1).view(len(lengths), -1) * 7
+    ids = (ids % language_model.vocab_size).to(language_model.device)
+    prompts, mask = torch.zeros_like(ids[:, :width]), torch.zeros_like(ids[:, :width])
+    for row, length in enumerate(lengths):
+        prompts[row, width - length :], mask[row, width - length :] = ids[row, :length], 1
+    gap, scale = 0.0, 0.0
+    try:
+        stream = make_stream(language_model, width + steps)
+        found = [stream.start(prompts, mask)]
+        for step in range(steps):
+            rows = enumerate(lengths)
+            found.append(stream.step(torch.stack([ids[r, n + step] for r, n in rows])))
+        for row, length in enumerate(lengths):
+            whole = language_model.hidden(ids[row : row + 1, : length + steps], use_cache=False)[0]
+            for step, states in enumerate(found):
+                expected = whole[length - 1 + step].float()
+                gap = max(gap, (states[row].float() - expected).abs().max().item())
+                scale = max(scale, expected.abs().max().item())
+    except Exception as error:
+        raise ModelError(
+            f"{name} cannot be decoded with a key-value cache ({type(error).__name__}: {error}); "
+            "use a decoder-only transformer such as GPT-2, Llama or Qwen"
+        ) from error
+    most = 0.01 if language_model.is_float32 else 0.25
+    if not gap <= most * scale:
+        raise ModelError(
+            f"{name} decodes with a cache to other hidden states than its whole forward gives (off "
+            f"by {gap:.3g} of {scale:.3g}), as recurrent models do here; use a decoder-only "
+            "transformer such as GPT-2, Llama or Qwen"
+        )

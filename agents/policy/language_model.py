@@ -83,6 +83,11 @@ class LanguageModel(nn.Module):
         return self.model.device
 
     @property
+    def is_float32(self) -> bool:
+        """Whether the weights have full precision."""
+        return self.model.dtype == torch.float32
+
+    @property
     def vocab_size(self) -> int:
         """Number of logits."""
         return int(self.model.get_output_embeddings().weight.shape[0])

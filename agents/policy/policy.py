@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from tokengym.agents import losses
 from tokengym.agents.decoding.player import DecodingPlayer
+from tokengym.agents.decoding.streams import check_decoding
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.language_model import (
     LanguageModel,
@@ -128,6 +129,7 @@ class CausalLMPolicy(BasePolicy):
             )
         check_vocabulary(loaded, self.num_actions)
         check_length(loaded, self.max_length)
+        check_decoding(loaded)
         return loaded
 
     def train(self, mode: bool = True) -> "CausalLMPolicy":

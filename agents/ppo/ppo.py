@@ -21,7 +21,7 @@ from torch import Tensor
 
 from tokengym.agents import losses
 from tokengym.agents.algorithm import EpisodicAlgorithm
-from tokengym.agents.errors import NonFiniteError
+from tokengym.agents.errors import ModelError, NonFiniteError
 from tokengym.agents.losses.groups import check_groups
 from tokengym.agents.policy.sampling import chosen_log_probs
 from tokengym.agents.policy.sequences import Sequences
@@ -39,6 +39,8 @@ from tokengym.agents.rollouts.playing import Round
 
 logger = logging.getLogger(__name__)
 
+MOST_RATIO_ERROR = 0.1
+"""Largest |ratio - 1| before the first gradient step that rounding in float32 explains."""
 MOST_LOGITS = 2**28
 """Most bytes of the reference's logits that a round keeps; beyond it they are computed again."""
 
@@ -82,8 +84,19 @@ class PPO(EpisodicAlgorithm):
     # --- the phases of one update, after `collect` ------------------------------------------------
 
     def learn_from(self, played: Round) -> None:
-        """Assign credit to a round's tokens and update the policy."""
-        self.update(self.assign(played))
+        """Assign credit to a round's tokens and update the policy.
+
+        Raises:
+            ModelError: if rollout and update disagree about the log-probs of the same tokens.
+        """
+        stats = self.update(self.assign(played))
+        if stats.ratio_error > MOST_RATIO_ERROR and self.policy.language_model.is_float32:
+            raise ModelError(
+                f"before the first gradient step of update {self._n_updates} a token's probability "
+                f"ratio is off by {stats.ratio_error:.3g}, log-probs by {stats.log_prob_gap:.3g} "
+                "nats: the model decodes to other log-probs than its whole forward gives; use "
+                "another model"
+            )
 
     def assign(self, played: Round) -> Experience:
         """Turn a round's token rewards into advantages and returns.

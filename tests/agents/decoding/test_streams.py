@@ -6,11 +6,19 @@ import pytest
 import torch
 from peft import LoraConfig
 from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    MambaConfig,
+    MambaForCausalLM,
+    RwkvConfig,
+    RwkvForCausalLM,
+)
 
 from tests.agents.conftest import lora_config, make_model
 from tokengym.agents.decoding.gpt2 import GPT2Stream, has_gpt2_shape, linear_map
-from tokengym.agents.decoding.streams import ModelStream, make_stream
+from tokengym.agents.decoding.streams import ModelStream, check_decoding, make_stream
+from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.language_model import LanguageModel
 
 PROMPTS = [[3, 4, 5], [6], [7, 0, 0, 1], [2, 2]]  # pad and EOS are words like others here
@@ -150,3 +158,14 @@ def test_other_shapes_go_through_their_own_forward():
     assert not has_gpt2_shape(low)
     crossed = GPT2Config(vocab_size=8, n_embd=8, n_layer=1, n_head=1, add_cross_attention=True)
     assert not has_gpt2_shape(LanguageModel(GPT2LMHeadModel(crossed)))
+
+
+@pytest.mark.parametrize(
+    ("config", "model"),
+    [(MambaConfig, MambaForCausalLM), (RwkvConfig, RwkvForCausalLM)],
+)
+def test_models_that_ignore_the_cache_are_refused(config: Any, model: Any):
+    torch.manual_seed(0)
+    recurrent = model(config(vocab_size=40, hidden_size=32, num_hidden_layers=2)).eval()
+    with pytest.raises(ModelError, match=f"{model.__name__} decodes with a cache to other hidden"):
+        check_decoding(LanguageModel(recurrent))

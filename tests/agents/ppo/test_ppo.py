@@ -1,6 +1,7 @@
 """PPO's phases, its place in Stable-Baselines3, and what stops it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from stable_baselines3.common.vec_env import VecMonitor
 
 from tests.agents.conftest import PROMPTS, TARGET, PerToken, critic_of, make_model, target_reward
 from tokengym.agents import PPO, losses
+from tokengym.agents.errors import ModelError
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.rewards import FunctionScorer, Normalize, Reward, Sparse
 
@@ -410,3 +412,13 @@ def test_temperature_is_given_once(make_envs: Callable[..., Any]):
 def test_an_unknown_policy_is_refused(make_envs: Callable[..., Any]):
     with pytest.raises(ValueError, match="Policy MlpPolicy unknown"):
         PPO("MlpPolicy", make_envs(), policy_kwargs={"model": make_model()})
+
+
+def test_a_rollout_that_disagrees_with_the_update_stops(make_ppo: Callable[..., PPO]):
+    agent = make_ppo()
+    played = agent.collect()
+    assert played is not None
+    assert played.log_probs is not None
+    with pytest.raises(ModelError, match=r"ratio is off by 0\.35, log-probs by 0\.3 nats"):
+        agent.learn_from(replace(played, log_probs=played.log_probs - 0.3))
+    agent.learn_from(agent.collect())  # type: ignore[arg-type]
