@@ -21,6 +21,7 @@ from tokengym.envs.oracle.values import ExactValues, StateTable
 from tokengym.envs.prompts.loading import load_prompts
 from tokengym.envs.prompts.prompt import Prompt, PromptSet
 from tokengym.envs.prompts.table import EncodedPrompt
+from tokengym.envs.render import printable
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.vector import TokenGenerationVectorEnv
 
@@ -53,6 +54,7 @@ __all__ = [
     "episode_to_record",
     "episodes_from_infos",
     "load_prompts",
+    "printable",
 ]
 
 convert_texts()

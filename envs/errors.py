@@ -6,9 +6,17 @@ All derive from ``ValueError``, so that ``except ValueError`` catches them, apar
 
 import gymnasium
 
+from tokengym.envs.render import printable
+
 
 class TokenGymError(ValueError):
-    """Base of every error that tokengym raises for a bad value."""
+    """Base of every error that tokengym raises for a bad value.
+
+    Messages quote texts, names and other libraries' messages, and so pass through `printable`.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class SettingsError(TokenGymError):

@@ -1,10 +1,11 @@
-"""Text with each token's reward as its background colour, for terminals and for HTML.
+"""Text that is safe to show, with each token's reward as its background colour.
 
 Red is negative, blue positive, white zero: colours that colour-blind readers can distinguish. The
 largest absolute reward has the full colour. Pure functions, independent of environments.
 """
 
 import html
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,23 @@ from numpy.typing import ArrayLike, NDArray
 _RED, _WHITE, _BLUE = (214, 96, 77), (255, 255, 255), (67, 147, 195)
 _RESET = "\x1b[0m"
 _BOLD = "\x1b[1m"
+_BIDIRECTIONAL = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
+"""Code points that change the direction of text."""
+
+
+def printable(text: str) -> str:
+    r"""Return a text that can neither control a terminal nor reorder the text around it.
+
+    Control characters become their symbols. DEL, the C1 controls, line and paragraph separators,
+    bidirectional marks and lone surrogates become U+FFFD. Line breaks and tabs stay.
+
+    Example:
+        >>> printable("a\x00b")
+        'a␀b'
+    """
+    if text.isprintable():
+        return text
+    return "".join(_shown(character) for character in text)
 
 
 def reward_colours(
@@ -49,7 +67,7 @@ def render_ansi(
 ) -> str:
     """Return prompt (bold) and tokens for a terminal with 24-bit colour.
 
-    Control characters in the text are shown as symbols, so that a text cannot control the terminal.
+    The text passes through `printable`, so that it cannot control the terminal.
 
     Args:
         prompt: The prompt's text.
@@ -60,12 +78,12 @@ def render_ansi(
     Raises:
         ValueError: if there is not one reward per token.
     """
-    head = f"{_BOLD}{_printable(prompt)}{_RESET}" if prompt else ""
+    head = f"{_BOLD}{printable(prompt)}{_RESET}" if prompt else ""
     if rewards is None:
-        return head + "".join(map(_printable, tokens))
+        return head + "".join(map(printable, tokens))
     values = _checked(tokens, rewards)
     pieces = [
-        f"\x1b[48;2;{r};{g};{b}m\x1b[38;2;0;0;0m{_printable(token)}{_RESET}"
+        f"\x1b[48;2;{r};{g};{b}m\x1b[38;2;0;0;0m{printable(token)}{_RESET}"
         for token, (r, g, b) in zip(tokens, reward_colours(values, scale=scale), strict=True)
     ]
     return head + "".join(pieces)
@@ -80,22 +98,31 @@ def render_html(
 ) -> str:
     """Return prompt and tokens as one escaped ``<div>``; a token's title is its reward.
 
-    Arguments and errors are those of `render_ansi`. All styles are inline, so that the result can
-    be embedded in any page.
+    Arguments, errors and the treatment of control characters are those of `render_ansi`. All styles
+    are inline, so that the result can be embedded in any page.
     """
-    head = f"<b>{html.escape(prompt)}</b>"
+    head = f"<b>{html.escape(printable(prompt))}</b>"
     if rewards is None:
-        body = "".join(f"<span>{html.escape(token)}</span>" for token in tokens)
+        body = "".join(f"<span>{html.escape(printable(token))}</span>" for token in tokens)
     else:
         values = _checked(tokens, rewards)
         body = "".join(
             f'<span style="background:rgb({r},{g},{b});color:#000" title="{value:+.4g}">'
-            f"{html.escape(token)}</span>"
+            f"{html.escape(printable(token))}</span>"
             for token, value, (r, g, b) in zip(
                 tokens, values, reward_colours(values, scale=scale), strict=True
             )
         )
     return f'<div class="tokengym-text" style="white-space:pre-wrap">{head}{body}</div>'
+
+
+def _shown(character: str) -> str:
+    """Return one character as `printable` shows it."""
+    code, category = ord(character), unicodedata.category(character)
+    hidden = category in ("Cc", "Cs", "Zl", "Zp") or code in _BIDIRECTIONAL
+    if character in "\n\t" or not hidden:
+        return character
+    return chr(0x2400 + code) if code < 0x20 else "\ufffd"
 
 
 def _blend(strength: float) -> tuple[int, int, int]:
@@ -113,13 +140,3 @@ def _checked(tokens: Sequence[str], rewards: ArrayLike) -> NDArray[np.float64]:
             f"rewards must have shape ({len(tokens)},), one per token, got {values.shape}"
         )
     return values
-
-
-def _printable(text: str) -> str:
-    """Return the text with control characters other than line breaks and tabs as symbols."""
-    return "".join(
-        character
-        if character in "\n\t" or not (ord(character) < 32 or 127 <= ord(character) < 160)
-        else (chr(0x2400 + ord(character)) if ord(character) < 32 else "\ufffd")
-        for character in text
-    )

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from tokengym.envs import printable
 from tokengym.evaluation.replay.replay import Replay
 from tokengym.evaluation.report.report import render
-from tokengym.evaluation.report.samples import coloured_tokens, printable
+from tokengym.evaluation.report.samples import coloured_tokens
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.statistics import Array
 from tokengym.evaluation.statistics.agreement import (

@@ -16,12 +16,12 @@ from tokengym.envs import (
     TokenGenerationEnv,
     TokenGenerationVectorEnv,
     episode_from_record,
+    printable,
 )
 from tokengym.envs.files import read_json, read_jsonl, write_csv
 from tokengym.envs.tokenization import token_texts
 from tokengym.evaluation.measure.evaluate import make_eval_envs, task_reward
 from tokengym.evaluation.report.curves import to_cell
-from tokengym.evaluation.report.samples import printable
 from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig, resolve_env
 from tokengym.evaluation.statistics import Array
 from tokengym.evaluation.statistics.agreement import Agreement, agreement

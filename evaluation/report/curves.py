@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from tokengym.envs import printable
 from tokengym.envs.files import write_csv
 from tokengym.evaluation.measure.measures import AXES, MEASURES
-from tokengym.evaluation.report.samples import printable
 from tokengym.evaluation.statistics import Array
 
 KEY_COLUMNS = ("credit", "seed", "step", "score")

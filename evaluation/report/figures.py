@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tokengym.envs import printable
 from tokengym.envs.files import write_bytes
 from tokengym.evaluation.measure.measures import MEASURES, measure_of
 from tokengym.evaluation.report.curves import Curve, Panel, group_label, make_panels
-from tokengym.evaluation.report.samples import printable
 from tokengym.evaluation.statistics import curve_interval, iqm
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tokengym.envs import printable
 from tokengym.evaluation.measure.measures import AXES, MEASURES, Measure, measure_of
 from tokengym.evaluation.report.charts import (
     Chart,
@@ -22,7 +23,7 @@ from tokengym.evaluation.report.charts import (
     line_chart,
 )
 from tokengym.evaluation.report.curves import SPENT, Curve, Panel, Runs, group_label, make_panels
-from tokengym.evaluation.report.samples import printable, side_by_side
+from tokengym.evaluation.report.samples import side_by_side
 from tokengym.evaluation.report.summary import per_run
 from tokengym.evaluation.report.tables import cells, columns, forests
 from tokengym.evaluation.report.verdict import number

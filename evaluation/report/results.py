@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tokengym.envs import printable
 from tokengym.envs.files import read_json, read_jsonl, write_json, write_text
 from tokengym.evaluation.report.curves import (
     COLUMNS,
@@ -19,7 +20,6 @@ from tokengym.evaluation.report.curves import (
 )
 from tokengym.evaluation.report.figures import save_figure
 from tokengym.evaluation.report.report import render_report
-from tokengym.evaluation.report.samples import printable
 from tokengym.evaluation.report.summary import summarize
 from tokengym.evaluation.runs.config import (
     SETTINGS_FILE,

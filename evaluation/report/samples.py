@@ -1,15 +1,13 @@
 """Sampled responses of different rewards on the same prompts, side by side."""
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tokengym.envs import printable
 from tokengym.evaluation.report.verdict import number, signed
 
 MOST_TOKENS = 400
 """Longer responses are cut in the report; episodes.jsonl has them whole."""
-_BIDI = {0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
-"""Code points that change the direction of text."""
 
 
 def side_by_side(
@@ -48,24 +46,6 @@ def side_by_side(
         samples.append({"prompt": printable(prompt), "responses": shown})
     samples.sort(key=lambda sample: -len(sample["responses"]))  # stable: the fullest rows first
     return samples[:most]
-
-
-def printable(text: str) -> str:
-    r"""Return a text with control characters, lone surrogates and bidirectional marks made visible.
-
-    Example:
-        >>> printable("a\x00b")
-        'a␀b'
-    """
-    shown = []
-    for character in text:
-        code = ord(character)
-        category = unicodedata.category(character)
-        if character in "\n\t" or not (category in ("Cc", "Cs", "Zl", "Zp") or code in _BIDI):
-            shown.append(character)
-        else:
-            shown.append(chr(0x2400 + code) if code < 0x20 else "\ufffd")
-    return "".join(shown)
 
 
 def _last_step_of_lowest_seed(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:

@@ -9,6 +9,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from tokengym.envs import printable
 from tokengym.envs.render import reward_colours
 from tokengym.evaluation.measure.measures import MEASURES, WHEN, measure_of
 from tokengym.evaluation.replay.page import (
@@ -17,7 +18,6 @@ from tokengym.evaluation.replay.page import (
     headline,
     same_scores,
 )
-from tokengym.evaluation.report.samples import printable
 from tokengym.evaluation.report.verdict import number, signed
 
 if TYPE_CHECKING:

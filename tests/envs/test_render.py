@@ -1,5 +1,9 @@
+import pickle
+from pathlib import Path
+
 import pytest
 
+from tokengym.envs import DatasetError, printable
 from tokengym.envs.render import render_ansi, render_html, reward_colours
 
 BLUE, RED, WHITE = (67, 147, 195), (214, 96, 77), (255, 255, 255)
@@ -40,3 +44,36 @@ def test_one_reward_per_token(render: object) -> None:
         render("p", ["a", "b"], [1.0])  # type: ignore[operator]
     with pytest.raises(ValueError, match="finite"):
         render("p", ["a"], [float("nan")])  # type: ignore[operator]
+
+
+HIDDEN = ["\x00", "\x1b", "\r", "\x7f", "\x9b", "\u061c", "\u200e", "\u200f", "\u2028", "\u2029"]
+HIDDEN += ["\ud800", *map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))]
+
+
+def test_printable_keeps_text_of_any_script() -> None:
+    for text in ("", "naïve 中文 עברית 🎬\tb\n", "\u200b", "👩\u200d💻"):
+        assert printable(text) == text
+
+
+def test_printable_leaves_nothing_that_a_terminal_or_page_obeys() -> None:
+    assert printable("\x1b]0;title\x07") == "\u241b]0;title\u2407"
+    assert printable("a\u202eb\u2066c\x85\ud800") == "a\ufffdb\ufffdc\ufffd\ufffd"
+    for hidden in HIDDEN:
+        assert hidden not in printable(f"a{hidden}b")
+        printable(hidden).encode()  # no lone surrogates: any stream takes it
+
+
+@pytest.mark.parametrize("render", [render_ansi, render_html])
+def test_no_hidden_character_is_rendered(render: object) -> None:
+    plain = render("p", ["t"], [1.0])  # type: ignore[operator]
+    for hidden in HIDDEN:
+        shown = render(f"p{hidden}", [f"t{hidden}"], [1.0])  # type: ignore[operator]
+        assert shown.count(hidden) == plain.count(hidden)
+
+
+def test_messages_do_not_pass_on_escape_sequences(tmp_path: Path) -> None:
+    hostile = tmp_path / "a\x1b[2Jb\u202e.csv"
+    with pytest.raises(DatasetError) as raised:
+        raise DatasetError(f"{hostile} cannot be read")
+    assert "a\u241b[2Jb\ufffd.csv cannot be read" in str(raised.value)
+    assert "\x1b" not in str(pickle.loads(pickle.dumps(raised.value)))

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tokengym.envs import printable
 from tokengym.evaluation.report.curves import Curve
 from tokengym.evaluation.report.figures import save_figure
 from tokengym.evaluation.report.report import render_report
-from tokengym.evaluation.report.samples import printable, side_by_side
+from tokengym.evaluation.report.samples import side_by_side
 from tokengym.evaluation.report.summary import summarize
 
 HOSTILE = [
