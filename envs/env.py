@@ -76,6 +76,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
     | `response` | end | the response's text, special tokens left out, stop string included |
     | `response_ids` | end | the sampled ids, EOS included, a tuple |
     | `finish_reason` | end | "eos", "stop" or "length" |
+    | `waiting` | after the end | True, only while `hold_after_end` is in force |
     | `score`, `score_parts`, `token_rewards` | end | 0.0, {} and zeros (n,) float32 until a reward wrapper fills them |
 
     `Episode.from_info` reads a terminal info.
@@ -145,7 +146,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         self._column = mdp.prompt_width
         """Column of the next token."""
         self._terminated = self._truncated = False
-        self._playing = False
+        self._playing = self._holds = False
         self._shown_rewards: NDArray[np.float32] | None = None
         # Values that every step reads: attribute chains would cost as much as the copies.
         self._vocab_size, self._eos_id = mdp.vocab_size, mdp.eos_id
@@ -157,7 +158,9 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Begin an episode; see "Arguments" of the class for ``options``."""
+        """Begin an episode; see "Starting State" of the class for ``options``."""
+        if self._waits and seed is None and not options:
+            return self._observation(), self._waiting_info()
         prompt = chosen_prompt(self._mdp.table, options)
         super().reset(seed=seed)
         if seed is not None:
@@ -199,6 +202,8 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
 
     def _watched_step(self, token: int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Append a token that may end the episode, change the action mask, or be refused."""
+        if self._waits:
+            return self._observation(), 0.0, False, False, self._waiting_info()
         if not self._playing:
             raise EpisodeOverError(
                 "step called after the episode's end or before the first reset; call env.reset()"
@@ -215,6 +220,15 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         if self.render_mode == "human":
             self._print_step()
         return observation, 0.0, self._terminated, self._truncated, info
+
+    def hold_after_end(self, held: bool) -> None:
+        """Stay at the end of an episode, whatever an autoreset does, or stop doing so.
+
+        While held, an episode that is over begins anew only by a reset with a seed or options. Any
+        other reset and every step do nothing: they return the last observation, reward 0, no flag,
+        and an info with ``waiting``. Rounds of one episode per row are played so.
+        """
+        self._holds = held
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Return the legal next tokens, bool (vocab,)."""
@@ -330,6 +344,13 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
             prompt_id=self._prompt.prompt_id,
             action_mask=self._mask.copy(),
         )
+
+    @property
+    def _waits(self) -> bool:
+        return self._holds and not self._playing and self._prompt is not None
+
+    def _waiting_info(self) -> dict[str, Any]:
+        return Info(action_mask=self._mask.copy(), waiting=True)
 
     def _response_ids(self) -> list[int]:
         return self._ids[self._mdp.prompt_width : self._column].tolist()

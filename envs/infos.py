@@ -184,6 +184,12 @@ def add_final(
     put(infos, "final_info", rows, None, final, present)
 
 
+def add_waiting(infos: dict[str, Any], batch: EpisodeBatch, rows: Rows) -> None:
+    """Add that the rows wait at the end of their episode, see `hold_after_end`."""
+    present = _mask(batch, rows)
+    put(infos, "waiting", rows, None, present.copy(), present)
+
+
 def _mask(batch: EpisodeBatch, rows: Rows) -> NDArray[np.bool_]:
     """Return a bool array that is True at the rows."""
     if rows is batch.all_rows:

@@ -12,11 +12,18 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from tokengym.envs.batch import EpisodeBatch
+from tokengym.envs.batch import EpisodeBatch, Rows
 from tokengym.envs.bundle import Bundle
 from tokengym.envs.declared import from_keywords, takes
 from tokengym.envs.errors import ActionError, EpisodeOverError, SettingsError, StateError
-from tokengym.envs.infos import Info, add_action_masks, add_final, add_prompts, add_terminal
+from tokengym.envs.infos import (
+    Info,
+    add_action_masks,
+    add_final,
+    add_prompts,
+    add_terminal,
+    add_waiting,
+)
 from tokengym.envs.mdp import (
     RENDER_FPS,
     MdpEnvironment,
@@ -117,6 +124,7 @@ class TokenGenerationVectorEnv(
         }
         self._over = np.zeros(self.num_envs, dtype=np.bool_)
         """(num_envs,): the row's episode ended in an earlier step and was not reset since."""
+        self._holds = False
         self._shown_rewards: dict[int, NDArray[np.float32]] = {}
 
     @property  # type: ignore[misc]
@@ -161,6 +169,8 @@ class TokenGenerationVectorEnv(
         if rest:
             prompts = chosen_prompts(self._mdp.table, rest, rows.tolist(), self.num_envs)
             group_size = checked_group_size(rest.get("group_size", 1), rows.tolist(), self.num_envs)
+        elif self._holds and not seeds:
+            rows = rows[~self._over[rows]]
         for row in rows.tolist() if seeds else ():
             if (row_seed := seeds[row]) is not None:
                 self._batch.seed(row, row_seed)
@@ -168,7 +178,7 @@ class TokenGenerationVectorEnv(
         self._over[rows] = False
         infos: dict[str, Any] = Info()
         add_prompts(infos, self._batch, rows)
-        add_action_masks(infos, self._batch, rows)
+        add_action_masks(infos, self._batch, rows, serve_all=self._holds)
         return self._observations(), infos
 
     def step(
@@ -193,23 +203,36 @@ class TokenGenerationVectorEnv(
         rows = np.flatnonzero(~self._over) if len(idle) else batch.all_rows
         ended, reasons = batch.append(rows, tokens)
         infos: dict[str, Any] = Info()
-        if len(ended) and self._mode is not AutoresetMode.SAME_STEP:
-            add_terminal(infos, batch, ended, reasons)
-        if len(idle) and self._mode is AutoresetMode.NEXT_STEP:
-            batch.begin(idle)
-            self._over[idle] = False
-            add_prompts(infos, batch, idle)
-            rows = batch.all_rows
-        terminated, truncated = batch.terminated.copy(), batch.truncated.copy()
-        if len(ended) and self._mode is AutoresetMode.SAME_STEP:
-            add_final(infos, batch, ended, reasons)
-            batch.begin(ended)
-            add_prompts(infos, batch, ended)
-        else:
+        same_step = self._mode is AutoresetMode.SAME_STEP
+        if len(ended):
+            (add_final if same_step else add_terminal)(infos, batch, ended, reasons)
             self._over[ended] = True
+        terminated, truncated = batch.terminated.copy(), batch.truncated.copy()
+        if self._holds or self._mode is not AutoresetMode.DISABLED:
+            terminated[idle] = truncated[idle] = False
+            due = np.flatnonzero(self._over) if same_step else idle
+            if len(due):
+                self._reset_or_wait(due, infos)
+                rows = batch.all_rows
         add_action_masks(infos, batch, rows, serve_all=True)
         rewards = np.zeros(self.num_envs, dtype=np.float64)
         return self._observations(), rewards, terminated, truncated, infos
+
+    def _reset_or_wait(self, rows: Rows, infos: dict[str, Any]) -> None:
+        """Begin the next episode of rows whose last one is over, unless they are held."""
+        if self._holds:
+            add_waiting(infos, self._batch, rows)
+            return
+        self._batch.begin(rows)
+        self._over[rows] = False
+        add_prompts(infos, self._batch, rows)
+
+    def hold_after_end(self, held: bool) -> None:
+        """Have rows stay at the end of their episode, or stop doing so.
+
+        See `TokenGenerationEnv.hold_after_end`; the autoreset mode is in force again afterwards.
+        """
+        self._holds = held
 
     def action_masks(self) -> NDArray[np.bool_]:
         """Return the legal next tokens, bool (num_envs, vocab)."""

@@ -62,7 +62,7 @@ class RewardWrapper(gymnasium.Wrapper):
     ) -> tuple[Any, dict[str, Any]]:
         """Begin an episode."""
         observation, info = self.env.reset(seed=seed, options=options)
-        if self._delivery is not None:
+        if self._delivery is not None and "waiting" not in info:
             self._delivery.announce(0, info["prompt"], info["prompt_id"])
         return observation, info
 
@@ -71,7 +71,7 @@ class RewardWrapper(gymnasium.Wrapper):
         observation, _, terminated, truncated, info = self.env.step(action)
         if not (terminated or truncated):
             reward = 0.0
-            if self._delivery is not None:
+            if self._delivery is not None and "waiting" not in info:
                 batch = {key: np.asarray(array)[None] for key, array in observation.items()}
                 reward = float(self._delivery.advance([0], batch)[0])
             return observation, reward, terminated, truncated, info
@@ -130,8 +130,9 @@ class VectorRewardWrapper(VectorWrapper):
         values = np.zeros_like(values)
         ended = episodes_from_infos(infos)
         if self._delivery is not None:
-            going_on = ~(terminated | truncated) & _has_response(observations, self._prompt_width)
-            rows = np.flatnonzero(going_on).tolist()
+            continues = ~(terminated | truncated) & _has_response(observations, self._prompt_width)
+            continues &= ~infos.get("waiting", np.False_)
+            rows = np.flatnonzero(continues).tolist()
             with keeping(list(ended.values()), self.reward.scorer.name):
                 values[rows] = self._delivery.advance(rows, observations)
         if ended:

@@ -162,24 +162,26 @@ def play_round(
     Raises:
         RewardError: if the scorer fails; its ``episodes`` are those of the round that had ended.
     """
-    observation, masks = envs.reset(seed, options)
-    player.begin(observation)
     recorder = RoundRecorder(envs.num_envs)
     active = np.arange(envs.num_envs)
-    while len(active):
-        choice = player.act(active, observation, masks, deterministic=deterministic)
-        actions = np.full(envs.num_envs, envs.filler_action, dtype=np.int64)
-        actions[active] = choice.actions
-        try:
+    try:
+        observation, masks = envs.reset(seed, options)
+        player.begin(observation)
+        while len(active):
+            choice = player.act(active, observation, masks, deterministic=deterministic)
+            actions = np.full(envs.num_envs, envs.filler_action, dtype=np.int64)
+            actions[active] = choice.actions
             result = envs.step(actions)
-        except RewardError as error:
-            error.keep(recorder.ended())
-            raise
-        recorder.add(active, choice, masks, result)
-        if on_step is not None and not on_step(active, choice, result):
-            return None
-        active = active[~(result.terminated | result.truncated)[active]]
-        observation, masks = result.observation, result.action_masks
+            recorder.add(active, choice, masks, result)
+            if on_step is not None and not on_step(active, choice, result):
+                return None
+            active = active[~(result.terminated | result.truncated)[active]]
+            observation, masks = result.observation, result.action_masks
+    except RewardError as error:
+        error.keep(recorder.ended())
+        raise
+    finally:
+        envs.finish()
     return recorder.finish()
 
 

@@ -16,6 +16,7 @@ from tokengym.agents.rollouts.environments import (
     Observation,
     as_vector_env,
     filler_action,
+    hold_after_end,
 )
 from tokengym.agents.sb3 import GymVecEnv
 from tokengym.envs import Episode, SettingsError, episodes_from_infos
@@ -53,7 +54,7 @@ class RoundEnvironment(ABC):
 
     num_envs: int
     filler_action: int
-    """Action of rows that wait for the end of the round; never the EOS."""
+    """Action of rows that wait for the end of the round."""
 
     @abstractmethod
     def reset(self, seed: int | None = None, options: Options | None = None) -> Start:
@@ -67,6 +68,10 @@ class RoundEnvironment(ABC):
     @abstractmethod
     def step(self, actions: NDArray[np.int64]) -> StepResult:
         """Append one token to every row; what rows that ended return is not read."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """End the round: from now on the environment resets rows as its autoreset mode says."""
 
 
 class GymRounds(RoundEnvironment):
@@ -90,7 +95,9 @@ class GymRounds(RoundEnvironment):
 
     def reset(self, seed: int | None = None, options: Options | None = None) -> Start:
         """See `RoundEnvironment.reset`."""
+        hold_after_end(self.envs, False)
         observation, infos = self._begin(seed, options)
+        hold_after_end(self.envs, True)
         return observation, infos.get("action_mask")
 
     def step(self, actions: NDArray[np.int64]) -> StepResult:
@@ -108,6 +115,10 @@ class GymRounds(RoundEnvironment):
             self.envs.reset(options={"reset_mask": ended})
         return result
 
+    def finish(self) -> None:
+        """See `RoundEnvironment.finish`."""
+        hold_after_end(self.envs, False)
+
 
 class VecEnvRounds(RoundEnvironment):
     """Rounds on a Stable-Baselines3 ``VecEnv``."""
@@ -123,7 +134,9 @@ class VecEnvRounds(RoundEnvironment):
             self.envs.seed(seed)
         if options is not None:
             self.envs.set_options(_row_options(options, self.num_envs))
+        hold_after_end(self.envs, False)
         observation: Any = self.envs.reset()
+        hold_after_end(self.envs, True)
         return observation, _stacked_masks(self.envs.reset_infos)
 
     def step(self, actions: NDArray[np.int64]) -> StepResult:
@@ -140,6 +153,10 @@ class VecEnvRounds(RoundEnvironment):
             truncated=truncated,
             episodes={int(row): Episode.from_info(infos[row]) for row in np.flatnonzero(dones)},
         )
+
+    def finish(self) -> None:
+        """See `RoundEnvironment.finish`."""
+        hold_after_end(self.envs, False)
 
 
 class TimedRounds(RoundEnvironment):
@@ -166,6 +183,10 @@ class TimedRounds(RoundEnvironment):
             return self._rounds.step(actions)
         finally:
             self.seconds += time.perf_counter() - started
+
+    def finish(self) -> None:
+        """See `RoundEnvironment.finish`."""
+        self._rounds.finish()
 
 
 def as_rounds(envs: Environments) -> RoundEnvironment:

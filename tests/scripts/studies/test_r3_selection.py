@@ -5,6 +5,7 @@ import pytest
 
 from tokengym.envs import Episode, bundled
 from tokengym.rewards import Relevance
+from tokengym.scripts.studies import r3_selection
 from tokengym.scripts.studies.r3_selection import RULES, SIZES, select, table
 from tokengym.scripts.studies.relevance import COMPONENTS
 
@@ -39,6 +40,13 @@ def test_each_rule_picks_its_own():
     assert {rows[name, 1]["relevance_query"] for name in RULES} == {1.0}
     text = table(list(rows.values()), "copying")  # 64 of 4 are all 4
     assert "| best of 64 by relevance | 1.00 (1.00 to 1.00) |" in text
+
+
+def test_every_question_has_the_same_number_of_answers(monkeypatch):
+    monkeypatch.setattr(r3_selection, "SAMPLES", 16)
+    monkeypatch.setattr(r3_selection, "QUESTIONS", {"copying": 5})
+    answers = r3_selection.sample("copying", bundled("question_answer").policy, None)
+    assert [len(group) for group in answers] == [16] * 5
 
 
 @pytest.mark.parametrize(
