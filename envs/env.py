@@ -79,7 +79,8 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
     | `waiting` | after the end | True, only while `hold_after_end` is in force |
     | `score`, `score_parts`, `token_rewards` | end | 0.0, {} and zeros (n,) float32 until a reward wrapper fills them |
 
-    `Episode.from_info` reads a terminal info.
+    `Episode.from_info` reads a terminal info. ``info.items()`` shows `token_rewards` padded with
+    zeros to `max_new_tokens`, the form in which ``SyncVectorEnv`` stacks them.
 
     ## Starting State
     A prompt and an empty response. Prompts are drawn by `prompt_sampling` from the seeded generator;
@@ -364,7 +365,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
             return "stop"
         return "length" if self._column == self._mdp.width else None
 
-    def _end(self, finish_reason: str, info: dict[str, Any]) -> None:
+    def _end(self, finish_reason: str, info: Info) -> None:
         """End the episode and describe it in ``info``."""
         assert self._prompt is not None
         self._playing, self._event_column = False, 0
@@ -372,6 +373,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         self._terminated = not self._truncated
         response_ids = self._response_ids()
         response = self._mdp.decode([response_ids])[0]
+        info.width = self.settings.max_new_tokens
         info.update(terminal_info(self._prompt, response, tuple(response_ids), finish_reason))
 
     def _rendered(self, renderer: Any) -> str:

@@ -30,13 +30,38 @@ _EPISODE_KEYS = (
 
 
 class Info(dict[str, Any]):
-    """An info whose texts pass Gymnasium's array conversions (`NumpyToTorch` and its relatives).
+    """An info that Gymnasium's vector environments can stack and its array conversions can convert.
+
+    ``SyncVectorEnv`` and ``AsyncVectorEnv`` read a copy's info by `items` and assume that the
+    arrays of an entry have one shape in all rows. Token rewards, one per response token, do not:
+    `items` alone shows them padded with zeros to the width.
 
     Gymnasium 1.4 takes a ``str`` for an iterable of arrays, which turns a prompt into the name of a
     generator, and refuses arrays of objects, which is how its own batches keep texts. The
     conversion is a ``functools.singledispatch`` function: how an `Info` is converted is registered
     for this type alone.
     """
+
+    width: int | None = None
+    """Length that `items` pads ``token_rewards`` to; None in an info of a batch."""
+
+    def items(self) -> Any:
+        """Return the entries, with the token rewards padded to the width."""
+        rewards = self.get("token_rewards")
+        if self.width is None or rewards is None:
+            return super().items()
+        padded = np.zeros(self.width, dtype=np.float32)
+        padded[: len(rewards)] = rewards
+        return dict(self, token_rewards=padded).items()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _info, (dict(self), self.width)  # copies and pickles would be made from `items`
+
+
+def _info(entries: dict[str, Any], width: int | None) -> Info:
+    info = Info(entries)
+    info.width = width
+    return info
 
 
 def convert_texts() -> None:
@@ -51,7 +76,8 @@ def convert_texts() -> None:
 
     def convert(value: Any, xp: ModuleType, device: Any = None) -> Any:
         if isinstance(value, dict):
-            return type(value)((key, convert(item, xp, device)) for key, item in value.items())
+            entries = dict.items(value)  # as they are, not padded
+            return type(value)((key, convert(item, xp, device)) for key, item in entries)
         if isinstance(value, str):
             return value
         if isinstance(value, np.ndarray):
@@ -202,9 +228,7 @@ def _mask(batch: EpisodeBatch, rows: Rows) -> NDArray[np.bool_]:
 class PadTokenRewards(gymnasium.Wrapper[ObsType, ActType, ObsType, ActType], RecordConstructorArgs):
     """Pads the terminal ``info["token_rewards"]`` with zeros to ``max_new_tokens``.
 
-    Gymnasium's ``SyncVectorEnv`` stacks info arrays and assumes one shape for all rows, so two
-    episodes of different lengths that end in the same step would break it. The native batched
-    environment pads by itself.
+    For batches other than Gymnasium's, which need no wrapper, that stack arrays of one shape.
     """
 
     def __init__(self, env: gymnasium.Env[ObsType, ActType]) -> None:

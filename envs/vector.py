@@ -54,8 +54,6 @@ class TokenGenerationVectorEnv(
     `TokenGenerationEnv`, batched by Gymnasium's conventions (a ``_key`` mask for each key).
     Differences from ``SyncVectorEnv``:
 
-    - ``infos["token_rewards"]`` is padded with zeros to ``max_new_tokens`` (the single
-      environment under `PadTokenRewards`).
     - ``infos["action_mask"]`` is one read-only row broadcast over the batch while every row has
       the same legal tokens. Copy it before writing.
     - In DISABLED mode, a row that ended and was not reset is frozen: its action is ignored, its

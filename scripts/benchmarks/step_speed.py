@@ -25,7 +25,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from tokengym.envs import PadTokenRewards, TokenGenerationEnv, TokenGenerationVectorEnv
+from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv
 
 VOCABULARY = 603
 PROMPT_TOKENS = 8
@@ -105,7 +105,7 @@ def measure_batch(tokenizer: PreTrainedTokenizerFast, rows: int, repeats: int) -
     }
     for mode in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
         batch = {"num_envs": rows, "autoreset_mode": mode, **shared}
-        copies = [lambda: PadTokenRewards(TokenGenerationEnv(**shared))] * rows
+        copies = [lambda: TokenGenerationEnv(**shared)] * rows
         envs = {
             "sync": SyncVectorEnv(copies, autoreset_mode=mode),
             "native": TokenGenerationVectorEnv(**batch),

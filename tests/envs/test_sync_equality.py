@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from tokengym.envs import PadTokenRewards, episodes_from_infos
+from tokengym.envs import episodes_from_infos
 from tokengym.envs.infos import Info
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -59,8 +59,7 @@ def make_pair(make_env: Callable[..., Any], make_envs: Callable[..., Any]) -> Ca
     def build(mode: AutoresetMode, **settings: Any) -> tuple[Any, SyncVectorEnv]:
         native = make_envs(num_envs=ROWS, autoreset_mode=mode, **settings)
         copies = [
-            lambda row=row: PadTokenRewards(make_env(prompt_shard=(row, ROWS), **settings))
-            for row in range(ROWS)
+            lambda row=row: make_env(prompt_shard=(row, ROWS), **settings) for row in range(ROWS)
         ]
         return native, SyncVectorEnv(copies, autoreset_mode=mode)
 

@@ -4,6 +4,7 @@
 import copy
 import dataclasses
 import os
+import pickle
 import warnings
 from dataclasses import replace
 
@@ -19,7 +20,6 @@ import tokengym  # noqa: F401  (registers the ids)
 from tokengym.envs import (
     BundleError,
     Episode,
-    PadTokenRewards,
     TokenGymError,
     bundled,
     episodes_from_infos,
@@ -87,28 +87,60 @@ def test_batches_in_every_autoreset_mode(mode):
     check_reward(envs)
 
 
-def test_a_sync_batch_pays_what_the_native_one_pays():
-    arguments = {"num_envs": 4, "reward": "abc", "max_new_tokens": 6}
-    native = gymnasium.make_vec("tokengym/MovieReview-v0", **arguments)
-    sync = gymnasium.make_vec(
-        "tokengym/MovieReview-v0",
-        vectorization_mode="sync",
-        wrappers=[PadTokenRewards],
-        **arguments,
-    )
-    rng = np.random.default_rng(0)
-    native.reset(seed=3)
-    sync.reset(seed=3)
-    for _ in range(20):
-        actions = rng.integers(0, 40, 4)
-        one, two = native.step(actions), sync.step(actions)
-        np.testing.assert_allclose(one[1], two[1], atol=1e-5)
-        ours, theirs = episodes_from_infos(one[4]), episodes_from_infos(two[4])
-        assert list(ours) == list(theirs)
-        for row in ours:
-            np.testing.assert_allclose(
-                ours[row].token_rewards, theirs[row].token_rewards, atol=1e-5
-            )
+@pytest.mark.parametrize("way", ["make_vec", "SyncVectorEnv"])
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+@pytest.mark.parametrize("name", IDS)
+def test_copies_of_an_id_return_what_its_native_batch_returns(name, mode, way):
+    rows, options = 4, {"max_new_tokens": 6}
+    native = gymnasium.make_vec(name, num_envs=rows, autoreset_mode=mode, **options)
+    if way == "make_vec":
+        chosen = {"vector_kwargs": {"autoreset_mode": mode}, "vectorization_mode": "sync"}
+        copies = gymnasium.make_vec(name, num_envs=rows, **chosen, **options)
+    else:
+        copies = gymnasium.vector.SyncVectorEnv(
+            [lambda: gymnasium.make(name, **options)] * rows, autoreset_mode=mode
+        )
+    rng, lengths = np.random.default_rng(0), set()
+    assert_alike(native.reset(seed=3), copies.reset(seed=3))
+    for step in range(24):
+        actions = rng.integers(native.single_action_space.n, size=rows)
+        actions[(np.arange(rows) + step) % 5 == 0] = native.unwrapped.tokenizer.eos_token_id
+        one, other = native.step(actions), copies.step(actions)
+        assert_alike(one, other)
+        lengths |= {len(e.response_ids) for e in episodes_from_infos(other[4]).values()}
+        if mode is AutoresetMode.DISABLED and (over := one[2] | one[3]).any():
+            masks = [{"reset_mask": over.copy()} for _ in range(2)]
+            assert_alike(native.reset(options=masks[0]), copies.reset(options=masks[1]))
+    assert len(lengths) > 2
+
+
+def assert_alike(one, other):
+    """Fail unless two nested structures have equal keys, shapes and values, floats nearly."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_alike(one[key], other[key])
+    elif isinstance(one, tuple) or (isinstance(one, np.ndarray) and one.dtype.hasobject):
+        assert len(one) == len(other)
+        for pair in zip(one, other, strict=True):
+            assert_alike(*pair)
+    elif isinstance(one, np.ndarray):
+        assert (one.shape, one.dtype) == (other.shape, other.dtype)
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    else:
+        assert one == other
+
+
+def test_an_info_is_padded_only_where_a_batch_reads_it():
+    env = gymnasium.make("tokengym/MovieReview-v0", reward="uniform", max_new_tokens=6)
+    env.reset(seed=0)
+    env.step(5)
+    *_, info = env.step(env.unwrapped.tokenizer.eos_token_id)
+    for same in (info, copy.deepcopy(info), pickle.loads(pickle.dumps(info))):
+        assert same["token_rewards"].shape == dict(same)["token_rewards"].shape == (2,)
+        padded = dict(same.items())["token_rewards"]
+        assert padded.tolist() == [*info["token_rewards"].tolist(), 0, 0, 0, 0]
+        assert dict(same.items()).keys() == dict(info).keys()
 
 
 SPECS = [*((name, {}) for name in IDS), ("tokengym/MovieReview-v0", {"reward": "abc:beta=0.5"})]

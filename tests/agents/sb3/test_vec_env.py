@@ -28,7 +28,7 @@ def single(tokenizer: Any, **settings: Any) -> Any:
 
 def plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in sorted(value.items())}
+        return {key: plain(value[key]) for key in sorted(value)}
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
