@@ -178,7 +178,9 @@ def hold_after_end(envs: Environments, held: bool) -> None:
     if isinstance(envs, VecEnv):
         if envs.has_attr(name):
             envs.env_method(name, held)
-    elif isinstance(bare := envs.unwrapped, SyncVectorEnv | AsyncVectorEnv):
+        return
+    bare: Any = envs.unwrapped
+    if isinstance(bare, SyncVectorEnv | AsyncVectorEnv):
         if all(bare.call("has_wrapper_attr", name)):
             bare.call(name, held)
     elif hasattr(bare, name):

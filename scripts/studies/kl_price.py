@@ -112,7 +112,7 @@ def measure_on_oracle(cell: Cell) -> list[dict[str, Any]]:
         seed=cell.seed,
     )
     reference = policy_table(agent.policy, envs, reference=True)
-    oracle = envs.unwrapped
+    oracle: Any = envs.unwrapped
 
     def objective(policy: Any, price: float) -> float:
         return oracle.policy_values(policy, reference=reference, kl_coef=price).values[()]

@@ -95,7 +95,7 @@ def test_in_the_loss_it_adds_its_own_gradient(
     total = sum(by_hand(agent, episode, estimator).sum() for episode in played.episodes)
     scale = experience.advantage_scale
     assert abs(scale - 1.0) > 0.01
-    (2.0 / scale * total / tokens).backward()  # type: ignore[union-attr]
+    (2.0 / scale * total / tokens).backward()
     expected = torch.cat(
         [
             (torch.zeros_like(p) if p.grad is None else p.grad).flatten()

@@ -86,11 +86,11 @@ def sync_paid_as_a_batch(counting: Counting, mode: str) -> Any:
 
 
 BACKENDS: dict[str, Callable[[Counting], Any]] = {
-    **{f"native {m}": lambda c, m=m: native(c, m) for m in MODES},
-    **{f"sync {m}": lambda c, m=m: sync(c, m) for m in MODES},
-    **{f"sync in a batch {m}": lambda c, m=m: sync_paid_as_a_batch(c, m) for m in MODES},
-    **{f"adapted {m}": lambda c, m=m: as_vec_env(native(c, m)) for m in MODES},
-    **{f"monitored {m}": lambda c, m=m: VecMonitor(as_vec_env(native(c, m))) for m in MODES},
+    **{f"native {m}": lambda c, m=m: native(c, m) for m in MODES},  # type: ignore[misc]
+    **{f"sync {m}": lambda c, m=m: sync(c, m) for m in MODES},  # type: ignore[misc]
+    **{f"sync in a batch {m}": lambda c, m=m: sync_paid_as_a_batch(c, m) for m in MODES},  # type: ignore[misc]
+    **{f"adapted {m}": lambda c, m=m: as_vec_env(native(c, m)) for m in MODES},  # type: ignore[misc]
+    **{f"monitored {m}": lambda c, m=m: VecMonitor(as_vec_env(native(c, m))) for m in MODES},  # type: ignore[misc]
     "adapted sync": lambda c: VecMonitor(as_vec_env(sync(c, "NextStep"))),
     "stock": lambda c: DummyVecEnv(copies(c)),
     "stock monitored": lambda c: DummyVecEnv(copies(c, Monitor)),

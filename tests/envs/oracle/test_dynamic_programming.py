@@ -1,5 +1,7 @@
 """Backward induction against a tree worked by hand."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from tokengym.envs.oracle.dynamic_programming import level_starts, optimal_value
 
 # Two tokens, two steps; rows: (), 0, 1, 00, 01, 10, 11.
 SCORES = np.array([1.0, 4.0, 0.0, 3.0, 8.0, 2.0, -2.0])
-TREE = {"branching": 2, "horizon": 2, "end_from": 0}
+TREE: dict[str, Any] = {"branching": 2, "horizon": 2, "end_from": 0}
 
 
 def test_numbering() -> None:
@@ -43,7 +45,7 @@ def test_ends_that_are_not_allowed_yet() -> None:
 def test_the_best_policy_has_the_best_values() -> None:
     rng = np.random.default_rng(0)
     scores = rng.normal(size=level_starts(3, 4)[-1])
-    tree = {"branching": 3, "horizon": 4, "end_from": 1}
+    tree: dict[str, Any] = {"branching": 3, "horizon": 4, "end_from": 1}
     best, q_values = optimal_values(scores, **tree)
     greedy = np.eye(4)[np.nanargmax(q_values, axis=1)]
     np.testing.assert_allclose(policy_values(scores, greedy, **tree)[0], best)
