@@ -19,7 +19,9 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from tokengym.agents.checkpoint import RoundStart, load_checkpoint, save_checkpoint
 from tokengym.agents.policy.policy import CausalLMPolicy
+from tokengym.agents.policy.sampling import derived_seed
 from tokengym.agents.policy.settings import EpisodicSettings, PolicySettings
+from tokengym.agents.rollouts.continuing import bind_policy
 from tokengym.agents.rollouts.environments import (
     Environments,
     environment_attribute,
@@ -222,9 +224,13 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
             self, self._before_learning, resets_again=options is not None
         )
         returns = np.zeros(self.n_envs)
+        seed = derived_seed(self.policy.generator)
+        continuations = bind_policy(self.env, self, seed=seed)
 
         def on_step(rows: NDArray[np.integer], choice: Choice, result: StepResult) -> bool:
             self.num_timesteps += len(rows)  # one timestep is one response token
+            if continuations is not None:
+                self.num_timesteps += continuations.count_tokens()
             returns[rows] += result.rewards[rows]
             dones = result.terminated | result.truncated
             infos = self._episode_infos(rows[dones[rows]], result, returns)

@@ -91,9 +91,12 @@ class Stopwatch:
     Args:
         name: The scorer's, for the warning.
         clock: Seconds since some moment.
+        warns: Whether it warns; not where the time is also a policy's, which continues responses.
     """
 
-    def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, name: str, clock: Callable[[], float] = time.monotonic, *, warns: bool = True
+    ) -> None:
         self.name = name
         self.seconds = 0.0
         """Spent scoring."""
@@ -101,7 +104,7 @@ class Stopwatch:
         """Episodes."""
         self._clock = clock
         self._began: float | None = None
-        self._warned = False
+        self._warned = not warns
 
     @contextmanager
     def scoring(self, count: int) -> Iterator[None]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.kinds import remedy_for
-from tokengym.rewards.attribution.probe import PrefixReader, Probe
+from tokengym.rewards.attribution.probe import Continuations, PrefixReader, Probe
 from tokengym.rewards.credits.base import Credit, as_credit
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError, Stopwatch, keeping
 from tokengym.rewards.maths.redistribution import close_sum
@@ -47,7 +47,9 @@ class Reward:
         self.scorer = as_scorer(scorer)
         self.credit = as_credit(credit)
         self.tokenizer = tokenizer
-        self.stopwatch = Stopwatch(self.scorer.name)
+        self.continuations: Continuations | None = None
+        """The policy that learns, where one is bound; for credit with ``needs_policy``."""
+        self.stopwatch = Stopwatch(self.scorer.name, warns=not self.credit.needs_policy)
         kinds, wanted = self.scorer.attribution_kinds, self.credit.attribution
         self._asks = wanted is not None and kinds is not None
         if wanted is not None and kinds is not None and wanted not in kinds:
@@ -151,7 +153,8 @@ class Reward:
                 "Scores(values=one number per episode)"
             )
         scores.check(episodes, name)
-        scores = self.credit.attribute(Probe(self.scorer, self.tokenizer), episodes, scores)
+        probe = Probe(self.scorer, self.tokenizer, self.continuations)
+        scores = self.credit.attribute(probe, episodes, scores)
         scores.check(episodes, self.credit_name)
         wanted = self.credit.attribution
         if wanted is not None and scores.attributions is None:

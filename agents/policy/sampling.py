@@ -1,5 +1,7 @@
 """From logits to a token and its log-probability, the same in rollout, update and reference."""
 
+from hashlib import sha256
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -163,6 +165,12 @@ def as_action_mask(masks: NDArray[np.generic], device: torch.device | str) -> Te
             "an environment must leave at least one, see forbidden_token_ids"
         )
     return torch.from_numpy(allowed).to(device)
+
+
+def derived_seed(generator: torch.Generator) -> int:
+    """Return a seed that depends on a generator's state, without drawing from it."""
+    state = generator.get_state().numpy().tobytes()
+    return int.from_bytes(sha256(state).digest()[:7], "little")
 
 
 def draw(logits: Tensor, uniforms: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """One run of PPO or NLPO: updates until the run's end, measured along the way."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
@@ -29,9 +30,8 @@ def train(run: TrainingRun) -> PPO:
         measured=resumed is not None,
     )
     agent.set_logger(Logger(folder=None, output_formats=[LogRows(run.log, done)]))
-    # One token more than the budget can hold: the recorder ends the training after its last update.
-    most = training.steps * training.batch_size * training.max_new_tokens + 1
-    agent.learn(most - agent.num_timesteps, callback=recorder, reset_num_timesteps=resumed is None)
+    # No limit on tokens, of which continuations take any number: the recorder ends the training.
+    agent.learn(sys.maxsize, callback=recorder, reset_num_timesteps=resumed is None)
     return agent
 
 

@@ -130,6 +130,11 @@ def environment_scorer(envs: Environments) -> Scorer | None:
     return None
 
 
+def environment_rewards(envs: Environments) -> list[Reward]:
+    """Return the rewards of an environment's wrappers, those of its rows included."""
+    return _rewards(_chains(envs))
+
+
 def scoring_seconds(envs: Environments) -> float:
     """Return the seconds that an environment's rewards have taken so far; 0 if it has none."""
     rewards = {id(reward): reward for reward in _rewards(_chains(envs))}  # rows may share one

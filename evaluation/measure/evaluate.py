@@ -223,7 +223,7 @@ def make_eval_envs(env: str, env_kwargs: Mapping[str, Any], *, num_envs: int) ->
 
 
 def task_reward(
-    env: str, env_kwargs: Mapping[str, Any]
+    env: str, env_kwargs: Mapping[str, Any], agent: Agent | None = None
 ) -> tuple[Reward, "PreTrainedTokenizerBase"]:
     """Return the reward that a task pays under these arguments, and the policy's tokenizer.
 
@@ -232,12 +232,17 @@ def task_reward(
     Args:
         env: Environment id, or a task's bare name.
         env_kwargs: Arguments of ``gym.make_vec``, ``reward`` among them.
+        agent: Continues responses for credit that needs a policy, which is refused without one.
 
     Raises:
         ValueError: if the environment cannot be made.
     """
     envs: Any = gym.make_vec(resolve_env(env), num_envs=1, **env_kwargs)
     tokenizer = _task(envs).tokenizer
+    if agent is not None:
+        from tokengym.agents import bind_policy
+
+        bind_policy(envs, agent)
     while not isinstance(envs, VectorRewardWrapper):
         envs = envs.env
     return envs.reward, tokenizer

@@ -99,7 +99,8 @@ def replay(
         rewards: Rules by name, options after a colon.
         env: Environment id or a task's bare name; its scorer is used.
         env_kwargs: Further arguments of ``gym.make_vec``, such as ``bundle`` or ``scorer``.
-        policy: The policy that played, for a truth that depends on it; see `token_truth`.
+        policy: The policy that played, for a truth that depends on it (see `token_truth`) and for
+            rules that continue responses.
         source: Where the episodes come from, for the report.
 
     Raises:
@@ -118,7 +119,7 @@ def replay(
     bare = gym.make_vec(env, num_envs=1, **without_reward(kwargs))
     task = bare.unwrapped
     assert isinstance(task, TokenGenerationVectorEnv)
-    paying = {name: task_reward(env, {**kwargs, "reward": name})[0] for name in rewards}
+    paying = {name: task_reward(env, {**kwargs, "reward": name}, policy)[0] for name in rewards}
     for name, reward in paying.items():
         paid = reward.evaluate(list(episodes))
         credits[name] = tuple(np.asarray(e.token_rewards, dtype=np.float64) for e in paid)

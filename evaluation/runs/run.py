@@ -243,7 +243,7 @@ class _Run:
         known = tokens() if callable(tokens) else tokens
         self.record.add_evaluation(step, known, evaluation)
         if self._sampler is not None and step in (0, self.training.steps):
-            self.record.samples += self._sampler.rows(self.record, step, evaluation)
+            self.record.samples += self._sampler.rows(self.record, step, evaluation, agent)
         if self.report is not None:
             self.report(step, evaluation.metrics["score"])
         if self.unfinished is None or not self._resumable:
@@ -277,16 +277,18 @@ class Sampler:
     """
 
     def __init__(self, config: ComparisonConfig, reward: str) -> None:
+        self.count = config.evaluation.samples
+        self.arguments = config.env, config.env_kwargs(reward, train=False)
+
+    def rows(
+        self, record: RunRecord, step: int, evaluation: "Evaluation", agent: Any
+    ) -> list[dict[str, Any]]:
+        """Return the first responses of an evaluation as rows of episodes.jsonl."""
         from tokengym.evaluation.measure.evaluate import task_reward
 
-        self.count = config.evaluation.samples
-        kwargs = config.env_kwargs(reward, train=False)
-        self.reward, self.tokenizer = task_reward(config.env, kwargs)
-
-    def rows(self, record: RunRecord, step: int, evaluation: "Evaluation") -> list[dict[str, Any]]:
-        """Return the first responses of an evaluation as rows of episodes.jsonl."""
+        reward, tokenizer = task_reward(*self.arguments, agent)
         episodes = evaluation.episodes[: self.count]
-        credited = self.reward.evaluate(list(episodes)) if episodes else []
+        credited = reward.evaluate(list(episodes)) if episodes else []
         return [
             {
                 "credit": record.name,
@@ -294,7 +296,7 @@ class Sampler:
                 "step": step,
                 "sample": index,
                 **episode_to_record(own),
-                "tokens": token_texts(self.tokenizer, own.response_ids),
+                "tokens": token_texts(tokenizer, own.response_ids),
                 "token_rewards": _rounded(own.token_rewards),
                 "log_probs": _rounded(own.log_probs),
                 "score": episode.score,

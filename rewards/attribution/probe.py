@@ -3,19 +3,30 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
 from tokengym.envs.tokenization import decode
-from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.errors import CreditError, ScorerError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from tokengym.rewards.scorers.base import Scorer
+
+
+class Continuations(Protocol):
+    """A policy that finishes responses, given to a reward from above (`Reward.continuations`)."""
+
+    def finish(self, prefixes: Sequence[Episode]) -> list[Episode]:
+        """Return each response continued to its end by the policy as it is now.
+
+        Args:
+            prefixes: Responses that have not ended; the same one may come several times.
+        """
 
 
 class Probe:
@@ -27,13 +38,32 @@ class Probe:
         scorer: What is asked.
         tokenizer: The policy's, which decodes what is left of a response; a scorer that reads ids
             alone needs none.
+        continuations: The policy, for credit rules with ``needs_policy``.
     """
 
     def __init__(
-        self, scorer: "Scorer", tokenizer: "PreTrainedTokenizerBase | None" = None
+        self,
+        scorer: "Scorer",
+        tokenizer: "PreTrainedTokenizerBase | None" = None,
+        continuations: Continuations | None = None,
     ) -> None:
         self.scorer = scorer
         self.tokenizer = tokenizer
+        self.continuations = continuations
+
+    def finish(self, prefixes: Sequence[Episode]) -> list[Episode]:
+        """Return responses continued by the policy; see `Continuations`.
+
+        Raises:
+            CreditError: if no policy is bound.
+        """
+        if self.continuations is None:
+            raise CreditError(
+                "this credit continues responses with the policy, and no policy is bound to the "
+                "environment; train with a learner of tokengym.agents, which binds its own, or "
+                "call tokengym.agents.bind_policy(env, agent)"
+            )
+        return self.continuations.finish(prefixes) if prefixes else []
 
     def values(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
         """Return the score of each text, (batch,), in the scale of the finished episodes' scores.

@@ -8,6 +8,7 @@ from tokengym.rewards.credits.abc_d import ABCD, ABCD2
 from tokengym.rewards.credits.abc_signed import SignedABC
 from tokengym.rewards.credits.attribution import Attribution
 from tokengym.rewards.credits.base import Credit, register_credit
+from tokengym.rewards.credits.mc import MonteCarlo
 from tokengym.rewards.credits.r3 import DenseR3
 from tokengym.rewards.credits.random import Random
 from tokengym.rewards.credits.recency import Recency
@@ -25,6 +26,7 @@ __all__ = [
     "Attribution",
     "Credit",
     "DenseR3",
+    "MonteCarlo",
     "Random",
     "Recency",
     "SignedABC",

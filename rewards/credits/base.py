@@ -39,6 +39,8 @@ class Credit:
     """Whether token t's reward depends on tokens up to t only (and on the end being there), and is
     paid as it is earned; otherwise it is known in hindsight and paid when the episode ends. A
     causal rule also has `step_reward`. The last token gets the rest of the score."""
+    needs_policy: bool = False
+    """Whether `attribute` continues responses with the policy that learns (`Probe.finish`)."""
     every_prefix: bool = False
     """Whether a scorer without scores per position may score every prefix as a text of its own."""
 
@@ -137,7 +139,10 @@ class _Adapted(Credit):
         rule: The object; whatever else of `Credit` it has is used too.
     """
 
-    _OPTIONAL = ("attribution", "causal", "every_prefix", "attribute", "bind", "step_reward")
+    _OPTIONAL = (
+        *("attribution", "causal", "every_prefix", "needs_policy"),
+        *("attribute", "bind", "step_reward"),
+    )
 
     def __init__(self, rule: Any) -> None:
         self.rule = rule

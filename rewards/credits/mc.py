@@ -1,0 +1,71 @@
+"""Monte Carlo credit: what each token changed in the score that the policy goes on to reach."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokengym.envs.episode import Episode
+from tokengym.rewards.attribution.probe import Probe
+from tokengym.rewards.credits.base import Credit, FloatArray, register_credit
+from tokengym.rewards.errors import CreditError
+from tokengym.rewards.maths.shares import complete
+from tokengym.rewards.scorers.base import Scores
+
+
+@register_credit
+class MonteCarlo(Credit):
+    """Each token earns what it added to the value of the text so far, estimated by sampling.
+
+    r_0 = V(y_<=0);   r_t = V(y_<=t) - V(y_<t)
+
+    V of a prefix is the mean score of k continuations by the policy that learns; V of the whole
+    response is its score, so the rewards sum to it. In expectation r_t is the token's advantage.
+    The first token's also contains the value of the prompt: this is the baseline of the reward to
+    go, equal for all responses to a prompt, and paid there it reaches no later token. It needs no
+    continuations from the prompt, which would be the longest.
+
+    A response of n tokens costs k * (n - 1) continuations. Learners of this package bind their
+    policy at the start of every round and count the continuations as sampled tokens.
+
+    Args:
+        k: Continuations of each prefix; the paper uses 9.
+
+    Raises:
+        CreditError: if ``k`` is below 1.
+
+    Source: Kazemnejad et al. 2024, "VinePPO: Refining Credit Assignment in RL Training of LLMs",
+    arXiv:2410.01679.
+    """
+
+    name = "mc"
+    needs_attributions = True
+    needs_policy = True
+
+    def __init__(self, k: int = 9) -> None:
+        if k < 1:
+            raise CreditError(f"k must be at least 1 continuation, got {k}; the paper uses 9")
+        self.k = k
+
+    def attribute(self, probe: Probe, episodes: Sequence[Episode], scores: Scores) -> Scores:
+        """Return the scores with each token's change of the estimated value."""
+        prefixes = [
+            prefix
+            for episode in episodes
+            for end in range(1, len(episode.response_ids))
+            for prefix in [probe.restrict(episode, range(end))] * self.k
+        ]
+        values = probe.values(probe.finish(prefixes)).reshape(-1, self.k).mean(axis=1)
+        bounds = np.cumsum([len(episode.response_ids) - 1 for episode in episodes])[:-1]
+        rows = [
+            np.diff([0.0, *known, float(score)])
+            for known, score in zip(np.split(values, bounds), scores.values, strict=True)
+        ]
+        return scores.with_attributions(rows, signed=True)
+
+    def spread(
+        self, score: float, episode: Episode, attribution: FloatArray | None
+    ) -> NDArray[np.floating]:
+        """Return each token's change of the value; rounding goes to the last (`complete`)."""
+        assert attribution is not None
+        return complete(score, attribution.astype(np.float64))
