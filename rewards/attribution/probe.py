@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tokengym.envs.episode import Episode
 from tokengym.envs.tokenization import decode
 from tokengym.rewards.errors import CreditError, ScorerError
+from tokengym.rewards.maths.shares import on_last_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -114,23 +115,30 @@ class Probe:
             finish_reason=None if len(ids) < len(episode.response_ids) else episode.finish_reason,
         )
 
-    def increments(self, episodes: Sequence[Episode]) -> list[NDArray[np.float64]]:
-        """Return by how much each token of each response moved the score of the text before it.
+    def increments(
+        self, episodes: Sequence[Episode], pieces: Sequence[Sequence[range]]
+    ) -> list[NDArray[np.float64]]:
+        """Return by how much each piece of each response moved the score of the text before it.
 
-        d_t = R(x, y_<=t) - R(x, y_<t): one score per prefix, the empty one included.
+        d_i = R(x, y up to the end of piece i) - R(x, y before it): one score per prefix, the empty
+        one included.
 
         Args:
             episodes: Finished episodes.
+            pieces: Per episode consecutive spans that cover its tokens.
+
+        Returns:
+            Per episode (n,): the increments on the pieces' last tokens, 0 elsewhere.
         """
         prefixes = [
             self.restrict(episode, range(end))
-            for episode in episodes
-            for end in range(len(episode.response_ids) + 1)
+            for episode, parts in zip(episodes, pieces, strict=True)
+            for end in (0, *(part.stop for part in parts))
         ]
         values, rows, start = self.values(prefixes), [], 0
-        for episode in episodes:
-            end = start + len(episode.response_ids) + 1
-            rows.append(np.diff(values[start:end]))
+        for parts in pieces:
+            end = start + len(parts) + 1
+            rows.append(on_last_tokens(np.diff(values[start:end]), parts))
             start = end
         return rows
 

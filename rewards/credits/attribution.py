@@ -7,9 +7,15 @@ from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.probe import Probe
-from tokengym.rewards.credits.base import Credit, FloatArray, check_beta, register_credit
+from tokengym.rewards.credits.base import (
+    Credit,
+    FloatArray,
+    check_beta,
+    check_segments,
+    register_credit,
+)
 from tokengym.rewards.errors import CreditError
-from tokengym.rewards.maths.shares import spread_signed
+from tokengym.rewards.maths.shares import on_last_tokens, spread_signed
 from tokengym.rewards.scorers.base import Scores
 
 METHODS = ("gradient", "integrated-gradients", "leave-one-out")
@@ -32,9 +38,11 @@ class Attribution(Credit):
         rescale: True scales the attributions to sum to the score, with a guard where they cancel
             (`shares.rescale_signed`); False takes them as they are, in reward units, and the last
             token gets what is left of the score.
+        segments: Pieces that are paid in one sum, each on its last token; None pays every token.
+            Gradients are summed over a piece; leave-one-out leaves a whole piece out.
 
     Raises:
-        CreditError: if the method is unknown or ``beta`` is outside [0, 1].
+        CreditError: if the method is unknown, ``beta`` is outside [0, 1] or ``segments`` below 1.
 
     Source: Simonyan et al. 2014, arXiv:1312.6034; Sundararajan et al. 2017, arXiv:1703.01365.
     """
@@ -42,28 +50,35 @@ class Attribution(Credit):
     name = "attribution"
     needs_attributions = True
 
-    def __init__(self, method: str = "gradient", beta: float = 1.0, rescale: bool = True) -> None:
+    def __init__(
+        self,
+        method: str = "gradient",
+        beta: float = 1.0,
+        rescale: bool = True,
+        segments: int | None = None,
+    ) -> None:
         if method not in METHODS:
             raise CreditError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
         self.method = method
         self.beta = check_beta(beta)
         self.rescale = bool(rescale)
+        self.segments = check_segments(segments)
         self.attribution = None if method == "leave-one-out" else method
 
     def attribute(self, probe: Probe, episodes: Sequence[Episode], scores: Scores) -> Scores:
         """Return the scores with what each token's absence costs, if that is the method."""
         if self.method != "leave-one-out":
             return scores
+        pieces = [self.pieces(episode) for episode in episodes]
         shortened = [
-            probe.restrict(episode, [other for other in range(size) if other != token])
-            for episode in episodes
-            for size in [len(episode.response_ids)]
-            for token in range(size)
+            probe.restrict(episode, [t for t in range(len(episode.response_ids)) if t not in part])
+            for episode, parts in zip(episodes, pieces, strict=True)
+            for part in parts
         ]
-        lengths = [len(episode.response_ids) for episode in episodes]
-        without = np.split(probe.values(shortened), np.cumsum(lengths)[:-1])
+        without = np.split(probe.values(shortened), np.cumsum([len(p) for p in pieces])[:-1])
         rows = [
-            float(value) - row for value, row in zip(scores.values, without, strict=True)
+            on_last_tokens(float(value) - row, parts)
+            for value, row, parts in zip(scores.values, without, pieces, strict=True)
         ]  # the score as given, so that centring and clipping are in both terms
         return scores.with_attributions(rows, signed=True)
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.kinds import ScorerKind
 from tokengym.rewards.errors import CreditError, RewardError
+from tokengym.rewards.maths.shares import on_last_tokens, segment_sums, split_evenly
 from tokengym.rewards.scorers.base import Scores
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ class Credit:
     causal rule also has `step_reward`. The last token gets the rest of the score."""
     needs_policy: bool = False
     """Whether `attribute` continues responses with the policy that learns (`Probe.finish`)."""
+    segments: int | None = None
+    """Equal pieces that a response is cut into, each paid in one sum on its last token; None pays
+    every token. For rules that read attributions."""
     every_prefix: bool = False
     """Whether a scorer without scores per position may score every prefix as a text of its own."""
 
@@ -79,9 +83,24 @@ class Credit:
         if self.attribution is not None or self.needs_attributions:
             rows = self._attributions(episodes, scores)
         return [
-            np.asarray(self.spread(float(value), episode, row), dtype=np.float32)
+            np.asarray(self._spread(float(value), episode, row), dtype=np.float32)
             for episode, value, row in zip(episodes, scores.values, rows, strict=True)
         ]
+
+    def _spread(
+        self, score: float, episode: Episode, attribution: FloatArray | None
+    ) -> NDArray[np.floating]:
+        """Return the token rewards of one episode, in one sum per segment where there are any."""
+        if self.segments is None or attribution is None:
+            return self.spread(score, episode, attribution)
+        pieces = self.pieces(episode)
+        sums = segment_sums(attribution, pieces).astype(np.float32)
+        return on_last_tokens(self.spread(score, episode, sums), pieces)
+
+    def pieces(self, episode: Episode) -> list[range]:
+        """Return the segments of a response: single tokens unless the rule has ``segments``."""
+        size = len(episode.response_ids)
+        return split_evenly(size, self.segments or size)
 
     def spread(
         self, score: float, episode: Episode, attribution: FloatArray | None
@@ -91,7 +110,8 @@ class Credit:
         Args:
             score: R, reward units.
             episode: The episode, with at least one response token.
-            attribution: (n,) the scorer's account of the tokens, where the rule asked for one.
+            attribution: (n,) the scorer's account of the tokens, where the rule asked for one; of
+                a rule with ``segments``, n are those.
 
         Returns:
             (n,) reward units, summing to the score.
@@ -262,3 +282,16 @@ def check_beta(beta: float) -> float:
             f"beta must lie in [0, 1], got {beta}: 0 is sparse, 1 spreads the whole score"
         )
     return beta
+
+
+def check_segments(segments: int | None) -> int | None:
+    """Return ``segments`` if it is None or a positive integer.
+
+    Raises:
+        CreditError: if it is neither.
+    """
+    if segments is not None and (type(segments) is not int or segments < 1):
+        raise CreditError(
+            f"segments must be at least 1 piece, got {segments!r}; leave it out to pay every token"
+        )
+    return segments

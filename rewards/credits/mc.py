@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.probe import Probe
-from tokengym.rewards.credits.base import Credit, FloatArray, register_credit
+from tokengym.rewards.credits.base import Credit, FloatArray, check_segments, register_credit
 from tokengym.rewards.errors import CreditError
-from tokengym.rewards.maths.shares import complete
+from tokengym.rewards.maths.shares import complete, on_last_tokens
 from tokengym.rewards.scorers.base import Scores
 
 
@@ -25,14 +25,17 @@ class MonteCarlo(Credit):
     go, equal for all responses to a prompt, and paid there it reaches no later token. It needs no
     continuations from the prompt, which would be the longest.
 
-    A response of n tokens costs k * (n - 1) continuations. Learners of this package bind their
-    policy at the start of every round and count the continuations as sampled tokens.
+    A response of n tokens costs k * (n - 1) continuations, or k * (segments - 1). Learners of this
+    package bind their policy at the start of every round and count the continuations as sampled
+    tokens.
 
     Args:
         k: Continuations of each prefix; the paper uses 9.
+        segments: Pieces whose values are estimated, each paid on its last token; None takes every
+            token. The paper's are the steps of a reasoning.
 
     Raises:
-        CreditError: if ``k`` is below 1.
+        CreditError: if ``k`` or ``segments`` is below 1.
 
     Source: Kazemnejad et al. 2024, "VinePPO: Refining Credit Assignment in RL Training of LLMs",
     arXiv:2410.01679.
@@ -42,24 +45,28 @@ class MonteCarlo(Credit):
     needs_attributions = True
     needs_policy = True
 
-    def __init__(self, k: int = 9) -> None:
+    def __init__(self, k: int = 9, segments: int | None = None) -> None:
         if k < 1:
             raise CreditError(f"k must be at least 1 continuation, got {k}; the paper uses 9")
         self.k = k
+        self.segments = check_segments(segments)
 
     def attribute(self, probe: Probe, episodes: Sequence[Episode], scores: Scores) -> Scores:
         """Return the scores with each token's change of the estimated value."""
+        pieces = [self.pieces(episode) for episode in episodes]
         prefixes = [
             prefix
-            for episode in episodes
-            for end in range(1, len(episode.response_ids))
-            for prefix in [probe.restrict(episode, range(end))] * self.k
+            for episode, parts in zip(episodes, pieces, strict=True)
+            for part in parts[:-1]
+            for prefix in [probe.restrict(episode, range(part.stop))] * self.k
         ]
         values = probe.values(probe.finish(prefixes)).reshape(-1, self.k).mean(axis=1)
-        bounds = np.cumsum([len(episode.response_ids) - 1 for episode in episodes])[:-1]
+        bounds = np.cumsum([len(parts) - 1 for parts in pieces])[:-1]
         rows = [
-            np.diff([0.0, *known, float(score)])
-            for known, score in zip(np.split(values, bounds), scores.values, strict=True)
+            on_last_tokens(np.diff([0.0, *known, float(score)]), parts)
+            for known, score, parts in zip(
+                np.split(values, bounds), scores.values, pieces, strict=True
+            )
         ]
         return scores.with_attributions(rows, signed=True)
 

@@ -8,7 +8,13 @@ from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.probe import Probe
-from tokengym.rewards.credits.base import Credit, FloatArray, check_beta, register_credit
+from tokengym.rewards.credits.base import (
+    Credit,
+    FloatArray,
+    check_beta,
+    check_segments,
+    register_credit,
+)
 from tokengym.rewards.errors import CreditError
 from tokengym.rewards.maths.shares import complete
 from tokengym.rewards.scorers.base import Scores
@@ -34,9 +40,12 @@ class RED(Credit):
             any other credit. The token rewards are the same.
         every_prefix: Whether a scorer without scores per position scores every prefix as a text of
             its own: n + 1 scorings instead of one.
+        segments: Pieces that are paid in one sum, each on its last token; None pays every token.
+            Where they end is known when the response ends, so it needs ``delivery="end"``.
 
     Raises:
-        CreditError: if ``beta`` is outside [0, 1] or ``delivery`` is unknown.
+        CreditError: if ``beta`` is outside [0, 1], ``delivery`` is unknown, or ``segments`` is
+            below 1 or delivered step by step.
 
     Source: Li et al. 2024, arXiv:2411.08302; potential-based shaping: Ng, Harada & Russell 1999.
     """
@@ -47,10 +56,20 @@ class RED(Credit):
     causal = True
 
     def __init__(
-        self, beta: float = 1.0, delivery: Delivery = "step", every_prefix: bool = False
+        self,
+        beta: float = 1.0,
+        delivery: Delivery = "step",
+        every_prefix: bool = False,
+        segments: int | None = None,
     ) -> None:
         if delivery not in ("step", "end"):
             raise CreditError(f"delivery must be 'step' or 'end', got {delivery!r}")
+        if segments is not None and delivery == "step":
+            raise CreditError(
+                f"segments={segments} are equal pieces of a finished response and cannot be paid "
+                f"step by step; write 'red:delivery=end,segments={segments}'"
+            )
+        self.segments = check_segments(segments)
         self.beta = check_beta(beta)
         self.causal = delivery == "step"
         self.every_prefix = bool(every_prefix)
@@ -61,7 +80,8 @@ class RED(Credit):
         """Return the scores with each token's increment, by scoring prefixes if so asked."""
         if not self.every_prefix:
             return scores
-        return scores.with_attributions(probe.increments(episodes), signed=True)
+        pieces = [self.pieces(episode) for episode in episodes]
+        return scores.with_attributions(probe.increments(episodes, pieces), signed=True)
 
     def spread(
         self, score: float, episode: Episode, attribution: FloatArray | None

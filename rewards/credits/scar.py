@@ -7,7 +7,13 @@ from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.probe import Probe
-from tokengym.rewards.credits.base import Credit, FloatArray, check_beta, register_credit
+from tokengym.rewards.credits.base import (
+    Credit,
+    FloatArray,
+    check_beta,
+    check_segments,
+    register_credit,
+)
 from tokengym.rewards.errors import CreditError
 from tokengym.rewards.maths.shares import (
     coalitions_of,
@@ -40,6 +46,7 @@ class SCAR(Credit):
         permutations: Orders sampled where exact values would cost more; an even number >= 4.
         seed: Seed of the orders; they depend on it and on the episode's ids alone.
         beta: Share of the score that is spread; the rest stays on the last token.
+        segments: As ``spans``, in its place, but each is paid in one sum on its last token.
 
     Raises:
         CreditError: if an argument is out of range.
@@ -52,8 +59,15 @@ class SCAR(Credit):
     needs_attributions = True
 
     def __init__(
-        self, spans: int = 6, permutations: int = 16, seed: int = 0, beta: float = 1.0
+        self,
+        spans: int = 6,
+        permutations: int = 16,
+        seed: int = 0,
+        beta: float = 1.0,
+        segments: int | None = None,
     ) -> None:
+        self.segments = check_segments(segments)
+        spans = self.segments or spans
         if not 1 <= spans <= MAX_SPANS:
             raise CreditError(f"spans must lie in 1 .. {MAX_SPANS}, got {spans}")
         if permutations < 4 or permutations % 2:

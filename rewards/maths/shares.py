@@ -122,6 +122,45 @@ def split_evenly(length: int, parts: int) -> list[range]:
     return [range(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
+def segment_sums(shares: ArrayLike, segments: Sequence[range]) -> FloatArray:
+    """Return the sum of the shares of each segment.
+
+    Args:
+        shares: (n,) signed.
+        segments: Consecutive spans that cover the n tokens, see `split_evenly`.
+
+    Returns:
+        (segments,).
+
+    Raises:
+        ValueError: if the shares are no vector of finite numbers.
+
+    Example:
+        >>> segment_sums([1.0, 2.0, 4.0], split_evenly(3, 2))
+        array([3., 4.])
+    """
+    return np.add.reduceat(_finite_vector(shares), [segment.start for segment in segments])
+
+
+def on_last_tokens(values: ArrayLike, segments: Sequence[range]) -> FloatArray:
+    """Return one value per segment on the segment's last token, 0 elsewhere.
+
+    Args:
+        values: (segments,).
+        segments: See `segment_sums`.
+
+    Returns:
+        (n,).
+
+    Example:
+        >>> on_last_tokens([3.0, 4.0], split_evenly(3, 2))
+        array([0., 3., 4.])
+    """
+    rewards = np.zeros(segments[-1].stop)
+    rewards[[segment.stop - 1 for segment in segments]] = values
+    return rewards
+
+
 def shapley_exact(values: ArrayLike) -> FloatArray:
     """Return the Shapley value of each of m players from the value of all 2^m coalitions.
 

@@ -1,0 +1,128 @@
+"""Credit per segment: sums kept, one token per segment is the token rule, one segment is sparse."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.rewards.conftest import WORDS, make_classifier, make_episode, random_episodes
+from tokengym.envs import Episode
+from tokengym.rewards import Attribution, Credit, Reward, RewardModel
+from tokengym.rewards.credits import RED, SCAR, MonteCarlo
+from tokengym.rewards.errors import CreditError
+from tokengym.rewards.maths.redistribution import close_sum, sparse
+from tokengym.rewards.maths.shares import on_last_tokens, segment_sums, split_evenly
+
+LONGEST = 9
+RULES: dict[str, Any] = {
+    "red": lambda **options: RED(delivery="end", **options),
+    "red:every_prefix": lambda **options: RED(delivery="end", every_prefix=True, **options),
+    "red:beta": lambda **options: RED(delivery="end", beta=0.5, **options),
+    "attribution": Attribution,
+    "attribution:rescale=false": lambda **options: Attribution(rescale=False, **options),
+    "leave-one-out": lambda **options: Attribution("leave-one-out", **options),
+    "mc": lambda **options: MonteCarlo(k=2, **options),
+    "scar": SCAR,
+}
+
+
+class Continued:
+    """Continues a response by tokens that depend on what is there, and on nothing else."""
+
+    def finish(self, prefixes: Sequence[Episode]) -> list[Episode]:
+        return [
+            replace(
+                prefix,
+                response_ids=[
+                    *prefix.response_ids,
+                    *np.random.default_rng(prefix.response_ids).integers(3, len(WORDS), 3),
+                ],
+            )
+            for prefix in prefixes
+        ]
+
+
+def evaluated(credit: Credit, episodes: Sequence[Episode], tokenizer: Any) -> list[Episode]:
+    reward = Reward(RewardModel(make_classifier(), tokenizer=tokenizer), credit).bind(tokenizer)
+    reward.continuations = Continued()
+    return reward.evaluate(episodes)
+
+
+@pytest.fixture
+def episodes() -> list[Episode]:
+    found = [*random_episodes(12), make_episode(response_ids=[4])]
+    assert {len(episode.response_ids) for episode in found} >= {1, 2, 3, LONGEST}
+    return found
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_segments_are_paid_in_sums_on_their_last_tokens(
+    rule: str, episodes: list[Episode], tokenizer: Any
+):
+    paid = evaluated(RULES[rule](segments=3), episodes, tokenizer)
+    dense = 0
+    for episode in paid:
+        assert episode.token_rewards is not None
+        assert episode.score is not None
+        assert close_sum(episode.score, episode.token_rewards)
+        size = len(episode.response_ids)
+        ends = [part[-1] for part in np.array_split(np.arange(size), min(3, size))]
+        others = np.delete(episode.token_rewards, ends)
+        assert not others.any()
+        dense += np.count_nonzero(episode.token_rewards) == min(3, size) > 1
+    assert dense > 3
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_segments_of_one_token_are_the_token_rule(
+    rule: str, episodes: list[Episode], tokenizer: Any
+):
+    episodes = [episode for episode in episodes if len(episode.response_ids) <= LONGEST]
+    token_rule = SCAR(spans=LONGEST) if rule == "scar" else RULES[rule]()
+    by_token = evaluated(token_rule, episodes, tokenizer)
+    by_segment = evaluated(RULES[rule](segments=LONGEST), episodes, tokenizer)
+    for one, other in zip(by_token, by_segment, strict=True):
+        np.testing.assert_array_equal(one.token_rewards, other.token_rewards)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_one_segment_is_sparse(rule: str, episodes: list[Episode], tokenizer: Any):
+    for episode in evaluated(RULES[rule](segments=1), episodes, tokenizer):
+        assert episode.score is not None
+        expected = sparse(episode.score, len(episode.response_ids))
+        np.testing.assert_allclose(episode.token_rewards, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", ["red", "red:every_prefix", "red:beta", "mc"])
+def test_a_telescoping_rule_pays_a_segment_the_sum_of_its_tokens(
+    rule: str, episodes: list[Episode], tokenizer: Any
+):
+    by_token = evaluated(RULES[rule](), episodes, tokenizer)
+    by_segment = evaluated(RULES[rule](segments=2), episodes, tokenizer)
+    for one, other in zip(by_token, by_segment, strict=True):
+        pieces = split_evenly(len(one.response_ids), 2)
+        expected = on_last_tokens(segment_sums(one.token_rewards, pieces), pieces)
+        np.testing.assert_allclose(other.token_rewards, expected, atol=1e-5)
+
+
+def test_a_left_out_segment_costs_what_its_absence_does(tokenizer: Any):
+    ids = (3, 4, 5, 6, 7)
+    episode = make_episode(response_ids=ids)
+    credit = Attribution("leave-one-out", rescale=False, segments=2)
+    (paid,) = evaluated(credit, [episode], tokenizer)
+    scorer = RewardModel(make_classifier(), tokenizer=tokenizer)
+    whole, first = scorer.score([episode, replace(episode, response_ids=ids[3:])]).values
+    assert paid.token_rewards is not None
+    np.testing.assert_allclose(paid.token_rewards[2], whole - first, atol=1e-5)
+    np.testing.assert_allclose(paid.token_rewards[4], first, atol=1e-5)
+
+
+def test_bad_segments_are_refused():
+    with pytest.raises(CreditError, match="segments must be at least 1 piece, got 0"):
+        MonteCarlo(segments=0)
+    with pytest.raises(CreditError, match="segments must be at least 1 piece, got True"):
+        SCAR(segments=True)
+    with pytest.raises(CreditError, match="red:delivery=end,segments=4"):
+        RED(segments=4)
