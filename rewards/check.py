@@ -1,6 +1,6 @@
 """The public checker of the reward contract, in the manner of Gymnasium's ``check_env``."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
 from tokengym.envs.infos import episodes_from_infos
+from tokengym.rewards.credits.base import Credit
 from tokengym.rewards.errors import RewardCheckError
 from tokengym.rewards.maths.redistribution import close_sum
 from tokengym.rewards.reward import Reward
@@ -42,6 +43,9 @@ def check_reward(
     a second time; scored as one batch they earn the same; and the batched environment of the same
     ``spec`` pays the same.
 
+    A rule that declares ``sum_preserving = False`` may pay its tokens another sum, and one that
+    ``needs_policy`` may earn the same tokens other rewards, because it samples.
+
     A reward with a running normalisation gives no same answer twice, and is reported: check the
     scorer inside.
 
@@ -66,7 +70,9 @@ def check_reward(
     rng = np.random.default_rng(seed)
     played = [_play(env, seed + number, rng) for number in range(episodes)]
     for one in played:
-        _check_episode(one, causal=_is_causal(env))
+        _check_episode(one, _credits(env))
+    if any(credit.needs_policy for credit in _credits(env)):
+        return
     for number, one in enumerate(played):
         _check_same("the same tokens", one, _play(env, seed + number, None, one.actions))
     if _is_causal(env):
@@ -80,8 +86,9 @@ def check_reward(
         _check_native_batch(spec, played, seed)
 
 
-def _check_episode(one: _Played, *, causal: bool) -> None:
+def _check_episode(one: _Played, credits: Sequence[Credit]) -> None:
     """Check one episode by itself."""
+    causal = any(credit.causal for credit in credits)
     info = one.info
     for key in _TERMINAL_KEYS:
         if key not in info:
@@ -105,7 +112,12 @@ def _check_episode(one: _Played, *, causal: bool) -> None:
             f"response_ids {tuple(info['response_ids'])} are not the {len(one.actions)} actions "
             f"taken, {one.actions}"
         )
-    _check_token_rewards(info["token_rewards"], len(one.actions), score)
+    _check_token_rewards(info["token_rewards"], len(one.actions))
+    total = float(info["token_rewards"].sum(dtype=np.float64))
+    if all(credit.sum_preserving for credit in credits) and not close_sum(
+        score, info["token_rewards"]
+    ):
+        _fail(f"token_rewards sum to {total:.6g}, but info['score'] is {score:.6g}")
 
 
 def _check_delivery(rewards: list[float], token_rewards: NDArray[np.float32]) -> None:
@@ -140,7 +152,7 @@ def _check_future(
             )
 
 
-def _check_token_rewards(rewards: Any, length: int, score: float) -> None:
+def _check_token_rewards(rewards: Any, length: int) -> None:
     if not isinstance(rewards, np.ndarray) or rewards.dtype != np.float32:
         kind = getattr(rewards, "dtype", type(rewards).__name__)
         _fail(f"token_rewards must be a float32 array, got {kind}")
@@ -151,9 +163,6 @@ def _check_token_rewards(rewards: Any, length: int, score: float) -> None:
         )
     if not np.isfinite(rewards).all():
         _fail(f"token_rewards must be finite, got {rewards}")
-    if not close_sum(score, rewards):
-        total = float(rewards.sum(dtype=np.float64))
-        _fail(f"token_rewards sum to {total:.6g}, but info['score'] is {score:.6g}")
 
 
 def _check_same(what: str, first: _Played, second: _Played) -> None:
@@ -200,7 +209,9 @@ def _check_vector(envs: VectorEnv[Any, Any, Any], seed: int) -> None:
     """Check the first episode of each row of a batch, twice."""
     first = _play_rows(envs, seed, np.random.default_rng(seed))
     for one in first.values():
-        _check_episode(one, causal=_is_causal(envs))
+        _check_episode(one, _credits(envs))
+    if any(credit.needs_policy for credit in _credits(envs)):
+        return
     actions = {row: one.actions for row, one in first.items()}
     second = _play_rows(envs, seed, None, actions)
     for row, one in first.items():
@@ -295,14 +306,20 @@ def _finite(name: str, value: Any) -> float:
     return float(value)
 
 
-def _is_causal(env: Any) -> bool:
-    """Return whether any wrapper declares that it pays token by token."""
+def _credits(env: Any) -> list[Credit]:
+    """Return the credit rules of all wrappers."""
+    found = []
     while env is not None:
         reward = env.__dict__.get("reward")
-        if isinstance(reward, Reward) and reward.causal:
-            return True
+        if isinstance(reward, Reward):
+            found.append(reward.credit)
         env = env.__dict__.get("env")
-    return False
+    return found
+
+
+def _is_causal(env: Any) -> bool:
+    """Return whether any wrapper declares that it pays token by token."""
+    return any(credit.causal for credit in _credits(env))
 
 
 def _own_reward(env: Any) -> Reward | None:

@@ -188,9 +188,9 @@ class Reward:
                     f"credit {name!r} returned NaN or Inf for episode {row}; rewards must be finite"
                 )
             score = float(scores.values[row])
-            if not close_sum(score, tokens):
+            if self.credit.sum_preserving and not close_sum(score, tokens):
                 total = float(np.sum(tokens, dtype=np.float64))
                 raise CreditError(
                     f"credit {name!r} gives episode {row} rewards that sum to {total:.6g}, its "
-                    f"score is {score:.6g}; rescale them, a credit only redistributes"
+                    f"score is {score:.6g}; rescale them, or declare sum_preserving = False"
                 )

@@ -9,6 +9,7 @@ from tokengym.rewards.credits.abc_signed import SignedABC
 from tokengym.rewards.credits.attribution import Attribution
 from tokengym.rewards.credits.base import Credit, register_credit
 from tokengym.rewards.credits.mc import MonteCarlo
+from tokengym.rewards.credits.pure import PURE
 from tokengym.rewards.credits.r3 import DenseR3
 from tokengym.rewards.credits.random import Random
 from tokengym.rewards.credits.recency import Recency
@@ -21,6 +22,7 @@ __all__ = [
     "ABC",
     "ABCD",
     "ABCD2",
+    "PURE",
     "RED",
     "SCAR",
     "Attribution",

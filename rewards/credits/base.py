@@ -26,6 +26,9 @@ Rule = TypeVar("Rule", bound="type[Credit]")
 class Credit:
     """Redistributes the score of each response over its tokens; the parts sum to the score.
 
+    A rule whose parts do not says so with ``sum_preserving``: `step` pays the score all the same,
+    and ``token_rewards`` are what a learner from them maximises instead.
+
     A rule states its formula for one episode in `spread`. One that needs the whole batch at once
     overrides `assign` instead.
     """
@@ -40,6 +43,8 @@ class Credit:
     """Whether token t's reward depends on tokens up to t only (and on the end being there), and is
     paid as it is earned; otherwise it is known in hindsight and paid when the episode ends. A
     causal rule also has `step_reward`. The last token gets the rest of the score."""
+    sum_preserving: bool = True
+    """Whether the token rewards sum to the score, to which every response is held."""
     needs_policy: bool = False
     """Whether `attribute` continues responses with the policy that learns (`Probe.finish`)."""
     segments: int | None = None
@@ -74,7 +79,8 @@ class Credit:
             scores: Their scores, with attributions if the rule asks for them.
 
         Returns:
-            Per episode (len(response_ids),) float32, reward units, summing to its score.
+            Per episode (len(response_ids),) float32, reward units, summing to its score if the
+            rule is ``sum_preserving``.
 
         Raises:
             CreditError: if the scores lack the attributions that the rule needs.
@@ -160,7 +166,7 @@ class _Adapted(Credit):
     """
 
     _OPTIONAL = (
-        *("attribution", "causal", "every_prefix", "needs_policy"),
+        *("attribution", "causal", "every_prefix", "needs_policy", "sum_preserving"),
         *("attribute", "bind", "step_reward"),
     )
 

@@ -22,8 +22,33 @@ from tokengym.rewards.scorers.base import Scores
 Delivery = Literal["step", "end"]
 
 
+class IncrementCredit(Credit):
+    """Base of rules that read how much each token moved the score of the text so far.
+
+    Args:
+        every_prefix: See `RED`.
+        segments: See `RED`.
+    """
+
+    attribution: str | None = "prefix"
+    needs_attributions = True
+
+    def __init__(self, every_prefix: bool, segments: int | None) -> None:
+        self.segments = check_segments(segments)
+        self.every_prefix = bool(every_prefix)
+        if self.every_prefix:
+            self.attribution = None
+
+    def attribute(self, probe: Probe, episodes: Sequence[Episode], scores: Scores) -> Scores:
+        """Return the scores with each token's increment, by scoring prefixes if so asked."""
+        if not self.every_prefix:
+            return scores
+        pieces = [self.pieces(episode) for episode in episodes]
+        return scores.with_attributions(probe.increments(episodes, pieces), signed=True)
+
+
 @register_credit
-class RED(Credit):
+class RED(IncrementCredit):
     """Each token earns what it added to the score of the text so far.
 
     r_t = beta * (R(x, y_<=t) - R(x, y_<t)), and the last token gets what is left of R: the score
@@ -51,8 +76,6 @@ class RED(Credit):
     """
 
     name = "red"
-    attribution: str | None = "prefix"
-    needs_attributions = True
     causal = True
 
     def __init__(
@@ -69,19 +92,9 @@ class RED(Credit):
                 f"segments={segments} are equal pieces of a finished response and cannot be paid "
                 f"step by step; write 'red:delivery=end,segments={segments}'"
             )
-        self.segments = check_segments(segments)
+        super().__init__(every_prefix, segments)
         self.beta = check_beta(beta)
         self.causal = delivery == "step"
-        self.every_prefix = bool(every_prefix)
-        if self.every_prefix:
-            self.attribution = None
-
-    def attribute(self, probe: Probe, episodes: Sequence[Episode], scores: Scores) -> Scores:
-        """Return the scores with each token's increment, by scoring prefixes if so asked."""
-        if not self.every_prefix:
-            return scores
-        pieces = [self.pieces(episode) for episode in episodes]
-        return scores.with_attributions(probe.increments(episodes, pieces), signed=True)
 
     def spread(
         self, score: float, episode: Episode, attribution: FloatArray | None

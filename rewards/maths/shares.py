@@ -104,6 +104,38 @@ def spread_signed(
     return beta * spread + (1.0 - beta) * sparse(score, len(spread))
 
 
+def min_form(rewards: ArrayLike, *, temperature: float) -> FloatArray:
+    """Return step rewards weighted so that their sum is about the smallest of them.
+
+    r*_t = w_t * r_t,   w = softmax(-r / temperature)
+
+    The sum tends to the minimum as the temperature falls to 0, and to the mean as it grows.
+
+    Args:
+        rewards: (n,) r, reward units.
+        temperature: Reward units, > 0.
+
+    Returns:
+        (n,) reward units.
+
+    Raises:
+        ValueError: if the rewards are no vector of finite numbers or the temperature is not
+            positive.
+
+    Source: Cheng et al. 2025, "Stop Summation: Min-Form Credit Assignment Is All Process Reward
+    Model Needs for Reasoning", arXiv:2504.15275.
+
+    Example:
+        >>> min_form([0.0, math.log(3.0)], temperature=1.0).round(4)
+        array([0.    , 0.2747])
+    """
+    if not temperature > 0 or not math.isfinite(temperature):
+        raise ValueError(f"temperature must be a finite number > 0, got {temperature}")
+    rewards = _finite_vector(rewards)
+    weights = np.exp((rewards.min() - rewards) / temperature)
+    return rewards * weights / weights.sum()
+
+
 def split_evenly(length: int, parts: int) -> list[range]:
     """Return consecutive spans that cover ``length`` tokens, of sizes that differ by at most 1.
 

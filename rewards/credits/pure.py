@@ -1,0 +1,52 @@
+"""PURE: step rewards in min form, whose sum is about the worst step."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokengym.envs.episode import Episode
+from tokengym.rewards.credits.base import FloatArray, register_credit
+from tokengym.rewards.credits.red import IncrementCredit
+from tokengym.rewards.errors import CreditError
+from tokengym.rewards.maths.shares import min_form
+
+
+@register_credit
+class PURE(IncrementCredit):
+    """Each token earns its step reward, weighted so that their sum is about the worst of them.
+
+    r_t = w_t * d_t,   w = softmax(-d / temperature),   d_t = R(x, y_<=t) - R(x, y_<t)
+
+    A learner from these rewards raises the worst step instead of the sum, which cannot be raised
+    by many slightly good steps. They do not sum to the score, and the best response under them can
+    be another one. The paper's step rewards come from a process reward model; here they are those
+    of `RED`, and ``segments`` makes steps of more than one token.
+
+    Args:
+        temperature: Reward units; towards 0 only the worst step is paid. The paper uses 0.1.
+        every_prefix: As for `RED`.
+        segments: Steps that a response is cut into, each paid on its last token; None takes every
+            token.
+
+    Raises:
+        CreditError: if ``temperature`` is not positive or ``segments`` below 1.
+
+    Source: Cheng et al. 2025, arXiv:2504.15275.
+    """
+
+    name = "pure"
+    sum_preserving = False
+
+    def __init__(
+        self, temperature: float = 0.1, every_prefix: bool = False, segments: int | None = None
+    ) -> None:
+        super().__init__(every_prefix, segments)
+        if not (temperature > 0 and np.isfinite(temperature)):
+            raise CreditError(f"temperature must be a finite number > 0, got {temperature}")
+        self.temperature = temperature
+
+    def spread(
+        self, score: float, episode: Episode, attribution: FloatArray | None
+    ) -> NDArray[np.floating]:
+        """Return the weighted step rewards (`shares.min_form`); the score itself is not paid."""
+        assert attribution is not None
+        return min_form(attribution, temperature=self.temperature)
