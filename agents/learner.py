@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -127,6 +127,20 @@ class Learner:
     the run's ``steps``, ``batch_size`` and ``normalize`` matter; else from whole scores alone."""
     steps_setting: str = "steps"
     """Setting with the last step of the learning curve, the run's or the learner's own."""
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that the name stands for; another value is refused."""
+    idle: tuple[str, ...] = ()
+    """Settings that have no effect, which are then no options of the command line."""
+    usual: Mapping[str, Any] = field(default_factory=dict)
+    """Defaults that differ from those of ``settings``."""
+    prompts_setting: str = ""
+    """Setting with the number of prompts that a round of it answers, where it collects data."""
+    takes_budget: bool = True
+    """Whether its training can end at a number of tokens."""
+
+    def default_settings(self) -> Any:
+        """Return the settings of a run that changes none."""
+        return self.settings(**self.usual, **self.fixed)
 
     def load(self) -> Callable[[TrainingRun], Any]:
         """Import and return the function that trains."""

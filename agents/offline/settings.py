@@ -146,6 +146,7 @@ register_learner(
         settings=DPOSettings,
         train="tokengym.agents.offline.dpo:train",
         steps_setting="num_train_epochs",
+        prompts_setting="num_prompts",
     )
 )
 register_learner(
@@ -155,5 +156,6 @@ register_learner(
         settings=SFTSettings,
         train="tokengym.agents.offline.sft:train",
         steps_setting="num_train_epochs",
+        prompts_setting="num_prompts",
     )
 )

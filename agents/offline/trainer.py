@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import math
 import random
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -51,7 +52,7 @@ from tokengym.agents.online.collecting import (
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.rollouts.environments import environment_attribute
-from tokengym.envs.errors import DatasetError
+from tokengym.envs.errors import DatasetError, SettingsError
 from tokengym.envs.files import writing
 from tokengym.rewards.models.loading import select_device
 from tokengym.rewards.training.fitting import use_device
@@ -521,6 +522,9 @@ def train_on_data(run: TrainingRun, trainer: type[Self], *, pairs: bool, **argum
         seed=run.seed,
         device=run.training.device,
     )
+    if run.training.tokens is not None:
+        run.measure(1, sampled, policy)  # what the data cost is spent before anything is learned
+        agent.args.num_train_epochs = _epochs(agent, run.training.tokens, sampled)
     agent.add_callback(_AfterEpoch(run, agent, sampled))
     agent.train()
     envs.close()
@@ -543,6 +547,22 @@ def _data(run: TrainingRun, envs: Any, policy: CausalLMPolicy, *, pairs: bool) -
     return rows, collector.num_tokens
 
 
+def _epochs(agent: OfflineTrainer, budget: int, sampled: int) -> float:
+    """Return the passes over the data that a number of tokens pays for.
+
+    Raises:
+        SettingsError: if the data alone cost more.
+    """
+    if sampled >= budget:
+        raise SettingsError(
+            f"tokens={budget} are fewer than the {sampled} that the data cost; raise tokens, or "
+            "lower num_prompts or n"
+        )
+    rows: Any = agent.train_dataset
+    pass_tokens = sum(len(ids) for row in rows for ids in agent.texts_of(row))
+    return (budget - sampled) / pass_tokens
+
+
 class _AfterEpoch(TrainerCallback):
     """Measures the agent after every epoch."""
 
@@ -554,4 +574,6 @@ class _AfterEpoch(TrainerCallback):
         del args, control, others
         self.agent.count_tokens()  # the Trainer itself counts when it logs
         tokens = self.sampled + self.agent.num_response_tokens
-        self.run.measure(round(state.epoch), tokens, self.agent)
+        collected = self.run.training.tokens is not None
+        # A last epoch may be a part of one.
+        self.run.measure(math.ceil(state.epoch - 1e-6) + collected, tokens, self.agent)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -411,24 +412,33 @@ def train_iterations(run: TrainingRun, learner: type[Self]) -> Self:
         if folder is not None:
             write_json(_folder(folder, number) / MEASURED, run.state())
 
-    measured = -1
-    if folder is not None:
-        while measured < run.settings.iterations:
-            if not (_folder(folder, measured + 1) / MEASURED).exists():
-                break
-            measured += 1
-        if measured >= 0:
-            run.restore(read_json(_folder(folder, measured) / MEASURED))
-    if measured < 0:
+    budget = run.training.tokens
+    iterations = run.settings.iterations if budget is None else sys.maxsize
+    measured = -1 if folder is None else _last_measured(folder, iterations)
+    if folder is not None and measured >= 0:
+        run.restore(read_json(_folder(folder, measured) / MEASURED))
+    else:
         measure(agent, 0, 0)
         measured = 0
-    agent.resume(run.settings.iterations)
+    agent.resume(iterations)
     for iteration in agent.history[measured:]:  # made, but stopped before they were measured
         agent.restore(iteration.number)
         measure(agent, iteration.number, iteration.tokens)
-    agent.learn(run.settings.iterations, callback=lambda a, i: measure(a, i.number, i.tokens))
+    while len(agent.history) < iterations:
+        if budget is not None and agent.history and agent.history[-1].tokens >= budget:
+            break
+        made = agent.iterate()
+        measure(agent, made.number, made.tokens)
     envs.close()
     return agent
+
+
+def _last_measured(folder: Path, most: int) -> int:
+    """Return the last iteration that an earlier run measured, 0 before the first; -1: none."""
+    number = -1
+    while number < most and (_folder(folder, number + 1) / MEASURED).exists():
+        number += 1
+    return number
 
 
 def claim(file: Path, ours: Mapping[str, Any]) -> None:

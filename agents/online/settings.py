@@ -110,6 +110,7 @@ register_learner(
         settings=OnlineDPORun,
         train="tokengym.agents.online.iterative:train_online_dpo",
         steps_setting="iterations",
+        prompts_setting="prompts_per_iteration",
     )
 )
 register_learner(
@@ -119,6 +120,7 @@ register_learner(
         settings=RAFTRun,
         train="tokengym.agents.online.iterative:train_raft",
         steps_setting="iterations",
+        prompts_setting="prompts_per_iteration",
     )
 )
 register_learner(
@@ -128,5 +130,6 @@ register_learner(
         settings=Candidates,
         train="tokengym.agents.online.best_of_n:train",
         steps_setting="n",
+        takes_budget=False,
     )
 )

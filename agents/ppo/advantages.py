@@ -14,12 +14,9 @@ from torch import Tensor
 from tokengym.agents import losses
 from tokengym.agents.losses import gae, rewards_to_go
 from tokengym.agents.losses.groups import check_groups
-from tokengym.agents.ppo.settings import PPOSettings
+from tokengym.agents.ppo.settings import CRITIC_SETTINGS, PPOSettings
 from tokengym.envs import SettingsError
 from tokengym.rewards.naming import load_own, split_own
-
-CRITIC_SETTINGS = ("gae_lambda", "vf_coef", "clip_range_vf", "n_value_warmup")
-"""Settings of `PPOSettings` that have no effect without a critic."""
 
 
 @dataclass(frozen=True, kw_only=True)

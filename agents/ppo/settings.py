@@ -149,6 +149,31 @@ register_learner(
         uses_credit=True,
     )
 )
+CRITIC_SETTINGS = ("gae_lambda", "vf_coef", "clip_range_vf", "n_value_warmup")
+"""Settings of `PPOSettings` that have no effect without a critic."""
+CRITIC_FREE = {
+    "reinforce": "the reward to go of each token, without a baseline",
+    "reinforce++": "the reward to go of each token, whitened over the batch",
+    "rloo": "scores minus the mean of the other responses to the prompt",
+    "grpo": "scores standardised among the responses to the prompt",
+    "dr-grpo": "scores minus the mean of the responses to the prompt",
+    "loo": "the reward to go minus that of the prompt's other responses at the same token",
+}
+"""Advantage estimators that are learners by name, with a line about each."""
+for _name, _summary in CRITIC_FREE.items():
+    register_learner(
+        Learner(
+            name=_name,
+            summary=f"policy gradient without a critic: {_summary}",
+            settings=PPOSettings,
+            train="tokengym.agents.ppo.training:train",
+            check="tokengym.agents.ppo.advantages:check_settings",
+            uses_credit=True,
+            fixed={"advantage": _name},
+            idle=CRITIC_SETTINGS,
+            usual={} if _name.startswith("reinforce") else {"group_size": 8},
+        )
+    )
 register_learner(
     Learner(
         name="nlpo",

@@ -23,11 +23,12 @@ def train(run: TrainingRun) -> PPO:
     agent = make_agent(run) if resumed is None else resumed
     done = run.updates
     recorder = Recorder(
-        training.steps,
+        training.steps if training.tokens is None else None,
         run.eval_every,
         lambda step: run.measure(step, agent.num_timesteps, agent),
         done=done,
         measured=resumed is not None,
+        tokens=training.tokens,
     )
     agent.set_logger(Logger(folder=None, output_formats=[LogRows(run.log, done)]))
     # No limit on tokens, of which continuations take any number: the recorder ends the training.
@@ -60,40 +61,45 @@ class Recorder(BaseCallback):
     """Measures the policy every few updates, at the start and the end, and ends the training.
 
     Args:
-        steps: Updates to make.
+        steps: Updates to make; None makes updates until ``tokens`` are sampled.
         every: Updates between two measurements.
         measure: Called with the number of updates made.
         done: Updates made before, by the run that this one resumes.
         measured: Whether the policy was measured after them.
+        tokens: Response tokens after which no further update begins.
     """
 
     def __init__(
         self,
-        steps: int,
+        steps: int | None,
         every: int,
         measure: Callable[[int], None],
         *,
         done: int = 0,
         measured: bool = False,
+        tokens: int | None = None,
     ) -> None:
         super().__init__()
         self.steps = steps
+        self.tokens = tokens
         self.every = every
         self.measure = measure
         self.updates = done
         self._known = done if measured else None
+        self._is_over = False
 
     def _on_rollout_start(self) -> None:
-        if self.updates == self._known:
-            return
-        if self.updates % self.every == 0 or self.updates == self.steps:
+        self._is_over = self.updates == self.steps
+        if self.tokens is not None:
+            self._is_over |= self.model.num_timesteps >= self.tokens
+        if self.updates != self._known and (self._is_over or self.updates % self.every == 0):
             self.measure(self.updates)
 
     def _on_rollout_end(self) -> None:
         self.updates += 1
 
     def _on_step(self) -> bool:
-        return self.updates < self.steps
+        return not self._is_over
 
 
 class LogRows(KVWriter):

@@ -227,6 +227,7 @@ _TABLE = (
 )
 MEASURES: dict[str, Measure] = {measure.name: measure for measure in _TABLE}
 
+Axis = Literal["step", "tokens"]
 AXES = {
     "step": "updates",
     "tokens": "tokens generated",

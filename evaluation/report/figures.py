@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokengym.envs import printable
 from tokengym.envs.files import write_bytes
-from tokengym.evaluation.measure.measures import MEASURES, measure_of
+from tokengym.evaluation.measure.measures import AXES, MEASURES, measure_of
 from tokengym.evaluation.report.curves import Curve, Panel, group_label, make_panels
 from tokengym.evaluation.statistics import curve_interval, iqm
 
@@ -75,7 +75,7 @@ def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve])
         for axis, (panel, measure, title) in zip(axes.flat, cells, strict=False):
             _draw(axis, panel, measure, colours, baseline, float(summary["level"]))
             axis.set_title(_plain(title))
-            axis.set_xlabel("updates")
+            axis.set_xlabel(AXES[summary["axis"]])
         figure.legend(
             [Line2D([], [], **_line(name, colours, baseline)) for name in names],
             [_plain(name) for name in names],

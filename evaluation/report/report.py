@@ -26,7 +26,7 @@ from tokengym.evaluation.report.curves import SPENT, Curve, Panel, Runs, group_l
 from tokengym.evaluation.report.samples import side_by_side
 from tokengym.evaluation.report.summary import per_run
 from tokengym.evaluation.report.tables import cells, columns, forests
-from tokengym.evaluation.report.verdict import number
+from tokengym.evaluation.report.verdict import kind_of, number, unit_of
 from tokengym.evaluation.statistics import (
     RELIABLE_SEEDS,
     curve_interval,
@@ -126,9 +126,9 @@ def _subtitle(summary: Mapping[str, Any]) -> str:
     runs = sum(entry["runs"] for g in summary["groups"] for entry in g["rewards"].values())
     first = summary["groups"][0]
     parts = [str(settings.get("env") or summary.get("source") or "learning curves")]
-    parts.append(f"{len(first['rewards'])} rewards")
+    parts.append(f"{len(first['rewards'])} {kind_of(first)}s")
     parts.append(f"{runs} runs")
-    parts.append(f"{first['steps'][1]:g} updates each")
+    parts.append(f"{first['steps'][1]:g} {unit_of(first)} each")
     return " · ".join(parts)
 
 
@@ -155,7 +155,10 @@ def _group(
         "baseline": group["baseline"],
         "runs_note": f"Seeds per reward: {count}.",
         "legend": [{"name": name, "colour": colours[name]} for name in group["rewards"]],
-        "axes": [_axis_view(panel, key, colours, level, score_label) for key in _axes(panel)],
+        "axes": [
+            _axis_view(panel, key, colours, level, score_label)
+            for key in _axes(panel, group["axis"])
+        ],
         "columns": [title for title, _, _ in columns(group)],
         "rows": [
             {"name": name, "colour": colours[name], "cells": cells(group, name)}
@@ -167,9 +170,10 @@ def _group(
     }
 
 
-def _axes(panel: Panel) -> list[str]:
+def _axes(panel: Panel, first: str) -> list[str]:
+    """Return what the curves can be drawn against, beginning with what the panel's steps are."""
     known = [name for name in SPENT if all(name in runs.values for runs in panel.rewards.values())]
-    return ["step", *known]
+    return [first, *(name for name in known if name != first)]
 
 
 def _axis_view(
@@ -212,7 +216,7 @@ def _series(
     for name, runs in panel.rewards.items():
         values = runs.values[measure][:, keep]
         low, high = curve_interval(values, level, resamples=1_000)
-        x = panel.steps if axis == "step" else runs.values[axis].mean(axis=0)
+        x = panel.steps if axis not in runs.values else runs.values[axis].mean(axis=0)
         series.append(
             Series(
                 name=name,

@@ -10,6 +10,7 @@ from typing import Any
 
 from tokengym.envs import printable
 from tokengym.envs.files import read_json, read_jsonl, write_json, write_text
+from tokengym.evaluation.measure.measures import Axis
 from tokengym.evaluation.report.curves import (
     COLUMNS,
     Curve,
@@ -66,9 +67,10 @@ def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
         level=config.level,
         baseline=config.names[0],
         failed=failed,
-        cautions=[*_mixed_versions(versions), *_unseen_credit(config, settings)],
+        cautions=[*_mixed_versions(versions), *_unseen_credit(config)],
         about=about,
         optimum=known_optimum(config),
+        axis="tokens" if config.agents else "step",
     )
 
 
@@ -116,10 +118,11 @@ def merge_comparisons(
         episodes=episodes if not varying else [],
         kl_coef=coefs.pop() if len(coefs) == 1 else None,
         level=configs[0].level,
-        baseline=baseline or (None if single else configs[0].rewards[0]),
+        baseline=baseline or (None if single else configs[0].names[0]),
         failed=failed,
         cautions=_mixed_versions(versions),
         about=about,
+        axis="tokens" if any(config.agents for config in configs) else "step",
     )
 
 
@@ -179,8 +182,16 @@ def write_results(
     cautions: Sequence[str] = (),
     keep_curves: bool = True,
     optimum: Mapping[str, float] | None = None,
+    axis: Axis = "step",
 ) -> dict[str, Any]:
-    """Write the results of curves and return their summary."""
+    """Write the results of curves and return their summary.
+
+    ``axis`` is what the runs are compared at equal amounts of: updates, or tokens where these are
+    not the same to all learners.
+    """
+    rows = _rows(curves)
+    if axis == "tokens":
+        curves = [replace(curve, steps=curve.values["tokens"]) for curve in curves]
     summary = summarize(
         curves,
         kl_coef=kl_coef,
@@ -190,10 +201,11 @@ def write_results(
         baseline=baseline,
         failed=failed,
         cautions=cautions,
+        axis=axis,
     )
     summary.update(about)
     if keep_curves:
-        write_curves(out / "curves.csv", _rows(curves))
+        write_curves(out / "curves.csv", rows)
     write_json(out / "summary.json", summary)
     save_figure(out / "curves.png", summary, curves)
     write_text(out / "report.html", render_report(summary, curves, episodes))
@@ -251,13 +263,17 @@ def _mixed_versions(versions: Versions) -> list[str]:
     return [f"The runs were made with different versions: {', '.join(mixed)}."] if mixed else []
 
 
-def _unseen_credit(config: ComparisonConfig, settings: Mapping[str, Any]) -> list[str]:
-    """Return a caution if the learner sees only the sum of the token rewards."""
+def _unseen_credit(config: ComparisonConfig) -> list[str]:
+    """Return a caution for each learner that sees only the sum of the token rewards."""
     from tokengym.agents.ppo.advantages import find_advantage
     from tokengym.rewards.registry import registered_rewards, scorer_kind
 
-    name = settings.get("advantage")
-    if name is None or find_advantage(name).uses_token_rewards or "sparse" not in config.rewards:
+    learners = [config.of_run(name).training.learner for name in config.names]
+    names = dict.fromkeys(
+        learner.advantage for learner in learners if hasattr(learner, "advantage")
+    )
+    blind = [name for name in names if not find_advantage(name).uses_token_rewards]
+    if not blind or "sparse" not in config.rewards:
         return []
     same_score = [
         reward
@@ -271,6 +287,7 @@ def _unseen_credit(config: ComparisonConfig, settings: Mapping[str, Any]) -> lis
     return [
         f"{name} sees only the score of a whole response, not the credit of its tokens: where the "
         f"score is the same, the curves of {', '.join(same_score)} must equal sparse's."
+        for name in blind
     ]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tokengym.evaluation.measure.alarms import find_alarms
-from tokengym.evaluation.measure.measures import measure_of
+from tokengym.evaluation.measure.measures import Axis, measure_of
 from tokengym.evaluation.report.curves import Curve, Panel, Runs, make_panels
 from tokengym.evaluation.report.verdict import make_verdict
 from tokengym.evaluation.statistics import (
@@ -45,6 +45,7 @@ def summarize(
     baseline: str | None = None,
     failed: Sequence[Mapping[str, Any]] = (),
     cautions: Sequence[str] = (),
+    axis: Axis = "step",
 ) -> dict[str, Any]:
     """Return the summary of learning curves.
 
@@ -59,6 +60,8 @@ def summarize(
         baseline: Reward that the others are compared with; None takes the first. A group in which
             it has no run takes its own first.
         cautions: Further sentences that each group says.
+        axis: What the curves' steps are: updates, where rewards are compared, or tokens, where
+            learners are.
         failed: Runs that failed, as ``{"credit", "seed", "error", "group"}``.
 
     Returns:
@@ -86,6 +89,7 @@ def summarize(
         "format": FORMAT,
         "level": level,
         "kl_coef": kl_coef,
+        "axis": axis,
         "anchors": {
             "reference": dict(anchors) if anchors else None,
             "optimum": dict(optimum) if optimum else None,
@@ -97,6 +101,7 @@ def summarize(
     }
     for group in summary["groups"]:
         group["failed"] = sum(run.get("group", {}) == group["group"] for run in lost)
+        group["axis"] = axis
         group["wanted_baseline"] = baseline or known[0]
         group["verdict"] = make_verdict(group, level)
         group["verdict"]["cautions"] += cautions

@@ -30,6 +30,16 @@ def make_verdict(group: Figures, level: float) -> dict[str, Any]:
     }
 
 
+def kind_of(group: Figures) -> str:
+    """Return what is compared, in one word."""
+    return "learner" if group["axis"] == "tokens" else "reward"
+
+
+def unit_of(group: Figures) -> str:
+    """Return the unit of the curves' steps, in the plural."""
+    return "tokens" if group["axis"] == "tokens" else "updates"
+
+
 def number(value: float | None) -> str:
     """Return a number to three significant digits, with a true minus sign.
 
@@ -72,7 +82,8 @@ def difference_of(group: Figures, name: str, measure: str, kind: str) -> Figures
 def _headline(group: Figures, baseline: str, others: Sequence[str], level: float) -> str:
     if not others:
         final = group["rewards"][baseline]["figures"]["score"]["final"]["iqm"]
-        return f"Only one reward, so nothing to compare: {baseline} ended at score {number(final)}."
+        alone = f"Only one {kind_of(group)}, so nothing to compare"
+        return f"{alone}: {baseline} ended at score {number(final)}."
     signs = {name: clear(difference_of(group, name, "score", "auc")) for name in others}
     faster = [name for name in others if signs[name] > 0]
     slower = [name for name in others if signs[name] < 0]
@@ -87,7 +98,7 @@ def _headline(group: Figures, baseline: str, others: Sequence[str], level: float
         also = [f"{name}{_surcharge(group, name)}" for name in faster if name != best]
         text += f"; so did {_list(also)}" if also else ""
     else:
-        text = f"No reward learned clearly faster than {baseline}"
+        text = f"No {kind_of(group)} learned clearly faster than {baseline}"
     if slower:
         text += f"; {_list(slower)} learned slower"
     if unclear and (faster or slower):
@@ -163,28 +174,29 @@ def _speed(group: Figures, name: str, baseline: str, level: float) -> str:
     speed, net = versus["relative_steps"], versus.get("relative_steps_net")
     if not speed:
         return ""
+    unit = unit_of(group)
     arrives, arrives_net = (f and not math.isinf(f["ratio"]) for f in (speed, net))
     if arrives:
-        text = f"It reached {baseline}'s final score in {_times(speed)}"
+        text = f"It reached {baseline}'s final score in {_times(speed, unit)}"
         return (
-            f"{text}, and {baseline}'s final score minus the KL penalty in {_times(net)}. "
+            f"{text}, and {baseline}'s final score minus the KL penalty in {_times(net, unit)}. "
             if arrives_net
             else f"{text}. "
         )
     text = f"Its mean curve did not reach {baseline}'s final score within the budget"
     if arrives_net:
-        text += f", but {baseline}'s final score minus the KL penalty in {_times(net)}"
+        text += f", but {baseline}'s final score minus the KL penalty in {_times(net, unit)}"
     if math.isinf(speed["low"]):
-        return f"{text}; nor does the {level:.0%} interval of its updates begin within it. "
+        return f"{text}; nor does the {level:.0%} interval of its {unit} begin within it. "
     return (
-        f"{text}; the {level:.0%} interval of its updates runs from {number(speed['low'])} times "
+        f"{text}; the {level:.0%} interval of its {unit} runs from {number(speed['low'])} times "
         f"{baseline}'s to beyond the budget. "
     )
 
 
-def _times(speed: Figures) -> str:
+def _times(speed: Figures, unit: str) -> str:
     high = "beyond the budget" if math.isinf(speed["high"]) else number(speed["high"])
-    return f"{number(speed['ratio'])} times the updates ({number(speed['low'])} to {high})"
+    return f"{number(speed['ratio'])} times the {unit} ({number(speed['low'])} to {high})"
 
 
 def _cautions(group: Figures, others: Sequence[str]) -> list[str]:
@@ -199,23 +211,25 @@ def _cautions(group: Figures, others: Sequence[str]) -> list[str]:
         )
     if not group["reliable"]:
         cautions.append(
-            f"Fewer than {RELIABLE_SEEDS} seeds per reward ({group['fewest_runs']}): "
+            f"Fewer than {RELIABLE_SEEDS} seeds per {kind_of(group)} ({group['fewest_runs']}): "
             "the intervals are unreliable."
         )
     if group.get("failed"):
         runs = "run" if group["failed"] == 1 else "runs"
         cautions.append(
-            f"Not in the figures: {group['failed']} failed {runs}, which may favour the reward."
+            f"Not in the figures: {group['failed']} failed {runs}, which may favour the "
+            f"{kind_of(group)}."
         )
-    if group["cut_at"] is not None:
+    if group["cut_at"] is not None and group["axis"] == "step":
         cautions.append(
             f"Longer runs were cut at step {group['cut_at']:g}, where the shortest ended, so that "
             "all have the same budget."
         )
     if len(others) > 3:
         cautions.append(
-            f"{len(others)} rewards are compared with one: clear differences hold for all of them "
-            "together (Holm's correction) by one measurement, not over all measurements."
+            f"{len(others)} {kind_of(group)}s are compared with one: clear differences hold for "
+            "all of them together (Holm's correction) by one measurement, not over all "
+            "measurements."
         )
     for name, entry in group["rewards"].items():
         if entry["collapse_rate"] > 0:

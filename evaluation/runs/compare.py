@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokengym.agents.learner import find_learner
 from tokengym.envs.files import LOCK, locked, read_json, write_json
 from tokengym.evaluation.report.results import write_comparison
 from tokengym.evaluation.runs.config import (
@@ -115,20 +114,23 @@ def check_folder(config: ComparisonConfig, out: Path) -> None:
         if out.is_dir() and any(path.name != LOCK for path in out.iterdir()):
             raise ValueError(f"{out} holds other files, no comparison; name a new folder")
         return
-    there, here = read_json(out / SETTINGS_FILE), config.as_dict()
-    dropped = [reward for reward in there.get("rewards", []) if reward not in config.rewards]
+    there, here = {"agents": [], **read_json(out / SETTINGS_FILE)}, config.as_dict()
+    names = ("rewards", "agents")
+    dropped = [name for key in names for name in there.get(key, []) if name not in here[key]]
     if "learner" not in there.get("training", {}):
         raise ValueError(
             f"{out} holds a comparison of an earlier version of tokengym; name another folder"
         )
     grows = (
         not dropped
-        and there.get("rewards", [None])[0] == config.rewards[0]
+        and all(there.get(key, [])[:1] == here[key][:1] for key in names)
         and there.get("first_seed") == config.first_seed
         and there.get("seeds", 0) <= config.seeds
     )
+    if grows and config.agents:  # with a second reward the runs have other names
+        grows = set(ComparisonConfig.from_dict(there).names) <= set(config.names)
     if grows:
-        here = {**here, "rewards": there["rewards"], "seeds": there["seeds"]}
+        here |= {key: there[key] for key in (*names, "seeds")}
     found = differences(there, here)
     if found:
         raise ValueError(
@@ -145,8 +147,9 @@ def preflight(config: ComparisonConfig) -> None:
     """
     import gymnasium as gym
 
-    training = config.training
-    find_learner(training.agent).check_settings(training.learner, training.batch_size)
+    for name in config.names:
+        training = config.of_run(name).training
+        training.declaration.check_settings(training.learner, training.batch_size)
     for reward in config.rewards:
         kwargs = config.env_kwargs(reward, train=True)
         gym.make_vec(config.env, num_envs=min(2, config.training.batch_size), **kwargs).close()

@@ -3,14 +3,22 @@
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tokengym.envs.declared import as_plain, check_count, from_plain, leaves
+from tokengym.agents.learner import find_learner
+from tokengym.envs.declared import as_plain, changed, check_count, from_plain, leaves, names_of
 from tokengym.envs.errors import SettingsError
 from tokengym.envs.files import content_hash, read_json
-from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings, task_name
+from tokengym.evaluation.runs.defaults import (
+    CREDIT_SETTINGS,
+    EvaluationSettings,
+    TrainingSettings,
+    task_name,
+    training_settings,
+)
+from tokengym.rewards.naming import parse_options
 from tokengym.rewards.registry import check_name
 
 SETTINGS_FILE = "comparison.json"
@@ -71,6 +79,10 @@ class ComparisonConfig:
     rewards: tuple[str, ...]
     """Names of rewards, options after a colon ("abc:beta=0.8"). The others are set against the
     first."""
+    agents: tuple[str, ...] = field(default=(), metadata={"flag": ""})
+    """Names of learners that are compared at equal tokens, settings after a colon
+    ("loo:learning_rate=1e-3"); each shares the settings of ``training`` that it has. () compares
+    rewards alone, under the learner of ``training``."""
     seeds: int = 5
     """Runs per reward, with the seeds first_seed, first_seed + 1, ..., the same for all."""
     first_seed: int = 0
@@ -87,6 +99,10 @@ class ComparisonConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "env", resolve_env(self.env))
         object.__setattr__(self, "rewards", tuple(self.rewards))
+        object.__setattr__(self, "agents", tuple(self.agents))
+        if self.agents and (one := self.training).tokens is None:
+            tokens = one.steps * one.batch_size * one.max_new_tokens
+            object.__setattr__(self, "training", replace(one, tokens=tokens))
         check_count(self, "seeds", hint="5 is the least that gives an interval")
         check_count(self, "first_seed", least=0)
         if not 0.0 < self.level < 1.0:
@@ -95,18 +111,29 @@ class ComparisonConfig:
             raise ValueError("rewards must name at least one reward, e.g. sparse uniform abc")
         for reward in self.rewards:
             check_name(reward.partition(":")[0])
+        self._check_names()
+
+    def _check_names(self) -> None:
+        """Refuse rewards that are the same to the learner, and runs of one name.
+
+        Raises:
+            ValueError: naming them.
+        """
         learner = self.training.declaration
-        if not learner.uses_credit and len(self.rewards) > 1:
+        if not self.agents and not learner.uses_credit and len(self.rewards) > 1:
             raise SettingsError(
                 f"{learner.name} learns from the scorer alone, so that rewards {self.rewards[0]!r} "
                 f"and {self.rewards[1]!r} are the same to it; name one reward"
             )
-        slugs = [slug(reward) for reward in self.rewards]
+        slugs = [slug(name) for name in self.names]
         for index, name in enumerate(slugs):
             if name in slugs[:index]:
+                what = "agents" if self.agents else "rewards"
                 raise ValueError(
-                    f"rewards names {self.rewards[index]!r} twice; leave one out, seeds repeats it"
+                    f"{what} names {self.names[index]!r} twice; leave one out, seeds repeats it"
                 )
+        for agent in self.agents:
+            self._training_of(agent)
 
     @property
     def all_seeds(self) -> range:
@@ -115,12 +142,63 @@ class ComparisonConfig:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the runs of one seed: the rewards, or a learner that sees only the scorer."""
-        return self.rewards if self.training.declaration.uses_credit else (self.training.agent,)
+        """Names of the runs of one seed: of the learner, the reward or both, whichever vary.
+
+        A learner that sees only the scorer has one name, whatever the rewards.
+        """
+        return tuple(name for name, _, _ in self._runs)
+
+    @property
+    def _runs(self) -> list[tuple[str, str, str]]:
+        """Name, agent and reward of each run."""
+        found = []
+        for agent in self.agents or (self.training.agent,):
+            if not find_learner(agent.partition(":")[0]).uses_credit:
+                found.append((agent, agent, self.rewards[0]))
+                continue
+            for reward in self.rewards:
+                name = f"{agent} {reward}" if len(self.rewards) > 1 else agent
+                found.append((name if self.agents else reward, agent, reward))
+        return found
 
     def reward_of(self, name: str) -> str:
-        """Return the reward of the run of that name."""
-        return name if self.training.declaration.uses_credit else self.rewards[0]
+        """Return the reward of the runs of that name; a reward's name stands for itself."""
+        return next((reward for known, _, reward in self._runs if known == name), name)
+
+    def of_run(self, name: str) -> "ComparisonConfig":
+        """Return the configuration of the runs of that name, with its learner alone."""
+        if not self.agents:
+            return self
+        agent, reward = next(run[1:] for run in self._runs if run[0] == name)
+        training = self._training_of(agent)
+        rewards = self.rewards if training.declaration.uses_credit else (reward,)
+        return replace(self, agents=(), rewards=rewards, training=training)
+
+    def _training_of(self, agent: str) -> TrainingSettings:
+        """Return a learner's settings: those of ``training`` that it has, then its own options.
+
+        Raises:
+            SettingsError: if it has no such option.
+        """
+        name, _, options = agent.partition(":")
+        own = parse_options(agent, options, what="agent")
+        uses_credit = find_learner(name).uses_credit
+        shared = {
+            field: getattr(self.training, field)
+            for field in names_of(TrainingSettings)
+            if field not in ("agent", "learner") and (uses_credit or field not in CREDIT_SETTINGS)
+        }
+        usual = leaves(training_settings(self.env, self.training.agent).learner)
+        known = {leaf.path[-1] for leaf in leaves(find_learner(name).default_settings())}
+        for leaf, default in zip(leaves(self.training.learner), usual, strict=True):
+            is_own = leaf.path[-1] in known and leaf.path[-1] not in self.training.declaration.fixed
+            if is_own and leaf.value != default.value:
+                shared[leaf.path[-1]] = leaf.value
+        try:
+            found = training_settings(self.env, name, **shared | own)
+        except TypeError as error:
+            raise SettingsError(f"agent {agent!r}: {error}") from None
+        return _within_budget(found, own)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain data, as comparison.json keeps them."""
@@ -151,6 +229,34 @@ class ComparisonConfig:
             **self.training.lengths(),
             "split": "train" if train else "test",
         }
+
+
+def _within_budget(training: TrainingSettings, own: Mapping[str, Any]) -> TrainingSettings:
+    """Return settings with which collecting data takes half of the tokens, and learning the rest.
+
+    Args:
+        training: Settings with ``tokens``.
+        own: Settings that stay as they are.
+
+    Raises:
+        SettingsError: if the data may cost more tokens than there are.
+    """
+    name = training.declaration.prompts_setting
+    if not name or training.tokens is None or getattr(training.learner, "pairs", None):
+        return training
+    values = {leaf.path[-1]: leaf.value for leaf in leaves(training.learner)}
+    per_prompt = values["n"] * training.max_new_tokens
+    if name in own:
+        if values[name] * per_prompt >= training.tokens:
+            raise SettingsError(
+                f"{name}={values[name]} with n={values['n']} may take {values[name] * per_prompt} "
+                f"tokens of tokens={training.tokens}; lower it, or raise tokens"
+            )
+        return training
+    rounds = values.get("iterations", 1)
+    affordable = max(training.tokens // (2 * rounds * per_prompt), 1)
+    learner = changed(training.learner, **{name: min(affordable, values[name])})
+    return replace(training, learner=learner)
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -211,7 +317,9 @@ def command_line(config: ComparisonConfig, defaults: ComparisonConfig) -> str:
     """Return the command that makes a comparison, without what is default anyway."""
     parts = ["tokengym compare", f"--env {task_name(config.env)}"]
     parts.append(f"--rewards {' '.join(config.rewards)} --seeds {config.seeds}")
-    if config.training.agent != "ppo":  # the defaults are those of the same learner
+    if config.agents:
+        parts.append(f"--agents {' '.join(config.agents)}")
+    elif config.training.agent != "ppo":  # the defaults are those of the same learner
         parts.append(f"--agent {config.training.agent}")
     usual = {leaf.path: leaf.value for leaf in leaves(defaults)}
     for leaf in leaves(config):

@@ -62,6 +62,9 @@ class TrainingSettings(ModelSettings):
     """Updates per run."""
     batch_size: int = 64
     """Episodes per update: the number of environment rows."""
+    tokens: int | None = None
+    """Response tokens after which training ends, those of candidates and continuations counted,
+    in place of ``steps`` and the like; None ends after these."""
     max_new_tokens: int = 48
     """Longest response, tokens."""
     fixed_length: bool = False
@@ -76,15 +79,26 @@ class TrainingSettings(ModelSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_count(self, "steps", "batch_size", "max_new_tokens")
+        check_count(self, "tokens", optional=True)
         check_choice(self, "normalize", ("batch", "running", "off"))
         check_choice(self, "fixed_length", (True, False))
         learner = find_learner(self.agent)
         if self.learner is None:
-            object.__setattr__(self, "learner", learner.settings())
+            object.__setattr__(self, "learner", learner.default_settings())
         if type(self.learner) is not learner.settings:
             raise SettingsError(
                 f"learner must be {learner.settings.__name__} for agent={self.agent!r}, got "
                 f"{type(self.learner).__name__}"
+            )
+        for name, value in learner.fixed.items():
+            if (found := getattr(self.learner, name)) != value:
+                raise SettingsError(
+                    f"{name} is {value!r} with agent={self.agent!r}, got {found!r}; leave it out, "
+                    "or name agent='ppo'"
+                )
+        if self.tokens is not None and not learner.takes_budget:
+            raise SettingsError(
+                f"tokens has no effect on {self.agent}, which trains nothing; leave it out"
             )
         if isinstance(self.learner, PPOSettings) and self.learner.n_minibatches > self.batch_size:
             raise SettingsError(
@@ -103,7 +117,9 @@ class TrainingSettings(ModelSettings):
 
     @property
     def last_step(self) -> int:
-        """Last step of the learning curve, in the learner's unit."""
+        """Last step of the learning curve, in the learner's unit; tokens where they end it."""
+        if self.tokens is not None:
+            return self.tokens
         name = self.declaration.steps_setting
         found = {leaf.path[-1]: leaf.value for leaf in leaves(self)}
         return max(round(found[name]), 1)
@@ -186,7 +202,8 @@ def training_settings(env_id: str, agent: str = "ppo", **changes: Any) -> Traini
     return TrainingSettings(
         agent=agent,
         learner=changed(
-            find_learner(agent).settings(), **{k: v for k, v in known.items() if k not in own}
+            find_learner(agent).default_settings(),
+            **{k: v for k, v in known.items() if k not in own},
         ),
         **{name: value for name, value in known.items() if name in own},
     )

@@ -69,7 +69,7 @@ def run(
         StorageError: if the disk is full; what was complete is kept.
         Exception: whatever the training raises, after it was recorded.
     """
-    if not config.training.declaration.uses_credit:
+    if not config.agents and not config.training.declaration.uses_credit:
         name = config.training.agent
     with nullcontext() if out is None else locked(run_folder(out, name, seed)):
         return _do(_Run(config, name, seed, out, report, checkpoint_every), out, save)
@@ -140,8 +140,9 @@ class _Run:
         report: Report | None = None,
         checkpoint_every: int = 0,
     ) -> None:
-        self.config, self.seed, self.report = config, seed, report
         self.reward = config.reward_of(name)
+        config = config.of_run(name)
+        self.config, self.seed, self.report = config, seed, report
         self.record = RunRecord(config, name, seed)
         self.folder = None if out is None else run_folder(out, name, seed)
         self.checkpoint_every = checkpoint_every
@@ -176,7 +177,7 @@ class _Run:
     def configuration(self) -> dict[str, Any]:
         """See `TrainingRun`."""
         named = flat(self.config.as_dict())
-        left_out = ("rewards", "seeds", "first_seed", "level", self._length)
+        left_out = ("rewards", "agents", "seeds", "first_seed", "level", self._length)
         return {"reward": self.reward} | {k: v for k, v in named.items() if k not in left_out}
 
     @property
@@ -242,10 +243,13 @@ class _Run:
         self.record.add_evaluation_time(time.perf_counter() - began)
         known = tokens() if callable(tokens) else tokens
         self.record.add_evaluation(step, known, evaluation)
-        if self._sampler is not None and step in (0, self.training.steps):
+        budget = self.training.tokens
+        is_last = step == self.training.steps if budget is None else known >= budget
+        if self._sampler is not None and (step == 0 or is_last):
             self.record.samples += self._sampler.rows(self.record, step, evaluation, agent)
         if self.report is not None:
-            self.report(step, evaluation.metrics["score"])
+            done = step if budget is None else min(known, budget)
+            self.report(done, evaluation.metrics["score"])
         if self.unfinished is None or not self._resumable:
             return
         if len(self.record.curve) % self.checkpoint_every == 0:

@@ -1,25 +1,34 @@
 """``tokengym compare``: which reward learns faster?"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from tokengym.scripts.commands.options import Folder, Whole, takes_settings
-from tokengym.scripts.commands.train import agents, run_settings
+from tokengym.scripts.commands.train import agents as agent_lines
+from tokengym.scripts.commands.train import run_settings
 
 if TYPE_CHECKING:
     from tokengym.evaluation.runs.config import TaskSettings
     from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
 
 
-@takes_settings(run_settings, choice=("agent", agents))
+def comparison_settings(env: str, agent: str, agents: str) -> dict[str, Any]:
+    """Return the default settings of a comparison, those of its first learner."""
+    return run_settings(env, agents.partition(":")[0] if agents else agent)
+
+
+@takes_settings(comparison_settings, choice=("agent", agent_lines))
 def compare(
     env: str = "MovieReview",
     rewards: Annotated[
         tuple[str, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")
     ] = (),
     agent: str = "ppo",
+    agents: Annotated[
+        tuple[str, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")
+    ] = (),
     seeds: int = 5,
     out: Folder = None,
     first_seed: int = 0,
@@ -32,7 +41,7 @@ def compare(
     evaluation: "EvaluationSettings",
     task: "TaskSettings",
 ) -> None:
-    """Train each reward with the same agent, seeds and budget, and report which learned faster.
+    """Train each reward, or each learner, with the same seeds and budget: which learned faster?
 
     Writes curves.csv, summary.json, curves.png and report.html. Ctrl-C leaves what is done; the
     same command continues from there, and may add rewards or seeds.
@@ -41,12 +50,16 @@ def compare(
       tokengym compare --env MovieReview --rewards sparse uniform abc --seeds 5
       tokengym compare --rewards sparse abc:beta=0.8 --seeds 10 --steps 60 --out runs/long
       tokengym compare --dataset reviews.tsv --prompt-column 0 --bundle models/reviews
+      tokengym compare --agents ppo loo:group_size=16 dpo --rewards sparse abc --tokens 100000
 
     Args:
         env: Environment id, or a task's bare name.
         rewards: Rewards by name, options after a colon; the others are set against the first
             (default: the task's).
         agent: How the policies learn; one that learns from token rewards.
+        agents: Learners to compare at equal tokens (--tokens; default: those of --steps at full
+            length), settings after a colon: loo:learning_rate=1e-3. The others are set against the
+            first; the options below are those of the first, and of the others that have them.
         seeds: Runs per reward.
         out: Folder of the results (default: runs/ and the task's name).
         first_seed: The lowest seed.
@@ -67,11 +80,13 @@ def compare(
     from tokengym.evaluation.runs.defaults import default_rewards, task_name
     from tokengym.scripts.commands.show import show_summary
 
-    del agent  # is in the training settings
+    if agents and agent != "ppo":
+        raise ValueError(f"--agent {agent} has no effect beside --agents; leave one of them out")
     env = resolve_env(env)
     config = ComparisonConfig(
         env=env,
-        rewards=rewards or default_rewards(env),
+        rewards=rewards or (default_rewards(env)[:1] if agents else default_rewards(env)),
+        agents=agents,
         seeds=seeds,
         first_seed=first_seed,
         training=training,

@@ -44,7 +44,7 @@ class Chosen:
 
     settings: Any
     without: frozenset[str] = frozenset()
-    """Names of these fields, of the outer dataclass."""
+    """Names of these fields, of the outer dataclass, or "inner.name" of a nested one."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,8 @@ def _groups(command: Command, arguments: Sequence[str]) -> dict[str, _Group]:
         options = []
         for leaf in leaves(chosen.settings):
             kind = _option_type(_annotation(leaf))
-            is_free = leaf.flag not in ("", *taken) and leaf.path[0] not in chosen.without
+            is_idle = not {leaf.path[0], ".".join(leaf.path)}.isdisjoint(chosen.without)
+            is_free = leaf.flag not in ("", *taken) and not is_idle
             if kind is not None and is_free:
                 options.append((leaf, kind))
                 taken.add(leaf.flag)

@@ -18,7 +18,7 @@ from tokengym.evaluation.replay.page import (
     headline,
     same_scores,
 )
-from tokengym.evaluation.report.verdict import number, signed
+from tokengym.evaluation.report.verdict import kind_of, number, signed, unit_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,7 +37,9 @@ def show_summary(console: "Console", summary: Mapping[str, Any], out: Path) -> N
             console.print(_line(f"\n{label}", "dim"))
         console.print(_line(f"\n{group['verdict']['headline']}", "bold"))
         console.print(_figures(group))
-        console.print(_line(f"arrives: updates to {group['baseline']}'s final level", "dim"))
+        console.print(
+            _line(f"arrives: {unit_of(group)} to {group['baseline']}'s final level", "dim")
+        )
         for caution in group["verdict"]["cautions"]:
             console.print(_line(f"! {caution}", "yellow"))
     console.print()
@@ -81,7 +83,7 @@ def _figures(group: Mapping[str, Any]) -> Table:
     for name, measure in MEASURES.items():
         if measure.short and name in group["measures"]:
             columns.append((measure.short, name, "final"))
-    table.add_column("reward", no_wrap=True)
+    table.add_column(kind_of(group), no_wrap=True)
     for title, _, _ in columns:
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("arrives", justify="right", no_wrap=True)

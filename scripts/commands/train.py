@@ -23,6 +23,8 @@ def run_settings(env: str, agent: str) -> dict[str, Any]:
 
     training = training_settings(resolve_env(env), agent)
     idle = frozenset() if training.declaration.uses_credit else CREDIT_SETTINGS
+    fixed = (*training.declaration.fixed, *training.declaration.idle)
+    idle |= {f"learner.{name}" for name in fixed}
     return {
         "training": Chosen(training, without=idle),
         "evaluation": EvaluationSettings(),

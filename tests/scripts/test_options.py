@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from tokengym.agents.learner import find_learner, learner_names
+from tokengym.agents.ppo.settings import CRITIC_FREE
 from tokengym.envs.declared import leaves
 from tokengym.scripts.cli import main
 from tokengym.scripts.commands.options import Chosen, call, takes_settings
@@ -115,9 +116,21 @@ FOREIGN = {
         "--gae-lambda",
     ),
     "nlpo": (["--beta", "1"], "is an option of dpo and online-dpo; nlpo takes", "--mask-top-p"),
+    **{
+        name: (["--gae-lambda", ".5"], f"is an option of nlpo and ppo; {name} takes", "--kl-coef")
+        for name in CRITIC_FREE
+    },
     "dpo": (["--gae-lambda", ".5"], "is an option of nlpo and ppo; dpo takes", "--beta"),
-    "sft": (["--n-epochs", "3"], "is an option of nlpo and ppo; sft takes", "--epochs"),
-    "online-dpo": (["--steps", "3"], "is an option of nlpo and ppo; online-dpo takes", "--beta"),
+    "sft": (
+        ["--n-epochs", "3"],
+        "nlpo, ppo, reinforce, reinforce++ and rloo; sft takes",
+        "--epochs",
+    ),
+    "online-dpo": (
+        ["--steps", "3"],
+        "nlpo, ppo, reinforce, reinforce++ and rloo; online-dpo takes",
+        "--beta",
+    ),
     "raft": (["--loss-type=ipo"], "is an option of dpo and online-dpo; raft takes", "--iterations"),
     "best-of-n": (["--learning-rate", "1"], "; best-of-n takes", "--length-penalty"),
 }
@@ -139,8 +152,10 @@ def test_every_setting_of_a_learner_is_an_option(agent: str, capsys: pytest.Capt
     with pytest.raises(SystemExit):
         main(["train", "--agent", agent, "--help"])
     text = capsys.readouterr().out
-    for leaf in leaves(find_learner(agent).settings()):
-        assert f"--{leaf.flag} " in text
+    learner = find_learner(agent)
+    for leaf in leaves(learner.default_settings()):
+        hidden = leaf.path[-1] in {*learner.fixed, *learner.idle}
+        assert (f"--{leaf.flag} " in text) != hidden
     for flag in ("device", "dtype", "lora-rank", "max-new-tokens", "eval-every", "bundle"):
         assert f"--{flag} " in text
     assert ("--steps INT" in text) == find_learner(agent).uses_credit

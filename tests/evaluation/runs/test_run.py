@@ -163,7 +163,7 @@ def test_settings_are_checked():
         config("dpo", beta=-1.0)
     with pytest.raises(ValueError, match="iterations must be > 0, got 0"):
         config("raft", iterations=0)
-    with pytest.raises(ValueError, match=r"unknown agent 'dqn'; .*known: best-of-n, dpo, nlpo, "):
+    with pytest.raises(ValueError, match=r"unknown agent 'dqn'; .*known: best-of-n, dpo, dr-"):
         config("dqn")
     with pytest.raises(TypeError, match="DPOSettings has no setting 'steps'"):
         config("dpo", steps=3)

@@ -1,0 +1,174 @@
+"""Comparisons of learners: their settings, their tokens, and their report."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from tokengym.agents.learner import find_learner
+from tokengym.agents.ppo.advantages import advantage_names
+from tokengym.envs.declared import changed
+from tokengym.envs.errors import SettingsError
+from tokengym.evaluation.runs.compare import compare
+from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
+from tokengym.evaluation.runs.defaults import (
+    EvaluationSettings,
+    TrainingSettings,
+    training_settings,
+)
+
+QUIET = Console(quiet=True)
+ENV = "tokengym/MovieReview-v0"
+TRAINING = changed(
+    training_settings(ENV), batch_size=4, max_new_tokens=6, n_epochs=1, fixed_length=True
+)
+BUDGET = 100
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def learners(*agents: str, **changes: object) -> ComparisonConfig:
+    settings: dict[str, object] = {
+        "env": ENV,
+        "rewards": ("sparse",),
+        "agents": agents,
+        "seeds": 1,
+        "training": changed(TRAINING, tokens=BUDGET),
+        "evaluation": EvaluationSettings(every=2, episodes=4, samples=1),
+    }
+    return ComparisonConfig(**{**settings, **changes})  # type: ignore[arg-type]
+
+
+def test_every_estimator_without_a_critic_is_a_learner_by_its_name() -> None:
+    for name in advantage_names():
+        if name != "gae":
+            assert find_learner(name).default_settings().advantage == name
+
+
+def test_a_learner_named_by_its_estimator_takes_no_other() -> None:
+    with pytest.raises(SettingsError, match="advantage is 'grpo' with agent='grpo', got 'loo'"):
+        training_settings(ENV, "grpo", advantage="loo")
+
+
+def test_runs_are_named_by_what_varies() -> None:
+    assert learners("ppo", "dpo").names == ("ppo", "dpo")
+    both = learners("ppo", "loo:group_size=2", "dpo", rewards=("sparse", "abc"))
+    assert both.names == (
+        *("ppo sparse", "ppo abc"),
+        *("loo:group_size=2 sparse", "loo:group_size=2 abc"),
+        "dpo",  # sees the scorer alone
+    )
+    assert both.reward_of("loo:group_size=2 abc") == "abc"
+
+
+def test_learners_share_the_settings_that_they_have_and_keep_their_own() -> None:
+    training = changed(TRAINING, tokens=BUDGET, kl_coef=0.3, learning_rate=2e-4)
+    config = learners("ppo", "loo:group_size=2,learning_rate=1e-3", "raft", training=training)
+    assert config.of_run("ppo").training == training
+    loo = config.of_run("loo:group_size=2,learning_rate=1e-3").training
+    assert (loo.agent, loo.learner.advantage, loo.learner.group_size) == ("loo", "loo", 2)
+    assert (loo.learner.kl_coef, loo.learner.learning_rate) == (0.3, 1e-3)
+    raft = config.of_run("raft").training
+    assert raft.learner.learner.tuning.learning_rate == 2e-4
+    assert raft.max_new_tokens == 6
+
+
+def test_without_a_budget_learners_have_the_tokens_of_all_updates_at_full_length() -> None:
+    config = learners("ppo", "loo", training=changed(TRAINING, steps=5))
+    assert config.training.tokens == 5 * 4 * 6
+
+
+def test_collecting_data_takes_half_of_the_tokens_unless_it_is_said() -> None:
+    training = changed(TRAINING, tokens=10_000)
+    found = learners("ppo", "dpo", "online-dpo", training=training)
+    dpo = found.of_run("dpo").training.learner
+    assert dpo.num_prompts == 10_000 // (2 * 8 * 6)
+    online = found.of_run("online-dpo").training.learner
+    assert online.learner.prompts_per_iteration == 10_000 // (2 * 3 * 8 * 6)
+    own = learners("ppo", "dpo:num_prompts=7", training=training)
+    assert own.of_run("dpo:num_prompts=7").training.learner.num_prompts == 7
+
+
+@pytest.mark.parametrize(
+    ("agents", "message"),
+    [
+        (("ppo", "dpo:num_prompts=100"), "num_prompts=100 with n=8 may take 4800 tokens of"),
+        (("ppo", "ppo"), "agents names 'ppo' twice"),
+        (("ppo", "grop"), "unknown agent 'grop'; did you mean 'grpo'"),
+        (("ppo", "loo:beta=1"), "agent 'loo:beta=1': .* has no setting 'beta'"),
+        (("ppo", "best-of-n"), "best-of-n, which trains nothing"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_in_one_line(
+    agents: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        learners(*agents)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("agents") / "runs"
+    torch.set_num_threads(1)
+    # Twelve prompts have pairs of unequal scores; those that tie teach nothing.
+    training = changed(TRAINING, tokens=600)
+    agents = ("ppo", "loo:group_size=2", "dpo:num_prompts=12,n=4,batch_size=4", "raft:n=2")
+    compare(learners(*agents, training=training), out, jobs=1, console=QUIET)
+    return out
+
+
+def test_every_learner_ends_with_the_first_measurement_past_its_tokens(made: Path) -> None:
+    with (made / "curves.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    by_run: dict[str, list[int]] = {}
+    for row in rows:
+        by_run.setdefault(row["credit"], []).append(int(row["tokens"]))
+    assert len(by_run) == 4
+    for tokens in by_run.values():
+        assert tokens[0] == 0
+        assert tokens[-2] < 600 <= tokens[-1]
+    updates = by_run["ppo"]
+    assert updates == [0, *range(48, 600, 48), 600]  # 24 an update, every second measured
+
+
+def test_data_are_paid_for_before_anything_is_learned(made: Path) -> None:
+    curve = run_folder(made, "dpo:num_prompts=12,n=4,batch_size=4", 0) / "curve.csv"
+    with curve.open(newline="") as file:
+        first, paid, *_ = csv.DictReader(file)
+    assert (first["tokens"], paid["tokens"]) == ("0", str(12 * 4 * 6))
+    assert first["score"] == paid["score"]
+
+
+def test_the_report_compares_learners_at_equal_tokens(made: Path) -> None:
+    summary = json.loads((made / "summary.json").read_text())
+    assert summary["axis"] == "tokens"
+    assert summary["groups"][0]["steps"] == [0.0, 600.0]
+    page = (made / "report.html").read_text()
+    assert "4 learners" in page
+    assert "600 tokens each" in page
+
+
+def test_learners_can_be_added_to_a_comparison(made: Path) -> None:
+    config = ComparisonConfig.from_dict(json.loads((made / "comparison.json").read_text()))
+    known = {path: path.stat().st_mtime_ns for path in made.glob("*/seed-0/run.json")}
+    grown = ComparisonConfig.from_dict(
+        {**config.as_dict(), "agents": [*config.agents, "reinforce++"]}
+    )
+    compare(grown, made, jobs=1, console=QUIET)
+    assert run_folder(made, "reinforce++", 0).is_dir()
+    assert all(path.stat().st_mtime_ns == time for path, time in known.items())
+    fewer = ComparisonConfig.from_dict({**config.as_dict(), "agents": ["ppo", "grpo"]})
+    with pytest.raises(ValueError, match="holds another comparison: agents"):
+        compare(fewer, made, jobs=1, console=QUIET)
+
+
+def test_tokens_end_a_run_of_one_learner_too() -> None:
+    assert TrainingSettings(tokens=50).last_step == 50
+    with pytest.raises(ValueError, match="tokens must be an integer >= 1"):
+        TrainingSettings(tokens=0)
