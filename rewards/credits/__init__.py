@@ -14,6 +14,7 @@ from tokengym.rewards.credits.r3 import DenseR3
 from tokengym.rewards.credits.random import Random
 from tokengym.rewards.credits.recency import Recency
 from tokengym.rewards.credits.red import RED
+from tokengym.rewards.credits.rto import RTO
 from tokengym.rewards.credits.scar import SCAR
 from tokengym.rewards.credits.sparse import Sparse
 from tokengym.rewards.credits.uniform import Uniform
@@ -24,6 +25,7 @@ __all__ = [
     "ABCD2",
     "PURE",
     "RED",
+    "RTO",
     "SCAR",
     "Attribution",
     "Credit",

@@ -12,7 +12,7 @@ from tokengym.rewards.credits.base import REWARDS
 PAGE = Path(__file__).parents[2] / "docs" / "rewards" / "credits.md"
 NAMES = [
     *("sparse", "uniform", "abc", "abc-signed", "abc-d", "abc-d2", "red", "scar", "attribution"),
-    *("r3", "r3-dense", "random", "recency", "mc", "pure"),
+    *("r3", "r3-dense", "random", "recency", "mc", "pure", "rto"),
 ]
 
 

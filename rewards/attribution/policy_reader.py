@@ -1,0 +1,173 @@
+"""Frozen language models that read finished responses: their log-probabilities, or more."""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tokengym.envs.episode import Episode
+from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.models.batching import PaddedBatch, padded_batches
+from tokengym.rewards.models.loading import (
+    check_vocabularies,
+    evaluating,
+    load_pretrained,
+    load_tokenizer,
+    positions,
+    vocabulary_size,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Reader = TypeVar("Reader", bound="PolicyReader")
+
+
+class PolicyReader:
+    """A causal language model that reads prompts with finished responses.
+
+    Args:
+        model: The language model; put in eval mode while it reads.
+        tokenizer: Its tokenizer, compared to the policy's by `bind`; None compares sizes.
+        batch_size: Most sequences per pass.
+        name: In messages.
+
+    Raises:
+        ScorerError: if ``batch_size`` is not positive.
+    """
+
+    def __init__(
+        self,
+        model: "PreTrainedModel",
+        *,
+        tokenizer: "PreTrainedTokenizerBase | None" = None,
+        batch_size: int = 32,
+        name: str = "",
+    ) -> None:
+        if batch_size < 1:
+            raise ScorerError(f"batch_size must be at least 1, got {batch_size}")
+        self.model = model
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+        self.name = name or type(self).__name__
+        parameters = inspect.signature(model.base_model.forward).parameters
+        self._takes_positions = "position_ids" in parameters
+
+    @classmethod
+    def from_pretrained(
+        cls: type[Reader], path: str | Path, *, device: str = "auto", dtype: str = "float32"
+    ) -> Reader:
+        """Return the reader of a stored language model, or of a saved agent's policy.
+
+        Args:
+            path: Folder or hub name of a model, or a folder that an agent's ``save`` or ``tokengym
+                train`` wrote; adapters in it are merged.
+            device: "auto" takes a GPU if there is one.
+            dtype: Type of the weights.
+
+        Raises:
+            ScorerError: if there is no such model.
+        """
+        from transformers import AutoModelForCausalLM
+
+        agent = agent_folder(path)
+        base, adapter = path, None
+        if agent is not None:
+            # With adapters and no model of its own, the agent's reference is what they adapt.
+            base = next(folder for part in PARTS if (folder := agent / part).is_dir())
+            adapter = agent / "adapter" if (agent / "adapter").is_dir() else None
+        model: Any = load_pretrained(AutoModelForCausalLM, base, dtype=dtype, device=device)
+        if adapter is not None:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+            model.eval().requires_grad_(False)
+        name = f"{cls.__name__}({Path(path).name})"
+        return cls(model, tokenizer=load_tokenizer(base), name=name)
+
+    def __deepcopy__(self: Reader, memo: dict[int, Any]) -> Reader:
+        """Return itself: a model is shared; Gymnasium copies the arguments of every environment."""
+        return self
+
+    def bind(self: Reader, tokenizer: "PreTrainedTokenizerBase") -> Reader:
+        """Return itself after comparing the policy's vocabulary with the model's.
+
+        Raises:
+            TokenizerError: if an id would be outside the model, or mean another word.
+        """
+        size = vocabulary_size(self.model)
+        check_vocabularies(policy=tokenizer, own=self.tokenizer, size=size, name=self.name)
+        return self
+
+    def batches(self, episodes: Sequence[Episode]) -> Iterator[tuple[PaddedBatch, dict[str, Any]]]:
+        """Yield prompts and responses as padded batches with the model's inputs, to be read.
+
+        Args:
+            episodes: Finished episodes.
+
+        Raises:
+            ScorerError: if an episode is longer than the model reads.
+        """
+        sequences = [[*episode.prompt_ids, *episode.response_ids] for episode in episodes]
+        limit = positions(self.model)
+        for index, ids in enumerate(sequences):
+            if limit is not None and len(ids) > limit:
+                raise ScorerError(
+                    f"episode {index} has {len(ids)} tokens, {self.name!r} reads at most {limit}; "
+                    "lower max_prompt_tokens or max_new_tokens"
+                )
+        device = self.model.device
+        with evaluating(self.model), torch.no_grad():
+            for batch in padded_batches(sequences, batch_size=self.batch_size):
+                inputs = {
+                    "input_ids": torch.from_numpy(batch.input_ids).to(device),
+                    "attention_mask": torch.from_numpy(batch.attention_mask).to(device),
+                }
+                if self._takes_positions:
+                    inputs["position_ids"] = torch.from_numpy(batch.position_ids).to(device)
+                yield batch, inputs
+
+
+class PolicyLogProbs(PolicyReader):
+    """Reads the log-probabilities of a response's tokens, without temperature or action mask."""
+
+    def log_probs(self, episodes: Sequence[Episode]) -> list[NDArray[np.float64]]:
+        """Return, per episode, log pi(y_t | x, y_<t) of its tokens, (n,) nats.
+
+        Args:
+            episodes: Finished episodes.
+
+        Raises:
+            ScorerError: if an episode is longer than the model reads.
+        """
+        result = [np.zeros(0)] * len(episodes)
+        for batch, inputs in self.batches(episodes):
+            logits = self.model(**inputs, use_cache=False).logits[:, :-1].float()  # type: ignore[operator]
+            tokens = inputs["input_ids"][:, 1:, None]
+            chosen = logits.gather(-1, tokens)[..., 0] - logits.logsumexp(-1)  # (rows, time - 1)
+            table = chosen.double().cpu().numpy()
+            for place, index in enumerate(batch.indices):
+                episode = episodes[index]
+                start, size = len(episode.prompt_ids), len(episode.response_ids)
+                result[index] = table[place, start - 1 : start - 1 + size]
+        return result
+
+
+PARTS = ("model", "reference")
+"""Folders of a saved agent, the policy's weights first."""
+
+
+def agent_folder(path: str | Path) -> Path | None:
+    """Return the folder of the agent saved at a path, None if none is there.
+
+    Args:
+        path: What an agent's ``save`` was given, or the ``--out`` of ``tokengym train``.
+    """
+    for folder in (Path(path), Path(path) / "agent"):
+        if any((folder / part / "config.json").is_file() for part in PARTS):
+            return folder
+    return None
