@@ -8,11 +8,10 @@ from tokengym.rewards.credits.abc_d import ABCD, ABCD2
 from tokengym.rewards.credits.abc_signed import SignedABC
 from tokengym.rewards.credits.attribution import Attribution
 from tokengym.rewards.credits.base import Credit, register_credit
+from tokengym.rewards.credits.controls import Random, Recency
 from tokengym.rewards.credits.mc import MonteCarlo
 from tokengym.rewards.credits.pure import PURE
 from tokengym.rewards.credits.r3 import DenseR3
-from tokengym.rewards.credits.random import Random
-from tokengym.rewards.credits.recency import Recency
 from tokengym.rewards.credits.red import RED
 from tokengym.rewards.credits.rto import RTO
 from tokengym.rewards.credits.scar import SCAR
