@@ -7,10 +7,14 @@ at any time and resumed.
 import csv
 import time
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
+
+from tokengym.envs.files import write_json
+from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig
 
 Cell = TypeVar("Cell")
 Out = Annotated[Path, tyro.conf.arg(help="Folder of the study's runs.")]
@@ -34,6 +38,36 @@ def run_missing(
             started = time.process_time()
             run(cell)
             print(f"{cell} {time.process_time() - started:.0f} s", flush=True)
+
+
+def run_pending(
+    work: Iterable[tuple[str, ComparisonConfig, str, int]], out: Path, part: str, until: str | None
+) -> None:
+    """Do runs of comparisons one at a time, in this process.
+
+    Args:
+        work: Cell's name, its comparison, reward and seed of each run to do.
+        out: Folder of the study's runs, one folder per cell.
+        part: "i/n" takes the seeds with seed % n == i.
+        until: Time of day, HH:MM, after which no run begins.
+    """
+    from tokengym.evaluation.runs.run import run as run_one
+
+    index, count = map(int, part.split("/"))
+    end = datetime.max
+    if until is not None:
+        clock = datetime.strptime(until, "%H:%M").time()
+        end = datetime.combine(datetime.now().date(), clock)
+    for name, config, reward, seed in work:
+        if seed % count != index:
+            continue
+        if datetime.now() >= end:
+            return
+        write_json(out / name / SETTINGS_FILE, config.as_dict())
+        started = time.process_time()
+        run_one(config, reward, seed, out=out / name)
+        seconds = time.process_time() - started
+        print(f"{datetime.now():%H:%M:%S} {name} {reward} {seed} {seconds:.0f} s", flush=True)
 
 
 def read_rows(*files: Path, text: Sequence[str]) -> list[dict[str, Any]]:

@@ -10,10 +10,8 @@ its updates are the same under every rule that redistributes the score.
     python -m tokengym.scripts.studies.learners page
 """
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +28,7 @@ from tokengym.evaluation.runs.config import (
 )
 from tokengym.evaluation.runs.defaults import training_settings
 from tokengym.evaluation.statistics import area_under_curve
-from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line
+from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, run_pending
 from tokengym.scripts.studies.credit_grid import PUBLISHED, finished_rows
 from tokengym.scripts.studies.grid_page import panel_of
 from tokengym.scripts.studies.grid_tables import FEWEST, differences_table, rules_table
@@ -155,24 +153,7 @@ def run(out: Out = OUT, part: str = "0/1", until: str | None = None) -> None:
             sweep must be whole before any of them comes to the grid.
         until: Time of day, HH:MM, after which no run begins.
     """
-    from tokengym.evaluation.runs.run import run as run_one
-
-    index, count = map(int, part.split("/"))
-    end = datetime.max
-    if until is not None:
-        clock = datetime.strptime(until, "%H:%M").time()
-        end = datetime.combine(datetime.now().date(), clock)
-    for cell, config, reward, seed in pending(out):
-        if seed % count != index:
-            continue
-        if datetime.now() >= end:
-            return
-        folder = out / cell.name
-        write_json(folder / SETTINGS_FILE, config.as_dict())
-        started = time.process_time()
-        run_one(config, reward, seed, out=folder)
-        seconds = time.process_time() - started
-        print(f"{datetime.now():%H:%M:%S} {cell.name} {reward} {seed} {seconds:.0f} s", flush=True)
+    run_pending(((cell.name, *work) for cell, *work in pending(out)), out, part, until)
 
 
 def publish(out: Out = OUT, docs: Docs = DOCS) -> None:
