@@ -43,7 +43,7 @@ class PolicyContinuations:
         begun = [prefixes[place] for place in order]
         ended = ChosenPrompts(self._rules, max_rows=ROWS).play(
             self._player,
-            [EncodedPrompt(episode.prompt, episode.prompt_ids, -1) for episode in begun],
+            [EncodedPrompt(episode.prompt, tuple(episode.prompt_ids), -1) for episode in begun],
             beginnings=[episode.response_ids for episode in begun],
         )
         found = list(prefixes)

@@ -146,7 +146,7 @@ class PolicyLogProbs(PolicyReader):
         """
         result = [np.zeros(0)] * len(episodes)
         for batch, inputs in self.batches(episodes):
-            logits = self.model(**inputs, use_cache=False).logits[:, :-1].float()  # type: ignore[operator]
+            logits = self.model(**inputs, use_cache=False).logits[:, :-1].float()
             tokens = inputs["input_ids"][:, 1:, None]
             chosen = logits.gather(-1, tokens)[..., 0] - logits.logsumexp(-1)  # (rows, time - 1)
             table = chosen.double().cpu().numpy()

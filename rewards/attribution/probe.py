@@ -62,7 +62,7 @@ class Probe:
             raise CreditError(
                 "this credit continues responses with the policy, and no policy is bound to the "
                 "environment; train with a learner of tokengym.agents, which binds its own, or "
-                "call tokengym.agents.bind_policy(env, agent)"
+                "call tokengym.agents.bind_policy(env, agent); rows in other processes have none"
             )
         return self.continuations.finish(prefixes) if prefixes else []
 

@@ -153,7 +153,8 @@ def run(out: Out = OUT, part: str = "0/1", until: str | None = None) -> None:
             sweep must be whole before any of them comes to the grid.
         until: Time of day, HH:MM, after which no run begins.
     """
-    run_pending(((cell.name, *work) for cell, *work in pending(out)), out, part, until)
+    named = ((cell.name, config, reward, seed) for cell, config, reward, seed in pending(out))
+    run_pending(named, out, part, until)
 
 
 def publish(out: Out = OUT, docs: Docs = DOCS) -> None:

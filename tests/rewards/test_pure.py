@@ -23,7 +23,7 @@ def test_the_formula_by_hand(tokenizer: Any):
     credit = PURE(temperature=2.0, every_prefix=True)
     reward = Reward(LengthScorer(), credit, tokenizer=tokenizer)
     (paid,) = reward.evaluate([make_episode(response_ids=(3, 5, 4))])
-    np.testing.assert_allclose(paid.token_rewards, expected, rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(paid.token_rewards), expected, rtol=1e-6)
     assert paid.score == 12.0
 
 
@@ -34,7 +34,7 @@ def test_segments_are_the_steps_by_hand(tokenizer: Any):
     credit = PURE(temperature=2.0, every_prefix=True, segments=2)
     reward = Reward(LengthScorer(), credit, tokenizer=tokenizer)
     (paid,) = reward.evaluate([make_episode(response_ids=(3, 5, 4))])
-    np.testing.assert_allclose(paid.token_rewards, expected, rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(paid.token_rewards), expected, rtol=1e-6)
 
 
 def test_steps_are_those_of_red(tokenizer: Any):
@@ -46,7 +46,9 @@ def test_steps_are_those_of_red(tokenizer: Any):
     steps = red.token_rewards.astype(float)
     steps[-1] -= scorer.peek([make_episode(response_ids=())])[0]  # paid to the last by RED
     weights = np.exp(-steps / 0.5)
-    np.testing.assert_allclose(pure.token_rewards, weights * steps / weights.sum(), atol=1e-5)
+    np.testing.assert_allclose(
+        np.asarray(pure.token_rewards), weights * steps / weights.sum(), atol=1e-5
+    )
 
 
 def test_the_sum_lies_between_the_minimum_and_the_mean():

@@ -92,7 +92,7 @@ def test_one_segment_is_sparse(rule: str, episodes: list[Episode], tokenizer: An
     for episode in evaluated(RULES[rule](segments=1), episodes, tokenizer):
         assert episode.score is not None
         expected = sparse(episode.score, len(episode.response_ids))
-        np.testing.assert_allclose(episode.token_rewards, expected, atol=1e-6)
+        np.testing.assert_allclose(np.asarray(episode.token_rewards), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("rule", ["red", "red:every_prefix", "red:beta", "mc"])
@@ -103,8 +103,8 @@ def test_a_telescoping_rule_pays_a_segment_the_sum_of_its_tokens(
     by_segment = evaluated(RULES[rule](segments=2), episodes, tokenizer)
     for one, other in zip(by_token, by_segment, strict=True):
         pieces = split_evenly(len(one.response_ids), 2)
-        expected = on_last_tokens(segment_sums(one.token_rewards, pieces), pieces)
-        np.testing.assert_allclose(other.token_rewards, expected, atol=1e-5)
+        expected = on_last_tokens(segment_sums(np.asarray(one.token_rewards), pieces), pieces)
+        np.testing.assert_allclose(np.asarray(other.token_rewards), expected, atol=1e-5)
 
 
 def test_a_left_out_segment_costs_what_its_absence_does(tokenizer: Any):
