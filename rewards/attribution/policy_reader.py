@@ -1,7 +1,7 @@
-"""Frozen language models that read finished responses: their log-probabilities, or more."""
+"""Frozen language models that read finished responses: log-probabilities, entropies, or more."""
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -131,12 +131,10 @@ class PolicyReader:
                     inputs["position_ids"] = torch.from_numpy(batch.position_ids).to(device)
                 yield batch, inputs
 
-
-class PolicyLogProbs(PolicyReader):
-    """Reads the log-probabilities of a response's tokens, without temperature or action mask."""
-
     def log_probs(self, episodes: Sequence[Episode]) -> list[NDArray[np.float64]]:
         """Return, per episode, log pi(y_t | x, y_<t) of its tokens, (n,) nats.
+
+        Neither temperature nor action mask is applied.
 
         Args:
             episodes: Finished episodes.
@@ -144,16 +142,40 @@ class PolicyLogProbs(PolicyReader):
         Raises:
             ScorerError: if an episode is longer than the model reads.
         """
+        return self._of_tokens(
+            episodes, lambda logits, tokens: logits.log_softmax(-1).gather(-1, tokens)[..., 0]
+        )
+
+    def entropies(self, episodes: Sequence[Episode]) -> list[NDArray[np.float64]]:
+        """Return, per episode, the entropy of pi( | x, y_<t) before each token, (n,) nats.
+
+        Args:
+            episodes: Finished episodes.
+
+        Raises:
+            ScorerError: if an episode is longer than the model reads.
+        """
+
+        def entropy(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+            del tokens
+            return torch.special.entr(logits.softmax(-1)).sum(-1)
+
+        return self._of_tokens(episodes, entropy)
+
+    def _of_tokens(
+        self,
+        episodes: Sequence[Episode],
+        figure: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    ) -> list[NDArray[np.float64]]:
+        """Return a figure of (rows, time, vocab) logits and (rows, time, 1) tokens they predict."""
         result = [np.zeros(0)] * len(episodes)
         for batch, inputs in self.batches(episodes):
             logits = self.model(**inputs, use_cache=False).logits[:, :-1].float()
-            tokens = inputs["input_ids"][:, 1:, None]
-            chosen = logits.gather(-1, tokens)[..., 0] - logits.logsumexp(-1)  # (rows, time - 1)
-            table = chosen.double().cpu().numpy()
+            table = figure(logits, inputs["input_ids"][:, 1:, None]).double().cpu().numpy()
             for place, index in enumerate(batch.indices):
-                episode = episodes[index]
-                start, size = len(episode.prompt_ids), len(episode.response_ids)
-                result[index] = table[place, start - 1 : start - 1 + size]
+                start = len(episodes[index].prompt_ids) - 1
+                size = len(episodes[index].response_ids)
+                result[index] = table[place, start : start + size]
         return result
 
 

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.probe import Probe
 from tokengym.rewards.credits.base import (
-    Credit,
+    Cut,
     FloatArray,
+    SegmentedCredit,
     check_beta,
-    check_segments,
     register_credit,
 )
 from tokengym.rewards.errors import CreditError
@@ -22,7 +22,7 @@ METHODS = ("gradient", "integrated-gradients", "leave-one-out")
 
 
 @register_credit
-class Attribution(Credit):
+class Attribution(SegmentedCredit):
     """The score spread by signed attributions: tokens that lowered it are charged.
 
     Methods, with e_t the embedding of response token t:
@@ -40,15 +40,16 @@ class Attribution(Credit):
             token gets what is left of the score.
         segments: Pieces that are paid in one sum, each on its last token; None pays every token.
             Gradients are summed over a piece; leave-one-out leaves a whole piece out.
+        cut: Where the pieces begin, see `SegmentedCredit`.
 
     Raises:
-        CreditError: if the method is unknown, ``beta`` is outside [0, 1] or ``segments`` below 1.
+        CreditError: if the method or ``cut`` is unknown, ``beta`` is outside [0, 1] or ``segments``
+            below 1.
 
     Source: Simonyan et al. 2014, arXiv:1312.6034; Sundararajan et al. 2017, arXiv:1703.01365.
     """
 
     name = "attribution"
-    needs_attributions = True
 
     def __init__(
         self,
@@ -56,20 +57,21 @@ class Attribution(Credit):
         beta: float = 1.0,
         rescale: bool = True,
         segments: int | None = None,
+        cut: Cut = "even",
     ) -> None:
+        super().__init__(segments, cut)
         if method not in METHODS:
             raise CreditError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
         self.method = method
         self.beta = check_beta(beta)
         self.rescale = bool(rescale)
-        self.segments = check_segments(segments)
         self.attribution = None if method == "leave-one-out" else method
 
     def attribute(self, probe: Probe, episodes: Sequence[Episode], scores: Scores) -> Scores:
         """Return the scores with what each token's absence costs, if that is the method."""
         if self.method != "leave-one-out":
             return scores
-        pieces = [self.pieces(episode) for episode in episodes]
+        pieces = self.pieces(episodes)
         shortened = [
             probe.restrict(episode, [t for t in range(len(episode.response_ids)) if t not in part])
             for episode, parts in zip(episodes, pieces, strict=True)

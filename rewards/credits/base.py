@@ -1,9 +1,10 @@
 """Credit rules: their interface, and the table of rewards by name that they register in."""
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +12,18 @@ from numpy.typing import NDArray
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.kinds import ScorerKind
 from tokengym.rewards.errors import CreditError, RewardError
-from tokengym.rewards.maths.shares import on_last_tokens, segment_sums, split_evenly
+from tokengym.rewards.maths.shares import (
+    on_last_tokens,
+    segment_sums,
+    split_before_largest,
+    split_evenly,
+)
 from tokengym.rewards.scorers.base import Scores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from tokengym.rewards.attribution.policy_reader import PolicyReader
     from tokengym.rewards.attribution.probe import Probe
 
 FloatArray = NDArray[np.float32]
@@ -47,9 +54,6 @@ class Credit:
     """Whether the token rewards sum to the score, to which every response is held."""
     needs_policy: bool = False
     """Whether `attribute` continues responses with the policy that learns (`Probe.finish`)."""
-    segments: int | None = None
-    """Equal pieces that a response is cut into, each paid in one sum on its last token; None pays
-    every token. For rules that read attributions."""
     every_prefix: bool = False
     """Whether a scorer without scores per position may score every prefix as a text of its own."""
 
@@ -89,24 +93,9 @@ class Credit:
         if self.attribution is not None or self.needs_attributions:
             rows = self._attributions(episodes, scores)
         return [
-            np.asarray(self._spread(float(value), episode, row), dtype=np.float32)
+            np.asarray(self.spread(float(value), episode, row), dtype=np.float32)
             for episode, value, row in zip(episodes, scores.values, rows, strict=True)
         ]
-
-    def _spread(
-        self, score: float, episode: Episode, attribution: FloatArray | None
-    ) -> NDArray[np.floating]:
-        """Return the token rewards of one episode, in one sum per segment where there are any."""
-        if self.segments is None or attribution is None:
-            return self.spread(score, episode, attribution)
-        pieces = self.pieces(episode)
-        sums = segment_sums(attribution, pieces).astype(np.float32)
-        return on_last_tokens(self.spread(score, episode, sums), pieces)
-
-    def pieces(self, episode: Episode) -> list[range]:
-        """Return the segments of a response: single tokens unless the rule has ``segments``."""
-        size = len(episode.response_ids)
-        return split_evenly(size, self.segments or size)
 
     def spread(
         self, score: float, episode: Episode, attribution: FloatArray | None
@@ -117,7 +106,7 @@ class Credit:
             score: R, reward units.
             episode: The episode, with at least one response token.
             attribution: (n,) the scorer's account of the tokens, where the rule asked for one; of
-                a rule with ``segments``, n are those.
+                a `SegmentedCredit` with segments, n are those.
 
         Returns:
             (n,) reward units, summing to the score.
@@ -152,6 +141,98 @@ class Credit:
                 f"{len(episodes)} episodes; pass the scores of these episodes"
             )
         return scores.attributions
+
+
+Cut = Literal["even", "entropy"]
+
+
+class SegmentedCredit(Credit):
+    """Base of rules that can pay the segments of a response in place of its tokens.
+
+    Each segment is paid in one sum on its last token. As many segments as tokens is the rule per
+    token; one segment is `Sparse`, if the rule keeps the sum.
+
+    Args:
+        segments: Pieces that a response is cut into; None pays every token.
+        cut: Where: "even" gives pieces of equal size up to one token; "entropy" begins them at the
+            tokens that the environment's reference policy drew with the highest entropy, where
+            most was open. It is read by the frozen policy of the bundle, in passes of its own.
+
+    Raises:
+        CreditError: if ``segments`` is below 1, or ``cut`` is unknown or cuts nothing.
+    """
+
+    needs_attributions = True
+
+    def __init__(self, segments: int | None, cut: Cut) -> None:
+        if segments is not None and (type(segments) is not int or segments < 1):
+            raise CreditError(
+                f"segments must be at least 1 piece, got {segments!r}; leave it out to pay every "
+                "token"
+            )
+        if cut not in get_args(Cut):
+            raise CreditError(f"cut must be one of {', '.join(get_args(Cut))}, got {cut!r}")
+        if segments is None and cut != "even":
+            raise CreditError(f"cut={cut!r} cuts nothing without segments; add segments=8")
+        self.segments = segments
+        self.cut = cut
+        self._policy: PolicyReader | str | Path | None = None
+
+    def with_policy(self, path: str | Path) -> "SegmentedCredit":
+        """Return the rule with the policy whose entropies cut; itself unless it needs one."""
+        if self.cut == "even":
+            return self
+        other = copy.copy(self)
+        other._policy = path
+        return other
+
+    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "SegmentedCredit":
+        """Return the rule with its policy loaded, whose vocabulary is the given one's.
+
+        Raises:
+            CreditError: if it needs a policy and has none.
+            TokenizerError: if the vocabulary is another one.
+        """
+        if self.cut == "even":
+            return self
+        other = copy.copy(self)
+        other._policy = self._reader().bind(tokenizer)
+        return other
+
+    def pieces(self, episodes: Sequence[Episode]) -> list[list[range]]:
+        """Return the segments of each response; its single tokens without ``segments``."""
+        sizes = [len(episode.response_ids) for episode in episodes]
+        if self.segments is None or self.cut == "even":
+            return [split_evenly(size, self.segments or size) for size in sizes]
+        entropies = self._reader().entropies(episodes)
+        return [split_before_largest(values, self.segments) for values in entropies]
+
+    def assign(self, episodes: Sequence[Episode], scores: Scores) -> list[FloatArray]:
+        """Return the token rewards of each episode, in one sum per segment; see `Credit.assign`."""
+        if self.segments is None:
+            return super().assign(episodes, scores)
+        rewards = []
+        rows = self._attributions(episodes, scores)
+        for episode, value, row, pieces in zip(
+            episodes, scores.values, rows, self.pieces(episodes), strict=True
+        ):
+            sums = segment_sums(row, pieces).astype(np.float32)
+            paid = on_last_tokens(self.spread(float(value), episode, sums), pieces)
+            rewards.append(paid.astype(np.float32))
+        return rewards
+
+    def _reader(self) -> "PolicyReader":
+        """Return what reads the policy's entropies, loaded when it is first needed."""
+        from tokengym.rewards.attribution.policy_reader import PolicyReader
+
+        if self._policy is None:
+            raise CreditError(
+                f"credit {self.name!r} cuts at the entropies of the bundle's policy, and there is "
+                "none; take cut='even'"
+            )
+        if not isinstance(self._policy, PolicyReader):
+            self._policy = PolicyReader.from_pretrained(self._policy)
+        return self._policy
 
 
 _LACKING: Any = object()
@@ -288,16 +369,3 @@ def check_beta(beta: float) -> float:
             f"beta must lie in [0, 1], got {beta}: 0 is sparse, 1 spreads the whole score"
         )
     return beta
-
-
-def check_segments(segments: int | None) -> int | None:
-    """Return ``segments`` if it is None or a positive integer.
-
-    Raises:
-        CreditError: if it is neither.
-    """
-    if segments is not None and (type(segments) is not int or segments < 1):
-        raise CreditError(
-            f"segments must be at least 1 piece, got {segments!r}; leave it out to pay every token"
-        )
-    return segments

@@ -7,14 +7,19 @@ from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.probe import Probe
-from tokengym.rewards.credits.base import Credit, FloatArray, check_segments, register_credit
+from tokengym.rewards.credits.base import (
+    Cut,
+    FloatArray,
+    SegmentedCredit,
+    register_credit,
+)
 from tokengym.rewards.errors import CreditError
 from tokengym.rewards.maths.shares import complete, on_last_tokens
 from tokengym.rewards.scorers.base import Scores
 
 
 @register_credit
-class MonteCarlo(Credit):
+class MonteCarlo(SegmentedCredit):
     """Each token earns what it added to the value of the text so far, estimated by sampling.
 
     r_0 = V(y_<=0);   r_t = V(y_<=t) - V(y_<t)
@@ -33,27 +38,27 @@ class MonteCarlo(Credit):
         k: Continuations of each prefix; the paper uses 9.
         segments: Pieces whose values are estimated, each paid on its last token; None takes every
             token. The paper's are the steps of a reasoning.
+        cut: Where the pieces begin, see `SegmentedCredit`.
 
     Raises:
-        CreditError: if ``k`` or ``segments`` is below 1.
+        CreditError: if ``k`` or ``segments`` is below 1, or ``cut`` is unknown or cuts nothing.
 
     Source: Kazemnejad et al. 2024, "VinePPO: Refining Credit Assignment in RL Training of LLMs",
     arXiv:2410.01679.
     """
 
     name = "mc"
-    needs_attributions = True
     needs_policy = True
 
-    def __init__(self, k: int = 9, segments: int | None = None) -> None:
+    def __init__(self, k: int = 9, segments: int | None = None, cut: Cut = "even") -> None:
+        super().__init__(segments, cut)
         if k < 1:
             raise CreditError(f"k must be at least 1 continuation, got {k}; the paper uses 9")
         self.k = k
-        self.segments = check_segments(segments)
 
     def attribute(self, probe: Probe, episodes: Sequence[Episode], scores: Scores) -> Scores:
         """Return the scores with each token's change of the estimated value."""
-        pieces = [self.pieces(episode) for episode in episodes]
+        pieces = self.pieces(episodes)
         prefixes = [
             prefix
             for episode, parts in zip(episodes, pieces, strict=True)

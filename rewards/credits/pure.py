@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
-from tokengym.rewards.credits.base import FloatArray, register_credit
+from tokengym.rewards.credits.base import Cut, FloatArray, register_credit
 from tokengym.rewards.credits.red import IncrementCredit
 from tokengym.rewards.errors import CreditError
 from tokengym.rewards.maths.shares import min_form
@@ -26,9 +26,10 @@ class PURE(IncrementCredit):
         every_prefix: As for `RED`.
         segments: Steps that a response is cut into, each paid on its last token; None takes every
             token.
+        cut: Where the steps begin, see `SegmentedCredit`.
 
     Raises:
-        CreditError: if ``temperature`` is not positive or ``segments`` below 1.
+        CreditError: if ``temperature`` is not positive, ``segments`` below 1 or ``cut`` unknown.
 
     Source: Cheng et al. 2025, arXiv:2504.15275.
     """
@@ -37,9 +38,13 @@ class PURE(IncrementCredit):
     sum_preserving = False
 
     def __init__(
-        self, temperature: float = 0.1, every_prefix: bool = False, segments: int | None = None
+        self,
+        temperature: float = 0.1,
+        every_prefix: bool = False,
+        segments: int | None = None,
+        cut: Cut = "even",
     ) -> None:
-        super().__init__(every_prefix, segments)
+        super().__init__(every_prefix, segments, cut)
         if not (temperature > 0 and np.isfinite(temperature)):
             raise CreditError(f"temperature must be a finite number > 0, got {temperature}")
         self.temperature = temperature

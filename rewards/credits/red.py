@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.probe import Probe
 from tokengym.rewards.credits.base import (
-    Credit,
+    Cut,
     FloatArray,
+    SegmentedCredit,
     check_beta,
-    check_segments,
     register_credit,
 )
 from tokengym.rewards.errors import CreditError
@@ -22,19 +22,19 @@ from tokengym.rewards.scorers.base import Scores
 Delivery = Literal["step", "end"]
 
 
-class IncrementCredit(Credit):
+class IncrementCredit(SegmentedCredit):
     """Base of rules that read how much each token moved the score of the text so far.
 
     Args:
         every_prefix: See `RED`.
-        segments: See `RED`.
+        segments: See `SegmentedCredit`.
+        cut: See `SegmentedCredit`.
     """
 
     attribution: str | None = "prefix"
-    needs_attributions = True
 
-    def __init__(self, every_prefix: bool, segments: int | None) -> None:
-        self.segments = check_segments(segments)
+    def __init__(self, every_prefix: bool, segments: int | None, cut: Cut) -> None:
+        super().__init__(segments, cut)
         self.every_prefix = bool(every_prefix)
         if self.every_prefix:
             self.attribution = None
@@ -43,8 +43,8 @@ class IncrementCredit(Credit):
         """Return the scores with each token's increment, by scoring prefixes if so asked."""
         if not self.every_prefix:
             return scores
-        pieces = [self.pieces(episode) for episode in episodes]
-        return scores.with_attributions(probe.increments(episodes, pieces), signed=True)
+        increments = probe.increments(episodes, self.pieces(episodes))
+        return scores.with_attributions(increments, signed=True)
 
 
 @register_credit
@@ -67,10 +67,11 @@ class RED(IncrementCredit):
             its own: n + 1 scorings instead of one.
         segments: Pieces that are paid in one sum, each on its last token; None pays every token.
             Where they end is known when the response ends, so it needs ``delivery="end"``.
+        cut: Where the pieces begin, see `SegmentedCredit`.
 
     Raises:
-        CreditError: if ``beta`` is outside [0, 1], ``delivery`` is unknown, or ``segments`` is
-            below 1 or delivered step by step.
+        CreditError: if ``beta`` is outside [0, 1], ``delivery`` or ``cut`` is unknown, or
+            ``segments`` is below 1 or delivered step by step.
 
     Source: Li et al. 2024, arXiv:2411.08302; potential-based shaping: Ng, Harada & Russell 1999.
     """
@@ -84,15 +85,16 @@ class RED(IncrementCredit):
         delivery: Delivery = "step",
         every_prefix: bool = False,
         segments: int | None = None,
+        cut: Cut = "even",
     ) -> None:
         if delivery not in ("step", "end"):
             raise CreditError(f"delivery must be 'step' or 'end', got {delivery!r}")
         if segments is not None and delivery == "step":
             raise CreditError(
-                f"segments={segments} are equal pieces of a finished response and cannot be paid "
-                f"step by step; write 'red:delivery=end,segments={segments}'"
+                f"segments={segments} are pieces of a finished response and cannot be paid step "
+                f"by step; write 'red:delivery=end,segments={segments}'"
             )
-        super().__init__(every_prefix, segments)
+        super().__init__(every_prefix, segments, cut)
         self.beta = check_beta(beta)
         self.causal = delivery == "step"
 

@@ -18,9 +18,9 @@ from tokengym.rewards.scorers.base import Scores
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from tokengym.rewards.attribution.policy_reader import PolicyLogProbs
+    from tokengym.rewards.attribution.policy_reader import PolicyReader
 
-Source = Union[str, Path, "PolicyLogProbs"]
+Source = Union[str, Path, "PolicyReader"]
 
 
 @register_credit
@@ -95,9 +95,9 @@ class RTO(Credit):
         assert attribution is not None
         return self.beta * attribution.astype(np.float64) + sparse(score, len(attribution))
 
-    def _readers(self) -> "tuple[PolicyLogProbs, PolicyLogProbs]":
+    def _readers(self) -> "tuple[PolicyReader, PolicyReader]":
         """Return policy and reference, loaded when they are first needed."""
-        from tokengym.rewards.attribution.policy_reader import PolicyLogProbs, agent_folder
+        from tokengym.rewards.attribution.policy_reader import PolicyReader, agent_folder
 
         if self.policy is None:
             raise CreditError(
@@ -113,8 +113,8 @@ class RTO(Credit):
                 f"credit 'rto' has no reference beside the policy {self.policy} and none in a "
                 "bundle; add 'reference=PATH' with the model that DPO began with"
             )
-        if not isinstance(self.policy, PolicyLogProbs):
-            self.policy = PolicyLogProbs.from_pretrained(self.policy)
-        if not isinstance(self.reference, PolicyLogProbs):
-            self.reference = PolicyLogProbs.from_pretrained(self.reference)
+        if not isinstance(self.policy, PolicyReader):
+            self.policy = PolicyReader.from_pretrained(self.policy)
+        if not isinstance(self.reference, PolicyReader):
+            self.reference = PolicyReader.from_pretrained(self.reference)
         return self.policy, self.reference

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.probe import Probe
 from tokengym.rewards.credits.base import (
-    Credit,
+    Cut,
     FloatArray,
+    SegmentedCredit,
     check_beta,
-    check_segments,
     register_credit,
 )
 from tokengym.rewards.errors import CreditError
@@ -30,7 +30,7 @@ MAX_SPANS = 62
 
 
 @register_credit
-class SCAR(Credit):
+class SCAR(SegmentedCredit):
     """Each span of the response earns its Shapley value, spread evenly over its tokens.
 
     v(S) = R(x, y restricted to the spans S): the other tokens are left out, and what remains is
@@ -47,6 +47,7 @@ class SCAR(Credit):
         seed: Seed of the orders; they depend on it and on the episode's ids alone.
         beta: Share of the score that is spread; the rest stays on the last token.
         segments: As ``spans``, in its place, but each is paid in one sum on its last token.
+        cut: Where segments begin, see `SegmentedCredit`.
 
     Raises:
         CreditError: if an argument is out of range.
@@ -56,7 +57,6 @@ class SCAR(Credit):
     """
 
     name = "scar"
-    needs_attributions = True
 
     def __init__(
         self,
@@ -65,9 +65,10 @@ class SCAR(Credit):
         seed: int = 0,
         beta: float = 1.0,
         segments: int | None = None,
+        cut: Cut = "even",
     ) -> None:
-        self.segments = check_segments(segments)
-        spans = self.segments or spans
+        super().__init__(segments, cut)
+        spans = segments or spans
         if not 1 <= spans <= MAX_SPANS:
             raise CreditError(f"spans must lie in 1 .. {MAX_SPANS}, got {spans}")
         if permutations < 4 or permutations % 2:
@@ -81,7 +82,8 @@ class SCAR(Credit):
 
     def attribute(self, probe: Probe, episodes: Sequence[Episode], scores: Scores) -> Scores:
         """Return the scores with each token's part of its span's Shapley value."""
-        games = [self._game(episode) for episode in episodes]
+        cuts = self.pieces(episodes)
+        games = [self._game(*game) for game in zip(episodes, cuts, strict=True)]
         texts: list[Episode] = []
         for episode, (spans, _, masks) in zip(episodes, games, strict=True):
             for mask in masks:
@@ -111,12 +113,19 @@ class SCAR(Credit):
         assert attribution is not None
         return complete(score, self.beta * attribution.astype(np.float64))
 
-    def _game(self, episode: Episode) -> tuple[list[range], NDArray[np.int64] | None, list[int]]:
+    def pieces(self, episodes: Sequence[Episode]) -> list[list[range]]:
+        """Return the segments of each response, or its spans."""
+        if self.segments is not None:
+            return super().pieces(episodes)
+        return [split_evenly(len(episode.response_ids), self.spans) for episode in episodes]
+
+    def _game(
+        self, episode: Episode, spans: list[range]
+    ) -> tuple[list[range], NDArray[np.int64] | None, list[int]]:
         """Return the spans, the orders (None if exact) and the coalitions to score.
 
         The full coalition is not among them: it is the episode, and has its score.
         """
-        spans = split_evenly(len(episode.response_ids), self.spans)
         count = len(spans)
         if 2**count - 1 <= self.permutations * (count - 1) + 1:
             return spans, None, list(range(2**count - 1))

@@ -154,12 +154,35 @@ def split_evenly(length: int, parts: int) -> list[range]:
     return [range(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
+def split_before_largest(values: ArrayLike, parts: int) -> list[range]:
+    """Return consecutive spans that begin at the first token and at the tokens of largest value.
+
+    Args:
+        values: (n,) one per token, such as the entropy it was drawn with; the first token's is not
+            read. Of equal ones the earlier counts as larger.
+        parts: Spans; fewer where there are fewer tokens.
+
+    Raises:
+        ValueError: if the values are no vector of finite numbers, or ``parts`` is below 1.
+
+    Example:
+        >>> split_before_largest([0.0, 0.1, 0.9, 0.2], 2)
+        [range(0, 2), range(2, 4)]
+    """
+    values = _finite_vector(values)
+    if parts < 1:
+        raise ValueError(f"parts must be at least 1, got {parts}")
+    largest = np.argsort(-values[1:], kind="stable")[: parts - 1] + 1
+    starts = [0, *sorted(largest.tolist())]
+    return [range(*span) for span in zip(starts, [*starts[1:], len(values)], strict=True)]
+
+
 def segment_sums(shares: ArrayLike, segments: Sequence[range]) -> FloatArray:
     """Return the sum of the shares of each segment.
 
     Args:
         shares: (n,) signed.
-        segments: Consecutive spans that cover the n tokens, see `split_evenly`.
+        segments: Consecutive spans that cover the n tokens, as `split_evenly` gives them.
 
     Returns:
         (segments,).

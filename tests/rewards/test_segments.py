@@ -2,18 +2,32 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from tests.rewards.conftest import WORDS, make_classifier, make_episode, random_episodes
+from tests.rewards.conftest import (
+    WORDS,
+    LengthScorer,
+    make_classifier,
+    make_episode,
+    random_episodes,
+)
+from tests.rewards.test_judges import language_model
 from tokengym.envs import Episode
 from tokengym.rewards import Attribution, Credit, Reward, RewardModel
 from tokengym.rewards.credits import RED, SCAR, MonteCarlo
 from tokengym.rewards.errors import CreditError
 from tokengym.rewards.maths.redistribution import close_sum, sparse
-from tokengym.rewards.maths.shares import on_last_tokens, segment_sums, split_evenly
+from tokengym.rewards.maths.shares import (
+    on_last_tokens,
+    segment_sums,
+    split_before_largest,
+    split_evenly,
+)
 
 LONGEST = 9
 RULES: dict[str, Any] = {
@@ -119,6 +133,39 @@ def test_a_left_out_segment_costs_what_its_absence_does(tokenizer: Any):
     np.testing.assert_allclose(paid.token_rewards[4], first, atol=1e-5)
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_segments_begin_where_the_policy_was_least_certain(
+    rule: str, episodes: list[Episode], tokenizer: Any, tmp_path: Path
+):
+    model = language_model()
+    model.save_pretrained(tmp_path / "policy")
+    credit = RULES[rule](segments=3, cut="entropy").with_policy(tmp_path / "policy")
+    moved = 0
+    for episode in evaluated(credit, episodes, tokenizer):
+        prompt, response = list(episode.prompt_ids), list(episode.response_ids)
+        entropies = []
+        for t in range(1, len(response)):  # the first token begins a segment anyway
+            with torch.no_grad():
+                logits = model(torch.tensor([prompt + response[:t]])).logits[0, -1].double()
+            entropies.append(float(torch.distributions.Categorical(logits=logits).entropy()))
+        highest = sorted(1 + np.argsort(entropies)[::-1][:2])
+        ends = [*(int(start) - 1 for start in highest), len(response) - 1]
+        assert episode.token_rewards is not None
+        assert episode.score is not None
+        assert close_sum(episode.score, episode.token_rewards)
+        assert set(np.flatnonzero(episode.token_rewards)) <= set(ends)
+        even = split_evenly(len(response), 3)
+        moved += ends != [piece.stop - 1 for piece in even]
+    assert moved > 5
+
+
+def test_spans_begin_at_the_largest_values():
+    assert split_before_largest([9.0, 1.0, 5.0, 5.0, 2.0], 2) == [range(2), range(2, 5)]
+    assert split_before_largest([9.0, 1.0, 5.0], 9) == [range(1), range(1, 2), range(2, 3)]
+    assert split_before_largest([9.0, 1.0, 5.0], 1) == [range(3)]
+    assert split_before_largest([9.0], 4) == [range(1)]
+
+
 def test_bad_segments_are_refused():
     with pytest.raises(CreditError, match="segments must be at least 1 piece, got 0"):
         MonteCarlo(segments=0)
@@ -126,3 +173,9 @@ def test_bad_segments_are_refused():
         SCAR(segments=True)
     with pytest.raises(CreditError, match="red:delivery=end,segments=4"):
         RED(segments=4)
+    with pytest.raises(CreditError, match="cut must be one of even, entropy, got 'odd'"):
+        SCAR(segments=2, cut="odd")  # type: ignore[arg-type]
+    with pytest.raises(CreditError, match="cut='entropy' cuts nothing without segments"):
+        MonteCarlo(cut="entropy")
+    with pytest.raises(CreditError, match="'scar' cuts at the entropies of the bundle's policy"):
+        Reward(LengthScorer(), SCAR(segments=2, cut="entropy")).evaluate([make_episode()])
