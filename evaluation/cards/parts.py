@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 import torch
 
+from tokengym.agents import RandomAgent, bind_policy
 from tokengym.envs.oracle.env import PROMPT
 from tokengym.evaluation.gradients.best_response import best_departure, best_play, token_rewards
 from tokengym.evaluation.gradients.exact import response_probs
@@ -76,6 +77,7 @@ def contract(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
 
     def check(task: str) -> dict[str, Any]:
         env = gym.make(resolve_env(task), reward=subject)
+        bind_policy(env, RandomAgent(env, seed=seed))  # for rules that continue responses
         try:
             check_reward(env, seed=seed)
         except RewardError as error:
@@ -124,7 +126,10 @@ def gradient(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
     del out
     if scorer_kind(subject) == "encoder":
         return {"refused": "the rule scores with an encoder, which the Oracle does not have"}
-    return _gradients([(subject, "loo")], size, seed)
+    try:
+        return _gradients([(subject, "loo")], size, seed)
+    except RewardError as error:
+        return {"refused": str(error)}
 
 
 def estimator_gradient(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
@@ -134,9 +139,9 @@ def estimator_gradient(subject: str, size: Size, seed: int, out: Path) -> dict[s
 
 
 def convergence(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
-    """Return per task how the rule ends against sparse: paired seeds, equal tokens.
+    """Return per task how the rule ends against sparse: paired seeds, equal updates.
 
-    Responses have a fixed length, so that every run spends the same tokens.
+    Responses have a fixed length, so that every run spends the same tokens, save on continuations.
     """
 
     def train(task: str) -> dict[str, Any]:
@@ -197,10 +202,10 @@ def cost(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
     del out
 
     def price(task: str) -> dict[str, Any]:
-        episodes, _, kwargs = _played(task, size.responses, seed)
+        episodes, policy, kwargs = _played(task, size.responses, seed)
         found = {}
         for name in dict.fromkeys((subject, "sparse")):
-            reward, _ = task_reward(task, {**kwargs, "reward": name})
+            reward, _ = task_reward(task, {**kwargs, "reward": name}, policy)
             reward.evaluate(episodes[:2])  # loads what is loaded at first use
             with _counted_texts() as texts:
                 reward.evaluate(episodes)
@@ -298,7 +303,7 @@ def _ends(
     (group,) = summarize(curves, baseline=baseline)["groups"]
     entry = group["rewards"][subject]
     found: dict[str, Any] = {
-        "tokens": training.steps * training.batch_size * training.max_new_tokens,
+        "tokens": max(int(c.values["tokens"][-1]) for c in curves if c.credit == subject),
         "updates": training.steps,
         "runs": entry["runs"],
         "failed": group["failed"],

@@ -56,6 +56,13 @@ def test_a_rule_that_loses_half_the_score_breaks_the_contract(rules: Path, tmp_p
     assert parts.contract(f"{rules}:Last", QUICK, 0, tmp_path)["Oracle"] == {"passed": True}
 
 
+def test_a_rule_that_continues_responses_is_measured_where_there_is_a_policy(tmp_path: Path):
+    rule = "mc:k=1,segments=2"
+    assert parts.contract(rule, QUICK, 0, tmp_path)["Oracle"] == {"passed": True}
+    assert parts.cost(rule, QUICK, 0, tmp_path)["MovieReview"]["passes"] > 2
+    assert "no policy is bound" in parts.gradient(rule, QUICK, 0, tmp_path)["refused"]
+
+
 def test_scar_leaves_the_best_response_and_uniform_turns_the_gradient(tmp_path: Path):
     left = parts.best_response("scar", QUICK, 0, tmp_path)["Oracle"]["centred"]
     assert left["by"] == "film film good good good good"
