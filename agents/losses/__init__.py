@@ -40,6 +40,12 @@ from tokengym.agents.losses.preference import (
     rpo_loss,
     simpo_loss,
 )
+from tokengym.agents.losses.weights import (
+    entropy_bonus_weights,
+    mean_one,
+    softmax_weights,
+    top_weights,
+)
 
 __all__ = [
     "KL_ESTIMATORS",
@@ -53,6 +59,7 @@ __all__ = [
     "dpop_loss",
     "dr_grpo",
     "entropy",
+    "entropy_bonus_weights",
     "full_kl",
     "gae",
     "grpo",
@@ -62,12 +69,15 @@ __all__ = [
     "masked_mean",
     "masked_std",
     "masked_whiten",
+    "mean_one",
     "orpo_loss",
     "policy_loss",
     "rewards_to_go",
     "rloo",
     "rpo_loss",
     "simpo_loss",
+    "softmax_weights",
+    "top_weights",
     "value_loss",
     "varied_groups",
 ]

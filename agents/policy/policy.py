@@ -328,6 +328,25 @@ class CausalLMPolicy(BasePolicy):
             kl[bucket, : part.shape[1]] = part
         return kl
 
+    @torch.no_grad()
+    def response_entropy(
+        self, sequences: Sequences, action_masks: ActionMasks | None = None, *, max_size: int = 64
+    ) -> Tensor:
+        """Return the policy's entropy before each token, (batch, time), nats.
+
+        Args:
+            sequences: Any number of texts; similar lengths are run together.
+            action_masks: Tokens that could be sampled at each step; None: all.
+            max_size: Most texts in one forward.
+        """
+        entropy = torch.zeros(sequences.response_mask.shape, device=self.device)
+        for bucket in sequences.buckets(max_size):
+            masks = None if action_masks is None else action_masks.select(bucket)
+            part = self.evaluate(sequences.select(bucket), masks, with_entropy=True).entropy
+            assert part is not None
+            entropy[bucket, : part.shape[1]] = part
+        return entropy
+
     def log_probs(
         self,
         prompt_ids: Sequence[Sequence[int]],

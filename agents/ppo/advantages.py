@@ -15,6 +15,7 @@ from tokengym.agents import losses
 from tokengym.agents.losses import gae, rewards_to_go
 from tokengym.agents.losses.groups import check_groups
 from tokengym.agents.ppo.settings import CRITIC_SETTINGS, PPOSettings
+from tokengym.agents.ppo.weights import find_weight
 from tokengym.envs import SettingsError
 from tokengym.rewards.naming import load_own, split_own
 
@@ -159,6 +160,8 @@ def check_settings(settings: PPOSettings, batch_size: int) -> None:
         ValueError: naming the setting and the remedy.
     """
     estimator = find_advantage(settings.advantage)
+    if settings.advantage_weight is not None:
+        find_weight(settings.advantage_weight)
     check_critic_settings(estimator, settings, {})
     check_group_settings(estimator, settings)
     if settings.group_size is not None:

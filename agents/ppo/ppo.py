@@ -11,6 +11,7 @@ reference; advantages are whitened over the whole batch, not per minibatch; drop
 import logging
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,8 @@ from tokengym.agents.ppo.advantages import (
 from tokengym.agents.ppo.experience import Experience
 from tokengym.agents.ppo.objective import Objective, UpdateStats
 from tokengym.agents.ppo.settings import PPOSettings
-from tokengym.agents.rollouts.environments import environment_attribute
+from tokengym.agents.ppo.weights import WeighedRound, find_weight, weighted
+from tokengym.agents.rollouts.environments import environment_attribute, environment_scorer
 from tokengym.agents.rollouts.playing import Round
 
 logger = logging.getLogger(__name__)
@@ -72,6 +74,8 @@ class PPO(EpisodicAlgorithm):
         check_critic_settings(self.estimator, self.settings, policy_kwargs)
         check_group_settings(self.estimator, self.settings)
         self.has_critic = self.estimator.needs_critic
+        name = self.settings.advantage_weight
+        self.weight = None if name is None else find_weight(name)
         self._has_warned = False
 
     def round_options(self) -> dict[str, Any] | None:
@@ -131,23 +135,44 @@ class PPO(EpisodicAlgorithm):
             ),
             self.settings,
         )
+        whitens = self.estimator.whitens
+        scale = losses.masked_std(advantages, mask).item() if whitens else 1.0
+        advantages = losses.masked_whiten(advantages, mask) if whitens else advantages
+        if self.weight is not None:
+            weighed = self._weighed(played, sequences, advantages, ref_log_probs)
+            advantages = weighted(advantages, self.weight, weighed)
         self._log_round(played, kl, mask, values, returns)
         self._kl = kl.sum(1).mean().item()
         self._timings["assign_s"] = time.perf_counter() - started
-        whitens = self.estimator.whitens
         experience = Experience(
             sequences=sequences,
             action_masks=played.action_masks,
             response_mask=mask,
             old_log_probs=played.log_probs,
             old_values=values,
-            advantages=losses.masked_whiten(advantages, mask) if whitens else advantages,
-            advantage_scale=losses.masked_std(advantages, mask).item() if whitens else 1.0,
+            advantages=advantages,
+            advantage_scale=scale,
             returns=None if values is None else returns,
             ref_log_probs=ref_log_probs if self.settings.kl_in == "loss" else None,
             ref_logits=ref_logits,
         )
         return self._kept(experience, raw_scores)
+
+    def _weighed(
+        self, played: Round, sequences: Sequences, advantages: Tensor, ref_log_probs: Tensor
+    ) -> WeighedRound:
+        """Return what the advantage's weight may read of a round."""
+        assert self.env is not None
+        return WeighedRound(
+            response_mask=sequences.response_mask,
+            advantages=advantages,
+            seed=(self.seed or 0) * 1_000_003 + self._n_updates,
+            entropy=partial(self.policy.response_entropy, sequences, played.action_masks),
+            episodes=played.episodes,
+            language_model=self.policy.language_model.model,
+            ref_log_probs=ref_log_probs,
+            scorer=environment_scorer(self.env),
+        )
 
     def _scores(self, played: Round) -> Tensor:
         """Return the episodes' scores, (batch,), refusing a missing one where it is read."""

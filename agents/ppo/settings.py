@@ -26,6 +26,9 @@ class PPOSettings(EpisodicSettings):
     advantage: str = "gae"
     """Estimator of the advantages, by name or "file.py:Name"; see
     `tokengym.agents.ppo.advantages`."""
+    advantage_weight: str | None = None
+    """Weight of each token's advantage, mean 1 over a response, by name with options or
+    "file.py:Name"; see `tokengym.agents.ppo.weights`. None weighs all alike."""
     group_size: int | None = None
     """Consecutive rows that answer one prompt, at least 2 and a divisor of the rows; None gives
     each row a prompt of its own. Estimators with a group baseline need it."""

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tokengym.agents.ppo.advantages import AdvantageEstimator
+from tokengym.agents.ppo.weights import AdvantageWeight, weight_names
 from tokengym.envs.declared import check_count
 from tokengym.envs.files import read_json, write_json, write_text
-from tokengym.evaluation.cards.parts import ESTIMATOR_PARTS, PARTS, Size
+from tokengym.evaluation.cards.parts import ESTIMATOR_PARTS, PARTS, WEIGHT_PARTS, Part, Size
 from tokengym.evaluation.gradients.oracle import estimator_names
 from tokengym.evaluation.runs.record import versions
 from tokengym.rewards.naming import load_own, split_own
-from tokengym.rewards.registry import check_name
+from tokengym.rewards.registry import check_name, registered_rewards
 from tokengym.version import __version__
 
 if TYPE_CHECKING:
@@ -25,7 +26,15 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 CARD_FILE, PAGE_FILE = "card.json", "card.md"
-Kind = Literal["rule", "estimator"]
+Kind = Literal["rule", "estimator", "weight"]
+WEIGHT = "weight:"
+"""Before the name of a weight on the advantage that a rule has too."""
+KINDS: Mapping[Kind, Mapping[str, Part]] = {
+    "rule": PARTS,
+    "estimator": ESTIMATOR_PARTS,
+    "weight": WEIGHT_PARTS,
+}
+"""Parts of a card by what it is of."""
 
 SIZES = {
     "quick": Size(responses=8, seeds=1, steps=2, shares=(0.0,), tokens=8, batch_size=8),
@@ -44,7 +53,8 @@ class CardConfig:
     """
 
     subject: str
-    """Rule or estimator by name, options after a colon, or "path/to/file.py:Name"."""
+    """Rule, estimator or weight by name, options after a colon, or "path/to/file.py:Name";
+    "weight:random" for a weight whose name a rule has too."""
     parts: tuple[str, ...] = ()
     """Parts to measure; none given is all that the subject has."""
     size: str = "standard"
@@ -56,7 +66,7 @@ class CardConfig:
         check_count(self, "seed", least=0)
         if self.size not in SIZES:
             raise ValueError(f"size must be {', '.join(SIZES)}, got {self.size!r}")
-        known = tuple(PARTS) if self.kind == "rule" else tuple(ESTIMATOR_PARTS)
+        known = tuple(KINDS[self.kind])
         for part in self.parts:
             if part not in known:
                 raise ValueError(
@@ -66,18 +76,29 @@ class CardConfig:
 
     @property
     def kind(self) -> Kind:
-        """Whether the subject is a credit rule or an advantage estimator."""
-        if own := split_own(self.subject):
-            is_estimator = isinstance(load_own(own[0], own[1]), AdvantageEstimator)
-            return "estimator" if is_estimator else "rule"
+        """What the subject is."""
+        if own := split_own(self.name):
+            made = load_own(own[0], own[1])
+            is_weight = isinstance(made, type) and issubclass(made, AdvantageWeight)
+            is_estimator = isinstance(made, AdvantageEstimator)
+            return "estimator" if is_estimator else "weight" if is_weight else "rule"
         if self.subject in estimator_names():
             return "estimator"
-        check_name(self.subject.partition(":")[0])
+        bare = self.name.partition(":")[0]
+        is_rule = bare in registered_rewards() and not self.subject.startswith(WEIGHT)
+        if bare in weight_names() and not is_rule:
+            return "weight"
+        check_name(bare)
         return "rule"
+
+    @property
+    def name(self) -> str:
+        """The subject as `compare` or ``advantage_weight=`` takes it."""
+        return self.subject.removeprefix(WEIGHT)
 
     def settings(self, part: str) -> dict[str, Any]:
         """Return all that a part's numbers depend on; the same settings give the same numbers."""
-        own = split_own(self.subject)
+        own = split_own(self.name)
         return {
             "subject": self.subject,
             "source": None if own is None else _digest(own[0].read_bytes()),
@@ -112,7 +133,7 @@ def make_card(config: CardConfig, out: Path, console: "Console | None" = None) -
             f"{out} holds the card of {stored['subject']!r}, not of {config.subject!r}; name "
             "another folder"
         )
-    measures: Mapping[str, Any] = PARTS if config.kind == "rule" else ESTIMATOR_PARTS
+    measures = KINDS[config.kind]
     parts: dict[str, Any] = dict(stored.get("parts", {}))
     hashes: dict[str, str] = dict(stored.get("hashes", {}))
     card: dict[str, Any] = {}
@@ -122,7 +143,7 @@ def make_card(config: CardConfig, out: Path, console: "Console | None" = None) -
         if hashes.get(part) != digest:
             if console is not None:
                 console.print(f"{config.subject}: {part}")
-            parts[part] = measures[part](config.subject, SIZES[config.size], config.seed, out)
+            parts[part] = measures[part](config.name, SIZES[config.size], config.seed, out)
             hashes[part] = digest
         card = {
             "format": FORMAT,

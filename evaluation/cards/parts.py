@@ -11,6 +11,7 @@ import gymnasium as gym
 import torch
 
 from tokengym.agents import RandomAgent, bind_policy
+from tokengym.envs.errors import SettingsError
 from tokengym.envs.oracle.env import PROMPT
 from tokengym.evaluation.gradients.best_response import best_departure, best_play, token_rewards
 from tokengym.evaluation.gradients.exact import response_probs
@@ -20,6 +21,7 @@ from tokengym.evaluation.gradients.oracle import (
     gradient_of,
     policies_along,
     rule_of,
+    weights_of,
 )
 from tokengym.evaluation.measure.evaluate import Evaluator, task_reward
 from tokengym.evaluation.report.curves import Curve, read_curves
@@ -138,6 +140,12 @@ def estimator_gradient(subject: str, size: Size, seed: int, out: Path) -> dict[s
     return _gradients([(r, subject) for r in ("sparse", "red:delivery=end", "uniform")], size, seed)
 
 
+def weight_gradient(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
+    """Return the expected gradient of `rloo` under sparse, weighted, beside the true one."""
+    del out
+    return _gradients([("sparse", "rloo")], size, seed, weight=subject)
+
+
 def convergence(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
     """Return per task how the rule ends against sparse: paired seeds, equal updates.
 
@@ -169,6 +177,22 @@ def estimator_convergence(subject: str, size: Size, seed: int, out: Path) -> dic
         return _ends(found, found[0].credit, found[-1].credit, training)
 
     return {task: train(task) for task in TASKS}
+
+
+def weight_convergence(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
+    """Return per task how PPO with the weight ends against PPO without, both under sparse."""
+
+    def train(task: str) -> dict[str, Any]:
+        found = []
+        for name, weight in (("unweighted", None), (subject, subject)):
+            folder = out / "runs" / slug(name)
+            curves, training = _trained(
+                task, ("sparse",), size, seed, folder, advantage_weight=weight
+            )
+            found += [replace(curve, credit=name) for curve in curves]
+        return _ends(found, "unweighted", subject, training)
+
+    return _per_task("sparse", TASKS, train)
 
 
 def _trained(
@@ -238,6 +262,11 @@ ESTIMATOR_PARTS: Mapping[str, Part] = {
     "convergence": estimator_convergence,
 }
 """Parts of the card of an advantage estimator."""
+WEIGHT_PARTS: Mapping[str, Part] = {
+    "gradient": weight_gradient,
+    "convergence": weight_convergence,
+}
+"""Parts of the card of a weight on the advantage."""
 
 
 def _per_task(
@@ -273,16 +302,24 @@ def _played(task: str, count: int, seed: int) -> tuple[list[Any], Any, dict[str,
     return episodes, player.policy, kwargs
 
 
-def _gradients(pairs: list[tuple[str, str]], size: Size, seed: int) -> dict[str, Any]:
+def _gradients(
+    pairs: list[tuple[str, str]], size: Size, seed: int, weight: str | None = None
+) -> dict[str, Any]:
     rows = []
     for ends in (True, False):
         small = SmallOracle.make(ends=ends)
         policies = policies_along(small, small.true_scores(), shares=size.shares)
         for share, probs in zip(size.shares, policies, strict=True):
+            try:
+                weights = None if weight is None else weights_of(small, probs, weight)
+            except SettingsError as error:
+                return {"refused": str(error)}
             for rule, estimator in pairs:
                 chances = response_probs(probs, small.responses)
                 rewards, scores = small.rewarded(rule_of(rule), centre=chances)
-                check = gradient_of(small, probs, rewards, scores, estimator, seed=seed)
+                check = gradient_of(
+                    small, probs, rewards, scores, estimator, weights=weights, seed=seed
+                )
                 figures = ("cosine", "scale", "relative_error", "noise", "standard_error")
                 rows.append(
                     {

@@ -22,7 +22,8 @@ from tokengym.agents.ppo.advantages import (
     find_advantage,
 )
 from tokengym.agents.ppo.settings import PPOSettings
-from tokengym.envs import Episode
+from tokengym.agents.ppo.weights import WeighedRound, find_weight, weighted
+from tokengym.envs import Episode, SettingsError
 from tokengym.envs.oracle.env import PROMPT
 from tokengym.envs.oracle.score import WORDS
 from tokengym.evaluation.gradients import estimators
@@ -256,6 +257,28 @@ def gradient_of(
         samples=samples,
         seed=seed,
     )
+
+
+def weights_of(small: SmallOracle, probs: Tensor, weight: str) -> Tensor:
+    """Return the weights that a name gives to every response, (responses, time).
+
+    Args:
+        small: The task.
+        probs: (states, vocab) of the policy.
+        weight: Name of a weight on the advantage, or "path/to/file.py:Name".
+
+    Raises:
+        SettingsError: if it reads a model, which a table has not, or other responses.
+    """
+    found = find_weight(weight)
+    if found.needs_model or not found.by_response:
+        what = "a model, which a table of states lacks" if found.needs_model else "other responses"
+        raise SettingsError(f"advantage_weight {weight!r} reads {what}; it is not enumerated")
+    mask = small.responses.mask
+    entropy = -(probs * probs.clamp(min=1e-300).log()).sum(1)[small.responses.states]
+    ones = mask.to(probs.dtype)
+    played = WeighedRound(response_mask=mask, advantages=ones, seed=0, entropy=lambda: entropy)
+    return weighted(ones, found, played)
 
 
 def _as_given(rewards: Tensor, mask: Tensor, scores: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""``tokengym bench``: the card of a credit rule or an advantage estimator."""
+"""``tokengym bench``: the card of a credit rule, an advantage estimator or a weight."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +18,7 @@ def bench(
     seed: int = 0,
     out: Folder = None,
 ) -> None:
-    """Measure the card of a credit rule or an advantage estimator.
+    """Measure the card of a credit rule, an advantage estimator or a weight on the advantage.
 
     Writes card.json and card.md: the contract, the agreement with the true worth of each token,
     whether the best response stays best, the exact gradient and its noise, the cost, and the
@@ -28,11 +28,14 @@ def bench(
       tokengym bench rules.py:MyCredit
       tokengym bench abc --parts contract identification gradient
       tokengym bench loo --quick
+      tokengym bench entropy:top=0.1
 
     Args:
-        subject: Rule or estimator by name, or "path/to/file.py:Name".
+        subject: Rule, estimator or weight by name, or "path/to/file.py:Name"; weight:random for a
+            weight whose name a rule has too.
         parts: Some of contract, identification, best-response, gradient, cost, convergence; an
-            estimator has gradient and convergence, against gae (default: all).
+            estimator has gradient and convergence, against gae, and a weight the same, against none
+            (default: all).
         quick: Take seconds, for a test; without it a card takes a quarter of an hour on two cores.
         full: Take hours.
         seed: Seed of prompts and sampling, and the lowest of the training runs.

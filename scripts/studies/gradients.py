@@ -18,6 +18,7 @@ import torch
 import tyro
 from torch import Tensor
 
+from tokengym.agents.losses import mean_one
 from tokengym.agents.ppo.advantages import register_advantage
 from tokengym.envs.files import write_csv
 from tokengym.evaluation.gradients.exact import GradientCheck, response_probs
@@ -30,6 +31,7 @@ from tokengym.evaluation.gradients.oracle import (
     gradient_of,
     policies_along,
     rule_of,
+    weights_of,
 )
 from tokengym.evaluation.report.verdict import number
 from tokengym.rewards import Reward
@@ -80,20 +82,14 @@ Rules = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")]
 Rows = Sequence[Mapping[str, Any]]
 
 
-def weights_of(small: SmallOracle, probs: Tensor) -> dict[str, Tensor]:
-    """Return weights of a response's tokens by name, each with mean 1 over the response."""
-    mask = small.responses.mask
+WEIGHTS = ("constant", "entropy", "position", "random")
+PROPORTIONAL = "in proportion to entropy"
+
+
+def proportional(small: SmallOracle, probs: Tensor) -> Tensor:
+    """Return the weights w_t proportional to H_t, which depend on the state alone but for scale."""
     entropy = -(probs * probs.clamp(min=1e-300).log()).sum(1)[small.responses.states]
-    drawn = torch.rand(mask.shape, generator=torch.Generator().manual_seed(0), dtype=probs.dtype)
-    position = torch.arange(1, mask.shape[1] + 1, dtype=probs.dtype).expand(mask.shape)
-    raw = {"constant": torch.ones_like(drawn), "entropy": entropy}
-    raw |= {"position": position, "random": drawn}
-    lengths = mask.sum(1, keepdim=True)
-    kept = {name: weight.masked_fill(~mask, 0.0) for name, weight in raw.items()}
-    return {
-        name: weight * lengths / weight.sum(1, keepdim=True).clamp(min=1e-12)
-        for name, weight in kept.items()
-    }
+    return mean_one(entropy, small.responses.mask)
 
 
 def measure(
@@ -111,8 +107,9 @@ def measure(
             if "gae" in estimators:
                 cells.append(("gae", "constant", None, False))
             if rule == "sparse" and "rloo" in estimators:
-                weights = weights_of(small, probs)
-                cells += [("rloo", name, weight, True) for name, weight in weights.items()][1:]
+                weights = {name: weights_of(small, probs, name) for name in WEIGHTS[1:]}
+                weights[PROPORTIONAL] = proportional(small, probs)
+                cells += [("rloo", name, weight, True) for name, weight in weights.items()]
             for name, weighting, weight, critic in cells:
                 check = gradient_of(
                     small, probs, rewards, scores, name, weights=weight, critic=critic

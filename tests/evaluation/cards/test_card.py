@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tokengym.evaluation.cards import parts
-from tokengym.evaluation.cards.card import SIZES, CardConfig, make_card, read_cards
+from tokengym.evaluation.cards.card import KINDS, SIZES, CardConfig, make_card, read_cards
 from tokengym.evaluation.cards.page import HEADER, card_page, card_row
 from tokengym.scripts.cli import main
 
@@ -87,7 +87,7 @@ def test_a_rule_whose_scorer_the_oracle_lacks_is_refused_by_name(tmp_path: Path)
 def test_stored_parts_are_kept_until_the_source_changes(rules: Path, tmp_path: Path, monkeypatch):
     calls: list[str] = []
     measures = {name: _counting(name, calls) for name in ("contract", "gradient")}
-    monkeypatch.setattr("tokengym.evaluation.cards.card.PARTS", measures)
+    monkeypatch.setitem(KINDS, "rule", measures)
     out = tmp_path / "card"
     subject = f"{rules}:Last"
     first = make_card(CardConfig(subject=subject, parts=("contract",)), out)
@@ -160,3 +160,48 @@ def test_the_command_makes_the_card_of_an_estimator(tmp_path: Path, capsys):
     (card,) = read_cards([tmp_path / "card"])
     assert card["kind"] == "estimator"
     assert all(row["cosine"] == pytest.approx(1.0) for row in card["parts"]["gradient"]["rows"])
+
+
+WEIGHTS = """
+from tokengym.agents import losses
+from tokengym.agents.ppo.weights import AdvantageWeight
+class First(AdvantageWeight):
+    name = "first"
+    def weigh(self, played):
+        places = -played.response_mask.cumsum(1).float()
+        return losses.top_weights(places, played.response_mask, share=0.01)
+"""
+
+
+def test_the_card_of_a_weight_has_its_gradient_beside_the_true_one(tmp_path: Path):
+    path = tmp_path / "weights.py"
+    path.write_text(WEIGHTS)
+    cosines = {}
+    for subject in ("constant", "weight:random", "entropy:top=1", f"{path}:First"):
+        config = CardConfig(subject=subject, parts=("gradient",), size="quick")
+        assert config.kind == "weight"
+        card = make_card(config, tmp_path / subject.replace("/", "_"))
+        cosines[subject] = [row["cosine"] for row in card["parts"]["gradient"]["rows"]]
+    assert cosines["constant"] == pytest.approx([1.0, 1.0])
+    assert cosines["entropy:top=1"] == pytest.approx([1.0, 1.0])
+    assert max(cosines["weight:random"]) < 0.999
+    assert max(cosines[f"{path}:First"]) < 0.9
+    assert CardConfig(subject="random", size="quick").kind == "rule"
+
+
+def test_a_weight_that_cannot_be_enumerated_says_why(tmp_path: Path):
+    for subject, cause in (
+        ("gtpo", "reads other responses"),
+        ("reward-attention", "reads a model"),
+    ):
+        config = CardConfig(subject=subject, parts=("gradient",), size="quick")
+        card = make_card(config, tmp_path / subject)
+        assert cause in card["parts"]["gradient"]["refused"]
+
+
+def test_convergence_of_a_weight_is_paired_against_none(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(parts, "TASKS", ("Oracle",))
+    config = CardConfig(subject="constant", parts=("convergence",), size="quick")
+    card = make_card(config, tmp_path / "card")
+    versus = card["parts"]["convergence"]["Oracle"]["score"]["versus_baseline"]
+    assert versus["final"]["difference"] == 0.0  # the constant weight changes nothing

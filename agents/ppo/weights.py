@@ -1,0 +1,322 @@
+"""Weights on the advantage by name: what ``PPO(advantage_weight=...)`` finds.
+
+A weight multiplies the advantages that the loss takes, after whitening, so that it moves gradient
+between the tokens of a response and leaves each response its own size. It is known only after the
+response, so the weighted gradient is no longer that of the expected score;
+docs/results/gradients.md has by how much.
+"""
+
+import difflib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from tokengym.agents import losses
+from tokengym.envs import Episode, SettingsError
+from tokengym.rewards.naming import check_options, load_own, parse_options, split_own
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeighedRound:
+    """What a weight may read: one round, and functions of the models that are asked if needed."""
+
+    response_mask: Tensor
+    """(batch, time) bool."""
+    advantages: Tensor
+    """(batch, time), as the loss would take them."""
+    seed: int
+    """Differs from round to round and from run to run."""
+    entropy: Callable[[], Tensor]
+    """Returns the entropy of the policy before each token, (batch, time), nats."""
+    episodes: Sequence[Episode] = ()
+    """The round's episodes."""
+    language_model: Any = None
+    """The policy's model, as transformers or peft has it."""
+    ref_log_probs: Tensor | None = None
+    """(batch, time), nats, under the frozen reference."""
+    scorer: Any = None
+    """The environment's scorer, without normalisation."""
+
+    def padded(self, rows: Sequence[ArrayLike]) -> Tensor:
+        """Return one row of numbers per response as (batch, time), 0 past the end."""
+        mask = self.response_mask
+        table = np.zeros(tuple(mask.shape), dtype=np.float32)
+        for place, row in enumerate(rows):
+            table[place, : len(np.asarray(row))] = row
+        return torch.from_numpy(table).to(mask.device)
+
+
+class AdvantageWeight(ABC):
+    """Base of a weight on the advantage.
+
+    Example:
+        >>> class Last(AdvantageWeight):
+        ...     name = "last"
+        ...     def weigh(self, played):
+        ...         return losses.top_weights(played.response_mask.cumsum(1).float(),
+        ...                                   played.response_mask, share=0.01)
+    """
+
+    name: ClassVar[str]
+    """As ``advantage_weight=`` takes it."""
+    source: ClassVar[str] = ""
+    """Paper."""
+    needs_model: ClassVar[bool] = False
+    """Whether it reads a language model or a reward model, which a table of states lacks."""
+    by_response: ClassVar[bool] = True
+    """Whether the weights of a response depend on that response alone."""
+
+    @abstractmethod
+    def weigh(self, played: WeighedRound) -> Tensor:
+        """Return (batch, time) weights >= 0 with mean 1 over each response.
+
+        Args:
+            played: The round.
+        """
+
+
+_WEIGHTS: dict[str, type[AdvantageWeight]] = {}
+
+
+def register_weight(weight: type[AdvantageWeight]) -> type[AdvantageWeight]:
+    """Make a weight known by its name."""
+    _WEIGHTS[weight.name] = weight
+    return weight
+
+
+def weight_names() -> list[str]:
+    """Return the names of all weights."""
+    return list(_WEIGHTS)
+
+
+def find_weight(text: str) -> AdvantageWeight:
+    """Return the weight of a name with options, "entropy:top=0.1", or of "file.py:Name".
+
+    Raises:
+        SettingsError: if there is none, with the near matches, or the file's object is another.
+        RewardError: for an option that it does not have, or a file that cannot be read.
+    """
+    own = split_own(text)
+    if own:
+        name, options = text.partition(".py:")[0] + ".py", own[2]
+        factory = load_own(own[0], own[1])
+    else:
+        name, _, options = text.partition(":")
+        factory = _WEIGHTS.get(name)
+    if not (isinstance(factory, type) and issubclass(factory, AdvantageWeight)):
+        if own:
+            raise SettingsError(
+                f"advantage_weight {text} must be a subclass of AdvantageWeight, got {factory!r}"
+            )
+        near = difflib.get_close_matches(name, _WEIGHTS, n=2)
+        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+        raise SettingsError(
+            f"unknown advantage_weight {name!r}; {hint}known: {', '.join(map(repr, _WEIGHTS))}"
+        )
+    keywords = parse_options(text, options, what="advantage_weight")
+    check_options(name, factory, keywords, what="advantage_weight")
+    return factory(**keywords)
+
+
+def weighted(advantages: Tensor, weight: AdvantageWeight, played: WeighedRound) -> Tensor:
+    """Return the advantages times a weight.
+
+    Raises:
+        SettingsError: unless the weights are finite, not negative, and 1 on average over each
+            response.
+    """
+    mask = played.response_mask
+    weights = weight.weigh(played)
+    if weights.shape != mask.shape:
+        raise SettingsError(
+            f"advantage_weight {weight.name!r} returned shape {tuple(weights.shape)}, expected "
+            f"{tuple(mask.shape)}: (batch, time)"
+        )
+    kept = weights.masked_fill(~mask, 0.0)
+    means = kept.sum(1) / mask.sum(1).clamp(min=1)
+    wrong = ~((means - 1.0).abs() < 1e-3) | (kept < 0).any(1)
+    if wrong.any():
+        row = int(wrong.nonzero()[0])
+        raise SettingsError(
+            f"advantage_weight {weight.name!r} gives the response of row {row} weights from "
+            f"{float(kept[row].min()):.3g} to {float(kept[row].max()):.3g} with mean "
+            f"{float(means[row]):.3g}; weights must be >= 0 with mean 1 over each response: "
+            "return losses.mean_one(weights, response_mask)"
+        )
+    return advantages * kept
+
+
+def _check_share(name: str, value: float) -> float:
+    if not 0.0 < value <= 1.0:
+        raise SettingsError(f"{name} must lie in (0, 1], got {value}")
+    return value
+
+
+@register_weight
+class Constant(AdvantageWeight):
+    """The control that changes nothing: a run equals the unweighted one bit for bit."""
+
+    name = "constant"
+
+    def weigh(self, played: WeighedRound) -> Tensor:
+        """Return 1 on every token."""
+        return played.response_mask.to(played.advantages.dtype)
+
+
+@register_weight
+class Random(AdvantageWeight):
+    """The control that knows nothing: uniform numbers, drawn anew in each round."""
+
+    name = "random"
+
+    def weigh(self, played: WeighedRound) -> Tensor:
+        """Return uniform numbers, scaled."""
+        generator = torch.Generator().manual_seed(played.seed)
+        drawn = torch.rand(tuple(played.response_mask.shape), generator=generator)
+        return losses.mean_one(drawn.to(played.response_mask.device), played.response_mask)
+
+
+@register_weight
+class Position(AdvantageWeight):
+    """The control that knows the place alone: weights rising with it.
+
+    Args:
+        power: w_t proportional to t ** power, t = 1, 2, ...; negative favours the beginning.
+    """
+
+    name = "position"
+
+    def __init__(self, power: float = 1.0) -> None:
+        self.power = power
+
+    def weigh(self, played: WeighedRound) -> Tensor:
+        """Return powers of the place, scaled."""
+        mask = played.response_mask
+        places = torch.arange(1, mask.shape[1] + 1, device=mask.device, dtype=torch.float32)
+        return losses.mean_one((places**self.power).expand(mask.shape), mask)
+
+
+@register_weight
+class Entropy(AdvantageWeight):
+    """Gradient on the tokens with the highest entropy alone; see `losses.top_weights`.
+
+    Args:
+        top: Share of a response's tokens that carry gradient.
+    """
+
+    name = "entropy"
+    source = "Wang et al. 2025, arXiv:2506.01939"
+
+    def __init__(self, top: float = 0.2) -> None:
+        self.top = _check_share("top", top)
+
+    def weigh(self, played: WeighedRound) -> Tensor:
+        """Return n / k on the k tokens of highest entropy."""
+        return losses.top_weights(played.entropy(), played.response_mask, share=self.top)
+
+
+@register_weight
+class GTPO(AdvantageWeight):
+    """Entropy against that of the other responses; see `losses.entropy_bonus_weights`.
+
+    Args:
+        share: Weight of the entropy.
+    """
+
+    name = "gtpo"
+    source = "Tan et al. 2025, arXiv:2508.04349"
+    by_response = False
+
+    def __init__(self, share: float = 0.5) -> None:
+        self.share = _check_share("share", share)
+
+    def weigh(self, played: WeighedRound) -> Tensor:
+        """Return the shaped entropies, scaled."""
+        return losses.entropy_bonus_weights(
+            played.entropy(), played.advantages, played.response_mask, share=self.share
+        )
+
+
+@register_weight
+class PolicyAttentionWeight(AdvantageWeight):
+    """What later tokens attend to: the policy's own attention received by each token.
+
+    w_t proportional to the mean over queries q >= t of the last layer's attention from q to t,
+    averaged over heads; one more pass over the finished texts.
+    """
+
+    name = "policy-attention"
+    needs_model = True
+
+    def weigh(self, played: WeighedRound) -> Tensor:
+        """Return the attention received, scaled."""
+        from tokengym.rewards.attribution.policy_attention import PolicyAttention
+
+        matrices = PolicyAttention(played.language_model).matrices(played.episodes)
+        received = [
+            matrix.sum(0) / np.arange(len(matrix), 0, -1, dtype=np.float64) for matrix in matrices
+        ]
+        return losses.mean_one(played.padded(received), played.response_mask)
+
+
+@register_weight
+class RewardAttention(AdvantageWeight):
+    """The reward model's attention, which ABC spreads the score by; one more pass of it."""
+
+    name = "reward-attention"
+    source = "Chan et al. 2024, arXiv:2402.00782, who spread the reward"
+    needs_model = True
+
+    def weigh(self, played: WeighedRound) -> Tensor:
+        """Return the attention of the last token, scaled.
+
+        Raises:
+            SettingsError: if the environment's scorer gives none.
+        """
+        kinds = None if played.scorer is None else played.scorer.attribution_kinds
+        if "attention" not in (kinds or ()):
+            raise SettingsError(
+                "advantage_weight='reward-attention' needs an environment whose scorer is a reward "
+                "model; take 'policy-attention', or another task"
+            )
+        rows = played.scorer.score(played.episodes, attribution="attention").attributions
+        return losses.mean_one(played.padded(rows), played.response_mask)
+
+
+@register_weight
+class Teacher(AdvantageWeight):
+    """Where a better model departs from the reference: softmax of log pi_teacher - log pi_ref.
+
+    Args:
+        path: Folder of the teacher: a model, or what an agent's ``save`` wrote; same tokenizer.
+        temperature: Nats; large makes all weights 1.
+    """
+
+    name = "teacher"
+    needs_model = True
+
+    def __init__(self, path: str = "", temperature: float = 1.0) -> None:
+        from tokengym.rewards.attribution.policy_reader import PolicyLogProbs
+
+        if not path:
+            raise SettingsError(
+                "advantage_weight 'teacher' needs a model; write 'teacher:path=runs/dpo'"
+            )
+        if not temperature > 0:
+            raise SettingsError(f"temperature must be > 0, got {temperature}")
+        self.temperature = temperature
+        self.reader = PolicyLogProbs.from_pretrained(path)
+
+    def weigh(self, played: WeighedRound) -> Tensor:
+        """Return the softmax of the log ratios, scaled."""
+        assert played.ref_log_probs is not None
+        teacher = played.padded(self.reader.log_probs(played.episodes))
+        return losses.softmax_weights(
+            teacher - played.ref_log_probs, played.response_mask, temperature=self.temperature
+        )

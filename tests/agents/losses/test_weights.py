@@ -1,0 +1,77 @@
+"""Weights on the advantage against numbers worked out by hand."""
+
+import math
+
+import pytest
+import torch
+
+from tokengym.agents.losses import (
+    entropy_bonus_weights,
+    mean_one,
+    softmax_weights,
+    top_weights,
+)
+
+MASK = torch.tensor([[True, True, True, True, True], [True, True, False, False, False]])
+VALUES = torch.tensor([[0.2, 0.9, 0.1, 0.9, 0.4], [0.3, 0.1, 9.0, 9.0, 9.0]])
+
+
+def test_weights_are_divided_by_their_mean_over_the_response() -> None:
+    found = mean_one(VALUES, MASK)
+    assert found[0].tolist() == pytest.approx([0.4, 1.8, 0.2, 1.8, 0.8])  # the mean is 0.5
+    assert found[1].tolist() == pytest.approx([1.5, 0.5, 0.0, 0.0, 0.0])
+
+
+def test_a_response_without_weight_is_left_alone() -> None:
+    found = mean_one(torch.zeros(2, 5), MASK)
+    assert found.tolist() == MASK.float().tolist()
+
+
+@pytest.mark.parametrize(
+    ("share", "first", "second"),
+    [
+        (0.2, [0, 5, 0, 0, 0], [2, 0]),  # of equal values the earlier counts
+        (0.4, [0, 2.5, 0, 2.5, 0], [2, 0]),
+        (0.6, [0, 5 / 3, 0, 5 / 3, 5 / 3], [1, 1]),
+        (1.0, [1, 1, 1, 1, 1], [1, 1]),
+    ],
+)
+def test_the_highest_values_share_the_weight(
+    share: float, first: list[float], second: list[float]
+) -> None:
+    found = top_weights(VALUES, MASK, share=share)
+    assert found[0].tolist() == pytest.approx(first)
+    assert found[1].tolist() == pytest.approx([*second, 0, 0, 0])
+
+
+def test_log_ratios_by_hand() -> None:
+    found = softmax_weights(torch.tensor([[0.0, math.log(3.0)]]), MASK[:1, :2], temperature=1.0)
+    assert found.tolist() == [pytest.approx([0.5, 1.5])]
+    flat = softmax_weights(VALUES, MASK, temperature=1e6)
+    assert flat[0].tolist() == pytest.approx([1.0] * 5, abs=1e-5)
+
+
+def test_entropy_is_held_against_that_of_rows_of_the_same_sign() -> None:
+    """Rows 0 and 1 did well, row 2 did not, row 3 did not and is short."""
+    entropy = torch.tensor([[1.0, 2.0], [3.0, 2.0], [0.5, 0.25], [0.25, 9.0]])
+    mask = torch.tensor([[True, True], [True, True], [True, True], [True, False]])
+    advantages = torch.tensor([[1.0, 1.0], [2.0, 2.0], [-1.0, -1.0], [-3.0, 7.0]])
+    found = entropy_bonus_weights(entropy, advantages, mask, share=0.5)
+    # Good rows: means 2 and 2, so 0.5 + 0.5 (0.5, 1) and 0.5 + 0.5 (1.5, 1), then scaled.
+    assert found[0].tolist() == pytest.approx([0.75 / 0.875, 1.0 / 0.875])
+    assert found[1].tolist() == pytest.approx([1.25 / 1.125, 1.0 / 1.125])
+    # Bad rows: 1 / H is 2, 4 and 4; means 3 at the first token, 4 at the second, where one is left.
+    raw = (0.5 + 0.5 * 2 / 3, 1.0)
+    assert found[2].tolist() == pytest.approx([2 * raw[0] / sum(raw), 2 * raw[1] / sum(raw)])
+    assert found[3].tolist() == pytest.approx([1.0, 0.0])
+
+
+def test_what_lies_under_the_mask_does_not_count() -> None:
+    other = VALUES.masked_fill(~MASK, -77.0)
+    for function in (
+        lambda v: mean_one(v, MASK),
+        lambda v: top_weights(v, MASK, share=0.4),
+        lambda v: softmax_weights(v, MASK, temperature=0.5),
+        lambda v: entropy_bonus_weights(v, torch.ones_like(v), MASK, share=0.3),
+    ):
+        torch.testing.assert_close(function(VALUES), function(other))
