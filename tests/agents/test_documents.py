@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from tokengym.agents.ppo.advantages import advantage_names
+from tokengym.agents.ppo.weights import WeighedRound, weight_names
+
 DOCUMENTS = Path(__file__).parents[2] / "docs" / "agents"
 
 
@@ -66,3 +69,23 @@ def test_the_dpo_runs(capsys: Any, tmp_path: Path, monkeypatch: Any):
     rows = found["dpo"].state.log_history
     assert rows[-2]["rewards/margins"] > 0.01
     assert (tmp_path / "runs" / "dpo" / "model" / "model.safetensors").is_file()
+
+
+def test_the_page_of_learners_runs_and_lists_them_all(capsys: Any):
+    text = (DOCUMENTS / "learners.md").read_text()
+    first, own = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    with torch.random.fork_rng():
+        exec(compile(first, "learners.md", "exec"), {})
+    assert capsys.readouterr().out.strip() == "None"
+    found: dict[str, Any] = {}
+    exec(compile(own, "learners.md", "exec"), found)
+    mask = torch.tensor([[True, True, True, True], [True, True, False, False]])
+    weights = found["Mine"]().weigh(
+        WeighedRound(
+            response_mask=mask, advantages=torch.ones(2, 4), seed=0, entropy=lambda: mask.float()
+        )
+    )
+    expected = torch.tensor([[4, 4, 2, 2], [4, 2, 0, 0]]) / 3
+    torch.testing.assert_close(weights, expected)
+    for name in (*advantage_names(), *weight_names()):
+        assert f"| `{name}" in text
