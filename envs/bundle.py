@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from tokengym.envs.errors import BundleError, SettingsError
+from tokengym.envs.pretrained import from_pretrained
 from tokengym.envs.prompts.prompt import Prompt, PromptSet
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ def _read_tokenizer(folder: Path, stamps: tuple[Stamp, ...]) -> PreTrainedTokeni
     """Return the tokenizer of a folder; ``stamps`` identify its version."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder)
+    return from_pretrained(AutoTokenizer, folder)  # type: ignore[no-any-return]
 
 
 @lru_cache(maxsize=8)

@@ -35,6 +35,10 @@ class TokenizerError(TokenGymError):
     """A tokenizer without EOS or pad, or one whose ids do not fit the model."""
 
 
+class PretrainedError(TokenGymError):
+    """A stored model or tokenizer that is missing, or that would run code when it is read."""
+
+
 class ActionError(TokenGymError):
     """An action outside the vocabulary, or an action mask that allows nothing."""
 

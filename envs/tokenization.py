@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.envs.errors import TokenizerError
+from tokengym.envs.errors import PretrainedError, TokenizerError
+from tokengym.envs.pretrained import from_pretrained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -47,13 +48,9 @@ def _read_tokenizer(path: str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise TokenizerError(
-            f"tokenizer {path!r} cannot be loaded ({reason}); pass a folder that "
-            "save_pretrained wrote, or the object itself"
-        ) from error
+        return from_pretrained(AutoTokenizer, path)  # type: ignore[no-any-return]
+    except PretrainedError as error:
+        raise TokenizerError(str(error)) from error
 
 
 def _with_special_tokens(

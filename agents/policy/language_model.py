@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.envs.errors import TokenizerError
+from tokengym.envs.pretrained import from_pretrained
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -33,12 +34,13 @@ def load_causal_lm(model: str | Path | PreTrainedModel, dtype: str = "auto") -> 
     Raises:
         ValueError: if the dtype is unknown.
         TypeError: if ``model`` is none of these.
+        PretrainedError: if there is no such model, or reading it would run code.
     """
     if dtype != "auto" and dtype not in DTYPES:
         raise ValueError(f"dtype must be 'auto', 'float32' or 'bfloat16', got {dtype!r}")
     if isinstance(model, str | Path):
         with no_progress_bars():
-            model = AutoModelForCausalLM.from_pretrained(str(model), dtype="auto")
+            model = from_pretrained(AutoModelForCausalLM, model, dtype="auto")
     elif not isinstance(model, PreTrainedModel):
         raise TypeError(
             f"model must be a path, a name or a transformers PreTrainedModel, got "

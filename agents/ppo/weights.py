@@ -302,7 +302,7 @@ class Teacher(AdvantageWeight):
     needs_model = True
 
     def __init__(self, path: str = "", temperature: float = 1.0) -> None:
-        from tokengym.rewards.attribution.policy_reader import PolicyLogProbs
+        from tokengym.rewards.attribution.policy_reader import PolicyReader
 
         if not path:
             raise SettingsError(
@@ -311,7 +311,7 @@ class Teacher(AdvantageWeight):
         if not temperature > 0:
             raise SettingsError(f"temperature must be > 0, got {temperature}")
         self.temperature = temperature
-        self.reader = PolicyLogProbs.from_pretrained(path)
+        self.reader = PolicyReader.from_pretrained(path)
 
     def weigh(self, played: WeighedRound) -> Tensor:
         """Return the softmax of the log ratios, scaled."""

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
+from tokengym.envs.pretrained import check_weights
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.models.batching import PaddedBatch, padded_batches
 from tokengym.rewards.models.loading import (
@@ -84,6 +85,7 @@ class PolicyReader:
         if adapter is not None:
             from peft import PeftModel
 
+            check_weights(adapter)
             model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
             model.eval().requires_grad_(False)
         name = f"{cls.__name__}({Path(path).name})"

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tokengym.envs.errors import TokenizerError
+from tokengym.envs.errors import PretrainedError, TokenizerError
+from tokengym.envs.pretrained import check_weights, from_pretrained
 from tokengym.rewards.errors import ScorerError
 
 if TYPE_CHECKING:
@@ -55,15 +56,9 @@ def load_pretrained(
     """
     try:
         with quiet():
-            model, report = auto_class.from_pretrained(
-                str(path), dtype=dtype, output_loading_info=True
-            )
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ScorerError(
-            f"cannot load {path} as {auto_class.__name__} ({reason}); pass the folder or hub name "
-            "of such a model"
-        ) from error
+            model, report = from_pretrained(auto_class, path, dtype=dtype, output_loading_info=True)
+    except PretrainedError as error:
+        raise ScorerError(str(error)) from error
     missing = sorted({*report["missing_keys"], *map(str, report["mismatched_keys"])})
     missing = [name for name in missing if not name.startswith(unread)]
     if missing:
@@ -125,10 +120,10 @@ def load_tokenizer(path: str | Path) -> "PreTrainedTokenizerBase | None":
 
     folder = Path(path)
     if not folder.is_dir():
-        return AutoTokenizer.from_pretrained(str(path))
+        return from_pretrained(AutoTokenizer, path)  # type: ignore[no-any-return]
     for place in (folder, folder.resolve().parent / "tokenizer"):
         if any(place.glob("tokenizer*.json")) or any(place.glob("vocab*")):
-            return AutoTokenizer.from_pretrained(str(place))
+            return from_pretrained(AutoTokenizer, place)  # type: ignore[no-any-return]
     return None
 
 
@@ -248,6 +243,7 @@ def load_on_backbone(path: str | Path, backbone: "PreTrainedModel") -> "PreTrain
     network.score = torch.nn.Linear(head.shape[1], head.shape[0], bias=False).to(
         backbone.device, backbone.dtype
     )
+    check_weights(path)
     try:
         with quiet():
             adapted = PeftModel.from_pretrained(network, str(path))

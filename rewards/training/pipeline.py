@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tokengym.envs.errors import PretrainedError
+from tokengym.envs.pretrained import from_pretrained
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.models.loading import (
     hash_weights,
@@ -201,13 +203,9 @@ def _load_start(
         torch.manual_seed(seed)
         try:
             precision = "float32" if dtype == "auto" else dtype
-            network = auto_class.from_pretrained(str(model), dtype=precision, **options)
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().split("\n")[0]
-            raise RewardError(
-                f"cannot load {model} ({reason}); pass the folder or hub name of a causal language "
-                "model"
-            ) from error
+            network = from_pretrained(auto_class, model, dtype=precision, **options)
+        except PretrainedError as error:
+            raise RewardError(str(error)) from error
     return network.to(select_device(device))
 
 

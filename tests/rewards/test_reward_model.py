@@ -141,7 +141,7 @@ def test_a_language_model_is_refused(tmp_path, classifier):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(ScorerError, match=r"cannot load .*nowhere as AutoModelForSequenceClass"):
+    with pytest.raises(ScorerError, match=r"there is no folder .*nowhere'; check"):
         RewardModel.from_pretrained(tmp_path / "nowhere")
 
 
