@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 Observation = dict[str, NDArray[Any]]
 
+_CUTS_BEFORE_WARNING = 3
+
 
 class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
     """Writing a response to a prompt, one token per step.
@@ -148,6 +150,8 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         """Column of the next token."""
         self._terminated = self._truncated = False
         self._playing = self._holds = False
+        self._cuts, self._has_warned = (0, 0), False
+        """Length of the last episodes that were left, and how many had it in a row."""
         self._shown_rewards: NDArray[np.float32] | None = None
         # Values that every step reads: attribute chains would cost as much as the copies.
         self._vocab_size, self._eos_id = mdp.vocab_size, mdp.eos_id
@@ -163,6 +167,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         if self._waits and seed is None and not options:
             return self._observation(), self._waiting_info()
         prompt = chosen_prompt(self._mdp.table, options)
+        self._warn_of_cuts()
         super().reset(seed=seed)
         if seed is not None:
             self._sampler.restart()
@@ -345,6 +350,23 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
             prompt_id=self._prompt.prompt_id,
             action_mask=self._mask.copy(),
         )
+
+    def _warn_of_cuts(self) -> None:
+        """Warn once if episodes are cut from outside, as by ``TimeLimit``: no score is paid then.
+
+        An environment does not know its wrappers: it sees episodes left at one length in a row.
+        """
+        length = self._column - self._mdp.prompt_width
+        if not self._playing or length < 2:
+            return
+        self._cuts = (length, self._cuts[1] + 1 if self._cuts[0] == length else 1)
+        if self._cuts[1] == _CUTS_BEFORE_WARNING and not self._has_warned:
+            self._has_warned = True
+            gymnasium.logger.warn(
+                f"the last {_CUTS_BEFORE_WARNING} episodes were left after {length} tokens, before "
+                "their end, so no score was paid; if max_episode_steps or TimeLimit does it, pass "
+                f"max_new_tokens={length} instead (horizon='truncated' where it is only a budget)"
+            )
 
     @property
     def _waits(self) -> bool:

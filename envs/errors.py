@@ -23,6 +23,13 @@ class SettingsError(TokenGymError):
     """An environment's setting outside its range, or two that contradict each other."""
 
 
+class RenderModeError(SettingsError, TypeError):
+    """An unknown render mode.
+
+    Stable-Baselines3 asks for "rgb_array", and takes a ``TypeError`` for a refusal.
+    """
+
+
 class PromptError(TokenGymError):
     """An empty prompt set, an empty or overlong prompt, an unknown prompt id."""
 

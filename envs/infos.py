@@ -65,14 +65,8 @@ def _info(entries: dict[str, Any], width: int | None) -> Info:
 
 
 def convert_texts() -> None:
-    """Register the conversion of `Info`, and of prompts in reset's options, with Gymnasium.
-
-    Does nothing if array-api-compat, which Gymnasium's conversions need, is not installed.
-    """
-    try:
-        from gymnasium.wrappers.array_conversion import array_conversion
-    except (ImportError, gymnasium.error.DependencyNotInstalled):
-        return
+    """Register the conversion of `Info`, and of prompts in reset's options, with Gymnasium."""
+    from gymnasium.wrappers.array_conversion import array_conversion
 
     def convert(value: Any, xp: ModuleType, device: Any = None) -> Any:
         if isinstance(value, dict):

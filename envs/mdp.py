@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.bundle import Bundle
-from tokengym.envs.errors import ActionError, SettingsError, StateError
+from tokengym.envs.errors import ActionError, RenderModeError, StateError
 from tokengym.envs.prompts.prompt import Messages, Prompt, PromptSet
 from tokengym.envs.prompts.sampler import PromptSampler
 from tokengym.envs.prompts.table import EncodedPrompt, PromptTable
@@ -352,7 +352,7 @@ def terminal_info(
 def check_render_mode(render_mode: str | None, modes: Sequence[str]) -> None:
     """Refuse an unknown render mode."""
     if render_mode is not None and render_mode not in modes:
-        raise SettingsError(
+        raise RenderModeError(
             f"render_mode must be one of {', '.join(map(repr, modes))} or None, got {render_mode!r}"
         )
 

@@ -101,6 +101,11 @@ def _env_arguments(task: Task, split: Split, options: Mapping[str, Any]) -> dict
     accepted |= {*signature(task.vector_class).parameters}
     for name in options:
         if name not in accepted:
+            if name == "max_episode_steps":
+                raise TypeError(
+                    f"{task.id} has no argument {name!r}, which would cut episodes before their "
+                    f"score is paid; pass max_new_tokens={options[name]!r} instead"
+                )
             near = difflib.get_close_matches(name, accepted, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(accepted))}"
             raise TypeError(f"{task.id} has no argument {name!r}; {hint}")
