@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import index
 from typing import Literal, get_args
 
 from tokengym.envs.errors import SettingsError
+from tokengym.envs.tokenization import lone_surrogate
 
 Horizon = Literal["terminated", "truncated"]
 Overlong = Literal["error", "left", "drop"]
@@ -44,8 +45,24 @@ class ResponseSettings:
             )
         self._check_choice("horizon", get_args(Horizon))
         self._check_choice("prompt_sampling", get_args(PromptSampling))
-        ids = tuple(sorted(set(map(index, self.forbidden_token_ids))))
+        self._check_list("forbidden_token_ids", "token ids")
+        try:
+            ids = tuple(sorted(set(map(index, self.forbidden_token_ids))))
+        except TypeError:
+            raise TypeError(
+                f"forbidden_token_ids must be integers, got {self.forbidden_token_ids!r}; "
+                "tokenizer.convert_tokens_to_ids gives the ids of tokens"
+            ) from None
         object.__setattr__(self, "forbidden_token_ids", ids)
+
+    def _check_list(self, name: str, things: str) -> None:
+        """Refuse a value that is no sequence of several values."""
+        value = getattr(self, name)
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            raise SettingsError(
+                f"{name} must be a list of {things}, got {type(value).__name__} {value!r}; "
+                "put them in a list, [] for none"
+            )
 
     def _check_count(self, name: str, *, smallest: int) -> None:
         """Refuse a value that is not an integer of at least ``smallest``."""
@@ -96,14 +113,16 @@ class GenerationSettings(ResponseSettings):
                 f"chat_template must be True or False, got {self.chat_template!r}; a template of "
                 "your own goes to tokenizer.chat_template"
             )
-        if isinstance(self.stop_strings, str):
-            raise SettingsError(
-                f"stop_strings must be a sequence of strings, got one str {self.stop_strings!r}; "
-                "put it in a list"
-            )
+        self._check_list("stop_strings", "strings")
         object.__setattr__(self, "stop_strings", tuple(self.stop_strings))
         if not all(isinstance(text, str) and text for text in self.stop_strings):
             raise SettingsError(
                 f"stop_strings must be non-empty strings, got {self.stop_strings!r}; "
                 "leave the empty one out"
             )
+        for text in self.stop_strings:
+            if (place := lone_surrogate(text)) is not None:
+                raise SettingsError(
+                    f"stop_strings must be Unicode texts, got {text!r} with a lone surrogate at "
+                    f"character {place}, which no text contains; write the character itself"
+                )

@@ -104,6 +104,15 @@ def _check_is_tokenizer(tokenizer: Any) -> None:
         )
 
 
+def lone_surrogate(text: str) -> int | None:
+    """Return the position of the first lone surrogate in a text, None if there is none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return error.start
+    return None
+
+
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """Return the ids of prompts that a causal model can continue.
 
@@ -152,8 +161,6 @@ def encode_chats(
             f"{type(tokenizer).__name__} has no chat template, which messages and "
             "chat_template=True need; set tokenizer.chat_template, or pass plain texts"
         )
-    import jinja2
-
     texts = []
     for chat in chats:
         messages = [{"role": role, "content": content} for role, content in chat]
@@ -161,8 +168,9 @@ def encode_chats(
             text = tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True
             )
-        except (ValueError, jinja2.TemplateError) as error:
-            reason = str(error).splitlines()[0]
+            text.encode()  # no lone surrogates
+        except Exception as error:  # a template is a program: it may raise anything
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise TokenizerError(
                 f"the tokenizer's chat template refuses {reprlib.repr(messages)} ({reason}); "
                 "change the messages or the template"

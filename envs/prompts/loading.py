@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import hashlib
 import json
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from tokengym.envs.bundle import Split, check_split
 from tokengym.envs.errors import DatasetError, PromptError, SettingsError
 from tokengym.envs.prompts.prompt import Prompt, PromptSet, is_messages, read_transcript
+from tokengym.envs.tokenization import lone_surrogate
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -26,7 +28,8 @@ TEST_FRACTION = 0.1
 _SPLIT_SEED = 0
 _CUT_SEED = 0
 _QUOTE_NONE = 3  # csv.QUOTE_NONE: a tab-separated text may hold lone quotation marks
-_NO_NA = {"keep_default_na": False}  # "NA" and "null" are words
+_NO_NA = {"keep_default_na": False}  # "NA" is a word, and an empty reference is allowed
+_MISSING = ("nan", "none", "null")
 _READERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".csv": ("csv", _NO_NA),
     ".tsv": ("csv", {"sep": "\t", "quoting": _QUOTE_NONE, **_NO_NA}),
@@ -150,33 +153,46 @@ def read_tables(dataset: Any, *, headerless: bool = False) -> dict[str, Dataset]
         return dict(dataset)
     _check_type(dataset or None, (str, Path))
     path = Path(dataset)
-    suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
-    reader = _READERS.get(suffixes[-1] if suffixes else "")
-    if reader is not None and not path.is_file():
-        raise DatasetError(f"dataset file {str(dataset)!r} does not exist; check the path")
-    if reader is not None and reader[0] == "json":
-        _check_json(path)
     try:
-        if reader is not None:
-            builder, options = reader
-            if builder == "csv" and headerless:
-                options = {**options, "header": None}
-            loaded = datasets.load_dataset(builder, data_files=str(path), split="train", **options)
-            return {"": loaded}
-        if path.is_dir() and any(
-            (path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")
-        ):
-            loaded = datasets.load_from_disk(str(path))
-        else:
-            name, _, config = str(dataset).partition(":")
-            loaded = datasets.load_dataset(name, config or None)
+        loaded = _loaded(path, dataset, headerless=headerless)
+    except DatasetError:
+        raise
     except Exception as error:  # datasets raises a dozen kinds; all mean that it is unreadable
-        lines = str(error).splitlines() or [type(error).__name__]
-        raise DatasetError(
-            f"dataset {str(dataset)!r} cannot be read ({lines[0]}); pass a csv, tsv, json, jsonl, "
-            "parquet or txt file, or a name that datasets.load_dataset knows"
+        cause: BaseException = error
+        while cause.__cause__ is not None:  # datasets says only that an error occurred
+            cause = cause.__cause__
+        reason = (str(cause).splitlines() or [type(cause).__name__])[0]
+        if "corresponds to no data" in reason:
+            reason = "it has a header and no rows"
+        raise _unreadable(
+            dataset,
+            reason,
+            "pass a csv, tsv, json, jsonl, parquet or txt file, or a name that "
+            "datasets.load_dataset knows",
         ) from error
     return dict(loaded) if isinstance(loaded, Mapping) else {"": loaded}
+
+
+def _loaded(path: Path, dataset: Path | str, *, headerless: bool) -> Any:
+    """Return what `datasets` makes of a file, a folder that it saved, or a name on the hub."""
+    import datasets
+
+    suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
+    if (reader := _READERS.get(suffixes[-1] if suffixes else "")) is not None:
+        builder, options = reader
+        if not path.is_file():
+            raise DatasetError(f"dataset file {str(dataset)!r} does not exist; check the path")
+        if builder != "parquet":
+            text = _read_text(path)
+            if builder == "json":
+                _check_json(path, text)
+        if builder == "csv" and headerless:
+            options = {**options, "header": None}
+        return datasets.load_dataset(builder, data_files=str(path), split="train", **options)
+    if any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
+        return datasets.load_from_disk(str(path))
+    name, _, config = str(dataset).partition(":")
+    return datasets.load_dataset(name, config or None)
 
 
 def _check_type(dataset: Any, known: tuple[type, ...]) -> None:
@@ -188,35 +204,80 @@ def _check_type(dataset: Any, known: tuple[type, ...]) -> None:
         )
 
 
-def _check_json(path: Path) -> None:
-    """Refuse JSON rows that are no objects; `datasets` crashes the process on some of them."""
+def _unreadable(dataset: Any, cause: str, remedy: str) -> DatasetError:
+    return DatasetError(f"dataset {str(dataset)!r} cannot be read ({cause}); {remedy}")
+
+
+def _read_text(path: Path) -> str:
+    """Return the text of a file, gzipped or not; refuse an empty one and other encodings."""
     opened: Any = gzip.open if path.suffix == ".gz" else open
-    number = 0
     try:
-        with opened(path, "rt", encoding="utf-8") as file:
-            text = file.read()
+        with opened(path, "rb") as file:
+            data: bytes = file.read()
+    except (OSError, EOFError) as error:
+        raise _unreadable(path, str(error), "check the file") from None
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data[:4]:
+        raise _unreadable(path, "it is UTF-16", "save it as UTF-8")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        cause = f"line {line}: byte {error.start}, 0x{data[error.start]:02x}, is not UTF-8"
+        raise _unreadable(path, cause, "save it as UTF-8; it may be Latin-1") from None
+    if not text.strip():
+        raise _unreadable(path, f"it is empty, {len(data)} bytes", "pass a file with prompts")
+    return text
+
+
+def _check_json(path: Path, text: str) -> None:
+    """Refuse JSON rows that are no objects; `datasets` crashes the process on some of them."""
+    try:
         try:
             whole = json.loads(text)
-            rows: Any = whole if isinstance(whole, list) else [whole]
-            parse: Any = None
-        except ValueError:  # one object per line
-            rows, parse = filter(str.strip, text.split("\n")), json.loads
-        for row in rows:
-            found = parse(row) if parse else row
-            if not isinstance(found, dict):
-                raise ValueError(f"it is {reprlib.repr(found)}, not an object with the columns")
-            json.dumps(found, ensure_ascii=False).encode()  # no lone surrogates
-            number += 1
-    except (OSError, ValueError, RecursionError) as error:
-        raise DatasetError(
-            f"dataset {str(path)!r} cannot be read (row {number}: {error}); pass a csv, tsv, json, "
-            "jsonl, parquet or txt file, or correct the row"
-        ) from None
+            rows: Any = enumerate(whole if isinstance(whole, list) else [whole])
+            unit = "row"
+        except ValueError as error:
+            if text.lstrip().startswith("["):
+                raise _broken(path, error, 0, text) from None
+            rows, unit = _json_lines(path, text), "line"
+        for number, row in rows:
+            if not isinstance(row, dict):
+                cause = f"{unit} {number} is {reprlib.repr(row)}, not an object with the columns"
+                raise _unreadable(path, cause, "correct it")
+            if lone_surrogate(json.dumps(row, ensure_ascii=False)) is not None:
+                cause = f"{unit} {number} has a lone surrogate, which is no character"
+                raise _unreadable(path, cause, "correct it")
+    except RecursionError:
+        raise _unreadable(path, "it is nested too deeply", "pass one object per prompt") from None
+
+
+def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+    """Yield the number of each line that is not blank, and its value."""
+    start = 0
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except ValueError as error:
+                raise _broken(path, error, start, text) from None
+        start += len(line) + 1
+
+
+def _broken(path: Path, error: ValueError, start: int, text: str) -> DatasetError:
+    """Return the error of invalid JSON in what begins at a character of the text."""
+    if not isinstance(error, json.JSONDecodeError):  # such as a number with too many digits
+        return _unreadable(path, str(error), "correct it")
+    place = start + error.pos
+    line, byte = text.count("\n", 0, place) + 1, len(text[:place].encode())
+    return _unreadable(path, f"line {line}, byte {byte}: {error.msg}", "correct the line")
 
 
 def _prompts(table: Dataset, columns: Sequence[Column | None], transcripts: bool) -> PromptSet:
     """Return the table's rows as prompts; ``columns`` name prompt, reference and query type."""
-    texts = _texts(table, _column_name(table, columns[0], "prompt_column"), required=True)
+    column = _column_name(table, columns[0], "prompt_column")
+    texts = _texts(table, column, required=True)
+    if table.info.builder_name == "csv":
+        _check_missing(texts, column)
     rest = [
         [None] * len(texts)
         if column is None
@@ -239,6 +300,16 @@ def _prompts(table: Dataset, columns: Sequence[Column | None], transcripts: bool
     if not prompts:
         raise DatasetError("the data set has 0 rows; pass one with prompts")
     return PromptSet(prompts)
+
+
+def _check_missing(texts: Sequence[Any], column: str) -> None:
+    """Refuse the words that programs write for a missing value in a csv or tsv file."""
+    for row, text in enumerate(texts):
+        if isinstance(text, str) and text.strip().lower() in _MISSING:
+            raise DatasetError(
+                f"row {row} of column {column!r} is {text!r}, which stands for a missing prompt; "
+                "filter such rows out, or write the word in a jsonl file if it is meant"
+            )
 
 
 def _column_name(table: Dataset, column: Column | None, argument: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any, overload
 
 from tokengym.envs.episode import QueryType
 from tokengym.envs.errors import PromptError
+from tokengym.envs.tokenization import lone_surrogate
 
 Messages = Sequence[Mapping[str, str]]
 """A conversation in the form of `transformers`: {"role": ..., "content": ...} each."""
@@ -23,7 +24,8 @@ class Prompt:
     """One prompt with its data set's annotations.
 
     Raises:
-        PromptError: if the text is empty or ``query_type`` is unknown.
+        PromptError: if the text is empty, a text has a lone surrogate, or ``query_type`` is
+            unknown.
     """
 
     text: str
@@ -41,6 +43,13 @@ class Prompt:
             raise TypeError(f"a prompt's text must be a str, got {self.text!r}; convert it first")
         if not self.text.strip():
             raise PromptError(f"a prompt must not be empty, got {self.text!r}; drop it or fill it")
+        said = (content for _, content in self.messages)
+        for text in (self.text, self.reference or "", *said):
+            if (place := lone_surrogate(text)) is not None:
+                raise PromptError(
+                    f"a prompt must be Unicode text, got the lone surrogate {text[place]!r} at "
+                    f"character {place}, which no tokenizer reads; read the text as UTF-8 again"
+                )
         if self.query_type not in (None, "OPENENDED", "CONSTRAINED"):
             raise PromptError(
                 f"query_type must be 'OPENENDED', 'CONSTRAINED' or None, got {self.query_type!r}; "
@@ -95,9 +104,10 @@ class PromptSet(Sequence[Prompt]):
     """
 
     def __init__(self, prompts: Iterable[str | Prompt | Messages]) -> None:
-        if isinstance(prompts, str):
+        if isinstance(prompts, str) or not isinstance(prompts, Iterable):
             raise TypeError(
-                f"prompts must be a sequence of prompts, got one str {prompts!r}; put it in a list"
+                f"prompts must be a sequence of prompts, got {type(prompts).__name__} {prompts!r}; "
+                "put them in a list"
             )
         self._prompts = tuple(_as_prompt(position, item) for position, item in enumerate(prompts))
         if not self._prompts:
@@ -169,7 +179,10 @@ def _as_prompt(position: int, item: Any) -> Prompt:
         )
     if not item.strip():
         raise PromptError(f"prompt {position} is empty, got {item!r}; drop it or fill it")
-    return Prompt(item)
+    try:
+        return Prompt(item)
+    except PromptError as error:
+        raise PromptError(f"prompt {position}: {error}") from None
 
 
 def read_transcript(text: str) -> tuple[list[dict[str, str]], str | None] | None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+_MOST_UNKNOWN = 0.05
+_FEWEST_TOKENS = 100  # of fewer a share says little, and they are read by whoever wrote them
 _CONVERTED = "<generator object _iterable_array_conversion"
 """What `gymnasium.wrappers.NumpyToTorch` and its relatives make of any text in reset's options."""
 
@@ -48,7 +50,8 @@ class PromptTable:
             conversations always use it.
 
     Raises:
-        PromptError: if a prompt has no tokens or too many, or all are dropped.
+        PromptError: if a prompt has no tokens or too many, all are dropped, or more than 5 % of
+            their tokens (at least 100) are unknown to the tokenizer.
         TokenizerError: if the tokenizer gives ids outside its own vocabulary, or has no chat
             template where one is needed.
     """
@@ -76,6 +79,7 @@ class PromptTable:
         encoded = self._encoded(prompts)
         for position, ids in enumerate(encoded):
             _check_ids(f"prompt {position} ({prompts[position].text[:40]!r})", ids, len(tokenizer))
+        _check_known(prompts, encoded, tokenizer)
         self.max_prompt_tokens = max_prompt_tokens or max(map(len, encoded))
         kept = [i for i, ids in enumerate(encoded) if self._fits(f"prompt {i}", ids)]
         if not kept:
@@ -226,4 +230,23 @@ def _check_ids(name: str, ids: Sequence[int], vocab_size: int) -> None:
         raise TokenizerError(
             f"{name} has token id {max(ids)}, outside the tokenizer's vocabulary of {vocab_size}; "
             "the tokenizer's files disagree, save it again"
+        )
+
+
+def _check_known(
+    prompts: PromptSet, encoded: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Refuse prompts of which the policy would not see more than a few per cent of the tokens."""
+    unknown = tokenizer.unk_token_id
+    if unknown is None or unknown == tokenizer.eos_token_id:  # GPT-2 names its EOS so
+        return
+    counts = [list(ids).count(unknown) for ids in encoded]
+    total = sum(map(len, encoded))
+    share = sum(counts) / total
+    if share > _MOST_UNKNOWN and total >= _FEWEST_TOKENS:
+        worst = int(np.argmax(counts))
+        raise PromptError(
+            f"{share:.0%} of the prompts' tokens are unknown to the tokenizer and its vocabulary "
+            f"of {len(tokenizer)}, most in prompt {worst} ({prompts[worst].text[:60]!r}); pass "
+            "tokenizer= or bundle= made for such texts, or other prompts"
         )

@@ -225,7 +225,11 @@ def test_bad_options(
         ({"overlong": "right"}, SettingsError, r"'error', 'left', 'drop', got 'right'"),
         ({"prompt_sampling": "x"}, SettingsError, r"'epoch', 'sequential', got 'x'"),
         ({"prompt_shard": (2, 2)}, SettingsError, r"0 <= row < rows, got \(2, 2\)"),
-        ({"stop_strings": "ab"}, SettingsError, r"got one str 'ab'; put it in a list"),
+        (
+            {"stop_strings": "ab"},
+            SettingsError,
+            r"must be a list of strings, got str 'ab'; put them in a list",
+        ),
         ({"stop_strings": [""]}, SettingsError, r"non-empty strings, got \(''"),
         ({"render_mode": "rgb"}, SettingsError, r"'ansi', 'human', 'html' or None, got 'rgb'"),
         ({"forbidden_token_ids": [8]}, ActionError, r"has 8, outside the vocabulary of 8"),
@@ -237,7 +241,7 @@ def test_bad_options(
         ),
         ({"prompts": []}, PromptError, r"the prompt set is empty, 0 prompts; pass at least one"),
         ({"prompts": ["a", " "]}, PromptError, r"prompt 1 is empty, got ' '; drop it or fill it"),
-        ({"prompts": "a b"}, TypeError, r"got one str 'a b'; put it in a list"),
+        ({"prompts": "a b"}, TypeError, r"got str 'a b'; put them in a list"),
         ({"prompts": ["a", 3]}, TypeError, r"prompt 1 must be a str or a Prompt, got int"),
         (
             {"max_prompt_tokens": 2},

@@ -66,9 +66,9 @@ def test_dataset_objects_and_saved_folders(tmp_path: Path) -> None:
 
 def test_headerless_files_take_positions(tmp_path: Path) -> None:
     path = tmp_path / "reviews.tsv"
-    path.write_text('"lone quote\t1\nnull\t0\nNA\t1\n', encoding="utf-8")
+    path.write_text('"lone quote\t1\nnil\t0\nNA\t1\n', encoding="utf-8")
     prompts = load_prompts(path, prompt_column=0, split="all")
-    assert prompts.texts == ('"lone quote', "null", "NA")
+    assert prompts.texts == ('"lone quote', "nil", "NA")
 
 
 def test_lines_of_text(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"file 'none.csv' does not exist; check the path"):
         load_prompts("none.csv")
     (tmp_path / "a.jsonl").write_text("{broken", encoding="utf-8")
-    with pytest.raises(DatasetError, match=r"a.jsonl' cannot be read \(.*\); pass a csv, tsv"):
+    with pytest.raises(DatasetError, match=r"a.jsonl' cannot be read \(line 1, byte 1: Exp"):
         load_prompts(tmp_path / "a.jsonl")
     with pytest.raises(DatasetError, match=r"'nobody/nothing' cannot be read"):
         load_prompts("nobody/nothing")
@@ -180,3 +180,40 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
         load_prompts(datasets.Dataset.from_list(ROWS), split="dev")  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match=r"prompt_tokens=2 needs a tokenizer"):
         load_prompts(datasets.Dataset.from_list(ROWS), prompt_column=0, prompt_tokens=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.csv", b"", "it is empty, 0 bytes"),
+        ("a.csv", b"prompt\n", "it has a header and no rows"),
+        ("a.txt", b" \n\n", "it is empty, 3 bytes"),
+        (
+            "a.csv",
+            "prompt\na\ncaf\u00e9\n".encode("latin-1"),
+            r"line 3: byte 12, 0xe9, is not UTF-8",
+        ),
+        ("a.csv", "prompt\na b\n".encode("utf-16"), "it is UTF-16"),
+        ("a.csv", "prompt\na b\n".encode("utf-16-le"), "it is UTF-16"),
+        ("a.json", b'[{"prompt": "a"}, {"prompt": ]', "line 1, byte 29: Expecting value"),
+        ("a.jsonl", b'{"prompt": "a"}\n{"prompt": "b"\n', "line 2, byte 30: Expecting"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_said_with_its_place(
+    tmp_path: Path, name: str, data: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DatasetError, match=rf"{name}' cannot be read .*{message}") as caught:
+        load_prompts(tmp_path / name, split="all")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("word", ["NaN", "None", "null"])
+def test_words_for_a_missing_value_are_no_prompts(tmp_path: Path, word: str) -> None:
+    (tmp_path / "a.csv").write_text(f"prompt\na\n{word}\n", encoding="utf-8")
+    with pytest.raises(
+        DatasetError, match=f"row 1 of column 'prompt' is '{word}', which stands for"
+    ):
+        load_prompts(tmp_path / "a.csv", split="all")
+    (tmp_path / "a.jsonl").write_text(f'{{"prompt": "{word}"}}\n', encoding="utf-8")
+    assert load_prompts(tmp_path / "a.jsonl", split="all").texts == (word,)

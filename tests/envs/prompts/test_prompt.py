@@ -2,7 +2,7 @@ import pickle
 
 import pytest
 
-from tokengym.envs import Prompt, PromptError, PromptSet
+from tokengym.envs import Prompt, PromptError, PromptSet, TokenGenerationEnv, bundled
 
 
 def test_a_prompt_set_is_an_immutable_sequence() -> None:
@@ -27,3 +27,28 @@ def test_bad_prompts() -> None:
         Prompt(3)  # type: ignore[arg-type]
     with pytest.raises(PromptError, match=r"'CONSTRAINED' or None, got 'OPEN'; None reads as"):
         Prompt("a", query_type="OPEN")  # type: ignore[arg-type]
+
+
+def test_prompts_that_the_tokenizer_does_not_know_are_refused() -> None:
+    tokenizer = bundled("movie_review").tokenizer
+    foreign = [f"zzyzx{i} qwfpg{i} the film" for i in range(40)]
+    with pytest.raises(PromptError, match=r"5\d% of the prompts' tokens are unknown .* tokenizer="):
+        TokenGenerationEnv(tokenizer=tokenizer, prompts=foreign)
+    TokenGenerationEnv(tokenizer=tokenizer, prompts=foreign[:2])  # too few to say
+
+
+def test_lone_surrogates_are_refused_where_they_stand() -> None:
+    for build in (
+        lambda: Prompt("a \udc80"),
+        lambda: Prompt("a", reference="\ud800"),
+        lambda: Prompt.from_messages([{"role": "user", "content": "a \udc80"}]),
+    ):
+        with pytest.raises(PromptError, match="got the lone surrogate"):
+            build()
+    with pytest.raises(PromptError, match="prompt 1: a prompt must be Unicode text"):
+        PromptSet(["a", "\udc80"])
+
+
+def test_what_is_no_list_of_prompts_is_refused() -> None:
+    with pytest.raises(TypeError, match="must be a sequence of prompts, got NoneType None"):
+        PromptSet(None)  # type: ignore[arg-type]
