@@ -34,6 +34,7 @@ from tokengym.agents.rollouts.rounds import StepResult, TimedRounds, as_rounds
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs.declared import from_keywords, names_of, shown_signature
 from tokengym.rewards import RewardError
+from tokengym.rewards.models.loading import select_device
 
 Self = TypeVar("Self", bound="EpisodicAlgorithm")
 
@@ -172,7 +173,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
             policy_kwargs={**(policy_kwargs or {}), **sampling},
             verbose=verbose,
             seed=seed,
-            device=device,
+            device=select_device(device),
             _init_setup_model=False,
         )
         self._stats_window_size = self.n_envs  # means in the log are over one round's episodes

@@ -7,9 +7,12 @@ import difflib
 import os
 import signal
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from types import FrameType
 
+from tokengym.envs.render import printable
 from tokengym.scripts.commands.bench import bench
 from tokengym.scripts.commands.collect import collect
 from tokengym.scripts.commands.compare import compare
@@ -35,13 +38,14 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "replay": replay,
     "bench": bench,
 }
-USER_ERROR, INTERRUPTED = 2, 130
+FAULT, USER_ERROR, INTERRUPTED = 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the process's exit code.
 
-    0 done; 2 something about the input is wrong (said in one line); 130 stopped by Ctrl-C.
+    0 done; 1 a fault of the program or the machine, in one line that names the file with the
+    traceback; 2 something about the input is wrong (said in one line); 130 stopped by Ctrl-C.
 
     Args:
         arguments: The command line; None takes the process's.
@@ -65,7 +69,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
+    except Exception as error:
+        if os.environ.get("TOKENGYM_TRACEBACK"):
+            raise
+        said = " ".join(f"{type(error).__name__}: {printable(str(error))}".split())
+        print(f"error: {said[:500]}; the traceback is in {_kept(error)}", file=sys.stderr)
+        return FAULT
     return 0
+
+
+def _kept(error: Exception) -> str:
+    """Write an error's traceback to a file of its own and return its name."""
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="tokengym-", suffix=".txt", delete=False, encoding="utf-8", errors="replace"
+    ) as file:
+        file.write("".join(traceback.format_exception(error)))
+    return file.name
 
 
 def _dispatch(arguments: Sequence[str]) -> None:

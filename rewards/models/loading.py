@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def select_device(device: str) -> torch.device:
+def select_device(device: str | torch.device) -> torch.device:
     """Return the device; "auto" is the GPU if there is one.
 
     Raises:

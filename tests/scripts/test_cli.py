@@ -1,10 +1,12 @@
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tokengym.evaluation.runs.progress import Board
 from tokengym.scripts.cli import COMMANDS, main
@@ -239,3 +241,34 @@ def test_help_loads_no_models(arguments: list[str]):
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_fault_ends_in_one_line_and_its_traceback_in_a_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> None:
+        """Break."""
+        raise RuntimeError("out of \x1b[31mluck\nand memory")
+
+    monkeypatch.setitem(COMMANDS, "broken", broken)
+    assert main(["broken"]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "\x1b" not in said
+    found = re.fullmatch(
+        r"error: RuntimeError: out of .*luck.*and memory; the .* is in (.*)\n", said
+    )
+    assert found is not None
+    kept = Path(found.group(1))
+    assert "raise RuntimeError(" in kept.read_text(encoding="utf-8")
+    kept.unlink()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("agent", ["ppo", "dpo", "online-dpo"])
+def test_a_gpu_that_is_not_there_is_said_before_any_work(
+    agent: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", "--agent", agent, "--device", "cuda", "--out", str(tmp_path / "run")]
+    assert main(arguments) == 2
+    assert "device 'cuda' is not available: torch sees 0 GPUs" in capsys.readouterr().err
