@@ -3,6 +3,7 @@
 import csv
 import errno
 import fcntl
+import glob
 import hashlib
 import io
 import json
@@ -145,8 +146,11 @@ def replacing(path: Path | str, *, keep_previous: bool = False) -> Iterator[Path
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            _remove(part)
+            for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+                if left == part or is_leftover(left):
+                    _remove(left)
             yield part
+            _sync(part)
             if part.is_dir() and path.exists():
                 replaced = _previous(path) if keep_previous else part.with_suffix(".replaced")
                 _remove(replaced)
@@ -156,8 +160,47 @@ def replacing(path: Path | str, *, keep_previous: bool = False) -> Iterator[Path
                     _remove(replaced)
             else:
                 part.replace(path)
+            _sync_entry(path.parent)
     finally:
         _remove(part)
+
+
+_PART = re.compile(r"\..+\.(\d+)\.(?:part|replaced)$")
+
+
+def is_leftover(path: Path) -> bool:
+    """Return whether a path lies in what a process was writing that no longer runs.
+
+    Example:
+        >>> is_leftover(Path("runs/a/.agent.999999999.part/model.safetensors"))
+        True
+    """
+    for name in path.parts:
+        if found := _PART.fullmatch(name):
+            try:
+                os.kill(int(found[1]), 0)
+            except (ProcessLookupError, OverflowError):
+                return True
+            except PermissionError:
+                return False
+    return False
+
+
+def _sync(path: Path) -> None:
+    """Bring a file, or a folder with all that is in it, to the disk before it takes its place."""
+    for place in (path, *(path.rglob("*") if path.is_dir() else ())):
+        _sync_entry(place)
+
+
+def _sync_entry(path: Path) -> None:
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno in _FAILURES:
+            raise
+    finally:
+        os.close(number)
 
 
 def _remove(path: Path) -> None:

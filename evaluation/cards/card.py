@@ -142,7 +142,7 @@ def make_card(config: CardConfig, out: Path, console: "Console | None" = None) -
         digest = _digest(json.dumps(settings, sort_keys=True).encode())
         if hashes.get(part) != digest:
             if console is not None:
-                console.print(f"{config.subject}: {part}")
+                console.print(f"{config.subject}: {part}", markup=False, highlight=False)
             parts[part] = measures[part](config.name, SIZES[config.size], config.seed, out)
             hashes[part] = digest
         card = {

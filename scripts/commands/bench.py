@@ -46,6 +46,7 @@ def bench(
 
     from tokengym.evaluation.cards.card import PAGE_FILE, CardConfig, make_card
     from tokengym.evaluation.runs.config import slug
+    from tokengym.scripts.commands.show import say
 
     torch.set_num_threads(1)
     if quick and full:
@@ -55,4 +56,4 @@ def bench(
     out = out or Path("runs") / f"card-{slug(subject)}"
     console = Console()
     card = make_card(config, out, console)
-    console.print(f"{out / PAGE_FILE}  hash {card['hash']}", soft_wrap=True)
+    say(console, f"{out / PAGE_FILE}  hash {card['hash']}")

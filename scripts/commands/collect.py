@@ -39,6 +39,7 @@ def collect(env: str = "MovieReview", out: Folder = None, *, config: "Collection
 
     from tokengym.evaluation.runs.collection import collect_to_file
     from tokengym.evaluation.runs.defaults import task_name
+    from tokengym.scripts.commands.show import say
 
     torch.set_num_threads(1)
     agent = config.agent
@@ -58,4 +59,4 @@ def collect(env: str = "MovieReview", out: Folder = None, *, config: "Collection
         f"score {found.score:.3f}"
     )
     console.print(f"{found.rows} {kept}, mean score of what is chosen {found.kept_score:.3f}")
-    console.print(str(out), soft_wrap=True)
+    say(console, str(out))

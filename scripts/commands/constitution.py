@@ -50,6 +50,7 @@ def constitution(
     from tokengym.evaluation.constitution import run_constitution
     from tokengym.evaluation.constitution.report import policies_table
     from tokengym.evaluation.runs.defaults import task_name
+    from tokengym.scripts.commands.show import say
 
     torch.set_num_threads(1)
     config = replace(config, model=config.task.model, task=replace(config.task, model=None))
@@ -71,5 +72,5 @@ def constitution(
     for row in rows:
         table.add_row(*row)
     console.print(table)
-    console.print(f"critique: {results['critic']}; judgement: {results['judge']}")
-    console.print(str(out / "report.html"), soft_wrap=True)
+    say(console, f"critique: {results['critic']}; judgement: {results['judge']}")
+    say(console, str(out / "report.html"))

@@ -48,6 +48,11 @@ def show_summary(console: "Console", summary: Mapping[str, Any], out: Path) -> N
             console.print(_line(str(out / name)), soft_wrap=True)
 
 
+def say(console: "Console", text: str) -> None:
+    """Print a line that may hold names and texts of the user's."""
+    console.print(_line(text), soft_wrap=True)
+
+
 def _line(text: str, style: str = "") -> Text:
     """Return a text for the terminal that is no markup and holds no escape sequence."""
     return Text(printable(text), style)

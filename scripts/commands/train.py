@@ -82,6 +82,7 @@ def train(
     from tokengym.evaluation.runs.defaults import task_name
     from tokengym.evaluation.runs.progress import Board
     from tokengym.evaluation.runs.run import run
+    from tokengym.scripts.commands.show import say
 
     config = ComparisonConfig(
         env=env,
@@ -118,8 +119,8 @@ def train(
         n = training.last_step
         console.print(f"KL of the best of {n} is at most {best_of_n_kl_bound(n):.2f} nats")
     else:
-        console.print(f"{out / 'agent'}  the agent", soft_wrap=True)
-    console.print(f"{run_folder(out, name, seed)}  its curve", soft_wrap=True)
+        say(console, f"{out / 'agent'}  the agent")
+    say(console, f"{run_folder(out, name, seed)}  its curve")
 
 
 def _check_folder(config: "ComparisonConfig", out: Path) -> None:
@@ -128,13 +129,14 @@ def _check_folder(config: "ComparisonConfig", out: Path) -> None:
     Raises:
         ValueError: naming the folder, and what differs of a run of other settings.
     """
-    from tokengym.envs.files import LOCK
+    from tokengym.envs.files import LOCK, is_leftover
     from tokengym.evaluation.runs.config import differences, run_folder
     from tokengym.evaluation.runs.record import UNFINISHED, UnfinishedRun
 
     if not out.exists():
         return
-    files = [path.relative_to(out) for path in out.rglob("*") if path.is_file()]
+    found = [path for path in out.rglob("*") if path.is_file() and not is_leftover(path)]
+    files = [path.relative_to(out) for path in found]
     resumable = {"iterations", UNFINISHED, LOCK}
     if not out.is_dir() or not all(resumable & set(file.parts) for file in files):
         raise ValueError(f"{out} already exists; name a new folder with --out")

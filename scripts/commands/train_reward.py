@@ -106,7 +106,7 @@ def train_reward(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} already exists; name a new folder with --out")
     found = reading.read(pairs)
-    console.print(found.report(), highlight=False)
+    console.print(found.report(), highlight=False, markup=False)
     train = train_reward_model if kind == "reward" else train_preference_model
     with _progress(console) as report:
         trained = train(

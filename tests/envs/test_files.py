@@ -11,6 +11,7 @@ import pytest
 from tokengym.envs.errors import CheckpointError, FolderInUseError
 from tokengym.envs.files import (
     LOCK,
+    is_leftover,
     locked,
     read_folder,
     read_json,
@@ -112,3 +113,40 @@ def test_a_folder_that_another_process_writes_is_refused_until_it_dies(tmp_path:
         with pytest.raises(FolderInUseError, match=f"process {os.getpid()} on"), locked(folder):
             pass
     assert not folder.exists()  # nothing was written
+
+
+def test_what_is_written_is_on_the_disk_before_it_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    sync, rename = os.fsync, Path.replace
+
+    def fsync(number: int) -> None:
+        done.append(os.readlink(f"/proc/self/fd/{number}").rpartition("/")[2])
+        sync(number)
+
+    def replace(self: Path, target: Path) -> Path:
+        done.append("renamed")
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", replace)
+    write_text(tmp_path / "a.txt", "a")
+    assert done == [f".a.txt.{os.getpid()}.part", "renamed", tmp_path.name]
+
+
+def test_what_a_killed_process_left_is_removed_and_that_of_a_live_one_stays(
+    tmp_path: Path,
+) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    dead = tmp_path / f".a.txt.{process.pid}.part"
+    alive = tmp_path / f".a.txt.{os.getppid()}.part"
+    other = tmp_path / f".b.txt.{process.pid}.part"
+    for path in (dead, alive, other):
+        path.write_text("half")
+    assert [is_leftover(path) for path in (dead, alive, other)] == [True, False, True]
+    write_text(tmp_path / "a.txt", "a")
+    assert not dead.exists()
+    assert alive.exists()
+    assert other.exists()

@@ -272,3 +272,18 @@ def test_a_gpu_that_is_not_there_is_said_before_any_work(
     arguments = ["train", "--agent", agent, "--device", "cuda", "--out", str(tmp_path / "run")]
     assert main(arguments) == 2
     assert "device 'cuda' is not available: torch sees 0 GPUs" in capsys.readouterr().err
+
+
+def test_names_of_folders_are_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "a[/]b[red]"
+    short = ["--steps", "1", "--batch-size", "4", "--max-new-tokens", "4", "--eval-episodes", "2"]
+    assert main(["train", *short, "--out", str(out)]) == 0
+    assert "a[/]b[red]" in capsys.readouterr().out
+    left = tmp_path / "begun" / ".agent.999999999.part"  # a killed process was writing its agent
+    left.mkdir(parents=True)
+    (left / "model.safetensors").write_bytes(b"half")
+    assert main(["train", *short, "--out", str(tmp_path / "begun")]) == 0
+    assert not left.exists()
+    data = ["--num-prompts", "2", "--n", "2", "--max-new-tokens", "4"]
+    assert main(["collect", *data, "--out", str(tmp_path / "c[/]d.jsonl")]) == 0
+    assert main(["bench", "constant", "--quick", "--parts", "gradient", "--out", f"{out}2"]) == 0
