@@ -1,5 +1,6 @@
 """Base class of learners from whole episodes, on Stable-Baselines3."""
 
+import sys
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ProgressBarCallback
-from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.logger import HumanOutputFormat, KVWriter, Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
@@ -316,6 +317,17 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
                 self.dump_logs(iteration)
         callback.on_training_end()
         return self
+
+    def _setup_learn(self, *arguments: Any, **options: Any) -> tuple[int, BaseCallback]:
+        """Prepare a training; SB3 itself would leave an empty temporary folder for each one."""
+        own = self._custom_logger or self.tensorboard_log is not None
+        if not own:
+            formats: list[KVWriter] = [HumanOutputFormat(sys.stdout)] if self.verbose else []
+            self.set_logger(Logger(folder=None, output_formats=formats))
+        try:
+            return super()._setup_learn(*arguments, **options)
+        finally:
+            self._custom_logger = own and self._custom_logger
 
     def dump_logs(self, iteration: int = 0) -> None:
         """Write one row of the log, with the seconds that each phase took."""

@@ -37,7 +37,9 @@ def likeliest(logits: Tensor, *, top_k: int = 0, top_p: float = 1.0) -> Tensor |
     """Return the tokens kept by top-k and nucleus sampling, or None where all are kept.
 
     First the top_k likeliest; then, of what those are renormalised to, the fewest of the likeliest
-    whose probabilities add up to top_p. As transformers' ``generate`` does it, ties included.
+    whose probabilities add up to top_p. As transformers' ``generate`` does it, but for ties: all
+    that equal the last of the top_k are kept, as there; of those that tie on the edge of the
+    nucleus the lower ids are, where ``generate`` leaves it to its sorting.
 
     Args:
         logits: (batch, vocab), shaped.

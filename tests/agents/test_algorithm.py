@@ -2,15 +2,18 @@
 
 import inspect
 import re
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from stable_baselines3.common.logger import Logger
 
 from tests.agents.conftest import make_model
-from tokengym.agents import EpisodicAlgorithm, collect
+from tokengym.agents import PPO, EpisodicAlgorithm, collect
 from tokengym.envs import SettingsError
 
 
@@ -74,3 +77,18 @@ def test_its_phases_can_be_called_alone(
         make(base_line=False)
     with pytest.raises(SettingsError, match="temperature must be > 0"):
         make(temperature=0.0)
+
+
+def test_training_leaves_nothing_in_the_temporary_folder(
+    make_ppo: Callable[..., PPO], tmp_path: Path, monkeypatch: Any, capsys: Any
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    agent = make_ppo(verbose=1)
+    for _ in range(2):
+        agent.learn(4 * 6)
+    assert list(tmp_path.iterdir()) == []
+    assert "rollout/" in capsys.readouterr().out
+    own = Logger(folder=None, output_formats=[])
+    agent.set_logger(own)
+    agent.learn(4 * 6)
+    assert agent.logger is own

@@ -151,3 +151,9 @@ def test_the_nucleus_by_hand_and_what_leaves_all():
     everything = likeliest(torch.zeros(1, 3), top_k=1)  # ties stay together
     assert everything is not None
     assert everything.all()
+
+
+def test_ties_on_the_edge_of_the_nucleus_go_to_the_lower_ids():
+    keep = likeliest(torch.tensor([[0.0, 1.0, 1.0, 1.0, 0.0]]), top_p=0.4)
+    assert keep is not None
+    assert keep.tolist() == [[False, True, True, False, False]]
