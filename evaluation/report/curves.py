@@ -49,10 +49,9 @@ class Curve:
 
     def fault(self) -> str | None:
         """Return why the run cannot enter statistics, or None."""
-        bad = ~np.isfinite(self.values["score"])
-        if bad.any():
-            where = int(np.argmax(bad))
-            return f"score is {self.values['score'][where]} at step {self.steps[where]:g}"
+        for step, score in zip(self.steps, self.values["score"], strict=True):
+            if not np.isfinite(score):
+                return f"score is {score} at step {step:g}"
         return None
 
 
@@ -162,7 +161,7 @@ def make_panels(curves: Sequence[Curve], *, kl_coef: float | None = None) -> lis
     that coefficient.
 
     Args:
-        curves: Runs without fault (`Curve.fault`).
+        curves: Runs; those with a fault (`Curve.fault`) are left out.
         kl_coef: The KL coefficient the runs trained with.
 
     Raises:
@@ -170,7 +169,8 @@ def make_panels(curves: Sequence[Curve], *, kl_coef: float | None = None) -> lis
     """
     groups: dict[Group, list[Curve]] = {}
     for curve in curves:
-        groups.setdefault(curve.group, []).append(curve)
+        if not curve.fault():
+            groups.setdefault(curve.group, []).append(curve)
     return [_panel(group, members, kl_coef) for group, members in groups.items()]
 
 

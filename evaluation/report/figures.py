@@ -47,9 +47,7 @@ def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve])
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    panels = make_panels(
-        [curve for curve in curves if not curve.fault()], kl_coef=summary["kl_coef"]
-    )
+    panels = make_panels(curves, kl_coef=summary["kl_coef"])
     groups = summary["groups"]
     names = list(dict.fromkeys(name for group in groups for name in group["rewards"]))
     colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}

@@ -16,13 +16,8 @@ import numpy as np
 
 from tokengym.envs import printable
 from tokengym.evaluation.measure.measures import AXES, MEASURES, Measure, measure_of
-from tokengym.evaluation.report.charts import (
-    Chart,
-    Series,
-    hover_data,
-    line_chart,
-)
-from tokengym.evaluation.report.curves import SPENT, Curve, Panel, Runs, group_label, make_panels
+from tokengym.evaluation.report.charts import Chart, Series, hover_data, line_chart
+from tokengym.evaluation.report.curves import SPENT, Curve, Panel, group_label, make_panels
 from tokengym.evaluation.report.samples import side_by_side
 from tokengym.evaluation.report.summary import per_run
 from tokengym.evaluation.report.tables import cells, columns, forests
@@ -62,12 +57,7 @@ def render_report(
     """
     script = str(_templates().get_template("report.js").render())  # as included, to the byte
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    panels = {
-        tuple(panel.group): panel
-        for panel in make_panels(
-            [curve for curve in curves if not curve.fault()], kl_coef=summary["kl_coef"]
-        )
-    }
+    panels = {panel.group: panel for panel in make_panels(curves, kl_coef=summary["kl_coef"])}
     names = list(dict.fromkeys(name for g in summary["groups"] for name in g["rewards"]))
     colours = {name: index % COLOURS for index, name in enumerate(names)}
     level = float(summary["level"])
@@ -79,7 +69,8 @@ def render_report(
         "subtitle": _subtitle(summary),
         "script_hash": f"sha256-{digest}",
         "level": f"{level:.0%}",
-        "curves_note": _curves_note(level),
+        "curves_note": f"Interquartile mean over seeds; the band is its {level:.0%} bootstrap "
+        "interval. Point at a chart to read values; press a reward's name to hide it.",
         "groups": [
             _group(group, panels[tuple(group["group"].items())], colours, level, score_label)
             for group in summary["groups"]
@@ -125,18 +116,9 @@ def _subtitle(summary: Mapping[str, Any]) -> str:
     settings = summary.get("settings") or {}
     runs = sum(entry["runs"] for g in summary["groups"] for entry in g["rewards"].values())
     first = summary["groups"][0]
-    parts = [str(settings.get("env") or summary.get("source") or "learning curves")]
-    parts.append(f"{len(first['rewards'])} {kind_of(first)}s")
-    parts.append(f"{runs} runs")
-    parts.append(f"{first['steps'][1]:g} {unit_of(first)} each")
-    return " · ".join(parts)
-
-
-def _curves_note(level: float) -> str:
-    return (
-        f"Interquartile mean over seeds; the band is its {level:.0%} bootstrap interval. "
-        "Point at a chart to read values; press a reward's name to hide it."
-    )
+    source = settings.get("env") or summary.get("source") or "learning curves"
+    rewards, steps = f"{len(first['rewards'])} {kind_of(first)}s", f"{first['steps'][1]:g}"
+    return f"{source} · {rewards} · {runs} runs · {steps} {unit_of(first)} each"
 
 
 def _group(
@@ -235,16 +217,19 @@ def _frontiers(panel: Panel, colours: Mapping[str, int]) -> list[dict[str, Any]]
     frontiers = []
     for x, y, title, note in (
         ("kl", "score", "Score against KL", "Higher at the same KL is better."),
-        (
-            "kl",
-            "gold_score",
-            "Gold score against KL",
-            "A fall means that the score is gamed.",
-        ),
+        ("kl", "gold_score", "Gold score against KL", "A fall means that the score is gamed."),
         ("score", "gold_score", "Gold score against score", "The two should rise together."),
     ):
         if x in panel.measures and y in panel.measures:
-            series = [_way(name, runs, x, y, colours) for name, runs in panel.rewards.items()]
+            series = [
+                Series(
+                    name=name,
+                    colour=colours[name],
+                    x=iqm(runs.values[x], 0),
+                    y=iqm(runs.values[y], 0),
+                )
+                for name, runs in panel.rewards.items()
+            ]
             chart = line_chart(series, width=400.0, height=270.0)
             frontiers.append(
                 {"title": title, "note": note, "chart": chart, "x_label": measure_of(x).title}
@@ -267,12 +252,6 @@ def _profile(panel: Panel, colours: Mapping[str, int]) -> Chart:
     ]
     chart = line_chart(series, width=400.0, height=270.0)
     return replace(chart, hover=hover_data(series, chart))
-
-
-def _way(name: str, runs: Runs, x: str, y: str, colours: Mapping[str, int]) -> Series:
-    return Series(
-        name=name, colour=colours[name], x=iqm(runs.values[x], 0), y=iqm(runs.values[y], 0)
-    )
 
 
 def _facts(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -321,10 +300,7 @@ def _definitions() -> list[tuple[str, str]]:
             "Share of a reward's seeds whose score at the end exceeds each level: a curve that is "
             "nowhere below another is better at every level.",
         ),
-        (
-            "Chance to beat",
-            "Probability that a run of one reward has the larger area.",
-        ),
+        ("Chance to beat", "Probability that a run of one reward has the larger area."),
         ("Ranked", f"Rewards are ranked only by {ranked}."),
     ]
 

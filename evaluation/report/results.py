@@ -4,7 +4,7 @@ All but the wall-clock column of curves.csv are a function of the settings and t
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,6 @@ from tokengym.evaluation.runs.config import (
 )
 from tokengym.evaluation.runs.defaults import task_name, training_settings
 
-Versions = dict[str, list[str]]
-"""Versions met of each package, in the order of the runs."""
 RESULT_FILES = ("curves.csv", "summary.json", "curves.png", "report.html")
 
 
@@ -46,8 +44,9 @@ def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
     Raises:
         ValueError: if no run finished.
     """
-    curves, episodes, failed, versions = _gather(config, out, group=())
-    _refuse_empty(curves, failed, out)
+    found = _Found()
+    found.add(config, out)
+    found.refuse_empty(out)
     defaults = ComparisonConfig(
         env=config.env,
         rewards=config.rewards,
@@ -56,18 +55,18 @@ def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
     settings = flat(config.as_dict())
     about = {
         "settings": settings,
-        "versions": {name: ", ".join(found) for name, found in versions.items()},
+        "versions": found.shown_versions(),
         "command": command_line(config, defaults),
     }
     return write_results(
         out,
-        curves,
-        episodes=episodes,
+        found.curves,
+        episodes=found.episodes,
         kl_coef=settings.get("kl_coef"),
         level=config.level,
         baseline=config.names[0],
-        failed=failed,
-        cautions=[*_mixed_versions(versions), *_unseen_credit(config)],
+        failed=found.failed,
+        cautions=[*found.mixed_versions(), *_unseen_credit(config)],
         about=about,
         optimum=known_optimum(config),
         axis="tokens" if config.agents else "step",
@@ -90,37 +89,32 @@ def merge_comparisons(
     # One reward at several settings: the settings are what is compared, not groups of one each.
     single = bool(varying) and len({config.names for config in configs}) == 1
     single = single and len(configs[0].names) == 1
-    curves: list[Curve] = []
-    episodes: list[dict[str, Any]] = []
-    failed: list[dict[str, Any]] = []
-    versions: Versions = {}
+    found = _Found()
     for config, folder in zip(configs, folders, strict=True):
         settings = flat(config.as_dict())
         group = tuple((name, str(settings[name])) for name in varying)
-        found = _gather(config, Path(folder), group=() if single else group)
-        label = f"{config.names[0]} ({group_label(group)})"
-        curves += [replace(curve, credit=label) for curve in found[0]] if single else found[0]
-        episodes += found[1]
-        failed += [{**run, "credit": label} for run in found[2]] if single else found[2]
-        _add_versions(versions, found[3])
-    _refuse_empty(curves, failed, folders[0])
+        if single:
+            found.add(config, Path(folder), label=f"{config.names[0]} ({group_label(group)})")
+        else:
+            found.add(config, Path(folder), group)
+    found.refuse_empty(folders[0])
     coefs = {flat(config.as_dict()).get("kl_coef") for config in configs}
     first = flat(configs[0].as_dict())
     apart = {*varying, "seeds", "first_seed", "rewards"}
     about = {
         "settings": {name: value for name, value in first.items() if name not in apart},
-        "versions": {name: ", ".join(found) for name, found in versions.items()},
+        "versions": found.shown_versions(),
         "source": f"{len(folders)} comparisons",
     }
     return write_results(
         out,
-        curves,
-        episodes=episodes if not varying else [],
+        found.curves,
+        episodes=found.episodes if not varying else [],
         kl_coef=coefs.pop() if len(coefs) == 1 else None,
         level=configs[0].level,
         baseline=baseline or (None if single else configs[0].names[0]),
-        failed=failed,
-        cautions=_mixed_versions(versions),
+        failed=found.failed,
+        cautions=found.mixed_versions(),
         about=about,
         axis="tokens" if any(config.agents for config in configs) else "step",
     )
@@ -212,55 +206,55 @@ def write_results(
     return summary
 
 
-def _gather(
-    config: ComparisonConfig, out: Path, group: Group
-) -> tuple[list[Curve], list[dict[str, Any]], list[dict[str, Any]], Versions]:
-    """Return the curves, samples and failures of a comparison's runs, and their versions."""
-    curves: list[Curve] = []
-    episodes: list[dict[str, Any]] = []
-    failed: list[dict[str, Any]] = []
-    versions: Versions = {}
-    for name in config.names:
-        for seed in config.all_seeds:
-            folder = run_folder(out, name, seed)
+@dataclass
+class _Found:
+    """Runs of one or more comparisons, as their folders hold them."""
+
+    curves: list[Curve] = field(default_factory=list)
+    episodes: list[dict[str, Any]] = field(default_factory=list)
+    failed: list[dict[str, Any]] = field(default_factory=list)
+    versions: dict[str, list[str]] = field(default_factory=dict)
+    """Versions met of each package, in the order of the runs."""
+
+    def add(
+        self, config: ComparisonConfig, out: Path, group: Group = (), label: str | None = None
+    ) -> None:
+        """Add the runs of a comparison, as of ``group``; ``label`` replaces their names."""
+        for name, seed in ((name, seed) for name in config.names for seed in config.all_seeds):
+            folder, credit = run_folder(out, name, seed), label or name
             if not (folder / "run.json").exists():
                 continue
             result = read_json(folder / "run.json")
-            _add_versions(versions, {k: [v] for k, v in (result.get("versions") or {}).items()})
-            if result["status"] != "finished":
-                failed.append(
-                    {
-                        "credit": name,
-                        "seed": seed,
-                        "group": dict(group),
-                        "error": printable(str(result.get("error", "unknown"))),
-                    }
+            for package, version in (result.get("versions") or {}).items():
+                listed = self.versions.setdefault(package, [])
+                listed += [version] if version not in listed else []
+            if result["status"] == "finished":
+                curves = read_curves(folder / "curve.csv", group_by=())
+                self.curves += [replace(c, credit=credit, seed=seed, group=group) for c in curves]
+                self.episodes += read_jsonl(folder / "episodes.jsonl")
+            else:
+                error = printable(str(result.get("error", "unknown")))
+                self.failed.append(
+                    {"credit": credit, "seed": seed, "group": dict(group), "error": error}
                 )
-                continue
-            for curve in read_curves(folder / "curve.csv", group_by=()):
-                curves.append(
-                    Curve(
-                        credit=name,
-                        seed=seed,
-                        group=group,
-                        steps=curve.steps,
-                        values=curve.values,
-                    )
-                )
-            episodes += read_jsonl(folder / "episodes.jsonl")
-    return curves, episodes, failed, versions
 
+    def refuse_empty(self, out: Path) -> None:
+        """Raise ValueError if no run has finished."""
+        if not self.curves:
+            first = f", the first: {self.failed[0]['error']}" if self.failed else ""
+            raise ValueError(
+                f"no run of {out} has finished ({len(self.failed)} failed{first}); the runs' "
+                "run.json has the whole error"
+            )
 
-def _add_versions(known: Versions, more: Mapping[str, Sequence[str]]) -> None:
-    for name, found in more.items():
-        listed = known.setdefault(name, [])
-        listed += [version for version in found if version not in listed]
+    def shown_versions(self) -> dict[str, str]:
+        """Return the versions of each package as text."""
+        return {name: ", ".join(found) for name, found in self.versions.items()}
 
-
-def _mixed_versions(versions: Versions) -> list[str]:
-    """Return a caution if runs were made with different versions of a package."""
-    mixed = [f"{name} {' and '.join(found)}" for name, found in versions.items() if len(found) > 1]
-    return [f"The runs were made with different versions: {', '.join(mixed)}."] if mixed else []
+    def mixed_versions(self) -> list[str]:
+        """Return a caution if runs were made with different versions of a package."""
+        mixed = [f"{name} {' and '.join(v)}" for name, v in self.versions.items() if len(v) > 1]
+        return [f"The runs were made with different versions: {', '.join(mixed)}."] if mixed else []
 
 
 def _unseen_credit(config: ComparisonConfig) -> list[str]:
@@ -363,12 +357,3 @@ def _varying(configs: Sequence[ComparisonConfig]) -> list[str]:
         for difference in differences(first, config.as_dict()):
             names.setdefault(difference.split(" ", 1)[0])
     return [name for name in names if name not in ("rewards", "seeds", "first_seed")]
-
-
-def _refuse_empty(curves: Sequence[Curve], failed: Sequence[Mapping[str, Any]], out: Path) -> None:
-    if not curves:
-        first = f", the first: {failed[0]['error']}" if failed else ""
-        raise ValueError(
-            f"no run of {out} has finished ({len(failed)} failed{first}); the runs' run.json has "
-            "the whole error"
-        )

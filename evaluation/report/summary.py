@@ -112,7 +112,8 @@ def _summarize_panel(
     panel: Panel, anchors: Mapping[str, float], optimum: Mapping[str, float], level: float
 ) -> dict[str, Any]:
     baseline = next(iter(panel.rewards))
-    score_anchor = anchors.get("score", _first_score(panel))
+    first = np.concatenate([runs.values["score"][:, 0] for runs in panel.rewards.values()])
+    score_anchor = anchors.get("score", float(first.mean()))
     fewest = min(len(runs.seeds) for runs in panel.rewards.values())
     rewards = {}
     for name, runs in panel.rewards.items():
@@ -191,14 +192,14 @@ def _normalized(
 
 def _versus(panel: Panel, runs: Runs, baseline: Runs, level: float) -> dict[str, Any]:
     """Return the paired differences from the baseline and the probability of improvement."""
-    own, other = _pairs(runs, baseline)
+    _, own, other = np.intersect1d(runs.seeds, baseline.seeds, return_indices=True)
     differences: dict[str, Any] = {}
     improvement: dict[str, Any] = {}
     for measure in panel.measures:
         for kind in kinds(measure):
             x = per_run(panel, runs, measure, kind)
             y = per_run(panel, baseline, measure, kind)
-            if own:
+            if len(own):
                 paired = paired_difference(x[own], y[other], level=level)
                 differences.setdefault(measure, {})[kind] = asdict(paired)
             if measure_of(measure).ranked:
@@ -217,7 +218,7 @@ def _versus(panel: Panel, runs: Runs, baseline: Runs, level: float) -> dict[str,
             window=FINAL_WINDOW,
         )
         for measure in ("score", "net_score")
-        if own and measure in panel.measures
+        if len(own) and measure in panel.measures
     }
     return {
         "differences": differences,
@@ -266,17 +267,3 @@ def _add_steps_to_threshold(panel: Panel, summary: dict[str, Any], level: float)
             panel.steps, iqm(runs.values["score"], 0), threshold, interpolate=True
         )
         summary["rewards"][name]["steps_to_threshold"] = {**asdict(censored), "iqm_curve": mean}
-
-
-def _pairs(runs: Runs, baseline: Runs) -> tuple[list[int], list[int]]:
-    """Return the rows of both with the seeds that they share."""
-    common = [seed for seed in runs.seeds if seed in baseline.seeds]
-    return (
-        [runs.seeds.index(seed) for seed in common],
-        [baseline.seeds.index(seed) for seed in common],
-    )
-
-
-def _first_score(panel: Panel) -> float:
-    first = np.concatenate([runs.values["score"][:, 0] for runs in panel.rewards.values()])
-    return float(first.mean())

@@ -7,7 +7,7 @@ import numpy as np
 
 from tokengym.evaluation.measure.measures import MEASURES, measure_of
 from tokengym.evaluation.report.charts import interval_chart
-from tokengym.evaluation.report.verdict import clear, number, signed
+from tokengym.evaluation.report.verdict import clear, difference_of, number, signed
 
 NOTHING = "\u2013"
 
@@ -30,26 +30,22 @@ def cells(group: Mapping[str, Any], name: str) -> list[dict[str, str]]:
 
 def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[str, str]:
     entry = group["rewards"][name]
-    versus = entry.get("versus_baseline")
-    if kind == "steps":
+    value, below, mark, tone = NOTHING, "", "", ""
+    if kind == "steps" and not group["baseline_rises"]:
+        below = f"{group['baseline']} does not rise"
+    elif kind == "steps":
         steps = entry["steps_to_threshold"]
-        if not group["baseline_rises"]:
-            below = f"{group['baseline']} does not rise"
-            return {"value": NOTHING, "below": below, "mark": "", "tone": ""}
-        below = f"{steps['reached']:.0%} of seeds arrive"
         value = "not reached" if np.isinf(steps["iqm_curve"]) else f"{steps['iqm_curve']:.0f}"
-        return {"value": value, "below": below, "mark": "", "tone": ""}
-    if kind == "chance":
-        if not versus:
-            return {"value": NOTHING, "below": "", "mark": "", "tone": ""}
-        chance = versus["probability_of_improvement"][measure]["auc"]
+        below = f"{steps['reached']:.0%} of seeds arrive"
+    elif kind == "chance" and entry.get("versus_baseline"):
+        chance = entry["versus_baseline"]["probability_of_improvement"][measure]["auc"]
+        value = f"{chance['probability']:.0%}"
         below = f"{chance['low']:.0%} to {chance['high']:.0%}"
-        return {"value": f"{chance['probability']:.0%}", "below": below, "mark": "", "tone": ""}
-    figure = entry["figures"][measure][kind]
-    difference = versus["differences"].get(measure, {}).get(kind) if versus else None
-    mark, tone = _mark(measure, clear(difference))
-    below = f"{number(figure['low'])} to {number(figure['high'])}"
-    return {"value": number(figure["iqm"]), "below": below, "mark": mark, "tone": tone}
+    elif kind != "chance":
+        figure = entry["figures"][measure][kind]
+        value, below = number(figure["iqm"]), f"{number(figure['low'])} to {number(figure['high'])}"
+        mark, tone = _mark(measure, clear(difference_of(group, name, measure, kind)))
+    return {"value": value, "below": below, "mark": mark, "tone": tone}
 
 
 def _mark(measure: str, sign: int) -> tuple[str, str]:
@@ -67,10 +63,8 @@ def forests(group: Mapping[str, Any], colours: Mapping[str, int]) -> list[dict[s
     charts = []
     for measure, kind in wanted:
         rows = []
-        for name, entry in group["rewards"].items():
-            differences = (entry.get("versus_baseline") or {}).get("differences", {})
-            d = differences.get(measure.name, {}).get(kind)
-            if d:
+        for name in group["rewards"]:
+            if d := difference_of(group, name, measure.name, kind):
                 label = f"{name}  {signed(d['difference'])}  ({d['wins']} of {d['pairs']} higher)"
                 ends = (d["low"], d["difference"], d["high"])
                 rows.append((label, colours[name], *ends, clear(d) != 0))

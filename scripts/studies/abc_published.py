@@ -118,7 +118,7 @@ def main(files: tyro.conf.Positional[tuple[Path, ...]], docs: Docs = DOCS) -> No
     """
     curves = read_all(files)
     summary = summarize(curves, baseline="sparse", level=LEVEL)
-    panels = make_panels([curve for curve in curves if not curve.fault()])
+    panels = make_panels(curves)
     save_figure(docs / NAME / "curves.png", summary, curves)
     slopes = [
         f"{what}: {number(slope)} ({number(low)} to {number(high)})"
