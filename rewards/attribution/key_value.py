@@ -34,8 +34,9 @@ def caches_rows(classifier: Classifier) -> bool:
         classifier: What scores.
     """
     config = classifier.config
-    layers = getattr(config, "layer_types", None) or []
-    plain = all(layer == "full_attention" for layer in layers)
+    # GPT-Neo has a list of "global" and "local" by another name.
+    layers = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None) or []
+    plain = all(layer in ("full_attention", "global") for layer in layers)
     windowed = getattr(config, "sliding_window", None) is not None and not layers
     return plain and not windowed and classifier.takes_positions
 

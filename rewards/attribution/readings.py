@@ -6,6 +6,7 @@ the response's part of them is the caller's to cut out. None keeps a gradient.
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,15 +20,23 @@ from tokengym.rewards.models.classifier import Classifier, Inputs
 GRADIENT_STEPS = 16
 """Points of integrated gradients' path; Gauss-Legendre, exact for polynomials of degree 31."""
 
-Reading = tuple[Tensor, Tensor | None]
-"""(batch,) scores and (batch, time) attributions."""
+
+class Reading(NamedTuple):
+    """What a function of this module returns."""
+
+    scores: Tensor
+    """(batch,)."""
+    columns: Tensor | None = None
+    """(batch, time) attributions of every column."""
+    gap: Tensor | None = None
+    """(batch,) by how much the attributions of a response miss what they should sum to."""
 
 
 def plain(classifier: Classifier, inputs: Inputs) -> Reading:
     """Return the scores alone."""
     with torch.no_grad():
         hidden = classifier.hidden(inputs.tokens, inputs.others)
-        return classifier.end_scores(hidden, inputs.ends), None
+        return Reading(classifier.end_scores(hidden, inputs.ends))
 
 
 def attention(classifier: Classifier, inputs: Inputs) -> Reading:
@@ -37,7 +46,7 @@ def attention(classifier: Classifier, inputs: Inputs) -> Reading:
     with torch.no_grad(), last_row.record(recorder):
         hidden = classifier.hidden(inputs.tokens, inputs.others)
         scores = classifier.end_scores(hidden, inputs.ends)
-    return scores, _seen(classifier, recorder.row)
+    return Reading(scores, _seen(classifier, recorder.row))
 
 
 def signed_attention(classifier: Classifier, inputs: Inputs) -> Reading:
@@ -53,7 +62,7 @@ def signed_attention(classifier: Classifier, inputs: Inputs) -> Reading:
         output = _seen(classifier, recorder.output)
         (gradient,) = torch.autograd.grad(scores.sum(), output)
     with torch.no_grad():
-        return scores.detach(), recorder.contributions(gradient)
+        return Reading(scores.detach(), recorder.contributions(gradient))
 
 
 def prefix(classifier: Classifier, inputs: Inputs) -> Reading:
@@ -69,30 +78,52 @@ def prefix(classifier: Classifier, inputs: Inputs) -> Reading:
     scores = scores.masked_fill(~kept, 0.0)  # before the first token there is no text: 0
     before = torch.nn.functional.pad(scores[:, :-1], (1, 0))
     rows = torch.arange(len(scores), device=scores.device)
-    return scores[rows, inputs.ends], (scores - before).masked_fill(~kept, 0.0)
+    return Reading(scores[rows, inputs.ends], (scores - before).masked_fill(~kept, 0.0))
 
 
 def gradient(classifier: Classifier, inputs: Inputs) -> Reading:
     """Return embedding times gradient of the score, summed over the width."""
     embeddings = _embed(classifier, inputs)
     scores, slopes = _slopes(classifier, inputs, embeddings)
-    return scores, (embeddings * slopes).sum(dim=-1)
+    return Reading(scores, (embeddings * slopes).sum(dim=-1))
 
 
 def integrated_gradients(classifier: Classifier, inputs: Inputs) -> Reading:
-    """Return gradients times embeddings along the line from zero embeddings of the response.
+    """Return gradients times embeddings along the line from a blank response to the given one.
 
-    a_t = e_t . integral_0^1 dR/de_t (prompt, s * e) ds;  sum_t a_t = R - R(zero embeddings)
+    a_t = (e_t - b) . integral_0^1 dR/de_t (prompt, b + s (e - b)) ds;  sum_t a_t = R - R(blank)
+
+    A blank token's embedding b is 0, or EOS's in models with RMSNorm: that divides by the length of
+    what comes in, so that the score jumps at 0, where a sum over points misses it.
     """
     embeddings = _embed(classifier, inputs)
     columns = torch.arange(embeddings.shape[1], device=embeddings.device)
     response = (columns >= inputs.starts[:, None]) & (columns <= inputs.ends[:, None])
-    scores, _ = plain(classifier, inputs)
+    response = response[..., None]
+    blank = torch.where(response, _blank_embedding(classifier), embeddings)
+    difference = embeddings - blank
+    scores = plain(classifier, inputs).scores
     total = torch.zeros_like(embeddings)
     for place, weight in zip(*_gauss_legendre(GRADIENT_STEPS), strict=True):
-        scale = torch.where(response, place, 1.0)[..., None].to(embeddings.dtype)
-        total += weight * _slopes(classifier, inputs, scale * embeddings)[1]
-    return scores, (embeddings * total).sum(dim=-1)
+        scale = torch.where(response, place, 1.0).to(embeddings.dtype)
+        total += weight * _slopes(classifier, inputs, blank + scale * difference)[1]
+    found = (difference * total).sum(dim=-1)
+    with torch.no_grad():
+        hidden = classifier.hidden({"inputs_embeds": blank}, inputs.others)
+        changed = scores - classifier.end_scores(hidden, inputs.ends)
+    return Reading(scores, found, changed - found.sum(dim=1))
+
+
+def _blank_embedding(classifier: Classifier) -> Tensor:
+    """Return what stands for no token in `integrated_gradients`, (width,)."""
+    weight = classifier.model.get_input_embeddings().weight.detach()  # type: ignore[operator]
+    if not any("RMSNorm" in type(module).__name__ for module in classifier.model.modules()):
+        return torch.zeros_like(weight[0])
+    eos = classifier.config.eos_token_id
+    eos = eos[0] if isinstance(eos, list) else eos
+    if eos is None or not weight[eos].any():  # padding, and so 0 again
+        return weight.mean(dim=0)
+    return weight[eos]
 
 
 READINGS: dict[str | None, Callable[[Classifier, Inputs], Reading]] = {

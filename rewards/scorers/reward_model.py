@@ -172,7 +172,8 @@ class RewardModel(Scorer):
                   heads, restricted to the response and normalised;
                 - "signed-attention": attention times what each value vector does to the score;
                 - "prefix": by how much each token moved the score of the text before it;
-                - "gradient", "integrated-gradients": embedding times gradient of the score.
+                - "gradient", "integrated-gradients": embedding times gradient of the score; of the
+                  latter the part "attribution_gap" is what the sum over the tokens misses.
 
         Raises:
             ScorerError: if an episode has no response, or is longer than the model reads.
@@ -185,12 +186,14 @@ class RewardModel(Scorer):
                     f"episode {index} has no response_ids, so there is no token to read the score "
                     "at; give the response at least one token (the EOS counts)"
                 )
-        values, rows = self._read(episodes, attribution)
+        values, rows, gaps = self._read(episodes, attribution)
         if attribution is None:
             return Scores(values=values)
         if attribution == "attention":
             rows = [normalize_row(row) for row in rows]
-        return Scores(values=values, attributions=rows, signed=attribution in SIGNED_KINDS)
+        parts = {} if gaps is None else {"attribution_gap": gaps}
+        signed = attribution in SIGNED_KINDS
+        return Scores(values=values, parts=parts, attributions=rows, signed=signed)
 
     def peek(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
         """Return the scores of texts that nobody played; an empty one is worth 0.
@@ -215,8 +218,8 @@ class RewardModel(Scorer):
 
     def _read(
         self, episodes: Sequence[Episode], kind: str | None
-    ) -> tuple[NDArray[np.float32], list[NDArray[np.float64]]]:
-        """Return the scores, and per episode the attributions of the policy's response tokens."""
+    ) -> tuple[NDArray[np.float32], list[NDArray[np.float64]], NDArray[np.float32] | None]:
+        """Return the scores, per episode its tokens' attributions, and what their sums miss."""
         texts: list[Retokenized] | None = None
         if self._retokenizer is None:
             sequences = [[*episode.prompt_ids, *episode.response_ids] for episode in episodes]
@@ -226,6 +229,7 @@ class RewardModel(Scorer):
             sequences, sizes = [text.ids for text in texts], [text.size for text in texts]
         self._check(sequences)
         values = np.zeros(len(episodes), dtype=np.float32)
+        gaps: NDArray[np.float32] | None = None
         rows = [np.zeros(0)] * len(episodes)
         filled = [index for index, ids in enumerate(sequences) if ids]
         batches = padded_batches(
@@ -239,8 +243,11 @@ class RewardModel(Scorer):
                 ends = batch.starts + batch.attention_mask.sum(axis=1) - 1
                 starts = ends + 1 - np.array([sizes[index] for index in chosen])
                 inputs = self._classifier.inputs(batch, ends, starts)
-                scores, columns = readings.READINGS[kind](self._classifier, inputs)
+                scores, columns, gap = readings.READINGS[kind](self._classifier, inputs)
                 values[chosen] = scores.cpu().numpy()
+                if gap is not None:
+                    gaps = np.zeros_like(values) if gaps is None else gaps
+                    gaps[chosen] = gap.float().cpu().numpy()
                 if columns is None:
                     continue
                 table = columns.float().cpu().numpy().astype(np.float64)
@@ -248,7 +255,7 @@ class RewardModel(Scorer):
                     rows[index] = table[row, starts[row] : ends[row] + 1]
         if texts is not None and kind is not None:
             rows = [text.spread(row) for text, row in zip(texts, rows, strict=True)]
-        return values, rows
+        return values, rows, gaps
 
     def _check(self, sequences: Sequence[Sequence[int]]) -> None:
         """Raise unless the model can read every sequence."""

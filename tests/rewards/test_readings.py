@@ -1,13 +1,20 @@
 # mypy: no-check-untyped-defs
 """Signed attributions against captum, finite differences and plain autograd."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from captum.attr import InputXGradient, IntegratedGradients
-from transformers import AutoModelForSequenceClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    GemmaConfig,
+    GPTNeoConfig,
+    MistralConfig,
+    Qwen3Config,
+)
 
 from tests.rewards.attribution.test_last_row import CONFIGS
 from tests.rewards.conftest import (
@@ -18,6 +25,7 @@ from tests.rewards.conftest import (
     scale_weights,
 )
 from tokengym.rewards import Attribution, Reward, RewardModel, Scores, SignedABC, make_reward
+from tokengym.rewards.attribution.key_value import KeyValueReader
 from tokengym.rewards.errors import CreditError, ScorerError
 from tokengym.rewards.maths.redistribution import close_sum
 from tokengym.rewards.maths.shares import rescale_signed
@@ -71,7 +79,10 @@ def test_integrated_gradients_equal_captum(name):
     for row, episode in zip(rows, episodes, strict=True):
         embeddings = embed(model, episode)
         baseline = embeddings.clone()
-        baseline[:, len(episode.prompt_ids) :] = 0
+        blank = torch.zeros_like(embeddings[0, 0])
+        if name == "llama":  # RMSNorm: the score jumps at zero embeddings
+            blank = model.get_input_embeddings().weight.detach()[model.config.eos_token_id]
+        baseline[:, len(episode.prompt_ids) :] = blank
         expected = explain.attribute(
             embeddings, baselines=baseline, n_steps=16, method="gausslegendre"
         )
@@ -89,6 +100,69 @@ def test_integrated_gradients_sum_to_what_the_response_changed():
         with torch.no_grad():
             base = embedded_score(model)(blank).item()
         assert row.sum() == pytest.approx(value - base, abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", [Qwen3Config, MistralConfig, GemmaConfig])
+@pytest.mark.parametrize("has_eos", [True, False])
+def test_integrated_gradients_of_models_with_rms_norm_miss_little(kind, has_eos):
+    """From zero embeddings, 16 points miss a fifth to nine tenths of it here."""
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "head_dim": 8}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 40}
+    eos = 1 if has_eos else None
+    config = kind(**shape, **heads, pad_token_id=0, eos_token_id=eos, num_labels=1)
+    model: Any = AutoModelForSequenceClassification.from_config(config)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(10)
+    episodes = random_episodes(6, vocab_size=40)
+    scores = RewardModel(model).score(episodes, attribution="integrated-gradients")
+    gaps = scores.parts["attribution_gap"]
+    weight = model.get_input_embeddings().weight.detach()
+    blank_token = weight[1] if has_eos else weight.mean(0)
+    changes = []
+    for row, (value, episode) in enumerate(zip(scores.values, episodes, strict=True)):
+        blank = embed(model, episode)
+        blank[:, len(episode.prompt_ids) :] = blank_token
+        with torch.no_grad():
+            changes.append(value - embedded_score(model)(blank).item())
+        assert gaps[row] == pytest.approx(changes[-1] - scores.attributions[row].sum(), abs=1e-4)
+    assert np.abs(gaps).max() < 0.03 * np.abs(changes).max()
+
+
+def test_a_gpt_neo_with_windows_is_scored_anew_at_each_step():
+    """Its cache has no window: step by step it paid for tokens that the whole text does not see."""
+    shape = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "max_position_embeddings": 64}
+    texts = random_episodes(3, vocab_size=40)
+    for kinds, cached in ((["global", "local"], False), (["global", "global"], True)):
+        torch.manual_seed(0)
+        types = [[[kind], 1] for kind in kinds]
+        config = GPTNeoConfig(
+            vocab_size=40,
+            attention_types=types,
+            window_size=4,
+            num_labels=1,
+            pad_token_id=0,
+            **shape,
+        )
+        model: Any = AutoModelForSequenceClassification.from_config(config)
+        scorer = RewardModel(scale_weights(model, 3.0))
+        reader = scorer.prefix_reader(every_prefix=True)
+        assert reader is not None
+        assert isinstance(reader, KeyValueReader) == cached
+        rows = list(range(len(texts)))
+        starts = [replace(episode, response_ids=()) for episode in texts]
+        reader.begin(rows, starts)
+        base = scorer.peek(starts)
+        paid = np.zeros(len(texts))
+        longest = max(len(episode.response_ids) for episode in texts)
+        for size in range(1, longest + 1):
+            alive = [row for row in rows if len(texts[row].response_ids) >= size]
+            grown = [
+                replace(texts[row], response_ids=texts[row].response_ids[:size]) for row in alive
+            ]
+            paid[alive] += reader.advance(alive, grown)
+        whole = scorer.score(texts).values
+        np.testing.assert_allclose(paid, whole - base, atol=1e-4)
 
 
 def output_projection(model, name):
