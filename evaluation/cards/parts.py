@@ -163,34 +163,29 @@ def convergence(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any
 def estimator_convergence(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
     """Return per task how PPO with the estimator ends against gae, both under sparse."""
     groups = GROUP_SIZE if find_estimator(subject).needs_groups else None
-
-    def train(task: str) -> dict[str, Any]:
-        found = []
-        for name, changes in (("gae", {}), (subject, {"group_size": groups})):
-            folder = out / "runs" / slug(name)
-            curves, training = _trained(
-                task, ("sparse",), size, seed, folder, advantage=name, **changes
-            )
-            found += [replace(curve, credit=name) for curve in curves]
-        if subject == "gae":
-            found = curves
-        return _ends(found, found[0].credit, found[-1].credit, training)
-
-    return {task: train(task) for task in TASKS}
+    learners: dict[str, dict[str, Any]] = {"gae": {"advantage": "gae"}}
+    learners[subject] = {"advantage": subject, "group_size": groups}
+    return _learned(learners, subject, size, seed, out)
 
 
 def weight_convergence(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
     """Return per task how PPO with the weight ends against PPO without, both under sparse."""
+    learners: dict[str, dict[str, Any]] = {"unweighted": {}, subject: {"advantage_weight": subject}}
+    return _learned(learners, subject, size, seed, out)
+
+
+def _learned(
+    learners: Mapping[str, Mapping[str, Any]], subject: str, size: Size, seed: int, out: Path
+) -> dict[str, Any]:
+    """Return per task how the subject's settings of PPO end against the first, under sparse."""
 
     def train(task: str) -> dict[str, Any]:
         found = []
-        for name, weight in (("unweighted", None), (subject, subject)):
+        for name, settings in learners.items():
             folder = out / "runs" / slug(name)
-            curves, training = _trained(
-                task, ("sparse",), size, seed, folder, advantage_weight=weight
-            )
+            curves, training = _trained(task, ("sparse",), size, seed, folder, **settings)
             found += [replace(curve, credit=name) for curve in curves]
-        return _ends(found, "unweighted", subject, training)
+        return _ends(found, next(iter(learners)), subject, training)
 
     return _per_task("sparse", TASKS, train)
 

@@ -13,11 +13,10 @@ report.md, report.html
 ```
 """
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -27,11 +26,8 @@ from tokengym.envs.files import read_json, read_jsonl, write_json, write_jsonl
 from tokengym.evaluation.constitution.report import write_reports
 from tokengym.evaluation.constitution.scene import ConstitutionConfig, Scene
 from tokengym.evaluation.measure.win_rate import scored
-from tokengym.evaluation.runs.config import differences, read_settings, with_contents
+from tokengym.evaluation.runs.config import claim_folder
 from tokengym.evaluation.statistics import interval
-
-if TYPE_CHECKING:
-    from tokengym.evaluation.constitution.scene import Scene
 
 Report = Callable[[str], None]
 """Told the name of each stage as it begins."""
@@ -60,7 +56,7 @@ def run_constitution(
 
     Source: Bai et al. 2022, "Constitutional AI", arXiv:2212.08073.
     """
-    _claim(out, config)
+    claim_folder(out, config, remedy="name another folder with --out")
     run = _Run(config, out)
     for stage in STAGES:
         if report is not None:
@@ -101,11 +97,11 @@ class _Run:
         groups = self.scene.respond(
             self.scene.base, self.config.num_prompts, responses=1, use=0, skip=0
         )
-        write_jsonl(self.out / "responses.jsonl", map(_row, _flat(groups)))
+        write_jsonl(self.out / "responses.jsonl", [_row(e) for group in groups for e in group])
 
     def make_revisions(self) -> None:
         """Criticise and rewrite each response, once per round."""
-        episodes = [_episode(row) for row in read_jsonl(self.out / "responses.jsonl")]
+        episodes = [Episode(**row) for row in read_jsonl(self.out / "responses.jsonl")]
         rng = np.random.default_rng([self.config.seed, 1])
         rows: list[dict[str, Any]] = [{"response": _row(e), "rounds": []} for e in episodes]
         for number in range(self.config.revisions):
@@ -131,9 +127,7 @@ class _Run:
         from tokengym.agents import SFT
 
         last = [row["rounds"][-1]["revision"] for row in read_jsonl(self.out / "revisions.jsonl")]
-        rows = [
-            {"prompt_ids": row["prompt_ids"], "response_ids": row["response_ids"]} for row in last
-        ]
+        rows = [{name: row[name] for name in ("prompt_ids", "response_ids")} for row in last]
         batch = min(self.config.batch_size, len(rows))
         learner = SFT(
             self.scene.trainee(),
@@ -252,9 +246,9 @@ class _Run:
                 "toxicity_measure": scene.toxicity_name,
                 "policies": figures,
                 "revisions": scene.toxicity_by_round(
-                    [_episode(row["response"]) for row in revisions],
+                    [Episode(**row["response"]) for row in revisions],
                     [
-                        [_episode(row["rounds"][number]["revision"]) for row in revisions]
+                        [Episode(**row["rounds"][number]["revision"]) for row in revisions]
                         for number in range(self.config.revisions)
                     ],
                 ),
@@ -264,24 +258,6 @@ class _Run:
                 "revised": revisions[:4],
             },
         )
-
-
-def _claim(out: Path, config: ConstitutionConfig) -> None:
-    """Note whose the folder is, or refuse one of other settings."""
-    file = out / "settings.json"
-    ours = json.loads(json.dumps(with_contents(config, config.as_dict())))
-    if not file.exists():
-        write_json(file, ours)
-        return
-    if differ := differences(read_settings(file), ours):
-        raise ValueError(
-            f"{out} holds a run of other settings ({'; '.join(differ)}); name another folder with "
-            "--out"
-        )
-
-
-def _flat(groups: Sequence[Sequence[Episode]]) -> list[Episode]:
-    return [episode for group in groups for episode in group]
 
 
 def _row(episode: Episode) -> dict[str, Any]:
@@ -294,10 +270,6 @@ def _row(episode: Episode) -> dict[str, Any]:
     }
 
 
-def _episode(row: dict[str, Any]) -> Episode:
-    return Episode(**row)
-
-
 SAMPLES = 6
 """Prompts whose responses stand side by side in the report."""
 KEPT = ("score", "gold_score", "kl", "length", "entropy", "distinct_2", "eos_rate")
@@ -305,7 +277,7 @@ KEPT = ("score", "gold_score", "kl", "length", "entropy", "distinct_2", "eos_rat
 
 
 def _measure_policies(
-    scene: "Scene", policies: Mapping[str, Any]
+    scene: Scene, policies: Mapping[str, Any]
 ) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
     """Measure policies on the same held-out prompts with the same random numbers."""
     evaluator = scene.make_evaluator()

@@ -97,7 +97,7 @@ def _as_markdown(title: str, sections: Sequence[tuple[str, list[str], Table | No
 def as_html(
     title: str, headline: str, sections: Sequence[tuple[str, list[str], Table | None]]
 ) -> str:
-    """Return the sections as one page in the report's dress; all text is escaped."""
+    """Return the sections as one page in the style of the report; all text is escaped."""
     shown = []
     for heading, paragraphs, table in sections:
         columns, rows = table or ((), ())

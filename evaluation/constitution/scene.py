@@ -1,7 +1,7 @@
 """Settings of a constitutional run, and what its stages share: prompts, policies, critic, judge."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,21 +107,6 @@ class ConstitutionConfig(ModelSettings):
         if self.responses < 2:
             raise ValueError(f"responses must be at least 2 to make pairs, got {self.responses}")
         check_number(self, "kl_coef", least=0.0, hint="0 leaves the KL free")
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the settings as plain data."""
-        return {**asdict(self), "principles": [asdict(one) for one in self.principles]}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "ConstitutionConfig":
-        """Return the configuration that `as_dict` wrote."""
-        return cls(
-            **{
-                **data,
-                "principles": tuple(Principle(**one) for one in data["principles"]),
-                "task": TaskSettings(**data["task"]),
-            }
-        )
 
 
 class Scene:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.envs import Episode
+from tokengym.evaluation.gradients.oracle import as_episodes, shifted
 from tokengym.rewards import Reward
 
 Response = tuple[int, ...]
@@ -83,18 +83,6 @@ def token_rewards(
     reward: Reward, responses: Sequence[Response], prompt: str, centre: float
 ) -> dict[Response, Any]:
     """Return what a rule pays each response after ``centre`` is subtracted from its score."""
-    tokenizer: Any = reward.tokenizer
-    scorer: Any = reward.scorer
-    centred = Reward(scorer + (-centre), reward.credit, tokenizer=tokenizer) if centre else reward
-    episodes = [
-        Episode(
-            prompt=prompt,
-            response=tokenizer.decode(ids, skip_special_tokens=True),
-            prompt_ids=tokenizer(prompt).input_ids,
-            response_ids=ids,
-        )
-        for ids in responses
-    ]
-    return {
-        ids: e.token_rewards for ids, e in zip(responses, centred.evaluate(episodes), strict=True)
-    }
+    centred = shifted(reward, -centre) if centre else reward
+    scored = centred.evaluate(as_episodes(responses, prompt, reward.tokenizer))
+    return {ids: e.token_rewards for ids, e in zip(responses, scored, strict=True)}

@@ -6,7 +6,7 @@ taken to be large: whitening scales by the policy's own mean and deviation, and 
 tokens of a batch divides by the expected length.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,16 +120,7 @@ class SmallOracle:
         responses = every_response(
             oracle.states, legal, eos_id=tokenizer.eos_token_id, horizon=horizon
         )
-        prompt_ids = tokenizer(PROMPT).input_ids
-        episodes = tuple(
-            Episode(
-                prompt=PROMPT,
-                response=tokenizer.decode(ids, skip_special_tokens=True),
-                prompt_ids=prompt_ids,
-                response_ids=ids,
-            )
-            for ids in responses.ids
-        )
+        episodes = tuple(as_episodes(responses.ids, PROMPT, tokenizer))
         return cls(oracle=oracle, legal=legal, responses=responses, episodes=episodes)
 
     @staticmethod
@@ -171,9 +162,7 @@ class SmallOracle:
         scores = torch.tensor([float(e.score or 0.0) for e in scored], dtype=torch.float64)
         if centre is not None:
             mean = float((centre * scores).sum())
-            shifted: Any = bound.scorer
-            shifted = Reward(shifted + (-mean), bound.credit, tokenizer=bound.tokenizer)
-            scored, scores = shifted.evaluate(self.episodes), scores - mean
+            scored, scores = shifted(bound, -mean).evaluate(self.episodes), scores - mean
         rewards = torch.zeros(self.responses.mask.shape, dtype=torch.float64)
         for row, episode in enumerate(scored):
             assert episode.token_rewards is not None
@@ -181,6 +170,25 @@ class SmallOracle:
                 episode.token_rewards.astype("float64")
             )
         return rewards, scores
+
+
+def as_episodes(responses: Iterable[Sequence[int]], prompt: str, tokenizer: Any) -> list[Episode]:
+    """Return responses to one prompt as episodes, unscored."""
+    return [
+        Episode(
+            prompt=prompt,
+            response=tokenizer.decode(ids, skip_special_tokens=True),
+            prompt_ids=tokenizer(prompt).input_ids,
+            response_ids=ids,
+        )
+        for ids in responses
+    ]
+
+
+def shifted(reward: Reward, by: float) -> Reward:
+    """Return a rule that spreads the same score with a number added to it."""
+    scorer: Any = reward.scorer
+    return Reward(scorer + by, reward.credit, tokenizer=reward.tokenizer)
 
 
 def rule_of(name: str) -> Reward:

@@ -1,9 +1,8 @@
 """Collecting responses or preference pairs into a file, in chunks, so that it can be stopped."""
 
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,10 +12,9 @@ from tokengym.agents.online.pairing import Sampling
 from tokengym.envs.files import read_jsonl, write_json, write_jsonl
 from tokengym.evaluation.runs.config import (
     TaskSettings,
-    differences,
+    claim_folder,
     read_settings,
     resolve_env,
-    with_contents,
 )
 
 _FIGURES = ("prompts", "responses", "tokens", "score")
@@ -63,10 +61,6 @@ class CollectionConfig(Sampling):
         if self.keep not in ("pairs", "best", "all"):
             raise ValueError(f"keep must be 'pairs', 'best' or 'all', got {self.keep!r}")
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the settings as plain data, as the file of settings keeps them."""
-        return {**asdict(self), "temperatures": list(self.temperatures)}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Collected:
@@ -110,7 +104,7 @@ def collect_to_file(
     if out.exists():
         raise ValueError(f"{out} is there already; name a new file with --out")
     parts = out.with_name(f"{out.name}.parts")
-    _claim(parts, config)
+    claim_folder(parts, config, remedy="delete it, or name another file with --out")
     maker: _Maker | None = None
     sizes = range(0, config.num_prompts, CHUNK)
     for number, start in enumerate(sizes):
@@ -180,20 +174,6 @@ class _Maker:
             "score": sum(float(episode.score or 0.0) for episode in flat),
         }
         write_json(parts / f"{number:06d}.json", figures)
-
-
-def _claim(parts: Path, config: CollectionConfig) -> None:
-    """Note whose the parts are, or refuse those of other settings."""
-    file = parts / "settings.json"
-    ours = json.loads(json.dumps(with_contents(config, config.as_dict())))
-    if not file.exists():
-        write_json(file, ours)
-        return
-    if differ := differences(read_settings(file), ours):
-        raise ValueError(
-            f"{parts} was begun with other settings ({'; '.join(differ)}); delete it, or name "
-            "another file with --out"
-        )
 
 
 def _read_figures(file: Path) -> dict[str, Any]:

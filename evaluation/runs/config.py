@@ -1,6 +1,7 @@
 """Configuration of a comparison: everything that decides its numbers, and nothing else."""
 
 import difflib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -10,7 +11,7 @@ from typing import Any
 from tokengym.agents.learner import find_learner
 from tokengym.envs.declared import as_plain, changed, check_count, from_plain, leaves, names_of
 from tokengym.envs.errors import SettingsError
-from tokengym.envs.files import content_hash, read_json
+from tokengym.envs.files import content_hash, read_json, write_json
 from tokengym.evaluation.runs.defaults import (
     CREDIT_SETTINGS,
     EvaluationSettings,
@@ -287,12 +288,16 @@ def read_settings(file: Path) -> dict[str, Any]:
     return found
 
 
-def with_contents(config: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as plain data, with a hash of each file and folder that they name.
+def claim_folder(folder: Path, config: Any, *, remedy: str) -> None:
+    """Note the settings of the work in a folder, or refuse a folder that was begun with others.
 
     Args:
-        config: The settings as a dataclass.
-        settings: The same as plain data.
+        folder: Folder that keeps the finished parts of the work.
+        config: The settings, a dataclass; a file or folder that they name counts by its contents.
+        remedy: End of the error's sentence.
+
+    Raises:
+        ValueError: naming what differs, or that the file of settings is damaged.
     """
     paths = {
         leaf.path[-1]: Path(leaf.value)
@@ -300,7 +305,12 @@ def with_contents(config: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(leaf.value, str) and leaf.path[-1] != "env" and Path(leaf.value).exists()
     }
     hashes = {f"contents of {name}": content_hash(path) for name, path in paths.items()}
-    return {**settings, **hashes}
+    ours = json.loads(json.dumps({**asdict(config), **hashes}))
+    file = folder / "settings.json"
+    if not file.exists():
+        write_json(file, ours)
+    elif differ := differences(read_settings(file), ours):
+        raise ValueError(f"{folder} was begun with other settings ({'; '.join(differ)}); {remedy}")
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
