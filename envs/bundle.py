@@ -191,7 +191,7 @@ def _read_tokenizer(folder: Path, stamps: tuple[Stamp, ...]) -> PreTrainedTokeni
     """Return the tokenizer of a folder; ``stamps`` identify its version."""
     from transformers import AutoTokenizer
 
-    return from_pretrained(AutoTokenizer, folder)  # type: ignore[no-any-return]
+    return from_pretrained(AutoTokenizer, folder)
 
 
 @lru_cache(maxsize=8)

@@ -48,7 +48,7 @@ def _read_tokenizer(path: str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        return from_pretrained(AutoTokenizer, path)  # type: ignore[no-any-return]
+        return from_pretrained(AutoTokenizer, path)
     except PretrainedError as error:
         raise TokenizerError(str(error)) from error
 
@@ -165,7 +165,7 @@ def encode_chats(
     for chat in chats:
         messages = [{"role": role, "content": content} for role, content in chat]
         try:
-            text = tokenizer.apply_chat_template(
+            text: Any = tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True
             )
             text.encode()  # no lone surrogates

@@ -40,8 +40,10 @@ def load_causal_lm(model: str | Path | PreTrainedModel, dtype: str = "auto") -> 
         raise ValueError(f"dtype must be 'auto', 'float32' or 'bfloat16', got {dtype!r}")
     if isinstance(model, str | Path):
         with no_progress_bars():
-            model = from_pretrained(AutoModelForCausalLM, model, dtype="auto")
-    elif not isinstance(model, PreTrainedModel):
+            loaded: PreTrainedModel = from_pretrained(AutoModelForCausalLM, model, dtype="auto")
+    elif isinstance(model, PreTrainedModel):
+        loaded = model
+    else:
         raise TypeError(
             f"model must be a path, a name or a transformers PreTrainedModel, got "
             f"{type(model).__name__}; pass lora=LoraConfig(...) to train adapters"
@@ -49,9 +51,9 @@ def load_causal_lm(model: str | Path | PreTrainedModel, dtype: str = "auto") -> 
     if dtype != "auto":
         wanted = DTYPES[dtype]
     else:
-        wanted = torch.float32 if model.dtype == torch.float16 else model.dtype
-    nn.Module.to(model, wanted)
-    return model
+        wanted = torch.float32 if loaded.dtype == torch.float16 else loaded.dtype
+    nn.Module.to(loaded, wanted)
+    return loaded
 
 
 class LanguageModel(nn.Module):

@@ -120,10 +120,10 @@ def load_tokenizer(path: str | Path) -> "PreTrainedTokenizerBase | None":
 
     folder = Path(path)
     if not folder.is_dir():
-        return from_pretrained(AutoTokenizer, path)  # type: ignore[no-any-return]
+        return from_pretrained(AutoTokenizer, path)
     for place in (folder, folder.resolve().parent / "tokenizer"):
         if any(place.glob("tokenizer*.json")) or any(place.glob("vocab*")):
-            return from_pretrained(AutoTokenizer, place)  # type: ignore[no-any-return]
+            return from_pretrained(AutoTokenizer, place)
     return None
 
 

@@ -135,8 +135,8 @@ def _check_folder(config: "ComparisonConfig", out: Path) -> None:
 
     if not out.exists():
         return
-    found = [path for path in out.rglob("*") if path.is_file() and not is_leftover(path)]
-    files = [path.relative_to(out) for path in found]
+    paths = [path for path in out.rglob("*") if path.is_file() and not is_leftover(path)]
+    files = [path.relative_to(out) for path in paths]
     resumable = {"iterations", UNFINISHED, LOCK}
     if not out.is_dir() or not all(resumable & set(file.parts) for file in files):
         raise ValueError(f"{out} already exists; name a new folder with --out")

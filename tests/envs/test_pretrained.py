@@ -66,7 +66,7 @@ def with_code(tmp_path: Path) -> Path:
         load_causal_lm,
         RewardModel.from_pretrained,
         lambda folder: from_pretrained(AutoTokenizer, folder),
-        lambda folder: ABCD(model=folder).bind(None),
+        lambda folder: ABCD(model=folder).bind(None),  # type: ignore[arg-type]
     ],
     ids=["policy", "reward model", "tokenizer", "credit"],
 )
@@ -90,7 +90,7 @@ def test_pickled_adapters_are_refused(tmp_path: Path) -> None:
     tiny().save_pretrained(tmp_path / "agent" / "reference")
     adapted = get_peft_model(tiny(), LoraConfig(target_modules=["c_attn"], fan_in_fan_out=True))
     adapter = tmp_path / "agent" / "adapter"
-    adapted.save_pretrained(adapter)
+    adapted.save_pretrained(str(adapter))
     (adapter / "adapter_model.safetensors").unlink()
     torch.save({}, adapter / "adapter_model.bin")
     with pytest.raises(PretrainedError, match=r"adapter_model.bin is pickled"):

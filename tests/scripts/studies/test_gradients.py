@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tokengym.evaluation.gradients.oracle import SmallOracle
+from tokengym.evaluation.gradients.oracle import SmallOracle, weights_of
 from tokengym.scripts.studies import gradients
 
 ROOT = Path(__file__).parents[3]
@@ -15,10 +15,12 @@ def test_weights_have_mean_1_over_a_response():
     small = SmallOracle.make(horizon=2)
     probs = small.legal.double() / small.legal.sum(1, keepdim=True)
     mask = small.responses.mask
-    for name, weight in gradients.weights_of(small, probs).items():
+    weights = {name: weights_of(small, probs, name) for name in gradients.WEIGHTS}
+    weights[gradients.PROPORTIONAL] = gradients.proportional(small, probs)
+    for name, weight in weights.items():
         assert weight.sum(1).tolist() == pytest.approx(mask.sum(1).tolist()), name
         assert not weight[~mask].any()
-    position = gradients.weights_of(small, probs)["position"]
+    position = weights["position"]
     two = mask.sum(1) == 2
     assert position[two][0].tolist() == pytest.approx([2 / 3, 4 / 3])
 
