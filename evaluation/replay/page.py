@@ -111,27 +111,19 @@ def _figures(result: Replay, name: str) -> list[str]:
 
 def _episode(result: Replay, index: int) -> dict[str, Any]:
     episode, pieces = result.episodes[index], result.tokens[index]
-    credits = {name: rule[index] for name, rule in result.credits.items()}
-    truth = None if result.truth is None else result.truth.values[index]
-    rows = [
-        {
-            "name": printable(name),
-            "note": _note(result, name, index),
-            "tokens": coloured_tokens(pieces, row.tolist()),
-            "truth": False,
-        }
-        for name, row in credits.items()
-    ]
-    if truth is not None:
-        assert result.truth is not None
-        shown = coloured_tokens(pieces, truth.tolist())
-        rows.insert(0, {"name": "truth", "note": result.truth.name, "tokens": shown, "truth": True})
+    rows = []
+    if result.truth is not None:
+        shown = coloured_tokens(pieces, result.truth.values[index].tolist())
+        rows.append({"name": "truth", "note": result.truth.name, "tokens": shown, "truth": True})
+    for name, rule in result.credits.items():
+        shown, note = coloured_tokens(pieces, rule[index].tolist()), _note(result, name, index)
+        rows.append({"name": printable(name), "note": note, "tokens": shown, "truth": False})
     score = float(next(iter(result.scores.values()))[index])
     return {
         "prompt": printable(episode.prompt),
         "score": f"score {number(score)}" if same_scores(result) else "",
         "rows": rows,
-        "table": _table(pieces, credits, truth),
+        "table": _table(pieces, result.columns(index)),
     }
 
 
@@ -146,11 +138,8 @@ def _note(result: Replay, name: str, index: int) -> str:
     return ", ".join(notes)
 
 
-def _table(
-    pieces: Sequence[str], credits: Mapping[str, Array], truth: Array | None
-) -> dict[str, Any]:
+def _table(pieces: Sequence[str], columns: Mapping[str, Array]) -> dict[str, Any]:
     """Return the numbers of an episode: one row per token, one column per rule."""
-    columns = {**({} if truth is None else {"truth": truth}), **credits}
     coloured = [coloured_tokens(pieces, values.tolist()) for values in columns.values()]
     return {
         "columns": [printable(name) for name in columns],

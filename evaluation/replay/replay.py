@@ -82,6 +82,11 @@ class Replay:
     agreements: Mapping[str, Agreement]
     """Rule -> how well it agrees with the truth; empty without one."""
 
+    def columns(self, index: int) -> dict[str, Array]:
+        """Return one response's token rewards by rule, ``truth`` first where it is known."""
+        truth = {} if self.truth is None else {"truth": self.truth.values[index]}
+        return truth | {name: rule[index] for name, rule in self.credits.items()}
+
 
 def replay(
     episodes: Sequence[Episode],
@@ -275,15 +280,11 @@ def write_credit(path: Path, result: Replay) -> None:
     """
     rows: list[dict[str, Any]] = []
     for index, episode in enumerate(result.episodes):
+        columns = result.columns(index)
         for t, token_id in enumerate(episode.response_ids):
             row: dict[str, Any] = {"episode": index, "token": t, "token_id": int(token_id)}
             row["text"] = to_cell(printable(result.tokens[index][t]))
-            if result.truth is not None:
-                row["truth"] = float(result.truth.values[index][t])
-            row.update(
-                {to_cell(name): float(rule[index][t]) for name, rule in result.credits.items()}
-            )
-            rows.append(row)
+            rows.append(row | {to_cell(name): float(v[t]) for name, v in columns.items()})
     write_csv(path, rows, list(rows[0]))
 
 

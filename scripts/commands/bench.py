@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from tokengym.scripts.commands.options import Folder
+from tokengym.scripts.commands.options import Folder, Switch
 
 
 def bench(
@@ -13,8 +13,8 @@ def bench(
     parts: Annotated[
         tuple[str, ...], tyro.conf.arg(metavar="PART ...", help_behavior_hint="")
     ] = (),
-    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
-    full: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    quick: Switch = False,
+    full: Switch = False,
     seed: int = 0,
     out: Folder = None,
 ) -> None:

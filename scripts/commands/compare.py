@@ -1,11 +1,9 @@
 """``tokengym compare``: which reward learns faster?"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import tyro
-
-from tokengym.scripts.commands.options import Folder, Whole, takes_settings
+from tokengym.scripts.commands.options import Folder, Names, Switch, Whole, takes_settings
 from tokengym.scripts.commands.train import agents as agent_lines
 from tokengym.scripts.commands.train import run_settings
 
@@ -22,20 +20,16 @@ def comparison_settings(env: str, agent: str, agents: str) -> dict[str, Any]:
 @takes_settings(comparison_settings, choice=("agent", agent_lines))
 def compare(
     env: str = "MovieReview",
-    rewards: Annotated[
-        tuple[str, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")
-    ] = (),
+    rewards: Names = (),
     agent: str = "ppo",
-    agents: Annotated[
-        tuple[str, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")
-    ] = (),
+    agents: Names = (),
     seeds: int = 5,
     out: Folder = None,
     first_seed: int = 0,
     jobs: Whole = None,
     launcher: Literal["local", "ray"] = "local",
     checkpoint_every: int = 1,
-    retry_failed: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    retry_failed: Switch = False,
     *,
     training: "TrainingSettings",
     evaluation: "EvaluationSettings",

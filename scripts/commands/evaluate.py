@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from tokengym.scripts.commands.options import Folder, Text, Whole, takes_settings, task_settings
+from tokengym.scripts.commands.options import (
+    Folder,
+    Switch,
+    Text,
+    Whole,
+    takes_settings,
+    task_settings,
+)
 
 if TYPE_CHECKING:
     from tokengym.evaluation.measure.evaluate import Evaluation
@@ -24,7 +31,7 @@ def evaluate(
     seed: int = 0,
     max_new_tokens: Whole = None,
     samples: int = 3,
-    deterministic: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+    deterministic: Switch = False,
     json: Folder = None,
     against: Folder = None,
     judge: Text = None,

@@ -1,11 +1,9 @@
 """``tokengym replay``: one set of responses under every credit."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import tyro
-
-from tokengym.scripts.commands.options import Folder, Text, takes_settings, task_settings
+from tokengym.scripts.commands.options import Folder, Names, Text, takes_settings, task_settings
 
 if TYPE_CHECKING:
     from tokengym.evaluation.replay.replay import Replay
@@ -15,9 +13,7 @@ if TYPE_CHECKING:
 @takes_settings(task_settings)
 def replay(
     episodes: Folder = None,
-    rewards: Annotated[
-        tuple[str, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")
-    ] = (),
+    rewards: Names = (),
     env: Text = None,
     agent: Folder = None,
     num_episodes: int = 64,

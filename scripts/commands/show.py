@@ -45,7 +45,7 @@ def show_summary(console: "Console", summary: Mapping[str, Any], out: Path) -> N
     console.print()
     for name in ("report.html", "curves.png", "curves.csv", "summary.json"):
         if (out / name).exists():
-            console.print(_line(str(out / name)), soft_wrap=True)
+            say(console, str(out / name))
 
 
 def say(console: "Console", text: str) -> None:
@@ -134,7 +134,7 @@ def show_pair_metrics(console: "Console", trained: "TrainedReward") -> None:
         skipped = ", ".join(f"{count} {kind}" for kind, count in trained.skipped.items())
         console.print(Text(f"left out: {skipped}", "yellow"))
     for name in ("", "measures.json", "reliability.png"):
-        console.print(Text(str(trained.path / name)), soft_wrap=True)
+        say(console, str(trained.path / name))
 
 
 def _reliability(trained: "TrainedReward") -> Table:
@@ -169,7 +169,7 @@ def show_replay(console: "Console", result: "Replay", show: int, out: Path) -> N
     console.print(table)
     console.print()
     for name in ("replay.html", "credit.csv"):
-        console.print(_line(str(out / name)), soft_wrap=True)
+        say(console, str(out / name))
 
 
 def heat_map(result: "Replay", index: int) -> Table:
@@ -181,9 +181,7 @@ def heat_map(result: "Replay", index: int) -> Table:
         result: Result of the replay.
         index: Index of the response.
     """
-    columns = {name: rule[index] for name, rule in result.credits.items()}
-    if result.truth is not None:
-        columns = {"truth": result.truth.values[index], **columns}
+    columns = result.columns(index)
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("token", no_wrap=True, max_width=16)
     for name in columns:
