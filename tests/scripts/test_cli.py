@@ -95,7 +95,10 @@ def test_baseline_can_be_named(curves: Path, tmp_path: Path):
     [
         (["comapre"], "unknown command 'comapre'; did you mean 'compare'? known: compare,"),
         (["compare", "--env", "MovieRevew"], "did you mean tokengym/MovieReview-v0?"),
-        (["compare", "--rewards", "sprse"], "unknown reward 'sprse'; did you mean 'sparse'?"),
+        (
+            ["compare", "--rewards", "sprse"],
+            "unknown reward 'sprse'; did you mean 'sparse' or 'pure'?",
+        ),
         (["compare", "--seeds", "0"], "seeds must be an integer >= 1, got 0"),
         (["compare", "--steps", "0"], "steps must be an integer >= 1, got 0"),
         (["compare", "--prompt-column", "text"], "names a column of no data set; pass dataset"),
