@@ -33,11 +33,11 @@ def caches_rows(classifier: Classifier) -> bool:
     Args:
         classifier: What scores.
     """
-    config = classifier.config
+    config = classifier.config.to_dict()
     # GPT-Neo has a list of "global" and "local" by another name.
-    layers = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None) or []
+    layers = config.get("layer_types") or config.get("attention_layers") or []
     plain = all(layer in ("full_attention", "global") for layer in layers)
-    windowed = getattr(config, "sliding_window", None) is not None and not layers
+    windowed = config.get("sliding_window") is not None and not layers
     return plain and not windowed and classifier.takes_positions
 
 
