@@ -70,7 +70,7 @@ def render_report(
         "script_hash": f"sha256-{digest}",
         "level": f"{level:.0%}",
         "curves_note": f"Interquartile mean over seeds; the band is its {level:.0%} bootstrap "
-        "interval. Point at a chart to read values; press a reward's name to hide it.",
+        "interval. Point at a chart to read values; press a name to hide it.",
         "groups": [
             _group(group, panels[tuple(group["group"].items())], colours, level, score_label)
             for group in summary["groups"]
@@ -135,7 +135,8 @@ def _group(
         "label": group_label(panel.group),
         "verdict": group["verdict"],
         "baseline": group["baseline"],
-        "runs_note": f"Seeds per reward: {count}.",
+        "kind": kind_of(group),
+        "runs_note": f"Seeds per {kind_of(group)}: {count}.",
         "legend": [{"name": name, "colour": colours[name]} for name in group["rewards"]],
         "axes": [
             _axis_view(panel, key, colours, level, score_label)
