@@ -5,11 +5,12 @@ import sys
 import time
 from collections.abc import Callable
 
+from tests.campaign.fuzz import fuzz
 from tests.campaign.kills import kills
 from tests.campaign.outcome import Outcome
 from tests.campaign.pairs import pairs
 
-PARTS: dict[str, Callable[[int, int], Outcome]] = {"kills": kills, "pairs": pairs}
+PARTS: dict[str, Callable[[int, int], Outcome]] = {"fuzz": fuzz, "kills": kills, "pairs": pairs}
 
 
 def main() -> None:

@@ -13,11 +13,12 @@ import numpy as np
 from tests.campaign.outcome import LostError, Outcome, finish, start, try_cases, untimed
 
 TINY = ["--steps", "4", "--batch-size", "4", "--max-new-tokens", "6"]
+ROUNDS = ["--iterations", "3", "--num-prompts", "8", "--n", "2", "--max-new-tokens", "6"]
 COMMANDS = {
     "compare": ["compare", "--rewards", "sparse", "uniform", "--seeds", "1", "--jobs", "1", *TINY],
     "ppo": ["train", "--reward", "uniform", *TINY],
-    "online-dpo": ["train", "--agent", "online-dpo", *TINY],
-    "raft": ["train", "--agent", "raft", *TINY],
+    "online-dpo": ["train", "--agent", "online-dpo", *ROUNDS],
+    "raft": ["train", "--agent", "raft", *ROUNDS],
 }
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 TARGETS = ("parent", "worker", "group")
@@ -76,8 +77,13 @@ def one_kill(random: np.random.Generator) -> None:
                 raise LostError(f"{name} hangs after {'; '.join(told)}") from None
             if "Traceback" in printed:
                 raise LostError(f"{name}, a traceback after {'; '.join(told)}")
-        status, printed = finish([*arguments, *(["--retry-failed"] if name == "compare" else [])])
-        if status:
+            if process.returncode == 0:  # it was done before the signal came
+                told[-1] += " (done by then)"
+                break
+        if process.returncode:
+            retry = ["--retry-failed"] if name == "compare" else []
+            status, printed = finish([*arguments, *retry])
+        if process.returncode and status:
             last = printed.strip().splitlines()[-1:]
             raise LostError(f"{name} does not resume after {'; '.join(told)}: {last}")
         if curves(Path(scratch)) != expected:

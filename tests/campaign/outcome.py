@@ -11,7 +11,11 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).parents[2]
-COMMAND = (sys.executable, "-c", "from tokengym.scripts.cli import main; main()")
+COMMAND = (
+    sys.executable,
+    "-c",
+    "import sys; from tokengym.scripts.cli import main; sys.exit(main())",
+)
 LIMIT_S = 600.0
 """Longest that one command may take, seconds; one that hangs is a lost case."""
 

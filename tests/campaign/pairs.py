@@ -1,6 +1,7 @@
 """Two processes on one folder: one is refused in one line, the other's numbers are right."""
 
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,6 @@ from tests.campaign.outcome import LIMIT_S, LostError, Outcome, start, try_cases
 
 def one_pair(random: np.random.Generator) -> None:
     """Start a command twice on one folder, up to 2 s apart."""
-    import time
-
     name = str(random.choice(list(COMMANDS)))
     _, expected = uninterrupted(name)
     with tempfile.TemporaryDirectory() as scratch:
