@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types pytest format clean
+.PHONY: demo test lint types pytest campaign format clean
 
 demo: .venv/installed
 	$(BIN)/tokengym compare --env MovieReview --rewards sparse uniform abc --seeds 5 --out runs/demo
@@ -25,6 +25,10 @@ types: .venv/installed
 
 pytest: .venv/installed
 	$(BIN)/python -m pytest --numprocesses 2
+
+# The long form takes hours; tests/campaign/test_campaign.py is the short one.
+campaign: .venv/installed
+	$(BIN)/python -m tests.campaign fuzz=10000 kills=200 pairs=20 --out docs/reliability.md
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

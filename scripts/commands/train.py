@@ -135,13 +135,16 @@ def _check_folder(config: "ComparisonConfig", out: Path) -> None:
 
     if not out.exists():
         return
+    own = run_folder(out, config.names[0], config.first_seed)
+    resumable = {"iterations", UNFINISHED, LOCK}
+    if not (own / "run.json").exists() and any((own / name).is_dir() for name in resumable):
+        # Killed while it wrote its results, which it writes again: run.json comes last.
+        resumable |= {"agent", "agent.previous", "curve.csv", "train.csv", "episodes.jsonl"}
     paths = [path for path in out.rglob("*") if path.is_file() and not is_leftover(path)]
     files = [path.relative_to(out) for path in paths]
-    resumable = {"iterations", UNFINISHED, LOCK}
     if not out.is_dir() or not all(resumable & set(file.parts) for file in files):
         raise ValueError(f"{out} already exists; name a new folder with --out")
     stopped = [folder.parent for folder in out.rglob(UNFINISHED)]
-    own = run_folder(out, config.names[0], config.first_seed)
     for folder in stopped:
         there = UnfinishedRun(folder, {}).stored_settings()
         found = [] if there is None else differences(there, config.as_dict())

@@ -1,33 +1,52 @@
-"""Run parts of the campaign and print tried, survived and lost."""
+"""Run parts of the reliability campaign and print tried, survived and lost.
+
+python -m tests.campaign fuzz=1000 kills=5 --seed 3
+"""
 
 import argparse
 import sys
-import time
 from collections.abc import Callable
+from pathlib import Path
 
 from tests.campaign.fuzz import fuzz
 from tests.campaign.kills import kills
 from tests.campaign.outcome import Outcome
 from tests.campaign.pairs import pairs
 
-PARTS: dict[str, Callable[[int, int], Outcome]] = {"fuzz": fuzz, "kills": kills, "pairs": pairs}
+PARTS: dict[str, tuple[Callable[[int, int], Outcome], str]] = {
+    "fuzz": (fuzz, "random environments over five kinds of tokenizer, contracts at every step"),
+    "kills": (kills, "commands killed up to three times, resumed, equal to an uninterrupted one"),
+    "pairs": (pairs, "two processes on one folder: one refused, the other's numbers right"),
+}
+
+
+def table(outcomes: dict[str, Outcome]) -> str:
+    """Return the outcomes as a Markdown table, with the line that repeats each lost case."""
+    lines = ["| part | cases | tried | survived | lost |", "|---|---|---:|---:|---:|"]
+    for part, it in outcomes.items():
+        lines.append(f"| {part} | {PARTS[part][1]} | {it.tried} | {it.survived} | {len(it.lost)} |")
+    lost = [f"- {line}" for outcome in outcomes.values() for line in outcome.lost]
+    return "\n".join([*lines, *(["", "Lost:", "", *lost] if lost else [])])
 
 
 def main() -> None:
-    """Run the named part; the exit status is 1 if a case was lost."""
+    """Run the parts in the order given; the exit status is 1 if a case was lost."""
     parser = argparse.ArgumentParser(prog="python -m tests.campaign", description=__doc__)
-    parser.add_argument("part", choices=sorted(PARTS))
-    parser.add_argument("--count", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("parts", nargs="+", metavar="PART=COUNT", help=", ".join(PARTS))
+    parser.add_argument("--seed", type=int, default=0, help="seed of each part's first case")
+    parser.add_argument("--out", type=Path, help="page to write the table to")
     chosen = parser.parse_args()
-    began = time.monotonic()
-    outcome = PARTS[chosen.part](chosen.count, chosen.seed)
-    print("part  tried  survived  lost  seconds")
-    print(
-        f"{chosen.part}  {outcome.tried}  {outcome.survived}  {len(outcome.lost)}"
-        f"  {time.monotonic() - began:.0f}"
-    )
-    sys.exit(bool(outcome.lost))
+    counts = dict(part.partition("=")[::2] for part in chosen.parts)
+    for part, count in counts.items():
+        if part not in PARTS or not count.isdigit():
+            parser.error(f"{part}={count}: name a part of {', '.join(PARTS)}, and a count")
+    found = {name: PARTS[name][0](int(count), chosen.seed) for name, count in counts.items()}
+    print(table(found))
+    if chosen.out:
+        command = f"python -m tests.campaign {' '.join(chosen.parts)} --seed {chosen.seed}"
+        head = "# Reliability campaign\n\nThe last run, written by the command:"
+        chosen.out.write_text(f"{head}\n\n    {command}\n\n{table(found)}\n", encoding="utf-8")
+    sys.exit(any(outcome.lost for outcome in found.values()))
 
 
 if __name__ == "__main__":

@@ -50,6 +50,11 @@ def victim(parent: int, target: str) -> int:
     return int(found[-1]) if found else parent
 
 
+def is_complete(name: str, folder: Path) -> bool:
+    """Return whether ``train`` wrote its last file before the signal came."""
+    return name != "compare" and any(folder.rglob("run.json"))
+
+
 def one_kill(random: np.random.Generator) -> None:
     """Kill a command once to three times, resume it and compare its curves."""
     name = str(random.choice(list(COMMANDS)))
@@ -77,15 +82,16 @@ def one_kill(random: np.random.Generator) -> None:
                 raise LostError(f"{name} hangs after {'; '.join(told)}") from None
             if "Traceback" in printed:
                 raise LostError(f"{name}, a traceback after {'; '.join(told)}")
-            if process.returncode == 0:  # it was done before the signal came
+            done = process.returncode == 0 or is_complete(name, Path(scratch))
+            if done:  # a finished folder of `train` is refused, not repeated
                 told[-1] += " (done by then)"
                 break
-        if process.returncode:
+        if not done:
             retry = ["--retry-failed"] if name == "compare" else []
             status, printed = finish([*arguments, *retry])
-        if process.returncode and status:
-            last = printed.strip().splitlines()[-1:]
-            raise LostError(f"{name} does not resume after {'; '.join(told)}: {last}")
+            if status:
+                last = printed.strip().splitlines()[-1:]
+                raise LostError(f"{name} does not resume after {'; '.join(told)}: {last}")
         if curves(Path(scratch)) != expected:
             raise LostError(f"{name}, other numbers after {'; '.join(told)}")
 

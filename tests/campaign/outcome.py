@@ -39,7 +39,7 @@ class Outcome:
 def try_cases(
     part: str, case: Callable[[np.random.Generator], None], count: int, seed: int
 ) -> Outcome:
-    """Run cases ``seed`` to ``seed + count - 1``; each alone repeats with ``--count 1``.
+    """Run cases ``seed`` to ``seed + count - 1``; each alone repeats from the line that is printed.
 
     Returns:
         The outcome; a lost case is printed with the command that repeats it.
@@ -50,7 +50,7 @@ def try_cases(
         try:
             case(np.random.default_rng(number))
         except LostError as error:
-            line = f"python -m tests.campaign {part} --count 1 --seed {number}: {error}"
+            line = f"python -m tests.campaign {part}=1 --seed {number}: {error}"
             outcome.lost.append(line)
             print(f"lost: {line}", flush=True)
     return outcome

@@ -1,0 +1,74 @@
+"""The short form of the campaign, with faults planted to show that it finds them."""
+
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from tests.campaign.fuzz import fuzz
+from tests.campaign.kills import COMMANDS, curves
+from tokengym.envs import TokenGenerationEnv
+from tokengym.envs.files import write_csv
+from tokengym.evaluation.runs import record
+from tokengym.evaluation.runs.run import _Run
+from tokengym.scripts.cli import main
+
+
+def test_no_random_environment_breaks_a_contract():
+    outcome = fuzz(500, seed=0)
+    assert (outcome.tried, outcome.lost) == (500, [])
+
+
+def test_a_planted_fault_is_found_with_the_command_that_repeats_it(
+    capsys: pytest.CaptureFixture[str],
+):
+    step = TokenGenerationEnv.step
+
+    def both(env: TokenGenerationEnv, action: Any) -> Any:
+        observation, reward, terminated, truncated, info = step(env, action)
+        over = terminated or truncated
+        return observation, reward, over, over, info
+
+    with mock.patch.object(TokenGenerationEnv, "step", both):
+        outcome = fuzz(20, seed=0)
+    assert outcome.lost
+    assert outcome.survived == 20 - len(outcome.lost)
+    printed = capsys.readouterr().out
+    assert f"lost: {outcome.lost[0]}" in printed
+    assert "python -m tests.campaign fuzz=1 --seed" in printed
+
+
+@pytest.mark.parametrize("name", ["ppo", "raft"])
+@pytest.mark.parametrize("killed", ["agent saved", "train.csv written"])
+def test_training_killed_while_it_writes_its_results_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, killed: str
+):
+    """A kill runs no ``finally``: it is played by an exception that nothing here handles."""
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*_: Any) -> None:
+        raise Killed
+
+    def write(path: Path, *rest: Any) -> None:
+        write_csv(path, *rest)
+        if path.name == "train.csv":
+            raise Killed
+
+    def arguments(folder: str) -> list[str]:
+        return [*COMMANDS[name], "--out", str(tmp_path / folder)]
+
+    assert main(arguments("whole")) == 0
+    with monkeypatch.context() as patch:
+        if killed == "agent saved":
+            patch.setattr(_Run, "end", kill)
+        else:
+            patch.setattr(record, "write_csv", write)
+        with pytest.raises(Killed):
+            main(arguments("killed"))
+    assert (tmp_path / "killed" / "agent").is_dir()
+    assert main(arguments("killed")) == 0
+    assert curves(tmp_path / "killed") == curves(tmp_path / "whole")
+    assert main(arguments("killed")) == 2  # finished: its folder is refused
