@@ -62,7 +62,7 @@ FOLDER = "mc"
 PAGE = """# Is credit by Monte Carlo worth its tokens?
 
 PPO on MovieReview, 48 tokens a response, the same number of response tokens for every run, those of
-continuations included; ten seeds, paired. Curves are compared over tokens. Made by
+continuations included; paired by seed. Curves are compared over tokens. Made by
 `scripts/studies/mc.py`, whose docstring has the protocol; raw curves in [mc/](mc/).
 
 ![Score over tokens](mc/mc.png)
