@@ -35,6 +35,10 @@ STYLE: dict[Any, Any] = {
 }
 
 
+LONG_NAME = 12
+"""Letters of a name; of longer ones no three stand beside each other over one chart."""
+
+
 def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve]) -> None:
     """Draw the score, and where measured the gold score and the KL, of every group.
 
@@ -74,11 +78,12 @@ def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve])
             _draw(axis, panel, measure, colours, baseline, float(summary["level"]))
             axis.set_title(_plain(title))
             axis.set_xlabel(AXES[summary["axis"]])
+        longest = max(map(len, names))
         figure.legend(
             [Line2D([], [], **_line(name, colours, baseline)) for name in names],
             [_plain(name) for name in names],
             loc="outside upper center",
-            ncols=min(len(names), 2 * width + 1),
+            ncols=min(len(names), 2 if width == 1 and longest > LONG_NAME else 2 * width + 1),
         )
         write_png(path, figure, dpi=150)
 
