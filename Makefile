@@ -28,7 +28,7 @@ pytest: .venv/installed
 
 # The long form takes hours; tests/campaign/test_campaign.py is the short one.
 campaign: .venv/installed
-	$(BIN)/python -m tests.campaign fuzz=10000 kills=200 pairs=20 --out docs/reliability.md
+	$(BIN)/python -m tests.campaign fuzz=10000 garbled=150 kills=200 pairs=20 --out docs/reliability.md
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

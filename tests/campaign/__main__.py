@@ -9,12 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.campaign.fuzz import fuzz
+from tests.campaign.garbled import garbled
 from tests.campaign.kills import kills
 from tests.campaign.outcome import Outcome
 from tests.campaign.pairs import pairs
 
 PARTS: dict[str, tuple[Callable[[int, int], Outcome], str]] = {
     "fuzz": (fuzz, "random environments over five kinds of tokenizer, contracts at every step"),
+    "garbled": (garbled, "damaged files of agents, comparisons and pairs: one line, or right"),
     "kills": (kills, "commands killed up to three times, resumed, equal to an uninterrupted one"),
     "pairs": (pairs, "two processes on one folder: one refused, the other's numbers right"),
 }

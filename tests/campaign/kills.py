@@ -51,7 +51,10 @@ def victim(parent: int, target: str) -> int:
 
 
 def is_complete(name: str, folder: Path) -> bool:
-    """Return whether ``train`` wrote its last file before the signal came."""
+    """Return whether ``train`` wrote its last file: it then refuses to be repeated.
+
+    A comparison is always repeated, since one that lost a worker ends with a failed run.
+    """
     return name != "compare" and any(folder.rglob("run.json"))
 
 
@@ -82,8 +85,8 @@ def one_kill(random: np.random.Generator) -> None:
                 raise LostError(f"{name} hangs after {'; '.join(told)}") from None
             if "Traceback" in printed:
                 raise LostError(f"{name}, a traceback after {'; '.join(told)}")
-            done = process.returncode == 0 or is_complete(name, Path(scratch))
-            if done:  # a finished folder of `train` is refused, not repeated
+            done = is_complete(name, Path(scratch))
+            if done:
                 told[-1] += " (done by then)"
                 break
         if not done:
