@@ -2,6 +2,7 @@
 
 python -m tokengym.scripts.studies.kl_price run --out runs/kl      # 78 runs, about 15 s each
 python -m tokengym.scripts.studies.kl_price oracle --out runs/kl   # 108 runs, about 10 s each
+python -m tokengym.scripts.studies.kl_price imdb --bundle imdb/bundle --out runs/kl  # 18 runs
 python -m tokengym.scripts.studies.kl_price publish --out runs/kl  # fills docs/results/kl.md
 """
 
@@ -28,6 +29,8 @@ UPDATES, EVERY = 20, 5
 ORACLE_RATES = (3e-4, 1e-3, 3e-3)
 ORACLE_SEEDS = (0, 1, 2)
 ORACLE_UPDATES, ORACLE_EVERY = 100, 10
+IMDB_PRICES, IMDB_RATES = (0.05, 0.2, 0.5), (3e-4, 1e-4)
+IMDB_SIZE = {"steps": 15, "batch_size": 32, "max_new_tokens": 24}
 HEAD = ("price c", "learning rate", "k1 in the reward", "exact in the reward", "exact in the loss")
 TEXT = ("kl_in", "kl_estimator")
 
@@ -58,9 +61,9 @@ def cells() -> Iterator[Cell]:
                         yield Cell(kl_in, estimator, price, rate, seed)
 
 
-def measure(cell: Cell) -> list[dict[str, Any]]:
+def measure(cell: Cell, bundle: str | None = None, **size: int) -> list[dict[str, Any]]:
     """Train one policy and return a row per measurement, on 128 held-out prompts."""
-    from tokengym.evaluation.runs.config import ComparisonConfig
+    from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
     from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
     from tokengym.evaluation.runs.run import run as run_one
 
@@ -71,13 +74,14 @@ def measure(cell: Cell) -> list[dict[str, Any]]:
         first_seed=cell.seed,
         training=training_settings(
             "tokengym/MovieReview-v0",
-            steps=UPDATES,
+            **{"steps": UPDATES, **size},
             learning_rate=cell.rate,
             kl_coef=cell.price,
             kl_in=cell.kl_in,
             kl_estimator=cell.kl_estimator,
         ),
         evaluation=EvaluationSettings(every=EVERY, episodes=128, samples=0),
+        task=TaskSettings(bundle=bundle),
     )
     record = run_one(config, "sparse", cell.seed)
     return [
@@ -199,6 +203,22 @@ def oracle(out: Out) -> None:
     _run(oracle_cells(), out / "oracle", measure_on_oracle)
 
 
+def imdb(bundle: str, out: Out) -> None:
+    """Run the cells on IMDb's reviews that have no file yet.
+
+    Args:
+        bundle: Folder of the bundle made from them.
+        out: Folder of the study's runs.
+    """
+    study = (
+        Cell(*place, price, rate, 0)
+        for rate in IMDB_RATES
+        for price in IMDB_PRICES
+        for place in PLACES
+    )
+    _run(study, out / "imdb", lambda cell: measure(cell, bundle, **IMDB_SIZE))
+
+
 def _run(
     study: Iterator[Cell], out: Path, measured: Callable[[Cell], list[dict[str, Any]]]
 ) -> None:
@@ -213,7 +233,9 @@ def publish(out: Out = DOCS / "kl", docs: Docs = DOCS) -> None:
     """Fill the page from the runs, or from the published curves."""
     endings = read_rows(*sorted(out.glob("*.csv")), text=TEXT)
     gaps = read_rows(*sorted((out / "oracle").glob("*.csv")), text=TEXT)
-    fill(docs / "kl.md", {"endings": table(endings), "oracle": oracle_table(gaps)})
+    real = read_rows(*sorted((out / "imdb").glob("*.csv")), text=TEXT)
+    tables = {"endings": table(endings), "oracle": oracle_table(gaps), "imdb": table(real)}
+    fill(docs / "kl.md", tables)
 
 
 def _file(out: Path, cell: Cell) -> Path:
@@ -221,4 +243,4 @@ def _file(out: Path, cell: Cell) -> Path:
 
 
 if __name__ == "__main__":
-    command_line(__doc__, run, oracle, publish)
+    command_line(__doc__, run, oracle, imdb, publish)
