@@ -259,9 +259,12 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); delete it and run again") from None
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"{path} is damaged (a line is no object); delete it and run again")
+    return rows
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:

@@ -224,7 +224,7 @@ class _Found:
             folder, credit = run_folder(out, name, seed), label or name
             if not (folder / "run.json").exists():
                 continue
-            result = read_json(folder / "run.json")
+            result = _read_result(folder)
             for package, version in (result.get("versions") or {}).items():
                 listed = self.versions.setdefault(package, [])
                 listed += [version] if version not in listed else []
@@ -335,6 +335,20 @@ def _rows(curves: Sequence[Curve]) -> list[dict[str, object]]:
                     row[name] = int(value) if whole else value
             rows.append(row)
     return rows
+
+
+def _read_result(folder: Path) -> dict[str, Any]:
+    """Return what a run's run.json says.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    found = read_json(folder / "run.json")
+    is_whole = isinstance(found, dict) and isinstance(found.get("status"), str)
+    if not is_whole or not isinstance(found.get("versions") or {}, dict):
+        raise ValueError(f"{folder / 'run.json'} is damaged; delete {folder} and run again")
+    result: dict[str, Any] = found
+    return result
 
 
 def _read_config(path: Path) -> ComparisonConfig:

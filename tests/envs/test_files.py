@@ -15,6 +15,7 @@ from tokengym.envs.files import (
     locked,
     read_folder,
     read_json,
+    read_jsonl,
     replacing,
     write_folder,
     write_json,
@@ -150,3 +151,9 @@ def test_what_a_killed_process_left_is_removed_and_that_of_a_live_one_stays(
     assert not dead.exists()
     assert alive.exists()
     assert other.exists()
+
+
+def test_a_line_of_json_that_is_no_object_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n[[]]\n')
+    with pytest.raises(ValueError, match=r"a\.jsonl is damaged \(a line is no object\); delete"):
+        read_jsonl(tmp_path / "a.jsonl")
