@@ -67,6 +67,7 @@ def measure(cell: Cell, bundle: str | None = None, **size: int) -> list[dict[str
     from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
     from tokengym.evaluation.runs.run import run as run_one
 
+    sizes: dict[str, Any] = {"steps": UPDATES, **size}
     config = ComparisonConfig(
         env="MovieReview",
         rewards=("sparse",),
@@ -74,7 +75,7 @@ def measure(cell: Cell, bundle: str | None = None, **size: int) -> list[dict[str
         first_seed=cell.seed,
         training=training_settings(
             "tokengym/MovieReview-v0",
-            **{"steps": UPDATES, **size},
+            **sizes,
             learning_rate=cell.rate,
             kl_coef=cell.price,
             kl_in=cell.kl_in,
