@@ -42,6 +42,8 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path):
         steps = {n: [row for row in rows if "loss" in row] for n, rows in logs.items()}
         assert len(steps[1]) == len(steps[2]) == 6
         assert steps[1][-1]["loss"] < steps[1][0]["loss"]
+        # The first margins are zero but for rounding (policy equals reference): no signs to count.
+        steps[1][0].pop("rewards/accuracies", None)
         for expected, found in zip(steps[1], steps[2], strict=True):
             for figure in set(expected) - {"learning_rate", "epoch", "step"}:
                 assert found[figure] == pytest.approx(expected[figure], rel=1e-4, abs=1e-5), figure

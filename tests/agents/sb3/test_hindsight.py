@@ -231,12 +231,12 @@ ALGORITHMS: dict[str, tuple[Any, int, dict[str, Any]]] = {
         6_000,
         {"n_steps": 24, "batch_size": 96, "n_epochs": 4, "learning_rate": 5e-3, "gamma": 1.0},
     ),
-    "A2C": (A2C, 10_000, {"n_steps": 12, "learning_rate": 5e-3, "gamma": 1.0}),
+    "A2C": (A2C, 16_000, {"n_steps": 12, "learning_rate": 2e-3, "gamma": 1.0}),
     "DQN": (
         DQN,
-        6_000,
+        12_000,
         {
-            "buffer_size": 6_000,
+            "buffer_size": 12_000,
             "learning_starts": 500,
             "learning_rate": 3e-3,
             "target_update_interval": 200,
@@ -260,7 +260,7 @@ def test_stock_algorithms_solve_the_task(make_envs: Callable[..., Any], name: st
     )
     evaluation = EvalCallback(
         VecMonitor(dense(make_envs)),
-        n_eval_episodes=8,
+        n_eval_episodes=32,
         eval_freq=100,
         best_model_save_path=str(tmp_path / "best"),
         verbose=0,
@@ -271,7 +271,7 @@ def test_stock_algorithms_solve_the_task(make_envs: Callable[..., Any], name: st
     assert evaluation.best_mean_reward > 0.85
     best = algorithm.load(tmp_path / "best" / "best_model", device="cpu")
     envs = make_envs(reward=target_reward(PerToken()))
-    episodes = collect(best, envs, 8, seed=3, deterministic=True)
+    episodes = collect(best, envs, 32, seed=3, deterministic=True)
     assert np.mean([episode.score for episode in episodes]) > 0.85
     assert episodes[0].response_ids.count(TARGET) >= 5
     assert list(tmp_path.glob("run_*_steps.zip"))
