@@ -29,7 +29,7 @@ from tokengym.envs.prompts.sampler import PromptSampler, chosen_prompt, generato
 from tokengym.envs.prompts.table import EncodedPrompt
 from tokengym.envs.render import render_ansi, render_html
 from tokengym.envs.settings import GenerationSettings
-from tokengym.envs.tokenization import token_texts
+from tokengym.envs.tokenization import response_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -401,7 +401,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
     def _rendered(self, renderer: Any) -> str:
         """Return the episode so far through ``render_ansi`` or ``render_html``."""
         assert self._prompt is not None
-        pieces = token_texts(self.tokenizer, self._response_ids())
+        pieces = response_texts(self.tokenizer, self._prompt.ids, self._response_ids())
         rewards = self._shown_rewards
         if rewards is not None and len(rewards) != len(pieces):
             rewards = None  # computed at another step of the episode
@@ -409,8 +409,9 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
 
     def _print_step(self) -> None:
         """Print the newest token, and a line's end after the last one."""
-        tail = self._response_ids()[-8:]  # enough for a character spread over several tokens
-        piece = render_ansi("", token_texts(self.tokenizer, tail)[-1:])
+        assert self._prompt is not None
+        *before, newest = self._prompt.ids + tuple(self._response_ids())
+        piece = render_ansi("", response_texts(self.tokenizer, before, [newest]))
         sys.stdout.write(piece if self._playing else f"{piece}\n")
         sys.stdout.flush()
 

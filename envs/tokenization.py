@@ -16,6 +16,9 @@ from tokengym.envs.pretrained import from_pretrained
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_CONTEXT = 8
+"""Tokens that are enough for the text of the next: a character may be spread over several."""
+
 
 def load_tokenizer(
     tokenizer: PreTrainedTokenizerBase | str,
@@ -257,3 +260,15 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[
         pieces.append(stable[len(shown) :])
         shown = max(shown, stable, key=len)
     return pieces
+
+
+def response_texts(
+    tokenizer: PreTrainedTokenizerBase, prompt_ids: Sequence[int], response_ids: Sequence[int]
+) -> list[str]:
+    """Return one piece of text per token of a response, to be shown directly after its prompt.
+
+    These are the `token_texts`; the first has the space that the tokenizer writes between the
+    prompt's last word and it, if any.
+    """
+    before = [*prompt_ids][-_CONTEXT:]
+    return token_texts(tokenizer, [*before, *response_ids])[len(before) :]

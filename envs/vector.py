@@ -34,7 +34,7 @@ from tokengym.envs.prompts.prompt import Messages, Prompt, PromptSet
 from tokengym.envs.prompts.sampler import checked_group_size, chosen_prompts
 from tokengym.envs.render import render_ansi, render_html
 from tokengym.envs.settings import GenerationSettings
-from tokengym.envs.tokenization import token_texts
+from tokengym.envs.tokenization import response_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -244,12 +244,12 @@ class TokenGenerationVectorEnv(
         renderer = render_ansi if self.render_mode == "ansi" else render_html
         texts = []
         for row in range(self.num_envs):
-            response = self._batch.response(row)
-            pieces = token_texts(self.tokenizer, response)
+            prompt, response = self._batch.prompt(row), self._batch.response(row)
+            pieces = response_texts(self.tokenizer, prompt.ids, response)
             rewards = None
             if self._over[row] and row in self._shown_rewards:
                 rewards = self._shown_rewards[row][: len(pieces)]
-            texts.append(renderer(self._batch.prompt(row).text, pieces, rewards))
+            texts.append(renderer(prompt.text, pieces, rewards))
         return tuple(texts)
 
     def show_token_rewards(

@@ -359,12 +359,12 @@ def test_deep_copies_are_independent(make_env: MakeEnv, copied: Callable[[Any], 
 def test_rendering_modes(make_env: MakeEnv, capsys: pytest.CaptureFixture[str]) -> None:
     ansi = make_env(render_mode="ansi")
     play(ansi, [C, EOS], options={"prompt_id": 0})
-    assert ansi.render() == "\x1b[1ma b\x1b[0mc<eos>"
+    assert ansi.render() == "\x1b[1ma b\x1b[0m c<eos>"
     ansi.show_token_rewards(np.array([1.0, -0.5]))
     assert "\x1b[48;2;67;147;195m" in ansi.render()
     html = make_env(render_mode="html")
     play(html, [C], options={"prompt": "a <b>"})
-    assert "<b>a &lt;b&gt;</b><span>c</span>" in html.render()
+    assert "<b>a &lt;b&gt;</b><span> c</span>" in html.render()
     assert capsys.readouterr().out == ""
 
 
@@ -373,7 +373,7 @@ def test_human_prints_as_it_grows(make_env: MakeEnv, capsys: pytest.CaptureFixtu
     env.reset(options={"prompt_id": 0})
     assert "a b" in capsys.readouterr().out
     env.step(C)
-    assert capsys.readouterr().out == "c"
+    assert capsys.readouterr().out == " c"
     env.step(D)
     assert capsys.readouterr().out == " d"
     env.step(EOS)

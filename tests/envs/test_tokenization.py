@@ -21,6 +21,7 @@ from tokengym.envs.tokenization import (
     decode,
     encode,
     load_tokenizer,
+    response_texts,
     token_texts,
 )
 
@@ -135,6 +136,21 @@ def test_a_character_of_several_tokens_shows_at_its_last() -> None:
     tokenizer = byte_level()
     ids: Any = tokenizer.convert_tokens_to_ids(list("ðŁĻĤ"))  # the four bytes of one emoji
     assert token_texts(tokenizer, ids) == ["", "", "", "🙂"]
+
+
+def test_pieces_follow_the_prompt_as_the_tokenizer_joins_them(kind: Any) -> None:
+    special = set(kind.all_special_ids)
+    found = kind("a b c naïve … 🙂 the cat", add_special_tokens=False)["input_ids"]
+    ids = [i for i in found if i not in special]
+    for cut in range(1, len(ids)):
+        whole = kind.decode(ids[:cut]) + "".join(response_texts(kind, ids[:cut], ids[cut:]))
+        assert whole == kind.decode(ids)
+
+
+def test_the_response_to_a_special_token_begins_without_a_space(tokenizer: Any) -> None:
+    ids = tokenizer("a b", add_special_tokens=False)["input_ids"]
+    assert response_texts(tokenizer, ids[:1], ids[1:]) == [" b"]
+    assert response_texts(tokenizer, [tokenizer.eos_token_id], ids) == ["a", " b"]
 
 
 def test_no_second_bos_and_no_eos_after_the_prompt() -> None:

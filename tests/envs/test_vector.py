@@ -255,7 +255,7 @@ def test_rendering(make_envs: MakeEnvs) -> None:
     envs.show_token_rewards(infos["token_rewards"] + 1, rows=[0])
     first, second = envs.render()
     assert first.startswith("\x1b[1ma b\x1b[0m\x1b[48;2;67;147;195m")
-    assert second == "\x1b[1mc\x1b[0mc"
+    assert second == "\x1b[1mc\x1b[0m c"
     envs.step(np.array([C, C]))
     assert "48;2" not in envs.render()[0]
     with pytest.warns(UserWarning, match="pass render_mode='ansi' or 'html'"):
