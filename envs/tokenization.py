@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import reprlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from tokengym.envs.pretrained import from_pretrained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+T = TypeVar("T")
 
 _CONTEXT = 8
 """Tokens that are enough for the text of the next: a character may be spread over several."""
@@ -116,6 +118,27 @@ def lone_surrogate(text: str) -> int | None:
     return None
 
 
+def in_parts(items: Sequence[T], *, size: int = 5000) -> Iterator[Sequence[T]]:
+    """Yield consecutive parts of the prompts to encode, with a progress bar if there are several.
+
+    The bar is drawn on a terminal or in a notebook only.
+    """
+    from tqdm.auto import tqdm
+
+    several = len(items) > size
+    with tqdm(
+        desc="encoding prompts",
+        total=len(items),
+        unit=" prompts",
+        leave=False,
+        disable=None if several else True,
+    ) as bar:
+        for start in range(0, len(items), size):
+            part = items[start : start + size]
+            yield part
+            bar.update(len(part))
+
+
 def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """Return the ids of prompts that a causal model can continue.
 
@@ -130,18 +153,19 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[lis
         ]
         if not chosen:
             continue
-        batch = tokenizer(
-            [texts[i] for i in chosen],
-            add_special_tokens=not has_bos,
-            padding=False,
-            truncation=False,
-            return_attention_mask=False,
-            verbose=False,
-        )["input_ids"]
-        for i, ids in zip(chosen, batch, strict=True):
-            if ids and ids[-1] == tokenizer.eos_token_id and not texts[i].endswith(eos):
-                ids = ids[:-1]
-            encoded[i] = list(ids)
+        for part in in_parts(chosen):
+            batch = tokenizer(
+                [texts[i] for i in part],
+                add_special_tokens=not has_bos,
+                padding=False,
+                truncation=False,
+                return_attention_mask=False,
+                verbose=False,
+            )["input_ids"]
+            for i, ids in zip(part, batch, strict=True):
+                if ids and ids[-1] == tokenizer.eos_token_id and not texts[i].endswith(eos):
+                    ids = ids[:-1]
+                encoded[i] = list(ids)
     return encoded
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from tokengym.envs.bundle import Split, check_split
 from tokengym.envs.errors import DatasetError, PromptError, SettingsError
 from tokengym.envs.prompts.prompt import Prompt, PromptSet, is_messages, read_transcript
-from tokengym.envs.tokenization import lone_surrogate
+from tokengym.envs.tokenization import in_parts, lone_surrogate
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -114,22 +114,23 @@ def first_tokens(
             f"prompt_tokens={prompt_tokens} cannot cut a conversation; leave it out, or shorten "
             "the messages"
         )
-    encoded = tokenizer(
-        list(prompts.texts),
-        add_special_tokens=False,
-        return_offsets_mapping=tokenizer.is_fast,
-        verbose=False,
-    )
     cut = []
-    for row, (prompt, length) in enumerate(zip(prompts, lengths, strict=True)):
-        ids = encoded["input_ids"][row]
-        if len(ids) <= length:
-            text = prompt.text
-        elif tokenizer.is_fast:
-            text = prompt.text[: encoded["offset_mapping"][row][length - 1][1]]
-        else:
-            text = str(tokenizer.decode(ids[:length]))
-        cut.append(Prompt(text, prompt.reference, prompt.query_type))
+    for part in in_parts(list(zip(prompts, lengths, strict=True))):
+        encoded = tokenizer(
+            [prompt.text for prompt, _ in part],
+            add_special_tokens=False,
+            return_offsets_mapping=tokenizer.is_fast,
+            verbose=False,
+        )
+        for row, (prompt, length) in enumerate(part):
+            ids = encoded["input_ids"][row]
+            if len(ids) <= length:
+                text = prompt.text
+            elif tokenizer.is_fast:
+                text = prompt.text[: encoded["offset_mapping"][row][length - 1][1]]
+            else:
+                text = str(tokenizer.decode(ids[:length]))
+            cut.append(Prompt(text, prompt.reference, prompt.query_type))
     return PromptSet(cut)
 
 

@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -192,8 +193,7 @@ def task_arguments(task: Task, options: TaskOptions) -> TaskArguments:
         given = models.tokenizer
     tokenizer = load_tokenizer(given, eos_token=options.eos_token, pad_token=options.pad_token)
     if options.dataset is not None:
-        prompts = load_prompts(
-            options.dataset,
+        how: dict[str, Any] = dict(
             prompt_column=options.prompt_column,
             reference_column=options.reference_column,
             query_type_column=options.query_type_column,
@@ -202,11 +202,32 @@ def task_arguments(task: Task, options: TaskOptions) -> TaskArguments:
             tokenizer=tokenizer,
             transcripts=task.transcripts,
         )
+        if models is not None and tokenizer is models.tokenizer:
+            prompts = _read_once(options.dataset, how)
+        else:  # a tokenizer of the caller's own may be changed between two environments
+            prompts = load_prompts(options.dataset, **how)
     else:
         prompts = _listed(task, options, models)
         if options.prompt_tokens is not None:
             prompts = first_tokens(prompts, options.prompt_tokens, tokenizer)
     return {"tokenizer": tokenizer, "prompts": prompts, "bundle": models}
+
+
+def _read_once(dataset: Any, how: Mapping[str, Any]) -> PromptSet:
+    """Return the prompts of a data set; those of a file are read once while it is unchanged."""
+    if not isinstance(dataset, (str, Path)) or not Path(dataset).is_file():
+        return load_prompts(dataset, **how)
+    file = Path(dataset).stat()
+    tokens = how["prompt_tokens"]
+    hashable = {**how, "prompt_tokens": tuple(tokens) if isinstance(tokens, list) else tokens}
+    state = (Path(dataset).resolve(), file.st_mtime_ns, file.st_size, len(how["tokenizer"]))
+    return _read_file(dataset, state, **hashable)
+
+
+@lru_cache(maxsize=4)
+def _read_file(dataset: str | Path, state: tuple[Any, ...], **how: Any) -> PromptSet:
+    """Read a file's prompts; ``state`` tells a changed file from the one in the cache."""
+    return load_prompts(dataset, **how)
 
 
 def _models(task: Task, options: TaskOptions) -> Bundle | None:

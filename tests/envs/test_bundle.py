@@ -124,6 +124,24 @@ def test_reviews_of_a_data_set_are_cut_and_questions_are_not(folder: Path) -> No
     assert whole.texts == tuple(table["prompt"])
 
 
+def test_a_file_of_prompts_is_read_once_until_it_changes(
+    folder: Path, tmp_path: Path, tokenizer: Any
+) -> None:
+    file = tmp_path / "own.jsonl"
+    options = {"bundle": folder, "dataset": str(file), "split": "all", "prompt_tokens": 2}
+    file.write_text('{"prompt": "a b c"}')
+    first = build("movie_review", **options)["prompts"]
+    assert first.texts == ("a b",)
+    assert build("movie_review", **options)["prompts"] is first
+    assert build("movie_review", **{**options, "prompt_tokens": [2, 2]})["prompts"] is not first
+    assert build("movie_review", **{**options, "prompt_tokens": 1})["prompts"].texts == ("a",)
+    file.write_text('{"prompt": "d e"}\n{"prompt": "e d"}')
+    assert build("movie_review", **options)["prompts"].texts == ("d e", "e d")
+    own = copy.deepcopy(tokenizer)
+    before = build("movie_review", **options, tokenizer=own)["prompts"]
+    assert build("movie_review", **options, tokenizer=own)["prompts"] is not before
+
+
 def test_a_tokenizer_of_the_callers_own_leaves_the_bundle_out(tokenizer: Any, folder: Path) -> None:
     table = datasets.Dataset.from_dict({"prompt": ["a b c", "b c"]})
     arguments = build("movie_review", tokenizer=tokenizer, dataset=table, split="all")

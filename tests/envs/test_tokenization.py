@@ -1,6 +1,7 @@
 """Encoding and decoding over the kinds of tokenizers that policies have."""
 
 import copy
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from tokengym.envs.tokenization import (
     check_tokenizer,
     decode,
     encode,
+    in_parts,
     load_tokenizer,
     response_texts,
     token_texts,
@@ -280,3 +282,28 @@ def test_prompts_without_tokens(make_env: Callable[..., Any]) -> None:
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Split("x", "removed")
     with pytest.raises(PromptError, match=r"prompt 1 \('xx'\) has no tokens under this tokenizer"):
         TokenGenerationEnv(tokenizer=tokenizer, prompts=["a", "xx"])
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_parts_cover_the_prompts_with_progress_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stderr", shown := _Terminal())
+    assert [list(part) for part in in_parts(range(5), size=2)] == [[0, 1], [2, 3], [4]]
+    assert "encoding prompts" in shown.getvalue()
+    monkeypatch.setattr("sys.stderr", shown := _Terminal())
+    assert [list(part) for part in in_parts(range(2), size=2)] == [[0, 1]]
+    assert list(in_parts([])) == []
+    monkeypatch.setattr("sys.stderr", piped := io.StringIO())
+    assert len(list(in_parts(range(5), size=2))) == 3
+    assert shown.getvalue() == piped.getvalue() == ""
+
+
+def test_encoding_in_parts_equals_encoding_alone(tokenizer: Any) -> None:
+    texts = [" ".join("abcd"[i % 4] for i in range(n % 7 + 1)) for n in range(12_000)]
+    for n, ids in enumerate(encode(tokenizer, texts)[::997]):
+        assert ids == encode(tokenizer, [texts[997 * n]])[0]
