@@ -75,12 +75,20 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises:
         FolderInUseError: if another process, or another block of this one, has it.
+        StorageError: if the folder cannot be made or takes no file.
     """
     path = folder / LOCK
-    file = _acquire(path)
     try:
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+        file = _acquire(path)
+    except FolderInUseError:
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"cannot write to {folder}: {error.strerror or error}; name another folder"
+        ) from error
+    try:
+        with writing(folder):
+            os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
     finally:
         path.unlink(missing_ok=True)

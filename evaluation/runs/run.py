@@ -66,13 +66,15 @@ def run(
     Raises:
         CheckpointError: if the folder holds iterations of other settings.
         FolderInUseError: if another process does the same run in the same folder.
-        StorageError: if the disk is full; what was complete is kept.
+        StorageError: if the disk is full, before any training if it cannot hold the agent to
+            save; what was complete is kept.
         Exception: whatever the training raises, after it was recorded.
     """
     if not config.agents and not config.training.declaration.uses_credit:
         name = config.training.agent
     with nullcontext() if out is None else locked(run_folder(out, name, seed)):
-        return _do(_Run(config, name, seed, out, report, checkpoint_every), out, save)
+        work = _Run(config, name, seed, out, report, checkpoint_every, saves=save is not None)
+        return _do(work, out, save)
 
 
 def _do(work: "_Run", out: Path | None, save: Path | None) -> RunRecord:
@@ -139,6 +141,8 @@ class _Run:
         out: Path | None = None,
         report: Report | None = None,
         checkpoint_every: int = 0,
+        *,
+        saves: bool = False,
     ) -> None:
         self.reward = config.reward_of(name)
         config = config.of_run(name)
@@ -146,6 +150,7 @@ class _Run:
         self.record = RunRecord(config, name, seed)
         self.folder = None if out is None else run_folder(out, name, seed)
         self.checkpoint_every = checkpoint_every
+        self._saves = saves
         self.unfinished = None
         if self.folder is not None and checkpoint_every > 0:
             self.unfinished = UnfinishedRun(self.folder, config.as_dict())
@@ -256,7 +261,9 @@ class _Run:
             began = time.perf_counter()
             try:
                 self.unfinished.save(agent, self.record.state())
-            except StorageError as error:  # the run itself can still end
+            except StorageError as error:
+                if self._saves and step == 0:  # nor would the trained agent be saved
+                    raise
                 logger.warning("no checkpoint after step %d: %s", step, error)
             self.record.add_evaluation_time(time.perf_counter() - began)
 

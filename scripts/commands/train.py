@@ -77,6 +77,7 @@ def train(
     import torch
     from rich.console import Console
 
+    from tokengym.envs.files import locked
     from tokengym.evaluation.runs.compare import preflight
     from tokengym.evaluation.runs.config import ComparisonConfig, run_folder, slug
     from tokengym.evaluation.runs.defaults import task_name
@@ -98,7 +99,8 @@ def train(
     _check_folder(config, out)
     if not training.declaration.uses_credit:
         torch.set_num_threads(1)
-    preflight(config)
+    with locked(out):  # a folder that cannot be written is refused before the models are loaded
+        preflight(config)
     console = Console()
     with Board(console, total=1, done=0, steps=training.last_step) as board:
         board.start((name, seed))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tokengym.envs.errors import CheckpointError, FolderInUseError
+from tokengym.envs.errors import CheckpointError, FolderInUseError, StorageError
 from tokengym.envs.files import (
     LOCK,
     is_leftover,
@@ -157,3 +157,12 @@ def test_a_line_of_json_that_is_no_object_is_said(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"a": 1}\n[[]]\n')
     with pytest.raises(ValueError, match=r"a\.jsonl is damaged \(a line is no object\); delete"):
         read_jsonl(tmp_path / "a.jsonl")
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(StorageError, match=r"cannot write to .*file/x: Not a dir.*; name another"),
+        locked(tmp_path / "file" / "x"),
+    ):
+        pass

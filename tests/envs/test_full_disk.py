@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from tokengym.envs.errors import StorageError
-from tokengym.envs.files import replacing, write_text, writing
+from tokengym.envs.files import locked, replacing, write_text, writing
 
 
 @contextmanager
@@ -48,6 +48,16 @@ def test_full_disk_is_one_line_with_path_and_remedy(tmp_path, write):
     assert caught.value.errno in (errno.EFBIG, errno.ENOSPC)
     assert file.read_text() == "before"
     assert [path.name for path in tmp_path.iterdir()] == ["weights"]
+
+
+def test_a_full_disk_takes_no_lock_and_keeps_no_trace(tmp_path):
+    with (
+        pytest.raises(StorageError, match=r"cannot write .*free some space"),
+        most_bytes(0),
+        locked(tmp_path / "new"),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_other_faults_pass(tmp_path):

@@ -1,6 +1,7 @@
 import csv
 import json
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -169,6 +170,30 @@ def test_train_and_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert figures["score"] == pytest.approx(float(last[5]), rel=1e-5)
     assert main(["train", "--reward", "abc", "--out", str(out)]) == 2
     assert "already exists; name a new folder" in capsys.readouterr().err
+
+
+def test_a_folder_that_takes_no_agent_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Neither a folder that cannot be made nor a disk too small costs the time of the training."""
+    small = ["train", "--reward", "abc", "--steps", "1", "--batch-size", "4"]
+    small += ["--max-new-tokens", "5", "--n-epochs", "1", "--eval-episodes", "4", "--samples", "1"]
+    (tmp_path / "file").write_text("")
+    with monkeypatch.context() as watched:
+        watched.setattr("tokengym.evaluation.runs.compare.preflight", lambda _: pytest.fail("late"))
+        assert main([*small, "--out", str(tmp_path / "file" / "x")]) == 2
+    assert "cannot write to" in capsys.readouterr().err
+    monkeypatch.setattr(Board, "update", lambda *run: steps.append(run[2]))
+    steps: list[int] = []
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        assert main([*small, "--out", str(tmp_path / "small")]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "free some space there" in capsys.readouterr().err
+    assert steps == [0]
+    assert main([*small, "--out", str(tmp_path / "small")]) == 0
 
 
 def test_a_stopped_training_is_resumed_by_the_same_command(
