@@ -1,8 +1,9 @@
 """Does PPO maximise score - c KL? The KL in the reward and in the loss, sampled and exact.
 
 python -m tokengym.scripts.studies.kl_price run --out runs/kl      # 78 runs, about 15 s each
+python -m tokengym.scripts.studies.kl_price stops --out runs/kl    # 32 runs
 python -m tokengym.scripts.studies.kl_price oracle --out runs/kl   # 108 runs, about 10 s each
-python -m tokengym.scripts.studies.kl_price imdb --bundle imdb/bundle --out runs/kl  # 18 runs
+python -m tokengym.scripts.studies.kl_price imdb --bundle imdb/bundle --out runs/kl  # 27 runs
 python -m tokengym.scripts.studies.kl_price publish --out runs/kl  # fills docs/results/kl.md
 """
 
@@ -29,9 +30,15 @@ UPDATES, EVERY = 20, 5
 ORACLE_RATES = (3e-4, 1e-3, 3e-3)
 ORACLE_SEEDS = (0, 1, 2)
 ORACLE_UPDATES, ORACLE_EVERY = 100, 10
-IMDB_PRICES, IMDB_RATES = (0.05, 0.2, 0.5), (3e-4, 1e-4)
+IMDB_PRICES, IMDB_RATES, IMDB_SEEDS = (0.05, 0.2, 0.5), (3e-4,), (0, 1, 2)
 IMDB_SIZE = {"steps": 15, "batch_size": 32, "max_new_tokens": 24}
 HEAD = ("price c", "learning rate", "k1 in the reward", "exact in the reward", "exact in the loss")
+STOPS = (0.01, 0.003)
+STOPPED_PRICES, STOPPED_RATES = (0.2, 0.5), (3e-4, 1e-3)
+STOPPED_HEAD = (
+    *HEAD[:2],
+    *(f"{place}, target_kl {stop:g}" for place in HEAD[2:4] for stop in STOPS),
+)
 TEXT = ("kl_in", "kl_estimator")
 
 
@@ -44,11 +51,14 @@ class Cell:
     price: float
     rate: float
     seed: int
+    target_kl: float = 0.0
+    """PPO's setting of that name; 0 never ends an update early."""
 
     @property
     def name(self) -> str:
         """Name of its file."""
-        return f"{self.kl_in}-{self.kl_estimator}-{self.price:g}-{self.rate:g}-{self.seed}"
+        stop = f"-stop-{self.target_kl:g}" if self.target_kl else ""
+        return f"{self.kl_in}-{self.kl_estimator}-{self.price:g}-{self.rate:g}-{self.seed}{stop}"
 
 
 def cells() -> Iterator[Cell]:
@@ -59,6 +69,16 @@ def cells() -> Iterator[Cell]:
                 for rate in RATES:
                     for seed in SEEDS:
                         yield Cell(kl_in, estimator, price, rate, seed)
+
+
+def stopped_cells() -> Iterator[Cell]:
+    """Yield the runs whose updates end early once the policy has moved far."""
+    for seed in SEEDS:
+        for place in PLACES[:2]:
+            for price in STOPPED_PRICES:
+                for rate in STOPPED_RATES:
+                    for stop in STOPS:
+                        yield Cell(*place, price, rate, seed, stop)
 
 
 def measure(cell: Cell, bundle: str | None = None, **size: int) -> list[dict[str, Any]]:
@@ -80,6 +100,7 @@ def measure(cell: Cell, bundle: str | None = None, **size: int) -> list[dict[str
             kl_coef=cell.price,
             kl_in=cell.kl_in,
             kl_estimator=cell.kl_estimator,
+            target_kl=cell.target_kl or None,
         ),
         evaluation=EvaluationSettings(every=EVERY, episodes=128, samples=0),
         task=TaskSettings(bundle=bundle),
@@ -169,21 +190,30 @@ def oracle_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return how runs end, by price and rate: score - c KL, with score and KL behind it."""
+    return markdown_table(HEAD, _endings(rows, [(*place, 0.0) for place in PLACES]))
+
+
+def stopped_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the same of the runs whose updates end early."""
+    columns = [(*place, stop) for place in PLACES[:2] for stop in STOPS]
+    return markdown_table(STOPPED_HEAD, _endings(rows, columns))
+
+
+def _endings(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[tuple[str, str, float]]
+) -> list[list[str]]:
+    """Return a line per price and rate, a cell per place, estimator and target_kl."""
     last = max(row["step"] for row in rows)
-    lines = []
-    for price in sorted({row["price"] for row in rows}):
-        for rate in sorted({row["rate"] for row in rows}):
-            cells = []
-            for place in PLACES:
-                ends = [
-                    row
-                    for row in rows
-                    if (row["kl_in"], row["kl_estimator"]) == place
-                    and (row["price"], row["rate"], row["step"]) == (price, rate, last)
-                ]
-                cells.append(_ending(ends, price))
-            lines.append([f"{price:g}", f"{rate:g}", *cells])
-    return markdown_table(HEAD, lines)
+    ends: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if row["step"] == last:
+            place = (row["kl_in"], row["kl_estimator"], row.get("target_kl") or 0.0)
+            ends.setdefault((row["price"], row["rate"], *place), []).append(row)
+    return [
+        [f"{price:g}", f"{rate:g}"]
+        + [_ending(ends.get((price, rate, *column), []), price) for column in columns]
+        for price, rate in sorted({place[:2] for place in ends})
+    ]
 
 
 def _ending(ends: Sequence[Mapping[str, Any]], price: float) -> str:
@@ -199,6 +229,11 @@ def run(out: Out) -> None:
     _run(cells(), out, measure)
 
 
+def stops(out: Out) -> None:
+    """Run the cells with an early end of updates that have no file yet."""
+    _run(stopped_cells(), out / "stops", measure)
+
+
 def oracle(out: Out) -> None:
     """Run the cells on the Oracle that have no file yet."""
     _run(oracle_cells(), out / "oracle", measure_on_oracle)
@@ -212,7 +247,8 @@ def imdb(bundle: str, out: Out) -> None:
         out: Folder of the study's runs.
     """
     study = (
-        Cell(*place, price, rate, 0)
+        Cell(*place, price, rate, seed)
+        for seed in IMDB_SEEDS
         for rate in IMDB_RATES
         for price in IMDB_PRICES
         for place in PLACES
@@ -235,7 +271,13 @@ def publish(out: Out = DOCS / "kl", docs: Docs = DOCS) -> None:
     endings = read_rows(*sorted(out.glob("*.csv")), text=TEXT)
     gaps = read_rows(*sorted((out / "oracle").glob("*.csv")), text=TEXT)
     real = read_rows(*sorted((out / "imdb").glob("*.csv")), text=TEXT)
-    tables = {"endings": table(endings), "oracle": oracle_table(gaps), "imdb": table(real)}
+    stopped = read_rows(*sorted((out / "stops").glob("*.csv")), text=TEXT)
+    tables = {
+        "endings": table(endings),
+        "stops": stopped_table(stopped),
+        "oracle": oracle_table(gaps),
+        "imdb": table(real),
+    }
     fill(docs / "kl.md", tables)
 
 
@@ -244,4 +286,4 @@ def _file(out: Path, cell: Cell) -> Path:
 
 
 if __name__ == "__main__":
-    command_line(__doc__, run, oracle, imdb, publish)
+    command_line(__doc__, run, stops, oracle, imdb, publish)
