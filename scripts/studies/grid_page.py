@@ -1,6 +1,6 @@
-"""docs/results/credit_grid.md and the README's results, from the curves that the grid published.
+"""docs/results/credit_grid.md and the README's picture, from the curves that the grid published.
 
-python -m tokengym.scripts.studies.grid_page [--docs docs/results] [--readme README.md]
+python -m tokengym.scripts.studies.grid_page [--docs docs/results]
 """
 
 from collections import Counter
@@ -50,12 +50,11 @@ SETTINGS = {
 DRAWN = {"score over the run": ("score", "auc"), "score - c KL over the run": ("net_score", "auc")}
 
 
-def main(docs: Docs = DOCS, readme: Path = Path("README.md")) -> None:
-    """Draw the figures and fill the documents.
+def main(docs: Docs = DOCS) -> None:
+    """Draw the figures and fill the page.
 
     Args:
         docs: Folder of the study's page.
-        readme: File with the table of results.
     """
     curves = {f"{length} tokens": read_cell(docs, f"MovieReview-{length}") for length in LENGTHS}
     fresh, earlier = curves["48 tokens"], read_curves(docs / EARLIER, group_by=())
@@ -74,10 +73,8 @@ def main(docs: Docs = DOCS, readme: Path = Path("README.md")) -> None:
     )
     draw_lengths(docs / "grid" / "lengths.png", curves)
     draw_settings(docs / "grid" / "when.png", settings)
-    fill(readme, {"rules": of_lengths["rules-48"]})
-    save_figure(
-        readme.parent / "docs/images/curves.png", summarize(fresh, baseline=BASELINE), fresh
-    )
+    picture = docs.parent / "images" / "curves.png"
+    save_figure(picture, summarize(fresh, baseline=BASELINE), fresh)
 
 
 def length_tables(

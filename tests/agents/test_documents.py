@@ -40,6 +40,21 @@ def test_the_custom_ppo_runs(capsys: Any):
     assert capsys.readouterr().out.count("score") == 3
 
 
+def test_the_bag_of_words_finds_what_pays(capsys: Any):
+    code = python_of("own_agent.md")
+    assert code.count("range(20)") == 1
+    found: dict[str, Any] = {}
+    exec(compile(code.replace("range(20)", "range(8)"), "own_agent.md", "exec"), found)
+    assert len(capsys.readouterr().out.split()) == 48
+    collect, agent, gym = found["collect"], found["agent"], found["gym"]
+    envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=32, reward="sparse", min_new_tokens=48)
+    learned, learned_logits = [], agent.logits.copy()
+    for logits in (learned_logits, 0.0):
+        agent.logits[:] = logits
+        learned.append(np.mean([episode.score for episode in collect(agent, envs, 64, seed=9)]))
+    assert learned[0] > learned[1] + 0.5
+
+
 def test_the_stock_ppo_runs(capsys: Any):
     code = python_of("stock_sb3.md")
     short = code.replace("TOKENS = 40_000", "TOKENS = 64 * 32").replace("envs, 64", "envs, 4")

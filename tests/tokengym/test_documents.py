@@ -1,0 +1,104 @@
+"""README and docs: links lead somewhere, commands can be parsed, the README's examples run."""
+
+import contextlib
+import functools
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+
+from tokengym.scripts.cli import COMMANDS
+from tokengym.scripts.commands import options
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = sorted({*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")})
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)
+
+
+def anchor(heading: str) -> str:
+    """Return the anchor that GitHub gives a heading."""
+    kept = re.sub(r"[^\w\- ]", "", LINK.sub("", heading).strip().lower())
+    return kept.replace(" ", "-")
+
+
+def anchors(page: Path) -> set[str]:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return {anchor(heading) for heading in re.findall(r"^#+ (.*)$", text, re.M)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path):
+    for link in LINK.findall(without_code(page.read_text(encoding="utf-8"))):
+        if not re.match(r"https?://|mailto:", link):
+            path, _, part = unquote(link).partition("#")
+            target = (page.parent / path).resolve() if path else page
+            assert target.exists(), link
+            assert not part or part in anchors(target), link
+
+
+def commands_of(page: Path) -> list[list[str]]:
+    """Return the tokengym commands of a page's shell blocks, without what the shell fills in."""
+    found = []
+    for block in re.findall(r"```(?:bash|sh|console)\n(.*?)```", page.read_text(), re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(re.sub(r"^\s*(\$|time) ", "", line), comments=True)
+            if words[:1] == ["tokengym"] and not any("$" in word for word in words):
+                found.append(words[1:])
+    return found
+
+
+def parse(name: str, rest: list[str]) -> None:
+    command = COMMANDS[name]
+
+    @functools.wraps(command)
+    def stand_in(**values: Any) -> None:
+        assert set(values) <= set(command.__code__.co_varnames)
+
+    if command in options._DECLARED:
+        options._DECLARED[stand_in] = options._DECLARED[command]
+    try:
+        options.call(stand_in, f"tokengym {name}", rest)
+    finally:
+        options._DECLARED.pop(stand_in, None)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if commands_of(page)],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_commands_are_understood(page: Path, capsys: Any):
+    for name, *rest in commands_of(page):
+        with contextlib.suppress(FileNotFoundError):  # one's own file, which a test has not
+            try:
+                parse(name, rest)
+            except SystemExit as stop:
+                pytest.fail(f"tokengym {name} {' '.join(rest)}: {stop}\n{capsys.readouterr().err}")
+
+
+def test_the_readme_is_short_and_shows_its_picture():
+    assert len(README.splitlines()) <= 150
+    assert "](docs/images/curves.png)" in README
+
+
+def test_the_readme_s_examples_run_and_print_what_it_says(
+    capsys: Any, tmp_path: Path, monkeypatch: Any
+):
+    monkeypatch.chdir(tmp_path)
+    first, second = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (printed,) = re.findall(r"```text\n(.*?)```", README, re.DOTALL)
+    found: dict[str, Any] = {}
+    exec(compile(first, "README.md", "exec"), found)
+    assert capsys.readouterr().out == printed
+    short = second.replace("num_envs=64", "num_envs=4").replace("64 * 48 * 5", "4 * 48")
+    assert short.count("4 * 48") == short.count("num_envs=4") == 1
+    exec(compile(short, "README.md", "exec"), found)
+    assert (tmp_path / "runs" / "mine").is_dir()
