@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types pytest campaign format clean
+.PHONY: demo test lint types pytest campaign package format clean
 
 demo: .venv/installed
 	$(BIN)/tokengym compare --env MovieReview --rewards sparse uniform abc --seeds 5 --out runs/demo
@@ -29,6 +29,10 @@ pytest: .venv/installed
 # The long form takes hours; tests/campaign/test_campaign.py is the short one.
 campaign: .venv/installed
 	$(BIN)/python -m tests.campaign fuzz=10000 garbled=150 kills=200 pairs=20 --out docs/reliability.md
+
+# Builds sdist and wheel and tries the wheel in an empty environment.
+package:
+	$(PYTHON) scripts/check_package.py
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .
