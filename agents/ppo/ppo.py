@@ -289,7 +289,7 @@ class PPO(EpisodicAlgorithm):
     def _reference_logits(self, played: Round, sequences: Sequences) -> Tensor | None:
         """Return the reference's logits for the exact KL, where they fit in memory."""
         size = sequences.response_mask.numel() * self.policy.num_actions * 4
-        if self.settings.kl_estimator != "exact" or size > MOST_LOGITS:
+        if self.settings.kl_estimator != "exact" or self.kl_coef == 0.0 or size > MOST_LOGITS:
             return None
         return self.policy.reference_logits(sequences, played.action_masks)
 

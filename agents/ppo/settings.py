@@ -64,11 +64,12 @@ class PPOSettings(EpisodicSettings):
     """"reward": each token's KL is subtracted from its reward, so that a token answers for the KL
     after it too (Ziegler et al. 2019). "loss": kl_coef times its mean is added to the loss and
     differentiated, which leaves out the KL that a token leads to (GRPO)."""
-    kl_estimator: KlEstimator = "k1"
-    """"k1", "k2", "k3" of the sampled tokens (see `losses.kl_estimate`), or "exact" over the
-    vocabulary, without sampling noise. In the reward: "k1", or "exact", whose direct gradient, that
-    of the KL in each state, is added to the loss. In the loss: "k2" or "exact", or "k3" (GRPO),
-    whose gradient on the policy's own samples is that of KL(reference || policy)."""
+    kl_estimator: KlEstimator = "exact"
+    """"exact" over the vocabulary, without sampling noise, or "k1", "k2", "k3" of the sampled
+    tokens (see `losses.kl_estimate`). In the reward: "exact", whose direct gradient, that of the KL
+    in each state, is added to the loss, or "k1", which takes no further pass of the models. In the
+    loss: "exact" or "k2", or "k3" (GRPO), whose gradient on the policy's own samples is that of
+    KL(reference || policy). Comparison: docs/results/kl.md."""
     kl_target: float | None = None
     """KL per episode (nats) that an adaptive coefficient aims at; None keeps it fixed."""
     kl_horizon: float = 10_000

@@ -21,6 +21,8 @@ Out = Annotated[Path, tyro.conf.arg(help="Folder of the study's runs.")]
 Docs = Annotated[Path, tyro.conf.arg(help="Folder of the study's page.")]
 DOCS = Path("docs/results")
 """Folder of the pages that the studies fill."""
+PUBLISHED_KL = "k1"
+"""`kl_estimator` of the published curves: the default when they were made."""
 
 
 def run_missing(

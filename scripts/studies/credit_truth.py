@@ -30,7 +30,7 @@ from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.runs.config import ComparisonConfig, resolve_env
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
 from tokengym.evaluation.statistics import interval
-from tokengym.scripts.studies.cells import Out, command_line, run_missing
+from tokengym.scripts.studies.cells import PUBLISHED_KL, Out, command_line, run_missing
 from tokengym.scripts.studies.tables import fill, markdown_table, mean, with_interval
 
 OUT = Path("runs/credit_truth")
@@ -170,7 +170,10 @@ def trained_agent(cell: Cell, out: Path, steps: int | None) -> Path:
     if not folder.exists():
         env = resolve_env(cell.task)
         training = training_settings(
-            env, steps=steps or TRAINED_STEPS.get(cell.task), learning_rate=LEARNING_RATE
+            env,
+            steps=steps or TRAINED_STEPS.get(cell.task),
+            learning_rate=LEARNING_RATE,
+            kl_estimator=PUBLISHED_KL,
         )
         config = ComparisonConfig(
             env=env,

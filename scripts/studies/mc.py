@@ -30,7 +30,7 @@ from tokengym.evaluation.runs.config import (
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
 from tokengym.evaluation.statistics import area_under_curve
 from tokengym.rewards.maths.shares import split_evenly
-from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, run_pending
+from tokengym.scripts.studies.cells import DOCS, PUBLISHED_KL, Docs, Out, command_line, run_pending
 from tokengym.scripts.studies.credit_grid import PUBLISHED, finished_rows
 from tokengym.scripts.studies.grid_page import panel_of
 from tokengym.scripts.studies.grid_tables import differences_table, paired_rules, rules_table
@@ -138,6 +138,7 @@ class Cell:
                 max_new_tokens=LENGTH,
                 fixed_length=True,
                 kl_coef=PRICE,
+                kl_estimator=PUBLISHED_KL,
             ),
             evaluation=EvaluationSettings(every=max(updates // EVALUATIONS, 1), samples=0),
         )

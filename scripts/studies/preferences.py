@@ -32,7 +32,15 @@ from tokengym.evaluation.runs.defaults import EvaluationSettings, training_setti
 from tokengym.evaluation.runs.run import make_agent, make_evaluator
 from tokengym.evaluation.runs.run import run as run_one
 from tokengym.evaluation.statistics import interval
-from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, read_rows, run_missing
+from tokengym.scripts.studies.cells import (
+    DOCS,
+    PUBLISHED_KL,
+    Docs,
+    Out,
+    command_line,
+    read_rows,
+    run_missing,
+)
 from tokengym.scripts.studies.tables import fill, iqm_with_interval, markdown_table, mean
 
 ENV = "tokengym/MovieReview-v0"
@@ -47,7 +55,7 @@ NAMES = {
     "best-of-n": "best of 16",
     "ppo": "PPO (sparse)",
 }
-TRAINING = training_settings(ENV, steps=20)
+TRAINING = training_settings(ENV, steps=20, kl_estimator=PUBLISHED_KL)
 CHANGES: dict[str, dict[str, Any]] = {
     "dpo": {"num_prompts": 256, "learning_rate": 3e-4, "num_train_epochs": 3.0},
     "online-dpo": {"num_prompts": 128, "learning_rate": 3e-4, "num_train_epochs": 3.0},

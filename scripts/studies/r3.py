@@ -40,7 +40,15 @@ from tokengym.scripts.corpora.questions import (
     clean_sentences_said,
     write_conversations,
 )
-from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, read_rows, run_missing
+from tokengym.scripts.studies.cells import (
+    DOCS,
+    PUBLISHED_KL,
+    Docs,
+    Out,
+    command_line,
+    read_rows,
+    run_missing,
+)
 from tokengym.scripts.studies.r3_page import save_figure, table, worlds_of
 from tokengym.scripts.studies.relevance import minilm_folder
 from tokengym.scripts.studies.tables import fill
@@ -73,6 +81,7 @@ SETTINGS = training_settings(
     batch_size=64,
     max_new_tokens=24,
     learning_rate=6e-4,
+    kl_estimator=PUBLISHED_KL,
     n_epochs=2,
     n_minibatches=1,
 )

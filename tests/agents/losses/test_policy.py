@@ -165,6 +165,16 @@ def test_k1_and_k3_average_to_the_full_kl():
         torch.testing.assert_close((log_p.exp() * each).sum(-1), full)
 
 
+def test_the_gradient_of_the_full_kl_is_that_of_its_formula():
+    torch.manual_seed(5)
+    logits = torch.randn(4, 7, dtype=torch.float64, requires_grad=True)
+    ref_logits, weights = torch.randn(4, 7, dtype=torch.float64), torch.rand(4).double()
+    p, q = logits.softmax(-1), ref_logits.softmax(-1)
+    (expected,) = torch.autograd.grad(((p * (p / q).log()).sum(-1) * weights).sum(), logits)
+    (found,) = torch.autograd.grad((losses.full_kl(logits, ref_logits) * weights).sum(), logits)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+
+
 def test_full_kl_and_entropy_under_an_action_mask_are_finite_with_finite_gradients():
     logits = torch.tensor([[0.3, -1.0, 2.0]], requires_grad=True)
     ref_logits = torch.tensor([[1.0, 0.0, -1.0]])

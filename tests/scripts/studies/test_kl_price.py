@@ -13,6 +13,8 @@ from tokengym.scripts.studies.kl_price import (
     measure_on_oracle,
     oracle_cells,
     publish,
+    stopped_cells,
+    stopped_table,
     table,
 )
 
@@ -32,6 +34,17 @@ def test_a_cell_is_score_minus_price_times_kl():
     assert "| **1.00** (1.50, 1.00 nats)" in line
 
 
+def test_runs_that_stop_early_have_cells_of_their_own():
+    rows = [
+        dict(kl_in="reward", kl_estimator=estimator, price=0.5, rate=1e-3, seed=0, step=20)
+        | dict(score=score, kl=1.0, target_kl=stop)
+        for estimator, stop, score in (("k1", 0.01, 1.0), ("k1", 0.003, 2.0), ("exact", 0.01, 3.0))
+    ]
+    (line,) = stopped_table(rows).splitlines()[2:]
+    cells_of_line = [cell.split("**")[1] for cell in line.split("|") if "**" in cell]
+    assert cells_of_line == ["0.500", "1.50", "2.50"]
+
+
 def test_the_gap_on_the_oracle_is_that_of_its_values(monkeypatch: pytest.MonkeyPatch):
     """The untrained policy has gap 1; learning closes some of it."""
     monkeypatch.setattr("tokengym.scripts.studies.kl_price.ORACLE_UPDATES", 10)
@@ -44,6 +57,7 @@ def test_the_gap_on_the_oracle_is_that_of_its_values(monkeypatch: pytest.MonkeyP
 def test_the_number_of_runs():
     assert len(list(cells())) == len({cell.name for cell in cells()}) == 78
     assert len(list(oracle_cells())) == 108
+    assert len({cell.name for cell in stopped_cells()} - {cell.name for cell in cells()}) == 32
 
 
 def test_the_page_is_current(tmp_path: Path):
