@@ -1,5 +1,6 @@
 # make demo   set up, then compare three rewards and write runs/demo/report.html
 # make test   set up, then lint, types and tests
+# make docs   set up, then write the documentation site to build/site
 # PYTHON=python3.12 make test   uses another interpreter
 PYTHON ?= python3
 BIN := .venv/bin
@@ -15,13 +16,15 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# The packages are stored at the root under other names than they import by: types are read off a copy.
-types: .venv/installed
-	rm -rf build/typed && mkdir -p build/typed
-	cp -r tokengym tests build/typed
-	cp -r envs rewards agents evaluation scripts build/typed/tokengym
-	rm -r build/typed/tokengym/scripts/benchmarks
-	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p tokengym -p tests
+# The packages are stored at the root under other names than they import by: types and docstrings are read off a copy.
+copy:
+	rm -rf build/copy && mkdir -p build/copy
+	cp -r tokengym tests build/copy
+	cp -r envs rewards agents evaluation scripts build/copy/tokengym
+	rm -r build/copy/tokengym/scripts/benchmarks
+
+types: .venv/installed copy
+	cd build/copy && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p tokengym -p tests
 
 pytest: .venv/installed
 	$(BIN)/python -m pytest --numprocesses 2
@@ -33,6 +36,9 @@ campaign: .venv/installed
 # Builds sdist and wheel and tries the wheel in an empty environment.
 package:
 	$(PYTHON) scripts/check_package.py
+
+docs: .venv/docs copy
+	NO_MKDOCS_2_WARNING=1 PATH=$(BIN):$$PATH mkdocs build --strict
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .
@@ -47,4 +53,8 @@ clean:
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+.venv/docs: .venv/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@

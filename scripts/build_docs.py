@@ -1,16 +1,17 @@
-"""Writes the reference page of the environments, in the manner of Gymnasium's documentation.
+"""Writes the reference pages of the environments, the command line and the metrics.
 
-Everything on it comes from the docstrings, the settings, the spaces and the tasks, so it cannot say
-what the code does not:
+Everything on them comes from the docstrings, the settings, the spaces and the tasks, so they cannot
+say what the code does not:
 
-    python -m tokengym.scripts.build_docs [--out docs/environments] [--check]
+    python -m tokengym.scripts.build_docs [--out docs] [--check]
 """
 
 import argparse
 import inspect
+import re
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from enum import Enum
 from pathlib import Path
@@ -22,11 +23,13 @@ from tokengym.envs import GenerationSettings, TokenGenerationEnv, TokenGeneratio
 from tokengym.envs.bundle import PARTS
 from tokengym.envs.declared import field_texts
 from tokengym.envs.tasks import Task, TaskOptions, registered_tasks
+from tokengym.evaluation.measure.measures import MEASURES
 from tokengym.registration import make_env
+from tokengym.scripts.cli import COMMANDS
+from tokengym.scripts.commands.options import describe
 from tokengym.scripts.docstrings import arguments, class_sections
 
-PAGE = "README.md"
-FOLDER = Path("docs/environments")
+FOLDER = Path("docs")
 _NOTICE = (
     "<!-- Written by `python -m tokengym.scripts.build_docs` from the docstrings: edit those. -->"
 )
@@ -44,6 +47,22 @@ _DELIVERY = (
     '`info["token_rewards"]` carries what each token earned; a causal one is paid token by token.'
 )
 _HEADER = ["argument", "type", "default", "meaning"]
+_FIGURES = (
+    ("over the run (`auc`)", "The mean height of the curve: how fast and how high."),
+    ("at the end (`final`)", "The mean of the curve's last tenth."),
+    (
+        "steps to threshold",
+        "Steps until the score reaches the baseline's final one; runs that never do are censored.",
+    ),
+    (
+        "difference",
+        "The mean of the differences between runs with the same seed, with a t interval.",
+    ),
+    (
+        "probability of improvement",
+        "The chance that a run of one rule is higher than a run of the other, ties half.",
+    ),
+)
 _EXAMPLE = """```python
 import gymnasium
 import tokengym
@@ -60,23 +79,26 @@ print(env.render(), info["score"], info["token_rewards"])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write the page, or with ``--check`` only say whether it is current.
+    """Write the pages, or with ``--check`` only say whether they are current.
 
     Args:
         argv: The command line; None takes the process's.
     """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the page")
-    parser.add_argument("--check", action="store_true", help="write nothing, fail if it is stale")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the pages")
+    parser.add_argument("--check", action="store_true", help="write nothing, fail if one is stale")
     options = parser.parse_args(argv)
-    file = options.out / PAGE
-    text = page()
-    is_stale = not file.is_file() or file.read_text(encoding="utf-8") != text
+    stale = []
+    for name, write in PAGES.items():
+        file, text = options.out / name, write()
+        if not file.is_file() or file.read_text(encoding="utf-8") != text:
+            stale.append(str(file))
+            if not options.check:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(text, encoding="utf-8")
     if options.check:
-        sys.exit(f"not current: {file}; leave out --check" if is_stale else 0)
-    options.out.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8")
-    print(f"{file} {'written' if is_stale else 'was current'}")
+        sys.exit(f"not current: {', '.join(stale)}; leave out --check" if stale else 0)
+    print(f"written: {', '.join(stale)}" if stale else "all pages were current")
 
 
 def page() -> str:
@@ -103,6 +125,59 @@ def page() -> str:
         _table(["method", "what it does"], list(_methods(TokenGenerationEnv))),
         f"## Example\n\n{_EXAMPLE.format(id='tokengym/MovieReview-v0')}",
         *(section(task) for task in tasks),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def command_line() -> str:
+    """Return the reference page of the commands, markdown."""
+    blocks = [
+        _NOTICE,
+        "# Command line",
+        "`tokengym COMMAND --help` shows the same for the task and the learner that are named; "
+        "these tables have the defaults of MovieReview and PPO.",
+    ]
+    for name, command in COMMANDS.items():
+        text = (inspect.getdoc(command) or "").partition("\nArgs:")[0].strip()
+        said, _, examples = text.partition("\n\nFor example:\n")
+        rows = [_option(*option) for option in describe(command)]
+        lines = [line for line in textwrap.dedent(examples).splitlines() if line]
+        lines = [re.sub(r"(\S) {3,}", r"\1  # ", line) for line in lines]
+        blocks += [
+            f"## tokengym {name}",
+            _markdown(said),
+            "```bash\n" + "\n".join(lines) + "\n```",
+            _table(["option", "default", "meaning"], rows),
+        ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _option(name: str, values: str, default: Any, meaning: str) -> tuple[str, str, str]:
+    """Return the cells of one command-line option; choices are listed behind its meaning."""
+    if values.startswith("{"):
+        choices = ", ".join(f"`{value}`" for value in values.strip("{}").split(","))
+        values, meaning = "", f"{meaning} One of {choices}."
+    shown = "" if default in (None, ()) else f"`{_cell(_plain(default))}`"
+    shown = "required" if default is inspect.Parameter.empty else shown
+    return f"`{_cell(f'{name} {values}'.strip())}`", shown, _cell(meaning)
+
+
+def metrics() -> str:
+    """Return the reference page of the measurements, markdown."""
+    rows = [
+        (f"`{m.name}`", _cell(m.meaning), m.better or "-", "yes" if m.recorded else "")
+        for m in MEASURES.values()
+    ]
+    blocks = [
+        _NOTICE,
+        "# Metrics",
+        "Measurements of a frozen policy on held-out prompts, by the raw score, never by the token "
+        "rewards. `evaluate(...).metrics` has them by name; those marked are columns of "
+        "`curves.csv`. [A metric of your own](../../CONTRIBUTING.md#a-metric) is one function.",
+        _table(["name", "meaning", "better", "in curves.csv"], rows),
+        "## Figures of a run",
+        "A comparison takes two numbers from each learning curve and compares rules by them:",
+        _table(["figure", "meaning"], _FIGURES),
     ]
     return "\n\n".join(blocks) + "\n"
 
@@ -237,6 +312,20 @@ def _markdown(text: str) -> str:
     """Return a docstring's text with its double backticks as markdown's single ones."""
     return text.replace("``", "`")
 
+
+def _plain(value: Any) -> str:
+    """Return a default as it is typed on the command line."""
+    if isinstance(value, (tuple, list)):
+        return " ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "environments/README.md": page,
+    "reference/command_line.md": command_line,
+    "reference/metrics.md": metrics,
+}
+"""Generated pages, by their path in docs/."""
 
 if __name__ == "__main__":
     main()

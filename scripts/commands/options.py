@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import tyro
 
 from tokengym.envs.declared import Leaf, field_texts, leaves, with_values
+from tokengym.scripts.docstrings import arguments as argument_texts
 
 # Values whose default is found later: nothing to show.
 Text = Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")]
@@ -114,6 +115,30 @@ def call(command: Command, prog: str, arguments: Sequence[str]) -> None:
         args=_with_truth(arguments, groups),
         config=(tyro.conf.OmitArgPrefixes,),
     )
+
+
+def describe(command: Command) -> list[tuple[str, str, Any, str]]:
+    """Return name, values, default and meaning of each option, under the default choices."""
+    groups = _groups(command, ())
+    texts, declared = argument_texts(command), _DECLARED.get(command)
+    rows: list[tuple[str, str, Any, str]] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        if name in groups:
+            for leaf, kind in groups[name].options:
+                text = field_texts(leaf.owner).get(leaf.path[-1], "")
+                rows.append((f"--{leaf.flag}", _metavar(kind), leaf.value, text))
+            continue
+        kind, *extras = get_args(parameter.annotation) or [parameter.annotation]
+        if get_origin(parameter.annotation) is Literal:
+            kind, extras = parameter.annotation, []
+        named = [extra.metavar for extra in extras if getattr(extra, "metavar", None)]
+        values = named[0] if named else "" if kind is bool else _metavar(_option_type(kind))
+        if declared is not None and declared.choice is not None and declared.choice[0] == name:
+            values = f"{{{','.join(declared.choice[1]())}}}"
+        is_positional = tyro.conf.Positional in extras
+        shown = values if is_positional else f"--{name.replace('_', '-')}"
+        rows.append((shown, "" if is_positional else values, parameter.default, texts[name]))
+    return rows
 
 
 # --- settings -------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The reference page: current, complete, and its examples run."""
+"""The reference pages: current, complete, and their examples run."""
 
 import re
 from pathlib import Path
@@ -10,17 +10,44 @@ import pytest
 from tokengym.envs import TokenGenerationEnv
 from tokengym.envs.declared import field_texts
 from tokengym.envs.tasks import Task, TaskOptions, registered_tasks
-from tokengym.scripts.build_docs import main, page, section
+from tokengym.evaluation.measure.measures import MEASURES
+from tokengym.scripts.build_docs import PAGES, command_line, main, metrics, page, section
+from tokengym.scripts.cli import COMMANDS
+from tokengym.scripts.commands.options import call
 from tokengym.scripts.docstrings import arguments, class_sections, sections
 
-FOLDER = Path(__file__).parents[2] / "docs" / "environments"
+FOLDER = Path(__file__).parents[2] / "docs"
 TASKS = [task for task in registered_tasks() if task.id.startswith("tokengym/")]
 
 
-def test_the_page_is_current():
-    assert {path.name for path in FOLDER.glob("*.md")} == {"README.md"}
-    current = (FOLDER / "README.md").read_text(encoding="utf-8")
-    assert current == page(), "stale; run python -m tokengym.scripts.build_docs"
+@pytest.mark.parametrize("name", PAGES)
+def test_the_page_is_current(name: str):
+    current = (FOLDER / name).read_text(encoding="utf-8")
+    assert current == PAGES[name](), "stale; run python -m tokengym.scripts.build_docs"
+
+
+def test_the_command_line_has_every_option(capsys):
+    """Those of --help, under the defaults of MovieReview and PPO."""
+    sections = re.split(r"^## tokengym ", command_line(), flags=re.MULTILINE)[1:]
+    assert [text.split()[0] for text in sections] == list(COMMANDS)
+    for text in sections:
+        name = text.split()[0]
+        with pytest.raises(SystemExit):
+            call(COMMANDS[name], f"tokengym {name}", ["--help"])
+        shown = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
+        rows = re.findall(r"^\| `(--[\w-]+|[A-Z])", text, flags=re.MULTILINE)
+        assert len(rows) == len(set(rows))
+        flags = {row for row in rows if row.startswith("--")}
+        assert flags == set(re.findall(r"^\W? (?:-h, )?(--[a-z][\w-]*)", shown, re.M)) - {"--help"}
+        assert "tokengym " + name in text.split("```bash\n")[1]
+    seeds = next(line for line in sections[0].splitlines() if line.startswith("| `--seeds"))
+    assert seeds == "| `--seeds INT` | `5` | Runs per reward. |"
+    assert "One of `best-of-n`, `dpo`, " in sections[0]
+
+
+def test_every_metric_has_its_row():
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \|", metrics(), flags=re.MULTILINE)
+    assert dict(rows) == {name: measure.meaning for name, measure in MEASURES.items()}
 
 
 def test_the_page_has_all_that_gymnasiums_have():
@@ -71,13 +98,13 @@ def test_every_argument_of_make_is_on_the_page():
 
 def test_writing_and_checking(tmp_path, capsys):
     folder = tmp_path / "pages"
-    with pytest.raises(SystemExit, match=r"not current: .*README.md; leave out"):
+    with pytest.raises(SystemExit, match=r"not current: .*README.md, .*metrics.md; leave out"):
         main(["--out", str(folder), "--check"])
     assert not folder.exists()
     main(["--out", str(folder)])
-    assert "README.md written" in capsys.readouterr().out
-    (folder / "README.md").write_text("stale")
-    with pytest.raises(SystemExit, match=r"not current: .*README.md; leave out"):
+    assert "environments/README.md" in capsys.readouterr().out
+    (folder / "reference" / "metrics.md").write_text("stale")
+    with pytest.raises(SystemExit, match=r"not current: \S*metrics.md; leave out"):
         main(["--out", str(folder), "--check"])
     main(["--out", str(folder)])
     with pytest.raises(SystemExit, match="0"):

@@ -1,0 +1,132 @@
+"""Pages of the site that are not Markdown of docs/, and links to them that work there too.
+
+README, CONTRIBUTING and CHANGELOG are stored at the root; notebooks become pages, and a folder of
+raw numbers gets a list of its files.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import griffe
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure import StructureItem
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.nav import Navigation, Section
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parents[1]
+FROM_ROOT = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "CITATION.cff": "CITATION.cff",
+}
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that are not Markdown of docs/."""
+    docs = ROOT / "docs"
+    for name, page in FROM_ROOT.items():
+        text = (ROOT / name).read_text(encoding="utf-8").replace("](docs/", "](")
+        files.append(File.generated(config, page, content=text))
+    for path in sorted((docs / "notebooks").glob("*.ipynb")):
+        _add_notebook(path, files, config)
+    for folder in (path for path in (docs / "results").rglob("*") if path.is_dir()):
+        names = sorted(path.name for path in folder.iterdir() if path.is_file())
+        text = "\n".join((f"# Files of {folder.name}\n", *(f"- [{n}]({n})" for n in names)))
+        page = f"{folder.relative_to(docs)}/files.md"
+        files.append(File.generated(config, page, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """Return a page whose links to notebooks, folders and files of the root lead to pages."""
+    root = "../" * page.file.src_uri.count("/")
+    for name, target in FROM_ROOT.items():
+        markdown = re.sub(rf"\]\({root}(\.\./)?{name}(?=[)#])", f"]({root}{target}", markdown)
+    markdown = re.sub(r"\]\(((?:\.\./)*notebooks/\w+)\.ipynb\)", r"](\1.md)", markdown)
+    if page.file.src_uri.startswith("results/"):
+        markdown = re.sub(r"\]\(([\w/]+?)/?\)", r"](\1/files.md)", markdown)
+    return markdown
+
+
+def on_nav(nav: Navigation, **_: Any) -> None:
+    """Keep the navigation for llms.txt."""
+    _nav[:] = nav.items
+
+
+def on_post_build(config: MkDocsConfig, **_: Any) -> None:
+    """Write llms.txt, the pages by section with the first sentence of each."""
+    lines = [f"# {config.site_name}", f"> {config.site_description}", *_listed(_nav)]
+    (Path(config.site_dir) / "llms.txt").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
+
+
+_nav: list[StructureItem] = []
+
+
+def _listed(items: Sequence[StructureItem]) -> Iterator[str]:
+    pages = [item for item in items if isinstance(item, Page)]
+    if pages:
+        yield "\n".join(f"- [{page.title}]({page.url or './'}){_summary(page)}" for page in pages)
+    for section in (item for item in items if isinstance(item, Section)):
+        yield f"## {section.title}"
+        yield from _listed(section.children)
+
+
+def _summary(page: Page) -> str:
+    """Return the first sentence of a page's text, after a colon; nothing where it has none."""
+    text = re.sub(r"(?s)```.*?```|<!--.*?-->", "", page.markdown or "")
+    for block in text.split("\n\n"):
+        if re.match(r"[\w*`\"\[]", block):
+            plain = re.sub(r"\[([^\]]*)\]\([^)]*\)|[*`]", r"\1", " ".join(block.split()))
+            return f": {re.split(r'(?<=[.?]) ', plain)[0]}"
+    return ""
+
+
+class Docstrings(griffe.Extension):
+    """Adapts docstrings to Markdown: "Example:" and formulas are shown as code."""
+
+    def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
+        """Rewrite one docstring."""
+        if obj.docstring is not None:
+            text = re.sub(r"(?m)^Example:$", "Examples:", obj.docstring.value)
+            blocks = text.split("\n\n")
+            obj.docstring.value = "\n\n".join(map(_with_formula, blocks))
+
+
+def _with_formula(block: str) -> str:
+    """Return a paragraph, indented as code if it is a formula such as ``x_t = ...``."""
+    is_formula = re.match(r"[\w|(){}^,.* /+-]{1,40}? = ", block) and "``" not in block
+    return "\n".join(f"    {line}" for line in block.splitlines()) if is_formula else block
+
+
+def _add_notebook(path: Path, files: Files, config: MkDocsConfig) -> None:
+    """Add a notebook as a page, its pictures beside it, and the notebook itself to download."""
+    blocks = []
+    for number, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"]):
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            blocks.append(source)
+            continue
+        blocks.append(f"```python\n{source}\n```")
+        for output in cell["outputs"]:
+            data = output.get("data", {})
+            if "image/png" in data:
+                name = f"{path.stem}_{number}.png"
+                content = base64.b64decode(data["image/png"])
+                files.append(File.generated(config, f"notebooks/{name}", content=content))
+                blocks.append(f"![Output of the code above]({name})")
+            elif "text/html" in data:
+                blocks.append(f'<div class="output">{"".join(data["text/html"])}</div>')
+            else:
+                text = "".join(output.get("text", data.get("text/plain", "")))
+                blocks.append(f"```text\n{text.rstrip()}\n```")
+    blocks.insert(1, f"[Download this notebook]({path.name})")
+    page = f"notebooks/{path.stem}.md"
+    files.append(File.generated(config, page, content="\n\n".join(blocks)))
+    content = path.read_bytes()
+    files.append(File.generated(config, f"notebooks/{path.name}", content=content))

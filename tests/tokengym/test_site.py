@@ -1,0 +1,109 @@
+"""The documentation site: every page is in its navigation, every public name in its reference."""
+
+import importlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from tokengym import agents, envs, rewards
+from tokengym.agents import losses
+from tokengym.evaluation import statistics
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+CONFIG = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+GENERATED = {"index.md", "contributing.md", "changelog.md"}  # from files of the root
+DIRECTIVE = re.compile(r"^::: (tokengym\.\S+)$", re.MULTILINE)
+
+
+def pages_in(nav: Any) -> Iterator[str]:
+    if isinstance(nav, str):
+        yield nav
+    else:
+        for item in nav.values() if isinstance(nav, dict) else nav:
+            yield from pages_in(item)
+
+
+def test_every_page_is_in_the_navigation_once():
+    named = list(pages_in(CONFIG["nav"]))
+    stored = {str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md")}
+    stored |= {f"notebooks/{path.stem}.md" for path in DOCS.glob("notebooks/*.ipynb")}
+    assert sorted(named) == sorted(stored | GENERATED)
+
+
+def test_every_public_name_is_in_the_reference():
+    named = [
+        name
+        for page in (DOCS / "reference" / "api").glob("*.md")
+        for name in DIRECTIVE.findall(page.read_text(encoding="utf-8"))
+    ]
+    assert len(named) == len(set(named))
+    for module in (envs, rewards, agents, losses):
+        assert {f"{module.__name__}.{name}" for name in module.__all__} <= {
+            *named,
+            "tokengym.agents.losses",  # a page of its own
+        }
+    functions = {name for name in statistics.__all__ if name.lower() == name}
+    assert {f"{statistics.__name__}.{name}" for name in functions} <= set(named)
+    for name in named:
+        module_name, _, attribute = name.rpartition(".")
+        assert getattr(importlib.import_module(module_name), attribute).__doc__, name
+
+
+def blocks_of(name: str) -> list[str]:
+    text = (DOCS / "guide" / name).read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+def test_the_first_steps_run(capsys: Any):
+    code = "\n".join(blocks_of("getting_started.md"))
+    short = code.replace("64, 32, 15", "4, 8, 1").replace("num_episodes=64", "num_episodes=4")
+    assert short.count("4, 8, 1") == short.count("num_episodes=4)") == 1
+    found: dict[str, Any] = {}
+    with torch.random.fork_rng():
+        exec(compile(short, "getting_started.md", "exec"), found)
+    assert found["agent"].num_timesteps == 4 * 8
+    printed = capsys.readouterr().out
+    assert re.search(r"^before .*'score'.*'gold_score'.*'kl': -?0.0}$", printed, re.MULTILINE)
+    assert re.search(r"^after ", printed, re.MULTILINE)
+
+
+def test_the_data_set_of_the_guide_is_read(capsys: Any, tmp_path: Path, monkeypatch: Any):
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks_of("dataset.md")
+    exec(compile(code, "dataset.md", "exec"), {})
+    assert capsys.readouterr().out == "the music of the film\n"
+
+
+def test_the_guide_says_which_device_learns(capsys: Any):
+    (code,) = blocks_of("gpu.md")
+    exec(compile(code, "gpu.md", "exec"), {})
+    assert capsys.readouterr().out == "True\n"
+
+
+def test_the_site_builds(tmp_path: Path, monkeypatch: Any):
+    """Where the extra "docs" is installed: without a warning, and llms.txt lists every page."""
+    mkdocs = pytest.importorskip("mkdocs.commands.build")
+    pytest.importorskip("mkdocstrings_handlers.python")
+    from mkdocs.config import load_config
+
+    if not (ROOT / "build" / "copy").is_dir():
+        pytest.skip("make docs copies the packages to build/copy first")
+    monkeypatch.chdir(ROOT)
+    config = load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path), strict=True)
+    config.plugins.on_startup(command="build", dirty=False)
+    mkdocs.build(config)
+    listed = re.findall(r"^- \[.+?\]\((.+?)\)", (tmp_path / "llms.txt").read_text(), re.MULTILINE)
+    assert len(listed) == len(list(pages_in(CONFIG["nav"])))
+    assert all((tmp_path / link / "index.html").is_file() for link in listed)
+    for name in ("kl", "mc"):  # a page and a folder of raw numbers
+        text = (tmp_path / "results" / name / "index.html").read_text(encoding="utf-8")
+        assert "Files of" not in text
+        assert (tmp_path / "results" / name / "files" / "index.html").is_file()
+    text = (tmp_path / "reference" / "api" / "losses" / "index.html").read_text(encoding="utf-8")
+    assert re.search(r"<code>delta_t = r_t \+ gamma \* V_\{t\+1\} - V_t\n", text)
