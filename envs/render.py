@@ -5,6 +5,7 @@ largest absolute reward has the full colour. Pure functions, independent of envi
 """
 
 import html
+import re
 import unicodedata
 from collections.abc import Sequence
 
@@ -31,6 +32,19 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(_shown(character) for character in text)
+
+
+def markdown(text: str) -> str:
+    r"""Return a text as one line of Markdown that shows it and obeys nothing in it.
+
+    The text passes through `printable`; tags, links, code and the bars of a table are escaped.
+
+    Example:
+        >>> markdown("<b>a|[b](c)")
+        '&lt;b&gt;a\\|\\[b\\](c)'
+    """
+    line = html.escape(" ".join(printable(text).split()), quote=False)
+    return re.sub(r"([\\`|\[\]])", r"\\\1", line)
 
 
 def reward_colours(

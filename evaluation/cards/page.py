@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tokengym.envs.render import markdown, printable
 from tokengym.evaluation.report.verdict import number, signed
 
 HEADER = (
@@ -39,7 +40,7 @@ def card_row(card: Mapping[str, Any], sparse: Mapping[str, Any] | None = None) -
     ends = parts.get("convergence", {})
     kept = [_one(stays, "Oracle", name, _stay) for name in ("centred", "not centred")]
     return [
-        f"`{card['subject']}`",
+        _code(card["subject"]),
         _contract(contract),
         *(_one(agreements, task, "correlation", number) for task in ("MovieReview", "Oracle")),
         *kept,
@@ -54,7 +55,7 @@ def card_row(card: Mapping[str, Any], sparse: Mapping[str, Any] | None = None) -
 
 def card_page(card: Mapping[str, Any]) -> str:
     """Return a card as a Markdown page: a table per part."""
-    lines = [f"# Card of the {card['kind']} `{card['subject']}`", ""]
+    lines = [f"# Card of the {card['kind']} {_code(card['subject'])}", ""]
     lines += [
         f"Size {card['size']}, seed {card['seed']}, tokengym {card['tokengym']}, data "
         f"`{card['data']}`, hash `{card['hash']}`. Numbers of the same hash differ in seconds "
@@ -69,7 +70,7 @@ def card_page(card: Mapping[str, Any]) -> str:
 def _table(part: str, measured: Mapping[str, Any]) -> list[str]:
     """Return the lines of one part."""
     if "refused" in measured:
-        return [f"Refused: {measured['refused']}"]
+        return [f"Refused: {markdown(measured['refused'])}"]
     if "rows" in measured:
         header = list(measured["rows"][0])
         return _lines(header, [[_cell(v) for v in row.values()] for row in measured["rows"]])
@@ -111,7 +112,13 @@ def _flat(found: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *rows)]
+    lines = (header, ["---"] * len(header), *rows)
+    return [f"| {' | '.join(map(markdown, line))} |" for line in lines]
+
+
+def _code(name: str) -> str:
+    """Return a name as a span of code, which nothing in it can end."""
+    return f"`{' '.join(printable(name).split()).replace('`', chr(39))}`"
 
 
 def _cell(value: Any) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tokengym.envs.files import write_text
+from tokengym.envs.render import markdown
 from tokengym.evaluation.constitution.scene import ConstitutionConfig
 from tokengym.evaluation.report.report import render
 
@@ -83,11 +84,11 @@ def _report_sections(
 
 def _as_markdown(title: str, sections: Sequence[tuple[str, list[str], Table | None]]) -> str:
     """Return the sections as Markdown."""
-    lines = [f"# {title}", ""]
+    lines = [f"# {markdown(title)}", ""]
     for heading, paragraphs, table in sections:
         lines += [f"## {heading}", ""]
         for paragraph in paragraphs:
-            lines += [paragraph, ""]
+            lines += [markdown(paragraph), ""]
         if table is not None:
             head, rows = table
             lines += [_line(head), _line(["---"] * len(head)), *map(_line, rows), ""]
@@ -172,5 +173,4 @@ def _figure(value: float) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
-    clean = (" ".join(cell.replace("|", "\\|").split()) for cell in cells)
-    return f"| {' | '.join(clean)} |"
+    return f"| {' | '.join(map(markdown, cells))} |"

@@ -1,6 +1,7 @@
 """Pictures for a paper or a README: learning curves and the reliability of a reward model."""
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,7 +139,9 @@ def write_png(path: Path, figure: Any, *, dpi: int) -> None:
         dpi: Dots per inch.
     """
     buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=dpi, format="png", metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # names in other scripts
+        figure.savefig(buffer, dpi=dpi, format="png", metadata={"Software": None})
     write_bytes(path, buffer.getvalue())
 
 

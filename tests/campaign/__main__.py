@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.campaign.fuzz import fuzz
 from tests.campaign.garbled import garbled
+from tests.campaign.hostile import pages, terminal
 from tests.campaign.kills import kills
 from tests.campaign.outcome import Outcome
 from tests.campaign.pairs import pairs
@@ -17,6 +18,11 @@ from tests.campaign.pairs import pairs
 PARTS: dict[str, tuple[Callable[[int, int], Outcome], str]] = {
     "fuzz": (fuzz, "random environments over five kinds of tokenizer, contracts at every step"),
     "garbled": (garbled, "damaged files of agents, comparisons and pairs: one line, or right"),
+    "pages": (pages, "hostile texts in HTML, Markdown and CSV: no script, no raw control"),
+    "terminal": (
+        terminal,
+        "hostile texts on the terminal: no raw escape, nothing reordered",
+    ),
     "kills": (kills, "commands killed up to three times, resumed, equal to an uninterrupted one"),
     "pairs": (pairs, "two processes on one folder: one refused, the other's numbers right"),
 }

@@ -42,15 +42,17 @@ def try_cases(
     """Run cases ``seed`` to ``seed + count - 1``; each alone repeats from the line that is printed.
 
     Returns:
-        The outcome; a lost case is printed with the command that repeats it.
+        The outcome; a lost case, of a broken promise or any other exception, is printed with the
+        command that repeats it.
     """
     outcome = Outcome()
     for number in range(seed, seed + count):
         outcome.tried += 1
         try:
             case(np.random.default_rng(number))
-        except LostError as error:
-            line = f"python -m tests.campaign {part}=1 --seed {number}: {error}"
+        except Exception as error:
+            said = error if isinstance(error, LostError) else f"{type(error).__name__}: {error}"
+            line = f"python -m tests.campaign {part}=1 --seed {number}: {said}"
             outcome.lost.append(line)
             print(f"lost: {line}", flush=True)
     return outcome

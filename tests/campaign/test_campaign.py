@@ -7,7 +7,9 @@ from unittest import mock
 import pytest
 
 from tests.campaign.fuzz import fuzz
+from tests.campaign.hostile import pages, require_page, terminal
 from tests.campaign.kills import COMMANDS, curves
+from tests.campaign.outcome import LostError
 from tokengym.envs import TokenGenerationEnv
 from tokengym.envs.files import write_csv
 from tokengym.evaluation.runs import record
@@ -72,3 +74,22 @@ def test_training_killed_while_it_writes_its_results_resumes(
     assert main(arguments("killed")) == 0
     assert curves(tmp_path / "killed") == curves(tmp_path / "whole")
     assert main(arguments("killed")) == 2  # finished: its folder is refused
+
+
+def test_hostile_texts_stay_texts_in_pages_and_on_the_terminal():
+    assert (pages(6, seed=0).lost, terminal(6, seed=0).lost) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *(("page.html", text) for text in ("<script>alert(1)</script>", "<img src=x>", "\u202e")),
+        *(("page.md", text) for text in ("<b>", "[a](javascript:b)", "\x1b[2J", "\x85")),
+        *(("page.csv", text) for text in ("=1+1", "a,@b", "\x00")),
+    ],
+)
+def test_a_page_that_obeys_a_text_is_found(tmp_path: Path, name: str, text: str):
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(LostError, match=name):
+        require_page(path)

@@ -11,7 +11,7 @@ from tokengym.envs import bundled
 from tokengym.envs.files import read_json, read_jsonl
 from tokengym.evaluation.constitution import ConstitutionConfig, run_constitution
 from tokengym.evaluation.constitution import scene as scene_module
-from tokengym.evaluation.constitution.report import as_html
+from tokengym.evaluation.constitution.report import _as_markdown, as_html
 from tokengym.rewards import FunctionScorer
 
 
@@ -102,6 +102,12 @@ def test_texts_are_escaped():
     page = as_html("<title>", "<i>", [("h", ["<b>"], (("c",), [("<script>x</script>",)]))])
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
+
+
+def test_texts_are_escaped_in_markdown():
+    page = _as_markdown("t", [("h", ["<b>\x1b"], (("c",), [("[a](b)|\ud800<i>",)]))])
+    assert "&lt;b&gt;\u241b" in page
+    assert "| \\[a\\](b)\\|\ufffd&lt;i&gt; |" in page
 
 
 def test_harmful_requests_are_the_dialogues_red_team():
