@@ -23,6 +23,7 @@ from tokengym.agents import losses
 from tokengym.agents.decoding.player import DecodingPlayer
 from tokengym.agents.decoding.streams import check_decoding
 from tokengym.agents.errors import ModelError
+from tokengym.agents.policy.chunks import in_chunks
 from tokengym.agents.policy.language_model import (
     LanguageModel,
     check_length,
@@ -34,6 +35,7 @@ from tokengym.agents.policy.sampling import (
     as_action_mask,
     chosen_log_probs,
     draw,
+    forbid_,
     likeliest,
     shape_logits,
 )
@@ -163,8 +165,8 @@ class CausalLMPolicy(BasePolicy):
             (n, vocab) float32.
         """
         with self.weights(reference) as language_model:
-            logits = language_model.logits(states)
-        return self.shaped(logits, action_mask)
+            logits = self.shaped(language_model.logits(states), None)
+        return logits if action_mask is None else forbid_(logits, action_mask)
 
     def support(
         self, logits: Tensor, action_mask: Tensor | None, masking_states: Tensor | None = None
@@ -197,7 +199,8 @@ class CausalLMPolicy(BasePolicy):
 
     def shaped(self, logits: Tensor, action_mask: Tensor | None) -> Tensor:
         """Return a model's logits, (n, vocab), after temperature and action mask."""
-        logits = logits[..., : self.num_actions]
+        if logits.shape[-1] > self.num_actions:
+            logits = logits[..., : self.num_actions]
         return shape_logits(logits, temperature=self.temperature, action_mask=action_mask)
 
     def evaluate(
@@ -225,29 +228,44 @@ class CausalLMPolicy(BasePolicy):
         rows, times, columns = sequences.response_positions()
         with torch.set_grad_enabled(torch.is_grad_enabled() and not value_head_only):
             states = self.states(sequences)
-        mask = None if action_masks is None else action_masks.at(rows, times)
-        logits = self.shaped_logits(states, mask)
-        kl = None
-        if with_kl:
-            if ref_logits is None:
-                with torch.no_grad():
-                    ref_states = self.states(sequences, reference=True)
-                    chosen = self.shaped_logits(ref_states, mask, reference=True)
-            else:
-                chosen = ref_logits[rows, times]
-            kl = losses.full_kl(logits, chosen)
+        ref_states = states
+        if with_kl and ref_logits is None:
+            with torch.no_grad():
+                ref_states = self.states(sequences, reference=True)
+        tokens = sequences.input_ids[rows, columns]
+
+        def figures(
+            states: Tensor, ref_states: Tensor, tokens: Tensor, rows: Tensor, times: Tensor
+        ) -> tuple[Tensor, ...]:
+            mask = None if action_masks is None else action_masks.at(rows, times)
+            logits = self.shaped_logits(states, mask)
+            found = []
+            if with_kl:
+                if ref_logits is None:
+                    with torch.no_grad():
+                        chosen = self.shaped_logits(ref_states, mask, reference=True)
+                else:
+                    chosen = ref_logits[rows, times]
+                found.append(losses.full_kl(logits, chosen))
+            found.append(chosen_log_probs(logits, tokens))
+            if with_entropy:
+                found.append(losses.entropy(logits))
+            return tuple(found)
+
+        inputs = (states, ref_states, tokens, rows, times)
+        found = list(in_chunks(figures, *inputs, vocab_size=self.num_actions))
         shape = sequences.response_mask.shape
 
         def padded(flat: Tensor) -> Tensor:  # (tokens,) -> (batch, time)
             return flat.new_zeros(shape).index_put((rows, times), flat)
 
         return Evaluation(
-            log_probs=padded(chosen_log_probs(logits, sequences.input_ids[rows, columns])),
+            kl=padded(found.pop(0)) if with_kl else None,
+            log_probs=padded(found.pop(0)),
             values=None
             if self.critic is None
             else padded(self.critic.of_tokens(sequences, states)),
-            entropy=padded(losses.entropy(logits)) if with_entropy else None,
-            kl=None if kl is None else padded(kl),
+            entropy=padded(found.pop(0)) if with_entropy else None,
         )
 
     @torch.no_grad()
@@ -272,13 +290,21 @@ class CausalLMPolicy(BasePolicy):
             part = sequences.select(bucket)
             rows, times, columns = part.response_positions()
             masks = None if action_masks is None else action_masks.select(bucket)
-            logits = self.shaped_logits(
-                self.states(part, reference=reference),
-                None if masks is None else masks.at(rows, times),
-                reference=reference,
-            )
-            tokens = part.input_ids[rows, columns]
-            log_probs[bucket[rows], times] = chosen_log_probs(logits, tokens)
+
+            def figures(
+                states: Tensor,
+                tokens: Tensor,
+                rows: Tensor,
+                times: Tensor,
+                masks: ActionMasks | None = masks,
+            ) -> tuple[Tensor]:
+                mask = None if masks is None else masks.at(rows, times)
+                logits = self.shaped_logits(states, mask, reference=reference)
+                return (chosen_log_probs(logits, tokens),)
+
+            states, tokens = self.states(part, reference=reference), part.input_ids[rows, columns]
+            (found,) = in_chunks(figures, states, tokens, rows, times, vocab_size=self.num_actions)
+            log_probs[bucket[rows], times] = found
         return log_probs
 
     @torch.no_grad()

@@ -1,6 +1,7 @@
 """From logits to a token and its log-probability, the same in rollout, update and reference."""
 
 from hashlib import sha256
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,12 +26,40 @@ def shape_logits(logits: Tensor, *, temperature: float, action_mask: Tensor | No
         action_mask: (..., vocab) bool, True where the token is allowed; None allows all.
 
     Returns:
-        (..., vocab) float32.
+        (..., vocab) float32, or float64 where the logits are.
     """
-    shaped = logits.float()
+    shaped = logits if logits.dtype == torch.float64 else logits.float()
     if temperature != 1.0:
         shaped = shaped / temperature
     return shaped if action_mask is None else shaped.masked_fill(~action_mask, -torch.inf)
+
+
+class _Forbid(torch.autograd.Function):
+    """Sets columns to -inf in place; what reads them gives them gradient 0 anyway."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, columns: Tensor) -> Tensor:
+        ctx.mark_dirty(logits)
+        return logits.index_fill_(-1, columns, -torch.inf)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
+
+
+def forbid_(logits: Tensor, action_mask: Tensor) -> Tensor:
+    """Return the logits with the forbidden ones -inf, without a copy where a few are forbidden.
+
+    Args:
+        logits: (n, vocab), shaped, the result of an operation that does not need it any more;
+            changed in place.
+        action_mask: (n or 1, vocab) bool.
+    """
+    if len(action_mask) == 1:
+        columns = (~action_mask[0]).nonzero()[:, 0]
+        if len(columns) * 16 <= logits.shape[-1]:
+            return _Forbid.apply(logits, columns)
+    return logits.masked_fill(~action_mask, -torch.inf)
 
 
 def likeliest(logits: Tensor, *, top_k: int = 0, top_p: float = 1.0) -> Tensor | None:
