@@ -78,7 +78,7 @@ class _FullKL(torch.autograd.Function):
         return kl
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         p, difference, kl = ctx.saved_tensors
         return (difference - kl.unsqueeze(-1)).mul_(p).mul_(grad.unsqueeze(-1)), None
 

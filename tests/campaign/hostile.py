@@ -89,8 +89,8 @@ def require_page(path: Path) -> None:
         if tags.wrong or any(script not in allowed[:1] for script in found):
             raise LostError(f"{path.name} holds {tags.wrong or 'a script that is not its own'}")
     elif path.suffix == ".md":
-        if found := re.search(r"<[a-zA-Z/!]|(?<!\\)\]\(", re.sub(r"`[^`\n]*`", "", text)):
-            raise LostError(f"{path.name} holds {text[found.start() : found.start() + 30]!r}")
+        if wrong := re.search(r"<[a-zA-Z/!]|(?<!\\)\]\(", re.sub(r"`[^`\n]*`", "", text)):
+            raise LostError(f"{path.name} holds {text[wrong.start() : wrong.start() + 30]!r}")
     elif path.suffix == ".csv":
         for row in csv.reader(text.splitlines(keepends=True)):
             for cell in row:

@@ -72,7 +72,7 @@ def test_chunks_change_neither_figures_nor_gradients(
     weights = torch.randn(3, len(rows), generator=torch.Generator().manual_seed(0)).double()
     expected = plain(agent, sequences, masks)
     total = sum((w * expected[name]).sum() for w, name in zip(weights, expected, strict=True))
-    gradients = torch.autograd.grad(total, parameters)  # type: ignore[arg-type]
+    gradients = torch.autograd.grad(total, parameters)
     heads: list[int] = []
     agent.policy.language_model.model.get_output_embeddings().register_forward_hook(
         lambda _module, _inputs, logits: heads.append(len(logits))
