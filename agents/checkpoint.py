@@ -1,7 +1,7 @@
 """Checkpoints: a folder of safetensors and JSON from which training continues number for number.
 
 ```
-checkpoint.json        settings, counters, the environment's state, every file's hash
+checkpoint.json        settings, counters, the environment's state, every file's hash and its own
 training.safetensors   value head (and its own network), optimiser, random generators
 model/                 the policy's weights (or adapter/, its LoRA weights), Hugging Face's format
 reference/             the frozen reference, which with LoRA is the base model
@@ -23,17 +23,38 @@ from tokengym.agents.errors import CheckpointError
 from tokengym.agents.policy.language_model import no_progress_bars
 from tokengym.agents.rollouts.environments import environment_state, restore_environment
 from tokengym.agents.sb3 import GymVecEnv, NoEnvironment, as_vec_env
-from tokengym.envs.files import read_folder, write_folder
+from tokengym.envs.files import check_entries, read_folder, write_folder
 
 if TYPE_CHECKING:
     from tokengym.agents.algorithm import EpisodicAlgorithm
     from tokengym.agents.policy.policy import CausalLMPolicy
     from tokengym.agents.policy.value import ValueFunction
 
-FORMAT = 1
+FORMAT = 2
 RECORD = "checkpoint.json"
+ENTRIES = {
+    "algorithm": str,
+    "policy": str,
+    "settings": dict,
+    "schedules": list,
+    "policy_kwargs": dict,
+    "environment": dict,
+    "counters": dict,
+    "environment_state": dict | None,
+}
+"""Types of the record's entries."""
 TRAINING = "training.safetensors"
-COUNTERS = ("num_timesteps", "_n_updates", "_total_timesteps", "_current_progress_remaining")
+COUNTERS = {
+    "num_timesteps": int,
+    "_n_updates": int,
+    "_total_timesteps": int,
+    "_current_progress_remaining": int | float,
+}
+SIZES = ("num_envs", "num_tokens", "length")
+MOST = 10**6
+"""Largest of these sizes that is believed: arrays are made of them."""
+MODELS = ("model", "reference", "lora")
+"""Arguments of the policy that are stored as folders."""
 
 logger = logging.getLogger(__name__)
 Algorithm = TypeVar("Algorithm", bound="EpisodicAlgorithm")
@@ -105,7 +126,8 @@ def load_checkpoint(
     changes: Mapping[str, Any],
 ) -> Algorithm:
     """Return the agent that was saved; see `EpisodicAlgorithm.load`."""
-    folder, record = read_folder(path, RECORD, FORMAT)
+    folder, record = read_folder(path, RECORD, FORMAT, ENTRIES)
+    _check_record(record, folder)
     if record["algorithm"] != algorithm.__name__:
         raise CheckpointError(
             f"{folder} was saved by {record['algorithm']}, not {algorithm.__name__}; load it with "
@@ -141,6 +163,7 @@ def _record(agent: "EpisodicAlgorithm") -> dict[str, Any]:
     if start.environment is not None and not start.environment["states"]:
         logger.warning("the environment has no get_state(): a resumed run will see other prompts")
     schedules = sorted(name for name, value in settings.items() if callable(value))
+    sizes = (agent.n_envs, agent.policy.num_actions, agent.policy.max_length)
     return {
         "format": FORMAT,
         "algorithm": type(agent).__name__,
@@ -150,14 +173,9 @@ def _record(agent: "EpisodicAlgorithm") -> dict[str, Any]:
         "policy_kwargs": {
             name: value
             for name, value in agent.policy_kwargs.items()
-            if name not in ("model", "reference", "lora", *agent.setting_names())
+            if name not in (*MODELS, *agent.setting_names())
         },
-        "has_adapter": agent.policy.language_model.adapters is not None,
-        "environment": {
-            "num_envs": agent.n_envs,
-            "num_tokens": agent.policy.num_actions,
-            "length": agent.policy.max_length,
-        },
+        "environment": dict(zip(SIZES, sizes, strict=True)),
         "counters": start.counters,
         "environment_state": start.environment,
     }
@@ -217,6 +235,20 @@ def _critic_tensors(critic: "ValueFunction | None") -> dict[str, Tensor]:
 # --- reading --------------------------------------------------------------------------------------
 
 
+def _check_record(record: Mapping[str, Any], folder: Path) -> None:
+    """Refuse counters and sizes that no agent has, and models from outside the checkpoint."""
+    check_entries(record["counters"], COUNTERS, f"counters of {folder}")
+    check_entries(record["environment"], dict.fromkeys(SIZES, int), f"environment of {folder}")
+    for name, size in record["environment"].items():
+        if not 0 < size <= MOST:
+            raise CheckpointError(f"{name} of {folder} must be within 1 and {MOST}, got {size}")
+    if outside := record["policy_kwargs"].keys() & set(MODELS):
+        raise CheckpointError(
+            f"policy_kwargs of {folder} must not hold {min(outside)}: models are read from the "
+            "checkpoint itself; use one that save() wrote"
+        )
+
+
 def _settings(
     algorithm: "type[EpisodicAlgorithm]",
     record: Mapping[str, Any],
@@ -225,6 +257,11 @@ def _settings(
 ) -> dict[str, Any]:
     """Return the constructor's settings: as saved, with the changes."""
     known = algorithm.setting_names()
+    if unknown := sorted(record["settings"].keys() - set(known)):
+        raise CheckpointError(
+            f"settings of {folder} hold {unknown[0]!r}, which {algorithm.__name__} has not; use a "
+            "checkpoint that this version saved"
+        )
     for name in changes:
         if name not in known:
             raise TypeError(
@@ -274,7 +311,7 @@ def restore_adapters(policy: "CausalLMPolicy", folder: Path) -> None:
 def _check_environment(envs: Any, saved: Mapping[str, int], folder: Path) -> None:
     """Refuse an environment of another shape than the one that was trained on."""
     length = envs.observation_space["input_ids"].shape[0]
-    found = {"num_envs": envs.num_envs, "num_tokens": int(envs.action_space.n), "length": length}
+    found = dict(zip(SIZES, (envs.num_envs, int(envs.action_space.n), length), strict=True))
     if found != dict(saved):
         raise CheckpointError(
             f"{folder} was trained on {dict(saved)}, the environment has {found}; make it as it was"

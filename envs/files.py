@@ -315,59 +315,107 @@ def write_folder(path: Path, record_name: str, fill: Callable[[Path], dict[str, 
 
     Args:
         path: The folder to make.
-        record_name: The JSON file that holds the record and every other file's hash.
+        record_name: The JSON file that holds the record, every other file's hash, and its own.
         fill: Writes the files into the folder it is given and returns the record.
     """
     with replacing(path, keep_previous=True) as part:
         part.mkdir()
-        record = fill(part)
-        record = record | {"files": _hashes(part)}
-        (part / record_name).write_text(json.dumps(record, indent=1, default=_plain))
+        record = fill(part) | {"files": _hashes(part)}
+        record = json.loads(json.dumps(record, default=_plain))
+        record["hash"] = _record_hash(record)
+        (part / record_name).write_text(json.dumps(record, indent=1))
 
 
-def read_folder(path: Path, record_name: str, version: int) -> tuple[Path, dict[str, Any]]:
+def read_folder(
+    path: Path, record_name: str, version: int, kinds: Mapping[str, type]
+) -> tuple[Path, dict[str, Any]]:
     """Return a folder whose files are unchanged since they were written, and its record.
 
     Args:
         path: The path given to `write_folder`; if a file is damaged, the previous folder is read.
         record_name: The name given to `write_folder`.
         version: The value that the record's "format" must have.
+        kinds: Entries that the record must have besides, and no others.
 
     Raises:
         CheckpointError: if there is no complete folder of this version.
     """
     path = path.absolute()
     try:
-        return path, _read_record(path, record_name, version)
+        return path, _read_record(path, record_name, version, kinds)
     except CheckpointError as error:
         previous = _previous(path)
         if not previous.exists():
             raise
         logger.warning("%s; falling back to %s", error, previous)
-        return previous, _read_record(previous, record_name, version)
+        return previous, _read_record(previous, record_name, version, kinds)
 
 
-def _read_record(folder: Path, record_name: str, version: int) -> dict[str, Any]:
+def _read_record(
+    folder: Path, record_name: str, version: int, kinds: Mapping[str, type]
+) -> dict[str, Any]:
     """Return the record of a folder whose files are unchanged."""
     file = folder / record_name
     if not folder.is_dir():
         raise CheckpointError(f"there is no checkpoint at {folder}; pass the path save() was given")
     try:
         record = json.loads(file.read_text())
-        found_version, hashes = record["format"], record["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found_version, hashes = record["format"], dict(record["files"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{file} is damaged ({error}); use an earlier checkpoint") from error
     if found_version != version:
         raise CheckpointError(
             f"{file} has format {found_version}, this version reads {version}; load it with the "
             "version that saved it"
         )
+    if record.get("hash") != _record_hash(record):
+        raise CheckpointError(f"{file} is damaged (its hash differs); use an earlier checkpoint")
     found = _hashes(folder)
     for name, expected in hashes.items():
         if found.get(name) != expected:
             state = "missing" if name not in found else "damaged"
             raise CheckpointError(f"{folder / name} is {state}; use an earlier checkpoint")
+    kept = {
+        file,
+        *(place for name in hashes for place in (folder / name, *(folder / name).parents)),
+    }
+    if extra := sorted(set(folder.rglob("*")) - kept):
+        raise CheckpointError(f"{extra[0]} was not saved with the checkpoint; remove it")
+    check_entries(record, kinds | {"format": int, "files": dict, "hash": str}, str(file))
     return record
+
+
+def check_entries(record: Any, kinds: Mapping[str, Any], name: str) -> None:
+    """Refuse what was read from JSON unless it has these entries and no others.
+
+    Args:
+        record: What was read.
+        kinds: The type of each entry, or types, as ``isinstance`` takes them.
+        name: What it is, for the message.
+
+    Raises:
+        CheckpointError: if it is no object, or another one.
+    """
+    if not isinstance(record, dict):
+        raise CheckpointError(f"{name} must be an object, got {record!r}")
+    if differ := sorted(record.keys() ^ kinds.keys()):
+        state = "unknown" if differ[0] in record else "missing"
+        raise CheckpointError(
+            f"{name} must hold {', '.join(kinds)}, and {differ[0]} is {state}; use a checkpoint "
+            "that save() wrote"
+        )
+    for entry, kind in kinds.items():
+        if not isinstance(record[entry], kind):
+            raise CheckpointError(
+                f"{entry} of {name} must be {getattr(kind, '__name__', kind)}, got "
+                f"{record[entry]!r}"
+            )
+
+
+def _record_hash(record: Mapping[str, Any]) -> str:
+    """Return a hash of a record that was read, apart from its entry "hash"."""
+    content = {name: value for name, value in record.items() if name != "hash"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def content_hash(path: Path) -> str:

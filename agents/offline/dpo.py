@@ -126,6 +126,10 @@ class DPO(OfflineTrainer):
         "logps/rejected",
     )
 
+    stored_settings: ClassVar[Mapping[str, Any]] = {
+        **OfflineTrainer.stored_settings,
+        "loss": dict,
+    }
     defaults: ClassVar[Mapping[str, Any]] = {
         "learning_rate": 5e-7,
         "lr_scheduler_type": "cosine",

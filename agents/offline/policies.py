@@ -23,7 +23,7 @@ from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.rollouts.environments import Environments, environment_attribute
 from tokengym.agents.rollouts.playing import Player
 from tokengym.envs.errors import TokenizerError
-from tokengym.envs.files import read_folder, write_folder
+from tokengym.envs.files import check_entries, read_folder, write_folder
 from tokengym.rewards.models.loading import load_tokenizer, select_device
 
 if TYPE_CHECKING:
@@ -221,7 +221,8 @@ def _name(source: Any) -> str:
 # --- on disk --------------------------------------------------------------------------------------
 
 
-FORMAT = 1
+FORMAT = 2
+ENTRIES = {"algorithm": str, "settings": dict, "counters": dict}
 RECORD = "agent.json"
 
 Learner = TypeVar("Learner", bound="OfflineTrainer")
@@ -246,7 +247,7 @@ def save_agent(agent: "OfflineTrainer", path: Path) -> None:
 
 def load_agent(learner: type[Learner], path: Path, env: Any, changes: Mapping[str, Any]) -> Learner:
     """Return the agent of a folder; see `OfflineTrainer.load`."""
-    folder, record = read_folder(path, RECORD, FORMAT)
+    folder, record = read_folder(path, RECORD, FORMAT, ENTRIES)
     if record["algorithm"] != learner.__name__:
         raise CheckpointError(
             f"{folder} was saved by {record['algorithm']}, not {learner.__name__}; load it with "
@@ -262,10 +263,12 @@ def load_agent(learner: type[Learner], path: Path, env: Any, changes: Mapping[st
     models = stored_models(folder)
     models["ref_model"] = models.pop("reference", None)
     source = models.pop("model")
+    check_entries(record["settings"], learner.stored_settings, f"settings of {folder}")
     settings = learner.read_settings(record["settings"])
     build: Any = learner
     agent = build(source, **{"tokenizer": tokenizer, **settings, **models, **changes})
     restore_adapters(agent.policy, folder)
+    check_entries(record["counters"], dict.fromkeys(agent.counters(), int), f"counters of {folder}")
     for name, value in record["counters"].items():
         setattr(agent, name, value)
     return agent

@@ -211,6 +211,9 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
     encode: ClassVar[Callable[..., EncodedTexts]]
     """Function that makes token ids of the data, `encode_pairs` or `encode_responses`."""
 
+    stored_settings: ClassVar[Mapping[str, Any]] = {"temperature": int | float}
+    """Types of the settings that `save` records."""
+
     def __init__(
         self,
         source: Any,

@@ -1,5 +1,6 @@
 """A resumed run equals an uninterrupted one; damage is named; nothing is half-written."""
 
+import hashlib
 import json
 import logging
 import shutil
@@ -123,12 +124,77 @@ def test_a_damaged_record_is_named(make_ppo: Callable[..., PPO], tmp_path: Path)
     with pytest.raises(CheckpointError, match=r"run/checkpoint.json is damaged"):
         PPO.load(tmp_path / "run")
     record.write_text(json.dumps(json.loads(text) | {"format": 99}))
-    with pytest.raises(CheckpointError, match="has format 99, this version reads 1"):
+    with pytest.raises(CheckpointError, match="has format 99, this version reads 2"):
         PPO.load(tmp_path / "run")
     with pytest.raises(
         CheckpointError, match=r"there is no checkpoint at .*nowhere; pass the path"
     ):
         PPO.load(tmp_path / "nowhere")
+
+
+def rewrite(folder: Path, changes: dict[str, Any]) -> None:
+    """Change a checkpoint's record as somebody would who knows how it is hashed."""
+    kept = json.loads((folder / "checkpoint.json").read_text())
+    record = {**kept, **changes}
+    content = {name: value for name, value in record.items() if name != "hash"}
+    record["hash"] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    (folder / "checkpoint.json").write_text(json.dumps(record))
+
+
+def test_a_changed_counter_is_damage(make_ppo: Callable[..., PPO], tmp_path: Path):
+    make_ppo().learn(10).save(tmp_path / "run")
+    file = tmp_path / "run" / "checkpoint.json"
+    record = json.loads(file.read_text())
+    record["counters"]["num_timesteps"] += 1
+    file.write_text(json.dumps(record))
+    with pytest.raises(CheckpointError, match=r"checkpoint.json is damaged \(its hash differs\)"):
+        PPO.load(tmp_path / "run")
+
+
+@pytest.mark.parametrize("extra", ["notes.txt", "model/code.py", "adapter"])
+def test_a_file_that_was_not_saved_is_refused(
+    make_ppo: Callable[..., PPO], tmp_path: Path, extra: str
+):
+    make_ppo().save(tmp_path / "run")
+    path = tmp_path / "run" / extra
+    if path.suffix:
+        path.write_bytes(b"x")
+    else:
+        path.symlink_to(tmp_path)
+    with pytest.raises(CheckpointError, match=rf"run/{extra} was not saved.*; remove it"):
+        PPO.load(tmp_path / "run")
+
+
+SIZES = {"num_envs": 4, "num_tokens": 24, "length": 12}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"environment": SIZES | {"num_envs": 10**9}},
+            "num_envs of .* must be .* 1000000, got 10000000",
+        ),
+        ({"environment": SIZES | {"length": 0}}, "length of .* must be .*, got 0"),
+        (
+            {"environment": {"num_envs": 4}},
+            "environment of .* must hold num_envs, num_tokens, length",
+        ),
+        ({"environment": [4]}, "environment of .*json must be dict, got "),
+        ({"counters": {"num_timesteps": 4}}, "counters of .* must hold num_timesteps, _n_updates"),
+        ({"policy_kwargs": {"model": "/etc"}}, "policy_kwargs of .* must not hold model"),
+        ({"settings": {"policy": "x"}}, "settings of .* hold 'policy', which PPO has not"),
+        ({"code": "import os"}, "code is unknown"),
+        ({"files": {"../../x": "0"}}, r"\.\./\.\./x is missing"),
+    ],
+)
+def test_a_record_of_anything_else_is_one_line(
+    make_ppo: Callable[..., PPO], tmp_path: Path, changes: dict[str, Any], message: str
+):
+    make_ppo().save(tmp_path / "run")
+    rewrite(tmp_path / "run", changes)
+    with pytest.raises(CheckpointError, match=message):
+        PPO.load(tmp_path / "run")
 
 
 def test_the_previous_checkpoint_takes_a_damaged_one_s_place(

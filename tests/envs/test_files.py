@@ -67,15 +67,15 @@ def test_a_damaged_folder_falls_back_to_the_previous_one(tmp_path: Path) -> None
 
     fill(1)
     fill(2)
-    assert read_folder(path, "record.json", 1)[1]["number"] == 2
+    assert read_folder(path, "record.json", 1, {"number": int})[1]["number"] == 2
     (path / "data").write_text("changed")
-    folder, record = read_folder(path, "record.json", 1)
+    folder, record = read_folder(path, "record.json", 1, {"number": int})
     assert (folder.name, record["number"]) == ("saved.previous", 1)
     with pytest.raises(CheckpointError, match="has format 1, this version reads 2; load it with"):
-        read_folder(folder, "record.json", 2)
+        read_folder(folder, "record.json", 2, {"number": int})
     (folder / "data").unlink()
     with pytest.raises(CheckpointError, match=r"data is missing; use an earlier checkpoint"):
-        read_folder(folder, "record.json", 1)
+        read_folder(folder, "record.json", 1, {"number": int})
 
 
 def test_numbers_that_json_lacks_become_null(tmp_path: Path) -> None:
