@@ -1,45 +1,68 @@
 """Random kills of a command that resumes, which must then equal the uninterrupted one."""
 
 import functools
+import json
 import os
 import signal
-import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from tests.campaign.outcome import LostError, Outcome, finish, start, try_cases, untimed
+from tests.campaign.outcome import Command, LostError, Outcome, finish, try_cases, untimed
 
 TINY = ["--steps", "4", "--batch-size", "4", "--max-new-tokens", "6"]
-ROUNDS = ["--iterations", "3", "--num-prompts", "8", "--n", "2", "--max-new-tokens", "6"]
+FEW = ["--num-prompts", "8", "--n", "2", "--max-new-tokens", "6"]
 COMMANDS = {
     "compare": ["compare", "--rewards", "sparse", "uniform", "--seeds", "1", "--jobs", "1", *TINY],
     "ppo": ["train", "--reward", "uniform", *TINY],
-    "online-dpo": ["train", "--agent", "online-dpo", *ROUNDS],
-    "raft": ["train", "--agent", "raft", *ROUNDS],
+    "online-dpo": ["train", "--agent", "online-dpo", "--iterations", "3", *FEW],
+    "raft": ["train", "--agent", "raft", "--iterations", "3", *FEW],
+    "dpo": ["train", "--agent", "dpo", "--epochs", "3", "--batch-size", "4", *FEW],
+    "bench": ["bench", "uniform", "--quick", "--parts", "contract", "identification", "gradient"],
+    "collect": ["collect", "--num-prompts", "96", "--n", "2", "--max-new-tokens", "12"],
 }
+LAST = dict.fromkeys(("ppo", "online-dpo", "raft", "dpo"), "run/*/*/run.json") | {
+    "collect": "run.jsonl"
+}
+"""The file that is written last, of commands that refuse a run that has finished.
+
+A comparison is always repeated, since one that lost a worker ends with a failed run.
+"""
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 TARGETS = ("parent", "worker", "group")
 
 
 @functools.cache
-def uninterrupted(name: str) -> tuple[float, dict[str, list[dict[str, str]]]]:
-    """Return how long a command takes, seconds, and its curves when nobody kills it."""
+def uninterrupted(name: str) -> tuple[float, dict[str, Any]]:
+    """Return how long a command takes, seconds, and its results when nobody kills it."""
     with tempfile.TemporaryDirectory() as scratch:
+        finish(["envs"])  # which imports the libraries, the first time
         began = time.monotonic()
-        status, printed = finish([*COMMANDS[name], "--out", f"{scratch}/run"])
+        status, printed = finish(command(name, scratch))
         if status:
             raise RuntimeError(f"{name} fails without a kill: {printed}")
-        return time.monotonic() - began, curves(Path(scratch))
+        return time.monotonic() - began, results(Path(scratch))
 
 
-def curves(folder: Path) -> dict[str, list[dict[str, str]]]:
-    """Return the curves of a folder without times, by path within it."""
-    found = {str(path.relative_to(folder)): untimed(path) for path in folder.rglob("curve*.csv")}
-    if not found:
-        raise LostError("no curve was written")
+def command(name: str, folder: str) -> list[str]:
+    """Return a command that writes in a folder."""
+    return [*COMMANDS[name], "--out", f"{folder}/run{'.jsonl' if name == 'collect' else ''}"]
+
+
+def results(folder: Path) -> dict[str, Any]:
+    """Return what a command found, without times, by path within its folder."""
+    found: dict[str, Any] = {}
+    for path in folder.rglob("*"):
+        name = str(path.relative_to(folder))
+        if path.match("curve*.csv"):
+            found[name] = untimed(path)
+        elif path.name == "run.jsonl":
+            found[name] = path.read_text()
+        elif path.name == "card.json":
+            found[name] = json.loads(path.read_text())["parts"]
     return found
 
 
@@ -50,42 +73,30 @@ def victim(parent: int, target: str) -> int:
     return int(found[-1]) if found else parent
 
 
-def is_complete(name: str, folder: Path) -> bool:
-    """Return whether ``train`` wrote its last file: it then refuses to be repeated.
-
-    A comparison is always repeated, since one that lost a worker ends with a failed run.
-    """
-    return name != "compare" and any(folder.rglob("run.json"))
-
-
 def one_kill(random: np.random.Generator) -> None:
-    """Kill a command once to three times, resume it and compare its curves."""
+    """Kill a command once to three times, resume it and compare its results."""
     name = str(random.choice(list(COMMANDS)))
     takes_s, expected = uninterrupted(name)
     told = []
     with tempfile.TemporaryDirectory() as scratch:
-        arguments = [*COMMANDS[name], "--out", f"{scratch}/run"]
+        arguments = command(name, scratch)
         for _ in range(int(random.integers(1, 4))):
             number, target = SIGNALS[random.integers(3)], str(random.choice(TARGETS))
-            after_s = float(random.uniform(0.2, 1.0)) * takes_s
+            after_s = float(random.uniform(0.05, 1.0)) * takes_s
             told.append(f"{number.name} to {target} after {after_s:.1f} s")
-            process = start(arguments)
-            try:
-                process.wait(after_s)
-            except subprocess.TimeoutExpired:
+            process = Command(arguments)
+            if not process.wait(after_s):
                 if target == "group":
                     os.killpg(process.pid, number)
                 else:
                     os.kill(victim(process.pid, target), number)
             try:
-                printed, _ = process.communicate(timeout=3 * takes_s + 60)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.communicate()
-                raise LostError(f"{name} hangs after {'; '.join(told)}") from None
+                _, printed = process.finish(3 * takes_s + 60)
+            except LostError as error:
+                raise LostError(f"{name} after {'; '.join(told)}: {error}") from None
             if "Traceback" in printed:
-                raise LostError(f"{name}, a traceback after {'; '.join(told)}")
-            done = is_complete(name, Path(scratch))
+                raise LostError(f"{name}, a traceback after {'; '.join(told)}: {printed[-300:]!r}")
+            done = name in LAST and any(Path(scratch).glob(LAST[name]))
             if done:
                 told[-1] += " (done by then)"
                 break
@@ -95,8 +106,9 @@ def one_kill(random: np.random.Generator) -> None:
             if status:
                 last = printed.strip().splitlines()[-1:]
                 raise LostError(f"{name} does not resume after {'; '.join(told)}: {last}")
-        if curves(Path(scratch)) != expected:
-            raise LostError(f"{name}, other numbers after {'; '.join(told)}")
+        if results(Path(scratch)) != expected:
+            found = "other numbers" if results(Path(scratch)) else "no result"
+            raise LostError(f"{name}, {found} after {'; '.join(told)}")
 
 
 def kills(count: int, seed: int) -> Outcome:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.campaign.fuzz import fuzz
 from tests.campaign.hostile import pages, require_page, terminal
-from tests.campaign.kills import COMMANDS, curves
+from tests.campaign.kills import COMMANDS, results
 from tests.campaign.outcome import LostError
 from tokengym.envs import TokenGenerationEnv
 from tokengym.envs.files import write_csv
@@ -72,7 +72,7 @@ def test_training_killed_while_it_writes_its_results_resumes(
             main(arguments("killed"))
     assert (tmp_path / "killed" / "agent").is_dir()
     assert main(arguments("killed")) == 0
-    assert curves(tmp_path / "killed") == curves(tmp_path / "whole")
+    assert results(tmp_path / "killed") == results(tmp_path / "whole")
     assert main(arguments("killed")) == 2  # finished: its folder is refused
 
 
