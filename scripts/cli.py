@@ -3,11 +3,13 @@
 What a user got wrong is said in one line, without a traceback; TOKENGYM_TRACEBACK=1 shows it.
 """
 
+import _thread
 import difflib
 import os
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from types import FrameType
@@ -52,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if arguments is None:
         signal.signal(signal.SIGTERM, _interrupt)  # a scheduler's stop is as good as Ctrl-C
+        sys.unraisablehook = _unraisable
         arguments = sys.argv[1:]
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -115,6 +118,16 @@ def _overview() -> str:
 def _interrupt(number: int, frame: FrameType | None) -> None:
     del number, frame
     raise KeyboardInterrupt
+
+
+def _unraisable(fault: "sys.UnraisableHookArgs") -> None:
+    """Raise again, a moment later, a stop that Python dropped since it fell into a ``__del__``."""
+    if isinstance(fault.exc_value, KeyboardInterrupt):
+        again = threading.Timer(0.01, _thread.interrupt_main, [signal.SIGTERM])  # SIGINT may be off
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(fault)
 
 
 if __name__ == "__main__":

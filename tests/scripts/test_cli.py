@@ -2,8 +2,10 @@ import csv
 import json
 import re
 import resource
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -143,6 +145,32 @@ def test_wrong_types_are_explained(capsys: pytest.CaptureFixture[str]):
         main(["compare", "--seeds", "many"])
     assert ended.value.code == 2
     assert "--seeds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_a_finalizer_still_stops_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: signal.Signals
+):
+    class Finalized:
+        def __del__(self) -> None:
+            signal.raise_signal(number)
+
+    def finalize() -> None:
+        """Lose an object whose finalizer is interrupted, then wait."""
+        Finalized()
+        threading.Event().wait(20)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    monkeypatch.setattr(sys, "argv", ["tokengym", "envs"])
+    monkeypatch.setitem(COMMANDS, "envs", finalize)
+    try:
+        assert main() == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert capsys.readouterr().err.splitlines() == [
+        "stopped; what is finished is kept, the same command resumes"
+    ]
 
 
 def test_interruption_has_its_exit_code(monkeypatch: pytest.MonkeyPatch, capsys):
