@@ -126,31 +126,11 @@ def load_checkpoint(
     changes: Mapping[str, Any],
 ) -> Algorithm:
     """Return the agent that was saved; see `EpisodicAlgorithm.load`."""
-    folder, record = read_folder(path, RECORD, FORMAT, ENTRIES)
-    _check_record(record, folder)
-    if record["algorithm"] != algorithm.__name__:
-        raise CheckpointError(
-            f"{folder} was saved by {record['algorithm']}, not {algorithm.__name__}; load it with "
-            "the class that saved it"
-        )
-    settings = _settings(algorithm, record, changes, folder)
-    envs = NoEnvironment(**record["environment"]) if env is None else as_vec_env(env)
-    _check_environment(envs, record["environment"], folder)
-    agent = algorithm(
-        record["policy"],
-        envs,
-        policy_kwargs=_policy_kwargs(folder, record),
-        device=device,
-        **settings,
-    )
-    _restore_training(agent, folder)
-    for name in COUNTERS:
-        setattr(agent, name, record["counters"][name])
-    if env is not None and record["environment_state"] is not None:
-        restore_environment(envs, record["environment_state"])
-        envs.unwrapped._reset_seeds()  # or the constructor's seed would start the prompts again
-        agent._last_obs = {}  # or learn() would begin with a reset that the first run did not make
-    return agent
+
+    def build(folder: Path, record: dict[str, Any]) -> Algorithm:
+        return _build(algorithm, folder, record, env, device, changes)
+
+    return read_folder(path, RECORD, FORMAT, ENTRIES, build)
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -233,6 +213,41 @@ def _critic_tensors(critic: "ValueFunction | None") -> dict[str, Tensor]:
 
 
 # --- reading --------------------------------------------------------------------------------------
+
+
+def _build(
+    algorithm: type[Algorithm],
+    folder: Path,
+    record: dict[str, Any],
+    env: Any,
+    device: torch.device | str,
+    changes: Mapping[str, Any],
+) -> Algorithm:
+    """Return the agent of a whole checkpoint."""
+    _check_record(record, folder)
+    if record["algorithm"] != algorithm.__name__:
+        raise CheckpointError(
+            f"{folder} was saved by {record['algorithm']}, not {algorithm.__name__}; load it with "
+            "the class that saved it"
+        )
+    settings = _settings(algorithm, record, changes, folder)
+    envs = NoEnvironment(**record["environment"]) if env is None else as_vec_env(env)
+    _check_environment(envs, record["environment"], folder)
+    agent = algorithm(
+        record["policy"],
+        envs,
+        policy_kwargs=_policy_kwargs(folder, record),
+        device=device,
+        **settings,
+    )
+    _restore_training(agent, folder)
+    for name in COUNTERS:
+        setattr(agent, name, record["counters"][name])
+    if env is not None and record["environment_state"] is not None:
+        restore_environment(envs, record["environment_state"])
+        envs.unwrapped._reset_seeds()  # or the constructor's seed would start the prompts again
+        agent._last_obs = {}  # or learn() would begin with a reset that the first run did not make
+    return agent
 
 
 def _check_record(record: Mapping[str, Any], folder: Path) -> None:

@@ -16,13 +16,14 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from tokengym.envs.errors import CheckpointError, FolderInUseError, StorageError
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 _FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
@@ -160,7 +161,7 @@ def replacing(path: Path | str, *, keep_previous: bool = False) -> Iterator[Path
             yield part
             _sync(part)
             if part.is_dir() and path.exists():
-                replaced = _previous(path) if keep_previous else part.with_suffix(".replaced")
+                replaced = previous_folder(path) if keep_previous else part.with_suffix(".replaced")
                 _remove(replaced)
                 path.rename(replaced)
                 part.rename(path)
@@ -219,7 +220,8 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _previous(path: Path) -> Path:
+def previous_folder(path: Path) -> Path:
+    """Return where `write_folder` keeps the folder that it replaces."""
     return path.with_name(f"{path.name}.previous")
 
 
@@ -309,6 +311,9 @@ def _jsonable(value: Any) -> Any:
 
 # --- folders --------------------------------------------------------------------------------------
 
+TRIES = 10
+"""How often a folder is read while another process replaces it."""
+
 
 def write_folder(path: Path, record_name: str, fill: Callable[[Path], dict[str, Any]]) -> None:
     """Write a folder atomically; a folder that is replaced becomes ``<path>.previous``.
@@ -327,24 +332,57 @@ def write_folder(path: Path, record_name: str, fill: Callable[[Path], dict[str, 
 
 
 def read_folder(
-    path: Path, record_name: str, version: int, kinds: Mapping[str, type]
-) -> tuple[Path, dict[str, Any]]:
-    """Return a folder whose files are unchanged since they were written, and its record.
+    path: Path,
+    record_name: str,
+    version: int,
+    kinds: Mapping[str, Any],
+    load: Callable[[Path, dict[str, Any]], T],
+) -> T:
+    """Return what ``load`` makes of a folder whose files are unchanged since they were written.
+
+    If another process replaces the folder meanwhile, ``load`` is called again, so that no result
+    holds files of two folders.
 
     Args:
         path: The path given to `write_folder`; if a file is damaged, the previous folder is read.
         record_name: The name given to `write_folder`.
         version: The value that the record's "format" must have.
-        kinds: Entries that the record must have besides, and no others.
+        kinds: Types of the entries that the record must have besides; it may have no others.
+        load: Called with the folder and its record.
 
     Raises:
-        CheckpointError: if there is no complete folder of this version.
+        CheckpointError: if there is no complete folder of this version, or it changes every time.
     """
     path = path.absolute()
+
+    def records() -> list[bytes | None]:
+        files = (path / record_name, previous_folder(path) / record_name)
+        return [file.read_bytes() if file.is_file() else None for file in files]
+
+    for _ in range(TRIES):
+        before = None
+        try:
+            before = records()
+            loaded = load(*_whole_folder(path, record_name, version, kinds))
+            if before == records():
+                return loaded
+        except Exception:
+            if before == records():
+                raise
+    raise CheckpointError(
+        f"{path} was replaced {TRIES} times while it was read; read it when the process that "
+        "writes it has ended"
+    )
+
+
+def _whole_folder(
+    path: Path, record_name: str, version: int, kinds: Mapping[str, Any]
+) -> tuple[Path, dict[str, Any]]:
+    """Return the folder, or else the one before it, and its record."""
     try:
         return path, _read_record(path, record_name, version, kinds)
     except CheckpointError as error:
-        previous = _previous(path)
+        previous = previous_folder(path)
         if not previous.exists():
             raise
         logger.warning("%s; falling back to %s", error, previous)
@@ -352,7 +390,7 @@ def read_folder(
 
 
 def _read_record(
-    folder: Path, record_name: str, version: int, kinds: Mapping[str, type]
+    folder: Path, record_name: str, version: int, kinds: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the record of a folder whose files are unchanged."""
     file = folder / record_name

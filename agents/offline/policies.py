@@ -247,7 +247,21 @@ def save_agent(agent: "OfflineTrainer", path: Path) -> None:
 
 def load_agent(learner: type[Learner], path: Path, env: Any, changes: Mapping[str, Any]) -> Learner:
     """Return the agent of a folder; see `OfflineTrainer.load`."""
-    folder, record = read_folder(path, RECORD, FORMAT, ENTRIES)
+
+    def build(folder: Path, record: dict[str, Any]) -> Learner:
+        return _build(learner, folder, record, env, changes)
+
+    return read_folder(path, RECORD, FORMAT, ENTRIES, build)
+
+
+def _build(
+    learner: type[Learner],
+    folder: Path,
+    record: dict[str, Any],
+    env: Any,
+    changes: Mapping[str, Any],
+) -> Learner:
+    """Return the agent of a whole folder."""
     if record["algorithm"] != learner.__name__:
         raise CheckpointError(
             f"{folder} was saved by {record['algorithm']}, not {learner.__name__}; load it with "
@@ -265,8 +279,8 @@ def load_agent(learner: type[Learner], path: Path, env: Any, changes: Mapping[st
     source = models.pop("model")
     check_entries(record["settings"], learner.stored_settings, f"settings of {folder}")
     settings = learner.read_settings(record["settings"])
-    build: Any = learner
-    agent = build(source, **{"tokenizer": tokenizer, **settings, **models, **changes})
+    make: Any = learner
+    agent: Learner = make(source, **{"tokenizer": tokenizer, **settings, **models, **changes})
     restore_adapters(agent.policy, folder)
     check_entries(record["counters"], dict.fromkeys(agent.counters(), int), f"counters of {folder}")
     for name, value in record["counters"].items():

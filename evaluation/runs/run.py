@@ -15,7 +15,7 @@ from tokengym.agents.errors import CheckpointError
 from tokengym.agents.learner import Agent
 from tokengym.envs import episode_to_record
 from tokengym.envs.errors import StorageError
-from tokengym.envs.files import locked
+from tokengym.envs.files import locked, previous_folder
 from tokengym.envs.tokenization import token_texts
 from tokengym.evaluation.runs.config import ComparisonConfig, flat, run_folder
 from tokengym.evaluation.runs.defaults import TrainingSettings
@@ -336,7 +336,7 @@ def load_agent(path: str | Path) -> Any:
     from tokengym import agents
 
     path = Path(path)
-    for file in sorted(path.glob("*.json")):
+    for file in (*sorted(path.glob("*.json")), *sorted(previous_folder(path).glob("*.json"))):
         try:
             record = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):

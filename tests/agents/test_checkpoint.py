@@ -4,6 +4,8 @@ import hashlib
 import json
 import logging
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tests.agents.conftest import lora_config, make_model, target_reward
+from tests.agents.conftest import critic_of, lora_config, make_model, target_reward
 from tests.agents.ppo.test_ppo import log_of
 from tokengym.agents import PPO, CheckpointError, checkpoint, collect
 from tokengym.agents.sb3 import as_vec_env
@@ -214,6 +216,67 @@ def test_the_previous_checkpoint_takes_a_damaged_one_s_place(
     assert "falling back to" in caplog.text
     shutil.rmtree(tmp_path / "run")  # killed between the two renames
     assert PPO.load(tmp_path / "run", env=make_envs()).num_timesteps == counts[0]
+
+
+def test_counters_and_weights_are_of_one_checkpoint(
+    make_ppo: Callable[..., PPO], tmp_path: Path, monkeypatch: Any
+):
+    """A save between hashing and opening the files would mix two steps."""
+    agent = make_ppo(learning_rate=1e-2).learn(10)
+    agent.save(tmp_path / "run")
+    first, build = agent.num_timesteps, checkpoint.stored_models
+
+    def saved_meanwhile(folder: Path) -> dict[str, Any]:
+        if agent.num_timesteps == first:
+            agent.learn(10, reset_num_timesteps=False)
+            agent.save(tmp_path / "run")
+        return build(folder)
+
+    monkeypatch.setattr(checkpoint, "stored_models", saved_meanwhile)
+    loaded = PPO.load(tmp_path / "run", device="cpu")
+    a, b = agent.policy.state_dict(), loaded.policy.state_dict()
+    assert loaded.num_timesteps == agent.num_timesteps > first
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+SAVING = """
+import shutil, sys, time
+from pathlib import Path
+from tokengym.envs.files import replacing
+for turn in range(25):
+    with replacing(sys.argv[1], keep_previous=True) as part:
+        shutil.copytree(sys.argv[2 + turn % 2], part)
+    print(turn, flush=True)
+    time.sleep(0.05)
+"""
+
+
+def test_loading_beside_a_process_that_saves_mixes_nothing(
+    make_ppo: Callable[..., PPO], tmp_path: Path
+):
+    agent = make_ppo(learning_rate=1e-2)
+    heads, folders = {}, [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        agent.learn(10, reset_num_timesteps=False)
+        agent.save(folder)
+        heads[agent.num_timesteps] = critic_of(agent).head.weight.detach().clone()
+    saver = subprocess.Popen(
+        [sys.executable, "-c", SAVING, str(tmp_path / "run"), *map(str, folders)],
+        stdout=subprocess.PIPE,
+    )
+    assert saver.stdout is not None
+    saver.stdout.readline()
+    tried = 0
+    while tried < 5 or saver.poll() is None:
+        tried += 1
+        try:
+            loaded = PPO.load(tmp_path / "run", device="cpu")
+        except CheckpointError as error:
+            assert "was replaced 10 times" in str(error)  # noqa: PT017 (it may also succeed)
+            continue
+        assert torch.equal(critic_of(loaded).head.weight, heads[loaded.num_timesteps])
+    saver.communicate()
+    assert saver.returncode == 0
 
 
 def test_a_save_that_fails_leaves_the_old_checkpoint_and_no_litter(

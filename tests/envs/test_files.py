@@ -65,17 +65,53 @@ def test_a_damaged_folder_falls_back_to_the_previous_one(tmp_path: Path) -> None
 
         write_folder(path, "record.json", write)
 
+    def read(path: Path, version: int = 1) -> tuple[Path, int]:
+        kinds = {"number": int}
+        return read_folder(
+            path, "record.json", version, kinds, lambda *read: (read[0], read[1]["number"])
+        )
+
     fill(1)
     fill(2)
-    assert read_folder(path, "record.json", 1, {"number": int})[1]["number"] == 2
+    assert read(path) == (path, 2)
     (path / "data").write_text("changed")
-    folder, record = read_folder(path, "record.json", 1, {"number": int})
-    assert (folder.name, record["number"]) == ("saved.previous", 1)
+    folder, number = read(path)
+    assert (folder.name, number) == ("saved.previous", 1)
     with pytest.raises(CheckpointError, match="has format 1, this version reads 2; load it with"):
-        read_folder(folder, "record.json", 2, {"number": int})
+        read(folder, 2)
     (folder / "data").unlink()
     with pytest.raises(CheckpointError, match=r"data is missing; use an earlier checkpoint"):
-        read_folder(folder, "record.json", 1, {"number": int})
+        read(folder)
+
+
+def test_what_is_loaded_is_what_was_hashed(tmp_path: Path) -> None:
+    """Another process replaces the folder while it is read."""
+    path, seen = tmp_path / "saved", []
+
+    def save(number: int) -> None:
+        def write(folder: Path) -> dict[str, int]:
+            (folder / "data").write_text(str(number))
+            return {"format": 1, "number": number}
+
+        write_folder(path, "record.json", write)
+
+    def load(folder: Path, record: dict[str, int]) -> tuple[int, int]:
+        seen.append(record["number"])
+        if len(seen) < 4:
+            save(len(seen) + 1)
+        if len(seen) == 3:  # it is renamed between two reads
+            raise FileNotFoundError("data")
+        return record["number"], int((folder / "data").read_text())
+
+    save(1)
+    assert read_folder(path, "record.json", 1, {"number": int}, load) == (4, 4)
+    assert seen == [1, 2, 3, 4]
+
+    def never(folder: Path, record: dict[str, int]) -> None:
+        save(record["number"] + 1)
+
+    with pytest.raises(CheckpointError, match="was replaced 10 times while it was read; read it"):
+        read_folder(path, "record.json", 1, {"number": int}, never)
 
 
 def test_numbers_that_json_lacks_become_null(tmp_path: Path) -> None:

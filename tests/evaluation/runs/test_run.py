@@ -51,6 +51,8 @@ def test_offline_learners_leave_a_curve_and_an_agent(tmp_path, kind):
     written = read_json(tmp_path / kind / "seed-0" / "run.json")
     assert (written["credit"], written["status"]) == (kind, "finished")
     assert load_agent(tmp_path / "agent").policy is not None
+    (tmp_path / "agent").rename(tmp_path / "agent.previous")  # killed between two renames
+    assert load_agent(tmp_path / "agent").policy is not None
 
 
 def iterated(iterations: int, out: Path, agent: str = "online-dpo") -> RunRecord:
