@@ -49,6 +49,7 @@ class Reward:
         self.tokenizer = tokenizer
         self.continuations: Continuations | None = None
         """The policy that learns, where one is bound; for credit with ``needs_policy``."""
+        self._round: list[tuple[Sequence[Episode], Scores]] | None = None
         self.stopwatch = Stopwatch(self.scorer.name, warns=not self.credit.needs_policy)
         kinds, wanted = self.scorer.attribution_kinds, self.credit.attribution
         self._asks = wanted is not None and kinds is not None
@@ -131,6 +132,39 @@ class Reward:
                     "give the response at least one token (the EOS counts)"
                 )
         scores = self._score(episodes)
+        if self._round is not None:
+            self._round.append((episodes, scores))
+        return self._assign(episodes, scores)
+
+    def begin_round(self) -> None:
+        """Note that the episodes evaluated until `settle` are one round, or begin it anew."""
+        self._round = []
+        self.scorer.begin_round()
+
+    def settle(self, *, drop: bool = False) -> list[Episode]:
+        """Return the round's episodes in the order they were evaluated, and end the round.
+
+        Only now does a scorer whose scores depend on the whole round (`Normalize`) know it; the
+        token rewards follow the scores.
+
+        Args:
+            drop: End the round without settling it, and return nothing.
+
+        Raises:
+            CreditError: as for `evaluate`.
+        """
+        batches, self._round = [] if drop else self._round or [], None
+        settled = self.scorer.settle(batches)
+        if all(new is scores for new, (_, scores) in zip(settled, batches, strict=True)):
+            return []
+        return [
+            episode
+            for (episodes, _), scores in zip(batches, settled, strict=True)
+            for episode in self._assign(episodes, scores)
+        ]
+
+    def _assign(self, episodes: Sequence[Episode], scores: Scores) -> list[Episode]:
+        """Return the episodes with their scores, spread over their tokens."""
         rewards = self.credit.assign(episodes, scores)
         self._check_rewards(episodes, scores, rewards)
         return [

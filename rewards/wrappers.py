@@ -113,6 +113,25 @@ class VectorRewardWrapper(VectorWrapper):
         super().__init__(env)
         self.reward = _bound(env, reward)
         self._delivery = _delivery(env, self.reward)
+        self._ended: list[int] | None = None
+
+    def begin_round(self) -> None:
+        """Note that the episodes that end until `settle` are one round."""
+        self._ended = []
+        self.reward.begin_round()
+
+    def settle(self, *, drop: bool = False) -> dict[int, Episode]:
+        """Return each row's first episode of the round, scored by statistics of the whole round.
+
+        Steps pay scores by the statistics of the moment (`Normalize`), which differ between
+        episodes that end early and late. Agents that play rounds learn from these episodes instead.
+
+        Args:
+            drop: End the round without settling it, and return nothing.
+        """
+        episodes = self.reward.settle(drop=drop)
+        rows, self._ended = self._ended or [], None
+        return dict(zip(reversed(rows), reversed(episodes), strict=False))
 
     def reset(
         self, *, seed: Any = None, options: dict[str, Any] | None = None
@@ -138,6 +157,8 @@ class VectorRewardWrapper(VectorWrapper):
         if ended:
             rows = list(ended)
             episodes = self.reward.evaluate(list(ended.values()))
+            if self._ended is not None:
+                self._ended += rows
             values[rows] = (
                 [_paid(episode)[0] for episode in episodes]
                 if self._delivery is None

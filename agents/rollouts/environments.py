@@ -135,6 +135,12 @@ def environment_rewards(envs: Environments) -> list[Reward]:
     return _rewards(_chains(envs))
 
 
+def round_rewards(envs: Environments) -> list[VectorRewardWrapper]:
+    """Return the environment's wrappers that settle rewards when a round has ended."""
+    layers = [layer for chain in _chains(envs) for layer in chain]
+    return [layer for layer in layers if isinstance(layer, VectorRewardWrapper)]
+
+
 def scoring_seconds(envs: Environments) -> float:
     """Return the seconds that an environment's rewards have taken so far; 0 if it has none."""
     rewards = {id(reward): reward for reward in _rewards(_chains(envs))}  # rows may share one

@@ -177,6 +177,7 @@ def play_round(
                 return None
             active = active[~(result.terminated | result.truncated)[active]]
             observation, masks = result.observation, result.action_masks
+        recorder.settle(envs.settle())
     except RewardError as error:
         error.keep(recorder.ended())
         raise
@@ -211,6 +212,16 @@ class RoundRecorder:
         for row in rows[(result.terminated | result.truncated)[rows]].tolist():
             self._episodes[row] = result.episodes[row]
             self._truncated[row] = result.truncated[row]
+
+    def settle(self, settled: Mapping[int, Episode]) -> None:
+        """Take over the scores and token rewards of settled episodes, by row."""
+        for row, episode in settled.items():
+            self._episodes[row] = replace(
+                self._episodes[row],
+                score=episode.score,
+                score_parts=episode.score_parts,
+                token_rewards=episode.token_rewards,
+            )
 
     def ended(self) -> list[Episode]:
         """Return the episodes that have ended so far, in the order of the rows."""

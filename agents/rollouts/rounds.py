@@ -17,6 +17,7 @@ from tokengym.agents.rollouts.environments import (
     as_vector_env,
     filler_action,
     hold_after_end,
+    round_rewards,
 )
 from tokengym.agents.sb3 import GymVecEnv
 from tokengym.envs import Episode, SettingsError, episodes_from_infos
@@ -69,12 +70,46 @@ class RoundEnvironment(ABC):
     def step(self, actions: NDArray[np.int64]) -> StepResult:
         """Append one token to every row; what rows that ended return is not read."""
 
+    def settle(self) -> dict[int, Episode]:
+        """Return the rows' episodes with rewards that depend on the whole round; {} if none do."""
+        return {}
+
     @abstractmethod
     def finish(self) -> None:
         """End the round: from now on the environment resets rows as its autoreset mode says."""
 
 
-class GymRounds(RoundEnvironment):
+class _RewardedRounds(RoundEnvironment):
+    """Rounds on an environment whose rewards may depend on the whole round."""
+
+    envs: Any
+
+    def __init__(self, envs: VectorEnv[Any, Any, Any] | VecEnv) -> None:
+        self.envs = envs
+        self.num_envs = envs.num_envs
+        self.filler_action = filler_action(envs)
+        self._rewards = round_rewards(envs)
+
+    def _begin_round(self) -> None:
+        """Hold rows that end, and note that a round begins."""
+        hold_after_end(self.envs, True)
+        for wrapper in self._rewards:
+            wrapper.begin_round()
+
+    def settle(self) -> dict[int, Episode]:
+        """See `RoundEnvironment.settle`."""
+        # The outermost wrapper decides, as for the steps.
+        settled = [wrapper.settle() for wrapper in self._rewards]
+        return settled[0] if settled else {}
+
+    def finish(self) -> None:
+        """See `RoundEnvironment.finish`."""
+        hold_after_end(self.envs, False)
+        for wrapper in self._rewards:
+            wrapper.settle(drop=True)
+
+
+class GymRounds(_RewardedRounds):
     """Rounds on a Gymnasium ``VectorEnv`` in any autoreset mode.
 
     Args:
@@ -83,10 +118,8 @@ class GymRounds(RoundEnvironment):
     """
 
     def __init__(self, envs: VectorEnv[Any, Any, Any], begin: Begin | None = None) -> None:
-        self.envs = envs
+        super().__init__(envs)
         self._begin = begin or (lambda seed, options: envs.reset(seed=seed, options=options))
-        self.num_envs = envs.num_envs
-        self.filler_action = filler_action(envs)
         # Gymnasium's own batches refuse to step a row that ended and was not reset.
         self._must_reset = (
             isinstance(envs.unwrapped, SyncVectorEnv | AsyncVectorEnv)
@@ -97,7 +130,7 @@ class GymRounds(RoundEnvironment):
         """See `RoundEnvironment.reset`."""
         hold_after_end(self.envs, False)
         observation, infos = self._begin(seed, options)
-        hold_after_end(self.envs, True)
+        self._begin_round()
         return observation, infos.get("action_mask")
 
     def step(self, actions: NDArray[np.int64]) -> StepResult:
@@ -115,18 +148,9 @@ class GymRounds(RoundEnvironment):
             self.envs.reset(options={"reset_mask": ended})
         return result
 
-    def finish(self) -> None:
-        """See `RoundEnvironment.finish`."""
-        hold_after_end(self.envs, False)
 
-
-class VecEnvRounds(RoundEnvironment):
+class VecEnvRounds(_RewardedRounds):
     """Rounds on a Stable-Baselines3 ``VecEnv``."""
-
-    def __init__(self, envs: VecEnv) -> None:
-        self.envs = envs
-        self.num_envs = envs.num_envs
-        self.filler_action = filler_action(envs)
 
     def reset(self, seed: int | None = None, options: Options | None = None) -> Start:
         """See `RoundEnvironment.reset`."""
@@ -136,7 +160,7 @@ class VecEnvRounds(RoundEnvironment):
             self.envs.set_options(_row_options(options, self.num_envs))
         hold_after_end(self.envs, False)
         observation: Any = self.envs.reset()
-        hold_after_end(self.envs, True)
+        self._begin_round()
         return observation, _stacked_masks(self.envs.reset_infos)
 
     def step(self, actions: NDArray[np.int64]) -> StepResult:
@@ -153,10 +177,6 @@ class VecEnvRounds(RoundEnvironment):
             truncated=truncated,
             episodes={int(row): Episode.from_info(infos[row]) for row in np.flatnonzero(dones)},
         )
-
-    def finish(self) -> None:
-        """See `RoundEnvironment.finish`."""
-        hold_after_end(self.envs, False)
 
 
 class TimedRounds(RoundEnvironment):
@@ -181,6 +201,14 @@ class TimedRounds(RoundEnvironment):
         started = time.perf_counter()
         try:
             return self._rounds.step(actions)
+        finally:
+            self.seconds += time.perf_counter() - started
+
+    def settle(self) -> dict[int, Episode]:
+        """See `RoundEnvironment.settle`."""
+        started = time.perf_counter()
+        try:
+            return self._rounds.settle()
         finally:
             self.seconds += time.perf_counter() - started
 

@@ -235,21 +235,23 @@ class SumReader(PrefixReader):
 
 
 class ScaledReader(PrefixReader):
-    """A reader whose changes are multiplied by a factor that may change over time.
+    """A reader whose changes are multiplied by factors that may change over time.
 
     Args:
         reader: What is scaled.
-        factor: Called at every step.
+        factors: Returns the factor of each episode, (batch,); called at every step.
     """
 
-    def __init__(self, reader: PrefixReader, factor: Callable[[], float]) -> None:
+    def __init__(
+        self, reader: PrefixReader, factors: Callable[[Sequence[Episode]], NDArray[np.float64]]
+    ) -> None:
         self.reader = reader
-        self.factor = factor
+        self.factors = factors
 
     def begin(self, rows: Sequence[int], episodes: Sequence[Episode]) -> None:
         """Begin in the reader."""
         self.reader.begin(rows, episodes)
 
     def advance(self, rows: Sequence[int], episodes: Sequence[Episode]) -> NDArray[np.float64]:
-        """Return the reader's changes times the factor."""
-        return self.factor() * self.reader.advance(rows, episodes)
+        """Return the reader's changes times the factors."""
+        return self.factors(episodes) * self.reader.advance(rows, episodes)

@@ -170,6 +170,21 @@ class Scorer(ABC):
         """
         return self.score([episode for group in groups for episode in group])
 
+    def begin_round(self) -> None:  # noqa: B027 - most scorers know no rounds
+        """Note that what is scored until `settle` is one round of episodes."""
+
+    def settle(self, batches: Sequence[tuple[Sequence[Episode], Scores]]) -> list[Scores]:
+        """Return the scores of a round, now that all of its episodes are known.
+
+        Args:
+            batches: Episodes and scores of each call of `score` since `begin_round`, with the
+                attributions that the credit made of them.
+
+        Returns:
+            The scores of each batch; as they were, unless they depend on the round.
+        """
+        return [scores for _, scores in batches]
+
     def check_attribution(self, attribution: str | None) -> None:
         """Refuse a kind of attribution that is not among ``attribution_kinds``.
 

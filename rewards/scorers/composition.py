@@ -256,7 +256,11 @@ class Product(_Combination):
         if len(self.terms) > 1:
             return RescoringReader(self) if every_prefix else None
         reader = self.terms[0].prefix_reader(every_prefix=every_prefix)
-        return None if reader is None else ScaledReader(reader, lambda: self.number)
+        return (
+            None
+            if reader is None
+            else ScaledReader(reader, lambda episodes: np.full(len(episodes), self.number))
+        )
 
 
 def _free(name: str, taken: Mapping[str, Any]) -> str:

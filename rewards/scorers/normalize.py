@@ -1,7 +1,7 @@
 """A scorer whose values are centred and scaled by what it has seen so far."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from tokengym.rewards.attribution.probe import PrefixReader, ScaledReader
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths.redistribution import Moments, update_moments
 from tokengym.rewards.maths.shares import complete
-from tokengym.rewards.scorers.base import AnyScorer, ScorerWrapper, Scores
+from tokengym.rewards.scorers.base import AnyScorer, FloatArray, ScorerWrapper, Scores
 
 _EPSILON = 1e-8
 
@@ -24,15 +24,22 @@ class Normalize(ScorerWrapper):
     differently later: evaluate with the scorer inside. `bind` returns a copy with statistics of
     its own, so that environments which are given one `Normalize` do not share them.
 
+    Where prompts of several kinds are scored on different scales, one mean for all tells the
+    policy which kind it was asked, not how well it answered; ``by`` keeps statistics per kind.
+
     Args:
         scorer: Scorer to normalise.
         window: Scores remembered, with exponentially decaying weights, or None for all. With a
-            window no longer than the batch the statistics are the batch's own.
+            window no longer than the batch the statistics are the batch's own. Groups share it
+            in proportion to their episodes in the batch.
         scale: Whether to divide by the deviation; False centres only.
         clip: Bound on the result, in units after scaling; None for no bound.
+        by: Annotation of the prompt whose values each get statistics of their own, "query_type";
+            None for one mean and deviation of all episodes. A score that is its group's only one
+            so far becomes 0.
 
     Raises:
-        ScorerError: if ``window`` or ``clip`` is not positive.
+        ScorerError: if ``window`` or ``clip`` is not positive, or ``by`` is something else.
 
     Source: the normalisation of Kim et al. 2024, arXiv:2402.03469 (all history, clip 10).
     """
@@ -44,16 +51,28 @@ class Normalize(ScorerWrapper):
         window: int | None = None,
         scale: bool = True,
         clip: float | None = 10.0,
+        by: Literal["query_type"] | None = None,
     ) -> None:
         if window is not None and window < 1:
             raise ScorerError(f"window must be at least 1, got {window}; None remembers all")
         if clip is not None and not clip > 0:
             raise ScorerError(f"clip must be > 0, got {clip}; None does not clip")
+        if by not in (None, "query_type"):
+            raise ScorerError(f"by must be 'query_type' or None, got {by!r}")
         super().__init__(scorer)
         self.window = window
         self.scale = scale
         self.clip = clip
-        self.moments = Moments()
+        self.by = by
+        self.groups: dict[str | None, Moments] = {}
+        """Moments by value of ``by``; those of all episodes at None without groups."""
+        self._before_round = self.groups
+        self._of_round: list[tuple[FloatArray, NDArray[np.float64]]] | None = None
+
+    @property
+    def moments(self) -> Moments:
+        """The moments of all episodes; empty where groups have their own."""
+        return self.groups.get(None, Moments())
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return normalised scores; the batch updates the statistics first.
@@ -65,29 +84,80 @@ class Normalize(ScorerWrapper):
         Args:
             episodes: Episodes to score.
             attribution: Passed on to the scorer inside.
+
+        Raises:
+            ScorerError: if a prompt lacks the annotation ``by``.
         """
         options: dict[str, Any] = {} if attribution is None else {"attribution": attribution}
         raw = self.scorer.score(episodes, **options)
         raw.check(episodes, self.scorer.name)
-        self.moments = update_moments(self.moments, raw.values, window=self.window)
-        deviation = self._deviation()
-        values = (raw.values.astype(np.float64) - self.moments.mean) / deviation
+        self._update(episodes, raw.values)
+        factors = self._factors(episodes)
+        if self._of_round is not None:
+            self._of_round.append((raw.values, factors))
+        return self._normalized(episodes, raw, raw.values, factors)
+
+    def begin_round(self) -> None:
+        """Note the statistics as they are, and keep the scores that come until `settle`."""
+        self._before_round, self._of_round = self.groups, []
+
+    def settle(self, batches: Sequence[tuple[Sequence[Episode], Scores]]) -> list[Scores]:
+        """Return a round's scores as if they had been scored in one batch.
+
+        Where lengths vary, the episodes that end last would else be centred mostly by themselves.
+
+        Args:
+            batches: Everything scored since `begin_round`, call by call, with its episodes.
+        """
+        known, self._of_round = self._of_round or [], None
+        if len(batches) < 2:
+            return [scores for _, scores in batches]
+        self.groups = self._before_round
+        self._update(
+            [episode for episodes, _ in batches for episode in episodes],
+            np.concatenate([values for values, _ in known]),
+        )
+        settled = []
+        for (episodes, scores), (values, then) in zip(batches, known, strict=True):
+            factors = self._factors(episodes) / then
+            settled.append(self._normalized(episodes, scores, values, factors))
+        return settled
+
+    def _normalized(
+        self,
+        episodes: Sequence[Episode],
+        scores: Scores,
+        raw: FloatArray,
+        factors: NDArray[np.float64],
+    ) -> Scores:
+        """Return scores with normalised values.
+
+        Args:
+            episodes: The episodes scored.
+            scores: Their parts and attributions.
+            raw: (batch,) their values before normalisation.
+            factors: (batch,) multiplied to signed attributions.
+        """
+        means, deviations = self._statistics(episodes)
+        values = (raw.astype(np.float64) - means) / deviations
         if self.clip is not None:
             values = values.clip(-self.clip, self.clip)
-        attributions: Sequence[NDArray[np.floating]] | None = raw.attributions
-        if attributions is not None and raw.signed:
-            factor = self._factor()
-            attributions = [row.astype(np.float64) * factor for row in attributions]
-        if attributions is not None and raw.additive:
+        attributions: Sequence[NDArray[np.floating]] | None = scores.attributions
+        if attributions is not None and scores.signed:
+            attributions = [
+                row.astype(np.float64) * factor
+                for factor, row in zip(factors, attributions, strict=True)
+            ]
+        if attributions is not None and scores.additive:
             attributions = [
                 complete(float(value), row) for row, value in zip(attributions, values, strict=True)
             ]
         return Scores(
             values=values,
-            parts={**raw.parts, "raw_score": raw.values},
+            parts={**scores.parts, "raw_score": raw},
             attributions=attributions,
-            additive=raw.additive,
-            signed=raw.signed,
+            additive=scores.additive,
+            signed=scores.signed,
         )
 
     def peek(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
@@ -97,7 +167,8 @@ class Normalize(ScorerWrapper):
             episodes: Episodes to score.
         """
         raw = self.scorer.peek(episodes)
-        return (np.asarray(raw, dtype=np.float64) - self.moments.mean) * self._factor()
+        means, _ = self._statistics(episodes)
+        return (np.asarray(raw, dtype=np.float64) - means) * self._factors(episodes)
 
     def prefix_reader(self, *, every_prefix: bool = False) -> PrefixReader | None:
         """Return the inner scorer's reader, scaled by the deviation of the moment.
@@ -109,11 +180,13 @@ class Normalize(ScorerWrapper):
             every_prefix: As for `Scorer.prefix_reader`.
         """
         reader = self.scorer.prefix_reader(every_prefix=every_prefix)
-        return None if reader is None else ScaledReader(reader, self._factor)
+        return None if reader is None else ScaledReader(reader, self._factors)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the statistics."""
-        return {**self.moments._asdict(), "scorer": self.scorer.state_dict()}
+        own = self.moments if self.by is None else Moments()
+        groups = {name: moments._asdict() for name, moments in self.groups.items() if name}
+        return {**own._asdict(), "groups": groups, "scorer": self.scorer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over the statistics that `state_dict` returned.
@@ -122,19 +195,62 @@ class Normalize(ScorerWrapper):
             ScorerError: if one is missing.
         """
         try:
-            self.moments = Moments(
-                int(state["seen"]), float(state["mean"]), float(state["variance"])
-            )
+            groups: dict[str | None, Moments] = {None: _moments(state)} if self.by is None else {}
+            groups |= {name: _moments(group) for name, group in state.get("groups", {}).items()}
             if state["scorer"]:
                 self.scorer.load_state_dict(state["scorer"])
         except KeyError as error:
             raise ScorerError(
                 f"the state of {self.name!r} lacks {error}; pass what state_dict() returned"
             ) from None
+        self.groups = groups
 
-    def _deviation(self) -> float:
-        return float(np.sqrt(self.moments.variance)) + _EPSILON if self.scale else 1.0
+    def _update(self, episodes: Sequence[Episode], values: FloatArray) -> None:
+        """Add a batch of raw scores, (batch,), to the moments of their groups."""
+        labels = [self._label(episode) for episode in episodes]
+        groups = dict(self.groups)  # copies of this scorer keep the one they have
+        for label in dict.fromkeys(labels):
+            rows = [row for row, other in enumerate(labels) if other == label]
+            window = None if self.window is None else -(-self.window * len(rows) // len(labels))
+            moments = groups.get(label, Moments())
+            groups[label] = update_moments(moments, values[rows], window=window)
+        self.groups = groups
 
-    def _factor(self) -> float:
-        """Return what a difference of two scores is multiplied by; 0 before any deviation."""
-        return 1.0 / self._deviation() if not self.scale or self.moments.variance > 0 else 0.0
+    def _label(self, episode: Episode) -> str | None:
+        """Return the group of an episode; None if there are no groups.
+
+        Raises:
+            ScorerError: if its prompt lacks the annotation.
+        """
+        if self.by is None:
+            return None
+        label: str | None = getattr(episode, self.by)
+        if label is None:
+            raise ScorerError(
+                f"scores are normalised by {self.by}, which the prompt {episode.prompt!r} lacks; "
+                f"name the data set's column with {self.by}_column, or normalise all together"
+            )
+        return label
+
+    def _statistics(
+        self, episodes: Sequence[Episode]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the mean and the deviation that each episode is normalised by, (batch,) each."""
+        moments = [self.groups.get(self._label(episode), Moments()) for episode in episodes]
+        means = np.array([one.mean for one in moments])
+        if not self.scale:
+            return means, np.ones_like(means)
+        return means, np.sqrt([one.variance for one in moments]) + _EPSILON
+
+    def _factors(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
+        """Return what differences of each episode's scores are multiplied by, (batch,).
+
+        They are 0 before any deviation; in a round, which `settle` corrects, 1.
+        """
+        deviations = self._statistics(episodes)[1]
+        unknown = 0.0 if self._of_round is None else 1.0
+        return np.where(deviations > _EPSILON, 1.0 / deviations, unknown)
+
+
+def _moments(state: Mapping[str, Any]) -> Moments:
+    return Moments(int(state["seen"]), float(state["mean"]), float(state["variance"]))

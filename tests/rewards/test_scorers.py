@@ -124,6 +124,51 @@ def test_peeking_normalises_without_clipping_or_learning():
     assert scorer.moments.seen == 2
 
 
+def typed(query_type, *response_ids):
+    return make_episode(response_ids=response_ids, query_type=query_type)
+
+
+def test_normalize_by_group_keeps_statistics_apart():
+    scorer = Normalize(LengthScorer(), by="query_type")
+    batch = [
+        *(typed("OPENENDED", 5, 6, 1), typed("OPENENDED", 7, 1)),  # raw 12 and 8: mean 10, std 2
+        *(typed("CONSTRAINED", 1), typed("CONSTRAINED", 5)),  # 1 and 5: mean 3, std 2
+    ]
+    np.testing.assert_allclose(scorer.score(batch).values, [1, -1, -1, 1], rtol=1e-6)
+    np.testing.assert_allclose(scorer.peek(batch[:1] + batch[2:3]), [1, -1], rtol=1e-6)
+    one = scorer.score([typed("CONSTRAINED", 9)]).values  # 1, 5, 9: mean 5
+    np.testing.assert_allclose(one, [4 / np.std([1, 5, 9])], rtol=1e-6)
+    assert scorer.groups["OPENENDED"].seen == 2
+    other = Normalize(LengthScorer(), by="query_type")
+    other.load_state_dict(scorer.state_dict())
+    assert other.groups == scorer.groups
+
+
+def test_groups_share_the_window_by_their_episodes():
+    scorer = Normalize(LengthScorer(), window=4, scale=False, by="query_type")
+    for value in (0, 3):  # a batch of four fills the window: nothing of the first one is left
+        batch = [typed("CONSTRAINED", value + i) for i in range(3)] + [typed("OPENENDED", value)]
+        np.testing.assert_allclose(scorer.score(batch).values, [-1, 0, 1, 0])
+
+
+def test_normalize_by_group_scales_each_groups_parts():
+    parts = FixedScorer([4.0, 8.0, 5.0, 6.0])
+    parts.scores = Scores([4, 8, 5, 6], attributions=[[4], [8], [5], [6]], additive=True)
+    batch = [typed("OPENENDED", 1), typed("OPENENDED", 2)]
+    batch += [typed("CONSTRAINED", 3), typed("CONSTRAINED", 4)]
+    scores = Normalize(parts, by="query_type").score(batch)
+    np.testing.assert_allclose(np.concatenate(scores.attributions), [-1, 1, -1, 1], rtol=1e-6)
+
+
+def test_a_prompt_without_the_group_is_refused():
+    scorer = Normalize(LengthScorer(), by="query_type")
+    with pytest.raises(ScorerError, match=r"by query_type, which the prompt '.*' lacks; .*_column"):
+        scorer.score(EPISODES)
+    assert scorer.groups == {}
+    with pytest.raises(ScorerError, match=r"by must be 'query_type' or None, got 'length'"):
+        Normalize(LengthScorer(), by="length")
+
+
 def test_normalize_passes_the_attribution_on(classifier):
     from tokengym.rewards import RewardModel
 
