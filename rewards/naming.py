@@ -33,6 +33,40 @@ def parse_options(text: str, options: str, *, what: str = "reward") -> dict[str,
     return keywords
 
 
+NORMALIZATIONS = {
+    "batch": ("by", "scale", "clip"),
+    "running": ("by", "scale", "clip", "window"),
+}
+"""Options of each way to normalise scores, arguments of `Normalize`."""
+
+
+def parse_normalization(text: str) -> tuple[str, dict[str, Any]]:
+    """Return the name of a normalisation and its options.
+
+    Args:
+        text: "batch" or "running", with options as in "running:window=512,by=query_type"; "none"
+            is None.
+
+    Raises:
+        RewardError: if the name or an option is unknown.
+
+    Example:
+        >>> parse_normalization("running:window=512,clip=none")
+        ('running', {'window': 512, 'clip': None})
+    """
+    name, _, options = text.partition(":")
+    if name not in NORMALIZATIONS:
+        raise RewardError(f"normalize must be None, 'running' or 'batch', got {text!r}")
+    keywords = parse_options(text, options, what="normalize")
+    for key in keywords:
+        if key not in NORMALIZATIONS[name]:
+            raise RewardError(
+                f"normalize {name!r} has no option {key!r}; it has "
+                f"{', '.join(NORMALIZATIONS[name])}"
+            )
+    return name, {key: None if value == "none" else value for key, value in keywords.items()}
+
+
 def check_options(
     name: str,
     factory: Callable[..., Any],

@@ -3,14 +3,20 @@
 import difflib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from tokengym.rewards.attribution.kinds import KINDS, ScorerKind
 from tokengym.rewards.credits import Credit, Sparse
 from tokengym.rewards.credits.base import REWARDS, as_credit, is_credit
 from tokengym.rewards.credits.base import register as register
 from tokengym.rewards.errors import RewardError, ScorerError
-from tokengym.rewards.naming import check_options, load_own, parse_options, split_own
+from tokengym.rewards.naming import (
+    check_options,
+    load_own,
+    parse_normalization,
+    parse_options,
+    split_own,
+)
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers import find_scorer, scorer_names
 from tokengym.rewards.scorers.base import Scorer, SupportsScore, as_scorer, is_scorer
@@ -36,7 +42,7 @@ def make_reward(
     *,
     bundle: "Bundle | None" = None,
     scorer: SupportsScore | Function | str | Path | None = None,
-    normalize: Literal["running", "batch"] | None = None,
+    normalize: str | None = None,
     batch_size: int = 1,
     max_len: int | None = None,
 ) -> None: ...
@@ -48,7 +54,7 @@ def make_reward(
     *,
     bundle: "Bundle | None" = None,
     scorer: SupportsScore | Function | str | Path | None = None,
-    normalize: Literal["running", "batch"] | None = None,
+    normalize: str | None = None,
     batch_size: int = 1,
     max_len: int | None = None,
 ) -> Reward: ...
@@ -59,7 +65,7 @@ def make_reward(
     *,
     bundle: "Bundle | None" = None,
     scorer: SupportsScore | Function | str | Path | None = None,
-    normalize: Literal["running", "batch"] | None = None,
+    normalize: str | None = None,
     batch_size: int = 1,
     max_len: int | None = None,
 ) -> Reward | None:
@@ -73,8 +79,9 @@ def make_reward(
         scorer: A scorer, a function of prompt and response, a scorer's name with options as in
             "toxicity:path=models/judge", "file.py:name", or the folder or hub name of a model: of
             an encoder for the r3 rewards, of a reward model for every other.
-        normalize: "running" centres and scales by everything seen so far (`Normalize`); "batch"
-            centres by about the last ``batch_size`` scores.
+        normalize: "running" centres and scales by everything seen so far, "batch" centres by about
+            the last ``batch_size`` scores, exactly by those of a round for agents that play
+            rounds. Options of `Normalize` follow: "running:window=512,by=query_type".
         batch_size: Episodes that are scored together: the number of environments.
         max_len: Longest response, tokens: R3's scale of constrained answers; None leaves 512.
 
@@ -209,17 +216,15 @@ def _with_policy(credit: Credit, bundle: "Bundle | None") -> Credit:
 def _normalized(reward: Reward, normalize: str | None, batch_size: int) -> Reward:
     if normalize is None:
         return reward
-    if normalize == "running":
-        return Reward(Normalize(reward.scorer), reward.credit)
-    if normalize == "batch":
+    name, options = parse_normalization(normalize)
+    if name == "batch":
         if batch_size < 2:
             raise RewardError(
                 "normalize='batch' takes the mean of one score off itself with 1 environment; "
                 "use make_vec with more, or normalize='running'"
             )
-        scorer = Normalize(reward.scorer, window=batch_size, scale=False, clip=None)
-        return Reward(scorer, reward.credit)
-    raise RewardError(f"normalize must be None, 'running' or 'batch', got {normalize!r}")
+        options = {"window": batch_size, "scale": False, "clip": None} | options
+    return Reward(Normalize(reward.scorer, **options), reward.credit)
 
 
 def check_name(name: str) -> None:

@@ -10,13 +10,14 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import fields
 from inspect import signature
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 from gymnasium.vector import VectorEnv
 
 from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.envs.bundle import Split, check_split
+from tokengym.envs.errors import SettingsError
 from tokengym.envs.oracle.env import LONGEST_LEARNT
 from tokengym.envs.tasks import Task, TaskOptions, find_task
 from tokengym.envs.tasks.task import task_arguments
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from tokengym.rewards.registry import RewardSpec
     from tokengym.rewards.wrappers import AnyScorer
 
-Normalization = Literal["running", "batch"]
 AnyEnv = TokenGenerationEnv | TokenGenerationVectorEnv
 
 
@@ -35,7 +35,7 @@ def make_env(
     *,
     reward: RewardSpec = None,
     scorer: AnyScorer | None = None,
-    normalize: Normalization | None = None,
+    normalize: str | None = None,
     split: Split = "train",
     **options: Any,
 ) -> gymnasium.Env[Any, Any]:
@@ -48,7 +48,8 @@ def make_env(
         scorer: Scorer of a response; None takes the bundle's reward model or encoder, or the exact
             score if the task has one. A reward that needs a reward model's attribution then
             redistributes that exact score by the attribution of the bundled model.
-        normalize: "running" centres and scales the score by all scores so far.
+        normalize: "running" centres and scales the score by all scores so far; options follow, see
+            `tokengym.rewards.make_reward`.
         split: "train", "test" or "all" of the task's prompts or the data set.
         options: Fields of `TaskOptions` (where prompts and models come from) and arguments of the
             environment class (lengths, legal tokens, ends, rendering).
@@ -73,7 +74,7 @@ def make_vector_env(
     reward: RewardSpec = None,
     num_envs: int = 1,
     scorer: AnyScorer | None = None,
-    normalize: Normalization | None = None,
+    normalize: str | None = None,
     split: Split = "train",
     **options: Any,
 ) -> VectorEnv[Any, Any, Any]:
@@ -146,7 +147,7 @@ def _made(
     env: AnyEnv,
     reward: RewardSpec,
     scorer: AnyScorer | None,
-    normalize: Normalization | None,
+    normalize: str | None,
     *,
     batch_size: int = 1,
 ) -> Reward | None:
@@ -160,7 +161,30 @@ def _made(
         reward,
         bundle=env.bundle,
         scorer=scorer,
-        normalize=normalize,
+        normalize=None if normalize is None else _normalization(task, env, normalize),
         batch_size=batch_size,
         max_len=env.max_new_tokens,
     )
+
+
+def _normalization(task: Task, env: AnyEnv, normalize: str) -> str:
+    """Return how scores are normalised, by the task's groups unless ``by`` says otherwise.
+
+    Raises:
+        SettingsError: if a prompt has no value of what groups are made by.
+    """
+    from tokengym.rewards.naming import parse_normalization
+
+    name, options = parse_normalization(normalize)
+    by = options.get("by", task.normalize_by)
+    if by != "query_type":
+        return normalize
+    for position, prompt in enumerate(env.prompts):
+        if prompt.query_type is None:
+            raise SettingsError(
+                f"normalize={normalize!r} groups scores by {by}, which prompt {position} lacks "
+                f"({prompt.text[:40]!r}); name its column with {by}_column, or pass "
+                f"normalize='{name}:by=none'"
+            )
+    comma = "," if options else ":"
+    return normalize if "by" in options else f"{normalize}{comma}by={by}"

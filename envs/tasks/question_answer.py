@@ -8,6 +8,7 @@ QUESTION_ANSWER = register_task(
         summary="Answer open-ended and constrained questions.",
         bundle="question_answer",
         reward="r3",
+        normalize_by="query_type",
         training={"learning_rate": 1e-4},
         compare=("r3", "r3-dense"),
         description=(
@@ -23,7 +24,9 @@ QUESTION_ANSWER = register_task(
             "The score is the relevance of the answer to the question (or to the reference), "
             "by the bundled encoder, times a length incentive and a repetition penalty; "
             '`info["score_parts"]` names them. By default the last token earns all of it '
-            "(`r3`); `r3-dense` splits it exactly over the tokens."
+            "(`r3`); `r3-dense` splits it exactly over the tokens. The two types of questions are "
+            "scored on scales of their own, so `normalize=` centres each by itself; "
+            '`normalize="batch:by=none"` does not.'
         ),
     )
 )

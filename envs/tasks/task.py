@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import gymnasium
 
@@ -59,6 +59,9 @@ class Task:
     """Whether data sets may hold transcripts of conversations, "Human: ... Assistant: ..."."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the environment whose default differs, by name."""
+    normalize_by: Literal["query_type"] | None = None
+    """Annotation of the prompts by whose values scores are normalised apart, where they are; None
+    normalises all together."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """Training settings whose default differs, by name. Learning rates are those of 1e-4, 3e-4 and
     1e-3 with the best score minus KL penalty under sparse."""

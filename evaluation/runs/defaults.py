@@ -16,8 +16,7 @@ from tokengym.envs.declared import (
 )
 from tokengym.envs.errors import SettingsError
 from tokengym.envs.tasks import Task, task_of
-
-Normalization = Literal["batch", "running", "off"]
+from tokengym.rewards.naming import NORMALIZATIONS, parse_normalization
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +69,11 @@ class TrainingSettings(ModelSettings):
     fixed_length: bool = False
     """Forbid EOS, so that every response has ``max_new_tokens`` tokens and every run spends the
     same number of them (ABC's setting); else a reward may also change the length."""
-    normalize: Normalization = "batch"
-    """Centring of the scorer's value before credit is assigned: by the batch's mean, by a running
-    mean and deviation, or none. Evaluation always reports the raw score."""
+    normalize: str = "batch"
+    """Centring of the scorer's value before credit is assigned: by the batch's mean ("batch"), by a
+    running mean and deviation ("running"), or none ("off"). Options follow: "running:window=512"
+    remembers so many episodes, "by=query_type" keeps means per type of query. Evaluation always
+    reports the raw score."""
     learner: Any = None
     """Settings of the learner, an instance of its `Learner.settings`; None takes the defaults."""
 
@@ -80,7 +81,11 @@ class TrainingSettings(ModelSettings):
         super().__post_init__()
         check_count(self, "steps", "batch_size", "max_new_tokens")
         check_count(self, "tokens", optional=True)
-        check_choice(self, "normalize", ("batch", "running", "off"))
+        centring = self.normalize.partition(":")[0]
+        if self.normalize != "off":
+            if centring not in NORMALIZATIONS:
+                check_choice(self, "normalize", (*NORMALIZATIONS, "off"))
+            parse_normalization(self.normalize)
         check_choice(self, "fixed_length", (True, False))
         learner = find_learner(self.agent)
         if self.learner is None:
@@ -105,7 +110,7 @@ class TrainingSettings(ModelSettings):
                 f"n_minibatches must be at most batch_size={self.batch_size}, got "
                 f"{self.learner.n_minibatches}; raise batch_size or lower n_minibatches"
             )
-        if learner.uses_credit and self.normalize == "batch" and self.batch_size < 2:
+        if learner.uses_credit and centring == "batch" and self.batch_size < 2:
             raise SettingsError(
                 "normalize='batch' needs batch_size >= 2, got 1; a single score is its own mean"
             )

@@ -172,6 +172,14 @@ def test_objects_and_functions():
     assert spread.evaluate(EPISODES)[0].token_rewards.tolist() == [1.0, 1.0, 1.0]
 
 
+def test_normalize_by_name_with_options():
+    running = make_reward("sparse", scorer=LengthScorer(), normalize="running:window=9,clip=none")
+    assert (running.scorer.window, running.scorer.clip, running.scorer.by) == (9, None, None)
+    name = "batch:by=query_type,scale=true"
+    batch = make_reward("sparse", scorer=LengthScorer(), normalize=name, batch_size=8).scorer
+    assert (batch.window, batch.scale, batch.clip, batch.by) == (8, True, None, "query_type")
+
+
 def test_normalize_by_name():
     running = make_reward("sparse", scorer=LengthScorer(), normalize="running").scorer
     assert (running.window, running.scale, running.clip) == (None, True, 10.0)
@@ -206,6 +214,14 @@ def test_normalize_by_name():
         (
             dict(spec="sparse", scorer=LengthScorer(), normalize="no"),
             "None, 'running' or 'batch', go",
+        ),
+        (
+            dict(spec="sparse", scorer=LengthScorer(), normalize="batch:window=3"),
+            "normalize 'batch' has no option 'window'; it has by, scale, clip",
+        ),
+        (
+            dict(spec="sparse", scorer=LengthScorer(), normalize="running:by=length"),
+            "by must be 'query_type' or None, got 'length'",
         ),
     ],
 )

@@ -291,6 +291,31 @@ def test_normalize():
         gymnasium.make("tokengym/MovieReview-v0", normalize="batch")
 
 
+@pytest.mark.parametrize("name", ["batch", "running:window=64", "running:scale=false"])
+def test_questions_are_normalised_by_their_type_unless_told_otherwise(name):
+    def made(normalize):
+        envs = gymnasium.make_vec("tokengym/QuestionAnswer-v0", num_envs=4, normalize=normalize)
+        return envs.reward.scorer
+
+    assert made(name).by == "query_type"
+    assert made(f"{name}{',' if ':' in name else ':'}by=none").by is None
+    review = gymnasium.make_vec("tokengym/MovieReview-v0", num_envs=4, normalize=name)
+    assert review.reward.scorer.by is None
+
+
+def test_a_missing_query_type_is_named_before_the_first_episode(tmp_path):
+    data = tmp_path / "questions.csv"
+    data.write_text("query,kind\nwhat is a gong?,OPENENDED\n", encoding="utf-8")
+    arguments = {"dataset": str(data), "prompt_column": "query", "num_envs": 4}
+    arguments |= {"split": "all", "normalize": "running"}
+    message = r"groups scores by query_type, which prompt 0 lacks .*with query_type_column, or pass"
+    with pytest.raises(TokenGymError, match=message):
+        gymnasium.make_vec("tokengym/QuestionAnswer-v0", **arguments)
+    gymnasium.make_vec("tokengym/QuestionAnswer-v0", **arguments, query_type_column="kind")
+    arguments["normalize"] = "running:by=none"
+    gymnasium.make_vec("tokengym/QuestionAnswer-v0", **arguments)
+
+
 def test_the_oracle_pays_its_own_score_unless_told_otherwise():
     env = gymnasium.make("tokengym/Oracle-v0", rules=["negation"], max_new_tokens=2)
     ids = env.unwrapped.tokenizer.convert_tokens_to_ids(["not", "bad"])

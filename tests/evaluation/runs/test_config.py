@@ -136,6 +136,16 @@ def test_environment_arguments():
         (lambda: changed(TrainingSettings(), vf_coef=-0.1), "vf_coef must be >= 0, got -0.1"),
         (lambda: changed(TrainingSettings(), kl_coef=-1.0), "kl_coef must be >= 0, got -1"),
         (lambda: changed(TrainingSettings(), normalize="none"), "or 'off', got 'none'"),
+        (
+            lambda: changed(TrainingSettings(), normalize="running:windw=3"),
+            "normalize 'running' has no option 'windw'; it has by, scale, clip, window",
+        ),
+        (
+            lambda: changed(
+                TrainingSettings(), normalize="batch:by=none", batch_size=1, n_minibatches=1
+            ),
+            "needs batch_size >= 2, got 1; a single score is its own mean",
+        ),
         (lambda: TrainingSettings(agent="pp0"), "unknown agent 'pp0'; did you mean 'ppo'"),
         (lambda: TrainingSettings(agent="dpo", learner=PPOSettings()), "must be DPOSettings for"),
         (lambda: TrainingSettings(lora_rank=0), "lora_rank must be an integer >= 1, or None"),
