@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import reprlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -188,23 +188,39 @@ def encode_chats(
             f"{type(tokenizer).__name__} has no chat template, which messages and "
             "chat_template=True need; set tokenizer.chat_template, or pass plain texts"
         )
-    texts = []
-    for chat in chats:
-        messages = [{"role": role, "content": content} for role, content in chat]
-        try:
-            text: Any = tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True
-            )
-            text.encode()  # no lone surrogates
-        except Exception as error:  # a template is a program: it may raise anything
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise TokenizerError(
-                f"the tokenizer's chat template refuses {reprlib.repr(messages)} ({reason}); "
-                "change the messages or the template"
-            ) from error
-        texts.append(text)
+    conversations = (
+        [{"role": role, "content": content} for role, content in chat] for chat in chats
+    )
+    texts = [write_chat(tokenizer, messages, to_answer=True) for messages in conversations]
     encoded = tokenizer(texts, add_special_tokens=False, padding=False, truncation=False)
     return [list(ids) for ids in encoded["input_ids"]]
+
+
+def write_chat(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]], *, to_answer: bool
+) -> str:
+    """Return a conversation in the tokenizer's chat template.
+
+    Args:
+        tokenizer: Tokenizer with a chat template.
+        messages: The conversation, oldest message first.
+        to_answer: End with the beginning of the assistant's reply.
+
+    Raises:
+        TokenizerError: if the template refuses the conversation.
+    """
+    try:
+        text: Any = tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=to_answer
+        )
+        text.encode()  # no lone surrogates
+    except Exception as error:  # a template is a program: it may raise anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise TokenizerError(
+            f"the tokenizer's chat template refuses {reprlib.repr(messages)} ({reason}); "
+            "change the messages or the template"
+        ) from error
+    return str(text)
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, sequences: Sequence[Sequence[int]]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args, overload
 
 from tokengym.envs.errors import DatasetError
 from tokengym.envs.prompts.loading import read_tables
+from tokengym.envs.tokenization import lone_surrogate
 
 Overlong = Literal["error", "left", "drop"]
 OnError = Literal["raise", "skip"]
@@ -286,7 +287,21 @@ def _text(row: Mapping[str, Any], name: str, *, empty: bool = False) -> str:
             f"{name!r} must be a text, got {type(value).__name__} {reprlib.repr(value)} (write a "
             "conversation out with tokenizer.apply_chat_template)",
         )
+    if fault := unicode_fault(name, value):
+        raise fault
     return value
+
+
+def unicode_fault(name: str, text: str) -> RowError | None:
+    """Return the fault of a column's text that no tokenizer reads, None if there is none."""
+    place = lone_surrogate(text)
+    if place is None:
+        return None
+    return RowError(
+        "not text",
+        f"{name!r} has the lone surrogate {text[place]!r} at character {place}, which no "
+        "tokenizer reads; read the text as UTF-8 again",
+    )
 
 
 def _margin(row: Mapping[str, Any], name: str) -> float | None:

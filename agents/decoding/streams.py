@@ -100,7 +100,8 @@ def check_decoding(language_model: LanguageModel) -> None:
     """Raise unless two cached steps under left padding equal one forward over the whole text.
 
     A model that ignores the cache or the padding (recurrent ones, which take a cache of another
-    kind) would sample from other distributions than the ones that it is trained with.
+    kind) would sample from other distributions than the ones that it is trained with, and so would
+    one that reads ahead (XLNet).
 
     Raises:
         ModelError: naming the model and how far its hidden states are off.
@@ -113,7 +114,7 @@ def check_decoding(language_model: LanguageModel) -> None:
     prompts, mask = torch.zeros_like(ids[:, :width]), torch.zeros_like(ids[:, :width])
     for row, length in enumerate(lengths):
         prompts[row, width - length :], mask[row, width - length :] = ids[row, :length], 1
-    gap, scale = 0.0, 0.0
+    gap, ahead, scale = 0.0, 0.0, 0.0
     try:
         stream = make_stream(language_model, width + steps)
         found = [stream.start(prompts, mask)]
@@ -122,6 +123,8 @@ def check_decoding(language_model: LanguageModel) -> None:
             found.append(stream.step(torch.stack([ids[r, n + step] for r, n in rows])))
         for row, length in enumerate(lengths):
             whole = language_model.hidden(ids[row : row + 1, : length + steps], use_cache=False)[0]
+            prompt = language_model.hidden(ids[row : row + 1, :length], use_cache=False)[0]
+            ahead = max(ahead, (prompt - whole[:length]).abs().max().item())
             for step, states in enumerate(found):
                 expected = whole[length - 1 + step].float()
                 gap = max(gap, (states[row].float() - expected).abs().max().item())
@@ -131,6 +134,11 @@ def check_decoding(language_model: LanguageModel) -> None:
             f"{name} cannot be decoded with a key-value cache ({type(error).__name__}: {error}); "
             "use a decoder-only transformer such as GPT-2, Llama or Qwen"
         ) from error
+    if not ahead <= (1e-4 if language_model.is_float32 else 0.05) * scale:
+        raise ModelError(
+            f"{name} reads tokens that come later (hidden states change by {ahead:.3g} of "
+            f"{scale:.3g}); use a decoder-only transformer such as GPT-2, Llama or Qwen"
+        )
     most = 0.01 if language_model.is_float32 else 0.25
     if not gap <= most * scale:
         raise ModelError(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from tokengym.envs import Episode
 from tokengym.envs.errors import DatasetError, TokenizerError
 from tokengym.envs.prompts.prompt import is_messages, prompt_messages
-from tokengym.envs.tokenization import encode, encode_chats
+from tokengym.envs.tokenization import encode, encode_chats, write_chat
 from tokengym.rewards.pairs import (
     OnError,
     Overlong,
@@ -20,6 +20,7 @@ from tokengym.rewards.pairs import (
     read_pairs,
     read_table,
     skipped_row,
+    unicode_fault,
 )
 
 if TYPE_CHECKING:
@@ -127,6 +128,8 @@ def _text_row(
         if not isinstance(value, str) or not value.strip():
             kind = "empty" if value is None or value == "" or isinstance(value, str) else "not text"
             fault = RowError(kind, f"{name!r} must be a text, got {value!r}")
+            return skipped_row(number, fault, of="data")
+        if fault := unicode_fault(name, value):
             return skipped_row(number, fault, of="data")
     return str(values[0]), (str(values[1]),)
 
@@ -484,7 +487,7 @@ def _encoded_messages(
     (prompt_ids,) = encode_chats(tokenizer, [pairs])
     found = []
     for messages in responses:
-        text = tokenizer.apply_chat_template([*prompt, *messages], tokenize=False)
+        text = write_chat(tokenizer, [*prompt, *messages], to_answer=False)
         ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         if ids[: len(prompt_ids)] != prompt_ids:
             raise RowError(

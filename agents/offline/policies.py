@@ -24,7 +24,7 @@ from tokengym.agents.rollouts.environments import Environments, environment_attr
 from tokengym.agents.rollouts.playing import Player
 from tokengym.envs.errors import TokenizerError
 from tokengym.envs.files import check_entries, read_folder, write_folder
-from tokengym.rewards.models.loading import load_tokenizer, select_device
+from tokengym.rewards.models.loading import load_tokenizer, positions, select_device
 
 if TYPE_CHECKING:
     from tokengym.agents.offline.trainer import OfflineTrainer
@@ -195,15 +195,14 @@ def _is_environment(source: Any) -> bool:
 
 def text_length(policy: CausalLMPolicy) -> int | None:
     """Return the most tokens that the model reads; None if nothing says so."""
-    positions = getattr(policy.language_model.model.config, "max_position_embeddings", None)
-    return None if positions is None else int(positions)
+    return positions(policy.language_model.model)
 
 
 def _model_of(source: Any, dtype: str) -> tuple[Any, int]:
     """Return the model, and the most tokens of a text it is for."""
     if not _is_environment(source):
         model = load_causal_lm(source, dtype)
-        return model, int(getattr(model.config, "max_position_embeddings", None) or 1024)
+        return model, positions(model) or 1024
     bundle = environment_attribute(source, "bundle")
     if bundle is None or not bundle.has("policy"):
         raise ModelError(

@@ -19,6 +19,7 @@ from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.envs.errors import TokenizerError
 from tokengym.envs.pretrained import from_pretrained
+from tokengym.rewards.models.loading import positions
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -65,6 +66,11 @@ class LanguageModel(nn.Module):
 
     def __init__(self, model: PreTrainedModel, lora: Any | None = None) -> None:
         super().__init__()
+        if model.config.is_encoder_decoder:
+            raise ModelError(
+                f"{type(model).__name__} reads the prompt with an encoder of its own; use a "
+                "decoder-only transformer such as GPT-2, Llama or Qwen"
+            )
         if model.get_output_embeddings() is None:
             raise ModelError(
                 f"{type(model).__name__} has no language-model head; load it with "
@@ -262,10 +268,10 @@ def check_length(model: LanguageModel, max_tokens: int) -> None:
     Raises:
         ModelError: if the model has fewer positions.
     """
-    positions = getattr(model.model.config, "max_position_embeddings", None)
-    if positions is not None and positions < max_tokens:
+    limit = positions(model.model)
+    if limit is not None and limit < max_tokens:
         raise ModelError(
-            f"the model reads {positions} tokens and prompt and response may take {max_tokens}; "
+            f"the model reads {limit} tokens and prompt and response may take {max_tokens}; "
             "lower max_prompt_tokens or max_new_tokens of the environment"
         )
 

@@ -135,7 +135,8 @@ def vocabulary_size(model: torch.nn.Module) -> int:
 
 def positions(model: "PreTrainedModel") -> int | None:
     """Return the length of a model's table of positions; None if its configuration has none."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return limit if limit is None or limit > 0 else None  # XLNet's is -1
 
 
 def longest_input(model: "PreTrainedModel") -> int | None:

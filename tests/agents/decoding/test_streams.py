@@ -7,12 +7,18 @@ import torch
 from peft import LoraConfig
 from torch import Tensor
 from transformers import (
+    FalconConfig,
+    FalconForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     MambaConfig,
     MambaForCausalLM,
     RwkvConfig,
     RwkvForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+    XLNetConfig,
+    XLNetLMHeadModel,
 )
 
 from tests.agents.conftest import lora_config, make_model
@@ -158,6 +164,27 @@ def test_other_shapes_go_through_their_own_forward():
     assert not has_gpt2_shape(low)
     crossed = GPT2Config(vocab_size=8, n_embd=8, n_layer=1, n_head=1, add_cross_attention=True)
     assert not has_gpt2_shape(LanguageModel(GPT2LMHeadModel(crossed)))
+
+
+def test_a_model_that_reads_ahead_is_refused():
+    torch.manual_seed(0)
+    config = XLNetConfig(vocab_size=40, d_model=16, n_layer=2, n_head=2, d_inner=32)
+    with pytest.raises(ModelError, match="XLNetLMHeadModel reads tokens that come later"):
+        check_decoding(LanguageModel(XLNetLMHeadModel(config).eval()))
+
+
+def test_a_model_with_an_encoder_of_its_own_is_refused():
+    config = T5Config(vocab_size=40, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    with pytest.raises(ModelError, match=r"T5For.* reads the prompt with an encoder of its own"):
+        LanguageModel(T5ForConditionalGeneration(config))
+
+
+def test_linear_biases_in_place_of_positions_decode_alike():
+    torch.manual_seed(0)
+    config = FalconConfig(
+        vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, alibi=True
+    )
+    check_decoding(LanguageModel(FalconForCausalLM(config).eval()))
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,9 @@ TEMPLATE = (
 )
 
 
+REFUSING = "{% if messages[1:] %}{{ raise_exception('no answers here') }}{% endif %}b "
+
+
 def test_messages_go_through_the_chat_template():
     tokenizer = make_tokenizer()
     tokenizer.chat_template = TEMPLATE  # "user" begins with "u", unknown: 2; "assistant" with "a"
@@ -132,6 +135,18 @@ def test_messages_go_through_the_chat_template():
         encode_pairs([apart], tokenizer, TextEncoding())
     with pytest.raises(DatasetError, match="has no chat template"):
         pairs_of([{"prompt": [user], "chosen": [good], "rejected": [bad]}])
+
+
+@pytest.mark.parametrize(
+    ("template", "content", "reason"),
+    [(TEMPLATE, "\ud800", "surrogates not allowed"), (REFUSING, "d", "no answers here")],
+)
+def test_a_template_that_refuses_a_response_is_one_line(template: str, content: str, reason: str):
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = template
+    row = {"prompt": "b c", "completion": [{"role": "assistant", "content": content}]}
+    with pytest.raises(DatasetError, match=rf"row 0 of the data: .*template refuses .*{reason}"):
+        encode_responses([row], tokenizer, TextEncoding())
 
 
 def test_prompts_go_through_the_template_as_an_environments_do():
@@ -240,6 +255,7 @@ def test_overlong_rows_stop_or_are_cut_or_dropped():
     [
         ({"prompt": "b", "completion": " "}, "row 0 .*'completion' must be a text, got ' '"),
         ({"prompt": None, "completion": "a"}, "row 0 .*'prompt' must be a text, got None"),
+        ({"prompt": "b", "completion": "\ud800"}, "row 0 .*'completion' has the lone surrogate"),
         ({"prompt": "b", "completion": 3}, "row 0 .*'completion' must be a text, got 3"),
         ({"text": "b"}, "must have the columns 'prompt' and one of 'completion'.* got 'text'"),
         ({"prompt_ids": [4], "response_ids": []}, "row 0 .*a response has no tokens"),
