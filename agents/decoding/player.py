@@ -40,25 +40,15 @@ class DecodingPlayer:
     @torch.inference_mode()
     def begin(self, observation: Observation) -> None:
         """Read the prompts of a new round: every row of the observation starts an episode."""
-        masks = np.asarray(observation["attention_mask"], dtype=bool)  # (num_envs, length)
-        prompts = [
-            ids[mask] for ids, mask in zip(np.asarray(observation["input_ids"]), masks, strict=True)
-        ]
-        width = max(map(len, prompts))
-        ids = np.zeros((len(prompts), width), dtype=np.int64)
-        attention_mask = np.zeros((len(prompts), width), dtype=np.int64)
-        for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt) :] = prompt
-            attention_mask[row, width - len(prompt) :] = 1
-        device = self.policy.device
+        inputs = left_padded(observation, self.policy.device)
         self._time = 0
-        self._num_rows = len(prompts)
-        self._rows = np.arange(len(prompts))  # environment row of each row of the batch
+        self._num_rows = len(inputs[0])
+        self._rows = np.arange(self._num_rows)  # environment row of each row of the batch
         models = [self.policy.language_model]
         if self.policy.masking_model is not None:
             models.append(self.policy.masking_model)
-        inputs = torch.from_numpy(ids).to(device), torch.from_numpy(attention_mask).to(device)
-        self._streams = [make_stream(model, masks.shape[1]) for model in models]
+        capacity = np.shape(observation["attention_mask"])[1]
+        self._streams = [make_stream(model, capacity) for model in models]
         self._states: list[Tensor] | None = [stream.start(*inputs) for stream in self._streams]
         self._tokens: Tensor | None = None  # chosen last, not yet read by the stream
 
@@ -85,11 +75,7 @@ class DecodingPlayer:
         uniforms = torch.rand(self._num_rows, generator=self.generator)[rows].to(logits.device)
         tokens, log_probs, entropy = draw(logits, None if deterministic else uniforms)
         if not log_probs.isfinite().all():
-            row = rows[int((~log_probs.isfinite()).nonzero()[0])]
-            raise NonFiniteError(
-                f"logits of row {row} at response token {self._time} are not finite; the policy's "
-                "weights have diverged: lower learning_rate or raise kl_coef"
-            )
+            raise not_finite(rows[int((~log_probs.isfinite()).nonzero()[0])], self._time)
         self._tokens, self._states = tokens, None
         self._time += 1
         return Choice(
@@ -119,3 +105,30 @@ class DecodingPlayer:
         self._tokens = None if self._tokens is None else self._tokens[keep]
         if self._states is not None:
             self._states = [states[keep] for states in self._states]
+
+
+def left_padded(observation: Observation, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the texts of an observation and their attention mask, padded on the left.
+
+    Returns:
+        Both (rows, width) int64.
+    """
+    masks = np.asarray(observation["attention_mask"], dtype=bool)  # (rows, length)
+    prompts = [
+        ids[mask] for ids, mask in zip(np.asarray(observation["input_ids"]), masks, strict=True)
+    ]
+    width = max(map(len, prompts))
+    ids = np.zeros((len(prompts), width), dtype=np.int64)
+    attention_mask = np.zeros((len(prompts), width), dtype=np.int64)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = prompt
+        attention_mask[row, width - len(prompt) :] = 1
+    return torch.from_numpy(ids).to(device), torch.from_numpy(attention_mask).to(device)
+
+
+def not_finite(row: int, time: int) -> NonFiniteError:
+    """Return the error of logits that are not finite."""
+    return NonFiniteError(
+        f"logits of row {row} at response token {time} are not finite; the policy's weights have "
+        "diverged: lower learning_rate or raise kl_coef"
+    )

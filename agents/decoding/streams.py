@@ -1,5 +1,6 @@
 """Batches of growing texts under a model, cached: a step reads one more token."""
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -84,7 +85,7 @@ class ModelStream:
 
 
 def make_stream(language_model: LanguageModel, capacity: int) -> Stream:
-    """Return the fastest stream for the model.
+    """Return the fastest stream for the model on a CPU.
 
     Args:
         language_model: The model, with its adapters on or off as they are now.
@@ -96,12 +97,19 @@ def make_stream(language_model: LanguageModel, capacity: int) -> Stream:
 
 
 @torch.no_grad()
-def check_decoding(language_model: LanguageModel) -> None:
+def check_decoding(
+    language_model: LanguageModel,
+    make: Callable[[LanguageModel, int], Stream] = make_stream,
+) -> None:
     """Raise unless two cached steps under left padding equal one forward over the whole text.
 
     A model that ignores the cache or the padding (recurrent ones, which take a cache of another
     kind) would sample from other distributions than the ones that it is trained with, and so would
     one that reads ahead (XLNet).
+
+    Args:
+        language_model: The model.
+        make: Returns a stream of the model for texts of so many tokens.
 
     Raises:
         ModelError: naming the model and how far its hidden states are off.
@@ -116,7 +124,7 @@ def check_decoding(language_model: LanguageModel) -> None:
         prompts[row, width - length :], mask[row, width - length :] = ids[row, :length], 1
     gap, ahead, scale = 0.0, 0.0, 0.0
     try:
-        stream = make_stream(language_model, width + steps)
+        stream = make(language_model, width + steps)
         found = [stream.start(prompts, mask)]
         for step in range(steps):
             rows = enumerate(lengths)

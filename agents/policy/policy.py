@@ -4,6 +4,7 @@ Its value function is in `value`, its frozen reference in `reference`, the model
 and adapters) in `language_model`, and the step from logits to a token in `sampling`.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tokengym.agents import losses
+from tokengym.agents.decoding.captured import CapturedPlayer, Decoder
 from tokengym.agents.decoding.player import DecodingPlayer
+from tokengym.agents.decoding.static import check_static
 from tokengym.agents.decoding.streams import check_decoding
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.chunks import in_chunks
@@ -44,6 +47,8 @@ from tokengym.agents.policy.settings import PolicySettings
 from tokengym.agents.policy.value import ValueFunction
 from tokengym.agents.rollouts.environments import Observation
 from tokengym.envs.declared import from_keywords, takes
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +118,8 @@ class CausalLMPolicy(BasePolicy):
             own = self.settings.value_network == "own"
             self.critic = ValueFunction(self.language_model, own_network=own)
         self.generator = torch.Generator()
+        self.decoders: list[Decoder] = []
+        self._has_static: bool | None = None  # None: not tried yet
         self.optimizer = torch.optim.AdamW(
             self.trained_parameters(), lr=lr_schedule(1.0), weight_decay=0.0, fused=True
         )
@@ -132,6 +139,8 @@ class CausalLMPolicy(BasePolicy):
         check_vocabulary(loaded, self.num_actions)
         check_length(loaded, self.max_length)
         check_decoding(loaded)
+        if settings.decoding == "static":
+            check_static(loaded)
         return loaded
 
     def train(self, mode: bool = True) -> "CausalLMPolicy":
@@ -399,13 +408,27 @@ class CausalLMPolicy(BasePolicy):
         log_probs = self.response_log_probs(sequences, masks, reference=reference).cpu().numpy()
         return [row[: len(ids)] for row, ids in zip(log_probs, response_ids, strict=True)]
 
-    def player(self, generator: torch.Generator | None = None) -> DecodingPlayer:
+    def player(self, generator: torch.Generator | None = None) -> DecodingPlayer | CapturedPlayer:
         """Return a fast player of this policy: one new token per step and row, with a cache.
 
         Args:
             generator: Source of the sampled tokens; None takes the policy's own.
         """
-        return DecodingPlayer(self, generator or self.generator)
+        kind = CapturedPlayer if self._decodes_statically() else DecodingPlayer
+        return kind(self, generator or self.generator)
+
+    def _decodes_statically(self) -> bool:
+        """Say whether rollouts use a static cache; see `PolicySettings.decoding`."""
+        if self.settings.decoding != "auto" or self.device.type != "cuda":
+            return self.settings.decoding == "static"
+        if self._has_static is None:
+            self._has_static = True
+            try:
+                check_static(self.language_model)
+            except ModelError as error:
+                self._has_static = False
+                logger.warning("rollouts are slower, as their steps cannot be captured: %s", error)
+        return self._has_static
 
     @torch.inference_mode()
     def predict(  # type: ignore[override]

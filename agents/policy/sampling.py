@@ -110,7 +110,7 @@ def chosen_log_probs(logits: Tensor, tokens: Tensor) -> Tensor:
     return -F.cross_entropy(logits, tokens, reduction="none")
 
 
-def inverse_cdf(probs: Tensor, uniforms: Tensor) -> Tensor:
+def inverse_cdf(probs: Tensor, uniforms: Tensor, *, looks: bool = True) -> Tensor:
     """Return the token at which the cumulated probability passes the uniform number.
 
     token = min {v : p_0 + ... + p_v > u * (p_0 + ... + p_{vocab-1})}
@@ -120,6 +120,7 @@ def inverse_cdf(probs: Tensor, uniforms: Tensor) -> Tensor:
     Args:
         probs: (batch, vocab), >= 0, each row's sum > 0.
         uniforms: (batch,) in [0, 1).
+        looks: See `draw`.
 
     Returns:
         (batch,) int64.
@@ -138,7 +139,7 @@ def inverse_cdf(probs: Tensor, uniforms: Tensor) -> Tensor:
     # one rounding error over a token of probability 0: both then take the likeliest token.
     tokens = tokens.clamp_(max=probs.shape[-1] - 1)
     is_possible = probs.gather(-1, tokens) > 0
-    if not is_possible.all():
+    if not looks or not is_possible.all():
         tokens = torch.where(is_possible, tokens, probs.argmax(-1, True))
     return tokens.squeeze(-1)
 
@@ -204,19 +205,26 @@ def derived_seed(generator: torch.Generator) -> int:
     return int.from_bytes(sha256(state).digest()[:7], "little")
 
 
-def draw(logits: Tensor, uniforms: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def draw(
+    logits: Tensor, uniforms: Tensor | None, *, looks: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return one token per row, its log-probability, and the entropy it was drawn with.
 
     Args:
         logits: (batch, vocab) float32, shaped.
         uniforms: (batch,) in [0, 1); None takes the likeliest token.
+        looks: Whether to skip work by looking at values, which on a GPU means to wait for it, and
+            which a captured step cannot; the results differ by rounding only.
 
     Returns:
         Tokens (batch,) int64; log-probabilities and entropies (batch,) float32, nats.
     """
     probs = logits.softmax(-1)
-    tokens = probs.argmax(-1) if uniforms is None else inverse_cdf(probs, uniforms)
+    tokens = probs.argmax(-1) if uniforms is None else inverse_cdf(probs, uniforms, looks=looks)
     places = tokens.unsqueeze(-1)
+    if not looks:
+        log_probs = logits.gather(-1, places).squeeze(-1) - logits.logsumexp(-1)
+        return tokens, log_probs, torch.special.entr(probs).sum(-1)
     chosen = probs.gather(-1, places).squeeze(-1)
     log_probs = chosen.log()
     if (chosen < 1e-30).any():  # near the end of float32's range, where a log is of few digits

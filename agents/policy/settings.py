@@ -15,6 +15,7 @@ Schedule: TypeAlias = float | Callable[[float], float]
 """A number, or a function of the remaining progress, which falls from 1 to 0."""
 ValueNetwork = Literal["trunk", "own"]
 Dtype = Literal["auto", "float32", "bfloat16"]
+Decoding = Literal["auto", "dynamic", "static"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +84,13 @@ class PolicySettings(SamplingSettings):
     mask_top_p: float | None = None
     """Sample among the top-p of a masking model, a copy of the policy that stays as it is until
     `refresh_masking_model` (see `NLPO`); None has no such model."""
+    decoding: Decoding = "auto"
+    """Key-value cache of rollouts. "static": allocated once, and on a GPU each step is a captured
+    CUDA graph. "dynamic": grown with the texts. "auto": static on a GPU if the model allows it,
+    dynamic elsewhere."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_choice(self, "decoding", get_args(Decoding))
         check_choice(self, "value_network", get_args(ValueNetwork))
         check_number(self, "mask_top_p", above=0.0, most=1.0, optional=True)

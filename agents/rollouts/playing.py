@@ -249,8 +249,9 @@ class RoundRecorder:
         if columns[0] is None:
             return None
         padded = columns[0].new_zeros(self._num_envs, len(columns))
-        for time, (rows, _) in enumerate(self._steps):
-            padded[torch.from_numpy(rows).to(padded.device), time] = columns[time]
+        rows = np.concatenate([rows for rows, _ in self._steps])
+        times = np.repeat(np.arange(len(columns)), [len(rows) for rows, _ in self._steps])
+        padded[torch.from_numpy(rows), torch.from_numpy(times)] = torch.cat(columns)
         return padded
 
 

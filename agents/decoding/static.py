@@ -1,0 +1,219 @@
+"""A stream over a cache allocated once, whose step always works on the same memory.
+
+So a GPU can capture the step in a CUDA graph and replay it, without the Python and the launches of
+hundreds of small kernels. Every layer's cache has room for the whole text; what a layer may see
+(all before a token, or a window) is said by the attention masks, which are computed in the step
+from the number of the column. The prompts go through the model's own forward and cache.
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import Cache, CacheLayerMixin, get_layer_types_and_kwargs
+
+from tokengym.agents.decoding.streams import check_decoding
+from tokengym.agents.errors import ModelError
+from tokengym.agents.policy.language_model import LanguageModel
+
+ALIGNMENT = 8
+"""Attention kernels copy a mask whose rows do not begin at a multiple of this."""
+
+
+class StaticStream:
+    """A `Stream` under any causal language model of full or sliding-window attention.
+
+    Args:
+        language_model: The model.
+        capacity: Most tokens of a text.
+        rows: Most rows.
+
+    Raises:
+        ModelError: if a layer of the model has another kind of cache.
+    """
+
+    def __init__(self, language_model: LanguageModel, capacity: int, *, rows: int) -> None:
+        self._model = language_model
+        self.capacity = capacity
+        self._windows, self._by_kind = attention_windows(language_model)
+        device, dtype = language_model.device, language_model.model.dtype
+        room = -(-capacity // ALIGNMENT) * ALIGNMENT
+        self._columns = torch.arange(room, device=device)
+        self._lowest = torch.finfo(dtype).min
+        self.size = rows  # of the batch as it is now: the buffers' first rows
+        self.length = 0  # columns read
+        self.tokens = torch.zeros(rows, 1, dtype=torch.int64, device=device)
+        """(rows, 1): what the next `read` reads."""
+        self.states = torch.zeros(rows, language_model.hidden_size, dtype=dtype, device=device)
+        """(rows, hidden): of the last token read."""
+        self._positions = torch.zeros_like(self.tokens)
+        self._column = torch.zeros(1, dtype=torch.int64, device=device)
+        self._bias = torch.zeros(rows, 1, 1, room, dtype=dtype, device=device)  # of the padding
+        self._layers: list[_Layer] = []
+        self._cache = Cache(layers=[])
+
+    def start(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """See `Stream.start`."""
+        rows, width = input_ids.shape
+        self.size, self.length = rows, width
+        positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+        prompts: Any = DynamicCache()  # without the config: sliding layers keep the whole prompt
+        hidden = self._model.hidden(
+            input_ids,
+            attention_mask=attention_mask,
+            position_ids=positions,
+            past_key_values=prompts,
+            use_cache=True,
+        )
+        if not self._layers:
+            room = len(self._columns)
+            self._layers = [
+                _Layer(layer, len(self.tokens), room, self._column) for layer in prompts.layers
+            ]
+            self._cache = Cache(layers=self._layers)
+        for layer, seen in zip(self._layers, prompts.layers, strict=True):
+            layer.begin(seen)
+        self._column.fill_(width - 1)
+        self._positions[:rows] = positions[:, -1:]
+        self._bias.zero_()
+        self._bias[:rows, 0, 0, :width].masked_fill_(attention_mask == 0, self._lowest)
+        self.states[:rows] = hidden[:, -1]
+        return self.states[:rows].clone()
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """See `Stream.step`."""
+        self.tokens[: self.size, 0] = tokens
+        self.advance()
+        self.read()
+        return self.states[: self.size].clone()
+
+    def advance(self) -> None:
+        """Move to the next column.
+
+        Raises:
+            ModelError: if the cache is full.
+        """
+        if self.length == self.capacity:
+            raise ModelError(
+                f"the cache holds {self.capacity} tokens of a text and all are used; make it with "
+                "a larger capacity"
+            )
+        self.length += 1
+        self._column += 1
+        self._positions += 1
+
+    def read(self) -> None:
+        """Read `tokens` in the present column and write `states`; doing it twice changes nothing.
+
+        Everything read and written stays where it is, so this can be captured.
+        """
+        masks = {kind: self._mask(window) for kind, window in self._windows.items()}
+        hidden = self._model.hidden(
+            self.tokens[: self.size],
+            attention_mask=masks if self._by_kind else next(iter(masks.values())),
+            position_ids=self._positions[: self.size],
+            past_key_values=self._cache,
+            use_cache=True,
+        )
+        self.states[: self.size].copy_(hidden[:, -1])
+
+    def logits(self, states: Tensor) -> Tensor:
+        """See `Stream.logits`."""
+        return self._model.logits(states)
+
+    def keep(self, rows: Tensor) -> None:
+        """See `Stream.keep`; a row may also be given several times."""
+        self.size = len(rows)
+        buffers = [self.tokens, self.states, self._positions, self._bias]
+        for layer in self._layers:
+            buffers += [layer.all_keys, layer.all_values]
+        for buffer in buffers:
+            buffer[: self.size] = buffer[rows]
+        for layer in self._layers:
+            layer.narrow(self.size)
+
+    def _mask(self, window: int | None) -> Tensor:
+        """Return what a layer adds to its attention scores, (size, 1, 1, room)."""
+        is_seen = self._columns <= self._column
+        if window is not None:
+            is_seen &= self._columns > self._column - window
+        bias = self._bias[: self.size]
+        return bias.masked_fill(~is_seen, self._lowest)
+
+
+class _Layer(CacheLayerMixin):
+    """Keys and values of one layer; those of one column are written at a time."""
+
+    is_compileable = True
+    is_sliding = False
+
+    def __init__(self, prompts: Any, rows: int, room: int, column: Tensor) -> None:
+        super().__init__()
+        self.all_keys, self.all_values = (
+            states.new_zeros(rows, states.shape[1], room, states.shape[-1])
+            for states in (prompts.keys, prompts.values)
+        )
+        self._column = column
+        self.is_initialized = True
+
+    def begin(self, prompts: Any) -> None:
+        rows, _, width, _ = prompts.keys.shape
+        self.all_keys[:rows, :, :width] = prompts.keys
+        self.all_values[:rows, :, :width] = prompts.values
+        self.narrow(rows)
+
+    def narrow(self, rows: int) -> None:
+        self.keys, self.values = self.all_keys[:rows], self.all_values[:rows]
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        assert self.keys is not None
+        assert self.values is not None
+        self.keys.index_copy_(2, self._column, key_states)
+        self.values.index_copy_(2, self._column, value_states)
+        return self.keys, self.values
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None: ...
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.get_max_length(), 0
+
+    def get_seq_length(self) -> int:
+        return self.get_max_length()  # only read where positions or masks are not given
+
+    def get_max_length(self) -> int:
+        return int(self.all_keys.shape[2])
+
+
+def check_static(language_model: LanguageModel) -> None:
+    """Raise unless the model decodes with a static cache to what its whole forward gives.
+
+    Raises:
+        ModelError: naming what the model lacks.
+    """
+    try:
+        check_decoding(language_model, partial(StaticStream, rows=2))
+    except ModelError as error:
+        raise ModelError(
+            f"{type(language_model.model).__name__} has no static cache, use decoding='auto' or "
+            f"'dynamic': {error.__cause__ or error}"
+        ) from error
+
+
+def attention_windows(language_model: LanguageModel) -> tuple[dict[str, int | None], bool]:
+    """Return how far each kind of layer looks back, and whether the model takes a mask per kind.
+
+    Raises:
+        ModelError: if a layer is neither of full nor of sliding-window attention.
+    """
+    config: Any = language_model.model.config.get_text_config(decoder=True)
+    windows: dict[str, int | None] = {}
+    for kind, settings in zip(*get_layer_types_and_kwargs(config), strict=True):
+        window = settings.get("sliding_window")
+        is_known = kind in ("full_attention", "sliding_attention")
+        if not is_known or windows.setdefault(kind, window) != window:
+            raise ModelError(f"layers of kind {kind!r}, window {window}, among {windows}")
+    return windows, getattr(config, "layer_types", None) is not None

@@ -1,0 +1,353 @@
+"""A static cache reads what the dynamic one reads, and its steps can be captured and replayed."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from gymnasium import spaces
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+from tests.agents.conftest import VOCABULARY, make_model
+from tokengym.agents.decoding import captured
+from tokengym.agents.decoding.captured import CapturedPlayer, bucket
+from tokengym.agents.decoding.player import DecodingPlayer
+from tokengym.agents.decoding.static import StaticStream, check_static
+from tokengym.agents.decoding.streams import ModelStream
+from tokengym.agents.errors import ModelError, NonFiniteError
+from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.policy import CausalLMPolicy
+from tokengym.agents.policy.sampling import draw
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 1,
+}
+GROUPED = SHAPE | {"num_key_value_heads": 2}
+OPT = {k: v for k, v in SHAPE.items() if k != "intermediate_size"}
+GPT2 = {"vocab_size": 64, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64}
+WINDOW = {"sliding_window": 5}  # shorter than the prompts
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt2": ("GPT2", GPT2 | {"bos_token_id": 1, "eos_token_id": 1}),
+    "gpt-neox": ("GPTNeoX", SHAPE),
+    "opt": ("OPT", OPT | {"ffn_dim": 48, "word_embed_proj_dim": 32}),
+    "llama": ("Llama", GROUPED),
+    "mistral": ("Mistral", GROUPED | WINDOW),
+    "qwen2": ("Qwen2", GROUPED),
+    "qwen2, windows": (
+        "Qwen2",
+        GROUPED | WINDOW | {"use_sliding_window": True, "max_window_layers": 1},
+    ),
+    "qwen3": ("Qwen3", GROUPED | {"head_dim": 8}),
+    "gemma": ("Gemma", GROUPED | {"head_dim": 8}),
+    "gemma2": ("Gemma2", GROUPED | WINDOW | {"head_dim": 8}),
+    "gemma3": ("Gemma3Text", GROUPED | WINDOW | {"head_dim": 8, "sliding_window_pattern": 2}),
+    "bloom": ("Bloom", {"vocab_size": 64, "hidden_size": 32, "n_layer": 2, "n_head": 4}),
+    "gpt-neo": (
+        "GPTNeo",
+        {
+            "vocab_size": 64,
+            "hidden_size": 32,
+            "num_layers": 2,
+            "num_heads": 4,
+            "attention_types": [[["global", "local"], 1]],
+            "window_size": 4,
+            "bos_token_id": 1,
+            "eos_token_id": 1,
+        },
+    ),
+}
+NOT_STATIC = ("bloom", "gpt-neo")
+
+
+def model_of(family: str) -> LanguageModel:
+    name, settings = FAMILIES[family]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = getattr(transformers, f"{name}Config")(**settings)
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            parameter.data.mul_(3)  # so that errors would show
+    return LanguageModel(model).eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in NOT_STATIC])
+def test_a_static_cache_reads_what_the_dynamic_one_reads(family: str):
+    model = model_of(family)
+    check_static(model)
+    generator = torch.Generator().manual_seed(1)
+    ids, mask = torch.randint(2, 64, (4, 8), generator=generator), torch.ones(4, 8).long()
+    mask[0, :3], mask[2, :7] = 0, 0
+    capacity = 8 + 12
+    streams = StaticStream(model, capacity, rows=6), ModelStream(model)
+    for _ in range(2):  # the second begins in a used cache
+        static, dynamic = (stream.start(ids, mask) for stream in streams)
+        for step in range(12):
+            torch.testing.assert_close(static, dynamic, atol=1e-5, rtol=1e-5)
+            if step == 4:
+                for stream in streams:
+                    stream.keep(torch.tensor([0, 2, 3]))
+            tokens = torch.randint(2, 64, (4 if step < 4 else 3,), generator=generator)
+            static, dynamic = (stream.step(tokens) for stream in streams)
+        torch.testing.assert_close(static, dynamic, atol=1e-5, rtol=1e-5)
+        with pytest.raises(ModelError, match=r"holds 20 tokens .* larger capacity"):
+            streams[0].step(tokens)
+        streams = streams[0], ModelStream(model)
+        ids, mask = ids.flip(0), mask.flip(0)
+
+
+@pytest.mark.parametrize("family", NOT_STATIC)
+def test_a_model_without_a_static_cache_says_so_before_the_first_rollout(family: str):
+    with pytest.raises(ModelError, match="no static cache, use decoding='auto'"):
+        policy_of(model_of(family).model, decoding="static", num_actions=64)
+    assert isinstance(policy_of(model_of(family).model, num_actions=64).player(), DecodingPlayer)
+
+
+def test_layers_of_an_unknown_kind_are_named():
+    model = model_of("qwen3")
+    model.model.config.layer_types = ["full_attention", "chunked_attention", "full_attention"]
+    model.model.config.attention_chunk_size = 4
+    with pytest.raises(ModelError, match=r"no static cache, use .*'chunked_attention'"):
+        check_static(model)
+
+
+# --- the player ---------------------------------------------------------------------------------
+
+
+LENGTH, NUM_ROWS, NUM_STEPS = 24, 21, 16
+LEAVING = {3: 2, 5: 9, 9: 6, 12: 3}  # step -> how many rows end before it
+
+
+def policy_of(model: Any, *, num_actions: int = VOCABULARY, **settings: Any) -> CausalLMPolicy:
+    space = spaces.Dict(
+        {
+            "input_ids": spaces.Box(0, num_actions - 1, (LENGTH,), np.int64),
+            "attention_mask": spaces.MultiBinary(LENGTH),
+        }
+    )
+    policy = CausalLMPolicy(
+        space, spaces.Discrete(num_actions), lambda _: 0.0, model=model, **settings
+    )
+    if policy.critic is not None:  # it starts at zero
+        policy.critic.head.weight.data.fill_(0.1)
+    return policy
+
+
+def observation(seed: int) -> dict[str, NDArray[np.generic]]:
+    rng = np.random.default_rng(seed)
+    ids = np.zeros((NUM_ROWS, LENGTH), dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for row, length in enumerate(rng.integers(1, 8, NUM_ROWS)):
+        ids[row, 8 - length : 8], mask[row, 8 - length : 8] = rng.integers(0, 8, length), 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def masks_of(kind: str, rng: np.random.Generator) -> NDArray[np.bool_] | None:
+    if kind == "none":
+        return None
+    allowed = np.ones((NUM_ROWS if kind == "rows" else 1, VOCABULARY), dtype=bool)
+    allowed[np.arange(len(allowed)), rng.integers(0, VOCABULARY, len(allowed))] = False
+    return np.broadcast_to(allowed, (NUM_ROWS, VOCABULARY))
+
+
+def played(
+    player: DecodingPlayer | CapturedPlayer, masks: str, *, deterministic: bool, seed: int
+) -> Iterator[tuple[Tensor | None, ...]]:
+    rng = np.random.default_rng(seed)
+    seen = observation(seed)
+    player.begin(seen)
+    rows = np.arange(NUM_ROWS)
+    for step in range(NUM_STEPS):
+        rows = np.sort(rng.permutation(rows)[: len(rows) - LEAVING.get(step, 0)])
+        allowed = masks_of(masks, rng)
+        choice = player.act(rows, seen, allowed, deterministic=deterministic)
+        tokens = torch.from_numpy(choice.actions)
+        yield tokens, choice.log_probs, choice.values, choice.entropy, choice.support
+
+
+class Tape(TorchDispatchMode):
+    """A CUDA graph on the CPU: the operations of one call, done again on the same memory."""
+
+    WAITS = ("item", "_local_scalar_dense", "is_nonzero", "nonzero", "equal", "lift_fresh")
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        super().__init__()
+        self._operations: list[tuple[Any, Any, Any, Any]] = []
+        with self:
+            function()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name in self.WAITS:
+            raise RuntimeError(f"{name} reads a value or host memory, so it cannot be captured")
+        found = func(*args, **(kwargs or {}))
+        self._operations.append((func, args, kwargs or {}, found))
+        return found
+
+    def replay(self) -> None:
+        now: dict[int, Tensor] = {}  # recorded result -> this time's
+
+        def current(value: Any) -> Any:
+            return now.get(id(value), value) if isinstance(value, Tensor) else value
+
+        for func, args, kwargs, found in self._operations:
+            again = func(*tree_map(current, args), **tree_map(current, kwargs))
+            several = isinstance(found, tuple | list)
+            for old, new in zip(*((x if several else (x,)) for x in (found, again)), strict=True):
+                if isinstance(old, Tensor):
+                    now[id(old)] = new
+
+
+def warmed_tape(replayed: captured.Replayed, function: Callable[[], None]) -> Tape:
+    function()
+    return Tape(function)
+
+
+def capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the captured player record tapes, as it captures graphs on a GPU."""
+
+    def setup(self: Any, device: torch.device) -> None:
+        self._graphs, self.captures = {}, True
+
+    monkeypatch.setattr(captured.Replayed, "__init__", setup)
+    monkeypatch.setattr(captured.Replayed, "_capture", warmed_tape)
+
+
+@pytest.mark.parametrize("is_captured", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "masks", "settings"),
+    [
+        ("gpt2", "none", {}),
+        ("llama", "shared", {"temperature": 0.7}),
+        ("gpt2", "rows", {"top_k": 4}),
+        ("llama", "rows", {"top_k": 5, "top_p": 0.8}),
+        ("gpt2", "shared", {"mask_top_p": 0.7}),
+        ("llama", "none", {"value_network": "own"}),
+        ("llama", "none", {"has_critic": False, "deterministic": True}),
+    ],
+)
+def test_a_captured_player_plays_as_the_dynamic_one(
+    shape: str,
+    masks: str,
+    settings: dict[str, Any],
+    is_captured: bool,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    if is_captured:
+        capture(monkeypatch)
+    settings = dict(settings)
+    how: Any = {"masks": masks, "deterministic": settings.pop("deterministic", False)}
+    policies = [
+        policy_of(make_model(shape, scale=2.0), decoding=decoding, **settings)
+        for decoding in ("dynamic", "static")
+    ]
+    for seed in range(3):
+        players = [policy.player(torch.Generator().manual_seed(seed)) for policy in policies]
+        assert isinstance(players[1], CapturedPlayer)
+        for dynamic, static in zip(*(played(p, **how, seed=seed) for p in players), strict=True):
+            torch.testing.assert_close(static, dynamic, atol=1e-5, rtol=1e-5)
+        with torch.no_grad():  # a step of learning, in place
+            for policy in policies:
+                for parameter in policy.trained_parameters():
+                    parameter.mul_(1.1)
+    assert len(policies[1].decoders) == 1  # one memory for all rounds
+
+
+def test_captured_functions_do_not_wait():
+    """The tape of this test refuses what a graph refuses."""
+    logits = torch.randn(3, 5)
+    with pytest.raises(RuntimeError, match="cannot be captured"):
+        Tape(lambda: draw(logits, torch.rand(3)) and None)
+    Tape(lambda: draw(logits, torch.rand(3), looks=False) and None)
+
+
+def test_players_at_the_same_time_have_memory_of_their_own():
+    """A credit by Monte Carlo continues texts while the round that it scores goes on."""
+    policy = policy_of(make_model(), decoding="static")
+    how: Any = {"masks": "none", "deterministic": False, "seed": 0}
+    alone = list(played(policy.player(torch.Generator().manual_seed(0)), **how))
+    outer = played(policy.player(torch.Generator().manual_seed(0)), **how)
+    found = [next(outer)]
+    list(played(policy.player(torch.Generator().manual_seed(1)), **how | {"seed": 1}))
+    found += outer
+    for one, other in zip(alone, found, strict=True):
+        torch.testing.assert_close(one, other, atol=0, rtol=0)
+
+
+def test_weights_moved_elsewhere_are_captured_again():
+    policy = policy_of(make_model(), decoding="static")
+    how: Any = {"masks": "none", "deterministic": True, "seed": 0}
+    before = list(played(policy.player(), **how))
+    for parameter in policy.language_model.parameters():
+        parameter.data = 2 * parameter.data
+    expected = list(played(DecodingPlayer(policy, torch.Generator()), **how))
+    after = list(played(policy.player(), **how))
+    assert not torch.equal(before[0][1], after[0][1])  # type: ignore[arg-type]
+    for one, other in zip(expected, after, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+    assert len(policy.decoders) == 1
+
+
+def test_diverged_weights_are_named():
+    policy = policy_of(make_model(), decoding="static")
+    policy.language_model.model.base_model.wte.weight.data[5:].fill_(torch.nan)
+    with pytest.raises(NonFiniteError, match=r"row 0 at response token 0 .* lower learning_rate"):
+        list(played(policy.player(), "none", deterministic=False, seed=0))
+
+
+def test_too_many_rows_for_the_memory_are_named(monkeypatch: pytest.MonkeyPatch):
+    def full(*_: Any) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    policy = policy_of(make_model(), decoding="static")
+    monkeypatch.setattr(StaticStream, "start", full)
+    with pytest.raises(ModelError, match=r"21 rows of 24 tokens do not fit .* lower num_envs"):
+        list(played(policy.player(), "none", deterministic=False, seed=0))
+
+
+def test_what_cannot_be_captured_is_decoded_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    capture(monkeypatch)
+    monkeypatch.setattr(captured.Replayed, "_capture", refuse)
+    policies = [policy_of(make_model(), decoding=decoding) for decoding in ("dynamic", "static")]
+    players = [policy.player(torch.Generator().manual_seed(0)) for policy in policies]
+    how: Any = {"masks": "none", "deterministic": False, "seed": 0}
+    for dynamic, static in zip(*(played(player, **how) for player in players), strict=True):
+        torch.testing.assert_close(static, dynamic, atol=1e-5, rtol=1e-5)
+    assert "not captured, which is slower" in caplog.text
+
+
+@pytest.mark.parametrize("vocab", [11, 5_000])
+def test_a_draw_without_looking_is_the_draw(vocab: int):
+    generator = torch.Generator().manual_seed(0)
+    logits = 6 * torch.randn(400, vocab, generator=generator)
+    logits[:, torch.randperm(vocab, generator=generator)[: vocab // 2]] = -torch.inf
+    uniforms = torch.rand(400, generator=generator)
+    uniforms[:2] = torch.tensor([0.0, 1.0])  # 1: as rounding has it
+    for given in (uniforms, None):
+        expected, found = draw(logits, given), draw(logits, given, looks=False)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_batches_have_few_sizes():
+    assert [bucket(n) for n in (1, 8, 9, 12, 13, 17, 25, 33, 48, 49, 100, 256)] == [
+        *(8, 8, 12, 12, 16, 24, 32, 48, 48, 64, 128, 256)
+    ]
