@@ -264,6 +264,24 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} is damaged ({error}); delete it and run again") from None
 
 
+def write_hashed(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a JSON object atomically, with a hash of its contents; see `read_hashed`."""
+    plain = _jsonable(record)
+    write_json(path, plain | {"hash": _record_hash(plain)})
+
+
+def read_hashed(path: Path) -> dict[str, Any]:
+    """Read what `write_hashed` wrote, without the hash.
+
+    Raises:
+        ValueError: if it is missing or damaged.
+    """
+    record = read_json(path)
+    if not isinstance(record, dict) or record.pop("hash", None) != _record_hash(record):
+        raise ValueError(f"{path} is damaged (its hash differs); delete it and run again")
+    return record
+
+
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Read one JSON object per line; a missing file has none."""
     if not path.exists():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokengym.envs import episode_to_record
-from tokengym.envs.files import read_json, write_csv, write_json, write_jsonl
+from tokengym.envs.files import read_hashed, write_csv, write_hashed, write_json, write_jsonl
 from tokengym.evaluation.report.curves import COLUMNS
 from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
 from tokengym.rewards.errors import RewardError
@@ -160,7 +160,7 @@ class UnfinishedRun:
     def save(self, agent: "SavedAgent", measured: Mapping[str, Any]) -> None:
         """Keep a learner between two updates and the measurements of its run so far."""
         state = {"settings": self.settings, "measured": measured}
-        write_json(self._file(agent.num_timesteps), state)
+        write_hashed(self._file(agent.num_timesteps), state)
         agent.save(self.agent)
         for path in self._files()[:-KEPT]:
             path.unlink()
@@ -193,11 +193,9 @@ class UnfinishedRun:
 def _read_state(file: Path) -> dict[str, Any] | None:
     """Return the settings and measurements in a file, None if it is missing or damaged."""
     try:
-        state = read_json(file)
+        return read_hashed(file)
     except ValueError:
         return None
-    whole = isinstance(state, dict) and {"settings", "measured"} <= state.keys()
-    return state if whole and isinstance(state["measured"], dict) else None
 
 
 def record_failure(config: ComparisonConfig, out: Path, run: tuple[str, int], error: str) -> None:

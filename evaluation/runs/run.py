@@ -213,15 +213,16 @@ class _Run:
         self._resumable = True
         if self.unfinished is None or not self.unfinished.is_ours():
             return None
-        try:
-            agent = load(self.unfinished.agent)
-        except (CheckpointError, FileNotFoundError):  # killed before the first was whole
-            return None
-        measured = self.unfinished.measured(agent.num_timesteps)
-        if measured is None:
-            return None
-        self.record.resume(measured)
-        return agent
+        for folder in (self.unfinished.agent, previous_folder(self.unfinished.agent)):
+            try:
+                agent = load(folder)
+            except (CheckpointError, FileNotFoundError):  # killed before the first was whole
+                continue
+            measured = self.unfinished.measured(agent.num_timesteps)
+            if measured is not None:
+                self.record.resume(measured)
+                return agent
+        return None
 
     def state(self) -> dict[str, Any]:
         """See `TrainingRun`."""

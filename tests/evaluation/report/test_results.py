@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tokengym.envs.declared import changed
-from tokengym.envs.files import write_csv, write_json
+from tokengym.envs.files import write_csv, write_hashed, write_json
 from tokengym.evaluation.report.curves import COLUMNS
 from tokengym.evaluation.report.results import merge_comparisons, write_comparison
 from tokengym.evaluation.report.summary import summarize
@@ -78,7 +78,7 @@ def test_losing_by_the_own_objective_is_warned_of(make_curves, coef: float, warn
 def test_damaged_measurements_are_left_for_those_before(tmp_path: Path, text: str):
     unfinished = UnfinishedRun(tmp_path, {"a": 1})
     state = {"settings": {"a": 1}, "measured": {"curve": []}}
-    write_json(unfinished.folder / "measured-000000000010.json", state)
+    write_hashed(unfinished.folder / "measured-000000000010.json", state)
     damaged = unfinished.folder / "measured-000000000020.json"
     damaged.write_text(text)
     assert unfinished.is_ours()
