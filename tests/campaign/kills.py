@@ -1,6 +1,7 @@
 """Random kills of a command that resumes, which must then equal the uninterrupted one."""
 
 import functools
+import hashlib
 import json
 import os
 import signal
@@ -23,14 +24,27 @@ COMMANDS = {
     "dpo": ["train", "--agent", "dpo", "--epochs", "3", "--batch-size", "4", *FEW],
     "bench": ["bench", "uniform", "--quick", "--parts", "contract", "identification", "gradient"],
     "collect": ["collect", "--num-prompts", "96", "--n", "2", "--max-new-tokens", "12"],
+    "train-reward": [
+        *("train-reward", "--pairs", "{pairs}", "--epochs", "4", "--batch-size", "4"),
+        *("--checkpoint-seconds", "0"),
+    ],
+    "constitution": [
+        *("constitution", "--num-prompts", "8", "--pair-prompts", "16", "--ppo-steps", "2"),
+        *("--batch-size", "4", "--eval-episodes", "4", "--max-new-tokens", "6"),
+    ],
 }
 LAST = dict.fromkeys(("ppo", "online-dpo", "raft", "dpo"), "run/*/*/run.json") | {
-    "collect": "run.jsonl"
+    "collect": "run.jsonl",
+    "train-reward": "run",
 }
 """The file that is written last, of commands that refuse a run that has finished.
 
 A comparison is always repeated, since one that lost a worker ends with a failed run.
 """
+PAIRS = "".join(
+    json.dumps({"prompt": f"film {i}", "chosen": "so good", "rejected": "a bad one"}) + "\n"
+    for i in range(24)
+)
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 TARGETS = ("parent", "worker", "group")
 
@@ -49,7 +63,11 @@ def uninterrupted(name: str) -> tuple[float, dict[str, Any]]:
 
 def command(name: str, folder: str) -> list[str]:
     """Return a command that writes in a folder."""
-    return [*COMMANDS[name], "--out", f"{folder}/run{'.jsonl' if name == 'collect' else ''}"]
+    pairs = Path(folder, "pairs.jsonl")
+    if name == "train-reward":
+        pairs.write_text(PAIRS)
+    out = f"{folder}/run{'.jsonl' if name == 'collect' else ''}"
+    return [part.format(pairs=pairs) for part in COMMANDS[name]] + ["--out", out]
 
 
 def results(folder: Path) -> dict[str, Any]:
@@ -59,8 +77,10 @@ def results(folder: Path) -> dict[str, Any]:
         name = str(path.relative_to(folder))
         if path.match("curve*.csv"):
             found[name] = untimed(path)
-        elif path.name == "run.jsonl":
+        elif path.name in ("run.jsonl", "evaluation.json", "measures.json"):
             found[name] = path.read_text()
+        elif path.suffix == ".safetensors":
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
         elif path.name == "card.json":
             found[name] = json.loads(path.read_text())["parts"]
     return found
