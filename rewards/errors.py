@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from traceback import TracebackException
 
 from tokengym.envs.episode import Episode
 from tokengym.envs.errors import TokenGymError
@@ -69,7 +70,7 @@ def keeping(episodes: Sequence[Episode], scorer: str) -> Iterator[None]:
         error.keep(_unscored(episodes))
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(TracebackException.from_exception(error)).split())  # never raises
         failure = ScorerError(
             f"scorer {scorer!r} raised {type(error).__name__} ({reason}) over {len(episodes)} "
             "episodes; correct the scorer"

@@ -3,7 +3,6 @@
 What a user got wrong is said in one line, without a traceback; TOKENGYM_TRACEBACK=1 shows it.
 """
 
-import _thread
 import difflib
 import os
 import signal
@@ -13,6 +12,8 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from types import FrameType
+
+import gymnasium
 
 from tokengym.envs.render import printable
 from tokengym.scripts.commands.bench import bench
@@ -67,10 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, gymnasium.error.Error) as error:
         if os.environ.get("TOKENGYM_TRACEBACK"):
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {' '.join(printable(str(error)).split())}", file=sys.stderr)
         return USER_ERROR
     except Exception as error:
         if os.environ.get("TOKENGYM_TRACEBACK"):
@@ -123,7 +124,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def _unraisable(fault: "sys.UnraisableHookArgs") -> None:
     """Raise again, a moment later, a stop that Python dropped since it fell into a ``__del__``."""
     if isinstance(fault.exc_value, KeyboardInterrupt):
-        again = threading.Timer(0.01, _thread.interrupt_main, [signal.SIGTERM])  # SIGINT may be off
+        main_thread = threading.main_thread().ident
+        again = threading.Timer(0.01, signal.pthread_kill, [main_thread, signal.SIGTERM])
         again.daemon = True
         again.start()
     else:

@@ -14,9 +14,11 @@ from tests.campaign.hostile import pages, terminal
 from tests.campaign.kills import kills
 from tests.campaign.outcome import Outcome
 from tests.campaign.pairs import pairs
+from tests.campaign.scorers import scorers
 
 PARTS: dict[str, tuple[Callable[[int, int], Outcome], str]] = {
     "fuzz": (fuzz, "random environments over five kinds of tokenizer, contracts at every step"),
+    "scorers": (scorers, "scorers that raise or return no score: one line, episodes kept"),
     "garbled": (garbled, "damaged files of agents, comparisons and pairs: one line, or right"),
     "pages": (pages, "hostile texts in HTML, Markdown and CSV: no script, no raw control"),
     "terminal": (

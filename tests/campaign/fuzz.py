@@ -1,10 +1,11 @@
 """Random environments over five kinds of tokenizer, whose contracts are checked at every step."""
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
+import gymnasium
 import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -28,6 +29,7 @@ TEXTS = [
 ]
 SPECIAL = ["<pad>", "<eos>", "<unk>"]
 KINDS = ("words", "bpe", "bytes", "unigram", "characters")
+AnyEnv = gymnasium.Env[Any, Any] | VectorEnv[Any, Any, Any]
 MODES = ("NextStep", "SameStep", "Disabled")
 
 
@@ -103,9 +105,26 @@ def check_episode(episode: Any, paid: float, chosen: dict[str, Any]) -> None:
     require(not early, f"ended by {episode.finish_reason} after {length} tokens")
 
 
-def play_one(chosen: dict[str, Any], random: np.random.Generator, credit: str) -> None:
+def build(chosen: dict[str, Any], random: np.random.Generator, scorer: Any = score) -> AnyEnv:
+    """Return a random environment, single or a batch in a random autoreset mode."""
+    credit = str(random.choice(["sparse", "uniform"]))
+    if random.integers(2):
+        return CreditReward(TokenGenerationEnv(**chosen), scorer=scorer, credit=credit)
+    rows, mode = int(random.integers(1, 5)), str(random.choice(MODES))
+    batch = TokenGenerationVectorEnv(num_envs=rows, autoreset_mode=mode, **chosen)
+    return CreditReward(batch, scorer=scorer, credit=credit)
+
+
+def play(env: AnyEnv, chosen: dict[str, Any], random: np.random.Generator) -> None:
+    """Play an environment by its action masks."""
+    if isinstance(env, VectorEnv):
+        play_batch(env, chosen, random)
+    else:
+        play_one(env, chosen, random)
+
+
+def play_one(env: Any, chosen: dict[str, Any], random: np.random.Generator) -> None:
     """Play a single environment by its action masks."""
-    env = CreditReward(TokenGenerationEnv(**chosen), scorer=score, credit=credit)
     observation, info = env.reset(seed=int(random.integers(1000)))
     paid, length = 0.0, 0
     for _ in range(3 * chosen["max_new_tokens"]):
@@ -132,13 +151,11 @@ def play_one(chosen: dict[str, Any], random: np.random.Generator, credit: str) -
             paid, length = 0.0, 0
 
 
-def play_batch(chosen: dict[str, Any], random: np.random.Generator, credit: str) -> None:
-    """Play a batch by its action masks, in a random autoreset mode."""
-    rows, mode = int(random.integers(1, 5)), str(random.choice(MODES))
-    batch = TokenGenerationVectorEnv(num_envs=rows, autoreset_mode=mode, **chosen)
-    envs = CreditReward(batch, scorer=score, credit=credit)
+def play_batch(envs: Any, chosen: dict[str, Any], random: np.random.Generator) -> None:
+    """Play a batch by its action masks."""
     observations, infos = envs.reset(seed=int(random.integers(1000)))
-    masks, paid = infos["action_mask"].astype(bool), np.zeros(rows)
+    mode = envs.metadata["autoreset_mode"]
+    masks, paid = infos["action_mask"].astype(bool), np.zeros(envs.num_envs)
     for _ in range(3 * chosen["max_new_tokens"]):
         require(observations in envs.observation_space, "observation outside its space")
         require(masks.any(axis=1).all(), "no action is legal")
@@ -154,7 +171,7 @@ def play_batch(chosen: dict[str, Any], random: np.random.Generator, credit: str)
             paid[row] = 0.0
         masks = infos["action_mask"].astype(bool)
         over = terminated | truncated
-        if mode == "Disabled" and over.any():
+        if mode is AutoresetMode.DISABLED and over.any():
             observations, infos = envs.reset(options={"reset_mask": over})
             masks[over] = infos["action_mask"][over]  # the infos hold the rows that were reset
 
@@ -162,9 +179,8 @@ def play_batch(chosen: dict[str, Any], random: np.random.Generator, credit: str)
 def one_environment(random: np.random.Generator) -> None:
     """Build and play one random environment."""
     chosen = random_settings(random)
-    play: Callable[..., None] = (play_one, play_batch)[random.integers(2)]
     try:
-        play(chosen, random, str(random.choice(["sparse", "uniform"])))
+        play(build(chosen, random), chosen, random)
     except TokenGymError as error:
         require("\n" not in str(error), f"an error of several lines: {error}")
 

@@ -79,7 +79,7 @@ def results(folder: Path) -> dict[str, Any]:
             found[name] = untimed(path)
         elif path.name in ("run.jsonl", "evaluation.json", "measures.json"):
             found[name] = path.read_text()
-        elif path.suffix == ".safetensors":
+        elif path.suffix == ".safetensors" and ".previous/" not in name:
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
         elif path.name == "card.json":
             found[name] = json.loads(path.read_text())["parts"]

@@ -10,10 +10,12 @@ from tests.campaign.fuzz import fuzz
 from tests.campaign.hostile import pages, require_page, terminal
 from tests.campaign.kills import COMMANDS, results
 from tests.campaign.outcome import LostError
+from tests.campaign.scorers import scorers
 from tokengym.envs import TokenGenerationEnv
 from tokengym.envs.files import write_csv
 from tokengym.evaluation.runs import record
 from tokengym.evaluation.runs.run import _Run
+from tokengym.rewards import Scores
 from tokengym.scripts.cli import main
 
 
@@ -74,6 +76,15 @@ def test_training_killed_while_it_writes_its_results_resumes(
     assert main(arguments("killed")) == 0
     assert results(tmp_path / "killed") == results(tmp_path / "whole")
     assert main(arguments("killed")) == 2  # finished: its folder is refused
+
+
+def test_no_fault_of_a_scorer_is_paid_or_loses_an_episode():
+    assert scorers(150, seed=0).lost == []
+
+
+def test_a_fault_that_is_paid_is_found():
+    with mock.patch.object(Scores, "check"):
+        assert any("passed" in line for line in scorers(30, seed=0).lost)
 
 
 def test_hostile_texts_stay_texts_in_pages_and_on_the_terminal():

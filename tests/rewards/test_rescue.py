@@ -81,6 +81,19 @@ def test_the_cause_is_chained():
     assert isinstance(caught.value.__cause__, KeyError)
 
 
+def test_a_cause_that_cannot_be_printed_is_named():
+    class Wordless(Exception):
+        def __str__(self):
+            raise ValueError("no words")
+
+    def fail(episodes):
+        raise Wordless
+
+    with pytest.raises(ScorerError, match=r"raised Wordless \(<.*\) over 3 episodes") as caught:
+        Reward(Failing(fail), Sparse()).evaluate(EPISODES)
+    assert list(caught.value.episodes) == EPISODES
+
+
 def test_interrupts_are_not_caught():
     def interrupt(episodes):
         raise KeyboardInterrupt

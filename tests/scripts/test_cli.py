@@ -158,7 +158,7 @@ def test_a_signal_during_a_finalizer_still_stops_the_command(
     def finalize() -> None:
         """Lose an object whose finalizer is interrupted, then wait."""
         Finalized()
-        threading.Event().wait(20)
+        threading.Event().wait(60)
 
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
@@ -181,6 +181,25 @@ def test_interruption_has_its_exit_code(monkeypatch: pytest.MonkeyPatch, capsys)
     monkeypatch.setitem(COMMANDS, "envs", stop)
     assert main(["envs"]) == 130
     assert "stopped; what is finished is kept" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["evaluate", "a\x1b[2J\u202eb"], ["replay", "--episodes", "a\x1b[2J\u202eb"]]
+)
+def test_a_missing_file_is_named_without_control_characters(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+):
+    assert main(arguments) == 2
+    line = capsys.readouterr().err
+    assert "a\u241b[2J\ufffdb" in line
+    assert line.strip().isprintable()
+
+
+def test_a_malformed_environment_of_another_namespace_is_a_users_error(
+    capsys: pytest.CaptureFixture[str],
+):
+    assert main(["train", "--env", "my/Env of mine"]) == 2
+    assert capsys.readouterr().err.startswith("error: Malformed environment ID: my/Env of mine")
 
 
 def test_train_and_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
