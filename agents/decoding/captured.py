@@ -264,7 +264,8 @@ class CapturedPlayer:
         Raises:
             ModelError: if the caches of so many rows do not fit in the GPU's memory.
         """
-        ids, attention_mask = left_padded(observation, self.policy.device)
+        self._device = self.policy.device
+        ids, attention_mask = left_padded(observation, self._device)
         self._time = 0
         self._num_rows, self._capacity = np.shape(observation["attention_mask"])
         with self._explained():
@@ -273,7 +274,7 @@ class CapturedPlayer:
         self._is_read = True
         self._rows = np.arange(len(ids))  # environment rows that still write
         self._places = torch.arange(len(ids))  # and where they are in the batch
-        self._on_device = self._places.to(self.policy.device)
+        self._on_device = self._places.to(self._device)
 
     @torch.inference_mode()
     def act(
@@ -322,7 +323,7 @@ class CapturedPlayer:
         if 2 * bucket(len(rows)) <= self._decoder.size:
             self._decoder.keep(self._places)
             self._places = torch.arange(len(rows))
-        self._on_device = self._places.to(self.policy.device)
+        self._on_device = self._places.to(self._device)
 
     def _borrowed(self) -> Decoder:
         """Return a decoder that no living player uses, from the policy's store where one fits."""

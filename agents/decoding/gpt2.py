@@ -70,7 +70,7 @@ class GPT2Stream:
         self._capacity = capacity
         self._on_cpu = trunk.wte.weight.device.type == "cpu"
         head = language_model.model.get_output_embeddings()
-        self._head: LinearMap | None = None  # None: the model's own
+        self._head: LinearMap = head
         if type(head) is nn.Linear and packs(head.weight):
             self._head = linear_map(head.weight.t(), head.bias)
 
@@ -88,7 +88,7 @@ class GPT2Stream:
         )
         shape = (2, rows, self._num_heads, self._capacity, hidden.shape[-1] // self._num_heads)
         dtype = torch.float32 if self._on_cpu else hidden.dtype
-        self._cache = [hidden.new_zeros(shape, dtype=dtype) for _ in self._layers]  # keys, values
+        self._cache = [hidden.new_empty(shape, dtype=dtype) for _ in self._layers]  # keys, values
         for layer, seen in zip(cache.layers, self._cache, strict=True):
             seen[0, :, :, :width], seen[1, :, :, :width] = layer.keys, layer.values
         self._bias = None  # (rows, 1, 1, capacity), -inf on padding; None where there is none
@@ -110,8 +110,6 @@ class GPT2Stream:
 
     def logits(self, states: Tensor) -> Tensor:
         """See `Stream.logits`."""
-        if self._head is None:
-            return self._model.logits(states)
         return self._model.rescaled(self._head(states))
 
     def keep(self, rows: Tensor) -> None:
@@ -138,9 +136,9 @@ class GPT2Stream:
             cache[:, :, :, now] = qkv[:, 1:].transpose(0, 1)
             keys, values = cache[:, :, :, :seen]  # (rows, heads, seen, head width) each
             attended = attend(qkv[:, 0] * layer.scaling, keys, values, bias)
-            x = x + layer.out(attended.to(x.dtype).reshape(x.shape))
+            x += layer.out(attended.to(x.dtype).reshape(x.shape))
             inner = layer.up(_normed(layer.ln_2, x))
-            x = x + layer.down(layer.activation(inner))
+            x += layer.down(layer.activation(inner))
         return _normed(self._trunk.ln_f, x)
 
 
@@ -163,7 +161,7 @@ def _attend_by_products(query: Tensor, keys: Tensor, values: Tensor, bias: Tenso
 
 
 def _normed(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+    return torch.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
 def _linear_modules(block: Any) -> list[Any]:

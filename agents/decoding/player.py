@@ -40,7 +40,8 @@ class DecodingPlayer:
     @torch.inference_mode()
     def begin(self, observation: Observation) -> None:
         """Read the prompts of a new round: every row of the observation starts an episode."""
-        inputs = left_padded(observation, self.policy.device)
+        self._device = self.policy.device  # found among all parameters: not at every step
+        inputs = left_padded(observation, self._device)
         self._time = 0
         self._num_rows = len(inputs[0])
         self._rows = np.arange(self._num_rows)  # environment row of each row of the batch
@@ -67,7 +68,7 @@ class DecodingPlayer:
         states, *masking_states = self._next_states()
         mask = None
         if action_masks is not None:
-            mask = as_action_mask(mask_rows(action_masks, rows), self.policy.device)
+            mask = as_action_mask(mask_rows(action_masks, rows), self._device)
         logits = self.policy.shaped(self._streams[0].logits(states), mask)  # (active, vocab)
         support = self.policy.support(logits, mask, *masking_states)
         if support is not None:
@@ -99,7 +100,7 @@ class DecodingPlayer:
             return
         places = np.searchsorted(self._rows, rows)
         self._rows = self._rows[places]
-        keep = torch.from_numpy(places).to(self.policy.device)
+        keep = torch.from_numpy(places).to(self._device)
         for stream in self._streams:
             stream.keep(keep)
         self._tokens = None if self._tokens is None else self._tokens[keep]

@@ -172,7 +172,7 @@ def _in_two_stages(probs: Tensor, uniforms: Tensor) -> Tensor:
 def mask_rows(masks: NDArray[np.generic], rows: NDArray[np.integer]) -> NDArray[np.generic]:
     """Return the given rows of (batch, vocab) masks, as a view where one mask serves all rows."""
     if masks.strides[0] == 0:
-        return np.broadcast_to(masks[0], (len(rows), masks.shape[1]))
+        return masks[: len(rows)]
     return masks[rows]
 
 

@@ -275,6 +275,26 @@ def test_captured_functions_do_not_wait():
     Tape(lambda: draw(logits, torch.rand(3), looks=False) and None)
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in NOT_STATIC])
+def test_a_step_of_every_family_can_be_captured(family: str):
+    model = model_of(family)
+    static, dynamic = StaticStream(model, 20, rows=2), ModelStream(model)
+    ids, mask = torch.arange(2, 16).view(2, 7), torch.ones(2, 7).long()
+    mask[0, :4] = 0
+    for stream in (static, dynamic):
+        stream.start(ids, mask)
+    tape = None
+    for step in range(6):
+        tokens = torch.tensor([step + 5, 3 * step + 2])
+        static.tokens[:, 0] = tokens
+        static.advance()
+        tape = tape or Tape(static.read)
+        tape.replay()
+        expected = dynamic.step(tokens)
+        torch.testing.assert_close(static.states, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_players_at_the_same_time_have_memory_of_their_own():
     """A credit by Monte Carlo continues texts while the round that it scores goes on."""
     policy = policy_of(make_model(), decoding="static")
