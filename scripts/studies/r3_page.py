@@ -24,7 +24,10 @@ TITLES = {
     "kl": "KL, nats",
 }
 """Measure -> the head of its column."""
-SHOWN = ("relevance_query", "length", "copied_words", "repetition", "clean_sentences", "kl")
+SHOWN = (
+    *("relevance_query", "length", "copied_words", "repetition"),
+    *("clean_sentences", "right_answers", "kl"),
+)
 """Measures in the figure."""
 
 
@@ -52,6 +55,49 @@ def table(rows: Sequence[Row], world: str) -> str:
     return markdown_table(["reward", "seeds", *TITLES.values()], lines)
 
 
+def win_rate(one: str, other: str) -> float:
+    """Return the share of questions that the first answers better, half of those both answer alike.
+
+    Args:
+        one: Gold scores of its answers, apart by spaces.
+        other: Those of the second to the same questions.
+
+    Example:
+        >>> win_rate("1 2 0", "0 2 1")
+        0.5
+    """
+    mine, theirs = (np.array(golds.split(), dtype=float) for golds in (one, other))
+    return float(np.mean((mine > theirs) + 0.5 * (mine == theirs)))
+
+
+def wins_table(rows: Sequence[Row], world: str) -> str:
+    """Return how often R3's answers are better by gold, at the end, than those of other runs.
+
+    R3 is paired with each other reward seed by seed, and every reward with the start.
+    """
+    own = [row for row in rows if row["world"] == world and row["recipe"] == "free"]
+    last = max(row["step"] for row in own)
+    ends = {(row["reward"], row["seed"]): row for row in own if row["step"] == last}
+    starts = {(row["reward"], row["seed"]): row for row in own if row["step"] == 0}
+    rewards = dict.fromkeys(reward for reward, _ in ends)
+    pairs = [(reward, "the start") for reward in rewards]
+    pairs += [("R3", reward) for reward in rewards if reward != "R3"] if "R3" in rewards else []
+    lines = []
+    for better, worse in pairs:
+        opposed = [
+            (row, starts[key] if worse == "the start" else ends.get((worse, key[1])))
+            for key, row in ends.items()
+            if key[0] == better
+        ]
+        both = [(row, other) for row, other in opposed if other is not None]
+        cells = [
+            _cell(np.array([win_rate(row[kind], other[kind]) for row, other in both]))
+            for kind in ("golds_open", "golds_constrained")
+        ]
+        lines.append([f"{better} against {worse}", str(len(both)), *cells])
+    return markdown_table(["by gold", "seeds", "open questions", "constrained questions"], lines)
+
+
 def save_figure(path: Path, rows: Sequence[Row]) -> None:
     """Draw the curves: a row of panels per world, a line per reward, a thin one per seed."""
     import matplotlib as mpl
@@ -63,7 +109,7 @@ def save_figure(path: Path, rows: Sequence[Row]) -> None:
     rewards = list(dict.fromkeys(row["reward"] for row in rows))
     colours = {reward: COLOURS[place % len(COLOURS)] for place, reward in enumerate(rewards)}
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(2.9 * len(SHOWN), 2.6 * len(worlds) + 0.6), layout="constrained")
+        figure = Figure(figsize=(2.5 * len(SHOWN), 2.6 * len(worlds) + 0.6), layout="constrained")
         axes = figure.subplots(len(worlds), len(SHOWN), squeeze=False)
         for line, world in zip(axes, worlds, strict=True):
             for axis, measure in zip(line, SHOWN, strict=True):

@@ -10,8 +10,18 @@ from tokengym.evaluation.measure.evaluate import Evaluation
 from tokengym.evaluation.report.verdict import number
 from tokengym.rewards import make_reward
 from tokengym.scripts.studies.cells import read_rows
-from tokengym.scripts.studies.r3 import COLUMNS, MEASURES, REWARDS, TEXT, Run, measure, publish
-from tokengym.scripts.studies.r3_page import TITLES, table
+from tokengym.scripts.studies.r3 import (
+    COLUMNS,
+    GOLDS,
+    MEASURES,
+    REWARDS,
+    TEXT,
+    Run,
+    golds_of,
+    measure,
+    publish,
+)
+from tokengym.scripts.studies.r3_page import TITLES, table, win_rate, wins_table
 
 ANSWER = "the capital of france is paris ."
 
@@ -83,8 +93,10 @@ def test_rewards_leave_out_what_they_say():
 
 def rows(seeds, reward="relevance"):
     named = {"world": "bundled", "recipe": "free", "reward": reward}
+    golds = {0: ("1 0 0", "0 1"), 16: ("2 0 1", "0 0")}
     return [
         {**named, "seed": seed, "step": step, **dict.fromkeys(MEASURES, float(step * (seed + 1)))}
+        | dict(zip(GOLDS, golds[step], strict=True))
         for seed in range(seeds)
         for step in (0, 16)
     ]
@@ -98,13 +110,37 @@ def test_the_page_is_made_from_the_runs(tmp_path):
         assert read_rows(run.file(tmp_path), text=TEXT) == own
     page = tmp_path / "docs" / "r3.md"
     page.parent.mkdir()
-    page.write_text("<!-- r3 bundled -->\n<!-- end r3 bundled -->\n", encoding="utf-8")
+    places = [f"<!-- {name} -->\n<!-- end {name} -->\n" for name in ("r3 bundled", "wins bundled")]
+    page.write_text("".join(places), encoding="utf-8")
     publish(tmp_path, page.parent)
     text = page.read_text(encoding="utf-8")
     assert f"| before training |  | {number(0.0)} | " in text
     assert "| relevance | 2 | 24.0 (16.0 to 32.0) | " in text  # the mean of 16 and 32
+    assert "| relevance against the start | 2 | 0.833 (" in text  # two of three better, one alike
     assert read_rows(page.parent / "r3" / "curves.csv", text=TEXT) == rows(2)
     assert (page.parent / "r3" / "curves.png").stat().st_size > 1000
+
+
+def test_wins_by_hand():
+    assert win_rate("2 0 1", "1 0 0") == pytest.approx((1 + 0.5 + 1) / 3)
+    one, other = rows(2, "R3"), rows(2, "relevance")
+    for row in other:
+        row["golds_open"] = "3 0 0" if row["step"] else row["golds_open"]
+    *_, line = wins_table([*one, *other], "bundled").splitlines()
+    # open "2 0 1" against "3 0 0": one lost, one alike, one won; constrained all alike
+    assert line == "| R3 against relevance | 2 | 0.500 (0.500 to 0.500) | 0.500 (0.500 to 0.500) |"
+
+
+def test_golds_are_apart_by_type():
+    asked = "tell me about france ."
+    said = "children in france learn to read in french ."
+    episodes = [
+        episode(asked, f"{said} {said} families in france cook bread on holidays .", "OPENENDED"),
+        episode("what is the capital of france ?", ANSWER, "CONSTRAINED"),
+        episode(asked, "it is far .", "OPENENDED"),
+        episode("what is the capital of france ?", "it is rome .", "CONSTRAINED"),
+    ]
+    assert golds_of(episodes) == {"golds_open": "2 0", "golds_constrained": "1 0"}
 
 
 def test_five_seeds_have_an_interval():
