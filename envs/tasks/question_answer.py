@@ -9,7 +9,7 @@ QUESTION_ANSWER = register_task(
         bundle="question_answer",
         reward="r3",
         normalize_by="query_type",
-        training={"learning_rate": 1e-4},
+        training={"learning_rate": 3e-4, "batch_size": 256, "kl_coef": 0.02, "steps": 15},
         compare=("r3", "r3-dense"),
         description=(
             "The prompt is a question. An open-ended one leaves the answer to the policy; a "

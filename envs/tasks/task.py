@@ -64,7 +64,7 @@ class Task:
     normalises all together."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """Training settings whose default differs, by name. Learning rates are those of 1e-4, 3e-4 and
-    1e-3 with the best score minus KL penalty under sparse."""
+    1e-3 with the best score minus KL penalty when the last token is paid the whole score."""
     compare: tuple[str, ...] = ("sparse", "uniform", "abc")
     """Default rewards of a comparison; the others are compared with the first."""
     env_class: type[Any] = TokenGenerationEnv

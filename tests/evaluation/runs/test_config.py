@@ -42,8 +42,9 @@ def test_defaults_lie_in_one_place():
         TrainingSettings(), steps=7, fixed_length=True
     )
     question = "tokengym/QuestionAnswer-v0"
-    assert training_settings(question).learner.learning_rate == 1e-4
-    assert training_settings(question, "dpo").learner.tuning.learning_rate == 3e-4  # PPO's rate
+    ours, dpo = training_settings(question), training_settings(question, "dpo")
+    assert (ours.learner.kl_coef, ours.batch_size, ours.steps) == (0.02, 256, 15)
+    assert (dpo.batch_size, dpo.steps) == (64, 30)  # the task's own are PPO's
     assert training_settings("someone/Else-v3") == TrainingSettings()
     assert default_rewards("tokengym/QuestionAnswer-v0") == ("r3", "r3-dense")
     assert changed(EvaluationSettings(), every=None, samples=1) == EvaluationSettings(samples=1)
