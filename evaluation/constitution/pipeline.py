@@ -58,11 +58,12 @@ def run_constitution(
     """
     claim_folder(out, config, remedy="name another folder with --out")
     run = _Run(config, out)
-    for stage in STAGES:
-        if report is not None:
-            report(stage)
-        if not run.is_done(stage):
-            getattr(run, f"make_{stage}")()
+    with config.using_threads():
+        for stage in STAGES:
+            if report is not None:
+                report(stage)
+            if not run.is_done(stage):
+                getattr(run, f"make_{stage}")()
     results: dict[str, Any] = read_json(out / "evaluation.json")
     write_reports(config, results, out)
     return results

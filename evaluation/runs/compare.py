@@ -43,7 +43,8 @@ def compare(
     Args:
         config: The comparison.
         out: The comparison's folder.
-        jobs: Runs at a time; None takes one per core, of this machine or of the Ray cluster.
+        jobs: Runs at a time; None takes one per core, of this machine or of the Ray cluster; fewer
+            where each has several threads.
         launcher: "local" starts processes here, "ray" hands the runs to a Ray cluster (that of
             RAY_ADDRESS, or one on this machine). The numbers are the same.
         checkpoint_every: Evaluations between two checkpoints of a run here, from which the same

@@ -1,6 +1,7 @@
 """Settings of training and evaluation, and their defaults by task."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -29,10 +30,26 @@ class ModelSettings:
     """Precision of the weights; "auto" is that of the model's files."""
     lora_rank: int | None = None
     """Rank of LoRA adapters; None trains all weights."""
+    threads: int = 1
+    """Threads that torch computes with on the CPU, which decide the last digits of its sums; more
+    are faster for large models."""
 
     def __post_init__(self) -> None:
         check_count(self, "lora_rank", optional=True)
+        check_count(self, "threads")
         check_choice(self, "dtype", ("auto", "float32", "bfloat16"))
+
+    @contextmanager
+    def using_threads(self) -> Iterator[None]:
+        """Have torch compute with `threads` threads while the block runs."""
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
     def lora(self) -> Any | None:
         """Return the ``peft.LoraConfig``, or None to train all weights."""

@@ -73,7 +73,7 @@ def _run_here(
     """Do the runs in processes of this machine; on Ctrl-C stop them and raise."""
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     waiting, working = deque(runs), list[_Worker]()
-    jobs = jobs or os.cpu_count() or 1
+    jobs = jobs or max(1, (os.cpu_count() or 1) // config.training.threads)
     try:
         while waiting or working:
             while waiting and len(working) < jobs:
@@ -136,9 +136,6 @@ def _work(
 
     try:
         config = ComparisonConfig.from_dict(settings)
-        import torch
-
-        torch.set_num_threads(1)  # each run has a core; threads of several would fight for them
         train(config, *run, out=out, report=tell, checkpoint_every=checkpoint_every)
     except Exception as error:
         connection.send(describe(error))
@@ -187,7 +184,8 @@ def run_on_ray(
         out: Its folder, on this machine.
         runs: The runs that are missing.
         board: Shows each run's start and end.
-        jobs: Runs at a time; None takes one per core of the cluster.
+        jobs: Runs at a time; None takes one per core of the cluster, fewer where each has several
+            threads.
 
     Raises:
         ValueError: if Ray is not installed.
@@ -201,12 +199,13 @@ def run_on_ray(
     ours = not ray.is_initialized()
     if ours:  # joins the cluster of RAY_ADDRESS, or starts one here
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
-    task = ray.remote(num_cpus=1, max_retries=RETRIES)(do_run)
+    threads = config.training.threads
+    task = ray.remote(num_cpus=threads, max_retries=RETRIES)(do_run)
     waiting, working = deque(runs), dict[Any, Run]()
     try:
         while waiting or working:
             cores = int(ray.cluster_resources().get("CPU", 1))  # nodes come and go
-            while waiting and len(working) < (jobs or max(1, cores)):
+            while waiting and len(working) < (jobs or max(1, cores // threads)):
                 run = waiting.popleft()
                 working[task.remote(config.as_dict(), run, sys.path[:])] = run
                 board.start(run)
@@ -234,11 +233,8 @@ def do_run(settings: dict[str, Any], run: Run, path: list[str]) -> dict[str, byt
     """
     sys.path[:] = path
     os.environ.update(TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1")
-    import torch
-
     from tokengym.evaluation.runs.run import run as train
 
-    torch.set_num_threads(1)
     config = ComparisonConfig.from_dict(settings)
     with tempfile.TemporaryDirectory() as folder:
         own = run_folder(Path(folder), *run)

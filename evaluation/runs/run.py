@@ -72,7 +72,8 @@ def run(
     """
     if not config.agents and not config.training.declaration.uses_credit:
         name = config.training.agent
-    with nullcontext() if out is None else locked(run_folder(out, name, seed)):
+    mine = nullcontext() if out is None else locked(run_folder(out, name, seed))
+    with mine, config.training.using_threads():
         work = _Run(config, name, seed, out, report, checkpoint_every, saves=save is not None)
         return _do(work, out, save)
 

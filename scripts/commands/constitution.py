@@ -42,7 +42,6 @@ def constitution(
         config: Settings of the run; the model of its task is a chat model that responds, criticises
             and revises.
     """
-    import torch
     from rich.console import Console
     from rich.table import Table
 
@@ -52,7 +51,6 @@ def constitution(
     from tokengym.evaluation.runs.defaults import task_name
     from tokengym.scripts.commands.show import say
 
-    torch.set_num_threads(1)
     config = replace(config, model=config.task.model, task=replace(config.task, model=None))
     if principles is not None:
         config = replace(config, principles=load_principles(principles))

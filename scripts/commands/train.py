@@ -74,7 +74,6 @@ def train(
         evaluation: How policies are measured.
         task: Prompts and models that the environment is made from.
     """
-    import torch
     from rich.console import Console
 
     from tokengym.envs.files import locked
@@ -97,8 +96,6 @@ def train(
     (name,) = config.names
     out = out or Path("runs") / f"train-{task_name(config.env)}-{slug(name)}-{seed}"
     _check_folder(config, out)
-    if not training.declaration.uses_credit:
-        torch.set_num_threads(1)
     with locked(out):  # a folder that cannot be written is refused before the models are loaded
         preflight(config)
     console = Console()

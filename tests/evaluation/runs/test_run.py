@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tokengym.agents import learner
 from tokengym.agents.errors import CheckpointError
@@ -53,6 +54,22 @@ def test_offline_learners_leave_a_curve_and_an_agent(tmp_path, kind):
     assert load_agent(tmp_path / "agent").policy is not None
     (tmp_path / "agent").rename(tmp_path / "agent.previous")  # killed between two renames
     assert load_agent(tmp_path / "agent").policy is not None
+
+
+def test_a_run_computes_with_its_own_number_of_threads(monkeypatch: pytest.MonkeyPatch):
+    """The same with the command line's ``train``, a worker of ``compare`` and a notebook."""
+    found: list[int] = []
+    monkeypatch.setattr(
+        "tokengym.evaluation.runs.run._do", lambda *_: found.append(torch.get_num_threads())
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        run(config("sft"), "sft", 0)
+        run(config("sft", threads=2), "sft", 0)
+        assert (found, torch.get_num_threads()) == ([1, 2], 3)
+    finally:
+        torch.set_num_threads(before)
 
 
 def iterated(iterations: int, out: Path, agent: str = "online-dpo") -> RunRecord:
