@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tokengym.agents.decoding.merged import MergedModel, decoding_model
 from tokengym.agents.decoding.player import left_padded, not_finite
 from tokengym.agents.decoding.static import StaticStream
 from tokengym.agents.errors import ModelError
@@ -110,7 +111,12 @@ class Decoder:
             models.append(policy.masking_model)
         self._weights = [parameter for model in models for parameter in model.parameters()]
         self._built_on = self._addresses()
-        self._streams = [StaticStream(model, capacity, rows=self.rows) for model in models]
+        self._copies: list[MergedModel] = []
+        self._streams: list[StaticStream] = []
+        for model in models:
+            decodes, merged = decoding_model(model, policy.decoding_dtype)
+            self._copies += [] if merged is None else [merged]
+            self._streams.append(StaticStream(decodes, capacity, rows=self.rows))
         device = policy.device
         self._replayed = Replayed(device)
         self.runs_ahead = self._replayed.captures
@@ -148,7 +154,9 @@ class Decoder:
         return is_large_enough and self._built_on == self._addresses()
 
     def start(self, input_ids: Tensor, attention_mask: Tensor) -> None:
-        """Read the prompts of a new round, (rows, width) each."""
+        """Read the prompts of a new round, (rows, width) each, with the weights of this moment."""
+        for merged in self._copies:
+            merged.refresh()
         for stream in self._streams:
             stream.start(input_ids, attention_mask)
         rows = len(input_ids)

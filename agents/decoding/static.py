@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, CacheLayerMixin, get_layer_types_and_kwargs
 
+from tokengym.agents.decoding.merged import decoding_model
 from tokengym.agents.decoding.streams import check_decoding
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.language_model import LanguageModel
@@ -188,14 +189,19 @@ class _Layer(CacheLayerMixin):
         return int(self.all_keys.shape[2])
 
 
-def check_static(language_model: LanguageModel) -> None:
+def check_static(language_model: LanguageModel, dtype: torch.dtype | None = None) -> None:
     """Raise unless the model decodes with a static cache to what its whole forward gives.
+
+    Args:
+        language_model: The model.
+        dtype: See `MergedModel`.
 
     Raises:
         ModelError: naming what the model lacks.
     """
     try:
-        check_decoding(language_model, partial(StaticStream, rows=2))
+        decodes, _ = decoding_model(language_model, dtype)
+        check_decoding(decodes, partial(StaticStream, rows=2))
     except ModelError as error:
         raise ModelError(
             f"{type(language_model.model).__name__} has no static cache, use decoding='auto' or "

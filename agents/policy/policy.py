@@ -140,7 +140,7 @@ class CausalLMPolicy(BasePolicy):
         check_length(loaded, self.max_length)
         check_decoding(loaded)
         if settings.decoding == "static":
-            check_static(loaded)
+            check_static(loaded, self.decoding_dtype)
         return loaded
 
     def train(self, mode: bool = True) -> "CausalLMPolicy":
@@ -417,6 +417,11 @@ class CausalLMPolicy(BasePolicy):
         kind = CapturedPlayer if self._decodes_statically() else DecodingPlayer
         return kind(self, generator or self.generator)
 
+    @property
+    def decoding_dtype(self) -> torch.dtype | None:
+        """Precision of the weights that static decoding copies; None: their own."""
+        return None
+
     def _decodes_statically(self) -> bool:
         """Say whether rollouts use a static cache; see `PolicySettings.decoding`."""
         if self.settings.decoding != "auto" or self.device.type != "cuda":
@@ -424,7 +429,7 @@ class CausalLMPolicy(BasePolicy):
         if self._has_static is None:
             self._has_static = True
             try:
-                check_static(self.language_model)
+                check_static(self.language_model, self.decoding_dtype)
             except ModelError as error:
                 self._has_static = False
                 logger.warning("rollouts are slower, as their steps cannot be captured: %s", error)

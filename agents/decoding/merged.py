@@ -1,0 +1,92 @@
+"""A language model's weights for rollouts: adapters merged, perhaps in a lower precision.
+
+Adapters take a rollout several more kernels per linear map and step, and nothing learns in one.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokengym.agents.errors import ModelError
+from tokengym.agents.policy.language_model import LanguageModel
+
+
+class MergedModel:
+    """A copy that decodes, without adapters; weights that would be equal are shared.
+
+    Args:
+        source: The model; where its weights move, make another copy.
+        dtype: Precision of the copy; None keeps each weight's.
+
+    Raises:
+        ModelError: if the adapters cannot be merged, such as DoRA's.
+    """
+
+    @torch.no_grad()
+    def __init__(self, source: LanguageModel, dtype: torch.dtype | None = None) -> None:
+        memo: dict[int, Any] = {}
+        self._copied: list[tuple[Tensor, Tensor]] = []  # source, copy
+        self._merged: list[tuple[Any, Tensor]] = []  # module with adapters, merged weight
+        for parameter in source.model.parameters():
+            own = parameter
+            if dtype is not None and parameter.dtype != dtype:
+                own = nn.Parameter(torch.empty_like(parameter, dtype=dtype), requires_grad=False)
+                self._copied.append((parameter, own))
+            memo[id(parameter)] = own
+        for module in _adapted(source):
+            base = module.base_layer
+            plain = copy.deepcopy(base, memo)
+            plain.weight = nn.Parameter(
+                torch.empty_like(base.weight, dtype=dtype), requires_grad=False
+            )
+            memo[id(module)] = plain
+            self._merged.append((module, plain.weight))
+        model = copy.deepcopy(source.model, memo)
+        kept = {id(parameter) for parameter in model.parameters()}
+        self._copied = [(old, new) for old, new in self._copied if id(new) in kept]
+        self.refresh()
+        self.language_model = LanguageModel(model)
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Take over the source's weights as they are now, in place."""
+        for weight, own in self._copied:
+            own.copy_(weight)
+        for module, own in self._merged:
+            weight = module.base_layer.weight
+            if not (module.disable_adapters or module.merged):
+                for adapter in module.active_adapters:
+                    if adapter in module.lora_A:
+                        weight = weight.float() + module.get_delta_weight(adapter)
+            own.copy_(weight)
+
+
+def decoding_model(
+    source: LanguageModel, dtype: torch.dtype | None
+) -> tuple[LanguageModel, MergedModel | None]:
+    """Return the model to decode with, and the copy that it is, if it is one."""
+    if not _adapted(source) and dtype in (None, source.model.dtype):
+        return source, None
+    merged = MergedModel(source, dtype)
+    return merged.language_model, merged
+
+
+def _adapted(source: LanguageModel) -> list[Any]:
+    """Return the modules with adapters.
+
+    Raises:
+        ModelError: if one cannot be merged.
+    """
+    from peft.tuners.lora import Linear
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    found: list[Any] = [m for m in source.model.modules() if isinstance(m, BaseTunerLayer)]
+    for module in found:
+        if type(module) is not Linear or module.lora_variant or any(module.lora_bias.values()):
+            raise ModelError(
+                f"adapters of {type(module).__name__} cannot be merged for decoding; use plain "
+                "LoRA on linear layers, or decoding='dynamic'"
+            )
+    return found
