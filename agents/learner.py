@@ -10,10 +10,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from tokengym.envs.errors import SettingsError
+from tokengym.envs.tasks.plugins import plugin_names
+from tokengym.rewards.naming import find_object
 
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
@@ -116,9 +121,10 @@ class Learner:
     """One line for ``--help``."""
     settings: type
     """Frozen dataclass of its settings."""
-    train: str
-    """``module:function`` that trains one agent: ``function(run: TrainingRun) -> agent``. None in
-    place of an agent means that there is nothing to save."""
+    train: str | Callable[[TrainingRun], Any]
+    """Function that trains one agent, or its place as ``module:function``:
+    ``function(run: TrainingRun) -> agent``. None in place of an agent means that there is nothing
+    to save."""
     check: str = ""
     """``module:function`` that refuses settings which cannot work, before any run begins:
     ``function(settings, batch_size)``; empty where the dataclass refuses them all."""
@@ -144,7 +150,7 @@ class Learner:
 
     def load(self) -> Callable[[TrainingRun], Any]:
         """Import and return the function that trains."""
-        return _imported(self.train)
+        return self.train if callable(self.train) else _imported(self.train)
 
     def check_settings(self, settings: Any, batch_size: int) -> None:
         """Refuse settings that cannot work.
@@ -177,21 +183,45 @@ def register_learner(learner: Learner) -> Learner:
 
 
 def learner_names() -> list[str]:
-    """Return the names of all learners: those that ``agents/*/settings.py`` and others declare."""
+    """Return the names of all learners: of ``agents/*/settings.py``, installed packages, others."""
     for path in sorted(Path(__file__).parent.glob("*/settings.py")):
         import_module(f"tokengym.agents.{path.parent.name}.settings")
-    return sorted(_LEARNERS)
+    return sorted({*_LEARNERS, *plugin_names("agents")})
 
 
 def find_learner(name: str) -> Learner:
-    """Return the learner of that name.
+    """Return the learner of that name, or of "path/to/file.py:MyAgent".
+
+    A file or an installed package names a `Learner` or a subclass of `EpisodicAlgorithm`.
 
     Raises:
-        ValueError: if there is none, with the near matches.
+        ValueError: if there is none, with the near matches, or the object is neither.
     """
     known = learner_names()
     if name in _LEARNERS:
         return _LEARNERS[name]
+    if (made := find_object("agents", name)) is not None:
+        return _LEARNERS.get(name) or _as_learner(name, made)
     near = difflib.get_close_matches(name, known, n=2)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     raise ValueError(f"unknown agent {name!r}; {hint}known: {', '.join(known)}")
+
+
+def _as_learner(name: str, made: Any) -> Learner:
+    """Return the declaration of an object of the user's under the name that found it."""
+    if isinstance(made, Learner):
+        return replace(made, name=name)
+    from tokengym.agents.algorithm import EpisodicAlgorithm
+    from tokengym.agents.ppo.training import train
+
+    if not (isinstance(made, type) and issubclass(made, EpisodicAlgorithm)):
+        raise SettingsError(
+            f"agent {name} must be a subclass of EpisodicAlgorithm or a Learner, got {made!r}"
+        )
+    return Learner(
+        name=name,
+        summary=(made.__doc__ or "").partition("\n")[0],
+        settings=made.settings_class,
+        train=partial(train, algorithm=made),
+        uses_credit=True,
+    )

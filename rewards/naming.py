@@ -2,11 +2,13 @@
 
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Collection
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from tokengym.envs.tasks.plugins import Group, load_plugin
 from tokengym.rewards.errors import RewardError
 
 
@@ -110,27 +112,70 @@ def split_own(text: str) -> tuple[Path, str, str] | None:
     return Path(f"{file}.py"), name, options
 
 
+def split_name(text: str) -> tuple[str, str]:
+    """Return the name and the options of "name:options" or "file.py:Name:options".
+
+    Example:
+        >>> split_name("abc:beta=1"), split_name("rules.py:Half:share=0.5")
+        (('abc', 'beta=1'), ('rules.py:Half', 'share=0.5'))
+    """
+    if own := split_own(text):
+        path, name, options = own
+        return f"{path}:{name}", options
+    name, _, options = text.partition(":")
+    return name, options
+
+
 def load_own(path: Path, name: str) -> Any:
     """Return an object that a Python file of the user's defines.
+
+    The file is run once per process, and again when its contents have changed.
 
     Raises:
         RewardError: if there is no such file, it cannot be run, or it defines no such name.
     """
-    if not path.is_file():
-        raise RewardError(f"there is no file {path}; write path/to/file.py:Name")
-    digest = sha256(str(path.resolve()).encode()).hexdigest()[:12]
-    spec = importlib.util.spec_from_file_location(f"tokengym_own_{digest}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise RewardError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
+    digest = sha256(f"{path.resolve()} {own_hash(path)}".encode()).hexdigest()[:16]
+    called = f"tokengym_own_{digest}"
+    module = sys.modules.get(called)
+    if module is None:
+        spec = importlib.util.spec_from_file_location(called, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules[called] = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[called]
+            raise RewardError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
     if name not in vars(module):
         own = [key for key in vars(module) if not key.startswith("_")]
         raise RewardError(f"{path} defines no {name!r}; it defines {', '.join(own) or 'nothing'}")
     return vars(module)[name]
+
+
+def find_object(group: Group, name: str) -> Any | None:
+    """Return the object of "file.py:Name", or what an installed package declares by that name."""
+    own = split_own(name)
+    return load_own(own[0], own[1]) if own else load_plugin(group, name)
+
+
+def build(made: Any, name: str, keywords: dict[str, Any], *, what: str = "reward") -> Any:
+    """Return an object that `find_object` found, called if it is a class or has options."""
+    if isinstance(made, type) or keywords:
+        check_options(name.rpartition(":")[2], made, keywords, what=what)
+        made = made(**keywords)
+    return made
+
+
+def own_hash(path: Path) -> str:
+    """Return the SHA-256 of a Python file of the user's.
+
+    Raises:
+        RewardError: if there is no such file.
+    """
+    if not path.is_file():
+        raise RewardError(f"there is no file {path}; write path/to/file.py:Name")
+    return sha256(path.read_bytes()).hexdigest()
 
 
 def _value(text: str) -> Any:

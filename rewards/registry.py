@@ -5,16 +5,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from tokengym.envs.tasks.plugins import plugin_names
 from tokengym.rewards.attribution.kinds import KINDS, ScorerKind
 from tokengym.rewards.credits import Credit, Sparse
 from tokengym.rewards.credits.base import REWARDS, as_credit, is_credit
 from tokengym.rewards.credits.base import register as register
 from tokengym.rewards.errors import RewardError, ScorerError
 from tokengym.rewards.naming import (
+    build,
     check_options,
-    load_own,
+    find_object,
     parse_normalization,
     parse_options,
+    split_name,
     split_own,
 )
 from tokengym.rewards.reward import Reward
@@ -32,8 +35,8 @@ RewardSpec = None | str | Reward | Credit | SupportsScore | Function
 
 
 def registered_rewards() -> list[str]:
-    """Return the names that `make_reward` knows."""
-    return sorted(REWARDS)
+    """Return the names that `make_reward` knows, those of installed packages included."""
+    return sorted({*REWARDS, *plugin_names("rewards")})
 
 
 @overload
@@ -236,30 +239,22 @@ def check_name(name: str) -> None:
     Raises:
         RewardError: with the near matches.
     """
-    if name not in REWARDS and not name.endswith(".py"):
-        near = difflib.get_close_matches(name, REWARDS)
+    if not split_own(name) and name not in (known := registered_rewards()):
+        near = difflib.get_close_matches(name, known)
         hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-        raise RewardError(
-            f"unknown reward {name!r}; {hint}known: {', '.join(registered_rewards())}"
-        )
+        raise RewardError(f"unknown reward {name!r}; {hint}known: {', '.join(known)}")
 
 
 def _from_name(
     text: str,
 ) -> tuple[str, Any, ScorerKind, dict[str, Any]]:
     """Return the name, what its factory makes, what that scores with, and the scorer's options."""
-    if own := split_own(text):
-        path, name, options = own
-        made = load_own(path, name)
-        keywords = parse_options(text, options)
-        if isinstance(made, type) or keywords:
-            check_options(name, made, keywords)
-            made = made(**keywords)
-        return name, made, "any", {}
-    name, _, options = text.partition(":")
+    name, options = split_name(text)
     check_name(name)
-    entry = REWARDS[name]
     keywords = parse_options(text, options)
+    if name not in REWARDS:
+        return name, build(find_object("rewards", name), name, keywords), "any", {}
+    entry = REWARDS[name]
     components = {key: keywords.pop(key) for key in entry.scorer_options if key in keywords}
     check_options(name, entry.factory, keywords, entry.scorer_options)
     return name, entry.factory(**keywords), entry.scorer, components

@@ -94,6 +94,21 @@ def make_vector_env(
     return VectorRewardWrapper(envs, made)
 
 
+def make_declared_env(task: str, **options: Any) -> gymnasium.Env[Any, Any]:
+    """Return the environment of a task that an installed package declares; see `make_env`."""
+    return make_env(task, **_with_defaults(task, options))
+
+
+def make_declared_vector_env(task: str, **options: Any) -> VectorEnv[Any, Any, Any]:
+    """Return a batch of them; see `make_vector_env`."""
+    return make_vector_env(task, **_with_defaults(task, options))
+
+
+def _with_defaults(task: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    declared = find_task(task)
+    return {"reward": declared.reward, **declared.options, **options}
+
+
 def _env_arguments(task: Task, split: Split, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of a task's environment, refusing unknown options."""
     check_split(split)

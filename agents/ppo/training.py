@@ -1,26 +1,34 @@
-"""One run of PPO or NLPO: updates until the run's end, measured along the way."""
+"""One run of a learner by rounds: updates until the run's end, measured along the way."""
 
 import sys
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeVar
 
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
 
+from tokengym.agents.algorithm import EpisodicAlgorithm
 from tokengym.agents.learner import TrainingRun
 from tokengym.agents.ppo.nlpo import NLPO
 from tokengym.agents.ppo.ppo import PPO
 from tokengym.agents.ppo.settings import NLPOSettings
 
+Algorithm = TypeVar("Algorithm", bound=EpisodicAlgorithm)
 
-def train(run: TrainingRun) -> PPO:
-    """Train an agent, or continue from the run's checkpoint to the same numbers."""
-    algorithm, training = _algorithm(run), run.training
+
+def train(run: TrainingRun, algorithm: type[EpisodicAlgorithm] | None = None) -> EpisodicAlgorithm:
+    """Train an agent, or continue from the run's checkpoint to the same numbers.
+
+    Args:
+        run: The run.
+        algorithm: Class of the agent; None takes `PPO` or `NLPO`, as the settings say.
+    """
+    kind, training = algorithm or _algorithm(run), run.training
     resumed = run.resume(
-        lambda folder: algorithm.load(folder, env=_make_envs(run), device=training.device)
+        lambda folder: kind.load(folder, env=_make_envs(run), device=training.device)
     )
-    agent = make_agent(run) if resumed is None else resumed
+    agent = _made(run, kind) if resumed is None else resumed
     done = run.updates
     recorder = Recorder(
         training.steps if training.tokens is None else None,
@@ -37,9 +45,13 @@ def train(run: TrainingRun) -> PPO:
 
 
 def make_agent(run: TrainingRun) -> PPO:
-    """Return a fresh agent in the training environments of a run."""
+    """Return a fresh `PPO` or `NLPO` in the training environments of a run."""
+    return _made(run, _algorithm(run))
+
+
+def _made(run: TrainingRun, algorithm: type[Algorithm]) -> Algorithm:
     settings = {field.name: getattr(run.settings, field.name) for field in fields(run.settings)}
-    return _algorithm(run)(
+    return algorithm(
         "CausalLMPolicy",
         _make_envs(run),
         **settings,

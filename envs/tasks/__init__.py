@@ -3,6 +3,9 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
+import gymnasium
+
+from tokengym.envs.tasks.plugins import plugin_names
 from tokengym.envs.tasks.task import (
     Task,
     TaskOptions,
@@ -16,3 +19,18 @@ __all__ = ["Task", "TaskOptions", "find_task", "register_task", "registered_task
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
+
+
+def register_plugins() -> None:
+    """Register the ids of tasks of installed packages, which are imported when one is made."""
+    for name in plugin_names("tasks"):
+        if (env_id := f"tokengym/{name}-v0") not in gymnasium.registry:
+            gymnasium.register(
+                env_id,
+                entry_point="tokengym.registration:make_declared_env",
+                vector_entry_point="tokengym.registration:make_declared_vector_env",
+                kwargs={"task": name},
+            )
+
+
+register_plugins()

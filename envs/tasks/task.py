@@ -17,6 +17,7 @@ from tokengym.envs.env import TokenGenerationEnv
 from tokengym.envs.errors import PromptError, SettingsError
 from tokengym.envs.prompts.loading import Column, first_tokens, load_prompts
 from tokengym.envs.prompts.prompt import Messages, Prompt, PromptSet
+from tokengym.envs.tasks.plugins import load_plugin, plugin_names
 from tokengym.envs.tokenization import load_tokenizer
 from tokengym.envs.vector import TokenGenerationVectorEnv
 
@@ -104,21 +105,28 @@ def register_task(task: Task) -> Task:
 
 
 def registered_tasks() -> tuple[Task, ...]:
-    """Return all tasks, in the order of their registration."""
+    """Return all tasks of tokengym, then those of installed packages that are in use."""
     return tuple(_TASKS.values())
 
 
 def find_task(name: str) -> Task:
-    """Return the task of that name.
+    """Return the task of that name, which an installed package may declare.
 
     Raises:
         SettingsError: if there is none, with the near matches.
     """
+    if name not in _TASKS and (made := load_plugin("tasks", name)) is not None:
+        if not isinstance(made, Task) or made.name != name:
+            raise SettingsError(
+                f"{name!r} of tokengym.tasks must be a Task with name={name!r}, got {made!r}"
+            )
+        register_task(made)
     if name in _TASKS:
         return _TASKS[name]
-    near = difflib.get_close_matches(name, _TASKS, n=2)
+    known = [*_TASKS, *plugin_names("tasks")]
+    near = difflib.get_close_matches(name, known, n=2)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-    raise SettingsError(f"unknown task {name!r}; {hint}known: {', '.join(_TASKS)}")
+    raise SettingsError(f"unknown task {name!r}; {hint}known: {', '.join(known)}")
 
 
 def task_of(env_id: str) -> Task | None:
@@ -128,7 +136,8 @@ def task_of(env_id: str) -> Task | None:
         >>> task_of("tokengym/MovieReview-v0").name
         'MovieReview'
     """
-    return _TASKS.get(LATEST.sub("", env_id.rpartition("/")[2]))
+    name = LATEST.sub("", env_id.rpartition("/")[2])
+    return find_task(name) if name in _TASKS or name in plugin_names("tasks") else None
 
 
 class TaskArguments(TypedDict):

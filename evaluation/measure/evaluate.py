@@ -14,6 +14,7 @@ from tokengym.evaluation.measure.measures import text_metrics
 from tokengym.evaluation.measure.metrics import policy_metrics
 from tokengym.evaluation.runs.config import resolve_env
 from tokengym.rewards import Reward, Toxicity, VectorRewardWrapper, gold_scorer
+from tokengym.rewards.registry import scorer_kind
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -209,9 +210,10 @@ def _toxicity(measure: str) -> Toxicity:
 def make_eval_envs(env: str, env_kwargs: Mapping[str, Any], *, num_envs: int) -> VectorEnv:
     """Make environments over the held-out prompts, in order, whose score is the raw one."""
     kwargs = {"split": "test", **env_kwargs}
-    name = str(kwargs.get("reward") or "sparse").partition(":")[0]
-    # Only the scorer matters here: r3 has another one than the other rewards.
-    kwargs["reward"] = "r3" if name.startswith("r3") else "sparse"
+    # Only the scorer matters here: r3 has another one than the other rewards, some bring their own.
+    kind = scorer_kind(kwargs.get("reward") or "sparse")
+    if kind is not None:
+        kwargs["reward"] = "r3" if kind == "encoder" else "sparse"
     kwargs["normalize"] = None
     return gym.make_vec(
         resolve_env(env),

@@ -16,6 +16,7 @@ from tokengym.evaluation.runs.config import (
     read_settings,
     resolve_env,
 )
+from tokengym.rewards.naming import split_own
 
 _FIGURES = ("prompts", "responses", "tokens", "score")
 CHUNK = 32
@@ -52,7 +53,8 @@ class CollectionConfig(Sampling):
     """Prompts and models that the environment is made from."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "env", resolve_env(self.env))
+        if not split_own(self.env):
+            object.__setattr__(self, "env", resolve_env(self.env))
         super().__post_init__()
         if self.num_prompts < 1:
             raise ValueError(f"num_prompts must be at least 1, got {self.num_prompts}")
@@ -136,9 +138,11 @@ class _Maker:
         from tokengym.evaluation.runs.run import load_agent
 
         self.config = config
-        lengths = training_settings(config.env, max_new_tokens=config.max_new_tokens).lengths()
+        lengths = training_settings(
+            resolve_env(config.env), max_new_tokens=config.max_new_tokens
+        ).lengths()
         envs = gym.make_vec(
-            config.env,
+            resolve_env(config.env),
             num_envs=1,
             reward=config.reward,
             split=config.split,

@@ -15,9 +15,11 @@ from tokengym.evaluation.runs.config import (
     ComparisonConfig,
     differences,
     missing_runs,
+    resolve_env,
     run_folder,
 )
 from tokengym.evaluation.runs.launchers import Launch, Launcher, find_launcher
+from tokengym.evaluation.runs.own import CODE, keep_code
 from tokengym.evaluation.runs.progress import Board
 from tokengym.evaluation.runs.record import UNFINISHED
 
@@ -95,6 +97,7 @@ def _compare(
     if runs:
         with console.status("making the environments"):
             preflight(config)
+        keep_code(config.code, out / CODE)
         write_json(out / SETTINGS_FILE, config.as_dict())
         total = len(config.names) * config.seeds
         steps = config.training.last_step
@@ -134,9 +137,10 @@ def check_folder(config: ComparisonConfig, out: Path) -> None:
         here |= {key: there[key] for key in (*names, "seeds")}
     found = differences(there, here)
     if found:
+        kept = f" ({out / CODE} has the files as they were)" if there.get("code") else ""
         raise ValueError(
             f"{out} holds another comparison: {'; '.join(found)}. Name another folder, or repeat "
-            "those settings"
+            f"those settings{kept}"
         )
 
 
@@ -153,7 +157,9 @@ def preflight(config: ComparisonConfig) -> None:
         training.declaration.check_settings(training.learner, training.batch_size)
     for reward in config.rewards:
         kwargs = config.env_kwargs(reward, train=True)
-        gym.make_vec(config.env, num_envs=min(2, config.training.batch_size), **kwargs).close()
+        gym.make_vec(
+            resolve_env(config.env), num_envs=min(2, config.training.batch_size), **kwargs
+        ).close()
     from tokengym.evaluation.measure.evaluate import make_eval_envs
 
     kwargs = config.env_kwargs(config.rewards[0], train=False)

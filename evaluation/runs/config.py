@@ -19,7 +19,8 @@ from tokengym.evaluation.runs.defaults import (
     task_name,
     training_settings,
 )
-from tokengym.rewards.naming import parse_options
+from tokengym.evaluation.runs.own import changed_code, code_hashes, own_env
+from tokengym.rewards.naming import parse_options, split_name, split_own
 from tokengym.rewards.registry import check_name
 
 SETTINGS_FILE = "comparison.json"
@@ -76,7 +77,8 @@ class ComparisonConfig:
     """
 
     env: str
-    """Id of the environment; a task's bare name is completed to its newest version."""
+    """Id of the environment; a task's bare name is completed to its newest version. Or
+    "file.py:make_env", see `own_env`."""
     rewards: tuple[str, ...]
     """Names of rewards, options after a colon ("abc:beta=0.8"). The others are set against the
     first."""
@@ -96,9 +98,13 @@ class ComparisonConfig:
     """Prompts and models of the environment."""
     level: float = field(default=0.95, metadata={"flag": ""})
     """Confidence level of the intervals, in (0, 1)."""
+    code: Mapping[str, str] = field(default_factory=dict, metadata={"flag": ""})
+    """SHA-256 of each file of the user's own code that the settings name, by path; where it is
+    given it stays, so that a changed file is noticed."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "env", resolve_env(self.env))
+        if not split_own(self.env):
+            object.__setattr__(self, "env", resolve_env(self.env))
         object.__setattr__(self, "rewards", tuple(self.rewards))
         object.__setattr__(self, "agents", tuple(self.agents))
         if self.agents and (one := self.training).tokens is None:
@@ -111,7 +117,8 @@ class ComparisonConfig:
         if not self.rewards:
             raise ValueError("rewards must name at least one reward, e.g. sparse uniform abc")
         for reward in self.rewards:
-            check_name(reward.partition(":")[0])
+            check_name(split_name(reward)[0])
+        object.__setattr__(self, "code", code_hashes(self, known=self.code))
         self._check_names()
 
     def _check_names(self) -> None:
@@ -154,7 +161,7 @@ class ComparisonConfig:
         """Name, agent and reward of each run."""
         found = []
         for agent in self.agents or (self.training.agent,):
-            if not find_learner(agent.partition(":")[0]).uses_credit:
+            if not find_learner(split_name(agent)[0]).uses_credit:
                 found.append((agent, agent, self.rewards[0]))
                 continue
             for reward in self.rewards:
@@ -181,22 +188,22 @@ class ComparisonConfig:
         Raises:
             SettingsError: if it has no such option.
         """
-        name, _, options = agent.partition(":")
-        own = parse_options(agent, options, what="agent")
+        name, options = split_name(agent)
+        own, env = parse_options(agent, options, what="agent"), resolve_env(self.env)
         uses_credit = find_learner(name).uses_credit
         shared = {
             field: getattr(self.training, field)
             for field in names_of(TrainingSettings)
             if field not in ("agent", "learner") and (uses_credit or field not in CREDIT_SETTINGS)
         }
-        usual = leaves(training_settings(self.env, self.training.agent).learner)
+        usual = leaves(training_settings(env, self.training.agent).learner)
         known = {leaf.path[-1] for leaf in leaves(find_learner(name).default_settings())}
         for leaf, default in zip(leaves(self.training.learner), usual, strict=True):
             is_own = leaf.path[-1] in known and leaf.path[-1] not in self.training.declaration.fixed
             if is_own and leaf.value != default.value:
                 shared[leaf.path[-1]] = leaf.value
         try:
-            found = training_settings(self.env, name, **shared | own)
+            found = training_settings(env, name, **shared | own)
         except TypeError as error:
             raise SettingsError(f"agent {agent!r}: {error}") from None
         return _within_budget(found, own)
@@ -204,7 +211,7 @@ class ComparisonConfig:
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain data, as comparison.json keeps them."""
         data: dict[str, Any] = as_plain(self)
-        return data
+        return data if self.code else {k: v for k, v in data.items() if k != "code"}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "ComparisonConfig":
@@ -305,6 +312,7 @@ def claim_folder(folder: Path, config: Any, *, remedy: str) -> None:
         if isinstance(leaf.value, str) and leaf.path[-1] != "env" and Path(leaf.value).exists()
     }
     hashes = {f"contents of {name}": content_hash(path) for name, path in paths.items()}
+    hashes |= {f"contents of {path}": digest for path, digest in code_hashes(config).items()}
     ours = json.loads(json.dumps({**asdict(config), **hashes}))
     file = folder / "settings.json"
     if not file.exists():
@@ -315,8 +323,14 @@ def claim_folder(folder: Path, config: Any, *, remedy: str) -> None:
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return which settings of two configurations (`ComparisonConfig.as_dict`) differ, in words."""
-    left, right = flat(old), flat(new)
-    return [
+    left, right = flat({**old, "code": {}}), flat({**new, "code": {}})
+    code, now = old.get("code", {}), new.get("code", {})
+    changed_files = [
+        changed_code(path, code[path], now[path])
+        for path in code
+        if now.get(path, code[path]) != code[path]
+    ]
+    return changed_files + [
         f"{name} {left.get(name)!r} there, {right.get(name)!r} here"
         for name in [*left, *(name for name in right if name not in left)]
         if left.get(name) != right.get(name)
@@ -325,7 +339,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def command_line(config: ComparisonConfig, defaults: ComparisonConfig) -> str:
     """Return the command that makes a comparison, without what is default anyway."""
-    parts = ["tokengym compare", f"--env {task_name(config.env)}"]
+    env = config.env if split_own(config.env) else task_name(config.env)
+    parts = ["tokengym compare", f"--env {env}"]
     parts.append(f"--rewards {' '.join(config.rewards)} --seeds {config.seeds}")
     if config.agents:
         parts.append(f"--agents {' '.join(config.agents)}")
@@ -342,7 +357,7 @@ def command_line(config: ComparisonConfig, defaults: ComparisonConfig) -> str:
 
 
 def resolve_env(name: str) -> str:
-    """Return the full id of an environment named by its id or by its task.
+    """Return the full id of an environment named by its id, its task, or "file.py:make_env".
 
     Raises:
         ValueError: if there is none, with the near matches.
@@ -351,6 +366,8 @@ def resolve_env(name: str) -> str:
         >>> resolve_env("MovieReview")
         'tokengym/MovieReview-v0'
     """
+    if split_own(name):
+        return own_env(name)
     ids = env_ids()
     if name in ids or ("/" in name and not name.startswith("tokengym/")):
         return name

@@ -17,7 +17,7 @@ from tokengym.envs.declared import (
 )
 from tokengym.envs.errors import SettingsError
 from tokengym.envs.tasks import Task, task_of
-from tokengym.rewards.naming import NORMALIZATIONS, parse_normalization
+from tokengym.rewards.naming import NORMALIZATIONS, parse_normalization, split_own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +199,8 @@ def task_name(env_id: str) -> str:
         >>> task_name("tokengym/MovieReview-v0")
         'MovieReview'
     """
+    if own := split_own(env_id):
+        return f"{own[0].stem}.{own[1]}"
     return env_id.rpartition("/")[2].rpartition("-v")[0] or env_id
 
 
@@ -219,7 +221,8 @@ def training_settings(env_id: str, agent: str = "ppo", **changes: Any) -> Traini
     own = set(names_of(TrainingSettings)) - (set() if uses_credit else CREDIT_SETTINGS)
     task = task_of(env_id)
     usual = {} if task is None else task.training
-    known = {name: value for name, value in usual.items() if uses_credit or name in own}
+    has = own | {leaf.path[-1] for leaf in leaves(find_learner(agent).default_settings())}
+    known = {name: value for name, value in usual.items() if name in (has if uses_credit else own)}
     known |= {name: value for name, value in changes.items() if value is not None}
     return TrainingSettings(
         agent=agent,

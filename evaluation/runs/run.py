@@ -17,9 +17,11 @@ from tokengym.envs import episode_to_record
 from tokengym.envs.errors import StorageError
 from tokengym.envs.files import locked, previous_folder
 from tokengym.envs.tokenization import token_texts
-from tokengym.evaluation.runs.config import ComparisonConfig, flat, run_folder
+from tokengym.evaluation.runs.config import ComparisonConfig, flat, resolve_env, run_folder
 from tokengym.evaluation.runs.defaults import TrainingSettings
+from tokengym.evaluation.runs.own import check_code
 from tokengym.evaluation.runs.record import RunRecord, UnfinishedRun
+from tokengym.rewards.naming import find_object
 
 if TYPE_CHECKING:
     from tokengym.agents import PPO
@@ -82,6 +84,7 @@ def _do(work: "_Run", out: Path | None, save: Path | None) -> RunRecord:
     """Do a run whose folder is this process's own."""
     config = work.config
     try:
+        check_code(config.code)
         agent = config.training.declaration.load()(work)
         if save is not None and agent is not None:
             agent.save(save)
@@ -197,7 +200,7 @@ class _Run:
         kwargs = self.config.env_kwargs(self.reward, train=True)
         if not normalize:
             kwargs["normalize"] = None
-        return gym.make_vec(self.config.env, num_envs=num_envs, **kwargs)
+        return gym.make_vec(resolve_env(self.config.env), num_envs=num_envs, **kwargs)
 
     def policy_kwargs(self) -> dict[str, Any]:
         """See `TrainingRun`; what is left to the task is left out."""
@@ -326,16 +329,23 @@ def _rounded(values: NDArray[np.floating] | None) -> list[float] | None:
     return None if values is None else [float(f"{value:.6g}") for value in values]
 
 
-def load_agent(path: str | Path) -> Any:
+def load_agent(path: str | Path, agent_class: str | None = None) -> Any:
     """Return a saved agent, to be played: `PPO`, `NLPO`, `SFT`, `DPO`, `OnlineDPO`, ...
 
     Args:
         path: The folder that its ``save`` was given.
+        agent_class: Class of an agent of one's own, "file.py:MyAgent".
 
     Raises:
         ValueError: if there is no agent of a known kind.
     """
     from tokengym import agents
+
+    if agent_class is not None:
+        made: Any = find_object("agents", agent_class)
+        if not hasattr(made, "load"):
+            raise ValueError(f"agent_class {agent_class!r} must have a method load, got {made!r}")
+        return made.load(path)
 
     path = Path(path)
     for file in (*sorted(path.glob("*.json")), *sorted(previous_folder(path).glob("*.json"))):
@@ -346,6 +356,11 @@ def load_agent(path: str | Path) -> Any:
         name = record.get("algorithm") if isinstance(record, dict) else None
         if isinstance(name, str) and name in agents.__all__:
             return getattr(agents, name).load(path)
+        if isinstance(name, str):
+            raise ValueError(
+                f"{path} was saved by {name}, which is none of tokengym's agents; name its class: "
+                f"--agent-class path/to/file.py:{name}"
+            )
     raise ValueError(
         f"{path} holds no saved agent; name a folder that tokengym train or agent.save wrote"
     )

@@ -4,20 +4,26 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
-from tokengym.rewards.naming import check_options, load_own, parse_options, split_own
+from tokengym.envs.tasks.plugins import plugin_names
+from tokengym.rewards.naming import (
+    build,
+    check_options,
+    find_object,
+    parse_options,
+    split_name,
+)
 from tokengym.rewards.scorers.base import SCORERS, Scorer, as_scorer
 
 
 def scorer_names() -> list[str]:
-    """Return the names of scorers, which are those of their files."""
-    own = [module.name.replace("_", "-") for module in iter_modules(__path__)]
-    for name in own:
-        _load(name)
-    return sorted(SCORERS)
+    """Return the names of scorers, those of installed packages included."""
+    for module in iter_modules(__path__):
+        _load(module.name.replace("_", "-"))
+    return sorted({*SCORERS, *plugin_names("scorers")})
 
 
 def find_scorer(text: str) -> Scorer | None:
-    """Return the scorer of a name with options, or of a file of the user's own.
+    """Return the scorer of a name with options, of an installed package, or of a file.
 
     Args:
         text: "length-penalty:rate=0.01", "reward-model:path=models/judge", "file.py:name".
@@ -28,19 +34,15 @@ def find_scorer(text: str) -> Scorer | None:
     Raises:
         RewardError: if an option is unknown, or the file has no such object.
     """
-    if own := split_own(text):
-        path, name, options = own
-        made, keywords = load_own(path, name), parse_options(text, options, what="scorer")
-        if isinstance(made, type) or keywords:
-            check_options(name, made, keywords, what="scorer")
-            made = made(**keywords)
-        return as_scorer(made)
-    name, _, options = text.partition(":")
+    name, options = split_name(text)
     _load(name)
-    if name not in SCORERS:
+    factory: Any = SCORERS.get(name)
+    made = find_object("scorers", name) if factory is None else None
+    if factory is None and made is None:
         return None
-    factory: Any = SCORERS[name]
     keywords = parse_options(text, options, what="scorer")
+    if factory is None:
+        return as_scorer(build(made, name, keywords, what="scorer"))
     check_options(name, factory, keywords, what="scorer")
     return as_scorer(factory(**keywords))
 

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 def comparison_settings(env: str, agent: str, agents: str) -> dict[str, Any]:
     """Return the default settings of a comparison, those of its first learner."""
-    return run_settings(env, agents.partition(":")[0] if agents else agent)
+    from tokengym.rewards.naming import split_name
+
+    return run_settings(env, split_name(agents)[0] if agents else agent)
 
 
 @takes_settings(comparison_settings, choice=("agent", agent_lines))
@@ -76,10 +78,10 @@ def compare(
 
     if agents and agent != "ppo":
         raise ValueError(f"--agent {agent} has no effect beside --agents; leave one of them out")
-    env = resolve_env(env)
+    usual = default_rewards(resolve_env(env))
     config = ComparisonConfig(
         env=env,
-        rewards=rewards or (default_rewards(env)[:1] if agents else default_rewards(env)),
+        rewards=rewards or (usual[:1] if agents else usual),
         agents=agents,
         seeds=seeds,
         first_seed=first_seed,
@@ -87,7 +89,7 @@ def compare(
         evaluation=evaluation,
         task=task,
     )
-    out = out or Path("runs") / task_name(env)
+    out = out or Path("runs") / task_name(config.env)
     console = Console()
     summary = run_comparison(
         config,

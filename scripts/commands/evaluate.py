@@ -36,6 +36,7 @@ def evaluate(
     against: Folder = None,
     judge: Text = None,
     toxicity: Text = None,
+    agent_class: Text = None,
     *,
     task: "TaskSettings",
 ) -> None:
@@ -61,6 +62,7 @@ def evaluate(
         judge: Preference model that decides it, asked in both orders: folder or hub name (default:
             the task's score decides).
         toxicity: Measure toxicity: a classifier's folder or hub name, or "words".
+        agent_class: Class of an agent of your own: path/to/file.py:MyAgent.
         task: Settings of the environment.
     """
     import torch
@@ -85,7 +87,7 @@ def evaluate(
         seed=seed,
         toxicity=toxicity,
     )
-    player = evaluator.untrained(task.model) if agent is None else load_agent(agent)
+    player = evaluator.untrained(task.model) if agent is None else load_agent(agent, agent_class)
     evaluation = evaluator(player, deterministic=deterministic)
     figures = {**evaluation.metrics, **library_metrics(evaluation.episodes)}
     versus = None

@@ -80,6 +80,7 @@ def train(
     from tokengym.evaluation.runs.compare import preflight
     from tokengym.evaluation.runs.config import ComparisonConfig, run_folder, slug
     from tokengym.evaluation.runs.defaults import task_name
+    from tokengym.evaluation.runs.own import CODE, keep_code
     from tokengym.evaluation.runs.progress import Board
     from tokengym.evaluation.runs.run import run
     from tokengym.scripts.commands.show import say
@@ -98,6 +99,7 @@ def train(
     _check_folder(config, out)
     with locked(out):  # a folder that cannot be written is refused before the models are loaded
         preflight(config)
+        keep_code(config.code, out / CODE)
     console = Console()
     with Board(console, total=1, done=0, steps=training.last_step) as board:
         board.start((name, seed))
@@ -130,12 +132,13 @@ def _check_folder(config: "ComparisonConfig", out: Path) -> None:
     """
     from tokengym.envs.files import LOCK, is_leftover
     from tokengym.evaluation.runs.config import differences, run_folder
+    from tokengym.evaluation.runs.own import CODE
     from tokengym.evaluation.runs.record import UNFINISHED, UnfinishedRun
 
     if not out.exists():
         return
     own = run_folder(out, config.names[0], config.first_seed)
-    resumable = {"iterations", UNFINISHED, LOCK}
+    resumable = {"iterations", UNFINISHED, LOCK, CODE}
     if not (own / "run.json").exists() and any((own / name).is_dir() for name in resumable):
         # Killed while it wrote its results, which it writes again: run.json comes last.
         resumable |= {"agent", "agent.previous", "curve.csv", "train.csv", "episodes.jsonl"}
@@ -148,9 +151,10 @@ def _check_folder(config: "ComparisonConfig", out: Path) -> None:
         there = UnfinishedRun(folder, {}).stored_settings()
         found = [] if there is None else differences(there, config.as_dict())
         if found or folder != own:
+            kept = f" ({out / CODE} has the files as they were)" if (out / CODE).exists() else ""
             raise ValueError(
                 f"{out} holds a stopped run of other settings: {'; '.join(found) or folder.name}. "
-                "Repeat those settings, or name another folder with --out"
+                f"Repeat those settings{kept}, or name another folder with --out"
             )
 
 

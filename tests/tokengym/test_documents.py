@@ -75,7 +75,13 @@ def parse(name: str, rest: list[str]) -> None:
     [page for page in PAGES if commands_of(page)],
     ids=lambda page: str(page.relative_to(ROOT)),
 )
-def test_commands_are_understood(page: Path, capsys: Any):
+def test_commands_are_understood(
+    page: Path, capsys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    text = page.read_text(encoding="utf-8")
+    for name, code in re.findall(r"^```python\n# (\w+\.py)\n(.*?)^```", text, re.DOTALL | re.M):
+        (tmp_path / name).write_text(code, encoding="utf-8")
+        monkeypatch.chdir(tmp_path)
     for name, *rest in commands_of(page):
         with contextlib.suppress(FileNotFoundError):  # one's own file, which a test has not
             try:

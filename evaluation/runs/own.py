@@ -1,0 +1,101 @@
+"""Code of the user's own that a run's settings name: environments, and what the files hold."""
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+
+from tokengym.envs.declared import leaves
+from tokengym.envs.errors import SettingsError
+from tokengym.envs.files import write_bytes
+from tokengym.envs.tasks import Task, register_task
+from tokengym.rewards.naming import load_own, own_hash, parse_options, split_own
+
+CODE = "code"
+"""Folder with a copy of each file, in the folder of a comparison or of a trained agent."""
+
+
+def own_env(text: str) -> str:
+    """Return the id by which Gymnasium makes the environments of "file.py:make_env".
+
+    The object is a `Task`, or a function that returns a batch of environments:
+    ``make_env(num_envs, **options)``, where ``options`` are those of ``gym.make_vec``.
+
+    Raises:
+        RewardError: if the file cannot be run, or has no such object.
+        SettingsError: if the object is neither.
+    """
+    own = split_own(text)
+    assert own is not None
+    path, name, options = own
+    made = load_own(path, name)
+    if isinstance(made, Task):
+        return register_task(made).id
+    if not callable(made):
+        raise SettingsError(
+            f"env {text} must be a Task or a function make_env(num_envs, **options), got {made!r}"
+        )
+    called = re.sub(r"[^\w.-]", "_", f"{path.stem}.{name}{options}")
+    env_id = f"own/{called}-{own_hash(path)[:8]}-v0"
+    if env_id not in gymnasium.registry:
+        keywords = parse_options(text, options, what="env")
+        gymnasium.register(
+            env_id,
+            entry_point=partial(_refuse_single, text),
+            vector_entry_point=partial(made, **keywords),
+        )
+    return env_id
+
+
+def _refuse_single(text: str, **options: Any) -> gymnasium.Env[Any, Any]:
+    del options
+    raise SettingsError(f"env {text} is made in batches; call gymnasium.make_vec, not make")
+
+
+def code_hashes(settings: Any, known: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the SHA-256 of each file of the user's code that settings name, by its path.
+
+    Args:
+        settings: A dataclass.
+        known: Hashes that were stored with the settings, which stay.
+
+    Raises:
+        RewardError: if there is no such file.
+    """
+    texts = (text for leaf in leaves(settings) for text in _texts(leaf.value))
+    paths = [str(own[0]) for text in texts if (own := split_own(text))]
+    stored = known or {}
+    return {path: stored.get(path) or own_hash(Path(path)) for path in dict.fromkeys(paths)}
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _texts(item)
+
+
+def check_code(code: Mapping[str, str]) -> None:
+    """Refuse to go on with files that are not those that the settings were made with.
+
+    Raises:
+        SettingsError: naming the file.
+    """
+    for path, expected in code.items():
+        if (found := own_hash(Path(path))) != expected:
+            raise SettingsError(f"{changed_code(path, expected, found)}; begin again")
+
+
+def changed_code(path: str, old: str, new: str) -> str:
+    """Return in words that a file is another than it was."""
+    return f"{path} has changed: its SHA-256 was {old[:12]} and is now {new[:12]}"
+
+
+def keep_code(code: Mapping[str, str], folder: Path) -> None:
+    """Write a copy of each file into a folder, to be compared with what it becomes."""
+    for path in code:
+        write_bytes(folder / re.sub(r"[^\w.-]", "_", path), Path(path).read_bytes())
