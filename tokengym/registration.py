@@ -198,8 +198,8 @@ def _normalization(task: Task, env: AnyEnv, normalize: str) -> str:
         if prompt.query_type is None:
             raise SettingsError(
                 f"normalize={normalize!r} groups scores by {by}, which prompt {position} lacks "
-                f"({prompt.text[:40]!r}); name its column with {by}_column, or pass "
-                f"normalize='{name}:by=none'"
+                f"({prompt.text[:40]!r}); name its column with {by}_column, pass "
+                f"predict_query_types=True or normalize='{name}:by=none'"
             )
     comma = "," if options else ":"
     return normalize if "by" in options else f"{normalize}{comma}by={by}"

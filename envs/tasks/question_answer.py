@@ -18,7 +18,8 @@ QUESTION_ANSWER = register_task(
             "The bundled questions about a small world come from a seeded grammar, each with "
             '`query_type` "OPENENDED" or "CONSTRAINED"; policy and encoder were trained on '
             "them. `dataset=` takes questions of your own with `reference_column=` and "
-            "`query_type_column=`."
+            "`query_type_column=`; `predict_query_types=True` has a bundled classifier fill in "
+            "types that are missing."
         ),
         rewards=(
             "The score is the relevance of the answer to the question (or to the reference), "

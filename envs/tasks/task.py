@@ -17,6 +17,7 @@ from tokengym.envs.env import TokenGenerationEnv
 from tokengym.envs.errors import PromptError, SettingsError
 from tokengym.envs.prompts.loading import Column, first_tokens, load_prompts
 from tokengym.envs.prompts.prompt import Messages, Prompt, PromptSet
+from tokengym.envs.prompts.query_types import fill_query_types
 from tokengym.envs.tasks.plugins import load_plugin, plugin_names
 from tokengym.envs.tokenization import load_tokenizer
 from tokengym.envs.vector import TokenGenerationVectorEnv
@@ -175,6 +176,9 @@ class TaskOptions:
     """Reference answers."""
     query_type_column: Column | None = None
     """Column of R3's annotation."""
+    predict_query_types: bool = False
+    """Whether prompts without that annotation get one from the bundled classifier, see
+    `tokengym.envs.prompts.query_types`."""
     split: Split = "train"
     """"train", "test" or "all" of the task's prompts or the data set."""
     prompt_tokens: PromptTokens | None = None
@@ -222,6 +226,8 @@ def task_arguments(task: Task, options: TaskOptions) -> TaskArguments:
         prompts = _listed(task, options, models)
         if options.prompt_tokens is not None:
             prompts = first_tokens(prompts, options.prompt_tokens, tokenizer)
+    if options.predict_query_types:
+        prompts = fill_query_types(prompts)
     return {"tokenizer": tokenizer, "prompts": prompts, "bundle": models}
 
 

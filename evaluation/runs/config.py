@@ -46,6 +46,8 @@ class TaskSettings:
     """Its column of reference answers."""
     query_type_column: int | str | None = None
     """Its column of OPENENDED or CONSTRAINED."""
+    predict_query_types: bool = False
+    """Have the bundled classifier fill in query types that are missing."""
     scorer: str | None = None
     """Folder or hub name of a reward model; None takes the bundle's."""
     model: str | None = None
@@ -62,7 +64,11 @@ class TaskSettings:
         """Return the arguments of ``gym.make`` that are not left to the task."""
         values = asdict(self)
         del values["model"]  # the policy's, not the environment's
-        return {name: value for name, value in values.items() if value is not None}
+        return {
+            name: value
+            for name, value in values.items()
+            if value is not None and value is not False
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

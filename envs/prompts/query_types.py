@@ -1,0 +1,80 @@
+"""Whether a query is open-ended or has a right answer, guessed where nobody annotated it."""
+
+import re
+import zlib
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokengym.envs.episode import QueryType
+from tokengym.envs.prompts.prompt import PromptSet
+
+WEIGHTS = Path(__file__).parents[1] / "assets" / "query_types.npy"
+"""Weight of each feature and, last, the bias; positive speaks for CONSTRAINED."""
+BUCKETS = 8192
+_WORDS = 60
+
+
+def features(text: str) -> list[int]:
+    """Return the places of a query's features in the weights: words, pairs of words, the beginning.
+
+    They are found by a hash, so that the classifier needs no vocabulary.
+
+    Args:
+        text: The query; its first 60 words and signs are read.
+    """
+    words = re.findall(r"\w+|[^\w\s]", text.lower())[:_WORDS]
+    named = {*words, *map(" ".join, pairwise(words))}
+    named |= {f"{place}: {word}" for place, word in enumerate(words[:3])}
+    named.add("begin: " + " ".join(words[:2]))
+    return sorted({zlib.crc32(name.encode()) % BUCKETS for name in named})
+
+
+def predict_query_types(texts: Sequence[str]) -> list[QueryType]:
+    """Return the likelier type of each query.
+
+    A logistic regression on words and pairs of words, trained on queries of AlpacaFarm as the
+    authors of R3 annotated them and on the bundled questions. It agrees with the annotation of 333
+    of 400 held-out queries of AlpacaFarm (83 %, 79 to 87) and of all 260 held-out bundled ones; the
+    paper's own annotators agreed on 83 %.
+
+    Args:
+        texts: Queries, without system prompt or role tags.
+
+    Source: the annotation of Kim et al. 2024, arXiv:2402.03469.
+
+    Example:
+        >>> predict_query_types(["Write a poem about the sea.", "What is the capital of France?"])
+        ['OPENENDED', 'CONSTRAINED']
+    """
+    weights = _weights()
+    scores = [weights[features(text)].sum() + weights[-1] for text in texts]
+    return ["CONSTRAINED" if score > 0 else "OPENENDED" for score in scores]
+
+
+def fill_query_types(prompts: PromptSet) -> PromptSet:
+    """Return the prompts, those without a query type with a predicted one.
+
+    One without a reference is OPENENDED: R3 scores a constrained answer by its reference.
+
+    Args:
+        prompts: Annotated ones stay as they are.
+    """
+    lacking = [place for place, prompt in enumerate(prompts) if prompt.query_type is None]
+    filled = list(prompts)
+    found = predict_query_types([prompts[place].text for place in lacking])
+    for place, predicted in zip(lacking, found, strict=True):
+        has_answer = prompts[place].reference is not None
+        filled[place] = replace(prompts[place], query_type=predicted if has_answer else "OPENENDED")
+    return PromptSet(filled)
+
+
+@cache
+def _weights() -> NDArray[np.float32]:
+    return cast(NDArray[np.float32], np.load(WEIGHTS).astype(np.float32))
