@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.campaign.disk import full_disk
 from tests.campaign.fuzz import fuzz
 from tests.campaign.garbled import garbled
 from tests.campaign.hostile import pages, terminal
@@ -25,6 +26,7 @@ PARTS: dict[str, tuple[Callable[[int, int], Outcome], str]] = {
         terminal,
         "hostile texts on the terminal: no raw escape, nothing reordered",
     ),
+    "disk": (full_disk, "too little space, then enough: one line, resumed, the same numbers"),
     "kills": (kills, "commands killed up to three times, resumed, equal to an uninterrupted one"),
     "pairs": (pairs, "two processes on one folder: one refused, the other's numbers right"),
 }

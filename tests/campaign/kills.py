@@ -8,7 +8,7 @@ import signal
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -49,16 +49,27 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 TARGETS = ("parent", "worker", "group")
 
 
+class Whole(NamedTuple):
+    """A command that nobody disturbed."""
+
+    seconds: float
+    results: dict[str, Any]
+    size: int
+    """Bytes that it wrote and kept."""
+
+
 @functools.cache
-def uninterrupted(name: str) -> tuple[float, dict[str, Any]]:
-    """Return how long a command takes, seconds, and its results when nobody kills it."""
+def uninterrupted(name: str) -> Whole:
+    """Return what a command does when nobody disturbs it."""
     with tempfile.TemporaryDirectory() as scratch:
         finish(["envs"])  # which imports the libraries, the first time
         began = time.monotonic()
         status, printed = finish(command(name, scratch))
         if status:
             raise RuntimeError(f"{name} fails without a kill: {printed}")
-        return time.monotonic() - began, results(Path(scratch))
+        took_s, folder = time.monotonic() - began, Path(scratch)
+        size = sum(path.stat().st_size for path in folder.rglob("*"))
+        return Whole(took_s, results(folder), size)
 
 
 def command(name: str, folder: str) -> list[str]:
@@ -86,6 +97,11 @@ def results(folder: Path) -> dict[str, Any]:
     return found
 
 
+def is_done(name: str, folder: Path) -> bool:
+    """Return whether a command has finished and refuses to be repeated."""
+    return name in LAST and any(folder.glob(LAST[name]))
+
+
 def victim(parent: int, target: str) -> int:
     """Return the process to kill: the parent, or its youngest child if it has one."""
     children = Path(f"/proc/{parent}/task/{parent}/children")
@@ -96,13 +112,13 @@ def victim(parent: int, target: str) -> int:
 def one_kill(random: np.random.Generator) -> None:
     """Kill a command once to three times, resume it and compare its results."""
     name = str(random.choice(list(COMMANDS)))
-    takes_s, expected = uninterrupted(name)
+    whole = uninterrupted(name)
     told = []
     with tempfile.TemporaryDirectory() as scratch:
         arguments = command(name, scratch)
         for _ in range(int(random.integers(1, 4))):
             number, target = SIGNALS[random.integers(3)], str(random.choice(TARGETS))
-            after_s = float(random.uniform(0.05, 1.0)) * takes_s
+            after_s = float(random.uniform(0.05, 1.0)) * whole.seconds
             told.append(f"{number.name} to {target} after {after_s:.1f} s")
             process = Command(arguments)
             if not process.wait(after_s):
@@ -111,12 +127,12 @@ def one_kill(random: np.random.Generator) -> None:
                 else:
                     os.kill(victim(process.pid, target), number)
             try:
-                _, printed = process.finish(3 * takes_s + 60)
+                _, printed = process.finish(3 * whole.seconds + 60)
             except LostError as error:
                 raise LostError(f"{name} after {'; '.join(told)}: {error}") from None
             if "Traceback" in printed:
                 raise LostError(f"{name}, a traceback after {'; '.join(told)}: {printed[-300:]!r}")
-            done = name in LAST and any(Path(scratch).glob(LAST[name]))
+            done = is_done(name, Path(scratch))
             if done:
                 told[-1] += " (done by then)"
                 break
@@ -126,7 +142,7 @@ def one_kill(random: np.random.Generator) -> None:
             if status:
                 last = printed.strip().splitlines()[-1:]
                 raise LostError(f"{name} does not resume after {'; '.join(told)}: {last}")
-        if results(Path(scratch)) != expected:
+        if results(Path(scratch)) != whole.results:
             found = "other numbers" if results(Path(scratch)) else "no result"
             raise LostError(f"{name}, {found} after {'; '.join(told)}")
 

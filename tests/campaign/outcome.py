@@ -4,11 +4,13 @@ import csv
 import functools
 import multiprocessing.context
 import os
+import resource
 import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,12 +63,16 @@ class Command:
 
     It is forked from a process that has imported the libraries: that makes a case ten times
     cheaper. Workers of the command are started by it, as always.
+
+    Args:
+        arguments: The command line.
+        file_size: Bytes that no file it writes may exceed, as on a full disk.
     """
 
-    def __init__(self, arguments: list[str]) -> None:
+    def __init__(self, arguments: list[str], file_size: int | None = None) -> None:
         with tempfile.NamedTemporaryFile(delete=False) as file:
             self._printed = Path(file.name)
-        self._process = _warm().Process(target=_run, args=(arguments, self._printed))
+        self._process = _warm().Process(target=_run, args=(arguments, self._printed, file_size))
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
@@ -79,12 +85,17 @@ class Command:
         return self._process.exitcode is not None
 
     def finish(self, limit_s: float = LIMIT_S) -> tuple[int, str]:
-        """Wait for its end and return its exit status and what it printed.
+        """Wait for its end, its workers' included; return its exit status and what it printed.
 
         Raises:
-            LostError: if it still runs after the limit, seconds.
+            LostError: if one still runs after the limit, seconds.
         """
-        if not self.wait(limit_s):
+        until = time.monotonic() + limit_s
+        self.wait(limit_s)
+        with suppress(ProcessLookupError):  # workers may outlive a command that was killed
+            while time.monotonic() < until:
+                os.killpg(self.pid, 0)
+                time.sleep(0.05)
             os.killpg(self.pid, signal.SIGKILL)
             self._process.join()
             raise LostError(f"still running after {limit_s:.0f} s")
@@ -108,11 +119,14 @@ def _warm() -> multiprocessing.context.ForkServerContext:
     return context
 
 
-def _run(arguments: list[str], printed: Path) -> None:
+def _run(arguments: list[str], printed: Path, file_size: int | None) -> None:
     """Be the process of a command."""
     from tokengym.scripts.cli import main
 
     os.setsid()
+    if file_size is not None:
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, limit))
     file = os.open(printed, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(file, stream)
@@ -120,9 +134,9 @@ def _run(arguments: list[str], printed: Path) -> None:
     sys.exit(main())
 
 
-def finish(arguments: list[str]) -> tuple[int, str]:
-    """Run a command to its end and return its exit status and what it printed."""
-    return Command(arguments).finish()
+def finish(arguments: list[str], file_size: int | None = None) -> tuple[int, str]:
+    """Run a `Command` to its end and return its exit status and what it printed."""
+    return Command(arguments, file_size).finish()
 
 
 def untimed(curve: Path) -> list[dict[str, str]]:

@@ -12,17 +12,17 @@ from tests.campaign.outcome import Command, LostError, Outcome, try_cases
 def one_pair(random: np.random.Generator) -> None:
     """Start a command twice on one folder, up to half of its time apart."""
     name = str(random.choice(list(COMMANDS)))
-    takes_s, expected = uninterrupted(name)
+    whole = uninterrupted(name)
     with tempfile.TemporaryDirectory() as scratch:
         first = Command(command(name, scratch))
-        first.wait(float(random.uniform(0, 0.5 * takes_s)))
+        first.wait(float(random.uniform(0, 0.5 * whole.seconds)))
         second = Command(command(name, scratch))
         ends = [(printed, status) for status, printed in (first.finish(), second.finish())]
         if any("Traceback" in printed for printed, _ in ends):
             raise LostError(f"{name}: a traceback")
         if all(status for _, status in ends):
             raise LostError(f"{name}: both were refused")
-        if results(Path(scratch)) != expected:
+        if results(Path(scratch)) != whole.results:
             raise LostError(f"{name}: other numbers")
         refused = [printed for printed, status in ends if status]
         if not refused:
