@@ -48,10 +48,10 @@ def fit(queries: Annotated, *, decay: float = DECAY) -> NDArray[np.float16]:
         logits = inputs @ weights[:-1] + weights[-1]
         value = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets)
         value = value + decay / 2 * weights[:-1].square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         return value
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    optimizer.step(loss)
     return weights.detach().numpy().astype(np.float16)
 
 

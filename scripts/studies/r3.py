@@ -49,7 +49,7 @@ from tokengym.scripts.studies.cells import (
     read_rows,
     run_missing,
 )
-from tokengym.scripts.studies.r3_page import save_figure, table, wins_table, worlds_of
+from tokengym.scripts.studies.r3_page import panels, save_figure, table, wins_table
 from tokengym.scripts.studies.relevance import minilm_folder
 from tokengym.scripts.studies.tables import fill
 
@@ -67,7 +67,7 @@ ONE_MEAN = {"R3, one mean": "by=none"}
 """Rewards that are not normalised by query type, with the option that says so."""
 World = Literal["bundled", "copying", "minilm"]
 WORLDS: tuple[World, ...] = get_args(World)
-Recipe = Literal["gentle", "free", "paper"]
+Recipe = Literal["gentle", "pressed", "paper"]
 PRESSED: dict[str, Any] = {
     "steps": 80,
     "batch_size": 64,
@@ -78,13 +78,13 @@ PRESSED: dict[str, Any] = {
 }
 RECIPES: dict[Recipe, dict[str, Any]] = {
     "gentle": {"normalize": "running:window=512", "steps": 18},
-    "free": {"normalize": "running:by=none", "kl_coef": 0.05, **PRESSED},
+    "pressed": {"normalize": "running:by=none", "kl_coef": 0.05, **PRESSED},
     "paper": {"normalize": "running", "kl_coef": 0.2, "kl_target": 6.0, **PRESSED},
 }
 """All normalise the score by its running mean and deviation and clip it to 10, as the paper.
 "gentle" trains by the task's own rate, batch and KL price, each query type normalised by itself;
-"free" presses harder, with one mean for both types; the paper's KL coefficient, adaptive from 0.2
-to 6 nats over 10,000 episodes, holds so small a policy near the reference."""
+"pressed" presses harder, with one mean for both types. The paper's KL coefficient, adaptive from
+0.2 to 6 nats over 10,000 episodes, holds so small a policy near the reference."""
 COPYING = 0.05
 """Share of answers that are the question, in the text the copying policy learns from; on held-out
 questions it copies less often."""
@@ -271,14 +271,31 @@ def run(
 
 
 def publish(out: Out, docs: Docs = DOCS) -> None:
-    """Write all curves into one file, and the tables and the figure from it."""
-    rows = read_rows(*sorted((out / "curves").glob("*.csv")), text=TEXT)
-    rows.sort(key=lambda row: (WORLDS.index(row["world"]), list(REWARDS).index(row["reward"])))
-    write_csv(docs / "r3" / "curves.csv", rows, COLUMNS)
-    worlds = worlds_of(rows)
-    tables = {f"r3 {world}": table(rows, world) for world in worlds}
-    fill(docs / "r3.md", tables | {f"wins {world}": wins_table(rows, world) for world in worlds})
+    """Write all curves into one file, and the tables and the figure from it.
+
+    Published runs that are not in ``out`` stay.
+    """
+    made = read_rows(*sorted((out / "curves").glob("*.csv")), text=TEXT)
+    file = docs / "r3" / "curves.csv"
+    published = read_rows(file, text=TEXT) if file.exists() else []
+    again = {_run_of(row) for row in made}
+    rows = [row for row in published if _run_of(row) not in again] + made
+    rows.sort(key=lambda row: [list(names).index(row[key]) for key, names in _ORDER.items()])
+    write_csv(file, rows, COLUMNS)
+    tables = {}
+    for place, own in panels(rows).items():
+        tables[f"r3 {place}"] = table(own)
+        if any(row[GOLDS[0]] for row in own):
+            tables[f"wins {place}"] = wins_table(own)
+    fill(docs / "r3.md", tables)
     save_figure(docs / "r3" / "curves.png", rows)
+
+
+_ORDER: dict[str, Any] = {"world": WORLDS, "recipe": RECIPES, "reward": REWARDS}
+
+
+def _run_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in (*_ORDER, "seed"))
 
 
 def _clean_sentences(episode: Episode) -> int:

@@ -31,27 +31,28 @@ SHOWN = (
 """Measures in the figure."""
 
 
-def worlds_of(rows: Sequence[Row]) -> list[str]:
-    """Return the worlds that have runs, in the order of the rows."""
-    return list(dict.fromkeys(row["world"] for row in rows))
+def panels(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Return the rows of each world and recipe, "bundled gentle", in their order."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(f"{row['world']} {row['recipe']}", []).append(row)
+    return found
 
 
-def table(rows: Sequence[Row], world: str) -> str:
-    """Return how the runs of a world end, reward by reward, below how they began.
+def table(rows: Sequence[Row]) -> str:
+    """Return how the runs of a panel end, reward by reward, below how they began.
 
     A cell is the interquartile mean over the seeds with its 95 % interval; with fewer than
     `RELIABLE_SEEDS` seeds the mean with the lowest and the highest seed.
     """
-    own = [row for row in rows if row["world"] == world]
-    before = [row for row in own if row["step"] == 0]
-    lines = [["before training", "", *(number(float(before[0][name])) for name in TITLES)]]
-    for recipe, reward in dict.fromkeys((row["recipe"], row["reward"]) for row in own):
-        runs = [row for row in own if (row["recipe"], row["reward"]) == (recipe, reward)]
+    before = next(row for row in rows if row["step"] == 0)
+    lines = [["before training", "", *(number(float(before[name])) for name in TITLES)]]
+    for reward in dict.fromkeys(row["reward"] for row in rows):
+        runs = [row for row in rows if row["reward"] == reward]
         last = max(row["step"] for row in runs)
         ends = [row for row in runs if row["step"] == last]
-        label = reward if recipe == "free" else f"{reward}, {recipe}'s KL"
         cells = [_cell(np.array([row[name] for row in ends])) for name in TITLES]
-        lines.append([label, str(len(ends)), *cells])
+        lines.append([reward, str(len(ends)), *cells])
     return markdown_table(["reward", "seeds", *TITLES.values()], lines)
 
 
@@ -70,15 +71,14 @@ def win_rate(one: str, other: str) -> float:
     return float(np.mean((mine > theirs) + 0.5 * (mine == theirs)))
 
 
-def wins_table(rows: Sequence[Row], world: str) -> str:
+def wins_table(rows: Sequence[Row]) -> str:
     """Return how often R3's answers are better by gold, at the end, than those of other runs.
 
     R3 is paired with each other reward seed by seed, and every reward with the start.
     """
-    own = [row for row in rows if row["world"] == world and row["recipe"] == "free"]
-    last = max(row["step"] for row in own)
-    ends = {(row["reward"], row["seed"]): row for row in own if row["step"] == last}
-    starts = {(row["reward"], row["seed"]): row for row in own if row["step"] == 0}
+    last = max(row["step"] for row in rows)
+    ends = {(row["reward"], row["seed"]): row for row in rows if row["step"] == last}
+    starts = {(row["reward"], row["seed"]): row for row in rows if row["step"] == 0}
     rewards = dict.fromkeys(reward for reward, _ in ends)
     pairs = [(reward, "the start") for reward in rewards]
     pairs += [("R3", reward) for reward in rewards if reward != "R3"] if "R3" in rewards else []
@@ -99,25 +99,24 @@ def wins_table(rows: Sequence[Row], world: str) -> str:
 
 
 def save_figure(path: Path, rows: Sequence[Row]) -> None:
-    """Draw the curves: a row of panels per world, a line per reward, a thin one per seed."""
+    """Draw the curves: panels per world and recipe, a line per reward, a thin one per seed."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    rows = [row for row in rows if row["recipe"] == "free"]
-    worlds = worlds_of(rows)
+    parts = panels(rows)
     rewards = list(dict.fromkeys(row["reward"] for row in rows))
     colours = {reward: COLOURS[place % len(COLOURS)] for place, reward in enumerate(rewards)}
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(2.5 * len(SHOWN), 2.6 * len(worlds) + 0.6), layout="constrained")
-        axes = figure.subplots(len(worlds), len(SHOWN), squeeze=False)
-        for line, world in zip(axes, worlds, strict=True):
+        figure = Figure(figsize=(2.5 * len(SHOWN), 2.6 * len(parts) + 0.6), layout="constrained")
+        axes = figure.subplots(len(parts), len(SHOWN), squeeze=False)
+        for line, (name, own) in zip(axes, parts.items(), strict=True):
             for axis, measure in zip(line, SHOWN, strict=True):
                 for reward, colour in colours.items():
-                    _draw(axis, [r for r in rows if r["world"] == world], reward, measure, colour)
+                    _draw(axis, own, reward, measure, colour)
                 axis.set_title(TITLES[measure])
                 axis.set_ylim(bottom=0)
-            line[0].set_ylabel(f"world: {world}")
+            line[0].set_ylabel(name)
         for axis in axes[-1]:
             axis.set_xlabel("updates")
         handles = [Line2D([], [], color=colours[name], label=name) for name in rewards]

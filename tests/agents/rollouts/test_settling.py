@@ -30,6 +30,11 @@ from tokengym.rewards import (
 ROWS = 4
 
 
+def tokens_of(episode: Episode) -> NDArray[np.float32]:
+    assert episode.token_rewards is not None
+    return episode.token_rewards
+
+
 def length_score(prompt: str, response: str) -> float:
     """Return 0, 1, 2, ...: a score that grows with the length."""
     return float(len(response.split()))
@@ -71,7 +76,7 @@ def test_a_batch_is_centred_by_the_mean_of_the_whole_round(
     for _ in range(2):  # raw scores 0, 2, 6 and 6, whose mean is 3.5
         episodes = play(envs).episodes
         assert [episode.score for episode in episodes] == [-3.5, -1.5, 2.5, 2.5]
-        assert [float(np.sum(e.token_rewards)) for e in episodes] == [-3.5, -1.5, 2.5, 2.5]
+        assert [float(tokens_of(e).sum()) for e in episodes] == [-3.5, -1.5, 2.5, 2.5]
         assert [e.score_parts["raw_score"] for e in episodes] == [0.0, 2.0, 6.0, 6.0]
 
 
@@ -95,7 +100,7 @@ def test_running_statistics_are_those_of_a_batch_scored_at_once(
         expected = at_once.evaluate(played)
         assert [e.score for e in played] == pytest.approx([e.score for e in expected], rel=1e-6)
         for episode, other in zip(played, expected, strict=True):
-            np.testing.assert_allclose(episode.token_rewards, other.token_rewards, rtol=1e-6)
+            np.testing.assert_allclose(tokens_of(episode), tokens_of(other), rtol=1e-6)
     found, wanted = envs.reward.scorer.moments, at_once.scorer.moments  # type: ignore[attr-defined]
     assert found == pytest.approx(wanted)
 
@@ -115,7 +120,7 @@ def test_every_credit_follows_the_settled_score(
         played = play(envs).episodes
         for episode, other in zip(played, at_once.evaluate(played), strict=True):
             assert episode.score == pytest.approx(other.score, rel=1e-6)
-            np.testing.assert_allclose(episode.token_rewards, other.token_rewards, atol=1e-5)
+            np.testing.assert_allclose(tokens_of(episode), tokens_of(other), atol=1e-5)
 
 
 def test_a_score_of_its_own_stays_the_object_it_was(make_envs: Callable[..., Any]) -> None:
@@ -155,7 +160,7 @@ def test_ppo_learns_from_settled_scores(
         assert played is not None
         varied += len({len(episode.response_ids) for episode in played.episodes}) > 1
         raw = [episode.score_parts["raw_score"] for episode in played.episodes]
-        paid = [float(np.sum(episode.token_rewards)) for episode in played.episodes]
+        paid = [float(tokens_of(episode).sum()) for episode in played.episodes]
         assert paid == pytest.approx([value - np.mean(raw) for value in raw], abs=1e-6)
     assert varied
 
