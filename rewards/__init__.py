@@ -31,7 +31,7 @@ from tokengym.rewards.pairs import PreferencePair, PreferencePairs, read_pairs
 from tokengym.rewards.registry import make_reward, register, registered_rewards
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers.base import FunctionScorer, Scorer, Scores
-from tokengym.rewards.scorers.cached import Cached
+from tokengym.rewards.scorers.cached import Cached, TimeLimit
 from tokengym.rewards.scorers.composition import Product, Sum
 from tokengym.rewards.scorers.explained import Explained
 from tokengym.rewards.scorers.normalize import Normalize
@@ -114,6 +114,7 @@ __all__ = [
     "Sparse",
     "SparseReward",
     "Sum",
+    "TimeLimit",
     "Toxicity",
     "Uniform",
     "UniformReward",

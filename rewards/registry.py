@@ -1,5 +1,6 @@
 """Rewards by name: the table behind ``reward="abc"`` and `register`."""
 
+import copy
 import difflib
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from tokengym.rewards.naming import (
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers import find_scorer, scorer_names
 from tokengym.rewards.scorers.base import Scorer, SupportsScore, as_scorer, is_scorer
+from tokengym.rewards.scorers.cached import TimeLimit
 from tokengym.rewards.scorers.normalize import Normalize
 from tokengym.rewards.scorers.sentiment import Sentiment
 from tokengym.rewards.scorers.stored import load_scorer
@@ -48,6 +50,7 @@ def make_reward(
     normalize: str | None = None,
     batch_size: int = 1,
     max_len: int | None = None,
+    scorer_timeout: float | None = None,
 ) -> None: ...
 
 
@@ -60,6 +63,7 @@ def make_reward(
     normalize: str | None = None,
     batch_size: int = 1,
     max_len: int | None = None,
+    scorer_timeout: float | None = None,
 ) -> Reward: ...
 
 
@@ -71,6 +75,7 @@ def make_reward(
     normalize: str | None = None,
     batch_size: int = 1,
     max_len: int | None = None,
+    scorer_timeout: float | None = None,
 ) -> Reward | None:
     """Return the reward that a user's argument describes.
 
@@ -87,15 +92,18 @@ def make_reward(
             rounds. Options of `Normalize` follow: "running:window=512,by=query_type".
         batch_size: Episodes that are scored together: the number of environments.
         max_len: Longest response, tokens: R3's scale of constrained answers; None leaves 512.
+        scorer_timeout: Seconds after which a call of the scorer raises, see `TimeLimit`; None
+            waits for ever.
 
     Raises:
         RewardError: if the name, an option or a normalisation is unknown, or there is no scorer.
         TypeError: if ``spec`` is something else.
     """
     if spec is None:
-        if scorer is not None or normalize is not None:
+        if not (scorer is None and normalize is None and scorer_timeout is None):
             raise RewardError(
-                "scorer and normalize have no effect with reward=None; name a reward, e.g. 'sparse'"
+                "scorer, normalize and scorer_timeout have no effect with reward=None; name a "
+                "reward, e.g. 'sparse'"
             )
         return None
     kind: ScorerKind = "any"
@@ -106,7 +114,7 @@ def make_reward(
     if isinstance(spec, Reward):
         if scorer is not None:
             raise RewardError(f"{spec!r} has a scorer already; leave scorer out, or pass a credit")
-        return _normalized(spec, normalize, batch_size)
+        return _wrapped(spec, normalize, batch_size, scorer_timeout)
     if is_credit(spec):
         # A credit says what attributions it needs; the table knows what a name stands for besides.
         credit = as_credit(spec)
@@ -115,11 +123,13 @@ def make_reward(
         chosen = _scorer(scorer, kind, bundle, max_len, label=name)
         if components:
             chosen = _with_components(chosen, components, label=name)
-        return _normalized(Reward(chosen, _with_policy(credit, bundle)), normalize, batch_size)
+        made = Reward(chosen, _with_policy(credit, bundle))
+        return _wrapped(made, normalize, batch_size, scorer_timeout)
     if is_scorer(spec) or callable(spec):
         if scorer is not None:
             raise RewardError(f"{spec!r} is a scorer itself; leave scorer out, or pass a credit")
-        return _normalized(Reward(as_scorer(spec), Sparse()), normalize, batch_size)
+        made = Reward(as_scorer(spec), Sparse())
+        return _wrapped(made, normalize, batch_size, scorer_timeout)
     raise TypeError(
         f"reward must be None, a name, a Reward, a Credit, a Scorer or a function of prompt and "
         f"response, got {spec!r}"
@@ -216,7 +226,12 @@ def _with_policy(credit: Credit, bundle: "Bundle | None") -> Credit:
     return credit.with_policy(bundle.policy)
 
 
-def _normalized(reward: Reward, normalize: str | None, batch_size: int) -> Reward:
+def _wrapped(
+    reward: Reward, normalize: str | None, batch_size: int, scorer_timeout: float | None
+) -> Reward:
+    """Return the reward with its scorer limited in time, and its scores normalised."""
+    if scorer_timeout is not None:
+        reward = Reward(_limited(reward.scorer, scorer_timeout), reward.credit)
     if normalize is None:
         return reward
     name, options = parse_normalization(normalize)
@@ -228,6 +243,15 @@ def _normalized(reward: Reward, normalize: str | None, batch_size: int) -> Rewar
             )
         options = {"window": batch_size, "scale": False, "clip": None} | options
     return Reward(Normalize(reward.scorer, **options), reward.credit)
+
+
+def _limited(scorer: Scorer, seconds: float) -> Scorer:
+    """Return the scorer limited in time; normalisation, which learners take off, stays outside."""
+    if not isinstance(scorer, Normalize):
+        return TimeLimit(scorer, seconds)
+    limited = copy.copy(scorer)
+    limited.scorer = _limited(scorer.scorer, seconds)
+    return limited
 
 
 def check_name(name: str) -> None:

@@ -36,6 +36,7 @@ def make_env(
     reward: RewardSpec = None,
     scorer: AnyScorer | None = None,
     normalize: str | None = None,
+    scorer_timeout: float | None = None,
     split: Split = "train",
     **options: Any,
 ) -> gymnasium.Env[Any, Any]:
@@ -50,6 +51,7 @@ def make_env(
             redistributes that exact score by the attribution of the bundled model.
         normalize: "running" centres and scales the score by all scores so far; options follow, see
             `tokengym.rewards.make_reward`.
+        scorer_timeout: Seconds after which a call of the scorer raises; None waits for ever.
         split: "train", "test" or "all" of the task's prompts or the data set.
         options: Fields of `TaskOptions` (where prompts and models come from) and arguments of the
             environment class (lengths, legal tokens, ends, rendering).
@@ -60,7 +62,7 @@ def make_env(
     """
     declared = find_task(task)
     env = declared.env_class(**_env_arguments(declared, split, options))
-    made = _made(declared, env, reward, scorer, normalize)
+    made = _made(declared, env, reward, scorer, normalize, scorer_timeout)
     if made is None:
         return env
     from tokengym.rewards import RewardWrapper
@@ -75,6 +77,7 @@ def make_vector_env(
     num_envs: int = 1,
     scorer: AnyScorer | None = None,
     normalize: str | None = None,
+    scorer_timeout: float | None = None,
     split: Split = "train",
     **options: Any,
 ) -> VectorEnv[Any, Any, Any]:
@@ -86,7 +89,7 @@ def make_vector_env(
     """
     declared = find_task(task)
     envs = declared.vector_class(num_envs=num_envs, **_env_arguments(declared, split, options))
-    made = _made(declared, envs, reward, scorer, normalize, batch_size=num_envs)
+    made = _made(declared, envs, reward, scorer, normalize, scorer_timeout, batch_size=num_envs)
     if made is None:
         return envs
     from tokengym.rewards import VectorRewardWrapper
@@ -163,12 +166,13 @@ def _made(
     reward: RewardSpec,
     scorer: AnyScorer | None,
     normalize: str | None,
+    scorer_timeout: float | None,
     *,
     batch_size: int = 1,
 ) -> Reward | None:
     """Return the reward for an environment, None where nothing pays it."""
     scorer = _scorer_of(task, env, reward, scorer)
-    if reward is None and scorer is None and normalize is None:
+    if reward is None and scorer is None and normalize is None and scorer_timeout is None:
         return None
     from tokengym.rewards import make_reward
 
@@ -179,6 +183,7 @@ def _made(
         normalize=None if normalize is None else _normalization(task, env, normalize),
         batch_size=batch_size,
         max_len=env.max_new_tokens,
+        scorer_timeout=scorer_timeout,
     )
 
 

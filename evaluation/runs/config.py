@@ -50,6 +50,9 @@ class TaskSettings:
     """Have the bundled classifier fill in query types that are missing."""
     scorer: str | None = None
     """Folder or hub name of a reward model; None takes the bundle's."""
+    scorer_timeout: float | None = None
+    """Seconds that a call of the scorer may take before the run fails, to be resumed from its last
+    checkpoint; None waits for ever."""
     model: str | None = None
     """Folder or hub name of the policy's language model; None takes the bundle's."""
 
@@ -327,6 +330,10 @@ def claim_folder(folder: Path, config: Any, *, remedy: str) -> None:
         raise ValueError(f"{folder} was begun with other settings ({'; '.join(differ)}); {remedy}")
 
 
+NO_NUMBERS = ("scorer_timeout",)
+"""Settings that change no number, and may be others when a run is resumed."""
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return which settings of two configurations (`ComparisonConfig.as_dict`) differ, in words."""
     left, right = flat({**old, "code": {}}), flat({**new, "code": {}})
@@ -339,7 +346,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return changed_files + [
         f"{name} {left.get(name)!r} there, {right.get(name)!r} here"
         for name in [*left, *(name for name in right if name not in left)]
-        if left.get(name) != right.get(name)
+        if left.get(name) != right.get(name) and name not in NO_NUMBERS
     ]
 
 

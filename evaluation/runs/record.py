@@ -14,7 +14,7 @@ import numpy as np
 from tokengym.envs import episode_to_record
 from tokengym.envs.files import read_hashed, write_csv, write_hashed, write_json, write_jsonl
 from tokengym.evaluation.report.curves import COLUMNS
-from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
+from tokengym.evaluation.runs.config import ComparisonConfig, differences, run_folder
 from tokengym.rewards.errors import RewardError
 
 if TYPE_CHECKING:
@@ -167,7 +167,8 @@ class UnfinishedRun:
 
     def is_ours(self) -> bool:
         """Return whether there is a checkpoint, of the same settings."""
-        return self.stored_settings() == self.settings
+        stored = self.stored_settings()
+        return stored is not None and not differences(stored, self.settings)
 
     def stored_settings(self) -> dict[str, Any] | None:
         """Return the settings of the last whole checkpoint, None if there is none."""

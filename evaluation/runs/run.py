@@ -17,7 +17,13 @@ from tokengym.envs import episode_to_record
 from tokengym.envs.errors import StorageError
 from tokengym.envs.files import locked, previous_folder
 from tokengym.envs.tokenization import token_texts
-from tokengym.evaluation.runs.config import ComparisonConfig, flat, resolve_env, run_folder
+from tokengym.evaluation.runs.config import (
+    NO_NUMBERS,
+    ComparisonConfig,
+    flat,
+    resolve_env,
+    run_folder,
+)
 from tokengym.evaluation.runs.defaults import TrainingSettings
 from tokengym.evaluation.runs.own import check_code
 from tokengym.evaluation.runs.record import RunRecord, UnfinishedRun
@@ -186,7 +192,7 @@ class _Run:
     def configuration(self) -> dict[str, Any]:
         """See `TrainingRun`."""
         named = flat(self.config.as_dict())
-        left_out = ("rewards", "agents", "seeds", "first_seed", "level", self._length)
+        left_out = ("rewards", "agents", "seeds", "first_seed", "level", self._length, *NO_NUMBERS)
         return {"reward": self.reward} | {k: v for k, v in named.items() if k not in left_out}
 
     @property

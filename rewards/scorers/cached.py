@@ -1,7 +1,11 @@
-"""A scorer that remembers: each text is scored once."""
+"""Wrappers that change no score: one remembers it, one does not wait for it for ever."""
 
+import signal
+import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -122,6 +126,79 @@ class Cached(ScorerWrapper):
         while len(self._entries) > self.size:
             self._entries.popitem(last=False)
         return [found[key] for key in keys]
+
+
+class TimeLimit(ScorerWrapper):
+    """Gives up on a scorer that does not answer, such as a judge behind a connection that hangs.
+
+    It takes the alarm clock of the process (SIGALRM) for as long as the scorer works, and so works
+    in the main thread alone. A call into other code that never returns to Python, or the reading
+    of prefixes for credit paid step by step, is not interrupted.
+
+    Args:
+        scorer: Scorer that may take long.
+        seconds: Longest time of one call.
+
+    Raises:
+        ScorerError: if ``seconds`` is not positive.
+    """
+
+    def __init__(self, scorer: AnyScorer, seconds: float) -> None:
+        if not 0 < seconds < threading.TIMEOUT_MAX:
+            raise ScorerError(
+                f"scorer_timeout must be a number of seconds > 0, got {seconds!r}; None waits"
+            )
+        super().__init__(scorer)
+        self.seconds = float(seconds)
+
+    @property
+    def name(self) -> str:
+        """The name of the scorer inside."""
+        return self.scorer.name
+
+    def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
+        """Return the scores.
+
+        Raises:
+            TimeoutError: if they take too long.
+            ScorerError: outside the main thread.
+        """
+        options: dict[str, Any] = {} if attribution is None else {"attribution": attribution}
+        with self._limited():
+            return self.scorer.score(episodes, **options)
+
+    def score_groups(self, groups: Sequence[Sequence[Episode]]) -> Scores:
+        """Return the scores of groups; see `score`."""
+        with self._limited():
+            return self.scorer.score_groups(groups)
+
+    def peek(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
+        """Return the scores of texts that nobody played; see `score`."""
+        with self._limited():
+            return self.scorer.peek(episodes)
+
+    @contextmanager
+    def _limited(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            raise ScorerError(
+                f"scorer_timeout={self.seconds:g} works in the main thread only; score there, or "
+                "pass None"
+            )
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            raise TimeoutError(f"no answer within scorer_timeout={self.seconds:g} s")
+
+        handler = signal.signal(signal.SIGALRM, stop)
+        # Again and again: the scorer may catch the error and try once more.
+        timer = signal.setitimer(signal.ITIMER_REAL, self.seconds, self.seconds)
+        try:
+            yield
+        finally:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.0)
+            finally:  # also if the alarm rings just now
+                signal.setitimer(signal.ITIMER_REAL, *timer)
+                signal.signal(signal.SIGALRM, handler)
 
 
 def _key(episode: Episode, kind: str) -> Hashable:

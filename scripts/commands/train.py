@@ -131,7 +131,7 @@ def _check_folder(config: "ComparisonConfig", out: Path) -> None:
         ValueError: naming the folder, and what differs of a run of other settings.
     """
     from tokengym.envs.files import LOCK, is_leftover
-    from tokengym.evaluation.runs.config import differences, run_folder
+    from tokengym.evaluation.runs.config import differences, read_settings, run_folder
     from tokengym.evaluation.runs.own import CODE
     from tokengym.evaluation.runs.record import UNFINISHED, UnfinishedRun
 
@@ -139,9 +139,12 @@ def _check_folder(config: "ComparisonConfig", out: Path) -> None:
         return
     own = run_folder(out, config.names[0], config.first_seed)
     resumable = {"iterations", UNFINISHED, LOCK, CODE}
-    if not (own / "run.json").exists() and any((own / name).is_dir() for name in resumable):
-        # Killed while it wrote its results, which it writes again: run.json comes last.
+    ended = own / "run.json"  # comes last
+    stopped_early = not ended.is_file() or read_settings(ended).get("status") == "failed"
+    if stopped_early and any((own / name).is_dir() for name in resumable):
+        # Killed while it wrote its results, or failed by a fault that may pass: they are made anew.
         resumable |= {"agent", "agent.previous", "curve.csv", "train.csv", "episodes.jsonl"}
+        resumable |= {ended.name, "unscored.jsonl"}
     paths = [path for path in out.rglob("*") if path.is_file() and not is_leftover(path)]
     files = [path.relative_to(out) for path in paths]
     if not out.is_dir() or not all(resumable & set(file.parts) for file in files):

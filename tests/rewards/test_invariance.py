@@ -34,6 +34,7 @@ from tokengym.rewards import (
     RuleScorer,
     Scorer,
     Sentiment,
+    TimeLimit,
     Toxicity,
 )
 from tokengym.rewards.gold.rules import ToxicityRules
@@ -133,6 +134,9 @@ BUILDERS = {
     "MissingEosPenalty": lambda tokenizer: MissingEosPenalty(0.5),
     "Cached": lambda tokenizer, **options: Cached(
         RewardModel(classifier("gpt2", 1), tokenizer=tokenizer, **options)
+    ),
+    "TimeLimit": lambda tokenizer, **options: TimeLimit(
+        RewardModel(classifier("gpt2", 1), tokenizer=tokenizer, **options), seconds=600.0
     ),
     "Sum": lambda tokenizer: toxic(tokenizer) * 2.0 + LengthPenalty(0.01) - 1.0,
     "Product": lambda tokenizer: toxic(tokenizer) * LengthPenalty(0.01),

@@ -2,6 +2,9 @@
 """Scorers that fail: one clear line, and no finished episode is lost; slow ones are named."""
 
 import logging
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,12 +13,16 @@ from tests.rewards.conftest import FixedScorer, make_episode
 from tokengym.rewards import (
     CreditError,
     FunctionScorer,
+    Normalize,
     Reward,
+    RewardError,
     ScorerError,
     Scores,
     Sparse,
+    TimeLimit,
     VectorRewardWrapper,
     check_reward,
+    make_reward,
 )
 from tokengym.rewards.credits import RED
 from tokengym.rewards.errors import SLOW_SECONDS, Stopwatch, keeping
@@ -110,6 +117,64 @@ def test_a_failing_credit_keeps_them_too():
     with pytest.raises(CreditError, match=r"sum to 0.5, its score is 1.*3 finished") as caught:
         Reward(FixedScorer([1.0] * 3), Half()).evaluate(EPISODES)
     assert len(caught.value.episodes) == 3
+
+
+def hang(episodes):
+    time.sleep(600)
+
+
+def hang_and_try_again(episodes):
+    try:
+        hang(episodes)
+    except Exception:
+        hang(episodes)
+
+
+@pytest.mark.parametrize("fail", [hang, hang_and_try_again])
+def test_a_scorer_that_hangs_is_given_up_and_the_episodes_are_kept(fail):
+    before = signal.getsignal(signal.SIGALRM)
+    reward = make_reward("sparse", scorer=Failing(fail, after=1), scorer_timeout=0.2)
+    assert [episode.score for episode in reward.evaluate(EPISODES)] == [3.0, 2.0, 3.0]
+    with pytest.raises(
+        ScorerError, match=r"'failing' raised TimeoutError \(.*within scorer_timeout=0.2 s\) over 3"
+    ) as caught:
+        reward.evaluate(EPISODES)
+    assert len(caught.value.episodes) == 3
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_every_way_to_ask_a_scorer_is_limited():
+    limited = TimeLimit(Failing(hang), 0.2)
+    for ask in (limited.score, limited.peek, lambda episodes: limited.score_groups([episodes])):
+        with pytest.raises(TimeoutError, match="no answer within"):
+            ask(EPISODES)
+
+
+def test_a_limit_stays_inside_what_learners_take_off():
+    scorer = Normalize(Failing(hang))
+    for normalize in (None, "running"):
+        made = make_reward(scorer, normalize=normalize, scorer_timeout=3)
+        inside = made.scorer
+        while isinstance(inside, Normalize):
+            inside = inside.scorer
+        assert isinstance(inside, TimeLimit)
+        assert inside.name == "failing"
+    assert isinstance(scorer.scorer, Failing)
+
+
+def test_limits_that_cannot_work_are_named():
+    for seconds in (0, -1.0, np.nan, np.inf):
+        with pytest.raises(
+            ScorerError, match="scorer_timeout must be a number of seconds > 0, got"
+        ):
+            make_reward("sparse", scorer=Failing(hang), scorer_timeout=seconds)
+    with pytest.raises(RewardError, match="scorer_timeout have no effect with reward=None"):
+        make_reward(None, scorer_timeout=1.0)
+    with ThreadPoolExecutor(1) as pool:
+        limited = pool.submit(TimeLimit(Failing(raises), 1.0).score, EPISODES)
+        with pytest.raises(ScorerError, match="scorer_timeout=1 works in the main thread only"):
+            limited.result()
 
 
 def test_what_was_kept_before_stays():

@@ -243,8 +243,15 @@ def test_a_folder_that_takes_no_agent_is_refused_before_training(
     assert main([*small, "--out", str(tmp_path / "small")]) == 0
 
 
+@pytest.mark.parametrize(
+    ("stopped_by", "code"), [(KeyboardInterrupt(), 130), (ConnectionError("no judge"), 2)]
+)
 def test_a_stopped_training_is_resumed_by_the_same_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    stopped_by: BaseException,
+    code: int,
 ):
     """It ends with the numbers of one that was never stopped; other settings are refused."""
     small = ["--steps", "3", "--batch-size", "4", "--max-new-tokens", "5", "--n-epochs", "1"]
@@ -258,10 +265,10 @@ def test_a_stopped_training_is_resumed_by_the_same_command(
 
         def stop(self: Board, run: object, step: int, score: float) -> None:
             if step == 2:
-                raise KeyboardInterrupt
+                raise stopped_by
 
         stopping.setattr(Board, "update", stop)
-        assert train(tmp_path / "stopped") == 130
+        assert train(tmp_path / "stopped") == code
     capsys.readouterr()
     assert train(tmp_path / "stopped", "--learning-rate", "0.01") == 2
     error = capsys.readouterr().err

@@ -14,10 +14,16 @@ from tokengym.envs.errors import FolderInUseError, StorageError
 from tokengym.envs.files import locked, read_json, write_json
 from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
 from tokengym.evaluation.runs.compare import compare
-from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig, run_folder
+from tokengym.evaluation.runs.config import (
+    SETTINGS_FILE,
+    ComparisonConfig,
+    TaskSettings,
+    run_folder,
+)
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
 from tokengym.evaluation.runs.record import record_failure
 from tokengym.evaluation.runs.run import run
+from tokengym.rewards import ScorerError
 
 QUIET = Console(quiet=True)
 CONFIG = ComparisonConfig(
@@ -173,6 +179,42 @@ def test_a_fault_that_may_pass_keeps_the_checkpoint(tmp_path: Path, fault: Excep
     folder = run_folder(tmp_path, "abc", 0)
     assert (folder / "unfinished").exists() == kept
     assert read_json(folder / "run.json")["status"] == "failed"
+
+
+HANGING = """
+import time
+from pathlib import Path
+def score(prompt, response):
+    if Path(__file__).with_name("away").exists():
+        time.sleep(600)
+    return len(response) / 100
+"""
+
+
+def test_a_scorer_that_hangs_fails_the_run_which_resumes(tmp_path: Path):
+    (tmp_path / "judge.py").write_text(HANGING)
+    away, out = tmp_path / "away", tmp_path / "out"
+    judge = f"{tmp_path / 'judge.py'}:score"
+    config = replace(CONFIG, rewards=("sparse",), task=TaskSettings(scorer=judge))
+    whole = run(config, "sparse", 0)
+
+    def report(step: int, score: float) -> None:
+        if step == 2:
+            away.write_text("")
+
+    config = replace(config, task=TaskSettings(scorer=judge, scorer_timeout=2.0))
+    with pytest.raises(ScorerError, match=r"TimeoutError .*no answer within scorer_timeout=2 s"):
+        run(config, "sparse", 0, out=out, report=report, checkpoint_every=1)
+    folder = run_folder(out, "sparse", 0)
+    assert len((folder / "unscored.jsonl").read_text().splitlines()) == CONFIG.training.batch_size
+    away.unlink()
+    config = replace(config, task=TaskSettings(scorer=judge, scorer_timeout=60.0))
+    played: list[int] = []
+    again = run(
+        config, "sparse", 0, out=out, report=lambda s, _: played.append(s), checkpoint_every=1
+    )
+    assert played == [3, 4]
+    assert [point["score"] for point in again.curve] == [point["score"] for point in whole.curve]
 
 
 def test_a_run_ends_without_checkpoints_that_cannot_be_written(
