@@ -144,6 +144,11 @@ class Decoder:
         return self._streams[0].size
 
     @property
+    def dtypes(self) -> set[torch.dtype]:
+        """Precisions of the weights that are decoded with."""
+        return {stream.states.dtype for stream in self._streams}
+
+    @property
     def is_full(self) -> bool:
         """Whether the cache has no room for another token."""
         return self._streams[0].length == self.capacity

@@ -46,7 +46,9 @@ class Layer:
 def has_gpt2_shape(language_model: LanguageModel) -> bool:
     """Say whether the model is a plain GPT-2, or one with plain LoRA adapters in float32."""
     trunk: Any = language_model.model.base_model
-    if type(trunk) is not GPT2Model or trunk.config.add_cross_attention:
+    if language_model.autocasts or type(trunk) is not GPT2Model:
+        return False
+    if trunk.config.add_cross_attention:
         return False
     if not all(isinstance(part, nn.Embedding) for part in (trunk.wte, trunk.wpe)):
         return False

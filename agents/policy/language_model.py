@@ -79,6 +79,8 @@ class LanguageModel(nn.Module):
         self.model = model
         self.recompute = False
         """Whether blocks are computed again in the backward pass instead of kept in memory."""
+        self.autocasts = False
+        """Whether the trunk computes in bfloat16 by autocast, whatever its weights have."""
         fuse_activations(model)
         self.adapters: Any | None = None
         if lora is not None:
@@ -94,8 +96,8 @@ class LanguageModel(nn.Module):
 
     @property
     def is_float32(self) -> bool:
-        """Whether the weights have full precision."""
-        return self.model.dtype == torch.float32
+        """Whether weights and computation have full precision."""
+        return self.model.dtype == torch.float32 and not self.autocasts
 
     @property
     def vocab_size(self) -> int:
@@ -117,7 +119,8 @@ class LanguageModel(nn.Module):
                 a text begins or ends with their pad token).
         """
         inputs.setdefault("attention_mask", torch.ones_like(input_ids))
-        with self._recomputed_blocks():
+        kind = self.device.type
+        with self._recomputed_blocks(), torch.autocast(kind, torch.bfloat16, self.autocasts):
             return self.model.base_model(input_ids=input_ids, **inputs)[0]
 
     def response_states(self, sequences: Sequences) -> Tensor:
@@ -128,7 +131,8 @@ class LanguageModel(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits of hidden states: (..., hidden) -> (..., vocab)."""
-        return self.rescaled(self.model.get_output_embeddings()(hidden))
+        head = self.model.get_output_embeddings()
+        return self.rescaled(head(hidden.to(head.weight.dtype) if self.autocasts else hidden))
 
     def rescaled(self, logits: Tensor) -> Tensor:
         """Return the head's output, scaled and capped as some models do."""
@@ -143,7 +147,9 @@ class LanguageModel(nn.Module):
 
     def frozen_copy(self) -> "LanguageModel":
         """Return a frozen copy; parameters that are frozen already are shared, not copied."""
-        return LanguageModel(copy.deepcopy(self.model, self._frozen()).requires_grad_(False))
+        frozen = LanguageModel(copy.deepcopy(self.model, self._frozen()).requires_grad_(False))
+        frozen.autocasts = self.autocasts
+        return frozen
 
     def twin(self) -> "LanguageModel":
         """Return a copy whose trunk is trained apart; frozen parameters and head are shared.
@@ -152,7 +158,7 @@ class LanguageModel(nn.Module):
         """
         head = self.model.get_output_embeddings()
         twin = LanguageModel(copy.deepcopy(self.model, {id(head): head, **self._frozen()}))
-        twin.recompute = self.recompute
+        twin.recompute, twin.autocasts = self.recompute, self.autocasts
         return twin
 
     def trunk_parameters(self) -> dict[str, nn.Parameter]:

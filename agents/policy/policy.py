@@ -109,7 +109,7 @@ class CausalLMPolicy(BasePolicy):
         self.num_actions = int(action_space.n)
         self.max_length = int(observation_space["input_ids"].shape[0])  # type: ignore[index]
         self.language_model = self._load(model)
-        self.reference = make_reference(self.language_model, reference, self.settings.dtype)
+        self.reference = make_reference(self.language_model, reference, self._dtype)
         self.masking_model: LanguageModel | None = None
         if self.settings.mask_top_p is not None:
             self.masking_model = self.language_model.frozen_copy()
@@ -128,13 +128,19 @@ class CausalLMPolicy(BasePolicy):
     def _load(self, model: str | Path | PreTrainedModel) -> LanguageModel:
         """Return the language model, fit for the environment."""
         settings = self.settings
-        loaded = LanguageModel(load_causal_lm(model, settings.dtype), settings.lora)
+        loaded = LanguageModel(load_causal_lm(model, self._dtype), settings.lora)
         loaded.recompute = settings.gradient_checkpointing
+        loaded.autocasts = settings.precision == "bf16-mixed"
         loaded.freeze_lower(settings.frozen_layers)
         if not any(parameter.requires_grad for parameter in loaded.parameters()):
             raise ModelError(
                 "every weight of the model is frozen, so nothing would learn; pass lora="
                 "LoraConfig(...), or call model.requires_grad_(True)"
+            )
+        if any(p.requires_grad and p.dtype == torch.bfloat16 for p in loaded.parameters()):
+            logger.warning(
+                "the weights that learn are bfloat16, in which small steps are rounded away; use "
+                "precision='bf16-mixed', or lora="
             )
         check_vocabulary(loaded, self.num_actions)
         check_length(loaded, self.max_length)
@@ -420,7 +426,12 @@ class CausalLMPolicy(BasePolicy):
     @property
     def decoding_dtype(self) -> torch.dtype | None:
         """Precision of the weights that static decoding copies; None: their own."""
-        return None
+        return torch.bfloat16 if self.settings.precision == "bf16-mixed" else None
+
+    @property
+    def _dtype(self) -> str:
+        """Precision of the weights; see `load_causal_lm`."""
+        return "float32" if self.settings.precision == "bf16-mixed" else self.settings.dtype
 
     def _decodes_statically(self) -> bool:
         """Say whether rollouts use a static cache; see `PolicySettings.decoding`."""

@@ -20,7 +20,9 @@ def make_reference(
         dtype: See `load_causal_lm`.
     """
     if model is not None:
-        return LanguageModel(load_causal_lm(model, dtype).requires_grad_(False))
+        reference = LanguageModel(load_causal_lm(model, dtype).requires_grad_(False))
+        reference.autocasts = policy.autocasts
+        return reference
     return policy.frozen_copy() if policy.adapters is None else None
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from tokengym.envs.declared import check_choice, check_count, check_number
+from tokengym.envs.errors import SettingsError
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -15,6 +16,7 @@ Schedule: TypeAlias = float | Callable[[float], float]
 """A number, or a function of the remaining progress, which falls from 1 to 0."""
 ValueNetwork = Literal["trunk", "own"]
 Dtype = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["full", "bf16-mixed"]
 Decoding = Literal["auto", "dynamic", "static"]
 
 
@@ -72,6 +74,10 @@ class PolicySettings(SamplingSettings):
     dtype: str = "auto"
     """"auto", "float32" or "bfloat16", see `load_causal_lm`. In bfloat16 small steps are rounded
     away unless ``lora`` is given, whose adapters stay float32."""
+    precision: Precision = "full"
+    """"full" computes in the precision of the weights. "bf16-mixed": the trunk computes in bfloat16
+    by autocast; weights, head, log-probs and optimiser stay float32. Static decoding then reads
+    a copy of the weights in bfloat16."""
     frozen_layers: int = 0
     """Freeze the embeddings (with a head tied to them) and this many of the lowest blocks, which
     the reference then shares; 0 freezes nothing."""
@@ -92,5 +98,11 @@ class PolicySettings(SamplingSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice(self, "decoding", get_args(Decoding))
+        check_choice(self, "precision", get_args(Precision))
+        if self.precision == "bf16-mixed" and self.dtype == "bfloat16":
+            raise SettingsError(
+                "precision='bf16-mixed' needs weights in float32, got dtype='bfloat16'; leave "
+                "dtype out"
+            )
         check_choice(self, "value_network", get_args(ValueNetwork))
         check_number(self, "mask_top_p", above=0.0, most=1.0, optional=True)

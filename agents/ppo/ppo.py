@@ -76,7 +76,7 @@ class PPO(EpisodicAlgorithm):
         self.has_critic = self.estimator.needs_critic
         name = self.settings.advantage_weight
         self.weight = None if name is None else find_weight(name)
-        self._has_warned = False
+        self._has_warned, self._log_prob_gap = False, 0.0
 
     def round_options(self) -> dict[str, Any] | None:
         """Return the options of a round's reset: rows in groups that share a prompt."""
@@ -114,9 +114,10 @@ class PPO(EpisodicAlgorithm):
         mask = sequences.response_mask
         ref_logits = self._reference_logits(played, sequences)
         ref_log_probs = self._reference_log_probs(played, sequences, ref_logits)
+        old_log_probs = self._old_log_probs(played, sequences)
         rewards = self._token_rewards(played)
         raw_scores = scores = self._scores(played)
-        kl = losses.kl_estimate(played.log_probs, ref_log_probs, estimator="k1")
+        kl = losses.kl_estimate(old_log_probs, ref_log_probs, estimator="k1")
         if self.settings.kl_in == "reward" and self.kl_coef != 0.0:
             price = kl
             if self.settings.kl_estimator == "exact":
@@ -141,6 +142,8 @@ class PPO(EpisodicAlgorithm):
         if self.weight is not None:
             weighed = self._weighed(played, sequences, advantages, ref_log_probs)
             advantages = weighted(advantages, self.weight, weighed)
+        if (cap := self.settings.importance_cap) is not None:
+            advantages = advantages * (old_log_probs - played.log_probs).exp().clamp(max=cap)
         self._log_round(played, kl, mask, values, returns)
         self._kl = kl.sum(1).mean().item()
         self._timings["assign_s"] = time.perf_counter() - started
@@ -148,7 +151,7 @@ class PPO(EpisodicAlgorithm):
             sequences=sequences,
             action_masks=played.action_masks,
             response_mask=mask,
-            old_log_probs=played.log_probs,
+            old_log_probs=old_log_probs,
             old_values=values,
             advantages=advantages,
             advantage_scale=scale,
@@ -157,6 +160,15 @@ class PPO(EpisodicAlgorithm):
             ref_logits=ref_logits,
         )
         return self._kept(experience, raw_scores)
+
+    def _old_log_probs(self, played: Round, sequences: Sequences) -> Tensor:
+        """Return the log-probs that the ratio divides by, (batch, time), nats."""
+        assert played.log_probs is not None
+        if self.settings.old_log_probs == "sampled":
+            return played.log_probs
+        found = self.policy.response_log_probs(sequences, played.action_masks)
+        self._log_prob_gap = (found - played.log_probs).abs().max().item()
+        return found
 
     def _weighed(
         self, played: Round, sequences: Sequences, advantages: Tensor, ref_log_probs: Tensor
@@ -385,7 +397,7 @@ class PPO(EpisodicAlgorithm):
             if name != "value_loss" or self.has_critic:
                 self.logger.record(f"train/{name}", stats.mean(name))
         self.logger.record("train/ratio_error", stats.ratio_error)
-        self.logger.record("train/log_prob_gap", stats.log_prob_gap)
+        self.logger.record("train/log_prob_gap", max(stats.log_prob_gap, self._log_prob_gap))
         self.logger.record("train/n_updates", self._n_updates)
 
 

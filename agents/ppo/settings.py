@@ -13,6 +13,7 @@ from tokengym.envs.declared import check_choice, check_count, check_number
 KlPlace = Literal["reward", "loss"]
 LossMean = Literal["auto", "token", "sequence", "constant"]
 KlEstimator = Literal["k1", "k2", "k3", "exact"]
+OldLogProbs = Literal["sampled", "recomputed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,14 @@ class PPOSettings(EpisodicSettings):
     """How far the probability ratio may move before its gradient stops."""
     clip_range_high: float | None = None
     """The same upwards; None takes ``clip_range``. DAPO has 0.28."""
+    old_log_probs: OldLogProbs = "sampled"
+    """Log-probs of the old policy in the probability ratio: those of the rollout, or computed again
+    as the update computes them, which costs a forward. They differ by rounding, see
+    train/log_prob_gap, which in bfloat16 is some hundredths of a nat."""
+    importance_cap: float | None = None
+    """With ``old_log_probs="recomputed"``: weigh each token by min(p_recomputed / p_sampled, this),
+    truncated importance sampling (https://fengyao.notion.site/off-policy-rl; 2 there). None does
+    not correct."""
     clip_range_vf: Schedule | None = 0.2
     """The same for the values, in reward units; None does not clip them."""
     vf_coef: float = 0.1
@@ -99,6 +108,13 @@ class PPOSettings(EpisodicSettings):
         check_number(self, "gamma", "gae_lambda", least=0.0, most=1.0)
         check_number(self, "vf_coef", least=0.0, hint="0 is no critic")
         check_number(self, "kl_coef", least=0.0, hint="0 puts no price on the KL")
+        check_choice(self, "old_log_probs", get_args(OldLogProbs))
+        check_number(self, "importance_cap", least=1.0, optional=True)
+        if self.importance_cap is not None and self.old_log_probs == "sampled":
+            raise SettingsError(
+                f"importance_cap={self.importance_cap} has no effect on sampled log-probs; add "
+                "old_log_probs='recomputed'"
+            )
         check_choice(self, "kl_in", get_args(KlPlace))
         check_choice(self, "kl_estimator", get_args(KlEstimator))
         self._check_kl_gradient()
