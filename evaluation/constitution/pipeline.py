@@ -22,7 +22,7 @@ import numpy as np
 
 from tokengym.agents.constitution import draw_principles
 from tokengym.envs import Episode
-from tokengym.envs.files import read_json, read_jsonl, write_json, write_jsonl
+from tokengym.envs.files import locked, read_json, read_jsonl, write_json, write_jsonl
 from tokengym.evaluation.constitution.report import write_reports
 from tokengym.evaluation.constitution.scene import ConstitutionConfig, Scene
 from tokengym.evaluation.measure.win_rate import scored
@@ -52,21 +52,23 @@ def run_constitution(
         What evaluation.json holds.
 
     Raises:
+        FolderInUseError: if another process does the same run.
         ValueError: if the folder holds a run of other settings.
 
     Source: Bai et al. 2022, "Constitutional AI", arXiv:2212.08073.
     """
-    claim_folder(out, config, remedy="name another folder with --out")
-    run = _Run(config, out)
-    with config.using_threads():
-        for stage in STAGES:
-            if report is not None:
-                report(stage)
-            if not run.is_done(stage):
-                getattr(run, f"make_{stage}")()
-    results: dict[str, Any] = read_json(out / "evaluation.json")
-    write_reports(config, results, out)
-    return results
+    with locked(out):
+        claim_folder(out, config, remedy="name another folder with --out")
+        run = _Run(config, out)
+        with config.using_threads():
+            for stage in STAGES:
+                if report is not None:
+                    report(stage)
+                if not run.is_done(stage):
+                    getattr(run, f"make_{stage}")()
+        results: dict[str, Any] = read_json(out / "evaluation.json")
+        write_reports(config, results, out)
+        return results
 
 
 class _Run:

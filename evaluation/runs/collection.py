@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tokengym.agents.online.pairing import Sampling
-from tokengym.envs.files import read_jsonl, write_json, write_jsonl
+from tokengym.envs.files import locked, read_jsonl, write_json, write_jsonl
 from tokengym.evaluation.runs.config import (
     TaskSettings,
     claim_folder,
@@ -96,6 +96,7 @@ def collect_to_file(
         report: Called with the number of prompts answered so far.
 
     Raises:
+        FolderInUseError: if another process writes the same file.
         ValueError: if the file exists, or the parts belong to other settings.
     """
     from tokengym.agents.offline import pair_data
@@ -103,26 +104,28 @@ def collect_to_file(
 
     if out.suffix not in pair_data.FORMATS:
         raise ValueError(f"out must end in {' or '.join(pair_data.FORMATS)}, got {out.name!r}")
-    if out.exists():
-        raise ValueError(f"{out} is there already; name a new file with --out")
     parts = out.with_name(f"{out.name}.parts")
-    claim_folder(parts, config, remedy="delete it, or name another file with --out")
-    maker: _Maker | None = None
-    sizes = range(0, config.num_prompts, CHUNK)
-    for number, start in enumerate(sizes):
-        count = min(CHUNK, config.num_prompts - start)
-        if not (parts / f"{number:06d}.json").exists():
-            maker = maker or _Maker(config)
-            prompts = prompt_order(maker.num_prompts, count, seed=config.seed, skip=start)
-            maker.write(parts, number, prompts)
-        if report is not None:
-            report(start + count)
-    rows = [row for number in range(len(sizes)) for row in read_jsonl(_rows_file(parts, number))]
-    figures = [_read_figures(parts / f"{number:06d}.json") for number in range(len(sizes))]
-    pairs = config.keep == "pairs"
-    make = pair_data.pairs_dataset if pairs else pair_data.responses_dataset
-    pair_data.save_dataset(make(rows), out)
-    shutil.rmtree(parts)
+    with locked(parts):
+        if out.exists():
+            raise ValueError(f"{out} is there already; name a new file with --out")
+        claim_folder(parts, config, remedy="delete it, or name another file with --out")
+        maker: _Maker | None = None
+        sizes = range(0, config.num_prompts, CHUNK)
+        for number, start in enumerate(sizes):
+            count = min(CHUNK, config.num_prompts - start)
+            if not (parts / f"{number:06d}.json").exists():
+                maker = maker or _Maker(config)
+                prompts = prompt_order(maker.num_prompts, count, seed=config.seed, skip=start)
+                maker.write(parts, number, prompts)
+            if report is not None:
+                report(start + count)
+        numbers = range(len(sizes))
+        rows = [row for number in numbers for row in read_jsonl(_rows_file(parts, number))]
+        figures = [_read_figures(parts / f"{number:06d}.json") for number in numbers]
+        pairs = config.keep == "pairs"
+        make = pair_data.pairs_dataset if pairs else pair_data.responses_dataset
+        pair_data.save_dataset(make(rows), out)
+        shutil.rmtree(parts)
     return _summary(rows, figures, "chosen_score" if pairs else "score")
 
 

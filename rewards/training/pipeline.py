@@ -105,16 +105,17 @@ def _train_on_pairs(
             **training.what_counts(),
         },
     )
-    workplace.begin()
-    model, losses = _fit(start, reader, train, training, workplace, report)
-    reader = start.make_reader(model if start.merge else model.get_base_model())
-    metrics = measure_pairs(
-        reader, test.pairs, test.sequences, batch_size=training.micro_batch_size
-    )
-    if model.config.pad_token_id is None:
-        model.config.pad_token_id = start.tokenizer.pad_token_id
-    model.eval()
-    workplace.store(model, start.tokenizer, measured(metrics, losses, len(train.pairs), skipped))
+    with workplace.begun():
+        model, losses = _fit(start, reader, train, training, workplace, report)
+        reader = start.make_reader(model if start.merge else model.get_base_model())
+        metrics = measure_pairs(
+            reader, test.pairs, test.sequences, batch_size=training.micro_batch_size
+        )
+        if model.config.pad_token_id is None:
+            model.config.pad_token_id = start.tokenizer.pad_token_id
+        model.eval()
+        measures = measured(metrics, losses, len(train.pairs), skipped)
+        workplace.store(model, start.tokenizer, measures)
     _LOG.info("%s model in %s: %s", start.kind, workplace.result, metrics)
     return TrainedReward(
         path=workplace.result,

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tokengym.envs.files import replacing, write_json
+from tokengym.envs.files import locked, replacing, write_json
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.maths.pairwise import (
     ReliabilityBin,
@@ -135,28 +136,33 @@ class Workplace:
     Args:
         output_dir: Where the result will be.
         record: Everything that the training depends on; it is resumed only with the same.
-
-    Raises:
-        RewardError: if the result exists already, or another training is unfinished.
     """
 
     def __init__(self, output_dir: str | Path, record: Mapping[str, Any]) -> None:
         self.result = Path(output_dir)
         self.folder = self.result.with_name(f"{self.result.name}.unfinished")
-        if self.result.exists() and (not self.result.is_dir() or any(self.result.iterdir())):
-            raise RewardError(f"{self.result} already exists; name a new folder")
         self.record = json.loads(json.dumps(record, default=str))
-        self._check_record()
 
     @property
     def checkpoints(self) -> Path:
         """Where checkpoints are."""
         return self.folder / "checkpoints"
 
-    def begin(self) -> None:
-        """Make the folder, and write the record."""
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / _RECORD, self.record)
+    @contextmanager
+    def begun(self) -> Iterator[None]:
+        """Make the folder and keep other processes out of it while the block runs.
+
+        Raises:
+            FolderInUseError: if another process makes the same result.
+            RewardError: if the result exists already, or another training is unfinished.
+        """
+        with locked(self.folder):
+            if self.result.exists() and (not self.result.is_dir() or any(self.result.iterdir())):
+                raise RewardError(f"{self.result} already exists; name a new folder")
+            self._check_record()
+            self.checkpoints.mkdir(exist_ok=True)
+            write_json(self.folder / _RECORD, self.record)
+            yield
 
     def store(
         self,

@@ -44,6 +44,7 @@ def bench(
     import torch
     from rich.console import Console
 
+    from tokengym.envs.files import locked
     from tokengym.evaluation.cards.card import PAGE_FILE, CardConfig, make_card
     from tokengym.evaluation.runs.config import slug
     from tokengym.scripts.commands.show import say
@@ -55,5 +56,6 @@ def bench(
     config = CardConfig(subject=subject, parts=parts, size=size, seed=seed)
     out = out or Path("runs") / f"card-{slug(subject)}"
     console = Console()
-    card = make_card(config, out, console)
+    with locked(out):
+        card = make_card(config, out, console)
     say(console, f"{out / PAGE_FILE}  hash {card['hash']}")

@@ -13,6 +13,7 @@ from tests.campaign.fuzz import fuzz
 from tests.campaign.garbled import garbled
 from tests.campaign.hostile import pages, terminal
 from tests.campaign.kills import kills
+from tests.campaign.nulls import nulls
 from tests.campaign.outcome import Outcome
 from tests.campaign.pairs import pairs
 from tests.campaign.scorers import scorers
@@ -20,6 +21,7 @@ from tests.campaign.scorers import scorers
 PARTS: dict[str, tuple[Callable[[int, int], Outcome], str]] = {
     "fuzz": (fuzz, "random environments over five kinds of tokenizer, contracts at every step"),
     "scorers": (scorers, "scorers that raise or return no score: one line, episodes kept"),
+    "nulls": (nulls, "20,000 reports of equal rewards each: false headlines at most 6 %"),
     "garbled": (garbled, "damaged files of agents, comparisons and pairs: one line, or right"),
     "pages": (pages, "hostile texts in HTML, Markdown and CSV: no script, no raw control"),
     "terminal": (

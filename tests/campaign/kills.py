@@ -75,7 +75,7 @@ def uninterrupted(name: str) -> Whole:
 def command(name: str, folder: str) -> list[str]:
     """Return a command that writes in a folder."""
     pairs = Path(folder, "pairs.jsonl")
-    if name == "train-reward":
+    if name == "train-reward" and not pairs.exists():
         pairs.write_text(PAIRS)
     out = f"{folder}/run{'.jsonl' if name == 'collect' else ''}"
     return [part.format(pairs=pairs) for part in COMMANDS[name]] + ["--out", out]

@@ -1,5 +1,6 @@
 """The short form of the campaign, with faults planted to show that it finds them."""
 
+import os
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -8,11 +9,11 @@ import pytest
 
 from tests.campaign.fuzz import fuzz
 from tests.campaign.hostile import pages, require_page, terminal
-from tests.campaign.kills import COMMANDS, results
+from tests.campaign.kills import COMMANDS, command, results
 from tests.campaign.outcome import LostError
 from tests.campaign.scorers import scorers
 from tokengym.envs import TokenGenerationEnv
-from tokengym.envs.files import write_csv
+from tokengym.envs.files import locked, write_csv
 from tokengym.evaluation.runs import record
 from tokengym.evaluation.runs.run import _Run
 from tokengym.rewards import Scores
@@ -41,6 +42,16 @@ def test_a_planted_fault_is_found_with_the_command_that_repeats_it(
     printed = capsys.readouterr().out
     assert f"lost: {outcome.lost[0]}" in printed
     assert "python -m tests.campaign fuzz=1 --seed" in printed
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_folder_that_another_process_writes_is_refused_with_its_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+):
+    place = {"collect": "run.jsonl.parts", "train-reward": "run.unfinished"}.get(name, "run")
+    with locked(tmp_path / place):
+        assert main(command(name, str(tmp_path))) == 2
+    assert f"is in use by process {os.getpid()} on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["ppo", "raft"])
