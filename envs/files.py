@@ -437,7 +437,7 @@ def _read_record(
     }
     if extra := sorted(set(folder.rglob("*")) - kept):
         raise CheckpointError(f"{extra[0]} was not saved with the checkpoint; remove it")
-    check_entries(record, kinds | {"format": int, "files": dict, "hash": str}, str(file))
+    check_entries(record, {**kinds, "format": int, "files": dict, "hash": str}, str(file))
     return record
 
 

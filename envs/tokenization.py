@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -197,7 +197,7 @@ def encode_chats(
 
 
 def write_chat(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]], *, to_answer: bool
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]], *, to_answer: bool
 ) -> str:
     """Return a conversation in the tokenizer's chat template.
 

@@ -129,8 +129,8 @@ def _text_row(
             kind = "empty" if value is None or value == "" or isinstance(value, str) else "not text"
             fault = RowError(kind, f"{name!r} must be a text, got {value!r}")
             return skipped_row(number, fault, of="data")
-        if fault := unicode_fault(name, value):
-            return skipped_row(number, fault, of="data")
+        if unread := unicode_fault(name, value):
+            return skipped_row(number, unread, of="data")
     return str(values[0]), (str(values[1]),)
 
 
