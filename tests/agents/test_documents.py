@@ -55,9 +55,11 @@ def test_the_bag_of_words_finds_what_pays(capsys: Any):
     assert learned[0] > learned[1] + 0.5
 
 
-def test_the_stock_ppo_runs(capsys: Any):
-    code = python_of("stock_sb3.md")
-    short = code.replace("TOKENS = 40_000", "TOKENS = 64 * 32").replace("envs, 64", "envs, 4")
+def test_the_stock_algorithms_run(capsys: Any):
+    ppo, dqn = re.findall(
+        r"```python\n(.*?)```", (DOCUMENTS / "stock_sb3.md").read_text(), re.DOTALL
+    )
+    short = ppo.replace("TOKENS = 40_000", "TOKENS = 64 * 32").replace("envs, 64", "envs, 4")
     assert short.count("64 * 32") == 1
     found: dict[str, Any] = {}
     with torch.random.fork_rng():
@@ -70,6 +72,15 @@ def test_the_stock_ppo_runs(capsys: Any):
         getattr(found["agent"].rollout_buffer, n) for n in ("rewards", "episode_starts")
     )
     assert (rewards != 0).sum() > 2 * (starts != 0).sum()
+
+    short = dqn.replace("STEPS = 40_000", "STEPS = 1_600").replace("envs, 64", "envs, 4")
+    assert short.count("1_600") == 1
+    with torch.random.fork_rng():
+        exec(compile(short, "stock_sb3.md", "exec"), found)
+    assert len(capsys.readouterr().out.split()) == 2
+    assert found["agent"].num_timesteps == 1_600
+    buffer = found["agent"].replay_buffer
+    assert (buffer.rewards != 0).sum() > 2 * (buffer.dones != 0).sum()
 
 
 def test_the_dpo_runs(capsys: Any, tmp_path: Path, monkeypatch: Any):
