@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tokengym.agents.rollouts.tracking import check_tracker
 from tokengym.envs.files import LOCK, locked, read_json, write_json
 from tokengym.evaluation.report.results import write_comparison
 from tokengym.evaluation.runs.config import (
@@ -35,6 +36,7 @@ def compare(
     launcher: Launcher = "local",
     checkpoint_every: int = 1,
     retry_failed: bool = False,
+    track: str | None = None,
     console: "Console | None" = None,
 ) -> dict[str, Any]:
     """Run what is missing of a comparison, and write its results.
@@ -52,6 +54,7 @@ def compare(
         checkpoint_every: Evaluations between two checkpoints of a run here, from which the same
             call resumes it if it was stopped; 0 keeps none, and a stopped run begins anew.
         retry_failed: Do failed runs again; otherwise they stay, and are shown as failed.
+        track: "tensorboard", "wandb", "mlflow" or "trackio": where the runs can be watched.
         console: Where progress is shown; None takes the terminal.
 
     Returns:
@@ -67,7 +70,8 @@ def compare(
         raise ValueError(f"jobs must be at least 1, got {jobs}; leave it out for one per core")
     if checkpoint_every < 0:
         raise ValueError(f"checkpoint_every must be >= 0, got {checkpoint_every}; 0 keeps none")
-    launch = find_launcher(launcher, checkpoint_every)
+    check_tracker(track)
+    launch = find_launcher(launcher, checkpoint_every, track)
     out = Path(out)
     check_folder(config, out)
     with locked(out):

@@ -34,16 +34,21 @@ Launcher = Literal["local", "ray"]
 Launch = Callable[[ComparisonConfig, Path, Sequence[Run], Board, "int | None"], None]
 
 
-def find_launcher(launcher: str, checkpoint_every: int) -> Launch:
+def find_launcher(launcher: str, checkpoint_every: int, track: str | None = None) -> Launch:
     """Return the launcher of that name.
+
+    Args:
+        launcher: "local" or "ray".
+        checkpoint_every: See `compare`, as for the next.
+        track: Name of a tracker.
 
     Raises:
         ValueError: if the launcher is unknown, or its package is not installed.
     """
     if launcher == "local":
-        return partial(_run_here, checkpoint_every=checkpoint_every)
+        return partial(_run_here, checkpoint_every=checkpoint_every, track=track)
     if launcher == "ray":
-        return run_on_ray
+        return partial(run_on_ray, track=track)
     raise ValueError(f"launcher must be 'local' or 'ray', got {launcher!r}")
 
 
@@ -69,6 +74,7 @@ def _run_here(
     jobs: int | None,
     *,
     checkpoint_every: int,
+    track: str | None = None,
 ) -> None:
     """Do the runs in processes of this machine; on Ctrl-C stop them and raise."""
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
@@ -78,7 +84,9 @@ def _run_here(
         while waiting or working:
             while waiting and len(working) < jobs:
                 run = waiting.popleft()
-                working.append(_start(context, config, out, run, checkpoint_every))
+                working.append(
+                    _start(context, (config.as_dict(), out, run, checkpoint_every, track))
+                )
                 board.start(working[-1].run)
             wait([w.connection for w in working if w.open] + [w.process.sentinel for w in working])
             for worker in working:
@@ -97,16 +105,12 @@ def _run_here(
                 worker.process.join()
 
 
-def _start(
-    context: Any, config: ComparisonConfig, out: Path, run: Run, checkpoint_every: int
-) -> _Worker:
+def _start(context: Any, work: tuple[dict[str, Any], Path, Run, int, str | None]) -> _Worker:
+    """Start a process on the work that `_work` describes."""
     receiver, sender = context.Pipe(duplex=False)
-    name = f"{run[0]} seed {run[1]}"
+    run = work[2]
     process = context.Process(
-        target=_work,
-        args=(config.as_dict(), out, run, checkpoint_every, sender, sys.path[:]),
-        name=name,
-        daemon=True,
+        target=_work, args=(*work, sender, sys.path[:]), name=f"{run[0]} seed {run[1]}", daemon=True
     )
     process.start()
     sender.close()
@@ -118,6 +122,7 @@ def _work(
     out: Path,
     run: Run,
     checkpoint_every: int,
+    track: str | None,
     connection: Connection,
     path: list[str],
 ) -> None:
@@ -128,15 +133,15 @@ def _work(
     os.environ.update(TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1")
     from tokengym.evaluation.runs.run import run as train
 
-    def tell(step: int, score: float) -> None:
+    def tell(step: int, point: Mapping[str, Any]) -> None:
         try:
-            connection.send((step, score))
+            connection.send((step, point))
         except BrokenPipeError:
             os._exit(1)  # the parent was killed: the run ends unwritten, as after Ctrl-C
 
     try:
         config = ComparisonConfig.from_dict(settings)
-        train(config, *run, out=out, report=tell, checkpoint_every=checkpoint_every)
+        train(config, *run, out=out, report=tell, checkpoint_every=checkpoint_every, track=track)
     except Exception as error:
         connection.send(describe(error))
     finally:
@@ -175,7 +180,13 @@ def _ended(config: ComparisonConfig, out: Path, worker: _Worker) -> str | None:
 
 
 def run_on_ray(
-    config: ComparisonConfig, out: Path, runs: Sequence[Run], board: Board, jobs: int | None
+    config: ComparisonConfig,
+    out: Path,
+    runs: Sequence[Run],
+    board: Board,
+    jobs: int | None,
+    *,
+    track: str | None = None,
 ) -> None:
     """Do the runs on a Ray cluster.
 
@@ -186,6 +197,7 @@ def run_on_ray(
         board: Shows each run's start and end.
         jobs: Runs at a time; None takes one per core of the cluster, fewer where each has several
             threads.
+        track: Name of a tracker.
 
     Raises:
         ValueError: if Ray is not installed.
@@ -207,7 +219,7 @@ def run_on_ray(
             cores = int(ray.cluster_resources().get("CPU", 1))  # nodes come and go
             while waiting and len(working) < (jobs or max(1, cores // threads)):
                 run = waiting.popleft()
-                working[task.remote(config.as_dict(), run, sys.path[:])] = run
+                working[task.remote(config.as_dict(), run, sys.path[:], track)] = run
                 board.start(run)
             done, _ = ray.wait(list(working), timeout=1.0)
             for reference in done:
@@ -220,13 +232,16 @@ def run_on_ray(
             ray.shutdown()
 
 
-def do_run(settings: dict[str, Any], run: Run, path: list[str]) -> dict[str, bytes]:
+def do_run(
+    settings: dict[str, Any], run: Run, path: list[str], track: str | None = None
+) -> dict[str, bytes]:
     """Do one run on the node this is called on.
 
     Args:
         settings: `ComparisonConfig.as_dict`.
         run: Reward and seed.
         path: Folders that modules are imported from.
+        track: Name of a tracker.
 
     Returns:
         The run's files by name; a run that failed has written so itself.
@@ -239,11 +254,12 @@ def do_run(settings: dict[str, Any], run: Run, path: list[str]) -> dict[str, byt
     with tempfile.TemporaryDirectory() as folder:
         own = run_folder(Path(folder), *run)
         try:
-            train(config, *run, out=Path(folder))
+            train(config, *run, out=Path(folder), track=track)
         except Exception:
             if not (own / LAST).exists():
                 raise
-        return {file.name: file.read_bytes() for file in sorted(own.iterdir()) if file.is_file()}
+        files = sorted([*own.iterdir(), *own.glob("tensorboard/*")])
+        return {str(f.relative_to(own)): f.read_bytes() for f in files if f.is_file()}
 
 
 def _bring_back(config: ComparisonConfig, out: Path, run: Run, reference: Any) -> str | None:

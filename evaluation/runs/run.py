@@ -30,13 +30,15 @@ from tokengym.evaluation.runs.record import RunRecord, UnfinishedRun
 from tokengym.rewards.naming import find_object
 
 if TYPE_CHECKING:
+    from stable_baselines3.common.logger import KVWriter
+
     from tokengym.agents import PPO
     from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
 
 logger = logging.getLogger(__name__)
 
-Report = Callable[[int, float], None]
-"""Told (step of the curve, last evaluated score)."""
+Report = Callable[[int, Mapping[str, Any]], None]
+"""Told (step of the curve, its last point)."""
 
 
 def run(
@@ -48,6 +50,7 @@ def run(
     save: Path | None = None,
     report: Report | None = None,
     checkpoint_every: int = 0,
+    track: str | None = None,
 ) -> RunRecord:
     """Train one policy and measure it along the way.
 
@@ -67,6 +70,8 @@ def run(
         report: Told after each evaluation.
         checkpoint_every: Evaluations between two checkpoints in ``out``; the same call resumes
             from the last one and ends with the same numbers. 0 keeps none.
+        track: Tracker that the log and the evaluations are passed on to, see `make_tracker`; None
+            for none. A resumed run begins a second run there.
 
     Returns:
         The measurements.
@@ -82,7 +87,9 @@ def run(
         name = config.training.agent
     mine = nullcontext() if out is None else locked(run_folder(out, name, seed))
     with mine, config.training.using_threads():
-        work = _Run(config, name, seed, out, report, checkpoint_every, saves=save is not None)
+        work = _Run(
+            config, name, seed, out, report, checkpoint_every, track, saves=save is not None
+        )
         return _do(work, out, save)
 
 
@@ -151,6 +158,7 @@ class _Run:
         out: Path | None = None,
         report: Report | None = None,
         checkpoint_every: int = 0,
+        track: str | None = None,
         *,
         saves: bool = False,
     ) -> None:
@@ -161,6 +169,8 @@ class _Run:
         self.folder = None if out is None else run_folder(out, name, seed)
         self.checkpoint_every = checkpoint_every
         self._saves = saves
+        self._track = track
+        self._tracker: KVWriter | None = None
         self.unfinished = None
         if self.folder is not None and checkpoint_every > 0:
             self.unfinished = UnfinishedRun(self.folder, config.as_dict())
@@ -245,6 +255,7 @@ class _Run:
     def log(self, step: int, row: Mapping[str, Any]) -> None:
         """See `TrainingRun`."""
         self.record.add_update(step, row)
+        self._watch(step, row)
 
     def measure(self, step: int, tokens: int | Callable[[], int], agent: Any) -> None:
         """See `TrainingRun`."""
@@ -259,13 +270,14 @@ class _Run:
         self.record.add_evaluation_time(time.perf_counter() - began)
         known = tokens() if callable(tokens) else tokens
         self.record.add_evaluation(step, known, evaluation)
+        self._watch(step, {f"eval/{name}": value for name, value in evaluation.metrics.items()})
         budget = self.training.tokens
         is_last = step == self.training.steps if budget is None else known >= budget
         if self._sampler is not None and (step == 0 or is_last):
             self.record.samples += self._sampler.rows(self.record, step, evaluation, agent)
         if self.report is not None:
             done = step if budget is None else min(known, budget)
-            self.report(done, evaluation.metrics["score"])
+            self.report(done, self.record.curve[-1])
         if self.unfinished is None or not self._resumable:
             return
         if len(self.record.curve) % self.checkpoint_every == 0:
@@ -278,12 +290,27 @@ class _Run:
                 logger.warning("no checkpoint after step %d: %s", step, error)
             self.record.add_evaluation_time(time.perf_counter() - began)
 
+    def _watch(self, step: int, row: Mapping[str, Any]) -> None:
+        """Pass a row on to the tracker, if there is one."""
+        if self._track is None:
+            return
+        if self._tracker is None:
+            from tokengym.agents.rollouts.tracking import make_tracker
+
+            name = f"{self.record.name}, seed {self.seed}"
+            settings = flat(self.config.as_dict()) | {"seed": self.seed}
+            folder = Path() if self.folder is None else self.folder
+            self._tracker = make_tracker(self._track, folder, name=name, config=settings)
+        self._tracker.write(dict(row), {name: () for name in row}, step)
+
     def end(
         self, out: Path | None, error: Exception | None = None, *, keep_checkpoint: bool = False
     ) -> None:
         """Close the evaluator, write the run's files and delete its checkpoint."""
         if self._evaluator is not None:
             self._evaluator.close()
+        if self._tracker is not None:
+            self._tracker.close()
         if out is not None:
             self.record.write(out, error)
         if self.unfinished is not None and not keep_checkpoint:

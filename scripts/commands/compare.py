@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tokengym.scripts.commands.options import Folder, Names, Switch, Whole, takes_settings
+from tokengym.scripts.commands.options import Folder, Names, Switch, Tracker, Whole, takes_settings
 from tokengym.scripts.commands.train import agents as agent_lines
 from tokengym.scripts.commands.train import run_settings
 
@@ -32,6 +32,7 @@ def compare(
     launcher: Literal["local", "ray"] = "local",
     checkpoint_every: int = 1,
     retry_failed: Switch = False,
+    track: Tracker = None,
     *,
     training: "TrainingSettings",
     evaluation: "EvaluationSettings",
@@ -65,6 +66,8 @@ def compare(
         checkpoint_every: Evaluations between two checkpoints, from which a stopped run resumes; 0
             keeps none.
         retry_failed: Do failed runs again.
+        track: Pass the log and the evaluations on to a tracker; each is an extra: pip install
+            'tokengym[tensorboard]'. TensorBoard's files are in each run's folder.
         training: How each policy is trained.
         evaluation: How policies are measured.
         task: Prompts and models that the environment is made from.
@@ -98,6 +101,7 @@ def compare(
         launcher=launcher,
         checkpoint_every=checkpoint_every,
         retry_failed=retry_failed,
+        track=track,
         console=console,
     )
     show_summary(console, summary, out)

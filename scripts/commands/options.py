@@ -25,6 +25,10 @@ Folder = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint
 Whole = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
 Number = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+Tracker = Annotated[
+    str | None,
+    tyro.conf.arg(metavar="{tensorboard,wandb,mlflow,trackio}", help_behavior_hint=""),
+]
 Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")]
 
 Command = Callable[..., None]

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokengym.scripts.commands.options import Chosen, Folder, takes_settings
+from tokengym.scripts.commands.options import Chosen, Folder, Tracker, takes_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,6 +46,7 @@ def train(
     agent: str = "ppo",
     seed: int = 0,
     out: Folder = None,
+    track: Tracker = None,
     *,
     training: "TrainingSettings",
     evaluation: "EvaluationSettings",
@@ -70,12 +71,15 @@ def train(
         seed: Seed of everything random.
         out: A new folder, or that of the same command stopped, which is then resumed: the agent in
             agent/, the figures beside it (default: runs/train-...).
+        track: Pass the log and the evaluations on to a tracker; each is an extra: pip install
+            'tokengym[tensorboard]'. TensorBoard's files are in each run's folder.
         training: How the policy is trained.
         evaluation: How policies are measured.
         task: Prompts and models that the environment is made from.
     """
     from rich.console import Console
 
+    from tokengym.agents.rollouts.tracking import check_tracker
     from tokengym.envs.files import locked
     from tokengym.evaluation.runs.compare import preflight
     from tokengym.evaluation.runs.config import ComparisonConfig, run_folder, slug
@@ -95,6 +99,7 @@ def train(
         task=task,
     )
     (name,) = config.names
+    check_tracker(track)
     out = out or Path("runs") / f"train-{task_name(config.env)}-{slug(name)}-{seed}"
     _check_folder(config, out)
     with locked(out):  # a folder that cannot be written is refused before the models are loaded
@@ -110,7 +115,8 @@ def train(
             out=out,
             save=out / "agent",
             checkpoint_every=1,
-            report=lambda step, score: board.update((name, seed), step, score),
+            report=lambda step, point: board.update((name, seed), step, point),
+            track=track,
         )
         board.finish((name, seed), None)
     _show_curve(console, record.curve)
@@ -138,7 +144,7 @@ def _check_folder(config: "ComparisonConfig", out: Path) -> None:
     if not out.exists():
         return
     own = run_folder(out, config.names[0], config.first_seed)
-    resumable = {"iterations", UNFINISHED, LOCK, CODE}
+    resumable = {"iterations", UNFINISHED, LOCK, CODE, "tensorboard"}
     ended = own / "run.json"  # comes last
     stopped_early = not ended.is_file() or read_settings(ended).get("status") == "failed"
     if stopped_early and any((own / name).is_dir() for name in resumable):

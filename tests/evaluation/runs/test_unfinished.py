@@ -1,6 +1,7 @@
 """A run that was killed goes on from its checkpoint to the numbers it would have had."""
 
 import csv
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def killed_at(evaluation: int):
     """Return a reporter that ends the run when so many evaluations are made."""
     seen: list[int] = []
 
-    def report(step: int, score: float) -> None:
+    def report(step: int, point: Mapping[str, Any]) -> None:
         seen.append(step)
         if len(seen) == evaluation:
             raise Killed
@@ -170,7 +171,7 @@ def test_damaged_measurements_fall_back_to_those_before(tmp_path: Path, damage: 
     ],
 )
 def test_a_fault_that_may_pass_keeps_the_checkpoint(tmp_path: Path, fault: Exception, kept: bool):
-    def fail(step: int, score: float) -> None:
+    def fail(step: int, point: Mapping[str, Any]) -> None:
         if step == 2:
             raise RuntimeError("scoring failed") from fault
 
