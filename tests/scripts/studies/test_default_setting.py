@@ -1,0 +1,28 @@
+"""The tables of the exact KL on docs/results/default_setting.md are those of the published runs."""
+
+import shutil
+from pathlib import Path
+
+from tokengym.scripts.studies.cells import DOCS
+from tokengym.scripts.studies.default_setting import publish, sweep_table
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_the_page_is_current(tmp_path: Path):
+    folder = tmp_path / "default_setting" / "exact"
+    shutil.copytree(ROOT / DOCS / "default_setting" / "exact", folder)
+    page = ROOT / DOCS / "default_setting.md"
+    shutil.copy(page, tmp_path)
+    publish(tmp_path)
+    assert (tmp_path / page.name).read_text() == page.read_text()
+
+
+def test_a_sweep_s_row_by_hand(tmp_path: Path):
+    file = tmp_path / "sweep.csv"
+    head = "learning_rate,credit,seed,step,score,kl\n"
+    lines = ["1e-3,sparse,0,0,0,0", "1e-3,sparse,0,1,2,10", "1e-3,sparse,1,0,0,0"]
+    file.write_text(head + "\n".join([*lines, "1e-3,sparse,1,1,4,30"]) + "\n")
+    (line,) = sweep_table(file).splitlines()[2:]
+    # score: means of (0, 2) and (0, 4); score - .05 KL: of (0, 1.5) and (0, 2.5); at the end 3, 20
+    assert line == "| 1e-3 | 1.00 | 1.50 | 3.00 | 20.0 |"
