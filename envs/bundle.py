@@ -142,6 +142,10 @@ class Bundle:
         """
         return Bundle(self.path, hidden=self.hidden.union(parts))
 
+    def for_other_prompts(self) -> Bundle:
+        """Return the bundle without a gold score that knows its own prompts only."""
+        return self.without("gold") if self.manifest.get("gold_knows") == "own prompts" else self
+
     def _part(self, part: str) -> Path:
         """Return the path of a part that must exist."""
         if part in self.hidden:

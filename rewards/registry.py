@@ -2,9 +2,9 @@
 
 import copy
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from tokengym.envs.tasks.plugins import plugin_names
 from tokengym.rewards.attribution.kinds import KINDS, ScorerKind
@@ -47,6 +47,8 @@ def make_reward(
     *,
     bundle: "Bundle | None" = None,
     scorer: SupportsScore | Function | str | Path | None = None,
+    reward_model: str | Path | None = None,
+    encoder: str | Path | None = None,
     normalize: str | None = None,
     batch_size: int = 1,
     max_len: int | None = None,
@@ -60,6 +62,8 @@ def make_reward(
     *,
     bundle: "Bundle | None" = None,
     scorer: SupportsScore | Function | str | Path | None = None,
+    reward_model: str | Path | None = None,
+    encoder: str | Path | None = None,
     normalize: str | None = None,
     batch_size: int = 1,
     max_len: int | None = None,
@@ -72,6 +76,8 @@ def make_reward(
     *,
     bundle: "Bundle | None" = None,
     scorer: SupportsScore | Function | str | Path | None = None,
+    reward_model: str | Path | None = None,
+    encoder: str | Path | None = None,
     normalize: str | None = None,
     batch_size: int = 1,
     max_len: int | None = None,
@@ -85,8 +91,10 @@ def make_reward(
             a `Scorer`, or a function of prompt and response, either with the sparse credit.
         bundle: Where the scorer comes from if none is passed.
         scorer: A scorer, a function of prompt and response, a scorer's name with options as in
-            "toxicity:path=models/judge", "file.py:name", or the folder or hub name of a model: of
-            an encoder for the r3 rewards, of a reward model for every other.
+            "toxicity:path=models/judge", "file.py:name", or the folder or hub name of a model.
+        reward_model: Folder or hub name of a reward model in place of the bundle's, for rewards
+            that are scored by one.
+        encoder: Likewise of an encoder, for the r3 rewards.
         normalize: "running" centres and scales by everything seen so far, "batch" centres by about
             the last ``batch_size`` scores, exactly by those of a round for agents that play
             rounds. Options of `Normalize` follow: "running:window=512,by=query_type".
@@ -99,11 +107,13 @@ def make_reward(
         RewardError: if the name, an option or a normalisation is unknown, or there is no scorer.
         TypeError: if ``spec`` is something else.
     """
+    models = {"reward_model": reward_model, "encoder": encoder}
+    passed = _passed(scorer, models)
     if spec is None:
-        if not (scorer is None and normalize is None and scorer_timeout is None):
+        if passed or normalize is not None or scorer_timeout is not None:
+            what = passed or ("scorer_timeout" if normalize is None else "normalize")
             raise RewardError(
-                "scorer, normalize and scorer_timeout have no effect with reward=None; name a "
-                "reward, e.g. 'sparse'"
+                f"{what} has no effect with reward=None; name a reward, e.g. 'sparse'"
             )
         return None
     kind: ScorerKind = "any"
@@ -112,28 +122,38 @@ def make_reward(
     if isinstance(spec, str):
         name, spec, kind, components = _from_name(spec)
     if isinstance(spec, Reward):
-        if scorer is not None:
-            raise RewardError(f"{spec!r} has a scorer already; leave scorer out, or pass a credit")
+        if passed:
+            raise RewardError(
+                f"{spec!r} has a scorer already; leave {passed} out, or pass a credit"
+            )
         return _wrapped(spec, normalize, batch_size, scorer_timeout)
     if is_credit(spec):
         # A credit says what attributions it needs; the table knows what a name stands for besides.
         credit = as_credit(spec)
         name = name or credit.name or type(credit).__name__
         kind = _kind_of(credit, kind)
-        chosen = _scorer(scorer, kind, bundle, max_len, label=name)
+        chosen = _scorer(scorer, kind, models, bundle, max_len, label=name)
         if components:
             chosen = _with_components(chosen, components, label=name)
         made = Reward(chosen, _with_policy(credit, bundle))
         return _wrapped(made, normalize, batch_size, scorer_timeout)
     if is_scorer(spec) or callable(spec):
-        if scorer is not None:
-            raise RewardError(f"{spec!r} is a scorer itself; leave scorer out, or pass a credit")
+        if passed:
+            raise RewardError(f"{spec!r} is a scorer itself; leave {passed} out, or pass a credit")
         made = Reward(as_scorer(spec), Sparse())
         return _wrapped(made, normalize, batch_size, scorer_timeout)
     raise TypeError(
         f"reward must be None, a name, a Reward, a Credit, a Scorer or a function of prompt and "
         f"response, got {spec!r}"
     )
+
+
+def _passed(scorer: Any, models: Mapping[str, str | Path | None]) -> str | None:
+    """Return the name of the argument that says what scores, None if none was passed."""
+    passed = [name for name, model in models.items() if model is not None]
+    if scorer is not None and passed:
+        raise RewardError(f"scorer={scorer!r} leaves {passed[0]} no effect; pass one of the two")
+    return "scorer" if scorer is not None else next(iter(passed), None)
 
 
 def scorer_kind(spec: RewardSpec) -> ScorerKind | None:
@@ -166,9 +186,15 @@ def _kind_of(credit: Credit, kind: ScorerKind) -> ScorerKind:
 
 
 def _scorer(
-    scorer: Any, kind: ScorerKind, bundle: "Bundle | None", max_len: int | None, *, label: str
+    scorer: Any,
+    kind: ScorerKind,
+    models: Mapping[str, str | Path | None],
+    bundle: "Bundle | None",
+    max_len: int | None,
+    *,
+    label: str,
 ) -> Scorer:
-    """Return the scorer that was passed, or the bundle's."""
+    """Return the scorer that was passed, that of the model that was passed, or the bundle's."""
     if isinstance(scorer, str) and (named := find_scorer(scorer)) is not None:
         return named
     if isinstance(scorer, (str, Path)):
@@ -176,27 +202,25 @@ def _scorer(
     if scorer is not None:
         return as_scorer(scorer)
     wanted = ("reward_model", "encoder", "lexicon") if kind == "any" else (kind,)
-    has = [part for part in wanted if bundle is not None and bundle.has(part)]
-    if bundle is None or not has:
-        make = "Relevance" if kind == "encoder" else "RewardModel"
-        lack = f"the bundle {bundle.path} has no {' or '.join(wanted)}" if bundle else "got None"
-        raise RewardError(
-            f"reward {label!r} needs a scorer, but {lack}; "
-            f"pass scorer=rewards.{make}.from_pretrained(path)"
-        )
-    if has[0] == "lexicon":
-        return Sentiment.from_file(bundle.lexicon)
-    if has[0] == "encoder":
-        return load_scorer(bundle.encoder, "encoder", max_len=max_len)
-    return load_scorer(bundle.reward_model, "reward_model")
+    for part in wanted:
+        path = models.get(part)
+        if path is None and bundle is not None and bundle.has(part):
+            path = getattr(bundle, part)
+        if path is not None and part == "lexicon":
+            return Sentiment.from_file(path)
+        if path is not None:
+            return _stored(path, cast(ScorerKind, part), max_len)
+    lack = f"the bundle {bundle.path} has no {' or '.join(wanted)}" if bundle else "got None"
+    raise RewardError(
+        f"reward {label!r} needs a scorer, but {lack}; pass scorer=, or "
+        f"{'encoder' if kind == 'encoder' else 'reward_model'}= with a model's folder"
+    )
 
 
 def _stored(path: str | Path, kind: ScorerKind, max_len: int | None) -> Scorer:
     """Return the scorer over the model of a folder or hub name; names its near matches if none."""
     try:
-        return load_scorer(
-            path, "encoder" if kind == "encoder" else "reward_model", max_len=max_len
-        )
+        return load_scorer(path, kind, max_len=max_len)
     except ScorerError as error:
         name = str(path).partition(":")[0]
         near = difflib.get_close_matches(name, scorer_names())

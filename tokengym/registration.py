@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import fields
 from inspect import signature
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -35,6 +36,8 @@ def make_env(
     *,
     reward: RewardSpec = None,
     scorer: AnyScorer | None = None,
+    reward_model: str | Path | None = None,
+    encoder: str | Path | None = None,
     normalize: str | None = None,
     scorer_timeout: float | None = None,
     split: Split = "train",
@@ -45,10 +48,12 @@ def make_env(
     Args:
         task: Name of a task.
         reward: None, a name, a reward, a credit, a scorer or a function of prompt and response;
-            see `tokengym.rewards.make_reward`, as for the next two.
+            see `tokengym.rewards.make_reward`, as for the next four.
         scorer: Scorer of a response; None takes the bundle's reward model or encoder, or the exact
             score if the task has one. A reward that needs a reward model's attribution then
             redistributes that exact score by the attribution of the bundled model.
+        reward_model: Folder or hub name of a reward model in place of the bundle's.
+        encoder: Folder or hub name of an encoder in place of the bundle's.
         normalize: "running" centres and scales the score by all scores so far; options follow, see
             `tokengym.rewards.make_reward`.
         scorer_timeout: Seconds after which a call of the scorer raises; None waits for ever.
@@ -62,7 +67,8 @@ def make_env(
     """
     declared = find_task(task)
     env = declared.env_class(**_env_arguments(declared, split, options))
-    made = _made(declared, env, reward, scorer, normalize, scorer_timeout)
+    models = {"reward_model": reward_model, "encoder": encoder}
+    made = _made(declared, env, reward, scorer, models, normalize, scorer_timeout)
     if made is None:
         return env
     from tokengym.rewards import RewardWrapper
@@ -76,6 +82,8 @@ def make_vector_env(
     reward: RewardSpec = None,
     num_envs: int = 1,
     scorer: AnyScorer | None = None,
+    reward_model: str | Path | None = None,
+    encoder: str | Path | None = None,
     normalize: str | None = None,
     scorer_timeout: float | None = None,
     split: Split = "train",
@@ -89,7 +97,10 @@ def make_vector_env(
     """
     declared = find_task(task)
     envs = declared.vector_class(num_envs=num_envs, **_env_arguments(declared, split, options))
-    made = _made(declared, envs, reward, scorer, normalize, scorer_timeout, batch_size=num_envs)
+    models = {"reward_model": reward_model, "encoder": encoder}
+    made = _made(
+        declared, envs, reward, scorer, models, normalize, scorer_timeout, batch_size=num_envs
+    )
     if made is None:
         return envs
     from tokengym.rewards import VectorRewardWrapper
@@ -136,7 +147,11 @@ def _env_arguments(task: Task, split: Split, options: Mapping[str, Any]) -> dict
 
 
 def _scorer_of(
-    task: Task, env: AnyEnv, reward: RewardSpec, scorer: AnyScorer | None
+    task: Task,
+    env: AnyEnv,
+    reward: RewardSpec,
+    scorer: AnyScorer | None,
+    reward_model: str | Path | None,
 ) -> AnyScorer | None:
     """Return the caller's scorer, or the task's exact one where the reward does not bring one."""
     if task.exact_score is None or scorer is not None or reward is None:
@@ -150,6 +165,8 @@ def _scorer_of(
     exact = FunctionScorer(task.exact_score(env), name=task.name.lower())
     if kind == "any":
         return exact
+    if reward_model is not None:
+        return Explained(exact, load_scorer(reward_model, "reward_model"))
     if env.bundle is None or not env.bundle.has("reward_model"):
         rules = getattr(env, "rules", None)
         raise RewardError(
@@ -165,21 +182,23 @@ def _made(
     env: AnyEnv,
     reward: RewardSpec,
     scorer: AnyScorer | None,
+    models: Mapping[str, str | Path | None],
     normalize: str | None,
     scorer_timeout: float | None,
     *,
     batch_size: int = 1,
 ) -> Reward | None:
     """Return the reward for an environment, None where nothing pays it."""
-    scorer = _scorer_of(task, env, reward, scorer)
-    if reward is None and scorer is None and normalize is None and scorer_timeout is None:
+    chosen = _scorer_of(task, env, reward, scorer, models["reward_model"])
+    if reward is chosen is normalize is scorer_timeout is None and not any(models.values()):
         return None
     from tokengym.rewards import make_reward
 
     return make_reward(
         reward,
         bundle=env.bundle,
-        scorer=scorer,
+        scorer=chosen,
+        **(models if chosen is scorer else {}),
         normalize=None if normalize is None else _normalization(task, env, normalize),
         batch_size=batch_size,
         max_len=env.max_new_tokens,

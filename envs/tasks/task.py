@@ -228,6 +228,8 @@ def task_arguments(task: Task, options: TaskOptions) -> TaskArguments:
             prompts = first_tokens(prompts, options.prompt_tokens, tokenizer)
     if options.predict_query_types:
         prompts = fill_query_types(prompts)
+    if models is not None and (options.prompts is not None or options.dataset is not None):
+        models = models.for_other_prompts()
     return {"tokenizer": tokenizer, "prompts": prompts, "bundle": models}
 
 

@@ -44,6 +44,7 @@ TASKS = ("MovieReview", "Dialogue", "Oracle")
 """Tasks of the convergence part."""
 ENCODER_TASK = "QuestionAnswer"
 """Task of a rule that scores with an encoder, and so needs a reference or a question."""
+NO_TRUTH = "the rule scores with an encoder, and the truth of {} is that of another score"
 TIMINGS = 5
 """Timings of which the shortest counts: a busy machine only adds to it."""
 GROUP_SIZE = 8
@@ -127,7 +128,7 @@ def gradient(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
     """Return a rule's expected gradient under `loo` beside the true one, with and without EOS."""
     del out
     if scorer_kind(subject) == "encoder":
-        return {"refused": "the rule scores with an encoder, which the Oracle does not have"}
+        return {"refused": NO_TRUTH.format("the Oracle")}
     try:
         return _gradients([(subject, "loo")], size, seed)
     except RewardError as error:
@@ -271,9 +272,7 @@ def _per_task(
     found: dict[str, Any] = {}
     for task in tasks:
         if scorer_kind(subject) == "encoder" and task != ENCODER_TASK:
-            found[task] = {
-                "refused": f"the rule scores with an encoder, which {task} does not have"
-            }
+            found[task] = {"refused": NO_TRUTH.format(task)}
             continue
         try:
             found[task] = measure(task)
@@ -283,7 +282,7 @@ def _per_task(
 
 
 def _usable(subject: str, tasks: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the tasks, or the one that has an encoder for a rule that scores with one."""
+    """Return the tasks, or the one made for an encoder for a rule that scores with one."""
     return (ENCODER_TASK,) if scorer_kind(subject) == "encoder" else tasks
 
 

@@ -73,6 +73,8 @@ class Evaluator:
         seed: Seed of the prompts' order and the sampling.
         toxicity: Measure of toxicity: folder or hub name of a classifier, or "words" for the
             bundled list. None leaves it out.
+        by_gold: Take the gold score as the score too, where the task has one: for policies whose
+            rewards are scored by different scorers, none of which may be the judge of all.
 
     Raises:
         ValueError: if ``num_episodes`` is not positive, or the environment or the measure of
@@ -87,6 +89,7 @@ class Evaluator:
         num_episodes: int = 128,
         seed: int = 0,
         toxicity: str | None = None,
+        by_gold: bool = False,
     ) -> None:
         if num_episodes < 1:
             raise ValueError(f"num_episodes must be at least 1, got {num_episodes}")
@@ -96,7 +99,20 @@ class Evaluator:
         task = _task(self.envs)
         gold = gold_scorer(task.bundle)
         self._gold = None if gold is None else gold.bind(task.tokenizer)
+        self._is_by_gold = by_gold and gold is not None
         self._toxicity = None if toxicity is None else _toxicity(toxicity)
+
+    @property
+    def measured_by(self) -> str:
+        """The scorer of ``score``, and that of ``gold_score`` if there is one, in words."""
+        from tokengym.agents.rollouts.environments import environment_scorer
+
+        scorer = environment_scorer(self.envs)
+        if self._gold is None:
+            return f"{scorer.name}; the task has no gold score" if scorer else "no scorer"
+        if self._is_by_gold or scorer is None:
+            return f"the gold score, {self._gold.name}"
+        return f"the gold score, {self._gold.name}, and the score by {scorer.name}"
 
     def __call__(self, agent: Agent, *, deterministic: bool = False) -> Evaluation:
         """Play, score and measure.
@@ -114,6 +130,8 @@ class Evaluator:
         gold = None if self._gold is None else self._gold.score(episodes).values
         if gold is not None:
             metrics["gold_score"] = float(np.mean(gold))
+            if self._is_by_gold:
+                metrics["score"] = metrics["gold_score"]
         metrics.update(text_metrics(episodes))
         if self._toxicity is not None:
             parts = self._toxicity.score(episodes).parts

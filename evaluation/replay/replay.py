@@ -19,14 +19,16 @@ from tokengym.envs import (
     printable,
 )
 from tokengym.envs.files import read_json, read_jsonl, write_csv
+from tokengym.envs.tasks.task import task_of
 from tokengym.envs.tokenization import token_texts
 from tokengym.evaluation.measure.evaluate import make_eval_envs, task_reward
 from tokengym.evaluation.report.curves import to_cell
 from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig, resolve_env
 from tokengym.evaluation.statistics import Array
 from tokengym.evaluation.statistics.agreement import Agreement, agreement
-from tokengym.rewards import RewardError, gold_scorer
+from tokengym.rewards import Reward, RewardError, gold_scorer
 from tokengym.rewards.gold.truth import gold_token_credit
+from tokengym.rewards.registry import scorer_kind
 
 if TYPE_CHECKING:
     from tokengym.agents import CausalLMPolicy
@@ -124,7 +126,7 @@ def replay(
     bare = gym.make_vec(env, num_envs=1, **without_reward(kwargs))
     task = bare.unwrapped
     assert isinstance(task, TokenGenerationVectorEnv)
-    paying = {name: task_reward(env, {**kwargs, "reward": name}, policy)[0] for name in rewards}
+    paying = {name: _paid_by(env, kwargs, name, policy) for name in rewards}
     for name, reward in paying.items():
         paid = reward.evaluate(list(episodes))
         credits[name] = tuple(np.asarray(e.token_rewards, dtype=np.float64) for e in paid)
@@ -192,22 +194,42 @@ def token_truth(
 
 
 def usual_rewards(env: str, env_kwargs: Mapping[str, Any] | None = None) -> tuple[str, ...]:
-    """Return the rules of `USUAL` that a task's scorer can be credited by.
+    """Return the rules of `USUAL` that the scorer of a task's own reward can be credited by.
 
     Args:
         env: Environment id, or a task's bare name.
         env_kwargs: Further arguments of ``gym.make_vec``.
     """
+    kwargs = env_kwargs or {}
+    allowed = {"any", "encoder" if _is_by_encoder(env) else "reward_model"}
     found = []
     for group in USUAL:
         for name in group:
+            if kwargs.get("scorer") is None and scorer_kind(name) not in allowed:
+                continue
             try:
-                task_reward(env, {**(env_kwargs or {}), "reward": name})
+                _paid_by(env, kwargs, name)
             except RewardError:
                 continue
             found.append(name)
             break
     return tuple(found)
+
+
+def _paid_by(
+    env: str, kwargs: Mapping[str, Any], name: str, policy: "CausalLMPolicy | None" = None
+) -> Reward:
+    """Return the reward of a rule; one that any scorer serves has that of the task's own reward."""
+    if kwargs.get("scorer") is None and scorer_kind(name) == "any" and _is_by_encoder(env):
+        own, _ = task_reward(env, {**kwargs, "reward": "r3"})
+        kwargs = {**kwargs, "scorer": own.scorer}
+    return task_reward(env, {**kwargs, "reward": name}, policy)[0]
+
+
+def _is_by_encoder(env: str) -> bool:
+    """Return whether a task's own reward is scored by an encoder."""
+    task = task_of(env)
+    return task is not None and scorer_kind(task.reward) == "encoder"
 
 
 def stored_task(path: Path) -> tuple[str, dict[str, Any]] | None:

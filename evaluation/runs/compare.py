@@ -100,8 +100,9 @@ def _compare(
                 pass
     if runs:
         with console.status("making the environments"):
-            preflight(config)
+            measured_by = preflight(config)
         keep_code(config.code, out / CODE)
+        console.print(f"measured by {measured_by}", markup=False, highlight=False)
         write_json(out / SETTINGS_FILE, config.as_dict())
         total = len(config.names) * config.seeds
         steps = config.training.last_step
@@ -148,8 +149,11 @@ def check_folder(config: ComparisonConfig, out: Path) -> None:
         )
 
 
-def preflight(config: ComparisonConfig) -> None:
+def preflight(config: ComparisonConfig) -> str:
     """Make every environment once, so that what cannot work is said before any work is done.
+
+    Returns:
+        What all runs are measured by, in words.
 
     Raises:
         ValueError: whatever an environment says.
@@ -164,10 +168,11 @@ def preflight(config: ComparisonConfig) -> None:
         gym.make_vec(
             resolve_env(config.env), num_envs=min(2, config.training.batch_size), **kwargs
         ).close()
-    from tokengym.evaluation.measure.evaluate import make_eval_envs
+    from tokengym.evaluation.runs.run import make_evaluator
 
-    kwargs = config.env_kwargs(config.rewards[0], train=False)
-    make_eval_envs(config.env, kwargs, num_envs=1).close()
+    evaluator = make_evaluator(config)
+    evaluator.close()
+    return evaluator.measured_by
 
 
 def _remove_failed(config: ComparisonConfig, out: Path) -> None:

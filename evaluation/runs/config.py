@@ -49,10 +49,15 @@ class TaskSettings:
     predict_query_types: bool = False
     """Have the bundled classifier fill in query types that are missing."""
     scorer: str | None = None
-    """Folder or hub name of a reward model; None takes the bundle's."""
+    """Scorer of every reward: a name, "file.py:Name", or a model's folder or hub name; None takes
+    the bundle's models."""
     scorer_timeout: float | None = None
     """Seconds that a call of the scorer may take before the run fails, to be resumed from its last
     checkpoint; None waits for ever."""
+    reward_model: str | None = None
+    """Folder or hub name of the reward model; None takes the bundle's."""
+    encoder: str | None = None
+    """Folder or hub name of the encoder of the r3 rewards; None takes the bundle's."""
     model: str | None = None
     """Folder or hub name of the policy's language model; None takes the bundle's."""
 

@@ -135,8 +135,15 @@ def make_agent(config: ComparisonConfig, reward: str, seed: int) -> "PPO":
 
 
 def make_evaluator(config: ComparisonConfig) -> "Evaluator":
-    """Return the evaluator that measures every run alike: by the first reward's scorer."""
+    """Return the evaluator that measures every run alike.
+
+    By the first reward's scorer, and by the gold score where the task has one; by that alone where
+    the rewards are scored by different scorers.
+    """
     from tokengym.evaluation.measure.evaluate import Evaluator
+    from tokengym.rewards.registry import scorer_kind
+
+    is_relevance = {scorer_kind(reward) == "encoder" for reward in config.rewards}
 
     return Evaluator(
         config.env,
@@ -144,6 +151,7 @@ def make_evaluator(config: ComparisonConfig) -> "Evaluator":
         num_episodes=config.evaluation.episodes,
         seed=config.evaluation.seed,
         toxicity=config.evaluation.toxicity,
+        by_gold=len(is_relevance) > 1 and config.task.scorer is None,
     )
 
 

@@ -1,4 +1,4 @@
-"""Gold scores that are rules over words: dialogues, summaries, opinions, clean continuations.
+"""Gold scores that are rules over words: answers, dialogues, summaries, opinions, clean texts.
 
 Each kind has rules (what a bundle's ``gold.json`` stores) and a pure function of the words of
 prompt and response; its parts sum to the gold score.
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tokengym.envs.oracle.score import RULES, Rule, oracle_score
+from tokengym.rewards.gold.answers import AnswerRules, answer_parts
 from tokengym.rewards.gold.dialogue import DialogueRules, dialogue_parts
 from tokengym.rewards.gold.summary import SummaryRules, summary_parts
 
@@ -79,7 +80,7 @@ def toxicity_parts(
     return {"clean": sum(word not in rules.rude for word in words) / max(1, len(words))}
 
 
-Rules = DialogueRules | OracleRules | SummaryRules | ToxicityRules
+Rules = AnswerRules | DialogueRules | OracleRules | SummaryRules | ToxicityRules
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class _Kind:
 
 
 _KINDS = {
+    "answer": _Kind(AnswerRules, answer_parts),
     "dialogue": _Kind(DialogueRules, dialogue_parts),
     "oracle": _Kind(OracleRules, oracle_parts),
     "summary": _Kind(SummaryRules, summary_parts),
@@ -111,7 +113,7 @@ def gold_parts(rules: Rules, prompt: Sequence[str], response: Sequence[str]) -> 
 
 
 def kind_of(rules: Rules) -> str:
-    """Return the name of a kind of rules: "dialogue", "oracle", "summary" or "toxicity"."""
+    """Return the name of a kind of rules: "answer", "dialogue", "oracle", "summary", "toxicity"."""
     for name, kind in _KINDS.items():
         if isinstance(rules, kind.rules):
             return name

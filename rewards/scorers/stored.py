@@ -1,9 +1,12 @@
-"""Scorers that lie on disk: a model's folder, or what a bundle holds as truth."""
+"""Scorers that are stored: a model's folder, or what a bundle holds as truth."""
 
+import json
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from tokengym.envs.pretrained import from_pretrained
+from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorers.base import Scorer
 from tokengym.rewards.scorers.rules import RuleScorer
 from tokengym.rewards.scorers.sentiment import Sentiment
@@ -29,9 +32,42 @@ def gold_scorer(bundle: "Bundle | None") -> Scorer | None:
     return None
 
 
+ModelKind = Literal["reward_model", "encoder"]
+
+
+def stored_kind(path: str | Path) -> ModelKind | None:
+    """Return whether a stored model is a reward model or an encoder, by its configuration.
+
+    Args:
+        path: Folder or hub name.
+
+    Returns:
+        "reward_model" for a sequence classifier, a preference model, or the adapters of either;
+        "encoder" for a model without a head or with one of masked language modelling; None for
+        others and where there is no configuration to read.
+    """
+    from transformers import AutoConfig
+
+    folder = Path(path)
+    if (folder / "adapter_config.json").is_file():
+        return "reward_model"
+    try:
+        if folder.is_dir():
+            names = json.loads((folder / "config.json").read_text("utf-8")).get("architectures")
+        else:
+            names = from_pretrained(AutoConfig, path).architectures
+    except (OSError, ValueError, AttributeError):
+        return None  # whoever loads it says what is wrong
+    (name,) = (names or [""])[:1]
+    if name.endswith("ForSequenceClassification"):
+        return "reward_model"
+    is_headless = name.endswith("Model") and not name.endswith("LMHeadModel")
+    return "encoder" if is_headless or name.endswith("ForMaskedLM") else None
+
+
 def load_scorer(
     path: str | Path,
-    kind: Literal["reward_model", "encoder"],
+    kind: ModelKind | Literal["any"],
     *,
     max_len: int | None = None,
 ) -> Scorer:
@@ -39,13 +75,23 @@ def load_scorer(
 
     Args:
         path: Folder or hub name.
-        kind: Whether it is a reward model, or a preference model that `train_preference_model`
-            stored, or an encoder.
+        kind: Whether it must be a reward model, or a preference model that
+            `train_preference_model` stored, or an encoder; "any" takes it for what it is.
         max_len: As in `make_reward`.
 
     Raises:
-        ScorerError: if there is no such model.
+        ScorerError: if there is no such model, or it is of the other kind.
     """
+    found = stored_kind(path)
+    if kind == "any":
+        kind = found or "reward_model"
+    elif found not in (None, kind):
+        is_encoder = found == "encoder"
+        raise ScorerError(
+            f"{str(path)!r} holds {'an encoder' if is_encoder else 'a reward model'} and a reward "
+            f"that is scored by {'a reward model' if is_encoder else 'an encoder'} asked for it; "
+            f"pass it as {found}=, and {kind}= of the right kind"
+        )
     folder = Path(path)
     # A model that was written anew is loaded anew.
     files = list(folder.iterdir()) if folder.is_dir() else []

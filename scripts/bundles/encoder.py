@@ -2,17 +2,23 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaModel
 
 from tokengym.scripts.building.training import pad_batch, train
+from tokengym.scripts.corpora.grammar import Dice
 
 DrawTriples = Callable[[], tuple[list[list[int]], list[list[int]], list[list[int]]]]
 """Draws token ids of queries, of an answer to each, and of a wrong answer to each; queries of one
 draw are about different things, so that each answer is irrelevant to every other query."""
 
+BATCH, PAIR_STEPS = 32, 500
+"""Pairs of a training step, and the steps of an encoder of pairs."""
+LONGEST_WORDS, FEWEST_WORDS = 64, 6
+"""Words that a response is cut to: a policy's may end anywhere."""
 RELEVANT = 2.5
 """Dot product that a relevant answer is drawn to; R3 divides a reference's relevance by 3.5."""
 
@@ -76,6 +82,79 @@ def train_encoder(
         return contrastive_loss(queries, answers, wrong, temperature=temperature)
 
     return train(model, loss_of_step, steps=steps, learning_rate=learning_rate, label=label)
+
+
+def encoder_of_pairs(
+    tokenizer: PreTrainedTokenizerFast,
+    pairs: Sequence[tuple[str, str]],
+    *,
+    seed: int,
+) -> RobertaModel:
+    """Return an encoder of the relevance of responses to prompts, trained from nothing.
+
+    Args:
+        tokenizer: The bundle's.
+        pairs: Prompts with a response to each.
+        seed: Of the weights and of the batches; whatever else was built does not change it.
+    """
+    dice = Dice(np.random.default_rng([seed, 1]))
+    encoder = new_encoder(tokenizer, seed=seed)
+    train_encoder(encoder, _drawer_of_pairs(tokenizer, pairs, dice), steps=PAIR_STEPS)
+    return encoder
+
+
+def _drawer_of_pairs(
+    tokenizer: PreTrainedTokenizerFast, pairs: Sequence[tuple[str, str]], dice: Dice
+) -> DrawTriples:
+    """Return a function that draws prompts, beginnings of their responses, and of others'.
+
+    Half of the queries are other beginnings of the response: its relevance to a reference.
+    """
+    size = min(BATCH, len({prompt for prompt, _ in pairs}) // 2)  # of a draw; the others are left
+
+    def cut(text: str) -> str:
+        words = text.split()[:LONGEST_WORDS]
+        return " ".join(words[: dice.integer(min(FEWEST_WORDS, len(words)), len(words))])
+
+    def draw() -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
+        chosen: dict[str, str] = {}
+        while len(chosen) < size:
+            prompt, response = pairs[dice.integer(0, len(pairs) - 1)]
+            chosen.setdefault(prompt, response)
+        queries, answers, wrong = [], [], []
+        for prompt, response in chosen.items():
+            queries.append(cut(response) if dice.chance(0.5) else prompt)
+            answers.append(cut(response))
+            other = prompt
+            while other in chosen:
+                other, response = pairs[dice.integer(0, len(pairs) - 1)]
+            wrong.append(cut(response))
+        return tuple(tokenizer(texts).input_ids for texts in (queries, answers, wrong))
+
+    return draw
+
+
+@torch.inference_mode()
+def pair_relevance(
+    tokenizer: PreTrainedTokenizerFast, encoder: RobertaModel, pairs: Sequence[tuple[str, str]]
+) -> dict[str, float]:
+    """Return what an encoder is worth on pairs of prompt and response.
+
+    Returns:
+        Mean dot product of a prompt with its ``relevant`` response and with the ``irrelevant``
+        ones of the other prompts, and the ``accuracy`` with which the first is greater.
+    """
+    queries = embed(encoder, tokenizer([prompt for prompt, _ in pairs]).input_ids)
+    answers = embed(encoder, tokenizer([response for _, response in pairs]).input_ids)
+    products = queries @ answers.T
+    other = ~torch.eye(len(pairs), dtype=torch.bool)
+    relevant = products.diagonal()
+    values = {
+        "relevant": relevant.mean(),
+        "irrelevant": products[other].mean(),
+        "accuracy": (relevant[:, None] > products)[other].float().mean(),
+    }
+    return {name: round(float(value), 3) for name, value in values.items()}
 
 
 def contrastive_loss(

@@ -32,6 +32,7 @@ from tokengym.scripts.building.reward_model import (
 )
 from tokengym.scripts.building.tokenizers import word_tokenizer
 from tokengym.scripts.building.training import choose
+from tokengym.scripts.bundles.encoder import encoder_of_pairs, pair_relevance
 from tokengym.scripts.corpora.movie_reviews import write_reviews
 from tokengym.scripts.corpora.movie_words import LEXICON
 
@@ -43,6 +44,8 @@ PROMPT_TOKENS = (2, 7)
 LENGTHS = (8, 64)
 """Fewest and most tokens of the texts the reward model learns from."""
 MEASURED_LENGTHS = (24, 40, 64)
+MEASURED_PAIRS = 260
+"""Held-out reviews that the encoder is measured on."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +95,12 @@ def build_movie_review(
     reward_model = reward_model_from(language_model, seed=seed)
     draw = text_drawer(training, samples, gold, generator, tokenizer.eos_token_id)
     train_reward_model(reward_model, draw, steps=reward_steps)
+    encoder = encoder_of_pairs(tokenizer, review_pairs(reviews[:REVIEWS], seed), seed=seed)
     return BuiltBundle(
         task="movie_review",
         tokenizer=tokenizer,
         prompts=prompts,
-        models={"policy": language_model, "reward_model": reward_model},
+        models={"policy": language_model, "reward_model": reward_model, "encoder": encoder},
         lexicon=LEXICON,
         figures={
             "seed": seed,
@@ -106,8 +110,19 @@ def build_movie_review(
             "reward_model": measure_reward_model(
                 tokenizer, language_model, reward_model, prompts, seed=seed
             ),
+            "encoder": pair_relevance(
+                tokenizer, encoder, review_pairs(reviews[REVIEWS:], seed)[:MEASURED_PAIRS]
+            ),
         },
     )
+
+
+def review_pairs(reviews: Sequence[str], seed: int) -> list[tuple[str, str]]:
+    """Return reviews as prompts, of `PROMPT_TOKENS`, with what follows them."""
+    rng = np.random.default_rng([seed, 1])
+    low, high = PROMPT_TOKENS
+    words = [(review.split(), int(rng.integers(low, high + 1))) for review in reviews]
+    return [(" ".join(text[:cut]), " ".join(text[cut:])) for text, cut in words if len(text) > cut]
 
 
 def draw_samples(

@@ -1,12 +1,19 @@
-"""The bundle of questions: a policy that answers and drifts, and an encoder of relevance."""
+"""The bundle of questions: a policy that answers and drifts, an encoder, and a reward model."""
 
 from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerFast, RobertaModel
+from transformers import (
+    GPT2ForSequenceClassification,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+    RobertaModel,
+)
 
+from tokengym.rewards.gold.answers import AnswerRules
+from tokengym.rewards.gold.sentiment_lexicon import split_words
 from tokengym.scripts.building.bundle_files import BuiltBundle, PromptRow
 from tokengym.scripts.building.language_model import (
     ModelSize,
@@ -14,12 +21,27 @@ from tokengym.scripts.building.language_model import (
     new_language_model,
     train_language_model,
 )
+from tokengym.scripts.building.reward_model import reward_model_from, train_on_prefixes
 from tokengym.scripts.building.tokenizers import word_tokenizer
-from tokengym.scripts.bundles.encoder import embed, new_encoder, train_encoder
+from tokengym.scripts.bundles.encoder import (
+    LONGEST_WORDS,
+    embed,
+    new_encoder,
+    train_encoder,
+)
+from tokengym.scripts.bundles.rated import (
+    PREFIX_LEARNING_RATE,
+    TEMPERATURES,
+    Rated,
+    draw_responses,
+    measure_rated,
+    prefix_drawer,
+)
 from tokengym.scripts.corpora.grammar import Dice
 from tokengym.scripts.corpora.questions import (
     Question,
     all_questions,
+    clean_sentences,
     reference_answer,
     write_conversations,
 )
@@ -30,12 +52,20 @@ CONVERSATIONS = 30_000
 TEST_QUESTIONS = 260
 HELD_OUT = 1000
 ENCODER_BATCH = 32
-ENCODER_WORDS = 64
-"""Longest text the encoder learns from; the default horizon is 48."""
+JUDGED = 12_000
+"""Conversations of people that the reward model learns the gold score of."""
+JUDGE_TEXTS, JUDGE_TEXT_STEPS = 20_000, 600
+"""Conversations that its backbone learns to write first, and the steps of that."""
+JUDGE_SIZE = ModelSize(initializer_range=0.08, matching_heads=3)
+"""Of its backbone: whether an answer belongs to the question is found by comparing their words."""
+REWARD_SCALE = 3.0
+"""Logits of the reward model per unit of gold score."""
+WHOLE_ANSWER = 4
+"""Sentences that answer an open question in full: the fewest of a reference answer."""
 
 
 def build_question_answer(
-    *, seed: int, language_steps: int = 900, encoder_steps: int = 600
+    *, seed: int, language_steps: int = 900, encoder_steps: int = 600, reward_steps: int = 6000
 ) -> BuiltBundle:
     """Return the bundle, trained from nothing; no test question is in the training corpora.
 
@@ -43,6 +73,7 @@ def build_question_answer(
         seed: Of the corpus, of the weights and of the batches.
         language_steps: Optimiser steps of the language model.
         encoder_steps: Optimiser steps of the encoder.
+        reward_steps: Optimiser steps of the reward model.
     """
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -70,19 +101,96 @@ def build_question_answer(
     train_language_model(language_model, texts, steps=language_steps, generator=generator)
     encoder = new_encoder(tokenizer, seed=seed)
     train_encoder(encoder, _Triples(train, tokenizer, dice), steps=encoder_steps)
+    rated = Rated(tokenizer, answer_rules(questions), chat=False)
+    reward_model = judge_of_answers(rated, language_model, train, seed=seed, steps=reward_steps)
     return BuiltBundle(
         task="question_answer",
         tokenizer=tokenizer,
         prompts=prompts,
-        models={"policy": language_model, "encoder": encoder},
+        models={"policy": language_model, "encoder": encoder, "reward_model": reward_model},
+        rules=rated.rules,
         figures={
+            "gold_knows": "own prompts",
             "seed": seed,
             "vocabulary": len(tokenizer),
             "corpus_tokens": sum(map(len, texts)),
             "policy_nats": round(held_out_nats(language_model, _texts(tokenizer, held_out)), 3),
             "encoder": measure_encoder(tokenizer, encoder, prompts),
+            **measure_rated(rated, language_model, reward_model, prompts, seed=seed),
         },
     )
+
+
+def answer_rules(questions: Sequence[Question]) -> AnswerRules:
+    """Return the gold score of answers to the questions: what a reference answer can hold."""
+    sentences: dict[str, int] = {}
+    topics: dict[tuple[str, str | None], tuple[int, list[int]]] = {}
+    known = {}
+    for question in questions:
+        topic = (question.entity.name, question.attribute)
+        if topic not in topics:
+            said = sorted(clean_sentences(question))
+            indices = [sentences.setdefault(text, len(sentences)) for text in said]
+            topics[topic] = (len(topics), indices)
+        known[" ".join(split_words(question.text)[0])] = topics[topic][0]
+    return AnswerRules(
+        sentences=list(sentences),
+        topics=[indices for _, indices in topics.values()],
+        enough=[WHOLE_ANSWER if attribute is None else 1 for _, attribute in topics],
+        questions=known,
+    )
+
+
+def judge_of_answers(
+    rated: Rated,
+    language_model: GPT2LMHeadModel,
+    questions: Sequence[Question],
+    *,
+    seed: int,
+    steps: int,
+) -> GPT2ForSequenceClassification:
+    """Return a reward model that learnt the gold score of every beginning of an answer.
+
+    It sees human answers, answers to another question about the same kind of thing, and the
+    language model's own.
+
+    Args:
+        rated: Encodes texts and scores them.
+        language_model: Writes the samples.
+        questions: Those of the training split.
+        seed: Of the texts, the samples and the batches.
+        steps: Optimiser steps.
+    """
+    rng, generator = np.random.default_rng([seed, 1]), torch.Generator().manual_seed(seed + 1)
+    backbone = new_language_model(rated.tokenizer, JUDGE_SIZE, seed=seed)
+    texts = _texts(rated.tokenizer, write_conversations(questions, JUDGE_TEXTS, rng))
+    train_language_model(backbone, texts, steps=JUDGE_TEXT_STEPS, generator=generator)
+    dice = Dice(rng)
+    pairs = write_conversations(questions, JUDGED, rng)
+    for question in questions:
+        alike = [q for q in questions if q.entity.kind == question.entity.kind]
+        other = alike[dice.integer(0, len(alike) - 1)]
+        pairs.append((question.text, reference_answer(other, dice)))
+        pairs.append((question.text, reference_answer(question, dice)))
+    starts = rated.encode([prompt for prompt, _ in pairs])
+    written = [
+        (start, text[len(start) :]) for start, text in zip(starts, rated.texts(pairs), strict=True)
+    ]
+    asked = rated.encode([question.text for question in questions])
+    samples = [
+        pair
+        for temperature in TEMPERATURES
+        for pair in draw_responses(language_model, asked, temperature, generator)
+    ]
+    model = reward_model_from(backbone, seed=seed)
+    train_on_prefixes(
+        model,
+        prefix_drawer(written, samples, rated, generator),
+        steps=steps,
+        temperature=REWARD_SCALE,
+        learning_rate=PREFIX_LEARNING_RATE,
+    )
+    return model
 
 
 @torch.inference_mode()
@@ -152,7 +260,7 @@ class _Triples:
 
     def _cut(self, answer: str) -> str:
         """Return the answer's first words: a response may end anywhere."""
-        words = answer.split()[:ENCODER_WORDS]
+        words = answer.split()[:LONGEST_WORDS]
         return " ".join(words[: self._dice.integer(min(12, len(words)), len(words))])
 
     def _wrong(self, question: Question, names: Sequence[str]) -> str:

@@ -35,6 +35,7 @@ from tokengym.scripts.building.reward_model import (
 )
 from tokengym.scripts.building.tokenizers import add_roles, word_tokenizer
 from tokengym.scripts.building.training import choose
+from tokengym.scripts.bundles.encoder import encoder_of_pairs, pair_relevance
 
 RESPONSE_TOKENS = 48
 """Longest response that the models learn from: the default horizon."""
@@ -42,6 +43,8 @@ TEMPERATURES = (1.0, 1.3, 1.6)
 """A policy in training leaves the grammar; the reward model must have seen texts that do."""
 PREFIX_LEARNING_RATE = 3e-3
 """Of a reward model that learns the score at every token."""
+MEASURED_PAIRS = 260
+"""Held-out pairs that the encoder is measured on."""
 SHORTEST_TOKENS = 4
 """Shortest response that a written or sampled one is cut to."""
 
@@ -156,11 +159,12 @@ def build_rated(
     ]
     reward_model = reward_model_from(language_model, seed=seed)
     _teach_reward_model(reward_model, corpus, rated, samples, reward_steps, generator)
+    encoder = encoder_of_pairs(tokenizer, corpus.written, seed=seed)
     return BuiltBundle(
         task=corpus.task,
         tokenizer=tokenizer,
         prompts=corpus.prompts,
-        models={"policy": language_model, "reward_model": reward_model},
+        models={"policy": language_model, "reward_model": reward_model, "encoder": encoder},
         rules=corpus.rules,
         figures={
             "seed": seed,
@@ -168,6 +172,7 @@ def build_rated(
             "corpus_tokens": sum(map(len, texts)),
             "policy_nats": round(held_out_nats(language_model, rated.texts(corpus.held_out)), 3),
             **measure_rated(rated, language_model, reward_model, corpus.prompts, seed=seed),
+            "encoder": pair_relevance(tokenizer, encoder, corpus.held_out[:MEASURED_PAIRS]),
         },
     )
 
@@ -197,7 +202,7 @@ def _teach_reward_model(
     else:
         train_on_prefixes(
             model,
-            _prefix_drawer(written, samples, rated, generator),
+            prefix_drawer(written, samples, rated, generator),
             steps=steps,
             temperature=corpus.temperature,
             learning_rate=PREFIX_LEARNING_RATE,
@@ -312,7 +317,7 @@ def _drawer(
     return draw
 
 
-def _prefix_drawer(
+def prefix_drawer(
     written: Sequence[tuple[list[int], list[int]]],
     samples: Sequence[tuple[list[int], list[int]]],
     rated: Rated,

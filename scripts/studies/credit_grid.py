@@ -20,6 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from tokengym.envs import bundled
 from tokengym.envs.files import read_json, write_csv, write_json
 from tokengym.evaluation.report.curves import COLUMNS, read_curves
 from tokengym.evaluation.runs.compare import check_folder
@@ -46,7 +47,7 @@ DEAR_RULES = ("random", "abc-d", "scar", "attribution:method=leave-one-out")
 """Rules run at one length only: some take several times as long to score."""
 LENGTHS = (16, 32, 48, 64, 96, 128)
 ANSWER_RULES = ("sparse", "r3-dense", "uniform", "recency")
-"""On a bundle that has an encoder for a scorer and no reward model."""
+"""All scored by the bundle's encoder, also those that would take its reward model."""
 ORACLE_RULES = (*RULES, "scar", "attribution:method=leave-one-out")
 SWEPT = ("Oracle", "QuestionAnswer")
 """Tasks whose learning rate is tuned on sparse first."""
@@ -91,6 +92,8 @@ class Cell:
         if self.tuned:
             changes["learning_rate"] = tuned_rate(self.env, out)
         scorer = str(out / MISALIGNED) if self.misaligned else None
+        if self.rewards == ANSWER_RULES:
+            scorer = str(bundled("question_answer").encoder)
         return ComparisonConfig(
             env=env,
             rewards=self.rewards,
@@ -285,7 +288,6 @@ def build_misaligned(folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    from tokengym.envs import bundled
     from tokengym.scripts.building.bundle_files import PromptRow
     from tokengym.scripts.bundles import movie_review as building
 
@@ -322,8 +324,9 @@ def publish(out: Out = OUT, docs: Docs = DOCS / "grid") -> None:
         if not rows:
             continue
         settings = read_json(out / name / SETTINGS_FILE)
+        if settings.get("task", {}).get("scorer"):  # its folder is this machine's own
+            settings["task"]["scorer"] = Path(settings["task"]["scorer"]).name
         if cell.misaligned:
-            settings["task"]["scorer"] = MISALIGNED  # its folder is this machine's own
             write_json(docs / f"{MISALIGNED}.json", read_json(out / MISALIGNED / FIGURES))
         write_csv(docs / f"{name}.csv", rows, PUBLISHED)
         write_json(docs / f"{name}.json", settings)

@@ -171,11 +171,11 @@ def test_token_generation_takes_anything(tokenizer: Any, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "parts"),
     [
-        ("movie_review", ["tokenizer", "prompts", "policy", "reward_model", "lexicon"]),
-        ("question_answer", ["tokenizer", "prompts", "policy", "encoder"]),
-        ("detox", ["tokenizer", "prompts", "policy", "reward_model", "gold"]),
-        ("dialogue", ["tokenizer", "prompts", "policy", "reward_model", "gold"]),
-        ("summarize", ["tokenizer", "prompts", "policy", "reward_model", "gold"]),
+        ("movie_review", ["lexicon"]),
+        ("question_answer", ["gold"]),
+        ("detox", ["gold"]),
+        ("dialogue", ["gold"]),
+        ("summarize", ["gold"]),
     ],
 )
 def test_shipped_bundles(name: str, parts: list[str]) -> None:
@@ -184,6 +184,7 @@ def test_shipped_bundles(name: str, parts: list[str]) -> None:
     except BundleError:
         pytest.skip(f"the bundle {name} is not built here")
     assert bundle.task == name
+    parts += ["tokenizer", "prompts", "policy", "reward_model", "encoder"]
     assert all(bundle.has(part) for part in parts)
     assert bundle.tokenizer.pad_token_id != bundle.tokenizer.eos_token_id
     train, test = (set(bundle.prompts(split).texts) for split in ("train", "test"))

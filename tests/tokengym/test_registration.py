@@ -431,13 +431,7 @@ def test_html_shows_the_token_rewards():
             RewardError,
             r"unknown reward 'acb'; did you mean 'abc'",
         ),
-        (
-            "QuestionAnswer",
-            {"reward": "abc"},
-            RewardError,
-            r"'abc' needs a scorer.*no reward_m",
-        ),
-        ("MovieReview", {"reward": "r3"}, RewardError, r"'r3' needs a scorer, .* has no encoder"),
+        ("Oracle", {"reward": "r3"}, RewardError, r"'r3' needs a scorer, .* has no encoder"),
         (
             "MovieReview",
             {"reward": None, "scorer": "x"},

@@ -256,7 +256,7 @@ def test_runs_made_apart_are_merged(finished: tuple[Path, dict, int], tmp_path: 
 
 def test_nothing_is_begun_that_cannot_work(tmp_path: Path):
     with pytest.raises(ValueError, match="has no encoder"):
-        compare(tiny(rewards=("sparse", "r3")), tmp_path / "a", console=QUIET)
+        compare(tiny(env="Oracle", rewards=("sparse", "r3")), tmp_path / "a", console=QUIET)
     with pytest.raises(ValueError, match="jobs must be at least 1, got 0"):
         compare(tiny(), tmp_path / "a", jobs=0)
     assert not (tmp_path / "a").exists()

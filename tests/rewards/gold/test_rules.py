@@ -163,7 +163,9 @@ def changed(**changes):
 
 
 def test_rules_of_no_known_kind_are_refused():
-    with pytest.raises(TypeError, match=r"one of DialogueRules, .*, SummaryRules, .*, got str"):
+    with pytest.raises(
+        TypeError, match=r"one of AnswerRules, DialogueRules, .*, SummaryRules, .*, got str"
+    ):
         gold_parts("dialogue", [], [])
     with pytest.raises(TypeError, match=r"got dict"):
         RuleScorer({})

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from tokengym.rewards.gold.sentiment_lexicon import gold_score
-from tokengym.scripts.bundles import movie_review
+from tokengym.scripts.bundles import encoder, movie_review
 from tokengym.scripts.bundles.movie_review import GoldTokens, build_movie_review
 from tokengym.scripts.corpora.movie_words import LEXICON
 
@@ -16,6 +16,7 @@ def build():
         patch.setattr(movie_review, "HELD_OUT", 40)
         patch.setattr(movie_review, "TEST_PROMPTS", 15)
         patch.setattr(movie_review, "PROMPT_TOKENS", (3, 4))
+        patch.setattr(encoder, "PAIR_STEPS", 1)
         yield lambda: build_movie_review(seed=4, language_steps=1, reward_steps=1)
 
 

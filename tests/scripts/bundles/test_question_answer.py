@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tokengym.scripts.building.tokenizers import word_tokenizer
-from tokengym.scripts.bundles import question_answer
+from tokengym.scripts.bundles import question_answer, rated
 from tokengym.scripts.bundles.question_answer import _Triples, build_question_answer
 from tokengym.scripts.corpora.grammar import Dice
 from tokengym.scripts.corpora.questions import all_questions
@@ -11,13 +11,15 @@ from tokengym.scripts.corpora.questions import all_questions
 @pytest.fixture(scope="module")
 def built():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(question_answer, "CONVERSATIONS", 100)
-        patch.setattr(question_answer, "HELD_OUT", 50)
-        return build_question_answer(seed=2, language_steps=1, encoder_steps=1)
+        for name in ("CONVERSATIONS", "HELD_OUT", "JUDGED", "JUDGE_TEXTS"):
+            patch.setattr(question_answer, name, 50)
+        patch.setattr(question_answer, "JUDGE_TEXT_STEPS", 1)
+        patch.setattr(rated, "TEMPERATURES", (1.0,))
+        return build_question_answer(seed=2, language_steps=1, encoder_steps=1, reward_steps=1)
 
 
 def test_it_holds_what_the_task_needs(built):
-    assert set(built.models) == {"policy", "encoder"}
+    assert set(built.models) == {"policy", "encoder", "reward_model"}
     assert set(built.figures["encoder"]) == {"OPENENDED", "CONSTRAINED"}
     test = {row.prompt for row in built.prompts if row.split == "test"}
     train = {row.prompt for row in built.prompts if row.split == "train"}

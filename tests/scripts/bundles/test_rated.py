@@ -4,8 +4,8 @@ import torch
 
 from tokengym.rewards.gold.rules import gold_parts
 from tokengym.scripts.building.tokenizers import add_roles, word_tokenizer
-from tokengym.scripts.bundles import detox, dialogue, summarize
-from tokengym.scripts.bundles.rated import RESPONSE_TOKENS, Rated, _drawer, _prefix_drawer
+from tokengym.scripts.bundles import detox, dialogue, encoder, summarize
+from tokengym.scripts.bundles.rated import RESPONSE_TOKENS, Rated, _drawer, prefix_drawer
 from tokengym.scripts.corpora.dialogue_world import RULES
 from tokengym.scripts.corpora.dialogues import all_requests, write_dialogues
 
@@ -28,6 +28,7 @@ def build():
         for module, sizes in SMALL.items():
             for name, value in sizes.items():
                 patch.setattr(module, name, value)
+        patch.setattr(encoder, "PAIR_STEPS", 1)
         yield lambda task: BUILDERS[task](seed=3, language_steps=1, reward_steps=1)
 
 
@@ -40,7 +41,8 @@ def bundles(build):
 def test_bundles_hold_what_their_task_needs(bundles, task):
     built = bundles[task]
     assert built.task == task
-    assert set(built.models) == {"policy", "reward_model"}
+    assert set(built.models) == {"policy", "reward_model", "encoder"}
+    assert set(built.figures["encoder"]) == {"relevant", "irrelevant", "accuracy"}
     assert built.figures["vocabulary"] == len(built.tokenizer)
     assert set(built.figures["reward_model"]["samples"]) == {
         *("pair_accuracy", "correlation", "deviation", "attention_entropy"),
@@ -120,7 +122,7 @@ def test_chat_templates_refuse_other_roles(rated):
 def test_prefixes_have_the_gold_of_what_is_there_so_far(rated, pairs):
     starts = rated.encode([prompt for prompt, _ in pairs])
     ids = [(s, t[len(s) :]) for s, t in zip(starts, rated.texts(pairs), strict=True)]
-    draw = _prefix_drawer(ids[:100], ids[100:], rated, torch.Generator().manual_seed(0), 8)
+    draw = prefix_drawer(ids[:100], ids[100:], rated, torch.Generator().manual_seed(0), 8)
     texts, gold = draw()
     assert len(texts) == len(gold) == 8
     for place, (text, scores) in enumerate(zip(texts, gold, strict=True)):
