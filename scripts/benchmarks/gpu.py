@@ -1,0 +1,394 @@
+"""How fast a GPU writes and learns, beside what its memory and matrix units allow.
+
+- rollout: tokens per second through the environment's ``step``, of models with random weights in
+  bfloat16, against ``generate`` with a growing cache and with a static cache that it compiles. The
+  limit is that of reading all weights and the cache once per step at the measured bandwidth.
+- step: one PPO step by phase, with its peak memory. The update's share is 6 floating-point
+  operations per weight and token and epoch (4 with LoRA, whose frozen weights need no gradient)
+  against the measured rate of a matrix product in bfloat16.
+
+Each is warmed up first; medians of the repeats. Writes ``gpu.json`` and ``gpu.md``.
+
+    python scripts/benchmarks/gpu.py --out runs/gpu [--shapes qwen2-0.5b] [--rows 32 256]
+    python scripts/benchmarks/gpu.py --out runs/gpu --dry-run --device cpu
+
+A dry run does the same with tiny models, to see that everything works; its figures mean nothing.
+"""
+
+import argparse
+import gc
+import json
+import logging
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from peft import LoraConfig
+from rollout_speed import EOS, PAD, make_tokenizer
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from tokengym import __version__
+from tokengym.agents import PPO
+from tokengym.agents.rollouts.playing import play_round
+from tokengym.agents.rollouts.rounds import as_rounds
+from tokengym.envs import TokenGenerationVectorEnv
+from tokengym.envs.files import write_json, write_text
+from tokengym.rewards import FunctionScorer, Reward, Sparse, VectorRewardWrapper
+
+IDS = {"bos_token_id": EOS, "eos_token_id": EOS, "pad_token_id": PAD}
+SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt2-124m": ("GPT2", {}),
+    "qwen2-0.5b": (
+        "Qwen2",
+        {
+            "vocab_size": 151_936,
+            "hidden_size": 896,
+            "intermediate_size": 4_864,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 14,
+            "num_key_value_heads": 2,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "llama-1b": (
+        "Llama",
+        {
+            "vocab_size": 128_256,
+            "hidden_size": 2_048,
+            "intermediate_size": 8_192,
+            "num_hidden_layers": 16,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "head_dim": 64,
+            "tie_word_embeddings": True,
+        },
+    ),
+}
+TINY = {
+    "vocab_size": 512,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+ROLLOUT_ARMS = ("generate", "generate, static", "dynamic", "captured", "captured, lora")
+STEP_ARMS: dict[str, dict[str, Any]] = {
+    "bfloat16": {},
+    "bf16-mixed": {"precision": "bf16-mixed"},
+    "bfloat16, lora": {"lora": True},
+}
+
+COLUMNS: dict[str, dict[str, str]] = {
+    "rollout": {
+        "tokens_per_second": "tokens/s",
+        "limit": "limit",
+        "share_of_limit": "share",
+    },
+    "step": {
+        "rollout_s": "rollout, s",
+        "assign_s": "assign, s",
+        "update_s": "update, s",
+        "step_s": "step, s",
+        "update_tflops": "update, TFLOP/s",
+        "share_of_matrix_rate": "share",
+        "peak_gib": "peak, GiB",
+        "log_prob_gap": "log-prob gap",
+    },
+}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of what is measured."""
+
+    prompt: int
+    new_tokens: int
+    """Of a rollout."""
+    step_rows: int
+    step_tokens: int
+    """Of a PPO step, new ones."""
+    micro_batch_size: int
+    n_epochs: int = 2
+    n_minibatches: int = 4
+    copied: int = 2**30
+    """Bytes of the copy that measures the bandwidth."""
+    matrix: int = 8_192
+    """Rows and columns of the product that measures the matrix rate."""
+
+
+FULL = Sizes(prompt=32, new_tokens=128, step_rows=256, step_tokens=256, micro_batch_size=64)
+DRY = Sizes(
+    prompt=4,
+    new_tokens=6,
+    step_rows=4,
+    step_tokens=6,
+    micro_batch_size=2,
+    copied=2**20,
+    matrix=128,
+)
+
+
+class Bench:
+    """Measurements on one device.
+
+    Args:
+        settings: The command's own.
+    """
+
+    def __init__(self, settings: argparse.Namespace) -> None:
+        self.device = torch.device(settings.device)
+        self.is_dry: bool = settings.dry_run
+        self.sizes = DRY if self.is_dry else FULL
+        self.repeats: int = settings.repeats
+        self.is_gpu = self.device.type == "cuda"
+        self.bandwidth = self._bandwidth()
+        self.matrix_rate = self._matrix_rate()
+
+    def seconds(self, function: Callable[[], Any]) -> float:
+        """Return the median seconds of a call, which is warmed up."""
+        taken = []
+        for _ in range(self.repeats + 1):
+            self.wait()
+            started = time.perf_counter()
+            function()
+            self.wait()
+            taken.append(time.perf_counter() - started)
+        return statistics.median(taken[1:])
+
+    def wait(self) -> None:
+        """Let the device finish."""
+        if self.is_gpu:
+            torch.cuda.synchronize(self.device)
+
+    def _bandwidth(self) -> float:
+        """Return the bytes that a copy reads and writes per second."""
+        source = torch.zeros(self.sizes.copied, dtype=torch.uint8, device=self.device)
+        target = torch.empty_like(source)
+        return 2 * self.sizes.copied / self.seconds(lambda: target.copy_(source))
+
+    def _matrix_rate(self) -> float:
+        """Return the floating-point operations per second of a product in bfloat16."""
+        size = self.sizes.matrix
+        left = torch.randn(size, size, device=self.device, dtype=torch.bfloat16)
+        return 2 * size**3 / self.seconds(lambda: left @ left)
+
+    def model(self, shape: str, dtype: torch.dtype = torch.bfloat16) -> PreTrainedModel:
+        """Return a model of a shape with random weights."""
+        family, settings = SHAPES[shape]
+        if self.is_dry:
+            family, settings = "Llama", TINY
+        config = getattr(transformers, f"{family}Config")(**settings, **IDS)
+        torch.manual_seed(0)
+        with self.device:
+            return AutoModelForCausalLM.from_config(config).to(dtype).eval()
+
+    def agent(
+        self, model: Any, rows: int, tokens: int, *, lora: bool = False, **policy: Any
+    ) -> PPO:
+        """Return a PPO agent; every response has the same score."""
+        sizes = self.sizes
+        words = [
+            " ".join(f"w{2 + (7 * i + j) % 500}" for j in range(sizes.prompt)) for i in range(64)
+        ]
+        envs = TokenGenerationVectorEnv(
+            num_envs=rows,
+            tokenizer=make_tokenizer(model.config.vocab_size),
+            prompts=words,
+            max_new_tokens=tokens,
+        )
+        maps = ["c_attn", "c_proj", "c_fc"] if "GPT2" in type(model).__name__ else "all-linear"
+        adapters = LoraConfig(r=16, target_modules=maps, fan_in_fan_out=maps != "all-linear")
+        return PPO(
+            "CausalLMPolicy",
+            VectorRewardWrapper(envs, Reward(FunctionScorer(lambda *_: 1.0), Sparse())),
+            n_epochs=sizes.n_epochs,
+            n_minibatches=sizes.n_minibatches,
+            micro_batch_size=sizes.micro_batch_size,
+            policy_kwargs={"model": model, **({"lora": adapters} if lora else {}), **policy},
+            seed=0,
+            device=self.device,
+        )
+
+    # --- rollouts ---------------------------------------------------------------------------------
+
+    def rollout(self, shape: str, rows: int, arm: str) -> dict[str, Any]:
+        """Return the tokens per second of one way to write."""
+        model: Any = self.model(shape)
+        tokens = self.sizes.new_tokens
+        limit = rows / self._step_seconds(model, rows)
+        if arm.startswith("generate"):
+            play = self._generate(model, rows, is_static=arm.endswith("static"))
+        else:
+            decoding = "dynamic" if arm == "dynamic" else "static"
+            agent = self.agent(model, rows, tokens, lora="lora" in arm, decoding=decoding)
+            rounds = as_rounds(agent.env)
+
+            def play() -> None:
+                play_round(agent.player(), rounds)
+
+        speed = rows * tokens / self.seconds(play)
+        return {"tokens_per_second": speed, "limit": limit, "share_of_limit": speed / limit}
+
+    def _generate(self, model: Any, rows: int, *, is_static: bool) -> Callable[[], None]:
+        ids = torch.randint(2, 500, (rows, self.sizes.prompt), device=self.device)
+        settings: dict[str, Any] = {"do_sample": True, "top_k": 0, "eos_token_id": None}
+        if is_static:
+            settings["cache_implementation"] = "static"
+            settings["disable_compile"] = not self.is_gpu
+
+        @torch.inference_mode()
+        def play() -> None:
+            model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=self.sizes.new_tokens,
+                **settings,
+            )
+
+        return play
+
+    def _step_seconds(self, model: Any, rows: int) -> float:
+        """Return the least seconds of a step: all weights and the cache so far, read once."""
+        weights = sum(p.numel() * p.element_size() for p in model.parameters())
+        config = model.config
+        heads = getattr(config, "num_key_value_heads", config.num_attention_heads)
+        width = (
+            getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        )
+        per_token = 2 * config.num_hidden_layers * heads * width * model.dtype.itemsize
+        length = self.sizes.prompt + self.sizes.new_tokens / 2
+        return (weights + rows * length * per_token) / self.bandwidth
+
+    # --- PPO steps --------------------------------------------------------------------------------
+
+    def step(self, shape: str, arm: str) -> dict[str, Any]:
+        """Return the seconds of a PPO step's phases, its peak memory and its share of the rate."""
+        sizes, options = self.sizes, dict(STEP_ARMS[arm])
+        dtype = torch.float32 if "precision" in options else torch.bfloat16
+        model = self.model(shape, dtype)
+        weights = sum(parameter.numel() for parameter in model.parameters())
+        agent = self.agent(model, sizes.step_rows, sizes.step_tokens, **options)
+        phases: dict[str, list[float]] = {"rollout": [], "assign": [], "update": []}
+        trained = 0
+        if self.is_gpu:
+            torch.cuda.reset_peak_memory_stats(self.device)
+        for _ in range(self.repeats + 1):
+            passed: Any = None
+            for name, phase in (
+                ("rollout", lambda _: agent.collect()),
+                ("assign", agent.assign),
+                ("update", lambda experience: (experience, agent.update(experience))[0]),
+            ):
+                started = time.perf_counter()
+                passed = phase(passed)
+                self.wait()
+                phases[name].append(time.perf_counter() - started)
+            trained = int(passed.sequences.lengths.sum()) * sizes.n_epochs
+        found = {f"{name}_s": statistics.median(taken[1:]) for name, taken in phases.items()}
+        rate = (4 if "lora" in options else 6) * weights * trained / found["update_s"]
+        return found | {
+            "step_s": sum(found.values()),
+            "update_tflops": rate / 1e12,
+            "share_of_matrix_rate": rate / self.matrix_rate,
+            "log_prob_gap": float(agent.logger.name_to_value["train/log_prob_gap"]),
+            "peak_gib": torch.cuda.max_memory_allocated(self.device) / 2**30
+            if self.is_gpu
+            else None,
+        }
+
+
+def measured(bench: Bench, settings: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield the rows of both tables; one that runs out of memory says so."""
+    plan: list[tuple[dict[str, Any], Callable[[], dict[str, Any]]]] = []
+    for shape in settings.shapes:
+        for rows in settings.rows if "rollout" in settings.only else ():
+            for arm in ROLLOUT_ARMS:
+                row = {"table": "rollout", "shape": shape, "rows": rows, "arm": arm}
+                plan.append((row, partial(bench.rollout, shape, rows, arm)))
+        for arm in STEP_ARMS if "step" in settings.only else ():
+            row = {"table": "step", "shape": shape, "rows": bench.sizes.step_rows, "arm": arm}
+            plan.append((row, partial(bench.step, shape, arm)))
+    for row, measure in plan:
+        try:
+            yield row | measure()
+        except torch.cuda.OutOfMemoryError:
+            yield row | {"error": "out of memory"}
+        gc.collect()
+        if bench.is_gpu:
+            torch.cuda.empty_cache()
+
+
+def as_markdown(found: dict[str, Any]) -> str:
+    """Return the tables."""
+    about = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    lines = [
+        f"{found['card']}: copies {found['bandwidth_gb_s']:,.0f} GB/s, products in bfloat16 "
+        f"{found['matrix_tflops']:,.0f} TFLOP/s. {about}.",
+        "",
+    ]
+    for table, titles in COLUMNS.items():
+        rows = [row for row in found["rows"] if row["table"] == table]
+        if not rows:
+            continue
+        lines.append(f"| shape | rows | {table} | {' | '.join(titles.values())} |")
+        lines.append("|" + "---|" * (len(titles) + 3))
+        for row in rows:
+            cells = [row.get("error") or _cell(row[name]) for name in titles]
+            lines.append(f"| {row['shape']} | {row['rows']} | {row['arm']} | {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _cell(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def main() -> None:
+    """Measure and write both files."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder of gpu.json and gpu.md")
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--rows", nargs="+", type=int, default=[32, 256])
+    parser.add_argument(
+        "--only", nargs="+", choices=("rollout", "step"), default=["rollout", "step"]
+    )
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--dry-run", action="store_true")
+    settings = parser.parse_args()
+    device = torch.device(settings.device)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        parser.error(f"--device {device}: no such GPU; add --dry-run --device cpu")
+    logging.disable(logging.WARNING)
+    bench = Bench(settings)
+    found: dict[str, Any] = {
+        "card": torch.cuda.get_device_name(bench.device) if bench.is_gpu else "CPU",
+        "is_dry_run": bench.is_dry,
+        "bandwidth_gb_s": bench.bandwidth / 1e9,
+        "matrix_tflops": bench.matrix_rate / 1e12,
+        "versions": {
+            "tokengym": __version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+        "rows": [],
+    }
+    settings.out.mkdir(parents=True, exist_ok=True)
+    for row in measured(bench, settings):
+        found["rows"].append(row)  # written row by row: what was measured stays
+        write_json(settings.out / "gpu.json", found)
+        write_text(settings.out / "gpu.md", as_markdown(found))
+        print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
