@@ -285,7 +285,8 @@ class CapturedPlayer:
             self._decoder = self._borrowed()
             self._decoder.start(ids, attention_mask)
         self._is_read = True
-        self._rows = np.arange(len(ids))  # environment rows that still write
+        # Environment rows that still write, and where they are in the batch.
+        self._rows: NDArray[np.integer] = np.arange(len(ids))
         self._places = torch.arange(len(ids))  # and where they are in the batch
         self._on_device = self._places.to(self._device)
 

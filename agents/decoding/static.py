@@ -73,7 +73,7 @@ class StaticStream:
             self._layers = [
                 _Layer(layer, len(self.tokens), room, self._column) for layer in prompts.layers
             ]
-            self._cache = Cache(layers=self._layers)
+            self._cache = Cache(layers=list(self._layers))
         for layer, seen in zip(self._layers, prompts.layers, strict=True):
             layer.begin(seen)
         self._column.fill_(width - 1)

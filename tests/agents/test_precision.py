@@ -68,7 +68,8 @@ def test_small_steps_count(make_agent: Callable[..., PPO], caplog: pytest.LogCap
             caplog.clear()
             agent = make_agent(kwargs, learning_rate=1e-6)
         assert ("small steps are rounded away; use precision" in caplog.text) == (name != "mixed")
-        weight = agent.policy.language_model.model.base_model.h[0].mlp.c_fc.weight
+        trunk: Any = agent.policy.language_model.model.base_model
+        weight = trunk.h[0].mlp.c_fc.weight
         before = weight.detach().clone()
         agent.learn(1)
         moved[name] = (weight != before).float().mean().item()

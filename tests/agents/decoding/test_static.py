@@ -324,7 +324,8 @@ def test_weights_moved_elsewhere_are_captured_again():
 
 def test_diverged_weights_are_named():
     policy = policy_of(make_model(), decoding="static")
-    policy.language_model.model.base_model.wte.weight.data[5:].fill_(torch.nan)
+    trunk: Any = policy.language_model.model.base_model
+    trunk.wte.weight.data[5:].fill_(torch.nan)
     with pytest.raises(NonFiniteError, match=r"row 0 at response token 0 .* lower learning_rate"):
         list(played(policy.player(), "none", deterministic=False, seed=0))
 
