@@ -17,6 +17,7 @@ from tests.campaign.nulls import nulls
 from tests.campaign.outcome import Outcome
 from tests.campaign.pairs import pairs
 from tests.campaign.scorers import scorers
+from tests.campaign.soak import soak
 
 PARTS: dict[str, tuple[Callable[[int, int], Outcome], str]] = {
     "fuzz": (fuzz, "random environments over five kinds of tokenizer, contracts at every step"),
@@ -28,6 +29,7 @@ PARTS: dict[str, tuple[Callable[[int, int], Outcome], str]] = {
         terminal,
         "hostile texts on the terminal: no raw escape, nothing reordered",
     ),
+    "soak": (soak, "environments played and agents updated on and on: memory is flat"),
     "disk": (full_disk, "too little space, then enough: one line, resumed, the same numbers"),
     "kills": (kills, "commands killed up to three times, resumed, equal to an uninterrupted one"),
     "pairs": (pairs, "two processes on one folder: one refused, the other's numbers right"),

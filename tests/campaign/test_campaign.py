@@ -5,18 +5,20 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 
-from tests.campaign.fuzz import fuzz
+from tests.campaign.fuzz import TEXTS, fuzz, score, tokenizer_of
 from tests.campaign.hostile import pages, require_page, terminal
 from tests.campaign.kills import COMMANDS, command, results
 from tests.campaign.outcome import LostError
 from tests.campaign.scorers import scorers
-from tokengym.envs import TokenGenerationEnv
+from tests.campaign.soak import ALLOWED, growth
+from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.envs.files import locked, write_csv
 from tokengym.evaluation.runs import record
 from tokengym.evaluation.runs.run import _Run
-from tokengym.rewards import Scores
+from tokengym.rewards import CreditReward, Scores
 from tokengym.scripts.cli import main
 
 
@@ -96,6 +98,25 @@ def test_no_fault_of_a_scorer_is_paid_or_loses_an_episode():
 def test_a_fault_that_is_paid_is_found():
     with mock.patch.object(Scores, "check"):
         assert any("passed" in line for line in scorers(30, seed=0).lost)
+
+
+def test_what_is_kept_of_every_episode_is_found_in_memory():
+    envs = CreditReward(
+        TokenGenerationVectorEnv(
+            num_envs=2, tokenizer=tokenizer_of("words"), prompts=TEXTS, max_new_tokens=2
+        ),
+        scorer=score,
+    )
+    kept: list[Any] = []
+
+    def play(keep: bool) -> None:
+        envs.reset(seed=0)
+        envs.step(np.array([1, 1]))
+        if keep:
+            kept.append(envs.reset())
+
+    assert growth(lambda: play(False), rounds=20)[0] <= ALLOWED
+    assert growth(lambda: play(True), rounds=20)[0] > ALLOWED
 
 
 def test_hostile_texts_stay_texts_in_pages_and_on_the_terminal():
