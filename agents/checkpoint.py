@@ -257,6 +257,8 @@ def _check_record(record: Mapping[str, Any], folder: Path) -> None:
     for name, size in record["environment"].items():
         if not 0 < size <= MOST:
             raise CheckpointError(f"{name} of {folder} must be within 1 and {MOST}, got {size}")
+    if (state := record["environment_state"]) is not None:
+        check_entries(state, {"states": list, "scorers": list}, f"environment_state of {folder}")
     if outside := record["policy_kwargs"].keys() & set(MODELS):
         raise CheckpointError(
             f"policy_kwargs of {folder} must not hold {min(outside)}: models are read from the "

@@ -186,6 +186,10 @@ SIZES = {"num_envs": 4, "num_tokens": 24, "length": 12}
         ({"counters": {"num_timesteps": 4}}, "counters of .* must hold num_timesteps, _n_updates"),
         ({"policy_kwargs": {"model": "/etc"}}, "policy_kwargs of .* must not hold model"),
         ({"settings": {"policy": "x"}}, "settings of .* hold 'policy', which PPO has not"),
+        (
+            {"environment_state": {"states": []}},
+            "environment_state of .* must hold states, scorers",
+        ),
         ({"code": "import os"}, "code is unknown"),
         ({"files": {"../../x": "0"}}, r"\.\./\.\./x is missing"),
     ],
