@@ -48,7 +48,7 @@ def render_report(
 
     Args:
         summary: Summary of the curves by `tokengym.evaluation.report.summary.summarize`, with
-            ``settings``, ``versions`` and ``command`` if they are known.
+            ``settings``, ``versions``, ``made`` and ``command`` if they are known.
         curves: The runs.
         episodes: Samples, as in episodes.jsonl.
 
@@ -261,6 +261,7 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]
         for title, table in (
             ("Settings", summary.get("settings")),
             ("Versions", summary.get("versions")),
+            ("Made on", summary.get("made")),
         )
         if table
     ]

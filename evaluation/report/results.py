@@ -56,6 +56,7 @@ def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
     about = {
         "settings": settings,
         "versions": found.shown_versions(),
+        "made": found.shown_origin(),
         "command": command_line(config, defaults),
     }
     return write_results(
@@ -104,6 +105,7 @@ def merge_comparisons(
     about = {
         "settings": {name: value for name, value in first.items() if name not in apart},
         "versions": found.shown_versions(),
+        "made": found.shown_origin(),
         "source": f"{len(folders)} comparisons",
     }
     return write_results(
@@ -215,6 +217,8 @@ class _Found:
     failed: list[dict[str, Any]] = field(default_factory=list)
     versions: dict[str, list[str]] = field(default_factory=dict)
     """Versions met of each package, in the order of the runs."""
+    made: dict[str, list[str]] = field(default_factory=dict)
+    """Commits and machines of the runs, likewise."""
 
     def add(
         self, config: ComparisonConfig, out: Path, group: Group = (), label: str | None = None
@@ -225,9 +229,10 @@ class _Found:
             if not (folder / "run.json").exists():
                 continue
             result = _read_result(folder)
-            for package, version in (result.get("versions") or {}).items():
-                listed = self.versions.setdefault(package, [])
-                listed += [version] if version not in listed else []
+            for kept, met in ((self.versions, "versions"), (self.made, "made")):
+                for key, value in (result.get(met) or {}).items():
+                    listed = kept.setdefault(key, [])
+                    listed += [value] if value and value not in listed else []
             if result["status"] == "finished":
                 curves = read_curves(folder / "curve.csv", group_by=())
                 self.curves += [replace(c, credit=credit, seed=seed, group=group) for c in curves]
@@ -250,6 +255,10 @@ class _Found:
     def shown_versions(self) -> dict[str, str]:
         """Return the versions of each package as text."""
         return {name: ", ".join(found) for name, found in self.versions.items()}
+
+    def shown_origin(self) -> dict[str, str]:
+        """Return the commits and the hardware of the runs as text, as far as they are known."""
+        return {name: " and ".join(map(str, found)) for name, found in self.made.items() if found}
 
     def mixed_versions(self) -> list[str]:
         """Return a caution if runs were made with different versions of a package."""
@@ -345,7 +354,8 @@ def _read_result(folder: Path) -> dict[str, Any]:
     """
     found = read_json(folder / "run.json")
     is_whole = isinstance(found, dict) and isinstance(found.get("status"), str)
-    if not is_whole or not isinstance(found.get("versions") or {}, dict):
+    tables = [found.get(name) or {} for name in ("versions", "made")] if is_whole else [None]
+    if not all(isinstance(table, dict) for table in tables):
         raise ValueError(f"{folder / 'run.json'} is damaged; delete {folder} and run again")
     result: dict[str, Any] = found
     return result

@@ -15,6 +15,7 @@ from tokengym.envs import episode_to_record
 from tokengym.envs.files import read_hashed, write_csv, write_hashed, write_json, write_jsonl
 from tokengym.evaluation.report.curves import COLUMNS
 from tokengym.evaluation.runs.config import ComparisonConfig, differences, run_folder
+from tokengym.evaluation.runs.machine import commit, hardware
 from tokengym.rewards.errors import RewardError
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ class RunRecord:
             "wall_s": round(time.perf_counter() - self.started, 3),
             "settings": self.config.as_dict(),
             "versions": versions(),
+            "made": {"commit": commit(), "hardware": hardware()},
         }
         if error is not None:
             result["error"] = describe(error)

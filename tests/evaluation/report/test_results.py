@@ -31,7 +31,8 @@ def make_comparison(make_rows, tmp_path: Path):
                 rows = [r for r in make_rows((reward,)) if r["seed"] == seed]
                 write_csv(folder / "curve.csv", rows, COLUMNS)
                 version = torch if seed else "2.13.0"
-                result = {"status": "finished", "versions": {"torch": version}}
+                made = {"commit": None, "hardware": "1 core" if seed else "2 cores"}
+                result = {"status": "finished", "versions": {"torch": version}, "made": made}
                 write_json(folder / "run.json", result)
         return config, out
 
@@ -51,6 +52,8 @@ def test_runs_of_several_versions_are_said(make_comparison):
     summary = write_comparison(*make_comparison("mixed", torch="2.12.1"))
     cautions = summary["groups"][0]["verdict"]["cautions"]
     assert "The runs were made with different versions: torch 2.13.0 and 2.12.1." in cautions
+    assert summary["made"] == {"hardware": "2 cores and 1 core"}
+    assert "2 cores and 1 core" in (make_comparison("mixed")[1] / "report.html").read_text()
     cautions = write_comparison(*make_comparison("one"))["groups"][0]["verdict"]["cautions"]
     assert not any("versions" in caution for caution in cautions)
 

@@ -24,6 +24,7 @@ from tokengym.evaluation.report.results import merge_comparisons, write_comparis
 from tokengym.evaluation.runs.compare import compare
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
+from tokengym.evaluation.runs.machine import commit, hardware
 from tokengym.evaluation.runs.run import make_agent, run
 
 QUIET = Console(quiet=True)
@@ -112,6 +113,13 @@ def test_the_same_call_goes_on(finished: tuple[Path, dict, int]):
     assert not list(out.rglob("*.part"))
     for name in ("curves.csv", "summary.json", "curves.png", "report.html"):
         assert (out / name).stat().st_size > 0
+
+
+def test_the_summary_says_where_the_runs_were_made(finished: tuple[Path, dict, int]):
+    _, summary, _ = finished
+    assert summary["made"]["hardware"] == hardware()
+    assert summary["made"].get("commit") == commit()
+    assert summary["versions"]["tokengym"]
 
 
 def test_curves_have_every_evaluation(finished: tuple[Path, dict, int]):

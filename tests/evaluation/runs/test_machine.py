@@ -1,0 +1,58 @@
+"""What a run says of where it was made."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tokengym.evaluation.runs import machine
+
+
+@pytest.fixture(autouse=True)
+def forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(machine, "ROOT", tmp_path)
+    for kept in (machine.commit, machine.hardware):
+        kept.cache_clear()
+    yield
+    for kept in (machine.commit, machine.hardware):
+        kept.cache_clear()
+
+
+def git(folder: Path, *arguments: str) -> str:
+    who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    done = subprocess.run(
+        ["git", "-C", str(folder), *who, *arguments], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_a_checkout_has_a_commit_and_says_that_it_has_changes(tmp_path: Path):
+    assert machine.commit() is None
+    machine.commit.cache_clear()
+    git(tmp_path, "init")
+    (tmp_path / "a").write_text("1")
+    git(tmp_path, "add", "a")
+    git(tmp_path, "commit", "-m", "one")
+    head = git(tmp_path, "rev-parse", "HEAD")
+    git(tmp_path, "tag", "v1")  # a tag does not stand for the commit
+    assert machine.commit() == head
+    machine.commit.cache_clear()
+    (tmp_path / "a").write_text("2")
+    assert machine.commit() == f"{head}-dirty"
+
+
+def test_without_git_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / ".git").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert machine.commit() is None
+
+
+def test_hardware_is_said_in_words(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "NVIDIA H200")
+    name, *_, gpu = machine.hardware().split(", ")
+    assert name
+    assert f"{os.cpu_count()} cores" in machine.hardware()
+    assert gpu == "NVIDIA H200"
