@@ -121,7 +121,7 @@ def save_figure(path: Path, rows: Sequence[Row]) -> None:
             axis.set_xlabel("updates")
         handles = [Line2D([], [], color=colours[name], label=name) for name in rewards]
         figure.legend(handles=handles, loc="outside lower center", ncols=len(rewards))
-        write_png(path, figure, dpi=110)
+        write_png(path, figure, dpi=80)
 
 
 def _draw(axis: Any, rows: Sequence[Row], reward: str, measure: str, colour: str) -> None:
