@@ -161,6 +161,8 @@ class _Layer(CacheLayerMixin):
 
     def begin(self, prompts: Any) -> None:
         rows, _, width, _ = prompts.keys.shape
+        for buffer in (self.all_keys, self.all_values):
+            buffer.zero_()  # what an earlier round left may be nan, which a mask does not hide
         self.all_keys[:rows, :, :width] = prompts.keys
         self.all_values[:rows, :, :width] = prompts.values
         self.narrow(rows)

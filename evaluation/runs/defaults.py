@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from tokengym.agents.learner import Learner, find_learner
+from tokengym.agents.policy.settings import Precision
 from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.envs.declared import (
     changed,
@@ -74,6 +75,9 @@ class TrainingSettings(ModelSettings):
 
     agent: str = "ppo"
     """Name of the learner."""
+    precision: Precision = "full"
+    """"full" computes in the precision of the weights; "bf16-mixed" in bfloat16, with weights and
+    optimiser in float32. For learners from token rewards."""
     steps: int = 30
     """Updates per run."""
     batch_size: int = 64
@@ -122,6 +126,7 @@ class TrainingSettings(ModelSettings):
             raise SettingsError(
                 f"tokens has no effect on {self.agent}, which trains nothing; leave it out"
             )
+        self._check_precision()
         if isinstance(self.learner, PPOSettings) and self.learner.n_minibatches > self.batch_size:
             raise SettingsError(
                 f"n_minibatches must be at most batch_size={self.batch_size}, got "
@@ -130,6 +135,21 @@ class TrainingSettings(ModelSettings):
         if learner.uses_credit and centring == "batch" and self.batch_size < 2:
             raise SettingsError(
                 "normalize='batch' needs batch_size >= 2, got 1; a single score is its own mean"
+            )
+
+    def _check_precision(self) -> None:
+        """Refuse a precision that the learner or the weights cannot have."""
+        check_choice(self, "precision", get_args(Precision))
+        if self.precision == "full":
+            return
+        if not isinstance(self.learner, PPOSettings):
+            raise SettingsError(
+                f"precision={self.precision!r} has no effect on {self.agent}; leave it out"
+            )
+        if self.dtype == "bfloat16":
+            raise SettingsError(
+                f"precision={self.precision!r} keeps weights in float32, got dtype='bfloat16'; "
+                "leave dtype out"
             )
 
     @property
@@ -163,7 +183,7 @@ class TrainingSettings(ModelSettings):
         return from_plain(cls(agent=data["agent"]), data)
 
 
-CREDIT_SETTINGS = frozenset({"steps", "batch_size", "normalize"})
+CREDIT_SETTINGS = frozenset({"steps", "batch_size", "normalize", "precision"})
 """Fields of `TrainingSettings` that matter to a learner from token rewards alone."""
 
 

@@ -233,6 +233,7 @@ class _Run:
             "model": self.config.task.model,
             "lora": training.lora(),
             "dtype": None if training.dtype == "auto" else training.dtype,
+            "precision": None if training.precision == "full" else training.precision,
         }
         return {name: value for name, value in found.items() if value is not None}
 

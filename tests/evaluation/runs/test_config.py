@@ -151,6 +151,15 @@ def test_environment_arguments():
         (lambda: TrainingSettings(agent="dpo", learner=PPOSettings()), "must be DPOSettings for"),
         (lambda: TrainingSettings(lora_rank=0), "lora_rank must be an integer >= 1, or None"),
         (lambda: TrainingSettings(dtype="half"), "or 'bfloat16', got 'half'"),  # type: ignore[arg-type]
+        (lambda: TrainingSettings(precision="bf16"), "'full' or 'bf16-mixed', got 'bf16'"),  # type: ignore[arg-type]
+        (
+            lambda: TrainingSettings(precision="bf16-mixed", dtype="bfloat16"),
+            "keeps weights in float32, got dtype='bfloat16'; leave dtype out",
+        ),
+        (
+            lambda: TrainingSettings(agent="dpo", precision="bf16-mixed"),
+            "precision='bf16-mixed' has no effect on dpo; leave it out",
+        ),
         (
             lambda: config(training=TrainingSettings(agent="dpo")),
             "dpo learns from the scorer alone, so that rewards 'sparse' and 'abc' are the same",
