@@ -7,7 +7,8 @@
   operations per weight and token and epoch (4 with LoRA, whose frozen weights need no gradient)
   against the measured rate of a matrix product in bfloat16.
 
-Each is warmed up first; medians of the repeats. Writes ``gpu.json`` and ``gpu.md``.
+Products in float32 (the head of bf16-mixed) are in TF32. Each is warmed up first; medians of the
+repeats. Writes ``gpu.json`` and ``gpu.md``.
 
     python scripts/benchmarks/gpu.py --out runs/gpu [--shapes qwen2-0.5b] [--rows 32 256]
     python scripts/benchmarks/gpu.py --out runs/gpu --dry-run --device cpu
@@ -369,6 +370,7 @@ def main() -> None:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         parser.error(f"--device {device}: no such GPU; add --dry-run --device cpu")
     logging.disable(logging.WARNING)
+    torch.set_float32_matmul_precision("high")  # TF32 for the float32 head of bf16-mixed
     bench = Bench(settings)
     found: dict[str, Any] = {
         "card": torch.cuda.get_device_name(bench.device) if bench.is_gpu else "CPU",

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 FOLDER = Path(__file__).parents[2] / "scripts" / "benchmarks"
 
@@ -17,6 +18,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Return a function that runs the command in this process."""
     monkeypatch.syspath_prepend(str(FOLDER))
     monkeypatch.setattr(logging, "disable", lambda level: None)
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda precision: None)
 
     def call(*arguments: str) -> None:
         monkeypatch.setattr(sys, "argv", ["gpu.py", *arguments])
