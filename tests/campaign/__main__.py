@@ -18,6 +18,7 @@ from tests.campaign.outcome import Outcome
 from tests.campaign.pairs import pairs
 from tests.campaign.scorers import scorers
 from tests.campaign.soak import soak
+from tests.campaign.ways import ways
 
 PARTS: dict[str, tuple[Callable[[int, int], Outcome], str]] = {
     "fuzz": (fuzz, "random environments over five kinds of tokenizer, contracts at every step"),
@@ -32,6 +33,7 @@ PARTS: dict[str, tuple[Callable[[int, int], Outcome], str]] = {
     "soak": (soak, "environments played and agents updated on and on: memory is flat"),
     "disk": (full_disk, "too little space, then enough: one line, resumed, the same numbers"),
     "kills": (kills, "commands killed up to three times, resumed, equal to an uninterrupted one"),
+    "ways": (ways, "one comparison by other jobs, checkpoints and hash seeds: the same numbers"),
     "pairs": (pairs, "two processes on one folder: one refused, the other's numbers right"),
 }
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -67,12 +68,17 @@ class Command:
     Args:
         arguments: The command line.
         file_size: Bytes that no file it writes may exceed, as on a full disk.
+        hash_seed: PYTHONHASHSEED of its workers.
     """
 
-    def __init__(self, arguments: list[str], file_size: int | None = None) -> None:
+    def __init__(
+        self, arguments: list[str], *, file_size: int | None = None, hash_seed: int | None = None
+    ) -> None:
         with tempfile.NamedTemporaryFile(delete=False) as file:
             self._printed = Path(file.name)
-        self._process = _warm().Process(target=_run, args=(arguments, self._printed, file_size))
+        self._process = _warm().Process(
+            target=_run, args=(arguments, self._printed, file_size, hash_seed)
+        )
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
@@ -119,11 +125,13 @@ def _warm() -> multiprocessing.context.ForkServerContext:
     return context
 
 
-def _run(arguments: list[str], printed: Path, file_size: int | None) -> None:
+def _run(arguments: list[str], printed: Path, file_size: int | None, hash_seed: int | None) -> None:
     """Be the process of a command."""
     from tokengym.scripts.cli import main
 
     os.setsid()
+    if hash_seed is not None:
+        os.environ["PYTHONHASHSEED"] = str(hash_seed)
     if file_size is not None:
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, limit))
@@ -134,9 +142,9 @@ def _run(arguments: list[str], printed: Path, file_size: int | None) -> None:
     sys.exit(main())
 
 
-def finish(arguments: list[str], file_size: int | None = None) -> tuple[int, str]:
+def finish(arguments: list[str], **settings: Any) -> tuple[int, str]:
     """Run a `Command` to its end and return its exit status and what it printed."""
-    return Command(arguments, file_size).finish()
+    return Command(arguments, **settings).finish()
 
 
 def untimed(curve: Path) -> list[dict[str, str]]:
