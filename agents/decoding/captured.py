@@ -48,6 +48,13 @@ def bucket(rows: int) -> int:
     return size if size == FEWEST_ROWS or rows > size * 3 // 4 else size * 3 // 4
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the CPU on the device, without waiting for what the device does."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 class Replayed:
     """Calls functions on fixed memory; on a GPU each is captured once and then replayed.
 
@@ -175,7 +182,7 @@ class Decoder:
         """
         padded = rows[torch.arange(bucket(len(rows))).clamp(max=len(rows) - 1)]
         for stream in self._streams:
-            stream.keep(padded.to(self.log_probs.device))
+            stream.keep(sent(padded, self.log_probs.device))
 
     def read(self) -> None:
         """Read the tokens chosen last."""
@@ -204,9 +211,9 @@ class Decoder:
             )
         buffer = self._masks[self._mask_kind]
         if self._mask_kind == "rows":
-            buffer[places] = masks.to(buffer.device)
+            buffer[places] = sent(masks, buffer.device)
         elif self._shared_mask is None or not torch.equal(masks, self._shared_mask):
-            buffer.copy_(masks)
+            buffer.copy_(sent(masks, buffer.device))
             self._shared_mask = masks
 
     def choose(self, uniforms: Tensor | None) -> None:
@@ -252,6 +259,13 @@ class Decoder:
             self._is_copied.synchronize()
         return self._copied
 
+    def tensors(self) -> list[Tensor]:
+        """Return the tensors that take memory: copied weights and caches."""
+        found = [cache for stream in self._streams for cache in stream.caches()]
+        for merged in self._copies:
+            found += merged.language_model.parameters()
+        return found
+
     def _addresses(self) -> list[int]:
         return [weight.data_ptr() for weight in self._weights]
 
@@ -288,7 +302,7 @@ class CapturedPlayer:
         # Environment rows that still write, and where they are in the batch.
         self._rows: NDArray[np.integer] = np.arange(len(ids))
         self._places = torch.arange(len(ids))  # and where they are in the batch
-        self._on_device = self._places.to(self._device)
+        self._on_device = sent(self._places, self._device)
 
     @torch.inference_mode()
     def act(
@@ -337,7 +351,7 @@ class CapturedPlayer:
         if 2 * bucket(len(rows)) <= self._decoder.size:
             self._decoder.keep(self._places)
             self._places = torch.arange(len(rows))
-        self._on_device = self._places.to(self._device)
+        self._on_device = sent(self._places, self._device)
 
     def _borrowed(self) -> Decoder:
         """Return a decoder that no living player uses, from the policy's store where one fits."""

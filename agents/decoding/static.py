@@ -127,13 +127,14 @@ class StaticStream:
     def keep(self, rows: Tensor) -> None:
         """See `Stream.keep`; a row may also be given several times."""
         self.size = len(rows)
-        buffers = [self.tokens, self.states, self._positions, self._bias]
-        for layer in self._layers:
-            buffers += [layer.all_keys, layer.all_values]
-        for buffer in buffers:
+        for buffer in (self.tokens, self.states, self._positions, self._bias, *self.caches()):
             buffer[: self.size] = buffer[rows]
         for layer in self._layers:
             layer.narrow(self.size)
+
+    def caches(self) -> list[Tensor]:
+        """Return keys and values of all layers."""
+        return [cache for layer in self._layers for cache in (layer.all_keys, layer.all_values)]
 
     def _mask(self, window: int | None) -> Tensor:
         """Return what a layer adds to its attention scores, (size, 1, 1, room)."""

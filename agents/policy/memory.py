@@ -19,8 +19,8 @@ def memory_by_role(policy: CausalLMPolicy, reward_model: nn.Module | None = None
 
     Returns:
         Bytes of "policy" (its trained weights), "frozen" (its other weights), "value" (head, and
-        network of its own), "reference", "masking_model", "reward_model", "optimizer" and
-        "total".
+        network of its own), "reference", "masking_model", "decoding" (static caches and merged
+        weights, where rollouts use them), "reward_model", "optimizer" and "total".
     """
     own = list(policy.language_model.model.parameters())
     roles: dict[str, Iterable[Tensor]] = {
@@ -29,6 +29,7 @@ def memory_by_role(policy: CausalLMPolicy, reward_model: nn.Module | None = None
         "value": _parameters(policy.critic),
         "reference": _parameters(policy.reference),
         "masking_model": _parameters(policy.masking_model),
+        "decoding": [tensor for decoder in policy.decoders for tensor in decoder.tensors()],
         "reward_model": _parameters(reward_model),
         "optimizer": [
             value

@@ -46,6 +46,21 @@ def test_frozen_layers_stay_and_the_others_learn_as_ever(build: Callable[..., PP
     assert moved <= partial.keys()
 
 
+def test_static_decoding_takes_its_cache_and_the_merged_maps(build: Callable[..., PPO]):
+    """4 rows in a batch of 8, 2 layers of keys and values in float32, 3 linear maps in each."""
+    agent = build(decoding="static", lora=lora_config("gpt2"))
+    assert memory_by_role(agent.policy)["decoding"] == 0
+    agent.learn(1)
+    room = agent.policy.max_length + -agent.policy.max_length % 8
+    cache = 8 * 2 * 2 * room * 16 * 4
+    trunk: Any = agent.policy.language_model.model.base_model
+    maps = [
+        m for block in trunk.h for m in (block.attn.c_attn, block.attn.c_proj, block.mlp.c_proj)
+    ]
+    merged = sum(4 * m.base_layer.weight.numel() for m in maps)
+    assert memory_by_role(agent.policy)["decoding"] == cache + merged
+
+
 def test_the_reference_shares_what_is_frozen(build: Callable[..., PPO]):
     agent = build(frozen_layers=1)
     sizes = memory_by_role(agent.policy)
