@@ -198,7 +198,7 @@ class TimeLimit(ScorerWrapper):
                 signal.setitimer(signal.ITIMER_REAL, 0.0)
             finally:  # also if the alarm rings just now
                 signal.setitimer(signal.ITIMER_REAL, *timer)
-                signal.signal(signal.SIGALRM, handler)
+                signal.signal(signal.SIGALRM, handler or signal.SIG_DFL)  # None: other code's
 
 
 def _key(episode: Episode, kind: str) -> Hashable:

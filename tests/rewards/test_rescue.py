@@ -169,7 +169,7 @@ def test_limits_that_cannot_work_are_named():
             ScorerError, match="scorer_timeout must be a number of seconds > 0, got"
         ):
             make_reward("sparse", scorer=Failing(hang), scorer_timeout=seconds)
-    with pytest.raises(RewardError, match="scorer_timeout have no effect with reward=None"):
+    with pytest.raises(RewardError, match="scorer_timeout has no effect with reward=None"):
         make_reward(None, scorer_timeout=1.0)
     with ThreadPoolExecutor(1) as pool:
         limited = pool.submit(TimeLimit(Failing(raises), 1.0).score, EPISODES)

@@ -199,7 +199,7 @@ def test_a_scorer_that_hangs_fails_the_run_which_resumes(tmp_path: Path):
     config = replace(CONFIG, rewards=("sparse",), task=TaskSettings(scorer=judge))
     whole = run(config, "sparse", 0)
 
-    def report(step: int, score: float) -> None:
+    def report(step: int, _: Mapping[str, Any]) -> None:
         if step == 2:
             away.write_text("")
 
