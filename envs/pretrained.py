@@ -37,6 +37,13 @@ def from_pretrained(auto_class: Any, path: str | Path, **options: Any) -> Any:
         raise PretrainedError(f"cannot load {path} as {kind} ({reason}); {remedy}") from error
 
 
+def has_tokenizer(path: str | Path) -> bool:
+    """Return whether a model's folder has a tokenizer beside it; what is no folder may have one."""
+    folder = Path(path)
+    files = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+    return not folder.is_dir() or any((folder / name).is_file() for name in files)
+
+
 def check_place(path: str | Path) -> None:
     """Refuse a path of this machine that does not exist, before the hub is asked for it.
 

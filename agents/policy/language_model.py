@@ -1,6 +1,7 @@
 """A causal language model taken apart: a trunk for hidden states, a head for logits."""
 
 import copy
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -21,6 +22,10 @@ from tokengym.envs.errors import TokenizerError
 from tokengym.envs.pretrained import from_pretrained
 from tokengym.rewards.models.loading import positions
 
+logger = logging.getLogger(__name__)
+
+MOST_ADDED = 8
+"""Tokens that a tokenizer may have beyond its model: those that somebody added to it."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -282,6 +287,31 @@ def check_length(model: LanguageModel, max_tokens: int) -> None:
         )
 
 
+def fit_vocabulary(model: PreTrainedModel, num_tokens: int) -> None:
+    """Give a model rows for the few tokens that were added to its tokenizer, a pad token say.
+
+    Each starts as the mean of the others, so that it is neither likely nor forbidden.
+
+    Args:
+        model: Is changed if up to `MOST_ADDED` tokens are missing.
+        num_tokens: Size of the tokenizer.
+    """
+    old = model.get_input_embeddings().weight.shape[0]
+    if not 0 < num_tokens - old <= MOST_ADDED:
+        return
+    model.resize_token_embeddings(num_tokens, mean_resizing=False)
+    with torch.no_grad():
+        for module in (model.get_input_embeddings(), model.get_output_embeddings()):
+            for rows in module.parameters():
+                rows[old:] = rows[:old].mean(0)
+    logger.warning(
+        "the tokenizer has %d tokens and the model %d: those that were added start as the mean of "
+        "the others",
+        num_tokens,
+        old,
+    )
+
+
 def check_vocabulary(model: LanguageModel, num_actions: int) -> None:
     """Raise unless the model's vocabulary is the environment's, up to padding.
 
@@ -295,5 +325,5 @@ def check_vocabulary(model: LanguageModel, num_actions: int) -> None:
     if excess < 0 or not is_padding:
         raise TokenizerError(
             f"the model has {model.vocab_size} tokens and the environment's tokenizer "
-            f"{num_actions}; use the model and the tokenizer that belong together"
+            f"{num_actions}; use the model and the tokenizer that belong together (tokenizer=)"
         )

@@ -31,6 +31,7 @@ from tokengym.agents.policy.language_model import (
     LanguageModel,
     check_length,
     check_vocabulary,
+    fit_vocabulary,
     load_causal_lm,
 )
 from tokengym.agents.policy.reference import make_reference, reference_weights
@@ -128,7 +129,10 @@ class CausalLMPolicy(BasePolicy):
     def _load(self, model: str | Path | PreTrainedModel) -> LanguageModel:
         """Return the language model, fit for the environment."""
         settings = self.settings
-        loaded = LanguageModel(load_causal_lm(model, self._dtype), settings.lora)
+        backbone = load_causal_lm(model, self._dtype)
+        if not isinstance(model, PreTrainedModel):
+            fit_vocabulary(backbone, self.num_actions)
+        loaded = LanguageModel(backbone, settings.lora)
         loaded.recompute = settings.gradient_checkpointing
         loaded.autocasts = settings.precision == "bf16-mixed"
         loaded.freeze_lower(settings.frozen_layers)

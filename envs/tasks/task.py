@@ -73,6 +73,12 @@ class Task:
     """Class of the single environment."""
     vector_class: type[Any] = TokenGenerationVectorEnv
     """Class of the batched environment."""
+
+    def own_bundle(self) -> Bundle:
+        """Return the task's own prompts and models."""
+        assert self.bundle is not None
+        return bundled(self.bundle) if isinstance(self.bundle, str) else Bundle(self.bundle)
+
     exact_score: Callable[[Any], Callable[[str, str], float]] | None = None
     """Function that returns an environment's exact score of texts, if there is one; it is then the
     score under every reward, and a reward model only attributes it to tokens."""
@@ -253,7 +259,7 @@ def _read_file(dataset: str | Path, state: tuple[Any, ...], **how: Any) -> Promp
 def _models(task: Task, options: TaskOptions) -> Bundle | None:
     """Return the caller's bundle, or the task's own if its tokenizer is needed."""
     if options.bundle is None:
-        return _bundled(task) if options.tokenizer is None else None
+        return task.own_bundle() if options.tokenizer is None else None
     return options.bundle if isinstance(options.bundle, Bundle) else Bundle(options.bundle)
 
 
@@ -265,9 +271,4 @@ def _listed(task: Task, options: TaskOptions, models: Bundle | None) -> PromptSe
     if models is None and task.needs_prompts:
         raise PromptError("got a tokenizer but no prompts (None); pass prompts=[...] or dataset=")
     # With the caller's own tokenizer, the task's bundled prompts are still used as texts.
-    return (models or _bundled(task)).prompts(options.split)
-
-
-def _bundled(task: Task) -> Bundle:
-    assert task.bundle is not None
-    return bundled(task.bundle) if isinstance(task.bundle, str) else Bundle(task.bundle)
+    return (models or task.own_bundle()).prompts(options.split)

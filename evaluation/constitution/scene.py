@@ -165,7 +165,7 @@ class Scene:
         lengths = training_settings(
             self.config.env, max_new_tokens=self.config.max_new_tokens
         ).lengths()
-        kwargs: dict[str, Any] = {**self.config.task.env_kwargs(), **lengths}
+        kwargs: dict[str, Any] = {**self.config.task.env_kwargs(self.config.env), **lengths}
         if self.config.model is not None:
             kwargs |= {"tokenizer": self.config.model, "bundle": None}
         prompts = self._prompts(split)
@@ -193,7 +193,7 @@ class Scene:
         """Return the task as it is, with the bundle's own tokenizer."""
         import gymnasium as gym
 
-        kwargs = self.config.task.env_kwargs()
+        kwargs = self.config.task.env_kwargs(self.config.env)
         return gym.make(self.config.env, reward=None, split=split, **kwargs).unwrapped
 
     def _task_rules(self) -> OffenceRules | None:

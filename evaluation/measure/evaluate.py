@@ -120,9 +120,13 @@ class Evaluator:
         Args:
             agent: Anything `tokengym.agents.collect` plays.
             deterministic: Choose the likeliest token instead of sampling.
+
+        Raises:
+            ValueError: if it is a language model that cannot read the prompts.
         """
         from tokengym.agents import collect
 
+        _check_reads(agent, self.envs)
         episodes = collect(
             agent, self.envs, self.num_episodes, seed=self.seed, deterministic=deterministic
         )
@@ -266,6 +270,19 @@ def task_reward(
     while not isinstance(envs, VectorRewardWrapper):
         envs = envs.env
     return envs.reward, tokenizer
+
+
+def _check_reads(agent: object, envs: VectorEnv) -> None:
+    """Refuse a policy of another vocabulary, or one that is too short for the longest text."""
+    from tokengym.agents import CausalLMPolicy
+    from tokengym.agents.policy.language_model import check_length, check_vocabulary
+
+    policy = policy_of(agent)
+    if isinstance(policy, CausalLMPolicy):
+        check_vocabulary(policy.language_model, int(envs.single_action_space.n))  # type: ignore[attr-defined]
+        check_length(
+            policy.language_model, int(envs.single_observation_space["input_ids"].shape[0])
+        )  # type: ignore[index]
 
 
 def policy_of(agent: object) -> object:

@@ -24,6 +24,7 @@ from tokengym.envs.tokenization import token_texts
 from tokengym.evaluation.measure.evaluate import make_eval_envs, task_reward
 from tokengym.evaluation.report.curves import to_cell
 from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig, resolve_env
+from tokengym.evaluation.runs.defaults import training_settings
 from tokengym.evaluation.statistics import Array
 from tokengym.evaluation.statistics.agreement import Agreement, agreement
 from tokengym.rewards import Reward, RewardError, gold_scorer
@@ -232,17 +233,40 @@ def _is_by_encoder(env: str) -> bool:
     return task is not None and scorer_kind(task.reward) == "encoder"
 
 
-def stored_task(path: Path) -> tuple[str, dict[str, Any]] | None:
+def known_task(
+    path: Path | None, env: str | None, *, below: bool = False
+) -> tuple[str, dict[str, Any]]:
+    """Return the id and arguments of a named environment, or of the one that is stored.
+
+    The stored arguments count where the environment is the stored one; others have their task's.
+
+    Args:
+        path: As of `stored_task`; None if nothing is stored.
+        env: Environment id or a task's bare name; None takes the stored one, or MovieReview.
+        below: As of `stored_task`.
+    """
+    stored = None if path is None else stored_task(path, below=below)
+    if stored is not None and (env is None or resolve_env(env) == stored[0]):
+        return stored
+    env = resolve_env(env or "MovieReview")
+    return env, dict(training_settings(env).lengths())
+
+
+def stored_task(path: Path, *, below: bool = True) -> tuple[str, dict[str, Any]] | None:
     """Return the environment and its arguments that stored episodes were played in.
 
     Args:
         path: A folder that ``tokengym compare`` or ``train`` wrote, or a file in one.
+        below: Whether to look in all folders below, and not only in those of runs.
 
     Returns:
         None if nothing there names a task.
     """
     folder = path if path.is_dir() else path.parent
-    found = [folder / SETTINGS_FILE, *sorted(folder.glob("**/run.json"))]
+    found = [
+        folder / SETTINGS_FILE,
+        *sorted(folder.glob("**/run.json" if below else "*/seed-*/run.json")),
+    ]
     for file in filter(Path.exists, found):
         stored = read_json(file)
         try:

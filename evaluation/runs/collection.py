@@ -149,7 +149,7 @@ class _Maker:
             num_envs=1,
             reward=config.reward,
             split=config.split,
-            **{**config.task.env_kwargs(), **lengths},
+            **{**config.task.env_kwargs(config.env), **lengths},
         )
         self.agent = (
             make_policy(envs, config.task.model)

@@ -12,6 +12,8 @@ from tokengym.agents.learner import find_learner
 from tokengym.envs.declared import as_plain, changed, check_count, from_plain, leaves, names_of
 from tokengym.envs.errors import SettingsError
 from tokengym.envs.files import content_hash, read_json, write_json
+from tokengym.envs.pretrained import has_tokenizer
+from tokengym.envs.tasks.task import task_of
 from tokengym.evaluation.runs.defaults import (
     CREDIT_SETTINGS,
     EvaluationSettings,
@@ -59,7 +61,14 @@ class TaskSettings:
     encoder: str | None = None
     """Folder or hub name of the encoder of the r3 rewards; None takes the bundle's."""
     model: str | None = None
-    """Folder or hub name of the policy's language model; None takes the bundle's."""
+    """Folder or hub name of the policy's language model; None takes the bundle's. A tokenizer
+    beside it is taken too."""
+    tokenizer: str | None = None
+    """Folder or hub name of the policy's tokenizer; None takes the model's, else the bundle's."""
+    eos_token: str | None = None
+    """Token that ends a text, if the tokenizer does not name one."""
+    pad_token: str | None = None
+    """Token for padding, if the tokenizer does not name one; the EOS token will do."""
 
     def __post_init__(self) -> None:
         for name in ("prompt_column", "reference_column", "query_type_column"):
@@ -68,15 +77,22 @@ class TaskSettings:
                     f"{name}={getattr(self, name)!r} names a column of no data set; pass dataset"
                 )
 
-    def env_kwargs(self) -> dict[str, Any]:
-        """Return the arguments of ``gym.make`` that are not left to the task."""
-        values = asdict(self)
-        del values["model"]  # the policy's, not the environment's
-        return {
-            name: value
-            for name, value in values.items()
-            if value is not None and value is not False
-        }
+    def env_kwargs(self, env: str) -> dict[str, Any]:
+        """Return the arguments of ``gym.make`` that are not left to the task.
+
+        Under a tokenizer of one's own the task keeps its prompts and scorers, which read texts.
+
+        Args:
+            env: Id of the environment.
+        """
+        values = {k: v for k, v in asdict(self).items() if v is not None and v is not False}
+        model = values.pop("model", None)
+        if model is not None and "tokenizer" not in values and has_tokenizer(model):
+            values["tokenizer"] = model
+        task = task_of(env)
+        if "tokenizer" in values and "bundle" not in values and task and not task.needs_prompts:
+            values["bundle"] = task.own_bundle()
+        return values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,7 +261,7 @@ class ComparisonConfig:
         """Return the arguments of ``gym.make_vec`` for training or for evaluation."""
         normalize = self.training.normalize if train else "off"
         return {
-            **self.task.env_kwargs(),
+            **self.task.env_kwargs(self.env),
             "reward": reward,
             "normalize": None if normalize == "off" else normalize,
             **self.training.lengths(),

@@ -26,7 +26,7 @@ def evaluate(
     agent: Annotated[
         Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT", help_behavior_hint="")
     ] = None,
-    env: str = "MovieReview",
+    env: Text = None,
     episodes: int = 128,
     seed: int = 0,
     max_new_tokens: Whole = None,
@@ -45,13 +45,14 @@ def evaluate(
     ROUGE (where prompts have references) and self-BLEU need pip install 'tokengym[text]'.
 
     For example:
-      tokengym evaluate runs/abc/agent --env MovieReview
+      tokengym evaluate runs/abc/agent
       tokengym evaluate --env MovieReview            the policy that training starts from
       tokengym evaluate runs/abc/agent --against runs/sparse/agent --judge models/judge
 
     Args:
         agent: Folder of a saved agent; without one, the untrained policy is measured.
-        env: Environment id, or a task's bare name.
+        env: Environment id, or a task's bare name (default: what the agent was trained in, or
+            MovieReview).
         episodes: Number of held-out prompts.
         seed: Seed of prompts and sampling.
         max_new_tokens: Longest response (default: the task's).
@@ -71,18 +72,19 @@ def evaluate(
     from tokengym.envs.files import write_json
     from tokengym.evaluation.measure.evaluate import Evaluator
     from tokengym.evaluation.measure.metrics import library_metrics
-    from tokengym.evaluation.runs.config import resolve_env
+    from tokengym.evaluation.replay.replay import known_task
     from tokengym.evaluation.runs.defaults import training_settings
     from tokengym.evaluation.runs.run import load_agent
     from tokengym.scripts.commands.show import show_evaluation, show_win_rate
 
     torch.set_num_threads(1)
-    env = resolve_env(env)
     _check_agents(agent, against, judge)
-    lengths = training_settings(env, max_new_tokens=max_new_tokens).lengths()
+    env, kwargs = known_task(None if agent is None else agent.parent, env)
+    if max_new_tokens is not None:
+        kwargs |= training_settings(env, max_new_tokens=max_new_tokens).lengths()
     evaluator = Evaluator(
         env,
-        {**task.env_kwargs(), **lengths},
+        {**kwargs, **task.env_kwargs(env)},
         num_episodes=episodes,
         seed=seed,
         toxicity=toxicity,

@@ -1,7 +1,7 @@
 """``tokengym replay``: one set of responses under every credit."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tokengym.scripts.commands.options import Folder, Names, Text, takes_settings, task_settings
 
@@ -79,19 +79,14 @@ def _replay(
     """Return the replay of episodes that are read, or played here."""
     from tokengym.agents import PPO
     from tokengym.evaluation.measure.evaluate import Evaluator
-    from tokengym.evaluation.replay.replay import load_episodes, replay, stored_task, usual_rewards
-    from tokengym.evaluation.runs.config import resolve_env
-    from tokengym.evaluation.runs.defaults import training_settings
+    from tokengym.evaluation.replay.replay import known_task, load_episodes, replay, usual_rewards
 
     for path, what in ((episodes, "episodes"), (agent, "agent")):
         if path is not None and not path.exists():
             raise ValueError(f"--{what}: there is no {path}; name what tokengym train wrote")
-    stored = stored_task(episodes) if episodes is not None else None
-    kwargs: dict[str, Any] = {}
-    if stored is not None and (env is None or resolve_env(env) == stored[0]):
-        env, kwargs = stored
-    env = resolve_env(env or "MovieReview")
-    kwargs = {**training_settings(env).lengths(), **kwargs, **task.env_kwargs()}
+    saved = agent.parent if episodes is None and agent is not None else episodes
+    env, kwargs = known_task(saved, env, below=saved is episodes)
+    kwargs |= task.env_kwargs(env)
     evaluator = Evaluator(env, kwargs, num_episodes=num_episodes, seed=seed)
     player = None
     if agent is not None:

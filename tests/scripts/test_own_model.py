@@ -1,0 +1,103 @@
+"""A language model of one's own, in the Hugging Face format, from the command line."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from tokengym.envs import bundled
+from tokengym.scripts.cli import main
+
+SMALL = ["--steps", "1", "--batch-size", "4", "--n-epochs", "1", "--eval-episodes", "4"]
+LENGTHS = ["--max-new-tokens", "6"]
+END = "<|endoftext|>"
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Return a byte-level tokenizer of 300 tokens, END among them, without a pad token."""
+    bytes_ = Tokenizer(models.BPE())
+    bytes_.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bytes_.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=[END], initial_alphabet=alphabet, show_progress=False
+    )
+    bytes_.train_from_iterator(bundled("movie_review").prompts().texts[:200], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=bytes_, eos_token=END)
+
+
+@pytest.fixture
+def model(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Path:
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_embd=16, n_layer=1, n_head=2, n_positions=64, eos_token_id=0
+    )
+    torch.manual_seed(0)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def train(model: Path, *options: str, out: str = "run") -> int:
+    arguments = ["train", "--env", "MovieReview", "--model", str(model), *SMALL, *options]
+    return main([*arguments, "--out", str(model.parent / out)])
+
+
+def test_a_model_brings_its_tokenizer_and_the_agent_its_task(
+    model: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert train(model, *LENGTHS) == 2
+    assert "no pad token (None); pass pad_token=" in capsys.readouterr().err
+    assert train(model, *LENGTHS, "--pad-token", END) == 0
+    assert "gold" in capsys.readouterr().out
+    agent = str(model.parent / "run" / "agent")
+    assert main(["evaluate", agent, "--episodes", "4", "--samples", "0"]) == 0
+    assert "Gold" in capsys.readouterr().out
+    # Without the record beside it, the default task is another vocabulary's.
+    (model.parent / "run" / "agent").rename(model.parent / "agent")
+    assert main(["evaluate", str(model.parent / "agent"), "--episodes", "4"]) == 2
+    printed = capsys.readouterr().err
+    assert "has 300 tokens and the environment's tokenizer" in printed
+
+
+def test_a_token_that_was_added_gets_a_row_of_its_own(
+    model: Path, tokenizer: PreTrainedTokenizerFast
+):
+    padded = PreTrainedTokenizerFast.from_pretrained(model)
+    padded.add_special_tokens({"pad_token": "[PAD]"})
+    padded.save_pretrained(model)
+    assert train(model, *LENGTHS) == 0
+    before = AutoModelForCausalLM.from_pretrained(model).get_input_embeddings().weight
+    saved = AutoModelForCausalLM.from_pretrained(model.parent / "run" / "agent" / "reference")
+    after = saved.get_input_embeddings().weight
+    assert (len(before), len(after)) == (300, 301)
+    assert torch.equal(after[:300], before)
+    assert torch.allclose(after[300], before.mean(0))
+
+
+def test_a_text_beyond_the_context_is_refused_before_the_first_token(
+    model: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert train(model, "--pad-token", END, "--max-new-tokens", "300", out="long") == 2
+    assert "the model reads 64 tokens and prompt and response may take" in capsys.readouterr().err
+    assert train(model, "--pad-token", END, *LENGTHS) == 0
+    agent = str(model.parent / "run" / "agent")
+    assert main(["evaluate", agent, "--max-new-tokens", "100"]) == 2
+    assert "the model reads 64 tokens and prompt and response may take" in capsys.readouterr().err
+
+
+def test_the_tokenizer_may_lie_elsewhere(model: Path, capsys: pytest.CaptureFixture[str]):
+    tokenizer = model.parent / "tokenizer"
+    tokenizer.mkdir()
+    for file in model.glob("tokenizer*"):
+        file.rename(tokenizer / file.name)
+    assert train(model, *LENGTHS, out="without") == 2
+    assert "use the model and the tokenizer that belong together" in capsys.readouterr().err
+    assert train(model, *LENGTHS, "--tokenizer", str(tokenizer), "--pad-token", END) == 0
