@@ -42,6 +42,29 @@ def complete(score: float, shares: ArrayLike) -> FloatArray:
     return rewards
 
 
+def shift(score: float, shares: ArrayLike) -> FloatArray:
+    """Return signed parts of a score with the same amount added to each.
+
+    r_t = a_t + (R - sum_s a_s) / n
+
+    Args:
+        score: R, reward units.
+        shares: (n,) a, reward units.
+
+    Returns:
+        (n,) reward units, sums to the score.
+
+    Raises:
+        ValueError: if the shares are no vector of finite numbers.
+
+    Example:
+        >>> shift(1.0, [2.0, -0.5, 1.0])
+        array([ 1.5, -1. ,  0.5])
+    """
+    rewards = _finite_vector(shares)
+    return rewards + (score - rewards.sum()) / len(rewards)
+
+
 def rescale_signed(score: float, shares: ArrayLike, *, guard: float = GUARD) -> FloatArray:
     """Return signed shares scaled to sum to the score, keeping every share's sign.
 

@@ -10,7 +10,7 @@ from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.probe import PrefixReader, ScaledReader
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths.redistribution import Moments, update_moments
-from tokengym.rewards.maths.shares import complete
+from tokengym.rewards.maths.shares import shift
 from tokengym.rewards.scorers.base import AnyScorer, FloatArray, ScorerWrapper, Scores
 
 _EPSILON = 1e-8
@@ -78,8 +78,8 @@ class Normalize(ScorerWrapper):
         """Return normalised scores; the batch updates the statistics first.
 
         Weights are passed on. Signed attributions are scaled with the value; of those that sum to
-        it, what centring and clipping take off goes to the last token, as a constant of the
-        episode.
+        it, what centring and clipping take off is spread evenly, as a constant of the episode. On
+        the last token alone it would outweigh the parts, which a critic has to learn first.
 
         Args:
             episodes: Episodes to score.
@@ -150,7 +150,7 @@ class Normalize(ScorerWrapper):
             ]
         if attributions is not None and scores.additive:
             attributions = [
-                complete(float(value), row) for row, value in zip(attributions, values, strict=True)
+                shift(float(value), row) for row, value in zip(attributions, values, strict=True)
             ]
         return Scores(
             values=values,

@@ -93,8 +93,9 @@ def test_normalize_keeps_weights_and_rescales_parts():
     parts = FixedScorer([4.0, 8.0])
     parts.scores = Scores(values=[4.0, 8.0], attributions=[[1, 3, 0], [5, 3]], additive=True)
     scores = Normalize(parts).score(EPISODES)  # mean 6, deviation 2: -1 and 1
-    np.testing.assert_allclose(scores.attributions[0], [0.5, 1.5, -3.0], rtol=1e-6)
-    np.testing.assert_allclose(scores.attributions[1], [2.5, -1.5], rtol=1e-6)
+    # parts over the deviation are .5, 1.5, 0 and 2.5, 1.5: the mean takes 3 off each episode
+    np.testing.assert_allclose(scores.attributions[0], [-0.5, 0.5, -1.0], rtol=1e-6)
+    np.testing.assert_allclose(scores.attributions[1], [1.0, 0.0], atol=1e-6)
     assert [float(row.sum()) for row in scores.attributions] == pytest.approx([-1.0, 1.0])
 
 

@@ -16,6 +16,7 @@ from tokengym.rewards.maths.shares import (
     sample_permutations,
     shapley_exact,
     shapley_sampled,
+    shift,
     split_evenly,
 )
 
@@ -23,6 +24,11 @@ from tokengym.rewards.maths.shares import (
 def test_complete_by_hand():
     assert complete(3.0, [2.0, -1.0, 0.5]).tolist() == [2.0, -1.0, 2.0]
     assert complete(3.0, [0.0]).tolist() == [3.0]
+
+
+def test_a_shift_adds_the_same_to_each():
+    assert shift(3.0, [2.0, -1.0, 0.5]).tolist() == [2.5, -0.5, 1.0]  # 1.5 was missing
+    assert shift(3.0, [0.0]).tolist() == [3.0]
 
 
 @pytest.mark.parametrize(
@@ -135,6 +141,7 @@ def test_received_attention_by_hand():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: shift(1.0, []), r"shares must be finite, of shape \(n,\)"),
         (lambda: complete(1.0, []), r"shares must be finite, of shape \(n,\)"),
         (lambda: rescale_signed(1.0, [np.nan]), "shares must be finite"),
         (lambda: rescale_signed(1.0, [1.0], guard=0.0), r"guard must lie in \(0, 1\], got 0.0"),
