@@ -3,6 +3,8 @@
 - rollout: tokens per second through the environment's ``step``, of models with random weights in
   bfloat16, against ``generate`` with a growing cache and with a static cache that it compiles. The
   limit is that of reading all weights and the cache once per step at the measured bandwidth.
+- peer: one PPO step of a GPT-2 in float32 against TRL 1.12's, by ``ppo_peer.py``, where ``--trl``
+  names the folder of its package.
 - step: one PPO step by phase, with its peak memory. The update's share is 6 floating-point
   operations per weight and token and epoch (4 with LoRA, whose frozen weights need no gradient)
   against the measured rate of a matrix product in bfloat16.
@@ -21,6 +23,8 @@ import gc
 import json
 import logging
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -326,6 +330,14 @@ def measured(bench: Bench, settings: argparse.Namespace) -> Iterator[dict[str, A
             torch.cuda.empty_cache()
 
 
+def against_trl(bench: Bench, folder: str) -> str:
+    """Return the table of ``ppo_peer.py``."""
+    command = [sys.executable, str(Path(__file__).with_name("ppo_peer.py")), "--trl", folder]
+    command += ["--device", bench.device.type, "--size", "small" if bench.is_dry else "large"]
+    command += ["--steps", str(bench.repeats)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
 def as_markdown(found: dict[str, Any]) -> str:
     """Return the tables."""
     about = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
@@ -344,7 +356,7 @@ def as_markdown(found: dict[str, Any]) -> str:
             cells = [row.get("error") or _cell(row[name]) for name in titles]
             lines.append(f"| {row['shape']} | {row['rows']} | {row['arm']} | {' | '.join(cells)} |")
         lines.append("")
-    return "\n".join(lines)
+    return "\n".join([*lines, found.get("peer", "")])
 
 
 def _cell(value: float | None) -> str:
@@ -365,6 +377,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--trl", help="folder that holds TRL 1.12.0's package")
     settings = parser.parse_args()
     device = torch.device(settings.device)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
@@ -390,6 +403,10 @@ def main() -> None:
         write_json(settings.out / "gpu.json", found)
         write_text(settings.out / "gpu.md", as_markdown(found))
         print(json.dumps(row), flush=True)
+    if settings.trl is not None:
+        found["peer"] = against_trl(bench, settings.trl)
+        write_json(settings.out / "gpu.json", found)
+        write_text(settings.out / "gpu.md", as_markdown(found))
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def make_scorer(size: str) -> GPT2ForSequenceClassification:
     return GPT2ForSequenceClassification(config).eval()
 
 
-def make_agent(size: str, value_network: str) -> PPO:
+def make_agent(size: str, value_network: str, device: str) -> PPO:
     """Return our agent on its environment."""
     tokenizer = make_tokenizer(SIZES[size]["vocab_size"])
     envs = TokenGenerationVectorEnv(
@@ -67,12 +67,14 @@ def make_agent(size: str, value_network: str) -> PPO:
             "value_network": value_network,
         },
         seed=0,
-        device="cpu",
+        device=device,
     )
 
 
 def now() -> NDArray[np.float64]:
-    """Return CPU seconds and seconds."""
+    """Return CPU seconds and seconds, once a GPU has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return np.array([time.process_time(), time.perf_counter()])
 
 
@@ -90,7 +92,9 @@ def timed_step(agent: PPO) -> NDArray[np.float64]:
     return np.stack([*np.diff(marks, axis=0), marks[-1] - marks[0]])
 
 
-def run_trainer(size: str, steps: int, between: Callable[[], None]) -> list[NDArray[np.float64]]:
+def run_trainer(
+    size: str, steps: int, between: Callable[[], None], device: str
+) -> list[NDArray[np.float64]]:
     """Run TRL's trainer; return what each step took, (2,), ``between`` not counted."""
     from datasets import Dataset
     from transformers import PrinterCallback, TrainerCallback
@@ -117,7 +121,7 @@ def run_trainer(size: str, steps: int, between: Callable[[], None]) -> list[NDAr
         trainer = PPOTrainer(
             args=PPOConfig(
                 output_dir=folder,
-                use_cpu=True,
+                use_cpu=device == "cpu",
                 bf16=False,
                 gradient_checkpointing=False,
                 learning_rate=LEARNING_RATE,
@@ -175,14 +179,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=7)
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     settings = parser.parse_args()
     sys.path.insert(0, settings.trl)
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     torch.set_num_threads(settings.threads)
     agents = {
-        "value network": make_agent(settings.size, "own"),
-        "value head on the trunk": make_agent(settings.size, "trunk"),
+        "value network": make_agent(settings.size, "own", settings.device),
+        "value head on the trunk": make_agent(settings.size, "trunk", settings.device),
     }
     taken: dict[str, list[NDArray[np.float64]]] = {name: [] for name in agents}
 
@@ -190,13 +195,14 @@ def main() -> None:
         for name, agent in agents.items():
             taken[name].append(timed_step(agent))
 
-    theirs = run_trainer(settings.size, settings.steps + 1, step_ours)
+    theirs = run_trainer(settings.size, settings.steps + 1, step_ours, settings.device)
     from trl import __version__
 
     shape = SIZES[settings.size]
     print(
         f"GPT-2 {shape['n_layer']}x{shape['n_embd']}, vocabulary {shape['vocab_size']:,}, TRL "
-        f"{__version__}, {settings.threads} thread(s), medians of {settings.steps} steps\n"
+        f"{__version__}, {settings.threads} thread(s) on {settings.device}, medians of "
+        f"{settings.steps} steps\n"
     )
     print_table(  # the first step warms up
         np.median(theirs[1:], axis=0),
