@@ -23,6 +23,7 @@ from tokengym.scripts.commands.constitution import constitution
 from tokengym.scripts.commands.envs import envs
 from tokengym.scripts.commands.evaluate import evaluate
 from tokengym.scripts.commands.options import call
+from tokengym.scripts.commands.push import push
 from tokengym.scripts.commands.replay import replay
 from tokengym.scripts.commands.report import report
 from tokengym.scripts.commands.train import train
@@ -40,6 +41,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": report,
     "replay": replay,
     "bench": bench,
+    "push": push,
 }
 FAULT, USER_ERROR, INTERRUPTED = 1, 2, 130
 

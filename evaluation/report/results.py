@@ -185,7 +185,7 @@ def write_results(
     ``axis`` is what the runs are compared at equal amounts of: updates, or tokens where these are
     not the same to all learners.
     """
-    rows = _rows(curves)
+    rows = rows_of(curves)
     if axis == "tokens":
         curves = [replace(curve, steps=curve.values["tokens"]) for curve in curves]
     summary = summarize(
@@ -331,7 +331,8 @@ def known_optimum(config: ComparisonConfig) -> dict[str, float] | None:
     return {"gold_score": float(values[()])}
 
 
-def _rows(curves: Sequence[Curve]) -> list[dict[str, object]]:
+def rows_of(curves: Sequence[Curve]) -> list[dict[str, object]]:
+    """Return the rows of curves.csv."""
     rows: list[dict[str, object]] = []
     for curve in curves:
         for index, step in enumerate(curve.steps):

@@ -98,4 +98,9 @@ def changed_code(path: str, old: str, new: str) -> str:
 def keep_code(code: Mapping[str, str], folder: Path) -> None:
     """Write a copy of each file into a folder, to be compared with what it becomes."""
     for path in code:
-        write_bytes(folder / re.sub(r"[^\w.-]", "_", path), Path(path).read_bytes())
+        write_bytes(kept_code(path, folder), Path(path).read_bytes())
+
+
+def kept_code(path: str, folder: Path) -> Path:
+    """Return the copy of a file that `keep_code` wrote."""
+    return folder / re.sub(r"[^\w.-]", "_", path)

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import pytest
 import torch
 import yaml
+from stable_baselines3.common.logger import KVWriter
 
 from tokengym import agents, envs, rewards
-from tokengym.agents import losses
+from tokengym.agents import PPO, losses
 from tokengym.evaluation import statistics
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +55,20 @@ def test_every_public_name_is_in_the_reference():
     for name in named:
         module_name, _, attribute = name.rpartition(".")
         assert getattr(importlib.import_module(module_name), attribute).__doc__, name
+
+
+def test_the_page_on_watching_a_run_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    watch, fetch = blocks_of("watching.md")
+    found: dict[str, Any] = {}
+    exec(compile(watch, "watching.md", "exec"), found)
+    exec(compile(fetch, "watching.md", "exec"), found)
+    kept = KVWriter()
+    monkeypatch.setitem(found, "make_tracker", lambda *_, **__: kept)
+    envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=2, max_new_tokens=2)
+    agent = found["watched"](PPO("CausalLMPolicy", envs, n_minibatches=1, seed=0), tmp_path)
+    assert agent.logger.output_formats == [kept]
+    agent.save(tmp_path / "shared" / "agent")
+    assert type(found["fetched"](tmp_path / "shared")) is PPO
 
 
 def blocks_of(name: str) -> list[str]:

@@ -1,0 +1,39 @@
+"""``tokengym push``: a trained agent, with a card, on the Hugging Face hub."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from tokengym.scripts.commands.options import Folder, Switch, Text
+
+
+def push(
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
+    repo: Text = None,
+    folder: Folder = None,
+    public: Switch = False,
+) -> None:
+    """Put a trained agent on the Hugging Face hub, with a card made from its run.
+
+    For example:
+      tokengym push runs/abc --folder shared         look at it first: nothing leaves the machine
+      tokengym push runs/abc --repo me/abc
+
+    Args:
+        run: Folder that tokengym train wrote.
+        repo: Name on the hub, user/name; hf auth login stores the token.
+        folder: Write the same files into a folder instead.
+        public: Let everybody see a repository that is made.
+    """
+    from rich.console import Console
+
+    from tokengym.evaluation.runs.hub import export_agent, push_to_hub
+    from tokengym.scripts.commands.show import say
+
+    if (repo is None) == (folder is None):
+        raise ValueError("push takes --repo user/name or --folder DIR, one of the two")
+    if folder is not None:
+        say(Console(), f"{export_agent(run, folder)}  the agent and its card")
+    elif repo is not None:
+        say(Console(), push_to_hub(run, repo, private=not public))
