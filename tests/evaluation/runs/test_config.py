@@ -5,6 +5,7 @@ import pytest
 
 from tokengym.agents.learner import learner_names
 from tokengym.agents.ppo.settings import PPOSettings
+from tokengym.envs import bundled
 from tokengym.envs.declared import changed
 from tokengym.envs.files import read_json, write_json
 from tokengym.evaluation.runs.compare import check_folder
@@ -82,8 +83,8 @@ def test_files_of_an_earlier_version_are_refused(tmp_path: Path):
         ComparisonConfig.from_dict(data)
 
 
-def test_environment_arguments():
-    ours = config(task=TaskSettings(dataset="a.csv", prompt_column=0, model="policy"))
+def test_environment_arguments(tmp_path: Path):
+    ours = config(task=TaskSettings(dataset="a.csv", prompt_column=0, model=str(tmp_path)))
     train = ours.env_kwargs("abc", train=True)
     assert train == {
         "dataset": "a.csv",
@@ -100,6 +101,14 @@ def test_environment_arguments():
     assert fixed.env_kwargs("abc", train=True)["min_new_tokens"] == 20
     measured = ours.env_kwargs("abc", train=False)
     assert (measured["split"], measured["normalize"]) == ("test", None)
+
+
+def test_a_models_tokenizer_leaves_the_task_its_prompts_and_scorers(tmp_path: Path):
+    (tmp_path / "tokenizer.json").write_text("{}")
+    for task in (TaskSettings(model=str(tmp_path)), TaskSettings(tokenizer=str(tmp_path))):
+        kwargs = config(env="MovieReview", task=task).env_kwargs("abc", train=True)
+        assert kwargs["tokenizer"] == str(tmp_path)
+        assert kwargs["bundle"] == bundled("movie_review")
 
 
 @pytest.mark.parametrize(
