@@ -127,7 +127,7 @@ def make_card(config: CardConfig, out: Path, console: "Console | None" = None) -
     """
     from tokengym.evaluation.cards.page import card_page
 
-    stored = read_json(out / CARD_FILE) if (out / CARD_FILE).exists() else {}
+    stored = _stored(out / CARD_FILE)
     if stored and stored["subject"] != config.subject:
         raise ValueError(
             f"{out} holds the card of {stored['subject']!r}, not of {config.subject!r}; name "
@@ -140,7 +140,7 @@ def make_card(config: CardConfig, out: Path, console: "Console | None" = None) -
     for part in config.parts:
         settings = config.settings(part)
         digest = _digest(json.dumps(settings, sort_keys=True).encode())
-        if hashes.get(part) != digest:
+        if hashes.get(part) != digest or part not in parts:
             if console is not None:
                 console.print(f"{config.subject}: {part}", markup=False, highlight=False)
             parts[part] = measures[part](config.name, SIZES[config.size], config.seed, out)
@@ -160,6 +160,17 @@ def make_card(config: CardConfig, out: Path, console: "Console | None" = None) -
         }
         write_json(out / CARD_FILE, card)
         write_text(out / PAGE_FILE, card_page(card))
+    return card
+
+
+def _stored(file: Path) -> dict[str, Any]:
+    """Return the card in a file, {} if there is none."""
+    if not file.exists():
+        return {}
+    card = read_json(file)
+    kinds = {"subject": str, "parts": dict, "hashes": dict}
+    if not isinstance(card, dict) or not all(isinstance(card.get(k), t) for k, t in kinds.items()):
+        raise ValueError(f"{file} is damaged; delete it and run again")
     return card
 
 

@@ -9,6 +9,7 @@ pairs.jsonl        its answers, the judge's best against the worst
 reward_model/      trained on them
 ppo/               the policy after PPO against it
 evaluation.json    toxicity, KL and win rates on held-out prompts, before and after
+hashes.json        of each stage's files, which are read only if they are as they were made
 report.md, report.html
 ```
 """
@@ -22,7 +23,16 @@ import numpy as np
 
 from tokengym.agents.constitution import draw_principles
 from tokengym.envs import Episode
-from tokengym.envs.files import locked, read_json, read_jsonl, write_json, write_jsonl
+from tokengym.envs.files import (
+    content_hash,
+    locked,
+    read_hashed,
+    read_json,
+    read_jsonl,
+    write_hashed,
+    write_json,
+    write_jsonl,
+)
 from tokengym.evaluation.constitution.report import write_reports
 from tokengym.evaluation.constitution.scene import ConstitutionConfig, Scene
 from tokengym.evaluation.measure.win_rate import scored
@@ -53,7 +63,7 @@ def run_constitution(
 
     Raises:
         FolderInUseError: if another process does the same run.
-        ValueError: if the folder holds a run of other settings.
+        ValueError: if the folder holds a run of other settings, or a damaged file.
 
     Source: Bai et al. 2022, "Constitutional AI", arXiv:2212.08073.
     """
@@ -64,8 +74,11 @@ def run_constitution(
             for stage in STAGES:
                 if report is not None:
                     report(stage)
-                if not run.is_done(stage):
+                if run.is_done(stage):
+                    run.check(stage)
+                else:
                     getattr(run, f"make_{stage}")()
+                    run.note(stage)
         results: dict[str, Any] = read_json(out / "evaluation.json")
         write_reports(config, results, out)
         return results
@@ -87,13 +100,39 @@ class _Run:
 
     def is_done(self, stage: str) -> bool:
         """Say whether a stage's result is there."""
+        return all(path.exists() for path in self._files(stage))
+
+    def note(self, stage: str) -> None:
+        """Store the hashes of a stage's files."""
+        found = {path.name: content_hash(path) for path in self._files(stage)}
+        write_hashed(self.out / "hashes.json", self._known() | found)
+
+    def check(self, stage: str) -> None:
+        """Refuse files of a stage that have changed since their hashes were stored.
+
+        Raises:
+            ValueError: naming the file.
+        """
+        known = self._known()
+        for path in self._files(stage):
+            if path.name in known and known[path.name] != content_hash(path):
+                raise ValueError(
+                    f"{path} is damaged or was changed; delete it and what was made from it, and "
+                    "run again"
+                )
+
+    def _known(self) -> dict[str, Any]:
+        file = self.out / "hashes.json"
+        return read_hashed(file) if file.exists() else {}
+
+    def _files(self, stage: str) -> list[Path]:
         names = {
-            "responses": "responses.jsonl",
-            "revisions": "revisions.jsonl",
-            "pairs": "pairs.json",  # the figures beside the pairs come last
-            "evaluation": "evaluation.json",
+            "responses": ["responses.jsonl"],
+            "revisions": ["revisions.jsonl"],
+            "pairs": ["pairs.jsonl", "pairs.json"],
+            "evaluation": ["evaluation.json"],
         }
-        return (self.out / names.get(stage, stage)).exists()
+        return [self.out / name for name in names.get(stage, [stage])]
 
     def make_responses(self) -> None:
         """Let the policy answer red-team prompts."""

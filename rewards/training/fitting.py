@@ -1,10 +1,10 @@
 """The training loop of both kinds: ``transformers.Trainer`` on pairs, interrupted and resumed."""
 
-import json
 import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -18,7 +18,7 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from tokengym.envs.errors import StorageError
-from tokengym.envs.files import writing
+from tokengym.envs.files import content_hash, read_hashed, write_hashed, writing
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.maths.pairwise import bradley_terry_loss
 from tokengym.rewards.models.batching import PaddingSide, padded_batches
@@ -219,14 +219,12 @@ class Collator:
 
 
 def _last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest checkpoint that was written to its end; None if there is none."""
-    found = {int(path.name.rpartition("-")[2]): path for path in folder.glob("checkpoint-*")}
+    """Return the newest checkpoint that is as it was written; None if there is none."""
+    found = {int(path.stem.rpartition("-")[2]): path for path in folder.glob("checkpoint-*.json")}
     for _, path in sorted(found.items(), reverse=True):
-        try:
-            json.loads((path / "trainer_state.json").read_text())  # written last
-        except (OSError, ValueError):
-            continue
-        return path
+        with suppress(ValueError, OSError):
+            if read_hashed(path)["contents"] == content_hash(path.with_suffix("")):
+                return path.with_suffix("")
     return None
 
 
@@ -238,13 +236,14 @@ class _PairTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         folder = Path(str(self.args.output_dir))
+        made = folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         try:
             with writing(folder):
                 super()._save_checkpoint(model, trial)
+                write_hashed(made.with_suffix(".json"), {"contents": content_hash(made)})
         except StorageError as error:
             _LOG.warning("no checkpoint at step %d: %s", self.state.global_step, error)
-            partial = folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(made, ignore_errors=True)
 
     def _save(
         self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None

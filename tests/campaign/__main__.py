@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.campaign.damaged import damaged
 from tests.campaign.disk import full_disk
 from tests.campaign.fuzz import fuzz
 from tests.campaign.garbled import garbled
@@ -25,6 +26,7 @@ PARTS: dict[str, tuple[Callable[[int, int], Outcome], str]] = {
     "scorers": (scorers, "scorers that raise or return no score: one line, episodes kept"),
     "nulls": (nulls, "20,000 reports of equal rewards each: false headlines at most 6 %"),
     "garbled": (garbled, "damaged files of agents, comparisons and pairs: one line, or right"),
+    "damaged": (damaged, "damaged files of stopped runs: one line, or resumed as if whole"),
     "pages": (pages, "hostile texts in HTML, Markdown and CSV: no script, no raw control"),
     "terminal": (
         terminal,

@@ -72,7 +72,7 @@ def uninterrupted(name: str) -> Whole:
         return Whole(took_s, results(folder), size)
 
 
-def command(name: str, folder: str) -> list[str]:
+def command(name: str, folder: str | Path) -> list[str]:
     """Return a command that writes in a folder."""
     pairs = Path(folder, "pairs.jsonl")
     if name == "train-reward" and not pairs.exists():

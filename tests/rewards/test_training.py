@@ -253,6 +253,31 @@ def test_a_stopped_training_goes_on_number_for_number(language_model, tmp_path, 
         torch.testing.assert_close(other[name], value, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("name", ["trained.safetensors", "optimizer.pt", "trainer_state.json"])
+def test_a_damaged_checkpoint_is_passed_over(language_model, tmp_path, name):
+    pairs, training = good_and_bad(30), replace(FAST, epochs=2, checkpoint_seconds=0)
+    whole = train_reward_model(
+        language_model, pairs, output_dir=tmp_path / "whole", training=training
+    )
+    out = tmp_path / "parts"
+    with pytest.raises(KeyboardInterrupt):
+        train_reward_model(
+            language_model, pairs, output_dir=out, training=training, report=stop_after(3)
+        )
+    file = tmp_path / "parts.unfinished" / "checkpoints" / "checkpoint-2" / name
+    file.write_bytes(file.read_bytes()[:-1])
+    seen = []
+    parts = train_reward_model(
+        language_model,
+        pairs,
+        output_dir=out,
+        training=training,
+        report=lambda *step: seen.append(step),
+    )
+    assert seen[0][0] == 2  # resumed after step 1
+    assert (parts.metrics, parts.train_loss) == (whole.metrics, whole.train_loss)
+
+
 def test_folders_that_are_in_use(language_model, tmp_path):
     pairs, out = good_and_bad(20), tmp_path / "rm"
     with pytest.raises(KeyboardInterrupt):

@@ -105,6 +105,13 @@ def test_stored_parts_are_kept_until_the_source_changes(rules: Path, tmp_path: P
         make_card(CardConfig(subject="abc", parts=("contract",)), out)
 
 
+@pytest.mark.parametrize("text", ["null", "{}", '{"subject": "abc", "parts": 3, "hashes": {}}'])
+def test_a_damaged_card_is_named(tmp_path: Path, text: str):
+    (tmp_path / "card.json").write_text(text)
+    with pytest.raises(ValueError, match=r"card\.json is damaged; delete it and run again"):
+        make_card(CardConfig(subject="abc", parts=("contract",)), tmp_path)
+
+
 def _counting(name: str, calls: list[str]):
     def measure(*arguments):
         calls.append(name)

@@ -72,6 +72,19 @@ def test_rules_say_that_they_are_rules(done):
         assert "stand in for a model" in text
 
 
+@pytest.mark.parametrize("name", ["revisions.jsonl", "evaluation.json", "sft/agent.json"])
+def test_a_stage_that_was_damaged_is_refused_until_it_is_made_again(done, tmp_path, name):
+    folder, results, _ = done
+    copy = tmp_path / "run"
+    shutil.copytree(folder, copy)
+    (copy / name).write_text("{}\n")
+    with pytest.raises(ValueError, match=rf"{name.split('/')[0]} is damaged or was changed"):
+        run_constitution(config(), copy)
+    if name == "evaluation.json":
+        (copy / name).unlink()
+        assert run_constitution(config(), copy) == results
+
+
 def test_stopped_run_ends_alike(done, tmp_path):
     folder, results, _ = done
     copy = tmp_path / "copy"
