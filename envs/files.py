@@ -373,9 +373,8 @@ def read_folder(
     """
     path = path.absolute()
 
-    def records() -> list[bytes | None]:
-        files = (path / record_name, previous_folder(path) / record_name)
-        return [file.read_bytes() if file.is_file() else None for file in files]
+    def records() -> list[tuple[int, int] | None]:  # equal contents may have come and gone
+        return [_identity(folder / record_name) for folder in (path, previous_folder(path))]
 
     for _ in range(TRIES):
         before = None
@@ -391,6 +390,15 @@ def read_folder(
         f"{path} was replaced {TRIES} times while it was read; read it when the process that "
         "writes it has ended"
     )
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    """Return what no other file that was ever at this path has; None if there is none."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_ctime_ns
 
 
 def _whole_folder(

@@ -107,6 +107,19 @@ def test_what_is_loaded_is_what_was_hashed(tmp_path: Path) -> None:
     assert read_folder(path, "record.json", 1, {"number": int}, load) == (4, 4)
     assert seen == [1, 2, 3, 4]
 
+    def there_and_back(folder: Path, record: dict[str, int]) -> tuple[int, int]:
+        if len(seen) == 4:
+            seen.append(0)
+            save(5)
+            data = int((folder / "data").read_text())
+            save(record["number"])
+            return record["number"], data
+        return record["number"], int((folder / "data").read_text())
+
+    save(5)
+    save(4)
+    assert read_folder(path, "record.json", 1, {"number": int}, there_and_back) == (4, 4)
+
     def never(folder: Path, record: dict[str, int]) -> None:
         save(record["number"] + 1)
 
