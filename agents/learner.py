@@ -184,9 +184,13 @@ def register_learner(learner: Learner) -> Learner:
 
 def learner_names() -> list[str]:
     """Return the names of all learners: of ``agents/*/settings.py``, installed packages, others."""
+    _load_learners()
+    return sorted({*_LEARNERS, *plugin_names("agents")})
+
+
+def _load_learners() -> None:
     for path in sorted(Path(__file__).parent.glob("*/settings.py")):
         import_module(f"tokengym.agents.{path.parent.name}.settings")
-    return sorted({*_LEARNERS, *plugin_names("agents")})
 
 
 def find_learner(name: str) -> Learner:
@@ -197,11 +201,12 @@ def find_learner(name: str) -> Learner:
     Raises:
         ValueError: if there is none, with the near matches, or the object is neither.
     """
-    known = learner_names()
+    _load_learners()
     if name in _LEARNERS:
         return _LEARNERS[name]
     if (made := find_object("agents", name)) is not None:
         return _LEARNERS.get(name) or _as_learner(name, made)
+    known = learner_names()
     near = difflib.get_close_matches(name, known, n=2)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     raise ValueError(f"unknown agent {name!r}; {hint}known: {', '.join(known)}")

@@ -287,7 +287,9 @@ def check_name(name: str) -> None:
     Raises:
         RewardError: with the near matches.
     """
-    if not split_own(name) and name not in (known := registered_rewards()):
+    if name in REWARDS or split_own(name):
+        return
+    if name not in (known := registered_rewards()):
         near = difflib.get_close_matches(name, known)
         hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
         raise RewardError(f"unknown reward {name!r}; {hint}known: {', '.join(known)}")

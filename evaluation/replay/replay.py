@@ -1,5 +1,6 @@
 """Replay of one set of episodes under every credit rule, with the true worth of each token."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from tokengym.evaluation.measure.evaluate import make_eval_envs, task_reward
 from tokengym.evaluation.report.curves import to_cell
 from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig, resolve_env
 from tokengym.evaluation.runs.defaults import training_settings
+from tokengym.evaluation.runs.own import changed_files
 from tokengym.evaluation.statistics import Array
 from tokengym.evaluation.statistics.agreement import Agreement, agreement
 from tokengym.rewards import Reward, RewardError, gold_scorer
@@ -33,6 +35,8 @@ from tokengym.rewards.registry import scorer_kind
 
 if TYPE_CHECKING:
     from tokengym.agents import CausalLMPolicy
+
+logger = logging.getLogger(__name__)
 
 EPISODES_FILE = "episodes.jsonl"
 USUAL: tuple[tuple[str, ...], ...] = (
@@ -273,8 +277,10 @@ def stored_task(path: Path, *, below: bool = True) -> tuple[str, dict[str, Any]]
             config = ComparisonConfig.from_dict(stored.get("settings", stored))
         except (KeyError, TypeError) as error:
             raise ValueError(f"{file} is damaged or of another version ({error})") from None
+        for changed in changed_files(config.code):
+            logger.warning("%s", changed)
         kwargs = config.env_kwargs(config.rewards[0], train=False)
-        return config.env, without_reward(kwargs)
+        return resolve_env(config.env), without_reward(kwargs)
     return None
 
 

@@ -85,9 +85,14 @@ def check_code(code: Mapping[str, str]) -> None:
     Raises:
         SettingsError: naming the file.
     """
-    for path, expected in code.items():
-        if (found := own_hash(Path(path))) != expected:
-            raise SettingsError(f"{changed_code(path, expected, found)}; begin again")
+    if changed := changed_files(code):
+        raise SettingsError(f"{'; '.join(changed)}; begin again")
+
+
+def changed_files(code: Mapping[str, str]) -> list[str]:
+    """Return in words which files are others than they were."""
+    now = {path: own_hash(Path(path)) for path in code}
+    return [changed_code(path, code[path], now[path]) for path in code if now[path] != code[path]]
 
 
 def changed_code(path: str, old: str, new: str) -> str:

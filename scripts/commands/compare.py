@@ -50,13 +50,14 @@ def compare(
       tokengym compare --agents ppo loo:group_size=16 dpo --rewards sparse abc --tokens 100000
 
     Args:
-        env: Environment id, or a task's bare name.
-        rewards: Rewards by name, options after a colon; the others are set against the first
-            (default: the task's).
+        env: Environment id, a task's bare name, or path/to/file.py:make_env.
+        rewards: Rewards by name or path/to/file.py:MyCredit, options after a colon; the others are
+            set against the first (default: the task's).
         agent: How the policies learn; one that learns from token rewards.
         agents: Learners to compare at equal tokens (--tokens; default: those of --steps at full
-            length), settings after a colon: loo:learning_rate=1e-3. The others are set against the
-            first; the options below are those of the first, and of the others that have them.
+            length), by name or path/to/file.py:MyAgent, settings after a colon:
+            loo:learning_rate=1e-3. The others are set against the first; the options below are
+            those of the first, and of the others that have them.
         seeds: Runs per reward.
         out: Folder of the results (default: runs/ and the task's name).
         first_seed: The lowest seed.

@@ -56,7 +56,7 @@ def train(
 
     PPO and NLPO learn from token rewards, the others from whole scores by the reward's scorer; the
     tokens of their curves are those sampled and those passed over with gradient. --help shows the
-    options of the agent that is named with it.
+    options of the agent that is named with it, which may be path/to/file.py:MyAgent.
 
     For example:
       tokengym train --env MovieReview --reward abc --steps 60 --out runs/abc
@@ -65,8 +65,9 @@ def train(
       tokengym evaluate runs/abc/agent
 
     Args:
-        env: Environment id, or a task's bare name.
-        reward: A reward by name, options after a colon; all but PPO and NLPO use its scorer alone.
+        env: Environment id, a task's bare name, or path/to/file.py:make_env.
+        reward: A reward by name or path/to/file.py:MyCredit, options after a colon; all but PPO and
+            NLPO use its scorer alone.
         agent: How the policy learns.
         seed: Seed of everything random.
         out: A new folder, or that of the same command stopped, which is then resumed: the agent in

@@ -78,7 +78,7 @@ def test_rules_and_scorers_are_compared_in_processes_of_their_own(
     assert main(arguments) == 0
 
 
-def test_a_task_of_ones_own_is_trained(files: Path):
+def test_a_task_of_ones_own_is_trained(files: Path, caplog: pytest.LogCaptureFixture):
     arguments = command("films.py")
     arguments[arguments.index("12")] = "4"
     assert main([*arguments, *SHORT]) == 0
@@ -87,7 +87,15 @@ def test_a_task_of_ones_own_is_trained(files: Path):
     assert samples[0]["prompt"].startswith("the ")
     assert samples[0]["reference"] == "superb"
     assert samples[0]["score"] in (0.0, 1.0)
-    assert (files / "runs/films/agent").is_dir()
+    few = ["--episodes", "4", "--json", "figures.json"]
+    assert main(["evaluate", "runs/films/agent", *few]) == 0  # in the task that it was trained in
+    found = json.loads((files / "figures.json").read_text())
+    assert found["env"].startswith("own/films.make_env-")
+    assert 0.0 <= found["score"] <= 1.0
+    with (files / "films.py").open("a") as file:
+        file.write("# changed")
+    assert main(["evaluate", "runs/films/agent", *few]) == 0
+    assert "films.py has changed: its SHA-256 was" in caplog.text
 
 
 def test_an_agent_of_ones_own_trains_resumes_and_is_evaluated(
