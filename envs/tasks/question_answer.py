@@ -19,7 +19,10 @@ QUESTION_ANSWER = register_task(
             '`query_type` "OPENENDED" or "CONSTRAINED"; policy and encoder were trained on '
             "them. `dataset=` takes questions of your own with `reference_column=` and "
             "`query_type_column=`; `predict_query_types=True` has a bundled classifier fill in "
-            "types that are missing."
+            "types that are missing.\n\n"
+            "The gold score of an answer to a bundled question is 1 if it tells what a reference "
+            "answer can (for an open-ended question four sentences of it, or their share), less "
+            ".02 for every word that strays. Other questions have none."
         ),
         rewards=(
             "The score is the relevance of the answer to the question (or to the reference), "
@@ -27,7 +30,10 @@ QUESTION_ANSWER = register_task(
             '`info["score_parts"]` names them. By default the last token earns all of it '
             "(`r3`); `r3-dense` splits it exactly over the tokens. The two types of questions are "
             "scored on scales of their own, so `normalize=` centres each by itself; "
-            '`normalize="batch:by=none"` does not.'
+            '`normalize="batch:by=none"` does not. Rewards that need a reward model, and '
+            "`sparse` and `uniform`, take the bundled one, which learnt the gold score; on answers "
+            "to unseen questions it orders .74 of the pairs as the gold score does. A comparison "
+            "of both kinds is measured by the gold score."
         ),
     )
 )
