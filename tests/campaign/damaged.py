@@ -9,7 +9,7 @@ from unittest import mock
 
 import numpy as np
 
-from tests.campaign.garbled import call, damage
+from tests.campaign.garbled import call, damage, kept_folder
 from tests.campaign.kills import command, results
 from tests.campaign.outcome import LostError, Outcome, try_cases
 
@@ -30,7 +30,7 @@ UNHASHED = ("collect", "bench")
 @functools.cache
 def stopped(name: str) -> tuple[Path, dict[str, Any]]:
     """Return the folder of a stopped run, and the results of resuming it undamaged."""
-    base = Path(tempfile.mkdtemp(prefix="campaign-"))
+    base = kept_folder()
     (base / "stopped").mkdir()
     arguments = command(name, base / "stopped")
     with mock.patch(STOPS[name], side_effect=KeyboardInterrupt):

@@ -1,5 +1,6 @@
 """Damaged files of the kinds that commands read: one line, or the numbers of the whole file."""
 
+import atexit
 import contextlib
 import functools
 import io
@@ -50,10 +51,17 @@ def call(arguments: list[str]) -> tuple[int, str]:
             return int(end.code or 0), printed.getvalue()
 
 
+def kept_folder() -> Path:
+    """Return a new folder that is deleted when the process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="campaign-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 @functools.cache
 def whole() -> Path:
     """Return a folder of whole files, one of each kind, and the results of reading them."""
-    base = Path(tempfile.mkdtemp(prefix="campaign-"))
+    base = kept_folder()
     for arguments in (
         ["train", *TINY, "--out", str(base / "trained")],
         [
