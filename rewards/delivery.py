@@ -21,7 +21,7 @@ Observations = Mapping[str, NDArray[Any]]
 
 @dataclass
 class _Account:
-    """What a row was paid for its text so far."""
+    """Amount that a row was paid for its text so far."""
 
     text: Episode
     paid: float = 0.0

@@ -40,7 +40,7 @@ class SkippedRow:
     row: int
     """Its number in the data set, from 0."""
     kind: str
-    """What is wrong, in a word or two: "empty", "not text", "equal", "no shared prompt", ..."""
+    """The fault in a word or two: "empty", "not text", "equal", "no shared prompt", ..."""
     reason: str
     """One line with the row, the value and the remedy."""
 
@@ -73,7 +73,7 @@ class PreferencePairs(Sequence[PreferencePair]):
         """Return some of the pairs, with the record of all rows that were left out.
 
         Args:
-            places: Of the pairs, not of their rows.
+            places: Positions of the pairs, not of their rows.
         """
         pairs = tuple(self.pairs[place] for place in places)
         return PreferencePairs(pairs, tuple(self.rows[place] for place in places), self.skipped)

@@ -94,7 +94,7 @@ def make_reward(
             "toxicity:path=models/judge", "file.py:name", or the folder or hub name of a model.
         reward_model: Folder or hub name of a reward model in place of the bundle's, for rewards
             that are scored by one.
-        encoder: Likewise of an encoder, for the r3 rewards.
+        encoder: Folder or hub name of an encoder, for the r3 rewards.
         normalize: "running" centres and scales by everything seen so far, "batch" centres by about
             the last ``batch_size`` scores, exactly by those of a round for agents that play
             rounds. Options of `Normalize` follow: "running:window=512,by=query_type".

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Reward:
-    """What a response is worth, and which token earned it.
+    """Score of a response, and the credit of its tokens.
 
     Args:
         scorer: Anything with ``score(episodes) -> Scores``, such as a `Scorer`.

@@ -31,8 +31,8 @@ class Page:
     """One page of a headless browser of its own.
 
     Args:
-        width: Of the window, CSS pixels.
-        height: Of the window.
+        width: Width of the window, CSS pixels.
+        height: Height of the window, CSS pixels.
         dark: Whether the user prefers dark colours.
         scale: Device pixels per CSS pixel.
 

@@ -20,7 +20,7 @@ ASSETS = Path(__file__).resolve().parent.parent / "envs" / "assets"
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What to build: a bundled task, or a bundle from a labelled corpus."""
+    """Thing to build: a bundled task, or a bundle from a labelled corpus."""
 
     task: Literal[
         "movie_review", "question_answer", "dialogue", "detox", "summarize", "oracle", "all"
@@ -30,7 +30,7 @@ class Options:
     """Folder to write to: <out>/<task> for bundled tasks (default: the package's own assets), and
     the bundle itself with --corpus."""
     seed: int = 0
-    """Of corpora, weights and batches."""
+    """Seed of corpora, weights and batches."""
     threads: int = 2
     """Cores to use."""
     corpus: Path | None = None

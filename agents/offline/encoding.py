@@ -48,7 +48,7 @@ class EncodedRow:
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedTexts:
-    """What can be learned from, and what was left out."""
+    """Texts that can be learned from, and the rows that were left out."""
 
     rows: tuple[EncodedRow, ...]
     skipped: tuple[SkippedRow, ...]
@@ -239,7 +239,7 @@ RESPONSE_COLUMNS = ("completion", "response", "chosen")
 
 @dataclass(frozen=True, kw_only=True)
 class TextEncoding:
-    """How texts become token ids, and what becomes of rows that cannot.
+    """Settings of turning texts into token ids, and of rows that cannot be.
 
     Raises:
         ValueError: if a value is unknown.
@@ -248,7 +248,7 @@ class TextEncoding:
     max_length: int | None = None
     """Most tokens of prompt and response together; None: what the model reads."""
     overlong: Overlong = "error"
-    """What longer ones do: "error" stops, "left" cuts the prompt's beginning, "drop" skips."""
+    """Treatment of longer ones: "error" stops, "left" cuts the prompt's beginning, "drop" skips."""
     append_eos: bool = True
     """Whether responses given as text end with EOS; those given as ids are left as they are."""
     chat_template: bool | None = None

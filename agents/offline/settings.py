@@ -76,7 +76,7 @@ class PreferenceLoss:
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
-    """How the policy learns from one set of data. Defaults: Dong et al. 2024.
+    """Settings of learning from one set of data. Defaults: Dong et al. 2024.
 
     Raises:
         ValueError: if a value is out of range.

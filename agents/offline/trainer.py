@@ -204,7 +204,7 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
     """
 
     metric_names: ClassVar[tuple[str, ...]] = ()
-    """What is logged beside the loss: means over the texts since the last log."""
+    """Metrics logged beside the loss: means over the texts since the last log."""
 
     defaults: ClassVar[Mapping[str, Any]]
     """The Trainer's arguments where the caller gives none."""

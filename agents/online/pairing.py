@@ -12,7 +12,7 @@ from tokengym.envs.declared import check_number
 
 @dataclass(frozen=True, kw_only=True)
 class Candidates:
-    """How several responses to a prompt are drawn, and what the best of them is.
+    """Settings of drawing several responses to a prompt, and of choosing the best.
 
     Raises:
         ValueError: if a value is out of range.
@@ -44,7 +44,7 @@ class Candidates:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling(Candidates):
-    """How responses are drawn and paired.
+    """Settings of drawing and pairing responses.
 
     Raises:
         ValueError: if a value is out of range.

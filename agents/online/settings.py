@@ -15,7 +15,7 @@ Enhancer = Literal["temperatures", "checkpoint", "best-of-n"]
 
 @dataclass(frozen=True, kw_only=True)
 class IterativeSettings:
-    """How a policy learns in iterations of sampling, ranking and training.
+    """Settings of learning in iterations of sampling, ranking and training.
 
     Raises:
         ValueError: if a value is out of range.
@@ -24,9 +24,9 @@ class IterativeSettings:
     prompts_per_iteration: int = field(default=256, metadata={"flag": "num-prompts"})
     """Prompts answered in each iteration; no prompt comes twice before all did."""
     sampling: Sampling = field(default=Sampling(temperatures=(1.0, 0.7)))
-    """How responses are drawn and ranked."""
+    """Settings of drawing and ranking responses."""
     enhancer: Enhancer = "temperatures"
-    """How the responses explore (RLHF Workflow, section 3.2): "temperatures" divides all of them
+    """Exploration of the responses (RLHF Workflow, section 3.2): "temperatures" divides all of them
     among the temperatures; otherwise half come from the enhancer, which is the policy of one
     iteration before ("checkpoint"), or keeps the best of several candidates ("best-of-n")."""
     enhancer_candidates: int = 4
@@ -35,7 +35,7 @@ class IterativeSettings:
     """Folder or hub name of a preference model that ranks the responses to a prompt by their mean
     win rate among each other, both orders asked; None ranks by the reward's scorer."""
     tuning: Tuning = field(default=Tuning())
-    """How the policy learns from them."""
+    """Settings of learning from them."""
 
     def __post_init__(self) -> None:
         if self.prompts_per_iteration < 1:
@@ -59,7 +59,7 @@ class IterativeSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class OnlineDPOSettings(IterativeSettings):
-    """How online DPO learns. The paper subtracts .001 per character (`Sampling.length_penalty`)."""
+    """Settings of online DPO. The paper subtracts .001 a character (`Sampling.length_penalty`)."""
 
     loss: PreferenceLoss = field(default=PreferenceLoss())
     """DPO's loss and its coefficients."""
@@ -67,7 +67,7 @@ class OnlineDPOSettings(IterativeSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class RAFTSettings(IterativeSettings):
-    """How RAFT learns."""
+    """Settings of RAFT."""
 
     sampling: Sampling = field(default=Sampling())
 

@@ -50,7 +50,7 @@ class PPOSettings(EpisodicSettings):
     """1 waits for the whole return, 0 trusts the next value. ABC's paper has 0.95; at 1 credit
     redistribution cannot help."""
     clip_range: Schedule = 0.2
-    """How far the probability ratio may move before its gradient stops."""
+    """Largest move of the probability ratio before its gradient stops."""
     clip_range_high: float | None = None
     """The same upwards; None takes ``clip_range``. DAPO has 0.28."""
     old_log_probs: OldLogProbs = "sampled"

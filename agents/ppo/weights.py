@@ -24,7 +24,7 @@ from tokengym.rewards.naming import check_options, load_own, parse_options, spli
 
 @dataclass(frozen=True, kw_only=True)
 class WeighedRound:
-    """What a weight may read: one round, and functions of the models that are asked if needed."""
+    """Material of a weight: one round, and functions of the models that are asked if needed."""
 
     response_mask: Tensor
     """(batch, time) bool."""
@@ -245,7 +245,7 @@ class GTPO(AdvantageWeight):
 
 @register_weight
 class PolicyAttentionWeight(AdvantageWeight):
-    """What later tokens attend to: the policy's own attention received by each token.
+    """Attention that later tokens pay: the policy's own attention received by each token.
 
     w_t proportional to the mean over queries q >= t of the last layer's attention from q to t,
     averaged over heads; one more pass over the finished texts.
@@ -291,7 +291,7 @@ class RewardAttention(AdvantageWeight):
 
 @register_weight
 class Teacher(AdvantageWeight):
-    """Where a better model departs from the reference: softmax of log pi_teacher - log pi_ref.
+    """Departure of a better model from the reference: softmax of log pi_teacher - log pi_ref.
 
     Args:
         path: Folder of the teacher: a model, or what an agent's ``save`` wrote; same tokenizer.

@@ -54,7 +54,7 @@ MEASURES = ("score", "gold_score", "kl")
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How much a card is measured from."""
+    """Amounts that a card is measured from."""
 
     responses: int
     """Responses whose credit is held against the truth, and that are timed."""

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ConstitutionConfig(ModelSettings):
-    """How a policy is taught by principles. Rates suit the bundled tiny models.
+    """Settings of teaching a policy by principles. Rates suit the bundled tiny models.
 
     Raises:
         ValueError: if a value is out of range, or a name is unknown.

@@ -52,7 +52,7 @@ class GradientCheck:
     """Trace of the covariance of one group's gradient, times the responses of a group: the noise
     of a response, score units squared."""
     standard_error: float
-    """Of ``expected``, divided by the length of ``true``; 0 where groups were enumerated."""
+    """Standard error of ``expected``, divided by the length of ``true``; 0 if enumerated."""
 
     @property
     def cosine(self) -> float:

@@ -57,7 +57,7 @@ class Truth:
     """The true worth of every token of some responses."""
 
     name: str
-    """What it is, in words."""
+    """Description, in words."""
     values: tuple[Array, ...]
     """Per episode (n,), signed."""
     matters: tuple[NDArray[np.bool_], ...]
@@ -73,7 +73,7 @@ class Replay:
     env: str
     """Id of the environment."""
     source: str
-    """Where the episodes come from, in words."""
+    """Origin of the episodes, in words."""
     episodes: tuple[Episode, ...]
     """The responses."""
     tokens: tuple[tuple[str, ...], ...]

@@ -70,7 +70,7 @@ class Panel:
     """Every reward's runs in one setting."""
 
     group: Group
-    """What sets this setting apart; () where there is one."""
+    """Values that set this setting apart; () where there is one."""
     steps: Array
     """(time,): every step at which a run was evaluated, up to the last that all runs reached."""
     rewards: Mapping[str, Runs]

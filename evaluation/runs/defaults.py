@@ -23,7 +23,7 @@ from tokengym.rewards.naming import NORMALIZATIONS, parse_normalization, split_o
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
-    """How the model that is trained is loaded, and where it runs."""
+    """Loading and device of the model that is trained."""
 
     device: str = "auto"
     """Device that trains: "auto" takes a GPU if there is one; "cpu", "cuda", ..."""
@@ -63,7 +63,7 @@ class ModelSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings(ModelSettings):
-    """How one policy is trained: the run's own settings, and those of its learner whole.
+    """Settings of one training: the run's own settings, and those of its learner whole.
 
     The defaults are a trial's best cell on MovieReview: dense credit shows there because scores
     are centred (a positive score would pay every token) and lambda is below 1 (with 1 the whole
@@ -189,7 +189,7 @@ CREDIT_SETTINGS = frozenset({"steps", "batch_size", "normalize", "precision"})
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """How a policy is measured: frozen, on held-out prompts, at fixed seeds.
+    """Settings of measuring a policy: frozen, on held-out prompts, at fixed seeds.
 
     Raises:
         ValueError: if a value is out of range.

@@ -20,7 +20,7 @@ class AttributionKind:
     is_signed: bool = True
     """Signed and in reward units; False: weights >= 0 of any scale."""
     remedy: str = "score with RewardModel or take credit 'uniform'"
-    """What to do where a scorer lacks it."""
+    """Remedy where a scorer lacks it."""
 
 
 KINDS: dict[str | None, AttributionKind] = {

@@ -22,7 +22,7 @@ GRADIENT_STEPS = 16
 
 
 class Reading(NamedTuple):
-    """What a function of this module returns."""
+    """Return value of the functions of this module."""
 
     scores: Tensor
     """(batch,)."""

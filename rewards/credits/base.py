@@ -290,12 +290,12 @@ def as_credit(value: Any) -> Credit:
 
 @dataclass(frozen=True)
 class RewardEntry:
-    """What a name stands for."""
+    """Entry of a registered name."""
 
     factory: Callable[..., Any]
     """Called with the options after the name; returns a `Credit`, a `Scorer` or a `Reward`."""
     scorer: ScorerKind = "any"
-    """What a credit scores with when the user names no scorer."""
+    """Scorer of a credit when the user names none."""
     scorer_options: tuple[str, ...] = ()
     """Options after the name that are the scorer's, not the credit's."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class DialogueRules:
-    """What is asked, which words answer it, and which words do harm."""
+    """Rules of the gold score: what is asked, which words answer it, which words do harm."""
 
     answers: Mapping[str, Mapping[str, Sequence[str]]]
     """Topic -> kind of question -> words that answer it. The topic is a word of the prompt, and so

@@ -58,7 +58,7 @@ class ReliabilityBin:
     high: float
     """Highest."""
     pairs: int
-    """How many."""
+    """Number of pairs."""
     confidence: float | None
     """Their mean confidence; None if there are none."""
     accuracy: float | None
@@ -122,8 +122,8 @@ def wilson_interval(share: float, count: int, *, level: float = 0.95) -> tuple[f
 
     Args:
         share: Observed, in [0, 1].
-        count: Of independent observations.
-        level: Of confidence.
+        count: Number of independent observations.
+        level: Confidence level, in (0, 1).
 
     Source: Wilson 1927, Journal of the American Statistical Association 22, 209-212.
     """

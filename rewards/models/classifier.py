@@ -30,7 +30,7 @@ class Inputs(NamedTuple):
 
 
 class Classifier:
-    """What is common to every way of reading a classifier; it holds no state of its own.
+    """Base of every way of reading a classifier; it holds no state of its own.
 
     Args:
         model: A causal model with a ``score`` head.

@@ -139,9 +139,9 @@ class Scorer(ABC):
     """
 
     attribution_kinds: frozenset[str] | None = None
-    """What `score` accepts as ``attribution``: "attention" (weights), "relevance" (parts), ...;
-    empty if nothing. None if the scorer does not say: it is never asked, and the attributions it
-    returns of its own accord are taken for what the credit needs."""
+    """Kinds that `score` accepts as ``attribution``: "attention" (weights), "relevance" (parts),
+    ...; empty if nothing. None if the scorer does not say: it is never asked, and the attributions
+    it returns of its own accord are taken for what the credit needs."""
     reads_text: bool = True
     """Whether `score` looks at ``response``; False if ``response_ids`` are all it needs."""
 

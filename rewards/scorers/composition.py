@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class _Combination(Scorer):
-    """What sums and products share: terms, a number, and the bookkeeping of their parts.
+    """Base of sums and products: terms, a number, and the bookkeeping of their parts.
 
     Args:
         terms: Scorers, at least one.

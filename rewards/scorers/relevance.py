@@ -35,7 +35,7 @@ REMEMBERED = 10_000
 
 
 class EncodedText(NamedTuple):
-    """What the encoder makes of one text; special tokens of its own included."""
+    """Reading of one text by the encoder; special tokens of its own included."""
 
     hidden: NDArray[np.float64]
     """(tokens, width) last hidden states."""

@@ -28,7 +28,7 @@ from tokengym.rewards.training.readers import PairReader, Sequences
 
 @dataclass(frozen=True, kw_only=True)
 class RewardTraining:
-    """How a reward or preference model is trained. Defaults: Dong et al. 2024, arXiv:2405.07863."""
+    """Training of a reward or preference model. Defaults: Dong et al. 2024, arXiv:2405.07863."""
 
     learning_rate: float = 2e-6
     """Peak learning rate of AdamW; cosine decay. Tiny models and adapters want 1e-4 to 1e-3."""

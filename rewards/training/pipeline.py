@@ -47,24 +47,24 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """What a training starts from."""
+    """Starting point of a training."""
 
     kind: str
     """"reward" or "preference"."""
     source: str
-    """Where the model came from, for messages and the record."""
+    """Origin of the model, for messages and the record."""
     model: "PreTrainedModel"
-    """What is trained."""
+    """The model that is trained."""
     tokenizer: "PreTrainedTokenizerBase"
     """Its own."""
     make_reader: "Callable[[PreTrainedModel], PairReader]"
     """Reads pairs with the model, or with the same one after adapters were put in."""
     lora: "LoraConfig | None"
-    """Of the adapters, if any."""
+    """Settings of the adapters, if any."""
     merge: bool = True
     """Whether adapters are added to the model's weights before it is stored."""
     format: Mapping[str, Any] = field(default_factory=dict)
-    """What else the training depends on."""
+    """Everything else that the training depends on."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,12 +32,12 @@ _SURE = 1e-6
 
 
 class PairReader(ABC):
-    """What a kind of model makes of pairs."""
+    """Reading of pairs by a kind of model."""
 
     padding_side: PaddingSide
-    """Where sequences are padded."""
+    """Side of the padding."""
     model: "PreTrainedModel"
-    """What reads."""
+    """The model that reads."""
 
     @abstractmethod
     def encode(

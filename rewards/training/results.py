@@ -52,7 +52,7 @@ class PairMetrics:
     calibration_error: float
     """Expected calibration error of the implied preferences."""
     length_correlation: float
-    """How far the longer response is preferred, in [-1, 1]."""
+    """Preference for the longer response, in [-1, 1]."""
     longer_accuracy: float
     """Accuracy of preferring the longer response, whatever it says: what a model must beat."""
     position_bias: float | None
@@ -210,7 +210,7 @@ def measured(
 
     Args:
         metrics: On the held-out pairs.
-        losses: Of each step.
+        losses: Training loss of each step.
         trained_on: Pairs that were trained on.
         skipped: Rows that were left out, by kind.
     """

@@ -115,10 +115,10 @@ class Sizes:
 
     prompt: int
     new_tokens: int
-    """Of a rollout."""
+    """Length of a rollout's responses."""
     step_rows: int
     step_tokens: int
-    """Of a PPO step, new ones."""
+    """New tokens of a response in a PPO step."""
     micro_batch_size: int
     n_epochs: int = 2
     n_minibatches: int = 4

@@ -44,7 +44,7 @@ class BuiltBundle:
     models: Mapping[str, PreTrainedModel]
     """Folder name -> model: policy, reward_model, encoder, gold_model."""
     figures: Mapping[str, Any]
-    """What the builder measured, and from which seed."""
+    """Measurements of the builder, and from which seed."""
     lexicon: Lexicon | None = None
     """The gold score of film reviews."""
     rules: Rules | None = None

@@ -2,4 +2,4 @@
 
 
 class BuildError(ValueError):
-    """What was asked for cannot be built; the message names the value and the remedy."""
+    """The bundle cannot be built; the message names the value and the remedy."""

@@ -79,7 +79,7 @@ def build_from_corpus(
     Args:
         rows: The corpus. A tenth of it is kept out of training, for the test prompts.
         evaluation_rows: Where the accuracies are measured; None takes the tenth.
-        seed: Of the split, of the weights and of the batches.
+        seed: Seed of the split, of the weights and of the batches.
         options: Sizes and steps.
     """
     rng = np.random.default_rng(seed)

@@ -56,7 +56,7 @@ def train_reward_model(
             compares pairs.
         learning_rate: Peak rate; 2e-3 halves the alignment of the bundled model's attention.
         dropout: In force during training only.
-        dropout_seed: Of the dropped units.
+        dropout_seed: Seed of dropout.
         label: Shown beside the progress bar.
     """
 

@@ -43,7 +43,7 @@ def train(
         learning_rate: The peak of the schedule.
         label: Shown beside the progress bar.
         dropout: In force during training only; the model is left with none.
-        dropout_seed: Of the dropped units; the global random state stays as it was.
+        dropout_seed: Seed of dropout; the global random state stays as it was.
         weight_decay: Decoupled, as in AdamW.
         warm_up: Fraction of the steps before the peak.
 

@@ -16,7 +16,7 @@ def build_detox(*, seed: int, language_steps: int = 700, reward_steps: int = 700
     """Return the bundle, trained from nothing; its prompts begin in anger.
 
     Args:
-        seed: Of the corpus, of the weights and of the batches.
+        seed: Seed of the corpus, of the weights and of the batches.
         language_steps: Optimiser steps of the language model.
         reward_steps: Optimiser steps of the classifier.
     """

@@ -19,7 +19,7 @@ def build_dialogue(
     """Return the bundle, trained from nothing; no test request is in the training corpus.
 
     Args:
-        seed: Of the corpus, of the weights and of the batches.
+        seed: Seed of the corpus, of the weights and of the batches.
         language_steps: Optimiser steps of the language model.
         reward_steps: Optimiser steps of the reward model.
     """

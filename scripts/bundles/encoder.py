@@ -95,7 +95,7 @@ def encoder_of_pairs(
     Args:
         tokenizer: The bundle's.
         pairs: Prompts with a response to each.
-        seed: Of the weights and of the batches; whatever else was built does not change it.
+        seed: Seed of the weights and of the batches; whatever else was built does not change it.
     """
     dice = Dice(np.random.default_rng([seed, 1]))
     encoder = new_encoder(tokenizer, seed=seed)

@@ -75,7 +75,7 @@ def build_movie_review(
     """Return the bundle, trained from nothing.
 
     Args:
-        seed: Of the corpus, of the weights and of the batches.
+        seed: Seed of the corpus, of the weights and of the batches.
         language_steps: Optimiser steps of the language model.
         reward_steps: Optimiser steps of the reward model.
     """
@@ -163,7 +163,7 @@ def measure_reward_model(
         language_model: Writes the texts.
         reward_model: Is measured on them.
         prompts: Those of the test split are used.
-        seed: Of the sampling.
+        seed: Seed of the sampling.
 
     Returns:
         Per length in tokens, prompt included: ``pair_accuracy``, ``correlation``, ``opinion_mass``

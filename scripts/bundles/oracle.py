@@ -47,7 +47,7 @@ def build_oracle(*, seed: int, language_steps: int = 400, reward_steps: int = 25
     """Return the bundle, trained from nothing.
 
     Args:
-        seed: Of the texts, of the weights and of the batches.
+        seed: Seed of the texts, of the weights and of the batches.
         language_steps: Optimiser steps of the language model.
         reward_steps: Optimiser steps of the reward model.
     """
@@ -128,7 +128,7 @@ def measure_reward_model(
 
     Args:
         model: Is measured.
-        seed: Of the texts.
+        seed: Seed of the texts.
         count: Texts per length.
 
     Returns:

@@ -70,7 +70,7 @@ def build_question_answer(
     """Return the bundle, trained from nothing; no test question is in the training corpora.
 
     Args:
-        seed: Of the corpus, of the weights and of the batches.
+        seed: Seed of the corpus, of the weights and of the batches.
         language_steps: Optimiser steps of the language model.
         encoder_steps: Optimiser steps of the encoder.
         reward_steps: Optimiser steps of the reward model.
@@ -158,7 +158,7 @@ def judge_of_answers(
         rated: Encodes texts and scores them.
         language_model: Writes the samples.
         questions: Those of the training split.
-        seed: Of the texts, the samples and the batches.
+        seed: Seed of the texts, the samples and the batches.
         steps: Optimiser steps.
     """
     rng, generator = np.random.default_rng([seed, 1]), torch.Generator().manual_seed(seed + 1)

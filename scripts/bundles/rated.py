@@ -51,7 +51,7 @@ SHORTEST_TOKENS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class RatedCorpus:
-    """What a bundle is built from."""
+    """Material of a bundle."""
 
     task: str
     """Which task it is for."""
@@ -71,7 +71,7 @@ class RatedCorpus:
     """Whether the language model learns to write prompts too. Where a response takes words from
     its prompt it should not: the prompt's own words drown what is to be learnt."""
     size: ModelSize = field(default_factory=ModelSize)
-    """Of both models."""
+    """Size of both models."""
     judged: Sequence[tuple[str, str]] | None = None
     """Prompts with responses that the reward model learns the gold score of, token by token, where
     people's own are too seldom wrong to tell right from wrong by. None takes ``written``, and the
@@ -130,7 +130,7 @@ def build_rated(
 
     Args:
         corpus: Prompts, texts and gold rules.
-        seed: Of the weights and of the batches.
+        seed: Seed of the weights and of the batches.
         language_steps: Optimiser steps of the language model.
         reward_steps: Optimiser steps of the reward model.
     """
@@ -243,7 +243,7 @@ def measure_rated(
         language_model: Writes the responses.
         reward_model: Is measured on them.
         prompts: Those of the test split are used.
-        seed: Of the sampling.
+        seed: Seed of the sampling.
 
     Returns:
         ``reward_model``: on the policy's samples, the ``pair_accuracy``, the ``correlation`` of

@@ -22,7 +22,7 @@ BUNDLED: dict[str, Any] = {"learning_rate": 1e-3, "batch_size": 32, "epochs": 3.
 
 @dataclass(frozen=True, kw_only=True)
 class PairOptions:
-    """How the pairs are read."""
+    """Settings of reading the pairs."""
 
     held_out: str = "0.1"
     """Share of the prompts whose pairs are held out, or another file of pairs."""

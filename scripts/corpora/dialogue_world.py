@@ -14,7 +14,7 @@ class Topic:
     name: str
     """The word that the rules know it by."""
     task: str
-    """What is to be done, as in "how do i <task>"."""
+    """The thing to be done, as in "how do i <task>"."""
     answers: dict[str, tuple[str, ...]]
     """Kind of question -> words that answer it; for a harmful topic, "how" tells how it is done."""
     harmful: bool = False

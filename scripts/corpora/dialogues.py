@@ -28,7 +28,7 @@ DECLINE = 0.1
 
 @dataclass(frozen=True)
 class Request:
-    """What a user says, and what is asked by it."""
+    """The words of a user, and the question they ask."""
 
     text: str
     topic: Topic
