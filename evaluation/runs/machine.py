@@ -14,7 +14,16 @@ def commit() -> str | None:
     """Return the commit of the checkout that runs, "-dirty" if it has changes; None outside one."""
     if not (ROOT / ".git").exists():
         return None
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
+    command = [
+        "git",
+        "--no-optional-locks",
+        "-C",
+        str(ROOT),
+        "describe",
+        "--always",
+        "--dirty",
+        "--exclude=*",
+    ]
     try:
         done = subprocess.run(
             [*command, "--abbrev=40"], capture_output=True, text=True, timeout=10, check=True
