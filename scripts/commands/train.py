@@ -147,9 +147,13 @@ def _check_folder(config: "ComparisonConfig", out: Path) -> None:
     own = run_folder(out, config.names[0], config.first_seed)
     resumable = {"iterations", UNFINISHED, LOCK, CODE, "tensorboard"}
     ended = own / "run.json"  # comes last
-    stopped_early = not ended.is_file() or read_settings(ended).get("status") == "failed"
-    if stopped_early and any((own / name).is_dir() for name in resumable):
-        # Killed while it wrote its results, or failed by a fault that may pass: they are made anew.
+    record = read_settings(ended) if ended.is_file() else {"status": "killed"}
+    stopped_early = record.get("status") in ("killed", "failed")
+    if stopped_early and (
+        record.get("steps_done") == 0 or any((own / name).is_dir() for name in resumable)
+    ):
+        # Killed while it wrote its results, or failed at once or by a fault that may pass: they
+        # are made anew.
         resumable |= {"agent", "agent.previous", "curve.csv", "train.csv", "episodes.jsonl"}
         resumable |= {ended.name, "unscored.jsonl"}
     paths = [path for path in out.rglob("*") if path.is_file() and not is_leftover(path)]

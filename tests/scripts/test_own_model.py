@@ -45,9 +45,9 @@ def model(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def train(model: Path, *options: str, out: str = "run") -> int:
+def train(model: Path, *options: str) -> int:
     arguments = ["train", "--env", "MovieReview", "--model", str(model), *SMALL, *options]
-    return main([*arguments, "--out", str(model.parent / out)])
+    return main([*arguments, "--out", str(model.parent / "run")])
 
 
 def test_a_model_brings_its_tokenizer_and_the_agent_its_task(
@@ -85,7 +85,7 @@ def test_a_token_that_was_added_gets_a_row_of_its_own(
 def test_a_text_beyond_the_context_is_refused_before_the_first_token(
     model: Path, capsys: pytest.CaptureFixture[str]
 ):
-    assert train(model, "--pad-token", END, "--max-new-tokens", "300", out="long") == 2
+    assert train(model, "--pad-token", END, "--max-new-tokens", "300") == 2
     assert "the model reads 64 tokens and prompt and response may take" in capsys.readouterr().err
     assert train(model, "--pad-token", END, *LENGTHS) == 0
     agent = str(model.parent / "run" / "agent")
@@ -98,6 +98,6 @@ def test_the_tokenizer_may_lie_elsewhere(model: Path, capsys: pytest.CaptureFixt
     tokenizer.mkdir()
     for file in model.glob("tokenizer*"):
         file.rename(tokenizer / file.name)
-    assert train(model, *LENGTHS, out="without") == 2
+    assert train(model, *LENGTHS) == 2
     assert "use the model and the tokenizer that belong together" in capsys.readouterr().err
     assert train(model, *LENGTHS, "--tokenizer", str(tokenizer), "--pad-token", END) == 0
