@@ -296,7 +296,7 @@ def fit_vocabulary(model: PreTrainedModel, num_tokens: int) -> None:
         model: Is changed if up to `MOST_ADDED` tokens are missing.
         num_tokens: Size of the tokenizer.
     """
-    old = model.get_input_embeddings().weight.shape[0]
+    (old, _) = next(model.get_input_embeddings().parameters()).shape
     if not 0 < num_tokens - old <= MOST_ADDED:
         return
     model.resize_token_embeddings(num_tokens, mean_resizing=False)

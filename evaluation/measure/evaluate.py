@@ -279,10 +279,10 @@ def _check_reads(agent: object, envs: VectorEnv) -> None:
 
     policy = policy_of(agent)
     if isinstance(policy, CausalLMPolicy):
-        check_vocabulary(policy.language_model, int(envs.single_action_space.n))  # type: ignore[attr-defined]
-        check_length(
-            policy.language_model, int(envs.single_observation_space["input_ids"].shape[0])
-        )  # type: ignore[index]
+        spaces: Any = envs
+        check_vocabulary(policy.language_model, int(spaces.single_action_space.n))
+        (length,) = spaces.single_observation_space["input_ids"].shape
+        check_length(policy.language_model, length)
 
 
 def policy_of(agent: object) -> object:

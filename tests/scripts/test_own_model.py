@@ -74,9 +74,10 @@ def test_a_token_that_was_added_gets_a_row_of_its_own(
     padded.add_special_tokens({"pad_token": "[PAD]"})
     padded.save_pretrained(model)
     assert train(model, *LENGTHS) == 0
-    before = AutoModelForCausalLM.from_pretrained(model).get_input_embeddings().weight
-    saved = AutoModelForCausalLM.from_pretrained(model.parent / "run" / "agent" / "reference")
-    after = saved.get_input_embeddings().weight
+    before, after = (
+        next(AutoModelForCausalLM.from_pretrained(path).get_input_embeddings().parameters())
+        for path in (model, model.parent / "run" / "agent" / "reference")
+    )
     assert (len(before), len(after)) == (300, 301)
     assert torch.equal(after[:300], before)
     assert torch.allclose(after[300], before.mean(0))
