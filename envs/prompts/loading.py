@@ -7,7 +7,9 @@ import gzip
 import hashlib
 import json
 import reprlib
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -189,11 +191,32 @@ def _loaded(path: Path, dataset: Path | str, *, headerless: bool) -> Any:
                 _check_json(path, text)
         if builder == "csv" and headerless:
             options = {**options, "header": None}
-        return datasets.load_dataset(builder, data_files=str(path), split="train", **options)
+        with _bars_on_terminals():
+            return datasets.load_dataset(builder, data_files=str(path), split="train", **options)
     if any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
         return datasets.load_from_disk(str(path))
     name, _, config = str(dataset).partition(":")
-    return datasets.load_dataset(name, config or None)
+    with _bars_on_terminals():
+        return datasets.load_dataset(name, config or None)
+
+
+@contextmanager
+def _bars_on_terminals() -> Iterator[None]:
+    """Keep the progress bars of `datasets` out of logs and pipes."""
+    from datasets.utils.logging import (
+        disable_progress_bar,
+        enable_progress_bar,
+        is_progress_bar_enabled,
+    )
+
+    hides = is_progress_bar_enabled() and not sys.stderr.isatty()
+    if hides:
+        disable_progress_bar()
+    try:
+        yield
+    finally:
+        if hides:
+            enable_progress_bar()
 
 
 def _check_type(dataset: Any, known: tuple[type, ...]) -> None:

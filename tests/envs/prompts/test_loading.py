@@ -7,6 +7,11 @@ from typing import Any
 
 import datasets
 import pytest
+from datasets.utils.logging import (
+    disable_progress_bar,
+    enable_progress_bar,
+    is_progress_bar_enabled,
+)
 
 from tokengym.envs import DatasetError, SettingsError, load_prompts
 from tokengym.envs.prompts.loading import first_tokens
@@ -217,3 +222,19 @@ def test_words_for_a_missing_value_are_no_prompts(tmp_path: Path, word: str) -> 
         load_prompts(tmp_path / "a.csv", split="all")
     (tmp_path / "a.jsonl").write_text(f'{{"prompt": "{word}"}}\n', encoding="utf-8")
     assert load_prompts(tmp_path / "a.jsonl", split="all").texts == (word,)
+
+
+def test_reading_a_file_writes_no_progress_bar_into_a_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = tmp_path / "prompts.csv"
+    path.write_text(f"prompt\n{tmp_path.name} was read here for the first time\n")
+    was_enabled = is_progress_bar_enabled()
+    enable_progress_bar()
+    try:
+        load_prompts(path, prompt_column="prompt")
+        assert is_progress_bar_enabled()
+    finally:
+        if not was_enabled:
+            disable_progress_bar()
+    assert capsys.readouterr().err == ""
