@@ -232,7 +232,7 @@ def test_reading_a_file_writes_no_progress_bar_into_a_log(
     was_enabled = is_progress_bar_enabled()
     enable_progress_bar()
     try:
-        load_prompts(path, prompt_column="prompt")
+        load_prompts(path, prompt_column="prompt", split="all")
         assert is_progress_bar_enabled()
     finally:
         if not was_enabled:
