@@ -142,9 +142,11 @@ def one_kill(random: np.random.Generator) -> None:
             if status:
                 last = printed.strip().splitlines()[-1:]
                 raise LostError(f"{name} does not resume after {'; '.join(told)}: {last}")
-        if results(Path(scratch)) != whole.results:
-            found = "other numbers" if results(Path(scratch)) else "no result"
-            raise LostError(f"{name}, {found} after {'; '.join(told)}")
+        found = results(Path(scratch))
+        if found != whole.results:
+            files = [f for f in {**found, **whole.results} if found.get(f) != whole.results.get(f)]
+            what = f"other numbers in {', '.join(files[:4])}" if found else "no result"
+            raise LostError(f"{name}, {what} after {'; '.join(told)}")
 
 
 def kills(count: int, seed: int) -> Outcome:
