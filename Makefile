@@ -1,11 +1,12 @@
 # make demo   set up, then compare three rewards and write runs/demo/report.html
 # make test   set up, then lint, types and tests
 # make docs   set up, then write the documentation site to build/site
+# make notebooks   set up, then execute docs/notebooks in place, some minutes
 # PYTHON=python3.12 make test   uses another interpreter
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types pytest campaign package format clean
+.PHONY: demo test lint types pytest campaign package notebooks format clean
 
 demo: .venv/installed
 	$(BIN)/tokengym compare --env MovieReview --rewards sparse uniform abc --seeds 5 --out runs/demo
@@ -40,6 +41,9 @@ package:
 
 docs: .venv/docs copy
 	NO_MKDOCS_2_WARNING=1 PATH=$(BIN):$$PATH mkdocs build --strict
+
+notebooks: .venv/docs
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/run_notebooks.py
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

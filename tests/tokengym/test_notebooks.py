@@ -1,0 +1,46 @@
+"""The notebooks of docs/ are stored with their outputs, and their code fits the package."""
+
+import ast
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "docs" / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+
+
+def cells(path: Path) -> list[dict[str, Any]]:
+    """Return the code cells."""
+    found = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [cell for cell in found if cell["cell_type"] == "code"]
+
+
+def test_there_are_four():
+    assert len(NOTEBOOKS) == 4
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_was_executed_without_an_error(path: Path):
+    outputs = [output for cell in cells(path) for output in cell["outputs"]]
+    assert not [output for output in outputs if output["output_type"] == "error"]
+    assert [output for output in outputs if "image/png" in output.get("data", {})]
+    text = json.dumps(outputs)
+    assert not [word for word in ("/work/", "/home/", "/tmp/", "Warning") if word in text]
+    assert path.stat().st_size < 400_000
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_its_code_compiles_and_imports_what_there_is(path: Path):
+    tree = ast.parse("\n".join("".join(cell["source"]) for cell in cells(path)))
+    names = [
+        (node.module, alias.name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    ]
+    assert any(module and module.startswith("tokengym") for module, _ in names)
+    for module, name in names:
+        assert hasattr(importlib.import_module(module or ""), name), (module, name)
