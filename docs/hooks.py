@@ -105,12 +105,12 @@ def _with_formula(block: str) -> str:
 
 
 def _add_notebook(path: Path, files: Files, config: MkDocsConfig) -> None:
-    """Add a notebook as a page, its pictures beside it, and the notebook itself to download."""
+    """Add a notebook as a page, with its pictures beside it."""
     blocks = []
     for number, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"]):
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
-            blocks.append(source)
+            blocks.append(re.sub(r"\]\((\w+)\.ipynb\)", r"](\1.md)", source))
             continue
         blocks.append(f"```python\n{source}\n```")
         for output in cell["outputs"]:
@@ -128,5 +128,3 @@ def _add_notebook(path: Path, files: Files, config: MkDocsConfig) -> None:
     blocks.insert(1, f"[Download this notebook]({path.name})")
     page = f"notebooks/{path.stem}.md"
     files.append(File.generated(config, page, content="\n\n".join(blocks)))
-    content = path.read_bytes()
-    files.append(File.generated(config, f"notebooks/{path.name}", content=content))
