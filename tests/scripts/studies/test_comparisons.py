@@ -1,21 +1,21 @@
-"""The tables of the exact KL on docs/results/default_setting.md are those of the published runs."""
+"""The tables of the pages about one comparison are those of the published runs."""
 
 import shutil
 from pathlib import Path
 
 from tokengym.scripts.studies.cells import DOCS
-from tokengym.scripts.studies.default_setting import publish, sweep_table
+from tokengym.scripts.studies.comparisons import PAGES, publish, sweep_table
 
 ROOT = Path(__file__).parents[3]
 
 
-def test_the_page_is_current(tmp_path: Path):
-    folder = tmp_path / "default_setting" / "exact"
-    shutil.copytree(ROOT / DOCS / "default_setting" / "exact", folder)
-    page = ROOT / DOCS / "default_setting.md"
-    shutil.copy(page, tmp_path)
+def test_the_pages_are_current(tmp_path: Path):
+    for page, folder in PAGES.values():
+        shutil.copytree(ROOT / DOCS / folder, tmp_path / folder)
+        shutil.copy(ROOT / DOCS / page, tmp_path)
     publish(tmp_path)
-    assert (tmp_path / page.name).read_text() == page.read_text()
+    for page, _ in PAGES.values():
+        assert (tmp_path / page).read_text() == (ROOT / DOCS / page).read_text()
 
 
 def test_a_sweep_s_row_by_hand(tmp_path: Path):

@@ -1,8 +1,9 @@
-"""docs/results/default_setting.md's tables of the exact KL, from its published curves.
+"""Tables and pictures of the pages that tell of one comparison, from its published curves.
 
-python -m tokengym.scripts.studies.default_setting [--docs docs/results]
+python -m tokengym.scripts.studies.comparisons [--docs docs/results]
 
-The runs are those of two commands, which the page names.
+The runs are those of the commands that each page names: a sweep of the learning rate on sparse, and
+the comparison at the best one.
 """
 
 from dataclasses import replace
@@ -17,6 +18,11 @@ from tokengym.scripts.studies.grid_page import panel_of
 from tokengym.scripts.studies.grid_tables import differences_table, paired_rules, per_run
 from tokengym.scripts.studies.tables import fill, iqm_with_interval, markdown_table, mean
 
+PAGES = {
+    "exact": ("default_setting.md", "default_setting/exact"),
+    "imdb": ("imdb.md", "imdb"),
+}
+"""Name of the tables -> the page, and the folder of the published curves."""
 FIGURES = {
     "score over the run": ("score", "auc"),
     "final score": ("score", "final"),
@@ -27,21 +33,22 @@ FIGURES = {
 
 
 def publish(docs: Docs = DOCS) -> None:
-    """Fill the page's tables and draw its curves."""
-    folder = docs / "default_setting" / "exact"
-    curves = read_curves(folder / "curves.csv", group_by=())
-    panel = panel_of(curves)
-    rules = [
-        [rule, *(iqm_with_interval(per_run(panel, runs, *kind)) for kind in FIGURES.values())]
-        for rule, runs in panel.rewards.items()
-    ]
-    tables = {
-        "exact-sweep": sweep_table(folder / "sweep.csv"),
-        "exact-rules": markdown_table(["reward", *FIGURES], rules),
-        "exact-differences": differences_table(paired_rules(panel)),
-    }
-    fill(docs / "default_setting.md", tables)
-    save_figure(folder / "curves.png", summarize(curves, baseline="sparse"), curves)
+    """Fill each page's tables and draw its curves."""
+    for name, (page, place) in PAGES.items():
+        folder = docs / place
+        curves = read_curves(folder / "curves.csv", group_by=())
+        panel = panel_of(curves)
+        rules = [
+            [rule, *(iqm_with_interval(per_run(panel, runs, *kind)) for kind in FIGURES.values())]
+            for rule, runs in panel.rewards.items()
+        ]
+        tables = {
+            f"{name}-sweep": sweep_table(folder / "sweep.csv"),
+            f"{name}-rules": markdown_table(["reward", *FIGURES], rules),
+            f"{name}-differences": differences_table(paired_rules(panel)),
+        }
+        fill(docs / page, tables)
+        save_figure(folder / "curves.png", summarize(curves, baseline="sparse"), curves)
 
 
 def sweep_table(path: Path) -> str:
