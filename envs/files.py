@@ -155,7 +155,7 @@ def replacing(path: Path | str, *, keep_previous: bool = False) -> Iterator[Path
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+            for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
                 if left == part or is_leftover(left):
                     _remove(left)
             yield part

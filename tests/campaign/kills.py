@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tests.campaign.outcome import Command, LostError, Outcome, finish, try_cases, untimed
+from tokengym.envs.files import is_leftover
 
 TINY = ["--steps", "4", "--batch-size", "4", "--max-new-tokens", "6"]
 FEW = ["--num-prompts", "8", "--n", "2", "--max-new-tokens", "6"]
@@ -85,6 +86,8 @@ def results(folder: Path) -> dict[str, Any]:
     """Return what a command found, without times, by path within its folder."""
     found: dict[str, Any] = {}
     for path in folder.rglob("*"):
+        if is_leftover(path):
+            continue
         name = str(path.relative_to(folder))
         if path.match("curve*.csv"):
             found[name] = untimed(path)

@@ -193,11 +193,13 @@ def test_what_a_killed_process_left_is_removed_and_that_of_a_live_one_stays(
     dead = tmp_path / f".a.txt.{process.pid}.part"
     alive = tmp_path / f".a.txt.{os.getppid()}.part"
     other = tmp_path / f".b.txt.{process.pid}.part"
-    for path in (dead, alive, other):
+    replaced = tmp_path / f".a.txt.{process.pid}.replaced"
+    for path in (dead, alive, other, replaced):
         path.write_text("half")
     assert [is_leftover(path) for path in (dead, alive, other)] == [True, False, True]
     write_text(tmp_path / "a.txt", "a")
     assert not dead.exists()
+    assert not replaced.exists()
     assert alive.exists()
     assert other.exists()
 
