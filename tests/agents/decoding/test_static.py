@@ -359,13 +359,13 @@ def test_what_cannot_be_captured_is_decoded_all_the_same(
 @pytest.mark.parametrize("vocab", [11, 5_000])
 def test_a_draw_without_looking_is_the_draw(vocab: int):
     generator = torch.Generator().manual_seed(0)
-    logits = 6 * torch.randn(400, vocab, generator=generator)
+    logits = 6 * torch.randn(400, vocab, generator=generator, dtype=torch.float64)
     logits[:, torch.randperm(vocab, generator=generator)[: vocab // 2]] = -torch.inf
-    uniforms = torch.rand(400, generator=generator)
-    uniforms[:2] = torch.tensor([0.0, 1.0])  # 1: as rounding has it
+    uniforms = torch.rand(400, generator=generator, dtype=torch.float64)
+    uniforms[:2] = torch.tensor([0.0, 1.0], dtype=torch.float64)  # 1: as rounding has it
     for given in (uniforms, None):
         expected, found = draw(logits, given), draw(logits, given, looks=False)
-        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-10)
 
 
 def test_batches_have_few_sizes():
