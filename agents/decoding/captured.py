@@ -299,7 +299,7 @@ class CapturedPlayer:
             self._decoder = self._borrowed()
             self._decoder.start(ids, attention_mask)
         self._is_read = True
-        # Environment rows that still write, and where they are in the batch.
+        # Environment rows that still write
         self._rows: NDArray[np.integer] = np.arange(len(ids))
         self._places = torch.arange(len(ids))  # and where they are in the batch
         self._on_device = sent(self._places, self._device)

@@ -132,8 +132,11 @@ def find_alarms(curves: Mapping[str, Array], steps: ArrayLike) -> list[str]:
     if "net_score" in curves:
         first, last = curves["net_score"][0], curves["net_score"][-1]
         if first - last > NOISES * noise(curves["net_score"]):
-            alarms.append(
-                f"its score minus the KL penalty ended at {last:.3g}, below its start of "
-                f"{first:.3g}: training lost by its own objective"
-            )
+            ended = f"minus the KL penalty ended at {last:.3g}, below its start of {first:.3g}"
+            # A comparison of rewards with different scorers is measured by the gold score, which
+            # no training maximised.
+            if np.array_equal(curves["score"], curves.get("gold_score", [])):
+                alarms.append(f"its gold score {ended}")
+            else:
+                alarms.append(f"its score {ended}: training lost by its own objective")
     return alarms

@@ -82,3 +82,13 @@ def test_alarms_of_over_optimisation():
 def test_curves_of_other_evaluations_are_refused():
     with pytest.raises(ValueError, match=r"alike, got \(11,\) and \(10,\); take both"):
         parting(RISING, RISING[1:])
+
+
+def test_a_loss_of_gold_is_not_called_one_of_the_objective():
+    falling = {"score": RISING, "net_score": -RISING}
+    (own,) = find_alarms(falling, STEPS)
+    assert own.startswith("its score minus the KL penalty ended at -1, below its start of")
+    assert own.endswith(": training lost by its own objective")
+    (gold,) = find_alarms({**falling, "gold_score": RISING}, STEPS)
+    assert gold.startswith("its gold score minus the KL penalty ended at -1, below its start of")
+    assert "objective" not in gold
