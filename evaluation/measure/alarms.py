@@ -96,12 +96,15 @@ def noise(curve: ArrayLike) -> float:
     return float(np.median(bends)) / (0.6745 * 6.0**0.5) if len(bends) else 0.0
 
 
-def find_alarms(curves: Mapping[str, Array], steps: ArrayLike) -> list[str]:
+def find_alarms(
+    curves: Mapping[str, Array], steps: ArrayLike, *, by_gold: bool = False
+) -> list[str]:
     """Return one sentence per sign of over-optimisation in one reward's mean curves.
 
     Args:
         curves: Per measurement (time,), the first value the reference policy's.
         steps: (time,) updates made at each evaluation.
+        by_gold: Whether ``score`` is the gold score, which no training maximised.
 
     Example:
         >>> curves = {"score": np.arange(6.0), "gold_score": np.array([0, 1, 2, 1.5, 1, 0.5])}
@@ -133,9 +136,7 @@ def find_alarms(curves: Mapping[str, Array], steps: ArrayLike) -> list[str]:
         first, last = curves["net_score"][0], curves["net_score"][-1]
         if first - last > NOISES * noise(curves["net_score"]):
             ended = f"minus the KL penalty ended at {last:.3g}, below its start of {first:.3g}"
-            # A comparison of rewards with different scorers is measured by the gold score, which
-            # no training maximised.
-            if np.array_equal(curves["score"], curves.get("gold_score", [])):
+            if by_gold:
                 alarms.append(f"its gold score {ended}")
             else:
                 alarms.append(f"its score {ended}: training lost by its own objective")

@@ -99,7 +99,8 @@ class Evaluator:
         task = _task(self.envs)
         gold = gold_scorer(task.bundle)
         self._gold = None if gold is None else gold.bind(task.tokenizer)
-        self._is_by_gold = by_gold and gold is not None
+        self.by_gold = by_gold and gold is not None
+        """Whether the score is the gold score."""
         self._toxicity = None if toxicity is None else _toxicity(toxicity)
 
     @property
@@ -110,7 +111,7 @@ class Evaluator:
         scorer = environment_scorer(self.envs)
         if self._gold is None:
             return f"{scorer.name}; the task has no gold score" if scorer else "no scorer"
-        if self._is_by_gold or scorer is None:
+        if self.by_gold or scorer is None:
             return f"the gold score, {self._gold.name}"
         return f"the gold score, {self._gold.name}, and the score by {scorer.name}"
 
@@ -134,7 +135,7 @@ class Evaluator:
         gold = None if self._gold is None else self._gold.score(episodes).values
         if gold is not None:
             metrics["gold_score"] = float(np.mean(gold))
-            if self._is_by_gold:
+            if self.by_gold:
                 metrics["score"] = metrics["gold_score"]
         metrics.update(text_metrics(episodes))
         if self._toxicity is not None:

@@ -4,8 +4,8 @@ A new metric of the text is one entry here with ``of_text``; curves.csv, the sum
 the command line read the table.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -226,6 +226,26 @@ _TABLE = (
     ),
 )
 MEASURES: dict[str, Measure] = {measure.name: measure for measure in _TABLE}
+MEASURES_BY_GOLD: dict[str, Measure] = {
+    name: measure for name, measure in MEASURES.items() if name != "gold_score"
+} | {
+    "score": replace(
+        MEASURES["score"],
+        title="Gold score",
+        meaning="The task's true score, which no reward sees. The rewards have different scorers, "
+        "so all are measured by it.",
+        word="gold score",
+        short="gold",
+    ),
+    "net_score": replace(
+        MEASURES["net_score"],
+        title="Gold score minus the KL penalty",
+        meaning="Gold score minus the KL coefficient times KL. No learner maximises it: each "
+        "maximises its own reward's score minus the penalty.",
+        word="gold score minus the KL penalty",
+    ),
+}
+"""`MEASURES` where the gold score is what all runs are measured by."""
 
 Axis = Literal["step", "tokens"]
 AXES = {
@@ -237,9 +257,15 @@ AXES = {
 """Measures of what a run has spent, against which curves are drawn, with their labels."""
 
 
-def measure_of(name: str) -> Measure:
+def measures_of(by_gold: bool) -> Mapping[str, Measure]:
+    """Return the table of measurements, as it reads where all runs are measured by gold or not."""
+    return MEASURES_BY_GOLD if by_gold else MEASURES
+
+
+def measure_of(name: str, by_gold: bool = False) -> Measure:
     """Return a measurement by name; an unknown one gets a title made from its name."""
-    return MEASURES.get(name) or Measure(name=name, title=name.replace("_", " "), meaning="")
+    known = measures_of(by_gold).get(name)
+    return known or Measure(name=name, title=name.replace("_", " "), meaning="")
 
 
 def text_metrics(episodes: Sequence[Episode]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokengym.envs import printable
 from tokengym.envs.files import write_bytes
-from tokengym.evaluation.measure.measures import AXES, MEASURES, measure_of
+from tokengym.evaluation.measure.measures import AXES, measure_of, measures_of
 from tokengym.evaluation.report.curves import Curve, Panel, group_label, make_panels
 from tokengym.evaluation.statistics import curve_interval, iqm
 
@@ -59,14 +59,18 @@ def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve])
     baseline = groups[0]["baseline"]
     columns = [
         name
-        for name, m in MEASURES.items()
+        for name, m in measures_of(summary["by_gold"]).items()
         if m.short and all(name in panel.measures for panel in panels)
     ]
     if len(columns) == 1 and len(panels) > 1:  # only scores: groups side by side
         cells = [(panel, "score", group_label(panel.group)) for panel in panels]
         width = 2 if len(cells) == 4 else min(len(cells), 3)
     else:
-        cells = [(panel, name, _title(panel, name)) for panel in panels for name in columns]
+        cells = [
+            (panel, name, _title(panel, name, summary["by_gold"]))
+            for panel in panels
+            for name in columns
+        ]
         width = len(columns)
     height = -(-len(cells) // width)
     # Not pyplot: a library leaves the user's figures, backend and settings alone.
@@ -166,8 +170,8 @@ def _line(name: str, colours: Mapping[str, str], baseline: str) -> dict[str, Any
     return {"color": colours[name], "linestyle": style, "linewidth": 1.8}
 
 
-def _title(panel: Panel, measure: str) -> str:
-    title = measure_of(measure).title
+def _title(panel: Panel, measure: str, by_gold: bool) -> str:
+    title = measure_of(measure, by_gold).title
     return f"{title} ({group_label(panel.group)})" if panel.group else title
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokengym.envs import printable
-from tokengym.evaluation.measure.measures import AXES, MEASURES, Measure, measure_of
+from tokengym.evaluation.measure.measures import AXES, MEASURES, Measure, measure_of, measures_of
 from tokengym.evaluation.report.charts import Chart, Series, hover_data, line_chart
 from tokengym.evaluation.report.curves import SPENT, Curve, Panel, group_label, make_panels
 from tokengym.evaluation.report.samples import side_by_side
@@ -62,7 +62,7 @@ def render_report(
     colours = {name: index % COLOURS for index, name in enumerate(names)}
     level = float(summary["level"])
     # The meaning of a score in curves made elsewhere is not known here.
-    score = measure_of("score")
+    score = measure_of("score", summary["by_gold"])
     score_label = score if summary.get("settings") else replace(score, meaning="")
     page = {
         "title": summary.get("title") or "tokengym: which reward learns faster",
@@ -139,7 +139,7 @@ def _group(
         "runs_note": f"Seeds per {kind_of(group)}: {count}.",
         "legend": [{"name": name, "colour": colours[name]} for name in group["rewards"]],
         "axes": [
-            _axis_view(panel, key, colours, level, score_label)
+            _axis_view(panel, key, colours, level, score_label, group["by_gold"])
             for key in _axes(panel, group["axis"])
         ],
         "columns": [title for title, _, _ in columns(group)],
@@ -148,7 +148,7 @@ def _group(
             for name in group["rewards"]
         ],
         "forests": forests(group, colours),
-        "frontiers": _frontiers(panel, colours),
+        "frontiers": _frontiers(panel, colours, group["by_gold"]),
         "profile": _profile(panel, colours),
     }
 
@@ -160,11 +160,20 @@ def _axes(panel: Panel, first: str) -> list[str]:
 
 
 def _axis_view(
-    panel: Panel, axis: str, colours: Mapping[str, int], level: float, score_label: Measure
+    panel: Panel,
+    axis: str,
+    colours: Mapping[str, int],
+    level: float,
+    score_label: Measure,
+    by_gold: bool,
 ) -> dict[str, Any]:
-    others = [name for name in MEASURES if name in panel.measures and name != "score"]
-    first = [name for name in others if MEASURES[name].word]  # the rest folds away
-    more = [name for name in others if name not in first]
+    others = [
+        measure
+        for name, measure in measures_of(by_gold).items()
+        if name in panel.measures and name != "score"
+    ]
+    first = [measure for measure in others if measure.word]  # the rest folds away
+    more = [measure for measure in others if not measure.word]
     score = _series(panel, "score", axis, colours, level)
     return {
         "key": axis,
@@ -174,16 +183,16 @@ def _axis_view(
             "wide": _drawn(score, 1000.0, 400.0),
             "narrow": _drawn(score, 400.0, 340.0),
         },
-        "first": [_small(panel, name, axis, colours, level) for name in first],
-        "more": [_small(panel, name, axis, colours, level) for name in more],
+        "first": [_small(panel, measure, axis, colours, level) for measure in first],
+        "more": [_small(panel, measure, axis, colours, level) for measure in more],
     }
 
 
 def _small(
-    panel: Panel, measure: str, axis: str, colours: Mapping[str, int], level: float
+    panel: Panel, measure: Measure, axis: str, colours: Mapping[str, int], level: float
 ) -> dict[str, Any]:
-    series = _series(panel, measure, axis, colours, level)
-    return {"label": measure_of(measure), "chart": _drawn(series, 400.0, 250.0)}
+    series = _series(panel, measure.name, axis, colours, level)
+    return {"label": measure, "chart": _drawn(series, 400.0, 250.0)}
 
 
 def _drawn(series: Sequence[Series], width: float, height: float) -> Chart:
@@ -214,14 +223,14 @@ def _series(
     return series
 
 
-def _frontiers(panel: Panel, colours: Mapping[str, int]) -> list[dict[str, Any]]:
-    frontiers = []
+def _frontiers(panel: Panel, colours: Mapping[str, int], by_gold: bool) -> list[dict[str, Any]]:
+    table, frontiers = measures_of(by_gold), []
     for x, y, title, note in (
-        ("kl", "score", "Score against KL", "Higher at the same KL is better."),
+        ("kl", "score", f"{table['score'].title} against KL", "Higher at the same KL is better."),
         ("kl", "gold_score", "Gold score against KL", "A fall means that the score is gamed."),
         ("score", "gold_score", "Gold score against score", "The two should rise together."),
     ):
-        if x in panel.measures and y in panel.measures:
+        if {x, y} <= {*table} & {*panel.measures}:
             series = [
                 Series(
                     name=name,
@@ -265,12 +274,17 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]
         )
         if table
     ]
-    measures = summary["groups"][0]["measures"]
+    shown = summary["groups"][0]["measures"]
+    table = {name: measure_of(name, summary["by_gold"]) for name in shown}
+    if summary["by_gold"]:
+        del table["gold_score"]  # it is the score
     meanings = [
-        (measure_of(name).title, measure_of(name).meaning)
-        for name in measures
+        (measure.title, measure.meaning)
+        for name, measure in table.items()
         if name != "score" or summary.get("settings")
     ]
+    if summary.get("measured_by"):
+        meanings.insert(0, ("Measured by", summary["measured_by"]))
     anchor = summary["anchors"]["reference"]
     if anchor:
         values = ", ".join(f"{measure_of(k).title} {number(v)}" for k, v in anchor.items())

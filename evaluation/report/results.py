@@ -57,6 +57,7 @@ def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
         "settings": settings,
         "versions": found.shown_versions(),
         "made": found.shown_origin(),
+        "measured_by": "; ".join(found.measured_by),
         "command": command_line(config, defaults),
     }
     return write_results(
@@ -71,6 +72,7 @@ def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
         about=about,
         optimum=known_optimum(config),
         axis="tokens" if config.agents else "step",
+        by_gold=config.by_gold,
     )
 
 
@@ -106,6 +108,7 @@ def merge_comparisons(
         "settings": {name: value for name, value in first.items() if name not in apart},
         "versions": found.shown_versions(),
         "made": found.shown_origin(),
+        "measured_by": "; ".join(found.measured_by),
         "source": f"{len(folders)} comparisons",
     }
     return write_results(
@@ -119,6 +122,7 @@ def merge_comparisons(
         cautions=found.mixed_versions(),
         about=about,
         axis="tokens" if any(config.agents for config in configs) else "step",
+        by_gold=all(config.by_gold for config in configs),
     )
 
 
@@ -179,11 +183,13 @@ def write_results(
     keep_curves: bool = True,
     optimum: Mapping[str, float] | None = None,
     axis: Axis = "step",
+    by_gold: bool = False,
 ) -> dict[str, Any]:
     """Write the results of curves and return their summary.
 
     ``axis`` is what the runs are compared at equal amounts of: updates, or tokens where these are
-    not the same to all learners.
+    not the same to all learners. ``by_gold`` is for rewards with different scorers, measured by the
+    gold score if the task has one.
     """
     rows = rows_of(curves)
     if axis == "tokens":
@@ -198,6 +204,7 @@ def write_results(
         failed=failed,
         cautions=cautions,
         axis=axis,
+        by_gold=by_gold and all(curve.has("gold_score") for curve in curves),
     )
     summary.update(about)
     if keep_curves:
@@ -217,6 +224,8 @@ class _Found:
     failed: list[dict[str, Any]] = field(default_factory=list)
     versions: dict[str, list[str]] = field(default_factory=dict)
     """Versions met of each package, in the order of the runs."""
+    measured_by: list[str] = field(default_factory=list)
+    """Scorers that the runs' scores are of, in words."""
     made: dict[str, list[str]] = field(default_factory=dict)
     """Commits and machines of the runs, likewise."""
 
@@ -233,6 +242,8 @@ class _Found:
                 for key, value in (result.get(met) or {}).items():
                     listed = kept.setdefault(key, [])
                     listed += [value] if value and value not in listed else []
+            if (by := result.get("measured_by")) and by not in self.measured_by:
+                self.measured_by.append(by)
             if result["status"] == "finished":
                 curves = read_curves(folder / "curve.csv", group_by=())
                 self.curves += [replace(c, credit=credit, seed=seed, group=group) for c in curves]

@@ -46,6 +46,7 @@ def summarize(
     failed: Sequence[Mapping[str, Any]] = (),
     cautions: Sequence[str] = (),
     axis: Axis = "step",
+    by_gold: bool = False,
 ) -> dict[str, Any]:
     """Return the summary of learning curves.
 
@@ -62,6 +63,7 @@ def summarize(
         cautions: Further sentences that each group says.
         axis: What the curves' steps are: updates, where rewards are compared, or tokens, where
             learners are.
+        by_gold: Whether ``score`` is the gold score, by which all runs are measured.
         failed: Runs that failed, as ``{"credit", "seed", "error", "group"}``.
 
     Returns:
@@ -90,13 +92,15 @@ def summarize(
         "level": level,
         "kl_coef": kl_coef,
         "axis": axis,
+        "by_gold": by_gold,
         "anchors": {
             "reference": dict(anchors) if anchors else None,
             "optimum": dict(optimum) if optimum else None,
         },
         "failed": lost,
         "groups": [
-            _summarize_panel(panel, anchors or {}, optimum or {}, level) for panel in panels
+            _summarize_panel(panel, anchors or {}, optimum or {}, level, by_gold)
+            for panel in panels
         ],
     }
     for group in summary["groups"]:
@@ -109,7 +113,11 @@ def summarize(
 
 
 def _summarize_panel(
-    panel: Panel, anchors: Mapping[str, float], optimum: Mapping[str, float], level: float
+    panel: Panel,
+    anchors: Mapping[str, float],
+    optimum: Mapping[str, float],
+    level: float,
+    by_gold: bool,
 ) -> dict[str, Any]:
     baseline = next(iter(panel.rewards))
     first = np.concatenate([runs.values["score"][:, 0] for runs in panel.rewards.values()])
@@ -124,7 +132,9 @@ def _summarize_panel(
             "collapse_rate": float(
                 np.mean([collapsed(row, score_anchor) for row in runs.values["score"]])
             ),
-            "alarms": find_alarms({m: iqm(runs.values[m], 0) for m in panel.measures}, panel.steps),
+            "alarms": find_alarms(
+                {m: iqm(runs.values[m], 0) for m in panel.measures}, panel.steps, by_gold=by_gold
+            ),
         }
         if name != baseline:
             entry["versus_baseline"] = _versus(panel, runs, panel.rewards[baseline], level)
@@ -137,6 +147,7 @@ def _summarize_panel(
         "cut_at": panel.cut_at,
         "evaluations": len(panel.steps),
         "fewest_runs": fewest,
+        "by_gold": by_gold,
         "reliable": fewest >= RELIABLE_SEEDS,
         "measures": list(panel.measures),
         "rewards": rewards,

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tokengym.evaluation.measure.measures import MEASURES, measure_of
+from tokengym.evaluation.measure.measures import measure_of, measures_of
 from tokengym.evaluation.report.charts import interval_chart
 from tokengym.evaluation.report.verdict import clear, difference_of, number, signed
 
@@ -15,7 +15,7 @@ NOTHING = "\u2013"
 def columns(group: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return the table's columns as (title, measurement, kind)."""
     found: list[tuple[str, str, str]] = []
-    for name, measure in MEASURES.items():
+    for name, measure in measures_of(group["by_gold"]).items():
         shown = all(name in entry["figures"] for entry in group["rewards"].values())
         found += [(measure.heading(kind), name, kind) for kind in measure.columns if shown]
         if name == "score":
@@ -59,7 +59,8 @@ def _mark(measure: str, sign: int) -> tuple[str, str]:
 
 def forests(group: Mapping[str, Any], colours: Mapping[str, int]) -> list[dict[str, Any]]:
     """Return a chart of paired differences per measurement."""
-    wanted = [(measure, kind) for measure in MEASURES.values() for kind in measure.differences]
+    table = measures_of(group["by_gold"])
+    wanted = [(measure, kind) for measure in table.values() for kind in measure.differences]
     charts = []
     for measure, kind in wanted:
         rows = []

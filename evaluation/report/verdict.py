@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tokengym.evaluation.measure.measures import MEASURES
+from tokengym.evaluation.measure.measures import measure_of, measures_of
 from tokengym.evaluation.statistics import RELIABLE_SEEDS
 
 Figures = Mapping[str, Any]
@@ -80,10 +80,11 @@ def difference_of(group: Figures, name: str, measure: str, kind: str) -> Figures
 
 
 def _headline(group: Figures, baseline: str, others: Sequence[str], level: float) -> str:
+    word = measure_of("score", group["by_gold"]).word
     if not others:
         final = group["rewards"][baseline]["figures"]["score"]["final"]["iqm"]
         alone = f"Only one {kind_of(group)}, so nothing to compare"
-        return f"{alone}: {baseline} ended at score {number(final)}."
+        return f"{alone}: {baseline} ended at {word} {number(final)}."
     signs = {name: clear(difference_of(group, name, "score", "auc")) for name in others}
     faster = [name for name in others if signs[name] > 0]
     slower = [name for name in others if signs[name] < 0]
@@ -92,7 +93,7 @@ def _headline(group: Figures, baseline: str, others: Sequence[str], level: float
         best = max(faster, key=lambda name: _gain(group, name))
         gain = _interval(difference_of(group, best, "score", "auc"), level)
         text = (
-            f"{best} learned faster than {baseline} (score over the run {gain})"
+            f"{best} learned faster than {baseline} ({word} over the run {gain})"
             f"{_price(group, best)}"
         )
         also = [f"{name}{_surcharge(group, name)}" for name in faster if name != best]
@@ -112,7 +113,7 @@ def _price(group: Figures, name: str) -> str:
     """Return a reward's differences in KL and gold score, as the end of a sentence."""
     sure, unsure = [], []
     kl = difference_of(group, name, "kl", "final")
-    gold = difference_of(group, name, "gold_score", "final")
+    gold = None if group["by_gold"] else difference_of(group, name, "gold_score", "final")
     if kl and clear(kl):
         way = "more" if clear(kl) > 0 else "less"
         sure.append(f"{number(abs(kl['difference']))} nats {way} KL")
@@ -138,10 +139,10 @@ def _sentence(group: Figures, name: str, baseline: str, level: float) -> str:
     area = difference_of(group, name, "score", "auc")
     if not area:
         return f"{name} and {baseline} share no seed, so their runs cannot be paired."
-    sign = clear(area)
+    sign, word = clear(area), measure_of("score", group["by_gold"]).word
     what = {1: "learned faster", -1: "learned slower", 0: "showed no clear difference in speed"}
     text = (
-        f"{name} {what[sign]}: score over the run {_interval(area, level)} against {baseline}, "
+        f"{name} {what[sign]}: {word} over the run {_interval(area, level)} against {baseline}, "
         f"ahead on {area['wins']} of {area['pairs']} seeds."
     )
     return f"{text} {_speed(group, name, baseline, level)}{_ends(group, name)}"
@@ -150,7 +151,8 @@ def _sentence(group: Figures, name: str, baseline: str, level: float) -> str:
 def _ends(group: Figures, name: str) -> str:
     """Return the differences at the end of the run, the clear ones with their intervals."""
     sure, unsure = [], []
-    for measure, label in ((name, m.word) for name, m in MEASURES.items() if m.word):
+    table = measures_of(group["by_gold"])
+    for measure, label in ((name, m.word) for name, m in table.items() if m.word):
         difference = difference_of(group, name, measure, "final")
         if clear(difference) and difference:
             size = signed(difference["difference"])
@@ -174,18 +176,18 @@ def _speed(group: Figures, name: str, baseline: str, level: float) -> str:
     speed, net = versus["relative_steps"], versus.get("relative_steps_net")
     if not speed:
         return ""
-    unit = unit_of(group)
+    unit, word = unit_of(group), measure_of("score", group["by_gold"]).word
     arrives, arrives_net = (f and not math.isinf(f["ratio"]) for f in (speed, net))
     if arrives:
-        text = f"It reached {baseline}'s final score in {_times(speed, unit)}"
+        text = f"It reached {baseline}'s final {word} in {_times(speed, unit)}"
         return (
-            f"{text}, and {baseline}'s final score minus the KL penalty in {_times(net, unit)}. "
+            f"{text}, and {baseline}'s final {word} minus the KL penalty in {_times(net, unit)}. "
             if arrives_net
             else f"{text}. "
         )
-    text = f"Its mean curve did not reach {baseline}'s final score within the budget"
+    text = f"Its mean curve did not reach {baseline}'s final {word} within the budget"
     if arrives_net:
-        text += f", but {baseline}'s final score minus the KL penalty in {_times(net, unit)}"
+        text += f", but {baseline}'s final {word} minus the KL penalty in {_times(net, unit)}"
     if math.isinf(speed["low"]):
         return f"{text}; nor does the {level:.0%} interval of its {unit} begin within it. "
     return (

@@ -179,6 +179,17 @@ class ComparisonConfig:
         return range(self.first_seed, self.first_seed + self.seeds)
 
     @property
+    def by_gold(self) -> bool:
+        """Whether rewards are scored by different scorers, none of which can judge them all.
+
+        They are then measured by the task's gold score, where it has one.
+        """
+        from tokengym.rewards.registry import scorer_kind
+
+        is_relevance = {scorer_kind(reward) == "encoder" for reward in self.rewards}
+        return len(is_relevance) > 1 and self.task.scorer is None
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names of the runs of one seed: of the learner, the reward or both, whichever vary.
 

@@ -64,6 +64,7 @@ class RunRecord:
         self.curve: list[dict[str, Any]] = []
         self.train: list[dict[str, Any]] = []
         self.samples: list[dict[str, Any]] = []
+        self.measured_by: str | None = None
         self.started = time.perf_counter()
         self._evaluation_s = 0.0
         self._seen = 0
@@ -130,6 +131,7 @@ class RunRecord:
             "settings": self.config.as_dict(),
             "versions": versions(),
             "made": {"commit": commit(), "hardware": hardware()},
+            "measured_by": self.measured_by,
         }
         if error is not None:
             result["error"] = describe(error)

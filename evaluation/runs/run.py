@@ -141,9 +141,6 @@ def make_evaluator(config: ComparisonConfig) -> "Evaluator":
     the rewards are scored by different scorers.
     """
     from tokengym.evaluation.measure.evaluate import Evaluator
-    from tokengym.rewards.registry import scorer_kind
-
-    is_relevance = {scorer_kind(reward) == "encoder" for reward in config.rewards}
 
     return Evaluator(
         config.env,
@@ -151,7 +148,7 @@ def make_evaluator(config: ComparisonConfig) -> "Evaluator":
         num_episodes=config.evaluation.episodes,
         seed=config.evaluation.seed,
         toxicity=config.evaluation.toxicity,
-        by_gold=len(is_relevance) > 1 and config.task.scorer is None,
+        by_gold=config.by_gold,
     )
 
 
@@ -270,6 +267,7 @@ class _Run:
         """See `TrainingRun`."""
         if self._evaluator is None:
             self._evaluator = make_evaluator(self.config)
+            self.record.measured_by = self._evaluator.measured_by
             if self.training.declaration.uses_credit:
                 self._sampler = Sampler(self.config, self.reward)
         if not self.record.curve:

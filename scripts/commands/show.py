@@ -11,7 +11,7 @@ from rich.text import Text
 
 from tokengym.envs import printable
 from tokengym.envs.render import reward_colours
-from tokengym.evaluation.measure.measures import MEASURES, WHEN, measure_of
+from tokengym.evaluation.measure.measures import WHEN, measure_of, measures_of
 from tokengym.evaluation.replay.page import (
     figure_columns,
     figure_rows,
@@ -85,7 +85,7 @@ def show_win_rate(console: "Console", versus: "WinRate", against: Path | None) -
 def _figures(group: Mapping[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     columns = [(WHEN["auc"], "score", "auc")]
-    for name, measure in MEASURES.items():
+    for name, measure in measures_of(group["by_gold"]).items():
         if measure.short and name in group["measures"]:
             columns.append((measure.short, name, "final"))
     table.add_column(kind_of(group), no_wrap=True)

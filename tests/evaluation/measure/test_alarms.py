@@ -89,6 +89,6 @@ def test_a_loss_of_gold_is_not_called_one_of_the_objective():
     (own,) = find_alarms(falling, STEPS)
     assert own.startswith("its score minus the KL penalty ended at -1, below its start of")
     assert own.endswith(": training lost by its own objective")
-    (gold,) = find_alarms({**falling, "gold_score": RISING}, STEPS)
+    (gold,) = find_alarms({**falling, "gold_score": RISING}, STEPS, by_gold=True)
     assert gold.startswith("its gold score minus the KL penalty ended at -1, below its start of")
     assert "objective" not in gold

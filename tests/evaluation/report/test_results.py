@@ -29,10 +29,14 @@ def make_comparison(make_rows, tmp_path: Path):
             for seed in range(5):
                 folder = run_folder(out, reward, seed)
                 rows = [r for r in make_rows((reward,)) if r["seed"] == seed]
+                if config.by_gold:
+                    rows = [{**row, "score": row["gold_score"]} for row in rows]
                 write_csv(folder / "curve.csv", rows, COLUMNS)
                 version = torch if seed else "2.13.0"
                 made = {"commit": None, "hardware": "1 core" if seed else "2 cores"}
+                by = "the gold score, Words" if config.by_gold else "Words"
                 result = {"status": "finished", "versions": {"torch": version}, "made": made}
+                result["measured_by"] = by
                 write_json(folder / "run.json", result)
         return config, out
 
@@ -46,6 +50,25 @@ def test_prices_of_the_kl_are_compared(make_comparison, tmp_path: Path):
     assert group["rewards"]["sparse (kl_coef 0.2)"]["versus_baseline"]
     found = merge_comparisons(folders, tmp_path / "other", baseline="sparse (kl_coef 0.2)")
     assert found["groups"][0]["baseline"] == "sparse (kl_coef 0.2)"
+
+
+@pytest.mark.parametrize("rewards", [("sparse", "uniform"), ("sparse", "r3")])
+def test_the_report_says_what_all_runs_are_measured_by(make_comparison, rewards: tuple[str, ...]):
+    config, out = make_comparison("mixed", rewards)
+    summary = write_comparison(config, out)
+    page = (out / "report.html").read_text()
+    verdict = summary["groups"][0]["verdict"]
+    words = " ".join([verdict["headline"], *verdict["sentences"]])
+    by_gold = "r3" in rewards
+    assert "score over the run" in words
+    assert ("gold score over the run" in words) == by_gold
+    assert ("what the learner itself maximises" in page) != by_gold
+    assert ("The scorer&#39;s own value" in page) != by_gold
+    assert ("<h3>Gold score against score</h3>" in page) != by_gold
+    assert page.count("<h3>Gold score minus the KL penalty</h3>") == by_gold * page.count(
+        "<h3>KL to the reference</h3>"
+    )
+    assert "<dt>Measured by</dt><dd>" + ("the gold score, " if by_gold else "") + "Words" in page
 
 
 def test_runs_of_several_versions_are_said(make_comparison):
