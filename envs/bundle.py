@@ -27,6 +27,7 @@ PARTS = {
     "reward_model": "reward_model",
     "encoder": "encoder",
     "lexicon": "lexicon.json",
+    "grammar": "grammar.json",
     "gold": "gold.json",
     "gold_model": "gold_model",
 }
@@ -117,6 +118,11 @@ class Bundle:
     def lexicon(self) -> Path:
         """File of the gold score's word weights, intensifiers and negations."""
         return self._part("lexicon")
+
+    @property
+    def grammar(self) -> Path:
+        """File of the grammar that the gold score multiplies with, as far as texts keep to it."""
+        return self._part("grammar")
 
     @property
     def gold(self) -> Path:

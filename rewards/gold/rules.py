@@ -1,4 +1,4 @@
-"""Gold scores that are rules over words: answers, dialogues, summaries, opinions, clean texts.
+"""Gold scores that are rules over words: answers, dialogues, grammar, summaries, opinions, abuse.
 
 Each kind has rules (what a bundle's ``gold.json`` stores) and a pure function of the words of
 prompt and response; its parts sum to the gold score.
@@ -13,6 +13,7 @@ from typing import Any
 from tokengym.envs.oracle.score import RULES, Rule, oracle_score
 from tokengym.rewards.gold.answers import AnswerRules, answer_parts
 from tokengym.rewards.gold.dialogue import DialogueRules, dialogue_parts
+from tokengym.rewards.gold.grammar import GrammarRules, grammar_parts
 from tokengym.rewards.gold.summary import SummaryRules, summary_parts
 
 
@@ -80,7 +81,7 @@ def toxicity_parts(
     return {"clean": sum(word not in rules.rude for word in words) / max(1, len(words))}
 
 
-Rules = AnswerRules | DialogueRules | OracleRules | SummaryRules | ToxicityRules
+Rules = AnswerRules | DialogueRules | GrammarRules | OracleRules | SummaryRules | ToxicityRules
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ class _Kind:
 _KINDS = {
     "answer": _Kind(AnswerRules, answer_parts),
     "dialogue": _Kind(DialogueRules, dialogue_parts),
+    "grammar": _Kind(GrammarRules, grammar_parts),
     "oracle": _Kind(OracleRules, oracle_parts),
     "summary": _Kind(SummaryRules, summary_parts),
     "toxicity": _Kind(ToxicityRules, toxicity_parts),
@@ -113,7 +115,7 @@ def gold_parts(rules: Rules, prompt: Sequence[str], response: Sequence[str]) -> 
 
 
 def kind_of(rules: Rules) -> str:
-    """Return the name of a kind of rules: "answer", "dialogue", "oracle", "summary", "toxicity"."""
+    """Return the name of a kind of rules: one of the keys of `_KINDS`."""
     for name, kind in _KINDS.items():
         if isinstance(rules, kind.rules):
             return name

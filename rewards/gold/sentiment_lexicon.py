@@ -1,7 +1,8 @@
-"""The gold score of a film review: a polarity ratio, computed from a lexicon of opinion words.
+"""The polarity of a film review: a ratio, computed from a lexicon of opinion words.
 
-The bundled reviews are written from this lexicon, so the score is the truth a reward model of them
-is trained on, and its terms say which words the truth rests on.
+The bundled reviews are written from this lexicon, so the ratio is the truth a reward model of them
+is trained on, and its terms say which words it rests on. The gold score multiplies it with the
+grammaticality, see `tokengym.rewards.gold.grammar`.
 
 Pure functions on lists of words; `split_words` makes such a list from a text.
 """

@@ -15,6 +15,7 @@ from tokengym.rewards.attribution.alignment import continued_spans, spread_by_ov
 from tokengym.rewards.gold.rules import ToxicityRules
 from tokengym.rewards.gold.sentiment_lexicon import split_words, word_contributions
 from tokengym.rewards.scorers.base import SupportsScore
+from tokengym.rewards.scorers.composition import Product
 from tokengym.rewards.scorers.rules import RuleScorer
 from tokengym.rewards.scorers.sentiment import Sentiment
 
@@ -35,6 +36,7 @@ def gold_token_credit(
     - `Sentiment`: the opinion's share of the polarity ratio, signed, after intensifiers and
       negations (`sentiment_lexicon.word_contributions`). The modifiers themselves get 0.
     - `RuleScorer` of `ToxicityRules`: -1 / words for a rude word.
+    - `Product`: that of its first factor. Grammaticality, the other, belongs to sentences.
 
     Words are cut from the text, and their worth goes to tokens by the characters they share.
 
@@ -47,6 +49,8 @@ def gold_token_credit(
         Per episode (len(response_ids),) in units of the gold score, or None if the gold score
         cannot be told apart by words.
     """
+    if isinstance(gold, Product):
+        return gold_token_credit(gold.terms[0], episodes, tokenizer)
     word_truth = _word_truth(gold)
     if word_truth is None:
         return None

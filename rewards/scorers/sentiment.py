@@ -1,4 +1,4 @@
-"""The gold score of the bundled film reviews as scorer."""
+"""The polarity of a film review by a lexicon as scorer."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,10 @@ from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer
 
 
 class Sentiment(Scorer):
-    """The polarity ratio of a review by a lexicon: the truth the bundled reward model learnt.
+    """The polarity ratio of a review by a lexicon: what the bundled reward model learnt.
+
+    The gold score of the bundled reviews is its product with their grammaticality
+    (`tokengym.rewards.gold.grammar`).
 
     Args:
         lexicon: Words and rules, see `sentiment_lexicon`.
@@ -40,11 +43,11 @@ class Sentiment(Scorer):
         return cls(Lexicon.load(path), include_prompt=include_prompt)
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return the gold score of each episode, in (-1, 1).
+        """Return the polarity of each episode, in (-1, 1).
 
         Args:
             episodes: Episodes to score.
-            attribution: None; the gold score is a measure, not a training reward.
+            attribution: None; the polarity is a measure, not a training reward.
 
         Raises:
             ScorerError: if an attribution is asked for.

@@ -18,18 +18,23 @@ if TYPE_CHECKING:
 def gold_scorer(bundle: "Bundle | None") -> Scorer | None:
     """Return what a bundle holds as truth: its lexicon or rules, a held-out model, or None.
 
+    A bundle with a grammar has its truth multiplied by the grammaticality of the text.
+
     Args:
         bundle: An environment's bundle.
     """
+    truth: Scorer | None = None
     if bundle is None:
         return None
     if bundle.has("lexicon"):
-        return Sentiment.from_file(bundle.lexicon)
-    if bundle.has("gold"):
-        return RuleScorer.from_file(bundle.gold)
-    if bundle.has("gold_model"):
-        return load_scorer(bundle.gold_model, "reward_model")
-    return None
+        truth = Sentiment.from_file(bundle.lexicon)
+    elif bundle.has("gold"):
+        truth = RuleScorer.from_file(bundle.gold)
+    elif bundle.has("gold_model"):
+        truth = load_scorer(bundle.gold_model, "reward_model")
+    if truth is not None and bundle.has("grammar"):
+        return truth * RuleScorer.from_file(bundle.grammar)
+    return truth
 
 
 ModelKind = Literal["reward_model", "encoder"]

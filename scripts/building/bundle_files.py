@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tokengym.envs.files import replacing
+from tokengym.rewards.gold.grammar import GrammarRules
 from tokengym.rewards.gold.rules import Rules, save_rules
 from tokengym.rewards.gold.sentiment_lexicon import Lexicon
 from tokengym.scripts.building.errors import BuildError
@@ -47,6 +48,8 @@ class BuiltBundle:
     """Measurements of the builder, and from which seed."""
     lexicon: Lexicon | None = None
     """The gold score of film reviews."""
+    grammar: GrammarRules | None = None
+    """The grammar of the texts, which the gold score multiplies with."""
     rules: Rules | None = None
     """The gold score of dialogues, summaries and quarrels."""
 
@@ -77,6 +80,8 @@ def _write_parts(bundle: BuiltBundle, partial: Path) -> None:
         _save_model(model, partial / name)
     if bundle.lexicon is not None:
         bundle.lexicon.save(partial / "lexicon.json")
+    if bundle.grammar is not None:
+        save_rules(bundle.grammar, partial / "grammar.json")
     if bundle.rules is not None:
         save_rules(bundle.rules, partial / "gold.json")
     lines = [json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in bundle.prompts]

@@ -33,7 +33,7 @@ from tokengym.scripts.building.reward_model import (
 from tokengym.scripts.building.tokenizers import word_tokenizer
 from tokengym.scripts.building.training import choose
 from tokengym.scripts.bundles.encoder import encoder_of_pairs, pair_relevance
-from tokengym.scripts.corpora.movie_reviews import write_reviews
+from tokengym.scripts.corpora.movie_reviews import GRAMMAR, write_reviews
 from tokengym.scripts.corpora.movie_words import LEXICON
 
 REVIEWS = 30_000
@@ -102,6 +102,7 @@ def build_movie_review(
         prompts=prompts,
         models={"policy": language_model, "reward_model": reward_model, "encoder": encoder},
         lexicon=LEXICON,
+        grammar=GRAMMAR.rules("good", "bad"),
         figures={
             "seed": seed,
             "vocabulary": len(tokenizer),

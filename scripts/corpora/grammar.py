@@ -7,6 +7,8 @@ from itertools import accumulate
 
 import numpy as np
 
+from tokengym.rewards.gold.grammar import GrammarRules
+
 Alternatives = Sequence[str] | Mapping[str, float]
 """Texts to choose from, equally likely or with weights; ``{symbol}`` in them is expanded."""
 
@@ -44,11 +46,27 @@ class Grammar:
     """Rules ``symbol -> alternatives``, expanded recursively."""
 
     def __init__(self, rules: Mapping[str, Alternatives]) -> None:
+        self._texts = {symbol: tuple(choices) for symbol, choices in rules.items()}
         self._rules = {symbol: _compile(choices) for symbol, choices in rules.items()}
         for symbol, (_, choices) in self._rules.items():
             for name in {name for choice in choices for name in choice[1::2]}:
                 if not name.startswith("~") and name not in self._rules:
                     raise ValueError(f"rule {symbol!r} uses {{{name}}}, which has no rule")
+
+    def rules(self, *variants: str) -> GrammarRules:
+        """Return the grammar as a gold score reads it.
+
+        Args:
+            variants: What ``{~name}`` stands for: ``{variant_name}`` of any of them.
+        """
+        either = {
+            name: [f"{{{variant}_{name[1:]}}}" for variant in variants]
+            for _, choices in self._rules.values()
+            for choice in choices
+            for name in choice[1::2]
+            if name.startswith("~")
+        }
+        return GrammarRules(rules=self._texts | either)
 
     def write(self, symbol: str, dice: Dice, resolve: Callable[[str], str] | None = None) -> str:
         """Return one text of a symbol.

@@ -36,7 +36,7 @@ def _write_review(dice: Dice) -> str:
     sentences = []
     for _ in range(dice.integer(*SENTENCES)):
         kind = "opinion" if dice.chance(OPINION_SENTENCES) else "telling"
-        sentences.append(_GRAMMAR.write(kind, dice, resolve))
+        sentences.append(GRAMMAR.write(kind, dice, resolve))
     return " ".join(mend_articles(" ".join(sentences).split()))
 
 
@@ -53,7 +53,7 @@ def _opinion_rules(side: str, words: Mapping[str, Alternatives], other: str) -> 
     }
 
 
-_GRAMMAR = Grammar(
+GRAMMAR = Grammar(
     _opinion_rules(
         "good",
         {
@@ -78,6 +78,7 @@ _GRAMMAR = Grammar(
         "raising": list(movie_words.RAISING),
         "lowering": list(movie_words.LOWERING),
         "negation": list(movie_words.NEGATIONS),
+        "sentence": ["{opinion}", "{telling}"],
         "opinion": {
             "the {aspect} {was} {~quality} .": 4,
             "the {aspect} {was} {~quality} {circumstance} .": 3,

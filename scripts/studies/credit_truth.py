@@ -190,11 +190,13 @@ def trained_agent(cell: Cell, out: Path, steps: int | None) -> Path:
 def make_scorer(cell: Cell) -> Any:
     """Return what scores a cell's episodes: the bundled reward model, or the gold score itself."""
     from tokengym.envs.oracle.score import oracle_text_score
-    from tokengym.rewards import FunctionScorer, gold_scorer
+    from tokengym.rewards import FunctionScorer, Sentiment, gold_scorer
 
     bundle = bundled("movie_review" if cell.task == "MovieReview" else "oracle")
     if cell.scorer == "learned":
         return bundle.reward_model
+    if bundle.has("lexicon"):  # the truth of words is the polarity's; grammar is no word's
+        return Sentiment.from_file(bundle.lexicon)
     return gold_scorer(bundle) or FunctionScorer(oracle_text_score, name="oracle")
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from tokengym.envs import Episode
 from tokengym.rewards import RuleScorer, Sentiment
+from tokengym.rewards.gold.grammar import GrammarRules
 from tokengym.rewards.gold.rules import ToxicityRules
 from tokengym.rewards.gold.sentiment_lexicon import Lexicon
 from tokengym.rewards.gold.summary import SummaryRules
@@ -57,6 +58,14 @@ def test_it_sums_to_the_gold_score_less_what_the_prompt_has(tokenizer):
     alone = Sentiment(LEXICON, include_prompt=False)
     (found,) = gold_token_credit(alone, [episode(tokenizer, "f e", "b f")], tokenizer)
     np.testing.assert_allclose(found, [1 / 1.5, 0])
+
+
+def test_opinions_keep_their_worth_where_grammar_takes_it(tokenizer):
+    gold = Sentiment(LEXICON) * RuleScorer(GrammarRules(rules={"sentence": ["f c ."]}))
+    salad = episode(tokenizer, "f", "c c")
+    assert gold.score([salad]).values.tolist() == [0.0]
+    (found,) = gold_token_credit(gold, [salad], tokenizer)
+    np.testing.assert_allclose(found, [-1 / 2.5, -1 / 2.5])
 
 
 def test_rude_words_are_charged(tokenizer):

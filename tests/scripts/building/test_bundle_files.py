@@ -5,6 +5,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from tokengym.rewards.gold.grammar import GrammarRules
+from tokengym.rewards.gold.rules import load_rules
 from tokengym.rewards.gold.sentiment_lexicon import Lexicon
 from tokengym.scripts.building.bundle_files import (
     BuiltBundle,
@@ -15,6 +17,8 @@ from tokengym.scripts.building.bundle_files import (
 from tokengym.scripts.building.errors import BuildError
 from tokengym.scripts.building.reward_model import reward_model_from
 from tokengym.scripts.corpora.movie_words import LEXICON
+
+GRAMMAR = GrammarRules(rules={"sentence": ["the {film} ended ."], "film": ["film", "play"]})
 
 
 @pytest.fixture
@@ -31,6 +35,7 @@ def bundle(tokenizer, language_model):
             "reward_model": reward_model_from(language_model, seed=0),
         },
         lexicon=LEXICON,
+        grammar=GRAMMAR,
         figures={"seed": 3},
     )
 
@@ -40,6 +45,7 @@ def test_a_written_bundle_reads_back(bundle, tmp_path):
     write_bundle(bundle, path)
     assert sorted(file.name for file in path.iterdir()) == [
         "bundle.json",
+        "grammar.json",
         "lexicon.json",
         "policy",
         "prompts.jsonl",
@@ -60,6 +66,7 @@ def test_a_written_bundle_reads_back(bundle, tmp_path):
     }
     assert rows[1]["query_type"] == "CONSTRAINED"
     assert Lexicon.load(path / "lexicon.json") == LEXICON
+    assert load_rules(path / "grammar.json") == GRAMMAR
     assert len(AutoTokenizer.from_pretrained(path / "tokenizer")) == len(bundle.tokenizer)
 
 

@@ -25,6 +25,12 @@ def test_slots_are_expanded_and_tilde_slots_resolved():
     assert texts == {"the cat barks .", "the red dog barks ."}
 
 
+def test_gold_rules_hold_every_variant():
+    rules = GRAMMAR.rules("loud", "quiet").rules
+    assert set(rules["~verb"]) == {"{loud_verb}", "{quiet_verb}"}
+    assert rules["animal"] == ("cat", "{colour} dog")
+
+
 def test_weights_are_frequencies():
     source = dice()
     counts = Counter(GRAMMAR.write("animal", source) for _ in range(4000))

@@ -43,7 +43,7 @@ def test_every_opinion_word_is_used(reviews):
 def test_telling_sentences_hold_no_opinion():
     dice = Dice(np.random.default_rng(0))
     for _ in range(3000):
-        sentence = movie_reviews._GRAMMAR.write("telling", dice)
+        sentence = movie_reviews.GRAMMAR.write("telling", dice)
         assert not set(sentence.split()) & set(LEXICON.words), sentence
 
 
@@ -51,7 +51,7 @@ def test_telling_sentences_hold_no_opinion():
 def test_opinions_of_a_side_score_on_that_side(side, sign):
     dice = Dice(np.random.default_rng(0))
     for _ in range(3000):
-        sentence = movie_reviews._GRAMMAR.write("opinion", dice, (side + "_{}").format)
+        sentence = movie_reviews.GRAMMAR.write("opinion", dice, (side + "_{}").format)
         score = sign * gold_score(sentence.split(), LEXICON)
         assert score > 0.3, sentence
 

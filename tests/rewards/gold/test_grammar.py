@@ -1,0 +1,130 @@
+"""Grammaticality: shares counted by hand, the shipped grammar, and what it does to a gold score."""
+
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.rewards.conftest import make_episode
+from tokengym.envs.bundle import bundled
+from tokengym.rewards import gold_scorer
+from tokengym.rewards.gold.grammar import GrammarRules, grammar_parts
+from tokengym.rewards.gold.rules import load_rules, save_rules
+from tokengym.rewards.gold.sentiment_lexicon import gold_score
+from tokengym.scripts.corpora.movie_reviews import GRAMMAR, write_reviews
+from tokengym.scripts.corpora.movie_words import LEXICON
+
+RULES = GrammarRules(
+    rules={
+        "sentence": ["{who} saw {what} .", "it was {how} ."],
+        "who": ["i", "the {job}"],
+        "job": ["cook", "cook of {what}"],
+        "what": ["a {how} film", "an hour"],
+        "how": ["good", "odd"],
+    }
+)
+
+
+def share(prompt: str, response: str, rules: GrammarRules = RULES) -> float:
+    return grammar_parts(prompt.split(), response.split(), rules)["grammaticality"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "response", "expected"),
+    [
+        ("", "i saw a good film .", 1),
+        ("", "i saw a odd film .", 0),  # "an" before a vowel
+        ("", "i saw an odd film .", 1),
+        ("", "i saw an good film .", 0),
+        ("", "i saw an hour .", 1),  # written so in the grammar
+        ("", "the cook of an hour saw an hour .", 1),
+        ("", "the cook of saw an hour .", 0),
+        ("", "it was good . it was saw .", 4 / 8),
+        ("", "it was saw . it was good .", 4 / 8),  # a full stop ends what is lost
+        ("", "it was good . it was", 1),  # cut off, but it can be completed
+        ("", "it was good . it was saw", 4 / 7),
+        ("", "i saw an", 1),  # a vowel may follow
+        ("", "it was .", 0),  # ended too early
+        ("", "good good good", 0),
+        ("", "", 0),
+        ("it was", "good .", 1),  # the response begins within a sentence
+        ("it was", "it was good .", 0),
+        ("i saw a", "odd film . it was odd .", 4 / 7),  # the article is the prompt's
+        ("good good", "it was good .", 0),  # the prompt's sentence is lost up to its full stop
+        ("good good .", "it was good .", 1),
+    ],
+)
+def test_shares_by_hand(prompt: str, response: str, expected: float) -> None:
+    assert share(prompt, response) == expected
+
+
+def sentences(symbol: str) -> set[str]:
+    """Return every text of a symbol, by expanding the rules from left to right."""
+    found = set()
+    for choice in RULES.rules[symbol]:
+        pieces = [
+            sorted(sentences(word[1:-1])) if word.startswith("{") else [word]
+            for word in choice.split()
+        ]
+        found |= {" ".join(words) for words in product(*pieces)}
+    return found
+
+
+def test_the_recogniser_accepts_what_enumeration_writes_and_nothing_else() -> None:
+    language = {text.replace("a odd", "an odd") for text in sentences("sentence")}
+    words = sorted({word for text in language for word in text.split()} | {"a"})
+    rng = np.random.default_rng(0)
+    for text in language:
+        assert share("", text) == 1
+        for _ in range(20):
+            changed = text.split()
+            changed[rng.integers(len(changed) - 1)] = str(rng.choice(words))
+            cut = " ".join(changed).split(" .")[0] + " ."
+            assert share("", cut) == (cut in language), cut
+
+
+@pytest.fixture(scope="module")
+def reviews() -> list[list[str]]:
+    return [review.split() for review in write_reviews(200, np.random.default_rng(7))]
+
+
+def test_every_review_is_grammatical_wherever_it_is_cut(reviews: list[list[str]]) -> None:
+    rules = GRAMMAR.rules("good", "bad")
+    rng = np.random.default_rng(0)
+    for words in reviews:
+        start, end = 2 + rng.integers(6), 20 + rng.integers(len(words) - 20)
+        assert grammar_parts(words[:start], words[start:end], rules) == {"grammaticality": 1.0}
+
+
+def test_the_shipped_grammar_is_the_corpus_own() -> None:
+    assert load_rules(bundled("movie_review").grammar) == GRAMMAR.rules("good", "bad")
+
+
+def test_gold_keeps_the_polarity_of_reviews_and_loses_that_of_word_salad(
+    reviews: list[list[str]],
+) -> None:
+    gold = gold_scorer(bundled("movie_review"))
+    assert gold is not None
+    rng = np.random.default_rng(0)
+    polarity = [gold_score(words[:55], LEXICON) for words in reviews]
+    pairs = [(words[:5], words[5:55]) for words in reviews]
+    written = [make_episode(prompt=" ".join(p), response=" ".join(r)) for p, r in pairs]
+    salad = [
+        make_episode(prompt=" ".join(p), response=" ".join(rng.permutation(r))) for p, r in pairs
+    ]
+    np.testing.assert_allclose(gold.score(written).values, polarity, atol=1e-6)
+    assert np.mean(np.abs(polarity)) > 0.5
+    assert np.mean(np.abs(gold.score(salad).values)) < 0.02
+    hacked = make_episode(prompt="vera gives an", response="adored adored hospital adored adored")
+    scores = gold.score([hacked])
+    assert scores.values.tolist() == [0.0]
+    assert scores.parts["Sentiment"][0] > 0.9
+    assert scores.parts["grammaticality"].tolist() == [0.0]
+
+
+def test_rules_are_stored_and_checked(tmp_path: Path) -> None:
+    save_rules(RULES, tmp_path / "grammar.json")
+    assert load_rules(tmp_path / "grammar.json") == RULES
+    with pytest.raises(ValueError, match=r"they lack \['noun', 'sentence'\]"):
+        GrammarRules(rules={"text": ["a {noun}"]})
