@@ -173,13 +173,19 @@ def dynamic_attributes(root: Path) -> int:
 
 
 def installed_files(root: Path) -> list[Path]:
-    """List the Python files of the packages that pyproject.toml names."""
+    """List the Python files of the packages and modules that pyproject.toml names."""
     text = (root / "pyproject.toml").read_text(encoding="utf-8")
-    block = re.search(r"^packages = \[(.*?)^\]", text, re.MULTILINE | re.DOTALL)
-    packages = re.findall(r'"([\w.]+)"', block.group(1)) if block else []
-    folders = [root.joinpath(*name.split(".")) for name in packages]
-    folders = [f if f.is_dir() else root / f.relative_to(root / "tokengym") for f in folders]
-    return [path for folder in folders for path in sorted(folder.glob("*.py"))]
+    found: set[Path] = set()
+    for kind in ("packages", "py-modules"):
+        block = re.search(rf"^{kind} = \[(.*?)\]", text, re.MULTILINE | re.DOTALL)
+        for name in re.findall(r'"([\w.]+)"', block.group(1)) if block else []:
+            inside = name.removeprefix("tokengym.")
+            place = root.joinpath(*inside.split("."))
+            if kind == "packages":
+                found.update(place.glob("*.py"))
+            else:
+                found.update({place.with_suffix(".py"), place.with_name("__init__.py")})
+    return sorted(found)
 
 
 def count_lines(paths: list[Path]) -> int:
