@@ -159,6 +159,7 @@ def _begin(
     for row, (state, prompt) in enumerate(zip(states, prompts, strict=True)):
         if isinstance(prompt, EncodedPrompt):
             state |= {"prompt": prompt.text, "prompt_id": -1, "prompt_ids": list(prompt.ids)}
+            state |= {"reference": prompt.reference, "query_type": prompt.query_type}
             state |= {"response_ids": [], "terminated": False, "truncated": False}
         if beginnings is not None:
             state["response_ids"] = list(beginnings[row])

@@ -483,13 +483,13 @@ class CausalLMPolicy(BasePolicy):
                 np.atleast_2d(input_ids), np.atleast_2d(attention_mask), strict=True
             )
         ]
-        logits = self._next_logits(texts, action_masks)
+        logits = self.next_logits(texts, action_masks)
         uniforms = torch.rand(len(texts), generator=self.generator)
         tokens, *_ = draw(logits, None if deterministic else uniforms.to(logits.device))
         actions = tokens.cpu().numpy()
         return (actions if is_batch else actions[0]), state
 
-    def _next_logits(
+    def next_logits(
         self, texts: Sequence[Sequence[int]], action_masks: NDArray[np.generic] | None
     ) -> Tensor:
         """Return the shaped logits of the token after each text, (batch, vocab)."""

@@ -8,7 +8,7 @@ from tokengym.agents import RandomAgent
 from tokengym.agents.offline.policies import make_policy
 from tokengym.agents.online.collecting import ChosenPrompts
 from tokengym.agents.rollouts.playing import as_player
-from tokengym.envs import PromptSet
+from tokengym.envs import Prompt, PromptSet
 from tokengym.envs.prompts.table import EncodedPrompt
 
 
@@ -54,6 +54,17 @@ def test_prompts_are_recognised_by_their_tokens(make_envs, tokenizer):
     assert episode.prompt_ids == other.ids
 
 
+def test_a_prompt_that_is_not_in_the_set_has_no_reference_of_another(make_envs):
+    envs = make_envs(prompts=PromptSet([Prompt("b c", reference="c")]))
+    chosen = ChosenPrompts(envs)
+    (known,) = chosen.play(random_player(envs), [0])
+    assert known.reference == "c"
+    (other,) = chosen.play(random_player(envs), [EncodedPrompt("e e", (7, 7), -1)])
+    assert (other.prompt, other.reference) == ("e e", None)
+    own = EncodedPrompt("e e", (7, 7), -1, "d")
+    assert chosen.play(random_player(envs), [own])[0].reference == "d"
+
+
 def test_a_policy_sees_what_it_would_see_in_the_environment(make_envs):
     envs = make_envs(num_envs=1, prompts=PROMPTS[:1])
     policy = make_policy(envs, make_model())
@@ -86,7 +97,7 @@ def test_responses_can_go_on_from_a_beginning(make_envs):
     )
     text = [*greedy.prompt_ids, *greedy.response_ids]
     place = len(greedy.prompt_ids) + 3
-    assert text[place] == int(policy._next_logits([text[:place]], None).argmax())
+    assert text[place] == int(policy.next_logits([text[:place]], None).argmax())
 
 
 def test_prompts_of_episodes_are_found_again(make_envs, tokenizer):
