@@ -34,8 +34,7 @@ def render_replay(result: Replay, *, most: int = 12) -> str:
         "subtitle": f"{result.env} · {len(result.credits)} rules · {count} responses",
         "source": result.source,
         "headline": headline(result),
-        "truth": None if result.truth is None else result.truth.name,
-        "alike": "" if result.truth is None else f"{share_of_all_alike(result):.0%}",
+        "alike": f"{share_of_all_alike(result):.0%}" if result.agreements else "",
         "scored_by": scored_by(result),
         "columns": figure_columns(result),
         "rows": figure_rows(result),
@@ -49,7 +48,7 @@ def render_replay(result: Replay, *, most: int = 12) -> str:
 def headline(result: Replay) -> str:
     """Return the finding in one sentence."""
     rules = len(result.credits)
-    if result.truth is None:
+    if result.truth is None or not result.agreements:
         return f"Token rewards of {rules} rules for the same {len(result.episodes)} responses."
     ranked = sorted(result.agreements.items(), key=lambda item: -item[1].correlation)
     if ranked[0][1].correlation <= 0:
@@ -85,7 +84,7 @@ def share_of_all_alike(result: Replay) -> float:
 def figure_columns(result: Replay) -> list[str]:
     """Return the headings of `figure_rows`, the rule's name apart."""
     titles = ["Score"] if same_scores(result) else ["Score", "Scorer"]
-    if result.truth is not None:
+    if result.agreements:
         titles += ["Rank corr.", "Pooled", "On target", "Right sign"]
     return [*titles, "Spread", "Charged"]
 
@@ -99,7 +98,7 @@ def _figures(result: Replay, name: str) -> list[str]:
     cells = [number(float(result.scores[name].mean()))]
     if not same_scores(result):
         cells.append(printable(result.scorers[name]))
-    if result.truth is not None:
+    if result.agreements:
         found = result.agreements[name]
         cells += [number(found.correlation), number(found.pooled)]
         cells += [f"{found.share:.0%}", f"{found.signs:.0%}"]
@@ -154,7 +153,7 @@ def _table(pieces: Sequence[str], columns: Mapping[str, Array]) -> dict[str, Any
 def _notes(result: Replay) -> list[tuple[str, str]]:
     """Return the meaning of each figure."""
     notes = [("Score", "Mean score of the responses; the token rewards of every rule sum to it.")]
-    if result.truth is not None:
+    if result.truth is not None and result.agreements:
         notes += [
             (
                 "Rank corr.",

@@ -87,7 +87,7 @@ class Replay:
     truth: Truth | None
     """True worth of each token, if the task knows it."""
     agreements: Mapping[str, Agreement]
-    """Rule -> how well it agrees with the truth; empty without one."""
+    """Rule -> how well it agrees with the truth; empty without one, and if no token matters."""
 
     def columns(self, index: int) -> dict[str, Array]:
         """Return one response's token rewards by rule, ``truth`` first where it is known."""
@@ -141,7 +141,7 @@ def replay(
     agreements = {
         name: agreement(rows, truth.values, truth.matters)
         for name, rows in credits.items()
-        if truth is not None
+        if truth is not None and _can_agree(truth)
     }
     bare.close()
     return Replay(
@@ -196,6 +196,12 @@ def token_truth(
         matters=tuple(row != 0 for row in values),
         meaning="words that the gold score counts",
     )
+
+
+def _can_agree(truth: Truth) -> bool:
+    """Return whether a token matters, and another is worth more or less in its response."""
+    differ = any(np.ptp(values) > 0 for values in truth.values)
+    return differ and any(mask.any() for mask in truth.matters)
 
 
 def usual_rewards(env: str, env_kwargs: Mapping[str, Any] | None = None) -> tuple[str, ...]:

@@ -72,6 +72,18 @@ def test_rules_are_held_to_the_gold_words(replayed: Replay):
     assert headline(replayed).startswith("Closest to the gold word weights: red (0.")
 
 
+def test_responses_without_a_word_that_counts_have_no_agreement(episodes: list[Episode]):
+    the = episodes[0].prompt_ids[0]
+    plain = Episode(prompt="a", response="the the", prompt_ids=(5,), response_ids=(the, the))
+    result = replay([plain], RULES, env="MovieReview")
+    assert result.truth is not None
+    assert not result.truth.values[0].any()
+    assert result.agreements == {}
+    assert headline(result) == "Token rewards of 4 rules for the same 1 responses."
+    assert figure_columns(result) == ["Score", "Spread", "Charged"]
+    assert render_replay(result).count('<div class="line truth">') == 1
+
+
 def test_rules_of_different_scorers_are_told_apart():
     envs = gym.make_vec("tokengym/QuestionAnswer-v0", num_envs=2, split="test", max_new_tokens=6)
     answers = collect(RandomAgent(envs.single_action_space, seed=0), envs, 2, seed=0)
