@@ -98,7 +98,8 @@ class Evaluator:
         self.envs = make_eval_envs(env, env_kwargs or {}, num_envs=min(num_episodes, ROWS))
         task = _task(self.envs)
         gold = gold_scorer(task.bundle)
-        self._gold = None if gold is None else gold.bind(task.tokenizer)
+        self.gold = None if gold is None else gold.bind(task.tokenizer)
+        """Scorer of the gold score, None if the task has none."""
         self.by_gold = by_gold and gold is not None
         """Whether the score is the gold score."""
         self._toxicity = None if toxicity is None else _toxicity(toxicity)
@@ -109,11 +110,11 @@ class Evaluator:
         from tokengym.agents.rollouts.environments import environment_scorer
 
         scorer = environment_scorer(self.envs)
-        if self._gold is None:
+        if self.gold is None:
             return f"{scorer.name}; the task has no gold score" if scorer else "no scorer"
         if self.by_gold or scorer is None:
-            return f"the gold score, {self._gold.name}"
-        return f"the gold score, {self._gold.name}, and the score by {scorer.name}"
+            return f"the gold score, {self.gold.name}"
+        return f"the gold score, {self.gold.name}, and the score by {scorer.name}"
 
     def __call__(self, agent: Agent, *, deterministic: bool = False) -> Evaluation:
         """Play, score and measure.
@@ -127,12 +128,12 @@ class Evaluator:
         """
         from tokengym.agents import collect
 
-        _check_reads(agent, self.envs)
+        check_reads(agent, self.envs)
         episodes = collect(
             agent, self.envs, self.num_episodes, seed=self.seed, deterministic=deterministic
         )
         metrics = {"score": float(np.mean([episode.score for episode in episodes]))}
-        gold = None if self._gold is None else self._gold.score(episodes).values
+        gold = None if self.gold is None else self.gold.score(episodes).values
         if gold is not None:
             metrics["gold_score"] = float(np.mean(gold))
             if self.by_gold:
@@ -273,7 +274,7 @@ def task_reward(
     return envs.reward, tokenizer
 
 
-def _check_reads(agent: object, envs: VectorEnv) -> None:
+def check_reads(agent: object, envs: VectorEnv) -> None:
     """Refuse a policy of another vocabulary, or one that is too short for the longest text."""
     from tokengym.agents import CausalLMPolicy
     from tokengym.agents.policy.language_model import check_length, check_vocabulary
