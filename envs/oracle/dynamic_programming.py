@@ -120,6 +120,30 @@ def policy_values(
     return _backwards(scores, value, branching=branching, horizon=horizon, end_from=end_from)
 
 
+def response_probs(probs: FloatArray, *, branching: int, horizon: int) -> FloatArray:
+    """Return the probability that each sequence is the whole response.
+
+    reach(empty) = 1, reach(s + a) = reach(s) probs(s, a)
+    P(s) = reach(s) probs(s, end), at the horizon reach(s)
+
+    Args:
+        probs: (states, branching + 1) as in `policy_values`.
+        branching: As in `optimal_values`.
+        horizon: As in `optimal_values`.
+
+    Returns:
+        (sequences,), with sum 1.
+    """
+    starts = level_starts(branching, horizon)
+    reach = np.ones(starts[-1])
+    for length in range(horizon):
+        rows = slice(starts[length], starts[length + 1])
+        children = slice(starts[length + 1], starts[length + 2])
+        reach[children] = (reach[rows, np.newaxis] * probs[rows, :branching]).ravel()
+    reach[: starts[-2]] *= probs[:, branching]
+    return reach
+
+
 def _backwards(
     scores: FloatArray,
     value: Callable[[slice, FloatArray], FloatArray],

@@ -22,6 +22,7 @@ from tokengym.envs.oracle.score import RULES, WORDS, Rule, oracle_score, removal
 from tokengym.envs.oracle.values import (
     ExactValues,
     PolicyProbs,
+    Responses,
     ResponseTree,
     State,
     StateTable,
@@ -171,6 +172,22 @@ class OracleValues:
             PolicyError: if a state's probabilities are invalid, or an illegal token has any.
         """
         return self._tree().under(policy_probs, reference, kl_coef)
+
+    def responses(self, policy_probs: PolicyProbs | None = None) -> Responses:
+        """Return all responses, their scores, and a policy's probability of writing each.
+
+        Args:
+            policy_probs: See `policy_values`.
+
+        Raises:
+            PolicyError: see `policy_values`.
+
+        Example:
+            >>> every = OracleEnv(max_new_tokens=3).responses()
+            >>> round(float(every.probs @ every.scores), 3)  # the value of the empty response
+            0.022
+        """
+        return self._tree().responses(policy_probs)
 
     def exact_advantages(self, policy_probs: PolicyProbs | None = None) -> StateTable:
         """Return the advantages A = Q - V of every token under a policy.

@@ -15,6 +15,7 @@ from tokengym.envs.oracle.dynamic_programming import (
     level_starts,
     optimal_values,
     policy_values,
+    response_probs,
     soft_optimal_values,
 )
 
@@ -102,6 +103,17 @@ class ExactValues(NamedTuple):
         )
 
 
+class Responses(NamedTuple):
+    """All responses, and how likely a policy is to write each."""
+
+    ids: tuple[State, ...]
+    """(responses,) token ids as in ``info["response_ids"]``, EOS included below the horizon."""
+    scores: FloatArray
+    """(responses,) score units."""
+    probs: FloatArray
+    """(responses,) with sum 1; 0 where the response may not end."""
+
+
 class ResponseTree:
     """All responses of legal tokens and their scores.
 
@@ -131,14 +143,14 @@ class ResponseTree:
         self._shape = {"branching": len(self._tokens), "horizon": horizon, "end_from": end_from}
         starts = level_starts(len(self._tokens), horizon)
         self._num_states = starts[-2]
-        sequences = _sequences(self._tokens, horizon)
-        self._scores = np.array([score(ids) for ids in sequences], dtype=np.float64)
+        self._sequences = _sequences(self._tokens, horizon)
+        self._scores = np.array([score(ids) for ids in self._sequences], dtype=np.float64)
         self._lengths = np.repeat(np.arange(horizon), np.diff(starts[:-1]))
 
     @cached_property
     def states(self) -> tuple[State, ...]:
         """Every response that is not over yet, shorter ones first."""
-        return tuple(_sequences(self._tokens, self._shape["horizon"] - 1))
+        return tuple(self._sequences[: self._num_states])
 
     @cached_property
     def legal(self) -> NDArray[np.bool_]:
@@ -194,13 +206,24 @@ class ResponseTree:
         Raises:
             PolicyError: if a state's probabilities are invalid.
         """
-        if policy_probs is None:
-            policy_probs = self.legal / self.legal.sum(axis=1, keepdims=True)
         probs = self.probabilities(policy_probs)[:, self._columns]
         ref = None if reference is None else self.probabilities(reference)[:, self._columns]
         return self._tables(
             *policy_values(self._scores, probs, ref_probs=ref, kl_coef=kl_coef, **self._shape)
         )
+
+    def responses(self, policy_probs: PolicyProbs | None) -> Responses:
+        """Return all responses and their probabilities; None is uniform over the legal tokens.
+
+        Raises:
+            PolicyError: if a state's probabilities are invalid.
+        """
+        probs = self.probabilities(policy_probs)[:, self._columns]
+        branching, horizon = self._shape["branching"], self._shape["horizon"]
+        end = self._columns[-1:]
+        ids = [(*s, *end) if len(s) < horizon else s for s in self._sequences]
+        found = response_probs(probs, branching=branching, horizon=horizon)
+        return Responses(tuple(ids), self._scores.copy(), found)
 
     def _tables(self, values: FloatArray, q_values: FloatArray) -> ExactValues:
         """Return V, and Q spread over the vocabulary, as tables."""
@@ -209,7 +232,12 @@ class ResponseTree:
         return ExactValues(StateTable(self, values), StateTable(self, wide))
 
     def probabilities(self, policy: Any) -> FloatArray:
-        """Return a policy's probabilities (states, vocab), normalised and checked."""
+        """Return a policy's probabilities (states, vocab), normalised and checked.
+
+        None is uniform over the legal tokens.
+        """
+        if policy is None:
+            policy = self.legal / self.legal.sum(axis=1, keepdims=True)
         if callable(policy):
             policy = [policy(state) for state in self.states]
         elif isinstance(policy, Mapping):

@@ -1,5 +1,7 @@
 """Pairing, worked by hand; the best-of-n bound against the exact distribution."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from tokengym.agents.online.pairing import (
     best_against_worst,
     best_of,
     best_of_n_kl_bound,
+    best_of_n_probs,
 )
 
 
@@ -59,21 +62,12 @@ def test_bad_input_is_named(scores, texts, settings, match):
         best_against_worst(scores, texts, **settings)
 
 
-def best_of_n_probabilities(probabilities, n):
-    """Return the exact distribution of the best of n draws, outcomes being in order of score.
-
-    P(best = k) = P(all <= k)^n - P(all < k)^n
-    """
-    at_most = np.cumsum(probabilities)
-    return at_most**n - np.concatenate([[0.0], at_most[:-1]]) ** n
-
-
 @pytest.mark.parametrize("n", [1, 2, 4, 16, 128])
 def test_bound_holds_on_discrete_distributions(n):
     rng = np.random.default_rng(n)
     for size in (2, 3, 10, 1000):
         p = rng.dirichlet(np.full(size, 0.5))
-        best = best_of_n_probabilities(p, n)
+        best = best_of_n_probs(p, np.arange(len(p)), n)
         held = best > 0
         kl = float((best[held] * np.log(best[held] / p[held])).sum())
         assert -1e-9 <= kl <= best_of_n_kl_bound(n) + 1e-9
@@ -82,7 +76,7 @@ def test_bound_holds_on_discrete_distributions(n):
 @pytest.mark.parametrize("n", [2, 4, 16])
 def test_bound_is_reached_where_no_outcome_has_mass(n):
     p = np.full(200_000, 1 / 200_000)
-    best = best_of_n_probabilities(p, n)
+    best = best_of_n_probs(p, np.arange(len(p)), n)
     assert (best * np.log(best / p)).sum() == pytest.approx(best_of_n_kl_bound(n), abs=1e-3)
 
 
@@ -90,3 +84,25 @@ def test_bound_by_hand():
     assert best_of_n_kl_bound(2) == pytest.approx(0.6931472 - 0.5)
     with pytest.raises(ValueError, match="n must be at least 1, got 0"):
         best_of_n_kl_bound(0)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_the_best_of_n_is_that_of_brute_force(n: int):
+    """Every tuple of n draws, its best by `best_of`; two responses tie, one is never drawn."""
+    probs, scores = [0.1, 0.4, 0.0, 0.2, 0.3], [1.0, 0.0, 5.0, 1.0, -2.0]
+    expected = np.zeros(5)
+    for draws in itertools.product(range(5), repeat=n):
+        best = draws[best_of([scores[i] for i in draws], ["" for _ in draws])]
+        expected[best] += np.prod([probs[i] for i in draws])
+    np.testing.assert_allclose(best_of_n_probs(probs, scores, n), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("probs", "scores", "n", "match"),
+    [([0.5, 0.5], [1.0], 2, r"\(2,\) and \(1,\)"), ([1.0], [1.0], 0, r"n must be .*got 0")],
+)
+def test_what_the_best_of_n_cannot_be_of(
+    probs: list[float], scores: list[float], n: int, match: str
+):
+    with pytest.raises(ValueError, match=match):
+        best_of_n_probs(probs, scores, n)

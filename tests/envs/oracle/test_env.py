@@ -127,6 +127,26 @@ def test_the_best_policy_under_a_price_is_that_of_brute_force(
     assert objectives[1] < objectives[0] - 1e-3  # no policy is better than the best one
 
 
+@pytest.mark.parametrize("min_new_tokens", [0, 2])
+def test_the_responses_are_those_of_brute_force(min_new_tokens: int) -> None:
+    env = OracleEnv(max_new_tokens=HORIZON, min_new_tokens=min_new_tokens)
+    policy = random_policy(env)
+    place = {state: row for row, state in enumerate(env.states)}
+    found = env.responses(policy)
+    by_ids = dict(zip(found.ids, zip(found.scores, found.probs, strict=True), strict=True))
+    everything = complete_responses(min_new_tokens)
+    for response in everything:
+        score, prob = by_ids.pop(response)
+        assert score == score_of(response)
+        steps = [policy[place[response[:t]], token] for t, token in enumerate(response)]
+        assert prob == pytest.approx(np.prod(steps), rel=1e-9)
+    assert all(prob == 0.0 for _, prob in by_ids.values())
+    assert found.probs.sum() == pytest.approx(1.0)
+    assert found.probs @ found.scores == pytest.approx(env.policy_values(policy).values[()])
+    uniform = env.responses()
+    assert uniform.probs @ uniform.scores == pytest.approx(env.policy_values().values[()])
+
+
 def test_the_best_policy_under_a_price_needs_one() -> None:
     env = OracleEnv(max_new_tokens=2)
     with pytest.raises(SettingsError, match=r"kl_coef must be above 0, got 0"):
