@@ -28,6 +28,7 @@ from tokengym.evaluation.statistics.curves import (
     relative_steps,
     steps_to_threshold,
 )
+from tokengym.evaluation.statistics.frontiers import frontier, gain_at
 
 __all__ = [
     "DEFAULT_RESAMPLES",
@@ -42,6 +43,8 @@ __all__ = [
     "collapsed",
     "curve_interval",
     "final_mean",
+    "frontier",
+    "gain_at",
     "holm",
     "improvement_interval",
     "interval",

@@ -9,15 +9,24 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def bradley_terry_loss(chosen: Tensor, rejected: Tensor, margin: Tensor | None = None) -> Tensor:
+def bradley_terry_loss(
+    chosen: Tensor,
+    rejected: Tensor,
+    margin: Tensor | None = None,
+    *,
+    label_smoothing: float = 0.0,
+) -> Tensor:
     """Return the negative log-likelihood of each comparison.
 
-    -log sigmoid(R_w - R_l - margin), by logsigmoid: log(sigmoid(.)) is -inf where it underflows
+    d = R_w - R_l - margin
+    -(1 - e) log sigmoid(d) - e log sigmoid(-d), by logsigmoid: log(sigmoid(.)) is -inf where it
+    underflows
 
     Args:
         chosen: (batch,) R_w, reward units.
         rejected: (batch,) R_l.
         margin: (batch,) >= 0, reward units; None is 0.
+        label_smoothing: e, the share of comparisons taken to be the wrong way round, in [0, 0.5).
 
     Returns:
         (batch,) nats.
@@ -25,14 +34,20 @@ def bradley_terry_loss(chosen: Tensor, rejected: Tensor, margin: Tensor | None =
     Raises:
         ValueError: if the shapes differ.
 
-    Source: Bradley & Terry 1952; the margin is Touvron et al. 2023, arXiv:2307.09288, eq. 2.
+    Source: Bradley & Terry 1952; the margin is Touvron et al. 2023, arXiv:2307.09288, eq. 2; the
+    smoothing is that of conservative DPO, Mitchell 2023.
     """
     shapes = {tuple(chosen.shape), tuple(rejected.shape)}
     shapes |= set() if margin is None else {tuple(margin.shape)}
     if len(shapes) != 1:
         raise ValueError(f"chosen, rejected and margin must have one shape, got {sorted(shapes)}")
     difference = chosen - rejected
-    return -functional.logsigmoid(difference if margin is None else difference - margin)
+    if margin is not None:
+        difference = difference - margin
+    loss = -functional.logsigmoid(difference)
+    if not label_smoothing:
+        return loss
+    return (1 - label_smoothing) * loss - label_smoothing * functional.logsigmoid(-difference)
 
 
 def pair_accuracy(differences: ArrayLike) -> float:

@@ -42,6 +42,9 @@ class RewardTraining:
     """Share of the steps with a rising learning rate."""
     weight_decay: float = 0.0
     """Weight decay of AdamW."""
+    label_smoothing: float = 0.0
+    """Share of the pairs taken to be in the wrong order, in [0, 0.5); keeps a model that has seen
+    few pairs, or noisy ones, from growing too sure."""
     max_tokens: int = 512
     """Longest text, prompt included; less where the model reads less."""
     overlong: Overlong = "error"
@@ -63,6 +66,8 @@ class RewardTraining:
                 raise RewardError(f"{name} must be > 0, got {value}")
         if not 0.0 <= self.warmup < 1.0:
             raise RewardError(f"warmup must be a share of the steps in [0, 1), got {self.warmup}")
+        if not 0.0 <= self.label_smoothing < 0.5:
+            raise RewardError(f"label_smoothing must be in [0, 0.5), got {self.label_smoothing}")
         if self.overlong not in get_args(Overlong):
             raise RewardError(f"overlong must be 'error', 'left' or 'drop', got {self.overlong!r}")
         if not self.checkpoint_seconds >= 0:
@@ -133,7 +138,7 @@ def fit(
         label_names=["margin"],
     )
     use_device(arguments, reader.model.device)
-    module = PairModule(trained, reader)
+    module = PairModule(trained, reader, training.label_smoothing)
     trainer = _PairTrainer(
         model=module,
         args=arguments,
@@ -170,11 +175,15 @@ class PairModule(torch.nn.Module):
     Args:
         trained: Holds the parameters.
         reader: Reads the numbers off it.
+        label_smoothing: That of the loss.
     """
 
-    def __init__(self, trained: torch.nn.Module, reader: PairReader) -> None:
+    def __init__(
+        self, trained: torch.nn.Module, reader: PairReader, label_smoothing: float = 0.0
+    ) -> None:
         super().__init__()
         self.trained = trained
+        self.label_smoothing = label_smoothing
         self._read = reader  # no module: it is not a second owner of the parameters
 
     def forward(
@@ -185,7 +194,12 @@ class PairModule(torch.nn.Module):
         first, second = values.chunk(2)
         differences = self._read.differences(first, second)
         zeros = torch.zeros_like(differences)
-        loss = bradley_terry_loss(differences, zeros, margin.expand_as(differences)).mean()
+        loss = bradley_terry_loss(
+            differences,
+            zeros,
+            margin.expand_as(differences),
+            label_smoothing=self.label_smoothing,
+        ).mean()
         if not torch.isfinite(loss):
             raise RewardError(
                 f"the loss of the pairs is {loss.item()}; lower learning_rate, or train in float32"

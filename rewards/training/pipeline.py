@@ -33,6 +33,7 @@ from tokengym.rewards.training.readers import PairReader, PreferenceReader, Rewa
 from tokengym.rewards.training.results import (
     TrainedReward,
     Workplace,
+    accuracy_again,
     fingerprint,
     measure_pairs,
     measured,
@@ -114,16 +115,19 @@ def _train_on_pairs(
         if model.config.pad_token_id is None:
             model.config.pad_token_id = start.tokenizer.pad_token_id
         model.eval()
-        measures = measured(metrics, losses, len(train.pairs), skipped)
-        workplace.store(model, start.tokenizer, measures)
+        trained = TrainedReward(
+            path=workplace.result,
+            metrics=metrics,
+            train_loss=sum(losses) / len(losses),
+            train_accuracy=accuracy_again(
+                reader, train.sequences, batch_size=training.micro_batch_size
+            ),
+            pairs=len(train.pairs),
+            skipped=dict(skipped),
+        )
+        workplace.store(model, start.tokenizer, measured(trained, losses))
     _LOG.info("%s model in %s: %s", start.kind, workplace.result, metrics)
-    return TrainedReward(
-        path=workplace.result,
-        metrics=metrics,
-        train_loss=sum(losses) / len(losses),
-        pairs=len(train.pairs),
-        skipped=dict(skipped),
-    )
+    return trained
 
 
 def divide(pairs: Any, held_out: Any) -> tuple[PreferencePairs, PreferencePairs]:

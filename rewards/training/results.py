@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 MEASURES = "measures.json"
 """Name of the file of measurements beside the model."""
+UNDERTRAINED = 0.7
+"""Accuracy on the training pairs below which a model has not learned them; chance is 0.5."""
+READ_AGAIN = 512
+"""Most training pairs by which that is measured."""
 _RECORD = "training.json"
 
 
@@ -96,6 +100,19 @@ def measure_pairs(
     )
 
 
+def accuracy_again(reader: PairReader, sequences: Sequence[Sequences], *, batch_size: int) -> float:
+    """Return the accuracy on pairs that a model was trained on.
+
+    Args:
+        reader: The model, and how it reads.
+        sequences: Their ids; of more than `READ_AGAIN`, that many at equal distances are read.
+        batch_size: Pairs per forward pass.
+    """
+    step = max(1, len(sequences) // READ_AGAIN)
+    values = _values(reader, sequences[::step][:READ_AGAIN], 2 * batch_size)
+    return pair_accuracy(reader.log_odds(values[::2], values[1::2]))
+
+
 def _values(
     reader: PairReader, sequences: Sequence[Sequences], batch_size: int
 ) -> NDArray[np.float64]:
@@ -124,10 +141,17 @@ class TrainedReward:
     """On the held-out pairs."""
     train_loss: float
     """Mean over training, nats."""
+    train_accuracy: float
+    """Share in the right order of (at most 512 of) the pairs it was trained on."""
     pairs: int
     """Number of pairs it was trained on."""
     skipped: Mapping[str, int]
     """Number of rows left out, by reason, of those to train on and those held out."""
+
+    @property
+    def undertrained(self) -> bool:
+        """Whether the model orders too few of even its training pairs rightly."""
+        return self.train_accuracy < UNDERTRAINED
 
 
 class Workplace:
@@ -203,21 +227,19 @@ class Workplace:
             )
 
 
-def measured(
-    metrics: PairMetrics, losses: Sequence[float], trained_on: int, skipped: Mapping[str, int]
-) -> dict[str, Any]:
+def measured(trained: TrainedReward, losses: Sequence[float]) -> dict[str, Any]:
     """Return the content of the file of measures.
 
     Args:
-        metrics: On the held-out pairs.
+        trained: The measurements.
         losses: Training loss of each step.
-        trained_on: Pairs that were trained on.
-        skipped: Rows that were left out, by kind.
     """
     return {
-        "held_out": asdict(metrics),
-        "trained_on": trained_on,
-        "skipped": dict(skipped),
+        "held_out": asdict(trained.metrics),
+        "trained_on": trained.pairs,
+        "train_accuracy": trained.train_accuracy,
+        "undertrained": trained.undertrained,
+        "skipped": dict(trained.skipped),
         "losses": list(losses),
     }
 

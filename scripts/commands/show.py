@@ -117,6 +117,7 @@ def show_pair_metrics(console: "Console", trained: "TrainedReward") -> None:
     rows = [
         ("pairs", str(metrics.pairs), f"held out; trained on {trained.pairs}"),
         ("accuracy", number(metrics.accuracy), f"95 % interval {number(low)} to {number(high)}"),
+        ("training accuracy", number(trained.train_accuracy), "on pairs it learned from"),
         ("longer is better", number(metrics.longer_accuracy), "accuracy of preferring length"),
         ("loss", number(metrics.loss), f"nats; 0.693 knows nothing; {number(trained.train_loss)} "
          "in training"),
@@ -130,6 +131,13 @@ def show_pair_metrics(console: "Console", trained: "TrainedReward") -> None:
         table.add_row(name, value, Text(meaning, "dim"))
     console.print(table)
     console.print(_reliability(trained))
+    if trained.undertrained:
+        right = number(trained.train_accuracy)
+        advice = (
+            f"undertrained: even of the pairs it learned from, only {right} have the right order; "
+            "raise --epochs or --learning-rate, or lower --batch-size"
+        )
+        console.print(Text(advice, "yellow"))
     if trained.skipped:
         skipped = ", ".join(f"{count} {kind}" for kind, count in trained.skipped.items())
         console.print(Text(f"left out: {skipped}", "yellow"))

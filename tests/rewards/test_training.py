@@ -50,6 +50,18 @@ def test_bradley_terry_by_hand():
     np.testing.assert_allclose(margin, [math.log(2), expected[1]], rtol=1e-6)
 
 
+def test_label_smoothing_by_hand():
+    loss = bradley_terry_loss(torch.tensor([2.0]), torch.zeros(1), label_smoothing=0.1)
+    assert loss.item() == pytest.approx(
+        0.9 * math.log1p(math.exp(-2)) + 0.1 * math.log1p(math.e**2)
+    )
+    # Its minimum is where the model says that one pair in ten is the wrong way round.
+    best = torch.tensor([math.log(9)], requires_grad=True)
+    bradley_terry_loss(best, torch.zeros(1), label_smoothing=0.1).sum().backward()
+    assert best.grad is not None
+    assert best.grad.item() == pytest.approx(0.0, abs=1e-7)
+
+
 def test_a_hopeless_pair_has_a_finite_loss():
     rejected = torch.tensor([0.0], requires_grad=True)
     loss = bradley_terry_loss(torch.tensor([-300.0]), rejected)
@@ -132,6 +144,44 @@ def language_model(tmp_path, tokenizer):
     return tmp_path / "lm"
 
 
+def test_smoothing_keeps_a_model_from_growing_sure(language_model, tmp_path):
+    training = RewardTraining(learning_rate=1e-2, epochs=6, batch_size=16)
+    sharp, smooth = (
+        train_reward_model(
+            language_model,
+            good_and_bad(80),
+            output_dir=tmp_path / f"rm{smoothing}",
+            held_out=good_and_bad(40, seed=1),
+            training=replace(training, label_smoothing=smoothing),
+        ).metrics
+        for smoothing in (0.0, 0.2)
+    )
+    assert sharp.accuracy == smooth.accuracy == 1.0
+    # Smoothed by .2, the best model gives the chosen response 4 to 1: a loss of .22 nats.
+    assert sharp.loss < 0.1 < smooth.loss < 0.4
+
+
+def test_a_model_that_has_not_learned_its_pairs_is_undertrained(language_model, tmp_path):
+    pairs = good_and_bad(40)
+    turned = [replace(pair, chosen=pair.rejected, rejected=pair.chosen) for pair in pairs]
+    learned, not_learned = (
+        train_reward_model(
+            language_model,
+            rows,
+            output_dir=tmp_path / f"rm{len(rows)}",
+            held_out=good_and_bad(40, seed=1),
+            training=replace(FAST, learning_rate=1e-2),
+        )
+        for rows in (pairs, pairs + turned)  # of each pair and its opposite, one is right
+    )
+    assert (learned.train_accuracy, learned.undertrained) == (1.0, False)
+    assert (not_learned.train_accuracy, not_learned.undertrained) == (0.5, True)
+    for trained in (learned, not_learned):
+        stored = json.loads((trained.path / "measures.json").read_text())
+        assert stored["train_accuracy"] == trained.train_accuracy
+        assert stored["undertrained"] is trained.undertrained
+
+
 @pytest.mark.parametrize("lora", [None, LORA])
 def test_a_tiny_model_learns_the_preference(language_model, tmp_path, tokenizer, lora):
     trained = train_reward_model(
@@ -197,6 +247,8 @@ def test_bad_training(language_model, tmp_path, tokenizer):
         RewardTraining(learning_rate=0)
     with pytest.raises(RewardError, match=r"warmup must be a share .*got 1.5"):
         RewardTraining(warmup=1.5)
+    with pytest.raises(RewardError, match=r"label_smoothing must be in \[0, 0.5\), got 0.5"):
+        RewardTraining(label_smoothing=0.5)
     with pytest.raises(RewardError, match=r"there is no folder .*nowhere"):
         train_reward_model(tmp_path / "nowhere", good_and_bad(20), output_dir=tmp_path / "rm")
     with pytest.raises(RewardError, match=r"needs its tokenizer; pass tokenizer="):

@@ -46,6 +46,7 @@ def test_a_model_is_trained_measured_and_loads(
     assert "held out; trained on 32" in said
     assert "left out: 1 equal" in said
     assert ("position bias" in said) == (kind == "preference")
+    assert "undertrained" not in said
     measures = json.loads((out / "measures.json").read_text())
     assert measures["held_out"]["accuracy"] == 1.0
     assert measures["skipped"] == {"equal": 1}
@@ -86,6 +87,24 @@ def test_a_stopped_training_goes_on(
     assert "unfinished training with learning_rate = 0.001" in capsys.readouterr().err
     assert main(arguments) == 0
     assert {path.name for path in tmp_path.iterdir()} == {"model", "pairs.jsonl"}
+
+
+def test_a_model_that_has_not_learned_its_pairs_is_named_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [f" is a {word} film ." for word in ("good", "bad")]
+    rows = [
+        {"prompt": word, "chosen": texts[place], "rejected": texts[1 - place]}
+        for word in WORDS
+        for place in (0, 1)  # each pair and its opposite
+    ]
+    file, out = tmp_path / "pairs.json", tmp_path / "model"
+    file.write_text(json.dumps(rows))
+    few = ["--epochs", "1", "--label-smoothing", "0.1", "--held-out", "0.3"]
+    assert main(["train-reward", "--pairs", str(file), "--out", str(out), *few]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "undertrained: even of the pairs it learned from, only 0.500 have the right" in said
+    assert "raise --epochs or --learning-rate, or lower --batch-size" in said
 
 
 def test_device_precision_and_adapters(pairs: Path, tmp_path: Path) -> None:
