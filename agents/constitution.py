@@ -15,10 +15,11 @@ from tokengym.agents.rollouts.environments import Observation
 from tokengym.agents.rollouts.playing import Choice, Player
 from tokengym.envs import Episode
 from tokengym.envs.tokenization import encode
-from tokengym.rewards import Judge, Scorer, ScorerError, Scores
+from tokengym.rewards import Scorer, ScorerError, Scores
 from tokengym.rewards.gold.dialogue import DialogueRules
 from tokengym.rewards.gold.rules import ToxicityRules
 from tokengym.rewards.gold.sentiment_lexicon import split_words
+from tokengym.rewards.scorers.judge import without_tags
 
 CRITIQUE = """\
 Principle: {principle}
@@ -125,7 +126,6 @@ def draw_principles(
 
 
 CLAUSE_ENDS = frozenset(".,;:!?")
-_TAGS = re.compile(r"</?\s*(?:prompt|response)\s*>", re.IGNORECASE)
 _NONE = re.compile(r"^\W*(none|no)\b", re.IGNORECASE)
 
 
@@ -313,7 +313,9 @@ class ModelCritic:
         answers = self._ask(
             [
                 CRITIQUE.format(
-                    principle=p.text, prompt=_safe(e.prompt), response=_safe(e.response)
+                    principle=p.text,
+                    prompt=without_tags(e.prompt),
+                    response=without_tags(e.response),
                 )
                 for e, p in zip(episodes, principles, strict=True)
             ]
@@ -335,9 +337,9 @@ class ModelCritic:
             [
                 REVISION.format(
                     principle=principles[place].text,
-                    prompt=_safe(episodes[place].prompt),
-                    response=_safe(episodes[place].response),
-                    critique=_safe(critiques[place].text),
+                    prompt=without_tags(episodes[place].prompt),
+                    response=without_tags(episodes[place].response),
+                    critique=without_tags(critiques[place].text),
                 )
                 for place in faulty
             ]
@@ -397,10 +399,6 @@ class _Forbidding:
         return self._player.act(rows, observation, masks, deterministic=deterministic)
 
 
-def _safe(text: str) -> str:
-    return _TAGS.sub(" ", text)
-
-
 # --- judges ---------------------------------------------------------------------------------------
 
 
@@ -435,22 +433,3 @@ class RuleJudge(Scorer):
             raise ScorerError(f"scorer {self.name!r} has no attribution {attribution!r}")
         counts = [len(self.rules.offences(e.prompt, e.response)) for e in episodes]
         return Scores(-np.array(counts, dtype=np.float64))
-
-
-def model_judge(path: str | Path, principles: Sequence[Principle]) -> Scorer:
-    """Return the scorer that asks a chat model for a rating by each principle: their mean.
-
-    The paper draws one principle per pair; all of them cost more and are less noisy.
-
-    Args:
-        path: Folder or hub name of a chat model.
-        principles: At least one.
-
-    Raises:
-        ScorerError: if there is no such model.
-    """
-    judges = [Judge.from_pretrained(path, principle.text) for principle in principles]
-    total: Scorer = judges[0]
-    for judge in judges[1:]:
-        total = total + judge
-    return total * (1.0 / len(judges))

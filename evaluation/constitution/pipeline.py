@@ -35,7 +35,6 @@ from tokengym.envs.files import (
 )
 from tokengym.evaluation.constitution.report import write_reports
 from tokengym.evaluation.constitution.scene import ConstitutionConfig, Scene
-from tokengym.evaluation.measure.win_rate import scored
 from tokengym.evaluation.runs.config import claim_folder
 from tokengym.evaluation.statistics import interval
 
@@ -325,23 +324,22 @@ def _measure_policies(
     evaluator = scene.make_evaluator()
     played = {name: evaluator(agent) for name, agent in policies.items()}
     evaluator.close()
-    first = scene.judged(next(iter(played.values())).episodes)
+    first = next(iter(played.values())).episodes
     figures: dict[str, dict[str, Any]] = {}
     for name, evaluation in played.items():
-        episodes = scene.judged(evaluation.episodes)
+        episodes = evaluation.episodes
         toxicity = scene.toxicity(episodes)
         low, high = interval(toxicity, lambda rows: float(rows.mean()), rng=0)
         entry: dict[str, Any] = {
             "toxicity": float(toxicity.mean()),
             "toxicity_low": low,
             "toxicity_high": high,
-            "judge_score": float(np.mean([episode.score for episode in episodes])),
             **{key: evaluation.metrics[key] for key in KEPT if key in evaluation.metrics},
         }
         if scene.rules is not None:
             entry["offending"] = float(np.mean([bool(w) for w in scene.offences(episodes)]))
         if name != next(iter(played)):
-            entry["win_rate"] = asdict(scored(episodes, first))
+            entry["win_rate"] = asdict(scene.win_rate(episodes, first))
         figures[name] = entry
     samples = [
         {

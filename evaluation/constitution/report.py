@@ -14,7 +14,6 @@ COLUMNS = {
     "toxicity": "toxicity",
     "offending": "with an offence",
     "gold_score": "gold score",
-    "judge_score": "judge's score",
     "win": "wins over base",
     "kl": "KL to base, nats",
     "length": "tokens",
@@ -54,6 +53,9 @@ def _report_sections(
             "its work, not what a model's judgement is worth."
         )
     pairs, reward = results["pairs"], results["reward_model"]
+    wins = [entry["win_rate"] for entry in results["policies"].values() if "win_rate" in entry]
+    shares = ", ".join(f"{win['disagreement']:.0%}" for win in wins)
+    orders = f" Of held-out pairs it chose by the order in {shares}." if shares else ""
     accuracy = reward["held_out"]["accuracy"]
     rounds = results["revisions"]
     return [
@@ -74,6 +76,7 @@ def _report_sections(
             [
                 f"{pairs['pairs']} of {pairs['prompts']} prompts had responses that the judge told "
                 f"apart. The reward model orders {accuracy:.1%} of held-out ones as the judge."
+                f"{orders}"
             ],
             None,
         ),

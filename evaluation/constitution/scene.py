@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from tokengym.agents.constitution import (
     DEFAULT_PRINCIPLES,
@@ -16,7 +17,6 @@ from tokengym.agents.constitution import (
     Principle,
     RuleCritic,
     RuleJudge,
-    model_judge,
 )
 from tokengym.agents.offline.policies import make_policy
 from tokengym.agents.online.collecting import (
@@ -30,11 +30,14 @@ from tokengym.envs import Episode, PromptSet
 from tokengym.envs.declared import check_number
 from tokengym.evaluation.runs.config import TaskSettings, resolve_env
 from tokengym.evaluation.runs.defaults import ModelSettings, training_settings
+from tokengym.rewards.scorers.judge import PrincipleJudge
+from tokengym.rewards.scorers.preference_model import WinRate
 
 if TYPE_CHECKING:
     from tokengym.agents import CausalLMPolicy
     from tokengym.evaluation.measure.evaluate import Evaluator
-    from tokengym.rewards import Scorer
+    from tokengym.evaluation.measure.win_rate import WinRate as Wins
+    from tokengym.rewards import Scorer, Toxicity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +51,14 @@ class ConstitutionConfig(ModelSettings):
     env: str = field(default="Detox", metadata={"flag": ""})
     """Task whose prompts invite offence: Detox, or the harmful requests of Dialogue."""
     principles: tuple[Principle, ...] = field(default=DEFAULT_PRINCIPLES, metadata={"flag": ""})
-    """One is drawn for each revision; a judge rates by all."""
+    """One is drawn for each revision, and one for each pair that a model judges."""
     model: str | None = field(default=None, metadata={"flag": ""})
     """Chat model that responds, criticises and revises; None: the bundled policy responds, rules
     criticise."""
+    critic: str | None = None
+    """Chat model that criticises and revises; None takes the model, or rules without one."""
     judge: str | None = None
-    """Chat model that rates responses; None takes the model, or rules without one."""
+    """Chat model that chooses between responses; None takes the model, or rules without one."""
     toxicity: str | None = None
     """Classifier that measures toxicity; None takes the bundle's, or rules."""
     num_prompts: int = 512
@@ -130,8 +135,8 @@ class Scene:
         self.uses_chat_template = bool(task.settings.chat_template)
         self.fixed_length = task.settings.min_new_tokens >= task.settings.max_new_tokens
         self.chosen = ChosenPrompts(self._envs, max_rows=128)
-        if config.model is None:
-            self._known_rules("critique", "--model")
+        if config.model is None and config.critic is None:
+            self._known_rules("critique", "--critic")
         if config.model is None and config.judge is None:
             self._known_rules("judgement", "--judge")
         if config.toxicity is None and not self._bundle_classifies:
@@ -152,8 +157,12 @@ class Scene:
         from tokengym.evaluation.measure.evaluate import Evaluator
 
         kwargs = self._env_kwargs("test")
-        if self.bundle is None:  # nothing bundled scores: the judge does
-            kwargs["scorer"] = self.judge
+        if self.bundle is None:  # nothing bundled scores: the measure of toxicity does
+            kwargs["scorer"] = (
+                RuleJudge(self._known_rules("count of offences", "--toxicity"))
+                if self.config.toxicity is None
+                else self._classifier
+            )
         return Evaluator(
             self.config.env,
             kwargs,
@@ -244,29 +253,38 @@ class Scene:
     @cached_property
     def critic(self) -> Critic:
         """Who criticises and revises: the chat model, or rules that say so."""
-        if self.config.model is None:
-            return RuleCritic(self._known_rules("critique", "--model"), self.base, self.chosen)
+        path = self.config.critic or self.config.model
+        if path is None:
+            return RuleCritic(self._known_rules("critique", "--critic"), self.base, self.chosen)
         from tokengym.rewards.models.loading import load_answering_model
         from tokengym.rewards.scorers.judge import GreedyAnswers
 
-        model, tokenizer = load_answering_model(
-            self.config.model, dtype="float32", device=self.config.device
-        )
+        model, tokenizer = load_answering_model(path, dtype="float32", device=self.config.device)
         longest = training_settings(
             self.config.env, max_new_tokens=self.config.max_new_tokens
         ).max_new_tokens
         answers = GreedyAnswers(model, tokenizer, max_new_tokens=longest - 1)  # and EOS
-        return ModelCritic(
-            answers, self.tokenizer, name=f"the chat model {Path(self.config.model).name}"
-        )
+        return ModelCritic(answers, self.tokenizer, name=f"the chat model {Path(path).name}")
 
     @cached_property
     def judge(self) -> "Scorer":
         """Who says which response follows the principles better."""
+        if self.model_judge is None:
+            return RuleJudge(self._known_rules("judgement", "--judge"))
+        return WinRate(self.model_judge)
+
+    @cached_property
+    def model_judge(self) -> PrincipleJudge | None:
+        """The chat model that chooses between two responses, None where rules judge."""
         path = self.config.judge or self.config.model
         if path is None:
-            return RuleJudge(self._known_rules("judgement", "--judge"))
-        return model_judge(path, self.config.principles)
+            return None
+        return PrincipleJudge.from_pretrained(
+            path,
+            [principle.text for principle in self.config.principles],
+            seed=self.seed_of(9),
+            device=self.config.device,
+        )
 
     def _known_rules(self, what: str, remedy: str) -> OffenceRules:
         if self.rules is None:
@@ -281,12 +299,17 @@ class Scene:
     def respond(
         self, agent: Any, num_prompts: int, *, responses: int, use: int, skip: int
     ) -> list[Group]:
-        """Return judged responses to red-team prompts, those before ``skip`` left to others."""
+        """Return responses to red-team prompts, those before ``skip`` left to others.
+
+        Several to a prompt are judged.
+        """
         collector = ResponseCollector(
             self._envs, scorer=self.judge, sampling=Sampling(n=responses), max_rows=256
         )
         prompts = prompt_order(len(collector.prompts), num_prompts, seed=self.seed_of(8), skip=skip)
-        return collector.collect(agent, prompts, seed=self.seed_of(use))
+        generator = torch.Generator().manual_seed(self.seed_of(use))
+        groups = collector.write(agent, prompts, generator)
+        return collector.score(groups) if responses > 1 else groups
 
     def seed_of(self, *use: int) -> int:
         """Return the seed of one use."""
@@ -304,9 +327,7 @@ class Scene:
     def toxicity(self, episodes: Sequence[Episode]) -> "np.ndarray[Any, Any]":
         """Return how toxic each response is, (episodes,), in [0, 1]."""
         if self.config.toxicity is not None:
-            from tokengym.rewards import Toxicity
-
-            return -Toxicity.from_pretrained(self.config.toxicity).score(episodes).values
+            return -self._classifier.score(episodes).values
         if self._bundle_classifies:
             from tokengym.rewards import load_scorer
 
@@ -319,10 +340,27 @@ class Scene:
         rules = self._known_rules("count of offences", "--toxicity")
         return [rules.offences(episode.prompt, episode.response) for episode in episodes]
 
-    def judged(self, episodes: Sequence[Episode]) -> list[Episode]:
-        """Return the episodes with the judge's score."""
-        values = self.judge.score(episodes).values
-        return [replace(e, score=float(v)) for e, v in zip(episodes, values, strict=True)]
+    def win_rate(self, first: Sequence[Episode], second: Sequence[Episode]) -> "Wins":
+        """Return how often the judge prefers the first of two policies' responses."""
+        from tokengym.evaluation.measure.win_rate import judged, scored
+
+        if self.model_judge is not None:
+            return judged(first, second, self.model_judge.preferences)
+        one, other = (
+            [
+                replace(episode, score=float(value))
+                for episode, value in zip(episodes, self.judge.score(episodes).values, strict=True)
+            ]
+            for episodes in (first, second)
+        )
+        return scored(one, other)
+
+    @cached_property
+    def _classifier(self) -> "Toxicity":
+        from tokengym.rewards import Toxicity
+
+        assert self.config.toxicity is not None  # where there are no rules it must be named
+        return Toxicity.from_pretrained(self.config.toxicity)
 
     def toxicity_by_round(
         self, responses: Sequence[Episode], revisions: Sequence[Sequence[Episode]]

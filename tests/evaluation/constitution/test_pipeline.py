@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 
 from tokengym.agents.constitution import Principle
@@ -12,7 +13,6 @@ from tokengym.envs.files import read_json, read_jsonl
 from tokengym.evaluation.constitution import ConstitutionConfig, run_constitution
 from tokengym.evaluation.constitution import scene as scene_module
 from tokengym.evaluation.constitution.report import _as_markdown, as_html
-from tokengym.rewards import FunctionScorer
 
 
 def config(**settings):
@@ -151,7 +151,7 @@ def test_bad_settings_are_refused(settings, match):
 
 def test_tasks_without_rules_need_a_model(tmp_path):
     one = (Principle(name="kind", text="It is kind."),)
-    with pytest.raises(ValueError, match=r"no rules for a critique with these prompts.*--model"):
+    with pytest.raises(ValueError, match=r"no rules for a critique with these prompts.*--critic"):
         run_constitution(config(env="MovieReview", principles=one), tmp_path)
 
 
@@ -162,11 +162,19 @@ def test_a_chat_model_takes_the_rules_place(tmp_path, monkeypatch):
     model = tmp_path / "chat"
     shutil.copytree(bundle.policy, model)
     bundle.tokenizer.save_pretrained(model)
-    monkeypatch.setattr(
-        scene_module,
-        "model_judge",
-        lambda path, principles: FunctionScorer(lambda prompt, response: -float(len(response))),
-    )
+
+    class Shorter:
+        name = "the shorter one"
+
+        @classmethod
+        def from_pretrained(cls, path, principles, **options):
+            return cls()
+
+        def preferences(self, triples):
+            lengths = [(len(a), len(b)) for _, a, b in triples]
+            return np.array([0.5 + 0.4 * np.sign(b - a) for a, b in lengths])
+
+    monkeypatch.setattr(scene_module, "PrincipleJudge", Shorter)
     small = {"num_prompts": 6, "pair_prompts": 16, "eval_episodes": 8, "revisions": 1}
     results = run_constitution(config(env="Dialogue", model=str(model), **small), tmp_path / "run")
     assert results["critic"] == "the chat model chat"
