@@ -45,7 +45,9 @@ def test_the_bag_of_words_finds_what_pays(capsys: Any):
     assert code.count("range(20)") == 1
     found: dict[str, Any] = {}
     exec(compile(code.replace("range(20)", "range(8)"), "own_agent.md", "exec"), found)
-    assert len(capsys.readouterr().out.split()) == 48
+    text, metrics = capsys.readouterr().out.splitlines()
+    assert len(text.split()) == 48
+    assert re.fullmatch(r"\{'score': .*, 'gold_score': -?0.0\}", metrics)
     collect, agent, gym = found["collect"], found["agent"], found["gym"]
     envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=32, reward="sparse", min_new_tokens=48)
     learned, learned_logits = [], agent.logits.copy()
