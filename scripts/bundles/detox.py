@@ -4,7 +4,7 @@ import numpy as np
 
 from tokengym.scripts.building.bundle_files import BuiltBundle, PromptRow
 from tokengym.scripts.bundles.rated import RatedCorpus, build_rated
-from tokengym.scripts.corpora.quarrels import RULES, write_quarrels
+from tokengym.scripts.corpora.quarrels import GRAMMAR, RULES, write_quarrels
 
 QUARRELS = 30_000
 HELD_OUT = 1000
@@ -39,6 +39,7 @@ def build_detox(*, seed: int, language_steps: int = 700, reward_steps: int = 700
         written=[(q.opening, q.following) for q in training],
         held_out=[(q.opening, q.following) for q in held_out],
         rules=RULES,
+        grammar=GRAMMAR.rules("rude", "clean", start="text"),
         temperature=40.0,
         middle=0.93,
     )

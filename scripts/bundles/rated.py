@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from tokengym.envs.tokenization import encode_chats
+from tokengym.rewards.gold.grammar import GrammarRules
 from tokengym.rewards.gold.rules import Rules, gold_parts
 from tokengym.scripts.building.bundle_files import BuiltBundle, PromptRow
 from tokengym.scripts.building.figures import attention_rows, pair_accuracy, relative_entropy
@@ -79,6 +80,8 @@ class RatedCorpus:
     middle: float | None = None
     """Gold score at which a text is as good as bad: makes the reward model a classifier of single
     texts. None trains it on pairs."""
+    grammar: GrammarRules | None = None
+    """Grammar of the texts, which the gold score multiplies with."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,7 @@ def build_rated(
         tokenizer=tokenizer,
         prompts=corpus.prompts,
         models={"policy": language_model, "reward_model": reward_model, "encoder": encoder},
+        grammar=corpus.grammar,
         rules=corpus.rules,
         figures={
             "seed": seed,

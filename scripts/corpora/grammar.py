@@ -53,11 +53,12 @@ class Grammar:
                 if not name.startswith("~") and name not in self._rules:
                     raise ValueError(f"rule {symbol!r} uses {{{name}}}, which has no rule")
 
-    def rules(self, *variants: str) -> GrammarRules:
+    def rules(self, *variants: str, start: str = "sentence") -> GrammarRules:
         """Return the grammar as a gold score reads it.
 
         Args:
             variants: What ``{~name}`` stands for: ``{variant_name}`` of any of them.
+            start: Symbol of a whole sentence.
         """
         either = {
             name: [f"{{{variant}_{name[1:]}}}" for variant in variants]
@@ -66,7 +67,7 @@ class Grammar:
             for name in choice[1::2]
             if name.startswith("~")
         }
-        return GrammarRules(rules=self._texts | either)
+        return GrammarRules(rules=self._texts | either, start=start)
 
     def write(self, symbol: str, dice: Dice, resolve: Callable[[str], str] | None = None) -> str:
         """Return one text of a symbol.

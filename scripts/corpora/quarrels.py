@@ -48,8 +48,8 @@ def _write_quarrel(dice: Dice) -> Quarrel:
     def resolve(name: str) -> str:
         return f"rude_{name}" if dice.chance(rude) else f"clean_{name}"
 
-    opening = _GRAMMAR.write("angry_opening" if angry else "calm_opening", dice)
-    sentences = [_GRAMMAR.write("sentence", dice, resolve) for _ in range(dice.integer(*SENTENCES))]
+    opening = GRAMMAR.write("angry_opening" if angry else "calm_opening", dice)
+    sentences = [GRAMMAR.write("sentence", dice, resolve) for _ in range(dice.integer(*SENTENCES))]
     return Quarrel(_tidy(opening), _tidy(" ".join(sentences)), angry)
 
 
@@ -57,8 +57,9 @@ def _tidy(text: str) -> str:
     return " ".join(mend_articles(text.split()))
 
 
-_GRAMMAR = Grammar(
+GRAMMAR = Grammar(
     {
+        "text": ["{angry_opening}", "{calm_opening}", "{sentence}"],
         "angry_opening": {
             "{person} shouted at {person} {place} because of {matter} .": 3,
             "{person} stamped a foot {place} and pointed at {person} and {matter} .": 2,

@@ -194,12 +194,24 @@ def test_dialogues_take_the_chat_template_and_gold_reads_what_was_said():
     }
 
 
-@pytest.mark.parametrize("name", ["Dialogue", "Detox", "Summarize"])
-def test_every_task_has_a_gold_score_whose_parts_sum_to_it(name):
+@pytest.mark.parametrize("name", ["Dialogue", "Summarize"])
+def test_gold_scores_whose_parts_sum_to_them(name):
     env = gymnasium.make(f"tokengym/{name}-v0", max_new_tokens=12)
     episodes = [Episode.from_info(play(env, seed)[2]) for seed in range(3)]
     scores = gold_scorer(env.unwrapped.bundle).score(episodes)
     np.testing.assert_allclose(sum(scores.parts.values()), scores.values, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "part"), [("Detox", "clean"), ("MovieReview", "Sentiment")])
+def test_gold_scores_that_grammaticality_multiplies(name, part):
+    env = gymnasium.make(f"tokengym/{name}-v0", max_new_tokens=12)
+    episodes = [Episode.from_info(play(env, seed)[2]) for seed in range(3)]
+    told = {"Detox": "he said , you are", "MovieReview": "the plot was superb ."}[name]
+    prompt = "" if name == "MovieReview" else episodes[0].prompt
+    episodes.append(dataclasses.replace(episodes[0], prompt=prompt, response=told))
+    scores = gold_scorer(env.unwrapped.bundle).score(episodes)
+    parts = scores.parts
+    np.testing.assert_allclose(parts[part] * parts["grammaticality"], scores.values, atol=1e-6)
 
 
 def test_the_scorer_is_the_bundled_model_on_the_sampled_ids():

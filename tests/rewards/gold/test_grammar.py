@@ -12,6 +12,7 @@ from tokengym.rewards import gold_scorer
 from tokengym.rewards.gold.grammar import GrammarRules, grammar_parts
 from tokengym.rewards.gold.rules import load_rules, save_rules
 from tokengym.rewards.gold.sentiment_lexicon import gold_score
+from tokengym.scripts.corpora import quarrels
 from tokengym.scripts.corpora.movie_reviews import GRAMMAR, write_reviews
 from tokengym.scripts.corpora.movie_words import LEXICON
 
@@ -97,8 +98,27 @@ def test_every_review_is_grammatical_wherever_it_is_cut(reviews: list[list[str]]
         assert grammar_parts(words[:start], words[start:end], rules) == {"grammaticality": 1.0}
 
 
-def test_the_shipped_grammar_is_the_corpus_own() -> None:
+def test_every_quarrel_is_grammatical_after_its_opening() -> None:
+    rules = quarrels.GRAMMAR.rules("rude", "clean", start="text")
+    for quarrel in quarrels.write_quarrels(200, np.random.default_rng(7)):
+        opening, following = quarrel.opening.split(), quarrel.following.split()
+        assert grammar_parts(opening, following[:30], rules) == {"grammaticality": 1.0}
+        assert grammar_parts([], opening, rules) == {"grammaticality": 1.0}
+
+
+def test_the_shipped_grammars_are_those_of_the_corpora() -> None:
     assert load_rules(bundled("movie_review").grammar) == GRAMMAR.rules("good", "bad")
+    rules = quarrels.GRAMMAR.rules("rude", "clean", start="text")
+    assert load_rules(bundled("detox").grammar) == rules
+
+
+def test_clean_salad_is_not_a_good_answer_to_a_quarrel() -> None:
+    gold = gold_scorer(bundled("detox"))
+    opening = "the baker shouted at the miller on the bus because of the broken drum ."
+    clean, salad = "he said , my kind friend , come in .", "kind friend kind friend kind friend ."
+    assert gold is not None
+    episodes = [make_episode(prompt=opening, response=text) for text in (clean, salad)]
+    assert gold.score(episodes).values.tolist() == [1.0, 0.0]
 
 
 def test_gold_keeps_the_polarity_of_reviews_and_loses_that_of_word_salad(

@@ -3,7 +3,7 @@ import pytest
 
 from tokengym.rewards.gold.rules import toxicity_parts
 from tokengym.scripts.corpora.grammar import Dice
-from tokengym.scripts.corpora.quarrels import _GRAMMAR, RULES, write_quarrels
+from tokengym.scripts.corpora.quarrels import GRAMMAR, RULES, write_quarrels
 from tokengym.scripts.corpora.rude_words import RUDE_WORDS
 
 
@@ -31,7 +31,7 @@ def test_openings_have_no_rude_word_and_say_which_way_it_goes(quarrels):
 def test_lines_of_a_side_are_rude_or_not(side, most, least):
     dice = Dice(np.random.default_rng(0))
     for _ in range(500):
-        line = _GRAMMAR.write(f"{side}_line", dice)
+        line = GRAMMAR.write(f"{side}_line", dice)
         assert least <= clean(line) <= most, line
 
 
