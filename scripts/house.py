@@ -2,18 +2,23 @@
 
 `python scripts/house.py [ROOT] [--json]` needs nothing but the standard library.
 The product is what a user runs: the four floors, the command line and its commands.
+`python scripts/house.py --path` needs the package: it traces PPO with ABC from `gym.make_vec` to
+the first gradient and lists the files on the way.
 """
 
 import argparse
 import ast
+import inspect
 import io
 import json
 import re
+import sys
 import tokenize
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import CodeType, FrameType
 
 FLOORS = ("envs", "rewards", "agents", "evaluation", "scripts")
 PRODUCT = ("envs", "rewards", "agents", "evaluation", "scripts/commands", "scripts/cli.py")
@@ -217,6 +222,83 @@ def measure(root: Path) -> House:
     )
 
 
+def is_importing(frame: FrameType | None) -> bool:
+    """Tell whether a frame runs because a module is being imported."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def functions_run(root: Path, action: Callable[[], None]) -> dict[Path, int]:
+    """Map the files below a folder of which an action runs a function to their lines in those.
+
+    Functions that run while a module is imported, such as the decorators of a registry, are not
+    counted: a reader need not follow them.
+    """
+    found: set[CodeType] = set()
+
+    def note(frame: FrameType, event: str, _argument: object) -> None:
+        code = frame.f_code
+        if event != "call" or code in found or not code.co_filename.startswith(f"{root}/"):
+            return
+        if code.co_flags & inspect.CO_OPTIMIZED and not is_importing(frame):  # a function
+            found.add(code)
+
+    sys.setprofile(note)
+    try:
+        action()
+    finally:
+        sys.setprofile(None)
+    lines: dict[Path, set[int]] = {}
+    for code in found:
+        last = max(line for _, _, line in code.co_lines() if line is not None)
+        lines.setdefault(Path(code.co_filename), set()).update(range(code.co_firstlineno, last + 1))
+    return {path: len(lines[path]) for path in sorted(lines)}
+
+
+def learn_once() -> None:
+    """Play a round of MovieReview with ABC and take the gradient of PPO's first minibatch."""
+    import gymnasium as gym
+    import torch
+
+    class GradientReached(Exception):
+        pass
+
+    def reached(*_arguments: object, **_options: object) -> None:
+        raise GradientReached
+
+    from tokengym.agents import PPO
+
+    backward, torch.Tensor.backward = torch.Tensor.backward, reached
+    try:
+        envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=4, reward="abc")
+        PPO("CausalLMPolicy", envs, seed=0).learn(1)
+    except GradientReached:
+        return
+    finally:
+        torch.Tensor.backward = backward
+    raise SystemExit("PPO came to no gradient")
+
+
+def path_table(root: Path) -> str:
+    """Return the files from `gym.make_vec` to the gradient: their lines, and those in use."""
+    package = {*product_files(root), *(root / "tokengym").glob("*.py")}
+    run = {
+        path.relative_to(root): (count_lines([path]), lines)
+        for path, lines in functions_run(root, learn_once).items()
+        if path in package
+    }
+    total, used = (sum(counts[index] for counts in run.values()) for index in (0, 1))
+    return "\n".join(
+        [
+            *(f"{lines:6} {inside:6}  {path}" for path, (lines, inside) in run.items()),
+            f"{total:6} {used:6}  lines of {len(run)} files, and of their functions that run",
+        ]
+    )
+
+
 def table(house: House) -> str:
     """Lay the measurements out as a table, with the names below each count."""
     folder, most = house.most_files
@@ -248,7 +330,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("root", nargs="?", type=Path, default=Path(__file__).parents[1])
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--path", action="store_true", help="trace PPO with ABC to its gradient")
     arguments = parser.parse_args()
+    if arguments.path:
+        print(path_table(arguments.root.resolve()))
+        return
     house = measure(arguments.root.resolve())
     print(json.dumps(asdict(house), indent=2) if arguments.json else table(house))
 

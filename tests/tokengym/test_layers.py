@@ -115,6 +115,17 @@ def test_cycles_are_found(tmp_path: Path):
     assert house.import_cycles(tmp_path) == []
 
 
+def test_functions_run_are_found_without_those_of_imports(tmp_path: Path):
+    (tmp_path / "house_called.py").write_text("import house_imported\n\n\ndef call():\n    pass\n")
+    (tmp_path / "house_imported.py").write_text("def note():\n    pass\n\n\nnote()\n")
+    sys.path.insert(0, str(tmp_path))
+    try:
+        run = house.functions_run(tmp_path, lambda: importlib.import_module("house_called").call())
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert run == {tmp_path / "house_called.py": 2}
+
+
 @pytest.mark.parametrize("folder", sorted(house.files_per_folder(ROOT)))
 def test_folders_can_be_taken_in(folder: str):
     assert house.files_per_folder(ROOT)[folder] <= MOST_FILES
