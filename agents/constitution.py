@@ -15,7 +15,7 @@ from tokengym.agents.rollouts.environments import Observation
 from tokengym.agents.rollouts.playing import Choice, Player
 from tokengym.envs import Episode
 from tokengym.envs.tokenization import encode
-from tokengym.rewards import Scorer, ScorerError, Scores
+from tokengym.rewards import Scorer, Scores
 from tokengym.rewards.gold.dialogue import DialogueRules
 from tokengym.rewards.gold.rules import ToxicityRules
 from tokengym.rewards.gold.sentiment_lexicon import split_words
@@ -82,9 +82,6 @@ def load_principles(path: str | Path) -> tuple[Principle, ...]:
     r"""Return the principles of a text file: one per line, "name: text" or the text alone.
 
     Empty lines and lines that begin with # are left out.
-
-    Args:
-        path: The file.
 
     Raises:
         ValueError: if it is not there or holds none.
@@ -403,11 +400,7 @@ class _Forbidding:
 
 
 class RuleJudge(Scorer):
-    """Minus the number of different offending words of each response: no model judges here.
-
-    Args:
-        rules: Rules of offence.
-    """
+    """Minus the number of different offending words of each response: no model judges here."""
 
     attribution_kinds = frozenset()
 
@@ -420,16 +413,7 @@ class RuleJudge(Scorer):
         return "rule-based judge (no model)"
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return minus the offences of each episode.
-
-        Args:
-            episodes: Episodes to score.
-            attribution: None; rules say nothing about tokens.
-
-        Raises:
-            ScorerError: if an attribution is asked for.
-        """
-        if attribution is not None:
-            raise ScorerError(f"scorer {self.name!r} has no attribution {attribution!r}")
+        """Return minus the offences of each episode."""
+        self.check_attribution(attribution)
         counts = [len(self.rules.offences(e.prompt, e.response)) for e in episodes]
         return Scores(-np.array(counts, dtype=np.float64))

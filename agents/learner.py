@@ -155,10 +155,6 @@ class Learner:
     def check_settings(self, settings: Any, batch_size: int) -> None:
         """Refuse settings that cannot work.
 
-        Args:
-            settings: An instance of ``settings``.
-            batch_size: Episodes per update.
-
         Raises:
             ValueError: naming the setting and the remedy.
         """

@@ -25,10 +25,6 @@ class EpisodeBatch:
 
     ``rows`` arguments are row numbers in ascending order. Passing ``all_rows`` itself avoids
     the gathers.
-
-    Args:
-        mdp: The MDP that all rows play.
-        num_envs: Number of rows.
     """
 
     def __init__(self, mdp: TokenMdp, num_envs: int) -> None:

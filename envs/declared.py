@@ -201,10 +201,6 @@ def as_plain(value: Any) -> Any:
 def from_plain(defaults: T, data: Mapping[str, Any]) -> T:
     """Return the settings that `as_plain` wrote.
 
-    Args:
-        defaults: An instance of the same dataclasses.
-        data: What `as_plain` returned.
-
     Raises:
         SettingsError: if the fields are not the same, as in a file of another version.
     """

@@ -92,9 +92,6 @@ def episodes_from_infos(infos: Mapping[str, Any]) -> dict[int, Episode]:
     Works in every autoreset mode, over the native batch and over ``SyncVectorEnv``: in SAME_STEP
     mode the terminal infos are in ``infos["final_info"]``, else in ``infos`` itself.
 
-    Args:
-        infos: Infos of the last ``envs.step``.
-
     Returns:
         row -> episode; empty when no row ended.
     """

@@ -90,12 +90,7 @@ class StepDelivery:
         return self._pay(rows, texts)
 
     def settle(self, rows: Sequence[int], episodes: Sequence[Episode]) -> NDArray[np.float64]:
-        """Return the reward of the last token of each row: its score less what it was paid.
-
-        Args:
-            rows: Rows whose episode ended.
-            episodes: Those episodes, with their scores.
-        """
+        """Return the reward of the last token of each row: its score less what it was paid."""
         self._catch_up(rows, episodes)
         owed = [
             (episode.score or 0.0) - self._accounts.pop(row).paid

@@ -19,11 +19,7 @@ class RewardError(TokenGymError):
     it came from have no score. Empty where nothing was being played."""
 
     def keep(self, episodes: Sequence[Episode]) -> None:
-        """Put episodes before those that are kept.
-
-        Args:
-            episodes: Finished, scored or not.
-        """
+        """Put episodes before those that are kept."""
         self.episodes = (*episodes, *self.episodes)
 
     def __str__(self) -> str:
@@ -109,11 +105,7 @@ class Stopwatch:
 
     @contextmanager
     def scoring(self, count: int) -> Iterator[None]:
-        """Count the time of this context.
-
-        Args:
-            count: Episodes that are scored in it.
-        """
+        """Count the time of this context."""
         started = self._clock()
         if self._began is None:
             self._began = started

@@ -97,13 +97,7 @@ class RowError(Exception):
 
 
 def skipped_row(number: int, fault: RowError, *, of: str = "pairs") -> SkippedRow:
-    """Return a row that is left out.
-
-    Args:
-        number: The row, from 0.
-        fault: The reason.
-        of: Name of the data, for the message.
-    """
+    """Return a row that is left out."""
     kind, what = fault.args
     reason = f"row {number} of the {of}: {what}; correct it, or pass on_error='skip'"
     return SkippedRow(row=number, kind=kind, reason=reason)

@@ -159,9 +159,6 @@ def _passed(scorer: Any, models: Mapping[str, str | Path | None]) -> str | None:
 def scorer_kind(spec: RewardSpec) -> ScorerKind | None:
     """Return what a reward must be scored by: a reward model, an encoder, or anything.
 
-    Args:
-        spec: As of `make_reward`.
-
     Returns:
         None where no scorer is wanted: for None, and for what is or has one itself.
 
@@ -280,9 +277,6 @@ def _limited(scorer: Scorer, seconds: float) -> Scorer:
 
 def check_name(name: str) -> None:
     """Refuse a name that no reward has; one of a file of the user's own passes.
-
-    Args:
-        name: Without options.
 
     Raises:
         RewardError: with the near matches.

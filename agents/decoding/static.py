@@ -26,11 +26,6 @@ ALIGNMENT = 8
 class StaticStream:
     """A `Stream` under any causal language model of full or sliding-window attention.
 
-    Args:
-        language_model: The model.
-        capacity: Most tokens of a text.
-        rows: Most rows.
-
     Raises:
         ModelError: if a layer of the model has another kind of cache.
     """
@@ -194,10 +189,6 @@ class _Layer(CacheLayerMixin):
 
 def check_static(language_model: LanguageModel, dtype: torch.dtype | None = None) -> None:
     """Raise unless the model decodes with a static cache to what its whole forward gives.
-
-    Args:
-        language_model: The model.
-        dtype: See `MergedModel`.
 
     Raises:
         ModelError: naming what the model lacks.

@@ -40,9 +40,6 @@ class ModelStream:
     """A stream under any causal language model, through its own forward and ``DynamicCache``.
 
     Positions are passed explicitly: models do not derive them from the mask.
-
-    Args:
-        language_model: The model.
     """
 
     def __init__(self, language_model: LanguageModel) -> None:

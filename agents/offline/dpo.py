@@ -46,12 +46,7 @@ class PairLogProbs:
 
 
 def pair_losses(settings: PreferenceLoss, pairs: PairLogProbs) -> Tensor:
-    """Return the loss of each pair, (batch,).
-
-    Args:
-        settings: The loss and its coefficients.
-        pairs: Log-probabilities of the batch.
-    """
+    """Return the loss of each pair, (batch,)."""
     chosen, rejected = pairs.policy_chosen, pairs.policy_rejected
     if settings.loss_type == "cpo":
         return losses.cpo_loss(

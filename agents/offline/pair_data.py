@@ -61,10 +61,6 @@ def responses_dataset(rows: Sequence[dict[str, Any]]) -> "Dataset":
 def save_dataset(dataset: "Dataset", path: str | Path) -> Path:
     """Write a data set as jsonl or parquet, beside its place and then moved into it.
 
-    Args:
-        dataset: What to write.
-        path: The file; its suffix decides the format.
-
     Returns:
         The path.
 
@@ -109,10 +105,6 @@ def as_texts(pairs: "Dataset", tokenizer: Any) -> list[dict[str, str]]:
 
     What reads ``prompt + chosen`` needs the space between them that tokenizers of whole words leave
     out of a response's text.
-
-    Args:
-        pairs: With texts and ids.
-        tokenizer: Whose ids they are.
     """
     texts = [dict(zip(("prompt", "chosen", "rejected"), row, strict=True)) for row in _texts(pairs)]
     if not texts or _reads_alike(texts[0], pairs[0], tokenizer):

@@ -426,9 +426,6 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
 
         What was there is kept as ``<path>.previous``.
 
-        Args:
-            path: The folder.
-
         Raises:
             CheckpointError: if the processes share the weights out among them (FSDP).
         """

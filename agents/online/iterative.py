@@ -221,12 +221,7 @@ class IterativeLearner(PlaysPolicy, ABC):
         return iteration
 
     def respond(self, prompts: Sequence[int], seed: int) -> list[Group]:
-        """Return the scored responses to each prompt, half of them by the enhancer if there is one.
-
-        Args:
-            prompts: Prompt ids.
-            seed: Seed of the sampling.
-        """
+        """Return the scored responses to each prompt, half of them by the enhancer, if any."""
         settings, collector = self.settings, self.collector
         if settings.enhancer == "temperatures":
             return collector.collect(self.policy, prompts, seed=seed)
@@ -302,10 +297,6 @@ class IterativeLearner(PlaysPolicy, ABC):
 
     def improve(self, rows: Sequence[Row], seed: int) -> tuple[float, int]:
         """Train the policy.
-
-        Args:
-            rows: Result of `choose`, at least one.
-            seed: Seed of their order.
 
         Returns:
             The mean loss, and the response tokens that carried it.
@@ -386,10 +377,6 @@ def train_iterations(run: TrainingRun, learner: type[Self]) -> Self:
     The points of an earlier run are restored with its iterations, so that a resumed curve equals
     an uninterrupted one.
 
-    Args:
-        run: The run, whose settings are an `tokengym.agents.online.settings.IterativeRun`.
-        learner: Class of the learner.
-
     Raises:
         CheckpointError: if the run's folder holds iterations of another configuration.
     """
@@ -443,10 +430,6 @@ def _last_measured(folder: Path, most: int) -> int:
 
 def claim(file: Path, ours: Mapping[str, Any]) -> None:
     """Write a folder's configuration, or refuse the folder if it has another one.
-
-    Args:
-        file: Where the configuration is stored.
-        ours: This run's.
 
     Raises:
         CheckpointError: naming the differences.

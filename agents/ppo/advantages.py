@@ -152,10 +152,6 @@ def check_critic_settings(
 def check_settings(settings: PPOSettings, batch_size: int) -> None:
     """Refuse an unknown estimator, or settings that do not go with it.
 
-    Args:
-        settings: The learner's settings.
-        batch_size: Rows of the environment.
-
     Raises:
         ValueError: naming the setting and the remedy.
     """

@@ -74,11 +74,7 @@ class AdvantageWeight(ABC):
 
     @abstractmethod
     def weigh(self, played: WeighedRound) -> Tensor:
-        """Return (batch, time) weights >= 0 with mean 1 over each response.
-
-        Args:
-            played: The round.
-        """
+        """Return (batch, time) weights >= 0 with mean 1 over each response."""
 
 
 _WEIGHTS: dict[str, type[AdvantageWeight]] = {}

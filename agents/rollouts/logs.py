@@ -65,11 +65,7 @@ class EpisodeLog(BaseCallback):
             self.logger.record(f"samples/{name}", text, exclude=("csv", "json", "stdout", "log"))
 
     def write_failed(self, error: RewardError) -> None:
-        """Write the episodes that an error keeps.
-
-        Args:
-            error: The error that ended the round.
-        """
+        """Write the episodes that an error keeps."""
         assert self._file is not None
         place = {"timestep": self.num_timesteps, "update": self.model._n_updates}
         for episode in error.episodes:
@@ -83,12 +79,7 @@ class EpisodeLog(BaseCallback):
 
 
 def write_failed_round(callback: BaseCallback | None, error: RewardError) -> None:
-    """Have every `EpisodeLog` among the callbacks write the episodes that an error keeps.
-
-    Args:
-        callback: One, or a list of them.
-        error: The error that ended the round.
-    """
+    """Have every `EpisodeLog` among the callbacks write the episodes that an error keeps."""
     if isinstance(callback, CallbackList):
         for part in callback.callbacks:
             write_failed_round(part, error)
@@ -98,10 +89,6 @@ def write_failed_round(callback: BaseCallback | None, error: RewardError) -> Non
 
 def samples(episodes: list[Episode], num_shown: int) -> dict[str, str]:
     """Return some of a round's episodes as text: best, worst, then evenly between.
-
-    Args:
-        episodes: Scored.
-        num_shown: How many, at most.
 
     Returns:
         Text with its score, by rank ("1 of 64" is the best).

@@ -143,10 +143,6 @@ class OracleValues:
         """Return the policy that is best by score - kl_coef * KL, (states, vocab).
 
         pi(a | s) = reference(a | s) exp((Q(s, a) - V(s)) / kl_coef)
-
-        Args:
-            reference: See `kl_optimal_values`.
-            kl_coef: See `kl_optimal_values`.
         """
         best = self.kl_optimal_values(reference, kl_coef=kl_coef)
         probs = self._tree().probabilities(reference)
@@ -191,9 +187,6 @@ class OracleValues:
 
     def exact_advantages(self, policy_probs: PolicyProbs | None = None) -> StateTable:
         """Return the advantages A = Q - V of every token under a policy.
-
-        Args:
-            policy_probs: See `policy_values`.
 
         Returns:
             ``advantages[state]`` (vocab,), NaN at illegal tokens; ``advantages.array`` (states,

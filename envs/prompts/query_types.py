@@ -62,9 +62,6 @@ def fill_query_types(prompts: PromptSet) -> PromptSet:
     """Return the prompts, those without a query type with a predicted one.
 
     One without a reference is OPENENDED: R3 scores a constrained answer by its reference.
-
-    Args:
-        prompts: Annotated ones stay as they are.
     """
     lacking = [place for place, prompt in enumerate(prompts) if prompt.query_type is None]
     filled = list(prompts)

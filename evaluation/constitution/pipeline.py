@@ -52,11 +52,6 @@ def run_constitution(
     Stage 2: responses of that policy, ranked by a judge, a reward model from the ranking, PPO.
     A stage whose result is in ``out`` is not made again, so a stopped run resumes.
 
-    Args:
-        config: What to do.
-        out: The run's folder.
-        report: Told each stage as it begins.
-
     Returns:
         What evaluation.json holds.
 

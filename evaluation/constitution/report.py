@@ -22,13 +22,7 @@ COLUMNS = {
 
 
 def write_reports(config: ConstitutionConfig, results: Mapping[str, Any], out: Path) -> None:
-    """Write report.md and report.html.
-
-    Args:
-        config: The run.
-        results: What evaluation.json holds.
-        out: The run's folder.
-    """
+    """Write report.md and report.html."""
     title = f"Constitutional AI on {config.env}"
     sections = _report_sections(config, results)
     write_text(out / "report.md", _as_markdown(title, sections))
@@ -125,11 +119,7 @@ def _headline_of(policies: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def policies_table(policies: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Return what was measured of each policy: column names, and a row for each.
-
-    Args:
-        policies: As evaluation.json holds them.
-    """
+    """Return what was measured of each policy: column names, and a row for each."""
     shown = [key for key in COLUMNS if any(_cell(entry, key) for entry in policies.values())]
     rows = [[name, *(_cell(entry, key) for key in shown)] for name, entry in policies.items()]
     return ("policy", *(COLUMNS[key] for key in shown)), rows

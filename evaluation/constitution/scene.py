@@ -117,9 +117,6 @@ class ConstitutionConfig(ModelSettings):
 class Scene:
     """Built from a configuration alone; the same one gives the same scene.
 
-    Args:
-        config: The run.
-
     Raises:
         ValueError: if there are no red-team prompts, or rules are wanted where there are none.
     """

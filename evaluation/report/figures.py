@@ -41,13 +41,7 @@ LONG_NAME = 12
 
 
 def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve]) -> None:
-    """Draw the score, and where measured the gold score and the KL, of every group.
-
-    Args:
-        path: The PNG to write.
-        summary: See `tokengym.evaluation.report.summary`.
-        curves: The runs.
-    """
+    """Draw the score, and where measured the gold score and the KL, of every group."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -135,13 +129,7 @@ def save_reliability(path: Path, table: Sequence["ReliabilityBin"], *, title: st
 
 
 def write_png(path: Path, figure: Any, *, dpi: int) -> None:
-    """Write a matplotlib figure; the same figure gives the same bytes.
-
-    Args:
-        path: The PNG to write.
-        figure: A `matplotlib.figure.Figure`.
-        dpi: Dots per inch.
-    """
+    """Write a matplotlib figure; the same figure gives the same bytes."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # names in other scripts

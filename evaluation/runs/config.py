@@ -283,10 +283,6 @@ class ComparisonConfig:
 def _within_budget(training: TrainingSettings, own: Mapping[str, Any]) -> TrainingSettings:
     """Return settings with which collecting data takes half of the tokens, and learning the rest.
 
-    Args:
-        training: Settings with ``tokens``.
-        own: Settings that stay as they are.
-
     Raises:
         SettingsError: if the data may cost more tokens than there are.
     """

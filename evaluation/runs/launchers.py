@@ -237,12 +237,6 @@ def do_run(
 ) -> dict[str, bytes]:
     """Do one run on the node this is called on.
 
-    Args:
-        settings: `ComparisonConfig.as_dict`.
-        run: Reward and seed.
-        path: Folders that modules are imported from.
-        track: Name of a tracker.
-
     Returns:
         The run's files by name; a run that failed has written so itself.
     """

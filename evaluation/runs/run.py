@@ -325,12 +325,7 @@ class _Run:
 
 
 class Sampler:
-    """Shows the credit that a run's own reward gives to responses of an evaluation.
-
-    Args:
-        config: The comparison.
-        reward: The run's reward.
-    """
+    """Shows the credit that a run's own reward gives to responses of an evaluation."""
 
     def __init__(self, config: ComparisonConfig, reward: str) -> None:
         self.count = config.evaluation.samples

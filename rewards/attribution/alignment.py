@@ -25,10 +25,6 @@ def token_spans(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> lis
     A token that only begins a character (byte-level vocabularies) gets an empty span; the one
     that completes it gets the character. Special tokens are left out of the text, as in episodes.
 
-    Args:
-        tokenizer: What decodes the ids.
-        ids: A response's tokens.
-
     Returns:
         One span per token, in order, without gaps, ending at the text's end.
     """

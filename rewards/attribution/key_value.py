@@ -29,9 +29,6 @@ def caches_rows(classifier: Classifier) -> bool:
 
     Every layer must attend to the whole text so far: windows and chunks count columns of the
     cache, recurrent layers have no columns.
-
-    Args:
-        classifier: What scores.
     """
     config = classifier.config.to_dict()
     # GPT-Neo has a list of "global" and "local" by another name.

@@ -246,11 +246,7 @@ def enable(model: PreTrainedModel) -> None:
 
 @contextmanager
 def record(recorder: Recorder) -> Iterator[Recorder]:
-    """Let a recorder look at the last layer during the forward pass made in this context.
-
-    Args:
-        recorder: What looks.
-    """
+    """Let a recorder look at the last layer during the forward pass made in this context."""
     token = _RECORDER.set(recorder)
     try:
         yield recorder

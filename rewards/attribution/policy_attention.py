@@ -22,9 +22,6 @@ class PolicyAttention(PolicyReader):
     def matrices(self, episodes: Sequence[Episode]) -> list[NDArray[np.float64]]:
         """Return, per episode, the attention of its response's tokens to each other.
 
-        Args:
-            episodes: Finished episodes.
-
         Returns:
             Per episode (n, n): query by key, averaged over the last layer's heads; the rest of
             each row fell on the prompt.

@@ -108,9 +108,6 @@ class PolicyReader:
     def batches(self, episodes: Sequence[Episode]) -> Iterator[tuple[PaddedBatch, dict[str, Any]]]:
         """Yield prompts and responses as padded batches with the model's inputs, to be read.
 
-        Args:
-            episodes: Finished episodes.
-
         Raises:
             ScorerError: if an episode is longer than the model reads.
         """
@@ -138,9 +135,6 @@ class PolicyReader:
 
         Neither temperature nor action mask is applied.
 
-        Args:
-            episodes: Finished episodes.
-
         Raises:
             ScorerError: if an episode is longer than the model reads.
         """
@@ -150,9 +144,6 @@ class PolicyReader:
 
     def entropies(self, episodes: Sequence[Episode]) -> list[NDArray[np.float64]]:
         """Return, per episode, the entropy of pi( | x, y_<t) before each token, (n,) nats.
-
-        Args:
-            episodes: Finished episodes.
 
         Raises:
             ScorerError: if an episode is longer than the model reads.

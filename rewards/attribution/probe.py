@@ -199,11 +199,7 @@ class DifferenceReader(PrefixReader):
 
 
 class RescoringReader(DifferenceReader):
-    """Scores the whole text at every step: for any scorer, at a full pass per step.
-
-    Args:
-        scorer: What scores.
-    """
+    """Scores the whole text at every step: for any scorer, at a full pass per step."""
 
     def __init__(self, scorer: "Scorer") -> None:
         super().__init__()
@@ -215,11 +211,7 @@ class RescoringReader(DifferenceReader):
 
 
 class SumReader(PrefixReader):
-    """The sum of several readers.
-
-    Args:
-        readers: Readers of the terms.
-    """
+    """The sum of several readers."""
 
     def __init__(self, readers: Sequence[PrefixReader]) -> None:
         self.readers = readers

@@ -132,9 +132,6 @@ def save_rules(rules: Rules, path: str | Path) -> None:
 def load_rules(path: str | Path) -> Rules:
     """Return the rules stored in a JSON file.
 
-    Args:
-        path: A file written by `save_rules`.
-
     Raises:
         ValueError: if the file holds no rules.
     """

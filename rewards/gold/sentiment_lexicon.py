@@ -65,9 +65,6 @@ class Lexicon:
     def load(cls, path: str | Path) -> "Lexicon":
         """Return the lexicon stored in a JSON file.
 
-        Args:
-            path: A file written by `save`.
-
         Raises:
             ValueError: if the file is not a lexicon.
         """

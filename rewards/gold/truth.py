@@ -40,11 +40,6 @@ def gold_token_credit(
 
     Words are cut from the text, and their worth goes to tokens by the characters they share.
 
-    Args:
-        gold: What `gold_scorer` returns for a bundle.
-        episodes: Finished ones.
-        tokenizer: The policy's.
-
     Returns:
         Per episode (len(response_ids),) in units of the gold score, or None if the gold score
         cannot be told apart by words.

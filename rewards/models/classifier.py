@@ -79,12 +79,7 @@ class Classifier:
         )
 
     def hidden(self, tokens: dict[str, Tensor], others: dict[str, Tensor]) -> Tensor:
-        """Return the last hidden states, (batch, time, width).
-
-        Args:
-            tokens: ``input_ids`` or ``inputs_embeds``.
-            others: Mask and positions.
-        """
+        """Return the last hidden states, (batch, time, width)."""
         return self.backbone(**tokens, **others, use_cache=False).last_hidden_state
 
     def scores(self, hidden: Tensor) -> Tensor:

@@ -76,11 +76,6 @@ def load_answering_model(
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """Return a stored causal language model with the tokenizer beside it, to put questions to.
 
-    Args:
-        path: Folder or hub name.
-        dtype: Type of the weights, or "auto".
-        device: As for `select_device`.
-
     Raises:
         ScorerError: if there is no such model.
         TokenizerError: if it has no tokenizer.
@@ -111,11 +106,7 @@ def quiet() -> Iterator[None]:
 
 
 def load_tokenizer(path: str | Path) -> "PreTrainedTokenizerBase | None":
-    """Return the tokenizer stored with a model, or beside it as bundles do; None if there is none.
-
-    Args:
-        path: The model's folder or hub name.
-    """
+    """Return the tokenizer stored with a model, or beside it as bundles do; None if none is."""
     from transformers import AutoTokenizer
 
     folder = Path(path)

@@ -80,10 +80,6 @@ class Scores:
     def check(self, episodes: Sequence[Episode], name: str) -> None:
         """Raise unless there is one finite score per episode and one attribution per token.
 
-        Args:
-            episodes: What was scored.
-            name: The scorer's name, for the message.
-
         Raises:
             ScorerError: naming the scorer, the shape or value, and the episode.
         """
@@ -145,10 +141,12 @@ class Scorer(ABC):
     reads_text: bool = True
     """Whether `score` looks at ``response``; False if ``response_ids`` are all it needs."""
 
+    _name: str | None = None
+
     @property
     def name(self) -> str:
-        """The scorer's name in messages and reports."""
-        return type(self).__name__
+        """The scorer's name in messages and reports: the class, or what the scorer was given."""
+        return self._name or type(self).__name__
 
     @abstractmethod
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
@@ -158,6 +156,9 @@ class Scorer(ABC):
             episodes: Episodes to score, at least one.
             attribution: The kind of token attribution to return too, one of
                 ``attribution_kinds``; None for none.
+
+        Raises:
+            ScorerError: if the scorer does not have that attribution.
         """
 
     def score_groups(self, groups: Sequence[Sequence[Episode]]) -> Scores:
@@ -394,17 +395,8 @@ class FunctionScorer(Scorer):
         self.function = function
         self._name = name or str(getattr(function, "__name__", type(function).__name__))
 
-    @property
-    def name(self) -> str:
-        """The function's name."""
-        return self._name
-
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return what the function gives for each episode.
-
-        Args:
-            episodes: Episodes to score.
-            attribution: None; a function says nothing about tokens.
 
         Raises:
             ScorerError: if it returns something other than one number.

@@ -72,12 +72,7 @@ class Cached(ScorerWrapper):
         return self if bound is self.scorer else Cached(bound, size=self.size)
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return the scores; unknown texts are scored in one batch, each once.
-
-        Args:
-            episodes: Episodes to score.
-            attribution: Passed on; remembered by kind.
-        """
+        """Return the scores; unknown texts are scored in one batch, each once."""
         options: dict[str, Any] = {} if attribution is None else {"attribution": attribution}
 
         def ask(unknown: Sequence[Episode]) -> list[_Entry]:

@@ -61,10 +61,6 @@ class Explained(ScorerWrapper):
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return the scorer's values and, if asked for, the explainer's attributions.
 
-        Args:
-            episodes: Episodes to score.
-            attribution: A kind that the explainer has.
-
         Raises:
             ScorerError: if a score is not one finite number per episode.
         """

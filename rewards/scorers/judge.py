@@ -189,20 +189,11 @@ class Judge(Scorer):
             name=f"Judge({Path(path).name})",
         )
 
-    @property
-    def name(self) -> str:
-        """The class and the folder its model was loaded from."""
-        return self._name
-
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return the ratings.
 
-        Args:
-            episodes: Episodes to score.
-            attribution: None; a judge says nothing about tokens.
-
         Raises:
-            ScorerError: if an attribution is asked for, or there is not one answer per question.
+            ScorerError: if there is not one answer per question.
         """
         self.check_attribution(attribution)
         questions = [

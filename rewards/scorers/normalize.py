@@ -81,10 +81,6 @@ class Normalize(ScorerWrapper):
         it, what centring and clipping take off is spread evenly, as a constant of the episode. On
         the last token alone it would outweigh the parts, which a critic has to learn first.
 
-        Args:
-            episodes: Episodes to score.
-            attribution: Passed on to the scorer inside.
-
         Raises:
             ScorerError: if a prompt lacks the annotation ``by``.
         """
@@ -161,11 +157,7 @@ class Normalize(ScorerWrapper):
         )
 
     def peek(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
-        """Return scores normalised by the statistics as they are, and not clipped.
-
-        Args:
-            episodes: Episodes to score.
-        """
+        """Return scores normalised by the statistics as they are, and not clipped."""
         raw = self.scorer.peek(episodes)
         means, _ = self._statistics(episodes)
         return (np.asarray(raw, dtype=np.float64) - means) * self._factors(episodes)
@@ -175,9 +167,6 @@ class Normalize(ScorerWrapper):
 
         Where the deviation changes in the middle of an episode, its step rewards differ from its
         token rewards, which are all scaled by the last one; both sum to the score.
-
-        Args:
-            every_prefix: As for `Scorer.prefix_reader`.
         """
         reader = self.scorer.prefix_reader(every_prefix=every_prefix)
         return None if reader is None else ScaledReader(reader, self._factors)

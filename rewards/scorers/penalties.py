@@ -48,15 +48,7 @@ class LengthPenalty(Scorer):
         self.reads_text = unit == "characters"
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return the penalty of each episode.
-
-        Args:
-            episodes: Episodes to score.
-            attribution: None; a penalty says nothing about tokens.
-
-        Raises:
-            ScorerError: if an attribution is asked for.
-        """
+        """Return the penalty of each episode."""
         self.check_attribution(attribution)
         lengths = [len(e.response_ids if self.unit == "tokens" else e.response) for e in episodes]
         return Scores(values=-self.rate * np.array(lengths, dtype=np.float64))
@@ -93,12 +85,8 @@ class MissingEosPenalty(Scorer):
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return the penalty of each episode.
 
-        Args:
-            episodes: Episodes to score.
-            attribution: None; a penalty says nothing about tokens.
-
         Raises:
-            ScorerError: if an attribution is asked for, or an end cannot be told.
+            ScorerError: if an end cannot be told.
         """
         self.check_attribution(attribution)
         ended = np.array([self._ended(episode) for episode in episodes], dtype=bool)

@@ -122,21 +122,12 @@ class PreferenceModel(Scorer):
             name=f"PreferenceModel({Path(path).name})",
         )
 
-    @property
-    def name(self) -> str:
-        """The class and the folder it was loaded from."""
-        return self._name
-
     def __deepcopy__(self, memo: dict[int, Any]) -> "PreferenceModel":
         """Return itself: a model is shared; Gymnasium copies the arguments of every environment."""
         return self
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return how sure the model is that each response beats its reference.
-
-        Args:
-            episodes: Episodes to score; each with a reference.
-            attribution: None; a comparison says nothing about tokens.
 
         Raises:
             ScorerError: if an episode has no reference, or a question is too long.
@@ -225,10 +216,6 @@ class WinRate(Scorer):
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return the win rate of each episode among those of the same prompt.
-
-        Args:
-            episodes: Episodes to score, at least two of each prompt.
-            attribution: None; a comparison says nothing about tokens.
 
         Raises:
             ScorerError: if a prompt has one response alone, or a question is too long.

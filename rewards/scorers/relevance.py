@@ -158,11 +158,6 @@ class Relevance(Scorer):
             name=f"Relevance({Path(path).name})",
         )
 
-    @property
-    def name(self) -> str:
-        """The class and the folder it was loaded from."""
-        return self._name
-
     def __deepcopy__(self, memo: dict[int, Any]) -> "Relevance":
         """Return itself: a model is shared; Gymnasium copies the arguments of every environment."""
         return self

@@ -126,11 +126,6 @@ class RewardModel(Scorer):
             name=f"RewardModel({Path(path).name})",
         )
 
-    @property
-    def name(self) -> str:
-        """The class and the folder it was loaded from."""
-        return self._name
-
     def __deepcopy__(self, memo: dict[int, Any]) -> "RewardModel":
         """Return itself: a model is shared; Gymnasium copies the arguments of every environment."""
         return self
@@ -199,9 +194,6 @@ class RewardModel(Scorer):
         """Return the scores of texts that nobody played; an empty one is worth 0.
 
         The score of an empty response is read at the prompt's last token.
-
-        Args:
-            episodes: Episodes to score.
         """
         return self._read(episodes, None)[0]
 

@@ -31,29 +31,13 @@ class RuleScorer(Scorer):
     def from_file(cls, path: str | Path) -> "RuleScorer":
         """Return the scorer of stored rules.
 
-        Args:
-            path: A file that `save_rules` wrote.
-
         Raises:
             ValueError: if the file holds no rules.
         """
         return cls(load_rules(path))
 
-    @property
-    def name(self) -> str:
-        """The class and the kind of rules."""
-        return self._name
-
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return the gold score of each episode, and its parts, which sum to it.
-
-        Args:
-            episodes: Episodes to score.
-            attribution: None; the gold score is a measure, not a training reward.
-
-        Raises:
-            ScorerError: if an attribution is asked for.
-        """
+        """Return the gold score of each episode, and its parts, which sum to it."""
         self.check_attribution(attribution)
         rows = [
             gold_parts(self.rules, split_words(e.prompt)[0], split_words(e.response)[0])

@@ -43,15 +43,7 @@ class Sentiment(Scorer):
         return cls(Lexicon.load(path), include_prompt=include_prompt)
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return the polarity of each episode, in (-1, 1).
-
-        Args:
-            episodes: Episodes to score.
-            attribution: None; the polarity is a measure, not a training reward.
-
-        Raises:
-            ScorerError: if an attribution is asked for.
-        """
+        """Return the polarity of each episode, in (-1, 1)."""
         self.check_attribution(attribution)
         values = [gold_score(split_words(self._text(e))[0], self.lexicon) for e in episodes]
         return Scores(values=np.array(values, dtype=np.float32))

@@ -19,9 +19,6 @@ def gold_scorer(bundle: "Bundle | None") -> Scorer | None:
     """Return what a bundle holds as truth: its lexicon or rules, a held-out model, or None.
 
     A bundle with a grammar has its truth multiplied by the grammaticality of the text.
-
-    Args:
-        bundle: An environment's bundle.
     """
     truth: Scorer | None = None
     if bundle is None:
@@ -42,9 +39,6 @@ ModelKind = Literal["reward_model", "encoder"]
 
 def stored_kind(path: str | Path) -> ModelKind | None:
     """Return whether a stored model is a reward model or an encoder, by its configuration.
-
-    Args:
-        path: Folder or hub name.
 
     Returns:
         "reward_model" for a sequence classifier, a preference model, or the adapters of either;

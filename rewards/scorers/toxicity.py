@@ -113,20 +113,11 @@ class Toxicity(Scorer):
         measure = ClassProbability(model, tokenizer, label=label, batch_size=batch_size)
         return cls(measure, name=f"Toxicity({Path(path).name})")
 
-    @property
-    def name(self) -> str:
-        """The class and where its measure comes from."""
-        return self._name
-
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return minus the toxicity of each response.
 
-        Args:
-            episodes: Episodes to score.
-            attribution: None; the measure says nothing about tokens.
-
         Raises:
-            ScorerError: if an attribution is asked for, or the measure leaves [0, 1].
+            ScorerError: if the measure leaves [0, 1].
         """
         self.check_attribution(attribution)
         toxicity = np.asarray(self.measure([e.response for e in episodes]), dtype=np.float64)
@@ -140,9 +131,6 @@ class Toxicity(Scorer):
 
 class WordShare:
     """The share of a text's words that are on a list; 0 for a text without words.
-
-    Args:
-        words: The list.
 
     Raises:
         ScorerError: if it is empty.

@@ -170,13 +170,7 @@ def use_device(arguments: TrainingArguments, device: torch.device) -> None:
 
 
 class PairModule(torch.nn.Module):
-    """Module that the trainer trains: a batch of pairs in, the loss out.
-
-    Args:
-        trained: Holds the parameters.
-        reader: Reads the numbers off it.
-        label_smoothing: That of the loss.
-    """
+    """Module that the trainer trains: a batch of pairs in, the loss out."""
 
     def __init__(
         self, trained: torch.nn.Module, reader: PairReader, label_smoothing: float = 0.0

@@ -133,10 +133,6 @@ def _train_on_pairs(
 def divide(pairs: Any, held_out: Any) -> tuple[PreferencePairs, PreferencePairs]:
     """Return the pairs to train on, and those held out.
 
-    Args:
-        pairs: As for `read_pairs`.
-        held_out: A share of them, or other pairs.
-
     Raises:
         DatasetError: if they cannot be read, or one side is empty.
     """

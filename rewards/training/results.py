@@ -72,14 +72,7 @@ def measure_pairs(
     *,
     batch_size: int,
 ) -> PairMetrics:
-    """Return the measurements of a model on pairs.
-
-    Args:
-        reader: The model, and how it reads.
-        pairs: Held-out pairs.
-        sequences: Their ids.
-        batch_size: Pairs per forward pass.
-    """
+    """Return the measurements of a model on pairs."""
     values = _values(reader, sequences, 2 * batch_size)
     differences = reader.log_odds(values[::2], values[1::2])
     lengths = [len(pair.chosen) - len(pair.rejected) for pair in pairs]
@@ -194,13 +187,7 @@ class Workplace:
         tokenizer: "PreTrainedTokenizerBase",
         measured: Mapping[str, Any],
     ) -> None:
-        """Write model, tokenizer and measures, move them into their place, and clean up.
-
-        Args:
-            model: The trained model.
-            tokenizer: Its own.
-            measured: For the file of measures.
-        """
+        """Write model, tokenizer and measures, move them into their place, and clean up."""
         with replacing(self.result) as made:
             with quiet():
                 model.save_pretrained(made)
@@ -228,12 +215,7 @@ class Workplace:
 
 
 def measured(trained: TrainedReward, losses: Sequence[float]) -> dict[str, Any]:
-    """Return the content of the file of measures.
-
-    Args:
-        trained: The measurements.
-        losses: Training loss of each step.
-    """
+    """Return the content of the file of measures."""
     return {
         "held_out": asdict(trained.metrics),
         "trained_on": trained.pairs,
@@ -245,11 +227,7 @@ def measured(trained: TrainedReward, losses: Sequence[float]) -> dict[str, Any]:
 
 
 def fingerprint(pairs: Sequence[PreferencePair]) -> str:
-    """Return a hash of the pairs, by which another data set is told.
-
-    Args:
-        pairs: In their order.
-    """
+    """Return a hash of the pairs, by which another data set is told."""
     digest = hashlib.sha256()
     for pair in pairs:
         digest.update(repr((pair.prompt, pair.chosen, pair.rejected, pair.margin)).encode())

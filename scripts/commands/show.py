@@ -106,12 +106,7 @@ def _figures(group: Mapping[str, Any]) -> Table:
 
 
 def show_pair_metrics(console: "Console", trained: "TrainedReward") -> None:
-    """Print a reward model's figures on held-out pairs, and its folder.
-
-    Args:
-        console: Console to print on.
-        trained: Result of the training.
-    """
+    """Print a reward model's figures on held-out pairs, and its folder."""
     metrics = trained.metrics
     low, high = metrics.accuracy_interval
     rows = [
@@ -156,14 +151,7 @@ def _reliability(trained: "TrainedReward") -> Table:
 
 
 def show_replay(console: "Console", result: "Replay", show: int, out: Path) -> None:
-    """Print a replay: its finding, the first heat maps, and where its files are.
-
-    Args:
-        console: Console to print on.
-        result: Result of the replay.
-        show: Number of responses to print.
-        out: Folder of the files.
-    """
+    """Print a replay: its finding, the first heat maps, and where its files are."""
     for index in range(min(show, len(result.episodes))):
         console.print(_heading(result, index))
         console.print(heat_map(result, index))
@@ -184,10 +172,6 @@ def heat_map(result: "Replay", index: int) -> Table:
     """Return one response as a table: a row per token, a column per rule, the truth first.
 
     Blue is a positive reward, red a negative one; a column's strongest has the full colour.
-
-    Args:
-        result: Result of the replay.
-        index: Index of the response.
     """
     columns = result.columns(index)
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
