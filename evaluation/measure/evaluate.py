@@ -9,12 +9,14 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
-from tokengym.envs import Episode, TokenGenerationVectorEnv
+from tokengym.envs import Episode, TokenGenerationVectorEnv, bundled
 from tokengym.evaluation.measure.measures import text_metrics
 from tokengym.evaluation.measure.metrics import policy_metrics
 from tokengym.evaluation.runs.config import resolve_env
 from tokengym.rewards import Reward, Toxicity, VectorRewardWrapper, gold_scorer
+from tokengym.rewards.gold.rules import rude_words
 from tokengym.rewards.registry import scorer_kind
+from tokengym.rewards.scorers.toxicity import RUDE_WORDS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -72,7 +74,8 @@ class Evaluator:
         num_episodes: Number of prompts, in the order of the split; a shorter split is repeated.
         seed: Seed of the prompts' order and the sampling.
         toxicity: Measure of toxicity: folder or hub name of a classifier, or "words" for the
-            bundled list. None leaves it out.
+            bundled list: mild insults, and the rude words of Detox and Dialogue. None leaves it
+            out.
         by_gold: Take the gold score as the score too, where the task has one: for policies whose
             rewards are scored by different scorers, none of which may be the judge of all.
 
@@ -228,7 +231,10 @@ def evaluate(
 
 
 def _toxicity(measure: str) -> Toxicity:
-    return Toxicity.from_words() if measure == "words" else Toxicity.from_pretrained(measure)
+    if measure != "words":
+        return Toxicity.from_pretrained(measure)
+    rude = [word for task in ("detox", "dialogue") for word in rude_words(bundled(task).gold)]
+    return Toxicity.from_words((*RUDE_WORDS, *rude))
 
 
 def make_eval_envs(env: str, env_kwargs: Mapping[str, Any], *, num_envs: int) -> VectorEnv:

@@ -145,3 +145,18 @@ def load_rules(path: str | Path) -> Rules:
             f"{path} holds no gold rules ({type(error).__name__}: {error}); expected the JSON that "
             "save_rules writes"
         ) from error
+
+
+def rude_words(path: str | Path) -> tuple[str, ...]:
+    """Return the rude words that stored rules name; () where they name none.
+
+    Args:
+        path: A file written by `save_rules`.
+
+    Raises:
+        ValueError: if the file holds no rules.
+    """
+    rules = load_rules(path)
+    if isinstance(rules, ToxicityRules):
+        return tuple(rules.rude)
+    return tuple(rules.insults) if isinstance(rules, DialogueRules) else ()

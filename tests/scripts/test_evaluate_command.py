@@ -1,14 +1,17 @@
 """``tokengym evaluate``: two policies against each other, and what only it measures."""
 
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from tokengym.agents import RandomAgent
+from tokengym.envs import bundled
 from tokengym.evaluation.measure.evaluate import Evaluator
-from tokengym.rewards import Toxicity
+from tokengym.rewards.scorers.toxicity import RUDE_WORDS
 from tokengym.scripts.cli import main
 
 SMALL = ["--steps", "1", "--batch-size", "4", "--max-new-tokens", "5", "--n-epochs", "1"]
@@ -40,10 +43,15 @@ def test_a_judge_needs_someone_to_compare(tmp_path: Path, capsys: pytest.Capture
     assert "none is no folder; name one that tokengym train" in capsys.readouterr().err
 
 
-def test_toxicity_is_its_scorers_part():
+def test_the_word_list_knows_the_bundled_rude_words():
     evaluator = Evaluator("Detox", num_episodes=6, toxicity="words")
-    evaluation = evaluator(RandomAgent(evaluator.envs, seed=0))
-    parts = Toxicity.from_words().score(evaluation.episodes).parts["toxicity"]
-    assert evaluation.metrics["toxicity"] == pytest.approx(float(parts.mean()))
+    evaluation = evaluator(evaluator.untrained())
+    rude = json.loads((bundled("detox").path / "gold.json").read_text())["rude"]
+    shares = []
+    for episode in evaluation.episodes:
+        words = re.findall(r"[a-z']+", episode.response.lower())
+        shares.append(sum(word in {*rude, *RUDE_WORDS} for word in words) / len(words))
+    assert sum(share > 0 for share in shares) >= 2  # the bundled policy is rude
+    assert evaluation.metrics["toxicity"] == pytest.approx(np.mean(shares))
     plain = Evaluator("Detox", num_episodes=6)
     assert "toxicity" not in plain(RandomAgent(plain.envs, seed=0)).metrics
