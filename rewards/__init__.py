@@ -32,8 +32,7 @@ from tokengym.rewards.registry import make_reward, register, registered_rewards
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers.base import FunctionScorer, Scorer, Scores
 from tokengym.rewards.scorers.cached import Cached, TimeLimit
-from tokengym.rewards.scorers.composition import Product, Sum
-from tokengym.rewards.scorers.explained import Explained
+from tokengym.rewards.scorers.composition import Explained, Product, Sum
 from tokengym.rewards.scorers.normalize import Normalize
 from tokengym.rewards.scorers.penalties import LengthPenalty, MissingEosPenalty
 from tokengym.rewards.scorers.rules import RuleScorer

@@ -26,7 +26,6 @@ from tokengym.agents.decoding.player import DecodingPlayer
 from tokengym.agents.decoding.static import check_static
 from tokengym.agents.decoding.streams import check_decoding
 from tokengym.agents.errors import ModelError
-from tokengym.agents.policy.chunks import in_chunks
 from tokengym.agents.policy.language_model import (
     LanguageModel,
     check_length,
@@ -40,6 +39,7 @@ from tokengym.agents.policy.sampling import (
     chosen_log_probs,
     draw,
     forbid_,
+    in_chunks,
     likeliest,
     shape_logits,
 )

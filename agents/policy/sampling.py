@@ -1,5 +1,7 @@
 """From logits to a token and its log-probability, the same in rollout, update and reference."""
 
+from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -8,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from tokengym.envs.errors import ActionError
 
@@ -238,3 +241,30 @@ def draw(
         mean_logit = torch.linalg.vecdot(probs, finite)
     entropy = log_normaliser - mean_logit
     return tokens, log_probs, entropy.clamp(min=0.0)
+
+
+MOST_LOGITS = 2**27
+"""Most logits of a chunk, 512 MiB in float32."""
+
+
+def in_chunks(
+    figures: Callable[..., tuple[Tensor, ...]], *inputs: Tensor, vocab_size: int
+) -> tuple[Tensor, ...]:
+    """Return the figures of all tokens, with the logits of one chunk in memory at a time.
+
+    Where there are several chunks, each one's logits are computed again in the backward pass. A
+    single chunk is computed as if there were none.
+
+    Args:
+        figures: A function of tensors (n, ...) to tensors (n,), token by token.
+        inputs: Its arguments for all tokens, (tokens, ...) each.
+        vocab_size: Logits of one token.
+    """
+    size = max(1, MOST_LOGITS // vocab_size)
+    if len(inputs[0]) <= size:
+        return figures(*inputs)
+    run: Callable[..., Any] = figures
+    if torch.is_grad_enabled():
+        run = partial(checkpoint, figures, use_reentrant=False, preserve_rng_state=False)
+    chunks = zip(*(tensor.split(size) for tensor in inputs), strict=True)
+    return tuple(map(torch.cat, zip(*(run(*chunk) for chunk in chunks), strict=True)))

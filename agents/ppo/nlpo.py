@@ -1,7 +1,6 @@
 """NLPO: PPO that samples among the likeliest tokens of an earlier copy of itself."""
 
-from tokengym.agents.ppo.experience import Experience
-from tokengym.agents.ppo.objective import UpdateStats
+from tokengym.agents.ppo.objective import Experience, UpdateStats
 from tokengym.agents.ppo.ppo import PPO
 from tokengym.agents.ppo.settings import NLPOSettings
 

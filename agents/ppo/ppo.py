@@ -32,8 +32,7 @@ from tokengym.agents.ppo.advantages import (
     check_group_settings,
     find_advantage,
 )
-from tokengym.agents.ppo.experience import Experience
-from tokengym.agents.ppo.objective import Objective, UpdateStats
+from tokengym.agents.ppo.objective import Experience, Objective, UpdateStats
 from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.agents.ppo.weights import WeighedRound, find_weight, weighted
 from tokengym.agents.rollouts.environments import environment_attribute, environment_scorer

@@ -252,7 +252,7 @@ class PolicyAttentionWeight(AdvantageWeight):
 
     def weigh(self, played: WeighedRound) -> Tensor:
         """Return the attention received, scaled."""
-        from tokengym.rewards.attribution.policy_attention import PolicyAttention
+        from tokengym.rewards.attribution.policy_reader import PolicyAttention
 
         matrices = PolicyAttention(played.language_model).matrices(played.episodes)
         received = [

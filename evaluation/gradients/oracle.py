@@ -26,12 +26,14 @@ from tokengym.agents.ppo.weights import WeighedRound, find_weight, weighted
 from tokengym.envs import Episode, SettingsError
 from tokengym.envs.oracle.env import PROMPT
 from tokengym.envs.oracle.score import WORDS
-from tokengym.evaluation.gradients import estimators
 from tokengym.evaluation.gradients.exact import (
     GradientCheck,
     Responses,
+    centred_steps,
     check_gradient,
     every_response,
+    per_index_mean,
+    prime,
     response_probs,
     true_gradient,
     values_to_come,
@@ -58,9 +60,9 @@ CONTROLS = {
         name=name, estimate=_control(function), needs_critic=False, needs_groups=True, source=source
     )
     for name, function, source in (
-        ("prime", estimators.prime, "Cui et al. 2025, arXiv:2502.01456"),
-        ("centred-steps", estimators.centred_steps, "Shao et al. 2024, arXiv:2402.03300, 4.1.3"),
-        ("per-index-mean", estimators.per_index_mean, "the construction of verl's issue 7244"),
+        ("prime", prime, "Cui et al. 2025, arXiv:2502.01456"),
+        ("centred-steps", centred_steps, "Shao et al. 2024, arXiv:2402.03300, 4.1.3"),
+        ("per-index-mean", per_index_mean, "the construction of verl's issue 7244"),
     )
 }
 """Published constructions that are biased; no learner has them."""

@@ -1,10 +1,13 @@
-"""Record of one run: its measurements, its files, and the checkpoint of an unfinished one."""
+"""Record of one run: its measurements, its machine, its files, and an unfinished checkpoint."""
 
+import os
 import platform
 import shutil
+import subprocess
 import time
 import traceback
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +18,6 @@ from tokengym.envs import episode_to_record
 from tokengym.envs.files import read_hashed, write_csv, write_hashed, write_json, write_jsonl
 from tokengym.evaluation.report.curves import COLUMNS
 from tokengym.evaluation.runs.config import ComparisonConfig, differences, run_folder
-from tokengym.evaluation.runs.machine import commit, hardware
 from tokengym.rewards.errors import RewardError
 
 if TYPE_CHECKING:
@@ -238,3 +240,54 @@ def describe(error: BaseException) -> str:
 def _mean(values: Any) -> float | None:
     known = [float(value) for value in values if value is not None]
     return float(np.mean(known)) if known else None
+
+
+ROOT = Path(__file__).parents[2]
+
+
+@lru_cache(maxsize=1)
+def commit() -> str | None:
+    """Return the commit of the checkout that runs, "-dirty" if it has changes; None outside one."""
+    if not (ROOT / ".git").exists():
+        return None
+    command = [
+        "git",
+        "--no-optional-locks",
+        "-C",
+        str(ROOT),
+        "describe",
+        "--always",
+        "--dirty",
+        "--exclude=*",
+    ]
+    try:
+        done = subprocess.run(
+            [*command, "--abbrev=40"], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+@lru_cache(maxsize=1)
+def hardware() -> str:
+    """Return processor, cores, memory and GPU in words."""
+    import torch
+
+    found = [_processor(), f"{os.cpu_count()} cores"]
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        found.append(f"{memory / 2**30:.0f} GiB")
+    if torch.cuda.is_available():
+        found.append(torch.cuda.get_device_name())
+    return ", ".join(found)
+
+
+def _processor() -> str:
+    """Return the processor's name; Linux has it in a file alone."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

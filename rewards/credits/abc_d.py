@@ -19,7 +19,7 @@ from tokengym.rewards.scorers.base import Scores
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from tokengym.rewards.attribution.policy_attention import PolicyAttention
+    from tokengym.rewards.attribution.policy_reader import PolicyAttention
 
 METADATA_KEY = "policy_attention"
 """Where an agent may leave its own attention: ``Episode.metadata[METADATA_KEY]``, (n, n)."""
@@ -107,7 +107,7 @@ class ABCD(Credit):
 
     def _reader(self) -> "PolicyAttention":
         """Return what reads the attention, loaded when it is first needed."""
-        from tokengym.rewards.attribution.policy_attention import PolicyAttention
+        from tokengym.rewards.attribution.policy_reader import PolicyAttention
 
         if self.model is None:
             raise CreditError(

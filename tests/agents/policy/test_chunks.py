@@ -10,7 +10,7 @@ from torch import Tensor
 from tests.agents.conftest import VOCABULARY, lora_config, make_model
 from tests.agents.policy.test_policy import shake
 from tokengym.agents import PPO
-from tokengym.agents.policy import chunks
+from tokengym.agents.policy import sampling
 from tokengym.agents.policy.sampling import forbid_
 from tokengym.agents.policy.sequences import ActionMasks, Sequences
 
@@ -78,7 +78,7 @@ def test_chunks_change_neither_figures_nor_gradients(
         lambda _module, _inputs, logits: heads.append(len(logits))
     )
     for tokens in (100, 4, 1):  # of a chunk; there are 11
-        monkeypatch.setattr(chunks, "MOST_LOGITS", tokens * VOCABULARY)
+        monkeypatch.setattr(sampling, "MOST_LOGITS", tokens * VOCABULARY)
         heads.clear()
         found = agent.policy.evaluate(sequences, masks, with_entropy=True, with_kl=True)
         loss: Any = 0.0
@@ -108,7 +108,7 @@ def test_stored_reference_logits_and_log_probs_without_gradient_in_chunks(
         return [kl, *own]
 
     whole = figures()
-    monkeypatch.setattr(chunks, "MOST_LOGITS", 2 * VOCABULARY)
+    monkeypatch.setattr(sampling, "MOST_LOGITS", 2 * VOCABULARY)
     for found, expected in zip(figures(), whole, strict=True):
         torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
 

@@ -5,7 +5,7 @@ import torch
 
 from tokengym.agents.losses import dr_grpo, leave_one_out, rloo
 from tokengym.evaluation.gradients import exact
-from tokengym.evaluation.gradients.estimators import centred_steps, per_index_mean, prime
+from tokengym.evaluation.gradients.exact import centred_steps, per_index_mean, prime
 
 EOS = 0
 

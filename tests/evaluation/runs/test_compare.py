@@ -24,7 +24,7 @@ from tokengym.evaluation.report.results import merge_comparisons, write_comparis
 from tokengym.evaluation.runs.compare import compare
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
-from tokengym.evaluation.runs.machine import commit, hardware
+from tokengym.evaluation.runs.record import commit, hardware
 from tokengym.evaluation.runs.run import make_agent, run
 
 QUIET = Console(quiet=True)

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tokengym.evaluation.runs import machine
+from tokengym.evaluation.runs import record
 
 
 @pytest.fixture(autouse=True)
 def forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(machine, "ROOT", tmp_path)
-    for kept in (machine.commit, machine.hardware):
+    monkeypatch.setattr(record, "ROOT", tmp_path)
+    for kept in (record.commit, record.hardware):
         kept.cache_clear()
     yield
-    for kept in (machine.commit, machine.hardware):
+    for kept in (record.commit, record.hardware):
         kept.cache_clear()
 
 
@@ -29,30 +29,30 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def test_a_checkout_has_a_commit_and_says_that_it_has_changes(tmp_path: Path):
-    assert machine.commit() is None
-    machine.commit.cache_clear()
+    assert record.commit() is None
+    record.commit.cache_clear()
     git(tmp_path, "init")
     (tmp_path / "a").write_text("1")
     git(tmp_path, "add", "a")
     git(tmp_path, "commit", "-m", "one")
     head = git(tmp_path, "rev-parse", "HEAD")
     git(tmp_path, "tag", "v1")  # a tag does not stand for the commit
-    assert machine.commit() == head
-    machine.commit.cache_clear()
+    assert record.commit() == head
+    record.commit.cache_clear()
     (tmp_path / "a").write_text("2")
-    assert machine.commit() == f"{head}-dirty"
+    assert record.commit() == f"{head}-dirty"
 
 
 def test_without_git_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / ".git").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert machine.commit() is None
+    assert record.commit() is None
 
 
 def test_hardware_is_said_in_words(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda: "NVIDIA H200")
-    name, *_, gpu = machine.hardware().split(", ")
+    name, *_, gpu = record.hardware().split(", ")
     assert name
-    assert f"{os.cpu_count()} cores" in machine.hardware()
+    assert f"{os.cpu_count()} cores" in record.hardware()
     assert gpu == "NVIDIA H200"

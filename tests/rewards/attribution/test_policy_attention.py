@@ -14,7 +14,7 @@ from tests.rewards.attribution.test_last_row import CONFIGS
 from tests.rewards.conftest import LengthScorer, make_episode, random_episodes, scale_weights
 from tokengym.envs import TokenizerError
 from tokengym.rewards import ABCD, ABCD2, CreditReward, Reward, check_reward, make_reward
-from tokengym.rewards.attribution.policy_attention import PolicyAttention
+from tokengym.rewards.attribution.policy_reader import PolicyAttention
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError
 from tokengym.rewards.maths.redistribution import blend
 from tokengym.rewards.maths.shares import last_written_row
