@@ -1,7 +1,7 @@
 """Comparison of every credit rule with the true credit of each token.
 
 Two truths. On MovieReview the grammar's own word weights, signed, after intensifiers and negation:
-what each word adds to the gold score. On the Oracle the exact advantage of each token under the
+what each word adds to the polarity. On the Oracle the exact advantage of each token under the
 policy that wrote it, by dynamic programming; there the tokens that matter are those without which
 the score would be another.
 
@@ -188,7 +188,7 @@ def trained_agent(cell: Cell, out: Path, steps: int | None) -> Path:
 
 
 def make_scorer(cell: Cell) -> Any:
-    """Return what scores a cell's episodes: the bundled reward model, or the gold score itself."""
+    """Return what scores a cell's episodes: the bundled reward model, or the truth itself."""
     from tokengym.envs.oracle.score import oracle_text_score
     from tokengym.rewards import FunctionScorer, Sentiment, gold_scorer
 
