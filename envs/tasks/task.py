@@ -236,6 +236,9 @@ def task_arguments(task: Task, options: TaskOptions) -> TaskArguments:
         prompts = fill_query_types(prompts)
     if models is not None and (options.prompts is not None or options.dataset is not None):
         models = models.for_other_prompts()
+    if models is not None and models.has("grammar") and options.tokenizer is not None:
+        if tokenizer.get_vocab() != models.tokenizer.get_vocab():
+            models = models.without("grammar")  # other words make other sentences
     return {"tokenizer": tokenizer, "prompts": prompts, "bundle": models}
 
 

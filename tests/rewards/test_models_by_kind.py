@@ -6,6 +6,7 @@ from typing import Any
 import gymnasium as gym
 import pytest
 
+from tests.rewards.attribution.test_alignment import byte_tokenizer
 from tokengym.envs import bundled
 from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
 from tokengym.evaluation.runs.run import make_evaluator
@@ -114,6 +115,17 @@ def test_rewards_of_different_scorers_are_measured_by_the_gold_score(
     finally:
         evaluator.close()
     assert (metrics["score"] == metrics["gold_score"]) == is_gold_alone
+
+
+def test_a_policy_of_other_words_is_not_held_to_the_bundles_grammar():
+    bundle = bundled("movie_review")
+    words, letters = (
+        gym.make("tokengym/MovieReview-v0", bundle=bundle, tokenizer=tokenizer)
+        for tokenizer in (str(bundle.path / "tokenizer"), byte_tokenizer())
+    )
+    assert words.unwrapped.bundle.has("grammar")  # type: ignore[attr-defined]
+    assert not letters.unwrapped.bundle.has("grammar")  # type: ignore[attr-defined]
+    assert letters.unwrapped.bundle.has("lexicon")  # type: ignore[attr-defined]
 
 
 def test_questions_of_ones_own_have_no_gold_score():
