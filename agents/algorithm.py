@@ -22,17 +22,20 @@ from tokengym.agents.checkpoint import RoundStart, load_checkpoint, save_checkpo
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.sampling import derived_seed
 from tokengym.agents.policy.settings import EpisodicSettings, PolicySettings
+from tokengym.agents.processes import join
 from tokengym.agents.rollouts.continuing import bind_policy
 from tokengym.agents.rollouts.environments import (
     Environments,
     environment_attribute,
     environment_state,
     scoring_seconds,
+    share_rows,
 )
 from tokengym.agents.rollouts.logs import write_failed_round
 from tokengym.agents.rollouts.playing import Choice, Player, Round, play_round
 from tokengym.agents.rollouts.rounds import StepResult, TimedRounds, as_rounds
-from tokengym.agents.sb3 import as_vec_env
+from tokengym.agents.sb3 import NoEnvironment, as_vec_env
+from tokengym.envs import SettingsError
 from tokengym.envs.declared import from_keywords, names_of, shown_signature
 from tokengym.rewards import RewardError
 from tokengym.rewards.models.loading import select_device
@@ -161,6 +164,9 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
                     )
                 sampling[field] = getattr(self.settings, field)
         self.check_settings(policy_kwargs or {})
+        device = select_device(device)
+        self.processes = join(device)
+        """This process among those that train the agent."""
         kept_by_sb3: Any = {field: getattr(self.settings, field, 1.0) for field in SB3_SETTINGS}
         super().__init__(
             policy,  # type: ignore[arg-type]
@@ -170,24 +176,39 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
             **kept_by_sb3,
             use_sde=False,
             sde_sample_freq=-1,
-            tensorboard_log=tensorboard_log,
+            tensorboard_log=tensorboard_log if self.processes.is_main else None,
             policy_kwargs={**(policy_kwargs or {}), **sampling},
-            verbose=verbose,
+            verbose=verbose if self.processes.is_main else 0,
             seed=seed,
-            device=select_device(device),
+            device=device,
             _init_setup_model=False,
         )
-        self._stats_window_size = self.n_envs  # means in the log are over one round's episodes
+        # Means in the log are over one round's episodes.
+        self._stats_window_size = self.n_envs * self.processes.count
         self._timings: dict[str, float] = {}
         self.last_round: Round | None = None
         """The round that `collect` played last; for callbacks, in ``on_rollout_end``."""
         self._round_start: RoundStart | None = None  # of the round being played or learned from
         self._before_learning: dict[str, Any] | None = None
         self._setup_model()
+        self._join_processes()
         self.round_options()  # or says at once that no round could begin with them
 
     def check_settings(self, policy_kwargs: Mapping[str, Any]) -> None:
         """Refuse settings that contradict each other; called before anything is built."""
+
+    def _join_processes(self) -> None:
+        """Play the rows of this process among those of all, from the same weights and seeds."""
+        number, count = self.processes.number, self.processes.count
+        if count == 1 or isinstance(self.env, NoEnvironment):
+            return
+        assert isinstance(self.env, VecEnv)
+        rows = self.processes.gather(self.n_envs)
+        if len(set(rows)) > 1:
+            raise SettingsError(f"every process must have as many rows, got {rows}")
+        share_rows(self.env, number, count, self.processes.gather)
+        self.policy.place = (number, count)
+        self.processes.copy_from_main(self.policy.parameters())
 
     def __getattr__(self, name: str) -> Any:
         """Return a setting as an attribute of the agent."""
@@ -226,7 +247,8 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
             self, self._before_learning, resets_again=options is not None
         )
         returns = np.zeros(self.n_envs)
-        seed = derived_seed(self.policy.generator)
+        known = self.num_timesteps
+        seed = derived_seed(self.policy.generator) + self.processes.number
         continuations = bind_policy(self.env, self, seed=seed)
 
         def on_step(rows: NDArray[np.integer], choice: Choice, result: StepResult) -> bool:
@@ -255,10 +277,14 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
             callback.on_rollout_start()
         rounds = TimedRounds(as_rounds(self.env))
         try:
-            played = play_round(self.player(), rounds, options=options, on_step=on_step)
+            played = play_round(
+                self.player(), rounds, options=options, on_step=on_step, agree=self._agree
+            )
         except RewardError as error:
             write_failed_round(callback, error)
             raise
+        if played is not None and self.processes.count > 1:
+            played = self._gathered(played, self.num_timesteps - known)
         self.last_round = played
         if callback is not None and played is not None:
             callback.on_rollout_end()
@@ -268,6 +294,30 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
             scoring_seconds(self.env) - scored
         )  # the share of scoring and credit
         return played
+
+    def _agree(self, goes_on: bool) -> bool:
+        """Return whether all processes have played the round to its end."""
+        return all(self.processes.gather(goes_on))
+
+    def _gathered(self, played: Round, num_tokens: int) -> Round:
+        """Return the round of all processes' rows, and count it as one.
+
+        Args:
+            played: This process's rows.
+            num_tokens: Tokens that they took.
+        """
+        assert self.ep_info_buffer is not None
+        device = self.device if played.log_probs is None else played.log_probs.device
+        infos, state = list(self.ep_info_buffer)[-self.n_envs :], self.policy.generator.get_state()
+        everyone = self.processes.gather((played.to("cpu"), num_tokens, infos, state))
+        rounds, tokens, all_infos, states = zip(*everyone, strict=True)
+        self.num_timesteps += sum(tokens) - num_tokens
+        self.ep_info_buffer.clear()
+        self.ep_info_buffer.extend(info for found in all_infos for info in found)
+        # The longest round has drawn the most numbers, as many as one process would for all rows.
+        lengths = [max(len(e.response_ids) for e in found.episodes) for found in rounds]
+        self.policy.generator.set_state(states[lengths.index(max(lengths))])
+        return Round.joined(rounds).to(device)
 
     def round_options(self) -> dict[str, Any] | None:
         """Return the options of the reset that begins a round; None for none."""
@@ -315,6 +365,8 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
             iteration += 1
             if log_interval is not None and iteration % log_interval == 0:
                 self.dump_logs(iteration)
+        if self.processes.count > 1 and self._round_start is None:
+            self._round_start = RoundStart.now(self)  # so that the main process can save it alone
         callback.on_training_end()
         return self
 
@@ -363,7 +415,8 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         if self.policy_kwargs.get("model") is None and self.env is not None:
             bundle = environment_attribute(self.env, "bundle")
             self.policy_kwargs["model"] = None if bundle is None else bundle.policy
-        seeds = np.random.SeedSequence(self.seed).generate_state(3).tolist()
+        own = np.random.SeedSequence(self.seed).generate_state(3).tolist()
+        seeds = self.processes.gather(own)[0]
         with torch.random.fork_rng():
             torch.manual_seed(seeds[0])  # the adapters' first weights
             policy_class: Any = self.policy_class
@@ -381,7 +434,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
     def set_random_seed(self, seed: int | None = None) -> None:
         """Seed the environment's next reset; global random state, which SB3 sets, is left alone."""
         if seed is not None and self.env is not None:
-            self.env.seed(seed)
+            self.env.seed(seed + self.processes.number * self.n_envs)
 
     @staticmethod
     def _wrap_env(env: Any, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -392,7 +445,7 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
         """Set up callbacks, with a progress bar that counts tokens."""
         prepared = super()._init_callback(callback, progress_bar=False)
-        if progress_bar:
+        if progress_bar and self.processes.is_main:
             prepared = CallbackList([prepared, TokenProgressBar()])
             prepared.init_callback(self)
         return prepared
@@ -414,6 +467,9 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         self, path: str | Path, exclude: Any = None, include: Any = None
     ) -> None:
         """Write a checkpoint folder, from which `load` continues number for number.
+
+        Of several processes the main one writes; `load` takes any number of them that has as many
+        rows together. After ``learn`` it alone may call this, elsewhere all must.
 
         Safetensors and JSON, nothing pickled; written beside ``path`` and renamed into place. The
         checkpoint that was there is kept as ``<path>.previous``. A callback may save at any step:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tokengym.agents.errors import CheckpointError
 from tokengym.agents.policy.language_model import no_progress_bars
+from tokengym.agents.processes import Processes, join
 from tokengym.agents.rollouts.environments import environment_state, restore_environment
 from tokengym.agents.sb3 import GymVecEnv, NoEnvironment, as_vec_env
 from tokengym.envs.files import check_entries, read_folder, write_folder
@@ -94,6 +95,11 @@ class RoundStart:
         environment = before_learning
         if not is_reset or resets_again:
             environment = None if agent.env is None else environment_state(agent.env)
+        parts = agent.processes.gather(environment)
+        if len(parts) > 1 and environment is not None:
+            # One batch of rows in each process; the scorers' state is the same in all.
+            rows = [row for part in parts for row in part["states"][0]]
+            environment = {**environment, "states": [rows]}
         return cls(
             counters={name: getattr(agent, name) for name in COUNTERS},
             sampling=agent.policy.generator.get_state(),
@@ -108,14 +114,16 @@ def save_checkpoint(agent: "EpisodicAlgorithm", path: Path) -> None:
         agent: The agent. In the middle of a round it is saved as it was before the round.
         path: The folder to make.
     """
+    start = agent.round_start()
 
     def fill(folder: Path) -> dict[str, Any]:
         with no_progress_bars():
             write_policy(agent.policy, folder)
-        save_file(_training_tensors(agent), folder / TRAINING)
-        return _record(agent)
+        save_file(_training_tensors(agent, start), folder / TRAINING)
+        return _record(agent, start)
 
-    write_folder(path, RECORD, fill)
+    if agent.processes.is_main:
+        write_folder(path, RECORD, fill)
 
 
 def load_checkpoint(
@@ -136,14 +144,17 @@ def load_checkpoint(
 # --- writing --------------------------------------------------------------------------------------
 
 
-def _record(agent: "EpisodicAlgorithm") -> dict[str, Any]:
+def _record(agent: "EpisodicAlgorithm", start: RoundStart) -> dict[str, Any]:
     """Return the contents of the JSON file, without the hashes."""
     settings = {name: getattr(agent, name) for name in agent.setting_names()}
-    start = agent.round_start()
     if start.environment is not None and not start.environment["states"]:
         logger.warning("the environment has no get_state(): a resumed run will see other prompts")
     schedules = sorted(name for name, value in settings.items() if callable(value))
-    sizes = (agent.n_envs, agent.policy.num_actions, agent.policy.max_length)
+    sizes = (
+        agent.n_envs * agent.processes.count,
+        agent.policy.num_actions,
+        agent.policy.max_length,
+    )
     return {
         "format": FORMAT,
         "algorithm": type(agent).__name__,
@@ -185,7 +196,7 @@ def write_policy(policy: "CausalLMPolicy", folder: Path) -> None:
     model.model.save_pretrained(folder / base, state_dict=model.base_weights())
 
 
-def _training_tensors(agent: "EpisodicAlgorithm") -> dict[str, Tensor]:
+def _training_tensors(agent: "EpisodicAlgorithm", start: RoundStart) -> dict[str, Tensor]:
     """Return the tensors besides the models' weights, on the CPU."""
     critic = agent.policy.critic
     tensors = {f"critic.{name}": value.clone() for name, value in _critic_tensors(critic).items()}
@@ -194,7 +205,7 @@ def _training_tensors(agent: "EpisodicAlgorithm") -> dict[str, Tensor]:
     if agent.policy.masking_model is not None:
         weights = agent.policy.masking_model.model.state_dict()
         tensors |= {f"masking_model.{name}": value.clone() for name, value in weights.items()}
-    tensors["generator.sampling"] = agent.round_start().sampling
+    tensors["generator.sampling"] = start.sampling
     tensors["generator.shuffling"] = agent.shuffler.get_state()
     return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
@@ -232,7 +243,8 @@ def _build(
         )
     settings = _settings(algorithm, record, changes, folder)
     envs = NoEnvironment(**record["environment"]) if env is None else as_vec_env(env)
-    _check_environment(envs, record["environment"], folder)
+    processes = Processes() if env is None else join(device)
+    _check_environment(envs, record["environment"], folder, processes.count)
     agent = algorithm(
         record["policy"],
         envs,
@@ -243,8 +255,12 @@ def _build(
     _restore_training(agent, folder)
     for name in COUNTERS:
         setattr(agent, name, record["counters"][name])
-    if env is not None and record["environment_state"] is not None:
-        restore_environment(envs, record["environment_state"])
+    if env is not None and (state := record["environment_state"]) is not None:
+        if processes.count > 1:
+            first = processes.number * envs.num_envs
+            rows = state["states"][0][first : first + envs.num_envs]
+            state = {**state, "states": [rows]}
+        restore_environment(envs, state)
         envs.unwrapped._reset_seeds()  # or the constructor's seed would start the prompts again
         agent._last_obs = {}  # or learn() would begin with a reset that the first run did not make
     return agent
@@ -325,10 +341,13 @@ def restore_adapters(policy: "CausalLMPolicy", folder: Path) -> None:
         set_peft_model_state_dict(policy.language_model.adapters, weights)
 
 
-def _check_environment(envs: Any, saved: Mapping[str, int], folder: Path) -> None:
+def _check_environment(
+    envs: Any, saved: Mapping[str, int], folder: Path, num_processes: int
+) -> None:
     """Refuse an environment of another shape than the one that was trained on."""
     length = envs.observation_space["input_ids"].shape[0]
-    found = dict(zip(SIZES, (envs.num_envs, int(envs.action_space.n), length), strict=True))
+    rows = envs.num_envs * num_processes
+    found = dict(zip(SIZES, (rows, int(envs.action_space.n), length), strict=True))
     if found != dict(saved):
         raise CheckpointError(
             f"{folder} was trained on {dict(saved)}, the environment has {found}; make it as it was"

@@ -2,7 +2,7 @@
 
 from tokengym.envs.errors import CheckpointError, TokenGymError
 
-__all__ = ["CheckpointError", "ModelError", "NonFiniteError"]
+__all__ = ["CheckpointError", "ModelError", "NonFiniteError", "ProcessError"]
 
 
 class ModelError(TokenGymError):
@@ -11,3 +11,7 @@ class ModelError(TokenGymError):
 
 class NonFiniteError(TokenGymError):
     """NaN or Inf in a reward, a loss or a gradient."""
+
+
+class ProcessError(ConnectionError):
+    """Another process of the same training is gone; a resumed run may find it back."""

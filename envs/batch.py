@@ -46,14 +46,19 @@ class EpisodeBatch:
         self.begun = np.zeros(num_envs, dtype=np.bool_)
         self._rngs: list[np.random.Generator | None] = [None] * num_envs
         self.seeds: list[int | None] = [None] * num_envs
+        self._shard = (0, num_envs)
+        self._samplers = self._new_samplers()
+
+    def share_prompts(self, first: int, rows: int) -> None:
+        """Take prompts in order as rows ``first``, ``first`` + 1, ... of a larger batch do."""
+        self._shard = (first, rows)
         self._samplers = self._new_samplers()
 
     def _new_samplers(self) -> list[PromptSampler]:
         """Return one sampler per row, each at the beginning of its order."""
         sampling, count = self.mdp.settings.prompt_sampling, len(self.mdp.table)
-        return [
-            PromptSampler(sampling, count, (row, self.num_envs)) for row in range(self.num_envs)
-        ]
+        first, rows = self._shard
+        return [PromptSampler(sampling, count, (first + row, rows)) for row in range(self.num_envs)]
 
     # --- transitions -------------------------------------------------------------------------
 

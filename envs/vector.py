@@ -136,6 +136,15 @@ class TokenGenerationVectorEnv(
         _ = self.np_random
         return tuple(self._batch.seeds)
 
+    def share_prompts(self, first: int, rows: int) -> None:
+        """Be a part of a larger batch: prompts in order ("sequential") go round all its rows.
+
+        Args:
+            first: Place of this batch's first row in it.
+            rows: Its rows.
+        """
+        self._batch.share_prompts(first, rows)
+
     def reset(
         self,
         *,

@@ -65,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _dispatch(list(arguments))
     except KeyboardInterrupt:
-        print("stopped; what is finished is kept, the same command resumes", file=sys.stderr)
+        if _process() == 0:
+            _say("stopped; what is finished is kept, the same command resumes")
         return INTERRUPTED
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -73,15 +74,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, gymnasium.error.Error) as error:
         if os.environ.get("TOKENGYM_TRACEBACK"):
             raise
-        print(f"error: {' '.join(printable(str(error)).split())}", file=sys.stderr)
+        _say(f"error: {' '.join(printable(str(error)).split())}")
         return USER_ERROR
     except Exception as error:
         if os.environ.get("TOKENGYM_TRACEBACK"):
             raise
         said = " ".join(f"{type(error).__name__}: {printable(str(error))}".split())
-        print(f"error: {said[:500]}; the traceback is in {_kept(error)}", file=sys.stderr)
+        _say(f"error: {said[:500]}; the traceback is in {_kept(error)}")
         return FAULT
     return 0
+
+
+def _process() -> int:
+    """Return the number of this process among those launched together."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def _say(text: str) -> None:
+    """Print a line to stderr, naming the process if it is not the main one."""
+    print(f"process {_process()}: {text}" if _process() else text, file=sys.stderr)
 
 
 def _kept(error: Exception) -> str:
@@ -105,6 +116,14 @@ def _dispatch(arguments: Sequence[str]) -> None:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(f"unknown command {name!r}; {hint}known: {', '.join(COMMANDS)}")
+    if "RANK" in os.environ and name != "train":
+        from tokengym.agents.processes import launched
+
+        if launched() > 1:
+            raise ValueError(
+                f"tokengym {name} runs in one process, got {launched()}; start it without torchrun "
+                "or accelerate launch, which are for tokengym train"
+            )
     call(COMMANDS[name], f"tokengym {name}", rest)
 
 

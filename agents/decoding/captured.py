@@ -22,7 +22,7 @@ from tokengym.agents.decoding.merged import MergedModel, decoding_model
 from tokengym.agents.decoding.player import left_padded, not_finite
 from tokengym.agents.decoding.static import StaticStream
 from tokengym.agents.errors import ModelError
-from tokengym.agents.policy.sampling import as_action_mask, draw, mask_rows
+from tokengym.agents.policy.sampling import as_action_mask, draw, mask_rows, row_uniforms
 from tokengym.agents.rollouts.environments import Observation
 from tokengym.agents.rollouts.playing import Choice
 
@@ -278,11 +278,18 @@ class CapturedPlayer:
     Args:
         policy: The policy to play.
         generator: Source of the uniform numbers that choose tokens.
+        place: See `row_uniforms`.
     """
 
-    def __init__(self, policy: "CausalLMPolicy", generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        policy: "CausalLMPolicy",
+        generator: torch.Generator,
+        place: tuple[int, int] = (0, 1),
+    ) -> None:
         self.policy = policy
         self.generator = generator
+        self._place = place
 
     @torch.inference_mode()
     def begin(self, observation: Observation) -> None:
@@ -321,7 +328,8 @@ class CapturedPlayer:
         if action_masks is not None:
             masks = as_action_mask(mask_rows(action_masks, rows), "cpu")
         uniforms = torch.zeros(decoder.size)
-        uniforms[self._places] = torch.rand(self._num_rows, generator=self.generator)[self._rows]
+        drawn = row_uniforms(self._num_rows, self.generator, self._place)
+        uniforms[self._places] = drawn[self._rows]
         with self._explained():
             if not self._is_read:
                 decoder.read()

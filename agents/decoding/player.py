@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tokengym.agents.decoding.streams import make_stream
 from tokengym.agents.errors import NonFiniteError
-from tokengym.agents.policy.sampling import as_action_mask, draw, mask_rows
+from tokengym.agents.policy.sampling import as_action_mask, draw, mask_rows, row_uniforms
 from tokengym.agents.rollouts.environments import Observation
 from tokengym.agents.rollouts.playing import Choice
 
@@ -27,11 +27,18 @@ class DecodingPlayer:
     Args:
         policy: The policy to play.
         generator: Source of the uniform numbers that choose tokens.
+        place: See `row_uniforms`.
     """
 
-    def __init__(self, policy: "CausalLMPolicy", generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        policy: "CausalLMPolicy",
+        generator: torch.Generator,
+        place: tuple[int, int] = (0, 1),
+    ) -> None:
         self.policy = policy
         self.generator = generator
+        self._place = place
         # Values of a network of their own are read from whole texts, when the round is over.
         has_own = policy.critic is None or policy.critic.network is not None
         self._critic = None if has_own else policy.critic
@@ -73,7 +80,8 @@ class DecodingPlayer:
         support = self.policy.support(logits, mask, *masking_states)
         if support is not None:
             logits = logits.masked_fill(~support, -torch.inf)
-        uniforms = torch.rand(self._num_rows, generator=self.generator)[rows].to(logits.device)
+        drawn = row_uniforms(self._num_rows, self.generator, self._place)
+        uniforms = drawn[rows].to(logits.device)
         tokens, log_probs, entropy = draw(logits, None if deterministic else uniforms)
         if not log_probs.isfinite().all():
             raise not_finite(rows[int((~log_probs.isfinite()).nonzero()[0])], self._time)

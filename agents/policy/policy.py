@@ -119,6 +119,8 @@ class CausalLMPolicy(BasePolicy):
             own = self.settings.value_network == "own"
             self.critic = ValueFunction(self.language_model, own_network=own)
         self.generator = torch.Generator()
+        self.place = (0, 1)
+        """This process's number among those whose rows draw from ``generator``, and their count."""
         self.decoders: list[Decoder] = []
         self._has_static: bool | None = None  # None: not tried yet
         self.optimizer = torch.optim.AdamW(
@@ -425,7 +427,9 @@ class CausalLMPolicy(BasePolicy):
             generator: Source of the sampled tokens; None takes the policy's own.
         """
         kind = CapturedPlayer if self._decodes_statically() else DecodingPlayer
-        return kind(self, generator or self.generator)
+        if generator is None:
+            return kind(self, self.generator, self.place)
+        return kind(self, generator)
 
     @property
     def decoding_dtype(self) -> torch.dtype | None:

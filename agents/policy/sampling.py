@@ -172,6 +172,19 @@ def _in_two_stages(probs: Tensor, uniforms: Tensor) -> Tensor:
     return block * BLOCK + within.clamp_(max=BLOCK - 1)
 
 
+def row_uniforms(rows: int, generator: torch.Generator, place: tuple[int, int] = (0, 1)) -> Tensor:
+    """Return a uniform number for each row, (rows,) in [0, 1).
+
+    Args:
+        rows: Rows of this process.
+        generator: In the same state in all processes.
+        place: This process's number, and how many there are; each takes its rows' numbers from
+            those of all rows, so that these are the same however the rows are shared out.
+    """
+    number, count = place
+    return torch.rand(rows * count, generator=generator)[number * rows : (number + 1) * rows]
+
+
 def mask_rows(masks: NDArray[np.generic], rows: NDArray[np.integer]) -> NDArray[np.generic]:
     """Return the given rows of (batch, vocab) masks, as a view where one mask serves all rows."""
     if masks.strides[0] == 0:

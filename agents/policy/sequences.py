@@ -139,6 +139,36 @@ class ActionMasks:
             recorder.add(rows, np.stack([masks[row][time] for row in rows]))
         return recorder.finish(device)
 
+    @classmethod
+    def joined(
+        cls, parts: "Sequence[ActionMasks | None]", rows: Sequence[int], time: int
+    ) -> "ActionMasks | None":
+        """Return the masks of several batches as those of one.
+
+        Args:
+            parts: Their masks on the CPU; None where all tokens are allowed.
+            rows: Rows of each.
+            time: Longest response of all.
+        """
+        known = [part for part in parts if part is not None]
+        if not known:
+            return None
+        tables, indices, before = [], [], 0
+        for part, count in zip(parts, rows, strict=True):
+            table = torch.ones_like(known[0].table[:1]) if part is None else part.table
+            index = torch.zeros(count, time, dtype=torch.int64)
+            if part is not None:
+                index[:, : part.index.shape[1]] = part.index
+            tables.append(table)
+            indices.append(index + before)
+            before += len(table)
+        table, places = torch.cat(tables).unique(dim=0, return_inverse=True)
+        return cls(table=table, index=places[torch.cat(indices)])
+
+    def to(self, device: torch.device | str) -> "ActionMasks":
+        """Return the masks on a device."""
+        return ActionMasks(table=self.table.to(device), index=self.index.to(device))
+
     def at(self, rows: Tensor, times: Tensor) -> Tensor:
         """Return the masks of the given tokens, (tokens, vocab) or, if all are one, (1, vocab)."""
         return self.table if len(self.table) == 1 else self.table[self.index[rows, times]]

@@ -9,6 +9,7 @@ from torch import Tensor
 from tokengym.agents import losses
 from tokengym.agents.policy.policy import CausalLMPolicy, Evaluation
 from tokengym.agents.policy.sequences import ActionMasks, Sequences
+from tokengym.agents.processes import Processes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +73,14 @@ class UpdateStats:
     log_prob_gap: float = 0.0
     """Largest |log_probs - old_log_probs| then, nats."""
     num_minibatches: int = 0
+
+    def share(self, before: "UpdateStats", processes: Processes) -> None:
+        """Take in what the other processes have found since ``before``."""
+        everyone = processes.gather(vars(self).copy())
+        for name, known in vars(before).items():
+            found = [stats[name] for stats in everyone]
+            is_most = name in ("ratio_error", "log_prob_gap")
+            setattr(self, name, max(found) if is_most else known + sum(x - known for x in found))
 
     def mean(self, name: str) -> float:
         """Return a figure's mean over the minibatches."""

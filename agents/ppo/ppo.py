@@ -10,7 +10,8 @@ reference; advantages are whitened over the whole batch, not per minibatch; drop
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -25,7 +26,7 @@ from tokengym.agents.algorithm import EpisodicAlgorithm
 from tokengym.agents.errors import ModelError, NonFiniteError
 from tokengym.agents.losses.groups import check_groups
 from tokengym.agents.policy.sampling import chosen_log_probs
-from tokengym.agents.policy.sequences import Sequences
+from tokengym.agents.policy.sequences import ActionMasks, Sequences
 from tokengym.agents.ppo.advantages import (
     RoundTensors,
     check_critic_settings,
@@ -120,8 +121,8 @@ class PPO(EpisodicAlgorithm):
         if self.settings.kl_in == "reward" and self.kl_coef != 0.0:
             price = kl
             if self.settings.kl_estimator == "exact":
-                price = self.policy.response_kl(
-                    sequences, played.action_masks, ref_logits=ref_logits
+                price = self._of_rows(
+                    partial(self.policy.response_kl, ref_logits=ref_logits), played, sequences
                 )
             rewards, scores = rewards - self.kl_coef * price, scores - self.kl_coef * price.sum(1)
         values, final_values = self._values(played, sequences)
@@ -165,9 +166,26 @@ class PPO(EpisodicAlgorithm):
         assert played.log_probs is not None
         if self.settings.old_log_probs == "sampled":
             return played.log_probs
-        found = self.policy.response_log_probs(sequences, played.action_masks)
+        found = self._of_rows(self.policy.response_log_probs, played, sequences)
         self._log_prob_gap = (found - played.log_probs).abs().max().item()
         return found
+
+    def _of_rows(
+        self,
+        figure: Callable[[Sequences, ActionMasks | None], Tensor],
+        played: Round,
+        sequences: Sequences,
+    ) -> Tensor:
+        """Return a figure of every row, (batch, time), to which each process gives its own."""
+        masks, processes = played.action_masks, self.processes
+        if processes.count == 1:
+            return figure(sequences, masks)
+        everyone = torch.arange(len(sequences), device=self.device)
+        rows = everyone.tensor_split(processes.count)[processes.number]
+        part = figure(sequences.select(rows), None if masks is None else masks.select(rows))
+        found = part.new_zeros(sequences.response_mask.shape)
+        found[rows, : part.shape[1]] = part
+        return self.processes.add(found)
 
     def _weighed(
         self, played: Round, sequences: Sequences, advantages: Tensor, ref_log_probs: Tensor
@@ -178,7 +196,7 @@ class PPO(EpisodicAlgorithm):
             response_mask=sequences.response_mask,
             advantages=advantages,
             seed=(self.seed or 0) * 1_000_003 + self._n_updates,
-            entropy=partial(self.policy.response_entropy, sequences, played.action_masks),
+            entropy=partial(self._of_rows, self.policy.response_entropy, played, sequences),
             episodes=played.episodes,
             language_model=self.policy.language_model.model,
             ref_log_probs=ref_log_probs,
@@ -213,11 +231,14 @@ class PPO(EpisodicAlgorithm):
             return None, None
         values = played.values
         if values is None:  # the value's own network reads whole texts, not one token at a time
-            values = critic.of_responses(sequences)
+            values = self._of_rows(lambda texts, _: critic.of_responses(texts), played, sequences)
         if not played.truncated.any():
             return values, None
         cut = torch.from_numpy(played.truncated).to(self.device)
-        return values, critic.after_responses(sequences) * cut
+        after = self._of_rows(
+            lambda texts, _: critic.after_responses(texts)[:, None], played, sequences
+        )
+        return values, after[:, 0] * cut
 
     def update(self, experience: Experience) -> UpdateStats:
         """Take the gradient steps of one update and move the KL coefficient.
@@ -260,9 +281,9 @@ class PPO(EpisodicAlgorithm):
         """Add up a minibatch's gradient; return how far the policy has moved, nats per token."""
         count, objective = int(minibatch.response_mask.sum()), self.objective()
         is_first = stats.num_minibatches == 0
-        approx_kl = 0.0
+        approx_kl, before = 0.0, replace(stats)
         self.policy.optimizer.zero_grad(set_to_none=True)
-        for bucket in minibatch.sequences.buckets(self.settings.micro_batch_size):
+        for bucket in self._own_buckets(minibatch):
             part = minibatch.select(bucket)
             loss, figures, log_ratio = objective(self.policy, part, count, len(minibatch))
             for name, value in figures.items():
@@ -277,8 +298,24 @@ class PPO(EpisodicAlgorithm):
                 stats.ratio_error = max(stats.ratio_error, error)
                 stats.log_prob_gap = max(stats.log_prob_gap, gap)
             loss.backward()
+        if self.processes.count > 1:
+            self.processes.add_gradients(self.policy.trained_parameters())
+            stats.share(before, self.processes)
+            approx_kl = stats.approx_kl - before.approx_kl
         stats.num_minibatches += 1
         return approx_kl
+
+    def _own_buckets(self, minibatch: Experience) -> list[Tensor]:
+        """Return the rows of a minibatch that this process passes over, by length."""
+        processes, most = self.processes, self.settings.micro_batch_size
+        if processes.count == 1:
+            return minibatch.sequences.buckets(most)
+        # Dealt out from the longest to the shortest, so that all have as much to do.
+        order = minibatch.sequences.lengths.argsort(descending=True, stable=True)
+        own = order[processes.number :: processes.count]
+        if not len(own):
+            return []
+        return [own[bucket] for bucket in minibatch.sequences.select(own).buckets(most)]
 
     def objective(self) -> Objective:
         """Return the objective of the next gradient step."""
@@ -302,6 +339,8 @@ class PPO(EpisodicAlgorithm):
         size = sequences.response_mask.numel() * self.policy.num_actions * 4
         if self.settings.kl_estimator != "exact" or self.kl_coef == 0.0 or size > MOST_LOGITS:
             return None
+        if self.processes.count > 1:  # a process does not know which rows it will pass over
+            return None
         return self.policy.reference_logits(sequences, played.action_masks)
 
     def _reference_log_probs(
@@ -309,7 +348,8 @@ class PPO(EpisodicAlgorithm):
     ) -> Tensor:
         """Return the log-probs of the sampled tokens under the reference, (batch, time), nats."""
         if ref_logits is None:
-            return self.policy.response_log_probs(sequences, played.action_masks, reference=True)
+            log_probs = partial(self.policy.response_log_probs, reference=True)
+            return self._of_rows(log_probs, played, sequences)
         rows, times, columns = sequences.response_positions()
         chosen = chosen_log_probs(ref_logits[rows, times], sequences.input_ids[rows, columns])
         return chosen.new_zeros(sequences.response_mask.shape).index_put((rows, times), chosen)

@@ -13,6 +13,7 @@ from tokengym.agents.learner import TrainingRun
 from tokengym.agents.ppo.nlpo import NLPO
 from tokengym.agents.ppo.ppo import PPO
 from tokengym.agents.ppo.settings import NLPOSettings
+from tokengym.agents.processes import join
 
 Algorithm = TypeVar("Algorithm", bound=EpisodicAlgorithm)
 
@@ -66,7 +67,8 @@ def _algorithm(run: TrainingRun) -> type[PPO]:
 
 
 def _make_envs(run: TrainingRun) -> Any:
-    return run.make_envs(run.training.batch_size, normalize=True)
+    rows = run.training.batch_size // join(run.training.device).count
+    return run.make_envs(rows, normalize=True)
 
 
 class Recorder(BaseCallback):

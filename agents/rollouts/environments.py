@@ -1,6 +1,6 @@
 """Environments for agents: adapting them, reading attributes, saving and restoring state."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, TypeAlias
 
@@ -14,8 +14,10 @@ from tokengym.agents.errors import CheckpointError
 from tokengym.envs import EpisodeOverError, TokenGenerationVectorEnv
 from tokengym.envs.settings import GenerationSettings
 from tokengym.rewards import Normalize, Reward, RewardWrapper, Scorer, VectorRewardWrapper
+from tokengym.rewards.scorers.base import ScorerWrapper
 
 Environments: TypeAlias = VectorEnv[Any, Any, Any] | gym.Env[Any, Any] | VecEnv
+Gather: TypeAlias = Callable[[Any], list[Any]]
 Observation: TypeAlias = Mapping[str, NDArray[np.generic]]
 
 
@@ -118,6 +120,36 @@ def restore_environment(envs: Environments, state: Mapping[str, Any]) -> None:
         owner.set_state(saved)
     for scorer, saved in zip(scorers, state["scorers"], strict=True):
         scorer.load_state_dict(saved)
+
+
+def share_rows(envs: Environments, number: int, count: int, gather: Gather) -> None:
+    """Make an environment's rows a part of those of several processes.
+
+    Prompts in order go round all of them, and running statistics of scores are those of all.
+
+    Args:
+        envs: This process's environment.
+        number: Number of the process.
+        count: Processes, each with as many rows.
+        gather: Returns all processes' values, given this one's.
+
+    Raises:
+        TypeError: if it is no native batch, whose rows alone can be counted on.
+    """
+    (chain, *rows) = _chains(envs)
+    bare = chain[-1]
+    if rows or not isinstance(bare, TokenGenerationVectorEnv):
+        raise TypeError(
+            f"several processes need a native batch, got {type(bare).__name__}; make one with "
+            "gym.make_vec(id, num_envs=...)"
+        )
+    bare.share_prompts(number * bare.num_envs, count * bare.num_envs)
+    for reward in _rewards([chain]):
+        scorer = reward.scorer
+        while isinstance(scorer, ScorerWrapper):
+            if isinstance(scorer, Normalize):
+                scorer.gather = gather
+            scorer = scorer.scorer
 
 
 def environment_scorer(envs: Environments) -> Scorer | None:

@@ -41,6 +41,8 @@ class EpisodeLog(BaseCallback):
         self._file: TextIO | None = None
 
     def _on_training_start(self) -> None:
+        if not self.model.processes.is_main:  # type: ignore[attr-defined]
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self.path.open("a", encoding="utf-8")
 
@@ -50,14 +52,14 @@ class EpisodeLog(BaseCallback):
     def _on_rollout_end(self) -> None:
         """Write the round that `EpisodicAlgorithm.collect` has just played."""
         self._num_rounds += 1
-        if (self._num_rounds - 1) % self.every != 0:
+        if self._file is None or (self._num_rounds - 1) % self.every != 0:
             return
         played: Any = self.model.last_round  # type: ignore[attr-defined]
         log_probs = None if played.log_probs is None else played.log_probs.cpu().tolist()
-        assert self._file is not None
+        timestep = self.model.num_timesteps  # the other processes' tokens included
         for row, episode in enumerate(played.episodes):
             known = None if log_probs is None else log_probs[row][: len(episode.response_ids)]
-            place = {"timestep": self.num_timesteps, "update": self.model._n_updates, "row": row}
+            place = {"timestep": timestep, "update": self.model._n_updates, "row": row}
             line = place | episode_to_record(episode) | {"log_probs": known}
             self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
         self._file.flush()
@@ -66,7 +68,8 @@ class EpisodeLog(BaseCallback):
 
     def write_failed(self, error: RewardError) -> None:
         """Write the episodes that an error keeps."""
-        assert self._file is not None
+        if self._file is None:
+            return
         place = {"timestep": self.num_timesteps, "update": self.model._n_updates}
         for episode in error.episodes:
             line = place | episode_to_record(episode) | {"error": str(error)}

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -74,6 +75,33 @@ class Round:
     entropy: Tensor | None
     """(batch, time), nats, as sampled."""
 
+    @classmethod
+    def joined(cls, rounds: "Sequence[Round]") -> "Round":
+        """Return rounds on the CPU as one, row after row."""
+        rows = [len(played.episodes) for played in rounds]
+        time = max(len(e.response_ids) for played in rounds for e in played.episodes)
+
+        def padded(name: str) -> Tensor | None:
+            parts: list[Tensor] = [getattr(played, name) for played in rounds]
+            if parts[0] is None:
+                return None
+            return torch.cat([F.pad(part, (0, time - part.shape[1])) for part in parts])
+
+        return cls(
+            episodes=tuple(episode for played in rounds for episode in played.episodes),
+            truncated=np.concatenate([played.truncated for played in rounds]),
+            action_masks=ActionMasks.joined([p.action_masks for p in rounds], rows, time),
+            **{name: padded(name) for name in TENSORS},
+        )
+
+    def to(self, device: torch.device | str) -> "Round":
+        """Return the round with its tensors on a device."""
+        moved: dict[str, Any] = {}
+        for name in ("action_masks", *TENSORS):
+            if (given := getattr(self, name)) is not None:
+                moved[name] = given.to(device)
+        return replace(self, **moved)
+
     def sequences(self, device: torch.device | str) -> Sequences:
         """Return prompts and responses as one batch of tensors."""
         return Sequences.from_ids(
@@ -83,6 +111,8 @@ class Round:
         )
 
 
+TENSORS = ("log_probs", "values", "entropy")
+"""Fields of `Round` of shape (batch, time)."""
 OnStep = Callable[[NDArray[np.integer], Choice, StepResult], bool]
 """Called after each step with (active rows, choice, result); False abandons the round."""
 
@@ -144,6 +174,7 @@ def play_round(
     options: Options | None = None,
     deterministic: bool = False,
     on_step: OnStep | None = None,
+    agree: Callable[[bool], bool] | None = None,
 ) -> Round | None:
     """Reset every row and play each to the end of one episode.
 
@@ -155,6 +186,8 @@ def play_round(
             ``{"group_size": n}``.
         deterministic: The likeliest token instead of a sampled one.
         on_step: Called after each step; where it returns False the round is abandoned.
+        agree: Called once with whether the round was played to its end; where it returns False the
+            round is abandoned. For processes that play together.
 
     Returns:
         The round, or None if it was abandoned.
@@ -164,19 +197,21 @@ def play_round(
     """
     recorder = RoundRecorder(envs.num_envs)
     active = np.arange(envs.num_envs)
+    goes_on = True
     try:
         observation, masks = envs.reset(seed, options)
         player.begin(observation)
-        while len(active):
+        while goes_on and len(active):
             choice = player.act(active, observation, masks, deterministic=deterministic)
             actions = np.full(envs.num_envs, envs.filler_action, dtype=np.int64)
             actions[active] = choice.actions
             result = envs.step(actions)
             recorder.add(active, choice, masks, result)
-            if on_step is not None and not on_step(active, choice, result):
-                return None
+            goes_on = on_step is None or on_step(active, choice, result)
             active = active[~(result.terminated | result.truncated)[active]]
             observation, masks = result.observation, result.action_masks
+        if not (goes_on if agree is None else agree(goes_on)):
+            return None
         recorder.settle(envs.settle())
     except RewardError as error:
         error.keep(recorder.ended())

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tokengym.agents.errors import CheckpointError
 from tokengym.agents.learner import Agent
 from tokengym.envs import episode_to_record
-from tokengym.envs.errors import StorageError
+from tokengym.envs.errors import SettingsError, StorageError
 from tokengym.envs.files import locked, previous_folder
 from tokengym.envs.tokenization import token_texts
 from tokengym.evaluation.runs.config import (
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from stable_baselines3.common.logger import KVWriter
 
     from tokengym.agents import PPO
+    from tokengym.agents.processes import Processes
     from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
 
 logger = logging.getLogger(__name__)
@@ -85,12 +86,37 @@ def run(
     """
     if not config.agents and not config.training.declaration.uses_credit:
         name = config.training.agent
-    mine = nullcontext() if out is None else locked(run_folder(out, name, seed))
+    processes = join_run(config)
+    locks = out is not None and processes.is_main
+    mine = locked(run_folder(out, name, seed)) if locks else nullcontext()
     with mine, config.training.using_threads():
         work = _Run(
             config, name, seed, out, report, checkpoint_every, track, saves=save is not None
         )
+        work.is_main = processes.is_main
         return _do(work, out, save)
+
+
+def join_run(config: ComparisonConfig) -> "Processes":
+    """Return this process among those that `tokengym train` was launched in, which share its runs.
+
+    Raises:
+        SettingsError: if the learner, or the number of its rows, cannot be shared out.
+    """
+    from tokengym.agents.processes import join, launched
+
+    training = config.training
+    if launched() > 1 and not training.declaration.uses_credit:
+        raise SettingsError(
+            f"--agent {training.agent} trains in one process; start it without a launcher, or use "
+            "DPO and SFT from a script of your own, which accelerate launch can run"
+        )
+    if training.batch_size % launched():
+        raise SettingsError(
+            f"batch_size must be a multiple of the {launched()} processes, got "
+            f"{training.batch_size}; each plays as many rows"
+        )
+    return join(training.device)
 
 
 def _do(work: "_Run", out: Path | None, save: Path | None) -> RunRecord:
@@ -172,6 +198,8 @@ class _Run:
         self.config, self.seed, self.report = config, seed, report
         self.record = RunRecord(config, name, seed)
         self.folder = None if out is None else run_folder(out, name, seed)
+        self.is_main = True
+        """Whether this process, of those that train together, measures and writes."""
         self.checkpoint_every = checkpoint_every
         self._saves = saves
         self._track = track
@@ -265,6 +293,8 @@ class _Run:
 
     def measure(self, step: int, tokens: int | Callable[[], int], agent: Any) -> None:
         """See `TrainingRun`."""
+        if not self.is_main:
+            return
         if self._evaluator is None:
             self._evaluator = make_evaluator(self.config)
             self.record.measured_by = self._evaluator.measured_by
@@ -285,21 +315,25 @@ class _Run:
         if self.report is not None:
             done = step if budget is None else min(known, budget)
             self.report(done, self.record.curve[-1])
-        if self.unfinished is None or not self._resumable:
+        if self._resumable and len(self.record.curve) % max(self.checkpoint_every, 1) == 0:
+            self._checkpoint(step, agent)
+
+    def _checkpoint(self, step: int, agent: Any) -> None:
+        """Keep the agent and the measurements so far, where the run can be resumed."""
+        if self.unfinished is None:
             return
-        if len(self.record.curve) % self.checkpoint_every == 0:
-            began = time.perf_counter()
-            try:
-                self.unfinished.save(agent, self.record.state())
-            except StorageError as error:
-                if self._saves and step == 0:  # nor would the trained agent be saved
-                    raise
-                logger.warning("no checkpoint after step %d: %s", step, error)
-            self.record.add_evaluation_time(time.perf_counter() - began)
+        began = time.perf_counter()
+        try:
+            self.unfinished.save(agent, self.record.state())
+        except StorageError as error:
+            if self._saves and step == 0:  # nor would the trained agent be saved
+                raise
+            logger.warning("no checkpoint after step %d: %s", step, error)
+        self.record.add_evaluation_time(time.perf_counter() - began)
 
     def _watch(self, step: int, row: Mapping[str, Any]) -> None:
         """Pass a row on to the tracker, if there is one."""
-        if self._track is None:
+        if self._track is None or not self.is_main:
             return
         if self._tracker is None:
             from tokengym.agents.rollouts.tracking import make_tracker
@@ -318,9 +352,9 @@ class _Run:
             self._evaluator.close()
         if self._tracker is not None:
             self._tracker.close()
-        if out is not None:
+        if out is not None and self.is_main:
             self.record.write(out, error)
-        if self.unfinished is not None and not keep_checkpoint:
+        if self.unfinished is not None and self.is_main and not keep_checkpoint:
             self.unfinished.remove()
 
 

@@ -1,6 +1,6 @@
 """A scorer whose values are centred and scaled by what it has seen so far."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -66,6 +66,8 @@ class Normalize(ScorerWrapper):
         self.by = by
         self.groups: dict[str | None, Moments] = {}
         """Moments by value of ``by``; those of all episodes at None without groups."""
+        self.gather: Callable[[Any], list[Any]] = _alone
+        """Returns the values of all processes that play a round together, given this one's."""
         self._before_round = self.groups
         self._of_round: list[tuple[FloatArray, NDArray[np.float64]]] | None = None
 
@@ -87,7 +89,7 @@ class Normalize(ScorerWrapper):
         options: dict[str, Any] = {} if attribution is None else {"attribution": attribution}
         raw = self.scorer.score(episodes, **options)
         raw.check(episodes, self.scorer.name)
-        self._update(episodes, raw.values)
+        self._update([self._label(episode) for episode in episodes], raw.values)
         factors = self._factors(episodes)
         if self._of_round is not None:
             self._of_round.append((raw.values, factors))
@@ -106,12 +108,16 @@ class Normalize(ScorerWrapper):
             batches: Everything scored since `begin_round`, call by call, with its episodes.
         """
         known, self._of_round = self._of_round or [], None
-        if len(batches) < 2:
+        if not batches:
+            return []
+        labels = [self._label(episode) for episodes, _ in batches for episode in episodes]
+        everyone = self.gather((labels, [values for values, _ in known]))
+        if len(batches) < 2 and len(everyone) == 1:
             return [scores for _, scores in batches]
         self.groups = self._before_round
         self._update(
-            [episode for episodes, _ in batches for episode in episodes],
-            np.concatenate([values for values, _ in known]),
+            [label for found, _ in everyone for label in found],
+            np.concatenate([values for _, parts in everyone for values in parts]),
         )
         settled = []
         for (episodes, scores), (values, then) in zip(batches, known, strict=True):
@@ -194,9 +200,8 @@ class Normalize(ScorerWrapper):
             ) from None
         self.groups = groups
 
-    def _update(self, episodes: Sequence[Episode], values: FloatArray) -> None:
-        """Add a batch of raw scores, (batch,), to the moments of their groups."""
-        labels = [self._label(episode) for episode in episodes]
+    def _update(self, labels: Sequence[str | None], values: FloatArray) -> None:
+        """Add a batch of raw scores, (batch,), to the moments of their groups, by ``labels``."""
         groups = dict(self.groups)  # copies of this scorer keep the one they have
         for label in dict.fromkeys(labels):
             rows = [row for row, other in enumerate(labels) if other == label]
@@ -239,6 +244,10 @@ class Normalize(ScorerWrapper):
         deviations = self._statistics(episodes)[1]
         unknown = 0.0 if self._of_round is None else 1.0
         return np.where(deviations > _EPSILON, 1.0 / deviations, unknown)
+
+
+def _alone(value: Any) -> list[Any]:
+    return [value]
 
 
 def _moments(state: Mapping[str, Any]) -> Moments:

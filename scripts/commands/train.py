@@ -87,7 +87,7 @@ def train(
     from tokengym.evaluation.runs.defaults import task_name
     from tokengym.evaluation.runs.own import CODE, keep_code
     from tokengym.evaluation.runs.progress import Board
-    from tokengym.evaluation.runs.run import run
+    from tokengym.evaluation.runs.run import join_run, run
     from tokengym.scripts.commands.show import say
 
     config = ComparisonConfig(
@@ -101,12 +101,14 @@ def train(
     )
     (name,) = config.names
     check_tracker(track)
+    processes = join_run(config)
     out = out or Path("runs") / f"train-{task_name(config.env)}-{slug(name)}-{seed}"
-    _check_folder(config, out)
-    with locked(out):  # a folder that cannot be written is refused before the models are loaded
-        preflight(config)
-        keep_code(config.code, out / CODE)
-    console = Console()
+    if processes.is_main:
+        _check_folder(config, out)
+        with locked(out):  # refused before the models are loaded, if it cannot be written
+            preflight(config)
+            keep_code(config.code, out / CODE)
+    console = Console(quiet=not processes.is_main)
     with Board(console, total=1, done=0, steps=training.last_step) as board:
         board.start((name, seed))
         record = run(
@@ -120,6 +122,8 @@ def train(
             track=track,
         )
         board.finish((name, seed), None)
+    if not processes.is_main:
+        return
     _show_curve(console, record.curve)
     if agent == "best-of-n":
         from tokengym.agents.online.pairing import best_of_n_kl_bound
