@@ -81,11 +81,8 @@ def train(
     from rich.console import Console
 
     from tokengym.agents.rollouts.tracking import check_tracker
-    from tokengym.envs.files import locked
-    from tokengym.evaluation.runs.compare import preflight
     from tokengym.evaluation.runs.config import ComparisonConfig, run_folder, slug
     from tokengym.evaluation.runs.defaults import task_name
-    from tokengym.evaluation.runs.own import CODE, keep_code
     from tokengym.evaluation.runs.progress import Board
     from tokengym.evaluation.runs.run import join_run, run
     from tokengym.scripts.commands.show import say
@@ -104,10 +101,7 @@ def train(
     processes = join_run(config)
     out = out or Path("runs") / f"train-{task_name(config.env)}-{slug(name)}-{seed}"
     if processes.is_main:
-        _check_folder(config, out)
-        with locked(out):  # refused before the models are loaded, if it cannot be written
-            preflight(config)
-            keep_code(config.code, out / CODE)
+        _prepare(config, out)
     console = Console(quiet=not processes.is_main)
     with Board(console, total=1, done=0, steps=training.last_step) as board:
         board.start((name, seed))
@@ -133,6 +127,18 @@ def train(
     else:
         say(console, f"{out / 'agent'}  the agent")
     say(console, f"{run_folder(out, name, seed)}  its curve")
+
+
+def _prepare(config: "ComparisonConfig", out: Path) -> None:
+    """Make the run's folder, refusing it or the run before the models are loaded."""
+    from tokengym.envs.files import locked
+    from tokengym.evaluation.runs.compare import preflight
+    from tokengym.evaluation.runs.own import CODE, keep_code
+
+    _check_folder(config, out)
+    with locked(out):
+        preflight(config)
+        keep_code(config.code, out / CODE)
 
 
 def _check_folder(config: "ComparisonConfig", out: Path) -> None:
