@@ -202,7 +202,7 @@ def _trained(
         batch_size=size.batch_size,
         max_new_tokens=None if task == "Oracle" else size.tokens,
         fixed_length=True,
-        **learner,
+        **{"kl_estimator": "k1", **learner},  # as the published cards, to compare a new one with
     )
     config = ComparisonConfig(
         env=env,
