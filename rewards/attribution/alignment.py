@@ -1,15 +1,17 @@
 """Tokens of one tokenizer on those of another, by character offsets."""
 
+import reprlib
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tokengym.envs.episode import Episode
 from tokengym.envs.errors import TokenizerError
-from tokengym.envs.tokenization import decode
+from tokengym.envs.prompts.prompt import prompt_messages
+from tokengym.envs.tokenization import decode, write_chat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
 
 Span = tuple[int, int]
 """(start, end) in characters; empty for a token that shows no text, such as EOS."""
+
+Form = Literal["text", "pair", "chat"]
+"""How a model reads an episode: prompt and response as one text, as two texts with the tokenizer's
+separator, or as a conversation in the tokenizer's chat template."""
 
 
 def token_spans(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> list[Span]:
@@ -108,7 +114,9 @@ class Retokenized(NamedTuple):
     targets: list[Span]
     """Characters of the response under each of the policy's tokens."""
     closed: bool
-    """Whether the last id is an EOS that stands for the policy's."""
+    """Whether the id after the response's text is an EOS that stands for the policy's."""
+    after: int = 0
+    """Further ids at the end: a separator, or the end of a chat's turn."""
 
     @property
     def size(self) -> int:
@@ -119,13 +127,16 @@ class Retokenized(NamedTuple):
         """Return shares of the response's tokens here on the policy's tokens; the sum is kept.
 
         Args:
-            shares: (size,).
+            shares: (size,), or (size + after,): the ids at the end then count for EOS, and for all
+                tokens alike where there is none.
         """
         shares = np.asarray(shares, dtype=np.float64)
-        inner = shares[: len(self.sources)]
+        inner, rest = shares[: len(self.sources)], shares[len(self.sources) :]
         spread = spread_by_overlap(inner, self.sources, self.targets)
         if self.closed:
-            spread[-1] += shares[-1]  # EOS is EOS
+            spread[-1] += rest.sum()  # EOS is EOS
+        elif len(rest):
+            spread += rest.sum() / len(spread)
         return spread
 
 
@@ -136,22 +147,42 @@ class Retokenizer:
     behind the prompt's; it is tokenised as one, with the special tokens that the model's tokenizer
     puts in front. An EOS that ends the response is the model's EOS too, if it has one.
 
+    A conversation is the prompt's turns and the response as the assistant's, in the template of the
+    model's tokenizer; a pair is prompt and response with the special tokens of two texts.
+
     Args:
         policy: What made the ids.
         own: The model's tokenizer, a fast one.
+        form: How the model reads an episode.
+        keeps_end: Whether a text keeps the special tokens that the tokenizer puts at its end, as
+            bidirectional models are used to.
 
     Raises:
-        TokenizerError: if it gives no character offsets.
+        TokenizerError: if it gives no character offsets, or has no chat template.
     """
 
-    def __init__(self, policy: "PreTrainedTokenizerBase", own: "PreTrainedTokenizerBase") -> None:
+    def __init__(
+        self,
+        policy: "PreTrainedTokenizerBase",
+        own: "PreTrainedTokenizerBase",
+        *,
+        form: Form = "text",
+        keeps_end: bool = False,
+    ) -> None:
         if not own.is_fast:
             raise TokenizerError(
                 f"{type(own).__name__} gives no character offsets, so credit cannot travel from "
                 "it to the policy's tokens; load the fast tokenizer"
             )
+        if form == "chat" and not getattr(own, "chat_template", None):
+            raise TokenizerError(
+                f"the model's {type(own).__name__} has no chat template, which form='chat' needs; "
+                "take form='text' or 'pair'"
+            )
         self.policy = policy
         self.own = own
+        self.form = form
+        self.keeps_end = keeps_end
 
     def __call__(self, episodes: Sequence[Episode]) -> list[Retokenized]:
         """Return the episodes in the model's tokens."""
@@ -160,6 +191,8 @@ class Retokenizer:
     def _read(self, episode: Episode) -> Retokenized:
         prompt_ids, response_ids = list(episode.prompt_ids), list(episode.response_ids)
         added, targets = continued_spans(self.policy, prompt_ids, response_ids)
+        if self.form != "text" or self.keeps_end:
+            return self._read_with_end(episode, added, targets)
         start, text = len(episode.prompt), episode.prompt + added
         ids, offsets = self._tokenize(text)
         # The first token that reaches into the response may begin in the prompt.
@@ -173,6 +206,46 @@ class Retokenizer:
         if closed:
             ids = [*ids, int(self.own.eos_token_id)]
         return Retokenized(ids, sources, targets, closed)
+
+    def _read_with_end(self, episode: Episode, added: str, targets: list[Span]) -> Retokenized:
+        """Return an episode whose form puts further tokens behind the response."""
+        texts, start = [episode.prompt + added], len(episode.prompt)
+        if self.form == "pair":
+            texts, start = [episode.prompt, added], 0
+        elif self.form == "chat":
+            turns = [{"role": r, "content": said} for r, said in prompt_messages(episode.prompt)]
+            turns.append({"role": "assistant", "content": added})
+            texts = [write_chat(self.own, turns, to_answer=False)]
+            said = added.strip()  # templates may strip what they are given
+            place = texts[0].rfind(said)
+            if place < 0:
+                raise TokenizerError(
+                    f"the chat template of the model's {type(self.own).__name__} changes the "
+                    f"response {reprlib.repr(said)}; take form='text' or 'pair'"
+                )
+            start = place - added.find(said)
+        tokens = self.own(
+            *texts,
+            add_special_tokens=self.form != "chat",  # the template writes them itself
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            truncation=False,
+            verbose=False,
+        )
+        ids, offsets = list(tokens["input_ids"]), list(tokens["offset_mapping"])
+        last_part, end = len(texts) - 1, start + len(added.rstrip())
+        parts = tokens.sequence_ids(0)  # None for the special tokens of the tokenizer
+        inside = [  # those of a template follow the end
+            index
+            for index, (a, b) in enumerate(offsets)
+            if parts[index] == last_part and a < min(b, end) and b > start
+        ]
+        first, past = (inside[0], inside[-1] + 1) if inside else (len(ids), len(ids))
+        sources = [(max(a - start, 0), max(b - start, 0)) for a, b in offsets[first:past]]
+        after = len(ids) - past
+        ended = bool(episode.response_ids) and episode.response_ids[-1] == self.policy.eos_token_id
+        closed = self.form == "chat" and ended and after > 0
+        return Retokenized(ids, sources, targets, closed, after - closed)
 
     def _tokenize(self, text: str) -> tuple[list[int], list[Span]]:
         """Return ids and offsets, without a second BOS and without a trailing EOS."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from tokengym.rewards.attribution import last_row
 from tokengym.rewards.attribution.kinds import REWARD_MODEL_KINDS
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.models.classifier import Classifier, Inputs
+from tokengym.rewards.models.classifier import Classifier, EncoderClassifier, Inputs
 
 GRADIENT_STEPS = 16
 """Points of integrated gradients' path; Gauss-Legendre, exact for polynomials of degree 31."""
@@ -40,7 +40,12 @@ def plain(classifier: Classifier, inputs: Inputs) -> Reading:
 
 
 def attention(classifier: Classifier, inputs: Inputs) -> Reading:
-    """Return the last layer's attention of the last token, averaged over heads: ABC's weights."""
+    """Return the last layer's attention of the last token, averaged over heads: ABC's weights.
+
+    Of a bidirectional model, that of the first token, which it pools at.
+    """
+    if isinstance(classifier, EncoderClassifier):
+        return Reading(*classifier.first_row(inputs))
     last_row.enable(classifier.model)
     recorder = last_row.RowRecorder(inputs.ends, classifier.last_layer)
     with torch.no_grad(), last_row.record(recorder):

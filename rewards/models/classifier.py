@@ -1,4 +1,4 @@
-"""A causal sequence classifier taken apart: the backbone, the head, and the score of a position."""
+"""A sequence classifier taken apart: what it computes of a text, and the score that it gives."""
 
 import inspect
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -7,13 +7,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tokengym.rewards.attribution.kinds import REWARD_MODEL_KINDS
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.models.batching import PaddedBatch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Labels = tuple[int | str, int | str]
+Labels = int | str | tuple[int | str, int | str]
+"""One class, or (positive, negative): by index, by name, or as "positive+negative"."""
 
 
 class Inputs(NamedTuple):
@@ -30,15 +32,18 @@ class Inputs(NamedTuple):
 
 
 class Classifier:
-    """Base of every way of reading a classifier; it holds no state of its own.
+    """A causal classifier: its backbone, and its head, which can score every position.
 
     Args:
         model: A causal model with a ``score`` head.
-        labels: (positive, negative) classes; see `resolve_labels`.
+        labels: The class or classes that make the score; see `resolve_labels`.
 
     Raises:
         ScorerError: if the head does not give one score, or ``labels`` does not fit it.
     """
+
+    kinds = REWARD_MODEL_KINDS
+    """Kinds of attribution that can be read."""
 
     def __init__(self, model: "PreTrainedModel", labels: Labels | None) -> None:
         self.model = model
@@ -88,10 +93,16 @@ class Classifier:
         Args:
             hidden: (..., width).
         """
-        logits = self.head(hidden).float()
+        return self._of_logits(self.head(hidden))
+
+    def _of_logits(self, logits: Tensor) -> Tensor:
+        """Return the score that logits (..., classes) make, (...,) float32."""
+        logits = logits.float()
         if self.labels is None:
             return logits[..., 0]
         positive, negative = self.labels
+        if negative is None:
+            return logits[..., positive]
         return logits[..., positive] - logits[..., negative]
 
     def end_scores(self, hidden: Tensor, ends: Tensor) -> Tensor:
@@ -105,15 +116,114 @@ class Classifier:
         return self.scores(hidden[rows, ends])
 
 
-def resolve_labels(model: "PreTrainedModel", labels: Labels | None) -> tuple[int, int] | None:
-    """Return the indices of the two classes whose logits are subtracted; None for one logit.
+class EncoderClassifier(Classifier):
+    """A bidirectional classifier: its logits of the whole text, by its own pooling and head.
+
+    Args:
+        model: A sequence classifier of BERT's line: BERT, RoBERTa, DistilBERT, DeBERTa, ...
+        labels: As for `Classifier`.
+        pairs: Whether the response is the second text of a pair.
+
+    Raises:
+        ScorerError: if ``labels`` does not fit the head.
+    """
+
+    # No gradients: DeBERTa normalises each embedding alone, so that its length has no effect.
+    kinds = frozenset({"attention"})
+
+    def __init__(
+        self, model: "PreTrainedModel", labels: Labels | None, *, pairs: bool = False
+    ) -> None:
+        self.model = model
+        self.labels = resolve_labels(model, labels)
+        self.takes_positions = False  # these models count for themselves
+        parameters = inspect.signature(model.forward).parameters
+        self.has_types = pairs and "token_type_ids" in parameters
+
+    def inputs(
+        self, batch: PaddedBatch, ends: NDArray[Any], starts: NDArray[Any] | None = None
+    ) -> Inputs:
+        """Return a padded batch; the tokens from ``starts`` on are the second text of a pair."""
+        made = super().inputs(batch, ends, starts)
+        if self.has_types:
+            columns = torch.arange(batch.input_ids.shape[1], device=made.ends.device)
+            made.others["token_type_ids"] = (columns >= made.starts[:, None]).long()
+        return made
+
+    def hidden(self, tokens: dict[str, Tensor], others: dict[str, Tensor]) -> Tensor:
+        """Return the logits of each text, (batch, classes)."""
+        return self.model(**tokens, **others).logits
+
+    def scores(self, hidden: Tensor) -> Tensor:
+        """Return the score of each text's logits, (batch,) float32."""
+        return self._of_logits(hidden)
+
+    def end_scores(self, hidden: Tensor, ends: Tensor) -> Tensor:
+        """Return the score of each text, (batch,)."""
+        return self._of_logits(hidden)
+
+    def first_row(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Return the scores, and the first token's row of the last layer's attention.
+
+        These models pool at their first token, so that it stands for what the last one is to a
+        causal model.
+
+        Returns:
+            (batch,) scores and (batch, time) weights, averaged over heads.
+
+        Raises:
+            ScorerError: if the model pools otherwise.
+        """
+        pooling = getattr(self.config, "classifier_pooling", "cls")
+        if pooling != "cls":
+            raise ScorerError(
+                f"{type(self.model).__name__} pools by {pooling!r}, so that no token's attention "
+                "stands for its score; take credit 'uniform'"
+            )
+        if self.model.config._attn_implementation != "eager":
+            self.model.set_attn_implementation("eager")  # the others keep no weights
+        with torch.no_grad():
+            output = self.model(**inputs.tokens, **inputs.others, output_attentions=True)
+        return self._of_logits(output.logits), output.attentions[-1][:, :, 0].float().mean(dim=1)
+
+
+def read_classifier(
+    model: "PreTrainedModel", labels: Labels | None, *, pairs: bool = False
+) -> Classifier:
+    """Return a sequence classifier, causal or bidirectional, taken apart.
+
+    Args:
+        model: The model.
+        labels: The class or classes that make the score; see `resolve_labels`.
+        pairs: Whether a bidirectional model reads prompt and response as two texts.
+
+    Raises:
+        ScorerError: if it is none, or ``labels`` does not fit it.
+    """
+    name = type(model).__name__
+    if (
+        isinstance(getattr(model, "score", None), torch.nn.Module)
+        or not name.endswith("ForSequenceClassification")
+        or model.config.is_encoder_decoder
+    ):
+        return Classifier(model, labels)
+    return EncoderClassifier(model, labels, pairs=pairs)
+
+
+def resolve_labels(
+    model: "PreTrainedModel", labels: Labels | None
+) -> tuple[int, int | None] | None:
+    """Return the indices of the class whose logit is the score and of the one subtracted, if any.
 
     Args:
         model: The classifier.
-        labels: (positive, negative), by index or name.
+        labels: One class, or (positive, negative), by index or name.
+
+    Returns:
+        None for a head with one logit.
 
     Raises:
-        ScorerError: if the head has several classes and ``labels`` does not choose two of them, or
+        ScorerError: if the head has several classes and ``labels`` does not choose among them, or
             one logit and ``labels`` is given.
     """
     config: Any = model.config
@@ -127,19 +237,21 @@ def resolve_labels(model: "PreTrainedModel", labels: Labels | None) -> tuple[int
     names = dict(config.id2label)
     if labels is None and classes == 2:
         labels = (1, 0)
-    if labels is None or len(labels) != 2:
+    wanted: Any = labels.split("+") if isinstance(labels, str) else labels
+    wanted = [wanted] if isinstance(wanted, int) else wanted
+    if wanted is None or len(wanted) not in (1, 2):
         raise ScorerError(
             f"the head has {classes} classes {list(names.values())}, got labels = {labels}; "
-            "pass labels=(positive, negative)"
+            "pass labels=(positive, negative), or one class"
         )
     by_name = {name: index for index, name in names.items()}
-    chosen = [by_name.get(label, -1) if isinstance(label, str) else label for label in labels]
-    if not all(0 <= index < classes for index in chosen) or chosen[0] == chosen[1]:
+    chosen = [by_name.get(label, -1) if isinstance(label, str) else label for label in wanted]
+    if not all(0 <= index < classes for index in chosen) or len({*chosen}) < len(chosen):
         raise ScorerError(
-            f"labels must name two different classes of {names}, got {labels}; "
+            f"labels must name one class or two different ones of {names}, got {labels}; "
             "pass labels=(positive, negative)"
         )
-    return chosen[0], chosen[1]
+    return chosen[0], chosen[1] if len(chosen) == 2 else None
 
 
 def split_head(model: "PreTrainedModel") -> tuple[torch.nn.Module, torch.nn.Module]:

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,19 +11,20 @@ from numpy.typing import NDArray
 from tokengym.envs.episode import Episode
 from tokengym.envs.errors import TokenizerError
 from tokengym.rewards.attribution import readings
-from tokengym.rewards.attribution.alignment import Retokenized, Retokenizer
+from tokengym.rewards.attribution.alignment import Form, Retokenized, Retokenizer
 from tokengym.rewards.attribution.key_value import KeyValueReader, caches_rows
-from tokengym.rewards.attribution.kinds import REWARD_MODEL_KINDS, SIGNED_KINDS
+from tokengym.rewards.attribution.kinds import SIGNED_KINDS
 from tokengym.rewards.attribution.probe import PrefixReader
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.models.batching import PaddingSide, padded_batches
-from tokengym.rewards.models.classifier import Classifier, Labels
+from tokengym.rewards.models.classifier import EncoderClassifier, Labels, read_classifier
 from tokengym.rewards.models.loading import (
     check_vocabularies,
     evaluating,
     load_on_backbone,
     load_pretrained,
     load_tokenizer,
+    longest_input,
     positions,
     vocabulary_size,
 )
@@ -36,18 +37,22 @@ if TYPE_CHECKING:
 class RewardModel(Scorer):
     """Scores prompt + response, exactly as sampled, by a sequence classifier.
 
-    The score is read at the last response token (the EOS, where one was sampled): the model's one
-    logit, or the difference of two classes' logits. Ids of the model's own tokenizer are never
-    decoded and tokenised again. A policy with another one is scored by its texts (`bind`).
+    The score is the model's one logit, the logit of one class, or the difference of two. A causal
+    model is read at the last response token (the EOS, where one was sampled). Ids of its own
+    tokenizer are never decoded and tokenised again; a policy with another one is scored by its
+    texts (`bind`), as it is for every bidirectional model and every ``form`` but "text".
 
     Args:
         model: A causal model with a ``score`` head, as ``AutoModelForSequenceClassification``
-            builds from GPT-2, Llama, Qwen2, OPT, ... It is put in eval mode while it scores.
+            builds from GPT-2, Llama, Qwen2, OPT, ..., or a bidirectional one (BERT, RoBERTa,
+            DistilBERT, DeBERTa, ...). It is put in eval mode while it scores.
         tokenizer: The model's tokenizer, compared to the policy's by `bind`; None takes the
             policy's ids for the model's.
-        labels: (positive, negative) classes, by index or by name in the model's config, for a head
-            of several classes: score = logit[positive] - logit[negative]. None is (1, 0) for two
-            classes.
+        labels: For a head of several classes the one whose logit is the score, or (positive,
+            negative) for logit[positive] - logit[negative], by index or by name in the model's
+            config; "positive+negative" in words. None is (1, 0) for two classes.
+        form: What the model reads: "text", prompt and response joined; "pair", both as the two
+            texts of its tokenizer; "chat", a conversation in its tokenizer's chat template.
         batch_size: Most sequences per forward pass; they are sorted by length.
         padding_side: Where shorter sequences of a batch are padded; changes no score.
         name: In messages and reports.
@@ -56,7 +61,6 @@ class RewardModel(Scorer):
         ScorerError: if the head does not give one score, or ``labels`` does not fit it.
     """
 
-    attribution_kinds = REWARD_MODEL_KINDS
     reads_text = False
 
     def __init__(
@@ -65,10 +69,13 @@ class RewardModel(Scorer):
         *,
         tokenizer: "PreTrainedTokenizerBase | None" = None,
         labels: Labels | None = None,
+        form: Form = "text",
         batch_size: int = 64,
         padding_side: PaddingSide = "right",
         name: str = "RewardModel",
     ) -> None:
+        if form not in get_args(Form):
+            raise ScorerError(f"form must be 'text', 'pair' or 'chat', got {form!r}")
         if batch_size < 1:
             raise ScorerError(f"batch_size must be at least 1, got {batch_size}")
         if padding_side not in ("left", "right"):
@@ -78,7 +85,21 @@ class RewardModel(Scorer):
         self.batch_size = batch_size
         self.padding_side: PaddingSide = padding_side
         self._name = name
-        self._classifier = Classifier(model, labels)
+        self._classifier = read_classifier(model, labels, pairs=form == "pair")
+        self._form = form
+        self._is_encoder = isinstance(self._classifier, EncoderClassifier)
+        if self._is_encoder and padding_side != "right":
+            raise ScorerError(
+                f"padding_side must be 'right' for {type(model).__name__}, which reads its first "
+                f"token, got {padding_side!r}"
+            )
+        self._always_text = form != "text" or self._is_encoder
+        if self._always_text and tokenizer is None:
+            raise ScorerError(
+                f"{type(model).__name__} with form={form!r} reads texts in tokens of its own, got "
+                "tokenizer=None; pass its tokenizer"
+            )
+        self.attribution_kinds = self._classifier.kinds
         self._retokenizer: Retokenizer | None = None
 
     @classmethod
@@ -87,6 +108,7 @@ class RewardModel(Scorer):
         path: str | Path,
         *,
         labels: Labels | None = None,
+        form: Form = "text",
         batch_size: int = 64,
         padding_side: PaddingSide = "right",
         device: str = "auto",
@@ -98,6 +120,7 @@ class RewardModel(Scorer):
         Args:
             path: Folder or hub name of a sequence classifier; a tokenizer beside it is read too.
             labels: As for the class.
+            form: As for the class.
             batch_size: As for the class.
             padding_side: As for the class.
             device: "auto" takes a GPU if there is one.
@@ -121,6 +144,7 @@ class RewardModel(Scorer):
             model,
             tokenizer=load_tokenizer(path),
             labels=labels,
+            form=form,
             batch_size=batch_size,
             padding_side=padding_side,
             name=f"RewardModel({Path(path).name})",
@@ -144,15 +168,22 @@ class RewardModel(Scorer):
         """
         own = self.tokenizer
         bound = copy.copy(self)
+        if self._always_text:
+            assert own is not None
+            keeps_end = self._is_encoder
+            bound._retokenizer = Retokenizer(tokenizer, own, form=self._form, keeps_end=keeps_end)
+            bound.attribution_kinds = self._classifier.kinds - {"prefix"}
+            bound.reads_text = True
+            return bound
         if own is None or own is tokenizer or own.get_vocab() == tokenizer.get_vocab():
             check_vocabularies(policy=tokenizer, own=own, size=self._vocab_size, name=self.name)
             if self._retokenizer is None:
                 return self
-            bound._retokenizer, bound.attribution_kinds = None, RewardModel.attribution_kinds
+            bound._retokenizer, bound.attribution_kinds = None, self._classifier.kinds
             bound.reads_text = False
             return bound
         bound._retokenizer = Retokenizer(tokenizer, own)
-        bound.attribution_kinds = RewardModel.attribution_kinds - {"prefix"}
+        bound.attribution_kinds = self._classifier.kinds - {"prefix"}
         bound.reads_text = True
         return bound
 
@@ -204,7 +235,8 @@ class RewardModel(Scorer):
             every_prefix: Whether reading the whole text at every step is acceptable where the
                 model or its tokenizer do not allow a cache.
         """
-        if self._retokenizer is None and caches_rows(self._classifier):
+        reads_ids = self._retokenizer is None and not self._always_text
+        if reads_ids and caches_rows(self._classifier):
             return KeyValueReader(self._classifier, self._check)
         return super().prefix_reader(every_prefix=every_prefix)
 
@@ -213,12 +245,19 @@ class RewardModel(Scorer):
     ) -> tuple[NDArray[np.float32], list[NDArray[np.float64]], NDArray[np.float32] | None]:
         """Return the scores, per episode its tokens' attributions, and what their sums miss."""
         texts: list[Retokenized] | None = None
+        after = np.zeros(len(episodes), dtype=np.int64)
         if self._retokenizer is None:
+            if self._always_text:
+                raise ScorerError(
+                    f"scorer {self.name!r} reads texts and does not know the policy's tokenizer; "
+                    "call bind(tokenizer) first"
+                )
             sequences = [[*episode.prompt_ids, *episode.response_ids] for episode in episodes]
             sizes = [len(episode.response_ids) for episode in episodes]
         else:
             texts = self._retokenizer(episodes)
             sequences, sizes = [text.ids for text in texts], [text.size for text in texts]
+            after = np.array([text.after for text in texts])
         self._check(sequences)
         values = np.zeros(len(episodes), dtype=np.float32)
         gaps: NDArray[np.float32] | None = None
@@ -233,7 +272,7 @@ class RewardModel(Scorer):
             for batch in batches:
                 chosen = [filled[place] for place in batch.indices]
                 ends = batch.starts + batch.attention_mask.sum(axis=1) - 1
-                starts = ends + 1 - np.array([sizes[index] for index in chosen])
+                starts = ends + 1 - after[chosen] - np.array([sizes[index] for index in chosen])
                 inputs = self._classifier.inputs(batch, ends, starts)
                 scores, columns, gap = readings.READINGS[kind](self._classifier, inputs)
                 values[chosen] = scores.cpu().numpy()
@@ -243,15 +282,17 @@ class RewardModel(Scorer):
                 if columns is None:
                     continue
                 table = columns.float().cpu().numpy().astype(np.float64)
+                # Weights on what follows the response are dropped, as those on the prompt are.
+                pasts = ends + 1 - (after[chosen] if kind == "attention" else 0)
                 for row, index in enumerate(chosen):
-                    rows[index] = table[row, starts[row] : ends[row] + 1]
+                    rows[index] = table[row, starts[row] : pasts[row]]
         if texts is not None and kind is not None:
             rows = [text.spread(row) for text, row in zip(texts, rows, strict=True)]
         return values, rows, gaps
 
     def _check(self, sequences: Sequence[Sequence[int]]) -> None:
         """Raise unless the model can read every sequence."""
-        limit = positions(self.model)
+        limit = longest_input(self.model) if self._is_encoder else positions(self.model)
         size = self._vocab_size
         for index, ids in enumerate(sequences):
             if limit is not None and len(ids) > limit:

@@ -145,7 +145,7 @@ def test_a_missing_folder_is_named(tmp_path):
         RewardModel.from_pretrained(tmp_path / "nowhere")
 
 
-def test_a_bidirectional_classifier_is_refused():
+def test_a_bidirectional_classifier_needs_its_tokenizer():
     config = BertConfig(
         vocab_size=20,
         hidden_size=8,
@@ -153,8 +153,13 @@ def test_a_bidirectional_classifier_is_refused():
         num_attention_heads=1,
         intermediate_size=8,
     )
-    with pytest.raises(ScorerError, match=r"BertForSequenceClassification has no score head"):
+    with pytest.raises(ScorerError, match=r"BertForSequenceClassification with .*; pass its tok"):
         RewardModel(BertForSequenceClassification(config))
+
+
+def test_a_language_model_has_no_score_head(classifier):
+    with pytest.raises(ScorerError, match=r"GPT2LMHeadModel has no score head"):
+        RewardModel(GPT2LMHeadModel(classifier.config))
 
 
 @pytest.mark.parametrize(
