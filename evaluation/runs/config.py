@@ -6,13 +6,22 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from tokengym.agents.learner import find_learner
-from tokengym.envs.declared import as_plain, changed, check_count, from_plain, leaves, names_of
+from tokengym.envs.declared import (
+    as_plain,
+    changed,
+    check_choice,
+    check_count,
+    from_plain,
+    leaves,
+    names_of,
+)
 from tokengym.envs.errors import SettingsError
 from tokengym.envs.files import content_hash, read_json, write_json
 from tokengym.envs.pretrained import has_tokenizer
+from tokengym.envs.settings import Overlong
 from tokengym.envs.tasks.task import task_of
 from tokengym.evaluation.runs.defaults import (
     CREDIT_SETTINGS,
@@ -41,13 +50,25 @@ class TaskSettings:
     bundle: str | None = None
     """Folder of a bundle of tokenizer, prompts and models; None takes the task's own."""
     dataset: str | None = None
-    """A csv, tsv, jsonl or parquet file, or a hub name, with the prompts."""
+    """A csv, tsv, jsonl or parquet file, or a folder or hub name ("name:config" for one of its
+    configurations), with the prompts."""
     prompt_column: int | str | None = None
     """Its column of prompts: a name, or a number where the file has no header."""
     reference_column: int | str | None = None
     """Its column of reference answers."""
     query_type_column: int | str | None = None
     """Its column of OPENENDED or CONSTRAINED."""
+    prompt_tokens: tuple[int, ...] = ()
+    """First tokens of each text that make the prompt: a number, or two to draw one between them;
+    left out, the task's own."""
+    chat_template: bool = False
+    """Make each text a user's message in the tokenizer's chat template; conversations always are
+    in it."""
+    max_prompt_tokens: int | None = None
+    """Longest prompt, tokens; None takes that of the longest."""
+    overlong: Overlong = "error"
+    """Longer prompts: "error" refuses them, "left" keeps their last tokens, "drop" leaves them
+    out."""
     predict_query_types: bool = False
     """Have the bundled classifier fill in query types that are missing."""
     scorer: str | None = None
@@ -76,6 +97,13 @@ class TaskSettings:
                 raise ValueError(
                     f"{name}={getattr(self, name)!r} names a column of no data set; pass dataset"
                 )
+        if len(self.prompt_tokens) > 2:
+            raise ValueError(f"prompt_tokens takes one number or two, got {self.prompt_tokens}")
+        check_choice(self, "overlong", get_args(Overlong))
+        if self.overlong != "error" and self.max_prompt_tokens is None:
+            raise ValueError(
+                f"overlong={self.overlong!r} has no effect without max_prompt_tokens; pass both"
+            )
 
     def env_kwargs(self, env: str) -> dict[str, Any]:
         """Return the arguments of ``gym.make`` that are not left to the task.
@@ -85,7 +113,10 @@ class TaskSettings:
         Args:
             env: Id of the environment.
         """
-        values = {k: v for k, v in asdict(self).items() if v is not None and v is not False}
+        usual, given = asdict(TaskSettings()), asdict(self)
+        values = {name: value for name, value in given.items() if value != usual[name]}
+        if len(self.prompt_tokens) == 1:
+            (values["prompt_tokens"],) = self.prompt_tokens
         model = values.pop("model", None)
         if model is not None and "tokenizer" not in values and has_tokenizer(model):
             values["tokenizer"] = model
@@ -264,7 +295,7 @@ class ComparisonConfig:
         parts = {
             "training": TrainingSettings.from_dict(data["training"]),
             "evaluation": from_plain(EvaluationSettings(), data["evaluation"]),
-            "task": from_plain(TaskSettings(), data["task"]),
+            "task": from_plain(TaskSettings(), {**as_plain(TaskSettings()), **data["task"]}),
         }
         return cls(**{**data, **parts})
 
@@ -364,7 +395,8 @@ NO_NUMBERS = ("scorer_timeout",)
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return which settings of two configurations (`ComparisonConfig.as_dict`) differ, in words."""
-    left, right = flat({**old, "code": {}}), flat({**new, "code": {}})
+    usual = flat(as_plain(TaskSettings()))  # those that an earlier version did not have
+    left, right = usual | flat({**old, "code": {}}), usual | flat({**new, "code": {}})
     code, now = old.get("code", {}), new.get("code", {})
     changed_files = [
         changed_code(path, code[path], now[path])

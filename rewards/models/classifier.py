@@ -248,7 +248,7 @@ def resolve_labels(
     chosen = [by_name.get(label, -1) if isinstance(label, str) else label for label in wanted]
     if not all(0 <= index < classes for index in chosen) or len({*chosen}) < len(chosen):
         raise ScorerError(
-            f"labels must name one class or two different ones of {names}, got {labels}; "
+            f"labels must name one class or two different classes of {names}, got {labels}; "
             "pass labels=(positive, negative)"
         )
     return chosen[0], chosen[1] if len(chosen) == 2 else None

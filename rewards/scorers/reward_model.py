@@ -24,6 +24,7 @@ from tokengym.rewards.models.loading import (
     load_on_backbone,
     load_pretrained,
     load_tokenizer,
+    loaded_once,
     longest_input,
     positions,
     vocabulary_size,
@@ -328,4 +329,4 @@ def normalize_row(row: NDArray[np.float64]) -> NDArray[np.float64]:
     return row / total if total > 0 else np.full(len(row), 1.0 / max(len(row), 1))
 
 
-register_scorer("reward-model", RewardModel.from_pretrained)
+register_scorer("reward-model", loaded_once(RewardModel.from_pretrained))

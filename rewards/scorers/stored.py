@@ -1,12 +1,12 @@
 """Scorers that are stored: a model's folder, or what a bundle holds as truth."""
 
 import json
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tokengym.envs.pretrained import from_pretrained
 from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.models.loading import loaded_once
 from tokengym.rewards.scorers.base import Scorer
 from tokengym.rewards.scorers.rules import RuleScorer
 from tokengym.rewards.scorers.sentiment import Sentiment
@@ -91,18 +91,13 @@ def load_scorer(
             f"that is scored by {'a reward model' if is_encoder else 'an encoder'} asked for it; "
             f"pass it as {found}=, and {kind}= of the right kind"
         )
-    folder = Path(path)
-    # A model that was written anew is loaded anew.
-    files = list(folder.iterdir()) if folder.is_dir() else []
-    stamp = max((file.stat().st_mtime_ns for file in files), default=0)
-    location = str(folder.resolve()) if files else str(path)
     if kind == "reward_model":
-        return _load_reward_model(location, stamp)
-    return _load_relevance(location, max_len, stamp)
+        return _load_reward_model(path)
+    return _load_relevance(path, max_len=max_len)
 
 
-@lru_cache(maxsize=8)
-def _load_reward_model(path: str, stamp: int) -> Scorer:
+@loaded_once
+def _load_reward_model(path: str) -> Scorer:
     from tokengym.rewards.models.questions import is_preference_model
     from tokengym.rewards.scorers.preference_model import PreferenceModel
     from tokengym.rewards.scorers.reward_model import RewardModel
@@ -112,8 +107,8 @@ def _load_reward_model(path: str, stamp: int) -> Scorer:
     return RewardModel.from_pretrained(path)
 
 
-@lru_cache(maxsize=8)
-def _load_relevance(path: str, max_len: int | None, stamp: int) -> Scorer:
+@loaded_once
+def _load_relevance(path: str, *, max_len: int | None) -> Scorer:
     from tokengym.rewards.scorers.relevance import Relevance
 
     return Relevance.from_pretrained(path, max_len=max_len or 512)

@@ -5,7 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import (
     DebertaV2Config,
     DebertaV2ForSequenceClassification,
@@ -71,9 +79,7 @@ def wordpiece_tokenizer() -> PreTrainedTokenizerFast:
     backend.normalizer = normalizers.BertNormalizer(lowercase=True)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=150, special_tokens=special, show_progress=False
-    )
+    trainer = trainers.WordPieceTrainer(vocab_size=150, special_tokens=special, show_progress=False)
     backend.train_from_iterator(TEXTS, trainer)
     backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     return PreTrainedTokenizerFast(
@@ -118,7 +124,9 @@ def sentencepiece_tokenizer() -> PreTrainedTokenizerFast:
 def _small(tokenizer: PreTrainedTokenizerFast, **more: Any) -> dict[str, Any]:
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     pad = tokenizer.pad_token_id
-    return {"vocab_size": len(tokenizer), "intermediate_size": 32, "pad_token_id": pad} | sizes | more
+    return (
+        {"vocab_size": len(tokenizer), "intermediate_size": 32, "pad_token_id": pad} | sizes | more
+    )
 
 
 def make(kind: str, *, seed: int = 0) -> tuple[Any, PreTrainedTokenizerFast]:
@@ -137,7 +145,7 @@ def make(kind: str, *, seed: int = 0) -> tuple[Any, PreTrainedTokenizerFast]:
     if kind == "qwen2":
         tokenizer = qwen_tokenizer()
         own = _small(tokenizer, num_key_value_heads=1, tie_word_embeddings=True)
-        own |= {"vocab_size": len(tokenizer) + 4, "eos_token_id": tokenizer.eos_token_id}
+        own |= {"vocab_size": len(tokenizer) + 2, "eos_token_id": tokenizer.eos_token_id}
         return Qwen2ForCausalLM(Qwen2Config(**own)), tokenizer
     if kind == "qwen3":
         tokenizer = qwen_tokenizer("<think>", "</think>")

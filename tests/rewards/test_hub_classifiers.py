@@ -1,4 +1,4 @@
-"""Classifiers as the hub has them: bidirectional ones, pairs, and reward models of conversations."""
+"""Classifiers as the hub has them: bidirectional ones, pairs, reward models of conversations."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from tests.rewards.conftest import make_episode
 from tests.rewards.stand_ins import TEXTS, gpt2_tokenizer, make, qwen_tokenizer, save
 from tokengym.envs import Episode, TokenGenerationEnv, TokenizerError
 from tokengym.rewards import ABC, Attribution, CreditReward, RewardModel, check_reward
-from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.errors import RewardError, ScorerError
 from tokengym.rewards.scorers import find_scorer
 
 PROMPT = "I thought this film"
@@ -210,11 +210,16 @@ def test_by_name_with_options(tmp_path: Path) -> None:
     value = scorer.bind(policy).score([spoken(policy, RESPONSES[0])]).values[0]
     model, own = make("distilbert")
     assert value == pytest.approx(logits(model, own, PROMPT + RESPONSES[0])[1], abs=1e-5)
+    # Training and evaluation share the weights; other options are another scorer.
+    assert find_scorer(f"reward-model:path={path},labels=POSITIVE") is scorer
+    assert find_scorer(f"reward-model:path={path},labels=NEGATIVE") is not scorer
+    with pytest.raises(RewardError, match="'reward-model' has no option 'label'; it has path, lab"):
+        find_scorer(f"reward-model:path={path},label=POSITIVE")
 
 
 def test_what_is_refused(tmp_path: Path) -> None:
     model, own = make("distilbert")
-    with pytest.raises(ScorerError, match=r"one class or two different ones .* got FINE; pass"):
+    with pytest.raises(ScorerError, match=r"one class or two different classes .* got FINE; pass"):
         RewardModel(model, tokenizer=own, labels="FINE")
     with pytest.raises(ScorerError, match=r"form must be 'text', 'pair' or 'chat', got 'xml'"):
         RewardModel(model, tokenizer=own, form="xml")  # type: ignore[arg-type]
