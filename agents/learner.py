@@ -9,6 +9,7 @@ Nothing here imports torch: naming a learner is cheap, training it loads what it
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -192,7 +193,8 @@ def _load_learners() -> None:
 def find_learner(name: str) -> Learner:
     """Return the learner of that name, or of "path/to/file.py:MyAgent".
 
-    A file or an installed package names a `Learner` or a subclass of `EpisodicAlgorithm`.
+    A file or an installed package names a `Learner`, a subclass of `EpisodicAlgorithm`, or an agent
+    with ``predict`` alone, which is played and does not learn.
 
     Raises:
         ValueError: if there is none, with the near matches, or the object is neither.
@@ -215,14 +217,68 @@ def _as_learner(name: str, made: Any) -> Learner:
     from tokengym.agents.algorithm import EpisodicAlgorithm
     from tokengym.agents.ppo.training import train
 
-    if not (isinstance(made, type) and issubclass(made, EpisodicAlgorithm)):
-        raise SettingsError(
-            f"agent {name} must be a subclass of EpisodicAlgorithm or a Learner, got {made!r}"
+    summary = (made.__doc__ or "").partition("\n")[0]
+    if isinstance(made, type) and issubclass(made, EpisodicAlgorithm):
+        return Learner(
+            name=name,
+            summary=summary,
+            settings=made.settings_class,
+            train=partial(train, algorithm=made),
+            uses_credit=True,
         )
+    _check_plays(name, made)
     return Learner(
-        name=name,
-        summary=(made.__doc__ or "").partition("\n")[0],
-        settings=made.settings_class,
-        train=partial(train, algorithm=made),
-        uses_credit=True,
+        name=name, summary=summary, settings=NoSettings, train=partial(_play, name=name, made=made)
     )
+
+
+def _check_plays(name: str, made: Any) -> None:
+    """Refuse an object of the user's that cannot be played."""
+    if not callable(getattr(made, "predict", None)):
+        raise SettingsError(
+            f"agent {name} must be a subclass of EpisodicAlgorithm, a Learner, or have a method "
+            f"predict(observation, state, episode_start, deterministic), got {made!r} without one"
+        )
+
+
+def own_player(name: str, made: Any, envs: Any) -> Any:
+    """Return the agent that "path/to/file.py:MyAgent" stands for, which needs only ``predict``.
+
+    Args:
+        name: What the user wrote.
+        made: The object of that name: an agent, or a class, which is called with the environments
+            if its constructor needs an argument.
+        envs: The environments that it is to play.
+
+    Raises:
+        SettingsError: if it has no ``predict``, or its constructor needs more.
+    """
+    _check_plays(name, made)
+    if not isinstance(made, type):
+        return made
+    required = [
+        parameter.name
+        for parameter in inspect.signature(made).parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    if len(required) > 1:
+        raise SettingsError(
+            f"agent {name} is called with the environments alone, but its constructor needs "
+            f"{', '.join(required)}; give the others a default"
+        )
+    return made(envs) if required else made()
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoSettings:
+    """Settings of an agent that is only played."""
+
+
+def _play(run: TrainingRun, *, name: str, made: Any) -> None:
+    """Measure an agent that does not learn, at both ends of its curve."""
+    envs = run.make_envs(1, normalize=False)
+    agent = own_player(name, made, envs)
+    run.measure(0, 0, agent)
+    run.measure(run.training.last_step, run.training.tokens or 0, agent)
+    envs.close()

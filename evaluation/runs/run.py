@@ -413,7 +413,10 @@ def load_agent(path: str | Path, agent_class: str | None = None) -> Any:
     if agent_class is not None:
         made: Any = find_object("agents", agent_class)
         if not hasattr(made, "load"):
-            raise ValueError(f"agent_class {agent_class!r} must have a method load, got {made!r}")
+            raise ValueError(
+                f"agent_class {agent_class!r} has no method load to read {path} with; add one, or "
+                "leave the folder out to play the agent as it is made"
+            )
         return made.load(path)
 
     path = Path(path)

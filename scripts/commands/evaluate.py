@@ -63,18 +63,21 @@ def evaluate(
         judge: Preference model that decides it, asked in both orders: folder or hub name (default:
             the task's score decides).
         toxicity: Measure toxicity: a classifier's folder or hub name, or "words".
-        agent_class: Class of an agent of your own: path/to/file.py:MyAgent.
+        agent_class: Class of an agent of your own: path/to/file.py:MyAgent. It reads AGENT with its
+            method load; without AGENT its method predict is all it needs.
         task: Settings of the environment.
     """
     import torch
     from rich.console import Console
 
+    from tokengym.agents.learner import own_player
     from tokengym.envs.files import write_json
     from tokengym.evaluation.measure.evaluate import Evaluator
     from tokengym.evaluation.measure.metrics import library_metrics
     from tokengym.evaluation.replay.replay import known_task
     from tokengym.evaluation.runs.defaults import training_settings
     from tokengym.evaluation.runs.run import load_agent
+    from tokengym.rewards.naming import find_object
     from tokengym.scripts.commands.show import show_evaluation, show_win_rate
 
     torch.set_num_threads(1)
@@ -89,7 +92,13 @@ def evaluate(
         seed=seed,
         toxicity=toxicity,
     )
-    player = evaluator.untrained(task.model) if agent is None else load_agent(agent, agent_class)
+    if agent is not None:
+        player = load_agent(agent, agent_class)
+    elif agent_class is not None:
+        made = find_object("agents", agent_class)
+        player = own_player(agent_class, made, evaluator.envs)
+    else:
+        player = evaluator.untrained(task.model)
     evaluation = evaluator(player, deterministic=deterministic)
     figures = {**evaluation.metrics, **library_metrics(evaluation.episodes)}
     versus = None

@@ -123,6 +123,50 @@ def test_an_agent_of_ones_own_is_compared_with_options(files: Path):
     assert "--agents ppo agents.py:Reinforce:baseline=0.25" in command_line(config, config)
 
 
+def test_an_agent_with_predict_alone_is_played(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (evaluated,) = (rest for rest in COMMANDS if rest[0] == "evaluate" and "Copycat" in rest[-1])
+    few = ["--episodes", "4", "--max-new-tokens", "3", "--json", "figures.json"]
+    assert main([*evaluated, *few]) == 0
+    printed = capsys.readouterr().out
+    assert "the the" not in printed
+    assert json.loads((files / "figures.json").read_text())["copy_rate"] == 1.0
+    compared = [*command("runs/copycat"), *SHORT, "--max-new-tokens", "3", "--seeds", "1"]
+    assert main([*compared, "--jobs", "1"]) == 0
+    (run,) = (files / "runs/copycat").glob("players.py_Copycat/seed-0/run.json")
+    curve = json.loads(run.read_text())["curve"]
+    assert [point["score"] for point in curve] == [curve[0]["score"]] * 2
+    assert curve[-1]["tokens"] == 2 * 4 * 3  # those of the learner beside it
+
+
+@pytest.mark.parametrize(
+    ("code", "arguments", "message"),
+    [
+        (
+            "class Mute: pass",
+            "compare --agents x.py:Mute --rewards sparse",
+            "have a method predict",
+        ),
+        ("class Mute: pass", "evaluate --agent-class x.py:Mute", "have a method predict"),
+        (
+            "class Two:\n    def __init__(self, one, two): pass\n    predict = None.__eq__",
+            "evaluate --agent-class x.py:Two",
+            "its constructor needs one, two; give the others a default",
+        ),
+        ("class P: predict = len", "evaluate . --agent-class x.py:P", "no method load to read"),
+    ],
+)
+def test_an_agent_that_cannot_be_played_is_refused(
+    files: Path, code: str, arguments: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (files / "x.py").write_text(code)
+    assert main(arguments.split()) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+
+
 def test_a_stopped_run_whose_file_has_changed_is_refused(
     files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
