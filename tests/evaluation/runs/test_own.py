@@ -109,7 +109,7 @@ def test_an_agent_of_ones_own_trains_resumes_and_is_evaluated(
     assert set(settings["code"]) == {"agents.py"}
     capsys.readouterr()
     few = ["--episodes", "4", *WORDS]
-    assert main([*command("evaluate"), *few]) == 0
+    assert main([*command("evaluate runs/reinforce"), *few]) == 0
     assert main(["evaluate", "runs/reinforce/agent", *few]) == 2
     assert "was saved by Reinforce, which is none of tokengym's" in capsys.readouterr().err
 
