@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -16,7 +16,7 @@ from tokengym.scripts.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from tokengym.evaluation.measure.evaluate import Evaluation
+    from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
     from tokengym.evaluation.measure.win_rate import WinRate
     from tokengym.evaluation.runs.config import TaskSettings
 
@@ -70,14 +70,12 @@ def evaluate(
     import torch
     from rich.console import Console
 
-    from tokengym.agents.learner import own_player
     from tokengym.envs.files import write_json
     from tokengym.evaluation.measure.evaluate import Evaluator
     from tokengym.evaluation.measure.metrics import library_metrics
     from tokengym.evaluation.replay.replay import known_task
     from tokengym.evaluation.runs.defaults import training_settings
     from tokengym.evaluation.runs.run import load_agent
-    from tokengym.rewards.naming import find_object
     from tokengym.scripts.commands.show import show_evaluation, show_win_rate
 
     torch.set_num_threads(1)
@@ -92,13 +90,7 @@ def evaluate(
         seed=seed,
         toxicity=toxicity,
     )
-    if agent is not None:
-        player = load_agent(agent, agent_class)
-    elif agent_class is not None:
-        made = find_object("agents", agent_class)
-        player = own_player(agent_class, made, evaluator.envs)
-    else:
-        player = evaluator.untrained(task.model)
+    player = _player(evaluator, agent, agent_class, task.model)
     evaluation = evaluator(player, deterministic=deterministic)
     figures = {**evaluation.metrics, **library_metrics(evaluation.episodes)}
     versus = None
@@ -113,6 +105,21 @@ def evaluate(
     if json is not None:
         comparison = {} if versus is None else {"versus": {"agent": against, **asdict(versus)}}
         write_json(json, {"env": env, "episodes": episodes, "seed": seed, **figures, **comparison})
+
+
+def _player(
+    evaluator: "Evaluator", agent: Path | None, agent_class: str | None, model: str | None
+) -> Any:
+    """Return the saved agent, one of the user's own that is played as it is made, or the start."""
+    from tokengym.agents.learner import own_player
+    from tokengym.evaluation.runs.run import load_agent
+    from tokengym.rewards.naming import find_object
+
+    if agent is not None:
+        return load_agent(agent, agent_class)
+    if agent_class is not None:
+        return own_player(agent_class, find_object("agents", agent_class), evaluator.envs)
+    return evaluator.untrained(model)
 
 
 def _check_agents(agent: Path | None, against: Path | None, judge: str | None) -> None:
