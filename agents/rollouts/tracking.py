@@ -131,10 +131,16 @@ def make_tracker(
         config: Settings shown beside it, by name.
 
     Raises:
-        SettingsError: if the tracker is unknown or not installed.
+        SettingsError: if the tracker is unknown, not installed, or cannot begin a run.
     """
     check_tracker(track)
     entry = TRACKERS[track]
     if entry.make is None:
         return TensorBoardOutputFormat(str(folder / "tensorboard"))
-    return entry.make(import_module(entry.library), name, config or {})
+    try:
+        return entry.make(import_module(entry.library), name, config or {})
+    except Exception as error:  # a service that is not reached, a store that it will not write to
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise SettingsError(
+            f"track={track!r} cannot begin a run ({reason}); change its settings or leave track out"
+        ) from error

@@ -70,6 +70,19 @@ def test_mlflow_is_called(library: Calls, tmp_path: Path):
     ]
 
 
+@pytest.mark.parametrize("library", ["mlflow"], indirect=True)
+def test_a_tracker_that_cannot_begin_is_named_in_one_line(
+    library: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(name: str) -> None:
+        raise RuntimeError("the store is in maintenance mode\nmore")
+
+    monkeypatch.setattr(library, "set_experiment", refuse, raising=False)
+    message = r"'mlflow' cannot begin a run \(the store is in maintenance mode\); change its set"
+    with pytest.raises(SettingsError, match=message):
+        make_tracker("mlflow", tmp_path, name="abc")
+
+
 @pytest.mark.parametrize("track", TRACKERS)
 def test_a_missing_library_is_named_with_its_extra(
     track: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
