@@ -80,13 +80,23 @@ class Page:
             os.close(end)
         self._profile.cleanup()
 
-    def open(self, file: Path) -> None:
-        """Load a local page and wait until it is there."""
-        self._call("Page.navigate", {"url": file.resolve().as_uri()})
+    def open(self, page: Path | str) -> None:
+        """Load a local file, or an address, and wait until it is there."""
+        url = page if isinstance(page, str) else page.resolve().as_uri()
+        self._call("Page.navigate", {"url": url})
+        protocol = url.partition(":")[0] + ":"
+        self.wait_for(f"document.readyState === 'complete' && location.protocol === '{protocol}'")
+
+    def wait_for(self, condition: str) -> None:
+        """Wait until an expression holds in the page.
+
+        Raises:
+            TimeoutError: if it does not in `SECONDS`.
+        """
         deadline = time.monotonic() + SECONDS
-        while self.run("document.readyState + location.protocol") != "completefile:":
+        while not self.run(condition):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{file} did not load in {SECONDS:g} s")
+                raise TimeoutError(f"{condition} did not come true in {SECONDS:g} s")
             time.sleep(0.02)
 
     def run(self, expression: str) -> Any:

@@ -1,4 +1,4 @@
-"""The command line: ``tokengym compare | train | evaluate | envs | report | replay``.
+"""The command line: ``tokengym compare | train | evaluate | envs | report | replay | explore``.
 
 What a user got wrong is said in one line, without a traceback; TOKENGYM_TRACEBACK=1 shows it.
 """
@@ -22,6 +22,7 @@ from tokengym.scripts.commands.compare import compare
 from tokengym.scripts.commands.constitution import constitution
 from tokengym.scripts.commands.envs import envs
 from tokengym.scripts.commands.evaluate import evaluate
+from tokengym.scripts.commands.explore import explore
 from tokengym.scripts.commands.options import call
 from tokengym.scripts.commands.push import push
 from tokengym.scripts.commands.replay import replay
@@ -40,6 +41,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "envs": envs,
     "report": report,
     "replay": replay,
+    "explore": explore,
     "bench": bench,
     "push": push,
 }

@@ -67,10 +67,10 @@ class Branch:
 
     token_id: int
     """The token that they have in common after the part that is kept."""
-    text: str
-    """Its text."""
     episodes: tuple[Episode, ...]
     """The whole responses, scored."""
+    tokens: tuple[tuple[str, ...], ...]
+    """Per episode the text of each token."""
     gold_scores: Array | None
     """(episodes,), None if the task has no gold score."""
 
@@ -245,13 +245,13 @@ class Explorer:
         with at_temperature(policy, temperature), torch.inference_mode():
             logits = policy.next_logits([text], infos["action_mask"])[0]
         probabilities = logits.double().softmax(-1).cpu().numpy()
-        taken = response.episode.response_ids[time]
+        before, taken = response.episode.response_ids[:time], response.episode.response_ids[time]
         likeliest = np.argsort(-probabilities, kind="stable")[:most]
         shown = dict.fromkeys([*likeliest[probabilities[likeliest] > 0].tolist(), int(taken)])
         return [
             Alternative(
                 token_id=token_id,
-                text=self._text(token_id),
+                text=token_texts(self.tokenizer, [*before, token_id])[-1],
                 probability=float(probabilities[token_id]),
                 is_taken=token_id == taken,
             )
@@ -303,8 +303,8 @@ class Explorer:
         _, infos = self._one.set_state([self._state(response, time)])
         if not infos["action_mask"][0][token_id]:
             raise ValueError(
-                f"token {token_id} ({self._text(token_id)!r}) is not allowed at position {time}; "
-                "choose another alternative"
+                f"token {token_id} is not allowed at position {time}; choose an alternative of "
+                "positive probability"
             )
         _, _, terminated, truncated, infos = self._one.step(np.array([token_id]))
         episode = replace(response.episode, token_rewards=None, log_probs=None)
@@ -328,7 +328,10 @@ class Explorer:
             ]
         scored, gold = self._scored(played)
         return Branch(
-            token_id=token_id, text=self._text(token_id), episodes=tuple(scored), gold_scores=gold
+            token_id=token_id,
+            episodes=tuple(scored),
+            tokens=tuple(tuple(token_texts(self.tokenizer, e.response_ids)) for e in scored),
+            gold_scores=gold,
         )
 
     def _state(self, response: Response, time: int) -> dict[str, Any]:
@@ -361,9 +364,6 @@ class Explorer:
             if scored[0].prompt in self._prompt_ids:
                 raise
             return scored, None
-
-    def _text(self, token_id: int) -> str:
-        return token_texts(self.tokenizer, [token_id])[0]
 
 
 def saved_agents(folder: Path) -> list[Path]:

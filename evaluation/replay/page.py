@@ -38,7 +38,7 @@ def render_replay(result: Replay, *, most: int = 12) -> str:
         "scored_by": scored_by(result),
         "columns": figure_columns(result),
         "rows": figure_rows(result),
-        "episodes": [_episode(result, index) for index in range(min(most, count))],
+        "episodes": [episode_rows(result, index) for index in range(min(most, count))],
         "left": max(0, count - most),
         "notes": _notes(result),
     }
@@ -108,7 +108,8 @@ def _figures(result: Replay, name: str) -> list[str]:
     return cells
 
 
-def _episode(result: Replay, index: int) -> dict[str, Any]:
+def episode_rows(result: Replay, index: int) -> dict[str, Any]:
+    """Return one response under every rule, for the templates."""
     episode, pieces = result.episodes[index], result.tokens[index]
     rows = []
     if result.truth is not None:

@@ -170,7 +170,7 @@ def test_a_token_that_ends_the_text_ends_it(oracle: Explorer):
     ids = (response.episode.response_ids[0], eos)
     assert [e.response_ids for e in fork.other.episodes] == [ids] * 3
     assert {e.finish_reason for e in fork.other.episodes} == {"eos"}
-    assert fork.other.text == oracle.tokenizer.eos_token
+    assert fork.other.tokens[0][-1] == oracle.tokenizer.eos_token
     last = len(response.episode.response_ids) - 1
     assert len(oracle.fork(response, last, eos, n=2).taken.episodes) == 2
 
@@ -179,7 +179,7 @@ def test_the_change_is_of_means_with_the_error_of_paired_differences(response: R
     def branch(*scores: float, gold: tuple[float, ...] | None = None) -> Branch:
         episodes = tuple(replace(response.episode, score=score) for score in scores)
         found = None if gold is None else np.array(gold)
-        return Branch(token_id=5, text="a", episodes=episodes, gold_scores=found)
+        return Branch(token_id=5, episodes=episodes, tokens=(), gold_scores=found)
 
     fork = Fork(time=0, taken=branch(1.0, 2.0, 3.0), other=branch(2.0, 4.0, 3.0))
     assert fork.score.taken == pytest.approx(2.0)
@@ -209,7 +209,7 @@ def test_what_cannot_be_explored_is_said(explorer: Explorer, response: Response,
     with pytest.raises(ValueError, match=r"n must be at least 1 continuation, got 0"):
         explorer.fork(response, 0, 5, n=0)
     eos = explorer.tokenizer.eos_token_id
-    with pytest.raises(ValueError, match=rf"token {eos} .* is not allowed at position 3"):
+    with pytest.raises(ValueError, match=rf"token {eos} is not allowed at position 3"):
         explorer.fork(response, 3, eos)
     with pytest.raises(ValueError, match="unknown reward 'acb'"):
         explorer.sample(response.episode.prompt, ("acb",))

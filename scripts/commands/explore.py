@@ -1,0 +1,80 @@
+"""``tokengym explore``: a local page on which one response is taken apart token by token."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from tokengym.scripts.commands.options import (
+    Folder,
+    Names,
+    Switch,
+    Text,
+    Whole,
+    takes_settings,
+    task_settings,
+)
+
+if TYPE_CHECKING:
+    from tokengym.evaluation.runs.config import TaskSettings
+
+
+@takes_settings(task_settings)
+def explore(
+    results: Annotated[
+        Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="RESULTS", help_behavior_hint="")
+    ] = None,
+    env: Text = None,
+    agent: Folder = None,
+    rewards: Names = (),
+    port: Whole = None,
+    browser: Switch = False,
+    *,
+    task: "TaskSettings",
+) -> None:
+    """Open a local page: sample, see each token's credit, and try the alternatives at a token.
+
+    Needs pip install 'tokengym[explore]'. Nothing leaves this machine. Ctrl-C ends it.
+
+    For example:
+      tokengym explore --env Oracle
+      tokengym explore runs --browser              offers the agents saved below runs
+      tokengym explore --agent runs/abc/agent --rewards abc scar mc
+
+    Args:
+        results: Folder whose saved agents can be chosen on the page.
+        env: Environment id, or a task's bare name, to begin with (default: the agent's, or
+            MovieReview).
+        agent: Folder of a saved agent, or of its run, to begin with (default: the untrained
+            policy).
+        rewards: Rules to begin with, options after a colon (default: those the task's scorer
+            allows).
+        port: Port on 127.0.0.1 (default: the first that is free from 7860 on).
+        browser: Open the page in the browser.
+        task: Settings of the environment to begin with.
+    """
+    import torch
+    from rich.console import Console
+
+    from tokengym.evaluation.replay.explore import agent_folder
+    from tokengym.evaluation.replay.explore_app import ExplorePage, check_gradio, launch
+    from tokengym.evaluation.replay.replay import known_task
+    from tokengym.scripts.commands.show import say
+
+    check_gradio()
+    torch.set_num_threads(1)
+    folder = None if agent is None else agent_folder(agent)
+    env, kwargs = known_task(None if folder is None else folder.parent, env)
+    page = ExplorePage(
+        env,
+        kwargs | task.env_kwargs(env),
+        agent=folder,
+        model=task.model,
+        results=results,
+        rewards=rewards,
+    )
+    app = launch(page, port=port, browser=browser)
+    say(Console(), app.local_url)
+    while True:
+        time.sleep(3600)
