@@ -104,7 +104,9 @@ def _branch(branch: Branch, time: int, name: str) -> dict[str, Any]:
         figures = [f"score {number(episode.score)}"]
         if branch.gold_scores is not None:
             figures.append(f"gold {number(float(branch.gold_scores[index]))}")
-        text = {"kept": "".join(pieces[:time]), "token": pieces[time]}
+        token = pieces[time].lstrip()
+        kept = "".join(pieces[: time + 1]).removesuffix(token)  # the space before it stays plain
+        text = {"kept": kept, "token": token}
         text |= {"rest": "".join(pieces[time + 1 :]), "figures": " \u00b7 ".join(figures)}
         texts.setdefault(pieces, text)
     shown = list(texts.values())[:MOST_TEXTS]
