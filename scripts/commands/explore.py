@@ -76,5 +76,8 @@ def explore(
     )
     app = launch(page, port=port, browser=browser)
     say(Console(), app.local_url)
-    while True:
-        time.sleep(3600)
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        app.close(verbose=False)
