@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from tokengym.envs.files import write_text
 from tokengym.evaluation.report.verdict import number, signed
-from tokengym.evaluation.statistics import Array, interval, iqm
+from tokengym.evaluation.statistics import Array, interval, iqm, student_interval
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -50,6 +50,12 @@ def mean_with_interval(values: Array) -> str:
     """Return the mean of a sample (n,) with its bootstrap interval."""
     low, high = interval(values, mean)
     return with_interval({"iqm": mean(values), "low": low, "high": high})
+
+
+def student_mean(values: ArrayLike) -> str:
+    """Return the mean of a sample (n,) with Student's t interval."""
+    middle, low, high, _ = (float(value) for value in student_interval(values))
+    return with_interval({"iqm": middle, "low": low, "high": high})
 
 
 def fields(figure: Any) -> dict[str, Any] | None:
