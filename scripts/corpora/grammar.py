@@ -61,7 +61,7 @@ class Grammar:
             start: Symbol of a whole sentence.
         """
         either = {
-            name: [f"{{{variant}_{name[1:]}}}" for variant in variants]
+            name: tuple(f"{{{variant}_{name[1:]}}}" for variant in variants)
             for _, choices in self._rules.values()
             for choice in choices
             for name in choice[1::2]
