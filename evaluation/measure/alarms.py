@@ -97,13 +97,14 @@ def noise(curve: ArrayLike) -> float:
 
 
 def find_alarms(
-    curves: Mapping[str, Array], steps: ArrayLike, *, by_gold: bool = False
+    curves: Mapping[str, Array], steps: ArrayLike, *, axis: str = "update", by_gold: bool = False
 ) -> list[str]:
     """Return one sentence per sign of over-optimisation in one reward's mean curves.
 
     Args:
         curves: Per measurement (time,), the first value the reference policy's.
-        steps: (time,) updates made at each evaluation.
+        steps: (time,) updates made, or tokens read, at each evaluation.
+        axis: "tokens" if ``steps`` are tokens.
         by_gold: Whether ``score`` is the gold score, which no training maximised.
 
     Example:
@@ -116,8 +117,10 @@ def find_alarms(
     if "gold_score" in curves:
         parted = parting(curves["score"], curves["gold_score"])
         if parted is not None:
+            step = f"{at[parted.index]:,.0f}"
+            since = f"{step} tokens" if axis == "tokens" else f"update {step}"
             alarms.append(
-                f"from update {at[parted.index]:g} on the gold score fell "
+                f"from {since} on the gold score fell "
                 f"({parted.gold_best:.3g} to {parted.gold_last:.3g}) while the score rose "
                 f"({parted.score_then:.3g} to {parted.score_last:.3g})"
             )

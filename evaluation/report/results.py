@@ -53,6 +53,8 @@ def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
         training=training_settings(config.env, config.training.agent),
     )
     settings = flat(config.as_dict())
+    # Learners at prices of their own have no one objective.
+    prices = {flat(config.of_run(name).as_dict()).get("kl_coef") for name in config.names} - {None}
     about = {
         "settings": settings,
         "versions": found.shown_versions(),
@@ -64,7 +66,7 @@ def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
         out,
         found.curves,
         episodes=found.episodes,
-        kl_coef=settings.get("kl_coef"),
+        kl_coef=prices.pop() if len(prices) == 1 else None,
         level=config.level,
         baseline=config.names[0],
         failed=found.failed,

@@ -99,7 +99,7 @@ def summarize(
         },
         "failed": lost,
         "groups": [
-            _summarize_panel(panel, anchors or {}, optimum or {}, level, by_gold)
+            _summarize_panel(panel, anchors or {}, optimum or {}, level, by_gold, axis)
             for panel in panels
         ],
     }
@@ -118,6 +118,7 @@ def _summarize_panel(
     optimum: Mapping[str, float],
     level: float,
     by_gold: bool,
+    axis: str,
 ) -> dict[str, Any]:
     baseline = next(iter(panel.rewards))
     first = np.concatenate([runs.values["score"][:, 0] for runs in panel.rewards.values()])
@@ -133,7 +134,10 @@ def _summarize_panel(
                 np.mean([collapsed(row, score_anchor) for row in runs.values["score"]])
             ),
             "alarms": find_alarms(
-                {m: iqm(runs.values[m], 0) for m in panel.measures}, panel.steps, by_gold=by_gold
+                {m: iqm(runs.values[m], 0) for m in panel.measures},
+                panel.steps,
+                axis=axis,
+                by_gold=by_gold,
             ),
         }
         if name != baseline:

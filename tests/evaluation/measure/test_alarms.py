@@ -79,6 +79,24 @@ def test_alarms_of_over_optimisation():
     ]
 
 
+def test_the_word_salad_of_film_reviews_raises_an_alarm_and_their_priced_run_none():
+    # Means of three seeds of MovieReview at 6e-4, without and with a price; docs/guide/concepts.md.
+    steps = [*range(0, 40, 3), 40]
+    free = np.array([-4, 85, 184, 269, 309, 335, 348, 354, 362, 364, 365, 365, 370, 369, 370]) / 100
+    salad = np.array([-4, 12, 17, 21, 24, 25, 30, 27, 30, 28, 20, 18, 15, 11, 10]) / 100
+    (alarm,) = find_alarms({"score": free, "gold_score": salad}, steps)
+    assert alarm.startswith("from update 18 on the gold score fell (0.3 to 0.1) while the score")
+    (of_tokens,) = find_alarms(
+        {"score": free, "gold_score": salad}, [3072 * step for step in steps], axis="tokens"
+    )
+    assert of_tokens == alarm.replace("update 18", "55,296 tokens")
+    priced = (
+        np.array([-4, 92, 186, 238, 274, 293, 297, 313, 311, 309, 322, 321, 322, 330, 324]) / 100
+    )
+    sentences = np.array([-4, 16, 35, 44, 51, 60, 61, 63, 64, 62, 68, 68, 69, 70, 68]) / 100
+    assert find_alarms({"score": np.array(priced), "gold_score": sentences}, steps) == []
+
+
 def test_curves_of_other_evaluations_are_refused():
     with pytest.raises(ValueError, match=r"alike, got \(11,\) and \(10,\); take both"):
         parting(RISING, RISING[1:])

@@ -19,13 +19,19 @@ from tokengym.evaluation.runs.record import UnfinishedRun
 @pytest.fixture
 def make_comparison(make_rows, tmp_path: Path):
     def make(
-        name: str, rewards: tuple[str, ...] = ("sparse",), torch: Any = "2.13.0", **training: Any
+        name: str,
+        rewards: tuple[str, ...] = ("sparse",),
+        torch: Any = "2.13.0",
+        agents: tuple[str, ...] = (),
+        **training: Any,
     ) -> tuple[ComparisonConfig, Path]:
         settings = changed(TrainingSettings(), **training)
-        config = ComparisonConfig(env="MovieReview", rewards=rewards, seeds=5, training=settings)
+        config = ComparisonConfig(
+            env="MovieReview", rewards=rewards, agents=agents, seeds=5, training=settings
+        )
         out = tmp_path / name
         write_json(out / SETTINGS_FILE, config.as_dict())
-        for reward in rewards:
+        for reward in config.names:
             for seed in range(5):
                 folder = run_folder(out, reward, seed)
                 rows = [r for r in make_rows((reward,)) if r["seed"] == seed]
@@ -50,6 +56,21 @@ def test_prices_of_the_kl_are_compared(make_comparison, tmp_path: Path):
     assert group["rewards"]["sparse (kl_coef 0.2)"]["versus_baseline"]
     found = merge_comparisons(folders, tmp_path / "other", baseline="sparse (kl_coef 0.2)")
     assert found["groups"][0]["baseline"] == "sparse (kl_coef 0.2)"
+
+
+@pytest.mark.parametrize(
+    ("prices", "shared"), [((0.1, 0.1), 0.1), ((0.0, 0.1), None), ((0.05, 0.05), 0.05)]
+)
+def test_learners_at_prices_of_their_own_have_no_score_minus_the_kl_penalty(
+    make_comparison, prices: tuple[float, float], shared: float | None
+):
+    agents = tuple(
+        f"{name}:kl_coef={price}" for name, price in zip(("ppo", "loo"), prices, strict=True)
+    )
+    summary = write_comparison(*make_comparison("prices", agents=agents))
+    (group,) = summary["groups"]
+    assert summary["kl_coef"] == shared
+    assert ("net_score" in group["measures"]) == (shared is not None)
 
 
 @pytest.mark.parametrize("rewards", [("sparse", "uniform"), ("sparse", "r3")])
