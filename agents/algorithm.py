@@ -32,7 +32,7 @@ from tokengym.agents.rollouts.environments import (
     share_rows,
 )
 from tokengym.agents.rollouts.logs import write_failed_round
-from tokengym.agents.rollouts.playing import Choice, Player, Round, play_round
+from tokengym.agents.rollouts.playing import Choice, PlaysPolicy, Round, play_round
 from tokengym.agents.rollouts.rounds import StepResult, TimedRounds, as_rounds
 from tokengym.agents.sb3 import NoEnvironment, as_vec_env
 from tokengym.envs import SettingsError
@@ -46,7 +46,7 @@ SB3_SETTINGS = ("gamma", "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm")
 """Settings that SB3's ``OnPolicyAlgorithm`` keeps as well."""
 
 
-class EpisodicAlgorithm(OnPolicyAlgorithm):
+class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
     """Base of learners from whole episodes, as a Stable-Baselines3 algorithm.
 
     It brings collection, callbacks, seeds, logs and checkpoints; a subclass says in `learn_from`
@@ -386,23 +386,6 @@ class EpisodicAlgorithm(OnPolicyAlgorithm):
         for name, seconds in self._timings.items():
             self.logger.record(f"time/{name}", seconds)
         super().dump_logs(iteration)
-
-    # --- acting -----------------------------------------------------------------------------------
-
-    def player(self, generator: torch.Generator | None = None) -> Player:
-        """Return a fast player of the policy; see `CausalLMPolicy.player`."""
-        return self.policy.player(generator)
-
-    def predict(
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: NDArray[np.bool_] | None = None,
-        deterministic: bool = False,
-        action_masks: NDArray[np.generic] | None = None,
-    ) -> tuple[NDArray[np.int64], Any]:
-        """Return the next token of one observation or a batch; see `CausalLMPolicy.predict`."""
-        return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
     # --- Stable-Baselines3's hooks ----------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import CodeType, FrameType
+from unittest.mock import patch
 
 FLOORS = ("envs", "rewards", "agents", "evaluation", "scripts")
 PRODUCT = ("envs", "rewards", "agents", "evaluation", "scripts/commands", "scripts/cli.py")
@@ -271,14 +272,12 @@ def learn_once() -> None:
 
     from tokengym.agents import PPO
 
-    backward, torch.Tensor.backward = torch.Tensor.backward, reached
     try:
-        envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=4, reward="abc")
-        PPO("CausalLMPolicy", envs, seed=0).learn(1)
+        with patch.object(torch.Tensor, "backward", reached):
+            envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=4, reward="abc")
+            PPO("CausalLMPolicy", envs, seed=0).learn(1)
     except GradientReached:
         return
-    finally:
-        torch.Tensor.backward = backward
     raise SystemExit("PPO came to no gradient")
 
 

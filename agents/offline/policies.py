@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
-from numpy.typing import NDArray
 from safetensors.torch import load_file
 from stable_baselines3.common.vec_env import VecEnv
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -21,37 +20,12 @@ from tokengym.agents.offline.encoding import TextEncoding
 from tokengym.agents.policy.language_model import LanguageModel, load_causal_lm, no_progress_bars
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.rollouts.environments import Environments, environment_attribute
-from tokengym.agents.rollouts.playing import Player
 from tokengym.envs.errors import TokenizerError
 from tokengym.envs.files import check_entries, read_folder, write_folder
 from tokengym.rewards.models.loading import load_tokenizer, positions, select_device
 
 if TYPE_CHECKING:
     from tokengym.agents.offline.trainer import OfflineTrainer
-
-
-class PlaysPolicy:
-    """A learner that acts by its policy, see `CausalLMPolicy`."""
-
-    policy: CausalLMPolicy
-
-    def player(self, generator: torch.Generator | None = None) -> Player:
-        """Return the policy's fast player; see `CausalLMPolicy.player`."""
-        return self.policy.player(generator)
-
-    def predict(
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: NDArray[np.bool_] | None = None,
-        deterministic: bool = False,
-        action_masks: NDArray[np.generic] | None = None,
-    ) -> tuple[NDArray[np.int64], Any]:
-        """Return the next token of one observation or a batch; see `CausalLMPolicy.predict`.
-
-        (Of a `transformers.Trainer` it replaces ``predict`` over a data set; `evaluate` measures.)
-        """
-        return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
 
 def find_tokenizer(

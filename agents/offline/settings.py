@@ -1,6 +1,6 @@
 """Settings of learning from given data, declared once; importable without torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tokengym.agents.learner import Learner, register_learner
@@ -139,7 +139,7 @@ class DPOSettings(SFTSettings):
     """DPO's loss and its coefficients."""
 
 
-register_learner(
+DPO_LEARNER = register_learner(
     Learner(
         name="dpo",
         summary="direct preference optimisation on pairs, given or collected from the policy",
@@ -150,12 +150,11 @@ register_learner(
     )
 )
 register_learner(
-    Learner(
+    replace(
+        DPO_LEARNER,
         name="sft",
         summary="supervised fine-tuning on responses, given or the best of the policy's own",
         settings=SFTSettings,
         train="tokengym.agents.offline.sft:train",
-        steps_setting="num_train_epochs",
-        prompts_setting="num_prompts",
     )
 )

@@ -31,7 +31,6 @@ from tokengym.agents.learner import TrainingRun
 from tokengym.agents.offline.encoding import EncodedTexts, TextEncoding
 from tokengym.agents.offline.pair_data import pairs_dataset, responses_dataset
 from tokengym.agents.offline.policies import (
-    PlaysPolicy,
     build_policy,
     encoding_for,
     find_tokenizer,
@@ -52,6 +51,7 @@ from tokengym.agents.online.collecting import (
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.rollouts.environments import environment_attribute
+from tokengym.agents.rollouts.playing import PlaysPolicy
 from tokengym.envs.errors import DatasetError, SettingsError
 from tokengym.envs.files import writing
 from tokengym.rewards.models.loading import select_device

@@ -20,7 +20,7 @@ from tokengym.agents.errors import CheckpointError
 from tokengym.agents.learner import TrainingRun
 from tokengym.agents.offline.dpo import DPO
 from tokengym.agents.offline.pair_data import pairs_dataset, responses_dataset, save_dataset
-from tokengym.agents.offline.policies import PlaysPolicy, make_policy
+from tokengym.agents.offline.policies import make_policy
 from tokengym.agents.offline.sft import SFT
 from tokengym.agents.offline.trainer import OfflineTrainer
 from tokengym.agents.online.collecting import (
@@ -34,6 +34,7 @@ from tokengym.agents.online.collecting import (
 from tokengym.agents.online.pairing import best_of
 from tokengym.agents.online.settings import IterativeSettings, OnlineDPOSettings, RAFTSettings
 from tokengym.agents.rollouts.environments import Environments
+from tokengym.agents.rollouts.playing import PlaysPolicy
 from tokengym.envs.declared import from_keywords, names_of, takes
 from tokengym.envs.files import read_json, write_json
 from tokengym.rewards import Scorer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from tokengym.agents.learner import Learner, register_learner
@@ -103,7 +103,7 @@ class RAFTRun(IterativeRun):
     )
 
 
-register_learner(
+ONLINE_DPO_LEARNER = register_learner(
     Learner(
         name="online-dpo",
         summary="DPO on pairs of the policy's own responses, drawn anew in each iteration",
@@ -114,13 +114,12 @@ register_learner(
     )
 )
 register_learner(
-    Learner(
+    replace(
+        ONLINE_DPO_LEARNER,
         name="raft",
         summary="fine-tuning on the best of the policy's own responses, in iterations",
         settings=RAFTRun,
         train="tokengym.agents.online.iterative:train_raft",
-        steps_setting="iterations",
-        prompts_setting="prompts_per_iteration",
     )
 )
 register_learner(

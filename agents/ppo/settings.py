@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from tokengym.agents.learner import Learner, register_learner
@@ -159,7 +159,7 @@ class NLPOSettings(PPOSettings):
         check_number(self, "mask_top_p", above=0.0, most=1.0)
 
 
-register_learner(
+PPO_LEARNER = register_learner(
     Learner(
         name="ppo",
         summary="proximal policy optimisation from token rewards",
@@ -182,25 +182,20 @@ CRITIC_FREE = {
 """Advantage estimators that are learners by name, with a line about each."""
 for _name, _summary in CRITIC_FREE.items():
     register_learner(
-        Learner(
+        replace(
+            PPO_LEARNER,
             name=_name,
             summary=f"policy gradient without a critic: {_summary}",
-            settings=PPOSettings,
-            train="tokengym.agents.ppo.training:train",
-            check="tokengym.agents.ppo.advantages:check_settings",
-            uses_credit=True,
             fixed={"advantage": _name},
             idle=CRITIC_SETTINGS,
             usual={} if _name.startswith("reinforce") else {"group_size": 8},
         )
     )
 register_learner(
-    Learner(
+    replace(
+        PPO_LEARNER,
         name="nlpo",
         summary="PPO that samples among the likeliest tokens of an earlier copy of itself",
         settings=NLPOSettings,
-        train="tokengym.agents.ppo.training:train",
-        check="tokengym.agents.ppo.advantages:check_settings",
-        uses_credit=True,
     )
 )
