@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.probe import Probe
-from tokengym.rewards.credits.base import Credit, FloatArray, check_beta, register_credit
+from tokengym.rewards.credits.abc import ABC
+from tokengym.rewards.credits.base import register_credit
 from tokengym.rewards.errors import CreditError
-from tokengym.rewards.maths import redistribution
 from tokengym.rewards.maths.shares import last_written_row, received_attention
 from tokengym.rewards.scorers.base import Scores
 
@@ -26,7 +26,7 @@ METADATA_KEY = "policy_attention"
 
 
 @register_credit
-class ABCD(Credit):
+class ABCD(ABC):
     """ABC with the policy's attention while it generated, in place of the reward model's.
 
     Weight of token t: the attention it received from the steps after it, on average over them, in
@@ -50,12 +50,13 @@ class ABCD(Credit):
     """
 
     name = "abc-d"
+    attribution = None
     needs_attributions = True
 
     def __init__(
         self, beta: float = 0.8, model: "str | Path | PolicyAttention | None" = None
     ) -> None:
-        self.beta = check_beta(beta)
+        super().__init__(beta)
         self.model = model
 
     def with_policy(self, path: str | Path) -> "ABCD":
@@ -118,13 +119,6 @@ class ABCD(Credit):
         if not isinstance(self.model, PolicyAttention):
             self.model = PolicyAttention.from_pretrained(self.model)
         return self.model
-
-    def spread(
-        self, score: float, episode: Episode, attribution: FloatArray | None
-    ) -> NDArray[np.floating]:
-        """Return the blend of attention and sparse reward (`redistribution.blend`)."""
-        assert attribution is not None
-        return redistribution.blend(score, attribution, beta=self.beta)
 
 
 @register_credit

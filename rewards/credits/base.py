@@ -13,6 +13,7 @@ from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.kinds import ScorerKind
 from tokengym.rewards.errors import CreditError, RewardError
 from tokengym.rewards.maths.shares import (
+    complete,
     on_last_tokens,
     segment_sums,
     split_before_largest,
@@ -163,6 +164,8 @@ class SegmentedCredit(Credit):
     """
 
     needs_attributions = True
+    beta: float = 1.0
+    """Share of the score that is spread; the rest stays on the last token."""
 
     def __init__(self, segments: int | None, cut: Cut) -> None:
         if segments is not None and (type(segments) is not int or segments < 1):
@@ -206,6 +209,13 @@ class SegmentedCredit(Credit):
             return [split_evenly(size, self.segments or size) for size in sizes]
         entropies = self._reader().entropies(episodes)
         return [split_before_largest(values, self.segments) for values in entropies]
+
+    def spread(
+        self, score: float, episode: Episode, attribution: FloatArray | None
+    ) -> NDArray[np.floating]:
+        """Return beta times the attributions, the rest on the last token (`shares.complete`)."""
+        assert attribution is not None
+        return complete(score, self.beta * attribution.astype(np.float64))
 
     def assign(self, episodes: Sequence[Episode], scores: Scores) -> list[FloatArray]:
         """Return the token rewards of each episode, in one sum per segment; see `Credit.assign`."""

@@ -3,18 +3,16 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.probe import Probe
 from tokengym.rewards.credits.base import (
     Cut,
-    FloatArray,
     SegmentedCredit,
     register_credit,
 )
 from tokengym.rewards.errors import CreditError
-from tokengym.rewards.maths.shares import complete, on_last_tokens
+from tokengym.rewards.maths.shares import on_last_tokens
 from tokengym.rewards.scorers.base import Scores
 
 
@@ -74,10 +72,3 @@ class MonteCarlo(SegmentedCredit):
             )
         ]
         return scores.with_attributions(rows, signed=True)
-
-    def spread(
-        self, score: float, episode: Episode, attribution: FloatArray | None
-    ) -> NDArray[np.floating]:
-        """Return each token's change of the value; rounding goes to the last (`complete`)."""
-        assert attribution is not None
-        return complete(score, attribution.astype(np.float64))

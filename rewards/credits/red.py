@@ -3,20 +3,15 @@
 from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.probe import Probe
 from tokengym.rewards.credits.base import (
     Cut,
-    FloatArray,
     SegmentedCredit,
     check_beta,
     register_credit,
 )
 from tokengym.rewards.errors import CreditError
-from tokengym.rewards.maths.shares import complete
 from tokengym.rewards.scorers.base import Scores
 
 Delivery = Literal["step", "end"]
@@ -97,13 +92,6 @@ class RED(IncrementCredit):
         super().__init__(every_prefix, segments, cut)
         self.beta = check_beta(beta)
         self.causal = delivery == "step"
-
-    def spread(
-        self, score: float, episode: Episode, attribution: FloatArray | None
-    ) -> NDArray[np.floating]:
-        """Return each token's increment of the score, the rest on the last (`shares.complete`)."""
-        assert attribution is not None
-        return complete(score, self.beta * attribution.astype(np.float64))
 
     def step_reward(self, increment: float) -> float:
         """Return what a token earns at once that moved the score of the text so far.

@@ -9,7 +9,6 @@ from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.probe import Probe
 from tokengym.rewards.credits.base import (
     Cut,
-    FloatArray,
     SegmentedCredit,
     check_beta,
     register_credit,
@@ -17,7 +16,6 @@ from tokengym.rewards.credits.base import (
 from tokengym.rewards.errors import CreditError
 from tokengym.rewards.maths.shares import (
     coalitions_of,
-    complete,
     sample_permutations,
     shapley_exact,
     shapley_sampled,
@@ -105,13 +103,6 @@ class SCAR(SegmentedCredit):
         return scores.with_attributions(
             rows, signed=True, parts={"shapley_error": errors * self.beta}
         )
-
-    def spread(
-        self, score: float, episode: Episode, attribution: FloatArray | None
-    ) -> NDArray[np.floating]:
-        """Return the Shapley shares, the rest on the last token."""
-        assert attribution is not None
-        return complete(score, self.beta * attribution.astype(np.float64))
 
     def pieces(self, episodes: Sequence[Episode]) -> list[list[range]]:
         """Return the segments of each response, or its spans."""

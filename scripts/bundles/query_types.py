@@ -1,6 +1,6 @@
 """Train the classifier of query types, and state how often it is right on held-out queries.
 
-    python scripts/building/query_types.py --real alpacafarm_val.json
+    python scripts/bundles/query_types.py --real alpacafarm_val.json
 
 The file is the release of Kim et al. 2024: a list of {"input", "output", "qtype"}.
 """
