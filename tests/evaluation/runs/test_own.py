@@ -129,9 +129,11 @@ def test_an_agent_with_predict_alone_is_played(
     (evaluated,) = (rest for rest in COMMANDS if rest[0] == "evaluate" and "Copycat" in rest[-1])
     few = ["--episodes", "4", "--max-new-tokens", "3", "--json", "figures.json"]
     assert main([*evaluated, *few]) == 0
-    printed = capsys.readouterr().out
-    assert "the the" not in printed
-    assert json.loads((files / "figures.json").read_text())["copy_rate"] == 1.0
+    shown = re.findall(r"^(.+?)\s+\[score", capsys.readouterr().out, re.M)
+    assert len(shown) == 3
+    for words in map(str.split, shown):
+        assert words[-3:] == (words[:-3] * 3)[:3]  # the response repeats the prompt
+    assert json.loads((files / "figures.json").read_text())["length"] == 3.0
     compared = [*command("runs/copycat"), *SHORT, "--max-new-tokens", "3", "--seeds", "1"]
     assert main([*compared, "--jobs", "1"]) == 0
     (run,) = (files / "runs/copycat").glob("players.py_Copycat/seed-0/run.json")
