@@ -148,7 +148,7 @@ class Explorer:
         if agent is not None:
             check_reads(agent, evaluator.envs)
         self.agent = evaluator.untrained(model) if agent is None else agent
-        self.task = evaluator.envs.unwrapped
+        self.task: Any = evaluator.envs.unwrapped
         """The bare environment."""
         self.tokenizer = self.task.tokenizer
         """The tokenizer whose ids are the actions."""
