@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -183,6 +183,17 @@ class PreferenceModel(Scorer):
         return result
 
 
+class PairJudge(Protocol):
+    """Anything that compares two responses in one order, such as a `PreferenceModel`."""
+
+    @property
+    def name(self) -> str:
+        """Name of the judge."""
+
+    def preferences(self, triples: Sequence[Triple]) -> NDArray[np.float64]:
+        """Return P(A is better than B) of each (context, A, B), (batch,)."""
+
+
 class WinRate(Scorer):
     """Mean win rate of each response among the others to its prompt; no reference is needed.
 
@@ -201,7 +212,7 @@ class WinRate(Scorer):
 
     attribution_kinds = frozenset()
 
-    def __init__(self, model: PreferenceModel) -> None:
+    def __init__(self, model: PairJudge) -> None:
         self.model = model
 
     @classmethod
