@@ -17,8 +17,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tokengym.agents.checkpoint import restore_adapters, stored_models, write_policy
 from tokengym.agents.errors import CheckpointError, ModelError
 from tokengym.agents.offline.encoding import TextEncoding
-from tokengym.agents.policy.language_model import LanguageModel, load_causal_lm, no_progress_bars
+from tokengym.agents.policy.language_model import load_causal_lm, no_progress_bars
 from tokengym.agents.policy.policy import CausalLMPolicy
+from tokengym.agents.policy.reference import make_reference
+from tokengym.agents.policy.settings import Precision
 from tokengym.agents.rollouts.environments import Environments, environment_attribute
 from tokengym.envs.errors import TokenizerError
 from tokengym.envs.files import check_entries, read_folder, write_folder
@@ -58,6 +60,7 @@ def build_policy(
     ref_model: str | Path | PreTrainedModel | None = None,
     lora: Any | None = None,
     dtype: str = "auto",
+    precision: Precision = "full",
     temperature: float = 1.0,
     seed: int = 0,
 ) -> CausalLMPolicy:
@@ -71,6 +74,7 @@ def build_policy(
             without its adapters.
         lora: A ``peft.LoraConfig``.
         dtype: See `agents.models.load_causal_lm`.
+        precision: See `PolicySettings`.
         temperature: Temperature of sampling; learning uses the model's own distribution.
         seed: Seed of the adapters' first weights and of sampling.
 
@@ -86,9 +90,14 @@ def build_policy(
     if isinstance(source, CausalLMPolicy):
         if lora is not None:
             raise ModelError("a policy brings its own adapters; pass its model to put lora= on it")
+        if precision not in ("full", source.settings.precision):
+            raise ModelError(
+                f"the policy has precision={source.settings.precision!r}, got {precision!r}; make "
+                "it with that one, or pass its model"
+            )
         if ref_model is not None:
-            frozen = load_causal_lm(ref_model, dtype).requires_grad_(False)
-            source.reference = LanguageModel(frozen).to(source.device)
+            frozen = make_reference(source.language_model, ref_model, dtype)
+            source.reference = None if frozen is None else frozen.to(source.device)
         return source
     model, length = _model_of(source, dtype)
     seeds = np.random.SeedSequence(seed).generate_state(2).tolist()
@@ -103,6 +112,7 @@ def build_policy(
             model=model,
             lora=lora,
             dtype=dtype,
+            precision=precision,
             temperature=temperature,
             reference=ref_model,
         )
@@ -117,6 +127,7 @@ def make_policy(
     reference: Any | None = None,
     lora: Any | None = None,
     dtype: str = "auto",
+    precision: Precision = "full",
     temperature: float = 1.0,
     seed: int = 0,
     device: str = "auto",
@@ -129,6 +140,7 @@ def make_policy(
         reference: Path, hub name or model; None takes the model as it is now.
         lora: A ``peft.LoraConfig`` to train adapters only.
         dtype: Precision of the weights, see `agents.models.load_causal_lm`.
+        precision: That of the computation, see `PolicySettings`.
         temperature: Temperature of its sampling.
         seed: Seed of its sampling.
         device: "auto" takes a GPU if there is one.
@@ -142,6 +154,7 @@ def make_policy(
         ref_model=reference,
         lora=lora,
         dtype=dtype,
+        precision=precision,
         temperature=temperature,
         seed=seed,
     )

@@ -229,6 +229,8 @@ def _fingerprint(policy: CausalLMPolicy, dataset: "Dataset") -> str:
         for ids in dataset[name]:
             digest.update(np.array([len(ids), *ids], dtype=np.int64).tobytes())
     digest.update(_weights_digest(policy))
+    if policy.language_model.autocasts:
+        digest.update(b"bf16-mixed")
     return digest.hexdigest()
 
 

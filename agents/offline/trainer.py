@@ -50,6 +50,7 @@ from tokengym.agents.online.collecting import (
 )
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.sequences import Sequences
+from tokengym.agents.policy.settings import Precision
 from tokengym.agents.rollouts.environments import environment_attribute
 from tokengym.agents.rollouts.playing import PlaysPolicy
 from tokengym.envs.errors import DatasetError, SettingsError
@@ -82,6 +83,9 @@ class OfflineOptions:
     """A ``peft.LoraConfig`` to train adapters only."""
     dtype: str = "auto"
     """Precision of the weights, see `agents.policy.language_model.load_causal_lm`."""
+    precision: Precision = "full"
+    """"bf16-mixed" computes in bfloat16 by autocast and keeps weights and optimiser in float32, see
+    `agents.policy.settings.PolicySettings`."""
     disable_dropout: bool = True
     """Keep dropout off while learning."""
     temperature: float = 1.0
@@ -232,6 +236,7 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
             ref_model=options.ref_model,
             lora=options.lora,
             dtype=options.dtype,
+            precision=options.precision,
             temperature=options.temperature,
             seed=args.seed,
         )

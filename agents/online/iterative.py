@@ -33,6 +33,7 @@ from tokengym.agents.online.collecting import (
 )
 from tokengym.agents.online.pairing import best_of
 from tokengym.agents.online.settings import IterativeSettings, OnlineDPOSettings, RAFTSettings
+from tokengym.agents.policy.settings import Precision
 from tokengym.agents.rollouts.environments import Environments
 from tokengym.agents.rollouts.playing import PlaysPolicy
 from tokengym.envs.declared import from_keywords, names_of, takes
@@ -97,7 +98,7 @@ class IterativeLearner(PlaysPolicy, ABC):
         model: Path, hub name or model; None takes the environment's bundled one.
         scorer: Ranks the responses; None takes the environment's scorer, not normalised.
         lora: A ``peft.LoraConfig`` to train adapters only; the reference is then the model without.
-        dtype: Precision of the weights, see `tokengym.agents.offline.dpo.DPO`.
+        dtype, precision: See `tokengym.agents.offline.dpo.DPO`.
         output_dir: Folder of the iterations; None keeps nothing.
         max_rows: Most responses written at a time.
         seed: Seed of prompts, sampling and shuffling.
@@ -123,6 +124,7 @@ class IterativeLearner(PlaysPolicy, ABC):
         scorer: Scorer | None = None,
         lora: "LoraConfig | None" = None,
         dtype: str = "auto",
+        precision: Precision = "full",
         output_dir: str | Path | None = None,
         max_rows: int = 256,
         seed: int = 0,
@@ -141,7 +143,9 @@ class IterativeLearner(PlaysPolicy, ABC):
         self.collector = ResponseCollector(
             env, scorer=scorer, sampling=self.settings.sampling, max_rows=max_rows
         )
-        self.policy = make_policy(env, model, lora=lora, dtype=dtype, seed=seed, device=device)
+        self.policy = make_policy(
+            env, model, lora=lora, dtype=dtype, precision=precision, seed=seed, device=device
+        )
         self.history: list[Iteration] = []
         """Figures of each iteration."""
         self._older = self._weights()

@@ -77,7 +77,7 @@ class TrainingSettings(ModelSettings):
     """Name of the learner."""
     precision: Precision = "full"
     """"full" computes in the precision of the weights; "bf16-mixed" in bfloat16, with weights and
-    optimiser in float32. For learners from token rewards."""
+    optimiser in float32."""
     steps: int = 30
     """Updates per run."""
     batch_size: int = 64
@@ -138,15 +138,9 @@ class TrainingSettings(ModelSettings):
             )
 
     def _check_precision(self) -> None:
-        """Refuse a precision that the learner or the weights cannot have."""
+        """Refuse a precision that the weights cannot have."""
         check_choice(self, "precision", get_args(Precision))
-        if self.precision == "full":
-            return
-        if not isinstance(self.learner, PPOSettings):
-            raise SettingsError(
-                f"precision={self.precision!r} has no effect on {self.agent}; leave it out"
-            )
-        if self.dtype == "bfloat16":
+        if self.precision != "full" and self.dtype == "bfloat16":
             raise SettingsError(
                 f"precision={self.precision!r} keeps weights in float32, got dtype='bfloat16'; "
                 "leave dtype out"
@@ -183,7 +177,7 @@ class TrainingSettings(ModelSettings):
         return from_plain(cls(agent=data["agent"]), data)
 
 
-CREDIT_SETTINGS = frozenset({"steps", "batch_size", "normalize", "precision"})
+CREDIT_SETTINGS = frozenset({"steps", "batch_size", "normalize"})
 """Fields of `TrainingSettings` that matter to a learner from token rewards alone."""
 
 

@@ -8,8 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from tests.agents.conftest import PerToken, lora_config, make_model, target_reward
-from tokengym.agents import PPO, collect
+from tests.agents.conftest import (
+    PerToken,
+    lora_config,
+    make_model,
+    make_tokenizer,
+    target_reward,
+)
+from tests.agents.offline.test_dpo import PAIRS
+from tokengym.agents import DPO, PPO, SFT, ModelError, collect
 from tokengym.agents.decoding.captured import CapturedPlayer
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.sequences import Sequences
@@ -146,3 +153,41 @@ def test_mixed_precision_learns_as_float32_does(
     full, mixed = (sum(scores) / len(scores) for scores in final.values())
     assert min(full, mixed) > 0.75  # of eight seeds of each, the worst one ends at 0.85
     assert abs(full - mixed) < 0.12  # and the best one at 0.97
+
+
+TEXTS = [{"prompt_ids": pair["prompt_ids"], "response_ids": pair["chosen_ids"]} for pair in PAIRS]
+
+
+@pytest.mark.parametrize("learner", [DPO, SFT])
+def test_learners_from_data_compute_in_bfloat16_and_learn_in_float32(learner: Any):
+    """Their losses are those of float32 but for bfloat16's rounding, and small steps count."""
+    losses, moved = {}, {}
+    for precision in ("full", "bf16-mixed"):
+        model = make_model(scale=2.0)
+        before = model.base_model.h[0].mlp.c_fc.weight.detach().clone()  # type: ignore[union-attr,index]
+        data = PAIRS if learner is DPO else TEXTS
+        settings: dict[str, Any] = {"learning_rate": 1e-6, "max_steps": 3, "device": "cpu"}
+        agent = learner(
+            model, data, tokenizer=make_tokenizer(), precision=precision, seed=0, **settings
+        )
+        agent.train()
+        losses[precision] = agent.state.log_history[-1]["train_loss"]
+        assert all(parameter.dtype == torch.float32 for parameter in agent.policy.parameters())
+        models = [agent.policy.language_model, agent.policy.reference]
+        assert all(each.autocasts == (precision != "full") for each in models)
+        weight = agent.policy.language_model.model.base_model.h[0].mlp.c_fc.weight
+        moved[precision] = (weight != before).float().mean().item()
+    assert losses["full"] != losses["bf16-mixed"]
+    assert losses["full"] == pytest.approx(losses["bf16-mixed"], rel=0.02)
+    assert moved["bf16-mixed"] > 0.95
+
+
+def test_a_policy_brings_its_own_precision(make_agent: Callable[..., PPO]):
+    mixed, full = make_agent(MIXED).policy, make_agent().policy
+    shared: Any = {"tokenizer": make_tokenizer(), "device": "cpu"}
+    agent = DPO(mixed, PAIRS, ref_model=make_model(seed=1), **shared)
+    assert agent.policy.language_model.autocasts
+    assert agent.policy.reference is not None
+    assert agent.policy.reference.autocasts
+    with pytest.raises(ModelError, match="the policy has precision='full', got 'bf16-mixed'"):
+        DPO(full, PAIRS, precision="bf16-mixed", **shared)

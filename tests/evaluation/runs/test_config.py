@@ -166,10 +166,6 @@ def test_a_models_tokenizer_leaves_the_task_its_prompts_and_scorers(tmp_path: Pa
             "keeps weights in float32, got dtype='bfloat16'; leave dtype out",
         ),
         (
-            lambda: TrainingSettings(agent="dpo", precision="bf16-mixed"),
-            "precision='bf16-mixed' has no effect on dpo; leave it out",
-        ),
-        (
             lambda: config(training=TrainingSettings(agent="dpo")),
             "dpo learns from the scorer alone, so that rewards 'sparse' and 'abc' are the same",
         ),
