@@ -400,8 +400,8 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
             self.policy_kwargs["model"] = None if bundle is None else bundle.policy
         own = np.random.SeedSequence(self.seed).generate_state(3).tolist()
         seeds = self.processes.gather(own)[0]
-        with torch.random.fork_rng():
-            torch.manual_seed(seeds[0])  # the adapters' first weights
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seeds[0])  # the adapters' first weights
             policy_class: Any = self.policy_class
             self.policy = policy_class(
                 self.observation_space,

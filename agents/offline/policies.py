@@ -103,8 +103,8 @@ def build_policy(
     seeds = np.random.SeedSequence(seed).generate_state(2).tolist()
     integers = spaces.Box(0, len(tokenizer) - 1, (length,), np.int64)
     mask = spaces.Box(0, 1, (length,), np.int8)
-    with torch.random.fork_rng():
-        torch.manual_seed(seeds[0])
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seeds[0])
         policy = CausalLMPolicy(
             spaces.Dict(input_ids=integers, attention_mask=mask),
             spaces.Discrete(len(tokenizer)),

@@ -178,7 +178,8 @@ def isolated_random_state() -> Iterator[None]:
     """Restore the global random state afterwards: the Trainer seeds it."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng():
+        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        with torch.random.fork_rng(devices):  # or it would set up every GPU of the machine
             yield
     finally:
         random.setstate(python)

@@ -73,6 +73,9 @@ class Classifier:
             starts: (batch,) the column of each response's first token; None takes ``ends``.
         """
         device = self.model.device
+        *_, last = self.model.parameters()
+        if last.device != device:  # a backbone has been moved with the policy that shares it
+            self.model.to(device)
         others = {"attention_mask": torch.from_numpy(batch.attention_mask).to(device)}
         if self.takes_positions:
             others["position_ids"] = torch.from_numpy(batch.position_ids).to(device)
