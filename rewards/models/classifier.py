@@ -205,7 +205,7 @@ def read_classifier(
     """
     name = type(model).__name__
     if (
-        isinstance(getattr(model, "score", None), torch.nn.Module)
+        _score_head(model) is not None
         or not name.endswith("ForSequenceClassification")
         or model.config.is_encoder_decoder
     ):
@@ -264,10 +264,15 @@ def split_head(model: "PreTrainedModel") -> tuple[torch.nn.Module, torch.nn.Modu
         ScorerError: if the model has no such head.
     """
     backbone = getattr(model, getattr(model, "base_model_prefix", ""), None)
-    head = getattr(model, "score", None)
-    if backbone is None or backbone is model or not isinstance(head, torch.nn.Module):
+    head = _score_head(model)
+    if backbone is None or backbone is model or head is None:
         raise ScorerError(
             f"{type(model).__name__} has no score head that reads one position of a causal model; "
             "load one with AutoModelForSequenceClassification (GPT-2, Llama, Qwen2, OPT, ...)"
         )
     return backbone, head
+
+
+def _score_head(model: "PreTrainedModel") -> torch.nn.Module | None:
+    head = getattr(model, "score", None)
+    return head if isinstance(head, torch.nn.Module) else None

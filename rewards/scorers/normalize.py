@@ -218,13 +218,12 @@ class Normalize(ScorerWrapper):
         """
         if self.by is None:
             return None
-        label: str | None = getattr(episode, self.by)
-        if label is None:
+        if episode.query_type is None:
             raise ScorerError(
                 f"scores are normalised by {self.by}, which the prompt {episode.prompt!r} lacks; "
                 f"name the data set's column with {self.by}_column, or normalise all together"
             )
-        return label
+        return episode.query_type
 
     def _statistics(
         self, episodes: Sequence[Episode]

@@ -61,8 +61,9 @@ class RewardTraining:
     """Seconds between checkpoints: the most work that an interruption loses."""
 
     def __post_init__(self) -> None:
+        given = asdict(self)
         for name in ("learning_rate", "epochs", "batch_size", "micro_batch_size", "max_tokens"):
-            if not (value := getattr(self, name)) > 0:
+            if not (value := given[name]) > 0:
                 raise RewardError(f"{name} must be > 0, got {value}")
         if not 0.0 <= self.warmup < 1.0:
             raise RewardError(f"warmup must be a share of the steps in [0, 1), got {self.warmup}")
