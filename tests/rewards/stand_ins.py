@@ -140,7 +140,7 @@ def make(kind: str, *, seed: int = 0) -> tuple[Any, PreTrainedTokenizerFast]:
     torch.manual_seed(seed)
     if kind == "gpt2":
         tokenizer = gpt2_tokenizer()
-        sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 128}
+        sizes: dict[str, Any] = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 128}
         return GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes)), tokenizer
     if kind == "qwen2":
         tokenizer = qwen_tokenizer()

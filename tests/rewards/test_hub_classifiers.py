@@ -75,7 +75,7 @@ def test_the_second_text_of_a_pair_has_its_own_type() -> None:
     sizes: dict[str, Any] = dict(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
     )
-    config = BertConfig(vocab_size=len(own), num_labels=1, initializer_range=0.5, **sizes)
+    config = BertConfig(vocab_size=len(own), initializer_range=0.5, **sizes, **{"num_labels": 1})
     model = BertForSequenceClassification(config).eval()
     scorer = RewardModel(model, tokenizer=own, form="pair").bind(policy)
     episodes = [spoken(policy, response) for response in RESPONSES]
@@ -104,7 +104,7 @@ def test_a_conversation_is_scored_in_the_models_template(prompt: str) -> None:
     expected = []
     for response in RESPONSES:
         chat = [*turns, {"role": "assistant", "content": response.strip()}]
-        text = own.apply_chat_template(chat, tokenize=False)
+        text: Any = own.apply_chat_template(chat, tokenize=False)
         expected.append(logits(model, own, text)[0])
     np.testing.assert_allclose(scorer.score(episodes).values, expected, atol=1e-5)
     assert np.ptp(expected) > 1e-3

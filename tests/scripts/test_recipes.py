@@ -45,7 +45,10 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("hub")
     found = {name: save(kind, folder / kind) for name, kind in KINDS.items()}
-    reviews = {"text": [f"{text} {text}" for text in TEXTS * 2], "label": [0, 1] * 4}
+    reviews: dict[str, list[Any]] = {
+        "text": [f"{text} {text}" for text in TEXTS * 2],
+        "label": [0, 1] * 4,
+    }
     found["stanfordnlp/imdb"] = write_hub_dataset(
         folder / "imdb", {"train": reviews, "test": reviews, "unsupervised": reviews}
     )

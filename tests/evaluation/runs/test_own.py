@@ -1,5 +1,6 @@
 """Code of one's own by "file.py:Name", and that of installed packages: the how-to page, run."""
 
+import csv
 import json
 import re
 import shlex
@@ -136,10 +137,10 @@ def test_an_agent_with_predict_alone_is_played(
     assert json.loads((files / "figures.json").read_text())["length"] == 3.0
     compared = [*command("runs/copycat"), *SHORT, "--max-new-tokens", "3", "--seeds", "1"]
     assert main([*compared, "--jobs", "1"]) == 0
-    (run,) = (files / "runs/copycat").glob("players.py_Copycat/seed-0/run.json")
-    curve = json.loads(run.read_text())["curve"]
-    assert [point["score"] for point in curve] == [curve[0]["score"]] * 2
-    assert curve[-1]["tokens"] == 2 * 4 * 3  # those of the learner beside it
+    with (files / "runs/copycat/curves.csv").open() as file:
+        curves = [row for row in csv.DictReader(file) if row["credit"] == "players.py:Copycat"]
+    assert [row["score"] for row in curves] == [curves[0]["score"]] * 2
+    assert [row["tokens"] for row in curves] == ["0", "24"]  # to the end of the learner beside it
 
 
 @pytest.mark.parametrize(
