@@ -75,7 +75,8 @@ def test_the_second_text_of_a_pair_has_its_own_type() -> None:
     sizes: dict[str, Any] = dict(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
     )
-    config = BertConfig(vocab_size=len(own), initializer_range=0.5, **sizes, **{"num_labels": 1})
+    sizes["num_labels"] = 1
+    config = BertConfig(vocab_size=len(own), initializer_range=0.5, **sizes)
     model = BertForSequenceClassification(config).eval()
     scorer = RewardModel(model, tokenizer=own, form="pair").bind(policy)
     episodes = [spoken(policy, response) for response in RESPONSES]
