@@ -98,7 +98,7 @@ class RoundStart:
         parts = agent.processes.gather(environment)
         if len(parts) > 1 and environment is not None:
             # One batch of rows in each process; the scorers' state is the same in all.
-            rows = [row for part in parts for row in part["states"][0]]
+            rows = [row for part in parts if part is not None for row in part["states"][0]]
             environment = {**environment, "states": [rows]}
         return cls(
             counters={name: getattr(agent, name) for name in COUNTERS},

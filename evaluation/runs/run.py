@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,8 +87,9 @@ def run(
     if not config.agents and not config.training.declaration.uses_credit:
         name = config.training.agent
     processes = join_run(config)
-    locks = out is not None and processes.is_main
-    mine = locked(run_folder(out, name, seed)) if locks else nullcontext()
+    mine: AbstractContextManager[None] = nullcontext()
+    if out is not None and processes.is_main:
+        mine = locked(run_folder(out, name, seed))
     with mine, config.training.using_threads():
         work = _Run(
             config, name, seed, out, report, checkpoint_every, track, saves=save is not None

@@ -75,7 +75,7 @@ class Classifier:
         device = self.model.device
         *_, last = self.model.parameters()
         if last.device != device:  # a backbone has been moved with the policy that shares it
-            self.model.to(device)
+            torch.nn.Module.to(self.model, device)
         others = {"attention_mask": torch.from_numpy(batch.attention_mask).to(device)}
         if self.takes_positions:
             others["position_ids"] = torch.from_numpy(batch.position_ids).to(device)

@@ -28,7 +28,7 @@ ACROSS = {
     Tensor.copy_,
     SET_DATA,
     GRAD.__self__.__set__,
-    torch._has_compatible_shallow_copy_type,  # type: ignore[attr-defined]
+    torch._has_compatible_shallow_copy_type,
 }
 """Functions that take tensors of several devices."""
 INDEXED = {Tensor.__getitem__, Tensor.__setitem__, Tensor.index_put, Tensor.index_put_}

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from tests.agents.conftest import lora_config, make_model, make_tokenizer
 from tests.agents.offline.test_dpo import PAIRS
@@ -93,7 +94,8 @@ def test_a_reward_model_follows_the_backbone_that_it_shares(
         device="cpu",
     )
     with playing(monkeypatch):
-        backbone = load_backbone(folder).to(first)
+        backbone = load_backbone(folder)
+        nn.Module.to(backbone, torch.device(first))
         scorer = RewardModel.from_pretrained(trained.path, backbone=backbone)
         envs = make_envs(reward=Reward(scorer, Uniform()))
         kwargs = {"model": backbone, "lora": lora_config()}
