@@ -6,7 +6,7 @@ The runs are those of the commands that each page names: a sweep of the learning
 the comparison at the best one.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tokengym.evaluation.report.curves import Curve, read_curves
@@ -15,14 +15,35 @@ from tokengym.evaluation.report.results import summarize
 from tokengym.evaluation.report.verdict import number
 from tokengym.scripts.studies.cells import DOCS, Docs, command_line
 from tokengym.scripts.studies.grid_page import panel_of
-from tokengym.scripts.studies.grid_tables import differences_table, paired_rules, per_run
+from tokengym.scripts.studies.grid_tables import (
+    DIFFERENCES,
+    differences_table,
+    paired_rules,
+    per_run,
+)
 from tokengym.scripts.studies.tables import fill, iqm_with_interval, markdown_table, mean
 
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """A comparison that a page tells of."""
+
+    page: str
+    """File name of the page."""
+    folder: str
+    """Folder of the published curves: curves.csv, and sweep.csv if a rate was chosen."""
+    kl_coef: float = 0.05
+    """Price of a nat of KL."""
+    by_gold: bool = False
+    """Whether the score is the gold score, as where the rewards have different scorers."""
+
+
 PAGES = {
-    "exact": ("default_setting.md", "default_setting/exact"),
-    "imdb": ("imdb.md", "imdb"),
+    "exact": Page(page="default_setting.md", folder="default_setting/exact"),
+    "imdb": Page(page="imdb.md", folder="imdb"),
+    "rewards": Page(page="rewards.md", folder="rewards", kl_coef=0.02, by_gold=True),
 }
-"""Name of the tables -> the page, and the folder of the published curves."""
+"""Name of the tables -> where they stand and what they are made from."""
 FIGURES = {
     "score over the run": ("score", "auc"),
     "final score": ("score", "final"),
@@ -30,25 +51,36 @@ FIGURES = {
     "final KL": ("kl", "final"),
     "`score - c KL` over the run": ("net_score", "auc"),
 }
+BY_GOLD = {
+    "gold score over the run": ("score", "auc"),
+    "final gold score": ("score", "final"),
+    "final KL": ("kl", "final"),
+    "gold score - c KL over the run": ("net_score", "auc"),
+}
+"""Columns where the score is the gold score."""
 
 
 def publish(docs: Docs = DOCS) -> None:
     """Fill each page's tables and draw its curves."""
-    for name, (page, place) in PAGES.items():
-        folder = docs / place
+    for name, page in PAGES.items():
+        folder = docs / page.folder
         curves = read_curves(folder / "curves.csv", group_by=())
-        panel = panel_of(curves)
+        panel = panel_of(curves, page.kl_coef)
+        figures = BY_GOLD if page.by_gold else FIGURES
         rules = [
-            [rule, *(iqm_with_interval(per_run(panel, runs, *kind)) for kind in FIGURES.values())]
+            [rule, *(iqm_with_interval(per_run(panel, runs, *kind)) for kind in figures.values())]
             for rule, runs in panel.rewards.items()
         ]
+        gains = BY_GOLD if page.by_gold else DIFFERENCES
         tables = {
-            f"{name}-sweep": sweep_table(folder / "sweep.csv"),
-            f"{name}-rules": markdown_table(["reward", *FIGURES], rules),
-            f"{name}-differences": differences_table(paired_rules(panel)),
+            f"{name}-rules": markdown_table(["reward", *figures], rules),
+            f"{name}-differences": differences_table(paired_rules(panel), gains),
         }
-        fill(docs / page, tables)
-        save_figure(folder / "curves.png", summarize(curves, baseline="sparse"), curves)
+        if (folder / "sweep.csv").exists():
+            tables[f"{name}-sweep"] = sweep_table(folder / "sweep.csv")
+        fill(docs / page.page, tables)
+        summary = summarize(curves, baseline="sparse", by_gold=page.by_gold)
+        save_figure(folder / "curves.png", summary, curves)
 
 
 def sweep_table(path: Path) -> str:

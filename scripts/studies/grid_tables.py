@@ -98,14 +98,19 @@ def share_ratio(steps: Array, x: Array, y: Array, share: float, *, resamples: in
     return ratio({"ratio": one(everyone), "low": float(low), "high": float(high)})
 
 
-def differences_table(pairs: Mapping[str, PairedRuns]) -> str:
-    """Return what a rule gains on sparse: a row per pairing, its differences and its speed."""
+def differences_table(
+    pairs: Mapping[str, PairedRuns], columns: Mapping[str, tuple[str, str]] = DIFFERENCES
+) -> str:
+    """Return what a rule gains on sparse: a row per pairing, its differences and its speed.
+
+    ``columns`` maps a title to a measurement and its kind.
+    """
     rows = []
     for label, runs in pairs.items():
-        gains = [runs.difference(measure, kind) for measure, kind in DIFFERENCES.values()]
+        gains = [runs.difference(measure, kind) for measure, kind in columns.values()]
         cells = [difference(fields(gain)) for gain in gains]
         rows.append([label, *cells, ratio(fields(runs.relative_steps("score")))])
-    return markdown_table(["", *DIFFERENCES, "relative steps"], rows)
+    return markdown_table(["", *columns, "relative steps"], rows)
 
 
 def rules_table(panels: Mapping[str, Panel]) -> str:

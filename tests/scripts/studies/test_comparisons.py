@@ -10,12 +10,12 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_the_pages_are_current(tmp_path: Path):
-    for page, folder in PAGES.values():
-        shutil.copytree(ROOT / DOCS / folder, tmp_path / folder)
-        shutil.copy(ROOT / DOCS / page, tmp_path)
+    for page in PAGES.values():
+        shutil.copytree(ROOT / DOCS / page.folder, tmp_path / page.folder)
+        shutil.copy(ROOT / DOCS / page.page, tmp_path)
     publish(tmp_path)
-    for page, _ in PAGES.values():
-        assert (tmp_path / page).read_text() == (ROOT / DOCS / page).read_text()
+    for page in PAGES.values():
+        assert (tmp_path / page.page).read_text() == (ROOT / DOCS / page.page).read_text()
 
 
 def test_a_sweep_s_row_by_hand(tmp_path: Path):
