@@ -11,7 +11,7 @@ import torch
 from tokengym.agents import CausalLMPolicy
 from tokengym.agents.online.collecting import ChosenPrompts, at_temperature, player_of
 from tokengym.agents.rollouts.environments import bare_envs, environment_rewards
-from tokengym.envs import Episode
+from tokengym.envs import Episode, TokenGenerationVectorEnv
 from tokengym.envs.prompts.table import EncodedPrompt
 from tokengym.envs.tokenization import token_texts
 from tokengym.evaluation.measure.evaluate import Evaluator, check_reads, policy_of
@@ -148,9 +148,11 @@ class Explorer:
         if agent is not None:
             check_reads(agent, evaluator.envs)
         self.agent = evaluator.untrained(model) if agent is None else agent
-        self.task: Any = evaluator.envs.unwrapped
+        task = evaluator.envs.unwrapped
+        assert isinstance(task, TokenGenerationVectorEnv)
+        self.task = task
         """The bare environment."""
-        self.tokenizer = self.task.tokenizer
+        self.tokenizer = task.tokenizer
         """The tokenizer whose ids are the actions."""
         self._chosen = ChosenPrompts(evaluator.envs)
         self._one = bare_envs(evaluator.envs, 1)
