@@ -1,5 +1,6 @@
 """The table says what the curves hold."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ def rows() -> list[dict[str, Any]]:
     return made
 
 
-def test_curves_survive_the_disk(tmp_path) -> None:
+def test_curves_survive_the_disk(tmp_path: Path) -> None:
     for index, row in enumerate(rows()):
         write_csv(tmp_path / f"{index:03d}.csv", [row], study.COLUMNS)
     found = study.read_curves(tmp_path)
