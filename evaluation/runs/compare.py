@@ -61,8 +61,8 @@ def compare(
         The summary, as summary.json holds it.
 
     Raises:
-        ValueError: if the folder holds another comparison, an environment cannot be made, every
-            run failed, or Ray is wanted and not installed.
+        ValueError: if the folder holds another comparison, there is no such device, an environment
+            cannot be made, every run failed, or Ray is wanted and not installed.
         FolderInUseError: if another process writes the folder, or one of its runs.
         KeyboardInterrupt: if it was stopped.
     """
@@ -71,6 +71,10 @@ def compare(
     if checkpoint_every < 0:
         raise ValueError(f"checkpoint_every must be >= 0, got {checkpoint_every}; 0 keeps none")
     check_tracker(track)
+    if launcher == "local":  # Ray's machines may have GPUs that this one lacks
+        from tokengym.rewards.models.loading import select_device
+
+        select_device(config.training.device)
     launch = find_launcher(launcher, checkpoint_every, track)
     out = Path(out)
     check_folder(config, out)

@@ -1,10 +1,12 @@
 """Settings that cannot work stop a comparison before its first run."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from tokengym.evaluation.runs.compare import preflight
+from tokengym.evaluation.runs.compare import compare, preflight
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import training_settings
 
@@ -25,3 +27,14 @@ def test_a_comparison_is_refused_before_its_first_run(settings: dict[str, Any], 
     )
     with pytest.raises(ValueError, match=message):
         preflight(config)
+
+
+def test_a_gpu_that_is_missing_is_refused_before_the_first_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    training = training_settings("tokengym/MovieReview-v0", device="cuda")
+    config = ComparisonConfig(env="MovieReview", rewards=("sparse",), training=training)
+    with pytest.raises(ValueError, match="device 'cuda' is not available: torch sees 0 GPUs"):
+        compare(config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
