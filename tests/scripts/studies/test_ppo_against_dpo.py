@@ -161,5 +161,5 @@ def test_the_page_is_filled_from_its_curves(tmp_path: Path) -> None:
     marks = "".join(f"<!-- {name} -->\n<!-- end {name} -->\n" for name in names)
     (tmp_path / "preferences.md").write_text(marks)
     pages.page(tmp_path)
-    assert "| 5 nats | 0.250 | 0.400 |" in (tmp_path / "preferences.md").read_text()
+    assert "| 4 nats | 0.200 | 0.320 |" in (tmp_path / "preferences.md").read_text()
     assert (tmp_path / "preferences/gold_against_kl.png").exists()
