@@ -26,7 +26,7 @@ class ABC(Credit):
     """
 
     name = "abc"
-    attribution = "attention"
+    attribution: str | None = "attention"
 
     def __init__(self, beta: float = 0.8) -> None:
         self.beta = check_beta(beta)
