@@ -2,11 +2,10 @@
 
 import copy
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,8 +15,6 @@ from tokengym.rewards.errors import ScorerError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-T = TypeVar("T")
 
 
 def select_device(device: str | torch.device) -> torch.device:
@@ -72,28 +69,6 @@ def load_pretrained(
     model.eval().requires_grad_(False)
     model.to(select_device(device))
     return model
-
-
-def loaded_once(load: Callable[..., T]) -> Callable[..., T]:
-    """Return a loader of stored models that loads each once in a process, anew when files change.
-
-    Args:
-        load: Takes the model's folder or hub name as ``path``, and options that can be hashed.
-    """
-
-    @lru_cache(maxsize=8)
-    def remembered(path: str, stamp: int, options: tuple[tuple[str, Any], ...]) -> T:
-        return load(path, **dict(options))
-
-    @wraps(load)
-    def loader(path: str | Path, **options: Any) -> T:
-        folder = Path(path)
-        files = list(folder.iterdir()) if folder.is_dir() else []
-        stamp = max((file.stat().st_mtime_ns for file in files), default=0)
-        location = str(folder.resolve()) if files else str(path)
-        return remembered(location, stamp, tuple(sorted(options.items())))
-
-    return loader
 
 
 def load_answering_model(

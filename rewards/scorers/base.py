@@ -4,7 +4,9 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import lru_cache, wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from tokengym.rewards.scorers.composition import Product, Sum
 
 FloatArray = NDArray[np.float32]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, init=False, eq=False)
@@ -423,6 +426,28 @@ response."""
 
 SCORERS: dict[str, Callable[..., Any]] = {}
 """Scorers by name, as far as their files were imported; see `find_scorer`."""
+
+
+def loaded_once(load: Callable[..., T]) -> Callable[..., T]:
+    """Return a loader of stored models that loads each once in a process, anew when files change.
+
+    Args:
+        load: Takes the model's folder or hub name as ``path``, and options that can be hashed.
+    """
+
+    @lru_cache(maxsize=8)
+    def remembered(path: str, stamp: int, options: tuple[tuple[str, Any], ...]) -> T:
+        return load(path, **dict(options))
+
+    @wraps(load)
+    def loader(path: str | Path, **options: Any) -> T:
+        folder = Path(path)
+        files = list(folder.iterdir()) if folder.is_dir() else []
+        stamp = max((file.stat().st_mtime_ns for file in files), default=0)
+        location = str(folder.resolve()) if files else str(path)
+        return remembered(location, stamp, tuple(sorted(options.items())))
+
+    return loader
 
 
 def register_scorer(name: str, factory: Callable[..., Any]) -> None:

@@ -24,12 +24,11 @@ from tokengym.rewards.models.loading import (
     load_on_backbone,
     load_pretrained,
     load_tokenizer,
-    loaded_once,
     longest_input,
     positions,
     vocabulary_size,
 )
-from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer
+from tokengym.rewards.scorers.base import Scorer, Scores, loaded_once, register_scorer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

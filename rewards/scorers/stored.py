@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tokengym.envs.pretrained import from_pretrained
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.models.loading import loaded_once
-from tokengym.rewards.scorers.base import Scorer
+from tokengym.rewards.scorers.base import Scorer, loaded_once
 from tokengym.rewards.scorers.rules import RuleScorer
 from tokengym.rewards.scorers.sentiment import Sentiment
 

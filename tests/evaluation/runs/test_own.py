@@ -212,7 +212,11 @@ def test_a_reward_that_brings_its_scorer_is_evaluated_by_it(files: Path):
     [
         ("env", "absent.py:make_env", "there is no file absent.py"),
         ("env", "numbers.py:FIVE", r"must be a Task or a function make_env\(num_envs"),
-        ("agent", "numbers.py:FIVE", "must be a subclass of EpisodicAlgorithm or a Learner, got 5"),
+        (
+            "agent",
+            "numbers.py:FIVE",
+            "must be a subclass of EpisodicAlgorithm, a Learner, or have a method predict.*, got 5",
+        ),
         ("agent", "agents.py:Reinfroce", "defines no 'Reinfroce'; it defines .*Reinforce"),
     ],
 )
