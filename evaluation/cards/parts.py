@@ -36,6 +36,7 @@ from tokengym.evaluation.runs.defaults import (
 )
 from tokengym.rewards import check_reward
 from tokengym.rewards.errors import RewardError
+from tokengym.rewards.models.loading import auto_device
 from tokengym.rewards.registry import scorer_kind
 
 TRUTH_TASKS = ("MovieReview", "Oracle")
@@ -202,6 +203,7 @@ def _trained(
         batch_size=size.batch_size,
         max_new_tokens=None if task == "Oracle" else size.tokens,
         fixed_length=True,
+        device=auto_device(),
         **{"kl_estimator": "k1", **learner},  # as the published cards, to compare a new one with
     )
     config = ComparisonConfig(

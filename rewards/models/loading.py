@@ -17,12 +17,38 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+_preferred = "auto"
+
+
+@contextmanager
+def preferred_device(device: str) -> Iterator[None]:
+    """Let "auto" stand for a device within a block, in all threads.
+
+    Raises:
+        ValueError: as `select_device`.
+    """
+    global _preferred
+    select_device(device)
+    before, _preferred = _preferred, device
+    try:
+        yield
+    finally:
+        _preferred = before
+
+
+def auto_device() -> str:
+    """Return what "auto" stands for: "auto" itself unless a device is preferred."""
+    return _preferred
+
+
 def select_device(device: str | torch.device) -> torch.device:
-    """Return the device; "auto" is the GPU if there is one.
+    """Return the device; "auto" is the preferred one, or the GPU if there is one.
 
     Raises:
         ValueError: if it is unknown, or a GPU that this machine lacks.
     """
+    if device == "auto":
+        device = _preferred
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -17,6 +17,7 @@ def bench(
     full: Switch = False,
     seed: int = 0,
     out: Folder = None,
+    device: str = "auto",
 ) -> None:
     """Measure the card of a credit rule, an advantage estimator or a weight on the advantage.
 
@@ -40,6 +41,7 @@ def bench(
         full: Take hours.
         seed: Seed of prompts and sampling, and the lowest of the training runs.
         out: Folder of the card and its runs (default: runs/card- and the name).
+        device: Where models run: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).
     """
     import torch
     from rich.console import Console
@@ -47,6 +49,7 @@ def bench(
     from tokengym.envs.files import locked
     from tokengym.evaluation.cards.card import PAGE_FILE, CardConfig, make_card
     from tokengym.evaluation.runs.config import slug
+    from tokengym.rewards.models.loading import preferred_device
     from tokengym.scripts.commands.show import say
 
     torch.set_num_threads(1)
@@ -56,6 +59,6 @@ def bench(
     config = CardConfig(subject=subject, parts=parts, size=size, seed=seed)
     out = out or Path("runs") / f"card-{slug(subject)}"
     console = Console()
-    with locked(out):
+    with preferred_device(device), locked(out):
         card = make_card(config, out, console)
     say(console, f"{out / PAGE_FILE}  hash {card['hash']}")

@@ -17,7 +17,13 @@ def collection_settings(env: str) -> dict[str, Any]:
 
 
 @takes_settings(collection_settings)
-def collect(env: str = "MovieReview", out: Folder = None, *, config: "CollectionConfig") -> None:
+def collect(
+    env: str = "MovieReview",
+    out: Folder = None,
+    device: str = "auto",
+    *,
+    config: "CollectionConfig",
+) -> None:
     """Let an agent answer each prompt n times; keep the best against the worst, or all responses.
 
     Ctrl-C keeps finished parts; the same command resumes from them and ends with the same file.
@@ -31,6 +37,7 @@ def collect(env: str = "MovieReview", out: Folder = None, *, config: "Collection
     Args:
         env: Environment id, or a task's bare name.
         out: File, .jsonl or .parquet (default: the task's name and what is kept).
+        device: Where models run: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).
         config: Settings of the collection.
     """
     import torch
@@ -39,6 +46,7 @@ def collect(env: str = "MovieReview", out: Folder = None, *, config: "Collection
 
     from tokengym.evaluation.runs.collection import collect_to_file
     from tokengym.evaluation.runs.defaults import task_name
+    from tokengym.rewards.models.loading import preferred_device
     from tokengym.scripts.commands.show import say
 
     torch.set_num_threads(1)
@@ -48,7 +56,10 @@ def collect(env: str = "MovieReview", out: Folder = None, *, config: "Collection
     out = out or Path("runs") / f"{task_name(config.env)}-{config.keep}.jsonl"
     console = Console()
     columns = (TextColumn("prompts"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with (
+        preferred_device(device),
+        Progress(*columns, console=console, transient=True) as progress,
+    ):
         bar = progress.add_task("", total=config.num_prompts)
         found = collect_to_file(
             config, out, report=lambda done: progress.update(bar, completed=done)

@@ -37,6 +37,7 @@ def evaluate(
     judge: Text = None,
     toxicity: Text = None,
     agent_class: Text = None,
+    device: str = "auto",
     *,
     task: "TaskSettings",
 ) -> None:
@@ -65,6 +66,7 @@ def evaluate(
         toxicity: Measure toxicity: a classifier's folder or hub name, or "words".
         agent_class: Class of an agent of your own: path/to/file.py:MyAgent. It reads AGENT with its
             method load; without AGENT its method predict is all it needs.
+        device: Where models run: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).
         task: Settings of the environment.
     """
     import torch
@@ -76,6 +78,7 @@ def evaluate(
     from tokengym.evaluation.replay.replay import known_task
     from tokengym.evaluation.runs.defaults import training_settings
     from tokengym.evaluation.runs.run import load_agent
+    from tokengym.rewards.models.loading import preferred_device
     from tokengym.scripts.commands.show import show_evaluation, show_win_rate
 
     torch.set_num_threads(1)
@@ -83,21 +86,22 @@ def evaluate(
     env, kwargs = known_task(None if agent is None else agent.parent, env)
     if max_new_tokens is not None:
         kwargs |= training_settings(env, max_new_tokens=max_new_tokens).lengths()
-    evaluator = Evaluator(
-        env,
-        {**kwargs, **task.env_kwargs(env)},
-        num_episodes=episodes,
-        seed=seed,
-        toxicity=toxicity,
-    )
-    player = _player(evaluator, agent, agent_class, task.model)
-    evaluation = evaluator(player, deterministic=deterministic)
-    figures = {**evaluation.metrics, **library_metrics(evaluation.episodes)}
-    versus = None
-    if against is not None:
-        other = evaluator(load_agent(against), deterministic=deterministic)
-        versus = _win_rate(evaluation, other, judge)
-        figures["win_rate"] = versus.rate
+    with preferred_device(device):
+        evaluator = Evaluator(
+            env,
+            {**kwargs, **task.env_kwargs(env)},
+            num_episodes=episodes,
+            seed=seed,
+            toxicity=toxicity,
+        )
+        player = _player(evaluator, agent, agent_class, task.model)
+        evaluation = evaluator(player, deterministic=deterministic)
+        figures = {**evaluation.metrics, **library_metrics(evaluation.episodes)}
+        versus = None
+        if against is not None:
+            other = evaluator(load_agent(against), deterministic=deterministic)
+            versus = _win_rate(evaluation, other, judge)
+            figures["win_rate"] = versus.rate
     console = Console()
     show_evaluation(console, figures, evaluation.episodes[:samples])
     if versus is not None:

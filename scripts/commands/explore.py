@@ -30,6 +30,7 @@ def explore(
     rewards: Names = (),
     port: Whole = None,
     browser: Switch = False,
+    device: str = "auto",
     *,
     task: "TaskSettings",
 ) -> None:
@@ -52,6 +53,7 @@ def explore(
             allows).
         port: Port on 127.0.0.1 (default: the first that is free from 7860 on).
         browser: Open the page in the browser.
+        device: Where models run: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).
         task: Settings of the environment to begin with.
     """
     import torch
@@ -60,24 +62,26 @@ def explore(
     from tokengym.evaluation.replay.explore import agent_folder
     from tokengym.evaluation.replay.explore_app import ExplorePage, check_gradio, launch
     from tokengym.evaluation.replay.replay import known_task
+    from tokengym.rewards.models.loading import preferred_device
     from tokengym.scripts.commands.show import say
 
     check_gradio()
     torch.set_num_threads(1)
     folder = None if agent is None else agent_folder(agent)
     env, kwargs = known_task(None if folder is None else folder.parent, env)
-    page = ExplorePage(
-        env,
-        kwargs | task.env_kwargs(env),
-        agent=folder,
-        model=task.model,
-        results=results,
-        rewards=rewards,
-    )
-    app = launch(page, port=port, browser=browser)
-    say(Console(), app.local_url)
-    try:
-        while True:
-            time.sleep(3600)
-    except KeyboardInterrupt:
-        app.close(verbose=False)
+    with preferred_device(device):
+        page = ExplorePage(
+            env,
+            kwargs | task.env_kwargs(env),
+            agent=folder,
+            model=task.model,
+            results=results,
+            rewards=rewards,
+        )
+        app = launch(page, port=port, browser=browser)
+        say(Console(), app.local_url)
+        try:
+            while True:
+                time.sleep(3600)
+        except KeyboardInterrupt:
+            app.close(verbose=False)

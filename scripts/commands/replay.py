@@ -21,6 +21,7 @@ def replay(
     show: int = 1,
     samples: int = 12,
     out: Folder = None,
+    device: str = "auto",
     *,
     task: "TaskSettings",
 ) -> None:
@@ -45,6 +46,7 @@ def replay(
         show: Number of responses to print.
         samples: Number of responses in replay.html; the figures are of all.
         out: Folder of the results (default: runs/replay- and the task's name).
+        device: Where models run: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).
         task: Settings of the environment.
     """
     import torch
@@ -54,13 +56,15 @@ def replay(
     from tokengym.evaluation.replay.page import render_replay
     from tokengym.evaluation.replay.replay import write_credit
     from tokengym.evaluation.runs.defaults import task_name
+    from tokengym.rewards.models.loading import preferred_device
     from tokengym.scripts.commands.show import show_replay
 
     torch.set_num_threads(1)
     for name, value, least in (("num-episodes", num_episodes, 1), ("show", show, 0)):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
-    result = _replay(episodes, rewards, env, agent, num_episodes, seed, task)
+    with preferred_device(device):
+        result = _replay(episodes, rewards, env, agent, num_episodes, seed, task)
     out = out or Path("runs") / f"replay-{task_name(result.env)}"
     write_text(out / "replay.html", render_replay(result, most=samples))
     write_credit(out / "credit.csv", result)

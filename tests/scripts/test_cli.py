@@ -7,11 +7,13 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tokengym.evaluation.runs.progress import Board
+from tokengym.rewards.models.loading import preferred_device, select_device
 from tokengym.scripts.cli import COMMANDS, main
 from tokengym.version import __version__
 
@@ -312,6 +314,35 @@ def test_envs(capsys: pytest.CaptureFixture[str]):
     assert "tokengym/MovieReview-v0" in capsys.readouterr().out
     assert main(["envs", "MovieReview"]) == 0
     assert "tokens" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["bench", "sparse", "--quick"],
+        ["collect", "--num-prompts", "1"],
+        ["evaluate", "--episodes", "1"],
+        ["explore"],
+        ["replay", "--num-episodes", "1"],
+    ],
+)
+def test_a_device_that_is_not_there_is_refused_at_once(
+    command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: Any
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tokengym.evaluation.replay.explore_app.check_gradio", lambda: None)
+    assert main([*command, "--device", "cuda:99"]) == 2
+    said = capsys.readouterr().err
+    assert "device 'cuda:99' is not available" in said
+    assert said.count("\n") == 1
+
+
+def test_auto_is_the_preferred_device():
+    usual = select_device("auto")
+    with preferred_device("meta"):
+        assert select_device("auto").type == "meta"
+        assert select_device("cpu").type == "cpu"
+    assert select_device("auto") == usual
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--agent", "dpo", "--help"]])
