@@ -164,8 +164,8 @@ class SegmentedCredit(Credit):
     """
 
     needs_attributions = True
-    beta: float = 1.0
-    """Share of the score that is spread; the rest stays on the last token."""
+    _share: float = 1.0
+    """Share of the attributions that is paid: ``beta``, where a rule has that option."""
 
     def __init__(self, segments: int | None, cut: Cut) -> None:
         if segments is not None and (type(segments) is not int or segments < 1):
@@ -215,7 +215,7 @@ class SegmentedCredit(Credit):
     ) -> NDArray[np.floating]:
         """Return beta times the attributions, the rest on the last token (`shares.complete`)."""
         assert attribution is not None
-        return complete(score, self.beta * attribution.astype(np.float64))
+        return complete(score, self._share * attribution.astype(np.float64))
 
     def assign(self, episodes: Sequence[Episode], scores: Scores) -> list[FloatArray]:
         """Return the token rewards of each episode, in one sum per segment; see `Credit.assign`."""

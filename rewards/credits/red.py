@@ -90,7 +90,7 @@ class RED(IncrementCredit):
                 f"by step; write 'red:delivery=end,segments={segments}'"
             )
         super().__init__(every_prefix, segments, cut)
-        self.beta = check_beta(beta)
+        self.beta = self._share = check_beta(beta)
         self.causal = delivery == "step"
 
     def step_reward(self, increment: float) -> float:

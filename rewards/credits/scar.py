@@ -76,7 +76,7 @@ class SCAR(SegmentedCredit):
         self.spans = spans
         self.permutations = permutations
         self.seed = seed
-        self.beta = check_beta(beta)
+        self.beta = self._share = check_beta(beta)
 
     def attribute(self, probe: Probe, episodes: Sequence[Episode], scores: Scores) -> Scores:
         """Return the scores with each token's part of its span's Shapley value."""

@@ -162,14 +162,16 @@ def test_a_signal_during_a_finalizer_still_stops_the_command(
         Finalized()
         threading.Event().wait(60)
 
-    before = signal.getsignal(signal.SIGTERM)
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     monkeypatch.setattr(sys, "argv", ["tokengym", "envs"])
     monkeypatch.setitem(COMMANDS, "envs", finalize)
     try:
         assert main() == 130
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
     assert capsys.readouterr().err.splitlines() == [
         "stopped; what is finished is kept, the same command resumes"
     ]
