@@ -191,7 +191,8 @@ class _Run:
             use=3,
             skip=self.config.num_prompts,
         )
-        rows = pair_rows(groups, Sampling(n=self.config.responses), [-1] * len(groups))
+        told_apart = self.scene.told_apart(groups)
+        rows = pair_rows(told_apart, Sampling(n=self.config.responses), [-1] * len(told_apart))
         if len(rows) < 10:
             raise ValueError(
                 f"the judge told responses to only {len(rows)} of {len(groups)} prompts apart, too "

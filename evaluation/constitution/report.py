@@ -49,7 +49,8 @@ def _report_sections(
     pairs, reward = results["pairs"], results["reward_model"]
     wins = [entry["win_rate"] for entry in results["policies"].values() if "win_rate" in entry]
     shares = ", ".join(f"{win['disagreement']:.0%}" for win in wins)
-    orders = f" Of held-out pairs it chose by the order in {shares}." if shares else ""
+    is_model = "no model" not in results["judge"]
+    orders = f" Of held-out pairs it chose by the order in {shares}." if is_model else ""
     accuracy = reward["held_out"]["accuracy"]
     rounds = results["revisions"]
     return [

@@ -26,6 +26,7 @@ from tokengym.agents.online.collecting import (
     Sampling,
     prompt_order,
 )
+from tokengym.agents.online.pairing import Choice, best_against_worst
 from tokengym.envs import Episode, PromptSet
 from tokengym.envs.declared import check_number
 from tokengym.evaluation.runs.config import TaskSettings, resolve_env
@@ -336,6 +337,28 @@ class Scene:
         """Return the offending words of each response, by rules."""
         rules = self._known_rules("count of offences", "--toxicity")
         return [rules.offences(episode.prompt, episode.response) for episode in episodes]
+
+    def told_apart(self, groups: Sequence[Group]) -> list[Group]:
+        """Return the groups whose best and worst response the judge orders alike in both orders.
+
+        What a model prefers by the place it stands in differs in its win rate by rounding alone.
+        """
+        if self.model_judge is None:
+            return list(groups)
+        texts = [[episode.response for episode in group] for group in groups]
+        ends = [
+            best_against_worst([episode.score or 0.0 for episode in group], responses)
+            or Choice(0, 0)  # equal responses: by the order alone
+            for group, responses in zip(groups, texts, strict=True)
+        ]
+        pairs = [
+            (group[0].prompt, responses[choice.chosen], responses[choice.rejected])
+            for group, responses, choice in zip(groups, texts, ends, strict=True)
+        ]
+        as_a = self.model_judge.preferences(pairs)
+        as_b = 1.0 - self.model_judge.preferences([(c, b, a) for c, a, b in pairs])
+        is_sure = (as_a > 0.5) & (as_b > 0.5)
+        return [group for group, sure in zip(groups, is_sure, strict=True) if sure]
 
     def win_rate(self, first: Sequence[Episode], second: Sequence[Episode]) -> "Wins":
         """Return how often the judge prefers the first of two policies' responses."""

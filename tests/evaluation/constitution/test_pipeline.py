@@ -155,6 +155,22 @@ def test_tasks_without_rules_need_a_model(tmp_path):
         run_constitution(config(env="MovieReview", principles=one), tmp_path)
 
 
+def test_a_judge_that_goes_by_the_order_tells_nothing_apart(tmp_path, monkeypatch):
+    class First:
+        name = "the first one"
+
+        @classmethod
+        def from_pretrained(cls, path, principles, **options):
+            return cls()
+
+        def preferences(self, triples):
+            return np.array([0.9 + 1e-6 * len(a) for _, a, _ in triples])
+
+    monkeypatch.setattr(scene_module, "PrincipleJudge", First)
+    with pytest.raises(ValueError, match="judge told responses to only 0 of 24 prompts apart"):
+        run_constitution(config(num_prompts=8, judge="mine"), tmp_path)
+
+
 def test_a_chat_model_takes_the_rules_place(tmp_path, monkeypatch):
     # The bundled policy stands in for a chat model: what it writes is nonsense, how it is asked is
     # not. Its judgement would tell nothing apart, so lengths are the judge.
