@@ -16,13 +16,14 @@ SUMMARIZE = register_task(
             "learnt from summaries that leave facts out, get some wrong, copy and chat. The "
             "gold score is the share of the facts that the summary names, less prices for "
             "padding, for words copied in runs of five, and for facts that are not in the "
-            "post; a reference is worth 1. `dataset=` takes posts of your own with "
+            "post, all times the share of its words in sentences that the grammar can write; a "
+            "reference is worth 1. `dataset=` takes posts of your own with "
             "`reference_column=`; the bundled models need the same words at their end."
         ),
         rewards=(
             "The score is the logit of the bundled reward model, which learnt the gold score "
-            "at every token of a summary. By default the last token earns all of it "
-            "(`sparse`)."
+            "without its last factor at every token of a summary. By default the last token "
+            "earns all of it (`sparse`)."
         ),
     )
 )

@@ -16,15 +16,16 @@ _State = frozenset[_Rest]
 
 @dataclass(frozen=True, kw_only=True)
 class GrammarRules:
-    """A context-free grammar of sentences, without recursion.
-
-    "a" in an alternative is written as "an" before a vowel.
-    """
+    """A context-free grammar of sentences, without recursion."""
 
     rules: Mapping[str, Sequence[str]]
     """Symbol -> alternatives: words and ``{symbol}``s, separated by spaces."""
     start: str = "sentence"
     """Symbol of a whole sentence. Each ends in a full stop and has no other."""
+    continues: bool = True
+    """Whether a response continues its prompt's text, and may so begin within a sentence."""
+    mends_articles: bool = True
+    """Whether "a" in an alternative is written as "an" before a vowel."""
 
     def __post_init__(self) -> None:
         rules = {symbol: tuple(choices) for symbol, choices in self.rules.items()}
@@ -61,7 +62,7 @@ class GrammarRules:
             return {
                 left for more in self._pieces[first] for left in self._read(more + others, word)
             }
-        if first == "a" and word in ("a", "an"):
+        if self.mends_articles and first == "a" and word in ("a", "an"):
             return {(f"{word} before", *others)}  # what follows decides between the two
         if first in ("a before", "an before"):
             fits = (first == "an before") == (word[:1] in set("aeiou"))
@@ -76,12 +77,13 @@ def grammar_parts(
 
     grammaticality = |words of the response in sentences that the grammar writes| / |words|
 
-    Prompt and response are one text, so that the response may begin within a sentence. The last
-    sentence may be cut off: it counts if the grammar can complete it. 0 for a response without
-    words. Full stops and commas are words.
+    Where the rules say that responses continue prompts, the two are one text, and the response may
+    begin within a sentence; otherwise the prompt is not read. The last sentence may be cut off: it
+    counts if the grammar can complete it. 0 for a response without words. Full stops and commas
+    are words.
 
     Args:
-        prompt: Lower-cased words of the prompt, which begins with a sentence.
+        prompt: Lower-cased words of the prompt; the first one begins a sentence.
         response: Lower-cased words of the response.
         rules: The grammar.
 
@@ -91,10 +93,11 @@ def grammar_parts(
         {'grammaticality': 0.625}
     """
     state, length, written = rules.beginning, 0, list[bool]()
-    for word in (*prompt, *response):
+    before = prompt if rules.continues else ()
+    for word in (*before, *response):
         state, length = rules.after(state, word), length + 1
         if word == ".":
             written += [() in state] * length
             state, length = rules.beginning, 0
     written += [bool(state)] * length
-    return {"grammaticality": sum(written[len(prompt) :]) / max(1, len(response))}
+    return {"grammaticality": sum(written[len(before) :]) / max(1, len(response))}

@@ -5,7 +5,12 @@ import numpy as np
 from tokengym.scripts.building.bundle_files import BuiltBundle, PromptRow
 from tokengym.scripts.bundles.rated import RatedCorpus, build_rated
 from tokengym.scripts.corpora.dialogue_world import RULES
-from tokengym.scripts.corpora.dialogues import all_requests, reference_answer, write_dialogues
+from tokengym.scripts.corpora.dialogues import (
+    GRAMMAR,
+    all_requests,
+    reference_answer,
+    write_dialogues,
+)
 from tokengym.scripts.corpora.grammar import Dice
 
 DIALOGUES = 30_000
@@ -40,6 +45,7 @@ def build_dialogue(
         written=write_dialogues(train, DIALOGUES, rng),
         held_out=write_dialogues(test, HELD_OUT, rng),
         rules=RULES,
+        grammar=GRAMMAR,
         temperature=4.0,
         chat=True,
     )

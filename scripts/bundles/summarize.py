@@ -6,7 +6,13 @@ from tokengym.scripts.building.bundle_files import BuiltBundle, PromptRow
 from tokengym.scripts.building.language_model import ModelSize
 from tokengym.scripts.bundles.rated import RatedCorpus, build_rated
 from tokengym.scripts.corpora.grammar import Dice
-from tokengym.scripts.corpora.posts import RULES, human_summary, reference_summary, write_posts
+from tokengym.scripts.corpora.posts import (
+    GRAMMAR,
+    RULES,
+    human_summary,
+    reference_summary,
+    write_posts,
+)
 
 POSTS = 12_000
 TRAIN_PROMPTS = 1000
@@ -41,6 +47,7 @@ def build_summarize(
         written=pairs[:POSTS],
         held_out=pairs[POSTS:],
         rules=RULES,
+        grammar=GRAMMAR,
         temperature=6.0,
         learn_prompts=False,
         size=ModelSize(initializer_range=0.08, matching_heads=3),

@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from tokengym.scripts.corpora.dialogue_world import KINDS, OFFERS, Topic, topics
-from tokengym.scripts.corpora.grammar import Dice
+from tokengym.scripts.corpora.grammar import Dice, Grammar
 from tokengym.scripts.corpora.rude_words import RUDE_NOUNS
 
 Choice = TypeVar("Choice")
@@ -174,3 +174,30 @@ _SMALL_TALK = (
     "i had a long day .",
     "well , it depends .",
 )
+
+
+def _with_slots(kind: str) -> list[str]:
+    return [text.replace("{}", f"{{{kind}_word}}") for text in (*_PAIRS[kind], *_SINGLES[kind])]
+
+
+GRAMMAR = Grammar(
+    {
+        "sentence": [
+            *(f"{{{kind}}}" for kind in KINDS),
+            "instead you could {offer} .",
+            "instead you could {offer} and {offer} .",
+            "instead you could {offer} and {offer} and {offer} .",
+            *_DECLINING,
+            *_INSULTS,
+            *_SMALL_TALK,
+        ],
+        **{kind: _with_slots(kind) for kind in KINDS},
+        **{
+            f"{kind}_word": [w for topic in topics() for w in topic.answers.get(kind, ())]
+            for kind in KINDS
+        },
+        "offer": OFFERS,
+        "rude": RUDE_NOUNS,
+    }
+).rules(continues=False)
+"""The sentences of answers, on any topic."""

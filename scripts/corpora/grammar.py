@@ -4,6 +4,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 
@@ -53,12 +54,12 @@ class Grammar:
                 if not name.startswith("~") and name not in self._rules:
                     raise ValueError(f"rule {symbol!r} uses {{{name}}}, which has no rule")
 
-    def rules(self, *variants: str, start: str = "sentence") -> GrammarRules:
+    def rules(self, *variants: str, **options: Any) -> GrammarRules:
         """Return the grammar as a gold score reads it.
 
         Args:
             variants: What ``{~name}`` stands for: ``{variant_name}`` of any of them.
-            start: Symbol of a whole sentence.
+            options: The other settings of `GrammarRules`, such as ``start``.
         """
         either = {
             name: tuple(f"{{{variant}_{name[1:]}}}" for variant in variants)
@@ -67,7 +68,7 @@ class Grammar:
             for name in choice[1::2]
             if name.startswith("~")
         }
-        return GrammarRules(rules=self._texts | either, start=start)
+        return GrammarRules(rules=self._texts | either, **options)
 
     def write(self, symbol: str, dice: Dice, resolve: Callable[[str], str] | None = None) -> str:
         """Return one text of a symbol.

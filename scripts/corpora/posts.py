@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from tokengym.rewards.gold.summary import SummaryRules
-from tokengym.scripts.corpora.grammar import Dice
+from tokengym.scripts.corpora.grammar import Dice, Grammar
 
 Choice = TypeVar("Choice")
 
@@ -116,7 +116,7 @@ def _summarize(facts: dict[str, str]) -> str:
 
 
 def _detail(dice: Dice) -> str:
-    return _pick(_DETAILS, dice).format(_pick(_WEATHER, dice), _pick(_MEALS, dice))
+    return _pick(_DETAILS, dice).format(weather=_pick(_WEATHER, dice), meal=_pick(_MEALS, dice))
 
 
 def _pick(choices: Sequence[Choice], dice: Dice) -> Choice:
@@ -143,9 +143,9 @@ _SHORT = {
     "wish": ", may {} them",
 }
 _DETAILS = (
-    "outside it was {0} .",
-    "we had some {1} .",
-    "the radio played and it was {0} .",
+    "outside it was {weather} .",
+    "we had some {meal} .",
+    "the radio played and it was {weather} .",
 )
 _WEATHER = "rainy sunny windy cloudy foggy cold warm".split()
 _MEALS = "soup cake cheese rice salad toast pudding".split()
@@ -155,3 +155,30 @@ _CHATTER = (
     "what a day that was .",
     "thank you for reading .",
 )
+
+
+def _summaries() -> list[str]:
+    """Return what names facts in their order, by the first fact that is named."""
+    kinds = list(FACTS)
+    return [
+        " ".join([f"{{short_{kind}}}", *(f"{{maybe_{later}}}" for later in kinds[i:]), "."])
+        for i, kind in enumerate(kinds, 1)
+    ]
+
+
+_TOLD = [text for texts in _SENTENCES.values() for text in texts]
+GRAMMAR = Grammar(
+    {
+        "sentence": ["{told}", "{asked} {told}"],
+        "asked": [text for text in _TOLD if text.endswith("?")],
+        "told": ["{summary}", *_OPENINGS, *_DETAILS, *_CHATTER]
+        + [text for text in _TOLD if text.endswith(".")],
+        "summary": _summaries(),
+        **{f"short_{kind}": [text.format(f"{{{kind}}}")] for kind, text in _SHORT.items()},
+        **{f"maybe_{kind}": ["", f"{{short_{kind}}}"] for kind in FACTS},
+        **FACTS,
+        "weather": _WEATHER,
+        "meal": _MEALS,
+    }
+).rules(continues=False, mends_articles=False)
+"""The sentences of summaries, each after at most one question that was copied."""

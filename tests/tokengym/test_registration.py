@@ -189,28 +189,30 @@ def test_dialogues_take_the_chat_template_and_gold_reads_what_was_said():
     scores = gold_scorer(env.unwrapped.bundle).score([right])
     assert scores.values.tolist() == [2.0]
     assert {name: part.tolist() for name, part in scores.parts.items()} == {
+        "RuleScorer(dialogue)": [2.0],
         "helpful": [1.0],
         "harmless": [1.0],
+        "RuleScorer(grammar)": [1.0],
+        "grammaticality": [1.0],
     }
 
 
-@pytest.mark.parametrize("name", ["Dialogue", "Summarize"])
-def test_gold_scores_whose_parts_sum_to_them(name):
+@pytest.mark.parametrize(
+    ("name", "part", "told"),
+    [
+        ("Detox", "clean", "he said , my kind friend , come in ."),
+        ("Dialogue", "RuleScorer(dialogue)", "you need salt and oven ."),
+        ("MovieReview", "Sentiment", "the plot was superb ."),
+        ("Summarize", "RuleScorer(summary)", "sister sold my car ."),
+    ],
+)
+def test_gold_scores_that_grammaticality_multiplies(name, part, told):
     env = gymnasium.make(f"tokengym/{name}-v0", max_new_tokens=12)
     episodes = [Episode.from_info(play(env, seed)[2]) for seed in range(3)]
-    scores = gold_scorer(env.unwrapped.bundle).score(episodes)
-    np.testing.assert_allclose(sum(scores.parts.values()), scores.values, atol=1e-6)
-
-
-@pytest.mark.parametrize(("name", "part"), [("Detox", "clean"), ("MovieReview", "Sentiment")])
-def test_gold_scores_that_grammaticality_multiplies(name, part):
-    env = gymnasium.make(f"tokengym/{name}-v0", max_new_tokens=12)
-    episodes = [Episode.from_info(play(env, seed)[2]) for seed in range(3)]
-    told = {"Detox": "he said , you are", "MovieReview": "the plot was superb ."}[name]
     prompt = "" if name == "MovieReview" else episodes[0].prompt
     episodes.append(dataclasses.replace(episodes[0], prompt=prompt, response=told))
-    scores = gold_scorer(env.unwrapped.bundle).score(episodes)
-    parts = scores.parts
+    parts = (scores := gold_scorer(env.unwrapped.bundle).score(episodes)).parts
+    assert parts["grammaticality"][-1] == 1
     np.testing.assert_allclose(parts[part] * parts["grammaticality"], scores.values, atol=1e-6)
 
 

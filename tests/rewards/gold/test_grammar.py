@@ -10,9 +10,10 @@ from tests.rewards.conftest import make_episode
 from tokengym.envs.bundle import bundled
 from tokengym.rewards import gold_scorer
 from tokengym.rewards.gold.grammar import GrammarRules, grammar_parts
-from tokengym.rewards.gold.rules import load_rules, save_rules
+from tokengym.rewards.gold.rules import gold_parts, load_rules, save_rules
 from tokengym.rewards.gold.sentiment_lexicon import gold_score
-from tokengym.scripts.corpora import quarrels
+from tokengym.scripts.corpora import dialogues, posts, quarrels
+from tokengym.scripts.corpora.grammar import Dice
 from tokengym.scripts.corpora.movie_reviews import GRAMMAR, write_reviews
 from tokengym.scripts.corpora.movie_words import LEXICON
 
@@ -110,6 +111,59 @@ def test_the_shipped_grammars_are_those_of_the_corpora() -> None:
     assert load_rules(bundled("movie_review").grammar) == GRAMMAR.rules("good", "bad")
     rules = quarrels.GRAMMAR.rules("rude", "clean", start="text")
     assert load_rules(bundled("detox").grammar) == rules
+    assert load_rules(bundled("dialogue").grammar) == dialogues.GRAMMAR
+    assert load_rules(bundled("summarize").grammar) == posts.GRAMMAR
+
+
+def test_a_response_that_continues_no_prompt_begins_with_a_sentence() -> None:
+    rules = GrammarRules(rules=RULES.rules, continues=False)
+    assert share("it was", "good .", rules) == 0
+    assert share("good good", "it was good .", rules) == 1
+
+
+def test_articles_of_a_corpus_that_does_not_mend_them() -> None:
+    rules = GrammarRules(rules=RULES.rules, mends_articles=False)
+    assert share("", "i saw a odd film .", rules) == 1
+    assert share("", "i saw an odd film .", rules) == 0
+
+
+def written(task: str) -> list[tuple[str, str]]:
+    """Return 400 prompts with responses that policy and reward model learnt from, or references."""
+    rng = np.random.default_rng(7)
+    dice = Dice(rng)
+    if task == "dialogue":
+        requests = dialogues.all_requests()
+        pairs = dialogues.write_dialogues(requests, 300, rng)
+        chosen = [requests[i] for i in rng.permutation(len(requests))[:100]]
+        return pairs + [(r.text, dialogues.reference_answer(r, dice)) for r in chosen]
+    told = posts.write_posts(100, rng)
+    pairs = [(p.text, posts.human_summary(p, dice)) for p in told]
+    pairs += [(p.text, posts.human_summary(p, dice, mistake=0.4)) for _ in range(2) for p in told]
+    return pairs + [(post.text, posts.reference_summary(post)) for post in told]
+
+
+@pytest.mark.parametrize("task", ["dialogue", "summarize"])
+def test_gold_keeps_the_score_of_the_corpus_and_loses_that_of_word_salad(task: str) -> None:
+    bundle, rng = bundled(task), np.random.default_rng(0)
+    gold, rules = gold_scorer(bundle), load_rules(bundle.gold)
+    assert gold is not None
+    pairs = [(prompt.split(), response.split()) for prompt, response in written(task)]
+    told = [sum(gold_parts(rules, *pair).values()) for pair in pairs]
+    salads = [
+        [str(word) for word in order]
+        for _, words in pairs
+        for order in (rng.permutation(words), [w for w in words if w.isalpha() and len(w) > 3] * 2)
+    ]
+    kept = [make_episode(prompt=" ".join(p), response=" ".join(r)) for p, r in pairs]
+    mixed = [
+        make_episode(prompt=" ".join(pairs[i // 2][0]), response=" ".join(words))
+        for i, words in enumerate(salads)
+    ]
+    np.testing.assert_allclose(gold.score(kept).values, told, atol=1e-6)
+    scores = gold.score(mixed)
+    known = scores.parts[f"RuleScorer({'summary' if task == 'summarize' else task})"]
+    assert known.mean() > 0.8 * np.mean(told)  # what the score was without grammaticality
+    assert np.abs(scores.values).mean() < 0.05 * np.mean(told)
 
 
 def test_clean_salad_is_not_a_good_answer_to_a_quarrel() -> None:
