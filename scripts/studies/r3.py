@@ -7,7 +7,8 @@ must pay, and it must be found; so the rewards are trained in several worlds:
     bundled   the bundled encoder and policy
     copying   a policy that was taught to answer with the question now and then, which the bundled
               one never does and large language models do
-    minilm    that policy, and all-MiniLM-L6-v2, a retriever trained on real text, as the encoder
+    likely    a policy for which copying is likely: a quarter of what it was taught are copies
+    minilm    the policy of copying, with the encoder all-MiniLM-L6-v2, trained on real text
 
     python scripts/studies/r3.py run --out runs/r3 [--minilm FOLDER] [--worlds bundled] [--seeds 5]
     python scripts/studies/r3.py publish --out runs/r3 --docs docs/results
@@ -65,7 +66,7 @@ REWARDS = {
 """Name in the tables -> reward; the first three pay r_x for every query, whatever its type."""
 ONE_MEAN = {"R3, one mean": "by=none"}
 """Rewards that are not normalised by query type, with the option that says so."""
-World = Literal["bundled", "copying", "minilm"]
+World = Literal["bundled", "copying", "likely", "minilm"]
 WORLDS: tuple[World, ...] = get_args(World)
 Recipe = Literal["default", "gentle", "pressed", "paper"]
 PRESSED: dict[str, Any] = {
@@ -87,9 +88,9 @@ score by its running mean and deviation and clip it to 10, as the paper: "gentle
 rate, batch and KL price, each query type by itself; "pressed" harder, with one mean for both types.
 The paper's KL coefficient, adaptive from 0.2 to 6 nats over 10,000 episodes, holds so small a
 policy near the reference."""
-COPYING = 0.05
-"""Share of answers that are the question, in the text the copying policy learns from; on held-out
-questions it copies less often."""
+COPYING: dict[World, float] = {"copying": 0.05, "likely": 0.25, "minilm": 0.05}
+"""Share of answers that are the question, in the text that the policy of a world learns from; on
+held-out questions it copies less often."""
 SETTINGS = training_settings(
     "tokengym/QuestionAnswer-v0",
     max_new_tokens=24,
@@ -174,8 +175,14 @@ def golds_of(episodes: Sequence[Episode]) -> dict[str, str]:
     }
 
 
-def train(run: Run, paths: Mapping[str, str | None]) -> list[Any]:
-    """Return the curve of one run: a row per evaluation."""
+def train(run: Run, policy: Path | None, encoder: str | None) -> list[Any]:
+    """Return the curve of one run: a row per evaluation.
+
+    Args:
+        run: The run.
+        policy: Folder of the policy that copies; None takes the bundled policy.
+        encoder: Encoder of the world minilm; None takes the bundled one.
+    """
     reward = REWARDS[run.reward]
     settings = changed(SETTINGS, **RECIPES[run.recipe] | (MINILM if run.world == "minilm" else {}))
     if run.reward in ONE_MEAN:
@@ -188,8 +195,8 @@ def train(run: Run, paths: Mapping[str, str | None]) -> list[Any]:
         training=settings,
         evaluation=EvaluationSettings(every=max(settings.steps // 3, 1), episodes=EPISODES),
         task=TaskSettings(
-            scorer=paths["minilm"] if run.world == "minilm" else None,
-            model=None if run.world == "bundled" else paths["copying"],
+            scorer=encoder if run.world == "minilm" else None,
+            model=None if policy is None else str(policy),
         ),
     )
     agent, evaluator = make_agent(config, reward, run.seed), make_evaluator(config)
@@ -211,8 +218,28 @@ def train(run: Run, paths: Mapping[str, str | None]) -> list[Any]:
     return rows
 
 
-def make_copying_policy(folder: Path) -> None:
-    """Teach the bundled policy to answer with the question now and then; write it to a folder."""
+def copying_policy(world: World, out: Path) -> Path | None:
+    """Return the folder of a world's policy, made if missing; None for the bundled policy.
+
+    Args:
+        world: The world.
+        out: Folder of the study's runs.
+    """
+    if world not in COPYING:
+        return None
+    folder = out / f"policy-{COPYING[world]:g}"
+    if not (folder / "config.json").exists():
+        make_copying_policy(folder, COPYING[world])
+    return folder
+
+
+def make_copying_policy(folder: Path, share: float) -> None:
+    """Teach the bundled policy to answer with the question now and then.
+
+    Args:
+        folder: Where the policy is written.
+        share: Share of the answers it learns from that are the question.
+    """
     from transformers import AutoModelForCausalLM
 
     bundle = bundled("question_answer")
@@ -221,7 +248,7 @@ def make_copying_policy(folder: Path) -> None:
     rng = np.random.default_rng(0)
     dice = Dice(rng)
     texts = [
-        f"{asked} {asked if dice.chance(COPYING) else answer}"
+        f"{asked} {asked if dice.chance(share) else answer}"
         for asked, answer in write_conversations(questions, 10_000, rng)
     ]
     ids = bundle.tokenizer(texts).input_ids
@@ -257,11 +284,8 @@ def run(
     """
     if unknown := set(rewards) - set(REWARDS):
         raise SystemExit(f"--rewards takes {', '.join(REWARDS)}, got {', '.join(sorted(unknown))}")
-    copying = out / "copying_policy"
-    if set(worlds) - {"bundled"} and not (copying / "config.json").exists():
-        make_copying_policy(copying)
+    policies = {world: copying_policy(world, out) for world in worlds}
     encoder = str(minilm or minilm_folder()) if "minilm" in worlds else None
-    paths = {"copying": str(copying), "minilm": encoder}
     run_missing(
         [
             Run(world=world, recipe=recipe, reward=reward, seed=seed)
@@ -270,7 +294,7 @@ def run(
             for reward in rewards
         ],
         lambda one: one.file(out),
-        lambda one: write_csv(one.file(out), train(one, paths), COLUMNS),
+        lambda one: write_csv(one.file(out), train(one, policies[one.world], encoder), COLUMNS),
     )
 
 

@@ -22,7 +22,7 @@ from tokengym.agents import PPO, collect
 from tokengym.envs import Episode, bundled
 from tokengym.envs.files import write_csv
 from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, read_rows, run_missing
-from tokengym.scripts.studies.r3 import SETTINGS, figures_of, make_copying_policy
+from tokengym.scripts.studies.r3 import SETTINGS, copying_policy, figures_of
 from tokengym.scripts.studies.r3_page import TITLES
 from tokengym.scripts.studies.relevance import minilm_folder
 from tokengym.scripts.studies.tables import fill, markdown_table, mean_with_interval
@@ -113,9 +113,8 @@ def main(
         minilm: Folder of the encoder of the world minilm; None takes the installed one.
         worlds: Worlds to sample.
     """
-    policy = out / "copying_policy"
-    if not (policy / "config.json").exists():
-        make_copying_policy(policy)
+    policy = copying_policy("copying", out)
+    assert policy is not None
     files = {world: out / f"selection-{world}.csv" for world in worlds}
     run_missing(
         worlds,
