@@ -3,7 +3,8 @@
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -35,6 +36,7 @@ from tokengym.agents.rollouts.logs import write_failed_round
 from tokengym.agents.rollouts.playing import Choice, PlaysPolicy, Round, play_round
 from tokengym.agents.rollouts.rounds import StepResult, TimedRounds, as_rounds
 from tokengym.agents.sb3 import NoEnvironment, as_vec_env
+from tokengym.agents.sharding import Shards
 from tokengym.envs import SettingsError
 from tokengym.envs.declared import from_keywords, names_of, shown_signature
 from tokengym.rewards import RewardError
@@ -128,6 +130,8 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
     """Declares the learner's settings."""
     has_critic: bool = True
     """Whether the policy has a value function."""
+    shards_weights: ClassVar[bool] = False
+    """Whether the learner takes its gradient steps within `updating`, as FSDP needs it."""
     policy: CausalLMPolicy  # type: ignore[assignment]
     settings: Any
     """The settings, an instance of ``settings_class``."""
@@ -167,6 +171,13 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         device = select_device(device)
         self.processes = join(device)
         """This process among those that train the agent."""
+        if self.processes.shards_weights and not self.shards_weights:
+            raise SettingsError(
+                f"{name} does not learn from shards of the weights; launch it without FSDP, or "
+                "take its gradient steps in `with self.updating():` and set shards_weights = True"
+            )
+        self.shards: Shards | None = None
+        """This process's shards of what learns; None: it has all of it."""
         kept_by_sb3: Any = {field: getattr(self.settings, field, 1.0) for field in SB3_SETTINGS}
         super().__init__(
             policy,  # type: ignore[arg-type]
@@ -209,6 +220,8 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         share_rows(self.env, number, count, self.processes.gather)
         self.policy.place = (number, count)
         self.processes.copy_from_main(self.policy.parameters())
+        if self.processes.shards_weights:
+            self.shards = Shards(self.policy, self.processes)
 
     def __getattr__(self, name: str) -> Any:
         """Return a setting as an attribute of the agent."""
@@ -326,6 +339,28 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
     def learn_from(self, played: Round) -> None:
         """Update the policy from one round; a subclass defines it."""
         raise NotImplementedError
+
+    @contextmanager
+    def updating(self) -> Iterator[None]:
+        """Let ``policy`` be the one that ``policy.optimizer`` steps on: under FSDP, its shards.
+
+        Gradients of shards are means over the processes.
+        """
+        if self.shards is None:
+            yield
+            return
+        whole, self.policy = self.policy, self.shards.policy
+        try:
+            yield
+        finally:
+            self.policy = whole
+        self.shards.write()
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Let one process use the agent alone: under FSDP, with a reference that all gather."""
+        with nullcontext() if self.shards is None else self.shards.whole_reference():
+            yield
 
     def learn(
         self: Self,
@@ -452,7 +487,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         """Write a checkpoint folder, from which `load` continues number for number.
 
         Of several processes the main one writes; `load` takes any number of them that has as many
-        rows together. After ``learn`` it alone may call this, elsewhere all must.
+        rows together. All must call this; without FSDP, after ``learn`` the main one alone may.
 
         Safetensors and JSON, nothing pickled; written beside ``path`` and renamed into place. The
         checkpoint that was there is kept as ``<path>.previous``. A callback may save at any step:

@@ -24,6 +24,7 @@ from tokengym.agents.policy.language_model import no_progress_bars
 from tokengym.agents.processes import Processes, join
 from tokengym.agents.rollouts.environments import environment_state, restore_environment
 from tokengym.agents.sb3 import GymVecEnv, NoEnvironment, as_vec_env
+from tokengym.agents.sharding import gathered, weights_of
 from tokengym.envs.files import check_entries, read_folder, write_folder
 
 if TYPE_CHECKING:
@@ -116,13 +117,19 @@ def save_checkpoint(agent: "EpisodicAlgorithm", path: Path) -> None:
     """
     start = agent.round_start()
 
+    is_main = agent.processes.is_main
+    if not (is_main or agent.shards):
+        return
+    tensors = _training_tensors(agent, start)
+    reference = None if agent.shards is None else weights_of(agent.policy.reference, keep=is_main)
+
     def fill(folder: Path) -> dict[str, Any]:
         with no_progress_bars():
-            write_policy(agent.policy, folder)
-        save_file(_training_tensors(agent, start), folder / TRAINING)
+            write_policy(agent.policy, folder, reference)
+        save_file(tensors, folder / TRAINING)
         return _record(agent, start)
 
-    if agent.processes.is_main:
+    if is_main:
         write_folder(path, RECORD, fill)
 
 
@@ -183,11 +190,19 @@ def _policy_name(agent: "EpisodicAlgorithm") -> str:
     )
 
 
-def write_policy(policy: "CausalLMPolicy", folder: Path) -> None:
-    """Write the policy and its reference in Hugging Face's format."""
+def write_policy(
+    policy: "CausalLMPolicy", folder: Path, ref_weights: dict[str, Tensor] | None = None
+) -> None:
+    """Write the policy and its reference in Hugging Face's format.
+
+    Args:
+        policy: The policy.
+        folder: Where.
+        ref_weights: The reference's weights where its own are shards.
+    """
     model, reference = policy.language_model, policy.reference
     if reference is not None:
-        reference.model.save_pretrained(folder / "reference")
+        reference.model.save_pretrained(folder / "reference", state_dict=ref_weights)
     if model.adapters is None:
         model.model.save_pretrained(folder / "model")
         return
@@ -207,7 +222,8 @@ def _training_tensors(agent: "EpisodicAlgorithm", start: RoundStart) -> dict[str
         tensors |= {f"masking_model.{name}": value.clone() for name, value in weights.items()}
     tensors["generator.sampling"] = start.sampling
     tensors["generator.shuffling"] = agent.shuffler.get_state()
-    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    is_main = agent.processes.is_main
+    return {name: gathered(value, keep=is_main) for name, value in tensors.items()}
 
 
 def _critic_tensors(critic: "ValueFunction | None") -> dict[str, Tensor]:
@@ -369,8 +385,12 @@ def _restore_training(agent: "EpisodicAlgorithm", folder: Path) -> None:
         if name.startswith("optimizer."):
             _, number, key = name.split(".", 2)
             state.setdefault(int(number), {})[key] = tensor
-    groups = policy.optimizer.state_dict()["param_groups"]
-    policy.optimizer.load_state_dict({"state": state, "param_groups": groups})
+    if agent.shards is None:
+        groups = policy.optimizer.state_dict()["param_groups"]
+        policy.optimizer.load_state_dict({"state": state, "param_groups": groups})
+    else:
+        agent.shards.read()
+        agent.shards.load_optimizer(state)
     if policy.masking_model is not None:
         policy.masking_model.model.load_state_dict(
             {

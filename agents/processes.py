@@ -24,7 +24,6 @@ T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=30)
 """Longest that a process waits for another; the main one's evaluations are part of it."""
-SHARDED = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,8 @@ class Processes:
 
     number: int = 0
     count: int = 1
+    shards_weights: bool = False
+    """Whether the launcher was told to share the weights out, see `Shards`."""
 
     @property
     def is_main(self) -> bool:
@@ -53,6 +54,10 @@ class Processes:
             with _explained():
                 distributed.all_reduce(tensor)
         return tensor
+
+    def most(self, number: int) -> int:
+        """Return the largest of every process's numbers."""
+        return max(self.gather(number))
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace gradients by their sums; those that no process has stay None."""
@@ -92,8 +97,8 @@ def join(device: torch.device | str) -> Processes:
         device: Device that trains.
 
     Raises:
-        SettingsError: if the launcher was told to shard the weights, or there are fewer GPUs than
-            processes.
+        SettingsError: if the launcher was told to share the weights out in a way that is not
+            supported, or there are fewer GPUs than processes.
     """
     if not distributed.is_initialized():
         if launched() == 1:
@@ -105,15 +110,30 @@ def join(device: torch.device | str) -> Processes:
             PartialState(cpu=is_cpu, timeout=TIMEOUT)
         if distributed.get_rank() > 0:  # what the main process warns of, all have found
             logging.getLogger("tokengym").setLevel(logging.ERROR)
-    return Processes(distributed.get_rank(), distributed.get_world_size())
+    count = distributed.get_world_size()
+    return Processes(distributed.get_rank(), count, count > 1 and _is_on("ACCELERATE_USE_FSDP"))
+
+
+def _is_on(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() in ("1", "true")
 
 
 def _check_launch(is_cpu: bool) -> None:
-    for name, kind in SHARDED.items():
-        if os.environ.get(name, "").lower() in ("1", "true"):
+    if _is_on("ACCELERATE_USE_DEEPSPEED"):
+        raise SettingsError(
+            "DeepSpeed is not supported; launch with --use_fsdp to share the weights out, or "
+            "without either"
+        )
+    if _is_on("ACCELERATE_USE_FSDP"):
+        strategy = os.environ.get("FSDP_SHARDING_STRATEGY", "FULL_SHARD")
+        if strategy not in ("FULL_SHARD", "1"):
             raise SettingsError(
-                f"{kind} shards the weights, which every token of a rollout reads whole; launch "
-                "without it (weights are then on each GPU), and save memory with lora"
+                f"fsdp_sharding_strategy must be FULL_SHARD, got {strategy}; without FSDP each "
+                "process has all weights"
+            )
+        if _is_on("FSDP_OFFLOAD_PARAMS"):
+            raise SettingsError(
+                "fsdp_offload_params is not supported; leave it out, and save memory with lora"
             )
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if not is_cpu and torch.cuda.device_count() < local:

@@ -190,7 +190,7 @@ class LanguageModel(nn.Module):
             raise ModelError(
                 f"frozen_layers must be >= 0, and 0 with lora, which freezes all, got {num_layers}"
             )
-        blocks = self._blocks()
+        blocks = self.blocks()
         if num_layers >= len(blocks):
             raise ModelError(
                 f"frozen_layers must be less than the {len(blocks)} blocks of "
@@ -202,7 +202,7 @@ class LanguageModel(nn.Module):
         for block in blocks[:num_layers]:
             block.requires_grad_(False)
 
-    def _blocks(self) -> list[nn.Module]:
+    def blocks(self) -> list[nn.Module]:
         """Return the transformer's repeated blocks, lowest first."""
         return [m for m in self.model.modules() if isinstance(m, GradientCheckpointingLayer)]
 
@@ -216,7 +216,7 @@ class LanguageModel(nn.Module):
         if not (self.recompute and torch.is_grad_enabled()):
             yield
             return
-        blocks: list[Any] = self._blocks()
+        blocks: list[Any] = self.blocks()
         for block in blocks:
             block.training = block.gradient_checkpointing = True
             block._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)

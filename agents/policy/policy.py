@@ -5,7 +5,7 @@ and adapters) in `language_model`, and the step from logits to a token in `sampl
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,6 +121,8 @@ class CausalLMPolicy(BasePolicy):
         self.generator = torch.Generator()
         self.place = (0, 1)
         """This process's number among those whose rows draw from ``generator``, and their count."""
+        self.most: Callable[[int], int] | None = None
+        """Returns the most of all processes' numbers where they share the reference out."""
         self.decoders: list[Decoder] = []
         self._has_static: bool | None = None  # None: not tried yet
         self.optimizer = torch.optim.AdamW(
@@ -307,7 +309,7 @@ class CausalLMPolicy(BasePolicy):
             max_size: Most texts in one forward.
         """
         log_probs = torch.zeros(sequences.response_mask.shape, device=self.device)
-        for bucket in sequences.buckets(max_size):
+        for bucket in self._buckets(sequences, max_size, reference):
             part = sequences.select(bucket)
             rows, times, columns = part.response_positions()
             masks = None if action_masks is None else action_masks.select(bucket)
@@ -341,7 +343,7 @@ class CausalLMPolicy(BasePolicy):
         """
         shape = (*sequences.response_mask.shape, self.num_actions)
         logits = torch.zeros(shape, device=self.device)
-        for bucket in sequences.buckets(max_size):
+        for bucket in self._buckets(sequences, max_size, True):
             part = sequences.select(bucket)
             rows, times, _ = part.response_positions()
             masks = None if action_masks is None else action_masks.select(bucket).at(rows, times)
@@ -367,7 +369,7 @@ class CausalLMPolicy(BasePolicy):
             max_size: Most texts in one forward.
         """
         kl = torch.zeros(sequences.response_mask.shape, device=self.device)
-        for bucket in sequences.buckets(max_size):
+        for bucket in self._buckets(sequences, max_size, True):
             masks = None if action_masks is None else action_masks.select(bucket)
             given = None if ref_logits is None else ref_logits[bucket]
             part = self.evaluate(sequences.select(bucket), masks, with_kl=True, ref_logits=given).kl
@@ -393,6 +395,13 @@ class CausalLMPolicy(BasePolicy):
             assert part is not None
             entropy[bucket, : part.shape[1]] = part
         return entropy
+
+    def _buckets(self, sequences: Sequences, max_size: int, reference: bool) -> list[Tensor]:
+        """Return rows to run together, as often as every process runs a sharded reference."""
+        buckets = sequences.buckets(max_size)
+        if reference and self.most is not None:
+            buckets += buckets[-1:] * (self.most(len(buckets)) - len(buckets))
+        return buckets
 
     def log_probs(
         self,

@@ -38,6 +38,7 @@ from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.agents.ppo.weights import WeighedRound, find_weight, weighted
 from tokengym.agents.rollouts.environments import environment_attribute, environment_scorer
 from tokengym.agents.rollouts.playing import Round
+from tokengym.agents.sharding import gathered
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class PPO(EpisodicAlgorithm):
     """
 
     settings_class = PPOSettings
+    shards_weights = True
     settings: PPOSettings
 
     def check_settings(self, policy_kwargs: Mapping[str, Any]) -> None:
@@ -249,9 +251,10 @@ class PPO(EpisodicAlgorithm):
         started = time.perf_counter()
         self._update_learning_rate(self.policy.optimizer)
         stats = UpdateStats()
-        for epoch in range(self.settings.n_epochs):
-            if not self._epoch(experience, stats, epoch):
-                break
+        with self.updating():
+            for epoch in range(self.settings.n_epochs):
+                if not self._epoch(experience, stats, epoch):
+                    break
         self._n_updates += 1
         self._log_update(stats)
         if self.settings.kl_target is not None:
@@ -283,7 +286,9 @@ class PPO(EpisodicAlgorithm):
         is_first = stats.num_minibatches == 0
         approx_kl, before = 0.0, replace(stats)
         self.policy.optimizer.zero_grad(set_to_none=True)
-        for bucket in self._own_buckets(minibatch):
+        buckets, processes = self._own_buckets(minibatch), self.processes
+        more = processes.most(len(buckets)) - len(buckets) if processes.shards_weights else 0
+        for bucket in buckets:
             part = minibatch.select(bucket)
             loss, figures, log_ratio = objective(self.policy, part, count, len(minibatch))
             for name, value in figures.items():
@@ -297,10 +302,15 @@ class PPO(EpisodicAlgorithm):
                 error, gap = log_ratio.expm1().abs().max().item(), log_ratio.abs().max().item()
                 stats.ratio_error = max(stats.ratio_error, error)
                 stats.log_prob_gap = max(stats.log_prob_gap, gap)
-            loss.backward()
-        if self.processes.count > 1:
-            self.processes.add_gradients(self.policy.trained_parameters())
-            stats.share(before, self.processes)
+            # Gradients of shards are means over the processes.
+            (loss * processes.count if processes.shards_weights else loss).backward()
+        for _ in range(more):  # passes of another process, which needs this one's shards
+            part = minibatch.select(torch.zeros(1, dtype=torch.int64, device=self.device))
+            (objective(self.policy, part, count, len(minibatch))[0] * 0.0).backward()
+        if processes.count > 1:
+            if not processes.shards_weights:
+                processes.add_gradients(self.policy.trained_parameters())
+            stats.share(before, processes)
             approx_kl = stats.approx_kl - before.approx_kl
         stats.num_minibatches += 1
         return approx_kl
@@ -362,14 +372,16 @@ class PPO(EpisodicAlgorithm):
 
     def _step_optimizer(self, where: str) -> None:
         """Clip the gradient and step, unless it is not finite."""
-        parameters = self.policy.trained_parameters()
+        parameters = self.policy.optimizer.param_groups[0]["params"]
         gradients = [p.grad for p in parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        if not norm.isfinite():  # looked at before clipping, which would spread a nan to all
+        if not gathered(
+            norm
+        ).isfinite():  # looked at before clipping, which would spread a nan to all
             broken = next(
                 name
                 for name, parameter in self.policy.named_parameters()
-                if parameter.grad is not None and not parameter.grad.isfinite().all()
+                if parameter.grad is not None and not gathered(parameter.grad).isfinite().all()
             )
             raise NonFiniteError(
                 f"the gradient of {broken} is not finite at {where}; lower learning_rate or clip "

@@ -31,10 +31,15 @@ def train(run: TrainingRun, algorithm: type[EpisodicAlgorithm] | None = None) ->
     )
     agent = _made(run, kind) if resumed is None else resumed
     done = run.updates
+
+    def measure(step: int) -> None:
+        with agent.whole():
+            run.measure(step, agent.num_timesteps, agent)
+
     recorder = Recorder(
         training.steps if training.tokens is None else None,
         run.eval_every,
-        lambda step: run.measure(step, agent.num_timesteps, agent),
+        measure,
         done=done,
         measured=resumed is not None,
         tokens=training.tokens,

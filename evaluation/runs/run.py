@@ -94,7 +94,7 @@ def run(
         work = _Run(
             config, name, seed, out, report, checkpoint_every, track, saves=save is not None
         )
-        work.is_main = processes.is_main
+        work.is_main, work.shards_weights = processes.is_main, processes.shards_weights
         return _do(work, out, save)
 
 
@@ -201,6 +201,8 @@ class _Run:
         self.folder = None if out is None else run_folder(out, name, seed)
         self.is_main = True
         """Whether this process, of those that train together, measures and writes."""
+        self.shards_weights = False
+        """Whether all processes take part in a checkpoint."""
         self.checkpoint_every = checkpoint_every
         self._saves = saves
         self._track = track
@@ -209,6 +211,7 @@ class _Run:
         if self.folder is not None and checkpoint_every > 0:
             self.unfinished = UnfinishedRun(self.folder, config.as_dict())
         self._resumable = False
+        self._measured = 0
         self._evaluator: Evaluator | None = None
         self._sampler: Sampler | None = None
 
@@ -276,6 +279,7 @@ class _Run:
             measured = self.unfinished.measured(agent.num_timesteps)
             if measured is not None:
                 self.record.resume(measured)
+                self._measured = len(self.record.curve)
                 return agent
         return None
 
@@ -294,8 +298,14 @@ class _Run:
 
     def measure(self, step: int, tokens: int | Callable[[], int], agent: Any) -> None:
         """See `TrainingRun`."""
-        if not self.is_main:
-            return
+        self._measured += 1
+        if self.is_main:
+            self._add_point(step, tokens, agent)
+        if self._resumable and self._measured % max(self.checkpoint_every, 1) == 0:
+            self._checkpoint(step, agent)
+
+    def _add_point(self, step: int, tokens: int | Callable[[], int], agent: Any) -> None:
+        """Evaluate an agent and record what was found."""
         if self._evaluator is None:
             self._evaluator = make_evaluator(self.config)
             self.record.measured_by = self._evaluator.measured_by
@@ -316,18 +326,20 @@ class _Run:
         if self.report is not None:
             done = step if budget is None else min(known, budget)
             self.report(done, self.record.curve[-1])
-        if self._resumable and len(self.record.curve) % max(self.checkpoint_every, 1) == 0:
-            self._checkpoint(step, agent)
 
     def _checkpoint(self, step: int, agent: Any) -> None:
         """Keep the agent and the measurements so far, where the run can be resumed."""
         if self.unfinished is None:
             return
+        if not self.is_main:
+            agent.save(self.unfinished.agent)  # its part of what the main process writes
+            return
         began = time.perf_counter()
         try:
             self.unfinished.save(agent, self.record.state())
         except StorageError as error:
-            if self._saves and step == 0:  # nor would the trained agent be saved
+            # Nor would the trained agent be saved; or other processes wait for shards of this one.
+            if (self._saves and step == 0) or self.shards_weights:
                 raise
             logger.warning("no checkpoint after step %d: %s", step, error)
         self.record.add_evaluation_time(time.perf_counter() - began)

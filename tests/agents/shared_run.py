@@ -1,8 +1,10 @@
 """Trainings that test_processes launches in two processes, and runs by itself in one.
 
 torchrun --nproc_per_node 2 shared_run.py FOLDER FOLDER_OF_ONE_PROCESS
+accelerate launch --use_fsdp --num_processes 2 shared_run.py FOLDER FOLDER_OF_ONE_PROCESS
 """
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +24,7 @@ ROWS = 8
 CASES: dict[str, dict[str, Any]] = {
     "gae": {"clip_range_vf": None, "kl_target": 0.5, "n_value_warmup": 1},
     "recomputed": {"old_log_probs": "recomputed", "importance_cap": 2.0, "value_network": "own"},
-    "loo": {"advantage": "loo", "group_size": 2},
+    "loo": {"advantage": "loo", "group_size": 2, "gradient_checkpointing": True},
     "grpo": {"advantage": "grpo", "group_size": 4, "drop_equal_groups": True, "kl_in": "loss"},
     "reinforce++": {"advantage": "reinforce++", "advantage_weight": "gtpo", "lora": True},
 }
@@ -58,6 +60,7 @@ def make_agent(case: str, rows: int) -> PPO:
     policy: dict[str, Any] = {"model": make_model("llama" if case == "loo" else "gpt2")}
     policy["lora"] = lora_config() if settings.pop("lora", False) else None
     policy["value_network"] = settings.pop("value_network", "trunk")
+    policy["gradient_checkpointing"] = settings.pop("gradient_checkpointing", False)
     settings["learning_rate"] = 1e-3
     envs = make_envs(rows, prompt_sampling="sequential" if case == "grpo" else "uniform")
     return PPO("CausalLMPolicy", envs, policy_kwargs=policy, seed=3, device="cpu", **settings)
@@ -76,6 +79,24 @@ def run(folder: Path, rows: int) -> None:
         agent = make_agent(case, rows)
         update(agent, UPDATES, folder / f"{case}.jsonl")
         agent.save(folder / case)
+        if agent.shards is not None:
+            number = agent.processes.number
+            (folder / f"{case}-{number}.json").write_text(json.dumps(sizes(agent)))
+
+
+def sizes(agent: PPO) -> dict[str, int]:
+    """Return the numbers that this process holds of what learns, and of the reference."""
+    assert agent.shards is not None
+    learns = agent.shards.policy.trained_parameters()
+    moments = [agent.policy.optimizer.state[parameter]["exp_avg"] for parameter in learns]
+    reference = agent.policy.reference
+    frozen = [] if reference is None else list(reference.parameters())
+    found = {"weights": learns, "moments": moments, "reference": frozen}
+    return {name: sum(local(tensor).numel() for tensor in found[name]) for name in found}
+
+
+def local(tensor: Any) -> torch.Tensor:
+    return tensor.to_local()
 
 
 def resume(saved: Path, folder: Path, rows: int) -> None:

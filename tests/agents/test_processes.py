@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,30 +16,48 @@ from tests.agents import shared_run
 from tokengym.scripts.cli import main
 
 ROOT = Path(__file__).parents[2]
+TORCHRUN = ("torch.distributed.run", "--nproc_per_node", "2", "--standalone")
+FSDP = (
+    *("accelerate.commands.launch", "--use_fsdp", "--fsdp_version", "2", "--num_processes", "2"),
+    *("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"),
+    *("--main_process_port", "0"),
+)
+KINDS = {"ddp": TORCHRUN, "fsdp": FSDP}
 
 
-def launch(script: str | Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def launch(
+    script: str | Path, *arguments: str, launcher: Sequence[str] = TORCHRUN
+) -> subprocess.CompletedProcess[str]:
     """Run a script in two processes."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
     return subprocess.run(
-        [*command, "--standalone", str(script), *arguments],
+        [sys.executable, "-m", *launcher, str(script), *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """Return the folders of what one process and two have trained, by their number."""
-    found = {count: tmp_path_factory.mktemp(f"processes{count}") for count in (1, 2)}
-    shared_run.run(found[1], shared_run.ROWS)
-    done = launch(shared_run.__file__, str(found[2]), str(found[1]))
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of what one process has trained."""
+    folder = tmp_path_factory.mktemp("one")
+    shared_run.run(folder, shared_run.ROWS)
+    assert main([*shared_run.TRAIN, str(folder / "train")]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def two(
+    request: pytest.FixtureRequest, one: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Return the folder of what two processes have trained, all weights in each, or shared out."""
+    folder = tmp_path_factory.mktemp(request.param)
+    done = launch(shared_run.__file__, str(folder), str(one), launcher=KINDS[request.param])
     assert done.returncode == 0, done.stderr[-3000:]
-    (found[2] / "printed.txt").write_text(done.stdout)
-    shared_run.resume(found[2], found[1], shared_run.ROWS)
-    return found
+    (folder / "printed.txt").write_text(done.stdout)
+    shared_run.resume(folder, folder / "one", shared_run.ROWS)
+    return folder
 
 
 def assert_same_agent(one: Path, two: Path) -> None:
@@ -64,30 +83,48 @@ def assert_same_agent(one: Path, two: Path) -> None:
 
 
 @pytest.mark.parametrize("case", shared_run.CASES)
-def test_two_processes_are_one_with_twice_the_rows(folders: dict[int, Path], case: str) -> None:
-    assert_same_agent(folders[1] / case, folders[2] / case)
-    one, two = (
+def test_two_processes_are_one_with_twice_the_rows(one: Path, two: Path, case: str) -> None:
+    assert_same_agent(one / case, two / case)
+    expected, found = (
         [json.loads(line) for line in (folder / f"{case}.jsonl").read_text().splitlines()]
-        for folder in folders.values()
+        for folder in (one, two)
     )
-    assert len(one) == shared_run.ROWS * shared_run.UPDATES
-    assert [row["response_ids"] for row in one] == [row["response_ids"] for row in two]
-    assert [row["prompt"] for row in one] == [row["prompt"] for row in two]
-    assert [row["timestep"] for row in one] == [row["timestep"] for row in two]
-    assert [row["score"] for row in one] == pytest.approx([row["score"] for row in two])
+    assert len(expected) == shared_run.ROWS * shared_run.UPDATES
+    for figure in ("response_ids", "prompt", "timestep"):
+        assert [row[figure] for row in expected] == [row[figure] for row in found]
+    assert [row["score"] for row in expected] == pytest.approx([row["score"] for row in found])
 
 
 @pytest.mark.parametrize("case", shared_run.RESUMED)
-def test_a_checkpoint_loads_at_another_number_of_processes(
-    folders: dict[int, Path], case: str
-) -> None:
+def test_a_checkpoint_loads_at_another_number_of_processes(two: Path, case: str) -> None:
     """One process continues what two began, and two what one began, to the same numbers."""
-    assert_same_agent(folders[1] / f"{case}-resumed", folders[2] / f"{case}-resumed")
+    assert_same_agent(two / "one" / f"{case}-resumed", two / f"{case}-resumed")
 
 
-def test_train_writes_one_folder_and_prints_once(folders: dict[int, Path], tmp_path: Path) -> None:
-    assert main([*shared_run.TRAIN, str(tmp_path / "train")]) == 0
-    trained = {1: tmp_path / "train", 2: folders[2] / "train"}
+def test_two_processes_share_weights_and_optimizer_state(one: Path, two: Path) -> None:
+    """Under FSDP; without it each has all."""
+    for case in shared_run.CASES:
+        shares = [json.loads(file.read_text()) for file in sorted(two.glob(f"{case}-[01].json"))]
+        if two.name.startswith("ddp"):
+            assert shares == []
+            continue
+        moments = {
+            name: value.numel()
+            for name, value in load_file(one / case / "training.safetensors").items()
+            if name.endswith("exp_avg")
+        }
+        whole = sum(moments.values())
+        stored = one / case / "reference" / "model.safetensors"
+        frozen = sum(value.numel() for value in load_file(stored).values())
+        frozen = 0 if case == "reinforce++" else frozen  # with LoRA the base of the policy
+        for name, expected in (("weights", whole), ("moments", whole), ("reference", frozen)):
+            assert sum(share[name] for share in shares) == expected
+            for share in shares:  # the value head is one row, which one of them has
+                assert share[name] == pytest.approx(expected / 2, rel=0.02)
+
+
+def test_train_writes_one_folder_and_prints_once(one: Path, two: Path) -> None:
+    trained = {1: one / "train", 2: two / "train"}
     files = {n: {p.relative_to(f) for p in f.rglob("*") if p.is_file()} for n, f in trained.items()}
     assert files[1] == files[2]
     for name in ("curve", "train"):
@@ -96,11 +133,12 @@ def test_train_writes_one_folder_and_prints_once(folders: dict[int, Path], tmp_p
             for count, folder in trained.items()
         }
         assert len(rows[1]) == {"curve": 3, "train": 2}[name]
-        for one, two in zip(rows[1], rows[2], strict=True):
-            for figure in {key for key in one if one[key] and not key.endswith("_s")} - {"credit"}:
-                expected = pytest.approx(float(two[figure]), rel=1e-3, abs=1e-4)
-                assert float(one[figure]) == expected, figure
-    assert (folders[2] / "printed.txt").read_text().count("seed 0: finished") == 1
+        for expected, found in zip(rows[1], rows[2], strict=True):
+            figures = {key for key in expected if expected[key] and not key.endswith("_s")}
+            for figure in figures - {"credit"}:
+                near = pytest.approx(float(found[figure]), rel=1e-3, abs=1e-4)
+                assert float(expected[figure]) == near, figure
+    assert (two / "printed.txt").read_text().count("seed 0: finished") == 1
 
 
 FAILING = """
@@ -143,9 +181,17 @@ def test_what_several_processes_cannot_do_is_refused(
     for arguments, message in refused.items():
         assert main(arguments) == 2
         assert message in capsys.readouterr().err
+    launched = {
+        "ACCELERATE_USE_DEEPSPEED": ("true", "DeepSpeed is not supported"),
+        "FSDP_OFFLOAD_PARAMS": ("true", "fsdp_offload_params is not supported"),
+        "FSDP_SHARDING_STRATEGY": ("NO_SHARD", "must be FULL_SHARD, got NO_SHARD"),
+    }
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    assert main(["train", "--device", "cpu", *out]) == 2
-    assert "FSDP shards the weights" in capsys.readouterr().err
+    for variable, (value, message) in launched.items():
+        monkeypatch.setenv(variable, value)
+        assert main(["train", "--device", "cpu", *out]) == 2
+        assert message in capsys.readouterr().err
+        monkeypatch.delenv(variable)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "false")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
