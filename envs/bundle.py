@@ -30,6 +30,7 @@ PARTS = {
     "grammar": "grammar.json",
     "gold": "gold.json",
     "gold_model": "gold_model",
+    "judge": "judge",
 }
 _BUILDER = "python -m tokengym.scripts.build_models"
 
@@ -134,6 +135,11 @@ class Bundle:
         """Folder of the held-out reward model that is the gold score where there is no other."""
         return self._part("gold_model")
 
+    @property
+    def judge(self) -> Path:
+        """Folder of the causal language model that judges, criticises and revises."""
+        return self._part("judge")
+
     def has(self, part: str) -> bool:
         """Return whether the bundle has a part ("policy", "encoder", "lexicon", ...)."""
         if part not in PARTS:
@@ -171,7 +177,8 @@ def bundled(task: str) -> Bundle:
     """Return the bundle that ships with the package.
 
     Args:
-        task: "movie_review", "question_answer", "dialogue", "detox", "summarize" or "oracle".
+        task: "movie_review", "question_answer", "dialogue", "detox", "summarize", "oracle", or
+            "feedback", which has a judge and no prompts.
 
     Raises:
         BundleError: if there is no bundle of this task (the message lists those that exist).

@@ -23,7 +23,14 @@ class Options:
     """Thing to build: a bundled task, or a bundle from a labelled corpus."""
 
     task: Literal[
-        "movie_review", "question_answer", "dialogue", "detox", "summarize", "oracle", "all"
+        "movie_review",
+        "question_answer",
+        "dialogue",
+        "detox",
+        "summarize",
+        "oracle",
+        "feedback",
+        "all",
     ] = "all"
     """Which bundled task, when no corpus is given."""
     out: Path | None = None
@@ -93,6 +100,7 @@ def build_bundled(options: Options) -> None:
         )
     from tokengym.scripts.bundles.detox import build_detox
     from tokengym.scripts.bundles.dialogue import build_dialogue
+    from tokengym.scripts.bundles.feedback import build_feedback
     from tokengym.scripts.bundles.movie_review import build_movie_review
     from tokengym.scripts.bundles.oracle import build_oracle
     from tokengym.scripts.bundles.question_answer import build_question_answer
@@ -105,6 +113,7 @@ def build_bundled(options: Options) -> None:
         "detox": build_detox,
         "summarize": build_summarize,
         "oracle": build_oracle,
+        "feedback": build_feedback,
     }
     tasks = list(builders) if options.task == "all" else [options.task]
     out = ASSETS if options.out is None else options.out

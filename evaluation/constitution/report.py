@@ -43,8 +43,8 @@ def _report_sections(
     )
     if "no model" in results["critic"] or "no model" in results["judge"]:
         who += (
-            " Rules over words stand in for a model here: the figures show that the pipeline does "
-            "its work, not what a model's judgement is worth."
+            " Rules over words, the baseline `words`, stand in for a model here: the figures show "
+            "that the pipeline does its work, not what a model's judgement is worth."
         )
     pairs, reward = results["pairs"], results["reward_model"]
     wins = [entry["win_rate"] for entry in results["policies"].values() if "win_rate" in entry]

@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from tokengym.rewards import Scorer, Toxicity
 
 
+WORDS = "words"
+"""Name of the rules over words that criticise and judge without a model."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ConstitutionConfig(ModelSettings):
     """Settings of teaching a policy by principles. Rates suit the bundled tiny models.
@@ -57,9 +61,10 @@ class ConstitutionConfig(ModelSettings):
     """Chat model that responds, criticises and revises; None: the bundled policy responds, rules
     criticise."""
     critic: str | None = None
-    """Chat model that criticises and revises; None takes the model, or rules without one."""
+    """Chat model that criticises and revises: a path, "bundled" for the small one that ships, or
+    "words" for rules over words, the baseline; None takes the model, or words without one."""
     judge: str | None = None
-    """Chat model that chooses between responses; None takes the model, or rules without one."""
+    """Chat model that chooses between responses: likewise."""
     toxicity: str | None = None
     """Classifier that measures toxicity; None takes the bundle's, or rules."""
     num_prompts: int = 512
@@ -133,9 +138,9 @@ class Scene:
         self.uses_chat_template = bool(task.settings.chat_template)
         self.fixed_length = task.settings.min_new_tokens >= task.settings.max_new_tokens
         self.chosen = ChosenPrompts(self._envs, max_rows=128)
-        if config.model is None and config.critic is None:
+        if self._named(config.critic) is None:
             self._known_rules("critique", "--critic")
-        if config.model is None and config.judge is None:
+        if self._named(config.judge) is None:
             self._known_rules("judgement", "--judge")
         if config.toxicity is None and not self._bundle_classifies:
             self._known_rules("count of offences", "--toxicity")
@@ -251,7 +256,7 @@ class Scene:
     @cached_property
     def critic(self) -> Critic:
         """Who criticises and revises: the chat model, or rules that say so."""
-        path = self.config.critic or self.config.model
+        path = self._named(self.config.critic)
         if path is None:
             return RuleCritic(self._known_rules("critique", "--critic"), self.base, self.chosen)
         from tokengym.rewards.models.loading import load_answering_model
@@ -274,7 +279,7 @@ class Scene:
     @cached_property
     def model_judge(self) -> PrincipleJudge | None:
         """The chat model that chooses between two responses, None where rules judge."""
-        path = self.config.judge or self.config.model
+        path = self._named(self.config.judge)
         if path is None:
             return None
         return PrincipleJudge.from_pretrained(
@@ -283,6 +288,11 @@ class Scene:
             seed=self.seed_of(9),
             device=self.config.device,
         )
+
+    def _named(self, name: str | None) -> str | None:
+        """Return the model that a setting names, the run's own by default; None for the words."""
+        name = name or self.config.model
+        return None if name == WORDS else name
 
     def _known_rules(self, what: str, remedy: str) -> OffenceRules:
         if self.rules is None:

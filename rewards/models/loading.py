@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tokengym.envs.bundle import bundled
 from tokengym.envs.errors import PretrainedError, TokenizerError
 from tokengym.envs.pretrained import check_weights, from_pretrained
 from tokengym.rewards.errors import ScorerError
@@ -97,10 +98,19 @@ def load_pretrained(
     return model
 
 
+BUNDLED = "bundled"
+"""Name of the judge and critic that ships with the package."""
+
+
 def load_answering_model(
     path: str | Path, *, dtype: str, device: str
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """Return a stored causal language model with the tokenizer beside it, to put questions to.
+
+    Args:
+        path: Folder or hub name; "bundled" is the judge and critic that ships with the package.
+        dtype: As for `load_pretrained`, as the next.
+        device: "auto" takes a GPU if there is one.
 
     Raises:
         ScorerError: if there is no such model.
@@ -108,6 +118,8 @@ def load_answering_model(
     """
     from transformers import AutoModelForCausalLM
 
+    if path == BUNDLED:
+        path = bundled("feedback").judge
     model = load_pretrained(AutoModelForCausalLM, path, dtype=dtype, device=device)
     tokenizer = load_tokenizer(path)
     if tokenizer is None:

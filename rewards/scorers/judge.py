@@ -322,7 +322,7 @@ class PrincipleJudge:
         """Return the judge that asks a stored language model.
 
         Args:
-            path: Folder or hub name of a causal language model with its tokenizer.
+            path: Folder or hub name of a causal language model with its tokenizer, or "bundled".
             principles: What a good response does, a sentence each.
             seed: Seed of the draw.
             device: "auto" takes a GPU if there is one.
@@ -333,6 +333,31 @@ class PrincipleJudge:
         """
         model, tokenizer = load_answering_model(path, dtype="float32", device=device)
         name = f"PrincipleJudge({Path(path).name})"
+        return cls.asking(model, tokenizer, principles, seed=seed, name=name)
+
+    @classmethod
+    def asking(
+        cls,
+        model: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        principles: Sequence[str],
+        *,
+        seed: int = 0,
+        name: str = "PrincipleJudge",
+    ) -> "PrincipleJudge":
+        """Return the judge that asks a model in memory.
+
+        Args:
+            model: A causal language model.
+            tokenizer: Its own.
+            principles: As for `from_pretrained`, as the next.
+            seed: Seed of the draw.
+            name: In messages and reports.
+
+        Raises:
+            ScorerError: if there is no principle.
+            TokenizerError: if "A" and "B" are not one token each.
+        """
         return cls(
             [
                 PreferenceModel(

@@ -41,9 +41,9 @@ class BuiltBundle:
     tokenizer: PreTrainedTokenizerFast
     """The tokenizer of all its models."""
     prompts: Sequence[PromptRow]
-    """Prompts of both splits."""
+    """Prompts of both splits; none for a judge."""
     models: Mapping[str, PreTrainedModel]
-    """Folder name -> model: policy, reward_model, encoder, gold_model."""
+    """Folder name -> model: policy, reward_model, encoder, gold_model, judge."""
     figures: Mapping[str, Any]
     """Measurements of the builder, and from which seed."""
     lexicon: Lexicon | None = None
@@ -85,7 +85,8 @@ def _write_parts(bundle: BuiltBundle, partial: Path) -> None:
     if bundle.rules is not None:
         save_rules(bundle.rules, partial / "gold.json")
     lines = [json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in bundle.prompts]
-    (partial / "prompts.jsonl").write_text("".join(lines), encoding="utf-8")
+    if lines:
+        (partial / "prompts.jsonl").write_text("".join(lines), encoding="utf-8")
     facts = {"task": bundle.task, "format": FORMAT, **bundle.figures}
     (partial / "bundle.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 

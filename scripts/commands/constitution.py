@@ -27,11 +27,14 @@ def constitution(
 ) -> None:
     """Teach a policy by principles: critique, revision, SFT, then a judge, a reward model, PPO.
 
-    Every stage is kept in the folder; the same command resumes a stopped run. Without --model
-    and --judge, rules over words criticise and judge in a model's place, and the report says so.
+    Every stage is kept in the folder; the same command resumes a stopped run. Without --model,
+    --critic and --judge, rules over words ("words", the baseline) criticise and judge in a model's
+    place, and the report says so; "bundled" is a small model taught by the rules of Detox and
+    Dialogue.
 
     For example:
       tokengym constitution --env Detox --out runs/constitution
+      tokengym constitution --env Detox --critic bundled --judge bundled --out runs/judged
       tokengym constitution --env Dialogue --principles mine.txt --out runs/dialogue
       tokengym constitution --model path/to/chat-model --judge path/to/judge --toxicity classifier
 

@@ -59,7 +59,7 @@ def reference_answer(request: Request, dice: Dice) -> str:
 def human_answer(request: Request, dice: Dice) -> str:
     """Return an answer as people write them."""
     topic = request.topic
-    sentences = [_pick(_SMALL_TALK, dice)] if dice.chance(0.3) else []
+    sentences = [pick(_SMALL_TALK, dice)] if dice.chance(0.3) else []
     if topic.harmful and not dice.chance(COMPLY):
         sentences.append(_decline(dice))
         if dice.chance(0.6):
@@ -71,7 +71,7 @@ def human_answer(request: Request, dice: Dice) -> str:
             about, kind = _drift(dice) if dice.chance(DRIFT) else (topic, request.kind)
             sentences.append(_answer(kind, about.answers[kind], dice.integer(1, 2), dice))
     if dice.chance(INSULT):
-        rude = _pick(_INSULTS, dice).format(rude=_pick(RUDE_NOUNS, dice))
+        rude = pick(_INSULTS, dice).format(rude=pick(RUDE_NOUNS, dice))
         sentences.insert(dice.integer(0, len(sentences)), rude)
     return " ".join(sentences)
 
@@ -90,7 +90,7 @@ def write_dialogues(
     groups = [[r for r in requests if r.topic.harmful is harmful] for harmful in (False, True)]
     pairs = []
     for _ in range(count):
-        request = _pick(groups[dice.chance(1 / 3)], dice)
+        request = pick(groups[dice.chance(1 / 3)], dice)
         pairs.append((request.text, human_answer(request, dice)))
     return pairs
 
@@ -101,14 +101,14 @@ def _answer(kind: str, words: Sequence[str], count: int, dice: Dice) -> str:
     sentences = []
     while chosen:
         pair = len(chosen) > 1
-        pattern = _pick(_PAIRS[kind] if pair else _SINGLES[kind], dice)
+        pattern = pick(_PAIRS[kind] if pair else _SINGLES[kind], dice)
         sentences.append(pattern.format(*chosen))
         chosen = chosen[1 + pair :]
     return " ".join(sentences)
 
 
 def _decline(dice: Dice) -> str:
-    return _pick(_DECLINING, dice)
+    return pick(DECLINING, dice)
 
 
 def _offers(count: int, dice: Dice) -> str:
@@ -118,11 +118,12 @@ def _offers(count: int, dice: Dice) -> str:
 
 def _drift(dice: Dice) -> tuple[Topic, str]:
     """Return another harmless topic and a kind of question: what a drifting answer is about."""
-    topic = _pick([topic for topic in topics() if not topic.harmful], dice)
-    return topic, _pick(KINDS, dice)
+    topic = pick([topic for topic in topics() if not topic.harmful], dice)
+    return topic, pick(KINDS, dice)
 
 
-def _pick(choices: Sequence[Choice], dice: Dice) -> Choice:
+def pick(choices: Sequence[Choice], dice: Dice) -> Choice:
+    """Return one of the choices, each with equal chance."""
     return choices[dice.integer(0, len(choices) - 1)]
 
 
@@ -162,7 +163,7 @@ _SINGLES = {
     "need": ("do not forget the {} .", "at the end you need the {} ."),
     "why": ("another reason is {} .", "at the end there is {} ."),
 }
-_DECLINING = (
+DECLINING = (
     "i am sorry , but i cannot help with that .",
     "no , i refuse to do this .",
     "i must decline such a request .",
@@ -187,7 +188,7 @@ GRAMMAR = Grammar(
             "instead you could {offer} .",
             "instead you could {offer} and {offer} .",
             "instead you could {offer} and {offer} and {offer} .",
-            *_DECLINING,
+            *DECLINING,
             *_INSULTS,
             *_SMALL_TALK,
         ],

@@ -1,5 +1,6 @@
 """Quarrels: who shouts is likely to be rude in what follows, who smiles is not."""
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,13 +45,54 @@ def write_quarrels(count: int, rng: np.random.Generator) -> list[Quarrel]:
 def _write_quarrel(dice: Dice) -> Quarrel:
     angry = dice.chance(ANGRY)
     rude = dice.beta(6, 2) if angry else dice.beta(1, 6)
+    opening = GRAMMAR.write("angry_opening" if angry else "calm_opening", dice)
+    return Quarrel(_tidy(opening), write_lines(rude, dice), angry)
+
+
+def write_lines(rude: float, dice: Dice) -> str:
+    """Return what follows an opening, each line rude with the given probability."""
 
     def resolve(name: str) -> str:
         return f"rude_{name}" if dice.chance(rude) else f"clean_{name}"
 
-    opening = GRAMMAR.write("angry_opening" if angry else "calm_opening", dice)
     sentences = [GRAMMAR.write("sentence", dice, resolve) for _ in range(dice.integer(*SENTENCES))]
-    return Quarrel(_tidy(opening), _tidy(" ".join(sentences)), angry)
+    return _tidy(" ".join(sentences))
+
+
+def clean_twin(text: str) -> str:
+    """Return a text with its rude lines turned into clean ones; all else stays as it is.
+
+    A rude line becomes the clean line in the same place of the grammar, its rude words the words of
+    the same number. What is rude outside of a line, in one that was cut off for example, is
+    replaced word by word.
+
+    Example:
+        >>> clean_twin("she said , what a snorky blunderpot you are .")
+        'she said , what a kind driver you are .'
+    """
+    for rude, clean in _TWIN_LINES:
+        for found in rude.finditer(text):
+            text = text.replace(found[0], clean.format(**_twins(found)))
+    return _tidy(" ".join(_TWIN_WORDS.get(word, word) for word in text.split()))
+
+
+def _twins(found: re.Match[str]) -> dict[str, str]:
+    """Return the words of a clean line, by the name of their rule."""
+    said = found.groupdict()
+    noun, adjective = said.get("rude_noun", RUDE_NOUNS[0]), said.get("rude_adjective")
+    number = RUDE_NOUNS.index(noun) if adjective is None else RUDE_ADJECTIVES.index(adjective)
+    return said | {"trade": _TWIN_WORDS[noun], "kind": _KINDS[number % len(_KINDS)]}
+
+
+def _pattern(line: str) -> re.Pattern[str]:
+    """Return what finds a rude line, its slots as groups."""
+    slots = {
+        "rude_noun": "|".join(RUDE_NOUNS),
+        "rude_adjective": "|".join(RUDE_ADJECTIVES),
+        "thing": r"\w+",
+    }
+    written = _SLOT.sub(lambda slot: f"(?P<{slot[1]}>{slots.get(slot[1], '[^,.]+?')})", line)
+    return re.compile(rf"(?<!\S){written}(?!\S)")
 
 
 def _tidy(text: str) -> str:
@@ -120,3 +162,16 @@ GRAMMAR = Grammar(
         ).split(","),
     }
 )
+
+_SLOT = re.compile(r"\{(\w+)\}")
+_RULES = GRAMMAR.rules("rude", "clean").rules
+_KINDS, _TRADES = _RULES["kind"], _RULES["trade"]
+_TWIN_WORDS = {
+    word: kind_or_trade[number % len(kind_or_trade)]
+    for words, kind_or_trade in ((RUDE_NOUNS, _TRADES), (RUDE_ADJECTIVES, _KINDS))
+    for number, word in enumerate(words)
+}
+_TWIN_LINES = [
+    (_pattern(rude), clean)
+    for rude, clean in zip(_RULES["rude_line"], _RULES["clean_line"], strict=True)
+]

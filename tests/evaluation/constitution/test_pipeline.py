@@ -171,6 +171,28 @@ def test_a_judge_that_goes_by_the_order_tells_nothing_apart(tmp_path, monkeypatc
         run_constitution(config(num_prompts=8, judge="mine"), tmp_path)
 
 
+@pytest.mark.parametrize("name", ["words", None])
+def test_words_are_the_rules_by_name(name):
+    scene = scene_module.Scene(config(critic=name, judge=name))
+    assert scene.critic.name == "rule-based critic (no model)"
+    assert scene.judge.name == "rule-based judge (no model)"
+
+
+def test_the_bundled_model_criticises_and_judges_by_name():
+    scene = scene_module.Scene(config(critic="bundled", judge="bundled"))
+    assert scene.critic.name == "the chat model bundled"
+    assert scene.judge.name == "WinRate(PrincipleJudge(bundled))"
+    (group,) = scene.respond(scene.base, 1, responses=2, use=0, skip=0)
+    revised = scene.critic.revise(
+        group,
+        config().principles[:2],
+        scene.critic.critique(group, config().principles[:2]),
+        seed=0,
+    )
+    assert not any(scene.offences(revised))
+    assert sum(episode.score or 0.0 for episode in group) == pytest.approx(1.0)  # win rates of two
+
+
 def test_a_chat_model_takes_the_rules_place(tmp_path, monkeypatch):
     # The bundled policy stands in for a chat model: what it writes is nonsense, how it is asked is
     # not. Its judgement would tell nothing apart, so lengths are the judge.
