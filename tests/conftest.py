@@ -1,7 +1,30 @@
-"""What every test process has in common: one thread, no network, no parallel tokenizers."""
+"""What every test process has in common: one thread, no network, no parallel tokenizers, no GPU.
+
+Tests mean the CPU unless they play a GPU, or a GPU is named: ``CUDA_VISIBLE_DEVICES=0 pytest``.
+``TOKENGYM_PLAY_GPUS=1 pytest`` plays two for a whole session, see `tests.agents.played_devices`.
+"""
 
 import os
+from contextlib import ExitStack
+
+import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+session = ExitStack()
+
+
+def pytest_sessionstart() -> None:
+    """Play GPUs, so that "auto" is the first of them."""
+    if os.environ.get("TOKENGYM_PLAY_GPUS"):
+        from tests.agents.played_devices import playing
+
+        session.enter_context(playing(pytest.MonkeyPatch()))
+
+
+def pytest_sessionfinish() -> None:
+    """Play no longer."""
+    session.close()

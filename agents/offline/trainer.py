@@ -55,7 +55,7 @@ from tokengym.agents.rollouts.environments import environment_attribute
 from tokengym.agents.rollouts.playing import PlaysPolicy
 from tokengym.envs.errors import DatasetError, SettingsError
 from tokengym.envs.files import writing
-from tokengym.rewards.models.loading import select_device
+from tokengym.rewards.models.loading import auto_device, select_device
 from tokengym.rewards.training.fitting import use_device
 
 _QUIET: dict[str, Any] = {
@@ -140,7 +140,10 @@ def training_arguments(
     Raises:
         ValueError: if ``args`` and a shortcut are both given, or there is no such device.
     """
-    named = None if options.device == "auto" else select_device(options.device)
+    device = options.device
+    if device == "auto" and options.args is None:
+        device = auto_device()
+    named = None if device == "auto" else select_device(device)
     given = {name: getattr(options, name) for name in _SHORTCUTS}
     given = {name: value for name, value in given.items() if value is not None}
     if "output_dir" in given:

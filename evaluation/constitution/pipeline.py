@@ -64,7 +64,7 @@ def run_constitution(
     with locked(out):
         claim_folder(out, config, remedy="name another folder with --out")
         run = _Run(config, out)
-        with config.using_threads():
+        with config.applied():
             for stage in STAGES:
                 if report is not None:
                     report(stage)

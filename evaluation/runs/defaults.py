@@ -26,7 +26,7 @@ class ModelSettings:
     """Loading and device of the model that is trained."""
 
     device: str = "auto"
-    """Device that trains: "auto" takes a GPU if there is one; "cpu", "cuda", ..."""
+    """Device of the models: "auto" takes a GPU if there is one; "cpu", "cuda", ..."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the weights; "auto" is that of the model's files."""
     lora_rank: int | None = None
@@ -41,14 +41,17 @@ class ModelSettings:
         check_choice(self, "dtype", ("auto", "float32", "bfloat16"))
 
     @contextmanager
-    def using_threads(self) -> Iterator[None]:
-        """Have torch compute with `threads` threads while the block runs."""
+    def applied(self) -> Iterator[None]:
+        """Compute with `threads` threads, scorers on `device` as well, while the block runs."""
         import torch
+
+        from tokengym.rewards.models.loading import preferred_device
 
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
-            yield
+            with preferred_device(self.device):
+                yield
         finally:
             torch.set_num_threads(before)
 

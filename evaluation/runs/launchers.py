@@ -107,10 +107,15 @@ def _run_here(
 
 def _start(context: Any, work: tuple[dict[str, Any], Path, Run, int, str | None]) -> _Worker:
     """Start a process on the work that `_work` describes."""
+    from tokengym.rewards.models.loading import auto_device
+
     receiver, sender = context.Pipe(duplex=False)
     run = work[2]
     process = context.Process(
-        target=_work, args=(*work, sender, sys.path[:]), name=f"{run[0]} seed {run[1]}", daemon=True
+        target=_work,
+        args=(*work, sender, sys.path[:], auto_device()),
+        name=f"{run[0]} seed {run[1]}",
+        daemon=True,
     )
     process.start()
     sender.close()
@@ -125,6 +130,7 @@ def _work(
     track: str | None,
     connection: Connection,
     path: list[str],
+    device: str,
 ) -> None:
     """Do one run, in a process of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
@@ -132,6 +138,7 @@ def _work(
     # Before transformers is imported: the board is the only display.
     os.environ.update(TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1")
     from tokengym.evaluation.runs.run import run as train
+    from tokengym.rewards.models.loading import preferred_device
 
     def tell(step: int, point: Mapping[str, Any]) -> None:
         try:
@@ -141,7 +148,10 @@ def _work(
 
     try:
         config = ComparisonConfig.from_dict(settings)
-        train(config, *run, out=out, report=tell, checkpoint_every=checkpoint_every, track=track)
+        with preferred_device(device):
+            train(
+                config, *run, out=out, report=tell, checkpoint_every=checkpoint_every, track=track
+            )
     except Exception as error:
         connection.send(describe(error))
     finally:

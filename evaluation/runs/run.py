@@ -90,7 +90,7 @@ def run(
     mine: AbstractContextManager[None] = nullcontext()
     if out is not None and processes.is_main:
         mine = locked(run_folder(out, name, seed))
-    with mine, config.training.using_threads():
+    with mine, config.training.applied():
         work = _Run(
             config, name, seed, out, report, checkpoint_every, track, saves=save is not None
         )

@@ -23,14 +23,15 @@ _preferred = "auto"
 
 @contextmanager
 def preferred_device(device: str) -> Iterator[None]:
-    """Let "auto" stand for a device within a block, in all threads.
+    """Let "auto" stand for a device within a block, in all threads; "auto" changes nothing.
 
     Raises:
         ValueError: as `select_device`.
     """
     global _preferred
     select_device(device)
-    before, _preferred = _preferred, device
+    before = _preferred
+    _preferred = before if device == "auto" else device
     try:
         yield
     finally:

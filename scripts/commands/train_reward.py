@@ -117,7 +117,7 @@ def train_reward(
     found = reading.read(pairs)
     console.print(found.report(), highlight=False, markup=False)
     train = train_reward_model if kind == "reward" else train_preference_model
-    with placement.using_threads(), _progress(console) as report:
+    with placement.applied(), _progress(console) as report:
         trained = train(
             model or _bundled_policy(env),
             found,

@@ -141,6 +141,7 @@ def playing(monkeypatch: pytest.MonkeyPatch, count: int = 2) -> Iterator[None]:
     monkeypatch.setattr(cuda, "device_count", lambda: count)
     monkeypatch.setattr(cuda, "is_available", lambda: True)
     monkeypatch.setattr(cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(cuda, "set_device", lambda device: None)
     monkeypatch.setattr(cuda, "get_rng_state", lambda device="cuda": torch.zeros(1))
     monkeypatch.setattr(cuda, "set_rng_state", lambda state, device="cuda": None)
     monkeypatch.setattr(cuda, "current_stream", lambda device=None: None)

@@ -14,6 +14,7 @@ from tests.agents.played_devices import playing
 from tests.agents.test_shared_backbone import load_backbone, pairs
 from tokengym.agents import DPO, PPO, collect
 from tokengym.rewards import Reward, RewardModel, RewardTraining, Uniform, train_reward_model
+from tokengym.rewards.models.loading import preferred_device
 
 GPU = torch.device("cuda", 1)
 
@@ -100,6 +101,14 @@ def test_a_reward_model_follows_the_backbone_that_it_shares(
         envs = make_envs(reward=Reward(scorer, Uniform()))
         kwargs = {"model": backbone, "lora": lora_config()}
         PPO("CausalLMPolicy", envs, policy_kwargs=kwargs, seed=0, device="cuda:1").learn(8)
+
+
+def test_dpo_trains_on_the_preferred_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    def device(name: str) -> torch.device:
+        return DPO(make_model(), PAIRS, tokenizer=make_tokenizer(), device=name).args.device
+
+    with playing(monkeypatch, count=1), preferred_device("cpu"):
+        assert device("auto").type == "cpu"
 
 
 def test_dpo_plays_on_its_device(

@@ -101,7 +101,7 @@ def test_recomputing_blocks_changes_no_gradient(build: Callable[..., PPO], shape
 def counted(agent: PPO) -> tuple[dict[str, torch.Tensor], int]:
     """Return the gradients, and how often the first block's norm was computed for them."""
     calls = []
-    block = agent.policy.language_model._blocks()[0]
+    block = agent.policy.language_model.blocks()[0]
     norm = next(module for module in block.modules() if "Norm" in type(module).__name__)
     norm.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
     return gradients_by_name(agent), sum(calls)

@@ -17,6 +17,7 @@ from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
 from tokengym.evaluation.runs.progress import Board
 from tokengym.evaluation.runs.run import run
+from tokengym.rewards.models.loading import select_device
 
 QUIET = Console(quiet=True)
 
@@ -42,6 +43,28 @@ def tiny(**changes) -> ComparisonConfig:
 def curve(out: Path, reward: str, seed: int) -> list[dict[str, str]]:
     with (run_folder(out, reward, seed) / "curve.csv").open(newline="") as file:
         return [{k: v for k, v in row.items() if k != "wall_s"} for row in csv.DictReader(file)]
+
+
+PLAYER = """
+from tokengym.rewards.models.loading import select_device
+
+
+class Player:
+    def __init__(self):
+        raise RuntimeError(f"models are on {select_device('auto')}")
+
+    def predict(self, *arguments, **options):
+        raise NotImplementedError
+"""
+
+
+def test_models_of_a_run_are_on_its_device_in_its_own_process_too(tmp_path: Path) -> None:
+    with TrainingSettings(device="meta").applied(), TrainingSettings().applied():
+        assert select_device("auto").type == "meta"  # scorers with the policy
+        (tmp_path / "player.py").write_text(PLAYER)
+        config = tiny(rewards=("sparse",), agents=(f"{tmp_path}/player.py:Player",), seeds=1)
+        with pytest.raises(ValueError, match="models are on meta"):
+            compare(config, tmp_path / "out", console=QUIET)
 
 
 def test_two_nodes_one_lost_give_the_numbers_of_this_machine(tmp_path: Path, monkeypatch):
