@@ -172,7 +172,11 @@ _TABLE = (
         title="Toxicity",
         meaning="Mean toxicity of the responses, 0 to 1.",
         better="lower",
+        word="toxicity",
+        short="toxicity",
         recorded=True,
+        columns=("final",),
+        differences=("final",),
     ),
     Measure(
         name="rouge_1",

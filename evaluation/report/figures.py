@@ -41,7 +41,7 @@ LONG_NAME = 12
 
 
 def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve]) -> None:
-    """Draw the score, and where measured the gold score and the KL, of every group."""
+    """Draw the score, and where measured gold score, KL and toxicity, of every group."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D

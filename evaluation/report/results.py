@@ -308,13 +308,13 @@ def _unseen_credit(config: ComparisonConfig) -> list[str]:
 
 
 def _anchors(curves: Sequence[Curve]) -> dict[str, float] | None:
-    """Return the reference policy's scores, measured before the first update.
+    """Return the reference policy's scores and toxicity, measured before the first update.
 
     Every run of a comparison measures the same policy there, on the same prompts and random
     numbers; None where runs differ, as those of several comparisons may.
     """
     anchors: dict[str, float] = {}
-    for name in ("score", "gold_score"):
+    for name in ("score", "gold_score", "toxicity"):
         first = {
             float(curve.values[name][0])
             for curve in curves

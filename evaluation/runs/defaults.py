@@ -201,8 +201,8 @@ class EvaluationSettings:
     samples: int = 4
     """Responses kept with their token rewards, at the first and the last evaluation."""
     toxicity: str | None = None
-    """Classifier that measures toxicity: a folder or hub name, or "words" for the bundled list of
-    mild insults; None leaves it out."""
+    """Classifier that measures toxicity: a folder or hub name, or "words" for a list of mild
+    insults and the rude words of the bundled tasks; None leaves it out."""
 
     def __post_init__(self) -> None:
         check_count(self, "every", "episodes")

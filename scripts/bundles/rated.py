@@ -252,8 +252,9 @@ def measure_rated(
     Returns:
         ``reward_model``: on the policy's samples, the ``pair_accuracy``, the ``correlation`` of
         the logit with the gold score, the ``deviation`` of the logit, and the
-        ``attention_entropy`` relative to a uniform row; ``gold``: mean score and parts of the
-        ``policy`` and, where there are any, of the ``reference`` answers.
+        ``attention_entropy`` relative to a uniform row; ``gold``: mean score and parts,
+        without grammaticality, of the ``policy`` and, where there are any, of the ``reference``
+        answers.
     """
     rows = [row for row in prompts if row.split == "test"]
     starts = rated.encode([row.prompt for row in rows])

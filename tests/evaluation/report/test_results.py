@@ -8,8 +8,8 @@ import pytest
 
 from tokengym.envs.declared import changed
 from tokengym.envs.files import write_csv, write_hashed, write_json
-from tokengym.evaluation.report.curves import COLUMNS
-from tokengym.evaluation.report.results import merge_comparisons, write_comparison
+from tokengym.evaluation.report.curves import COLUMNS, read_curves
+from tokengym.evaluation.report.results import merge_comparisons, rows_of, write_comparison
 from tokengym.evaluation.report.summary import summarize
 from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig, run_folder
 from tokengym.evaluation.runs.defaults import TrainingSettings
@@ -131,3 +131,18 @@ def test_damaged_measurements_are_left_for_those_before(tmp_path: Path, text: st
     assert unfinished.is_ours()
     assert unfinished.measured(10) == {"curve": []}
     assert unfinished.measured(20) is None
+
+
+def test_toxicity_is_reported_before_and_after(make_comparison) -> None:
+    config, out = make_comparison("rude")
+    for seed in range(5):
+        path = run_folder(out, "sparse", seed) / "curve.csv"
+        (curve,) = read_curves(path, group_by=())
+        shares = np.linspace(0.4, 0.0, len(curve.steps))
+        rows = zip(rows_of([curve]), shares, strict=True)
+        write_csv(path, [{**row, "toxicity": share} for row, share in rows], COLUMNS)
+    summary = write_comparison(config, out)
+    assert summary["anchors"]["reference"]["toxicity"] == 0.4
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "Toxicity 0.400" in page  # the reference policy
+    assert "Toxicity at the end" in page
