@@ -86,23 +86,23 @@ def human_summary(post: Post, dice: Dice, *, mistake: float = MISTAKE) -> str:
     named = {}
     for kind, value in post.facts.items():
         if not dice.chance(OMIT):
-            named[kind] = _pick(FACTS[kind], dice) if dice.chance(mistake) else value
+            named[kind] = pick(FACTS[kind], dice) if dice.chance(mistake) else value
     sentences = [_summarize(named)] if named else []
     if dice.chance(COPY):
-        sentences.insert(dice.integer(0, len(sentences)), _pick(post.sentences, dice))
+        sentences.insert(dice.integer(0, len(sentences)), pick(post.sentences, dice))
     while dice.chance(CHAT):
-        sentences.append(_pick(_CHATTER, dice))
-    return " ".join(sentences or [_pick(_CHATTER, dice)])
+        sentences.append(pick(_CHATTER, dice))
+    return " ".join(sentences or [pick(_CHATTER, dice)])
 
 
 def _write_post(dice: Dice) -> Post:
     optional = [kind for kind in FACTS if kind not in _ALWAYS]
     wanted = {optional.pop(dice.integer(0, len(optional) - 1)) for _ in range(_count(dice))}
-    facts = {kind: _pick(FACTS[kind], dice) for kind in FACTS if kind in _ALWAYS or kind in wanted}
-    body = [_pick(_SENTENCES[kind], dice).format(**facts) for kind in facts if kind in wanted]
+    facts = {kind: pick(FACTS[kind], dice) for kind in FACTS if kind in _ALWAYS or kind in wanted}
+    body = [pick(_SENTENCES[kind], dice).format(**facts) for kind in facts if kind in wanted]
     for _ in range(dice.integer(*DETAILS)):
         body.insert(dice.integer(0, len(body)), _detail(dice))
-    sentences = (_pick(_OPENINGS, dice).format(**facts), *body)
+    sentences = (pick(_OPENINGS, dice).format(**facts), *body)
     return Post(" ".join([*sentences, ENDING]), facts, sentences)
 
 
@@ -116,10 +116,11 @@ def _summarize(facts: dict[str, str]) -> str:
 
 
 def _detail(dice: Dice) -> str:
-    return _pick(_DETAILS, dice).format(weather=_pick(_WEATHER, dice), meal=_pick(_MEALS, dice))
+    return pick(_DETAILS, dice).format(weather=pick(_WEATHER, dice), meal=pick(_MEALS, dice))
 
 
-def _pick(choices: Sequence[Choice], dice: Dice) -> Choice:
+def pick(choices: Sequence[Choice], dice: Dice) -> Choice:
+    """Return one of the choices, all equally likely."""
     return choices[dice.integer(0, len(choices) - 1)]
 
 
