@@ -143,7 +143,10 @@ def training_arguments(
     device = options.device
     if device == "auto" and options.args is None:
         device = auto_device()
-    named = None if device == "auto" else select_device(device)
+    found = select_device(device)
+    named = None if device == "auto" else found
+    if options.args is None and found.type == "cuda":  # the Trainer itself would take every GPU
+        named = found
     given = {name: getattr(options, name) for name in _SHORTCUTS}
     given = {name: value for name, value in given.items() if value is not None}
     if "output_dir" in given:

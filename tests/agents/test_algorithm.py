@@ -59,7 +59,7 @@ def test_its_phases_can_be_called_alone(
     agent = make()
     played = agent.collect()
     before = agent.policy.evaluate(played.sequences(agent.device)).log_probs.detach()
-    agent.update(played, torch.zeros(16))  # no advantage: nothing moves
+    agent.update(played, torch.zeros(16, device=agent.device))  # no advantage: nothing moves
     same = agent.policy.evaluate(played.sequences(agent.device)).log_probs.detach()
     torch.testing.assert_close(same, before, rtol=0, atol=0)
     agent.learn_from(played)

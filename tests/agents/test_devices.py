@@ -107,8 +107,10 @@ def test_dpo_trains_on_the_preferred_device(monkeypatch: pytest.MonkeyPatch) -> 
     def device(name: str) -> torch.device:
         return DPO(make_model(), PAIRS, tokenizer=make_tokenizer(), device=name).args.device
 
-    with playing(monkeypatch, count=1), preferred_device("cpu"):
-        assert device("auto").type == "cpu"
+    with playing(monkeypatch):
+        assert device("auto") == torch.device("cuda", 0)  # the first of two
+        with preferred_device("cpu"):
+            assert device("auto").type == "cpu"
 
 
 def test_dpo_plays_on_its_device(

@@ -32,9 +32,8 @@ def model():
 
 
 def make_agent(model, envs, **settings):
-    agent = PPO(
-        "CausalLMPolicy", envs, policy_kwargs={"model": copy.deepcopy(model)}, seed=0, **settings
-    )
+    kwargs = {"model": copy.deepcopy(model)}
+    agent = PPO("CausalLMPolicy", envs, policy_kwargs=kwargs, seed=0, device="cpu", **settings)
     with torch.no_grad():
         agent.policy.critic.head.weight.normal_(generator=torch.Generator().manual_seed(0))
     return agent

@@ -37,7 +37,7 @@ def test_distribution_is_that_of_the_best_of_n(make_envs):
     episodes = collect(agent, envs, samples, seed=0)
     found = np.bincount([e.response_ids[0] for e in episodes], minlength=VOCABULARY) / samples
     logits = policy.next_logits([envs.unwrapped.tokenizer("b")["input_ids"]], None)
-    p = torch.softmax(logits[0], -1).detach().numpy().astype(np.float64)
+    p = torch.softmax(logits[0], -1).detach().cpu().numpy().astype(np.float64)
     # <pad>, <eos>, <unk> have no text and the least score: the first of equals among them is drawn
     # by the policy's own odds.
     base = p[:3].sum()
