@@ -70,7 +70,7 @@ AGREEMENT = ("material", "principle", "phrasing", "judge", "pairs", "wins", "tie
 AGREEMENT_OWN = ("own_pairs", "own_wins", "own_ties")
 REVISION = ("material", "critic", "responses", "faulty", "better", "worse", "unchanged")
 REVISION_MORE = ("clean_after", "left_alone", "gold_before", "gold_after")
-TEXT = ("material", "principle", "phrasing", "judge", "critic", "env", "arm", "policy")
+TEXT = ("material", "principle", "phrasing", "judge", "critic", "arm", "policy")
 SEEDS = range(3)
 ARMS = {
     "words": ("words", "words"),
@@ -79,8 +79,10 @@ ARMS = {
 }
 """Critic and judge of each arm of the constitutional runs."""
 ENVS = ("Detox", "Dialogue")
-DPO_RATE, DPO_BETA, DPO_EPOCHS = 3e-4, 0.1, 2
-RUNS = ("env", "arm", "seed", "policy", "gold_score", "kl", "offending", "distinct_2", "pairs")
+RUN_ENV = "Detox"
+"""Task of the constitutional runs."""
+DPO_RATE, DPO_BETA, DPO_EPOCHS = 1e-4, 0.1, 1
+RUNS = ("arm", "seed", "policy", "gold_score", "kl", "offending", "distinct_2", "pairs")
 
 
 # --- material -------------------------------------------------------------------------------------
@@ -289,27 +291,25 @@ def revised(
 class Cell:
     """One constitutional run, and DPO on its pairs."""
 
-    env: str
     arm: str
     """Key of `ARMS`."""
     seed: int
 
     def file(self, out: Path) -> Path:
         """Return the file of its rows."""
-        return out / f"{self.env}-{self.arm.replace(' ', '-')}-{self.seed}.csv"
+        return out / f"{RUN_ENV}-{self.arm.replace(' ', '-')}-{self.seed}.csv"
 
 
 def cells() -> Iterator[Cell]:
     """Return the runs, seed by seed."""
     for seed in SEEDS:
-        for env in ENVS:
-            yield from (Cell(env=env, arm=arm, seed=seed) for arm in ARMS)
+        yield from (Cell(arm=arm, seed=seed) for arm in ARMS)
 
 
 def train(cell: Cell, out: Path) -> list[Row]:
     """Do a cell's run and return what its policies are worth on held-out prompts."""
     critic, judge = ARMS[cell.arm]
-    config = ConstitutionConfig(env=cell.env, critic=critic, judge=judge, seed=cell.seed)
+    config = ConstitutionConfig(env=RUN_ENV, critic=critic, judge=judge, seed=cell.seed)
     folder = cell.file(out).with_suffix("")
     results = run_constitution(config, folder)
     scene = Scene(config)
@@ -334,11 +334,10 @@ def train(cell: Cell, out: Path) -> list[Row]:
     }
     return [
         {
-            "env": cell.env,
             "arm": cell.arm,
             "seed": cell.seed,
             "policy": policy,
-            **{name: figures[name] for name in RUNS[4:-1]},
+            **{name: figures[name] for name in RUNS[3:-1]},
             "pairs": results["pairs"]["pairs"],
         }
         for policy, figures in policies.items()
@@ -406,7 +405,7 @@ def principles_table(rows: Sequence[Row]) -> str:
 
 
 def judges_table(rows: Sequence[Row]) -> str:
-    """Return the agreement of each judge, all principles together."""
+    """Return the agreement of each judge, all principles together; each pair counts for each."""
     lines = []
     kinds = [("bundled", "taught"), ("bundled", "other words"), ("words", "taught")]
     for judge, phrasing in (*kinds, ("untrained", "taught")):
@@ -419,13 +418,12 @@ def judges_table(rows: Sequence[Row]) -> str:
                     judge if phrasing == "taught" else f"{judge}, {phrasing}",
                     label,
                     f"{total['pairs']:,.0f}",
-                    share_of(*_wins(total)),
-                    share_of(*_wins(total, "own_")) if total["own_pairs"] else "",
+                    *(f"{won / pairs:.1%}" for won, pairs in (_wins(total), _wins(total, "own_"))),
                     f"{total['consistent'] / total['pairs']:.1%}",
                     f"{1 - total['ties'] / total['pairs']:.1%}",
                 ]
             )
-    head = ["judge", "material", "pairs", "agrees with the gold rules"]
+    head = ["judge", "material", "questions", "agrees with the gold rules"]
     own_head = "where the principle's own rule decides"
     return markdown_table([*head, own_head, "same in both orders", "tells apart"], lines)
 
@@ -455,20 +453,17 @@ def revisions_table(rows: Sequence[Row]) -> str:
 def runs_table(rows: Sequence[Row]) -> str:
     """Return gold scores of the policies of the runs: means over seeds."""
     lines = []
-    for env in ENVS:
-        for arm in ARMS:
-            own = [row for row in rows if (row["env"], row["arm"]) == (env, arm)]
-            for policy in dict.fromkeys(row["policy"] for row in own):
-                seeds = [row for row in own if row["policy"] == policy]
-                figures = [
-                    student_mean([row[name] for row in seeds])
-                    for name in ("gold_score", "offending", "kl")
-                ]
-                critic, judge = ARMS[arm]
-                pairs = np.mean([row["pairs"] for row in seeds])
-                lines.append([env, critic, judge, policy, *figures, f"{pairs:.0f}"])
-    head = ["task", "critic", "judge", "policy", "gold score", "with an offence"]
-    return markdown_table([*head, "KL to base, nats", "pairs"], lines)
+    for arm, (critic, judge) in ARMS.items():
+        own = [row for row in rows if row["arm"] == arm]
+        for policy in dict.fromkeys(row["policy"] for row in own):
+            seeds = [row for row in own if row["policy"] == policy]
+            figures = [
+                student_mean([row[name] for row in seeds])
+                for name in ("gold_score", "offending", "kl")
+            ]
+            lines.append([critic, judge, policy, *figures])
+    head = ["critic", "judge", "policy", "gold score", "with an offence", "KL to base, nats"]
+    return markdown_table(head, lines)
 
 
 def share_of(count: float, total: float) -> str:

@@ -1,5 +1,6 @@
 """The study of the bundled judge and critic counts what it says, and its page is current."""
 
+import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,8 +14,10 @@ from tokengym.envs import Episode, bundled
 from tokengym.rewards.models.questions import Triple
 from tokengym.scripts.corpora.feedback import HELD_OUT_TOPICS
 from tokengym.scripts.studies import feedback
+from tokengym.scripts.studies.cells import DOCS
 from tokengym.scripts.studies.feedback import Material, agreement, materials, revised, share_of
 
+ROOT = Path(__file__).resolve().parents[3]
 QUARREL = Material(
     name="quarrels",
     task="Detox",
@@ -93,7 +96,7 @@ def test_a_run_measures_every_policy(tmp_path: Path, monkeypatch: pytest.MonkeyP
     short = {"eval_episodes": 8, "max_new_tokens": 16, "reward_epochs": 1.0}
     config = partial(feedback.ConstitutionConfig, **small, **short)
     monkeypatch.setattr(feedback, "ConstitutionConfig", config)
-    rows = feedback.train(feedback.Cell(env="Detox", arm="bundled judge", seed=0), tmp_path)
+    rows = feedback.train(feedback.Cell(arm="bundled judge", seed=0), tmp_path)
     policies = ["base", "SFT on revisions", "RL from AI feedback", "DPO on the pairs"]
     assert [row["policy"] for row in rows] == policies
     assert rows[0].keys() == set(feedback.RUNS)
@@ -105,3 +108,13 @@ def test_a_run_measures_every_policy(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_shares_have_wilsons_interval() -> None:
     assert share_of(8, 10) == "80.0% (49.0% to 94.3%)"  # Wilson 1927, by hand: .4902 to .9433
     assert share_of(0, 0) == ""
+
+
+def test_the_page_is_current(tmp_path: Path) -> None:
+    page = ROOT / DOCS / "feedback.md"
+    shutil.copytree(ROOT / DOCS / "feedback", tmp_path / "feedback")
+    shutil.copy(page, tmp_path)
+    feedback.page(tmp_path)
+    assert (tmp_path / "feedback.md").read_text(encoding="utf-8") == page.read_text(
+        encoding="utf-8"
+    )
