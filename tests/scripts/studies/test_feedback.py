@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,8 +93,8 @@ def test_materials_are_held_out() -> None:
 
 
 def test_a_run_measures_every_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = {"num_prompts": 16, "pair_prompts": 16, "ppo_steps": 1, "batch_size": 8}
-    short = {"eval_episodes": 8, "max_new_tokens": 16, "reward_epochs": 1.0}
+    small: dict[str, Any] = {"num_prompts": 16, "pair_prompts": 16, "ppo_steps": 1, "batch_size": 8}
+    short: dict[str, Any] = {"eval_episodes": 8, "max_new_tokens": 16, "reward_epochs": 1.0}
     config = partial(feedback.ConstitutionConfig, **small, **short)
     monkeypatch.setattr(feedback, "ConstitutionConfig", config)
     rows = feedback.train(feedback.Cell(arm="bundled judge", seed=0), tmp_path)
