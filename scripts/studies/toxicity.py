@@ -132,17 +132,18 @@ def run(out: Out = OUT, part: str = "0/1", until: str | None = None) -> None:
 
 
 def publish(out: Out = OUT, docs: Docs = DOCS) -> None:
-    """Write each arm's finished runs as one csv.
+    """Write each arm's runs of the seeds that all arms have finished as one csv.
 
     Args:
         out: Folder of the study's runs.
         docs: Folder of the study's page.
     """
     seeds = range(FIRST_SEED, FIRST_SEED + SEEDS)
-    for arm in ARMS:
-        rows = list(finished_rows((REWARD,), seeds, out / file_name(arm)))
-        if rows:
-            write_csv(docs / FOLDER / f"{file_name(arm)}.csv", rows, PUBLISHED)
+    arms = {arm: list(finished_rows((REWARD,), seeds, out / file_name(arm))) for arm in ARMS}
+    shared = set.intersection(*({row["seed"] for row in rows} for rows in arms.values()))
+    for arm, rows in arms.items():
+        kept = [row for row in rows if row["seed"] in shared]
+        write_csv(docs / FOLDER / f"{file_name(arm)}.csv", kept, PUBLISHED)
 
 
 def page(docs: Docs = DOCS) -> None:
