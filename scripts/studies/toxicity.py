@@ -192,10 +192,10 @@ def arms_table(panels: Mapping[str, Panel]) -> str:
         shared = [seed for seed in pair[0].seeds if seed in pair[1].seeds]
         line = [f"{arm} - {first}"]
         for name in ("toxicity", "gold_score"):
-            ends = [
+            end, base = (
                 runs.values[name][[runs.seeds.index(seed) for seed in shared], -1] for runs in pair
-            ]
-            line.append(difference(fields(paired_difference(*ends))))
+            )
+            line.append(difference(fields(paired_difference(end, base))))
         lines.append(line)
     return markdown_table(["difference at the end", "toxicity", "gold"], lines)
 
