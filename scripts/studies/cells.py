@@ -7,7 +7,7 @@ at any time and resumed.
 import csv
 import time
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -42,6 +42,20 @@ def run_missing(
             print(f"{cell} {time.process_time() - started:.0f} s", flush=True)
 
 
+def deadline(until: str | None, now: datetime | None = None) -> datetime:
+    """Return the next moment at which clocks show a time of day.
+
+    Args:
+        until: Time of day, HH:MM; None never comes.
+        now: Moment to count from; None is the present.
+    """
+    if until is None:
+        return datetime.max
+    now = datetime.now() if now is None else now
+    end = datetime.combine(now.date(), datetime.strptime(until, "%H:%M").time())
+    return end if end > now else end + timedelta(days=1)
+
+
 def run_pending(
     work: Iterable[tuple[str, ComparisonConfig, str, int]], out: Path, part: str, until: str | None
 ) -> None:
@@ -56,10 +70,7 @@ def run_pending(
     from tokengym.evaluation.runs.run import run as run_one
 
     index, count = map(int, part.split("/"))
-    end = datetime.max
-    if until is not None:
-        clock = datetime.strptime(until, "%H:%M").time()
-        end = datetime.combine(datetime.now().date(), clock)
+    end = deadline(until)
     for name, config, reward, seed in work:
         if seed % count != index:
             continue

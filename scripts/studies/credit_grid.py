@@ -34,7 +34,7 @@ from tokengym.evaluation.runs.config import (
 )
 from tokengym.evaluation.runs.defaults import training_settings
 from tokengym.evaluation.statistics import area_under_curve
-from tokengym.scripts.studies.cells import DOCS, PUBLISHED_KL, Docs, Out, command_line
+from tokengym.scripts.studies.cells import DOCS, PUBLISHED_KL, Docs, Out, command_line, deadline
 
 OUT = Path("runs/grid")
 RED = "red:delivery=end"
@@ -214,10 +214,7 @@ def run(
     from tokengym.evaluation.runs.record import describe
     from tokengym.evaluation.runs.run import run as run_one
 
-    end = datetime.max
-    if until is not None:
-        clock = datetime.strptime(until, "%H:%M").time()
-        end = datetime.combine(datetime.now().date(), clock)
+    end = deadline(until)
     known, done = cells(), 0
     for name, rewards, seeds in stages():
         if only and name not in only:

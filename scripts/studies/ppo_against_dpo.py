@@ -27,7 +27,15 @@ from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
 from tokengym.evaluation.runs.run import make_agent, make_evaluator
 from tokengym.scripts.commands.train_reward import BUNDLED
-from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, read_rows, run_missing
+from tokengym.scripts.studies.cells import (
+    DOCS,
+    Docs,
+    Out,
+    command_line,
+    deadline,
+    read_rows,
+    run_missing,
+)
 
 ENV = "tokengym/MovieReview-v0"
 BUNDLE = "movie_review"
@@ -404,13 +412,14 @@ def run(
         seeds: Seeds to run; None takes the study's, for the part "tune" the spare ones.
         until: Time of day, HH:MM, after which no run begins.
     """
+    end = deadline(until)
 
     def pending(name: Part) -> Iterator[Cell]:
         """Yield one setting of both learners after the other, each with all seeds, until late."""
         own = [cells(name, seed) for seed in seeds or (SPARE if name == "tune" else SEEDS)]
         for place in range(0, len(PLAN[name]), len(BOTH)):
             for cell in (cell for of_seed in own for cell in of_seed[place : place + len(BOTH)]):
-                if until is None or f"{datetime.now():%H:%M}" < until:
+                if datetime.now() < end:
                     yield cell
 
     for name in get_args(Part) if part is None else (part,):
