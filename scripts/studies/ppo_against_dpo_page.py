@@ -19,6 +19,7 @@ from tokengym.scripts.studies.ppo_against_dpo import (
     FOLDER,
     PROMPTS,
     SEEDS,
+    SPARE,
     SWEEP,
     TEXT,
     TRAINING,
@@ -48,11 +49,14 @@ def page(docs: Docs = DOCS) -> None:
             "reward-models": reward_table([row for row in models if row["seed"] in SEEDS]),
             "equal-kl": budget_table(main, "kl", KL_BUDGETS),
             "equal-tokens": budget_table(main, "tokens", TOKEN_BUDGETS),
+            "by-pairs": usual_table(study),
+            "rates": rates_table([row for row in rows if row["seed"] in SPARE]),
             "endings": endings_table(study),
             "earlier": endings_table(earlier),
         },
     )
     save_frontiers(docs / FOLDER / "gold_against_kl.png", main)
+    save_axes(docs / FOLDER / "gold_against_pairs.png", study)
 
 
 def is_main(row: Mapping[str, Any]) -> bool:
@@ -118,7 +122,7 @@ def reward_table(models: Rows) -> str:
         lines.append(
             [
                 f"{mean([m['pairs'] for m in own]):,.0f}, {NAMES[own[0]['writer']]}",
-                f"{training['epochs']:g} epochs, batch {training['batch_size']}",
+                _training(training),
                 _spread([m["accuracy"] for m in own]),
                 *(
                     number(mean([m[name] for m in own]))
@@ -132,9 +136,81 @@ def reward_table(models: Rows) -> str:
     return markdown_table([*head, "calibration error", "tokens", "seeds"], lines)
 
 
+def _training(settings: Mapping[str, Any]) -> str:
+    smoothing = settings.get("label_smoothing")
+    words = [f"{settings['epochs']:g} epochs", f"batch {settings['batch_size']}"]
+    return ", ".join([*words, f"label smoothing {smoothing:g}"] if smoothing else words)
+
+
+def endings(rows: Rows) -> list[Mapping[str, Any]]:
+    """Return the last point of each run."""
+    return [row for row in rows if row["step"] == (UPDATES if row["agent"] == "ppo" else EPOCHS)]
+
+
+def rates_table(rows: Rows) -> str:
+    """Return where each learning rate that was tried ends, at the usual price."""
+    lines = []
+    for row in sorted(endings(rows), key=lambda row: (row["agent"], row["rate"])):
+        figures = [number(row[name]) for name in ("gold_score", "kl")]
+        lines.append([NAMES[row["agent"]], f"{row['rate']:g}", *figures])
+    return markdown_table(["agent", "learning rate", "gold score", "KL, nats"], lines)
+
+
+def usual_ends(rows: Rows) -> dict[tuple[str, float, str], dict[str, dict[float, Any]]]:
+    """Return the last points at the usual price and rate, by what was learned from.
+
+    Args:
+        rows: Points of the study.
+
+    Returns:
+        (writer, prompts, training of PPO's reward model) to each agent's last points by seed, its
+        own pairs first. DPO has no reward model: its runs stand beside those of either training.
+    """
+    usual = [row for row in endings(rows) if (row["price"], row["rate"]) == SWEEP[row["agent"]][0]]
+    kinds = {
+        (row["writer"], row["prompts"], row["recipe"]) for row in usual if row["agent"] == "ppo"
+    }
+    return {
+        kind: {
+            agent: {
+                row["seed"]: row
+                for row in usual
+                if (row["writer"], row["prompts"]) == kind[:2] and row["recipe"] == recipe
+                if row["agent"] == agent
+            }
+            for agent, recipe in (("dpo", ""), ("ppo", kind[2]))
+        }
+        for kind in sorted(kinds, key=lambda kind: (kind[0] != "own", *kind[1:]))
+    }
+
+
+def usual_table(rows: Rows) -> str:
+    """Return both agents' gold at the end by what was learned from, paired by seed."""
+    lines = []
+    for (writer, _, recipe), of in usual_ends(rows).items():
+        seeds = sorted(of["ppo"].keys() & of["dpo"].keys())
+        if len(seeds) < 2:
+            continue
+        dpo, ppo = ([of[agent][seed] for seed in seeds] for agent in get_args(Agent))
+        gold = [[row["gold_score"] for row in side] for side in (ppo, dpo)]
+        accuracy = number(mean([row["reward_accuracy"] for row in ppo]))
+        lines.append(
+            [
+                f"{mean([row['pairs'] for row in dpo]):,.0f}, {NAMES[writer]}",
+                f"{accuracy}, short training" if recipe == "short" else accuracy,
+                *(_spread(side) for side in reversed(gold)),
+                difference(vars(paired_difference(*map(np.array, gold)))),
+                *(number(mean([row["kl"] for row in side])) for side in (dpo, ppo)),
+                str(len(seeds)),
+            ]
+        )
+    head = ["pairs", "reward model's accuracy", "DPO", "PPO", "PPO - DPO, 95 % interval, wins"]
+    return markdown_table([*head, "KL of DPO", "KL of PPO", "seeds"], lines)
+
+
 def endings_table(rows: Rows) -> str:
     """Return how the runs of each cell end: the mean, and the lowest and highest of the seeds."""
-    last = [row for row in rows if row["step"] == (UPDATES if row["agent"] == "ppo" else EPOCHS)]
+    last = endings(rows)
     keys = ("writer", "prompts", "agent", "recipe", "rate", "price")
     kinds = {tuple(row[key] for key in keys) for row in last}
     lines = []
@@ -205,6 +281,53 @@ def save_frontiers(path: Path, rows: Rows) -> None:
         axis.set_xlim(left=0.0)
         axis.legend(loc="lower right")
         write_png(path, figure, dpi=150)
+
+
+def save_axes(path: Path, rows: Rows) -> None:
+    """Draw gold at the end by the number of pairs, and PPO's by its reward model's accuracy.
+
+    Args:
+        path: The PNG to write.
+        rows: Points of the study.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    ends = usual_ends(rows)
+    sizes = [of for (writer, _, recipe), of in ends.items() if (writer, recipe) == ("own", "long")]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(10, 4.2), layout="constrained")
+        pairs, accuracy = figure.subplots(1, 2, sharey=True)
+        for agent, colour, marker in (("dpo", COLOURS[1], "o"), ("ppo", COLOURS[2], "^")):
+            own = [list(of[agent].values()) for of in sizes if of[agent]]
+            means = [
+                [mean([row[name] for row in runs]) for runs in own]
+                for name in ("pairs", "gold_score")
+            ]
+            pairs.plot(*means, color=colour, linewidth=2.0, label=NAMES[agent])
+            points = [row for runs in own for row in runs]
+            pairs.plot(*_columns(points, "pairs"), marker, color=colour, alpha=0.45)
+        for kind, label, marker in (
+            ("long", "default training", "^"),
+            ("short", "short training", "v"),
+            ("another", "another writer's pairs", "s"),
+        ):
+            points = [
+                row
+                for (writer, _, recipe), of in ends.items()
+                if kind == (recipe if writer == "own" else writer)
+                for row in of["ppo"].values()
+            ]
+            accuracy.plot(*_columns(points, "reward_accuracy"), marker, label=label)
+        pairs.set(xlabel="pairs", xscale="log", ylabel="gold score")
+        pairs.legend(loc="upper left")
+        accuracy.set(xlabel="accuracy of PPO's reward model on held-out pairs")
+        accuracy.legend(loc="upper left")
+        write_png(path, figure, dpi=130)
+
+
+def _columns(rows: Rows, name: str) -> tuple[list[float], list[float]]:
+    return [row[name] for row in rows], [row["gold_score"] for row in rows]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Both learn from the same pairs; tables and picture say what the published points hold."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any, get_args
 
@@ -73,6 +74,30 @@ def test_endings_take_last_points_and_name_the_price() -> None:
     assert all(map(pages.is_main, points()))
 
 
+def test_both_are_paired_by_seed_on_each_set_of_pairs() -> None:
+    """DPO has no reward model: its runs stand beside those of PPO with either training."""
+    end = END["ppo"]
+    others = [point("ppo", s, end, 9.0, 0.1, recipe="short", reward_accuracy=0.6) for s in (1, 2)]
+    others += [point("dpo", 1, END["dpo"], 9.0, 0.9, price=0.3)]  # not the usual price
+    others += [point("ppo", s, end, 9.0, 0.1, writer="another") for s in (1, 2)]  # DPO's are absent
+    lines = pages.usual_table([*points(), *others]).splitlines()[2:]
+    assert len(lines) == 2
+    # DPO ends at .5, PPO at .7, .8 and .9.
+    assert lines[0].startswith("| 2,002, its own | 0.800 | 0.500 (0.500 to 0.500) | 0.800 (0.700")
+    assert "**+0.300** (0.052 to 0.548), 3/3 | 10.0 | 10.0 | 3 |" in lines[0]
+    assert lines[1].startswith("| 2,002, its own | 0.600, short training | 0.500 (0.500 to")
+    assert "\u22120.400" in lines[1]
+
+
+def test_rates_are_shown_with_where_they_end() -> None:
+    tried = [point("ppo", 100, s, 2.0 * s, 0.01 * s, rate=1e-3) for s in (5, END["ppo"])]
+    tried += [point("dpo", 100, END["dpo"], 7.0, 0.3)]
+    assert pages.rates_table(tried).splitlines()[2:] == [
+        "| DPO | 0.0003 | 0.300 | 7.00 |",
+        "| PPO | 0.001 | 0.200 | 40.0 |",
+    ]
+
+
 def test_reward_models_are_averaged_over_seeds() -> None:
     rows = [
         dict(
@@ -87,13 +112,15 @@ def test_reward_models_are_averaged_over_seeds() -> None:
     ]
     lines = pages.reward_table(rows).splitlines()[2:]
     assert "| 0.820 (0.800 to 0.840) | 1.00 | 0.500 | 0.100 | 1,000k | 2 |" in lines[0]
+    assert "| 8 epochs, batch 16, label smoothing 0.1 |" in lines[0]
     assert lines[1].startswith("| 2,025, its own | 3 epochs, batch 32 | 0.550 (0.500 to 0.600)")
 
 
 def test_the_picture_is_drawn_and_is_the_same_again(tmp_path: Path) -> None:
-    for name in ("one.png", "two.png"):
-        pages.save_frontiers(tmp_path / name, points())
-    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+    for save in (pages.save_frontiers, pages.save_axes):
+        for name in ("one.png", "two.png"):
+            save(tmp_path / name, points())
+        assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
 
 
 def test_the_other_writer_lacks_every_second_word(
@@ -148,8 +175,9 @@ def test_both_learn_from_the_same_pairs(tmp_path: Path, monkeypatch: pytest.Monk
     assert model["accuracy"] == ppo[1]["reward_accuracy"]
 
 
-def test_no_run_begins_when_it_is_late(tmp_path: Path) -> None:
-    study.run(tmp_path, part="sweep", until="00:00")
+def test_no_run_begins_when_it_is_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "deadline", lambda until: datetime(2026, 1, 1))
+    study.run(tmp_path, part="sweep", until="12:25")
     assert not list(tmp_path.glob("*"))
 
 
@@ -157,9 +185,10 @@ def test_the_page_is_filled_from_its_curves(tmp_path: Path) -> None:
     write_csv(tmp_path / "preferences/ppo_dpo.csv", points(), study.COLUMNS)
     write_csv(tmp_path / "preferences/reward_models.csv", [], study.REWARD_COLUMNS)
     write_csv(tmp_path / "preferences/earlier.csv", points(), study.COLUMNS)
-    names = ("reward-models", "equal-kl", "equal-tokens", "endings", "earlier")
+    names = ("reward-models", "equal-kl", "equal-tokens", "by-pairs", "rates", "endings", "earlier")
     marks = "".join(f"<!-- {name} -->\n<!-- end {name} -->\n" for name in names)
     (tmp_path / "preferences.md").write_text(marks)
     pages.page(tmp_path)
     assert "| 4 nats | 0.200 | 0.320 |" in (tmp_path / "preferences.md").read_text()
-    assert (tmp_path / "preferences/gold_against_kl.png").exists()
+    for name in ("gold_against_kl", "gold_against_pairs"):
+        assert (tmp_path / "preferences" / f"{name}.png").exists()
