@@ -110,12 +110,10 @@ def length_tables(
 
 
 def task_tables(docs: Path) -> dict[str, str]:
-    """Return the tables of the other tasks."""
-    tasks = read_panels(docs, {"QuestionAnswer": "QuestionAnswer", "Oracle": "Oracle"})
-    return {
-        **{task: differences_table(paired_rules(panel)) for task, panel in tasks.items()},
-        "task-figures": rules_table(tasks),
-    }
+    """Return the tables of the Oracle."""
+    panels = read_panels(docs, {"Oracle": "Oracle"})
+    tables = {task: differences_table(paired_rules(panel)) for task, panel in panels.items()}
+    return {**tables, "task-figures": rules_table(panels)}
 
 
 def read_settings(docs: Path, as_it_is: Panel) -> dict[str, PairedRuns]:

@@ -44,20 +44,17 @@ def test_only_one_setting_differs_in_a_cell_of_one_change(tmp_path: Path):
 
 
 def test_the_rate_is_sparse_best_by_score_less_kl(tmp_path: Path):
-    # score - 0.02 KL at the end: 1 - .02 * 2 = .96;  2 - .02 * 20 = 1.6;  3 - .02 * 100 = 1
-    for rate, score, kl in ((1e-4, 1.0, 2.0), (3e-4, 2.0, 20.0), (1e-3, 3.0, 100.0)):
+    # score - 0.05 KL at the end: 1 - .05 * 2 = .9;  2 - .05 * 15 = 1.25;  3 - .05 * 60 = 0
+    for rate, score, kl in ((1e-4, 1.0, 2.0), (3e-4, 2.0, 15.0), (1e-3, 3.0, 60.0)):
         for seed in (1000, 1001):
-            write_run(tmp_path, f"QuestionAnswer-rate-{rate:g}", "sparse", seed, score, kl)
-    assert credit_grid.tuned_rate("QuestionAnswer", tmp_path) == 3e-4
-    assert (
-        credit_grid.cells()["QuestionAnswer"].config(tmp_path).training.learner.learning_rate
-        == 3e-4
-    )
+            write_run(tmp_path, f"Oracle-rate-{rate:g}", "sparse", seed, score, kl)
+    assert credit_grid.tuned_rate("Oracle", tmp_path) == 3e-4
+    assert credit_grid.cells()["Oracle"].config(tmp_path).training.learner.learning_rate == 3e-4
 
 
 def test_no_rate_is_taken_from_an_unfinished_sweep(tmp_path: Path):
     with pytest.raises(ValueError, match=r"rate-0\.0001 has runs to do; run the sweep before"):
-        credit_grid.tuned_rate("QuestionAnswer", tmp_path)
+        credit_grid.tuned_rate("Oracle", tmp_path)
 
 
 def test_finished_runs_are_published(tmp_path: Path):

@@ -37,7 +37,7 @@ def docs(tmp_path: Path) -> Path:
     (docs / "grid").mkdir(parents=True)
     for name, gain in LENGTHS.items():
         write_cell(docs / "grid" / f"{name}.csv", gain)
-    for name in ("when-lambda-1", "MovieReview-32-long", "Oracle", "QuestionAnswer"):
+    for name in ("when-lambda-1", "MovieReview-32-long", "Oracle"):
         write_cell(docs / "grid" / f"{name}.csv", 0.5)
     write_cell(docs / grid_page.EARLIER, 1.0, ("sparse", "abc"), first_seed=10)
     page = "docs/results/credit_grid.md"
