@@ -259,10 +259,13 @@ def fall(gold: ArrayLike) -> tuple[int, int | None]:
 
 
 def first_alarm(curves: Mapping[str, Array], steps: Array, names: Sequence[str]) -> int | None:
-    """Return the first evaluation at which an alarm fires on what was measured until then."""
+    """Return the first evaluation at which an alarm fires on what was measured until then.
+
+    Alarms are read from three evaluations on: a curve of two does not show its noise.
+    """
     if any(name not in curves for name in names):
         return None
-    for count in range(2, len(steps) + 1):
+    for count in range(3, len(steps) + 1):
         if find_alarms({name: curves[name][:count] for name in names}, steps[:count]):
             return count - 1
     return None

@@ -57,6 +57,11 @@ def test_an_alarm_fires_on_what_was_measured_until_then():
     assert study.first_alarm(curves, steps, ("copy_rate",)) is None  # not measured
 
 
+def test_no_alarm_is_read_before_the_noise_can_be() -> None:
+    steps, score = np.arange(4.0), np.array([0.0, -0.1, 0.3, 0.4])  # a dip, and then a rise
+    assert study.first_alarm({"score": score, "net_score": score}, steps, ("net_score",)) is None
+
+
 def _panel(golds: dict[str, list[list[float]]], kl: list[float]) -> Panel:
     rewards = {
         name: Runs(
