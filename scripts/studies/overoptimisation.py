@@ -65,7 +65,7 @@ DRAWN, NS, DRAW_SEED = 64, (1, 2, 4, 8, 16, 32, 64), 0
 PROMPTS = 128
 KLS = (1.0, 2.0, 4.0, 8.0, 12.0)
 """KL to the reference at which `sparse` and `abc` are compared, nats."""
-TICKS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
+TICKS = (0, 0.5, 1, 2, 5, 10, 20, 50)
 FEWEST = 3
 """Pairs of runs that reach a KL, below which nothing is compared there."""
 FOLDER = "overoptimisation"
@@ -435,7 +435,8 @@ def draw(path: Path, panels: Mapping[float, Panel], best: Sequence[Mapping[str, 
             axis.set_title(title)
             axis.set_xlabel("KL to the reference, nats")
             axis.set_xscale("symlog", linthresh=1.0)
-            axis.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
+            ticks = [tick for tick in TICKS if tick <= axis.get_xlim()[1]]
+            axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=4)
         write_png(path, figure, dpi=130)
