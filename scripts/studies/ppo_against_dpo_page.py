@@ -40,7 +40,6 @@ def page(docs: Docs = DOCS) -> None:
     """Fill the page's tables and draw its picture from the published curves."""
     rows = read_rows(docs / FOLDER / "ppo_dpo.csv", text=TEXT)
     models = read_rows(docs / FOLDER / "reward_models.csv", text=("writer", "recipe"))
-    earlier = read_rows(docs / FOLDER / "earlier.csv", text=TEXT)
     study = [row for row in rows if row["seed"] in SEEDS]
     main = [row for row in study if is_main(row)]
     fill(
@@ -52,7 +51,6 @@ def page(docs: Docs = DOCS) -> None:
             "by-pairs": usual_table(study),
             "rates": rates_table([row for row in rows if row["seed"] in SPARE]),
             "endings": endings_table(study),
-            "earlier": endings_table(earlier),
         },
     )
     save_frontiers(docs / FOLDER / "gold_against_kl.png", main)
@@ -192,14 +190,14 @@ def usual_table(rows: Rows) -> str:
         if len(seeds) < 2:
             continue
         dpo, ppo = ([of[agent][seed] for seed in seeds] for agent in get_args(Agent))
-        gold = [[row["gold_score"] for row in side] for side in (ppo, dpo)]
+        of_ppo, of_dpo = ([row["gold_score"] for row in side] for side in (ppo, dpo))
         accuracy = number(mean([row["reward_accuracy"] for row in ppo]))
         lines.append(
             [
                 f"{mean([row['pairs'] for row in dpo]):,.0f}, {NAMES[writer]}",
                 f"{accuracy}, short training" if recipe == "short" else accuracy,
-                *(_spread(side) for side in reversed(gold)),
-                difference(vars(paired_difference(*map(np.array, gold)))),
+                *map(_spread, (of_dpo, of_ppo)),
+                difference(vars(paired_difference(of_ppo, of_dpo))),
                 *(number(mean([row["kl"] for row in side])) for side in (dpo, ppo)),
                 str(len(seeds)),
             ]

@@ -184,8 +184,7 @@ def test_no_run_begins_when_it_is_late(tmp_path: Path, monkeypatch: pytest.Monke
 def test_the_page_is_filled_from_its_curves(tmp_path: Path) -> None:
     write_csv(tmp_path / "preferences/ppo_dpo.csv", points(), study.COLUMNS)
     write_csv(tmp_path / "preferences/reward_models.csv", [], study.REWARD_COLUMNS)
-    write_csv(tmp_path / "preferences/earlier.csv", points(), study.COLUMNS)
-    names = ("reward-models", "equal-kl", "equal-tokens", "by-pairs", "rates", "endings", "earlier")
+    names = ("reward-models", "equal-kl", "equal-tokens", "by-pairs", "rates", "endings")
     marks = "".join(f"<!-- {name} -->\n<!-- end {name} -->\n" for name in names)
     (tmp_path / "preferences.md").write_text(marks)
     pages.page(tmp_path)
