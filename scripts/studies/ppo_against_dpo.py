@@ -41,8 +41,8 @@ ENV = "tokengym/MovieReview-v0"
 BUNDLE = "movie_review"
 Agent = Literal["dpo", "ppo"]
 Writer = Literal["own", "another"]
-Recipe = Literal["", "short", "long"]
-"""How PPO's reward model is trained; none for DPO."""
+Recipe = Literal["", "short", "epochs4", "epochs5", "epochs8", "epochs12"]
+"""How PPO's reward model is trained, see `TRAINING`; none for DPO."""
 Part = Literal["tune", "reward", "sweep", "accuracy", "pairs", "writer"]
 
 RESPONSES, PER_PROMPT = 8, 4
@@ -57,7 +57,7 @@ UPDATES, BATCH, LENGTH = 20, 64, 48
 """PPO's updates, and the episodes of each; tokens of every response."""
 EPOCHS = 3
 """DPO's passes over the pairs."""
-SEEDS, SPARE = (1, 2, 3, 4, 5), (100,)
+SEEDS, SPARE = (1, 2, 3, 4, 5), (100, 101, 102)
 SWEEP: dict[Agent, tuple[tuple[float, float], ...]] = {
     "dpo": ((0.1, 3e-4), (0.1, 1e-4), (0.03, 1e-4), (0.3, 3e-4), (0.01, 1e-4), (0.03, 3e-4)),
     "ppo": ((0.05, 3e-4), (0.05, 1e-4), (0.05, 1e-3), (0.2, 1e-3), (0.0, 1e-3), (0.2, 3e-4)),
@@ -67,10 +67,17 @@ how far a policy goes. The rates are those that did well on the spare seed."""
 TRIED = (1e-4, 3e-4, 1e-3)
 """Learning rates tried on the spare seeds, at the usual price."""
 TRAINING: dict[Recipe, dict[str, Any]] = {
-    "long": BUNDLED,
     "short": {"learning_rate": 1e-3, "epochs": 3.0, "batch_size": 32},
+    "epochs4": BUNDLED | {"epochs": 4.0},
+    "epochs5": BUNDLED | {"epochs": 5.0},
+    "epochs8": BUNDLED,
+    "epochs12": BUNDLED | {"epochs": 12.0},
 }
-"""The default of ``tokengym train-reward``, and one that leaves a model undertrained."""
+"""An undertrained model, and the default of ``tokengym train-reward`` by the number of epochs."""
+CHOSEN: Recipe = "epochs5"
+"""Training of the main comparison's reward models: the most accurate on the spare seeds."""
+DEFAULT: Recipe = "epochs8"
+"""Training along the axis of pairs: five epochs of fewer pairs are too few steps."""
 FOLDER = "preferences"
 TEXT = ("part", "agent", "writer", "recipe", "credit")
 CELL_COLUMNS = ("part", "agent", "writer", "prompts", "recipe", "price", "rate")
@@ -135,9 +142,14 @@ PLAN: dict[Part, list[dict[str, Any]]] = {
         for pair in zip(*(SWEEP[agent] for agent in BOTH), strict=True)
         for agent, (price, rate) in zip(BOTH, pair, strict=True)
     ],
-    "accuracy": [{"agent": "ppo", "recipe": "short"}],
-    "pairs": [{"agent": agent, "prompts": size} for size in SIZES for agent in BOTH],
-    "writer": [{"agent": agent, "writer": "another"} for agent in BOTH],
+    "accuracy": [
+        {"agent": "ppo", "recipe": "short"},
+        *({"agent": "ppo", "price": c, "rate": r, "recipe": DEFAULT} for c, r in SWEEP["ppo"]),
+    ],
+    "pairs": [
+        {"agent": agent, "prompts": size, "recipe": DEFAULT} for size in SIZES for agent in BOTH
+    ],
+    "writer": [{"agent": agent, "writer": "another", "recipe": DEFAULT} for agent in BOTH],
 }
 """Runs of each part, in the order of their importance; what is not said is the main comparison's,
 at the usual price."""
@@ -157,7 +169,7 @@ def _cell(
     prompts: int = PROMPTS,
     price: float | None = None,
     rate: float | None = None,
-    recipe: Recipe = "long",
+    recipe: Recipe = CHOSEN,
 ) -> Cell:
     return Cell(
         part=part,
@@ -171,8 +183,12 @@ def _cell(
 
 def reward_models(seed: int) -> Iterator[tuple[Pairs, Recipe]]:
     """Yield the reward models of the part "reward": by pairs and training."""
-    recipes: tuple[Recipe, ...] = ("long", "short")
-    for recipe in recipes:
+    recipes: tuple[Recipe, ...] = get_args(Recipe)[1:]
+    if seed in SPARE:
+        yield from ((Pairs(seed=seed), recipe) for recipe in recipes if recipe != "short")
+        return
+    yield Pairs(seed=seed), CHOSEN
+    for recipe in (DEFAULT, "short"):
         for size in (PROMPTS, *(other for other in SIZES if other < PROMPTS)):
             yield Pairs(prompts=size, seed=seed), recipe
 
@@ -424,7 +440,7 @@ def run(
 
     for name in get_args(Part) if part is None else (part,):
         if name == "reward":
-            models = [model for seed in seeds or SEEDS for model in reward_models(seed)]
+            models = [model for seed in seeds or (*SPARE, *SEEDS) for model in reward_models(seed)]
             for data, recipe in models:
                 reward_model(data, recipe, out)
         run_missing(

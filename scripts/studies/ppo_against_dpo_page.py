@@ -15,6 +15,8 @@ from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.statistics import Array, gain_at, paired_difference
 from tokengym.scripts.studies.cells import DOCS, Docs, command_line, read_rows
 from tokengym.scripts.studies.ppo_against_dpo import (
+    CHOSEN,
+    DEFAULT,
     EPOCHS,
     FOLDER,
     PROMPTS,
@@ -30,7 +32,7 @@ from tokengym.scripts.studies.tables import difference, fill, markdown_table, me
 
 KL_BUDGETS = (2.0, 4.0, 6.0, 8.0, 10.0, 12.0)
 """Nats at which both are compared."""
-TOKEN_BUDGETS = (4e5, 8e5, 1.9e6, 2.1e6)
+TOKEN_BUDGETS = (4e5, 8e5, 1.3e6, 1.5e6)
 """Response tokens at which both are compared."""
 NAMES = {"dpo": "DPO", "ppo": "PPO", "own": "its own", "another": "another writer's"}
 Rows = Sequence[Mapping[str, Any]]
@@ -45,6 +47,7 @@ def page(docs: Docs = DOCS) -> None:
     fill(
         docs / "preferences.md",
         {
+            "epochs": reward_table([row for row in models if row["seed"] in SPARE]),
             "reward-models": reward_table([row for row in models if row["seed"] in SEEDS]),
             "equal-kl": budget_table(main, "kl", KL_BUDGETS),
             "equal-tokens": budget_table(main, "tokens", TOKEN_BUDGETS),
@@ -58,9 +61,10 @@ def page(docs: Docs = DOCS) -> None:
 
 
 def is_main(row: Mapping[str, Any]) -> bool:
-    """Whether a point is one of the main comparison: own pairs, all prompts, the long training."""
+    """Whether a point is of the main comparison: own pairs, all prompts, the chosen training."""
     own = row["writer"] == "own" and row["prompts"] == PROMPTS
-    return own and row["recipe"] != "short" and (row["price"], row["rate"]) in SWEEP[row["agent"]]
+    trained = row["recipe"] in ("", CHOSEN)
+    return own and trained and (row["price"], row["rate"]) in SWEEP[row["agent"]]
 
 
 def gains(rows: Rows, agent: str, cost: str, budgets: ArrayLike) -> dict[float, Array]:
@@ -108,7 +112,10 @@ def budget_table(rows: Rows, cost: str, budgets: Sequence[float]) -> str:
 
 def reward_table(models: Rows) -> str:
     """Return the reward models' measurements, by pairs and training."""
-    kinds = sorted({(m["writer"] != "own", m["prompts"], m["recipe"]) for m in models})
+    kinds = sorted(
+        {(m["writer"] != "own", m["prompts"], m["recipe"]) for m in models},
+        key=lambda kind: (*kind[:2], TRAINING[kind[2]]["epochs"]),
+    )
     lines = []
     for other, prompts, recipe in kinds:
         own = [
@@ -140,6 +147,15 @@ def _training(settings: Mapping[str, Any]) -> str:
     return ", ".join([*words, f"label smoothing {smoothing:g}"] if smoothing else words)
 
 
+def _reward_model(rows: Rows) -> str:
+    """Return the accuracy of the reward models of PPO's runs, and how they were trained."""
+    recipe = rows[0]["recipe"]
+    accuracy = number(mean([row["reward_accuracy"] for row in rows]))
+    if recipe == "short":
+        return f"{accuracy}, short training"
+    return f"{accuracy}, {TRAINING[recipe]['epochs']:g} epochs"
+
+
 def endings(rows: Rows) -> list[Mapping[str, Any]]:
     """Return the last point of each run."""
     return [row for row in rows if row["step"] == (UPDATES if row["agent"] == "ppo" else EPOCHS)]
@@ -147,11 +163,13 @@ def endings(rows: Rows) -> list[Mapping[str, Any]]:
 
 def rates_table(rows: Rows) -> str:
     """Return where each learning rate that was tried ends, at the usual price."""
+    last = endings(rows)
     lines = []
-    for row in sorted(endings(rows), key=lambda row: (row["agent"], row["rate"])):
-        figures = [number(row[name]) for name in ("gold_score", "kl")]
-        lines.append([NAMES[row["agent"]], f"{row['rate']:g}", *figures])
-    return markdown_table(["agent", "learning rate", "gold score", "KL, nats"], lines)
+    for agent, rate in sorted({(row["agent"], row["rate"]) for row in last}):
+        own = [row for row in last if (row["agent"], row["rate"]) == (agent, rate)]
+        figures = [_spread([row[name] for row in own]) for name in ("gold_score", "kl")]
+        lines.append([NAMES[agent], f"{rate:g}", *figures, str(len(own))])
+    return markdown_table(["agent", "learning rate", "gold score", "KL, nats", "seeds"], lines)
 
 
 def usual_ends(rows: Rows) -> dict[tuple[str, float, str], dict[str, dict[float, Any]]]:
@@ -178,24 +196,28 @@ def usual_ends(rows: Rows) -> dict[tuple[str, float, str], dict[str, dict[float,
             }
             for agent, recipe in (("dpo", ""), ("ppo", kind[2]))
         }
-        for kind in sorted(kinds, key=lambda kind: (kind[0] != "own", *kind[1:]))
+        for kind in sorted(kinds, key=_order)
     }
+
+
+def _order(kind: tuple[str, float, str]) -> tuple[Any, ...]:
+    writer, prompts, recipe = kind
+    return writer != "own", prompts, TRAINING[recipe]["epochs"]
 
 
 def usual_table(rows: Rows) -> str:
     """Return both agents' gold at the end by what was learned from, paired by seed."""
     lines = []
-    for (writer, _, recipe), of in usual_ends(rows).items():
+    for (writer, *_), of in usual_ends(rows).items():
         seeds = sorted(of["ppo"].keys() & of["dpo"].keys())
         if len(seeds) < 2:
             continue
         dpo, ppo = ([of[agent][seed] for seed in seeds] for agent in get_args(Agent))
         of_ppo, of_dpo = ([row["gold_score"] for row in side] for side in (ppo, dpo))
-        accuracy = number(mean([row["reward_accuracy"] for row in ppo]))
         lines.append(
             [
                 f"{mean([row['pairs'] for row in dpo]):,.0f}, {NAMES[writer]}",
-                f"{accuracy}, short training" if recipe == "short" else accuracy,
+                _reward_model(ppo),
                 *map(_spread, (of_dpo, of_ppo)),
                 difference(vars(paired_difference(of_ppo, of_dpo))),
                 *(number(mean([row["kl"] for row in side])) for side in (dpo, ppo)),
@@ -215,16 +237,14 @@ def endings_table(rows: Rows) -> str:
     for kind in sorted(kinds, key=lambda kind: (kind[0] != "own", *kind[1:5], -kind[5])):
         own = [row for row in last if tuple(row[key] for key in keys) == kind]
         writer, _, agent, recipe, rate, price = kind
-        accuracies = [row["reward_accuracy"] for row in own if row["reward_accuracy"] is not None]
         price_name = "beta" if agent == "dpo" else "c"
-        short = ", short training" if recipe == "short" else ""
         lines.append(
             [
                 f"{mean([row['pairs'] for row in own]):,.0f}, {NAMES[writer]}",
-                f"{NAMES[agent]}, {price_name} {price:g}, rate {rate:g}{short}",
+                f"{NAMES[agent]}, {price_name} {price:g}, rate {rate:g}",
                 *(_spread([row[name] for row in own]) for name in ("gold_score", "kl")),
                 *(number(mean([row[name] for row in own])) for name in ("distinct_2", "unseen")),
-                number(mean(accuracies)) if accuracies else "",
+                _reward_model(own) if recipe else "",
                 f"{mean([row['tokens'] for row in own]) / 1000:,.0f}k",
                 str(len(own)),
             ]
@@ -265,7 +285,7 @@ def save_frontiers(path: Path, rows: Rows) -> None:
                 alpha=0.45,
                 linewidths=0,
             )
-            grid = np.linspace(0.0, max(row["kl"] for row in own), 200)
+            grid = np.geomspace(0.5, max(row["kl"] for row in own), 200)
             frontiers = np.array(list(gains(rows, agent, "kl", grid).values()))
             all_reach = ~np.isnan(frontiers).any(axis=0)
             axis.plot(
@@ -276,8 +296,9 @@ def save_frontiers(path: Path, rows: Rows) -> None:
                 label=NAMES[agent],
             )
         axis.set(xlabel="KL to the reference, nats per response", ylabel="gold score")
-        axis.set_xlim(left=0.0)
-        axis.legend(loc="lower right")
+        axis.set(xscale="log", xlim=(0.5, None))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.legend(loc="upper right")
         write_png(path, figure, dpi=150)
 
 
@@ -292,7 +313,7 @@ def save_axes(path: Path, rows: Rows) -> None:
     from matplotlib.figure import Figure
 
     ends = usual_ends(rows)
-    sizes = [of for (writer, _, recipe), of in ends.items() if (writer, recipe) == ("own", "long")]
+    sizes = [of for (writer, _, recipe), of in ends.items() if (writer, recipe) == ("own", DEFAULT)]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(10, 4.2), layout="constrained")
         pairs, accuracy = figure.subplots(1, 2, sharey=True)
@@ -306,7 +327,8 @@ def save_axes(path: Path, rows: Rows) -> None:
             points = [row for runs in own for row in runs]
             pairs.plot(*_columns(points, "pairs"), marker, color=colour, alpha=0.45)
         for kind, label, marker in (
-            ("long", "default training", "^"),
+            (DEFAULT, "8 epochs, by pairs", "^"),
+            (CHOSEN, "5 epochs", "D"),
             ("short", "short training", "v"),
             ("another", "another writer's pairs", "s"),
         ):
@@ -318,6 +340,9 @@ def save_axes(path: Path, rows: Rows) -> None:
             ]
             accuracy.plot(*_columns(points, "reward_accuracy"), marker, label=label)
         pairs.set(xlabel="pairs", xscale="log", ylabel="gold score")
+        pairs.set_xticks([mean([row["pairs"] for row in of["dpo"].values()]) for of in sizes])
+        pairs.xaxis.set_major_formatter("{x:,.0f}")
+        pairs.minorticks_off()
         pairs.legend(loc="upper left")
         accuracy.set(xlabel="accuracy of PPO's reward model on held-out pairs")
         accuracy.legend(loc="upper left")

@@ -19,7 +19,7 @@ def point(agent: study.Agent, seed: int, step: int, kl: float, gold: float, **ch
     row = dict.fromkeys(study.COLUMNS)
     row |= {"agent": agent, "seed": float(seed), "step": float(step), "kl": kl, "gold_score": gold}
     row |= {"part": "sweep", "writer": "own", "prompts": float(study.PROMPTS), "credit": agent}
-    row |= {"recipe": "long" if agent == "ppo" else "", "price": study.SWEEP[agent][0][0]}
+    row |= {"recipe": study.CHOSEN if agent == "ppo" else "", "price": study.SWEEP[agent][0][0]}
     row |= {"rate": study.SWEEP[agent][0][1], "tokens": 1e5 * step, "pairs": 2000.0 + seed}
     row |= {"distinct_2": 0.3, "unseen": 0.04, "reward_accuracy": 0.8 if agent == "ppo" else None}
     return row | changes
@@ -41,8 +41,8 @@ def test_every_part_has_its_runs_and_no_two_share_a_file_unless_they_are_one() -
         names = [cell.name for cell in study.cells(part, 1)]
         assert len(set(names)) == len(names)
     sweep, pairs = ({c.name for c in study.cells(p, 1)} for p in ("sweep", "pairs"))
-    assert len(sweep & pairs) == 2  # the usual settings at the usual number of pairs
-    assert {cell.recipe for cell in study.cells("accuracy", 1)} == {"short"}
+    assert len(sweep & pairs) == 1  # DPO's usual settings at the usual number of pairs
+    assert {cell.recipe for cell in study.cells("accuracy", 1)} == {"short", study.DEFAULT}
     assert {cell.data.writer for cell in study.cells("writer", 1)} == {"another"}
 
 
@@ -68,8 +68,9 @@ def test_endings_take_last_points_and_name_the_price() -> None:
         "| 2,002, its own | DPO, beta 0.1, rate 0.0003 | 0.500 (0.500 to 0.500) | 10.0"
     )
     assert "| PPO, c 0.05, rate 0.0003 | 0.800 (0.700 to 0.900) |" in lines[1]
-    assert lines[1].endswith("| 0.800 | 2,000k | 3 |")
-    assert "PPO, c 0.05, rate 0.0003, short training | 0.200" in lines[2]
+    assert lines[1].endswith("| 0.800, 5 epochs | 2,000k | 3 |")
+    assert "PPO, c 0.05, rate 0.0003 | 0.200" in lines[2]
+    assert lines[2].endswith("| 0.600, short training | 2,000k | 1 |")
     assert not pages.is_main(short[0])
     assert all(map(pages.is_main, points()))
 
@@ -83,18 +84,20 @@ def test_both_are_paired_by_seed_on_each_set_of_pairs() -> None:
     lines = pages.usual_table([*points(), *others]).splitlines()[2:]
     assert len(lines) == 2
     # DPO ends at .5, PPO at .7, .8 and .9.
-    assert lines[0].startswith("| 2,002, its own | 0.800 | 0.500 (0.500 to 0.500) | 0.800 (0.700")
-    assert "**+0.300** (0.052 to 0.548), 3/3 | 10.0 | 10.0 | 3 |" in lines[0]
-    assert lines[1].startswith("| 2,002, its own | 0.600, short training | 0.500 (0.500 to")
-    assert "\u22120.400" in lines[1]
+    assert lines[0].startswith("| 2,002, its own | 0.600, short training | 0.500 (0.500 to")
+    assert "\u22120.400" in lines[0]
+    assert lines[1].startswith(
+        "| 2,002, its own | 0.800, 5 epochs | 0.500 (0.500 to 0.500) | 0.800"
+    )
+    assert "**+0.300** (0.052 to 0.548), 3/3 | 10.0 | 10.0 | 3 |" in lines[1]
 
 
 def test_rates_are_shown_with_where_they_end() -> None:
     tried = [point("ppo", 100, s, 2.0 * s, 0.01 * s, rate=1e-3) for s in (5, END["ppo"])]
-    tried += [point("dpo", 100, END["dpo"], 7.0, 0.3)]
+    tried += [point("dpo", 100 + i, END["dpo"], 7.0 + 2 * i, 0.3 + 0.2 * i) for i in (0, 1)]
     assert pages.rates_table(tried).splitlines()[2:] == [
-        "| DPO | 0.0003 | 0.300 | 7.00 |",
-        "| PPO | 0.001 | 0.200 | 40.0 |",
+        "| DPO | 0.0003 | 0.400 (0.300 to 0.500) | 8.00 (7.00 to 9.00) | 2 |",
+        "| PPO | 0.001 | 0.200 (0.200 to 0.200) | 40.0 (40.0 to 40.0) | 1 |",
     ]
 
 
@@ -107,13 +110,13 @@ def test_reward_models_are_averaged_over_seeds() -> None:
                 strict=True,
             )
         )
-        for recipe, accuracies in (("long", (0.8, 0.84)), ("short", (0.5, 0.6)))
+        for recipe, accuracies in (("epochs12", (0.8, 0.84)), ("short", (0.5, 0.6)))
         for seed, a in enumerate(accuracies)
     ]
     lines = pages.reward_table(rows).splitlines()[2:]
-    assert "| 0.820 (0.800 to 0.840) | 1.00 | 0.500 | 0.100 | 1,000k | 2 |" in lines[0]
-    assert "| 8 epochs, batch 16, label smoothing 0.1 |" in lines[0]
-    assert lines[1].startswith("| 2,025, its own | 3 epochs, batch 32 | 0.550 (0.500 to 0.600)")
+    assert lines[0].startswith("| 2,025, its own | 3 epochs, batch 32 | 0.550 (0.500 to 0.600)")
+    assert "| 12 epochs, batch 16, label smoothing 0.1 |" in lines[1]
+    assert "| 0.820 (0.800 to 0.840) | 1.00 | 0.500 | 0.100 | 1,000k | 2 |" in lines[1]
 
 
 def test_the_picture_is_drawn_and_is_the_same_again(tmp_path: Path) -> None:
@@ -168,7 +171,7 @@ def test_both_learn_from_the_same_pairs(tmp_path: Path, monkeypatch: pytest.Monk
     assert dpo[0]["pairs"] == ppo[0]["pairs"] > 8
     sampled, passed = 8 * study.RESPONSES * 6, 2 * 6 * dpo[0]["pairs"]
     assert dpo[1]["tokens"] == sampled + passed
-    assert ppo[1]["tokens"] == sampled + 8 * passed + 5 * 8 * 6  # eight epochs of its reward model
+    assert ppo[1]["tokens"] == sampled + 5 * passed + 5 * 8 * 6  # five epochs of its reward model
     (model,) = study.read_rows(
         tmp_path / "docs/preferences/reward_models.csv", text=("writer", "recipe")
     )
@@ -184,7 +187,7 @@ def test_no_run_begins_when_it_is_late(tmp_path: Path, monkeypatch: pytest.Monke
 def test_the_page_is_filled_from_its_curves(tmp_path: Path) -> None:
     write_csv(tmp_path / "preferences/ppo_dpo.csv", points(), study.COLUMNS)
     write_csv(tmp_path / "preferences/reward_models.csv", [], study.REWARD_COLUMNS)
-    names = ("reward-models", "equal-kl", "equal-tokens", "by-pairs", "rates", "endings")
+    names = ("epochs", "reward-models", "equal-kl", "equal-tokens", "by-pairs", "rates", "endings")
     marks = "".join(f"<!-- {name} -->\n<!-- end {name} -->\n" for name in names)
     (tmp_path / "preferences.md").write_text(marks)
     pages.page(tmp_path)
