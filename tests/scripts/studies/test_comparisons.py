@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[3]
 
 def test_the_pages_are_current(tmp_path: Path):
     for page in PAGES.values():
-        shutil.copytree(ROOT / DOCS / page.folder, tmp_path / page.folder)
+        shutil.copytree(ROOT / DOCS / page.folder, tmp_path / page.folder, dirs_exist_ok=True)
         shutil.copy(ROOT / DOCS / page.page, tmp_path)
     publish(tmp_path)
     for page in PAGES.values():
