@@ -10,6 +10,7 @@ x = wte[token] + wpe[position]
 x = x + W_o attention(W_qkv ln_1(x));  x = x + W_proj act(W_fc ln_2(x));  ...;  state = ln_f(x)
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import DynamicCache, GPT2Model
+from transformers.activations import GELUTanh, NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
 from tokengym.agents.policy.language_model import LanguageModel
@@ -26,6 +28,9 @@ LinearMap = Callable[[Tensor], Tensor]
 COMPACT_BELOW = 0.75
 """Finished rows are taken out of the batch when less than this share of it is still being written:
 copying the cache for each one costs more than computing a few finished rows."""
+SMALL_HEAD = 2**19
+"""Most weights of a head that a CPU reads faster from a copy, (width, vocabulary): 1.1 times as
+fast for 32 rows, twice for 8. A larger one it reads more slowly."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Layer:
     scaling: float
     ln_2: nn.LayerNorm
     up: LinearMap
-    activation: nn.Module
+    activation: Callable[[Tensor], Tensor]
     down: LinearMap
 
 
@@ -73,8 +78,11 @@ class GPT2Stream:
         self._on_cpu = trunk.wte.weight.device.type == "cpu"
         head = language_model.model.get_output_embeddings()
         self._head: LinearMap = head
-        if type(head) is nn.Linear and packs(head.weight):
-            self._head = linear_map(head.weight.t(), head.bias)
+        if type(head) is nn.Linear:
+            if packs(head.weight):
+                self._head = linear_map(head.weight.t(), head.bias)
+            elif self._on_cpu and head.weight.numel() <= SMALL_HEAD:
+                self._head = linear_map(head.weight.t().contiguous(), head.bias)
 
     def start(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """See `Stream.start`."""
@@ -179,9 +187,24 @@ def _layer(block: Any) -> Layer:
         scaling=block.attn.scaling,
         ln_2=block.ln_2,
         up=up,
-        activation=block.mlp.act,
+        activation=activation(block.mlp),
         down=down,
     )
+
+
+def activation(mlp: Any) -> Callable[[Tensor], Tensor]:
+    """Return the activation of a block, twice as fast where it is the tanh GELU on a CPU.
+
+    x (1 + tanh u) / 2 = x sigmoid(2 u),  u = sqrt(2 / pi) (x + .044715 x^3)
+    """
+    weight = mlp.c_fc.weight
+    if type(mlp.act) not in (GELUTanh, NewGELUActivation) or weight.device.type != "cpu":
+        return mlp.act
+    if weight.dtype != torch.float32:
+        return mlp.act
+    slope = weight.new_tensor(2.0 * math.sqrt(2.0 / math.pi))
+    cubic = 0.044715 * slope.item()
+    return lambda x: torch.addcmul(slope, x, x, value=cubic).mul_(x).sigmoid_().mul_(x)
 
 
 def _is_linear(module: Any) -> bool:

@@ -22,7 +22,13 @@ from transformers import (
 )
 
 from tests.agents.conftest import lora_config, make_model
-from tokengym.agents.decoding.gpt2 import GPT2Stream, has_gpt2_shape, linear_map
+from tokengym.agents.decoding.gpt2 import (
+    SMALL_HEAD,
+    GPT2Stream,
+    activation,
+    has_gpt2_shape,
+    linear_map,
+)
 from tokengym.agents.decoding.streams import ModelStream, check_decoding, make_stream
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.language_model import LanguageModel
@@ -132,6 +138,34 @@ def test_a_linear_map_is_the_product(dtype: torch.dtype, rows: int):
         torch.testing.assert_close(found.double(), expected, atol=rounding, rtol=rounding)
         transposed = weight.t().contiguous().t()  # as a head stores it
         torch.testing.assert_close(linear_map(transposed, added)(x), found)
+
+
+@torch.no_grad()
+def test_the_quick_activation_is_the_tanh_gelu():
+    """As near to the formula in float64 as the model's own, within two roundings."""
+    mlp: Any = make_model("gpt2").transformer.h[0].mlp
+    quick = activation(mlp)
+    x = torch.linspace(-12.0, 12.0, 4_001)
+    before = x.clone()
+    exact = torch.nn.functional.gelu(x.double(), approximate="tanh")
+    error = (quick(x) - exact).abs().max()
+    assert torch.equal(x, before)
+    assert error < 2 * (mlp.act(x) - exact).abs().max() < 1e-5
+    assert quick(torch.tensor([1e4, -1e4])).tolist() == [1e4, 0.0]
+    mlp.act = torch.nn.ReLU()
+    assert activation(mlp) is mlp.act  # another function stays
+    half: Any = make_model("gpt2").bfloat16().transformer.h[0].mlp
+    assert activation(half) is half.act
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("vocabulary", [300, SMALL_HEAD // 64 + 1])
+def test_a_head_of_any_size_gives_the_model_s_logits(vocabulary: int):
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=vocabulary, n_embd=64, n_layer=1, n_head=2, n_positions=8)
+    model = LanguageModel(GPT2LMHeadModel(config)).eval()
+    states = torch.randn(3, 64)
+    torch.testing.assert_close(GPT2Stream(model, capacity=8).logits(states), model.logits(states))
 
 
 @torch.no_grad()
