@@ -27,6 +27,7 @@ from tokengym.scripts.studies.ppo_against_dpo import (
     TRAINING,
     UPDATES,
     Agent,
+    Recipe,
 )
 from tokengym.scripts.studies.tables import difference, fill, markdown_table, mean
 
@@ -200,7 +201,7 @@ def usual_ends(rows: Rows) -> dict[tuple[str, float, str], dict[str, dict[float,
     }
 
 
-def _order(kind: tuple[str, float, str]) -> tuple[Any, ...]:
+def _order(kind: tuple[str, float, Recipe]) -> tuple[Any, ...]:
     writer, prompts, recipe = kind
     return writer != "own", prompts, TRAINING[recipe]["epochs"]
 

@@ -143,7 +143,8 @@ def test_a_linear_map_is_the_product(dtype: torch.dtype, rows: int):
 @torch.no_grad()
 def test_the_quick_activation_is_the_tanh_gelu():
     """As near to the formula in float64 as the model's own, within two roundings."""
-    mlp: Any = make_model("gpt2").transformer.h[0].mlp
+    model: Any = make_model("gpt2")
+    mlp = model.transformer.h[0].mlp
     quick = activation(mlp)
     x = torch.linspace(-12.0, 12.0, 4_001)
     before = x.clone()
@@ -154,7 +155,7 @@ def test_the_quick_activation_is_the_tanh_gelu():
     assert quick(torch.tensor([1e4, -1e4])).tolist() == [1e4, 0.0]
     mlp.act = torch.nn.ReLU()
     assert activation(mlp) is mlp.act  # another function stays
-    half: Any = make_model("gpt2").bfloat16().transformer.h[0].mlp
+    half = model.bfloat16().transformer.h[1].mlp
     assert activation(half) is half.act
 
 
