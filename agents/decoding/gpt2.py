@@ -1,10 +1,10 @@
 """GPT-2 one token at a time, without the overhead of its modules.
 
-The prompts go through the model's own forward. After that, a step is the plain formulas on the
-model's own weights and a cache allocated once: twice as fast for small models, whose time goes into
-modules, masks and growing caches. On a CPU, attention of one query is two batched products, faster
-than PyTorch's attention, and its cache is float32 even for bfloat16, where those products are five
-times slower. Checked against the model's own forward by test.
+Prompts and steps are the plain formulas on the model's own weights and a cache allocated once:
+twice as fast for small models, whose time goes into modules, masks and growing caches. On a CPU,
+attention of one query is two batched products, faster than PyTorch's attention, and its cache is
+float32 even for bfloat16, where those products are five times slower. Checked against the model's
+own forward by test.
 
 x = wte[token] + wpe[position]
 x = x + W_o attention(W_qkv ln_1(x));  x = x + W_proj act(W_fc ln_2(x));  ...;  state = ln_f(x)
@@ -18,13 +18,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import DynamicCache, GPT2Model
+from transformers import GPT2Model
 from transformers.activations import GELUTanh, NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
 from tokengym.agents.policy.language_model import LanguageModel
 
-LinearMap = Callable[[Tensor], Tensor]
+Map = Callable[[Tensor], Tensor]
 COMPACT_BELOW = 0.75
 """Finished rows are taken out of the batch when less than this share of it is still being written:
 copying the cache for each one costs more than computing a few finished rows."""
@@ -37,15 +37,41 @@ fast for 32 rows, twice for 8. A larger one it reads more slowly."""
 class Layer:
     """One block's parts."""
 
-    ln_1: nn.LayerNorm
-    qkv: LinearMap
+    norm_1: Map
+    qkv: Map
     """(rows, width) -> (rows, 3 * width)."""
-    out: LinearMap
-    scaling: float
-    ln_2: nn.LayerNorm
-    up: LinearMap
-    activation: Callable[[Tensor], Tensor]
-    down: LinearMap
+    out: Map
+    scale: Tensor
+    """() float64, of the scores; a number would become such a tensor at every step."""
+    norm_2: Map
+    up: Map
+    activation: Map
+    down: Map
+
+    def finish_(self, x: Tensor, attended: Tensor) -> None:
+        """Add to the states, in place, what they read and what the block makes of it.
+
+        Args:
+            x: (n, width), the states below the block.
+            attended: (n, width), what the heads read.
+        """
+        x += self.out(attended)
+        x += self.down(self.activation(self.up(self.norm_2(x))))
+
+
+class Cache:
+    """One layer's keys and values, with views of them that are made once: each takes some time.
+
+    Args:
+        both: (2, rows, heads, capacity, head width).
+    """
+
+    def __init__(self, both: Tensor) -> None:
+        self.both = both
+        self.columns = both.unbind(3)
+        """(2, rows, heads, head width) each."""
+        self.keys, self.values = both.flatten(1, 2)
+        """(rows * heads, capacity, head width) each."""
 
 
 def has_gpt2_shape(language_model: LanguageModel) -> bool:
@@ -71,13 +97,14 @@ class GPT2Stream:
     def __init__(self, language_model: LanguageModel, capacity: int) -> None:
         self._model = language_model
         trunk: Any = language_model.model.base_model
-        self._trunk: Any = trunk
+        self._words, self._places = trunk.wte.weight, trunk.wpe.weight
+        self._norm = _norm(trunk.ln_f)
         self._layers = [_layer(block) for block in trunk.h]
         self._num_heads: int = trunk.config.num_attention_heads
         self._capacity = capacity
-        self._on_cpu = trunk.wte.weight.device.type == "cpu"
+        self._on_cpu = self._words.device.type == "cpu"
         head = language_model.model.get_output_embeddings()
-        self._head: LinearMap = head
+        self._head: Map = head
         if type(head) is nn.Linear:
             if packs(head.weight):
                 self._head = linear_map(head.weight.t(), head.bias)
@@ -87,28 +114,32 @@ class GPT2Stream:
     def start(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """See `Stream.start`."""
         rows, width = input_ids.shape
-        cache: Any = DynamicCache(config=self._trunk.config)
         positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
-        hidden = self._model.hidden(
-            input_ids,
-            attention_mask=attention_mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-        )
-        shape = (2, rows, self._num_heads, self._capacity, hidden.shape[-1] // self._num_heads)
-        dtype = torch.float32 if self._on_cpu else hidden.dtype
-        self._cache = [hidden.new_empty(shape, dtype=dtype) for _ in self._layers]  # keys, values
-        for layer, seen in zip(cache.layers, self._cache, strict=True):
-            seen[0, :, :, :width], seen[1, :, :, :width] = layer.keys, layer.values
+        x = self._embedded(input_ids, positions).flatten(0, 1)  # (rows * width, hidden)
+        dtype = torch.float32 if self._on_cpu else x.dtype
+        shape = (2, rows, self._num_heads, self._capacity, x.shape[-1] // self._num_heads)
+        self._caches = [Cache(x.new_empty(shape, dtype=dtype)) for _ in self._layers]
         self._bias = None  # (rows, 1, 1, capacity), -inf on padding; None where there is none
+        readable = None  # (rows, 1, width, width) bool; None: all tokens up to one's own
         if not bool(attention_mask.all()):
-            self._bias = hidden.new_zeros(rows, 1, 1, self._capacity, dtype=dtype)
+            self._bias = x.new_zeros(rows, 1, 1, self._capacity, dtype=dtype)
             self._bias[:, 0, 0, :width].masked_fill_(attention_mask == 0, -torch.inf)
+            square = torch.ones(width, width, dtype=torch.bool, device=x.device)
+            own = square.tril() & square.triu()  # padding reads itself alone
+            readable = (attention_mask.bool()[:, None, None] & square.tril()) | own
+        for layer, cache in zip(self._layers, self._caches, strict=True):
+            qkv = layer.qkv(layer.norm_1(x)).view(rows, width, 3, self._num_heads, -1)
+            qkv = qkv.permute(2, 0, 3, 1, 4)  # (3, rows, heads, width, head width)
+            cache.both[:, :, :, :width] = qkv[1:]
+            query, keys, values = qkv[0] * layer.scale, qkv[1], qkv[2]
+            attended = F.scaled_dot_product_attention(
+                query, keys, values, attn_mask=readable, is_causal=readable is None, scale=1.0
+            )
+            layer.finish_(x, attended.transpose(1, 2).reshape(x.shape))
         self._positions = positions[:, -1]
         self._column = width - 1  # of the last token read
         self._alive: Tensor | None = None  # rows of the batch that still write; None: all
-        return hidden[:, -1]
+        return self._norm(x.view(rows, width, -1)[:, -1])
 
     def step(self, tokens: Tensor) -> Tensor:
         """See `Stream.step`."""
@@ -128,7 +159,7 @@ class GPT2Stream:
         self._alive = alive
         if len(alive) < COMPACT_BELOW * len(self._positions):
             self._positions = self._positions[alive]
-            self._cache = [cache[:, alive] for cache in self._cache]
+            self._caches = [Cache(cache.both[:, alive]) for cache in self._caches]
             self._bias = None if self._bias is None else self._bias[alive]
             self._alive = None
 
@@ -139,23 +170,39 @@ class GPT2Stream:
         now, seen = self._column, self._column + 1
         bias = None if self._bias is None else self._bias[..., :seen]
         attend = _attend_by_products if self._on_cpu else _attend
-        x = F.embedding(tokens, self._trunk.wte.weight)
-        x = x + F.embedding(self._positions, self._trunk.wpe.weight)  # (rows, width)
-        for layer, cache in zip(self._layers, self._cache, strict=True):
-            qkv = layer.qkv(_normed(layer.ln_1, x)).view(len(tokens), 3, self._num_heads, -1)
-            cache[:, :, :, now] = qkv[:, 1:].transpose(0, 1)
-            keys, values = cache[:, :, :, :seen]  # (rows, heads, seen, head width) each
-            attended = attend(qkv[:, 0] * layer.scaling, keys, values, bias)
-            x += layer.out(attended.to(x.dtype).reshape(x.shape))
-            inner = layer.up(_normed(layer.ln_2, x))
-            x += layer.down(layer.activation(inner))
-        return _normed(self._trunk.ln_f, x)
+        x = self._embedded(tokens, self._positions)  # (rows, hidden)
+        for layer, cache in zip(self._layers, self._caches, strict=True):
+            qkv = layer.qkv(layer.norm_1(x)).view(len(tokens), 3, self._num_heads, -1)
+            cache.columns[now].copy_(qkv[:, 1:].transpose(0, 1))
+            keys, values = cache.keys.narrow(1, 0, seen), cache.values.narrow(1, 0, seen)
+            attended = attend(qkv[:, 0] * layer.scale, keys, values, bias)
+            layer.finish_(x, attended.to(x.dtype).reshape(x.shape))
+        return self._norm(x)
+
+    def _embedded(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Return the states below the first block: (...) -> (..., hidden)."""
+        return F.embedding(tokens, self._words) + F.embedding(positions, self._places)
 
 
 def _attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
-    """Return what one scaled query per row and head reads, (rows, heads, head width)."""
+    """Return what one scaled query per row and head reads.
+
+    Args:
+        query: (rows, heads, head width).
+        keys: (rows * heads, seen, head width).
+        values: The same.
+        bias: (rows, 1, 1, seen), added to the scores.
+
+    Returns:
+        (rows, heads, head width).
+    """
+    shape = query.shape[:2]
     found = F.scaled_dot_product_attention(
-        query.unsqueeze(2), keys, values, attn_mask=bias, scale=1.0
+        query.unsqueeze(2),
+        keys.unflatten(0, shape),
+        values.unflatten(0, shape),
+        attn_mask=bias,
+        scale=1.0,
     )
     return found.squeeze(2)
 
@@ -163,15 +210,17 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) ->
 def _attend_by_products(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
     """Return the same by two batched matrix products."""
     rows, heads, width = query.shape
-    query = query.reshape(rows * heads, 1, width).to(keys.dtype)
-    scores = torch.bmm(query, keys.flatten(0, 1).transpose(1, 2))  # (rows * heads, 1, seen)
+    query = query.view(rows * heads, 1, width).to(keys.dtype)
+    scores = torch.bmm(query, keys.transpose(1, 2))  # (rows * heads, 1, seen)
     if bias is not None:
         scores = (scores.view(rows, heads, 1, -1) + bias).view(scores.shape)
-    return torch.bmm(scores.softmax(-1), values.flatten(0, 1)).view(rows, heads, width)
+    return torch.bmm(scores.softmax(-1), values).view(rows, heads, width)
 
 
-def _normed(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    return torch.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+def _norm(norm: nn.LayerNorm) -> Map:
+    """Return a layer norm without its module's overhead."""
+    weight, bias, shape, eps = norm.weight, norm.bias, norm.normalized_shape, norm.eps
+    return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
 
 
 def _linear_modules(block: Any) -> list[Any]:
@@ -181,11 +230,11 @@ def _linear_modules(block: Any) -> list[Any]:
 def _layer(block: Any) -> Layer:
     qkv, out, up, down = (linear_map(*_weights(m)) for m in _linear_modules(block))
     return Layer(
-        ln_1=block.ln_1,
+        norm_1=_norm(block.ln_1),
         qkv=qkv,
         out=out,
-        scaling=block.attn.scaling,
-        ln_2=block.ln_2,
+        scale=block.ln_1.weight.new_tensor(block.attn.scaling, dtype=torch.float64),
+        norm_2=_norm(block.ln_2),
         up=up,
         activation=activation(block.mlp),
         down=down,
@@ -251,7 +300,7 @@ def packs(weight: Tensor) -> bool:
     )
 
 
-def linear_map(weight: Tensor, bias: Tensor | None) -> LinearMap:
+def linear_map(weight: Tensor, bias: Tensor | None) -> Map:
     """Return x -> x W + b for many calls without gradient; later changes of W may not count.
 
     Args:

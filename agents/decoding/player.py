@@ -1,5 +1,6 @@
 """Fast generation through an environment's own ``step``: one new token per step and row."""
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,11 +81,13 @@ class DecodingPlayer:
         support = self.policy.support(logits, mask, *masking_states)
         if support is not None:
             logits = logits.masked_fill(~support, -torch.inf)
-        drawn = row_uniforms(self._num_rows, self.generator, self._place)
-        uniforms = drawn[rows].to(logits.device)
+        uniforms = row_uniforms(self._num_rows, self.generator, self._place)
+        if len(rows) < self._num_rows:
+            uniforms = uniforms[rows]
+        uniforms = uniforms.to(logits.device)
         tokens, log_probs, entropy = draw(logits, None if deterministic else uniforms)
-        if not log_probs.isfinite().all():
-            raise not_finite(rows[int((~log_probs.isfinite()).nonzero()[0])], self._time)
+        if not math.isfinite(log_probs.sum().item()):
+            raise not_finite(rows[int(log_probs.isfinite().int().argmin())], self._time)
         self._tokens, self._states = tokens, None
         self._time += 1
         return Choice(
