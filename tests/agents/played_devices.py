@@ -142,11 +142,12 @@ def playing(monkeypatch: pytest.MonkeyPatch, count: int = 2) -> Iterator[None]:
     monkeypatch.setattr(cuda, "is_available", lambda: True)
     monkeypatch.setattr(cuda, "current_device", lambda: 0)
     monkeypatch.setattr(cuda, "set_device", lambda device: None)
-    monkeypatch.setattr(cuda, "get_rng_state_all", lambda: [])
-    monkeypatch.setattr(cuda.random, "get_rng_state_all", lambda: [])
-    monkeypatch.setattr(cuda.random, "set_rng_state_all", lambda states: None)
-    monkeypatch.setattr(cuda, "get_rng_state", lambda device="cuda": torch.zeros(1))
-    monkeypatch.setattr(cuda, "set_rng_state", lambda state, device="cuda": None)
+    monkeypatch.setattr(cuda, "get_device_name", lambda device=None: "a played GPU")
+    for module in (cuda, cuda.random):
+        monkeypatch.setattr(module, "get_rng_state", lambda device="cuda": torch.zeros(1))
+        monkeypatch.setattr(module, "set_rng_state", lambda state, device="cuda": None)
+        monkeypatch.setattr(module, "get_rng_state_all", lambda: [])
+        monkeypatch.setattr(module, "set_rng_state_all", lambda states: None)
     monkeypatch.setattr(cuda, "current_stream", lambda device=None: None)
     monkeypatch.setattr(
         cuda, "Event", lambda: SimpleNamespace(record=lambda stream: None, synchronize=lambda: None)

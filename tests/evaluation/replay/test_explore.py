@@ -88,9 +88,9 @@ def test_alternatives_are_what_the_policy_samples_from(explorer: Explorer, respo
     time, episode = 4, response.episode
     found = explorer.alternatives(response, time, most=5)
     policy: Any = explorer.agent.policy
-    ids = torch.tensor([[*episode.prompt_ids, *episode.response_ids[:time]]])
+    ids = torch.tensor([[*episode.prompt_ids, *episode.response_ids[:time]]]).to(policy.device)
     with torch.no_grad():
-        logits = policy.language_model.model(input_ids=ids).logits[0, -1].double()
+        logits = policy.language_model.model(input_ids=ids).logits[0, -1].double().cpu()
     logits[explorer.tokenizer.eos_token_id] = -torch.inf  # reviews are of 12 tokens, as declared
     for temperature, shown in (
         (None, found),
