@@ -1,6 +1,7 @@
 """The grid's page, made from few published curves: every place is filled, every picture drawn."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def docs(tmp_path: Path) -> Path:
     (docs / "grid").mkdir(parents=True)
     for name, gain in LENGTHS.items():
         write_cell(docs / "grid" / f"{name}.csv", gain)
-    for name in ("when-lambda-1", "MovieReview-32-long", "Oracle"):
+    for name in ("when-lambda-1", "MovieReview-32-long", "Oracle", grid_page.AGAIN):
         write_cell(docs / "grid" / f"{name}.csv", 0.5)
     write_cell(docs / grid_page.EARLIER, 1.0, ("sparse", "abc"), first_seed=10)
     page = "docs/results/credit_grid.md"
@@ -65,8 +66,22 @@ def test_the_page_is_filled(docs: Path):
     assert "| lambda 1 | **+0.500**" in table(page, "when")
     assert "| abc | **+0.500**" in table(page, "Oracle")
     assert "8/8" in table(page, "rules-48")  # both sets of seeds
+    assert "| abc | **+0.500**" in table(page, "again")
+    assert "| 48 tokens | abc-signed | 4 |" in table(page, "again-figures")
     for picture in ("grid/lengths.png", "grid/when.png", "../images/curves.png"):
         assert (docs / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_is_current(tmp_path: Path):
+    docs = tmp_path / "docs" / "results"
+    shutil.copytree(ROOT / "docs/results/grid", docs / "grid")
+    shutil.copy(ROOT / "docs/results/credit_grid.md", docs)
+    (docs / grid_page.EARLIER).parent.mkdir()
+    shutil.copy(ROOT / "docs/results" / grid_page.EARLIER, docs / grid_page.EARLIER)
+    (tmp_path / "docs" / "images").mkdir()
+    before = (docs / "credit_grid.md").read_text(encoding="utf-8")
+    grid_page.main(docs)
+    assert (docs / "credit_grid.md").read_text(encoding="utf-8") == before
 
 
 def test_every_setting_has_a_name_on_the_page():
