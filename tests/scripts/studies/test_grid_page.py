@@ -1,7 +1,6 @@
 """The grid's page, made from few published curves: every place is filled, every picture drawn."""
 
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -70,18 +69,6 @@ def test_the_page_is_filled(docs: Path):
     assert "| 48 tokens | abc-signed | 4 |" in table(page, "again-figures")
     for picture in ("grid/lengths.png", "grid/when.png", "../images/curves.png"):
         assert (docs / picture).read_bytes().startswith(b"\x89PNG")
-
-
-def test_the_page_is_current(tmp_path: Path):
-    docs = tmp_path / "docs" / "results"
-    shutil.copytree(ROOT / "docs/results/grid", docs / "grid")
-    shutil.copy(ROOT / "docs/results/credit_grid.md", docs)
-    (docs / grid_page.EARLIER).parent.mkdir()
-    shutil.copy(ROOT / "docs/results" / grid_page.EARLIER, docs / grid_page.EARLIER)
-    (tmp_path / "docs" / "images").mkdir()
-    before = (docs / "credit_grid.md").read_text(encoding="utf-8")
-    grid_page.main(docs)
-    assert (docs / "credit_grid.md").read_text(encoding="utf-8") == before
 
 
 def test_every_setting_has_a_name_on_the_page():

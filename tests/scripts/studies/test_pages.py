@@ -1,0 +1,33 @@
+"""Pages of results say what their published curves give, under the code of today."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tokengym.scripts.studies import grid_page, learners, mc, ppo_against_dpo_page, r3
+
+DOCS = Path(__file__).parents[3] / "docs" / "results"
+PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
+    "credit_grid.md": (("grid", grid_page.EARLIER), grid_page.main),
+    "learners.md": (("learners",), learners.page),
+    "mc.md": (("mc",), mc.page),
+    "preferences.md": (("preferences",), ppo_against_dpo_page.page),
+    "r3.md": (("r3",), lambda docs: r3.publish(docs / "no runs", docs)),
+}
+"""Page -> the folders and files it is made from, and the function that fills it."""
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_page_is_current(name: str, tmp_path: Path) -> None:
+    sources, fill = PAGES[name]
+    docs = tmp_path / "docs" / "results"
+    (tmp_path / "docs" / "images").mkdir(parents=True)
+    for source in (name, *sources):
+        (docs / source).parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copytree if (DOCS / source).is_dir() else shutil.copy
+        copy(DOCS / source, docs / source)
+    before = (docs / name).read_text(encoding="utf-8")
+    fill(docs)
+    assert (docs / name).read_text(encoding="utf-8") == before
