@@ -221,15 +221,20 @@ def run_on_ray(
     ours = not ray.is_initialized()
     if ours:  # joins the cluster of RAY_ADDRESS, or starts one here
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
-    threads = config.training.threads
+    from tokengym.rewards.models.loading import auto_device
+
+    threads, device = config.training.threads, auto_device().partition(":")[0]  # Ray numbers GPUs
     task = ray.remote(num_cpus=threads, max_retries=RETRIES)(do_run)
     waiting, working = deque(runs), dict[Any, Run]()
     try:
         while waiting or working:
-            cores = int(ray.cluster_resources().get("CPU", 1))  # nodes come and go
-            while waiting and len(working) < (jobs or max(1, cores // threads)):
+            resources = ray.cluster_resources()  # nodes come and go
+            limit = jobs or max(1, int(resources.get("CPU", 1)) // threads)
+            share = 0.0 if device == "cpu" else gpu_share(limit, int(resources.get("GPU", 0)))
+            while waiting and len(working) < limit:
                 run = waiting.popleft()
-                working[task.remote(config.as_dict(), run, sys.path[:], track)] = run
+                work = config.as_dict(), run, sys.path[:], track, device
+                working[task.options(num_gpus=share).remote(*work)] = run
                 board.start(run)
             done, _ = ray.wait(list(working), timeout=1.0)
             for reference in done:
@@ -242,10 +247,31 @@ def run_on_ray(
             ray.shutdown()
 
 
+def gpu_share(jobs: int, gpus: int) -> float:
+    """Return the part of a GPU that one of so many runs at a time asks Ray for; 0 hides GPUs.
+
+    Example:
+        >>> [gpu_share(jobs, gpus) for jobs, gpus in ((8, 0), (8, 1), (3, 2), (2, 8))]
+        [0.0, 0.125, 0.5, 1.0]
+    """
+    return 1.0 / -(-jobs // gpus) if gpus else 0.0
+
+
 def do_run(
-    settings: dict[str, Any], run: Run, path: list[str], track: str | None = None
+    settings: dict[str, Any],
+    run: Run,
+    path: list[str],
+    track: str | None = None,
+    device: str = "auto",
 ) -> dict[str, bytes]:
     """Do one run on the node this is called on.
+
+    Args:
+        settings: The comparison, as `ComparisonConfig.as_dict` gives it.
+        run: The run's reward and seed.
+        path: Where Python finds modules.
+        track: Name of a tracker.
+        device: What "auto" stands for: "auto", "cpu" or "cuda", the GPU that Ray lends.
 
     Returns:
         The run's files by name; a run that failed has written so itself.
@@ -253,12 +279,14 @@ def do_run(
     sys.path[:] = path
     os.environ.update(TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1")
     from tokengym.evaluation.runs.run import run as train
+    from tokengym.rewards.models.loading import preferred_device
 
     config = ComparisonConfig.from_dict(settings)
     with tempfile.TemporaryDirectory() as folder:
         own = run_folder(Path(folder), *run)
         try:
-            train(config, *run, out=Path(folder), track=track)
+            with preferred_device(device):
+                train(config, *run, out=Path(folder), track=track)
         except Exception:
             if not (own / LAST).exists():
                 raise

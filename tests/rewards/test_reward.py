@@ -29,6 +29,7 @@ from tokengym.rewards import (
     register,
 )
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError
+from tokengym.rewards.models.loading import preferred_device
 
 EPISODES = [make_episode(response_ids=[5, 6, 1]), make_episode(response_ids=[7])]
 
@@ -356,6 +357,17 @@ def test_a_model_is_loaded_once_and_again_when_it_was_written_anew(folder):
     assert again is not one
     episodes = random_episodes(2)
     assert not np.allclose(one.score(episodes).values, again.score(episodes).values)
+
+
+def test_a_model_is_loaded_anew_on_another_preferred_device(folder):
+    path = folder / "reward_model"
+    here = make_reward("sparse", scorer=path).scorer
+    with preferred_device("meta"):
+        there = make_reward("sparse", scorer=path).scorer
+        assert there.model.device.type == "meta"
+        assert make_reward("sparse", scorer=path).scorer is there
+    assert make_reward("sparse", scorer=path).scorer is here
+    assert here.model.device.type == "cpu"
 
 
 def test_gold_scorer(folder):

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tokengym.envs.declared import changed
 from tokengym.envs.files import read_json
 from tokengym.evaluation.runs import launchers
 from tokengym.evaluation.runs.compare import compare
-from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
+from tokengym.evaluation.runs.config import ComparisonConfig, missing_runs, run_folder
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
 from tokengym.evaluation.runs.progress import Board
 from tokengym.evaluation.runs.run import run
@@ -105,11 +106,19 @@ def test_two_nodes_one_lost_give_the_numbers_of_this_machine(tmp_path: Path, mon
 def test_a_run_that_fails_comes_back_as_failed():
     config = tiny(training=changed(TrainingSettings(), steps=1, batch_size=4, max_new_tokens=6))
     settings = {**config.as_dict(), "task": {**config.as_dict()["task"], "model": "no/such/model"}}
-    import sys
-
     files = launchers.do_run(settings, ("sparse", 0), sys.path[:])
     assert b'"status": "failed"' in files["run.json"]
     assert b"no/such/model" in files["run.json"]
+
+
+def test_a_run_elsewhere_is_on_the_device_that_is_preferred_here(tmp_path: Path) -> None:
+    (tmp_path / "player.py").write_text(PLAYER)
+    config = tiny(rewards=("sparse",), agents=(f"{tmp_path}/player.py:Player",), seeds=1)
+    (name,) = missing_runs(config, tmp_path / "out")
+    files = launchers.do_run(config.as_dict(), name, sys.path[:], device="meta")
+    assert b'"status": "failed"' in files["run.json"]
+    assert b"models are on meta" in files["run.json"]
+    assert select_device("auto").type != "meta"
 
 
 def test_without_ray_the_remedy_is_named(tmp_path: Path, monkeypatch):
