@@ -42,6 +42,7 @@ PAGES = {
     "exact": Page(page="default_setting.md", folder="default_setting/exact"),
     "imdb": Page(page="imdb.md", folder="imdb"),
     "imdb-12": Page(page="imdb.md", folder="imdb/12"),
+    "imdb-48": Page(page="imdb.md", folder="imdb/48"),
     "rewards": Page(page="rewards.md", folder="rewards", kl_coef=0.02, by_gold=True),
 }
 """Name of the tables -> where they stand and what they are made from."""
