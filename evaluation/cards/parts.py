@@ -6,11 +6,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import gymnasium as gym
 import torch
+from torch import Tensor
 
 from tokengym.agents import RandomAgent, bind_policy
+from tokengym.agents.decoding.gpt2 import GPT2Stream
 from tokengym.envs.errors import SettingsError
 from tokengym.envs.oracle.env import PROMPT
 from tokengym.evaluation.gradients.best_response import best_departure, best_play, token_rewards
@@ -355,10 +358,11 @@ def _ends(
 
 @contextmanager
 def _counted_texts() -> Iterator[list[int]]:
-    """Count the texts that Hugging Face models read: rows of each outermost forward."""
+    """Count the texts that models read: rows of each outermost forward, and those continued."""
     from transformers import PreTrainedModel
 
     texts: list[int] = []
+    start = GPT2Stream.start  # reads prompts without the model's forward
     depth = 0
 
     def before(module: torch.nn.Module, args: Any) -> None:
@@ -370,8 +374,12 @@ def _counted_texts() -> Iterator[list[int]]:
         if isinstance(module, PreTrainedModel):
             depth -= 1
             if depth == 0:  # a model inside a model reads the same text
-                tensors = [v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)]
+                tensors = [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)]
                 texts.append(len(tensors[0]) if tensors else 0)
+
+    def started(stream: GPT2Stream, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        texts.append(len(input_ids))
+        return start(stream, input_ids, attention_mask)
 
     hooks = torch.nn.modules.module
     handles = [
@@ -379,7 +387,8 @@ def _counted_texts() -> Iterator[list[int]]:
         hooks.register_module_forward_hook(after, with_kwargs=True, always_call=True),
     ]
     try:
-        yield texts
+        with patch.object(GPT2Stream, "start", started):
+            yield texts
     finally:
         for handle in handles:
             handle.remove()
