@@ -367,7 +367,7 @@ def test_a_model_is_loaded_anew_on_another_preferred_device(folder):
         assert there.model.device.type == "meta"
         assert make_reward("sparse", scorer=path).scorer is there
     assert make_reward("sparse", scorer=path).scorer is here
-    assert here.model.device.type == "cpu"
+    assert here.model.device.type != "meta"
 
 
 def test_gold_scorer(folder):
