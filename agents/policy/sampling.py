@@ -133,34 +133,19 @@ def inverse_cdf(probs: Tensor, uniforms: Tensor, *, looks: bool = True) -> Tenso
         >>> inverse_cdf(torch.tensor([[0.25, 0.0, 0.75]] * 3), torch.tensor([0.0, 0.2, 0.25]))
         tensor([0, 0, 2])
     """
-    places = _passed(probs, uniforms.unsqueeze(-1))
-    chosen = probs.gather(-1, places)
-    if not looks or not (chosen > 0).all():
-        places = _possible(probs, places, chosen)
-    return places.squeeze(-1)
-
-
-def _passed(probs: Tensor, uniforms: Tensor) -> Tensor:
-    """Return where the cumulated probability passes u times the total, (batch, 1) int64.
-
-    Rounding may carry u * total up to total (one past the end), and a parallel cumsum may rise by
-    one rounding error over a token of probability 0: that token is then taken.
-
-    Args:
-        probs: (batch, vocab).
-        uniforms: (batch, 1).
-    """
+    thresholds = uniforms.unsqueeze(-1)  # (batch, 1)
     if probs.shape[-1] <= 16 * BLOCK:
         cumulated = probs.cumsum(-1)  # (batch, vocab)
-        places = torch.searchsorted(cumulated, uniforms * cumulated[:, -1:], right=True)
+        tokens = torch.searchsorted(cumulated, thresholds * cumulated[:, -1:], right=True)
     else:
-        places = _in_two_stages(probs, uniforms)
-    return places.clamp_(max=probs.shape[-1] - 1)
-
-
-def _possible(probs: Tensor, places: Tensor, chosen: Tensor) -> Tensor:
-    """Return the places, the likeliest token's where the chosen one has probability 0."""
-    return torch.where(chosen > 0, places, probs.argmax(-1, True))
+        tokens = _in_two_stages(probs, thresholds)
+    # Rounding may carry u * total up to total (one past the end), and a parallel cumsum may rise by
+    # one rounding error over a token of probability 0: both then take the likeliest token.
+    tokens = tokens.clamp_(max=probs.shape[-1] - 1)
+    is_possible = probs.gather(-1, tokens) > 0
+    if not looks or not is_possible.all():
+        tokens = torch.where(is_possible, tokens, probs.argmax(-1, True))
+    return tokens.squeeze(-1)
 
 
 def _in_two_stages(probs: Tensor, uniforms: Tensor) -> Tensor:
@@ -252,28 +237,24 @@ def draw(
         Tokens (batch,) int64; log-probabilities and entropies (batch,) float32, nats.
     """
     probs = logits.softmax(-1)
-    if uniforms is None:
-        places = probs.argmax(-1, True)  # (batch, 1), as all below
-    else:
-        places = _passed(probs, uniforms.unsqueeze(-1))
-    chosen = probs.gather(-1, places)
+    tokens = probs.argmax(-1) if uniforms is None else inverse_cdf(probs, uniforms, looks=looks)
+    places = tokens.unsqueeze(-1)
     if not looks:
-        places = _possible(probs, places, chosen)
-        log_probs = logits.gather(-1, places) - logits.logsumexp(-1, keepdim=True)
-        return places.squeeze(-1), log_probs.squeeze(-1), torch.special.entr(probs).sum(-1)
+        log_probs = logits.gather(-1, places).squeeze(-1) - logits.logsumexp(-1)
+        return tokens, log_probs, torch.special.entr(probs).sum(-1)
+    chosen = probs.gather(-1, places).squeeze(-1)
     log_probs = chosen.log()
-    if not chosen.min().item() >= 1e-30:  # 0, or so small a number that its log has few digits
-        places = _possible(probs, places, chosen)
-        log_probs = chosen_log_probs(logits, places.squeeze(-1)).unsqueeze(-1)
+    if chosen.min().item() < 1e-30:  # near the end of float32's range, where a log is of few digits
+        log_probs = chosen_log_probs(logits, tokens)
     # H = log Z - sum_v p_v * logit_v, and log Z = logit - log p of any token: one pass fewer over
     # the vocabulary than with its log-probabilities.
-    log_normaliser = logits.gather(-1, places) - log_probs
+    log_normaliser = logits.gather(-1, places).squeeze(-1) - log_probs
     mean_logit = torch.linalg.vecdot(probs, logits)
     if not math.isfinite(mean_logit.sum().item()):  # 0 * -inf is nan: tokens are forbidden
         finite = logits.clamp(min=torch.finfo(logits.dtype).min)
         mean_logit = torch.linalg.vecdot(probs, finite)
-    entropy = log_normaliser.squeeze(-1) - mean_logit
-    return places.squeeze(-1), log_probs.squeeze(-1), entropy.clamp(min=0.0)
+    entropy = log_normaliser - mean_logit
+    return tokens, log_probs, entropy.clamp(min=0.0)
 
 
 MOST_LOGITS = 2**27
