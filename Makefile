@@ -17,15 +17,8 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# The packages are stored at the root under other names than they import by: types and docstrings are read off a copy.
-copy:
-	rm -rf build/copy && mkdir -p build/copy
-	cp -r tokengym tests build/copy
-	cp -r envs rewards agents evaluation scripts build/copy/tokengym
-	rm -r build/copy/tokengym/scripts/benchmarks
-
-types: .venv/installed copy
-	cd build/copy && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p tokengym -p tests
+types: .venv/installed
+	$(BIN)/mypy -p tokengym -p tests
 
 pytest: .venv/installed
 	$(BIN)/python -m pytest --numprocesses 2
@@ -39,7 +32,7 @@ campaign: .venv/installed
 package:
 	$(PYTHON) scripts/check_package.py
 
-docs: .venv/docs copy
+docs: .venv/docs
 	NO_MKDOCS_2_WARNING=1 PATH=$(BIN):$$PATH mkdocs build --strict
 
 notebooks: .venv/docs

@@ -4,7 +4,6 @@
 - `measure`: measurements of a frozen policy on held-out prompts, declared in one table.
 - `runs`: training of every reward with every seed, each run in its own process.
 - `report`: results of a comparison in numbers, words and pictures.
-- `replay`: one set of episodes under every credit rule.
 """
 
 from tokengym.evaluation import statistics

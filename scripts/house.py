@@ -1,7 +1,7 @@
 """Measure a checkout: lines, modules, long functions, import cycles, where settings are declared.
 
 `python scripts/house.py [ROOT] [--json]` needs nothing but the standard library.
-The product is what a user runs: the four floors, the command line and its commands.
+The product is what a user runs: the five floors, the command line and its commands.
 `python scripts/house.py --path` needs the package: it traces PPO with ABC from `gym.make_vec` to
 the first gradient and lists the files on the way.
 """
@@ -21,8 +21,8 @@ from pathlib import Path
 from types import CodeType, FrameType
 from unittest.mock import patch
 
-FLOORS = ("envs", "rewards", "agents", "evaluation", "scripts")
-PRODUCT = ("envs", "rewards", "agents", "evaluation", "scripts/commands", "scripts/cli.py")
+FLOORS = ("envs", "rewards", "agents", "evaluation", "lab", "scripts")
+PRODUCT = ("envs", "rewards", "agents", "evaluation", "lab", "scripts/commands", "scripts/cli.py")
 LONGEST_FUNCTION = 60
 """Lines of code that a function may have."""
 SETTINGS = {

@@ -242,7 +242,7 @@ def _mean(values: Any) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @lru_cache(maxsize=1)

@@ -47,8 +47,8 @@ def bench(
     from rich.console import Console
 
     from tokengym.envs.files import locked
-    from tokengym.evaluation.cards.card import PAGE_FILE, CardConfig, make_card
     from tokengym.evaluation.runs.config import slug
+    from tokengym.lab.cards.card import PAGE_FILE, CardConfig, make_card
     from tokengym.rewards.models.loading import preferred_device
     from tokengym.scripts.commands.show import say
 

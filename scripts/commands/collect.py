@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 from tokengym.scripts.commands.options import Folder, takes_settings
 
 if TYPE_CHECKING:
-    from tokengym.evaluation.runs.collection import CollectionConfig
+    from tokengym.lab.collect import CollectionConfig
 
 
 def collection_settings(env: str) -> dict[str, Any]:
     """Return the default settings of a collection."""
-    from tokengym.evaluation.runs.collection import CollectionConfig
+    from tokengym.lab.collect import CollectionConfig
 
     return {"config": CollectionConfig(env=env)}
 
@@ -44,8 +44,8 @@ def collect(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from tokengym.evaluation.runs.collection import collect_to_file
     from tokengym.evaluation.runs.defaults import task_name
+    from tokengym.lab.collect import collect_to_file
     from tokengym.rewards.models.loading import preferred_device
     from tokengym.scripts.commands.show import say
 

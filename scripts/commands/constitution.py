@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from tokengym.scripts.commands.options import Folder, takes_settings
 
 if TYPE_CHECKING:
-    from tokengym.evaluation.constitution import ConstitutionConfig
+    from tokengym.lab.constitution import ConstitutionConfig
 
 
 def constitution_settings(env: str) -> dict[str, Any]:
     """Return the default settings of a constitutional run."""
-    from tokengym.evaluation.constitution import ConstitutionConfig
+    from tokengym.lab.constitution import ConstitutionConfig
 
     return {"config": ConstitutionConfig(env=env)}
 
@@ -48,10 +48,10 @@ def constitution(
     from rich.console import Console
     from rich.table import Table
 
-    from tokengym.agents.constitution import load_principles
-    from tokengym.evaluation.constitution import run_constitution
-    from tokengym.evaluation.constitution.report import policies_table
     from tokengym.evaluation.runs.defaults import task_name
+    from tokengym.lab.constitution import run_constitution
+    from tokengym.lab.constitution.critics import load_principles
+    from tokengym.lab.constitution.report import policies_table
     from tokengym.scripts.commands.show import say
 
     config = replace(config, model=config.task.model, task=replace(config.task, model=None))

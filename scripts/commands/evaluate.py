@@ -75,9 +75,9 @@ def evaluate(
     from tokengym.envs.files import write_json
     from tokengym.evaluation.measure.evaluate import Evaluator
     from tokengym.evaluation.measure.metrics import library_metrics
-    from tokengym.evaluation.replay.replay import known_task
     from tokengym.evaluation.runs.defaults import training_settings
     from tokengym.evaluation.runs.run import load_agent
+    from tokengym.lab.replay.replay import known_task
     from tokengym.rewards.models.loading import preferred_device
     from tokengym.scripts.commands.show import show_evaluation, show_win_rate
 

@@ -59,9 +59,9 @@ def explore(
     import torch
     from rich.console import Console
 
-    from tokengym.evaluation.replay.explore import agent_folder
-    from tokengym.evaluation.replay.explore_app import ExplorePage, check_gradio, launch
-    from tokengym.evaluation.replay.replay import known_task
+    from tokengym.lab.replay.explore import agent_folder
+    from tokengym.lab.replay.explore_app import ExplorePage, check_gradio, launch
+    from tokengym.lab.replay.replay import known_task
     from tokengym.rewards.models.loading import preferred_device
     from tokengym.scripts.commands.show import say
 

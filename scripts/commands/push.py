@@ -28,7 +28,7 @@ def push(
     """
     from rich.console import Console
 
-    from tokengym.evaluation.runs.hub import export_agent, push_to_hub
+    from tokengym.lab.publish import export_agent, push_to_hub
     from tokengym.scripts.commands.show import say
 
     if (repo is None) == (folder is None):

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from tokengym.scripts.commands.options import Folder, Names, Text, takes_settings, task_settings
 
 if TYPE_CHECKING:
-    from tokengym.evaluation.replay.replay import Replay
     from tokengym.evaluation.runs.config import TaskSettings
+    from tokengym.lab.replay.replay import Replay
 
 
 @takes_settings(task_settings)
@@ -53,9 +53,9 @@ def replay(
     from rich.console import Console
 
     from tokengym.envs.files import write_text
-    from tokengym.evaluation.replay.page import render_replay
-    from tokengym.evaluation.replay.replay import write_credit
     from tokengym.evaluation.runs.defaults import task_name
+    from tokengym.lab.replay.page import render_replay
+    from tokengym.lab.replay.replay import write_credit
     from tokengym.rewards.models.loading import preferred_device
     from tokengym.scripts.commands.show import show_replay
 
@@ -83,7 +83,7 @@ def _replay(
     """Return the replay of episodes that are read, or played here."""
     from tokengym.agents import PPO
     from tokengym.evaluation.measure.evaluate import Evaluator
-    from tokengym.evaluation.replay.replay import known_task, load_episodes, replay, usual_rewards
+    from tokengym.lab.replay.replay import known_task, load_episodes, replay, usual_rewards
 
     for path, what in ((episodes, "episodes"), (agent, "agent")):
         if path is not None and not path.exists():

@@ -12,20 +12,20 @@ from rich.text import Text
 from tokengym.envs import printable
 from tokengym.envs.render import reward_colours
 from tokengym.evaluation.measure.measures import WHEN, measure_of, measures_of
-from tokengym.evaluation.replay.page import (
+from tokengym.evaluation.report.verdict import kind_of, number, signed, unit_of
+from tokengym.lab.replay.page import (
     figure_columns,
     figure_rows,
     headline,
     same_scores,
 )
-from tokengym.evaluation.report.verdict import kind_of, number, signed, unit_of
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from tokengym.envs import Episode
     from tokengym.evaluation.measure.win_rate import WinRate
-    from tokengym.evaluation.replay.replay import Replay
+    from tokengym.lab.replay.replay import Replay
     from tokengym.rewards.training import TrainedReward
 
 

@@ -7,7 +7,7 @@ part of the rules first; where that does not tell two responses apart, the rest 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tokengym.agents.constitution import (
+from tokengym.lab.constitution.critics import (
     CRITIQUE,
     DEFAULT_PRINCIPLES,
     REVISION,

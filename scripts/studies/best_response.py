@@ -14,11 +14,11 @@ from typing import Any
 
 import gymnasium as gym
 
-from tokengym.evaluation.gradients.best_response import best_departure, best_play, token_rewards
 from tokengym.evaluation.measure.evaluate import task_reward
 from tokengym.evaluation.report.curves import read_curves
 from tokengym.evaluation.report.summary import per_run
 from tokengym.evaluation.report.verdict import signed
+from tokengym.lab.gradients.best_response import best_departure, best_play, token_rewards
 from tokengym.scripts.studies.cells import DOCS, Docs, command_line
 from tokengym.scripts.studies.credit_grid import ORACLE_RULES
 from tokengym.scripts.studies.grid_page import panel_of

@@ -10,9 +10,9 @@ from typing import Annotated
 import tyro
 
 from tokengym.envs.files import write_json
-from tokengym.evaluation.cards.card import read_cards
-from tokengym.evaluation.cards.page import HEADER, card_row
 from tokengym.evaluation.runs.config import slug
+from tokengym.lab.cards.card import read_cards
+from tokengym.lab.cards.page import HEADER, card_row
 from tokengym.scripts.studies.cells import DOCS, Docs, command_line
 from tokengym.scripts.studies.tables import fill, markdown_table
 

@@ -126,7 +126,7 @@ def run(
 
 def measure(cell: Cell, out: Path, episodes: int, steps: int | None) -> dict[str, Any]:
     """Return the agreement of every rule with the truth on a cell's episodes."""
-    from tokengym.evaluation.replay.replay import replay
+    from tokengym.lab.replay.replay import replay
 
     played, policy = play(cell, out, episodes=episodes, steps=steps)
     result = replay(

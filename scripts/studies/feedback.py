@@ -21,7 +21,12 @@ import torch
 from numpy.typing import NDArray
 
 from tokengym.agents import DPO
-from tokengym.agents.constitution import (
+from tokengym.agents.online.collecting import ResponseCollector
+from tokengym.envs import Episode, bundled
+from tokengym.envs.files import write_csv
+from tokengym.evaluation.report.verdict import number
+from tokengym.lab.constitution import ConstitutionConfig, run_constitution
+from tokengym.lab.constitution.critics import (
     DEFAULT_PRINCIPLES,
     Critic,
     ModelCritic,
@@ -31,12 +36,7 @@ from tokengym.agents.constitution import (
     RuleJudge,
     draw_principles,
 )
-from tokengym.agents.online.collecting import ResponseCollector
-from tokengym.envs import Episode, bundled
-from tokengym.envs.files import write_csv
-from tokengym.evaluation.constitution import ConstitutionConfig, run_constitution
-from tokengym.evaluation.constitution.scene import Scene
-from tokengym.evaluation.report.verdict import number
+from tokengym.lab.constitution.scene import Scene
 from tokengym.rewards.maths.pairwise import wilson_interval
 from tokengym.rewards.models.loading import BUNDLED, load_answering_model
 from tokengym.rewards.models.questions import Triple

@@ -21,8 +21,9 @@ from torch import Tensor
 from tokengym.agents.losses import mean_one
 from tokengym.agents.ppo.advantages import register_advantage
 from tokengym.envs.files import write_csv
-from tokengym.evaluation.gradients.exact import GradientCheck, response_probs
-from tokengym.evaluation.gradients.oracle import (
+from tokengym.evaluation.report.verdict import number
+from tokengym.lab.gradients.exact import GradientCheck, response_probs
+from tokengym.lab.gradients.oracle import (
     CONTROLS,
     HORIZON,
     SmallOracle,
@@ -33,7 +34,6 @@ from tokengym.evaluation.gradients.oracle import (
     rule_of,
     weights_of,
 )
-from tokengym.evaluation.report.verdict import number
 from tokengym.rewards import Reward
 from tokengym.scripts.studies.cells import DOCS, Docs, command_line, read_rows
 from tokengym.scripts.studies.tables import fill, markdown_table

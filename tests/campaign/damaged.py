@@ -19,8 +19,8 @@ STOPS = {
     "raft": "tokengym.evaluation.runs.run._Run.end",
     "collect": "tokengym.agents.offline.pair_data.save_dataset",
     "train-reward": "tokengym.rewards.training.pipeline.measure_pairs",
-    "constitution": "tokengym.evaluation.constitution.pipeline.write_reports",
-    "bench": "tokengym.evaluation.cards.page.card_page",
+    "constitution": "tokengym.lab.constitution.pipeline.write_reports",
+    "bench": "tokengym.lab.cards.page.card_page",
 }
 """Where each command is stopped: what it keeps is complete, and its results are not written."""
 UNHASHED = ("collect", "bench")

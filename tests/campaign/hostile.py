@@ -17,9 +17,9 @@ import numpy as np
 from tests.campaign.garbled import call, whole
 from tests.campaign.outcome import LostError, Outcome, try_cases
 from tokengym.envs.render import render_ansi, render_html
-from tokengym.evaluation.cards.page import card_page
-from tokengym.evaluation.constitution import ConstitutionConfig
-from tokengym.evaluation.constitution.report import write_reports
+from tokengym.lab.cards.page import card_page
+from tokengym.lab.constitution import ConstitutionConfig
+from tokengym.lab.constitution.report import write_reports
 
 FRAGMENTS = (
     *("<script>alert(1)</script>", "</script><script>alert(1)//", "<svg/onload=alert(1)>"),

@@ -332,7 +332,7 @@ def test_a_device_that_is_not_there_is_refused_at_once(
     command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: Any
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("tokengym.evaluation.replay.explore_app.check_gradio", lambda: None)
+    monkeypatch.setattr("tokengym.lab.replay.explore_app.check_gradio", lambda: None)
     assert main([*command, "--device", "cuda:99"]) == 2
     said = capsys.readouterr().err
     assert "device 'cuda:99' is not available" in said

@@ -1,4 +1,4 @@
-"""The floors: envs <- rewards <- agents <- evaluation <- scripts; tokengym composes two of them."""
+"""The floors: envs <- rewards <- agents <- evaluation <- lab <- scripts; tokengym composes two."""
 
 import ast
 import doctest
@@ -16,7 +16,7 @@ import pytest
 import tokengym
 
 ROOT = Path(__file__).parents[2]
-FLOORS = ["envs", "rewards", "agents", "evaluation", "scripts"]
+FLOORS = ["envs", "rewards", "agents", "evaluation", "lab", "scripts"]
 MAY_IMPORT = {floor: set(FLOORS[: index + 1]) for index, floor in enumerate(FLOORS)}
 MAY_IMPORT["tokengym"] = {"envs", "rewards"}
 MATHEMATICS = [

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tokengym.agents.constitution import DEFAULT_PRINCIPLES, OffenceRules
+from tokengym.lab.constitution.critics import DEFAULT_PRINCIPLES, OffenceRules
 from tokengym.rewards.gold.grammar import grammar_parts
 from tokengym.rewards.gold.rules import gold_parts
 from tokengym.rewards.scorers.judge import without_tags

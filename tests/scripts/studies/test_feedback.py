@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tokengym.agents.constitution import DEFAULT_PRINCIPLES, Critique, Principle
 from tokengym.envs import Episode, bundled
+from tokengym.lab.constitution.critics import DEFAULT_PRINCIPLES, Critique, Principle
 from tokengym.rewards.models.questions import Triple
 from tokengym.scripts.corpora.feedback import HELD_OUT_TOPICS
 from tokengym.scripts.studies import feedback

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tokengym.evaluation.gradients.oracle import SmallOracle, weights_of
+from tokengym.lab.gradients.oracle import SmallOracle, weights_of
 from tokengym.scripts.studies import gradients
 
 ROOT = Path(__file__).parents[3]

@@ -1,6 +1,0 @@
-"""Constitutional AI and RLAIF as a pipeline whose every stage is kept, measured and reported."""
-
-from tokengym.evaluation.constitution.pipeline import run_constitution
-from tokengym.evaluation.constitution.scene import ConstitutionConfig
-
-__all__ = ["ConstitutionConfig", "run_constitution"]

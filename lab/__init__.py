@@ -1,0 +1,9 @@
+"""Laboratory: instruments that only commands and studies use; nothing of the core imports it.
+
+- `cards`: the measured properties of one credit rule or advantage estimator.
+- `gradients`: exact policy gradients, best responses and their bias and variance on the Oracle.
+- `replay`: one set of episodes under every credit rule, and the explore page.
+- `constitution`: constitutional AI and RLAIF as a pipeline.
+- `collect`: responses of a policy, written to a file of pairs or lists.
+- `publish`: an agent as a folder of the Hugging Face Hub, and back.
+"""

@@ -1,0 +1,207 @@
+"""The card of a credit rule or an advantage estimator: its parts, its hash and its files.
+
+The folder is the state. A part that is stored there with the same settings is not measured again.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tokengym.agents.ppo.advantages import AdvantageEstimator
+from tokengym.agents.ppo.weights import AdvantageWeight, weight_names
+from tokengym.envs.declared import check_count
+from tokengym.envs.files import read_json, write_json, write_text
+from tokengym.evaluation.runs.record import versions
+from tokengym.lab.cards.parts import ESTIMATOR_PARTS, PARTS, WEIGHT_PARTS, Part, Size
+from tokengym.lab.gradients.oracle import estimator_names
+from tokengym.rewards.naming import load_own, split_own
+from tokengym.rewards.registry import check_name, registered_rewards
+from tokengym.version import __version__
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+FORMAT = 1
+CARD_FILE, PAGE_FILE = "card.json", "card.md"
+Kind = Literal["rule", "estimator", "weight"]
+WEIGHT = "weight:"
+"""Before the name of a weight on the advantage that a rule has too."""
+KINDS: Mapping[Kind, Mapping[str, Part]] = {
+    "rule": PARTS,
+    "estimator": ESTIMATOR_PARTS,
+    "weight": WEIGHT_PARTS,
+}
+"""Parts of a card by what it is of."""
+
+SIZES = {
+    "quick": Size(responses=8, seeds=1, steps=2, shares=(0.0,), tokens=8, batch_size=8),
+    "standard": Size(responses=64, seeds=5, steps=15, shares=(0.0, 0.5, 0.9)),
+    "full": Size(responses=256, seeds=10, steps=None, shares=(0.0, 0.25, 0.5, 0.75, 0.9)),
+}
+"""Sizes of a card: seconds, a quarter of an hour, and hours on two cores."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardConfig:
+    """Which card is made, and from how much.
+
+    Raises:
+        ValueError: if the subject, a part or the size is unknown.
+    """
+
+    subject: str
+    """Rule, estimator or weight by name, options after a colon, or "path/to/file.py:Name";
+    "weight:random" for a weight whose name a rule has too."""
+    parts: tuple[str, ...] = ()
+    """Parts to measure; none given is all that the subject has."""
+    size: str = "standard"
+    """"quick", "standard" or "full"; see `SIZES`."""
+    seed: int = 0
+    """Seed of prompts and sampling, and the lowest seed of the training runs."""
+
+    def __post_init__(self) -> None:
+        check_count(self, "seed", least=0)
+        if self.size not in SIZES:
+            raise ValueError(f"size must be {', '.join(SIZES)}, got {self.size!r}")
+        known = tuple(KINDS[self.kind])
+        for part in self.parts:
+            if part not in known:
+                raise ValueError(
+                    f"unknown part {part!r} of the cards of {self.kind}s; known: {', '.join(known)}"
+                )
+        object.__setattr__(self, "parts", tuple(p for p in known if p in (self.parts or known)))
+
+    @property
+    def kind(self) -> Kind:
+        """What the subject is."""
+        if own := split_own(self.name):
+            made = load_own(own[0], own[1])
+            is_weight = isinstance(made, type) and issubclass(made, AdvantageWeight)
+            is_estimator = isinstance(made, AdvantageEstimator)
+            return "estimator" if is_estimator else "weight" if is_weight else "rule"
+        if self.subject in estimator_names():
+            return "estimator"
+        bare = self.name.partition(":")[0]
+        is_rule = bare in registered_rewards() and not self.subject.startswith(WEIGHT)
+        if bare in weight_names() and not is_rule:
+            return "weight"
+        check_name(bare)
+        return "rule"
+
+    @property
+    def name(self) -> str:
+        """The subject as `compare` or ``advantage_weight=`` takes it."""
+        return self.subject.removeprefix(WEIGHT)
+
+    def settings(self, part: str) -> dict[str, Any]:
+        """Return all that a part's numbers depend on; the same settings give the same numbers."""
+        own = split_own(self.name)
+        return {
+            "subject": self.subject,
+            "source": None if own is None else _digest(own[0].read_bytes()),
+            "part": part,
+            "size": asdict(SIZES[self.size]),
+            "seed": self.seed,
+            "tokengym": __version__,
+            "versions": versions(),
+            "data": data_hash(),
+        }
+
+
+def make_card(config: CardConfig, out: Path, console: "Console | None" = None) -> dict[str, Any]:
+    """Measure what is missing of a card, and write card.json and card.md after each part.
+
+    Args:
+        config: The card.
+        out: Its folder; parts stored there with the same settings are kept.
+        console: Where progress is shown; None shows nothing.
+
+    Returns:
+        The card, as card.json holds it.
+
+    Raises:
+        ValueError: if the folder holds the card of something else.
+    """
+    from tokengym.lab.cards.page import card_page
+
+    stored = _stored(out / CARD_FILE)
+    if stored and stored["subject"] != config.subject:
+        raise ValueError(
+            f"{out} holds the card of {stored['subject']!r}, not of {config.subject!r}; name "
+            "another folder"
+        )
+    measures = KINDS[config.kind]
+    parts: dict[str, Any] = dict(stored.get("parts", {}))
+    hashes: dict[str, str] = dict(stored.get("hashes", {}))
+    card: dict[str, Any] = {}
+    for part in config.parts:
+        settings = config.settings(part)
+        digest = _digest(json.dumps(settings, sort_keys=True).encode())
+        if hashes.get(part) != digest or part not in parts:
+            if console is not None:
+                console.print(f"{config.subject}: {part}", markup=False, highlight=False)
+            parts[part] = measures[part](config.name, SIZES[config.size], config.seed, out)
+            hashes[part] = digest
+        card = {
+            "format": FORMAT,
+            "subject": config.subject,
+            "kind": config.kind,
+            "size": config.size,
+            "seed": config.seed,
+            "tokengym": __version__,
+            "versions": versions(),
+            "data": data_hash(),
+            "hash": _digest(json.dumps(hashes, sort_keys=True).encode()),
+            "hashes": hashes,
+            "parts": {name: parts[name] for name in measures if name in parts},
+        }
+        write_json(out / CARD_FILE, card)
+        write_text(out / PAGE_FILE, card_page(card))
+    return card
+
+
+def _stored(file: Path) -> dict[str, Any]:
+    """Return the card in a file, {} if there is none."""
+    if not file.exists():
+        return {}
+    card = read_json(file)
+    kinds = {"subject": str, "parts": dict, "hashes": dict}
+    if not isinstance(card, dict) or not all(isinstance(card.get(k), t) for k, t in kinds.items()):
+        raise ValueError(f"{file} is damaged; delete it and run again")
+    return card
+
+
+def read_cards(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """Return the cards of folders.
+
+    Raises:
+        ValueError: if a folder holds no card of this format.
+    """
+    cards = []
+    for folder in folders:
+        if not (folder / CARD_FILE).exists():
+            raise ValueError(f"{folder} holds no {CARD_FILE}; make one with tokengym bench")
+        card = read_json(folder / CARD_FILE)
+        if card.get("format") != FORMAT:
+            raise ValueError(f"{folder} holds a card of format {card.get('format')}, not {FORMAT}")
+        cards.append(card)
+    return cards
+
+
+def data_hash() -> str:
+    """Return one hash of the bundled models and prompts that cards are measured on."""
+    from tokengym.envs.bundle import bundled
+
+    digest = hashlib.sha256()
+    for task in ("movie_review", "dialogue", "question_answer", "oracle"):
+        for path in sorted(Path(bundled(task).path).rglob("*")):
+            if path.is_file():
+                digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]

@@ -1,0 +1,394 @@
+"""Parts of a card: each measures one property of a rule or an estimator and returns plain data."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import gymnasium as gym
+import torch
+from torch import Tensor
+
+from tokengym.agents import RandomAgent, bind_policy
+from tokengym.agents.decoding.gpt2 import GPT2Stream
+from tokengym.envs.errors import SettingsError
+from tokengym.envs.oracle.env import PROMPT
+from tokengym.evaluation.measure.evaluate import Evaluator, task_reward
+from tokengym.evaluation.report.curves import Curve, read_curves
+from tokengym.evaluation.report.summary import summarize
+from tokengym.evaluation.report.verdict import difference_of
+from tokengym.evaluation.runs.compare import compare
+from tokengym.evaluation.runs.config import ComparisonConfig, resolve_env, slug
+from tokengym.evaluation.runs.defaults import (
+    EvaluationSettings,
+    TrainingSettings,
+    training_settings,
+)
+from tokengym.lab.gradients.best_response import best_departure, best_play, token_rewards
+from tokengym.lab.gradients.exact import response_probs
+from tokengym.lab.gradients.oracle import (
+    SmallOracle,
+    find_estimator,
+    gradient_of,
+    policies_along,
+    rule_of,
+    weights_of,
+)
+from tokengym.rewards import check_reward
+from tokengym.rewards.errors import RewardError
+from tokengym.rewards.models.loading import auto_device
+from tokengym.rewards.registry import scorer_kind
+
+TRUTH_TASKS = ("MovieReview", "Oracle")
+"""Tasks that know the true worth of each token."""
+TASKS = ("MovieReview", "Dialogue", "Oracle")
+"""Tasks of the convergence part."""
+ENCODER_TASK = "QuestionAnswer"
+"""Task of a rule that scores with an encoder, and so needs a reference or a question."""
+NO_TRUTH = "the rule scores with an encoder, and the truth of {} is that of another score"
+TIMINGS = 5
+"""Timings of which the shortest counts: a busy machine only adds to it."""
+GROUP_SIZE = 8
+"""Responses to each prompt where an estimator needs groups."""
+MEASURES = ("score", "gold_score", "kl")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """Amounts that a card is measured from."""
+
+    responses: int
+    """Responses whose credit is held against the truth, and that are timed."""
+    seeds: int
+    """Training runs per rule and task, paired by seed."""
+    steps: int | None
+    """Updates per run; None takes the task's."""
+    shares: tuple[float, ...]
+    """Policies of the gradient check; see `policies_along`."""
+    tokens: int | None = None
+    """Longest response of the training runs; None takes the task's."""
+    batch_size: int | None = None
+    """Rows of the training runs; None takes the task's."""
+
+
+Part = Callable[[str, Size, int, Path], dict[str, Any]]
+"""(subject, size, seed, folder of the card) -> plain data."""
+
+
+def contract(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
+    """Return per task whether `check_reward` passes, or what it says."""
+    del size, out
+
+    def check(task: str) -> dict[str, Any]:
+        env = gym.make(resolve_env(task), reward=subject)
+        bind_policy(env, RandomAgent(env, seed=seed))  # for rules that continue responses
+        try:
+            check_reward(env, seed=seed)
+        except RewardError as error:
+            return {"passed": False, "message": str(error)}
+        return {"passed": True}
+
+    return _per_task(subject, _usable(subject, TRUTH_TASKS), check)
+
+
+def identification(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
+    """Return per task the agreement of the rule's credit with the true worth of each token."""
+    from tokengym.lab.replay.replay import replay
+
+    del out
+
+    def agree(task: str) -> dict[str, Any]:
+        episodes, policy, kwargs = _played(task, size.responses, seed)
+        result = replay(episodes, [subject], env=task, env_kwargs=kwargs, policy=policy)
+        return asdict(result.agreements[subject])
+
+    return _per_task(subject, TRUTH_TASKS, agree)
+
+
+def best_response(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
+    """Return what a token of the Oracle's best response gains at most by being exchanged."""
+    del size, seed, out
+
+    def depart(task: str) -> dict[str, Any]:
+        oracle: Any = gym.make(resolve_env(task), reward=None).unwrapped
+        best, others = best_play(oracle)
+        responses = [best, *(ids for leaving in others.values() for ids in leaving)]
+        top = float(oracle.optimal_values().values[()])
+        found = {}
+        for name, centre in (("centred", top), ("not centred", 0.0)):
+            paid = token_rewards(rule_of(subject), responses, PROMPT, centre)
+            gain, response = best_departure(best, others, paid)
+            text = oracle.tokenizer.decode(response)
+            found[name] = {"gain": gain, "by": text, "stays": gain <= 0.0}
+        return found
+
+    return _per_task(subject, ("Oracle",), depart)
+
+
+def gradient(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
+    """Return a rule's expected gradient under `loo` beside the true one, with and without EOS."""
+    del out
+    if scorer_kind(subject) == "encoder":
+        return {"refused": NO_TRUTH.format("the Oracle")}
+    try:
+        return _gradients([(subject, "loo")], size, seed)
+    except RewardError as error:
+        return {"refused": str(error)}
+
+
+def estimator_gradient(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
+    """Return an estimator's expected gradient under three rules beside the true one."""
+    del out
+    return _gradients([(r, subject) for r in ("sparse", "red:delivery=end", "uniform")], size, seed)
+
+
+def weight_gradient(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
+    """Return the expected gradient of `rloo` under sparse, weighted, beside the true one."""
+    del out
+    return _gradients([("sparse", "rloo")], size, seed, weight=subject)
+
+
+def convergence(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
+    """Return per task how the rule ends against sparse: paired seeds, equal updates.
+
+    Responses have a fixed length, so that every run spends the same tokens, save on continuations.
+    """
+
+    def train(task: str) -> dict[str, Any]:
+        names = ("sparse", subject) if subject != "sparse" else ("sparse",)
+        curves, training = _trained(task, names, size, seed, out / "runs")
+        return _ends(curves, "sparse", subject, training)
+
+    return _per_task(subject, _usable(subject, TASKS), train)
+
+
+def estimator_convergence(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
+    """Return per task how PPO with the estimator ends against gae, both under sparse."""
+    groups = GROUP_SIZE if find_estimator(subject).needs_groups else None
+    learners: dict[str, dict[str, Any]] = {"gae": {"advantage": "gae"}}
+    learners[subject] = {"advantage": subject, "group_size": groups}
+    return _learned(learners, subject, size, seed, out)
+
+
+def weight_convergence(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
+    """Return per task how PPO with the weight ends against PPO without, both under sparse."""
+    learners: dict[str, dict[str, Any]] = {"unweighted": {}, subject: {"advantage_weight": subject}}
+    return _learned(learners, subject, size, seed, out)
+
+
+def _learned(
+    learners: Mapping[str, Mapping[str, Any]], subject: str, size: Size, seed: int, out: Path
+) -> dict[str, Any]:
+    """Return per task how the subject's settings of PPO end against the first, under sparse."""
+
+    def train(task: str) -> dict[str, Any]:
+        found = []
+        for name, settings in learners.items():
+            folder = out / "runs" / slug(name)
+            curves, training = _trained(task, ("sparse",), size, seed, folder, **settings)
+            found += [replace(curve, credit=name) for curve in curves]
+        return _ends(found, next(iter(learners)), subject, training)
+
+    return _per_task("sparse", TASKS, train)
+
+
+def _trained(
+    task: str, rewards: tuple[str, ...], size: Size, seed: int, folder: Path, **learner: Any
+) -> tuple[list[Curve], TrainingSettings]:
+    """Return the curves of a comparison, which resumes where its folder is."""
+    env = resolve_env(task)
+    training = training_settings(
+        env,
+        steps=size.steps,
+        batch_size=size.batch_size,
+        max_new_tokens=None if task == "Oracle" else size.tokens,
+        fixed_length=True,
+        device=auto_device(),
+        **{"kl_estimator": "k1", **learner},  # as the published cards, to compare a new one with
+    )
+    config = ComparisonConfig(
+        env=env,
+        rewards=rewards,
+        seeds=size.seeds,
+        first_seed=seed,
+        training=training,
+        evaluation=EvaluationSettings(every=max(training.steps // 5, 1), samples=0),
+    )
+    out = folder / f"{task}-{size.seeds}x{training.steps}"
+    compare(config, out, checkpoint_every=0)
+    return read_curves(out / "curves.csv", group_by=()), training
+
+
+def cost(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
+    """Return what scoring a response costs: texts that models read, and seconds."""
+    del out
+
+    def price(task: str) -> dict[str, Any]:
+        episodes, policy, kwargs = _played(task, size.responses, seed)
+        found = {}
+        for name in dict.fromkeys((subject, "sparse")):
+            reward, _ = task_reward(task, {**kwargs, "reward": name}, policy)
+            reward.evaluate(episodes[:2])  # loads what is loaded at first use
+            with _counted_texts() as texts:
+                reward.evaluate(episodes)
+            times = []
+            for _ in range(TIMINGS):
+                started = time.perf_counter()
+                reward.evaluate(episodes)
+                times.append(time.perf_counter() - started)
+            found[name] = {
+                "passes": sum(texts) / len(episodes),
+                "seconds": min(times) / len(episodes),
+            }
+        ratio = found[subject]["seconds"] / found["sparse"]["seconds"]
+        return {**found[subject], "times_sparse": ratio}
+
+    return _per_task(subject, _usable(subject, ("MovieReview",)), price)
+
+
+PARTS: Mapping[str, Part] = {
+    "contract": contract,
+    "identification": identification,
+    "best-response": best_response,
+    "gradient": gradient,
+    "cost": cost,
+    "convergence": convergence,
+}
+"""Parts of the card of a credit rule."""
+ESTIMATOR_PARTS: Mapping[str, Part] = {
+    "gradient": estimator_gradient,
+    "convergence": estimator_convergence,
+}
+"""Parts of the card of an advantage estimator."""
+WEIGHT_PARTS: Mapping[str, Part] = {
+    "gradient": weight_gradient,
+    "convergence": weight_convergence,
+}
+"""Parts of the card of a weight on the advantage."""
+
+
+def _per_task(
+    subject: str, tasks: tuple[str, ...], measure: Callable[[str], dict[str, Any]]
+) -> dict[str, Any]:
+    """Return a measurement per task; one whose scorer the rule cannot use says why."""
+    found: dict[str, Any] = {}
+    for task in tasks:
+        if scorer_kind(subject) == "encoder" and task != ENCODER_TASK:
+            found[task] = {"refused": NO_TRUTH.format(task)}
+            continue
+        try:
+            found[task] = measure(task)
+        except RewardError as error:
+            found[task] = {"refused": str(error)}
+    return found
+
+
+def _usable(subject: str, tasks: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the tasks, or the one made for an encoder for a rule that scores with one."""
+    return (ENCODER_TASK,) if scorer_kind(subject) == "encoder" else tasks
+
+
+def _played(task: str, count: int, seed: int) -> tuple[list[Any], Any, dict[str, Any]]:
+    """Return responses of the bundled policy, the policy and the environment's arguments."""
+    kwargs: dict[str, Any] = dict(training_settings(resolve_env(task)).lengths())
+    evaluator = Evaluator(task, kwargs, num_episodes=count, seed=seed)
+    player = evaluator.untrained(None)
+    episodes = list(evaluator(player).episodes)
+    evaluator.close()
+    return episodes, player.policy, kwargs
+
+
+def _gradients(
+    pairs: list[tuple[str, str]], size: Size, seed: int, weight: str | None = None
+) -> dict[str, Any]:
+    rows = []
+    for ends in (True, False):
+        small = SmallOracle.make(ends=ends)
+        policies = policies_along(small, small.true_scores(), shares=size.shares)
+        for share, probs in zip(size.shares, policies, strict=True):
+            try:
+                weights = None if weight is None else weights_of(small, probs, weight)
+            except SettingsError as error:
+                return {"refused": str(error)}
+            for rule, estimator in pairs:
+                chances = response_probs(probs, small.responses)
+                rewards, scores = small.rewarded(rule_of(rule), centre=chances)
+                check = gradient_of(
+                    small, probs, rewards, scores, estimator, weights=weights, seed=seed
+                )
+                figures = ("cosine", "scale", "relative_error", "noise", "standard_error")
+                rows.append(
+                    {
+                        "eos": ends,
+                        "share": share,
+                        "rule": rule,
+                        "estimator": estimator,
+                        **{name: getattr(check, name) for name in figures},
+                    }
+                )
+    return {"rows": rows}
+
+
+def _ends(
+    curves: Sequence[Curve], baseline: str, subject: str, training: TrainingSettings
+) -> dict[str, Any]:
+    """Return the measures of the subject's runs, and their paired differences."""
+    (group,) = summarize(curves, baseline=baseline)["groups"]
+    entry = group["rewards"][subject]
+    found: dict[str, Any] = {
+        "tokens": max(int(c.values["tokens"][-1]) for c in curves if c.credit == subject),
+        "updates": training.steps,
+        "runs": entry["runs"],
+        "failed": group["failed"],
+        "baseline": baseline,
+    }
+    for measure in MEASURES:
+        if measure not in group["measures"]:
+            continue
+        kinds = [kind for kind in ("auc", "final") if kind in entry["figures"][measure]]
+        found[measure] = {kind: entry["figures"][measure][kind] for kind in kinds}
+        found[measure]["versus_baseline"] = {
+            kind: difference_of(group, subject, measure, kind) for kind in kinds
+        }
+    return found
+
+
+@contextmanager
+def _counted_texts() -> Iterator[list[int]]:
+    """Count the texts that models read: rows of each outermost forward, and those continued."""
+    from transformers import PreTrainedModel
+
+    texts: list[int] = []
+    start = GPT2Stream.start  # reads prompts without the model's forward
+    depth = 0
+
+    def before(module: torch.nn.Module, args: Any) -> None:
+        nonlocal depth
+        depth += isinstance(module, PreTrainedModel)
+
+    def after(module: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        nonlocal depth
+        if isinstance(module, PreTrainedModel):
+            depth -= 1
+            if depth == 0:  # a model inside a model reads the same text
+                tensors = [v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)]
+                texts.append(len(tensors[0]) if tensors else 0)
+
+    def started(stream: GPT2Stream, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        texts.append(len(input_ids))
+        return start(stream, input_ids, attention_mask)
+
+    hooks = torch.nn.modules.module
+    handles = [
+        hooks.register_module_forward_pre_hook(before),
+        hooks.register_module_forward_hook(after, with_kwargs=True, always_call=True),
+    ]
+    try:
+        with patch.object(GPT2Stream, "start", started):
+            yield texts
+    finally:
+        for handle in handles:
+            handle.remove()

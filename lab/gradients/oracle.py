@@ -1,0 +1,334 @@
+"""The gradient check of a credit rule and an advantage estimator, on a small Oracle.
+
+Three words and three tokens make 39 responses (27 without EOS): few enough to enumerate every group
+of four. Scores are the rule's own, and the true gradient is that of their expectation. Batches are
+taken to be large: whitening scales by the policy's own mean and deviation, and a mean over the
+tokens of a batch divides by the expected length.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import torch
+from torch import Tensor
+
+from tokengym.agents.losses import rewards_to_go
+from tokengym.agents.ppo.advantages import (
+    AdvantageEstimator,
+    RoundTensors,
+    advantage_names,
+    find_advantage,
+)
+from tokengym.agents.ppo.settings import PPOSettings
+from tokengym.agents.ppo.weights import WeighedRound, find_weight, weighted
+from tokengym.envs import Episode, SettingsError
+from tokengym.envs.oracle.env import PROMPT
+from tokengym.envs.oracle.score import WORDS
+from tokengym.evaluation.measure.evaluate import task_reward
+from tokengym.lab.gradients.exact import (
+    GradientCheck,
+    Responses,
+    centred_steps,
+    check_gradient,
+    every_response,
+    per_index_mean,
+    prime,
+    response_probs,
+    true_gradient,
+    values_to_come,
+)
+from tokengym.rewards import Reward
+
+SMALL_WORDS = ("film", "good", "not")
+HORIZON = 3
+GROUP_SIZE = 4
+
+
+def _control(function: Callable[[Tensor, Tensor, int], Tensor]) -> Any:
+    def estimate(played: RoundTensors, settings: PPOSettings) -> tuple[Tensor, Tensor]:
+        assert settings.group_size is not None
+        found = function(played.token_rewards, played.response_mask, settings.group_size)
+        return found, found
+
+    return estimate
+
+
+CONTROLS = {
+    name: AdvantageEstimator(
+        name=name, estimate=_control(function), needs_critic=False, needs_groups=True, source=source
+    )
+    for name, function, source in (
+        ("prime", prime, "Cui et al. 2025, arXiv:2502.01456"),
+        ("centred-steps", centred_steps, "Shao et al. 2024, arXiv:2402.03300, 4.1.3"),
+        ("per-index-mean", per_index_mean, "the construction of verl's issue 7244"),
+    )
+}
+"""Published constructions that are biased; no learner has them."""
+
+
+def find_estimator(name: str) -> AdvantageEstimator:
+    """Return an estimator: a learner's, a control, or one of a file of the user's own.
+
+    Args:
+        name: As ``PPO(advantage=...)`` takes it, a name of `CONTROLS`, or "path/to/file.py:Name"
+            with an `AdvantageEstimator`.
+
+    Raises:
+        ValueError: if there is none of that name.
+    """
+    if name in CONTROLS:
+        return CONTROLS[name]
+    return find_advantage(name)
+
+
+def estimator_names() -> list[str]:
+    """Return the names of the learners' estimators and of the controls."""
+    return [*advantage_names(), *CONTROLS]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallOracle:
+    """An Oracle of few words, with every response that it allows."""
+
+    oracle: Any
+    """The environment."""
+    legal: Tensor
+    """(states, vocab) bool."""
+    responses: Responses
+    """All responses."""
+    episodes: tuple[Episode, ...]
+    """The same as episodes, unscored."""
+
+    @classmethod
+    def make(
+        cls,
+        *,
+        ends: bool = True,
+        words: Sequence[str] = SMALL_WORDS,
+        horizon: int = HORIZON,
+    ) -> "SmallOracle":
+        """Return the Oracle of the given words.
+
+        Args:
+            ends: Whether EOS may end a response; otherwise each has the same length.
+            words: Words of the Oracle that are legal.
+            horizon: Longest response, tokens.
+        """
+        oracle: Any = gym.make("tokengym/Oracle-v0", **cls.settings(ends, words, horizon)).unwrapped
+        legal = torch.from_numpy(oracle.legal_tokens.copy())
+        tokenizer = oracle.tokenizer
+        responses = every_response(
+            oracle.states, legal, eos_id=tokenizer.eos_token_id, horizon=horizon
+        )
+        episodes = tuple(as_episodes(responses.ids, PROMPT, tokenizer))
+        return cls(oracle=oracle, legal=legal, responses=responses, episodes=episodes)
+
+    @staticmethod
+    def settings(
+        ends: bool = True, words: Sequence[str] = SMALL_WORDS, horizon: int = HORIZON
+    ) -> dict[str, Any]:
+        """Return the arguments of ``gym.make`` that make the environment, without a reward."""
+        first_word = 3  # after <pad>, <eos> and <unk>
+        left_out = [first_word + i for i, word in enumerate(WORDS) if word not in words]
+        return {
+            "max_new_tokens": horizon,
+            "min_new_tokens": 0 if ends else horizon,
+            "forbidden_token_ids": left_out,
+            "reward": None,
+        }
+
+    def true_scores(self) -> Tensor:
+        """Return the Oracle's score of each response, (responses,)."""
+        from tokengym.envs.oracle.score import oracle_score
+
+        rules = self.oracle.rules
+        scores = [oracle_score(episode.response.split(), rules) for episode in self.episodes]
+        return torch.tensor(scores, dtype=torch.float64)
+
+    def probs(self, logits: Tensor) -> Tensor:
+        """Return the policy (states, vocab) of a table of logits; 0 at illegal tokens."""
+        return logits.masked_fill(~self.legal, -torch.inf).softmax(-1)
+
+    def rewarded(self, reward: Reward, *, centre: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return token rewards (responses, time) and scores (responses,) under a rule.
+
+        Args:
+            reward: Scorer and rule.
+            centre: (responses,) probabilities; the scores' mean under them is subtracted before
+                the rule spreads them, as ``normalize="batch"`` does in training.
+        """
+        bound = reward.bind(self.oracle.tokenizer)
+        scored = bound.evaluate(self.episodes)
+        scores = torch.tensor([float(e.score or 0.0) for e in scored], dtype=torch.float64)
+        if centre is not None:
+            mean = float((centre * scores).sum())
+            scored, scores = shifted(bound, -mean).evaluate(self.episodes), scores - mean
+        rewards = torch.zeros(self.responses.mask.shape, dtype=torch.float64)
+        for row, episode in enumerate(scored):
+            assert episode.token_rewards is not None
+            rewards[row, : len(episode.response_ids)] = torch.from_numpy(
+                episode.token_rewards.astype("float64")
+            )
+        return rewards, scores
+
+
+def as_episodes(responses: Iterable[Sequence[int]], prompt: str, tokenizer: Any) -> list[Episode]:
+    """Return responses to one prompt as episodes, unscored."""
+    return [
+        Episode(
+            prompt=prompt,
+            response=tokenizer.decode(ids, skip_special_tokens=True),
+            prompt_ids=tokenizer(prompt).input_ids,
+            response_ids=ids,
+        )
+        for ids in responses
+    ]
+
+
+def shifted(reward: Reward, by: float) -> Reward:
+    """Return a rule that spreads the same score with a number added to it."""
+    scorer: Any = reward.scorer
+    return Reward(scorer + by, reward.credit, tokenizer=reward.tokenizer)
+
+
+def rule_of(name: str) -> Reward:
+    """Return a reward of the Oracle by name, or of a file of the user's own."""
+    return task_reward("Oracle", {"reward": name})[0]
+
+
+def gradient_of(
+    small: SmallOracle,
+    probs: Tensor,
+    rewards: Tensor,
+    scores: Tensor,
+    estimator: str | AdvantageEstimator,
+    *,
+    group_size: int = GROUP_SIZE,
+    critic: bool = True,
+    weights: Tensor | None = None,
+    samples: int = 100_000,
+    seed: int = 0,
+) -> GradientCheck:
+    """Return an estimator's expected gradient under a rule, beside the true one.
+
+    An estimator that needs no groups must take each response by itself; whitening is left to its
+    declaration.
+
+    Args:
+        small: The task.
+        probs: (states, vocab) of the policy.
+        rewards: (responses, time) token rewards of the rule.
+        scores: (responses,) that the rule spreads.
+        estimator: Estimator, or its name (`find_estimator`).
+        group_size: Responses of a group, for an estimator that needs groups.
+        critic: Whether an estimator that needs a critic gets the exact values of the rule's reward
+            to go; otherwise values of 0, those of an untrained critic.
+        weights: (responses, time) weights of the advantages; None is 1 everywhere.
+        samples: Groups drawn where there are too many to enumerate.
+        seed: Seed of the drawing.
+    """
+    if isinstance(estimator, str):
+        estimator = find_estimator(estimator)
+    responses, mask = small.responses, small.responses.mask
+    chances = response_probs(probs, responses)
+    lengths = mask.sum(1).to(probs.dtype)
+    factors = torch.ones_like(rewards) if weights is None else weights
+    if estimator.loss_mean == "sequence":
+        factors = factors * ((chances * lengths).sum() / lengths)[:, None]
+    settings = PPOSettings(group_size=group_size if estimator.needs_groups else None)
+
+    def advantages(r: Tensor, m: Tensor, s: Tensor, values: Tensor | None) -> Tensor:
+        played = RoundTensors(
+            token_rewards=r, response_mask=m, values=values, final_values=None, scores=s
+        )
+        return estimator.estimate(played, settings)[0]
+
+    given = rewards
+    if not estimator.needs_groups:
+        values = None
+        if estimator.needs_critic:
+            values = torch.zeros_like(rewards)
+            if critic:
+                values = values_to_come(probs, responses, rewards_to_go(rewards, mask))
+        given = advantages(rewards, mask, scores, values)
+        if estimator.whitens:
+            given = _whitened(given, mask, chances)
+
+    return check_gradient(
+        probs,
+        responses,
+        given,
+        scores,
+        (lambda r, m, s: advantages(r, m, s, None)) if estimator.needs_groups else _as_given,
+        weights=factors,
+        group_size=group_size if estimator.needs_groups else 1,
+        samples=samples,
+        seed=seed,
+    )
+
+
+def weights_of(small: SmallOracle, probs: Tensor, weight: str) -> Tensor:
+    """Return the weights that a name gives to every response, (responses, time).
+
+    Args:
+        small: The task.
+        probs: (states, vocab) of the policy.
+        weight: Name of a weight on the advantage, or "path/to/file.py:Name".
+
+    Raises:
+        SettingsError: if it reads a model, which a table has not, or other responses.
+    """
+    found = find_weight(weight)
+    if found.needs_model or not found.by_response:
+        what = "a model, which a table of states lacks" if found.needs_model else "other responses"
+        raise SettingsError(f"advantage_weight {weight!r} reads {what}; it is not enumerated")
+    mask = small.responses.mask
+    entropy = -(probs * probs.clamp(min=1e-300).log()).sum(1)[small.responses.states]
+    ones = mask.to(probs.dtype)
+    played = WeighedRound(response_mask=mask, advantages=ones, seed=0, entropy=lambda: entropy)
+    return weighted(ones, found, played)
+
+
+def _as_given(rewards: Tensor, mask: Tensor, scores: Tensor) -> Tensor:
+    """Return advantages that were computed for all responses beforehand."""
+    del mask, scores
+    return rewards
+
+
+def _whitened(advantages: Tensor, mask: Tensor, chances: Tensor) -> Tensor:
+    """Return advantages whitened by their mean and deviation over the tokens that are written."""
+    weight = chances[:, None] * mask
+    weight = weight / weight.sum()
+    mean = (weight * advantages).sum()
+    deviation = (weight * (advantages - mean) ** 2).sum().sqrt().clamp(min=1e-8)
+    return ((advantages - mean) / deviation).masked_fill(~mask, 0.0)
+
+
+def policies_along(
+    small: SmallOracle, scores: Tensor, *, shares: Sequence[float], rate: float = 1.0
+) -> list[Tensor]:
+    """Return policies of a training run: exact ascent of the expected score from the uniform one.
+
+    Args:
+        small: The task.
+        scores: (responses,) to climb.
+        shares: Shares of the way from the first expected score to the best, ascending from 0.
+        rate: Step on the logits.
+
+    Returns:
+        One (states, vocab) per share: the first policy of the run that has come that far.
+    """
+    logits = torch.zeros(small.legal.shape, dtype=torch.float64)
+    start = float((response_probs(small.probs(logits), small.responses) * scores).sum())
+    best, found = float(scores.max()), []
+    for share in shares:
+        while True:
+            probs = small.probs(logits)
+            reached = float((response_probs(probs, small.responses) * scores).sum())
+            if reached >= start + share * (best - start):
+                break
+            logits = logits + rate * true_gradient(probs, small.responses, scores)
+        found.append(probs)
+    return found

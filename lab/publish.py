@@ -1,0 +1,250 @@
+"""Trained agents on the Hugging Face hub, each with a card made from its run."""
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tokengym.envs.files import content_hash, read_json, replacing, write_bytes
+from tokengym.envs.render import markdown
+from tokengym.envs.tasks.plugins import plugin_names
+from tokengym.evaluation.report.curves import read_curves, write_curves
+from tokengym.evaluation.report.figures import save_figure
+from tokengym.evaluation.report.results import rows_of
+from tokengym.evaluation.report.summary import summarize
+from tokengym.evaluation.runs.config import ComparisonConfig, flat
+from tokengym.evaluation.runs.defaults import task_name
+from tokengym.evaluation.runs.own import CODE, kept_code
+from tokengym.evaluation.runs.run import load_agent, make_evaluator
+from tokengym.evaluation.statistics import interval
+from tokengym.rewards.naming import split_own
+
+if TYPE_CHECKING:
+    from tokengym.evaluation.measure.evaluate import Evaluation
+
+CARD, PICTURE, CURVE = "README.md", "curve.png", "curve.csv"
+FIGURES = {"score": "score", "gold_score": "gold score", "kl": "KL to the reference, nats"}
+_FOLDERS = re.compile(r"(?<![\w./-])/(?:[^/:,\s]+/)+")
+FIGURES |= {"length": "response tokens"}
+
+
+def push_to_hub(out: Path, repo_id: str, *, private: bool = True, token: str | None = None) -> str:
+    """Upload a trained agent with its card, and return the address of the commit.
+
+    Args:
+        out: Folder that ``tokengym train`` wrote.
+        repo_id: "user/name" on the hub; made if it does not exist.
+        private: Whether a repository that is made is private.
+        token: Token of the hub; None takes the one that ``hf auth login`` stored.
+
+    Raises:
+        ValueError: if the name is none of the hub's, or the folder has no agent.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import validate_repo_id
+
+    validate_repo_id(repo_id)
+    api = HfApi(token=token)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = export_agent(out, Path(scratch) / "agent", name=repo_id)
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        message = "Upload an agent trained with tokengym"
+        return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message))
+
+
+def from_hub(
+    repo_id: str | Path,
+    *,
+    revision: str | None = None,
+    agent_class: str | None = None,
+    token: str | None = None,
+) -> Any:
+    """Return an agent of the hub, to be played.
+
+    What is downloaded is safetensors and JSON; none of it is code that is run.
+
+    Args:
+        repo_id: "user/name" on the hub, or a folder that `export_agent` wrote.
+        revision: Branch, tag or commit.
+        agent_class: Class of an agent that is not tokengym's, "file.py:MyAgent".
+        token: Token of the hub; None takes the stored one.
+
+    Raises:
+        ValueError: if there is no agent.
+    """
+    from huggingface_hub import snapshot_download
+
+    if not (folder := Path(repo_id)).is_dir():
+        folder = Path(snapshot_download(str(repo_id), revision=revision, token=token))
+    return load_agent(folder / "agent", agent_class)
+
+
+def export_agent(out: Path, folder: Path, *, name: str = "user/name") -> Path:
+    """Write a trained agent, its learning curve and its card into a folder, and return that.
+
+    The saved agent is measured once more, on the prompts of its learning curve: the card has the
+    interval of its score.
+
+    Args:
+        out: Folder that ``tokengym train`` wrote.
+        folder: The folder to make.
+        name: Name on the hub, for the card's example.
+
+    Raises:
+        ValueError: if ``out`` has no agent with a finished run, or the folder exists.
+    """
+    results = sorted(out.glob("*/seed-*/run.json"))
+    if len(results) != 1 or not (out / "agent").is_dir():
+        raise ValueError(
+            f"{out} holds no trained agent with its run; name a folder that tokengym train wrote"
+        )
+    if folder.exists():
+        raise ValueError(f"{folder} already exists; name a new folder")
+    run = read_json(results[0])
+    config = ComparisonConfig.from_dict(run["settings"])
+    kind = config.training.agent
+    own = kind if split_own(kind) or kind in plugin_names("agents") else None
+    evaluator = make_evaluator(config)
+    evaluation = evaluator(load_agent(out / "agent", own))
+    data = _data_hashes(config, evaluator.envs)
+    evaluator.close()
+    curves = read_curves(results[0].with_name(CURVE), group_by=())
+    curves = [replace(curve, credit=_shareable(curve.credit)) for curve in curves]
+    first = {measure: float(values[0]) for measure, values in curves[0].values.items()}
+    with replacing(folder) as part:
+        shutil.copytree(out / "agent", part / "agent")
+        for path in config.code:
+            write_bytes(part / CODE / Path(path).name, kept_code(path, out / CODE).read_bytes())
+        write_curves(part / CURVE, rows_of(curves))
+        save_figure(part / PICTURE, summarize(curves), curves)
+        text = agent_card(config, run, first, evaluation, data, name=name)
+        (part / CARD).write_text(text, encoding="utf-8")
+    return folder
+
+
+def agent_card(
+    config: ComparisonConfig,
+    run: Mapping[str, Any],
+    before: Mapping[str, float],
+    evaluation: "Evaluation",
+    data: Mapping[str, str],
+    *,
+    name: str,
+) -> str:
+    """Return the model card of an agent: front matter and Markdown.
+
+    Args:
+        config: Settings of its run.
+        run: Contents of run.json.
+        before: Measurements before the first update.
+        evaluation: Those of the trained agent.
+        data: Hashes of its bundle and its data set.
+        name: Name on the hub.
+    """
+    from huggingface_hub import EvalResult, ModelCardData
+
+    task, after = task_name(config.env), evaluation.metrics
+    scores = np.array([episode.score for episode in evaluation.episodes], dtype=np.float64)
+    low, high = interval(scores, lambda table: float(table.mean()), config.level)
+    result = EvalResult(
+        task_type="reinforcement-learning",
+        dataset_type=config.env,
+        dataset_name=task,
+        metric_type="score",
+        metric_value=round(after["score"], 4),
+    )
+    front = ModelCardData(
+        library_name="tokengym",
+        tags=["tokengym", "reinforcement-learning", "text-generation"],
+        model_name=f"{config.training.agent} on {task}",
+        eval_results=[result],
+    )
+    rows = [
+        f"| {label} | {before[measure]:.3f} | {after[measure]:.3f} |"
+        for measure, label in FIGURES.items()
+        if measure in before and measure in after
+    ]
+    plain = flat({**config.as_dict(), "code": {Path(p).name: h for p, h in config.code.items()}})
+    settings = {key: _shareable(value) for key, value in plain.items()}
+    made = {**(run.get("versions") or {}), **(run.get("made") or {})}
+    facts = [f"| {markdown(k)} | {markdown(str(v))} |" for k, v in {**data, **made}.items() if v]
+    return _CARD.format(
+        front=front.to_yaml(),
+        agent=markdown(str(_shareable(config.training.agent))),
+        task=markdown(task),
+        reward=markdown(str(_shareable(config.rewards[0]))),
+        seed=run["seed"],
+        name=name,
+        rows="\n".join(rows),
+        level=config.level,
+        low=low,
+        high=high,
+        episodes=len(scores),
+        settings=json.dumps(settings, indent=1, sort_keys=True).replace("`", "'"),
+        facts="\n".join(facts),
+    )
+
+
+_CARD = """---
+{front}
+---
+
+# {agent} on {task}
+
+A policy trained with tokengym by {agent} under the reward {reward}, seed {seed}.
+
+![Learning curve](curve.png)
+
+| on held-out prompts | before training | after |
+|---|---|---|
+{rows}
+
+The {level:.0%} interval of the score after training is {low:.3f} to {high:.3f}:
+a bootstrap over {episodes} held-out prompts answered by this one policy.
+It does not say how much another training seed would change.
+
+```python
+from tokengym.lab.publish import from_hub
+
+agent = from_hub("{name}")
+```
+
+## Settings
+
+```json
+{settings}
+```
+
+## Made with
+
+| | |
+|---|---|
+{facts}
+"""
+
+
+def _data_hashes(config: ComparisonConfig, envs: Any) -> dict[str, str]:
+    """Return SHA-256 of the bundle and of the data set's file, as far as there are any."""
+    bundle, dataset = envs.unwrapped.bundle, config.task.dataset
+    found = {} if bundle is None else {"SHA-256 of the bundle": content_hash(bundle.path)}
+    if dataset is not None and Path(dataset).exists():
+        found["SHA-256 of the data set"] = content_hash(Path(dataset))
+    return found
+
+
+def _shareable(value: Any) -> Any:
+    """Return a setting without the folders of absolute paths, which are nobody else's business.
+
+    Example:
+        >>> _shareable(["/home/me/rules.py:Mine", "toxicity:path=/home/me/judge", "org/model", 3])
+        ['rules.py:Mine', 'toxicity:path=judge', 'org/model', 3]
+    """
+    if isinstance(value, (list, tuple)):
+        return [_shareable(item) for item in value]
+    return _FOLDERS.sub("", value) if isinstance(value, str) else value

@@ -1,0 +1,393 @@
+"""Exploration of one response: the credit of its tokens, their alternatives, and forks from it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tokengym.agents import CausalLMPolicy
+from tokengym.agents.online.collecting import ChosenPrompts, at_temperature, player_of
+from tokengym.agents.rollouts.environments import bare_envs, environment_rewards
+from tokengym.envs import Episode, TokenGenerationVectorEnv
+from tokengym.envs.prompts.table import EncodedPrompt
+from tokengym.envs.tokenization import token_texts
+from tokengym.evaluation.measure.evaluate import Evaluator, check_reads, policy_of
+from tokengym.evaluation.runs.config import resolve_env
+from tokengym.evaluation.statistics import Array
+from tokengym.lab.replay.replay import Replay, replay
+
+AGENT = "agent"
+"""Name of the folder in which ``tokengym train`` saves the agent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Response:
+    """A sampled response with its scores and every rule's credit."""
+
+    replay: Replay
+    """Its token rewards under every rule; holds this one episode."""
+    score: float
+    """Score by the task's own scorer."""
+    gold_score: float | None
+    """None if the task has none, or it does not know the prompt."""
+    unknown: int
+    """Number of the prompt's tokens that the tokenizer does not know."""
+
+    @property
+    def episode(self) -> Episode:
+        """The response."""
+        return self.replay.episodes[0]
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """Text of each token."""
+        return self.replay.tokens[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alternative:
+    """A token that the policy could have chosen."""
+
+    token_id: int
+    """Its id."""
+    text: str
+    """Its text."""
+    probability: float
+    """Probability of being sampled there."""
+    is_taken: bool
+    """Whether it is the token of the response."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Branch:
+    """Continuations of a response from one token on."""
+
+    token_id: int
+    """The token that they have in common after the part that is kept."""
+    episodes: tuple[Episode, ...]
+    """The whole responses, scored."""
+    tokens: tuple[tuple[str, ...], ...]
+    """Per episode the text of each token."""
+    gold_scores: Array | None
+    """(episodes,), None if the task has no gold score."""
+
+    @property
+    def scores(self) -> Array:
+        """(episodes,)."""
+        return np.array([episode.score for episode in self.episodes], dtype=np.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """Mean of a score with the token that was taken and with another, and their difference."""
+
+    taken: float
+    """Mean with the token of the response."""
+    other: float
+    """Mean with the other token."""
+    error: float | None
+    """Standard error of the difference, None for a single continuation of each."""
+
+    @property
+    def difference(self) -> float:
+        """The other token's mean minus that of the token taken."""
+        return self.other - self.taken
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fork:
+    """A response continued from one token on, with the token it has there and with another."""
+
+    time: int
+    """Index of the token."""
+    taken: Branch
+    """With the token of the response."""
+    other: Branch
+    """With the other token."""
+
+    @property
+    def score(self) -> Change:
+        """Change of the score."""
+        return _change(self.taken.scores, self.other.scores)
+
+    @property
+    def gold_score(self) -> Change | None:
+        """Change of the gold score, None if the task has none."""
+        if self.taken.gold_scores is None or self.other.gold_scores is None:
+            return None
+        return _change(self.taken.gold_scores, self.other.gold_scores)
+
+
+class Explorer:
+    """Samples responses of one policy in one task, and changes single tokens of them.
+
+    Args:
+        env: Environment id, or a task's bare name.
+        env_kwargs: Further arguments of ``gym.make_vec``, such as ``bundle`` or ``scorer``.
+        agent: Anything `tokengym.agents.collect` plays; None takes the policy that training starts
+            from.
+        model: Folder or hub name of that policy's language model; None takes the task's.
+
+    Raises:
+        ValueError: if the environment cannot be made, or the agent cannot read its prompts.
+    """
+
+    def __init__(
+        self,
+        env: str,
+        env_kwargs: Mapping[str, Any] | None = None,
+        agent: Any | None = None,
+        *,
+        model: str | None = None,
+    ) -> None:
+        self.env, self.env_kwargs = resolve_env(env), dict(env_kwargs or {})
+        evaluator = Evaluator(self.env, self.env_kwargs, num_episodes=1)
+        if agent is not None:
+            check_reads(agent, evaluator.envs)
+        self.agent = evaluator.untrained(model) if agent is None else agent
+        task = evaluator.envs.unwrapped
+        assert isinstance(task, TokenGenerationVectorEnv)
+        self.task = task
+        """The bare environment."""
+        self.tokenizer = task.tokenizer
+        """The tokenizer whose ids are the actions."""
+        self._chosen = ChosenPrompts(evaluator.envs)
+        self._one = bare_envs(evaluator.envs, 1)
+        self._one.reset(seed=0)
+        (self._reward,) = environment_rewards(evaluator.envs)
+        self._gold = evaluator.gold
+        self._prompt_ids = {prompt.text: place for place, prompt in enumerate(self._one.prompts)}
+
+    @property
+    def temperature(self) -> float | None:
+        """The policy's own temperature; None for an agent that has none."""
+        return getattr(policy_of(self.agent), "temperature", None)
+
+    def draw_prompt(self, seed: int) -> str:
+        """Return the text of one of the task's held-out prompts."""
+        prompts = self._one.prompts
+        return prompts[int(np.random.default_rng(seed).integers(len(prompts)))].text
+
+    def sample(
+        self,
+        prompt: str,
+        rewards: Sequence[str],
+        *,
+        seed: int = 0,
+        temperature: float | None = None,
+        greedy: bool = False,
+    ) -> Response:
+        """Return one response with its scores and the credit of every rule.
+
+        Args:
+            prompt: Text of the prompt; one of the task's brings its reference along.
+            rewards: Rules by name, options after a colon.
+            seed: Seed of the sampling, which agents without generator ignore.
+            temperature: Temperature of the sampling; None takes the policy's own.
+            greedy: Take the likeliest tokens instead.
+
+        Raises:
+            ValueError: if the prompt is empty or too long, or a rule cannot be used.
+            TypeError: if the agent has no temperature to set.
+        """
+        known = self._prompt_ids.get(prompt)
+        self._one.reset(options={"prompt": prompt} if known is None else {"prompt_id": known})
+        (state,) = self._one.get_state()
+        begun = EncodedPrompt(state["prompt"], tuple(state["prompt_ids"]), -1)
+        with at_temperature(self.agent, temperature):
+            player = player_of(self.agent, torch.Generator().manual_seed(seed))
+            (episode,) = self._chosen.play(
+                player, [begun if known is None else known], deterministic=greedy
+            )
+        (scored,), gold = self._scored([episode])
+        policy = policy_of(self.agent)
+        result = replay(
+            [scored],
+            rewards,
+            env=self.env,
+            env_kwargs=self.env_kwargs,
+            policy=policy if isinstance(policy, CausalLMPolicy) else None,
+        )
+        unknown = self.tokenizer.unk_token_id
+        return Response(
+            replay=result,
+            score=float(scored.score or 0.0),
+            gold_score=None if gold is None else float(gold[0]),
+            unknown=0 if unknown is None else list(scored.prompt_ids).count(unknown),
+        )
+
+    def alternatives(
+        self, response: Response, time: int, *, temperature: float | None = None, most: int = 8
+    ) -> list[Alternative]:
+        """Return the likeliest tokens at a place of a response, the one taken among them.
+
+        The probabilities are those of sampling: after temperature, action mask, top-k and top-p.
+
+        Args:
+            response: Returned by `sample`.
+            time: Index of the token.
+            temperature: As of `sample`.
+            most: Number of tokens; the one taken is added if it is less likely.
+
+        Raises:
+            ValueError: if there is no such token, or the agent has no policy that tells its
+                probabilities.
+        """
+        policy = policy_of(self.agent)
+        if not isinstance(policy, CausalLMPolicy):
+            raise ValueError(
+                f"{type(self.agent).__name__} does not tell its probabilities; explore an agent "
+                "whose policy is a CausalLMPolicy"
+            )
+        observation, infos = self._one.set_state([self._state(response, time)])
+        text = observation["input_ids"][0][observation["attention_mask"][0] == 1].tolist()
+        with at_temperature(policy, temperature), torch.inference_mode():
+            logits = policy.next_logits([text], infos["action_mask"])[0]
+        probabilities = logits.double().softmax(-1).cpu().numpy()
+        before, taken = response.episode.response_ids[:time], response.episode.response_ids[time]
+        likeliest = np.argsort(-probabilities, kind="stable")[:most]
+        shown = dict.fromkeys([*likeliest[probabilities[likeliest] > 0].tolist(), int(taken)])
+        return [
+            Alternative(
+                token_id=token_id,
+                text=token_texts(self.tokenizer, [*before, token_id])[-1],
+                probability=float(probabilities[token_id]),
+                is_taken=token_id == taken,
+            )
+            for token_id in shown
+        ]
+
+    def fork(
+        self,
+        response: Response,
+        time: int,
+        token_id: int,
+        *,
+        n: int = 16,
+        greedy: bool = False,
+        seed: int = 0,
+        temperature: float | None = None,
+    ) -> Fork:
+        """Continue a response from one token on, with the token it has there and with another.
+
+        Both continue with the same random numbers, so that their difference varies less.
+
+        Args:
+            response: Returned by `sample`.
+            time: Index of the token.
+            token_id: The other token.
+            n: Number of continuations of each.
+            greedy: Take the likeliest tokens instead; one continuation of each.
+            seed: Seed of the continuations.
+            temperature: As of `sample`.
+
+        Raises:
+            ValueError: if there is no such token, the other one is not legal there, or ``n`` is
+                not positive.
+        """
+        if n < 1:
+            raise ValueError(f"n must be at least 1 continuation, got {n}")
+        generator = torch.Generator()
+        branches = []
+        for chosen in (int(response.episode.response_ids[time]), token_id):
+            player = player_of(self.agent, generator.manual_seed(seed))
+            with at_temperature(self.agent, temperature):
+                branches.append(self._branch(response, time, chosen, player, n, greedy))
+        return Fork(time=time, taken=branches[0], other=branches[1])
+
+    def _branch(
+        self, response: Response, time: int, token_id: int, player: Any, n: int, greedy: bool
+    ) -> Branch:
+        """Return continuations of a response after another token."""
+        _, infos = self._one.set_state([self._state(response, time)])
+        if not infos["action_mask"][0][token_id]:
+            raise ValueError(
+                f"token {token_id} is not allowed at position {time}; choose an alternative of "
+                "positive probability"
+            )
+        _, _, terminated, truncated, infos = self._one.step(np.array([token_id]))
+        episode = replace(response.episode, token_rewards=None, log_probs=None)
+        count = 1 if greedy else n
+        if terminated[0] or truncated[0]:  # every continuation is the same
+            ends = {name: infos[name][0] for name in ("response", "response_ids", "finish_reason")}
+            played = [replace(episode, **ends)] * count
+        else:
+            prompt = EncodedPrompt(episode.prompt, tuple(episode.prompt_ids), -1)
+            begun = (*episode.response_ids[:time], token_id)
+            played = [
+                replace(
+                    episode,
+                    response=found.response,
+                    response_ids=found.response_ids,
+                    finish_reason=found.finish_reason,
+                )
+                for found in self._chosen.play(
+                    player, [prompt] * count, beginnings=[begun] * count, deterministic=greedy
+                )
+            ]
+        scored, gold = self._scored(played)
+        return Branch(
+            token_id=token_id,
+            episodes=tuple(scored),
+            tokens=tuple(tuple(token_texts(self.tokenizer, e.response_ids)) for e in scored),
+            gold_scores=gold,
+        )
+
+    def _state(self, response: Response, time: int) -> dict[str, Any]:
+        """Return the environment's state before a token of a response."""
+        episode = response.episode
+        if not 0 <= time < len(episode.response_ids):
+            raise ValueError(
+                f"time must be the index of one of {len(episode.response_ids)} tokens, got {time}"
+            )
+        (state,) = self._one.get_state()
+        return state | {
+            "prompt": episode.prompt,
+            "prompt_id": -1,
+            "prompt_ids": list(episode.prompt_ids),
+            "reference": episode.reference,
+            "query_type": episode.query_type,
+            "response_ids": list(episode.response_ids[:time]),
+            "terminated": False,
+            "truncated": False,
+        }
+
+    def _scored(self, episodes: Sequence[Episode]) -> tuple[list[Episode], Array | None]:
+        """Return the episodes with their scores, and their gold scores."""
+        scored = self._reward.evaluate(list(episodes))
+        if self._gold is None:
+            return scored, None
+        try:
+            return scored, np.asarray(self._gold.score(scored).values, dtype=np.float64)
+        except ValueError:  # a score of answers knows its own questions only
+            if scored[0].prompt in self._prompt_ids:
+                raise
+            return scored, None
+
+
+def saved_agents(folder: Path) -> list[Path]:
+    """Return the folders of the agents that were saved below a folder, or in it."""
+    found = (path.parent for path in folder.glob(f"**/{AGENT}/*.json"))
+    return sorted({path for path in found if "unfinished" not in path.parts})
+
+
+def agent_folder(path: Path) -> Path:
+    """Return the folder of a saved agent, given itself or the folder of its run.
+
+    Raises:
+        ValueError: if there is no such folder.
+    """
+    if not path.is_dir():
+        raise ValueError(f"{path} is no folder; name one that tokengym train or agent.save wrote")
+    return path / AGENT if (path / AGENT).is_dir() else path
+
+
+def _change(taken: Array, other: Array) -> Change:
+    """Return the means and the standard error of the paired difference."""
+    count, error = len(taken), None
+    if count > 1:
+        error = float(np.std(other - taken, ddof=1) / np.sqrt(count))
+    return Change(taken=float(taken.mean()), other=float(other.mean()), error=error)

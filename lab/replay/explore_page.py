@@ -1,0 +1,126 @@
+"""Parts of the page of ``tokengym explore`` as HTML; every text in them is escaped."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tokengym.envs import printable
+from tokengym.evaluation.report.report import TEMPLATES, render
+from tokengym.evaluation.report.verdict import number, signed
+from tokengym.lab.replay.explore import Alternative, Branch, Change, Fork, Response
+from tokengym.lab.replay.page import episode_rows
+
+MOST_TEXTS = 3
+"""Continuations of a branch that are shown; the figures are of all."""
+
+
+def styles() -> str:
+    """Return the report's style sheet for use inside one element of another page."""
+    sheets = ("report.css", "replay.css", "explore.css")
+    text = "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in sheets)
+    return text.replace(":root", "&")
+
+
+def render_response(response: Response, chosen: int | None = None) -> str:
+    """Return a response under every rule, token by token.
+
+    Args:
+        response: The response.
+        chosen: Index of the token that is outlined; None for none.
+    """
+    episode = response.episode
+    figures = [f"score {number(response.score)}"]
+    if response.gold_score is not None:
+        figures.append(f"gold {number(response.gold_score)}")
+    figures.append(f"{len(response.tokens)} tokens")
+    note = "Choose a token to see its alternatives. Colour is a token's reward as a share of the "
+    note += "strongest in its line; point at a token for the number."
+    if response.unknown:
+        note = f"{response.unknown} of {len(episode.prompt_ids)} tokens of the prompt are unknown "
+        note += "to the tokenizer."
+    shown = episode_rows(response.replay, 0) | {"score": " \u00b7 ".join(figures)}
+    place = None if chosen is None else chosen + 1
+    return _render(episode=shown, note=note, chosen=place)
+
+
+def render_fork(response: Response, fork: Fork) -> str:
+    """Return the scores and some texts of a fork.
+
+    Args:
+        response: The response that was forked.
+        fork: The fork.
+    """
+    taken, other = (_token(branch, fork.time) for branch in (fork.taken, fork.other))
+    changes = {"Score": fork.score}
+    if fork.gold_score is not None:
+        changes["Gold score"] = fork.gold_score
+    rules = response.replay.columns(0)
+    credit = ", ".join(f"{printable(k)} {signed(float(v[fork.time]))}" for k, v in rules.items())
+    rows = [
+        {"name": f"{taken} (taken)", "cells": [number(c.taken) for c in changes.values()]},
+        {"name": other, "cells": [number(c.other) for c in changes.values()]},
+        {"name": "Difference", "cells": [_difference(c) for c in changes.values()]},
+    ]
+    return _render(
+        fork={
+            "finding": _finding(taken, other, changes, len(fork.other.episodes)),
+            "columns": [*changes],
+            "rows": rows,
+            "credit": f"Credit paid for {taken}: {credit}.",
+            "branches": [
+                _branch(fork.taken, fork.time, f"With {taken} (taken)"),
+                _branch(fork.other, fork.time, f"With {other}"),
+            ],
+        }
+    )
+
+
+def alternative_label(alternative: Alternative) -> str:
+    """Return an alternative's token and probability, for a list of choices."""
+    taken = " \u00b7 taken" if alternative.is_taken else ""
+    share = alternative.probability
+    shown = "< 0.1 %" if share < 0.001 else f"{share:.1%}".replace("%", " %")
+    return f"{_quoted(alternative.text)}  {shown}{taken}"
+
+
+def _finding(taken: str, other: str, changes: Mapping[str, Change], count: int) -> str:
+    """Return the fork's result in one sentence."""
+    told = [f"the {name.lower()} by {_difference(c)}" for name, c in changes.items()]
+    of = "one continuation of each"
+    if count > 1:
+        of = f"means of {count} continuations of each, \u00b1 one standard error"
+    return f"{other} instead of {taken} changes {' and '.join(told)} ({of})."
+
+
+def _difference(change: Change) -> str:
+    """Return a difference with its standard error, where there is one."""
+    shown = signed(change.difference)
+    return shown if change.error is None else f"{shown} \u00b1 {number(change.error)}"
+
+
+def _branch(branch: Branch, time: int, name: str) -> dict[str, Any]:
+    """Return some continuations of a branch, each different text once."""
+    texts: dict[tuple[str, ...], dict[str, str]] = {}
+    for index, (pieces, episode) in enumerate(zip(branch.tokens, branch.episodes, strict=True)):
+        figures = [f"score {number(episode.score)}"]
+        if branch.gold_scores is not None:
+            figures.append(f"gold {number(float(branch.gold_scores[index]))}")
+        token = pieces[time].lstrip()
+        kept = "".join(pieces[: time + 1]).removesuffix(token)  # the space before it stays plain
+        text = {"kept": kept, "token": token}
+        text |= {"rest": "".join(pieces[time + 1 :]), "figures": " \u00b7 ".join(figures)}
+        texts.setdefault(pieces, text)
+    shown = list(texts.values())[:MOST_TEXTS]
+    return {"name": name, "texts": shown, "left": len(texts) - len(shown)}
+
+
+def _token(branch: Branch, time: int) -> str:
+    return _quoted(branch.tokens[0][time])
+
+
+def _quoted(text: str) -> str:
+    return f"\u201c{printable(text).strip()}\u201d"
+
+
+def _render(**page: Any) -> str:
+    empty: dict[str, Any] = {"episode": None, "note": "", "chosen": None, "fork": None}
+    return render("explore.jinja", empty | page)

@@ -1,0 +1,186 @@
+"""replay.html: the same responses under every credit, token by token; one file, no script."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tokengym.envs import printable
+from tokengym.evaluation.report.report import render
+from tokengym.evaluation.report.samples import coloured_tokens
+from tokengym.evaluation.report.verdict import number
+from tokengym.evaluation.statistics import Array
+from tokengym.evaluation.statistics.agreement import (
+    charged_share,
+    effective_tokens,
+    rank_correlation,
+)
+from tokengym.lab.replay.replay import Replay
+
+
+def render_replay(result: Replay, *, most: int = 12) -> str:
+    """Return the page of a replay.
+
+    Args:
+        result: Result of the replay.
+        most: Number of episodes shown; the figures are of all.
+
+    Returns:
+        The same text for the same input.
+    """
+    count = len(result.episodes)
+    page = {
+        "title": "tokengym: one set of responses under every credit",
+        "subtitle": f"{result.env} · {len(result.credits)} rules · {count} responses",
+        "source": result.source,
+        "headline": headline(result),
+        "alike": f"{share_of_all_alike(result):.0%}" if result.agreements else "",
+        "scored_by": scored_by(result),
+        "columns": figure_columns(result),
+        "rows": figure_rows(result),
+        "episodes": [episode_rows(result, index) for index in range(min(most, count))],
+        "left": max(0, count - most),
+        "notes": _notes(result),
+    }
+    return render("replay.html.jinja", page)
+
+
+def headline(result: Replay) -> str:
+    """Return the finding in one sentence."""
+    rules = len(result.credits)
+    if result.truth is None or not result.agreements:
+        return f"Token rewards of {rules} rules for the same {len(result.episodes)} responses."
+    ranked = sorted(result.agreements.items(), key=lambda item: -item[1].correlation)
+    if ranked[0][1].correlation <= 0:
+        return f"None of {rules} rules orders the tokens as the {result.truth.name} does."
+    told = [f"{name} ({number(found.correlation)})" for name, found in ranked[:3]]
+    if len(told) == 1:
+        return f"Rank correlation with the {result.truth.name}: {told[0]}."
+    return f"Closest to the {result.truth.name}: {told[0]}, then {' and '.join(told[1:])}."
+
+
+def same_scores(result: Replay) -> bool:
+    """Return whether every rule spreads the same scores, so that only the credit differs."""
+    first, *others = result.scores.values()
+    return all(np.allclose(first, other, rtol=1e-4, atol=1e-5) for other in others)
+
+
+def scored_by(result: Replay) -> str:
+    """Return a sentence that names the scorer; empty where rules have different scores."""
+    if not same_scores(result):
+        return ""
+    names = set(result.scorers.values())
+    if len(names) == 1:
+        return f"Scored by {names.pop()} throughout: only the credit differs."
+    return "Every rule spreads the same scores: only the credit differs."
+
+
+def share_of_all_alike(result: Replay) -> float:
+    """Return the share of tokens that matter, which equal credit for all tokens would give them."""
+    assert result.truth is not None
+    return float(np.mean([mask.mean() for mask in result.truth.matters if mask.any()]))
+
+
+def figure_columns(result: Replay) -> list[str]:
+    """Return the headings of `figure_rows`, the rule's name apart."""
+    titles = ["Score"] if same_scores(result) else ["Score", "Scorer"]
+    if result.agreements:
+        titles += ["Rank corr.", "Pooled", "On target", "Right sign"]
+    return [*titles, "Spread", "Charged"]
+
+
+def figure_rows(result: Replay) -> list[dict[str, Any]]:
+    """Return per rule its name and figures as text, in the order of `figure_columns`."""
+    return [{"name": printable(name), "cells": _figures(result, name)} for name in result.credits]
+
+
+def _figures(result: Replay, name: str) -> list[str]:
+    cells = [number(float(result.scores[name].mean()))]
+    if not same_scores(result):
+        cells.append(printable(result.scorers[name]))
+    if result.agreements:
+        found = result.agreements[name]
+        cells += [number(found.correlation), number(found.pooled)]
+        cells += [f"{found.share:.0%}", f"{found.signs:.0%}"]
+    rows = result.credits[name]
+    cells.append(number(float(np.mean([effective_tokens(row) for row in rows]))))
+    cells.append(f"{np.mean([charged_share(row) for row in rows]):.0%}")
+    return cells
+
+
+def episode_rows(result: Replay, index: int) -> dict[str, Any]:
+    """Return one response under every rule, for the templates."""
+    episode, pieces = result.episodes[index], result.tokens[index]
+    rows = []
+    if result.truth is not None:
+        shown = coloured_tokens(pieces, result.truth.values[index].tolist())
+        rows.append({"name": "truth", "note": result.truth.name, "tokens": shown, "truth": True})
+    for name, rule in result.credits.items():
+        shown, note = coloured_tokens(pieces, rule[index].tolist()), _note(result, name, index)
+        rows.append({"name": printable(name), "note": note, "tokens": shown, "truth": False})
+    score = float(next(iter(result.scores.values()))[index])
+    return {
+        "prompt": printable(episode.prompt),
+        "score": f"score {number(score)}" if same_scores(result) else "",
+        "rows": rows,
+        "table": _table(pieces, result.columns(index)),
+    }
+
+
+def _note(result: Replay, name: str, index: int) -> str:
+    """Return the note under a rule's name: its agreement with the truth on this response."""
+    notes = []
+    if result.truth is not None:
+        found = rank_correlation(result.credits[name][index], result.truth.values[index])
+        notes.append(f"rank correlation {number(found)}")
+    if not same_scores(result):
+        notes.append(f"score {number(float(result.scores[name][index]))}")
+    return ", ".join(notes)
+
+
+def _table(pieces: Sequence[str], columns: Mapping[str, Array]) -> dict[str, Any]:
+    """Return the numbers of an episode: one row per token, one column per rule."""
+    coloured = [coloured_tokens(pieces, values.tolist()) for values in columns.values()]
+    return {
+        "columns": [printable(name) for name in columns],
+        "rows": [
+            {"text": cells[0]["text"], "cells": cells}
+            for cells in zip(*coloured, strict=True)
+            if cells[0]["value"]
+        ],
+    }
+
+
+def _notes(result: Replay) -> list[tuple[str, str]]:
+    """Return the meaning of each figure."""
+    notes = [("Score", "Mean score of the responses; the token rewards of every rule sum to it.")]
+    if result.truth is not None and result.agreements:
+        notes += [
+            (
+                "Rank corr.",
+                f"Spearman's, of a response's token rewards with its {result.truth.name}, ties at "
+                "their mean rank, averaged over responses; equal credit for all tokens has 0. Many "
+                "tokens are worth the same: a rule that orders all others correctly, and these "
+                f"arbitrarily, has {number(next(iter(result.agreements.values())).ceiling)}.",
+            ),
+            ("Pooled", "The same over all tokens of all responses together."),
+            (
+                "On target",
+                f"Share of the credit's absolute sum on tokens that matter: "
+                f"{result.truth.meaning}. Equal credit for all tokens gives "
+                f"{share_of_all_alike(result):.0%}.",
+            ),
+            (
+                "Right sign",
+                "Share of tokens that matter whose credit has the truth's sign; 0 counts half.",
+            ),
+        ]
+    notes += [
+        (
+            "Spread",
+            "Number of tokens over which the credit is spread: 1 if one has it all, the length if "
+            "all have the same (exponential of the entropy of the absolute shares).",
+        ),
+        ("Charged", "Share of the credit's absolute sum that is negative."),
+    ]
+    return notes

@@ -1,0 +1,216 @@
+"""Cards of rules and estimators: what they find, keep and refuse."""
+
+from pathlib import Path
+
+import pytest
+
+from tokengym.lab.cards import parts
+from tokengym.lab.cards.card import KINDS, SIZES, CardConfig, make_card, read_cards
+from tokengym.lab.cards.page import HEADER, card_page, card_row
+from tokengym.scripts.cli import main
+
+QUICK = SIZES["quick"]
+RULES = """
+import numpy as np
+from tokengym.rewards.credits import Credit
+class Last(Credit):
+    name = "last"
+    def spread(self, score, episode, attribution):
+        rewards = np.zeros(len(episode.response_ids))
+        rewards[-1] = score
+        return rewards
+class Half(Last):
+    def spread(self, score, episode, attribution):
+        return 0.5 * super().spread(score, episode, attribution)
+"""
+
+
+@pytest.fixture
+def rules(tmp_path: Path) -> Path:
+    (tmp_path / "rules.py").write_text(RULES)
+    return tmp_path / "rules.py"
+
+
+def test_a_rule_of_ones_own_that_is_sparse_has_its_figures(rules: Path, tmp_path: Path):
+    wanted = ("gradient", "best-response", "identification")
+    card = make_card(
+        CardConfig(subject=f"{rules}:Last", parts=wanted, size="quick"), tmp_path / "card"
+    )
+    assert list(card["parts"]) == ["identification", "best-response", "gradient"]
+    assert [row["cosine"] for row in card["parts"]["gradient"]["rows"]] == pytest.approx([1, 1])
+    stays = card["parts"]["best-response"]["Oracle"]["centred"]
+    assert (stays["gain"], stays["stays"]) == (pytest.approx(-1.0, abs=0.05), True)
+    sparse = parts.identification("sparse", QUICK, 0, tmp_path)
+    assert card["parts"]["identification"] == sparse
+    assert read_cards([tmp_path / "card"]) == [card]
+    row = card_row(card, card)
+    assert len(row) == len(HEADER)
+    assert "1.00" in row[HEADER.index("noise / sparse's")]
+    assert (tmp_path / "card" / "card.md").read_text() == card_page(card)
+
+
+def test_a_rule_that_loses_half_the_score_breaks_the_contract(rules: Path, tmp_path: Path):
+    found = parts.contract(f"{rules}:Half", QUICK, 0, tmp_path)
+    assert not found["Oracle"]["passed"]
+    assert "sum to" in found["Oracle"]["message"]
+    assert parts.contract(f"{rules}:Last", QUICK, 0, tmp_path)["Oracle"] == {"passed": True}
+
+
+def test_a_rule_that_continues_responses_is_measured_where_there_is_a_policy(tmp_path: Path):
+    rule = "mc:k=1,segments=2"
+    assert parts.contract(rule, QUICK, 0, tmp_path)["Oracle"] == {"passed": True}
+    assert parts.cost(rule, QUICK, 0, tmp_path)["MovieReview"]["passes"] > 2
+    assert "no policy is bound" in parts.gradient(rule, QUICK, 0, tmp_path)["refused"]
+
+
+def test_scar_leaves_the_best_response_and_uniform_turns_the_gradient(tmp_path: Path):
+    left = parts.best_response("scar", QUICK, 0, tmp_path)["Oracle"]["centred"]
+    assert left["by"] == "film film good good good good"
+    assert left["gain"] == pytest.approx(0.833, abs=2e-3)  # docs/results/best_response.md
+    assert not left["stays"]
+    assert parts.gradient("uniform", QUICK, 0, tmp_path)["rows"][0]["cosine"] < 0.99
+
+
+def test_a_scoring_of_sparse_is_one_pass(tmp_path: Path):
+    found = parts.cost("red:every_prefix=true,delivery=end", QUICK, 0, tmp_path)["MovieReview"]
+    assert found["passes"] > 10  # a pass per prefix
+    sparse = parts.cost("sparse", QUICK, 0, tmp_path)["MovieReview"]
+    assert (sparse["passes"], sparse["times_sparse"]) == (1.0, 1.0)
+
+
+def test_a_rule_whose_scorer_the_oracle_lacks_is_refused_by_name(tmp_path: Path):
+    found = parts.best_response("r3-dense", QUICK, 0, tmp_path)["Oracle"]
+    assert found["refused"].startswith(
+        "the rule scores with an encoder, and the truth of Oracle is"
+    )
+    assert parts.contract("r3-dense", QUICK, 0, tmp_path) == {"QuestionAnswer": {"passed": True}}
+
+
+def test_stored_parts_are_kept_until_the_source_changes(rules: Path, tmp_path: Path, monkeypatch):
+    calls: list[str] = []
+    measures = {name: _counting(name, calls) for name in ("contract", "gradient")}
+    monkeypatch.setitem(KINDS, "rule", measures)
+    out = tmp_path / "card"
+    subject = f"{rules}:Last"
+    first = make_card(CardConfig(subject=subject, parts=("contract",)), out)
+    both = make_card(CardConfig(subject=subject), out)
+    assert calls == ["contract", "gradient"]
+    assert both["hash"] != first["hash"]
+    assert make_card(CardConfig(subject=subject), out)["hash"] == both["hash"]
+    assert calls == ["contract", "gradient"]
+    rules.write_text(RULES + "\n")
+    assert make_card(CardConfig(subject=subject), out)["hash"] != both["hash"]
+    assert calls == ["contract", "gradient"] * 2
+    with pytest.raises(ValueError, match=r"holds the card of .*Last', not of 'abc'"):
+        make_card(CardConfig(subject="abc", parts=("contract",)), out)
+
+
+@pytest.mark.parametrize("text", ["null", "{}", '{"subject": "abc", "parts": 3, "hashes": {}}'])
+def test_a_damaged_card_is_named(tmp_path: Path, text: str):
+    (tmp_path / "card.json").write_text(text)
+    with pytest.raises(ValueError, match=r"card\.json is damaged; delete it and run again"):
+        make_card(CardConfig(subject="abc", parts=("contract",)), tmp_path)
+
+
+def _counting(name: str, calls: list[str]):
+    def measure(*arguments):
+        calls.append(name)
+        return {}
+
+    return measure
+
+
+def test_convergence_is_paired_against_sparse(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(parts, "TASKS", ("Oracle",))
+    found = parts.convergence("uniform", QUICK, 0, tmp_path)["Oracle"]
+    assert (found["updates"], found["runs"], found["failed"]) == (2, 1, 0)
+    assert found["tokens"] == 2 * 8 * 6
+    assert found["score"]["versus_baseline"]["final"]["pairs"] == 1
+    assert {"gold_score", "kl"} <= set(found)
+
+
+def test_convergence_of_an_estimator_is_paired_against_gae(tmp_path: Path, monkeypatch):
+    """The estimator is a file of one's own, which each training process reads."""
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from tokengym.agents.ppo.advantages import AdvantageEstimator, find_advantage\n"
+        "from dataclasses import replace\n"
+        "Mine = replace(find_advantage('loo'), name='mine')\n"
+    )
+    monkeypatch.setattr(parts, "TASKS", ("Oracle",))
+    found = parts.estimator_convergence(f"{file}:Mine", QUICK, 0, tmp_path)["Oracle"]
+    assert (found["baseline"], found["runs"], found["failed"]) == ("gae", 1, 0)
+    assert found["score"]["versus_baseline"]["final"]["pairs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["abd"], "unknown reward 'abd'; did you mean"),
+        (["abc", "--parts", "cots"], "unknown part 'cots' of the cards of rules"),
+        (
+            ["loo", "--parts", "contract"],
+            "of the cards of estimators; known: gradient, convergence",
+        ),
+        (["abc", "--quick", "--full"], "--quick and --full exclude each other"),
+    ],
+)
+def test_what_the_command_refuses(arguments, message, capsys):
+    assert main(["bench", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_command_makes_the_card_of_an_estimator(tmp_path: Path, capsys):
+    assert (
+        main(["bench", "rloo", "--quick", "--parts", "gradient", "--out", str(tmp_path / "card")])
+        == 0
+    )
+    assert "hash" in capsys.readouterr().out
+    (card,) = read_cards([tmp_path / "card"])
+    assert card["kind"] == "estimator"
+    assert all(row["cosine"] == pytest.approx(1.0) for row in card["parts"]["gradient"]["rows"])
+
+
+WEIGHTS = """
+from tokengym.agents import losses
+from tokengym.agents.ppo.weights import AdvantageWeight
+class First(AdvantageWeight):
+    name = "first"
+    def weigh(self, played):
+        places = -played.response_mask.cumsum(1).float()
+        return losses.top_weights(places, played.response_mask, share=0.01)
+"""
+
+
+def test_the_card_of_a_weight_has_its_gradient_beside_the_true_one(tmp_path: Path):
+    path = tmp_path / "weights.py"
+    path.write_text(WEIGHTS)
+    cosines = {}
+    for subject in ("constant", "weight:random", "entropy:top=1", f"{path}:First"):
+        config = CardConfig(subject=subject, parts=("gradient",), size="quick")
+        assert config.kind == "weight"
+        card = make_card(config, tmp_path / subject.replace("/", "_"))
+        cosines[subject] = [row["cosine"] for row in card["parts"]["gradient"]["rows"]]
+    assert cosines["constant"] == pytest.approx([1.0, 1.0])
+    assert cosines["entropy:top=1"] == pytest.approx([1.0, 1.0])
+    assert max(cosines["weight:random"]) < 0.999
+    assert max(cosines[f"{path}:First"]) < 0.9
+    assert CardConfig(subject="random", size="quick").kind == "rule"
+
+
+def test_a_weight_that_cannot_be_enumerated_says_why(tmp_path: Path):
+    for subject, cause in (
+        ("gtpo", "reads other responses"),
+        ("reward-attention", "reads a model"),
+    ):
+        config = CardConfig(subject=subject, parts=("gradient",), size="quick")
+        card = make_card(config, tmp_path / subject)
+        assert cause in card["parts"]["gradient"]["refused"]
+
+
+def test_convergence_of_a_weight_is_paired_against_none(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(parts, "TASKS", ("Oracle",))
+    config = CardConfig(subject="constant", parts=("convergence",), size="quick")
+    card = make_card(config, tmp_path / "card")
+    versus = card["parts"]["convergence"]["Oracle"]["score"]["versus_baseline"]
+    assert versus["final"]["difference"] == 0.0  # the constant weight changes nothing

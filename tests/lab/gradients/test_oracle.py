@@ -1,0 +1,121 @@
+"""The gradient check on the small Oracle, rule by rule and estimator by estimator."""
+
+import pytest
+import torch
+
+from tokengym.agents.losses import gae, rewards_to_go
+from tokengym.envs import SettingsError
+from tokengym.lab.gradients.exact import response_probs
+from tokengym.lab.gradients.oracle import (
+    SmallOracle,
+    estimator_names,
+    find_estimator,
+    gradient_of,
+    policies_along,
+    rule_of,
+)
+
+
+@pytest.fixture(scope="module")
+def small():
+    return SmallOracle.make()
+
+
+@pytest.fixture(scope="module")
+def fixed():
+    return SmallOracle.make(ends=False)
+
+
+def policy(small, seed=0):
+    logits = torch.randn(small.legal.shape, generator=torch.Generator().manual_seed(seed))
+    return small.probs(logits.double())
+
+
+def test_every_response_of_three_words(small, fixed):
+    # 27 of three words, 9 + 3 + 1 ended by EOS; without EOS the 27 alone
+    assert (len(small.responses), len(fixed.responses)) == (40, 27)
+    assert float(small.true_scores().max()) == 2.0  # film good good
+    assert {len(ids) for ids in fixed.responses.ids} == {3}
+
+
+@pytest.mark.parametrize("name", ["reinforce", "reinforce++", "rloo", "dr-grpo", "loo", "gae"])
+def test_sparse_has_the_right_direction_under_every_unbiased_estimator(small, name):
+    probs = policy(small)
+    rewards, scores = small.rewarded(
+        rule_of("sparse"), centre=response_probs(probs, small.responses)
+    )
+    size = 2 if find_estimator(name).needs_groups else 1
+    check = gradient_of(small, probs, rewards, scores, name, group_size=size)
+    assert check.cosine == pytest.approx(1.0)
+    assert check.scale == pytest.approx({"dr-grpo": 0.5}.get(name, check.scale))
+    assert 0 < check.noise < float("inf")
+
+
+def test_estimators_blind_to_token_rewards_have_one_gradient_for_all_rules(small):
+    probs = policy(small)
+    checks = []
+    for rule in ("sparse", "uniform"):
+        rewards, scores = small.rewarded(rule_of(rule))
+        checks.append(gradient_of(small, probs, rewards, scores, "grpo", group_size=2))
+    assert torch.equal(checks[0].expected, checks[1].expected)
+
+
+def test_red_is_unbiased_and_uniform_is_not(small):
+    probs = policy(small)
+    cosines = {}
+    for rule in ("red:delivery=end", "uniform"):
+        rewards, scores = small.rewarded(rule_of(rule))
+        cosines[rule] = gradient_of(small, probs, rewards, scores, "loo", group_size=2).cosine
+    assert cosines["red:delivery=end"] == pytest.approx(1.0, abs=1e-6)
+    assert cosines["uniform"] < 0.999
+
+
+def test_per_index_mean_is_biased_where_lengths_differ_and_not_where_they_do_not(small, fixed):
+    for oracle, biased in ((small, True), (fixed, False)):
+        probs = policy(oracle)
+        rewards, scores = oracle.rewarded(rule_of("red:delivery=end"))
+        check = gradient_of(oracle, probs, rewards, scores, "per-index-mean", group_size=2)
+        assert (check.cosine < 0.99) == biased
+        if not biased:  # the row itself is one of the two in its baseline
+            assert check.scale == pytest.approx(0.5)
+            assert check.cosine == pytest.approx(1.0)
+
+
+def test_an_untrained_critic_leaves_the_discount_of_lambda(small):
+    probs = policy(small)
+    rewards, scores = small.rewarded(rule_of("sparse"))
+    check = gradient_of(small, probs, rewards, scores, "gae", critic=False)
+    mask = small.responses.mask
+    by_hand = gae(rewards, torch.zeros_like(rewards), mask, gamma=1.0, gae_lambda=0.95)[0]
+    last = rewards_to_go(rewards, mask, gamma=0.95)
+    torch.testing.assert_close(by_hand, last)
+    assert 0.9 < check.cosine < 1.0
+
+
+def test_policies_along_a_run_climb(small):
+    scores = small.true_scores()
+    reached = [
+        float((response_probs(probs, small.responses) * scores).sum())
+        for probs in policies_along(small, scores, shares=(0.0, 0.5, 0.9))
+    ]
+    assert reached[0] < reached[1] < reached[2]
+    assert reached[2] >= 0.9 * 2.0
+
+
+def test_a_file_of_ones_own(small, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from tokengym.agents.ppo.advantages import AdvantageEstimator\n"
+        "def twice(played, settings):\n"
+        "    advantages = 2 * played.scores[:, None].expand_as(played.token_rewards)\n"
+        "    return advantages, advantages\n"
+        "Twice = AdvantageEstimator(name='twice', estimate=twice, needs_critic=False)\n"
+        "Other = 3\n"
+    )
+    probs = policy(small)
+    rewards, scores = small.rewarded(rule_of("sparse"))
+    check = gradient_of(small, probs, rewards, scores, f"{file}:Twice")
+    assert check.scale == pytest.approx(2.0)
+    with pytest.raises(SettingsError, match="must be an AdvantageEstimator, got 3"):
+        find_estimator(f"{file}:Other")
+    assert {"loo", "grpo", "prime"} <= set(estimator_names())

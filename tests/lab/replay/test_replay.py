@@ -1,0 +1,225 @@
+"""Episodes under every credit: stored or played, on a page, in a file, against the truth."""
+
+import csv
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from tokengym.agents import PPO, RandomAgent, collect
+from tokengym.agents.oracle import policy_table
+from tokengym.envs import Episode, OracleEnv, episode_to_record
+from tokengym.evaluation.statistics.agreement import rank_correlation
+from tokengym.lab.replay.page import (
+    figure_columns,
+    headline,
+    render_replay,
+    same_scores,
+)
+from tokengym.lab.replay.replay import (
+    Replay,
+    load_episodes,
+    replay,
+    stored_task,
+    token_truth,
+    usual_rewards,
+    write_credit,
+)
+
+torch.set_num_threads(1)
+ENV = "tokengym/MovieReview-v0"
+RULES = ("sparse", "uniform", "abc:beta=1", "red")
+
+
+@pytest.fixture(scope="module")
+def episodes() -> list[Episode]:
+    envs = gym.make_vec(ENV, num_envs=6, split="test", max_new_tokens=12)
+    return collect(RandomAgent(envs.single_action_space, seed=0), envs, 6, seed=0)
+
+
+@pytest.fixture(scope="module")
+def replayed(episodes: list[Episode]) -> Replay:
+    return replay(episodes, RULES, env="MovieReview", source="Played at random")
+
+
+def test_every_rule_pays_the_same_score(replayed: Replay, episodes: list[Episode]):
+    assert tuple(replayed.credits) == RULES
+    for name in RULES:
+        played = [float(episode.score or 0.0) for episode in episodes]
+        np.testing.assert_allclose(replayed.scores[name], played, rtol=1e-5)
+        for row, episode in zip(replayed.credits[name], episodes, strict=True):
+            assert row.shape == (len(episode.response_ids),)
+            assert row.sum() == pytest.approx(episode.score, rel=1e-4, abs=1e-5)
+    for row, score in zip(replayed.credits["uniform"], played, strict=True):
+        np.testing.assert_allclose(row, score / len(row), rtol=1e-5)
+    assert same_scores(replayed)
+    assert figure_columns(replayed)[:2] == ["Score", "Rank corr."]
+
+
+def test_rules_are_held_to_the_gold_words(replayed: Replay):
+    assert replayed.truth is not None
+    assert replayed.truth.name == "gold word weights"
+    pairs = list(zip(replayed.credits["red"], replayed.truth.values, strict=True))
+    expected = np.mean([rank_correlation(*pair) for pair in pairs if np.ptp(pair[1]) > 0])
+    assert replayed.agreements["red"].correlation == pytest.approx(expected)
+    assert replayed.agreements["red"].correlation > replayed.agreements["uniform"].correlation
+    assert headline(replayed).startswith("Closest to the gold word weights: red (0.")
+
+
+def test_responses_without_a_word_that_counts_have_no_agreement(episodes: list[Episode]):
+    the = episodes[0].prompt_ids[0]
+    plain = Episode(prompt="a", response="the the", prompt_ids=(5,), response_ids=(the, the))
+    result = replay([plain], RULES, env="MovieReview")
+    assert result.truth is not None
+    assert not result.truth.values[0].any()
+    assert result.agreements == {}
+    assert headline(result) == "Token rewards of 4 rules for the same 1 responses."
+    assert figure_columns(result) == ["Score", "Spread", "Charged"]
+    assert render_replay(result).count('<div class="line truth">') == 1
+
+
+def test_rules_of_different_scorers_are_told_apart():
+    envs = gym.make_vec("tokengym/QuestionAnswer-v0", num_envs=2, split="test", max_new_tokens=6)
+    answers = collect(RandomAgent(envs.single_action_space, seed=0), envs, 2, seed=0)
+    result = replay(answers, ["r3-dense", "uniform"], env="QuestionAnswer")
+    assert same_scores(result)  # both by relevance
+    changed = replace(result, scores={**result.scores, "uniform": np.array([5.0, 6.0])})
+    assert figure_columns(changed)[:2] == ["Score", "Scorer"]
+    page = render_replay(changed)
+    assert "only the credit differs" not in page
+    assert "score 6.00" in page
+    assert changed.truth is None
+    assert headline(changed) == "Token rewards of 2 rules for the same 2 responses."
+
+
+def test_the_page_loads_nothing_and_runs_nothing(replayed: Replay):
+    page = render_replay(replayed, most=4)
+    assert page == render_replay(replayed, most=4)
+    assert "<script" not in page
+    assert not re.search(r"(src|href)=\"(?!data:)", page)
+    assert "default-src 'none'" in page
+    assert page.count('class="card episode"') == 4
+    assert "2 more responses are in credit.csv" in page
+    assert page.count('<div class="line truth">') == 4
+    for name in RULES:
+        assert page.count(f"<b>{name}</b>") == 4
+
+
+def test_hostile_texts_stay_texts():
+    attack = '"><script>alert(1)</script>&\x1b[2J\u202e'
+    hostile = Replay(
+        env=ENV,
+        source="<b>there</b>",
+        episodes=(
+            Episode(
+                prompt=attack, response=attack, prompt_ids=(3,), response_ids=(4, 5), score=1.0
+            ),
+        ),
+        tokens=((attack, " <i>"),),
+        credits={"<u>": (np.array([0.25, -0.5]),)},
+        scores={"<u>": np.array([1.0])},
+        scorers={"<u>": "<s>"},
+        truth=None,
+        agreements={},
+    )
+    page = render_replay(hostile)
+    assert not re.search(r"<(script|i|u|s|b)>(alert|there|\")", page)
+    assert "<u>" not in page
+    assert "\x1b" not in page
+    assert "\u202e" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    # The strongest token has the full colour; both carry their numbers.
+    assert 'class="token gain" style="--v:0.50" title="+0.250"' in page
+    assert 'class="token loss" style="--v:1.00" title="\u22120.500"' in page
+    assert headline(hostile) == "Token rewards of 1 rules for the same 1 responses."
+
+
+def test_credit_csv_has_a_row_per_token(replayed: Replay, tmp_path: Path):
+    path = tmp_path / "credit.csv"
+    write_credit(path, replayed)
+    rows = list(csv.DictReader(path.open(encoding="utf-8")))
+    assert list(rows[0]) == ["episode", "token", "token_id", "text", "truth", *RULES]
+    assert len(rows) == sum(len(episode.response_ids) for episode in replayed.episodes)
+    third = [row for row in rows if row["episode"] == "2"]
+    assert [int(row["token_id"]) for row in third] == list(replayed.episodes[2].response_ids)
+    got = [float(row["abc:beta=1"]) for row in third]
+    np.testing.assert_allclose(got, replayed.credits["abc:beta=1"][2], rtol=1e-6)
+
+
+def test_stored_episodes_are_read_back_once(episodes: list[Episode], tmp_path: Path):
+    records = [episode_to_record(episode) for episode in episodes]
+    old = {key: value for key, value in records[0].items() if key != "prompt_ids"}
+    folder = tmp_path / "abc" / "seed-0"
+    folder.mkdir(parents=True)
+    lines = [old, *records]  # a comparison stores the reference's responses once per reward
+    (folder / "episodes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert load_episodes(tmp_path, env=ENV) == episodes
+    assert load_episodes(folder / "episodes.jsonl", env=ENV, limit=2) == episodes[:2]
+
+
+def test_what_is_no_set_of_episodes(episodes: list[Episode], tmp_path: Path):
+    with pytest.raises(ValueError, match=r"has no episodes.jsonl with episodes; tokengym compare"):
+        load_episodes(tmp_path, env=ENV)
+    path = tmp_path / "episodes.jsonl"
+    path.write_text('{"prompt": "a"}\n')
+    with pytest.raises(ValueError, match=r"jsonl line 1: .* lacks response, response_ids"):
+        load_episodes(path, env=ENV)
+    path.write_text("{")
+    with pytest.raises(ValueError, match=r"is damaged .*; delete it and run again"):
+        load_episodes(path, env=ENV)
+    with pytest.raises(ValueError, match=r"names a rule twice: abc, abc; leave one out"):
+        replay(episodes, ["abc", "abc"], env=ENV)
+    with pytest.raises(ValueError, match=r"needs episodes and rewards, got 0"):
+        replay([], ["abc"], env=ENV)
+    with pytest.raises(ValueError, match=r"unknown reward 'acb'"):
+        replay(episodes, ["acb"], env=ENV)
+    assert stored_task(tmp_path) is None
+
+
+def test_only_rules_that_the_scorer_allows_are_usual():
+    assert usual_rewards(ENV)[:4] == ("sparse", "uniform", "abc", "abc-signed")
+    assert "r3-dense" not in usual_rewards(ENV)
+    of_answers = usual_rewards("tokengym/QuestionAnswer-v0")
+    assert "r3-dense" in of_answers
+    assert "abc" not in of_answers
+    assert "red:every_prefix=true" in of_answers
+
+
+def test_the_oracle_is_its_own_truth():
+    env: Any = OracleEnv(max_new_tokens=3)
+    film, good = env.tokenizer.convert_tokens_to_ids(["film", "good"])
+    episode = Episode(
+        prompt="the", response="film good", prompt_ids=(8,), response_ids=(film, good, 1)
+    )
+    truth = token_truth(env, [episode])
+    assert truth is not None
+    advantages = env.exact_advantages()
+    np.testing.assert_allclose(truth.values[0], advantages.along([film, good, 1]))
+    assert truth.name == "exact advantage under random play"
+    assert truth.matters[0].tolist() == [True, True, False]  # ending it there changed nothing
+    start = env.policy_values().values[()]
+    assert truth.values[0].sum() == pytest.approx(1.0 - start)  # the score less what was expected
+
+
+def test_the_oracle_s_truth_is_of_the_policy_that_played():
+    envs: Any = gym.make_vec("tokengym/Oracle-v0", num_envs=4, max_new_tokens=3)
+    agent = PPO("CausalLMPolicy", envs, n_minibatches=1, seed=0)
+    task = envs.unwrapped
+    episodes = collect(agent, envs, 4, seed=0)
+    truth: Any = token_truth(task, episodes, agent.policy)
+    table = policy_table(agent.policy, task)
+    start = task.policy_values(table).values[()]
+    for episode, worth, matters in zip(episodes, truth.values, truth.matters, strict=True):
+        assert worth.sum() == pytest.approx(episode.score - start, abs=1e-5)
+        assert matters.shape == worth.shape
+    assert start != pytest.approx(task.policy_values().values[()])  # not that of all tokens alike
+    rules = usual_rewards("tokengym/Oracle-v0")
+    result: Any = replay(episodes, rules, env="Oracle", policy=agent.policy)
+    assert result.truth.name == "exact advantage"
+    assert set(result.agreements) == set(rules)
