@@ -1,7 +1,10 @@
 """Measure a checkout: lines, modules, long functions, import cycles, where settings are declared.
 
 `python scripts/house.py [ROOT] [--json]` needs nothing but the standard library.
-The product is what a user runs: the five floors, the command line and its commands.
+The product is what a user runs: the five floors, the command line and its commands. Its core is
+what makes an environment, pays a rule, trains a learner, compares and reports; the laboratory
+stands above, and doors are reached by name alone. Imports inside functions and for type checkers
+count like others.
 `python scripts/house.py --path` needs the package: it traces PPO with ABC from `gym.make_vec` to
 the first gradient and lists the files on the way.
 """
@@ -23,6 +26,15 @@ from unittest.mock import patch
 
 FLOORS = ("envs", "rewards", "agents", "evaluation", "lab", "scripts")
 PRODUCT = ("envs", "rewards", "agents", "evaluation", "lab", "scripts/commands", "scripts/cli.py")
+LABORATORY = "lab"
+DOORS = (
+    "agents/online",
+    "rewards/training",
+    "agents/decoding/captured.py",
+    "agents/decoding/static.py",
+    "agents/sharding.py",
+)
+"""Folders and files outside the core that are reached by name."""
 LONGEST_FUNCTION = 60
 """Lines of code that a function may have."""
 SETTINGS = {
@@ -43,6 +55,9 @@ class House:
     code_lines: int
     installed_lines: int
     modules: int
+    core_lines: int
+    core_code_lines: int
+    core_modules: int
     most_files: tuple[str, int]
     long_functions: dict[str, int]
     cycles: list[list[str]]
@@ -107,23 +122,16 @@ def module_files(root: Path) -> dict[str, Path]:
     return found
 
 
-def run_on_import(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Yield the statements that run when a module is imported, outside TYPE_CHECKING."""
-    for node in body:
-        yield node
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            yield from run_on_import(node.orelse)
-        elif not isinstance(node, Function):
-            for name in ("body", "orelse", "finalbody"):
-                yield from run_on_import(getattr(node, name, []))
-            for handler in getattr(node, "handlers", []):
-                yield from run_on_import(handler.body)
+def is_core(path: Path, root: Path) -> bool:
+    """Tell whether a file of the product is neither in the laboratory nor behind a door."""
+    name = path.relative_to(root).as_posix()
+    return not any(name == place or name.startswith(f"{place}/") for place in (LABORATORY, *DOORS))
 
 
 def module_imports(tree: ast.Module, modules: set[str]) -> set[str]:
-    """Name the modules, among those given, that a module imports when it is imported."""
+    """Name the modules, among those given, that a module imports anywhere."""
     found: set[str] = set()
-    for node in run_on_import(tree.body):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -134,7 +142,7 @@ def module_imports(tree: ast.Module, modules: set[str]) -> set[str]:
 
 
 def import_cycles(root: Path) -> list[list[str]]:
-    """List the groups of modules that import one another when they are imported."""
+    """List the groups of modules that import one another."""
     files = module_files(root)
     edges = {name: module_imports(parse(path), set(files)) for name, path in files.items()}
     reach: dict[str, set[str]] = {}
@@ -199,15 +207,24 @@ def count_lines(paths: list[Path]) -> int:
     return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in paths)
 
 
+def count_code(paths: list[Path]) -> int:
+    """Count the lines of files that hold code."""
+    return sum(len(code_lines(path.read_text(encoding="utf-8"))) for path in paths)
+
+
 def measure(root: Path) -> House:
     """Measure a checkout."""
     files = product_files(root)
+    core = [path for path in files if is_core(path, root)]
     trees = {str(path.relative_to(root)): parse(path) for path in files}
     return House(
         lines=count_lines(files),
-        code_lines=sum(len(code_lines(path.read_text(encoding="utf-8"))) for path in files),
+        code_lines=count_code(files),
         installed_lines=count_lines(installed_files(root)),
         modules=len(files),
+        core_lines=count_lines(core),
+        core_code_lines=count_code(core),
+        core_modules=len(core),
         most_files=files_per_folder(root).most_common(1)[0],
         long_functions={
             f"{path.relative_to(root)}:{name}": length
@@ -255,7 +272,8 @@ def functions_run(root: Path, action: Callable[[], None]) -> dict[Path, int]:
     lines: dict[Path, set[int]] = {}
     for code in found:
         last = max(line for _, _, line in code.co_lines() if line is not None)
-        lines.setdefault(Path(code.co_filename), set()).update(range(code.co_firstlineno, last + 1))
+        path = Path(code.co_filename).resolve()
+        lines.setdefault(path, set()).update(range(code.co_firstlineno, last + 1))
     return {path: len(lines[path]) for path in sorted(lines)}
 
 
@@ -306,6 +324,9 @@ def table(house: House) -> str:
         ("lines of code of the product", house.code_lines, []),
         ("lines that the wheel installs", house.installed_lines, []),
         ("modules of the product", house.modules, []),
+        ("lines of the core", house.core_lines, []),
+        ("lines of code of the core", house.core_code_lines, []),
+        ("modules of the core", house.core_modules, []),
         ("most files in a folder", f"{most} ({folder})", []),
         (
             f"functions above {LONGEST_FUNCTION} lines of code",
