@@ -30,9 +30,9 @@ from tokengym.rewards.errors import CreditError, RewardCheckError, RewardError, 
 from tokengym.rewards.pairs import PreferencePair, PreferencePairs, read_pairs
 from tokengym.rewards.registry import make_reward, register, registered_rewards
 from tokengym.rewards.reward import Reward
-from tokengym.rewards.scorers.base import FunctionScorer, Scorer, Scores
+from tokengym.rewards.scorers.base import FunctionScorer, Product, Scorer, Scores, Sum
 from tokengym.rewards.scorers.cached import Cached, TimeLimit
-from tokengym.rewards.scorers.composition import Explained, Product, Sum
+from tokengym.rewards.scorers.explained import Explained
 from tokengym.rewards.scorers.normalize import Normalize
 from tokengym.rewards.scorers.penalties import LengthPenalty, MissingEosPenalty
 from tokengym.rewards.scorers.rules import RuleScorer

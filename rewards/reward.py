@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.kinds import remedy_for
-from tokengym.rewards.attribution.probe import Continuations, PrefixReader, Probe
+from tokengym.rewards.attribution.prefixes import PrefixReader
+from tokengym.rewards.attribution.probe import Continuations, Probe
 from tokengym.rewards.credits.base import Credit, as_credit
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError, Stopwatch, keeping
 from tokengym.rewards.maths.redistribution import close_sum

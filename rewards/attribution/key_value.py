@@ -15,7 +15,7 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import CacheLayerMixin
 
 from tokengym.envs.episode import Episode
-from tokengym.rewards.attribution.probe import DifferenceReader
+from tokengym.rewards.attribution.prefixes import DifferenceReader
 from tokengym.rewards.models.batching import padded_batches
 from tokengym.rewards.models.classifier import Classifier
 from tokengym.rewards.models.loading import evaluating

@@ -14,8 +14,7 @@ from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.alignment import continued_spans, spread_by_overlap
 from tokengym.rewards.gold.rules import ToxicityRules
 from tokengym.rewards.gold.sentiment_lexicon import split_words, word_contributions
-from tokengym.rewards.scorers.base import SupportsScore
-from tokengym.rewards.scorers.composition import Product
+from tokengym.rewards.scorers.base import Product, SupportsScore
 from tokengym.rewards.scorers.rules import RuleScorer
 from tokengym.rewards.scorers.sentiment import Sentiment
 

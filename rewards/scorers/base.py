@@ -1,132 +1,30 @@
-"""What a response is worth: the scorer's interface and the scores it returns."""
+"""What a response is worth: the scorer's interface, and scorers added or multiplied."""
 
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache, wraps
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from typing_extensions import Self
 
 from tokengym.envs.episode import Episode
-from tokengym.rewards.attribution.probe import PrefixReader, RescoringReader
+from tokengym.rewards.attribution.kinds import SIGNED_KINDS
+from tokengym.rewards.attribution.prefixes import (
+    PrefixReader,
+    RescoringReader,
+    ScaledReader,
+    SumReader,
+)
 from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.maths.shares import complete
+from tokengym.rewards.scorers.scores import AnyScorer as AnyScorer
+from tokengym.rewards.scorers.scores import Scores as Scores
+from tokengym.rewards.scorers.scores import SupportsScore as SupportsScore
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from tokengym.rewards.scorers.composition import Product, Sum
-
-FloatArray = NDArray[np.float32]
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, init=False, eq=False)
-class Scores:
-    """The scores of a batch of episodes.
-
-    Arrays are stored as float32, whatever was passed; `check` compares them to the episodes.
-    """
-
-    values: FloatArray
-    """(batch,) float32: the score of each response."""
-    parts: Mapping[str, FloatArray]
-    """Name -> (batch,) float32: what the score was made of."""
-    attributions: Sequence[FloatArray] | None
-    """Per episode (len(response_ids),) float32: what each token had to do with the score."""
-    additive: bool
-    """Attributions are signed parts that sum to the value."""
-    signed: bool
-    """Attributions are signed, in reward units; True if ``additive``, and also where parts of the
-    value belong to no token. If False they are weights >= 0 of any scale."""
-
-    def __init__(
-        self,
-        values: ArrayLike,
-        parts: Mapping[str, ArrayLike] | None = None,
-        attributions: Sequence[ArrayLike] | None = None,
-        additive: bool = False,
-        signed: bool = False,
-    ) -> None:
-        stored: dict[str, Any] = {
-            "values": np.asarray(values, dtype=np.float32),
-            "parts": {name: np.asarray(part, np.float32) for name, part in (parts or {}).items()},
-            "attributions": None,
-            "additive": additive,
-            "signed": additive or signed,
-        }
-        if attributions is not None:
-            stored["attributions"] = [np.asarray(row, dtype=np.float32) for row in attributions]
-        for name, value in stored.items():
-            object.__setattr__(self, name, value)
-
-    def with_attributions(
-        self,
-        attributions: Sequence[ArrayLike],
-        *,
-        signed: bool,
-        parts: Mapping[str, ArrayLike] | None = None,
-    ) -> "Scores":
-        """Return these scores with other attributions and further parts.
-
-        Args:
-            attributions: Per episode (len(response_ids),).
-            signed: Whether they are signed and in reward units, or weights.
-            parts: Name -> (batch,), added to those there are.
-        """
-        return Scores(self.values, {**self.parts, **(parts or {})}, attributions, signed=signed)
-
-    def check(self, episodes: Sequence[Episode], name: str) -> None:
-        """Raise unless there is one finite score per episode and one attribution per token.
-
-        Raises:
-            ScorerError: naming the scorer, the shape or value, and the episode.
-        """
-        expected = (len(episodes),)
-        for label, array in {"values": self.values, **self.parts}.items():
-            if array.shape != expected:
-                raise ScorerError(
-                    f"scorer {name!r} returned {label} of shape {array.shape} for {len(episodes)} "
-                    f"episodes; return one number per episode, shape {expected}"
-                )
-            if not np.isfinite(array).all():
-                row = int(np.flatnonzero(~np.isfinite(array))[0])
-                raise ScorerError(
-                    f"scorer {name!r} returned {label}[{row}] = {array[row]} for the response "
-                    f"{_short(episodes[row].response)}; scores must be finite"
-                )
-        if self.attributions is not None:
-            self._check_attributions(episodes, name)
-
-    def _check_attributions(self, episodes: Sequence[Episode], name: str) -> None:
-        rows = self.attributions or []
-        if len(rows) != len(episodes):
-            raise ScorerError(
-                f"scorer {name!r} returned {len(rows)} attributions for {len(episodes)} episodes; "
-                "return one array per episode"
-            )
-        for index, (episode, row) in enumerate(zip(episodes, rows, strict=True)):
-            if row.shape != (len(episode.response_ids),):
-                raise ScorerError(
-                    f"scorer {name!r} returned attributions[{index}] of shape {row.shape}; "
-                    f"expected ({len(episode.response_ids)},), one per response token"
-                )
-            if not np.isfinite(row).all():
-                raise ScorerError(
-                    f"scorer {name!r} returned attributions[{index}] with NaN or Inf for the "
-                    f"response {_short(episode.response)}; attributions must be finite"
-                )
-
-
-class SupportsScore(Protocol):
-    """Anything that scores episodes: a `Scorer`, or an object of a user with this one method."""
-
-    def score(self, episodes: Sequence[Episode]) -> Scores:
-        """Return the scores of a batch of episodes."""
 
 
 class Scorer(ABC):
@@ -225,18 +123,14 @@ class Scorer(ABC):
         Returns:
             None if there is no acceptable way.
         """
-        return RescoringReader(self) if every_prefix else None
+        return RescoringReader(self.peek) if every_prefix else None
 
     def __add__(self, other: "SupportsScore | float") -> "Sum":
         """Return the sum of two scorers, or of a scorer and a number; see `Sum`."""
-        from tokengym.rewards.scorers.composition import Sum
-
         return Sum.of(self, other)
 
     def __radd__(self, other: "SupportsScore | float") -> "Sum":
         """Return the sum of a number, or a user's scorer, and this one."""
-        from tokengym.rewards.scorers.composition import Sum
-
         return Sum.of(other, self)
 
     def __neg__(self) -> "Product":
@@ -253,14 +147,10 @@ class Scorer(ABC):
 
     def __mul__(self, other: "SupportsScore | float") -> "Product":
         """Return the product of two scorers, or of a scorer and a number; see `Product`."""
-        from tokengym.rewards.scorers.composition import Product
-
         return Product.of(self, other)
 
     def __rmul__(self, other: "SupportsScore | float") -> "Product":
         """Return the product of a number, or a user's scorer, and this one."""
-        from tokengym.rewards.scorers.composition import Product
-
         return Product.of(other, self)
 
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "Scorer":
@@ -295,7 +185,7 @@ class ScorerWrapper(Scorer):
         scorer: The scorer inside: a `Scorer`, an object with ``score``, or a function.
     """
 
-    def __init__(self, scorer: "AnyScorer") -> None:
+    def __init__(self, scorer: AnyScorer) -> None:
         self.scorer = as_scorer(scorer)
 
     @property
@@ -419,39 +309,259 @@ class FunctionScorer(Scorer):
         return float(array.reshape(()))
 
 
-AnyScorer = SupportsScore | Callable[[str, str], float]
-"""What is taken for a scorer: a `Scorer`, an object with ``score``, or a function of prompt and
-response."""
+class _Combination(Scorer):
+    """Base of sums and products: terms, a number, and the bookkeeping of their parts.
+
+    Args:
+        terms: Scorers, at least one.
+        number: Added, or multiplied with.
+
+    Raises:
+        ScorerError: if there is no term, or the number is not finite.
+        TypeError: if a term is no scorer.
+    """
+
+    symbol = ""
+    neutral = 0.0
+
+    def __init__(self, terms: Sequence[SupportsScore], number: float) -> None:
+        if not terms:
+            raise ScorerError(f"{type(self).__name__} needs at least one scorer, got none")
+        for term in terms:
+            if not is_scorer(term):
+                raise TypeError(
+                    f"a term must be a scorer or a number, got {term!r}; wrap a function in "
+                    "FunctionScorer"
+                )
+        if not np.isfinite(number):
+            raise ScorerError(f"a scorer combines with finite numbers only, got {number}")
+        self.terms: tuple[Scorer, ...] = tuple(map(as_scorer, terms))
+        self.number = float(number)
+        self.reads_text = any(term.reads_text for term in self.terms)
+        self.attribution_kinds = self._kinds()
+
+    @classmethod
+    def of(cls, *terms: Any) -> Any:
+        """Return the combination of scorers and numbers, one of its own kind taken apart."""
+        scorers: list[SupportsScore] = []
+        number = cls.neutral
+        for term in terms:
+            if isinstance(term, (int, float, np.number)) and not isinstance(term, bool):
+                number = cls._join(number, float(term))
+            elif isinstance(term, cls):
+                scorers += term.terms
+                number = cls._join(number, term.number)
+            else:
+                scorers.append(term)
+        return cls(scorers, number)
+
+    @staticmethod
+    def _join(one: float, two: float) -> float:
+        raise NotImplementedError
+
+    @property
+    def name(self) -> str:
+        """The terms' names, and the number unless it does nothing."""
+        names = [term.name for term in self.terms]
+        if self.number != self.neutral:
+            names.insert(0, f"{self.number:g}")
+        return f"({f' {self.symbol} '.join(names)})"
+
+    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> Any:
+        """Return the combination of the terms bound to the policy's tokenizer."""
+        return type(self)([term.bind(tokenizer) for term in self.terms], self.number)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of the terms that have one, by position."""
+        states = {str(place): term.state_dict() for place, term in enumerate(self.terms)}
+        return {place: state for place, state in states.items() if state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned.
+
+        Raises:
+            ScorerError: if it is of other terms.
+        """
+        for place, inner in state.items():
+            if not place.isdigit() or int(place) >= len(self.terms):
+                raise ScorerError(
+                    f"the state of {self.name!r} has an entry {place!r}, but it has "
+                    f"{len(self.terms)} terms; pass what state_dict() returned"
+                )
+            self.terms[int(place)].load_state_dict(inner)
+
+    def _offering(self, kind: str) -> list[int]:
+        """Return which terms have a kind of attribution."""
+        return [
+            place
+            for place, term in enumerate(self.terms)
+            if kind in (term.attribution_kinds or frozenset())
+        ]
+
+    def _kinds(self) -> frozenset[str]:
+        raise NotImplementedError
+
+    def _score_terms(self, episodes: Sequence[Episode], kind: str | None) -> list[Scores]:
+        """Return every term's scores, with attributions where it has them."""
+        if kind is not None and kind not in (self.attribution_kinds or ()):
+            raise ScorerError(
+                f"scorer {self.name!r} has no attribution {kind!r}; it has "
+                f"{', '.join(sorted(self.attribution_kinds or ())) or 'none'}"
+            )
+        offering = set() if kind is None else set(self._offering(kind))
+        results = []
+        for place, term in enumerate(self.terms):
+            asked: dict[str, Any] = {"attribution": kind} if place in offering else {}
+            scores = term.score(episodes, **asked)
+            scores.check(episodes, term.name)
+            results.append(scores)
+        return results
+
+    def _parts(self, results: Sequence[Scores]) -> dict[str, NDArray[np.float32]]:
+        """Return each term's value under its name, and its own parts under theirs."""
+        parts: dict[str, NDArray[np.float32]] = {}
+        for term, scores in zip(self.terms, results, strict=True):
+            label = _free(term.name, parts)
+            parts[label] = scores.values
+            for name, part in scores.parts.items():
+                parts[name if name not in parts else _free(f"{label}.{name}", parts)] = part
+        return parts
+
+
+class Sum(_Combination):
+    """The sum of several scorers and a number.
+
+    ``score_parts`` holds each term's value under its name. Signed attributions of the terms are
+    added; what the terms without any are worth belongs to no token, so that it is paid with the
+    last one. Weights, as ABC's, are those of the one term that has them.
+    """
+
+    symbol = "+"
+    neutral = 0.0
+
+    @staticmethod
+    def _join(one: float, two: float) -> float:
+        return one + two
+
+    def _kinds(self) -> frozenset[str]:
+        offered = {kind for term in self.terms for kind in term.attribution_kinds or ()}
+        return frozenset(
+            kind for kind in offered if kind in SIGNED_KINDS or len(self._offering(kind)) == 1
+        )
+
+    def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
+        """Return the sums, with the terms as parts.
+
+        Args:
+            episodes: Episodes to score.
+            attribution: A kind that one of the terms has.
+
+        Raises:
+            ScorerError: if none has it, or a term returns no finite scores.
+        """
+        results = self._score_terms(episodes, attribution)
+        values = self.number + np.sum([scores.values for scores in results], axis=0, dtype=float)
+        parts = self._parts(results)
+        if attribution is None:
+            return Scores(values, parts)
+        having = [results[place] for place in self._offering(attribution)]
+        columns = [scores.attributions or () for scores in having]
+        rows = [np.sum(tokens, axis=0, dtype=float) for tokens in zip(*columns, strict=True)]
+        additive = all(scores.additive for scores in having)
+        if additive:
+            rows = [complete(float(v), row) for v, row in zip(values, rows, strict=True)]
+        return Scores(values, parts, rows, additive, all(scores.signed for scores in having))
+
+    def peek(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
+        """Return the sums of texts that nobody played."""
+        terms = [np.asarray(term.peek(episodes), dtype=np.float64) for term in self.terms]
+        return self.number + np.sum(terms, axis=0)
+
+    def prefix_reader(self, *, every_prefix: bool = False) -> PrefixReader | None:
+        """Return the sum of the readers of those terms that score prefixes."""
+        places = range(len(self.terms)) if every_prefix else self._offering("prefix")
+        readers = [self.terms[place].prefix_reader(every_prefix=every_prefix) for place in places]
+        known = [reader for reader in readers if reader is not None]
+        return SumReader(known) if known and len(known) == len(readers) else None
+
+
+class Product(_Combination):
+    """The product of several scorers and a number.
+
+    ``score_parts`` holds each factor's value under its name. Attributions are those of the one
+    factor that has them; signed ones are multiplied by the others' values. The scores of prefixes
+    are to be had of a scorer times a number only.
+    """
+
+    symbol = "*"
+    neutral = 1.0
+
+    @staticmethod
+    def _join(one: float, two: float) -> float:
+        return one * two
+
+    def _kinds(self) -> frozenset[str]:
+        offered = {kind for term in self.terms for kind in term.attribution_kinds or ()}
+        alone = len(self.terms) == 1
+        return frozenset(
+            kind
+            for kind in offered
+            if len(self._offering(kind)) == 1 and (alone or kind != "prefix")
+        )
+
+    def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
+        """Return the products, with the factors as parts.
+
+        Args:
+            episodes: Episodes to score.
+            attribution: A kind that exactly one of the factors has.
+
+        Raises:
+            ScorerError: if it is not so, or a factor returns no finite scores.
+        """
+        results = self._score_terms(episodes, attribution)
+        factors = np.array([scores.values for scores in results], dtype=np.float64)
+        values = self.number * factors.prod(axis=0)
+        parts = self._parts(results)
+        if attribution is None:
+            return Scores(values, parts)
+        (place,) = self._offering(attribution)
+        having = results[place]
+        rows: Sequence[NDArray[Any]] = having.attributions or ()
+        if having.signed:
+            others = self.number * np.delete(factors, place, axis=0).prod(axis=0)
+            rows = [row.astype(np.float64) * o for row, o in zip(rows, others, strict=True)]
+        return Scores(values, parts, rows, having.additive, having.signed)
+
+    def peek(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
+        """Return the products of texts that nobody played."""
+        terms = [np.asarray(term.peek(episodes), dtype=np.float64) for term in self.terms]
+        return self.number * np.prod(terms, axis=0)
+
+    def prefix_reader(self, *, every_prefix: bool = False) -> PrefixReader | None:
+        """Return the one factor's reader times the number; several are scored anew if need be."""
+        if len(self.terms) > 1:
+            return RescoringReader(self.peek) if every_prefix else None
+        reader = self.terms[0].prefix_reader(every_prefix=every_prefix)
+        return (
+            None
+            if reader is None
+            else ScaledReader(reader, lambda episodes: np.full(len(episodes), self.number))
+        )
+
+
+def _free(name: str, taken: Mapping[str, Any]) -> str:
+    """Return the name, numbered if it is taken."""
+    if name not in taken:
+        return name
+    number = 2
+    while f"{name} {number}" in taken:
+        number += 1
+    return f"{name} {number}"
 
 
 SCORERS: dict[str, Callable[..., Any]] = {}
 """Scorers by name, as far as their files were imported; see `find_scorer`."""
-
-
-def loaded_once(load: Callable[..., T]) -> Callable[..., T]:
-    """Return a loader of stored models that loads each once in a process.
-
-    It is loaded anew when files change, or when "auto" stands for another device.
-
-    Args:
-        load: Takes the model's folder or hub name as ``path``, and options that can be hashed.
-    """
-
-    @lru_cache(maxsize=8)
-    def remembered(path: str, stamp: int, auto: str, options: tuple[tuple[str, Any], ...]) -> T:
-        return load(path, **dict(options))
-
-    @wraps(load)
-    def loader(path: str | Path, **options: Any) -> T:
-        from tokengym.rewards.models.loading import auto_device  # loads torch
-
-        folder = Path(path)
-        files = list(folder.iterdir()) if folder.is_dir() else []
-        stamp = max((file.stat().st_mtime_ns for file in files), default=0)
-        location = str(folder.resolve()) if files else str(path)
-        return remembered(location, stamp, auto_device(), tuple(sorted(options.items())))
-
-    return loader
 
 
 def register_scorer(name: str, factory: Callable[..., Any]) -> None:
@@ -489,7 +599,3 @@ def as_scorer(value: Any) -> Scorer:
         f"a scorer must have a method score(episodes) or be a function of prompt and response, got "
         f"{value!r}; wrap a function in FunctionScorer"
     )
-
-
-def _short(text: str, limit: int = 60) -> str:
-    return repr(text if len(text) <= limit else text[: limit - 3] + "...")

@@ -1,12 +1,14 @@
-"""Wrappers that change no score: one remembers it, one does not wait for it for ever."""
+"""What is kept or limited: remembered scores, models loaded once, and a limit on time."""
 
 import signal
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache, wraps
+from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,34 @@ from tokengym.rewards.scorers.base import AnyScorer, ScorerWrapper, Scores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+T = TypeVar("T")
+
+
+def loaded_once(load: Callable[..., T]) -> Callable[..., T]:
+    """Return a loader of stored models that loads each once in a process.
+
+    It is loaded anew when files change, or when "auto" stands for another device.
+
+    Args:
+        load: Takes the model's folder or hub name as ``path``, and options that can be hashed.
+    """
+
+    @lru_cache(maxsize=8)
+    def remembered(path: str, stamp: int, auto: str, options: tuple[tuple[str, Any], ...]) -> T:
+        return load(path, **dict(options))
+
+    @wraps(load)
+    def loader(path: str | Path, **options: Any) -> T:
+        from tokengym.rewards.models.loading import auto_device  # loads torch
+
+        folder = Path(path)
+        files = list(folder.iterdir()) if folder.is_dir() else []
+        stamp = max((file.stat().st_mtime_ns for file in files), default=0)
+        location = str(folder.resolve()) if files else str(path)
+        return remembered(location, stamp, auto_device(), tuple(sorted(options.items())))
+
+    return loader
 
 
 class _Entry(NamedTuple):

@@ -7,11 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
-from tokengym.rewards.attribution.probe import PrefixReader, ScaledReader
+from tokengym.rewards.attribution.prefixes import PrefixReader, ScaledReader
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths.redistribution import Moments, update_moments
 from tokengym.rewards.maths.shares import shift
-from tokengym.rewards.scorers.base import AnyScorer, FloatArray, ScorerWrapper, Scores
+from tokengym.rewards.scorers.base import ScorerWrapper
+from tokengym.rewards.scorers.scores import AnyScorer, FloatArray, Scores
 
 _EPSILON = 1e-8
 

@@ -14,7 +14,7 @@ from tokengym.rewards.attribution import readings
 from tokengym.rewards.attribution.alignment import Form, Retokenized, Retokenizer
 from tokengym.rewards.attribution.key_value import KeyValueReader, caches_rows
 from tokengym.rewards.attribution.kinds import SIGNED_KINDS
-from tokengym.rewards.attribution.probe import PrefixReader
+from tokengym.rewards.attribution.prefixes import PrefixReader
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.models.batching import PaddingSide, padded_batches
 from tokengym.rewards.models.classifier import EncoderClassifier, Labels, read_classifier
@@ -28,7 +28,8 @@ from tokengym.rewards.models.loading import (
     positions,
     vocabulary_size,
 )
-from tokengym.rewards.scorers.base import Scorer, Scores, loaded_once, register_scorer
+from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer
+from tokengym.rewards.scorers.cached import loaded_once
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 from tokengym.envs.pretrained import from_pretrained
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.scorers.base import Scorer, loaded_once
+from tokengym.rewards.scorers.base import Scorer
+from tokengym.rewards.scorers.cached import loaded_once
 from tokengym.rewards.scorers.rules import RuleScorer
 from tokengym.rewards.scorers.sentiment import Sentiment
 

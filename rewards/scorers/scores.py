@@ -1,0 +1,126 @@
+"""Scores of a batch of episodes: values, their parts, and what each token had to do with them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tokengym.envs.episode import Episode
+from tokengym.rewards.errors import ScorerError
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, init=False, eq=False)
+class Scores:
+    """The scores of a batch of episodes.
+
+    Arrays are stored as float32, whatever was passed; `check` compares them to the episodes.
+    """
+
+    values: FloatArray
+    """(batch,) float32: the score of each response."""
+    parts: Mapping[str, FloatArray]
+    """Name -> (batch,) float32: what the score was made of."""
+    attributions: Sequence[FloatArray] | None
+    """Per episode (len(response_ids),) float32: what each token had to do with the score."""
+    additive: bool
+    """Attributions are signed parts that sum to the value."""
+    signed: bool
+    """Attributions are signed, in reward units; True if ``additive``, and also where parts of the
+    value belong to no token. If False they are weights >= 0 of any scale."""
+
+    def __init__(
+        self,
+        values: ArrayLike,
+        parts: Mapping[str, ArrayLike] | None = None,
+        attributions: Sequence[ArrayLike] | None = None,
+        additive: bool = False,
+        signed: bool = False,
+    ) -> None:
+        stored: dict[str, Any] = {
+            "values": np.asarray(values, dtype=np.float32),
+            "parts": {name: np.asarray(part, np.float32) for name, part in (parts or {}).items()},
+            "attributions": None,
+            "additive": additive,
+            "signed": additive or signed,
+        }
+        if attributions is not None:
+            stored["attributions"] = [np.asarray(row, dtype=np.float32) for row in attributions]
+        for name, value in stored.items():
+            object.__setattr__(self, name, value)
+
+    def with_attributions(
+        self,
+        attributions: Sequence[ArrayLike],
+        *,
+        signed: bool,
+        parts: Mapping[str, ArrayLike] | None = None,
+    ) -> "Scores":
+        """Return these scores with other attributions and further parts.
+
+        Args:
+            attributions: Per episode (len(response_ids),).
+            signed: Whether they are signed and in reward units, or weights.
+            parts: Name -> (batch,), added to those there are.
+        """
+        return Scores(self.values, {**self.parts, **(parts or {})}, attributions, signed=signed)
+
+    def check(self, episodes: Sequence[Episode], name: str) -> None:
+        """Raise unless there is one finite score per episode and one attribution per token.
+
+        Raises:
+            ScorerError: naming the scorer, the shape or value, and the episode.
+        """
+        expected = (len(episodes),)
+        for label, array in {"values": self.values, **self.parts}.items():
+            if array.shape != expected:
+                raise ScorerError(
+                    f"scorer {name!r} returned {label} of shape {array.shape} for {len(episodes)} "
+                    f"episodes; return one number per episode, shape {expected}"
+                )
+            if not np.isfinite(array).all():
+                row = int(np.flatnonzero(~np.isfinite(array))[0])
+                raise ScorerError(
+                    f"scorer {name!r} returned {label}[{row}] = {array[row]} for the response "
+                    f"{_short(episodes[row].response)}; scores must be finite"
+                )
+        if self.attributions is not None:
+            self._check_attributions(episodes, name)
+
+    def _check_attributions(self, episodes: Sequence[Episode], name: str) -> None:
+        rows = self.attributions or []
+        if len(rows) != len(episodes):
+            raise ScorerError(
+                f"scorer {name!r} returned {len(rows)} attributions for {len(episodes)} episodes; "
+                "return one array per episode"
+            )
+        for index, (episode, row) in enumerate(zip(episodes, rows, strict=True)):
+            if row.shape != (len(episode.response_ids),):
+                raise ScorerError(
+                    f"scorer {name!r} returned attributions[{index}] of shape {row.shape}; "
+                    f"expected ({len(episode.response_ids)},), one per response token"
+                )
+            if not np.isfinite(row).all():
+                raise ScorerError(
+                    f"scorer {name!r} returned attributions[{index}] with NaN or Inf for the "
+                    f"response {_short(episode.response)}; attributions must be finite"
+                )
+
+
+class SupportsScore(Protocol):
+    """Anything that scores episodes: a `Scorer`, or an object of a user with this one method."""
+
+    def score(self, episodes: Sequence[Episode]) -> Scores:
+        """Return the scores of a batch of episodes."""
+
+
+AnyScorer = SupportsScore | Callable[[str, str], float]
+"""What is taken for a scorer: a `Scorer`, an object with ``score``, or a function of prompt and
+response."""
+
+
+def _short(text: str, limit: int = 60) -> str:
+    return repr(text if len(text) <= limit else text[: limit - 3] + "...")
