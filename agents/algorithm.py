@@ -20,7 +20,7 @@ from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from tokengym.agents.checkpoint import RoundStart, load_checkpoint, save_checkpoint
-from tokengym.agents.policy.policy import CausalLMPolicy
+from tokengym.agents.policy.policy import CausalLMPolicy, PlaysPolicy
 from tokengym.agents.policy.sampling import derived_seed
 from tokengym.agents.policy.settings import EpisodicSettings, PolicySettings
 from tokengym.agents.processes import join
@@ -33,7 +33,7 @@ from tokengym.agents.rollouts.environments import (
     share_rows,
 )
 from tokengym.agents.rollouts.logs import write_failed_round
-from tokengym.agents.rollouts.playing import Choice, PlaysPolicy, Round, play_round
+from tokengym.agents.rollouts.playing import Choice, Round, play_round
 from tokengym.agents.rollouts.rounds import StepResult, TimedRounds, as_rounds
 from tokengym.agents.sb3 import NoEnvironment, as_vec_env
 from tokengym.agents.sharding import Shards

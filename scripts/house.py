@@ -30,8 +30,7 @@ LABORATORY = "lab"
 DOORS = (
     "agents/online",
     "rewards/training",
-    "agents/decoding/captured.py",
-    "agents/decoding/static.py",
+    "agents/decoding/cuda",
     "agents/sharding.py",
 )
 """Folders and files outside the core that are reached by name."""

@@ -1,7 +1,7 @@
 """Fast generation through an environment's own ``step``: one new token per step and row."""
 
 import math
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -10,12 +10,37 @@ from torch import Tensor
 
 from tokengym.agents.decoding.streams import make_stream
 from tokengym.agents.errors import NonFiniteError
+from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.sampling import as_action_mask, draw, mask_rows, row_uniforms
+from tokengym.agents.policy.value import ValueFunction
 from tokengym.agents.rollouts.environments import Observation
 from tokengym.agents.rollouts.playing import Choice
 
-if TYPE_CHECKING:
-    from tokengym.agents.policy.policy import CausalLMPolicy
+
+class DecodedPolicy(Protocol):
+    """What a player reads of a policy; `CausalLMPolicy` has it."""
+
+    language_model: LanguageModel
+    masking_model: LanguageModel | None
+    critic: ValueFunction | None
+    decoders: list[Any]
+    """Memory that rounds by captured steps keep from one to the next."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the models are."""
+
+    @property
+    def decoding_dtype(self) -> torch.dtype | None:
+        """Precision of the weights that captured steps copy; None: their own."""
+
+    def shaped(self, logits: Tensor, action_mask: Tensor | None) -> Tensor:
+        """Return logits, (rows, vocab), after temperature and action mask."""
+
+    def support(
+        self, logits: Tensor, action_mask: Tensor | None, masking_states: Tensor | None = None
+    ) -> Tensor | None:
+        """Return the tokens to sample among, (rows, vocab) bool; None for all."""
 
 
 class DecodingPlayer:
@@ -33,7 +58,7 @@ class DecodingPlayer:
 
     def __init__(
         self,
-        policy: "CausalLMPolicy",
+        policy: DecodedPolicy,
         generator: torch.Generator,
         place: tuple[int, int] = (0, 1),
     ) -> None:

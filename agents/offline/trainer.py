@@ -48,11 +48,10 @@ from tokengym.agents.online.collecting import (
     pair_rows,
     prompt_order,
 )
-from tokengym.agents.policy.policy import CausalLMPolicy
+from tokengym.agents.policy.policy import CausalLMPolicy, PlaysPolicy
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.policy.settings import Precision
 from tokengym.agents.rollouts.environments import environment_attribute
-from tokengym.agents.rollouts.playing import PlaysPolicy
 from tokengym.envs.errors import DatasetError, SettingsError
 from tokengym.envs.files import writing
 from tokengym.rewards.models.loading import auto_device, select_device

@@ -33,9 +33,9 @@ from tokengym.agents.online.collecting import (
 )
 from tokengym.agents.online.pairing import best_of
 from tokengym.agents.online.settings import IterativeSettings, OnlineDPOSettings, RAFTSettings
+from tokengym.agents.policy.policy import PlaysPolicy
 from tokengym.agents.policy.settings import Precision
 from tokengym.agents.rollouts.environments import Environments
-from tokengym.agents.rollouts.playing import PlaysPolicy
 from tokengym.envs.declared import from_keywords, names_of, takes
 from tokengym.envs.files import read_json, write_json
 from tokengym.rewards import Scorer

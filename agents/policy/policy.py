@@ -21,9 +21,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tokengym.agents import losses
-from tokengym.agents.decoding.captured import CapturedPlayer, Decoder
 from tokengym.agents.decoding.player import DecodingPlayer
-from tokengym.agents.decoding.static import check_static
 from tokengym.agents.decoding.streams import check_decoding
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.language_model import (
@@ -47,9 +45,14 @@ from tokengym.agents.policy.sequences import ActionMasks, Sequences
 from tokengym.agents.policy.settings import PolicySettings
 from tokengym.agents.policy.value import ValueFunction
 from tokengym.agents.rollouts.environments import Observation
+from tokengym.agents.rollouts.playing import Player
 from tokengym.envs.declared import from_keywords, takes
+from tokengym.envs.registry import imported
 
 logger = logging.getLogger(__name__)
+
+CHECK_STATIC = "tokengym.agents.decoding.cuda.static:check_static"
+CAPTURED_PLAYER = "tokengym.agents.decoding.cuda.captured:CapturedPlayer"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +126,7 @@ class CausalLMPolicy(BasePolicy):
         """This process's number among those whose rows draw from ``generator``, and their count."""
         self.most: Callable[[int], int] | None = None
         """Returns the most of all processes' numbers where they share the reference out."""
-        self.decoders: list[Decoder] = []
+        self.decoders: list[Any] = []
         self._has_static: bool | None = None  # None: not tried yet
         self.optimizer = torch.optim.AdamW(
             self.trained_parameters(), lr=lr_schedule(1.0), weight_decay=0.0, fused=True
@@ -154,7 +157,7 @@ class CausalLMPolicy(BasePolicy):
         check_length(loaded, self.max_length)
         check_decoding(loaded)
         if settings.decoding == "static":
-            check_static(loaded, self.decoding_dtype)
+            imported(CHECK_STATIC)(loaded, self.decoding_dtype)
         return loaded
 
     def train(self, mode: bool = True) -> "CausalLMPolicy":
@@ -429,16 +432,17 @@ class CausalLMPolicy(BasePolicy):
         log_probs = self.response_log_probs(sequences, masks, reference=reference).cpu().numpy()
         return [row[: len(ids)] for row, ids in zip(log_probs, response_ids, strict=True)]
 
-    def player(self, generator: torch.Generator | None = None) -> DecodingPlayer | CapturedPlayer:
+    def player(self, generator: torch.Generator | None = None) -> Player:
         """Return a fast player of this policy: one new token per step and row, with a cache.
 
         Args:
             generator: Source of the sampled tokens; None takes the policy's own.
         """
-        kind = CapturedPlayer if self._decodes_statically() else DecodingPlayer
-        if generator is None:
-            return kind(self, self.generator, self.place)
-        return kind(self, generator)
+        kind = imported(CAPTURED_PLAYER) if self._decodes_statically() else DecodingPlayer
+        chosen: Player = (
+            kind(self, self.generator, self.place) if generator is None else kind(self, generator)
+        )
+        return chosen
 
     @property
     def decoding_dtype(self) -> torch.dtype | None:
@@ -457,7 +461,7 @@ class CausalLMPolicy(BasePolicy):
         if self._has_static is None:
             self._has_static = True
             try:
-                check_static(self.language_model, self.decoding_dtype)
+                imported(CHECK_STATIC)(self.language_model, self.decoding_dtype)
             except ModelError as error:
                 self._has_static = False
                 logger.warning("rollouts are slower, as their steps cannot be captured: %s", error)
@@ -532,3 +536,27 @@ class CausalLMPolicy(BasePolicy):
             return
         with reference_weights(self.language_model, self.reference) as language_model:
             yield language_model
+
+
+class PlaysPolicy:
+    """A learner that acts by its policy; see `CausalLMPolicy`."""
+
+    policy: CausalLMPolicy
+
+    def player(self, generator: torch.Generator | None = None) -> Player:
+        """Return the policy's fast player; see `CausalLMPolicy.player`."""
+        return self.policy.player(generator)
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+        action_masks: NDArray[np.generic] | None = None,
+    ) -> tuple[NDArray[np.int64], Any]:
+        """Return the next token of one observation or a batch; see `CausalLMPolicy.predict`.
+
+        (Of a `transformers.Trainer` it replaces ``predict`` over a data set; `evaluate` measures.)
+        """
+        return self.policy.predict(observation, state, episode_start, deterministic, action_masks)

@@ -8,7 +8,7 @@ episodes as they finish would prefer short ones.
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,9 +22,6 @@ from tokengym.agents.rollouts.environments import Environments, Observation
 from tokengym.agents.rollouts.rounds import Options, RoundEnvironment, StepResult, as_rounds
 from tokengym.envs import Episode
 from tokengym.rewards import RewardError
-
-if TYPE_CHECKING:
-    from tokengym.agents.policy.policy import CausalLMPolicy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -353,27 +350,3 @@ def _with_log_probs(episodes: Sequence[Episode], log_probs: Tensor) -> list[Epis
         replace(episode, log_probs=row[: len(episode.response_ids)])
         for episode, row in zip(episodes, log_probs.cpu().numpy(), strict=True)
     ]
-
-
-class PlaysPolicy:
-    """A learner that acts by its policy; see `CausalLMPolicy`."""
-
-    policy: "CausalLMPolicy"
-
-    def player(self, generator: torch.Generator | None = None) -> Player:
-        """Return the policy's fast player; see `CausalLMPolicy.player`."""
-        return self.policy.player(generator)
-
-    def predict(
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: NDArray[np.bool_] | None = None,
-        deterministic: bool = False,
-        action_masks: NDArray[np.generic] | None = None,
-    ) -> tuple[NDArray[np.int64], Any]:
-        """Return the next token of one observation or a batch; see `CausalLMPolicy.predict`.
-
-        (Of a `transformers.Trainer` it replaces ``predict`` over a data set; `evaluate` measures.)
-        """
-        return self.policy.predict(observation, state, episode_start, deterministic, action_masks)

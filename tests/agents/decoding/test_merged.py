@@ -8,8 +8,8 @@ from peft import LoraConfig
 
 from tests.agents.conftest import lora_config, make_model
 from tests.agents.decoding.test_static import played, policy_of
-from tokengym.agents.decoding.captured import CapturedPlayer
-from tokengym.agents.decoding.merged import MergedModel, decoding_model
+from tokengym.agents.decoding.cuda.captured import CapturedPlayer
+from tokengym.agents.decoding.cuda.merged import MergedModel, decoding_model
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.language_model import LanguageModel
 

@@ -14,10 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from tests.agents.conftest import VOCABULARY, make_model
-from tokengym.agents.decoding import captured
-from tokengym.agents.decoding.captured import CapturedPlayer, bucket
+from tokengym.agents.decoding.cuda import captured
+from tokengym.agents.decoding.cuda.captured import CapturedPlayer, bucket
+from tokengym.agents.decoding.cuda.static import StaticStream, check_static
 from tokengym.agents.decoding.player import DecodingPlayer
-from tokengym.agents.decoding.static import StaticStream, check_static
 from tokengym.agents.decoding.streams import ModelStream
 from tokengym.agents.errors import ModelError, NonFiniteError
 from tokengym.agents.policy.language_model import LanguageModel

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, CacheLayerMixin, get_layer_types_and_kwargs
 
-from tokengym.agents.decoding.merged import decoding_model
+from tokengym.agents.decoding.cuda.merged import decoding_model
 from tokengym.agents.decoding.streams import check_decoding
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.language_model import LanguageModel

@@ -11,23 +11,20 @@ import logging
 import weakref
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokengym.agents.decoding.merged import MergedModel, decoding_model
-from tokengym.agents.decoding.player import left_padded, not_finite
-from tokengym.agents.decoding.static import StaticStream
+from tokengym.agents.decoding.cuda.merged import MergedModel, decoding_model
+from tokengym.agents.decoding.cuda.static import StaticStream
+from tokengym.agents.decoding.player import DecodedPolicy, left_padded, not_finite
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.sampling import as_action_mask, draw, mask_rows, row_uniforms
 from tokengym.agents.rollouts.environments import Observation
 from tokengym.agents.rollouts.playing import Choice
-
-if TYPE_CHECKING:
-    from tokengym.agents.policy.policy import CausalLMPolicy
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +106,7 @@ class Decoder:
         ModelError: if the model has no static cache.
     """
 
-    def __init__(self, policy: "CausalLMPolicy", rows: int, capacity: int) -> None:
+    def __init__(self, policy: DecodedPolicy, rows: int, capacity: int) -> None:
         self._policy = policy
         self.rows, self.capacity = bucket(rows), capacity
         self.user: weakref.ref[CapturedPlayer] | None = None
@@ -283,7 +280,7 @@ class CapturedPlayer:
 
     def __init__(
         self,
-        policy: "CausalLMPolicy",
+        policy: DecodedPolicy,
         generator: torch.Generator,
         place: tuple[int, int] = (0, 1),
     ) -> None:
