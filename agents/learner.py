@@ -8,7 +8,6 @@ Nothing here imports torch: naming a learner is cheap, training it loads what it
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from tokengym.envs.errors import SettingsError
+from tokengym.envs.registry import did_you_mean, imported
 from tokengym.envs.tasks.plugins import plugin_names
 from tokengym.rewards.naming import find_object
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
 
 Agent = TypeVar("Agent", bound="SavedAgent")
+
+BY_ROUNDS = "tokengym.agents.algorithm:EpisodicAlgorithm"
+TRAIN_BY_ROUNDS = "tokengym.agents.training:train"
 
 
 class SavedAgent(Protocol):
@@ -122,10 +125,12 @@ class Learner:
     """One line for ``--help``."""
     settings: type
     """Frozen dataclass of its settings."""
-    train: str | Callable[[TrainingRun], Any]
-    """Function that trains one agent, or its place as ``module:function``:
-    ``function(run: TrainingRun) -> agent``. None in place of an agent means that there is nothing
-    to save."""
+    algorithm: str | type = ""
+    """Subclass of `EpisodicAlgorithm` that learns by rounds, or its place as ``module:Class``."""
+    train: str | Callable[[TrainingRun], Any] = ""
+    """In place of ``algorithm``, a function that trains one agent, or its place as
+    ``module:function``: ``function(run: TrainingRun) -> agent``. None in place of an agent means
+    that there is nothing to save."""
     check: str = ""
     """``module:function`` that refuses settings which cannot work, before any run begins:
     ``function(settings, batch_size)``; empty where the dataclass refuses them all."""
@@ -151,7 +156,13 @@ class Learner:
 
     def load(self) -> Callable[[TrainingRun], Any]:
         """Import and return the function that trains."""
-        return self.train if callable(self.train) else _imported(self.train)
+        if self.algorithm:
+            return partial(imported(TRAIN_BY_ROUNDS), algorithm=self.algorithm_class())
+        return self.train if callable(self.train) else imported(self.train)
+
+    def algorithm_class(self) -> Any:
+        """Import and return the class that learns by rounds."""
+        return imported(self.algorithm) if isinstance(self.algorithm, str) else self.algorithm
 
     def check_settings(self, settings: Any, batch_size: int) -> None:
         """Refuse settings that cannot work.
@@ -160,14 +171,7 @@ class Learner:
             ValueError: naming the setting and the remedy.
         """
         if self.check:
-            _imported(self.check)(settings, batch_size)
-
-
-def _imported(place: str) -> Callable[..., Any]:
-    """Return the function that ``module:function`` names."""
-    module, _, function = place.partition(":")
-    loaded: Callable[..., Any] = getattr(import_module(module), function)
-    return loaded
+            imported(self.check)(settings, batch_size)
 
 
 _LEARNERS: dict[str, Learner] = {}
@@ -205,8 +209,7 @@ def find_learner(name: str) -> Learner:
     if (made := find_object("agents", name)) is not None:
         return _LEARNERS.get(name) or _as_learner(name, made)
     known = learner_names()
-    near = difflib.get_close_matches(name, known, n=2)
-    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    hint = did_you_mean(name, known)
     raise ValueError(f"unknown agent {name!r}; {hint}known: {', '.join(known)}")
 
 
@@ -214,16 +217,13 @@ def _as_learner(name: str, made: Any) -> Learner:
     """Return the declaration of an object of the user's under the name that found it."""
     if isinstance(made, Learner):
         return replace(made, name=name)
-    from tokengym.agents.algorithm import EpisodicAlgorithm
-    from tokengym.agents.ppo.training import train
-
     summary = (made.__doc__ or "").partition("\n")[0]
-    if isinstance(made, type) and issubclass(made, EpisodicAlgorithm):
+    if isinstance(made, type) and issubclass(made, imported(BY_ROUNDS)):
         return Learner(
             name=name,
             summary=summary,
-            settings=made.settings_class,
-            train=partial(train, algorithm=made),
+            settings=made.settings_class,  # type: ignore[attr-defined]
+            algorithm=made,
             uses_credit=True,
         )
     _check_plays(name, made)

@@ -164,7 +164,7 @@ PPO_LEARNER = register_learner(
         name="ppo",
         summary="proximal policy optimisation from token rewards",
         settings=PPOSettings,
-        train="tokengym.agents.ppo.training:train",
+        algorithm="tokengym.agents.ppo.ppo:PPO",
         check="tokengym.agents.ppo.advantages:check_settings",
         uses_credit=True,
     )
@@ -197,5 +197,6 @@ register_learner(
         name="nlpo",
         summary="PPO that samples among the likeliest tokens of an earlier copy of itself",
         settings=NLPOSettings,
+        algorithm="tokengym.agents.ppo.nlpo:NLPO",
     )
 )

@@ -156,9 +156,11 @@ def is_passing(error: BaseException) -> bool:
 
 def make_agent(config: ComparisonConfig, reward: str, seed: int) -> "PPO":
     """Return a fresh PPO, or a learner derived from it, in the training environments of one run."""
-    from tokengym.agents.ppo.training import make_agent as make
+    from tokengym.agents import training
 
-    return make(_Run(config, reward, seed))
+    run = _Run(config, reward, seed)
+    agent: PPO = training.make_agent(run, config.training.declaration.algorithm_class())
+    return agent
 
 
 def make_evaluator(config: ComparisonConfig) -> "Evaluator":

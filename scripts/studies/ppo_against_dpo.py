@@ -400,7 +400,7 @@ def train_dpo(cell: Cell, pairs: Any, measured: Measured, out: Path) -> None:
 
 def train_ppo(cell: Cell, reward: Path, measured: Measured) -> None:
     """Train PPO against a reward model, measured every five updates."""
-    from tokengym.agents.ppo.training import Recorder
+    from tokengym.agents.training import Recorder
 
     settings = config(cell.data.seed, "ppo", kl_coef=cell.price, learning_rate=cell.rate)
     passes = 1 + settings.training.learner.n_epochs

@@ -25,7 +25,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from tokengym.agents.ppo.training import Recorder
+from tokengym.agents.training import Recorder
 from tokengym.envs import Episode, bundled
 from tokengym.envs.declared import changed
 from tokengym.envs.files import write_csv

@@ -10,26 +10,23 @@ from stable_baselines3.common.logger import KVWriter, Logger
 
 from tokengym.agents.algorithm import EpisodicAlgorithm
 from tokengym.agents.learner import TrainingRun
-from tokengym.agents.ppo.nlpo import NLPO
-from tokengym.agents.ppo.ppo import PPO
-from tokengym.agents.ppo.settings import NLPOSettings
 from tokengym.agents.processes import join
 
 Algorithm = TypeVar("Algorithm", bound=EpisodicAlgorithm)
 
 
-def train(run: TrainingRun, algorithm: type[EpisodicAlgorithm] | None = None) -> EpisodicAlgorithm:
+def train(run: TrainingRun, algorithm: type[EpisodicAlgorithm]) -> EpisodicAlgorithm:
     """Train an agent, or continue from the run's checkpoint to the same numbers.
 
     Args:
         run: The run.
-        algorithm: Class of the agent; None takes `PPO` or `NLPO`, as the settings say.
+        algorithm: Class of the agent.
     """
-    kind, training = algorithm or _algorithm(run), run.training
+    training = run.training
     resumed = run.resume(
-        lambda folder: kind.load(folder, env=_make_envs(run), device=training.device)
+        lambda folder: algorithm.load(folder, env=_make_envs(run), device=training.device)
     )
-    agent = _made(run, kind) if resumed is None else resumed
+    agent = make_agent(run, algorithm) if resumed is None else resumed
     done = run.updates
 
     def measure(step: int) -> None:
@@ -50,12 +47,8 @@ def train(run: TrainingRun, algorithm: type[EpisodicAlgorithm] | None = None) ->
     return agent
 
 
-def make_agent(run: TrainingRun) -> PPO:
-    """Return a fresh `PPO` or `NLPO` in the training environments of a run."""
-    return _made(run, _algorithm(run))
-
-
-def _made(run: TrainingRun, algorithm: type[Algorithm]) -> Algorithm:
+def make_agent(run: TrainingRun, algorithm: type[Algorithm]) -> Algorithm:
+    """Return a fresh agent in the training environments of a run."""
     settings = {field.name: getattr(run.settings, field.name) for field in fields(run.settings)}
     return algorithm(
         "CausalLMPolicy",
@@ -65,10 +58,6 @@ def _made(run: TrainingRun, algorithm: type[Algorithm]) -> Algorithm:
         seed=run.seed,
         device=run.training.device,
     )
-
-
-def _algorithm(run: TrainingRun) -> type[PPO]:
-    return NLPO if isinstance(run.settings, NLPOSettings) else PPO
 
 
 def _make_envs(run: TrainingRun) -> Any:
