@@ -18,7 +18,7 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 
 types: .venv/installed
-	$(BIN)/mypy -p tokengym -p tests
+	$(BIN)/mypy -p tokengym -p tests -p examples
 
 pytest: .venv/installed
 	$(BIN)/python -m pytest --numprocesses 2

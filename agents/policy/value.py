@@ -25,7 +25,7 @@ class ValueFunction(nn.Module):
 
     def of_states(self, states: Tensor) -> Tensor:
         """Return the values of hidden states, (n, hidden) -> (n,), reward units."""
-        return self.head(states.float()).squeeze(-1)
+        return self.head(states.to(self.head.weight.dtype)).squeeze(-1)
 
     def of_tokens(self, sequences: Sequences, trunk_states: Tensor) -> Tensor:
         """Return the value of the text before each response token, (tokens,).

@@ -18,28 +18,6 @@ def python_of(name: str) -> str:
     return code
 
 
-def test_the_custom_ppo_runs(capsys: Any):
-    code = python_of("custom_ppo.md")
-    lines = [line for line in code.splitlines() if line.strip()]
-    head = lines.index("class Agent(nn.Module):")
-    assert len(lines) - head <= 60  # of an agent, after the imports and the environment
-    short = code.replace("UPDATES, EPOCHS = 64, 16, 40, 4", "UPDATES, EPOCHS = 8, 6, 3, 2")
-    assert short != code
-    found: dict[str, Any] = {}
-    with torch.random.fork_rng():
-        exec(compile(short, "custom_ppo.md", "exec"), found)
-        torch.manual_seed(0)
-        untrained = found["Agent"](found["agent"].embed.num_embeddings).state_dict()
-    scores = found["scores"]
-    assert len(scores) == 3
-    assert np.isfinite(scores).all()
-    trained = found["agent"].state_dict()
-    assert all(not torch.equal(untrained[name], trained[name]) for name in trained)
-    for row, episode in found["episodes"].items():
-        assert abs(float(found["rewards"][:, row].sum()) - episode.score) < 1e-4
-    assert capsys.readouterr().out.count("score") == 3
-
-
 def test_the_bag_of_words_finds_what_pays(capsys: Any):
     code = python_of("own_agent.md")
     assert code.count("range(20)") == 1

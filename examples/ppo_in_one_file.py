@@ -1,0 +1,304 @@
+"""PPO for a language model in one file: rollout, credit, advantages, update.
+
+    python examples/ppo_in_one_file.py --reward abc-signed --updates 20
+
+The environment is a Gymnasium environment, the policy a transformers model with a value head, and
+the formulas are pure functions of tensors in `tokengym.agents.losses`. Everything else is here. A
+test holds the updates equal to those of `tokengym.agents.PPO` with the same seed.
+docs/agents/how_ppo_works.md walks through this file.
+
+This is PPO (Schulman et al. 2017, arXiv:1707.06347) as language models use it (Ziegler et al. 2019,
+arXiv:1909.08593). An action is a token and an episode is a response. Choices to know about:
+
+- A token earns what the credit rule pays for it, minus the price of the KL divergence from the
+  frozen reference at that token. The KL is exact: a sum over the vocabulary, not over samples.
+- The exact KL depends on the policy's weights, so its gradient is a term of the loss as well.
+- Advantages are whitened over the whole batch. A minibatch consists of whole responses.
+- Dropout stays off, so that rollout and update agree about every log-probability.
+"""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+import tyro
+from gymnasium.vector import VectorEnv
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, DynamicCache
+
+from tokengym.agents import losses
+from tokengym.envs import TokenGenerationVectorEnv  # importing tokengym registers its ids
+
+
+@dataclass(frozen=True)
+class Args:
+    """Settings, with the defaults of `tokengym.agents.PPO`."""
+
+    env: str = "tokengym/MovieReview-v0"
+    """Id of the environment, whose bundled language model is trained."""
+    reward: str = "abc"
+    """Credit rule, which turns the score of a response into token rewards."""
+    max_new_tokens: int = 48
+    """Most tokens of a response."""
+    num_envs: int = 64
+    """Responses per update, one from each row of the batch."""
+    updates: int = 20
+    """Rounds of one rollout and one update."""
+    seed: int = 0
+    """Seed of the prompts, the sampled tokens and the minibatches."""
+    learning_rate: float = 3e-4
+    """Learning rate of AdamW."""
+    n_epochs: int = 4
+    """Passes over a batch."""
+    n_minibatches: int = 2
+    """Gradient steps per pass."""
+    gamma: float = 1.0
+    """Discount per token."""
+    gae_lambda: float = 0.95
+    """1 waits for the whole return, 0 trusts the value of the next state."""
+    clip_range: float = 0.2
+    """Largest move of the probability ratio before its gradient stops."""
+    clip_range_vf: float = 0.2
+    """Largest move of a value before its gradient stops, reward units."""
+    vf_coef: float = 0.1
+    """Weight of the value loss."""
+    kl_coef: float = 0.05
+    """Price of a nat of KL to the reference, reward units."""
+    max_grad_norm: float = 1.0
+    """Longer gradients are scaled down to this norm."""
+
+
+class Policy(nn.Module):
+    """A causal language model from a folder or the hub, with a value head that starts at zero."""
+
+    def __init__(self, model: str | Path) -> None:
+        super().__init__()
+        self.model = AutoModelForCausalLM.from_pretrained(model)  # in eval mode: without dropout
+        self.logit_head = self.model.get_output_embeddings()
+        self.value_head = nn.Linear(self.model.config.hidden_size, 1)
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        action_mask: Tensor,
+        cache: DynamicCache | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the logits of the next token and the value of the text, at the last columns.
+
+        Args:
+            input_ids: (batch, new), the columns that the cache does not hold yet.
+            attention_mask: (batch, length), 1 on texts and 0 on padding, at cached columns too.
+            action_mask: (batch, time, vocab) bool, True where a token is legal after a column; its
+                time is the number of last columns that are wanted.
+            cache: Keys and values of the columns read so far; None reads whole texts.
+
+        Returns:
+            Logits (batch, time, vocab), -inf where illegal; values (batch, time), reward units.
+        """
+        positions = (attention_mask.cumsum(1) - 1).clamp(min=0)  # padding does not count
+        hidden = self.model.base_model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=positions[:, -input_ids.shape[1] :],
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )[0]
+        hidden = hidden[:, -action_mask.shape[1] :]  # (batch, new, hidden) -> (batch, time, hidden)
+        logits = self.logit_head(hidden).masked_fill(~action_mask, -torch.inf)
+        return logits, self.value_head(hidden).squeeze(-1)  # (batch, time, 1) -> (batch, time)
+
+
+def log_probs_of(tokens: Tensor, logits: Tensor) -> Tensor:
+    """Return log softmax(logits)[token] in nats: (batch, time, vocab) -> (batch, time)."""
+    return logits.log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+
+
+def sample(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw one token per row by inverse transform sampling: (batch, vocab) -> (batch,).
+
+    token = min {v : p_0 + ... + p_v > u},  u uniform in [0, 1)
+
+    Every row takes a number at every step, even when its response has ended, so that what a row
+    samples does not depend on the lengths of the others.
+    """
+    cumulated = logits.double().softmax(-1).cumsum(-1)  # float64: the last entry exceeds every u
+    uniforms = torch.rand(len(logits), generator=generator).double()
+    return torch.searchsorted(cumulated, uniforms[:, None], right=True).squeeze(1)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One response per row as it was sampled; what `response_mask` hides has no meaning."""
+
+    input_ids: Tensor  # (batch, length): prompts, padded on the left, then responses
+    attention_mask: Tensor  # (batch, length): 1 on prompt and response, 0 on padding
+    action_mask: Tensor  # (batch, time, vocab) bool: legal tokens
+    logits: Tensor  # (batch, time, vocab): what the tokens were drawn from
+    values: Tensor  # (batch, time), reward units, of the text before each token
+    token_rewards: Tensor  # (batch, time), reward units, from the credit rule
+    scores: Tensor  # (batch,), reward units, of whole responses
+
+    @property
+    def tokens(self) -> Tensor:
+        """(batch, time): the responses, which are the last columns of the texts."""
+        return self.input_ids[:, -self.values.shape[1] :]
+
+    @property
+    def response_mask(self) -> Tensor:
+        """(batch, time) bool: True on a response's own tokens."""
+        return self.attention_mask[:, -self.values.shape[1] :].bool()
+
+
+@torch.no_grad()
+def play(
+    envs: VectorEnv[Any, Any, Any],
+    policy: Policy,
+    generator: torch.Generator,
+    seed: int | None,
+    args: Args,
+) -> Rollout:
+    """Play one episode in every row; each step reads one new token per row."""
+    observation, info = envs.reset(seed=seed)
+    length = observation["input_ids"].shape[1] - args.max_new_tokens  # columns written so far
+    token_rewards = np.zeros((args.num_envs, args.max_new_tokens), dtype=np.float32)
+    scores = np.zeros(args.num_envs, dtype=np.float32)
+    is_over = np.zeros(args.num_envs, dtype=bool)
+    cache, steps = DynamicCache(config=policy.model.config), []
+    while not is_over.all():
+        unread = torch.from_numpy(observation["input_ids"][:, cache.get_seq_length() : length])
+        attention_mask = torch.from_numpy(observation["attention_mask"][:, :length])
+        # (batch, vocab) -> (batch, 1, vocab): of all columns that are read only the last one counts
+        action_mask = torch.from_numpy(info["action_mask"][:, None].astype(bool))
+        logits, values = policy(unread, attention_mask, action_mask, cache)
+        steps.append((action_mask, logits, values))
+        tokens = sample(logits[:, 0], generator)  # (batch, 1, vocab) -> (batch,)
+        # A row that is over ignores its token and keeps its flags until the next reset.
+        observation, _, terminated, truncated, info = envs.step(tokens.numpy())
+        is_over = terminated | truncated
+        length += 1
+        if "token_rewards" in info:  # of the rows that this token ended
+            ended = info["_token_rewards"]
+            token_rewards[ended] = info["token_rewards"][ended]
+            scores[ended] = info["score"][ended]
+    # (batch, 1, ...) per step -> (batch, time, ...)
+    action_mask, logits, values = (torch.cat(parts, dim=1) for parts in zip(*steps, strict=True))
+    return Rollout(
+        input_ids=torch.from_numpy(observation["input_ids"][:, :length]),
+        attention_mask=torch.from_numpy(observation["attention_mask"][:, :length]),
+        action_mask=action_mask,
+        logits=logits,
+        values=values,
+        token_rewards=torch.from_numpy(token_rewards[:, : len(steps)]),
+        scores=torch.from_numpy(scores),
+    )
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the gradient steps on one rollout aim at."""
+
+    old_log_probs: Tensor  # (batch, time), nats, of the sampled tokens when they were sampled
+    ref_logits: Tensor  # (batch, time, vocab), of the frozen reference
+    kl: Tensor  # (batch, time), nats, KL(policy || reference) of each token's distribution
+    advantages: Tensor  # (batch, time), whitened
+    advantage_scale: Tensor  # (), reward units, the deviation that whitening divided by
+    returns: Tensor  # (batch, time), reward units, that the values are to predict
+
+
+@torch.no_grad()
+def assign(rollout: Rollout, reference: Policy, args: Args) -> Targets:
+    """Turn token rewards into advantages: subtract the price of the KL, estimate, whiten."""
+    mask = rollout.response_mask
+    ref_logits, _ = reference(
+        rollout.input_ids[:, :-1], rollout.attention_mask[:, :-1], rollout.action_mask
+    )
+    kl = losses.full_kl(rollout.logits, ref_logits).clamp(min=0.0)  # rounding may leave -1e-8
+    kl = kl.masked_fill(~mask, 0.0)
+    rewards = rollout.token_rewards - args.kl_coef * kl
+    advantages, returns = losses.gae(
+        rewards, rollout.values, mask, gamma=args.gamma, gae_lambda=args.gae_lambda
+    )
+    return Targets(
+        old_log_probs=log_probs_of(rollout.tokens, rollout.logits),
+        ref_logits=ref_logits,
+        kl=kl,
+        advantages=losses.masked_whiten(advantages, mask),
+        advantage_scale=losses.masked_std(advantages, mask),
+        returns=returns,
+    )
+
+
+def loss_of(policy: Policy, rollout: Rollout, targets: Targets, rows: Tensor, args: Args) -> Tensor:
+    """Return the loss of some rows, each term a mean over their tokens.
+
+    loss = L_policy + vf_coef * L_value + kl_coef / advantage_scale * KL
+
+    Whitening divided the advantages by their scale. The price of the KL is divided by it too, and
+    so keeps the unit of the rewards.
+    """
+    # A column predicts the token of the next one, so the last column is not read.
+    logits, values = policy(
+        rollout.input_ids[rows, :-1], rollout.attention_mask[rows, :-1], rollout.action_mask[rows]
+    )
+    mask = rollout.response_mask[rows]
+    policy_loss = losses.policy_loss(
+        log_probs_of(rollout.tokens[rows], logits),
+        targets.old_log_probs[rows],
+        targets.advantages[rows],
+        mask,
+        clip_range=args.clip_range,
+    )
+    value_loss = losses.value_loss(
+        values,
+        rollout.values[rows],
+        targets.returns[rows],
+        mask,
+        clip_range_vf=args.clip_range_vf,
+    )
+    kl = losses.masked_mean(losses.full_kl(logits, targets.ref_logits[rows]), mask)
+    return policy_loss + args.vf_coef * value_loss + args.kl_coef / targets.advantage_scale * kl
+
+
+def train(args: Args) -> Policy:
+    """Train the environment's language model; print the score and the KL of each rollout."""
+    envs = gym.make_vec(
+        args.env,
+        num_envs=args.num_envs,
+        reward=args.reward,
+        max_new_tokens=args.max_new_tokens,
+        autoreset_mode="Disabled",  # rows that are over wait for the others
+    )
+    assert isinstance(envs.unwrapped, TokenGenerationVectorEnv)
+    assert envs.unwrapped.bundle is not None
+    policy = Policy(envs.unwrapped.bundle.policy)
+    reference = copy.deepcopy(policy).requires_grad_(False)
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=args.learning_rate, weight_decay=0.0)
+    # The seeds that PPO draws: of new adapters' weights (none here), of sampling, of minibatches.
+    _, *seeds = np.random.SeedSequence(args.seed).generate_state(3).tolist()
+    sampler, shuffler = (torch.Generator().manual_seed(seed) for seed in seeds)
+    for update in range(args.updates):
+        seed = args.seed if update == 0 else None  # None continues the environment's own stream
+        rollout = play(envs, policy, sampler, seed, args)
+        targets = assign(rollout, reference, args)
+        for _ in range(args.n_epochs):
+            order = torch.randperm(args.num_envs, generator=shuffler)
+            for rows in order.tensor_split(args.n_minibatches):
+                optimizer.zero_grad()
+                loss_of(policy, rollout, targets, rows, args).backward()
+                nn.utils.clip_grad_norm_(policy.parameters(), args.max_grad_norm)
+                optimizer.step()
+        score, kl = rollout.scores.mean().item(), targets.kl.sum(1).mean().item()
+        figures = f"score {score:6.3f}  KL {kl:6.3f}  score - c KL {score - args.kl_coef * kl:6.3f}"
+        print(f"update {update:3d}  {figures}", flush=True)
+    return policy
+
+
+if __name__ == "__main__":
+    train(tyro.cli(Args))

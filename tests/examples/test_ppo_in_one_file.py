@@ -1,0 +1,153 @@
+"""PPO in one file: its updates are the package's own, it learns, and its page shows its code."""
+
+import copy
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from examples import ppo_in_one_file as one
+from tests.agents.conftest import critic_of
+from tokengym.agents import PPO
+from tokengym.agents.decoding import streams
+from tokengym.agents.ppo.settings import PPOSettings
+
+ROOT = Path(__file__).parents[2]
+CODE = (ROOT / "examples" / "ppo_in_one_file.py").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "agents" / "how_ppo_works.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def compute_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[torch.dtype], None]]:
+    """Return a setter of the precision of all models and new tensors."""
+
+    def compute_in(dtype: torch.dtype) -> None:
+        torch.set_default_dtype(dtype)
+        load = partial(AutoModelForCausalLM.from_pretrained, dtype=dtype)
+        monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", load)
+        if dtype == torch.float64:  # the package's fast decoding of GPT-2 caches in float32
+            monkeypatch.setattr(streams, "has_gpt2_shape", lambda model: False)
+
+    before = torch.get_default_dtype()
+    yield compute_in
+    torch.set_default_dtype(before)
+
+
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch) -> list[tuple[one.Policy, one.Rollout]]:
+    """Return a list to which each rollout of the file is added, and the policy that played it."""
+    found: list[tuple[one.Policy, one.Rollout]] = []
+    play = one.play
+
+    def recorded(envs: Any, policy: one.Policy, *rest: Any) -> one.Rollout:
+        found.append((copy.deepcopy(policy), play(envs, policy, *rest)))
+        return found[-1][1]
+
+    monkeypatch.setattr(one, "play", recorded)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("dtype", "atol", "task", "options", "settings"),
+    [
+        (torch.float32, 1e-5, "MovieReview", {}, {}),
+        # A second update has a KL to pay, and a high rate moves values far enough to be clipped;
+        # responses end early, and some tokens are forbidden.
+        (
+            torch.float64,
+            1e-9,
+            "Dialogue",
+            {"min_new_tokens": 9, "forbidden_token_ids": [5, 40]},
+            {"updates": 2, "learning_rate": 3e-3},
+        ),
+    ],
+)
+def test_its_updates_are_those_of_ppo(
+    dtype: torch.dtype,
+    atol: float,
+    task: str,
+    options: dict[str, Any],
+    settings: dict[str, Any],
+    compute_in: Callable[[torch.dtype], None],
+    played: list[tuple[one.Policy, one.Rollout]],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    compute_in(dtype)
+    monkeypatch.setattr(gym, "make_vec", partial(gym.make_vec, max_new_tokens=20, **options))
+    args = one.Args(
+        env=f"tokengym/{task}-v0", num_envs=16, max_new_tokens=20, **{"updates": 1} | settings
+    )
+    policy = one.train(args)
+
+    envs: Any = gym.make_vec(args.env, num_envs=16, reward="abc")
+    model = AutoModelForCausalLM.from_pretrained(envs.unwrapped.bundle.policy)
+    agent = PPO(
+        "CausalLMPolicy",
+        envs,
+        args.learning_rate,
+        policy_kwargs={"model": model},
+        seed=0,
+        device="cpu",
+    )
+    close = partial(torch.testing.assert_close, atol=atol, rtol=0.0, check_dtype=False)
+    reference = played[0][0]
+    policies = [*(policy for policy, _ in played), policy]
+    for number, (_, rollout) in enumerate(played):
+        their_round = agent.collect()
+        assert their_round is not None
+        mask = rollout.response_mask
+        sampled = [
+            tuple(ids[kept].tolist()) for ids, kept in zip(rollout.tokens, mask, strict=True)
+        ]
+        assert sampled == [episode.response_ids for episode in their_round.episodes]
+        targets, experience = one.assign(rollout, reference, args), agent.assign(their_round)
+        close(targets.old_log_probs.masked_fill(~mask, 0.0), experience.old_log_probs)
+        close(targets.advantages, experience.advantages)
+        close(targets.returns, experience.returns)
+        for after in (0, 1):
+            rows, count = torch.arange(len(mask)), int(mask.sum())
+            loss, *_ = agent.objective()(agent.policy, experience, count)
+            close(one.loss_of(policies[number + after], rollout, targets, rows, args), loss)
+            if not after:
+                agent.update(experience)
+    assert bool(options) == (targets.kl.sum(1).mean() > 0.1) == (not mask[:, -1].all())
+    own, theirs = policy.model.state_dict(), agent.policy.language_model.model.state_dict()
+    gaps = torch.cat([(own[name] - theirs[name]).abs().flatten() for name in own])
+    close(policy.value_head.weight, critic_of(agent).head.weight)
+    # AdamW divides a gradient by its size. Where it is 0 but for rounding, as the keys' biases have
+    # it, float32 leaves a few weights up to a step apart; float64 leaves none.
+    few, most = (1e-2, args.learning_rate) if dtype == torch.float32 else (0.0, atol)
+    assert (gaps > 1e-6).double().mean() <= few
+    assert gaps.max() < most
+
+
+def test_its_defaults_are_those_of_ppo():
+    own = {field.name: field.default for field in fields(one.Args)}
+    shared = {field.name: field.default for field in fields(PPOSettings) if field.name in own}
+    assert len(shared) == 10
+    assert shared.items() <= own.items()
+
+
+def test_it_learns(capsys: pytest.CaptureFixture[str]):
+    one.train(one.Args(num_envs=32, max_new_tokens=24, updates=6, learning_rate=1e-3))
+    printed = capsys.readouterr().out
+    scores = [float(score) for score in re.findall(r"score +(\S+)  KL", printed)]
+    assert len(scores) == printed.count("\n") == 6
+    assert np.mean(scores[-2:]) > scores[0] + 0.5
+    assert re.findall(r"KL +(\S+)  score", printed)[0] == "0.000"  # it begins as its reference
+
+
+def test_the_page_shows_the_whole_file_section_by_section():
+    shown = "\n".join(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
+    written = CODE[CODE.index("@dataclass") :]  # all but the imports
+    assert [line for line in shown.splitlines() if line] == [
+        line for line in written.splitlines() if line
+    ]
