@@ -302,9 +302,10 @@ def _definitions() -> list[tuple[str, str]]:
         ("Interval", "Percentile bootstrap over seeds of an interquartile mean."),
         (
             "Difference",
-            "Mean over the seeds that both rewards have, with Student's t interval. It is clear if "
-            "its p-value, corrected for the number of rewards (Holm), is below 1 minus the level, "
-            f"on at least {RELIABLE_SEEDS} seeds.",
+            "Mean over the seeds that both rewards have, with Student's t interval. The more "
+            "rewards are compared, the higher the interval's level, so that it excludes 0 where "
+            "the test finds a difference after Holm's correction for their number. The difference "
+            f"is clear if it does so on at least {RELIABLE_SEEDS} seeds and does not round to 0.",
         ),
         (
             "Updates to a level",

@@ -13,7 +13,7 @@ import numpy as np
 from tokengym.evaluation.measure.alarms import find_alarms
 from tokengym.evaluation.measure.measures import Axis, measure_of
 from tokengym.evaluation.report.curves import Curve, Panel, Runs, make_panels
-from tokengym.evaluation.report.verdict import make_verdict
+from tokengym.evaluation.report.verdict import make_verdict, sign_of
 from tokengym.evaluation.statistics import (
     RELIABLE_SEEDS,
     Array,
@@ -21,6 +21,7 @@ from tokengym.evaluation.statistics import (
     collapsed,
     final_mean,
     holm,
+    holm_level,
     improvement_interval,
     interval,
     iqm,
@@ -140,10 +141,10 @@ def _summarize_panel(
                 by_gold=by_gold,
             ),
         }
+        rewards[name] = entry
         if name != baseline:
             entry["versus_baseline"] = _versus(panel, runs, panel.rewards[baseline], level)
-        rewards[name] = entry
-    _mark_clear(rewards, level)
+    _add_differences(panel, rewards, level)
     summary = {
         "group": dict(panel.group),
         "baseline": baseline,
@@ -206,24 +207,19 @@ def _normalized(
 
 
 def _versus(panel: Panel, runs: Runs, baseline: Runs, level: float) -> dict[str, Any]:
-    """Return the paired differences from the baseline and the probability of improvement."""
+    """Return the probability of improvement over the baseline and the relative speed."""
     _, own, other = np.intersect1d(runs.seeds, baseline.seeds, return_indices=True)
-    differences: dict[str, Any] = {}
     improvement: dict[str, Any] = {}
     for measure in panel.measures:
-        for kind in kinds(measure):
+        for kind in kinds(measure) if measure_of(measure).ranked else ():
             x = per_run(panel, runs, measure, kind)
             y = per_run(panel, baseline, measure, kind)
-            if len(own):
-                paired = paired_difference(x[own], y[other], level=level)
-                differences.setdefault(measure, {})[kind] = asdict(paired)
-            if measure_of(measure).ranked:
-                low, high = improvement_interval(x, y, level)
-                improvement.setdefault(measure, {})[kind] = {
-                    "probability": probability_of_improvement(x, y),
-                    "low": low,
-                    "high": high,
-                }
+            low, high = improvement_interval(x, y, level)
+            improvement.setdefault(measure, {})[kind] = {
+                "probability": probability_of_improvement(x, y),
+                "low": low,
+                "high": high,
+            }
     speed = {
         measure: relative_steps(
             panel.steps,
@@ -236,30 +232,41 @@ def _versus(panel: Panel, runs: Runs, baseline: Runs, level: float) -> dict[str,
         if len(own) and measure in panel.measures
     }
     return {
-        "differences": differences,
+        "differences": {},
         "probability_of_improvement": improvement,
         "relative_steps": _plain(speed.get("score")),
         "relative_steps_net": _plain(speed.get("net_score")),
     }
 
 
-def _mark_clear(rewards: Mapping[str, dict[str, Any]], level: float) -> None:
-    """Add to each difference its p-value after Holm's correction, and its sign where it is clear.
+def _add_differences(panel: Panel, rewards: Mapping[str, dict[str, Any]], level: float) -> None:
+    """Add each reward's paired differences from the baseline, the first, and which are clear.
 
-    The correction is for the number of rewards compared by one measurement. Fewer than
-    `RELIABLE_SEEDS` pairs show nothing clearly.
+    The verdict is corrected for the number of rewards compared by one measurement, and so is the
+    level of the intervals. Neither fewer than `RELIABLE_SEEDS` pairs nor a difference that is
+    printed as 0 is clear.
     """
-    families: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for entry in rewards.values():
-        for measure, by_kind in entry.get("versus_baseline", {}).get("differences", {}).items():
-            for kind, difference in by_kind.items():
-                families.setdefault((measure, kind), []).append(difference)
-    for family in families.values():
-        adjusted = holm([difference["p_value"] for difference in family])
-        for difference, p_value in zip(family, adjusted, strict=True):
-            sure = p_value < 1.0 - level and difference["pairs"] >= RELIABLE_SEEDS
-            difference["p_adjusted"] = float(p_value)
-            difference["clear"] = int(np.sign(difference["difference"])) if sure else 0
+    baseline, *others = panel.rewards
+    seeds = panel.rewards[baseline].seeds
+    rows = {
+        name: (own, other)
+        for name in others
+        for _, own, other in [np.intersect1d(panel.rewards[name].seeds, seeds, return_indices=True)]
+        if len(own)
+    }
+    for measure, kind in [(m, k) for m in panel.measures for k in kinds(m)] if rows else ():
+        numbers = {n: per_run(panel, runs, measure, kind) for n, runs in panel.rewards.items()}
+        pairs = [(numbers[n][own], numbers[baseline][other]) for n, (own, other) in rows.items()]
+        adjusted = holm([paired_difference(x, y).p_value for x, y in pairs])
+        for name, (x, y), p_value in zip(rows, pairs, adjusted, strict=True):
+            found = paired_difference(x, y, holm_level(adjusted, level))
+            is_clear = p_value < 1.0 - level and found.pairs >= RELIABLE_SEEDS
+            differences = rewards[name]["versus_baseline"]["differences"]
+            differences.setdefault(measure, {})[kind] = {
+                **asdict(found),
+                "p_adjusted": float(p_value),
+                "clear": sign_of(found.difference) if is_clear else 0,
+            }
 
 
 def _plain(speed: RelativeSteps | None) -> dict[str, float] | None:

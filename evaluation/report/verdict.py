@@ -1,7 +1,8 @@
 """The verdict: a summary in words, with the reward that learned faster, how surely and at what KL.
 
 A difference is clear if its p-value, after Holm's correction for the number of rewards compared,
-is below 1 - level on at least five pairs; every other difference is called unclear.
+is below 1 - level on at least five pairs, and if it is not printed as 0; every other difference is
+called unclear. Its interval has the level of that corrected test (`holm_level`).
 """
 
 import math
@@ -24,7 +25,7 @@ def make_verdict(group: Figures, level: float) -> dict[str, Any]:
     baseline = group["baseline"]
     others = [name for name in group["rewards"] if name != baseline]
     return {
-        "headline": _headline(group, baseline, others, level),
+        "headline": _headline(group, baseline, others),
         "sentences": [_sentence(group, name, baseline, level) for name in others],
         "cautions": _cautions(group, others),
     }
@@ -64,8 +65,17 @@ def signed(value: float) -> str:
         >>> signed(0.25), signed(-0.0001)
         ('+0.250', '0.000')
     """
-    text = number(value)
-    return f"+{text}" if value > 0 and text.strip("0.") else text
+    return f"+{number(value)}" if sign_of(value) > 0 else number(value)
+
+
+def sign_of(value: float) -> int:
+    """Return the sign of a number as it is printed: 0 for one that rounds to 0.
+
+    Example:
+        >>> sign_of(0.25), sign_of(-0.0001)
+        (1, 0)
+    """
+    return ((value > 0) - (value < 0)) * bool(number(value).strip("\u22120."))
 
 
 def clear(difference: Figures | None) -> int:
@@ -79,7 +89,7 @@ def difference_of(group: Figures, name: str, measure: str, kind: str) -> Figures
     return versus.get("differences", {}).get(measure, {}).get(kind)
 
 
-def _headline(group: Figures, baseline: str, others: Sequence[str], level: float) -> str:
+def _headline(group: Figures, baseline: str, others: Sequence[str]) -> str:
     word = measure_of("score", group["by_gold"]).word
     if not others:
         final = group["rewards"][baseline]["figures"]["score"]["final"]["iqm"]
@@ -91,7 +101,7 @@ def _headline(group: Figures, baseline: str, others: Sequence[str], level: float
     unclear = [name for name in others if signs[name] == 0]
     if faster:
         best = max(faster, key=lambda name: _gain(group, name))
-        gain = _interval(difference_of(group, best, "score", "auc"), level)
+        gain = _interval(difference_of(group, best, "score", "auc"))
         text = (
             f"{best} learned faster than {baseline} ({word} over the run {gain})"
             f"{_price(group, best)}"
@@ -139,10 +149,11 @@ def _sentence(group: Figures, name: str, baseline: str, level: float) -> str:
     area = difference_of(group, name, "score", "auc")
     if not area:
         return f"{name} and {baseline} share no seed, so their runs cannot be paired."
-    sign, word = clear(area), measure_of("score", group["by_gold"]).word
+    word = measure_of("score", group["by_gold"]).word
     what = {1: "learned faster", -1: "learned slower", 0: "showed no clear difference in speed"}
+    found = what[clear(area)] if area["pairs"] >= RELIABLE_SEEDS else "ran on too few seeds to tell"
     text = (
-        f"{name} {what[sign]}: {word} over the run {_interval(area, level)} against {baseline}, "
+        f"{name} {found}: {word} over the run {_interval(area)} against {baseline}, "
         f"ahead on {area['wins']} of {area['pairs']} seeds."
     )
     return f"{text} {_speed(group, name, baseline, level)}{_ends(group, name)}"
@@ -244,13 +255,14 @@ def _gain(group: Figures, name: str) -> float:
     return float(difference["difference"]) if difference else 0.0
 
 
-def _interval(difference: Figures | None, level: float) -> str:
+def _interval(difference: Figures | None) -> str:
     if not difference:
         return "not paired"
-    return (
-        f"{signed(difference['difference'])}, {level:.0%} interval "
-        f"{number(difference['low'])} to {number(difference['high'])}"
-    )
+    size = signed(difference["difference"])
+    if difference["pairs"] == 1:
+        return f"{size} on one seed"
+    low, high = number(difference["low"]), number(difference["high"])
+    return f"{size}, {100 * difference['level']:.3g}% interval {low} to {high}"
 
 
 def _list(names: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from tokengym.evaluation.statistics.aggregates import (
 from tokengym.evaluation.statistics.comparisons import (
     PairedDifference,
     holm,
+    holm_level,
     improvement_interval,
     paired_difference,
     probability_of_improvement,
@@ -46,6 +47,7 @@ __all__ = [
     "frontier",
     "gain_at",
     "holm",
+    "holm_level",
     "improvement_interval",
     "interval",
     "iqm",

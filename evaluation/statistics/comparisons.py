@@ -75,6 +75,8 @@ class PairedDifference:
     """Lower end of its interval."""
     high: float
     """Upper end of its interval."""
+    level: float
+    """Confidence level of its interval."""
     p_value: float
     """Two-sided p-value of no difference; 1 with a single pair."""
     wins: int
@@ -119,6 +121,7 @@ def paired_difference(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Paired
         difference=float(mean),
         low=float(low),
         high=float(high),
+        level=level,
         p_value=float(p_value),
         wins=int((differences > 0).sum()),
         ties=int((differences == 0).sum()),
@@ -180,6 +183,26 @@ def holm(p_values: ArrayLike) -> Array:
     adjusted = np.empty_like(values)
     np.put_along_axis(adjusted, order, np.maximum.accumulate(scaled, axis=-1), axis=-1)
     return adjusted
+
+
+def holm_level(adjusted: ArrayLike, level: float = 0.95) -> float:
+    """Return the level at which intervals exclude 0 exactly where Holm's test finds a difference.
+
+    1 - (1 - level) / max(m - k, 1), of m p-values k being below 1 - level after `holm`
+
+    At that level each interval alone covers its mean; all together they do so only where k = 0.
+
+    Args:
+        adjusted: (m,) p-values of `student_interval`, adjusted by `holm`.
+        level: Confidence level of the test, in (0, 1).
+
+    Example:
+        >>> round(holm_level([0.02, 0.06, 0.06]), 3)
+        0.975
+    """
+    values = finite("adjusted", adjusted)
+    missed = int((values >= 1.0 - level).sum())
+    return 1.0 - (1.0 - level) / max(missed, 1)
 
 
 def _improvement(left: Array, right: Array) -> Array:

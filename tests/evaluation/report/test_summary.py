@@ -80,6 +80,54 @@ def test_the_faster_reward_is_said_to_be_faster(make_curves):
     assert "uniform showed no clear difference" in headline
 
 
+def curves_of(areas: np.ndarray) -> list[Curve]:
+    """Return flat curves of the given heights, (seeds, rewards); the first reward is sparse."""
+    return [
+        Curve(
+            credit=f"reward-{reward}" if reward else "sparse",
+            seed=seed,
+            steps=np.array([0.0, 1.0]),
+            values={"score": np.full(2, area)},
+        )
+        for (seed, reward), area in np.ndenumerate(areas)
+    ]
+
+
+def test_the_interval_is_the_one_that_the_verdict_uses():
+    seeds = np.linspace(-1.0, 1.0, 5)
+    # Each alone is found at 95 % (p = 0.034), but not among two.
+    areas = np.stack([0.0 * seeds, 0.34 * seeds + 0.384, 0.34 * seeds + 0.384], axis=1)
+    (alone,) = summarize(curves_of(areas[:, :2]))["groups"]
+    (both,) = summarize(curves_of(areas))["groups"]
+    assert "reward-1 learned faster than sparse" in alone["verdict"]["headline"]
+    assert "+0.384, 95% interval 0.050 to 0.718" in alone["verdict"]["headline"]
+    for sentence in both["verdict"]["sentences"]:
+        assert "showed no clear difference" in sentence
+        assert "97.5% interval \u2212" in sentence
+    difference = both["rewards"]["reward-1"]["versus_baseline"]["differences"]["score"]["auc"]
+    assert difference["low"] < 0 < difference["high"]
+
+
+def test_a_difference_that_rounds_to_nothing_is_not_claimed():
+    seeds = np.linspace(-1.0, 1.0, 5)
+    areas = np.stack([seeds, seeds + 2e-4 + 1e-5 * seeds], axis=1)
+    (group,) = summarize(curves_of(areas))["groups"]
+    difference = group["rewards"]["reward-1"]["versus_baseline"]["differences"]["score"]["auc"]
+    assert difference["p_adjusted"] < 1e-4
+    assert difference["clear"] == 0
+    assert group["verdict"]["headline"] == "No reward learned clearly faster than sparse."
+    (large,) = summarize(curves_of(areas * 1000.0))["groups"]
+    assert large["verdict"]["headline"].startswith("reward-1 learned faster than sparse")
+
+
+def test_too_few_seeds_are_said_beside_an_interval_without_zero():
+    areas = np.stack([np.zeros(3), np.array([1.0, 1.1, 1.2])], axis=1)
+    (sentence,) = summarize(curves_of(areas))["groups"][0]["verdict"]["sentences"]
+    assert sentence.startswith("reward-1 ran on too few seeds to tell: score over the run +1.10, ")
+    (sentence,) = summarize(curves_of(areas[:1]))["groups"][0]["verdict"]["sentences"]
+    assert "score over the run +1.00 on one seed against sparse" in sentence
+
+
 def test_of_faster_rewards_each_is_named_with_the_kl_it_cost(make_curves):
     curves = make_curves(("sparse", "abc")) + [
         replace(curve, credit="red", values={**curve.values, "score": curve.values["score"] * 0.99})

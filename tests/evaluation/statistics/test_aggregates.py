@@ -11,6 +11,7 @@ from tokengym.evaluation.statistics import (
     curve_interval,
     final_mean,
     holm,
+    holm_level,
     improvement_interval,
     interval,
     iqm,
@@ -214,6 +215,19 @@ def test_student_interval_is_scipys(rng: np.random.Generator):
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([[0.6, 0.9], [0.5, 0.01]]).tolist() == [[1.0, 1.0], [0.5, 0.02]]
+
+
+def test_intervals_exclude_zero_where_holms_test_finds_a_difference():
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(300):
+        differences = rng.normal(size=(4, 6)) + rng.choice([0.0, 1.2], size=(4, 1))
+        adjusted = holm(student_interval(differences)[3])
+        _, low, high, _ = student_interval(differences, holm_level(adjusted))
+        found = adjusted < 1.0 - 0.95
+        assert ((low > 0) | (high < 0)).tolist() == found.tolist()
+        seen.add(int(found.sum()))
+    assert seen == {0, 1, 2, 3, 4}
 
 
 @pytest.mark.parametrize(
