@@ -270,15 +270,26 @@ def write_hashed(path: Path, record: Mapping[str, Any]) -> None:
     write_json(path, plain | {"hash": _record_hash(plain)})
 
 
-def read_hashed(path: Path) -> dict[str, Any]:
+def read_hashed(path: Path, *, optional: bool = False) -> dict[str, Any]:
     """Read what `write_hashed` wrote, without the hash.
 
+    Args:
+        path: The file.
+        optional: Read an object without a hash too, as an earlier version may have written it.
+
     Raises:
-        ValueError: if it is missing or damaged.
+        ValueError: if it is missing, damaged, or was changed since it was written.
     """
     record = read_json(path)
-    if not isinstance(record, dict) or record.pop("hash", None) != _record_hash(record):
-        raise ValueError(f"{path} is damaged (its hash differs); delete it and run again")
+    if not isinstance(record, dict):
+        raise ValueError(f"{path} is damaged; delete {path.parent} and run again")
+    if optional and "hash" not in record:
+        return record
+    if record.pop("hash", None) != _record_hash(record):
+        raise ValueError(
+            f"{path} was changed since it was written (its hash differs); restore it, or delete "
+            f"{path.parent} and run again"
+        )
     return record
 
 
@@ -484,14 +495,19 @@ def _record_hash(record: Mapping[str, Any]) -> str:
 
 def content_hash(path: Path) -> str:
     """Return a hash of a file's bytes, or of the names and bytes of a folder's files."""
-    found = _hashes(path) if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()
+    found = _hashes(path) if path.is_dir() else file_hash(path)
     return hashlib.sha256(repr(found).encode()).hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _hashes(folder: Path) -> dict[str, str]:
     """Return the hash of every file in the folder and its subfolders, by relative name."""
     return {
-        file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        file.relative_to(folder).as_posix(): file_hash(file)
         for file in sorted(folder.rglob("*"))
         if file.is_file()
     }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokengym.envs.files import content_hash, read_json, replacing, write_bytes
+from tokengym.envs.files import content_hash, replacing, write_bytes
 from tokengym.envs.render import markdown
 from tokengym.envs.tasks.plugins import plugin_names
 from tokengym.evaluation.report.curves import read_curves, write_curves
@@ -21,6 +21,7 @@ from tokengym.evaluation.report.summary import summarize
 from tokengym.evaluation.runs.config import ComparisonConfig, flat
 from tokengym.evaluation.runs.defaults import task_name
 from tokengym.evaluation.runs.own import CODE, kept_code
+from tokengym.evaluation.runs.record import read_result
 from tokengym.evaluation.runs.run import load_agent, make_evaluator
 from tokengym.evaluation.statistics import interval
 from tokengym.rewards.naming import split_own
@@ -106,7 +107,7 @@ def export_agent(out: Path, folder: Path, *, name: str = "user/name") -> Path:
         )
     if folder.exists():
         raise ValueError(f"{folder} already exists; name a new folder")
-    run = read_json(results[0])
+    run = read_result(results[0].parent)
     config = ComparisonConfig.from_dict(run["settings"])
     kind = config.training.agent
     own = kind if split_own(kind) or kind in plugin_names("agents") else None

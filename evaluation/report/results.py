@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tokengym.envs import printable
-from tokengym.envs.files import read_json, read_jsonl, write_json, write_text
+from tokengym.envs.files import read_jsonl, write_json, write_text
 from tokengym.evaluation.measure.measures import Axis
 from tokengym.evaluation.report.curves import (
     COLUMNS,
@@ -28,9 +28,11 @@ from tokengym.evaluation.runs.config import (
     command_line,
     differences,
     flat,
+    read_settings,
     run_folder,
 )
 from tokengym.evaluation.runs.defaults import task_name, training_settings
+from tokengym.evaluation.runs.record import read_result
 
 RESULT_FILES = ("curves.csv", "summary.json", "curves.png", "report.html")
 
@@ -239,7 +241,7 @@ class _Found:
             folder, credit = run_folder(out, name, seed), label or name
             if not (folder / "run.json").exists():
                 continue
-            result = _read_result(folder)
+            result = read_result(folder)
             for kept, met in ((self.versions, "versions"), (self.made, "made")):
                 for key, value in (result.get(met) or {}).items():
                     listed = kept.setdefault(key, [])
@@ -360,21 +362,6 @@ def rows_of(curves: Sequence[Curve]) -> list[dict[str, object]]:
     return rows
 
 
-def _read_result(folder: Path) -> dict[str, Any]:
-    """Return what a run's run.json says.
-
-    Raises:
-        ValueError: if it is damaged.
-    """
-    found = read_json(folder / "run.json")
-    is_whole = isinstance(found, dict) and isinstance(found.get("status"), str)
-    tables = [found.get(name) or {} for name in ("versions", "made")] if is_whole else [None]
-    if not all(isinstance(table, dict) for table in tables):
-        raise ValueError(f"{folder / 'run.json'} is damaged; delete {folder} and run again")
-    result: dict[str, Any] = found
-    return result
-
-
 def _read_config(path: Path) -> ComparisonConfig:
     if not path.exists():
         raise ValueError(
@@ -382,7 +369,7 @@ def _read_config(path: Path) -> ComparisonConfig:
             "tokengym compare wrote"
         )
     try:
-        return ComparisonConfig.from_dict(read_json(path))
+        return ComparisonConfig.from_dict(read_settings(path))
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged or of another version ({error})") from None
 

@@ -9,20 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokengym.agents.rollouts.tracking import check_tracker
-from tokengym.envs.files import LOCK, locked, read_json, write_json
+from tokengym.envs.files import LOCK, locked, write_hashed
 from tokengym.evaluation.report.results import write_comparison
 from tokengym.evaluation.runs.config import (
     SETTINGS_FILE,
     ComparisonConfig,
     differences,
     missing_runs,
+    read_settings,
     resolve_env,
     run_folder,
 )
 from tokengym.evaluation.runs.launchers import Launch, Launcher, find_launcher
 from tokengym.evaluation.runs.own import CODE, keep_code
 from tokengym.evaluation.runs.progress import Board
-from tokengym.evaluation.runs.record import UNFINISHED
+from tokengym.evaluation.runs.record import UNFINISHED, read_result
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -94,8 +95,7 @@ def _compare(
     from rich.console import Console
 
     check_folder(config, out)  # another process may have begun and ended since
-    if retry_failed:
-        _remove_failed(config, out)
+    _check_finished(config, out, remove_failed=retry_failed)
     runs = missing_runs(config, out)
     console = console or Console()
     for name, seed in runs:  # an orphan of a killed comparison may still be writing one
@@ -107,7 +107,7 @@ def _compare(
             measured_by = preflight(config)
         keep_code(config.code, out / CODE)
         console.print(f"measured by {measured_by}", markup=False, highlight=False)
-        write_json(out / SETTINGS_FILE, config.as_dict())
+        write_hashed(out / SETTINGS_FILE, config.as_dict())
         total = len(config.names) * config.seeds
         steps = config.training.last_step
         with Board(console, total=total, done=total - len(runs), steps=steps) as board:
@@ -127,7 +127,7 @@ def check_folder(config: ComparisonConfig, out: Path) -> None:
         if out.is_dir() and any(path.name != LOCK for path in out.iterdir()):
             raise ValueError(f"{out} holds other files, no comparison; name a new folder")
         return
-    there, here = {"agents": [], **read_json(out / SETTINGS_FILE)}, config.as_dict()
+    there, here = {"agents": [], **read_settings(out / SETTINGS_FILE)}, config.as_dict()
     names = ("rewards", "agents")
     dropped = [name for key in names for name in there.get(key, []) if name not in here[key]]
     if "learner" not in there.get("training", {}):
@@ -179,13 +179,15 @@ def preflight(config: ComparisonConfig) -> str:
     return evaluator.measured_by
 
 
-def _remove_failed(config: ComparisonConfig, out: Path) -> None:
+def _check_finished(config: ComparisonConfig, out: Path, *, remove_failed: bool) -> None:
+    """Refuse runs whose files were changed, before others are done; remove those that failed."""
     for name in config.names:
         for seed in config.all_seeds:
             folder = run_folder(out, name, seed)
-            file = folder / "run.json"
-            if file.exists() and read_json(file).get("status") != "finished":
+            if not (folder / "run.json").exists():
+                continue
+            if read_result(folder)["status"] != "finished" and remove_failed:
                 if (folder / UNFINISHED).exists():  # it was killed: it resumes from there
-                    file.unlink()
+                    (folder / "run.json").unlink()
                 else:
                     shutil.rmtree(folder)

@@ -19,7 +19,7 @@ from tokengym.envs.declared import (
     names_of,
 )
 from tokengym.envs.errors import SettingsError
-from tokengym.envs.files import content_hash, read_json, write_json
+from tokengym.envs.files import content_hash, read_hashed, write_json
 from tokengym.envs.pretrained import has_tokenizer
 from tokengym.envs.settings import Overlong
 from tokengym.envs.tasks.task import task_of
@@ -352,15 +352,12 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def read_settings(file: Path) -> dict[str, Any]:
-    """Return the settings that a folder's work was begun with.
+    """Return the settings that a folder's work was begun with, hashed or not.
 
     Raises:
-        ValueError: if the file is damaged.
+        ValueError: if the file is damaged, or was changed since it was written.
     """
-    found = read_json(file)
-    if not isinstance(found, dict):
-        raise ValueError(f"{file} is damaged; delete {file.parent} and run again")
-    return found
+    return read_hashed(file, optional=True)
 
 
 def claim_folder(folder: Path, config: Any, *, remedy: str) -> None:

@@ -15,9 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokengym.envs import episode_to_record
-from tokengym.envs.files import read_hashed, write_csv, write_hashed, write_json, write_jsonl
+from tokengym.envs.files import file_hash, read_hashed, write_csv, write_hashed, write_jsonl
 from tokengym.evaluation.report.curves import COLUMNS
-from tokengym.evaluation.runs.config import ComparisonConfig, differences, run_folder
+from tokengym.evaluation.runs.config import (
+    ComparisonConfig,
+    differences,
+    read_settings,
+    run_folder,
+)
 from tokengym.rewards.errors import RewardError
 
 if TYPE_CHECKING:
@@ -118,8 +123,9 @@ class RunRecord:
         self._evaluation_s += seconds
 
     def write(self, out: Path, error: BaseException | None = None) -> None:
-        """Write the run's files; run.json, which makes it count, comes last."""
+        """Write the run's files; run.json, which makes it count and hashes them, comes last."""
         folder = run_folder(out, self.name, self.seed)
+        files = ["curve.csv", "train.csv", "episodes.jsonl"]
         write_csv(folder / "curve.csv", self.curve, COLUMNS)
         write_csv(folder / "train.csv", self.train, ["step", *TRAIN_COLUMNS.values()])
         write_jsonl(folder / "episodes.jsonl", self.samples)
@@ -140,7 +146,31 @@ class RunRecord:
             result["traceback"] = "".join(traceback.format_exception(error))
             if isinstance(error, RewardError) and error.episodes:
                 write_jsonl(folder / "unscored.jsonl", map(episode_to_record, error.episodes))
-        write_json(folder / "run.json", result)
+                files.append("unscored.jsonl")
+        result["files"] = {name: file_hash(folder / name) for name in files}
+        write_hashed(folder / "run.json", result)
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """Return what a run's run.json says, after a look at the files that it has hashes of.
+
+    Args:
+        folder: Folder of the run; an earlier version wrote no hashes.
+
+    Raises:
+        ValueError: if run.json is damaged, or a file is missing or was changed since the run ended.
+    """
+    result = read_settings(folder / "run.json")
+    tables = [result.get(name) or {} for name in ("versions", "made", "files")]
+    is_whole = isinstance(result.get("status"), str)
+    if not is_whole or not all(isinstance(table, dict) for table in tables):
+        raise ValueError(f"{folder / 'run.json'} is damaged; delete {folder} and run again")
+    for name, expected in tables[-1].items():
+        file = folder / name
+        if not file.is_file() or file_hash(file) != expected:
+            state = "was changed since its run ended" if file.exists() else "is missing"
+            raise ValueError(f"{file} {state}; restore it, or delete {folder} and run again")
+    return result
 
 
 class UnfinishedRun:
@@ -207,7 +237,7 @@ def _read_state(file: Path) -> dict[str, Any] | None:
 
 def record_failure(config: ComparisonConfig, out: Path, run: tuple[str, int], error: str) -> None:
     """Record as failed a run that left no result of its own."""
-    write_json(
+    write_hashed(
         run_folder(out, *run) / "run.json",
         {
             "credit": run[0],

@@ -19,12 +19,17 @@ from tokengym.envs import (
     episode_from_record,
     printable,
 )
-from tokengym.envs.files import read_json, read_jsonl, write_csv
+from tokengym.envs.files import read_jsonl, write_csv
 from tokengym.envs.tasks.task import task_of
 from tokengym.envs.tokenization import token_texts
 from tokengym.evaluation.measure.evaluate import make_eval_envs, task_reward
 from tokengym.evaluation.report.curves import to_cell
-from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig, resolve_env
+from tokengym.evaluation.runs.config import (
+    SETTINGS_FILE,
+    ComparisonConfig,
+    read_settings,
+    resolve_env,
+)
 from tokengym.evaluation.runs.defaults import training_settings
 from tokengym.evaluation.runs.own import changed_files
 from tokengym.evaluation.statistics import Array
@@ -278,7 +283,7 @@ def stored_task(path: Path, *, below: bool = True) -> tuple[str, dict[str, Any]]
         *sorted(folder.glob("**/run.json" if below else "*/seed-*/run.json")),
     ]
     for file in filter(Path.exists, found):
-        stored = read_json(file)
+        stored = read_settings(file)
         try:
             config = ComparisonConfig.from_dict(stored.get("settings", stored))
         except (KeyError, TypeError) as error:

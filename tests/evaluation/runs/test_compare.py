@@ -22,10 +22,11 @@ from tokengym.evaluation.measure.evaluate import Evaluator, evaluate
 from tokengym.evaluation.report.curves import read_curves
 from tokengym.evaluation.report.results import merge_comparisons, write_comparison
 from tokengym.evaluation.runs.compare import compare
-from tokengym.evaluation.runs.config import ComparisonConfig
+from tokengym.evaluation.runs.config import ComparisonConfig, read_settings
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
 from tokengym.evaluation.runs.record import commit, hardware
 from tokengym.evaluation.runs.run import make_agent, run
+from tokengym.scripts.cli import main
 
 QUIET = Console(quiet=True)
 TRAINING = changed(
@@ -250,7 +251,7 @@ def test_a_run_that_fails_keeps_what_it_measured(tmp_path: Path):
 
 def test_runs_made_apart_are_merged(finished: tuple[Path, dict, int], tmp_path: Path):
     out, summary, _ = finished
-    config = json.loads((out / "comparison.json").read_text())
+    config = read_settings(out / "comparison.json")
     for index, reward in enumerate(("sparse", "abc")):
         part = tmp_path / f"machine-{index}"
         shutil.copytree(out / reward, part / reward)
@@ -266,6 +267,53 @@ def test_runs_made_apart_are_merged(finished: tuple[Path, dict, int], tmp_path: 
     assert [group["group"] for group in groups] == [{"level": "0.95"}, {"level": "0.9"}]
     with pytest.raises(ValueError, match="holds no comparison"):
         merge_comparisons([tmp_path], tmp_path / "none", baseline=None)
+
+
+def change_digit(path: Path) -> None:
+    """Change the last digit of a file."""
+    text = path.read_text()
+    place = max(text.rindex(digit) for digit in "0123456789" if digit in text)
+    path.write_text(text[:place] + str((int(text[place]) + 1) % 10) + text[place + 1 :])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "comparison.json",
+        *(f"abc/seed-1/{name}" for name in ("run.json", "curve.csv", "train.csv")),
+        "abc/seed-1/episodes.jsonl",
+    ],
+)
+def test_a_changed_figure_is_refused(
+    finished: tuple[Path, dict, int],
+    name: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    out = tmp_path / "runs"
+    shutil.copytree(finished[0], out)
+    change_digit(out / name)
+    assert main(["report", str(out), "--out", str(tmp_path / "report")]) == 2
+    assert f"{out / name} was changed since" in " ".join(capsys.readouterr().err.split())
+    shutil.rmtree(out / "abc" / "seed-0")  # so that a run would be begun
+    with pytest.raises(ValueError, match=rf"{name} was changed since .*; restore it, or delete "):
+        compare(tiny(), out, console=QUIET)
+    assert not (out / "abc" / "seed-0").exists()
+
+
+def test_a_missing_file_is_refused_and_runs_without_hashes_are_read(
+    finished: tuple[Path, dict, int], tmp_path: Path
+):
+    out = tmp_path / "runs"
+    shutil.copytree(finished[0], out)
+    (out / "abc" / "seed-1" / "episodes.jsonl").unlink()
+    with pytest.raises(ValueError, match=r"abc/seed-1/episodes.jsonl is missing; restore it"):
+        merge_comparisons([out], tmp_path / "report", baseline=None)
+    for path in (out / "comparison.json", *out.rglob("run.json")):
+        plain = json.loads(path.read_text())
+        path.write_text(json.dumps({k: v for k, v in plain.items() if k not in ("hash", "files")}))
+    summary = merge_comparisons([out], tmp_path / "report", baseline=None)
+    assert summary["groups"] == finished[1]["groups"]
 
 
 def test_nothing_is_begun_that_cannot_work(tmp_path: Path):
