@@ -8,6 +8,7 @@ itself from the mean of rewards to go is not. ``tests/agents/losses/test_groups.
 this exactly.
 """
 
+import torch
 from torch import Tensor
 
 from tokengym.agents.losses.advantages import rewards_to_go
@@ -93,7 +94,7 @@ def grpo(
     check_groups(len(scores), group_size)
     groups = scores.view(-1, group_size)
     centred = groups - groups.mean(1, keepdim=True)
-    return (centred / (groups.std(1, keepdim=True).clamp(min=std_floor) + epsilon)).flatten()
+    return (centred / (_deviations(groups).clamp(min=std_floor) + epsilon)).flatten()
 
 
 def dr_grpo(scores: Tensor, group_size: int) -> Tensor:
@@ -186,4 +187,16 @@ def varied_groups(scores: Tensor, group_size: int, *, floor: float = 0.0) -> Ten
         [False, False, True, True]
     """
     check_groups(len(scores), group_size)
-    return (scores.view(-1, group_size).std(1) > floor).repeat_interleave(group_size)
+    deviations = _deviations(scores.view(-1, group_size))
+    return (deviations > floor).flatten().repeat_interleave(group_size)
+
+
+def _deviations(groups: Tensor) -> Tensor:
+    """Return each group's standard deviation, (prompts, 1), where float32 overflows by float64.
+
+    A GPU adds the squares in float32; by an infinite deviation every advantage would be 0.
+    """
+    found = groups.std(1, keepdim=True)
+    return torch.where(
+        found.isfinite(), found, groups.double().std(1, keepdim=True).to(found.dtype)
+    )

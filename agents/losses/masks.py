@@ -63,8 +63,8 @@ def masked_std(x: Tensor, mask: Tensor, *, epsilon: float = 1e-8) -> Tensor:
     Returns:
         Scalar, in the unit of ``x``.
     """
-    variance = masked_mean((x - masked_mean(x, mask)) ** 2, mask)
-    return (variance + epsilon).sqrt()
+    _, variance = _moments(x, mask)
+    return (variance + epsilon).sqrt().to(x.dtype)
 
 
 def masked_whiten(x: Tensor, mask: Tensor, *, epsilon: float = 1e-8) -> Tensor:
@@ -80,6 +80,17 @@ def masked_whiten(x: Tensor, mask: Tensor, *, epsilon: float = 1e-8) -> Tensor:
     Returns:
         (batch, time), unitless; 0 where the mask is False.
     """
+    mean, variance = _moments(x, mask)
+    centred = x.to(mean.dtype) - mean
+    return (centred * torch.rsqrt(variance + epsilon)).masked_fill(~mask, 0.0).to(x.dtype)
+
+
+def _moments(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and variance of the unmasked entries, in float64 where float32 overflows.
+
+    The square of 1e20 does, and by an infinite deviation everything would be whitened to 0.
+    """
     mean = masked_mean(x, mask)
     variance = masked_mean((x - mean) ** 2, mask)
-    return ((x - mean) * torch.rsqrt(variance + epsilon)).masked_fill(~mask, 0.0)
+    is_enough = variance.isfinite() or x.dtype == torch.float64
+    return (mean, variance) if is_enough else _moments(x.double(), mask)

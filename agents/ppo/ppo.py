@@ -46,6 +46,8 @@ MOST_RATIO_ERROR = 0.1
 """Largest |ratio - 1| before the first gradient step that rounding in float32 explains."""
 MOST_LOGITS = 2**28
 """Most bytes of the reference's logits that a round keeps; beyond it they are computed again."""
+REMEDY = "lower learning_rate or kl_coef, or clip the scores"
+"""What to do about a loss or gradient that is not finite."""
 
 
 class PPO(EpisodicAlgorithm):
@@ -293,9 +295,7 @@ class PPO(EpisodicAlgorithm):
             loss, figures, log_ratio = objective(self.policy, part, count, len(minibatch))
             for name, value in figures.items():
                 if not np.isfinite(value):
-                    raise NonFiniteError(
-                        f"{name} is {value} at {where}; lower learning_rate or clip the scores"
-                    )
+                    raise NonFiniteError(f"{name} is {value} at {where}; {REMEDY}")
                 setattr(stats, name, getattr(stats, name) + value)
             approx_kl += figures["approx_kl"]
             if is_first:
@@ -375,20 +375,23 @@ class PPO(EpisodicAlgorithm):
         parameters = self.policy.optimizer.param_groups[0]["params"]
         gradients = [p.grad for p in parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        if not gathered(
-            norm
-        ).isfinite():  # looked at before clipping, which would spread a nan to all
-            broken = next(
-                name
-                for name, parameter in self.policy.named_parameters()
-                if parameter.grad is not None and not gathered(parameter.grad).isfinite().all()
-            )
-            raise NonFiniteError(
-                f"the gradient of {broken} is not finite at {where}; lower learning_rate or clip "
-                "the scores"
-            )
+        if not gathered(norm).isfinite():  # before clipping, which would spread a nan to all
+            raise NonFiniteError(f"{self._largest_gradient()} at {where}; {REMEDY}")
         torch.nn.utils.clip_grads_with_norm_(parameters, self.settings.max_grad_norm, norm)
         self.policy.optimizer.step()
+
+    def _largest_gradient(self) -> str:
+        """Return in words which gradient is not finite, or the largest if only the norm is not."""
+        largest = {
+            name: gathered(parameter.grad).abs().max().item()
+            for name, parameter in self.policy.named_parameters()
+            if parameter.grad is not None
+        }
+        for name, size in largest.items():
+            if not np.isfinite(size):
+                return f"the gradient of {name} is not finite"
+        name = max(largest, key=lambda name: largest[name])
+        return f"the gradient norm overflows (largest entry {largest[name]:.3g}, in {name})"
 
     # --- figures and callbacks --------------------------------------------------------------------
 

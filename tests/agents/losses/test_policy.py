@@ -48,6 +48,16 @@ def test_whitening_a_constant_gives_zero():
     assert out.abs().max() == 0.0
 
 
+@pytest.mark.parametrize("size", [1e20, 1e30, 3e38])
+def test_whitening_survives_squares_beyond_float32(size: float):
+    x, keep = tensor([1.0, 0.25, 9.0], [0.5, 0.0, 0.0]), mask("110", "111")
+    large = losses.masked_whiten(size * x, keep)
+    torch.testing.assert_close(large, losses.masked_whiten(x, keep, epsilon=0.0))
+    std = losses.masked_std(x, keep, epsilon=0.0)
+    torch.testing.assert_close(losses.masked_std(size * x, keep) / size, std)
+    assert large.dtype == x.dtype
+
+
 # --- gae ----------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,15 @@ import math
 import pytest
 import torch
 
-from tokengym.agents.losses import dr_grpo, grpo, kl_estimate, masked_whiten, rewards_to_go, rloo
+from tokengym.agents.losses import (
+    dr_grpo,
+    grpo,
+    kl_estimate,
+    masked_whiten,
+    rewards_to_go,
+    rloo,
+    varied_groups,
+)
 
 
 def test_reinforce_plus_plus_is_whitened_over_the_batch_and_not_by_group() -> None:
@@ -25,6 +33,21 @@ def test_a_leave_one_out_baseline_does_not_explode_where_the_others_are_equal() 
     assert rloo(scores, 4).tolist() == pytest.approx([-1 / 3, -1 / 3, -1 / 3, 1.0])
     most = 3 / math.sqrt(4)  # (N - 1) / sqrt(N), the most that a standardised score can be
     assert grpo(1e6 * scores, 4).abs().max().item() == pytest.approx(most, rel=1e-5)
+
+
+def test_a_gpu_whose_squares_overflow_leaves_no_advantage_at_zero(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On the CPU ``std`` adds float32 squares up in float64; played is a GPU, which does not."""
+
+    def std(x: torch.Tensor, dim: int, keepdim: bool = False) -> torch.Tensor:
+        squares = (x - x.mean(dim, keepdim=True)) ** 2
+        return (squares.sum(dim, keepdim=keepdim) / (x.shape[dim] - 1)).sqrt()
+
+    monkeypatch.setattr(torch.Tensor, "std", std)
+    scores = torch.tensor([1.0, 3.0, 2.0, 2.0])
+    assert grpo(1e25 * scores, 2).tolist() == pytest.approx([-math.sqrt(0.5), math.sqrt(0.5), 0, 0])
+    assert varied_groups(1e25 * scores, 2).tolist() == [True, True, False, False]
 
 
 def test_the_deviation_weighs_hard_prompts_up() -> None:

@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecMonitor
 
 from tests.agents.conftest import PROMPTS, TARGET, PerToken, critic_of, make_model, target_reward
 from tokengym.agents import PPO, losses
-from tokengym.agents.errors import ModelError
+from tokengym.agents.errors import ModelError, NonFiniteError
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.rewards import FunctionScorer, Normalize, Reward, Sparse
 
@@ -376,6 +376,42 @@ def test_a_loss_or_gradient_that_is_not_finite_is_named(make_ppo: Callable[..., 
         ValueError, match=r"gradient of critic.head.weight is not finite at update 0"
     ):
         agent.update(experience)
+
+
+@pytest.mark.parametrize(
+    ("settings", "size"),
+    [
+        ({"kl_coef": 1e30}, 1.0),
+        *(({"advantage": name, "group_size": 4}, 1e30) for name in ("rloo", "loo", "dr-grpo")),
+    ],
+)
+def test_a_gradient_whose_norm_alone_overflows_is_named(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], settings: Any, size: float
+):
+    scorer = FunctionScorer(lambda _, response: size * (len(response) % 5))
+    agent = make_ppo(envs=make_envs(reward=Reward(scorer, Sparse())), **settings)
+    message = (
+        r"^the gradient norm overflows \(largest entry [\d.]+e\+\d+, in \S+\) at update 0, "
+        r"epoch 0, timestep \d+; lower learning_rate or kl_coef, or clip the scores$"
+    )
+    with pytest.raises(NonFiniteError, match=message):
+        agent.learn(1)
+
+
+def test_whitened_advantages_train_whatever_the_size_of_the_scores(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]
+):
+    moved = []
+    for size in (1.0, 1e25):
+        scorer = FunctionScorer(lambda _, response, size=size: size * (len(response) % 5))
+        envs = make_envs(reward=Reward(scorer, Sparse()))
+        agent = make_ppo(envs=envs, advantage="reinforce++", kl_coef=0.0, learning_rate=1e-2)
+        before = [p.detach().clone() for p in agent.policy.parameters()]
+        agent.learn(1)
+        after = agent.policy.parameters()
+        moved.append(max((new - old).abs().max() for old, new in zip(before, after, strict=True)))
+    assert moved[0] > 0
+    torch.testing.assert_close(moved[1], moved[0], rtol=1e-3, atol=0.0)
 
 
 @pytest.mark.parametrize(
