@@ -144,6 +144,8 @@ def _prepare(config: "ComparisonConfig", out: Path) -> None:
 def _check_folder(config: "ComparisonConfig", out: Path) -> None:
     """Refuse a folder that holds anything but this very run, stopped.
 
+    A folder has one agent, which a second run in it would replace.
+
     Raises:
         ValueError: naming the folder, and what differs of a run of other settings.
     """
@@ -170,16 +172,20 @@ def _check_folder(config: "ComparisonConfig", out: Path) -> None:
     files = [path.relative_to(out) for path in paths]
     if not out.is_dir() or not all(resumable & set(file.parts) for file in files):
         raise ValueError(f"{out} already exists; name a new folder with --out")
-    stopped = [folder.parent for folder in out.rglob(UNFINISHED)]
-    for folder in stopped:
-        there = UnfinishedRun(folder, {}).stored_settings()
-        found = [] if there is None else differences(there, config.as_dict())
-        if found or folder != own:
-            kept = f" ({out / CODE} has the files as they were)" if (out / CODE).exists() else ""
+    for name, seed, *_ in (file.parts for file in files if len(file.parts) > 2):
+        if seed.startswith("seed-") and out / name / seed != own:
             raise ValueError(
-                f"{out} holds a stopped run of other settings: {'; '.join(found) or folder.name}. "
-                f"Repeat those settings{kept}, or name another folder with --out"
+                f"{out} holds a run of {name} with {seed.replace('-', ' ')}, and this one is of "
+                f"{own.parent.name} with seed {config.first_seed}; repeat that run's command to "
+                "resume it, or name another folder with --out"
             )
+    there = UnfinishedRun(own, {}).stored_settings()
+    if there is not None and (found := differences(there, config.as_dict())):
+        kept = f" ({out / CODE} has the files as they were)" if (out / CODE).exists() else ""
+        raise ValueError(
+            f"{out} holds a stopped run of other settings: {'; '.join(found)}. Repeat those "
+            f"settings{kept}, or name another folder with --out"
+        )
 
 
 def _show_curve(console: "Console", curve: list[dict[str, Any]]) -> None:

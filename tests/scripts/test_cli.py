@@ -290,6 +290,28 @@ def test_a_stopped_training_is_resumed_by_the_same_command(
     assert curve("stopped") == curve("whole")
 
 
+def test_a_folder_keeps_one_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """A second seed beside a stopped one would have its agent replaced when that is resumed."""
+    raft = ["train", "--agent", "raft", "--iterations", "2", "--num-prompts", "4", "--n", "2"]
+    raft += ["--max-new-tokens", "5", "--eval-episodes", "4", "--out", str(tmp_path)]
+    with monkeypatch.context() as stopping:
+
+        def stop(self: Board, run: object, step: int, score: float) -> None:
+            if step == 1:
+                raise KeyboardInterrupt
+
+        stopping.setattr(Board, "update", stop)
+        assert main([*raft, "--seed", "0"]) == 130
+    capsys.readouterr()
+    assert main([*raft, "--seed", "1"]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "holds a run of raft with seed 0, and this one is of raft with seed 1; repeat" in error
+    assert not list(tmp_path.rglob("seed-1"))
+    assert main([*raft, "--seed", "0"]) == 0
+
+
 def test_replay_plays_or_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = tmp_path / "played"
     rules = ["--rewards", "sparse", "red"]
