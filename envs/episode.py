@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ class Episode:
 
     Raises:
         ValueError: if ``token_rewards`` or ``log_probs`` does not have one entry per response
-            token, or ``query_type`` is unknown.
+            token, or ``query_type`` or ``finish_reason`` is unknown.
     """
 
     prompt: str
@@ -49,7 +49,8 @@ class Episode:
     """(len(response_ids),) float32, nats: log-probabilities of the sampled tokens under the
     policy that sampled them."""
     finish_reason: FinishReason | None = None
-    """Reason of the end: "eos", "length" (the horizon), or "stop" (a stop string)."""
+    """Reason of the end: "eos", "length" (the horizon), or "stop" (a stop string); None if it is
+    not known, as that of a response's beginning."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prompt_ids", tuple(map(int, self.prompt_ids)))
@@ -70,6 +71,11 @@ class Episode:
             raise ValueError(
                 f"query_type must be 'OPENENDED', 'CONSTRAINED' or None, got {self.query_type!r}; "
                 "None reads as OPENENDED"
+            )
+        if self.finish_reason not in (None, *get_args(FinishReason)):
+            raise ValueError(
+                "finish_reason must be 'eos', 'length', 'stop' or None, got "
+                f"{self.finish_reason!r}; None if it is another or not known"
             )
 
     @classmethod

@@ -94,7 +94,7 @@ class MissingEosPenalty(Scorer):
 
     def _ended(self, episode: Episode) -> bool:
         if episode.finish_reason is not None:
-            return episode.finish_reason != "length"
+            return episode.finish_reason in ("eos", "stop")
         if self._eos_id is None:
             raise ScorerError(
                 f"scorer {self.name!r} cannot tell whether {episode.response[:40]!r} ended: it has "

@@ -221,6 +221,15 @@ def test_missing_eos_by_hand(tokenizer, reason, ids, value):
     assert scorer.score([episode]).values[0] == value
 
 
+@pytest.mark.parametrize("reason", ["abort", "max_tokens", "LENGTH", ""])
+def test_no_other_finish_reason_counts_as_an_end(tokenizer, reason):
+    with pytest.raises(ValueError, match=f"finish_reason must be .*, got '{reason}'; None if"):
+        make_episode(response_ids=[5, 6], finish_reason=reason)
+    episode = make_episode(response_ids=[5, 6])
+    object.__setattr__(episode, "finish_reason", reason)
+    assert MissingEosPenalty(2.0).bind(tokenizer).score([episode]).values[0] == -2.0
+
+
 def test_missing_eos_in_an_environment(make_env):
     env = CreditReward(make_env(max_new_tokens=3), LengthScorer() + MissingEosPenalty(4.0))
     env.reset(seed=0)
