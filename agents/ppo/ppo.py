@@ -140,9 +140,10 @@ class PPO(EpisodicAlgorithm):
             ),
             self.settings,
         )
-        whitens = self.estimator.whitens
-        scale = losses.masked_std(advantages, mask).item() if whitens else 1.0
-        advantages = losses.masked_whiten(advantages, mask) if whitens else advantages
+        scale = 1.0
+        if self.estimator.whitens:
+            scale = losses.masked_std(advantages, mask).item()
+            advantages = losses.masked_whiten(advantages, mask)
         if self.weight is not None:
             weighed = self._weighed(played, sequences, advantages, ref_log_probs)
             advantages = weighted(advantages, self.weight, weighed)

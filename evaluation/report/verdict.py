@@ -95,17 +95,15 @@ def _headline(group: Figures, baseline: str, others: Sequence[str]) -> str:
         final = group["rewards"][baseline]["figures"]["score"]["final"]["iqm"]
         alone = f"Only one {kind_of(group)}, so nothing to compare"
         return f"{alone}: {baseline} ended at {word} {number(final)}."
-    signs = {name: clear(difference_of(group, name, "score", "auc")) for name in others}
-    faster = [name for name in others if signs[name] > 0]
-    slower = [name for name in others if signs[name] < 0]
-    unclear = [name for name in others if signs[name] == 0]
+    areas = {name: difference_of(group, name, "score", "auc") for name in others}
+    faster = {name: area for name, area in areas.items() if area and clear(area) > 0}
+    slower = [name for name in others if clear(areas[name]) < 0]
+    unclear = [name for name in others if clear(areas[name]) == 0]
     if faster:
-        best = max(faster, key=lambda name: _gain(group, name))
-        gain = _interval(difference_of(group, best, "score", "auc"))
-        text = (
-            f"{best} learned faster than {baseline} ({word} over the run {gain})"
-            f"{_price(group, best)}"
-        )
+        best = max(faster, key=lambda name: float(faster[name]["difference"]))
+        gain = f"{signed(faster[best]['difference'])}, {_interval(faster[best])}"
+        text = f"{best} learned faster than {baseline} ({word} over the run {gain})"
+        text += _price(group, best)
         also = [f"{name}{_surcharge(group, name)}" for name in faster if name != best]
         text += f"; so did {_list(also)}" if also else ""
     else:
@@ -153,8 +151,8 @@ def _sentence(group: Figures, name: str, baseline: str, level: float) -> str:
     what = {1: "learned faster", -1: "learned slower", 0: "showed no clear difference in speed"}
     found = what[clear(area)] if area["pairs"] >= RELIABLE_SEEDS else "ran on too few seeds to tell"
     text = (
-        f"{name} {found}: {word} over the run {_interval(area)} against {baseline}, "
-        f"ahead on {area['wins']} of {area['pairs']} seeds."
+        f"{name} {found}: {word} over the run {signed(area['difference'])}, {_interval(area)}, "
+        f"against {baseline}, ahead on {area['wins']} of {area['pairs']} seeds."
     )
     return f"{text} {_speed(group, name, baseline, level)}{_ends(group, name)}"
 
@@ -165,10 +163,9 @@ def _ends(group: Figures, name: str) -> str:
     table = measures_of(group["by_gold"])
     for measure, label in ((name, m.word) for name, m in table.items() if m.word):
         difference = difference_of(group, name, measure, "final")
-        if clear(difference) and difference:
+        if difference and clear(difference):
             size = signed(difference["difference"])
-            low, high = number(difference["low"]), number(difference["high"])
-            sure.append(f"{label} {size} ({low} to {high})")
+            sure.append(f"{label} {size} ({_interval(difference)})")
         elif difference:
             unsure.append(label)
     if not unsure:
@@ -250,19 +247,12 @@ def _cautions(group: Figures, others: Sequence[str]) -> list[str]:
     return cautions
 
 
-def _gain(group: Figures, name: str) -> float:
-    difference = difference_of(group, name, "score", "auc")
-    return float(difference["difference"]) if difference else 0.0
-
-
-def _interval(difference: Figures | None) -> str:
-    if not difference:
-        return "not paired"
-    size = signed(difference["difference"])
+def _interval(difference: Figures) -> str:
+    """Return the interval of a difference with its level, which is that of the corrected test."""
     if difference["pairs"] == 1:
-        return f"{size} on one seed"
+        return "no interval"
     low, high = number(difference["low"]), number(difference["high"])
-    return f"{size}, {100 * difference['level']:.3g}% interval {low} to {high}"
+    return f"{100 * difference['level']:.3g}% interval {low} to {high}"
 
 
 def _list(names: Sequence[str]) -> str:

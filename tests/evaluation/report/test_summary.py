@@ -125,7 +125,7 @@ def test_too_few_seeds_are_said_beside_an_interval_without_zero():
     (sentence,) = summarize(curves_of(areas))["groups"][0]["verdict"]["sentences"]
     assert sentence.startswith("reward-1 ran on too few seeds to tell: score over the run +1.10, ")
     (sentence,) = summarize(curves_of(areas[:1]))["groups"][0]["verdict"]["sentences"]
-    assert "score over the run +1.00 on one seed against sparse" in sentence
+    assert "score over the run +1.00, no interval, against sparse" in sentence
 
 
 def test_of_faster_rewards_each_is_named_with_the_kl_it_cost(make_curves):
