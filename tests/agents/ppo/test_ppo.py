@@ -403,8 +403,11 @@ def test_whitened_advantages_train_whatever_the_size_of_the_scores(
 ):
     moved = []
     for size in (1.0, 1e25):
-        scorer = FunctionScorer(lambda _, response, size=size: size * (len(response) % 5))
-        envs = make_envs(reward=Reward(scorer, Sparse()))
+
+        def score(_: str, response: str, size: float = size) -> float:
+            return size * (len(response) % 5)
+
+        envs = make_envs(reward=Reward(FunctionScorer(score), Sparse()))
         agent = make_ppo(envs=envs, advantage="reinforce++", kl_coef=0.0, learning_rate=1e-2)
         before = [p.detach().clone() for p in agent.policy.parameters()]
         agent.learn(1)
