@@ -17,6 +17,7 @@ from tokengym.evaluation.runs.config import (
     resolve_env,
 )
 from tokengym.rewards.naming import split_own
+from tokengym.rewards.pairs import store
 
 _FIGURES = ("prompts", "responses", "tokens", "score")
 CHUNK = 32
@@ -99,11 +100,10 @@ def collect_to_file(
         FolderInUseError: if another process writes the same file.
         ValueError: if the file exists, or the parts belong to other settings.
     """
-    from tokengym.agents.offline import pair_data
     from tokengym.agents.online.collecting import prompt_order
 
-    if out.suffix not in pair_data.FORMATS:
-        raise ValueError(f"out must end in {' or '.join(pair_data.FORMATS)}, got {out.name!r}")
+    if out.suffix not in store.FORMATS:
+        raise ValueError(f"out must end in {' or '.join(store.FORMATS)}, got {out.name!r}")
     parts = out.with_name(f"{out.name}.parts")
     with locked(parts):
         if out.exists():
@@ -123,8 +123,8 @@ def collect_to_file(
         rows = [row for number in numbers for row in read_jsonl(_rows_file(parts, number))]
         figures = [_read_figures(parts / f"{number:06d}.json") for number in numbers]
         pairs = config.keep == "pairs"
-        make = pair_data.pairs_dataset if pairs else pair_data.responses_dataset
-        pair_data.save_dataset(make(rows), out)
+        make = store.pairs_dataset if pairs else store.responses_dataset
+        store.save_dataset(make(rows), out)
         shutil.rmtree(parts)
     return _summary(rows, figures, "chosen_score" if pairs else "score")
 

@@ -11,12 +11,12 @@ from transformers.trainer_utils import TrainOutput
 
 from tokengym.agents.learner import TrainingRun
 from tokengym.agents.losses import preference as losses
-from tokengym.agents.offline.encoding import encode_pairs
 from tokengym.agents.offline.scoring import batch_reference, reference_log_probs, with_reference
 from tokengym.agents.offline.settings import REFERENCE_FREE, PreferenceLoss
 from tokengym.agents.offline.trainer import OfflineOptions, OfflineTrainer, train_on_data
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.envs.declared import from_keywords, names_of, takes
+from tokengym.rewards.pairs.encode import encode_pairs
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tokengym.agents.checkpoint import restore_adapters, stored_models, write_policy
 from tokengym.agents.errors import CheckpointError, ModelError
-from tokengym.agents.offline.encoding import TextEncoding
 from tokengym.agents.policy.language_model import load_causal_lm, no_progress_bars
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.reference import make_reference
@@ -25,6 +24,7 @@ from tokengym.agents.rollouts.environments import Environments, environment_attr
 from tokengym.envs.errors import TokenizerError
 from tokengym.envs.files import check_entries, read_folder, write_folder
 from tokengym.rewards.models.loading import load_tokenizer, positions, select_device
+from tokengym.rewards.pairs.encode import TextEncoding
 
 if TYPE_CHECKING:
     from tokengym.agents.offline.trainer import OfflineTrainer

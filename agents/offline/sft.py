@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from tokengym.agents.learner import TrainingRun
-from tokengym.agents.offline.encoding import encode_responses
 from tokengym.agents.offline.trainer import OfflineOptions, OfflineTrainer, train_on_data
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.envs.declared import from_keywords, takes
+from tokengym.rewards.pairs.encode import encode_responses
 
 
 class SFT(OfflineTrainer):

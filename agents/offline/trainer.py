@@ -28,8 +28,6 @@ from transformers.trainer_utils import TrainOutput
 
 from tokengym.agents.errors import CheckpointError, ModelError, NonFiniteError
 from tokengym.agents.learner import TrainingRun
-from tokengym.agents.offline.encoding import EncodedTexts, TextEncoding
-from tokengym.agents.offline.pair_data import pairs_dataset, responses_dataset
 from tokengym.agents.offline.policies import (
     build_policy,
     encoding_for,
@@ -55,6 +53,8 @@ from tokengym.agents.rollouts.environments import environment_attribute
 from tokengym.envs.errors import DatasetError, SettingsError
 from tokengym.envs.files import writing
 from tokengym.rewards.models.loading import auto_device, select_device
+from tokengym.rewards.pairs.encode import EncodedTexts, TextEncoding
+from tokengym.rewards.pairs.store import pairs_dataset, responses_dataset
 from tokengym.rewards.training.fitting import use_device
 
 _QUIET: dict[str, Any] = {

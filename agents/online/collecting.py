@@ -344,7 +344,7 @@ def pair_rows(groups: Sequence[Group], sampling: Sampling, prompts: Sequence[Any
         prompts: (groups,) the prompt of each group; a prompt id is kept.
 
     Returns:
-        Rows with the columns of `tokengym.agents.offline.pair_data.PAIR_COLUMNS`.
+        Rows with the columns of `tokengym.rewards.pairs.store.PAIR_COLUMNS`.
     """
     rows = []
     for group, prompt in zip(groups, prompts, strict=True):
@@ -405,7 +405,7 @@ def response_rows(groups: Sequence[Group], prompts: Sequence[Any]) -> list[Row]:
         prompts: (groups,) the prompt of each group; a prompt id is kept.
 
     Returns:
-        Rows with the columns of `tokengym.agents.offline.pair_data.RESPONSE_COLUMNS`.
+        Rows with the columns of `tokengym.rewards.pairs.store.RESPONSE_COLUMNS`.
     """
     return [
         {

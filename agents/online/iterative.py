@@ -19,7 +19,6 @@ from transformers import PreTrainedModel
 from tokengym.agents.errors import CheckpointError
 from tokengym.agents.learner import TrainingRun
 from tokengym.agents.offline.dpo import DPO
-from tokengym.agents.offline.pair_data import pairs_dataset, responses_dataset, save_dataset
 from tokengym.agents.offline.policies import make_policy
 from tokengym.agents.offline.sft import SFT
 from tokengym.agents.offline.trainer import OfflineTrainer
@@ -40,6 +39,7 @@ from tokengym.envs.declared import from_keywords, names_of, takes
 from tokengym.envs.files import read_json, write_json
 from tokengym.rewards import Scorer
 from tokengym.rewards.models.loading import hash_weights
+from tokengym.rewards.pairs.store import pairs_dataset, responses_dataset, save_dataset
 from tokengym.rewards.scorers.preference_model import WinRate
 
 if TYPE_CHECKING:

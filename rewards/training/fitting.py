@@ -22,7 +22,7 @@ from tokengym.envs.files import content_hash, read_hashed, write_hashed, writing
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.maths.pairwise import bradley_terry_loss
 from tokengym.rewards.models.batching import PaddingSide, padded_batches
-from tokengym.rewards.pairs import Overlong
+from tokengym.rewards.pairs.read import Overlong
 from tokengym.rewards.training.readers import PairReader, Sequences
 
 

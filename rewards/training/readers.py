@@ -20,6 +20,7 @@ from tokengym.rewards.models.batching import PaddingSide
 from tokengym.rewards.models.classifier import Classifier
 from tokengym.rewards.models.questions import answer_ids, answer_logits, write_question
 from tokengym.rewards.pairs import PreferencePair
+from tokengym.rewards.pairs.encode import encode_in_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -103,11 +104,12 @@ class RewardReader(PairReader):
     ) -> list[Sequences]:
         """Return prompt and chosen, and prompt and rejected, joined as written or as a chat."""
         end = [tokenizer.eos_token_id] if self.append_eos else []
+        rows = [(pair.prompt, (pair.chosen, pair.rejected)) for pair in pairs]
         if self.chat_template:
-            texts = _chat_texts(pairs, tokenizer)
+            parts = encode_in_template(rows, tokenizer)
+            texts = [[*prompt, *answer] for prompt, answers in parts for answer in answers]
         else:
-            written = [pair.prompt + text for pair in pairs for text in _responses(pair)]
-            texts = encode(tokenizer, written)
+            texts = encode(tokenizer, [prompt + text for prompt, two in rows for text in two])
         ids = [[*tokens, *end] for tokens in texts]
         return list(zip(ids[::2], ids[1::2], strict=True))
 
@@ -210,17 +212,3 @@ class PreferenceReader(PairReader):
         mean = (sigmoid(first) + sigmoid(-second)) / 2
         sure = mean.clip(_SURE, 1 - _SURE)
         return np.log(sure) - np.log1p(-sure)
-
-
-def _responses(pair: PreferencePair) -> tuple[str, str]:
-    return pair.chosen, pair.rejected
-
-
-def _chat_texts(
-    pairs: Sequence[PreferencePair], tokenizer: "PreTrainedTokenizerBase"
-) -> list[list[int]]:
-    """Return the ids of prompt and chosen, and of prompt and rejected, as an environment's are."""
-    prompts = encode_chats(tokenizer, [prompt_messages(pair.prompt) for pair in pairs])
-    responses = [response.strip() for pair in pairs for response in _responses(pair)]
-    answers = tokenizer(responses, add_special_tokens=False)["input_ids"]
-    return [[*prompts[place // 2], *answer] for place, answer in enumerate(answers)]

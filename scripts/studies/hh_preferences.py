@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from tokengym.agents import DPO, SFT
-from tokengym.agents.offline.encoding import TextEncoding
 from tokengym.envs.files import read_json, write_json
 from tokengym.evaluation.statistics import RELIABLE_SEEDS
 from tokengym.rewards import read_pairs
 from tokengym.rewards.pairs import split_pairs
+from tokengym.rewards.pairs.encode import TextEncoding
 from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line
 from tokengym.scripts.studies.tables import fill, iqm_with_interval, markdown_table
 

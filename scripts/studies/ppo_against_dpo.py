@@ -214,7 +214,7 @@ def make_pairs(data: Pairs, out: Path) -> tuple[Any, Any]:
         data: The pairs.
         out: Folder of the study's runs, where they are kept.
     """
-    from tokengym.agents.offline.pair_data import load_pairs, pairs_dataset, save_dataset
+    from tokengym.rewards.pairs.store import load_pairs, pairs_dataset, save_dataset
 
     sides = []
     for side, writer, skip, count in (
@@ -266,8 +266,8 @@ def reward_path(data: Pairs, recipe: Recipe, out: Path) -> Path:
 
 def reward_model(data: Pairs, recipe: Recipe, out: Path) -> Path:
     """Return the folder of the reward model that is trained on the pairs, made if missing."""
-    from tokengym.agents.offline.pair_data import as_texts
     from tokengym.rewards import RewardTraining, train_reward_model
+    from tokengym.rewards.pairs.store import as_texts
 
     folder = reward_path(data, recipe, out)
     if not folder.exists():

@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from tokengym.agents.offline.pair_data import load_pairs, load_responses
 from tokengym.evaluation.runs.config import TaskSettings
 from tokengym.evaluation.runs.run import load_agent
 from tokengym.lab import collect
 from tokengym.lab.collect import CollectionConfig, collect_to_file
+from tokengym.rewards.pairs.store import load_pairs, load_responses
 
 
 @pytest.fixture(autouse=True)

@@ -17,10 +17,10 @@ import tokengym  # noqa: F401  (registers the environments)
 from tests.agents.conftest import EOS, lora_config, make_model, make_tokenizer
 from tokengym.agents import DPO, CausalLMPolicy, CheckpointError, NonFiniteError, collect
 from tokengym.agents.offline.dpo import pair_losses
-from tokengym.agents.offline.encoding import TextEncoding
 from tokengym.agents.offline.settings import LOSS_TYPES, PreferenceLoss
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs.errors import DatasetError, TokenizerError
+from tokengym.rewards.pairs.encode import TextEncoding
 
 # Of different lengths, so that padding and buckets matter: responses of 1 to 12 tokens.
 PAIRS = [

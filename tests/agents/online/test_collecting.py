@@ -7,15 +7,6 @@ import pytest
 
 from tests.agents.conftest import PROMPTS, make_model, target_share
 from tokengym.agents import RandomAgent
-from tokengym.agents.offline.pair_data import (
-    PAIR_COLUMNS,
-    as_texts,
-    load_pairs,
-    load_responses,
-    pairs_dataset,
-    responses_dataset,
-    save_dataset,
-)
 from tokengym.agents.offline.policies import make_policy
 from tokengym.agents.online.collecting import (
     ResponseCollector,
@@ -29,6 +20,15 @@ from tokengym.agents.online.collecting import (
 from tokengym.envs import Episode
 from tokengym.envs.errors import DatasetError
 from tokengym.rewards import FunctionScorer, Normalize, Reward, Sparse
+from tokengym.rewards.pairs.store import (
+    PAIR_COLUMNS,
+    as_texts,
+    load_pairs,
+    load_responses,
+    pairs_dataset,
+    responses_dataset,
+    save_dataset,
+)
 
 
 def episode(response, score, prompt="p"):

@@ -11,16 +11,16 @@ from datasets import Dataset
 
 import tokengym  # noqa: F401  (registers the environments)
 from tests.agents.conftest import EOS, make_tokenizer
-from tokengym.agents.offline.encoding import (
+from tokengym.agents.offline.policies import encoding_for
+from tokengym.envs import Episode
+from tokengym.envs.errors import DatasetError, TokenizerError
+from tokengym.rewards import PreferencePair
+from tokengym.rewards.pairs.encode import (
     EncodedTexts,
     TextEncoding,
     encode_pairs,
     encode_responses,
 )
-from tokengym.agents.offline.policies import encoding_for
-from tokengym.envs import Episode
-from tokengym.envs.errors import DatasetError
-from tokengym.rewards import PreferencePair
 
 TOKENIZER = make_tokenizer()  # a 3, b 4, c 5, d 6, e 7
 SKIP = TextEncoding(on_error="skip")
@@ -36,7 +36,7 @@ def responses_of(source: Any, encoding: TextEncoding | None = None) -> EncodedTe
 
 
 def ids_of(encoded: EncodedTexts) -> list[tuple[Any, ...]]:
-    return [(row.prompt_ids, *row.responses) for row in encoded.rows]
+    return [(row.prompt, *row.responses) for row in encoded.rows]
 
 
 # --- what is read ---------------------------------------------------------------------------------
@@ -168,10 +168,10 @@ def test_prompts_go_through_the_template_as_an_environments_do():
         encoding = encoding_for(envs, None)
         assert encoding.chat_template
         (found,) = encode_pairs([row], tokenizer, encoding).rows
-        assert list(found.prompt_ids) == expected[expected != tokenizer.pad_token_id].tolist()
+        assert list(found.prompt) == expected[expected != tokenizer.pad_token_id].tolist()
         assert [list(ids) for ids in found.responses] == answers
     (plain,) = encode_pairs(rows[:1], tokenizer, TextEncoding()).rows
-    assert plain.prompt_ids != found.prompt_ids
+    assert plain.prompt != found.prompt
 
 
 def test_episodes_and_rows_are_responses_to_learn():
@@ -253,10 +253,13 @@ def test_overlong_rows_stop_or_are_cut_or_dropped():
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"prompt": "b", "completion": " "}, "row 0 .*'completion' must be a text, got ' '"),
-        ({"prompt": None, "completion": "a"}, "row 0 .*'prompt' must be a text, got None"),
+        (
+            {"prompt": "b", "completion": " "},
+            "row 0 .*response of 'completion' is empty, got ' '",
+        ),
+        ({"prompt": None, "completion": "a"}, "row 0 .*'prompt' is empty, got None"),
         ({"prompt": "b", "completion": "\ud800"}, "row 0 .*'completion' has the lone surrogate"),
-        ({"prompt": "b", "completion": 3}, "row 0 .*'completion' must be a text, got 3"),
+        ({"prompt": "b", "completion": 3}, "row 0 .*'completion' must be a text, got int 3"),
         ({"text": "b"}, "must have the columns 'prompt' and one of 'completion'.* got 'text'"),
         ({"prompt_ids": [4], "response_ids": []}, "row 0 .*a response has no tokens"),
     ],
@@ -264,6 +267,26 @@ def test_overlong_rows_stop_or_are_cut_or_dropped():
 def test_a_bad_response_is_named(row: Any, message: str):
     with pytest.raises(DatasetError, match=message):
         responses_of([row])
+
+
+def test_nothing_to_encode_is_named_in_a_template_too():
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    encoding = TextEncoding(chat_template=True, on_error="skip")
+    for row in ({"prompt": "b", "completion": " "}, {"prompt": "", "completion": "a"}):
+        with pytest.raises(DatasetError, match=r"nothing is left to learn from.* 1 empty; row 0"):
+            encode_responses([row], tokenizer, encoding)
+    with pytest.raises(TokenizerError, match="has no chat template"):  # no row is to blame
+        pairs_of([GOOD], TextEncoding(chat_template=True, on_error="skip"))
+
+
+def test_what_is_no_row_is_named():
+    for encode in (pairs_of, responses_of):
+        with pytest.raises(DatasetError, match=r"row 1 of the data is int; it must be a mapping"):
+            encode([GOOD, 3], SKIP)
+    said = [{"role": "assistant", "content": "d"}]
+    with pytest.raises(DatasetError, match=r"row 1 of the data: 'chosen' must be messages"):
+        pairs_of([{"prompt": "b", "chosen": said, "rejected": said}, GOOD])
 
 
 def test_bad_sources_and_settings_are_named(tmp_path: Path):

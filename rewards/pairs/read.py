@@ -1,22 +1,44 @@
-"""Preference pairs: read from data sets, checked row by row, limited and split."""
+"""Rows of a prompt and the responses to it: read from data sets, checked one by one, held out.
+
+A prompt and its responses are texts, messages or token ids. A pair is a row of texts with two
+responses, the first of which was preferred.
+"""
 
 import math
 import reprlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import Any, Literal, get_args, overload
+from operator import index
+from typing import Any, Generic, Literal, TypeVar, get_args, overload
 
-from tokengym.envs.errors import DatasetError
+from tokengym.envs import Episode
+from tokengym.envs.errors import DatasetError, TokenizerError
 from tokengym.envs.prompts.loading import read_tables
+from tokengym.envs.prompts.prompt import is_messages
 from tokengym.envs.tokenization import lone_surrogate
 
+S = TypeVar("S")
+T = TypeVar("T")
+Messages = list[dict[str, str]]
+Ids = tuple[int, ...]
 Overlong = Literal["error", "left", "drop"]
 OnError = Literal["raise", "skip"]
 
 TURN = "\n\nAssistant:"
 """Where an answer of a written-out dialogue begins, as in HH-RLHF."""
+
+
+@dataclass(frozen=True)
+class Row(Generic[T]):
+    """A prompt and the responses to it: texts, `Messages` or `Ids`."""
+
+    row: int
+    """Its number in the data set, from 0."""
+    prompt: T
+    responses: tuple[T, ...]
+    """(chosen, rejected) of a pair, or the one response."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,26 +118,54 @@ class RowError(Exception):
     """The fault of a row: its kind, and a sentence."""
 
 
-def skipped_row(number: int, fault: RowError, *, of: str = "pairs") -> SkippedRow:
-    """Return a row that is left out."""
-    kind, what = fault.args
-    reason = f"row {number} of the {of}: {what}; correct it, or pass on_error='skip'"
-    return SkippedRow(row=number, kind=kind, reason=reason)
+def sift(
+    rows: Iterable[tuple[int, S]],
+    step: Callable[[int, S], T],
+    *,
+    on_error: OnError,
+    of: str = "data",
+) -> tuple[list[T], list[SkippedRow]]:
+    """Return what a step makes of each row, and the rows that it refuses.
+
+    Args:
+        rows: Rows with their numbers.
+        step: Called with both; raises `RowError` or `TokenizerError` for a row that it refuses.
+        on_error: "raise" stops at the first of these.
+        of: Name of the data, for messages.
+
+    Raises:
+        DatasetError: naming the row and the remedy.
+    """
+    passed, skipped = [], []
+    for number, row in rows:
+        try:
+            passed.append(step(number, row))
+            continue
+        except RowError as fault:
+            kind, what = fault.args
+        except TokenizerError as error:
+            kind, what = "chat template", str(error)
+        reason = f"row {number} of the {of}: {what}; correct it, or pass on_error='skip'"
+        if on_error == "raise":
+            raise DatasetError(reason)
+        skipped.append(SkippedRow(row=number, kind=kind, reason=reason))
+    return passed, skipped
 
 
 def read_table(source: Any, split: str | None = None, *, of: str = "pairs") -> Any:
-    """Return the rows of one table: a ``datasets.Dataset``, or a list.
+    """Return the rows of one table: a ``datasets.Dataset``, or a list of mappings.
 
     Args:
-        source: A ``datasets.Dataset`` or ``DatasetDict``, a path, a name on the hub, or a sequence.
+        source: A ``datasets.Dataset`` or ``DatasetDict``, a path, a name on the hub, or a sequence
+            of mappings, pairs or played episodes.
         split: Split to read, where there are several; None takes the only one.
         of: Name of the data, for messages.
 
     Raises:
-        DatasetError: if it cannot be read, or the split is not clear.
+        DatasetError: if it cannot be read, a row is no mapping, or the split is not clear.
     """
     if isinstance(source, Sequence) and not isinstance(source, str):
-        return list(source)
+        return [_as_mapping(number, row, of) for number, row in enumerate(source)]
     tables = read_tables(source)
     have = "have" if of.endswith("s") else "has"
     names = ", ".join(map(repr, tables))
@@ -124,7 +174,29 @@ def read_table(source: Any, split: str | None = None, *, of: str = "pairs") -> A
         raise DatasetError(f"the {of} {have} the splits {names}; {remedy}")
     if split is not None and split not in tables:
         raise DatasetError(f"the {of} {have} no split {split!r}, only {names}")
-    return tables[next(iter(tables)) if split is None else split]
+    table: Any = tables[next(iter(tables)) if split is None else split]
+    return read_table(table, of=of) if isinstance(table, Sequence) else table
+
+
+def _as_mapping(number: int, row: Any, of: str) -> Mapping[str, Any]:
+    """Return a row of a table, which may be a pair or an episode."""
+    if isinstance(row, Episode):
+        return {"prompt_ids": row.prompt_ids, "response_ids": row.response_ids}
+    if isinstance(row, PreferencePair):
+        return vars(row)
+    if not isinstance(row, Mapping):
+        wanted = "'chosen' and 'rejected'" if of == "pairs" else "a prompt and a response"
+        raise DatasetError(
+            f"row {number} of the {of} is {type(row).__name__}; it must be a mapping with {wanted}"
+        )
+    return row
+
+
+def column_names(table: Any) -> list[str]:
+    """Return the names of the columns of what `read_table` returns."""
+    if not isinstance(table, list):
+        return list(table.column_names)
+    return list(dict.fromkeys(name for row in table for name in row))
 
 
 def read_pairs(
@@ -162,24 +234,56 @@ def read_pairs(
         raise DatasetError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
     if isinstance(dataset, PreferencePairs):
         return dataset
-    rows = _rows(dataset, split)
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    table = read_table(dataset, split)
+    if not len(table):
+        raise DatasetError("the pairs have 0 rows; give at least one comparison")
+    columns = column_names(table)
     prompt = _column(columns, prompt_column, "prompt_column", default="prompt")
     chosen = _column(columns, chosen_column, "chosen_column")
     rejected = _column(columns, rejected_column, "rejected_column")
     margin = _column(columns, margin_column, "margin_column", default="margin")
-    kept: dict[int, PreferencePair] = {}
-    skipped = []
-    for number, row in enumerate(rows):
-        try:
-            kept[number] = _pair(row, prompt, str(chosen), str(rejected), margin)
-        except RowError as fault:
-            skipped.append(skipped_row(number, fault))
-            if on_error == "raise":
-                raise DatasetError(skipped[-1].reason) from None
-    pairs = PreferencePairs(tuple(kept.values()), tuple(kept), tuple(skipped))
+
+    def read(number: int, row: Mapping[str, Any]) -> tuple[int, PreferencePair]:
+        return number, _pair(row, prompt, str(chosen), str(rejected), margin)
+
+    kept, skipped = sift(enumerate(table), read, on_error=on_error, of="pairs")
+    pairs = PreferencePairs(
+        tuple(pair for _, pair in kept), tuple(number for number, _ in kept), tuple(skipped)
+    )
     _check_all(pairs)
     return pairs
+
+
+def read_rows(
+    table: Any, prompt: str, *responses: str, on_error: OnError
+) -> tuple[list[Row[Any]], list[SkippedRow]]:
+    """Return the rows of a table, and those that are left out.
+
+    Args:
+        table: See `read_table`.
+        prompt: Name of the column of prompts; where it ends in "_ids", all columns hold token ids.
+        responses: Names of the columns of responses. Where these are messages, the prompt may be a
+            text, or be missing: it is then what the conversations share.
+        on_error: "raise" stops at the first row that cannot be read.
+
+    Raises:
+        DatasetError: naming the row and the remedy.
+    """
+    contents: Callable[..., tuple[Any, tuple[Any, ...]]] = _texts
+    if prompt.endswith("_ids"):
+        contents = _ids
+    elif holds_messages(table, *responses):
+        contents = _messages
+
+    def read(number: int, row: Mapping[str, Any]) -> Row[Any]:
+        return Row(number, *contents(row, prompt, responses))
+
+    return sift(enumerate(table), read, on_error=on_error)
+
+
+def holds_messages(table: Any, *columns: str) -> bool:
+    """Return whether the first row of a table has messages in these columns."""
+    return len(table) > 0 and all(is_messages(table[0].get(name)) for name in columns)
 
 
 def split_texts(chosen: str, rejected: str) -> tuple[str, str, str]:
@@ -213,22 +317,6 @@ def _answer_start(text: str) -> int:
     return place + len(TURN) if place >= 0 else 0
 
 
-def _rows(dataset: Any, split: str | None) -> list[Mapping[str, Any]]:
-    """Return the rows of one table."""
-    rows = [
-        vars(row) if isinstance(row, PreferencePair) else row for row in read_table(dataset, split)
-    ]
-    for number, row in enumerate(rows):
-        if not isinstance(row, Mapping):
-            raise DatasetError(
-                f"row {number} of the pairs is {type(row).__name__}; it must be a mapping with "
-                "'chosen' and 'rejected'"
-            )
-    if not rows:
-        raise DatasetError("the pairs have 0 rows; give at least one comparison")
-    return rows
-
-
 def _column(
     columns: Sequence[str], name: str | None, argument: str, *, default: str | None = None
 ) -> str | None:
@@ -251,24 +339,30 @@ def _pair(
     Raises:
         RowError: if it is none.
     """
-    given = None if prompt is None else _text(row, prompt, empty=True)
-    one, other = _text(row, chosen), _text(row, rejected)
-    if given is None:
-        try:
-            given, one, other = split_texts(one, other)
-        except DatasetError as error:
-            raise RowError("no shared prompt", str(error)) from None
-    for name, response in ((chosen, one), (rejected, other)):
-        if not response.strip():
-            raise RowError("empty", f"the response of {name!r} is empty, got {response!r}")
+    shared, (one, other) = _texts(row, prompt, (chosen, rejected))
     if one.strip() == other.strip():
         raise RowError("equal", f"{chosen!r} and {rejected!r} are both {reprlib.repr(one)}")
-    return PreferencePair(
-        prompt=given,
-        chosen=one,
-        rejected=other,
-        margin=None if margin is None else _margin(row, margin),
-    )
+    by = None if margin is None else _margin(row, margin)
+    return PreferencePair(prompt=shared, chosen=one, rejected=other, margin=by)
+
+
+def _texts(
+    row: Mapping[str, Any], prompt: str | None, responses: Sequence[str]
+) -> tuple[str, tuple[str, ...]]:
+    """Return the prompt and the responses of a row of texts; without a prompt, what both share."""
+    given = None if prompt is None else _text(row, prompt, empty=True)
+    if given is not None and len(responses) == 1 and not given.strip():  # only pairs need none
+        raise RowError("empty", f"{prompt!r} is empty, got {given!r}")
+    texts = [_text(row, name) for name in responses]
+    if given is None:
+        try:
+            given, *texts = split_texts(*texts)
+        except DatasetError as error:
+            raise RowError("no shared prompt", str(error)) from None
+    for name, text in zip(responses, texts, strict=True):
+        if not text.strip():
+            raise RowError("empty", f"the response of {name!r} is empty, got {text!r}")
+    return given, tuple(texts)
 
 
 def _text(row: Mapping[str, Any], name: str, *, empty: bool = False) -> str:
@@ -281,21 +375,61 @@ def _text(row: Mapping[str, Any], name: str, *, empty: bool = False) -> str:
             f"{name!r} must be a text, got {type(value).__name__} {reprlib.repr(value)} (write a "
             "conversation out with tokenizer.apply_chat_template)",
         )
-    if fault := unicode_fault(name, value):
-        raise fault
+    if (place := lone_surrogate(value)) is not None:
+        raise RowError(
+            "not text",
+            f"{name!r} has the lone surrogate {value[place]!r} at character {place}, which no "
+            "tokenizer reads; read the text as UTF-8 again",
+        )
     return value
 
 
-def unicode_fault(name: str, text: str) -> RowError | None:
-    """Return the fault of a column's text that no tokenizer reads, None if there is none."""
-    place = lone_surrogate(text)
-    if place is None:
-        return None
-    return RowError(
-        "not text",
-        f"{name!r} has the lone surrogate {text[place]!r} at character {place}, which no "
-        "tokenizer reads; read the text as UTF-8 again",
-    )
+def _ids(
+    row: Mapping[str, Any], prompt: str, responses: Sequence[str]
+) -> tuple[Ids, tuple[Ids, ...]]:
+    """Return the prompt and the responses of a row of token ids."""
+    return _column_ids(row, prompt), tuple(_column_ids(row, name) for name in responses)
+
+
+def _column_ids(row: Mapping[str, Any], name: str) -> Ids:
+    """Return the ids of a column."""
+    value = row.get(name)
+    if value is None:
+        raise RowError("empty", f"it has no {name!r}")
+    try:
+        if isinstance(value, str | bytes | Mapping):
+            raise TypeError
+        return tuple(index(token) for token in value)
+    except TypeError:
+        raise RowError(
+            "not ids", f"{name!r} must be a list of token ids, got {reprlib.repr(value)}"
+        ) from None
+
+
+def _messages(
+    row: Mapping[str, Any], prompt: str, responses: Sequence[str]
+) -> tuple[Messages, tuple[Messages, ...]]:
+    """Return the prompt's messages, and those that each response adds to them."""
+    given = {name: row.get(name) for name in (prompt, *responses)}
+    if isinstance(given[prompt], str):
+        given[prompt] = [{"role": "user", "content": given[prompt]}]
+    for name, value in given.items():
+        if not is_messages(value) and (name != prompt or value is not None):
+            raise RowError("not messages", f"{name!r} must be messages, got {value!r}")
+    shared, *conversations = (None if value is None else list(value) for value in given.values())
+    if shared is not None:
+        return shared, tuple(conversations)
+    count = len(conversations[0]) - 1  # of a single conversation, all but the last message
+    if len(conversations) > 1:
+        together = zip(*conversations, strict=False)
+        count = sum(1 for _ in takewhile(lambda m: all(one == m[0] for one in m), together))
+    if not count or any(len(messages) <= count for messages in conversations):
+        raise RowError(
+            "no shared prompt",
+            f"the conversations share their first {count} messages, which leaves no prompt or no "
+            "response",
+        )
+    return conversations[0][:count], tuple(messages[count:] for messages in conversations)
 
 
 def _margin(row: Mapping[str, Any], name: str) -> float | None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from tokengym.envs.errors import DatasetError
 from tokengym.envs.files import replacing
+from tokengym.envs.tokenization import encode
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -106,26 +107,16 @@ def as_texts(pairs: "Dataset", tokenizer: Any) -> list[dict[str, str]]:
     What reads ``prompt + chosen`` needs the space between them that tokenizers of whole words leave
     out of a response's text.
     """
-    texts = [dict(zip(("prompt", "chosen", "rejected"), row, strict=True)) for row in _texts(pairs)]
-    if not texts or _reads_alike(texts[0], pairs[0], tokenizer):
-        return texts
-    return [
-        {**row, "chosen": f" {row['chosen']}", "rejected": f" {row['rejected']}"} for row in texts
-    ]
-
-
-def _texts(pairs: "Dataset") -> list[tuple[str, str, str]]:
-    return list(zip(pairs["prompt"], pairs["chosen"], pairs["rejected"], strict=True))
-
-
-def _reads_alike(texts: dict[str, str], row: dict[str, Any], tokenizer: Any) -> bool:
-    """Say whether prompt and response, put together as they are, have the row's ids."""
-    from tokengym.envs.tokenization import encode
-
-    (ids,) = encode(tokenizer, [texts["prompt"] + texts["chosen"]])
-    eos = tokenizer.eos_token_id
-    wanted = [*row["prompt_ids"], *(i for i in row["chosen_ids"] if i != eos)]
-    return list(ids) == wanted
+    texts: list[dict[str, str]] = pairs.select_columns(["prompt", "chosen", "rejected"]).to_list()
+    if texts:
+        (ids,) = encode(tokenizer, [texts[0]["prompt"] + texts[0]["chosen"]])
+        eos = tokenizer.eos_token_id
+        if ids != [*pairs[0]["prompt_ids"], *(i for i in pairs[0]["chosen_ids"] if i != eos)]:
+            texts = [
+                row | {"chosen": f" {row['chosen']}", "rejected": f" {row['rejected']}"}
+                for row in texts
+            ]
+    return texts
 
 
 def _dataset(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> "Dataset":

@@ -1,0 +1,328 @@
+"""Pairs and single responses as token ids, as a policy sees them when it plays."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, get_args
+
+from tokengym.envs.errors import DatasetError, SettingsError
+from tokengym.envs.prompts.prompt import prompt_messages
+from tokengym.envs.tokenization import encode, encode_chats, write_chat
+from tokengym.rewards.pairs.read import (
+    Ids,
+    Messages,
+    OnError,
+    Overlong,
+    Row,
+    RowError,
+    SkippedRow,
+    column_names,
+    holds_messages,
+    read_pairs,
+    read_rows,
+    read_table,
+    sift,
+)
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+PAIR = ("prompt", "chosen", "rejected")
+PAIR_IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
+RESPONSE_COLUMNS = ("completion", "response", "chosen")
+"""Names of the column that SFT learns, the first that is there; with ``_ids`` for token ids."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedTexts:
+    """Texts that can be learned from, and the rows that were left out."""
+
+    rows: tuple[Row[Ids], ...]
+    skipped: tuple[SkippedRow, ...]
+
+    def report(self) -> str:
+        """Return one line: how many rows there are, and how many were left out for what."""
+        line = f"{len(self.rows) + len(self.skipped)} rows, {len(self.rows)} kept"
+        counts = Counter(row.kind for row in self.skipped).most_common()
+        return line + "".join(f", {count} {kind}" for kind, count in counts)
+
+    def dataset(self) -> "Dataset":
+        """Return the rows as a `datasets.Dataset`.
+
+        Its columns are prompt_ids, chosen_ids and rejected_ids (or response_ids), and length.
+        """
+        from datasets import Dataset
+
+        names = PAIR_IDS[1:] if len(self.rows[0].responses) == 2 else ("response_ids",)
+        columns: dict[str, Any] = {"prompt_ids": [row.prompt for row in self.rows]}
+        for place, name in enumerate(names):
+            columns[name] = [row.responses[place] for row in self.rows]
+        return Dataset.from_dict({**columns, "length": [_length(row) for row in self.rows]})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextEncoding:
+    """Settings of turning texts into token ids, and of rows that cannot be.
+
+    Raises:
+        SettingsError: if a value is unknown.
+    """
+
+    max_length: int | None = None
+    """Most tokens of prompt and response together; None: what the model reads."""
+    overlong: Overlong = "error"
+    """Treatment of longer ones: "error" stops, "left" cuts the prompt's beginning, "drop" skips."""
+    append_eos: bool = True
+    """Whether responses given as text end with EOS; those given as ids are left as they are."""
+    chat_template: bool | None = None
+    """Whether a prompt given as text goes through the tokenizer's chat template, as those of an
+    environment with one do, a written-out dialogue turn by turn; None: as the environment has it
+    from which the model comes, else not."""
+    on_error: OnError = "raise"
+    """Whether a row that cannot be learned from stops everything, or is left out and reported."""
+
+    def __post_init__(self) -> None:
+        for name, known in (("overlong", Overlong), ("on_error", OnError)):
+            if (value := vars(self)[name]) not in get_args(known):
+                raise SettingsError(
+                    f"{name} must be one of {', '.join(get_args(known))}, got {value!r}"
+                )
+        if self.max_length is not None and self.max_length < 2:
+            raise SettingsError(
+                f"max_length must be at least 2, a token of prompt and one of response, got "
+                f"{self.max_length}"
+            )
+
+
+def encode_pairs(
+    source: Any,
+    tokenizer: "PreTrainedTokenizerBase",
+    encoding: TextEncoding,
+    *,
+    max_positions: int | None = None,
+) -> EncodedTexts:
+    """Return preference pairs as ids.
+
+    Args:
+        source: What `tokengym.rewards.read_pairs` reads; or rows or a data set with the columns
+            prompt_ids, chosen_ids and rejected_ids, which are taken as they are; or with chosen and
+            rejected as lists of messages (and prompt, or the messages that both begin with), which
+            the tokenizer's chat template writes out.
+        tokenizer: The model's.
+        encoding: How.
+        max_positions: The most tokens that the model reads.
+
+    Raises:
+        DatasetError: naming the row and the remedy.
+    """
+    table = read_table(source, of="data")
+    has_ids = set(PAIR_IDS) <= set(column_names(table))
+    if has_ids or holds_messages(table, *PAIR[1:]):
+        names = PAIR_IDS if has_ids else PAIR
+        rows, skipped = read_rows(table, *names, on_error=encoding.on_error)
+    else:
+        pairs = read_pairs(table, on_error=encoding.on_error)
+        texts = zip(pairs.rows, pairs, strict=True)
+        rows = [Row(n, pair.prompt, (pair.chosen, pair.rejected)) for n, pair in texts]
+        skipped = list(pairs.skipped)
+    return _encoded(rows, skipped, tokenizer, encoding, max_positions)
+
+
+def encode_responses(
+    source: Any,
+    tokenizer: "PreTrainedTokenizerBase",
+    encoding: TextEncoding,
+    *,
+    max_positions: int | None = None,
+) -> EncodedTexts:
+    """Return prompts with one response each as ids.
+
+    Args:
+        source: Played episodes; or rows, a data set or a path, with the columns prompt and
+            completion (or response, or chosen), texts or lists of messages; or prompt_ids and
+            completion_ids (likewise).
+        tokenizer: The model's.
+        encoding: How.
+        max_positions: The most tokens that the model reads.
+
+    Raises:
+        DatasetError: naming the row and the remedy.
+    """
+    table = read_table(source, of="data")
+    columns = column_names(table)
+    ids = [name for name in (f"{column}_ids" for column in RESPONSE_COLUMNS) if name in columns]
+    texts = [name for name in RESPONSE_COLUMNS if name in columns]
+    if ids and "prompt_ids" in columns:
+        rows, skipped = read_rows(table, "prompt_ids", ids[0], on_error=encoding.on_error)
+    elif texts and ("prompt" in columns or holds_messages(table, texts[0])):
+        rows, skipped = read_rows(table, "prompt", texts[0], on_error=encoding.on_error)
+    else:
+        raise DatasetError(
+            f"texts to learn must have the columns 'prompt' and one of "
+            f"{', '.join(map(repr, RESPONSE_COLUMNS))} (or these with _ids), got "
+            f"{', '.join(map(repr, columns)) or 'none'}; rename them"
+        )
+    return _encoded(rows, skipped, tokenizer, encoding, max_positions)
+
+
+def _encoded(
+    rows: Sequence[Row[Any]],
+    skipped: Sequence[SkippedRow],
+    tokenizer: "PreTrainedTokenizerBase",
+    encoding: TextEncoding,
+    max_positions: int | None,
+) -> EncodedTexts:
+    """Return rows of texts, messages or ids as ids, those that can be learned from."""
+    texts = iter(_encode_texts([r for r in rows if isinstance(r.prompt, str)], tokenizer, encoding))
+
+    def as_ids(_: int, row: Row[Any]) -> Row[Ids]:
+        if isinstance(row.prompt, str):
+            row = next(texts)
+        elif isinstance(row.prompt, list):
+            row = _encode_messages(row, tokenizer, encoding)
+        _check_ids(row, len(tokenizer))
+        return row
+
+    def fit(_: int, row: Row[Ids]) -> Row[Ids]:
+        return _fit(row, encoding, max_positions)
+
+    dropping = "skip" if encoding.overlong == "drop" else encoding.on_error
+    found, unread = sift([(row.row, row) for row in rows], as_ids, on_error=encoding.on_error)
+    fitting, overlong = sift([(row.row, row) for row in found], fit, on_error=dropping)
+    encoded = EncodedTexts(rows=tuple(fitting), skipped=(*skipped, *unread, *overlong))
+    if not fitting:
+        first = f"; {encoded.skipped[0].reason}" if encoded.skipped else "; pass some"
+        raise DatasetError(f"nothing is left to learn from: {encoded.report()}{first}")
+    return encoded
+
+
+def _check_ids(row: Row[Ids], vocab_size: int) -> None:
+    """Raise unless the ids can be read and differ."""
+    if not row.prompt:
+        raise RowError(
+            "no prompt", "the prompt has no tokens, so nothing predicts the response's first"
+        )
+    for ids in row.responses:
+        if not ids:
+            raise RowError("empty", "a response has no tokens")
+    for ids in (row.prompt, *row.responses):
+        if not 0 <= min(ids) <= max(ids) < vocab_size:
+            wrong = next(token for token in ids if not 0 <= token < vocab_size)
+            raise RowError(
+                "unknown id",
+                f"token id {wrong} lies outside the tokenizer's vocabulary of {vocab_size}",
+            )
+    if len(row.responses) == 2 and row.responses[0] == row.responses[1]:
+        raise RowError("equal", f"both responses are the same {len(row.responses[0])} tokens")
+
+
+def _length(row: Row[Ids]) -> int:
+    """Return the tokens of the prompt with the longest response."""
+    return len(row.prompt) + max(map(len, row.responses))
+
+
+def _fit(row: Row[Ids], encoding: TextEncoding, max_positions: int | None) -> Row[Ids]:
+    """Return a row that fits, cut if it may be."""
+    limits = [limit for limit in (encoding.max_length, max_positions) if limit is not None]
+    excess = _length(row) - min(limits) if limits else 0
+    if excess <= 0:
+        return row
+    if encoding.overlong == "left" and excess < len(row.prompt):
+        return replace(row, prompt=row.prompt[excess:])
+    advice = ", or pass overlong='left' or 'drop'" if encoding.overlong == "error" else ""
+    raise RowError(
+        "overlong",
+        f"prompt and longest response take {_length(row)} tokens ({len(row.prompt)} of prompt), "
+        f"more than {min(limits)}; shorten it, raise max_length if the model reads more{advice}",
+    )
+
+
+# --- texts and messages ---------------------------------------------------------------------------
+
+
+def _encode_texts(
+    rows: Sequence[Row[str]], tokenizer: "PreTrainedTokenizerBase", encoding: TextEncoding
+) -> list[Row[Ids]]:
+    """Return texts as ids."""
+    if not rows:
+        return []
+    into_ids = encode_in_template if encoding.chat_template else encode_plain
+    found = into_ids([(row.prompt, row.responses) for row in rows], tokenizer)
+    return [
+        Row(row.row, tuple(prompt), tuple(_ended(ids, tokenizer, encoding) for ids in responses))
+        for row, (prompt, responses) in zip(rows, found, strict=True)
+    ]
+
+
+def encode_plain(
+    texts: Sequence[tuple[str, Sequence[str]]], tokenizer: "PreTrainedTokenizerBase"
+) -> Iterator[tuple[list[int], list[list[int]]]]:
+    """Yield the ids of each prompt, and of the responses to it, without EOS.
+
+    The prompt's are those that a policy sees when it plays, a response's are what follows them in
+    the whole text. Where tokens would merge across the border, so that the prompt's own are not the
+    beginning of the whole, the response is encoded by itself.
+    """
+    prompts = encode(tokenizer, [prompt for prompt, _ in texts])
+    wholes = iter(
+        encode(tokenizer, [prompt + text for prompt, responses in texts for text in responses])
+    )
+    for prompt_ids, (_, responses) in zip(prompts, texts, strict=True):
+        found = []
+        for text in responses:
+            whole = next(wholes)
+            is_prefix = whole[: len(prompt_ids)] == prompt_ids
+            found.append(whole[len(prompt_ids) :] if is_prefix else _alone(text, tokenizer))
+        yield prompt_ids, found
+
+
+def encode_in_template(
+    texts: Sequence[tuple[str, Sequence[str]]], tokenizer: "PreTrainedTokenizerBase"
+) -> Iterator[tuple[list[int], list[list[int]]]]:
+    """Yield the same with prompts in the chat template and responses by themselves."""
+    prompts = encode_chats(tokenizer, [prompt_messages(prompt) for prompt, _ in texts])
+    for prompt_ids, (_, responses) in zip(prompts, texts, strict=True):
+        yield prompt_ids, [_alone(text.strip(), tokenizer) for text in responses]
+
+
+def _alone(text: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """Return the ids of a text by itself."""
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def _ended(ids: Sequence[int], tokenizer: "PreTrainedTokenizerBase", encoding: TextEncoding) -> Ids:
+    """Return a response with its EOS."""
+    eos = tokenizer.eos_token_id
+    if not encoding.append_eos or (ids and ids[-1] == eos):
+        return tuple(ids)
+    if eos is None:
+        raise DatasetError(
+            "the tokenizer has no EOS token to end responses with; set tokenizer.eos_token, or "
+            "pass append_eos=False"
+        )
+    return (*ids, eos)
+
+
+def _encode_messages(
+    row: Row[Messages], tokenizer: "PreTrainedTokenizerBase", encoding: TextEncoding
+) -> Row[Ids]:
+    """Return conversations as ids, written out by the chat template."""
+    pairs = [(message["role"], message["content"]) for message in row.prompt]
+    (prompt_ids,) = encode_chats(tokenizer, [pairs])
+    responses = []
+    for messages in row.responses:
+        text = write_chat(tokenizer, [*row.prompt, *messages], to_answer=False)
+        ids = _alone(text, tokenizer)
+        if ids[: len(prompt_ids)] != prompt_ids:
+            raise RowError(
+                "chat template",
+                "the chat template writes the prompt another way when a response follows, so the "
+                "two cannot be told apart",
+            )
+        response = ids[len(prompt_ids) :]
+        eos = tokenizer.eos_token_id
+        if encoding.append_eos and eos is not None and eos not in response:
+            response = [*response, eos]
+        responses.append(tuple(response))
+    return Row(row.row, tuple(prompt_ids), tuple(responses))
