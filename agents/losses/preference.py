@@ -1,11 +1,13 @@
-"""The mathematics of learning from preference pairs: pure functions of log-probabilities.
+"""The mathematics of learning from preference pairs: one table of pure functions.
 
-y_w is the chosen and y_l the rejected response. Arguments are (batch,): the log-probability of a
-whole response, summed over its own tokens (EOS included when there was one), nats, under the policy
-or the frozen reference; where a loss takes the mean per token, it says so.
+y_w is the chosen and y_l the rejected response. A loss is a function of `Ratios` with a declaration
+of what it reads; `register_preference_loss` enters both in the table, from which settings, command
+line and trainer take them.
 """
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -14,128 +16,276 @@ from torch import Tensor
 
 
 class Ratios(NamedTuple):
-    """Input of the losses of `dpo_loss`, each (batch,) or a number."""
+    """Input of a preference loss, each (batch,) or a number."""
 
     chosen: Tensor
-    """log pi(y_w) - log pi_ref(y_w), nats; per token where the loss averages."""
+    """c = log pi(y_w) - log pi_ref(y_w), nats; per token where the loss averages; log pi(y_w) alone
+    where it has no reference."""
     rejected: Tensor
-    """The same of y_l."""
+    """r, the same of y_l."""
+    policy_chosen: Tensor
+    """log pi(y_w), nats, summed over the response."""
+    chosen_lengths: Tensor | None
+    """Tokens of y_w; None unless the loss reads them."""
     beta: float
-    label_smoothing: float
+    """Strength of the pull towards the reference."""
+    label_smoothing: float = 0.0
+    """e, the probability that a label is wrong."""
+    gamma: float = math.nan
+    """Margin that is wanted; this and the next two are numbers where the loss says that it reads
+    them."""
+    nll_coef: float = math.nan
+    """Weight of the likelihood of y_w."""
+    dpop_coef: float = math.nan
+    """Price of y_w becoming less likely."""
 
     @property
     def h(self) -> Tensor:
-        """The product beta * (chosen - rejected): the margin between the implicit rewards."""
+        """The product beta * (c - r): the margin between the implicit rewards."""
         return self.beta * (self.chosen - self.rejected)
 
+    @property
+    def nll(self) -> Tensor:
+        """The weighted negative log-likelihood of y_w per token, nats."""
+        if self.chosen_lengths is None:
+            raise ValueError("the likelihood per token needs chosen_lengths, got None; pass them")
+        return -self.nll_coef * self.policy_chosen / self.chosen_lengths
 
-def _sigmoid(r: Ratios) -> Tensor:
-    if r.label_smoothing == 0.0:
-        return -F.logsigmoid(r.h)
-    clean, flipped = -F.logsigmoid(r.h), -F.logsigmoid(-r.h)
-    return (1.0 - r.label_smoothing) * clean + r.label_smoothing * flipped
+
+Formula = Callable[[Ratios], Tensor]
 
 
-def _robust(r: Ratios) -> Tensor:
-    clean, flipped = -F.logsigmoid(r.h), -F.logsigmoid(-r.h)
-    e = r.label_smoothing
+@dataclass(frozen=True, kw_only=True)
+class PreferenceFormula:
+    """Declaration of a preference loss."""
+
+    name: str
+    """Its name, as ``loss_type=`` takes it; TRL's where TRL has the loss."""
+    formula: Formula
+    """Loss of each pair, (batch,); its docstring states formula and source."""
+    reads: tuple[str, ...] = ()
+    """Coefficients of `Ratios` that it reads beside beta."""
+    has_reference: bool = True
+    """Whether it compares the policy with a reference."""
+    per_token: bool = False
+    """Whether c and r are averages over the response's tokens."""
+
+
+PREFERENCE_LOSSES: dict[str, PreferenceFormula] = {}
+"""The losses by name."""
+
+
+def register_preference_loss(
+    name: str, *reads: str, has_reference: bool = True, per_token: bool = False
+) -> Callable[[Formula], Formula]:
+    """Enter the decorated function in the table; see `PreferenceFormula` for the arguments."""
+
+    def register(formula: Formula) -> Formula:
+        PREFERENCE_LOSSES[name] = PreferenceFormula(
+            name=name,
+            formula=formula,
+            reads=reads,
+            has_reference=has_reference,
+            per_token=per_token,
+        )
+        return formula
+
+    return register
+
+
+@register_preference_loss("sigmoid", "label_smoothing")
+def _sigmoid(x: Ratios) -> Tensor:
+    """-logsigmoid(h): DPO, Rafailov et al. 2023, arXiv:2305.18290.
+
+    With label_smoothing e > 0, (1-e) * -logsigmoid(h) + e * -logsigmoid(-h): cDPO, Mitchell 2023,
+    "A note on DPO with noisy preferences".
+    """
+    if x.label_smoothing == 0.0:
+        return -F.logsigmoid(x.h)
+    clean, flipped = -F.logsigmoid(x.h), -F.logsigmoid(-x.h)
+    return (1.0 - x.label_smoothing) * clean + x.label_smoothing * flipped
+
+
+@register_preference_loss("hinge")
+def _hinge(x: Ratios) -> Tensor:
+    """relu(1 - h): SLiC, Zhao et al. 2023, arXiv:2305.10425."""
+    return torch.relu(1.0 - x.h)
+
+
+@register_preference_loss("ipo", per_token=True)
+def _ipo(x: Ratios) -> Tensor:
+    """(c - r - 1 / (2 * beta))^2 in nats squared, per token: Azar et al. 2023, arXiv:2310.12036."""
+    return (x.chosen - x.rejected - 1.0 / (2.0 * x.beta)) ** 2
+
+
+@register_preference_loss("robust", "label_smoothing")
+def _robust(x: Ratios) -> Tensor:
+    """((1-e) * -logsigmoid(h) - e * -logsigmoid(-h)) / (1 - 2e).
+
+    Chowdhury et al. 2024, arXiv:2403.00409.
+    """
+    clean, flipped = -F.logsigmoid(x.h), -F.logsigmoid(-x.h)
+    e = x.label_smoothing
     return ((1.0 - e) * clean - e * flipped) / (1.0 - 2.0 * e)
 
 
-def _hinge(r: Ratios) -> Tensor:
-    return torch.relu(1.0 - r.h)
+register_preference_loss("sigmoid_norm", "label_smoothing", per_token=True)(_sigmoid)
+"""As sigmoid, per token: Meng et al. 2024, arXiv:2405.14734, table 3."""
 
 
-def _ipo(r: Ratios) -> Tensor:
-    return (r.chosen - r.rejected - 1.0 / (2.0 * r.beta)) ** 2
+@register_preference_loss("nca_pair")
+def _nca_pair(x: Ratios) -> Tensor:
+    """-logsigmoid(beta c) - (logsigmoid(-beta c) + logsigmoid(-beta r)) / 2.
 
-
-def _nca_pair(r: Ratios) -> Tensor:
-    chosen, rejected = r.beta * r.chosen, r.beta * r.rejected
+    Chen et al. 2024, arXiv:2402.05369.
+    """
+    chosen, rejected = x.beta * x.chosen, x.beta * x.rejected
     return -F.logsigmoid(chosen) - 0.5 * F.logsigmoid(-chosen) - 0.5 * F.logsigmoid(-rejected)
 
 
-def _sppo_hard(r: Ratios) -> Tensor:
-    return (r.chosen - 0.5 / r.beta) ** 2 + (r.rejected + 0.5 / r.beta) ** 2
+@register_preference_loss("sppo_hard")
+def _sppo_hard(x: Ratios) -> Tensor:
+    """(c - 1 / (2 beta))^2 + (r + 1 / (2 beta))^2: Wu et al. 2024, arXiv:2405.00675."""
+    return (x.chosen - 0.5 / x.beta) ** 2 + (x.rejected + 0.5 / x.beta) ** 2
 
 
-def _apo_zero(r: Ratios) -> Tensor:
-    return torch.sigmoid(-r.beta * r.chosen) + torch.sigmoid(r.beta * r.rejected)
+@register_preference_loss("apo_zero")
+def _apo_zero(x: Ratios) -> Tensor:
+    """sigmoid(-beta c) + sigmoid(beta r): D'Oosterlinck et al. 2024, arXiv:2408.06266."""
+    return torch.sigmoid(-x.beta * x.chosen) + torch.sigmoid(x.beta * x.rejected)
 
 
-def _apo_down(r: Ratios) -> Tensor:
-    return torch.sigmoid(r.beta * r.chosen) + torch.sigmoid(-r.h)
+@register_preference_loss("apo_down")
+def _apo_down(x: Ratios) -> Tensor:
+    """sigmoid(beta c) + sigmoid(-h): the same paper."""
+    return torch.sigmoid(x.beta * x.chosen) + torch.sigmoid(-x.h)
 
 
-_DPO_LOSSES: dict[str, Callable[[Ratios], Tensor]] = {
-    "sigmoid": _sigmoid,
-    "hinge": _hinge,
-    "ipo": _ipo,
-    "robust": _robust,
-    "sigmoid_norm": _sigmoid,
-    "nca_pair": _nca_pair,
-    "sppo_hard": _sppo_hard,
-    "apo_zero": _apo_zero,
-    "apo_down": _apo_down,
-}
-DPO_LOSS_TYPES = tuple(_DPO_LOSSES)
-PER_TOKEN_LOSS_TYPES = ("ipo", "sigmoid_norm")
-"""Losses of `dpo_loss` that take log-probabilities averaged per token."""
-SMOOTHED_LOSS_TYPES = ("sigmoid", "robust", "sigmoid_norm")
-"""Losses of `dpo_loss` that know labels which may be wrong."""
+@register_preference_loss("dpop", "dpop_coef")
+def _dpop(x: Ratios) -> Tensor:
+    """-logsigmoid(h - beta * dpop_coef * max(0, -c)), so that y_w does not become less likely.
+
+    Pal et al. 2024, arXiv:2402.13228, eq. 3 (dpop_coef is lambda, 5 to 500; 0 is DPO).
+    """
+    return -F.logsigmoid(x.h - x.beta * x.dpop_coef * torch.relu(-x.chosen))
+
+
+@register_preference_loss("rpo", "nll_coef")
+def _rpo(x: Ratios) -> Tensor:
+    """-logsigmoid(h) - nll_coef * log pi(y_w) / tokens of y_w.
+
+    Pang et al. 2024, iterative RPO, arXiv:2404.19733, eq. 1 (nll_coef is alpha, 1; 0 is DPO).
+    """
+    return -F.logsigmoid(x.h) + x.nll
+
+
+@register_preference_loss("simpo", "gamma", has_reference=False, per_token=True)
+def _simpo(x: Ratios) -> Tensor:
+    """-logsigmoid(h - gamma), per token: Meng et al. 2024, arXiv:2405.14734, eq. 6.
+
+    beta 2.0 and gamma 0.5 to 1.6 in the paper.
+    """
+    return -F.logsigmoid(x.h - x.gamma)
+
+
+@register_preference_loss("orpo", has_reference=False, per_token=True)
+def _orpo(x: Ratios) -> Tensor:
+    """-c - beta * logsigmoid(log_odds(c) - log_odds(r)), per token, c and r < 0.
+
+    Hong et al. 2024, arXiv:2403.07691, eq. 4 to 7 (beta is lambda, 0.1 to 0.25).
+    """
+    log_odds = _log_odds(x.chosen) - _log_odds(x.rejected)
+    return -x.chosen - x.beta * F.logsigmoid(log_odds)
+
+
+@register_preference_loss("cpo", "nll_coef", has_reference=False)
+def _cpo(x: Ratios) -> Tensor:
+    """-logsigmoid(h) - nll_coef * log pi(y_w) / tokens of y_w: DPO under a uniform reference.
+
+    Xu et al. 2024, arXiv:2401.08417, eq. 5 to 7 (nll_coef 1). The paper's likelihood is summed, its
+    code's is averaged per token, as here.
+    """
+    return -F.logsigmoid(x.h) + x.nll
+
+
+def _log_odds(log_probs: Tensor) -> Tensor:
+    """Return log(p / (1 - p)) of log p < 0.
+
+    1 - p is -expm1(log p): exact where p is near 1, unlike 1 - exp(log p).
+    """
+    return log_probs - torch.log(-torch.expm1(log_probs))
+
+
+def check_preference_loss(
+    loss_type: str, *, beta: float, **coefficients: float
+) -> PreferenceFormula:
+    """Return the loss of a name, and refuse coefficients that mean nothing to it.
+
+    Raises:
+        ValueError: naming the value and the remedy.
+    """
+    if loss_type not in PREFERENCE_LOSSES:
+        raise ValueError(
+            f"loss_type must be one of {', '.join(PREFERENCE_LOSSES)}, got {loss_type!r}"
+        )
+    loss = PREFERENCE_LOSSES[loss_type]
+    if not beta > 0.0:
+        raise ValueError(f"beta must be > 0, got {beta}; 0.1 is usual")
+    if not 0.0 <= (smoothing := coefficients.get("label_smoothing", 0.0)) < 0.5:
+        raise ValueError(
+            f"label_smoothing must lie in [0, 0.5), got {smoothing}; it is the share of labels "
+            "that are wrong"
+        )
+    for name, value in coefficients.items():
+        if name not in loss.reads and not (name == "label_smoothing" and value == 0.0):
+            readers = [other.name for other in PREFERENCE_LOSSES.values() if name in other.reads]
+            raise ValueError(
+                f"{name}={value} means nothing to loss_type={loss_type!r}; it goes with "
+                f"{', '.join(readers)}"
+            )
+    return loss
 
 
 def dpo_loss(
     policy_chosen: Tensor,
     policy_rejected: Tensor,
-    ref_chosen: Tensor,
-    ref_rejected: Tensor,
+    ref_chosen: Tensor | None = None,
+    ref_rejected: Tensor | None = None,
     *,
     beta: float,
     loss_type: str,
     label_smoothing: float = 0.0,
     chosen_lengths: Tensor | None = None,
     rejected_lengths: Tensor | None = None,
+    **coefficients: float,
 ) -> Tensor:
-    """Return each pair's loss under a frozen reference; loss types have TRL's names.
+    """Return each pair's loss by a formula of `PREFERENCE_LOSSES`; most have TRL's names.
 
-    c = policy_chosen - ref_chosen, r = policy_rejected - ref_rejected, h = beta * (c - r)
+    c = policy_chosen - ref_chosen, r = policy_rejected - ref_rejected, h = beta * (c - r);
+    without a reference c = policy_chosen, r = policy_rejected
 
-    sigmoid       -logsigmoid(h)                              Rafailov et al. 2023, 2305.18290
-                  with label_smoothing e > 0 (cDPO): (1-e) * -logsigmoid(h) + e * -logsigmoid(-h)
-                                                              Mitchell 2023, "A note on DPO with
-                                                              noisy preferences"
-    robust        ((1-e) * -logsigmoid(h) - e * -logsigmoid(-h)) / (1 - 2e)
-                                                              Chowdhury et al. 2024, 2403.00409
-    hinge         relu(1 - h)                                 SLiC, Zhao et al. 2023, 2305.10425
-    ipo           (h / beta - 1 / (2 * beta))^2, per token    Azar et al. 2023, 2310.12036
-    sigmoid_norm  as sigmoid, per token                       Meng et al. 2024, 2405.14734, table 3
-    nca_pair      -logsigmoid(beta c) - (logsigmoid(-beta c) + logsigmoid(-beta r)) / 2
-                                                              Chen et al. 2024, 2402.05369
-    sppo_hard     (c - 1 / (2 beta))^2 + (r + 1 / (2 beta))^2  Wu et al. 2024, 2405.00675
-    apo_zero      sigmoid(-beta c) + sigmoid(beta r)          D'Oosterlinck et al. 2024, 2408.06266
-    apo_down      sigmoid(beta c) + sigmoid(-h)               same
-
-    "Per token" losses take log-probabilities averaged over the response's tokens: pass averages,
-    or pass sums with the two lengths, which then divide them. The other losses take sums; their
-    lengths would change nothing and are not read.
+    The formulas of c, r and h stand at the functions. Arguments are log-probabilities of whole
+    responses, summed over their own tokens, EOS included when there was one. "Per token" losses
+    take averages: pass averages, or pass sums with the two lengths, which then divide them.
 
     Args:
         policy_chosen: (batch,), nats, of y_w under the policy.
         policy_rejected: (batch,), of y_l.
-        ref_chosen: (batch,), of y_w under the reference.
+        ref_chosen: (batch,), of y_w under the frozen reference; None for a loss that has none.
         ref_rejected: (batch,), of y_l.
         beta: > 0, strength of the pull towards the reference.
-        loss_type: One of the above.
+        loss_type: Name of the loss.
         label_smoothing: e in [0, 0.5), the probability that a label is wrong.
         chosen_lengths: (batch,) tokens of y_w; None: a per-token loss was given averages.
         rejected_lengths: (batch,) tokens of y_l.
+        coefficients: Those that the loss reads beside these: gamma, nll_coef or dpop_coef, >= 0.
 
     Returns:
         (batch,), nats (of squared type: nats squared).
 
     Raises:
-        ValueError: if shapes differ, the loss type is unknown, or a coefficient is out of range.
+        ValueError: if shapes differ, the loss type is unknown, or a coefficient or reference is
+            missing, out of range or not read.
 
     Example:
         >>> zero = torch.zeros(1)
@@ -150,9 +300,18 @@ def dpo_loss(
         chosen_lengths=chosen_lengths,
         rejected_lengths=rejected_lengths,
     )
-    check_dpo_settings(beta, loss_type, label_smoothing)
-    chosen, rejected = policy_chosen - ref_chosen, policy_rejected - ref_rejected
-    if loss_type in PER_TOKEN_LOSS_TYPES:
+    given = {"label_smoothing": label_smoothing, **coefficients}
+    loss = check_preference_loss(loss_type, beta=beta, **given)
+    if missing := [name for name in loss.reads if name not in given]:
+        raise ValueError(f"loss_type={loss_type!r} reads {missing[0]}; pass {missing[0]}=")
+    chosen, rejected = policy_chosen, policy_rejected
+    if loss.has_reference:
+        if ref_chosen is None or ref_rejected is None:
+            raise ValueError(
+                f"loss_type={loss_type!r} needs ref_chosen and ref_rejected; pass both"
+            )
+        chosen, rejected = chosen - ref_chosen, rejected - ref_rejected
+    if loss.per_token:
         if (chosen_lengths is None) != (rejected_lengths is None):
             raise ValueError(
                 "chosen_lengths and rejected_lengths go together, got one; pass both, or neither "
@@ -160,193 +319,7 @@ def dpo_loss(
             )
         if chosen_lengths is not None and rejected_lengths is not None:
             chosen, rejected = chosen / chosen_lengths, rejected / rejected_lengths
-    return _DPO_LOSSES[loss_type](Ratios(chosen, rejected, beta, label_smoothing))
-
-
-def check_dpo_settings(beta: float, loss_type: str, label_smoothing: float) -> None:
-    """Refuse settings that `dpo_loss` does not know.
-
-    Raises:
-        ValueError: naming the one that cannot be.
-    """
-    if loss_type not in _DPO_LOSSES:
-        raise ValueError(f"loss_type must be one of {', '.join(_DPO_LOSSES)}, got {loss_type!r}")
-    if not beta > 0.0:
-        raise ValueError(f"beta must be > 0, got {beta}; 0.1 is usual")
-    if not 0.0 <= label_smoothing < 0.5:
-        raise ValueError(
-            f"label_smoothing must lie in [0, 0.5), got {label_smoothing}; it is the share of "
-            "labels that are wrong"
-        )
-    if label_smoothing and loss_type not in SMOOTHED_LOSS_TYPES:
-        raise ValueError(
-            f"label_smoothing={label_smoothing} means nothing to loss_type={loss_type!r}; it goes "
-            f"with {', '.join(SMOOTHED_LOSS_TYPES)}"
-        )
-
-
-def dpop_loss(
-    policy_chosen: Tensor,
-    policy_rejected: Tensor,
-    ref_chosen: Tensor,
-    ref_rejected: Tensor,
-    *,
-    beta: float,
-    dpop_coef: float,
-) -> Tensor:
-    """Return DPO-Positive's loss: DPO that does not let y_w become less likely.
-
-    -logsigmoid(h - beta * dpop_coef * max(0, ref_chosen - policy_chosen)), h as in `dpo_loss`
-
-    Args:
-        policy_chosen: (batch,), nats; and so are the next three.
-        policy_rejected: of y_l.
-        ref_chosen: of y_w under the reference.
-        ref_rejected: of y_l under the reference.
-        beta: > 0.
-        dpop_coef: >= 0, the paper's lambda; 0 is DPO.
-
-    Returns:
-        (batch,), nats.
-
-    Raises:
-        ValueError: if shapes differ.
-
-    Source: Pal et al. 2024, arXiv:2402.13228, eq. 3 (lambda 5 to 500).
-    """
-    others = {"ref_chosen": ref_chosen, "ref_rejected": ref_rejected}
-    _check_shapes(policy_chosen, policy_rejected=policy_rejected, **others)
-    h = Ratios(policy_chosen - ref_chosen, policy_rejected - ref_rejected, beta, 0.0).h
-    return -F.logsigmoid(h - beta * dpop_coef * torch.relu(ref_chosen - policy_chosen))
-
-
-def rpo_loss(
-    policy_chosen: Tensor,
-    policy_rejected: Tensor,
-    ref_chosen: Tensor,
-    ref_rejected: Tensor,
-    *,
-    chosen_lengths: Tensor,
-    beta: float,
-    nll_coef: float,
-) -> Tensor:
-    """Return DPO's loss plus the negative log-likelihood of y_w per token.
-
-    -logsigmoid(h) - nll_coef * policy_chosen / chosen_lengths, h as in `dpo_loss`
-
-    Args:
-        policy_chosen: (batch,), nats; and so are the next three.
-        policy_rejected: of y_l.
-        ref_chosen: of y_w under the reference.
-        ref_rejected: of y_l under the reference.
-        chosen_lengths: (batch,), tokens of y_w.
-        beta: > 0.
-        nll_coef: >= 0, the paper's alpha; 0 is DPO.
-
-    Returns:
-        (batch,), nats.
-
-    Raises:
-        ValueError: if shapes differ.
-
-    Source: Pang et al. 2024, iterative RPO, arXiv:2404.19733, eq. 1 (alpha 1).
-    """
-    _check_shapes(policy_chosen, chosen_lengths=chosen_lengths)
-    preference = dpo_loss(
-        policy_chosen, policy_rejected, ref_chosen, ref_rejected, beta=beta, loss_type="sigmoid"
-    )
-    return preference - nll_coef * policy_chosen / chosen_lengths
-
-
-def simpo_loss(
-    policy_chosen: Tensor, policy_rejected: Tensor, *, beta: float, gamma: float
-) -> Tensor:
-    """Return SimPO's loss, which needs no reference.
-
-    -logsigmoid(beta * (policy_chosen - policy_rejected) - gamma)
-
-    Args:
-        policy_chosen: (batch,), nats per token: averaged over y_w.
-        policy_rejected: (batch,), averaged over y_l.
-        beta: > 0; 2.0 in the paper.
-        gamma: >= 0, the margin that is wanted; 0.5 to 1.6 in the paper.
-
-    Returns:
-        (batch,), nats.
-
-    Raises:
-        ValueError: if shapes differ.
-
-    Source: Meng et al. 2024, arXiv:2405.14734, eq. 6.
-    """
-    _check_shapes(policy_chosen, policy_rejected=policy_rejected)
-    return -F.logsigmoid(beta * (policy_chosen - policy_rejected) - gamma)
-
-
-def cpo_loss(
-    policy_chosen: Tensor,
-    policy_rejected: Tensor,
-    *,
-    chosen_lengths: Tensor,
-    beta: float,
-    nll_coef: float,
-) -> Tensor:
-    """Return CPO's loss: DPO under a uniform reference, plus the likelihood of y_w per token.
-
-    -logsigmoid(beta * (policy_chosen - policy_rejected))
-        - nll_coef * policy_chosen / chosen_lengths
-
-    Args:
-        policy_chosen: (batch,), nats.
-        policy_rejected: (batch,).
-        chosen_lengths: (batch,), tokens of y_w. The paper's likelihood is summed, its code's is
-            averaged per token, as here.
-        beta: > 0.
-        nll_coef: >= 0; 1 in the paper.
-
-    Returns:
-        (batch,), nats.
-
-    Raises:
-        ValueError: if shapes differ.
-
-    Source: Xu et al. 2024, arXiv:2401.08417, eq. 5 to 7.
-    """
-    _check_shapes(policy_chosen, policy_rejected=policy_rejected, chosen_lengths=chosen_lengths)
-    preference = -F.logsigmoid(beta * (policy_chosen - policy_rejected))
-    return preference - nll_coef * policy_chosen / chosen_lengths
-
-
-def orpo_loss(policy_chosen: Tensor, policy_rejected: Tensor, *, beta: float) -> Tensor:
-    """Return ORPO's loss: likelihood of y_w plus the log odds ratio, without a reference.
-
-    log odds = l - log(1 - exp(l)), l the mean log-probability per token
-    -policy_chosen + beta * -logsigmoid(log odds(policy_chosen) - log odds(policy_rejected))
-
-    Args:
-        policy_chosen: (batch,), nats per token: averaged over y_w, < 0.
-        policy_rejected: (batch,), averaged over y_l, < 0.
-        beta: > 0, the paper's lambda; 0.1 to 0.25 there.
-
-    Returns:
-        (batch,), nats.
-
-    Raises:
-        ValueError: if shapes differ.
-
-    Source: Hong et al. 2024, arXiv:2403.07691, eq. 4 to 7.
-    """
-    _check_shapes(policy_chosen, policy_rejected=policy_rejected)
-    log_odds = _log_odds(policy_chosen) - _log_odds(policy_rejected)
-    return -policy_chosen - beta * F.logsigmoid(log_odds)
-
-
-def _log_odds(log_probs: Tensor) -> Tensor:
-    """Return log(p / (1 - p)) of log p < 0.
-
-    1 - p is -expm1(log p): exact where p is near 1, unlike 1 - exp(log p).
-    """
-    return log_probs - torch.log(-torch.expm1(log_probs))
+    return loss.formula(Ratios(chosen, rejected, policy_chosen, chosen_lengths, beta, **given))
 
 
 def _check_shapes(expected: Tensor, **others: Tensor | None) -> None:

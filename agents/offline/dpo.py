@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from transformers.trainer_utils import TrainOutput
 
 from tokengym.agents.learner import TrainingRun
-from tokengym.agents.losses import preference as losses
+from tokengym.agents.losses import dpo_loss
 from tokengym.agents.offline.scoring import batch_reference, reference_log_probs, with_reference
-from tokengym.agents.offline.settings import REFERENCE_FREE, PreferenceLoss
+from tokengym.agents.offline.settings import PreferenceLoss
 from tokengym.agents.offline.trainer import OfflineOptions, OfflineTrainer, train_on_data
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.envs.declared import from_keywords, names_of, takes
@@ -47,38 +47,7 @@ class PairLogProbs:
 
 def pair_losses(settings: PreferenceLoss, pairs: PairLogProbs) -> Tensor:
     """Return the loss of each pair, (batch,)."""
-    chosen, rejected = pairs.policy_chosen, pairs.policy_rejected
-    if settings.loss_type == "cpo":
-        return losses.cpo_loss(
-            chosen,
-            rejected,
-            chosen_lengths=pairs.chosen_lengths,
-            beta=settings.beta,
-            nll_coef=settings.nll_coef,
-        )
-    if settings.loss_type in REFERENCE_FREE:
-        chosen, rejected = chosen / pairs.chosen_lengths, rejected / pairs.rejected_lengths
-        if settings.loss_type == "orpo":
-            return losses.orpo_loss(chosen, rejected, beta=settings.beta)
-        return losses.simpo_loss(chosen, rejected, beta=settings.beta, gamma=settings.gamma)
-    four = (chosen, rejected, *pairs.reference)
-    if settings.loss_type == "dpop":
-        return losses.dpop_loss(*four, beta=settings.beta, dpop_coef=settings.dpop_coef)
-    if settings.loss_type == "rpo":
-        return losses.rpo_loss(
-            *four,
-            chosen_lengths=pairs.chosen_lengths,
-            beta=settings.beta,
-            nll_coef=settings.nll_coef,
-        )
-    return losses.dpo_loss(
-        *four,
-        beta=settings.beta,
-        loss_type=settings.loss_type,
-        label_smoothing=settings.label_smoothing,
-        chosen_lengths=pairs.chosen_lengths,
-        rejected_lengths=pairs.rejected_lengths,
-    )
+    return dpo_loss(**vars(pairs), **settings.arguments())
 
 
 class DPO(OfflineTrainer):
@@ -149,14 +118,14 @@ class DPO(OfflineTrainer):
     ) -> None:
         of_loss = {name: keywords.pop(name) for name in keywords.keys() & names_of(PreferenceLoss)}
         self.loss = loss or PreferenceLoss(**of_loss)
-        self._precomputes = precompute_ref_log_probs and self.loss.needs_reference
+        self._precomputes = precompute_ref_log_probs and self.loss.formula.has_reference
         super().__init__(
             envs_or_model,
             pairs,
             eval_pairs,
             from_keywords(OfflineOptions, keywords, owner="DPO"),
             settings={"loss": asdict(self.loss)},
-            with_reference=self.loss.needs_reference and not self._precomputes,
+            with_reference=self.loss.formula.has_reference and not self._precomputes,
         )
         if self._precomputes:
             path = None if ref_log_probs_path is None else Path(ref_log_probs_path)
@@ -193,7 +162,7 @@ class DPO(OfflineTrainer):
             inputs["input_ids"],
             inputs["prompt_lengths"],
             inputs["response_lengths"],
-            with_reference=self.loss.needs_reference and known is None,
+            with_reference=self.loss.formula.has_reference and known is None,
         )
         if known is not None:
             reference = known.flatten()

@@ -1,36 +1,22 @@
 """Settings of learning from given data, declared once; importable without torch."""
 
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
 
 from tokengym.agents.learner import Learner, register_learner
 from tokengym.agents.online.pairing import Sampling
 from tokengym.envs.declared import check_count, check_number
 from tokengym.envs.errors import SettingsError
 
-DPO_LOSS_TYPES = (
-    "sigmoid",
-    "hinge",
-    "ipo",
-    "robust",
-    "sigmoid_norm",
-    "nca_pair",
-    "sppo_hard",
-    "apo_zero",
-    "apo_down",
-)
-"""Losses of `tokengym.agents.losses.dpo_loss`, by TRL's names; a test holds the two equal."""
-SMOOTHED_LOSS_TYPES = ("sigmoid", "robust", "sigmoid_norm")
-"""Losses that know labels which may be wrong."""
-REFERENCE_FREE = ("simpo", "orpo", "cpo")
-LOSS_TYPES = (*DPO_LOSS_TYPES, "dpop", "rpo", *REFERENCE_FREE)
+if TYPE_CHECKING:
+    from tokengym.agents.losses.preference import PreferenceFormula
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreferenceLoss:
     """Loss of preference pairs, by name, with its coefficients.
 
-    `tokengym.agents.losses` states the formulas; `tokengym.agents.offline.dpo` applies them.
+    `tokengym.agents.losses.preference` has the table of losses: formulas, and what each reads.
 
     Raises:
         ValueError: if the loss is unknown or a coefficient is out of range.
@@ -51,27 +37,28 @@ class PreferenceLoss:
     """DPOP's penalty; 5 to 500 in arXiv:2402.13228."""
 
     def __post_init__(self) -> None:
-        if self.loss_type not in LOSS_TYPES:
-            raise SettingsError(
-                f"loss_type must be one of {', '.join(LOSS_TYPES)}, got {self.loss_type!r}"
-            )
         check_number(self, "beta", above=0.0, hint="0.1 is usual")
-        if not 0.0 <= self.label_smoothing < 0.5:
-            raise SettingsError(
-                f"label_smoothing must lie in [0, 0.5), got {self.label_smoothing}; it is the "
-                "share of labels that are wrong"
-            )
-        if self.label_smoothing and self.loss_type not in SMOOTHED_LOSS_TYPES:
-            raise SettingsError(
-                f"label_smoothing={self.label_smoothing} means nothing to loss_type="
-                f"{self.loss_type!r}; it goes with {', '.join(SMOOTHED_LOSS_TYPES)}"
-            )
         check_number(self, "gamma", "nll_coef", "dpop_coef", least=0.0, hint="0 turns it off")
+        chosen = vars(self)
+        changed = {f.name: chosen[f.name] for f in fields(self) if chosen[f.name] != f.default}
+        if changed:  # the defaults need no check, and settings load no torch
+            from tokengym.agents.losses.preference import check_preference_loss
+
+            try:
+                check_preference_loss(**{"loss_type": self.loss_type, "beta": self.beta, **changed})
+            except ValueError as error:
+                raise SettingsError(str(error)) from None
 
     @property
-    def needs_reference(self) -> bool:
-        """Whether the loss reads log-probabilities under a reference."""
-        return self.loss_type not in REFERENCE_FREE
+    def formula(self) -> "PreferenceFormula":
+        """The loss's entry in the table."""
+        from tokengym.agents.losses.preference import PREFERENCE_LOSSES
+
+        return PREFERENCE_LOSSES[self.loss_type]
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what `tokengym.agents.losses.dpo_loss` reads of these settings."""
+        return {name: vars(self)[name] for name in ("loss_type", "beta", *self.formula.reads)}
 
 
 @dataclass(frozen=True, kw_only=True)

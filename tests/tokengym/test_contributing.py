@@ -39,6 +39,7 @@ def test_each_kind_of_thing_has_a_recipe():
         "A scorer",
         "A task",
         "An advantage estimator",
+        "A preference loss",
         "A learner",
         "A metric",
     ]
@@ -77,7 +78,7 @@ def test_the_page_counts_the_recipes():
         elif named := re.match(r"# (\S+\.py)\n", match[2]):
             lines = [line for line in match[2].splitlines()[1:] if line.strip()]
             found.setdefault(title, []).append((named[1], len(lines)))
-    assert len(found) == 6
+    assert len(found) == len(RECIPES)
     for title, files in found.items():
         names = ", ".join(f"`{name}`" for name, _ in files)
         assert f"| {title} | {names} | {sum(count for _, count in files)} |" in page

@@ -8,18 +8,15 @@ import torch
 from torch import Tensor
 
 from tokengym.agents import losses
-from tokengym.agents.losses.preference import (
-    DPO_LOSS_TYPES,
-    PER_TOKEN_LOSS_TYPES,
-    SMOOTHED_LOSS_TYPES,
-)
-from tokengym.agents.offline import settings as offline
+from tokengym.agents.losses import PREFERENCE_LOSSES
+from tokengym.agents.offline.settings import PreferenceLoss
 
 # c = -10 - -12 = 2 and r = -9 - -8 = -1, so c - r = 3; second pair: c = -1, r = 1, c - r = -2
 POLICY_CHOSEN, REF_CHOSEN = torch.tensor([-10.0, -6.0]), torch.tensor([-12.0, -5.0])
 POLICY_REJECTED, REF_REJECTED = torch.tensor([-9.0, -3.0]), torch.tensor([-8.0, -4.0])
 FOUR = (POLICY_CHOSEN, POLICY_REJECTED, REF_CHOSEN, REF_REJECTED)
 C, R = (2.0, -1.0), (-1.0, 1.0)
+LENGTHS = {"chosen_lengths": torch.tensor([4, 1]), "rejected_lengths": torch.tensor([2, 4])}
 
 
 def softplus(x: float) -> float:
@@ -88,19 +85,11 @@ def test_ipo_of_averages_and_of_sums_with_lengths():
     # beta .25 wants 1 / .5 = 2; the given log-probs as they are: (3 - 2)^2, (-2 - 2)^2
     assert_equal(dpo("ipo", 0.25), 1.0, 16.0)
     # lengths 4 and 2: 2/4 - -1/2 = 1, (1 - 2)^2; lengths 1 and 4: -1/1 - 1/4 = -1.25, (-3.25)^2
-    lengths = {
-        "chosen_lengths": torch.tensor([4, 1]),
-        "rejected_lengths": torch.tensor([2, 4]),
-    }
-    assert_equal(dpo("ipo", 0.25, **lengths), 1.0, 10.5625)
+    assert_equal(dpo("ipo", 0.25, **LENGTHS), 1.0, 10.5625)
 
 
 def test_length_normalised_dpo():
-    lengths = {
-        "chosen_lengths": torch.tensor([4, 1]),
-        "rejected_lengths": torch.tensor([2, 4]),
-    }
-    assert_equal(dpo("sigmoid_norm", 2.0, **lengths), softplus(-2.0), softplus(2.5))
+    assert_equal(dpo("sigmoid_norm", 2.0, **LENGTHS), softplus(-2.0), softplus(2.5))
 
 
 def test_the_losses_of_each_log_ratio():
@@ -117,11 +106,34 @@ def test_the_losses_of_each_log_ratio():
     assert_equal(dpo("sppo_hard", b), 1.0, 8.0)
 
 
-def test_only_per_token_losses_read_lengths():
-    lengths = {"chosen_lengths": torch.tensor([4, 1]), "rejected_lengths": torch.tensor([2, 4])}
-    for name in DPO_LOSS_TYPES:
-        is_same = torch.equal(dpo(name, 0.5), dpo(name, 0.5, **lengths))
-        assert is_same != (name in PER_TOKEN_LOSS_TYPES), name
+def arguments(loss_type: str, beta: float = 0.5) -> dict[str, Any]:
+    """The loss with the coefficients that it reads, as the settings have them."""
+    return PreferenceLoss(loss_type=loss_type, beta=beta).arguments()
+
+
+def test_a_loss_reads_the_lengths_and_the_reference_that_it_declares():
+    # Log-probabilities of one token are below 0 for a policy alone: averages that orpo can read.
+    moved = torch.full((2,), 0.5)
+    for name, loss in PREFERENCE_LOSSES.items():
+        found = losses.dpo_loss(*FOUR, **arguments(name), **LENGTHS)
+        other = losses.dpo_loss(
+            *FOUR[:2], REF_CHOSEN + moved, REF_REJECTED, **arguments(name), **LENGTHS
+        )
+        assert torch.equal(found, other) != loss.has_reference, name
+        longer = {**LENGTHS, "rejected_lengths": LENGTHS["rejected_lengths"] + 1}
+        other = losses.dpo_loss(*FOUR, **arguments(name), **longer)
+        assert torch.equal(found, other) != loss.per_token, name
+
+
+def test_a_loss_reads_the_coefficients_that_it_declares():
+    """A formula that reads another gives NaN; one that does not read its own gives the same."""
+    for name, loss in PREFERENCE_LOSSES.items():
+        given = arguments(name)
+        found = losses.dpo_loss(*FOUR, **given, **LENGTHS)
+        assert found.isfinite().all(), name
+        for coefficient in loss.reads:
+            other = {**given, coefficient: given[coefficient] + 0.1}
+            assert not torch.equal(found, losses.dpo_loss(*FOUR, **other, **LENGTHS)), coefficient
 
 
 def test_a_policy_that_is_its_reference_loses_log_two():
@@ -130,17 +142,17 @@ def test_a_policy_that_is_its_reference_loses_log_two():
     assert_equal(found, math.log(2), math.log(2))
 
 
-def test_settings_name_the_losses_that_exist():
-    assert offline.DPO_LOSS_TYPES == DPO_LOSS_TYPES
-    assert offline.SMOOTHED_LOSS_TYPES == SMOOTHED_LOSS_TYPES
-
-
-@pytest.mark.parametrize("loss_type", DPO_LOSS_TYPES)
+@pytest.mark.parametrize("loss_type", [n for n in PREFERENCE_LOSSES if n != "orpo"])
 def test_the_gradient_raises_chosen_against_rejected(loss_type: str):
     chosen = torch.zeros(1, requires_grad=True)
     rejected = torch.zeros(1, requires_grad=True)
     zero = torch.zeros(1)
-    losses.dpo_loss(chosen, rejected, zero, zero, beta=0.1, loss_type=loss_type).sum().backward()
+    given = {
+        **arguments(loss_type, beta=0.1),
+        "chosen_lengths": torch.ones(1),
+        "rejected_lengths": torch.ones(1),
+    }
+    losses.dpo_loss(chosen, rejected, zero, zero, **given).sum().backward()
     assert chosen.grad is not None
     assert rejected.grad is not None
     assert float(rejected.grad) > 0
@@ -158,31 +170,31 @@ def test_far_off_pairs_stay_finite():
 
 def test_dpop_penalises_a_falling_chosen_response():
     # first pair: chosen has risen, plain DPO. second: h = -1, penalty .5 * 4 * (-5 - -6) = 2
-    found = losses.dpop_loss(*FOUR, beta=0.5, dpop_coef=4.0)
+    found = dpo("dpop", 0.5, dpop_coef=4.0)
     assert_equal(found, softplus(-1.5), softplus(3.0))
-    torch.testing.assert_close(
-        losses.dpop_loss(*FOUR, beta=0.5, dpop_coef=0.0), dpo("sigmoid", 0.5)
-    )
+    torch.testing.assert_close(dpo("dpop", 0.5, dpop_coef=0.0), dpo("sigmoid", 0.5))
 
 
 def test_rpo_adds_the_likelihood_per_token():
-    found = losses.rpo_loss(*FOUR, chosen_lengths=torch.tensor([5, 2]), beta=0.5, nll_coef=0.1)
+    found = dpo("rpo", 0.5, nll_coef=0.1, chosen_lengths=torch.tensor([5, 2]))
     assert_equal(found, 0.2014133 + 0.1 * 2.0, 1.3132617 + 0.1 * 3.0)
 
 
 def test_simpo():
     # beta 2, gamma .5: 2 * (-1 - -1.5) - .5 = .5
-    found = losses.simpo_loss(torch.tensor([-1.0]), torch.tensor([-1.5]), beta=2.0, gamma=0.5)
+    averages = (torch.tensor([-1.0]), torch.tensor([-1.5]))
+    found = losses.dpo_loss(*averages, beta=2.0, loss_type="simpo", gamma=0.5)
     assert_equal(found, softplus(-0.5))
 
 
 def test_cpo():
     # beta .5: .5 * (-10 - -9) = -.5; likelihood 10 / 5 tokens
-    found = losses.cpo_loss(
+    found = losses.dpo_loss(
         POLICY_CHOSEN[:1],
         POLICY_REJECTED[:1],
         chosen_lengths=torch.tensor([5]),
         beta=0.5,
+        loss_type="cpo",
         nll_coef=1.0,
     )
     assert_equal(found, softplus(0.5) + 2.0)
@@ -191,13 +203,13 @@ def test_cpo():
 def test_orpo_by_probabilities():
     # p = .5 and .2 per token: odds 1 and .25, log of their ratio log 4; -log sigmoid = log 1.25
     chosen, rejected = torch.tensor([0.5]).log(), torch.tensor([0.2]).log()
-    found = losses.orpo_loss(chosen, rejected, beta=0.1)
+    found = losses.dpo_loss(chosen, rejected, beta=0.1, loss_type="orpo")
     assert_equal(found, math.log(2) + 0.1 * math.log(1.25))
 
 
 def test_orpo_near_certainty_has_a_finite_gradient():
     chosen = torch.tensor([-1e-6], requires_grad=True)
-    losses.orpo_loss(chosen, torch.tensor([-20.0]), beta=0.1).backward()
+    losses.dpo_loss(chosen, torch.tensor([-20.0]), beta=0.1, loss_type="orpo").backward()
     assert chosen.grad is not None
     assert chosen.grad.isfinite().all()
 
@@ -217,11 +229,17 @@ def test_orpo_near_certainty_has_a_finite_gradient():
             "chosen_lengths and rejected_lengths go together",
         ),
         ({"chosen_lengths": torch.ones(3)}, r"chosen_lengths must have shape \(2,\), got \(3,\)"),
+        ({"gamma": 1.0}, r"gamma=1\.0 means nothing to loss_type='sigmoid'; it goes with simpo"),
+        ({"loss_type": "dpop"}, "loss_type='dpop' reads dpop_coef; pass dpop_coef="),
+        ({"loss_type": "cpo", "nll_coef": 1.0}, "the likelihood per token needs chosen_lengths"),
+        ({"ref_rejected": None}, "loss_type='sigmoid' needs ref_chosen and ref_rejected"),
     ],
 )
 def test_bad_settings_are_named(settings: dict[str, Any], message: str):
+    names = ("policy_chosen", "policy_rejected", "ref_chosen", "ref_rejected")
+    named: dict[str, Any] = dict(zip(names, FOUR, strict=True))
     with pytest.raises(ValueError, match=message):
-        losses.dpo_loss(*FOUR, **{"beta": 0.1, "loss_type": "sigmoid", **settings})
+        losses.dpo_loss(**{**named, "beta": 0.1, "loss_type": "sigmoid", **settings})
 
 
 def test_tokens_instead_of_sums_are_refused():

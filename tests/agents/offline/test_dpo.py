@@ -16,8 +16,9 @@ from transformers import TrainingArguments
 import tokengym  # noqa: F401  (registers the environments)
 from tests.agents.conftest import EOS, lora_config, make_model, make_tokenizer
 from tokengym.agents import DPO, CausalLMPolicy, CheckpointError, NonFiniteError, collect
+from tokengym.agents.losses import PREFERENCE_LOSSES
 from tokengym.agents.offline.dpo import pair_losses
-from tokengym.agents.offline.settings import LOSS_TYPES, PreferenceLoss
+from tokengym.agents.offline.settings import PreferenceLoss
 from tokengym.agents.sb3 import as_vec_env
 from tokengym.envs.errors import DatasetError, TokenizerError
 from tokengym.rewards.pairs.encode import TextEncoding
@@ -132,7 +133,7 @@ def test_logged_figures_are_means_over_the_pairs_of_all_steps_since_the_last_log
         assert logged(by_four, name)[0] == pytest.approx(np.mean(steps), rel=1e-5, abs=1e-7)
 
 
-@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+@pytest.mark.parametrize("loss_type", PREFERENCE_LOSSES)
 def test_every_loss_trains(loss_type: str, tmp_path: Path):
     loss = PreferenceLoss(loss_type=loss_type, beta=0.5)
     dpo = make_dpo(args=make_args(tmp_path, num_train_epochs=3), loss=loss)
@@ -141,7 +142,7 @@ def test_every_loss_trains(loss_type: str, tmp_path: Path):
     assert np.isfinite(losses).all()
     assert np.mean(losses[-4:]) < np.mean(losses[:4])
     has_reference = dpo.model.reference is not None  # type: ignore[union-attr]
-    assert has_reference == loss.needs_reference
+    assert has_reference == loss.formula.has_reference
 
 
 def test_per_token_losses_get_the_lengths():
@@ -541,6 +542,9 @@ def test_bad_constructions_are_named(tmp_path: Path, make_envs: Callable[..., An
         make_dpo(loss_type="simpo", label_smoothing=0.1)
     with pytest.raises(ValueError, match="dpop_coef must be >= 0, got -1"):
         PreferenceLoss(dpop_coef=-1)
+    idle = r"gamma=0\.5 means nothing to loss_type='sigmoid'; it goes with simpo"
+    with pytest.raises(ValueError, match=idle):
+        make_dpo(gamma=0.5)
     with pytest.raises(ValueError, match="learning_rate and args= were both given; set it in args"):
         make_dpo(args=make_args(tmp_path), learning_rate=1e-3)
     with pytest.raises(
