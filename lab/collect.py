@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tokengym.agents.online.pairing import Sampling
+from tokengym.agents.offline.settings import Sampling
 from tokengym.envs.files import locked, read_jsonl, write_json, write_jsonl
 from tokengym.evaluation.runs.config import (
     TaskSettings,

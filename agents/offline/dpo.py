@@ -1,6 +1,6 @@
 """Direct preference optimisation and its family, on `transformers.Trainer`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,12 +9,10 @@ import torch
 from torch import Tensor, nn
 from transformers.trainer_utils import TrainOutput
 
-from tokengym.agents.learner import TrainingRun
 from tokengym.agents.losses import dpo_loss
-from tokengym.agents.offline.scoring import batch_reference, reference_log_probs, with_reference
+from tokengym.agents.offline.scoring import reference_log_probs, with_reference
 from tokengym.agents.offline.settings import PreferenceLoss
-from tokengym.agents.offline.trainer import OfflineOptions, OfflineTrainer, train_on_data
-from tokengym.agents.policy.sequences import Sequences
+from tokengym.agents.offline.trainer import OfflineOptions, OfflineTrainer
 from tokengym.envs.declared import from_keywords, names_of, takes
 from tokengym.rewards.pairs.encode import encode_pairs
 
@@ -103,6 +101,7 @@ class DPO(OfflineTrainer):
     """Rate and schedule: RLHF Workflow, Dong et al. 2024, arXiv:2405.07863, for 8B parameters. Tiny
     models and adapters want rates of 1e-5 to 1e-3."""
     encode = staticmethod(encode_pairs)
+    columns: ClassVar[tuple[str, ...]] = ("chosen_ids", "rejected_ids")
 
     @takes(PreferenceLoss, OfflineOptions)
     def __init__(
@@ -137,23 +136,6 @@ class DPO(OfflineTrainer):
         return {**stored, "loss": PreferenceLoss(**stored["loss"])}
 
     # --- what one step is made of -----------------------------------------------------------------
-
-    def texts_of(self, row: Mapping[str, Any]) -> tuple[Sequence[int], ...]:
-        """Return the chosen and the rejected response of a row."""
-        return row["chosen_ids"], row["rejected_ids"]
-
-    def count_items(self, rows: Sequences) -> int:
-        """Return the number of pairs."""
-        return len(rows) // 2
-
-    def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """Return pairs as one batch, chosen before rejected, with what the reference says of them.
-
-        ``ref_log_probs`` is (2, pairs), there if they were computed beforehand.
-        """
-        batch = super().collate(rows)
-        reference = batch_reference(rows)
-        return batch if reference is None else {**batch, "ref_log_probs": reference}
 
     def log_probs(self, inputs: Mapping[str, Tensor], model: nn.Module) -> PairLogProbs:
         """Return what the loss reads of a batch, by one call of the model."""
@@ -233,11 +215,6 @@ class DPO(OfflineTrainer):
                 path=file,
             )
             setattr(self, f"{name}_dataset", with_reference(dataset, log_probs))
-
-
-def train(run: TrainingRun) -> DPO:
-    """Train `DPO` on pairs; see `train_on_data`."""
-    return train_on_data(run, DPO, pairs=True, loss=run.settings.loss)
 
 
 def _share_weights(one: nn.Module, other: nn.Module) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from stable_baselines3.common.vec_env import VecEnv
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tokengym.agents.checkpoint import restore_adapters, stored_models, write_policy
+from tokengym.agents.checkpoint import stored_models, write_policy
 from tokengym.agents.errors import CheckpointError, ModelError
 from tokengym.agents.policy.language_model import load_causal_lm, no_progress_bars
 from tokengym.agents.policy.policy import CausalLMPolicy
@@ -22,12 +22,8 @@ from tokengym.agents.policy.reference import make_reference
 from tokengym.agents.policy.settings import Precision
 from tokengym.agents.rollouts.environments import Environments, environment_attribute
 from tokengym.envs.errors import TokenizerError
-from tokengym.envs.files import check_entries, read_folder, write_folder
 from tokengym.rewards.models.loading import load_tokenizer, positions, select_device
 from tokengym.rewards.pairs.encode import TextEncoding
-
-if TYPE_CHECKING:
-    from tokengym.agents.offline.trainer import OfflineTrainer
 
 
 def find_tokenizer(
@@ -168,11 +164,16 @@ def encoding_for(source: Any, encoding: TextEncoding | None) -> TextEncoding:
         source: As for `build_policy`.
         encoding: The caller's; None takes the defaults.
     """
+    template = False
+    if _is_environment(source):
+        settings = environment_attribute(source, "settings")
+        template = bool(getattr(settings, "chat_template", False))
     encoding = encoding or TextEncoding()
-    if encoding.chat_template is not None or not _is_environment(source):
-        return encoding
-    settings = environment_attribute(source, "settings")
-    return replace(encoding, chat_template=bool(getattr(settings, "chat_template", False)))
+    return (
+        encoding
+        if encoding.chat_template is not None
+        else replace(encoding, chat_template=template)
+    )
 
 
 def _is_environment(source: Any) -> bool:
@@ -207,52 +208,23 @@ def _name(source: Any) -> str:
 # --- on disk --------------------------------------------------------------------------------------
 
 
-FORMAT = 2
-ENTRIES = {"algorithm": str, "settings": dict, "counters": dict}
-RECORD = "agent.json"
-
-Learner = TypeVar("Learner", bound="OfflineTrainer")
-
-
-def save_agent(agent: "OfflineTrainer", path: Path) -> None:
-    """Write an agent's folder; see `OfflineTrainer.save`."""
-
-    def fill(folder: Path) -> dict[str, Any]:
-        with no_progress_bars():
-            write_policy(agent.policy, folder)
-        agent.tokenizer.save_pretrained(str(folder / "tokenizer"))
-        return {
-            "format": FORMAT,
-            "algorithm": type(agent).__name__,
-            "settings": agent.settings,
-            "counters": agent.counters(),
-        }
-
-    write_folder(path, RECORD, fill)
+def write_agent(policy: CausalLMPolicy, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a policy with its reference, and its tokenizer."""
+    with no_progress_bars():
+        write_policy(policy, folder)
+    tokenizer.save_pretrained(str(folder / "tokenizer"))
 
 
-def load_agent(learner: type[Learner], path: Path, env: Any, changes: Mapping[str, Any]) -> Learner:
-    """Return the agent of a folder; see `OfflineTrainer.load`."""
+def read_agent(folder: Path, env: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the model of a folder that `write_agent` wrote, and what else it holds by keyword.
 
-    def build(folder: Path, record: dict[str, Any]) -> Learner:
-        return _build(learner, folder, record, env, changes)
+    Args:
+        folder: The folder.
+        env: An environment that the agent is to play; None: none.
 
-    return read_folder(path, RECORD, FORMAT, ENTRIES, build)
-
-
-def _build(
-    learner: type[Learner],
-    folder: Path,
-    record: dict[str, Any],
-    env: Any,
-    changes: Mapping[str, Any],
-) -> Learner:
-    """Return the agent of a whole folder."""
-    if record["algorithm"] != learner.__name__:
-        raise CheckpointError(
-            f"{folder} was saved by {record['algorithm']}, not {learner.__name__}; load it with "
-            "the class that saved it"
-        )
+    Raises:
+        CheckpointError: if the environment has another vocabulary.
+    """
     tokenizer: Any = load_tokenizer(folder / "tokenizer")
     playing = None if env is None else environment_attribute(env, "tokenizer")
     if playing is not None and playing.get_vocab() != tokenizer.get_vocab():
@@ -262,16 +234,7 @@ def _build(
         )
     models = stored_models(folder)
     models["ref_model"] = models.pop("reference", None)
-    source = models.pop("model")
-    check_entries(record["settings"], learner.stored_settings, f"settings of {folder}")
-    settings = learner.read_settings(record["settings"])
-    make: Any = learner
-    agent: Learner = make(source, **{"tokenizer": tokenizer, **settings, **models, **changes})
-    restore_adapters(agent.policy, folder)
-    check_entries(record["counters"], dict.fromkeys(agent.counters(), int), f"counters of {folder}")
-    for name, value in record["counters"].items():
-        setattr(agent, name, value)
-    return agent
+    return models.pop("model"), {"tokenizer": tokenizer, **models}
 
 
 def write_weights(

@@ -1,8 +1,6 @@
 """Log-probabilities of whole responses under policy and reference: in training, and beforehand."""
 
 import hashlib
-from collections.abc import Mapping
-from collections.abc import Sequence as Rows
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
 
 MAX_LOGITS = 2**27
 """Most logits kept for the backward pass (512 MB in float32); what is more is computed again."""
-COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
+REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
 """Columns of reference log-probabilities, by TRL's names: sums over a response, nats."""
 INPUTS = ("input_ids", "prompt_lengths", "response_lengths")
 
@@ -161,13 +159,13 @@ def with_reference(
     dataset: "Dataset",
     log_probs: NDArray[np.float32],
 ) -> "Dataset":
-    """Return a data set of pairs with the columns `COLUMNS`.
+    """Return a data set of pairs with the columns `REFERENCE`.
 
     Args:
         dataset: Pairs as ids.
         log_probs: (pairs, 2), nats.
     """
-    for place, name in enumerate(COLUMNS):
+    for place, name in enumerate(REFERENCE):
         dataset = dataset.add_column(name, log_probs[:, place].tolist())
     return dataset
 
@@ -265,10 +263,3 @@ def _read(path: Path, key: str, pairs: int) -> NDArray[np.float32]:
 def _write(path: Path, key: str, log_probs: NDArray[np.float32]) -> None:
     with replacing(path) as part:
         save_file({"log_probs": log_probs}, part, metadata={"fingerprint": key})
-
-
-def batch_reference(rows: Rows[Mapping[str, Any]]) -> Tensor | None:
-    """Return the reference's log-probabilities of a batch, (2, pairs), if the rows have them."""
-    if COLUMNS[0] not in rows[0]:
-        return None
-    return torch.tensor([[row[name] for row in rows] for name in COLUMNS], dtype=torch.float32)

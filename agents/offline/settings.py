@@ -4,7 +4,6 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from tokengym.agents.learner import Learner, register_learner
-from tokengym.agents.online.pairing import Sampling
 from tokengym.envs.declared import check_count, check_number
 from tokengym.envs.errors import SettingsError
 
@@ -102,6 +101,54 @@ TINY = Tuning(learning_rate=3e-4, batch_size=32)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """Settings of drawing several responses to a prompt, and of choosing the best.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    n: int = 8
+    """Responses per prompt (RLHF Workflow: 8)."""
+    temperatures: tuple[float | None, ...] = field(
+        default=(None,), metadata={"flag": "sample-temperatures"}
+    )
+    """Temperatures among which the responses are divided in equal parts; None is the agent's own.
+    RLHF Workflow draws half at 1.0 and half at 0.7."""
+    length_penalty: float = 0.0
+    """Subtracted from the score per character of the response, reward units (RLHF Workflow:
+    .001)."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "temperatures", tuple(self.temperatures))
+        if self.n < 1 or not self.temperatures or self.n % len(self.temperatures):
+            raise ValueError(
+                f"n must be a positive multiple of the number of temperatures, got n={self.n} and "
+                f"temperatures={self.temperatures}; 8 responses at (1.0, 0.7) are usual"
+            )
+        for temperature in self.temperatures:
+            if temperature is not None and not temperature > 0.0:
+                raise ValueError(f"temperatures must be > 0, got {temperature}; or None")
+        check_number(self, "length_penalty", least=0.0, hint="0 leaves it out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling(Candidates):
+    """Settings of drawing and pairing responses.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    min_gap: float = 0.0
+    """Least difference between the best and the worst of a pair, reward units."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number(self, "min_gap", least=0.0, hint="0 leaves it out")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SFTSettings:
     """Data and fitting of `SFT` in a run."""
 
@@ -131,7 +178,7 @@ DPO_LEARNER = register_learner(
         name="dpo",
         summary="direct preference optimisation on pairs, given or collected from the policy",
         settings=DPOSettings,
-        train="tokengym.agents.offline.dpo:train",
+        train="tokengym.agents.online.once:train_dpo",
         steps_setting="num_train_epochs",
         prompts_setting="num_prompts",
     )
@@ -142,6 +189,6 @@ register_learner(
         name="sft",
         summary="supervised fine-tuning on responses, given or the best of the policy's own",
         settings=SFTSettings,
-        train="tokengym.agents.offline.sft:train",
+        train="tokengym.agents.online.once:train_sft",
     )
 )

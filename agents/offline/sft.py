@@ -1,14 +1,12 @@
 """Supervised fine-tuning on responses, on `transformers.Trainer`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from tokengym.agents.learner import TrainingRun
-from tokengym.agents.offline.trainer import OfflineOptions, OfflineTrainer, train_on_data
-from tokengym.agents.policy.sequences import Sequences
+from tokengym.agents.offline.trainer import OfflineOptions, OfflineTrainer
 from tokengym.envs.declared import from_keywords, takes
 from tokengym.rewards.pairs.encode import encode_responses
 
@@ -45,6 +43,8 @@ class SFT(OfflineTrainer):
     """As TRL's SFT, for models of some billion parameters; tiny ones and adapters want 1e-4 to
     1e-3."""
     encode = staticmethod(encode_responses)
+    columns: ClassVar[tuple[str, ...]] = ("response_ids",)
+    is_per_token = True
 
     @takes(OfflineOptions)
     def __init__(
@@ -55,22 +55,9 @@ class SFT(OfflineTrainer):
             envs_or_model, texts, eval_texts, options, settings={}, with_reference=False
         )
 
-    def texts_of(self, row: Mapping[str, Any]) -> tuple[Sequence[int], ...]:
-        """Return the response of a row."""
-        return (row["response_ids"],)
-
-    def count_items(self, rows: Sequences) -> int:
-        """Return the number of response tokens."""
-        return int(rows.response_lengths.sum())
-
     def losses(self, inputs: Mapping[str, Tensor], model: nn.Module) -> tuple[Tensor, Tensor]:
         """Return the loss of each response, (texts,), and the sum of token log-probabilities."""
         log_probs, _ = model(
             inputs["input_ids"], inputs["prompt_lengths"], inputs["response_lengths"]
         )
         return -log_probs, torch.stack([log_probs.detach().sum()])
-
-
-def train(run: TrainingRun) -> SFT:
-    """Train `SFT` on responses; see `train_on_data`."""
-    return train_on_data(run, SFT, pairs=False)

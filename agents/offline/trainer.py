@@ -3,7 +3,6 @@
 import copy
 import json
 import logging
-import math
 import random
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,42 +19,31 @@ from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
     Trainer,
-    TrainerCallback,
     TrainingArguments,
     set_seed,
 )
 from transformers.trainer_utils import TrainOutput
 
+from tokengym.agents.checkpoint import restore_adapters
 from tokengym.agents.errors import CheckpointError, ModelError, NonFiniteError
-from tokengym.agents.learner import TrainingRun
 from tokengym.agents.offline.policies import (
     build_policy,
     encoding_for,
     find_tokenizer,
-    load_agent,
     load_weights,
-    make_policy,
-    save_agent,
+    read_agent,
     text_length,
+    write_agent,
     write_weights,
 )
-from tokengym.agents.offline.scoring import ResponseScorer
-from tokengym.agents.online.collecting import (
-    ResponseCollector,
-    best_rows,
-    pair_rows,
-    prompt_order,
-)
-from tokengym.agents.policy.policy import CausalLMPolicy, PlaysPolicy
+from tokengym.agents.offline.scoring import REFERENCE, ResponseScorer
+from tokengym.agents.policy.policy import PlaysPolicy
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.policy.settings import Precision
-from tokengym.agents.rollouts.environments import environment_attribute
-from tokengym.envs.errors import DatasetError, SettingsError
-from tokengym.envs.files import writing
-from tokengym.rewards.models.loading import auto_device, select_device
+from tokengym.envs.errors import DatasetError
+from tokengym.envs.files import check_entries, read_folder, write_folder, writing
+from tokengym.rewards.models.loading import auto_device, select_device, use_device
 from tokengym.rewards.pairs.encode import EncodedTexts, TextEncoding
-from tokengym.rewards.pairs.store import pairs_dataset, responses_dataset
-from tokengym.rewards.training.fitting import use_device
 
 _QUIET: dict[str, Any] = {
     "logging_steps": 10,
@@ -191,6 +179,9 @@ def isolated_random_state() -> Iterator[None]:
         np.random.set_state(numpy)
 
 
+FORMAT = 2
+ENTRIES = {"algorithm": str, "settings": dict, "counters": dict}
+RECORD = "agent.json"
 COUNTERS = "counters.json"
 
 Self = TypeVar("Self", bound="OfflineTrainer")
@@ -220,6 +211,10 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
     """The Trainer's arguments where the caller gives none."""
     encode: ClassVar[Callable[..., EncodedTexts]]
     """Function that makes token ids of the data, `encode_pairs` or `encode_responses`."""
+    columns: ClassVar[tuple[str, ...]]
+    """Columns of the encoded data with a row's responses."""
+    is_per_token: ClassVar[bool] = False
+    """Whether the loss is a mean over response tokens, or over rows."""
 
     stored_settings: ClassVar[Mapping[str, Any]] = {"temperature": int | float}
     """Types of the settings that `save` records."""
@@ -289,33 +284,30 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
 
     # --- learning ---------------------------------------------------------------------------------
 
-    def texts_of(self, row: Mapping[str, Any]) -> tuple[Sequence[int], ...]:
-        """Return the responses of a row of the data set, as ids."""
-        raise NotImplementedError
-
     def losses(self, inputs: Mapping[str, Tensor], model: nn.Module) -> tuple[Tensor, Tensor]:
         """Return the loss of each item, (items,), and the sums of `metric_names`, (metrics,)."""
-        raise NotImplementedError
-
-    def count_items(self, rows: Sequences) -> int:
-        """Return what a batch's loss is a mean over: pairs, or tokens."""
         raise NotImplementedError
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Return rows of the data set as one batch: all first responses, then all second ones.
 
         ``labels`` holds no labels but one entry per item, which is how the Trainer counts items
-        over accumulated batches and processes.
+        over accumulated batches and processes. ``ref_log_probs`` is (responses, rows), there if
+        the rows have them.
         """
-        columns = list(zip(*(self.texts_of(row) for row in rows), strict=True))
-        prompts = [row["prompt_ids"] for row in rows] * len(columns)
-        sequences = Sequences.from_ids(prompts, [ids for column in columns for ids in column])
-        return {
-            "labels": torch.zeros(self.count_items(sequences), dtype=torch.int64),
+        responses = [row[name] for name in self.columns for row in rows]
+        prompts = [row["prompt_ids"] for row in rows] * len(self.columns)
+        sequences = Sequences.from_ids(prompts, responses)
+        items = sum(map(len, responses)) if self.is_per_token else len(rows)
+        batch = {
+            "labels": torch.zeros(items, dtype=torch.int64),
             "input_ids": sequences.input_ids,
             "prompt_lengths": sequences.prompt_lengths,
             "response_lengths": sequences.response_lengths,
         }
+        if known := [[row[name] for row in rows] for name in REFERENCE if name in rows[0]]:
+            batch["ref_log_probs"] = torch.tensor(known, dtype=torch.float32)
+        return batch
 
     def compute_loss(
         self,
@@ -446,7 +438,17 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
                 "save_model(path), then load that path as a model"
             )
         if self.args.should_save:
-            save_agent(self, Path(path))
+            write_folder(Path(path), RECORD, self._fill)
+
+    def _fill(self, folder: Path) -> dict[str, Any]:
+        """Write what `save` stores to a folder, and return its record."""
+        write_agent(self.policy, self.tokenizer, folder)
+        return {
+            "format": FORMAT,
+            "algorithm": type(self).__name__,
+            "settings": self.settings,
+            "counters": self.counters(),
+        }
 
     @classmethod
     def load(cls: type[Self], path: str | Path, env: Any = None, **changes: Any) -> Self:
@@ -460,7 +462,38 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
         Raises:
             CheckpointError: if it is damaged, or another algorithm's or vocabulary's.
         """
-        return load_agent(cls, Path(path), env, changes)
+
+        def build(folder: Path, record: dict[str, Any]) -> Self:
+            return cls._build(folder, record, env, changes)
+
+        return read_folder(Path(path), RECORD, FORMAT, ENTRIES, build)
+
+    @classmethod
+    def _build(
+        cls: type[Self],
+        folder: Path,
+        record: dict[str, Any],
+        env: Any,
+        changes: Mapping[str, Any],
+    ) -> Self:
+        """Return the agent of a whole folder."""
+        if record["algorithm"] != cls.__name__:
+            raise CheckpointError(
+                f"{folder} was saved by {record['algorithm']}, not {cls.__name__}; load it with "
+                "the class that saved it"
+            )
+        model, keywords = read_agent(folder, env)
+        check_entries(record["settings"], cls.stored_settings, f"settings of {folder}")
+        make: Any = cls
+        agent: Self = make(
+            model, **{**keywords, **cls.read_settings(record["settings"]), **changes}
+        )
+        restore_adapters(agent.policy, folder)
+        known = dict.fromkeys(agent.counters(), int)
+        check_entries(record["counters"], known, f"counters of {folder}")
+        for name, value in record["counters"].items():
+            setattr(agent, name, value)
+        return agent
 
     @classmethod
     def read_settings(cls, stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -505,86 +538,3 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
         if best is None:
             raise CheckpointError("no best checkpoint was kept; set save_strategy='best'")
         load_weights(self.policy, Path(best))
-
-
-# --- a run by name --------------------------------------------------------------------------------
-
-
-def train_on_data(run: TrainingRun, trainer: type[Self], *, pairs: bool, **arguments: Any) -> Self:
-    """Train on data, given or collected from the policy, and measure after every epoch.
-
-    Args:
-        run: The run, whose settings are `tokengym.agents.offline.settings.SFTSettings`.
-        trainer: Class of the learner.
-        pairs: Whether it learns from pairs, or from responses.
-        arguments: Further ones of the class.
-    """
-    envs = run.make_envs(1)
-    policy = make_policy(envs, **run.policy_kwargs(), seed=run.seed, device=run.training.device)
-    run.measure(0, 0, policy)
-    data, sampled = _data(run, envs, policy, pairs=pairs)
-    build: Any = trainer
-    agent: Self = build(
-        policy,
-        data,
-        **run.settings.tuning.trainer_arguments(run.settings.tuning.batch_size),
-        **arguments,
-        tokenizer=environment_attribute(envs, "tokenizer"),
-        seed=run.seed,
-        device=run.training.device,
-    )
-    if run.training.tokens is not None:
-        run.measure(1, sampled, policy)  # what the data cost is spent before anything is learned
-        agent.args.num_train_epochs = _epochs(agent, run.training.tokens, sampled)
-    agent.add_callback(_AfterEpoch(run, agent, sampled))
-    agent.train()
-    envs.close()
-    return agent
-
-
-def _data(run: TrainingRun, envs: Any, policy: CausalLMPolicy, *, pairs: bool) -> tuple[Any, int]:
-    """Return the data that is learned from, and the tokens sampled for it."""
-    settings = run.settings
-    if settings.pairs is not None:
-        return settings.pairs, 0
-    collector = ResponseCollector(envs, sampling=settings.sampling, max_rows=256)
-    seeds = np.random.SeedSequence(run.seed).generate_state(2).tolist()
-    prompts = prompt_order(len(collector.prompts), settings.num_prompts, seed=seeds[0])
-    groups = collector.collect(policy, prompts, seed=seeds[1])
-    if pairs:
-        rows = pairs_dataset(pair_rows(groups, settings.sampling, prompts))
-    else:
-        rows = responses_dataset(best_rows(groups, settings.sampling, prompts))
-    return rows, collector.num_tokens
-
-
-def _epochs(agent: OfflineTrainer, budget: int, sampled: int) -> float:
-    """Return the passes over the data that a number of tokens pays for.
-
-    Raises:
-        SettingsError: if the data alone cost more.
-    """
-    if sampled >= budget:
-        raise SettingsError(
-            f"tokens={budget} are fewer than the {sampled} that the data cost; raise tokens, or "
-            "lower num_prompts or n"
-        )
-    rows: Any = agent.train_dataset
-    pass_tokens = sum(len(ids) for row in rows for ids in agent.texts_of(row))
-    return (budget - sampled) / pass_tokens
-
-
-class _AfterEpoch(TrainerCallback):
-    """Measures the agent after every epoch."""
-
-    def __init__(self, run: TrainingRun, agent: Any, sampled: int) -> None:
-        self.run, self.agent, self.sampled = run, agent, sampled
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-        """See `transformers.TrainerCallback`."""
-        del args, control, others
-        self.agent.count_tokens()  # the Trainer itself counts when it logs
-        tokens = self.sampled + self.agent.num_response_tokens
-        collected = self.run.training.tokens is not None
-        # A last epoch may be a part of one.
-        self.run.measure(math.ceil(state.epoch - 1e-6) + collected, tokens, self.agent)

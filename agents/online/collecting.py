@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tokengym.agents.online.pairing import Candidates, Sampling, best_against_worst, best_of
+from tokengym.agents.offline.settings import Candidates, Sampling
+from tokengym.agents.online.pairing import best_against_worst, best_of
 from tokengym.agents.rollouts.environments import (
     Environments,
     Observation,

@@ -1,61 +1,10 @@
-"""From scored responses to one prompt to a pair: settings and pure functions, without torch."""
+"""From scored responses to one prompt to a pair: pure functions, without torch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
-from tokengym.envs.declared import check_number
-
-
-@dataclass(frozen=True, kw_only=True)
-class Candidates:
-    """Settings of drawing several responses to a prompt, and of choosing the best.
-
-    Raises:
-        ValueError: if a value is out of range.
-    """
-
-    n: int = 8
-    """Responses per prompt (RLHF Workflow: 8)."""
-    temperatures: tuple[float | None, ...] = field(
-        default=(None,), metadata={"flag": "sample-temperatures"}
-    )
-    """Temperatures among which the responses are divided in equal parts; None is the agent's own.
-    RLHF Workflow draws half at 1.0 and half at 0.7."""
-    length_penalty: float = 0.0
-    """Subtracted from the score per character of the response, reward units (RLHF Workflow:
-    .001)."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "temperatures", tuple(self.temperatures))
-        if self.n < 1 or not self.temperatures or self.n % len(self.temperatures):
-            raise ValueError(
-                f"n must be a positive multiple of the number of temperatures, got n={self.n} and "
-                f"temperatures={self.temperatures}; 8 responses at (1.0, 0.7) are usual"
-            )
-        for temperature in self.temperatures:
-            if temperature is not None and not temperature > 0.0:
-                raise ValueError(f"temperatures must be > 0, got {temperature}; or None")
-        check_number(self, "length_penalty", least=0.0, hint="0 leaves it out")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling(Candidates):
-    """Settings of drawing and pairing responses.
-
-    Raises:
-        ValueError: if a value is out of range.
-    """
-
-    min_gap: float = 0.0
-    """Least difference between the best and the worst of a pair, reward units."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_number(self, "min_gap", least=0.0, hint="0 leaves it out")
 
 
 class Choice(NamedTuple):

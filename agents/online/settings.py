@@ -6,8 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from tokengym.agents.learner import Learner, register_learner
-from tokengym.agents.offline.settings import TINY, PreferenceLoss, Tuning
-from tokengym.agents.online.pairing import Candidates, Sampling
+from tokengym.agents.offline.settings import TINY, Candidates, PreferenceLoss, Sampling, Tuning
 from tokengym.envs.declared import check_choice, check_count, check_number
 
 Enhancer = Literal["temperatures", "checkpoint", "best-of-n"]

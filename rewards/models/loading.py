@@ -15,7 +15,7 @@ from tokengym.envs.pretrained import check_weights, from_pretrained
 from tokengym.rewards.errors import ScorerError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 
 _preferred = "auto"
@@ -65,6 +65,23 @@ def select_device(device: str | torch.device) -> torch.device:
             "pass 'auto' or 'cpu'"
         )
     return found
+
+
+def use_device(arguments: "TrainingArguments", device: torch.device) -> None:
+    """Make the Trainer use one GPU, which its arguments cannot name; otherwise it uses them all.
+
+    Args:
+        arguments: Changed in place. Those of a launcher's process keep the GPU it was given.
+        device: A GPU; any other device changes nothing.
+    """
+    state = arguments.distributed_state if arguments.device.type == "cuda" else None
+    if device.type != "cuda" or state is None or state.num_processes > 1:
+        return
+    device = torch.device("cuda", device.index or 0)
+    torch.cuda.set_device(device)
+    state.device = device
+    arguments.__dict__["_setup_devices"] = device  # the value of a cached property
+    arguments._n_gpu = 1
 
 
 def load_pretrained(

@@ -22,6 +22,7 @@ from tokengym.envs.files import content_hash, read_hashed, write_hashed, writing
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.maths.pairwise import bradley_terry_loss
 from tokengym.rewards.models.batching import PaddingSide, padded_batches
+from tokengym.rewards.models.loading import use_device
 from tokengym.rewards.pairs.read import Overlong
 from tokengym.rewards.training.readers import PairReader, Sequences
 
@@ -151,23 +152,6 @@ def fit(
     last = _last_checkpoint(folder)
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
     return [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
-
-
-def use_device(arguments: TrainingArguments, device: torch.device) -> None:
-    """Make the Trainer use one GPU, which its arguments cannot name; otherwise it uses them all.
-
-    Args:
-        arguments: Changed in place. Those of a launcher's process keep the GPU it was given.
-        device: A GPU; any other device changes nothing.
-    """
-    state = arguments.distributed_state if arguments.device.type == "cuda" else None
-    if device.type != "cuda" or state is None or state.num_processes > 1:
-        return
-    device = torch.device("cuda", device.index or 0)
-    torch.cuda.set_device(device)
-    state.device = device
-    arguments.__dict__["_setup_devices"] = device  # the value of a cached property
-    arguments._n_gpu = 1
 
 
 class PairModule(torch.nn.Module):

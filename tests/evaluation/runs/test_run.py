@@ -10,7 +10,7 @@ import torch
 from tokengym.agents import learner
 from tokengym.agents.errors import CheckpointError
 from tokengym.agents.learner import Learner, TrainingRun
-from tokengym.agents.online.pairing import Sampling
+from tokengym.agents.offline.settings import Sampling
 from tokengym.envs.files import read_json
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
