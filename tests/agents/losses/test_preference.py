@@ -16,7 +16,10 @@ POLICY_CHOSEN, REF_CHOSEN = torch.tensor([-10.0, -6.0]), torch.tensor([-12.0, -5
 POLICY_REJECTED, REF_REJECTED = torch.tensor([-9.0, -3.0]), torch.tensor([-8.0, -4.0])
 FOUR = (POLICY_CHOSEN, POLICY_REJECTED, REF_CHOSEN, REF_REJECTED)
 C, R = (2.0, -1.0), (-1.0, 1.0)
-LENGTHS = {"chosen_lengths": torch.tensor([4, 1]), "rejected_lengths": torch.tensor([2, 4])}
+LENGTHS: dict[str, Any] = {
+    "chosen_lengths": torch.tensor([4, 1]),
+    "rejected_lengths": torch.tensor([2, 4]),
+}
 
 
 def softplus(x: float) -> float:
@@ -106,34 +109,33 @@ def test_the_losses_of_each_log_ratio():
     assert_equal(dpo("sppo_hard", b), 1.0, 8.0)
 
 
-def arguments(loss_type: str, beta: float = 0.5) -> dict[str, Any]:
-    """The loss with the coefficients that it reads, as the settings have them."""
-    return PreferenceLoss(loss_type=loss_type, beta=beta).arguments()
+def loss_of(
+    loss_type: str, log_probs: tuple[Tensor, ...] = FOUR, *, beta: float = 0.5, **changes: Any
+) -> Tensor:
+    """A loss with lengths and with the coefficients that it reads, as the settings have them."""
+    names = ("policy_chosen", "policy_rejected", "ref_chosen", "ref_rejected")
+    settings = PreferenceLoss(loss_type=loss_type, beta=beta).arguments()
+    tensors: dict[str, Any] = dict(zip(names, log_probs, strict=True))
+    return losses.dpo_loss(**{**tensors, **LENGTHS, **settings, **changes})
 
 
 def test_a_loss_reads_the_lengths_and_the_reference_that_it_declares():
-    # Log-probabilities of one token are below 0 for a policy alone: averages that orpo can read.
-    moved = torch.full((2,), 0.5)
     for name, loss in PREFERENCE_LOSSES.items():
-        found = losses.dpo_loss(*FOUR, **arguments(name), **LENGTHS)
-        other = losses.dpo_loss(
-            *FOUR[:2], REF_CHOSEN + moved, REF_REJECTED, **arguments(name), **LENGTHS
-        )
-        assert torch.equal(found, other) != loss.has_reference, name
-        longer = {**LENGTHS, "rejected_lengths": LENGTHS["rejected_lengths"] + 1}
-        other = losses.dpo_loss(*FOUR, **arguments(name), **longer)
-        assert torch.equal(found, other) != loss.per_token, name
+        found = loss_of(name)
+        moved = loss_of(name, (*FOUR[:2], REF_CHOSEN + 0.5, REF_REJECTED))
+        assert torch.equal(found, moved) != loss.has_reference, name
+        longer = loss_of(name, rejected_lengths=LENGTHS["rejected_lengths"] + 1)
+        assert torch.equal(found, longer) != loss.per_token, name
 
 
 def test_a_loss_reads_the_coefficients_that_it_declares():
     """A formula that reads another gives NaN; one that does not read its own gives the same."""
     for name, loss in PREFERENCE_LOSSES.items():
-        given = arguments(name)
-        found = losses.dpo_loss(*FOUR, **given, **LENGTHS)
+        found = loss_of(name)
         assert found.isfinite().all(), name
         for coefficient in loss.reads:
-            other = {**given, coefficient: given[coefficient] + 0.1}
-            assert not torch.equal(found, losses.dpo_loss(*FOUR, **other, **LENGTHS)), coefficient
+            value = vars(PreferenceLoss())[coefficient] + 0.1
+            assert not torch.equal(found, loss_of(name, **{coefficient: value})), coefficient
 
 
 def test_a_policy_that_is_its_reference_loses_log_two():
@@ -147,12 +149,8 @@ def test_the_gradient_raises_chosen_against_rejected(loss_type: str):
     chosen = torch.zeros(1, requires_grad=True)
     rejected = torch.zeros(1, requires_grad=True)
     zero = torch.zeros(1)
-    given = {
-        **arguments(loss_type, beta=0.1),
-        "chosen_lengths": torch.ones(1),
-        "rejected_lengths": torch.ones(1),
-    }
-    losses.dpo_loss(chosen, rejected, zero, zero, **given).sum().backward()
+    lengths = {name: torch.ones(1) for name in LENGTHS}
+    loss_of(loss_type, (chosen, rejected, zero, zero), beta=0.1, **lengths).sum().backward()
     assert chosen.grad is not None
     assert rejected.grad is not None
     assert float(rejected.grad) > 0
