@@ -4,7 +4,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -23,21 +23,18 @@ from tokengym.agents.checkpoint import RoundStart, load_checkpoint, save_checkpo
 from tokengym.agents.policy.policy import CausalLMPolicy, PlaysPolicy
 from tokengym.agents.policy.sampling import derived_seed
 from tokengym.agents.policy.settings import EpisodicSettings, PolicySettings
-from tokengym.agents.processes import join
+from tokengym.agents.processes import Processes, join
 from tokengym.agents.rollouts.continuing import bind_policy
 from tokengym.agents.rollouts.environments import (
     Environments,
     environment_attribute,
     environment_state,
     scoring_seconds,
-    share_rows,
 )
 from tokengym.agents.rollouts.logs import write_failed_round
 from tokengym.agents.rollouts.playing import Choice, Round, play_round
 from tokengym.agents.rollouts.rounds import StepResult, TimedRounds, as_rounds
 from tokengym.agents.sb3 import NoEnvironment, as_vec_env
-from tokengym.agents.sharding import Shards
-from tokengym.envs import SettingsError
 from tokengym.envs.declared import from_keywords, names_of, shown_signature
 from tokengym.rewards import RewardError
 from tokengym.rewards.models.loading import select_device
@@ -169,19 +166,14 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
                 sampling[field] = getattr(self.settings, field)
         self.check_settings(policy_kwargs or {})
         device = select_device(device)
-        self.processes = join(device)
+        envs = as_vec_env(env)
+        only_plays = isinstance(envs, NoEnvironment)
+        self.processes = Processes() if only_plays else join(device)
         """This process among those that train the agent."""
-        if self.processes.shards_weights and not self.shards_weights:
-            raise SettingsError(
-                f"{name} does not learn from shards of the weights; launch it without FSDP, or "
-                "take its gradient steps in `with self.updating():` and set shards_weights = True"
-            )
-        self.shards: Shards | None = None
-        """This process's shards of what learns; None: it has all of it."""
         kept_by_sb3: Any = {field: getattr(self.settings, field, 1.0) for field in SB3_SETTINGS}
         super().__init__(
             policy,  # type: ignore[arg-type]
-            as_vec_env(env),
+            envs,
             self.settings.learning_rate,
             n_steps=1,  # not used: a rollout is one episode per row, whatever its length
             **kept_by_sb3,
@@ -195,33 +187,18 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
             _init_setup_model=False,
         )
         # Means in the log are over one round's episodes.
-        self._stats_window_size = self.n_envs * self.processes.count
+        self._stats_window_size = self.processes.total(self.n_envs)
         self._timings: dict[str, float] = {}
         self.last_round: Round | None = None
         """The round that `collect` played last; for callbacks, in ``on_rollout_end``."""
         self._round_start: RoundStart | None = None  # of the round being played or learned from
         self._before_learning: dict[str, Any] | None = None
         self._setup_model()
-        self._join_processes()
+        self.processes.prepare(self)
         self.round_options()  # or says at once that no round could begin with them
 
     def check_settings(self, policy_kwargs: Mapping[str, Any]) -> None:
         """Refuse settings that contradict each other; called before anything is built."""
-
-    def _join_processes(self) -> None:
-        """Play the rows of this process among those of all, from the same weights and seeds."""
-        number, count = self.processes.number, self.processes.count
-        if count == 1 or isinstance(self.env, NoEnvironment):
-            return
-        assert isinstance(self.env, VecEnv)
-        rows = self.processes.gather(self.n_envs)
-        if len(set(rows)) > 1:
-            raise SettingsError(f"every process must have as many rows, got {rows}")
-        share_rows(self.env, number, count, self.processes.gather)
-        self.policy.place = (number, count)
-        self.processes.copy_from_main(self.policy.parameters())
-        if self.processes.shards_weights:
-            self.shards = Shards(self.policy, self.processes)
 
     def __getattr__(self, name: str) -> Any:
         """Return a setting as an attribute of the agent."""
@@ -291,13 +268,17 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         rounds = TimedRounds(as_rounds(self.env))
         try:
             played = play_round(
-                self.player(), rounds, options=options, on_step=on_step, agree=self._agree
+                self.player(),
+                rounds,
+                options=options,
+                on_step=on_step,
+                agree=lambda goes_on: all(self.processes.gather(goes_on)),
             )
         except RewardError as error:
             write_failed_round(callback, error)
             raise
-        if played is not None and self.processes.count > 1:
-            played = self._gathered(played, self.num_timesteps - known)
+        if played is not None:
+            played = self.processes.join_rounds(self, played, self.num_timesteps - known)
         self.last_round = played
         if callback is not None and played is not None:
             callback.on_rollout_end()
@@ -307,30 +288,6 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
             scoring_seconds(self.env) - scored
         )  # the share of scoring and credit
         return played
-
-    def _agree(self, goes_on: bool) -> bool:
-        """Return whether all processes have played the round to its end."""
-        return all(self.processes.gather(goes_on))
-
-    def _gathered(self, played: Round, num_tokens: int) -> Round:
-        """Return the round of all processes' rows, and count it as one.
-
-        Args:
-            played: This process's rows.
-            num_tokens: Tokens that they took.
-        """
-        assert self.ep_info_buffer is not None
-        device = self.device if played.log_probs is None else played.log_probs.device
-        infos, state = list(self.ep_info_buffer)[-self.n_envs :], self.policy.generator.get_state()
-        everyone = self.processes.gather((played.to("cpu"), num_tokens, infos, state))
-        rounds, tokens, all_infos, states = zip(*everyone, strict=True)
-        self.num_timesteps += sum(tokens) - num_tokens
-        self.ep_info_buffer.clear()
-        self.ep_info_buffer.extend(info for found in all_infos for info in found)
-        # The longest round has drawn the most numbers, as many as one process would for all rows.
-        lengths = [max(len(e.response_ids) for e in found.episodes) for found in rounds]
-        self.policy.generator.set_state(states[lengths.index(max(lengths))])
-        return Round.joined(rounds).to(device)
 
     def round_options(self) -> dict[str, Any] | None:
         """Return the options of the reset that begins a round; None for none."""
@@ -344,23 +301,14 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
     def updating(self) -> Iterator[None]:
         """Let ``policy`` be the one that ``policy.optimizer`` steps on: under FSDP, its shards.
 
-        Gradients of shards are means over the processes.
+        `Processes.backward` adds gradients up; by a loss's own, those of shards are means.
         """
-        if self.shards is None:
-            yield
-            return
-        whole, self.policy = self.policy, self.shards.policy
+        whole = self.policy
         try:
-            yield
+            with self.processes.updating(whole) as self.policy:
+                yield
         finally:
             self.policy = whole
-        self.shards.write()
-
-    @contextmanager
-    def whole(self) -> Iterator[None]:
-        """Let one process use the agent alone: under FSDP, with a reference that all gather."""
-        with nullcontext() if self.shards is None else self.shards.whole_reference():
-            yield
 
     def learn(
         self: Self,
@@ -400,8 +348,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
             iteration += 1
             if log_interval is not None and iteration % log_interval == 0:
                 self.dump_logs(iteration)
-        if self.processes.count > 1 and self._round_start is None:
-            self._round_start = RoundStart.now(self)  # so that the main process can save it alone
+        self.processes.end_learning(self)
         callback.on_training_end()
         return self
 

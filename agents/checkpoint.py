@@ -24,7 +24,6 @@ from tokengym.agents.policy.language_model import no_progress_bars
 from tokengym.agents.processes import Processes, join
 from tokengym.agents.rollouts.environments import environment_state, restore_environment
 from tokengym.agents.sb3 import GymVecEnv, NoEnvironment, as_vec_env
-from tokengym.agents.sharding import gathered, weights_of
 from tokengym.envs.files import check_entries, read_folder, write_folder
 
 if TYPE_CHECKING:
@@ -96,15 +95,10 @@ class RoundStart:
         environment = before_learning
         if not is_reset or resets_again:
             environment = None if agent.env is None else environment_state(agent.env)
-        parts = agent.processes.gather(environment)
-        if len(parts) > 1 and environment is not None:
-            # One batch of rows in each process; the scorers' state is the same in all.
-            rows = [row for part in parts if part is not None for row in part["states"][0]]
-            environment = {**environment, "states": [rows]}
         return cls(
             counters={name: getattr(agent, name) for name in COUNTERS},
             sampling=agent.policy.generator.get_state(),
-            environment=environment,
+            environment=agent.processes.join_states(environment),
         )
 
 
@@ -117,11 +111,11 @@ def save_checkpoint(agent: "EpisodicAlgorithm", path: Path) -> None:
     """
     start = agent.round_start()
 
-    is_main = agent.processes.is_main
-    if not (is_main or agent.shards):
+    processes = agent.processes
+    if not (processes.is_main or processes.saves_together):
         return
     tensors = _training_tensors(agent, start)
-    reference = None if agent.shards is None else weights_of(agent.policy.reference, keep=is_main)
+    reference = processes.reference_weights(agent.policy.reference)
 
     def fill(folder: Path) -> dict[str, Any]:
         with no_progress_bars():
@@ -129,7 +123,7 @@ def save_checkpoint(agent: "EpisodicAlgorithm", path: Path) -> None:
         save_file(tensors, folder / TRAINING)
         return _record(agent, start)
 
-    if is_main:
+    if processes.is_main:
         write_folder(path, RECORD, fill)
 
 
@@ -158,7 +152,7 @@ def _record(agent: "EpisodicAlgorithm", start: RoundStart) -> dict[str, Any]:
         logger.warning("the environment has no get_state(): a resumed run will see other prompts")
     schedules = sorted(name for name, value in settings.items() if callable(value))
     sizes = (
-        agent.n_envs * agent.processes.count,
+        agent.processes.total(agent.n_envs),
         agent.policy.num_actions,
         agent.policy.max_length,
     )
@@ -222,8 +216,8 @@ def _training_tensors(agent: "EpisodicAlgorithm", start: RoundStart) -> dict[str
         tensors |= {f"masking_model.{name}": value.clone() for name, value in weights.items()}
     tensors["generator.sampling"] = start.sampling
     tensors["generator.shuffling"] = agent.shuffler.get_state()
-    is_main = agent.processes.is_main
-    return {name: gathered(value, keep=is_main) for name, value in tensors.items()}
+    whole, is_main = agent.processes.whole_tensor, agent.processes.is_main
+    return {name: whole(value, keep=is_main) for name, value in tensors.items()}
 
 
 def _critic_tensors(critic: "ValueFunction | None") -> dict[str, Tensor]:
@@ -260,7 +254,7 @@ def _build(
     settings = _settings(algorithm, record, changes, folder)
     envs = NoEnvironment(**record["environment"]) if env is None else as_vec_env(env)
     processes = Processes() if env is None else join(device)
-    _check_environment(envs, record["environment"], folder, processes.count)
+    _check_environment(envs, processes.total(envs.num_envs), record["environment"], folder)
     agent = algorithm(
         record["policy"],
         envs,
@@ -272,11 +266,7 @@ def _build(
     for name in COUNTERS:
         setattr(agent, name, record["counters"][name])
     if env is not None and (state := record["environment_state"]) is not None:
-        if processes.count > 1:
-            first = processes.number * envs.num_envs
-            rows = state["states"][0][first : first + envs.num_envs]
-            state = {**state, "states": [rows]}
-        restore_environment(envs, state)
+        restore_environment(envs, processes.own_state(state, envs.num_envs))
         envs.unwrapped._reset_seeds()  # or the constructor's seed would start the prompts again
         agent._last_obs = {}  # or learn() would begin with a reset that the first run did not make
     return agent
@@ -357,12 +347,9 @@ def restore_adapters(policy: "CausalLMPolicy", folder: Path) -> None:
         set_peft_model_state_dict(policy.language_model.adapters, weights)
 
 
-def _check_environment(
-    envs: Any, saved: Mapping[str, int], folder: Path, num_processes: int
-) -> None:
+def _check_environment(envs: Any, rows: int, saved: Mapping[str, int], folder: Path) -> None:
     """Refuse an environment of another shape than the one that was trained on."""
     length = envs.observation_space["input_ids"].shape[0]
-    rows = envs.num_envs * num_processes
     found = dict(zip(SIZES, (rows, int(envs.action_space.n), length), strict=True))
     if found != dict(saved):
         raise CheckpointError(
@@ -385,12 +372,7 @@ def _restore_training(agent: "EpisodicAlgorithm", folder: Path) -> None:
         if name.startswith("optimizer."):
             _, number, key = name.split(".", 2)
             state.setdefault(int(number), {})[key] = tensor
-    if agent.shards is None:
-        groups = policy.optimizer.state_dict()["param_groups"]
-        policy.optimizer.load_state_dict({"state": state, "param_groups": groups})
-    else:
-        agent.shards.read()
-        agent.shards.load_optimizer(state)
+    agent.processes.load_optimizer(policy, state)
     if policy.masking_model is not None:
         policy.masking_model.model.load_state_dict(
             {

@@ -10,7 +10,7 @@ from stable_baselines3.common.logger import KVWriter, Logger
 
 from tokengym.agents.algorithm import EpisodicAlgorithm
 from tokengym.agents.learner import TrainingRun
-from tokengym.agents.processes import join
+from tokengym.agents.processes import launched
 
 Algorithm = TypeVar("Algorithm", bound=EpisodicAlgorithm)
 
@@ -30,7 +30,7 @@ def train(run: TrainingRun, algorithm: type[EpisodicAlgorithm]) -> EpisodicAlgor
     done = run.updates
 
     def measure(step: int) -> None:
-        with agent.whole():
+        with agent.processes.whole():
             run.measure(step, agent.num_timesteps, agent)
 
     recorder = Recorder(
@@ -61,7 +61,7 @@ def make_agent(run: TrainingRun, algorithm: type[Algorithm]) -> Algorithm:
 
 
 def _make_envs(run: TrainingRun) -> Any:
-    rows = run.training.batch_size // join(run.training.device).count
+    rows = run.training.batch_size // launched()
     return run.make_envs(rows, normalize=True)
 
 

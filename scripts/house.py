@@ -31,7 +31,7 @@ DOORS = (
     "agents/online",
     "rewards/training",
     "agents/decoding/cuda",
-    "agents/sharding.py",
+    "agents/scale",
 )
 """Folders and files outside the core that are reached by name."""
 LONGEST_FUNCTION = 60

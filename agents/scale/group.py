@@ -7,16 +7,26 @@ over, and gradients are added up. Every operation has to be called by all proces
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
+from tokengym.agents.algorithm import EpisodicAlgorithm
+from tokengym.agents.checkpoint import RoundStart
 from tokengym.agents.errors import ProcessError
+from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.policy import CausalLMPolicy
+from tokengym.agents.policy.sequences import ActionMasks, Sequences
+from tokengym.agents.ppo.objective import Experience
+from tokengym.agents.processes import Processes
+from tokengym.agents.rollouts.environments import share_rows
+from tokengym.agents.rollouts.playing import Round
+from tokengym.agents.scale.shards import Shards, gathered, weights_of
 from tokengym.envs.errors import SettingsError
 from tokengym.rewards.models.loading import select_device
 
@@ -26,50 +36,102 @@ TIMEOUT = timedelta(minutes=30)
 """Longest that a process waits for another; the main one's evaluations are part of it."""
 
 
-@dataclass(frozen=True)
-class Processes:
-    """This process among those that train one agent; alone it waits for nobody."""
+class Group(Processes):
+    """This process among several, each of which has all weights."""
 
-    number: int = 0
-    count: int = 1
-    shards_weights: bool = False
-    """Whether the launcher was told to share the weights out, see `Shards`."""
+    passes_over_all = False
 
-    @property
-    def is_main(self) -> bool:
-        """Whether this process measures, prints and writes."""
-        return self.number == 0
+    def __init__(self) -> None:
+        self.number = distributed.get_rank()
+        self.count = distributed.get_world_size()
 
     def gather(self, value: T) -> list[T]:
-        """Return every process's value, in their order."""
+        """See `Processes.gather`."""
         found: list[Any] = [value] * self.count
-        if self.count > 1:
-            with _explained():
-                distributed.all_gather_object(found, value)
+        with _explained():
+            distributed.all_gather_object(found, value)
         return found
 
     def add(self, tensor: Tensor) -> Tensor:
-        """Return the sum of every process's tensor, in place."""
-        if self.count > 1:
-            with _explained():
-                distributed.all_reduce(tensor)
+        """See `Processes.add`."""
+        with _explained():
+            distributed.all_reduce(tensor)
         return tensor
 
-    def most(self, number: int) -> int:
-        """Return the largest of every process's numbers."""
-        return max(self.gather(number))
+    def total(self, rows: int) -> int:
+        """See `Processes.total`."""
+        return rows * self.count
 
-    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace gradients by their sums; those that no process has stay None."""
-        if self.count == 1:
-            return
-        given = list(parameters)
-        device = given[0].device
-        have = torch.tensor([p.grad is not None for p in given], dtype=torch.int32, device=device)
-        learns = self.add(have).tolist()
+    def prepare(self, agent: EpisodicAlgorithm) -> None:
+        """See `Processes.prepare`.
+
+        Raises:
+            SettingsError: if the processes have different numbers of rows.
+        """
+        assert agent.env is not None
+        rows = self.gather(agent.n_envs)
+        if len(set(rows)) > 1:
+            raise SettingsError(f"every process must have as many rows, got {rows}")
+        share_rows(agent.env, self.number, self.count, self.gather)
+        agent.policy.place = (self.number, self.count)
+        with _explained():
+            for tensor in agent.policy.parameters():
+                distributed.broadcast(tensor.detach(), 0)
+
+    def join_rounds(self, agent: EpisodicAlgorithm, played: Round, num_tokens: int) -> Round:
+        """See `Processes.join_rounds`."""
+        buffer, generator = agent.ep_info_buffer, agent.policy.generator
+        assert buffer is not None
+        device = agent.device if played.log_probs is None else played.log_probs.device
+        own = (played.to("cpu"), num_tokens, list(buffer)[-agent.n_envs :], generator.get_state())
+        rounds, tokens, infos, states = zip(*self.gather(own), strict=True)
+        agent.num_timesteps += sum(tokens) - num_tokens
+        buffer.clear()
+        buffer.extend(info for found in infos for info in found)
+        # The longest round has drawn the most numbers, as many as one process would for all rows.
+        lengths = [max(len(e.response_ids) for e in found.episodes) for found in rounds]
+        generator.set_state(states[lengths.index(max(lengths))])
+        return Round.joined(rounds).to(device)
+
+    def of_rows(
+        self,
+        figure: Callable[[Sequences, ActionMasks | None], Tensor],
+        sequences: Sequences,
+        masks: ActionMasks | None,
+    ) -> Tensor:
+        """See `Processes.of_rows`."""
+        everyone = torch.arange(len(sequences), device=sequences.input_ids.device)
+        rows = everyone.tensor_split(self.count)[self.number]
+        part = figure(sequences.select(rows), None if masks is None else masks.select(rows))
+        found = part.new_zeros(sequences.response_mask.shape)
+        found[rows, : part.shape[1]] = part
+        return self.add(found)
+
+    def own_rows(self, minibatch: Experience, most: int | None) -> list[Tensor]:
+        """Return the rows of the parts of this process.
+
+        They are dealt out from the longest to the shortest, so that all have as much to do.
+        """
+        order = minibatch.sequences.lengths.argsort(descending=True, stable=True)
+        own = order[self.number :: self.count]
+        if not len(own):
+            return []
+        return [own[part] for part in minibatch.sequences.select(own).buckets(most)]
+
+    def parts(self, minibatch: Experience, most: int | None) -> Iterator[Experience]:
+        """See `Processes.parts`."""
+        for rows in self.own_rows(minibatch, most):
+            yield minibatch.select(rows)
+
+    def add_gradients(self, policy: CausalLMPolicy) -> None:
+        """See `Processes.add_gradients`; those that no process has stay None."""
+        parameters = policy.trained_parameters()
+        device = parameters[0].device
+        have = [parameter.grad is not None for parameter in parameters]
+        learns = self.add(torch.tensor(have, dtype=torch.int32, device=device)).tolist()
         with _explained():
             waits = []
-            for parameter, is_any in zip(given, learns, strict=True):
+            for parameter, is_any in zip(parameters, learns, strict=True):
                 if is_any:
                     if parameter.grad is None:
                         parameter.grad = torch.zeros_like(parameter)
@@ -77,32 +139,98 @@ class Processes:
             for wait in waits:
                 wait.wait()
 
-    def copy_from_main(self, tensors: Iterable[Tensor]) -> None:
-        """Overwrite tensors with the main process's."""
-        if self.count > 1:
-            with _explained():
-                for tensor in tensors:
-                    distributed.broadcast(tensor.detach(), 0)
+    def end_learning(self, agent: EpisodicAlgorithm) -> None:
+        """See `Processes.end_learning`."""
+        if agent._round_start is None:
+            agent._round_start = RoundStart.now(agent)
+
+    def join_states(self, state: dict[str, Any] | None) -> dict[str, Any] | None:
+        """See `Processes.join_states`; the scorers' state is the same in all."""
+        parts = self.gather(state)
+        if state is None:
+            return None
+        rows = [row for part in parts if part is not None for row in part["states"][0]]
+        return {**state, "states": [rows]}
+
+    def own_state(self, state: dict[str, Any], rows: int) -> dict[str, Any]:
+        """See `Processes.own_state`."""
+        first = self.number * rows
+        return {**state, "states": [state["states"][0][first : first + rows]]}
 
 
-def launched() -> int:
-    """Return the number of processes that a launcher has started, 1 without one."""
-    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+class ShardedGroup(Group):
+    """This process among several that share weights, gradients and optimiser out, see `Shards`."""
+
+    saves_together = True
+    shards: Shards
+
+    def prepare(self, agent: EpisodicAlgorithm) -> None:
+        """See `Processes.prepare`.
+
+        Raises:
+            SettingsError: if the learner does not step within ``updating``, or as `Group`.
+        """
+        if not agent.shards_weights:
+            raise SettingsError(
+                f"{type(agent).__name__} does not learn from shards of the weights; launch it "
+                "without FSDP, or take its gradient steps in `with self.updating():` and set "
+                "shards_weights = True"
+            )
+        super().prepare(agent)
+        self.shards = Shards(agent.policy, self.count, most=self._most)
+
+    def _most(self, number: int) -> int:
+        """Return the largest of every process's numbers."""
+        return max(self.gather(number))
+
+    @contextmanager
+    def updating(self, policy: CausalLMPolicy) -> Iterator[CausalLMPolicy]:
+        """See `Processes.updating`."""
+        yield self.shards.policy
+        self.shards.write()
+
+    def parts(self, minibatch: Experience, most: int | None) -> Iterator[Experience]:
+        """See `Processes.parts`; then parts without tokens, while others need this one's shards."""
+        own = self.own_rows(minibatch, most)
+        num_idle = self._most(len(own)) - len(own)
+        for rows in own:
+            yield minibatch.select(rows)
+        for _ in range(num_idle):
+            part = minibatch.select(torch.zeros(1, dtype=torch.int64))
+            yield replace(part, response_mask=torch.zeros_like(part.response_mask))
+
+    def backward(self, loss: Tensor) -> None:
+        """See `Processes.backward`; FSDP averages the gradients of shards, which are to be sums."""
+        (loss * self.count).backward()
+
+    def add_gradients(self, policy: CausalLMPolicy) -> None:
+        """See `Processes.add_gradients`; the backward passes have done it."""
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """See `Processes.whole`; all gather the reference."""
+        with self.shards.whole_reference():
+            yield
+
+    def whole_tensor(self, tensor: Tensor, *, keep: bool = True) -> Tensor:
+        """See `Processes.whole_tensor`."""
+        return gathered(tensor, keep=keep)
+
+    def reference_weights(self, model: LanguageModel | None) -> dict[str, Tensor]:
+        """See `Processes.reference_weights`."""
+        return weights_of(model, keep=self.is_main)
+
+    def load_optimizer(
+        self, policy: CausalLMPolicy, state: Mapping[int, Mapping[str, Tensor]]
+    ) -> None:
+        """See `Processes.load_optimizer`; the shards take the policy's weights over."""
+        self.shards.read()
+        self.shards.load_optimizer(state)
 
 
 def join(device: torch.device | str) -> Processes:
-    """Return this process among those launched together, which wait here for each other once.
-
-    Args:
-        device: Device that trains.
-
-    Raises:
-        SettingsError: if the launcher was told to share the weights out in a way that is not
-            supported, or there are fewer GPUs than processes.
-    """
+    """Return this process among those launched; see `tokengym.agents.processes.join`."""
     if not distributed.is_initialized():
-        if launched() == 1:
-            return Processes()
         _check_launch(is_cpu := select_device(device).type == "cpu")
         from accelerate import PartialState
 
@@ -110,8 +238,9 @@ def join(device: torch.device | str) -> Processes:
             PartialState(cpu=is_cpu, timeout=TIMEOUT)
         if distributed.get_rank() > 0:  # what the main process warns of, all have found
             logging.getLogger("tokengym").setLevel(logging.ERROR)
-    count = distributed.get_world_size()
-    return Processes(distributed.get_rank(), count, count > 1 and _is_on("ACCELERATE_USE_FSDP"))
+    if distributed.get_world_size() == 1:
+        return Processes()
+    return ShardedGroup() if _is_on("ACCELERATE_USE_FSDP") else Group()
 
 
 def _is_on(variable: str) -> bool:

@@ -3,12 +3,12 @@
 A rollout reads all weights for every token, so each process keeps the policy whole. What learns is
 a twin of it, of which a process holds its shards and, in an update, one whole block at a time. The
 policy takes over the twin's weights after each update. A reference model is sharded as well. Every
-operation has to be called by all processes, in one order, as those of `processes`.
+operation has to be called by all processes, in one order.
 """
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +20,6 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.policy import CausalLMPolicy
-from tokengym.agents.processes import Processes
 
 
 class Shards:
@@ -28,15 +27,16 @@ class Shards:
 
     Args:
         policy: The policy, the same in all processes; its optimiser then steps on the shards.
-        processes: Those that share the weights out.
+        count: Processes that share the weights out.
+        most: Returns the largest of every process's numbers.
     """
 
-    def __init__(self, policy: CausalLMPolicy, processes: Processes) -> None:
-        self._mesh = init_device_mesh(policy.device.type, (processes.count,))
+    def __init__(self, policy: CausalLMPolicy, count: int, *, most: Callable[[int], int]) -> None:
+        self._mesh = init_device_mesh(policy.device.type, (count,))
         self._owner = policy
         if policy.reference is not None:
             self._share_model(policy.reference)
-            policy.most = processes.most
+            policy.most = most
         memo: dict[int, Any] = {id(parameter): parameter for parameter in policy.parameters()}
         self.policy = copy.copy(policy)
         """The twin."""

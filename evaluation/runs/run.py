@@ -94,7 +94,7 @@ def run(
         work = _Run(
             config, name, seed, out, report, checkpoint_every, track, saves=save is not None
         )
-        work.is_main, work.shards_weights = processes.is_main, processes.shards_weights
+        work.is_main, work.saves_together = processes.is_main, processes.saves_together
         return _do(work, out, save)
 
 
@@ -203,7 +203,7 @@ class _Run:
         self.folder = None if out is None else run_folder(out, name, seed)
         self.is_main = True
         """Whether this process, of those that train together, measures and writes."""
-        self.shards_weights = False
+        self.saves_together = False
         """Whether all processes take part in a checkpoint."""
         self.checkpoint_every = checkpoint_every
         self._saves = saves
@@ -341,7 +341,7 @@ class _Run:
             self.unfinished.save(agent, self.record.state())
         except StorageError as error:
             # Nor would the trained agent be saved; or other processes wait for shards of this one.
-            if (self._saves and step == 0) or self.shards_weights:
+            if (self._saves and step == 0) or self.saves_together:
                 raise
             logger.warning("no checkpoint after step %d: %s", step, error)
         self.record.add_evaluation_time(time.perf_counter() - began)

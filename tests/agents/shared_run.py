@@ -14,7 +14,7 @@ import torch
 
 from tests.agents.conftest import PROMPTS, lora_config, make_model, make_tokenizer, target_share
 from tokengym.agents import PPO
-from tokengym.agents.processes import join
+from tokengym.agents.processes import join, launched
 from tokengym.agents.rollouts.logs import EpisodeLog
 from tokengym.envs import TokenGenerationVectorEnv
 from tokengym.rewards import FunctionScorer, Normalize, Reward, Uniform, VectorRewardWrapper
@@ -79,15 +79,15 @@ def run(folder: Path, rows: int) -> None:
         agent = make_agent(case, rows)
         update(agent, UPDATES, folder / f"{case}.jsonl")
         agent.save(folder / case)
-        if agent.shards is not None:
+        if agent.processes.saves_together:
             number = agent.processes.number
             (folder / f"{case}-{number}.json").write_text(json.dumps(sizes(agent)))
 
 
 def sizes(agent: PPO) -> dict[str, int]:
     """Return the numbers that this process holds of what learns, and of the reference."""
-    assert agent.shards is not None
-    learns = agent.shards.policy.trained_parameters()
+    processes: Any = agent.processes
+    learns = processes.shards.policy.trained_parameters()
     moments = [agent.policy.optimizer.state[parameter]["exp_avg"] for parameter in learns]
     reference = agent.policy.reference
     frozen = [] if reference is None else list(reference.parameters())
@@ -108,14 +108,15 @@ def resume(saved: Path, folder: Path, rows: int) -> None:
         agent.save(folder / f"{case}-resumed")
 
 
-def launched(arguments: Sequence[str]) -> None:
+def train(arguments: Sequence[str]) -> None:
     torch.set_num_threads(1)
     folder, one = map(Path, arguments)
-    processes = join("cpu")
-    run(folder, ROWS // processes.count)
-    resume(one, folder, ROWS // processes.count)
+    rows = ROWS // launched()
+    join("cpu")
+    run(folder, rows)
+    resume(one, folder, rows)
     assert main([*TRAIN, str(folder / "train")]) == 0
 
 
 if __name__ == "__main__":
-    launched(sys.argv[1:])
+    train(sys.argv[1:])

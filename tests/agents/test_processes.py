@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.agents import shared_run
+from tokengym.agents.scale.group import ShardedGroup
 from tokengym.scripts.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -154,6 +155,33 @@ try:
 except ProcessError as error:
     sys.exit(f"told: {error}")
 """
+
+
+def test_parts_are_dealt_out_and_idle_ones_teach_nothing() -> None:
+    """A process of shards passes as often as any other, over a row without tokens at the end."""
+    agent = shared_run.make_agent("gae", shared_run.ROWS)
+    played = agent.collect()
+    assert played is not None
+    experience = agent.assign(played)
+    count = int(experience.response_mask.sum())
+    groups = [ShardedGroup.__new__(ShardedGroup) for _ in range(2)]
+    for number, group in enumerate(groups):
+        group.number, group.count = number, len(groups)
+    dealt = [row for group in groups for rows in group.own_rows(experience, 2) for row in rows]
+    assert sorted(map(int, dealt)) == list(range(shared_run.ROWS))
+    idle = groups[1]
+    idle.gather = lambda value: [value, value + 2]  # type: ignore[method-assign,operator,list-item]
+    *own, one, other = idle.parts(experience, 2)
+    assert len(own) == len(idle.own_rows(experience, 2))
+    assert all(part.response_mask.any() for part in own)
+    for part in (one, other):
+        agent.policy.optimizer.zero_grad(set_to_none=True)
+        loss, figures, _ = agent.objective()(agent.policy, part, count, len(experience))
+        loss.backward()
+        assert set(figures.values()) == {0.0}
+        given = [p.grad for p in agent.policy.trained_parameters() if p.grad is not None]
+        assert given  # the others' shards are gathered by passes that need all of them
+        assert not any(gradient.any() for gradient in given)
 
 
 def test_a_process_that_fails_ends_the_others(tmp_path: Path) -> None:

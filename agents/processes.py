@@ -1,0 +1,164 @@
+"""The process that trains an agent, alone or among several.
+
+A learner asks its `Processes` for what it needs of all of them, never how many there are: alone,
+that is what the process itself has. Several are `tokengym.agents.scale`'s, loaded where a launcher
+(``torchrun``, ``accelerate launch``) has started them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor, distributed
+
+from tokengym.envs.registry import imported
+
+if TYPE_CHECKING:
+    from tokengym.agents.policy.language_model import LanguageModel
+    from tokengym.agents.policy.policy import CausalLMPolicy
+    from tokengym.agents.policy.sequences import ActionMasks, Sequences
+    from tokengym.agents.ppo.objective import Experience
+    from tokengym.agents.rollouts.playing import Round
+
+T = TypeVar("T")
+GROUP = "tokengym.agents.scale.group:join"
+
+
+class Processes:
+    """The one process that trains an agent, which waits for no other.
+
+    Of several, all have to call each method, in one order.
+    """
+
+    number = 0
+    """This process's place among those that train the agent."""
+    passes_over_all = True
+    """Whether this process passes over all rows of a minibatch."""
+    saves_together = False
+    """Whether all processes take part in writing a checkpoint."""
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process measures, prints and writes."""
+        return self.number == 0
+
+    def gather(self, value: T) -> list[T]:
+        """Return every process's value, in their order."""
+        return [value]
+
+    def add(self, tensor: Tensor) -> Tensor:
+        """Return the sum of every process's tensor, in place."""
+        return tensor
+
+    def total(self, rows: int) -> int:
+        """Return the rows of all processes, each of which has as many."""
+        return rows
+
+    def prepare(self, agent: Any) -> None:
+        """Let an agent play its rows among those of all, from the same weights and seeds."""
+
+    # --- a round and its update -------------------------------------------------------------------
+
+    def join_rounds(self, agent: Any, played: Round, num_tokens: int) -> Round:
+        """Return the round of all processes' rows, which the agent has counted as one.
+
+        Args:
+            agent: The agent that played.
+            played: This process's rows.
+            num_tokens: Tokens that they took.
+        """
+        return played
+
+    def of_rows(
+        self,
+        figure: Callable[[Sequences, ActionMasks | None], Tensor],
+        sequences: Sequences,
+        masks: ActionMasks | None,
+    ) -> Tensor:
+        """Return a figure of every row, (batch, time), to which each process gives its own."""
+        return figure(sequences, masks)
+
+    @contextmanager
+    def updating(self, policy: CausalLMPolicy) -> Iterator[CausalLMPolicy]:
+        """Give the policy that ``policy.optimizer`` steps on within the block."""
+        yield policy
+
+    def parts(self, minibatch: Experience, most: int | None) -> Iterator[Experience]:
+        """Yield the parts of a minibatch that this process passes over, each of similar lengths.
+
+        Args:
+            minibatch: The minibatch of all processes.
+            most: Most rows of a part.
+        """
+        for rows in minibatch.sequences.buckets(most):
+            yield minibatch.select(rows)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of a part's loss to the minibatch's."""
+        loss.backward()
+
+    def add_gradients(self, policy: CausalLMPolicy) -> None:
+        """Make the minibatch's gradients those of all processes' parts."""
+
+    def end_learning(self, agent: Any) -> None:
+        """Let the main process save the agent alone from now on."""
+
+    # --- weights and states -----------------------------------------------------------------------
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Let one process use the agent alone within the block."""
+        yield
+
+    def whole_tensor(self, tensor: Tensor, *, keep: bool = True) -> Tensor:
+        """Return a tensor on the CPU, whole where the processes share it out.
+
+        Args:
+            tensor: The tensor.
+            keep: Whether this process wants it.
+        """
+        return tensor.detach().cpu().contiguous() if keep else torch.empty(0)
+
+    def reference_weights(self, model: LanguageModel | None) -> dict[str, Tensor] | None:
+        """Return a reference's weights by name where the processes share them out, else None."""
+        return None
+
+    def load_optimizer(
+        self, policy: CausalLMPolicy, state: Mapping[int, Mapping[str, Tensor]]
+    ) -> None:
+        """Give a policy's optimiser its state, by the parameters' numbers."""
+        groups = policy.optimizer.state_dict()["param_groups"]
+        policy.optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+    def join_states(self, state: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Return an environment's state with the rows of all processes."""
+        return state
+
+    def own_state(self, state: dict[str, Any], rows: int) -> dict[str, Any]:
+        """Return what `join_states` returned with this process's rows alone."""
+        return state
+
+
+def launched() -> int:
+    """Return the number of processes that a launcher has started, 1 without one."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
+def join(device: torch.device | str) -> Processes:
+    """Return this process among those launched together, which wait here for each other once.
+
+    Args:
+        device: Device that trains.
+
+    Raises:
+        SettingsError: if the launcher was told to share the weights out in a way that is not
+            supported, or there are fewer GPUs than processes.
+    """
+    if launched() == 1 and not distributed.is_initialized():
+        return Processes()
+    joined: Processes = imported(GROUP)(device)
+    return joined

@@ -1,0 +1,1 @@
+"""Several processes that train one agent, reached by name from `tokengym.agents.processes`."""
