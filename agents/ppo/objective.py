@@ -1,5 +1,6 @@
 """PPO's loss of a part of a minibatch, composed from `losses`, and the figures of an update."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -9,7 +10,6 @@ from torch import Tensor
 from tokengym.agents import losses
 from tokengym.agents.policy.policy import CausalLMPolicy, Evaluation
 from tokengym.agents.policy.sequences import ActionMasks, Sequences
-from tokengym.agents.processes import Processes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +74,14 @@ class UpdateStats:
     """Largest |log_probs - old_log_probs| then, nats."""
     num_minibatches: int = 0
 
-    def share(self, before: "UpdateStats", processes: Processes) -> None:
-        """Take in what the other processes have found since ``before``."""
-        everyone = processes.gather(vars(self).copy())
-        for name, known in vars(before).items():
-            found = [stats[name] for stats in everyone]
-            is_most = name in ("ratio_error", "log_prob_gap")
-            setattr(self, name, max(found) if is_most else known + sum(x - known for x in found))
+    def add(self, parts: Iterable[Mapping[str, float]]) -> None:
+        """Take in the figures of a minibatch's parts."""
+        known = vars(self)
+        for figures in parts:
+            for name, value in figures.items():
+                is_largest = name in ("ratio_error", "log_prob_gap")
+                known[name] = max(known[name], value) if is_largest else known[name] + value
+        self.num_minibatches += 1
 
     def mean(self, name: str) -> float:
         """Return a figure's mean over the minibatches."""

@@ -11,7 +11,6 @@ reference; advantages are whitened over the whole batch, not per minibatch; drop
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -38,7 +37,6 @@ from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.agents.ppo.weights import WeighedRound, find_weight, weighted
 from tokengym.agents.rollouts.environments import environment_attribute, environment_scorer
 from tokengym.agents.rollouts.playing import Round
-from tokengym.agents.sharding import gathered
 
 logger = logging.getLogger(__name__)
 
@@ -182,15 +180,7 @@ class PPO(EpisodicAlgorithm):
         sequences: Sequences,
     ) -> Tensor:
         """Return a figure of every row, (batch, time), to which each process gives its own."""
-        masks, processes = played.action_masks, self.processes
-        if processes.count == 1:
-            return figure(sequences, masks)
-        everyone = torch.arange(len(sequences), device=self.device)
-        rows = everyone.tensor_split(processes.count)[processes.number]
-        part = figure(sequences.select(rows), None if masks is None else masks.select(rows))
-        found = part.new_zeros(sequences.response_mask.shape)
-        found[rows, : part.shape[1]] = part
-        return self.processes.add(found)
+        return self.processes.of_rows(figure, sequences, played.action_masks)
 
     def _weighed(
         self, played: Round, sequences: Sequences, advantages: Tensor, ref_log_probs: Tensor
@@ -287,46 +277,22 @@ class PPO(EpisodicAlgorithm):
         """Add up a minibatch's gradient; return how far the policy has moved, nats per token."""
         count, objective = int(minibatch.response_mask.sum()), self.objective()
         is_first = stats.num_minibatches == 0
-        approx_kl, before = 0.0, replace(stats)
+        own: list[dict[str, float]] = []
         self.policy.optimizer.zero_grad(set_to_none=True)
-        buckets, processes = self._own_buckets(minibatch), self.processes
-        more = processes.most(len(buckets)) - len(buckets) if processes.shards_weights else 0
-        for bucket in buckets:
-            part = minibatch.select(bucket)
+        for part in self.processes.parts(minibatch, self.settings.micro_batch_size):
             loss, figures, log_ratio = objective(self.policy, part, count, len(minibatch))
             for name, value in figures.items():
                 if not np.isfinite(value):
                     raise NonFiniteError(f"{name} is {value} at {where}; {REMEDY}")
-                setattr(stats, name, getattr(stats, name) + value)
-            approx_kl += figures["approx_kl"]
             if is_first:
-                error, gap = log_ratio.expm1().abs().max().item(), log_ratio.abs().max().item()
-                stats.ratio_error = max(stats.ratio_error, error)
-                stats.log_prob_gap = max(stats.log_prob_gap, gap)
-            # Gradients of shards are means over the processes.
-            (loss * processes.count if processes.shards_weights else loss).backward()
-        for _ in range(more):  # passes of another process, which needs this one's shards
-            part = minibatch.select(torch.zeros(1, dtype=torch.int64, device=self.device))
-            (objective(self.policy, part, count, len(minibatch))[0] * 0.0).backward()
-        if processes.count > 1:
-            if not processes.shards_weights:
-                processes.add_gradients(self.policy.trained_parameters())
-            stats.share(before, processes)
-            approx_kl = stats.approx_kl - before.approx_kl
-        stats.num_minibatches += 1
-        return approx_kl
-
-    def _own_buckets(self, minibatch: Experience) -> list[Tensor]:
-        """Return the rows of a minibatch that this process passes over, by length."""
-        processes, most = self.processes, self.settings.micro_batch_size
-        if processes.count == 1:
-            return minibatch.sequences.buckets(most)
-        # Dealt out from the longest to the shortest, so that all have as much to do.
-        order = minibatch.sequences.lengths.argsort(descending=True, stable=True)
-        own = order[processes.number :: processes.count]
-        if not len(own):
-            return []
-        return [own[bucket] for bucket in minibatch.sequences.select(own).buckets(most)]
+                figures["ratio_error"] = log_ratio.expm1().abs().max().item()
+                figures["log_prob_gap"] = log_ratio.abs().max().item()
+            own.append(figures)
+            self.processes.backward(loss)
+        self.processes.add_gradients(self.policy)
+        parts = [figures for found in self.processes.gather(own) for figures in found]
+        stats.add(parts)
+        return sum(figures["approx_kl"] for figures in parts)
 
     def objective(self) -> Objective:
         """Return the objective of the next gradient step."""
@@ -350,7 +316,7 @@ class PPO(EpisodicAlgorithm):
         size = sequences.response_mask.numel() * self.policy.num_actions * 4
         if self.settings.kl_estimator != "exact" or self.kl_coef == 0.0 or size > MOST_LOGITS:
             return None
-        if self.processes.count > 1:  # a process does not know which rows it will pass over
+        if not self.processes.passes_over_all:  # it does not know yet which rows will be its own
             return None
         return self.policy.reference_logits(sequences, played.action_masks)
 
@@ -376,7 +342,8 @@ class PPO(EpisodicAlgorithm):
         parameters = self.policy.optimizer.param_groups[0]["params"]
         gradients = [p.grad for p in parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        if not gathered(norm).isfinite():  # before clipping, which would spread a nan to all
+        whole = self.processes.whole_tensor(norm)
+        if not whole.isfinite():  # before clipping, which would spread a nan to all
             raise NonFiniteError(f"{self._largest_gradient()} at {where}; {REMEDY}")
         torch.nn.utils.clip_grads_with_norm_(parameters, self.settings.max_grad_norm, norm)
         self.policy.optimizer.step()
@@ -384,7 +351,7 @@ class PPO(EpisodicAlgorithm):
     def _largest_gradient(self) -> str:
         """Return in words which gradient is not finite, or the largest if only the norm is not."""
         largest = {
-            name: gathered(parameter.grad).abs().max().item()
+            name: self.processes.whole_tensor(parameter.grad).abs().max().item()
             for name, parameter in self.policy.named_parameters()
             if parameter.grad is not None
         }
