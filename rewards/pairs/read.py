@@ -410,26 +410,27 @@ def _messages(
     row: Mapping[str, Any], prompt: str, responses: Sequence[str]
 ) -> tuple[Messages, tuple[Messages, ...]]:
     """Return the prompt's messages, and those that each response adds to them."""
-    given = {name: row.get(name) for name in (prompt, *responses)}
-    if isinstance(given[prompt], str):
-        given[prompt] = [{"role": "user", "content": given[prompt]}]
-    for name, value in given.items():
-        if not is_messages(value) and (name != prompt or value is not None):
+    given: Any = row.get(prompt)
+    if isinstance(given, str):
+        given = [{"role": "user", "content": given}]
+    columns = {name: row.get(name) for name in responses}
+    for name, value in columns.items() if given is None else {**columns, prompt: given}.items():
+        if not is_messages(value):
             raise RowError("not messages", f"{name!r} must be messages, got {value!r}")
-    shared, *conversations = (None if value is None else list(value) for value in given.values())
-    if shared is not None:
-        return shared, tuple(conversations)
-    count = len(conversations[0]) - 1  # of a single conversation, all but the last message
-    if len(conversations) > 1:
-        together = zip(*conversations, strict=False)
-        count = sum(1 for _ in takewhile(lambda m: all(one == m[0] for one in m), together))
-    if not count or any(len(messages) <= count for messages in conversations):
+    texts: list[Messages] = [list(value) for value in columns.values()]
+    if given is not None:
+        return list(given), tuple(texts)
+    shared = len(texts[0]) - 1  # of a single conversation, all but the last message
+    if len(texts) > 1:
+        together = zip(*texts, strict=False)
+        shared = sum(1 for _ in takewhile(lambda m: all(one == m[0] for one in m), together))
+    if not shared or any(len(messages) <= shared for messages in texts):
         raise RowError(
             "no shared prompt",
-            f"the conversations share their first {count} messages, which leaves no prompt or no "
+            f"the conversations share their first {shared} messages, which leaves no prompt or no "
             "response",
         )
-    return conversations[0][:count], tuple(messages[count:] for messages in conversations)
+    return texts[0][:shared], tuple(messages[shared:] for messages in texts)
 
 
 def _margin(row: Mapping[str, Any], name: str) -> float | None:
