@@ -413,8 +413,8 @@ def _messages(
     given: Any = row.get(prompt)
     if isinstance(given, str):
         given = [{"role": "user", "content": given}]
-    columns = {name: row.get(name) for name in responses}
-    for name, value in columns.items() if given is None else {**columns, prompt: given}.items():
+    columns: dict[str, Any] = {name: row.get(name) for name in responses}
+    for name, value in (columns if given is None else {**columns, prompt: given}).items():
         if not is_messages(value):
             raise RowError("not messages", f"{name!r} must be messages, got {value!r}")
     texts: list[Messages] = [list(value) for value in columns.values()]
