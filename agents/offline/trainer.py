@@ -40,6 +40,7 @@ from tokengym.agents.offline.scoring import REFERENCE, ResponseScorer
 from tokengym.agents.policy.policy import PlaysPolicy
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.policy.settings import Precision
+from tokengym.envs.declared import names_of
 from tokengym.envs.errors import DatasetError
 from tokengym.envs.files import check_entries, read_folder, write_folder, writing
 from tokengym.rewards.models.loading import auto_device, select_device, use_device
@@ -102,18 +103,6 @@ class OfflineOptions:
     """Callbacks of the Trainer."""
 
 
-_SHORTCUTS = (
-    "learning_rate",
-    "num_train_epochs",
-    "max_steps",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "lr_scheduler_type",
-    "output_dir",
-    "seed",
-)
-
-
 def training_arguments(
     options: OfflineOptions, *, defaults: Mapping[str, Any], scratch: str
 ) -> TrainingArguments:
@@ -134,8 +123,8 @@ def training_arguments(
     named = None if device == "auto" else found
     if options.args is None and found.type == "cuda":  # the Trainer itself would take every GPU
         named = found
-    given = {name: getattr(options, name) for name in _SHORTCUTS}
-    given = {name: value for name, value in given.items() if value is not None}
+    known = names_of(TrainingArguments)
+    given = {k: v for k, v in vars(options).items() if k in known and v is not None}
     if "output_dir" in given:
         given["output_dir"] = str(given["output_dir"])
     if named is not None and named.type == "cpu":
