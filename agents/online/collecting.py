@@ -92,7 +92,7 @@ class ChosenPrompts:
         episodes: list[Episode] = []
         for start in range(0, len(prompts), self.max_rows):
             rows = slice(start, start + self.max_rows)
-            envs = self._envs(len(prompts[rows]))
+            envs = self.envs(prompts[rows])
             written = None if beginnings is None else beginnings[rows]
             rounds = GymRounds(envs, begin=partial(_begin, envs, prompts[rows], written))
             played = play_round(player, rounds, deterministic=deterministic)
@@ -136,12 +136,23 @@ class ChosenPrompts:
                 found[ids] = min(place, found.get(ids, place))
         return found
 
-    def _envs(self, num_rows: int) -> TokenGenerationVectorEnv:
-        """Return an environment of that many rows, begun; they are kept."""
-        if num_rows not in self._batches:
-            self._batches[num_rows] = bare_envs(self._single, num_rows)
-            self._batches[num_rows].reset(seed=0)
-        return self._batches[num_rows]
+    def envs(self, prompts: Sequence[PromptChoice]) -> TokenGenerationVectorEnv:
+        """Return an environment with a row and room for each prompt, begun.
+
+        It is kept, unless a prompt of the caller's own is longer than any of the set.
+        """
+        lengths = [len(prompt.ids) for prompt in prompts if isinstance(prompt, EncodedPrompt)]
+        count, longest = len(prompts), max(lengths, default=0)
+        if longest > self._single.max_prompt_tokens:
+            # All prompts of the set as wide as that one would take memory for nothing.
+            few = self.prompts[:1] if len(lengths) == count else self.prompts
+            wide = bare_envs(self._single, count, max_prompt_tokens=longest, prompts=few)
+            wide.reset(seed=0)
+            return wide
+        if count not in self._batches:
+            self._batches[count] = bare_envs(self._single, count)
+            self._batches[count].reset(seed=0)
+        return self._batches[count]
 
 
 def _begin(

@@ -11,13 +11,14 @@ import torch
 from tokengym.agents import CausalLMPolicy
 from tokengym.agents.online.collecting import ChosenPrompts, at_temperature, player_of
 from tokengym.agents.rollouts.environments import bare_envs, environment_rewards
-from tokengym.envs import Episode, TokenGenerationVectorEnv
+from tokengym.envs import Episode, PromptError, PromptSet, TokenGenerationVectorEnv
 from tokengym.envs.prompts.table import EncodedPrompt
 from tokengym.envs.tokenization import token_texts
 from tokengym.evaluation.measure.evaluate import Evaluator, check_reads, policy_of
 from tokengym.evaluation.runs.config import resolve_env
 from tokengym.evaluation.statistics import Array
 from tokengym.lab.replay.replay import Replay, replay
+from tokengym.rewards.models.loading import positions
 
 AGENT = "agent"
 """Name of the folder in which ``tokengym train`` saves the agent."""
@@ -166,6 +167,15 @@ class Explorer:
         """The policy's own temperature; None for an agent that has none."""
         return getattr(policy_of(self.agent), "temperature", None)
 
+    @property
+    def longest_prompt(self) -> int | None:
+        """Most tokens that the model reads before a response; None if it names no limit."""
+        policy = policy_of(self.agent)
+        if not isinstance(policy, CausalLMPolicy):
+            return None
+        limit = positions(policy.language_model.model)
+        return None if limit is None else limit - self._one.max_new_tokens
+
     def draw_prompt(self, seed: int) -> str:
         """Return the text of one of the task's held-out prompts."""
         prompts = self._one.prompts
@@ -190,18 +200,15 @@ class Explorer:
             greedy: Take the likeliest tokens instead.
 
         Raises:
-            ValueError: if the prompt is empty or too long, or a rule cannot be used.
+            ValueError: if the prompt is empty or longer than `longest_prompt`, or a rule cannot be
+                used.
             TypeError: if the agent has no temperature to set.
         """
         known = self._prompt_ids.get(prompt)
-        self._one.reset(options={"prompt": prompt} if known is None else {"prompt_id": known})
-        (state,) = self._one.get_state()
-        begun = EncodedPrompt(state["prompt"], tuple(state["prompt_ids"]), -1)
+        begun = self._encoded(prompt) if known is None else known
         with at_temperature(self.agent, temperature):
             player = player_of(self.agent, torch.Generator().manual_seed(seed))
-            (episode,) = self._chosen.play(
-                player, [begun if known is None else known], deterministic=greedy
-            )
+            (episode,) = self._chosen.play(player, [begun], deterministic=greedy)
         (scored,), gold = self._scored([episode])
         policy = policy_of(self.agent)
         result = replay(
@@ -242,7 +249,8 @@ class Explorer:
                 f"{type(self.agent).__name__} does not tell its probabilities; explore an agent "
                 "whose policy is a CausalLMPolicy"
             )
-        observation, infos = self._one.set_state([self._state(response, time)])
+        one, state = self._before(response, time)
+        observation, infos = one.set_state([state])
         text = observation["input_ids"][0][observation["attention_mask"][0] == 1].tolist()
         with at_temperature(policy, temperature), torch.inference_mode():
             logits = policy.next_logits([text], infos["action_mask"])[0]
@@ -302,13 +310,15 @@ class Explorer:
         self, response: Response, time: int, token_id: int, player: Any, n: int, greedy: bool
     ) -> Branch:
         """Return continuations of a response after another token."""
-        _, infos = self._one.set_state([self._state(response, time)])
-        if not infos["action_mask"][0][token_id]:
+        one, state = self._before(response, time)
+        _, infos = one.set_state([state])
+        (mask,) = infos["action_mask"]
+        if not (0 <= token_id < len(mask) and mask[token_id]):
             raise ValueError(
                 f"token {token_id} is not allowed at position {time}; choose an alternative of "
                 "positive probability"
             )
-        _, _, terminated, truncated, infos = self._one.step(np.array([token_id]))
+        _, _, terminated, truncated, infos = one.step(np.array([token_id]))
         episode = replace(response.episode, token_rewards=None, log_probs=None)
         count = 1 if greedy else n
         if terminated[0] or truncated[0]:  # every continuation is the same
@@ -336,15 +346,18 @@ class Explorer:
             gold_scores=gold,
         )
 
-    def _state(self, response: Response, time: int) -> dict[str, Any]:
-        """Return the environment's state before a token of a response."""
+    def _before(
+        self, response: Response, time: int
+    ) -> tuple[TokenGenerationVectorEnv, dict[str, Any]]:
+        """Return an environment, and its state before a token of a response."""
         episode = response.episode
         if not 0 <= time < len(episode.response_ids):
             raise ValueError(
                 f"time must be the index of one of {len(episode.response_ids)} tokens, got {time}"
             )
-        (state,) = self._one.get_state()
-        return state | {
+        one = self._chosen.envs([EncodedPrompt(episode.prompt, tuple(episode.prompt_ids), -1)])
+        (state,) = one.get_state()
+        state |= {
             "prompt": episode.prompt,
             "prompt_id": -1,
             "prompt_ids": list(episode.prompt_ids),
@@ -354,6 +367,22 @@ class Explorer:
             "terminated": False,
             "truncated": False,
         }
+        return one, state
+
+    def _encoded(self, text: str) -> EncodedPrompt:
+        """Return a prompt that is not one of the task's."""
+        keeps_end = self._one.settings.overlong == "left"  # as the policy was trained
+        width = self._one.max_prompt_tokens if keeps_end else None
+        typed = bare_envs(self._one, 1, prompts=PromptSet([text]), max_prompt_tokens=width)
+        typed.reset(options={"prompt_id": 0})
+        (state,) = typed.get_state()
+        ids, limit = tuple(state["prompt_ids"]), self.longest_prompt
+        if limit is not None and len(ids) > limit:
+            raise PromptError(
+                f"the prompt has {len(ids)} tokens, the model reads {limit} before a response of "
+                f"{self._one.max_new_tokens}; shorten the prompt"
+            )
+        return EncodedPrompt(state["prompt"], ids, -1)
 
     def _scored(self, episodes: Sequence[Episode]) -> tuple[list[Episode], Array | None]:
         """Return the episodes with their scores, and their gold scores."""

@@ -118,7 +118,7 @@ class PolicyReader:
             if limit is not None and len(ids) > limit:
                 raise ScorerError(
                     f"episode {index} has {len(ids)} tokens, {self.name!r} reads at most {limit}; "
-                    "lower max_prompt_tokens or max_new_tokens"
+                    "lower max_prompt_tokens or max_new_tokens, or shorten the prompt"
                 )
         device = self.model.device
         with evaluating(self.model), torch.no_grad():

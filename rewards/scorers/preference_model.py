@@ -165,7 +165,8 @@ class PreferenceModel(Scorer):
             if not ids or (limit is not None and len(ids) > limit):
                 raise ScorerError(
                     f"the question {question[:60]!r} has {len(ids)} tokens, scorer {self.name!r} "
-                    f"reads 1 to {limit}; lower max_prompt_tokens or max_new_tokens"
+                    f"reads 1 to {limit}; lower max_prompt_tokens or max_new_tokens, "
+                    "or shorten the prompt"
                 )
         result = np.zeros(len(triples))
         device = self.model.device

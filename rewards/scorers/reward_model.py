@@ -299,7 +299,7 @@ class RewardModel(Scorer):
             if limit is not None and len(ids) > limit:
                 raise ScorerError(
                     f"episode {index} has {len(ids)} tokens, scorer {self.name!r} reads at most "
-                    f"{limit}; lower max_prompt_tokens or max_new_tokens"
+                    f"{limit}; lower max_prompt_tokens or max_new_tokens, or shorten the prompt"
                 )
             if ids and (max(ids) >= size or min(ids) < 0):
                 raise TokenizerError(

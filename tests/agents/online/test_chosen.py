@@ -6,7 +6,7 @@ import pytest
 from tests.agents.conftest import EOS, PAD, PROMPTS, VOCABULARY, make_model
 from tokengym.agents import RandomAgent
 from tokengym.agents.offline.policies import make_policy
-from tokengym.agents.online.collecting import ChosenPrompts
+from tokengym.agents.online.collecting import ChosenPrompts, PromptChoice
 from tokengym.agents.rollouts.playing import as_player
 from tokengym.envs import Prompt, PromptSet
 from tokengym.envs.prompts.table import EncodedPrompt
@@ -63,6 +63,20 @@ def test_a_prompt_that_is_not_in_the_set_has_no_reference_of_another(make_envs):
     assert (other.prompt, other.reference) == ("e e", None)
     own = EncodedPrompt("e e", (7, 7), -1, "d")
     assert chosen.play(random_player(envs), [own])[0].reference == "d"
+
+
+def test_a_prompt_of_one_s_own_may_be_longer_than_all_others(make_envs):
+    envs = make_envs(num_envs=1, prompts=PROMPTS)
+    policy, chosen = make_policy(envs, make_model()), ChosenPrompts(envs)
+    width = chosen.envs([0]).max_prompt_tokens
+    long = EncodedPrompt("e e", (7,) * (width + 3), -1, "d")
+    both: tuple[list[PromptChoice], ...] = ([long], [long, 0])
+    for prompts in both:
+        played = chosen.play(as_player(policy, seed=0), prompts, deterministic=True)
+        assert (played[0].prompt_ids, played[0].reference) == (long.ids, "d")
+        text = [*long.ids, *played[0].response_ids]
+        assert text[width + 3] == int(policy.next_logits([text[: width + 3]], None).argmax())
+    assert chosen.envs([0, 1]).max_prompt_tokens == width
 
 
 def test_a_policy_sees_what_it_would_see_in_the_environment(make_envs):

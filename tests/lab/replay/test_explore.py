@@ -204,6 +204,44 @@ def test_a_prompt_of_one_s_own_is_played_without_another_s_reference():
     assert own.unknown == 1
 
 
+def test_a_typed_prompt_may_be_as_long_as_the_model_reads(explorer: Explorer):
+    """Longer than any of the task's; credit, alternatives and forks as for a shorter one."""
+    assert explorer.task.max_prompt_tokens == 7
+    assert explorer.longest_prompt == 256 - 12
+    text = "the film " * 122  # 244 tokens
+    rules = ("sparse", "uniform", "mc:k=1,segments=2", "r3-dense")
+    response = explorer.sample(text, rules, seed=1)
+    episode = response.episode
+    assert len(episode.prompt_ids) == 244
+    assert episode.prompt == text
+    (uniform,) = response.replay.credits["uniform"]
+    assert uniform.sum() == pytest.approx(response.score, rel=1e-4)
+    time = len(episode.response_ids) - 2
+    first, second = explorer.alternatives(response, time)[:2]
+    policy: Any = explorer.agent.policy
+    ids = torch.tensor([[*episode.prompt_ids, *episode.response_ids[:time]]]).to(policy.device)
+    with torch.no_grad():
+        logits = policy.language_model.model(input_ids=ids).logits[0, -1].double().cpu()
+    logits[explorer.tokenizer.eos_token_id] = -torch.inf
+    assert first.probability == pytest.approx(logits.softmax(-1).max().item(), rel=1e-4)
+    fork = explorer.fork(response, time, second.token_id, n=2)
+    assert [e.prompt_ids for e in fork.other.episodes] == [episode.prompt_ids] * 2
+    with pytest.raises(
+        ValueError,
+        match="the prompt has 246 tokens, the model reads 244 before a response of 12; shorten",
+    ):
+        explorer.sample(text + "the film", ("sparse",))
+
+
+def test_a_prompt_is_cut_where_the_environment_cuts_it():
+    cutting = {"max_prompt_tokens": 7, "overlong": "left", "max_new_tokens": 4}
+    explorer = Explorer("MovieReview", cutting)
+    episode = explorer.sample("the film " * 20 + "was a good one", ("sparse",)).episode
+    kept = explorer.tokenizer.decode(list(episode.prompt_ids))
+    assert str(kept).endswith("was a good one")
+    assert len(episode.prompt_ids) == 7
+
+
 def test_what_cannot_be_explored_is_said(explorer: Explorer, response: Response, tmp_path: Path):
     with pytest.raises(ValueError, match=r"one of 12 tokens, got 12"):
         explorer.alternatives(response, 12)
@@ -212,6 +250,9 @@ def test_what_cannot_be_explored_is_said(explorer: Explorer, response: Response,
     eos = explorer.tokenizer.eos_token_id
     with pytest.raises(ValueError, match=rf"token {eos} is not allowed at position 3"):
         explorer.fork(response, 3, eos)
+    for outside in (-1, 10**6):
+        with pytest.raises(ValueError, match=rf"token {outside} is not allowed at position 3"):
+            explorer.fork(response, 3, outside)
     with pytest.raises(ValueError, match="unknown reward 'acb'"):
         explorer.sample(response.episode.prompt, ("acb",))
     with pytest.raises(ValueError, match="prompt"):
