@@ -1,6 +1,7 @@
 """The score spread by signed attributions: gradients, or leaving tokens out."""
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from tokengym.rewards.errors import CreditError
 from tokengym.rewards.maths.shares import on_last_tokens, spread_signed
 from tokengym.rewards.scorers.base import Scores
 
-METHODS = ("gradient", "integrated-gradients", "leave-one-out")
+Method = Literal["gradient", "integrated-gradients", "leave-one-out"]
 
 
 @register_credit
@@ -53,15 +54,17 @@ class Attribution(SegmentedCredit):
 
     def __init__(
         self,
-        method: str = "gradient",
+        method: Method = "gradient",
         beta: float = 1.0,
         rescale: bool = True,
         segments: int | None = None,
         cut: Cut = "even",
     ) -> None:
         super().__init__(segments, cut)
-        if method not in METHODS:
-            raise CreditError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+        if method not in get_args(Method):
+            raise CreditError(
+                f"method must be one of {', '.join(get_args(Method))}, got {method!r}"
+            )
         self.method = method
         self.beta = check_beta(beta)
         self.rescale = bool(rescale)

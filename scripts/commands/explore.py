@@ -36,7 +36,9 @@ def explore(
 ) -> None:
     """Open a local page: sample, see each token's credit, and try the alternatives at a token.
 
-    Needs pip install 'tokengym[explore]'. Nothing leaves this machine. Ctrl-C ends it.
+    Needs pip install 'tokengym[explore]'. Nothing leaves this machine, and the page opens only by
+    the address that is printed: the token in it is its password. The page can choose what is
+    offered here. Ctrl-C ends it.
 
     For example:
       tokengym explore --env Oracle
@@ -50,7 +52,7 @@ def explore(
         agent: Folder of a saved agent, or of its run, to begin with (default: the untrained
             policy).
         rewards: Rules to begin with, options after a colon (default: those the task's scorer
-            allows).
+            allows); only here can they be of your own, rules.py:MyCredit, or name a model.
         port: Port on 127.0.0.1 (default: the first that is free from 7860 on).
         browser: Open the page in the browser.
         device: Where models run: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).
@@ -60,7 +62,8 @@ def explore(
     from rich.console import Console
 
     from tokengym.lab.replay.explore import agent_folder
-    from tokengym.lab.replay.explore_app import ExplorePage, check_gradio, launch
+    from tokengym.lab.replay.explore_app import check_gradio, launch
+    from tokengym.lab.replay.explore_requests import ExplorePage
     from tokengym.lab.replay.replay import known_task
     from tokengym.rewards.models.loading import preferred_device
     from tokengym.scripts.commands.show import say
@@ -78,10 +81,12 @@ def explore(
             results=results,
             rewards=rewards,
         )
-        app = launch(page, port=port, browser=browser)
-        say(Console(), app.local_url)
+        server = launch(page, port=port)
+        say(Console(), server.address)
+        if browser:
+            server.open()
         try:
             while True:
                 time.sleep(3600)
         except KeyboardInterrupt:
-            app.close(verbose=False)
+            server.close()

@@ -17,6 +17,7 @@ from tests.campaign.kills import kills
 from tests.campaign.nulls import nulls
 from tests.campaign.outcome import Outcome
 from tests.campaign.pairs import pairs
+from tests.campaign.requests import requests
 from tests.campaign.scorers import scorers
 from tests.campaign.soak import soak
 from tests.campaign.ways import ways
@@ -32,6 +33,7 @@ PARTS: dict[str, tuple[Callable[[int, int], Outcome], str]] = {
         terminal,
         "hostile texts on the terminal: no raw escape, nothing reordered",
     ),
+    "requests": (requests, "hostile requests to explore: refused, nothing runs, it still answers"),
     "soak": (soak, "environments played and agents updated on and on: memory is flat"),
     "disk": (full_disk, "too little space, then enough: one line, resumed, the same numbers"),
     "kills": (kills, "commands killed up to three times, resumed, equal to an uninterrupted one"),

@@ -85,6 +85,10 @@ class Command:
         while self._process.is_alive() and os.getpgid(self.pid) != self.pid:
             time.sleep(0.01)
 
+    def printed(self) -> str:
+        """Return what it has printed so far."""
+        return self._printed.read_text(errors="replace")
+
     def wait(self, limit_s: float) -> bool:
         """Return whether it ends within a time, seconds."""
         self._process.join(limit_s)
@@ -105,7 +109,7 @@ class Command:
             os.killpg(self.pid, signal.SIGKILL)
             self._process.join()
             raise LostError(f"still running after {limit_s:.0f} s")
-        printed = self._printed.read_text(errors="replace")
+        printed = self.printed()
         self._printed.unlink()
         return int(self._process.exitcode or 0), printed
 

@@ -1,6 +1,7 @@
 """The short form of the campaign, with faults planted to show that it finds them."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -11,13 +12,27 @@ import pytest
 from tests.campaign.fuzz import TEXTS, fuzz, score, tokenizer_of
 from tests.campaign.hostile import pages, require_page, terminal
 from tests.campaign.kills import COMMANDS, command, results
-from tests.campaign.outcome import LostError
+from tests.campaign.outcome import LostError, try_cases
+from tests.campaign.requests import (
+    Client,
+    Kind,
+    attacked,
+    names,
+    one_request,
+    other_parts,
+    requests,
+    stranger,
+)
 from tests.campaign.scorers import scorers
 from tests.campaign.soak import ALLOWED, growth
 from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.envs.files import locked, write_csv
 from tokengym.evaluation.runs import record
 from tokengym.evaluation.runs.run import _Run
+from tokengym.lab.replay import explore_requests
+from tokengym.lab.replay.explore_app import launch
+from tokengym.lab.replay.explore_requests import ExplorePage
+from tokengym.lab.replay.explore_server import Guard
 from tokengym.rewards import CreditReward, Scores
 from tokengym.scripts.cli import main
 
@@ -121,6 +136,30 @@ def test_what_is_kept_of_every_episode_is_found_in_memory():
 
 def test_hostile_texts_stay_texts_in_pages_and_on_the_terminal():
     assert (pages(6, seed=0).lost, terminal(6, seed=0).lost) == ([], [])
+
+
+def test_no_hostile_request_runs_code_or_ends_the_page():
+    outcome = requests(40, seed=0)
+    assert (outcome.tried, outcome.lost) == (40, [])
+
+
+@pytest.mark.parametrize(
+    ("open_door", "kind", "said"),
+    [
+        (mock.patch.object(Guard, "_refusal", return_value=None), stranger, "gives 200"),
+        (mock.patch.object(Guard, "_refusal", return_value=None), other_parts, "gives 200"),
+        (mock.patch.object(explore_requests, "check_rule"), names, "a request named was run"),
+    ],
+)
+def test_a_door_that_is_left_open_is_found(open_door: Any, kind: Kind, said: str):
+    with open_door, attacked() as folder:
+        server = launch(ExplorePage("MovieReview", {"max_new_tokens": 4}), port=0)
+        try:
+            case = partial(one_request, Client(server.address), folder, kinds=[kind])
+            outcome = try_cases("requests", case, 30, seed=0)
+        finally:
+            server.close()
+    assert any(said in line for line in outcome.lost)
 
 
 @pytest.mark.parametrize(

@@ -1,32 +1,34 @@
 """The page of ``tokengym explore``: its parts, what its components call, and the page in a browser.
 
-The last needs ``pip install 'tokengym[explore]'`` and Chromium.
+The last needs Chromium.
 """
 
 import re
-import socket
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 import torch
 
+from tests.campaign.requests import Client
 from tokengym.agents import PPO
 from tokengym.envs import Episode
-from tokengym.lab.replay import explore_app
+from tokengym.lab.replay import explore_app, explore_requests
 from tokengym.lab.replay.explore import Alternative, Branch, Explorer, Fork, Response
-from tokengym.lab.replay.explore_app import ExplorePage, launch
+from tokengym.lab.replay.explore_app import launch
 from tokengym.lab.replay.explore_page import (
     alternative_label,
     render_fork,
     render_response,
     styles,
 )
-from tokengym.lab.replay.replay import Replay
+from tokengym.lab.replay.explore_requests import ExplorePage, check_rule
+from tokengym.lab.replay.replay import USUAL, Replay
+from tokengym.rewards.credits.base import REWARDS, RewardEntry
 from tokengym.scripts.browser import Page, browser_path
 from tokengym.scripts.cli import main
 
@@ -128,13 +130,157 @@ def test_the_functions_behind_the_components(tmp_path: Path):
     assert (
         greedy.response.episode == page.explorer(env, "").sample(prompt, rules, greedy=True).episode
     )
-    assert page.begin(str(tmp_path / "run"), env)[:2] == (folder, env)
+    assert page.begin(folder, env)[:2] == (folder, env)
     assert page.explorer(env, folder) is not page.explorer(env, "")
     assert page.explorer(env, "") is shown.explorer
     own = ExplorePage("Oracle", agent=None)
     assert own.begin(None, "tokengym/Oracle-v0")[2][:3] == ["sparse", "uniform", "abc"]
-    with pytest.raises(ValueError, match=r"nowhere is no folder; name one that tokengym train"):
-        page.begin("nowhere", env)
+
+
+MOVIE = "tokengym/MovieReview-v0"
+OWN = "open(__file__ + '.ran', 'w').close()\nfrom tokengym.rewards.credits import Uniform as Mine\n"
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A file that leaves another one beside it when it is run."""
+    path = tmp_path / "own.py"
+    path.write_text(OWN)
+    return path
+
+
+@pytest.fixture(scope="module")
+def page() -> ExplorePage:
+    return ExplorePage("MovieReview", LENGTHS, rewards=("sparse",))
+
+
+def test_own_code_is_run_only_if_the_command_line_names_it(own: Path, page: ExplorePage):
+    rule, ran = f"{own}:Mine", own.with_name("own.py.ran")
+    with pytest.raises(ValueError, match=r"own\.py:Mine is code that the page may not name; start"):
+        page.sample(MOVIE, "", [rule], "the film", 0, 1)
+    assert not ran.exists()
+    offering = ExplorePage("MovieReview", LENGTHS, rewards=(rule,))
+    assert offering.rewards[0] == rule
+    shown = offering.sample(MOVIE, "", [rule, "uniform"], "the film", 0, 1)
+    (mine,), (uniform,) = shown.response.replay.credits.values()
+    np.testing.assert_allclose(mine, uniform)
+    assert ran.exists()
+    with pytest.raises(ValueError, match="is code that the page may not name"):
+        offering.sample(MOVIE, "", [f"{own}:Uniform"], "the film", 0, 1)  # another name in it
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(rule for group in USUAL for rule in group),
+        *("abc:beta=0.5", "mc:k=2,segments=3,cut=entropy", "red:delivery=end", "scar:seed=3"),
+        *("r3:length_incentive=false", "abc-d:beta=1", "rto:beta=0"),
+    ],
+)
+def test_rules_with_plain_options_are_named_on_the_page(name: str):
+    check_rule(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("own.py:Mine", "own.py:Mine is code that the page may not name; start tokengym explore"),
+        ("abc:beta=own.py:Mine", "is code that the page may not name"),
+        ("abc-d:model=models", "the page may not set model to 'models'; start tokengym explore"),
+        ("abc-d2:beta=1,model=5", "may not set model to 5"),
+        ("rto:policy=gpt2", "may not set policy to 'gpt2'"),
+        ("rto:beta=0.1,reference=true", "may not set reference to True"),
+        ("abc:beta=models", "may not set beta to 'models'"),
+        ("mc:segments=models", "may not set segments to 'models'"),
+        ("attribution:method=models", "may not set method to 'models'"),
+        ("red:delivery=1", "may not set delivery to 1"),
+        ("r3:length_incentive=models", "may not set length_incentive to 'models'"),
+        ("abc:gamma=1", "has no option 'gamma'"),
+        ("acb", "unknown reward 'acb'; did you mean 'abc'"),
+        ("", "unknown reward ''"),
+    ],
+)
+def test_rules_that_could_name_a_file_or_a_model_are_refused(name: str, said: str):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        check_rule(name)
+
+
+def test_an_option_that_a_rule_does_not_declare_is_not_set(monkeypatch: pytest.MonkeyPatch):
+    def loose(**options: Any) -> None:
+        raise AssertionError(f"called with {options}")
+
+    monkeypatch.setitem(REWARDS, "loose", RewardEntry(loose))
+    for option in ("path=models", "options=1"):
+        with pytest.raises(ValueError, match=f"may not set {option.partition('=')[0]}"):
+            check_rule(f"loose:{option}")
+
+
+def test_folders_and_tasks_are_those_of_the_command_line(tmp_path: Path, page: ExplorePage):
+    for folder in (str(tmp_path), "..", "/", "gpt2"):
+        with pytest.raises(ValueError, match=r"is not offered; start tokengym .* --agent"):
+            page.begin(folder, MOVIE)
+        with pytest.raises(ValueError, match="is not offered"):
+            page.sample(MOVIE, folder, ["sparse"], "the film", 0, 1)
+    for env in ("own.py:make", "os:Env-v0", "CartPole-v1", "MovieReview", ""):
+        with pytest.raises(ValueError, match="is not offered; start tokengym explore with --env"):
+            page.draw("", env)
+
+
+def test_what_is_out_of_range_is_refused_before_anything_waits(
+    page: ExplorePage, monkeypatch: pytest.MonkeyPatch
+):
+    """The lock is held all the while, and the tokenizer is not asked."""
+    usual: dict[str, Any] = {"rules": ["sparse"], "prompt": "the film", "seed": 0}
+    usual["temperature"] = 1.0
+
+    def said(**changes: Any) -> str:
+        with pytest.raises(ValueError) as error:  # noqa: PT011 - the message is looked at
+            page.sample(MOVIE, "", **(usual | changes))
+        return str(error.value)
+
+    monkeypatch.setattr(explore_requests, "WAIT_S", 0.0)
+    with page._lock:
+        assert said(prompt="x" * 100_001) == (
+            "the prompt has 100001 characters, the page takes 100000; shorten it"
+        )
+        for prompt in (None, "", " \n"):
+            assert said(prompt=prompt).startswith("the prompt is empty; type one")
+        assert said(seed=None).startswith("seed is empty; type a number from 0 to")
+        for seed in (-1, 2**63, 10**30):
+            assert said(seed=seed).endswith(f"from 0 to 9223372036854775807, got {seed}")
+        assert said(temperature=None).startswith("temperature is empty; type a number")
+        for temperature in (-1.0, 1e-300, 1e300):
+            assert said(temperature=temperature).startswith("temperature must be a number from")
+        for rules in ([], None, ["sparse"] * 25):
+            assert said(rules=rules).startswith("choose 1 to 24 credit rules, got")
+        busy = "the page is busy with another request; try again when it has ended"
+        assert said() == said(prompt="x" * 100_000) == busy
+    assert page.sample(MOVIE, "", **usual).seed == 0  # the lock was left as it was
+    shown = page.sample(MOVIE, "", ["sparse"], "the film", 2**63 - 1, 0)
+    for count in (None, 0, 65, 10**9):
+        with pytest.raises(ValueError, match="continuations"):
+            page.fork(shown, 0, 5, count)
+
+
+def test_every_fault_is_shown_in_one_line(caplog: pytest.LogCaptureFixture):
+    from gradio import Error
+
+    def shown(error: Exception) -> str:
+        def fail() -> None:
+            raise error
+
+        with pytest.raises(Error) as told:
+            explore_app._guarded(fail)()
+        return str(told.value.message)
+
+    assert shown(ValueError("<b>\n two\x1b")) == "&lt;b&gt; two\u241b"
+    assert shown(ValueError()) == "ValueError"
+    assert not caplog.records
+    assert shown(OverflowError("long\nlong")) == (
+        "OverflowError: long long; the traceback is on the terminal"
+    )
+    assert caplog.records[0].exc_info
+    assert len(shown(ValueError("x" * 10**6))) == 500
 
 
 def test_a_missing_gradio_and_folder_are_said_in_one_line(
@@ -154,17 +300,26 @@ def test_a_missing_gradio_and_folder_are_said_in_one_line(
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[str]:
-    kwargs = {**LENGTHS, "max_prompt_tokens": 40}
-    page = ExplorePage("MovieReview", kwargs, rewards=("uniform", "red"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    app: Any = launch(page, port=port)
-    yield app.local_url
-    app.close()
+    server = launch(ExplorePage("MovieReview", LENGTHS, rewards=("uniform", "red")), port=0)
+    yield server.address
+    server.close()
 
 
-@pytest.mark.skipif(find_spec("gradio") is None, reason="needs pip install 'tokengym[explore]'")
+def test_the_page_is_used_over_its_port(served: str):
+    client = Client(served)
+    assert urlsplit(served).hostname == "127.0.0.1"
+    output = client.sample(rules=["uniform", "abc:beta=0.5"], prompt="the film " * 90)
+    assert output["data"][1].count('class="token') > 3 * 8  # the truth and two rules
+    assert client.sample(prompt="the film " * 900)["error"] == (
+        "the prompt has 1800 tokens, the model reads 248 before a response of 8; shorten the prompt"
+    )
+    long = client.sample(prompt="x" * 5_000_000)
+    assert (long["status"], "shorten the prompt" in long["detail"]) == (413, True)
+    assert client.call("Take the alternative", [None, None, None, 16])["error"] == (
+        "choose a token of the response and an alternative first"
+    )
+
+
 @pytest.mark.skipif(browser_path() is None, reason="needs Chromium")
 def test_the_page_is_used_by_hand(served: str):
     assert served.startswith("http://127.0.0.1:")
@@ -194,8 +349,14 @@ def test_the_page_is_used_by_hand(served: str):
         page.run(enter.replace(repr(ATTACK), "''"))
         page.run(button.format("Sample a response") + ".click()")
         page.wait_for("document.body.innerText.includes('the prompt is empty; type one')")
+        page.run(enter.replace(repr(ATTACK), "'x'.repeat(3000000)"))
+        page.run(button.format("Sample a response") + ".click()")
+        page.wait_for("document.body.innerText.includes('bytes; shorten the prompt')")
+        assert page.run("[location.search, document.cookie]") == ["", ""]
         hosts = page.run(
             "[...new Set(performance.getEntriesByType('resource').map(r => new URL(r.name).host))]"
         )
         assert hosts == [served.split("/")[2]]
-        assert page.messages == []
+        # The browser asks for an icon and a manifest at the top of the site, without the cookie.
+        refused = r"Failed to load resource: .* status of 4(01|13) |Manifest fetch from "
+        assert [said for said in page.messages if not re.match(refused, said)] == []

@@ -1,0 +1,273 @@
+"""What the page of ``tokengym explore`` may ask for, and the answers; without Gradio.
+
+It names what the command line offered: tasks, saved agents, and rules whose options name no file.
+A request that names something else, or is too long, is refused before it waits for its turn.
+"""
+
+import secrets
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from inspect import signature
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
+
+from tokengym.envs.tasks.plugins import load_plugin
+from tokengym.envs.tasks.task import registered_tasks
+from tokengym.evaluation.runs.config import resolve_env
+from tokengym.evaluation.runs.run import load_agent
+from tokengym.lab.replay.explore import (
+    Alternative,
+    Explorer,
+    Fork,
+    Response,
+    agent_folder,
+    saved_agents,
+)
+from tokengym.lab.replay.replay import known_task, usual_rewards
+from tokengym.rewards.credits.base import REWARDS
+from tokengym.rewards.naming import check_options, parse_options, split_name, split_own
+from tokengym.rewards.registry import check_name, registered_rewards
+
+MOST_KEPT = 4
+"""Policies that stay loaded."""
+MOST_CHARACTERS = 100_000
+"""Longest prompt; how many of its tokens the model reads is counted later."""
+MOST_RULES = 24
+MOST_CONTINUATIONS = 64
+TEMPERATURES = (0.001, 1000.0)
+"""Least and largest, beside 0."""
+MOST_SEED = 2**63 - 1
+WAIT_S = 20.0
+"""Longest that a request waits for the one before it, seconds."""
+
+
+def check_rule(rule: str) -> None:
+    """Refuse a rule that could name a file, a folder or a model.
+
+    Args:
+        rule: A registered rule, options after a colon: numbers, switches and words that the rule
+            declares pass.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    remedy = f"start tokengym explore with --rewards {rule} to offer it"
+    if split_own(rule):
+        raise ValueError(f"{rule} is code that the page may not name; {remedy}")
+    name, options = split_name(rule)
+    check_name(name)
+    entry = REWARDS.get(name)
+    factory: Any = load_plugin("rewards", name) if entry is None else entry.factory
+    switches = () if entry is None else entry.scorer_options
+    values = parse_options(rule, options)
+    check_options(name, factory, values, switches)
+    parameters = signature(factory).parameters
+    for option, value in values.items():
+        is_plain = option in parameters and _takes_plain(parameters[option].annotation, value)
+        if not is_plain and not (option in switches and isinstance(value, bool)):
+            raise ValueError(f"{rule}: the page may not set {option} to {value!r}; {remedy}")
+
+
+def _takes_plain(annotation: Any, value: object) -> bool:
+    """Return whether an option of this type takes no path, and this value, no free text."""
+    kinds = get_args(annotation) or (annotation,)
+    if get_origin(annotation) is Literal:
+        return value in kinds
+    return not isinstance(value, str) and all(k in (bool, int, float, NoneType) for k in kinds)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A response that the page shows, and how it was sampled."""
+
+    explorer: Explorer
+    response: Response
+    temperature: float | None
+    greedy: bool
+    seed: int
+
+
+class ExplorePage:
+    """The choices of the page, and the functions behind its components.
+
+    Args:
+        env: Id of the task that the page starts with.
+        env_kwargs: Arguments of its environment; other tasks have their own.
+        agent: Folder of the agent that the page starts with; None takes the untrained policy.
+        model: Language model of that task's untrained policy; None takes the task's.
+        results: Folder whose saved agents can be chosen; None offers none but ``agent``.
+        rewards: Rules by name that the page starts with; empty takes those the scorer allows.
+
+    Raises:
+        ValueError: if a folder does not exist.
+    """
+
+    def __init__(
+        self,
+        env: str,
+        env_kwargs: Mapping[str, Any] | None = None,
+        *,
+        agent: Path | None = None,
+        model: str | None = None,
+        results: Path | None = None,
+        rewards: Sequence[str] = (),
+    ) -> None:
+        if results is not None and not results.is_dir():
+            raise ValueError(f"{results} is no folder; name one that holds runs of tokengym train")
+        self.env, self.agent = resolve_env(env), "" if agent is None else str(agent_folder(agent))
+        self._kwargs = known_task(None, self.env)[1] if env_kwargs is None else dict(env_kwargs)
+        self._model, self._rewards = model, tuple(rewards)
+        self.tasks = {task.id: task.name for task in registered_tasks()}
+        """Tasks that can be chosen, with their names."""
+        self.tasks.setdefault(self.env, self.env)
+        found = [] if results is None else map(str, saved_agents(results))
+        self.agents = list(dict.fromkeys(filter(None, [self.agent, *found])))
+        """Folders of saved agents that can be chosen."""
+        self.rewards = list(dict.fromkeys([*self._rewards, *registered_rewards()]))
+        """Rules that can be chosen; registered ones with options, too."""
+        self._made: dict[tuple[str, str], Explorer] = {}
+        self._lock = threading.Lock()
+
+    def choose_policy(self, agent: str | None, env: str) -> tuple[str, str]:
+        """Return the folder of a policy, and the task that it was trained in.
+
+        Args:
+            agent: Folder of a saved agent that is offered; empty for the untrained policy.
+            env: Task of the untrained policy.
+
+        Raises:
+            ValueError: if it is not offered.
+        """
+        if not agent:
+            if env not in [*self.tasks]:
+                raise ValueError(f"task {env!r} is not offered; start tokengym explore with --env")
+            return "", env
+        if agent not in self.agents:
+            raise ValueError(
+                f"{agent!r} is not offered; start tokengym explore with --agent, or with the "
+                "folder above it"
+            )
+        return agent, self.env if agent == self.agent else known_task(Path(agent).parent, None)[0]
+
+    def explorer(self, env: str, agent: str) -> Explorer:
+        """Return the explorer of a task and a policy; the last few are kept."""
+        if (env, agent) not in self._made:
+            is_first = (env, agent) == (self.env, self.agent)
+            kwargs = self._kwargs
+            if not is_first:
+                kwargs = known_task(Path(agent).parent if agent else None, env)[1]
+            played, model = load_agent(agent) if agent else None, self._model if is_first else None
+            self._made[env, agent] = Explorer(env, kwargs, played, model=model)
+            for old in list(self._made)[:-MOST_KEPT]:
+                del self._made[old]
+        return self._made[env, agent]
+
+    def rules(self, env: str, agent: str) -> list[str]:
+        """Return the rules that are shown first."""
+        explorer = self.explorer(env, agent)
+        return [*(self._rewards or usual_rewards(env, explorer.env_kwargs))]
+
+    def begin(self, agent: str | None, env: str) -> tuple[str, str, list[str], str, float]:
+        """Return policy, task, rules, first prompt and temperature; see `choose_policy`."""
+        agent, env = self.choose_policy(agent, env)
+        with self._turn():
+            explorer = self.explorer(env, agent)
+            own = explorer.temperature
+            rules, prompt = self.rules(env, agent), explorer.draw_prompt(0)
+        return agent, env, rules, prompt, 1.0 if own is None else own
+
+    def draw(self, agent: str, env: str) -> str:
+        """Return another prompt."""
+        agent, env = self.choose_policy(agent, env)
+        with self._turn():
+            return self.explorer(env, agent).draw_prompt(secrets.randbits(32))
+
+    def sample(
+        self,
+        env: str,
+        agent: str,
+        rules: Sequence[str],
+        prompt: str,
+        seed: int | None,
+        temperature: float | None,
+    ) -> Shown:
+        """Return a response to a prompt; temperature 0 takes the likeliest tokens.
+
+        Raises:
+            ValueError: if an argument is none that the page may pass.
+        """
+        agent, env = self.choose_policy(agent, env)
+        self._check(rules, prompt)
+        chosen_seed = int(_checked("seed", seed, 0, MOST_SEED))
+        heat = 0.0 if temperature == 0 else _checked("temperature", temperature, *TEMPERATURES)
+        with self._turn():
+            explorer, greedy = self.explorer(env, agent), heat == 0
+            own = None if greedy or explorer.temperature is None else heat
+            response = explorer.sample(
+                prompt, rules, seed=chosen_seed, temperature=own, greedy=greedy
+            )
+        return Shown(explorer, response, own, greedy, chosen_seed)
+
+    def choose(self, shown: Shown, place: int) -> list[Alternative]:
+        """Return the alternatives of a token."""
+        with self._turn():
+            return shown.explorer.alternatives(shown.response, place, temperature=shown.temperature)
+
+    def fork(self, shown: Shown, place: int, token_id: int, count: int | None) -> Fork:
+        """Return the response continued from a token on, with it and with another."""
+        n = int(_checked("continuations", count, 1, MOST_CONTINUATIONS))
+        with self._turn():
+            return shown.explorer.fork(
+                shown.response,
+                place,
+                token_id,
+                n=n,
+                greedy=shown.greedy,
+                seed=shown.seed,
+                temperature=shown.temperature,
+            )
+
+    def _check(self, rules: Sequence[str], prompt: str) -> None:
+        """Refuse rules that the page may not name, and a prompt that is empty or too long."""
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise ValueError("the prompt is empty; type one, or press Another prompt")
+        if len(prompt) > MOST_CHARACTERS:
+            raise ValueError(
+                f"the prompt has {len(prompt)} characters, the page takes {MOST_CHARACTERS}; "
+                "shorten it"
+            )
+        if not rules or len(rules) > MOST_RULES:
+            raise ValueError(f"choose 1 to {MOST_RULES} credit rules, got {len(rules or ())}")
+        for rule in rules:
+            if rule not in self.rewards:
+                check_rule(str(rule))
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Let one request at a time use the models.
+
+        Raises:
+            ValueError: if the one before it takes long.
+        """
+        if not self._lock.acquire(timeout=WAIT_S):
+            raise ValueError("the page is busy with another request; try again when it has ended")
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+
+def _checked(name: str, value: float | None, least: float, most: float) -> float:
+    """Return a number of the page.
+
+    Raises:
+        ValueError: if it is none, or out of range.
+    """
+    if value is None:
+        raise ValueError(f"{name} is empty; type a number from {least} to {most}")
+    if not isinstance(value, int | float) or not least <= value <= most:
+        raise ValueError(f"{name} must be a number from {least} to {most}, got {value!r}")
+    return value
