@@ -79,6 +79,7 @@ class EpisodeBatch:
         self,
         rows: Rows,
         prompts: Sequence[EncodedPrompt] | None = None,
+        responses: Sequence[Sequence[int]] | None = None,
         *,
         group_size: int = 1,
     ) -> None:
@@ -87,6 +88,7 @@ class EpisodeBatch:
         Args:
             rows: The rows; whole groups if they are drawn in groups.
             prompts: (len(rows),) theirs; None draws them.
+            responses: (len(rows),) tokens that their responses begin with; None: none.
             group_size: Consecutive rows that share a drawn prompt.
         """
         if prompts is None:
@@ -104,6 +106,10 @@ class EpisodeBatch:
         self.terminated[rows] = False
         self.truncated[rows] = False
         self.begun[rows] = True
+        for row, response in zip(rows.tolist(), responses or (), strict=False):
+            self.ids[row, width : width + len(response)] = response
+            self.attention[row, width : width + len(response)] = 1
+            self.lengths[row] = len(response)
 
     def _drawn(self, rows: list[int], group_size: int = 1) -> list[int]:
         """Return the next prompt id of each of the rows; the first row of a group draws it."""
@@ -219,14 +225,9 @@ class EpisodeBatch:
         for sampler, state in zip(samplers, states, strict=True):
             sampler.set_state(state["sampler"])
         self._samplers = samplers
-        self.begin(self.all_rows, prompts)
-        width = self.mdp.prompt_width
+        self.begin(self.all_rows, prompts, [state["response_ids"] for state in states])
         for row, (state, rng) in enumerate(zip(states, rngs, strict=True)):
             self._rngs[row], self.seeds[row] = rng, state["np_random_seed"]
-            response = state["response_ids"]
-            self.ids[row, width : width + len(response)] = response
-            self.attention[row, width : width + len(response)] = 1
-            self.lengths[row] = len(response)
             self.terminated[row], self.truncated[row] = state["terminated"], state["truncated"]
 
     def _write_prompts(self, rows: Rows, prompt_ids: list[int]) -> None:

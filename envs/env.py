@@ -87,9 +87,10 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
     ## Starting State
     A prompt and an empty response. Prompts are drawn by `prompt_sampling` from the seeded generator;
     `reset(options={"prompt_id": 3})` takes one of the set, `options={"prompt": "a text"}` any other
-    (a text, a `Prompt` or a conversation; `find_prompt` makes one of token ids). A batch also takes
-    one per row, `{"prompt_ids": [...]}` or `{"prompts": [...]}`, and `{"group_size": n}` draws one
-    prompt for each n consecutive rows.
+    (a text, a `Prompt` or a conversation; `find_prompt` makes one of token ids). `"response"` adds
+    the token ids that the response begins with, as if they had been sampled. A batch also takes one
+    per row, `{"prompt_ids": [...]}`, `{"prompts": [...]}` and `{"responses": [...]}`, and
+    `{"group_size": n}` draws one prompt for each n consecutive rows.
     A seeded reset also restarts the order of prompts.
 
     ## Arguments
@@ -166,14 +167,16 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         """Begin an episode; see "Starting State" of the class for ``options``."""
         if self._waits and seed is None and not options:
             return self._observation(), self._waiting_info()
-        prompt = chosen_prompt(self._mdp.table, options)
+        rest = dict(options or {})
+        response = self._mdp.begun(rest.pop("response", ()), "options['response']")
+        prompt = chosen_prompt(self._mdp.table, rest)
         self._warn_of_cuts()
         super().reset(seed=seed)
         if seed is not None:
             self._sampler.restart()
         if prompt is None:
             prompt = self._mdp.table[self._sampler.draw(self.np_random)]
-        self._begin(prompt)
+        self._begin(prompt, response)
         if self.render_mode == "human":
             sys.stdout.write(f"\n{render_ansi(prompt.text, [])}")
         return self._observation(), self._reset_info()
@@ -270,11 +273,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         rng = generator_from(state["np_random"])
         self._sampler.set_state(state["sampler"])
         self._np_random, self._np_random_seed = rng, state["np_random_seed"]
-        self._begin(prompt)
-        response = state["response_ids"]
-        start, self._column = self._column, self._column + len(response)
-        self._ids[start : self._column] = response
-        self._attention[start : self._column] = 1
+        self._begin(prompt, state["response_ids"])
         self._terminated, self._truncated = bool(state["terminated"]), bool(state["truncated"])
         self._playing = not (self._terminated or self._truncated)
         self._mark_event()
@@ -315,13 +314,14 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         self.__dict__.update(state)
         self._open_cells()  # over the copies
 
-    def _begin(self, prompt: EncodedPrompt) -> None:
-        """Write the prompt and clear the last episode."""
-        self._column = self._mdp.prompt_width
-        start = self._column - len(prompt.ids)
+    def _begin(self, prompt: EncodedPrompt, response: Sequence[int]) -> None:
+        """Write the prompt and the beginning of a response, and clear the last episode."""
+        text = (*prompt.ids, *response)
+        start = self._mdp.prompt_width - len(prompt.ids)
+        self._column = start + len(text)
         self._ids.fill(self._mdp.pad_id)
         self._attention.fill(0)
-        self._ids[start : self._column] = prompt.ids
+        self._ids[start : self._column] = text
         self._attention[start : self._column] = 1
         self._prompt, self._playing = prompt, True
         self._terminated = self._truncated = False

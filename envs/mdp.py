@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.bundle import Bundle
-from tokengym.envs.errors import ActionError, RenderModeError, StateError
+from tokengym.envs.errors import ActionError, RenderModeError, SettingsError, StateError
 from tokengym.envs.prompts.prompt import Messages, Prompt, PromptSet
 from tokengym.envs.prompts.sampler import PromptSampler
 from tokengym.envs.prompts.table import EncodedPrompt, PromptTable
@@ -154,6 +155,33 @@ class TokenMdp:
     def decode_flat(self, flat: NDArray[np.int64], lengths: NDArray[np.int64]) -> list[str]:
         """Return the texts of the responses concatenated in ``flat``."""
         return self._decoder.decode(flat, lengths)
+
+    def begun(self, response: Any, what: str) -> tuple[int, ...]:
+        """Return the first tokens of a response that an episode is to begin with.
+
+        Args:
+            response: Token ids, as they would have been sampled; they must not end the episode.
+            what: Option that names them, for the message.
+
+        Raises:
+            SettingsError: if these are no ids of the vocabulary, or end the episode.
+        """
+        try:
+            ids = tuple(map(index, response))
+        except TypeError:
+            raise SettingsError(f"{what} must be token ids, got {response!r:.60}") from None
+        if ids and not 0 <= min(ids) <= max(ids) < self.vocab_size:
+            raise SettingsError(
+                f"{what} must be ids from 0 to {self.vocab_size - 1}, got {min(ids)} to "
+                f"{max(ids)}; take them from the environment's tokenizer"
+            )
+        limit = self.settings.max_new_tokens
+        if len(ids) >= limit or self.eos_id in ids[self.eos_ends_after :]:
+            raise SettingsError(
+                f"{what} ends the episode before it begins: it has EOS, or {len(ids)} of at most "
+                f"{limit} tokens; leave at least one to write"
+            )
+        return ids
 
     def stops(self, responses: Sequence[Sequence[int]]) -> NDArray[np.bool_]:
         """Return which responses were completed to a stop string by their last token.

@@ -31,7 +31,7 @@ from tokengym.envs.mdp import (
     token_mdp,
 )
 from tokengym.envs.prompts.prompt import Messages, Prompt, PromptSet
-from tokengym.envs.prompts.sampler import checked_group_size, chosen_prompts
+from tokengym.envs.prompts.sampler import checked_group_size, chosen_prompts, per_row
 from tokengym.envs.render import render_ansi, render_html
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tokenization import response_texts
@@ -160,6 +160,8 @@ class TokenGenerationVectorEnv(
                 "prompts" or "prompt_ids", (num_envs,), row i's at position i (entries of rows that
                 are not reset are ignored), each prompt a text, a `Prompt`, a conversation or what
                 `find_prompt` returned;
+                "responses", (num_envs,): the token ids that each row's response begins with, as if
+                they had been sampled; they must not end it;
                 "group_size", n: one prompt is drawn, by the first row, for each n consecutive rows.
 
         Raises:
@@ -172,16 +174,22 @@ class TokenGenerationVectorEnv(
         rows = self._batch.all_rows
         if "reset_mask" in rest:
             rows = np.flatnonzero(_checked_reset_mask(rest.pop("reset_mask"), self.num_envs))
+        responses = None
+        if "responses" in rest:
+            given = per_row(rest.pop("responses"), "responses", self.num_envs)
+            responses = [
+                self._mdp.begun(given[row], f"options['responses'][{row}]") for row in rows.tolist()
+            ]
         prompts, group_size = None, 1
         if rest:
             prompts = chosen_prompts(self._mdp.table, rest, rows.tolist(), self.num_envs)
             group_size = checked_group_size(rest.get("group_size", 1), rows.tolist(), self.num_envs)
-        elif self._holds and not seeds:
+        elif self._holds and not seeds and responses is None:
             rows = rows[~self._over[rows]]
         for row in rows.tolist() if seeds else ():
             if (row_seed := seeds[row]) is not None:
                 self._batch.seed(row, row_seed)
-        self._batch.begin(rows, prompts, group_size=group_size)
+        self._batch.begin(rows, prompts, responses, group_size=group_size)
         self._over[rows] = False
         infos: dict[str, Any] = Info()
         add_prompts(infos, self._batch, rows)

@@ -81,7 +81,7 @@ class DecodingPlayer:
         models = [self.policy.language_model]
         if self.policy.masking_model is not None:
             models.append(self.policy.masking_model)
-        capacity = np.shape(observation["attention_mask"])[1]
+        capacity = columns_needed(observation)
         self._streams = [make_stream(model, capacity) for model in models]
         self._states: list[Tensor] | None = [stream.start(*inputs) for stream in self._streams]
         self._tokens: Tensor | None = None  # chosen last, not yet read by the stream
@@ -161,6 +161,18 @@ def left_padded(observation: Observation, device: torch.device) -> tuple[Tensor,
         ids[row, width - len(prompt) :] = prompt
         attention_mask[row, width - len(prompt) :] = 1
     return torch.from_numpy(ids).to(device), torch.from_numpy(attention_mask).to(device)
+
+
+def columns_needed(observation: Observation) -> int:
+    """Return the columns of a cache in which all rows can be written to their end.
+
+    Texts are aligned at their end. Where some responses are begun and others are not, the longest
+    text decides where the shortest continues, and that one has further to go.
+    """
+    masks = np.asarray(observation["attention_mask"], dtype=bool)  # (rows, length)
+    length = masks.shape[1]
+    last = length - 1 - masks[:, ::-1].argmax(axis=1)
+    return max(length, int(masks.sum(axis=1).max() + length - 1 - last.min()))
 
 
 def not_finite(row: int, time: int) -> NonFiniteError:

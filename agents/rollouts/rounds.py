@@ -28,7 +28,7 @@ Start: TypeAlias = tuple[Observation, NDArray[np.generic] | None]
 """Observation and action masks of a round's first step."""
 Begin: TypeAlias = Callable[[int | None, Options | None], tuple[Any, dict[str, Any]]]
 """Takes a seed and options; returns observations and infos, as Gymnasium's ``reset`` does."""
-PER_ROW = {"prompts": "prompt", "prompt_ids": "prompt_id"}
+PER_ROW = {"prompts": "prompt", "prompt_ids": "prompt_id", "responses": "response"}
 """Options with one entry per row of a batch, and their names in a single environment."""
 
 

@@ -153,18 +153,28 @@ def chosen_prompts(
         return None
     for name in ("prompts", "prompt_ids"):
         if name in options:
-            given = options[name]
-            if isinstance(given, str) or not hasattr(given, "__len__") or len(given) != num_envs:
-                raise SettingsError(
-                    f"options[{name!r}] must have one entry per row, {num_envs}, got "
-                    f"{_count(given)}; with reset_mask too"
-                )
+            given = per_row(options[name], name, num_envs)
             if name == "prompt_ids":
                 return [table.lookup(given[row]) for row in rows]
             return [table.encode(given[row], f"options['prompts'][{row}]") for row in rows]
     prompt = chosen_prompt(table, options)
     assert prompt is not None
     return [prompt] * len(rows)
+
+
+def per_row(given: Any, name: str, num_envs: int) -> Sequence[Any]:
+    """Return the entries of a reset option, one per row.
+
+    Raises:
+        SettingsError: if there are not as many.
+    """
+    if isinstance(given, str) or not hasattr(given, "__len__") or len(given) != num_envs:
+        raise SettingsError(
+            f"options[{name!r}] must have one entry per row, {num_envs}, got {_count(given)}; "
+            "with reset_mask too"
+        )
+    entries: Sequence[Any] = given
+    return entries
 
 
 def checked_group_size(group_size: Any, rows: Sequence[int], num_envs: int) -> int:

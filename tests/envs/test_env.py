@@ -203,6 +203,14 @@ def test_custom_prompts(make_env: MakeEnv) -> None:
         ({"prompt_id": 0, "prompt": "a"}, PromptError, r"got both; leave one of them out"),
         ({"promt": "a"}, SettingsError, r"no option 'promt'; did you mean 'prompt'\?"),
         ({"seed": 3}, SettingsError, r"no option 'seed'; use 'prompt' or 'prompt_id'"),
+        ({"response": "ab"}, SettingsError, r"\['response'\] must be token ids, got 'ab'"),
+        ({"response": [A, 8]}, SettingsError, r"ids from 0 to 7, got 3 to 8; take them"),
+        (
+            {"response": [A] * 4},
+            SettingsError,
+            r"has EOS, or 4 of at most 4 tokens; leave",
+        ),
+        ({"response": [EOS, A]}, SettingsError, r"ends the episode before it begins: it has EOS"),
     ],
 )
 def test_bad_options(

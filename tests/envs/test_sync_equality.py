@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from tokengym.envs import episodes_from_infos
+from tokengym.envs import SettingsError, episodes_from_infos
 from tokengym.envs.infos import Info
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -121,3 +121,27 @@ def test_chosen_prompts(
     for step in range(4 if mode is AutoresetMode.DISABLED else 12):
         actions = np.full(ROWS, 3)
         assert_same(native.step(actions), sync.step(actions), f"step {step}")
+
+
+A, B = 3, 4
+
+
+def test_responses_can_be_begun(make_env: Any, make_envs: Any) -> None:
+    begun = [[A], [], [B, A, B]]
+    envs = make_envs(num_envs=3, min_new_tokens=2)
+    observation, infos = envs.reset(options={"prompt_ids": [2, 0, 1], "responses": begun})
+    for row, (prompt_id, response) in enumerate(zip([2, 0, 1], begun, strict=True)):
+        single = make_env(min_new_tokens=2)
+        alone, info = single.reset(options={"prompt_id": prompt_id, "response": response})
+        assert (alone["input_ids"] == observation["input_ids"][row]).all()
+        assert (alone["attention_mask"] == observation["attention_mask"][row]).all()
+        assert (info["action_mask"] == infos["action_mask"][row]).all()
+        # As if the tokens had been played.
+        played = make_env(min_new_tokens=2)
+        last, _ = played.reset(options={"prompt_id": prompt_id})
+        for token in response:
+            last = played.step(token)[0]
+        assert (last["input_ids"] == alone["input_ids"]).all()
+        assert single.get_state()["response_ids"] == played.get_state()["response_ids"] == response
+    with pytest.raises(SettingsError, match=r"\['responses'\] must have one entry per row, 3"):
+        envs.reset(options={"responses": [[A]]})

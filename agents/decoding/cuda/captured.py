@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tokengym.agents.decoding.cuda.merged import MergedModel, decoding_model
 from tokengym.agents.decoding.cuda.static import StaticStream
-from tokengym.agents.decoding.player import DecodedPolicy, left_padded, not_finite
+from tokengym.agents.decoding.player import DecodedPolicy, columns_needed, left_padded, not_finite
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.sampling import as_action_mask, draw, mask_rows, row_uniforms
 from tokengym.agents.rollouts.environments import Observation
@@ -298,7 +298,7 @@ class CapturedPlayer:
         self._device = self.policy.device
         ids, attention_mask = left_padded(observation, self._device)
         self._time = 0
-        self._num_rows, self._capacity = np.shape(observation["attention_mask"])
+        self._num_rows, self._capacity = len(ids), columns_needed(observation)
         with self._explained():
             self._decoder = self._borrowed()
             self._decoder.start(ids, attention_mask)
