@@ -1,12 +1,20 @@
 # make demo   set up, then compare three rewards and write runs/demo/report.html
-# make test   set up, then lint, types and tests
+# make test   set up, then lint, types and the product's tests
+# make test-lab   set up, then the tests of what only the checkout has: studies, corpora, builders, site
 # make docs   set up, then write the documentation site to build/site
 # make notebooks   set up, then execute docs/notebooks in place, some minutes
 # PYTHON=python3.12 make test   uses another interpreter
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types pytest campaign package notebooks format clean
+# Tests of what stays in the checkout, and of what it publishes.
+LAB_TESTS := tests/campaign tests/scripts/building tests/scripts/bundles tests/scripts/corpora \
+	tests/scripts/studies $(wildcard tests/scripts/test_bundled_*.py) tests/scripts/test_build_docs.py \
+	tests/scripts/test_build_models.py tests/scripts/test_gpu_benchmark.py \
+	tests/tokengym/test_notebooks.py tests/tokengym/test_site.py
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --durations 40
+
+.PHONY: demo test test-lab lint types pytest campaign package docs notebooks format clean
 
 demo: .venv/installed
 	$(BIN)/tokengym compare --env MovieReview --rewards sparse uniform abc --seeds 5 --out runs/demo
@@ -21,7 +29,10 @@ types: .venv/installed
 	$(BIN)/mypy -p tokengym -p tests -p examples
 
 pytest: .venv/installed
-	$(BIN)/python -m pytest --numprocesses 2
+	$(PYTEST) tests $(LAB_TESTS:%=--ignore=%)
+
+test-lab: .venv/installed
+	$(PYTEST) $(LAB_TESTS)
 
 # The long form takes hours; tests/campaign/test_campaign.py is the short one.
 campaign: .venv/installed
