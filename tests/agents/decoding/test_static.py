@@ -23,6 +23,7 @@ from tokengym.agents.errors import ModelError, NonFiniteError
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.sampling import draw
+from tokengym.agents.rollouts.playing import Player
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 64,
@@ -165,7 +166,7 @@ def masks_of(kind: str, rng: np.random.Generator) -> NDArray[np.bool_] | None:
 
 
 def played(
-    player: DecodingPlayer | CapturedPlayer, masks: str, *, deterministic: bool, seed: int
+    player: Player, masks: str, *, deterministic: bool, seed: int
 ) -> Iterator[tuple[Tensor | None, ...]]:
     rng = np.random.default_rng(seed)
     seen = observation(seed)
