@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tokengym.agents.ppo.nlpo import NLPO
     from tokengym.agents.ppo.ppo import PPO
     from tokengym.agents.random_agent import RandomAgent
-    from tokengym.agents.rollouts.continuing import bind_policy
+    from tokengym.agents.rollouts.chosen import bind_policy
     from tokengym.agents.rollouts.logs import EpisodeLog
     from tokengym.agents.rollouts.playing import collect
     from tokengym.agents.sb3.hindsight import HindsightReplayBuffer, HindsightRolloutBuffer
@@ -36,7 +36,7 @@ _HOMES = {
     "ppo.nlpo": ["NLPO"],
     "ppo.ppo": ["PPO"],
     "random_agent": ["RandomAgent"],
-    "rollouts.continuing": ["bind_policy"],
+    "rollouts.chosen": ["bind_policy"],
     "rollouts.logs": ["EpisodeLog"],
     "rollouts.playing": ["collect"],
     "sb3.hindsight": ["HindsightReplayBuffer", "HindsightRolloutBuffer"],

@@ -24,7 +24,7 @@ from tokengym.agents.policy.policy import CausalLMPolicy, PlaysPolicy
 from tokengym.agents.policy.sampling import derived_seed
 from tokengym.agents.policy.settings import EpisodicSettings, PolicySettings
 from tokengym.agents.processes import Processes, join
-from tokengym.agents.rollouts.continuing import bind_policy
+from tokengym.agents.rollouts.chosen import bind_policy
 from tokengym.agents.rollouts.environments import (
     Environments,
     environment_attribute,

@@ -307,6 +307,14 @@ class MdpEnvironment:
         """The settings as validated."""
         return self._mdp.settings
 
+    def encoded_prompt(self, prompt_id: int) -> EncodedPrompt:
+        """Return a prompt of the set with its token ids, for reset's "prompt" or "prompts".
+
+        Raises:
+            PromptError: if there is no such prompt.
+        """
+        return self._mdp.table.lookup(prompt_id)
+
     def find_prompt(self, token_ids: Sequence[int], text: str | None = None) -> EncodedPrompt:
         """Return the prompt that has these token ids, for reset's "prompt" or "prompts".
 

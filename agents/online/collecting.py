@@ -1,218 +1,27 @@
 """Several scored responses to each chosen prompt, and the pairs or demonstrations in them."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property, partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from tokengym.agents.offline.settings import Candidates, Sampling
 from tokengym.agents.online.pairing import best_against_worst, best_of
+from tokengym.agents.rollouts.chosen import (
+    ChosenPrompts,
+    PromptChoice,
+    at_temperature,
+    player_of,
+)
 from tokengym.agents.rollouts.environments import (
     Environments,
-    Observation,
-    bare_envs,
     environment_scorer,
 )
-from tokengym.agents.rollouts.playing import Choice, Player, PredictPlayer, play_round
-from tokengym.agents.rollouts.rounds import GymRounds, Options
-from tokengym.envs import Episode, PromptSet, TokenGenerationVectorEnv
-from tokengym.envs.prompts.table import EncodedPrompt
+from tokengym.envs import Episode, PromptSet
 from tokengym.rewards import Scorer
 from tokengym.rewards.scorers.base import as_scorer
-
-PromptChoice: TypeAlias = int | EncodedPrompt
-"""A prompt id, or a prompt that is not in the environment's set."""
-READ_ROWS = 256
-"""Prompts read at a time, to know them by their tokens."""
-
-
-class ChosenPrompts:
-    """Plays prompts of one's choice by an environment's rules, without its reward.
-
-    The environment itself is not stepped, and its random state is not touched.
-
-    Args:
-        envs: A token-generation environment, single or batched, wrapped or not.
-        max_rows: Most episodes played at a time.
-
-    Raises:
-        TypeError: if ``envs`` is no token-generation environment.
-        ValueError: if ``max_rows`` is not positive.
-    """
-
-    def __init__(self, envs: Environments, *, max_rows: int = 64) -> None:
-        if max_rows < 1:
-            raise ValueError(f"max_rows must be at least 1, got {max_rows}; 64 is usual")
-        self.max_rows = max_rows
-        self._single = bare_envs(envs, 1)
-        self._batches: dict[int, TokenGenerationVectorEnv] = {}
-
-    @property
-    def tokenizer(self) -> Any:
-        """The tokenizer whose ids are the actions."""
-        return self._single.tokenizer
-
-    @property
-    def prompts(self) -> PromptSet:
-        """The environment's prompts; a prompt id is a position in it."""
-        return self._single.prompts
-
-    @property
-    def settings(self) -> Any:
-        """The environment's settings."""
-        return self._single.settings
-
-    def play(
-        self,
-        player: Player,
-        prompts: Sequence[PromptChoice],
-        *,
-        beginnings: Sequence[Sequence[int]] | None = None,
-        deterministic: bool = False,
-    ) -> list[Episode]:
-        """Play one episode from each prompt.
-
-        Args:
-            player: Chooses the tokens; see `tokengym.agents.rollouts.playing.as_player`.
-            prompts: Prompts to play; the same one may come many times.
-            beginnings: (prompts,) the first tokens of each response, which the player continues;
-                they must not end it. None begins all responses anew.
-            deterministic: The likeliest token instead of a sampled one.
-
-        Returns:
-            (len(prompts),) episodes in their order, without score.
-        """
-        if beginnings is not None:
-            player = _Roomy(player, max(map(len, beginnings), default=0))
-        episodes: list[Episode] = []
-        for start in range(0, len(prompts), self.max_rows):
-            rows = slice(start, start + self.max_rows)
-            envs = self.envs(prompts[rows])
-            written = None if beginnings is None else beginnings[rows]
-            rounds = GymRounds(envs, begin=partial(_begin, envs, prompts[rows], written))
-            played = play_round(player, rounds, deterministic=deterministic)
-            assert played is not None  # only on_step abandons rounds
-            episodes += played.episodes
-        return episodes
-
-    def recognise(self, observation: Observation) -> list[PromptChoice]:
-        """Return the prompts that the rows of an observation begin with.
-
-        A prompt of the environment is known by its tokens, with its reference; the text of any
-        other is decoded from its tokens.
-
-        Args:
-            observation: ``input_ids`` and ``attention_mask``, (rows, length), responses empty.
-        """
-        return [
-            self.find(ids, self.tokenizer.decode(list(ids), skip_special_tokens=True))
-            for ids in _rows_of(observation)
-        ]
-
-    def find(self, prompt_ids: tuple[int, ...], text: str) -> PromptChoice:
-        """Return the prompt with these tokens.
-
-        Args:
-            prompt_ids: The prompt's tokens.
-            text: Text of the prompt, where it is not in the environment's set.
-        """
-        known = self._known.get(prompt_ids)
-        return EncodedPrompt(text, prompt_ids, -1, None, None) if known is None else known
-
-    @cached_property
-    def _known(self) -> dict[tuple[int, ...], int]:
-        """The position of each prompt, the first of equals, by its tokens."""
-        found: dict[tuple[int, ...], int] = {}
-        count = min(len(self.prompts), READ_ROWS)
-        envs = bare_envs(self._single, count, prompt_sampling="sequential")
-        for _ in range(0, len(self.prompts), count):
-            observation, infos = envs.reset()
-            for ids, place in zip(_rows_of(observation), infos["prompt_id"].tolist(), strict=True):
-                found[ids] = min(place, found.get(ids, place))
-        return found
-
-    def envs(self, prompts: Sequence[PromptChoice]) -> TokenGenerationVectorEnv:
-        """Return an environment with a row and room for each prompt, begun.
-
-        It is kept, unless a prompt of the caller's own is longer than any of the set.
-        """
-        lengths = [len(prompt.ids) for prompt in prompts if isinstance(prompt, EncodedPrompt)]
-        count, longest = len(prompts), max(lengths, default=0)
-        if longest > self._single.max_prompt_tokens:
-            # All prompts of the set as wide as that one would take memory for nothing.
-            few = self.prompts[:1] if len(lengths) == count else self.prompts
-            wide = bare_envs(self._single, count, max_prompt_tokens=longest, prompts=few)
-            wide.reset(seed=0)
-            return wide
-        if count not in self._batches:
-            self._batches[count] = bare_envs(self._single, count)
-            self._batches[count].reset(seed=0)
-        return self._batches[count]
-
-
-def _begin(
-    envs: TokenGenerationVectorEnv,
-    prompts: Sequence[PromptChoice],
-    beginnings: Sequence[Sequence[int]] | None,
-    seed: int | None,
-    options: Options | None,
-) -> tuple[Any, dict[str, Any]]:
-    """Reset each row to its prompt, and to the beginning of its response."""
-    del seed, options  # the prompts are chosen
-    ids = np.array([getattr(prompt, "prompt_id", prompt) for prompt in prompts])
-    for prompt_id in np.unique(ids[ids >= 0]).tolist():
-        envs.reset(options={"prompt_id": prompt_id, "reset_mask": ids == prompt_id})
-    states = envs.get_state()
-    for row, (state, prompt) in enumerate(zip(states, prompts, strict=True)):
-        if isinstance(prompt, EncodedPrompt):
-            state |= {"prompt": prompt.text, "prompt_id": -1, "prompt_ids": list(prompt.ids)}
-            state |= {"reference": prompt.reference, "query_type": prompt.query_type}
-            state |= {"response_ids": [], "terminated": False, "truncated": False}
-        if beginnings is not None:
-            state["response_ids"] = list(beginnings[row])
-    return envs.set_state(states)
-
-
-def _rows_of(observation: Observation) -> list[tuple[int, ...]]:
-    """Return the token ids of each row of an observation."""
-    masks = np.asarray(observation["attention_mask"], dtype=bool)
-    rows = zip(np.asarray(observation["input_ids"]), masks, strict=True)
-    return [tuple(ids[mask].tolist()) for ids, mask in rows]
-
-
-class _Roomy:
-    """Tells a player of more columns than an observation has.
-
-    A player with a cache aligns all texts at the end, in as many columns as an observation has.
-    Where some responses are begun and others are not, the longest text decides where the shortest
-    continues, and that one has further to go.
-    """
-
-    def __init__(self, player: Player, columns: int) -> None:
-        self._player = player
-        self._columns = columns
-
-    def begin(self, observation: Observation) -> None:
-        """See `Player.begin`."""
-        room = ((0, 0), (self._columns, 0))
-        self._player.begin({name: np.pad(value, room) for name, value in observation.items()})
-
-    def act(
-        self,
-        rows: NDArray[np.integer],
-        observation: Observation,
-        action_masks: NDArray[np.generic] | None,
-        *,
-        deterministic: bool,
-    ) -> Choice:
-        """See `Player.act`."""
-        return self._player.act(rows, observation, action_masks, deterministic=deterministic)
-
 
 # --- responses with scores ------------------------------------------------------------------------
 
@@ -460,42 +269,6 @@ def prompt_order(num_prompts: int, count: int, *, seed: int, skip: int = 0) -> l
     while len(order) < skip + count:
         order += rng.permutation(num_prompts).tolist()
     return order[skip : skip + count]
-
-
-def player_of(agent: Any, generator: torch.Generator | None) -> Player:
-    """Return the agent's player, its sampling from the generator where it takes one."""
-    if hasattr(agent, "player"):
-        player: Player = agent.player(generator)
-        return player
-    return PredictPlayer(agent)
-
-
-@contextmanager
-def at_temperature(agent: Any, temperature: float | None) -> Iterator[None]:
-    """Let an agent sample at another temperature within the context.
-
-    Args:
-        agent: One that has a ``temperature``, or a ``policy`` that has one.
-        temperature: > 0; None leaves the agent as it is.
-
-    Raises:
-        TypeError: if the agent has no temperature.
-    """
-    if temperature is None:
-        yield
-        return
-    owner = getattr(agent, "policy", agent)
-    before = getattr(owner, "temperature", None)
-    if before is None:
-        raise TypeError(
-            f"{type(agent).__name__} has no temperature to set to {temperature}; sample it at its "
-            "own with temperatures=(None,)"
-        )
-    owner.temperature = temperature
-    try:
-        yield
-    finally:
-        owner.temperature = before
 
 
 def _prompt_number(prompt: Any) -> int:

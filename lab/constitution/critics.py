@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tokengym.agents.online.collecting import ChosenPrompts, player_of
+from tokengym.agents.rollouts.chosen import ChosenPrompts, player_of
 from tokengym.agents.rollouts.environments import Observation
 from tokengym.agents.rollouts.playing import Choice, Player
 from tokengym.envs import Episode

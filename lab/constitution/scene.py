@@ -11,13 +11,13 @@ import torch
 
 from tokengym.agents.offline.policies import make_policy
 from tokengym.agents.online.collecting import (
-    ChosenPrompts,
     Group,
     ResponseCollector,
     Sampling,
     prompt_order,
 )
 from tokengym.agents.online.pairing import Choice, best_against_worst
+from tokengym.agents.rollouts.chosen import ChosenPrompts
 from tokengym.envs import Episode, PromptSet
 from tokengym.envs.declared import check_number
 from tokengym.evaluation.runs.config import TaskSettings, resolve_env

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from tokengym.agents import CausalLMPolicy
-from tokengym.agents.online.collecting import ChosenPrompts, at_temperature, player_of
+from tokengym.agents.rollouts.chosen import ChosenPrompts, at_temperature, player_of
 from tokengym.agents.rollouts.environments import bare_envs, environment_rewards
 from tokengym.envs import Episode, PromptError, PromptSet, TokenGenerationVectorEnv
 from tokengym.envs.prompts.table import EncodedPrompt

@@ -4,7 +4,7 @@ import pytest
 
 from tests.agents.conftest import make_model
 from tokengym.agents.offline.policies import make_policy
-from tokengym.agents.online.collecting import ChosenPrompts
+from tokengym.agents.rollouts.chosen import ChosenPrompts
 from tokengym.agents.rollouts.playing import as_player
 from tokengym.envs import Episode
 from tokengym.lab.constitution.critics import (

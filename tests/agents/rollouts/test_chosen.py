@@ -6,7 +6,7 @@ import pytest
 from tests.agents.conftest import EOS, PAD, PROMPTS, VOCABULARY, make_model
 from tokengym.agents import RandomAgent
 from tokengym.agents.offline.policies import make_policy
-from tokengym.agents.online.collecting import ChosenPrompts, PromptChoice
+from tokengym.agents.rollouts.chosen import ChosenPrompts, PromptChoice
 from tokengym.agents.rollouts.playing import as_player
 from tokengym.envs import Prompt, PromptSet
 from tokengym.envs.prompts.table import EncodedPrompt

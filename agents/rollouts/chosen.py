@@ -1,0 +1,253 @@
+"""Prompts and responses of one's choice, played by an environment's rules without its reward."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+
+from tokengym.agents.rollouts.environments import (
+    Environments,
+    Observation,
+    bare_envs,
+    environment_rewards,
+)
+from tokengym.agents.rollouts.playing import Player, PredictPlayer, as_player, play_round
+from tokengym.agents.rollouts.rounds import GymRounds
+from tokengym.envs import Episode, PromptSet, TokenGenerationVectorEnv
+from tokengym.envs.prompts.table import EncodedPrompt
+
+ROWS = 256
+"""Most responses continued at once."""
+PromptChoice: TypeAlias = int | EncodedPrompt
+"""A prompt id, or a prompt that is not in the environment's set."""
+
+
+class ChosenPrompts:
+    """Plays prompts of one's choice by an environment's rules, without its reward.
+
+    The environment itself is not stepped, and its random state is not touched.
+
+    Args:
+        envs: A token-generation environment, single or batched, wrapped or not.
+        max_rows: Most episodes played at a time.
+
+    Raises:
+        TypeError: if ``envs`` is no token-generation environment.
+        ValueError: if ``max_rows`` is not positive.
+    """
+
+    def __init__(self, envs: Environments, *, max_rows: int = 64) -> None:
+        if max_rows < 1:
+            raise ValueError(f"max_rows must be at least 1, got {max_rows}; 64 is usual")
+        self.max_rows = max_rows
+        self._single = bare_envs(envs, 1)
+        self._batches: dict[int, TokenGenerationVectorEnv] = {}
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer whose ids are the actions."""
+        return self._single.tokenizer
+
+    @property
+    def prompts(self) -> PromptSet:
+        """The environment's prompts; a prompt id is a position in it."""
+        return self._single.prompts
+
+    @property
+    def settings(self) -> Any:
+        """The environment's settings."""
+        return self._single.settings
+
+    def play(
+        self,
+        player: Player,
+        prompts: Sequence[PromptChoice],
+        *,
+        beginnings: Sequence[Sequence[int]] | None = None,
+        deterministic: bool = False,
+    ) -> list[Episode]:
+        """Play one episode from each prompt.
+
+        Args:
+            player: Chooses the tokens; see `tokengym.agents.rollouts.playing.as_player`.
+            prompts: Prompts to play; the same one may come many times.
+            beginnings: (prompts,) the first tokens of each response, which the player continues;
+                they must not end it. None begins all responses anew.
+            deterministic: The likeliest token instead of a sampled one.
+
+        Returns:
+            (len(prompts),) episodes in their order, without score.
+        """
+        episodes: list[Episode] = []
+        for start in range(0, len(prompts), self.max_rows):
+            rows = slice(start, start + self.max_rows)
+            envs = self.envs(prompts[rows])
+            encoded = [
+                envs.encoded_prompt(prompt) if isinstance(prompt, int) else prompt
+                for prompt in prompts[rows]
+            ]
+            options: dict[str, Any] = {"prompts": encoded}
+            if beginnings is not None:
+                options["responses"] = beginnings[rows]
+            played = play_round(
+                player, GymRounds(envs), options=options, deterministic=deterministic
+            )
+            assert played is not None  # only on_step abandons rounds
+            episodes += played.episodes
+        return episodes
+
+    def recognise(self, observation: Observation) -> list[PromptChoice]:
+        """Return the prompts that the rows of an observation begin with.
+
+        A prompt of the environment is known by its tokens, with its reference; the text of any
+        other is decoded from its tokens.
+
+        Args:
+            observation: ``input_ids`` and ``attention_mask``, (rows, length), responses empty.
+        """
+        masks = np.asarray(observation["attention_mask"], dtype=bool)
+        rows = zip(np.asarray(observation["input_ids"]), masks, strict=True)
+        texts = [tuple(ids[mask].tolist()) for ids, mask in rows]
+        return [
+            self.find(ids, self.tokenizer.decode(list(ids), skip_special_tokens=True))
+            for ids in texts
+        ]
+
+    def find(self, prompt_ids: tuple[int, ...], text: str) -> PromptChoice:
+        """Return the prompt with these tokens.
+
+        Args:
+            prompt_ids: The prompt's tokens.
+            text: Text of the prompt, where it is not in the environment's set.
+        """
+        found = self._single.find_prompt(prompt_ids, text)
+        return found if found.prompt_id < 0 else found.prompt_id
+
+    def envs(self, prompts: Sequence[PromptChoice]) -> TokenGenerationVectorEnv:
+        """Return an environment with a row and room for each prompt, begun.
+
+        It is kept, unless a prompt of the caller's own is longer than any of the set.
+        """
+        lengths = [len(prompt.ids) for prompt in prompts if isinstance(prompt, EncodedPrompt)]
+        count, longest = len(prompts), max(lengths, default=0)
+        if longest > self._single.max_prompt_tokens:
+            # All prompts of the set as wide as that one would take memory for nothing.
+            few = self.prompts[:1] if len(lengths) == count else self.prompts
+            wide = bare_envs(self._single, count, max_prompt_tokens=longest, prompts=few)
+            wide.reset(seed=0)
+            return wide
+        if count not in self._batches:
+            self._batches[count] = bare_envs(self._single, count)
+            self._batches[count].reset(seed=0)
+        return self._batches[count]
+
+
+def player_of(agent: Any, generator: torch.Generator | None) -> Player:
+    """Return the agent's player, its sampling from the generator where it takes one."""
+    if hasattr(agent, "player"):
+        player: Player = agent.player(generator)
+        return player
+    return PredictPlayer(agent)
+
+
+@contextmanager
+def at_temperature(agent: Any, temperature: float | None) -> Iterator[None]:
+    """Let an agent sample at another temperature within the context.
+
+    Args:
+        agent: One that has a ``temperature``, or a ``policy`` that has one.
+        temperature: > 0; None leaves the agent as it is.
+
+    Raises:
+        TypeError: if the agent has no temperature.
+    """
+    if temperature is None:
+        yield
+        return
+    owner = getattr(agent, "policy", agent)
+    before = getattr(owner, "temperature", None)
+    if before is None:
+        raise TypeError(
+            f"{type(agent).__name__} has no temperature to set to {temperature}; sample it at its "
+            "own with temperatures=(None,)"
+        )
+    owner.temperature = temperature
+    try:
+        yield
+    finally:
+        owner.temperature = before
+
+
+class PolicyContinuations:
+    """Finishes responses with an agent's policy, by the rules of an environment.
+
+    The environment is not stepped, and neither its random state nor the agent's is touched.
+
+    Args:
+        envs: A token-generation environment, single or batched, wrapped or not.
+        agent: See `tokengym.agents.collect`.
+        seed: Seed of the sampling.
+    """
+
+    def __init__(self, envs: Environments, agent: Any, *, seed: int) -> None:
+        self._player = as_player(agent, seed=seed)
+        self._envs = envs
+        self._rules: Any = None
+        self._uncounted = 0
+
+    def finish(self, prefixes: Sequence[Episode]) -> list[Episode]:
+        """Return each response continued to its end; see `tokengym.rewards.reward.Reward`."""
+        if self._rules is None:  # one prompt stands for the set, which would be encoded again
+            prompts = [prefixes[0].prompt]
+            self._rules = bare_envs(
+                self._envs, 1, prompts=prompts, overlong="left", chat_template=False
+            )
+        # Responses of similar length end together, and need the least padding.
+        order = sorted(range(len(prefixes)), key=lambda place: len(prefixes[place].response_ids))
+        begun = [prefixes[place] for place in order]
+        ended = ChosenPrompts(self._rules, max_rows=ROWS).play(
+            self._player,
+            [EncodedPrompt(episode.prompt, tuple(episode.prompt_ids), -1) for episode in begun],
+            beginnings=[episode.response_ids for episode in begun],
+        )
+        found = list(prefixes)
+        for place, episode in zip(order, ended, strict=True):
+            self._uncounted += len(episode.response_ids) - len(prefixes[place].response_ids)
+            found[place] = replace(
+                prefixes[place],
+                response=episode.response,
+                response_ids=episode.response_ids,
+                finish_reason=episode.finish_reason,
+            )
+        return found
+
+    def count_tokens(self) -> int:
+        """Return the tokens that were sampled since the last call."""
+        count, self._uncounted = self._uncounted, 0
+        return count
+
+
+def bind_policy(envs: Environments, agent: Any, *, seed: int = 0) -> PolicyContinuations | None:
+    """Let an environment's credit continue responses with an agent's policy.
+
+    Rules such as ``mc`` need it. Learners of this package bind themselves at the start of every
+    round; for any other agent, call it before the environment is stepped.
+
+    Args:
+        envs: The environment, with its reward; not one whose rows are in other processes.
+        agent: Anything that `tokengym.agents.collect` plays; its policy of the moment is used.
+        seed: Seed of the continuations.
+
+    Returns:
+        What was bound; None if no credit of the environment needs a policy.
+    """
+    rewards = [reward for reward in environment_rewards(envs) if reward.credit.needs_policy]
+    if not rewards:
+        return None
+    continuations = PolicyContinuations(envs, agent, seed=seed)
+    for reward in rewards:
+        reward.continuations = continuations
+    return continuations
