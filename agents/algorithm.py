@@ -132,6 +132,12 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
     policy: CausalLMPolicy  # type: ignore[assignment]
     settings: Any
     """The settings, an instance of ``settings_class``."""
+    remaining: float = 1.0
+    """Share of the training that was left when the round began, 1 to above 0: of the present call
+    of `learn`, or of a run's steps or tokens."""
+    learning_since: int = -1
+    """``num_timesteps`` at the beginning of the call of `learn` that is not finished, which a call
+    with ``reset_num_timesteps=False`` continues; -1 if there is none."""
     kl_coef: float
     """Price of a nat of KL, where the settings have one; an adaptive one changes."""
 
@@ -155,16 +161,21 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         if learning_rate is not None:
             settings["learning_rate"] = learning_rate
         name = type(self).__name__
+        policy_kwargs = dict(policy_kwargs or {})
+        for field in {"value_network"} & set(names_of(self.settings_class)) - set(settings):
+            if field in policy_kwargs:  # it may stand in either
+                settings[field] = policy_kwargs.pop(field)
         self.settings = from_keywords(self.settings_class, settings, owner=name)
         sampling = {}
         for field in names_of(PolicySettings):
             if field in names_of(self.settings_class):
-                if field in (policy_kwargs or {}):
+                if field in policy_kwargs:
                     raise ValueError(
                         f"{field} is a setting of {name}; pass it beside policy_kwargs"
                     )
                 sampling[field] = getattr(self.settings, field)
-        self.check_settings(policy_kwargs or {})
+        self.check_settings(policy_kwargs)
+        self.settings = self.settled_settings(env)
         device = select_device(device)
         envs = as_vec_env(env)
         only_plays = isinstance(envs, NoEnvironment)
@@ -180,7 +191,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
             use_sde=False,
             sde_sample_freq=-1,
             tensorboard_log=tensorboard_log if self.processes.is_main else None,
-            policy_kwargs={**(policy_kwargs or {}), **sampling},
+            policy_kwargs={**policy_kwargs, **sampling},
             verbose=verbose if self.processes.is_main else 0,
             seed=seed,
             device=device,
@@ -199,6 +210,10 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
 
     def check_settings(self, policy_kwargs: Mapping[str, Any]) -> None:
         """Refuse settings that contradict each other; called before anything is built."""
+
+    def settled_settings(self, env: Environments) -> Any:
+        """Return the settings with what was left to the environment filled in."""
+        return self.settings
 
     def __getattr__(self, name: str) -> Any:
         """Return a setting as an attribute of the agent."""
@@ -337,8 +352,11 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
         callback.on_training_start(locals(), globals())
-        iteration = 0
+        if reset_num_timesteps or not 0 <= self.learning_since <= self.num_timesteps:
+            self.learning_since = self.num_timesteps
+        iteration, span = 0, total_timesteps - self.learning_since
         while self.num_timesteps < total_timesteps:
+            self.remaining = (total_timesteps - self.num_timesteps) / span
             played = self.collect(callback)
             if played is None:
                 break
@@ -348,6 +366,8 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
             iteration += 1
             if log_interval is not None and iteration % log_interval == 0:
                 self.dump_logs(iteration)
+        if self.num_timesteps >= total_timesteps:
+            self.learning_since = -1
         self.processes.end_learning(self)
         callback.on_training_end()
         return self

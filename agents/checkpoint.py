@@ -50,7 +50,10 @@ COUNTERS = {
     "_n_updates": int,
     "_total_timesteps": int,
     "_current_progress_remaining": int | float,
+    "learning_since": int,
 }
+LACKING = {"value_network": "trunk", "learning_rate_schedule": "constant"}
+"""Settings that checkpoints of version 0.1.0 lack, as their agents had them."""
 SIZES = ("num_envs", "num_tokens", "length")
 MOST = 10**6
 """Largest of these sizes that is believed: arrays are made of them."""
@@ -274,6 +277,7 @@ def _build(
 
 def _check_record(record: Mapping[str, Any], folder: Path) -> None:
     """Refuse counters and sizes that no agent has, and models from outside the checkpoint."""
+    record["counters"].setdefault("learning_since", -1)  # earlier checkpoints lack it
     check_entries(record["counters"], COUNTERS, f"counters of {folder}")
     check_entries(record["environment"], dict.fromkeys(SIZES, int), f"environment of {folder}")
     for name, size in record["environment"].items():
@@ -312,7 +316,8 @@ def _settings(
                 f"{name} of {folder} was a schedule, which cannot be saved; pass it again: "
                 f"load(path, env=envs, {name}=...)"
             )
-    return {**record["settings"], **changes}
+    lacking = {k: v for k, v in LACKING.items() if k in known and k not in record["policy_kwargs"]}
+    return {**lacking, **record["settings"], **changes}
 
 
 def _policy_kwargs(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:

@@ -100,6 +100,9 @@ class Recorder(BaseCallback):
         self._is_over = self.updates == self.steps
         if self.tokens is not None:
             self._is_over |= self.model.num_timesteps >= self.tokens
+            self.model.remaining = 1.0 - min(self.model.num_timesteps / self.tokens, 1.0)
+        elif self.steps is not None:
+            self.model.remaining = 1.0 - self.updates / self.steps
         if self.updates != self._known and (self._is_over or self.updates % self.every == 0):
             self.measure(self.updates)
 

@@ -3,6 +3,7 @@
 from tokengym.agents.losses.advantages import (
     gae,
     rewards_to_go,
+    rewards_within,
 )
 from tokengym.agents.losses.groups import (
     check_groups,
@@ -71,6 +72,7 @@ __all__ = [
     "policy_loss",
     "register_preference_loss",
     "rewards_to_go",
+    "rewards_within",
     "rloo",
     "softmax_weights",
     "top_weights",

@@ -40,6 +40,41 @@ def rewards_to_go(token_rewards: Tensor, response_mask: Tensor, *, gamma: float 
     return to_go.masked_fill(~response_mask, 0.0)
 
 
+def rewards_within(
+    token_rewards: Tensor, response_mask: Tensor, segment_ends: Tensor, *, gamma: float = 1.0
+) -> Tensor:
+    """Return what each token and its successors earn up to the end of its segment.
+
+    A_t = r_t + gamma * r_{t+1} + ... + gamma^{e-t} * r_e,  e the last token of t's segment
+
+    Where a segment's reward is its change of value, this is the advantage of each of its tokens.
+
+    Args:
+        token_rewards: (batch, time), reward units.
+        response_mask: (batch, time) bool, True on the response's own tokens.
+        segment_ends: (batch, time) int64, the position of the last token of each token's segment.
+        gamma: Discount per token.
+
+    Returns:
+        (batch, time), reward units; 0 where the mask is False.
+
+    Raises:
+        ValueError: if shapes differ.
+
+    Source: Kazemnejad et al. 2024, arXiv:2410.01679, eq. 6.
+
+    Example:
+        >>> rewards, mask = torch.tensor([[0.0, 0.5, 0.25]]), torch.ones(1, 3, dtype=torch.bool)
+        >>> rewards_within(rewards, mask, torch.tensor([[1, 1, 2]])).tolist()
+        [[0.5, 0.5, 0.25]]
+    """
+    check_shapes(token_rewards, segment_ends=segment_ends)
+    to_go = rewards_to_go(token_rewards, response_mask, gamma=gamma)
+    after = torch.cat([to_go[:, 1:], torch.zeros_like(to_go[:, :1])], 1).gather(1, segment_ends)
+    steps = segment_ends - torch.arange(to_go.shape[1], device=to_go.device) + 1
+    return (to_go - gamma**steps * after).masked_fill(~response_mask, 0.0)
+
+
 def gae(
     token_rewards: Tensor,
     values: Tensor,

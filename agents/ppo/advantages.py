@@ -5,16 +5,16 @@ learner without a critic is such a function: value head, values and value loss a
 """
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
+import torch
 from torch import Tensor
 
 from tokengym.agents import losses
 from tokengym.agents.losses import gae, rewards_to_go
 from tokengym.agents.losses.groups import check_groups
-from tokengym.agents.ppo.settings import CRITIC_SETTINGS, PPOSettings
+from tokengym.agents.ppo.settings import CRITIC_SETTINGS, EARLIER_CRITIC, GAE_LAMBDA, PPOSettings
 from tokengym.agents.ppo.weights import find_weight
 from tokengym.envs import SettingsError
 from tokengym.rewards.naming import load_own, split_own
@@ -35,6 +35,9 @@ class RoundTensors:
     scores: Tensor
     """(batch,), reward units, of whole responses, minus the price of the KL where it is in the
     reward; not summed from token rewards, so that it is the same number under every credit."""
+    segment_ends: Tensor | None = None
+    """(batch, time) int64, the last token of each token's segment, where the estimator reads it and
+    the credit rule pays segments; None: each token is paid by itself."""
 
 
 Estimate = Callable[[RoundTensors, PPOSettings], tuple[Tensor, Tensor]]
@@ -55,6 +58,8 @@ class AdvantageEstimator:
     """Whether its baseline is taken from the other responses to the same prompt."""
     uses_token_rewards: bool = True
     """Whether it sees which token was credited, or only the sum."""
+    reads_segments: bool = False
+    """Whether it reads which tokens the credit rule pays in one sum."""
     whitens: bool = False
     """Whether its advantages are whitened over the batch."""
     loss_mean: str = "token"
@@ -123,15 +128,12 @@ def check_group_settings(estimator: AdvantageEstimator, settings: PPOSettings) -
         )
 
 
-def check_critic_settings(
-    estimator: AdvantageEstimator, settings: PPOSettings, policy_kwargs: Mapping[str, Any]
-) -> None:
+def check_critic_settings(estimator: AdvantageEstimator, settings: PPOSettings) -> None:
     """Refuse settings of a critic where the estimator has none.
 
     Args:
         estimator: The estimator.
         settings: The learner's settings.
-        policy_kwargs: The policy's arguments.
 
     Raises:
         SettingsError: naming the setting and the estimator that it is for.
@@ -140,8 +142,7 @@ def check_critic_settings(
         return
     usual = PPOSettings()
     given = [name for name in CRITIC_SETTINGS if getattr(settings, name) != getattr(usual, name)]
-    if policy_kwargs.get("value_network", "trunk") != "trunk":
-        given.append("value_network")
+    given = [name for name in given if getattr(settings, name) != EARLIER_CRITIC.get(name)]
     for name in given:
         raise SettingsError(
             f"{name} has no effect with advantage={estimator.name!r}, which has no critic; "
@@ -158,7 +159,7 @@ def check_settings(settings: PPOSettings, batch_size: int) -> None:
     estimator = find_advantage(settings.advantage)
     if settings.advantage_weight is not None:
         find_weight(settings.advantage_weight)
-    check_critic_settings(estimator, settings, {})
+    check_critic_settings(estimator, settings)
     check_group_settings(estimator, settings)
     if settings.group_size is not None:
         check_groups(batch_size, settings.group_size)
@@ -171,7 +172,7 @@ def _gae(played: RoundTensors, settings: PPOSettings) -> tuple[Tensor, Tensor]:
         played.values,
         played.response_mask,
         gamma=settings.gamma,
-        gae_lambda=settings.gae_lambda,
+        gae_lambda=GAE_LAMBDA if settings.gae_lambda is None else settings.gae_lambda,
         final_values=played.final_values,
     )
 
@@ -179,6 +180,15 @@ def _gae(played: RoundTensors, settings: PPOSettings) -> tuple[Tensor, Tensor]:
 def _reinforce(played: RoundTensors, settings: PPOSettings) -> tuple[Tensor, Tensor]:
     to_go = rewards_to_go(played.token_rewards, played.response_mask, gamma=settings.gamma)
     return to_go, to_go
+
+
+def _vineppo(played: RoundTensors, settings: PPOSettings) -> tuple[Tensor, Tensor]:
+    """Return A_t = r_t, or a segment's sum: rewards that are advantages already, as ``mc``'s."""
+    mask, ends = played.response_mask, played.segment_ends
+    if ends is None:  # each token is a segment
+        ends = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
+    advantages = losses.rewards_within(played.token_rewards, mask, ends, gamma=settings.gamma)
+    return advantages, advantages
 
 
 def _by_score(
@@ -223,6 +233,14 @@ for _estimator in (
         needs_critic=False,
         whitens=True,
         source="Hu 2025, arXiv:2501.03262: the reward to go, whitened over the batch",
+    ),
+    AdvantageEstimator(
+        name="vineppo",
+        estimate=_vineppo,
+        needs_critic=False,
+        reads_segments=True,
+        whitens=True,
+        source="Kazemnejad et al. 2024, arXiv:2410.01679, under the rule `mc`",
     ),
     AdvantageEstimator(
         name="rloo",

@@ -11,13 +11,14 @@ reference; advantages are whitened over the whole batch, not per minibatch; drop
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from stable_baselines3.common.utils import FloatSchedule, explained_variance
+from stable_baselines3.common.utils import FloatSchedule, explained_variance, update_learning_rate
 from torch import Tensor
 
 from tokengym.agents import losses
@@ -33,9 +34,15 @@ from tokengym.agents.ppo.advantages import (
     find_advantage,
 )
 from tokengym.agents.ppo.objective import Experience, Objective, UpdateStats
-from tokengym.agents.ppo.settings import PPOSettings
+from tokengym.agents.ppo.settings import GAE_LAMBDA, PPOSettings
 from tokengym.agents.ppo.weights import WeighedRound, find_weight, weighted
-from tokengym.agents.rollouts.environments import environment_attribute, environment_scorer
+from tokengym.agents.rollouts.environments import (
+    Environments,
+    declared_lambda,
+    environment_attribute,
+    environment_scorer,
+    segment_ends,
+)
 from tokengym.agents.rollouts.playing import Round
 
 logger = logging.getLogger(__name__)
@@ -73,12 +80,19 @@ class PPO(EpisodicAlgorithm):
     def check_settings(self, policy_kwargs: Mapping[str, Any]) -> None:
         """Refuse an unknown estimator, and settings of a critic where it has none."""
         self.estimator = find_advantage(self.settings.advantage)
-        check_critic_settings(self.estimator, self.settings, policy_kwargs)
+        check_critic_settings(self.estimator, self.settings)
         check_group_settings(self.estimator, self.settings)
         self.has_critic = self.estimator.needs_critic
         name = self.settings.advantage_weight
         self.weight = None if name is None else find_weight(name)
         self._has_warned, self._log_prob_gap = False, 0.0
+
+    def settled_settings(self, env: Environments) -> PPOSettings:
+        """Return the settings with the lambda that the environment's credit rule declares."""
+        if not self.estimator.needs_critic or self.settings.gae_lambda is not None:
+            return self.settings
+        declared = declared_lambda(env)
+        return replace(self.settings, gae_lambda=GAE_LAMBDA if declared is None else declared)
 
     def round_options(self) -> dict[str, Any] | None:
         """Return the options of a round's reset: rows in groups that share a prompt."""
@@ -135,6 +149,7 @@ class PPO(EpisodicAlgorithm):
                 values=values,
                 final_values=final_values,
                 scores=scores,
+                segment_ends=self._segment_ends(played, mask),
             ),
             self.settings,
         )
@@ -163,6 +178,14 @@ class PPO(EpisodicAlgorithm):
             ref_logits=ref_logits,
         )
         return self._kept(experience, raw_scores)
+
+    def _segment_ends(self, played: Round, mask: Tensor) -> Tensor | None:
+        """Return the last token of each token's segment, (batch, time), where it is read."""
+        if not self.estimator.reads_segments:
+            return None
+        assert self.env is not None
+        ends = segment_ends(self.env, played.episodes, mask.shape[1])
+        return torch.from_numpy(ends).to(mask.device)
 
     def _old_log_probs(self, played: Round, sequences: Sequences) -> Tensor:
         """Return the log-probs that the ratio divides by, (batch, time), nats."""
@@ -311,6 +334,14 @@ class PPO(EpisodicAlgorithm):
             value_head_only=self._n_updates < self.settings.n_value_warmup,
         )
 
+    def _update_learning_rate(self, optimizers: Any) -> None:
+        """Set the rate of the next gradient steps."""
+        super()._update_learning_rate(optimizers)
+        if self.settings.learning_rate_schedule == "linear":
+            rate = self.lr_schedule(self._current_progress_remaining) * self.remaining
+            self.logger.record("train/learning_rate", rate)
+            update_learning_rate(optimizers, rate)
+
     def _reference_logits(self, played: Round, sequences: Sequences) -> Tensor | None:
         """Return the reference's logits for the exact KL, where they fit in memory."""
         size = sequences.response_mask.numel() * self.policy.num_actions * 4
@@ -409,6 +440,8 @@ class PPO(EpisodicAlgorithm):
         record("train/entropy", played.entropy.sum().item() / int(mask.sum()))
         record("train/kl", kl.sum(1).mean().item())
         record("train/kl_coef", self.kl_coef)
+        if self.has_critic:
+            record("train/gae_lambda", self.settings.gae_lambda)
         if values is not None:
             learned = explained_variance(values[mask].cpu().numpy(), returns[mask].cpu().numpy())
             record("train/explained_variance", float(learned))

@@ -6,14 +6,17 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from tokengym.agents.learner import Learner, register_learner
-from tokengym.agents.policy.settings import EpisodicSettings, Schedule
+from tokengym.agents.policy.settings import EpisodicSettings, Schedule, ValueNetwork
 from tokengym.envs import SettingsError
 from tokengym.envs.declared import check_choice, check_count, check_number
 
 KlPlace = Literal["reward", "loss"]
+LrSchedule = Literal["constant", "linear"]
 LossMean = Literal["auto", "token", "sequence", "constant"]
 KlEstimator = Literal["k1", "k2", "k3", "exact"]
 OldLogProbs = Literal["sampled", "recomputed"]
+GAE_LAMBDA = 0.95
+"""``gae_lambda`` where neither the user nor the credit rule names one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +27,9 @@ class PPOSettings(EpisodicSettings):
         SettingsError: if a value is out of range.
     """
 
+    learning_rate_schedule: LrSchedule = "constant"
+    """What becomes of ``learning_rate`` over the training: "constant" leaves it, "linear" lowers it
+    in a straight line to 0 at the end of the run, or of the call of ``learn``."""
     advantage: str = "gae"
     """Estimator of the advantages, by name or "file.py:Name"; see
     `tokengym.agents.ppo.advantages`."""
@@ -46,9 +52,10 @@ class PPOSettings(EpisodicSettings):
     """Gradient steps per pass; no more than there are episodes."""
     gamma: float = 1.0
     """Discount per token."""
-    gae_lambda: float = 0.95
-    """1 waits for the whole return, 0 trusts the next value. ABC's paper has 0.95; at 1 credit
-    redistribution cannot help."""
+    gae_lambda: float | None = None
+    """1 waits for the whole return, 0 trusts the next value. None takes what the credit rule
+    declares (0: mc, whose rewards are advantages), else 0.95, which ABC's paper has. Below 1 the
+    score reaches early tokens through the values alone, the more so the longer the response."""
     clip_range: Schedule = 0.2
     """Largest move of the probability ratio before its gradient stops."""
     clip_range_high: float | None = None
@@ -63,6 +70,10 @@ class PPOSettings(EpisodicSettings):
     not correct."""
     clip_range_vf: Schedule | None = 0.2
     """The same for the values, in reward units; None does not clip them."""
+    value_network: ValueNetwork = "trunk"
+    """Input of the value head. "trunk": the policy's hidden states, at no cost. "own": those of a
+    network of its own, a copy of the model, or with LoRA adapters of its own on the same backbone:
+    a step takes half as long again, and values learn features that the policy has no use for."""
     vf_coef: float = 0.1
     """Weight of the value loss; at 0 the values, which begin at 0, stay there."""
     ent_coef: float = 0.0
@@ -95,17 +106,20 @@ class PPOSettings(EpisodicSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_choice(self, "learning_rate_schedule", get_args(LrSchedule))
         check_count(self, "n_epochs", "n_minibatches")
         check_count(
             self, "group_size", least=2, optional=True, hint="a group of one has no baseline"
         )
         check_choice(self, "drop_equal_groups", (True, False))
+        check_choice(self, "value_network", get_args(ValueNetwork))
         check_choice(self, "loss_mean", get_args(LossMean))
         check_number(self, "std_floor", least=0.0)
         check_number(self, "clip_range_high", above=0.0, optional=True)
         check_count(self, "n_value_warmup", least=0)
         check_count(self, "micro_batch_size", optional=True)
-        check_number(self, "gamma", "gae_lambda", least=0.0, most=1.0)
+        check_number(self, "gamma", least=0.0, most=1.0)
+        check_number(self, "gae_lambda", least=0.0, most=1.0, optional=True)
         check_number(self, "vf_coef", least=0.0, hint="0 is no critic")
         check_number(self, "kl_coef", least=0.0, hint="0 puts no price on the KL")
         check_choice(self, "old_log_probs", get_args(OldLogProbs))
@@ -169,11 +183,19 @@ PPO_LEARNER = register_learner(
         uses_credit=True,
     )
 )
-CRITIC_SETTINGS = ("gae_lambda", "vf_coef", "clip_range_vf", "n_value_warmup")
+CRITIC_SETTINGS = ("gae_lambda", "value_network", "vf_coef", "clip_range_vf", "n_value_warmup")
 """Settings of `PPOSettings` that have no effect without a critic."""
+EARLIER_CRITIC = {
+    "gae_lambda": GAE_LAMBDA,
+    "value_network": "trunk",
+    "vf_coef": 0.1,
+    "clip_range_vf": 0.2,
+}
+"""Defaults of version 0.1.0, which saved settings of learners without a critic hold."""
 CRITIC_FREE = {
     "reinforce": "the reward to go of each token, without a baseline",
     "reinforce++": "the reward to go of each token, whitened over the batch",
+    "vineppo": "the reward of each token, or of its segment, for rules such as mc",
     "rloo": "scores minus the mean of the other responses to the prompt",
     "grpo": "scores standardised among the responses to the prompt",
     "dr-grpo": "scores minus the mean of the responses to the prompt",
@@ -188,7 +210,7 @@ for _name, _summary in CRITIC_FREE.items():
             summary=f"policy gradient without a critic: {_summary}",
             fixed={"advantage": _name},
             idle=CRITIC_SETTINGS,
-            usual={} if _name.startswith("reinforce") else {"group_size": 8},
+            usual={"group_size": 8} if "prompt" in _summary else {},
         )
     )
 register_learner(

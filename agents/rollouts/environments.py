@@ -1,6 +1,6 @@
 """Environments for agents: adapting them, reading attributes, saving and restoring state."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeAlias
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from tokengym.agents.errors import CheckpointError
-from tokengym.envs import EpisodeOverError, TokenGenerationVectorEnv
+from tokengym.envs import Episode, EpisodeOverError, SettingsError, TokenGenerationVectorEnv
 from tokengym.envs.settings import GenerationSettings
 from tokengym.rewards import Normalize, Reward, RewardWrapper, Scorer, VectorRewardWrapper
 from tokengym.rewards.scorers.base import ScorerWrapper
@@ -165,6 +165,42 @@ def environment_scorer(envs: Environments) -> Scorer | None:
 def environment_rewards(envs: Environments) -> list[Reward]:
     """Return the rewards of an environment's wrappers, those of its rows included."""
     return _rewards(_chains(envs))
+
+
+def declared_lambda(envs: Environments) -> float | None:
+    """Return the lambda that the environment's credit rule declares, None if it declares none.
+
+    Raises:
+        SettingsError: if it is no number in [0, 1].
+    """
+    for reward in environment_rewards(envs):
+        declared = reward.credit.gae_lambda
+        if declared is not None and not 0.0 <= declared <= 1.0:
+            raise SettingsError(
+                f"credit {reward.credit_name!r} declares gae_lambda={declared}, which must be "
+                "within [0, 1], or None to leave it to the learner"
+            )
+        return declared
+    return None
+
+
+def segment_ends(envs: Environments, episodes: Sequence[Episode], time: int) -> NDArray[np.int64]:
+    """Return the last token of each token's segment, as the environment's credit rule pays them.
+
+    Args:
+        envs: The environment.
+        episodes: Finished episodes.
+        time: Columns of the result, at least the longest response.
+
+    Returns:
+        (episodes, time) positions; past a response's end and without a rule, each its own.
+    """
+    ends = np.tile(np.arange(time), (len(episodes), 1))
+    for reward in environment_rewards(envs)[:1]:
+        for row, pieces in enumerate(reward.credit.pieces(episodes)):
+            for piece in pieces:
+                ends[row, piece.start : piece.stop] = piece.stop - 1
+    return ends
 
 
 def round_rewards(envs: Environments) -> list[VectorRewardWrapper]:

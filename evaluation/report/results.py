@@ -54,7 +54,7 @@ def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
         rewards=config.rewards,
         training=training_settings(config.env, config.training.agent),
     )
-    settings = flat(config.as_dict())
+    settings = found.with_lambdas(flat(config.as_dict()))
     # Learners at prices of their own have no one objective.
     prices = {flat(config.of_run(name).as_dict()).get("kl_coef") for name in config.names} - {None}
     about = {
@@ -106,7 +106,7 @@ def merge_comparisons(
             found.add(config, Path(folder), group)
     found.refuse_empty(folders[0])
     coefs = {flat(config.as_dict()).get("kl_coef") for config in configs}
-    first = flat(configs[0].as_dict())
+    first = found.with_lambdas(flat(configs[0].as_dict()))
     apart = {*varying, "seeds", "first_seed", "rewards"}
     about = {
         "settings": {name: value for name, value in first.items() if name not in apart},
@@ -230,6 +230,8 @@ class _Found:
     """Versions met of each package, in the order of the runs."""
     measured_by: list[str] = field(default_factory=list)
     """Scorers that the runs' scores are of, in words."""
+    lambdas: dict[str, float] = field(default_factory=dict)
+    """Lambda that each rule's runs had, where the rule decides it."""
     made: dict[str, list[str]] = field(default_factory=dict)
     """Commits and machines of the runs, likewise."""
 
@@ -246,6 +248,8 @@ class _Found:
                 for key, value in (result.get(met) or {}).items():
                     listed = kept.setdefault(key, [])
                     listed += [value] if value and value not in listed else []
+            if (known := result.get("gae_lambda")) is not None:
+                self.lambdas[credit] = known
             if (by := result.get("measured_by")) and by not in self.measured_by:
                 self.measured_by.append(by)
             if result["status"] == "finished":
@@ -257,6 +261,13 @@ class _Found:
                 self.failed.append(
                     {"credit": credit, "seed": seed, "group": dict(group), "error": error}
                 )
+
+    def with_lambdas(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Return settings with the lambdas that rules declared in place of None."""
+        if not self.lambdas or settings.get("gae_lambda", 0) is not None:
+            return settings
+        shown = ", ".join(f"{name} {value:g}" for name, value in self.lambdas.items())
+        return {**settings, "gae_lambda": shown}
 
     def refuse_empty(self, out: Path) -> None:
         """Raise ValueError if no run has finished."""

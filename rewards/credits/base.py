@@ -57,6 +57,9 @@ class Credit:
     """Whether `attribute` continues responses with the policy that learns (`Probe.finish`)."""
     every_prefix: bool = False
     """Whether a scorer without scores per position may score every prefix as a text of its own."""
+    gae_lambda: float | None = None
+    """Lambda in [0, 1] that suits the rule's token rewards, for a learner with ``gae_lambda=None``:
+    0 where a token's reward is its advantage. None leaves it to the learner."""
 
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "Credit":
         """Return the rule for responses of a policy's tokenizer; itself unless it reads ids."""
@@ -75,6 +78,10 @@ class Credit:
             scores: Their scores; returned as they are unless the rule overrides this.
         """
         return scores
+
+    def pieces(self, episodes: Sequence[Episode]) -> list[list[range]]:
+        """Return the tokens of each response that are paid in one sum; single ones by default."""
+        return [split_evenly(n, n) for n in map(len, (e.response_ids for e in episodes))]
 
     def assign(self, episodes: Sequence[Episode], scores: Scores) -> list[FloatArray]:
         """Return the token rewards of each episode.
@@ -258,7 +265,7 @@ class _Adapted(Credit):
 
     _OPTIONAL = (
         *("attribution", "causal", "every_prefix", "needs_policy", "sum_preserving"),
-        *("attribute", "bind", "step_reward"),
+        *("gae_lambda", "pieces", "attribute", "bind", "step_reward"),
     )
 
     def __init__(self, rule: Any) -> None:

@@ -26,7 +26,8 @@ class MonteCarlo(SegmentedCredit):
     response is its score, so the rewards sum to it. In expectation r_t is the token's advantage.
     The first token's also contains the value of the prompt: this is the baseline of the reward to
     go, equal for all responses to a prompt, and paid there it reaches no later token. It needs no
-    continuations from the prompt, which would be the longest.
+    continuations from the prompt, which would be the longest. The paper's estimator of advantages
+    from these rewards is ``PPO(advantage="vineppo")``.
 
     A response of n tokens costs k * (n - 1) continuations, or k * (segments - 1). Learners of this
     package bind their policy at the start of every round and count the continuations as sampled
@@ -53,6 +54,7 @@ class MonteCarlo(SegmentedCredit):
         if k < 1:
             raise CreditError(f"k must be at least 1 continuation, got {k}; the paper uses 9")
         self.k = k
+        self.gae_lambda = 0.0 if segments is None else None  # a segment is paid on its last token
 
     def attribute(self, probe: Probe, episodes: Sequence[Episode], scores: Scores) -> Scores:
         """Return the scores with each token's change of the estimated value."""

@@ -34,7 +34,15 @@ from tokengym.evaluation.runs.config import (
 )
 from tokengym.evaluation.runs.defaults import training_settings
 from tokengym.evaluation.statistics import area_under_curve
-from tokengym.scripts.studies.cells import DOCS, PUBLISHED_KL, Docs, Out, command_line, deadline
+from tokengym.scripts.studies.cells import (
+    DOCS,
+    EARLIER,
+    PUBLISHED_KL,
+    Docs,
+    Out,
+    command_line,
+    deadline,
+)
 
 OUT = Path("runs/grid")
 RED = "red:delivery=end"
@@ -84,7 +92,7 @@ class Cell:
     def config(self, out: Path) -> ComparisonConfig:
         """Return the comparison this cell is."""
         env = resolve_env(self.env)
-        changes = {"kl_estimator": PUBLISHED_KL, **self.changes}
+        changes = {**EARLIER, "kl_estimator": PUBLISHED_KL, **self.changes}
         if self.tuned:
             changes["learning_rate"] = tuned_rate(self.env, out)
         scorer = str(out / MISALIGNED) if self.misaligned else None

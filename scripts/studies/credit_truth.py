@@ -30,7 +30,7 @@ from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.runs.config import ComparisonConfig, resolve_env
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
 from tokengym.evaluation.statistics import interval
-from tokengym.scripts.studies.cells import PUBLISHED_KL, Out, command_line, run_missing
+from tokengym.scripts.studies.cells import EARLIER, PUBLISHED_KL, Out, command_line, run_missing
 from tokengym.scripts.studies.tables import fill, markdown_table, mean, with_interval
 
 OUT = Path("runs/credit_truth")
@@ -174,6 +174,7 @@ def trained_agent(cell: Cell, out: Path, steps: int | None) -> Path:
             steps=steps or TRAINED_STEPS.get(cell.task),
             learning_rate=LEARNING_RATE,
             kl_estimator=PUBLISHED_KL,
+            **EARLIER,
         )
         config = ComparisonConfig(
             env=env,

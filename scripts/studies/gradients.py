@@ -35,7 +35,7 @@ from tokengym.lab.gradients.oracle import (
     weights_of,
 )
 from tokengym.rewards import Reward
-from tokengym.scripts.studies.cells import DOCS, Docs, command_line, read_rows
+from tokengym.scripts.studies.cells import DOCS, EARLIER, Docs, command_line, read_rows
 from tokengym.scripts.studies.tables import fill, markdown_table
 
 RULES = (
@@ -193,6 +193,7 @@ def train_one(rule: str, estimator: str, horizon: int, seed: int) -> dict[str, A
         kl_coef=0.0,
         seed=seed,
         group_size=group_size,
+        **EARLIER,
     )
     for _ in range(UPDATES):
         agent.learn(1, reset_num_timesteps=False)

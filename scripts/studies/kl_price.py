@@ -19,7 +19,15 @@ from tokengym.agents import PPO
 from tokengym.agents.oracle import policy_table
 from tokengym.envs.files import write_csv
 from tokengym.evaluation.report.verdict import number
-from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, read_rows, run_missing
+from tokengym.scripts.studies.cells import (
+    DOCS,
+    EARLIER,
+    Docs,
+    Out,
+    command_line,
+    read_rows,
+    run_missing,
+)
 from tokengym.scripts.studies.tables import fill, markdown_table
 
 PLACES = (("reward", "k1"), ("reward", "exact"), ("loss", "exact"))
@@ -101,6 +109,7 @@ def measure(cell: Cell, bundle: str | None = None, **size: int) -> list[dict[str
             kl_in=cell.kl_in,
             kl_estimator=cell.kl_estimator,
             target_kl=cell.target_kl or None,
+            **EARLIER,
         ),
         evaluation=EvaluationSettings(every=EVERY, episodes=128, samples=0),
         task=TaskSettings(bundle=bundle),
@@ -136,6 +145,7 @@ def measure_on_oracle(cell: Cell) -> list[dict[str, Any]]:
         kl_in=cell.kl_in,
         kl_estimator=cell.kl_estimator,
         seed=cell.seed,
+        **EARLIER,
     )
     reference = policy_table(agent.policy, envs, reference=True)
     oracle: Any = envs.unwrapped

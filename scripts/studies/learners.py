@@ -28,7 +28,15 @@ from tokengym.evaluation.runs.config import (
 )
 from tokengym.evaluation.runs.defaults import training_settings
 from tokengym.evaluation.statistics import area_under_curve
-from tokengym.scripts.studies.cells import DOCS, PUBLISHED_KL, Docs, Out, command_line, run_pending
+from tokengym.scripts.studies.cells import (
+    DOCS,
+    EARLIER,
+    PUBLISHED_KL,
+    Docs,
+    Out,
+    command_line,
+    run_pending,
+)
 from tokengym.scripts.studies.credit_grid import PUBLISHED, finished_rows
 from tokengym.scripts.studies.grid_page import panel_of
 from tokengym.scripts.studies.grid_tables import FEWEST, differences_table, rules_table
@@ -93,6 +101,7 @@ class Cell:
                 max_new_tokens=self.length,
                 kl_coef=PRICE,
                 kl_estimator=PUBLISHED_KL,
+                **EARLIER,
             ),
         )
 

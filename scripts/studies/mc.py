@@ -30,7 +30,15 @@ from tokengym.evaluation.runs.config import (
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
 from tokengym.evaluation.statistics import area_under_curve
 from tokengym.rewards.maths.shares import split_evenly
-from tokengym.scripts.studies.cells import DOCS, PUBLISHED_KL, Docs, Out, command_line, run_pending
+from tokengym.scripts.studies.cells import (
+    DOCS,
+    EARLIER,
+    PUBLISHED_KL,
+    Docs,
+    Out,
+    command_line,
+    run_pending,
+)
 from tokengym.scripts.studies.credit_grid import PUBLISHED, finished_rows
 from tokengym.scripts.studies.grid_page import panel_of
 from tokengym.scripts.studies.grid_tables import differences_table, paired_rules, rules_table
@@ -139,6 +147,7 @@ class Cell:
                 fixed_length=True,
                 kl_coef=PRICE,
                 kl_estimator=PUBLISHED_KL,
+                **EARLIER,
             ),
             evaluation=EvaluationSettings(every=max(updates // EVALUATIONS, 1), samples=0),
         )

@@ -29,7 +29,15 @@ from tokengym.agents.oracle import policy_table
 from tokengym.envs.files import write_csv
 from tokengym.envs.oracle.values import Responses
 from tokengym.evaluation.report.verdict import number
-from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, read_rows, run_missing
+from tokengym.scripts.studies.cells import (
+    DOCS,
+    EARLIER,
+    Docs,
+    Out,
+    command_line,
+    read_rows,
+    run_missing,
+)
 from tokengym.scripts.studies.kl_price import TEXT as KL_TEXT
 from tokengym.scripts.studies.tables import fill, markdown_table, mean, student_mean
 
@@ -169,6 +177,7 @@ def train(cell: Cell) -> Any:
             kl_estimator="k1" if cell.method == "ppo-k1" else "exact",
             ent_coef=cell.bonus,
             seed=cell.seed,
+            **EARLIER,
         )
         for _ in range(ENTROPY_UPDATES if cell.method == "entropy" else UPDATES):
             played = agent.collect()

@@ -35,6 +35,7 @@ from tokengym.evaluation.runs.defaults import EvaluationSettings, training_setti
 from tokengym.evaluation.statistics import Array, paired_difference
 from tokengym.scripts.studies.cells import (
     DOCS,
+    EARLIER,
     Docs,
     Out,
     command_line,
@@ -101,7 +102,9 @@ class Cell:
             rewards=REWARDS,
             seeds=SEEDS,
             first_seed=FIRST_SEED,
-            training=training_settings(env, steps=UPDATES, learning_rate=RATE, kl_coef=self.price),
+            training=training_settings(
+                env, steps=UPDATES, learning_rate=RATE, kl_coef=self.price, **EARLIER
+            ),
             evaluation=EvaluationSettings(every=EVERY, samples=0),
         )
 

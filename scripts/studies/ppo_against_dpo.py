@@ -29,6 +29,7 @@ from tokengym.evaluation.runs.run import make_agent, make_evaluator
 from tokengym.scripts.commands.train_reward import BUNDLED
 from tokengym.scripts.studies.cells import (
     DOCS,
+    EARLIER,
     Docs,
     Out,
     command_line,
@@ -304,7 +305,7 @@ def config(seed: int, agent: Agent, **changes: Any) -> ComparisonConfig:
     """Return the task and how it is measured; both learners have a seed's evaluation noise."""
     sizes: dict[str, Any] = {"max_new_tokens": LENGTH}
     if agent == "ppo":
-        sizes |= {"steps": UPDATES, "batch_size": BATCH}
+        sizes |= {"steps": UPDATES, "batch_size": BATCH, **EARLIER}
     return ComparisonConfig(
         env=ENV,
         rewards=("sparse",),

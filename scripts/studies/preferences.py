@@ -24,6 +24,7 @@ from tokengym.evaluation.runs.run import run as run_one
 from tokengym.evaluation.statistics import interval
 from tokengym.scripts.studies.cells import (
     DOCS,
+    EARLIER,
     PUBLISHED_KL,
     Docs,
     Out,
@@ -41,7 +42,7 @@ NAMES = {
     "best-of-n": "best of 16",
     "ppo": "PPO (sparse)",
 }
-TRAINING = training_settings(ENV, steps=20, kl_estimator=PUBLISHED_KL)
+TRAINING = training_settings(ENV, steps=20, kl_estimator=PUBLISHED_KL, **EARLIER)
 CHANGES: dict[str, dict[str, Any]] = {
     "dpo": {"num_prompts": 256, "learning_rate": 3e-4, "num_train_epochs": 3.0},
     "online-dpo": {"num_prompts": 128, "learning_rate": 3e-4, "num_train_epochs": 3.0},

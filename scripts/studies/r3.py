@@ -43,6 +43,7 @@ from tokengym.scripts.corpora.questions import (
 )
 from tokengym.scripts.studies.cells import (
     DOCS,
+    EARLIER,
     PUBLISHED_KL,
     Docs,
     Out,
@@ -94,6 +95,7 @@ held-out questions it copies less often."""
 SETTINGS = training_settings(
     "tokengym/QuestionAnswer-v0",
     max_new_tokens=24,
+    **EARLIER,
 )
 EPISODES = 256
 """Held-out questions that each evaluation asks."""

@@ -25,7 +25,7 @@ from tokengym.scripts.corpora.grammar import Dice
 from tokengym.scripts.corpora.posts import reference_summary
 from tokengym.scripts.corpora.rude_posts import rude_summary, write_rude_posts
 from tokengym.scripts.corpora.rude_words import RUDE_WORDS
-from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, run_pending
+from tokengym.scripts.studies.cells import DOCS, EARLIER, Docs, Out, command_line, run_pending
 from tokengym.scripts.studies.credit_grid import PUBLISHED, finished_rows
 from tokengym.scripts.studies.grid_page import panel_of
 from tokengym.scripts.studies.tables import difference, fields, fill, markdown_table, student_mean
@@ -91,7 +91,7 @@ def config(arm: str, out: Path) -> ComparisonConfig:
         rewards=(REWARD,),
         seeds=SEEDS,
         first_seed=FIRST_SEED,
-        training=training_settings(TASK, steps=UPDATES, learning_rate=RATE),
+        training=training_settings(TASK, steps=UPDATES, learning_rate=RATE, **EARLIER),
         evaluation=EvaluationSettings(every=EVERY, toxicity="words"),
         task=TaskSettings(
             dataset=str(out / "posts.jsonl"),

@@ -310,6 +310,22 @@ def test_schedules_must_be_given_again(make_ppo: Callable[..., PPO], tmp_path: P
     assert PPO.load(tmp_path / "run", learning_rate=0.5).lr_schedule(1.0) == 0.5
 
 
+def test_settings_that_an_earlier_checkpoint_lacks_are_as_they_were():
+    record: Any = {"settings": {"gae_lambda": 0.9}, "schedules": [], "policy_kwargs": {}}
+
+    def found(**changes: Any) -> dict[str, Any]:
+        return checkpoint._settings(PPO, record, changes, Path())
+
+    assert found() == {
+        "value_network": "trunk",
+        "learning_rate_schedule": "constant",
+        "gae_lambda": 0.9,
+    }
+    assert found(learning_rate_schedule="linear")["learning_rate_schedule"] == "linear"
+    record["policy_kwargs"] = {"value_network": "own"}
+    assert "value_network" not in found()
+
+
 def test_settings_are_restored_and_can_be_changed(make_ppo: Callable[..., PPO], tmp_path: Path):
     make_ppo(
         gae_lambda=0.5,

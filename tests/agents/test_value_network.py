@@ -165,3 +165,21 @@ def test_with_adapters_the_backbone_is_there_once(build: Callable[..., PPO]):
 def test_an_unknown_value_network_is_refused(build: Callable[..., PPO]):
     with pytest.raises(ValueError, match="value_network must be 'trunk' or 'own', got 'mine'"):
         build(value_network="mine")
+
+
+def test_it_is_a_setting_of_ppo_and_may_stand_among_the_policys_arguments(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], tmp_path: Path
+):
+    own = {"model": make_model(), "value_network": "own"}
+    by_kwargs = PPO("CausalLMPolicy", make_envs(), policy_kwargs=own, device="cpu")
+    assert own["value_network"] == "own"  # the caller's dictionary is left alone
+    by_setting = make_ppo(value_network="own")
+    for agent in (by_kwargs, by_setting):
+        assert agent.value_network == "own"
+        assert critic_of(agent).network is not None
+    by_setting.save(tmp_path / "agent")
+    loaded = PPO.load(tmp_path / "agent", env=make_envs(), device="cpu")
+    assert loaded.value_network == "own"
+    assert critic_of(loaded).network is not None
+    with pytest.raises(ValueError, match="value_network is a setting of PPO; pass it beside"):
+        PPO("CausalLMPolicy", make_envs(), policy_kwargs=own, value_network="trunk")

@@ -123,12 +123,12 @@ FOREIGN = {
     "dpo": (["--gae-lambda", ".5"], "is an option of nlpo and ppo; dpo takes", "--beta"),
     "sft": (
         ["--n-epochs", "3"],
-        "nlpo, ppo, reinforce, reinforce++ and rloo; sft takes",
+        "nlpo, ppo, reinforce, reinforce++, rloo and vineppo; sft takes",
         "--epochs",
     ),
     "online-dpo": (
         ["--steps", "3"],
-        "nlpo, ppo, reinforce, reinforce++ and rloo; online-dpo takes",
+        "nlpo, ppo, reinforce, reinforce++, rloo and vineppo; online-dpo takes",
         "--beta",
     ),
     "raft": (["--loss-type=ipo"], "is an option of dpo and online-dpo; raft takes", "--iterations"),

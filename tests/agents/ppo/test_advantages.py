@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.agents.conftest import PerToken, make_model, target_reward
-from tokengym.agents import PPO, collect
+from tokengym.agents import PPO, collect, losses
 from tokengym.agents.ppo.advantages import (
     AdvantageEstimator,
     RoundTensors,
@@ -16,7 +16,7 @@ from tokengym.agents.ppo.advantages import (
     find_advantage,
     register_advantage,
 )
-from tokengym.agents.ppo.settings import PPOSettings
+from tokengym.agents.ppo.settings import EARLIER_CRITIC, PPOSettings
 
 
 def dense(make_envs: Callable[..., Any], num_envs: int) -> Any:
@@ -111,7 +111,7 @@ def test_a_checkpoint_without_a_critic_is_resumed_number_for_number(
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("gae_lambda", 0.5), ("vf_coef", 0.2), ("clip_range_vf", None), ("n_value_warmup", 2)],
+    [("gae_lambda", 0.5), ("vf_coef", 0.2), ("clip_range_vf", 0.3), ("n_value_warmup", 2)],
 )
 def test_settings_of_a_critic_are_refused_without_one(
     make_ppo: Callable[..., PPO], setting: str, value: Any
@@ -121,10 +121,10 @@ def test_settings_of_a_critic_are_refused_without_one(
         make_ppo(advantage="reinforce", **{setting: value})
 
 
-def test_a_value_network_is_refused_without_a_critic(make_envs: Callable[..., Any]):
-    kwargs = {"model": make_model(), "value_network": "own"}
-    with pytest.raises(ValueError, match="value_network has no effect with advantage='reinforce'"):
-        PPO("CausalLMPolicy", make_envs(), policy_kwargs=kwargs, advantage="reinforce")
+def test_the_critics_defaults_of_version_0_1_are_nothing_to_refuse(make_ppo: Callable[..., PPO]):
+    """Saved settings of learners without a critic hold them."""
+    agent = make_ppo(advantage="reinforce", **EARLIER_CRITIC)
+    assert agent.policy.critic is None
 
 
 def test_an_unknown_estimator_is_named_with_near_matches(make_ppo: Callable[..., PPO]):
@@ -149,3 +149,40 @@ def test_an_estimator_of_ones_own_is_one_function(
     agent = make_ppo(envs=dense(make_envs, 8), advantage="immediate")
     agent.learn(8 * 5)
     assert agent._n_updates >= 1
+
+
+# --- VinePPO's ------------------------------------------------------------------------------------
+
+
+class Pieces(PerToken):
+    """Pays the first two tokens in one sum, and the others by themselves."""
+
+    def pieces(self, episodes: Any) -> list[list[range]]:
+        sizes = [len(episode.response_ids) for episode in episodes]
+        return [[range(0, min(2, n)), *(range(t, t + 1) for t in range(2, n))] for n in sizes]
+
+
+def test_rewards_within_segments():
+    rewards = torch.tensor([[0.0, 2.0, 4.0, 1.0], [3.0, 0.0, 0.0, 0.0]])
+    mask = torch.tensor([[True] * 4, [True] + [False] * 3])
+    ends = torch.tensor([[1, 1, 3, 3], [0, 1, 2, 3]])
+    found = losses.rewards_within(rewards, mask, ends)
+    assert found.tolist() == [[2.0, 2.0, 5.0, 1.0], [3.0, 0.0, 0.0, 0.0]]
+    found = losses.rewards_within(rewards, mask, ends, gamma=0.5)
+    assert found.tolist() == [[1.0, 2.0, 4.5, 1.0], [3.0, 0.0, 0.0, 0.0]]
+
+
+def test_vineppo_pays_each_token_the_reward_of_its_segment(
+    make_ppo: Callable[..., PPO], make_envs: Callable[..., Any]
+):
+    for credit, joined in ((PerToken(), False), (Pieces(), True)):
+        envs = make_envs(num_envs=8, reward=target_reward(credit), min_new_tokens=6)
+        agent = make_ppo(envs=envs, advantage="vineppo", kl_coef=0.0)
+        assert agent.policy.critic is None
+        played = agent.collect()
+        assert played is not None
+        paid = torch.tensor(np.stack([episode.token_rewards for episode in played.episodes]))
+        if joined:
+            paid[:, :1] += paid[:, 1:2]
+        found = agent.assign(played).advantages
+        torch.testing.assert_close(found, losses.masked_whiten(paid, paid > -1.0))

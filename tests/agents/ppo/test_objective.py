@@ -46,6 +46,8 @@ def test_the_gradient_is_that_of_the_whole_objective(
     agent = make_ppo(
         envs=make_envs(num_envs=8, reward=target_reward(PerToken())),
         vf_coef=0.3,
+        clip_range_vf=0.2,
+        value_network="trunk",
         ent_coef=0.05,
         kl_estimator="k1",  # in the reward alone
     )

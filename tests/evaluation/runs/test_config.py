@@ -141,7 +141,7 @@ def test_a_models_tokenizer_leaves_the_task_its_prompts_and_scorers(tmp_path: Pa
         ),
         (
             lambda: changed(TrainingSettings(), gae_lambda=1.5),
-            r"gae_lambda must be within \[0, 1\], got 1.5",
+            r"gae_lambda must be within \[0, 1\], or None, got 1.5",
         ),
         (lambda: changed(TrainingSettings(), vf_coef=-0.1), "vf_coef must be >= 0, got -0.1"),
         (lambda: changed(TrainingSettings(), kl_coef=-1.0), "kl_coef must be >= 0, got -1"),

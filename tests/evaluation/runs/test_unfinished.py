@@ -99,6 +99,25 @@ def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path: Path, every: int, mo
     assert not (folder / "unfinished").exists()
 
 
+@pytest.mark.parametrize("length", [{"steps": 4}, {"tokens": 4 * 4 * 6}])
+def test_a_rate_that_falls_belongs_to_the_whole_run(tmp_path: Path, length: dict[str, int]):
+    """It falls in a line to 0 at the run's end, and a killed run continues on the same line."""
+    own: Any = {"learning_rate": 0.004, "learning_rate_schedule": "linear"}
+    training = changed(CONFIG.training, fixed_length=True, **own, **length)
+    learner = replace(training.learner, gae_lambda=None)
+    config = replace(CONFIG, training=replace(training, learner=learner))
+    run(config, "sparse", 0, out=tmp_path / "whole")
+    whole = files(run_folder(tmp_path / "whole", "sparse", 0))
+    rates = [float(row["learning_rate"]) for row in whole["train.csv"]]
+    assert rates == pytest.approx([0.004, 0.003, 0.002, 0.001])
+    assert {row["gae_lambda"] for row in whole["train.csv"]} == {"0.95"}  # sparse declares none
+    with pytest.raises(Killed):
+        run(config, "sparse", 0, out=tmp_path, report=killed_at(4), checkpoint_every=1)
+    run(config, "sparse", 0, out=tmp_path, checkpoint_every=1)
+    assert files(run_folder(tmp_path, "sparse", 0)) == whole
+    assert read_json(run_folder(tmp_path, "sparse", 0) / "run.json")["gae_lambda"] == 0.95
+
+
 def test_a_checkpoint_of_other_settings_is_not_gone_on_from(tmp_path: Path):
     with pytest.raises(Killed):
         run(CONFIG, "abc", 0, out=tmp_path, report=killed_at(3), checkpoint_every=1)

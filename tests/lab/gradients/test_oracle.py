@@ -1,11 +1,13 @@
 """The gradient check on the small Oracle, rule by rule and estimator by estimator."""
 
+import dataclasses
+
 import pytest
 import torch
 
 from tokengym.agents.losses import gae, rewards_to_go
 from tokengym.envs import SettingsError
-from tokengym.lab.gradients.exact import response_probs
+from tokengym.lab.gradients.exact import response_probs, values_to_come
 from tokengym.lab.gradients.oracle import (
     SmallOracle,
     estimator_names,
@@ -90,6 +92,28 @@ def test_an_untrained_critic_leaves_the_discount_of_lambda(small):
     last = rewards_to_go(rewards, mask, gamma=0.95)
     torch.testing.assert_close(by_hand, last)
     assert 0.9 < check.cosine < 1.0
+
+
+def test_the_rewards_of_exact_values_are_the_least_noisy_advantages():
+    """VinePPO's A_t = r_t needs no lambda; through GAE(.95) with a critic the noise is sparse's."""
+    five = SmallOracle.make(ends=False, horizon=5)
+    probs = five.probs(torch.zeros(five.legal.shape, dtype=torch.float64))
+    sparse, scores = five.rewarded(rule_of("sparse"), centre=response_probs(probs, five.responses))
+    values = values_to_come(probs, five.responses, rewards_to_go(sparse, five.responses.mask))
+    exact = torch.cat([values[:, 1:], scores[:, None]], 1) - values  # V(s_{t+1}) - V(s_t)
+    noises = {}
+    for name, rewards, estimator in (
+        ("reward to go", sparse, "reinforce"),
+        ("sparse", sparse, "gae"),
+        ("mc through gae", exact, "gae"),
+        ("mc", exact, "vineppo"),
+    ):
+        plain = dataclasses.replace(find_estimator(estimator), whitens=False)
+        check = gradient_of(five, probs, rewards, scores, plain)
+        assert (check.cosine, check.scale) == (pytest.approx(1.0), pytest.approx(1.0))
+        noises[name] = round(check.noise, 1)
+    expected = {"reward to go": 66.8, "sparse": 40.0, "mc through gae": 40.0, "mc": 12.6}
+    assert noises == expected
 
 
 def test_policies_along_a_run_climb(small):
