@@ -177,6 +177,20 @@ def scorer_kind(spec: RewardSpec) -> ScorerKind | None:
     return _kind_of(as_credit(spec), kind)
 
 
+def is_control(name: str) -> bool:
+    """Return whether a reward's name stands for a control, a rule that does not read the text.
+
+    Raises:
+        RewardError: if the name or an option is unknown.
+
+    Example:
+        >>> is_control("recency:tau=5"), is_control("abc")
+        (True, False)
+    """
+    _, spec, _, _ = _from_name(name)
+    return is_credit(spec) and as_credit(spec).control
+
+
 def _kind_of(credit: Credit, kind: ScorerKind) -> ScorerKind:
     """Return what a credit is scored by: its attributions say, or else its name's entry."""
     return KINDS[credit.attribution].scorer if credit.attribution in KINDS else kind

@@ -1,6 +1,10 @@
-"""From scored responses to one prompt to a pair: pure functions, without torch."""
+"""Several scored responses to a prompt: a pair of them, or the best of n.
+
+Pure functions, without torch.
+"""
 
 from collections.abc import Sequence
+from math import comb
 from typing import NamedTuple
 
 import numpy as np
@@ -144,4 +148,30 @@ def best_of_n_probs(probs: ArrayLike, scores: ArrayLike, n: int) -> NDArray[np.f
     wins = np.diff(at_most**n, prepend=0.0)
     share = np.divide(wins, mass, out=np.zeros_like(mass), where=mass > 0.0)
     found: NDArray[np.float64] = drawn * share[place]
+    return found
+
+
+def mean_of_best(ranked_by: ArrayLike, values: ArrayLike, n: int) -> NDArray[np.float64]:
+    """Return the expected value of the best of n, drawn without replacement from N responses.
+
+    E = sum_i C(i - 1, n - 1) / C(N, n) v_i,  v_i the value of the i-th worst by ``ranked_by``
+
+    Args:
+        ranked_by: (prompts, N) scores that choose.
+        values: (prompts, N) what the chosen one is worth.
+        n: Samples, at most N.
+
+    Returns:
+        (prompts,); without bias for the best of n fresh responses.
+
+    Raises:
+        ValueError: if there are fewer than n responses.
+    """
+    order = np.argsort(np.asarray(ranked_by), axis=-1, kind="stable")
+    ranked = np.take_along_axis(np.asarray(values, dtype=np.float64), order, axis=-1)
+    count = ranked.shape[-1]
+    if not 1 <= n <= count:
+        raise ValueError(f"n must lie in [1, {count}], the number of responses, got {n}")
+    weights = np.array([comb(i, n - 1) / comb(count, n) for i in range(count)])
+    found: NDArray[np.float64] = ranked @ weights
     return found

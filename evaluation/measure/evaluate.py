@@ -96,6 +96,7 @@ class Evaluator:
     ) -> None:
         if num_episodes < 1:
             raise ValueError(f"num_episodes must be at least 1, got {num_episodes}")
+        self.env = env
         self.num_episodes = num_episodes
         self.seed = seed
         self.envs = make_eval_envs(env, env_kwargs or {}, num_envs=min(num_episodes, ROWS))

@@ -39,7 +39,8 @@ class Measure:
     word: str = ""
     """Name in sentences and column headings; empty for those that only have a chart."""
     short: str = ""
-    """Heading in the terminal; only measurements with one are printed there and in curves.png."""
+    """Heading in the terminal; only measurements with one are printed there. curves.png draws them
+    and those that rank."""
     recorded: bool = False
     """Whether it is a column of curves.csv; columns stand in the order of the table."""
     ranked: bool = False
@@ -109,6 +110,14 @@ _TABLE = (
         better="higher",
         word="share of the way to the best gold score",
         columns=("final",),
+    ),
+    Measure(
+        name="share_of_way",
+        title="Share of the way to best-of-n",
+        meaning="Of the way from the untrained policy to the best of 16 of its responses, by score "
+        "minus the KL penalty; of fewer, where a high price of KL makes fewer better.",
+        better="higher",
+        short="way",
     ),
     Measure(
         name="length",

@@ -12,6 +12,10 @@ from numpy.typing import ArrayLike
 
 from tokengym.evaluation.statistics import Array
 
+LABEL_HEIGHT = 14.0
+"""Pixels between the names of two levels."""
+REFERENCE = 8
+"""Index of the colour of best-of-n, after those of the palette."""
 MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 52.0, 14.0, 12.0, 42.0
 
 
@@ -43,6 +47,18 @@ class Tick:
     """Pixels."""
     text: str
     """Its number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """A horizontal line across a chart, in pixels."""
+
+    at: float
+    """Its height."""
+    text: str
+    """Its name."""
+    text_at: float
+    """Height of its name, clear of the names above."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +101,8 @@ class Chart:
     """Along the left."""
     lines: Sequence[Line] = ()
     """The series."""
+    levels: Sequence[Level] = ()
+    """Horizontal lines."""
     hover: dict[str, object] = field(default_factory=dict)
     """Data of the script that shows values under the pointer."""
 
@@ -110,7 +128,12 @@ class Whisker:
 
 
 def line_chart(
-    series: Sequence[Series], *, width: float, height: float, whole_x: bool = False
+    series: Sequence[Series],
+    *,
+    width: float,
+    height: float,
+    whole_x: bool = False,
+    levels: Sequence[tuple[str, float]] = (),
 ) -> Chart:
     """Lay out lines with their bands.
 
@@ -119,8 +142,10 @@ def line_chart(
         width: Width of the view box, pixels.
         height: Height of the view box, pixels.
         whole_x: Whether to keep only whole numbers on the horizontal axis.
+        levels: Names and heights of horizontal lines.
     """
     everything = [values for s in series for values in (s.y, s.low, s.high) if values is not None]
+    everything.append(np.array([value for _, value in levels]))
     x_low, x_high = _span(np.concatenate([s.x for s in series]))
     y_low, y_high = _padded(np.concatenate(everything))
     left, right = MARGIN_LEFT, width - MARGIN_RIGHT
@@ -163,6 +188,7 @@ def line_chart(
         ],
         y_ticks=[Tick(at=float(to_y(v)), text=short(v)) for v in ticks(y_low, y_high, 5)],
         lines=lines,
+        levels=_spread([(name, float(to_y(value))) for name, value in levels]),
     )
 
 
@@ -256,6 +282,16 @@ def short(value: float) -> str:
     else:
         text = f"{value:.4g}"
     return text.replace("-", "\u2212")
+
+
+def _spread(levels: Sequence[tuple[str, float]]) -> list[Level]:
+    """Return levels with their names above them, or below the name above where that is too near."""
+    spread: list[Level] = []
+    lowest = 0.0
+    for name, at in sorted(levels, key=lambda level: level[1]):
+        lowest = max(at - 4.0, lowest + LABEL_HEIGHT)
+        spread.append(Level(at=round(at, 1), text=name, text_at=round(lowest, 1)))
+    return spread
 
 
 def _span(values: Array) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tokengym.envs import printable
 from tokengym.envs.files import write_bytes
 from tokengym.evaluation.measure.measures import AXES, measure_of, measures_of
+from tokengym.evaluation.measure.references import levels
 from tokengym.evaluation.report.curves import Curve, Panel, group_label, make_panels
 from tokengym.evaluation.statistics import curve_interval, iqm
 
@@ -41,20 +42,21 @@ LONG_NAME = 12
 
 
 def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve]) -> None:
-    """Draw the score, and where measured gold score, KL and toxicity, of every group."""
+    """Draw score, gold score, KL, score minus its price and toxicity of every group."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
     panels = make_panels(curves, kl_coef=summary["kl_coef"])
     groups = summary["groups"]
+    references = {tuple(group["group"].items()): group["reference"] for group in groups}
     names = list(dict.fromkeys(name for group in groups for name in group["rewards"]))
     colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
     baseline = groups[0]["baseline"]
     columns = [
         name
         for name, m in measures_of(summary["by_gold"]).items()
-        if m.short and all(name in panel.measures for panel in panels)
+        if (m.short or m.ranked) and all(name in panel.measures for panel in panels)
     ]
     if len(columns) == 1 and len(panels) > 1:  # only scores: groups side by side
         cells = [(panel, "score", group_label(panel.group)) for panel in panels]
@@ -75,6 +77,10 @@ def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve])
             axis.set_visible(False)
         for axis, (panel, measure, title) in zip(axes.flat, cells, strict=False):
             _draw(axis, panel, measure, colours, baseline, float(summary["level"]))
+            for name, value in levels(references[panel.group], measure):
+                axis.axhline(value, color=COLOURS[0], linestyle=":", linewidth=1)
+                place = axis.get_yaxis_transform()
+                axis.text(0.01, value, name, transform=place, va="bottom", fontsize=8)
             axis.set_title(_plain(title))
             axis.set_xlabel(AXES[summary["axis"]])
         longest = max(map(len, names))

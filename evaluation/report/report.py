@@ -16,11 +16,12 @@ import numpy as np
 
 from tokengym.envs import printable
 from tokengym.evaluation.measure.measures import AXES, MEASURES, Measure, measure_of, measures_of
-from tokengym.evaluation.report.charts import Chart, Series, hover_data, line_chart
+from tokengym.evaluation.measure.references import levels
+from tokengym.evaluation.report.charts import REFERENCE, Chart, Series, hover_data, line_chart
 from tokengym.evaluation.report.curves import SPENT, Curve, Panel, group_label, make_panels
 from tokengym.evaluation.report.samples import side_by_side
 from tokengym.evaluation.report.summary import per_run
-from tokengym.evaluation.report.tables import cells, columns, forests
+from tokengym.evaluation.report.tables import cells, columns, forests, untrained
 from tokengym.evaluation.report.verdict import kind_of, number, unit_of
 from tokengym.evaluation.statistics import (
     RELIABLE_SEEDS,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     import jinja2
 
 TEMPLATES = Path(__file__).parent / "templates"
-COLOURS = 8
+COLOURS = REFERENCE
 """Number of colours in the palette; further rewards reuse them."""
 PROFILE_POINTS = 120
 """Thresholds of a performance profile."""
@@ -139,16 +140,17 @@ def _group(
         "runs_note": f"Seeds per {kind_of(group)}: {count}.",
         "legend": [{"name": name, "colour": colours[name]} for name in group["rewards"]],
         "axes": [
-            _axis_view(panel, key, colours, level, score_label, group["by_gold"])
+            _axis_view(panel, key, colours, level, score_label, group)
             for key in _axes(panel, group["axis"])
         ],
+        "untrained": untrained(group),
         "columns": [title for title, _, _ in columns(group)],
         "rows": [
             {"name": name, "colour": colours[name], "cells": cells(group, name)}
             for name in group["rewards"]
         ],
         "forests": forests(group, colours),
-        "frontiers": _frontiers(panel, colours, group["by_gold"]),
+        "frontiers": _frontiers(panel, colours, group),
         "profile": _profile(panel, colours),
     }
 
@@ -165,39 +167,35 @@ def _axis_view(
     colours: Mapping[str, int],
     level: float,
     score_label: Measure,
-    by_gold: bool,
+    group: Mapping[str, Any],
 ) -> dict[str, Any]:
     others = [
         measure
-        for name, measure in measures_of(by_gold).items()
+        for name, measure in measures_of(group["by_gold"]).items()
         if name in panel.measures and name != "score"
     ]
     first = [measure for measure in others if measure.word]  # the rest folds away
     more = [measure for measure in others if not measure.word]
-    score = _series(panel, "score", axis, colours, level)
+
+    def drawn(measure: str, *sizes: tuple[float, float]) -> list[Chart]:
+        series = _series(panel, measure, axis, colours, level)
+        lines = levels(group["reference"], measure)
+        charts = [
+            line_chart(series, width=w, height=h, whole_x=True, levels=lines) for w, h in sizes
+        ]
+        return [replace(chart, hover=hover_data(series, chart)) for chart in charts]
+
+    def small(measure: Measure) -> dict[str, Any]:
+        return {"label": measure, "chart": drawn(measure.name, (400.0, 250.0))[0]}
+
+    wide, narrow = drawn("score", (1000.0, 400.0), (400.0, 340.0))
     return {
         "key": axis,
         "label": AXES[axis],
-        "main": {
-            "label": score_label,
-            "wide": _drawn(score, 1000.0, 400.0),
-            "narrow": _drawn(score, 400.0, 340.0),
-        },
-        "first": [_small(panel, measure, axis, colours, level) for measure in first],
-        "more": [_small(panel, measure, axis, colours, level) for measure in more],
+        "main": {"label": score_label, "wide": wide, "narrow": narrow},
+        "first": [small(measure) for measure in first],
+        "more": [small(measure) for measure in more],
     }
-
-
-def _small(
-    panel: Panel, measure: Measure, axis: str, colours: Mapping[str, int], level: float
-) -> dict[str, Any]:
-    series = _series(panel, measure.name, axis, colours, level)
-    return {"label": measure, "chart": _drawn(series, 400.0, 250.0)}
-
-
-def _drawn(series: Sequence[Series], width: float, height: float) -> Chart:
-    chart = line_chart(series, width=width, height=height, whole_x=True)
-    return replace(chart, hover=hover_data(series, chart))
 
 
 def _series(
@@ -223,8 +221,11 @@ def _series(
     return series
 
 
-def _frontiers(panel: Panel, colours: Mapping[str, int], by_gold: bool) -> list[dict[str, Any]]:
-    table, frontiers = measures_of(by_gold), []
+def _frontiers(
+    panel: Panel, colours: Mapping[str, int], group: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    table, frontiers = measures_of(group["by_gold"]), []
+    rows = group["reference"]["best_of_n"] if group["reference"] else []
     for x, y, title, note in (
         ("kl", "score", f"{table['score'].title} against KL", "Higher at the same KL is better."),
         ("kl", "gold_score", "Gold score against KL", "A fall means that the score is gamed."),
@@ -240,6 +241,9 @@ def _frontiers(panel: Panel, colours: Mapping[str, int], by_gold: bool) -> list[
                 )
                 for name, runs in panel.rewards.items()
             ]
+            if rows and {x, y} <= {*rows[0]}:
+                at, height = (np.array([row[name] for row in rows]) for name in (x, y))
+                series.append(Series(name="best of n", colour=REFERENCE, x=at, y=height))
             chart = line_chart(series, width=400.0, height=270.0)
             frontiers.append(
                 {"title": title, "note": note, "chart": chart, "x_label": measure_of(x).title}

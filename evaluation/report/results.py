@@ -3,7 +3,7 @@
 All but the wall-clock column of curves.csv are a function of the settings and the versions.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,12 @@ from typing import Any
 from tokengym.envs import printable
 from tokengym.envs.files import read_jsonl, write_json, write_text
 from tokengym.evaluation.measure.measures import Axis
+from tokengym.evaluation.measure.references import (
+    SAMPLES,
+    ReferenceSamples,
+    common_samples,
+    read_references,
+)
 from tokengym.evaluation.report.curves import (
     COLUMNS,
     Curve,
@@ -29,6 +35,7 @@ from tokengym.evaluation.runs.config import (
     differences,
     flat,
     read_settings,
+    reference_run,
     run_folder,
 )
 from tokengym.evaluation.runs.defaults import task_name, training_settings
@@ -55,8 +62,6 @@ def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
         training=training_settings(config.env, config.training.agent),
     )
     settings = found.with_lambdas(flat(config.as_dict()))
-    # Learners at prices of their own have no one objective.
-    prices = {flat(config.of_run(name).as_dict()).get("kl_coef") for name in config.names} - {None}
     about = {
         "settings": settings,
         "versions": found.shown_versions(),
@@ -68,13 +73,15 @@ def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
         out,
         found.curves,
         episodes=found.episodes,
-        kl_coef=prices.pop() if len(prices) == 1 else None,
+        kl_coef=config.price,  # learners at prices of their own have no one objective
         level=config.level,
         baseline=config.names[0],
         failed=found.failed,
-        cautions=[*found.mixed_versions(), *_unseen_credit(config)],
+        cautions=[*found.mixed_versions(), *found.no_references(), *_unseen_credit(config)],
         about=about,
         optimum=known_optimum(config),
+        references=found.common_references(),
+        controls=config.controls(own=True),
         axis="tokens" if config.agents else "step",
         by_gold=config.by_gold,
     )
@@ -125,6 +132,8 @@ def merge_comparisons(
         failed=found.failed,
         cautions=found.mixed_versions(),
         about=about,
+        references=found.common_references(),
+        controls=[name for config in configs for name in config.controls(own=False)],
         axis="tokens" if any(config.agents for config in configs) else "step",
         by_gold=all(config.by_gold for config in configs),
     )
@@ -186,6 +195,8 @@ def write_results(
     cautions: Sequence[str] = (),
     keep_curves: bool = True,
     optimum: Mapping[str, float] | None = None,
+    references: Mapping[Group, ReferenceSamples] | None = None,
+    controls: Collection[str] = (),
     axis: Axis = "step",
     by_gold: bool = False,
 ) -> dict[str, Any]:
@@ -203,6 +214,8 @@ def write_results(
         kl_coef=kl_coef,
         anchors=_anchors(curves) if keep_curves else None,
         optimum=optimum,
+        references=references,
+        controls=controls,
         level=level,
         baseline=baseline,
         failed=failed,
@@ -234,11 +247,16 @@ class _Found:
     """Lambda that each rule's runs had, where the rule decides it."""
     made: dict[str, list[str]] = field(default_factory=dict)
     """Commits and machines of the runs, likewise."""
+    references: dict[Group, list[ReferenceSamples | None]] = field(default_factory=dict)
+    """Each comparison's reference samples, if it has them."""
+    lost_references: list[str] = field(default_factory=list)
+    """Why comparisons have none though they were asked for."""
 
     def add(
         self, config: ComparisonConfig, out: Path, group: Group = (), label: str | None = None
     ) -> None:
         """Add the runs of a comparison, as of ``group``; ``label`` replaces their names."""
+        self.references.setdefault(group, []).append(self._references(config, out))
         for name, seed in ((name, seed) for name in config.names for seed in config.all_seeds):
             folder, credit = run_folder(out, name, seed), label or name
             if not (folder / "run.json").exists():
@@ -277,6 +295,28 @@ class _Found:
                 f"no run of {out} has finished ({len(self.failed)} failed{first}); the runs' "
                 "run.json has the whole error"
             )
+
+    def _references(self, config: ComparisonConfig, out: Path) -> ReferenceSamples | None:
+        folder = run_folder(out, *reference_run(config))
+        if not (folder / "run.json").exists():
+            return None
+        result = read_result(folder)
+        if result["status"] != "finished":
+            self.lost_references.append(printable(str(result.get("error", "unknown"))))
+            return None
+        return read_references(folder / SAMPLES)
+
+    def no_references(self) -> list[str]:
+        """Return a caution for reference samples that could not be drawn."""
+        return [f"No best-of-n: its responses failed ({error})." for error in self.lost_references]
+
+    def common_references(self) -> dict[Group, ReferenceSamples]:
+        """Return the reference samples of each group whose comparisons all have the same."""
+        return {
+            group: known
+            for group, drawn in self.references.items()
+            if (known := common_samples(drawn)) is not None
+        }
 
     def shown_versions(self) -> dict[str, str]:
         """Return the versions of each package as text."""

@@ -4,7 +4,7 @@ It is a function of the curves and the level alone: each interval has its own ge
 seed, so the same curves give the same bytes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,10 +12,12 @@ import numpy as np
 
 from tokengym.evaluation.measure.alarms import find_alarms
 from tokengym.evaluation.measure.measures import Axis, measure_of
-from tokengym.evaluation.report.curves import Curve, Panel, Runs, make_panels
+from tokengym.evaluation.measure.references import ReferenceSamples, reference_lines, way
+from tokengym.evaluation.report.curves import Curve, Group, Panel, Runs, make_panels
 from tokengym.evaluation.report.verdict import make_verdict, sign_of
 from tokengym.evaluation.statistics import (
     RELIABLE_SEEDS,
+    SHARES,
     Array,
     area_under_curve,
     collapsed,
@@ -27,6 +29,7 @@ from tokengym.evaluation.statistics import (
     iqm,
     paired_difference,
     probability_of_improvement,
+    steps_to_shares,
     steps_to_threshold,
 )
 from tokengym.evaluation.statistics.curves import RelativeSteps, censored_steps, relative_steps
@@ -42,10 +45,12 @@ def summarize(
     kl_coef: float | None = None,
     anchors: Mapping[str, float] | None = None,
     optimum: Mapping[str, float] | None = None,
+    references: Mapping[Group, ReferenceSamples] | None = None,
     level: float = 0.95,
     baseline: str | None = None,
     failed: Sequence[Mapping[str, Any]] = (),
     cautions: Sequence[str] = (),
+    controls: Collection[str] = (),
     axis: Axis = "step",
     by_gold: bool = False,
 ) -> dict[str, Any]:
@@ -58,10 +63,14 @@ def summarize(
             it was not measured.
         optimum: Best possible score (or gold score), at which a gain is 1. None where it is not
             known. With both, ``normalized_`` figures give the share of the way that runs came.
+        references: Responses of the reference policy by group, for best-of-n and the optimum's
+            lower bound; a group without them shows neither.
         level: Confidence level of the intervals.
         baseline: Reward that the others are compared with; None takes the first. A group in which
             it has no run takes its own first.
         cautions: Further sentences that each group says.
+        controls: Names of the rewards that do not read the text, which a rule must beat before it
+            can be said to find the right tokens.
         axis: What the curves' steps are: updates, where rewards are compared, or tokens, where
             learners are.
         by_gold: Whether ``score`` is the gold score, by which all runs are measured.
@@ -104,7 +113,12 @@ def summarize(
             for panel in panels
         ],
     }
-    for group in summary["groups"]:
+    for group, panel in zip(summary["groups"], panels, strict=True):
+        drawn = (references or {}).get(panel.group)
+        if drawn is not None:
+            group["reference"] = reference_lines(drawn, kl_coef, by_gold=by_gold)
+            _add_way(panel, group, level)
+        _add_controls(panel, group, controls, level)
         group["failed"] = sum(run.get("group", {}) == group["group"] for run in lost)
         group["axis"] = axis
         group["wanted_baseline"] = baseline or known[0]
@@ -155,6 +169,8 @@ def _summarize_panel(
         "by_gold": by_gold,
         "reliable": fewest >= RELIABLE_SEEDS,
         "measures": list(panel.measures),
+        "reference": None,
+        "way": None,
         "rewards": rewards,
     }
     _add_steps_to_threshold(panel, summary, level)
@@ -204,6 +220,27 @@ def _normalized(
                 for kind, figure in figures[name].items()
             }
     return figures
+
+
+def _add_way(panel: Panel, group: dict[str, Any], level: float) -> None:
+    """Add how far every reward came on the way to best-of-n, and when it was so far."""
+    along = way(group["reference"])
+    if along is None or along.measure not in panel.measures:
+        return
+    group["way"] = asdict(along)
+    for name, runs in panel.rewards.items():
+        entry, rows = group["rewards"][name], runs.values[along.measure]
+        figures = {along.measure: entry["figures"][along.measure]}
+        start, goal = {along.measure: along.start}, {along.measure: along.goal}
+        shares = _normalized(figures, start, goal)[f"normalized_{along.measure}"]
+        entry["figures"]["share_of_way"] = shares
+        arrivals = steps_to_shares(panel.steps, rows, along.start, along.goal)
+        means = steps_to_shares(panel.steps, [iqm(rows, 0)], along.start, along.goal)
+        entry["steps_to_shares"] = {
+            f"{share:g}": asdict(censored_steps(row, float(panel.steps[-1]), level))
+            | {"iqm_curve": float(mean)}
+            for share, row, (mean,) in zip(SHARES, arrivals, means, strict=True)
+        }
 
 
 def _versus(panel: Panel, runs: Runs, baseline: Runs, level: float) -> dict[str, Any]:
@@ -267,6 +304,28 @@ def _add_differences(panel: Panel, rewards: Mapping[str, dict[str, Any]], level:
                 "p_adjusted": float(p_value),
                 "clear": sign_of(found.difference) if is_clear else 0,
             }
+
+
+def _add_controls(
+    panel: Panel, group: dict[str, Any], controls: Collection[str], level: float
+) -> None:
+    """Add the controls, and to each rule those that it is not clearly ahead of over the run.
+
+    All must be beaten before a rule is said to find the right tokens, so that no correction for
+    their number is due (an intersection-union test).
+    """
+    _, *others = panel.rewards
+    group["controls"] = [name for name in others if name in controls]
+    areas = {name: per_run(panel, panel.rewards[name], "score", "auc") for name in others}
+    for name in [name for name in others if name not in controls]:
+        unbeaten = group["rewards"][name]["unbeaten_controls"] = []
+        for control in group["controls"]:
+            one, another = panel.rewards[name].seeds, panel.rewards[control].seeds
+            _, own, other = np.intersect1d(one, another, return_indices=True)
+            x, y = areas[name][own], areas[control][other]
+            found = paired_difference(x, y, level) if len(own) >= RELIABLE_SEEDS else None
+            if found is None or found.p_value >= 1.0 - level or sign_of(found.difference) <= 0:
+                unbeaten.append(control)
 
 
 def _plain(speed: RelativeSteps | None) -> dict[str, float] | None:

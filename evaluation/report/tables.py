@@ -7,7 +7,8 @@ import numpy as np
 
 from tokengym.evaluation.measure.measures import measure_of, measures_of
 from tokengym.evaluation.report.charts import interval_chart
-from tokengym.evaluation.report.verdict import clear, difference_of, number, signed
+from tokengym.evaluation.report.verdict import clear, difference_of, number, signed, unit_of
+from tokengym.evaluation.statistics import SHARES
 
 NOTHING = "\u2013"
 
@@ -20,6 +21,12 @@ def columns(group: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         found += [(measure.heading(kind), name, kind) for kind in measure.columns if shown]
         if name == "score":
             found.append((f"Updates to {group['baseline']}'s final level", "", "steps"))
+    if along := group["way"]:
+        parts = " / ".join(f"{share:.0%}" for share in SHARES)
+        found.append(
+            (f"Share of the way to best of {along['n']} at the end", "share_of_way", "final")
+        )
+        found.append((f"{unit_of(group).capitalize()} to {parts} of it", "", "shares"))
     return [*found, (f"Chance to beat {group['baseline']}", "score", "chance")]
 
 
@@ -37,6 +44,11 @@ def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[
         steps = entry["steps_to_threshold"]
         value = "not reached" if np.isinf(steps["iqm_curve"]) else f"{steps['iqm_curve']:.0f}"
         below = f"{steps['reached']:.0%} of seeds arrive"
+    elif kind == "shares":
+        reached = [entry["steps_to_shares"][f"{share:g}"] for share in SHARES]
+        value = " / ".join(_steps(steps["iqm_curve"]) for steps in reached)
+        arrived = " / ".join(f"{steps['reached']:.0%}" for steps in reached)
+        below = f"{arrived} of seeds arrive"
     elif kind == "chance" and entry.get("versus_baseline"):
         chance = entry["versus_baseline"]["probability_of_improvement"][measure]["auc"]
         value = f"{chance['probability']:.0%}"
@@ -46,6 +58,41 @@ def _cell(group: Mapping[str, Any], name: str, measure: str, kind: str) -> dict[
         value, below = number(figure["iqm"]), f"{number(figure['low'])} to {number(figure['high'])}"
         mark, tone = _mark(measure, clear(difference_of(group, name, measure, kind)))
     return {"value": value, "below": below, "mark": mark, "tone": tone}
+
+
+def _steps(steps: float) -> str:
+    return NOTHING if np.isinf(steps) else f"{steps:.0f}"
+
+
+def untrained(group: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the table of what needs no training: best-of-n, and the optimum's lower bound."""
+    lines = group["reference"]
+    if lines is None:
+        return None
+    table = measures_of(group["by_gold"])
+    shown = [name for name in lines["best_of_n"][0] if name in table]
+    heads = {name: table[name].title + (", at most" if name == "kl" else "") for name in shown}
+    rows = [
+        [f"best of {row['n']}", *(number(row[name]) for name in shown)]
+        for row in lines["best_of_n"]
+    ]
+    if lines["optimum"] is not None:
+        bound = {"net_score": f"at least {number(lines['optimum'])}"}
+        rows.append(["optimum", *(bound.get(name, NOTHING) for name in shown)])
+    note = (
+        f"{lines['samples']} responses of the policy that training starts from to each of "
+        f"{lines['prompts']} held-out prompts, {lines['tokens']:,} tokens in all. Best of n "
+        "is the best of n fresh responses by the score: it costs n times the tokens at every use. "
+    )
+    if lines["optimum"] is not None:
+        note += (
+            "The best policy by score minus the KL penalty has at least c log mean exp(score / c) "
+            "over these responses, c the price; each best of n is a lower bound too."
+        )
+    elif "net_score" in lines["best_of_n"][0]:
+        note += "At price 0 the best policy has the highest score there is, which no sample bounds."
+    largest = lines["best_of_n"][-1]["n"]
+    return {"columns": ["", *heads.values()], "rows": rows, "note": note, "largest": largest}
 
 
 def _mark(measure: str, sign: int) -> tuple[str, str]:

@@ -94,27 +94,68 @@ def _headline(group: Figures, baseline: str, others: Sequence[str]) -> str:
     if not others:
         final = group["rewards"][baseline]["figures"]["score"]["final"]["iqm"]
         alone = f"Only one {kind_of(group)}, so nothing to compare"
-        return f"{alone}: {baseline} ended at {word} {number(final)}."
+        return f"{alone}: {baseline} ended at {word} {number(final)}{_reached(group)}."
     areas = {name: difference_of(group, name, "score", "auc") for name in others}
     faster = {name: area for name, area in areas.items() if area and clear(area) > 0}
     slower = [name for name in others if clear(areas[name]) < 0]
     unclear = [name for name in others if clear(areas[name]) == 0]
     if faster:
-        best = max(faster, key=lambda name: float(faster[name]["difference"]))
+        rules = [name for name in faster if name not in group["controls"]]
+        best = max(rules or faster, key=lambda name: float(faster[name]["difference"]))
         gain = f"{signed(faster[best]['difference'])}, {_interval(faster[best])}"
-        text = f"{best} learned faster than {baseline} ({word} over the run {gain})"
+        text = f"{_named(group, best)} learned faster than {baseline} ({word} over the run {gain})"
+        text = f"{text[0].upper()}{text[1:]}" if not rules else text
         text += _price(group, best)
-        also = [f"{name}{_surcharge(group, name)}" for name in faster if name != best]
+        also = [f"{_named(group, n)}{_surcharge(group, n)}" for n in faster if n != best]
         text += f"; so did {_list(also)}" if also else ""
+        text += _unproven(group, rules)
     else:
         text = f"No {kind_of(group)} learned clearly faster than {baseline}"
     if slower:
-        text += f"; {_list(slower)} learned slower"
+        text += f"; {_list([_named(group, name) for name in slower])} learned slower"
     if unclear and (faster or slower):
-        text += f"; {_list(unclear)} showed no clear difference"
+        text += f"; {_list([_named(group, name) for name in unclear])} showed no clear difference"
     if not group["reliable"]:
         text = f"Too few seeds to tell. On these {group['fewest_runs']}: {text}"
-    return f"{text}."
+    return f"{text}{_reached(group)}."
+
+
+def _named(group: Figures, name: str) -> str:
+    return f"the control {name}" if name in group["controls"] else name
+
+
+def _unproven(group: Figures, rules: Sequence[str]) -> str:
+    """Return which faster rules are not clearly ahead of a control, as a clause."""
+    behind = {name: group["rewards"][name]["unbeaten_controls"] for name in rules}
+    unproven = [name for name in rules if behind[name]]
+    if not unproven:
+        return ""
+    controls = [name for name in group["controls"] if any(name in behind[n] for n in unproven)]
+    what = f"control{'s' if len(controls) > 1 else ''} {_list(controls)}"
+    verb, claim = ("is", "it finds") if len(unproven) == 1 else ("are", "they find")
+    return (
+        f"; {_list(unproven)} {verb} not clearly ahead of the {what}: no evidence that {claim} the "
+        "right tokens"
+    )
+
+
+def _reached(group: Figures) -> str:
+    """Return which rewards ended at or above best-of-n, as a clause; nothing if all did."""
+    if not (way := group["way"]):
+        return ""
+    shares = {
+        name: entry["figures"]["share_of_way"]["final"]["iqm"]
+        for name, entry in group["rewards"].items()
+    }
+    over = [name for name, share in shares.items() if share >= 1.0]
+    level = f"{measure_of(way['measure'], group['by_gold']).word} {number(way['goal'])}"
+    goal = f"the untrained policy's best of {way['n']} ({level})"
+    if len(over) == len(shares):
+        return ""
+    if len(shares) == 1:
+        return f", and did not reach {goal}"
+    who = f"only {_list(over)}" if over else f"no {kind_of(group)}"
+    return f"; {who} reached {goal}"
 
 
 def _price(group: Figures, name: str) -> str:
@@ -240,6 +281,12 @@ def _cautions(group: Figures, others: Sequence[str]) -> list[str]:
             f"{len(others)} {kind_of(group)}s are compared with one: clear differences hold for "
             "all of them together (Holm's correction) by one measurement, not over all "
             "measurements."
+        )
+    rows = group["reference"]["best_of_n"] if group["reference"] else []
+    if rows and rows[-1]["score"] == rows[0]["score"]:
+        cautions.append(
+            "The scorer gives all of the untrained policy's responses to a prompt the same score: "
+            "it cannot rank them, so there is no best of n."
         )
     for name, entry in group["rewards"].items():
         if entry["collapse_rate"] > 0:

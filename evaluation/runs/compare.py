@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokengym.agents.rollouts.tracking import check_tracker
 from tokengym.envs.files import LOCK, locked, write_hashed
+from tokengym.evaluation.measure.references import SAMPLES, check_ranks
 from tokengym.evaluation.report.results import write_comparison
 from tokengym.evaluation.runs.config import (
     SETTINGS_FILE,
@@ -17,6 +18,7 @@ from tokengym.evaluation.runs.config import (
     differences,
     missing_runs,
     read_settings,
+    reference_run,
     resolve_env,
     run_folder,
 )
@@ -24,6 +26,7 @@ from tokengym.evaluation.runs.launchers import Launch, Launcher, find_launcher
 from tokengym.evaluation.runs.own import CODE, keep_code
 from tokengym.evaluation.runs.progress import Board
 from tokengym.evaluation.runs.record import UNFINISHED, read_result
+from tokengym.evaluation.runs.reference_run import lacks_references
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,7 +46,8 @@ def compare(
     """Run what is missing of a comparison, and write its results.
 
     Writes ``curves.csv``, ``summary.json``, ``curves.png`` and ``report.html`` into ``out``, and a
-    folder per run. Stopped by Ctrl-C it leaves the runs that are finished; the same call resumes.
+    folder per run, one of them for the reference samples. Stopped by Ctrl-C it leaves the runs that
+    are finished; the same call resumes.
 
     Args:
         config: The comparison.
@@ -96,7 +100,9 @@ def _compare(
 
     check_folder(config, out)  # another process may have begun and ended since
     _check_finished(config, out, remove_failed=retry_failed)
-    runs = missing_runs(config, out)
+    runs = [*missing_runs(config, out)]
+    if lacks_references(config, out):
+        runs.insert(0, reference_run(config))
     console = console or Console()
     for name, seed in runs:  # an orphan of a killed comparison may still be writing one
         if (folder := run_folder(out, name, seed)).is_dir():
@@ -108,7 +114,7 @@ def _compare(
         keep_code(config.code, out / CODE)
         console.print(f"measured by {measured_by}", markup=False, highlight=False)
         write_hashed(out / SETTINGS_FILE, config.as_dict())
-        total = len(config.names) * config.seeds
+        total = len(config.names) * config.seeds + (reference_run(config) in runs)
         steps = config.training.last_step
         with Board(console, total=total, done=total - len(runs), steps=steps) as board:
             launch(config, out, runs, board, jobs)
@@ -175,19 +181,20 @@ def preflight(config: ComparisonConfig) -> str:
     from tokengym.evaluation.runs.run import make_evaluator
 
     evaluator = make_evaluator(config)
+    check_ranks(evaluator, config.evaluation.reference_samples)
     evaluator.close()
     return evaluator.measured_by
 
 
 def _check_finished(config: ComparisonConfig, out: Path, *, remove_failed: bool) -> None:
     """Refuse runs whose files were changed, before others are done; remove those that failed."""
-    for name in config.names:
-        for seed in config.all_seeds:
-            folder = run_folder(out, name, seed)
-            if not (folder / "run.json").exists():
-                continue
-            if read_result(folder)["status"] != "finished" and remove_failed:
-                if (folder / UNFINISHED).exists():  # it was killed: it resumes from there
-                    (folder / "run.json").unlink()
-                else:
-                    shutil.rmtree(folder)
+    runs = [(name, seed) for name in config.names for seed in config.all_seeds]
+    for run in [*runs, reference_run(config)]:
+        folder = run_folder(out, *run)
+        if not (folder / "run.json").exists():
+            continue
+        if read_result(folder)["status"] != "finished" and remove_failed:
+            if {UNFINISHED, SAMPLES} & {path.name for path in folder.iterdir()}:
+                (folder / "run.json").unlink()  # it was stopped: it resumes from there
+            else:
+                shutil.rmtree(folder)

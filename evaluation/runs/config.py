@@ -26,6 +26,7 @@ from tokengym.envs.tasks.task import task_of
 from tokengym.evaluation.runs.defaults import (
     CREDIT_SETTINGS,
     EvaluationSettings,
+    ReferenceSettings,
     TrainingSettings,
     task_name,
     training_settings,
@@ -36,6 +37,8 @@ from tokengym.rewards.registry import check_name
 
 SETTINGS_FILE = "comparison.json"
 """File of the configuration, in a comparison's folder."""
+REFERENCE = "reference samples"
+"""Name of the run that draws the reference samples, which no reward can have."""
 LATEST = re.compile(r"-v(\d+)$")
 
 
@@ -280,6 +283,31 @@ class ComparisonConfig:
             raise SettingsError(f"agent {agent!r}: {error}") from None
         return _within_budget(found, own)
 
+    def controls(self, *, own: bool) -> list[str]:
+        """Return the names of the runs whose rule does not read the text (`Credit.control`).
+
+        Args:
+            own: Whether to load rules from files of the user's own, to know them too.
+        """
+        from tokengym.rewards.registry import is_control
+
+        if self.agents and len(self.rewards) == 1:  # the names are the learners'
+            return []
+        return [
+            name
+            for name, agent, reward in self._runs
+            if find_learner(split_name(agent)[0]).uses_credit
+            and (own or split_own(reward) is None)
+            and is_control(reward)
+        ]
+
+    @property
+    def price(self) -> float | None:
+        """Price of a nat of KL; None where learners have none, or different ones."""
+        settings = [flat(self.of_run(name).as_dict()) for name in self.names]
+        prices = {found["kl_coef"] for found in settings if "kl_coef" in found}
+        return prices.pop() if len(prices) == 1 else None
+
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain data, as comparison.json keeps them."""
         data: dict[str, Any] = as_plain(self)
@@ -294,7 +322,11 @@ class ComparisonConfig:
         """
         parts = {
             "training": TrainingSettings.from_dict(data["training"]),
-            "evaluation": from_plain(EvaluationSettings(), data["evaluation"]),
+            "evaluation": from_plain(
+                EvaluationSettings(),
+                # An earlier version drew none.
+                as_plain(ReferenceSettings(reference_samples=0)) | data["evaluation"],
+            ),
             "task": from_plain(TaskSettings(), {**as_plain(TaskSettings()), **data["task"]}),
         }
         return cls(**{**data, **parts})
@@ -386,8 +418,8 @@ def claim_folder(folder: Path, config: Any, *, remedy: str) -> None:
         raise ValueError(f"{folder} was begun with other settings ({'; '.join(differ)}); {remedy}")
 
 
-NO_NUMBERS = ("scorer_timeout",)
-"""Settings that change no number, and may be others when a run is resumed."""
+NO_NUMBERS = ("scorer_timeout", "evaluation.reference_samples")
+"""Settings that change no number of a run, and may be others when it is resumed."""
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -471,8 +503,14 @@ def slug(reward: str) -> str:
 
 
 def run_folder(out: Path, name: str, seed: int) -> Path:
-    """Return the folder of one run."""
-    return out / slug(name) / f"seed-{seed}"
+    """Return the folder of one run; the reference samples have one seed."""
+    folder = out / slug(name)
+    return folder if name == REFERENCE else folder / f"seed-{seed}"
+
+
+def reference_run(config: ComparisonConfig) -> tuple[str, int]:
+    """Return name and seed of the run that draws a comparison's reference samples."""
+    return REFERENCE, config.evaluation.seed
 
 
 def missing_runs(config: ComparisonConfig, out: Path) -> Sequence[tuple[str, int]]:

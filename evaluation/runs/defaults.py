@@ -184,8 +184,34 @@ CREDIT_SETTINGS = frozenset({"steps", "batch_size", "normalize"})
 """Fields of `TrainingSettings` that matter to a learner from token rewards alone."""
 
 
+BLOCK = 16
+"""Reference samples per prompt that are drawn with one seed."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class EvaluationSettings:
+class ReferenceSettings:
+    """Settings of the responses that show what needs no training.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    reference_samples: int = 64
+    """Responses of the untrained policy to each held-out prompt, a multiple of 16: for best-of-n
+    and a lower bound of the optimum. They cost as many tokens as that many evaluations; 0 draws
+    none."""
+
+    def __post_init__(self) -> None:
+        check_count(self, "reference_samples", least=0)
+        if self.reference_samples % BLOCK:
+            raise SettingsError(
+                f"reference_samples must be 0 or a multiple of {BLOCK}, got "
+                f"{self.reference_samples}; 16 are enough for the best of 16"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings(ReferenceSettings):
     """Settings of measuring a policy: frozen, on held-out prompts, at fixed seeds.
 
     Raises:
@@ -205,6 +231,7 @@ class EvaluationSettings:
     insults and the rude words of the bundled tasks; None leaves it out."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_count(self, "every", "episodes")
         check_count(self, "samples", "seed", least=0)
 

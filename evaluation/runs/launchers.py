@@ -137,7 +137,7 @@ def _work(
     sys.path[:] = path
     # Before transformers is imported: the board is the only display.
     os.environ.update(TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1")
-    from tokengym.evaluation.runs.run import run as train
+    from tokengym.evaluation.runs.reference_run import run_or_references as train
     from tokengym.rewards.models.loading import preferred_device
 
     def tell(step: int, point: Mapping[str, Any]) -> None:
@@ -278,7 +278,7 @@ def do_run(
     """
     sys.path[:] = path
     os.environ.update(TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1")
-    from tokengym.evaluation.runs.run import run as train
+    from tokengym.evaluation.runs.reference_run import run_or_references as train
     from tokengym.rewards.models.loading import preferred_device
 
     config = ComparisonConfig.from_dict(settings)

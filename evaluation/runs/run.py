@@ -181,6 +181,18 @@ def make_evaluator(config: ComparisonConfig) -> "Evaluator":
     )
 
 
+def policy_kwargs(config: ComparisonConfig) -> dict[str, Any]:
+    """Return the arguments of a policy; what is left to the task is left out."""
+    training = config.training
+    found = {
+        "model": config.task.model,
+        "lora": training.lora(),
+        "dtype": None if training.dtype == "auto" else training.dtype,
+        "precision": None if training.precision == "full" else training.precision,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
 class _Run:
     """A `TrainingRun`: what a learner is given, and the record of its measurements."""
 
@@ -258,15 +270,8 @@ class _Run:
         return gym.make_vec(resolve_env(self.config.env), num_envs=num_envs, **kwargs)
 
     def policy_kwargs(self) -> dict[str, Any]:
-        """See `TrainingRun`; what is left to the task is left out."""
-        training = self.training
-        found = {
-            "model": self.config.task.model,
-            "lora": training.lora(),
-            "dtype": None if training.dtype == "auto" else training.dtype,
-            "precision": None if training.precision == "full" else training.precision,
-        }
-        return {name: value for name, value in found.items() if value is not None}
+        """See `TrainingRun`."""
+        return policy_kwargs(self.config)
 
     def resume(self, load: Callable[[Path], Agent]) -> Agent | None:
         """See `TrainingRun`."""

@@ -11,7 +11,9 @@ from tokengym.evaluation.statistics.aggregates import (
     performance_profile,
 )
 from tokengym.evaluation.statistics.comparisons import (
+    Equivalence,
     PairedDifference,
+    equivalence,
     holm,
     holm_level,
     improvement_interval,
@@ -20,6 +22,7 @@ from tokengym.evaluation.statistics.comparisons import (
     student_interval,
 )
 from tokengym.evaluation.statistics.curves import (
+    SHARES,
     CensoredSteps,
     RelativeSteps,
     area_under_curve,
@@ -27,15 +30,18 @@ from tokengym.evaluation.statistics.curves import (
     collapsed,
     final_mean,
     relative_steps,
+    steps_to_shares,
     steps_to_threshold,
 )
-from tokengym.evaluation.statistics.frontiers import frontier, gain_at
+from tokengym.evaluation.statistics.frontiers import frontier, gain_at, optimum_bound
 
 __all__ = [
     "DEFAULT_RESAMPLES",
     "RELIABLE_SEEDS",
+    "SHARES",
     "Array",
     "CensoredSteps",
+    "Equivalence",
     "PairedDifference",
     "Random",
     "RelativeSteps",
@@ -43,6 +49,7 @@ __all__ = [
     "censored_steps",
     "collapsed",
     "curve_interval",
+    "equivalence",
     "final_mean",
     "frontier",
     "gain_at",
@@ -51,10 +58,12 @@ __all__ = [
     "improvement_interval",
     "interval",
     "iqm",
+    "optimum_bound",
     "paired_difference",
     "performance_profile",
     "probability_of_improvement",
     "relative_steps",
+    "steps_to_shares",
     "steps_to_threshold",
     "student_interval",
 ]

@@ -5,6 +5,7 @@ statistics as infinity and the restricted mean as its budget.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,11 @@ from tokengym.evaluation.statistics.aggregates import (
     finite,
     interval,
     iqm,
+    score_table,
 )
+
+SHARES = (0.5, 0.75, 0.9)
+"""Shares of the way to a goal at which steps are counted."""
 
 
 def area_under_curve(steps: ArrayLike, values: ArrayLike, *, normalize: bool = False) -> float:
@@ -135,6 +140,49 @@ def steps_to_threshold(
     below, above = height[first - 1], height[first]
     share = (threshold - below) / (above - below)
     return float(at[first - 1] + share * (at[first] - at[first - 1]))
+
+
+def steps_to_shares(
+    steps: ArrayLike,
+    curves: ArrayLike,
+    start: float,
+    goal: float,
+    shares: Sequence[float] = SHARES,
+) -> Array:
+    """Return the steps at which runs come so far on the way from a start to a goal.
+
+    threshold = start + share * (goal - start);  interpolated, infinity if never
+
+    Start and goal must not depend on the runs, unlike a baseline's final score: then the steps of
+    one comparison can be set beside another's. `censored_steps` summarises each row, and
+    ``paired_difference`` of min(steps, budget) compares two rules.
+
+    Args:
+        steps: (time,), rising.
+        curves: (runs, time).
+        start: Level before training, in the unit of ``curves``.
+        goal: Level at the end of the way, above ``start``.
+        shares: Shares of the way, in (0, 1].
+
+    Returns:
+        (shares, runs).
+
+    Raises:
+        ValueError: if the goal is not above the start, or a share is out of range.
+
+    Example:
+        >>> steps_to_shares([0, 10], [[0.0, 2.0], [0.0, 1.0]], start=0.0, goal=2.0).tolist()
+        [[5.0, 10.0], [7.5, inf], [9.0, inf]]
+    """
+    if not goal > start:
+        raise ValueError(f"goal must be above start, got {goal} and {start}: there is no way to it")
+    if bad := [share for share in shares if not 0.0 < share <= 1.0]:
+        raise ValueError(f"shares must lie in (0, 1], got {bad[0]}; 0.5 is half of the way")
+    levels = [start + share * (goal - start) for share in shares]
+    rows = score_table("curves", curves)
+    return np.array(
+        [[steps_to_threshold(steps, row, at, interpolate=True) for row in rows] for at in levels]
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
-"""The most that a method gains for what it costs, as a frontier of its runs' points."""
+"""The most that a method gains for what it costs, by its runs' points; a bound for any method."""
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import logsumexp
 
 from tokengym.evaluation.statistics.aggregates import Array, finite
 
@@ -65,3 +66,32 @@ def gain_at(
         return np.where((at < cost[0]) | (at > np.max(costs)), np.nan, found)
     place = np.searchsorted(cost, at, side="right") - 1
     return np.where(place < 0, np.nan, gain[place])
+
+
+def optimum_bound(scores: ArrayLike, price: float) -> float:
+    """Return a lower bound on the most that any policy has of score - price * KL.
+
+    mean over prompts of c log mean_i exp(R_i / c),  c the price
+
+    The optimum itself is the mean of c log E[exp(R / c)]; by Jensen's inequality the estimate is
+    below it on average, and rises with the number of responses: state that number.
+
+    Args:
+        scores: (prompts, N) of the reference policy's responses, score units.
+        price: Price c of a nat of KL to the reference, score units.
+
+    Raises:
+        ValueError: if the price is not positive.
+
+    Example:
+        >>> round(optimum_bound([[0.0, 1.0]], price=0.01), 3)  # close to the greater one
+        0.993
+    """
+    values = finite("scores", scores)
+    if not price > 0.0:
+        raise ValueError(
+            f"price must be > 0, got {price:g}: without a price the optimum is the highest score "
+            "there is, and all that is known of it is the highest among the responses"
+        )
+    exponents = logsumexp(values / price, axis=-1) - np.log(values.shape[-1])
+    return float(price * np.mean(exponents))

@@ -271,11 +271,28 @@ def stored_task(path: Path, *, below: bool = True) -> tuple[str, dict[str, Any]]
     """Return the environment and its arguments that stored episodes were played in.
 
     Args:
+        path: As of `stored_config`, as is the next.
+        below: Whether to look in all folders below.
+
+    Returns:
+        None if nothing there names a task.
+    """
+    config = stored_config(path, below=below)
+    if config is None:
+        return None
+    kwargs = config.env_kwargs(config.rewards[0], train=False)
+    return resolve_env(config.env), without_reward(kwargs)
+
+
+def stored_config(path: Path, *, below: bool = True) -> ComparisonConfig | None:
+    """Return the configuration of stored runs.
+
+    Args:
         path: A folder that ``tokengym compare`` or ``train`` wrote, or a file in one.
         below: Whether to look in all folders below, and not only in those of runs.
 
     Returns:
-        None if nothing there names a task.
+        None if nothing there has one.
     """
     folder = path if path.is_dir() else path.parent
     found = [
@@ -290,8 +307,7 @@ def stored_task(path: Path, *, below: bool = True) -> tuple[str, dict[str, Any]]
             raise ValueError(f"{file} is damaged or of another version ({error})") from None
         for changed in changed_files(config.code):
             logger.warning("%s", changed)
-        kwargs = config.env_kwargs(config.rewards[0], train=False)
-        return resolve_env(config.env), without_reward(kwargs)
+        return config
     return None
 
 

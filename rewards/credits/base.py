@@ -60,6 +60,9 @@ class Credit:
     gae_lambda: float | None = None
     """Lambda in [0, 1] that suits the rule's token rewards, for a learner with ``gae_lambda=None``:
     0 where a token's reward is its advantage. None leaves it to the learner."""
+    control: bool = False
+    """Whether the rule spreads the score without reading the text. What it gains is due to dense or
+    late credit; a rule that finds the right tokens must gain more."""
 
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "Credit":
         """Return the rule for responses of a policy's tokenizer; itself unless it reads ids."""
@@ -264,7 +267,7 @@ class _Adapted(Credit):
     """
 
     _OPTIONAL = (
-        *("attribution", "causal", "every_prefix", "needs_policy", "sum_preserving"),
+        *("attribution", "causal", "control", "every_prefix", "needs_policy", "sum_preserving"),
         *("gae_lambda", "pieces", "attribute", "bind", "step_reward"),
     )
 

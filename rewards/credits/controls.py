@@ -25,6 +25,7 @@ class Random(Credit):
     """
 
     name = "random"
+    control = True
 
     def __init__(self, seed: int = 0, beta: float = 1.0) -> None:
         if seed < 0:
@@ -55,6 +56,7 @@ class Recency(Credit):
     """
 
     name = "recency"
+    control = True
 
     def __init__(self, tau: float = 10.0) -> None:
         if not (tau > 0 and np.isfinite(tau)):

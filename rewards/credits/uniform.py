@@ -13,6 +13,7 @@ class Uniform(Credit):
     """The score in equal parts: dense, and blind to what the tokens are."""
 
     name = "uniform"
+    control = True
 
     def spread(
         self, score: float, episode: Episode, attribution: FloatArray | None

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
 def comparison_settings(env: str, agent: str, agents: str) -> dict[str, Any]:
     """Return the default settings of a comparison, those of its first learner."""
+    from tokengym.evaluation.runs.defaults import EvaluationSettings
     from tokengym.rewards.naming import split_name
 
-    return run_settings(env, split_name(agents)[0] if agents else agent)
+    settings = run_settings(env, split_name(agents)[0] if agents else agent)
+    return {**settings, "evaluation": EvaluationSettings()}
 
 
 @takes_settings(comparison_settings, choice=("agent", agent_lines))

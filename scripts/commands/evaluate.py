@@ -16,12 +16,22 @@ from tokengym.scripts.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
     from tokengym.evaluation.measure.win_rate import WinRate
     from tokengym.evaluation.runs.config import TaskSettings
+    from tokengym.evaluation.runs.defaults import ReferenceSettings
 
 
-@takes_settings(task_settings)
+def evaluation_settings() -> dict[str, Any]:
+    """Return the default settings of an evaluation."""
+    from tokengym.evaluation.runs.defaults import BLOCK, ReferenceSettings
+
+    return {**task_settings(), "references": ReferenceSettings(reference_samples=BLOCK)}
+
+
+@takes_settings(evaluation_settings)
 def evaluate(
     agent: Annotated[
         Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT", help_behavior_hint="")
@@ -40,6 +50,7 @@ def evaluate(
     device: str = "auto",
     *,
     task: "TaskSettings",
+    references: "ReferenceSettings",
 ) -> None:
     """Measure a policy on held-out prompts: score, gold score, KL, text, and what it wrote.
 
@@ -68,6 +79,7 @@ def evaluate(
             method load; without AGENT its method predict is all it needs.
         device: Where models run: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).
         task: Settings of the environment.
+        references: Settings of the responses of the untrained policy.
     """
     import torch
     from rich.console import Console
@@ -102,13 +114,45 @@ def evaluate(
             other = evaluator(load_agent(against), deterministic=deterministic)
             versus = _win_rate(evaluation, other, judge)
             figures["win_rate"] = versus.rate
-    console = Console()
-    show_evaluation(console, figures, evaluation.episodes[:samples])
-    if versus is not None:
-        show_win_rate(console, versus, against)
+        console = Console()
+        show_evaluation(console, figures, evaluation.episodes[:samples])
+        if versus is not None:
+            show_win_rate(console, versus, against)
+        lines = _show_references(console, evaluator, agent, task.model, references)
     if json is not None:
+        about = {"env": env, "episodes": episodes, "seed": seed, **figures, "reference": lines}
         comparison = {} if versus is None else {"versus": {"agent": against, **asdict(versus)}}
-        write_json(json, {"env": env, "episodes": episodes, "seed": seed, **figures, **comparison})
+        write_json(json, {**about, **comparison})
+
+
+def _show_references(
+    console: "Console",
+    evaluator: "Evaluator",
+    agent: Path | None,
+    model: str | None,
+    references: "ReferenceSettings",
+) -> dict[str, Any] | None:
+    """Print and return what needs no training, at the price that the agent was trained at."""
+    from tokengym.agents.errors import ModelError
+    from tokengym.agents.offline.policies import make_policy
+    from tokengym.evaluation.measure.references import draw_references, reference_lines
+    from tokengym.evaluation.runs.defaults import training_settings
+    from tokengym.lab.replay.replay import stored_config
+    from tokengym.scripts.commands.show import show_references
+
+    if not (samples := references.reference_samples):
+        return None
+    config = None if agent is None else stored_config(agent.parent, below=False)
+    price = training_settings(evaluator.env).learner.kl_coef if config is None else config.price
+    try:
+        policy = make_policy(evaluator.envs, model or (config and config.task.model))
+    except ModelError as error:  # an agent of one's own may need no model
+        console.print(f"no best-of-n: {error}", markup=False)
+        return None
+    with console.status("best-of-n of the untrained policy (--reference-samples 0 leaves it out)"):
+        lines = reference_lines(draw_references(evaluator, policy, samples), price)
+    show_references(console, lines)
+    return lines
 
 
 def _player(

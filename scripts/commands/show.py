@@ -12,6 +12,7 @@ from rich.text import Text
 from tokengym.envs import printable
 from tokengym.envs.render import reward_colours
 from tokengym.evaluation.measure.measures import WHEN, measure_of, measures_of
+from tokengym.evaluation.measure.references import GOAL
 from tokengym.evaluation.report.verdict import kind_of, number, signed, unit_of
 from tokengym.lab.replay.page import (
     figure_columns,
@@ -37,15 +38,33 @@ def show_summary(console: "Console", summary: Mapping[str, Any], out: Path) -> N
             console.print(_line(f"\n{label}", "dim"))
         console.print(_line(f"\n{group['verdict']['headline']}", "bold"))
         console.print(_figures(group))
-        console.print(
-            _line(f"arrives: {unit_of(group)} to {group['baseline']}'s final level", "dim")
-        )
+        way = f"; way: share of the way to best of {group['way']['n']}" if group["way"] else ""
+        arrives = f"arrives: {unit_of(group)} to {group['baseline']}'s final level"
+        console.print(_line(f"{arrives}{way}", "dim"))
+        show_references(console, group["reference"])
         for caution in group["verdict"]["cautions"]:
             console.print(_line(f"! {caution}", "yellow"))
     console.print()
     for name in ("report.html", "curves.png", "curves.csv", "summary.json"):
         if (out / name).exists():
             say(console, str(out / name))
+
+
+def show_references(console: "Console", lines: Mapping[str, Any] | None) -> None:
+    """Print what needs no training: the best of 16, and the optimum's lower bound."""
+    if lines is None:
+        return
+    row = next(row for row in lines["best_of_n"] if row["n"] == GOAL)
+    net = "score" if lines["price"] is None else f"score - {lines['price']:g} KL"
+    gold = f"gold {number(row['gold_score'])}, " if "gold_score" in row else ""
+    text = f"score {number(row['score'])}, {gold}KL at most {number(row['kl'])} nats"
+    if lines["price"]:
+        text += f", {net} {number(row['net_score'])}; optimum of {net} at least "
+        text += number(lines["optimum"])
+    elif lines["price"] is not None:
+        text += "; at price 0 the optimum is the highest score there is"
+    drawn = f"{lines['samples']} responses to each of {lines['prompts']} prompts"
+    console.print(_line(f"untrained, best of {GOAL}: {text} ({drawn})", "dim"))
 
 
 def say(console: "Console", text: str) -> None:
@@ -86,7 +105,7 @@ def _figures(group: Mapping[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     columns = [(WHEN["auc"], "score", "auc")]
     for name, measure in measures_of(group["by_gold"]).items():
-        if measure.short and name in group["measures"]:
+        if measure.short and all(name in e["figures"] for e in group["rewards"].values()):
             columns.append((measure.short, name, "final"))
     table.add_column(kind_of(group), no_wrap=True)
     for title, _, _ in columns:
@@ -96,6 +115,9 @@ def _figures(group: Mapping[str, Any]) -> Table:
         cells = []
         for _, shown, kind in columns:
             figure = entry["figures"][shown][kind]
+            if shown == "share_of_way":
+                cells.append(Text(f"{figure['iqm']:.0%}"))
+                continue
             ends = f"{number(figure['low'])}, {number(figure['high'])}"
             cells.append(Text(number(figure["iqm"])).append(f"\n{ends}", "dim"))
         steps = entry["steps_to_threshold"]["iqm_curve"]

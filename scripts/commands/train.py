@@ -16,6 +16,7 @@ def run_settings(env: str, agent: str) -> dict[str, Any]:
     """Return the default settings of a run: those of the task and of the learner."""
     from tokengym.evaluation.runs.config import TaskSettings, resolve_env
     from tokengym.evaluation.runs.defaults import (
+        BLOCK,
         CREDIT_SETTINGS,
         EvaluationSettings,
         training_settings,
@@ -27,7 +28,7 @@ def run_settings(env: str, agent: str) -> dict[str, Any]:
     idle |= {f"learner.{name}" for name in fixed}
     return {
         "training": Chosen(training, without=idle),
-        "evaluation": EvaluationSettings(),
+        "evaluation": EvaluationSettings(reference_samples=BLOCK),
         "task": TaskSettings(),
     }
 
@@ -127,6 +128,26 @@ def train(
     else:
         say(console, f"{out / 'agent'}  the agent")
     say(console, f"{run_folder(out, name, seed)}  its curve")
+    if not processes.saves_together:  # models that are shared out may be too large for one process
+        _show_references(console, config, out)
+
+
+def _show_references(console: "Console", config: "ComparisonConfig", out: Path) -> None:
+    """Print what the same scorer and price give without training."""
+    from tokengym.agents.errors import ModelError
+    from tokengym.evaluation.measure.references import reference_lines
+    from tokengym.evaluation.runs.reference_run import run_references
+    from tokengym.scripts.commands.show import show_references
+
+    if not config.evaluation.reference_samples:
+        return
+    try:
+        with console.status("best-of-n of the untrained policy"):
+            drawn = run_references(config, out)
+    except ModelError as error:  # an agent of one's own may need no model
+        console.print(f"no best-of-n: {error}", markup=False)
+        return
+    show_references(console, reference_lines(drawn, config.price, by_gold=config.by_gold))
 
 
 def _prepare(config: "ComparisonConfig", out: Path) -> None:

@@ -12,14 +12,13 @@ held-out prompts.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import comb
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tokengym.agents.online.pairing import best_of_n_kl_bound
+from tokengym.agents.online.pairing import best_of_n_kl_bound, mean_of_best
 from tokengym.envs.files import read_json, write_csv, write_json
 from tokengym.evaluation.measure.alarms import GOLD_LOSS, NOISES, find_alarms, noise
 from tokengym.evaluation.report.curves import Panel, read_curves
@@ -203,27 +202,6 @@ def publish(out: Out = OUT, docs: Docs = DOCS) -> None:
 
 
 # --- figures --------------------------------------------------------------------------------------
-
-
-def mean_of_best(ranked_by: ArrayLike, values: ArrayLike, n: int) -> Array:
-    """Return the expected value of the best of n, drawn without replacement from N responses.
-
-    E = sum_i C(i - 1, n - 1) / C(N, n) v_i,  v_i the value of the i-th worst by ``ranked_by``
-
-    Args:
-        ranked_by: (prompts, N) scores that choose.
-        values: (prompts, N) what the chosen one is worth.
-        n: Samples, at most N.
-
-    Returns:
-        (prompts,); without bias for the best of n fresh responses.
-    """
-    order = np.argsort(np.asarray(ranked_by), axis=-1, kind="stable")
-    ranked = np.take_along_axis(np.asarray(values, dtype=np.float64), order, axis=-1)
-    count = ranked.shape[-1]
-    weights = np.array([comb(i, n - 1) / comb(count, n) for i in range(count)])
-    found: Array = ranked @ weights
-    return found
 
 
 def at_kl(kl: ArrayLike, values: ArrayLike, level: float) -> float:

@@ -42,7 +42,8 @@ TRAIN = (
         "--eval-episodes",
         "8",
     ),
-    *("--batch-size", "8", "--steps", "2", "--max-new-tokens", "6", "--eval-every", "1", "--out"),
+    *("--batch-size", "8", "--steps", "2", "--max-new-tokens", "6", "--eval-every", "1"),
+    *("--reference-samples", "0", "--out"),
 )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.runs.progress import Board
 from tokengym.rewards.models.loading import preferred_device, select_device
 from tokengym.scripts.cli import COMMANDS, main
@@ -210,13 +211,26 @@ def test_train_and_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     small = ["--steps", "1", "--batch-size", "4", "--max-new-tokens", "5", "--n-epochs", "1"]
     measured = ["--eval-episodes", "4", "--samples", "1"]
     out = tmp_path / "run"
-    assert main(["train", "--reward", "abc", "--out", str(out), *small, *measured]) == 0
-    assert "KL" in capsys.readouterr().out
+    price = ["--kl-coef", "0.2"]
+    assert main(["train", "--reward", "abc", "--out", str(out), *small, *measured, *price]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "0 tokens: score" in printed
     file = tmp_path / "figures.json"
     arguments = ["--episodes", "4", "--max-new-tokens", "5", "--json", str(file)]
     assert main(["evaluate", str(out / "agent"), *arguments, "--seed", "20240"]) == 0
-    assert "Gold score" in capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Gold score" in shown
     figures = json.loads(file.read_text())
+    (row,) = (row for row in figures["reference"]["best_of_n"] if row["n"] == 16)
+    needs_no_training = (
+        f"untrained, best of 16: score {number(row['score'])}, gold {number(row['gold_score'])}, "
+        f"KL at most 1.84 nats, score - 0.2 KL {number(row['net_score'])}; optimum of score - 0.2 "
+        f"KL at least {number(figures['reference']['optimum'])} (16 responses to each of 4 prompts)"
+    )
+    assert needs_no_training in printed  # by the same prompts and random numbers,
+    assert needs_no_training in shown  # and at the price that it was trained at
+    assert main(["evaluate", "--episodes", "4", "--samples", "0", "--reference-samples", "0"]) == 0
+    assert "best of 16" not in capsys.readouterr().out
     last = (out / "abc" / "seed-0" / "curve.csv").read_text().splitlines()[-1].split(",")
     assert figures["score"] == pytest.approx(float(last[5]), rel=1e-5)
     assert main(["train", "--reward", "abc", "--out", str(out)]) == 2

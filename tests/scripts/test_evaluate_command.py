@@ -36,6 +36,58 @@ def test_a_policy_ties_with_itself(tmp_path: Path, capsys: pytest.CaptureFixture
     assert figures["compression"] > 0.0
 
 
+@pytest.mark.parametrize(("price", "said"), [("0", "at price 0 the optimum is"), ("1", "at least")])
+def test_without_a_price_the_optimum_is_one_clear_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], price: str, said: str
+):
+    out = str(tmp_path / "run")
+    assert main(["train", "--out", out, *SMALL, "--eval-episodes", "4", "--kl-coef", price]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.count("best of 16: score") == 1
+    assert said in printed
+    assert ("optimum of" in printed) == (price != "0")
+
+
+OWN = """
+import gymnasium as gym
+from tokengym.envs import bundled
+
+
+def make_env(num_envs, **options):
+    return gym.make_vec(
+        "tokengym/TokenGeneration-v0",
+        num_envs=num_envs,
+        prompts=["a", "b"],
+        tokenizer=bundled("movie_review").tokenizer,
+        max_prompt_tokens=4,
+        max_new_tokens=4,
+        reward=lambda prompt, response: len(response),
+        prompt_sampling="sequential",
+        autoreset_mode=options["autoreset_mode"],
+    )
+
+
+class Last:
+    def __init__(self, envs):
+        self.rows = envs.num_envs
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        return [5] * len(observation["input_ids"]), state
+"""
+
+
+def test_an_agent_without_a_model_is_measured_without_best_of_n(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    rules = tmp_path / "own.py"
+    rules.write_text(OWN)
+    arguments = ["--env", f"{rules}:make_env", "--agent-class", f"{rules}:Last"]
+    assert main(["evaluate", *arguments, "--episodes", "2", "--samples", "0"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "no best-of-n: " in printed
+    assert "brings no model" in printed
+
+
 def test_a_judge_needs_someone_to_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["evaluate", "--judge", "models/judge"]) == 2
     assert "judge 'models/judge' has nothing to compare; name a second" in capsys.readouterr().err

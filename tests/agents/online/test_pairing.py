@@ -11,6 +11,7 @@ from tokengym.agents.online.pairing import (
     best_of,
     best_of_n_kl_bound,
     best_of_n_probs,
+    mean_of_best,
 )
 
 
@@ -106,3 +107,31 @@ def test_what_the_best_of_n_cannot_be_of(
 ):
     with pytest.raises(ValueError, match=match):
         best_of_n_probs(probs, scores, n)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_the_mean_of_the_best_of_n_is_that_over_all_subsets(n: int):
+    proxy = np.array([[0.3, -1.0, 2.0, 0.5, 1.0], [5.0, 4.0, 3.0, 2.0, 1.0]])
+    gold = np.array([[1.0, 2.0, -3.0, 0.0, 4.0], [1.0, 0.0, 0.0, 0.0, 7.0]])
+    expected = [
+        np.mean(
+            [row[1][max(s, key=lambda i: row[0][i])] for s in itertools.combinations(range(5), n)]
+        )
+        for row in zip(proxy, gold, strict=True)
+    ]
+    np.testing.assert_allclose(mean_of_best(proxy, gold, n), expected, atol=1e-12)
+
+
+def test_the_mean_of_the_best_is_unbiased_for_fresh_responses():
+    """Against the exact law of the best of n: the mean over many samples of N = 6 responses."""
+    probs, scores = np.array([0.5, 0.3, 0.2]), np.array([0.0, 1.0, 3.0])
+    drawn = np.random.default_rng(0).choice(scores, (40_000, 6), p=probs)
+    for n in (1, 2, 4, 6):
+        exact = float(best_of_n_probs(probs, scores, n) @ scores)
+        assert mean_of_best(drawn, drawn, n).mean() == pytest.approx(exact, abs=0.015)
+
+
+@pytest.mark.parametrize("n", [0, 4])
+def test_more_than_the_responses_there_are_is_refused(n: int):
+    with pytest.raises(ValueError, match=rf"n must lie in \[1, 3\], .*got {n}"):
+        mean_of_best([[1.0, 2.0, 3.0]], [[1.0, 2.0, 3.0]], n)

@@ -33,6 +33,21 @@ def test_a_line_lies_where_its_values_say():
     assert line_chart([series], width=400.0, height=200.0, whole_x=True).x_ticks[0].text == "0"
 
 
+def test_levels_are_drawn_within_the_chart_and_their_names_apart():
+    series = Series(name="a", colour=0, x=np.array([0.0, 10.0]), y=np.array([0.0, 1.0]))
+    named = [("low", -1.0), ("best", 4.0), ("nearly", 3.99)]
+    chart = line_chart([series], width=400.0, height=200.0, levels=named)
+    assert [level.text for level in chart.levels] == ["best", "nearly", "low"]
+    best, nearly, low = chart.levels
+    assert chart.top < best.at < nearly.at < low.at < chart.bottom
+    assert best.text_at < best.at  # above its line
+    assert nearly.text_at - best.text_at >= 14.0  # though the lines are a pixel apart
+    assert low.text_at == pytest.approx(low.at - 4.0, abs=0.1)
+    zero = chart.lines[0].points[0][1]
+    assert zero == pytest.approx(low.at + (best.at - low.at) / 5.0, abs=0.1)
+    assert line_chart([series], width=400.0, height=200.0).levels == []
+
+
 def test_intervals_lie_around_zero():
     rows = [("up", 0, 0.5, 1.0, 1.5, True), ("either", 1, -0.5, 0.1, 0.7, False)]
     _, (up, either), zero = interval_chart(rows, width=300.0)

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 from tests.campaign.nulls import areas_of, false_headlines
+from tokengym.agents.online.pairing import best_of_n_kl_bound
 from tokengym.envs.declared import changed
 from tokengym.envs.files import write_json
+from tokengym.evaluation.measure.references import ReferenceSamples
 from tokengym.evaluation.report.curves import Curve
+from tokengym.evaluation.report.figures import save_figure
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.results import known_optimum
 from tokengym.evaluation.report.summary import summarize
@@ -52,6 +55,155 @@ def test_scores_lie_between_fixed_anchors(make_curves):
         "normalized_gold_score"
         not in summarize(make_curves())["groups"][0]["rewards"]["abc"]["figures"]
     )
+
+
+def references() -> dict[Any, ReferenceSamples]:
+    """Return samples whose best of 16 has a score of 1.5, gold .6, and whose mean is -.5, .1."""
+    scores = np.full((3, 16), -0.5 - 2.0 / 15.0)
+    scores[:, 0] = 1.5
+    gold = np.full((3, 16), 0.1 - 0.5 / 15.0)
+    gold[:, 0] = 0.6
+    return {(): ReferenceSamples(scores=scores, gold_scores=gold, tokens=2304)}
+
+
+def test_runs_are_set_on_the_way_to_best_of_16(make_curves):
+    """Of 16 responses one is worth 1.5; the curves rise from -.5 to 1.5 (1 - e^(-step / 15))."""
+    summary = summarize(make_curves(), kl_coef=0.05, references=references())
+    (group,) = summary["groups"]
+    paid = 0.05 * best_of_n_kl_bound(16)
+    assert group["way"] == {
+        "measure": "net_score",
+        "n": 16,
+        "start": pytest.approx(-0.5),
+        "goal": pytest.approx(1.5 - paid),
+    }
+    entry = group["rewards"]["sparse"]
+    for kind in ("final", "auc"):
+        for key in ("iqm", "low", "high"):
+            expected = (entry["figures"]["net_score"][kind][key] + 0.5) / (2.0 - paid)
+            assert entry["figures"]["share_of_way"][kind][key] == pytest.approx(expected)
+    steps = entry["steps_to_shares"]
+    assert list(steps) == ["0.5", "0.75", "0.9"]
+    # -.5 + 2 g - .25 g for g = 1 - e^(-step / 15): half the way at g = (1 - paid / 2) / 1.75
+    half = -15.0 * math.log(1.0 - (1.0 - paid / 2.0) / 1.75)
+    assert steps["0.5"]["iqm_curve"] == pytest.approx(half, abs=0.5)
+    assert steps["0.5"]["reached"] == 1.0
+    assert (
+        steps["0.9"] | {"median": math.inf, "iqm_curve": math.inf, "reached": 0.0} == steps["0.9"]
+    )
+    assert steps["0.9"]["restricted_mean"] == 30.0
+    assert group["reference"]["best_of_n"][-1]["gold_score"] == pytest.approx(0.6)
+
+
+SEEDS = np.linspace(-1.0, 1.0, 6)
+NOISE = {"abc": 0.02 * SEEDS, "recency": 0.02 * SEEDS**2, "random": -0.01 * SEEDS}
+
+
+def headline_of(**leads: float) -> str:
+    """Return the headline of flat curves whose heights lead sparse's by so much."""
+    rows = {"sparse": 0.0 * SEEDS} | {n: lead + NOISE[n] for n, lead in leads.items()}
+    curves = [
+        replace(curve, credit=name)
+        for name, heights in rows.items()
+        for curve in curves_of(heights[:, None])
+    ]
+    (group,) = summarize(curves, controls=("random", "recency"))["groups"]
+    return group["verdict"]["headline"]
+
+
+def test_a_rule_that_no_control_is_behind_has_found_nothing():
+    level = headline_of(abc=0.3, recency=0.3)
+    assert level.startswith("abc learned faster than sparse (score over the run +0.300")
+    assert level.endswith(
+        "; so did the control recency; abc is not clearly ahead of the control recency: "
+        "no evidence that it finds the right tokens."
+    )
+    # Unclear against sparse, and still not beaten: the noise of seeds hides both.
+    hidden = headline_of(abc=0.03, random=0.02)
+    assert "abc is not clearly ahead of the control random: no evidence" in hidden
+    both = headline_of(abc=0.3, recency=0.31, random=0.3)
+    assert "not clearly ahead of the controls recency and random" in both
+    assert both.startswith("abc learned faster")  # though a control was the fastest
+
+
+def test_a_rule_ahead_of_every_control_is_left_its_claim():
+    ahead = headline_of(abc=0.6, recency=0.3, random=0.0)
+    assert "so did the control recency" in ahead
+    assert "the control random showed no clear difference" in ahead
+    assert "no evidence" not in ahead
+
+
+def test_a_control_alone_ahead_is_called_one():
+    alone = headline_of(abc=0.0, recency=0.3)
+    assert alone.startswith("The control recency learned faster than sparse")
+    assert alone.endswith("abc showed no clear difference.")
+    assert "no evidence" not in alone
+
+
+@pytest.mark.parametrize(
+    ("heights", "end"),
+    [
+        ((0.0, 1.0), "; no reward reached the untrained policy's best of 16 (score 1.50)."),
+        ((0.0, 2.0), "; only reward-1 reached the untrained policy's best of 16 (score 1.50)."),
+        ((1.5, 2.0), "reward-1 learned faster than sparse (score over the run +0.500, "),
+        ((1.0,), "sparse ended at score 1.00, and did not reach the untrained policy's best of 16"),
+    ],
+)
+def test_rewards_that_did_not_reach_best_of_16_are_said(heights: tuple[float, ...], end: str):
+    areas = np.array(heights) + 1e-3 * SEEDS[:, None] * np.arange(len(heights))
+    (group,) = summarize(curves_of(areas), references=references())["groups"]
+    assert end in group["verdict"]["headline"]
+    reached = "reach" in group["verdict"]["headline"]
+    assert reached == (min(heights) < 1.5)
+
+
+def test_a_scorer_that_cannot_rank_is_said(make_curves):
+    alike = ReferenceSamples(scores=np.ones((3, 16)), gold_scores=None, tokens=48)
+    (group,) = summarize(make_curves(), kl_coef=0.05, references={(): alike})["groups"]
+    said = [text for text in group["verdict"]["cautions"] if "cannot rank them" in text]
+    assert len(said) == 1
+    assert group["way"] is None
+    assert "best of" not in group["verdict"]["headline"]
+
+
+def test_without_a_price_the_way_is_by_score(make_curves):
+    (group,) = summarize(make_curves(), references=references())["groups"]
+    assert (group["way"]["measure"], group["way"]["goal"]) == ("score", 1.5)
+    figures = group["rewards"]["abc"]["figures"]
+    expected = (figures["score"]["final"]["iqm"] + 0.5) / 2.0
+    assert figures["share_of_way"]["final"]["iqm"] == pytest.approx(expected)
+
+
+def test_a_page_has_the_lines_its_samples_give(make_curves):
+    curves = make_curves()
+    summary = summarize(curves, kl_coef=0.05, references=references())
+    page = render_report(summary, curves)
+    text = re.sub(r"<[^>]+>", " ", page)
+    assert "Share of the way to best of 16 at the end" in text
+    assert "Updates to 50% / 75% / 90% of it" in text
+    assert re.search(r"100% / \d+% / 0% of seeds arrive", text)
+    assert "16 responses of the policy that training starts from to each of 3 held-out" in text
+    assert re.search(r"best of 16\s+1\.84\s+1\.50\s+0\.600\s+1\.41", " ".join(text.split()))
+    bound = number(summary["groups"][0]["reference"]["optimum"])
+    assert f"at least {bound}" in text
+    # score twice (wide and narrow), gold, KL and net score, against each of four axes
+    assert page.count('class="level"') == 4 * (2 * 2 + 2 + 1 + 2)
+    assert page.count(">optimum, at least<") == 4
+    assert page.count('class="series c8"') == 3  # best-of-n beside each frontier
+    free = render_report(summarize(curves, kl_coef=0.0, references=references()), curves)
+    assert "At price 0 the best policy has the highest score there is" in free
+    assert ">optimum, at least<" not in free
+    plain = render_report(summarize(curves, kl_coef=0.05), curves)
+    for absent in ("Without training", "Share of the way", 'class="level"', "c8"):
+        assert absent not in re.sub(r"<style>.*?</style>", "", plain, flags=re.S)
+
+
+def test_levels_are_within_the_picture(make_curves, tmp_path: Path):
+    curves = make_curves()
+    for name, drawn in (("with", references()), ("without", None)):
+        summary = summarize(curves, kl_coef=0.05, references=drawn)
+        save_figure(tmp_path / f"{name}.png", summary, curves)
+    assert (tmp_path / "with.png").read_bytes() != (tmp_path / "without.png").read_bytes()
 
 
 def test_the_oracle_knows_its_optimum():

@@ -40,7 +40,7 @@ def learners(*agents: str, **changes: object) -> ComparisonConfig:
         "agents": agents,
         "seeds": 1,
         "training": changed(TRAINING, tokens=BUDGET),
-        "evaluation": EvaluationSettings(every=2, episodes=4, samples=1),
+        "evaluation": EvaluationSettings(every=2, episodes=4, samples=1, reference_samples=0),
     }
     return ComparisonConfig(**{**settings, **changes})  # type: ignore[arg-type]
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from tokengym import rewards
 from tokengym.envs import episode_from_record
 from tokengym.envs.declared import changed
 from tokengym.evaluation.measure.evaluate import Evaluator, evaluate
+from tokengym.evaluation.measure.references import read_references
 from tokengym.evaluation.report.curves import read_curves
 from tokengym.evaluation.report.results import merge_comparisons, write_comparison
 from tokengym.evaluation.runs.compare import compare
@@ -32,11 +34,12 @@ QUIET = Console(quiet=True)
 TRAINING = changed(
     TrainingSettings(), steps=2, batch_size=4, max_new_tokens=6, n_epochs=1, fixed_length=True
 )
-EVALUATION = EvaluationSettings(every=1, episodes=4, samples=2)
+EVALUATION = EvaluationSettings(every=1, episodes=4, samples=2, reference_samples=16)
 ARGUMENTS = [
     *("--env", "MovieReview", "--rewards", "sparse", "abc", "--seeds", "2", "--jobs", "1"),
     *("--steps", "2", "--batch-size", "4", "--max-new-tokens", "6", "--n-epochs", "1"),
     *("--eval-every", "1", "--eval-episodes", "4", "--samples", "2"),
+    *("--reference-samples", "16"),
 ]
 
 on_this_machine = pytest.mark.skipif(
@@ -186,6 +189,50 @@ def test_results_are_the_same_bytes_when_written_again(finished: tuple[Path, dic
     assert "wall_s" not in before["summary.json"].decode()
 
 
+def test_reference_samples_are_drawn_once_and_added_to(finished: tuple[Path, dict, int], tmp_path):
+    first, summary, _ = finished
+    out = tmp_path / "runs"
+    shutil.copytree(first, out)
+    folder = out / "reference_samples"
+    record = json.loads((folder / "run.json").read_text())
+    assert (record["status"], record["samples"], record["tokens"]) == ("finished", 16, 4 * 16 * 6)
+    (group,) = summary["groups"]
+    assert group["reference"]["samples"] == 16
+    assert group["reference"]["tokens"] == record["tokens"]
+    before = read_references(folder / "samples.json")
+    none = replace(EVALUATION, reference_samples=0)
+    compare(tiny(evaluation=none), out, console=QUIET)  # changes no run, so the folder takes it
+    assert read_references(folder / "samples.json").scores.shape == (4, 16)
+    more = compare(tiny(evaluation=replace(EVALUATION, reference_samples=32)), out, console=QUIET)
+    after = read_references(folder / "samples.json")
+    assert after.scores.shape == (4, 32)
+    np.testing.assert_array_equal(after.scores[:, :16], before.scores)
+    assert more["groups"][0]["reference"]["best_of_n"][-1]["n"] == 32
+    assert (
+        more["groups"][0]["rewards"]["abc"]["figures"]["score"]
+        == (group["rewards"]["abc"]["figures"]["score"])
+    )
+
+
+def test_samples_that_fail_cost_the_lines_alone(finished: tuple[Path, dict, int], tmp_path: Path):
+    out = tmp_path / "runs"
+    shutil.copytree(finished[0], out)
+    (out / "reference_samples" / "run.json").unlink()
+    (out / "reference_samples" / "samples.json").write_text("{}")
+    summary = compare(tiny(), out, console=QUIET)
+    assert summary["failed"] == []
+    assert summary["groups"][0]["reference"] is None
+    said = " ".join(summary["groups"][0]["verdict"]["cautions"])
+    assert "No best-of-n: its responses failed (ValueError: " in said
+    assert "samples.json was changed" in said
+    shutil.rmtree(out / "reference_samples")  # as of an earlier version, which drew none
+    page = write_comparison(tiny(), out)
+    assert page["groups"][0]["way"] is None
+    assert "Without training" not in (out / "report.html").read_text()
+    again = compare(tiny(), out, console=QUIET)
+    assert again["groups"][0]["reference"] == finished[1]["groups"][0]["reference"]
+
+
 def test_measuring_leaves_training_alone(tmp_path: Path):
     seldom = tiny(evaluation=EvaluationSettings(every=9, episodes=4, samples=0))
     often = run(tiny(), "uniform", 0).train
@@ -255,6 +302,7 @@ def test_runs_made_apart_are_merged(finished: tuple[Path, dict, int], tmp_path: 
     for index, reward in enumerate(("sparse", "abc")):
         part = tmp_path / f"machine-{index}"
         shutil.copytree(out / reward, part / reward)
+        shutil.copytree(out / "reference_samples", part / "reference_samples")
         (part / "comparison.json").write_text(json.dumps({**config, "rewards": [reward]}))
     parts = [tmp_path / "machine-0", tmp_path / "machine-1"]
     merged = merge_comparisons(parts, tmp_path / "merged", baseline=None)

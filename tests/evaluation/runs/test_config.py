@@ -25,6 +25,14 @@ from tokengym.evaluation.runs.defaults import (
     training_settings,
 )
 
+RULES = """
+from tokengym.rewards.credits.uniform import Uniform
+
+
+class Blind(Uniform):
+    name = "blind"
+"""
+
 
 def config(**changes) -> ComparisonConfig:
     return ComparisonConfig(**{"env": "MovieReview", "rewards": ("sparse", "abc"), **changes})
@@ -170,6 +178,10 @@ def test_a_models_tokenizer_leaves_the_task_its_prompts_and_scorers(tmp_path: Pa
             "dpo learns from the scorer alone, so that rewards 'sparse' and 'abc' are the same",
         ),
         (lambda: EvaluationSettings(episodes=0), "episodes must be an integer >= 1, got 0"),
+        (
+            lambda: EvaluationSettings(reference_samples=20),
+            "reference_samples must be 0 or a multiple of 16, got 20; 16 are enough",
+        ),
         (lambda: TaskSettings(prompt_column=0), "prompt_column=0 names a column of no data set"),
     ],
 )
@@ -236,3 +248,32 @@ def test_the_command_names_what_is_not_default():
     assert command_line(theirs, usual) == (
         "tokengym compare --env MovieReview --rewards sparse --seeds 5 --agent raft --iterations 2"
     )
+
+
+def test_a_comparison_of_an_earlier_version_has_no_reference_samples():
+    data = config().as_dict()
+    assert data["evaluation"].pop("reference_samples") == 64
+    old = ComparisonConfig.from_dict(data)
+    assert old.evaluation.reference_samples == 0
+    assert differences(data, config().as_dict()) == []  # its runs' numbers are the same
+
+
+def test_the_price_is_that_of_all_learners():
+    assert config().price == 0.05
+    assert config(agents=("ppo:kl_coef=0.2", "loo:kl_coef=0.2")).price == 0.2
+    assert config(agents=("ppo", "loo:kl_coef=0.2")).price is None
+    assert config(agents=("ppo", "dpo")).price == 0.05  # the other has none
+    training = training_settings("tokengym/MovieReview-v0", "raft")
+    assert config(rewards=("sparse",), training=training).price is None
+
+
+def test_controls_are_known_by_their_rules(tmp_path: Path):
+    rules = tmp_path / "rules.py"
+    rules.write_text(RULES)
+    names = ("sparse", "abc", "recency:tau=5", "random", f"{rules}:Blind")
+    made = config(rewards=names)
+    assert made.controls(own=False) == ["recency:tau=5", "random"]
+    assert made.controls(own=True) == ["recency:tau=5", "random", f"{rules}:Blind"]
+    crossed = config(rewards=("sparse", "uniform"), agents=("ppo", "dpo"))
+    assert crossed.controls(own=True) == ["ppo uniform"]
+    assert config(rewards=("uniform",), agents=("ppo", "loo")).controls(own=True) == []

@@ -1,6 +1,7 @@
 """The same comparison on a Ray cluster of two local nodes, one of which is lost on the way."""
 
 import csv
+import json
 import logging
 import sys
 from pathlib import Path
@@ -14,7 +15,12 @@ from tokengym.envs.declared import changed
 from tokengym.envs.files import read_json
 from tokengym.evaluation.runs import launchers
 from tokengym.evaluation.runs.compare import compare
-from tokengym.evaluation.runs.config import ComparisonConfig, missing_runs, run_folder
+from tokengym.evaluation.runs.config import (
+    ComparisonConfig,
+    missing_runs,
+    reference_run,
+    run_folder,
+)
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
 from tokengym.evaluation.runs.progress import Board
 from tokengym.evaluation.runs.run import run
@@ -36,7 +42,7 @@ def tiny(**changes) -> ComparisonConfig:
             n_epochs=1,
             fixed_length=True,
         ),
-        "evaluation": EvaluationSettings(every=1, episodes=4, samples=2),
+        "evaluation": EvaluationSettings(every=1, episodes=4, samples=2, reference_samples=0),
     }
     return ComparisonConfig(**{**settings, **changes})
 
@@ -66,6 +72,16 @@ def test_models_of_a_run_are_on_its_device_in_its_own_process_too(tmp_path: Path
         config = tiny(rewards=("sparse",), agents=(f"{tmp_path}/player.py:Player",), seeds=1)
         with pytest.raises(ValueError, match="models are on meta"):
             compare(config, tmp_path / "out", console=QUIET)
+
+
+def test_a_node_brings_back_reference_samples_as_it_does_a_run() -> None:
+    measured = EvaluationSettings(every=1, episodes=4, reference_samples=16)
+    config = tiny(evaluation=measured)
+    files = launchers.do_run(config.as_dict(), reference_run(config), sys.path[:])
+    assert {"run.json", "samples.json"} <= set(files)
+    assert json.loads(files["run.json"])["samples"] == 16
+    scores = json.loads(files["samples.json"])["scores"]
+    assert (len(scores), len(scores[0])) == (4, 16)
 
 
 def test_two_nodes_one_lost_give_the_numbers_of_this_machine(tmp_path: Path, monkeypatch):

@@ -40,7 +40,7 @@ CONFIG = ComparisonConfig(
         kl_target=1.0,
         normalize="running",
     ),
-    evaluation=EvaluationSettings(every=1, episodes=4, samples=2),
+    evaluation=EvaluationSettings(every=1, episodes=4, samples=2, reference_samples=0),
 )
 
 

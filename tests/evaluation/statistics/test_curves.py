@@ -3,7 +3,12 @@ import math
 import numpy as np
 import pytest
 
-from tokengym.evaluation.statistics.curves import censored_steps, relative_steps
+from tokengym.evaluation.statistics import paired_difference
+from tokengym.evaluation.statistics.curves import (
+    censored_steps,
+    relative_steps,
+    steps_to_shares,
+)
 
 STEPS = np.arange(0.0, 101.0, 5.0)
 
@@ -50,7 +55,24 @@ def test_nothing_to_be_faster_at_if_the_baseline_does_not_rise():
     assert relative_steps(STEPS, line([1.0]), line([-1.0])) is None
 
 
+def test_steps_to_shares_of_a_way_that_no_run_decides():
+    # From 1 to 3, so 2, 2.5 and 2.8; curves 1 + 2 t / 100, 1 + t / 100 and 1 - t / 100.
+    curves = 1.0 + line([2.0, 1.0, -1.0])
+    found = steps_to_shares(STEPS, curves, start=1.0, goal=3.0)
+    expected = [[50.0, 100.0, math.inf], [75.0, math.inf, math.inf], [90.0, math.inf, math.inf]]
+    np.testing.assert_allclose(found, expected)
+    assert [censored_steps(row, 100.0).reached for row in found] == [2 / 3, 1 / 3, 1 / 3]
+    # Two rules by min(steps, budget): at half the way 50 + 100 + 100 against 3 x 100.
+    slower = steps_to_shares(STEPS, 1.0 + line([1.0, 1.0, 1.0]), start=1.0, goal=3.0)
+    limited = [np.minimum(rule[0], 100.0) for rule in (found, slower)]
+    assert paired_difference(*limited).difference == pytest.approx(-50.0 / 3.0)
+
+
 def test_bad_input():
+    with pytest.raises(ValueError, match=r"goal must be above start, got 1.0 and 1.0"):
+        steps_to_shares(STEPS, line([1.0]), start=1.0, goal=1.0)
+    with pytest.raises(ValueError, match=r"shares must lie in \(0, 1\], got 90"):
+        steps_to_shares(STEPS, line([1.0]), start=0.0, goal=1.0, shares=(0.5, 90))
     with pytest.raises(ValueError, match=r"alike, got \(2, 21\) and \(1, 21\); keep only"):
         relative_steps(STEPS, line([1.0, 1.0]), line([1.0]))
     with pytest.raises(ValueError, match="infinity stands for a run that never arrived"):

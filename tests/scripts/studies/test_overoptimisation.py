@@ -1,6 +1,5 @@
 """docs/results/overoptimisation.md: its figures worked by hand, and the page itself."""
 
-import itertools
 import math
 import shutil
 from pathlib import Path
@@ -13,19 +12,6 @@ from tokengym.scripts.studies import overoptimisation as study
 from tokengym.scripts.studies.cells import DOCS
 
 ROOT = Path(__file__).parents[3]
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 5])
-def test_the_mean_of_the_best_of_n_is_that_over_all_subsets(n: int):
-    proxy = np.array([[0.3, -1.0, 2.0, 0.5, 1.0], [5.0, 4.0, 3.0, 2.0, 1.0]])
-    gold = np.array([[1.0, 2.0, -3.0, 0.0, 4.0], [1.0, 0.0, 0.0, 0.0, 7.0]])
-    expected = [
-        np.mean(
-            [row[1][max(s, key=lambda i: row[0][i])] for s in itertools.combinations(range(5), n)]
-        )
-        for row in zip(proxy, gold, strict=True)
-    ]
-    np.testing.assert_allclose(study.mean_of_best(proxy, gold, n), expected, atol=1e-12)
 
 
 def test_a_measurement_at_a_kl_is_where_the_run_first_reaches_it():

@@ -1,0 +1,254 @@
+"""Lines that no run decides: the best of n responses of the reference policy, and the optimum.
+
+Several responses to each held-out prompt are drawn from the policy that training starts from, and
+scored as every run is. Best-of-n is a policy whose KL to the reference is at most
+log n - (n - 1) / n, and the best policy under a price c on the KL has a score - c KL of at least
+c log mean exp(R / c).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tokengym.agents.offline.settings import Candidates
+from tokengym.agents.online.pairing import best_of_n_kl_bound, mean_of_best
+from tokengym.envs.files import read_hashed, write_hashed
+from tokengym.evaluation.runs.defaults import BLOCK
+from tokengym.evaluation.statistics import Array, optimum_bound
+
+if TYPE_CHECKING:
+    from tokengym.evaluation.measure.evaluate import Evaluator
+
+SAMPLES = "samples.json"
+"""File of the samples in the folder of their run."""
+ROWS = 256
+"""Most responses written at once."""
+SIZES = (1, 2, 4, 8, 16, 32, 64)
+"""Sizes n of best-of-n that are reported, as far as there are samples."""
+GOAL = 16
+"""Size n, at most, of the best-of-n that runs are measured against."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceSamples:
+    """Scored responses of the reference policy to the held-out prompts."""
+
+    scores: Array
+    """(prompts, samples), by the scorer."""
+    gold_scores: Array | None
+    """(prompts, samples), None without a gold score."""
+    tokens: int
+    """Response tokens that were sampled."""
+
+
+def check_ranks(evaluator: "Evaluator", samples: int) -> None:
+    """Refuse samples that nothing ranks.
+
+    Raises:
+        ValueError: if the environment has no scorer.
+    """
+    from tokengym.agents.rollouts.environments import environment_scorer
+
+    if samples and environment_scorer(evaluator.envs) is None:
+        raise ValueError(
+            f"reference_samples={samples} are ranked by the reward's scorer, and the environment "
+            "has no reward; name one, or pass --reference-samples 0"
+        )
+
+
+def draw_references(
+    evaluator: "Evaluator",
+    policy: Any,
+    samples: int,
+    *,
+    file: Path | None = None,
+    told: Callable[[ReferenceSamples], None] | None = None,
+) -> ReferenceSamples:
+    """Return scored responses of a policy to the prompts of an evaluation.
+
+    Each `BLOCK` of samples has a seed of its own, so that more of them can be added later.
+
+    Args:
+        evaluator: Gives prompts, lengths, scorers and the seed.
+        policy: The policy that training starts from.
+        samples: Responses per prompt, a multiple of `BLOCK`.
+        file: Keeps each block once it is scored; the same call continues from it.
+        told: Told all samples after each block.
+
+    Raises:
+        ValueError: if the environment has no scorer, or the file is damaged.
+    """
+    import torch
+
+    from tokengym.agents.online.collecting import ResponseCollector
+
+    check_ranks(evaluator, samples)
+    collector = ResponseCollector(evaluator.envs, sampling=Candidates(n=BLOCK), max_rows=ROWS)
+    prompts = range(min(evaluator.num_episodes, len(collector.prompts)))
+    drawn = None if file is None or not file.exists() else read_references(file)
+    while drawn is None or drawn.scores.shape[1] < samples:
+        block = 0 if drawn is None else drawn.scores.shape[1] // BLOCK
+        seed = np.random.SeedSequence([evaluator.seed, block]).generate_state(1)
+        generator = torch.Generator().manual_seed(int(seed[0]))
+        before = collector.num_tokens
+        groups = collector.write(policy, prompts, generator)
+        episodes = [episode for group in groups for episode in group]
+        scores = collector.scorer.score(episodes)
+        scores.check(episodes, collector.scorer.name)
+        gold = None if evaluator.gold is None else evaluator.gold.score(episodes).values
+        found = ReferenceSamples(
+            scores=_table(scores.values, len(prompts)),
+            gold_scores=None if gold is None else _table(gold, len(prompts)),
+            tokens=collector.num_tokens - before,
+        )
+        drawn = found if drawn is None else _joined(drawn, found)
+        if file is not None:
+            write_hashed(file, _record(drawn))
+        if told is not None:
+            told(drawn)
+    return drawn
+
+
+def reference_lines(
+    drawn: ReferenceSamples, price: float | None, *, by_gold: bool = False
+) -> dict[str, Any]:
+    """Return what reference samples show at a price on the KL, as plain data.
+
+    Args:
+        drawn: The samples.
+        price: Price c of a nat of KL; None where there is none, or not one for all.
+        by_gold: Whether runs are measured by the gold score, which then ranks responses too.
+
+    Returns:
+        ``samples`` and ``prompts``, the ``tokens`` they cost, the ``price``, ``best_of_n`` with a
+        row per n of `SIZES`, and the ``optimum``'s lower bound, None without a positive price.
+    """
+    gold = drawn.gold_scores
+    scores = gold if by_gold and gold is not None else drawn.scores
+    prompts, samples = scores.shape
+    rows = []
+    for n in (n for n in SIZES if n <= samples):
+        row = {"n": n, "kl": best_of_n_kl_bound(n), "score": _mean(mean_of_best(scores, scores, n))}
+        if gold is not None:
+            row["gold_score"] = _mean(mean_of_best(scores, gold, n))
+        if price is not None:
+            row["net_score"] = row["score"] - price * row["kl"]
+        rows.append(row)
+    return {
+        "samples": samples,
+        "prompts": prompts,
+        "tokens": drawn.tokens,
+        "price": price,
+        "best_of_n": rows,
+        "optimum": optimum_bound(scores, price) if price else None,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """The way that runs are measured along."""
+
+    measure: str
+    """Measurement: score minus the KL penalty, or the score where there is no price."""
+    n: int
+    """Size of the best-of-n at its end."""
+    start: float
+    """Level of the reference policy."""
+    goal: float
+    """Level of the best of n."""
+
+
+def way(lines: Mapping[str, Any]) -> Way | None:
+    """Return the way from the reference policy to the best of `GOAL` of its responses.
+
+    Under a high price the best of fewer is better by score minus the KL penalty; the best n up to
+    `GOAL` is then its end.
+
+    Args:
+        lines: From `reference_lines`.
+
+    Returns:
+        None if even one response is the best.
+    """
+    rows = [row for row in lines["best_of_n"] if row["n"] <= GOAL]
+    measure = "net_score" if "net_score" in rows[0] else "score"
+    best = max(rows, key=lambda row: (row[measure], row["n"]))
+    start, goal = rows[0][measure], best[measure]
+    return Way(measure=measure, n=best["n"], start=start, goal=goal) if goal > start else None
+
+
+def levels(lines: Mapping[str, Any] | None, measure: str) -> list[tuple[str, float]]:
+    """Return the lines that a chart of a measurement shows: names and levels.
+
+    Args:
+        lines: From `reference_lines`; None shows nothing.
+        measure: Name of the measurement.
+    """
+    if lines is None or measure not in (rows := lines["best_of_n"])[0]:
+        return []
+    sizes = (GOAL,) if measure == "kl" else (4, GOAL, 64)
+    shown = [row for row in rows if row["n"] in sizes]
+    if measure == "net_score":  # at a high price fewer are better
+        shown = [max((row for row in rows if row["n"] <= GOAL), key=lambda row: row[measure])]
+    most = ", at most" if measure == "kl" else ""
+    found = [(f"best of {row['n']}{most}", row[measure]) for row in shown]
+    if measure == "net_score" and lines["optimum"] is not None:
+        found.append(("optimum, at least", lines["optimum"]))
+    return found
+
+
+def read_references(file: Path) -> ReferenceSamples:
+    """Return the samples that `draw_references` keeps in a file.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    record = read_hashed(file)
+    gold = record["gold_scores"]
+    return ReferenceSamples(
+        scores=np.array(record["scores"]),
+        gold_scores=None if gold is None else np.array(gold),
+        tokens=record["tokens"],
+    )
+
+
+def common_samples(drawn: Sequence[ReferenceSamples | None]) -> ReferenceSamples | None:
+    """Return the most samples, if all have some and these agree; lengths or models may differ."""
+    found = [one for one in drawn if one is not None]
+    if not found or len(found) < len(drawn):
+        return None
+    most = max(found, key=lambda one: one.scores.shape[1])
+    for one in found:
+        prompts, samples = one.scores.shape
+        if len(most.scores) != prompts or not np.allclose(one.scores, most.scores[:, :samples]):
+            return None
+    return most
+
+
+def _record(drawn: ReferenceSamples) -> dict[str, Any]:
+    gold = drawn.gold_scores
+    return {
+        "scores": drawn.scores.tolist(),
+        "gold_scores": None if gold is None else gold.tolist(),
+        "tokens": drawn.tokens,
+    }
+
+
+def _table(values: Any, prompts: int) -> Array:
+    """Return scores group after group as (prompts, samples), with the digits of a float32."""
+    return np.array([float(f"{value:.7g}") for value in values]).reshape(prompts, -1)
+
+
+def _joined(drawn: ReferenceSamples, more: ReferenceSamples) -> ReferenceSamples:
+    gold = None
+    if drawn.gold_scores is not None and more.gold_scores is not None:
+        gold = np.concatenate([drawn.gold_scores, more.gold_scores], axis=1)
+    scores = np.concatenate([drawn.scores, more.scores], axis=1)
+    return ReferenceSamples(scores=scores, gold_scores=gold, tokens=drawn.tokens + more.tokens)
+
+
+def _mean(values: Array) -> float:
+    return float(np.mean(values))
