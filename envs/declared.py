@@ -2,19 +2,19 @@
 
 A constructor takes them as keyword arguments (`from_keywords` builds and checks the dataclass,
 `takes` shows its fields in the signature). Command-line flags, checkpoints and reports read the
-same fields, and `field_texts` the text below each. The checks refuse a value in one line that names
-it, what is accepted, and the remedy.
+same fields and the text below each. The checks, which rules and scorers share, refuse a value in
+one line that names it, what is accepted, and the remedy.
 """
 
-import ast
 import difflib
 import inspect
-import textwrap
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from numbers import Real
 from operator import index
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar, get_type_hints
 
 from tokengym.envs.errors import SettingsError
 
@@ -104,21 +104,17 @@ def _default(field: Any) -> Any:
     return inspect.Parameter.empty if field.default_factory is MISSING else field.default_factory()
 
 
-def field_texts(declared: type) -> dict[str, str]:
-    """Return the text that stands below each field of a dataclass, as one line; bases included."""
-    found: dict[str, str] = {}
-    for cls in reversed(declared.__mro__[:-1]):
-        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
-        assert isinstance(tree, ast.ClassDef)
-        for field, below in zip(tree.body, tree.body[1:], strict=False):
-            if (
-                isinstance(field, ast.AnnAssign)
-                and isinstance(field.target, ast.Name)
-                and isinstance(below, ast.Expr)
-                and isinstance(below.value, ast.Constant)
-            ):
-                found[field.target.id] = " ".join(str(below.value.value).split())
-    return found
+def left_open(cls: type[T]) -> type[T]:
+    """Leave open, as None, the fields of a settings dataclass's first base that are not given.
+
+    It stands below ``@dataclass``. Types and texts stay where the fields are declared.
+    """
+    kinds = get_type_hints(cls.__bases__[0])
+    left = {name: kinds[name] | None for name in names_of(cls.__bases__[0])}
+    cls.__annotations__ = left | inspect.get_annotations(cls)
+    for name in left:
+        setattr(cls, name, None)
+    return cls
 
 
 # --- nested settings ------------------------------------------------------------------------------
@@ -218,25 +214,21 @@ def from_plain(defaults: T, data: Mapping[str, Any]) -> T:
 
 
 # --- checks ---------------------------------------------------------------------------------------
+# The owner is a settings dataclass in its __post_init__, or a rule or scorer in its constructor.
+# All raise the class ``error``; ``hint`` is the remedy at the end of the message.
 
 
 def check_count(
-    settings: Any, *names: str, least: int = 1, optional: bool = False, hint: str = ""
+    owner: Any,
+    *names: str,
+    least: int = 1,
+    optional: bool = False,
+    hint: str = "",
+    error: type[ValueError] = SettingsError,
 ) -> None:
-    """Refuse fields that are not integers of at least ``least``; NumPy's become Python's.
-
-    Args:
-        settings: The dataclass, in its ``__post_init__``.
-        names: The fields.
-        least: The smallest value allowed.
-        optional: Let None pass.
-        hint: The remedy, for the end of the message.
-
-    Raises:
-        SettingsError: for a value that is too small, or not an integer.
-    """
+    """Refuse attributes that are not integers of at least ``least``; NumPy's become Python's."""
     for name in names:
-        value = getattr(settings, name)
+        value = getattr(owner, name)
         if value is None and optional:
             continue
         try:
@@ -244,65 +236,62 @@ def check_count(
         except TypeError:
             count = None
         if count is None or isinstance(value, bool) or count < least:
-            also = ", or None" if optional else ""
-            remedy = f"; {hint}" if hint else ""
-            raise SettingsError(
-                f"{name} must be an integer >= {least}{also}, got {value!r}{remedy}"
-            )
-        object.__setattr__(settings, name, count)
+            _refuse(name, value, f"an integer >= {least}", optional, hint, error)
+        object.__setattr__(owner, name, count)
 
 
 def check_number(
-    settings: Any,
+    owner: Any,
     *names: str,
     above: float | None = None,
     least: float | None = None,
+    below: float | None = None,
     most: float | None = None,
+    finite: bool = False,
     optional: bool = False,
     hint: str = "",
+    error: type[ValueError] = SettingsError,
 ) -> None:
-    """Refuse fields outside a range; NaN is outside every range.
-
-    Args:
-        settings: The dataclass, in its ``__post_init__``.
-        names: The fields.
-        above: The value must be greater.
-        least: The value must be at least this.
-        most: The value must be at most this.
-        optional: Let None pass.
-        hint: The remedy, for the end of the message.
-
-    Raises:
-        SettingsError: for a value outside, or no number.
-    """
-    if most is not None:
-        wanted = f"within {'[' if above is None else '('}{least or above or 0:g}, {most:g}]"
-    else:
-        wanted = f"> {above:g}" if above is not None else f">= {least:g}"
-    wanted += ", or None" if optional else ""
+    """Refuse attributes outside a range; NaN is outside every range, infinity if ``finite``."""
+    wanted = "a finite number" if finite else ""
+    if (top := below if most is None else most) is not None:
+        opens, closes = "[" if above is None else "(", ")" if most is None else "]"
+        wanted = f"within {opens}{least or above or 0:g}, {top:g}{closes}"
+    elif above is not None or least is not None:
+        wanted += f" > {above:g}" if above is not None else f" >= {least:g}"
     for name in names:
-        value = getattr(settings, name)
+        value = getattr(owner, name)
         if value is None and optional:
             continue
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        is_number = isinstance(value, Real) and not isinstance(value, bool)
         if not (
             is_number
             and (above is None or value > above)
             and (least is None or value >= least)
+            and (below is None or value < below)
             and (most is None or value <= most)
+            and (not finite or math.isfinite(value))
         ):
-            remedy = f"; {hint}" if hint else ""
-            raise SettingsError(f"{name} must be {wanted}, got {value!r}{remedy}")
+            _refuse(name, value, wanted.strip(), optional, hint, error)
 
 
-def check_choice(settings: Any, name: str, choices: Collection[Any]) -> None:
-    """Refuse a field that is none of the choices.
-
-    Raises:
-        SettingsError: with the choices.
-    """
-    value = getattr(settings, name)
+def check_choice(
+    owner: Any,
+    name: str,
+    choices: Collection[Any],
+    *,
+    hint: str = "",
+    error: type[ValueError] = SettingsError,
+) -> None:
+    """Refuse an attribute that is none of the choices."""
+    value = getattr(owner, name)
     if value not in choices:
         *rest, last = map(repr, choices)
-        known = f"{', '.join(rest)} or {last}" if rest else last
-        raise SettingsError(f"{name} must be {known}, got {value!r}")
+        _refuse(name, value, f"{', '.join(rest)} or {last}" if rest else last, False, hint, error)
+
+
+def _refuse(
+    name: str, value: Any, wanted: str, optional: bool, hint: str, error: type[ValueError]
+) -> NoReturn:
+    also, end = ", or None" if optional else "", f"; {hint}" if hint else ""
+    raise error(f"{name} must be {wanted}{also}, got {value!r}{end}")

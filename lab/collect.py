@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tokengym.agents.offline.settings import Sampling
+from tokengym.envs.declared import check_choice, check_count
 from tokengym.envs.files import locked, read_jsonl, write_json, write_jsonl
 from tokengym.evaluation.runs.config import (
     TaskSettings,
@@ -42,8 +43,6 @@ class CollectionConfig(Sampling):
     """Temperatures among which the responses are divided."""
     reward: str = "sparse"
     """Reward whose scorer judges, by name; r3 has one of its own."""
-    max_new_tokens: int | None = None
-    """Longest response, tokens; None takes the task's."""
     split: Literal["train", "test", "all"] = "train"
     """Split of the prompts."""
     seed: int = 0
@@ -57,12 +56,10 @@ class CollectionConfig(Sampling):
         if not split_own(self.env):
             object.__setattr__(self, "env", resolve_env(self.env))
         super().__post_init__()
-        if self.num_prompts < 1:
-            raise ValueError(f"num_prompts must be at least 1, got {self.num_prompts}")
-        if self.keep == "pairs" and self.n < 2:
-            raise ValueError(f"n must be at least 2 to make pairs, got {self.n}; 8 is usual")
-        if self.keep not in ("pairs", "best", "all"):
-            raise ValueError(f"keep must be 'pairs', 'best' or 'all', got {self.keep!r}")
+        check_count(self, "num_prompts")
+        if self.keep == "pairs":
+            check_count(self, "n", least=2, hint="one response makes no pair, 8 is usual")
+        check_choice(self, "keep", ("pairs", "best", "all"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,15 +138,13 @@ class _Maker:
         from tokengym.evaluation.runs.run import load_agent
 
         self.config = config
-        lengths = training_settings(
-            resolve_env(config.env), max_new_tokens=config.max_new_tokens
-        ).lengths()
+        env = resolve_env(config.env)
         envs = gym.make_vec(
-            resolve_env(config.env),
+            env,
             num_envs=1,
             reward=config.reward,
             split=config.split,
-            **{**config.task.env_kwargs(config.env), **lengths},
+            **training_settings(env).lengths() | config.task.env_kwargs(env),
         )
         self.agent = (
             make_policy(envs, config.task.model)

@@ -11,23 +11,22 @@ import inspect
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import docstring_parser
 import gymnasium
 
 from tokengym.envs import GenerationSettings, TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.envs.bundle import PARTS
-from tokengym.envs.declared import field_texts
 from tokengym.envs.tasks import Task, TaskOptions, registered_tasks
 from tokengym.evaluation.measure.measures import MEASURES
 from tokengym.registration import make_env
 from tokengym.scripts.cli import COMMANDS
-from tokengym.scripts.commands.options import describe
-from tokengym.scripts.docstrings import arguments, class_sections
+from tokengym.scripts.commands.options import Option, options_of
 
 FOLDER = Path("docs")
 _NOTICE = (
@@ -46,6 +45,7 @@ _DELIVERY = (
     "ends, so `step` returns 0 until then and the whole score at the end, while "
     '`info["token_rewards"]` carries what each token earned; a causal one is paid token by token.'
 )
+_BLOCK = re.compile(r"(Args|Returns|Raises|Example|Source|Yields):")
 _HEADER = ["argument", "type", "default", "meaning"]
 _FIGURES = (
     ("over the run (`auc`)", "The mean height of the curve: how fast and how high."),
@@ -134,13 +134,14 @@ def command_line() -> str:
     blocks = [
         _NOTICE,
         "# Command line",
-        "`tokengym COMMAND --help` shows the same for the task and the learner that are named; "
+        "`tokengym COMMAND --help-all` shows the same for the task and the learner that are named; "
         "these tables have the defaults of MovieReview and PPO.",
     ]
     for name, command in COMMANDS.items():
         text = (inspect.getdoc(command) or "").partition("\nArgs:")[0].strip()
         said, _, examples = text.partition("\n\nFor example:\n")
-        rows = [_option(*option) for option in describe(command)]
+        texts = arguments(command)
+        rows = [_option(option, texts) for option in options_of(command)]
         lines = [line for line in textwrap.dedent(examples).splitlines() if line]
         lines = [re.sub(r"(\S) {3,}", r"\1  # ", line) for line in lines]
         blocks += [
@@ -152,14 +153,18 @@ def command_line() -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _option(name: str, values: str, default: Any, meaning: str) -> tuple[str, str, str]:
+def _option(option: Option, texts: Mapping[str, str]) -> tuple[str, str, str]:
     """Return the cells of one command-line option; choices are listed behind its meaning."""
+    values, default, meaning = option.values, option.default, option.text
+    if not option.path:
+        meaning = texts[option.parameter]
+    name = "" if option.is_positional else f"--{option.flag}"
     if values.startswith("{"):
         choices = ", ".join(f"`{value}`" for value in values.strip("{}").split(","))
         values, meaning = "", f"{meaning} One of {choices}."
     shown = "" if default in (None, ()) else f"`{_cell(_plain(default))}`"
     shown = "required" if default is inspect.Parameter.empty else shown
-    return f"`{_cell(f'{name} {values}'.strip())}`", shown, _cell(meaning)
+    return f"`{_cell(f'{name} {values}'.strip())}`", shown, _cell(meaning or "")
 
 
 def metrics() -> str:
@@ -232,11 +237,10 @@ def _overview(task: Task, env: Any) -> Iterator[tuple[str, str]]:
 def _arguments() -> Iterator[tuple[str, ...]]:
     """Yield the rows of ``gymnasium.make``'s arguments: name, type, default, meaning."""
     texts = arguments(make_env) | arguments(TokenGenerationEnv)
-    for declared in (TaskOptions, GenerationSettings):
-        texts |= field_texts(declared)
+    texts |= field_texts(TaskOptions) | field_texts(GenerationSettings)
     shown = {"task", "options"}
     for name, one in inspect.signature(make_env).parameters.items():
-        if name not in shown and name != "split":
+        if name not in shown:
             yield _row(
                 name,
                 one.annotation,
@@ -257,6 +261,54 @@ def _batch_arguments() -> Iterator[tuple[str, ...]]:
     parameters = inspect.signature(TokenGenerationVectorEnv).parameters
     for name in ("num_envs", "autoreset_mode", "copy"):
         yield _row(name, parameters[name].annotation, parameters[name].default, texts[name])
+
+
+# --- docstrings -----------------------------------------------------------------------------------
+
+
+def sections(owner: Any) -> dict[str, str]:
+    """Return the ``## Heading`` parts of a docstring, and what stands before them under "".
+
+    The Google blocks at its end (Args, Raises, ...) are in none of them.
+    """
+    found: dict[str, list[str]] = {"": []}
+    heading: str | None = ""
+    for line in (inspect.getdoc(owner) or "").splitlines():
+        if line.startswith("## "):
+            heading = line[3:].strip()
+            found[heading] = []
+        elif _BLOCK.match(line):
+            heading = None
+        elif heading is not None:
+            found[heading].append(line)
+    return {name: "\n".join(lines).strip() for name, lines in found.items()}
+
+
+def class_sections(cls: type) -> dict[str, str]:
+    """Return `sections` of a class, those that it leaves out taken from its bases."""
+    merged: dict[str, str] = {}
+    for owner in reversed(cls.__mro__[:-1]):
+        if owner.__module__.startswith("tokengym.") and owner.__doc__:
+            merged |= sections(owner)
+    return merged
+
+
+def arguments(owner: Any) -> dict[str, str]:
+    """Return what a docstring's "Args:" says of each argument, as one line."""
+    documented = docstring_parser.parse(owner.__doc__).params
+    return {one.arg_name: " ".join((one.description or "").split()) for one in documented}
+
+
+def field_texts(declared: type) -> dict[str, str]:
+    """Return the text below each field of a dataclass, as one line; bases included."""
+    return {
+        one.arg_name: " ".join((one.description or "").split())
+        for cls in reversed(declared.__mro__[:-1])
+        for one in docstring_parser.parse_from_object(cls).params
+    }
+
+
+# --- cells ----------------------------------------------------------------------------------------
 
 
 def _methods(cls: type) -> Iterator[tuple[str, str]]:

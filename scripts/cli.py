@@ -134,7 +134,11 @@ def _overview() -> str:
     lines += ["Text generation as a Gymnasium environment: which reward learns faster?", ""]
     for name, command in COMMANDS.items():
         lines.append(f"  {name:<14}{(command.__doc__ or '').splitlines()[0]}")
-    lines += ["", "tokengym COMMAND --help has the options and examples of a command.", ""]
+    lines += [
+        "",
+        "tokengym COMMAND --help has examples and the usual options, --help-all all of them.",
+        "",
+    ]
     lines.append("  tokengym compare --env MovieReview --rewards sparse uniform abc --seeds 5")
     return "\n".join(lines)
 

@@ -141,9 +141,9 @@ def _env_arguments(task: Task, split: Split, options: Mapping[str, Any]) -> dict
             raise TypeError(f"{task.id} has no argument {name!r}; {hint}")
     if task.bundle is None:
         return dict(options)
-    of_task = TaskOptions(split=split, **{k: v for k, v in options.items() if k in known})
+    of_task = TaskOptions(**{k: v for k, v in options.items() if k in known})
     of_env = {name: value for name, value in options.items() if name not in known}
-    return {**of_env, **task_arguments(task, of_task)}
+    return {**of_env, **task_arguments(task, of_task, split)}
 
 
 def _scorer_of(

@@ -37,10 +37,7 @@ class IterativeSettings:
     """Settings of learning from them."""
 
     def __post_init__(self) -> None:
-        if self.prompts_per_iteration < 1:
-            raise ValueError(
-                f"prompts_per_iteration must be at least 1, got {self.prompts_per_iteration}"
-            )
+        check_count(self, "prompts_per_iteration")
         check_choice(self, "enhancer", get_args(Enhancer))
         check_count(self, "enhancer_candidates", least=2)
         n, parts = self.sampling.n, 2 * len(self.sampling.temperatures)

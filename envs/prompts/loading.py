@@ -49,7 +49,7 @@ def load_prompts(
     reference_column: Column | None = None,
     query_type_column: Column | None = None,
     split: Split = "train",
-    prompt_tokens: int | tuple[int, int] | None = None,
+    prompt_tokens: int | tuple[int, ...] | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     transcripts: bool = False,
 ) -> PromptSet:
@@ -91,7 +91,7 @@ def load_prompts(
 
 
 def first_tokens(
-    prompts: PromptSet, prompt_tokens: int | tuple[int, int], tokenizer: PreTrainedTokenizerBase
+    prompts: PromptSet, prompt_tokens: int | tuple[int, ...], tokenizer: PreTrainedTokenizerBase
 ) -> PromptSet:
     """Return the prompts cut to their first tokens.
 

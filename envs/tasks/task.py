@@ -24,8 +24,10 @@ from tokengym.envs.vector import TokenGenerationVectorEnv
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+else:
+    PreTrainedTokenizerBase = Any  # the annotations below are read, and transformers loads slowly
 
-PromptTokens = int | tuple[int, int]
+PromptTokens = int | tuple[int, ...]
 LATEST = re.compile(r"-v(\d+)$")
 
 
@@ -160,43 +162,48 @@ class TaskOptions:
     """Options for a task's prompts and models; None takes the task's own.
 
     Raises:
-        SettingsError: if both prompts and a data set are given.
+        SettingsError: if both prompts and a data set are given, or a column of no data set.
     """
 
     bundle: Bundle | Path | str | None = None
-    """Models of the task, or their folder; None takes the bundled ones, or no models if a tokenizer
-    is given."""
+    """Folder of a bundle of tokenizer, prompts and models; None takes the task's own (``gym.make``
+    with a ``tokenizer``: no models)."""
     tokenizer: PreTrainedTokenizerBase | str | None = None
-    """Tokenizer in place of the bundle's; the bundle is then not used unless given."""
+    """Folder or hub name of the tokenizer, or the tokenizer itself; None takes the bundle's."""
     eos_token: str | None = None
-    """Token that ends a text, if the tokenizer does not name one; see `load_tokenizer`."""
+    """Token that ends a text, if the tokenizer does not name one."""
     pad_token: str | None = None
-    """Token for padding, if the tokenizer does not name one."""
-    prompts: PromptSet | Sequence[str | Prompt | Messages] | None = None
+    """Token for padding, if the tokenizer does not name one; the EOS token will do."""
+    prompts: PromptSet | Sequence[str | Prompt | Messages] | None = field(
+        default=None, metadata={"flag": ""}
+    )
     """Prompts in place of the task's, for every ``split``: texts, or conversations as messages."""
-    dataset: Any = None
-    """Data set of prompts, see `load_prompts`; None takes the bundle's prompts."""
+    dataset: str | Path | Any | None = None
+    """Data set of prompts: a csv, tsv, jsonl or parquet file, a folder or hub name ("name:config"
+    for one of its configurations), or a ``datasets.Dataset``; None takes the bundle's prompts."""
     prompt_column: Column | None = None
-    """Column of the prompts in the data set, by name or position, as for the next two."""
+    """Its column of prompts: a name, or a number where the file has no header."""
     reference_column: Column | None = None
-    """Reference answers."""
+    """Its column of reference answers."""
     query_type_column: Column | None = None
-    """Column of R3's annotation."""
+    """Its column of OPENENDED or CONSTRAINED, R3's annotation."""
     predict_query_types: bool = False
-    """Whether prompts without that annotation get one from the bundled classifier, see
-    `tokengym.envs.prompts.query_types`."""
-    split: Split = "train"
-    """"train", "test" or "all" of the task's prompts or the data set."""
+    """Whether the bundled classifier fills in query types that are missing."""
     prompt_tokens: PromptTokens | None = None
-    """First tokens of each text that make the prompt, a number or (low, high); None takes whole
-    texts, or the task's default for data sets (2 to 7 tokens of film reviews)."""
+    """First tokens of each text that make the prompt: a number, or two to draw one between them;
+    None takes whole texts, or the task's default for data sets (2 to 7 tokens of film reviews)."""
 
     def __post_init__(self) -> None:
         if self.prompts is not None and self.dataset is not None:
             raise SettingsError("pass either prompts or dataset, got both; leave one out")
+        for name in ("prompt_column", "reference_column", "query_type_column"):
+            if self.dataset is None and getattr(self, name) is not None:
+                raise SettingsError(
+                    f"{name}={getattr(self, name)!r} names a column of no data set; pass dataset"
+                )
 
 
-def task_arguments(task: Task, options: TaskOptions) -> TaskArguments:
+def task_arguments(task: Task, options: TaskOptions, split: Split = "train") -> TaskArguments:
     """Return arguments of `TokenGenerationEnv` and `TokenGenerationVectorEnv` for a task.
 
     Settings of the generation itself (``max_new_tokens``, ...) go to the environments directly.
@@ -204,6 +211,7 @@ def task_arguments(task: Task, options: TaskOptions) -> TaskArguments:
     Args:
         task: A task with a bundle.
         options: The caller's options.
+        split: "train", "test" or "all" of the task's prompts or the data set.
 
     Raises:
         TokenGymError: for a bundle, data set or tokenizer that cannot be used.
@@ -219,7 +227,7 @@ def task_arguments(task: Task, options: TaskOptions) -> TaskArguments:
             prompt_column=options.prompt_column,
             reference_column=options.reference_column,
             query_type_column=options.query_type_column,
-            split=options.split,
+            split=split,
             prompt_tokens=options.prompt_tokens or task.prompt_tokens,
             tokenizer=tokenizer,
             transcripts=task.transcripts,
@@ -229,7 +237,7 @@ def task_arguments(task: Task, options: TaskOptions) -> TaskArguments:
         else:  # a tokenizer of the caller's own may be changed between two environments
             prompts = load_prompts(options.dataset, **how)
     else:
-        prompts = _listed(task, options, models)
+        prompts = _listed(task, options, models, split)
         if options.prompt_tokens is not None:
             prompts = first_tokens(prompts, options.prompt_tokens, tokenizer)
     if options.predict_query_types:
@@ -266,7 +274,7 @@ def _models(task: Task, options: TaskOptions) -> Bundle | None:
     return options.bundle if isinstance(options.bundle, Bundle) else Bundle(options.bundle)
 
 
-def _listed(task: Task, options: TaskOptions, models: Bundle | None) -> PromptSet:
+def _listed(task: Task, options: TaskOptions, models: Bundle | None, split: Split) -> PromptSet:
     """Return the caller's prompts, or the bundle's."""
     if options.prompts is not None:
         given = options.prompts
@@ -274,4 +282,4 @@ def _listed(task: Task, options: TaskOptions, models: Bundle | None) -> PromptSe
     if models is None and task.needs_prompts:
         raise PromptError("got a tokenizer but no prompts (None); pass prompts=[...] or dataset=")
     # With the caller's own tokenizer, the task's bundled prompts are still used as texts.
-    return (models or task.own_bundle()).prompts(options.split)
+    return (models or task.own_bundle()).prompts(split)

@@ -245,13 +245,9 @@ def make_eval_envs(env: str, env_kwargs: Mapping[str, Any], *, num_envs: int) ->
     kind = scorer_kind(kwargs.get("reward") or "sparse")
     if kind is not None:
         kwargs["reward"] = "r3" if kind == "encoder" else "sparse"
-    kwargs["normalize"] = None
+    kwargs |= {"normalize": None, "prompt_sampling": "sequential"}
     return gym.make_vec(
-        resolve_env(env),
-        num_envs=num_envs,
-        prompt_sampling="sequential",
-        autoreset_mode=AutoresetMode.DISABLED,
-        **kwargs,
+        resolve_env(env), num_envs=num_envs, autoreset_mode=AutoresetMode.DISABLED, **kwargs
     )
 
 

@@ -3,26 +3,29 @@
 import difflib
 import json
 import re
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from tokengym.agents.learner import find_learner
 from tokengym.envs.declared import (
     as_plain,
     changed,
-    check_choice,
     check_count,
+    check_number,
     from_plain,
     leaves,
+    left_open,
     names_of,
 )
 from tokengym.envs.errors import SettingsError
 from tokengym.envs.files import content_hash, read_hashed, write_json
 from tokengym.envs.pretrained import has_tokenizer
-from tokengym.envs.settings import Overlong
-from tokengym.envs.tasks.task import task_of
+from tokengym.envs.settings import GenerationSettings
+from tokengym.envs.tasks.task import TaskOptions, task_of
 from tokengym.evaluation.runs.defaults import (
     CREDIT_SETTINGS,
     EvaluationSettings,
@@ -43,37 +46,14 @@ LATEST = re.compile(r"-v(\d+)$")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskSettings:
-    """Prompts and models that the environment is made from; None leaves them to the task.
+@left_open
+class TaskSettings(GenerationSettings, TaskOptions):
+    """Options of an environment, and models beside it; None leaves an option to the task.
 
     Raises:
-        ValueError: if a column is named without a data set.
+        ValueError: if a value is out of range, or has no effect.
     """
 
-    bundle: str | None = None
-    """Folder of a bundle of tokenizer, prompts and models; None takes the task's own."""
-    dataset: str | None = None
-    """A csv, tsv, jsonl or parquet file, or a folder or hub name ("name:config" for one of its
-    configurations), with the prompts."""
-    prompt_column: int | str | None = None
-    """Its column of prompts: a name, or a number where the file has no header."""
-    reference_column: int | str | None = None
-    """Its column of reference answers."""
-    query_type_column: int | str | None = None
-    """Its column of OPENENDED or CONSTRAINED."""
-    prompt_tokens: tuple[int, ...] = ()
-    """First tokens of each text that make the prompt: a number, or two to draw one between them;
-    left out, the task's own."""
-    chat_template: bool = False
-    """Make each text a user's message in the tokenizer's chat template; conversations always are
-    in it."""
-    max_prompt_tokens: int | None = None
-    """Longest prompt, tokens; None takes that of the longest."""
-    overlong: Overlong = "error"
-    """Longer prompts: "error" refuses them, "left" keeps their last tokens, "drop" leaves them
-    out."""
-    predict_query_types: bool = False
-    """Have the bundled classifier fill in query types that are missing."""
     scorer: str | None = None
     """Scorer of every reward: a name, "file.py:Name", or a model's folder or hub name; None takes
     the bundle's models."""
@@ -87,24 +67,16 @@ class TaskSettings:
     model: str | None = None
     """Folder or hub name of the policy's language model; None takes the bundle's. A tokenizer
     beside it is taken too."""
-    tokenizer: str | None = None
-    """Folder or hub name of the policy's tokenizer; None takes the model's, else the bundle's."""
-    eos_token: str | None = None
-    """Token that ends a text, if the tokenizer does not name one."""
-    pad_token: str | None = None
-    """Token for padding, if the tokenizer does not name one; the EOS token will do."""
 
     def __post_init__(self) -> None:
-        for name in ("prompt_column", "reference_column", "query_type_column"):
-            if self.dataset is None and getattr(self, name) is not None:
-                raise ValueError(
-                    f"{name}={getattr(self, name)!r} names a column of no data set; pass dataset"
-                )
-        if len(self.prompt_tokens) > 2:
-            raise ValueError(f"prompt_tokens takes one number or two, got {self.prompt_tokens}")
-        check_choice(self, "overlong", get_args(Overlong))
-        if self.overlong != "error" and self.max_prompt_tokens is None:
-            raise ValueError(
+        TaskOptions.__post_init__(self)
+        given = {name: getattr(self, name) for name in names_of(GenerationSettings)}
+        given = {name: value for name, value in given.items() if value is not None}
+        checked = GenerationSettings(**{"max_new_tokens": sys.maxsize, **given})
+        for name in given:
+            object.__setattr__(self, name, getattr(checked, name))
+        if self.overlong not in (None, "error") and self.max_prompt_tokens is None:
+            raise SettingsError(
                 f"overlong={self.overlong!r} has no effect without max_prompt_tokens; pass both"
             )
 
@@ -116,10 +88,14 @@ class TaskSettings:
         Args:
             env: Id of the environment.
         """
-        usual, given = asdict(TaskSettings()), asdict(self)
-        values = {name: value for name, value in given.items() if value != usual[name]}
-        if len(self.prompt_tokens) == 1:
-            (values["prompt_tokens"],) = self.prompt_tokens
+        left_out = TaskSettings()
+        values = {
+            name: value
+            for name in names_of(TaskSettings)
+            if (value := getattr(self, name)) != getattr(left_out, name)
+        }
+        if self.max_new_tokens is not None:
+            values = training_settings(env, max_new_tokens=self.max_new_tokens).lengths() | values
         model = values.pop("model", None)
         if model is not None and "tokenizer" not in values and has_tokenizer(model):
             values["tokenizer"] = model
@@ -176,8 +152,17 @@ class ComparisonConfig:
             object.__setattr__(self, "training", replace(one, tokens=tokens))
         check_count(self, "seeds", hint="5 is the least that gives an interval")
         check_count(self, "first_seed", least=0)
-        if not 0.0 < self.level < 1.0:
-            raise ValueError(f"level must lie in (0, 1), got {self.level}; 0.95 is usual")
+        check_number(self, "level", above=0.0, below=1.0, hint="0.95 is usual")
+        if self.task.max_new_tokens is not None:
+            raise SettingsError(
+                f"max_new_tokens of a comparison is a training setting, got "
+                f"{self.task.max_new_tokens} for its task; pass it to TrainingSettings"
+            )
+        if self.training.fixed_length and self.task.min_new_tokens is not None:
+            raise SettingsError(
+                f"min_new_tokens={self.task.min_new_tokens} has no effect on responses of fixed "
+                "length; leave it out, or pass fixed_length=False"
+            )
         if not self.rewards:
             raise ValueError("rewards must name at least one reward, e.g. sparse uniform abc")
         for reward in self.rewards:
@@ -311,6 +296,7 @@ class ComparisonConfig:
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain data, as comparison.json keeps them."""
         data: dict[str, Any] = as_plain(self)
+        del data["task"]["max_new_tokens"]  # the training's
         return data if self.code else {k: v for k, v in data.items() if k != "code"}
 
     @classmethod
@@ -327,7 +313,7 @@ class ComparisonConfig:
                 # An earlier version drew none.
                 as_plain(ReferenceSettings(reference_samples=0)) | data["evaluation"],
             ),
-            "task": from_plain(TaskSettings(), {**as_plain(TaskSettings()), **data["task"]}),
+            "task": from_plain(TaskSettings(), _task_of_file(data["task"])),
         }
         return cls(**{**data, **parts})
 
@@ -335,12 +321,23 @@ class ComparisonConfig:
         """Return the arguments of ``gym.make_vec`` for training or for evaluation."""
         normalize = self.training.normalize if train else "off"
         return {
+            **self.training.lengths(),
             **self.task.env_kwargs(self.env),
             "reward": reward,
             "normalize": None if normalize == "off" else normalize,
-            **self.training.lengths(),
             "split": "train" if train else "test",
         }
+
+
+def _task_of_file(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a task that a file holds, also where an earlier version wrote it."""
+    task = dict(stored)
+    if "horizon" not in task:  # what was left to the task had a default
+        defaults = {"chat_template": False, "overlong": "error", "prompt_tokens": []}
+        task = {name: value for name, value in task.items() if defaults.get(name) != value}
+        if len(numbers := task.get("prompt_tokens") or []) == 1:
+            task["prompt_tokens"] = numbers[0]
+    return as_plain(TaskSettings()) | task
 
 
 def _within_budget(training: TrainingSettings, own: Mapping[str, Any]) -> TrainingSettings:
@@ -424,8 +421,10 @@ NO_NUMBERS = ("scorer_timeout", "evaluation.reference_samples")
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return which settings of two configurations (`ComparisonConfig.as_dict`) differ, in words."""
-    usual = flat(as_plain(TaskSettings()))  # those that an earlier version did not have
-    left, right = usual | flat({**old, "code": {}}), usual | flat({**new, "code": {}})
+    left, right = (
+        _task_of_file(side.get("task", {})) | flat({**side, "task": {}, "code": {}})
+        for side in (old, new)
+    )
     code, now = old.get("code", {}), new.get("code", {})
     changed_files = [
         changed_code(path, code[path], now[path])
@@ -454,7 +453,7 @@ def command_line(config: ComparisonConfig, defaults: ComparisonConfig) -> str:
             continue
         if leaf.path not in usual or leaf.value != usual[leaf.path]:
             values = leaf.value if isinstance(leaf.value, tuple) else (leaf.value,)
-            parts.append(f"--{leaf.flag} {' '.join(map(str, values))}")
+            parts.append(f"--{leaf.flag} {shlex.join(map(str, values))}")
     return " ".join(parts)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
+from scipy.stats import rankdata, spearmanr
 
 from tokengym.evaluation.statistics.aggregates import Array
 
@@ -89,10 +89,10 @@ def rank_correlation(credit: ArrayLike, truth: ArrayLike) -> float:
         >>> rank_correlation([0.5, 0.5, 0.5], [1.0, 2.0, 3.0])
         0.0
     """
-    left, right = (rankdata(values) for values in _pair(credit, truth))
-    left, right = left - left.mean(), right - right.mean()
-    scale = float(np.sqrt((left @ left) * (right @ right)))
-    return round(float(left @ right) / scale, 12) if scale > 0 else 0.0
+    left, right = _pair(credit, truth)
+    if not (np.ptp(left) > 0 and np.ptp(right) > 0):
+        return 0.0
+    return round(float(spearmanr(left, right).statistic), 12)
 
 
 def tie_ceiling(truth: ArrayLike) -> float:

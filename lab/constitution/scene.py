@@ -19,7 +19,7 @@ from tokengym.agents.online.collecting import (
 from tokengym.agents.online.pairing import Choice, best_against_worst
 from tokengym.agents.rollouts.chosen import ChosenPrompts
 from tokengym.envs import Episode, PromptSet
-from tokengym.envs.declared import check_number
+from tokengym.envs.declared import check_count, check_number
 from tokengym.evaluation.runs.config import TaskSettings, resolve_env
 from tokengym.evaluation.runs.defaults import ModelSettings, training_settings
 from tokengym.lab.constitution.critics import (
@@ -92,8 +92,6 @@ class ConstitutionConfig(ModelSettings):
     """Learning rate of PPO."""
     kl_coef: float = 0.05
     """Price of a nat of KL to the revised policy."""
-    max_new_tokens: int | None = None
-    """Longest response, tokens; None takes the task's."""
     eval_episodes: int = 128
     """Held-out red-team prompts."""
     seed: int = 0
@@ -111,12 +109,8 @@ class ConstitutionConfig(ModelSettings):
         check_number(self, *counts, "sft_epochs", "reward_epochs", above=0.0)
         rates = ("sft_learning_rate", "reward_learning_rate", "ppo_learning_rate")
         check_number(self, *rates, above=0.0)
-        if self.revisions < 1:
-            raise ValueError(
-                f"revisions must be at least 1, got {self.revisions}; 1 to 4 are usual"
-            )
-        if self.responses < 2:
-            raise ValueError(f"responses must be at least 2 to make pairs, got {self.responses}")
+        check_count(self, "revisions", hint="1 to 4 are usual")
+        check_count(self, "responses", least=2, hint="one response makes no pair")
         check_number(self, "kl_coef", least=0.0, hint="0 leaves the KL free")
 
 
@@ -174,10 +168,8 @@ class Scene:
         )
 
     def _env_kwargs(self, split: str) -> dict[str, Any]:
-        lengths = training_settings(
-            self.config.env, max_new_tokens=self.config.max_new_tokens
-        ).lengths()
-        kwargs: dict[str, Any] = {**self.config.task.env_kwargs(self.config.env), **lengths}
+        kwargs: dict[str, Any] = training_settings(self.config.env).lengths()
+        kwargs |= self.config.task.env_kwargs(self.config.env)
         if self.config.model is not None:
             kwargs |= {"tokenizer": self.config.model, "bundle": None}
         prompts = self._prompts(split)
@@ -264,7 +256,7 @@ class Scene:
 
         model, tokenizer = load_answering_model(path, dtype="float32", device=self.config.device)
         longest = training_settings(
-            self.config.env, max_new_tokens=self.config.max_new_tokens
+            self.config.env, max_new_tokens=self.config.task.max_new_tokens
         ).max_new_tokens
         answers = GreedyAnswers(model, tokenizer, max_new_tokens=longest - 1)  # and EOS
         return ModelCritic(answers, self.tokenizer, name=f"the chat model {Path(path).name}")

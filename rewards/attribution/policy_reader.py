@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tokengym.envs.declared import check_count
 from tokengym.envs.episode import Episode
 from tokengym.envs.pretrained import check_weights
 from tokengym.rewards.attribution import last_row
@@ -50,11 +51,10 @@ class PolicyReader:
         batch_size: int = 32,
         name: str = "",
     ) -> None:
-        if batch_size < 1:
-            raise ScorerError(f"batch_size must be at least 1, got {batch_size}")
         self.model = model
         self.tokenizer = tokenizer
         self.batch_size = batch_size
+        check_count(self, "batch_size", error=ScorerError)
         self.name = name or type(self).__name__
         parameters = inspect.signature(model.base_model.forward).parameters
         self._takes_positions = "position_ids" in parameters

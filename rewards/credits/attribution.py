@@ -6,6 +6,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from tokengym.envs.declared import check_choice
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.probe import Probe
 from tokengym.rewards.credits.base import (
@@ -61,11 +62,8 @@ class Attribution(SegmentedCredit):
         cut: Cut = "even",
     ) -> None:
         super().__init__(segments, cut)
-        if method not in get_args(Method):
-            raise CreditError(
-                f"method must be one of {', '.join(get_args(Method))}, got {method!r}"
-            )
         self.method = method
+        check_choice(self, "method", get_args(Method), error=CreditError)
         self.beta = check_beta(beta)
         self.rescale = bool(rescale)
         self.attribution = None if method == "leave-one-out" else method

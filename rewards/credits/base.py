@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args, ove
 import numpy as np
 from numpy.typing import NDArray
 
+from tokengym.envs.declared import check_choice, check_count
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.kinds import ScorerKind
 from tokengym.rewards.errors import CreditError, RewardError
@@ -178,17 +179,13 @@ class SegmentedCredit(Credit):
     """Share of the attributions that is paid: ``beta``, where a rule has that option."""
 
     def __init__(self, segments: int | None, cut: Cut) -> None:
-        if segments is not None and (type(segments) is not int or segments < 1):
-            raise CreditError(
-                f"segments must be at least 1 piece, got {segments!r}; leave it out to pay every "
-                "token"
-            )
-        if cut not in get_args(Cut):
-            raise CreditError(f"cut must be one of {', '.join(get_args(Cut))}, got {cut!r}")
-        if segments is None and cut != "even":
-            raise CreditError(f"cut={cut!r} cuts nothing without segments; add segments=8")
         self.segments = segments
         self.cut = cut
+        remedy = "leave it out to pay every token"
+        check_count(self, "segments", optional=True, hint=remedy, error=CreditError)
+        check_choice(self, "cut", get_args(Cut), error=CreditError)
+        if segments is None and cut != "even":
+            raise CreditError(f"cut={cut!r} cuts nothing without segments; add segments=8")
         self._policy: PolicyReader | str | Path | None = None
 
     def with_policy(self, path: str | Path) -> "SegmentedCredit":

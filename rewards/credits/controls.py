@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from tokengym.envs.declared import check_count, check_number
 from tokengym.envs.episode import Episode
 from tokengym.rewards.credits.base import Credit, FloatArray, check_beta, register_credit
 from tokengym.rewards.errors import CreditError
@@ -28,9 +29,8 @@ class Random(Credit):
     control = True
 
     def __init__(self, seed: int = 0, beta: float = 1.0) -> None:
-        if seed < 0:
-            raise CreditError(f"seed must be an integer >= 0, got {seed}")
         self.seed = seed
+        check_count(self, "seed", least=0, error=CreditError)
         self.beta = check_beta(beta)
 
     def spread(
@@ -59,9 +59,8 @@ class Recency(Credit):
     control = True
 
     def __init__(self, tau: float = 10.0) -> None:
-        if not (tau > 0 and np.isfinite(tau)):
-            raise CreditError(f"tau must be a finite number of tokens > 0, got {tau}")
         self.tau = tau
+        check_number(self, "tau", above=0, finite=True, error=CreditError)
 
     def spread(
         self, score: float, episode: Episode, attribution: FloatArray | None

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tokengym.envs.declared import check_count
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.probe import Probe
 from tokengym.rewards.credits.base import (
@@ -51,9 +52,8 @@ class MonteCarlo(SegmentedCredit):
 
     def __init__(self, k: int = 9, segments: int | None = None, cut: Cut = "even") -> None:
         super().__init__(segments, cut)
-        if k < 1:
-            raise CreditError(f"k must be at least 1 continuation, got {k}; the paper uses 9")
         self.k = k
+        check_count(self, "k", hint="the paper uses 9", error=CreditError)
         self.gae_lambda = 0.0 if segments is None else None  # a segment is paid on its last token
 
     def attribute(self, probe: Probe, episodes: Sequence[Episode], scores: Scores) -> Scores:

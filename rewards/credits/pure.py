@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from tokengym.envs.declared import check_number
 from tokengym.envs.episode import Episode
 from tokengym.rewards.credits.base import Cut, FloatArray, register_credit
 from tokengym.rewards.credits.red import IncrementCredit
@@ -45,9 +46,8 @@ class PURE(IncrementCredit):
         cut: Cut = "even",
     ) -> None:
         super().__init__(every_prefix, segments, cut)
-        if not (temperature > 0 and np.isfinite(temperature)):
-            raise CreditError(f"temperature must be a finite number > 0, got {temperature}")
         self.temperature = temperature
+        check_number(self, "temperature", above=0, finite=True, error=CreditError)
 
     def spread(
         self, score: float, episode: Episode, attribution: FloatArray | None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Union
 import numpy as np
 from numpy.typing import NDArray
 
+from tokengym.envs.declared import check_number
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.probe import Probe
 from tokengym.rewards.credits.base import Credit, FloatArray, register_credit
@@ -55,10 +56,9 @@ class RTO(Credit):
     def __init__(
         self, policy: Source | None = None, beta: float = 0.1, reference: Source | None = None
     ) -> None:
-        if not (beta >= 0 and np.isfinite(beta)):
-            raise CreditError(f"beta must be a finite number >= 0, got {beta}")
         self.policy = policy
         self.beta = beta
+        check_number(self, "beta", least=0, finite=True, error=CreditError)
         self.reference = reference
         self.fallback: str | Path | None = None
         """The bundle's policy, for a policy without a reference of its own."""

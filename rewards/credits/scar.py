@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from tokengym.envs.declared import check_count, check_number
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.probe import Probe
 from tokengym.rewards.credits.base import (
@@ -67,15 +68,13 @@ class SCAR(SegmentedCredit):
     ) -> None:
         super().__init__(segments, cut)
         spans = segments or spans
-        if not 1 <= spans <= MAX_SPANS:
-            raise CreditError(f"spans must lie in 1 .. {MAX_SPANS}, got {spans}")
         if permutations < 4 or permutations % 2:
             raise CreditError(f"permutations must be an even number >= 4, got {permutations}")
-        if seed < 0:
-            raise CreditError(f"seed must be an integer >= 0, got {seed}")
         self.spans = spans
         self.permutations = permutations
         self.seed = seed
+        check_number(self, "spans", least=1, most=MAX_SPANS, error=CreditError)
+        check_count(self, "seed", least=0, error=CreditError)
         self.beta = self._share = check_beta(beta)
 
     def attribute(self, probe: Probe, episodes: Sequence[Episode], scores: Scores) -> Scores:

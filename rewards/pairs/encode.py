@@ -5,14 +5,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, get_args
 
-from tokengym.envs.errors import DatasetError, SettingsError
+from tokengym.envs.declared import check_choice, check_count
+from tokengym.envs.errors import DatasetError
 from tokengym.envs.prompts.prompt import prompt_messages
+from tokengym.envs.settings import TextSettings
 from tokengym.envs.tokenization import encode, encode_chats, write_chat
 from tokengym.rewards.pairs.read import (
     Ids,
     Messages,
     OnError,
-    Overlong,
     Row,
     RowError,
     SkippedRow,
@@ -62,7 +63,7 @@ class EncodedTexts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextEncoding:
+class TextEncoding(TextSettings):
     """Settings of turning texts into token ids, and of rows that cannot be.
 
     Raises:
@@ -71,28 +72,19 @@ class TextEncoding:
 
     max_length: int | None = None
     """Most tokens of prompt and response together; None: what the model reads."""
-    overlong: Overlong = "error"
-    """Treatment of longer ones: "error" stops, "left" cuts the prompt's beginning, "drop" skips."""
     append_eos: bool = True
     """Whether responses given as text end with EOS; those given as ids are left as they are."""
-    chat_template: bool | None = None
-    """Whether a prompt given as text goes through the tokenizer's chat template, as those of an
-    environment with one do, a written-out dialogue turn by turn; None: as the environment has it
+    chat_template: bool | None = None  # type: ignore[assignment]
+    """As of `TextSettings`, a written-out dialogue turn by turn; None: as the environment has it
     from which the model comes, else not."""
     on_error: OnError = "raise"
     """Whether a row that cannot be learned from stops everything, or is left out and reported."""
 
     def __post_init__(self) -> None:
-        for name, known in (("overlong", Overlong), ("on_error", OnError)):
-            if (value := vars(self)[name]) not in get_args(known):
-                raise SettingsError(
-                    f"{name} must be one of {', '.join(get_args(known))}, got {value!r}"
-                )
-        if self.max_length is not None and self.max_length < 2:
-            raise SettingsError(
-                f"max_length must be at least 2, a token of prompt and one of response, got "
-                f"{self.max_length}"
-            )
+        super().__post_init__()
+        check_choice(self, "on_error", get_args(OnError))
+        remedy = "a token of prompt and one of response"
+        check_count(self, "max_length", least=2, optional=True, hint=remedy)
 
 
 def encode_pairs(

@@ -17,13 +17,13 @@ from tokengym.envs import Episode
 from tokengym.envs.errors import DatasetError, TokenizerError
 from tokengym.envs.prompts.loading import read_tables
 from tokengym.envs.prompts.prompt import is_messages
+from tokengym.envs.settings import Overlong
 from tokengym.envs.tokenization import lone_surrogate
 
 S = TypeVar("S")
 T = TypeVar("T")
 Messages = list[dict[str, str]]
 Ids = tuple[int, ...]
-Overlong = Literal["error", "left", "drop"]
 OnError = Literal["raise", "skip"]
 
 TURN = "\n\nAssistant:"

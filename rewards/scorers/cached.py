@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tokengym.envs.declared import check_count
 from tokengym.envs.episode import Episode
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorers.base import AnyScorer, ScorerWrapper, Scores
@@ -80,8 +81,6 @@ class Cached(ScorerWrapper):
     """
 
     def __init__(self, scorer: AnyScorer, *, size: int = 10_000) -> None:
-        if size < 1:
-            raise ScorerError(f"size must be at least 1 text, got {size}")
         super().__init__(scorer)
         if self.scorer.state_dict():
             raise ScorerError(
@@ -89,6 +88,7 @@ class Cached(ScorerWrapper):
                 "be remembered; cache the scorer inside, as in Normalize(Cached(scorer))"
             )
         self.size = size
+        check_count(self, "size", error=ScorerError)
         self.hits = self.misses = 0
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
 

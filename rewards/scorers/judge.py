@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tokengym.envs.declared import check_count
 from tokengym.envs.episode import Episode
 from tokengym.envs.tokenization import decode, encode
 from tokengym.rewards.errors import ScorerError
@@ -239,15 +240,11 @@ class GreedyAnswers:
         max_new_tokens: int = 12,
         batch_size: int = 16,
     ) -> None:
-        if max_new_tokens < 1 or batch_size < 1:
-            raise ScorerError(
-                f"max_new_tokens and batch_size must be at least 1, got {max_new_tokens} and "
-                f"{batch_size}"
-            )
         self.model = model
         self.tokenizer = tokenizer
         self.max_new_tokens = max_new_tokens
         self.batch_size = batch_size
+        check_count(self, "max_new_tokens", "batch_size", error=ScorerError)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "GreedyAnswers":
         """Return itself: a model is shared."""

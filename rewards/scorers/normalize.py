@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tokengym.envs.declared import check_choice, check_count, check_number
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.prefixes import PrefixReader, ScaledReader
 from tokengym.rewards.errors import ScorerError
@@ -54,17 +55,15 @@ class Normalize(ScorerWrapper):
         clip: float | None = 10.0,
         by: Literal["query_type"] | None = None,
     ) -> None:
-        if window is not None and window < 1:
-            raise ScorerError(f"window must be at least 1, got {window}; None remembers all")
-        if clip is not None and not clip > 0:
-            raise ScorerError(f"clip must be > 0, got {clip}; None does not clip")
-        if by not in (None, "query_type"):
-            raise ScorerError(f"by must be 'query_type' or None, got {by!r}")
         super().__init__(scorer)
         self.window = window
         self.scale = scale
         self.clip = clip
         self.by = by
+        check_count(self, "window", optional=True, hint="None remembers all", error=ScorerError)
+        remedy = "None does not clip"
+        check_number(self, "clip", above=0, optional=True, hint=remedy, error=ScorerError)
+        check_choice(self, "by", ("query_type", None), error=ScorerError)
         self.groups: dict[str | None, Moments] = {}
         """Moments by value of ``by``; those of all episodes at None without groups."""
         self.gather: Callable[[Any], list[Any]] = _alone

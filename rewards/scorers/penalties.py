@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from tokengym.envs.declared import check_choice, check_number
 from tokengym.envs.episode import Episode
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer
@@ -39,12 +40,10 @@ class LengthPenalty(Scorer):
     def __init__(
         self, rate: float = 0.001, *, unit: Literal["characters", "tokens"] = "characters"
     ) -> None:
-        if not np.isfinite(rate):
-            raise ScorerError(f"rate must be a finite number per unit, got {rate}")
-        if unit not in ("characters", "tokens"):
-            raise ScorerError(f"unit must be 'characters' or 'tokens', got {unit!r}")
         self.rate = rate
         self.unit = unit
+        check_number(self, "rate", finite=True, error=ScorerError)
+        check_choice(self, "unit", ("characters", "tokens"), error=ScorerError)
         self.reads_text = unit == "characters"
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
@@ -71,9 +70,8 @@ class MissingEosPenalty(Scorer):
     reads_text = False
 
     def __init__(self, penalty: float = 1.0) -> None:
-        if not (np.isfinite(penalty) and penalty >= 0):
-            raise ScorerError(f"penalty must be a finite number >= 0, got {penalty}")
         self.penalty = penalty
+        check_number(self, "penalty", least=0, finite=True, error=ScorerError)
         self._eos_id: int | None = None
 
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "MissingEosPenalty":

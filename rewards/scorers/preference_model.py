@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tokengym.envs.declared import check_choice, check_count
 from tokengym.envs.episode import Episode
 from tokengym.envs.tokenization import encode
 from tokengym.rewards.errors import ScorerError
@@ -70,15 +71,13 @@ class PreferenceModel(Scorer):
         name: str = "PreferenceModel",
     ) -> None:
         check_template(template)
-        if output not in ("probability", "log-odds"):
-            raise ScorerError(f"output must be 'probability' or 'log-odds', got {output!r}")
-        if batch_size < 1:
-            raise ScorerError(f"batch_size must be at least 1, got {batch_size}")
         self.model = model
         self.tokenizer = tokenizer
         self.template = template
         self.output = output
         self.batch_size = batch_size
+        check_choice(self, "output", ("probability", "log-odds"), error=ScorerError)
+        check_count(self, "batch_size", error=ScorerError)
         self._name = name
         self._answer_ids = answer_ids(tokenizer, answers)
 

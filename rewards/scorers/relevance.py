@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tokengym.envs.declared import check_count
 from tokengym.envs.episode import Episode
 from tokengym.envs.errors import TokenizerError
 from tokengym.rewards.attribution.alignment import Span, spread_by_overlap, token_spans
@@ -92,10 +93,6 @@ class Relevance(Scorer):
         policy_tokenizer: "PreTrainedTokenizerBase | None" = None,
         name: str = "Relevance",
     ) -> None:
-        if max_len < 1 or batch_size < 1:
-            raise ScorerError(
-                f"max_len and batch_size must be at least 1, got {max_len} and {batch_size}"
-            )
         if not tokenizer.is_fast:
             raise TokenizerError(
                 f"{type(tokenizer).__name__} gives no character offsets; load the fast tokenizer"
@@ -111,6 +108,7 @@ class Relevance(Scorer):
         self.repetition_penalty = repetition_penalty
         self.reward_branching = reward_branching
         self.batch_size = batch_size
+        check_count(self, "max_len", "batch_size", error=ScorerError)
         self.policy_tokenizer = policy_tokenizer
         self._name = name
         self._pooled: dict[str, R3.FloatArray] = {}

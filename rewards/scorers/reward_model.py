@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from tokengym.envs.declared import check_choice, check_count
 from tokengym.envs.episode import Episode
 from tokengym.envs.errors import TokenizerError
 from tokengym.rewards.attribution import readings
@@ -77,14 +78,12 @@ class RewardModel(Scorer):
     ) -> None:
         if form not in get_args(Form):
             raise ScorerError(f"form must be 'text', 'pair' or 'chat', got {form!r}")
-        if batch_size < 1:
-            raise ScorerError(f"batch_size must be at least 1, got {batch_size}")
-        if padding_side not in ("left", "right"):
-            raise ScorerError(f"padding_side must be 'left' or 'right', got {padding_side!r}")
         self.model = model
         self.tokenizer = tokenizer
         self.batch_size = batch_size
         self.padding_side: PaddingSide = padding_side
+        check_count(self, "batch_size", error=ScorerError)
+        check_choice(self, "padding_side", get_args(PaddingSide), error=ScorerError)
         self._name = name
         self._classifier = read_classifier(model, labels, pairs=form == "pair")
         self._form = form

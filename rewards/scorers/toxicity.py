@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tokengym.envs.declared import check_count
 from tokengym.envs.episode import Episode
 from tokengym.envs.errors import TokenizerError
 from tokengym.rewards.errors import ScorerError
@@ -178,13 +179,13 @@ class ClassProbability:
         label: int | str | None = None,
         batch_size: int = 32,
     ) -> None:
-        if batch_size < 1:
-            raise ScorerError(f"batch_size must be at least 1, got {batch_size}")
+        self.batch_size = batch_size
+        check_count(self, "batch_size", error=ScorerError)
         self.model = model
         self.tokenizer = tokenizer
         self.label = _class_index(model.config, label)
-        # A classifier that looks for the last token by the pad id cannot pad without one.
-        self.batch_size = batch_size if model.config.pad_token_id is not None else 1
+        if model.config.pad_token_id is None:  # it looks for the last token by that
+            self.batch_size = 1
         kind = getattr(model.config, "problem_type", None)
         self.alone = model.config.num_labels == 1 or kind == "multi_label_classification"
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,19 +17,27 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from tokengym.envs.declared import check_number
 from tokengym.envs.errors import StorageError
 from tokengym.envs.files import content_hash, read_hashed, write_hashed, writing
+from tokengym.envs.settings import TextSettings
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.maths.pairwise import bradley_terry_loss
 from tokengym.rewards.models.batching import PaddingSide, padded_batches
 from tokengym.rewards.models.loading import use_device
-from tokengym.rewards.pairs.read import Overlong
 from tokengym.rewards.training.readers import PairReader, Sequences
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardTraining:
-    """Training of a reward or preference model. Defaults: Dong et al. 2024, arXiv:2405.07863."""
+class RewardTraining(TextSettings):
+    """Training of a reward or preference model. Defaults: Dong et al. 2024, arXiv:2405.07863.
+
+    Pairs that stay too long without a prompt are left out under ``overlong="left"`` as well. In the
+    chat template a written-out dialogue is taken apart into its turns.
+
+    Raises:
+        SettingsError: if a value is out of range.
+    """
 
     learning_rate: float = 2e-6
     """Peak learning rate of AdamW; cosine decay. Tiny models and adapters want 1e-4 to 1e-3."""
@@ -48,32 +56,20 @@ class RewardTraining:
     few pairs, or noisy ones, from growing too sure."""
     max_tokens: int = 512
     """Longest text, prompt included; less where the model reads less."""
-    overlong: Overlong = "error"
-    """Pairs with a longer text: "error" names the first, "drop" leaves them out and counts them,
-    "left" cuts the beginning of their prompts, and drops those that are too long without one."""
     append_eos: bool = True
     """Whether a reward model's texts end with EOS, as responses that were finished do."""
-    chat_template: bool = False
-    """Whether a reward model's prompts go through its tokenizer's chat template, as those of an
-    environment with one do; a written-out dialogue is taken apart into its turns."""
     seed: int = 0
     """Seed of new weights, the order of pairs, and dropout."""
     checkpoint_seconds: float = 60.0
     """Seconds between checkpoints: the most work that an interruption loses."""
 
     def __post_init__(self) -> None:
-        given = asdict(self)
-        for name in ("learning_rate", "epochs", "batch_size", "micro_batch_size", "max_tokens"):
-            if not (value := given[name]) > 0:
-                raise RewardError(f"{name} must be > 0, got {value}")
-        if not 0.0 <= self.warmup < 1.0:
-            raise RewardError(f"warmup must be a share of the steps in [0, 1), got {self.warmup}")
-        if not 0.0 <= self.label_smoothing < 0.5:
-            raise RewardError(f"label_smoothing must be in [0, 0.5), got {self.label_smoothing}")
-        if self.overlong not in get_args(Overlong):
-            raise RewardError(f"overlong must be 'error', 'left' or 'drop', got {self.overlong!r}")
-        if not self.checkpoint_seconds >= 0:
-            raise RewardError(f"checkpoint_seconds must be >= 0, got {self.checkpoint_seconds}")
+        super().__post_init__()
+        sizes = ("learning_rate", "epochs", "batch_size", "micro_batch_size", "max_tokens")
+        check_number(self, *sizes, above=0.0)
+        check_number(self, "warmup", least=0.0, below=1.0, hint="it is a share of the steps")
+        check_number(self, "label_smoothing", least=0.0, below=0.5)
+        check_number(self, "checkpoint_seconds", least=0.0)
 
     def what_counts(self) -> dict[str, Any]:
         """Return the settings that the result depends on."""

@@ -5,18 +5,14 @@ from typing import Annotated
 
 import tyro
 
-from tokengym.scripts.commands.options import Folder, Switch
-
 
 def bench(
     subject: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME|FILE.py:NAME")],
-    parts: Annotated[
-        tuple[str, ...], tyro.conf.arg(metavar="PART ...", help_behavior_hint="")
-    ] = (),
-    quick: Switch = False,
-    full: Switch = False,
+    parts: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PART ...")] = (),
+    quick: bool = False,
+    full: bool = False,
     seed: int = 0,
-    out: Folder = None,
+    out: Path | None = None,
     device: str = "auto",
 ) -> None:
     """Measure the card of a credit rule, an advantage estimator or a weight on the advantage.

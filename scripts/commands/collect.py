@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokengym.scripts.commands.options import Folder, takes_settings
+from tokengym.scripts.commands.options import takes_settings
 
 if TYPE_CHECKING:
     from tokengym.lab.collect import CollectionConfig
@@ -19,7 +19,7 @@ def collection_settings(env: str) -> dict[str, Any]:
 @takes_settings(collection_settings)
 def collect(
     env: str = "MovieReview",
-    out: Folder = None,
+    out: Path | None = None,
     device: str = "auto",
     *,
     config: "CollectionConfig",

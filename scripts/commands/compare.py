@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tokengym.scripts.commands.options import Folder, Names, Switch, Tracker, Whole, takes_settings
+from tokengym.scripts.commands.options import Names, Tracker, takes_settings
 from tokengym.scripts.commands.train import agents as agent_lines
 from tokengym.scripts.commands.train import run_settings
 
@@ -28,12 +28,12 @@ def compare(
     agent: str = "ppo",
     agents: Names = (),
     seeds: int = 5,
-    out: Folder = None,
+    out: Path | None = None,
     first_seed: int = 0,
-    jobs: Whole = None,
+    jobs: int | None = None,
     launcher: Literal["local", "ray"] = "local",
     checkpoint_every: int = 1,
-    retry_failed: Switch = False,
+    retry_failed: bool = False,
     track: Tracker = None,
     *,
     training: "TrainingSettings",

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokengym.scripts.commands.options import Folder, takes_settings
+from tokengym.scripts.commands.options import takes_settings
 
 if TYPE_CHECKING:
     from tokengym.lab.constitution import ConstitutionConfig
@@ -20,8 +20,8 @@ def constitution_settings(env: str) -> dict[str, Any]:
 @takes_settings(constitution_settings)
 def constitution(
     env: str = "Detox",
-    out: Folder = None,
-    principles: Folder = None,
+    out: Path | None = None,
+    principles: Path | None = None,
     *,
     config: "ConstitutionConfig",
 ) -> None:

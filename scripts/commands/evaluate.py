@@ -6,14 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from tokengym.scripts.commands.options import (
-    Folder,
-    Switch,
-    Text,
-    Whole,
-    takes_settings,
-    task_settings,
-)
+from tokengym.scripts.commands.options import takes_settings, task_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,20 +26,17 @@ def evaluation_settings() -> dict[str, Any]:
 
 @takes_settings(evaluation_settings)
 def evaluate(
-    agent: Annotated[
-        Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT", help_behavior_hint="")
-    ] = None,
-    env: Text = None,
+    agent: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="AGENT")] = None,
+    env: str | None = None,
     episodes: int = 128,
     seed: int = 0,
-    max_new_tokens: Whole = None,
     samples: int = 3,
-    deterministic: Switch = False,
-    json: Folder = None,
-    against: Folder = None,
-    judge: Text = None,
-    toxicity: Text = None,
-    agent_class: Text = None,
+    deterministic: bool = False,
+    json: Path | None = None,
+    against: Path | None = None,
+    judge: str | None = None,
+    toxicity: str | None = None,
+    agent_class: str | None = None,
     device: str = "auto",
     *,
     task: "TaskSettings",
@@ -67,7 +57,6 @@ def evaluate(
             MovieReview).
         episodes: Number of held-out prompts.
         seed: Seed of prompts and sampling.
-        max_new_tokens: Longest response (default: the task's).
         samples: Number of responses to print.
         deterministic: Choose the likeliest token instead of sampling.
         json: File to write the figures to.
@@ -87,7 +76,6 @@ def evaluate(
     from tokengym.envs.files import write_json
     from tokengym.evaluation.measure.evaluate import Evaluator
     from tokengym.evaluation.measure.metrics import library_metrics
-    from tokengym.evaluation.runs.defaults import training_settings
     from tokengym.evaluation.runs.run import load_agent
     from tokengym.lab.replay.replay import known_task
     from tokengym.rewards.models.loading import preferred_device
@@ -96,8 +84,6 @@ def evaluate(
     torch.set_num_threads(1)
     _check_agents(agent, against, judge)
     env, kwargs = known_task(None if agent is None else agent.parent, env)
-    if max_new_tokens is not None:
-        kwargs |= training_settings(env, max_new_tokens=max_new_tokens).lengths()
     with preferred_device(device):
         evaluator = Evaluator(
             env,

@@ -6,15 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from tokengym.scripts.commands.options import (
-    Folder,
-    Names,
-    Switch,
-    Text,
-    Whole,
-    takes_settings,
-    task_settings,
-)
+from tokengym.scripts.commands.options import Names, takes_settings, task_settings
 
 if TYPE_CHECKING:
     from tokengym.evaluation.runs.config import TaskSettings
@@ -22,14 +14,12 @@ if TYPE_CHECKING:
 
 @takes_settings(task_settings)
 def explore(
-    results: Annotated[
-        Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="RESULTS", help_behavior_hint="")
-    ] = None,
-    env: Text = None,
-    agent: Folder = None,
+    results: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="RESULTS")] = None,
+    env: str | None = None,
+    agent: Path | None = None,
     rewards: Names = (),
-    port: Whole = None,
-    browser: Switch = False,
+    port: int | None = None,
+    browser: bool = False,
     device: str = "auto",
     *,
     task: "TaskSettings",

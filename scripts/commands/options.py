@@ -1,41 +1,52 @@
-"""Settings dataclasses as command-line options: their names, defaults, checks and help texts.
+"""Options of the commands: their own parameters, and the fields of settings dataclasses.
 
 A command names its settings as parameters and says in `takes_settings` which instances are the
 defaults. These may depend on other options, such as the environment, which are then read first, so
-that ``--help`` shows the defaults of the chosen task.
+that ``--help`` shows the defaults of the chosen task. tyro reads types and texts where the fields
+are declared, and then the command line.
 """
 
-import difflib
 import inspect
-import sys
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import tyro
+from tyro.constructors import (
+    MISSING_NONPROP,
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+    StructFieldSpec,
+    StructTypeInfo,
+)
 
-from tokengym.envs.declared import Leaf, field_texts, leaves, with_values
-from tokengym.scripts.docstrings import arguments as argument_texts
+from tokengym.envs.declared import leaves, with_values
+from tokengym.envs.errors import SettingsError
+from tokengym.envs.registry import did_you_mean
 
-# Values whose default is found later: nothing to show.
-Text = Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")]
-Folder = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
-Whole = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
-Number = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
-Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
-Tracker = Annotated[
-    str | None,
-    tyro.conf.arg(metavar="{tensorboard,wandb,mlflow,trackio}", help_behavior_hint=""),
-]
-Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")]
+USED = frozenset(
+    """
+    device lora-rank steps batch-size tokens max-new-tokens learning-rate kl-coef
+    eval-every eval-episodes bundle dataset prompt-column model scorer
+    pairs beta n iterations epochs num-prompts temperature keep agent reward seed
+    critic judge toxicity ppo-steps held-out on-error
+    """.split()
+)
+"""Settings that ``--help`` shows beside those of learners outside tokengym."""
+RARE = frozenset({"first-seed", "launcher", "checkpoint-every", "retry-failed"})
+"""Parameters of commands that it does not show."""
+
+Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")]
+Tracker = Annotated[str | None, tyro.conf.arg(metavar="{tensorboard,wandb,mlflow,trackio}")]
 
 Command = Callable[..., None]
 C = TypeVar("C", bound=Command)
 Groups = Mapping[str, Any]
-SIMPLE = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH", bool: "{True,False}"}
-"""Types of a single value -> what stands for it in the help."""
 
 
 def task_settings() -> Groups:
@@ -54,21 +65,12 @@ class Chosen:
     """Names of these fields, of the outer dataclass, or "inner.name" of a nested one."""
 
 
-@dataclass(frozen=True)
-class _Declared:
-    """Arguments of `takes_settings`."""
-
-    defaults: Callable[..., Groups]
-    choice: tuple[str, Callable[[], Mapping[str, str]]] | None
+Choice = tuple[str, Callable[[], Mapping[str, str]]] | None
+_DECLARED: dict[Command, tuple[Callable[..., Groups], Choice]] = {}
+"""Arguments of `takes_settings`."""
 
 
-_DECLARED: dict[Command, _Declared] = {}
-
-
-def takes_settings(
-    defaults: Callable[..., Groups],
-    choice: tuple[str, Callable[[], Mapping[str, str]]] | None = None,
-) -> Callable[[C], C]:
+def takes_settings(defaults: Callable[..., Groups], choice: Choice = None) -> Callable[[C], C]:
     """Give a command the fields of settings dataclasses as options.
 
     Args:
@@ -79,10 +81,64 @@ def takes_settings(
     """
 
     def decorate(command: C) -> C:
-        _DECLARED[command] = _Declared(defaults, choice)
+        _DECLARED[command] = defaults, choice
         return command
 
     return decorate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """One option of a command."""
+
+    parameter: str
+    """The command's parameter."""
+    path: tuple[str, ...] = ()
+    """Names of the fields that lead to it if the parameter holds settings."""
+    flag: str
+    """Its name on the command line, without dashes."""
+    kind: Any
+    """Type that tyro reads."""
+    default: Any
+    """Its default."""
+    text: str | None = None
+    """Its meaning; None leaves it to the command's docstring."""
+    is_used: bool
+    """Whether ``--help`` shows it, and not ``--help-all`` alone."""
+
+    @property
+    def is_positional(self) -> bool:
+        """Whether it has no name on the command line."""
+        return tyro.conf.Positional in get_args(self.kind)
+
+    @property
+    def name(self) -> str:
+        """Its name as a keyword."""
+        return self.flag.replace("-", "_")
+
+    @property
+    def values(self) -> str:
+        """What stands for its values in the help; empty for a switch."""
+        for mark in get_args(self.kind):
+            if metavar := getattr(mark, "metavar", None):
+                return str(metavar)
+        if self.kind is bool and not self.path:
+            return ""
+        shown = [_read_by_tyro(m).metavar for m in _members(self.kind) if m is not NoneType]
+        short = [re.sub(r"^\[({None}\|)?(\S+) .*", r"\2 ...", metavar) for metavar in shown]
+        return "|".join(short).replace("STR", "TEXT")
+
+    def annotation(self, is_shown: bool) -> Any:
+        """Return its type with what tyro needs to know about it."""
+        text = None if self.text is None else self.text.replace("`", "")
+        is_said = text is None or "(default" in text  # what no default stands for
+        hint = "" if self.default in (None, ()) and is_said else None
+        marks: list[Any] = [tyro.conf.arg(metavar=self.values, help=text, help_behavior_hint=hint)]
+        if self.kind is bool:
+            marks.append(tyro.conf.FlagConversionOff if self.path else tyro.conf.FlagCreatePairsOff)
+        if not is_shown:
+            marks.append(tyro.conf.Suppress)
+        return Annotated[(self.kind, *marks)]
 
 
 def call(command: Command, prog: str, arguments: Sequence[str]) -> None:
@@ -91,101 +147,134 @@ def call(command: Command, prog: str, arguments: Sequence[str]) -> None:
     Raises:
         ValueError: for an option that the command does not have, or that has no effect.
     """
-    groups = _groups(command, arguments)
-    _refuse_unknown(command, arguments, groups)
+    chosen = _chosen(command, arguments)
+    options = list(_options(command, chosen))
+    _refuse_unknown(command, arguments, options)
+    asks = not {"-h", "--help"}.isdisjoint(arguments)  # tyro does not read what it does not show
+    hidden = [option for option in options if asks and not option.is_used]
 
     def run(**values: Any) -> None:
-        for name, group in groups.items():
-            given = vars(values[name])
-            found = {leaf.path: given[_name(leaf)] for leaf, _ in group.options}
-            values[name] = with_values(group.settings, found)
+        for name, one in chosen.items():
+            given = {o.path: getattr(values[name], o.name) for o in options if o.parameter == name}
+            values[name] = with_values(one.settings, given)
         command(**values)
 
-    parameters = {p.name: p for p in inspect.signature(command).parameters.values()}
-    kinds = {name: parameter.annotation for name, parameter in parameters.items()}
-    kinds |= {name: _group_class(name, group) for name, group in groups.items()}
-    declared = _DECLARED.get(command)
-    if declared is not None and declared.choice is not None:
-        name, choices = declared.choice[0], declared.choice[1]()
-        lines = ". ".join(f"{choice}: {line}" for choice, line in choices.items())
-        argument = tyro.conf.arg(metavar=f"{{{','.join(choices)}}}", help=f"{lines}.")
-        kinds[name] = Annotated[str, argument]
-    shown = [parameter.replace(annotation=kinds[name]) for name, parameter in parameters.items()]
-    run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    kinds = {o.parameter: o.annotation(o not in hidden) for o in options if not o.path}
+    for name in chosen:
+        shown = [
+            (o.name, o.annotation(o not in hidden), field(default=o.default))
+            for o in options
+            if o.parameter == name
+        ]
+        kinds[name] = make_dataclass(name, shown, kw_only=True)
+    parameters = inspect.signature(command).parameters.values()
+    signature = inspect.Signature([p.replace(annotation=kinds[p.name]) for p in parameters])
+    run.__signature__ = signature  # type: ignore[attr-defined]
     run.__annotations__, run.__doc__ = kinds, command.__doc__
+    said = (inspect.getdoc(command) or "").partition("\n\nArgs:")[0]
     tyro.cli(
         run,
         prog=prog,
-        args=_with_truth(arguments, groups),
+        description=f"{said}\n\n--help-all shows {len(hidden)} more options." if hidden else said,
+        args=["--help" if a == "--help-all" else a for a in _with_truth(arguments, options)],
         config=(tyro.conf.OmitArgPrefixes,),
     )
 
 
-def describe(command: Command) -> list[tuple[str, str, Any, str]]:
-    """Return name, values, default and meaning of each option, under the default choices."""
-    groups = _groups(command, ())
-    texts, declared = argument_texts(command), _DECLARED.get(command)
-    rows: list[tuple[str, str, Any, str]] = []
-    for name, parameter in inspect.signature(command).parameters.items():
-        if name in groups:
-            for leaf, kind in groups[name].options:
-                text = field_texts(leaf.owner).get(leaf.path[-1], "")
-                rows.append((f"--{leaf.flag}", _metavar(kind), leaf.value, text))
-            continue
-        kind, *extras = get_args(parameter.annotation) or [parameter.annotation]
-        if get_origin(parameter.annotation) is Literal:
-            kind, extras = parameter.annotation, []
-        named = [extra.metavar for extra in extras if getattr(extra, "metavar", None)]
-        values = named[0] if named else "" if kind is bool else _metavar(_option_type(kind))
-        if declared is not None and declared.choice is not None and declared.choice[0] == name:
-            values = f"{{{','.join(declared.choice[1]())}}}"
-        is_positional = tyro.conf.Positional in extras
-        shown = values if is_positional else f"--{name.replace('_', '-')}"
-        rows.append((shown, "" if is_positional else values, parameter.default, texts[name]))
-    return rows
+def options_of(command: Command, arguments: Sequence[str] = ()) -> list[Option]:
+    """Return all options that a command has beside the ones given."""
+    return list(_options(command, _chosen(command, arguments)))
 
 
-# --- settings -------------------------------------------------------------------------------------
+# --- what a command has ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Group:
-    """Settings of a command, and those of their fields that are options, with their types."""
-
-    settings: Any
-    options: list[tuple[Leaf, Any]]
-
-
-def _groups(command: Command, arguments: Sequence[str]) -> dict[str, _Group]:
-    """Return the default settings that follow from the options that are read first.
-
-    A field is no option if the command itself, or an earlier group, has one of that name.
-    """
-    declared = _DECLARED.get(command)
-    if declared is None:
+def _chosen(command: Command, arguments: Sequence[str]) -> dict[str, Chosen]:
+    """Return the default settings that follow from the options that are read first."""
+    if command not in _DECLARED:
         return {}
-    found = declared.defaults(**_read_first(command, declared, arguments))
+    groups = _DECLARED[command][0](**_read_first(command, arguments))
+    return {name: one if isinstance(one, Chosen) else Chosen(one) for name, one in groups.items()}
+
+
+def _options(command: Command, chosen: Mapping[str, Chosen]) -> Iterator[Option]:
+    """Yield a command's options in order.
+
+    A field is no option if no text can say its value, or the command itself or earlier settings
+    have an option of that name.
+    """
+    _, choice = _DECLARED.get(command, (None, None))
     parameters = inspect.signature(command).parameters
-    taken = {name.replace("_", "-") for name in parameters if name not in found}
-    groups = {}
-    for name, given in found.items():
-        chosen = given if isinstance(given, Chosen) else Chosen(given)
-        options = []
-        for leaf in leaves(chosen.settings):
-            kind = _option_type(_annotation(leaf))
-            is_idle = not {leaf.path[0], ".".join(leaf.path)}.isdisjoint(chosen.without)
-            is_free = leaf.flag not in ("", *taken) and not is_idle
-            if kind is not None and is_free:
-                options.append((leaf, kind))
+    taken = {"", *(name.replace("_", "-") for name in parameters if name not in chosen)}
+    for name, parameter in parameters.items():
+        if name not in chosen:
+            kind, flag = parameter.annotation, name.replace("_", "-")
+            if choice is not None and choice[0] == name:
+                lines = choice[1]()
+                text = " ".join(f"{value}: {line}." for value, line in lines.items())
+                kind = Annotated[kind, tyro.conf.arg(metavar=f"{{{','.join(lines)}}}", help=text)]
+            yield Option(
+                parameter=name,
+                flag=flag,
+                kind=kind,
+                default=parameter.default,
+                is_used=flag not in RARE,
+            )
+            continue
+        for leaf in leaves(chosen[name].settings):
+            is_idle = not {leaf.path[0], ".".join(leaf.path)}.isdisjoint(chosen[name].without)
+            if leaf.flag in taken or is_idle:
+                continue
+            declared = _fields(leaf.owner)[leaf.path[-1]]
+            if (kind := _readable(declared.type)) is not None:
                 taken.add(leaf.flag)
-        groups[name] = _Group(chosen.settings, options)
-    return groups
+                said = declared.helptext() if callable(declared.helptext) else declared.helptext
+                yield Option(
+                    parameter=name,
+                    path=leaf.path,
+                    flag=leaf.flag,
+                    kind=kind,
+                    default=leaf.value,
+                    text=" ".join((said or "").split()),
+                    is_used=leaf.flag in USED or not leaf.owner.__module__.startswith("tokengym."),
+                )
 
 
-def _read_first(command: Command, declared: _Declared, arguments: Sequence[str]) -> dict[str, str]:
+@lru_cache
+def _fields(owner: type) -> dict[str, StructFieldSpec]:
+    """Return a dataclass's fields by name as tyro reads them, those of its bases included."""
+    try:
+        made = StructTypeInfo.make(owner, MISSING_NONPROP, in_union_context=False)
+        spec: Any = ConstructorRegistry.get_struct_spec(made)
+    except NameError as error:
+        raise SettingsError(
+            f"a type in {owner.__name__} is not there at run time ({error}); import it outside of "
+            "TYPE_CHECKING"
+        ) from None
+    return {one.name: one for one in spec.fields}
+
+
+def _read_by_tyro(kind: Any) -> Any:
+    """Return how tyro reads a type from the command line, or the error that it does not."""
+    return ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(kind, set()))
+
+
+def _readable(kind: Any) -> Any:
+    """Return the part of a type that texts can say; None if there is none."""
+    kinds = [m for m in _members(kind) if isinstance(_read_by_tyro(m), PrimitiveConstructorSpec)]
+    if str in kinds:  # it takes any text, so it comes last
+        kinds = [*(m for m in kinds if m not in (str, Path)), str]
+    return Union[tuple(kinds)] if set(kinds) - {NoneType} else None  # noqa: UP007
+
+
+def _members(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def _read_first(command: Command, arguments: Sequence[str]) -> dict[str, str]:
     """Return the options that the default settings depend on; the last of several counts."""
     parameters = inspect.signature(command).parameters
-    names = inspect.signature(declared.defaults).parameters
+    names = inspect.signature(_DECLARED[command][0]).parameters
     first = {name: parameters[name].default for name in names}
     for name in first:
         flag = f"--{name.replace('_', '-')}"
@@ -197,105 +286,49 @@ def _read_first(command: Command, declared: _Declared, arguments: Sequence[str])
     return first
 
 
-def _name(leaf: Leaf) -> str:
-    return leaf.flag.replace("-", "_")
-
-
-def _with_truth(arguments: Sequence[str], groups: Mapping[str, _Group]) -> list[str]:
-    """Return the arguments with "True" after each yes-or-no option that stands alone."""
-    flags = {f"--{leaf.flag}" for g in groups.values() for leaf, kind in g.options if kind is bool}
-    found = []
+def _with_truth(arguments: Sequence[str], options: Sequence[Option]) -> list[str]:
+    """Return the arguments with "True" after each yes-or-no setting that stands alone."""
+    flags = {f"--{o.flag}" for o in options if o.path and bool in (o.kind, *get_args(o.kind))}
+    completed = []
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
-        found.append(argument)
-        if argument.replace("_", "-") in flags and following not in ("True", "False"):
-            found.append("True")
-    return found
-
-
-def _group_class(name: str, group: _Group) -> type:
-    """Return a dataclass whose fields are the options of settings, for tyro to read."""
-    found = []
-    for leaf, kind in group.options:
-        text = field_texts(leaf.owner).get(leaf.path[-1], "").replace("`", "")
-        extra = (tyro.conf.FlagConversionOff,) if kind is bool else ()
-        hint = "" if leaf.value is None and "(default" in text else None  # the text says it
-        argument = tyro.conf.arg(help=text, metavar=_metavar(kind), help_behavior_hint=hint)
-        found.append((_name(leaf), Annotated[(kind, argument, *extra)], field(default=leaf.value)))
-    return make_dataclass(name, found, kw_only=True)
-
-
-def _annotation(leaf: Leaf) -> Any:
-    """Return a field's type; object where its module imports it for type checkers alone."""
-    for base in leaf.owner.__mro__:
-        kind = vars(base).get("__annotations__", {}).get(leaf.path[-1])
-        if isinstance(kind, str):
-            try:
-                return eval(kind, vars(sys.modules[base.__module__]))
-            except NameError:
-                return object
-        if kind is not None:
-            return kind
-    return object
-
-
-def _option_type(kind: Any) -> Any:
-    """Return the type that an option is read as; None where a text cannot say the value."""
-    members = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    kept = [m for m in members if m in SIMPLE or get_origin(m) in (Literal, tuple)]
-    if not kept:
-        return None
-    optional = NoneType in members or None in members
-    return Union[(NoneType, *kept)] if optional else Union[tuple(kept)]  # noqa: UP007
-
-
-def _metavar(kind: Any) -> str:
-    members = get_args(kind) if get_origin(kind) is Union else (kind,)
-    shown = []
-    for member in members:
-        if member in SIMPLE:
-            shown.append(SIMPLE[member])
-        elif get_origin(member) is Literal:
-            shown.append(f"{{{','.join(map(str, get_args(member)))}}}")
-        elif get_origin(member) is tuple:
-            shown.append(f"{_metavar(_option_type(get_args(member)[0]))} ...")
-    return "|".join(shown)
+        completed.append(argument)
+        if argument.replace("_", "-") in flags and following not in ("True", "False", "None"):
+            completed.append("True")
+    return completed
 
 
 # --- options that are none ------------------------------------------------------------------------
 
 
-def _refuse_unknown(
-    command: Command, arguments: Sequence[str], groups: Mapping[str, _Group]
-) -> None:
+def _refuse_unknown(command: Command, arguments: Sequence[str], options: Sequence[Option]) -> None:
     """Refuse options that the command does not have, naming those that would work."""
-    ours = _flags(groups)
-    names = {name.replace("_", "-") for name in inspect.signature(command).parameters} - set(groups)
-    plain = {"help", *names, *(f"no-{name}" for name in names)}
+    ours = _settings_flags(options)
+    plain = {"help", "help-all", *(o.flag for o in options if not o.path)}
     for argument in arguments:
         flag = argument.removeprefix("--").partition("=")[0].replace("_", "-")
         if not argument.startswith("--") or not flag or flag in plain or flag in ours:
             continue
         known = {*plain, *ours, *_refuse_idle(command, arguments, flag, ours)}
-        near = difflib.get_close_matches(flag, sorted(known), n=2)
-        hint = f"did you mean {' or '.join(f'--{name}' for name in near)}? " if near else ""
-        raise ValueError(f"unknown option --{flag}; {hint}--help has all of them")
+        hint = did_you_mean(f"--{flag}", [f"--{name}" for name in sorted(known)])
+        raise ValueError(f"unknown option --{flag}; {hint}--help-all has all of them")
 
 
 def _refuse_idle(
     command: Command, arguments: Sequence[str], flag: str, ours: Sequence[str]
 ) -> set[str]:
     """Refuse an option that the command has with another choice only; return all that it has."""
-    declared = _DECLARED.get(command)
-    if declared is None or declared.choice is None:
+    _, choice = _DECLARED.get(command, (None, None))
+    if choice is None:
         return set()
-    name, choices = declared.choice
-    present = _read_first(command, declared, arguments)[name]
+    name, choices = choice
+    present = _read_first(command, arguments)[name]
     flags = {
-        choice: _flags(_groups(command, [*arguments, f"--{name}={choice}"])) for choice in choices()
+        choice: _settings_flags(options_of(command, [*arguments, f"--{name}={choice}"]))
+        for choice in choices()
     }
     if owners := [choice for choice in flags if flag in flags[choice]]:
         common = set.intersection(*map(set, flags.values()))
-        takes = ", ".join(f"--{own}" for own in ours if own not in common)
+        takes = ", ".join(f"--{name}" for name in ours if name not in common)
         raise ValueError(
             f"--{flag} has no effect on {present}; it is an option of {_listed(owners)}; "
             f"{present} takes {takes}"
@@ -303,8 +336,8 @@ def _refuse_idle(
     return set().union(*flags.values())
 
 
-def _flags(groups: Mapping[str, _Group]) -> list[str]:
-    return [leaf.flag for group in groups.values() for leaf, _ in group.options]
+def _settings_flags(options: Sequence[Option]) -> list[str]:
+    return [option.flag for option in options if option.path]
 
 
 def _listed(names: Sequence[str]) -> str:

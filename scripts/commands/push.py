@@ -5,14 +5,12 @@ from typing import Annotated
 
 import tyro
 
-from tokengym.scripts.commands.options import Folder, Switch, Text
-
 
 def push(
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
-    repo: Text = None,
-    folder: Folder = None,
-    public: Switch = False,
+    repo: str | None = None,
+    folder: Path | None = None,
+    public: bool = False,
 ) -> None:
     """Put a trained agent on the Hugging Face hub, with a card made from its run.
 

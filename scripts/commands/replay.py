@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tokengym.scripts.commands.options import Folder, Names, Text, takes_settings, task_settings
+from tokengym.scripts.commands.options import Names, takes_settings, task_settings
 
 if TYPE_CHECKING:
     from tokengym.evaluation.runs.config import TaskSettings
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 @takes_settings(task_settings)
 def replay(
-    episodes: Folder = None,
+    episodes: Path | None = None,
     rewards: Names = (),
-    env: Text = None,
-    agent: Folder = None,
+    env: str | None = None,
+    agent: Path | None = None,
     num_episodes: int = 64,
     seed: int = 0,
     show: int = 1,
     samples: int = 12,
-    out: Folder = None,
+    out: Path | None = None,
     device: str = "auto",
     *,
     task: "TaskSettings",

@@ -5,23 +5,19 @@ from typing import Annotated
 
 import tyro
 
-from tokengym.scripts.commands.options import Folder, Number, Text
-
 
 def report(
     runs: Annotated[
         tuple[Path, ...],
         tyro.conf.Positional,
-        tyro.conf.arg(metavar="RUN ...", help_behavior_hint=""),
+        tyro.conf.arg(metavar="RUN ..."),
     ] = (),
     out: Path = Path("report"),
-    curves: Folder = None,
-    baseline: Text = None,
-    group_by: Annotated[
-        tuple[str, ...], tyro.conf.arg(metavar="COLUMN ...", help_behavior_hint="")
-    ] = (),
+    curves: Path | None = None,
+    baseline: str | None = None,
+    group_by: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN ...")] = (),
     level: float = 0.95,
-    kl_coef: Number = None,
+    kl_coef: float | None = None,
 ) -> None:
     """Write a report of comparisons made apart, or of learning curves made elsewhere.
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokengym.scripts.commands.options import Chosen, Folder, Tracker, takes_settings
+from tokengym.scripts.commands.options import Chosen, Tracker, takes_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,7 +46,7 @@ def train(
     reward: str = "sparse",
     agent: str = "ppo",
     seed: int = 0,
-    out: Folder = None,
+    out: Path | None = None,
     track: Tracker = None,
     *,
     training: "TrainingSettings",

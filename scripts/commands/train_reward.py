@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tokengym.scripts.commands.options import Folder, Text, takes_settings
+from tokengym.scripts.commands.options import takes_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -75,9 +75,9 @@ def reward_settings(model: str | None) -> dict[str, Any]:
 def train_reward(
     pairs: str,
     kind: Literal["reward", "preference"] = "reward",
-    model: Text = None,
+    model: str | None = None,
     env: str = "MovieReview",
-    out: Folder = None,
+    out: Path | None = None,
     *,
     reading: PairOptions,
     placement: "ModelSettings",

@@ -26,7 +26,8 @@ from tokengym.envs.tasks.task import task_arguments
 def build(task: str, **options: Any) -> Any:
     """Return the arguments of an environment of a task."""
     name = "".join(part.capitalize() for part in task.split("_"))
-    return task_arguments(find_task(name), TaskOptions(**options))
+    split = options.pop("split", "train")
+    return task_arguments(find_task(name), TaskOptions(**options), split)
 
 
 @pytest.fixture

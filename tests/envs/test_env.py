@@ -224,14 +224,18 @@ def test_bad_options(
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"max_new_tokens": 0}, SettingsError, r"max_new_tokens must be at least 1, got 0"),
-        ({"max_new_tokens": 2.5}, TypeError, r"max_new_tokens must be an integer, got 2.5"),
-        ({"max_prompt_tokens": 0}, SettingsError, r"max_prompt_tokens must be at least 1, got 0"),
+        ({"max_new_tokens": 0}, SettingsError, r"max_new_tokens must be an integer >= 1, got 0"),
+        ({"max_new_tokens": 2.5}, SettingsError, r"must be an integer >= 1, got 2.5"),
+        (
+            {"max_prompt_tokens": 0},
+            SettingsError,
+            r"max_prompt_tokens must be an integer >= 1, or None, got 0",
+        ),
         ({"min_new_tokens": 5}, SettingsError, r"at most max_new_tokens=4, got 5; lower it"),
-        ({"min_new_tokens": -1}, SettingsError, r"min_new_tokens must be at least 0, got -1"),
-        ({"horizon": "end"}, SettingsError, r"'terminated', 'truncated', got 'end'"),
-        ({"overlong": "right"}, SettingsError, r"'error', 'left', 'drop', got 'right'"),
-        ({"prompt_sampling": "x"}, SettingsError, r"'epoch', 'sequential', got 'x'"),
+        ({"min_new_tokens": -1}, SettingsError, r"min_new_tokens must be an integer >= 0, got -1"),
+        ({"horizon": "end"}, SettingsError, r"'terminated' or 'truncated', got 'end'"),
+        ({"overlong": "right"}, SettingsError, r"'error', 'left' or 'drop', got 'right'"),
+        ({"prompt_sampling": "x"}, SettingsError, r"'epoch' or 'sequential', got 'x'"),
         ({"prompt_shard": (2, 2)}, SettingsError, r"0 <= row < rows, got \(2, 2\)"),
         (
             {"stop_strings": "ab"},

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from tokengym.envs import SettingsError, episodes_from_infos
+from tokengym.envs import GenerationSettings, PromptError, SettingsError, episodes_from_infos
+from tokengym.envs.declared import names_of
 from tokengym.envs.infos import Info
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -21,7 +22,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "drop": {"max_prompt_tokens": 2, "overlong": "drop"},
     "eos_forbidden": {"forbidden_token_ids": (1,)},
     "one_token": {"max_new_tokens": 1},
+    "chat": {"chat_template": True},
 }
+"""One case or more for each option of the environment: a new one needs its own here."""
+CHAT_TEMPLATE = "e{% for m in messages %} {{ m.content }} d{% endfor %}"
 ROWS = 5
 
 
@@ -55,8 +59,16 @@ def assert_same_episodes(left: dict[int, Any], right: dict[int, Any]) -> None:
 
 
 @pytest.fixture
-def make_pair(make_env: Callable[..., Any], make_envs: Callable[..., Any]) -> Callable[..., Any]:
+def make_pair(
+    make_env: Callable[..., Any],
+    make_envs: Callable[..., Any],
+    build_tokenizer: Callable[..., Any],
+) -> Callable[..., Any]:
+    tokenizer = build_tokenizer()
+    tokenizer.chat_template = CHAT_TEMPLATE
+
     def build(mode: AutoresetMode, **settings: Any) -> tuple[Any, SyncVectorEnv]:
+        settings["tokenizer"] = tokenizer
         native = make_envs(num_envs=ROWS, autoreset_mode=mode, **settings)
         copies = [
             lambda row=row: make_env(prompt_shard=(row, ROWS), **settings) for row in range(ROWS)
@@ -64,6 +76,30 @@ def make_pair(make_env: Callable[..., Any], make_envs: Callable[..., Any]) -> Ca
         return native, SyncVectorEnv(copies, autoreset_mode=mode)
 
     return build
+
+
+@pytest.mark.parametrize("option", names_of(GenerationSettings))
+def test_every_option_has_a_case_in_which_it_matters(
+    option: str, make_pair: Callable[..., Any]
+) -> None:
+    """Without the option the batch does something else, or nothing at all."""
+    cases = [settings for settings in SETTINGS.values() if option in settings]
+    assert cases, f"SETTINGS has no case of {option}, so that single and batch may differ in it"
+    for settings in cases:
+        rest = {name: value for name, value in settings.items() if name != option}
+        try:
+            without, _ = make_pair(AutoresetMode.NEXT_STEP, **rest)
+        except PromptError:  # an overlong prompt is refused by default
+            continue
+        envs, _ = make_pair(AutoresetMode.NEXT_STEP, **settings)
+        with pytest.raises(AssertionError):
+            assert_same(trace(envs), trace(without))
+
+
+def trace(envs: Any) -> tuple[Any, ...]:
+    rng = np.random.default_rng(0)
+    first = envs.reset(seed=7)
+    return (first, *(envs.step(rng.integers(0, 6, ROWS)) for _ in range(40)))
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])

@@ -1,6 +1,7 @@
 """A collection can be stopped anywhere and ends with the same file."""
 
 import math
+from typing import Any
 
 import pytest
 
@@ -17,9 +18,13 @@ def small_chunks(monkeypatch):
 
 
 def config(**settings):
-    return CollectionConfig(
-        **{"env": "MovieReview", "num_prompts": 10, "n": 4, "max_new_tokens": 8, **settings}
-    )
+    defaults: dict[str, Any] = {
+        "env": "MovieReview",
+        "num_prompts": 10,
+        "n": 4,
+        "task": TaskSettings(max_new_tokens=8),
+    }
+    return CollectionConfig(**defaults | settings)
 
 
 def test_stopped_collection_ends_with_the_same_file(tmp_path):
@@ -62,8 +67,8 @@ def test_all_responses_or_the_best(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"num_prompts": 0}, "num_prompts must be at least 1, got 0"),
-        ({"n": 1}, "n must be at least 2 to make pairs, got 1"),
+        ({"num_prompts": 0}, "num_prompts must be an integer >= 1, got 0"),
+        ({"n": 1}, "n must be an integer >= 2, got 1; one response makes no pair"),
         ({"keep": "some"}, "keep must be 'pairs', 'best' or 'all', got 'some'"),
         ({"temperatures": (1.0, 0.7), "n": 3}, "n=3"),
         ({"env": "MovieRevew"}, "did you mean tokengym/MovieReview-v0"),
@@ -88,7 +93,7 @@ def test_folder_without_agent_is_named(tmp_path):
 def test_other_contents_and_damaged_parts_are_refused(tmp_path):
     data, out = tmp_path / "prompts.jsonl", tmp_path / "pairs.jsonl"
     data.write_text("".join(f'{{"prompt": "the movie {i}"}}\n' for i in range(9)))
-    own = config(num_prompts=8, task=TaskSettings(dataset=str(data)), split="all")
+    own = config(num_prompts=8, task=TaskSettings(dataset=str(data), max_new_tokens=8), split="all")
 
     def stop(done):
         raise KeyboardInterrupt

@@ -199,7 +199,7 @@ def test_length_penalty_by_hand():
     assert LengthPenalty(-1.0).score([episode]).values[0] == 5.0
     with pytest.raises(ScorerError, match=r"unit must be 'characters' or 'tokens', got 'words'"):
         LengthPenalty(unit="words")
-    with pytest.raises(ScorerError, match=r"rate must be a finite number per unit, got inf"):
+    with pytest.raises(ScorerError, match=r"rate must be a finite number, got inf"):
         LengthPenalty(float("inf"))
 
 
@@ -330,7 +330,7 @@ def test_shapley_values_share_their_coalitions():
 def test_what_cannot_be_cached():
     with pytest.raises(ScorerError, match=r"'Normalize\(LengthScorer\)' learns.*Normalize\(Cached"):
         Cached(Normalize(LengthScorer()))
-    with pytest.raises(ScorerError, match=r"size must be at least 1 text, got 0"):
+    with pytest.raises(ScorerError, match=r"size must be an integer >= 1, got 0"):
         Cached(LengthScorer(), size=0)
     normal = Normalize(Cached(LengthScorer()))
     assert normal.score(EPISODES).values.tolist() == pytest.approx([1.0, -1.0])

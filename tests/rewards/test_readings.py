@@ -350,7 +350,7 @@ def test_signed_abc_charges_what_abc_pays(classifier):
 
 
 def test_bad_arguments(tokenizer):
-    with pytest.raises(CreditError, match=r"method must be one of gradient, .*, got 'saliency'"):
+    with pytest.raises(CreditError, match=r"method must be 'gradient', .*, got 'saliency'"):
         Attribution("saliency")
     with pytest.raises(CreditError, match=r"beta must lie in \[0, 1\], got 3"):
         SignedABC(beta=3)

@@ -177,7 +177,7 @@ def test_episodes_that_cannot_be_scored(classifier, episode, error, message):
 
 
 def test_bad_options(classifier):
-    with pytest.raises(ScorerError, match=r"batch_size must be at least 1, got 0"):
+    with pytest.raises(ScorerError, match=r"batch_size must be an integer >= 1, got 0"):
         RewardModel(classifier, batch_size=0)
     with pytest.raises(ScorerError, match=r"padding_side must be 'left' or 'right', got 'both'"):
         RewardModel(classifier, padding_side="both")

@@ -131,8 +131,8 @@ def test_asking_changes_no_running_statistics(classifier):
 
 def test_bad_arguments():
     for arguments, message in (
-        (dict(spans=0), r"spans must lie in 1 .. 62, got 0"),
-        (dict(spans=63), r"spans must lie in 1 .. 62, got 63"),
+        (dict(spans=0), r"spans must be within \[1, 62\], got 0"),
+        (dict(spans=63), r"spans must be within \[1, 62\], got 63"),
         (dict(permutations=5), "permutations must be an even number >= 4, got 5"),
         (dict(seed=-1), "seed must be an integer >= 0, got -1"),
         (dict(beta=1.5), r"beta must lie in \[0, 1\], got 1.5"),

@@ -200,9 +200,9 @@ def test_normalize_of_a_user_object_without_state():
 
 
 def test_normalize_refuses_bad_arguments_and_bad_scores():
-    with pytest.raises(ScorerError, match=r"window must be at least 1, got 0"):
+    with pytest.raises(ScorerError, match=r"window must be an integer >= 1, or None, got 0"):
         Normalize(LengthScorer(), window=0)
-    with pytest.raises(ScorerError, match=r"clip must be > 0, got -1.0"):
+    with pytest.raises(ScorerError, match=r"clip must be > 0, or None, got -1.0"):
         Normalize(LengthScorer(), clip=-1.0)
     with pytest.raises(ScorerError, match=r"lacks 'seen'; pass what state_dict"):
         Normalize(LengthScorer()).load_state_dict({})

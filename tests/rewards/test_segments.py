@@ -167,13 +167,13 @@ def test_spans_begin_at_the_largest_values():
 
 
 def test_bad_segments_are_refused():
-    with pytest.raises(CreditError, match="segments must be at least 1 piece, got 0"):
+    with pytest.raises(CreditError, match="segments must be an integer >= 1, or None, got 0"):
         MonteCarlo(segments=0)
-    with pytest.raises(CreditError, match="segments must be at least 1 piece, got True"):
+    with pytest.raises(CreditError, match="segments must be an integer >= 1, or None, got True"):
         SCAR(segments=True)
     with pytest.raises(CreditError, match="red:delivery=end,segments=4"):
         RED(segments=4)
-    with pytest.raises(CreditError, match="cut must be one of even, entropy, got 'odd'"):
+    with pytest.raises(CreditError, match="cut must be 'even' or 'entropy', got 'odd'"):
         SCAR(segments=2, cut="odd")  # type: ignore[arg-type]
     with pytest.raises(CreditError, match="cut='entropy' cuts nothing without segments"):
         MonteCarlo(cut="entropy")

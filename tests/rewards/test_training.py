@@ -16,7 +16,7 @@ from transformers import GPT2LMHeadModel
 
 from tests.rewards.conftest import make_classifier, make_episode
 from tokengym.envs import DatasetError
-from tokengym.envs.errors import StorageError
+from tokengym.envs.errors import SettingsError, StorageError
 from tokengym.rewards import (
     RewardModel,
     RewardTraining,
@@ -243,11 +243,11 @@ def test_the_same_seed_gives_the_same_model(language_model, tmp_path):
 
 
 def test_bad_training(language_model, tmp_path, tokenizer):
-    with pytest.raises(RewardError, match=r"learning_rate must be > 0, got 0"):
+    with pytest.raises(SettingsError, match=r"learning_rate must be > 0, got 0"):
         RewardTraining(learning_rate=0)
-    with pytest.raises(RewardError, match=r"warmup must be a share .*got 1.5"):
+    with pytest.raises(SettingsError, match=r"warmup must be within \[0, 1\), got 1.5; .*share"):
         RewardTraining(warmup=1.5)
-    with pytest.raises(RewardError, match=r"label_smoothing must be in \[0, 0.5\), got 0.5"):
+    with pytest.raises(SettingsError, match=r"label_smoothing must be within \[0, 0.5\), got 0.5"):
         RewardTraining(label_smoothing=0.5)
     with pytest.raises(RewardError, match=r"there is no folder .*nowhere"):
         train_reward_model(tmp_path / "nowhere", good_and_bad(20), output_dir=tmp_path / "rm")

@@ -8,13 +8,22 @@ import gymnasium
 import pytest
 
 from tokengym.envs import TokenGenerationEnv
-from tokengym.envs.declared import field_texts
 from tokengym.envs.tasks import Task, TaskOptions, registered_tasks
 from tokengym.evaluation.measure.measures import MEASURES
-from tokengym.scripts.build_docs import PAGES, command_line, main, metrics, page, section
+from tokengym.scripts.build_docs import (
+    PAGES,
+    arguments,
+    class_sections,
+    command_line,
+    field_texts,
+    main,
+    metrics,
+    page,
+    section,
+    sections,
+)
 from tokengym.scripts.cli import COMMANDS
 from tokengym.scripts.commands.options import call
-from tokengym.scripts.docstrings import arguments, class_sections, sections
 
 FOLDER = Path(__file__).parents[2] / "docs"
 TASKS = [task for task in registered_tasks() if task.id.startswith("tokengym/")]
@@ -27,13 +36,13 @@ def test_the_page_is_current(name: str):
 
 
 def test_the_command_line_has_every_option(capsys):
-    """Those of --help, under the defaults of MovieReview and PPO."""
+    """Those of --help-all, under the defaults of MovieReview and PPO."""
     sections = re.split(r"^## tokengym ", command_line(), flags=re.MULTILINE)[1:]
     assert [text.split()[0] for text in sections] == list(COMMANDS)
     for text in sections:
         name = text.split()[0]
         with pytest.raises(SystemExit):
-            call(COMMANDS[name], f"tokengym {name}", ["--help"])
+            call(COMMANDS[name], f"tokengym {name}", ["--help-all"])
         shown = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
         rows = re.findall(r"^\| `(--[\w-]+|[A-Z])", text, flags=re.MULTILINE)
         assert len(rows) == len(set(rows))
@@ -153,5 +162,5 @@ def test_reading_docstrings(monkeypatch):
     assert class_sections(Heir) == {"": "Another line.", "One": "Text of one.", "Two": "Its own."}
     assert set(class_sections(TokenGenerationEnv)) >= {"Description", "Episode End", "Information"}
     texts = field_texts(TaskOptions)
-    assert texts["reference_column"] == "Reference answers."
+    assert texts["reference_column"] == "Its column of reference answers."
     assert set(texts) == set(TaskOptions.__dataclass_fields__)

@@ -33,7 +33,7 @@ def test_best_of_n_says_its_bound(tmp_path: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["collect", "--n", "1"], "n must be at least 2 to make pairs, got 1"),
+        (["collect", "--n", "1"], "n must be an integer >= 2, got 1; one response makes no pair"),
         (["collect", "--agent", "nowhere"], "nowhere is no folder"),
         (["collect", "--out", "pairs.txt"], "out must end in .jsonl or .parquet"),
         (["train", "--agent", "dpo", "--loss-type", "sigmod"], "loss_type must be one of"),

@@ -1,14 +1,18 @@
 """Command-line options are the fields of settings, with the defaults of the chosen task."""
 
+import re
 from dataclasses import dataclass, field
 
 import pytest
 
 from tokengym.agents.learner import find_learner, learner_names
 from tokengym.agents.ppo.settings import CRITIC_FREE
-from tokengym.envs.declared import leaves
-from tokengym.scripts.cli import main
-from tokengym.scripts.commands.options import Chosen, call, takes_settings
+from tokengym.envs.declared import leaves, names_of
+from tokengym.envs.errors import SettingsError
+from tokengym.envs.settings import GenerationSettings
+from tokengym.envs.tasks import TaskOptions
+from tokengym.scripts.cli import COMMANDS, main
+from tokengym.scripts.commands.options import Chosen, _fields, call, options_of, takes_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +101,7 @@ def test_help_has_texts_and_defaults(capsys: pytest.CaptureFixture[str]):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--tell-evry", "2"], "unknown option --tell-evry; did you mean --tell-every"),
+        (["--tell-evry", "2"], "unknown option --tell-evry; did you mean '--tell-every'"),
         (["--idle", "2"], "unknown option --idle"),
         (["--tell-every", "0"], "every must be >= 1, got 0"),
     ],
@@ -150,7 +154,7 @@ def test_an_option_without_effect_is_refused(agent: str, capsys: pytest.CaptureF
 @pytest.mark.parametrize("agent", learner_names())
 def test_every_setting_of_a_learner_is_an_option(agent: str, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
-        main(["train", "--agent", agent, "--help"])
+        main(["train", "--agent", agent, "--help-all"])
     text = capsys.readouterr().out
     learner = find_learner(agent)
     for leaf in leaves(learner.default_settings()):
@@ -159,6 +163,69 @@ def test_every_setting_of_a_learner_is_an_option(agent: str, capsys: pytest.Capt
     for flag in ("device", "dtype", "lora-rank", "max-new-tokens", "eval-every", "bundle"):
         assert f"--{flag} " in text
     assert ("--steps INT" in text) == find_learner(agent).uses_credit
+
+
+TASK_OPTIONS = {*names_of(TaskOptions), *names_of(GenerationSettings)} - {"prompts"}
+
+
+@pytest.mark.parametrize(
+    "name", ["compare", "train", "evaluate", "collect", "replay", "explore", "constitution"]
+)
+def test_every_option_of_the_environment_is_one_of_the_command(name: str):
+    assert {option.name for option in options_of(COMMANDS[name])} >= TASK_OPTIONS
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_shows_what_people_use_and_help_all_the_rest(
+    name: str, capsys: pytest.CaptureFixture[str]
+):
+    shown = {}
+    for question in ("--help", "--help-all"):
+        with pytest.raises(SystemExit):
+            main([name, question])
+        text = capsys.readouterr().out
+        shown[question] = set(re.findall(r"^\W? (?:-h, )?--([a-z][\w-]*)", text, re.MULTILINE))
+        hidden = re.search(r"--help-all shows (\d+) more options", text)
+        assert (hidden is not None) == (question == "--help" and name in LONG)
+        if hidden is not None:
+            assert int(hidden[1]) == sum(
+                not option.is_used for option in options_of(COMMANDS[name])
+            )
+    assert len(shown["--help"]) <= 26
+    assert shown["--help"] <= shown["--help-all"]
+    named = {option.flag for option in options_of(COMMANDS[name]) if not option.is_positional}
+    assert shown["--help-all"] - {"help"} == named
+    examples = (COMMANDS[name].__doc__ or "").partition("For example:")[2].partition("Args:")[0]
+    for line in examples.splitlines():
+        if line.strip().startswith(f"tokengym {name} ") and "--agent " not in line:
+            assert set(re.findall(r" --([a-z][\w-]*)", line)) <= shown["--help"], line
+
+
+LONG = {"compare", "train", "train-reward", "collect", "constitution", "evaluate", "replay"} | {
+    "explore"
+}
+
+
+def test_an_option_that_help_hides_is_read(capsys: pytest.CaptureFixture[str]):
+    (found,) = (
+        option.default
+        for option in options_of(COMMANDS["train"], ["--env", "Oracle"])
+        if option.flag == "gae-lambda"
+    )
+    assert found == 0.95
+    arguments = ["train", "--stop-strings", "", "--chat-template", "--horizon", "truncated"]
+    assert main(arguments) == 2
+    assert "stop_strings must be non-empty strings, got ('',)" in capsys.readouterr().err
+
+
+def test_a_type_that_is_not_there_is_said():
+    with pytest.raises(SettingsError, match=r"a type in Lost is not there .*'Missing' is not def"):
+        _fields(Lost)
+
+
+@dataclass(frozen=True)
+class Lost:
+    thing: "Missing | int" = 3  # type: ignore[name-defined]  # noqa: F821
 
 
 def test_help_shows_the_defaults_of_the_task(capsys: pytest.CaptureFixture[str]):

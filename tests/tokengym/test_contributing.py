@@ -1,6 +1,8 @@
 """The recipes of CONTRIBUTING.md, run as they are printed."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,28 +11,18 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SECTIONS = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("\n## ")[1:]
-RECIPES = {
-    section.splitlines()[0]: re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+RECIPES: dict[str, list[tuple[str, str, str]]] = {
+    section.splitlines()[0]: re.findall(
+        r"```(python|diff)\n# (\S+\.py)\n(.*?)```", section, re.DOTALL
+    )
     for section in SECTIONS
     if "```python" in section
 }
-RUNNER = """
-import importlib, importlib.util, sys, types
-from pathlib import Path
-folder = Path(sys.argv[1])
-sys.argv = sys.argv[:1]
-for name in (folder / "modules").read_text().split():  # as if the files were in the package
-    module = "tokengym." + name.removesuffix(".py").replace("/", ".")
-    parent = module.rpartition(".")[0]
-    try:
-        importlib.import_module(parent)
-    except ModuleNotFoundError:
-        sys.modules[parent] = types.ModuleType(parent)
-    spec = importlib.util.spec_from_file_location(module, folder / name)
-    sys.modules[module] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules[module])
-exec(compile((folder / "use").read_text(), "use", "exec"), {"__name__": "__main__"})
-"""
+USES = {
+    section.splitlines()[0]: re.findall(r"```python\n(.*?)```", section, re.DOTALL)[-1]
+    for section in SECTIONS
+    if "```python" in section
+}
 
 
 def test_each_kind_of_thing_has_a_recipe():
@@ -38,6 +30,8 @@ def test_each_kind_of_thing_has_a_recipe():
         "A credit rule",
         "A scorer",
         "A task",
+        "An environment option",
+        "A PPO setting",
         "An advantage estimator",
         "A preference loss",
         "A learner",
@@ -45,40 +39,83 @@ def test_each_kind_of_thing_has_a_recipe():
     ]
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_recipe_runs(name: str, tmp_path: Path):
-    """In a process of its own, since what a recipe registers stays registered."""
-    *files, use = RECIPES[name]
-    paths = [re.match(r"# (\S+\.py)\n", block) for block in files]
-    assert files
-    for path, block in zip(paths, files, strict=True):
-        assert path is not None
-        file = tmp_path / path[1]
-        assert not (ROOT / path[1]).exists()
-        assert (ROOT / path[1]).parent.is_dir() or "settings.py" in "".join(files)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(block, encoding="utf-8")
-    (tmp_path / "modules").write_text("\n".join(path[1] for path in paths if path))
-    (tmp_path / "use").write_text(use, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-c", RUNNER, str(tmp_path)], capture_output=True, text=True, cwd=tmp_path
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """Return a folder with links to every file of this checkout, which a recipe may replace."""
+    folder = tmp_path / "checkout"
+    for name in ("envs", "rewards", "agents", "evaluation", "lab", "scripts", "tests", "tokengym"):
+        shutil.copytree(
+            ROOT / name,
+            folder / name,
+            symlinks=True,
+            ignore=shutil.ignore_patterns("__pycache__"),
+            copy_function=os.symlink,
+        )
+    (folder / "pyproject.toml").symlink_to(ROOT / "pyproject.toml")
+    return folder
+
+
+def follow(kind: str, name: str, block: str, folder: Path) -> None:
+    """Add a file, or change the one that is there."""
+    file = folder / name
+    assert file.exists() == (kind == "diff")
+    if kind == "diff":
+        lines = block.splitlines(keepends=True)
+        old, new = (
+            "".join(line[1:] for line in lines if line[0] in signs) for signs in (" -", " +")
+        )
+        text = file.read_text(encoding="utf-8")
+        assert text.count(old) == 1, f"{name} has {text.count(old)} places for {old}"
+        file.unlink()
+        block = text.replace(old, new)
+    assert (
+        file.parent.is_dir() or file.name == "settings.py" or (file.parent / "settings.py").exists()
     )
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(block, encoding="utf-8")
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"},
+    )
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_runs(name: str, checkout: Path):
+    """In a process of its own, since what a recipe registers stays registered."""
+    for kind, file, block in RECIPES[name]:
+        follow(kind, file, block, checkout)
+    done = run(checkout, "-c", USES[name])
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_an_environment_option_fails_until_it_has_a_case(checkout: Path):
+    *files, case = RECIPES["An environment option"]
+    for change in files:
+        follow(*change, checkout)
+    arguments = ("-m", "pytest", "-q", "tests/envs/test_sync_equality.py", "-k", "special_tokens")
+    done = run(checkout, *arguments)
+    assert done.returncode == 1
+    assert "SETTINGS has no case of special_tokens" in done.stdout
+    follow(*case, checkout)
+    done = run(checkout, *arguments)
+    assert done.returncode == 0, done.stdout[-2000:]
 
 
 def test_the_page_counts_the_recipes():
     """docs/extending.md names the files of each recipe and their lines."""
     page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    found: dict[str, list[tuple[str, int]]] = {}
-    title = ""
-    for match in re.finditer(r"^## ([^\n]+)|^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
-        if match[1]:
-            title = match[1].lower()
-        elif named := re.match(r"# (\S+\.py)\n", match[2]):
-            lines = [line for line in match[2].splitlines()[1:] if line.strip()]
-            found.setdefault(title, []).append((named[1], len(lines)))
-    assert len(found) == len(RECIPES)
-    for title, files in found.items():
-        names = ", ".join(f"`{name}`" for name, _ in files)
-        assert f"| {title} | {names} | {sum(count for _, count in files)} |" in page
+    for title, blocks in RECIPES.items():
+        names = ", ".join(dict.fromkeys(f"`{name}`" for _, name, _ in blocks))
+        lines = [
+            line
+            for kind, _, block in blocks
+            for line in block.splitlines()
+            if line.strip() and (kind == "python" or line.startswith("+"))
+        ]
+        assert f"| {title.lower().replace('ppo', 'PPO')} | {names} | {len(lines)} |" in page

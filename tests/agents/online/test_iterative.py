@@ -133,7 +133,7 @@ def test_bad_tuning_is_refused(settings, match):
 
 
 def test_no_prompts_are_refused(make_envs):
-    with pytest.raises(ValueError, match="prompts_per_iteration must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="prompts_per_iteration must be an integer >= 1, got 0"):
         build(make_envs, prompts_per_iteration=0)
 
 

@@ -248,7 +248,7 @@ def test_environments_share_a_table() -> None:
         ({"rules": ["negatoin"]}, r"no rule 'negatoin'; did you mean 'negation'\?"),
         ({"rules": ["x"]}, r"no rule 'x'; they are negation, selection, order"),
         ({"rules": "order"}, r"got one str 'order'; put it in a list"),
-        ({"max_new_tokens": 0}, r"max_new_tokens must be at least 1, got 0"),
+        ({"max_new_tokens": 0}, r"max_new_tokens must be an integer >= 1, got 0"),
     ],
 )
 def test_bad_settings(build: Any, arguments: dict[str, Any], message: str) -> None:

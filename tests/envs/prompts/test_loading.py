@@ -120,7 +120,7 @@ def test_first_tokens_cut_the_text_itself(tokenizer: Any) -> None:
     assert drawn == first_tokens(PromptSet(["a b c d e"] * 200), (2, 4), tokenizer)
     for bad in (0, (3, 2), (1, 2, 3)):
         with pytest.raises(SettingsError, match=r"1 <= low <= high, got"):
-            first_tokens(prompts, bad, tokenizer)  # type: ignore[arg-type]
+            first_tokens(prompts, bad, tokenizer)
 
 
 def test_cutting_comes_before_splitting(tokenizer: Any) -> None:

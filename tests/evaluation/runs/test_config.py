@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,6 +112,51 @@ def test_environment_arguments(tmp_path: Path):
     assert (measured["split"], measured["normalize"]) == ("test", None)
 
 
+def test_every_option_of_the_environment_reaches_it():
+    given = TaskSettings(
+        stop_strings=["."],
+        horizon="truncated",
+        prompt_sampling="epoch",
+        forbidden_token_ids=[7, 5],
+        min_new_tokens=2,
+        chat_template=False,
+        prompt_tokens=4,
+    )
+    kwargs = config(env="Dialogue", task=given).env_kwargs("abc", train=True)
+    assert kwargs["stop_strings"] == (".",)
+    assert kwargs["forbidden_token_ids"] == (5, 7)
+    assert (kwargs["horizon"], kwargs["prompt_sampling"]) == ("truncated", "epoch")
+    assert (kwargs["min_new_tokens"], kwargs["max_new_tokens"]) == (2, 48)
+    assert kwargs["chat_template"] is False  # the task's own is True
+    assert kwargs["prompt_tokens"] == 4
+    assert "chat_template" not in config(env="Dialogue").env_kwargs("abc", train=True)
+    # Outside of a comparison the length is an option too, and the task says if it is fixed.
+    lengths = {"min_new_tokens": 8, "max_new_tokens": 8}
+    assert TaskSettings(max_new_tokens=8).env_kwargs("tokengym/MovieReview-v0") == lengths
+
+
+OLD_TASKS: dict[str, dict[str, Any]] = {
+    "first": {"bundle": None, "dataset": None, "scorer": "abc.py:Mine"},
+    "later": {
+        **{"scorer": "abc.py:Mine", "chat_template": False, "overlong": "error"},
+        **{"prompt_tokens": [], "predict_query_types": False, "max_prompt_tokens": None},
+    },
+}
+
+
+@pytest.mark.parametrize("version", OLD_TASKS)
+def test_a_file_without_new_options_leaves_them_to_the_task(version: str):
+    new = config(env="Dialogue", task=TaskSettings(scorer="words"))
+    old = {**new.as_dict(), "task": {**OLD_TASKS[version], "scorer": "words"}}
+    assert ComparisonConfig.from_dict(old) == new
+    assert differences(old, new.as_dict()) == differences(new.as_dict(), old) == []
+    cut = {"dataset": "a.csv", "prompt_tokens": [4], "chat_template": True, "overlong": "error"}
+    read = ComparisonConfig.from_dict({**old, "task": cut}).task
+    assert read == TaskSettings(dataset="a.csv", prompt_tokens=4, chat_template=True)
+    plain = config(env="Dialogue", task=TaskSettings(chat_template=False, scorer="words"))
+    assert differences(old, plain.as_dict()) == ["chat_template None there, False here"]
+
+
 def test_a_models_tokenizer_leaves_the_task_its_prompts_and_scorers(tmp_path: Path):
     (tmp_path / "tokenizer.json").write_text("{}")
     for task in (TaskSettings(model=str(tmp_path)), TaskSettings(tokenizer=str(tmp_path))):
@@ -129,7 +175,7 @@ def test_a_models_tokenizer_leaves_the_task_its_prompts_and_scorers(tmp_path: Pa
         (lambda: config(rewards=("abc", "abc")), "rewards names 'abc' twice; leave one out"),
         (lambda: config(seeds=0), "seeds must be an integer >= 1, got 0; 5 is"),
         (lambda: config(first_seed=-1), "first_seed must be an integer >= 0, got -1"),
-        (lambda: config(level=95.0), r"level must lie in \(0, 1\), got 95"),
+        (lambda: config(level=95.0), r"level must be within \(0, 1\), got 95"),
         (lambda: changed(TrainingSettings(), steps=0), "steps must be an integer >= 1, got 0"),
         (
             lambda: changed(TrainingSettings(), fixed_length="no"),
@@ -183,6 +229,19 @@ def test_a_models_tokenizer_leaves_the_task_its_prompts_and_scorers(tmp_path: Pa
             "reference_samples must be 0 or a multiple of 16, got 20; 16 are enough",
         ),
         (lambda: TaskSettings(prompt_column=0), "prompt_column=0 names a column of no data set"),
+        (lambda: TaskSettings(horizon="end"), "horizon must be 'terminated' or 'truncated'"),  # type: ignore[arg-type]
+        (lambda: TaskSettings(stop_strings="a"), "stop_strings must be a list of strings"),
+        (lambda: TaskSettings(overlong="left"), "has no effect without max_prompt_tokens"),
+        (
+            lambda: config(task=TaskSettings(max_new_tokens=8)),
+            "max_new_tokens of a comparison is a training setting, got 8",
+        ),
+        (
+            lambda: config(
+                training=TrainingSettings(fixed_length=True), task=TaskSettings(min_new_tokens=8)
+            ),
+            "min_new_tokens=8 has no effect on responses of fixed length",
+        ),
     ],
 )
 def test_bad_settings_are_refused_when_built(make, message: str):

@@ -3,12 +3,14 @@
 import json
 import shutil
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tokengym.envs import bundled
 from tokengym.envs.files import read_json, read_jsonl
+from tokengym.evaluation.runs.config import TaskSettings
 from tokengym.lab.constitution import ConstitutionConfig, run_constitution
 from tokengym.lab.constitution import scene as scene_module
 from tokengym.lab.constitution.critics import Principle
@@ -16,13 +18,13 @@ from tokengym.lab.constitution.report import _as_markdown, as_html
 
 
 def config(**settings):
-    small = {
+    small: dict[str, Any] = {
         "num_prompts": 32,
         "pair_prompts": 24,
         "ppo_steps": 1,
         "batch_size": 8,
         "eval_episodes": 24,
-        "max_new_tokens": 16,
+        "task": TaskSettings(max_new_tokens=16),
         "sft_learning_rate": 1e-3,
         "reward_epochs": 1.0,
     }
@@ -138,8 +140,8 @@ def test_harmful_requests_are_the_dialogues_red_team():
     ("settings", "match"),
     [
         ({"num_prompts": 0}, "num_prompts must be > 0, got 0"),
-        ({"revisions": 0}, "revisions must be at least 1, got 0"),
-        ({"responses": 1}, "responses must be at least 2"),
+        ({"revisions": 0}, "revisions must be an integer >= 1, got 0"),
+        ({"responses": 1}, "responses must be an integer >= 2, got 1; one response"),
         ({"kl_coef": -1.0}, "kl_coef must be >= 0"),
         ({"principles": ()}, "principles must hold at least one"),
     ],

@@ -141,7 +141,7 @@ def test_bad_attention():
             Reward(LengthScorer(), ABCD()).evaluate([episode])
     with pytest.raises(CreditError, match=r"beta must lie in \[0, 1\], got 2"):
         ABCD(beta=2)
-    with pytest.raises(ScorerError, match=r"batch_size must be at least 1, got 0"):
+    with pytest.raises(ScorerError, match=r"batch_size must be an integer >= 1, got 0"):
         PolicyAttention(language_model(), batch_size=0)
     reader = PolicyAttention(language_model())
     with pytest.raises(ScorerError, match=r"episode 0 has 65 tokens, .* reads at most 64; lower"):

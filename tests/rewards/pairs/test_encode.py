@@ -297,9 +297,12 @@ def test_bad_sources_and_settings_are_named(tmp_path: Path):
     with pytest.raises(DatasetError, match="chosen_column='chosen' is no column"):
         pairs_of([{"prompt": "a", "better": "b", "worse": "c"}])
     for settings, message in (
-        ({"overlong": "cut"}, "overlong must be one of error, left, drop, got 'cut'"),
-        ({"on_error": "stop"}, "on_error must be one of raise, skip, got 'stop'"),
-        ({"max_length": 1}, "max_length must be at least 2"),
+        ({"overlong": "cut"}, "overlong must be 'error', 'left' or 'drop', got 'cut'"),
+        ({"on_error": "stop"}, "on_error must be 'raise' or 'skip', got 'stop'"),
+        (
+            {"max_length": 1},
+            "max_length must be an integer >= 2, or None, got 1; a token of prompt",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             TextEncoding(**settings)
