@@ -77,6 +77,8 @@ class Recorder(BaseCallback):
         tokens: Response tokens after which no further update begins.
     """
 
+    model: EpisodicAlgorithm
+
     def __init__(
         self,
         steps: int | None,

@@ -181,7 +181,7 @@ def test_vineppo_pays_each_token_the_reward_of_its_segment(
         assert agent.policy.critic is None
         played = agent.collect()
         assert played is not None
-        paid = torch.tensor(np.stack([episode.token_rewards for episode in played.episodes]))
+        paid = torch.tensor(np.array([episode.token_rewards for episode in played.episodes]))
         if joined:
             paid[:, :1] += paid[:, 1:2]
         found = agent.assign(played).advantages
