@@ -486,24 +486,31 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
         path: str | Path,
         env: Environments | None = None,
         device: torch.device | str = "auto",
+        *,
+        trust_code: bool = False,
         **changes: Any,
     ) -> Self:
         """Return the agent of a checkpoint.
+
+        Nothing of it is run: an estimator or a weight "file.py:Name" that it names must be passed
+        again, or trusted.
 
         Args:
             path: Folder that `save` wrote.
             env: The environment to continue in, made as it was; its random state is restored.
                 None: the agent can only `predict`.
             device: Device of the agent.
+            trust_code: Run the files of code that the checkpoint names.
             changes: Arguments of the constructor to set anew, by name; schedules must be, since
                 functions cannot be saved.
 
         Raises:
+            UntrustedCodeError: if the checkpoint names code that was not passed again.
             CheckpointError: if a file is damaged and there is no earlier checkpoint to fall back
                 to, or the checkpoint is not of this algorithm or environment.
             TypeError: if a change is not an argument of the constructor.
         """
-        return load_checkpoint(cls, Path(path), env, device, changes)
+        return load_checkpoint(cls, Path(path), env, device, changes, trust_code=trust_code)
 
     @classmethod
     def setting_names(cls) -> list[str]:

@@ -9,22 +9,25 @@ reference/             the frozen reference, which with LoRA is the base model
 """
 
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tokengym.agents.errors import CheckpointError
-from tokengym.agents.policy.language_model import no_progress_bars
+from tokengym.agents.policy.language_model import load_causal_lm, no_progress_bars
 from tokengym.agents.processes import Processes, join
 from tokengym.agents.rollouts.environments import environment_state, restore_environment
 from tokengym.agents.sb3 import GymVecEnv, NoEnvironment, as_vec_env
 from tokengym.envs.files import check_entries, read_folder, write_folder
+from tokengym.envs.pretrained import PICKLES
+from tokengym.rewards.naming import check_saved
 
 if TYPE_CHECKING:
     from tokengym.agents.algorithm import EpisodicAlgorithm
@@ -136,11 +139,14 @@ def load_checkpoint(
     env: Any,
     device: torch.device | str,
     changes: Mapping[str, Any],
+    *,
+    trust_code: bool = False,
 ) -> Algorithm:
     """Return the agent that was saved; see `EpisodicAlgorithm.load`."""
 
     def build(folder: Path, record: dict[str, Any]) -> Algorithm:
-        return _build(algorithm, folder, record, env, device, changes)
+        settings = _settings(algorithm, record, changes, folder, trust_code)
+        return _build(algorithm, folder, record, env, device, settings)
 
     return read_folder(path, RECORD, FORMAT, ENTRIES, build)
 
@@ -245,16 +251,9 @@ def _build(
     record: dict[str, Any],
     env: Any,
     device: torch.device | str,
-    changes: Mapping[str, Any],
+    settings: Mapping[str, Any],
 ) -> Algorithm:
-    """Return the agent of a whole checkpoint."""
-    _check_record(record, folder)
-    if record["algorithm"] != algorithm.__name__:
-        raise CheckpointError(
-            f"{folder} was saved by {record['algorithm']}, not {algorithm.__name__}; load it with "
-            "the class that saved it"
-        )
-    settings = _settings(algorithm, record, changes, folder)
+    """Return the agent of a whole checkpoint, under `_settings`."""
     envs = NoEnvironment(**record["environment"]) if env is None else as_vec_env(env)
     processes = Processes() if env is None else join(device)
     _check_environment(envs, processes.total(envs.num_envs), record["environment"], folder)
@@ -279,6 +278,10 @@ def _check_record(record: Mapping[str, Any], folder: Path) -> None:
     """Refuse counters and sizes that no agent has, and models from outside the checkpoint."""
     record["counters"].setdefault("learning_since", -1)  # earlier checkpoints lack it
     check_entries(record["counters"], COUNTERS, f"counters of {folder}")
+    since = record["counters"]["learning_since"] + 1  # -1: no call of learn is unfinished
+    check_counts({**record["counters"], "learning_since": since}, folder)
+    if not -math.inf < record["counters"]["_current_progress_remaining"] <= 1:
+        raise CheckpointError(f"counters of {folder} say that more than all progress remains")
     check_entries(record["environment"], dict.fromkeys(SIZES, int), f"environment of {folder}")
     for name, size in record["environment"].items():
         if not 0 < size <= MOST:
@@ -292,13 +295,31 @@ def _check_record(record: Mapping[str, Any], folder: Path) -> None:
         )
 
 
+def check_counts(counters: Mapping[str, Any], folder: Path) -> None:
+    """Refuse counters below 0, or larger than anything that was ever counted.
+
+    Raises:
+        CheckpointError: naming the counter.
+    """
+    for name, value in counters.items():
+        if isinstance(value, int) and not 0 <= value < 2**64:  # a run by tokens adds to sys.maxsize
+            raise CheckpointError(f"{name} of {folder} must be a count from 0 on, got {value}")
+
+
 def _settings(
     algorithm: "type[EpisodicAlgorithm]",
     record: Mapping[str, Any],
     changes: Mapping[str, Any],
     folder: Path,
+    trust_code: bool,
 ) -> dict[str, Any]:
-    """Return the constructor's settings: as saved, with the changes."""
+    """Return the constructor's settings of a whole record: as saved, with the changes."""
+    _check_record(record, folder)
+    if record["algorithm"] != algorithm.__name__:
+        raise CheckpointError(
+            f"{folder} was saved by {record['algorithm']}, not {algorithm.__name__}; load it with "
+            "the class that saved it"
+        )
     known = algorithm.setting_names()
     if unknown := sorted(record["settings"].keys() - set(known)):
         raise CheckpointError(
@@ -316,8 +337,10 @@ def _settings(
                 f"{name} of {folder} was a schedule, which cannot be saved; pass it again: "
                 f"load(path, env=envs, {name}=...)"
             )
+    kept = {name: value for name, value in record["settings"].items() if name not in changes}
+    check_saved(kept, folder / RECORD, named=dict(changes), trust_code=trust_code)
     lacking = {k: v for k, v in LACKING.items() if k in known and k not in record["policy_kwargs"]}
-    return {**lacking, **record["settings"], **changes}
+    return {**lacking, **kept, **changes}
 
 
 def _policy_kwargs(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -329,13 +352,23 @@ def stored_models(folder: Path) -> dict[str, Any]:
     """Return the policy's arguments ``model``, ``reference`` and ``lora`` of a written policy.
 
     Adapters are then built anew: `restore_adapters` gives them their weights.
-    """
-    names = [name for name in ("model", "reference") if (folder / name).is_dir()]
-    models: dict[str, Any] = {name: folder / name for name in names}
-    if (folder / "adapter").is_dir():
-        from peft import PeftConfig
 
-        models["lora"] = PeftConfig.from_pretrained(str(folder / "adapter"))
+    Raises:
+        CheckpointError: if a file is of another kind than `write_policy` writes.
+    """
+    adapters = [folder / name / "adapter_config.json" for name in ("model", "reference")]
+    strange = [*filter(Path.exists, adapters), *(p for kind in PICKLES for p in folder.rglob(kind))]
+    if strange:
+        raise CheckpointError(f"{strange[0]} is no file that save() writes; remove the checkpoint")
+    names = [name for name in ("model", "reference") if (folder / name).is_dir()]
+    models: dict[str, Any] = {name: load_causal_lm(folder / name, alone=True) for name in names}
+    if (folder / "adapter").is_dir():
+        from peft import LoraConfig, PeftConfig
+
+        with _reading(folder / "adapter"):
+            models["lora"] = PeftConfig.from_pretrained(str(folder / "adapter"))
+        if type(models["lora"]) is not LoraConfig or models["lora"].megatron_config:
+            raise CheckpointError(f"{folder / 'adapter'} holds no LoRA adapters; use another one")
         models["lora"].inference_mode = False
         models["lora"].base_model_name_or_path = None  # here now; peft would warn of another
         if "model" not in models:  # the adapters' base is the reference
@@ -348,8 +381,13 @@ def restore_adapters(policy: "CausalLMPolicy", folder: Path) -> None:
     if policy.language_model.adapters is not None:
         from peft import set_peft_model_state_dict
 
-        weights = load_file(folder / "adapter" / "adapter_model.safetensors")
-        set_peft_model_state_dict(policy.language_model.adapters, weights)
+        with _reading(folder / "adapter"):
+            weights = load_file(folder / "adapter" / "adapter_model.safetensors")
+            found: Any = set_peft_model_state_dict(policy.language_model.adapters, weights)
+            parts = (".lora_", ".modules_to_save.")
+            missing = [n for n in found.missing_keys if any(part in n for part in parts)]
+            if wrong := [*missing, *found.unexpected_keys]:
+                raise ValueError(f"{wrong[0]} is missing, or there is no place for it")
 
 
 def _check_environment(envs: Any, rows: int, saved: Mapping[str, int], folder: Path) -> None:
@@ -364,14 +402,28 @@ def _check_environment(envs: Any, rows: int, saved: Mapping[str, int], folder: P
 
 def _restore_training(agent: "EpisodicAlgorithm", folder: Path) -> None:
     """Put value head and network, adapters, optimiser and random generators back."""
+    restore_adapters(agent.policy, folder)
+    with _reading(folder / TRAINING):
+        _restore_tensors(agent, load_file(folder / TRAINING))
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn whatever a file's contents raise within the block into one line."""
     try:
-        tensors = load_file(folder / TRAINING)
-    except SafetensorError as error:
-        raise CheckpointError(f"{folder / TRAINING} is damaged ({error})") from error
+        yield
+    except Exception as error:
+        if isinstance(error, MemoryError | torch.OutOfMemoryError):
+            raise
+        reason = (str(error).splitlines() or [""])[0]
+        raise CheckpointError(f"{path} is damaged ({type(error).__name__}: {reason})") from error
+
+
+def _restore_tensors(agent: "EpisodicAlgorithm", tensors: Mapping[str, Tensor]) -> None:
+    """Put the tensors of `TRAINING` where they belong."""
     policy = agent.policy
     for name, parameter in _critic_tensors(policy.critic).items():
         parameter.data.copy_(tensors[f"critic.{name}"])
-    restore_adapters(policy, folder)
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from tokengym.envs.errors import SettingsError
 from tokengym.envs.registry import did_you_mean, imported
 from tokengym.envs.tasks.plugins import plugin_names
-from tokengym.rewards.naming import find_object
+from tokengym.rewards.naming import find_object, own_code, split_own
 
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
@@ -267,7 +267,9 @@ def own_player(name: str, made: Any, envs: Any) -> Any:
             f"agent {name} is called with the environments alone, but its constructor needs "
             f"{', '.join(required)}; give the others a default"
         )
-    return made(envs) if required else made()
+    own = split_own(name)
+    with own_code(f"agent {name} cannot be made", own and own[0]):
+        return made(envs) if required else made()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from stable_baselines3.common.logger import KVWriter, Logger
 from tokengym.agents.algorithm import EpisodicAlgorithm
 from tokengym.agents.learner import TrainingRun
 from tokengym.agents.processes import launched
+from tokengym.rewards.naming import split_own, texts_in
 
 Algorithm = TypeVar("Algorithm", bound=EpisodicAlgorithm)
 
@@ -23,8 +24,11 @@ def train(run: TrainingRun, algorithm: type[EpisodicAlgorithm]) -> EpisodicAlgor
         algorithm: Class of the agent.
     """
     training = run.training
+    # A checkpoint's word for code of the user's counts only where the run's settings say it too.
+    settings = vars(run.settings).items()
+    own = {name: value for name, value in settings if any(map(split_own, texts_in(value)))}
     resumed = run.resume(
-        lambda folder: algorithm.load(folder, env=_make_envs(run), device=training.device)
+        lambda folder: algorithm.load(folder, env=_make_envs(run), device=training.device, **own)
     )
     agent = make_agent(run, algorithm) if resumed is None else resumed
     done = run.updates

@@ -14,6 +14,7 @@ from tokengym.envs.errors import (
     StateError,
     TokenGymError,
     TokenizerError,
+    UntrustedCodeError,
 )
 from tokengym.envs.infos import PadTokenRewards, convert_texts, episodes_from_infos
 from tokengym.envs.oracle.env import OracleEnv, OracleVectorEnv
@@ -49,6 +50,7 @@ __all__ = [
     "TokenGenerationVectorEnv",
     "TokenGymError",
     "TokenizerError",
+    "UntrustedCodeError",
     "bundled",
     "episode_from_record",
     "episode_to_record",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from tokengym.envs.errors import BundleError, SettingsError
+from tokengym.envs.files import parse_json
 from tokengym.envs.pretrained import from_pretrained
 from tokengym.envs.prompts.prompt import Prompt, PromptSet
 
@@ -65,7 +65,7 @@ class Bundle:
         if not file.is_file():
             raise BundleError(f"{str(self.path)!r} has no bundle.json; build it with {_BUILDER}")
         try:
-            manifest = json.loads(file.read_text(encoding="utf-8"))
+            manifest = parse_json(file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise BundleError(
                 f"{str(file)!r} is damaged ({error}); build it again with {_BUILDER}"
@@ -218,7 +218,7 @@ def _read_prompts(file: Path, split: Split, stamp: Stamp) -> PromptSet:
     prompts = []
     for number, line in enumerate(filter(str.strip, lines), start=1):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             prompt = Prompt(row["prompt"], row.get("reference"), row.get("query_type"))
             if split in ("all", row["split"]):
                 prompts.append(prompt)

@@ -11,6 +11,7 @@ import inspect
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from math import inf
 from numbers import Real
 from operator import index
 from pathlib import Path
@@ -222,11 +223,13 @@ def check_count(
     owner: Any,
     *names: str,
     least: int = 1,
+    most: float = inf,
     optional: bool = False,
     hint: str = "",
     error: type[ValueError] = SettingsError,
 ) -> None:
-    """Refuse attributes that are not integers of at least ``least``; NumPy's become Python's."""
+    """Refuse attributes that are not integers within bounds; NumPy's become Python's."""
+    wanted = f">= {least}" if most == inf else f"within {least} and {most}"
     for name in names:
         value = getattr(owner, name)
         if value is None and optional:
@@ -235,8 +238,8 @@ def check_count(
             count = index(value)
         except TypeError:
             count = None
-        if count is None or isinstance(value, bool) or count < least:
-            _refuse(name, value, f"an integer >= {least}", optional, hint, error)
+        if count is None or isinstance(value, bool) or not least <= count <= most:
+            _refuse(name, value, f"an integer {wanted}", optional, hint, error)
         object.__setattr__(owner, name, count)
 
 

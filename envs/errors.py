@@ -66,6 +66,10 @@ class PolicyError(TokenGymError):
     """Invalid probabilities of a policy, or probability given to an illegal token."""
 
 
+class UntrustedCodeError(TokenGymError):
+    """Code of a file that a saved folder names, and nobody else does; it was not run."""
+
+
 class BundleError(TokenGymError):
     """A folder of models that lacks a part."""
 

@@ -76,12 +76,12 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises:
         FolderInUseError: if another process, or another block of this one, has it.
-        StorageError: if the folder cannot be made or takes no file.
+        StorageError: if the folder cannot be made or takes no file, or no file there can be locked.
     """
     path = folder / LOCK
     try:
         file = _acquire(path)
-    except FolderInUseError:
+    except (FolderInUseError, StorageError):
         raise
     except OSError as error:
         raise StorageError(
@@ -116,6 +116,15 @@ def _acquire(path: Path) -> io.TextIOWrapper:
                 f"{path.parent} is in use by {owner}; wait for it to end or stop it, or name "
                 "another folder"
             ) from None
+        except OSError as error:
+            file.close()
+            path.unlink(missing_ok=True)
+            with suppress(OSError):  # it was not empty
+                path.parent.rmdir()
+            raise StorageError(
+                f"the file system of {path.parent} has no locks ({error.strerror or error}), and "
+                "without them two processes could write there at once; name a folder on another one"
+            ) from error
         try:  # the last owner may have deleted the file between opening and locking
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 file.truncate(0)
@@ -257,11 +266,35 @@ def read_json(path: Path) -> Any:
         ValueError: if it is missing or damaged.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{path} is not there") from None
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); delete it and run again") from None
+
+
+MOST_NESTED = 64
+"""Deepest JSON that is read: what walks through it would run out of stack far below this."""
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text.
+
+    Raises:
+        ValueError: if it is none, or nested more deeply than `MOST_NESTED`.
+    """
+    too_deep = f"it is nested more than {MOST_NESTED} deep"
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError(too_deep) from None
+    level = [value]
+    for _ in range(MOST_NESTED):
+        inside = (item for item in level if isinstance(item, dict | list))
+        level = [part for v in inside for part in (v.values() if isinstance(v, dict) else v)]
+        if not level:
+            return value
+    raise ValueError(too_deep)
 
 
 def write_hashed(path: Path, record: Mapping[str, Any]) -> None:
@@ -298,7 +331,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        rows = [parse_json(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); delete it and run again") from None
     if not all(isinstance(row, dict) for row in rows):
@@ -433,10 +466,11 @@ def _read_record(
     file = folder / record_name
     if not folder.is_dir():
         raise CheckpointError(f"there is no checkpoint at {folder}; pass the path save() was given")
+    check_links(folder)
     try:
-        record = json.loads(file.read_text())
+        record = parse_json(file.read_text())
         found_version, hashes = record["format"], dict(record["files"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{file} is damaged ({error}); use an earlier checkpoint") from error
     if found_version != version:
         raise CheckpointError(
@@ -460,6 +494,27 @@ def _read_record(
     return record
 
 
+def check_links(folder: Path) -> None:
+    """Refuse links in a folder, by which files outside it would be read as its own.
+
+    The hub's cache, which is made of links into itself, passes.
+
+    Raises:
+        CheckpointError: naming a link.
+    """
+    links = [path for path in sorted(folder.rglob("*")) if path.is_symlink()]
+    if not links:
+        return
+    from huggingface_hub import constants
+
+    cache = Path(constants.HF_HUB_CACHE).resolve()
+    for link in links:
+        if not all(path.resolve().is_relative_to(cache) for path in (folder, link)):
+            raise CheckpointError(
+                f"{link} is a link to {link.readlink()}; put the file itself there if it is yours"
+            )
+
+
 def check_entries(record: Any, kinds: Mapping[str, Any], name: str) -> None:
     """Refuse what was read from JSON unless it has these entries and no others.
 
@@ -480,7 +535,8 @@ def check_entries(record: Any, kinds: Mapping[str, Any], name: str) -> None:
             "that save() wrote"
         )
     for entry, kind in kinds.items():
-        if not isinstance(record[entry], kind):
+        is_kind = isinstance(record[entry], kind) and not isinstance(record[entry], bool)
+        if not is_kind:
             raise CheckpointError(
                 f"{entry} of {name} must be {getattr(kind, '__name__', kind)}, got "
                 f"{record[entry]!r}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from operator import index
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from tokengym.envs.bundle import Bundle
 from tokengym.envs.errors import ActionError, RenderModeError, SettingsError, StateError
 from tokengym.envs.prompts.prompt import Messages, Prompt, PromptSet
-from tokengym.envs.prompts.sampler import PromptSampler
+from tokengym.envs.prompts.sampler import PromptSampler, are_whole
 from tokengym.envs.prompts.table import EncodedPrompt, PromptTable
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tokenization import ResponseDecoder, load_tokenizer
@@ -26,21 +27,32 @@ if TYPE_CHECKING:
 RENDER_MODES = ["ansi", "human", "html"]
 RENDER_FPS = 4
 
-STATE_KEYS = frozenset(
-    {
-        "prompt",
-        "prompt_id",
-        "prompt_ids",
-        "reference",
-        "query_type",
-        "response_ids",
-        "terminated",
-        "truncated",
-        "sampler",
-        "np_random",
-        "np_random_seed",
-    }
-)
+
+def _is_text(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_seed(value: Any) -> bool:
+    return value is None or (isinstance(value, int | np.integer) and not isinstance(value, bool))
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool | np.bool_)
+
+
+STATE_FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "prompt": (lambda value: isinstance(value, str), "a text"),
+    "prompt_id": (lambda value: are_whole([value]), "an integer"),
+    "prompt_ids": (lambda value: bool(value) and are_whole(value), "a list of token ids"),
+    "reference": (_is_text, "a text or None"),
+    "query_type": (_is_text, "a text or None"),
+    "response_ids": (are_whole, "a list of token ids"),
+    "terminated": (_is_flag, "True or False"),
+    "truncated": (_is_flag, "True or False"),
+    "np_random_seed": (_is_seed, "an integer or None"),
+}
+"""What the entries of a state must be, but for the generators'."""
+STATE_KEYS = frozenset({*STATE_FIELDS, "sampler", "np_random"})
 
 
 class TokenMdp:
@@ -215,6 +227,12 @@ class TokenMdp:
                 f"a state must be what get_state() returned, got {_outline(state)}; "
                 "do not edit its keys"
             )
+        for name, (is_valid, wanted) in STATE_FIELDS.items():
+            if not is_valid(state[name]):
+                raise StateError(
+                    f"the state's {name} must be {wanted}, got {reprlib.repr(state[name])}; pass "
+                    "what get_state() returned"
+                )
         limits = {"prompt_ids": self.prompt_width, "response_ids": self.settings.max_new_tokens}
         for name, limit in limits.items():
             ids = state[name]

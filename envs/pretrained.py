@@ -1,13 +1,19 @@
 """Stored models and tokenizers are read here alone: no code of theirs is run, no pickle opened."""
 
 import difflib
+import re
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tokengym.envs.errors import PretrainedError
+from tokengym.envs.files import read_json
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 """Weights in Python's pickle format, which may run code when it is read."""
+MOST_LAYERS = 1000
+"""Most blocks of a stored model that are believed and built."""
 
 
 def from_pretrained(auto_class: Any, path: str | Path, **options: Any) -> Any:
@@ -24,14 +30,20 @@ def from_pretrained(auto_class: Any, path: str | Path, **options: Any) -> Any:
         PretrainedError: if there is nothing to read, or reading it would run code.
     """
     check_place(path)
-    if auto_class.__name__.startswith("AutoModel"):
+    is_model = auto_class.__name__.startswith("AutoModel")
+    if is_model:
         check_weights(path)
-        options = {"use_safetensors": True, **options}
     try:
         if not Path(path).exists():
             options["local_files_only"] = not _hub_answers(str(path))
+        if is_model:
+            options = {**options, "use_safetensors": True, **_with_config(path, options)}
         return auto_class.from_pretrained(str(path), trust_remote_code=False, **options)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except PretrainedError:
+        raise
+    except Exception as error:  # transformers' libraries raise a dozen kinds
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         remedy = "pass a folder that save_pretrained wrote, or a hub name"
         if "trust_remote_code" in str(error) or "custom code" in str(error):
@@ -39,6 +51,94 @@ def from_pretrained(auto_class: Any, path: str | Path, **options: Any) -> Any:
             remedy = "take a model of a family that transformers has"
         kind = "tokenizer" if auto_class.__name__ == "AutoTokenizer" else auto_class.__name__
         raise PretrainedError(f"cannot load {path} as {kind} ({reason}); {remedy}") from error
+
+
+def load_whole(
+    auto_class: Any,
+    path: str | Path,
+    *,
+    unread: tuple[str, ...] = (),
+    alone: bool = False,
+    **options: Any,
+) -> Any:
+    """Return a stored model, every weight of which was stored with it, and no block left out.
+
+    Args:
+        auto_class: An ``AutoModel...`` of transformers.
+        path: Folder or hub name.
+        unread: Prefixes of weights that nothing depends on, so that they need not be stored.
+        alone: Refuse every other weight that was stored, such as that of another head.
+        options: As of `from_pretrained`.
+
+    Raises:
+        PretrainedError: if there is no such model, or a weight is missing or in excess.
+    """
+    model, report = from_pretrained(auto_class, path, output_loading_info=True, **options)
+    missing = sorted({*report["missing_keys"], *map(str, report["mismatched_keys"])})
+    if missing := [name for name in missing if not name.startswith(unread)]:
+        raise PretrainedError(
+            f"{path} holds no trained {', '.join(missing[:3])}, so {auto_class.__name__} would "
+            "make it up at random; pass a model that was trained with this head"
+        )
+    excess = sorted(report["unexpected_keys"])
+    if excess := [name for name in excess if alone or _is_block_left_out(model, name)]:
+        raise PretrainedError(
+            f"{path} holds {', '.join(excess[:3])}, which the model of its config.json has not; "
+            "pass a folder as save_pretrained wrote it"
+        )
+    return model
+
+
+def _is_block_left_out(model: Any, name: str) -> bool:
+    """Return whether a stored weight is of a block beyond those that the model has."""
+    modules = dict(model.named_modules())
+    for found in re.finditer(r"\.(\d+)\.", name):
+        place = name[: found.start()]
+        prefix = f"{model.base_model_prefix}."
+        for blocks in (place, prefix + place, place.removeprefix(prefix)):
+            if blocks in modules and found[1] not in dict(modules[blocks].named_children()):
+                return True
+    return False
+
+
+def _with_config(path: str | Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a model's ``from_pretrained`` with its configuration among them.
+
+    Attention and experts are computed as transformers does by itself: a name in the configuration
+    could have it fetch native code from the hub.
+
+    Raises:
+        PretrainedError: for sizes that no model has, or a file of weights that is no safetensors.
+    """
+    from transformers import AutoConfig
+    from transformers.utils import find_adapter_config_file
+
+    apart = {name: value for name, value in options.items() if name == "dtype"}
+    rest = {name: value for name, value in options.items() if name not in apart}
+    arguments: Any = {"trust_remote_code": False, "return_unused_kwargs": True, **rest}
+    try:
+        config, rest = AutoConfig.from_pretrained(str(path), **arguments)
+    except (OSError, ValueError):  # adapters alone have none
+        is_whole = (Path(path) / "config.json").exists()
+        adapters = None if is_whole else find_adapter_config_file(str(path))
+        if adapters is None:
+            raise
+        base = str(read_json(Path(adapters))["base_model_name_or_path"])
+        check_place(base)
+        check_weights(base)
+        config, rest = AutoConfig.from_pretrained(base, **arguments)
+    config._attn_implementation = config._experts_implementation = None
+    sizes = dict.fromkeys(("hidden_size", "num_attention_heads", "vocab_size"), sys.maxsize)
+    for name, most in {"num_hidden_layers": MOST_LAYERS, **sizes}.items():
+        size = getattr(config.get_text_config(), name, None)
+        if isinstance(size, int) and not 1 <= size <= most:
+            raise PretrainedError(
+                f"config.json of {path} says {name} {size}, which must be within 1 and {most}"
+            )
+    file = str(getattr(config, "transformers_weights", None) or "model.safetensors")
+    if not file.endswith((".safetensors", ".safetensors.index.json")):
+        raise PretrainedError(f"config.json of {path} names {file}, which is no safetensors")
+    return {"config": config, **apart, **rest}
 
 
 def has_tokenizer(path: str | Path) -> bool:

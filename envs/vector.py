@@ -31,7 +31,12 @@ from tokengym.envs.mdp import (
     token_mdp,
 )
 from tokengym.envs.prompts.prompt import Messages, Prompt, PromptSet
-from tokengym.envs.prompts.sampler import checked_group_size, chosen_prompts, per_row
+from tokengym.envs.prompts.sampler import (
+    as_options,
+    checked_group_size,
+    chosen_prompts,
+    per_row,
+)
 from tokengym.envs.render import render_ansi, render_html
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tokenization import response_texts
@@ -170,7 +175,7 @@ class TokenGenerationVectorEnv(
             PromptError: for a prompt that cannot be used, or several of these options at once.
         """
         seeds = self._row_seeds(seed)
-        rest = dict(options or {})
+        rest = as_options(options)
         rows = self._batch.all_rows
         if "reset_mask" in rest:
             rows = np.flatnonzero(_checked_reset_mask(rest.pop("reset_mask"), self.num_envs))
@@ -302,6 +307,8 @@ class TokenGenerationVectorEnv(
         Raises:
             StateError: if a state does not fit, or their number is not that of the rows.
         """
+        if not isinstance(state, Mapping | Sequence):
+            raise StateError(f"set_state takes one state, or one per row, got {state!r}")
         states = [state] * self.num_envs if isinstance(state, Mapping) else list(state)
         if len(states) != self.num_envs:
             raise StateError(
@@ -352,9 +359,10 @@ class TokenGenerationVectorEnv(
             return []
         if isinstance(seed, (int, np.integer)):
             return [int(seed) + row for row in range(self.num_envs)]
-        if len(seed) != self.num_envs:
+        count = len(seed) if isinstance(seed, (Sequence, np.ndarray)) else repr(seed)
+        if count != self.num_envs or isinstance(seed, str):
             raise SettingsError(
-                f"seed must be one integer or one per row, {self.num_envs}, got {len(seed)}"
+                f"seed must be one integer or one per row, {self.num_envs}, got {count}"
             )
         return list(seed)
 

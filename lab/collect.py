@@ -81,7 +81,11 @@ class Collected:
 
 
 def collect_to_file(
-    config: CollectionConfig, out: Path, *, report: Callable[[int], None] | None = None
+    config: CollectionConfig,
+    out: Path,
+    *,
+    report: Callable[[int], None] | None = None,
+    trust_code: bool = False,
 ) -> Collected:
     """Play prompts, score the responses and write a file of pairs or responses.
 
@@ -92,6 +96,7 @@ def collect_to_file(
         config: Settings of the collection.
         out: The file, jsonl or parquet; must not exist yet.
         report: Called with the number of prompts answered so far.
+        trust_code: Run the files of code that the agent names.
 
     Raises:
         FolderInUseError: if another process writes the same file.
@@ -111,7 +116,7 @@ def collect_to_file(
         for number, start in enumerate(sizes):
             count = min(CHUNK, config.num_prompts - start)
             if not (parts / f"{number:06d}.json").exists():
-                maker = maker or _Maker(config)
+                maker = maker or _Maker(config, trust_code)
                 prompts = prompt_order(maker.num_prompts, count, seed=config.seed, skip=start)
                 maker.write(parts, number, prompts)
             if report is not None:
@@ -129,7 +134,7 @@ def collect_to_file(
 class _Maker:
     """Makes chunks; built only where one is missing, since it loads the models."""
 
-    def __init__(self, config: CollectionConfig) -> None:
+    def __init__(self, config: CollectionConfig, trust_code: bool) -> None:
         import gymnasium as gym
 
         from tokengym.agents.offline.policies import make_policy
@@ -149,7 +154,7 @@ class _Maker:
         self.agent = (
             make_policy(envs, config.task.model)
             if config.agent is None
-            else load_agent(Path(config.agent))
+            else load_agent(Path(config.agent), trust_code=trust_code)
         )
         self.collector = ResponseCollector(envs, sampling=config)
         self.num_prompts = len(self.collector.prompts)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokengym.envs.files import content_hash, replacing, write_bytes
+from tokengym.envs.files import check_links, content_hash, replacing, write_bytes
 from tokengym.envs.render import markdown
 from tokengym.envs.tasks.plugins import plugin_names
 from tokengym.evaluation.report.curves import read_curves, write_curves
@@ -35,7 +35,14 @@ _FOLDERS = re.compile(r"(?<![\w./-])/(?:[^/:,\s]+/)+")
 FIGURES |= {"length": "response tokens"}
 
 
-def push_to_hub(out: Path, repo_id: str, *, private: bool = True, token: str | None = None) -> str:
+def push_to_hub(
+    out: Path,
+    repo_id: str,
+    *,
+    private: bool = True,
+    token: str | None = None,
+    trust_code: bool = False,
+) -> str:
     """Upload a trained agent with its card, and return the address of the commit.
 
     Args:
@@ -43,6 +50,7 @@ def push_to_hub(out: Path, repo_id: str, *, private: bool = True, token: str | N
         repo_id: "user/name" on the hub; made if it does not exist.
         private: Whether a repository that is made is private.
         token: Token of the hub; None takes the one that ``hf auth login`` stored.
+        trust_code: As of `export_agent`.
 
     Raises:
         ValueError: if the name is none of the hub's, or the folder has no agent.
@@ -53,7 +61,7 @@ def push_to_hub(out: Path, repo_id: str, *, private: bool = True, token: str | N
     validate_repo_id(repo_id)
     api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = export_agent(out, Path(scratch) / "agent", name=repo_id)
+        folder = export_agent(out, Path(scratch) / "agent", name=repo_id, trust_code=trust_code)
         api.create_repo(repo_id, private=private, exist_ok=True)
         message = "Upload an agent trained with tokengym"
         return str(api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message))
@@ -65,28 +73,34 @@ def from_hub(
     revision: str | None = None,
     agent_class: str | None = None,
     token: str | None = None,
+    trust_code: bool = False,
 ) -> Any:
     """Return an agent of the hub, to be played.
 
-    What is downloaded is safetensors and JSON; none of it is code that is run.
+    What is downloaded is safetensors and JSON; none of it is code that is run, nor has any of it
+    code of this machine run unless it is trusted.
 
     Args:
         repo_id: "user/name" on the hub, or a folder that `export_agent` wrote.
         revision: Branch, tag or commit.
         agent_class: Class of an agent that is not tokengym's, "file.py:MyAgent".
         token: Token of the hub; None takes the stored one.
+        trust_code: Run the files of code that the agent names.
 
     Raises:
+        UntrustedCodeError: if the agent names code of its own.
         ValueError: if there is no agent.
     """
     from huggingface_hub import snapshot_download
 
     if not (folder := Path(repo_id)).is_dir():
         folder = Path(snapshot_download(str(repo_id), revision=revision, token=token))
-    return load_agent(folder / "agent", agent_class)
+    return load_agent(folder / "agent", agent_class, trust_code=trust_code)
 
 
-def export_agent(out: Path, folder: Path, *, name: str = "user/name") -> Path:
+def export_agent(
+    out: Path, folder: Path, *, name: str = "user/name", trust_code: bool = False
+) -> Path:
     """Write a trained agent, its learning curve and its card into a folder, and return that.
 
     The saved agent is measured once more, on the prompts of its learning curve: the card has the
@@ -96,9 +110,11 @@ def export_agent(out: Path, folder: Path, *, name: str = "user/name") -> Path:
         out: Folder that ``tokengym train`` wrote.
         folder: The folder to make.
         name: Name on the hub, for the card's example.
+        trust_code: Run the files of code that the run names, to measure the agent.
 
     Raises:
-        ValueError: if ``out`` has no agent with a finished run, or the folder exists.
+        UntrustedCodeError: if the run names code.
+        ValueError: if ``out`` has no agent with a finished run, or a link, or the folder exists.
     """
     results = sorted(out.glob("*/seed-*/run.json"))
     if len(results) != 1 or not (out / "agent").is_dir():
@@ -107,12 +123,13 @@ def export_agent(out: Path, folder: Path, *, name: str = "user/name") -> Path:
         )
     if folder.exists():
         raise ValueError(f"{folder} already exists; name a new folder")
+    check_links(out)
     run = read_result(results[0].parent)
-    config = ComparisonConfig.from_dict(run["settings"])
+    config = ComparisonConfig.from_dict(run["settings"], results[0], trust_code=trust_code)
     kind = config.training.agent
     own = kind if split_own(kind) or kind in plugin_names("agents") else None
     evaluator = make_evaluator(config)
-    evaluation = evaluator(load_agent(out / "agent", own))
+    evaluation = evaluator(load_agent(out / "agent", own, trust_code=trust_code))
     data = _data_hashes(config, evaluator.envs)
     evaluator.close()
     curves = read_curves(results[0].with_name(CURVE), group_by=())

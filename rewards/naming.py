@@ -2,12 +2,16 @@
 
 import importlib.util
 import inspect
+import linecache
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
+from tokengym.envs.errors import TokenGymError, UntrustedCodeError
 from tokengym.envs.tasks.plugins import Group, load_plugin
 from tokengym.rewards.errors import RewardError
 
@@ -143,14 +147,48 @@ def load_own(path: Path, name: str) -> Any:
         assert spec.loader is not None
         module = sys.modules[called] = importlib.util.module_from_spec(spec)
         try:
-            spec.loader.exec_module(module)
-        except Exception as error:
+            with own_code(f"{path} cannot be run", path):
+                spec.loader.exec_module(module)
+        except BaseException:
             del sys.modules[called]
-            raise RewardError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
+            raise
     if name not in vars(module):
         own = [key for key in vars(module) if not key.startswith("_")]
         raise RewardError(f"{path} defines no {name!r}; it defines {', '.join(own) or 'nothing'}")
     return vars(module)[name]
+
+
+@contextmanager
+def own_code(said: str, path: Path | None = None) -> Iterator[None]:
+    """Turn what code of the user's raises within the block into one line, ``sys.exit`` too.
+
+    Errors of tokengym pass, and so does Ctrl-C: only a ``raise KeyboardInterrupt`` is an error.
+
+    Args:
+        said: Beginning of the message.
+        path: The code's file; None for code that is in no file of its own.
+
+    Raises:
+        RewardError: naming the exception.
+    """
+    try:
+        yield
+    except BaseException as error:
+        is_stop = isinstance(error, KeyboardInterrupt | GeneratorExit)
+        if isinstance(error, TokenGymError) or (is_stop and not _is_raised_in(path, error)):
+            raise
+        raise RewardError(f"{said}: {type(error).__name__}: {error}".rstrip(": ")) from error
+
+
+def _is_raised_in(path: Path | None, error: BaseException) -> bool:
+    """Return whether a file says ``raise`` where an exception comes from."""
+    place: TracebackType | None = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    file = "" if place is None else place.tb_frame.f_code.co_filename
+    if path is None or place is None or Path(file).resolve() != path.resolve():
+        return False
+    return "raise" in linecache.getline(file, place.tb_lineno).split()
 
 
 def find_object(group: Group, name: str) -> Any | None:
@@ -160,11 +198,67 @@ def find_object(group: Group, name: str) -> Any | None:
 
 
 def build(made: Any, name: str, keywords: dict[str, Any], *, what: str = "reward") -> Any:
-    """Return an object that `find_object` found, called if it is a class or has options."""
+    """Return an object that `find_object` found, called if it is a class or has options.
+
+    Raises:
+        RewardError: if an option is unknown, or the call raises.
+    """
     if isinstance(made, type) or keywords:
         check_options(name.rpartition(":")[2], made, keywords, what=what)
-        made = made(**keywords)
+        own = split_own(name)
+        with own_code(f"{what} {name} cannot be made", own and own[0]):
+            made = made(**keywords)
     return made
+
+
+# --- words of a saved folder ----------------------------------------------------------------------
+
+
+def check_saved(
+    saved: Any, source: Path | str, *, named: Any = (), trust_code: bool = False
+) -> None:
+    """Refuse code of one's own that a saved folder names, where words of it become objects.
+
+    A folder may be somebody else's: its "file.py:Name" is looked up only if the caller named the
+    same object in a command or call of theirs.
+
+    Args:
+        saved: What was read: texts, in mappings and sequences of any depth.
+        source: Where it was read, for the message.
+        named: What the caller named, likewise.
+        trust_code: Let all names pass.
+
+    Raises:
+        UntrustedCodeError: naming the file and its SHA-256.
+    """
+    known = set() if trust_code else {own_object(text) for text in texts_in(named)}
+    for text in () if trust_code else texts_in(saved):
+        found = own_object(text)
+        if found is None or found in known:
+            continue
+        path, name = found
+        digest = f"SHA-256 {own_hash(path)}" if path.is_file() else "there is no such file here"
+        raise UntrustedCodeError(
+            f"{source} names code, {path}:{name} ({digest}), which is run only if your own command "
+            "or call names it too, or with --trust-code (trust_code=True); read the file first"
+        )
+
+
+def own_object(text: str) -> tuple[Path, str] | None:
+    """Return the file, with its links followed, and the object of "file.py:Name"; else None."""
+    own = split_own(text)
+    return own and (own[0].resolve(), own[1])
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Yield the texts of plain data, those of mappings and sequences of any depth."""
+    left = [value]
+    while left:
+        found = left.pop()
+        if isinstance(found, str):
+            yield found
+        elif isinstance(found, Mapping | list | tuple):
+            left += reversed(list(found.values() if isinstance(found, Mapping) else found))
 
 
 def own_hash(path: Path) -> str:

@@ -64,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("USE_HUB_KERNELS", "NO")  # native code, which a model's family may fetch
     try:
         _dispatch(list(arguments))
     except KeyboardInterrupt:

@@ -24,7 +24,7 @@ from transformers import (
 )
 from transformers.trainer_utils import TrainOutput
 
-from tokengym.agents.checkpoint import restore_adapters
+from tokengym.agents.checkpoint import check_counts, restore_adapters
 from tokengym.agents.errors import CheckpointError, ModelError, NonFiniteError
 from tokengym.agents.offline.policies import (
     build_policy,
@@ -42,7 +42,7 @@ from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.policy.settings import Precision
 from tokengym.envs.declared import names_of
 from tokengym.envs.errors import DatasetError
-from tokengym.envs.files import check_entries, read_folder, write_folder, writing
+from tokengym.envs.files import check_entries, read_folder, read_json, write_folder, writing
 from tokengym.rewards.models.loading import auto_device, select_device, use_device
 from tokengym.rewards.pairs.encode import EncodedTexts, TextEncoding
 
@@ -480,6 +480,7 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
         restore_adapters(agent.policy, folder)
         known = dict.fromkeys(agent.counters(), int)
         check_entries(record["counters"], known, f"counters of {folder}")
+        check_counts(record["counters"], folder)
         for name, value in record["counters"].items():
             setattr(agent, name, value)
         return agent
@@ -519,7 +520,7 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
         else:
             load_weights(self.policy, folder)
         if (folder / COUNTERS).is_file():
-            for name, value in json.loads((folder / COUNTERS).read_text()).items():
+            for name, value in read_json(folder / COUNTERS).items():
                 setattr(self, name, value)
 
     def _load_best_model(self) -> None:

@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.envs.errors import TokenizerError
-from tokengym.envs.pretrained import from_pretrained
+from tokengym.envs.pretrained import load_whole
 from tokengym.rewards.models.loading import positions
 
 logger = logging.getLogger(__name__)
@@ -29,24 +29,29 @@ MOST_ADDED = 8
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def load_causal_lm(model: str | Path | PreTrainedModel, dtype: str = "auto") -> PreTrainedModel:
+def load_causal_lm(
+    model: str | Path | PreTrainedModel, dtype: str = "auto", *, alone: bool = False
+) -> PreTrainedModel:
     """Return the model, read from disk or the hub if it is a name.
 
     Args:
         model: A folder, a hub name, or a model (which is then used, and trained, itself).
         dtype: "float32", "bfloat16", or "auto": the checkpoint's own, with float16, which
             overflows in training, read as float32.
+        alone: Refuse a folder that holds other weights besides.
 
     Raises:
         ValueError: if the dtype is unknown.
         TypeError: if ``model`` is none of these.
-        PretrainedError: if there is no such model, or reading it would run code.
+        PretrainedError: if there is no such model, reading it would run code, or it is not whole.
     """
     if dtype != "auto" and dtype not in DTYPES:
         raise ValueError(f"dtype must be 'auto', 'float32' or 'bfloat16', got {dtype!r}")
     if isinstance(model, str | Path):
         with no_progress_bars():
-            loaded: PreTrainedModel = from_pretrained(AutoModelForCausalLM, model, dtype="auto")
+            loaded: PreTrainedModel = load_whole(
+                AutoModelForCausalLM, model, alone=alone, dtype="auto"
+            )
     elif isinstance(model, PreTrainedModel):
         loaded = model
     else:
@@ -91,7 +96,12 @@ class LanguageModel(nn.Module):
         if lora is not None:
             from peft import get_peft_model
 
-            self.adapters = get_peft_model(model, lora)
+            try:
+                self.adapters = get_peft_model(model, lora)
+            except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+                raise ModelError(
+                    f"lora cannot be put on the model ({error}); correct it"
+                ) from error
         self._check_head()
 
     @property
@@ -240,7 +250,15 @@ class LanguageModel(nn.Module):
         """Refuse models that make logits from hidden states in a way unknown to `logits`."""
         self.model.eval()
         tokens = torch.tensor([[0, 1]], device=self.device)
-        own = self.model(tokens, attention_mask=torch.ones_like(tokens)).logits
+        try:
+            own = self.model(tokens, attention_mask=torch.ones_like(tokens)).logits
+        except (AttributeError, IndexError, RuntimeError, TypeError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ModelError(
+                f"{type(self.model).__name__} cannot read two tokens ({reason}); correct its config"
+            ) from error
         ours = self.logits(self.hidden(tokens))
         if not torch.allclose(own, ours, atol=1e-4, rtol=1e-4):
             raise ModelError(

@@ -17,6 +17,8 @@ KlEstimator = Literal["k1", "k2", "k3", "exact"]
 OldLogProbs = Literal["sampled", "recomputed"]
 GAE_LAMBDA = 0.95
 """``gae_lambda`` where neither the user nor the credit rule names one."""
+MOST_PASSES = 10_000
+"""Most passes over a batch, and gradient steps in one: an update with more would not end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +109,11 @@ class PPOSettings(EpisodicSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice(self, "learning_rate_schedule", get_args(LrSchedule))
-        check_count(self, "n_epochs", "n_minibatches")
+        for name in ("advantage", "advantage_weight"):
+            value = getattr(self, name)
+            if not (isinstance(value, str) or (value is None and name != "advantage")):
+                raise SettingsError(f"{name} must be a name, got {value!r}")
+        check_count(self, "n_epochs", "n_minibatches", most=MOST_PASSES)
         check_count(
             self, "group_size", least=2, optional=True, hint="a group of one has no baseline"
         )

@@ -19,7 +19,13 @@ from torch import Tensor
 
 from tokengym.agents import losses
 from tokengym.envs import Episode, SettingsError
-from tokengym.rewards.naming import check_options, load_own, parse_options, split_own
+from tokengym.rewards.naming import (
+    check_options,
+    load_own,
+    own_code,
+    parse_options,
+    split_own,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +123,8 @@ def find_weight(text: str) -> AdvantageWeight:
         )
     keywords = parse_options(text, options, what="advantage_weight")
     check_options(name, factory, keywords, what="advantage_weight")
-    return factory(**keywords)
+    with own_code(f"advantage_weight {text} cannot be made", own and own[0]):
+        return factory(**keywords)
 
 
 def weighted(advantages: Tensor, weight: AdvantageWeight, played: WeighedRound) -> Tensor:

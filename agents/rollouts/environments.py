@@ -119,6 +119,8 @@ def restore_environment(envs: Environments, state: Mapping[str, Any]) -> None:
     for owner, saved in zip(owners, state["states"], strict=True):
         owner.set_state(saved)
     for scorer, saved in zip(scorers, state["scorers"], strict=True):
+        if not isinstance(saved, Mapping):
+            raise CheckpointError(f"the state of a scorer must be an object, got {saved!r}")
         scorer.load_state_dict(saved)
 
 

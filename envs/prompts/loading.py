@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import codecs
-import gzip
 import hashlib
 import json
 import reprlib
 import sys
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 from tokengym.envs.bundle import Split, check_split
 from tokengym.envs.errors import DatasetError, PromptError, SettingsError
 from tokengym.envs.prompts.prompt import Prompt, PromptSet, is_messages, read_transcript
+from tokengym.envs.prompts.unpacking import check_parquet, read_gzip
 from tokengym.envs.tokenization import in_parts, lone_surrogate
 
 if TYPE_CHECKING:
@@ -185,7 +186,9 @@ def _loaded(path: Path, dataset: Path | str, *, headerless: bool) -> Any:
         builder, options = reader
         if not path.is_file():
             raise DatasetError(f"dataset file {str(dataset)!r} does not exist; check the path")
-        if builder != "parquet":
+        if builder == "parquet":
+            check_parquet(path)
+        else:
             text = _read_text(path)
             if builder == "json":
                 _check_json(path, text)
@@ -195,6 +198,11 @@ def _loaded(path: Path, dataset: Path | str, *, headerless: bool) -> Any:
             return datasets.load_dataset(builder, data_files=str(path), split="train", **options)
     if any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
         return datasets.load_from_disk(str(path))
+    if path.is_file():
+        raise DatasetError(
+            f"dataset file {str(dataset)!r} is of no kind that is read; unpack it, or convert "
+            f"it to one of {', '.join(_READERS)}"
+        )
     name, _, config = str(dataset).partition(":")
     with _bars_on_terminals():
         return datasets.load_dataset(name, config or None)
@@ -234,12 +242,12 @@ def _unreadable(dataset: Any, cause: str, remedy: str) -> DatasetError:
 
 def _read_text(path: Path) -> str:
     """Return the text of a file, gzipped or not; refuse an empty one and other encodings."""
-    opened: Any = gzip.open if path.suffix == ".gz" else open
     try:
-        with opened(path, "rb") as file:
-            data: bytes = file.read()
-    except (OSError, EOFError) as error:
+        data = read_gzip(path) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
         raise _unreadable(path, str(error), "check the file") from None
+    if data.startswith(b"PK\3\4"):
+        raise _unreadable(path, "it is a zip archive", "unpack it")
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data[:4]:
         raise _unreadable(path, "it is UTF-16", "save it as UTF-8")
     try:

@@ -1,6 +1,7 @@
 """Choice of the next prompt: drawn, in permutations, in order, or named in reset's options."""
 
 import difflib
+import reprlib
 from collections.abc import Mapping, Sequence
 from operator import index
 from typing import Any, cast
@@ -69,15 +70,37 @@ class PromptSampler:
         """Restore a position that ``get_state`` returned.
 
         Raises:
-            StateError: if it belongs to a prompt set of another size.
+            StateError: if it is none, or belongs to a prompt set of another size.
         """
-        order = list(state["order"])
-        if order and len(order) != self._num_prompts:
+        try:
+            drawn, order = index(state["drawn"]), list(state["order"])
+        except (TypeError, KeyError, IndexError):
+            drawn, order = -1, []
+        count = self._num_prompts
+        if order and len(order) != count:
             raise StateError(
-                f"the state's order has {len(order)} prompts, the environment {self._num_prompts}; "
+                f"the state's order has {len(order)} prompts, the environment {count}; "
                 "restore it into an environment with the same prompts"
             )
-        self._drawn, self._order = int(state["drawn"]), order
+        is_order = are_whole(order) and (not order or np.array_equal(np.sort(order), range(count)))
+        lacks_order = self._sampling == "epoch" and drawn % count > 0 and not order
+        if drawn < 0 or not is_order or lacks_order:
+            raise StateError(
+                f"the state's sampler must be what get_state() returned with prompt_sampling="
+                f"{self._sampling!r}, got {reprlib.repr(state)}; restore it where it was made"
+            )
+        self._drawn, self._order = drawn, order
+
+
+def are_whole(values: Any) -> bool:
+    """Return whether something is a list of whole numbers."""
+    if not isinstance(values, list | tuple):
+        return False
+    try:
+        numbers = np.array(values)
+    except ValueError:  # lists of several lengths
+        return False
+    return not values or (numbers.ndim == 1 and numbers.dtype.kind in "iu")
 
 
 def draw_uniform(rngs: Sequence[Generator], num_prompts: int) -> list[int]:
@@ -98,7 +121,7 @@ def generator_from(state: dict[str, Any]) -> Generator:
     bits = np.random.PCG64(0)
     try:
         bits.state = cast(Any, state)
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
         raise StateError(
             f"np_random state cannot be restored ({error}); pass what get_state() returned"
         ) from error
@@ -119,6 +142,7 @@ def chosen_prompt(table: PromptTable, options: Mapping[str, Any] | None) -> Enco
         PromptError: if the prompt is unusable, or both ways of naming one are used.
         SettingsError: for an option that does not exist.
     """
+    options = as_options(options)
     if not options:
         return None
     _check_options(options, ("prompt", "prompt_id"))
@@ -201,6 +225,19 @@ def checked_group_size(group_size: Any, rows: Sequence[int], num_envs: int) -> i
             "rows of a group alike"
         )
     return size
+
+
+def as_options(options: Any) -> dict[str, Any]:
+    """Return reset's options as a dictionary of the caller's own.
+
+    Raises:
+        SettingsError: if they are no mapping.
+    """
+    if options is not None and not isinstance(options, Mapping):
+        raise SettingsError(
+            f"reset takes options as a dictionary, got {options!r}; e.g. {{'prompt_id': 3}}"
+        )
+    return dict(options or {})
 
 
 def _check_options(options: Mapping[str, Any], known: Sequence[str]) -> None:

@@ -88,17 +88,19 @@ def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
 
 
 def merge_comparisons(
-    folders: Sequence[Path], out: Path, *, baseline: str | None
+    folders: Sequence[Path], out: Path, *, baseline: str | None, trust_code: bool = False
 ) -> dict[str, Any]:
     """Write one report of comparisons made apart, such as on several machines.
 
     Runs with equal settings are merged; runs are grouped by the settings that differ. Where all
     have the same single reward, such as at several prices of the KL, the settings are compared.
+    ``trust_code`` lets the folders name files of code, which are run.
 
     Raises:
+        UntrustedCodeError: if a folder names code of its own.
         ValueError: if a folder holds no comparison, or a run is there twice.
     """
-    configs = [_read_config(Path(folder) / SETTINGS_FILE) for folder in folders]
+    configs = [_read_config(Path(folder) / SETTINGS_FILE, trust_code) for folder in folders]
     varying = _varying(configs)
     # One reward at several settings: the settings are what is compared, not groups of one each.
     single = bool(varying) and len({config.names for config in configs}) == 1
@@ -413,16 +415,13 @@ def rows_of(curves: Sequence[Curve]) -> list[dict[str, object]]:
     return rows
 
 
-def _read_config(path: Path) -> ComparisonConfig:
+def _read_config(path: Path, trust_code: bool) -> ComparisonConfig:
     if not path.exists():
         raise ValueError(
             f"{path.parent} holds no comparison ({path.name} is missing); name a folder that "
             "tokengym compare wrote"
         )
-    try:
-        return ComparisonConfig.from_dict(read_settings(path))
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged or of another version ({error})") from None
+    return ComparisonConfig.from_dict(read_settings(path), path, trust_code=trust_code)
 
 
 def _varying(configs: Sequence[ComparisonConfig]) -> list[str]:

@@ -5,6 +5,7 @@ was stopped continues where it was, and rewards or seeds can be added to a finis
 """
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from tokengym.evaluation.runs.config import (
 from tokengym.evaluation.runs.launchers import Launch, Launcher, find_launcher
 from tokengym.evaluation.runs.own import CODE, keep_code
 from tokengym.evaluation.runs.progress import Board
-from tokengym.evaluation.runs.record import UNFINISHED, read_result
+from tokengym.evaluation.runs.record import UNFINISHED, clear_finished, read_result
 from tokengym.evaluation.runs.reference_run import lacks_references
 
 if TYPE_CHECKING:
@@ -99,6 +100,9 @@ def _compare(
     from rich.console import Console
 
     check_folder(config, out)  # another process may have begun and ended since
+    for name in config.names:
+        for seed in config.all_seeds:
+            clear_finished(run_folder(out, name, seed))
     _check_finished(config, out, remove_failed=retry_failed)
     runs = [*missing_runs(config, out)]
     if lacks_references(config, out):
@@ -147,7 +151,8 @@ def check_folder(config: ComparisonConfig, out: Path) -> None:
         and there.get("seeds", 0) <= config.seeds
     )
     if grows and config.agents:  # with a second reward the runs have other names
-        grows = set(ComparisonConfig.from_dict(there).names) <= set(config.names)
+        before = replace(config, rewards=tuple(there["rewards"]), agents=tuple(there["agents"]))
+        grows = set(before.names) <= set(config.names)
     if grows:
         here |= {key: there[key] for key in (*names, "seeds")}
     found = differences(there, here)

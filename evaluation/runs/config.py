@@ -21,7 +21,7 @@ from tokengym.envs.declared import (
     left_open,
     names_of,
 )
-from tokengym.envs.errors import SettingsError
+from tokengym.envs.errors import SettingsError, UntrustedCodeError
 from tokengym.envs.files import content_hash, read_hashed, write_json
 from tokengym.envs.pretrained import has_tokenizer
 from tokengym.envs.settings import GenerationSettings
@@ -35,7 +35,7 @@ from tokengym.evaluation.runs.defaults import (
     training_settings,
 )
 from tokengym.evaluation.runs.own import changed_code, code_hashes, own_env
-from tokengym.rewards.naming import parse_options, split_name, split_own
+from tokengym.rewards.naming import check_saved, parse_options, split_name, split_own
 from tokengym.rewards.registry import check_name
 
 SETTINGS_FILE = "comparison.json"
@@ -300,22 +300,39 @@ class ComparisonConfig:
         return data if self.code else {k: v for k, v in data.items() if k != "code"}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "ComparisonConfig":
+    def from_dict(
+        cls,
+        data: Mapping[str, Any],
+        source: Path | str = "the settings",
+        *,
+        trust_code: bool = False,
+    ) -> "ComparisonConfig":
         """Return the configuration that `as_dict` wrote.
+
+        Args:
+            data: What it returned.
+            source: Where it was read, for messages.
+            trust_code: Let the settings name code of files, and of modules to import.
 
         Raises:
             SettingsError: if another version wrote it.
+            UntrustedCodeError: if it names code.
         """
-        parts = {
-            "training": TrainingSettings.from_dict(data["training"]),
-            "evaluation": from_plain(
-                EvaluationSettings(),
-                # An earlier version drew none.
-                as_plain(ReferenceSettings(reference_samples=0)) | data["evaluation"],
-            ),
-            "task": from_plain(TaskSettings(), _task_of_file(data["task"])),
-        }
-        return cls(**{**data, **parts})
+        check_saved(data, source, trust_code=trust_code)
+        try:
+            check_module(data["env"], source, trust_code=trust_code)
+            parts = {
+                "training": TrainingSettings.from_dict(data["training"]),
+                "evaluation": from_plain(
+                    EvaluationSettings(),
+                    # An earlier version drew none.
+                    as_plain(ReferenceSettings(reference_samples=0)) | data["evaluation"],
+                ),
+                "task": from_plain(TaskSettings(), task_of_file(data["task"])),
+            }
+            return cls(**{**data, **parts})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise SettingsError(f"{source} is damaged or of another version ({error})") from None
 
     def env_kwargs(self, reward: str, *, train: bool) -> dict[str, Any]:
         """Return the arguments of ``gym.make_vec`` for training or for evaluation."""
@@ -329,7 +346,7 @@ class ComparisonConfig:
         }
 
 
-def _task_of_file(stored: Mapping[str, Any]) -> dict[str, Any]:
+def task_of_file(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of a task that a file holds, also where an earlier version wrote it."""
     task = dict(stored)
     if "horizon" not in task:  # what was left to the task had a default
@@ -338,6 +355,19 @@ def _task_of_file(stored: Mapping[str, Any]) -> dict[str, Any]:
         if len(numbers := task.get("prompt_tokens") or []) == 1:
             task["prompt_tokens"] = numbers[0]
     return as_plain(TaskSettings()) | task
+
+
+def check_module(env: str, source: Path | str, *, trust_code: bool) -> None:
+    """Refuse an id of a saved folder that has Gymnasium import a module: "module:Id-v0".
+
+    Raises:
+        UntrustedCodeError: naming it.
+    """
+    if ":" in env and not split_own(env) and not trust_code:
+        raise UntrustedCodeError(
+            f"{source} names the env {env}, for which a module is imported: only your own --env or "
+            "--trust-code (trust_code=True) does that; read the module first"
+        )
 
 
 def _within_budget(training: TrainingSettings, own: Mapping[str, Any]) -> TrainingSettings:
@@ -422,7 +452,7 @@ NO_NUMBERS = ("scorer_timeout", "evaluation.reference_samples")
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return which settings of two configurations (`ComparisonConfig.as_dict`) differ, in words."""
     left, right = (
-        _task_of_file(side.get("task", {})) | flat({**side, "task": {}, "code": {}})
+        task_of_file(side.get("task", {})) | flat({**side, "task": {}, "code": {}})
         for side in (old, new)
     )
     code, now = old.get("code", {}), new.get("code", {})

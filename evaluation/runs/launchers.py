@@ -147,7 +147,7 @@ def _work(
             os._exit(1)  # the parent was killed: the run ends unwritten, as after Ctrl-C
 
     try:
-        config = ComparisonConfig.from_dict(settings)
+        config = ComparisonConfig.from_dict(settings, trust_code=True)  # the caller's, not a file's
         with preferred_device(device):
             train(
                 config, *run, out=out, report=tell, checkpoint_every=checkpoint_every, track=track
@@ -281,7 +281,7 @@ def do_run(
     from tokengym.evaluation.runs.reference_run import run_or_references as train
     from tokengym.rewards.models.loading import preferred_device
 
-    config = ComparisonConfig.from_dict(settings)
+    config = ComparisonConfig.from_dict(settings, trust_code=True)  # the caller's, not a file's
     with tempfile.TemporaryDirectory() as folder:
         own = run_folder(Path(folder), *run)
         try:

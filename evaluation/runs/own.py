@@ -1,7 +1,7 @@
 """Code of the user's own that a run's settings name: environments, and what the files hold."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,14 @@ from tokengym.envs.declared import leaves
 from tokengym.envs.errors import SettingsError
 from tokengym.envs.files import write_bytes
 from tokengym.envs.tasks import Task, register_task
-from tokengym.rewards.naming import load_own, own_hash, parse_options, split_own
+from tokengym.rewards.naming import (
+    load_own,
+    own_code,
+    own_hash,
+    parse_options,
+    split_own,
+    texts_in,
+)
 
 CODE = "code"
 """Folder with a copy of each file, in the folder of a comparison or of a trained agent."""
@@ -45,9 +52,15 @@ def own_env(text: str) -> str:
         gymnasium.register(
             env_id,
             entry_point=partial(_refuse_single, text),
-            vector_entry_point=partial(made, **keywords),
+            vector_entry_point=partial(_make_batch, text, partial(made, **keywords)),
         )
     return env_id
+
+
+def _make_batch(text: str, make: Callable[..., Any], **options: Any) -> Any:
+    own = split_own(text)
+    with own_code(f"env {text} cannot be made", own and own[0]):
+        return make(**options)
 
 
 def _refuse_single(text: str, **options: Any) -> gymnasium.Env[Any, Any]:
@@ -65,18 +78,10 @@ def code_hashes(settings: Any, known: Mapping[str, str] | None = None) -> dict[s
     Raises:
         RewardError: if there is no such file.
     """
-    texts = (text for leaf in leaves(settings) for text in _texts(leaf.value))
-    paths = [str(own[0]) for text in texts if (own := split_own(text))]
+    values = [leaf.value for leaf in leaves(settings)]
+    paths = [str(own[0]) for text in texts_in(values) if (own := split_own(text))]
     stored = known or {}
     return {path: stored.get(path) or own_hash(Path(path)) for path in dict.fromkeys(paths)}
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, tuple):
-        for item in value:
-            yield from _texts(item)
 
 
 def check_code(code: Mapping[str, str]) -> None:

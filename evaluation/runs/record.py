@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokengym.envs import episode_to_record
-from tokengym.envs.files import file_hash, read_hashed, write_csv, write_hashed, write_jsonl
+from tokengym.envs.files import (
+    LOCK,
+    file_hash,
+    locked,
+    read_hashed,
+    write_csv,
+    write_hashed,
+    write_jsonl,
+)
 from tokengym.evaluation.report.curves import COLUMNS
 from tokengym.evaluation.runs.config import (
     ComparisonConfig,
@@ -228,6 +236,20 @@ class UnfinishedRun:
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("measured-*.json"))
+
+
+def clear_finished(folder: Path) -> None:
+    """Delete what a process left in a run's folder that was killed when the run had finished.
+
+    Raises:
+        FolderInUseError: if the process is still at work.
+        ValueError: if run.json is damaged.
+    """
+    left = [name for name in (UNFINISHED, LOCK) if (folder / name).exists()]
+    ended = folder / "run.json"
+    if left and ended.is_file() and read_settings(ended).get("status") == "finished":
+        with locked(folder):
+            UnfinishedRun(folder, {}).remove()
 
 
 def _read_state(file: Path) -> dict[str, Any] | None:

@@ -1,6 +1,5 @@
 """One run of any learner: trained, measured along the way, recorded."""
 
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +14,7 @@ from tokengym.agents.errors import CheckpointError
 from tokengym.agents.learner import Agent
 from tokengym.envs import episode_to_record
 from tokengym.envs.errors import SettingsError, StorageError
-from tokengym.envs.files import locked, previous_folder
+from tokengym.envs.files import locked, previous_folder, read_json
 from tokengym.envs.tokenization import token_texts
 from tokengym.evaluation.runs.config import (
     NO_NUMBERS,
@@ -418,14 +417,18 @@ def _rounded(values: NDArray[np.floating] | None) -> list[float] | None:
     return None if values is None else [float(f"{value:.6g}") for value in values]
 
 
-def load_agent(path: str | Path, agent_class: str | None = None) -> Any:
+def load_agent(
+    path: str | Path, agent_class: str | None = None, *, trust_code: bool = False
+) -> Any:
     """Return a saved agent, to be played: `PPO`, `NLPO`, `SFT`, `DPO`, `OnlineDPO`, ...
 
     Args:
         path: The folder that its ``save`` was given.
         agent_class: Class of an agent of one's own, "file.py:MyAgent".
+        trust_code: Run the files of code that the folder names, see `EpisodicAlgorithm.load`.
 
     Raises:
+        UntrustedCodeError: if the folder names code of its own.
         ValueError: if there is no agent of a known kind.
     """
     from tokengym import agents
@@ -437,17 +440,17 @@ def load_agent(path: str | Path, agent_class: str | None = None) -> Any:
                 f"agent_class {agent_class!r} has no method load to read {path} with; add one, or "
                 "leave the folder out to play the agent as it is made"
             )
-        return made.load(path)
+        return _loaded(made, path, trust_code)
 
     path = Path(path)
     for file in (*sorted(path.glob("*.json")), *sorted(previous_folder(path).glob("*.json"))):
         try:
-            record = json.loads(file.read_text(encoding="utf-8"))
+            record = read_json(file)
         except (OSError, ValueError):
             continue
         name = record.get("algorithm") if isinstance(record, dict) else None
         if isinstance(name, str) and name in agents.__all__:
-            return getattr(agents, name).load(path)
+            return _loaded(getattr(agents, name), path, trust_code)
         if isinstance(name, str):
             raise ValueError(
                 f"{path} was saved by {name}, which is none of tokengym's agents; name its class: "
@@ -456,3 +459,11 @@ def load_agent(path: str | Path, agent_class: str | None = None) -> Any:
     raise ValueError(
         f"{path} holds no saved agent; name a folder that tokengym train or agent.save wrote"
     )
+
+
+def _loaded(kind: Any, path: str | Path, trust_code: bool) -> Any:
+    """Return what a class loads; those that keep no word for code have no ``trust_code``."""
+    from tokengym.agents import EpisodicAlgorithm
+
+    takes = trust_code and isinstance(kind, type) and issubclass(kind, EpisodicAlgorithm)
+    return kind.load(path, trust_code=True) if takes else kind.load(path)

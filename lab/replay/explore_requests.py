@@ -100,6 +100,7 @@ class ExplorePage:
         model: Language model of that task's untrained policy; None takes the task's.
         results: Folder whose saved agents can be chosen; None offers none but ``agent``.
         rewards: Rules by name that the page starts with; empty takes those the scorer allows.
+        trust_code: Run the files of code that saved agents and their runs name.
 
     Raises:
         ValueError: if a folder does not exist.
@@ -114,7 +115,9 @@ class ExplorePage:
         model: str | None = None,
         results: Path | None = None,
         rewards: Sequence[str] = (),
+        trust_code: bool = False,
     ) -> None:
+        self._trust_code = trust_code
         if results is not None and not results.is_dir():
             raise ValueError(f"{results} is no folder; name one that holds runs of tokengym train")
         self.env, self.agent = resolve_env(env), "" if agent is None else str(agent_folder(agent))
@@ -150,7 +153,9 @@ class ExplorePage:
                 f"{agent!r} is not offered; start tokengym explore with --agent, or with the "
                 "folder above it"
             )
-        return agent, self.env if agent == self.agent else known_task(Path(agent).parent, None)[0]
+        if agent == self.agent:
+            return agent, self.env
+        return agent, known_task(Path(agent).parent, None, trust_code=self._trust_code)[0]
 
     def explorer(self, env: str, agent: str) -> Explorer:
         """Return the explorer of a task and a policy; the last few are kept."""
@@ -158,8 +163,10 @@ class ExplorePage:
             is_first = (env, agent) == (self.env, self.agent)
             kwargs = self._kwargs
             if not is_first:
-                kwargs = known_task(Path(agent).parent if agent else None, env)[1]
-            played, model = load_agent(agent) if agent else None, self._model if is_first else None
+                saved = Path(agent).parent if agent else None
+                kwargs = known_task(saved, env, trust_code=self._trust_code)[1]
+            played = load_agent(agent, trust_code=self._trust_code) if agent else None
+            model = self._model if is_first else None
             self._made[env, agent] = Explorer(env, kwargs, played, model=model)
             for old in list(self._made)[:-MOST_KEPT]:
                 del self._made[old]

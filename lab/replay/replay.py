@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os.path import exists
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from tokengym.envs import (
     episode_from_record,
     printable,
 )
+from tokengym.envs.declared import as_plain, from_plain
 from tokengym.envs.files import read_jsonl, write_csv
 from tokengym.envs.tasks.task import task_of
 from tokengym.envs.tokenization import token_texts
@@ -26,16 +28,19 @@ from tokengym.evaluation.measure.evaluate import make_eval_envs, task_reward
 from tokengym.evaluation.report.curves import to_cell
 from tokengym.evaluation.runs.config import (
     SETTINGS_FILE,
-    ComparisonConfig,
+    TaskSettings,
+    check_module,
     read_settings,
     resolve_env,
+    task_of_file,
 )
-from tokengym.evaluation.runs.defaults import training_settings
+from tokengym.evaluation.runs.defaults import TrainingSettings, training_settings
 from tokengym.evaluation.runs.own import changed_files
 from tokengym.evaluation.statistics import Array
 from tokengym.evaluation.statistics.agreement import Agreement, agreement
 from tokengym.rewards import Reward, RewardError, gold_scorer
 from tokengym.rewards.gold.truth import gold_token_credit
+from tokengym.rewards.naming import check_saved, own_object, split_own
 from tokengym.rewards.registry import scorer_kind
 
 if TYPE_CHECKING:
@@ -249,51 +254,67 @@ def _is_by_encoder(env: str) -> bool:
 
 
 def known_task(
-    path: Path | None, env: str | None, *, below: bool = False
+    path: Path | None,
+    env: str | None,
+    *,
+    below: bool = False,
+    task: TaskSettings | None = None,
+    trust_code: bool = False,
 ) -> tuple[str, dict[str, Any]]:
     """Return the id and arguments of a named environment, or of the one that is stored.
 
     The stored arguments count where the environment is the stored one; others have their task's.
 
     Args:
-        path: As of `stored_task`; None if nothing is stored.
+        path: A folder that ``tokengym compare`` or ``train`` wrote, or a file in one; None if
+            nothing is stored.
         env: Environment id or a task's bare name; None takes the stored one, or MovieReview.
-        below: As of `stored_task`.
-    """
-    stored = None if path is None else stored_task(path, below=below)
-    if stored is not None and (env is None or resolve_env(env) == stored[0]):
-        return stored
-    env = resolve_env(env or "MovieReview")
-    return env, dict(training_settings(env).lengths())
-
-
-def stored_task(path: Path, *, below: bool = True) -> tuple[str, dict[str, Any]] | None:
-    """Return the environment and its arguments that stored episodes were played in.
-
-    Args:
-        path: As of `stored_config`, as is the next.
-        below: Whether to look in all folders below.
-
-    Returns:
-        None if nothing there names a task.
-    """
-    config = stored_config(path, below=below)
-    if config is None:
-        return None
-    kwargs = config.env_kwargs(config.rewards[0], train=False)
-    return resolve_env(config.env), without_reward(kwargs)
-
-
-def stored_config(path: Path, *, below: bool = True) -> ComparisonConfig | None:
-    """Return the configuration of stored runs.
-
-    Args:
-        path: A folder that ``tokengym compare`` or ``train`` wrote, or a file in one.
         below: Whether to look in all folders below, and not only in those of runs.
+        task: Settings of the caller's own, which replace those that are stored.
+        trust_code: Run the files of code, and import the modules, that are stored as names.
 
-    Returns:
-        None if nothing there has one.
+    Raises:
+        UntrustedCodeError: if stored names stand for code that the caller does not name.
+        ValueError: if a file is damaged, or there is no such environment.
     """
+    stored = None if path is None else stored_settings(path, below=below)
+    if stored is None or not _is_stored(env, stored[1]["env"], trust_code):
+        env = resolve_env(env or "MovieReview")
+        own = TaskSettings() if task is None else task
+        return env, {**training_settings(env).lengths(), **own.env_kwargs(env)}
+    file, settings = stored
+    try:
+        usual = as_plain(TaskSettings())
+        given = {} if task is None else as_plain(task)
+        given = {name: value for name, value in given.items() if value != usual[name]}
+        stored_task = task_of_file(settings["task"])
+        kept = {name: value for name, value in stored_task.items() if name not in given}
+        check_saved([settings["env"], kept], file, named=[env], trust_code=trust_code)
+        check_module(settings["env"], file, trust_code=trust_code or env is not None)
+        names = ("max_new_tokens", "fixed_length")
+        training = TrainingSettings(**{name: settings["training"][name] for name in names})
+        merged = from_plain(TaskSettings(), {**usual, **kept, **given})
+        changed = changed_files({p: h for p, h in settings.get("code", {}).items() if exists(p)})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} is damaged or of another version ({error})") from None
+    for line in changed:
+        logger.warning("%s", line)
+    env = resolve_env(settings["env"])
+    named = {} if task is None else task.env_kwargs(env)
+    return env, {**merged.env_kwargs(env), **training.lengths(), "split": "test", **named}
+
+
+def _is_stored(env: str | None, stored: str, trust_code: bool) -> bool:
+    """Return whether an environment is the one that is stored, without running what that names."""
+    if env is None or env == stored:
+        return True
+    if split_own(stored) and not trust_code:
+        return own_object(env) == own_object(stored)
+    return resolve_env(env) == resolve_env(stored)
+
+
+def stored_settings(path: Path, *, below: bool) -> tuple[Path, dict[str, Any]] | None:
+    """Return the settings that stored episodes were made with, and their file; None without any."""
     folder = path if path.is_dir() else path.parent
     found = [
         folder / SETTINGS_FILE,
@@ -301,13 +322,10 @@ def stored_config(path: Path, *, below: bool = True) -> ComparisonConfig | None:
     ]
     for file in filter(Path.exists, found):
         stored = read_settings(file)
-        try:
-            config = ComparisonConfig.from_dict(stored.get("settings", stored))
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{file} is damaged or of another version ({error})") from None
-        for changed in changed_files(config.code):
-            logger.warning("%s", changed)
-        return config
+        settings = stored.get("settings", stored)
+        if not isinstance(settings, dict) or not isinstance(settings.get("env"), str):
+            raise ValueError(f"{file} is damaged or of another version (it names no env)")
+        return file, settings
     return None
 
 

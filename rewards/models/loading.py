@@ -11,7 +11,7 @@ import torch
 
 from tokengym.envs.bundle import bundled
 from tokengym.envs.errors import PretrainedError, TokenizerError
-from tokengym.envs.pretrained import check_weights, from_pretrained
+from tokengym.envs.pretrained import check_weights, from_pretrained, load_whole
 from tokengym.rewards.errors import ScorerError
 
 if TYPE_CHECKING:
@@ -101,16 +101,9 @@ def load_pretrained(
     """
     try:
         with quiet():
-            model, report = from_pretrained(auto_class, path, dtype=dtype, output_loading_info=True)
+            model: Any = load_whole(auto_class, path, unread=unread, dtype=dtype)
     except PretrainedError as error:
         raise ScorerError(str(error)) from error
-    missing = sorted({*report["missing_keys"], *map(str, report["mismatched_keys"])})
-    missing = [name for name in missing if not name.startswith(unread)]
-    if missing:
-        raise ScorerError(
-            f"{path} holds no trained {', '.join(missing[:3])}, so {auto_class.__name__} would "
-            "make it up at random; pass a model that was trained with this head"
-        )
     model.eval().requires_grad_(False)
     model.to(select_device(device))
     return model

@@ -1,7 +1,6 @@
 """The question that compares two responses: how it is written, asked and answered."""
 
 import inspect
-import json
 import string
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tokengym.envs.errors import TokenizerError
+from tokengym.envs.files import parse_json
 from tokengym.rewards.errors import ScorerError
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def is_preference_model(path: str | Path) -> bool:
     """
     file = Path(path) / "config.json"
     try:
-        return stored_format(json.loads(file.read_text(encoding="utf-8"))) is not None
+        return stored_format(parse_json(file.read_text(encoding="utf-8"))) is not None
     except (OSError, ValueError):
         return False  # whoever loads it says what is wrong
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokengym.envs.errors import DatasetError
-from tokengym.envs.files import replacing
+from tokengym.envs.files import parse_json, replacing
+from tokengym.envs.prompts.unpacking import check_parquet
 from tokengym.envs.tokenization import encode
 
 if TYPE_CHECKING:
@@ -168,14 +169,17 @@ def _load(path: str | Path, columns: dict[str, str]) -> "Dataset":
         if path.suffix == ".parquet":
             import pyarrow.parquet
 
+            check_parquet(path)
             rows = pyarrow.parquet.read_table(path).to_pylist()
             names = pyarrow.parquet.read_schema(path).names
         else:
             lines = path.read_text(encoding="utf-8").split("\n")
-            rows = [json.loads(line) for line in lines if line]
+            rows = [parse_json(line) for line in lines if line]
             known = (name for row in rows if isinstance(row, Mapping) for name in row)
             names = list(dict.fromkeys(known)) if rows else list(columns)
-    except (OSError, ValueError, RecursionError) as error:
+    except DatasetError:
+        raise
+    except (OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DatasetError(f"{str(path)!r} cannot be read ({reason}); write it again") from error
     missing = [column for column in columns if column not in names]

@@ -187,16 +187,17 @@ class Normalize(ScorerWrapper):
         """Take over the statistics that `state_dict` returned.
 
         Raises:
-            ScorerError: if one is missing.
+            ScorerError: if one is missing, or none of them is what it must be.
         """
         try:
             groups: dict[str | None, Moments] = {None: _moments(state)} if self.by is None else {}
             groups |= {name: _moments(group) for name, group in state.get("groups", {}).items()}
             if state["scorer"]:
                 self.scorer.load_state_dict(state["scorer"])
-        except KeyError as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            what = f"lacks {error}" if isinstance(error, KeyError) else f"is damaged ({error})"
             raise ScorerError(
-                f"the state of {self.name!r} lacks {error}; pass what state_dict() returned"
+                f"the state of {self.name!r} {what}; pass what state_dict() returned"
             ) from None
         self.groups = groups
 

@@ -1,9 +1,9 @@
 """Scorers that are stored: a model's folder, or what a bundle holds as truth."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from tokengym.envs.files import parse_json
 from tokengym.envs.pretrained import from_pretrained
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorers.base import Scorer
@@ -52,7 +52,7 @@ def stored_kind(path: str | Path) -> ModelKind | None:
         return "reward_model"
     try:
         if folder.is_dir():
-            names = json.loads((folder / "config.json").read_text("utf-8")).get("architectures")
+            names = parse_json((folder / "config.json").read_text("utf-8")).get("architectures")
         else:
             names = from_pretrained(AutoConfig, path).architectures
     except (OSError, ValueError, AttributeError):

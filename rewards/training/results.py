@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tokengym.envs.files import locked, replacing, write_json
+from tokengym.envs.files import locked, parse_json, replacing, write_json
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.maths.pairwise import (
     ReliabilityBin,
@@ -200,7 +200,7 @@ class Workplace:
         if not file.exists():
             return
         try:
-            found = json.loads(file.read_text())
+            found = parse_json(file.read_text())
         except ValueError as error:
             raise RewardError(f"{file} is damaged ({error}); delete {self.folder}") from error
         names = [

@@ -20,6 +20,7 @@ def collection_settings(env: str) -> dict[str, Any]:
 def collect(
     env: str = "MovieReview",
     out: Path | None = None,
+    trust_code: bool = False,
     device: str = "auto",
     *,
     config: "CollectionConfig",
@@ -37,6 +38,7 @@ def collect(
     Args:
         env: Environment id, or a task's bare name.
         out: File, .jsonl or .parquet (default: the task's name and what is kept).
+        trust_code: Run the files of code that the agent names.
         device: Where models run: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).
         config: Settings of the collection.
     """
@@ -62,7 +64,10 @@ def collect(
     ):
         bar = progress.add_task("", total=config.num_prompts)
         found = collect_to_file(
-            config, out, report=lambda done: progress.update(bar, completed=done)
+            config,
+            out,
+            report=lambda done: progress.update(bar, completed=done),
+            trust_code=trust_code,
         )
     kept = {"pairs": "pairs", "best": "best responses", "all": "responses"}[config.keep]
     console.print(

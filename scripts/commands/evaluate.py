@@ -37,6 +37,7 @@ def evaluate(
     judge: str | None = None,
     toxicity: str | None = None,
     agent_class: str | None = None,
+    trust_code: bool = False,
     device: str = "auto",
     *,
     task: "TaskSettings",
@@ -66,6 +67,7 @@ def evaluate(
         toxicity: Measure toxicity: a classifier's folder or hub name, or "words".
         agent_class: Class of an agent of your own: path/to/file.py:MyAgent. It reads AGENT with its
             method load; without AGENT its method predict is all it needs.
+        trust_code: Run the files of code that AGENT and its run name, which your command does not.
         device: Where models run: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).
         task: Settings of the environment.
         references: Settings of the responses of the untrained policy.
@@ -83,21 +85,23 @@ def evaluate(
 
     torch.set_num_threads(1)
     _check_agents(agent, against, judge)
-    env, kwargs = known_task(None if agent is None else agent.parent, env)
+    saved = None if agent is None else agent.parent
+    env, kwargs = known_task(saved, env, task=task, trust_code=trust_code)
     with preferred_device(device):
         evaluator = Evaluator(
             env,
-            {**kwargs, **task.env_kwargs(env)},
+            kwargs,
             num_episodes=episodes,
             seed=seed,
             toxicity=toxicity,
         )
-        player = _player(evaluator, agent, agent_class, task.model)
+        player = _player(evaluator, agent, agent_class, task.model, trust_code)
         evaluation = evaluator(player, deterministic=deterministic)
         figures = {**evaluation.metrics, **library_metrics(evaluation.episodes)}
         versus = None
         if against is not None:
-            other = evaluator(load_agent(against), deterministic=deterministic)
+            other = load_agent(against, trust_code=trust_code)
+            other = evaluator(other, deterministic=deterministic)
             versus = _win_rate(evaluation, other, judge)
             figures["win_rate"] = versus.rate
         console = Console()
@@ -123,15 +127,18 @@ def _show_references(
     from tokengym.agents.offline.policies import make_policy
     from tokengym.evaluation.measure.references import draw_references, reference_lines
     from tokengym.evaluation.runs.defaults import training_settings
-    from tokengym.lab.replay.replay import stored_config
+    from tokengym.lab.replay.replay import stored_settings
     from tokengym.scripts.commands.show import show_references
 
     if not (samples := references.reference_samples):
         return None
-    config = None if agent is None else stored_config(agent.parent, below=False)
-    price = training_settings(evaluator.env).learner.kl_coef if config is None else config.price
+    stored = None if agent is None else stored_settings(agent.parent, below=False)
+    price = training_settings(evaluator.env).learner.kl_coef
+    if stored is not None:
+        price = stored[1]["training"]["learner"].get("kl_coef")
+        model = model or stored[1]["task"].get("model")
     try:
-        policy = make_policy(evaluator.envs, model or (config and config.task.model))
+        policy = make_policy(evaluator.envs, model)
     except ModelError as error:  # an agent of one's own may need no model
         console.print(f"no best-of-n: {error}", markup=False)
         return None
@@ -142,7 +149,11 @@ def _show_references(
 
 
 def _player(
-    evaluator: "Evaluator", agent: Path | None, agent_class: str | None, model: str | None
+    evaluator: "Evaluator",
+    agent: Path | None,
+    agent_class: str | None,
+    model: str | None,
+    trust_code: bool,
 ) -> Any:
     """Return the saved agent, one of the user's own that is played as it is made, or the start."""
     from tokengym.agents.learner import own_player
@@ -150,7 +161,7 @@ def _player(
     from tokengym.rewards.naming import find_object
 
     if agent is not None:
-        return load_agent(agent, agent_class)
+        return load_agent(agent, agent_class, trust_code=trust_code)
     if agent_class is not None:
         return own_player(agent_class, find_object("agents", agent_class), evaluator.envs)
     return evaluator.untrained(model)

@@ -20,6 +20,7 @@ def explore(
     rewards: Names = (),
     port: int | None = None,
     browser: bool = False,
+    trust_code: bool = False,
     device: str = "auto",
     *,
     task: "TaskSettings",
@@ -45,6 +46,7 @@ def explore(
             allows); only here can they be of your own, rules.py:MyCredit, or name a model.
         port: Port on 127.0.0.1 (default: the first that is free from 7860 on).
         browser: Open the page in the browser.
+        trust_code: Run the files of code that saved agents and their runs name.
         device: Where models run: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).
         task: Settings of the environment to begin with.
     """
@@ -61,15 +63,17 @@ def explore(
     check_gradio()
     torch.set_num_threads(1)
     folder = None if agent is None else agent_folder(agent)
-    env, kwargs = known_task(None if folder is None else folder.parent, env)
+    saved = None if folder is None else folder.parent
+    env, kwargs = known_task(saved, env, task=task, trust_code=trust_code)
     with preferred_device(device):
         page = ExplorePage(
             env,
-            kwargs | task.env_kwargs(env),
+            kwargs,
             agent=folder,
             model=task.model,
             results=results,
             rewards=rewards,
+            trust_code=trust_code,
         )
         server = launch(page, port=port)
         say(Console(), server.address)

@@ -11,6 +11,7 @@ def push(
     repo: str | None = None,
     folder: Path | None = None,
     public: bool = False,
+    trust_code: bool = False,
 ) -> None:
     """Put a trained agent on the Hugging Face hub, with a card made from its run.
 
@@ -23,6 +24,7 @@ def push(
         repo: Name on the hub, user/name; hf auth login stores the token.
         folder: Write the same files into a folder instead.
         public: Let everybody see a repository that is made.
+        trust_code: Run the files of code that RUN names: the agent is measured once more.
     """
     from rich.console import Console
 
@@ -32,6 +34,7 @@ def push(
     if (repo is None) == (folder is None):
         raise ValueError("push takes --repo user/name or --folder DIR, one of the two")
     if folder is not None:
-        say(Console(), f"{export_agent(run, folder)}  the agent and its card")
+        shown = export_agent(run, folder, trust_code=trust_code)
+        say(Console(), f"{shown}  the agent and its card")
     elif repo is not None:
-        say(Console(), push_to_hub(run, repo, private=not public))
+        say(Console(), push_to_hub(run, repo, private=not public, trust_code=trust_code))

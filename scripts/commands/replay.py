@@ -21,6 +21,7 @@ def replay(
     show: int = 1,
     samples: int = 12,
     out: Path | None = None,
+    trust_code: bool = False,
     device: str = "auto",
     *,
     task: "TaskSettings",
@@ -46,6 +47,8 @@ def replay(
         show: Number of responses to print.
         samples: Number of responses in replay.html; the figures are of all.
         out: Folder of the results (default: runs/replay- and the task's name).
+        trust_code: Run the files of code that the agent and the run name, which your command does
+            not.
         device: Where models run: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).
         task: Settings of the environment.
     """
@@ -64,7 +67,7 @@ def replay(
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
     with preferred_device(device):
-        result = _replay(episodes, rewards, env, agent, num_episodes, seed, task)
+        result = _replay(episodes, rewards, env, agent, num_episodes, seed, task, trust_code)
     out = out or Path("runs") / f"replay-{task_name(result.env)}"
     write_text(out / "replay.html", render_replay(result, most=samples))
     write_credit(out / "credit.csv", result)
@@ -79,6 +82,7 @@ def _replay(
     num_episodes: int,
     seed: int,
     task: "TaskSettings",
+    trust_code: bool,
 ) -> "Replay":
     """Return the replay of episodes that are read, or played here."""
     from tokengym.agents import PPO
@@ -89,12 +93,12 @@ def _replay(
         if path is not None and not path.exists():
             raise ValueError(f"--{what}: there is no {path}; name what tokengym train wrote")
     saved = agent.parent if episodes is None and agent is not None else episodes
-    env, kwargs = known_task(saved, env, below=saved is episodes)
-    kwargs |= task.env_kwargs(env)
+    env, kwargs = known_task(saved, env, below=saved is episodes, task=task, trust_code=trust_code)
     evaluator = Evaluator(env, kwargs, num_episodes=num_episodes, seed=seed)
     player = None
     if agent is not None:
-        player = PPO.load(agent)  # without an environment: none of its random state is wanted
+        # Without an environment: none of its random state is wanted.
+        player = PPO.load(agent, trust_code=trust_code)
     elif episodes is None:
         player = evaluator.untrained(task.model)
     if episodes is None:

@@ -18,6 +18,7 @@ def report(
     group_by: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN ...")] = (),
     level: float = 0.95,
     kl_coef: float | None = None,
+    trust_code: bool = False,
 ) -> None:
     """Write a report of comparisons made apart, or of learning curves made elsewhere.
 
@@ -34,6 +35,7 @@ def report(
         group_by: Columns to group runs by, if not all of those.
         level: Confidence level of the intervals.
         kl_coef: Price of a nat of KL in curves, for the score minus its penalty.
+        trust_code: Run the files of code that the comparisons name.
     """
     from rich.console import Console
 
@@ -52,5 +54,5 @@ def report(
             kl_coef=kl_coef,
         )
     else:
-        summary = merge_comparisons(runs, out, baseline=baseline)
+        summary = merge_comparisons(runs, out, baseline=baseline, trust_code=trust_code)
     show_summary(Console(), summary, out)

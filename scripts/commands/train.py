@@ -154,8 +154,11 @@ def _prepare(config: "ComparisonConfig", out: Path) -> None:
     """Make the run's folder, refusing it or the run before the models are loaded."""
     from tokengym.envs.files import locked
     from tokengym.evaluation.runs.compare import preflight
+    from tokengym.evaluation.runs.config import run_folder
     from tokengym.evaluation.runs.own import CODE, keep_code
+    from tokengym.evaluation.runs.record import clear_finished
 
+    clear_finished(run_folder(out, config.names[0], config.first_seed))
     _check_folder(config, out)
     with locked(out):
         preflight(config)

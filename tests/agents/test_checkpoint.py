@@ -12,12 +12,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from tests.agents.conftest import critic_of, lora_config, make_model, target_reward
 from tests.agents.ppo.test_ppo import log_of
 from tokengym.agents import PPO, CheckpointError, checkpoint, collect
 from tokengym.agents.sb3 import as_vec_env
+from tokengym.envs import UntrustedCodeError
+from tokengym.evaluation.runs.run import load_agent
 from tokengym.rewards import FunctionScorer, Normalize, Reward, Sparse
 
 
@@ -136,11 +139,11 @@ def test_a_damaged_record_is_named(make_ppo: Callable[..., PPO], tmp_path: Path)
 
 def rewrite(folder: Path, changes: dict[str, Any]) -> None:
     """Change a checkpoint's record as somebody would who knows how it is hashed."""
-    kept = json.loads((folder / "checkpoint.json").read_text())
-    record = {**kept, **changes}
+    (file,) = folder.glob("*.json")
+    record = {**json.loads(file.read_text()), **changes}
     content = {name: value for name, value in record.items() if name != "hash"}
     record["hash"] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    (folder / "checkpoint.json").write_text(json.dumps(record))
+    file.write_text(json.dumps(record))
 
 
 def test_a_changed_counter_is_damage(make_ppo: Callable[..., PPO], tmp_path: Path):
@@ -153,21 +156,170 @@ def test_a_changed_counter_is_damage(make_ppo: Callable[..., PPO], tmp_path: Pat
         PPO.load(tmp_path / "run")
 
 
-@pytest.mark.parametrize("extra", ["notes.txt", "model/code.py", "adapter"])
+def rehash(folder: Path) -> None:
+    """Make a checkpoint whole again after its files were changed."""
+    files = [
+        f for f in folder.rglob("*") if f.is_file() and (f.parent != folder or f.suffix != ".json")
+    ]
+    hashes = {
+        str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in files
+    }
+    rewrite(folder, {"files": hashes})
+
+
+@pytest.mark.parametrize("extra", ["notes.txt", "model/code.py"])
 def test_a_file_that_was_not_saved_is_refused(
     make_ppo: Callable[..., PPO], tmp_path: Path, extra: str
 ):
     make_ppo().save(tmp_path / "run")
-    path = tmp_path / "run" / extra
-    if path.suffix:
-        path.write_bytes(b"x")
-    else:
-        path.symlink_to(tmp_path)
+    (tmp_path / "run" / extra).write_bytes(b"x")
     with pytest.raises(CheckpointError, match=rf"run/{extra} was not saved.*; remove it"):
         PPO.load(tmp_path / "run")
 
 
+@pytest.mark.parametrize("name", ["adapter", "model/model.safetensors", "checkpoint.json"])
+def test_a_link_is_refused(make_ppo: Callable[..., PPO], tmp_path: Path, name: str):
+    make_ppo().save(tmp_path / "run")
+    path, elsewhere = tmp_path / "run" / name, tmp_path / "elsewhere"
+    if path.exists():
+        path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+    with pytest.raises(CheckpointError, match=rf"run/{name} is a link to .*elsewhere; put the fil"):
+        PPO.load(tmp_path / "run")
+
+
+def test_code_that_a_checkpoint_names_is_run_for_who_names_it_again(
+    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], tmp_path: Path
+):
+    own = tmp_path / "own.py"
+    own.write_text(OWN_ADVANTAGE)
+    agent = make_ppo(advantage=f"{own}:MINE")
+    agent.save(tmp_path / "run")
+    ran, digest = tmp_path / "ran", hashlib.sha256(own.read_bytes()).hexdigest()
+    own.write_text(f"open({str(ran)!r}, 'w')\n" + OWN_ADVANTAGE)
+    digest = hashlib.sha256(own.read_bytes()).hexdigest()
+    for load in (PPO.load, load_agent):
+        with pytest.raises(
+            UntrustedCodeError, match=rf"checkpoint\.json names code, .*own\.py:MINE .*{digest}"
+        ):
+            load(tmp_path / "run")
+    rewrite(tmp_path / "run", {"settings": {"advantage_weight": f"{own}:MINE"}})
+    with pytest.raises(UntrustedCodeError, match="MINE"):
+        PPO.load(tmp_path / "run", advantage="reinforce")
+    assert not ran.exists()
+    agent.save(tmp_path / "run")
+    assert PPO.load(tmp_path / "run", advantage="reinforce").estimator.name == "reinforce"
+    assert not ran.exists()
+    named = PPO.load(tmp_path / "run", env=make_envs(), advantage=f"{own}:MINE")
+    assert (named.estimator.name, ran.exists()) == ("mine", True)
+    assert load_agent(tmp_path / "run", trust_code=True).estimator.name == "mine"
+
+
+OWN_ADVANTAGE = """
+from tokengym.agents.ppo.advantages import AdvantageEstimator, find_advantage
+MINE = AdvantageEstimator(
+    name="mine", estimate=find_advantage("reinforce").estimate, needs_critic=False
+)
+"""
+
+
+def config(changes: dict[str, Any]) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        file = folder / "model" / "config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+    return change
+
+
+def weights(file: str, change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        tensors = load_file(folder / file)
+        change(tensors)
+        save_file(tensors, folder / file, {"format": "pt"})
+
+    return write
+
+
+def adapter(changes: dict[str, Any]) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        file = folder / "adapter" / "adapter_config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+    return change
+
+
+LAYER, ONE = "transformer.h.0.ln_1.weight", torch.ones(1)
+MODEL, ADAPTER = "model/model.safetensors", "adapter/adapter_model.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("lora", "change", "message"),
+    [
+        (
+            False,
+            config({"n_layer": -1}),
+            "says num_hidden_layers -1, which must be within 1 and 1000",
+        ),
+        (False, config({"n_layer": 10**6}), "says num_hidden_layers 1000000"),
+        (False, config({"n_layer": 1}), r"holds .*h\.1\..*, which the model of its config"),
+        (False, config({"n_layer": 3}), r"holds no trained transformer\.h\.2"),
+        (False, config({"n_head": "x"}), "cannot load .*model as AutoModelForCausalLM"),
+        (False, config({"n_embd": 10}), "cannot load .*model as AutoModelForCausalLM"),
+        (False, config({"model_type": "x"}), "cannot load .*model as AutoModelForCausalLM"),
+        (False, config({"transformers_weights": "adapter_model.bin"}), "which is no safetensors"),
+        (False, weights(MODEL, lambda t: t.pop(LAYER)), rf"holds no trained {LAYER}"),
+        (False, weights(MODEL, lambda t: t.update(x=torch.ones(1))), "holds x, which the model"),
+        (False, lambda f: (f / MODEL).write_bytes(b"{"), "cannot load .*model as AutoModelForCau"),
+        (False, lambda f: (f / "model/a.bin").write_bytes(b""), r"a\.bin is no file that save"),
+        (
+            False,
+            lambda f: (f / "model/adapter_config.json").write_text("{}"),
+            r"model/adapter_config\.json is no file that save\(\) writes",
+        ),
+        (
+            False,
+            weights("training.safetensors", lambda t: t.pop("critic.head.weight")),
+            r"training\.safetensors is damaged \(KeyError: 'critic\.head\.weight'\)",
+        ),
+        (
+            False,
+            weights("training.safetensors", lambda t: t.update({"generator.sampling": ONE})),
+            r"training\.safetensors is damaged \(\w+Error: ",
+        ),
+        (False, lambda f: (f / "training.safetensors").write_bytes(b"{"), "damaged .SafetensorErr"),
+        (True, adapter({"peft_type": "IA3"}), "adapter holds no LoRA adapters"),
+        (True, adapter({"peft_type": 3}), r"adapter is damaged \(KeyError"),
+        (True, adapter({"megatron_config": {"a": 1}}), "adapter holds no LoRA adapters"),
+        (True, adapter({"r": "x"}), "lora cannot be put on the model .*; correct it"),
+        (True, weights(ADAPTER, lambda t: t.popitem()), r"adapter is damaged \(ValueError: .*lora"),
+        (True, lambda f: (f / ADAPTER).write_bytes(b"{"), "adapter is damaged .SafetensorError"),
+    ],
+)
+def test_files_that_somebody_changed_are_one_line(
+    make_ppo: Callable[..., PPO],
+    tmp_path: Path,
+    lora: bool,
+    change: Callable[[Path], Any],
+    message: str,
+):
+    """With their hashes computed again: these are no signature."""
+    folder = tmp_path / "run"
+    make_ppo(lora=lora_config() if lora else None).save(folder)
+    change(folder)
+    rehash(folder)
+    with pytest.raises(ValueError, match=message) as caught:
+        PPO.load(folder)
+    assert len(str(caught.value).splitlines()) == 1
+
+
 SIZES = {"num_envs": 4, "num_tokens": 24, "length": 12}
+COUNTERS = {
+    "num_timesteps": 4,
+    "_n_updates": 1,
+    "_total_timesteps": 4,
+    "_current_progress_remaining": 1.0,
+}
 
 
 @pytest.mark.parametrize(
@@ -184,6 +336,14 @@ SIZES = {"num_envs": 4, "num_tokens": 24, "length": 12}
         ),
         ({"environment": [4]}, "environment of .*json must be dict, got "),
         ({"counters": {"num_timesteps": 4}}, "counters of .* must hold num_timesteps, _n_updates"),
+        ({"counters": COUNTERS | {"num_timesteps": -1}}, "must be a count from 0 on, got -1"),
+        ({"counters": COUNTERS | {"_n_updates": True}}, "_n_updates of counters .* int, got True"),
+        ({"counters": COUNTERS | {"_total_timesteps": 10**30}}, "count from 0 on, got 10"),
+        (
+            {"counters": COUNTERS | {"_current_progress_remaining": float("nan")}},
+            "more than all progress remains",
+        ),
+        ({"format": True}, "format"),
         ({"policy_kwargs": {"model": "/etc"}}, "policy_kwargs of .* must not hold model"),
         ({"settings": {"policy": "x"}}, "settings of .* hold 'policy', which PPO has not"),
         (
@@ -200,6 +360,23 @@ def test_a_record_of_anything_else_is_one_line(
     make_ppo().save(tmp_path / "run")
     rewrite(tmp_path / "run", changes)
     with pytest.raises(CheckpointError, match=message):
+        PPO.load(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n_epochs": 10**12}, "n_epochs must be an integer within 1 and 10000, got 1000"),
+        ({"advantage_weight": {}}, r"advantage_weight must be a name, got \{\}"),
+        ({"advantage": None}, "advantage must be a name, got None"),
+    ],
+)
+def test_a_setting_that_no_agent_has_is_refused(
+    make_ppo: Callable[..., PPO], tmp_path: Path, settings: dict[str, Any], message: str
+):
+    make_ppo().save(tmp_path / "run")
+    rewrite(tmp_path / "run", {"settings": settings})
+    with pytest.raises(ValueError, match=message):
         PPO.load(tmp_path / "run")
 
 
@@ -311,10 +488,24 @@ def test_schedules_must_be_given_again(make_ppo: Callable[..., PPO], tmp_path: P
 
 
 def test_settings_that_an_earlier_checkpoint_lacks_are_as_they_were():
-    record: Any = {"settings": {"gae_lambda": 0.9}, "schedules": [], "policy_kwargs": {}}
+    record: Any = {
+        "algorithm": "PPO",
+        "settings": {"gae_lambda": 0.9},
+        "schedules": [],
+        "policy_kwargs": {},
+        "counters": {
+            "num_timesteps": 0,
+            "_n_updates": 0,
+            "_total_timesteps": 0,
+            "_current_progress_remaining": 1.0,
+            "learning_since": -1,
+        },
+        "environment": {"num_envs": 1, "num_tokens": 8, "length": 9},
+        "environment_state": None,
+    }
 
     def found(**changes: Any) -> dict[str, Any]:
-        return checkpoint._settings(PPO, record, changes, Path())
+        return checkpoint._settings(PPO, record, changes, Path(), trust_code=False)
 
     assert found() == {
         "value_network": "trunk",

@@ -1,5 +1,6 @@
 """The one writer: a file or folder is complete, or what was there before."""
 
+import errno
 import math
 import os
 import subprocess
@@ -14,6 +15,7 @@ from tokengym.envs.files import (
     is_leftover,
     locked,
     read_folder,
+    read_hashed,
     read_json,
     read_jsonl,
     replacing,
@@ -208,6 +210,38 @@ def test_a_line_of_json_that_is_no_object_is_said(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"a": 1}\n[[]]\n')
     with pytest.raises(ValueError, match=r"a\.jsonl is damaged \(a line is no object\); delete"):
         read_jsonl(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 70 + "1" + "}" * 70])
+def test_json_that_is_nested_too_deeply_is_damaged(tmp_path: Path, text: str) -> None:
+    for name, read in (("a.json", read_json), ("a.jsonl", read_jsonl), ("a.json", read_hashed)):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(
+            ValueError, match=rf"{name} is damaged \(it is nested more than 64 deep"
+        ):
+            read(tmp_path / name)
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    (folder / "record.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"record\.json is damaged \(it is nested"):
+        read_folder(folder, "record.json", 1, {}, lambda *_: None)
+    write_text(tmp_path / "b.json", "[" * 63 + "1" + "]" * 63)
+    assert read_json(tmp_path / "b.json")
+
+
+def test_a_file_system_without_locks_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with (
+        pytest.raises(StorageError, match=r"file system of .*/x has no locks \(No locks.*another"),
+        locked(tmp_path / "x"),
+    ):
+        pass
+    assert names(tmp_path) == []
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

@@ -159,6 +159,10 @@ def test_a_state_that_does_not_fit_leaves_the_batch_alone(make_envs: MakeEnvs) -
         envs.set_state([before[1], before[0], before[2] | {"response_ids": [9]}])
     with pytest.raises(StateError, match=r"order has 1 prompts"):
         envs.set_state([before[1], before[0], before[2] | {"sampler": {"drawn": 0, "order": [0]}}])
+    with pytest.raises(StateError, match=r"sampler must be .*'epoch'"):  # it would lack its order
+        envs.set_state([before[1], before[0], before[2] | {"sampler": {"drawn": 1, "order": []}}])
+    with pytest.raises(StateError, match=r"takes one state, or one per row, got 3"):
+        envs.set_state(3)
     assert envs.get_state() == before
 
 
@@ -365,3 +369,24 @@ def test_prompts_are_found_by_their_tokens(make_env: Any, make_envs: Any) -> Non
         assert env.find_prompt(np.array([3, 4])) == EncodedPrompt("a b", (3, 4), 0)
         assert env.find_prompt([4, 4]) == EncodedPrompt("b b", (4, 4), -1)
         assert env.find_prompt([4, 4], "B") == EncodedPrompt("B", (4, 4), -1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"options": "x"}, r"reset takes options as a dictionary, got 'x'; e\.g\. \{'prompt_id"),
+        ({"options": 3}, r"reset takes options as a dictionary, got 3"),
+        ({"seed": 3.5}, r"seed must be one integer or one per row, 3, got 3\.5"),
+        ({"seed": "abc"}, r"seed must be one integer or one per row, 3, got 'abc'|, got 3"),
+    ],
+)
+def test_a_reset_of_other_kinds_is_one_line(
+    make_envs: MakeEnvs, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        make_envs().reset(**arguments)
+
+
+def test_options_of_another_kind_are_refused_alike(make_env: Callable[..., Any]) -> None:
+    with pytest.raises(SettingsError, match="reset takes options as a dictionary, got 'x'"):
+        make_env().reset(options="x")

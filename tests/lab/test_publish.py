@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tokengym.envs import bundled
+from tests.agents.test_checkpoint import OWN_ADVANTAGE, rewrite
+from tokengym.envs import UntrustedCodeError, bundled
 from tokengym.envs.files import content_hash
 from tokengym.evaluation.measure.evaluate import evaluate
 from tokengym.evaluation.runs.run import load_agent
@@ -99,18 +100,27 @@ def test_a_snapshot_of_links_is_loaded(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The hub's cache is made of links into a folder of blobs."""
-    for file in exported.rglob("*"):
+    (tmp_path / "blobs").mkdir()
+    for number, file in enumerate(exported.rglob("*")):
         if file.is_file():
             link = tmp_path / "snapshot" / file.relative_to(exported)
             link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(file)
+            link.symlink_to(shutil.copy(file, tmp_path / "blobs" / str(number)))
 
     def download(repo_id: str, *, revision: str | None, token: str | None) -> str:
         assert (repo_id, revision, token) == ("me/abc", "v1", None)
         return str(tmp_path / "snapshot")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    with pytest.raises(ValueError, match=r"snapshot/agent/.* is a link to .*blobs"):
+        from_hub("me/abc", revision="v1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert type(from_hub("me/abc", revision="v1")).__name__ == "PPO"
+    record = tmp_path / "snapshot" / "agent" / "checkpoint.json"
+    record.unlink()
+    record.symlink_to(exported / "agent" / "checkpoint.json")
+    with pytest.raises(ValueError, match=r"checkpoint\.json is a link to"):
+        from_hub("me/abc", revision="v1")
 
 
 def test_what_cannot_be_pushed_is_said(trained: Path, tmp_path: Path, capsys: Any):
@@ -131,9 +141,34 @@ def test_own_code_goes_along_and_folders_of_ones_own_do_not(
     rules.write_text("def cheerful(prompt, response):\n    return float('!' in response)\n")
     out = tmp_path / "run"
     assert main(["train", *TINY[:-2], "--reward", f"{rules}:cheerful", "--out", str(out)]) == 0
-    assert main(["push", str(out), "--folder", str(tmp_path / "shared")]) == 0
+    assert main(["push", str(out), "--folder", str(tmp_path / "shared"), "--trust-code"]) == 0
     card = (tmp_path / "shared" / "README.md").read_text()
     assert '"rules.py:cheerful"' in card
     assert "secret" not in card
     assert "secret" not in (tmp_path / "shared" / "curve.csv").read_text()
     assert (tmp_path / "shared/code/rules.py").read_text() == rules.read_text()
+
+
+def test_an_agent_with_code_of_its_own_comes_back_to_who_trusts_it(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    own = tmp_path / "own.py"
+    own.write_text(OWN_ADVANTAGE)
+    shutil.copytree(trained, tmp_path / "run")
+    rewrite(tmp_path / "run" / "agent", {"settings": {"advantage": f"{own}:MINE"}})
+    with pytest.raises(UntrustedCodeError, match=r"own\.py:MINE \(SHA-256"):
+        from_hub(tmp_path / "run")
+    assert from_hub(tmp_path / "run", trust_code=True).estimator.name == "mine"
+
+
+def test_links_are_not_followed_into_what_is_shared(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Somebody else's run could have files of this machine uploaded."""
+    (tmp_path / "secret").write_text("secret")
+    shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "run" / "code").mkdir()
+    (tmp_path / "run" / "code" / "rules.py").symlink_to(tmp_path / "secret")
+    assert main(["push", str(tmp_path / "run"), "--folder", str(tmp_path / "shared")]) == 2
+    assert "code/rules.py is a link to" in capsys.readouterr().err
+    assert not (tmp_path / "shared").exists()

@@ -1,13 +1,15 @@
 """Credits and scorers by name, with options, and out of files of one's own."""
 
+from hashlib import sha256
 from pathlib import Path
 
 import gymnasium as gym
 import pytest
 
 import tokengym  # noqa: F401  registers the environments
-from tokengym.envs import Episode
+from tokengym.envs import Episode, UntrustedCodeError
 from tokengym.rewards import LengthPenalty, Normalize, RewardError, make_reward
+from tokengym.rewards.naming import check_saved
 from tokengym.rewards.scorers import find_scorer, scorer_names
 
 EPISODE = Episode(prompt="Go", response="on!!", prompt_ids=[1], response_ids=[2, 3])
@@ -108,6 +110,55 @@ def test_a_file_that_fails_is_named(tmp_path: Path):
         RewardError, match=r"bad\.py cannot be run: ZeroDivisionError: division by zero"
     ):
         make_reward(f"{tmp_path / 'bad.py'}:Anything")
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "message"),
+    [
+        ("import sys; sys.exit(3)", "A", r"own\.py cannot be run: SystemExit: 3"),
+        ("raise KeyboardInterrupt", "A", r"own\.py cannot be run: KeyboardInterrupt"),
+        ("class A:\n def __init__(self): 1 / 0", "A", r"cannot be made: ZeroDivisionError: div"),
+        (
+            "class A:\n def __init__(self): raise SystemExit",
+            "A",
+            r"py:A cannot be made: SystemExit",
+        ),
+        ("class A:\n def __init__(self, b): pass", "A", r"cannot be made: TypeError: .*'b'"),
+        ("def a(b):\n  raise KeyboardInterrupt", "a:b=1", r"own\.py:a cannot be made: Keyboard"),
+    ],
+)
+def test_code_that_stops_or_raises_is_one_line(tmp_path: Path, code: str, name: str, message: str):
+    (tmp_path / "own.py").write_text(code)
+    for _ in range(2):  # a file that failed is run again, not half there
+        with pytest.raises(RewardError, match=message):
+            make_reward(f"{tmp_path / 'own.py'}:{name}", scorer=LengthPenalty())
+
+
+def test_a_real_interruption_of_a_file_stops_the_process(tmp_path: Path):
+    """It must not be recorded as a fault of the run, whose checkpoint would be deleted."""
+    (tmp_path / "slow.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            make_reward(f"{tmp_path / 'slow.py'}:Anything")
+
+
+def test_code_in_saved_words_is_refused_with_file_and_hash(
+    rules: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    saved = {"a": 1, "rewards": ["sparse", {"deep": [f"{rules}:Half:share=1"]}]}
+    digest = sha256(rules.read_bytes()).hexdigest()
+    with pytest.raises(
+        UntrustedCodeError, match=rf"run\.json names code, .*rules\.py:Half \(SHA-256 {digest}\)"
+    ):
+        check_saved(saved, "run.json")
+    with pytest.raises(UntrustedCodeError, match=r"nothing\.py:A \(there is no such file here\)"):
+        check_saved("nothing.py:A", "run.json")
+    with pytest.raises(UntrustedCodeError, match="Half"):
+        check_saved(saved, "run.json", named=[f"{rules}:shouts", None])  # another of its objects
+    monkeypatch.chdir(tmp_path)
+    check_saved(saved, "run.json", named={"reward": "./rules.py:Half"})
+    check_saved(saved, "run.json", trust_code=True)
+    check_saved({"rewards": ["abc:beta=1"], "model": "org/x.py", "n": None}, "run.json")
 
 
 def test_environments_do_not_share_the_statistics_of_one_normalize():

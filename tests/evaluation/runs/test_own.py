@@ -4,8 +4,10 @@ import csv
 import json
 import re
 import shlex
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from tests.agents.test_checkpoint import OWN_ADVANTAGE, rewrite
+from tokengym.agents import PPO
 from tokengym.agents.learner import find_learner
 from tokengym.envs.errors import SettingsError
 from tokengym.envs.tasks import find_task
@@ -74,7 +78,10 @@ def test_rules_and_scorers_are_compared_in_processes_of_their_own(
     assert f"rules.py has changed: its SHA-256 was {digest[:12]} and is now" in error
     kept = files / "runs/rules/code/rules.py"
     assert "runs/rules/code has the files as they were" in error
-    assert main(["report", "runs/rules", "--out", "again"]) == 0  # what is finished can be read
+    report = ["report", "runs/rules", "--out", "again"]
+    assert main(report) == 2
+    assert "comparison.json names code, " in capsys.readouterr().err
+    assert main([*report, "--trust-code"]) == 0  # what is finished can be read
     (files / "rules.py").write_bytes(kept.read_bytes())
     assert main(arguments) == 0
 
@@ -89,13 +96,14 @@ def test_a_task_of_ones_own_is_trained(files: Path, caplog: pytest.LogCaptureFix
     assert samples[0]["reference"] == "superb"
     assert samples[0]["score"] in (0.0, 1.0)
     few = ["--episodes", "4", "--json", "figures.json"]
-    assert main(["evaluate", "runs/films/agent", *few]) == 0  # in the task that it was trained in
+    named = [*few, "--env", "films.py:make_env"]
+    assert main(["evaluate", "runs/films/agent", *named]) == 0  # in the task it was trained in
     found = json.loads((files / "figures.json").read_text())
     assert found["env"].startswith("own/films.make_env-")
     assert 0.0 <= found["score"] <= 1.0
     with (files / "films.py").open("a") as file:
         file.write("# changed")
-    assert main(["evaluate", "runs/films/agent", *few]) == 0
+    assert main(["evaluate", "runs/films/agent", *few, "--trust-code"]) == 0
     assert "films.py has changed: its SHA-256 was" in caplog.text
 
 
@@ -193,11 +201,137 @@ def test_a_worker_refuses_a_file_that_changed_under_it(files: Path):
     config = ComparisonConfig(env="MovieReview", rewards=("rules.py:FrontLoaded",))
     stored = config.as_dict()
     (files / "rules.py").write_text("other = 1")
-    again = ComparisonConfig.from_dict(stored)
+    again = ComparisonConfig.from_dict(stored, trust_code=True)
     assert again.code == config.code
     with pytest.raises(SettingsError, match=r"rules\.py has changed"):
         check_code(again.code)
     assert "code" not in ComparisonConfig(env="MovieReview", rewards=("abc",)).as_dict()
+
+
+FOREIGN: dict[str, Any] = {
+    "env": {"env": "evil.py:Evil"},
+    "reward": {"rewards": ["evil.py:Evil"]},
+    "agents": {"agents": ["ppo", "evil.py:Evil"]},
+    "agent": {"training": {"agent": "evil.py:Evil"}},
+    "scorer": {"task": {"scorer": "evil.py:Evil"}},
+    "module": {"env": "evil:evil/Evil-v0"},
+}
+"""What a run.json of somebody else's may say."""
+COLLECT = "collect --agent run/agent --num-prompts 2 --n 2 --out out.jsonl"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("trained") / "run"
+    assert main(["train", *SHORT, *WORDS, "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture
+def foreign(trained: Path, files: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Return what writes a run of somebody else's into run/, and their code beside it."""
+
+    def write(kind: str) -> None:
+        (files / "evil.py").write_text("raise SystemExit('it ran')")
+        monkeypatch.syspath_prepend(str(files))
+        shutil.copytree(trained, "run")
+        shutil.copytree(trained / "agent", "other")
+        if kind not in FOREIGN:
+            rewrite(Path("run/agent"), {"settings": {kind: "evil.py:Evil"}})
+            return
+        (file,) = Path("run").glob("*/seed-0/run.json")
+        record = json.loads(file.read_text())
+        for name, value in FOREIGN[kind].items():
+            old = record["settings"].get(name)
+            record["settings"][name] = {**old, **value} if isinstance(value, dict) else value
+        file.write_text(json.dumps(record))
+        Path("run/comparison.json").write_text(json.dumps(record["settings"]))
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [
+        *((kind, "evaluate run/agent") for kind in ("env", "module", "scorer")),
+        *((kind, "evaluate run/agent") for kind in ("advantage", "advantage_weight")),
+        ("advantage", "evaluate other --against run/agent"),
+        *((kind, "push run --folder out") for kind in ("env", "module", "reward", "scorer")),
+        *((kind, "push run --folder out") for kind in ("agent", "agents", "advantage")),
+        *((kind, "replay --agent run/agent") for kind in ("env", "scorer", "advantage")),
+        *((kind, "replay --episodes run") for kind in ("env", "scorer")),
+        ("env", "explore --agent run/agent"),
+        ("advantage", COLLECT),
+        *((kind, "report run") for kind in ("agents", "agent", "module")),
+    ],
+)
+def test_code_runs_only_for_who_trusts_the_folder(
+    kind: str,
+    arguments: str,
+    foreign: Callable[[str], None],
+    files: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    foreign(kind)
+    digest = sha256((files / "evil.py").read_bytes()).hexdigest()
+    assert main(arguments.split()) == 2
+    error = capsys.readouterr().err
+    named = "names the env evil:evil/" if kind == "module" else f"evil.py:Evil (SHA-256 {digest})"
+    assert named in error
+    assert "it ran" not in error
+    assert error.count("\n") == 1
+    if kind == "module":
+        return  # whose file would end the process
+    assert main([*arguments.split(), "--trust-code"]) == 2
+    assert "evil.py cannot be run: SystemExit: it ran" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["reward", "agent", "agents"])
+def test_what_is_not_needed_of_a_folder_is_not_looked_up(
+    kind: str, foreign: Callable[[str], None]
+) -> None:
+    foreign(kind)
+    assert main("evaluate run/agent --episodes 2".split()) == 0
+    assert main("replay --episodes run --num-episodes 2 --rewards sparse".split()) == 0
+
+
+def test_what_a_command_names_itself_replaces_what_is_stored(
+    foreign: Callable[[str], None], files: Path
+) -> None:
+    foreign("scorer")
+    few = ["--episodes", "2"]
+    assert main(["evaluate", "run/agent", *few, "--scorer", "rules.py:cheerful"]) == 0
+    shutil.rmtree("run")
+    shutil.rmtree("other")
+    foreign("env")
+    assert main(["evaluate", "run/agent", *few, "--env", "MovieReview"]) == 0
+
+
+def test_a_stopped_run_of_ones_own_code_is_resumed_by_the_same_command(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its checkpoint names the code, and so does the command."""
+    (files / "own.py").write_text(OWN_ADVANTAGE)
+    arguments = ["train", "--advantage", "own.py:MINE", *SHORT, *WORDS, "--out", "runs/x"]
+    loaded: list[float] = []
+
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    load = PPO.load.__func__  # type: ignore[attr-defined]
+
+    def counted(*given: Any, **named: Any) -> Any:
+        agent = load(*given, **named)
+        loaded.append(agent.num_timesteps)
+        return agent
+
+    monkeypatch.setattr(PPO, "load", classmethod(counted))
+    with monkeypatch.context() as patch:
+        patch.setattr("tokengym.evaluation.runs.record.RunRecord.write", stopped)
+        patch.setattr("tokengym.evaluation.runs.record.UnfinishedRun.remove", stopped)
+        assert main(arguments) == 130
+    assert main(arguments) == 0
+    assert loaded[0] > 0
 
 
 def test_a_reward_that_brings_its_scorer_is_evaluated_by_it(files: Path):

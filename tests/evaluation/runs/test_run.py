@@ -186,3 +186,24 @@ def test_settings_are_checked():
         config("dqn")
     with pytest.raises(TypeError, match="DPOSettings has no setting 'steps'"):
         config("dpo", steps=3)
+
+
+@pytest.mark.parametrize("command", ["train", "compare"])
+def test_what_a_kill_left_beside_a_finished_run_is_cleared(tmp_path: Path, command: str):
+    """A SIGKILL between run.json and the deletion of the checkpoint and the lock."""
+    out = tmp_path / "out"
+    arguments = [command, "--steps", "1", "--batch-size", "4", "--max-new-tokens", "4"]
+    arguments += ["--eval-episodes", "4", "--samples", "1", "--out", str(out)]
+    if command == "compare":
+        arguments += ["--rewards", "sparse", "--seeds", "1", "--jobs", "1"]
+    assert main(arguments) == 0
+    (folder,) = out.glob("*/seed-0")
+    (folder / "unfinished" / "agent").mkdir(parents=True)
+    (folder / ".lock").write_text("process 1 on another")
+    assert main(arguments) == (0 if command == "compare" else 2)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "curve.csv",
+        "episodes.jsonl",
+        "run.json",
+        "train.csv",
+    ]

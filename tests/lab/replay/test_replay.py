@@ -24,9 +24,9 @@ from tokengym.lab.replay.page import (
 )
 from tokengym.lab.replay.replay import (
     Replay,
+    known_task,
     load_episodes,
     replay,
-    stored_task,
     token_truth,
     usual_rewards,
     write_credit,
@@ -179,7 +179,7 @@ def test_what_is_no_set_of_episodes(episodes: list[Episode], tmp_path: Path):
         replay([], ["abc"], env=ENV)
     with pytest.raises(ValueError, match=r"unknown reward 'acb'"):
         replay(episodes, ["acb"], env=ENV)
-    assert stored_task(tmp_path) is None
+    assert known_task(tmp_path, None)[0] == ENV
 
 
 def test_only_rules_that_the_scorer_allows_are_usual():
