@@ -14,12 +14,16 @@ import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ProgressBarCallback
 from stable_baselines3.common.logger import HumanOutputFormat, KVWriter, Logger
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from tokengym.agents.checkpoint import RoundStart, load_checkpoint, save_checkpoint
+from tokengym.agents.checkpoint import (
+    Checkpointed,
+    RoundStart,
+    load_checkpoint,
+    save_checkpoint,
+)
 from tokengym.agents.policy.policy import CausalLMPolicy, PlaysPolicy
 from tokengym.agents.policy.sampling import derived_seed
 from tokengym.agents.policy.settings import EpisodicSettings, PolicySettings
@@ -45,7 +49,7 @@ SB3_SETTINGS = ("gamma", "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm")
 """Settings that SB3's ``OnPolicyAlgorithm`` keeps as well."""
 
 
-class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
+class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
     """Base of learners from whole episodes, as a Stable-Baselines3 algorithm.
 
     It brings collection, callbacks, seeds, logs and checkpoints; a subclass says in `learn_from`
@@ -129,7 +133,7 @@ class EpisodicAlgorithm(PlaysPolicy, OnPolicyAlgorithm):
     """Whether the policy has a value function."""
     shards_weights: ClassVar[bool] = False
     """Whether the learner takes its gradient steps within `updating`, as FSDP needs it."""
-    policy: CausalLMPolicy  # type: ignore[assignment]
+    policy: CausalLMPolicy
     settings: Any
     """The settings, an instance of ``settings_class``."""
     remaining: float = 1.0

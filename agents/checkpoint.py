@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from torch import Tensor
 
 from tokengym.agents.errors import CheckpointError
@@ -30,7 +31,6 @@ from tokengym.envs.pretrained import PICKLES
 from tokengym.rewards.naming import check_saved
 
 if TYPE_CHECKING:
-    from tokengym.agents.algorithm import EpisodicAlgorithm
     from tokengym.agents.policy.policy import CausalLMPolicy
     from tokengym.agents.policy.value import ValueFunction
 
@@ -64,7 +64,7 @@ MODELS = ("model", "reference", "lora")
 """Arguments of the policy that are stored as folders."""
 
 logger = logging.getLogger(__name__)
-Algorithm = TypeVar("Algorithm", bound="EpisodicAlgorithm")
+Algorithm = TypeVar("Algorithm", bound="Checkpointed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ class RoundStart:
     @classmethod
     def now(
         cls,
-        agent: "EpisodicAlgorithm",
+        agent: "Checkpointed",
         before_learning: dict[str, Any] | None = None,
         *,
         resets_again: bool = False,
@@ -108,7 +108,25 @@ class RoundStart:
         )
 
 
-def save_checkpoint(agent: "EpisodicAlgorithm", path: Path) -> None:
+class Checkpointed(OnPolicyAlgorithm):
+    """An agent as a checkpoint reads and restores it; see `EpisodicAlgorithm`."""
+
+    policy: "CausalLMPolicy"  # type: ignore[assignment]
+    processes: Processes
+    shuffler: torch.Generator
+    """Source of the order of a round's rows in the updates."""
+
+    @classmethod
+    def setting_names(cls) -> list[str]:
+        """Return the constructor's arguments that a checkpoint keeps: all but the objects."""
+        raise NotImplementedError
+
+    def round_start(self) -> RoundStart:
+        """Return the state before the next round, or before the one being played."""
+        raise NotImplementedError
+
+
+def save_checkpoint(agent: "Checkpointed", path: Path) -> None:
     """Write the agent to ``path``, atomically; what was there becomes ``<path>.previous``.
 
     Args:
@@ -154,7 +172,7 @@ def load_checkpoint(
 # --- writing --------------------------------------------------------------------------------------
 
 
-def _record(agent: "EpisodicAlgorithm", start: RoundStart) -> dict[str, Any]:
+def _record(agent: "Checkpointed", start: RoundStart) -> dict[str, Any]:
     """Return the contents of the JSON file, without the hashes."""
     settings = {name: getattr(agent, name) for name in agent.setting_names()}
     if start.environment is not None and not start.environment["states"]:
@@ -182,7 +200,7 @@ def _record(agent: "EpisodicAlgorithm", start: RoundStart) -> dict[str, Any]:
     }
 
 
-def _policy_name(agent: "EpisodicAlgorithm") -> str:
+def _policy_name(agent: "Checkpointed") -> str:
     """Return the alias of the agent's policy class."""
     for name, policy_class in agent.policy_aliases.items():
         if policy_class is agent.policy_class:
@@ -214,7 +232,7 @@ def write_policy(
     model.model.save_pretrained(folder / base, state_dict=model.base_weights())
 
 
-def _training_tensors(agent: "EpisodicAlgorithm", start: RoundStart) -> dict[str, Tensor]:
+def _training_tensors(agent: "Checkpointed", start: RoundStart) -> dict[str, Tensor]:
     """Return the tensors besides the models' weights, on the CPU."""
     critic = agent.policy.critic
     tensors = {f"critic.{name}": value.clone() for name, value in _critic_tensors(critic).items()}
@@ -307,7 +325,7 @@ def check_counts(counters: Mapping[str, Any], folder: Path) -> None:
 
 
 def _settings(
-    algorithm: "type[EpisodicAlgorithm]",
+    algorithm: "type[Checkpointed]",
     record: Mapping[str, Any],
     changes: Mapping[str, Any],
     folder: Path,
@@ -400,7 +418,7 @@ def _check_environment(envs: Any, rows: int, saved: Mapping[str, int], folder: P
         )
 
 
-def _restore_training(agent: "EpisodicAlgorithm", folder: Path) -> None:
+def _restore_training(agent: "Checkpointed", folder: Path) -> None:
     """Put value head and network, adapters, optimiser and random generators back."""
     restore_adapters(agent.policy, folder)
     with _reading(folder / TRAINING):
@@ -419,7 +437,7 @@ def _reading(path: Path) -> Iterator[None]:
         raise CheckpointError(f"{path} is damaged ({type(error).__name__}: {reason})") from error
 
 
-def _restore_tensors(agent: "EpisodicAlgorithm", tensors: Mapping[str, Tensor]) -> None:
+def _restore_tensors(agent: "Checkpointed", tensors: Mapping[str, Tensor]) -> None:
     """Put the tensors of `TRAINING` where they belong."""
     policy = agent.policy
     for name, parameter in _critic_tensors(policy.critic).items():

@@ -27,9 +27,9 @@ from tokengym.envs.mdp import (
 from tokengym.envs.prompts.prompt import Messages, Prompt, PromptSet
 from tokengym.envs.prompts.sampler import PromptSampler, chosen_prompt, generator_from
 from tokengym.envs.prompts.table import EncodedPrompt
+from tokengym.envs.prompts.tokenization import response_texts
 from tokengym.envs.render import render_ansi, render_html
 from tokengym.envs.settings import GenerationSettings
-from tokengym.envs.tokenization import response_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -18,8 +18,8 @@ from tokengym.envs.errors import ActionError, RenderModeError, SettingsError, St
 from tokengym.envs.prompts.prompt import Messages, Prompt, PromptSet
 from tokengym.envs.prompts.sampler import PromptSampler, are_whole
 from tokengym.envs.prompts.table import EncodedPrompt, PromptTable
+from tokengym.envs.prompts.tokenization import ResponseDecoder, load_tokenizer
 from tokengym.envs.settings import GenerationSettings
-from tokengym.envs.tokenization import ResponseDecoder, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from tokengym.envs.declared import check_choice, check_count
 from tokengym.envs.errors import SettingsError
-from tokengym.envs.tokenization import lone_surrogate
+from tokengym.envs.prompts.tokenization import lone_surrogate
 
 Horizon = Literal["terminated", "truncated"]
 Overlong = Literal["error", "left", "drop"]

@@ -37,9 +37,9 @@ from tokengym.envs.prompts.sampler import (
     chosen_prompts,
     per_row,
 )
+from tokengym.envs.prompts.tokenization import response_texts
 from tokengym.envs.render import render_ansi, render_html
 from tokengym.envs.settings import GenerationSettings
-from tokengym.envs.tokenization import response_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

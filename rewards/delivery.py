@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
-from tokengym.envs.tokenization import decode
+from tokengym.envs.prompts.tokenization import decode
 from tokengym.rewards.reward import Reward
 
 if TYPE_CHECKING:

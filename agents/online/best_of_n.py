@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 
 from tokengym.agents.learner import TrainingRun
+from tokengym.agents.losses.ranking import best_of, best_of_n_kl_bound
 from tokengym.agents.offline.policies import make_policy
 from tokengym.agents.offline.settings import Candidates
 from tokengym.agents.online.collecting import ResponseCollector
-from tokengym.agents.online.pairing import best_of, best_of_n_kl_bound
 from tokengym.agents.rollouts.environments import Environments, Observation
 from tokengym.agents.rollouts.playing import Choice, Player
 from tokengym.envs.declared import from_keywords, takes

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from tokengym.agents.losses.ranking import best_against_worst, best_of
 from tokengym.agents.offline.settings import Candidates, Sampling
-from tokengym.agents.online.pairing import best_against_worst, best_of
 from tokengym.agents.rollouts.chosen import (
     ChosenPrompts,
     PromptChoice,

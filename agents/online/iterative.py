@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from tokengym.agents.errors import CheckpointError
 from tokengym.agents.learner import TrainingRun
+from tokengym.agents.losses.ranking import best_of
 from tokengym.agents.offline.dpo import DPO
 from tokengym.agents.offline.policies import make_policy
 from tokengym.agents.offline.sft import SFT
@@ -30,7 +31,6 @@ from tokengym.agents.online.collecting import (
     pair_rows,
     prompt_order,
 )
-from tokengym.agents.online.pairing import best_of
 from tokengym.agents.online.settings import IterativeSettings, OnlineDPOSettings, RAFTSettings
 from tokengym.agents.policy.policy import PlaysPolicy
 from tokengym.agents.policy.settings import Precision

@@ -18,8 +18,8 @@ import numpy as np
 from tokengym.envs.bundle import Split, check_split
 from tokengym.envs.errors import DatasetError, PromptError, SettingsError
 from tokengym.envs.prompts.prompt import Prompt, PromptSet, is_messages, read_transcript
+from tokengym.envs.prompts.tokenization import in_parts, lone_surrogate
 from tokengym.envs.prompts.unpacking import check_parquet, read_gzip
-from tokengym.envs.tokenization import in_parts, lone_surrogate
 
 if TYPE_CHECKING:
     from datasets import Dataset

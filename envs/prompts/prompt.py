@@ -10,7 +10,7 @@ from typing import Any, overload
 
 from tokengym.envs.episode import QueryType
 from tokengym.envs.errors import PromptError
-from tokengym.envs.tokenization import lone_surrogate
+from tokengym.envs.prompts.tokenization import lone_surrogate
 
 Messages = Sequence[Mapping[str, str]]
 """A conversation in the form of `transformers`: {"role": ..., "content": ...} each."""

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from tokengym.envs.errors import PromptError, TokenizerError
 from tokengym.envs.prompts.prompt import Prompt, PromptSet, is_messages
+from tokengym.envs.prompts.tokenization import encode, encode_chats
 from tokengym.envs.settings import Overlong
-from tokengym.envs.tokenization import encode, encode_chats
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

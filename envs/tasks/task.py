@@ -18,8 +18,8 @@ from tokengym.envs.errors import PromptError, SettingsError
 from tokengym.envs.prompts.loading import Column, first_tokens, load_prompts
 from tokengym.envs.prompts.prompt import Messages, Prompt, PromptSet
 from tokengym.envs.prompts.query_types import fill_query_types
+from tokengym.envs.prompts.tokenization import load_tokenizer
 from tokengym.envs.tasks.plugins import load_plugin, plugin_names
-from tokengym.envs.tokenization import load_tokenizer
 from tokengym.envs.vector import TokenGenerationVectorEnv
 
 if TYPE_CHECKING:

@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tokengym.agents.losses.ranking import best_of_n_kl_bound, mean_of_best
 from tokengym.agents.offline.settings import Candidates
-from tokengym.agents.online.pairing import best_of_n_kl_bound, mean_of_best
 from tokengym.envs.files import read_hashed, write_hashed
+from tokengym.envs.registry import imported
 from tokengym.evaluation.runs.defaults import BLOCK
 from tokengym.evaluation.statistics import Array, optimum_bound
 
 if TYPE_CHECKING:
     from tokengym.evaluation.measure.evaluate import Evaluator
 
+COLLECTOR = "tokengym.agents.online.collecting:ResponseCollector"
 SAMPLES = "samples.json"
 """File of the samples in the folder of their run."""
 ROWS = 256
@@ -83,10 +85,8 @@ def draw_references(
     """
     import torch
 
-    from tokengym.agents.online.collecting import ResponseCollector
-
     check_ranks(evaluator, samples)
-    collector = ResponseCollector(evaluator.envs, sampling=Candidates(n=BLOCK), max_rows=ROWS)
+    collector = imported(COLLECTOR)(evaluator.envs, sampling=Candidates(n=BLOCK), max_rows=ROWS)
     prompts = range(min(evaluator.num_episodes, len(collector.prompts)))
     drawn = None if file is None or not file.exists() else read_references(file)
     while drawn is None or drawn.scores.shape[1] < samples:

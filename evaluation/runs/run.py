@@ -15,7 +15,7 @@ from tokengym.agents.learner import Agent
 from tokengym.envs import episode_to_record
 from tokengym.envs.errors import SettingsError, StorageError
 from tokengym.envs.files import locked, previous_folder, read_json
-from tokengym.envs.tokenization import token_texts
+from tokengym.envs.prompts.tokenization import token_texts
 from tokengym.evaluation.runs.config import (
     NO_NUMBERS,
     ComparisonConfig,

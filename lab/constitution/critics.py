@@ -14,7 +14,7 @@ from tokengym.agents.rollouts.chosen import ChosenPrompts, player_of
 from tokengym.agents.rollouts.environments import Observation
 from tokengym.agents.rollouts.playing import Choice, Player
 from tokengym.envs import Episode
-from tokengym.envs.tokenization import encode
+from tokengym.envs.prompts.tokenization import encode
 from tokengym.rewards import Scorer, Scores
 from tokengym.rewards.gold.dialogue import DialogueRules
 from tokengym.rewards.gold.rules import ToxicityRules

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from tokengym.agents.losses.ranking import Choice, best_against_worst
 from tokengym.agents.offline.policies import make_policy
 from tokengym.agents.online.collecting import (
     Group,
@@ -16,7 +17,6 @@ from tokengym.agents.online.collecting import (
     Sampling,
     prompt_order,
 )
-from tokengym.agents.online.pairing import Choice, best_against_worst
 from tokengym.agents.rollouts.chosen import ChosenPrompts
 from tokengym.envs import Episode, PromptSet
 from tokengym.envs.declared import check_count, check_number

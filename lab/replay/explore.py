@@ -13,7 +13,7 @@ from tokengym.agents.rollouts.chosen import ChosenPrompts, at_temperature, playe
 from tokengym.agents.rollouts.environments import bare_envs, environment_rewards
 from tokengym.envs import Episode, PromptError, PromptSet, TokenGenerationVectorEnv
 from tokengym.envs.prompts.table import EncodedPrompt
-from tokengym.envs.tokenization import token_texts
+from tokengym.envs.prompts.tokenization import token_texts
 from tokengym.evaluation.measure.evaluate import Evaluator, check_reads, policy_of
 from tokengym.evaluation.runs.config import resolve_env
 from tokengym.evaluation.statistics import Array

@@ -22,8 +22,8 @@ from tokengym.envs import (
 )
 from tokengym.envs.declared import as_plain, from_plain
 from tokengym.envs.files import read_jsonl, write_csv
+from tokengym.envs.prompts.tokenization import token_texts
 from tokengym.envs.tasks.task import task_of
-from tokengym.envs.tokenization import token_texts
 from tokengym.evaluation.measure.evaluate import make_eval_envs, task_reward
 from tokengym.evaluation.report.curves import to_cell
 from tokengym.evaluation.runs.config import (

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from tokengym.envs.episode import Episode
 from tokengym.envs.errors import TokenizerError
 from tokengym.envs.prompts.prompt import prompt_messages
-from tokengym.envs.tokenization import decode, write_chat
+from tokengym.envs.prompts.tokenization import decode, write_chat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
-from tokengym.envs.tokenization import decode
+from tokengym.envs.prompts.tokenization import decode
 from tokengym.rewards.errors import CreditError, ScorerError
 from tokengym.rewards.maths.shares import on_last_tokens
 from tokengym.rewards.scorers.base import Scorer

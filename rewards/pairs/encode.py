@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, get_args
 from tokengym.envs.declared import check_choice, check_count
 from tokengym.envs.errors import DatasetError
 from tokengym.envs.prompts.prompt import prompt_messages
+from tokengym.envs.prompts.tokenization import encode, encode_chats, write_chat
 from tokengym.envs.settings import TextSettings
-from tokengym.envs.tokenization import encode, encode_chats, write_chat
 from tokengym.rewards.pairs.read import (
     Ids,
     Messages,

@@ -17,8 +17,8 @@ from tokengym.envs import Episode
 from tokengym.envs.errors import DatasetError, TokenizerError
 from tokengym.envs.prompts.loading import read_tables
 from tokengym.envs.prompts.prompt import is_messages
+from tokengym.envs.prompts.tokenization import lone_surrogate
 from tokengym.envs.settings import Overlong
-from tokengym.envs.tokenization import lone_surrogate
 
 S = TypeVar("S")
 T = TypeVar("T")

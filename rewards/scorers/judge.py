@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tokengym.envs.declared import check_count
 from tokengym.envs.episode import Episode
-from tokengym.envs.tokenization import decode, encode
+from tokengym.envs.prompts.tokenization import decode, encode
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.models.batching import padded_batches
 from tokengym.rewards.models.loading import evaluating, load_answering_model, positions

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokengym.envs.prompts.prompt import prompt_messages
-from tokengym.envs.tokenization import encode, encode_chats
+from tokengym.envs.prompts.tokenization import encode, encode_chats
 from tokengym.rewards.maths.pairwise import sigmoid
 from tokengym.rewards.models.batching import PaddingSide
 from tokengym.rewards.models.classifier import Classifier

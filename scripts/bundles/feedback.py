@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from tokengym.envs import bundled
-from tokengym.envs.tokenization import encode
+from tokengym.envs.prompts.tokenization import encode
 from tokengym.rewards.models.questions import answer_ids
 from tokengym.rewards.scorers.judge import CHOICE
 from tokengym.scripts.building.bundle_files import BuiltBundle

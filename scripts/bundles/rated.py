@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from tokengym.envs.tokenization import encode_chats
+from tokengym.envs.prompts.tokenization import encode_chats
 from tokengym.rewards.gold.grammar import GrammarRules
 from tokengym.rewards.gold.rules import Rules, gold_parts
 from tokengym.scripts.building.bundle_files import BuiltBundle, PromptRow

@@ -121,7 +121,7 @@ def train(
         return
     _show_curve(console, record.curve)
     if agent == "best-of-n":
-        from tokengym.agents.online.pairing import best_of_n_kl_bound
+        from tokengym.agents.losses.ranking import best_of_n_kl_bound
 
         n = training.last_step
         console.print(f"KL of the best of {n} is at most {best_of_n_kl_bound(n):.2f} nats")

@@ -24,7 +24,7 @@ from scipy.special import expit, rel_entr
 
 import tokengym  # noqa: F401  (registers the ids)
 from tokengym.agents import DPO, PPO
-from tokengym.agents.online.pairing import best_of_n_kl_bound, best_of_n_probs
+from tokengym.agents.losses.ranking import best_of_n_kl_bound, best_of_n_probs
 from tokengym.agents.oracle import policy_table
 from tokengym.envs.files import write_csv
 from tokengym.envs.oracle.values import Responses

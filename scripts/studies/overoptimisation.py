@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tokengym.agents.online.pairing import best_of_n_kl_bound, mean_of_best
+from tokengym.agents.losses.ranking import best_of_n_kl_bound, mean_of_best
 from tokengym.envs.files import read_json, write_csv, write_json
 from tokengym.evaluation.measure.alarms import GOLD_LOSS, NOISES, find_alarms, noise
 from tokengym.evaluation.report.curves import Panel, read_curves

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import logsumexp
 
+from tokengym.agents.losses.ranking import best_of_n_kl_bound
 from tokengym.agents.offline.policies import make_policy
 from tokengym.agents.online.collecting import ResponseCollector, Sampling
-from tokengym.agents.online.pairing import best_of_n_kl_bound
 from tokengym.envs.files import write_csv
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.runs.config import ComparisonConfig

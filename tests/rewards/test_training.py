@@ -402,7 +402,7 @@ def test_a_margin_pushes_the_scores_apart(language_model, tmp_path):
 
 def test_a_chat_is_read_as_an_environment_shows_it():
     from tokengym.envs import bundled
-    from tokengym.envs.tokenization import encode_chats
+    from tokengym.envs.prompts.tokenization import encode_chats
 
     tokenizer = bundled("dialogue").tokenizer
     reader = RewardReader(make_classifier(), append_eos=True, chat_template=True)

@@ -7,9 +7,9 @@ import torch
 from tests.agents.conftest import EOS, VOCABULARY, make_model, target_share
 from tokengym.agents import RandomAgent, collect
 from tokengym.agents.errors import ModelError
+from tokengym.agents.losses.ranking import best_of_n_kl_bound
 from tokengym.agents.offline.policies import make_policy
 from tokengym.agents.online.best_of_n import BestOfN
-from tokengym.agents.online.pairing import best_of_n_kl_bound
 from tokengym.rewards import FunctionScorer
 
 

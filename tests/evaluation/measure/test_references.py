@@ -8,8 +8,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from tokengym.agents.losses.ranking import best_of_n_kl_bound
 from tokengym.agents.offline.policies import make_policy
-from tokengym.agents.online.pairing import best_of_n_kl_bound
 from tokengym.evaluation.measure.evaluate import Evaluator
 from tokengym.evaluation.measure.references import (
     ReferenceSamples,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.campaign.nulls import areas_of, false_headlines
-from tokengym.agents.online.pairing import best_of_n_kl_bound
+from tokengym.agents.losses.ranking import best_of_n_kl_bound
 from tokengym.envs.declared import changed
 from tokengym.envs.files import write_json
 from tokengym.evaluation.measure.references import ReferenceSamples

@@ -9,7 +9,7 @@ from torch.nn import functional
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tokengym.envs import bundled
-from tokengym.envs.tokenization import encode
+from tokengym.envs.prompts.tokenization import encode
 from tokengym.rewards.models.questions import answer_ids
 from tokengym.scripts.building.tokenizers import word_tokenizer
 from tokengym.scripts.bundles.feedback import (

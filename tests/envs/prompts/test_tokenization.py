@@ -16,7 +16,7 @@ from tokengym.envs import (
     TokenGenerationVectorEnv,
     TokenizerError,
 )
-from tokengym.envs.tokenization import (
+from tokengym.envs.prompts.tokenization import (
     ResponseDecoder,
     check_tokenizer,
     decode,

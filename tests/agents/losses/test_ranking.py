@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from tokengym.agents.online.pairing import (
+from tokengym.agents.losses.ranking import (
     Choice,
     best_against_worst,
     best_of,
