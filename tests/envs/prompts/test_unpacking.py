@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tokengym.agents.offline.pair_data import load_pairs
+from tokengym.rewards.pairs.store import load_pairs
 from tokengym.envs import DatasetError, load_prompts
 from tokengym.envs.prompts import unpacking
 from tokengym.envs.prompts.unpacking import check_parquet
