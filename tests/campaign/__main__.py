@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.campaign.damaged import damaged
 from tests.campaign.disk import full_disk
+from tests.campaign.foreign import foreign
 from tests.campaign.fuzz import fuzz
 from tests.campaign.garbled import garbled
 from tests.campaign.hostile import pages, terminal
@@ -27,6 +28,7 @@ PARTS: dict[str, tuple[Callable[[int, int], Outcome], str]] = {
     "scorers": (scorers, "scorers that raise or return no score: one line, episodes kept"),
     "nulls": (nulls, "20,000 reports of equal rewards each: false headlines at most 6 %"),
     "garbled": (garbled, "damaged files of agents, comparisons and pairs: one line, or right"),
+    "foreign": (foreign, "hostile folders of agents and runs: none of their code runs, one line"),
     "damaged": (damaged, "damaged files of stopped runs: one line, or resumed as if whole"),
     "pages": (pages, "hostile texts in HTML, Markdown and CSV: no script, no raw control"),
     "terminal": (

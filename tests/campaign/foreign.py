@@ -21,7 +21,7 @@ from tests.agents.test_checkpoint import rehash, rewrite
 from tests.campaign.garbled import call, kept_folder
 from tests.campaign.outcome import LostError, Outcome, try_cases
 from tokengym.lab.publish import from_hub
-from tokengym.lab.replay.explore_app import ExplorePage
+from tokengym.lab.replay.explore_requests import ExplorePage
 
 WORD = "evil.py:Evil"
 """Code beside the folder, as a word of it may name it."""

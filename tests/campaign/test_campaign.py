@@ -9,6 +9,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
+from tests.campaign.foreign import a_word, foreign
 from tests.campaign.fuzz import TEXTS, fuzz, score, tokenizer_of
 from tests.campaign.hostile import pages, require_page, terminal
 from tests.campaign.kills import COMMANDS, command, results
@@ -104,6 +105,20 @@ def test_training_killed_while_it_writes_its_results_resumes(
     assert main(arguments("killed")) == 0
     assert results(tmp_path / "killed") == results(tmp_path / "whole")
     assert main(arguments("killed")) == 2  # finished: its folder is refused
+
+
+def test_nothing_of_a_hostile_folder_runs():
+    assert foreign(16, seed=7000).lost == []
+
+
+def test_code_of_a_folder_that_runs_is_found():
+    with (
+        mock.patch("tests.campaign.foreign.ATTACKS", [a_word]),
+        mock.patch("tokengym.agents.checkpoint.check_saved"),
+        mock.patch("tokengym.evaluation.runs.config.check_saved"),
+        mock.patch("tokengym.lab.replay.replay.check_saved"),
+    ):
+        assert any("its code ran" in line for line in foreign(8, seed=0).lost)
 
 
 def test_no_fault_of_a_scorer_is_paid_or_loses_an_episode():

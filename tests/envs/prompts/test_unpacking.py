@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tokengym.rewards.pairs.store import load_pairs
 from tokengym.envs import DatasetError, load_prompts
 from tokengym.envs.prompts import unpacking
 from tokengym.envs.prompts.unpacking import check_parquet
+from tokengym.rewards.pairs.store import load_pairs
 
 SAME = pa.DictionaryArray.from_arrays(pa.array([0] * 5000, pa.int32()), ["x" * 4000])
 ONE = [{"role": "user", "content": "x" * 40_000}]
