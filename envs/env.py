@@ -25,7 +25,7 @@ from tokengym.envs.mdp import (
     token_mdp,
 )
 from tokengym.envs.prompts.prompt import Messages, Prompt, PromptSet
-from tokengym.envs.prompts.sampler import PromptSampler, chosen_prompt, generator_from
+from tokengym.envs.prompts.sampler import PromptSampler, as_options, chosen_prompt, generator_from
 from tokengym.envs.prompts.table import EncodedPrompt
 from tokengym.envs.prompts.tokenization import response_texts
 from tokengym.envs.render import render_ansi, render_html
@@ -167,7 +167,7 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         """Begin an episode; see "Starting State" of the class for ``options``."""
         if self._waits and seed is None and not options:
             return self._observation(), self._waiting_info()
-        rest = dict(options or {})
+        rest = as_options(options)
         response = self._mdp.begun(rest.pop("response", ()), "options['response']")
         prompt = chosen_prompt(self._mdp.table, rest)
         self._warn_of_cuts()

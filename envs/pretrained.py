@@ -34,11 +34,12 @@ def from_pretrained(auto_class: Any, path: str | Path, **options: Any) -> Any:
     if is_model:
         check_weights(path)
     try:
-        if not Path(path).exists():
-            options["local_files_only"] = not _hub_answers(str(path))
+        place = {} if Path(path).exists() else {"local_files_only": not _hub_answers(str(path))}
         if is_model:
-            options = {**options, "use_safetensors": True, **_with_config(path, options)}
-        return auto_class.from_pretrained(str(path), trust_remote_code=False, **options)
+            options = {"use_safetensors": True, **_with_config(path, {**options, **place})}
+        return auto_class.from_pretrained(
+            str(path), trust_remote_code=False, **{**options, **place}
+        )
     except PretrainedError:
         raise
     except Exception as error:  # transformers' libraries raise a dozen kinds

@@ -420,8 +420,8 @@ def test_whitened_advantages_train_whatever_the_size_of_the_scores(
 @pytest.mark.parametrize(
     ("setting", "value", "message"),
     [
-        ("n_epochs", 0, "n_epochs must be an integer >= 1, got 0"),
-        ("n_minibatches", 0, "n_minibatches must be an integer >= 1, got 0"),
+        ("n_epochs", 0, "n_epochs must be an integer within 1 and 10000, got 0"),
+        ("n_minibatches", 0, "n_minibatches must be an integer within 1 and 10000, got 0"),
         ("gamma", 1.5, r"gamma must be within \[0, 1\], got 1.5"),
         ("gae_lambda", -1.0, r"gae_lambda must be within \[0, 1\], or None, got -1.0"),
         ("kl_coef", -0.1, "kl_coef must be >= 0"),
