@@ -117,14 +117,16 @@ class DPO(OfflineTrainer):
     ) -> None:
         of_loss = {name: keywords.pop(name) for name in keywords.keys() & names_of(PreferenceLoss)}
         self.loss = loss or PreferenceLoss(**of_loss)
-        self._precomputes = precompute_ref_log_probs and self.loss.formula.has_reference
+        has_reference = self.loss.formula.has_reference
+        self._precomputes = precompute_ref_log_probs and has_reference
+        self._asks_reference = has_reference and not self._precomputes
         super().__init__(
             envs_or_model,
             pairs,
             eval_pairs,
             from_keywords(OfflineOptions, keywords, owner="DPO"),
             settings={"loss": asdict(self.loss)},
-            with_reference=self.loss.formula.has_reference and not self._precomputes,
+            with_reference=self._asks_reference,
         )
         if self._precomputes:
             path = None if ref_log_probs_path is None else Path(ref_log_probs_path)
@@ -139,15 +141,14 @@ class DPO(OfflineTrainer):
 
     def log_probs(self, inputs: Mapping[str, Tensor], model: nn.Module) -> PairLogProbs:
         """Return what the loss reads of a batch, by one call of the model."""
-        known = inputs.get("ref_log_probs")
         found, reference = model(
             inputs["input_ids"],
             inputs["prompt_lengths"],
             inputs["response_lengths"],
-            with_reference=self.loss.formula.has_reference and known is None,
+            with_reference=self._asks_reference,
         )
-        if known is not None:
-            reference = known.flatten()
+        if self._precomputes:
+            reference = inputs["ref_log_probs"].flatten()
         chosen, rejected = found.chunk(2)
         lengths = inputs["response_lengths"].chunk(2)
         references = (None, None) if reference is None else reference.chunk(2)
