@@ -196,7 +196,8 @@ class ShardedGroup(Group):
         for rows in own:
             yield minibatch.select(rows)
         for _ in range(num_idle):
-            part = minibatch.select(torch.zeros(1, dtype=torch.int64))
+            first = torch.zeros(1, dtype=torch.int64, device=minibatch.response_mask.device)
+            part = minibatch.select(first)
             yield replace(part, response_mask=torch.zeros_like(part.response_mask))
 
     def backward(self, loss: Tensor) -> None:
