@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tokengym.envs import Episode, bundled
+from tokengym.evaluation.runs.config import TaskSettings
 from tokengym.lab.constitution.critics import DEFAULT_PRINCIPLES, Critique, Principle
 from tokengym.rewards.models.questions import Triple
 from tokengym.scripts.corpora.feedback import HELD_OUT_TOPICS
@@ -94,7 +95,8 @@ def test_materials_are_held_out() -> None:
 
 def test_a_run_measures_every_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small: dict[str, Any] = {"num_prompts": 16, "pair_prompts": 16, "ppo_steps": 1, "batch_size": 8}
-    short: dict[str, Any] = {"eval_episodes": 8, "max_new_tokens": 16, "reward_epochs": 1.0}
+    task = TaskSettings(max_new_tokens=16)
+    short: dict[str, Any] = {"eval_episodes": 8, "task": task, "reward_epochs": 1.0}
     config = partial(feedback.ConstitutionConfig, **small, **short)
     monkeypatch.setattr(feedback, "ConstitutionConfig", config)
     rows = feedback.train(feedback.Cell(arm="bundled judge", seed=0), tmp_path)
