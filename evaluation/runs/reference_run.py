@@ -43,7 +43,7 @@ def run_references(
         FolderInUseError: if another process does the same in the same folder.
         Exception: whatever the model or the scorer raises.
     """
-    from tokengym.agents.offline.policies import make_policy
+    from tokengym.agents import PPO
 
     folder, wanted = run_folder(out, *reference_run(config)), config.evaluation.reference_samples
     began = time.perf_counter()
@@ -59,10 +59,16 @@ def run_references(
         (folder / "run.json").unlink(missing_ok=True)  # it has a hash of the samples so far
         evaluator = make_evaluator(config)
         kwargs = {**policy_kwargs(config), "lora": None}  # adapters begin as no change
-        policy = make_policy(
-            evaluator.envs, **kwargs, seed=config.evaluation.seed, device=config.training.device
+        start = PPO(  # as training starts: a model of fewer tokens is made to fit
+            "CausalLMPolicy",
+            evaluator.envs,
+            advantage="reinforce",
+            n_minibatches=1,
+            policy_kwargs=kwargs,
+            seed=config.evaluation.seed,
+            device=config.training.device,
         )
-        drawn = draw_references(evaluator, policy, wanted, file=folder / SAMPLES, told=told)
+        drawn = draw_references(evaluator, start.policy, wanted, file=folder / SAMPLES, told=told)
         evaluator.close()
         record = {
             "status": "finished",
