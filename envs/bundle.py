@@ -219,7 +219,12 @@ def _read_prompts(file: Path, split: Split, stamp: Stamp) -> PromptSet:
     for number, line in enumerate(filter(str.strip, lines), start=1):
         try:
             row = parse_json(line)
-            prompt = Prompt(row["prompt"], row.get("reference"), row.get("query_type"))
+            prompt = Prompt(
+                row["prompt"],
+                row.get("reference"),
+                row.get("query_type"),
+                row.get("metadata", {}),
+            )
             if split in ("all", row["split"]):
                 prompts.append(prompt)
         except (ValueError, KeyError, TypeError) as error:

@@ -1,6 +1,8 @@
 """The record of one generated text, as environments emit it and rewards and agents read it."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -11,7 +13,28 @@ QueryType = Literal["OPENENDED", "CONSTRAINED"]
 FinishReason = Literal["eos", "length", "stop"]
 
 _NO_PARTS: Mapping[str, float] = {}
-_NO_METADATA: Mapping[str, Any] = {}
+
+
+class Metadata(Mapping[str, Any]):
+    """Further columns of a prompt's row. No ``dict``, which batches would spread over arrays."""
+
+    def __init__(self, columns: Mapping[str, Any] | None = None) -> None:
+        self._columns = dict(columns or {})
+
+    def __getitem__(self, name: str) -> Any:
+        return self._columns[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def __repr__(self) -> str:
+        return repr(self._columns)
+
+
+NO_METADATA = Metadata()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +60,7 @@ class Episode:
     """A reference answer to the prompt."""
     query_type: QueryType | None = None
     """R3's annotation of the prompt: whether the answer is open or there is one right answer."""
-    metadata: Mapping[str, Any] = field(default_factory=lambda: _NO_METADATA, compare=False)
+    metadata: Mapping[str, Any] = field(default_factory=lambda: NO_METADATA, compare=False)
     """Further columns of the prompt's data set."""
     score: float | None = None
     """Score of the finished text."""
@@ -95,6 +118,7 @@ class Episode:
             response_ids=info["response_ids"],
             reference=info["reference"],
             query_type=info["query_type"],
+            metadata=info.get("metadata", NO_METADATA),
             score=float(info["score"]),
             score_parts=dict(info["score_parts"]),
             token_rewards=info["token_rewards"],
@@ -106,7 +130,7 @@ OPTIONAL = ("reference", "query_type", "score", "token_rewards", "log_probs", "f
 
 
 def episode_to_record(episode: Episode) -> dict[str, Any]:
-    """Return an episode as plain data for JSON, without ``metadata``, which may hold anything.
+    """Return an episode as plain data for JSON, of ``metadata`` what JSON can hold.
 
     Args:
         episode: Any episode; unknown fields become None.
@@ -124,7 +148,17 @@ def episode_to_record(episode: Episode) -> dict[str, Any]:
         "token_rewards": None if rewards is None else rewards.tolist(),
         "log_probs": None if log_probs is None else log_probs.tolist(),
         "finish_reason": episode.finish_reason,
+        **({"metadata": plain} if (plain := _plain(episode.metadata)) else {}),
     }
+
+
+def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns that JSON can hold."""
+    kept = {}
+    for name, value in metadata.items():
+        with suppress(TypeError, ValueError):
+            kept[name] = json.loads(json.dumps(value))
+    return kept
 
 
 def episode_from_record(
@@ -153,6 +187,7 @@ def episode_from_record(
         return Episode(
             **given,
             score_parts=dict(known.get("score_parts") or {}),
+            metadata=Metadata(known.get("metadata")),
         )
     except TypeError as error:
         raise ValueError(

@@ -13,7 +13,7 @@ from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
 from tokengym.envs.batch import EpisodeBatch, Rows
-from tokengym.envs.episode import Episode
+from tokengym.envs.episode import Episode, Metadata
 from tokengym.envs.prompts.prompt import Prompt
 from tokengym.envs.prompts.table import EncodedPrompt, as_objects
 
@@ -22,6 +22,7 @@ _EPISODE_KEYS = (
     "prompt_ids",
     "reference",
     "query_type",
+    "metadata",
     "response",
     "response_ids",
     "score",
@@ -82,7 +83,7 @@ def convert_texts() -> None:
         return array_conversion(value, xp, device)
 
     array_conversion.register(Info, convert)
-    for own in (Prompt, EncodedPrompt):
+    for own in (Prompt, EncodedPrompt, Metadata):
         array_conversion.register(own, lambda value, xp, device=None: value)
 
 
@@ -173,6 +174,7 @@ def add_terminal(
         ("prompt_ids", batch.column("prompt_ids", rows)),
         ("reference", batch.column("reference", rows)),
         ("query_type", batch.column("query_type", rows)),
+        ("metadata", batch.column("metadata", rows)),
         ("response", batch.mdp.decode_flat(flat, lengths)),
         ("response_ids", batch.mdp.tuples(flat, lengths)),
         ("finish_reason", reasons),

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.bundle import Bundle
+from tokengym.envs.episode import Metadata
 from tokengym.envs.errors import ActionError, RenderModeError, SettingsError, StateError
 from tokengym.envs.prompts.prompt import Messages, Prompt, PromptSet
 from tokengym.envs.prompts.sampler import PromptSampler, are_whole
@@ -46,6 +47,7 @@ STATE_FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "prompt_ids": (lambda value: bool(value) and are_whole(value), "a list of token ids"),
     "reference": (_is_text, "a text or None"),
     "query_type": (_is_text, "a text or None"),
+    "metadata": (lambda value: isinstance(value, Mapping), "a mapping"),
     "response_ids": (are_whole, "a list of token ids"),
     "terminated": (_is_flag, "True or False"),
     "truncated": (_is_flag, "True or False"),
@@ -222,11 +224,12 @@ class TokenMdp:
         Raises:
             StateError: if the state does not fit.
         """
-        if not isinstance(state, Mapping) or set(state) != STATE_KEYS:
+        if not isinstance(state, Mapping) or {"metadata", *state} != STATE_KEYS:
             raise StateError(
                 f"a state must be what get_state() returned, got {_outline(state)}; "
                 "do not edit its keys"
             )
+        state = {"metadata": {}, **state}  # version 0.1 had none
         for name, (is_valid, wanted) in STATE_FIELDS.items():
             if not is_valid(state[name]):
                 raise StateError(
@@ -259,6 +262,7 @@ class TokenMdp:
                 -1,
                 state["reference"],
                 state["query_type"],
+                Metadata(state["metadata"]),
             )
         return self.table[prompt_id]
 
@@ -280,6 +284,7 @@ def state_of(
         "prompt_ids": list(prompt.ids),
         "reference": prompt.reference,
         "query_type": prompt.query_type,
+        "metadata": dict(prompt.metadata) if prompt.prompt_id < 0 else {},  # else the table's
         "response_ids": response_ids,
         "terminated": terminated,
         "truncated": truncated,
@@ -394,6 +399,7 @@ def terminal_info(
         "prompt_ids": prompt.ids,
         "reference": prompt.reference,
         "query_type": prompt.query_type,
+        "metadata": prompt.metadata,
         "response": response,
         "response_ids": response_ids,
         "finish_reason": finish_reason,

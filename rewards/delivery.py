@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tokengym.envs.episode import Episode
+from tokengym.envs.episode import NO_METADATA, Episode
 from tokengym.envs.prompts.tokenization import decode
 from tokengym.rewards.reward import Reward
 
@@ -76,6 +76,7 @@ class StepDelivery:
             response_ids=(),
             reference=known.reference if known is not None else None,
             query_type=known.query_type if known is not None else None,
+            metadata=known.metadata if known is not None else NO_METADATA,
         )
 
     def advance(self, rows: Sequence[int], observations: Observations) -> NDArray[np.float64]:

@@ -10,12 +10,14 @@ import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tokengym.envs.bundle import Split, check_split
+from tokengym.envs.episode import NO_METADATA
 from tokengym.envs.errors import DatasetError, PromptError, SettingsError
 from tokengym.envs.prompts.prompt import Prompt, PromptSet, is_messages, read_transcript
 from tokengym.envs.prompts.tokenization import in_parts, lone_surrogate
@@ -49,6 +51,7 @@ def load_prompts(
     prompt_column: Column | None = None,
     reference_column: Column | None = None,
     query_type_column: Column | None = None,
+    metadata_columns: Sequence[Column] = (),
     split: Split = "train",
     prompt_tokens: int | tuple[int, ...] | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
@@ -68,6 +71,7 @@ def load_prompts(
             only column. It holds texts, or conversations as lists of {"role", "content"}.
         reference_column: Reference answers, if any.
         query_type_column: R3's "OPENENDED" and "CONSTRAINED", if annotated.
+        metadata_columns: Further columns, of any kind: each prompt's ``metadata`` by name.
         split: "train", "test" or "all".
         prompt_tokens: Keep only the first tokens of each text: a number, or (low, high) to draw
             one per row from a fixed seed. None keeps the text.
@@ -81,9 +85,12 @@ def load_prompts(
     """
     check_split(split)
     columns = (prompt_column, reference_column, query_type_column)
-    headerless = any(isinstance(column, int) for column in columns)
+    headerless = any(isinstance(column, int) for column in (*columns, *metadata_columns))
     found = read_tables(dataset, headerless=headerless)
-    tables = {name: _prompts(table, columns, transcripts) for name, table in found.items()}
+    tables = {
+        name: _prompts(table, columns, metadata_columns, transcripts)
+        for name, table in found.items()
+    }
     if prompt_tokens is not None:
         if tokenizer is None:
             raise SettingsError(f"prompt_tokens={prompt_tokens} needs a tokenizer; pass tokenizer=")
@@ -133,7 +140,7 @@ def first_tokens(
                 text = prompt.text[: encoded["offset_mapping"][row][length - 1][1]]
             else:
                 text = str(tokenizer.decode(ids[:length]))
-            cut.append(Prompt(text, prompt.reference, prompt.query_type))
+            cut.append(replace(prompt, text=text))
     return PromptSet(cut)
 
 
@@ -304,7 +311,12 @@ def _broken(path: Path, error: ValueError, start: int, text: str) -> DatasetErro
     return _unreadable(path, f"line {line}, byte {byte}: {error.msg}", "correct the line")
 
 
-def _prompts(table: Dataset, columns: Sequence[Column | None], transcripts: bool) -> PromptSet:
+def _prompts(
+    table: Dataset,
+    columns: Sequence[Column | None],
+    metadata_columns: Sequence[Column],
+    transcripts: bool,
+) -> PromptSet:
     """Return the table's rows as prompts; ``columns`` name prompt, reference and query type."""
     column = _column_name(table, columns[0], "prompt_column")
     texts = _texts(table, column, required=True)
@@ -318,15 +330,21 @@ def _prompts(table: Dataset, columns: Sequence[Column | None], transcripts: bool
             columns[1:], ("reference_column", "query_type_column"), strict=True
         )
     ]
+    names = [_column_name(table, column, "metadata_columns") for column in metadata_columns]
+    further = table.select_columns(names) if names else [NO_METADATA] * len(texts)
     prompts = []
-    for row, (text, reference, query_type) in enumerate(zip(texts, *rest, strict=True)):
+    for row, (text, reference, query_type, metadata) in enumerate(
+        zip(texts, *rest, further, strict=True)
+    ):
         written_out = read_transcript(text) if transcripts and isinstance(text, str) else None
         if written_out is not None:
             text, answer = written_out
             reference = reference or answer
         try:
             build = Prompt if isinstance(text, str) else Prompt.from_messages
-            prompts.append(build(text, reference=reference, query_type=query_type))
+            prompts.append(
+                build(text, reference=reference, query_type=query_type, metadata=metadata)
+            )
         except PromptError as error:
             raise DatasetError(f"row {row} of the data set: {error}") from error
     if not prompts:

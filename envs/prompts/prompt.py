@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, overload
 
-from tokengym.envs.episode import QueryType
+from tokengym.envs.episode import NO_METADATA, Metadata, QueryType
 from tokengym.envs.errors import PromptError
 from tokengym.envs.prompts.tokenization import lone_surrogate
 
@@ -34,11 +34,14 @@ class Prompt:
     """A reference answer."""
     query_type: QueryType | None = None
     """R3's annotation: "OPENENDED", "CONSTRAINED" or None."""
+    metadata: Mapping[str, Any] = field(default_factory=lambda: NO_METADATA, hash=False)
+    """Further columns of its row, for verifiers: `Episode.metadata`."""
     messages: tuple[tuple[str, str], ...] = ()
     """The conversation as (role, content), oldest first, for a prompt made by `from_messages`;
     ``text`` is then the user's last message."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "metadata", Metadata(self.metadata))
         if not isinstance(self.text, str):
             raise TypeError(f"a prompt's text must be a str, got {self.text!r}; convert it first")
         if not self.text.strip():
@@ -63,6 +66,7 @@ class Prompt:
         *,
         reference: str | None = None,
         query_type: QueryType | None = None,
+        metadata: Mapping[str, Any] = NO_METADATA,
     ) -> Prompt:
         """Return a conversation as a prompt: the policy writes the next message.
 
@@ -70,6 +74,7 @@ class Prompt:
             messages: {"role": ..., "content": ...} each, oldest first.
             reference: A reference answer.
             query_type: R3's annotation.
+            metadata: Further columns of its row.
 
         Raises:
             PromptError: if a message is not of this form, or the last one is the assistant's.
@@ -85,7 +90,7 @@ class Prompt:
                 f"{[role for role, _ in chat]}; the policy writes that turn"
             )
         said = [content for role, content in chat if role == "user"] or [chat[-1][1]]
-        return cls(said[-1], reference, query_type, chat)
+        return cls(said[-1], reference, query_type, metadata, chat)
 
 
 class PromptSet(Sequence[Prompt]):

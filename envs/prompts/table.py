@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import index
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tokengym.envs.episode import NO_METADATA
 from tokengym.envs.errors import PromptError, TokenizerError
 from tokengym.envs.prompts.prompt import Prompt, PromptSet, is_messages
 from tokengym.envs.prompts.tokenization import encode, encode_chats
@@ -33,6 +34,7 @@ class EncodedPrompt(NamedTuple):
     """Position in the prompt set; -1 for a prompt that the caller passed to ``reset``."""
     reference: str | None = None
     query_type: str | None = None
+    metadata: Mapping[str, Any] = NO_METADATA
 
 
 class PromptTable:
@@ -99,6 +101,7 @@ class PromptTable:
             "prompt_ids": as_objects(self._ids),
             "reference": as_objects([prompt.reference for prompt in self.prompts]),
             "query_type": as_objects([prompt.query_type for prompt in self.prompts]),
+            "metadata": as_objects([prompt.metadata for prompt in self.prompts]),
         }
 
     def __len__(self) -> int:
@@ -130,7 +133,12 @@ class PromptTable:
     def __getitem__(self, prompt_id: int) -> EncodedPrompt:
         prompt = self.prompts[prompt_id]
         return EncodedPrompt(
-            prompt.text, self._ids[prompt_id], prompt_id, prompt.reference, prompt.query_type
+            prompt.text,
+            self._ids[prompt_id],
+            prompt_id,
+            prompt.reference,
+            prompt.query_type,
+            prompt.metadata,
         )
 
     def lookup(self, prompt_id: Any) -> EncodedPrompt:
@@ -193,7 +201,9 @@ class PromptTable:
             )
         kept = tuple(ids[-self.max_prompt_tokens :])
         position = prompt.prompt_id if isinstance(prompt, EncodedPrompt) else -1
-        return EncodedPrompt(prompt.text, kept, position, prompt.reference, prompt.query_type)
+        return EncodedPrompt(
+            prompt.text, kept, position, prompt.reference, prompt.query_type, prompt.metadata
+        )
 
     def find(self, ids: Sequence[int]) -> EncodedPrompt | None:
         """Return the first prompt of the set that has exactly these token ids, or None."""

@@ -29,6 +29,8 @@ else:
 
 PromptTokens = int | tuple[int, ...]
 LATEST = re.compile(r"-v(\d+)$")
+COLUMNS = ("prompt_column", "reference_column", "query_type_column", "metadata_columns")
+"""Options that name columns of a data set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +189,8 @@ class TaskOptions:
     """Its column of reference answers."""
     query_type_column: Column | None = None
     """Its column of OPENENDED or CONSTRAINED, R3's annotation."""
+    metadata_columns: Sequence[Column] = ()
+    """Its further columns, for verifiers: ``Episode.metadata`` holds their values by name."""
     predict_query_types: bool = False
     """Whether the bundled classifier fills in query types that are missing."""
     prompt_tokens: PromptTokens | None = None
@@ -196,8 +200,9 @@ class TaskOptions:
     def __post_init__(self) -> None:
         if self.prompts is not None and self.dataset is not None:
             raise SettingsError("pass either prompts or dataset, got both; leave one out")
-        for name in ("prompt_column", "reference_column", "query_type_column"):
-            if self.dataset is None and getattr(self, name) is not None:
+        object.__setattr__(self, "metadata_columns", tuple(self.metadata_columns))
+        for name in COLUMNS:
+            if self.dataset is None and getattr(self, name) not in (None, ()):
                 raise SettingsError(
                     f"{name}={getattr(self, name)!r} names a column of no data set; pass dataset"
                 )
@@ -227,6 +232,7 @@ def task_arguments(task: Task, options: TaskOptions, split: Split = "train") -> 
             prompt_column=options.prompt_column,
             reference_column=options.reference_column,
             query_type_column=options.query_type_column,
+            metadata_columns=options.metadata_columns,
             split=split,
             prompt_tokens=options.prompt_tokens or task.prompt_tokens,
             tokenizer=tokenizer,

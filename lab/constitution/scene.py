@@ -20,6 +20,7 @@ from tokengym.agents.online.collecting import (
 from tokengym.agents.rollouts.chosen import ChosenPrompts
 from tokengym.envs import Episode, PromptSet
 from tokengym.envs.declared import check_count, check_number
+from tokengym.envs.tasks.task import COLUMNS
 from tokengym.evaluation.runs.config import TaskSettings, resolve_env
 from tokengym.evaluation.runs.defaults import ModelSettings, training_settings
 from tokengym.lab.constitution.critics import (
@@ -173,7 +174,7 @@ class Scene:
         if self.config.model is not None:
             kwargs |= {"tokenizer": self.config.model, "bundle": None}
         prompts = self._prompts(split)
-        for name in ("dataset", "prompt_column", "reference_column", "query_type_column"):
+        for name in ("dataset", *COLUMNS):
             kwargs.pop(name, None)
         return {name: value for name, value in kwargs.items() if value is not None} | {
             "prompts": prompts

@@ -62,8 +62,8 @@ class Cached(ScorerWrapper):
     """Scores a text the first time it is seen and looks it up afterwards.
 
     Pays where texts come back: in evaluations, in Shapley values, in a policy that has become sure.
-    A text is known by prompt, response, ids, reference, query type and how it ended; not by
-    metadata. ``hits`` and ``misses`` count.
+    A text is known by prompt, response, ids, reference, query type, metadata and how it ended.
+    ``hits`` and ``misses`` count.
 
     Args:
         scorer: Scorer whose scores are remembered; its scores must depend on the episode alone.
@@ -235,6 +235,7 @@ def _key(episode: Episode, kind: str) -> Hashable:
         episode.response_ids,
         episode.reference,
         episode.query_type,
+        repr(episode.metadata) if episode.metadata else "",
         episode.finish_reason,
     )
 

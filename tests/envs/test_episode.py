@@ -17,7 +17,7 @@ EPISODE = Episode(
     token_rewards=np.array([0.5, 0.0, 0.25], np.float32),
     log_probs=np.array([-0.5, -1.25, -0.1], np.float32),
     finish_reason="eos",
-    metadata={"policy_attention": object()},
+    metadata={"policy_attention": object(), "item": {"numbers": [3, 4]}},
 )
 
 
@@ -27,7 +27,7 @@ def test_an_episode_survives_json():
     assert back == EPISODE  # arrays and metadata are left out of the comparison
     np.testing.assert_array_equal(back.token_rewards, EPISODE.token_rewards)
     np.testing.assert_array_equal(back.log_probs, EPISODE.log_probs)
-    assert dict(back.metadata) == {}
+    assert back.metadata == {"item": {"numbers": [3, 4]}}  # what JSON can hold
 
 
 def test_what_a_record_lacks_is_not_known():

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from tokengym.envs import GenerationSettings, PromptError, SettingsError, episodes_from_infos
+from tokengym.envs import (
+    GenerationSettings,
+    Prompt,
+    PromptError,
+    SettingsError,
+    episodes_from_infos,
+)
 from tokengym.envs.declared import names_of
 from tokengym.envs.infos import Info
 
@@ -157,6 +163,21 @@ def test_chosen_prompts(
     for step in range(4 if mode is AutoresetMode.DISABLED else 12):
         actions = np.full(ROWS, 3)
         assert_same(native.step(actions), sync.step(actions), f"step {step}")
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_metadata_stays_whole(mode: AutoresetMode, make_pair: Callable[..., Any]) -> None:
+    # Rows of different kinds, which Gymnasium's stacking of dicts would refuse or spread.
+    items: list[dict[str, Any]] = [{"answer": 3}, {}, {"answer": "b", "cases": [1, "x"]}]
+    prompts = [Prompt(text, metadata=item) for text, item in zip("abc", items, strict=True)]
+    native, sync = make_pair(mode, prompts=prompts, max_new_tokens=1)
+    options = {"prompt_id": 2}
+    assert_same(native.reset(seed=0, options=options), sync.reset(seed=0, options=options))
+    played, copies = native.step([3] * ROWS), sync.step([3] * ROWS)
+    assert_same(played, copies)
+    episodes = episodes_from_infos(played[4])
+    assert [episodes[row].metadata for row in range(ROWS)] == [items[2]] * ROWS
+    assert episodes_from_infos(copies[4])[0].metadata == items[2]
 
 
 A, B = 3, 4

@@ -285,12 +285,12 @@ def rows_like_single_resets(make_env: Any, envs: Any, reset: Any, options: list[
 
 def test_one_prompt_per_row(make_env: Any, make_envs: Any) -> None:
     envs = make_envs()
-    asked = ["e e", Prompt("d", reference="a", query_type="CONSTRAINED"), envs.find_prompt([3, 4])]
+    asked = ["e e", Prompt("d", reference="a", metadata={"item": [1]}), envs.find_prompt([3, 4])]
     reset = envs.reset(seed=0, options={"prompts": asked})
     rows_like_single_resets(make_env, envs, reset, [{"prompt": prompt} for prompt in asked])
     assert reset[1]["prompt_id"].tolist() == [-1, -1, 0]
     state = envs.get_state()
-    assert state[1]["reference"] == "a"
+    assert (state[1]["reference"], state[1]["metadata"]) == ("a", {"item": [1]})
     assert envs.set_state(state)[1]["prompt"].tolist() == ["e e", "d", "a b"]
     assert envs.get_state() == state
     for ids in ([4, 0, 0], np.array([2, 2, 1])):

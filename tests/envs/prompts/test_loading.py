@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import gymnasium as gym
 import pytest
 from datasets.utils.logging import (
     disable_progress_bar,
@@ -13,7 +14,8 @@ from datasets.utils.logging import (
     is_progress_bar_enabled,
 )
 
-from tokengym.envs import DatasetError, SettingsError, load_prompts
+import tokengym  # noqa: F401
+from tokengym.envs import DatasetError, Episode, SettingsError, load_prompts
 from tokengym.envs.prompts.loading import first_tokens
 from tokengym.envs.prompts.prompt import Prompt, PromptSet
 
@@ -59,6 +61,29 @@ def test_every_kind_of_file(name: str, tmp_path: Path) -> None:
     assert prompts.texts == tuple(row["question"] for row in ROWS)
     assert prompts[3] == Prompt("what is 3 ?", "it is 3", "CONSTRAINED")
     assert prompts[4].query_type is None
+
+
+def test_further_columns_reach_the_episode(tmp_path: Path) -> None:
+    rows = [{"prompt": f"what is {i} ?", "item": {"digits": [i, i]}, "level": i} for i in range(20)]
+    path = tmp_path / "items.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    env = gym.make(
+        "tokengym/QuestionAnswer-v0",
+        dataset=path,
+        metadata_columns=["item", "level"],
+        split="all",
+        prompt_tokens=4,
+        max_new_tokens=1,
+        reward="uniform",
+        scorer=lambda prompt, response: 0.0,
+    )
+    env.reset(options={"prompt_id": 3})
+    episode = Episode.from_info(env.step(5)[4])
+    assert episode.metadata == {"item": {"digits": [3, 3]}, "level": 3}
+    with pytest.raises(DatasetError, match="metadata_columns='lvl' is no column"):
+        load_prompts(path, metadata_columns=["lvl"])
+    with pytest.raises(SettingsError, match=r"metadata_columns=\('level',\) names a column of no"):
+        gym.make("tokengym/QuestionAnswer-v0", metadata_columns=["level"])
 
 
 def test_dataset_objects_and_saved_folders(tmp_path: Path) -> None:
