@@ -9,6 +9,7 @@ from typing import Any
 
 from tokengym.envs.errors import PretrainedError
 from tokengym.envs.files import read_json
+from tokengym.envs.models import MODELS, located
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 """Weights in Python's pickle format, which may run code when it is read."""
@@ -21,14 +22,16 @@ def from_pretrained(auto_class: Any, path: str | Path, **options: Any) -> Any:
 
     Args:
         auto_class: An ``AutoModel...``, whose weights must be safetensors, or ``AutoTokenizer``.
-        path: Folder or hub name. What looks like a path of this machine and is none is not looked
-            up on the hub. The hub is asked once for what is no folder, before transformers does so,
-            which would try again for a minute where no hub can be reached.
+        path: Folder, GGUF file, registered name or hub name. What looks like a path of this machine
+            and is none is not looked up on the hub. The hub is asked once for what is no folder,
+            before transformers does so, which would try again for a minute where no hub can be
+            reached.
         options: Further arguments of ``auto_class.from_pretrained``.
 
     Raises:
         PretrainedError: if there is nothing to read, or reading it would run code.
     """
+    path = located(path)
     check_place(path)
     is_model = auto_class.__name__.startswith("AutoModel")
     if is_model:
@@ -124,7 +127,7 @@ def _with_config(path: str | Path, options: Mapping[str, Any]) -> dict[str, Any]
         adapters = None if is_whole else find_adapter_config_file(str(path))
         if adapters is None:
             raise
-        base = str(read_json(Path(adapters))["base_model_name_or_path"])
+        base = str(located(read_json(Path(adapters))["base_model_name_or_path"]))
         check_place(base)
         check_weights(base)
         config, rest = AutoConfig.from_pretrained(base, **arguments)
@@ -144,7 +147,7 @@ def _with_config(path: str | Path, options: Mapping[str, Any]) -> dict[str, Any]
 
 def has_tokenizer(path: str | Path) -> bool:
     """Return whether a model's folder has a tokenizer beside it; what is no folder may have one."""
-    folder = Path(path)
+    folder = Path(located(path))
     files = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
     return not folder.is_dir() or any((folder / name).is_file() for name in files)
 
@@ -202,6 +205,7 @@ def _near(path: str) -> str:
     place = Path(path)
     beside = place.parent.iterdir() if place.parent.is_dir() else ()
     folders = {folder.name: str(folder) for folder in beside if folder.is_dir()}
+    folders |= {name: name for name in MODELS} if place.name == path else {}
     near = difflib.get_close_matches(place.name, sorted(folders), n=2)
     return f"; did you mean {' or '.join(folders[name] for name in near)}?" if near else ""
 

@@ -200,7 +200,7 @@ class TaskOptions:
     def __post_init__(self) -> None:
         if self.prompts is not None and self.dataset is not None:
             raise SettingsError("pass either prompts or dataset, got both; leave one out")
-        object.__setattr__(self, "metadata_columns", tuple(self.metadata_columns))
+        object.__setattr__(self, "metadata_columns", tuple(self.metadata_columns or ()))
         for name in COLUMNS:
             if self.dataset is None and getattr(self, name) not in (None, ()):
                 raise SettingsError(

@@ -11,6 +11,7 @@ import torch
 
 from tokengym.envs.bundle import bundled
 from tokengym.envs.errors import PretrainedError, TokenizerError
+from tokengym.envs.models import located
 from tokengym.envs.pretrained import check_weights, from_pretrained, load_whole
 from tokengym.rewards.errors import ScorerError
 
@@ -158,7 +159,7 @@ def load_tokenizer(path: str | Path) -> "PreTrainedTokenizerBase | None":
     """Return the tokenizer stored with a model, or beside it as bundles do; None if none is."""
     from transformers import AutoTokenizer
 
-    folder = Path(path)
+    folder = Path(located(path))
     if not folder.is_dir():
         return from_pretrained(AutoTokenizer, path)
     for place in (folder, folder.resolve().parent / "tokenizer"):

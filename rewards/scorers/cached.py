@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tokengym.envs.declared import check_count
 from tokengym.envs.episode import Episode
+from tokengym.envs.models import located
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorers.base import AnyScorer, ScorerWrapper, Scores
 
@@ -41,7 +42,7 @@ def loaded_once(load: Callable[..., T]) -> Callable[..., T]:
     def loader(path: str | Path, **options: Any) -> T:
         from tokengym.rewards.models.loading import auto_device  # loads torch
 
-        folder = Path(path)
+        folder = Path(located(path))
         files = list(folder.iterdir()) if folder.is_dir() else []
         stamp = max((file.stat().st_mtime_ns for file in files), default=0)
         location = str(folder.resolve()) if files else str(path)

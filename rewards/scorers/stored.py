@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tokengym.envs.files import parse_json
+from tokengym.envs.models import located
 from tokengym.envs.pretrained import from_pretrained
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorers.base import Scorer
@@ -47,7 +48,7 @@ def stored_kind(path: str | Path) -> ModelKind | None:
     """
     from transformers import AutoConfig
 
-    folder = Path(path)
+    folder = Path(located(path))
     if (folder / "adapter_config.json").is_file():
         return "reward_model"
     try:

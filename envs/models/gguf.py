@@ -1,0 +1,138 @@
+"""GGUF files as folders: dequantised once into the user's cache, whole or not at all."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import time
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tokengym.envs.errors import CheckpointError, FolderInUseError, PretrainedError
+from tokengym.envs.files import file_hash, locked, read_folder, write_folder
+
+logger = logging.getLogger(__name__)
+
+RECORD = "dequantised.json"
+FORMAT = 1
+_KINDS = {"source": str, "sha256": str}
+POLL = 0.5
+"""Seconds between looks at a folder that another process is writing."""
+
+
+def cache_folder() -> Path:
+    """Return the folder of what is made once per user: ``TOKENGYM_CACHE``, or the user's cache."""
+    own = os.environ.get("TOKENGYM_CACHE")
+    usual = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(own) if own else Path(usual) / "tokengym"
+
+
+def gguf_file(path: str | Path) -> Path | None:
+    """Return the GGUF file that a path is, or that alone is the model of a folder; else None.
+
+    Raises:
+        PretrainedError: if there is no such file.
+    """
+    place = Path(path)
+    if place.suffix == ".gguf":
+        if not place.is_file():
+            raise PretrainedError(f"there is no file {str(path)!r}; check the path of the model")
+        return place
+    if not place.is_dir() or (place / "config.json").exists():
+        return None
+    files = sorted(place.glob("*.gguf"))
+    if len(files) > 1:
+        raise PretrainedError(f"{path} holds {len(files)} GGUF files; name one, such as {files[0]}")
+    return files[0] if files else None
+
+
+def dequantised(file: Path, *, sha256: str | None = None) -> Path:
+    """Return the folder of a GGUF file's model in bfloat16, made when it is first asked for.
+
+    Processes that ask at once wait for the one that makes it; what a killed one left is made anew.
+
+    Args:
+        file: The GGUF file.
+        sha256: Hash that it must have; None takes any file.
+
+    Raises:
+        PretrainedError: if it has another hash, or is no model that transformers reads.
+    """
+    status = file.stat()
+    return _dequantised(
+        file.resolve(), (status.st_mtime_ns, status.st_size), sha256, cache_folder()
+    )
+
+
+@cache
+def _dequantised(file: Path, stamp: tuple[int, int], sha256: str | None, place: Path) -> Path:
+    """Return the folder; ``stamp`` tells a changed file."""
+    found = file_hash(file)
+    if sha256 not in (None, found):
+        raise PretrainedError(
+            f"{file} has SHA-256 {found[:12]}..., not {str(sha256)[:12]}...: it is another version "
+            "of the model; install the version that tokengym names"
+        )
+    folder = place / "models" / f"{file.stem}-{found[:12]}"
+    while (made := _unchanged(folder)) is None:
+        try:
+            with locked(folder.with_name(f"{folder.name}.making")):
+                if _unchanged(folder) is None:
+                    logger.warning("reading %s into %s, once: about 25 s", file.name, folder)
+                    write_folder(folder, RECORD, lambda part: _write(file, found, part))
+        except FolderInUseError:
+            time.sleep(POLL)
+    return made
+
+
+def _unchanged(folder: Path) -> Path | None:
+    """Return a folder that has all its files as they were written; None if it must be made."""
+    if not folder.exists():
+        return None
+    try:
+        return read_folder(folder, RECORD, FORMAT, _KINDS, lambda path, _: path)
+    except CheckpointError as error:
+        logger.warning("%s; it is made anew", str(error).partition(";")[0])
+        return None
+
+
+def _write(file: Path, sha256: str, folder: Path) -> dict[str, Any]:
+    """Write model and tokenizer, and return what is recorded of them."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    from transformers.utils import logging as bars
+
+    shown, verbosity = bars.is_progress_bar_enabled(), bars.get_verbosity()
+    bars.disable_progress_bar()
+    bars.set_verbosity_error()
+    where: dict[str, Any] = {"gguf_file": file.name, "trust_remote_code": False}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(file.parent), **where)
+        read = AutoModelForCausalLM.from_pretrained(str(file.parent), dtype=torch.bfloat16, **where)
+        config = copy.deepcopy(read.config)
+        config.__dict__.pop("quantization_config", None)  # save_pretrained would refuse
+        with torch.device("meta"):
+            model = type(read)(config)
+        model.load_state_dict(read.state_dict(), assign=True)
+        model.tie_weights()
+        ends = {f"{n}_token_id": getattr(tokenizer, f"{n}_token_id") for n in ("bos", "eos", "pad")}
+        model.generation_config = GenerationConfig(**ends)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    except MemoryError:
+        raise
+    except Exception as error:  # transformers and gguf raise a dozen kinds
+        if isinstance(error, OSError) and error.errno:
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        remedy = "pass a GGUF of a family that transformers reads, such as llama or qwen2"
+        if isinstance(error, ImportError):
+            remedy = "pip install gguf"
+        raise PretrainedError(f"cannot read {file} ({reason}); {remedy}") from error
+    finally:
+        bars.set_verbosity(verbosity)
+        if shown:
+            bars.enable_progress_bar()
+    return {"format": FORMAT, "source": file.name, "sha256": sha256}
