@@ -28,7 +28,7 @@ from tokengym.agents.rollouts.environments import environment_state, restore_env
 from tokengym.agents.sb3 import GymVecEnv, NoEnvironment, as_vec_env
 from tokengym.envs.files import check_entries, read_folder, write_folder
 from tokengym.envs.pretrained import PICKLES
-from tokengym.rewards.naming import check_saved
+from tokengym.envs.registry import check_saved
 
 if TYPE_CHECKING:
     from tokengym.agents.policy.policy import CausalLMPolicy

@@ -17,9 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from tokengym.envs.errors import SettingsError
-from tokengym.envs.registry import did_you_mean, imported
-from tokengym.envs.tasks.plugins import plugin_names
-from tokengym.rewards.naming import find_object, own_code, split_own
+from tokengym.envs.registry import Registry, imported, own_code, split_own
 
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
@@ -174,24 +172,14 @@ class Learner:
             imported(self.check)(settings, batch_size)
 
 
-_LEARNERS: dict[str, Learner] = {}
-
-
 def register_learner(learner: Learner) -> Learner:
     """Make a learner known by its name."""
-    _LEARNERS[learner.name] = learner
-    return learner
+    return LEARNERS.register(learner.name, learner)
 
 
 def learner_names() -> list[str]:
     """Return the names of all learners: of ``agents/*/settings.py``, installed packages, others."""
-    _load_learners()
-    return sorted({*_LEARNERS, *plugin_names("agents")})
-
-
-def _load_learners() -> None:
-    for path in sorted(Path(__file__).parent.glob("*/settings.py")):
-        import_module(f"tokengym.agents.{path.parent.name}.settings")
+    return LEARNERS.names()
 
 
 def find_learner(name: str) -> Learner:
@@ -203,14 +191,13 @@ def find_learner(name: str) -> Learner:
     Raises:
         ValueError: if there is none, with the near matches, or the object is neither.
     """
-    _load_learners()
-    if name in _LEARNERS:
-        return _LEARNERS[name]
-    if (made := find_object("agents", name)) is not None:
-        return _LEARNERS.get(name) or _as_learner(name, made)
-    known = learner_names()
-    hint = did_you_mean(name, known)
-    raise ValueError(f"unknown agent {name!r}; {hint}known: {', '.join(known)}")
+    return LEARNERS.find(name)
+
+
+def _load(name: str | None) -> None:
+    """Import the declarations of all learners of tokengym, whichever is asked for."""
+    for path in sorted(Path(__file__).parent.glob("*/settings.py")):
+        import_module(f"tokengym.agents.{path.parent.name}.settings")
 
 
 def _as_learner(name: str, made: Any) -> Learner:
@@ -230,6 +217,12 @@ def _as_learner(name: str, made: Any) -> Learner:
     return Learner(
         name=name, summary=summary, settings=NoSettings, train=partial(_play, name=name, made=made)
     )
+
+
+LEARNERS: Registry[Learner] = Registry(
+    "agent", group="agents", own_files=True, adopt=_as_learner, import_names=_load
+)
+"""All learners by name."""
 
 
 def _check_plays(name: str, made: Any) -> None:

@@ -11,7 +11,7 @@ from stable_baselines3.common.logger import KVWriter, Logger
 from tokengym.agents.algorithm import EpisodicAlgorithm
 from tokengym.agents.learner import TrainingRun
 from tokengym.agents.processes import launched
-from tokengym.rewards.naming import split_own, texts_in
+from tokengym.envs.registry import split_own, texts_in
 
 Algorithm = TypeVar("Algorithm", bound=EpisodicAlgorithm)
 

@@ -6,7 +6,6 @@ same fields and the text below each. The checks, which rules and scorers share, 
 one line that names it, what is accepted, and the remedy.
 """
 
-import difflib
 import inspect
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
 from tokengym.envs.errors import SettingsError
+from tokengym.envs.registry import did_you_mean
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -43,8 +43,7 @@ def from_keywords(declared: type[T], keywords: Mapping[str, Any], *, owner: str)
     known = names_of(declared)
     for name in keywords:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=2)
-            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            hint = did_you_mean(name, known, shown={word: word for word in known})
             raise TypeError(f"{owner}() has no argument {name!r}; {hint}known: {', '.join(known)}")
     return declared(**keywords)
 
@@ -170,9 +169,9 @@ def changed(settings: T, **changes: Any) -> T:
     known = {leaf.path[-1]: leaf.path for leaf in reversed(list(leaves(settings)))}
     for name in changes:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=2)
-            hint = f"; did you mean {' or '.join(near)}?" if near else ""
-            raise TypeError(f"{type(settings).__name__} has no setting {name!r}{hint}")
+            hint = did_you_mean(name, known, shown={word: word for word in known})
+            said = f"{type(settings).__name__} has no setting {name!r}; {hint}"
+            raise TypeError(said.rstrip("; "))
     return with_values(settings, {known[k]: v for k, v in changes.items() if v is not None})
 
 

@@ -1,6 +1,5 @@
 """Stored models and tokenizers are read here alone: no code of theirs is run, no pickle opened."""
 
-import difflib
 import re
 import sys
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from typing import Any
 from tokengym.envs.errors import PretrainedError
 from tokengym.envs.files import read_json
 from tokengym.envs.models import MODELS, located
+from tokengym.envs.registry import did_you_mean
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 """Weights in Python's pickle format, which may run code when it is read."""
@@ -206,8 +206,7 @@ def _near(path: str) -> str:
     beside = place.parent.iterdir() if place.parent.is_dir() else ()
     folders = {folder.name: str(folder) for folder in beside if folder.is_dir()}
     folders |= {name: name for name in MODELS} if place.name == path else {}
-    near = difflib.get_close_matches(place.name, sorted(folders), n=2)
-    return f"; did you mean {' or '.join(folders[name] for name in near)}?" if near else ""
+    return f"; {did_you_mean(place.name, sorted(folders), shown=folders)}".rstrip("; ")
 
 
 def check_weights(folder: str | Path) -> None:

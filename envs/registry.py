@@ -1,22 +1,58 @@
-"""Things that users name, found by that name: tasks, rewards, scorers, learners and their parts."""
+"""Things that users name, found by that name: tasks, rewards, scorers, learners and their parts.
+
+A word is a name with options, "abc:beta=1", or an object of a file of the user's own with options,
+"rules.py:Half:share=0.5". A `Registry` takes words apart and finds what they name: what was
+registered, what installed packages declare (entry points of ``tokengym.tasks`` and so on, imported
+when one of their names is used), and what files define.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import importlib.util
+import inspect
+import linecache
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
 from importlib import import_module
-from typing import Any
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, TypeVar
+
+from tokengym.envs.errors import SettingsError, TokenGymError, UntrustedCodeError
+
+T = TypeVar("T")
+Group = Literal["tasks", "rewards", "scorers", "agents", "models"]
 
 
-def did_you_mean(name: str, known: Iterable[str], *, n: int = 2, cutoff: float = 0.6) -> str:
+def did_you_mean(
+    name: str,
+    known: Iterable[str],
+    *,
+    n: int = 2,
+    cutoff: float = 0.6,
+    shown: Mapping[str, str] | None = None,
+) -> str:
     """Return a sentence with the near matches of a name, and a space after it; "" without any.
+
+    Args:
+        name: What the user wrote.
+        known: The names.
+        n: Most matches that are named.
+        cutoff: Least likeness of a match, in [0, 1].
+        shown: How each name is written; None quotes it.
 
     Example:
         >>> did_you_mean("abd", ["abc", "red"]), did_you_mean("sparse", ["red"])
         ("did you mean 'abc'? ", '')
     """
     near = difflib.get_close_matches(name, list(known), n=n, cutoff=cutoff)
-    return f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    words = [shown[word] if shown else repr(word) for word in near]
+    return f"did you mean {' or '.join(words)}? " if near else ""
 
 
 def imported(place: str) -> Any:
@@ -27,3 +63,391 @@ def imported(place: str) -> Any:
     """
     module, _, name = place.partition(":")
     return getattr(import_module(module), name)
+
+
+@dataclass(frozen=True)
+class Word:
+    """A user's word for one thing, taken apart."""
+
+    text: str
+    """As it was written."""
+    name: str
+    """Registered name, or that of an object in ``file``."""
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Options by name: numbers, switches and texts."""
+    file: Path | None = None
+    """File of the user's own that defines the object; None for registered names."""
+
+    @property
+    def without_options(self) -> str:
+        """The word up to its options: "abc", "rules.py:Half"."""
+        return f"{self.file}:{self.name}" if self.file else self.name
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Registry(Mapping[str, T]):
+    """Things of one kind by name; as a mapping, those registered so far.
+
+    Args:
+        kind: Noun for one of them in messages.
+        group: Group of installed packages' entry points that are of this kind; None has none.
+        error: Class of its errors.
+        own_files: Whether "file.py:Name" names an object of a file of the user's own, which is run.
+        adopt: Function of a name and an object that a package or file has under it, which returns
+            the object as an entry, or refuses it; None takes objects as they are.
+        import_names: Function that imports what registers a name, or, for None, all names.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        *,
+        group: Group | None = None,
+        error: type[TokenGymError] = SettingsError,
+        own_files: bool = False,
+        adopt: Callable[[str, Any], T] | None = None,
+        import_names: Callable[[str | None], None] | None = None,
+    ) -> None:
+        self.kind = kind
+        self._group = group
+        self._error = error
+        self._own_files = own_files
+        self._adopt = adopt
+        self._import_names = import_names
+        self._entries: dict[str, T] = {}
+
+    def __getitem__(self, name: str) -> T:
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def register(self, name: str, entry: T) -> T:
+        """Make an entry known by name, and return it.
+
+        Raises:
+            TokenGymError: if another has the name, or it cannot be written in front of options.
+        """
+        if not name or any(mark in name for mark in ":=, "):
+            raise self._error(f"name must be free of ':', '=', ',' and spaces, got {name!r}")
+        if self._entries.setdefault(name, entry) is not entry:
+            raise self._error(
+                f"a {self.kind} named {name!r} is registered already; choose another name"
+            )
+        return entry
+
+    def plugins(self) -> list[str]:
+        """Return the names that installed packages declare, without importing them."""
+        return sorted(entry_points(group=f"tokengym.{self._group}").names) if self._group else []
+
+    def names(self) -> list[str]:
+        """Return all names in order, those of installed packages included."""
+        if self._import_names:
+            self._import_names(None)
+        return sorted({*self._entries, *self.plugins()})
+
+    def parse(self, text: str | Word) -> Word:
+        """Return a word taken apart; one that is so already is returned as it is.
+
+        Raises:
+            TokenGymError: if an option has no value.
+
+        Example:
+            >>> word = Registry("reward", own_files=True).parse("rules.py:Half:share=0.5")
+            >>> word.name, word.file.name, word.options
+            ('Half', 'rules.py', {'share': 0.5})
+        """
+        if isinstance(text, Word):
+            return text
+        own = split_own(text) if self._own_files else None
+        file, name, options = own if own else (None, *text.partition(":")[::2])
+        values: dict[str, Any] = {}
+        for option in filter(None, options.split(",")):
+            key, equals, value = option.partition("=")
+            if not equals:
+                raise self._error(
+                    f"{self.kind} {text!r} has the option {option!r}; write it as option=value, "
+                    "e.g. 'abc:beta=1.0'"
+                )
+            values[key.strip()] = _value(value.strip())
+        return Word(text, name, values, file)
+
+    def knows(self, word: str | Word) -> bool:
+        """Return whether a name or word is of a file, registered, or of an installed package."""
+        word = self._as_word(word)
+        if self._import_names:
+            self._import_names(word.name)
+        return bool(word.file) or word.name in self._entries or word.name in self.plugins()
+
+    def check(self, word: str | Word) -> None:
+        """Refuse a name or word that stands for nothing; none of a package or file is loaded.
+
+        Raises:
+            TokenGymError: with the near matches.
+        """
+        if not self.knows(word):
+            name, known = self._as_word(word).name, self.names()
+            raise self._error(
+                f"unknown {self.kind} {name!r}; {did_you_mean(name, known)}"
+                f"known: {', '.join(known)}"
+            )
+
+    def find(self, word: str | Word) -> T:
+        """Return the entry of a name, "abc" or "rules.py:Half", or of a word.
+
+        Raises:
+            TokenGymError: if there is none, with the near matches, or it cannot be imported.
+        """
+        word = self._as_word(word)
+        self.check(word)
+        if not word.file and word.name in self._entries:
+            return self._entries[word.name]
+        made = self.load(word)
+        if not word.file and word.name in self._entries:  # the package registers it itself
+            return self._entries[word.name]
+        return self._adopt(word.without_options, made) if self._adopt else made
+
+    def load(self, word: str | Word) -> Any:
+        """Return the object that a file or an installed package has under a name, as it is.
+
+        Raises:
+            TokenGymError: if none has it, two packages do, or it cannot be imported.
+        """
+        word = self._as_word(word)
+        if word.file:
+            return load_own(word.file, word.name, error=self._error)
+        points = list(entry_points(group=f"tokengym.{self._group}", name=word.name))
+        if not points:
+            raise self._error(
+                f"no installed package declares the {self.kind} {word.name!r}; "
+                "write path/to/file.py:Name"
+            )
+        packages = [point.dist.name if point.dist else point.value for point in points]
+        if len(points) > 1:
+            raise SettingsError(
+                f"{word.name!r} of tokengym.{self._group} is declared by "
+                f"{' and by '.join(sorted(packages))}; uninstall one of them"
+            )
+        try:
+            return points[0].load()
+        except Exception as error:
+            raise SettingsError(
+                f"{word.name!r} of tokengym.{self._group} in {packages[0]} cannot be imported: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+    def make(self, text: str | Word) -> Any:
+        """Return what a word stands for, made with its options; see `call`."""
+        word = self.parse(text)
+        return self.call(word, self.find(word))
+
+    def _as_word(self, name: str | Word) -> Word:
+        """Return a name without options as a word."""
+        if isinstance(name, Word):
+            return name
+        own = split_own(name) if self._own_files else None
+        return Word(name, own[1], file=own[0]) if own else Word(name, name)
+
+    def call(self, word: Word, factory: Any, *, also: tuple[str, ...] = ()) -> Any:
+        """Return what a factory makes of a word's options.
+
+        An object of a package or file is itself unless it is a class or has options.
+
+        Args:
+            word: The word.
+            factory: What `find` returned, or its callable part.
+            also: Options that somebody else takes.
+
+        Raises:
+            TokenGymError: if an option is unknown, or the call raises.
+        """
+        options = {key: value for key, value in word.options.items() if key not in also}
+        is_registered = word.file is None and word.name in self._entries
+        if not (is_registered or options or isinstance(factory, type)):
+            return factory
+        self.check_options(word, factory, also=also)
+        with own_code(f"{self.kind} {word.without_options} cannot be made", word.file, self._error):
+            return factory(**options)
+
+    def check_options(self, word: Word, factory: Any, *, also: tuple[str, ...] = ()) -> None:
+        """Refuse options that a factory does not take.
+
+        Raises:
+            TokenGymError: with the options there are.
+        """
+        parameters = inspect.signature(factory).parameters
+        accepted = [*parameters, *also]
+        takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+        unknown = [key for key in word.options if key not in accepted]
+        if unknown and not takes_any:
+            raise self._error(
+                f"{self.kind} {word.name!r} has no option {unknown[0]!r}; it has "
+                f"{', '.join(accepted) or 'none'}"
+            )
+
+
+def name_of(text: str) -> str:
+    """Return a word without its options.
+
+    Example:
+        >>> name_of("abc:beta=1"), name_of("rules.py:Half:share=0.5")
+        ('abc', 'rules.py:Half')
+    """
+    own = split_own(text)
+    return f"{own[0]}:{own[1]}" if own else text.partition(":")[0]
+
+
+def _value(text: str) -> Any:
+    for convert in (int, float):
+        try:
+            return convert(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text.lower(), text)
+
+
+# --- files of the user's own ----------------------------------------------------------------------
+
+
+def split_own(text: str) -> tuple[Path, str, str] | None:
+    """Return file, name and options of "file.py:Name:option=value"; None for any other word.
+
+    Example:
+        >>> split_own("rules.py:Half:share=0.5")[1:], split_own("abc:beta=1")
+        (('Half', 'share=0.5'), None)
+    """
+    file, dot, rest = text.partition(".py:")
+    if not dot:
+        return None
+    name, _, options = rest.partition(":")
+    return Path(f"{file}.py"), name, options
+
+
+def load_own(path: Path, name: str, *, error: type[TokenGymError] = SettingsError) -> Any:
+    """Return an object that a Python file of the user's defines.
+
+    The file is run once per process, and again when its contents have changed.
+
+    Raises:
+        TokenGymError: if there is no such file, it cannot be run, or it defines no such name.
+    """
+    digest = sha256(f"{path.resolve()} {own_hash(path, error=error)}".encode()).hexdigest()[:16]
+    called = f"tokengym_own_{digest}"
+    module = sys.modules.get(called)
+    if module is None:
+        spec = importlib.util.spec_from_file_location(called, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules[called] = importlib.util.module_from_spec(spec)
+        try:
+            with own_code(f"{path} cannot be run", path, error):
+                spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[called]
+            raise
+    if name not in vars(module):
+        public = [key for key in vars(module) if not key.startswith("_")]
+        raise error(f"{path} defines no {name!r}; it defines {', '.join(public) or 'nothing'}")
+    return vars(module)[name]
+
+
+def own_hash(path: Path, *, error: type[TokenGymError] = SettingsError) -> str:
+    """Return the SHA-256 of a Python file of the user's.
+
+    Raises:
+        TokenGymError: if there is no such file.
+    """
+    if not path.is_file():
+        raise error(f"there is no file {path}; write path/to/file.py:Name")
+    return sha256(path.read_bytes()).hexdigest()
+
+
+@contextmanager
+def own_code(
+    said: str, path: Path | None = None, error: type[TokenGymError] = SettingsError
+) -> Iterator[None]:
+    """Turn what code of the user's raises within the block into one line, ``sys.exit`` too.
+
+    Errors of tokengym pass, and so does Ctrl-C: only a ``raise KeyboardInterrupt`` is an error.
+
+    Args:
+        said: Beginning of the message.
+        path: The code's file; None for code that is in no file of its own.
+        error: Class of what is raised.
+
+    Raises:
+        TokenGymError: naming the exception.
+    """
+    try:
+        yield
+    except BaseException as raised:
+        is_stop = isinstance(raised, KeyboardInterrupt | GeneratorExit)
+        if isinstance(raised, TokenGymError) or (is_stop and not _is_raised_in(path, raised)):
+            raise
+        raise error(f"{said}: {type(raised).__name__}: {raised}".rstrip(": ")) from raised
+
+
+def _is_raised_in(path: Path | None, error: BaseException) -> bool:
+    """Return whether a file says ``raise`` where an exception comes from."""
+    place: TracebackType | None = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    file = "" if place is None else place.tb_frame.f_code.co_filename
+    if path is None or place is None or Path(file).resolve() != path.resolve():
+        return False
+    return "raise" in linecache.getline(file, place.tb_lineno).split()
+
+
+# --- words of a saved folder ----------------------------------------------------------------------
+
+
+def check_saved(
+    saved: Any, source: Path | str, *, named: Any = (), trust_code: bool = False
+) -> None:
+    """Refuse code of one's own that a saved folder names, where words of it become objects.
+
+    A folder may be somebody else's: its "file.py:Name" is looked up only if the caller named the
+    same object in a command or call of theirs.
+
+    Args:
+        saved: What was read: texts, in mappings and sequences of any depth.
+        source: Where it was read, for the message.
+        named: What the caller named, likewise.
+        trust_code: Let all names pass.
+
+    Raises:
+        UntrustedCodeError: naming the file and its SHA-256.
+    """
+    known = set() if trust_code else {own_object(text) for text in texts_in(named)}
+    for text in () if trust_code else texts_in(saved):
+        code = own_object(text)
+        if code is None or code in known:
+            continue
+        path, name = code
+        digest = f"SHA-256 {own_hash(path)}" if path.is_file() else "there is no such file here"
+        raise UntrustedCodeError(
+            f"{source} names code, {path}:{name} ({digest}), which is run only if your own command "
+            "or call names it too, or with --trust-code (trust_code=True); read the file first"
+        )
+
+
+def own_object(text: str) -> tuple[Path, str] | None:
+    """Return the file, with its links followed, and the object of "file.py:Name"; else None."""
+    own = split_own(text)
+    return own and (own[0].resolve(), own[1])
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Yield the texts of plain data, those of mappings and sequences of any depth."""
+    left = [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, str | Word):
+            yield str(item)
+        elif isinstance(item, Mapping | list | tuple):
+            left += reversed(list(item.values() if isinstance(item, Mapping) else item))

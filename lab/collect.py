@@ -11,13 +11,13 @@ import numpy as np
 from tokengym.agents.offline.settings import Sampling
 from tokengym.envs.declared import check_choice, check_count
 from tokengym.envs.files import locked, read_jsonl, write_json, write_jsonl
+from tokengym.envs.registry import split_own
 from tokengym.evaluation.runs.config import (
     TaskSettings,
     claim_folder,
     read_settings,
     resolve_env,
 )
-from tokengym.rewards.naming import split_own
 from tokengym.rewards.pairs import store
 
 _FIGURES = ("prompts", "responses", "tokens", "score")

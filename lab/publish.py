@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tokengym.agents.learner import LEARNERS
 from tokengym.envs.files import check_links, content_hash, replacing, write_bytes
+from tokengym.envs.registry import split_own
 from tokengym.envs.render import markdown
-from tokengym.envs.tasks.plugins import plugin_names
 from tokengym.evaluation.report.curves import read_curves, write_curves
 from tokengym.evaluation.report.figures import save_figure
 from tokengym.evaluation.report.results import rows_of
@@ -24,7 +25,6 @@ from tokengym.evaluation.runs.own import CODE, kept_code
 from tokengym.evaluation.runs.record import read_result
 from tokengym.evaluation.runs.run import load_agent, make_evaluator
 from tokengym.evaluation.statistics import interval
-from tokengym.rewards.naming import split_own
 
 if TYPE_CHECKING:
     from tokengym.evaluation.measure.evaluate import Evaluation
@@ -127,7 +127,7 @@ def export_agent(
     run = read_result(results[0].parent)
     config = ComparisonConfig.from_dict(run["settings"], results[0], trust_code=trust_code)
     kind = config.training.agent
-    own = kind if split_own(kind) or kind in plugin_names("agents") else None
+    own = kind if split_own(kind) or kind in LEARNERS.plugins() else None
     evaluator = make_evaluator(config)
     evaluation = evaluator(load_agent(out / "agent", own, trust_code=trust_code))
     data = _data_hashes(config, evaluator.envs)

@@ -1,31 +1,21 @@
 """Rewards by name: the table behind ``reward="abc"`` and `register`."""
 
 import copy
-import difflib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, overload
 
-from tokengym.envs.tasks.plugins import plugin_names
+from tokengym.envs.registry import did_you_mean
 from tokengym.rewards.attribution.kinds import KINDS, ScorerKind
 from tokengym.rewards.credits import Credit, Sparse
 from tokengym.rewards.credits.base import REWARDS, as_credit, is_credit
 from tokengym.rewards.credits.base import register as register
 from tokengym.rewards.errors import RewardError, ScorerError
-from tokengym.rewards.naming import (
-    build,
-    check_options,
-    find_object,
-    parse_normalization,
-    parse_options,
-    split_name,
-    split_own,
-)
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers import find_scorer, scorer_names
 from tokengym.rewards.scorers.base import Scorer, SupportsScore, as_scorer, is_scorer
 from tokengym.rewards.scorers.cached import TimeLimit
-from tokengym.rewards.scorers.normalize import Normalize
+from tokengym.rewards.scorers.normalize import Normalize, parse_normalization
 from tokengym.rewards.scorers.sentiment import Sentiment
 from tokengym.rewards.scorers.stored import load_scorer
 
@@ -38,7 +28,7 @@ RewardSpec = None | str | Reward | Credit | SupportsScore | Function
 
 def registered_rewards() -> list[str]:
     """Return the names that `make_reward` knows, those of installed packages included."""
-    return sorted({*REWARDS, *plugin_names("rewards")})
+    return REWARDS.names()
 
 
 @overload
@@ -193,7 +183,8 @@ def is_control(name: str) -> bool:
 
 def _kind_of(credit: Credit, kind: ScorerKind) -> ScorerKind:
     """Return what a credit is scored by: its attributions say, or else its name's entry."""
-    return KINDS[credit.attribution].scorer if credit.attribution in KINDS else kind
+    needed = None if credit.attribution is None else KINDS.get(credit.attribution)
+    return kind if needed is None else needed.scorer
 
 
 def _scorer(
@@ -234,11 +225,11 @@ def _stored(path: str | Path, kind: ScorerKind, max_len: int | None) -> Scorer:
         return load_scorer(path, kind, max_len=max_len)
     except ScorerError as error:
         name = str(path).partition(":")[0]
-        near = difflib.get_close_matches(name, scorer_names())
-        if isinstance(path, Path) or Path(path).exists() or not near:
+        hint = did_you_mean(name, scorer_names())
+        if isinstance(path, Path) or Path(path).exists() or not hint:
             raise
         raise ScorerError(
-            f"unknown scorer {path!r}; did you mean {' or '.join(map(repr, near))}? "
+            f"unknown scorer {path!r}; {hint}"
             f"there is no folder of that name either; known: {', '.join(scorer_names())}"
         ) from error
 
@@ -295,24 +286,16 @@ def check_name(name: str) -> None:
     Raises:
         RewardError: with the near matches.
     """
-    if name in REWARDS or split_own(name):
-        return
-    if name not in (known := registered_rewards()):
-        near = difflib.get_close_matches(name, known)
-        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-        raise RewardError(f"unknown reward {name!r}; {hint}known: {', '.join(known)}")
+    REWARDS.check(name)
 
 
 def _from_name(
     text: str,
 ) -> tuple[str, Any, ScorerKind, dict[str, Any]]:
     """Return the name, what its factory makes, what that scores with, and the scorer's options."""
-    name, options = split_name(text)
-    check_name(name)
-    keywords = parse_options(text, options)
-    if name not in REWARDS:
-        return name, build(find_object("rewards", name), name, keywords), "any", {}
-    entry = REWARDS[name]
-    components = {key: keywords.pop(key) for key in entry.scorer_options if key in keywords}
-    check_options(name, entry.factory, keywords, entry.scorer_options)
-    return name, entry.factory(**keywords), entry.scorer, components
+    word = REWARDS.parse(text)
+    entry = REWARDS.find(word)
+    switches = entry.scorer_options
+    components = {key: word.options[key] for key in switches if key in word.options}
+    made = REWARDS.call(word, entry.factory, also=switches)
+    return word.without_options, made, entry.scorer, components

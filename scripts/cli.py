@@ -3,7 +3,6 @@
 What a user got wrong is said in one line, without a traceback; TOKENGYM_TRACEBACK=1 shows it.
 """
 
-import difflib
 import os
 import signal
 import sys
@@ -15,6 +14,7 @@ from types import FrameType
 
 import gymnasium
 
+from tokengym.envs.registry import did_you_mean
 from tokengym.envs.render import printable
 from tokengym.scripts.commands.bench import bench
 from tokengym.scripts.commands.collect import collect
@@ -116,8 +116,7 @@ def _dispatch(arguments: Sequence[str]) -> None:
         print(f"tokengym {__version__}")
         return
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        hint = did_you_mean(name, COMMANDS, n=1)
         raise ValueError(f"unknown command {name!r}; {hint}known: {', '.join(COMMANDS)}")
     if "RANK" in os.environ and name != "train":
         from tokengym.agents.processes import launched

@@ -6,7 +6,6 @@ transformers no sooner than that.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import fields
 from inspect import signature
@@ -20,6 +19,7 @@ from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.envs.bundle import Split, check_split
 from tokengym.envs.errors import SettingsError
 from tokengym.envs.oracle.env import LONGEST_LEARNT
+from tokengym.envs.registry import did_you_mean
 from tokengym.envs.tasks import Task, TaskOptions, find_task
 from tokengym.envs.tasks.task import task_arguments
 
@@ -136,9 +136,8 @@ def _env_arguments(task: Task, split: Split, options: Mapping[str, Any]) -> dict
                     f"{task.id} has no argument {name!r}, which would cut episodes before their "
                     f"score is paid; pass max_new_tokens={options[name]!r} instead"
                 )
-            near = difflib.get_close_matches(name, accepted, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(accepted))}"
-            raise TypeError(f"{task.id} has no argument {name!r}; {hint}")
+            hint = did_you_mean(name, accepted, n=1) or f"it has {', '.join(sorted(accepted))}"
+            raise TypeError(f"{task.id} has no argument {name!r}; {hint.rstrip()}")
     if task.bundle is None:
         return dict(options)
     of_task = TaskOptions(**{k: v for k, v in options.items() if k in known})
@@ -212,7 +211,7 @@ def _normalization(task: Task, env: AnyEnv, normalize: str) -> str:
     Raises:
         SettingsError: if a prompt has no value of what groups are made by.
     """
-    from tokengym.rewards.naming import parse_normalization
+    from tokengym.rewards.scorers.normalize import parse_normalization
 
     name, options = parse_normalization(normalize)
     by = options.get("by", task.normalize_by)

@@ -4,9 +4,9 @@ An estimator is one pure function of `tokengym.agents.losses` and a declaration 
 learner without a critic is such a function: value head, values and value loss are then absent.
 """
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from tokengym.agents.losses.groups import check_groups
 from tokengym.agents.ppo.settings import CRITIC_SETTINGS, EARLIER_CRITIC, GAE_LAMBDA, PPOSettings
 from tokengym.agents.ppo.weights import find_weight
 from tokengym.envs import SettingsError
-from tokengym.rewards.naming import load_own, split_own
+from tokengym.envs.registry import Registry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,18 +68,25 @@ class AdvantageEstimator:
     """Paper."""
 
 
-_ESTIMATORS: dict[str, AdvantageEstimator] = {}
+def _adopted(name: str, made: Any) -> AdvantageEstimator:
+    """Return the estimator that a file of the user's own defines."""
+    if not isinstance(made, AdvantageEstimator):
+        raise SettingsError(f"advantage {name} must be an AdvantageEstimator, got {made!r}")
+    return made
+
+
+ADVANTAGES: Registry[AdvantageEstimator] = Registry("advantage", own_files=True, adopt=_adopted)
+"""All estimators by name."""
 
 
 def register_advantage(estimator: AdvantageEstimator) -> AdvantageEstimator:
     """Make an estimator known by its name."""
-    _ESTIMATORS[estimator.name] = estimator
-    return estimator
+    return ADVANTAGES.register(estimator.name, estimator)
 
 
 def advantage_names() -> list[str]:
     """Return the names of all estimators."""
-    return list(_ESTIMATORS)
+    return list(ADVANTAGES)
 
 
 def find_advantage(name: str) -> AdvantageEstimator:
@@ -87,20 +94,8 @@ def find_advantage(name: str) -> AdvantageEstimator:
 
     Raises:
         SettingsError: if there is none, with the near matches, or the file's object is another.
-        RewardError: if the file cannot be read.
     """
-    if name in _ESTIMATORS:
-        return _ESTIMATORS[name]
-    if own := split_own(name):
-        made = load_own(own[0], own[1])
-        if not isinstance(made, AdvantageEstimator):
-            raise SettingsError(f"advantage {name} must be an AdvantageEstimator, got {made!r}")
-        return made
-    near = difflib.get_close_matches(str(name), _ESTIMATORS, n=2)
-    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-    raise SettingsError(
-        f"unknown advantage {name!r}; {hint}known: {', '.join(map(repr, _ESTIMATORS))}"
-    )
+    return ADVANTAGES.find(name)
 
 
 GROUP_SETTINGS = ("drop_equal_groups", "std_floor")

@@ -6,7 +6,6 @@ response, so the weighted gradient is no longer that of the expected score;
 docs/results/gradients.md has by how much.
 """
 
-import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,13 +18,7 @@ from torch import Tensor
 
 from tokengym.agents import losses
 from tokengym.envs import Episode, SettingsError
-from tokengym.rewards.naming import (
-    check_options,
-    load_own,
-    own_code,
-    parse_options,
-    split_own,
-)
+from tokengym.envs.registry import Registry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,48 +76,40 @@ class AdvantageWeight(ABC):
         """Return (batch, time) weights >= 0 with mean 1 over each response."""
 
 
-_WEIGHTS: dict[str, type[AdvantageWeight]] = {}
+def _adopted(name: str, made: Any) -> type[AdvantageWeight]:
+    """Return the weight that a file of the user's own defines."""
+    if not (isinstance(made, type) and issubclass(made, AdvantageWeight)):
+        raise SettingsError(
+            f"advantage_weight {name} must be a subclass of AdvantageWeight, got {made!r}"
+        )
+    return made
+
+
+WEIGHTS: Registry[type[AdvantageWeight]] = Registry(
+    "advantage_weight", own_files=True, adopt=_adopted
+)
+"""All weights by name."""
 
 
 def register_weight(weight: type[AdvantageWeight]) -> type[AdvantageWeight]:
-    """Make a weight known by its name."""
-    _WEIGHTS[weight.name] = weight
-    return weight
+    """Make a weight known by its name: a class decorator."""
+    return WEIGHTS.register(weight.name, weight)
 
 
 def weight_names() -> list[str]:
     """Return the names of all weights."""
-    return list(_WEIGHTS)
+    return list(WEIGHTS)
 
 
 def find_weight(text: str) -> AdvantageWeight:
     """Return the weight of a name with options, "entropy:top=0.1", or of "file.py:Name".
 
     Raises:
-        SettingsError: if there is none, with the near matches, or the file's object is another.
-        RewardError: for an option that it does not have, or a file that cannot be read.
+        SettingsError: if there is none, with the near matches, the file's object is another, or an
+            option is unknown.
     """
-    own = split_own(text)
-    if own:
-        name, options = text.partition(".py:")[0] + ".py", own[2]
-        factory = load_own(own[0], own[1])
-    else:
-        name, _, options = text.partition(":")
-        factory = _WEIGHTS.get(name)
-    if not (isinstance(factory, type) and issubclass(factory, AdvantageWeight)):
-        if own:
-            raise SettingsError(
-                f"advantage_weight {text} must be a subclass of AdvantageWeight, got {factory!r}"
-            )
-        near = difflib.get_close_matches(name, _WEIGHTS, n=2)
-        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-        raise SettingsError(
-            f"unknown advantage_weight {name!r}; {hint}known: {', '.join(map(repr, _WEIGHTS))}"
-        )
-    keywords = parse_options(text, options, what="advantage_weight")
-    check_options(name, factory, keywords, what="advantage_weight")
-    with own_code(f"advantage_weight {text} cannot be made", own and own[0]):
-        return factory(**keywords)
+    weight: AdvantageWeight = WEIGHTS.make(text)
+    return weight
 
 
 def weighted(advantages: Tensor, weight: AdvantageWeight, played: WeighedRound) -> Tensor:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from tokengym.envs.errors import PretrainedError
 from tokengym.envs.models.gguf import dequantised, gguf_file
+from tokengym.envs.registry import Registry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +44,24 @@ class StoredModel:
         return self.folder(Path(found.origin).parent)
 
 
-MODELS: dict[str, StoredModel] = {}
-"""The models declared here, by name."""
+def _adopted(name: str, made: object) -> StoredModel:
+    """Return the model that an installed package declares."""
+    if not isinstance(made, StoredModel):
+        raise PretrainedError(
+            f"{name!r} of tokengym.models is a {type(made).__name__}; declare a StoredModel"
+        )
+    return made
+
+
+MODELS: Registry[StoredModel] = Registry(
+    "model", group="models", error=PretrainedError, adopt=_adopted
+)
+"""All models by name."""
 
 
 def register_model(model: StoredModel) -> StoredModel:
     """Make a model known by its name, and return it."""
-    MODELS[model.name] = model
-    return model
+    return MODELS.register(model.name, model)
 
 
 def find_model(word: str | Path) -> StoredModel | None:
@@ -61,20 +71,14 @@ def find_model(word: str | Path) -> StoredModel | None:
         PretrainedError: if a folder here has the name of a model.
     """
     name = str(word)
-    plugins = list(entry_points(group="tokengym.models", name=name)) if name else []
-    if name not in MODELS and not plugins:
+    if name not in MODELS.names():
         return None
     if Path(name).exists():
         raise PretrainedError(
             f"{name!r} is a model's name and a folder here; write ./{name} for the folder, or run "
             "the command elsewhere"
         )
-    model = MODELS.get(name) or plugins[0].load()
-    if not isinstance(model, StoredModel):
-        raise PretrainedError(
-            f"{name!r} of tokengym.models is a {type(model).__name__}; declare a StoredModel"
-        )
-    return model
+    return MODELS.find(name)
 
 
 def located(word: str | Path) -> str | Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,6 +26,7 @@ from tokengym.envs.oracle.values import (
     State,
     StateTable,
 )
+from tokengym.envs.registry import did_you_mean
 from tokengym.envs.settings import ResponseSettings
 from tokengym.envs.vector import TokenGenerationVectorEnv
 
@@ -366,7 +366,6 @@ def _checked_rules(rules: Sequence[Rule]) -> tuple[Rule, ...]:
         raise SettingsError(f"rules must be a sequence, got one str {rules!r}; put it in a list")
     for rule in rules:
         if rule not in RULES:
-            near = difflib.get_close_matches(str(rule), RULES, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"they are {', '.join(RULES)}"
-            raise SettingsError(f"the Oracle has no rule {rule!r}; {hint}")
+            hint = did_you_mean(str(rule), RULES, n=1) or f"they are {', '.join(RULES)}"
+            raise SettingsError(f"the Oracle has no rule {rule!r}; {hint.rstrip()}")
     return tuple(rule for rule in RULES if rule in rules)

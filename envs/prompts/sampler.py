@@ -1,6 +1,5 @@
 """Choice of the next prompt: drawn, in permutations, in order, or named in reset's options."""
 
-import difflib
 import reprlib
 from collections.abc import Mapping, Sequence
 from operator import index
@@ -11,6 +10,7 @@ from numpy.random import Generator
 
 from tokengym.envs.errors import PromptError, SettingsError, StateError
 from tokengym.envs.prompts.table import EncodedPrompt, PromptTable
+from tokengym.envs.registry import did_you_mean
 from tokengym.envs.settings import PromptSampling
 
 
@@ -246,9 +246,8 @@ def _check_options(options: Mapping[str, Any], known: Sequence[str]) -> None:
     choices = f"{', '.join(rest)} or {last}"
     for name in options:
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"use {choices}"
-            raise SettingsError(f"reset has no option {name!r}; {hint}")
+            hint = did_you_mean(str(name), known, n=1) or f"use {choices}"
+            raise SettingsError(f"reset has no option {name!r}; {hint.rstrip()}")
     if len(options) > 1:
         given = " or ".join(map(repr, options))
         raise PromptError(f"options may name {given}, got both; leave one of them out")

@@ -5,8 +5,8 @@ from pkgutil import iter_modules
 
 import gymnasium
 
-from tokengym.envs.tasks.plugins import plugin_names
 from tokengym.envs.tasks.task import (
+    TASKS,
     Task,
     TaskOptions,
     find_task,
@@ -23,7 +23,7 @@ for _module in iter_modules(__path__):
 
 def register_plugins() -> None:
     """Register the ids of tasks of installed packages, which are imported when one is made."""
-    for name in plugin_names("tasks"):
+    for name in TASKS.plugins():
         if (env_id := f"tokengym/{name}-v0") not in gymnasium.registry:
             gymnasium.register(
                 env_id,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from tokengym.envs.prompts.loading import Column, first_tokens, load_prompts
 from tokengym.envs.prompts.prompt import Messages, Prompt, PromptSet
 from tokengym.envs.prompts.query_types import fill_query_types
 from tokengym.envs.prompts.tokenization import load_tokenizer
-from tokengym.envs.tasks.plugins import load_plugin, plugin_names
+from tokengym.envs.registry import Registry
 from tokengym.envs.vector import TokenGenerationVectorEnv
 
 if TYPE_CHECKING:
@@ -93,7 +92,17 @@ class Task:
         return f"tokengym/{self.name}-v0"
 
 
-_TASKS: dict[str, Task] = {}
+def _adopted(name: str, made: Any) -> Task:
+    """Return the task that an installed package declares, registered."""
+    if not isinstance(made, Task) or made.name != name:
+        raise SettingsError(
+            f"{name!r} of tokengym.tasks must be a Task with name={name!r}, got {made!r}"
+        )
+    return register_task(made)
+
+
+TASKS: Registry[Task] = Registry("task", group="tasks", adopt=_adopted)
+"""All tasks by name."""
 
 
 def register_task(task: Task) -> Task:
@@ -102,8 +111,7 @@ def register_task(task: Task) -> Task:
     Raises:
         SettingsError: if another task has the name.
     """
-    if _TASKS.setdefault(task.name, task) is not task:
-        raise SettingsError(f"a task {task.name!r} is registered already; take another name")
+    TASKS.register(task.name, task)
     if task.id not in gymnasium.registry:
         # The entry points are imported by name when an environment is made.
         gymnasium.register(
@@ -117,7 +125,7 @@ def register_task(task: Task) -> Task:
 
 def registered_tasks() -> tuple[Task, ...]:
     """Return all tasks of tokengym, then those of installed packages that are in use."""
-    return tuple(_TASKS.values())
+    return tuple(TASKS.values())
 
 
 def find_task(name: str) -> Task:
@@ -126,18 +134,7 @@ def find_task(name: str) -> Task:
     Raises:
         SettingsError: if there is none, with the near matches.
     """
-    if name not in _TASKS and (made := load_plugin("tasks", name)) is not None:
-        if not isinstance(made, Task) or made.name != name:
-            raise SettingsError(
-                f"{name!r} of tokengym.tasks must be a Task with name={name!r}, got {made!r}"
-            )
-        register_task(made)
-    if name in _TASKS:
-        return _TASKS[name]
-    known = [*_TASKS, *plugin_names("tasks")]
-    near = difflib.get_close_matches(name, known, n=2)
-    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-    raise SettingsError(f"unknown task {name!r}; {hint}known: {', '.join(known)}")
+    return TASKS.find(name)
 
 
 def task_of(env_id: str) -> Task | None:
@@ -148,7 +145,7 @@ def task_of(env_id: str) -> Task | None:
         'MovieReview'
     """
     name = LATEST.sub("", env_id.rpartition("/")[2])
-    return find_task(name) if name in _TASKS or name in plugin_names("tasks") else None
+    return TASKS.find(name) if name in TASKS.names() else None
 
 
 class TaskArguments(TypedDict):

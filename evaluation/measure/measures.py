@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from tokengym.envs import Episode
+from tokengym.envs.registry import Registry
 from tokengym.evaluation.measure.metrics import (
     compression_ratio,
     copy_rate,
@@ -238,10 +239,19 @@ _TABLE = (
         recorded=True,
     ),
 )
-MEASURES: dict[str, Measure] = {measure.name: measure for measure in _TABLE}
-MEASURES_BY_GOLD: dict[str, Measure] = {
-    name: measure for name, measure in MEASURES.items() if name != "gold_score"
-} | {
+MEASURES: Registry[Measure] = Registry("measure")
+"""All measurements by name."""
+
+
+def register_measure(measure: Measure) -> Measure:
+    """Make a measurement known by its name."""
+    return MEASURES.register(measure.name, measure)
+
+
+for _measure in _TABLE:
+    register_measure(_measure)
+
+_BY_GOLD = {
     "score": replace(
         MEASURES["score"],
         title="Gold score",
@@ -258,7 +268,7 @@ MEASURES_BY_GOLD: dict[str, Measure] = {
         word="gold score minus the KL penalty",
     ),
 }
-"""`MEASURES` where the gold score is what all runs are measured by."""
+"""Entries that read otherwise where the gold score is what all runs are measured by."""
 
 Axis = Literal["step", "tokens"]
 AXES = {
@@ -272,7 +282,9 @@ AXES = {
 
 def measures_of(by_gold: bool) -> Mapping[str, Measure]:
     """Return the table of measurements, as it reads where all runs are measured by gold or not."""
-    return MEASURES_BY_GOLD if by_gold else MEASURES
+    if not by_gold:
+        return MEASURES
+    return {name: _BY_GOLD.get(name, m) for name, m in MEASURES.items() if name != "gold_score"}
 
 
 def measure_of(name: str, by_gold: bool = False) -> Measure:

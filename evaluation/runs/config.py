@@ -1,6 +1,5 @@
 """Configuration of a comparison: everything that decides its numbers, and nothing else."""
 
-import difflib
 import json
 import re
 import shlex
@@ -10,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tokengym.agents.learner import find_learner
+from tokengym.agents.learner import LEARNERS, find_learner
 from tokengym.envs.declared import (
     as_plain,
     changed,
@@ -24,6 +23,7 @@ from tokengym.envs.declared import (
 from tokengym.envs.errors import SettingsError, UntrustedCodeError
 from tokengym.envs.files import content_hash, read_hashed, write_json
 from tokengym.envs.pretrained import has_tokenizer
+from tokengym.envs.registry import check_saved, did_you_mean, name_of, split_own
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tasks.task import TaskOptions, task_of
 from tokengym.evaluation.runs.defaults import (
@@ -35,7 +35,6 @@ from tokengym.evaluation.runs.defaults import (
     training_settings,
 )
 from tokengym.evaluation.runs.own import changed_code, code_hashes, own_env
-from tokengym.rewards.naming import check_saved, parse_options, split_name, split_own
 from tokengym.rewards.registry import check_name
 
 SETTINGS_FILE = "comparison.json"
@@ -166,7 +165,7 @@ class ComparisonConfig:
         if not self.rewards:
             raise ValueError("rewards must name at least one reward, e.g. sparse uniform abc")
         for reward in self.rewards:
-            check_name(split_name(reward)[0])
+            check_name(name_of(reward))
         object.__setattr__(self, "code", code_hashes(self, known=self.code))
         self._check_names()
 
@@ -221,7 +220,7 @@ class ComparisonConfig:
         """Name, agent and reward of each run."""
         found = []
         for agent in self.agents or (self.training.agent,):
-            if not find_learner(split_name(agent)[0]).uses_credit:
+            if not find_learner(name_of(agent)).uses_credit:
                 found.append((agent, agent, self.rewards[0]))
                 continue
             for reward in self.rewards:
@@ -248,8 +247,8 @@ class ComparisonConfig:
         Raises:
             SettingsError: if it has no such option.
         """
-        name, options = split_name(agent)
-        own, env = parse_options(agent, options, what="agent"), resolve_env(self.env)
+        word, env = LEARNERS.parse(agent), resolve_env(self.env)
+        name, own = word.without_options, word.options
         uses_credit = find_learner(name).uses_credit
         shared = {
             field: getattr(self.training, field)
@@ -263,7 +262,7 @@ class ComparisonConfig:
             if is_own and leaf.value != default.value:
                 shared[leaf.path[-1]] = leaf.value
         try:
-            found = training_settings(env, name, **shared | own)
+            found = training_settings(env, name, **{**shared, **own})
         except TypeError as error:
             raise SettingsError(f"agent {agent!r}: {error}") from None
         return _within_budget(found, own)
@@ -281,7 +280,7 @@ class ComparisonConfig:
         return [
             name
             for name, agent, reward in self._runs
-            if find_learner(split_name(agent)[0]).uses_credit
+            if find_learner(name_of(agent)).uses_credit
             and (own or split_own(reward) is None)
             and is_control(reward)
         ]
@@ -507,8 +506,7 @@ def resolve_env(name: str) -> str:
     if versions:
         return max(versions, key=_version)
     tasks = {LATEST.sub("", i).removeprefix("tokengym/").lower(): i for i in ids}
-    near = difflib.get_close_matches(LATEST.sub("", bare).lower(), tasks, n=2, cutoff=0.5)
-    hint = f"did you mean {' or '.join(tasks[n] for n in near)}? " if near else ""
+    hint = did_you_mean(LATEST.sub("", bare).lower(), tasks, cutoff=0.5, shown=tasks)
     raise ValueError(f"unknown environment {name!r}; {hint}known: {', '.join(ids)}")
 
 

@@ -17,8 +17,9 @@ from tokengym.envs.declared import (
     names_of,
 )
 from tokengym.envs.errors import SettingsError
+from tokengym.envs.registry import split_own
 from tokengym.envs.tasks import Task, task_of
-from tokengym.rewards.naming import NORMALIZATIONS, parse_normalization, split_own
+from tokengym.rewards.scorers.normalize import NORMALIZATIONS, parse_normalization
 
 
 @dataclass(frozen=True, kw_only=True)

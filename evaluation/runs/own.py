@@ -11,16 +11,11 @@ import gymnasium
 from tokengym.envs.declared import leaves
 from tokengym.envs.errors import SettingsError
 from tokengym.envs.files import write_bytes
+from tokengym.envs.registry import Registry, Word, own_code, own_hash, split_own, texts_in
 from tokengym.envs.tasks import Task, register_task
-from tokengym.rewards.naming import (
-    load_own,
-    own_code,
-    own_hash,
-    parse_options,
-    split_own,
-    texts_in,
-)
 
+_ENVS: Registry[Any] = Registry("env", own_files=True)
+"""Takes apart and loads environments of files of the user's own; none is registered."""
 CODE = "code"
 """Folder with a copy of each file, in the folder of a comparison or of a trained agent."""
 
@@ -32,34 +27,30 @@ def own_env(text: str) -> str:
     ``make_env(num_envs, **options)``, where ``options`` are those of ``gym.make_vec``.
 
     Raises:
-        RewardError: if the file cannot be run, or has no such object.
-        SettingsError: if the object is neither.
+        SettingsError: if the file cannot be run, or has no such object, or it is neither.
     """
-    own = split_own(text)
-    assert own is not None
-    path, name, options = own
-    made = load_own(path, name)
+    word = _ENVS.parse(text)
+    assert word.file is not None
+    made = _ENVS.find(word)
     if isinstance(made, Task):
         return register_task(made).id
     if not callable(made):
         raise SettingsError(
             f"env {text} must be a Task or a function make_env(num_envs, **options), got {made!r}"
         )
-    called = re.sub(r"[^\w.-]", "_", f"{path.stem}.{name}{options}")
-    env_id = f"own/{called}-{own_hash(path)[:8]}-v0"
+    called = re.sub(r"[^\w.-]", "_", f"{word.file.stem}.{text.partition('.py:')[2]}")
+    env_id = f"own/{called}-{own_hash(word.file)[:8]}-v0"
     if env_id not in gymnasium.registry:
-        keywords = parse_options(text, options, what="env")
         gymnasium.register(
             env_id,
             entry_point=partial(_refuse_single, text),
-            vector_entry_point=partial(_make_batch, text, partial(made, **keywords)),
+            vector_entry_point=partial(_make_batch, word, partial(made, **word.options)),
         )
     return env_id
 
 
-def _make_batch(text: str, make: Callable[..., Any], **options: Any) -> Any:
-    own = split_own(text)
-    with own_code(f"env {text} cannot be made", own and own[0]):
+def _make_batch(word: Word, make: Callable[..., Any], **options: Any) -> Any:
+    with own_code(f"env {word} cannot be made", word.file):
         return make(**options)
 
 
@@ -76,7 +67,7 @@ def code_hashes(settings: Any, known: Mapping[str, str] | None = None) -> dict[s
         known: Hashes that were stored with the settings, which stay.
 
     Raises:
-        RewardError: if there is no such file.
+        SettingsError: if there is no such file.
     """
     values = [leaf.value for leaf in leaves(settings)]
     paths = [str(own[0]) for text in texts_in(values) if (own := split_own(text))]

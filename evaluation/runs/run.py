@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.agents.errors import CheckpointError
-from tokengym.agents.learner import Agent
+from tokengym.agents.learner import LEARNERS, Agent
 from tokengym.envs import episode_to_record
 from tokengym.envs.errors import SettingsError, StorageError
 from tokengym.envs.files import locked, previous_folder, read_json
@@ -26,7 +26,6 @@ from tokengym.evaluation.runs.config import (
 from tokengym.evaluation.runs.defaults import TrainingSettings
 from tokengym.evaluation.runs.own import check_code
 from tokengym.evaluation.runs.record import RunRecord, UnfinishedRun
-from tokengym.rewards.naming import find_object
 
 if TYPE_CHECKING:
     from stable_baselines3.common.logger import KVWriter
@@ -434,7 +433,7 @@ def load_agent(
     from tokengym import agents
 
     if agent_class is not None:
-        made: Any = find_object("agents", agent_class)
+        made: Any = LEARNERS.load(agent_class)
         if not hasattr(made, "load"):
             raise ValueError(
                 f"agent_class {agent_class!r} has no method load to read {path} with; add one, or "

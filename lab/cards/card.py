@@ -14,10 +14,10 @@ from tokengym.agents.ppo.advantages import AdvantageEstimator
 from tokengym.agents.ppo.weights import AdvantageWeight, weight_names
 from tokengym.envs.declared import check_count
 from tokengym.envs.files import read_json, write_json, write_text
+from tokengym.envs.registry import load_own, split_own
 from tokengym.evaluation.runs.record import versions
 from tokengym.lab.cards.parts import ESTIMATOR_PARTS, PARTS, WEIGHT_PARTS, Part, Size
 from tokengym.lab.gradients.oracle import estimator_names
-from tokengym.rewards.naming import load_own, split_own
 from tokengym.rewards.registry import check_name, registered_rewards
 from tokengym.version import __version__
 

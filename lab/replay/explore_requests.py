@@ -14,7 +14,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
-from tokengym.envs.tasks.plugins import load_plugin
+from tokengym.envs.registry import split_own
 from tokengym.envs.tasks.task import registered_tasks
 from tokengym.evaluation.runs.config import resolve_env
 from tokengym.evaluation.runs.run import load_agent
@@ -28,8 +28,7 @@ from tokengym.lab.replay.explore import (
 )
 from tokengym.lab.replay.replay import known_task, usual_rewards
 from tokengym.rewards.credits.base import REWARDS
-from tokengym.rewards.naming import check_options, parse_options, split_name, split_own
-from tokengym.rewards.registry import check_name, registered_rewards
+from tokengym.rewards.registry import registered_rewards
 
 MOST_KEPT = 4
 """Policies that stay loaded."""
@@ -57,15 +56,12 @@ def check_rule(rule: str) -> None:
     remedy = f"start tokengym explore with --rewards {rule} to offer it"
     if split_own(rule):
         raise ValueError(f"{rule} is code that the page may not name; {remedy}")
-    name, options = split_name(rule)
-    check_name(name)
-    entry = REWARDS.get(name)
-    factory: Any = load_plugin("rewards", name) if entry is None else entry.factory
-    switches = () if entry is None else entry.scorer_options
-    values = parse_options(rule, options)
-    check_options(name, factory, values, switches)
-    parameters = signature(factory).parameters
-    for option, value in values.items():
+    word = REWARDS.parse(rule)
+    entry = REWARDS.find(word)
+    switches = entry.scorer_options
+    REWARDS.check_options(word, entry.factory, also=switches)
+    parameters = signature(entry.factory).parameters
+    for option, value in word.options.items():
         is_plain = option in parameters and _takes_plain(parameters[option].annotation, value)
         if not is_plain and not (option in switches and isinstance(value, bool)):
             raise ValueError(f"{rule}: the page may not set {option} to {value!r}; {remedy}")

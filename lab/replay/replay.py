@@ -23,6 +23,7 @@ from tokengym.envs import (
 from tokengym.envs.declared import as_plain, from_plain
 from tokengym.envs.files import read_jsonl, write_csv
 from tokengym.envs.prompts.tokenization import token_texts
+from tokengym.envs.registry import check_saved, own_object, split_own
 from tokengym.envs.tasks.task import task_of
 from tokengym.evaluation.measure.evaluate import make_eval_envs, task_reward
 from tokengym.evaluation.report.curves import to_cell
@@ -40,7 +41,6 @@ from tokengym.evaluation.statistics import Array
 from tokengym.evaluation.statistics.agreement import Agreement, agreement
 from tokengym.rewards import Reward, RewardError, gold_scorer
 from tokengym.rewards.gold.truth import gold_token_credit
-from tokengym.rewards.naming import check_saved, own_object, split_own
 from tokengym.rewards.registry import scorer_kind
 
 if TYPE_CHECKING:

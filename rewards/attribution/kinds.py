@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from tokengym.envs.registry import Registry
+
 ScorerKind = Literal["any", "reward_model", "encoder"]
 """What a credit is scored by: a reward model, an encoder, or whichever the bundle has."""
 
@@ -23,50 +25,50 @@ class AttributionKind:
     """Remedy where a scorer lacks it."""
 
 
-KINDS: dict[str | None, AttributionKind] = {
-    kind.name: kind
-    for kind in (
-        AttributionKind(
-            name="attention",
-            meaning="last layer's attention of the last response token, averaged over heads",
-            scorer="reward_model",
-            is_signed=False,
-        ),
-        AttributionKind(
-            name="signed-attention",
-            meaning="attention times what each value vector does to the score",
-            scorer="reward_model",
-        ),
-        AttributionKind(
-            name="prefix",
-            meaning="how much each token moved the score of the text before it",
-            scorer="reward_model",
-            remedy="score with RewardModel or take 'red:every_prefix=true' (one scoring per token)",
-        ),
-        AttributionKind(
-            name="gradient",
-            meaning="embedding times gradient of the score",
-            scorer="reward_model",
-        ),
-        AttributionKind(
-            name="integrated-gradients",
-            meaning="the same, averaged along the line from zero embeddings of the response",
-            scorer="reward_model",
-        ),
-        AttributionKind(
-            name="relevance",
-            meaning="each token's exact part of a mean-pooled dot product",
-            scorer="encoder",
-            remedy="score with Relevance or take credit 'uniform'",
-        ),
-    )
-}
+KINDS: Registry[AttributionKind] = Registry("attribution")
+"""All kinds by name."""
+for _kind in (
+    AttributionKind(
+        name="attention",
+        meaning="last layer's attention of the last response token, averaged over heads",
+        scorer="reward_model",
+        is_signed=False,
+    ),
+    AttributionKind(
+        name="signed-attention",
+        meaning="attention times what each value vector does to the score",
+        scorer="reward_model",
+    ),
+    AttributionKind(
+        name="prefix",
+        meaning="how much each token moved the score of the text before it",
+        scorer="reward_model",
+        remedy="score with RewardModel or take 'red:every_prefix=true' (one scoring per token)",
+    ),
+    AttributionKind(
+        name="gradient",
+        meaning="embedding times gradient of the score",
+        scorer="reward_model",
+    ),
+    AttributionKind(
+        name="integrated-gradients",
+        meaning="the same, averaged along the line from zero embeddings of the response",
+        scorer="reward_model",
+    ),
+    AttributionKind(
+        name="relevance",
+        meaning="each token's exact part of a mean-pooled dot product",
+        scorer="encoder",
+        remedy="score with Relevance or take credit 'uniform'",
+    ),
+):
+    KINDS.register(_kind.name, _kind)
 
 REWARD_MODEL_KINDS = frozenset(
-    name for name, kind in KINDS.items() if name and kind.scorer == "reward_model"
+    name for name, kind in KINDS.items() if kind.scorer == "reward_model"
 )
-ENCODER_KINDS = frozenset(name for name, kind in KINDS.items() if name and kind.scorer == "encoder")
-SIGNED_KINDS = frozenset(name for name, kind in KINDS.items() if name and kind.is_signed)
+ENCODER_KINDS = frozenset(name for name, kind in KINDS.items() if kind.scorer == "encoder")
+SIGNED_KINDS = frozenset(name for name, kind in KINDS.items() if kind.is_signed)
 
 
 def remedy_for(name: str) -> str:

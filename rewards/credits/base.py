@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tokengym.envs.declared import check_choice, check_count
 from tokengym.envs.episode import Episode
+from tokengym.envs.registry import Registry
 from tokengym.rewards.attribution.kinds import ScorerKind
 from tokengym.rewards.errors import CreditError, RewardError
 from tokengym.rewards.maths.shares import (
@@ -317,7 +318,13 @@ class RewardEntry:
     """Options after the name that are the scorer's, not the credit's."""
 
 
-REWARDS: dict[str, RewardEntry] = {}
+REWARDS: Registry[RewardEntry] = Registry(
+    "reward",
+    group="rewards",
+    error=RewardError,
+    own_files=True,
+    adopt=lambda name, made: RewardEntry(made),
+)
 """All rewards by name."""
 
 
@@ -342,13 +349,9 @@ def register(
         RewardError: if the name is taken, or cannot be written in front of options.
         TypeError: if the factory is not callable.
     """
-    if not name or any(mark in name for mark in ":=, "):
-        raise RewardError(f"name must be free of ':', '=', ',' and spaces, got {name!r}")
-    if name in REWARDS:
-        raise RewardError(f"a reward named {name!r} is registered already; choose another name")
     if not callable(factory):
         raise TypeError(f"factory must be callable, got {factory!r}; pass a class or a function")
-    REWARDS[name] = RewardEntry(factory, scorer, scorer_options)
+    REWARDS.register(name, RewardEntry(factory, scorer, scorer_options))
 
 
 @overload

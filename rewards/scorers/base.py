@@ -3,6 +3,9 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +13,7 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from tokengym.envs.episode import Episode
+from tokengym.envs.registry import Registry
 from tokengym.rewards.attribution.kinds import SIGNED_KINDS
 from tokengym.rewards.attribution.prefixes import (
     PrefixReader,
@@ -560,8 +564,20 @@ def _free(name: str, taken: Mapping[str, Any]) -> str:
     return f"{name} {number}"
 
 
-SCORERS: dict[str, Callable[..., Any]] = {}
-"""Scorers by name, as far as their files were imported; see `find_scorer`."""
+def _load(name: str | None) -> None:
+    """Import the file in which a scorer of that name would register, or all of them."""
+    modules = [found.name for found in iter_modules([str(Path(__file__).parent)])]
+    if name is not None:
+        own = "penalties" if name.endswith("-penalty") else name.replace("-", "_")
+        modules = [own] if own in modules and name not in SCORERS else []
+    for module in modules:
+        import_module(f"tokengym.rewards.scorers.{module}")
+
+
+SCORERS: Registry[Callable[..., Any]] = Registry(
+    "scorer", group="scorers", error=ScorerError, own_files=True, import_names=_load
+)
+"""Factories of scorers by name, as far as their files were imported."""
 
 
 def register_scorer(name: str, factory: Callable[..., Any]) -> None:
@@ -574,8 +590,7 @@ def register_scorer(name: str, factory: Callable[..., Any]) -> None:
     Raises:
         ScorerError: if another scorer has the name.
     """
-    if SCORERS.setdefault(name, factory) is not factory:
-        raise ScorerError(f"a scorer named {name!r} is registered already; choose another name")
+    SCORERS.register(name, factory)
 
 
 def is_scorer(value: object) -> bool:

@@ -8,14 +8,45 @@ from numpy.typing import NDArray
 
 from tokengym.envs.declared import check_choice, check_count, check_number
 from tokengym.envs.episode import Episode
+from tokengym.envs.registry import Registry, name_of
 from tokengym.rewards.attribution.prefixes import PrefixReader, ScaledReader
-from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.errors import RewardError, ScorerError
 from tokengym.rewards.maths.redistribution import Moments, update_moments
 from tokengym.rewards.maths.shares import shift
 from tokengym.rewards.scorers.base import ScorerWrapper
 from tokengym.rewards.scorers.scores import AnyScorer, FloatArray, Scores
 
 _EPSILON = 1e-8
+NORMALIZATIONS: Registry[tuple[str, ...]] = Registry("normalize", error=RewardError)
+"""Ways to normalise scores, with the arguments of `Normalize` that are options of each."""
+NORMALIZATIONS.register("batch", ("by", "scale", "clip"))
+NORMALIZATIONS.register("running", ("by", "scale", "clip", "window"))
+
+
+def parse_normalization(text: str) -> tuple[str, dict[str, Any]]:
+    """Return the name of a normalisation and its options.
+
+    Args:
+        text: "batch" or "running", with options as in "running:window=512,by=query_type"; "none"
+            is None.
+
+    Raises:
+        RewardError: if the name or an option is unknown.
+
+    Example:
+        >>> parse_normalization("running:window=512,clip=none")
+        ('running', {'window': 512, 'clip': None})
+    """
+    if (name := name_of(text)) not in NORMALIZATIONS:
+        raise RewardError(f"normalize must be None, 'running' or 'batch', got {text!r}")
+    options = NORMALIZATIONS.parse(text).options
+    for key in options:
+        if key not in NORMALIZATIONS[name]:
+            raise RewardError(
+                f"normalize {name!r} has no option {key!r}; it has "
+                f"{', '.join(NORMALIZATIONS[name])}"
+            )
+    return name, {key: None if value == "none" else value for key, value in options.items()}
 
 
 class Normalize(ScorerWrapper):

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 def comparison_settings(env: str, agent: str, agents: str) -> dict[str, Any]:
     """Return the default settings of a comparison, those of its first learner."""
+    from tokengym.envs.registry import name_of
     from tokengym.evaluation.runs.defaults import EvaluationSettings
-    from tokengym.rewards.naming import split_name
 
-    settings = run_settings(env, split_name(agents)[0] if agents else agent)
+    settings = run_settings(env, name_of(agents) if agents else agent)
     return {**settings, "evaluation": EvaluationSettings()}
 
 

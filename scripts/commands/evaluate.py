@@ -156,14 +156,13 @@ def _player(
     trust_code: bool,
 ) -> Any:
     """Return the saved agent, one of the user's own that is played as it is made, or the start."""
-    from tokengym.agents.learner import own_player
+    from tokengym.agents.learner import LEARNERS, own_player
     from tokengym.evaluation.runs.run import load_agent
-    from tokengym.rewards.naming import find_object
 
     if agent is not None:
         return load_agent(agent, agent_class, trust_code=trust_code)
     if agent_class is not None:
-        return own_player(agent_class, find_object("agents", agent_class), evaluator.envs)
+        return own_player(agent_class, LEARNERS.load(agent_class), evaluator.envs)
     return evaluator.untrained(model)
 
 

@@ -119,6 +119,4 @@ class FixedScorer:
 
 def forget_rewards_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give a test its own table of names."""
-    table = dict(REWARDS)
-    for module in ("credits.base", "registry"):
-        monkeypatch.setattr(f"tokengym.rewards.{module}.REWARDS", table)
+    monkeypatch.setattr(REWARDS, "_entries", dict(REWARDS))

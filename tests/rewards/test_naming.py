@@ -8,8 +8,8 @@ import pytest
 
 import tokengym  # noqa: F401  registers the environments
 from tokengym.envs import Episode, UntrustedCodeError
+from tokengym.envs.registry import check_saved
 from tokengym.rewards import LengthPenalty, Normalize, RewardError, make_reward
-from tokengym.rewards.naming import check_saved
 from tokengym.rewards.scorers import find_scorer, scorer_names
 
 EPISODE = Episode(prompt="Go", response="on!!", prompt_ids=[1], response_ids=[2, 3])

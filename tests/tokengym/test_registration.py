@@ -485,7 +485,7 @@ def test_registering_twice_changes_nothing():
 
 
 def test_two_tasks_of_one_name_are_refused():
-    with pytest.raises(ValueError, match="a task 'MovieReview' is registered already; take"):
+    with pytest.raises(ValueError, match="a task named 'MovieReview' is registered already"):
         register_task(replace(find_task("MovieReview"), summary="Another."))
 
 
@@ -507,10 +507,10 @@ def test_prompts_per_row_pass_through_the_reward_wrapper() -> None:
 
 
 def test_a_task_of_ones_own_is_one_declaration(monkeypatch) -> None:
-    from tokengym.envs.tasks import Task, task, task_of
+    from tokengym.envs.tasks import TASKS, Task, task_of
     from tokengym.evaluation.runs.defaults import default_rewards, training_settings
 
-    monkeypatch.setattr(task, "_TASKS", dict(task._TASKS))
+    monkeypatch.setattr(TASKS, "_entries", dict(TASKS))
     monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
     mine = register_task(
         Task(

@@ -10,6 +10,7 @@ import torch
 from tests.agents.conftest import PerToken, make_model, target_reward
 from tokengym.agents import PPO, collect, losses
 from tokengym.agents.ppo.advantages import (
+    ADVANTAGES,
     AdvantageEstimator,
     RoundTensors,
     advantage_names,
@@ -135,9 +136,7 @@ def test_an_unknown_estimator_is_named_with_near_matches(make_ppo: Callable[...,
 def test_an_estimator_of_ones_own_is_one_function(
     make_ppo: Callable[..., PPO], make_envs: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ):
-    from tokengym.agents.ppo import advantages
-
-    monkeypatch.setattr(advantages, "_ESTIMATORS", dict(advantages._ESTIMATORS))
+    monkeypatch.setattr(ADVANTAGES, "_entries", dict(ADVANTAGES))
     register_advantage(
         AdvantageEstimator(
             name="immediate",

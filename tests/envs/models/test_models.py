@@ -9,7 +9,6 @@ import sys
 import time
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +16,7 @@ from transformers import AutoConfig
 
 from tokengym.agents.policy.language_model import load_causal_lm
 from tokengym.envs.errors import PretrainedError
-from tokengym.envs.models import gguf, located, title_of
+from tokengym.envs.models import MODELS, gguf, located, title_of
 from tokengym.envs.models.model import StoredModel
 from tokengym.envs.pretrained import from_pretrained, has_tokenizer
 from tokengym.rewards.models.loading import load_tokenizer
@@ -140,10 +139,7 @@ def test_packages_add_models(cache: Path, tmp_path: Path, monkeypatch: pytest.Mo
     made = StoredModel(
         name="mine", title="Mine, 8-bit", package="mine", install="", folder=lambda place: place
     )
-    declaration = SimpleNamespace(load=lambda: made)
-    monkeypatch.setattr(
-        "tokengym.envs.models.model.entry_points",
-        lambda group, name: [declaration][: name == "mine"],
-    )
+    monkeypatch.setattr(MODELS, "plugins", lambda: ["mine"])
+    monkeypatch.setattr(MODELS, "load", lambda word: made)
     assert from_pretrained(AutoConfig, "mine").model_type == "llama"
     assert title_of("mine") == "Mine, 8-bit"

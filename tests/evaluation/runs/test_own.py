@@ -411,9 +411,9 @@ def test_names_of_a_package_are_found_when_they_are_used(package: Path):
 
 
 def test_a_task_of_a_package_has_its_id(package: Path, monkeypatch: pytest.MonkeyPatch):
-    from tokengym.envs.tasks import register_plugins, task
+    from tokengym.envs.tasks import TASKS, register_plugins
 
-    monkeypatch.setattr(task, "_TASKS", dict(task._TASKS))
+    monkeypatch.setattr(TASKS, "_entries", dict(TASKS))
     monkeypatch.setattr(gym.envs.registration, "registry", dict(gym.registry))
     monkeypatch.setattr(gym, "registry", gym.envs.registration.registry)
     register_plugins()

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from tokengym.agents import learner
 from tokengym.agents.errors import CheckpointError
-from tokengym.agents.learner import Learner, TrainingRun
+from tokengym.agents.learner import LEARNERS, Learner, TrainingRun
 from tokengym.agents.offline.settings import Sampling
 from tokengym.envs.files import read_json
 from tokengym.evaluation.runs.config import ComparisonConfig
@@ -158,7 +157,7 @@ def test_a_learner_is_one_declaration_and_one_function(monkeypatch, capsys):
         train=f"{__name__}:wait",
         steps_setting="waits",
     )
-    monkeypatch.setitem(learner._LEARNERS, "wait", declared)
+    monkeypatch.setattr(LEARNERS, "_entries", {**LEARNERS, "wait": declared})
     settings = config("wait", waits=3)
     assert settings.training.last_step == 3
     assert ComparisonConfig.from_dict(settings.as_dict()) == settings

@@ -209,7 +209,7 @@ def test_an_option_that_a_rule_does_not_declare_is_not_set(monkeypatch: pytest.M
     def loose(**options: Any) -> None:
         raise AssertionError(f"called with {options}")
 
-    monkeypatch.setitem(REWARDS, "loose", RewardEntry(loose))
+    monkeypatch.setattr(REWARDS, "_entries", {**REWARDS, "loose": RewardEntry(loose)})
     for option in ("path=models", "options=1"):
         with pytest.raises(ValueError, match=f"may not set {option.partition('=')[0]}"):
             check_rule(f"loose:{option}")
