@@ -5,6 +5,7 @@ checkpoint.json        settings, counters, the environment's state, every file's
 training.safetensors   value head (and its own network), optimiser, random generators
 model/                 the policy's weights (or adapter/, its LoRA weights), Hugging Face's format
 reference/             the frozen reference, which with LoRA is the base model
+base.json              in place of either: name and hash of a base model that is found by name
 ```
 """
 
@@ -26,7 +27,8 @@ from tokengym.agents.policy.language_model import load_causal_lm, no_progress_ba
 from tokengym.agents.processes import Processes, join
 from tokengym.agents.rollouts.environments import environment_state, restore_environment
 from tokengym.agents.sb3 import GymVecEnv, NoEnvironment, as_vec_env
-from tokengym.envs.files import check_entries, read_folder, write_folder
+from tokengym.envs.files import check_entries, read_folder, read_json, write_folder, write_json
+from tokengym.envs.models import BASE, named_folder
 from tokengym.envs.pretrained import PICKLES
 from tokengym.envs.registry import check_saved
 
@@ -228,6 +230,9 @@ def write_policy(
         model.model.save_pretrained(folder / "model")
         return
     model.adapters.save_pretrained(str(folder / "adapter"))
+    if model.base is not None:
+        write_json(folder / BASE, model.base)
+        return
     base = "reference" if reference is None else "model"
     model.model.save_pretrained(folder / base, state_dict=model.base_weights())
 
@@ -380,6 +385,12 @@ def stored_models(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{strange[0]} is no file that save() writes; remove the checkpoint")
     names = [name for name in ("model", "reference") if (folder / name).is_dir()]
     models: dict[str, Any] = {name: load_causal_lm(folder / name, alone=True) for name in names}
+    if (folder / BASE).is_file():
+        base = read_json(folder / BASE)
+        check_entries(base, {"model": str, "sha256": str, "dtype": str}, f"{BASE} of {folder}")
+        models["model"] = str(named_folder(base))
+        if base["dtype"] != "bfloat16":  # that of its files
+            models["dtype"] = base["dtype"]
     if (folder / "adapter").is_dir():
         from peft import LoraConfig, PeftConfig
 

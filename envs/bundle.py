@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import resources
@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from tokengym.envs.errors import BundleError, SettingsError
 from tokengym.envs.files import parse_json
+from tokengym.envs.models import located
 from tokengym.envs.pretrained import from_pretrained
 from tokengym.envs.prompts.prompt import Prompt, PromptSet
+from tokengym.envs.registry import did_you_mean
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,6 +34,7 @@ PARTS = {
     "gold_model": "gold_model",
     "judge": "judge",
 }
+_ASSETS = Path(str(resources.files("tokengym.envs"))) / "assets"
 _BUILDER = "python -m tokengym.scripts.build_models"
 
 
@@ -144,7 +147,9 @@ class Bundle:
         """Return whether the bundle has a part ("policy", "encoder", "lexicon", ...)."""
         if part not in PARTS:
             raise BundleError(f"a bundle has no part {part!r}; its parts are {', '.join(PARTS)}")
-        return part not in self.hidden and (self.path / PARTS[part]).exists()
+        return part not in self.hidden and (
+            part in self._named_models or (self.path / PARTS[part]).exists()
+        )
 
     def without(self, *parts: str) -> Bundle:
         """Return the bundle with some of its parts treated as missing.
@@ -170,27 +175,64 @@ class Bundle:
                 f"bundle {str(self.path)!r} (task {self.task!r}) has no {part}: {PARTS[part]} is "
                 f"missing; build it with {_BUILDER}"
             )
-        return self.path / PARTS[part]
+        named = self._named_models.get(part)
+        return self.path / PARTS[part] if named is None else Path(located(named))
+
+    @property
+    def _named_models(self) -> Mapping[str, str]:
+        """Parts that are models found by name and not stored here."""
+        return self.manifest.get("models", {})
+
+    def settings(self, kind: Literal["options", "training", "evaluation"]) -> dict[str, Any]:
+        """Return settings whose defaults are the bundle's own, by name.
+
+        Args:
+            kind: Of environments, of training, or of evaluation.
+        """
+        return dict(self.manifest.get(kind, {}))
 
 
 def bundled(task: str) -> Bundle:
     """Return the bundle that ships with the package.
 
     Args:
-        task: "movie_review", "question_answer", "dialogue", "detox", "summarize", "oracle", or
-            "feedback", which has a judge and no prompts.
+        task: "movie_review", "question_answer", "dialogue", "detox", "summarize", "oracle",
+            "feedback", which has a judge and no prompts, or "smollm2-reviews", whose language
+            model is the extra ``smollm2``.
 
     Raises:
         BundleError: if there is no bundle of this task (the message lists those that exist).
     """
-    assets = Path(str(resources.files("tokengym.envs"))) / "assets"
-    tasks = sorted(folder.parent.name for folder in assets.glob("*/bundle.json"))
-    if task not in tasks:
+    if task not in (tasks := bundle_names()):
         raise BundleError(
             f"no bundle of task {task!r} ships with tokengym, only {', '.join(tasks) or 'none'}; "
             f"build one with {_BUILDER} and pass bundle=Bundle(path)"
         )
-    return Bundle(assets / task)
+    return Bundle(_ASSETS / task)
+
+
+def find_bundle(word: Bundle | Path | str) -> Bundle:
+    """Return a bundle, that of a folder, or the bundled one of a name ("smollm2-reviews").
+
+    Raises:
+        BundleError: if there is none.
+    """
+    if isinstance(word, Bundle):
+        return word
+    name = str(word)
+    if Path(name).exists() or Path(name).name != name:
+        return Bundle(word)
+    if name not in (names := bundle_names()):
+        raise BundleError(
+            f"{name!r} has no bundle.json, and no bundle of this name ships with tokengym; "
+            f"{did_you_mean(name, names)}build one with {_BUILDER}"
+        )
+    return bundled(name)
+
+
+def bundle_names() -> list[str]:
+    """Return the names of the bundles that ship with the package."""
+    return sorted(folder.parent.name for folder in _ASSETS.glob("*/bundle.json"))
 
 
 def check_split(split: Any) -> None:

@@ -98,6 +98,7 @@ class TokenMdp:
             max_prompt_tokens=settings.max_prompt_tokens,
             overlong=settings.overlong,
             chat_template=settings.chat_template,
+            prompt_format=settings.prompt_format,
         )
         self.prompt_width = self.table.max_prompt_tokens
         self.width = self.prompt_width + settings.max_new_tokens

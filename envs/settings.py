@@ -14,6 +14,8 @@ from tokengym.envs.prompts.tokenization import lone_surrogate
 Horizon = Literal["terminated", "truncated"]
 Overlong = Literal["error", "left", "drop"]
 PromptSampling = Literal["uniform", "epoch", "sequential"]
+PLACE = "{prompt}"
+"""Place of a prompt in a prompt format."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +86,9 @@ class GenerationSettings(TextSettings, ResponseSettings):
         SettingsError: if a value is out of range or two contradict each other.
     """
 
+    prompt_format: str | None = None
+    """Frame of every prompt that is a text, with ``{prompt}`` where it stands ("Continue this film
+    review: {prompt}"); scorers see the prompt without it. None has no frame."""
     max_prompt_tokens: int | None = None
     """Width of the prompt's part, tokens; None takes the longest prompt of the set."""
     stop_strings: Sequence[str] = ()
@@ -95,6 +100,11 @@ class GenerationSettings(TextSettings, ResponseSettings):
         remedy = "a template of your own goes to tokenizer.chat_template"
         check_choice(self, "chat_template", (True, False), hint=remedy)
         check_count(self, "max_prompt_tokens", optional=True)
+        if self.prompt_format is not None and str(self.prompt_format).count(PLACE) != 1:
+            raise SettingsError(
+                f"prompt_format must have {PLACE} once, got {self.prompt_format!r}; write "
+                f"'Continue this film review: {PLACE}'"
+            )
         _check_list(self, "stop_strings", "strings")
         object.__setattr__(self, "stop_strings", tuple(self.stop_strings))
         if not all(isinstance(text, str) and text for text in self.stop_strings):

@@ -141,8 +141,10 @@ def _env_arguments(task: Task, split: Split, options: Mapping[str, Any]) -> dict
     if task.bundle is None:
         return dict(options)
     of_task = TaskOptions(**{k: v for k, v in options.items() if k in known})
+    arguments = task_arguments(task, of_task, split)
+    of_bundle = arguments["bundle"].settings("options") if arguments["bundle"] else {}
     of_env = {name: value for name, value in options.items() if name not in known}
-    return {**of_env, **task_arguments(task, of_task, split)}
+    return {**of_bundle, **of_env, **arguments}
 
 
 def _scorer_of(

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -19,8 +20,10 @@ from transformers.utils import logging as transformers_logging
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.envs.errors import TokenizerError
+from tokengym.envs.models import located
+from tokengym.envs.models.gguf import is_cached
 from tokengym.envs.pretrained import load_whole
-from tokengym.rewards.models.loading import positions
+from tokengym.rewards.models.loading import positions, shared_backbone, sharing_weights
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +33,11 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def load_causal_lm(
-    model: str | Path | PreTrainedModel, dtype: str = "auto", *, alone: bool = False
+    model: str | Path | PreTrainedModel,
+    dtype: str = "auto",
+    *,
+    alone: bool = False,
+    adapts: bool = False,
 ) -> PreTrainedModel:
     """Return the model, read from disk or the hub if it is a name.
 
@@ -39,6 +46,8 @@ def load_causal_lm(
         dtype: "float32", "bfloat16", or "auto": the checkpoint's own, with float16, which
             overflows in training, read as float32.
         alone: Refuse a folder that holds other weights besides.
+        adapts: Whether only adapters will learn: the weights of a model found by name are then
+            those of all others in the process that adapt it.
 
     Raises:
         ValueError: if the dtype is unknown.
@@ -47,11 +56,12 @@ def load_causal_lm(
     """
     if dtype != "auto" and dtype not in DTYPES:
         raise ValueError(f"dtype must be 'auto', 'float32' or 'bfloat16', got {dtype!r}")
-    if isinstance(model, str | Path):
+    folder = located(model) if isinstance(model, str | Path) else None
+    if folder is not None and adapts and is_cached(folder) and dtype in ("auto", "bfloat16"):
+        loaded = sharing_weights(shared_backbone(folder, device="cpu"))
+    elif isinstance(model, str | Path):
         with no_progress_bars():
-            loaded: PreTrainedModel = load_whole(
-                AutoModelForCausalLM, model, alone=alone, dtype="auto"
-            )
+            loaded = load_whole(AutoModelForCausalLM, model, alone=alone, dtype="auto")
     elif isinstance(model, PreTrainedModel):
         loaded = model
     else:
@@ -63,7 +73,8 @@ def load_causal_lm(
         wanted = DTYPES[dtype]
     else:
         wanted = torch.float32 if loaded.dtype == torch.float16 else loaded.dtype
-    nn.Module.to(loaded, wanted)
+    if loaded.dtype != wanted:
+        nn.Module.to(loaded, wanted)
     return loaded
 
 
@@ -89,6 +100,8 @@ class LanguageModel(nn.Module):
         self.model = model
         self.recompute = False
         """Whether blocks are computed again in the backward pass instead of kept in memory."""
+        self.base: dict[str, str] | None = None
+        """Name, hash and precision of unchanged weights under adapters, see `named_base`."""
         self.autocasts = False
         """Whether the trunk computes in bfloat16 by autocast, whatever its weights have."""
         fuse_activations(model)
@@ -97,7 +110,9 @@ class LanguageModel(nn.Module):
             from peft import get_peft_model
 
             try:
-                self.adapters = get_peft_model(model, lora)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", FutureWarning)  # peft asks by an old name
+                    self.adapters = get_peft_model(model, lora)
             except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
                 raise ModelError(
                     f"lora cannot be put on the model ({error}); correct it"
@@ -305,7 +320,7 @@ def check_length(model: LanguageModel, max_tokens: int) -> None:
         )
 
 
-def fit_vocabulary(model: PreTrainedModel, num_tokens: int) -> None:
+def fit_vocabulary(model: PreTrainedModel, num_tokens: int) -> bool:
     """Give a model rows for the few tokens that were added to its tokenizer, a pad token say.
 
     Each starts as the mean of the others, so that it is neither likely nor forbidden.
@@ -313,10 +328,13 @@ def fit_vocabulary(model: PreTrainedModel, num_tokens: int) -> None:
     Args:
         model: Is changed if up to `MOST_ADDED` tokens are missing.
         num_tokens: Size of the tokenizer.
+
+    Returns:
+        Whether it was changed.
     """
     (old, _) = next(model.get_input_embeddings().parameters()).shape
     if not 0 < num_tokens - old <= MOST_ADDED:
-        return
+        return False
     model.resize_token_embeddings(num_tokens, mean_resizing=False)
     with torch.no_grad():
         for module in (model.get_input_embeddings(), model.get_output_embeddings()):
@@ -328,6 +346,7 @@ def fit_vocabulary(model: PreTrainedModel, num_tokens: int) -> None:
         num_tokens,
         old,
     )
+    return True
 
 
 def check_vocabulary(model: LanguageModel, num_actions: int) -> None:

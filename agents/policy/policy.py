@@ -47,6 +47,7 @@ from tokengym.agents.policy.value import ValueFunction
 from tokengym.agents.rollouts.environments import Observation
 from tokengym.agents.rollouts.playing import Player
 from tokengym.envs.declared import from_keywords, takes
+from tokengym.envs.models import located, named_base
 from tokengym.envs.registry import imported
 
 logger = logging.getLogger(__name__)
@@ -136,10 +137,15 @@ class CausalLMPolicy(BasePolicy):
     def _load(self, model: str | Path | PreTrainedModel) -> LanguageModel:
         """Return the language model, fit for the environment."""
         settings = self.settings
-        backbone = load_causal_lm(model, self._dtype)
-        if not isinstance(model, PreTrainedModel):
-            fit_vocabulary(backbone, self.num_actions)
+        backbone = load_causal_lm(model, self._dtype, adapts=settings.lora is not None)
+        is_changed = isinstance(model, PreTrainedModel) or fit_vocabulary(
+            backbone, self.num_actions
+        )
         loaded = LanguageModel(backbone, settings.lora)
+        if isinstance(model, str | Path) and not is_changed and settings.lora is not None:
+            base = named_base(located(model))
+            dtype = str(backbone.dtype).removeprefix("torch.")
+            loaded.base = None if base is None else {**base, "dtype": dtype}
         loaded.recompute = settings.gradient_checkpointing
         loaded.autocasts = settings.precision == "bf16-mixed"
         loaded.freeze_lower(settings.frozen_layers)
@@ -237,6 +243,7 @@ class CausalLMPolicy(BasePolicy):
         with_entropy: bool = False,
         with_kl: bool = False,
         ref_logits: Tensor | None = None,
+        ref_states: Tensor | None = None,
         value_head_only: bool = False,
     ) -> Evaluation:
         """Return log-probs and values of the responses under the policy as it is now.
@@ -249,15 +256,16 @@ class CausalLMPolicy(BasePolicy):
             with_entropy: Compute the entropy too.
             with_kl: Compute the exact KL to the reference too.
             ref_logits: (batch, time, vocab) from `reference_logits`; None computes them again.
+            ref_states: (batch, time, hidden) from `reference_states`, to compute them from.
             value_head_only: Let gradients reach the value head alone, and its own network.
         """
         rows, times, columns = sequences.response_positions()
         with torch.set_grad_enabled(torch.is_grad_enabled() and not value_head_only):
             states = self.states(sequences)
-        ref_states = states
-        if with_kl and ref_logits is None:
+        kept_states = states if ref_states is None else ref_states[rows, times]
+        if with_kl and ref_logits is None and ref_states is None:
             with torch.no_grad():
-                ref_states = self.states(sequences, reference=True)
+                kept_states = self.states(sequences, reference=True)
         tokens = sequences.input_ids[rows, columns]
 
         def figures(
@@ -278,7 +286,7 @@ class CausalLMPolicy(BasePolicy):
                 found.append(losses.entropy(logits))
             return tuple(found)
 
-        inputs = (states, ref_states, tokens, rows, times)
+        inputs = (states, kept_states, tokens, rows, times)
         found = list(in_chunks(figures, *inputs, vocab_size=self.num_actions))
         shape = sequences.response_mask.shape
 
@@ -301,6 +309,7 @@ class CausalLMPolicy(BasePolicy):
         action_masks: ActionMasks | None = None,
         *,
         reference: bool = False,
+        ref_states: Tensor | None = None,
         max_size: int = 64,
     ) -> Tensor:
         """Return log-probs of the responses without gradient, (batch, time), nats.
@@ -309,6 +318,7 @@ class CausalLMPolicy(BasePolicy):
             sequences: Any number of texts; similar lengths are run together.
             action_masks: Tokens that could be sampled at each step; None: all.
             reference: Under the frozen reference rather than the policy.
+            ref_states: (batch, time, hidden) from `reference_states`; None computes them again.
             max_size: Most texts in one forward.
         """
         log_probs = torch.zeros(sequences.response_mask.shape, device=self.device)
@@ -328,7 +338,11 @@ class CausalLMPolicy(BasePolicy):
                 logits = self.shaped_logits(states, mask, reference=reference)
                 return (chosen_log_probs(logits, tokens),)
 
-            states, tokens = self.states(part, reference=reference), part.input_ids[rows, columns]
+            tokens = part.input_ids[rows, columns]
+            if ref_states is None:
+                states = self.states(part, reference=reference)
+            else:
+                states = ref_states[bucket[rows], times]
             (found,) = in_chunks(figures, states, tokens, rows, times, vocab_size=self.num_actions)
             log_probs[bucket[rows], times] = found
         return log_probs
@@ -355,12 +369,34 @@ class CausalLMPolicy(BasePolicy):
         return logits
 
     @torch.no_grad()
+    def reference_states(self, sequences: Sequences, *, max_size: int = 64) -> Tensor:
+        """Return the reference's hidden states before each token, (batch, time, hidden).
+
+        They are a small part of its logits where the vocabulary is large.
+
+        Args:
+            sequences: Any number of texts; similar lengths are run together.
+            max_size: Most texts in one forward.
+        """
+        states: Tensor | None = None
+        for bucket in self._buckets(sequences, max_size, True):
+            part = sequences.select(bucket)
+            rows, times, _ = part.response_positions()
+            found = self.states(part, reference=True)
+            if states is None:
+                states = found.new_zeros(*sequences.response_mask.shape, found.shape[-1])
+            states[bucket[rows], times] = found
+        assert states is not None
+        return states
+
+    @torch.no_grad()
     def response_kl(
         self,
         sequences: Sequences,
         action_masks: ActionMasks | None = None,
         *,
         ref_logits: Tensor | None = None,
+        ref_states: Tensor | None = None,
         max_size: int = 64,
     ) -> Tensor:
         """Return the exact KL(policy || reference) before each token, (batch, time), nats.
@@ -369,13 +405,19 @@ class CausalLMPolicy(BasePolicy):
             sequences: Any number of texts; similar lengths are run together.
             action_masks: Tokens that could be sampled at each step; None: all.
             ref_logits: (batch, time, vocab) from `reference_logits`; None computes them again.
+            ref_states: (batch, time, hidden) from `reference_states`, to compute them from.
             max_size: Most texts in one forward.
         """
         kl = torch.zeros(sequences.response_mask.shape, device=self.device)
         for bucket in self._buckets(sequences, max_size, True):
             masks = None if action_masks is None else action_masks.select(bucket)
-            given = None if ref_logits is None else ref_logits[bucket]
-            part = self.evaluate(sequences.select(bucket), masks, with_kl=True, ref_logits=given).kl
+            part = self.evaluate(
+                sequences.select(bucket),
+                masks,
+                with_kl=True,
+                ref_logits=None if ref_logits is None else ref_logits[bucket],
+                ref_states=None if ref_states is None else ref_states[bucket],
+            ).kl
             assert part is not None
             kl[bucket, : part.shape[1]] = part
         return kl

@@ -34,6 +34,8 @@ class Experience:
     """(batch, time), nats, under the frozen reference; needed for a sampled KL in the loss."""
     ref_logits: Tensor | None = None
     """(batch, time, vocab) of the frozen reference, for the exact KL; None computes them again."""
+    ref_states: Tensor | None = None
+    """(batch, time, hidden) of the frozen reference, where its logits would take too much."""
     advantage_scale: float = 1.0
     """Standard deviation that whitening divided the advantages by, reward units."""
 
@@ -135,6 +137,7 @@ class Objective:
             with_entropy=self.ent_coef != 0.0,
             with_kl=self.kl_coef != 0.0 and self.kl_estimator == "exact",
             ref_logits=part.ref_logits,
+            ref_states=part.ref_states,
             value_head_only=self.value_head_only,
         )
         weights = None

@@ -49,8 +49,10 @@ logger = logging.getLogger(__name__)
 
 MOST_RATIO_ERROR = 0.1
 """Largest |ratio - 1| before the first gradient step that rounding in float32 explains."""
-MOST_LOGITS = 2**28
-"""Most bytes of the reference's logits that a round keeps; beyond it they are computed again."""
+MOST_LOGITS = 2**25
+"""Most bytes of the reference's logits that a round keeps; beyond it the hidden states are kept."""
+MOST_ROWS = 64
+"""Most texts in a forward pass without gradients; fewer with a smaller ``micro_batch_size``."""
 REMEDY = "lower learning_rate or kl_coef, or clip the scores"
 """What to do about a loss or gradient that is not finite."""
 
@@ -128,8 +130,8 @@ class PPO(EpisodicAlgorithm):
         assert played.log_probs is not None  # our own player gives them all
         sequences = played.sequences(self.device)
         mask = sequences.response_mask
-        ref_logits = self._reference_logits(played, sequences)
-        ref_log_probs = self._reference_log_probs(played, sequences, ref_logits)
+        reference = self._reference(played, sequences)
+        ref_log_probs = self._reference_log_probs(played, sequences, reference)
         old_log_probs = self._old_log_probs(played, sequences)
         rewards = self._token_rewards(played)
         raw_scores = scores = self._scores(played)
@@ -137,9 +139,8 @@ class PPO(EpisodicAlgorithm):
         if self.settings.kl_in == "reward" and self.kl_coef != 0.0:
             price = kl
             if self.settings.kl_estimator == "exact":
-                price = self._of_rows(
-                    partial(self.policy.response_kl, ref_logits=ref_logits), played, sequences
-                )
+                exact = partial(self.policy.response_kl, max_size=self._most_rows, **reference)
+                price = self._of_rows(exact, played, sequences)
             rewards, scores = rewards - self.kl_coef * price, scores - self.kl_coef * price.sum(1)
         values, final_values = self._values(played, sequences)
         advantages, returns = self.estimator.estimate(
@@ -175,7 +176,7 @@ class PPO(EpisodicAlgorithm):
             advantage_scale=scale,
             returns=None if values is None else returns,
             ref_log_probs=ref_log_probs if self.settings.kl_in == "loss" else None,
-            ref_logits=ref_logits,
+            **reference,
         )
         return self._kept(experience, raw_scores)
 
@@ -192,7 +193,8 @@ class PPO(EpisodicAlgorithm):
         assert played.log_probs is not None
         if self.settings.old_log_probs == "sampled":
             return played.log_probs
-        found = self._of_rows(self.policy.response_log_probs, played, sequences)
+        log_probs = partial(self.policy.response_log_probs, max_size=self._most_rows)
+        found = self._of_rows(log_probs, played, sequences)
         self._log_prob_gap = (found - played.log_probs).abs().max().item()
         return found
 
@@ -214,7 +216,12 @@ class PPO(EpisodicAlgorithm):
             response_mask=sequences.response_mask,
             advantages=advantages,
             seed=(self.seed or 0) * 1_000_003 + self._n_updates,
-            entropy=partial(self._of_rows, self.policy.response_entropy, played, sequences),
+            entropy=partial(
+                self._of_rows,
+                partial(self.policy.response_entropy, max_size=self._most_rows),
+                played,
+                sequences,
+            ),
             episodes=played.episodes,
             language_model=self.policy.language_model.model,
             ref_log_probs=ref_log_probs,
@@ -342,21 +349,35 @@ class PPO(EpisodicAlgorithm):
             self.logger.record("train/learning_rate", rate)
             update_learning_rate(optimizers, rate)
 
-    def _reference_logits(self, played: Round, sequences: Sequences) -> Tensor | None:
-        """Return the reference's logits for the exact KL, where they fit in memory."""
-        size = sequences.response_mask.numel() * self.policy.num_actions * 4
-        if self.settings.kl_estimator != "exact" or self.kl_coef == 0.0 or size > MOST_LOGITS:
-            return None
+    @property
+    def _most_rows(self) -> int:
+        """Most texts in a forward pass without gradients."""
+        return min(MOST_ROWS, self.settings.micro_batch_size or MOST_ROWS)
+
+    def _reference(self, played: Round, sequences: Sequences) -> dict[str, Any]:
+        """Return what a round keeps of the reference for the exact KL, as `Experience` names it."""
+        if self.settings.kl_estimator != "exact" or self.kl_coef == 0.0:
+            return {}
         if not self.processes.passes_over_all:  # it does not know yet which rows will be its own
-            return None
-        return self.policy.reference_logits(sequences, played.action_masks)
+            return {}
+        size = sequences.response_mask.numel() * self.policy.num_actions * 4
+        rows = {"max_size": self._most_rows}
+        if size > MOST_LOGITS:
+            return {"ref_states": self.policy.reference_states(sequences, **rows)}
+        logits = self.policy.reference_logits(sequences, played.action_masks, **rows)
+        return {"ref_logits": logits}
 
     def _reference_log_probs(
-        self, played: Round, sequences: Sequences, ref_logits: Tensor | None
+        self, played: Round, sequences: Sequences, reference: Mapping[str, Tensor]
     ) -> Tensor:
         """Return the log-probs of the sampled tokens under the reference, (batch, time), nats."""
-        if ref_logits is None:
-            log_probs = partial(self.policy.response_log_probs, reference=True)
+        if (ref_logits := reference.get("ref_logits")) is None:
+            log_probs = partial(
+                self.policy.response_log_probs,
+                reference=True,
+                ref_states=reference.get("ref_states"),
+                max_size=self._most_rows,
+            )
             return self._of_rows(log_probs, played, sequences)
         rows, times, columns = sequences.response_positions()
         chosen = chosen_log_probs(ref_logits[rows, times], sequences.input_ids[rows, columns])

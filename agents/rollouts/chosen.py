@@ -202,9 +202,8 @@ class PolicyContinuations:
         """Return each response continued to its end; see `tokengym.rewards.reward.Reward`."""
         if self._rules is None:  # one prompt stands for the set, which would be encoded again
             prompts = [prefixes[0].prompt]
-            self._rules = bare_envs(
-                self._envs, 1, prompts=prompts, overlong="left", chat_template=False
-            )
+            options = {"overlong": "left", "chat_template": False, "prompt_format": None}
+            self._rules = bare_envs(self._envs, 1, prompts=prompts, **options)
         # Responses of similar length end together, and need the least padding.
         order = sorted(range(len(prefixes)), key=lambda place: len(prefixes[place].response_ids))
         begun = [prefixes[place] for place in order]

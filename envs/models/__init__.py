@@ -4,6 +4,26 @@
 """
 
 from tokengym.envs.models import minilm, smollm2
-from tokengym.envs.models.model import MODELS, StoredModel, find_model, located, title_of
+from tokengym.envs.models.model import (
+    BASE,
+    MODELS,
+    StoredModel,
+    find_model,
+    located,
+    named_base,
+    named_folder,
+    title_of,
+)
 
-__all__ = ["MODELS", "StoredModel", "find_model", "located", "minilm", "smollm2", "title_of"]
+__all__ = [
+    "BASE",
+    "MODELS",
+    "StoredModel",
+    "find_model",
+    "located",
+    "minilm",
+    "named_base",
+    "named_folder",
+    "smollm2",
+    "title_of",
+]

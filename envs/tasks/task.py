@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import gymnasium
 
-from tokengym.envs.bundle import Bundle, Split, bundled
+from tokengym.envs.bundle import Bundle, Split, bundled, find_bundle
 from tokengym.envs.env import TokenGenerationEnv
 from tokengym.envs.errors import PromptError, SettingsError
 from tokengym.envs.prompts.loading import Column, first_tokens, load_prompts
@@ -165,8 +165,8 @@ class TaskOptions:
     """
 
     bundle: Bundle | Path | str | None = None
-    """Folder of a bundle of tokenizer, prompts and models; None takes the task's own (``gym.make``
-    with a ``tokenizer``: no models)."""
+    """Bundle of tokenizer, prompts and models: a folder, or the name of a bundled one, such as
+    "smollm2-reviews"; None takes the task's own (``gym.make`` with a ``tokenizer``: no models)."""
     tokenizer: PreTrainedTokenizerBase | str | None = None
     """Folder or hub name of the tokenizer, or the tokenizer itself; None takes the bundle's."""
     eos_token: str | None = None
@@ -274,7 +274,7 @@ def _models(task: Task, options: TaskOptions) -> Bundle | None:
     """Return the caller's bundle, or the task's own if its tokenizer is needed."""
     if options.bundle is None:
         return task.own_bundle() if options.tokenizer is None else None
-    return options.bundle if isinstance(options.bundle, Bundle) else Bundle(options.bundle)
+    return find_bundle(options.bundle)
 
 
 def _listed(task: Task, options: TaskOptions, models: Bundle | None, split: Split) -> PromptSet:

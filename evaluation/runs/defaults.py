@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 from tokengym.agents.learner import Learner, find_learner
 from tokengym.agents.policy.settings import Precision
 from tokengym.agents.ppo.settings import PPOSettings
+from tokengym.envs.bundle import find_bundle
 from tokengym.envs.declared import (
     changed,
     check_choice,
@@ -16,7 +17,7 @@ from tokengym.envs.declared import (
     leaves,
     names_of,
 )
-from tokengym.envs.errors import SettingsError
+from tokengym.envs.errors import BundleError, SettingsError
 from tokengym.envs.registry import split_own
 from tokengym.envs.tasks import Task, task_of
 from tokengym.rewards.scorers.normalize import NORMALIZATIONS, parse_normalization
@@ -249,13 +250,45 @@ def task_name(env_id: str) -> str:
     return env_id.rpartition("/")[2].rpartition("-v")[0] or env_id
 
 
-def training_settings(env_id: str, agent: str = "ppo", **changes: Any) -> TrainingSettings:
+def bundle_settings(
+    bundle: str, kind: Literal["options", "training", "evaluation"]
+) -> dict[str, Any]:
+    """Return the settings whose defaults are a bundle's own; none of a folder that is no bundle.
+
+    Args:
+        bundle: Its name or folder; "" for none.
+        kind: Of environments, of training, or of evaluation.
+    """
+    try:
+        return find_bundle(bundle).settings(kind) if bundle else {}
+    except BundleError:  # whoever makes the environment says what is wrong
+        return {}
+
+
+def evaluation_settings(bundle: str = "", **usual: Any) -> EvaluationSettings:
+    """Return the settings of evaluations, a bundle's own among them.
+
+    Args:
+        bundle: Its name or folder; "" for none.
+        usual: Defaults of the command.
+    """
+    return EvaluationSettings(**usual | bundle_settings(bundle, "evaluation"))
+
+
+def training_settings(
+    env_id: str,
+    agent: str = "ppo",
+    *,
+    usual: Mapping[str, Any] | None = None,
+    **changes: Any,
+) -> TrainingSettings:
     """Return a task's settings with the given ones changed; a change of None is no change.
 
     Args:
         env_id: Id of the environment.
         agent: Name of the learner. A task's defaults for settings that are not the run's own are
             those of learners from token rewards.
+        usual: Defaults that go before the task's: a bundle's.
         changes: Settings of the run or of the learner by name.
 
     Raises:
@@ -265,7 +298,7 @@ def training_settings(env_id: str, agent: str = "ppo", **changes: Any) -> Traini
     uses_credit = find_learner(agent).uses_credit
     own = set(names_of(TrainingSettings)) - (set() if uses_credit else CREDIT_SETTINGS)
     task = task_of(env_id)
-    usual = {} if task is None else task.training
+    usual = {**({} if task is None else task.training), **(usual or {})}
     has = own | {leaf.path[-1] for leaf in leaves(find_learner(agent).default_settings())}
     known = {name: value for name, value in usual.items() if name in (has if uses_credit else own)}
     known |= {name: value for name, value in changes.items() if value is not None}

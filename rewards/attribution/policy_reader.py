@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from tokengym.envs.declared import check_count
 from tokengym.envs.episode import Episode
+from tokengym.envs.files import read_json
+from tokengym.envs.models import BASE, named_folder
 from tokengym.envs.pretrained import check_weights
 from tokengym.rewards.attribution import last_row
 from tokengym.rewards.errors import ScorerError
@@ -80,7 +82,9 @@ class PolicyReader:
         base, adapter = path, None
         if agent is not None:
             # With adapters and no model of its own, the agent's reference is what they adapt.
-            base = next(folder for part in PARTS if (folder := agent / part).is_dir())
+            base = next((folder for part in PARTS if (folder := agent / part).is_dir()), path)
+            if (agent / BASE).is_file():
+                base = named_folder(read_json(agent / BASE))
             adapter = agent / "adapter" if (agent / "adapter").is_dir() else None
         model: Any = load_pretrained(AutoModelForCausalLM, base, dtype=dtype, device=device)
         if adapter is not None:
@@ -184,7 +188,8 @@ def agent_folder(path: str | Path) -> Path | None:
         path: What an agent's ``save`` was given, or the ``--out`` of ``tokengym train``.
     """
     for folder in (Path(path), Path(path) / "agent"):
-        if any((folder / part / "config.json").is_file() for part in PARTS):
+        files = (BASE, *(f"{part}/config.json" for part in PARTS))
+        if any((folder / file).is_file() for file in files):
             return folder
     return None
 

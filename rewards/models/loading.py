@@ -2,8 +2,10 @@
 
 import copy
 import hashlib
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,8 @@ import torch
 
 from tokengym.envs.bundle import bundled
 from tokengym.envs.errors import PretrainedError, TokenizerError
-from tokengym.envs.models import located
+from tokengym.envs.files import read_json
+from tokengym.envs.models import find_model, located
 from tokengym.envs.pretrained import check_weights, from_pretrained, load_whole
 from tokengym.rewards.errors import ScorerError
 
@@ -148,7 +151,9 @@ def quiet() -> Iterator[None]:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name
+            yield
     finally:
         logging.set_verbosity(verbosity)
         if bars:
@@ -280,8 +285,7 @@ def load_on_backbone(path: str | Path, backbone: "PreTrainedModel") -> "PreTrain
     config.num_labels = len(head)
     with torch.device("meta"):
         network: Any = AutoModelForSequenceClassification.from_config(config)
-    shared: dict[int, Any] = {id(parameter): parameter for parameter in backbone.parameters()}
-    setattr(network, network.base_model_prefix, copy.deepcopy(backbone.base_model, shared))
+    setattr(network, network.base_model_prefix, sharing_weights(backbone.base_model))
     network.score = torch.nn.Linear(head.shape[1], head.shape[0], bias=False).to(
         backbone.device, backbone.dtype
     )
@@ -297,6 +301,50 @@ def load_on_backbone(path: str | Path, backbone: "PreTrainedModel") -> "PreTrain
         ) from error
     classifier: Any = adapted.get_base_model()
     return classifier.eval().requires_grad_(False)
+
+
+def shared_backbone(path: str | Path, *, device: str = "auto") -> "PreTrainedModel":
+    """Return a stored language model, frozen, that a process reads once for all who adapt it.
+
+    Policies with adapters take `sharing_weights` of it, reward models `load_on_backbone`.
+
+    Args:
+        path: Folder or name.
+        device: As for `select_device`.
+    """
+    folder = Path(located(path))
+    stamp = max((file.stat().st_mtime_ns for file in folder.glob("*")), default=0)
+    return _backbone(str(folder), stamp).to(select_device(device))  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=1)
+def _backbone(path: str, stamp: int) -> "PreTrainedModel":
+    """Return the model of a folder; ``stamp`` tells a changed one."""
+    from transformers import AutoModelForCausalLM
+
+    with quiet():
+        model: Any = load_whole(AutoModelForCausalLM, path, dtype="auto")
+    return model.eval().requires_grad_(False)
+
+
+def sharing_weights(model: Any) -> Any:
+    """Return a model of modules of its own over the same weights, to put adapters on."""
+    shared: dict[int, Any] = {id(parameter): parameter for parameter in model.parameters()}
+    return copy.deepcopy(model, shared)
+
+
+def named_backbone(path: str | Path, *, device: str) -> "PreTrainedModel | None":
+    """Return the shared backbone of stored adapters of a model by name; None for anything else.
+
+    Args:
+        path: Folder of a stored model, or of adapters.
+        device: As for `select_device`.
+    """
+    file = Path(path) / ADAPTERS
+    base = read_json(file).get("base_model_name_or_path") if file.is_file() else None
+    if base is None or find_model(base) is None:
+        return None
+    return shared_backbone(base, device=device)
 
 
 def _head_weight(folder: Path) -> torch.Tensor:

@@ -26,6 +26,7 @@ from tokengym.rewards.models.loading import (
     load_pretrained,
     load_tokenizer,
     longest_input,
+    named_backbone,
     positions,
     vocabulary_size,
 )
@@ -127,13 +128,15 @@ class RewardModel(Scorer):
             dtype: Type of the weights: "float32", "bfloat16", "float16" or "auto" (as stored).
             backbone: A causal language model on whose weights the folder's adapters go; it can be
                 the policy's, whose own adapters are put on afterwards. It is frozen, and stays
-                where it is and of the type that it has.
+                where it is and of the type that it has. None: of adapters of a model found by
+                name ("smollm2"), the one that policies with adapters share too.
 
         Raises:
             ScorerError: if the folder holds no classifier, or one without a trained head.
         """
         from transformers import AutoModelForSequenceClassification
 
+        backbone = backbone or named_backbone(path, device=device)
         if backbone is not None:
             model = load_on_backbone(path, backbone)
         else:

@@ -24,6 +24,10 @@ def gold_scorer(bundle: "Bundle | None") -> Scorer | None:
     truth: Scorer | None = None
     if bundle is None:
         return None
+    if bundle.manifest.get("gold_scorer") == "vader":
+        from tokengym.rewards.scorers.vader import Vader
+
+        return Vader()
     if bundle.has("lexicon"):
         truth = Sentiment.from_file(bundle.lexicon)
     elif bundle.has("gold"):

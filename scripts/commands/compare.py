@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
 
 
-def comparison_settings(env: str, agent: str, agents: str) -> dict[str, Any]:
+def comparison_settings(env: str, agent: str, agents: str, bundle: str = "") -> dict[str, Any]:
     """Return the default settings of a comparison, those of its first learner."""
     from tokengym.envs.registry import name_of
-    from tokengym.evaluation.runs.defaults import EvaluationSettings
+    from tokengym.evaluation.runs.defaults import evaluation_settings
 
-    settings = run_settings(env, name_of(agents) if agents else agent)
-    return {**settings, "evaluation": EvaluationSettings()}
+    settings = run_settings(env, name_of(agents) if agents else agent, bundle)
+    return {**settings, "evaluation": evaluation_settings(bundle)}
 
 
 @takes_settings(comparison_settings, choice=("agent", agent_lines))

@@ -275,7 +275,8 @@ def _read_first(command: Command, arguments: Sequence[str]) -> dict[str, str]:
     """Return the options that the default settings depend on; the last of several counts."""
     parameters = inspect.signature(command).parameters
     names = inspect.signature(_DECLARED[command][0]).parameters
-    first = {name: parameters[name].default for name in names}
+    # What is no parameter is a field of the settings whose defaults depend on it.
+    first = {name: (parameters if name in parameters else names)[name].default for name in names}
     for name in first:
         flag = f"--{name.replace('_', '-')}"
         for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):

@@ -12,23 +12,25 @@ if TYPE_CHECKING:
     from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
 
 
-def run_settings(env: str, agent: str) -> dict[str, Any]:
+def run_settings(env: str, agent: str, bundle: str = "") -> dict[str, Any]:
     """Return the default settings of a run: those of the task and of the learner."""
     from tokengym.evaluation.runs.config import TaskSettings, resolve_env
     from tokengym.evaluation.runs.defaults import (
         BLOCK,
         CREDIT_SETTINGS,
-        EvaluationSettings,
+        bundle_settings,
+        evaluation_settings,
         training_settings,
     )
 
-    training = training_settings(resolve_env(env), agent)
+    usual = bundle_settings(bundle, "training")
+    training = training_settings(resolve_env(env), agent, usual=usual)
     idle = frozenset() if training.declaration.uses_credit else CREDIT_SETTINGS
     fixed = (*training.declaration.fixed, *training.declaration.idle)
     idle |= {f"learner.{name}" for name in fixed}
     return {
         "training": Chosen(training, without=idle),
-        "evaluation": EvaluationSettings(reference_samples=BLOCK),
+        "evaluation": evaluation_settings(bundle, reference_samples=BLOCK),
         "task": TaskSettings(),
     }
 

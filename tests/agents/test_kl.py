@@ -11,6 +11,7 @@ from tests.agents.conftest import VOCABULARY, PerToken, critic_of, make_model, t
 from tests.agents.policy.test_policy import shake
 from tests.agents.ppo.test_ppo import gradient, log_of
 from tokengym.agents import PPO
+from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.ppo.objective import UpdateStats
 from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.envs import SettingsError
@@ -72,7 +73,7 @@ def test_in_the_loss_it_adds_its_own_gradient(
     """Against autograd on the formula written out above, over ragged rows in micro-batches too.
 
     The exact KL in the reward adds the same to the loss: its direct gradient, in reward units. The
-    reference's logits are kept, or computed again where memory is short.
+    reference's logits are kept, or its hidden states where memory is short.
     """
     monkeypatch.setattr("tokengym.agents.ppo.ppo.MOST_LOGITS", memory)
     agent = make_ppo(
@@ -87,7 +88,9 @@ def test_in_the_loss_it_adds_its_own_gradient(
     assert played is not None
     experience: Any = agent.assign(played)
     agent.kl_coef = 0.0
-    assert (experience.ref_logits is None) == (estimator != "exact" or memory == 0)
+    is_exact = estimator == "exact"
+    assert (experience.ref_logits is not None) == (is_exact and memory > 0)
+    assert (experience.ref_states is not None) == (is_exact and memory == 0)
     assert len(set(experience.sequences.lengths.tolist())) > 2
     without = gradient(agent, experience)
     agent.kl_coef = 2.0
@@ -260,3 +263,35 @@ def test_warming_up_takes_the_same_steps_on_the_value_head_as_regression(
     assert found is not None
     torch.testing.assert_close(found[0], expected, atol=1e-6, rtol=1e-4)
     assert all(p.grad is None for p in agent.policy.language_model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("kl_in", "estimator"), [("loss", "exact"), ("reward", "exact"), ("reward", "k1")]
+)
+def test_a_micro_batch_bounds_every_pass_of_an_update(
+    make_envs: Callable[..., Any],
+    make_ppo: Callable[..., PPO],
+    monkeypatch: pytest.MonkeyPatch,
+    kl_in: str,
+    estimator: str,
+):
+    agent = make_ppo(
+        envs=make_envs(num_envs=8, **MASKS),
+        kl_in=kl_in,
+        kl_estimator=estimator,
+        kl_coef=0.1,
+        micro_batch_size=2,
+        old_log_probs="recomputed",
+    )
+    monkeypatch.setattr("tokengym.agents.ppo.ppo.MOST_LOGITS", 0)
+    played: Any = agent.collect()
+    rows: list[int] = []
+    hidden = LanguageModel.hidden
+
+    def counted(self: LanguageModel, input_ids: torch.Tensor, **inputs: Any) -> torch.Tensor:
+        rows.append(len(input_ids))
+        return hidden(self, input_ids, **inputs)
+
+    monkeypatch.setattr(LanguageModel, "hidden", counted)
+    agent.learn_from(played)
+    assert max(rows) == 2

@@ -29,6 +29,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "eos_forbidden": {"forbidden_token_ids": (1,)},
     "one_token": {"max_new_tokens": 1},
     "chat": {"chat_template": True},
+    "frame": {"prompt_format": "e {prompt} d"},
 }
 """One case or more for each option of the environment: a new one needs its own here."""
 CHAT_TEMPLATE = "e{% for m in messages %} {{ m.content }} d{% endfor %}"

@@ -98,13 +98,18 @@ def test_stored_reference_logits_and_log_probs_without_gradient_in_chunks(
     shake(agent)
     sequences, masks = Sequences.from_ids(*TEXTS), masks_of("several")
     stored = agent.policy.reference_logits(sequences, masks)
+    states = agent.policy.reference_states(sequences, max_size=1)
 
     def figures() -> list[Tensor]:
         kl = agent.policy.response_kl(sequences, masks)
         same = agent.policy.response_kl(sequences, masks, ref_logits=stored)
         torch.testing.assert_close(same, kl, atol=1e-6, rtol=1e-5)
+        same = agent.policy.response_kl(sequences, masks, ref_states=states, max_size=1)
+        torch.testing.assert_close(same, kl, atol=1e-6, rtol=1e-5)
         policy = agent.policy
         own = [policy.response_log_probs(sequences, masks, reference=r) for r in (False, True)]
+        same = policy.response_log_probs(sequences, masks, reference=True, ref_states=states)
+        torch.testing.assert_close(same, own[1], atol=1e-6, rtol=1e-5)
         return [kl, *own]
 
     whole = figures()

@@ -1,0 +1,33 @@
+"""The frame of prompts, and bundles by name."""
+
+import pytest
+
+from tokengym.envs import BundleError, Prompt, SettingsError, bundled
+from tokengym.envs.bundle import find_bundle
+
+
+def test_the_policy_reads_the_frame_and_scorers_do_not(make_env) -> None:
+    env = make_env(prompts=[Prompt("b", reference="r")], prompt_format="e {prompt} d")
+    _, info = env.reset()
+    assert info["prompt"] == "b"
+    assert env.encoded_prompt(0).ids == (7, 4, 6)
+    _, info = env.reset(options={"prompt": "c"})
+    assert env.get_state()["prompt_ids"] == [7, 5, 6]
+    assert info["prompt"] == "c"
+
+
+@pytest.mark.parametrize("frame", ["Continue this film review:", "{prompt} {prompt}", "{Prompt}"])
+def test_a_frame_has_one_place(frame: str, make_env) -> None:
+    with pytest.raises(SettingsError, match=r"prompt_format must have \{prompt\} once, got"):
+        make_env(prompt_format=frame)
+
+
+def test_bundles_by_name(tmp_path, monkeypatch) -> None:
+    assert find_bundle("movie_review") == bundled("movie_review")
+    assert find_bundle(bundled("detox").path) == bundled("detox")
+    assert find_bundle("smollm2-reviews").settings("training")["lora_rank"] == 8
+    with pytest.raises(BundleError, match="did you mean 'smollm2-reviews'"):
+        find_bundle("smollm2-review")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BundleError, match=r"has no bundle\.json"):
+        find_bundle("models/reviews")

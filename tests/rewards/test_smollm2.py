@@ -1,0 +1,128 @@
+"""SmolLM2 by name, the one real model of the tests; it is dequantised once, in this file."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import pytest
+import torch
+from peft import LoraConfig
+
+import tokengym  # noqa: F401
+from tokengym.agents import PPO
+from tokengym.envs import Episode, bundled
+from tokengym.envs.errors import CheckpointError, PretrainedError
+from tokengym.envs.models import MODELS, located
+from tokengym.rewards.models.loading import shared_backbone
+from tokengym.rewards.scorers.stored import gold_scorer, load_scorer
+
+try:
+    located("smollm2")
+except PretrainedError as error:
+    pytest.skip(f"SKIPPED BY NAME: {error}", allow_module_level=True)
+pytest.importorskip("vaderSentiment", reason="SKIPPED BY NAME: vaderSentiment is not installed")
+
+ID = "tokengym/MovieReview-v0"
+LORA = {"lora": LoraConfig(r=4, lora_alpha=8)}
+
+
+@pytest.fixture(scope="module")
+def envs() -> Any:
+    return gym.make_vec(
+        ID, num_envs=2, bundle="smollm2-reviews", reward="abc-signed", max_new_tokens=3
+    )
+
+
+@pytest.fixture(scope="module")
+def agent(envs: Any) -> PPO:
+    return PPO("CausalLMPolicy", envs, policy_kwargs=LORA, seed=0, n_minibatches=1, n_epochs=1)
+
+
+def test_the_judges_know_a_good_review(envs: Any) -> None:
+    bundle, tokenizer = envs.unwrapped.bundle, envs.unwrapped.tokenizer
+    prompt = envs.unwrapped.encoded_prompt(0)
+    assert prompt.text == "I saw this film last night and"
+    assert tokenizer.decode(prompt.ids).endswith(f"assistant\n{prompt.text}")
+    said = [
+        " loved every minute of it. Wonderful, moving and beautifully acted.",
+        " it is about two brothers who run a garage.",
+        " hated every minute of it. It is not good at all.",
+    ]
+    episodes = [
+        Episode(
+            prompt=prompt.text,
+            prompt_ids=prompt.ids,
+            response=text,
+            response_ids=tokenizer(text)["input_ids"],
+        )
+        for text in said
+    ]
+    for judge in (load_scorer(bundle.reward_model, "reward_model"), gold_scorer(bundle)):
+        assert judge is not None
+        good, plain, bad = judge.bind(tokenizer).score(episodes).values
+        assert good > plain > bad
+        assert good > 0 > bad
+
+
+def test_one_backbone_serves_all(envs: Any, agent: PPO) -> None:
+    shared = {p.data_ptr() for p in shared_backbone("smollm2").parameters()}
+    scorer: Any = load_scorer(bundled("smollm2-reviews").reward_model, "reward_model")
+    policy = agent.policy.language_model.model
+    for model in (scorer.model, policy):
+        own = {
+            name: p.numel() for name, p in model.named_parameters() if p.data_ptr() not in shared
+        }
+        assert sum(own.values()) < 1e6, own
+        assert {"lora" in name or "score" in name for name in own} == {True}
+    # Two policies adapt the same weights, each with adapters of its own.
+    other = PPO("CausalLMPolicy", envs, policy_kwargs=LORA, seed=1)
+    assert {p.data_ptr() for p in other.policy.parameters()} & shared
+    backbone: Any = shared_backbone("smollm2")
+    before = backbone.get_input_embeddings().weight.sum().item()
+    played: Any = agent.collect()
+    assert all(torch.isfinite(torch.tensor(e.score)) for e in played.episodes)
+    agent.learn_from(played)
+    assert backbone.get_input_embeddings().weight.sum().item() == before
+
+
+def test_an_agent_is_stored_without_its_base(envs: Any, agent: PPO, tmp_path: Path) -> None:
+    agent.save(tmp_path / "agent")
+    size = sum(file.stat().st_size for file in (tmp_path / "agent").rglob("*") if file.is_file())
+    assert size < 5e6
+    base = json.loads((tmp_path / "agent" / "base.json").read_text())
+    assert (base["model"], base["dtype"]) == ("smollm2", "bfloat16")
+    loaded = PPO.load(tmp_path / "agent", env=envs)
+    played: Any = agent.collect()
+    sequences = played.sequences(agent.device)
+    for reference in (False, True):
+        torch.testing.assert_close(
+            loaded.policy.response_log_probs(sequences, None, reference=reference),
+            agent.policy.response_log_probs(sequences, None, reference=reference),
+        )
+    loaded.save(tmp_path / "again")  # and so is one that was loaded
+    assert json.loads((tmp_path / "again" / "base.json").read_text()) == base
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "../other"}, "the base model '../other' is not known; known: "),
+        ({"sha256": "0" * 64}, "are not those that the adapters were trained on"),
+        ({"code": "x.py"}, "code is unknown"),
+    ],
+)
+def test_a_base_that_is_another(
+    change: dict[str, str], message: str, agent: PPO, tmp_path: Path
+) -> None:
+    from tokengym.agents.checkpoint import stored_models, write_policy
+
+    write_policy(agent.policy, tmp_path)
+    base = json.loads((tmp_path / "base.json").read_text())
+    (tmp_path / "base.json").write_text(json.dumps({**base, **change}))
+    with pytest.raises((CheckpointError, PretrainedError), match=message):
+        stored_models(tmp_path)
+
+
+def test_its_name_is_known() -> None:
+    assert MODELS["smollm2"].title == "SmolLM2-135M-Instruct, 4-bit weights"
