@@ -33,6 +33,7 @@ from tokengym.agents.ppo.advantages import (
     check_group_settings,
     find_advantage,
 )
+from tokengym.agents.ppo.alarms import Alarms
 from tokengym.agents.ppo.objective import Experience, Objective, UpdateStats
 from tokengym.agents.ppo.settings import GAE_LAMBDA, PPOSettings
 from tokengym.agents.ppo.weights import WeighedRound, find_weight, weighted
@@ -88,6 +89,7 @@ class PPO(EpisodicAlgorithm):
         name = self.settings.advantage_weight
         self.weight = None if name is None else find_weight(name)
         self._has_warned, self._log_prob_gap = False, 0.0
+        self._alarms = Alarms()
 
     def settled_settings(self, env: Environments) -> PPOSettings:
         """Return the settings with the lambda that the environment's credit rule declares."""
@@ -112,6 +114,7 @@ class PPO(EpisodicAlgorithm):
             ModelError: if rollout and update disagree about the log-probs of the same tokens.
         """
         stats = self.update(self.assign(played))
+        self._check_alarms(played, stats)
         if stats.ratio_error > MOST_RATIO_ERROR and self.policy.language_model.is_float32:
             raise ModelError(
                 f"before the first gradient step of update {self._n_updates} a token's probability "
@@ -119,6 +122,19 @@ class PPO(EpisodicAlgorithm):
                 "nats: the model decodes to other log-probs than its whole forward gives; use "
                 "another model"
             )
+
+    def _check_alarms(self, played: Round, stats: UpdateStats) -> None:
+        """Warn of figures that say that nothing is learned, or too much at once."""
+        tokens = sum(len(episode.response_ids) for episode in played.episodes)
+        parts = [(e.score_parts.get("raw_score", e.score), e.score) for e in played.episodes]
+        self._alarms.check(
+            update=self._n_updates,
+            clip_fraction=stats.mean("clip_fraction"),
+            kl_per_token=self._kl * len(played.episodes) / tokens,
+            scores=[raw for raw, score in parts if raw is not None and score is not None],
+            group_size=self.settings.group_size,
+            learning_rate=self.policy.optimizer.param_groups[0]["lr"],
+        )
 
     def assign(self, played: Round) -> Experience:
         """Turn a round's token rewards into advantages and returns.
