@@ -16,6 +16,7 @@ from tokengym.envs.errors import (
     TokenizerError,
     UntrustedCodeError,
 )
+from tokengym.envs.forks.env import ForksEnv, ForksVectorEnv
 from tokengym.envs.infos import PadTokenRewards, convert_texts, episodes_from_infos
 from tokengym.envs.oracle.env import OracleEnv, OracleVectorEnv
 from tokengym.envs.oracle.values import ExactValues, StateTable
@@ -35,6 +36,8 @@ __all__ = [
     "Episode",
     "EpisodeOverError",
     "ExactValues",
+    "ForksEnv",
+    "ForksVectorEnv",
     "GenerationSettings",
     "OracleEnv",
     "OracleVectorEnv",

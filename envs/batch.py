@@ -197,12 +197,11 @@ class EpisodeBatch:
 
     def action_masks(self) -> NDArray[np.int8]:
         """Return the legal tokens, (num_envs, vocab): one row broadcast where all rows agree."""
-        late = self.lengths >= self.mdp.settings.min_new_tokens
-        phase = int(late[0])
-        if self.mdp.settings.min_new_tokens == 0 or late.all() or not late.any():
-            row = self.mdp.masks[phase]
+        phases = self.mdp.phases[self.lengths]
+        if self.mdp.one_mask or (phases == phases[0]).all():
+            row = self.mdp.masks[phases[0]]
             return np.ndarray((self.num_envs, len(row)), np.int8, buffer=row.data, strides=(0, 1))
-        return self.mdp.masks[late.astype(np.intp)]
+        return self.mdp.masks[phases]
 
     def get_state(self, row: int) -> dict[str, Any]:
         """Return a row's state as plain data; see `state_of`."""

@@ -9,7 +9,7 @@ one line that names it, what is accepted, and the remedy.
 import inspect
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from math import inf
 from numbers import Real
 from operator import index
@@ -112,8 +112,8 @@ def left_open(cls: type[T]) -> type[T]:
     kinds = get_type_hints(cls.__bases__[0])
     left = {name: kinds[name] | None for name in names_of(cls.__bases__[0])}
     cls.__annotations__ = left | inspect.get_annotations(cls)
-    for name in left:
-        setattr(cls, name, None)
+    for one in fields(cls.__bases__[0]):
+        setattr(cls, one.name, field(default=None, metadata=one.metadata))
     return cls
 
 
@@ -137,12 +137,12 @@ class Leaf:
 
 def leaves(settings: Any, path: tuple[str, ...] = ()) -> Iterator[Leaf]:
     """Yield the fields of a settings dataclass in order, those of nested ones in their place."""
-    for field in fields(settings):
-        value, here = getattr(settings, field.name), (*path, field.name)
+    for one in fields(settings):
+        value, here = getattr(settings, one.name), (*path, one.name)
         if is_dataclass(value):
             yield from leaves(value, here)
         else:
-            flag = field.metadata.get("flag", field.name.replace("_", "-"))
+            flag = one.metadata.get("flag", one.name.replace("_", "-"))
             yield Leaf(path=here, flag=flag, value=value, owner=type(settings))
 
 

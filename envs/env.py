@@ -334,7 +334,8 @@ class TokenGenerationEnv(MdpEnvironment, gymnasium.Env[Observation, np.int64]):
         start, settings = self._mdp.prompt_width, self.settings
         length = self._column - start
         self._mask = self._mdp.action_mask(length)
-        if not self._playing or settings.stop_strings or self.render_mode == "human":
+        always = settings.stop_strings or settings.allowed_token_ids
+        if not self._playing or always or self.render_mode == "human":
             self._event_column = 0
         elif length < settings.min_new_tokens:
             self._event_column = start + settings.min_new_tokens - 1

@@ -81,13 +81,21 @@ class TokenMdp:
         self.eos_id = int(self.tokenizer.eos_token_id)
         self.pad_id = int(self.tokenizer.pad_token_id)
         self._decoder = ResponseDecoder(self.tokenizer)
-        late = self._allowed()
+        late = self._legal(settings.forbidden_token_ids)
         early = late.copy()
         early[self.eos_id] = 0
         self.masks = np.stack([early, late])
-        """(2, vocab): legal tokens before ``min_new_tokens`` (no EOS), and after."""
-        self.masks.flags.writeable = False
+        """(phases, vocab): legal tokens before ``min_new_tokens`` (no EOS), after, and those of
+        each position that has its own."""
+        self.phases = (np.arange(settings.max_new_tokens + 1) >= settings.min_new_tokens).astype(
+            int
+        )
+        """(max_new_tokens + 1,): the row of ``masks`` of the token after so many tokens."""
         self._check_masks()
+        self._add_positions(settings.allowed_token_ids)
+        self.masks.flags.writeable = False
+        self.one_mask = bool((self.phases == self.phases[0]).all())
+        """Whether the same tokens are legal everywhere."""
         self.eos_ends_after = settings.min_new_tokens
         """EOS ends a response with more tokens than this, counting the EOS."""
         if not late[self.eos_id]:
@@ -112,17 +120,37 @@ class TokenMdp:
     def __deepcopy__(self, memo: dict[int, Any]) -> TokenMdp:
         return self
 
-    def _allowed(self) -> NDArray[np.int8]:
-        """Return the legal tokens after ``min_new_tokens``."""
-        mask = np.ones(self.vocab_size, dtype=np.int8)
-        for token_id in self.settings.forbidden_token_ids:
+    def _legal(
+        self, token_ids: Sequence[int], *, name: str = "forbidden_token_ids", listed: int = 0
+    ) -> NDArray[np.int8]:
+        """Return a mask that is ``listed`` at some ids, and the opposite at all others."""
+        mask = np.full(self.vocab_size, 1 - listed, dtype=np.int8)
+        for token_id in token_ids:
             if not 0 <= token_id < self.vocab_size:
                 raise ActionError(
-                    f"forbidden_token_ids has {token_id}, outside the vocabulary of "
-                    f"{self.vocab_size}; take ids from the environment's tokenizer"
+                    f"{name} has {token_id}, outside the vocabulary of {self.vocab_size}; take ids "
+                    "from the environment's tokenizer"
                 )
-            mask[token_id] = 0
+            mask[token_id] = listed
         return mask
+
+    def _add_positions(self, allowed: Sequence[tuple[int, ...]]) -> None:
+        """Add the masks of the positions that have their own, one for all that agree."""
+        rows = list(self.masks)
+        known: dict[tuple[int, tuple[int, ...]], int] = {}
+        for position, ids in enumerate(allowed[: self.settings.max_new_tokens]):
+            phase = int(self.phases[position])
+            if (phase, ids) not in known:
+                known[phase, ids] = len(rows)
+                rows.append(rows[phase] & self._legal(ids, name="allowed_token_ids", listed=1))
+                rows[-1][self.eos_id] = rows[phase][self.eos_id]
+                if not rows[-1].any():
+                    raise ActionError(
+                        f"allowed_token_ids[{position}] leaves no legal token, got {list(ids)}; "
+                        "name one that forbidden_token_ids does not"
+                    )
+            self.phases[position] = known[phase, ids]
+        self.masks = np.stack(rows)
 
     def _check_masks(self) -> None:
         """Refuse a mask that allows nothing: Gymnasium would silently sample token 0."""
@@ -153,7 +181,7 @@ class TokenMdp:
 
     def action_mask(self, length: int) -> NDArray[np.int8]:
         """Return the mask of the token after ``length`` response tokens (shared: copy it)."""
-        return self.masks[int(length >= self.settings.min_new_tokens)]
+        return self.masks[self.phases[min(length, len(self.phases) - 1)]]
 
     def tuples(self, flat: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.object_]:
         """Return the responses concatenated in ``flat`` as tuples of ids."""

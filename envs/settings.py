@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import index
 from typing import Any, Literal, get_args
 
@@ -93,6 +93,9 @@ class GenerationSettings(TextSettings, ResponseSettings):
     """Width of the prompt's part, tokens; None takes the longest prompt of the set."""
     stop_strings: Sequence[str] = ()
     """Texts that end the response when a legal token completes one."""
+    allowed_token_ids: Sequence[tuple[int, ...]] = field(default=(), metadata={"flag": ""})
+    """Ids that alone are legal at each position of a response, for texts of a fixed form; () allows
+    all, also after the last entry. EOS is legal by ``min_new_tokens`` whatever they say."""
 
     def __post_init__(self) -> None:
         ResponseSettings.__post_init__(self)
@@ -107,6 +110,9 @@ class GenerationSettings(TextSettings, ResponseSettings):
             )
         _check_list(self, "stop_strings", "strings")
         object.__setattr__(self, "stop_strings", tuple(self.stop_strings))
+        _check_list(self, "allowed_token_ids", "lists of token ids, one per position")
+        by_position = tuple(tuple(map(index, ids)) for ids in self.allowed_token_ids)
+        object.__setattr__(self, "allowed_token_ids", by_position)
         if not all(isinstance(text, str) and text for text in self.stop_strings):
             raise SettingsError(
                 f"stop_strings must be non-empty strings, got {self.stop_strings!r}; "

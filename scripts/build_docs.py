@@ -199,7 +199,7 @@ def section(task: Task) -> str:
         _markdown(task.rewards),
     ]
     if own:
-        texts = arguments(task.env_class)
+        texts = arguments(task.env_class) | field_texts(task.settings)
         parameters = inspect.signature(task.env_class).parameters
         common = inspect.signature(TokenGenerationEnv).parameters
         rows = [

@@ -29,6 +29,7 @@ class Options:
         "detox",
         "summarize",
         "oracle",
+        "forks",
         "feedback",
         "all",
     ] = "all"
@@ -101,6 +102,7 @@ def build_bundled(options: Options) -> None:
     from tokengym.scripts.bundles.detox import build_detox
     from tokengym.scripts.bundles.dialogue import build_dialogue
     from tokengym.scripts.bundles.feedback import build_feedback
+    from tokengym.scripts.bundles.forks import build_forks
     from tokengym.scripts.bundles.movie_review import build_movie_review
     from tokengym.scripts.bundles.oracle import build_oracle
     from tokengym.scripts.bundles.question_answer import build_question_answer
@@ -113,6 +115,7 @@ def build_bundled(options: Options) -> None:
         "detox": build_detox,
         "summarize": build_summarize,
         "oracle": build_oracle,
+        "forks": build_forks,
         "feedback": build_feedback,
     }
     tasks = list(builders) if options.task == "all" else [options.task]

@@ -18,7 +18,6 @@ from gymnasium.vector import VectorEnv
 from tokengym.envs import TokenGenerationEnv, TokenGenerationVectorEnv
 from tokengym.envs.bundle import Split, check_split
 from tokengym.envs.errors import SettingsError
-from tokengym.envs.oracle.env import LONGEST_LEARNT
 from tokengym.envs.registry import did_you_mean
 from tokengym.envs.tasks import Task, TaskOptions, find_task
 from tokengym.envs.tasks.task import task_arguments
@@ -139,7 +138,8 @@ def _env_arguments(task: Task, split: Split, options: Mapping[str, Any]) -> dict
             hint = did_you_mean(name, accepted, n=1) or f"it has {', '.join(sorted(accepted))}"
             raise TypeError(f"{task.id} has no argument {name!r}; {hint.rstrip()}")
     if task.bundle is None:
-        return dict(options)
+        own_splits = "split" in signature(task.env_class).parameters
+        return {**options, "split": split} if own_splits else dict(options)
     of_task = TaskOptions(**{k: v for k, v in options.items() if k in known})
     arguments = task_arguments(task, of_task, split)
     of_bundle = arguments["bundle"].settings("options") if arguments["bundle"] else {}
@@ -169,11 +169,10 @@ def _scorer_of(
     if reward_model is not None:
         return Explained(exact, load_scorer(reward_model, "reward_model"))
     if env.bundle is None or not env.bundle.has("reward_model"):
-        rules = getattr(env, "rules", None)
         raise RewardError(
             f"reward {reward!r} asks a reward model which tokens count, and the bundled one knows "
-            f"all rules together and up to {LONGEST_LEARNT} tokens; got rules={rules} and "
-            f"max_new_tokens={env.max_new_tokens}, so change those or pass scorer= one of your own"
+            f"{task.models_know}; got max_new_tokens={env.max_new_tokens} and other settings, so "
+            "change those or pass scorer= one of your own"
         )
     return Explained(exact, load_scorer(env.bundle.reward_model, "reward_model"))
 

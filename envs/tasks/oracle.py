@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from tokengym.envs.oracle.env import OracleEnv, OracleVectorEnv
+from tokengym.envs.oracle.env import LONGEST_LEARNT, OracleEnv, OracleVectorEnv
 from tokengym.envs.oracle.score import oracle_text_score
 from tokengym.envs.tasks.task import Task, register_task
 
@@ -21,6 +21,7 @@ ORACLE = register_task(
         env_class=OracleEnv,
         vector_class=OracleVectorEnv,
         exact_score=_exact_score,
+        models_know=f"all rules together and up to {LONGEST_LEARNT} tokens",
         training={"max_new_tokens": 6, "learning_rate": 1e-3},
         compare=("sparse", "uniform", "abc", "red", "recency"),
         rewards=(

@@ -19,6 +19,7 @@ from tokengym.envs.prompts.prompt import Messages, Prompt, PromptSet
 from tokengym.envs.prompts.query_types import fill_query_types
 from tokengym.envs.prompts.tokenization import load_tokenizer
 from tokengym.envs.registry import Registry
+from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.vector import TokenGenerationVectorEnv
 
 if TYPE_CHECKING:
@@ -76,12 +77,16 @@ class Task:
     """Class of the single environment."""
     vector_class: type[Any] = TokenGenerationVectorEnv
     """Class of the batched environment."""
+    settings: type[Any] = GenerationSettings
+    """Dataclass of the settings of both."""
 
     def own_bundle(self) -> Bundle:
         """Return the task's own prompts and models."""
         assert self.bundle is not None
         return bundled(self.bundle) if isinstance(self.bundle, str) else Bundle(self.bundle)
 
+    models_know: str = ""
+    """What the bundled reward model was trained on, for the refusal of other settings."""
     exact_score: Callable[[Any], Callable[[str, str], float]] | None = None
     """Function that returns an environment's exact score of texts, if there is one; it is then the
     score under every reward, and a reward model only attributes it to tokens."""

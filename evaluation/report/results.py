@@ -381,8 +381,8 @@ def _anchors(curves: Sequence[Curve]) -> dict[str, float] | None:
 
 
 def known_optimum(config: ComparisonConfig) -> dict[str, float] | None:
-    """Return the best expected gold score where a task knows it exactly: the Oracle's V*."""
-    if task_name(config.env) != "Oracle":
+    """Return the best expected gold score where a task knows it exactly: V* of Oracle and Forks."""
+    if task_name(config.env) not in ("Oracle", "Forks"):
         return None
     from tokengym.envs.errors import SettingsError
     from tokengym.evaluation.measure.evaluate import make_eval_envs

@@ -25,7 +25,7 @@ from tokengym.envs.files import content_hash, read_hashed, write_json
 from tokengym.envs.pretrained import has_tokenizer
 from tokengym.envs.registry import check_saved, did_you_mean, name_of, split_own
 from tokengym.envs.settings import GenerationSettings
-from tokengym.envs.tasks.task import TaskOptions, task_of
+from tokengym.envs.tasks.task import TASKS, TaskOptions, task_of
 from tokengym.evaluation.runs.defaults import (
     CREDIT_SETTINGS,
     EvaluationSettings,
@@ -63,6 +63,8 @@ class TaskSettings(GenerationSettings, TaskOptions):
     """Folder or hub name of the reward model; None takes the bundle's."""
     encoder: str | None = None
     """Folder or hub name of the encoder of the r3 rewards; None takes the bundle's."""
+    task_options: str = ""
+    """Arguments that only this task has, as "decisions=6,distractors=2" of Forks."""
     model: str | None = None
     """Folder or hub name of the policy's language model; None takes the bundle's. A tokenizer
     beside it is taken too."""
@@ -95,6 +97,8 @@ class TaskSettings(GenerationSettings, TaskOptions):
         }
         if self.max_new_tokens is not None:
             values = training_settings(env, max_new_tokens=self.max_new_tokens).lengths() | values
+        options = values.pop("task_options", "")
+        values |= TASKS.parse(f"task_options:{options}").options
         model = values.pop("model", None)
         if model is not None and "tokenizer" not in values and has_tokenizer(model):
             values["tokenizer"] = model

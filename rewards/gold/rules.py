@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from tokengym.envs.forks.families import verify
 from tokengym.envs.oracle.score import RULES, Rule, oracle_score
 from tokengym.rewards.gold.answers import AnswerRules, answer_parts
 from tokengym.rewards.gold.dialogue import DialogueRules, dialogue_parts
@@ -49,6 +50,19 @@ def oracle_parts(
 
 
 @dataclass(frozen=True, kw_only=True)
+class ForkRules:
+    """The verifier of forks, which has no options: the prompt says all there is to know."""
+
+
+def fork_parts(
+    prompt: Sequence[str], response: Sequence[str], rules: ForkRules
+) -> dict[str, float]:
+    """Return whether the response solves the prompt's task, 1 or 0."""
+    del rules
+    return {"solved": verify(" ".join(prompt), " ".join(response))}
+
+
+@dataclass(frozen=True, kw_only=True)
 class ToxicityRules:
     """Which words are rude."""
 
@@ -81,7 +95,15 @@ def toxicity_parts(
     return {"clean": sum(word not in rules.rude for word in words) / max(1, len(words))}
 
 
-Rules = AnswerRules | DialogueRules | GrammarRules | OracleRules | SummaryRules | ToxicityRules
+Rules = (
+    AnswerRules
+    | DialogueRules
+    | ForkRules
+    | GrammarRules
+    | OracleRules
+    | SummaryRules
+    | ToxicityRules
+)
 
 
 @dataclass(frozen=True)
@@ -93,6 +115,7 @@ class _Kind:
 _KINDS = {
     "answer": _Kind(AnswerRules, answer_parts),
     "dialogue": _Kind(DialogueRules, dialogue_parts),
+    "forks": _Kind(ForkRules, fork_parts),
     "grammar": _Kind(GrammarRules, grammar_parts),
     "oracle": _Kind(OracleRules, oracle_parts),
     "summary": _Kind(SummaryRules, summary_parts),

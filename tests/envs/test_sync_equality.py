@@ -28,6 +28,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "drop": {"max_prompt_tokens": 2, "overlong": "drop"},
     "eos_forbidden": {"forbidden_token_ids": (1,)},
     "one_token": {"max_new_tokens": 1},
+    "positions": {"allowed_token_ids": ((3,), (4, 5), (3,)), "min_new_tokens": 1},
     "chat": {"chat_template": True},
     "frame": {"prompt_format": "e {prompt} d"},
 }

@@ -165,7 +165,10 @@ def test_every_setting_of_a_learner_is_an_option(agent: str, capsys: pytest.Capt
     assert ("--steps INT" in text) == find_learner(agent).uses_credit
 
 
-TASK_OPTIONS = {*names_of(TaskOptions), *names_of(GenerationSettings)} - {"prompts"}
+TASK_OPTIONS = {*names_of(TaskOptions), *names_of(GenerationSettings)} - {
+    "prompts",
+    "allowed_token_ids",
+}
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ NAMES = {
     "tokengym/Summarize-v0": ("sparse", "abc", "red"),
     "tokengym/QuestionAnswer-v0": ("r3", "r3-dense", "sparse", "uniform", "random"),
     "tokengym/Oracle-v0": ("sparse", "recency", "abc", "abc-d", "red", "red:every_prefix=true"),
+    "tokengym/Forks-v0": ("sparse", "abc-signed", "red", "scar", "r3"),
 }
 CASES = [(name, reward) for name, rewards in NAMES.items() for reward in rewards]
 
@@ -111,7 +112,7 @@ def test_copies_of_an_id_return_what_its_native_batch_returns(name, mode, way):
         if mode is AutoresetMode.DISABLED and (over := one[2] | one[3]).any():
             masks = [{"reset_mask": over.copy()} for _ in range(2)]
             assert_alike(native.reset(options=masks[0]), copies.reset(options=masks[1]))
-    assert len(lengths) > 2
+    assert len(lengths) > 2 or name == "tokengym/Forks-v0"  # whose responses have one length
 
 
 def assert_alike(one, other):

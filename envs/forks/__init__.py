@@ -1,0 +1,1 @@
+"""`tokengym/Forks-v0`: verifiable tasks whose decisive tokens are known."""
