@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata, spearmanr
 
 from tokengym.evaluation.statistics.aggregates import Array
+from tokengym.evaluation.statistics.comparisons import student_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,10 @@ class Agreement:
 
     correlation: float
     """Mean over responses of `rank_correlation`; responses whose truth is flat are left out."""
+    low: float
+    """Lower end of its 95 % interval, Student's over responses."""
+    high: float
+    """Upper end."""
     pooled: float
     """`rank_correlation` of all tokens of all responses together."""
     share: float
@@ -60,9 +65,13 @@ def agreement(
             f"none of {len(rows)} responses has a token that matters; there is nothing to agree "
             "with"
         )
+    correlations = [rank_correlation(*pair) for pair in told]
+    mean, low, high, _ = map(float, student_interval(correlations))
     every = [np.concatenate(side) for side in list(zip(*rows, strict=True))[:2]]
     return Agreement(
-        correlation=float(np.mean([rank_correlation(*pair) for pair in told])),
+        correlation=mean,
+        low=low,
+        high=high,
         pooled=rank_correlation(*every),
         share=float(np.mean([share_on(credit, mask) for credit, _, mask in useful])),
         signs=float(np.mean([right_signs(*row) for row in useful])),

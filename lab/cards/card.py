@@ -37,7 +37,16 @@ KINDS: Mapping[Kind, Mapping[str, Part]] = {
 """Parts of a card by what it is of."""
 
 SIZES = {
-    "quick": Size(responses=8, seeds=1, steps=2, shares=(0.0,), tokens=8, batch_size=8),
+    "quick": Size(
+        responses=8,
+        seeds=1,
+        steps=2,
+        shares=(0.0,),
+        tokens=8,
+        batch_size=8,
+        forked=8,
+        continuations=8,
+    ),
     "standard": Size(responses=64, seeds=5, steps=15, shares=(0.0, 0.5, 0.9)),
     "full": Size(responses=256, seeds=10, steps=None, shares=(0.0, 0.25, 0.5, 0.75, 0.9)),
 }
@@ -196,7 +205,7 @@ def data_hash() -> str:
     from tokengym.envs.bundle import bundled
 
     digest = hashlib.sha256()
-    for task in ("movie_review", "dialogue", "question_answer", "oracle"):
+    for task in ("movie_review", "dialogue", "question_answer", "oracle", "forks"):
         for path in sorted(Path(bundled(task).path).rglob("*")):
             if path.is_file():
                 digest.update(path.name.encode() + path.read_bytes())

@@ -11,6 +11,7 @@ HEADER = (
     "contract",
     "rank correlation: MovieReview",
     "Oracle",
+    "rank correlation with executed forks",
     "best response stays: centred",
     "not centred",
     "cosine (EOS)",
@@ -43,6 +44,7 @@ def card_row(card: Mapping[str, Any], sparse: Mapping[str, Any] | None = None) -
         _code(card["subject"]),
         _contract(contract),
         *(_one(agreements, task, "correlation", number) for task in ("MovieReview", "Oracle")),
+        _executed(parts.get("executed", {}).get("Forks", {})),
         *kept,
         *(_cosines(parts.get("gradient", {}), eos) for eos in (True, False)),
         _noise(parts.get("gradient", {}), (sparse or {}).get("parts", {}).get("gradient", {})),
@@ -131,6 +133,13 @@ def _one(found: Mapping[str, Any], task: str, name: str, show: Any) -> str:
     """Return a figure of a task, or a dash."""
     value = found.get(task, {}).get(name)
     return DASH if value is None else show(value)
+
+
+def _executed(found: Mapping[str, Any]) -> str:
+    """Return the rank correlation with executed truth and its interval over responses."""
+    if "correlation" not in found:
+        return DASH
+    return f"{number(found['correlation'])} ({_range(found)})"
 
 
 def _stay(found: Mapping[str, Any]) -> str:

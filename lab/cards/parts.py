@@ -9,6 +9,7 @@ from typing import Any
 from unittest.mock import patch
 
 import gymnasium as gym
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +28,7 @@ from tokengym.evaluation.runs.defaults import (
     TrainingSettings,
     training_settings,
 )
+from tokengym.evaluation.statistics.agreement import agreement
 from tokengym.lab.gradients.best_response import best_departure, best_play, token_rewards
 from tokengym.lab.gradients.exact import response_probs
 from tokengym.lab.gradients.oracle import (
@@ -44,6 +46,8 @@ from tokengym.rewards.registry import scorer_kind
 
 TRUTH_TASKS = ("MovieReview", "Oracle")
 """Tasks that know the true worth of each token."""
+EXECUTED_TASKS = ("Forks",)
+"""Tasks on which it is measured, where the score is far from a sum of its tokens."""
 TASKS = ("MovieReview", "Dialogue", "Oracle")
 """Tasks of the convergence part."""
 ENCODER_TASK = "QuestionAnswer"
@@ -72,6 +76,10 @@ class Size:
     """Longest response of the training runs; None takes the task's."""
     batch_size: int | None = None
     """Rows of the training runs; None takes the task's."""
+    forked: int = 32
+    """Responses whose tokens' worth is executed."""
+    continuations: int = 32
+    """Continuations of each of their prefixes."""
 
 
 Part = Callable[[str, Size, int, Path], dict[str, Any]]
@@ -106,6 +114,32 @@ def identification(subject: str, size: Size, seed: int, out: Path) -> dict[str, 
         return asdict(result.agreements[subject])
 
     return _per_task(subject, TRUTH_TASKS, agree)
+
+
+def executed(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
+    """Return per task the agreement of the rule's credit with executed forks of the policy."""
+    from tokengym.lab.replay.executed import Forks
+    from tokengym.lab.replay.replay import replay
+
+    del out
+
+    def agree(task: str) -> dict[str, Any]:
+        episodes, policy, kwargs = _played(task, size.forked, seed)
+        forks = Forks(k=size.continuations)
+        result = replay(
+            episodes, [subject], env=task, env_kwargs=kwargs, policy=policy, forks=forks
+        )
+        assert result.truth is not None
+        assert result.truth.executed is not None
+        found = result.truth.executed
+        known = {"share": found.share, "ceiling": found.ceiling, "chance": found.chance}
+        if not any(np.ptp(worth) > 0 for worth in result.truth.values):
+            return known
+        agreed = agreement(result.credits[subject], result.truth.values)
+        figures = {name: getattr(agreed, name) for name in ("correlation", "low", "high")}
+        return {**figures, **known, "responses": agreed.responses}
+
+    return _per_task(subject, EXECUTED_TASKS, agree)
 
 
 def best_response(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
@@ -252,6 +286,7 @@ def cost(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
 PARTS: Mapping[str, Part] = {
     "contract": contract,
     "identification": identification,
+    "executed": executed,
     "best-response": best_response,
     "gradient": gradient,
     "cost": cost,

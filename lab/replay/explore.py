@@ -17,6 +17,7 @@ from tokengym.envs.prompts.tokenization import token_texts
 from tokengym.evaluation.measure.evaluate import Evaluator, check_reads, policy_of
 from tokengym.evaluation.runs.config import resolve_env
 from tokengym.evaluation.statistics import Array
+from tokengym.evaluation.statistics.executed import forked_worth
 from tokengym.lab.replay.replay import Replay, replay
 from tokengym.rewards.models.loading import positions
 
@@ -108,6 +109,15 @@ class Fork:
     """With the token of the response."""
     other: Branch
     """With the other token."""
+    without: Array
+    """(continuations,) scores where the policy chooses the token itself."""
+
+    @property
+    def worth(self) -> tuple[float, float, float]:
+        """Executed worth of the token taken, and the ends of its 95 % interval."""
+        every = np.concatenate([self.without, self.taken.scores, self.other.scores])
+        bounds = (float(every.min()), float(every.max()))
+        return forked_worth(self.without, self.taken.scores, bounds=bounds)
 
     @property
     def score(self) -> Change:
@@ -304,7 +314,34 @@ class Explorer:
             player = player_of(self.agent, generator.manual_seed(seed))
             with at_temperature(self.agent, temperature):
                 branches.append(self._branch(response, time, chosen, player, n, greedy))
-        return Fork(time=time, taken=branches[0], other=branches[1])
+        player = player_of(self.agent, generator.manual_seed(seed + 1))
+        with at_temperature(self.agent, temperature):
+            own = self._continued(response, response.episode.response_ids[:time], player, n, greedy)
+        return Fork(
+            time=time,
+            taken=branches[0],
+            other=branches[1],
+            without=np.array([episode.score for episode in self._scored(own)[0]]),
+        )
+
+    def _continued(
+        self, response: Response, begun: Sequence[int], player: Any, n: int, greedy: bool
+    ) -> list[Episode]:
+        """Return the responses that the player makes of a beginning, unscored."""
+        episode = replace(response.episode, token_rewards=None, log_probs=None)
+        count = 1 if greedy else n
+        prompt = EncodedPrompt(episode.prompt, tuple(episode.prompt_ids), -1)
+        return [
+            replace(
+                episode,
+                response=found.response,
+                response_ids=found.response_ids,
+                finish_reason=found.finish_reason,
+            )
+            for found in self._chosen.play(
+                player, [prompt] * count, beginnings=[begun] * count, deterministic=greedy
+            )
+        ]
 
     def _branch(
         self, response: Response, time: int, token_id: int, player: Any, n: int, greedy: bool
@@ -319,25 +356,13 @@ class Explorer:
                 "positive probability"
             )
         _, _, terminated, truncated, infos = one.step(np.array([token_id]))
-        episode = replace(response.episode, token_rewards=None, log_probs=None)
-        count = 1 if greedy else n
         if terminated[0] or truncated[0]:  # every continuation is the same
             ends = {name: infos[name][0] for name in ("response", "response_ids", "finish_reason")}
-            played = [replace(episode, **ends)] * count
+            episode = replace(response.episode, token_rewards=None, log_probs=None)
+            played = [replace(episode, **ends)] * (1 if greedy else n)
         else:
-            prompt = EncodedPrompt(episode.prompt, tuple(episode.prompt_ids), -1)
-            begun = (*episode.response_ids[:time], token_id)
-            played = [
-                replace(
-                    episode,
-                    response=found.response,
-                    response_ids=found.response_ids,
-                    finish_reason=found.finish_reason,
-                )
-                for found in self._chosen.play(
-                    player, [prompt] * count, beginnings=[begun] * count, deterministic=greedy
-                )
-            ]
+            begun = (*response.episode.response_ids[:time], token_id)
+            played = self._continued(response, begun, player, n, greedy)
         scored, gold = self._scored(played)
         return Branch(
             token_id=token_id,

@@ -65,7 +65,7 @@ def render_fork(response: Response, fork: Fork) -> str:
             "finding": _finding(taken, other, changes, len(fork.other.episodes)),
             "columns": [*changes],
             "rows": rows,
-            "credit": f"Credit paid for {taken}: {credit}.",
+            "credit": f"{_worth(taken, fork)}Credit paid for {taken}: {credit}.",
             "branches": [
                 _branch(fork.taken, fork.time, f"With {taken} (taken)"),
                 _branch(fork.other, fork.time, f"With {other}"),
@@ -89,6 +89,18 @@ def _finding(taken: str, other: str, changes: Mapping[str, Change], count: int) 
     if count > 1:
         of = f"means of {count} continuations of each, \u00b1 one standard error"
     return f"{other} instead of {taken} changes {' and '.join(told)} ({of})."
+
+
+def _worth(taken: str, fork: Fork) -> str:
+    """Return the executed worth of the token taken in one sentence; "" of one continuation."""
+    count = len(fork.without)
+    if count < 2:
+        return ""
+    worth, low, high = fork.worth
+    return (
+        f"Executed worth of {taken}: {signed(worth)} ({signed(low)} to {signed(high)}), the mean "
+        f"score of {count} continuations with it minus that of {count} without it. "
+    )
 
 
 def _difference(change: Change) -> str:

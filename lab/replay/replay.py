@@ -15,6 +15,7 @@ from tokengym.envs import (
     Episode,
     OracleEnv,
     OracleVectorEnv,
+    SettingsError,
     TokenGenerationEnv,
     TokenGenerationVectorEnv,
     episode_from_record,
@@ -22,6 +23,7 @@ from tokengym.envs import (
 )
 from tokengym.envs.declared import as_plain, from_plain
 from tokengym.envs.files import read_jsonl, write_csv
+from tokengym.envs.forks.env import ForksValues
 from tokengym.envs.prompts.tokenization import token_texts
 from tokengym.envs.registry import check_saved, own_object, split_own
 from tokengym.envs.tasks.task import task_of
@@ -39,7 +41,9 @@ from tokengym.evaluation.runs.defaults import TrainingSettings, training_setting
 from tokengym.evaluation.runs.own import changed_files
 from tokengym.evaluation.statistics import Array
 from tokengym.evaluation.statistics.agreement import Agreement, agreement
+from tokengym.lab.replay.executed import ExecutedTruth, Forks, executed_truth
 from tokengym.rewards import Reward, RewardError, gold_scorer
+from tokengym.rewards.attribution.probe import Probe
 from tokengym.rewards.gold.truth import gold_token_credit
 from tokengym.rewards.registry import scorer_kind
 
@@ -74,6 +78,8 @@ class Truth:
     """Per episode (n,): the tokens that matter."""
     meaning: str
     """Which those are, in words."""
+    executed: ExecutedTruth | None = None
+    """Intervals, ceiling and chance of a truth that was measured; None for an exact one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +108,9 @@ class Replay:
     def columns(self, index: int) -> dict[str, Array]:
         """Return one response's token rewards by rule, ``truth`` first where it is known."""
         truth = {} if self.truth is None else {"truth": self.truth.values[index]}
+        if self.truth is not None and self.truth.executed is not None:
+            worth = self.truth.executed.worths[index]
+            truth |= {"truth low": worth.low, "truth high": worth.high}
         return truth | {name: rule[index] for name, rule in self.credits.items()}
 
 
@@ -113,6 +122,7 @@ def replay(
     env_kwargs: Mapping[str, Any] | None = None,
     policy: "CausalLMPolicy | None" = None,
     source: str = "",
+    forks: Forks | None = None,
 ) -> Replay:
     """Score a set of episodes under every rule.
 
@@ -124,6 +134,8 @@ def replay(
         policy: The policy that played, for a truth that depends on it (see `token_truth`) and for
             rules that continue responses.
         source: Where the episodes come from, for the report.
+        forks: Measure the truth by continuations of the policy, see `executed_truth`; None takes
+            what the task knows.
 
     Raises:
         ValueError: if there is no episode, a rule is unknown or named twice, or its scorer cannot
@@ -147,7 +159,10 @@ def replay(
         credits[name] = tuple(np.asarray(e.token_rewards, dtype=np.float64) for e in paid)
         scores[name] = np.array([episode.score for episode in paid])
         scorers[name] = reward.scorer.name
-    truth = token_truth(task, episodes, policy)
+    if forks is None:
+        truth = token_truth(task, episodes, policy)
+    else:
+        truth = measured_truth(env, kwargs, episodes, policy, forks)
     agreements = {
         name: agreement(rows, truth.values, truth.matters)
         for name, rows in credits.items()
@@ -174,16 +189,19 @@ def token_truth(
 ) -> Truth | None:
     """Return the true worth of every token, or None where the task does not know it.
 
-    The Oracle knows the exact advantage of each token for the policy that played; a bundle whose
+    The Oracle and Forks know the exact advantage of each token for the policy that played; Forks,
+    where there are too many responses to enumerate, that of the best play. A bundle whose
     gold score rests on single words knows what each of them adds to it
     (`tokengym.rewards.gold.truth.gold_token_credit`).
 
     Args:
         task: The bare environment (``envs.unwrapped``).
         episodes: Finished responses.
-        policy: The policy that played them, for the Oracle's advantages; None stands for
-            a policy that is uniform over the legal tokens.
+        policy: The policy that played them, for exact advantages; None stands for a policy that is
+            uniform over the legal tokens.
     """
+    if isinstance(task, ForksValues) and episodes:
+        return _forks_truth(task, episodes, policy)
     if isinstance(task, OracleEnv | OracleVectorEnv) and episodes:
         table = None
         if policy is not None:
@@ -205,6 +223,73 @@ def token_truth(
         values=tuple(values),
         matters=tuple(row != 0 for row in values),
         meaning="words that the gold score counts",
+    )
+
+
+def _forks_truth(
+    task: ForksValues, episodes: Sequence[Episode], policy: "CausalLMPolicy | None"
+) -> Truth:
+    """Return the exact advantages on Forks."""
+    best = [task.optimal_values(e.prompt).advantages.along(e.response_ids) for e in episodes]
+    name = "exact advantage" + (" under random play" if policy is None else "")
+    try:
+        values = [_exact_worth(task, e, policy) for e in episodes]
+    except SettingsError:
+        name, values = "exact advantage under the best play", best
+    return Truth(
+        name=name,
+        values=tuple(values),
+        matters=tuple(row != 0 for row in values),
+        meaning="tokens that change the chance of success",
+    )
+
+
+def _exact_worth(task: ForksValues, episode: Episode, policy: "CausalLMPolicy | None") -> Array:
+    """Return the exact advantages of an episode's tokens, (n,)."""
+    table = None
+    if policy is not None:
+        from tokengym.agents.oracle import policy_table
+
+        table = policy_table(policy, task, prompt=episode.prompt)
+    return task.exact_advantages(table, episode.prompt).along(episode.response_ids)
+
+
+def measured_truth(
+    env: str,
+    kwargs: Mapping[str, Any],
+    episodes: Sequence[Episode],
+    policy: "CausalLMPolicy | None",
+    forks: Forks,
+) -> Truth:
+    """Return the worth of every token by executed forks, in units of the task's own score.
+
+    Args:
+        env: Environment id.
+        kwargs: Arguments of ``gym.make_vec``.
+        episodes: Finished responses.
+        policy: The policy that continues them.
+        forks: How many continuations.
+
+    Raises:
+        ValueError: if there is no policy.
+    """
+    from tokengym.agents.rollouts.chosen import PolicyContinuations
+
+    if policy is None:
+        raise ValueError(
+            "truth 'forks' continues responses with the policy that played, got none; pass --agent"
+        )
+    envs = gym.make_vec(env, num_envs=1, **without_reward(kwargs))
+    reward = _paid_by(env, kwargs, "sparse")
+    continued = PolicyContinuations(envs, policy, seed=0)
+    found = executed_truth(Probe(reward.scorer, reward.tokenizer, continued), episodes, forks)
+    envs.close()
+    return Truth(
+        name=f"executed truth (k = {forks.k})",
+        values=tuple(worth.worth for worth in found.worths),
+        matters=tuple(worth.low * worth.high > 0 for worth in found.worths),
+        meaning="tokens whose 95 % interval leaves out 0",
+        executed=found,
     )
 
 

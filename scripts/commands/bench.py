@@ -30,7 +30,8 @@ def bench(
     Args:
         subject: Rule, estimator or weight by name, or "path/to/file.py:Name"; weight:random for a
             weight whose name a rule has too.
-        parts: Some of contract, identification, best-response, gradient, cost, convergence; an
+        parts: Some of contract, identification, executed, best-response, gradient, cost,
+            convergence; an
             estimator has gradient and convergence, against gae, and a weight the same, against none
             (default: all).
         quick: Take seconds, for a test; without it a card takes a quarter of an hour on two cores.

@@ -7,6 +7,7 @@ from tokengym.scripts.commands.options import Names, takes_settings, task_settin
 
 if TYPE_CHECKING:
     from tokengym.evaluation.runs.config import TaskSettings
+    from tokengym.lab.replay.executed import Forks
     from tokengym.lab.replay.replay import Replay
 
 
@@ -23,6 +24,7 @@ def replay(
     out: Path | None = None,
     trust_code: bool = False,
     device: str = "auto",
+    truth: str | None = None,
     *,
     task: "TaskSettings",
 ) -> None:
@@ -35,6 +37,7 @@ def replay(
       tokengym replay --episodes runs/x --rewards sparse abc red scar attribution
       tokengym replay --env MovieReview --num-episodes 64 --seed 0     the bundled policy's
       tokengym replay --agent runs/abc/agent --rewards abc abc-signed  those of a trained one
+      tokengym replay --env Forks --truth forks:k=32                   held to executed forks
 
     Args:
         episodes: A folder that tokengym compare or train wrote, or a file of agents.EpisodeLog;
@@ -50,6 +53,9 @@ def replay(
         trust_code: Run the files of code that the agent and the run name, which your command does
             not.
         device: Where models run: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).
+        truth: "forks:k=32" measures the worth of every token: the mean score of 32 continuations
+            with it minus that of 32 without, by the policy that plays (default: what the task
+            knows).
         task: Settings of the environment.
     """
     import torch
@@ -57,6 +63,7 @@ def replay(
 
     from tokengym.envs.files import write_text
     from tokengym.evaluation.runs.defaults import task_name
+    from tokengym.lab.replay.executed import TRUTHS
     from tokengym.lab.replay.page import render_replay
     from tokengym.lab.replay.replay import write_credit
     from tokengym.rewards.models.loading import preferred_device
@@ -67,7 +74,8 @@ def replay(
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
     with preferred_device(device):
-        result = _replay(episodes, rewards, env, agent, num_episodes, seed, task, trust_code)
+        forks = None if truth is None else TRUTHS.make(truth)
+        result = _replay(episodes, rewards, env, agent, num_episodes, seed, task, trust_code, forks)
     out = out or Path("runs") / f"replay-{task_name(result.env)}"
     write_text(out / "replay.html", render_replay(result, most=samples))
     write_credit(out / "credit.csv", result)
@@ -83,6 +91,7 @@ def _replay(
     seed: int,
     task: "TaskSettings",
     trust_code: bool,
+    forks: "Forks | None",
 ) -> "Replay":
     """Return the replay of episodes that are read, or played here."""
     from tokengym.agents import PPO
@@ -111,4 +120,6 @@ def _replay(
     evaluator.close()
     names = rewards or usual_rewards(env, kwargs)
     policy = None if player is None else player.policy
-    return replay(played, names, env=env, env_kwargs=kwargs, policy=policy, source=source)
+    return replay(
+        played, names, env=env, env_kwargs=kwargs, policy=policy, source=source, forks=forks
+    )

@@ -15,6 +15,7 @@ from tokengym.evaluation.measure.measures import WHEN, measure_of, measures_of
 from tokengym.evaluation.measure.references import GOAL
 from tokengym.evaluation.report.verdict import kind_of, number, signed, unit_of
 from tokengym.lab.replay.page import (
+    executed_words,
     figure_columns,
     figure_rows,
     headline,
@@ -185,6 +186,8 @@ def show_replay(console: "Console", result: "Replay", show: int, out: Path) -> N
     for row in figure_rows(result):
         table.add_row(Text(row["name"]), *map(Text, row["cells"]))
     console.print(table)
+    if result.truth is not None and result.truth.executed is not None:
+        console.print(_line(f"\n{executed_words(result.truth.executed)}"))
     console.print()
     for name in ("replay.html", "credit.csv"):
         say(console, str(out / name))

@@ -49,6 +49,15 @@ def test_a_rule_of_ones_own_that_is_sparse_has_its_figures(rules: Path, tmp_path
     assert (tmp_path / "card" / "card.md").read_text() == card_page(card)
 
 
+def test_a_rule_is_held_to_executed_forks(tmp_path: Path):
+    card = make_card(CardConfig(subject="red", parts=("executed",), size="quick"), tmp_path)
+    found = card["parts"]["executed"]["Forks"]
+    assert {"share", "ceiling", "chance", "correlation", "low", "high"} <= set(found)
+    assert found["low"] <= found["correlation"] <= found["high"]
+    shown = card_row(card)[HEADER.index("rank correlation with executed forks")]
+    assert shown.count(" to ") == 1
+
+
 def test_a_rule_that_loses_half_the_score_breaks_the_contract(rules: Path, tmp_path: Path):
     found = parts.contract(f"{rules}:Half", QUICK, 0, tmp_path)
     assert not found["Oracle"]["passed"]

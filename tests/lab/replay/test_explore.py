@@ -115,7 +115,7 @@ def test_the_token_taken_and_the_same_tokens_after_it_give_the_same_score(
 ):
     ids = response.episode.response_ids
     for time in (0, 5, len(ids) - 1):
-        scripted = Explorer("MovieReview", LENGTH, Scripted(ids[time + 1 :]))
+        scripted = Explorer("MovieReview", LENGTH, Scripted((*ids[time + 1 :], ids[0])))
         fork = scripted.fork(response, time, ids[time], n=2)
         for branch in (fork.taken, fork.other):
             assert [e.response_ids for e in branch.episodes] == [ids, ids]
@@ -154,6 +154,8 @@ def test_forks_of_the_oracle_agree_with_its_exact_values(oracle: Explorer):
         error = branch.scores.std(ddof=1) / np.sqrt(400)
         assert abs(branch.scores.mean() - values[(branch.token_id,)]) < 5 * error + 1e-6
     assert fork.score.error is not None
+    _, low, high = fork.worth
+    assert low <= values[(first,)] - values[()] <= high
 
 
 def replace_first(response: Response, token_id: int) -> Response:
@@ -182,13 +184,20 @@ def test_the_change_is_of_means_with_the_error_of_paired_differences(response: R
         found = None if gold is None else np.array(gold)
         return Branch(token_id=5, episodes=episodes, tokens=(), gold_scores=found)
 
-    fork = Fork(time=0, taken=branch(1.0, 2.0, 3.0), other=branch(2.0, 4.0, 3.0))
+    without = np.array([0.0, 0.0, 3.0])
+    fork = Fork(time=0, taken=branch(1.0, 2.0, 3.0), other=branch(2.0, 4.0, 3.0), without=without)
+    assert fork.worth[0] == pytest.approx(1.0)
     assert fork.score.taken == pytest.approx(2.0)
     assert fork.score.other == pytest.approx(3.0)
     assert fork.score.difference == pytest.approx(1.0)
     assert fork.score.error == pytest.approx(1.0 / np.sqrt(3))  # differences 1, 2, 0
     assert fork.gold_score is None
-    golden = Fork(time=0, taken=branch(1.0, gold=(0.5,)), other=branch(2.0, gold=(0.25,)))
+    golden = Fork(
+        time=0,
+        taken=branch(1.0, gold=(0.5,)),
+        other=branch(2.0, gold=(0.25,)),
+        without=np.array([1.0]),
+    )
     assert golden.gold_score is not None
     assert golden.gold_score.difference == pytest.approx(-0.25)
     assert golden.gold_score.error is None

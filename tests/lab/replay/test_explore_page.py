@@ -75,19 +75,23 @@ def test_a_fork_is_told_in_a_sentence_and_in_texts(hostile: Response):
         return Branch(token_id=token_id, episodes=episodes, tokens=texts, gold_scores=gold)
 
     taken = branch(5, " fine", (1.0, 2.0, 3.0, 2.0))
-    fork = Fork(time=1, taken=taken, other=branch(6, " <b>", (2.0, 4.0, 3.0, 3.0)))
+    other = branch(6, " <b>", (2.0, 4.0, 3.0, 3.0))
+    fork = Fork(time=1, taken=taken, other=other, without=np.array([1.0, 1.0, 2.0, 2.0]))
     shown = render_fork(hostile, fork)
     assert (
         "\u201c&lt;b&gt;\u201d instead of \u201cfine\u201d changes the score by +1.00 \u00b1 0.408 "
         "and the gold score by +0.100 \u00b1 0.041 (means of 4 continuations of each, \u00b1 one "
         "standard error)."
     ) in shown
+    assert "Executed worth of \u201cfine\u201d: +0.500 (" in shown
     assert "Credit paid for \u201cfine\u201d: abc \u22120.500." in shown
     assert "<img" not in shown
     assert "<b> " not in shown
     assert shown.count('class="swapped"') == 6
     assert shown.count("1 more are not shown") == 2
-    greedy = Fork(time=1, taken=branch(5, " a", (1.0,)), other=branch(6, " b", (2.0,)))
+    one = np.array([1.0])
+    greedy = Fork(time=1, taken=branch(5, " a", (1.0,)), other=branch(6, " b", (2.0,)), without=one)
+    assert "Executed worth" not in render_fork(hostile, greedy)
     assert "by +1.00 and the gold score by +0.100 (one continuation of each)" in render_fork(
         hostile, greedy
     )

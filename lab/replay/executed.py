@@ -1,0 +1,105 @@
+"""Truth by executed forks: continuations of every prefix by the policy, on any task."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tokengym.envs import Episode
+from tokengym.envs.registry import Registry
+from tokengym.evaluation.statistics import Array
+from tokengym.evaluation.statistics.executed import (
+    ExecutedWorth,
+    chance_correlation,
+    executed_worth,
+    split_half_ceiling,
+)
+from tokengym.rewards.attribution.probe import Probe
+
+DEFAULT_K = 32
+FORM = "forks:k=32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forks:
+    """How a truth is executed.
+
+    Raises:
+        ValueError: if ``k`` is no even number from 2 on.
+    """
+
+    k: int = DEFAULT_K
+    """Continuations of each prefix; half of them make the split-half ceiling."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.k, int) or self.k < 2 or self.k % 2:
+            raise ValueError(
+                f"truth 'forks:k={self.k}' needs an even number of continuations, at least 2; "
+                f"{FORM} is usual"
+            )
+
+
+TRUTHS: Registry[type[Forks]] = Registry("truth")
+"""Ways to measure the worth of every token, by the name that `replay --truth` takes."""
+TRUTHS.register("forks", Forks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutedTruth:
+    """What executed forks say about some responses."""
+
+    forks: Forks
+    """How it was executed."""
+    worths: tuple[ExecutedWorth, ...]
+    """Per episode."""
+    ceiling: float
+    """Mean rank correlation of the true advantages with these estimates, from two halves."""
+    chance: float
+    """Mean rank correlation that 95 of 100 random orders stay below."""
+    tokens: int
+    """Response tokens that the continuations cost."""
+
+    @property
+    def share(self) -> float:
+        """Share of the tokens whose interval leaves out 0; by chance 1 in 20 does."""
+        return float(np.mean(np.concatenate([w.low * w.high > 0 for w in self.worths])))
+
+
+def executed_truth(
+    probe: Probe, episodes: Sequence[Episode], forks: Forks, *, seed: int = 0
+) -> ExecutedTruth:
+    """Return the worth of every token by continuations of every prefix.
+
+    All prefixes of all episodes are continued in batches, as `mc` continues them. A response of n
+    tokens costs k * n continuations.
+
+    Args:
+        probe: The scorer, the policy's tokenizer and its continuations.
+        episodes: Finished responses with their scores.
+        forks: How many.
+        seed: Seed of the chance level.
+    """
+    prefixes = [
+        prefix
+        for episode in episodes
+        for end in range(len(episode.response_ids))
+        for prefix in [probe.restrict(episode, range(end))] * forks.k
+    ]
+    ended = probe.finish(prefixes)
+    scores = probe.values(ended).reshape(-1, forks.k)
+    finals = probe.values(episodes)
+    lengths = [len(episode.response_ids) for episode in episodes]
+    draws: list[Array] = np.split(scores, np.cumsum(lengths)[:-1])
+    bounds = (float(min(scores.min(), finals.min())), float(max(scores.max(), finals.max())))
+    worths = tuple(
+        executed_worth(rows, float(score), bounds=bounds)
+        for rows, score in zip(draws, finals, strict=True)
+    )
+    told = [worth for worth in worths if np.ptp(worth.worth) > 0]
+    return ExecutedTruth(
+        forks=forks,
+        worths=worths,
+        ceiling=split_half_ceiling([worth.halves for worth in told]) if told else 0.0,
+        chance=chance_correlation([worth.worth for worth in told], rng=seed) if told else 0.0,
+        tokens=sum(len(e.response_ids) for e in ended) - sum(len(p.response_ids) for p in prefixes),
+    )

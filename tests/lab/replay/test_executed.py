@@ -1,0 +1,87 @@
+"""Executed truth against the exact advantages of the same policy, and on the command line."""
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from tokengym.agents import PPO, collect, policy_table
+from tokengym.lab.replay.executed import TRUTHS, Forks
+from tokengym.lab.replay.replay import replay, token_truth
+from tokengym.scripts.cli import main
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "Oracle": {"max_new_tokens": 4},
+    "Forks": {"decisions": 2, "fillers": 1, "filler_words": 1},
+}
+
+
+@pytest.mark.parametrize("task", SETTINGS)
+def test_executed_intervals_hold_the_exact_advantage_in_95_percent_of_tokens(task: str) -> None:
+    envs: Any = gym.make_vec(f"tokengym/{task}-v0", num_envs=24, **SETTINGS[task])
+    agent = PPO("CausalLMPolicy", envs, n_minibatches=1, seed=0)
+    episodes = collect(agent, envs, 24, seed=0)
+    found = replay(
+        episodes,
+        ["sparse", "uniform"],
+        env=task,
+        env_kwargs=SETTINGS[task],
+        policy=agent.policy,
+        forks=Forks(k=16),
+    )
+    assert found.truth is not None
+    executed: Any = found.truth.executed
+    exact: Any = token_truth(envs.unwrapped, episodes, agent.policy)
+    held = np.concatenate(
+        [
+            (worth.low <= truth + 1e-9) & (truth <= worth.high + 1e-9)
+            for worth, truth in zip(executed.worths, exact.values, strict=True)
+        ]
+    )
+    assert held.mean() >= 0.95
+    estimated, true = (np.concatenate(rows) for rows in (found.truth.values, exact.values))
+    assert np.corrcoef(estimated, true)[0, 1] > 0.7
+    assert 0.0 < executed.share < 0.6
+    assert 0.0 < executed.chance < executed.ceiling <= 1.0
+    assert executed.tokens > 0
+    agreement = found.agreements["sparse"]
+    assert agreement.low <= agreement.correlation <= agreement.high
+    assert {"truth", "truth low", "truth high", "sparse"} <= set(found.columns(0))
+
+
+def test_the_command_prints_what_was_executed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["tokengym", "replay", "--env", "Oracle", "--truth", "forks:k=32"]
+    command += ["--rewards", "sparse", "uniform", "--num-episodes", "4", "--max-new-tokens", "3"]
+    monkeypatch.setattr("sys.argv", [*command, "--out", str(tmp_path)])
+    main()
+    said = " ".join(capsys.readouterr().out.split())
+    assert "executed truth (k = 32)" in said
+    assert "have an interval that leaves out 0, where chance alone gives 5%" in said
+    assert "truth low" in (tmp_path / "credit.csv").read_text().splitlines()[0]
+    assert "Executed truth" in (tmp_path / "replay.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("forks:k=3", "needs an even number of continuations"),
+        ("forks:n=4", "truth 'forks' has no option 'n'; it has k"),
+        ("fork", "unknown truth 'fork'; did you mean 'forks'"),
+    ],
+)
+def test_another_truth_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TRUTHS.make(text)
+
+
+def test_a_truth_by_forks_needs_a_policy() -> None:
+    envs: Any = gym.make_vec("tokengym/Oracle-v0", num_envs=2, max_new_tokens=2)
+    agent = PPO("CausalLMPolicy", envs, n_minibatches=1, seed=0)
+    episodes = collect(agent, envs, 2, seed=0)
+    with pytest.raises(ValueError, match="pass --agent"):
+        replay(episodes, ["sparse"], env="Oracle", forks=Forks(k=2))
+    assert policy_table(agent.policy, envs).shape[1] == len(envs.unwrapped.tokenizer)
