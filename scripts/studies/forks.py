@@ -1,0 +1,261 @@
+"""Which rule follows the decisive token? Runs and page of docs/results/forks.md.
+
+Forks at three settings of its knobs, where one wrong decision makes all others worthless: `sparse`,
+`red` and `abc-signed` by the bundled model of the verifier, `mc` and `decisive`, the exact
+advantage under the best play, each with PPO and with `loo`. Equal response tokens, continuations
+counted; runs are paired by seed.
+
+    python -m tokengym.scripts.studies.forks run --out runs/forks [--part 0/2] [--until 12:25]
+    python -m tokengym.scripts.studies.forks publish --out runs/forks
+    python -m tokengym.scripts.studies.forks page
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokengym.envs import Episode
+from tokengym.envs.files import read_json, write_csv, write_json
+from tokengym.envs.forks.automaton import backward, best
+from tokengym.envs.forks.families import FILLERS, read
+from tokengym.evaluation.report.curves import Curve, Panel, read_curves
+from tokengym.evaluation.runs.config import (
+    SETTINGS_FILE,
+    ComparisonConfig,
+    TaskSettings,
+    missing_runs,
+    resolve_env,
+    slug,
+)
+from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
+from tokengym.evaluation.statistics import holm
+from tokengym.rewards.credits.base import Credit, FloatArray, register_credit
+from tokengym.rewards.maths.shares import split_evenly
+from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, run_pending
+from tokengym.scripts.studies.credit_grid import PUBLISHED, finished_rows
+from tokengym.scripts.studies.grid_page import panel_of
+from tokengym.scripts.studies.grid_tables import BASELINE, rules_table
+from tokengym.scripts.studies.paired_runs import PairedRuns
+from tokengym.scripts.studies.tables import difference, fields, fill, markdown_table
+
+OUT = Path("runs/forks")
+FOLDER = "forks"
+PRICE = 0.05
+BUDGET = 100_000
+"""Response tokens of a run, continuations included."""
+ROWS = 64
+"""Episodes per update without continuations."""
+CONTINUED_ROWS = 16
+"""Episodes per update of `mc`, which is left a quarter of the updates otherwise."""
+EVALUATIONS = 12
+FILLERS_BEFORE = 3
+SETTINGS: dict[str, dict[str, Any]] = {
+    "easy": {"decisions": 2, "distractors": 1},
+    "middle": {"decisions": 3, "distractors": 2},
+    "hard": {"decisions": 5, "distractors": 2},
+}
+"""Knobs of the three settings; a filler before each decision is one of four words, three times."""
+FAMILY = "brackets"
+MC = "mc:k=4,segments={}"
+RULES = (BASELINE, "red:delivery=end", "abc-signed", MC, "decisive")
+LEARNERS: dict[str, dict[str, Any]] = {
+    "ppo": {},
+    "loo": {"advantage": "loo", "group_size": 8},
+}
+ADVANTAGES = (MC, "decisive")
+"""Rules whose token rewards are advantages: under PPO they are taken as they are (`vineppo`)."""
+FIRST_SEED, SEEDS = 80, 10
+COLUMNS = {
+    "score - c KL over the run": ("net_score", "auc"),
+    "score over the run": ("score", "auc"),
+    "final score": ("score", "final"),
+    "final KL": ("kl", "final"),
+}
+
+
+@register_credit
+class Decisive(Credit):
+    """Each token of Forks earns its exact advantage under the best play.
+
+    r_t = V*(y_<=t) - V*(y_<t), and r_0 also the score minus their sum
+    """
+
+    name = "decisive"
+    gae_lambda = 0.0
+
+    def spread(
+        self, score: float, episode: Episode, attribution: FloatArray | None
+    ) -> NDArray[np.floating]:
+        """Return the changes of V*, and the rest of the score on the first token."""
+        del attribution
+        task = read(episode.prompt)
+        layers = backward(task, best)
+        state, place = task.start, 0
+        values = [layers[0].values[state]]
+        for word in episode.response.split():
+            if word not in FILLERS:
+                state = None if state is None else task.layers[place][state].get(word)
+                place += 1
+            values.append(0.0 if state is None else layers[place].values.get(state, 0.0))
+        rewards = np.diff(values)
+        rewards[0] += score - rewards.sum()
+        return rewards
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One rule and learner in one setting of the knobs."""
+
+    setting: str
+    """One of `SETTINGS`."""
+    learner: str
+    """One of `LEARNERS`."""
+    rule: str
+    """One of `RULES`."""
+
+    @property
+    def length(self) -> int:
+        """Tokens of every response."""
+        return self.asked * (FILLERS_BEFORE + 1)
+
+    @property
+    def asked(self) -> int:
+        """Positions of a response at which something is decided, or seems to be."""
+        return sum(SETTINGS[self.setting].values())
+
+    @property
+    def reward(self) -> str:
+        """Name of the reward, `mc` with a segment per decision."""
+        return self.rule.format(self.asked)
+
+    @property
+    def name(self) -> str:
+        """Name of its folder and of its csv."""
+        return f"{self.setting}-{self.learner}-{slug(self.reward)}"
+
+    def tokens_per_episode(self) -> int:
+        """Return the response tokens that an episode costs, continuations included."""
+        inner = split_evenly(self.length, self.asked)[:-1] if self.rule == MC else []
+        return self.length + 4 * sum(self.length - piece.stop for piece in inner)
+
+    def config(self) -> ComparisonConfig:
+        """Return the comparison this cell is."""
+        env = resolve_env("Forks")
+        learner = dict(LEARNERS[self.learner])
+        if self.learner == "ppo" and self.rule in ADVANTAGES:
+            learner["advantage"] = "vineppo"
+        rows = CONTINUED_ROWS if self.rule == MC else ROWS
+        updates = BUDGET // (rows * self.tokens_per_episode())
+        knobs = ",".join(f"{name}={value}" for name, value in SETTINGS[self.setting].items())
+        return ComparisonConfig(
+            env=env,
+            rewards=(self.reward,),
+            seeds=SEEDS,
+            first_seed=FIRST_SEED,
+            training=training_settings(
+                env,
+                tokens=BUDGET,
+                batch_size=rows,
+                max_new_tokens=self.length,
+                kl_coef=PRICE,
+                **learner,
+            ),
+            evaluation=EvaluationSettings(every=max(updates // EVALUATIONS, 1), samples=0),
+            task=TaskSettings(task_options=f"family={FAMILY},{knobs}"),
+        )
+
+
+def cells() -> list[Cell]:
+    """Return all cells: PPO before loo, and of each the middle setting first."""
+    return [
+        Cell(setting=setting, learner=learner, rule=rule)
+        for learner in LEARNERS
+        for setting in ("middle", "easy", "hard")
+        for rule in RULES
+        if not (learner == "loo" and rule == MC)
+    ]
+
+
+def pending(out: Path) -> Iterator[tuple[str, ComparisonConfig, str, int]]:
+    """Yield the runs to do in order: three seeds of every cell, then five, then ten."""
+    for last in (3, 5, SEEDS):
+        for cell in cells():
+            config = cell.config()
+            for reward, seed in missing_runs(config, out / cell.name):
+                if seed < FIRST_SEED + last:
+                    yield cell.name, config, reward, seed
+
+
+def run(out: Out = OUT, part: str = "0/1", until: str | None = None) -> None:
+    """Run what is missing, one run at a time, in this process.
+
+    Args:
+        out: Folder of the study's runs.
+        part: "i/n" takes the seeds with seed % n == i, so that n processes share the work.
+        until: Time of day, HH:MM, after which no run begins.
+    """
+    run_pending(pending(out), out, part, until)
+
+
+def publish(out: Out = OUT, docs: Docs = DOCS) -> None:
+    """Write each cell's finished runs as one csv, with their settings beside it."""
+    for cell in cells():
+        seeds = range(FIRST_SEED, FIRST_SEED + SEEDS)
+        if rows := list(finished_rows([cell.reward], seeds, out / cell.name)):
+            write_csv(docs / FOLDER / f"{cell.name}.csv", rows, PUBLISHED)
+            write_json(
+                docs / FOLDER / f"{cell.name}.json", read_json(out / cell.name / SETTINGS_FILE)
+            )
+
+
+def page(docs: Docs = DOCS) -> None:
+    """Fill the page's tables from the published curves."""
+    panels = _panels(docs)
+    tables = {"differences": _differences(panels), "figures": rules_table(panels)}
+    fill(docs / "forks.md", tables)
+
+
+def _panels(docs: Path) -> dict[str, Panel]:
+    """Return the published runs by setting and learner, over tokens."""
+    found: dict[str, list[Curve]] = {}
+    for cell in cells():
+        file = docs / FOLDER / f"{cell.name}.csv"
+        if file.exists():
+            label = f"{cell.setting}, {cell.learner}"
+            curves = read_curves(file, group_by=())
+            name = cell.rule.partition(":")[0]
+            found.setdefault(label, []).extend(
+                replace(curve, credit=name, steps=curve.values["tokens"]) for curve in curves
+            )
+    return {label: panel_of(curves, PRICE) for label, curves in found.items()}
+
+
+def _differences(panels: dict[str, Panel]) -> str:
+    """Return every rule's differences from sparse, clear ones of the first column in bold."""
+    pairs = {
+        (label, rule): PairedRuns(panel=panel, rule=rule, baseline=BASELINE)
+        for label, panel in panels.items()
+        for rule in panel.rewards
+        if rule != BASELINE
+    }
+    pairs = {key: runs for key, runs in pairs.items() if len(runs.seeds) >= 2}
+    gains = {
+        key: [runs.difference(*column) for column in COLUMNS.values()]
+        for key, runs in pairs.items()
+    }
+    corrected = holm([gain[0].p_value for gain in gains.values() if gain[0] is not None])
+    rows = []
+    for (label, rule), p_value in zip(gains, corrected, strict=True):
+        first, *others = (difference(fields(gain)) for gain in gains[label, rule])
+        first = first.replace("**", "")
+        shown = f"**{first}**" if p_value < 0.05 else first
+        rows.append([label, rule, str(len(pairs[label, rule].seeds)), shown, *others])
+    return markdown_table(["setting, learner", "rule", "pairs", *COLUMNS], rows)
+
+
+if __name__ == "__main__":
+    command_line(__doc__, run, publish, page)

@@ -1,0 +1,57 @@
+"""The study of forks: its rule, its prices, its page."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import tokengym  # noqa: F401  (registers the ids)
+from tokengym.envs.files import write_csv
+from tokengym.scripts.studies import forks
+from tokengym.scripts.studies.cells import DOCS
+
+
+def test_the_decisive_rule_pays_the_advantages_of_the_best_play() -> None:
+    env: Any = gym.make("tokengym/Forks-v0", reward="decisive", recoverable=1)
+    for seed in range(8):
+        _, info = env.reset(seed=seed)
+        env.action_space.seed(seed)
+        over = False
+        while not over:
+            *_, terminated, truncated, info = env.step(env.action_space.sample(info["action_mask"]))
+            over = terminated or truncated
+        exact = env.unwrapped.optimal_values(info["prompt"]).advantages.along(info["response_ids"])
+        exact[0] += info["score"] - exact.sum()
+        np.testing.assert_allclose(info["token_rewards"], exact, atol=1e-6)
+
+
+@pytest.mark.parametrize("setting", forks.SETTINGS)
+def test_settings_are_those_of_the_environment_and_cost_what_is_counted(setting: str) -> None:
+    cell = forks.Cell(setting=setting, learner="ppo", rule=forks.MC)
+    kwargs = cell.config().env_kwargs(cell.reward, train=True)
+    task: Any = gym.make_vec(cell.config().env, num_envs=2, **kwargs).unwrapped
+    assert (task.knobs.asked, task.max_new_tokens) == (cell.asked, cell.length)
+    assert task.knobs.family == forks.FAMILY
+    inner = sum(cell.length - 4 * (place + 1) for place in range(cell.asked - 1))
+    assert cell.tokens_per_episode() == cell.length + 4 * inner
+    assert cell.config().training.learner.advantage == "vineppo"
+
+
+def test_the_page_marks_what_is_clear(tmp_path: Path) -> None:
+    shutil.copy(DOCS / "forks.md", tmp_path / "forks.md")
+    for rule, gain in ((forks.BASELINE, 0.2), ("decisive", 0.8)):
+        cell = forks.Cell(setting="easy", learner="ppo", rule=rule)
+        rows = [
+            {"credit": rule, "seed": seed, "step": update, "tokens": update * 25_000}
+            | {"score": gain * update / 4 + 0.01 * (seed % 3) * gain, "kl": 0.0}
+            for seed in range(forks.FIRST_SEED, forks.FIRST_SEED + 4)
+            for update in range(5)
+        ]
+        write_csv(tmp_path / forks.FOLDER / f"{cell.name}.csv", rows, list(rows[0]))
+    forks.page(tmp_path)
+    text = (tmp_path / "forks.md").read_text(encoding="utf-8")
+    assert "| easy, ppo | decisive | 4 | **+0.30" in text
+    assert "| easy, ppo | sparse | 4 |" in text
