@@ -1,4 +1,4 @@
-# make demo   set up, then compare three rewards and write runs/demo/report.html
+# make demo   set up, then compare two rewards and a control (2 minutes), and write runs/demo/report.html
 # make test   set up, then lint, types and the product's tests
 # make test-lab   set up, then the tests of what only the checkout has: studies, corpora, builders, site
 # make docs   set up, then write the documentation site to build/site
@@ -17,7 +17,8 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --durations 
 .PHONY: demo test test-lab lint types pytest campaign package docs notebooks format clean
 
 demo: .venv/installed
-	$(BIN)/tokengym compare --env MovieReview --rewards sparse uniform abc --seeds 5 --out runs/demo
+	$(BIN)/tokengym compare --env MovieReview --rewards sparse random abc-signed --seeds 6 --steps 10 --eval-every 2 \
+		--learning-rate 1e-3 --out runs/demo
 
 test: lint types pytest
 

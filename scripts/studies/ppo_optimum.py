@@ -25,7 +25,7 @@ from tokengym.agents.offline.policies import make_policy
 from tokengym.agents.online.collecting import ResponseCollector, Sampling
 from tokengym.envs.files import write_csv
 from tokengym.evaluation.report.verdict import number
-from tokengym.evaluation.runs.config import ComparisonConfig
+from tokengym.evaluation.runs.config import ComparisonConfig, resolve_env
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
 from tokengym.evaluation.runs.run import run as run_one
 from tokengym.rewards import gold_scorer
@@ -53,6 +53,10 @@ SCREENED = 100
 """Spare seed, on which factors are tried one at a time."""
 SEEDS = range(5)
 """Seeds of the confirmation."""
+TASKS = ("MovieReview", "QuestionAnswer", "Summarize", "Dialogue", "Detox", "Oracle")
+TASK_PRICES = (0.0, 0.05, 0.5, 2.0)
+SHORT_EPISODES = 256
+"""Held-out prompts of a measurement in the runs of 30 updates."""
 NS = (1, 2, 4, 8, 16, 32, 64)
 DRAWN, PROMPTS, DRAW_SEED = 64, 128, 0
 """Responses of the untrained policy to each held-out prompt, behind best-of-n and the bound."""
@@ -146,7 +150,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 """By name: a line of the table, and the settings; 64 rows and a rate of 3e-4 where not said."""
-CHOSEN, NEAREST = "default", "own"
+BEFORE, CHOSEN, NEAREST = "earlier", "default", "own"
 """The variant that is recommended, and what stands for it at prices where it was not run."""
 TRIED = {
     "earlier-averaged": "PPO's default, weights averaged over the second half",
@@ -208,7 +212,7 @@ def run(out: Out) -> None:
         Cell(variant=v, price=c, seed=seed)
         for seed in SEEDS
         for c in PRICES
-        for v in ("earlier default", "default")
+        for v in ("earlier", "default")
     ]
 
     def write(cell: Cell) -> None:
@@ -216,6 +220,58 @@ def run(out: Out) -> None:
         write_csv(cell.file(out), rows, list(rows[0]))
 
     run_missing([*screened, *confirmed], lambda cell: cell.file(out), write)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShortCell:
+    """One run of 30 updates with a task's own settings."""
+
+    task: str
+    """Task."""
+    variant: str
+    """Name in `VARIANTS`."""
+    price: float
+    """Price c of a nat of KL."""
+    seed: int
+    """Seed."""
+
+    def file(self, out: Path) -> Path:
+        """Return the file of its rows."""
+        return out / "tasks" / f"{self.task}-{self.variant}-{self.price:g}-{self.seed}.csv"
+
+
+def tasks(out: Out) -> None:
+    """Do the runs of every bundled task that have no file yet, 30 updates each."""
+    cells = [
+        ShortCell(task=task, variant=variant, price=price, seed=seed)
+        for seed in SEEDS
+        for task in TASKS
+        for price in TASK_PRICES
+        for variant in (BEFORE, CHOSEN)
+    ]
+
+    def write(cell: ShortCell) -> None:
+        rows = measure_short(cell)
+        write_csv(cell.file(out), rows, list(rows[0]))
+
+    run_missing(cells, lambda cell: cell.file(out), write)
+
+
+def measure_short(cell: ShortCell) -> list[dict[str, Any]]:
+    """Train a policy with a task's own settings and return its rows: untrained, and at the end."""
+    env = resolve_env(cell.task)
+    training = training_settings(env, kl_coef=cell.price, **VARIANTS[cell.variant][1])
+    config = ComparisonConfig(
+        env=env,
+        rewards=("sparse",),
+        seeds=1,
+        first_seed=cell.seed,
+        training=training,
+        evaluation=EvaluationSettings(every=training.steps, episodes=SHORT_EPISODES, samples=0),
+    )
+    names = ("step", "tokens", "score", "gold_score", "kl")
+    curve = run_one(config, "sparse", cell.seed).curve
+    return [{**vars(cell), **{name: point.get(name) for name in names}} for point in curve]
 
 
 # --- the page -------------------------------------------------------------------------------------
@@ -357,4 +413,4 @@ def page(docs: Docs = DOCS) -> None:
 
 
 if __name__ == "__main__":
-    command_line(__doc__, lines, run, publish, page)
+    command_line(__doc__, lines, run, tasks, publish, page)

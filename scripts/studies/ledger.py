@@ -1,0 +1,290 @@
+"""What is token credit worth, and how much of it is lambda or the critic?
+
+PPO on MovieReview under every rule, lambda and critic, with the learning rate tuned for each such
+cell on a spare seed, and measured as docs/results/protocol.md says. Cells are run in rounds, all
+rates first and then seed by seed, so that what is there at any time is balanced and can be
+published. Published runs are not run again.
+
+    python -m tokengym.scripts.studies.ledger --out runs/ledger [--until 12:25] [--part 0/2]
+    python -m tokengym.scripts.studies.ledger_noise --out runs/ledger
+    python -m tokengym.scripts.studies.ledger_page publish --out runs/ledger
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokengym.envs import bundled
+from tokengym.envs.episode import Episode
+from tokengym.envs.files import write_csv
+from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
+from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
+from tokengym.evaluation.runs.run import run as run_one
+from tokengym.evaluation.statistics import area_under_curve
+from tokengym.rewards import gold_scorer
+from tokengym.rewards.credits.base import Credit, FloatArray, register_credit
+from tokengym.rewards.gold.truth import gold_token_credit
+from tokengym.rewards.maths.shares import complete
+from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, deadline, read_rows
+from tokengym.scripts.studies.credit_grid import MISALIGNED, build_misaligned
+
+Row = Mapping[str, Any]
+ENV = "tokengym/MovieReview-v0"
+UPDATES, ROWS, PRICE = 30, 64, 0.05
+RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+FIRST_RATE = 1e-3
+"""Rate that a cell's sweep begins with; it climbs from there while a neighbour is better."""
+SPARE_SEED = 1000
+SEEDS = range(10)
+WORDS = "words"
+RULES = (
+    "sparse",
+    "uniform",
+    "recency",
+    "random",
+    "abc",
+    "abc-signed",
+    "attribution",
+    "red:delivery=end",
+    WORDS,
+)
+SHORTLIST = ("sparse", "uniform", "abc-signed", "red:delivery=end", WORDS)
+"""Rules of the other lengths."""
+CONTROLS = ("uniform", "recency", "random")
+LAMBDAS = ("0.95", "1", "1-1/n", "0.5")
+"""What is needed most comes first."""
+LENGTHS = (48, 96, 24, 192)
+MODELS = ("aligned", MISALIGNED)
+LEARNER: dict[str, Any] = {
+    "learning_rate_schedule": "linear",
+    "vf_coef": 1.0,
+    "clip_range_vf": None,
+    "n_epochs": 2,
+    "n_minibatches": 4,
+}
+"""What docs/results/learner.md recommends, but for the critic."""
+CRITICS: dict[str, dict[str, Any]] = {
+    "own": {"value_network": "own"},
+    "trunk": {"value_network": "trunk"},
+    "none": {"vf_coef": 0.0},
+}
+"""By name: where PPO's values come from; without a critic they are 0."""
+FOLDER, TEXT = "ledger", ("rule", "gae_lambda", "critic", "model")
+MEASURES = ("step", "tokens", "score", "gold_score", "kl")
+
+
+@register_credit
+class TrueWords(Credit):
+    """Each word earns what it adds to the grammar's polarity; the last token the rest of the score.
+
+    The worth of a word is scaled to the reward model's score by `SCALE`.
+    """
+
+    name = WORDS
+    SCALE = 3.7
+    """Least-squares slope of the reward model's score on polarity, on responses of the untrained
+    policy."""
+
+    def __init__(self) -> None:
+        self._gold = gold_scorer(bundled("movie_review"))
+        self._tokenizer: Any = None
+
+    def bind(self, tokenizer: Any) -> "TrueWords":
+        """Return the rule for the policy's tokenizer."""
+        self._tokenizer = tokenizer
+        return self
+
+    def spread(self, score: float, episode: Episode, attribution: FloatArray | None) -> np.ndarray:
+        """Return the words' worth, and the rest of the score on the last token."""
+        truth = gold_token_credit(self._gold, [episode], self._tokenizer)
+        assert truth is not None
+        return complete(score, self.SCALE * truth[0])
+
+
+def lambda_of(name: str, length: int) -> float:
+    """Return a lambda of `LAMBDAS` as a number."""
+    return 1 - 1 / length if name == "1-1/n" else float(name)
+
+
+# --- cells ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One setting that rules are compared in, with its rule."""
+
+    rule: str
+    """Credit rule."""
+    gae_lambda: str = "0.95"
+    """Lambda; "1-1/n" depends on the length."""
+    critic: str = "own"
+    """Name in `CRITICS`."""
+    length: int = 48
+    """Tokens of a response."""
+    model: str = "aligned"
+    """Reward model, one of `MODELS`."""
+
+    @property
+    def name(self) -> str:
+        """Return the name of its files."""
+        parts = (self.rule, self.gae_lambda, self.critic, f"{self.length}", self.model)
+        return "_".join(part.replace("/", "").replace(":", ".") for part in parts)
+
+    def file(self, out: Path, rate: float, seed: int) -> Path:
+        """Return the file of a run's rows."""
+        return out / "runs" / f"{self.name}_{rate:g}_{seed}.csv"
+
+    def config(self, out: Path, rate: float, *, updates: int = UPDATES) -> ComparisonConfig:
+        """Return the comparison that its runs are of."""
+        at = lambda_of(self.gae_lambda, self.length)
+        settings = {**LEARNER, **CRITICS[self.critic], "gae_lambda": at}
+        scorer = str(out / MISALIGNED) if self.model == MISALIGNED else None
+        return ComparisonConfig(
+            env="MovieReview",
+            rewards=(self.rule,),
+            seeds=1,
+            training=training_settings(
+                ENV,
+                steps=updates,
+                batch_size=ROWS,
+                max_new_tokens=self.length,
+                kl_coef=PRICE,
+                kl_estimator="exact",
+                learning_rate=rate,
+                **settings,
+            ),
+            evaluation=EvaluationSettings(every=5, episodes=128, samples=0),
+            task=TaskSettings(scorer=scorer),
+        )
+
+
+def stages() -> Iterator[tuple[list[Cell], range]]:
+    """Yield cells and the seeds wanted of them, in the order in which they are needed."""
+
+    def cross(rules: Sequence[str], lambdas: Sequence[str], **at: Any) -> list[Cell]:
+        return [Cell(rule=rule, gae_lambda=lam, **at) for lam in lambdas for rule in rules]
+
+    usual, rest = LAMBDAS[:2], LAMBDAS[2:]
+    main = [*cross(RULES, usual, critic="own"), *cross(RULES, usual, critic="none")]
+    yield main, SEEDS[:5]
+    yield cross(RULES, usual, critic="trunk"), SEEDS[:5]
+    yield cross(SHORTLIST, usual, length=96), SEEDS[:5]
+    yield cross(SHORTLIST, usual, length=24), SEEDS[:5]
+    attention = ("sparse", "abc", "abc-signed", "attribution", "red:delivery=end")
+    yield cross(attention, usual, model=MISALIGNED), SEEDS[:5]
+    yield main, SEEDS
+    yield cross(RULES, rest), SEEDS[:5]
+    yield cross(SHORTLIST, usual, length=192), SEEDS[:5]
+
+
+# --- runs -----------------------------------------------------------------------------------------
+
+
+def measure(cell: Cell, out: Path, rate: float, seed: int) -> list[dict[str, Any]]:
+    """Train a policy and return a row per evaluation."""
+    record = run_one(cell.config(out, rate), cell.rule, seed)
+    about = {**vars(cell), "rate": rate, "seed": seed}
+    return [{**about, **{k: round(point[k], 4) for k in MEASURES}} for point in record.curve]
+
+
+def net_area(rows: Sequence[Row]) -> float:
+    """Return the mean of score - c KL over the tokens of a run."""
+    net = [row["score"] - PRICE * row["kl"] for row in rows]
+    return float(area_under_curve([row["tokens"] for row in rows], net, normalize=True))
+
+
+def next_rate(areas: Mapping[float, float]) -> float | None:
+    """Return the rate that a sweep tries next, None once no neighbour of the best is untried.
+
+    Args:
+        areas: What each rate tried so far has reached.
+
+    Example:
+        >>> next_rate({}), next_rate({1e-3: 2.0}), next_rate({1e-3: 2.0, 3e-3: 1.0, 3e-4: 1.0})
+        (0.001, 0.003, None)
+    """
+    if not areas:
+        return FIRST_RATE
+    at = RATES.index(max(areas, key=lambda rate: areas[rate]))
+    near = RATES[max(at - 1, 0) : at + 2]
+    return next((rate for rate in reversed(near) if rate not in areas), None)
+
+
+def swept(cell: Cell, out: Path) -> dict[float, float]:
+    """Return what each rate of a cell's sweep has reached so far."""
+    files = {rate: cell.file(out, rate, SPARE_SEED) for rate in RATES}
+    return {rate: net_area(read_rows(f, text=TEXT)) for rate, f in files.items() if f.exists()}
+
+
+def tuned_rate(cell: Cell, out: Path) -> float | None:
+    """Return the best rate of a cell's sweep, None while it is not finished."""
+    areas = swept(cell, out)
+    if next_rate(areas) is not None:
+        return None
+    return max(areas, key=lambda rate: areas[rate])
+
+
+def pending(out: Path) -> Iterator[tuple[Cell, float, int]]:
+    """Yield what there is to run: cell, rate and seed."""
+    for cells, seeds in stages():
+        for cell in cells:
+            while (rate := next_rate(swept(cell, out))) is not None:
+                yield cell, rate, SPARE_SEED
+                if not cell.file(out, rate, SPARE_SEED).exists():
+                    break  # another process has it
+        for seed in seeds:
+            for cell in cells:
+                best = tuned_rate(cell, out)
+                if best is not None and not cell.file(out, best, seed).exists():
+                    yield cell, best, seed
+
+
+def run(out: Out, docs: Docs = DOCS, part: str = "0/1", until: str | None = None) -> None:
+    """Do the runs that are missing, one at a time.
+
+    Args:
+        out: Folder of the study's runs.
+        docs: Folder of the study's page, whose published runs are not run again.
+        part: "i/n" takes the cells i, i + n, ... of all, for several processes side by side.
+        until: Time of day, HH:MM, after which no run begins.
+    """
+    restore(out, docs)
+    index, count = map(int, part.split("/"))
+    names = sorted({cell.name for cells, _ in stages() for cell in cells})
+    end = deadline(until)
+    for cell, rate, seed in pending(out):
+        if names.index(cell.name) % count != index:
+            continue
+        if datetime.now() >= end:
+            return
+        if cell.model == MISALIGNED:
+            build_misaligned(out / MISALIGNED)
+        rows = measure(cell, out, rate, seed)
+        write_csv(cell.file(out, rate, seed), rows, list(rows[0]))
+        print(
+            f"{datetime.now():%H:%M:%S} {cell.name} {rate:g} {seed} {net_area(rows):.2f}",
+            flush=True,
+        )
+
+
+def restore(out: Path, docs: Path) -> None:
+    """Write the published runs to the files that they came from."""
+    published = docs / FOLDER / "runs.csv"
+    if not published.exists():
+        return
+    runs: dict[Path, list[dict[str, Any]]] = {}
+    for row in read_rows(published, text=TEXT):
+        row["length"] = int(row["length"])
+        cell = Cell(**{name: row[name] for name in Cell.__dataclass_fields__})
+        runs.setdefault(cell.file(out, row["rate"], int(row["seed"])), []).append(row)
+    for file, rows in runs.items():
+        if not file.exists():
+            write_csv(file, rows, list(rows[0]))
+
+
+if __name__ == "__main__":
+    command_line(__doc__, run)

@@ -1,0 +1,303 @@
+"""The tables and the picture of docs/results/ledger.md, from the published runs of `ledger`.
+
+python -m tokengym.scripts.studies.ledger_page publish --out runs/ledger
+python -m tokengym.scripts.studies.ledger_page page
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokengym.envs.files import write_csv
+from tokengym.evaluation.report.verdict import number, signed
+from tokengym.evaluation.statistics import (
+    PairedDifference,
+    holm,
+    paired_difference,
+    student_interval,
+)
+from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, read_rows
+from tokengym.scripts.studies.ledger import (
+    CONTROLS,
+    CRITICS,
+    FOLDER,
+    LAMBDAS,
+    LENGTHS,
+    RULES,
+    SHORTLIST,
+    SPARE_SEED,
+    TEXT,
+    WORDS,
+    Cell,
+    lambda_of,
+    net_area,
+)
+from tokengym.scripts.studies.ledger_noise import EXACT, PERFECT, POLICIES, noise_file
+from tokengym.scripts.studies.tables import (
+    difference,
+    fields,
+    fill,
+    markdown_table,
+    mean,
+    student_mean,
+)
+
+Row = Mapping[str, Any]
+CRITIC_LABELS = {"own": "network of its own", "trunk": "head on the policy", "none": "none"}
+LABELS = {"attribution": "gradient x input", "red:delivery=end": "red", WORDS: "true words"}
+NONE = "\u2013"
+CLEAR = 0.05
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+
+
+def publish(out: Out, docs: Docs = DOCS) -> None:
+    """Write all runs as one csv, those of the sweeps too."""
+    rows = read_rows(*sorted((out / "runs").glob("*.csv")), text=TEXT)
+    write_csv(docs / FOLDER / "runs.csv", rows, list(rows[0]))
+    page(docs)
+
+
+class Ledger:
+    """The published runs, by cell.
+
+    Args:
+        rows: A row per evaluation of every run.
+    """
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        runs: dict[tuple[Cell, float, int], list[Row]] = {}
+        for row in rows:
+            where = {name: row[name] for name in Cell.__dataclass_fields__}
+            cell = Cell(**{**where, "length": int(row["length"])})
+            runs.setdefault((cell, float(row["rate"]), int(row["seed"])), []).append(row)
+        self.sweeps: dict[Cell, dict[float, float]] = {}
+        """Cell -> rate -> mean of score - c KL over the run of the spare seed."""
+        for (cell, rate, seed), found in runs.items():
+            if seed == SPARE_SEED:
+                self.sweeps.setdefault(cell, {})[rate] = net_area(found)
+        self.runs: dict[Cell, dict[int, list[Row]]] = {}
+        """Cell -> seed -> the run at the tuned rate."""
+        for (cell, rate, seed), found in runs.items():
+            if seed != SPARE_SEED and rate == self.rate(cell):
+                self.runs.setdefault(cell, {})[seed] = found
+
+    def rate(self, cell: Cell) -> float:
+        """Return the rate that was the best of a cell's sweep."""
+        return max(self.sweeps[cell], key=lambda rate: self.sweeps[cell][rate])
+
+    def areas(self, cell: Cell) -> dict[int, float]:
+        """Return the mean of score - c KL over the run by seed, {} where there are no runs."""
+        return {seed: net_area(found) for seed, found in self.runs.get(cell, {}).items()}
+
+    def ends(self, cell: Cell, measure: str) -> list[float]:
+        """Return the last measurement of every run."""
+        return [float(found[-1][measure]) for found in self.runs.get(cell, {}).values()]
+
+    def difference(self, cell: Cell, other: Cell) -> PairedDifference | None:
+        """Return the areas of a cell minus another's, paired by seed; None below two pairs."""
+        one, two = self.areas(cell), self.areas(other)
+        seeds = sorted(set(one) & set(two))
+        if len(seeds) < 2:
+            return None
+        return paired_difference([one[seed] for seed in seeds], [two[seed] for seed in seeds])
+
+    def chosen(self, rules: Sequence[str], places: Sequence[Cell]) -> Cell | None:
+        """Return the cell of the rules that did best on the spare seed, None without any run."""
+        cells = [replace(place, rule=rule) for place in places for rule in rules]
+        tried = [cell for cell in cells if len(self.areas(cell)) > 1]
+        return max(tried, key=lambda cell: max(self.sweeps[cell].values()), default=None)
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def places(ledger: Ledger, **at: Any) -> list[Cell]:
+    """Return the settings in which `sparse` has runs: critic by critic, lambdas rising."""
+    order = sorted(LAMBDAS, key=lambda name: lambda_of(name, 48))
+    cells = [
+        Cell(rule="sparse", gae_lambda=name, critic=critic, **at)
+        for critic in CRITICS
+        for name in order
+    ]
+    return [cell for cell in cells if len(ledger.areas(cell)) > 1]
+
+
+def title(place: Cell) -> str:
+    """Return a setting's name."""
+    return f"{CRITIC_LABELS[place.critic]}, lambda {place.gae_lambda}"
+
+
+def label(rule: str) -> str:
+    """Return a rule's name on the page."""
+    return LABELS.get(rule, f"`{rule}`")
+
+
+def areas_table(ledger: Ledger, settings: Sequence[Cell]) -> str:
+    """Return the mean of score - c KL over the run, a row per rule and a column per setting."""
+    rows = []
+    for rule in RULES:
+        found = [list(ledger.areas(replace(place, rule=rule)).values()) for place in settings]
+        rows.append([label(rule), *(student_mean(a) if len(a) > 1 else NONE for a in found)])
+    return markdown_table(["rule", *map(title, settings)], rows)
+
+
+def differences_table(ledger: Ledger, settings: Sequence[Cell]) -> str:
+    """Return each rule's difference from `sparse` in the same setting, clear ones in bold."""
+    found = {
+        (rule, place): figure
+        for rule in RULES[1:]
+        for place in settings
+        if (figure := ledger.difference(replace(place, rule=rule), place)) is not None
+    }
+    corrected = dict(zip(found, holm([d.p_value for d in found.values()]), strict=True))
+    rows = []
+    for rule in RULES[1:]:
+        line = [label(rule)]
+        for place in settings:
+            figure = found.get((rule, place))
+            line.append(NONE if figure is None else shown(figure, corrected[rule, place]))
+        rows.append(line)
+    return markdown_table(["minus sparse", *map(title, settings)], rows)
+
+
+def shown(figure: PairedDifference, p_value: float) -> str:
+    """Return a difference with its interval, in bold if its corrected p-value makes it clear."""
+    value = signed(figure.difference)
+    value = f"**{value}**" if p_value < CLEAR else value
+    return f"{value} ({number(figure.low)} to {number(figure.high)})"
+
+
+def steps_of(ledger: Ledger) -> list[tuple[str, Cell | None]]:
+    """Return the steps from `sparse` as it is usually run to what knows every word.
+
+    The cell of a step is the one that did best on the spare seed, so that the fresh seeds, which
+    measure it, did not choose it.
+    """
+    every = places(ledger)
+    without = [place for place in every if place.critic == "none"]
+    found = [rule for rule in RULES[1:] if rule not in (*CONTROLS, WORDS)]
+    return [
+        ("sparse, no critic, lambda 0.95", Cell(rule="sparse", critic="none")),
+        ("lambda: sparse, no critic, its best", ledger.chosen(["sparse"], without)),
+        ("critic: sparse, its best", ledger.chosen(["sparse"], every)),
+        ("dense: the best control", ledger.chosen(CONTROLS, every)),
+        ("tokens: the best rule that reads the text", ledger.chosen(found, every)),
+        ("truth: true words, its best", ledger.chosen([WORDS], every)),
+    ]
+
+
+def steps_table(ledger: Ledger) -> str:
+    """Return the steps with what each adds to the one before."""
+    rows = []
+    before: Cell | None = None
+    for name, cell in steps_of(ledger):
+        if cell is None or len(ledger.areas(cell)) < 2:
+            continue
+        gain = NONE if before is None else difference(fields(ledger.difference(cell, before)))
+        ends = [number(mean(ledger.ends(cell, measure))) for measure in ("gold_score", "kl")]
+        where = f"{label(cell.rule)}, critic {CRITIC_LABELS[cell.critic]}, {cell.gae_lambda}"
+        areas = student_mean(list(ledger.areas(cell).values()))
+        rows.append([name, where, f"{ledger.rate(cell):g}", areas, gain, *ends])
+        before = cell
+    head = ["step", "cell", "rate", "score - c KL over the run", "added", "gold at the end", "KL"]
+    return markdown_table(head, rows)
+
+
+def lengths_table(ledger: Ledger) -> str:
+    """Return each rule's difference from `sparse` by length and lambda, critic of its own."""
+    rows = []
+    for length in LENGTHS:
+        for place in places(ledger, length=length):
+            if place.critic != "own":
+                continue
+            line = [f"{length}", place.gae_lambda, number(mean(list(ledger.areas(place).values())))]
+            for rule in SHORTLIST[1:]:
+                figure = ledger.difference(replace(place, rule=rule), place)
+                line.append(NONE if figure is None else difference(fields(figure)))
+            rows.append(line)
+    head = ["tokens", "lambda", "`sparse`", *(f"{label(rule)} - sparse" for rule in SHORTLIST[1:])]
+    return markdown_table(head, sorted(rows, key=lambda line: int(line[0])))
+
+
+def noise_table(rows: Sequence[Row]) -> str:
+    """Return cosine and noise of each rule's gradient by lambda, for one policy."""
+    lambdas = sorted({row["gae_lambda"] for row in rows if row["rule"] == "sparse"})
+    table = []
+    for rule in (*RULES, PERFECT, EXACT):
+        own = {row["gae_lambda"]: row for row in rows if row["rule"] == rule}
+        if rule == EXACT:
+            own = dict.fromkeys(lambdas[-1:], own[0.0])
+        line = [label(rule) if rule in RULES else rule]
+        for at in lambdas:
+            row = own.get(at)
+            line.append(NONE if row is None else _gradient(row))
+        table.append(line)
+    return markdown_table(["rule", *(f"lambda {at:g}" for at in lambdas)], table)
+
+
+def _gradient(row: Row) -> str:
+    cosine = row["cosine"]
+    known = cosine is not None and np.isfinite(cosine) and row["cosine_error"] < 0.25
+    return f"{cosine:.2f} / {row['noise']:.0f}" if known else f"? / {row['noise']:.0f}"
+
+
+# --- the picture ----------------------------------------------------------------------------------
+
+
+def draw(file: Path, ledger: Ledger) -> None:
+    """Draw every cell of 48 tokens with its interval, a panel per critic."""
+    from matplotlib.figure import Figure
+
+    settings = places(ledger)
+    critics = list(dict.fromkeys(place.critic for place in settings))
+    figure = Figure(figsize=(4.2 * len(critics), 3.8), layout="constrained")
+    panels = figure.subplots(1, len(critics), sharex=True, sharey=True, squeeze=False)[0]
+    best = ledger.chosen(["sparse"], settings)
+    for axes, critic in zip(panels, critics, strict=True):
+        for offset, place in enumerate(p for p in settings if p.critic == critic):
+            for height, rule in enumerate(reversed(RULES)):
+                areas = list(ledger.areas(replace(place, rule=rule)).values())
+                if len(areas) > 1:
+                    middle, low, high, _ = student_interval(areas)
+                    axes.errorbar(
+                        middle,
+                        height + 0.15 - 0.3 * offset,
+                        xerr=[[middle - low], [high - middle]],
+                        fmt="osD^"[offset],
+                        color=COLORS[offset],
+                        label=f"lambda {place.gae_lambda}" if not height else None,
+                        markersize=5,
+                        capsize=2,
+                    )
+        if best is not None:
+            axes.axvline(mean(list(ledger.areas(best).values())), color="0.5", linestyle=":")
+        axes.set_title(f"critic: {CRITIC_LABELS[critic]}", fontsize=10)
+        axes.set_xlabel("score - c KL, mean over the run")
+        axes.grid(axis="x", alpha=0.3)
+    panels[0].set_yticks(range(len(RULES)), [label(r).strip("`") for r in reversed(RULES)])
+    panels[0].legend(loc="lower right", fontsize=8)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=150, metadata={"Software": None})
+
+
+def page(docs: Docs = DOCS) -> None:
+    """Fill the page from the published csv files."""
+    ledger = Ledger(read_rows(docs / FOLDER / "runs.csv", text=TEXT))
+    settings = places(ledger)
+    tables = {
+        "steps": steps_table(ledger),
+        "areas": areas_table(ledger, settings),
+        "differences": differences_table(ledger, settings),
+    }
+    for policy in POLICIES:
+        rows = read_rows(docs / FOLDER / noise_file(policy), text=("policy", "rule"))
+        tables[f"noise {policy}"] = noise_table(rows)
+    fill(docs / "ledger.md", tables)
+    draw(docs / FOLDER / "ledger.png", ledger)
+
+
+if __name__ == "__main__":
+    command_line(__doc__, publish, page)

@@ -1,0 +1,207 @@
+"""The ledger's sweep, rules and tables by hand, and its gradients against a closed form."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tokengym.envs import bundled
+from tokengym.envs.episode import Episode
+from tokengym.envs.files import write_csv
+from tokengym.rewards import gold_scorer
+from tokengym.rewards.gold.truth import gold_token_credit
+from tokengym.scripts.studies import ledger as study
+from tokengym.scripts.studies import ledger_noise as noise
+from tokengym.scripts.studies import ledger_page as page
+
+SPARSE = study.Cell(rule="sparse")
+
+
+def rows_of(cell: study.Cell, rate: float, seed: int, score: float) -> list[dict[str, object]]:
+    """Return a run whose score stays the same and whose KL grows from 0 to 2 nats."""
+    about = {**vars(cell), "rate": rate, "seed": seed, "gold_score": 0.5}
+    return [
+        {**about, "step": step, "tokens": step * 3072, "score": score, "kl": step / 15}
+        for step in (0, 15, 30)
+    ]
+
+
+def test_a_sweep_climbs_until_both_neighbours_are_worse():
+    areas: dict[float, float] = {}
+    tried = []
+    while (rate := study.next_rate(areas)) is not None:
+        tried.append(rate)
+        areas[rate] = -abs(math.log(rate / 3e-4))
+    assert tried == [1e-3, 3e-3, 3e-4, 1e-4]
+    assert max(areas, key=lambda rate: areas[rate]) == 3e-4
+
+
+def test_a_sweep_ends_at_the_end_of_the_range():
+    assert study.next_rate({3e-3: 1.0, 1e-2: 2.0, 1e-3: 0.0}) is None
+
+
+def test_the_area_is_that_of_the_score_minus_the_price_of_the_kl():
+    assert study.net_area(rows_of(SPARSE, 1e-3, 0, 1.0)) == pytest.approx(1 - 0.05 * 1)
+
+
+def test_lambda_depends_on_the_length_where_it_says_so():
+    cell = study.Cell(rule="sparse", gae_lambda="1-1/n", length=24)
+    learner = cell.config(Path(), 1e-3).training.learner
+    assert learner.gae_lambda == 1 - 1 / 24
+    assert learner.value_network == "own"
+    assert study.Cell(rule="red", critic="none").config(Path(), 1e-3).training.learner.vf_coef == 0
+
+
+def test_seeds_wait_for_the_sweep_and_what_is_published_is_not_run_again(tmp_path: Path):
+    out, docs = tmp_path / "out", tmp_path / "docs"
+    first = next(study.pending(out))
+    assert first == (SPARSE, 1e-3, study.SPARE_SEED)
+    sweep = {3e-3: 0.0, 1e-3: 2.0, 3e-4: 1.0}
+    rows = [
+        row
+        for rate, score in sweep.items()
+        for row in rows_of(SPARSE, rate, study.SPARE_SEED, score)
+    ]
+    rows += rows_of(SPARSE, 1e-3, 0, 2.0)
+    write_csv(docs / study.FOLDER / "runs.csv", rows, list(rows[0]))
+    study.restore(out, docs)
+    assert study.tuned_rate(SPARSE, out) == 1e-3
+    wanted = [(rate, seed) for cell, rate, seed in study.pending(out) if cell == SPARSE]
+    assert wanted[:4] == [(1e-3, 1), (1e-3, 2), (1e-3, 3), (1e-3, 4)]
+
+
+def test_true_words_pay_the_grammar_and_the_rest_at_the_end():
+    bundle = bundled("movie_review")
+    text = " a wonderful film but a dull plot"
+    ids = bundle.tokenizer(text)["input_ids"]
+    episode = Episode(prompt="i saw", prompt_ids=[1], response=text, response_ids=ids)
+    (truth,) = gold_token_credit(gold_scorer(bundle), [episode], bundle.tokenizer) or []
+    assert (truth > 0).any()
+    assert (truth < 0).any()
+    paid = study.TrueWords().bind(bundle.tokenizer).spread(5.0, episode, None)
+    assert paid.sum() == pytest.approx(5.0)
+    np.testing.assert_allclose(paid[:-1], study.TrueWords.SCALE * truth[:-1], atol=1e-6)
+
+
+# --- gradients ------------------------------------------------------------------------------------
+
+
+def test_cosine_and_noise_are_those_of_the_gradients_that_were_drawn():
+    rng = np.random.default_rng(0)
+    blocks, size, width = 8, 500, 6
+    true = np.array([1.0, 0, 0, 0, 0, 0])
+    turned = np.array([0.6, 0.8, 0, 0, 0, 0])
+    estimates = [true + rng.normal(size=(blocks, size, width)) for _ in range(2)]
+    rule = turned + 2.0 * rng.normal(size=(blocks, size, width))
+    drawn = np.stack([rule, *estimates], axis=1)  # (blocks, kinds, size, width)
+    means = drawn.mean(axis=2)
+    between = np.einsum("akw,blw->akbl", means, means)
+    products = np.einsum("aksw,alsw->akl", drawn, drawn) / size
+    (cosine, responses), errors = noise.with_errors(between, products, [0], [1, 2])
+    assert cosine == pytest.approx(0.6, abs=4 * errors[0])
+    assert errors[0] < 0.1
+    # tr Cov = 4 * 6, and the signal along the true gradient is 0.6.
+    assert responses == pytest.approx(24 / 0.36, abs=4 * errors[1])
+    (same, free), _ = noise.with_errors(between, products, [1, 2], [1, 2])
+    assert same == pytest.approx(1.0, abs=0.01)
+    assert free == pytest.approx(0.0, abs=0.5)  # the noise of two estimates is not the rule's
+
+
+def test_increments_summed_by_lambda_are_gae_with_their_values():
+    from tokengym.agents.losses.advantages import gae
+
+    values = torch.tensor([[0.0, 0.5, -0.25]])
+    increments = torch.tensor([[0.5, -0.75, 1.25]])  # of 0, .5, -.25 and the score 1
+    sparse = torch.tensor([[0.0, 0.0, 1.0]])
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    expected, _ = gae(sparse, values, mask, gamma=1.0, gae_lambda=0.7)
+    torch.testing.assert_close(noise.without_critic(increments, 0.7), expected)
+
+
+def test_a_responses_gradient_is_that_of_its_weighted_log_probs(tmp_path: Path):
+    episodes, policy, _ = noise.played(0, tmp_path, responses=2)
+    length = len(episodes[0].response_ids)
+    weights = torch.randn(3, 2, length, generator=torch.Generator().manual_seed(0))
+    found = list(noise.gradients(episodes, policy, weights))
+    parameters = list(policy.language_model.parameters())
+    before = policy.log_probs(
+        [e.prompt_ids for e in episodes],
+        [e.response_ids for e in episodes],
+        action_masks=[noise.legal_tokens(policy, len(e.response_ids)).numpy() for e in episodes],
+    )
+    step = 1e-3
+    moved = parameters[0]
+    direction = torch.zeros_like(moved)
+    direction[episodes[1].response_ids[3]] = 1.0
+    with torch.no_grad():
+        moved += step * direction
+    after = policy.log_probs(
+        [e.prompt_ids for e in episodes],
+        [e.response_ids for e in episodes],
+        action_masks=[noise.legal_tokens(policy, len(e.response_ids)).numpy() for e in episodes],
+    )
+    slope = (after[1] - before[1]) / step
+    for kind in range(3):
+        expected = float((weights[kind, 1].numpy() * slope).sum())
+        along = float(found[1][kind][: moved.numel()] @ direction.flatten())
+        assert along == pytest.approx(expected, rel=0.02, abs=0.02)
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def ledger_of(cells: dict[study.Cell, tuple[float, list[float]]]) -> page.Ledger:
+    """Return a ledger: cell -> score on the spare seed, and on seeds 0, 1, ..."""
+    rows = []
+    for cell, (spare, scores) in cells.items():
+        rows += rows_of(cell, 1e-3, study.SPARE_SEED, spare)
+        rows += rows_of(cell, 3e-4, study.SPARE_SEED, spare - 1)
+        for seed, score in enumerate(scores):
+            rows += rows_of(cell, 1e-3, seed, score)
+    return page.Ledger(rows)
+
+
+def test_a_step_is_chosen_on_the_spare_seed_and_measured_on_the_others():
+    late = study.Cell(rule="sparse", critic="none")
+    full = study.Cell(rule="sparse", critic="none", gae_lambda="1")
+    own = study.Cell(rule="sparse")
+    abc = study.Cell(rule="abc")
+    signed = study.Cell(rule="abc-signed")
+    ledger = ledger_of(
+        {
+            late: (0.5, [0.5, 0.75]),
+            full: (1.0, [1.0, 1.5]),
+            own: (1.5, [1.0, 1.5]),
+            abc: (2.0, [1.5, 2.25]),
+            signed: (1.75, [3.0, 3.0]),
+        }
+    )
+    chosen = [cell for _, cell in page.steps_of(ledger)]
+    assert chosen == [late, full, own, None, abc, None]
+    lines = page.steps_table(ledger).splitlines()[2:]
+    assert [line.split("|")[1].split(":")[0].strip() for line in lines] == [
+        "sparse, no critic, lambda 0.95",
+        "lambda",
+        "critic",
+        "tokens",
+    ]
+    assert "| +0.625 (" in lines[-1] or "| **+0.625** (" in lines[-1]
+
+
+def test_differences_are_paired_within_a_setting_and_bold_after_holm():
+    own = study.Cell(rule="sparse")
+    clear, unclear = study.Cell(rule="abc"), study.Cell(rule="red:delivery=end")
+    ledger = ledger_of(
+        {
+            own: (1.0, [1.0, 1.1, 0.9, 1.0]),
+            clear: (1.0, [2.0, 2.1, 1.9, 2.01]),
+            unclear: (1.0, [1.0, 1.2, 0.8, 1.3]),
+        }
+    )
+    table = page.differences_table(ledger, page.places(ledger))
+    lines = {line.split("|")[1].strip(): line for line in table.splitlines()[2:]}
+    assert "**+1.00**" in lines["`abc`"]
+    assert "**" not in lines["red"]
+    assert lines["`uniform`"].split("|")[2].strip() == page.NONE
