@@ -55,7 +55,7 @@ RULES = (
 SHORTLIST = ("sparse", "uniform", "abc-signed", "red:delivery=end", WORDS)
 """Rules of the other lengths."""
 CONTROLS = ("uniform", "recency", "random")
-LAMBDAS = ("0.95", "1", "1-1/n", "0.5")
+LAMBDAS = ("0.95", "1", "0.5", "0", "1-1/n")
 """What is needed most comes first."""
 LENGTHS = (48, 96, 24, 192)
 MODELS = ("aligned", MISALIGNED)
@@ -170,7 +170,8 @@ def stages() -> Iterator[tuple[list[Cell], range]]:
 
     usual, rest = LAMBDAS[:2], LAMBDAS[2:]
     main = [*cross(RULES, usual, critic="own"), *cross(RULES, usual, critic="none")]
-    yield main, SEEDS[:5]
+    low = cross(SHORTLIST, ("0.5", "0"))
+    yield [*main, *low], SEEDS[:5]
     yield cross(RULES, usual, critic="trunk"), SEEDS[:5]
     yield cross(SHORTLIST, usual, length=96), SEEDS[:5]
     yield cross(SHORTLIST, usual, length=24), SEEDS[:5]
