@@ -24,7 +24,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 from unittest.mock import patch
 
-FLOORS = ("envs", "rewards", "agents", "evaluation", "lab", "scripts")
+FLOORS = ("envs", "rewards", "agents", "evaluation", "lab", "bridges", "scripts")
 PRODUCT = ("envs", "rewards", "agents", "evaluation", "lab", "scripts/commands", "scripts/cli.py")
 LABORATORY = "lab"
 DOORS = (

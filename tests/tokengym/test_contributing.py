@@ -43,7 +43,17 @@ def test_each_kind_of_thing_has_a_recipe():
 def checkout(tmp_path: Path) -> Path:
     """Return a folder with links to every file of this checkout, which a recipe may replace."""
     folder = tmp_path / "checkout"
-    for name in ("envs", "rewards", "agents", "evaluation", "lab", "scripts", "tests", "tokengym"):
+    for name in (
+        "envs",
+        "rewards",
+        "agents",
+        "evaluation",
+        "lab",
+        "bridges",
+        "scripts",
+        "tests",
+        "tokengym",
+    ):
         shutil.copytree(
             ROOT / name,
             folder / name,

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 FLOORS = ["envs", "rewards", "agents", "evaluation", "lab", "scripts"]
 MAY_IMPORT = {floor: set(FLOORS[: index + 1]) for index, floor in enumerate(FLOORS)}
 MAY_IMPORT["tokengym"] = {"envs", "rewards"}
+MAY_IMPORT["bridges"] = {"bridges", "envs", "rewards", "agents", "credit"}
 MATHEMATICS = [
     "rewards/maths",
     "agents/losses",

@@ -1,0 +1,1 @@
+"""The credit rules in other trainers: TRL, verl and SkyRL, each behind its own installation."""

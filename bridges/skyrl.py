@@ -1,0 +1,65 @@
+"""Token credit in SkyRL: token rewards for what a generator returns, and advantage estimators.
+
+A generator of one's own ends with
+
+    return credited(output, credit)  # a TokenCredit(scorer, "abc-signed", tokenizer=tokenizer)
+
+and ``register(AdvantageEstimatorRegistry)`` before the run makes
+``trainer.algorithm.advantage_estimator=tokengym_loo`` known. Written from SkyRL's source of August
+2026 (`GeneratorOutput.rewards: list[list[float]]`, `AdvantageEstimatorRegistry.register`); it was
+called with hand-made data and not run inside SkyRL, whose "grpo", "rloo" and "maxrl" sum token
+rewards to one score.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from tokengym.bridges.advantages import ESTIMATORS
+from tokengym.bridges.verl import PREFIX, estimate
+from tokengym.credit import TokenCredit
+from tokengym.envs.errors import SettingsError
+
+
+def credited(output: dict[str, Any], credit: TokenCredit) -> dict[str, Any]:
+    """Return a generator's output with the rewards of single tokens.
+
+    Args:
+        output: SkyRL's ``GeneratorOutput``: lists with an entry per response.
+        credit: Scorer, rule and tokenizer.
+
+    Raises:
+        SettingsError: if a response is one step of several, or holds tokens that the policy did not
+            write: SkyRL takes the rewards of the last step alone, and credit on what is not trained
+            would be lost.
+    """
+    steps = output.get("is_last_step")
+    if steps is not None and not all(steps):
+        raise SettingsError(
+            f"{list(steps).count(False)} of {len(steps)} rows are steps of a longer trajectory, of "
+            "which SkyRL reads the last one's rewards only; set "
+            "generator.step_wise_trajectories=false"
+        )
+    for row, mask in enumerate(output["loss_masks"]):
+        if not all(mask):
+            raise SettingsError(
+                f"response {row} has {list(mask).count(0)} tokens that the policy did not write; "
+                "token credit here is for responses of one turn"
+            )
+    found = credit(output["response_ids"], prompts=output["prompt_token_ids"])
+    rewards = [
+        row[: len(ids)].tolist()
+        for row, ids in zip(found.token_rewards, output["response_ids"], strict=True)
+    ]
+    return {**output, "rewards": rewards}
+
+
+def register(registry: Any) -> None:
+    """Make the estimators known to SkyRL.
+
+    Args:
+        registry: ``skyrl.backends.skyrl_train.utils.ppo_utils.AdvantageEstimatorRegistry``.
+    """
+    for name in ESTIMATORS:
+        registry.register(f"{PREFIX}{name}", partial(estimate, estimator=name))

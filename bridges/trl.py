@@ -1,0 +1,195 @@
+"""Token credit in TRL's GRPO trainer.
+
+    from tokengym.bridges.trl import TokenCreditGRPOTrainer
+
+    trainer = TokenCreditGRPOTrainer(model, credit="abc-signed", scorer="path/to/reward_model",
+                                     args=GRPOConfig(...), train_dataset=prompts)
+    trainer.train()
+
+TRL gives every token of a completion the same advantage (B,), and computes its loss with one per
+token (B, T) where it is given one. The trainer replaces the former by the latter after TRL has
+generated and scored; nothing of TRL's method is repeated here. Tested with TRL 1.16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor
+from trl import GRPOConfig, GRPOTrainer
+
+from tokengym.bridges.advantages import check_estimator, token_advantages
+from tokengym.credit import TokenCredit
+from tokengym.envs.errors import SettingsError
+
+OWN = "trl"
+"""Name of TRL's own advantages, the same at every token: a control, with credit="sparse"."""
+
+
+def check_config(args: GRPOConfig, credit: str, estimator: str) -> None:
+    """Refuse settings of TRL under which credit is lost, or that expect one advantage a row.
+
+    Raises:
+        SettingsError: naming the setting and the remedy.
+        TypeError: if it is another trainer's configuration.
+    """
+    if not isinstance(args, GRPOConfig):
+        raise TypeError(
+            f"args must be a GRPOConfig, got {type(args).__name__}, whose trainer has no place for "
+            "token credit; take GRPOConfig with estimator='loo'"
+        )
+    if args.importance_sampling_level != "token":
+        raise SettingsError(
+            f"importance_sampling_level={args.importance_sampling_level!r} has one ratio for a "
+            "response, so that only the mean of its credit is left; take 'token'"
+        )
+    if args.loss_type in ("vespo", "luspo"):
+        raise SettingsError(
+            f"loss_type={args.loss_type!r} weighs whole responses by their advantage; take 'dapo', "
+            "'grpo', 'dr_grpo', 'bnpo', 'cispo' or 'sapo'"
+        )
+    if args.off_policy_mask_threshold is not None:
+        raise SettingsError(
+            "off_policy_mask_threshold masks whole responses by their advantage; leave it out"
+        )
+    if args.use_liger_kernel:
+        raise SettingsError(
+            "use_liger_kernel=True computes its loss from one advantage a response; leave it out"
+        )
+    check_estimator(estimator, OWN)
+    if estimator == OWN and credit != "sparse":
+        raise SettingsError(
+            f"estimator={OWN!r} gives every token TRL's own advantage, so that credit={credit!r} "
+            "has no effect; take estimator='loo', or credit='sparse'"
+        )
+
+
+class TokenCreditGRPOTrainer(GRPOTrainer):
+    """TRL's `GRPOTrainer` with the advantages of token credit.
+
+    The completions are scored once, as TRL's only reward function, by their own token ids. What TRL
+    logs as ``advantages`` are its own, from the scores; rewards, losses and gradients are as they
+    are. A completion that the scorer gives no score (None, by a function) has advantage 0 and is
+    nobody's baseline.
+
+    Args:
+        model: Model or its name, as TRL takes it.
+        credit: Credit rule by name, with options as in "abc:beta=1", or "file.py:Name".
+        scorer: What scores; see `tokengym.credit.TokenCredit`.
+        estimator: "loo": reward to go minus that of the prompt's other completions at the same
+            token. "reinforce": the reward to go. "trl": TRL's own advantage at every token.
+        args: TRL's settings. ``scale_rewards`` has an effect under "trl" alone.
+        others: Further arguments of `GRPOTrainer`; not ``reward_funcs``.
+
+    Raises:
+        SettingsError: if a setting loses the credit (`check_config`).
+        RewardError: if the rule does not fit the scorer.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        credit: str = "abc-signed",
+        scorer: Any,
+        estimator: str = "loo",
+        args: GRPOConfig | None = None,
+        **others: Any,
+    ) -> None:
+        args = GRPOConfig() if args is None else args
+        check_config(args, credit, estimator)
+        if "reward_funcs" in others:
+            raise TypeError("reward_funcs is tokengym's here; pass scorer and credit")
+        self._estimator = estimator
+        self._unscored = _Unscored(scorer) if isinstance(scorer, FunctionType) else None
+        self._paid: tuple[Tensor, Tensor] | None = None
+        super().__init__(model, reward_funcs=[self._scores], args=args, **others)
+        tokenizer = getattr(self.processing_class, "tokenizer", self.processing_class)
+        self._credit = TokenCredit(self._unscored or scorer, credit, tokenizer=tokenizer)
+
+    def _scores(
+        self, prompts: Sequence[Any], completion_ids: Sequence[Sequence[int]], **columns: Any
+    ) -> list[float | None]:
+        """Score the completions of this process and keep their token rewards: a reward function."""
+        credited = self._credit(
+            completion_ids,
+            prompts=[_text_of(prompt) for prompt in prompts],
+            references=columns.get("reference"),
+        )
+        scored = [
+            self._unscored is None or (episode.prompt, episode.response) not in self._unscored.texts
+            for episode in credited.episodes
+        ]
+        self._paid = torch.from_numpy(credited.token_rewards), torch.tensor(scored)
+        return [
+            float(score) if known else None
+            for score, known in zip(credited.scores, scored, strict=True)
+        ]
+
+    def _generate_and_score_completions(
+        self, inputs: list[dict[str, Tensor | Any]]
+    ) -> dict[str, Tensor | Any]:
+        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        mask = output["completion_mask"].bool()
+        if self._estimator == OWN:
+            output["advantages"] = output["advantages"].unsqueeze(1).expand(mask.shape).contiguous()
+            return output
+        size = self.num_generations if self.model.training else self.num_generations_eval
+        assert self._paid is not None
+        paid, scored = (part.to(mask.device) for part in self._paid)
+        mask &= scored.unsqueeze(1)
+        rewards = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device)
+        rewards[:, : paid.shape[1]] = paid
+        output["advantages"] = gathered_advantages(
+            self.accelerator, rewards * mask, mask, size, self._estimator
+        )
+        return output
+
+
+class _Unscored:
+    """A function of prompt and response that may return None, and the texts for which it did."""
+
+    def __init__(self, function: Callable[[str, str], float | None]) -> None:
+        self.function = function
+        self.texts: set[tuple[str, str]] = set()
+
+    def __call__(self, prompt: str, response: str) -> float:
+        """Return the score, 0 in place of None."""
+        score = self.function(prompt, response)
+        if score is None:
+            self.texts.add((prompt, response))
+        return 0.0 if score is None else score
+
+
+def gathered_advantages(
+    accelerator: Any, token_rewards: Tensor, mask: Tensor, group_size: int, estimator: str
+) -> Tensor:
+    """Return the advantages of this process' rows, whose groups may span processes.
+
+    Args:
+        accelerator: Accelerate's, which gathers rows in the order of the processes.
+        token_rewards: (rows, time) of this process, padded to its own longest.
+        mask: (rows, time) bool.
+        group_size: Consecutive rows of all processes that answer one prompt.
+        estimator: See `token_advantages`.
+
+    Returns:
+        (rows, time), reward units.
+    """
+    padded = accelerator.pad_across_processes(token_rewards, dim=1)
+    everyone = accelerator.gather(padded)
+    masks = accelerator.gather(accelerator.pad_across_processes(mask.int(), dim=1)).bool()
+    prompts = [row // group_size for row in range(len(everyone))]
+    advantages = token_advantages(everyone, masks, prompts, estimator)
+    first = accelerator.process_index * len(token_rewards)
+    return advantages[first : first + len(token_rewards), : token_rewards.shape[1]]
+
+
+def _text_of(prompt: Any) -> str:
+    """Return a prompt as text; of a conversation what was said, a line each."""
+    if isinstance(prompt, str):
+        return prompt
+    return "\n".join(str(message["content"]) for message in prompt)

@@ -1,0 +1,137 @@
+r"""Token credit in verl: an advantage estimator, and a reward manager that pays tokens.
+
+verl hands its estimators token-level rewards, and asks a reward manager for them on one path: a
+colocated reward model, whose class it takes from a file:
+
+    python -m verl.trainer.main_ppo algorithm.adv_estimator=tokengym_loo \
+        reward.reward_model.enable=True reward.reward_model.enable_resource_pool=False \
+        reward.reward_manager.source=importlib reward.reward_manager.name=TokenCreditManager \
+        reward.reward_manager.module.path=.../tokengym/bridges/verl.py \
+        +reward.tokengym.credit=abc-signed +reward.tokengym.scorer=path/to/reward_model
+
+The file registers the estimators when verl imports it. Written from verl's source of January 2026
+(`register_adv_est` of verl.trainer.ppo.core_algos) and of its reward loop (`assemble_rm_scores`);
+it was called with hand-made tensors and not run inside verl. verl's own "grpo", "rloo", "opo" and
+"gpg" sum token rewards to one score, so that credit has no effect under them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokengym.bridges.advantages import ESTIMATORS, token_advantages
+from tokengym.credit import TokenCredit
+from tokengym.envs.errors import SettingsError
+
+PREFIX = "tokengym_"
+"""Estimators are registered as "tokengym_loo" and so on."""
+
+
+def estimate(
+    token_level_rewards: Tensor,
+    response_mask: Tensor,
+    index: Sequence[Any] | None = None,
+    config: Any = None,
+    *,
+    estimator: str = "loo",
+    **_: Any,
+) -> tuple[Tensor, Tensor]:
+    """Return advantages and returns as verl's estimators do.
+
+    Args:
+        token_level_rewards: (batch, time), reward units.
+        response_mask: (batch, time), 1 on the response's own tokens.
+        index: (batch,) verl's uid of each row's prompt.
+        config: verl's settings of the algorithm; not read.
+        estimator: See `token_advantages`.
+
+    Returns:
+        Both (batch, time) and the same; 0 where the mask is.
+
+    Raises:
+        SettingsError: if "loo" is not told which rows answer one prompt.
+    """
+    del config
+    if index is None:
+        if estimator != "reinforce":
+            raise SettingsError(
+                f"{PREFIX}{estimator} needs the uid of each row's prompt; set rollout.n above 1, "
+                f"or take {PREFIX}reinforce"
+            )
+        index = range(len(token_level_rewards))
+    mask = response_mask.bool()
+    advantages = token_advantages(token_level_rewards * mask, mask, list(index), estimator)
+    return advantages, advantages
+
+
+def register(decorate: Callable[[str], Callable[[Any], Any]]) -> None:
+    """Make the estimators known to verl.
+
+    Args:
+        decorate: ``verl.trainer.ppo.core_algos.register_adv_est``.
+    """
+    for name in ESTIMATORS:
+        decorate(f"{PREFIX}{name}")(partial(estimate, estimator=name))
+
+
+class TokenCreditManager:
+    """A reward manager of verl's reward loop: each response's score is its tokens' rewards.
+
+    Args:
+        config: verl's whole configuration; ``reward.tokengym`` has ``credit`` and ``scorer``.
+        tokenizer: The policy's.
+        others: What else verl passes; not read.
+
+    Raises:
+        SettingsError: if the configuration does not say what scores.
+    """
+
+    def __init__(self, config: Any, tokenizer: Any, *others: Any, **named: Any) -> None:
+        del others, named
+        options = config["reward"].get("tokengym") or {}
+        if "scorer" not in options:
+            raise SettingsError(
+                "verl's configuration does not say what scores; add "
+                "+reward.tokengym.scorer=path/to/reward_model"
+            )
+        credit = options.get("credit", "abc-signed")
+        self._credit = TokenCredit(options["scorer"], credit, tokenizer=tokenizer)
+
+    async def run_single(self, data: Any) -> dict[str, Any]:
+        """Return the token rewards of the one response of a batch as its score."""
+        (item,) = (data[index] for index in range(len(data)))
+        prompt, response = (_own_ids(item.batch, name) for name in ("prompts", "responses"))
+        truth = item.non_tensor_batch.get("reward_model", {}).get("ground_truth")
+        credited = self._credit([response], prompts=[prompt], references=[truth])
+        return {
+            "reward_score": credited.token_rewards[0].tolist(),
+            "reward_extra_info": {"score": float(credited.scores[0])},
+        }
+
+    @classmethod
+    def assemble_rm_scores(cls, data: Any, scores: Sequence[Sequence[float]]) -> Tensor:
+        """Return the token rewards of a batch, (batch, time) float32."""
+        found = torch.zeros(data.batch["responses"].shape, dtype=torch.float32)
+        for row, paid in enumerate(scores):
+            found[row, : len(paid)] = torch.tensor(paid)
+        return found
+
+
+def _own_ids(batch: Any, name: str) -> list[int]:
+    """Return a row's prompt, which is padded on the left, or response, which is on the right."""
+    ids, mask = batch[name], batch["attention_mask"].bool()
+    length = batch["prompts"].shape[-1]
+    own = mask[:length] if name == "prompts" else mask[length : length + ids.shape[-1]]
+    return [int(token) for token in ids[own]]
+
+
+if importlib.util.find_spec("verl") is not None:
+    from verl.trainer.ppo.core_algos import register_adv_est
+
+    register(register_adv_est)

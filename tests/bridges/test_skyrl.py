@@ -1,0 +1,75 @@
+"""SkyRL's generator output and registry, by its source's signatures at a956457 (August 2026)."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+
+from tokengym.bridges.skyrl import credited, register
+from tokengym.credit import TokenCredit
+from tokengym.envs import bundled
+from tokengym.envs.errors import SettingsError
+
+TOKENIZER = bundled("movie_review").tokenizer
+IDS = [TOKENIZER(text)["input_ids"] for text in ("a dull film", "a film")]
+
+
+def output(**changes: Any) -> dict[str, Any]:
+    return {
+        "prompt_token_ids": [TOKENIZER("i saw")["input_ids"]] * 2,
+        "response_ids": IDS,
+        "rewards": [0.0, 0.0],
+        "loss_masks": [[1] * len(ids) for ids in IDS],
+        "stop_reasons": ["stop", "stop"],
+        **changes,
+    }
+
+
+def by_length(prompt: str, response: str) -> float:
+    return float(len(response.split()))
+
+
+def test_every_token_of_every_response_is_paid_at_its_own_place() -> None:
+    credit = TokenCredit(by_length, "uniform", tokenizer=TOKENIZER)
+    found = credited(output(), credit)
+    assert [len(row) for row in found["rewards"]] == [len(ids) for ids in IDS]
+    for row, ids in zip(found["rewards"], IDS, strict=True):
+        assert sum(row) == pytest.approx(by_length("", TOKENIZER.decode(ids)), rel=1e-6)
+    assert found["stop_reasons"] == ["stop", "stop"]
+
+
+def test_steps_of_a_trajectory_are_refused() -> None:
+    """Per-step rewards would be broadcast at other steps' positions (SkyRL's pull request 1507)."""
+    credit = TokenCredit(by_length, "uniform", tokenizer=TOKENIZER)
+    with pytest.raises(SettingsError, match="1 of 2 rows are steps of a longer trajectory"):
+        credited(output(is_last_step=[False, True]), credit)
+
+
+def test_tokens_of_the_environment_are_refused() -> None:
+    credit = TokenCredit(by_length, "uniform", tokenizer=TOKENIZER)
+    masks = [[1] * len(IDS[0]), [1, 0]]
+    with pytest.raises(SettingsError, match="response 1 has 1 tokens that the policy did not"):
+        credited(output(loss_masks=masks), credit)
+
+
+def test_estimators_are_called_as_skyrl_calls_its_own() -> None:
+    class Registry:
+        found: ClassVar[dict[str, Any]] = {}
+
+        @classmethod
+        def register(cls, name: str, function: Any) -> None:
+            cls.found[name] = function
+
+    register(Registry)
+    advantages, _ = Registry.found["tokengym_loo"](
+        token_level_rewards=torch.tensor([[2.0], [1.0]]),
+        response_mask=torch.tensor([[1.0], [1.0]]),
+        index=np.array(["a", "a"]),
+        values=None,
+        grpo_norm_by_std=True,
+        gamma=1.0,
+        lambd=1.0,
+        config=None,
+    )
+    assert advantages.tolist() == [[1.0], [-1.0]]

@@ -1,0 +1,182 @@
+"""Token credit in TRL: equal to TRL where nothing differs, exact where it does, or refused."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM
+
+pytest.importorskip("trl")
+from trl import GRPOConfig, GRPOTrainer, RLOOConfig
+
+from tests.bridges import gathered_rows
+from tokengym.bridges.trl import TokenCreditGRPOTrainer
+from tokengym.credit import TokenCredit
+from tokengym.envs import bundled
+from tokengym.envs.errors import SettingsError, TokenizerError
+from tokengym.rewards.errors import RewardError
+
+BUNDLE = bundled("movie_review")
+GROUP, ROWS, LENGTH = 4, 8, 6
+
+
+def config(folder: Path, **changes: Any) -> GRPOConfig:
+    settings: dict[str, Any] = {
+        **{"per_device_train_batch_size": ROWS, "num_generations": GROUP, "max_steps": 1},
+        **{"max_completion_length": LENGTH, "learning_rate": 1e-3, "logging_steps": 1, "seed": 3},
+        **{"use_cpu": True, "bf16": False, "report_to": [], "save_strategy": "no"},
+        **{"disable_tqdm": True},
+    }
+    return GRPOConfig(output_dir=str(folder), **{**settings, **changes})
+
+
+def parts() -> dict[str, Any]:
+    """Return a new model, and what the trainers have in common."""
+    model = AutoModelForCausalLM.from_pretrained(BUNDLE.policy, dtype=torch.float32)
+    texts = [prompt.text for prompt in BUNDLE.prompts("train")][:4]
+    data = Dataset.from_dict({"prompt": texts})
+    return {"model": model, "train_dataset": data, "processing_class": BUNDLE.tokenizer}
+
+
+def reward_model_scores(
+    prompts: list[str], completion_ids: list[list[int]], **_: Any
+) -> list[float]:
+    """Score like the bridge, as TRL's own reward function."""
+    credit = TokenCredit(BUNDLE.reward_model, "sparse", tokenizer=BUNDLE.tokenizer)
+    return [float(score) for score in credit(completion_ids, prompts=prompts).scores]
+
+
+class Recorded(TokenCreditGRPOTrainer):
+    """Keeps the batches that TRL learns from, and the gradient's norm."""
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        self.batch = super()._generate_and_score_completions(inputs)
+        return self.batch
+
+
+def trained(folder: Path, **options: Any) -> Recorded:
+    """Return a trainer after one step."""
+    changes = options.pop("changes", {})
+    options = {"scorer": BUNDLE.reward_model, **options}
+    trainer = Recorded(args=config(folder, **changes), **parts(), **options)
+    trainer.train()
+    return trainer
+
+
+def norm(trainer: Any) -> float:
+    return next(line["grad_norm"] for line in trainer.state.log_history if "grad_norm" in line)
+
+
+@pytest.fixture(scope="module")
+def stock(tmp_path_factory: pytest.TempPathFactory) -> GRPOTrainer:
+    """Return TRL's own trainer after one step, with unscaled advantages."""
+    args = config(tmp_path_factory.mktemp("stock"), scale_rewards="none", max_grad_norm=1e9)
+    trainer = GRPOTrainer(reward_funcs=[reward_model_scores], args=args, **parts())
+    trainer.train()
+    return trainer
+
+
+def test_trls_own_advantages_give_trls_own_weights(stock: GRPOTrainer, tmp_path: Path) -> None:
+    changes = {"scale_rewards": "none", "max_grad_norm": 1e9}
+    own = trained(tmp_path, credit="sparse", estimator="trl", changes=changes)
+    assert own.batch["advantages"].shape == (ROWS, LENGTH)
+    assert norm(stock) > 0
+    for name, weight in stock.model.state_dict().items():
+        assert torch.equal(weight, own.model.state_dict()[name]), name
+
+
+def test_sparse_under_leave_one_out_is_stock_times_n_over_n_minus_1(
+    stock: GRPOTrainer, tmp_path: Path
+) -> None:
+    ours = trained(tmp_path, credit="sparse", changes={"max_grad_norm": 1e9})
+    assert norm(ours) == pytest.approx(norm(stock) * GROUP / (GROUP - 1), rel=1e-4)
+
+
+@pytest.mark.parametrize("credit", ["abc-signed", "red:delivery=end"])
+def test_credit_arrives_and_keeps_its_sum(credit: str, tmp_path: Path) -> None:
+    trainer = trained(tmp_path, credit=credit, estimator="reinforce")
+    advantages, mask = trainer.batch["advantages"], trainer.batch["completion_mask"].bool()
+    scores = trainer._logs["rewards"]["_scores"]
+    # The reward to go of the first token is the sum of all.
+    torch.testing.assert_close(advantages[:, 0], torch.tensor(list(scores)), atol=1e-5, rtol=1e-5)
+    assert not advantages[~mask].any()
+    assert (advantages.std(1) > 0).all()  # tokens differ
+
+
+def test_a_completion_without_a_score_teaches_nothing(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def score(prompt: str, response: str) -> float | None:
+        seen.append(response)
+        return None if len(seen) == 2 else float(len(response))
+
+    trainer = trained(tmp_path, credit="uniform", scorer=score)
+    advantages = trainer.batch["advantages"]
+    assert not advantages[1].any()
+    others = torch.tensor([0, 2, 3])
+    scores = torch.tensor([float(len(text)) for text in seen])
+    baseline = (scores[others].sum() - scores[0]) / 2
+    assert advantages[0, 0] == pytest.approx(float(scores[0] - baseline), rel=1e-5)
+
+
+def test_groups_that_span_processes_have_the_baseline_of_one(tmp_path: Path) -> None:
+    whole = gathered_rows.run(tmp_path / "one.pt")
+    launcher = ("torch.distributed.run", "--nproc_per_node", "2", "--standalone")
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, str(gathered_rows.__file__), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env=gathered_rows.environment(),
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    halves = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    assert halves[0].shape[1] < whole.shape[1]  # each process pads to its own longest
+    for half, rows in zip(halves, whole.chunk(2), strict=True):
+        assert torch.equal(half, rows[:, : half.shape[1]])
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({"importance_sampling_level": "sequence"}, {}, "only the mean of its credit is left"),
+        ({"loss_type": "vespo"}, {}, "weighs whole responses"),
+        ({"off_policy_mask_threshold": 0.5}, {}, "masks whole responses"),
+        ({}, {"estimator": "grpo"}, "sums token rewards to a score"),
+        ({}, {"estimator": "lo"}, "did you mean 'loo'"),
+        ({}, {"estimator": "trl"}, "has no effect; take estimator='loo'"),
+    ],
+)
+def test_what_loses_the_credit_is_refused(
+    tmp_path: Path, changes: dict[str, Any], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        TokenCreditGRPOTrainer(
+            "no model is loaded",
+            scorer=BUNDLE.reward_model,
+            args=config(tmp_path, **changes),
+            **options,
+        )
+
+
+def test_another_trainers_settings_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="RLOOConfig, whose trainer has no place"):
+        TokenCreditGRPOTrainer(
+            "no model", scorer=len, args=RLOOConfig(output_dir=str(tmp_path), use_cpu=True)
+        )
+
+
+def test_a_rule_that_does_not_fit_its_scorer_is_refused_before_the_first_step(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(RewardError, match="needs attention attributions"):
+        TokenCreditGRPOTrainer(
+            scorer=lambda prompt, response: 1.0, credit="abc", args=config(tmp_path), **parts()
+        )
+    with pytest.raises(TokenizerError, match="spell"):
+        TokenCredit(lambda p, r: 1.0, tokenizer=BUNDLE.tokenizer)(["no-such-word"])

@@ -1,0 +1,87 @@
+"""verl's two doors, by the signatures of its source.
+
+``register_adv_est`` and ``compute_advantage`` are those of verl-project/verl at b178a3c (January
+2026), ``run_single`` and ``assemble_rm_scores`` those of its reward loop in 2026.
+"""
+
+import asyncio
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tokengym.bridges.verl import TokenCreditManager, register
+from tokengym.envs import bundled
+from tokengym.envs.errors import SettingsError
+
+BUNDLE = bundled("movie_review")
+PROMPT, RESPONSE = (
+    BUNDLE.tokenizer("i saw")["input_ids"],
+    BUNDLE.tokenizer("a dull film")["input_ids"],
+)
+
+
+class Batch:
+    """Stands for verl's DataProto: rows of tensors and of other things."""
+
+    def __init__(self, tensors: dict[str, torch.Tensor], others: dict[str, np.ndarray]) -> None:
+        self.batch = tensors
+        self.others = others
+
+    def __len__(self) -> int:
+        return len(self.batch["responses"])
+
+    def __getitem__(self, row: int) -> Any:
+        return SimpleNamespace(
+            batch={name: tensor[row] for name, tensor in self.batch.items()},
+            non_tensor_batch={name: values[row] for name, values in self.others.items()},
+        )
+
+
+def test_estimators_are_called_as_verl_calls_its_own() -> None:
+    registry: dict[str, Any] = {}
+
+    def register_adv_est(name: str) -> Callable[[Any], Any]:
+        def decorator(fn: Any) -> Any:
+            return registry.setdefault(name, fn)
+
+        return decorator
+
+    register(register_adv_est)
+    assert set(registry) == {"tokengym_loo", "tokengym_reinforce"}
+    advantages, returns = registry["tokengym_loo"](
+        token_level_rewards=torch.tensor([[1.0, 1.0], [0.0, 3.0]]),
+        response_mask=torch.tensor([[1, 1], [1, 1]]),
+        config={"gamma": 1.0},
+        index=np.array(["u", "u"], dtype=object),
+        reward_baselines=None,
+    )
+    assert advantages.tolist() == [[-1.0, -2.0], [1.0, 2.0]]
+    assert returns is advantages
+
+
+def test_the_manager_pays_the_tokens_of_a_padded_batch() -> None:
+    options = {"scorer": BUNDLE.reward_model, "credit": "abc-signed"}
+    manager = TokenCreditManager({"reward": {"tokengym": options}}, BUNDLE.tokenizer, None, None)
+    pad = BUNDLE.tokenizer.pad_token_id
+    prompts = torch.tensor([[pad, pad, *PROMPT]])
+    responses = torch.tensor([[*RESPONSE, pad, pad]])
+    mask = torch.tensor([[0, 0, *[1] * len(PROMPT), *[1] * len(RESPONSE), 0, 0]])
+    tensors = {"prompts": prompts, "responses": responses, "attention_mask": mask}
+    none = np.array([{"ground_truth": None}], dtype=object)
+    data = Batch(tensors, {"reward_model": none})
+    found = asyncio.run(manager.run_single(data))
+    paid = manager.assemble_rm_scores(data, [found["reward_score"]])
+    assert paid.shape == responses.shape
+    assert not paid[0, len(RESPONSE) :].any()
+    assert float(paid.sum()) == pytest.approx(found["reward_extra_info"]["score"], rel=1e-5)
+    expected = manager._credit([RESPONSE], prompts=[PROMPT]).token_rewards[0]
+    np.testing.assert_array_equal(paid[0, : len(RESPONSE)].numpy(), expected)
+
+
+def test_a_configuration_without_a_scorer_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"\+reward\.tokengym\.scorer="):
+        TokenCreditManager({"reward": {}}, BUNDLE.tokenizer)

@@ -1,0 +1,70 @@
+"""Token credit without an environment: equal to what an environment pays, or refused."""
+
+from collections.abc import Sequence
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from tokengym.agents import RandomAgent, collect
+from tokengym.credit import TokenCredit, assign
+from tokengym.envs import bundled
+from tokengym.envs.episode import Episode
+from tokengym.envs.errors import TokenizerError
+from tokengym.rewards.errors import RewardError
+from tokengym.rewards.scorers.base import Scores
+
+BUNDLE = bundled("movie_review")
+
+
+@pytest.mark.parametrize("rule", ["sparse", "abc-signed", "red:delivery=end"])
+def test_ids_earn_what_an_environment_pays(rule: str) -> None:
+    envs = gym.make_vec("tokengym/MovieReview-v0", num_envs=4, reward=rule, max_new_tokens=6)
+    episodes = collect(RandomAgent(envs, seed=0), envs, 4, seed=0)
+    found = assign(
+        [episode.response_ids for episode in episodes],
+        BUNDLE.reward_model,
+        rule,
+        tokenizer=BUNDLE.tokenizer,
+        prompts=[episode.prompt_ids for episode in episodes],
+    )
+    assert found.token_rewards.shape == found.mask.shape
+    for row, episode in enumerate(episodes):
+        assert episode.token_rewards is not None
+        length = len(episode.response_ids)
+        np.testing.assert_allclose(
+            found.token_rewards[row, :length], episode.token_rewards, atol=1e-5
+        )
+        assert not found.token_rewards[row, length:].any()
+        assert found.mask[row].sum() == length
+        assert found.scores[row] == pytest.approx(episode.score, abs=1e-5)
+
+
+def test_texts_are_credited_by_their_tokens() -> None:
+    found = assign(["a dull film"], lambda p, r: 3.0, "uniform", tokenizer=BUNDLE.tokenizer)
+    assert found.token_rewards.tolist() == [[1.0, 1.0, 1.0]]
+
+
+def test_references_reach_the_scorer() -> None:
+    class Same:
+        """Scores a response 1 if it is the reference."""
+
+        name = "same"
+
+        def score(self, episodes: Sequence[Episode]) -> Scores:
+            return Scores(np.array([float(e.response == e.reference) for e in episodes]))
+
+    credit = TokenCredit(Same(), tokenizer=BUNDLE.tokenizer)
+    assert credit(["film", "dull"], references=["film", "film"]).scores.tolist() == [1.0, 0.0]
+
+
+def test_bad_input_is_one_line() -> None:
+    credit = TokenCredit(lambda p, r: 1.0, tokenizer=BUNDLE.tokenizer)
+    with pytest.raises(ValueError, match="responses is empty"):
+        credit([])
+    with pytest.raises(ValueError, match="got 1 prompts for 2 responses"):
+        credit(["film", "film"], prompts=["a"])
+    with pytest.raises(TokenizerError, match="pass the token ids"):
+        credit(["no-such-word"])
+    with pytest.raises(RewardError, match="continues responses with the policy"):
+        TokenCredit(lambda p, r: 1.0, "mc", tokenizer=BUNDLE.tokenizer)

@@ -1,0 +1,165 @@
+"""Token credit for responses from anywhere: no environment and no agent.
+
+    from tokengym.credit import assign
+
+    credited = assign(texts, "path/to/reward_model", "abc-signed", tokenizer=tokenizer)
+    credited.token_rewards  # (batch, time), each row sums to the response's score
+
+The bridges to other trainers and any loop of one's own call it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokengym.envs.episode import Episode
+from tokengym.envs.errors import TokenizerError
+from tokengym.rewards import make_reward
+from tokengym.rewards.errors import RewardError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from tokengym.rewards.credits.base import Credit
+    from tokengym.rewards.scorers.base import SupportsScore
+
+Text = str | Sequence[int]
+"""A text, or the ids of its tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credited:
+    """Scores of responses, and what each of their tokens earned."""
+
+    scores: NDArray[np.float32]
+    """(batch,) score of each response."""
+    token_rewards: NDArray[np.float32]
+    """(batch, time), 0 past a response's end; each row sums to its score, unless the rule says that
+    it does not (`Credit.sum_preserving`)."""
+    mask: NDArray[np.bool_]
+    """(batch, time), True on the response's own tokens."""
+    episodes: tuple[Episode, ...]
+    """The responses with all that is known of them."""
+
+
+class TokenCredit:
+    """A scorer and a credit rule for the tokens of one tokenizer, loaded once.
+
+    Args:
+        scorer: What ``gym.make(..., scorer=)`` takes: a `Scorer`, a function of prompt and
+            response, a scorer's name with options, "file.py:name", or the folder or name of a
+            reward model.
+        rule: Credit rule: its name with options as in "abc:beta=1", "file.py:MyCredit", or a
+            `Credit`.
+        tokenizer: Tokenizer whose tokens are credited; the scorer may have another.
+
+    Raises:
+        RewardError: if the rule needs attributions that the scorer has not, or a policy.
+        TokenizerError: if the scorer or the rule reads ids of another tokenizer.
+    """
+
+    def __init__(
+        self,
+        scorer: SupportsScore | str | Path | Any,
+        rule: str | Credit = "sparse",
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.reward = make_reward(rule, scorer=scorer).bind(tokenizer)
+        if self.reward.credit.needs_policy:
+            raise RewardError(
+                f"credit {self.reward.credit_name!r} continues responses with the policy, which is "
+                "not known here; take a rule that reads the finished text, such as 'abc-signed'"
+            )
+
+    def __call__(
+        self,
+        responses: Sequence[Text],
+        *,
+        prompts: Sequence[Text] | None = None,
+        references: Sequence[str | None] | None = None,
+    ) -> Credited:
+        """Return what the tokens of responses earn.
+
+        Args:
+            responses: Texts, or token ids, which are credited as they are.
+            prompts: Texts or ids of the prompts; None stands for empty ones.
+            references: Reference answers, for scorers that compare with one.
+
+        Raises:
+            ValueError: if there are no responses, or not one prompt or reference for each.
+            TokenizerError: if the tokens of a text do not spell it.
+            ScorerError: if a score is no finite number.
+        """
+        count = len(responses)
+        if not count:
+            raise ValueError("responses is empty; pass at least one")
+        for name, given in (("prompts", prompts), ("references", references)):
+            if given is not None and len(given) != count:
+                raise ValueError(
+                    f"got {len(given)} {name} for {count} responses; pass one for each"
+                )
+        episodes = []
+        for index, response in enumerate(responses):
+            text, ids = self._both(response)
+            self._check_spelling(text, ids)
+            prompt, prompt_ids = ("", ()) if prompts is None else self._both(prompts[index])
+            episodes.append(
+                Episode(
+                    prompt=prompt,
+                    response=text,
+                    prompt_ids=prompt_ids,
+                    response_ids=ids,
+                    reference=None if references is None else references[index],
+                )
+            )
+        paid = self.reward.evaluate(episodes)
+        longest = max(len(episode.response_ids) for episode in paid)
+        rewards = np.zeros((count, longest), dtype=np.float32)
+        mask = np.zeros((count, longest), dtype=bool)
+        for row, episode in enumerate(paid):
+            length = len(episode.response_ids)
+            rewards[row, :length] = episode.token_rewards
+            mask[row, :length] = True
+        scores = np.array([episode.score for episode in paid], dtype=np.float32)
+        return Credited(scores=scores, token_rewards=rewards, mask=mask, episodes=tuple(paid))
+
+    def _both(self, text: Text) -> tuple[str, Sequence[int]]:
+        """Return a text and its ids, whichever of the two is given."""
+        if isinstance(text, str):
+            return text, self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = [int(token) for token in text]
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True)), ids
+
+    def _check_spelling(self, text: str, ids: Sequence[int]) -> None:
+        """Refuse ids that stand for another text than the one that is scored."""
+        spelled = str(self.tokenizer.decode(ids, skip_special_tokens=True))
+        if spelled.strip() != text.strip():
+            raise TokenizerError(
+                f"the tokens of {text[:40]!r} spell {spelled[:40]!r}, so that credit would fall "
+                "on another text than the scored one; pass the token ids"
+            )
+
+
+def assign(
+    responses: Sequence[Text],
+    scorer: SupportsScore | str | Path | Any,
+    rule: str | Credit = "sparse",
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Text] | None = None,
+    references: Sequence[str | None] | None = None,
+) -> Credited:
+    """Score responses and return what each of their tokens earned; see `TokenCredit`.
+
+    A loop makes a `TokenCredit` once and calls it, so that models are loaded once.
+    """
+    credit = TokenCredit(scorer, rule, tokenizer=tokenizer)
+    return credit(responses, prompts=prompts, references=references)
