@@ -107,7 +107,7 @@ class TokenCreditGRPOTrainer(GRPOTrainer):
         self._unscored = _Unscored(scorer) if isinstance(scorer, FunctionType) else None
         self._paid: tuple[Tensor, Tensor] | None = None
         super().__init__(model, reward_funcs=[self._scores], args=args, **others)
-        tokenizer = getattr(self.processing_class, "tokenizer", self.processing_class)
+        tokenizer: Any = getattr(self.processing_class, "tokenizer", self.processing_class)
         self._credit = TokenCredit(self._unscored or scorer, credit, tokenizer=tokenizer)
 
     def _scores(
@@ -137,14 +137,15 @@ class TokenCreditGRPOTrainer(GRPOTrainer):
         if self._estimator == OWN:
             output["advantages"] = output["advantages"].unsqueeze(1).expand(mask.shape).contiguous()
             return output
-        size = self.num_generations if self.model.training else self.num_generations_eval
         assert self._paid is not None
+        assert self.model is not None
+        size = self.num_generations if self.model.training else self.num_generations_eval
         paid, scored = (part.to(mask.device) for part in self._paid)
         mask &= scored.unsqueeze(1)
         rewards = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device)
         rewards[:, : paid.shape[1]] = paid
         output["advantages"] = gathered_advantages(
-            self.accelerator, rewards * mask, mask, size, self._estimator
+            self.accelerator, rewards * mask, mask, size or 1, self._estimator
         )
         return output
 

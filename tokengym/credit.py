@@ -140,7 +140,7 @@ class TokenCredit:
 
     def _check_spelling(self, text: str, ids: Sequence[int]) -> None:
         """Refuse ids that stand for another text than the one that is scored."""
-        spelled = str(self.tokenizer.decode(ids, skip_special_tokens=True))
+        spelled = str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
         if spelled.strip() != text.strip():
             raise TokenizerError(
                 f"the tokens of {text[:40]!r} spell {spelled[:40]!r}, so that credit would fall "

@@ -35,7 +35,7 @@ def test_every_token_of_every_response_is_paid_at_its_own_place() -> None:
     found = credited(output(), credit)
     assert [len(row) for row in found["rewards"]] == [len(ids) for ids in IDS]
     for row, ids in zip(found["rewards"], IDS, strict=True):
-        assert sum(row) == pytest.approx(by_length("", TOKENIZER.decode(ids)), rel=1e-6)
+        assert sum(row) == pytest.approx(by_length("", str(TOKENIZER.decode(ids))), rel=1e-6)
     assert found["stop_reasons"] == ["stop", "stop"]
 
 

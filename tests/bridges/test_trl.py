@@ -44,7 +44,7 @@ def parts() -> dict[str, Any]:
 
 def reward_model_scores(
     prompts: list[str], completion_ids: list[list[int]], **_: Any
-) -> list[float]:
+) -> list[float | None]:
     """Score like the bridge, as TRL's own reward function."""
     credit = TokenCredit(BUNDLE.reward_model, "sparse", tokenizer=BUNDLE.tokenizer)
     return [float(score) for score in credit(completion_ids, prompts=prompts).scores]
@@ -75,7 +75,8 @@ def norm(trainer: Any) -> float:
 def stock(tmp_path_factory: pytest.TempPathFactory) -> GRPOTrainer:
     """Return TRL's own trainer after one step, with unscaled advantages."""
     args = config(tmp_path_factory.mktemp("stock"), scale_rewards="none", max_grad_norm=1e9)
-    trainer = GRPOTrainer(reward_funcs=[reward_model_scores], args=args, **parts())
+    scores: Any = reward_model_scores
+    trainer = GRPOTrainer(reward_funcs=[scores], args=args, **parts())
     trainer.train()
     return trainer
 
@@ -85,8 +86,10 @@ def test_trls_own_advantages_give_trls_own_weights(stock: GRPOTrainer, tmp_path:
     own = trained(tmp_path, credit="sparse", estimator="trl", changes=changes)
     assert own.batch["advantages"].shape == (ROWS, LENGTH)
     assert norm(stock) > 0
-    for name, weight in stock.model.state_dict().items():
-        assert torch.equal(weight, own.model.state_dict()[name]), name
+    theirs: Any = stock.model
+    ours: Any = own.model
+    for name, weight in theirs.state_dict().items():
+        assert torch.equal(weight, ours.state_dict()[name]), name
 
 
 def test_sparse_under_leave_one_out_is_stock_times_n_over_n_minus_1(
@@ -100,9 +103,11 @@ def test_sparse_under_leave_one_out_is_stock_times_n_over_n_minus_1(
 def test_credit_arrives_and_keeps_its_sum(credit: str, tmp_path: Path) -> None:
     trainer = trained(tmp_path, credit=credit, estimator="reinforce")
     advantages, mask = trainer.batch["advantages"], trainer.batch["completion_mask"].bool()
-    scores = trainer._logs["rewards"]["_scores"]
+    logs: Any = trainer._logs["rewards"]
     # The reward to go of the first token is the sum of all.
-    torch.testing.assert_close(advantages[:, 0], torch.tensor(list(scores)), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        advantages[:, 0], torch.tensor(list(logs["_scores"])), atol=1e-5, rtol=1e-5
+    )
     assert not advantages[~mask].any()
     assert (advantages.std(1) > 0).all()  # tokens differ
 
@@ -165,10 +170,9 @@ def test_what_loses_the_credit_is_refused(
 
 
 def test_another_trainers_settings_are_refused(tmp_path: Path) -> None:
+    other: Any = RLOOConfig(output_dir=str(tmp_path), use_cpu=True)
     with pytest.raises(TypeError, match="RLOOConfig, whose trainer has no place"):
-        TokenCreditGRPOTrainer(
-            "no model", scorer=len, args=RLOOConfig(output_dir=str(tmp_path), use_cpu=True)
-        )
+        TokenCreditGRPOTrainer("no model", scorer=len, args=other)
 
 
 def test_a_rule_that_does_not_fit_its_scorer_is_refused_before_the_first_step(
