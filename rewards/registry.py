@@ -2,10 +2,14 @@
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast, overload
 
-from tokengym.envs.registry import did_you_mean
+from typing_extensions import Self
+
+from tokengym.envs.registry import Word, did_you_mean
 from tokengym.rewards.attribution.kinds import KINDS, ScorerKind
 from tokengym.rewards.credits import Credit, Sparse
 from tokengym.rewards.credits.base import REWARDS, as_credit, is_credit
@@ -23,7 +27,91 @@ if TYPE_CHECKING:
     from tokengym.envs.bundle import Bundle
 
 Function = Callable[[str, str], float]
-RewardSpec = None | str | Reward | Credit | SupportsScore | Function
+Payer = Reward | Credit | SupportsScore | Function
+
+
+@dataclass(frozen=True)
+class RewardChoice:
+    """What a user's argument for a reward stands for, parsed once."""
+
+    made: Payer
+    """A whole reward, a rule, or what scores under the sparse rule."""
+    label: str
+    """Name in messages."""
+    kind: ScorerKind | None
+    """What a rule must be scored by; None for what is or has a scorer itself."""
+    switches: Mapping[str, Any] = field(default_factory=dict)
+    """Options after the name that are the scorer's, by name."""
+
+    @classmethod
+    def of(cls, spec: "str | Word | RewardChoice | Payer") -> Self:
+        """Return what a name with options, or an object, stands for.
+
+        Raises:
+            RewardError: if the name or an option is unknown.
+            TypeError: if ``spec`` is something else.
+        """
+        if isinstance(spec, cls):
+            return spec
+        made: Any = spec
+        kind: ScorerKind = "any"
+        label, switches = "", {}
+        if isinstance(spec, str | Word):
+            word = REWARDS.parse(spec)
+            entry = REWARDS.find(word)
+            kind, label = entry.scorer, word.without_options
+            switches = {k: v for k, v in word.options.items() if k in entry.scorer_options}
+            made = REWARDS.call(word, entry.factory, also=entry.scorer_options)
+        if is_credit(made):
+            made = as_credit(made)  # which says what attributions it needs
+            if made.attribution in KINDS:
+                kind = KINDS[made.attribution].scorer
+            return cls(made, label or made.name or type(made).__name__, kind, switches)
+        if isinstance(made, Reward) or is_scorer(made) or callable(made):
+            return cls(made, label, None)
+        raise TypeError(
+            f"reward must be None, a name, a Reward, a Credit, a Scorer or a function of prompt "
+            f"and response, got {made!r}"
+        )
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it is a rule that does not read the text."""
+        return isinstance(self.made, Credit) and self.made.control
+
+    def scored(
+        self,
+        scorer: SupportsScore | Function | str | Path | None = None,
+        models: Mapping[str, str | Path | None] = MappingProxyType({}),
+        bundle: "Bundle | None" = None,
+        max_len: int | None = None,
+    ) -> Reward:
+        """Return the reward, a rule with the scorer that `make_reward` describes.
+
+        Raises:
+            RewardError: if there is no scorer, or it does not have the switches.
+        """
+        if isinstance(self.made, Reward):
+            return self.made
+        if not isinstance(self.made, Credit):
+            return Reward(as_scorer(self.made), Sparse())
+        assert self.kind is not None
+        chosen = _scorer(scorer, self.kind, models, bundle, max_len, label=self.label)
+        if self.switches:
+            configured = chosen.with_components(**self.switches)
+            if configured is None:
+                raise RewardError(
+                    f"reward {self.label!r} has the options {', '.join(self.switches)} of "
+                    f"Relevance, but scores with {chosen.name!r}; pass "
+                    "scorer=rewards.Relevance(...) or leave them out"
+                )
+            chosen = configured
+        if bundle is None or not bundle.has("policy"):
+            return Reward(chosen, self.made)
+        return Reward(chosen, self.made.with_policy(bundle.policy))
+
+
+RewardSpec = None | str | Word | RewardChoice | Payer
 
 
 def registered_rewards() -> list[str]:
@@ -48,7 +136,7 @@ def make_reward(
 
 @overload
 def make_reward(
-    spec: str | Reward | Credit | SupportsScore | Function,
+    spec: str | Word | RewardChoice | Payer,
     *,
     bundle: "Bundle | None" = None,
     scorer: SupportsScore | Function | str | Path | None = None,
@@ -106,36 +194,12 @@ def make_reward(
                 f"{what} has no effect with reward=None; name a reward, e.g. 'sparse'"
             )
         return None
-    kind: ScorerKind = "any"
-    components: dict[str, Any] = {}
-    name = spec if isinstance(spec, str) else None
-    if isinstance(spec, str):
-        name, spec, kind, components = _from_name(spec)
-    if isinstance(spec, Reward):
-        if passed:
-            raise RewardError(
-                f"{spec!r} has a scorer already; leave {passed} out, or pass a credit"
-            )
-        return _wrapped(spec, normalize, batch_size, scorer_timeout)
-    if is_credit(spec):
-        # A credit says what attributions it needs; the table knows what a name stands for besides.
-        credit = as_credit(spec)
-        name = name or credit.name or type(credit).__name__
-        kind = _kind_of(credit, kind)
-        chosen = _scorer(scorer, kind, models, bundle, max_len, label=name)
-        if components:
-            chosen = _with_components(chosen, components, label=name)
-        made = Reward(chosen, _with_policy(credit, bundle))
-        return _wrapped(made, normalize, batch_size, scorer_timeout)
-    if is_scorer(spec) or callable(spec):
-        if passed:
-            raise RewardError(f"{spec!r} is a scorer itself; leave {passed} out, or pass a credit")
-        made = Reward(as_scorer(spec), Sparse())
-        return _wrapped(made, normalize, batch_size, scorer_timeout)
-    raise TypeError(
-        f"reward must be None, a name, a Reward, a Credit, a Scorer or a function of prompt and "
-        f"response, got {spec!r}"
-    )
+    choice = RewardChoice.of(spec)
+    if choice.kind is None and passed:
+        what = "has a scorer already" if isinstance(choice.made, Reward) else "is a scorer itself"
+        raise RewardError(f"{choice.made!r} {what}; leave {passed} out, or pass a credit")
+    made = choice.scored(scorer, models, bundle, max_len)
+    return _wrapped(made, normalize, batch_size, scorer_timeout)
 
 
 def _passed(scorer: Any, models: Mapping[str, str | Path | None]) -> str | None:
@@ -159,12 +223,7 @@ def scorer_kind(spec: RewardSpec) -> ScorerKind | None:
         >>> scorer_kind("abc"), scorer_kind("red:every_prefix=true"), scorer_kind(len)
         ('reward_model', 'any', None)
     """
-    kind: ScorerKind = "any"
-    if isinstance(spec, str):
-        _, spec, kind, _ = _from_name(spec)
-    if not is_credit(spec):
-        return None
-    return _kind_of(as_credit(spec), kind)
+    return None if spec is None else RewardChoice.of(spec).kind
 
 
 def is_control(name: str) -> bool:
@@ -177,14 +236,7 @@ def is_control(name: str) -> bool:
         >>> is_control("recency:tau=5"), is_control("abc")
         (True, False)
     """
-    _, spec, _, _ = _from_name(name)
-    return is_credit(spec) and as_credit(spec).control
-
-
-def _kind_of(credit: Credit, kind: ScorerKind) -> ScorerKind:
-    """Return what a credit is scored by: its attributions say, or else its name's entry."""
-    needed = None if credit.attribution is None else KINDS.get(credit.attribution)
-    return kind if needed is None else needed.scorer
+    return RewardChoice.of(name).is_control
 
 
 def _scorer(
@@ -234,24 +286,6 @@ def _stored(path: str | Path, kind: ScorerKind, max_len: int | None) -> Scorer:
         ) from error
 
 
-def _with_components(scorer: Scorer, components: dict[str, Any], *, label: str) -> Scorer:
-    """Return the scorer with those of its components that a name's options switch."""
-    configured = scorer.with_components(**components)
-    if configured is None:
-        raise RewardError(
-            f"reward {label!r} has the options {', '.join(components)} of Relevance, but scores "
-            f"with {scorer.name!r}; pass scorer=rewards.Relevance(...) or leave them out"
-        )
-    return configured
-
-
-def _with_policy(credit: Credit, bundle: "Bundle | None") -> Credit:
-    """Return the credit; one that reads the policy's attention gets the bundle's policy."""
-    if bundle is None or not bundle.has("policy"):
-        return credit
-    return credit.with_policy(bundle.policy)
-
-
 def _wrapped(
     reward: Reward, normalize: str | None, batch_size: int, scorer_timeout: float | None
 ) -> Reward:
@@ -287,15 +321,3 @@ def check_name(name: str) -> None:
         RewardError: with the near matches.
     """
     REWARDS.check(name)
-
-
-def _from_name(
-    text: str,
-) -> tuple[str, Any, ScorerKind, dict[str, Any]]:
-    """Return the name, what its factory makes, what that scores with, and the scorer's options."""
-    word = REWARDS.parse(text)
-    entry = REWARDS.find(word)
-    switches = entry.scorer_options
-    components = {key: word.options[key] for key in switches if key in word.options}
-    made = REWARDS.call(word, entry.factory, also=switches)
-    return word.without_options, made, entry.scorer, components

@@ -6,7 +6,8 @@ what makes an environment, pays a rule, trains a learner, compares and reports; 
 stands above, and doors are reached by name alone. Imports inside functions and for type checkers
 count like others.
 `python scripts/house.py --path` needs the package: it traces PPO with ABC from `gym.make_vec` to
-the first gradient and lists the files on the way.
+the first gradient and lists the files on the way. `--carried` lists those that a comparison's
+configuration and the word after `--rewards` enter as an argument, until the curves are written.
 """
 
 import argparse
@@ -16,12 +17,15 @@ import io
 import json
 import re
 import sys
+import tempfile
 import tokenize
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import CodeType, FrameType
+from typing import Any
 from unittest.mock import patch
 
 FLOORS = ("envs", "rewards", "agents", "evaluation", "lab", "bridges", "scripts")
@@ -315,6 +319,74 @@ def path_table(root: Path) -> str:
     )
 
 
+def stations(
+    root: Path, action: Callable[[], None], carries: Callable[[object], bool]
+) -> list[str]:
+    """List the files below a folder that something enters as an argument, in order.
+
+    A file that it enters again, after another, is listed again: it was returned to.
+    """
+    entered: list[str] = []
+
+    def note(frame: FrameType, event: str, _argument: object) -> None:
+        code = frame.f_code
+        if event != "call" or not code.co_filename.startswith(f"{root}/"):
+            return
+        file = Path(code.co_filename).resolve().relative_to(root).as_posix()
+        count = code.co_argcount + code.co_kwonlyargcount
+        if file != (entered or [""])[-1] and any(
+            carries(frame.f_locals.get(name)) for name in code.co_varnames[:count]
+        ):
+            entered.append(file)
+
+    sys.setprofile(note)
+    try:
+        action()
+    finally:
+        sys.setprofile(None)
+    return entered
+
+
+def compare_once(word: str) -> None:
+    """Compare one reward over one update, the run in this process."""
+    from tokengym.evaluation.runs import compare
+    from tokengym.evaluation.runs.config import ComparisonConfig
+    from tokengym.evaluation.runs.reference_run import run_or_references
+    from tokengym.scripts.cli import main
+
+    def run_here(config: ComparisonConfig, out: Path, runs: Sequence[Any], *_: object) -> None:
+        for run in runs:
+            run_or_references(ComparisonConfig.from_dict(config.as_dict()), *run, out=out)
+
+    command = f"compare --rewards {word} --seeds 1 --steps 1 --batch-size 4 --max-new-tokens 4"
+    command += " --eval-episodes 4 --reference-samples 0 --out "
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
+        with patch.object(compare, "find_launcher", lambda *_: run_here):
+            if main([*command.split(), folder]):
+                raise SystemExit("the comparison failed")
+
+
+def carried_table(root: Path) -> str:
+    """Return the files that a comparison's configuration and its reward's word pass through."""
+    from tokengym.envs.registry import Word
+    from tokengym.evaluation.runs.config import ComparisonConfig
+
+    word = "abc:beta=0.7"
+    kinds: dict[str, Callable[[object], bool]] = {
+        "a comparison's configuration": lambda value: isinstance(value, ComparisonConfig),
+        "the word after --rewards": lambda value: (
+            isinstance(value, str | Word) and str(value) == word
+        ),
+    }
+    rows = []
+    for name, carries in kinds.items():
+        entered = stations(root, lambda: compare_once(word), carries)
+        files = len(set(entered))
+        rows.append(f"{files:4} files, {len(entered) - files:3} returns  {name}")
+        rows += [f"    {file}" for file in entered]
+    return "\n".join(rows)
+
+
 def table(house: House) -> str:
     """Lay the measurements out as a table, with the names below each count."""
     folder, most = house.most_files
@@ -350,7 +422,11 @@ def main() -> None:
     parser.add_argument("root", nargs="?", type=Path, default=Path(__file__).parents[1])
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--path", action="store_true", help="trace PPO with ABC to its gradient")
+    parser.add_argument("--carried", action="store_true", help="trace a configuration and a word")
     arguments = parser.parse_args()
+    if arguments.carried:
+        print(carried_table(arguments.root.resolve()))
+        return
     if arguments.path:
         print(path_table(arguments.root.resolve()))
         return

@@ -24,7 +24,7 @@ from tokengym.envs.tasks.task import task_arguments
 
 if TYPE_CHECKING:
     from tokengym.rewards import Reward
-    from tokengym.rewards.registry import RewardSpec
+    from tokengym.rewards.registry import RewardChoice, RewardSpec
     from tokengym.rewards.wrappers import AnyScorer
 
 AnyEnv = TokenGenerationEnv | TokenGenerationVectorEnv
@@ -150,29 +150,27 @@ def _env_arguments(task: Task, split: Split, options: Mapping[str, Any]) -> dict
 def _scorer_of(
     task: Task,
     env: AnyEnv,
-    reward: RewardSpec,
+    choice: RewardChoice | None,
     scorer: AnyScorer | None,
     reward_model: str | Path | None,
 ) -> AnyScorer | None:
     """Return the caller's scorer, or the task's exact one where the reward does not bring one."""
-    if task.exact_score is None or scorer is not None or reward is None:
+    if task.exact_score is None or scorer is not None or choice is None:
         return scorer
     from tokengym.rewards import Explained, FunctionScorer, RewardError, load_scorer
-    from tokengym.rewards.registry import scorer_kind
 
-    kind = scorer_kind(reward)
-    if kind is None or kind == "encoder":
+    if choice.kind is None or choice.kind == "encoder":
         return None
     exact = FunctionScorer(task.exact_score(env), name=task.name.lower())
-    if kind == "any":
+    if choice.kind == "any":
         return exact
     if reward_model is not None:
         return Explained(exact, load_scorer(reward_model, "reward_model"))
     if env.bundle is None or not env.bundle.has("reward_model"):
         raise RewardError(
-            f"reward {reward!r} asks a reward model which tokens count, and the bundled one knows "
-            f"{task.models_know}; got max_new_tokens={env.max_new_tokens} and other settings, so "
-            "change those or pass scorer= one of your own"
+            f"reward {choice.label!r} asks a reward model which tokens count, and the bundled one "
+            f"knows {task.models_know}; got max_new_tokens={env.max_new_tokens} and other settings, "
+            "so change those or pass scorer= one of your own"
         )
     return Explained(exact, load_scorer(env.bundle.reward_model, "reward_model"))
 
@@ -189,13 +187,14 @@ def _made(
     batch_size: int = 1,
 ) -> Reward | None:
     """Return the reward for an environment, None where nothing pays it."""
-    chosen = _scorer_of(task, env, reward, scorer, models["reward_model"])
-    if reward is chosen is normalize is scorer_timeout is None and not any(models.values()):
+    if reward is scorer is normalize is scorer_timeout is None and not any(models.values()):
         return None
-    from tokengym.rewards import make_reward
+    from tokengym.rewards.registry import RewardChoice, make_reward
 
+    choice = None if reward is None else RewardChoice.of(reward)
+    chosen = _scorer_of(task, env, choice, scorer, models["reward_model"])
     return make_reward(
-        reward,
+        choice,
         bundle=env.bundle,
         scorer=chosen,
         **(models if chosen is scorer else {}),

@@ -6,10 +6,11 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tokengym.agents.learner import LEARNERS, find_learner
+from tokengym.agents.learner import LEARNERS
 from tokengym.envs.declared import (
     as_plain,
     changed,
@@ -23,7 +24,7 @@ from tokengym.envs.declared import (
 from tokengym.envs.errors import SettingsError, UntrustedCodeError
 from tokengym.envs.files import content_hash, read_hashed, write_json
 from tokengym.envs.pretrained import has_tokenizer
-from tokengym.envs.registry import check_saved, did_you_mean, name_of, split_own
+from tokengym.envs.registry import Word, check_saved, did_you_mean, name_of, split_own
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tasks.task import TASKS, TaskOptions, task_of
 from tokengym.evaluation.runs.defaults import (
@@ -106,6 +107,20 @@ class TaskSettings(GenerationSettings, TaskOptions):
         if "tokenizer" in values and "bundle" not in values and task and not task.needs_prompts:
             values["bundle"] = task.own_bundle()
         return values
+
+
+@dataclass(frozen=True)
+class NamedRun:
+    """The runs of one name of a comparison, which differ in their seeds."""
+
+    name: str
+    """Name in the results: of the learner, the reward or both, whichever vary."""
+    agent: Word
+    """The learner, with settings of its own."""
+    reward: str
+    """The reward, options after a colon."""
+    uses_credit: bool
+    """Whether the learner sees more of the reward than the score."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +208,7 @@ class ComparisonConfig:
                     f"{what} names {self.names[index]!r} twice; leave one out, seeds repeats it"
                 )
         for agent in self.agents:
-            self._training_of(agent)
+            self._training_of(LEARNERS.parse(agent))
 
     @property
     def all_seeds(self) -> range:
@@ -217,50 +232,52 @@ class ComparisonConfig:
 
         A learner that sees only the scorer has one name, whatever the rewards.
         """
-        return tuple(name for name, _, _ in self._runs)
+        return tuple(run.name for run in self.runs)
 
-    @property
-    def _runs(self) -> list[tuple[str, str, str]]:
-        """Name, agent and reward of each run."""
-        found = []
-        for agent in self.agents or (self.training.agent,):
-            if not find_learner(name_of(agent)).uses_credit:
-                found.append((agent, agent, self.rewards[0]))
-                continue
-            for reward in self.rewards:
-                name = f"{agent} {reward}" if len(self.rewards) > 1 else agent
-                found.append((name if self.agents else reward, agent, reward))
-        return found
+    @cached_property
+    def runs(self) -> tuple[NamedRun, ...]:
+        """The runs of one seed, resolved once."""
+        runs = []
+        for word in map(LEARNERS.parse, self.agents or (self.training.agent,)):
+            uses_credit = LEARNERS.find(word).uses_credit
+            for reward in self.rewards if uses_credit else self.rewards[:1]:
+                name = word.text
+                if uses_credit and not self.agents:
+                    name = reward
+                elif uses_credit and len(self.rewards) > 1:
+                    name = f"{name} {reward}"
+                runs.append(NamedRun(name, word, reward, uses_credit))
+        return tuple(runs)
 
     def reward_of(self, name: str) -> str:
         """Return the reward of the runs of that name; a reward's name stands for itself."""
-        return next((reward for known, _, reward in self._runs if known == name), name)
+        return next((run.reward for run in self.runs if run.name == name), name)
 
     def of_run(self, name: str) -> "ComparisonConfig":
         """Return the configuration of the runs of that name, with its learner alone."""
         if not self.agents:
             return self
-        agent, reward = next(run[1:] for run in self._runs if run[0] == name)
-        training = self._training_of(agent)
-        rewards = self.rewards if training.declaration.uses_credit else (reward,)
+        run = next(run for run in self.runs if run.name == name)
+        training = self._training_of(run.agent)
+        rewards = self.rewards if run.uses_credit else (run.reward,)
         return replace(self, agents=(), rewards=rewards, training=training)
 
-    def _training_of(self, agent: str) -> TrainingSettings:
+    def _training_of(self, agent: Word) -> TrainingSettings:
         """Return a learner's settings: those of ``training`` that it has, then its own options.
 
         Raises:
             SettingsError: if it has no such option.
         """
-        word, env = LEARNERS.parse(agent), resolve_env(self.env)
-        name, own = word.without_options, word.options
-        uses_credit = find_learner(name).uses_credit
+        name, env = agent.without_options, resolve_env(self.env)
+        learner, own = LEARNERS.find(agent), agent.options
         shared = {
             field: getattr(self.training, field)
             for field in names_of(TrainingSettings)
-            if field not in ("agent", "learner") and (uses_credit or field not in CREDIT_SETTINGS)
+            if field not in ("agent", "learner")
+            and (learner.uses_credit or field not in CREDIT_SETTINGS)
         }
         usual = leaves(training_settings(env, self.training.agent).learner)
-        known = {leaf.path[-1] for leaf in leaves(find_learner(name).default_settings())}
+        known = {leaf.path[-1] for leaf in leaves(learner.default_settings())}
         for leaf, default in zip(leaves(self.training.learner), usual, strict=True):
             is_own = leaf.path[-1] in known and leaf.path[-1] not in self.training.declaration.fixed
             if is_own and leaf.value != default.value:
@@ -268,7 +285,7 @@ class ComparisonConfig:
         try:
             found = training_settings(env, name, **{**shared, **own})
         except TypeError as error:
-            raise SettingsError(f"agent {agent!r}: {error}") from None
+            raise SettingsError(f"agent {agent.text!r}: {error}") from None
         return _within_budget(found, own)
 
     def controls(self, *, own: bool) -> list[str]:
@@ -282,11 +299,9 @@ class ComparisonConfig:
         if self.agents and len(self.rewards) == 1:  # the names are the learners'
             return []
         return [
-            name
-            for name, agent, reward in self._runs
-            if find_learner(name_of(agent)).uses_credit
-            and (own or split_own(reward) is None)
-            and is_control(reward)
+            run.name
+            for run in self.runs
+            if run.uses_credit and (own or split_own(run.reward) is None) and is_control(run.reward)
         ]
 
     @property
