@@ -67,7 +67,7 @@ def make_env(
     declared = find_task(task)
     env = declared.env_class(**_env_arguments(declared, split, options))
     models = {"reward_model": reward_model, "encoder": encoder}
-    made = _made(declared, env, reward, scorer, models, normalize, scorer_timeout)
+    made = _reward_for(declared, env, reward, scorer, models, normalize, scorer_timeout)
     if made is None:
         return env
     from tokengym.rewards import RewardWrapper
@@ -97,7 +97,7 @@ def make_vector_env(
     declared = find_task(task)
     envs = declared.vector_class(num_envs=num_envs, **_env_arguments(declared, split, options))
     models = {"reward_model": reward_model, "encoder": encoder}
-    made = _made(
+    made = _reward_for(
         declared, envs, reward, scorer, models, normalize, scorer_timeout, batch_size=num_envs
     )
     if made is None:
@@ -175,7 +175,7 @@ def _scorer_of(
     return Explained(exact, load_scorer(env.bundle.reward_model, "reward_model"))
 
 
-def _made(
+def _reward_for(
     task: Task,
     env: AnyEnv,
     reward: RewardSpec,
