@@ -169,8 +169,8 @@ def _scorer_of(
     if env.bundle is None or not env.bundle.has("reward_model"):
         raise RewardError(
             f"reward {choice.label!r} asks a reward model which tokens count, and the bundled one "
-            f"knows {task.models_know}; got max_new_tokens={env.max_new_tokens} and other settings, "
-            "so change those or pass scorer= one of your own"
+            f"knows {task.models_know}; got max_new_tokens={env.max_new_tokens} and other "
+            "settings, so change those or pass scorer= one of your own"
         )
     return Explained(exact, load_scorer(env.bundle.reward_model, "reward_model"))
 
