@@ -269,6 +269,8 @@ def test_bad_registrations():
 class StubBundle:
     """A bundle with chosen parts."""
 
+    manifest = MappingProxyType({"format": 1})
+
     def __init__(self, path, *parts):
         self.path, self.parts = path, parts
 
