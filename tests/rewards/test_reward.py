@@ -1,4 +1,6 @@
 # mypy: no-check-untyped-defs
+from types import MappingProxyType
+
 import numpy as np
 import pytest
 
