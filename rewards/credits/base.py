@@ -61,7 +61,8 @@ class Credit:
     """Whether a scorer without scores per position may score every prefix as a text of its own."""
     gae_lambda: float | None = None
     """Lambda in [0, 1] that suits the rule's token rewards, for a learner with ``gae_lambda=None``:
-    0 where a token's reward is its advantage. None leaves it to the learner."""
+    0 where a token's reward is its advantage, low where it is nearly that. None leaves it to the
+    learner."""
     control: bool = False
     """Whether the rule spreads the score without reading the text. What it gains is due to dense or
     late credit; a rule that finds the right tokens must gain more."""

@@ -48,7 +48,8 @@ class RED(IncrementCredit):
 
     r_t = beta * (R(x, y_<=t) - R(x, y_<t)), and the last token gets what is left of R: the score
     of the empty response and, below beta = 1, the sparse reward's share. A causal reward model
-    gives every prefix's score in one pass, by its scores at every position.
+    gives every prefix's score in one pass, by its scores at every position. The whole score in
+    increments of single tokens suits a lambda of 0.5 (docs/results/ledger.md).
 
     Wrapped environments pay it token by token; the reward model then reads each token once, with a
     key-value cache. An agent that reads ``info["token_rewards"]`` has no use for that, and
@@ -92,6 +93,8 @@ class RED(IncrementCredit):
         super().__init__(every_prefix, segments, cut)
         self.beta = self._share = check_beta(beta)
         self.causal = delivery == "step"
+        # Single increments say what a token is worth; a sum of later ones is mostly noise.
+        self.gae_lambda = 0.5 if beta == 1.0 and segments is None else None
 
     def step_reward(self, increment: float) -> float:
         """Return what a token earns at once that moved the score of the text so far.

@@ -50,7 +50,9 @@ CRITIC_LABELS = {"own": "network of its own", "trunk": "head on the policy", "no
 LABELS = {"attribution": "gradient x input", "red:delivery=end": "red", WORDS: "true words"}
 NONE = "\u2013"
 CLEAR = 0.05
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+COLORS = {"0": "#cc79a7", "0.5": "#009e73", "0.95": "#0072b2", "1-1/n": "#e69f00", "1": "#d55e00"}
+MARKERS = {"0": "v", "0.5": "D", "0.95": "o", "1-1/n": "P", "1": "s"}
+"""By lambda, as in the other pictures of the page."""
 
 
 def publish(out: Out, docs: Docs = DOCS) -> None:
@@ -145,22 +147,29 @@ def areas_table(ledger: Ledger, settings: Sequence[Cell]) -> str:
 
 
 def differences_table(ledger: Ledger, settings: Sequence[Cell]) -> str:
-    """Return each rule's difference from `sparse` in the same setting, clear ones in bold."""
-    found = {
-        (rule, place): figure
-        for rule in RULES[1:]
-        for place in settings
-        if (figure := ledger.difference(replace(place, rule=rule), place)) is not None
-    }
+    """Return each cell's difference from `sparse` at the lambda that suits it, clear ones in bold.
+
+    That lambda is the best of the spare seed under the same critic.
+    """
+    found: dict[tuple[str, Cell], PairedDifference] = {}
+    for place in settings:
+        same = [other for other in settings if other.critic == place.critic]
+        baseline = ledger.chosen(["sparse"], same)
+        assert baseline is not None  # a setting is one in which `sparse` has runs
+        for rule in RULES:
+            cell = replace(place, rule=rule)
+            figure = None if cell == baseline else ledger.difference(cell, baseline)
+            if figure is not None:
+                found[rule, place] = figure
     corrected = dict(zip(found, holm([d.p_value for d in found.values()]), strict=True))
     rows = []
-    for rule in RULES[1:]:
+    for rule in RULES:
         line = [label(rule)]
         for place in settings:
             figure = found.get((rule, place))
             line.append(NONE if figure is None else shown(figure, corrected[rule, place]))
         rows.append(line)
-    return markdown_table(["minus sparse", *map(title, settings)], rows)
+    return markdown_table(["rule", *map(title, settings)], rows)
 
 
 def shown(figure: PairedDifference, p_value: float) -> str:
@@ -190,13 +199,15 @@ def steps_of(ledger: Ledger) -> list[tuple[str, Cell | None]]:
 
 
 def steps_table(ledger: Ledger) -> str:
-    """Return the steps with what each adds to the one before."""
+    """Return the steps with what each adds to the one before, paired by seed."""
     rows = []
     before: Cell | None = None
     for name, cell in steps_of(ledger):
         if cell is None or len(ledger.areas(cell)) < 2:
             continue
         gain = NONE if before is None else difference(fields(ledger.difference(cell, before)))
+        if cell == before:
+            gain = "nothing, the same cell"
         ends = [number(mean(ledger.ends(cell, measure))) for measure in ("gold_score", "kl")]
         where = f"{label(cell.rule)}, critic {CRITIC_LABELS[cell.critic]}, {cell.gae_lambda}"
         areas = student_mean(list(ledger.areas(cell).values()))
@@ -257,17 +268,19 @@ def draw(file: Path, ledger: Ledger) -> None:
     panels = figure.subplots(1, len(critics), sharex=True, sharey=True, squeeze=False)[0]
     best = ledger.chosen(["sparse"], settings)
     for axes, critic in zip(panels, critics, strict=True):
-        for offset, place in enumerate(p for p in settings if p.critic == critic):
+        own = [place for place in settings if place.critic == critic]
+        for offset, place in enumerate(own):
+            shift = 0.6 * (0.5 - (offset + 0.5) / len(own))
             for height, rule in enumerate(reversed(RULES)):
                 areas = list(ledger.areas(replace(place, rule=rule)).values())
                 if len(areas) > 1:
                     middle, low, high, _ = student_interval(areas)
                     axes.errorbar(
                         middle,
-                        height + 0.15 - 0.3 * offset,
+                        height + shift,
                         xerr=[[middle - low], [high - middle]],
-                        fmt="osD^"[offset],
-                        color=COLORS[offset],
+                        fmt=MARKERS[place.gae_lambda],
+                        color=COLORS[place.gae_lambda],
                         label=f"lambda {place.gae_lambda}" if not height else None,
                         markersize=5,
                         capsize=2,
@@ -278,7 +291,12 @@ def draw(file: Path, ledger: Ledger) -> None:
         axes.set_xlabel("score - c KL, mean over the run")
         axes.grid(axis="x", alpha=0.3)
     panels[0].set_yticks(range(len(RULES)), [label(r).strip("`") for r in reversed(RULES)])
-    panels[0].legend(loc="lower right", fontsize=8)
+    handles = {
+        name: line
+        for axes in panels
+        for line, name in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles, loc="outside upper center", ncols=4, fontsize=8)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=150, metadata={"Software": None})
 
@@ -293,8 +311,9 @@ def page(docs: Docs = DOCS) -> None:
         "differences": differences_table(ledger, settings),
     }
     for policy in POLICIES:
-        rows = read_rows(docs / FOLDER / noise_file(policy), text=("policy", "rule"))
-        tables[f"noise {policy}"] = noise_table(rows)
+        file = docs / FOLDER / noise_file(policy)
+        rows = read_rows(file, text=("policy", "rule")) if file.exists() else []
+        tables[f"noise {policy}"] = noise_table(rows) if rows else "Not measured yet."
     fill(docs / "ledger.md", tables)
     draw(docs / FOLDER / "ledger.png", ledger)
 

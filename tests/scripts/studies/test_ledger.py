@@ -1,6 +1,7 @@
 """The ledger's sweep, rules and tables by hand, and its gradients against a closed form."""
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from tokengym.scripts.studies import ledger as study
 from tokengym.scripts.studies import ledger_noise as noise
 from tokengym.scripts.studies import ledger_page as page
 
+DOCS = Path(__file__).parents[3] / "docs" / "results"
 SPARSE = study.Cell(rule="sparse")
 
 
@@ -205,3 +207,13 @@ def test_differences_are_paired_within_a_setting_and_bold_after_holm():
     assert "**+1.00**" in lines["`abc`"]
     assert "**" not in lines["red"]
     assert lines["`uniform`"].split("|")[2].strip() == page.NONE
+
+
+def test_figures_of_the_text_are_those_of_the_tables():
+    text = (DOCS / "ledger.md").read_text(encoding="utf-8")
+    short = text.split("**In short.**")[1].split("\n## ")[0]
+    tables = "\n".join(line for line in text.splitlines() if line.startswith("|"))
+    quoted = re.findall(r"[+\u2212]?\d+\.\d+|\d{2,}", short.replace(",", ""))
+    assert len(quoted) > 5
+    for figure in quoted:
+        assert figure in tables.replace(",", ""), figure

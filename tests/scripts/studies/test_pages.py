@@ -6,12 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from tokengym.scripts.studies import grid_page, learners, mc, ppo_against_dpo_page, ppo_optimum, r3
+from tokengym.scripts.studies import (
+    grid_page,
+    learners,
+    ledger_page,
+    mc,
+    ppo_against_dpo_page,
+    ppo_optimum,
+    r3,
+)
 
 DOCS = Path(__file__).parents[3] / "docs" / "results"
 PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "credit_grid.md": (("grid", grid_page.EARLIER), grid_page.main),
     "learner.md": (("learner", "kl"), ppo_optimum.page),
+    "ledger.md": (("ledger",), ledger_page.page),
     "learners.md": (("learners",), learners.page),
     "mc.md": (("mc",), mc.page),
     "preferences.md": (("preferences",), ppo_against_dpo_page.page),
