@@ -451,7 +451,10 @@ def claim_folder(folder: Path, config: Any, *, remedy: str) -> None:
     paths = {
         leaf.path[-1]: Path(leaf.value)
         for leaf in leaves(config)
-        if isinstance(leaf.value, str) and leaf.path[-1] != "env" and Path(leaf.value).exists()
+        if leaf.value
+        and isinstance(leaf.value, str)  # an empty path is this folder
+        and leaf.path[-1] != "env"
+        and Path(leaf.value).exists()
     }
     hashes = {f"contents of {name}": content_hash(path) for name, path in paths.items()}
     hashes |= {f"contents of {path}": digest for path, digest in code_hashes(config).items()}

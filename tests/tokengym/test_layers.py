@@ -199,7 +199,7 @@ def test_every_package_but_the_laboratory_is_declared():
     directories = settings["tool"]["setuptools"]["package-dir"]
     assert directories == {
         "tokengym": "tokengym",
-        **{f"tokengym.{floor}": floor for floor in FLOORS},
+        **{f"tokengym.{floor}": floor for floor in (*FLOORS, "bridges")},
     }
 
 
