@@ -252,7 +252,7 @@ def noise_table(rows: Sequence[Row]) -> str:
 def _gradient(row: Row) -> str:
     cosine = row["cosine"]
     known = cosine is not None and np.isfinite(cosine) and row["cosine_error"] < 0.25
-    return f"{cosine:.2f} / {row['noise']:.0f}" if known else f"? / {row['noise']:.0f}"
+    return f"{cosine:.2f} / {row['noise']:.4g}" if known else f"? / {row['noise']:.4g}"
 
 
 # --- the picture ----------------------------------------------------------------------------------
