@@ -21,6 +21,7 @@ from transformers import (
 from tests.rewards.attribution.test_alignment import byte_tokenizer
 from tests.rewards.conftest import WORDS, make_classifier, make_episode, scale_weights
 from tests.rewards.test_judges import TEMPLATE, language_model
+from tokengym.envs import Episode
 from tokengym.rewards import (
     Cached,
     FunctionScorer,
@@ -43,6 +44,7 @@ from tokengym.rewards.scorers.base import ScorerWrapper
 from tokengym.rewards.scorers.judge import GreedyAnswers
 from tokengym.rewards.scorers.preference_model import WinRate
 from tokengym.rewards.scorers.toxicity import ClassProbability
+from tokengym.rewards.scorers.vader import Vader
 
 IDS: dict[str, Any] = {
     "vocab_size": len(WORDS),
@@ -146,6 +148,8 @@ LEARNS = {Normalize}
 """Scorers whose answers depend on what they scored before: that is what they are for."""
 COMPARES = {WinRate}
 """Scorers that set the episodes of a batch against each other; tests of their own cover them."""
+READS_ENGLISH = {Vader}
+"""Scorers to which the texts here say nothing; `test_vader` has others."""
 
 
 def explained(tokenizer):
@@ -226,6 +230,17 @@ def test_a_reward_model_reads_the_ids_wherever_the_prompt_is_padded(tokenizer):
     assert plain != pytest.approx(padded, abs=1e-3)  # padding ids inside a text are ids like others
 
 
+def test_vader():
+    pytest.importorskip("vaderSentiment")
+    texts = ("a wonderful film", "dull and dreadful", "two hours long")
+    episodes = [
+        Episode(prompt="", response=text, prompt_ids=[1], response_ids=[2]) for text in texts
+    ]
+    alone = [float(Vader().score([episode]).values[0]) for episode in episodes]
+    assert alone[0] > 0.3 > 0.0 == alone[2] > -0.3 > alone[1]
+    assert Vader().score(episodes[::-1]).values.tolist() == alone[::-1]
+
+
 def test_every_scorer_is_tested_here(tokenizer):
     def below(kind):
         return {kind}.union(*map(below, kind.__subclasses__()))
@@ -236,4 +251,4 @@ def test_every_scorer_is_tested_here(tokenizer):
         for kind in below(Scorer) - {Scorer, ScorerWrapper}
         if kind.__module__.startswith("tokengym.rewards.") and not kind.__name__.startswith("_")
     }
-    assert public - tested == LEARNS | COMPARES
+    assert public - tested == LEARNS | COMPARES | READS_ENGLISH
