@@ -12,7 +12,7 @@ LAB_TESTS := tests/campaign tests/scripts/building tests/scripts/bundles tests/s
 	tests/scripts/studies $(wildcard tests/scripts/test_bundled_*.py) tests/scripts/test_build_docs.py \
 	tests/scripts/test_build_models.py tests/scripts/test_gpu_benchmark.py \
 	tests/tokengym/test_notebooks.py tests/tokengym/test_site.py
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --durations 40
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations 40
 
 .PHONY: demo test test-lab lint types pytest campaign package docs notebooks format clean
 

@@ -15,18 +15,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 session = ExitStack()
-PROCESSES = ("tests/agents/test_processes.py", "tests/agents/offline/test_distributed.py")
-"""Files whose tests start several processes that train together."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run a file in one worker, so that what its tests share is made once.
-
-    Tests that start processes share a worker, or they would compete for the cores.
-    """
-    for item in items:
-        file = item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group("processes" if file in PROCESSES else file))
 
 
 def pytest_sessionstart() -> None:

@@ -101,7 +101,7 @@ def test_every_argument_of_make_is_on_the_page():
     defaults: dict[str, Any] = {"max_new_tokens": 4, "min_new_tokens": 0, "reward": None}
     defaults |= {"split": "train", "chat_template": False, "forbidden_token_ids": ()}
     defaults |= {"stop_strings": (), "horizon": "terminated", "overlong": "error"}
-    defaults |= {"prompt_sampling": "epoch"}
+    defaults |= {"prompt_sampling": "epoch", "allowed_token_ids": ()}
     gymnasium.make("tokengym/MovieReview-v0", **accepted | defaults)
 
 

@@ -71,7 +71,8 @@ def test_a_cell_is_played_scored_and_kept(tmp_path: Path, monkeypatch, capsys):
     found = read_json(tmp_path / "Oracle" / "reference" / "seed-0" / "learned.json")
     assert found["episodes"] == 8
     assert found["rules"]["red"]["share"] > found["alike"]
-    assert set(found["rules"]["red"]) == {*credit_truth.MEASURES, "ceiling", "responses"}
+    others = {"low", "high", "ceiling", "responses"}
+    assert set(found["rules"]["red"]) == {*credit_truth.MEASURES, *others}
     assert capsys.readouterr().out.count("Cell(") == 2
     credit_truth.run(tmp_path, seeds=1, episodes=8, tasks=["Oracle"])
     assert capsys.readouterr().out == ""  # nothing is done twice
