@@ -252,7 +252,8 @@ def noise_table(rows: Sequence[Row]) -> str:
 def _gradient(row: Row) -> str:
     cosine = row["cosine"]
     known = cosine is not None and np.isfinite(cosine) and row["cosine_error"] < 0.25
-    return f"{cosine:.2f} / {row['noise']:.4g}" if known else f"? / {row['noise']:.4g}"
+    responses = f"{float(format(row['noise'], '.3g')):,.0f}"
+    return f"{cosine:.2f} / {responses}" if known else f"? / {responses}"
 
 
 # --- the picture ----------------------------------------------------------------------------------
@@ -267,6 +268,7 @@ def draw(file: Path, ledger: Ledger) -> None:
     figure = Figure(figsize=(4.2 * len(critics), 3.8), layout="constrained")
     panels = figure.subplots(1, len(critics), sharex=True, sharey=True, squeeze=False)[0]
     best = ledger.chosen(["sparse"], settings)
+    middles: list[float] = []
     for axes, critic in zip(panels, critics, strict=True):
         own = [place for place in settings if place.critic == critic]
         for offset, place in enumerate(own):
@@ -275,6 +277,7 @@ def draw(file: Path, ledger: Ledger) -> None:
                 areas = list(ledger.areas(replace(place, rule=rule)).values())
                 if len(areas) > 1:
                     middle, low, high, _ = student_interval(areas)
+                    middles.append(middle)
                     axes.errorbar(
                         middle,
                         height + shift,
@@ -287,6 +290,7 @@ def draw(file: Path, ledger: Ledger) -> None:
                     )
         if best is not None:
             axes.axvline(mean(list(ledger.areas(best).values())), color="0.5", linestyle=":")
+        axes.set_xlim(min(middles) - 0.2, max(middles) + 0.4)  # the widest intervals are cut
         axes.set_title(f"critic: {CRITIC_LABELS[critic]}", fontsize=10)
         axes.set_xlabel("score - c KL, mean over the run")
         axes.grid(axis="x", alpha=0.3)
