@@ -114,6 +114,8 @@ class TokenCreditGRPOTrainer(GRPOTrainer):
         self, prompts: Sequence[Any], completion_ids: Sequence[Sequence[int]], **columns: Any
     ) -> list[float | None]:
         """Score the completions of this process and keep their token rewards: a reward function."""
+        if self._unscored is not None:
+            self._unscored.texts.clear()
         credited = self._credit(
             completion_ids,
             prompts=[_text_of(prompt) for prompt in prompts],

@@ -21,6 +21,7 @@ from tokengym.envs.forks.families import FAMILIES, FILLERS, FamilyName
 from tokengym.envs.forks.values import PolicyProbs, Prefix, PrefixTable, PrefixTree, PrefixValues
 from tokengym.envs.mdp import TokenMdp
 from tokengym.envs.prompts.prompt import Prompt, PromptSet
+from tokengym.envs.prompts.tokenization import word_tokenizer
 from tokengym.envs.settings import ResponseSettings
 from tokengym.envs.vector import TokenGenerationVectorEnv
 
@@ -42,19 +43,7 @@ _PROMPT_SEED = 2609
 @lru_cache(maxsize=1)
 def forks_tokenizer() -> PreTrainedTokenizerFast:
     """Return the tokenizer: one token per word, built in memory, one for the process."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    ids = {word: position for position, word in enumerate(VOCABULARY)}
-    backend = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token="<pad>",
-        eos_token="<eos>",
-        unk_token="<unk>",
-        padding_side="left",
-    )
+    return word_tokenizer(VOCABULARY)
 
 
 @dataclass(frozen=True, kw_only=True)

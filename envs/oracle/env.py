@@ -26,6 +26,7 @@ from tokengym.envs.oracle.values import (
     State,
     StateTable,
 )
+from tokengym.envs.prompts.tokenization import word_tokenizer
 from tokengym.envs.registry import did_you_mean
 from tokengym.envs.settings import ResponseSettings
 from tokengym.envs.vector import TokenGenerationVectorEnv
@@ -47,19 +48,7 @@ MAX_RESPONSES = 2_000_000
 @lru_cache(maxsize=1)
 def oracle_tokenizer() -> PreTrainedTokenizerFast:
     """Return the Oracle's tokenizer: one token per word, built in memory, one for the process."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    ids = {word: position for position, word in enumerate(_VOCABULARY)}
-    backend = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token="<pad>",
-        eos_token="<eos>",
-        unk_token="<unk>",
-        padding_side="left",
-    )
+    return word_tokenizer(_VOCABULARY)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,9 +25,7 @@ from tokengym.scripts.studies.ledger import (
     CRITICS,
     FOLDER,
     LAMBDAS,
-    LENGTHS,
     RULES,
-    SHORTLIST,
     SPARE_SEED,
     TEXT,
     WORDS,
@@ -217,22 +215,6 @@ def steps_table(ledger: Ledger) -> str:
     return markdown_table(head, rows)
 
 
-def lengths_table(ledger: Ledger) -> str:
-    """Return each rule's difference from `sparse` by length and lambda, critic of its own."""
-    rows = []
-    for length in LENGTHS:
-        for place in places(ledger, length=length):
-            if place.critic != "own":
-                continue
-            line = [f"{length}", place.gae_lambda, number(mean(list(ledger.areas(place).values())))]
-            for rule in SHORTLIST[1:]:
-                figure = ledger.difference(replace(place, rule=rule), place)
-                line.append(NONE if figure is None else difference(fields(figure)))
-            rows.append(line)
-    head = ["tokens", "lambda", "`sparse`", *(f"{label(rule)} - sparse" for rule in SHORTLIST[1:])]
-    return markdown_table(head, sorted(rows, key=lambda line: int(line[0])))
-
-
 def noise_table(rows: Sequence[Row]) -> str:
     """Return cosine and noise of each rule's gradient by lambda, for one policy."""
     lambdas = sorted({row["gae_lambda"] for row in rows if row["rule"] == "sparse"})
@@ -277,7 +259,7 @@ def draw(file: Path, ledger: Ledger) -> None:
                 areas = list(ledger.areas(replace(place, rule=rule)).values())
                 if len(areas) > 1:
                     middle, low, high, _ = student_interval(areas)
-                    middles.append(middle)
+                    middles.append(float(middle))
                     axes.errorbar(
                         middle,
                         height + shift,

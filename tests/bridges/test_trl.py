@@ -126,6 +126,13 @@ def test_a_completion_without_a_score_teaches_nothing(tmp_path: Path) -> None:
     scores = torch.tensor([float(len(text)) for text in seen])
     baseline = (scores[others].sum() - scores[0]) / 2
     assert advantages[0, 0] == pytest.approx(float(scores[0] - baseline), rel=1e-5)
+    # The same text counts again once it has a score.
+    again: Any = trainer._scores
+    ids = [[int(token) for token in trainer.batch["completion_ids"][1]]]
+    assert None not in again(prompts=["i saw"], completion_ids=ids)
+    seen[:] = seen[:1]
+    assert again(prompts=["i saw"], completion_ids=ids) == [None]
+    assert None not in again(prompts=["i saw"], completion_ids=ids)
 
 
 def test_groups_that_span_processes_have_the_baseline_of_one(tmp_path: Path) -> None:
