@@ -1,4 +1,4 @@
-# make demo   set up, then compare two rewards and a control (3 minutes), and write runs/demo/report.html
+# make demo   set up, then tokengym demo: two rewards and a control (3 minutes), report in runs/demo
 # make test   set up, then lint, types and the product's tests
 # make test-lab   set up, then the tests of what only the checkout has: studies, corpora, builders, site
 # make docs   set up, then write the documentation site to build/site
@@ -17,8 +17,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations 4
 .PHONY: demo test test-lab lint types pytest campaign package docs notebooks format clean
 
 demo: .venv/installed
-	$(BIN)/tokengym compare --env MovieReview --rewards sparse random abc-signed --seeds 5 --steps 10 --eval-every 2 \
-		--learning-rate 1e-3 --out runs/demo
+	$(BIN)/tokengym demo
 
 test: lint types pytest
 

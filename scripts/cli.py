@@ -20,6 +20,7 @@ from tokengym.scripts.commands.bench import bench
 from tokengym.scripts.commands.collect import collect
 from tokengym.scripts.commands.compare import compare
 from tokengym.scripts.commands.constitution import constitution
+from tokengym.scripts.commands.demo import demo
 from tokengym.scripts.commands.envs import envs
 from tokengym.scripts.commands.evaluate import evaluate
 from tokengym.scripts.commands.explore import explore
@@ -32,6 +33,7 @@ from tokengym.scripts.commands.train_reward import train_reward
 from tokengym.version import __version__
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo,
     "compare": compare,
     "train": train,
     "train-reward": train_reward,

@@ -10,7 +10,6 @@ import secrets
 import socket
 import threading
 import time
-import webbrowser
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qs
@@ -151,10 +150,6 @@ class Server:
             if not self._thread.is_alive():
                 raise OSError(f"the page cannot be served on port {port}; see what is said above")
             time.sleep(0.01)
-
-    def open(self) -> None:
-        """Open the page in the browser."""
-        webbrowser.open(self.address)
 
     def close(self) -> None:
         """End it."""

@@ -19,7 +19,7 @@ def explore(
     agent: Path | None = None,
     rewards: Names = (),
     port: int | None = None,
-    browser: bool = False,
+    no_browser: bool = False,
     trust_code: bool = False,
     device: str = "auto",
     *,
@@ -33,7 +33,7 @@ def explore(
 
     For example:
       tokengym explore --env Oracle
-      tokengym explore runs --browser              offers the agents saved below runs
+      tokengym explore runs                        offers the agents saved below runs
       tokengym explore --agent runs/abc/agent --rewards abc scar mc
 
     Args:
@@ -45,7 +45,7 @@ def explore(
         rewards: Rules to begin with, options after a colon (default: those the task's scorer
             allows); only here can they be of your own, rules.py:MyCredit, or name a model.
         port: Port on 127.0.0.1 (default: the first that is free from 7860 on).
-        browser: Open the page in the browser.
+        no_browser: Only print the address; otherwise the page opens, if there is a display.
         trust_code: Run the files of code that saved agents and their runs name.
         device: Where models run: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).
         task: Settings of the environment to begin with.
@@ -58,7 +58,7 @@ def explore(
     from tokengym.lab.replay.explore_requests import ExplorePage
     from tokengym.lab.replay.replay import known_task
     from tokengym.rewards.models.loading import preferred_device
-    from tokengym.scripts.commands.show import say
+    from tokengym.scripts.commands.show import open_page, say
 
     check_gradio()
     torch.set_num_threads(1)
@@ -76,9 +76,10 @@ def explore(
             trust_code=trust_code,
         )
         server = launch(page, port=port)
-        say(Console(), server.address)
-        if browser:
-            server.open()
+        console = Console()
+        say(console, server.address)
+        if not no_browser:
+            open_page(console, server.address)
         try:
             while True:
                 time.sleep(3600)

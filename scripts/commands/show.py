@@ -1,6 +1,9 @@
 """Results as commands print them."""
 
 import math
+import os
+import sys
+import webbrowser
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,6 +74,13 @@ def show_references(console: "Console", lines: Mapping[str, Any] | None) -> None
 def say(console: "Console", text: str) -> None:
     """Print a line that may hold names and texts of the user's."""
     console.print(_line(text), soft_wrap=True)
+
+
+def open_page(console: "Console", address: str) -> None:
+    """Open an address in the browser, for someone at a terminal who has a display."""
+    displays = sys.platform in ("darwin", "win32") or {"DISPLAY", "WAYLAND_DISPLAY"} & {*os.environ}
+    if console.is_terminal and displays:  # without one, a browser of texts would take the terminal
+        webbrowser.open(address)
 
 
 def _line(text: str, style: str = "") -> Text:

@@ -49,9 +49,10 @@ def test_the_command_line_has_every_option(capsys):
         flags = {row for row in rows if row.startswith("--")}
         assert flags == set(re.findall(r"^\W? (?:-h, )?(--[a-z][\w-]*)", shown, re.M)) - {"--help"}
         assert "tokengym " + name in text.split("```bash\n")[1]
-    seeds = next(line for line in sections[0].splitlines() if line.startswith("| `--seeds"))
+    (compared,) = (text for text in sections if text.startswith("compare"))
+    seeds = next(line for line in compared.splitlines() if line.startswith("| `--seeds"))
     assert seeds == "| `--seeds INT` | `5` | Runs per reward. |"
-    assert "One of `best-of-n`, `dpo`, " in sections[0]
+    assert "One of `best-of-n`, `dpo`, " in compared
 
 
 def test_every_metric_has_its_row():

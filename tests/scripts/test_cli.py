@@ -73,6 +73,32 @@ def test_version(capsys: pytest.CaptureFixture[str]):
     assert capsys.readouterr().out == f"tokengym {__version__}\n"
 
 
+def test_the_demo_is_a_comparison_that_opens_its_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setenv("DISPLAY", ":0")
+    short = "--rewards sparse --seeds 1 --steps 1 --batch-size 2 --max-new-tokens 2"
+    monkeypatch.setattr(
+        "tokengym.scripts.commands.demo.SETTINGS",
+        f"{short} --n-minibatches 1 --eval-episodes 2 --reference-samples 0",
+    )
+    out = tmp_path / "a demo"
+    assert main(["demo", "--out", str(out)]) == 0
+    assert f"tokengym compare {short}" in capsys.readouterr().out
+    assert opened == []  # nobody is at a terminal
+    monkeypatch.setattr("rich.console.Console.is_terminal", True)
+    assert main(["demo", "--out", str(out), "--no-browser"]) == 0
+    assert opened == []
+    assert main(["demo", "--out", str(out)]) == 0
+    assert opened == [(out / "report.html").as_uri()]
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    assert main(["demo", "--out", str(out)]) == 0
+    assert len(opened) == 1
+
+
 def test_report_of_curves_made_elsewhere(
     curves: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -99,7 +125,7 @@ def test_baseline_can_be_named(curves: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["comapre"], "unknown command 'comapre'; did you mean 'compare'? known: compare,"),
+        (["comapre"], "unknown command 'comapre'; did you mean 'compare'? known: demo, compare,"),
         (["compare", "--env", "MovieRevew"], "did you mean tokengym/MovieReview-v0?"),
         (
             ["compare", "--rewards", "sprse"],
