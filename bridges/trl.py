@@ -14,6 +14,7 @@ generated and scored; nothing of TRL's method is repeated here. Tested with TRL 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
@@ -79,6 +80,7 @@ class TokenCreditGRPOTrainer(GRPOTrainer):
         model: Model or its name, as TRL takes it.
         credit: Credit rule by name, with options as in "abc:beta=1", or "file.py:Name".
         scorer: What scores; see `tokengym.credit.TokenCredit`.
+        reference_policy: Frozen language model of a rule that reads one; see `TokenCredit`.
         estimator: "loo": reward to go minus that of the prompt's other completions at the same
             token. "reinforce": the reward to go. "trl": TRL's own advantage at every token.
         args: TRL's settings. ``scale_rewards`` has an effect under "trl" alone.
@@ -95,6 +97,7 @@ class TokenCreditGRPOTrainer(GRPOTrainer):
         *,
         credit: str = "abc-signed",
         scorer: Any,
+        reference_policy: str | Path | None = None,
         estimator: str = "loo",
         args: GRPOConfig | None = None,
         **others: Any,
@@ -108,7 +111,12 @@ class TokenCreditGRPOTrainer(GRPOTrainer):
         self._paid: tuple[Tensor, Tensor] | None = None
         super().__init__(model, reward_funcs=[self._scores], args=args, **others)
         tokenizer: Any = getattr(self.processing_class, "tokenizer", self.processing_class)
-        self._credit = TokenCredit(self._unscored or scorer, credit, tokenizer=tokenizer)
+        self._credit = TokenCredit(
+            self._unscored or scorer,
+            credit,
+            tokenizer=tokenizer,
+            reference_policy=reference_policy,
+        )
 
     def _scores(
         self, prompts: Sequence[Any], completion_ids: Sequence[Sequence[int]], **columns: Any

@@ -108,7 +108,7 @@ class RewardChoice:
             chosen = configured
         if bundle is None or not bundle.has("policy"):
             return Reward(chosen, self.made)
-        return Reward(chosen, self.made.with_policy(bundle.policy))
+        return Reward(chosen, self.made.with_reference(bundle.policy))
 
 
 RewardSpec = None | str | Word | RewardChoice | Payer

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from tokengym.envs.episode import Episode
 from tokengym.envs.errors import TokenizerError
-from tokengym.rewards import make_reward
+from tokengym.rewards import Reward, make_reward
 from tokengym.rewards.errors import RewardError
 
 if TYPE_CHECKING:
@@ -58,9 +58,12 @@ class TokenCredit:
         rule: Credit rule: its name with options as in "abc:beta=1", "file.py:MyCredit", or a
             `Credit`.
         tokenizer: Tokenizer whose tokens are credited; the scorer may have another.
+        reference_policy: Folder or hub name of the frozen language model that the rule reads, where
+            it has `Credit.needs_reference`.
 
     Raises:
-        RewardError: if the rule needs attributions that the scorer has not, or a policy.
+        RewardError: if the rule needs attributions that the scorer has not, or a policy, or
+            ``reference_policy`` is missing or has no effect.
         TokenizerError: if the scorer or the rule reads ids of another tokenizer.
     """
 
@@ -70,9 +73,20 @@ class TokenCredit:
         rule: str | Credit = "sparse",
         *,
         tokenizer: PreTrainedTokenizerBase,
+        reference_policy: str | Path | None = None,
     ) -> None:
         self.tokenizer = tokenizer
-        self.reward = make_reward(rule, scorer=scorer).bind(tokenizer)
+        reward = make_reward(rule, scorer=scorer)
+        if reference_policy is not None:
+            reading = reward.credit.with_reference(reference_policy)
+            if reading is reward.credit:
+                raise RewardError(
+                    f"reference_policy={str(reference_policy)!r} has no effect with "
+                    f"credit {reward.credit_name!r}, which reads no language model or has one; "
+                    "leave it out"
+                )
+            reward = Reward(reward.scorer, reading)
+        self.reward = reward.bind(tokenizer)
         if self.reward.credit.needs_policy:
             raise RewardError(
                 f"credit {self.reward.credit_name!r} continues responses with the policy, which is "
@@ -156,10 +170,11 @@ def assign(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Text] | None = None,
     references: Sequence[str | None] | None = None,
+    reference_policy: str | Path | None = None,
 ) -> Credited:
     """Score responses and return what each of their tokens earned; see `TokenCredit`.
 
     A loop makes a `TokenCredit` once and calls it, so that models are loaded once.
     """
-    credit = TokenCredit(scorer, rule, tokenizer=tokenizer)
+    credit = TokenCredit(scorer, rule, tokenizer=tokenizer, reference_policy=reference_policy)
     return credit(responses, prompts=prompts, references=references)

@@ -244,9 +244,9 @@ class PolicyAttentionWeight(AdvantageWeight):
 
     def weigh(self, played: WeighedRound) -> Tensor:
         """Return the attention received, scaled."""
-        from tokengym.rewards.attribution.policy_reader import PolicyAttention
+        from tokengym.rewards.attribution.policy_reader import PolicyReader
 
-        matrices = PolicyAttention(played.language_model).matrices(played.episodes)
+        matrices = PolicyReader(played.language_model).attention(played.episodes)
         received = [
             matrix.sum(0) / np.arange(len(matrix), 0, -1, dtype=np.float64) for matrix in matrices
         ]

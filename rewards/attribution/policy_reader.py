@@ -1,4 +1,4 @@
-"""Frozen language models that read finished responses: log-probabilities, entropies, or more."""
+"""Frozen language models that read finished responses: log-probabilities, entropies, attention."""
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
@@ -176,34 +176,12 @@ class PolicyReader:
                 result[index] = table[place, start : start + size]
         return result
 
+    def attention(self, episodes: Sequence[Episode]) -> list[NDArray[np.float64]]:
+        """Return, per episode, the last layer's attention of its response's tokens to each other.
 
-PARTS = ("model", "reference")
-"""Folders of a saved agent, the policy's weights first."""
-
-
-def agent_folder(path: str | Path) -> Path | None:
-    """Return the folder of the agent saved at a path, None if none is there.
-
-    Args:
-        path: What an agent's ``save`` was given, or the ``--out`` of ``tokengym train``.
-    """
-    for folder in (Path(path), Path(path) / "agent"):
-        files = (BASE, *(f"{part}/config.json" for part in PARTS))
-        if any((folder / file).is_file() for file in files):
-            return folder
-    return None
-
-
-class PolicyAttention(PolicyReader):
-    """Reads the last layer's attention of a causal language model over finished responses.
-
-    It is recomputed in one pass over the finished text: what position t attends to does not depend
-    on what follows it, so this is the attention of the generation, if the model is the one that
-    generated. No logits are computed.
-    """
-
-    def matrices(self, episodes: Sequence[Episode]) -> list[NDArray[np.float64]]:
-        """Return, per episode, the attention of its response's tokens to each other.
+        It is recomputed in one pass over the finished text: what position t attends to does not
+        depend on what follows it, so this is the attention of the generation, if the model is the
+        one that generated. No logits are computed.
 
         Returns:
             Per episode (n, n): query by key, averaged over the last layer's heads; the rest of
@@ -231,3 +209,20 @@ class PolicyAttention(PolicyReader):
                 size = start + len(episodes[index].response_ids)
                 result[index] = table[place, start:size, start:size]
         return result
+
+
+PARTS = ("model", "reference")
+"""Folders of a saved agent, the policy's weights first."""
+
+
+def agent_folder(path: str | Path) -> Path | None:
+    """Return the folder of the agent saved at a path, None if none is there.
+
+    Args:
+        path: What an agent's ``save`` was given, or the ``--out`` of ``tokengym train``.
+    """
+    for folder in (Path(path), Path(path) / "agent"):
+        files = (BASE, *(f"{part}/config.json" for part in PARTS))
+        if any((folder / file).is_file() for file in files):
+            return folder
+    return None

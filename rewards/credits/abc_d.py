@@ -1,25 +1,22 @@
 """ABC-D and ABC-D2: credit by the attention of the policy itself, not of the reward model."""
 
-import copy
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Self
 
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.probe import Probe
 from tokengym.rewards.credits.abc import ABC
-from tokengym.rewards.credits.base import register_credit
+from tokengym.rewards.credits.base import Source, register_credit
 from tokengym.rewards.errors import CreditError
 from tokengym.rewards.maths.shares import last_written_row, received_attention
 from tokengym.rewards.scorers.base import Scores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from tokengym.rewards.attribution.policy_reader import PolicyAttention
 
 METADATA_KEY = "policy_attention"
 """Where an agent may leave its own attention: ``Episode.metadata[METADATA_KEY]``, (n, n)."""
@@ -40,7 +37,7 @@ class ABCD(ABC):
 
     Args:
         beta: Share of the score that is spread; the rest stays on the last token.
-        model: Folder or hub name of the language model, or a `PolicyAttention`; None takes the
+        model: Folder or hub name of the language model, or a `PolicyReader`; None takes the
             bundle's policy.
 
     Raises:
@@ -52,36 +49,23 @@ class ABCD(ABC):
     name = "abc-d"
     attribution = None
     needs_attributions = True
+    needs_reference = True
+    reference_remedy = (
+        "write 'abc-d:model=PATH' or 'abc-d2:model=PATH', or leave the policy's attention in "
+        f"Episode.metadata[{METADATA_KEY!r}]"
+    )
 
-    def __init__(
-        self, beta: float = 0.8, model: "str | Path | PolicyAttention | None" = None
-    ) -> None:
+    def __init__(self, beta: float = 0.8, model: Source | None = None) -> None:
         super().__init__(beta)
-        self.model = model
+        self.reference = model
 
-    def with_policy(self, path: str | Path) -> "ABCD":
-        """Return the rule with a language model, unless it has one.
-
-        Args:
-            path: Folder or hub name of the environment's reference policy.
-        """
-        if self.model is not None:
-            return self
-        other = copy.copy(self)
-        other.model = path
-        return other
-
-    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "ABCD":
-        """Return the rule with its model loaded, whose vocabulary is the policy's.
+    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> Self:
+        """Return the rule with its model loaded; itself where agents leave their own attention.
 
         Raises:
-            TokenizerError: if it is not.
+            TokenizerError: if the model's vocabulary is not the policy's.
         """
-        if self.model is None:
-            return self
-        other = copy.copy(self)
-        other.model = self._reader().bind(tokenizer)
-        return other
+        return self if self.reference is None else super().bind(tokenizer)
 
     def attribute(self, probe: Probe, episodes: Sequence[Episode], scores: Scores) -> Scores:
         """Return the scores with the policy's attention as weights.
@@ -98,27 +82,13 @@ class ABCD(ABC):
             else:
                 unread.append(index)
         if unread:
-            matrices = self._reader().matrices([episodes[index] for index in unread])
+            matrices = self.reader().attention([episodes[index] for index in unread])
             for index, matrix in zip(unread, matrices, strict=True):
                 rows[index] = self._weights(matrix)
         return scores.with_attributions(rows, signed=False)
 
     def _weights(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
         return received_attention(matrix)
-
-    def _reader(self) -> "PolicyAttention":
-        """Return what reads the attention, loaded when it is first needed."""
-        from tokengym.rewards.attribution.policy_reader import PolicyAttention
-
-        if self.model is None:
-            raise CreditError(
-                f"credit {self.name!r} needs the policy's attention, and there is no policy in a "
-                f"bundle; write '{self.name}:model=PATH' with the path of a language model, or "
-                f"leave it in Episode.metadata[{METADATA_KEY!r}]"
-            )
-        if not isinstance(self.model, PolicyAttention):
-            self.model = PolicyAttention.from_pretrained(self.model)
-        return self.model
 
 
 @register_credit

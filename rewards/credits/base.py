@@ -4,10 +4,11 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, Union, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Self
 
 from tokengym.envs.declared import check_choice, check_count
 from tokengym.envs.episode import Episode
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from tokengym.rewards.attribution.probe import Probe
 
 FloatArray = NDArray[np.float32]
+Source = Union[str, Path, "PolicyReader"]
+"""Folder or hub name of a language model, or what reads it."""
 Rule = TypeVar("Rule", bound="type[Credit]")
 
 
@@ -57,6 +60,15 @@ class Credit:
     """Whether the token rewards sum to the score, to which every response is held."""
     needs_policy: bool = False
     """Whether `attribute` continues responses with the policy that learns (`Probe.finish`)."""
+    needs_reference: bool = False
+    """Whether the rule reads a frozen language model (`log_probs`), which is then loaded, and its
+    vocabulary compared with the policy's, before the first episode."""
+    reference: Source | None = None
+    """That language model: the environment's reference policy, unless the rule names another."""
+    reference_remedy: ClassVar[str] = (
+        "take a task with a bundle, or TokenCredit(reference_policy=PATH)"
+    )
+    """What to do where there is none, at the end of the message."""
     every_prefix: bool = False
     """Whether a scorer without scores per position may score every prefix as a text of its own."""
     gae_lambda: float | None = None
@@ -67,13 +79,62 @@ class Credit:
     """Whether the rule spreads the score without reading the text. What it gains is due to dense or
     late credit; a rule that finds the right tokens must gain more."""
 
-    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "Credit":
-        """Return the rule for responses of a policy's tokenizer; itself unless it reads ids."""
-        return self
+    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> Self:
+        """Return the rule for responses of a policy's tokenizer; itself unless it reads ids.
 
-    def with_policy(self, path: str | Path) -> "Credit":
-        """Return the rule with the environment's reference policy; itself unless it reads one."""
-        return self
+        Raises:
+            CreditError: if it reads a language model and has none.
+            TokenizerError: if that model's vocabulary is another one.
+        """
+        if not self.needs_reference:
+            return self
+        other = copy.copy(self)
+        other.reference = self.reader().bind(tokenizer)
+        return other
+
+    def with_reference(self, source: Source) -> Self:
+        """Return the rule with a language model to read; itself if it has one or reads none."""
+        if not self.needs_reference or self.reference is not None:
+            return self
+        other = copy.copy(self)
+        other.reference = source
+        return other
+
+    def log_probs(self, episodes: Sequence[Episode]) -> list[NDArray[np.float64]]:
+        """Return log pi_ref(y_t | x, y_<t) of each episode's tokens, in one batched pass.
+
+        A rule that calls this sets ``needs_reference``.
+
+        Returns:
+            Per episode (len(response_ids),) nats, of the frozen language model ``reference``,
+            without temperature or action mask.
+
+        Raises:
+            CreditError: if there is no such model.
+        """
+        return self.reader().log_probs(episodes)
+
+    def reader(self) -> "PolicyReader":
+        """Return what reads the language model ``reference``, loaded when it is first needed.
+
+        Raises:
+            CreditError: if there is none, or the rule does not say that it needs one.
+        """
+        from tokengym.rewards.attribution.policy_reader import PolicyReader
+
+        if not self.needs_reference:
+            raise CreditError(
+                f"credit {self.name!r} reads the reference, but does not declare it; set "
+                "needs_reference = True in its class"
+            )
+        if self.reference is None:
+            raise CreditError(
+                f"credit {self.name!r} reads a frozen language model, and there is no reference "
+                f"policy; {self.reference_remedy}"
+            )
+        if not isinstance(self.reference, PolicyReader):
+            self.reference = PolicyReader.from_pretrained(self.reference)
+        return self.reference
 
     def attribute(self, probe: "Probe", episodes: Sequence[Episode], scores: Scores) -> Scores:
         """Return the scores with attributions that the rule finds by scoring other texts.
@@ -177,6 +238,7 @@ class SegmentedCredit(Credit):
     """
 
     needs_attributions = True
+    reference_remedy = "take cut='even'"
     _share: float = 1.0
     """Share of the attributions that is paid: ``beta``, where a rule has that option."""
 
@@ -188,35 +250,14 @@ class SegmentedCredit(Credit):
         check_choice(self, "cut", get_args(Cut), error=CreditError)
         if segments is None and cut != "even":
             raise CreditError(f"cut={cut!r} cuts nothing without segments; add segments=8")
-        self._policy: PolicyReader | str | Path | None = None
-
-    def with_policy(self, path: str | Path) -> "SegmentedCredit":
-        """Return the rule with the policy whose entropies cut; itself unless it needs one."""
-        if self.cut == "even":
-            return self
-        other = copy.copy(self)
-        other._policy = path
-        return other
-
-    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "SegmentedCredit":
-        """Return the rule with its policy loaded, whose vocabulary is the given one's.
-
-        Raises:
-            CreditError: if it needs a policy and has none.
-            TokenizerError: if the vocabulary is another one.
-        """
-        if self.cut == "even":
-            return self
-        other = copy.copy(self)
-        other._policy = self._reader().bind(tokenizer)
-        return other
+        self.needs_reference = cut == "entropy"
 
     def pieces(self, episodes: Sequence[Episode]) -> list[list[range]]:
         """Return the segments of each response; its single tokens without ``segments``."""
         sizes = [len(episode.response_ids) for episode in episodes]
         if self.segments is None or self.cut == "even":
             return [split_evenly(size, self.segments or size) for size in sizes]
-        entropies = self._reader().entropies(episodes)
+        entropies = self.reader().entropies(episodes)
         return [split_before_largest(values, self.segments) for values in entropies]
 
     def spread(
@@ -239,19 +280,6 @@ class SegmentedCredit(Credit):
             paid = on_last_tokens(self.spread(float(value), episode, sums), pieces)
             rewards.append(paid.astype(np.float32))
         return rewards
-
-    def _reader(self) -> "PolicyReader":
-        """Return what reads the policy's entropies, loaded when it is first needed."""
-        from tokengym.rewards.attribution.policy_reader import PolicyReader
-
-        if self._policy is None:
-            raise CreditError(
-                f"credit {self.name!r} cuts at the entropies of the bundle's policy, and there is "
-                "none; take cut='even'"
-            )
-        if not isinstance(self._policy, PolicyReader):
-            self._policy = PolicyReader.from_pretrained(self._policy)
-        return self._policy
 
 
 _LACKING: Any = object()

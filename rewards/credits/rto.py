@@ -1,17 +1,17 @@
 """RTO: token rewards from the log-ratio of a DPO-trained policy, the score on the last token."""
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Self
 
 from tokengym.envs.declared import check_number
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.probe import Probe
-from tokengym.rewards.credits.base import Credit, FloatArray, register_credit
+from tokengym.rewards.credits.base import Credit, FloatArray, Source, register_credit
 from tokengym.rewards.errors import CreditError
 from tokengym.rewards.maths.redistribution import sparse
 from tokengym.rewards.scorers.base import Scores
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from tokengym.rewards.attribution.policy_reader import PolicyReader
-
-Source = Union[str, Path, "PolicyReader"]
 
 
 @register_credit
@@ -51,6 +49,8 @@ class RTO(Credit):
 
     name = "rto"
     needs_attributions = True
+    needs_reference = True
+    reference_remedy = "add 'reference=PATH' with the model that DPO began with"
     sum_preserving = False
 
     def __init__(
@@ -59,33 +59,24 @@ class RTO(Credit):
         self.policy = policy
         self.beta = beta
         check_number(self, "beta", least=0, finite=True, error=CreditError)
-        self.reference = reference
-        self.fallback: str | Path | None = None
-        """The bundle's policy, for a policy without a reference of its own."""
+        self.reference = reference or _saved_reference(policy)
 
-    def with_policy(self, path: str | Path) -> "RTO":
-        """Return the rule with the environment's policy as what it falls back on."""
-        other = copy.copy(self)
-        other.fallback = path
-        return other
-
-    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "RTO":
+    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> Self:
         """Return the rule with both models loaded, whose vocabularies are the policy's.
 
         Raises:
             CreditError: if there is no policy or no reference.
             TokenizerError: if a vocabulary is another one.
         """
-        other = copy.copy(self)
-        for reader in other._readers():
-            reader.bind(tokenizer)
-        return other
+        self._trained().bind(tokenizer)
+        return super().bind(tokenizer)
 
     def attribute(self, probe: Probe, episodes: Sequence[Episode], scores: Scores) -> Scores:
         """Return the scores with each token's log-ratio, nats."""
         del probe
-        policy, reference = (reader.log_probs(episodes) for reader in self._readers())
-        ratios = [one - other for one, other in zip(policy, reference, strict=True)]
+        trained = self._trained().log_probs(episodes)
+        pairs = zip(trained, self.log_probs(episodes), strict=True)
+        ratios = [policy - reference for policy, reference in pairs]
         return scores.with_attributions(ratios, signed=True)
 
     def spread(
@@ -95,26 +86,25 @@ class RTO(Credit):
         assert attribution is not None
         return self.beta * attribution.astype(np.float64) + sparse(score, len(attribution))
 
-    def _readers(self) -> "tuple[PolicyReader, PolicyReader]":
-        """Return policy and reference, loaded when they are first needed."""
-        from tokengym.rewards.attribution.policy_reader import PolicyReader, agent_folder
+    def _trained(self) -> "PolicyReader":
+        """Return what reads the DPO-trained policy, loaded when it is first needed."""
+        from tokengym.rewards.attribution.policy_reader import PolicyReader
 
         if self.policy is None:
             raise CreditError(
                 "credit 'rto' needs a policy trained by DPO; write 'rto:policy=PATH' with what "
                 "'tokengym train --agent dpo' saved"
             )
-        if self.reference is None and isinstance(self.policy, str | Path):
-            agent = agent_folder(self.policy)
-            own = None if agent is None else agent / "reference"
-            self.reference = own if own is not None and own.is_dir() else self.fallback
-        if self.reference is None:
-            raise CreditError(
-                f"credit 'rto' has no reference beside the policy {self.policy} and none in a "
-                "bundle; add 'reference=PATH' with the model that DPO began with"
-            )
         if not isinstance(self.policy, PolicyReader):
             self.policy = PolicyReader.from_pretrained(self.policy)
-        if not isinstance(self.reference, PolicyReader):
-            self.reference = PolicyReader.from_pretrained(self.reference)
-        return self.policy, self.reference
+        return self.policy
+
+
+def _saved_reference(policy: Source | None) -> Path | None:
+    """Return the folder of the reference that was saved with a policy, None if there is none."""
+    if not isinstance(policy, str | Path):
+        return None
+    from tokengym.rewards.attribution.policy_reader import agent_folder
+
+    agent = agent_folder(policy)
+    return agent / "reference" if agent is not None and (agent / "reference").is_dir() else None

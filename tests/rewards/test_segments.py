@@ -139,7 +139,7 @@ def test_segments_begin_where_the_policy_was_least_certain(
 ):
     model = language_model()
     model.save_pretrained(tmp_path / "policy")
-    credit = RULES[rule](segments=3, cut="entropy").with_policy(tmp_path / "policy")
+    credit = RULES[rule](segments=3, cut="entropy").with_reference(tmp_path / "policy")
     moved = 0
     for episode in evaluated(credit, episodes, tokenizer):
         prompt, response = list(episode.prompt_ids), list(episode.response_ids)
@@ -177,5 +177,5 @@ def test_bad_segments_are_refused():
         SCAR(segments=2, cut="odd")  # type: ignore[arg-type]
     with pytest.raises(CreditError, match="cut='entropy' cuts nothing without segments"):
         MonteCarlo(cut="entropy")
-    with pytest.raises(CreditError, match="'scar' cuts at the entropies of the bundle's policy"):
+    with pytest.raises(CreditError, match=r"'scar' reads a frozen language model.*take cut='even'"):
         Reward(LengthScorer(), SCAR(segments=2, cut="entropy")).evaluate([make_episode()])

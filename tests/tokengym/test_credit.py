@@ -1,6 +1,7 @@
 """Token credit without an environment: equal to what an environment pays, or refused."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -11,7 +12,8 @@ from tokengym.credit import TokenCredit, assign
 from tokengym.envs import bundled
 from tokengym.envs.episode import Episode
 from tokengym.envs.errors import TokenizerError
-from tokengym.rewards.errors import RewardError
+from tokengym.rewards import Credit
+from tokengym.rewards.errors import CreditError, RewardError
 from tokengym.rewards.scorers.base import Scores
 
 BUNDLE = bundled("movie_review")
@@ -68,3 +70,26 @@ def test_bad_input_is_one_line() -> None:
         credit(["no-such-word"])
     with pytest.raises(RewardError, match="continues responses with the policy"):
         TokenCredit(lambda p, r: 1.0, "mc", tokenizer=BUNDLE.tokenizer)
+
+
+def test_a_rule_that_reads_a_language_model_is_given_one() -> None:
+    class Surprise(Credit):
+        name = "surprise"
+
+        def assign(self, episodes: Sequence[Episode], scores: Scores) -> list[Any]:
+            read = self.log_probs(episodes)
+            pairs = zip(scores.values, read, strict=True)
+            return [(score * row / row.sum()).astype(np.float32) for score, row in pairs]
+
+    undeclared, tokenizer = Surprise(), BUNDLE.tokenizer
+    with pytest.raises(CreditError, match="does not declare it; set needs_reference = True"):
+        assign(["a film"], lambda p, r: 1.0, undeclared, tokenizer=tokenizer)
+    Surprise.needs_reference = True
+    with pytest.raises(CreditError, match=r"no reference policy; .*reference_policy=PATH"):
+        TokenCredit(lambda p, r: 1.0, Surprise(), tokenizer=tokenizer)
+    rule, path = Surprise(), BUNDLE.policy
+    credit = TokenCredit(lambda p, r: 1.0, rule, tokenizer=tokenizer, reference_policy=path)
+    assert credit(["a film"], prompts=["i saw"]).token_rewards.sum() == pytest.approx(1.0)
+    assert rule.reference is None  # another environment may give it another model
+    with pytest.raises(RewardError, match="has no effect with credit 'uniform'"):
+        TokenCredit(lambda p, r: 1.0, "uniform", tokenizer=tokenizer, reference_policy=path)

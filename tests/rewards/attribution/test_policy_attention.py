@@ -14,7 +14,7 @@ from tests.rewards.attribution.test_last_row import CONFIGS
 from tests.rewards.conftest import LengthScorer, make_episode, random_episodes, scale_weights
 from tokengym.envs import TokenizerError
 from tokengym.rewards import ABCD, ABCD2, CreditReward, Reward, check_reward, make_reward
-from tokengym.rewards.attribution.policy_reader import PolicyAttention
+from tokengym.rewards.attribution.policy_reader import PolicyReader
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError
 from tokengym.rewards.maths.redistribution import blend
 from tokengym.rewards.maths.shares import last_written_row
@@ -59,7 +59,7 @@ def expected_weights(model, episode, last_only):
 @pytest.mark.parametrize("kind", [ABCD, ABCD2])
 def test_the_attention_of_the_generation_in_one_pass(name, kind):
     model, episodes = language_model(name), random_episodes(8, vocab_size=40)
-    credit = kind(beta=0.8, model=PolicyAttention(language_model(name), batch_size=3))
+    credit = kind(beta=0.8, model=PolicyReader(language_model(name), batch_size=3))
     for episode in Reward(LengthScorer(), credit).evaluate(episodes):
         weights = expected_weights(model, episode, last_only=kind is ABCD2)
         expected = blend(episode.score, weights, beta=0.8)
@@ -70,7 +70,7 @@ def test_one_pass_over_the_batch():
     model = language_model()
     passes = []
     model.transformer.register_forward_hook(lambda *args: passes.append(1))
-    reader = PolicyAttention(model)
+    reader = PolicyReader(model)
     Reward(LengthScorer(), ABCD(model=reader)).evaluate(random_episodes(8, vocab_size=40))
     assert len(passes) == 1
 
@@ -91,14 +91,14 @@ def test_an_agents_own_attention_comes_first():
     (paid,) = Reward(LengthScorer(), ABCD2(beta=1.0)).evaluate([episode])
     np.testing.assert_allclose(paid.token_rewards, [4.0, 8.0, 0.0], rtol=1e-6)
     other = make_episode(response_ids=[5, 6])
-    reader = PolicyAttention(language_model())
+    reader = PolicyReader(language_model())
     both = Reward(LengthScorer(), ABCD(model=reader)).evaluate([other, episode])
     (alone,) = Reward(LengthScorer(), ABCD(model=reader)).evaluate([other])
     np.testing.assert_allclose(both[0].token_rewards, alone.token_rewards, rtol=1e-5)
 
 
 def test_one_token_gets_everything():
-    credit = ABCD(model=PolicyAttention(language_model()))
+    credit = ABCD(model=PolicyReader(language_model()))
     (paid,) = Reward(LengthScorer(), credit).evaluate([make_episode(response_ids=[7])])
     assert paid.token_rewards.tolist() == [7.0]
 
@@ -110,12 +110,12 @@ def test_from_a_path(tmp_path, tokenizer, make_env):
     credit = make_reward(f"abc-d:model={tmp_path / 'lm'}", scorer=LengthScorer()).credit
     check_reward(CreditReward(make_env(), LengthScorer(), credit))
     check_reward(CreditReward(make_env(), LengthScorer(), f"abc-d2:model={tmp_path / 'lm'}"))
-    reader = PolicyAttention.from_pretrained(tmp_path / "lm", device="cpu")
-    assert reader.name == "PolicyAttention(lm)"
+    reader = PolicyReader.from_pretrained(tmp_path / "lm", device="cpu")
+    assert reader.name == "PolicyReader(lm)"
     assert copy.deepcopy(reader) is reader
     other = copy.deepcopy(tokenizer)
     other.add_tokens(["new"])
-    with pytest.raises(TokenizerError, match=r"has 24 ids, the model of scorer 'PolicyAtt.* 23"):
+    with pytest.raises(TokenizerError, match=r"has 24 ids, the model of scorer 'PolicyRead.* 23"):
         reader.bind(other)
 
 
@@ -129,7 +129,9 @@ def test_the_bundles_policy_is_the_stand_in():
 
 
 def test_bad_attention():
-    with pytest.raises(CreditError, match=r"'abc-d' needs the policy's attention.*abc-d:model=PAT"):
+    with pytest.raises(
+        CreditError, match=r"'abc-d' reads a frozen language model.*abc-d:model=PAT"
+    ):
         Reward(LengthScorer(), ABCD()).evaluate([make_episode()])
     for attention, message in (
         (np.zeros((2, 2)), r"dtype float64 and shape \(2, 2\); it must be .*\(3, 3\), query by"),
@@ -142,9 +144,9 @@ def test_bad_attention():
     with pytest.raises(CreditError, match=r"beta must lie in \[0, 1\], got 2"):
         ABCD(beta=2)
     with pytest.raises(ScorerError, match=r"batch_size must be an integer >= 1, got 0"):
-        PolicyAttention(language_model(), batch_size=0)
-    reader = PolicyAttention(language_model())
+        PolicyReader(language_model(), batch_size=0)
+    reader = PolicyReader(language_model())
     with pytest.raises(ScorerError, match=r"episode 0 has 65 tokens, .* reads at most 64; lower"):
-        reader.matrices([make_episode([3] * 60, [4] * 5)])
+        reader.attention([make_episode([3] * 60, [4] * 5)])
     with pytest.raises(RewardError, match=r"has no option 'gamma'; it has beta, model"):
         make_reward("abc-d:gamma=1", scorer=LengthScorer())
