@@ -301,6 +301,8 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         self.last_round = played
         if callback is not None and played is not None:
             callback.on_rollout_end()
+        if self.policy.captured is not None:
+            self.logger.record("rollout/captured", self.policy.captured)
         self._timings["rollout_s"] = time.perf_counter() - started
         self._timings["step_s"] = rounds.seconds  # the environment's share of it
         self._timings["score_s"] = (

@@ -1,7 +1,8 @@
 """What every test process has in common: one thread, no network, no parallel tokenizers, no GPU.
 
 Tests mean the CPU unless they play a GPU, or a GPU is named: ``CUDA_VISIBLE_DEVICES=0 pytest``.
-``TOKENGYM_PLAY_GPUS=1 pytest`` plays two for a whole session, see `tests.agents.played_devices`.
+``TOKENGYM_PLAY_GPUS=1 pytest`` plays two for a whole session, see `tests.agents.played_devices`;
+``TOKENGYM_TAPES=1 pytest`` plays captured steps, see `tests.support.tapes`.
 """
 
 import os
@@ -23,6 +24,10 @@ def pytest_sessionstart() -> None:
         from tests.agents.played_devices import playing
 
         session.enter_context(playing(pytest.MonkeyPatch()))
+    if os.environ.get("TOKENGYM_TAPES"):
+        from tests.support.tapes import taping
+
+        session.enter_context(taping(pytest.MonkeyPatch()))
 
 
 def pytest_sessionfinish() -> None:

@@ -12,6 +12,7 @@ from tokengym.agents.decoding.streams import make_stream
 from tokengym.agents.errors import NonFiniteError
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.sampling import as_action_mask, draw, mask_rows, row_uniforms
+from tokengym.agents.policy.settings import PolicySettings
 from tokengym.agents.policy.value import ValueFunction
 from tokengym.agents.rollouts.environments import Observation
 from tokengym.agents.rollouts.playing import Choice
@@ -20,6 +21,8 @@ from tokengym.agents.rollouts.playing import Choice
 class DecodedPolicy(Protocol):
     """What a player reads of a policy; `CausalLMPolicy` has it."""
 
+    settings: PolicySettings
+    temperature: float
     language_model: LanguageModel
     masking_model: LanguageModel | None
     critic: ValueFunction | None
@@ -34,11 +37,21 @@ class DecodedPolicy(Protocol):
     def decoding_dtype(self) -> torch.dtype | None:
         """Precision of the weights that captured steps copy; None: their own."""
 
-    def shaped(self, logits: Tensor, action_mask: Tensor | None) -> Tensor:
+    def shaped(
+        self,
+        logits: Tensor,
+        action_mask: Tensor | None,
+        temperature: float | Tensor | None = None,
+    ) -> Tensor:
         """Return logits, (rows, vocab), after temperature and action mask."""
 
     def support(
-        self, logits: Tensor, action_mask: Tensor | None, masking_states: Tensor | None = None
+        self,
+        logits: Tensor,
+        action_mask: Tensor | None,
+        masking_states: Tensor | None = None,
+        *,
+        temperature: float | Tensor | None = None,
     ) -> Tensor | None:
         """Return the tokens to sample among, (rows, vocab) bool; None for all."""
 

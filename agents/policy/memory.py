@@ -19,8 +19,9 @@ def memory_by_role(policy: CausalLMPolicy, reward_model: nn.Module | None = None
 
     Returns:
         Bytes of "policy" (its trained weights), "frozen" (its other weights), "value" (head, and
-        network of its own), "reference", "masking_model", "decoding" (static caches and merged
-        weights, where rollouts use them), "reward_model", "optimizer" and "total".
+        network of its own), "reference", "masking_model", "decoding" (static caches, merged
+        weights and captured graphs, where rollouts use them), "reward_model", "optimizer" and
+        "total".
     """
     own = list(policy.language_model.model.parameters())
     roles: dict[str, Iterable[Tensor]] = {
@@ -45,6 +46,7 @@ def memory_by_role(policy: CausalLMPolicy, reward_model: nn.Module | None = None
             if tensor.data_ptr() not in seen:
                 seen.add(tensor.data_ptr())
                 sizes[role] += tensor.numel() * tensor.element_size()
+    sizes["decoding"] += sum(decoder.num_graph_bytes() for decoder in policy.decoders)
     return sizes | {"total": sum(sizes.values())}
 
 

@@ -201,7 +201,12 @@ class CausalLMPolicy(BasePolicy):
         return logits if action_mask is None else forbid_(logits, action_mask)
 
     def support(
-        self, logits: Tensor, action_mask: Tensor | None, masking_states: Tensor | None = None
+        self,
+        logits: Tensor,
+        action_mask: Tensor | None,
+        masking_states: Tensor | None = None,
+        *,
+        temperature: float | Tensor | None = None,
     ) -> Tensor | None:
         """Return the tokens to sample among, (n, vocab) bool; None for all.
 
@@ -209,10 +214,12 @@ class CausalLMPolicy(BasePolicy):
             logits: (n, vocab), shaped.
             action_mask: (n or 1, vocab) bool, or None.
             masking_states: (n, hidden) of the masking model, where there is one.
+            temperature: See `shaped`.
         """
         if self.masking_model is None or masking_states is None:
             return self._likeliest(logits)
-        masking_logits = self.shaped(self.masking_model.logits(masking_states), action_mask)
+        masking_logits = self.masking_model.logits(masking_states)
+        masking_logits = self.shaped(masking_logits, action_mask, temperature)
         keep = likeliest(masking_logits, top_p=self.settings.mask_top_p or 1.0)
         if keep is None:
             return self._likeliest(logits)
@@ -229,11 +236,23 @@ class CausalLMPolicy(BasePolicy):
         assert self.masking_model is not None
         self.masking_model.model.load_state_dict(self.language_model.model.state_dict())
 
-    def shaped(self, logits: Tensor, action_mask: Tensor | None) -> Tensor:
-        """Return a model's logits, (n, vocab), after temperature and action mask."""
+    def shaped(
+        self,
+        logits: Tensor,
+        action_mask: Tensor | None,
+        temperature: float | Tensor | None = None,
+    ) -> Tensor:
+        """Return a model's logits, (n, vocab), after temperature and action mask.
+
+        Args:
+            logits: (n, vocab), as the model gives them.
+            action_mask: (n or 1, vocab) bool, or None.
+            temperature: The temperature, () where a captured step reads it; None: the policy's.
+        """
         if logits.shape[-1] > self.num_actions:
             logits = logits[..., : self.num_actions]
-        return shape_logits(logits, temperature=self.temperature, action_mask=action_mask)
+        given = self.temperature if temperature is None else temperature
+        return shape_logits(logits, temperature=given, action_mask=action_mask)
 
     def evaluate(
         self,
@@ -485,6 +504,11 @@ class CausalLMPolicy(BasePolicy):
             kind(self, self.generator, self.place) if generator is None else kind(self, generator)
         )
         return chosen
+
+    @property
+    def captured(self) -> bool | None:
+        """Whether the steps of rollouts are captured; None where none had a static cache."""
+        return all(decoder.captured for decoder in self.decoders) if self.decoders else None
 
     @property
     def decoding_dtype(self) -> torch.dtype | None:

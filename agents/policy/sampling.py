@@ -19,21 +19,23 @@ BLOCK = 256
 """Tokens that `inverse_cdf` adds up at once."""
 
 
-def shape_logits(logits: Tensor, *, temperature: float, action_mask: Tensor | None) -> Tensor:
+def shape_logits(
+    logits: Tensor, *, temperature: float | Tensor, action_mask: Tensor | None
+) -> Tensor:
     """Return the logits that tokens are drawn from.
 
     shaped_v = logits_v / temperature where allowed, else -inf
 
     Args:
         logits: (..., vocab), as the model gives them, any float type.
-        temperature: > 0; below 1 sharpens, above 1 flattens.
+        temperature: > 0, a number or (); below 1 sharpens, above 1 flattens.
         action_mask: (..., vocab) bool, True where the token is allowed; None allows all.
 
     Returns:
         (..., vocab) float32, or float64 where the logits are.
     """
     shaped = logits if logits.dtype == torch.float64 else logits.float()
-    if temperature != 1.0:
+    if isinstance(temperature, Tensor) or temperature != 1.0:
         shaped = shaped / temperature
     return shaped if action_mask is None else shaped.masked_fill(~action_mask, -torch.inf)
 

@@ -56,21 +56,36 @@ class Replayed:
     """Calls functions on fixed memory; on a GPU each is captured once and then replayed.
 
     Functions take and return nothing, and doing one twice changes nothing.
+
+    Args:
+        device: Where the functions compute.
+        must_capture: Refuse a function that cannot be captured, instead of calling it.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self, device: torch.device, *, must_capture: bool = False) -> None:
+        self._device, self._must_capture = device, must_capture
         self.captures = device.type == "cuda"
+        """Whether calls are replayed; False once a capture has failed."""
         self._graphs: dict[Hashable, Any] = {}
+        self._side: Any = None  # one stream: each would take a workspace of cuBLAS of its own
 
     def __call__(self, key: Hashable, function: Callable[[], None]) -> None:
-        """Call the function that ``key`` stands for."""
+        """Call the function that ``key`` stands for.
+
+        Raises:
+            ModelError: if it cannot be captured and must be.
+        """
         if self.captures and key not in self._graphs:
             try:
                 self._graphs[key] = self._capture(function)
             except torch.cuda.OutOfMemoryError:
                 raise
             except RuntimeError as error:
+                if self._must_capture:
+                    raise ModelError(
+                        f"the step of the rollout cannot be captured ({error}); use "
+                        "decoding='auto', which then writes more slowly"
+                    ) from error
                 logger.warning("decoding is not captured, which is slower: %s", error)
                 self.captures = False
         if self.captures:
@@ -80,18 +95,33 @@ class Replayed:
 
     def _capture(self, function: Callable[[], None]) -> Any:
         # One pool for all: nothing that a graph leaves in it is read after the graph.
-        pool = next(iter(self._graphs.values())).pool() if self._graphs else None
+        pool = self._pool()
+        graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(self._device):
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):  # libraries set themselves up, which cannot be captured
-                for _ in range(2):
+            self._side = self._side or torch.cuda.Stream()
+            self._side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._side):  # left again where a capture fails
+                for _ in range(2):  # libraries set themselves up, which cannot be captured
                     function()
-            torch.cuda.current_stream().wait_stream(side)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=pool):
-                function()
+                # Other threads may do meanwhile what a capture does not allow.
+                with torch.cuda.graph(
+                    graph, pool=pool, stream=self._side, capture_error_mode="thread_local"
+                ):
+                    function()
+            torch.cuda.current_stream().wait_stream(self._side)
         return graph
+
+    def _pool(self) -> Any:
+        """Return the handle of the memory that all graphs share, None before the first."""
+        return next(iter(self._graphs.values())).pool() if self._graphs else None
+
+    def num_bytes(self) -> int:
+        """Return the bytes of memory that the graphs hold."""
+        pool = self._pool()
+        if pool is None:
+            return 0
+        segments = torch.cuda.memory_snapshot()
+        return sum(s["total_size"] for s in segments if tuple(s["segment_pool_id"]) == tuple(pool))
 
 
 class Decoder:
@@ -113,7 +143,9 @@ class Decoder:
         models = [policy.language_model]
         if policy.masking_model is not None:
             models.append(policy.masking_model)
-        self._weights = [parameter for model in models for parameter in model.parameters()]
+        self._critic = policy.critic
+        if self._critic is not None and self._critic.network is not None:
+            self._critic = None  # it reads whole texts, when the round is over
         self._built_on = self._addresses()
         self._copies: list[MergedModel] = []
         self._streams: list[StaticStream] = []
@@ -122,12 +154,10 @@ class Decoder:
             self._copies += [] if merged is None else [merged]
             self._streams.append(StaticStream(decodes, capacity, rows=self.rows))
         device = policy.device
-        self._replayed = Replayed(device)
+        self._replayed = Replayed(device, must_capture=policy.settings.decoding == "static")
         self.runs_ahead = self._replayed.captures
         """Whether `read` returns before it is done, and so is worth starting early."""
-        self._critic = policy.critic
-        if self._critic is not None and self._critic.network is not None:
-            self._critic = None  # it reads whole texts, when the round is over
+        self._temperature = torch.ones((), device=device)  # filled before a replay
         self._masks: dict[str, Tensor] = {}
         self._mask_kind = ""  # "": everything is allowed; "shared" by all rows; one per row: "rows"
         self._shared_mask: Tensor | None = None  # as it was given last
@@ -146,6 +176,11 @@ class Decoder:
     def size(self) -> int:
         """Rows of the batch as it is now."""
         return self._streams[0].size
+
+    @property
+    def captured(self) -> bool:
+        """Whether the steps are captured graphs."""
+        return self._replayed.captures
 
     @property
     def dtypes(self) -> set[torch.dtype]:
@@ -223,18 +258,21 @@ class Decoder:
         if uniforms is not None:
             self._given[: self.size] = uniforms
             self._uniforms.copy_(self._given, non_blocking=True)
-        key = ("choose", self.size, self._mask_kind, samples)
-        self._replayed(key, lambda: self._choose(samples))
+        is_one = self._policy.temperature == 1.0  # which saves a pass over the vocabulary
+        if not is_one:
+            self._temperature.fill_(self._policy.temperature)
+        key = ("choose", self.size, self._mask_kind, samples, is_one)
+        self._replayed(key, lambda: self._choose(samples, 1.0 if is_one else self._temperature))
         self._copied.copy_(self._chosen, non_blocking=True)
         if self._is_copied is not None:
             self._is_copied.record(torch.cuda.current_stream(self._chosen.device))
 
-    def _choose(self, samples: bool) -> None:
+    def _choose(self, samples: bool, temperature: float | Tensor) -> None:
         size, policy = self.size, self._policy
         states, *masking_states = (stream.states[:size] for stream in self._streams)
         mask = self._masks[self._mask_kind][:size] if self._mask_kind else None
-        logits = policy.shaped(self._streams[0].logits(states), mask)
-        support = policy.support(logits, mask, *masking_states)
+        logits = policy.shaped(self._streams[0].logits(states), mask, temperature)
+        support = policy.support(logits, mask, *masking_states, temperature=temperature)
         if support is not None:
             logits = logits.masked_fill(~support, -torch.inf)
             if self.support is None:
@@ -263,8 +301,16 @@ class Decoder:
             found += merged.language_model.parameters()
         return found
 
+    def num_graph_bytes(self) -> int:
+        """Return the bytes that the captured graphs take besides."""
+        return self._replayed.num_bytes()
+
     def _addresses(self) -> list[int]:
-        return [weight.data_ptr() for weight in self._weights]
+        """Return where all that the steps read lies, as the models have it now."""
+        policy = self._policy
+        models = (policy.language_model, policy.masking_model, self._critic and policy.critic)
+        known = [model for model in models if model is not None]
+        return [tensor.data_ptr() for m in known for tensor in (*m.parameters(), *m.buffers())]
 
 
 class CapturedPlayer:

@@ -1,6 +1,6 @@
 """A static cache reads what the dynamic one reads, and its steps can be captured and replayed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,9 @@ import transformers
 from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
 
 from tests.agents.conftest import VOCABULARY, make_model
+from tests.support.tapes import Tape, TapeError, record_tapes
 from tokengym.agents.decoding.cuda import captured
 from tokengym.agents.decoding.cuda.captured import CapturedPlayer, bucket
 from tokengym.agents.decoding.cuda.static import StaticStream, check_static
@@ -23,6 +22,7 @@ from tokengym.agents.errors import ModelError, NonFiniteError
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.sampling import draw
+from tokengym.agents.rollouts.chosen import at_temperature
 from tokengym.agents.rollouts.playing import Player
 
 SHAPE: dict[str, Any] = {
@@ -180,54 +180,6 @@ def played(
         yield tokens, choice.log_probs, choice.values, choice.entropy, choice.support
 
 
-class Tape(TorchDispatchMode):
-    """A CUDA graph on the CPU: the operations of one call, done again on the same memory."""
-
-    WAITS = ("item", "_local_scalar_dense", "is_nonzero", "nonzero", "equal", "lift_fresh")
-
-    def __init__(self, function: Callable[[], None]) -> None:
-        super().__init__()
-        self._operations: list[tuple[Any, Any, Any, Any]] = []
-        with self:
-            function()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        if name in self.WAITS:
-            raise RuntimeError(f"{name} reads a value or host memory, so it cannot be captured")
-        found = func(*args, **(kwargs or {}))
-        self._operations.append((func, args, kwargs or {}, found))
-        return found
-
-    def replay(self) -> None:
-        now: dict[int, Tensor] = {}  # recorded result -> this time's
-
-        def current(value: Any) -> Any:
-            return now.get(id(value), value) if isinstance(value, Tensor) else value
-
-        for func, args, kwargs, found in self._operations:
-            again = func(*tree_map(current, args), **tree_map(current, kwargs))
-            several = isinstance(found, tuple | list)
-            for old, new in zip(*((x if several else (x,)) for x in (found, again)), strict=True):
-                if isinstance(old, Tensor):
-                    now[id(old)] = new
-
-
-def warmed_tape(replayed: captured.Replayed, function: Callable[[], None]) -> Tape:
-    function()
-    return Tape(function)
-
-
-def capture(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the captured player record tapes, as it captures graphs on a GPU."""
-
-    def setup(self: Any, device: torch.device) -> None:
-        self._graphs, self.captures = {}, True
-
-    monkeypatch.setattr(captured.Replayed, "__init__", setup)
-    monkeypatch.setattr(captured.Replayed, "_capture", warmed_tape)
-
-
 @pytest.mark.parametrize("is_captured", [False, True])
 @pytest.mark.parametrize(
     ("shape", "masks", "settings"),
@@ -249,7 +201,7 @@ def test_a_captured_player_plays_as_the_dynamic_one(
     monkeypatch: pytest.MonkeyPatch,
 ):
     if is_captured:
-        capture(monkeypatch)
+        record_tapes(monkeypatch)
     settings = dict(settings)
     how: Any = {"masks": masks, "deterministic": settings.pop("deterministic", False)}
     policies = [
@@ -271,9 +223,69 @@ def test_a_captured_player_plays_as_the_dynamic_one(
 def test_captured_functions_do_not_wait():
     """The tape of this test refuses what a graph refuses."""
     logits = torch.randn(3, 5)
-    with pytest.raises(RuntimeError, match="cannot be captured"):
-        Tape(lambda: draw(logits, torch.rand(3)) and None)
-    Tape(lambda: draw(logits, torch.rand(3), looks=False) and None)
+    with pytest.raises(TapeError, match="cannot be captured"):
+        Tape(lambda: draw(logits, torch.rand(3)))
+    Tape(lambda: draw(logits, torch.rand(3), looks=False))
+    with pytest.raises(TapeError, match="index reads a value"):
+        Tape(lambda: logits[logits > 0])
+
+
+def test_a_tape_complains_of_what_a_graph_would_repeat_wrongly():
+    out, memory = torch.zeros(3), torch.ones(3)
+    tape = Tape(lambda: out.copy_(2.0 * memory))
+    tape.check(lambda: out.copy_(2.0 * memory))
+    memory.fill_(3.0)
+    tape.replay()
+    assert out.tolist() == [6.0] * 3
+    for changed in (
+        lambda: out.copy_(0.5 * memory),
+        lambda: out.copy_(2.0 * memory.clone()),
+        lambda: out.copy_(2.0 * torch.ones(3)),
+        lambda: out.copy_(memory),
+    ):
+        with pytest.raises(TapeError, match="a graph would be stale"):
+            tape.check(changed)
+
+
+def test_a_temperature_that_changes_between_rounds_is_sampled_at(monkeypatch: pytest.MonkeyPatch):
+    """Candidates, best-of-n and `explore` set it on a policy that has played already."""
+    record_tapes(monkeypatch)
+    policies = [
+        policy_of(make_model(scale=2.0), decoding=decoding, mask_top_p=0.9)
+        for decoding in ("dynamic", "static")
+    ]
+    for seed, temperature in enumerate((1.0, 0.3, 0.7, 1.0)):
+        rounds = []
+        for policy in policies:
+            with at_temperature(policy, temperature):
+                player = policy.player(torch.Generator().manual_seed(seed))
+                rounds.append(list(played(player, "rows", deterministic=False, seed=seed)))
+        for dynamic, static in zip(*rounds, strict=True):
+            torch.testing.assert_close(static, dynamic, atol=1e-5, rtol=1e-5)
+    assert len(policies[1].decoders) == 1
+
+
+@pytest.mark.parametrize("moved", ["weight", "parameter", "buffer"])
+def test_a_value_head_or_a_buffer_elsewhere_is_captured_again(
+    moved: str, monkeypatch: pytest.MonkeyPatch
+):
+    record_tapes(monkeypatch)
+    policy = policy_of(make_model("llama"), decoding="static")
+    how: Any = {"masks": "none", "deterministic": True, "seed": 0}
+    before = list(played(policy.player(), **how))
+    assert policy.critic is not None
+    trunk: Any = policy.language_model.model.base_model
+    if moved == "weight":
+        policy.critic.head.weight.data = 2 * policy.critic.head.weight.data
+    elif moved == "parameter":
+        policy.critic.head.weight = torch.nn.Parameter(2 * policy.critic.head.weight.data)
+    else:
+        trunk.rotary_emb.inv_freq = 2 * trunk.rotary_emb.inv_freq
+    expected = list(played(DecodingPlayer(policy, torch.Generator()), **how))
+    after = list(played(policy.player(), **how))
+    assert not torch.equal(before[1][2], after[1][2])  # type: ignore[arg-type]
+    for one, other in zip(expected, after, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
 @torch.inference_mode()
@@ -341,20 +353,29 @@ def test_too_many_rows_for_the_memory_are_named(monkeypatch: pytest.MonkeyPatch)
         list(played(policy.player(), "none", deterministic=False, seed=0))
 
 
-def test_what_cannot_be_captured_is_decoded_all_the_same(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("decoding", ["auto", "static"])
+def test_what_cannot_be_captured_is_an_error_only_where_it_was_asked_for(
+    decoding: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     def refuse(*_: Any) -> None:
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    capture(monkeypatch)
+    record_tapes(monkeypatch)
     monkeypatch.setattr(captured.Replayed, "_capture", refuse)
-    policies = [policy_of(make_model(), decoding=decoding) for decoding in ("dynamic", "static")]
-    players = [policy.player(torch.Generator().manual_seed(0)) for policy in policies]
+    monkeypatch.setattr(CausalLMPolicy, "_decodes_statically", lambda _: True)
+    policy = policy_of(make_model(), decoding=decoding)
+    assert policy.captured is None
     how: Any = {"masks": "none", "deterministic": False, "seed": 0}
-    for dynamic, static in zip(*(played(player, **how) for player in players), strict=True):
-        torch.testing.assert_close(static, dynamic, atol=1e-5, rtol=1e-5)
+    static = played(policy.player(torch.Generator().manual_seed(0)), **how)
+    if decoding == "static":
+        with pytest.raises(ModelError, match=r"captured \(operation not .*use decoding='auto'"):
+            next(static)
+        return
+    expected = played(DecodingPlayer(policy, torch.Generator().manual_seed(0)), **how)
+    for one, other in zip(expected, static, strict=True):
+        torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-5)
     assert "not captured, which is slower" in caplog.text
+    assert policy.captured is False
 
 
 @pytest.mark.parametrize("vocab", [11, 5_000])

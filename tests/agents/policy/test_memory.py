@@ -1,6 +1,7 @@
 """Frozen layers, recomputed blocks, and what each way of training takes in memory."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -50,7 +51,7 @@ def test_static_decoding_takes_its_cache_and_the_merged_maps(build: Callable[...
     """4 rows in a batch of 8, 2 layers of keys and values in float32, 3 linear maps in each."""
     agent = build(decoding="static", lora=lora_config("gpt2"))
     assert memory_by_role(agent.policy)["decoding"] == 0
-    agent.learn(1)
+    agent.learn(1, log_interval=None)
     room = agent.policy.max_length + -agent.policy.max_length % 8
     cache = 8 * 2 * 2 * room * 16 * 4
     trunk: Any = agent.policy.language_model.model.base_model
@@ -59,6 +60,21 @@ def test_static_decoding_takes_its_cache_and_the_merged_maps(build: Callable[...
     ]
     merged = sum(4 * m.base_layer.weight.numel() for m in maps)
     assert memory_by_role(agent.policy)["decoding"] == cache + merged
+    assert agent.logger.name_to_value["rollout/captured"] is False  # on a CPU
+
+
+def test_the_memory_of_captured_graphs_counts(
+    build: Callable[..., PPO], monkeypatch: pytest.MonkeyPatch
+):
+    agent = build(decoding="static")
+    agent.learn(1)
+    before = memory_by_role(agent.policy)
+    graph = SimpleNamespace(pool=lambda: (0, 7))
+    agent.policy.decoders[0]._replayed._graphs["read"] = graph
+    segments = [{"segment_pool_id": (0, n), "total_size": size} for n, size in ((0, 3), (7, 50))]
+    monkeypatch.setattr(torch.cuda, "memory_snapshot", lambda: [*segments, segments[1]])
+    after = memory_by_role(agent.policy)
+    assert after["decoding"] - before["decoding"] == after["total"] - before["total"] == 100
 
 
 def test_the_reference_shares_what_is_frozen(build: Callable[..., PPO]):
