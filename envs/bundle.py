@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Split = Literal["train", "test", "all"]
+SettingsKind = Literal["options", "training", "evaluation", "comparison"]
 Stamp = tuple[int, int, int]
 FORMAT = 1
 PARTS = {
@@ -48,6 +49,7 @@ class Bundle:
     Args:
         path: A folder written by ``tokengym.scripts.build_models``.
         hidden: Parts to treat as missing; see `without`.
+        model: Word for a language model in place of its policy; see `with_policy`.
 
     Raises:
         BundleError: if the folder or its ``bundle.json`` is missing, or the latter is damaged.
@@ -55,10 +57,14 @@ class Bundle:
 
     path: Path
     hidden: frozenset[str] = frozenset()
+    model: str | None = None
 
-    def __init__(self, path: Path | str, *, hidden: Iterable[str] = ()) -> None:
+    def __init__(
+        self, path: Path | str, *, hidden: Iterable[str] = (), model: str | None = None
+    ) -> None:
         object.__setattr__(self, "path", Path(path))
         object.__setattr__(self, "hidden", frozenset(hidden))
+        object.__setattr__(self, "model", model)
         _ = self.manifest
 
     @cached_property
@@ -157,7 +163,15 @@ class Bundle:
         Args:
             parts: Names as in `has`.
         """
-        return Bundle(self.path, hidden=self.hidden.union(parts))
+        return Bundle(self.path, hidden=self.hidden.union(parts), model=self.model)
+
+    def with_policy(self, model: str | Path) -> Bundle:
+        """Return the bundle with another language model as its policy.
+
+        Args:
+            model: Folder, GGUF file, registered name or hub name.
+        """
+        return Bundle(self.path, hidden=self.hidden - {"policy"}, model=str(model))
 
     def for_other_prompts(self) -> Bundle:
         """Return the bundle without a gold score that knows its own prompts only."""
@@ -181,13 +195,14 @@ class Bundle:
     @property
     def _named_models(self) -> Mapping[str, str]:
         """Parts that are models found by name and not stored here."""
-        return self.manifest.get("models", {})
+        named = self.manifest.get("models", {})
+        return named if self.model is None else {**named, "policy": self.model}
 
-    def settings(self, kind: Literal["options", "training", "evaluation"]) -> dict[str, Any]:
+    def settings(self, kind: SettingsKind) -> dict[str, Any]:
         """Return settings whose defaults are the bundle's own, by name.
 
         Args:
-            kind: Of environments, of training, or of evaluation.
+            kind: Of environments ("options"), of training, of evaluation or of a comparison.
         """
         return dict(self.manifest.get(kind, {}))
 

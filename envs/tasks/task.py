@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import gymnasium
 
-from tokengym.envs.bundle import Bundle, Split, bundled, find_bundle
+from tokengym.envs.bundle import PARTS, Bundle, Split, bundled, find_bundle
 from tokengym.envs.env import TokenGenerationEnv
 from tokengym.envs.errors import PromptError, SettingsError
+from tokengym.envs.pretrained import has_tokenizer
 from tokengym.envs.prompts.loading import Column, first_tokens, load_prompts
 from tokengym.envs.prompts.prompt import Messages, Prompt, PromptSet
 from tokengym.envs.prompts.query_types import fill_query_types
@@ -172,8 +173,12 @@ class TaskOptions:
     bundle: Bundle | Path | str | None = None
     """Bundle of tokenizer, prompts and models: a folder, or the name of a bundled one, such as
     "smollm2-reviews"; None takes the task's own (``gym.make`` with a ``tokenizer``: no models)."""
+    model: str | None = None
+    """Folder, GGUF file, registered name ("smollm2") or hub name of the policy's language model;
+    None takes the bundle's. A tokenizer beside it is taken too."""
     tokenizer: PreTrainedTokenizerBase | str | None = None
-    """Folder or hub name of the tokenizer, or the tokenizer itself; None takes the bundle's."""
+    """Folder or hub name of the tokenizer, or the tokenizer itself; None takes that of ``model``,
+    else the bundle's."""
     eos_token: str | None = None
     """Token that ends a text, if the tokenizer does not name one."""
     pad_token: str | None = None
@@ -202,6 +207,13 @@ class TaskOptions:
     def __post_init__(self) -> None:
         if self.prompts is not None and self.dataset is not None:
             raise SettingsError("pass either prompts or dataset, got both; leave one out")
+        if self.model is not None:
+            if not isinstance(self.model, str | Path):
+                raise SettingsError(
+                    f"model must be a folder or a name, got a {type(self.model).__name__}; pass a "
+                    "loaded model to the learner, policy_kwargs=dict(model=...)"
+                )
+            object.__setattr__(self, "model", str(self.model))
         object.__setattr__(self, "metadata_columns", tuple(self.metadata_columns or ()))
         for name in COLUMNS:
             if self.dataset is None and getattr(self, name) not in (None, ()):
@@ -223,8 +235,9 @@ def task_arguments(task: Task, options: TaskOptions, split: Split = "train") -> 
     Raises:
         TokenGymError: for a bundle, data set or tokenizer that cannot be used.
     """
-    models = _models(task, options)
-    given = options.tokenizer
+    own = options.tokenizer or _beside(options.model)
+    models = _models(task, options, own)
+    given = own
     if given is None:
         assert models is not None
         given = models.tokenizer
@@ -240,7 +253,7 @@ def task_arguments(task: Task, options: TaskOptions, split: Split = "train") -> 
             tokenizer=tokenizer,
             transcripts=task.transcripts,
         )
-        if models is not None and tokenizer is models.tokenizer:
+        if own is None and tokenizer is given:
             prompts = _read_once(options.dataset, how)
         else:  # a tokenizer of the caller's own may be changed between two environments
             prompts = load_prompts(options.dataset, **how)
@@ -252,7 +265,7 @@ def task_arguments(task: Task, options: TaskOptions, split: Split = "train") -> 
         prompts = fill_query_types(prompts)
     if models is not None and (options.prompts is not None or options.dataset is not None):
         models = models.for_other_prompts()
-    if models is not None and models.has("grammar") and options.tokenizer is not None:
+    if models is not None and models.has("grammar") and own is not None:
         if tokenizer.get_vocab() != models.tokenizer.get_vocab():
             models = models.without("grammar")  # other words make other sentences
     return {"tokenizer": tokenizer, "prompts": prompts, "bundle": models}
@@ -275,11 +288,25 @@ def _read_file(dataset: str | Path, state: tuple[Any, ...], **how: Any) -> Promp
     return load_prompts(dataset, **how)
 
 
-def _models(task: Task, options: TaskOptions) -> Bundle | None:
-    """Return the caller's bundle, or the task's own if its tokenizer is needed."""
-    if options.bundle is None:
-        return task.own_bundle() if options.tokenizer is None else None
-    return find_bundle(options.bundle)
+def _beside(model: str | None) -> str | None:
+    """Return the place of the tokenizer that is stored with a model, if one is."""
+    return None if model is None or not has_tokenizer(model) else model
+
+
+def _models(task: Task, options: TaskOptions, tokenizer: Any) -> Bundle | None:
+    """Return the caller's bundle, or the task's own if something of it is needed.
+
+    That of a task for any prompts lends a caller's model nothing but its place.
+    """
+    if options.bundle is not None:
+        models = find_bundle(options.bundle)
+    elif options.model is None and tokenizer is not None:
+        return None
+    else:
+        models = task.own_bundle()
+        if task.needs_prompts and tokenizer is not None:
+            models = models.without(*PARTS)
+    return models if options.model is None else models.with_policy(options.model)
 
 
 def _listed(task: Task, options: TaskOptions, models: Bundle | None, split: Split) -> PromptSet:
@@ -287,7 +314,7 @@ def _listed(task: Task, options: TaskOptions, models: Bundle | None, split: Spli
     if options.prompts is not None:
         given = options.prompts
         return given if isinstance(given, PromptSet) else PromptSet(given)
-    if models is None and task.needs_prompts:
+    if task.needs_prompts and (models is None or not models.has("prompts")):
         raise PromptError("got a tokenizer but no prompts (None); pass prompts=[...] or dataset=")
     # With the caller's own tokenizer, the task's bundled prompts are still used as texts.
     return (models or task.own_bundle()).prompts(split)

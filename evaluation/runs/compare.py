@@ -23,6 +23,7 @@ from tokengym.evaluation.runs.config import (
     resolve_env,
     run_folder,
 )
+from tokengym.evaluation.runs.defaults import bundle_settings
 from tokengym.evaluation.runs.launchers import Launch, Launcher, find_launcher
 from tokengym.evaluation.runs.own import CODE, keep_code
 from tokengym.evaluation.runs.progress import Board
@@ -53,8 +54,8 @@ def compare(
     Args:
         config: The comparison.
         out: The comparison's folder.
-        jobs: Runs at a time; None takes one per core, of this machine or of the Ray cluster; fewer
-            where each has several threads.
+        jobs: Runs at a time; None takes the bundle's own number, else one per core, of this machine
+            or of the Ray cluster; fewer where each has several threads.
         launcher: "local" starts processes here, "ray" hands the runs to a Ray cluster (that of
             RAY_ADDRESS, or one on this machine). The numbers are the same.
         checkpoint_every: Evaluations between two checkpoints of a run here, from which the same
@@ -82,6 +83,8 @@ def compare(
 
         select_device(config.training.device)
     launch = find_launcher(launcher, checkpoint_every, track)
+    if jobs is None and launcher == "local":
+        jobs = bundle_settings(config.task.bundle, "comparison").get("jobs")
     out = Path(out)
     check_folder(config, out)
     with locked(out):

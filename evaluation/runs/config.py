@@ -66,9 +66,6 @@ class TaskSettings(GenerationSettings, TaskOptions):
     """Folder or hub name of the encoder of the r3 rewards; None takes the bundle's."""
     task_options: str = ""
     """Arguments that only this task has, as "decisions=6,distractors=2" of Forks."""
-    model: str | None = None
-    """Folder or hub name of the policy's language model; None takes the bundle's. A tokenizer
-    beside it is taken too."""
 
     def __post_init__(self) -> None:
         TaskOptions.__post_init__(self)
@@ -100,10 +97,11 @@ class TaskSettings(GenerationSettings, TaskOptions):
             values = training_settings(env, max_new_tokens=self.max_new_tokens).lengths() | values
         options = values.pop("task_options", "")
         values |= TASKS.parse(f"task_options:{options}").options
-        model = values.pop("model", None)
-        if model is not None and "tokenizer" not in values and has_tokenizer(model):
-            values["tokenizer"] = model
         task = task_of(env)
+        if "model" in values and (task is None or task.bundle is None):
+            model = values.pop("model")  # the learner's alone
+            if "tokenizer" not in values and has_tokenizer(model):
+                values["tokenizer"] = model
         if "tokenizer" in values and "bundle" not in values and task and not task.needs_prompts:
             values["bundle"] = task.own_bundle()
         return values

@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from tokengym.agents.learner import Learner, find_learner
 from tokengym.agents.policy.settings import Precision
 from tokengym.agents.ppo.settings import PPOSettings
-from tokengym.envs.bundle import find_bundle
+from tokengym.envs.bundle import Bundle, SettingsKind, find_bundle
 from tokengym.envs.declared import (
     changed,
     check_choice,
@@ -250,14 +251,12 @@ def task_name(env_id: str) -> str:
     return env_id.rpartition("/")[2].rpartition("-v")[0] or env_id
 
 
-def bundle_settings(
-    bundle: str, kind: Literal["options", "training", "evaluation"]
-) -> dict[str, Any]:
+def bundle_settings(bundle: Bundle | Path | str | None, kind: SettingsKind) -> dict[str, Any]:
     """Return the settings whose defaults are a bundle's own; none of a folder that is no bundle.
 
     Args:
-        bundle: Its name or folder; "" for none.
-        kind: Of environments, of training, or of evaluation.
+        bundle: Itself, its name or folder; "" or None for none.
+        kind: What they are settings of.
     """
     try:
         return find_bundle(bundle).settings(kind) if bundle else {}

@@ -44,6 +44,7 @@ def run_references(
         Exception: whatever the model or the scorer raises.
     """
     from tokengym.agents import PPO
+    from tokengym.agents.policy.reference import reference_weights
 
     folder, wanted = run_folder(out, *reference_run(config)), config.evaluation.reference_samples
     began = time.perf_counter()
@@ -58,17 +59,18 @@ def run_references(
     with locked(folder), config.training.applied():
         (folder / "run.json").unlink(missing_ok=True)  # it has a hash of the samples so far
         evaluator = make_evaluator(config)
-        kwargs = {**policy_kwargs(config), "lora": None}  # adapters begin as no change
         start = PPO(  # as training starts: a model of fewer tokens is made to fit
             "CausalLMPolicy",
             evaluator.envs,
             advantage="reinforce",
             n_minibatches=1,
-            policy_kwargs=kwargs,
+            policy_kwargs=policy_kwargs(config),
             seed=config.evaluation.seed,
             device=config.training.device,
         )
-        drawn = draw_references(evaluator, start.policy, wanted, file=folder / SAMPLES, told=told)
+        policy = start.policy  # its adapters, which change nothing yet, let it share its backbone
+        with reference_weights(policy.language_model, policy.reference):
+            drawn = draw_references(evaluator, policy, wanted, file=folder / SAMPLES, told=told)
         evaluator.close()
         record = {
             "status": "finished",

@@ -63,7 +63,7 @@ def compare(
         seeds: Runs per reward.
         out: Folder of the results (default: runs/ and the task's name).
         first_seed: The lowest seed.
-        jobs: Runs at a time (default: one per core).
+        jobs: Runs at a time (default: one per core, or the bundle's own).
         launcher: Processes of this machine, or a Ray cluster (RAY_ADDRESS; pip install
             'tokengym[ray]'): the numbers are the same.
         checkpoint_every: Evaluations between two checkpoints, from which a stopped run resumes; 0

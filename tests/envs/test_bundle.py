@@ -19,6 +19,7 @@ from tokengym.envs import (
     TokenGenerationVectorEnv,
     bundled,
 )
+from tokengym.envs.errors import TokenGymError
 from tokengym.envs.tasks import TaskOptions, find_task
 from tokengym.envs.tasks.task import task_arguments
 
@@ -167,6 +168,45 @@ def test_token_generation_takes_anything(tokenizer: Any, folder: Path) -> None:
         build("token_generation", tokenizer=tokenizer, prompts=["a"], dataset=table)
     with pytest.raises(PromptError, match=r"tokenizer but no prompts \(None\); pass prompts="):
         build("token_generation", tokenizer=tokenizer)
+
+
+def test_a_model_of_the_callers_own_takes_the_policys_place(tokenizer: Any, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    bare = build("movie_review", model=model)  # no tokenizer beside it: the bundle's
+    assert bare["bundle"].policy == model
+    assert bare["tokenizer"] is bare["bundle"].tokenizer
+    tokenizer.save_pretrained(model)
+    arguments = build("movie_review", model=str(model))
+    assert arguments["tokenizer"].get_vocab() == tokenizer.get_vocab()
+    assert arguments["bundle"].policy == model
+    assert arguments["bundle"].has("reward_model")
+    assert not arguments["bundle"].has("grammar")  # which knows sentences of other words
+    assert arguments["bundle"].without("gold").policy == model
+    generic = build("token_generation", model=model, prompts=["a b"])
+    assert generic["tokenizer"].get_vocab() == tokenizer.get_vocab()
+    assert generic["bundle"].policy == model
+    assert not generic["bundle"].has("reward_model")
+    table = datasets.Dataset.from_dict({"prompt": ["a b c"]})
+    assert build("token_generation", model=model, dataset=table, split="all")["prompts"][0].text
+    own = build("movie_review", model=model, tokenizer=tokenizer)
+    assert (own["tokenizer"], own["bundle"].policy) == (tokenizer, model)
+    with pytest.raises(PromptError, match=r"tokenizer but no prompts \(None\)"):
+        build("token_generation", model=model)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("absent/no/model", "there is no folder 'absent/no/model'"),
+        ("absent.gguf", "there is no file 'absent.gguf'"),
+        (3, r"model must be a folder or a name, got a int; pass a loaded model to the learner"),
+    ],
+)
+def test_words_that_are_no_model(word: Any, message: str) -> None:
+    with pytest.raises(TokenGymError, match=message) as caught:
+        build("movie_review", model=word)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

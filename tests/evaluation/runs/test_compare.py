@@ -14,19 +14,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from rich.console import Console
 
 from tokengym import rewards
 from tokengym.envs import episode_from_record
 from tokengym.envs.declared import changed
 from tokengym.evaluation.measure.evaluate import Evaluator, evaluate
-from tokengym.evaluation.measure.references import read_references
+from tokengym.evaluation.measure.references import draw_references, read_references
 from tokengym.evaluation.report.curves import read_curves
 from tokengym.evaluation.report.results import merge_comparisons, write_comparison
 from tokengym.evaluation.runs.compare import compare
-from tokengym.evaluation.runs.config import ComparisonConfig, read_settings
+from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings, read_settings
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
 from tokengym.evaluation.runs.record import commit, hardware
+from tokengym.evaluation.runs.reference_run import run_references
 from tokengym.evaluation.runs.run import make_agent, run
 from tokengym.scripts.cli import main
 
@@ -370,6 +372,43 @@ def test_nothing_is_begun_that_cannot_work(tmp_path: Path):
     with pytest.raises(ValueError, match="jobs must be at least 1, got 0"):
         compare(tiny(), tmp_path / "a", jobs=0)
     assert not (tmp_path / "a").exists()
+
+
+def test_a_bundle_says_how_many_runs_fit_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    jobs = []
+
+    def launch(*_: object) -> None:
+        jobs.append(_[-1])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tokengym.evaluation.runs.compare.find_launcher", lambda *_: launch)
+    monkeypatch.setattr("tokengym.evaluation.runs.compare.preflight", lambda _: "nothing")
+    real = tiny(task=TaskSettings(bundle="smollm2-reviews"))
+    for config, given in ((tiny(), None), (real, None), (real, 2)):
+        with pytest.raises(KeyboardInterrupt):
+            compare(config, tmp_path / f"{len(jobs)}", jobs=given, console=QUIET)
+    assert jobs == [None, 1, 2]
+
+
+def test_reference_samples_of_adapters_need_no_second_model(tmp_path: Path, monkeypatch):
+    references = []
+
+    def draw(evaluator, policy, *arguments, **options):
+        references.append(policy.reference)
+        assert policy.language_model.adapters is None or all(
+            module.disable_adapters
+            for module in policy.language_model.model.modules()
+            if isinstance(module, BaseTunerLayer)
+        )
+        return draw_references(evaluator, policy, *arguments, **options)
+
+    monkeypatch.setattr("tokengym.evaluation.runs.reference_run.draw_references", draw)
+    adapted = tiny(training=replace(TRAINING, lora_rank=2))
+    whole, shared = (
+        run_references(config, tmp_path / name) for config, name in ((tiny(), "a"), (adapted, "b"))
+    )
+    assert [reference is None for reference in references] == [False, True]
+    np.testing.assert_array_equal(whole.scores, shared.scores)
 
 
 def test_evaluation_is_raw_and_repeatable():
