@@ -48,6 +48,27 @@ def load_tokenizer(
     return loaded
 
 
+def unknown_share(
+    tokenizer: PreTrainedTokenizerBase | None, texts: Sequence[str]
+) -> NDArray[np.float64]:
+    """Return the share of each text's tokens that stand for words a tokenizer does not have.
+
+    Args:
+        tokenizer: None has all words, as has one without an unknown token.
+        texts: The texts.
+
+    Returns:
+        (texts,), in [0, 1].
+    """
+    shares = np.zeros(len(texts))
+    if tokenizer is None or tokenizer.unk_token_id is None or not texts:
+        return shares
+    rows = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    for place, ids in enumerate(rows):
+        shares[place] = np.mean(np.equal(ids, tokenizer.unk_token_id)) if ids else 0.0
+    return shares
+
+
 def _read_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a folder or hub name."""
     from transformers import AutoTokenizer

@@ -1,5 +1,6 @@
 """Evaluation of a frozen policy on held-out prompts, by the raw score of the task's scorer."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -16,6 +17,7 @@ from tokengym.evaluation.runs.config import resolve_env
 from tokengym.rewards import Reward, Toxicity, VectorRewardWrapper, gold_scorer
 from tokengym.rewards.gold.rules import rude_words
 from tokengym.rewards.registry import scorer_kind
+from tokengym.rewards.scorers.stored import gold_unread
 from tokengym.rewards.scorers.toxicity import RUDE_WORDS
 
 if TYPE_CHECKING:
@@ -23,8 +25,14 @@ if TYPE_CHECKING:
 
     from tokengym.agents import PPO
 
+logger = logging.getLogger(__name__)
+
 ROWS = 128
 """Most environment rows played and scored at once."""
+MOST_UNREAD = 0.1
+"""Largest share of texts that a scorer cannot read and nothing is said of."""
+MOST_UNREAD_GOLD = 0.25
+"""Largest share of texts that the gold score does not know and is still a number."""
 
 
 class Agent(Protocol):
@@ -55,7 +63,7 @@ class Evaluation:
     """Measurements of a policy on held-out prompts."""
 
     metrics: dict[str, float]
-    """``score``, ``gold_score`` if the task has one, ``kl``, ``entropy`` and
+    """``score``, ``gold_score`` if the task has one that knows the words, ``kl``, ``entropy`` and
     ``reference_perplexity`` if the agent's policy knows log-probs, and those of
     `tokengym.evaluation.measure.measures.text_metrics`."""
     episodes: tuple[Episode, ...]
@@ -107,6 +115,7 @@ class Evaluator:
         self.by_gold = by_gold and gold is not None
         """Whether the score is the gold score."""
         self._toxicity = None if toxicity is None else _toxicity(toxicity)
+        self._is_checked = False
 
     @property
     def measured_by(self) -> str:
@@ -136,6 +145,7 @@ class Evaluator:
         episodes = collect(
             agent, self.envs, self.num_episodes, seed=self.seed, deterministic=deterministic
         )
+        self.check_reading(episodes)
         metrics = {"score": float(np.mean([episode.score for episode in episodes]))}
         gold = None if self.gold is None else self.gold.score(episodes).values
         if gold is not None:
@@ -148,6 +158,38 @@ class Evaluator:
             metrics["toxicity"] = float(np.mean(parts["toxicity"]))
         metrics.update(self._policy_metrics(agent, episodes))
         return Evaluation(metrics=metrics, episodes=tuple(episodes), gold_scores=gold)
+
+    def check_reading(self, episodes: Sequence[Episode]) -> None:
+        """Warn once of judges that cannot read texts; a gold score that knows few words is dropped.
+
+        Args:
+            episodes: The first that are measured; what they decide holds for all.
+        """
+        from tokengym.agents.rollouts.environments import environment_scorer
+
+        if self._is_checked:
+            return
+        self._is_checked = True
+        scorer = environment_scorer(self.envs)
+        share = 0.0 if scorer is None else float(np.mean(scorer.unread(episodes)))
+        if scorer is not None and share > MOST_UNREAD:
+            logger.warning(
+                "%s has no tokens for %.0f %% of the words it scores, so that its scores say "
+                "little; pass reward_model=, encoder= or scorer= that reads these texts",
+                scorer.name,
+                100 * share,
+            )
+        if self.gold is None:
+            return
+        bundle = _task(self.envs).bundle
+        assert bundle is not None
+        if (share := gold_unread(bundle, self.gold, episodes)) > MOST_UNREAD_GOLD:
+            logger.warning(
+                "the gold score, %s, does not know %.0f %% of the words, and is left out",
+                self.gold.name,
+                100 * share,
+            )
+            self.gold, self.by_gold = None, False
 
     def untrained(self, model: str | None = None) -> "PPO":
         """Return an agent with the policy that training starts from.

@@ -96,6 +96,7 @@ def draw_references(
         before = collector.num_tokens
         groups = collector.write(policy, prompts, generator)
         episodes = [episode for group in groups for episode in group]
+        evaluator.check_reading(episodes)
         scores = collector.scorer.score(episodes)
         scores.check(episodes, collector.scorer.name)
         gold = None if evaluator.gold is None else evaluator.gold.score(episodes).values

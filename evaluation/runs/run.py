@@ -313,13 +313,15 @@ class _Run:
         """Evaluate an agent and record what was found."""
         if self._evaluator is None:
             self._evaluator = make_evaluator(self.config)
-            self.record.measured_by = self._evaluator.measured_by
+            if self.record.curve and "gold_score" not in self.record.curve[0]:
+                self._evaluator.gold = None  # the run that is resumed left it out
             if self.training.declaration.uses_credit:
                 self._sampler = Sampler(self.config, self.reward)
         if not self.record.curve:
             self.record.begin()
         began = time.perf_counter()
         evaluation = self._evaluator(agent)
+        self.record.measured_by = self._evaluator.measured_by
         self.record.add_evaluation_time(time.perf_counter() - began)
         known = tokens() if callable(tokens) else tokens
         self.record.add_evaluation(step, known, evaluation)

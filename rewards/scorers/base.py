@@ -117,6 +117,14 @@ class Scorer(ABC):
         """
         return self.score(episodes).values
 
+    def unread(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
+        """Return the share of each text that the scorer cannot read, (batch,), in [0, 1].
+
+        A model whose tokenizer lacks a word scores the text as if another stood there. Most
+        scorers read every text.
+        """
+        return np.zeros(len(episodes))
+
     def prefix_reader(self, *, every_prefix: bool = False) -> PrefixReader | None:
         """Return what follows episodes token by token, for credit that is paid as it is earned.
 
@@ -217,6 +225,10 @@ class ScorerWrapper(Scorer):
         """Return what the scorer inside says of texts that nobody played."""
         return self.scorer.peek(episodes)
 
+    def unread(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
+        """Return what the scorer inside cannot read."""
+        return self.scorer.unread(episodes)
+
     def prefix_reader(self, *, every_prefix: bool = False) -> PrefixReader | None:
         """Return the reader of the scorer inside."""
         return self.scorer.prefix_reader(every_prefix=every_prefix)
@@ -242,7 +254,7 @@ class _Adapted(Scorer):
     """
 
     _OPTIONAL = (
-        *("attribution_kinds", "reads_text", "peek", "prefix_reader", "bind"),
+        *("attribution_kinds", "reads_text", "peek", "unread", "prefix_reader", "bind"),
         *("state_dict", "load_state_dict"),
     )
 
@@ -374,6 +386,10 @@ class _Combination(Scorer):
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> Any:
         """Return the combination of the terms bound to the policy's tokenizer."""
         return type(self)([term.bind(tokenizer) for term in self.terms], self.number)
+
+    def unread(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
+        """Return the largest share that a term cannot read."""
+        return np.max([term.unread(episodes) for term in self.terms], axis=0)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of the terms that have one, by position."""

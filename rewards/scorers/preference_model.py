@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tokengym.envs.declared import check_choice, check_count
 from tokengym.envs.episode import Episode
-from tokengym.envs.prompts.tokenization import encode
+from tokengym.envs.prompts.tokenization import encode, unknown_share
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.models.batching import padded_batches
 from tokengym.rewards.models.loading import evaluating, load_answering_model, positions
@@ -120,6 +120,10 @@ class PreferenceModel(Scorer):
             batch_size=batch_size,
             name=f"PreferenceModel({Path(path).name})",
         )
+
+    def unread(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
+        """Return the share of each text that its tokenizer has no tokens for, (batch,)."""
+        return unknown_share(self.tokenizer, [f"{e.prompt} {e.response}" for e in episodes])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "PreferenceModel":
         """Return itself: a model is shared; Gymnasium copies the arguments of every environment."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tokengym.envs.declared import check_count
 from tokengym.envs.episode import Episode
 from tokengym.envs.errors import TokenizerError
+from tokengym.envs.prompts.tokenization import unknown_share
 from tokengym.rewards.attribution.alignment import Span, spread_by_overlap, token_spans
 from tokengym.rewards.attribution.kinds import ENCODER_KINDS
 from tokengym.rewards.errors import ScorerError
@@ -155,6 +156,10 @@ class Relevance(Scorer):
             batch_size=batch_size,
             name=f"Relevance({Path(path).name})",
         )
+
+    def unread(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
+        """Return the share of each text that its tokenizer has no tokens for, (batch,)."""
+        return unknown_share(self.tokenizer, [f"{e.prompt} {e.response}" for e in episodes])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Relevance":
         """Return itself: a model is shared; Gymnasium copies the arguments of every environment."""

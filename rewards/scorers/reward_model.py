@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tokengym.envs.declared import check_choice, check_count
 from tokengym.envs.episode import Episode
 from tokengym.envs.errors import TokenizerError
+from tokengym.envs.prompts.tokenization import unknown_share
 from tokengym.rewards.attribution import readings
 from tokengym.rewards.attribution.alignment import Form, Retokenized, Retokenizer
 from tokengym.rewards.attribution.key_value import KeyValueReader, caches_rows
@@ -152,6 +153,10 @@ class RewardModel(Scorer):
             padding_side=padding_side,
             name=f"RewardModel({Path(path).name})",
         )
+
+    def unread(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
+        """Return the share of each text that its tokenizer has no tokens for, (batch,)."""
+        return unknown_share(self.tokenizer, [f"{e.prompt} {e.response}" for e in episodes])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "RewardModel":
         """Return itself: a model is shared; Gymnasium copies the arguments of every environment."""

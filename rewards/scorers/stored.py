@@ -1,11 +1,16 @@
 """Scorers that are stored: a model's folder, or what a bundle holds as truth."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
+from tokengym.envs.episode import Episode
 from tokengym.envs.files import parse_json
 from tokengym.envs.models import located
 from tokengym.envs.pretrained import from_pretrained
+from tokengym.envs.prompts.tokenization import unknown_share
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorers.base import Scorer
 from tokengym.rewards.scorers.cached import loaded_once
@@ -37,6 +42,22 @@ def gold_scorer(bundle: "Bundle | None") -> Scorer | None:
     if truth is not None and bundle.has("grammar"):
         return truth * RuleScorer.from_file(bundle.grammar)
     return truth
+
+
+def gold_unread(bundle: "Bundle", gold: Scorer, episodes: Sequence[Episode]) -> float:
+    """Return the share of texts that a bundle's gold score cannot read.
+
+    Its rules know the words that its tokenizer has; a model says itself what it can read.
+
+    Args:
+        bundle: The bundle.
+        gold: Its gold score.
+        episodes: The texts.
+    """
+    if bundle.has("lexicon") or bundle.has("gold"):
+        texts = [f"{episode.prompt} {episode.response}" for episode in episodes]
+        return float(np.mean(unknown_share(bundle.tokenizer, texts)))
+    return float(np.mean(gold.unread(episodes)))
 
 
 ModelKind = Literal["reward_model", "encoder"]
