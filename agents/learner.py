@@ -26,6 +26,7 @@ Agent = TypeVar("Agent", bound="SavedAgent")
 
 BY_ROUNDS = "tokengym.agents.algorithm:EpisodicAlgorithm"
 TRAIN_BY_ROUNDS = "tokengym.agents.training:train"
+TEACH = "tokengym.agents.training:teach"
 
 
 class SavedAgent(Protocol):
@@ -186,7 +187,7 @@ def find_learner(name: str) -> Learner:
     """Return the learner of that name, or of "path/to/file.py:MyAgent".
 
     A file or an installed package names a `Learner`, a subclass of `EpisodicAlgorithm`, or an agent
-    with ``predict`` alone, which is played and does not learn.
+    with ``predict``, which learns if it has ``learn(episodes)`` and is otherwise only played.
 
     Raises:
         ValueError: if there is none, with the near matches, or the object is neither.
@@ -214,8 +215,13 @@ def _as_learner(name: str, made: Any) -> Learner:
             uses_credit=True,
         )
     _check_plays(name, made)
+    learns = _learns(made)
     return Learner(
-        name=name, summary=summary, settings=NoSettings, train=partial(_play, name=name, made=made)
+        name=name,
+        summary=summary,
+        settings=NoSettings,
+        train=partial(_teach if learns else _play, name=name, made=made),
+        uses_credit=learns,
     )
 
 
@@ -234,7 +240,13 @@ def _check_plays(name: str, made: Any) -> None:
         )
 
 
-def own_player(name: str, made: Any, envs: Any) -> Any:
+def _learns(made: Any) -> bool:
+    """Return whether an agent has ``learn(episodes)``; other libraries' ``learn`` takes steps."""
+    learn = getattr(made, "learn", None)
+    return callable(learn) and "episodes" in inspect.signature(learn).parameters
+
+
+def own_player(name: str, made: Any, envs: Any, *, seed: int | None = None) -> Any:
     """Return the agent that "path/to/file.py:MyAgent" stands for, which needs only ``predict``.
 
     Args:
@@ -242,6 +254,7 @@ def own_player(name: str, made: Any, envs: Any) -> Any:
         made: The object of that name: an agent, or a class, which is called with the environments
             if its constructor needs an argument.
         envs: The environments that it is to play.
+        seed: Passed on as ``seed=`` to a constructor that takes one.
 
     Raises:
         SettingsError: if it has no ``predict``, or its constructor needs more.
@@ -249,11 +262,14 @@ def own_player(name: str, made: Any, envs: Any) -> Any:
     _check_plays(name, made)
     if not isinstance(made, type):
         return made
+    parameters = inspect.signature(made).parameters
+    seeds = {"seed": seed} if seed is not None and "seed" in parameters else {}
     required = [
         parameter.name
-        for parameter in inspect.signature(made).parameters.values()
+        for parameter in parameters.values()
         if parameter.default is parameter.empty
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        and parameter.name not in seeds
     ]
     if len(required) > 1:
         raise SettingsError(
@@ -262,18 +278,23 @@ def own_player(name: str, made: Any, envs: Any) -> Any:
         )
     own = split_own(name)
     with own_code(f"agent {name} cannot be made", own and own[0]):
-        return made(envs) if required else made()
+        return made(envs, **seeds) if required else made(**seeds)
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoSettings:
-    """Settings of an agent that is only played."""
+    """Settings of an agent that has none."""
 
 
 def _play(run: TrainingRun, *, name: str, made: Any) -> None:
     """Measure an agent that does not learn, at both ends of its curve."""
     envs = run.make_envs(1, normalize=False)
-    agent = own_player(name, made, envs)
+    agent = own_player(name, made, envs, seed=run.seed)
     run.measure(0, 0, agent)
     run.measure(run.training.last_step, run.training.tokens or 0, agent)
     envs.close()
+
+
+def _teach(run: TrainingRun, *, name: str, made: Any) -> Any:
+    """Train an agent that has ``learn(episodes)``."""
+    return imported(TEACH)(run, name, made)

@@ -9,8 +9,10 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
 
 from tokengym.agents.algorithm import EpisodicAlgorithm
-from tokengym.agents.learner import TrainingRun
+from tokengym.agents.learner import TrainingRun, own_player
 from tokengym.agents.processes import launched
+from tokengym.agents.rollouts.playing import collect
+from tokengym.envs.errors import SettingsError
 from tokengym.envs.registry import split_own, texts_in
 
 Algorithm = TypeVar("Algorithm", bound=EpisodicAlgorithm)
@@ -62,6 +64,41 @@ def make_agent(run: TrainingRun, algorithm: type[Algorithm]) -> Algorithm:
         seed=run.seed,
         device=run.training.device,
     )
+
+
+def teach(run: TrainingRun, name: str, made: Any) -> Any:
+    """Train an agent of the user's: it plays a batch of episodes and learns from them, and again.
+
+    Args:
+        run: The run.
+        name: What the user wrote.
+        made: The agent or its class, with ``predict`` and ``learn(episodes)``.
+
+    Returns:
+        The agent, if it has a method ``save``; None, since there is nothing to save, if not.
+
+    Raises:
+        SettingsError: if several processes were launched, or it cannot be made.
+    """
+    if launched() > 1:
+        raise SettingsError(f"agent {name} trains in one process; start it without a launcher")
+    training, envs = run.training, _make_envs(run)
+    agent = own_player(name, made, envs, seed=run.seed)
+    step = tokens = 0
+    while True:
+        is_over = step == training.steps if training.tokens is None else tokens >= training.tokens
+        if is_over or step % run.eval_every == 0:
+            run.measure(step, tokens, agent)
+        if is_over:
+            break
+        episodes = collect(agent, envs, training.batch_size, seed=None if step else run.seed)
+        agent.learn(episodes)
+        step += 1
+        tokens += sum(len(episode.response_ids) for episode in episodes)
+        scores = [e.score_parts.get("raw_score", e.score or 0.0) for e in episodes]
+        run.log(step, {"rollout/score": sum(scores) / len(scores)})
+    envs.close()
+    return agent if callable(getattr(agent, "save", None)) else None
 
 
 def _make_envs(run: TrainingRun) -> Any:

@@ -9,12 +9,17 @@ import torch
 
 from tokengym.agents.ppo.advantages import advantage_names
 from tokengym.agents.ppo.weights import WeighedRound, weight_names
+from tokengym.evaluation.runs.config import ComparisonConfig
+from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
+from tokengym.evaluation.runs.run import run
 
 DOCUMENTS = Path(__file__).parents[2] / "docs" / "agents"
 
 
 def python_of(name: str) -> str:
-    (code,) = re.findall(r"```python\n(.*?)```", (DOCUMENTS / name).read_text(), re.DOTALL)
+    """Return the page's code, without that of files of the user's own."""
+    pattern = r"```python\n(?!# \w+\.py\n)(.*?)```"
+    (code,) = re.findall(pattern, (DOCUMENTS / name).read_text(), re.DOTALL)
     return code
 
 
@@ -95,3 +100,32 @@ def test_the_page_of_learners_runs_and_lists_them_all(capsys: Any):
     torch.testing.assert_close(weights, expected)
     for name in (*advantage_names(), *weight_names()):
         assert f"| `{name}" in text
+
+
+def test_the_agent_of_the_page_learns_in_a_comparison(tmp_path: Path, monkeypatch: Any):
+    (code,) = re.findall(
+        r"```python\n# gru\.py\n(.*?)```", (DOCUMENTS / "own_agent.md").read_text(), re.DOTALL
+    )
+    (tmp_path / "gru.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    ends: dict[str, Any] = {}
+    for reward, seed in (("uniform", 0), ("uniform", 0), ("red:delivery=end", 0), ("uniform", 1)):
+        tokens = 24 * 8 * 20
+        config = ComparisonConfig(
+            env="MovieReview",
+            rewards=("uniform", "red:delivery=end"),
+            agents=("gru.py:Gru",),
+            training=training_settings(
+                "MovieReview", tokens=tokens, batch_size=24, max_new_tokens=8, fixed_length=True
+            ),
+            evaluation=EvaluationSettings(every=10, episodes=64, samples=0),
+        )
+        with torch.random.fork_rng():
+            record = run(config, config.names[config.rewards.index(reward)], seed)
+        assert [point["step"] for point in record.curve] == [0, 10, 20]
+        assert [point["tokens"] for point in record.curve] == [0, tokens // 2, tokens]
+        assert [row["score"] is None for row in record.train] == [False] * 20
+        scores = [point["score"] for point in record.curve]
+        assert ends.setdefault(f"{reward} {seed}", scores) == scores  # the same seed
+    assert len({tuple(scores) for scores in ends.values()}) == 3  # another rule, another seed
+    assert all(scores[-1] > scores[0] + 0.5 for scores in ends.values())
