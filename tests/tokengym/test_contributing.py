@@ -58,7 +58,6 @@ def checkout(tmp_path: Path) -> Path:
             ROOT / name,
             folder / name,
             symlinks=True,
-            ignore=shutil.ignore_patterns("__pycache__"),
             copy_function=os.symlink,
         )
     (folder / "pyproject.toml").symlink_to(ROOT / "pyproject.toml")
@@ -95,13 +94,32 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def use(code: str, folder: Path, printed: Path) -> None:
+    """Run code on a checkout, in a process that has imported nothing of this one."""
+    file = os.open(printed, os.O_WRONLY | os.O_CREAT)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    assert "tokengym" not in sys.modules
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    exec(code, {"__name__": "__main__"})
+    import tokengym
+
+    assert Path(tokengym.__file__).is_relative_to(folder)
+
+
 @pytest.mark.parametrize("name", RECIPES)
-def test_recipe_runs(name: str, checkout: Path):
+def test_recipe_runs(name: str, checkout: Path, tmp_path: Path):
     """In a process of its own, since what a recipe registers stays registered."""
+    from tokengym.evaluation.runs.launchers import processes  # not above: `use` imports this file
+
     for kind, file, block in RECIPES[name]:
         follow(kind, file, block, checkout)
-    done = run(checkout, "-c", USES[name])
-    assert done.returncode == 0, done.stderr[-2000:]
+    printed = tmp_path / "printed.txt"
+    process = processes().Process(target=use, args=(USES[name], checkout, printed))
+    process.start()
+    process.join()
+    assert process.exitcode == 0, printed.read_text()[-2000:]
 
 
 def test_an_environment_option_fails_until_it_has_a_case(checkout: Path):

@@ -119,7 +119,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Twelve prompts have pairs of unequal scores; those that tie teach nothing.
     training = changed(TRAINING, tokens=600)
     agents = ("ppo", "loo:group_size=2", "dpo:num_prompts=12,n=4,batch_size=4", "raft:n=2")
-    compare(learners(*agents, training=training), out, jobs=1, console=QUIET)
+    measured = EvaluationSettings(every=5, episodes=4, samples=1, reference_samples=0)
+    config = learners(*agents, training=training, evaluation=measured)
+    compare(config, out, jobs=1, console=QUIET)
     return out
 
 
@@ -134,7 +136,7 @@ def test_every_learner_ends_with_the_first_measurement_past_its_tokens(made: Pat
         assert tokens[0] == 0
         assert tokens[-2] < 600 <= tokens[-1]
     updates = by_run["ppo"]
-    assert updates == [0, *range(48, 600, 48), 600]  # 24 an update, every second measured
+    assert updates == [0, *range(120, 601, 120)]  # 24 an update, every fifth measured
 
 
 def test_data_are_paid_for_before_anything_is_learned(made: Path) -> None:

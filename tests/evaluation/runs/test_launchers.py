@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,38 @@ def test_models_of_a_run_are_on_its_device_in_its_own_process_too(tmp_path: Path
         config = tiny(rewards=("sparse",), agents=(f"{tmp_path}/player.py:Player",), seeds=1)
         with pytest.raises(ValueError, match="models are on meta"):
             compare(config, tmp_path / "out", console=QUIET)
+
+
+TELLING = """
+import os
+
+
+class Player:
+    def __init__(self):
+        raise RuntimeError(f"the variable is {os.environ.get('SET_LATE')}")
+
+    def predict(self, *arguments, **options):
+        raise NotImplementedError
+"""
+
+
+@pytest.mark.skipif("TOKENGYM_PLAY_GPUS" in os.environ, reason="a GPU is played")
+def test_a_run_of_a_running_server_has_the_variables_of_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = launchers.processes().get_start_method()
+    assert method == ("forkserver" if sys.platform == "linux" else "spawn")
+    monkeypatch.setenv("SET_LATE", "five")
+    (tmp_path / "player.py").write_text(TELLING)
+    config = tiny(rewards=("sparse",), agents=(f"{tmp_path}/player.py:Player",), seeds=1)
+    with pytest.raises(ValueError, match="the variable is five"):
+        compare(config, tmp_path / "out", console=QUIET)
+    assert "TRANSFORMERS_VERBOSITY" not in os.environ
+
+
+def test_with_a_gpu_each_run_imports_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert launchers.processes().get_start_method() == "spawn"
 
 
 def test_a_node_brings_back_reference_samples_as_it_does_a_run() -> None:
