@@ -53,6 +53,7 @@ def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve])
     names = list(dict.fromkeys(name for group in groups for name in group["rewards"]))
     colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
     baseline = groups[0]["baseline"]
+    lines = {name: _line(name, colours, baseline) for name in names}
     columns = [
         name
         for name, m in measures_of(summary["by_gold"]).items()
@@ -76,21 +77,21 @@ def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve])
         for axis in axes.flat[len(cells) :]:
             axis.set_visible(False)
         for axis, (panel, measure, title) in zip(axes.flat, cells, strict=False):
-            _draw(axis, panel, measure, colours, baseline, float(summary["level"]))
+            draw(axis, panel, measure, lines, float(summary["level"]))
             for name, value in levels(references[panel.group], measure):
                 axis.axhline(value, color=COLOURS[0], linestyle=":", linewidth=1)
                 place = axis.get_yaxis_transform()
                 axis.text(0.01, value, name, transform=place, va="bottom", fontsize=8)
-            axis.set_title(_plain(title))
+            axis.set_title(plain(title))
             axis.set_xlabel(AXES[summary["axis"]])
         longest = max(map(len, names))
         figure.legend(
-            [Line2D([], [], **_line(name, colours, baseline)) for name in names],
-            [_plain(name) for name in names],
+            [Line2D([], [], **lines[name]) for name in names],
+            [plain(name) for name in names],
             loc="outside upper center",
             ncols=min(len(names), 2 if width == 1 and longest > LONG_NAME else 2 * width + 1),
         )
-        write_png(path, figure, dpi=150)
+        write_picture(path, figure, dpi=150)
 
 
 def save_reliability(path: Path, table: Sequence["ReliabilityBin"], *, title: str = "") -> None:
@@ -131,31 +132,37 @@ def save_reliability(path: Path, table: Sequence["ReliabilityBin"], *, title: st
         above.set(xlim=(0.5, 1), ylim=(0, 1), ylabel="accuracy", title=title)
         below.set(xlabel="confidence", ylabel="pairs")
         below.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0, decimals=0))
-        write_png(path, figure, dpi=120)
+        write_picture(path, figure, dpi=120)
 
 
-def write_png(path: Path, figure: Any, *, dpi: int) -> None:
-    """Write a matplotlib figure; the same figure gives the same bytes."""
-    buffer = io.BytesIO()
+def write_picture(path: Path, figure: Any, *, dpi: int) -> None:
+    """Write a matplotlib figure as its file's ending says; the same figure gives the same bytes."""
+    buffer, format = io.BytesIO(), path.suffix[1:]
+    dated = {"png": "Software", "pdf": "CreationDate", "svg": "Date"}[format]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # names in other scripts
-        figure.savefig(buffer, dpi=dpi, format="png", metadata={"Software": None})
+        figure.savefig(buffer, dpi=dpi, format=format, metadata={dated: None})
     write_bytes(path, buffer.getvalue())
 
 
-def _draw(
-    axis: Any,
-    panel: Panel,
-    measure: str,
-    colours: Mapping[str, str],
-    baseline: str,
-    level: float,
+def draw(
+    axis: Any, panel: Panel, measure: str, lines: Mapping[str, Mapping[str, Any]], level: float
 ) -> None:
-    for name in [name for name in colours if name in panel.rewards]:
+    """Draw a measurement's curves with their intervals.
+
+    Args:
+        axis: Matplotlib's axes.
+        panel: The runs.
+        measure: Name of the measurement.
+        lines: Style of each reward's line, in the order of drawing.
+        level: Confidence level of the intervals.
+    """
+    for name in [name for name in lines if name in panel.rewards]:
         values = panel.rewards[name].values[measure]
         low, high = curve_interval(values, level, resamples=1_000)
-        axis.plot(panel.steps, iqm(values, 0), **_line(name, colours, baseline))
-        axis.fill_between(panel.steps, low, high, color=colours[name], alpha=0.14, linewidth=0)
+        axis.plot(panel.steps, iqm(values, 0), **lines[name])
+        colour = lines[name]["color"]
+        axis.fill_between(panel.steps, low, high, color=colour, alpha=0.14, linewidth=0)
     axis.set_xlim(float(panel.steps[0]), float(panel.steps[-1]))
 
 
@@ -169,6 +176,6 @@ def _title(panel: Panel, measure: str, by_gold: bool) -> str:
     return f"{title} ({group_label(panel.group)})" if panel.group else title
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Return a text that matplotlib does not read as a formula."""
     return printable(text).replace("$", r"\$")

@@ -19,6 +19,7 @@ from tokengym.evaluation.measure.measures import AXES, MEASURES, Measure, measur
 from tokengym.evaluation.measure.references import levels
 from tokengym.evaluation.report.charts import REFERENCE, Chart, Series, hover_data, line_chart
 from tokengym.evaluation.report.curves import SPENT, Curve, Panel, group_label, make_panels
+from tokengym.evaluation.report.paper import BIBTEX, group_table
 from tokengym.evaluation.report.samples import side_by_side
 from tokengym.evaluation.report.summary import per_run
 from tokengym.evaluation.report.tables import cells, columns, forests, untrained
@@ -62,9 +63,10 @@ def render_report(
     names = list(dict.fromkeys(name for g in summary["groups"] for name in g["rewards"]))
     colours = {name: index % COLOURS for index, name in enumerate(names)}
     level = float(summary["level"])
-    # The meaning of a score in curves made elsewhere is not known here.
-    score = measure_of("score", summary["by_gold"])
-    score_label = score if summary.get("settings") else replace(score, meaning="")
+    score = measure_of("score", summary["by_gold"])  # of curves made elsewhere, it is not known
+    if not summary.get("settings"):
+        source = summary.get("source") or "curves"
+        score = replace(score, meaning=f"The column score of {source}, taken as better if higher.")
     page = {
         "title": summary.get("title") or "tokengym: which reward learns faster",
         "subtitle": _subtitle(summary),
@@ -73,13 +75,14 @@ def render_report(
         "curves_note": f"Interquartile mean over seeds; the band is its {level:.0%} bootstrap "
         "interval. Point at a chart to read values; press a name to hide it.",
         "groups": [
-            _group(group, panels[tuple(group["group"].items())], colours, level, score_label)
+            _group(group, panels[tuple(group["group"].items())], colours, level, score)
             for group in summary["groups"]
         ],
         "samples": side_by_side(episodes, colours),
         "command": summary.get("command"),
         "failed": summary["failed"],
-        "facts": _facts(summary),
+        "facts": _facts(summary, score),
+        "bibtex": BIBTEX,
     }
     return render("report.html.jinja", page)
 
@@ -127,7 +130,7 @@ def _group(
     panel: Panel,
     colours: Mapping[str, int],
     level: float,
-    score_label: Measure,
+    score: Measure,
 ) -> dict[str, Any]:
     runs = [entry["runs"] for entry in group["rewards"].values()]
     fewest, most = min(runs), max(runs)
@@ -140,7 +143,7 @@ def _group(
         "runs_note": f"Seeds per {kind_of(group)}: {count}.",
         "legend": [{"name": name, "colour": colours[name]} for name in group["rewards"]],
         "axes": [
-            _axis_view(panel, key, colours, level, score_label, group)
+            _axis_view(panel, key, colours, level, score, group)
             for key in _axes(panel, group["axis"])
         ],
         "untrained": untrained(group),
@@ -149,6 +152,7 @@ def _group(
             {"name": name, "colour": colours[name], "cells": cells(group, name)}
             for name in group["rewards"]
         ],
+        "tables": {style: group_table(group, level, style) for style in ("Markdown", "LaTeX")},
         "forests": forests(group, colours),
         "frontiers": _frontiers(panel, colours, group),
         "profile": _profile(panel, colours),
@@ -166,7 +170,7 @@ def _axis_view(
     axis: str,
     colours: Mapping[str, int],
     level: float,
-    score_label: Measure,
+    score: Measure,
     group: Mapping[str, Any],
 ) -> dict[str, Any]:
     others = [
@@ -192,7 +196,7 @@ def _axis_view(
     return {
         "key": axis,
         "label": AXES[axis],
-        "main": {"label": score_label, "wide": wide, "narrow": narrow},
+        "main": {"label": score, "wide": wide, "narrow": narrow},
         "first": [small(measure) for measure in first],
         "more": [small(measure) for measure in more],
     }
@@ -268,7 +272,7 @@ def _profile(panel: Panel, colours: Mapping[str, int]) -> Chart:
     return replace(chart, hover=hover_data(series, chart))
 
 
-def _facts(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+def _facts(summary: Mapping[str, Any], score: Measure) -> list[tuple[str, list[tuple[str, str]]]]:
     facts = [
         (title, [(str(key).replace("_", " "), _plain(value)) for key, value in table.items()])
         for title, table in (
@@ -282,18 +286,17 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]
     table = {name: measure_of(name, summary["by_gold"]) for name in shown}
     if summary["by_gold"]:
         del table["gold_score"]  # it is the score
-    meanings = [
-        (measure.title, measure.meaning)
-        for name, measure in table.items()
-        if name != "score" or summary.get("settings")
-    ]
+    table["score"] = score
+    meanings = [(measure.title, measure.meaning) for measure in table.values()]
     if summary.get("measured_by"):
         meanings.insert(0, ("Measured by", summary["measured_by"]))
     anchor = summary["anchors"]["reference"]
     if anchor:
         values = ", ".join(f"{measure_of(k).title} {number(v)}" for k, v in anchor.items())
         meanings.append(("Fixed anchor", f"The reference policy, before training: {values}."))
-    facts.append(("Measurements", [row for row in meanings if row[1]] + _definitions()))
+    facts.append(
+        ("Measurements and definitions", [row for row in meanings if row[1]] + _definitions())
+    )
     return facts
 
 

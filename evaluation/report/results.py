@@ -26,6 +26,7 @@ from tokengym.evaluation.report.curves import (
     write_curves,
 )
 from tokengym.evaluation.report.figures import save_figure
+from tokengym.evaluation.report.paper import Paper
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import summarize
 from tokengym.evaluation.runs.config import (
@@ -88,13 +89,19 @@ def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
 
 
 def merge_comparisons(
-    folders: Sequence[Path], out: Path, *, baseline: str | None, trust_code: bool = False
+    folders: Sequence[Path],
+    out: Path | None,
+    *,
+    baseline: str | None,
+    trust_code: bool = False,
+    paper: Paper | None = None,
 ) -> dict[str, Any]:
     """Write one report of comparisons made apart, such as on several machines.
 
     Runs with equal settings are merged; runs are grouped by the settings that differ. Where all
     have the same single reward, such as at several prices of the KL, the settings are compared.
-    ``trust_code`` lets the folders name files of code, which are run.
+    ``trust_code`` lets the folders name files of code, which are run. ``out`` and ``paper`` are
+    `write_results`'s.
 
     Raises:
         UntrustedCodeError: if a folder names code of its own.
@@ -138,29 +145,32 @@ def merge_comparisons(
         controls=[name for config in configs for name in config.controls(own=False)],
         axis="tokens" if any(config.agents for config in configs) else "step",
         by_gold=all(config.by_gold for config in configs),
+        paper=paper,
     )
 
 
 def report_curves(
     path: Path,
-    out: Path,
+    out: Path | None,
     *,
     baseline: str | None = None,
     group_by: Sequence[str] | None = None,
     level: float = 0.95,
     kl_coef: float | None = None,
+    paper: Paper | None = None,
 ) -> dict[str, Any]:
     """Write the report of learning curves made elsewhere.
 
     Args:
         path: A CSV with the columns credit, seed, step and score; see
             `tokengym.evaluation.report.curves`.
-        out: Folder for the results.
+        out: Folder for the results; None writes none.
         baseline: Credit that the others are compared with; None takes sparse if present, else the
             first.
         group_by: Columns to group by; None takes all that are no known measurement.
         level: Confidence level of the intervals.
         kl_coef: Price of a nat of KL, for the score minus its penalty.
+        paper: Figure and table to write.
 
     Returns:
         The summary.
@@ -181,11 +191,12 @@ def report_curves(
         failed=[],
         about={"source": path.name},
         keep_curves=False,
+        paper=paper,
     )
 
 
 def write_results(
-    out: Path,
+    out: Path | None,
     curves: Sequence[Curve],
     *,
     episodes: Sequence[Mapping[str, Any]],
@@ -201,9 +212,11 @@ def write_results(
     controls: Collection[str] = (),
     axis: Axis = "step",
     by_gold: bool = False,
+    paper: Paper | None = None,
 ) -> dict[str, Any]:
     """Write the results of curves and return their summary.
 
+    ``out`` None writes no report; ``paper`` is the figure and the table to write beside it.
     ``axis`` is what the runs are compared at equal amounts of: updates, or tokens where these are
     not the same to all learners. ``by_gold`` is for rewards with different scorers, measured by the
     gold score if the task has one.
@@ -226,6 +239,10 @@ def write_results(
         by_gold=by_gold and all(curve.has("gold_score") for curve in curves),
     )
     summary.update(about)
+    if paper is not None:
+        paper.write(summary, curves)
+    if out is None:
+        return summary
     if keep_curves:
         write_curves(out / "curves.csv", rows)
     write_json(out / "summary.json", summary)

@@ -278,9 +278,9 @@ def _cautions(group: Figures, others: Sequence[str]) -> list[str]:
         )
     if len(others) > 3:
         cautions.append(
-            f"{len(others)} {kind_of(group)}s are compared with one: clear differences hold for "
-            "all of them together (Holm's correction) by one measurement, not over all "
-            "measurements."
+            f"Of {len(others)} {kind_of(group)}s compared with {group['baseline']}, one could look "
+            "different by chance. The intervals are wider to allow for it (Holm's correction), "
+            "in each measurement by itself: trust the score before the others."
         )
     rows = group["reference"]["best_of_n"] if group["reference"] else []
     if rows and rows[-1]["score"] == rows[0]["score"]:

@@ -35,6 +35,7 @@ USED = frozenset(
     eval-every eval-episodes bundle dataset prompt-column model scorer
     pairs beta n iterations epochs num-prompts temperature keep agent reward seed
     critic judge toxicity ppo-steps held-out on-error
+    figure table measure width
     """.split()
 )
 """Settings that ``--help`` shows beside those of learners outside tokengym."""

@@ -1,34 +1,51 @@
 """``tokengym report``: the same report, from runs or curves made elsewhere."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from tokengym.scripts.commands.options import takes_settings
 
+if TYPE_CHECKING:
+    from tokengym.evaluation.report.paper import Paper
+
+
+def paper_settings() -> dict[str, Any]:
+    """Return the default settings: no figure and no table."""
+    from tokengym.evaluation.report.paper import Paper
+
+    return {"paper": Paper()}
+
+
+@takes_settings(paper_settings)
 def report(
     runs: Annotated[
         tuple[Path, ...],
         tyro.conf.Positional,
         tyro.conf.arg(metavar="RUN ..."),
     ] = (),
-    out: Path = Path("report"),
+    out: Path | None = None,
     curves: Path | None = None,
     baseline: str | None = None,
     group_by: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN ...")] = (),
     level: float = 0.95,
     kl_coef: float | None = None,
     trust_code: bool = False,
+    *,
+    paper: "Paper",
 ) -> None:
     """Write a report of comparisons made apart, or of learning curves made elsewhere.
 
     For example:
       tokengym report machine-a/runs machine-b/runs --out merged
       tokengym report --curves published.csv --out published
+      tokengym report runs/demo --figure fig.pdf --measure score gold_score --width 5.5in
+      tokengym report runs/demo --table latex
 
     Args:
         runs: Folders that tokengym compare wrote; runs are grouped by the settings that differ.
-        out: Folder of the results.
+        out: Folder of the results (default: report; none beside --figure or --table).
         curves: A CSV with the columns credit, seed, step, score. Other known measurements (kl,
             gold_score, length, ...) are drawn too, runs are grouped by any other column.
         baseline: Reward that the others are compared with (default: sparse, or the first).
@@ -36,14 +53,17 @@ def report(
         level: Confidence level of the intervals.
         kl_coef: Price of a nat of KL in curves, for the score minus its penalty.
         trust_code: Run the files of code that the comparisons name.
+        paper: Figure and table for a paper.
     """
     from rich.console import Console
 
     from tokengym.evaluation.report.results import merge_comparisons, report_curves
-    from tokengym.scripts.commands.show import show_summary
+    from tokengym.scripts.commands.show import say, show_summary
 
     if bool(runs) == (curves is not None):
         raise ValueError("report takes folders of runs or --curves FILE.csv, one of the two")
+    if out is None and not paper.is_asked:
+        out = Path("report")
     if curves is not None:
         summary = report_curves(
             curves,
@@ -52,7 +72,13 @@ def report(
             group_by=group_by or None,
             level=level,
             kl_coef=kl_coef,
+            paper=paper,
         )
     else:
-        summary = merge_comparisons(runs, out, baseline=baseline, trust_code=trust_code)
-    show_summary(Console(), summary, out)
+        summary = merge_comparisons(
+            runs, out, baseline=baseline, trust_code=trust_code, paper=paper
+        )
+    if out is not None and paper.table is None:
+        show_summary(Console(), summary, out)
+    elif paper.figure is not None:
+        say(Console(stderr=True), str(paper.figure))

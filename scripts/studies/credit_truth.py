@@ -330,7 +330,7 @@ def draw(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    from tokengym.evaluation.report.figures import COLOURS, STYLE, write_png
+    from tokengym.evaluation.report.figures import COLOURS, STYLE, write_picture
 
     places = [
         (task, policy)
@@ -366,7 +366,7 @@ def draw(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
             axis.set_xlabel("rank correlation with the truth")
         axes[0].set_yticks(range(len(order)), order)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
-        write_png(path, figure, dpi=130)
+        write_picture(path, figure, dpi=130)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tokengym.envs.files import read_json
 from tokengym.evaluation.report.curves import Curve, Panel, make_panels, read_curves
-from tokengym.evaluation.report.figures import COLOURS, STYLE, save_figure, write_png
+from tokengym.evaluation.report.figures import COLOURS, STYLE, save_figure, write_picture
 from tokengym.evaluation.report.summary import summarize
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.statistics import paired_difference
@@ -201,7 +201,7 @@ def draw_settings(path: Path, pairs: Mapping[str, PairedRuns]) -> None:
             axis.axvline(0.0, color="#9aa1a8", linewidth=1)
             axis.set_title(f"ABC - {BASELINE}, {title}")
         axes[0].set_yticks(list(rows), list(pairs))
-        write_png(path, figure, dpi=130)
+        write_picture(path, figure, dpi=130)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from tokengym.agents.losses.ranking import best_of_n_kl_bound, mean_of_best
 from tokengym.envs.files import read_json, write_csv, write_json
 from tokengym.evaluation.measure.alarms import GOLD_LOSS, NOISES, find_alarms, noise
 from tokengym.evaluation.report.curves import Panel, read_curves
-from tokengym.evaluation.report.figures import COLOURS, STYLE, write_png
+from tokengym.evaluation.report.figures import COLOURS, STYLE, write_picture
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.runs.config import (
     SETTINGS_FILE,
@@ -420,7 +420,7 @@ def draw(path: Path, panels: Mapping[float, Panel], best: Sequence[Mapping[str, 
             axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=4)
-        write_png(path, figure, dpi=130)
+        write_picture(path, figure, dpi=130)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tokengym.evaluation.report.figures import COLOURS, STYLE, write_png
+from tokengym.evaluation.report.figures import COLOURS, STYLE, write_picture
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.statistics import Array, gain_at, paired_difference
 from tokengym.scripts.studies.cells import DOCS, Docs, command_line, read_rows
@@ -300,7 +300,7 @@ def save_frontiers(path: Path, rows: Rows) -> None:
         axis.set(xscale="log", xlim=(0.5, None))
         axis.xaxis.set_major_formatter("{x:g}")
         axis.legend(loc="upper right")
-        write_png(path, figure, dpi=150)
+        write_picture(path, figure, dpi=150)
 
 
 def save_axes(path: Path, rows: Rows) -> None:
@@ -347,7 +347,7 @@ def save_axes(path: Path, rows: Rows) -> None:
         pairs.legend(loc="upper left")
         accuracy.set(xlabel="accuracy of PPO's reward model on held-out pairs")
         accuracy.legend(loc="upper left")
-        write_png(path, figure, dpi=130)
+        write_picture(path, figure, dpi=130)
 
 
 def _columns(rows: Rows, name: str) -> tuple[list[float], list[float]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tokengym.evaluation.report.figures import COLOURS, STYLE, write_png
+from tokengym.evaluation.report.figures import COLOURS, STYLE, write_picture
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.statistics import RELIABLE_SEEDS, Array
 from tokengym.scripts.studies.tables import iqm_with_interval, markdown_table
@@ -121,7 +121,7 @@ def save_figure(path: Path, rows: Sequence[Row]) -> None:
             axis.set_xlabel("updates")
         handles = [Line2D([], [], color=colours[name], label=name) for name in rewards]
         figure.legend(handles=handles, loc="outside lower center", ncols=len(rewards))
-        write_png(path, figure, dpi=80)
+        write_picture(path, figure, dpi=80)
 
 
 def _draw(axis: Any, rows: Sequence[Row], reward: str, measure: str, colour: str) -> None:

@@ -5,6 +5,7 @@ or AXE_CORE=path/to/axe.min.js.
 """
 
 import itertools
+import json
 import os
 import re
 from pathlib import Path
@@ -93,6 +94,35 @@ def test_it_can_be_read_by_hand(report: Path):
         warning = page.run("document.querySelector('.cautions li').innerText")
         assert warning.startswith("abc: from update 15 on the gold score fell")
         assert page.run("document.title") == "tokengym: which reward learns faster"
+        assert page.messages == []
+
+
+@needs_browser
+def test_charts_and_tables_can_be_taken_out(report: Path):
+    with Page() as page:
+        page.open(report)
+        page.run(
+            "URL.createObjectURL = blob => { window.saved = blob; return '#'; };"
+            "[...document.querySelectorAll('button.save')][0].click()"
+        )
+        svg = page.run("window.saved.text()")
+        assert svg.startswith("<svg ")
+        assert page.run("document.location.hash") in ("", "#")
+        for part in (">sparse</text>", ">abc</text>", "stroke-dasharray", "<rect "):
+            assert part in svg, part
+        assert "var(--" not in svg
+        assert "<parsererror" not in page.run(
+            "new XMLSerializer().serializeToString("
+            f"new DOMParser().parseFromString({json.dumps(svg)}, 'image/svg+xml'))"
+        )
+        latex, markdown = "\\begin{tabular}", "| Reward |"
+        for button, begins in ((0, markdown), (1, latex)):
+            page.run(
+                "Object.defineProperty(navigator, 'clipboard', {configurable: true, value: "
+                "{writeText: text => { window.copied = text; }}});"
+                f"document.querySelectorAll('button.copy')[{button}].click()"
+            )
+            assert begins in page.run("window.copied")
         assert page.messages == []
 
 

@@ -21,6 +21,70 @@
     box.addEventListener("change", () => box.closest(".group").classList.toggle("show-runs", box.checked));
   }
 
+  for (const button of all("button.copy")) {
+    button.addEventListener("click", async () => {
+      const said = button.textContent;
+      try {
+        await navigator.clipboard.writeText(button.dataset.text);
+      } catch { // no permission, or an old browser
+        const area = document.createElement("textarea");
+        area.value = button.dataset.text;
+        document.body.append(area);
+        area.select();
+        document.execCommand("copy");
+        area.remove();
+      }
+      button.textContent = "Copied";
+      setTimeout(() => { button.textContent = said; }, 1500);
+    });
+  }
+
+  const STYLES = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "stroke-linejoin", "opacity", "font", "font-weight", "display"];
+  const standalone = (svg) => { // with its styles in place, its legend below and the card's background
+    const copy = svg.cloneNode(true);
+    const twins = all("*", copy);
+    all("*", svg).forEach((part, i) => {
+      const style = getComputedStyle(part);
+      twins[i].setAttribute("style", STYLES.map((name) => `${name}:${style.getPropertyValue(name)}`).join(";"));
+    });
+    const make = (name, values, text = "") => {
+      const part = document.createElementNS("http://www.w3.org/2000/svg", name);
+      for (const [key, value] of Object.entries(values)) part.setAttribute(key, value);
+      part.textContent = text;
+      return part;
+    };
+    const { width, height } = svg.viewBox.baseVal;
+    const shown = svg.classList.contains("forest") ? [] : all("g.series:not(.off)", svg);
+    const ink = getComputedStyle(document.body).color;
+    shown.forEach((group, i) => {
+      const y = height + 14 + 20 * i;
+      const stroke = getComputedStyle(group.querySelector(".line")).stroke;
+      copy.append(make("line", { x1: 52, x2: 72, y1: y, y2: y, style: `stroke:${stroke};stroke-width:3` }));
+      copy.append(make("text", { x: 80, y: y + 4, style: `fill:${ink};font:13px sans-serif` }, group.dataset.name));
+    });
+    const whole = height + (shown.length ? 20 * shown.length + 8 : 0);
+    const fill = getComputedStyle(svg.closest(".card")).backgroundColor;
+    copy.prepend(make("rect", { width, height: whole, style: `fill:${fill}` }));
+    for (const [key, value] of [["viewBox", `0 0 ${width} ${whole}`], ["width", width], ["height", whole], ["xmlns", "http://www.w3.org/2000/svg"]]) copy.setAttribute(key, value);
+    delete copy.dataset.hover;
+    return new XMLSerializer().serializeToString(copy);
+  };
+
+  for (const card of all(".card")) {
+    if (!card.querySelector("svg.plot")) continue;
+    const button = document.createElement("button");
+    Object.assign(button, { type: "button", className: "save", textContent: "Save SVG" });
+    button.addEventListener("click", () => {
+      const svg = all("svg.plot", card).find((one) => getComputedStyle(one).display !== "none");
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(new Blob([standalone(svg)], { type: "image/svg+xml" }));
+      link.download = `${svg.getAttribute("aria-label").replace(/\W+/g, "-").toLowerCase()}.svg`;
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+    });
+    card.append(button);
+  }
+
   const tip = document.getElementById("tip");
   const format = (value) => (Math.abs(value) >= 1e4 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(4)))).replace("-", "\u2212");
 
