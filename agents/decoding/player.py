@@ -11,7 +11,13 @@ from torch import Tensor
 from tokengym.agents.decoding.streams import make_stream
 from tokengym.agents.errors import NonFiniteError
 from tokengym.agents.policy.language_model import LanguageModel
-from tokengym.agents.policy.sampling import as_action_mask, draw, mask_rows, row_uniforms
+from tokengym.agents.policy.sampling import (
+    as_action_mask,
+    draw,
+    mask_rows,
+    packed,
+    row_uniforms,
+)
 from tokengym.agents.policy.settings import PolicySettings
 from tokengym.agents.policy.value import ValueFunction
 from tokengym.agents.rollouts.environments import Observation
@@ -23,6 +29,7 @@ class DecodedPolicy(Protocol):
 
     settings: PolicySettings
     temperature: float
+    num_actions: int
     language_model: LanguageModel
     masking_model: LanguageModel | None
     critic: ValueFunction | None
@@ -133,7 +140,8 @@ class DecodingPlayer:
             log_probs=log_probs,
             values=None if self._critic is None else self._critic.of_states(states),
             entropy=entropy,
-            support=support,
+            support=None if support is None else packed(support),
+            vocab_size=logits.shape[-1],
         )
 
     def _next_states(self) -> list[Tensor]:

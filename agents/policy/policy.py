@@ -36,7 +36,6 @@ from tokengym.agents.policy.sampling import (
     as_action_mask,
     chosen_log_probs,
     draw,
-    forbid_,
     in_chunks,
     likeliest,
     shape_logits,
@@ -197,8 +196,20 @@ class CausalLMPolicy(BasePolicy):
             (n, vocab) float32.
         """
         with self.weights(reference) as language_model:
-            logits = self.shaped(language_model.logits(states), None)
-        return logits if action_mask is None else forbid_(logits, action_mask)
+            return self.shaped(language_model.logits(states), action_mask)
+
+    def _logits_at(
+        self,
+        states: Tensor,
+        masks: ActionMasks | None,
+        rows: Tensor,
+        times: Tensor,
+        *,
+        reference: bool = False,
+    ) -> Tensor:
+        """Return the shaped logits of response tokens, as `shaped_logits` does."""
+        logits = self.shaped_logits(states, None, reference=reference)
+        return logits if masks is None else masks.forbid_(logits, rows, times)
 
     def support(
         self,
@@ -290,13 +301,13 @@ class CausalLMPolicy(BasePolicy):
         def figures(
             states: Tensor, ref_states: Tensor, tokens: Tensor, rows: Tensor, times: Tensor
         ) -> tuple[Tensor, ...]:
-            mask = None if action_masks is None else action_masks.at(rows, times)
-            logits = self.shaped_logits(states, mask)
+            given = action_masks, rows, times
+            logits = self._logits_at(states, *given)
             found = []
             if with_kl:
                 if ref_logits is None:
                     with torch.no_grad():
-                        chosen = self.shaped_logits(ref_states, mask, reference=True)
+                        chosen = self._logits_at(ref_states, *given, reference=True)
                 else:
                     chosen = ref_logits[rows, times]
                 found.append(losses.full_kl(logits, chosen))
@@ -353,8 +364,7 @@ class CausalLMPolicy(BasePolicy):
                 times: Tensor,
                 masks: ActionMasks | None = masks,
             ) -> tuple[Tensor]:
-                mask = None if masks is None else masks.at(rows, times)
-                logits = self.shaped_logits(states, mask, reference=reference)
+                logits = self._logits_at(states, masks, rows, times, reference=reference)
                 return (chosen_log_probs(logits, tokens),)
 
             tokens = part.input_ids[rows, columns]
@@ -382,9 +392,10 @@ class CausalLMPolicy(BasePolicy):
         for bucket in self._buckets(sequences, max_size, True):
             part = sequences.select(bucket)
             rows, times, _ = part.response_positions()
-            masks = None if action_masks is None else action_masks.select(bucket).at(rows, times)
+            masks = None if action_masks is None else action_masks.select(bucket)
             states = self.states(part, reference=True)
-            logits[bucket[rows], times] = self.shaped_logits(states, masks, reference=True)
+            found = self._logits_at(states, masks, rows, times, reference=True)
+            logits[bucket[rows], times] = found
         return logits
 
     @torch.no_grad()

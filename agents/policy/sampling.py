@@ -15,6 +15,10 @@ from torch.utils.checkpoint import checkpoint
 
 from tokengym.envs.errors import ActionError
 
+SORTED_BELOW = 4_096
+"""Words of a vocabulary that is sorted to find the likeliest; of a larger one the edge is found."""
+LEAST_HALF = 128
+"""Most tokens that are sorted to find the edge of the nucleus."""
 BLOCK = 256
 """Tokens that `inverse_cdf` adds up at once."""
 
@@ -41,31 +45,52 @@ def shape_logits(
 
 
 class _Forbid(torch.autograd.Function):
-    """Sets columns to -inf in place; what reads them gives them gradient 0 anyway."""
+    """Sets logits to -inf in place; what reads them gives them gradient 0 anyway."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, columns: Tensor) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, forbidden: Tensor) -> Tensor:
         ctx.mark_dirty(logits)
-        return logits.index_fill_(-1, columns, -torch.inf)
+        if forbidden.dtype == torch.bool:
+            return logits.masked_fill_(forbidden, -torch.inf)
+        return logits.index_fill_(-1, forbidden, -torch.inf)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         return gradients[0], None
 
 
-def forbid_(logits: Tensor, action_mask: Tensor) -> Tensor:
-    """Return the logits with the forbidden ones -inf, without a copy where a few are forbidden.
+def forbid_(logits: Tensor, forbidden: Tensor) -> Tensor:
+    """Return the logits with the forbidden ones -inf, without a copy.
 
     Args:
         logits: (n, vocab), shaped, the result of an operation that does not need it any more;
             changed in place.
-        action_mask: (n or 1, vocab) bool.
+        forbidden: (n or 1, vocab) bool, True where forbidden, or (few,) int64 tokens that are
+            forbidden in all rows.
     """
-    if len(action_mask) == 1:
-        columns = (~action_mask[0]).nonzero()[:, 0]
-        if len(columns) * 16 <= logits.shape[-1]:
-            return _Forbid.apply(logits, columns)
-    return logits.masked_fill(~action_mask, -torch.inf)
+    return _Forbid.apply(logits, forbidden)
+
+
+def packed(masks: Tensor) -> Tensor:
+    """Return masks as bits: (n, vocab) bool -> (n, ceil(vocab / 8)) uint8, a byte's lowest first.
+
+    Example:
+        >>> packed(torch.tensor([[True, False, False, True, False, False, False, False, True]]))
+        tensor([[9, 1]], dtype=torch.uint8)
+    """
+    padded = F.pad(masks, (0, -masks.shape[-1] % 8)).view(torch.uint8).unflatten(-1, (-1, 8))
+    return (padded << _places(masks.device)).sum(-1, dtype=torch.uint8)
+
+
+def unpacked(bits: Tensor, vocab_size: int, *, where: bool = True) -> Tensor:
+    """Return what `packed` was given, or with ``where=False`` its opposite."""
+    one = torch.ones((), dtype=torch.uint8, device=bits.device) << _places(bits.device)
+    bits = bits.unsqueeze(-1) & one
+    return (bits != 0 if where else bits == 0).flatten(-2)[..., :vocab_size]
+
+
+def _places(device: torch.device) -> Tensor:
+    return torch.arange(8, dtype=torch.uint8, device=device)
 
 
 def likeliest(logits: Tensor, *, top_k: int = 0, top_p: float = 1.0) -> Tensor | None:
@@ -86,9 +111,10 @@ def likeliest(logits: Tensor, *, top_k: int = 0, top_p: float = 1.0) -> Tensor |
 
     Source: Fan et al. 2018, arXiv:1805.04833; Holtzman et al. 2020, arXiv:1904.09751.
     """
-    vocab = logits.shape[-1]
+    if logits.shape[-1] >= SORTED_BELOW:
+        return by_threshold(logits, top_k=top_k, top_p=top_p)
     keep = None
-    if 0 < top_k < vocab:
+    if 0 < top_k < logits.shape[-1]:
         keep = logits >= logits.topk(top_k, dim=-1).values[..., -1:]
         keep &= ~torch.isneginf(logits)  # fewer than top_k may be allowed at all
         logits = logits.masked_fill(~keep, -torch.inf)
@@ -101,6 +127,65 @@ def likeliest(logits: Tensor, *, top_k: int = 0, top_p: float = 1.0) -> Tensor |
         nucleus &= ~torch.isneginf(logits)
         keep = nucleus if keep is None else keep & nucleus
     return keep
+
+
+def by_threshold(logits: Tensor, *, top_k: int = 0, top_p: float = 1.0) -> Tensor | None:
+    """Return what `likeliest` returns, from the least kept logit instead of a sorted vocabulary.
+
+    M(t) = sum of p over the tokens likelier than t. The nucleus holds the tokens above the least
+    value t of p with M(t) < top_p, and of those that equal it the first ceil((top_p - M(t)) / t).
+
+    With top_k the value is found among the top_k alone; otherwise in the half of the vocabulary
+    that holds it, which is halved again and again. Nothing looks at a value, so a captured step
+    can do it. Arguments are those of `likeliest`.
+    """
+    vocab = logits.shape[-1]
+    if 0 < top_k < vocab:
+        values = logits.topk(top_k, dim=-1).values  # (batch, k), descending
+        keep = (logits >= values[..., -1:]) & ~torch.isneginf(logits)
+        if top_p == 1.0:
+            return keep
+        # The last of them stands for all that equal it.
+        num_tied = keep.sum(-1, keepdim=True) - (top_k - 1)
+        mass = (values - values[..., :1]).exp()
+        total = mass.sum(-1, keepdim=True) + mass[..., -1:] * (num_tied - 1).clamp(min=0)
+        probs = mass / total
+        in_nucleus = probs.cumsum(-1) - probs < top_p
+        last = (in_nucleus.sum(-1, keepdim=True) - 1).clamp(min=0)
+        edge, prob = values.gather(-1, last), probs.gather(-1, last)
+        above = torch.where(values > edge, probs, 0.0).sum(-1, keepdim=True)
+        return _above_edge(logits, edge, prob, above, top_p) & keep
+    if top_p == 1.0:
+        return None
+    probs = half = logits.softmax(-1)
+    before = torch.zeros_like(probs[..., :1])  # probability of the halves above
+    while (size := half.shape[-1]) > LEAST_HALF:
+        upper = half.topk(-(-size // 2), sorted=False).values
+        lower = half.topk(size // 2, largest=False, sorted=False).values
+        after = before + upper.sum(-1, keepdim=True)
+        is_upper = after >= top_p
+        half = torch.where(is_upper, upper, F.pad(lower, (0, size % 2)))
+        before = torch.where(is_upper, before, after)
+    half = half.sort(-1, descending=True).values
+    last = (before + half.cumsum(-1) - half < top_p).sum(-1, keepdim=True) - 1
+    edge = half.gather(-1, last.clamp(min=0)).clamp(min=torch.finfo(half.dtype).tiny)
+    above = torch.where(probs > edge, probs, 0.0).sum(-1, keepdim=True)
+    return _above_edge(probs, edge, edge, above, top_p)
+
+
+def _above_edge(x: Tensor, edge: Tensor, prob: Tensor, above: Tensor, top_p: float) -> Tensor:
+    """Return the tokens above the nucleus's edge, and of those at it as many as have room.
+
+    Args:
+        x: (batch, vocab), what is compared with the edge.
+        edge: (batch, 1).
+        prob: (batch, 1), probability of a token at the edge.
+        above: (batch, 1), probability of all above it.
+        top_p: See `likeliest`.
+    """
+    ties = x == edge
+    room = ((top_p - above) / prob).ceil()  # at least 1
+    return (x > edge) | (ties & (ties.cumsum(-1, dtype=torch.int32) <= room.clamp(min=1.0)))
 
 
 def chosen_log_probs(logits: Tensor, tokens: Tensor) -> Tensor:

@@ -1,12 +1,14 @@
 """Prompts and responses as one batch of tensors, and the action masks of their sampling."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from tokengym.agents.policy.sampling import MOST_LOGITS, forbid_, unpacked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,14 +116,19 @@ class Sequences:
 class ActionMasks:
     """Tokens allowed at each step: the distinct masks, and the mask of each step.
 
-    A mask has one entry per word of the vocabulary and there are few distinct ones, so a rollout's
-    masks take little room.
+    A mask has one entry per word of the vocabulary. An environment has few distinct ones; those
+    of top-k and top-p differ at every step, and are kept as bits.
     """
 
     table: Tensor
-    """(distinct, vocab) bool, True where the token is allowed."""
+    """(distinct, vocab) bool, True where the token is allowed; or (distinct, ceil(vocab / 8)) uint8
+    where they are `packed`."""
     index: Tensor
     """(batch, time) int64, rows of ``table``; 0 past a response's end."""
+    vocab_size: int = 0
+    """Words of the vocabulary where the masks are packed."""
+    columns: Tensor | None = None
+    """(few,) int64, the forbidden tokens where there is one mask that forbids few."""
 
     @classmethod
     def from_arrays(
@@ -162,20 +169,58 @@ class ActionMasks:
             tables.append(table)
             indices.append(index + before)
             before += len(table)
-        table, places = torch.cat(tables).unique(dim=0, return_inverse=True)
-        return cls(table=table, index=places[torch.cat(indices)])
+        table, index = torch.cat(tables), torch.cat(indices)
+        if known[0].vocab_size:  # every step has a mask of its own
+            return cls(table=table, index=index, vocab_size=known[0].vocab_size)
+        table, places = table.unique(dim=0, return_inverse=True)
+        return cls(table=table, index=places[index], columns=few_forbidden(table))
 
     def to(self, device: torch.device | str) -> "ActionMasks":
         """Return the masks on a device."""
-        return ActionMasks(table=self.table.to(device), index=self.index.to(device))
+        columns = None if self.columns is None else self.columns.to(device)
+        table, index = self.table.to(device), self.index.to(device)
+        return replace(self, table=table, index=index, columns=columns)
 
-    def at(self, rows: Tensor, times: Tensor) -> Tensor:
-        """Return the masks of the given tokens, (tokens, vocab) or, if all are one, (1, vocab)."""
-        return self.table if len(self.table) == 1 else self.table[self.index[rows, times]]
+    def at(self, rows: Tensor, times: Tensor, *, allowed: bool = True) -> Tensor:
+        """Return the masks of the given tokens, (tokens, vocab) or, if all are one, (1, vocab).
+
+        Args:
+            rows: (tokens,) int64.
+            times: (tokens,) int64.
+            allowed: False returns the opposite, True where a token is forbidden.
+        """
+        table = self.table if len(self.table) == 1 else self.table[self.index[rows, times]]
+        if self.vocab_size:
+            return unpacked(table, self.vocab_size, where=allowed)
+        return table if allowed else ~table
+
+    def forbid_(self, logits: Tensor, rows: Tensor, times: Tensor) -> Tensor:
+        """Return the logits of the given tokens with what could not be sampled -inf, in place.
+
+        Args:
+            logits: (tokens, vocab); see `tokengym.agents.policy.sampling.forbid_`.
+            rows: (tokens,) int64.
+            times: (tokens,) int64.
+        """
+        columns = self.columns
+        return forbid_(logits, self.at(rows, times, allowed=False) if columns is None else columns)
 
     def select(self, rows: Tensor) -> "ActionMasks":
         """Return the masks of the given rows."""
-        return ActionMasks(table=self.table, index=self.index[rows])
+        return replace(self, index=self.index[rows])
+
+    def shares(self) -> Tensor:
+        """Return the allowed share of the vocabulary at each step, (batch, time)."""
+        parts = self.table.split(max(1, MOST_LOGITS // max(1, self.vocab_size)))
+        if self.vocab_size:
+            parts = tuple(unpacked(part, self.vocab_size) for part in parts)
+        return torch.cat([part.float().mean(1) for part in parts])[self.index]
+
+
+def few_forbidden(table: Tensor) -> Tensor | None:
+    """Return the forbidden tokens, (few,) int64, where there is one mask that forbids few."""
+    columns = (~table[0]).nonzero()[:, 0]
+    return columns if len(table) == 1 and len(columns) * 16 <= table.shape[1] else None
 
 
 class MaskRecorder:
@@ -210,10 +255,9 @@ class MaskRecorder:
         """Return the recorded masks, or None if nothing was ever forbidden."""
         if all(mask.all() for mask in self._table):
             return None
-        return ActionMasks(
-            table=torch.from_numpy(np.stack(self._table)).to(device),
-            index=torch.from_numpy(np.stack(self._steps, axis=1)).to(device),
-        )
+        table = torch.from_numpy(np.stack(self._table))
+        index = torch.from_numpy(np.stack(self._steps, axis=1))
+        return ActionMasks(table=table, index=index, columns=few_forbidden(table)).to(device)
 
     def _number(self, masks: NDArray[np.generic]) -> NDArray[np.int64]:
         allowed = masks.astype(bool)

@@ -36,4 +36,4 @@ def _allowed_share(experience: Experience) -> float:
     kept = experience.action_masks
     if kept is None:
         return 1.0
-    return float(kept.table.float().mean(1)[kept.index][experience.response_mask].mean())
+    return float(kept.shares()[experience.response_mask].mean())

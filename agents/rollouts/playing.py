@@ -37,7 +37,10 @@ class Choice:
     entropy: Tensor | None = None
     """(active,), nats, of the distribution the token was drawn from."""
     support: Tensor | None = None
-    """(active, vocab) bool, the tokens it was drawn among, where the agent itself excluded some."""
+    """(active, ceil(vocab / 8)) uint8, the tokens it was drawn among as `packed` bits, where the
+    agent itself excluded some."""
+    vocab_size: int = 0
+    """Words of the vocabulary, where there is a support."""
 
 
 class Player(Protocol):
@@ -240,9 +243,7 @@ class RoundRecorder:
     ) -> None:
         """Record a step: the choice of ``rows`` and its result."""
         self._steps.append((rows, choice))
-        if choice.support is not None:
-            self._masks.add(rows, choice.support.cpu().numpy())
-        elif action_masks is not None:
+        if choice.support is None and action_masks is not None:
             self._masks.add(rows, mask_rows(action_masks, rows))
         for row in rows[(result.terminated | result.truncated)[rows]].tolist():
             self._episodes[row] = result.episodes[row]
@@ -272,11 +273,24 @@ class RoundRecorder:
         return Round(
             episodes=tuple(self._episodes[row] for row in range(self._num_envs)),
             truncated=self._truncated,
-            action_masks=self._masks.finish(device),
+            action_masks=self._masks.finish(device) if first.support is None else self._support(),
             log_probs=self._padded("log_probs"),
             values=self._padded("values"),
             entropy=self._padded("entropy"),
         )
+
+    def _support(self) -> ActionMasks:
+        """Return what was sampled among, which stays on the device."""
+        bits = torch.cat(
+            [choice.support for _, choice in self._steps if choice.support is not None]
+        )
+        index = torch.zeros(self._num_envs, len(self._steps), dtype=torch.int64)
+        count = 0
+        for time, (rows, _) in enumerate(self._steps):
+            index[rows, time] = torch.arange(count, count + len(rows))
+            count += len(rows)
+        vocab_size = self._steps[0][1].vocab_size
+        return ActionMasks(table=bits, index=index.to(bits.device), vocab_size=vocab_size)
 
     def _padded(self, name: str) -> Tensor | None:
         """Return one field of the choices as (batch, time)."""

@@ -22,7 +22,13 @@ from tokengym.agents.decoding.cuda.merged import MergedModel, decoding_model
 from tokengym.agents.decoding.cuda.static import StaticStream
 from tokengym.agents.decoding.player import DecodedPolicy, columns_needed, left_padded, not_finite
 from tokengym.agents.errors import ModelError
-from tokengym.agents.policy.sampling import as_action_mask, draw, mask_rows, row_uniforms
+from tokengym.agents.policy.sampling import (
+    as_action_mask,
+    draw,
+    mask_rows,
+    packed,
+    row_uniforms,
+)
 from tokengym.agents.rollouts.environments import Observation
 from tokengym.agents.rollouts.playing import Choice
 
@@ -143,6 +149,7 @@ class Decoder:
         models = [policy.language_model]
         if policy.masking_model is not None:
             models.append(policy.masking_model)
+        self.vocab_size = policy.num_actions
         self._critic = policy.critic
         if self._critic is not None and self._critic.network is not None:
             self._critic = None  # it reads whole texts, when the round is over
@@ -165,7 +172,7 @@ class Decoder:
         self.log_probs, self.entropy = torch.zeros(2, self.rows, device=device)
         self.values = None if self._critic is None else torch.zeros(self.rows, device=device)
         self.support: Tensor | None = None
-        """(rows, vocab) bool; None where all tokens are sampled among."""
+        """(rows, bytes) uint8, `packed`; None where all tokens are sampled among."""
         self._chosen = torch.zeros(self.rows, dtype=torch.int64, device=device)
         is_gpu = device.type == "cuda"
         self._given = torch.zeros(self.rows, pin_memory=is_gpu)
@@ -275,9 +282,10 @@ class Decoder:
         support = policy.support(logits, mask, *masking_states, temperature=temperature)
         if support is not None:
             logits = logits.masked_fill(~support, -torch.inf)
+            bits = packed(support)
             if self.support is None:
-                self.support = support.new_zeros(self.rows, support.shape[1])
-            self.support[:size] = support
+                self.support = bits.new_zeros(self.rows, bits.shape[1])
+            self.support[:size] = bits
         uniforms = self._uniforms[:size] if samples else None
         tokens, log_probs, entropy = draw(logits, uniforms, looks=False)
         for stream in self._streams:
@@ -391,6 +399,7 @@ class CapturedPlayer:
             values=None if decoder.values is None else decoder.values[self._on_device],
             entropy=decoder.entropy[self._on_device],
             support=None if decoder.support is None else decoder.support[self._on_device],
+            vocab_size=decoder.vocab_size,
         )
 
     def _drop_all_but(self, rows: NDArray[np.integer]) -> None:

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from tests.agents.conftest import VOCABULARY, lora_config, make_model
 from tests.agents.policy.test_policy import shake
-from tokengym.agents import PPO
+from tokengym.agents import PPO, losses
 from tokengym.agents.policy import sampling
-from tokengym.agents.policy.sampling import forbid_
-from tokengym.agents.policy.sequences import ActionMasks, Sequences
+from tokengym.agents.policy.sampling import packed
+from tokengym.agents.policy.sequences import ActionMasks, Sequences, few_forbidden
 
 TEXTS = [[3, 4], [5], [6, 7, 3]], [[5, 6, 7, 3], [4, 1], [3, 3, 4, 5, 6]]
 
@@ -20,9 +20,12 @@ TEXTS = [[3, 4], [5], [6, 7, 3]], [[5, 6, 7, 3], [4, 1], [3, 3, 4, 5, 6]]
 def masks_of(kind: str) -> ActionMasks | None:
     """No mask, one for all, or one of several per token."""
     lengths = [len(response) for response in TEXTS[1]]
-    table = torch.ones(2 if kind == "several" else 1, VOCABULARY, dtype=torch.bool)
+    table = torch.ones(1 if kind == "one" else 2, VOCABULARY, dtype=torch.bool)
     table[0, 0] = table[-1, 2] = False
     index = torch.arange(3 * max(lengths)).view(3, -1) % len(table)
+    if kind == "packed":  # a mask for each token, as top-k leaves them
+        table, index = table.repeat(20, 1), torch.arange(index.numel()).view(index.shape)
+        return ActionMasks(table=packed(table), index=index, vocab_size=VOCABULARY)
     return None if kind == "none" else ActionMasks(table=table, index=index)
 
 
@@ -50,7 +53,7 @@ def plain(agent: PPO, sequences: Sequences, masks: ActionMasks | None) -> dict[s
     }
 
 
-@pytest.mark.parametrize("kind", ["none", "one", "several"])
+@pytest.mark.parametrize("kind", ["none", "one", "several", "packed"])
 @pytest.mark.parametrize("shape", ["gpt2", "llama", "adapters", "padded"])
 def test_chunks_change_neither_figures_nor_gradients(
     make_ppo: Callable[..., PPO], monkeypatch: pytest.MonkeyPatch, shape: str, kind: str
@@ -118,11 +121,27 @@ def test_stored_reference_logits_and_log_probs_without_gradient_in_chunks(
         torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
 
 
-def test_forbidding_a_few_tokens_writes_in_place_and_many_or_different_ones_in_a_copy():
-    logits = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
-    few, many = torch.ones(2, 1, 32).bool()
-    few[0, 3] = many[0, :20] = False
-    for mask in (few, many, many.expand(5, 32)):
-        found = forbid_(given := logits.clone(), mask)
-        assert found.tolist() == logits.masked_fill(~mask, -torch.inf).tolist()
-        assert (found.data_ptr() == given.data_ptr()) == (mask is few)
+def test_forbidding_tokens_writes_in_place_and_leaves_their_gradients_zero():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(5, 32, generator=generator)
+    one, each = torch.ones(1, 32).bool(), torch.rand(5, 32, generator=generator) < 0.5
+    one[0, 3] = each[:, 3] = False
+    rows, times = torch.arange(5), torch.zeros(5, dtype=torch.int64)
+    index = torch.stack([torch.arange(5)], dim=1)
+    for masks, allowed in (
+        (ActionMasks(table=one, index=0 * index, columns=few_forbidden(one)), one),
+        (ActionMasks(table=one, index=0 * index), one),
+        (ActionMasks(table=each, index=index), each),
+        (ActionMasks(table=packed(each), index=index, vocab_size=32), each),
+    ):
+        leaf = logits.clone().requires_grad_()
+        given = 1.0 * leaf
+        result = masks.forbid_(given, rows, times)
+        assert result.tolist() == logits.masked_fill(~allowed, -torch.inf).tolist()
+        assert result.data_ptr() == given.data_ptr()
+        losses.entropy(result).sum().backward()
+        assert leaf.grad is not None
+        assert not leaf.grad[~allowed.expand(5, -1)].any()
+        assert leaf.grad.isfinite().all()
+    assert few_forbidden(each) is None
+    assert few_forbidden(torch.zeros(1, 32).bool()) is None

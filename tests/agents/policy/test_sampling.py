@@ -3,16 +3,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from tests.support.tapes import Tape
+from tests.support.traffic import Traffic
 from tokengym.agents import losses
+from tokengym.agents.policy import sampling
 from tokengym.agents.policy.sampling import (
     as_action_mask,
+    by_threshold,
     chosen_log_probs,
     draw,
     inverse_cdf,
     likeliest,
     mask_rows,
+    packed,
     shape_logits,
+    unpacked,
 )
 from tokengym.envs import ActionError
 
@@ -151,6 +158,80 @@ def test_the_nucleus_by_hand_and_what_leaves_all():
     everything = likeliest(torch.zeros(1, 3), top_k=1)  # ties stay together
     assert everything is not None
     assert everything.all()
+
+
+@pytest.mark.parametrize("vocab", [9, 5_003])
+@pytest.mark.parametrize(
+    ("top_k", "top_p"), [(1, 1.0), (3, 1.0), (0, 0.6), (0, 0.999), (4, 0.7), (40, 0.97)]
+)
+def test_the_edge_of_the_likeliest_is_found_without_sorting(
+    vocab: int, top_k: int, top_p: float, monkeypatch: pytest.MonkeyPatch
+):
+    """Coarse logits have many ties, at the edge too; some tokens are forbidden."""
+    generator = torch.Generator().manual_seed(0)
+    for steps in (2.0, 1e6):
+        logits = (2.0 * torch.randn(60, vocab, generator=generator) * steps).round() / steps
+        logits[::2, 4] = -torch.inf
+        logits[3, 2:], logits[4, :2], logits[4, 2:] = -torch.inf, 99.0, -99.0
+        logits[5] = 1.0
+        monkeypatch.setattr(sampling, "SORTED_BELOW", 10**6)
+        expected = likeliest(logits.double(), top_k=top_k, top_p=top_p)
+        found = by_threshold(logits, top_k=top_k, top_p=top_p)
+        assert (expected is None) == (found is None)
+        if expected is None or found is None:
+            continue
+        differing = (expected != found).nonzero()
+        if top_p == 1.0:
+            assert not len(differing)
+        probs = logits.double().softmax(-1)
+        if top_k:
+            kept = likeliest(logits, top_k=top_k)
+            probs = probs if kept is None else probs * kept / (probs * kept).sum(-1, keepdim=True)
+        for row, _ in differing.tolist():  # within rounding of the nucleus's end
+            ends = [(probs[row] * keep[row]).sum().item() for keep in (expected, found)]
+            least = probs[row][expected[row]].min().item()
+            assert min(abs(end - top_p) for end in [*ends, ends[0] - least]) < 1e-6
+        assert differing[:, 0].unique_consecutive().numel() == len(differing) <= 10
+        Tape(lambda given=logits: by_threshold(given, top_k=top_k, top_p=top_p))  # type: ignore[misc]
+        monkeypatch.setattr(sampling, "SORTED_BELOW", 0)
+        again = likeliest(logits, top_k=top_k, top_p=top_p)
+        assert again is not None
+        assert again.tolist() == found.tolist()
+
+
+@pytest.mark.parametrize(
+    ("settings", "most_gb"), [({"top_k": 50, "top_p": 0.9}, 2.2), ({"top_p": 0.9}, 6.0)]
+)
+def test_a_real_vocabulary_is_not_sorted_and_its_masks_are_small(
+    settings: dict[str, Any], most_gb: float
+):
+    """Counted for a step of 256 rows of Qwen2.5; sorting its copies took 4.4 GB and 39 MB each."""
+    with FakeTensorMode():
+        logits = torch.empty(256, 151_936)
+        with Traffic() as traffic:
+            keep = likeliest(logits, **settings)
+            assert keep is not None
+            bits = packed(keep)
+    assert bits.numel() * bits.element_size() == 256 * 151_936 // 8
+    assert traffic.total < most_gb * 1e9
+    assert traffic.bytes["sort"] < 1e6
+
+
+def test_what_is_not_finite_leaves_no_token():
+    for top_k in (0, 2):
+        keep = by_threshold(torch.full((2, 5), torch.nan), top_k=top_k, top_p=0.9)
+        assert keep is not None
+        assert not keep.any()
+
+
+@pytest.mark.parametrize("vocab", [1, 8, 13, 600])
+def test_masks_are_packed_eight_tokens_a_byte(vocab: int):
+    masks = torch.rand(7, vocab, generator=torch.Generator().manual_seed(0)) < 0.5
+    bits = packed(masks)
+    assert bits.numel() == 7 * -(-vocab // 8)
+    assert np.packbits(masks.numpy(), axis=1, bitorder="little").tolist() == bits.tolist()
+    assert unpacked(bits, vocab).tolist() == masks.tolist()
+    assert unpacked(bits, vocab, where=False).tolist() == (~masks).tolist()
 
 
 def test_ties_on_the_edge_of_the_nucleus_go_to_the_lower_ids():

@@ -57,12 +57,14 @@ def test_the_mask_is_of_the_policy_as_it_was_at_the_last_refresh(
         assert masks is not None
         for row, episode in enumerate(played.episodes):
             n = len(episode.response_ids)
-            found = masks.table[masks.index[row, :n]]
+            found = masks.at(torch.full((n,), row), torch.arange(n))
             assert found.tolist() == expected_masks(earlier, episode, 0.6).tolist(), update
             present = expected_masks(agent.policy.language_model.model, episode, 0.6)
             if update % 2 == 0:
                 assert found.tolist() == present.tolist()
             differed += int(found.tolist() != present.tolist())
+            share = found.float().mean(1)
+            torch.testing.assert_close(masks.shares()[row, :n], share)
         stats = agent.update(agent.assign(played))
         assert stats.log_prob_gap < 1e-4
         if update % 2 == 1:
