@@ -24,6 +24,7 @@ from tokengym.scripts.commands.demo import demo
 from tokengym.scripts.commands.envs import envs
 from tokengym.scripts.commands.evaluate import evaluate
 from tokengym.scripts.commands.explore import explore
+from tokengym.scripts.commands.label import label
 from tokengym.scripts.commands.options import call
 from tokengym.scripts.commands.push import push
 from tokengym.scripts.commands.replay import replay
@@ -38,6 +39,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "train-reward": train_reward,
     "collect": collect,
+    "label": label,
     "constitution": constitution,
     "evaluate": evaluate,
     "envs": envs,
