@@ -1,9 +1,10 @@
 """Which rule follows the decisive token? Runs and page of docs/results/forks.md.
 
 Forks at three settings of its knobs, where one wrong decision makes all others worthless: `sparse`,
-`red` and `abc-signed` by the bundled model of the verifier, `mc` and `decisive`, the exact
-advantage under the best play, each with PPO and with `loo`. Equal response tokens, continuations
-counted; runs are paired by seed.
+`uniform`, `red` and `abc-signed` by the bundled model of the verifier, `mc` and `decisive`, the
+exact advantage under the best play, each with PPO and with `loo`. GRPO runs under sparse alone,
+because its updates are the same under every rule that redistributes the score. Equal response
+tokens, continuations counted; runs are paired by seed.
 
     python -m tokengym.scripts.studies.forks run --out runs/forks [--part 0/2] [--until 12:25]
     python -m tokengym.scripts.studies.forks publish --out runs/forks
@@ -61,10 +62,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
 """Knobs of the three settings; a filler before each decision is one of four words, three times."""
 FAMILY = "brackets"
 MC = "mc:k=4,segments={}"
-RULES = (BASELINE, "red:delivery=end", "abc-signed", MC, "decisive")
+RULES = (BASELINE, "decisive", "red:delivery=end", MC, "abc-signed", "uniform")
+"""In the order of their runs: those that the page's question is about come first."""
 LEARNERS: dict[str, dict[str, Any]] = {
     "ppo": {},
     "loo": {"advantage": "loo", "group_size": 8},
+    "grpo": {"advantage": "grpo", "group_size": 8},
 }
 ADVANTAGES = (MC, "decisive")
 """Rules whose token rewards are advantages: under PPO they are taken as they are (`vineppo`)."""
@@ -170,13 +173,13 @@ class Cell:
 
 
 def cells() -> list[Cell]:
-    """Return all cells: PPO before loo, and of each the middle setting first."""
+    """Return all cells: the middle setting first, and PPO before the others."""
     return [
         Cell(setting=setting, learner=learner, rule=rule)
+        for setting in ("middle", "hard", "easy")
         for learner in LEARNERS
-        for setting in ("middle", "easy", "hard")
         for rule in RULES
-        if not (learner == "loo" and rule == MC)
+        if (learner, rule) != ("loo", MC) and (learner != "grpo" or rule == BASELINE)
     ]
 
 
