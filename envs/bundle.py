@@ -212,8 +212,8 @@ def bundled(task: str) -> Bundle:
 
     Args:
         task: "movie_review", "question_answer", "dialogue", "detox", "summarize", "oracle",
-            "forks", "feedback", which has a judge and no prompts, or "smollm2-reviews", whose
-            language model is the extra ``smollm2``.
+            "forks", "reasoning_gym", "feedback", which has a judge and no prompts, or
+            "smollm2-reviews", whose language model is the extra ``smollm2``.
 
     Raises:
         BundleError: if there is no bundle of this task (the message lists those that exist).

@@ -225,7 +225,7 @@ def _overview(task: Task, env: Any) -> Iterator[tuple[str, str]]:
     yield "Observation space", f"`{env.observation_space}`"
     yield "Default reward", f"`{task.reward!r}`"
     bundle = env.bundle
-    if task.bundle is None:
+    if task.bundle is None or task.read_dataset is not None:
         yield "Prompts", str(len(env.prompts))
     else:
         counts = [f"{len(bundle.prompts(split)):,} {split}" for split in ("train", "test")]

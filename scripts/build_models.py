@@ -30,6 +30,7 @@ class Options:
         "summarize",
         "oracle",
         "forks",
+        "reasoning_gym",
         "feedback",
         "all",
     ] = "all"
@@ -106,6 +107,7 @@ def build_bundled(options: Options) -> None:
     from tokengym.scripts.bundles.movie_review import build_movie_review
     from tokengym.scripts.bundles.oracle import build_oracle
     from tokengym.scripts.bundles.question_answer import build_question_answer
+    from tokengym.scripts.bundles.reasoning_gym import build_reasoning_gym
     from tokengym.scripts.bundles.summarize import build_summarize
 
     builders: dict[str, Callable[..., BuiltBundle]] = {
@@ -116,6 +118,7 @@ def build_bundled(options: Options) -> None:
         "summarize": build_summarize,
         "oracle": build_oracle,
         "forks": build_forks,
+        "reasoning_gym": build_reasoning_gym,
         "feedback": build_feedback,
     }
     tasks = list(builders) if options.task == "all" else [options.task]

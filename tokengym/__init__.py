@@ -2,7 +2,8 @@
 
 Importing it registers the bundled tasks with Gymnasium: ``tokengym/MovieReview-v0``,
 ``tokengym/QuestionAnswer-v0``, ``tokengym/Dialogue-v0``, ``tokengym/Detox-v0``,
-``tokengym/Summarize-v0``, ``tokengym/TokenGeneration-v0`` and ``tokengym/Oracle-v0``.
+``tokengym/Summarize-v0``, ``tokengym/TokenGeneration-v0``, ``tokengym/Oracle-v0``,
+``tokengym/Forks-v0`` and ``tokengym/ReasoningGym-v0``.
 
 What most scripts need is importable from here, and loaded when it is first used:
 ``from tokengym import PPO, collect, evaluate``.

@@ -144,6 +144,8 @@ def _env_arguments(task: Task, split: Split, options: Mapping[str, Any]) -> dict
     arguments = task_arguments(task, of_task, split)
     of_bundle = arguments["bundle"].settings("options") if arguments["bundle"] else {}
     of_env = {name: value for name, value in options.items() if name not in known}
+    if task.chat_where_possible and arguments["tokenizer"].chat_template:
+        of_env.setdefault("chat_template", True)
     return {**of_bundle, **of_env, **arguments}
 
 
@@ -155,13 +157,16 @@ def _scorer_of(
     reward_model: str | Path | None,
 ) -> AnyScorer | None:
     """Return the caller's scorer, or the task's exact one where the reward does not bring one."""
-    if task.exact_score is None or scorer is not None or choice is None:
+    if task.exact_score is task.scorer or scorer is not None or choice is None:
         return scorer
     from tokengym.rewards import Explained, FunctionScorer, RewardError, load_scorer
+    from tokengym.rewards.scorers import find_scorer
 
     if choice.kind is None or choice.kind == "encoder":
         return None
-    exact = FunctionScorer(task.exact_score(env), name=task.name.lower())
+    exact: Any = task.scorer and find_scorer(task.scorer)
+    if task.exact_score is not None:
+        exact = FunctionScorer(task.exact_score(env), name=task.name.lower())
     if choice.kind == "any":
         return exact
     if reward_model is not None:

@@ -88,6 +88,12 @@ class Task:
 
     models_know: str = ""
     """What the bundled reward model was trained on, for the refusal of other settings."""
+    read_dataset: Callable[[Any, Split], PromptSet] | None = None
+    """Function that returns a split of what ``dataset=`` names, where that is no table of texts."""
+    chat_where_possible: bool = False
+    """Whether ``chat_template`` is True by default where the tokenizer has a template."""
+    scorer: str | None = None
+    """Word of the scorer that is the score under every reward, as `exact_score`'s is."""
     exact_score: Callable[[Any], Callable[[str, str], float]] | None = None
     """Function that returns an environment's exact score of texts, if there is one; it is then the
     score under every reward, and a reward model only attributes it to tokens."""
@@ -243,20 +249,8 @@ def task_arguments(task: Task, options: TaskOptions, split: Split = "train") -> 
         given = models.tokenizer
     tokenizer = load_tokenizer(given, eos_token=options.eos_token, pad_token=options.pad_token)
     if options.dataset is not None:
-        how: dict[str, Any] = dict(
-            prompt_column=options.prompt_column,
-            reference_column=options.reference_column,
-            query_type_column=options.query_type_column,
-            metadata_columns=options.metadata_columns,
-            split=split,
-            prompt_tokens=options.prompt_tokens or task.prompt_tokens,
-            tokenizer=tokenizer,
-            transcripts=task.transcripts,
-        )
-        if own is None and tokenizer is given:
-            prompts = _read_once(options.dataset, how)
-        else:  # a tokenizer of the caller's own may be changed between two environments
-            prompts = load_prompts(options.dataset, **how)
+        changes = own is not None or tokenizer is not given
+        prompts = _read(task, options, tokenizer, split, may_change=changes)
     else:
         prompts = _listed(task, options, models, split)
         if options.prompt_tokens is not None:
@@ -269,6 +263,47 @@ def task_arguments(task: Task, options: TaskOptions, split: Split = "train") -> 
         if tokenizer.get_vocab() != models.tokenizer.get_vocab():
             models = models.without("grammar")  # other words make other sentences
     return {"tokenizer": tokenizer, "prompts": prompts, "bundle": models}
+
+
+def _read(
+    task: Task,
+    options: TaskOptions,
+    tokenizer: PreTrainedTokenizerBase,
+    split: Split,
+    *,
+    may_change: bool,
+) -> PromptSet:
+    """Return the prompts of the caller's data set.
+
+    Args:
+        task: The task.
+        options: The caller's.
+        tokenizer: Counts the first tokens of texts.
+        split: Of the data set.
+        may_change: Whether the tokenizer is the caller's own, who may change it between two
+            environments, so that nothing is kept.
+    """
+    if task.read_dataset is not None:
+        for name in (*COLUMNS, "prompt_tokens"):
+            if getattr(options, name) not in (None, ()):
+                raise SettingsError(
+                    f"{name}={getattr(options, name)!r} has no effect on {task.id}, whose prompts "
+                    "are generated; leave it out"
+                )
+        return task.read_dataset(options.dataset, split)
+    how: dict[str, Any] = dict(
+        prompt_column=options.prompt_column,
+        reference_column=options.reference_column,
+        query_type_column=options.query_type_column,
+        metadata_columns=options.metadata_columns,
+        split=split,
+        prompt_tokens=options.prompt_tokens or task.prompt_tokens,
+        tokenizer=tokenizer,
+        transcripts=task.transcripts,
+    )
+    if may_change:
+        return load_prompts(options.dataset, **how)
+    return _read_once(options.dataset, how)
 
 
 def _read_once(dataset: Any, how: Mapping[str, Any]) -> PromptSet:

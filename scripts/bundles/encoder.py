@@ -89,6 +89,7 @@ def encoder_of_pairs(
     pairs: Sequence[tuple[str, str]],
     *,
     seed: int,
+    steps: int = PAIR_STEPS,
 ) -> RobertaModel:
     """Return an encoder of the relevance of responses to prompts, trained from nothing.
 
@@ -96,10 +97,11 @@ def encoder_of_pairs(
         tokenizer: The bundle's.
         pairs: Prompts with a response to each.
         seed: Seed of the weights and of the batches; whatever else was built does not change it.
+        steps: Optimiser steps.
     """
     dice = Dice(np.random.default_rng([seed, 1]))
     encoder = new_encoder(tokenizer, seed=seed)
-    train_encoder(encoder, _drawer_of_pairs(tokenizer, pairs, dice), steps=PAIR_STEPS)
+    train_encoder(encoder, _drawer_of_pairs(tokenizer, pairs, dice), steps=steps)
     return encoder
 
 

@@ -43,6 +43,7 @@ from tokengym.rewards.gold.sentiment_lexicon import Lexicon
 from tokengym.rewards.scorers.base import ScorerWrapper
 from tokengym.rewards.scorers.judge import GreedyAnswers
 from tokengym.rewards.scorers.preference_model import WinRate
+from tokengym.rewards.scorers.reasoning_gym import ReasoningGym
 from tokengym.rewards.scorers.toxicity import ClassProbability
 from tokengym.rewards.scorers.vader import Vader
 
@@ -150,6 +151,8 @@ COMPARES = {WinRate}
 """Scorers that set the episodes of a batch against each other; tests of their own cover them."""
 READS_ENGLISH = {Vader}
 """Scorers to which the texts here say nothing; `test_vader` has others."""
+READS_ITEMS = {ReasoningGym}
+"""Scorers that need an item of theirs; `tests/tokengym/test_reasoning_gym.py` covers them."""
 
 
 def explained(tokenizer):
@@ -251,4 +254,4 @@ def test_every_scorer_is_tested_here(tokenizer):
         for kind in below(Scorer) - {Scorer, ScorerWrapper}
         if kind.__module__.startswith("tokengym.rewards.") and not kind.__name__.startswith("_")
     }
-    assert public - tested == LEARNS | COMPARES | READS_ENGLISH
+    assert public - tested == LEARNS | COMPARES | READS_ENGLISH | READS_ITEMS

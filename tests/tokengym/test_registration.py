@@ -43,6 +43,7 @@ NAMES = {
     "tokengym/QuestionAnswer-v0": ("r3", "r3-dense", "sparse", "uniform", "random"),
     "tokengym/Oracle-v0": ("sparse", "recency", "abc", "abc-d", "red", "red:every_prefix=true"),
     "tokengym/Forks-v0": ("sparse", "abc-signed", "red", "scar", "r3"),
+    "tokengym/ReasoningGym-v0": ("sparse", "abc-signed", "red", "scar", "r3"),
 }
 CASES = [(name, reward) for name, rewards in NAMES.items() for reward in rewards]
 

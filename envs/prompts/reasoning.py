@@ -1,0 +1,170 @@
+"""Prompts that reasoning-gym generates, and the verdict of its verifiers.
+
+The library is the extra ``tokengym[reasoning]``. It is imported when a data set of it is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from functools import lru_cache
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from tokengym.envs.bundle import Split
+from tokengym.envs.errors import DatasetError
+from tokengym.envs.prompts.prompt import Prompt, PromptSet
+from tokengym.envs.registry import Registry, did_you_mean
+
+INSTALL = "pip install 'tokengym[reasoning]'"
+SIZE = 256
+"""Prompts of each split, unless ``size`` says otherwise."""
+_TRIES = 4
+"""Items that are generated for each prompt at most; the others repeat a question."""
+_CHECKED = 4
+"""Items that are generated twice, to see that the generator is reproducible."""
+_WORDS: Registry[None] = Registry("dataset", error=DatasetError)
+
+
+class Generated(NamedTuple):
+    """A data set of the library, and the prompts that are taken from it."""
+
+    dataset: Any
+    """The library's object, which also verifies."""
+    prompts: PromptSet
+    """Distinct questions in the order of their items; those of even position are for training."""
+
+
+def generated_prompts(word: object, split: Split) -> PromptSet:
+    """Return a split of a data set of reasoning-gym.
+
+    Item i is drawn from the seed plus i. Questions that an earlier item asked are left out; of the
+    others every second is for training and the rest for testing, so that the splits share neither
+    an item nor a question.
+
+    Args:
+        word: Name of the data set, with options: "spell_backward:max_word_len=5". ``size`` is the
+            number of prompts of each split, ``seed`` that of the generator, ``level`` one of the
+            library's curriculum for the data set; the others are fields of its configuration.
+        split: "train", "test" or "all".
+
+    Returns:
+        Prompts whose ``reference`` is the library's answer, and whose ``metadata`` are the word
+        (``dataset``) and the item (``item``), which `verdict` reads.
+
+    Raises:
+        DatasetError: if the library is not installed, there is no such data set or option, or it
+            has too few questions.
+    """
+    if not isinstance(word, str):
+        raise DatasetError(
+            f"dataset must be the name of a data set of reasoning-gym, got {type(word).__name__}; "
+            "prompts of your own go to tokengym/TokenGeneration-v0"
+        )
+    chosen = {"train": slice(0, None, 2), "test": slice(1, None, 2), "all": slice(None)}[split]
+    return generated(word).prompts[chosen]
+
+
+def verdict(metadata: Mapping[str, Any], response: str) -> float:
+    """Return the score that the library's verifier gives a response, most often in [0, 1].
+
+    Args:
+        metadata: Of the prompt, see `generated_prompts`.
+        response: Text; of one with ``<answer>`` tags what is within the last pair counts.
+    """
+    from reasoning_gym.utils import extract_answer
+
+    answer = extract_answer(response)
+    dataset = generated(metadata["dataset"]).dataset
+    return float(
+        dataset.score_answer(response.strip() if answer is None else answer, metadata["item"])
+    )
+
+
+@lru_cache(maxsize=32)
+def generated(word: str) -> Generated:
+    """Return a data set and its prompts, generated once per process; see `generated_prompts`."""
+    name, options = (parsed := _WORDS.parse(word)).name, dict(parsed.options)
+    size = options.pop("size", SIZE)
+    if not isinstance(size, int) or size < 1:
+        raise DatasetError(f"dataset {word!r}: size must be at least 1, got {size!r}; raise it")
+    factory = _factory(name)
+    make = factory.DATASETS[name][0]
+    config = _configured(factory, name, options, items=2 * size * _TRIES)
+    dataset = make(config)
+    places: dict[str, int] = {}
+    items: list[dict[str, Any]] = []
+    for place in range(2 * size * _TRIES):
+        item = dataset[place]
+        if places.setdefault(item["question"], place) == place:
+            items.append(item)
+        if len(items) == 2 * size:
+            break
+    again = make(config)
+    if any(again[place]["question"] != asked for asked, place in [*places.items()][:_CHECKED]):
+        raise _unfit(name, "asks other questions each time it is made")
+    if len(items) < 2:
+        raise _unfit(name, f"has {len(items)} question, too few for two splits")
+    return Generated(
+        dataset,
+        PromptSet(
+            Prompt(item["question"], item["answer"], metadata={"dataset": word, "item": item})
+            for item in items
+        ),
+    )
+
+
+def _unfit(name: str, why: str) -> DatasetError:
+    return DatasetError(f"dataset {name!r} of reasoning-gym {why}; take another, or other options")
+
+
+def _factory(name: str) -> ModuleType:
+    """Return the library's registry, which has a data set of that name."""
+    try:
+        from reasoning_gym import factory
+    except ImportError:
+        raise DatasetError(
+            f"dataset {name!r} needs the package reasoning-gym; run {INSTALL}"
+        ) from None
+    if name not in factory.DATASETS:
+        raise DatasetError(
+            f"reasoning-gym has no dataset {name!r}; {did_you_mean(name, factory.DATASETS)}"
+            f"{len(factory.DATASETS)} are in reasoning_gym.factory.DATASETS, and prompts of your "
+            "own go to tokengym/TokenGeneration-v0"
+        )
+    return factory
+
+
+def _configured(factory: ModuleType, name: str, options: dict[str, Any], *, items: int) -> Any:
+    """Return the configuration of a data set, of a level of its curriculum if there is one."""
+    made_of = factory.DATASETS[name][1]
+    level = options.pop("level", None)
+    known = ["size", "level", *(one.name for one in fields(made_of) if one.name != "size")]
+    for option in options:
+        if option not in known:
+            raise DatasetError(
+                f"dataset {name!r} has no option {option!r}; {did_you_mean(option, known)}"
+                f"it has {', '.join(known)}"
+            )
+    try:
+        config = made_of() if level is None else _of_level(factory, name, level)
+        config = replace(config, **{"seed": 0, **options, "size": items})
+        config.validate()
+    except DatasetError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise _unfit(name, f"refuses the options {options} ({reason})") from error
+    return config
+
+
+def _of_level(factory: ModuleType, name: str, level: Any) -> Any:
+    """Return the configuration of one level of a data set's curriculum."""
+    if not factory.has_curriculum(name):
+        raise _unfit(name, "has no curriculum, and so no level")
+    curriculum = factory.create_curriculum(name)
+    highest = max(len(one.levels) for one in curriculum.attributes.values()) - 1
+    if not isinstance(level, int) or not 0 <= level <= highest:
+        raise DatasetError(f"dataset {name!r} has the levels 0 to {highest}, got {level!r}")
+    curriculum.set_global_level(level)
+    return curriculum.generate_configuration({"seed": 0})

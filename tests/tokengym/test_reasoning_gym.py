@@ -1,0 +1,158 @@
+"""ReasoningGym: splits, verdicts, options and refusals, on several data sets."""
+
+import copy
+import random
+import sys
+import warnings
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from stable_baselines3.common.env_checker import check_env as check_sb3_env
+
+import tokengym  # noqa: F401  (registers the ids)
+from tokengym.envs import Episode, bundled
+from tokengym.envs.errors import DatasetError, SettingsError
+from tokengym.envs.prompts.reasoning import generated, generated_prompts
+from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.scorers import find_scorer
+
+ID = "tokengym/ReasoningGym-v0"
+DATASETS = {
+    "spell_backward": 0.3,
+    "letter_counting:max_words=6": 0.0,
+    "chain_sum:max_terms=3,max_digits=2": 0.0,
+    "gcd": 0.0,
+    "number_sequence": 0.0,
+    "prime_factorization": 0.0,
+}
+"""Data sets of the library, and the least score of an answer whose second half is wrong."""
+
+
+def small(word: str, size: int = 12) -> str:
+    return f"{word}{',' if ':' in word else ':'}size={size}"
+
+
+def said(metadata: Any, response: str) -> float:
+    episode = Episode(
+        prompt="?", response=response, prompt_ids=[1], response_ids=[2], metadata=metadata
+    )
+    scorer: Any = find_scorer("reasoning-gym")
+    return float(scorer.score([episode]).values[0])
+
+
+@pytest.mark.parametrize("word", DATASETS)
+def test_both_checkers_and_the_verdict(word: str) -> None:
+    options: dict[str, Any] = {"dataset": small(word), "max_new_tokens": 6}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_env(gym.make(ID, render_mode="ansi", **options).unwrapped)
+        check_sb3_env(gym.make(ID, **options))
+    envs: Any = gym.make_vec(ID, num_envs=2, **options)
+    task = envs.unwrapped
+    answers = [str(prompt.reference) for prompt in task.prompts]
+    for prompt, answer in zip(task.prompts, answers, strict=True):
+        assert said(prompt.metadata, f" {answer}\n") == 1.0
+        assert said(prompt.metadata, f"so <answer>{answer}</answer> it is") == 1.0
+        assert 0.0 <= said(prompt.metadata, "") < 0.1
+        half = answer[: len(answer) // 2].ljust(len(answer), "?")
+        assert DATASETS[word] <= said(prompt.metadata, half) < 1.0
+
+
+@pytest.mark.parametrize("word", [*DATASETS, "coin_flip", "spell_backward:level=0"])
+def test_splits_share_no_item_and_no_question(word: str) -> None:
+    train, test, both = (generated_prompts(small(word), s) for s in ("train", "test", "all"))
+    for kind in (lambda p: p.text, lambda p: p.metadata["item"]["metadata"]["source_index"]):
+        left, right, whole = ({kind(prompt) for prompt in split} for split in (train, test, both))
+        assert not left & right
+        assert left | right == whole
+        assert len(whole) == len(both) == len(train) + len(test)
+    assert abs(len(train) - len(test)) <= 1
+
+
+def test_a_played_word_is_paid_letter_by_letter() -> None:
+    env: Any = gym.make(ID, dataset=small("spell_backward"))
+    before = random.getstate()
+    _, info = env.reset(seed=0)
+    answer = env.unwrapped.prompts[info["prompt_id"]].reference
+    for letter in answer[:-1] + ("z" if answer[-1] != "z" else "y"):
+        *_, info = env.step(env.unwrapped.tokenizer.convert_tokens_to_ids(letter))
+    *_, terminated, _, info = env.step(env.unwrapped.tokenizer.eos_token_id)
+    assert terminated
+    assert info["score"] == pytest.approx((len(answer) - 1) / len(answer))
+    assert info["metadata"]["item"]["answer"] == info["reference"] == answer
+    assert random.getstate() == before
+
+
+def test_options_reach_the_library_and_levels_its_curriculum() -> None:
+    words = [
+        {len(p.metadata["item"]["metadata"]["word"]) for p in generated_prompts(word, "all")}
+        for word in ("spell_backward:max_word_len=4,size=40", "spell_backward:level=0,size=40")
+    ]
+    assert words == [{3, 4}, {3}]
+    again = generated_prompts("spell_backward:seed=1,size=40", "all").texts
+    assert again != generated_prompts("spell_backward:size=40", "all").texts
+    assert generated("spell_backward:size=40") is generated("spell_backward:size=40")
+
+
+def test_questions_are_messages_where_the_tokenizer_has_a_template() -> None:
+    tokenizer: Any = copy.deepcopy(bundled("reasoning_gym").tokenizer)
+    tokenizer.chat_template = "{% for m in messages %}<{{ m.content }}>{% endfor %}"
+    options: dict[str, Any] = {"tokenizer": tokenizer, "dataset": small("spell_backward")}
+    width = gym.make(ID, **options).unwrapped.max_prompt_tokens  # type: ignore[attr-defined]
+    plain: Any = gym.make(ID, chat_template=False, **options).unwrapped
+    assert width == plain.max_prompt_tokens + 2
+
+
+def test_an_answer_that_a_verifier_fails_on_is_worth_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    metadata = generated_prompts(small("prime_factorization"), "train")[0].metadata
+    assert said(metadata, "two times three") == 0.0
+    assert "verifier of prime_factorization:size=12 failed on 'two times three'" in caplog.text
+    with pytest.raises(ScorerError, match="has no item that a verifier of reasoning-gym"):
+        said({}, "two")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        ("spell_backwards", "no dataset 'spell_backwards'; did you mean 'spell_backward'"),
+        ("reviews.csv", "own go to tokengym/TokenGeneration-v0"),
+        (["a"], "must be the name of a data set of reasoning-gym, got list"),
+        ("gcd:sizes=3", "no option 'sizes'; did you mean 'size'"),
+        ("gcd:size=0", "size must be at least 1, got 0"),
+        ("gcd:min_numbers=9,max_numbers=2", "refuses the options .*max_numbers"),
+        ("gcd:level=99", "has the levels 0 to .*, got 99"),
+        ("acre:level=1", "has no curriculum, and so no level"),
+        ("list_functions:size=8", "asks other questions each time it is made"),
+        ("composite", "refuses the options"),
+    ],
+)
+def test_what_the_library_has_not_is_refused_in_one_line(dataset: Any, message: str) -> None:
+    for make in (gym.make, gym.make_vec):
+        with pytest.raises(DatasetError, match=message) as caught:
+            make(ID, dataset=dataset)
+        assert "\n" not in str(caught.value)
+
+
+def test_without_the_library_the_line_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "reasoning_gym", None)
+    generated.cache_clear()
+    with pytest.raises(DatasetError, match=r"run pip install 'tokengym\[reasoning\]'"):
+        gym.make(ID)
+    with pytest.raises(SettingsError, match="prompt_tokens=3 has no effect on tokengym/Reason"):
+        gym.make(ID, prompt_tokens=3)
+
+
+def test_rewards_that_ask_a_model_redistribute_the_verdict() -> None:
+    envs: Any = gym.make_vec(ID, num_envs=8, reward="red:delivery=end")
+    envs.reset(seed=0)
+    rng, scores = np.random.default_rng(0), []
+    for _ in range(12):
+        *_, infos = envs.step(rng.integers(97, 123, size=8) - 31)
+    scores = infos["score"]
+    np.testing.assert_allclose(infos["token_rewards"].sum(1), scores, atol=1e-5)
+    assert 0.0 < scores.max() < 1.0
