@@ -6,10 +6,12 @@ from pkgutil import iter_modules
 from tokengym.rewards.credits.abc import ABC
 from tokengym.rewards.credits.abc_d import ABCD, ABCD2
 from tokengym.rewards.credits.abc_signed import SignedABC
+from tokengym.rewards.credits.answer_gain import AnswerGain
 from tokengym.rewards.credits.attribution import Attribution
 from tokengym.rewards.credits.base import Credit, register_credit
 from tokengym.rewards.credits.controls import Random, Recency
 from tokengym.rewards.credits.mc import MonteCarlo
+from tokengym.rewards.credits.prm import PRM
 from tokengym.rewards.credits.pure import PURE
 from tokengym.rewards.credits.r3 import DenseR3
 from tokengym.rewards.credits.red import RED
@@ -22,10 +24,12 @@ __all__ = [
     "ABC",
     "ABCD",
     "ABCD2",
+    "PRM",
     "PURE",
     "RED",
     "RTO",
     "SCAR",
+    "AnswerGain",
     "Attribution",
     "Credit",
     "DenseR3",

@@ -74,7 +74,7 @@ def reward_settings(model: str | None) -> dict[str, Any]:
 @takes_settings(reward_settings)
 def train_reward(
     pairs: str,
-    kind: Literal["reward", "preference"] = "reward",
+    kind: Literal["reward", "preference", "process"] = "reward",
     model: str | None = None,
     env: str = "MovieReview",
     out: Path | None = None,
@@ -83,7 +83,7 @@ def train_reward(
     placement: "ModelSettings",
     training: "RewardTraining",
 ) -> None:
-    """Train a reward or preference model on preference pairs, and measure it on held-out pairs.
+    """Train a reward, preference or process model, and measure it on held-out rows.
 
     Writes the model with measures.json and reliability.png. Ctrl-C leaves checkpoints beside the
     folder; the same command resumes and ends with the same model.
@@ -92,10 +92,12 @@ def train_reward(
       tokengym train-reward --pairs pairs.jsonl --out runs/reward
       tokengym train-reward --pairs hh.jsonl.gz --on-error skip --model path/of/lm --lora-rank 16
       tokengym train-reward --pairs pairs.csv --kind preference --held-out other.csv
+      tokengym train-reward --pairs steps.jsonl --kind process --out runs/process
 
     Args:
         pairs: A csv, tsv, json, jsonl or parquet file, gzipped or not, or a name on the hub.
-        kind: One score per response (Bradley-Terry), or a comparison of two.
+        kind: One score per response (Bradley-Terry), a comparison of two, or, from a prompt with
+            completions and their labels in each row, one score per step.
         model: Folder or hub name of the language model to start from (default: a bundled one).
         env: Environment whose bundled model that is.
         out: A new folder (default: runs/ and the kind).
@@ -114,6 +116,8 @@ def train_reward(
     out = out or Path("runs") / kind
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} already exists; name a new folder with --out")
+    if kind == "process":
+        return _train_process(console, pairs, model or _bundled_policy(env), out, reading, training)
     found = reading.read(pairs)
     console.print(found.report(), highlight=False, markup=False)
     train = train_reward_model if kind == "reward" else train_preference_model
@@ -131,6 +135,36 @@ def train_reward(
         )
     save_reliability(out / "reliability.png", trained.metrics.reliability, title=f"{kind} model")
     show_pair_metrics(console, trained)
+
+
+def _train_process(
+    console: "Console",
+    steps: str,
+    model: str | Path,
+    out: Path,
+    reading: PairOptions,
+    training: "RewardTraining",
+) -> None:
+    """Train a process model on a file of labelled steps, and print its measurements."""
+    from tokengym.rewards.training import read_steps, train_process_model
+
+    try:
+        held_out: Any = float(reading.held_out)
+    except ValueError:
+        held_out = read_steps(reading.held_out, split=reading.split)
+    rows = read_steps(steps, split=reading.split)
+    with _progress(console) as report:
+        trained = train_process_model(
+            model, rows, output_dir=out, held_out=held_out, training=training, report=report
+        )
+    found = trained.metrics
+    console.print(
+        f"process model in {trained.path}, trained on {trained.rows} responses; on {found.rows} "
+        f"others with {found.steps} steps: accuracy {found.accuracy:.3f}, loss {found.loss:.3f} "
+        f"nats, F1 of the first error {found.first_error_f1:.3f}",
+        highlight=False,
+        markup=False,
+    )
 
 
 def _bundled_policy(env: str) -> Path:

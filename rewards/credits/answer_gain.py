@@ -1,0 +1,131 @@
+"""Answer gain: each piece earns by how much likelier it made the reference answer."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tokengym.envs.declared import check_number
+from tokengym.envs.episode import Episode
+from tokengym.rewards.attribution.probe import Probe
+from tokengym.rewards.credits.base import Cut, SegmentedCredit, register_credit
+from tokengym.rewards.errors import CreditError
+from tokengym.rewards.maths.shares import on_last_tokens
+from tokengym.rewards.scorers.base import Scores
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from tokengym.rewards.attribution.policy_reader import PolicyReader
+
+
+@register_credit
+class AnswerGain(SegmentedCredit):
+    """Each piece earns what it added to the log-probability of the prompt's reference answer.
+
+    r_j = beta * (V_j - V_{j-1}),   V_j = log p(cue, answer | x, y up to the end of piece j)
+
+    p is a frozen language model, and V_0 that of the prompt alone. The last token gets the rest of
+    the score. An EOS that the response ends in is left out of what the answer follows. It needs
+    prompts with a reference, and no continuations: one pass of the model for each piece and one
+    for the prompt.
+
+    Args:
+        beta: Reward units per nat; 0 leaves `sparse`.
+        cue: Text between the response and the answer, such as " The answer is ".
+        policy: Folder or hub name of the language model; None takes the bundle's policy.
+        segments: See `SegmentedCredit`. The papers' pieces are turns, and steps of a reasoning.
+        cut: See `SegmentedCredit`.
+
+    Raises:
+        CreditError: if ``beta`` is negative, or ``segments`` or ``cut`` cannot be used.
+
+    Source: RREDCoT, Ielanskyi et al. 2026, arXiv:2606.06475, redistributes by a model's own account
+    of the answer; Wang et al. 2025, arXiv:2510.14967, pays gains of its probability, per turn.
+    """
+
+    name = "answer-gain"
+
+    def __init__(
+        self,
+        beta: float = 1.0,
+        cue: str = "",
+        policy: "str | Path | PolicyReader | None" = None,
+        segments: int | None = None,
+        cut: Cut = "even",
+    ) -> None:
+        super().__init__(segments, cut)
+        self.beta = self._share = beta
+        check_number(self, "beta", least=0, finite=True, error=CreditError)
+        self.cue = cue
+        self._policy = policy
+        self._tokenizer: PreTrainedTokenizerBase | None = None
+
+    def with_policy(self, path: str | Path) -> "AnswerGain":
+        """Return the rule with the bundle's policy, unless it has a model of its own."""
+        other = copy.copy(self)
+        other._policy = path if self._policy is None else self._policy
+        return other
+
+    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "AnswerGain":
+        """Return the rule with its model loaded, whose vocabulary is the policy's.
+
+        Raises:
+            CreditError: if there is no model.
+            TokenizerError: if the vocabulary is another one.
+        """
+        other = copy.copy(self)
+        if self._policy is None:
+            raise CreditError(
+                "credit 'answer-gain' reads a language model, and the environment has no bundled "
+                "policy; write 'answer-gain:policy=PATH'"
+            )
+        other._policy = other._reader().bind(tokenizer)
+        other._tokenizer = tokenizer
+        return other
+
+    def attribute(self, probe: Probe, episodes: Sequence[Episode], scores: Scores) -> Scores:
+        """Return the scores with each piece's gain, in nats, on its last token."""
+        del probe
+        pieces, asked = self.pieces(episodes), list[Episode]()
+        for episode, parts in zip(episodes, pieces, strict=True):
+            answer = self._answer(episode)
+            for end in (0, *(part.stop for part in parts)):
+                asked.append(self._after(episode, end, answer))
+        values = [float(row.sum()) for row in self._reader().log_probs(asked)]
+        bounds = np.cumsum([len(parts) + 1 for parts in pieces])[:-1]
+        gains = [np.diff(known) for known in np.split(np.array(values), bounds)]
+        rows = [on_last_tokens(gain, parts) for gain, parts in zip(gains, pieces, strict=True)]
+        return scores.with_attributions(rows, signed=True)
+
+    def _answer(self, episode: Episode) -> list[int]:
+        """Return the ids of cue and answer."""
+        if self._tokenizer is None:
+            raise CreditError("credit 'answer-gain' writes answers; call bind(tokenizer) first")
+        ids: list[int] = []
+        if episode.reference:
+            text = self.cue + episode.reference
+            ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        if not ids:
+            raise CreditError(
+                f"credit 'answer-gain' asks how likely the reference answer is, and the prompt "
+                f"{episode.prompt[:40]!r} has none; name its column with reference_column"
+            )
+        return ids
+
+    def _after(self, episode: Episode, end: int, answer: Sequence[int]) -> Episode:
+        """Return the answer as the response to the prompt and the first tokens of the response."""
+        assert self._tokenizer is not None
+        said = list(episode.response_ids[:end])
+        if said and said[-1] == self._tokenizer.eos_token_id:
+            said.pop()
+        return replace(
+            episode,
+            prompt_ids=[*episode.prompt_ids, *said],
+            response_ids=answer,
+            token_rewards=None,
+            log_probs=None,
+        )

@@ -1,0 +1,180 @@
+"""Process rewards: each step earns by what a model of steps says at its end."""
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokengym.envs.declared import check_choice, check_number
+from tokengym.envs.episode import Episode
+from tokengym.envs.prompts.tokenization import token_texts
+from tokengym.rewards.attribution.probe import Probe
+from tokengym.rewards.credits.base import Cut, FloatArray, SegmentedCredit, register_credit
+from tokengym.rewards.errors import CreditError
+from tokengym.rewards.maths.pairwise import sigmoid
+from tokengym.rewards.maths.shares import complete, on_last_tokens, split_evenly
+from tokengym.rewards.maths.steps import StepForm, step_rewards
+from tokengym.rewards.scorers.base import Scores
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from tokengym.rewards.scorers.reward_model import RewardModel
+
+Steps = Literal["line", "sentence", "segment"]
+STEPS_KEY = "step_separator"
+"""Entry of a model's configuration that `train_process_model` leaves: its scores are logits."""
+
+
+@register_credit
+class PRM(SegmentedCredit):
+    """Each step of a response earns by the value that a process model gives its end.
+
+    v_j = sigmoid(M(x, y up to the end of step j)), and M itself of a model that was not trained by
+    `train_process_model`; r_j of ``form`` by `tokengym.rewards.maths.steps.step_rewards`, on the
+    step's last token. Under "delta" the last token gets the rest of the score, so that the sum is
+    kept; under the others the score is not paid. ``form=min`` is PURE with the process model that
+    its paper has.
+
+    Args:
+        model: Folder or hub name of the process model, a causal classifier of one logit with the
+            policy's vocabulary, or the model itself.
+        form: "sum", "min", "last" or "delta".
+        steps: "line", "sentence" (one that ends in ., ! or ?), or "segment" (``segments`` of them).
+        segments: See `SegmentedCredit`; of ``steps="segment"`` alone.
+        cut: Likewise.
+        temperature: Of ``form="min"``, reward units. The paper uses 0.1.
+
+    Raises:
+        CreditError: if an option is unknown, out of range or without effect.
+
+    Source: Lightman et al. 2023, arXiv:2305.20050 (steps); Wang et al. 2024, "Math-Shepherd",
+    arXiv:2312.08935 (values); Cheng et al. 2025, arXiv:2504.15275 (min).
+    """
+
+    name = "prm"
+
+    def __init__(
+        self,
+        model: "str | Path | RewardModel | None" = None,
+        form: StepForm = "delta",
+        steps: Steps = "line",
+        segments: int | None = None,
+        cut: Cut = "even",
+        temperature: float = 0.1,
+    ) -> None:
+        super().__init__(segments, cut)
+        self.form, self.steps, self.temperature = form, steps, temperature
+        check_choice(self, "form", get_args(StepForm), error=CreditError)
+        check_choice(self, "steps", get_args(Steps), error=CreditError)
+        check_number(self, "temperature", above=0, finite=True, error=CreditError)
+        if (steps == "segment") != (segments is not None):
+            raise CreditError(
+                f"steps={steps!r} with segments={segments} names no steps; write "
+                "'prm:steps=segment,segments=8', or leave segments out"
+            )
+        self.model = model
+        self.sum_preserving = form == "delta"
+        self._tokenizer: PreTrainedTokenizerBase | None = None
+
+    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "PRM":
+        """Return the rule with its model loaded, whose vocabulary is the policy's.
+
+        Raises:
+            CreditError: if there is no model, or it gives no scores of prefixes.
+            TokenizerError: if an id would be outside the model.
+        """
+        from tokengym.rewards.scorers.reward_model import RewardModel
+
+        other = copy.copy(super().bind(tokenizer))
+        assert isinstance(other, PRM)
+        if self.model is None:
+            raise CreditError(
+                "credit 'prm' needs a process model; write 'prm:model=PATH' with what "
+                "'tokengym train-reward --kind process' saved"
+            )
+        model = self.model
+        if not isinstance(model, RewardModel):
+            model = RewardModel.from_pretrained(model)
+        other.model = model = model.bind(tokenizer)
+        if "prefix" not in (model.attribution_kinds or ()):
+            raise CreditError(
+                f"credit 'prm' reads {model.name} at the end of every step, and it has no scores "
+                "of prefixes; take a causal model with the policy's vocabulary"
+            )
+        other._tokenizer = tokenizer
+        return other
+
+    def pieces(self, episodes: Sequence[Episode]) -> list[list[range]]:
+        """Return the steps of each response; what follows the last end is a step too."""
+        if self.steps == "segment":
+            return super().pieces(episodes)
+        if self._tokenizer is None:
+            return [split_evenly(len(e.response_ids), 1) for e in episodes]
+        special = set(self._tokenizer.all_special_ids)
+        shown = [
+            ["" if i in special else text for i, text in zip(ids, texts, strict=True)]
+            for ids in (episode.response_ids for episode in episodes)
+            for texts in [token_texts(self._tokenizer, ids)]
+        ]
+        return [step_spans(texts, self.steps) for texts in shown]
+
+    def attribute(self, probe: Probe, episodes: Sequence[Episode], scores: Scores) -> Scores:
+        """Return the scores with each step's reward on its last token."""
+        del probe
+        rows = [
+            on_last_tokens(
+                step_rewards(values[1:], self.form, start=values[0], temperature=self.temperature),
+                parts,
+            )
+            for values, parts in zip(self.values(episodes), self.pieces(episodes), strict=True)
+        ]
+        return scores.with_attributions(rows, signed=True)
+
+    def values(self, episodes: Sequence[Episode]) -> list[NDArray[np.float64]]:
+        """Return, per episode, the value of the prompt and of each step's end, (1 + steps,)."""
+        from tokengym.rewards.scorers.reward_model import RewardModel
+
+        assert isinstance(self.model, RewardModel)
+        read = self.model.score(episodes, attribution="prefix")
+        is_logit = STEPS_KEY in self.model.model.config.to_dict()
+        found = []
+        for end, increments, parts in zip(
+            read.values, read.attributions or (), self.pieces(episodes), strict=True
+        ):
+            known = float(end) - np.cumsum([0.0, *increments.astype(np.float64)[::-1]])[::-1]
+            known = known[[0, *(part.stop for part in parts)]]
+            found.append(sigmoid(known) if is_logit else known)
+        return found
+
+    def spread(
+        self, score: float, episode: Episode, attribution: FloatArray | None
+    ) -> NDArray[np.floating]:
+        """Return the steps' rewards; under "delta" the rest of the score is on the last token."""
+        assert attribution is not None
+        shares = attribution.astype(np.float64)
+        return complete(score, shares) if self.form == "delta" else shares
+
+
+def step_spans(texts: Sequence[str], steps: Steps) -> list[range]:
+    r"""Return the spans of a response's lines or sentences.
+
+    Args:
+        texts: The text that each token adds; special tokens add none.
+        steps: "line" or "sentence".
+
+    Example:
+        >>> step_spans(["one", ".", "\n", " two", "!", ""], "sentence")
+        [range(0, 3), range(3, 6)]
+    """
+    ends = list[int]()
+    for place, text in enumerate(texts):
+        if ends and ends[-1] == place and not text.strip():
+            ends[-1] = place + 1  # what is blank belongs to the step before it
+        elif "\n" in text if steps == "line" else text.rstrip().endswith((".", "!", "?")):
+            ends.append(place + 1)
+    bounds = [end for end in ends if end < len(texts)]
+    return [range(a, b) for a, b in zip([0, *bounds], [*bounds, len(texts)], strict=True)]

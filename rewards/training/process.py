@@ -1,0 +1,357 @@
+"""Training a process model: a score at the end of every step, from labels of steps."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from tokengym.envs.episode import Episode
+from tokengym.envs.errors import DatasetError, PretrainedError
+from tokengym.envs.pretrained import from_pretrained
+from tokengym.envs.prompts.tokenization import decode, encode
+from tokengym.rewards.credits.prm import STEPS_KEY
+from tokengym.rewards.errors import RewardError
+from tokengym.rewards.maths.steps import first_error, first_error_f1
+from tokengym.rewards.models.batching import PaddedBatch, padded_batches
+from tokengym.rewards.models.classifier import Classifier
+from tokengym.rewards.models.loading import evaluating, positions, quiet, select_device
+from tokengym.rewards.pairs.read import read_table
+from tokengym.rewards.training.fitting import Report, RewardTraining
+from tokengym.rewards.training.pipeline import tokenizer_of
+from tokengym.rewards.training.results import Workplace
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRow:
+    """One response cut into steps, with a label for each.
+
+    Raises:
+        DatasetError: if there is no step, or not one label in [0, 1] for each.
+    """
+
+    prompt: str
+    """The prompt."""
+    completions: tuple[str, ...]
+    """The steps, in order."""
+    labels: tuple[float, ...]
+    """For each step 1 if it is right, else 0; or the chance that it leads to a right answer."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "completions", tuple(self.completions))
+        object.__setattr__(self, "labels", tuple(map(float, self.labels)))
+        if not self.completions or len(self.completions) != len(self.labels):
+            raise DatasetError(
+                f"a row of steps needs a label for each of its completions, got "
+                f"{len(self.labels)} for {len(self.completions)} of {self.prompt[:40]!r}"
+            )
+        if not all(0.0 <= label <= 1.0 for label in self.labels):
+            raise DatasetError(
+                f"labels must be True, False or numbers in [0, 1], got {list(self.labels)}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessMetrics:
+    """Measurements of a process model on rows that it was not trained on."""
+
+    rows: int
+    """Number of responses."""
+    steps: int
+    """Number of their steps."""
+    accuracy: float
+    """Share of the steps on the right side of 0.5."""
+    loss: float
+    """Mean cross-entropy of the steps, nats."""
+    first_error_f1: float
+    """ProcessBench's figure, see `tokengym.rewards.maths.steps.first_error_f1`; NaN where no row or
+    every row has an error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedProcess:
+    """A trained process model on disk, with its measurements."""
+
+    path: Path
+    """Folder of the model and its tokenizer, for ``prm:model=``."""
+    metrics: ProcessMetrics
+    """On the held-out rows."""
+    rows: int
+    """Number of rows it was trained on."""
+    losses: tuple[float, ...]
+    """Loss of each optimiser step, nats."""
+
+
+def read_steps(dataset: Any, *, split: str | None = None) -> list[StepRow]:
+    """Return the rows of a data set in TRL's format of stepwise supervision.
+
+    Args:
+        dataset: What `read_pairs` reads, with the columns ``prompt`` (text), ``completions`` (list
+            of texts) and ``labels`` (list of booleans, or of numbers in [0, 1]); or such rows.
+        split: Which one, where the data set has splits.
+
+    Raises:
+        DatasetError: if it cannot be read, lacks a column or is empty, or a row is damaged.
+    """
+    if isinstance(dataset, Sequence) and all(isinstance(row, StepRow) for row in dataset):
+        rows = list(dataset)
+    else:
+        table = read_table(dataset, split, of="steps")
+        rows = []
+        for number, row in enumerate(table):
+            try:
+                rows.append(StepRow(**{name: row[name] for name in StepRow.__dataclass_fields__}))
+            except (KeyError, TypeError, ValueError) as error:
+                raise DatasetError(
+                    f"row {number} of the steps needs prompt, completions and labels ({error}); "
+                    "TRL's format of stepwise supervision has them"
+                ) from error
+    if not rows:
+        raise DatasetError("the steps have 0 rows; give at least one response")
+    return rows
+
+
+def rows_of_forks(
+    episodes: Sequence[Episode],
+    tokenizer: "PreTrainedTokenizerBase",
+    pieces: Sequence[Sequence[range]],
+    *,
+    hard: bool = False,
+) -> list[StepRow]:
+    """Return rows of steps whose labels are shares of executed continuations that were right.
+
+    Args:
+        episodes: Played under the credit ``mc:k=8,segments=m``, whose token rewards sum up to the
+            mean score of the continuations from every piece's end, the last one's is the score's.
+        tokenizer: The policy's.
+        pieces: What ``mc`` paid in one sum, its ``pieces(episodes)``.
+        hard: Label a step 1 if any continuation scored above 0, not by the mean.
+
+    Raises:
+        DatasetError: if an episode has no token rewards, or scores are not in [0, 1].
+
+    Source: Wang et al. 2024, "Math-Shepherd", arXiv:2312.08935, section 3.2.
+    """
+    rows = []
+    for episode, parts in zip(episodes, pieces, strict=True):
+        if episode.token_rewards is None:
+            raise DatasetError(
+                "labels by forks come from episodes that were paid by mc, got one without token "
+                "rewards; play it with reward='mc:k=8,segments=4'"
+            )
+        totals = np.cumsum(episode.token_rewards.astype(np.float64))
+        values = totals[[part.stop - 1 for part in parts]].round(6)
+        ids = [episode.response_ids[part.start : part.stop] for part in parts]
+        labels = (values > 0) if hard else values
+        steps = tuple(decode(tokenizer, ids))
+        rows.append(StepRow(prompt=episode.prompt, completions=steps, labels=tuple(labels)))
+    return rows
+
+
+def train_process_model(
+    model: "str | Path | PreTrainedModel",
+    rows: Any,
+    *,
+    output_dir: str | Path,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
+    held_out: Any = 0.1,
+    separator: str = "\n",
+    device: str = "auto",
+    training: RewardTraining | None = None,
+    report: Report | None = None,
+) -> TrainedProcess:
+    """Train a process model on labelled steps, measure it on held-out rows, and store it.
+
+    loss = mean over steps of -c log p - (1 - c) log(1 - p),  p = sigmoid(M(x, y up to its end))
+
+    M is one logit, read at the last token of a step with its separator. A training that was stopped
+    begins again: it keeps no checkpoints.
+
+    Args:
+        model: Folder or hub name of a causal language model or classifier, or a classifier with one
+            logit, which is trained in place. A missing head is initialised.
+        rows: From `read_steps`, or what that reads.
+        output_dir: Where the model, its tokenizer and ``measures.json`` are stored.
+        tokenizer: The model's; None loads the one beside it.
+        held_out: Share of the rows, at the end, that are held out, or other rows.
+        separator: Text after every step.
+        device: Device that trains; "auto" takes a GPU if there is one.
+        training: ``learning_rate``, ``epochs``, ``batch_size`` (responses), ``warmup``,
+            ``weight_decay``, ``max_tokens`` and ``seed``.
+        report: Called after each step with the steps done, all of them, and the loss.
+
+    Raises:
+        RewardError: if there is no tokenizer, or the folder is in use.
+        ScorerError: if the model has no head for one score.
+        DatasetError: if the rows cannot be read, or one is too long.
+
+    Source: Uesato et al. 2022, arXiv:2211.14275; Lightman et al. 2023, arXiv:2305.20050.
+    """
+    training = training or RewardTraining()
+    train, test = _divided(rows, held_out)
+    own = tokenizer_of(model, tokenizer)
+    network = _loaded(model, training.seed, device)
+    limit = min(training.max_tokens, positions(network) or training.max_tokens)
+    encoded, held = (_encoded(side, own, separator, limit) for side in (train, test))
+    workplace = Workplace(output_dir, {"kind": "process", **training.what_counts()})
+    with workplace.begun():
+        losses = _fit(Classifier(network, None), encoded, training, report)
+        metrics = _measured(Classifier(network, None), test, held)
+        network.config.update({STEPS_KEY: separator})
+        if network.config.pad_token_id is None:
+            network.config.pad_token_id = own.pad_token_id
+        measures = {"held_out": asdict(metrics), "trained_on": len(train), "losses": losses}
+        workplace.store(network.eval(), own, measures)
+    return TrainedProcess(
+        path=workplace.result, metrics=metrics, rows=len(train), losses=tuple(losses)
+    )
+
+
+Encoded = tuple[list[int], list[int], tuple[float, ...]]
+"""Ids of a row, the place of each step's last token, and the labels."""
+
+
+def _divided(rows: Any, held_out: Any) -> tuple[list[StepRow], list[StepRow]]:
+    """Return the rows to train on, and those held out."""
+    everything = read_steps(rows)
+    if not isinstance(held_out, int | float):
+        return everything, read_steps(held_out)
+    count = max(1, round(held_out * len(everything)))
+    if not 0 < held_out < 1 or count >= len(everything):
+        raise DatasetError(
+            f"held_out={held_out} of {len(everything)} rows leaves nothing on one side; pass a "
+            "share in (0, 1), or other rows"
+        )
+    return everything[:-count], everything[-count:]
+
+
+def _loaded(model: "str | Path | PreTrainedModel", seed: int, device: str) -> "PreTrainedModel":
+    """Return the classifier to start from; a head that is missing is drawn anew."""
+    from transformers import AutoModelForSequenceClassification
+
+    if not isinstance(model, str | Path):
+        return model
+    with torch.random.fork_rng(devices=[]), quiet():
+        torch.manual_seed(seed)
+        try:
+            network: Any = from_pretrained(
+                AutoModelForSequenceClassification, model, dtype="float32", num_labels=1
+            )
+        except PretrainedError as error:
+            raise RewardError(str(error)) from error
+    return network.to(select_device(device))
+
+
+def _encoded(
+    rows: Sequence[StepRow], tokenizer: "PreTrainedTokenizerBase", separator: str, limit: int
+) -> list[Encoded]:
+    """Return the rows' ids, step by step, as a policy that writes them would have them."""
+    found = []
+    for row, prompt in zip(rows, encode(tokenizer, [row.prompt for row in rows]), strict=True):
+        ids, ends = list(prompt), list[int]()
+        texts = [step + separator for step in row.completions]
+        for step in tokenizer(texts, add_special_tokens=False)["input_ids"]:
+            ids += step
+            ends.append(len(ids) - 1)
+        if len(ids) > limit:
+            raise DatasetError(
+                f"the row of {row.prompt[:40]!r} has {len(ids)} tokens, more than {limit}; raise "
+                "max_tokens if the model reads more, or leave the row out"
+            )
+        found.append((ids, ends, row.labels))
+    return found
+
+
+def _logits(classifier: Classifier, batch: PaddedBatch, ends: Sequence[Sequence[int]]) -> Any:
+    """Return the logits at the ends of all steps of a batch, row after row, (steps,)."""
+    last = batch.attention_mask.sum(axis=1) - 1
+    inputs = classifier.inputs(batch, last)
+    hidden = classifier.hidden(inputs.tokens, inputs.others)
+    rows = [row for row, places in enumerate(ends) for _ in places]
+    return classifier.scores(hidden[rows, [place for places in ends for place in places]])
+
+
+def _fit(
+    classifier: Classifier,
+    rows: Sequence[Encoded],
+    training: RewardTraining,
+    report: Report | None,
+) -> list[float]:
+    """Train in place and return the loss of each optimiser step, nats."""
+    model = classifier.model.requires_grad_(True)
+    generator = torch.Generator().manual_seed(training.seed)
+    size = min(training.batch_size, len(rows))
+    steps = max(1, math.ceil(training.epochs * len(rows) / size))
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
+    )
+    rise = max(1, round(training.warmup * steps))
+
+    def share(step: int) -> float:
+        done = (step - rise) / max(1, steps - rise)
+        return (step + 1) / rise if step < rise else 0.5 * (1 + math.cos(math.pi * done))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+    losses, order = list[float](), list[int]()
+    with evaluating(model):  # dropout stays off, as in the other trainings of small models
+        for step in range(steps):
+            while len(order) < size:
+                order += torch.randperm(len(rows), generator=generator).tolist()
+            chosen, order = [rows[i] for i in order[:size]], order[size:]
+            total = sum(len(ends) for _, ends, _ in chosen)
+            optimizer.zero_grad(set_to_none=True)
+            loss = 0.0
+            for batch in padded_batches(
+                [ids for ids, _, _ in chosen], batch_size=training.micro_batch_size
+            ):
+                part = [chosen[index] for index in batch.indices]
+                logits = _logits(classifier, batch, [ends for _, ends, _ in part])
+                labels = torch.tensor([x for _, _, row in part for x in row], device=logits.device)
+                one = functional.binary_cross_entropy_with_logits(logits, labels, reduction="sum")
+                (one / total).backward()
+                loss += one.item() / total
+            if not math.isfinite(loss):
+                raise RewardError(
+                    f"the loss of the steps is {loss} at step {step}; lower learning_rate"
+                )
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            losses.append(loss)
+            if report is not None:
+                report(step + 1, steps, loss)
+    return losses
+
+
+def _measured(
+    classifier: Classifier, rows: Sequence[StepRow], encoded: Sequence[Encoded]
+) -> ProcessMetrics:
+    """Return the measurements of a process model on labelled rows."""
+    found: list[NDArray[np.float64]] = [np.zeros(0)] * len(rows)
+    with evaluating(classifier.model), torch.no_grad():
+        for batch in padded_batches([ids for ids, _, _ in encoded], batch_size=32):
+            ends = [encoded[index][1] for index in batch.indices]
+            logits = _logits(classifier, batch, ends).double().cpu().numpy()
+            parts = np.split(logits, np.cumsum([len(places) for places in ends])[:-1])
+            for index, part in zip(batch.indices, parts, strict=True):
+                found[index] = part
+    logits, labels = np.concatenate(found), np.concatenate([row.labels for row in rows])
+    losses = np.logaddexp(0.0, logits) - labels * logits
+    return ProcessMetrics(
+        rows=len(rows),
+        steps=len(labels),
+        accuracy=float(((logits > 0) == (labels >= 0.5)).mean()),
+        loss=float(losses.mean()),
+        first_error_f1=first_error_f1(
+            [first_error([*(row > 0).astype(float)]) for row in found],
+            [first_error(row.labels) for row in rows],
+        ),
+    )
