@@ -1,25 +1,22 @@
 """Answer gain: each piece earns by how much likelier it made the reference answer."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from typing_extensions import Self
 
 from tokengym.envs.declared import check_number
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.probe import Probe
-from tokengym.rewards.credits.base import Cut, SegmentedCredit, register_credit
+from tokengym.rewards.credits.base import Cut, SegmentedCredit, Source, register_credit
 from tokengym.rewards.errors import CreditError
 from tokengym.rewards.maths.shares import on_last_tokens
 from tokengym.rewards.scorers.base import Scores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from tokengym.rewards.attribution.policy_reader import PolicyReader
 
 
 @register_credit
@@ -36,7 +33,8 @@ class AnswerGain(SegmentedCredit):
     Args:
         beta: Reward units per nat; 0 leaves `sparse`.
         cue: Text between the response and the answer, such as " The answer is ".
-        policy: Folder or hub name of the language model; None takes the bundle's policy.
+        reference: Folder or hub name of the language model; None takes the environment's reference
+            policy.
         segments: See `SegmentedCredit`. The papers' pieces are turns, and steps of a reasoning.
         cut: See `SegmentedCredit`.
 
@@ -48,12 +46,13 @@ class AnswerGain(SegmentedCredit):
     """
 
     name = "answer-gain"
+    reference_remedy = "write 'answer-gain:reference=PATH'"
 
     def __init__(
         self,
         beta: float = 1.0,
         cue: str = "",
-        policy: "str | Path | PolicyReader | None" = None,
+        reference: Source | None = None,
         segments: int | None = None,
         cut: Cut = "even",
     ) -> None:
@@ -61,29 +60,13 @@ class AnswerGain(SegmentedCredit):
         self.beta = self._share = beta
         check_number(self, "beta", least=0, finite=True, error=CreditError)
         self.cue = cue
-        self._policy = policy
+        self.needs_reference = True
+        self.reference = reference
         self._tokenizer: PreTrainedTokenizerBase | None = None
 
-    def with_policy(self, path: str | Path) -> "AnswerGain":
-        """Return the rule with the bundle's policy, unless it has a model of its own."""
-        other = copy.copy(self)
-        other._policy = path if self._policy is None else self._policy
-        return other
-
-    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "AnswerGain":
-        """Return the rule with its model loaded, whose vocabulary is the policy's.
-
-        Raises:
-            CreditError: if there is no model.
-            TokenizerError: if the vocabulary is another one.
-        """
-        other = copy.copy(self)
-        if self._policy is None:
-            raise CreditError(
-                "credit 'answer-gain' reads a language model, and the environment has no bundled "
-                "policy; write 'answer-gain:policy=PATH'"
-            )
-        other._policy = other._reader().bind(tokenizer)
+    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> Self:
+        """Return the rule with its model loaded, whose vocabulary is the policy's."""
+        other = super().bind(tokenizer)
         other._tokenizer = tokenizer
         return other
 
@@ -95,7 +78,7 @@ class AnswerGain(SegmentedCredit):
             answer = self._answer(episode)
             for end in (0, *(part.stop for part in parts)):
                 asked.append(self._after(episode, end, answer))
-        values = [float(row.sum()) for row in self._reader().log_probs(asked)]
+        values = [float(row.sum()) for row in self.log_probs(asked)]
         bounds = np.cumsum([len(parts) + 1 for parts in pieces])[:-1]
         gains = [np.diff(known) for known in np.split(np.array(values), bounds)]
         rows = [on_last_tokens(gain, parts) for gain, parts in zip(gains, pieces, strict=True)]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Self
 
 from tokengym.envs.declared import check_choice, check_number
 from tokengym.envs.episode import Episode
@@ -80,7 +81,7 @@ class PRM(SegmentedCredit):
         self.sum_preserving = form == "delta"
         self._tokenizer: PreTrainedTokenizerBase | None = None
 
-    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "PRM":
+    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> Self:
         """Return the rule with its model loaded, whose vocabulary is the policy's.
 
         Raises:
@@ -90,7 +91,6 @@ class PRM(SegmentedCredit):
         from tokengym.rewards.scorers.reward_model import RewardModel
 
         other = copy.copy(super().bind(tokenizer))
-        assert isinstance(other, PRM)
         if self.model is None:
             raise CreditError(
                 "credit 'prm' needs a process model; write 'prm:model=PATH' with what "

@@ -45,7 +45,7 @@ def test_gains_are_differences_of_log_probabilities_and_the_rest_is_paid_last(po
     known = values([[], [3], [3, 6], [3, 6, 7]], "b a")
     gains = [*np.diff(known), 0.0]  # the EOS is left out: it gains nothing
     expected = [*gains[:3], 2.0 - sum(gains[:3])]
-    np.testing.assert_allclose(paid(AnswerGain(policy=policy)), expected, atol=1e-5)
+    np.testing.assert_allclose(paid(AnswerGain(reference=policy)), expected, atol=1e-5)
     assert np.abs(gains).max() > 0.01
 
 
@@ -53,16 +53,16 @@ def test_pieces_beta_and_cue(policy: Path):
     first, middle, last = values([[], [3, 6], [3, 6, 7]], "c b a")
     gain = 0.5 * (middle - first)
     expected = [0.0, gain, 0.0, 2.0 - gain]
-    found = paid(AnswerGain(beta=0.5, cue="c ", policy=policy, segments=2))
+    found = paid(AnswerGain(beta=0.5, cue="c ", reference=policy, segments=2))
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert last != pytest.approx(middle)
-    np.testing.assert_array_equal(paid(AnswerGain(beta=0.0, policy=policy)), [0, 0, 0, 2.0])
+    np.testing.assert_array_equal(paid(AnswerGain(beta=0.0, reference=policy)), [0, 0, 0, 2.0])
 
 
 def test_refusals_are_one_line(policy: Path):
     with pytest.raises(CreditError, match="prompt 'p' has none; name its column with reference_c"):
-        paid(AnswerGain(policy=policy), replace(EPISODE, reference=None))
-    with pytest.raises(CreditError, match="write 'answer-gain:policy=PATH'"):
+        paid(AnswerGain(reference=policy), replace(EPISODE, reference=None))
+    with pytest.raises(CreditError, match="write 'answer-gain:reference=PATH'"):
         paid(AnswerGain())
     with pytest.raises(CreditError, match="beta must be a finite number >= 0, got -1"):
         AnswerGain(beta=-1)
