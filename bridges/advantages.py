@@ -7,8 +7,7 @@ from collections.abc import Hashable, Sequence
 import torch
 from torch import Tensor
 
-from tokengym.agents.losses.advantages import rewards_to_go
-from tokengym.agents.losses.groups import leave_one_out
+from tokengym.agents.losses.advantages import leave_one_out, rewards_to_go
 from tokengym.envs.errors import SettingsError
 from tokengym.envs.registry import did_you_mean
 

@@ -351,7 +351,7 @@ def compare_once(word: str) -> None:
     """Compare one reward over one update, the run in this process."""
     from tokengym.evaluation.runs import compare
     from tokengym.evaluation.runs.config import ComparisonConfig
-    from tokengym.evaluation.runs.reference_run import run_or_references
+    from tokengym.evaluation.runs.run import run_or_references
     from tokengym.scripts.cli import main
 
     def run_here(config: ComparisonConfig, out: Path, runs: Sequence[Any], *_: object) -> None:

@@ -1,33 +1,31 @@
 """Losses, advantages and divergences: pure functions of tensors."""
 
 from tokengym.agents.losses.advantages import (
-    gae,
-    rewards_to_go,
-    rewards_within,
-)
-from tokengym.agents.losses.groups import (
     check_groups,
     dr_grpo,
+    entropy_bonus_weights,
+    gae,
     grpo,
     leave_one_out,
+    mean_one,
+    rewards_to_go,
+    rewards_within,
     rloo,
+    softmax_weights,
+    top_weights,
     varied_groups,
 )
-from tokengym.agents.losses.kl import (
+from tokengym.agents.losses.policy import (
     KL_ESTIMATORS,
     adaptive_kl_coef,
+    check_shapes,
     entropy,
     full_kl,
     kl_estimate,
-)
-from tokengym.agents.losses.masks import (
-    check_shapes,
+    loss_weights,
     masked_mean,
     masked_std,
     masked_whiten,
-)
-from tokengym.agents.losses.policy import (
-    loss_weights,
     policy_loss,
     value_loss,
 )
@@ -38,12 +36,6 @@ from tokengym.agents.losses.preference import (
     check_preference_loss,
     dpo_loss,
     register_preference_loss,
-)
-from tokengym.agents.losses.weights import (
-    entropy_bonus_weights,
-    mean_one,
-    softmax_weights,
-    top_weights,
 )
 
 __all__ = [

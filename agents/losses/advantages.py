@@ -1,9 +1,21 @@
-"""Advantages of single responses: rewards to go, and generalised advantage estimation."""
+"""Advantages: of single responses, against a group, and weighted over the tokens.
+
+N responses of a group answer one prompt. ``rloo``, ``grpo`` and ``dr_grpo`` read the score of a
+whole response, so they cannot see which token was credited; ``leave_one_out`` reads token rewards.
+Three published ways of joining token rewards with a group baseline are biased (the number of terms
+that are subtracted depends on the response's own length, and so on the action); excluding the row
+itself from the mean of rewards to go is not. ``tests/agents/losses/test_groups.py`` enumerates
+this exactly.
+
+A weight redistributes an advantage over the tokens of a response, where a credit rule redistributes
+its reward. Weights are >= 0 and have mean 1 over each response, so that the size of the step stays
+what it was.
+"""
 
 import torch
 from torch import Tensor
 
-from tokengym.agents.losses.masks import check_shapes
+from tokengym.agents.losses.policy import check_shapes
 
 
 def rewards_to_go(token_rewards: Tensor, response_mask: Tensor, *, gamma: float = 1.0) -> Tensor:
@@ -136,3 +148,302 @@ def gae(
         advantages[:, t] = advantage
     advantages = advantages.masked_fill(~response_mask, 0.0)
     return advantages, (advantages + values).masked_fill(~response_mask, 0.0)
+
+
+def check_groups(rows: int, group_size: int) -> None:
+    """Raise unless the rows are whole groups of at least two.
+
+    Raises:
+        ValueError: if a group has fewer than two rows, or the last one is not whole.
+    """
+    if group_size < 2:
+        raise ValueError(
+            f"group_size must be >= 2, got {group_size}; a group of one has no baseline"
+        )
+    if rows % group_size:
+        raise ValueError(
+            f"group_size must divide the number of rows, got {group_size} for {rows} rows; take "
+            f"{group_size * max(rows // group_size, 1)} rows"
+        )
+
+
+def rloo(scores: Tensor, group_size: int) -> Tensor:
+    """Return each response's score minus the mean score of the others in its group.
+
+    A_i = R_i - sum_{j != i} R_j / (N - 1)
+
+    Args:
+        scores: (batch,), reward units, group after group.
+        group_size: N, at least 2.
+
+    Returns:
+        (batch,), reward units; the same at every token of a response.
+
+    Raises:
+        ValueError: if the rows are not whole groups of at least two.
+
+    Source: Ahmadian et al. 2024, arXiv:2402.14740, section 3.3.
+
+    Example:
+        >>> import torch
+        >>> rloo(torch.tensor([1.0, 2.0, 6.0]), 3).tolist()
+        [-3.0, -1.5, 4.5]
+    """
+    check_groups(len(scores), group_size)
+    groups = scores.view(-1, group_size)
+    others = (groups.sum(1, keepdim=True) - groups) / (group_size - 1)
+    return (groups - others).flatten()
+
+
+def grpo(
+    scores: Tensor, group_size: int, *, epsilon: float = 1e-4, std_floor: float = 0.0
+) -> Tensor:
+    """Return each response's score, centred and scaled by its group.
+
+    A_i = (R_i - mean(R)) / (std(R) + epsilon),  std with N - 1 in the denominator
+
+    The deviation weighs very easy and very hard prompts up (see `dr_grpo`). A group of equal scores
+    has advantage 0, not 0 / 0.
+
+    Args:
+        scores: (batch,), reward units, group after group.
+        group_size: N, at least 2.
+        epsilon: Added to the deviation. The default is TRL's; verl has 1e-6, OpenRLHF 1e-9,
+            AgileRL 1e-8.
+        std_floor: Least deviation to divide by, reward units.
+
+    Returns:
+        (batch,), unitless; the same at every token of a response.
+
+    Raises:
+        ValueError: if the rows are not whole groups of at least two.
+
+    Source: Shao et al. 2024, arXiv:2402.03300, section 4.1.2.
+
+    Example:
+        >>> import torch
+        >>> [round(a, 3) for a in grpo(torch.tensor([1.0, 3.0]), 2).tolist()]
+        [-0.707, 0.707]
+        >>> grpo(torch.tensor([2.0, 2.0]), 2).tolist()
+        [0.0, 0.0]
+    """
+    check_groups(len(scores), group_size)
+    groups = scores.view(-1, group_size)
+    centred = groups - groups.mean(1, keepdim=True)
+    return (centred / (_deviations(groups).clamp(min=std_floor) + epsilon)).flatten()
+
+
+def dr_grpo(scores: Tensor, group_size: int) -> Tensor:
+    """Return each response's score minus the mean score of its group, unscaled.
+
+    A_i = R_i - mean(R)
+
+    It is (N - 1) / N times `rloo`. Dr. GRPO also divides the loss by a constant, not by the
+    response's length: ``loss_mean="constant"``.
+
+    Args:
+        scores: (batch,), reward units, group after group.
+        group_size: N, at least 2.
+
+    Returns:
+        (batch,), reward units; the same at every token of a response.
+
+    Raises:
+        ValueError: if the rows are not whole groups of at least two.
+
+    Source: Liu et al. 2025, arXiv:2503.20783, section 3.2.
+
+    Example:
+        >>> import torch
+        >>> dr_grpo(torch.tensor([1.0, 3.0]), 2).tolist()
+        [-1.0, 1.0]
+    """
+    check_groups(len(scores), group_size)
+    groups = scores.view(-1, group_size)
+    return (groups - groups.mean(1, keepdim=True)).flatten()
+
+
+def leave_one_out(
+    token_rewards: Tensor, response_mask: Tensor, group_size: int, *, gamma: float = 1.0
+) -> Tensor:
+    """Return each reward to go minus the mean of the other rows' that are still being written.
+
+    A_it = G_it - mean over {j != i : T_j > t} of G_jt;  G_it where no other row is alive
+
+    The baseline of token t is computed from other rows alone, whose lengths and rewards do not
+    depend on this row's tokens: it is a function of the prompt and t, and keeps the gradient
+    unbiased.
+
+    Args:
+        token_rewards: (batch, time), reward units, group after group.
+        response_mask: (batch, time) bool, True on the response's own tokens.
+        group_size: N, at least 2.
+        gamma: Discount per token.
+
+    Returns:
+        (batch, time), reward units; 0 where the mask is False.
+
+    Raises:
+        ValueError: if shapes differ or the rows are not whole groups of at least two.
+
+    Example:
+        >>> import torch
+        >>> rewards = torch.tensor([[0.5, 0.75], [1.0, 0.0]])
+        >>> mask = torch.tensor([[True, True], [True, False]])
+        >>> leave_one_out(rewards, mask, 2).tolist()
+        [[0.25, 0.75], [-0.25, 0.0]]
+    """
+    check_groups(len(token_rewards), group_size)
+    to_go = rewards_to_go(token_rewards, response_mask, gamma=gamma)
+    groups = to_go.view(-1, group_size, to_go.shape[1])  # (prompts, N, time)
+    alive = response_mask.view_as(groups).to(to_go.dtype)
+    others_alive = alive.sum(1, keepdim=True) - alive
+    others_sum = groups.sum(1, keepdim=True) - groups  # finished rows add 0
+    baseline = others_sum / others_alive.clamp(min=1.0)
+    return (groups - baseline).view_as(to_go).masked_fill(~response_mask, 0.0)
+
+
+def varied_groups(scores: Tensor, group_size: int, *, floor: float = 0.0) -> Tensor:
+    """Return which rows belong to groups whose scores differ, (batch,) bool.
+
+    A group of equal scores teaches nothing under a group baseline; DAPO drops it
+    (arXiv:2503.14476, section 3.2).
+
+    Args:
+        scores: (batch,), reward units, group after group.
+        group_size: N, at least 2.
+        floor: Standard deviation that a group must exceed, reward units.
+
+    Raises:
+        ValueError: if the rows are not whole groups of at least two.
+
+    Example:
+        >>> import torch
+        >>> varied_groups(torch.tensor([1.0, 1.0, 0.0, 1.0]), 2).tolist()
+        [False, False, True, True]
+    """
+    check_groups(len(scores), group_size)
+    deviations = _deviations(scores.view(-1, group_size))
+    return (deviations > floor).flatten().repeat_interleave(group_size)
+
+
+def _deviations(groups: Tensor) -> Tensor:
+    """Return each group's standard deviation, (prompts, 1), where float32 overflows by float64.
+
+    A GPU adds the squares in float32; by an infinite deviation every advantage would be 0.
+    """
+    found = groups.std(1, keepdim=True)
+    return torch.where(
+        found.isfinite(), found, groups.double().std(1, keepdim=True).to(found.dtype)
+    )
+
+
+def mean_one(weights: Tensor, response_mask: Tensor) -> Tensor:
+    """Return weights divided by their mean over each response.
+
+    w_t n / sum over s of w_s;  1 everywhere in a response whose weights are all 0
+
+    Args:
+        weights: (batch, time), >= 0, any scale.
+        response_mask: (batch, time) bool.
+
+    Returns:
+        (batch, time), unitless; 0 where the mask is False.
+
+    Example:
+        >>> import torch
+        >>> mean_one(torch.tensor([[1.0, 3.0, 9.0]]), torch.tensor([[True, True, False]])).tolist()
+        [[0.5, 1.5, 0.0]]
+    """
+    check_shapes(response_mask, weights=weights)
+    kept = weights.masked_fill(~response_mask, 0.0)
+    total = kept.sum(1, keepdim=True)
+    lengths = response_mask.sum(1, keepdim=True)
+    scaled = torch.where(total > 0, kept * lengths / total.clamp(min=1e-30), 1.0)
+    return scaled.masked_fill(~response_mask, 0.0)
+
+
+def top_weights(values: Tensor, response_mask: Tensor, *, share: float) -> Tensor:
+    """Return equal weights on the tokens of a response with the highest values, 0 on the others.
+
+    w_t = n / k on the k = ceil(share n) highest of n tokens; of equal values the earlier counts
+
+    Args:
+        values: (batch, time), such as entropies in nats.
+        response_mask: (batch, time) bool.
+        share: Share of the tokens that are kept, in (0, 1].
+
+    Returns:
+        (batch, time), unitless; 0 where the mask is False.
+
+    Source: Wang et al. 2025, arXiv:2506.01939, keeps the fifth of a batch's tokens with the highest
+        entropy; here it is the fifth of each response's, so that each keeps its weight.
+
+    Example:
+        >>> import torch
+        >>> mask = torch.ones(1, 4, dtype=torch.bool)
+        >>> top_weights(torch.tensor([[0.1, 0.9, 0.5, 0.2]]), mask, share=0.5).tolist()
+        [[0.0, 2.0, 2.0, 0.0]]
+    """
+    check_shapes(response_mask, values=values)
+    lengths = response_mask.sum(1, keepdim=True)
+    kept = torch.ceil(share * lengths - 1e-6).clamp(min=1)
+    order = values.masked_fill(~response_mask, -torch.inf).argsort(
+        dim=1, descending=True, stable=True
+    )
+    ranks = torch.empty_like(order).scatter_(
+        1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
+    )
+    return mean_one((ranks < kept).to(values.dtype), response_mask)
+
+
+def entropy_bonus_weights(
+    entropy: Tensor, advantages: Tensor, response_mask: Tensor, *, share: float
+) -> Tensor:
+    """Return weights that grow with the entropy where the advantage is positive, else fall with it.
+
+    w_t = 1 - share + share H_t / mean over the rows alive at t of H_t,  1 / H in place of H in
+    responses of negative advantage; each sign has its own mean, and each response is scaled to a
+    mean of 1
+
+    Args:
+        entropy: (batch, time), nats, of the policy that sampled.
+        advantages: (batch, time); a response's sign is that of its sum.
+        response_mask: (batch, time) bool.
+        share: Weight of the entropy, in [0, 1].
+
+    Returns:
+        (batch, time), unitless; 0 where the mask is False.
+
+    Source: GTPO, Tan et al. 2025, arXiv:2508.04349. There the entropy shapes the rewards of a
+        group's right answers and, inverted, of its wrong ones; here the sign of the advantage tells
+        them apart, over the whole batch.
+    """
+    check_shapes(response_mask, entropy=entropy, advantages=advantages)
+    is_good = (advantages.masked_fill(~response_mask, 0.0).sum(1) >= 0)[:, None]
+    floor = torch.where(is_good, entropy, 1.0 / entropy.clamp(min=1e-3))
+    weights = torch.ones_like(entropy)
+    for chosen in (is_good, ~is_good):
+        alive = response_mask & chosen
+        mean = floor.masked_fill(~alive, 0.0).sum(0) / alive.sum(0).clamp(min=1)
+        shaped = 1.0 - share + share * floor / mean.clamp(min=1e-12)
+        weights = torch.where(alive, shaped, weights)
+    return mean_one(weights, response_mask)
+
+
+def softmax_weights(values: Tensor, response_mask: Tensor, *, temperature: float) -> Tensor:
+    """Return weights proportional to exp(value / temperature).
+
+    w_t = n softmax(value / temperature)_t over the response
+
+    Args:
+        values: (batch, time), such as log ratios in nats.
+        response_mask: (batch, time) bool.
+        temperature: In the unit of the values; large makes all weights 1.
+
+    Returns:
+        (batch, time), unitless; 0 where the mask is False.
+    """
+    check_shapes(response_mask, values=values)
+    logits = (values / temperature).masked_fill(~response_mask, -torch.inf)
+    return mean_one(logits.softmax(1), response_mask)

@@ -1,9 +1,216 @@
-"""The clipped losses of policy and values."""
+"""The clipped losses, divergences from the reference, and means over masked tensors.
+
+Axes are always (batch, time[, vocab]). A mask is True where an entry counts; what is under a False
+is never read, so it may hold anything finite or not.
+"""
+
+from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from tokengym.agents.losses.masks import check_shapes, masked_mean
+
+def check_shapes(expected: Tensor, **others: Tensor) -> None:
+    """Raise unless every tensor has the shape of the first.
+
+    Args:
+        expected: The tensor whose shape is the right one.
+        others: Tensors to check, by the names that the message shows.
+
+    Raises:
+        ValueError: if a shape differs; the message shows both.
+    """
+    for name, tensor in others.items():
+        if tensor.shape != expected.shape:
+            raise ValueError(
+                f"{name} must have shape {tuple(expected.shape)}, got {tuple(tensor.shape)}; "
+                "the axes are (batch, time)"
+            )
+
+
+def masked_mean(x: Tensor, mask: Tensor, *, count: int | Tensor | None = None) -> Tensor:
+    """Return the mean of ``x`` where ``mask`` is True.
+
+    mean = sum_{mask} x / count
+
+    Args:
+        x: (...), any unit.
+        mask: (...) bool, True keeps.
+        count: Divisor where ``x`` is a part of a larger batch: that batch's number of unmasked
+            tokens. The parts' results then add up to the batch's mean.
+
+    Returns:
+        Scalar, in the unit of ``x``.
+
+    Raises:
+        ValueError: if shapes differ or nothing is unmasked.
+    """
+    check_shapes(x, mask=mask)
+    count = mask.sum() if count is None else count
+    if not count > 0:
+        raise ValueError(f"the mask of shape {tuple(mask.shape)} keeps nothing; there is no mean")
+    return x.masked_fill(~mask, 0.0).sum() / count
+
+
+def masked_std(x: Tensor, mask: Tensor, *, epsilon: float = 1e-8) -> Tensor:
+    """Return the standard deviation of the unmasked entries, what `masked_whiten` divides by.
+
+    std = sqrt(mean((x - mean)^2) + epsilon)
+
+    Args:
+        x: (batch, time), any unit.
+        mask: (batch, time) bool, True keeps.
+        epsilon: As in `masked_whiten`.
+
+    Returns:
+        Scalar, in the unit of ``x``.
+    """
+    _, variance = _moments(x, mask)
+    return (variance + epsilon).sqrt().to(x.dtype)
+
+
+def masked_whiten(x: Tensor, mask: Tensor, *, epsilon: float = 1e-8) -> Tensor:
+    """Return ``x`` shifted to mean 0 and scaled to variance 1 over the unmasked entries.
+
+    w = (x - mean) / sqrt(variance + epsilon), variance = mean((x - mean)^2)
+
+    Args:
+        x: (batch, time), any unit.
+        mask: (batch, time) bool, True keeps.
+        epsilon: Keeps a constant ``x`` finite (it becomes 0).
+
+    Returns:
+        (batch, time), unitless; 0 where the mask is False.
+    """
+    mean, variance = _moments(x, mask)
+    centred = x.to(mean.dtype) - mean
+    return (centred * torch.rsqrt(variance + epsilon)).masked_fill(~mask, 0.0).to(x.dtype)
+
+
+def _moments(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and variance of the unmasked entries, in float64 where float32 overflows.
+
+    The square of 1e20 does, and by an infinite deviation everything would be whitened to 0.
+    """
+    mean = masked_mean(x, mask)
+    variance = masked_mean((x - mean) ** 2, mask)
+    is_enough = variance.isfinite() or x.dtype == torch.float64
+    return (mean, variance) if is_enough else _moments(x.double(), mask)
+
+
+KL_ESTIMATORS = ("k1", "k2", "k3")
+
+
+def kl_estimate(log_probs: Tensor, ref_log_probs: Tensor, *, estimator: str = "k1") -> Tensor:
+    """Return a per-token estimate of KL(policy || reference) from tokens the policy sampled.
+
+    d = log_probs - ref_log_probs;  k1 = d,  k2 = d^2 / 2,  k3 = exp(-d) - 1 + d
+
+    k1 is unbiased and may be negative; k2 is biased and k3 unbiased, both never negative.
+
+    Args:
+        log_probs: (batch, time), nats, of the chosen tokens under the policy.
+        ref_log_probs: (batch, time), nats, under the reference.
+        estimator: "k1", "k2" or "k3".
+
+    Returns:
+        (batch, time), nats.
+
+    Raises:
+        ValueError: if shapes differ or the estimator is unknown.
+
+    Source: Schulman 2020, "Approximating KL divergence".
+    """
+    check_shapes(log_probs, ref_log_probs=ref_log_probs)
+    difference = log_probs - ref_log_probs
+    if estimator == "k1":
+        return difference
+    if estimator == "k2":
+        return 0.5 * difference**2
+    if estimator == "k3":
+        return torch.expm1(-difference) + difference
+    raise ValueError(f"estimator must be one of {', '.join(KL_ESTIMATORS)}, got {estimator!r}")
+
+
+def full_kl(logits: Tensor, ref_logits: Tensor) -> Tensor:
+    """Return KL(policy || reference), exact over the vocabulary.
+
+    KL = sum_v p_v * (log p_v - log q_v),  p = softmax(logits), q = softmax(ref_logits)
+
+    Args:
+        logits: (..., vocab), the policy's, after temperature; -inf where the action mask forbids.
+        ref_logits: (..., vocab), the reference's, under the same temperature and mask.
+
+    Returns:
+        (...), nats, >= 0 up to rounding. Its gradient reaches the logits, not the reference's.
+
+    Raises:
+        ValueError: if shapes differ.
+    """
+    check_shapes(logits, ref_logits=ref_logits)
+    return cast(Tensor, _FullKL.apply(logits, ref_logits))
+
+
+class _FullKL(torch.autograd.Function):
+    """`full_kl` with its gradient written out: dKL / dlogits_v = p_v (log p_v - log q_v - KL).
+
+    Half the time of autograd's, which keeps and passes over (..., vocab) once per operation.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, ref_logits: Tensor) -> Tensor:
+        log_p = F.log_softmax(logits, -1)
+        p = log_p.exp()
+        # A forbidden token has log p = log q = -inf and adds 0, not nan.
+        difference = log_p.sub_(F.log_softmax(ref_logits, -1)).masked_fill_(p == 0.0, 0.0)
+        kl = (p * difference).sum(-1)
+        ctx.save_for_backward(p, difference, kl)
+        return kl
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        p, difference, kl = ctx.saved_tensors
+        return (difference - kl.unsqueeze(-1)).mul_(p).mul_(grad.unsqueeze(-1)), None
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Return the entropy of the next-token distribution.
+
+    H = -sum_v p_v * log p_v,  p = softmax(logits)
+
+    Args:
+        logits: (..., vocab), after temperature; -inf where the action mask forbids.
+
+    Returns:
+        (...), nats, >= 0.
+    """
+    log_p = F.log_softmax(logits, -1)
+    return -(log_p.exp() * log_p.masked_fill(torch.isneginf(log_p), 0.0)).sum(-1)
+
+
+def adaptive_kl_coef(
+    kl_coef: float, kl: float, *, target: float, horizon: float, n_steps: int
+) -> float:
+    """Return the KL coefficient moved towards a target KL, by at most 20 % per horizon.
+
+    c <- c * (1 + clip(kl / target - 1, -0.2, 0.2) * n_steps / horizon)
+
+    Args:
+        kl_coef: The coefficient that was used.
+        kl: KL per episode that was measured, nats.
+        target: KL per episode that is wanted, nats.
+        horizon: Episodes over which the correction takes place.
+        n_steps: Episodes since the last correction.
+
+    Source: Ziegler et al. 2019, arXiv:1909.08593, section 2.2.
+
+    Example:
+        >>> round(adaptive_kl_coef(0.2, 9.0, target=6.0, horizon=100, n_steps=50), 6)
+        0.22
+    """
+    error = min(max(kl / target - 1.0, -0.2), 0.2)
+    return kl_coef * (1.0 + error * n_steps / horizon)
 
 
 def policy_loss(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tokengym.agents import losses
 from tokengym.agents.losses import gae, rewards_to_go
-from tokengym.agents.losses.groups import check_groups
+from tokengym.agents.losses.advantages import check_groups
 from tokengym.agents.ppo.settings import CRITIC_SETTINGS, EARLIER_CRITIC, GAE_LAMBDA, PPOSettings
 from tokengym.agents.ppo.weights import find_weight
 from tokengym.envs import SettingsError

@@ -24,7 +24,7 @@ from torch import Tensor
 from tokengym.agents import losses
 from tokengym.agents.algorithm import EpisodicAlgorithm
 from tokengym.agents.errors import ModelError, NonFiniteError
-from tokengym.agents.losses.groups import check_groups
+from tokengym.agents.losses.advantages import check_groups
 from tokengym.agents.policy.sampling import chosen_log_probs
 from tokengym.agents.policy.sequences import ActionMasks, Sequences
 from tokengym.agents.ppo.advantages import (

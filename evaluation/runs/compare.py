@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokengym.agents.rollouts.tracking import check_tracker
+from tokengym.agents.rollouts.logs import check_tracker
 from tokengym.envs.files import LOCK, locked, write_hashed
 from tokengym.evaluation.measure.references import SAMPLES, check_ranks
 from tokengym.evaluation.report.results import write_comparison
@@ -28,7 +28,7 @@ from tokengym.evaluation.runs.launchers import Launch, Launcher, find_launcher
 from tokengym.evaluation.runs.own import CODE, keep_code
 from tokengym.evaluation.runs.progress import Board
 from tokengym.evaluation.runs.record import UNFINISHED, clear_finished, read_result
-from tokengym.evaluation.runs.reference_run import lacks_references
+from tokengym.evaluation.runs.run import lacks_references
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -534,8 +534,6 @@ def env_ids() -> list[str]:
     """Return the ids of tokengym's environments."""
     import gymnasium
 
-    import tokengym  # noqa: F401  registers them
-
     return sorted(name for name in gymnasium.registry if name.startswith("tokengym/"))
 
 

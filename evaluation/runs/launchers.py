@@ -167,7 +167,7 @@ def _work(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     sys.path[:] = path
     os.environ.update({**environment, **QUIET})  # a server's is that of its own start
-    from tokengym.evaluation.runs.reference_run import run_or_references as train
+    from tokengym.evaluation.runs.run import run_or_references as train
     from tokengym.rewards.models.loading import preferred_device
 
     def tell(step: int, point: Mapping[str, Any]) -> None:
@@ -308,7 +308,7 @@ def do_run(
     """
     sys.path[:] = path
     os.environ.update(QUIET)
-    from tokengym.evaluation.runs.reference_run import run_or_references as train
+    from tokengym.evaluation.runs.run import run_or_references as train
     from tokengym.rewards.models.loading import preferred_device
 
     config = ComparisonConfig.from_dict(settings, trust_code=True)  # the caller's, not a file's

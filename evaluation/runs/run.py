@@ -1,4 +1,8 @@
-"""One run of any learner: trained, measured along the way, recorded."""
+"""One run of any learner: trained, measured along the way, recorded.
+
+The reference samples of a comparison are a run too, in a folder beside those of the rewards: they
+are resumed, retried and shown alike.
+"""
 
 import logging
 import time
@@ -14,18 +18,27 @@ from tokengym.agents.errors import CheckpointError
 from tokengym.agents.learner import LEARNERS, Agent
 from tokengym.envs import episode_to_record
 from tokengym.envs.errors import SettingsError, StorageError
-from tokengym.envs.files import locked, previous_folder, read_json
+from tokengym.envs.files import file_hash, locked, previous_folder, read_json, write_hashed
 from tokengym.envs.prompts.tokenization import token_texts
+from tokengym.evaluation.measure.references import SAMPLES, ReferenceSamples, draw_references
 from tokengym.evaluation.runs.config import (
     NO_NUMBERS,
     ComparisonConfig,
     flat,
+    reference_run,
     resolve_env,
     run_folder,
 )
 from tokengym.evaluation.runs.defaults import TrainingSettings
 from tokengym.evaluation.runs.own import check_code
-from tokengym.evaluation.runs.record import RunRecord, UnfinishedRun
+from tokengym.evaluation.runs.record import (
+    RunRecord,
+    UnfinishedRun,
+    commit,
+    hardware,
+    read_result,
+    versions,
+)
 
 if TYPE_CHECKING:
     from stable_baselines3.common.logger import KVWriter
@@ -33,6 +46,7 @@ if TYPE_CHECKING:
     from tokengym.agents import PPO
     from tokengym.agents.processes import Processes
     from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
+
 
 logger = logging.getLogger(__name__)
 
@@ -356,7 +370,7 @@ class _Run:
         if self._track is None or not self.is_main:
             return
         if self._tracker is None:
-            from tokengym.agents.rollouts.tracking import make_tracker
+            from tokengym.agents.rollouts.logs import make_tracker
 
             name = f"{self.record.name}, seed {self.seed}"
             settings = flat(self.config.as_dict()) | {"seed": self.seed}
@@ -468,3 +482,92 @@ def _loaded(kind: Any, path: str | Path, trust_code: bool) -> Any:
 
     takes = trust_code and isinstance(kind, type) and issubclass(kind, EpisodicAlgorithm)
     return kind.load(path, trust_code=True) if takes else kind.load(path)
+
+
+def lacks_references(config: ComparisonConfig, out: Path) -> bool:
+    """Return whether a comparison's folder lacks reference samples that the settings ask for.
+
+    A run that failed is not done again.
+    """
+    wanted = config.evaluation.reference_samples
+    folder = run_folder(out, *reference_run(config))
+    if not wanted or not (folder / "run.json").exists():
+        return bool(wanted)
+    result = read_result(folder)
+    return result["status"] == "finished" and result.get("samples", 0) < wanted
+
+
+def run_references(
+    config: ComparisonConfig,
+    out: Path,
+    report: Report | None = None,
+) -> ReferenceSamples:
+    """Draw and score what is missing of a comparison's reference samples, and record them.
+
+    Args:
+        config: The comparison.
+        out: Its folder.
+        report: Told (progress in the unit of a run's steps, mean score and tokens so far).
+
+    Raises:
+        FolderInUseError: if another process does the same in the same folder.
+        Exception: whatever the model or the scorer raises.
+    """
+    from tokengym.agents import PPO
+    from tokengym.agents.policy.reference import reference_weights
+
+    folder, wanted = run_folder(out, *reference_run(config)), config.evaluation.reference_samples
+    began = time.perf_counter()
+
+    def told(drawn: ReferenceSamples) -> None:
+        if report is not None:
+            share = min(drawn.scores.shape[1] / wanted, 1.0)
+            seconds = time.perf_counter() - began
+            point = {"score": drawn.scores.mean(), "tokens": drawn.tokens, "wall_s": seconds}
+            report(round(share * config.training.last_step), point)
+
+    with locked(folder), config.training.applied():
+        (folder / "run.json").unlink(missing_ok=True)  # it has a hash of the samples so far
+        evaluator = make_evaluator(config)
+        start = PPO(  # as training starts: a model of fewer tokens is made to fit
+            "CausalLMPolicy",
+            evaluator.envs,
+            advantage="reinforce",
+            n_minibatches=1,
+            policy_kwargs=policy_kwargs(config),
+            seed=config.evaluation.seed,
+            device=config.training.device,
+        )
+        policy = start.policy  # its adapters, which change nothing yet, let it share its backbone
+        with reference_weights(policy.language_model, policy.reference):
+            drawn = draw_references(evaluator, policy, wanted, file=folder / SAMPLES, told=told)
+        evaluator.close()
+        record = {
+            "status": "finished",
+            "samples": drawn.scores.shape[1],
+            "tokens": drawn.tokens,
+            "wall_s": round(time.perf_counter() - began, 3),
+            "settings": config.as_dict(),
+            "versions": versions(),
+            "made": {"commit": commit(), "hardware": hardware()},
+            "measured_by": evaluator.measured_by,
+            "files": {SAMPLES: file_hash(folder / SAMPLES)},
+        }
+        write_hashed(folder / "run.json", record)
+    return drawn
+
+
+def run_or_references(
+    config: ComparisonConfig,
+    name: str,
+    seed: int,
+    *,
+    out: Path,
+    report: Report | None = None,
+    **options: Any,
+) -> None:
+    """Do a run of a comparison, or that of its reference samples; see `run`."""
+    if (name, seed) == reference_run(config):
+        run_references(config, out, report)
+    else:
+        run(config, name, seed, out=out, report=report, **options)

@@ -16,9 +16,8 @@ from transformers.cache_utils import CacheLayerMixin
 
 from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.prefixes import DifferenceReader
-from tokengym.rewards.models.batching import padded_batches
 from tokengym.rewards.models.classifier import Classifier
-from tokengym.rewards.models.loading import evaluating
+from tokengym.rewards.models.loading import evaluating, padded_batches
 
 _GROWTH = 32
 """Columns added at a time."""

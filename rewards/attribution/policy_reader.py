@@ -16,12 +16,13 @@ from tokengym.envs.models import BASE, named_folder
 from tokengym.envs.pretrained import check_weights
 from tokengym.rewards.attribution import last_row
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.models.batching import PaddedBatch, padded_batches
 from tokengym.rewards.models.loading import (
+    PaddedBatch,
     check_vocabularies,
     evaluating,
     load_pretrained,
     load_tokenizer,
+    padded_batches,
     positions,
     vocabulary_size,
 )

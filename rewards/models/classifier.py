@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tokengym.rewards.attribution.kinds import REWARD_MODEL_KINDS
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.models.batching import PaddedBatch
+from tokengym.rewards.models.loading import PaddedBatch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

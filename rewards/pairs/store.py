@@ -10,8 +10,8 @@ import numpy as np
 
 from tokengym.envs.errors import DatasetError
 from tokengym.envs.files import parse_json, replacing
+from tokengym.envs.prompts.loading import check_parquet
 from tokengym.envs.prompts.tokenization import encode
-from tokengym.envs.prompts.unpacking import check_parquet
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -14,8 +14,12 @@ from tokengym.envs.declared import check_count
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.tokenization import decode, encode
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.models.batching import padded_batches
-from tokengym.rewards.models.loading import evaluating, load_answering_model, positions
+from tokengym.rewards.models.loading import (
+    evaluating,
+    load_answering_model,
+    padded_batches,
+    positions,
+)
 from tokengym.rewards.models.questions import Triple
 from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer
 from tokengym.rewards.scorers.preference_model import PreferenceModel

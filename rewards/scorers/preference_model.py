@@ -12,8 +12,12 @@ from tokengym.envs.declared import check_choice, check_count
 from tokengym.envs.episode import Episode
 from tokengym.envs.prompts.tokenization import encode, unknown_share
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.models.batching import padded_batches
-from tokengym.rewards.models.loading import evaluating, load_answering_model, positions
+from tokengym.rewards.models.loading import (
+    evaluating,
+    load_answering_model,
+    padded_batches,
+    positions,
+)
 from tokengym.rewards.models.questions import (
     ANSWERS,
     TEMPLATE,

@@ -17,13 +17,13 @@ from tokengym.rewards.attribution.alignment import Span, spread_by_overlap, toke
 from tokengym.rewards.attribution.kinds import ENCODER_KINDS
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths import relevance as R3
-from tokengym.rewards.models.batching import padded_batches
 from tokengym.rewards.models.loading import (
     check_vocabularies,
     evaluating,
     load_pretrained,
     load_tokenizer,
     longest_input,
+    padded_batches,
     vocabulary_size,
 )
 from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer

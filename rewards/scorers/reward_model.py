@@ -18,9 +18,9 @@ from tokengym.rewards.attribution.key_value import KeyValueReader, caches_rows
 from tokengym.rewards.attribution.kinds import SIGNED_KINDS
 from tokengym.rewards.attribution.prefixes import PrefixReader
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.models.batching import PaddingSide, padded_batches
 from tokengym.rewards.models.classifier import EncoderClassifier, Labels, read_classifier
 from tokengym.rewards.models.loading import (
+    PaddingSide,
     check_vocabularies,
     evaluating,
     load_on_backbone,
@@ -28,6 +28,7 @@ from tokengym.rewards.models.loading import (
     load_tokenizer,
     longest_input,
     named_backbone,
+    padded_batches,
     positions,
     vocabulary_size,
 )

@@ -13,12 +13,12 @@ from tokengym.envs.declared import check_count
 from tokengym.envs.episode import Episode
 from tokengym.envs.errors import TokenizerError
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.models.batching import padded_batches
 from tokengym.rewards.models.loading import (
     evaluating,
     load_pretrained,
     load_tokenizer,
     longest_input,
+    padded_batches,
 )
 from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer
 

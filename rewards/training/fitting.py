@@ -23,8 +23,7 @@ from tokengym.envs.files import content_hash, read_hashed, write_hashed, writing
 from tokengym.envs.settings import TextSettings
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.maths.pairwise import bradley_terry_loss
-from tokengym.rewards.models.batching import PaddingSide, padded_batches
-from tokengym.rewards.models.loading import use_device
+from tokengym.rewards.models.loading import PaddingSide, padded_batches, use_device
 from tokengym.rewards.training.readers import PairReader, Sequences
 
 

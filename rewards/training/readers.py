@@ -16,8 +16,8 @@ from torch import Tensor
 from tokengym.envs.prompts.prompt import prompt_messages
 from tokengym.envs.prompts.tokenization import encode, encode_chats
 from tokengym.rewards.maths.pairwise import sigmoid
-from tokengym.rewards.models.batching import PaddingSide
 from tokengym.rewards.models.classifier import Classifier
+from tokengym.rewards.models.loading import PaddingSide
 from tokengym.rewards.models.questions import answer_ids, answer_logits, write_question
 from tokengym.rewards.pairs import PreferencePair
 from tokengym.rewards.pairs.encode import encode_in_template

@@ -24,8 +24,7 @@ from tokengym.rewards.maths.pairwise import (
     sigmoid,
     wilson_interval,
 )
-from tokengym.rewards.models.batching import padded_batches
-from tokengym.rewards.models.loading import evaluating, quiet
+from tokengym.rewards.models.loading import evaluating, padded_batches, quiet
 from tokengym.rewards.pairs import PreferencePair
 from tokengym.rewards.training.readers import PairReader, PreferenceReader, Sequences
 

@@ -83,7 +83,7 @@ def train(
     """
     from rich.console import Console
 
-    from tokengym.agents.rollouts.tracking import check_tracker
+    from tokengym.agents.rollouts.logs import check_tracker
     from tokengym.evaluation.runs.config import ComparisonConfig, run_folder, slug
     from tokengym.evaluation.runs.defaults import task_name
     from tokengym.evaluation.runs.progress import Board
@@ -138,7 +138,7 @@ def _show_references(console: "Console", config: "ComparisonConfig", out: Path) 
     """Print what the same scorer and price give without training."""
     from tokengym.agents.errors import ModelError
     from tokengym.evaluation.measure.references import reference_lines
-    from tokengym.evaluation.runs.reference_run import run_references
+    from tokengym.evaluation.runs.run import run_references
     from tokengym.scripts.commands.show import show_references
 
     if not config.evaluation.reference_samples:

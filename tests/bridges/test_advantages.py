@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tokengym.agents.losses.groups import leave_one_out
+from tokengym.agents.losses.advantages import leave_one_out
 from tokengym.bridges.advantages import token_advantages
 from tokengym.bridges.verl import estimate
 from tokengym.envs.errors import SettingsError

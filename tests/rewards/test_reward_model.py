@@ -10,8 +10,7 @@ from tests.rewards.conftest import WORDS, make_classifier, make_episode, random_
 from tokengym.envs import TokenizerError
 from tokengym.rewards import RewardModel
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.models.batching import length_buckets, padded_batches
-from tokengym.rewards.models.loading import evaluating
+from tokengym.rewards.models.loading import evaluating, length_buckets, padded_batches
 from tokengym.rewards.scorers.reward_model import normalize_row
 
 

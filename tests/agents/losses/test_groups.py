@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokengym.agents.losses import groups
+from tokengym.agents.losses import advantages as groups
 
 SHORT, LONG = [1.0, 0.0], [0.5, 0.75]
 """Token rewards of the two responses of the one-decision task: stop for 1, or .5 and then .75."""

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tokengym.agents.rollouts import tracking
-from tokengym.agents.rollouts.tracking import TRACKERS, check_tracker, make_tracker
+from tokengym.agents.rollouts import logs
+from tokengym.agents.rollouts.logs import TRACKERS, check_tracker, make_tracker
 from tokengym.envs.errors import SettingsError
 from tokengym.scripts.cli import main
 
@@ -87,7 +87,7 @@ def test_a_tracker_that_cannot_begin_is_named_in_one_line(
 def test_a_missing_library_is_named_with_its_extra(
     track: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr(tracking, "find_spec", lambda name: None)
+    monkeypatch.setattr(logs, "find_spec", lambda name: None)
     with pytest.raises(SettingsError, match=rf"pip install 'tokengym\[{track}\]'"):
         check_tracker(track)
     assert main(["train", "--track", track, *TINY]) == 2

@@ -28,8 +28,7 @@ from tokengym.evaluation.runs.compare import compare
 from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings, read_settings
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
 from tokengym.evaluation.runs.record import commit, hardware
-from tokengym.evaluation.runs.reference_run import run_references
-from tokengym.evaluation.runs.run import make_agent, run
+from tokengym.evaluation.runs.run import make_agent, run, run_references
 from tokengym.scripts.cli import main
 
 QUIET = Console(quiet=True)
@@ -402,7 +401,7 @@ def test_reference_samples_of_adapters_need_no_second_model(tmp_path: Path, monk
         )
         return draw_references(evaluator, policy, *arguments, **options)
 
-    monkeypatch.setattr("tokengym.evaluation.runs.reference_run.draw_references", draw)
+    monkeypatch.setattr("tokengym.evaluation.runs.run.draw_references", draw)
     adapted = tiny(training=replace(TRAINING, lora_rank=2))
     whole, shared = (
         run_references(config, tmp_path / name) for config, name in ((tiny(), "a"), (adapted, "b"))
