@@ -250,6 +250,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
                 ended, and an `EpisodeLog` has them too. The policy is as it was before the round.
         """
         assert self.env is not None
+        self.policy.optimizer.zero_grad(set_to_none=True)  # a rollout has a use for the memory
         started, scored = time.perf_counter(), scoring_seconds(self.env)
         options = self.round_options()
         self._round_start = RoundStart.now(

@@ -165,8 +165,15 @@ class DecodingPlayer:
             self._states = [states[keep] for states in self._states]
 
 
-def left_padded(observation: Observation, device: torch.device) -> tuple[Tensor, Tensor]:
+def left_padded(
+    observation: Observation, device: torch.device, *, multiple: int = 1
+) -> tuple[Tensor, Tensor]:
     """Return the texts of an observation and their attention mask, padded on the left.
+
+    Args:
+        observation: The environment's.
+        device: Where they are needed.
+        multiple: The width is one of this number.
 
     Returns:
         Both (rows, width) int64.
@@ -175,7 +182,7 @@ def left_padded(observation: Observation, device: torch.device) -> tuple[Tensor,
     prompts = [
         ids[mask] for ids, mask in zip(np.asarray(observation["input_ids"]), masks, strict=True)
     ]
-    width = max(map(len, prompts))
+    width = -(-max(map(len, prompts)) // multiple) * multiple
     ids = np.zeros((len(prompts), width), dtype=np.int64)
     attention_mask = np.zeros((len(prompts), width), dtype=np.int64)
     for row, prompt in enumerate(prompts):
@@ -184,16 +191,23 @@ def left_padded(observation: Observation, device: torch.device) -> tuple[Tensor,
     return torch.from_numpy(ids).to(device), torch.from_numpy(attention_mask).to(device)
 
 
-def columns_needed(observation: Observation) -> int:
+def columns_needed(observation: Observation, *, multiple: int = 1) -> int:
     """Return the columns of a cache in which all rows can be written to their end.
 
     Texts are aligned at their end. Where some responses are begun and others are not, the longest
     text decides where the shortest continues, and that one has further to go.
+
+    Args:
+        observation: The environment's.
+        multiple: See `left_padded`; there is room for every round's padding.
     """
     masks = np.asarray(observation["attention_mask"], dtype=bool)  # (rows, length)
     length = masks.shape[1]
     last = length - 1 - masks[:, ::-1].argmax(axis=1)
-    return max(length, int(masks.sum(axis=1).max() + length - 1 - last.min()))
+    written, longest = int(last.max()) + 1, int(masks.sum(axis=1).max())
+    return max(
+        length + -written % multiple, longest + -longest % multiple + length - 1 - int(last.min())
+    )
 
 
 def not_finite(row: int, time: int) -> NonFiniteError:

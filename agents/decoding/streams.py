@@ -9,7 +9,7 @@ from transformers import DynamicCache
 
 from tokengym.agents.decoding.gpt2 import GPT2Stream, has_gpt2_shape
 from tokengym.agents.errors import ModelError
-from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.agents.policy.language_model import LanguageModel, full_precision
 
 
 class Stream(Protocol):
@@ -94,6 +94,7 @@ def make_stream(language_model: LanguageModel, capacity: int) -> Stream:
 
 
 @torch.no_grad()
+@full_precision()
 def check_decoding(
     language_model: LanguageModel,
     make: Callable[[LanguageModel, int], Stream] = make_stream,

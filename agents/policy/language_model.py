@@ -4,12 +4,13 @@ import copy
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -27,6 +28,8 @@ from tokengym.rewards.models.loading import positions, shared_backbone, sharing_
 
 logger = logging.getLogger(__name__)
 
+LENGTHS = 32
+"""Texts are padded to a multiple of so many tokens on a GPU."""
 MOST_ADDED = 8
 """Tokens that a tokenizer may have beyond its model: those that somebody added to it."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -150,14 +153,21 @@ class LanguageModel(nn.Module):
         """
         inputs.setdefault("attention_mask", torch.ones_like(input_ids))
         kind = self.device.type
-        with self._recomputed_blocks(), torch.autocast(kind, torch.bfloat16, self.autocasts):
+        with (
+            self._recomputed_blocks(),
+            torch.autocast(kind, torch.bfloat16, self.autocasts),
+            attention_kernels(kind),
+        ):
             return self.model.base_model(input_ids=input_ids, **inputs)[0]
 
     def response_states(self, sequences: Sequences) -> Tensor:
         """Return the hidden states before each response token, (tokens, hidden), row by row."""
         rows, _, columns = sequences.response_positions()
-        hidden = self.hidden(sequences.input_ids[:, :-1], use_cache=False)
-        return hidden[rows, columns - 1]
+        ids = sequences.input_ids[:, :-1]
+        if self.device.type == "cuda":  # where a new length costs more than a few columns
+            width = -(-ids.shape[1] // LENGTHS) * LENGTHS
+            ids = F.pad(ids, (0, min(width, positions(self.model) or width) - ids.shape[1]))
+        return self.hidden(ids, use_cache=False)[rows, columns - 1]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits of hidden states: (..., hidden) -> (..., vocab)."""
@@ -244,12 +254,18 @@ class LanguageModel(nn.Module):
         blocks: list[Any] = self.blocks()
         for block in blocks:
             block.training = block.gradient_checkpointing = True
-            block._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+            block._gradient_checkpointing_func = partial(
+                checkpoint, use_reentrant=False, context_fn=self._recomputing
+            )
         try:
             yield
         finally:
             for block in blocks:
                 block.training = block.gradient_checkpointing = False
+
+    def _recomputing(self) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+        """Return contexts of a block's forward and of its recomputation, see ``checkpoint``."""
+        return nullcontext(), attention_kernels(self.device.type)
 
     def base_weights(self) -> dict[str, Tensor]:
         """Return the weights that adapters were put on, under the names they had before."""
@@ -266,7 +282,9 @@ class LanguageModel(nn.Module):
         self.model.eval()
         tokens = torch.tensor([[0, 1]], device=self.device)
         try:
-            own = self.model(tokens, attention_mask=torch.ones_like(tokens)).logits
+            with full_precision():
+                own = self.model(tokens, attention_mask=torch.ones_like(tokens)).logits
+                ours = self.logits(self.hidden(tokens))
         except (AttributeError, IndexError, RuntimeError, TypeError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
@@ -274,13 +292,34 @@ class LanguageModel(nn.Module):
             raise ModelError(
                 f"{type(self.model).__name__} cannot read two tokens ({reason}); correct its config"
             ) from error
-        ours = self.logits(self.hidden(tokens))
         if not torch.allclose(own, ours, atol=1e-4, rtol=1e-4):
             raise ModelError(
                 f"{type(self.model).__name__} changes its logits after the head (by up to "
                 f"{(own - ours).abs().max().item():.3g}); teach agents.models.LanguageModel.logits "
                 "how, or use another model"
             )
+
+
+def attention_kernels(kind: str) -> AbstractContextManager[Any]:
+    """Let a GPU's attention be any but cuDNN's, which plans for a second at each new shape."""
+    if kind != "cuda":
+        return nullcontext()
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    return sdpa_kernel(
+        [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    )
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Compute products in float32 whatever was set, so that a check is of the model alone."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @contextmanager

@@ -232,7 +232,8 @@ class ShardedGroup(Group):
 def join(device: torch.device | str) -> Processes:
     """Return this process among those launched; see `tokengym.agents.processes.join`."""
     if not distributed.is_initialized():
-        _check_launch(is_cpu := select_device(device).type == "cpu")
+        _check_launch(chosen := select_device(device))
+        is_cpu = chosen.type == "cpu"
         from accelerate import PartialState
 
         with _explained():
@@ -248,7 +249,7 @@ def _is_on(variable: str) -> bool:
     return os.environ.get(variable, "").lower() in ("1", "true")
 
 
-def _check_launch(is_cpu: bool) -> None:
+def _check_launch(device: torch.device) -> None:
     if _is_on("ACCELERATE_USE_DEEPSPEED"):
         raise SettingsError(
             "DeepSpeed is not supported; launch with --use_fsdp to share the weights out, or "
@@ -266,7 +267,13 @@ def _check_launch(is_cpu: bool) -> None:
                 "fsdp_offload_params is not supported; leave it out, and save memory with lora"
             )
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if not is_cpu and torch.cuda.device_count() < local:
+    own = int(os.environ.get("LOCAL_RANK", "0"))
+    if local > 1 and device.index not in (None, own):
+        raise SettingsError(
+            f"device={str(device)!r} was given to process {own} of {local}, each of which has a "
+            "GPU of its own; pass device='cuda' or 'auto'"
+        )
+    if device.type != "cpu" and torch.cuda.device_count() < local:
         raise SettingsError(
             f"{local} processes need {local} GPUs, torch sees {torch.cuda.device_count()}; launch "
             "fewer processes, or pass device='cpu'"

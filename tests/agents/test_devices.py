@@ -103,6 +103,28 @@ def test_a_reward_model_follows_the_backbone_that_it_shares(
         PPO("CausalLMPolicy", envs, policy_kwargs=kwargs, seed=0, device="cuda:1").learn(8)
 
 
+@pytest.mark.parametrize("recomputes", [False, True])
+def test_attention_on_a_gpu_is_not_cudnns_and_lengths_are_few(
+    recomputes: bool, make_envs: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths, has_cudnn = set(), set()
+
+    def see(_module: Any, args: Any, given: dict[str, Any]) -> None:
+        if given.get("past_key_values") is None:
+            lengths.add((args or (given["hidden_states"],))[0].shape[1])
+        has_cudnn.add(torch.backends.cuda.cudnn_sdp_enabled())
+
+    model = make_model("llama")
+    with playing(monkeypatch):
+        kwargs = {"model": model, "gradient_checkpointing": recomputes}
+        agent = PPO("CausalLMPolicy", make_envs(), policy_kwargs=kwargs, seed=0, device="cuda:1")
+        model.model.layers[0].self_attn.register_forward_pre_hook(see, with_kwargs=True)
+        agent.learn(8)
+        assert torch.backends.cuda.cudnn_sdp_enabled()
+    assert has_cudnn == {False}
+    assert lengths == {32}
+
+
 def test_dpo_trains_on_the_preferred_device(monkeypatch: pytest.MonkeyPatch) -> None:
     def device(name: str) -> torch.device:
         return DPO(make_model(), PAIRS, tokenizer=make_tokenizer(), device=name).args.device

@@ -225,3 +225,9 @@ def test_what_several_processes_cannot_do_is_refused(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert main(["train", "--device", "cuda", *out]) == 2
     assert "2 processes need 2 GPUs, torch sees 1" in capsys.readouterr().err
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert main(["train", "--device", "cuda:0", *out]) == 2
+    message = capsys.readouterr().err
+    assert "device='cuda:0' was given to process 1 of 2, each of which has a GPU" in message
+    assert message.count("\n") == 1

@@ -22,6 +22,7 @@ from tokengym.agents.decoding.cuda.merged import MergedModel, decoding_model
 from tokengym.agents.decoding.cuda.static import StaticStream
 from tokengym.agents.decoding.player import DecodedPolicy, columns_needed, left_padded, not_finite
 from tokengym.agents.errors import ModelError
+from tokengym.agents.policy.language_model import LENGTHS
 from tokengym.agents.policy.sampling import (
     as_action_mask,
     draw,
@@ -350,9 +351,11 @@ class CapturedPlayer:
             ModelError: if the caches of so many rows do not fit in the GPU's memory.
         """
         self._device = self.policy.device
-        ids, attention_mask = left_padded(observation, self._device)
+        multiple = LENGTHS if self._device.type == "cuda" else 1
+        ids, attention_mask = left_padded(observation, self._device, multiple=multiple)
         self._time = 0
-        self._num_rows, self._capacity = len(ids), columns_needed(observation)
+        self._num_rows = len(ids)
+        self._capacity = columns_needed(observation, multiple=multiple)
         with self._explained():
             self._decoder = self._borrowed()
             self._decoder.start(ids, attention_mask)

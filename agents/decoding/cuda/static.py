@@ -19,6 +19,8 @@ from tokengym.agents.decoding.streams import check_decoding
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.language_model import LanguageModel
 
+MOST_PREFILLED = 2**15
+"""Most tokens of prompts that are read at once, so that long ones do not decide the memory."""
 ALIGNMENT = 8
 """Attention kernels copy a mask whose rows do not begin at a multiple of this."""
 
@@ -55,27 +57,31 @@ class StaticStream:
         rows, width = input_ids.shape
         self.size, self.length = rows, width
         positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
-        prompts: Any = DynamicCache()  # without the config: sliding layers keep the whole prompt
-        hidden = self._model.hidden(
-            input_ids,
-            attention_mask=attention_mask,
-            position_ids=positions,
-            past_key_values=prompts,
-            use_cache=True,
-        )
-        if not self._layers:
-            room = len(self._columns)
-            self._layers = [
-                _Layer(layer, len(self.tokens), room, self._column) for layer in prompts.layers
-            ]
-            self._cache = Cache(layers=list(self._layers))
-        for layer, seen in zip(self._layers, prompts.layers, strict=True):
-            layer.begin(seen)
+        for part in torch.arange(rows).split(max(1, MOST_PREFILLED // width)):
+            some = slice(int(part[0]), int(part[-1]) + 1)
+            prompts: Any = DynamicCache()  # no config: sliding layers keep the whole prompt
+            hidden = self._model.hidden(
+                input_ids[some],
+                attention_mask=attention_mask[some],
+                position_ids=positions[some],
+                past_key_values=prompts,
+                use_cache=True,
+            )
+            if not self._layers:
+                room = len(self._columns)
+                self._layers = [
+                    _Layer(layer, len(self.tokens), room, self._column) for layer in prompts.layers
+                ]
+                self._cache = Cache(layers=list(self._layers))
+            for layer, seen in zip(self._layers, prompts.layers, strict=True):
+                layer.begin(seen, some)
+            self.states[some] = hidden[:, -1]
+        for layer in self._layers:
+            layer.narrow(rows)
         self._column.fill_(width - 1)
         self._positions[:rows] = positions[:, -1:]
         self._bias.zero_()
         self._bias[:rows, 0, 0, :width].masked_fill_(attention_mask == 0, self._lowest)
-        self.states[:rows] = hidden[:, -1]
         return self.states[:rows].clone()
 
     def step(self, tokens: Tensor) -> Tensor:
@@ -155,13 +161,12 @@ class _Layer(CacheLayerMixin):
         self._column = column
         self.is_initialized = True
 
-    def begin(self, prompts: Any) -> None:
-        rows, _, width, _ = prompts.keys.shape
-        for buffer in (self.all_keys, self.all_values):
-            buffer.zero_()  # what an earlier round left may be nan, which a mask does not hide
-        self.all_keys[:rows, :, :width] = prompts.keys
-        self.all_values[:rows, :, :width] = prompts.values
-        self.narrow(rows)
+    def begin(self, prompts: Any, rows: slice) -> None:
+        width = prompts.keys.shape[2]
+        for buffer, states in ((self.all_keys, prompts.keys), (self.all_values, prompts.values)):
+            if rows.start == 0:
+                buffer.zero_()  # what an earlier round left may be nan, which a mask does not hide
+            buffer[rows, :, :width] = states
 
     def narrow(self, rows: int) -> None:
         self.keys, self.values = self.all_keys[:rows], self.all_values[:rows]

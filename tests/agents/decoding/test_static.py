@@ -14,9 +14,10 @@ from torch import Tensor
 from tests.agents.conftest import VOCABULARY, make_model
 from tests.support.tapes import Tape, TapeError, record_tapes
 from tokengym.agents.decoding.cuda import captured
+from tokengym.agents.decoding.cuda import static as static_cache
 from tokengym.agents.decoding.cuda.captured import CapturedPlayer, bucket
 from tokengym.agents.decoding.cuda.static import StaticStream, check_static
-from tokengym.agents.decoding.player import DecodingPlayer
+from tokengym.agents.decoding.player import DecodingPlayer, columns_needed, left_padded
 from tokengym.agents.decoding.streams import ModelStream
 from tokengym.agents.errors import ModelError, NonFiniteError
 from tokengym.agents.policy.language_model import LanguageModel
@@ -109,6 +110,46 @@ def test_a_static_cache_reads_what_the_dynamic_one_reads(family: str):
             streams[0].step(tokens)
         streams = streams[0], ModelStream(model)
         ids, mask = ids.flip(0), mask.flip(0)
+
+
+@torch.no_grad()
+def test_long_prompts_are_read_a_few_rows_at_a_time(monkeypatch: pytest.MonkeyPatch):
+    model = model_of("qwen2, windows")
+    ids, mask = torch.arange(40).view(5, 8), torch.ones(5, 8).long()
+    mask[1, :3] = 0
+    streams = [StaticStream(model, 12, rows=8) for _ in range(2)]
+    for most, stream in zip((10**6, 20), streams, strict=True):
+        monkeypatch.setattr(static_cache, "MOST_PREFILLED", most)
+        lengths: list[int] = []
+        hook = model.model.model.register_forward_pre_hook(
+            lambda _module, _args, given, seen=lengths: seen.append(len(given["input_ids"])),
+            with_kwargs=True,
+        )
+        stream.start(ids.flip(0), mask.flip(0))  # which leaves something in the cache
+        stream.start(ids, mask)
+        hook.remove()
+        assert lengths == ([5, 5] if most > 40 else [2, 2, 1] * 2)
+    for _ in range(3):
+        found = [stream.step(torch.arange(5)) for stream in streams]
+        torch.testing.assert_close(*found, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("multiple", [1, 4, 32])
+def test_there_is_room_for_prompts_padded_to_a_multiple(multiple: int):
+    given = observation(0)
+    ids, mask = left_padded(given, torch.device("cpu"), multiple=multiple)
+    longest = int(given["attention_mask"].sum(1).max())
+    assert ids.shape == mask.shape
+    assert ids.shape[1] % multiple == 0
+    assert 0 <= ids.shape[1] - longest < multiple
+    assert mask.sum(1).tolist() == given["attention_mask"].sum(1).tolist()
+    room = columns_needed(given, multiple=multiple)
+    assert room >= ids.shape[1] + LENGTH - 8  # prompts end in column 7
+    assert room == (LENGTH if 8 % multiple == 0 else LENGTH + multiple - 8)
+    begun = {name: values.copy() for name, values in given.items()}
+    begun["attention_mask"][3, 8:14] = 1
+    width = left_padded(begun, torch.device("cpu"), multiple=multiple)[0].shape[1]
+    assert columns_needed(begun, multiple=multiple) >= width + LENGTH - 8
 
 
 @pytest.mark.parametrize("family", NOT_STATIC)

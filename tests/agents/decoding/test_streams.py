@@ -29,7 +29,7 @@ from tokengym.agents.decoding.gpt2 import (
     has_gpt2_shape,
     linear_map,
 )
-from tokengym.agents.decoding.streams import ModelStream, check_decoding, make_stream
+from tokengym.agents.decoding.streams import ModelStream, Stream, check_decoding, make_stream
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.language_model import LanguageModel
 
@@ -231,3 +231,21 @@ def test_models_that_ignore_the_cache_are_refused(config: Any, model: Any):
     recurrent = model(config(vocab_size=40, hidden_size=32, num_hidden_layers=2)).eval()
     with pytest.raises(ModelError, match=f"{model.__name__} decodes with a cache to other hidden"):
         check_decoding(LanguageModel(recurrent))
+
+
+def test_the_check_of_a_model_is_made_in_full_precision():
+    """TF32 changes hidden states by more than a model that reads ahead."""
+    seen = []
+
+    def make(model: LanguageModel, capacity: int) -> Stream:
+        seen.append(torch.get_float32_matmul_precision())
+        return make_stream(model, capacity)
+
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("high")
+        check_decoding(LanguageModel(make_model()), make)
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert seen == ["highest"]

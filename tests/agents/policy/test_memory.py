@@ -63,6 +63,15 @@ def test_static_decoding_takes_its_cache_and_the_merged_maps(build: Callable[...
     assert agent.logger.name_to_value["rollout/captured"] is False  # on a CPU
 
 
+def test_a_rollout_begins_without_gradients(build: Callable[..., PPO]):
+    agent = build()
+    agent.learn(1)
+    had = [parameter.grad is not None for parameter in agent.policy.trained_parameters()]
+    agent.collect()
+    assert all(had)
+    assert all(parameter.grad is None for parameter in agent.policy.parameters())
+
+
 def test_the_memory_of_captured_graphs_counts(
     build: Callable[..., PPO], monkeypatch: pytest.MonkeyPatch
 ):
