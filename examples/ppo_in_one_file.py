@@ -2,9 +2,9 @@
 
     python examples/ppo_in_one_file.py --reward abc-signed --updates 20
 
-The environment is a Gymnasium environment, the policy a transformers model with a value head, and
-the formulas are pure functions of tensors in `tokengym.agents.losses`. Everything else is here. A
-test holds the updates equal to those of `tokengym.agents.PPO` with the same seed.
+The environment is a Gymnasium environment, policy and value function are two transformers models,
+and the formulas are pure functions of tensors in `tokengym.agents.losses`. Everything else is here.
+A test holds the updates equal to those of `tokengym.agents.PPO` with the same seed.
 docs/agents/how_ppo_works.md walks through this file.
 
 This is PPO (Schulman et al. 2017, arXiv:1707.06347) as language models use it (Ziegler et al. 2019,
@@ -13,6 +13,8 @@ arXiv:1909.08593). An action is a token and an episode is a response. Choices to
 - A token earns what the credit rule pays for it, minus the price of the KL divergence from the
   frozen reference at that token. The KL is exact: a sum over the vocabulary, not over samples.
 - The exact KL depends on the policy's weights, so its gradient is a term of the loss as well.
+- The value function has a network of its own: the policy's hidden states know next to nothing of
+  the score that is still to come. The learning rate falls to 0 over the training.
 - Advantages are whitened over the whole batch. A minibatch consists of whole responses.
 - Dropout stays off, so that rollout and update agree about every log-probability.
 """
@@ -51,10 +53,10 @@ class Args:
     seed: int = 0
     """Seed of the prompts, the sampled tokens and the minibatches."""
     learning_rate: float = 3e-4
-    """Learning rate of AdamW."""
-    n_epochs: int = 4
+    """Learning rate of AdamW, which falls in a straight line to 0 at the end."""
+    n_epochs: int = 2
     """Passes over a batch."""
-    n_minibatches: int = 2
+    n_minibatches: int = 4
     """Gradient steps per pass."""
     gamma: float = 1.0
     """Discount per token."""
@@ -62,9 +64,7 @@ class Args:
     """1 waits for the whole return, 0 trusts the value of the next state."""
     clip_range: float = 0.2
     """Largest move of the probability ratio before its gradient stops."""
-    clip_range_vf: float = 0.2
-    """Largest move of a value before its gradient stops, reward units."""
-    vf_coef: float = 0.1
+    vf_coef: float = 1.0
     """Weight of the value loss."""
     kl_coef: float = 0.05
     """Price of a nat of KL to the reference, reward units."""
@@ -73,15 +73,12 @@ class Args:
 
 
 class Policy(nn.Module):
-    """A causal language model from a folder or the hub, with a value head that starts at zero."""
+    """A causal language model from a folder or the hub."""
 
     def __init__(self, model: str | Path) -> None:
         super().__init__()
         self.model = AutoModelForCausalLM.from_pretrained(model)  # in eval mode: without dropout
         self.logit_head = self.model.get_output_embeddings()
-        self.value_head = nn.Linear(self.model.config.hidden_size, 1)
-        nn.init.zeros_(self.value_head.weight)
-        nn.init.zeros_(self.value_head.bias)
 
     def forward(
         self,
@@ -89,30 +86,50 @@ class Policy(nn.Module):
         attention_mask: Tensor,
         action_mask: Tensor,
         cache: DynamicCache | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Return the logits of the next token and the value of the text, at the last columns.
+    ) -> Tensor:
+        """Return the logits of the next token at the last columns, (batch, time, vocab).
 
         Args:
             input_ids: (batch, new), the columns that the cache does not hold yet.
             attention_mask: (batch, length), 1 on texts and 0 on padding, at cached columns too.
             action_mask: (batch, time, vocab) bool, True where a token is legal after a column; its
-                time is the number of last columns that are wanted.
+                time is the number of last columns that are wanted. Others get -inf.
             cache: Keys and values of the columns read so far; None reads whole texts.
-
-        Returns:
-            Logits (batch, time, vocab), -inf where illegal; values (batch, time), reward units.
         """
-        positions = (attention_mask.cumsum(1) - 1).clamp(min=0)  # padding does not count
-        hidden = self.model.base_model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=positions[:, -input_ids.shape[1] :],
-            past_key_values=cache,
-            use_cache=cache is not None,
-        )[0]
+        hidden = hidden_states(self.model, input_ids, attention_mask, cache)
         hidden = hidden[:, -action_mask.shape[1] :]  # (batch, new, hidden) -> (batch, time, hidden)
-        logits = self.logit_head(hidden).masked_fill(~action_mask, -torch.inf)
-        return logits, self.value_head(hidden).squeeze(-1)  # (batch, time, 1) -> (batch, time)
+        return self.logit_head(hidden).masked_fill(~action_mask, -torch.inf)
+
+
+class ValueFunction(nn.Module):
+    """The score to come of a text, in reward units: a copy of the model whose head starts at 0."""
+
+    def __init__(self, model: str | Path) -> None:
+        super().__init__()
+        self.model = AutoModelForCausalLM.from_pretrained(model)
+        self.head = nn.Linear(self.model.config.hidden_size, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, time: int) -> Tensor:
+        """Return the values of the texts up to each of the last columns, (batch, time)."""
+        hidden = hidden_states(self.model, input_ids, attention_mask)
+        return self.head(hidden[:, -time:]).squeeze(-1)  # (batch, time, 1) -> (batch, time)
+
+
+def hidden_states(
+    model: Any, input_ids: Tensor, attention_mask: Tensor, cache: DynamicCache | None = None
+) -> Tensor:
+    """Return a model's last hidden states of the new columns, (batch, new, hidden)."""
+    positions = (attention_mask.cumsum(1) - 1).clamp(min=0)  # padding does not count
+    states: Tensor = model.base_model(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        position_ids=positions[:, -input_ids.shape[1] :],
+        past_key_values=cache,
+        use_cache=cache is not None,
+    )[0]
+    return states
 
 
 def log_probs_of(tokens: Tensor, logits: Tensor) -> Tensor:
@@ -141,19 +158,18 @@ class Rollout:
     attention_mask: Tensor  # (batch, length): 1 on prompt and response, 0 on padding
     action_mask: Tensor  # (batch, time, vocab) bool: legal tokens
     logits: Tensor  # (batch, time, vocab): what the tokens were drawn from
-    values: Tensor  # (batch, time), reward units, of the text before each token
     token_rewards: Tensor  # (batch, time), reward units, from the credit rule
     scores: Tensor  # (batch,), reward units, of whole responses
 
     @property
     def tokens(self) -> Tensor:
         """(batch, time): the responses, which are the last columns of the texts."""
-        return self.input_ids[:, -self.values.shape[1] :]
+        return self.input_ids[:, -self.logits.shape[1] :]
 
     @property
     def response_mask(self) -> Tensor:
         """(batch, time) bool: True on a response's own tokens."""
-        return self.attention_mask[:, -self.values.shape[1] :].bool()
+        return self.attention_mask[:, -self.logits.shape[1] :].bool()
 
 
 @torch.no_grad()
@@ -176,8 +192,8 @@ def play(
         attention_mask = torch.from_numpy(observation["attention_mask"][:, :length])
         # (batch, vocab) -> (batch, 1, vocab): of all columns that are read only the last one counts
         action_mask = torch.from_numpy(info["action_mask"][:, None].astype(bool))
-        logits, values = policy(unread, attention_mask, action_mask, cache)
-        steps.append((action_mask, logits, values))
+        logits = policy(unread, attention_mask, action_mask, cache)
+        steps.append((action_mask, logits))
         tokens = sample(logits[:, 0], generator)  # (batch, 1, vocab) -> (batch,)
         # A row that is over ignores its token and keeps its flags until the next reset.
         observation, _, terminated, truncated, info = envs.step(tokens.numpy())
@@ -188,13 +204,12 @@ def play(
             token_rewards[ended] = info["token_rewards"][ended]
             scores[ended] = info["score"][ended]
     # (batch, 1, ...) per step -> (batch, time, ...)
-    action_mask, logits, values = (torch.cat(parts, dim=1) for parts in zip(*steps, strict=True))
+    action_mask, logits = (torch.cat(parts, dim=1) for parts in zip(*steps, strict=True))
     return Rollout(
         input_ids=torch.from_numpy(observation["input_ids"][:, :length]),
         attention_mask=torch.from_numpy(observation["attention_mask"][:, :length]),
         action_mask=action_mask,
         logits=logits,
-        values=values,
         token_rewards=torch.from_numpy(token_rewards[:, : len(steps)]),
         scores=torch.from_numpy(scores),
     )
@@ -213,17 +228,18 @@ class Targets:
 
 
 @torch.no_grad()
-def assign(rollout: Rollout, reference: Policy, args: Args) -> Targets:
+def assign(rollout: Rollout, critic: ValueFunction, reference: Policy, args: Args) -> Targets:
     """Turn token rewards into advantages: subtract the price of the KL, estimate, whiten."""
     mask = rollout.response_mask
-    ref_logits, _ = reference(
-        rollout.input_ids[:, :-1], rollout.attention_mask[:, :-1], rollout.action_mask
-    )
+    # A column predicts the token of the next one, so the last column is not read.
+    texts = rollout.input_ids[:, :-1], rollout.attention_mask[:, :-1]
+    values = critic(*texts, time=mask.shape[1])
+    ref_logits = reference(*texts, rollout.action_mask)
     kl = losses.full_kl(rollout.logits, ref_logits).clamp(min=0.0)  # rounding may leave -1e-8
     kl = kl.masked_fill(~mask, 0.0)
     rewards = rollout.token_rewards - args.kl_coef * kl
     advantages, returns = losses.gae(
-        rewards, rollout.values, mask, gamma=args.gamma, gae_lambda=args.gae_lambda
+        rewards, values, mask, gamma=args.gamma, gae_lambda=args.gae_lambda
     )
     return Targets(
         old_log_probs=log_probs_of(rollout.tokens, rollout.logits),
@@ -235,7 +251,14 @@ def assign(rollout: Rollout, reference: Policy, args: Args) -> Targets:
     )
 
 
-def loss_of(policy: Policy, rollout: Rollout, targets: Targets, rows: Tensor, args: Args) -> Tensor:
+def loss_of(
+    policy: Policy,
+    critic: ValueFunction,
+    rollout: Rollout,
+    targets: Targets,
+    rows: Tensor,
+    args: Args,
+) -> Tensor:
     """Return the loss of some rows, each term a mean over their tokens.
 
     loss = L_policy + vf_coef * L_value + kl_coef / advantage_scale * KL
@@ -243,11 +266,9 @@ def loss_of(policy: Policy, rollout: Rollout, targets: Targets, rows: Tensor, ar
     Whitening divided the advantages by their scale. The price of the KL is divided by it too, and
     so keeps the unit of the rewards.
     """
-    # A column predicts the token of the next one, so the last column is not read.
-    logits, values = policy(
-        rollout.input_ids[rows, :-1], rollout.attention_mask[rows, :-1], rollout.action_mask[rows]
-    )
     mask = rollout.response_mask[rows]
+    texts = rollout.input_ids[rows, :-1], rollout.attention_mask[rows, :-1]
+    logits = policy(*texts, rollout.action_mask[rows])
     policy_loss = losses.policy_loss(
         log_probs_of(rollout.tokens[rows], logits),
         targets.old_log_probs[rows],
@@ -255,18 +276,13 @@ def loss_of(policy: Policy, rollout: Rollout, targets: Targets, rows: Tensor, ar
         mask,
         clip_range=args.clip_range,
     )
-    value_loss = losses.value_loss(
-        values,
-        rollout.values[rows],
-        targets.returns[rows],
-        mask,
-        clip_range_vf=args.clip_range_vf,
-    )
+    errors = critic(*texts, time=mask.shape[1]) - targets.returns[rows]
+    value_loss = losses.masked_mean(errors**2, mask) / 2
     kl = losses.masked_mean(losses.full_kl(logits, targets.ref_logits[rows]), mask)
     return policy_loss + args.vf_coef * value_loss + args.kl_coef / targets.advantage_scale * kl
 
 
-def train(args: Args) -> Policy:
+def train(args: Args) -> tuple[Policy, ValueFunction]:
     """Train the environment's language model; print the score and the KL of each rollout."""
     envs = gym.make_vec(
         args.env,
@@ -277,27 +293,31 @@ def train(args: Args) -> Policy:
     )
     assert isinstance(envs.unwrapped, TokenGenerationVectorEnv)
     assert envs.unwrapped.bundle is not None
-    policy = Policy(envs.unwrapped.bundle.policy)
+    model = envs.unwrapped.bundle.policy
+    policy, critic = Policy(model), ValueFunction(model)
     reference = copy.deepcopy(policy).requires_grad_(False)
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=args.learning_rate, weight_decay=0.0)
+    weights = [*policy.parameters(), *critic.parameters()]
+    optimizer = torch.optim.AdamW(weights, lr=args.learning_rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=args.updates)
     # The seeds that PPO draws: of new adapters' weights (none here), of sampling, of minibatches.
     _, *seeds = np.random.SeedSequence(args.seed).generate_state(3).tolist()
     sampler, shuffler = (torch.Generator().manual_seed(seed) for seed in seeds)
     for update in range(args.updates):
         seed = args.seed if update == 0 else None  # None continues the environment's own stream
         rollout = play(envs, policy, sampler, seed, args)
-        targets = assign(rollout, reference, args)
+        targets = assign(rollout, critic, reference, args)
         for _ in range(args.n_epochs):
             order = torch.randperm(args.num_envs, generator=shuffler)
             for rows in order.tensor_split(args.n_minibatches):
                 optimizer.zero_grad()
-                loss_of(policy, rollout, targets, rows, args).backward()
-                nn.utils.clip_grad_norm_(policy.parameters(), args.max_grad_norm)
+                loss_of(policy, critic, rollout, targets, rows, args).backward()
+                nn.utils.clip_grad_norm_(weights, args.max_grad_norm)
                 optimizer.step()
+        schedule.step()
         score, kl = rollout.scores.mean().item(), targets.kl.sum(1).mean().item()
         figures = f"score {score:6.3f}  KL {kl:6.3f}  score - c KL {score - args.kl_coef * kl:6.3f}"
         print(f"update {update:3d}  {figures}", flush=True)
-    return policy
+    return policy, critic
 
 
 if __name__ == "__main__":

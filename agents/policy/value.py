@@ -55,11 +55,20 @@ class ValueFunction(nn.Module):
         return values
 
     @torch.no_grad()
-    def after_responses(self, sequences: Sequences) -> Tensor:
-        """Return the value of the text after each response's last token, (batch,)."""
-        hidden = self._reader.hidden(sequences.input_ids, use_cache=False)
-        rows = torch.arange(len(sequences), device=hidden.device)
-        return self.of_states(hidden[rows, sequences.lengths - 1])
+    def after_responses(self, sequences: Sequences, *, max_size: int = 64) -> Tensor:
+        """Return the value of the text after each response's last token, (batch,).
+
+        Args:
+            sequences: Any number of texts; similar lengths are run together.
+            max_size: Most texts in one forward.
+        """
+        values = torch.zeros(len(sequences), device=self.head.weight.device)
+        for bucket in sequences.buckets(max_size):
+            part = sequences.select(bucket)
+            hidden = self._reader.hidden(part.input_ids, use_cache=False)
+            rows = torch.arange(len(part), device=hidden.device)
+            values[bucket] = self.of_states(hidden[rows, part.lengths - 1])
+        return values
 
     @property
     def _reader(self) -> LanguageModel:

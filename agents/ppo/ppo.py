@@ -271,13 +271,18 @@ class PPO(EpisodicAlgorithm):
         if critic is None:
             return None, None
         values = played.values
+        size = self._most_rows
         if values is None:  # the value's own network reads whole texts, not one token at a time
-            values = self._of_rows(lambda texts, _: critic.of_responses(texts), played, sequences)
+            values = self._of_rows(
+                lambda texts, _: critic.of_responses(texts, max_size=size), played, sequences
+            )
         if not played.truncated.any():
             return values, None
         cut = torch.from_numpy(played.truncated).to(self.device)
         after = self._of_rows(
-            lambda texts, _: critic.after_responses(texts)[:, None], played, sequences
+            lambda texts, _: critic.after_responses(texts, max_size=size)[:, None],
+            played,
+            sequences,
         )
         return values, after[:, 0] * cut
 

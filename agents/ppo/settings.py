@@ -29,9 +29,10 @@ class PPOSettings(EpisodicSettings):
         SettingsError: if a value is out of range.
     """
 
-    learning_rate_schedule: LrSchedule = "constant"
-    """What becomes of ``learning_rate`` over the training: "constant" leaves it, "linear" lowers it
-    in a straight line to 0 at the end of the run, or of the call of ``learn``."""
+    learning_rate_schedule: LrSchedule = "linear"
+    """What becomes of ``learning_rate`` over the training: "linear" lowers it in a straight line to
+    0 at the end of the run, or of the call of ``learn``, "constant" leaves it. At a constant rate
+    the last steps are noise that costs KL, see docs/results/learner.md."""
     advantage: str = "gae"
     """Estimator of the advantages, by name or "file.py:Name"; see
     `tokengym.agents.ppo.advantages`."""
@@ -48,9 +49,9 @@ class PPOSettings(EpisodicSettings):
     loss_mean: LossMean = "auto"
     """Mean over the tokens of a minibatch ("token"), over a response's tokens and then responses
     ("sequence"), or a sum over a constant ("constant"); "auto" takes the estimator's own."""
-    n_epochs: int = 4
+    n_epochs: int = 2
     """Passes over a batch."""
-    n_minibatches: int = 2
+    n_minibatches: int = 4
     """Gradient steps per pass; no more than there are episodes."""
     gamma: float = 1.0
     """Discount per token."""
@@ -70,13 +71,14 @@ class PPOSettings(EpisodicSettings):
     """With ``old_log_probs="recomputed"``: weigh each token by min(p_recomputed / p_sampled, this),
     truncated importance sampling (https://fengyao.notion.site/off-policy-rl; 2 there). None does
     not correct."""
-    clip_range_vf: Schedule | None = 0.2
+    clip_range_vf: Schedule | None = None
     """The same for the values, in reward units; None does not clip them."""
-    value_network: ValueNetwork = "trunk"
-    """Input of the value head. "trunk": the policy's hidden states, at no cost. "own": those of a
-    network of its own, a copy of the model, or with LoRA adapters of its own on the same backbone:
-    a step takes half as long again, and values learn features that the policy has no use for."""
-    vf_coef: float = 0.1
+    value_network: ValueNetwork = "own"
+    """Input of the value head. "own": the hidden states of a network of its own, a copy of the
+    model, or with LoRA adapters of its own on the same backbone, so that values learn features that
+    the policy has no use for. "trunk": the policy's, which costs neither memory nor time, and
+    explains next to nothing of the score that is still to come (docs/results/learner.md)."""
+    vf_coef: float = 1.0
     """Weight of the value loss; at 0 the values, which begin at 0, stay there."""
     ent_coef: float = 0.0
     """Weight of the entropy bonus."""

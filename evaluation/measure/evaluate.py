@@ -199,8 +199,14 @@ class Evaluator:
         """
         from tokengym.agents import PPO
 
-        kwargs = {} if model is None else {"model": model}
-        return PPO("CausalLMPolicy", self.envs, policy_kwargs=kwargs, n_minibatches=1, seed=0)
+        return PPO(
+            "CausalLMPolicy",
+            self.envs,
+            advantage="reinforce",
+            n_minibatches=1,
+            policy_kwargs={} if model is None else {"model": model},
+            seed=0,
+        )
 
     def close(self) -> None:
         """Close the environments."""

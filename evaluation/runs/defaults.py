@@ -133,10 +133,11 @@ class TrainingSettings(ModelSettings):
                 f"tokens has no effect on {self.agent}, which trains nothing; leave it out"
             )
         self._check_precision()
-        if isinstance(self.learner, PPOSettings) and self.learner.n_minibatches > self.batch_size:
+        parts = self.learner.n_minibatches if isinstance(self.learner, PPOSettings) else 1
+        if parts > self.batch_size and parts != PPOSettings.n_minibatches:  # the default gives way
             raise SettingsError(
-                f"n_minibatches must be at most batch_size={self.batch_size}, got "
-                f"{self.learner.n_minibatches}; raise batch_size or lower n_minibatches"
+                f"n_minibatches must be at most batch_size={self.batch_size}, got {parts}; raise "
+                "batch_size or lower n_minibatches"
             )
         if learner.uses_credit and centring == "batch" and self.batch_size < 2:
             raise SettingsError(

@@ -216,7 +216,12 @@ class Bench:
             n_epochs=sizes.n_epochs,
             n_minibatches=sizes.n_minibatches,
             micro_batch_size=sizes.micro_batch_size,
-            policy_kwargs={"model": model, **({"lora": adapters} if lora else {}), **policy},
+            policy_kwargs={
+                "model": model,
+                "value_network": "trunk",
+                **({"lora": adapters} if lora else {}),
+                **policy,
+            },
             seed=0,
             device=self.device,
         )

@@ -34,8 +34,8 @@ from tokengym.envs import TokenGenerationVectorEnv, bundled
 from tokengym.rewards import Reward, RewardModel, Sparse, VectorRewardWrapper
 
 LEARNERS: dict[str, dict[str, Any]] = {
-    "ppo, value on the trunk": {},
-    "ppo, own value network": {"policy_kwargs": {"value_network": "own"}},
+    "ppo, value on the trunk": {"value_network": "trunk"},
+    "ppo, own value network": {},
     "reinforce++": {"advantage": "reinforce++"},
     "loo": {"advantage": "loo", "group_size": 8},
 }

@@ -41,6 +41,7 @@ def measure(length: int, steps: int) -> dict[str, float]:
         "CausalLMPolicy",
         VectorRewardWrapper(envs, Reward(FunctionScorer(lambda *_: 1.0), Sparse())),
         n_minibatches=MINIBATCHES,
+        value_network="trunk",
         policy_kwargs={"model": make_model("small", "float32", 1e-30)},
         seed=0,
         device="cpu",

@@ -61,8 +61,8 @@ def policy_settings(way: str, num_layers: int) -> dict[str, Any]:
     """Return the policy's arguments of one way of training."""
     return {
         "separate": {"value_network": "own"},
-        "trunk": {},
-        "frozen": {"frozen_layers": num_layers // 2},
+        "trunk": {"value_network": "trunk"},
+        "frozen": {"frozen_layers": num_layers // 2, "value_network": "trunk"},
         "adapters": {"lora": lora(), "value_network": "own"},
     }[way]
 

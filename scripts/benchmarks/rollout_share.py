@@ -51,6 +51,7 @@ def main() -> None:
     agent = PPO(
         "CausalLMPolicy",
         rewarded,
+        value_network="trunk",
         policy_kwargs={"model": bundled("movie_review").policy},
         seed=0,
         device="cpu",

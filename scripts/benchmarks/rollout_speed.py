@@ -90,7 +90,13 @@ def ours_arm(model: GPT2LMHeadModel, settings: argparse.Namespace) -> Callable[[
         ],
         max_new_tokens=settings.new_tokens,
     )
-    agent = PPO("CausalLMPolicy", envs, policy_kwargs={"model": model}, device=settings.device)
+    agent = PPO(
+        "CausalLMPolicy",
+        envs,
+        value_network="trunk",
+        policy_kwargs={"model": model},
+        device=settings.device,
+    )
     rounds = as_rounds(envs)
 
     def play() -> int:

@@ -156,7 +156,13 @@ def play(cell: Cell, out: Path, *, episodes: int, steps: int | None) -> tuple[li
     if cell.policy == "trained":
         agent: Any = PPO.load(trained_agent(cell, out, steps))
     else:
-        agent = PPO("CausalLMPolicy", evaluator.envs, n_minibatches=1, seed=cell.seed)
+        agent = PPO(
+            "CausalLMPolicy",
+            evaluator.envs,
+            advantage="reinforce",
+            n_minibatches=1,
+            seed=cell.seed,
+        )
     played = list(evaluator(agent).episodes)
     evaluator.close()
     return played, agent.policy

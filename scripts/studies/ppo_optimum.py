@@ -6,6 +6,7 @@ of the optimum, which take no training.
 
     python -m tokengym.scripts.studies.ppo_optimum lines --out runs/learner    # 1 minute
     python -m tokengym.scripts.studies.ppo_optimum run --out runs/learner      # about 100 s a run
+    python -m tokengym.scripts.studies.ppo_optimum tasks --out runs/learner    # 5 to 40 s a run
     python -m tokengym.scripts.studies.ppo_optimum publish --out runs/learner
     python -m tokengym.scripts.studies.ppo_optimum page
 """
@@ -25,7 +26,7 @@ from tokengym.agents.offline.policies import make_policy
 from tokengym.agents.online.collecting import ResponseCollector, Sampling
 from tokengym.envs.files import write_csv
 from tokengym.evaluation.report.verdict import number
-from tokengym.evaluation.runs.config import ComparisonConfig, resolve_env
+from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings, resolve_env
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
 from tokengym.evaluation.runs.run import run as run_one
 from tokengym.rewards import gold_scorer
@@ -54,6 +55,8 @@ SCREENED = 100
 SEEDS = range(5)
 """Seeds of the confirmation."""
 TASKS = ("MovieReview", "QuestionAnswer", "Summarize", "Dialogue", "Detox", "Oracle")
+IMDB = "IMDb"
+IMDB_SIZE = {"steps": 60, "batch_size": 32, "max_new_tokens": 24}
 TASK_PRICES = (0.0, 0.05, 0.5, 2.0)
 SHORT_EPISODES = 256
 """Held-out prompts of a measurement in the runs of 30 updates."""
@@ -61,6 +64,7 @@ NS = (1, 2, 4, 8, 16, 32, 64)
 DRAWN, PROMPTS, DRAW_SEED = 64, 128, 0
 """Responses of the untrained policy to each held-out prompt, behind best-of-n and the bound."""
 FOLDER, TEXT = "learner", ("variant", "reward")
+TASK_TEXT = ("task", "variant")
 
 
 # --- lines that no run decides --------------------------------------------------------------------
@@ -125,7 +129,7 @@ ONCE: dict[str, Any] = {**DECAYED, "n_epochs": 1, "n_minibatches": 8}
 WIDE: dict[str, Any] = {**ONCE, "batch_size": 256, "learning_rate": 1e-3}
 FITTED: dict[str, Any] = {"vf_coef": 1.0, "clip_range_vf": None}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "earlier": ("PPO's default", EARLIER),
+    "earlier": ("PPO's earlier default", EARLIER),
     "decayed": ("rate decayed to 0", DECAYED),
     "decayed-256": ("rate decayed, 256 rows", {**DECAYED, "batch_size": 256}),
     "once": ("rate decayed, one epoch of 8 minibatches in place of 4 of 2", ONCE),
@@ -145,15 +149,15 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         {**ONCE, **FITTED, "value_network": "own", "gae_lambda": 1.0},
     ),
     "default": (
-        "recommended: B with two epochs of 4 minibatches",
+        "PPO's default: B with two epochs of 4 minibatches",
         {**DECAYED, **FITTED, "value_network": "own", "n_epochs": 2, "n_minibatches": 4},
     ),
 }
 """By name: a line of the table, and the settings; 64 rows and a rate of 3e-4 where not said."""
 BEFORE, CHOSEN, NEAREST = "earlier", "default", "own"
-"""The variant that is recommended, and what stands for it at prices where it was not run."""
+"""The default before and after this study, and what stands for the new one where it was not run."""
 TRIED = {
-    "earlier-averaged": "PPO's default, weights averaged over the second half",
+    "earlier-averaged": "PPO's earlier default, weights averaged over the second half",
     "wide-averaged": "A, weights averaged over the second half",
     "own-fast-critic-lambda-.8": "A at 3e-4, own network at 1e-3, lambda .8",
     "regression": "least squares over all responses so far (A*-PO), 256 rows",
@@ -240,27 +244,34 @@ class ShortCell:
         return out / "tasks" / f"{self.task}-{self.variant}-{self.price:g}-{self.seed}.csv"
 
 
-def tasks(out: Out) -> None:
-    """Do the runs of every bundled task that have no file yet, 30 updates each."""
+def tasks(out: Out, bundle: str | None = None) -> None:
+    """Do the short runs that have no file yet, on every bundled task, or on IMDb's reviews.
+
+    Args:
+        out: Folder of the study's runs.
+        bundle: Folder of the bundle made from IMDb's reviews, which are then the only task.
+    """
     cells = [
         ShortCell(task=task, variant=variant, price=price, seed=seed)
         for seed in SEEDS
-        for task in TASKS
+        for task in (TASKS if bundle is None else (IMDB,))
         for price in TASK_PRICES
         for variant in (BEFORE, CHOSEN)
     ]
 
     def write(cell: ShortCell) -> None:
-        rows = measure_short(cell)
+        rows = measure_short(cell, bundle)
         write_csv(cell.file(out), rows, list(rows[0]))
 
     run_missing(cells, lambda cell: cell.file(out), write)
 
 
-def measure_short(cell: ShortCell) -> list[dict[str, Any]]:
+def measure_short(cell: ShortCell, bundle: str | None = None) -> list[dict[str, Any]]:
     """Train a policy with a task's own settings and return its rows: untrained, and at the end."""
-    env = resolve_env(cell.task)
-    training = training_settings(env, kl_coef=cell.price, **VARIANTS[cell.variant][1])
+    env = ENV if cell.task == IMDB else resolve_env(cell.task)
+    sizes: dict[str, Any] = IMDB_SIZE if cell.task == IMDB else {}
+    changes = VARIANTS[cell.variant][1]
+    training = training_settings(env, kl_coef=cell.price, **sizes, **changes)
     config = ComparisonConfig(
         env=env,
         rewards=("sparse",),
@@ -268,6 +279,7 @@ def measure_short(cell: ShortCell) -> list[dict[str, Any]]:
         first_seed=cell.seed,
         training=training,
         evaluation=EvaluationSettings(every=training.steps, episodes=SHORT_EPISODES, samples=0),
+        task=TaskSettings(bundle=bundle),
     )
     names = ("step", "tokens", "score", "gold_score", "kl")
     curve = run_one(config, "sparse", cell.seed).curve
@@ -371,30 +383,70 @@ def goals_table(rows: Sequence[Row], ways: Sequence[Row], earlier: Sequence[Row]
         gain = before - mean([row["score"] for row in exact if not row["step"]])
         line = [f"{price:g}", number(before), f"{left(gain, ways, price):.0%}"]
         for variant in (CHOSEN, NEAREST):
-            starts, ends = _points(rows, variant, price)
+            starts, ends = _points(rows, variant, price, fresh=True)
             if ends:
                 now = mean([objective(row) for row in ends])
                 share = left(now - mean([row["score"] for row in starts]), ways, price)
-                line += [f"**{number(now)}**", f"{share:.0%}", VARIANTS[variant][0]]
+                seeds = ", ".join(f"{row['seed']:g}" for row in ends)
+                line += [f"**{number(now)}**", f"{share:.0%}", VARIANTS[variant][0], seeds]
                 break
-        lines.append(line if len(line) > 3 else [*line, "\u2013", "\u2013", "not run"])
-    head = ("price c", "before, 61,440 tokens", "way left", "now, 500,000 tokens", "way left", "by")
+        lines.append(line if len(line) > 3 else [*line, "\u2013", "\u2013", "not run", ""])
+    before = ("price c", "before, 61,440 tokens", "way left")
+    head = (*before, "now, 500,000 tokens", "way left", "by", "seeds")
     return markdown_table(head, lines)
 
 
-def _points(rows: Sequence[Row], variant: str, price: float) -> tuple[list[Row], list[Row]]:
-    """Return the first and the last measurement of each run of a variant at a price."""
+def _points(
+    rows: Sequence[Row], variant: str, price: float, *, fresh: bool = False
+) -> tuple[list[Row], list[Row]]:
+    """Return the first and the last measurement of each run of a variant at a price.
+
+    Args:
+        rows: Measurements.
+        variant: Name in `VARIANTS`.
+        price: Price of a nat.
+        fresh: Leave the spare seed out where there are others.
+    """
     own = [row for row in rows if (row["variant"], row["price"]) == (variant, price)]
+    if fresh and any(row["seed"] != SCREENED for row in own):
+        own = [row for row in own if row["seed"] != SCREENED]
     return [row for row in own if not row["step"]], [row for row in own if row["step"]]
 
 
+def tasks_table(rows: Sequence[Row]) -> str:
+    """Return the gain of score - c KL of both defaults on every task, by price, mean over seeds."""
+    lines = []
+    for task in (*TASKS, IMDB):
+        own = [row for row in rows if row["task"] == task]
+        for price in TASK_PRICES if own else ():
+            line, seeds = [task, f"{price:g}"], 0
+            for variant in (BEFORE, CHOSEN):
+                starts, ends = _points(own, variant, price)
+                seeds = len(ends)
+                gain = mean([objective(row) for row in ends])
+                gain -= mean([objective(row) for row in starts])
+                gold = mean([row["gold_score"] for row in ends])
+                kl = mean([row["kl"] for row in ends])
+                line += [f"**{gain:+.2f}**", number(kl), number(gold)]
+            lines.append([*line, f"{seeds}"])
+    figures = ("gain", "KL", "gold")
+    head = [f"{name}, {figure}" for name in ("earlier", "now") for figure in figures]
+    return markdown_table(("task", "price c", *head, "seeds"), lines)
+
+
 def publish(out: Out, docs: Docs = DOCS) -> None:
-    """Write the runs as one csv, and the lines that no run decides."""
+    """Add the runs to the published ones, one csv for a kind, and the lines that no run decides."""
     for name in ("best_of_n.csv", "optimum.csv"):
-        rows = read_rows(out / name, text=())
-        write_csv(docs / FOLDER / name, rows, list(rows[0]))
-    rows = read_rows(*sorted((out / "runs").glob("*.csv")), text=TEXT)
-    write_csv(docs / FOLDER / "runs.csv", rows, list(rows[0]))
+        if (out / name).exists():
+            rows = read_rows(out / name, text=())
+            write_csv(docs / FOLDER / name, rows, list(rows[0]))
+    for name, text in (("runs", TEXT), ("tasks", TASK_TEXT)):
+        file = docs / FOLDER / f"{name}.csv"
+        published = read_rows(file, text=text) if file.exists() else []
+        found = read_rows(*sorted((out / name).glob("*.csv")), text=text)
+        keys = [key for key in (published + found)[0] if key in (*text, "price", "seed", "step")]
+        merged = {tuple(row[key] for key in keys): row for row in (*published, *found)}
+        write_csv(file, list(merged.values()), list(next(iter(merged.values()))))
     page(docs)
 
 
@@ -408,6 +460,7 @@ def page(docs: Docs = DOCS) -> None:
         "lines": lines_table(ways, bounds),
         "variants": variants_table(rows, ways),
         "goals": goals_table(rows, ways, earlier),
+        "tasks": tasks_table(read_rows(docs / FOLDER / "tasks.csv", text=TASK_TEXT)),
     }
     fill(docs / "learner.md", tables)
 

@@ -3,7 +3,7 @@
 import copy
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,17 +41,31 @@ def compute_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[torch.dtyp
     torch.set_default_dtype(before)
 
 
+@dataclass
+class Played:
+    """What each update of the file began with."""
+
+    policies: list[one.Policy] = field(default_factory=list)
+    critics: list[one.ValueFunction] = field(default_factory=list)
+    rollouts: list[one.Rollout] = field(default_factory=list)
+
+
 @pytest.fixture
-def played(monkeypatch: pytest.MonkeyPatch) -> list[tuple[one.Policy, one.Rollout]]:
-    """Return a list to which each rollout of the file is added, and the policy that played it."""
-    found: list[tuple[one.Policy, one.Rollout]] = []
-    play = one.play
+def played(monkeypatch: pytest.MonkeyPatch) -> Played:
+    """Return the record to which each update of the file is added."""
+    found, play, assign = Played(), one.play, one.assign
 
     def recorded(envs: Any, policy: one.Policy, *rest: Any) -> one.Rollout:
-        found.append((copy.deepcopy(policy), play(envs, policy, *rest)))
-        return found[-1][1]
+        found.policies.append(copy.deepcopy(policy))
+        found.rollouts.append(play(envs, policy, *rest))
+        return found.rollouts[-1]
+
+    def assigned(rollout: one.Rollout, critic: one.ValueFunction, *rest: Any) -> one.Targets:
+        found.critics.append(copy.deepcopy(critic))
+        return assign(rollout, critic, *rest)
 
     monkeypatch.setattr(one, "play", recorded)
+    monkeypatch.setattr(one, "assign", assigned)
     return found
 
 
@@ -59,8 +73,8 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[tuple[one.Policy, one.Rollou
     ("dtype", "atol", "task", "options", "settings"),
     [
         (torch.float32, 1e-5, "MovieReview", {}, {}),
-        # A second update has a KL to pay, and a high rate moves values far enough to be clipped;
-        # responses end early, and some tokens are forbidden.
+        # A second update has a KL to pay and half of the rate; responses end early, and some tokens
+        # are forbidden.
         (
             torch.float64,
             1e-9,
@@ -77,7 +91,7 @@ def test_its_updates_are_those_of_ppo(
     options: dict[str, Any],
     settings: dict[str, Any],
     compute_in: Callable[[torch.dtype], None],
-    played: list[tuple[one.Policy, one.Rollout]],
+    played: Played,
     monkeypatch: pytest.MonkeyPatch,
 ):
     compute_in(dtype)
@@ -85,7 +99,9 @@ def test_its_updates_are_those_of_ppo(
     args = one.Args(
         env=f"tokengym/{task}-v0", num_envs=16, max_new_tokens=20, **{"updates": 1} | settings
     )
-    policy = one.train(args)
+    policy, critic = one.train(args)
+    played.policies.append(policy)
+    played.critics.append(critic)
 
     envs: Any = gym.make_vec(args.env, num_envs=16, reward="abc")
     model = AutoModelForCausalLM.from_pretrained(envs.unwrapped.bundle.policy)
@@ -98,9 +114,8 @@ def test_its_updates_are_those_of_ppo(
         device="cpu",
     )
     close = partial(torch.testing.assert_close, atol=atol, rtol=0.0, check_dtype=False)
-    reference = played[0][0]
-    policies = [*(policy for policy, _ in played), policy]
-    for number, (_, rollout) in enumerate(played):
+    reference = copy.deepcopy(played.policies[0])
+    for number, rollout in enumerate(list(played.rollouts)):
         their_round = agent.collect()
         assert their_round is not None
         mask = rollout.response_mask
@@ -108,20 +123,23 @@ def test_its_updates_are_those_of_ppo(
             tuple(ids[kept].tolist()) for ids, kept in zip(rollout.tokens, mask, strict=True)
         ]
         assert sampled == [episode.response_ids for episode in their_round.episodes]
-        targets, experience = one.assign(rollout, reference, args), agent.assign(their_round)
+        targets = one.assign(rollout, played.critics[number], reference, args)
+        experience = agent.assign(their_round)
         close(targets.old_log_probs.masked_fill(~mask, 0.0), experience.old_log_probs)
         close(targets.advantages, experience.advantages)
         close(targets.returns, experience.returns)
         for after in (0, 1):
             rows, count = torch.arange(len(mask)), int(mask.sum())
             loss, *_ = agent.objective()(agent.policy, experience, count)
-            close(one.loss_of(policies[number + after], rollout, targets, rows, args), loss)
+            models = played.policies[number + after], played.critics[number + after]
+            close(one.loss_of(*models, rollout, targets, rows, args), loss)
             if not after:
+                agent.remaining = 1 - number / args.updates  # as `learn` counts it
                 agent.update(experience)
     assert bool(options) == (targets.kl.sum(1).mean() > 0.1) == (not mask[:, -1].all())
     own, theirs = policy.model.state_dict(), agent.policy.language_model.model.state_dict()
     gaps = torch.cat([(own[name] - theirs[name]).abs().flatten() for name in own])
-    close(policy.value_head.weight, critic_of(agent).head.weight)
+    close(critic.head.weight, critic_of(agent).head.weight)
     # AdamW divides a gradient by its size. Where it is 0 but for rounding, as the keys' biases have
     # it, float32 leaves a few weights up to a step apart; float64 leaves none.
     few, most = (1e-2, args.learning_rate) if dtype == torch.float32 else (0.0, atol)
@@ -130,9 +148,9 @@ def test_its_updates_are_those_of_ppo(
 
 
 def test_its_defaults_are_those_of_ppo():
-    own = {field.name: field.default for field in fields(one.Args)}
-    shared = {field.name: field.default for field in fields(PPOSettings) if field.name in own}
-    assert len(shared) == 10
+    own = {argument.name: argument.default for argument in fields(one.Args)}
+    shared = {s.name: s.default for s in fields(PPOSettings) if s.name in own}
+    assert len(shared) == 9
     shared["gae_lambda"] = GAE_LAMBDA  # what None takes under rules that declare none, as abc
     assert shared.items() <= own.items()
 

@@ -16,7 +16,8 @@ from tokengym.agents.policy.memory import memory_by_role
 @pytest.fixture
 def build(make_envs: Callable[..., Any]) -> Callable[..., PPO]:
     def make(model: Any = None, **kwargs: Any) -> PPO:
-        kwargs = {"model": make_model() if model is None else model, **kwargs}
+        usual = {"model": make_model() if model is None else model, "value_network": "trunk"}
+        kwargs = usual | kwargs
         return PPO("CausalLMPolicy", make_envs(), policy_kwargs=kwargs, seed=0, device="cpu")
 
     return make

@@ -231,7 +231,7 @@ def test_lora_trains_adapters_and_value_head_only(make_ppo: Callable[..., PPO]):
 
 
 def test_the_value_head_starts_at_zero(make_ppo: Callable[..., PPO]):
-    played = make_ppo().collect()
+    played = make_ppo(value_network="trunk").collect()
     assert played is not None
     assert played.values is not None
     assert played.values.abs().max() == 0.0
@@ -327,9 +327,10 @@ def test_bfloat16_decodes_and_learns(make_ppo: Callable[..., PPO]):
 
 
 def test_final_values_are_those_of_the_whole_text(make_ppo: Callable[..., PPO]):
-    agent = make_ppo()
+    agent = make_ppo(value_network="trunk")
     shake(agent)
-    found = critic_of(agent).after_responses(Sequences.from_ids([[3, 4], [5]], [[6], [7, 3, 4]]))
+    texts = Sequences.from_ids([[3, 4], [5]], [[6], [7, 3, 4]])
+    found = critic_of(agent).after_responses(texts, max_size=1)
     for row, ids in enumerate([[3, 4, 6], [5, 7, 3, 4]]):
         with torch.no_grad():
             trunk: Any = agent.policy.language_model.model.base_model

@@ -136,7 +136,8 @@ def test_continuations_begin_with_their_prefixes_and_keep_the_rules(
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path):
     def agent_of() -> PPO:
-        return PPO("CausalLMPolicy", oracle("mc:k=2", 4), seed=5, n_minibatches=1, device="cpu")
+        settings: Any = {"n_minibatches": 1, "learning_rate_schedule": "constant"}
+        return PPO("CausalLMPolicy", oracle("mc:k=2", 4), seed=5, device="cpu", **settings)
 
     whole = agent_of()
     log = untimed(log_of(whole, 700))

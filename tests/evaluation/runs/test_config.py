@@ -182,8 +182,8 @@ def test_a_models_tokenizer_leaves_the_task_its_prompts_and_scorers(tmp_path: Pa
             "fixed_length must be True or False, got",
         ),
         (
-            lambda: changed(TrainingSettings(), batch_size=1),
-            "batch_size=1, got 2; raise batch_size",
+            lambda: changed(TrainingSettings(), batch_size=3, n_minibatches=5),
+            "batch_size=3, got 5; raise batch_size",
         ),
         (
             lambda: changed(TrainingSettings(), batch_size=1, n_minibatches=1),
@@ -247,6 +247,10 @@ def test_a_models_tokenizer_leaves_the_task_its_prompts_and_scorers(tmp_path: Pa
 def test_bad_settings_are_refused_when_built(make, message: str):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_the_default_of_minibatches_gives_way_to_a_small_batch():
+    assert changed(TrainingSettings(), batch_size=2).learner.n_minibatches == 4
 
 
 def test_a_folder_holds_one_comparison(tmp_path: Path):
