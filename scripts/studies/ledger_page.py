@@ -34,6 +34,7 @@ from tokengym.scripts.studies.ledger import (
     net_area,
 )
 from tokengym.scripts.studies.ledger_noise import EXACT, PERFECT, POLICIES, noise_file
+from tokengym.scripts.studies.ppo_optimum import FOLDER as LEARNER
 from tokengym.scripts.studies.tables import (
     difference,
     fields,
@@ -287,6 +288,47 @@ def draw(file: Path, ledger: Ledger) -> None:
     figure.savefig(file, dpi=150, metadata={"Software": None})
 
 
+def draw_frontier(file: Path, ledger: Ledger, ways: Sequence[Row]) -> None:
+    """Draw the score that each rule's best cell has at the KL it costs, beside best-of-n.
+
+    Args:
+        file: Picture to write.
+        ledger: The runs; a rule's path is the mean over them, a point per evaluation.
+        ways: The best of n untrained responses: n, score and bound of the KL (nats).
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.subplots()
+    settings = places(ledger)
+    for index, rule in enumerate(RULES):
+        cell = ledger.chosen([rule], settings)
+        if cell is not None:
+            runs = ledger.runs[cell].values()
+            kl, score = (
+                np.mean([[row[measure] for row in run] for run in runs], axis=0)
+                for measure in ("kl", "score")
+            )
+            name = f"{label(rule).strip('`')}, lambda {cell.gae_lambda}"
+            style = "--" if rule in CONTROLS else "-"
+            axes.plot(kl, score, style, marker=".", color=f"C{index}", label=name)
+    kl, score = ([row[name] for row in ways] for name in ("kl", "score"))
+    axes.plot(kl, score, ":", marker="x", color="black", label="best of n, untrained")
+    for row in ways[-1:]:
+        axes.annotate(
+            f"n = {row['n']:g}",
+            (row["kl"], row["score"]),
+            xytext=(5, -4),
+            textcoords="offset points",
+        )
+    axes.set_xlabel("KL to the reference, nats per response")
+    axes.set_ylabel("score")
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="lower right")
+    figure.savefig(file, dpi=150, metadata={"Software": None})
+
+
 def page(docs: Docs = DOCS) -> None:
     """Fill the page from the published csv files."""
     ledger = Ledger(read_rows(docs / FOLDER / "runs.csv", text=TEXT))
@@ -302,6 +344,8 @@ def page(docs: Docs = DOCS) -> None:
         tables[f"noise {policy}"] = noise_table(rows) if rows else "Not measured yet."
     fill(docs / "ledger.md", tables)
     draw(docs / FOLDER / "ledger.png", ledger)
+    ways = read_rows(docs / LEARNER / "best_of_n.csv", text=())
+    draw_frontier(docs / FOLDER / "frontier.png", ledger, ways)
 
 
 if __name__ == "__main__":

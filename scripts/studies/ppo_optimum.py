@@ -391,8 +391,8 @@ def goals_table(rows: Sequence[Row], ways: Sequence[Row], earlier: Sequence[Row]
                 line += [f"**{number(now)}**", f"{share:.0%}", VARIANTS[variant][0], seeds]
                 break
         lines.append(line if len(line) > 3 else [*line, "\u2013", "\u2013", "not run", ""])
-    before = ("price c", "before, 61,440 tokens", "way left")
-    head = (*before, "now, 500,000 tokens", "way left", "by", "seeds")
+    first = ("price c", "before, 61,440 tokens", "way left")
+    head = (*first, "now, 500,000 tokens", "way left", "by", "seeds")
     return markdown_table(head, lines)
 
 

@@ -20,7 +20,7 @@ DOCS = Path(__file__).parents[3] / "docs" / "results"
 PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "credit_grid.md": (("grid", grid_page.EARLIER), grid_page.main),
     "learner.md": (("learner", "kl"), ppo_optimum.page),
-    "ledger.md": (("ledger",), ledger_page.page),
+    "ledger.md": (("ledger", "learner"), ledger_page.page),
     "learners.md": (("learners",), learners.page),
     "mc.md": (("mc",), mc.page),
     "preferences.md": (("preferences",), ppo_against_dpo_page.page),
