@@ -7,8 +7,8 @@ Three questions, each a ratio of two arms that take turns:
   token, so rows end together) and a random one (EOS included, so some rows end in every step);
 - length: cost of a batched step at horizon 512 over horizon 16, with the observations copied and
   with ``copy=False``;
-- single: cost of the single environment's step over a bare Gymnasium environment that only copies
-  its observation.
+- single: cost of the single environment's step, and of a batch of one row, over a bare Gymnasium
+  environment that only copies its observation.
 
     python scripts/benchmarks/step_speed.py [--rows 1024] [--repeats 7]
 """
@@ -138,29 +138,36 @@ def measure_length(tokenizer: PreTrainedTokenizerFast, rows: int, repeats: int) 
 
 
 def measure_single(tokenizer: PreTrainedTokenizerFast, repeats: int) -> None:
-    """Print the single environment's step against the bare one."""
+    """Print the single environment's step, and that of a batch of one, against the bare one."""
     env = TokenGenerationEnv(**settings(tokenizer, 48))
+    batch = TokenGenerationVectorEnv(num_envs=1, copy=False, **settings(tokenizer, 48))
     bare = BareEnv(env.observation_space, PROMPT_TOKENS + 48)
     actions = list(np.random.default_rng(1).integers(3, VOCABULARY, 40))
 
-    def arm(step: Callable[[Any], Any]) -> Callable[[], float]:
+    def arm(step: Callable[[Any], Any], tokens: list[Any]) -> Callable[[], float]:
         def play() -> float:
             env.reset(seed=0)
+            batch.reset(seed=0)
             begin = time.perf_counter()
-            for token in actions:
+            for token in tokens:
                 step(token)
             return (time.perf_counter() - begin) / len(actions)
 
         return play
 
-    cost = interleaved({"bare": arm(bare.step), "single": arm(env.step)}, 40 * repeats)
-    print("Microseconds a step of the single environment, and of one that only copies:\n")
-    print("| single | bare | ratio |\n|---|---|---|")
-    microseconds = {name: 1e6 * seconds for name, seconds in cost.items()}
-    print(
-        f"| {microseconds['single']:.2f} | {microseconds['bare']:.2f} | "
-        f"{cost['single'] / cost['bare']:.2f} |"
-    )
+    rows = [np.array([token]) for token in actions]
+    arms = {
+        "bare": arm(bare.step, actions),
+        "single": arm(env.step, actions),
+        "batch of one": arm(batch.step, rows),
+    }
+    cost = interleaved(arms, 40 * repeats)
+    print("Microseconds a step; the bare environment only copies its observation:\n")
+    print("| bare | single | ratio | batch of one row | ratio |\n|---|---|---|---|---|")
+    cells = [f"{1e6 * cost['bare']:.2f}"]
+    for name in ("single", "batch of one"):
+        cells += [f"{1e6 * cost[name]:.2f}", f"{cost[name] / cost['bare']:.2f}"]
+    print(f"| {' | '.join(cells)} |")
 
 
 def main() -> None:
