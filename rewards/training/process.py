@@ -18,9 +18,15 @@ from tokengym.envs.prompts.tokenization import decode, encode
 from tokengym.rewards.credits.prm import STEPS_KEY
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.maths.steps import first_error, first_error_f1
-from tokengym.rewards.models.batching import PaddedBatch, padded_batches
 from tokengym.rewards.models.classifier import Classifier
-from tokengym.rewards.models.loading import evaluating, positions, quiet, select_device
+from tokengym.rewards.models.loading import (
+    PaddedBatch,
+    evaluating,
+    padded_batches,
+    positions,
+    quiet,
+    select_device,
+)
 from tokengym.rewards.pairs.read import read_table
 from tokengym.rewards.training.fitting import Report, RewardTraining
 from tokengym.rewards.training.pipeline import tokenizer_of
