@@ -33,7 +33,7 @@ from tokengym.scripts.commands.train import train
 from tokengym.scripts.commands.train_reward import train_reward
 from tokengym.version import __version__
 
-COMMANDS: dict[str, Callable[..., None]] = {
+COMMANDS: dict[str, Callable[..., int | None]] = {
     "demo": demo,
     "compare": compare,
     "train": train,
@@ -56,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the process's exit code.
 
     0 done; 1 a fault of the program or the machine, in one line that names the file with the
-    traceback; 2 something about the input is wrong (said in one line); 130 stopped by Ctrl-C.
+    traceback, or a rule whose contract `bench` found broken; 2 something about the input is wrong
+    (said in one line); 130 stopped by Ctrl-C.
 
     Args:
         arguments: The command line; None takes the process's.
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("USE_HUB_KERNELS", "NO")  # native code, which a model's family may fetch
     try:
-        _dispatch(list(arguments))
+        return _dispatch(list(arguments))
     except KeyboardInterrupt:
         if _process() == 0:
             _say("stopped; what is finished is kept, the same command resumes")
@@ -89,7 +90,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         said = " ".join(f"{type(error).__name__}: {printable(str(error))}".split())
         _say(f"error: {said[:500]}; the traceback is in {_kept(error)}")
         return FAULT
-    return 0
 
 
 def _process() -> int:
@@ -111,14 +111,15 @@ def _kept(error: Exception) -> str:
     return file.name
 
 
-def _dispatch(arguments: Sequence[str]) -> None:
+def _dispatch(arguments: Sequence[str]) -> int:
+    """Do a command and return its exit status, 0 unless the command returns another."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
-        return
+        return 0
     name, *rest = arguments
     if name in ("-V", "--version"):
         print(f"tokengym {__version__}")
-        return
+        return 0
     if name not in COMMANDS:
         hint = did_you_mean(name, COMMANDS, n=1)
         raise ValueError(f"unknown command {name!r}; {hint}known: {', '.join(COMMANDS)}")
@@ -130,7 +131,7 @@ def _dispatch(arguments: Sequence[str]) -> None:
                 f"tokengym {name} runs in one process, got {launched()}; start it without torchrun "
                 "or accelerate launch, which are for tokengym train"
             )
-    call(COMMANDS[name], f"tokengym {name}", rest)
+    return call(COMMANDS[name], f"tokengym {name}", rest)
 
 
 def _overview() -> str:

@@ -1,11 +1,13 @@
 """Learning curves of runs: read from and written to CSV, and put on common steps.
 
 A CSV has the columns credit, seed, step, score; those named in `MEASUREMENTS` are further
-measurements, and any other column groups, so that runs of different settings stay apart.
+measurements, and any other column groups, so that runs of different settings stay apart. A
+trainer_state.json of TRL has one run, named after its folder.
 """
 
 import csv
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from tokengym.envs import printable
-from tokengym.envs.files import write_csv
+from tokengym.envs.files import read_json, write_csv
 from tokengym.evaluation.measure.measures import AXES, MEASURES
 from tokengym.evaluation.statistics import Array
 
@@ -24,6 +26,13 @@ MEASUREMENTS = tuple(m.name for m in MEASURES.values() if m.recorded)
 COLUMNS = ("credit", "seed", "step", "tokens", "episodes", *MEASUREMENTS, "wall_s")
 """The columns of a curves.csv that a comparison writes, in order."""
 
+TRAINER_COLUMNS = {
+    "reward": "score",
+    "kl": "kl",
+    "entropy": "entropy",
+    "completions/mean_length": "length",
+}
+"""What a run of TRL logs, and its name here."""
 Group = tuple[tuple[str, str], ...]
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -82,10 +91,11 @@ class Panel:
 
 
 def read_curves(path: Path, *, group_by: Sequence[str] | None = None) -> list[Curve]:
-    """Read learning curves from a CSV made here or elsewhere.
+    """Read learning curves from a CSV made here or elsewhere, or a run of TRL.
 
     Args:
-        path: The file, with a header; see the module's docstring for its columns.
+        path: The CSV, with a header; see the module's docstring for its columns. Or a
+            trainer_state.json, whose scores are the rewards of its training batches.
         group_by: Columns to group by; None takes all that are no known measurement.
 
     Returns:
@@ -95,6 +105,12 @@ def read_curves(path: Path, *, group_by: Sequence[str] | None = None) -> list[Cu
         ValueError: if the file is missing, lacks a column, holds text in place of a number, or has
             two rows for one step of a run.
     """
+    if path.suffix == ".json":
+        if group_by:
+            raise ValueError(
+                f"{path} has no columns to group by {', '.join(group_by)}; leave it out"
+            )
+        return [_trainer_curve(path)]
     header, rows = _read_rows(path)
     taken = {*KEY_COLUMNS, *SPENT, *MEASUREMENTS}
     groups = [name for name in header if name not in taken] if group_by is None else group_by
@@ -216,6 +232,40 @@ def _panel(group: Group, curves: Sequence[Curve], kl_coef: float | None) -> Pane
     measured = [name for name in next(iter(rewards.values())).values if name not in SPENT]
     measured.sort(key=lambda name: name != "score")
     return Panel(group=group, steps=steps, rewards=rewards, measures=tuple(measured), cut_at=cut_at)
+
+
+def _trainer_curve(path: Path) -> Curve:
+    """Return the curve of a trainer_state.json, by what it logged with a reward."""
+    try:
+        state = read_json(path)
+    except (FileNotFoundError, IsADirectoryError):
+        raise ValueError(f"{path} is no file; pass a trainer_state.json") from None
+    logged = state.get("log_history") if isinstance(state, dict) else None
+    if not isinstance(logged, list) or not all(isinstance(row, dict) for row in logged):
+        raise ValueError(f"{path} has no log_history; pass the trainer_state.json of a run")
+    rows = [row for row in logged if "reward" in row]
+    if not rows:
+        names = sorted({name for row in logged for name in row})
+        raise ValueError(
+            f"{path} logs no reward, only {', '.join(names) or 'nothing'}; pass a run that learned "
+            "from rewards, or a CSV with credit, seed, step, score"
+        )
+    known = [name for name in TRAINER_COLUMNS if all(name in row for row in rows)]
+    points = {}
+    for number, row in enumerate(rows, 1):
+        step = _number(path, number, "step", str(row.get("step")))
+        points[step] = [_number(path, number, name, str(row[name])) for name in known]
+    credit, seed = _run_name(path)
+    return _curve(((), credit, seed), points, [TRAINER_COLUMNS[name] for name in known])
+
+
+def _run_name(path: Path) -> tuple[str, int]:
+    """Return name and seed of a trainer's run from its folder: runs/abc-seed-1/checkpoint-9/..."""
+    folders = [part for part in path.absolute().parts[:-1] if not part.startswith("checkpoint-")]
+    found = re.fullmatch(r"(.*?)[-_]?seed[-_]?(\d+)", folders[-1])
+    if found is None:
+        return printable(folders[-1]), 0
+    return printable(found[1] or folders[-2]), int(found[2])
 
 
 def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:

@@ -150,7 +150,7 @@ def merge_comparisons(
 
 
 def report_curves(
-    path: Path,
+    path: Path | Sequence[Path],
     out: Path | None,
     *,
     baseline: str | None = None,
@@ -162,8 +162,8 @@ def report_curves(
     """Write the report of learning curves made elsewhere.
 
     Args:
-        path: A CSV with the columns credit, seed, step and score; see
-            `tokengym.evaluation.report.curves`.
+        path: A CSV with the columns credit, seed, step and score, or a run's trainer_state.json;
+            several are shown together. See `tokengym.evaluation.report.curves`.
         out: Folder for the results; None writes none.
         baseline: Credit that the others are compared with; None takes sparse if present, else the
             first.
@@ -178,7 +178,8 @@ def report_curves(
     Raises:
         ValueError: if the file cannot be read, or the baseline is unknown.
     """
-    curves = read_curves(path, group_by=group_by)
+    paths = [path] if isinstance(path, Path) else list(path)
+    curves = [curve for one in paths for curve in read_curves(one, group_by=group_by)]
     if baseline is None and any(curve.credit == "sparse" for curve in curves):
         baseline = "sparse"
     return write_results(
@@ -189,7 +190,7 @@ def report_curves(
         level=level,
         baseline=baseline,
         failed=[],
-        about={"source": path.name},
+        about={"source": ", ".join(dict.fromkeys(one.name for one in paths))},
         keep_curves=False,
         paper=paper,
     )

@@ -5,6 +5,7 @@ The folder is the state. A part that is stored there with the same settings is n
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,8 +17,9 @@ from tokengym.envs.declared import check_count
 from tokengym.envs.files import read_json, write_json, write_text
 from tokengym.envs.registry import load_own, split_own
 from tokengym.evaluation.runs.record import versions
-from tokengym.lab.cards.parts import ESTIMATOR_PARTS, PARTS, WEIGHT_PARTS, Part, Size
+from tokengym.lab.cards.parts import ESTIMATOR_PARTS, PARTS, WEIGHT_PARTS, Part, Size, bare
 from tokengym.lab.gradients.oracle import estimator_names
+from tokengym.rewards.models.loading import auto_device
 from tokengym.rewards.registry import check_name, registered_rewards
 from tokengym.version import __version__
 
@@ -109,7 +111,7 @@ class CardConfig:
         """Return all that a part's numbers depend on; the same settings give the same numbers."""
         own = split_own(self.name)
         return {
-            "subject": self.subject,
+            "subject": bare(self.subject),
             "source": None if own is None else _digest(own[0].read_bytes()),
             "part": part,
             "size": asdict(SIZES[self.size]),
@@ -145,15 +147,23 @@ def make_card(config: CardConfig, out: Path, console: "Console | None" = None) -
     measures = KINDS[config.kind]
     parts: dict[str, Any] = dict(stored.get("parts", {}))
     hashes: dict[str, str] = dict(stored.get("hashes", {}))
+    made: dict[str, Any] = dict(stored.get("made", {}))
     card: dict[str, Any] = {}
     for part in config.parts:
-        settings = config.settings(part)
-        digest = _digest(json.dumps(settings, sort_keys=True).encode())
+        settings = json.dumps(config.settings(part), sort_keys=True)
+        digest = _digest(settings.encode())
         if hashes.get(part) != digest or part not in parts:
             if console is not None:
                 console.print(f"{config.subject}: {part}", markup=False, highlight=False)
+            began = sum(os.times()[:4])
             parts[part] = measures[part](config.name, SIZES[config.size], config.seed, out)
             hashes[part] = digest
+            made[part] = {
+                "settings": settings,
+                "figures": figures_hash(parts[part]),
+                "device": auto_device(),
+                "cpu_s": round(sum(os.times()[:4]) - began, 1),
+            }
         card = {
             "format": FORMAT,
             "subject": config.subject,
@@ -165,6 +175,7 @@ def make_card(config: CardConfig, out: Path, console: "Console | None" = None) -
             "data": data_hash(),
             "hash": _digest(json.dumps(hashes, sort_keys=True).encode()),
             "hashes": hashes,
+            "made": made,
             "parts": {name: parts[name] for name in measures if name in parts},
         }
         write_json(out / CARD_FILE, card)
@@ -198,6 +209,61 @@ def read_cards(folders: Sequence[Path]) -> list[dict[str, Any]]:
             raise ValueError(f"{folder} holds a card of format {card.get('format')}, not {FORMAT}")
         cards.append(card)
     return cards
+
+
+def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a card with the parts of an earlier one that it does not have itself."""
+    card = dict(new)
+    for field in ("hashes", "made", "parts"):
+        card[field] = {**old.get(field, {}), **new.get(field, {})}
+    if set(card["made"]) < set(card["parts"]):
+        card["data_before"] = old.get("data_before", old["data"])
+    card["hash"] = _digest(json.dumps(card["hashes"], sort_keys=True).encode())
+    return card
+
+
+def faults_of(card: Mapping[str, Any]) -> list[str]:
+    """Return in words which hashes of a card do not fit what it says; [] if all do."""
+    found = []
+    if card["hash"] != _digest(json.dumps(card["hashes"], sort_keys=True).encode()):
+        found.append("hash is not that of its parts' hashes")
+    for part, made in card.get("made", {}).items():
+        settings = json.loads(made["settings"])
+        if card["hashes"].get(part) != _digest(made["settings"].encode()):
+            found.append(f"{part}: its hash is not that of its settings")
+        if settings["subject"] != bare(card["subject"]):
+            found.append(f"{part}: its settings are of {settings['subject']!r}")
+        if made["figures"] != figures_hash(card["parts"].get(part)):
+            found.append(f"{part}: its figures were changed after they were measured")
+        code = card.get("code")
+        if code is not None and settings["source"] != _digest(code.encode()):
+            found.append(f"{part}: measured with other code than the card holds")
+    return found
+
+
+def broken(card: Mapping[str, Any]) -> dict[str, str]:
+    """Return per task on which the contract is broken what the checker says."""
+    contract = card["parts"].get("contract", {})
+    return {
+        task: found.get("message", "")
+        for task, found in contract.items()
+        if found.get("passed") is False
+    }
+
+
+def figures_hash(part: Any) -> str:
+    """Return one hash of a part's figures to four digits, timings left out."""
+    return _digest(json.dumps(_steady(part), sort_keys=True).encode())
+
+
+def _steady(value: Any) -> Any:
+    """Return plain data without timings, its numbers to four digits."""
+    if isinstance(value, Mapping):
+        timings = ("seconds", "times_sparse")
+        return {key: _steady(inner) for key, inner in value.items() if key not in timings}
+    if isinstance(value, list):
+        return [_steady(inner) for inner in value]
+    return float(f"{value:.4g}") + 0.0 if isinstance(value, float) else value
 
 
 def data_hash() -> str:

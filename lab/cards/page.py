@@ -1,6 +1,7 @@
-"""A card as a Markdown page, and the cards of many rules as one table."""
+"""A card as a Markdown page, and the cards of many rules as a leaderboard."""
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 from tokengym.envs.render import markdown, printable
@@ -51,8 +52,140 @@ def card_row(card: Mapping[str, Any], sparse: Mapping[str, Any] | None = None) -
         _one({"": spent}, "", "passes", lambda value: f"{value:.3g}"),
         _one({"": spent}, "", "times_sparse", lambda value: f"{value:.2g}"),
         *(_end(ends.get(task, {})) for task in ("MovieReview", "Dialogue", "Oracle")),
+        f"`{card['hash'][:8]}` ({card['size']}{_older(card)})",
+    ]
+
+
+BOARD = (
+    "rule",
+    "finds the tokens: MovieReview, Forks",
+    "gradient's cosine",
+    "seconds / sparse's",
+    "final score minus sparse's",
+    "in one sentence",
+)
+"""Columns of the leaderboard."""
+
+
+def board_row(card: Mapping[str, Any], chance: Mapping[str, Any]) -> list[str]:
+    """Return a card's row of the leaderboard.
+
+    Args:
+        card: As card.json holds it.
+        chance: The card of `random`, which a rule that finds tokens must beat.
+    """
+    finds = [_found(card, task) for task in ("MovieReview", "Forks")]
+    cosines = [row["cosine"] for row in card["parts"].get("gradient", {}).get("rows", [])]
+    spent: Mapping[str, Any] = next(iter(card["parts"].get("cost", {}).values()), {})
+    return [
+        _code(card["subject"]),
+        ", ".join(number(found["correlation"]) if found else DASH for found in finds),
+        f"{min(cosines):.2f}".replace("-", "\N{MINUS SIGN}") if cosines else DASH,
+        _one({"": spent}, "", "times_sparse", lambda value: f"{value:.2g}"),
+        _end(card["parts"].get("convergence", {}).get("MovieReview", {})),
+        _sentence(card, chance),
+    ]
+
+
+def order_flips(cards: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return in words how often two rules swap their order from one task to another."""
+    lines = []
+    finding = {
+        task: {card["subject"]: found["correlation"] for card in cards if (found := read(card))}
+        for task, read in (
+            (task, lambda card, task=task: _found(card, task))
+            for task in ("MovieReview", "Oracle", "Forks")
+        )
+    }
+    ending = {
+        task: {card["subject"]: gain for card in cards if (gain := _gain(card, task)) is not None}
+        for task in ("MovieReview", "Dialogue", "Oracle")
+    }
+    for what, figures in (("finding tokens", finding), ("final scores", ending)):
+        for one, other in combinations(figures, 2):
+            both = sorted({*figures[one]} & {*figures[other]})
+            pairs = list(combinations(both, 2))
+            flips = sum(
+                (figures[one][a] - figures[one][b]) * (figures[other][a] - figures[other][b]) < 0
+                for a, b in pairs
+            )
+            if pairs:
+                lines.append(f"{what}, {one} and {other}: {flips} of {len(pairs)} pairs")
+    return lines
+
+
+VARIANTS = ("name", "cosine (EOS)", "cosine (no EOS)", "final score: MovieReview", "card")
+"""Columns of the tables of estimators and weights."""
+
+
+def variant_row(card: Mapping[str, Any]) -> list[str]:
+    """Return the row of an estimator or a weight."""
+    gradient = card["parts"].get("gradient", {})
+    return [
+        _code(card["subject"]),
+        *(_cosines(gradient, eos) for eos in (True, False)),
+        _end(card["parts"].get("convergence", {}).get("MovieReview", {})),
         f"`{card['hash'][:8]}` ({card['size']})",
     ]
+
+
+def _sentence(card: Mapping[str, Any], chance: Mapping[str, Any]) -> str:
+    """Return what a card's figures say, in one sentence."""
+    parts = card["parts"]
+    if _contract(parts.get("contract", {})) == "broken":
+        return "Breaks the contract."
+    said = []
+    better = []
+    for task in ("MovieReview", "Forks"):
+        found, luck = _found(card, task), _found(chance, task)
+        if found and luck and {"low", "high"} <= {*found} & {*luck}:
+            better += [task] * (found["low"] > luck["high"])
+            said = [f"finds the tokens on {' and '.join(better)}"]
+    if said and not better:
+        said = ["finds the tokens no better than `random`"]
+    cosines = [row["cosine"] for row in parts.get("gradient", {}).get("rows", [])]
+    if cosines:
+        said.append("keeps the gradient" if min(cosines) > 0.9995 else "turns the gradient")
+    stays = parts.get("best-response", {}).get("Oracle", {}).values()
+    if any(isinstance(one, Mapping) and not one["stays"] for one in stays):
+        said.append("can leave the best response")
+    versus = _versus(parts.get("convergence", {}).get("MovieReview", {}))
+    if versus is not None:
+        above, below = versus["low"] > 0, versus["high"] < 0
+        end = "ends above" if above else "ends below" if below else "ends with no clear lead on"
+        said.append(f"{end} `sparse`")
+    elif card["subject"] != "sparse":
+        said.append("was not trained")
+    text = ", ".join(said)
+    return f"{text[0].upper()}{text[1:]}." if said else DASH
+
+
+def _found(card: Mapping[str, Any], task: str) -> Mapping[str, Any]:
+    """Return a rule's agreement with the truth of a task, executed where it is; {} if none."""
+    part = "executed" if task == "Forks" else "identification"
+    found: Mapping[str, Any] = card["parts"].get(part, {}).get(task, {})
+    return found if "correlation" in found else {}
+
+
+def _versus(found: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the difference of final scores from the baseline's; None if there is none."""
+    versus: Mapping[str, Any] | None = (
+        found.get("score", {}).get("versus_baseline", {}).get("final")
+    )
+    return versus
+
+
+def _gain(card: Mapping[str, Any], task: str) -> float | None:
+    versus = _versus(card["parts"].get("convergence", {}).get(task, {}))
+    return None if versus is None else float(versus["difference"])
+
+
+def _older(card: Mapping[str, Any]) -> str:
+    """Return which parts were measured before the bundled data last changed."""
+    made = card.get("made", {})
+    older = [part for part in card["parts"] if part not in made]
+    data = card.get("data_before", card["data"])[:8]
+    return f"; {', '.join(older) if made else 'all'}: data `{data}`" if older else ""
 
 
 def card_page(card: Mapping[str, Any]) -> str:
@@ -98,7 +231,8 @@ def _convergence(measured: Mapping[str, Any]) -> list[str]:
             for kind in ("auc", "final"):
                 if kind in kinds:
                     figure = kinds[kind]
-                    value = f"{number(figure['iqm'])} ({_range(figure)})"
+                    is_one = found.get("runs") == 1
+                    value = f"{number(figure['iqm'])} ({'one seed' if is_one else _range(figure)})"
                     rows.append([task, f"{measure}, {kind}", value, _difference(kinds, kind)])
     return _lines(["task", "figure", "interquartile mean", "minus the baseline's, paired"], rows)
 
@@ -164,7 +298,9 @@ def _noise(found: Mapping[str, Any], sparse: Mapping[str, Any]) -> str:
     """Return the noise in units of sparse's, with EOS in play."""
     usual = {(row["eos"], row["share"]): row["noise"] for row in sparse.get("rows", [])}
     ratios = [
-        f"{row['noise'] / usual[row['eos'], row['share']]:.2f}"
+        "n/a"  # infinite: the expected gradient does not point the true way
+        if row["noise"] is None
+        else f"{row['noise'] / usual[row['eos'], row['share']]:.2f}"
         for row in found.get("rows", [])
         if row["eos"] and (row["eos"], row["share"]) in usual
     ]
@@ -178,7 +314,10 @@ def _end(found: Mapping[str, Any]) -> str:
 
 def _difference(kinds: Mapping[str, Any], kind: str) -> str:
     versus = kinds.get("versus_baseline", {}).get(kind)
-    return DASH if versus is None else f"{signed(versus['difference'])} ({_range(versus)})"
+    if versus is None:
+        return DASH
+    span = "one seed" if versus["pairs"] == 1 else _range(versus)
+    return f"{signed(versus['difference'])} ({span})"
 
 
 def _range(figure: Mapping[str, Any]) -> str:

@@ -305,6 +305,11 @@ WEIGHT_PARTS: Mapping[str, Part] = {
 """Parts of the card of a weight on the advantage."""
 
 
+def bare(subject: str) -> str:
+    """Return a subject without the folder of its file."""
+    return subject.rpartition("/")[2]
+
+
 def _per_task(
     subject: str, tasks: tuple[str, ...], measure: Callable[[str], dict[str, Any]]
 ) -> dict[str, Any]:
@@ -359,7 +364,7 @@ def _gradients(
                     {
                         "eos": ends,
                         "share": share,
-                        "rule": rule,
+                        "rule": bare(rule),
                         "estimator": estimator,
                         **{name: getattr(check, name) for name in figures},
                     }

@@ -13,19 +13,22 @@ def bench(
     full: bool = False,
     seed: int = 0,
     out: Path | None = None,
+    submit: Path | None = None,
     device: str = "auto",
-) -> None:
+) -> int:
     """Measure the card of a credit rule, an advantage estimator or a weight on the advantage.
 
-    Writes card.json and card.md: the contract, the agreement with the true worth of each token,
-    whether the best response stays best, the exact gradient and its noise, the cost, and the
-    convergence against sparse on three tasks. Ctrl-C leaves what is done; the same command resumes.
+    Prints the card and writes card.json and card.md: the contract, the agreement with the true
+    worth of each token, whether the best response stays best, the exact gradient and its noise, the
+    cost, and the convergence against sparse on three tasks. Ctrl-C leaves what is done; the same
+    command resumes. Exits with 1 if the contract is broken.
 
     For example:
       tokengym bench rules.py:MyCredit
       tokengym bench abc --parts contract identification gradient
       tokengym bench loo --quick
       tokengym bench entropy:top=0.1
+      tokengym bench rules.py:MyCredit --submit mine.json
 
     Args:
         subject: Rule, estimator or weight by name, or "path/to/file.py:Name"; weight:random for a
@@ -38,6 +41,8 @@ def bench(
         full: Take hours.
         seed: Seed of prompts and sampling, and the lowest of the training runs.
         out: Folder of the card and its runs (default: runs/card- and the name).
+        submit: File for the leaderboard (docs/results/cards.md): the card with the rule's code, its
+            hours and the checklist of arXiv:2604.09459.
         device: Where models run: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).
     """
     import torch
@@ -45,7 +50,9 @@ def bench(
 
     from tokengym.envs.files import locked
     from tokengym.evaluation.runs.config import slug
-    from tokengym.lab.cards.card import PAGE_FILE, CardConfig, make_card
+    from tokengym.lab.cards.card import PAGE_FILE, CardConfig, broken, make_card
+    from tokengym.lab.cards.page import card_page
+    from tokengym.lab.cards.submission import write_submission
     from tokengym.rewards.models.loading import preferred_device
     from tokengym.scripts.commands.show import say
 
@@ -58,4 +65,12 @@ def bench(
     console = Console()
     with preferred_device(device), locked(out):
         card = make_card(config, out, console)
+    console.print(card_page(card), markup=False, highlight=False, soft_wrap=True)
     say(console, f"{out / PAGE_FILE}  hash {card['hash']}")
+    faults = broken(card)
+    for task, message in faults.items():
+        say(console, f"contract broken on {task}: {message}")
+    if submit is not None and not faults:
+        write_submission(card, submit)
+        say(console, f"{submit}")
+    return int(bool(faults))

@@ -45,7 +45,7 @@ RARE = frozenset({"first-seed", "launcher", "checkpoint-every", "retry-failed"})
 Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")]
 Tracker = Annotated[str | None, tyro.conf.arg(metavar="{tensorboard,wandb,mlflow,trackio}")]
 
-Command = Callable[..., None]
+Command = Callable[..., int | None]
 C = TypeVar("C", bound=Command)
 Groups = Mapping[str, Any]
 
@@ -142,8 +142,11 @@ class Option:
         return Annotated[(self.kind, *marks)]
 
 
-def call(command: Command, prog: str, arguments: Sequence[str]) -> None:
+def call(command: Command, prog: str, arguments: Sequence[str]) -> int:
     """Run a command with the options of a command line.
+
+    Returns:
+        The exit status that the command returns; 0 if it returns none.
 
     Raises:
         ValueError: for an option that the command does not have, or that has no effect.
@@ -154,11 +157,11 @@ def call(command: Command, prog: str, arguments: Sequence[str]) -> None:
     asks = not {"-h", "--help"}.isdisjoint(arguments)  # tyro does not read what it does not show
     hidden = [option for option in options if asks and not option.is_used]
 
-    def run(**values: Any) -> None:
+    def run(**values: Any) -> int:
         for name, one in chosen.items():
             given = {o.path: getattr(values[name], o.name) for o in options if o.parameter == name}
             values[name] = with_values(one.settings, given)
-        command(**values)
+        return command(**values) or 0
 
     kinds = {o.parameter: o.annotation(o not in hidden) for o in options if not o.path}
     for name in chosen:
@@ -173,13 +176,14 @@ def call(command: Command, prog: str, arguments: Sequence[str]) -> None:
     run.__signature__ = signature  # type: ignore[attr-defined]
     run.__annotations__, run.__doc__ = kinds, command.__doc__
     said = (inspect.getdoc(command) or "").partition("\n\nArgs:")[0]
-    tyro.cli(
+    status: int = tyro.cli(
         run,
         prog=prog,
         description=f"{said}\n\n--help-all shows {len(hidden)} more options." if hidden else said,
         args=["--help" if a == "--help-all" else a for a in _with_truth(arguments, options)],
         config=(tyro.conf.OmitArgPrefixes,),
     )
+    return status
 
 
 def options_of(command: Command, arguments: Sequence[str] = ()) -> list[Option]:

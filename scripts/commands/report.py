@@ -26,7 +26,7 @@ def report(
         tyro.conf.arg(metavar="RUN ..."),
     ] = (),
     out: Path | None = None,
-    curves: Path | None = None,
+    curves: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE ...")] = (),
     baseline: str | None = None,
     group_by: Annotated[tuple[str, ...], tyro.conf.arg(metavar="COLUMN ...")] = (),
     level: float = 0.95,
@@ -40,14 +40,16 @@ def report(
     For example:
       tokengym report machine-a/runs machine-b/runs --out merged
       tokengym report --curves published.csv --out published
+      tokengym report --curves runs/stock/trainer_state.json runs/abc/trainer_state.json
       tokengym report runs/demo --figure fig.pdf --measure score gold_score --width 5.5in
       tokengym report runs/demo --table latex
 
     Args:
         runs: Folders that tokengym compare wrote; runs are grouped by the settings that differ.
         out: Folder of the results (default: report; none beside --figure or --table).
-        curves: A CSV with the columns credit, seed, step, score. Other known measurements (kl,
-            gold_score, length, ...) are drawn too, runs are grouped by any other column.
+        curves: CSVs with the columns credit, seed, step, score. Other known measurements (kl,
+            gold_score, length, ...) are drawn too, runs are grouped by any other column. Or
+            trainer_state.json files of TRL, each a run named after its folder.
         baseline: Reward that the others are compared with (default: sparse, or the first).
         group_by: Columns to group runs by, if not all of those.
         level: Confidence level of the intervals.
@@ -60,11 +62,11 @@ def report(
     from tokengym.evaluation.report.results import merge_comparisons, report_curves
     from tokengym.scripts.commands.show import say, show_summary
 
-    if bool(runs) == (curves is not None):
+    if bool(runs) == bool(curves):
         raise ValueError("report takes folders of runs or --curves FILE.csv, one of the two")
     if out is None and not paper.is_asked:
         out = Path("report")
-    if curves is not None:
+    if curves:
         summary = report_curves(
             curves,
             out,

@@ -1,43 +1,174 @@
-"""The table of the cards that `tokengym bench` makes, one row per rule or estimator.
+"""The leaderboard of the cards that `tokengym bench` makes, one row per rule.
 
-python -m tokengym.scripts.studies.cards --add runs/card-MyCredit    # adds or replaces a row
-python -m tokengym.scripts.studies.cards                             # fills docs/results/cards.md
+python -m tokengym.scripts.studies.cards                    # fills docs/results/cards.md
+python -m tokengym.scripts.studies.cards --add mine.json    # publishes a submission first
+python -m tokengym.scripts.studies.cards --check            # checks the hashes of all cards
+python -m tokengym.scripts.studies.cards --rerun random     # measures a row again, same figures?
+python -m tokengym.scripts.studies.cards --make runs/cards  # makes all cards, hours; resumes
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
-from tokengym.envs.files import write_json
+from tokengym.envs.files import read_json, write_json
 from tokengym.evaluation.runs.config import slug
-from tokengym.lab.cards.card import read_cards
-from tokengym.lab.cards.page import HEADER, card_row
+from tokengym.lab.cards.card import (
+    CARD_FILE,
+    FORMAT,
+    CardConfig,
+    faults_of,
+    figures_hash,
+    make_card,
+    merged,
+    read_cards,
+)
+from tokengym.lab.cards.page import (
+    BOARD,
+    HEADER,
+    VARIANTS,
+    board_row,
+    card_row,
+    order_flips,
+    variant_row,
+)
+from tokengym.lab.cards.parts import bare
 from tokengym.scripts.studies.cells import DOCS, Docs, command_line
 from tokengym.scripts.studies.tables import fill, markdown_table
 
+RULES = (
+    *("sparse", "random", "recency", "uniform", "abc", "abc-d", "abc-d2", "abc-signed"),
+    *("attribution", "attribution:method=leave-one-out", "mc", "pure", "r3", "r3-dense"),
+    *("red:delivery=end", "scar"),
+)
+"""Rules with a card; `rto` needs the path of a policy that was trained by DPO."""
+ESTIMATORS = ("gae", "reinforce", "reinforce++", "vineppo", "rloo", "grpo", "dr-grpo", "loo")
+WEIGHTS = ("constant", "weight:random", "position", "entropy", "gtpo")
+EXACT = ("contract", "best-response", "gradient")
+"""Parts that `--rerun` measures: seconds each."""
+
 
 def main(
-    add: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FOLDER ...")] = (), docs: Docs = DOCS
+    add: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE|FOLDER ...")] = (),
+    check: bool = False,
+    rerun: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = (),
+    make: Path | None = None,
+    parts: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PART ...")] = (),
+    docs: Docs = DOCS,
 ) -> None:
-    """Fill the page from the published cards.
+    """Fill the page from the published cards, or check or make them.
 
     Args:
-        add: Folders of cards to publish first.
+        add: Submissions (`tokengym bench --submit`), or folders of cards, to publish first.
+        check: Check the hashes of the published cards; write nothing.
+        rerun: Published cards whose exact parts are measured again; write nothing.
+        make: Folder for the cards of all rules, estimators and weights; publishes none.
+        parts: Parts that ``make`` measures, of those that a subject has (default: all).
         docs: Folder of the page.
+
+    Raises:
+        ValueError: if a hash or a figure is not what a card says.
     """
     published = docs / "cards"
-    for card in read_cards(add):
-        subject = card["subject"].rpartition("/")[2]  # of a path, the file and the name in it
-        write_json(published / slug(subject) / "card.json", {**card, "subject": subject})
     cards = read_cards(sorted(path.parent for path in published.glob("*/card.json")))
-    sparse = next((card for card in cards if card["subject"] == "sparse"), None)
-    rows = [
-        card_row(card, sparse)
-        for card in sorted(cards, key=lambda card: card["subject"] != "sparse")
-        if card["kind"] == "rule"
-    ]
-    fill(docs / "cards.md", {"cards": markdown_table(HEADER, rows)})
+    if make is not None:
+        make_all(make, parts)
+    elif rerun:
+        for name in rerun:
+            measure_again(next(c for c in cards if c["subject"] == name), published / slug(name))
+    elif check:
+        check_all(cards)
+    else:
+        for path in add:
+            publish(_submitted(path), published)
+        cards = read_cards(sorted(path.parent for path in published.glob("*/card.json")))
+        fill(docs / "cards.md", tables(cards))
+
+
+def tables(cards: list[dict[str, Any]]) -> dict[str, str]:
+    """Return the page's tables by their mark."""
+    rules = [card for card in cards if card["kind"] == "rule"]
+    by_name = {card["subject"]: card for card in rules}
+    chance, sparse = by_name["random"], by_name.get("sparse")
+
+    def finding(card: Mapping[str, Any]) -> float:
+        found = card["parts"].get("identification", {}).get("MovieReview", {})
+        return -float(found.get("correlation", -1.0))
+
+    found = {
+        "board": markdown_table(BOARD, [board_row(c, chance) for c in sorted(rules, key=finding)]),
+        "flips": "\n".join(f"- {line}" for line in order_flips(rules)),
+        "cards": markdown_table(
+            HEADER, [card_row(c, sparse) for c in sorted(rules, key=lambda c: c is not sparse)]
+        ),
+    }
+    for kind in ("estimator", "weight"):
+        rows = [variant_row(card) for card in cards if card["kind"] == kind]
+        found[f"{kind}s"] = markdown_table(VARIANTS, rows)
+    return found
+
+
+def publish(card: Mapping[str, Any], published: Path) -> None:
+    """Write a card among the published ones, which keep the parts that it lacks.
+
+    Raises:
+        ValueError: if its hashes do not fit it.
+    """
+    card = {**card, "subject": bare(card["subject"])}  # of a path, the file and the name in it
+    check_all([card])
+    folder = published / slug(card["subject"])
+    if (folder / CARD_FILE).exists():
+        card = merged(read_json(folder / CARD_FILE), card)
+    write_json(folder / CARD_FILE, card)
+
+
+def check_all(cards: list[dict[str, Any]]) -> None:
+    """Refuse cards whose hashes do not fit them."""
+    for card in cards:
+        if faults := faults_of(card):
+            raise ValueError(f"card of {card['subject']}: {faults[0]}; submit what bench wrote")
+
+
+def measure_again(card: Mapping[str, Any], folder: Path) -> None:
+    """Measure the exact parts of a published card and compare their figures, four digits each."""
+    import tempfile
+
+    wanted = tuple(part for part in EXACT if part in card["made"])
+    subject = card["subject"]
+    if card.get("code"):
+        raise ValueError(f"{subject} is a file; save its code from {folder} and name it to bench")
+    with tempfile.TemporaryDirectory() as out:
+        config = CardConfig(subject=subject, parts=wanted, size=card["size"], seed=card["seed"])
+        again = make_card(config, Path(out))
+    for part in wanted:
+        if figures_hash(again["parts"][part]) != card["made"][part]["figures"]:
+            raise ValueError(f"{subject}: {part} has other figures than the published card")
+
+
+def make_all(out: Path, parts: tuple[str, ...]) -> None:
+    """Make the cards of all names; what is stored with the same settings is kept."""
+    import torch
+    from rich.console import Console
+
+    torch.set_num_threads(1)
+    for subject in (*RULES, *ESTIMATORS, *WEIGHTS):
+        whole = CardConfig(subject=subject).parts
+        wanted = tuple(part for part in whole if not parts or part in parts)
+        if wanted:
+            make_card(CardConfig(subject=subject, parts=wanted), out / slug(subject), Console())
+
+
+def _submitted(path: Path) -> dict[str, Any]:
+    """Return the card in a submission or a folder."""
+    if path.is_dir():
+        (card,) = read_cards([path])
+        return card
+    card = read_json(path)
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        raise ValueError(f"{path} is no submission; make one with tokengym bench --submit")
+    return card
 
 
 if __name__ == "__main__":

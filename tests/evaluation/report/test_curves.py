@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -125,3 +126,37 @@ def test_names_of_foreign_curves_are_made_printable(tmp_path: Path):
     text = "credit,cell,seed,step,score\n\x1b[31mabc,\u202ex,0,0,1.0\n\x1b[31mabc,\u202ex,0,1,2.0\n"
     (curve,) = read_curves(csv(tmp_path, text))
     assert (curve.credit, curve.group) == ("\u241b[31mabc", (("cell", "\ufffdx"),))
+
+
+def test_a_run_of_trl_is_read_by_its_folder(tmp_path: Path):
+    logged = [
+        {"step": 1, "reward": 0.5, "kl": 0.0, "loss": 0.1},
+        {"step": 2, "reward": 0.7, "kl": 0.2, "loss": 0.1, "entropy": 3.0},
+        {"step": 2, "train_runtime": 3.0},
+    ]
+    for folder, name, seed in (
+        ("abc-seed-3/checkpoint-2", "abc", 3),
+        ("stock", "stock", 0),
+        ("mine/seed1", "mine", 1),
+    ):
+        file = tmp_path / folder / "trainer_state.json"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps({"log_history": logged}))
+        (curve,) = read_curves(file)
+        assert (curve.credit, curve.seed, curve.group) == (name, seed, ())
+        assert curve.steps.tolist() == [1.0, 2.0]
+        assert curve.values["score"].tolist() == [0.5, 0.7]
+        assert set(curve.values) == {"score", "kl"}  # what every row has
+    for text, message in (
+        (
+            '{"log_history": [{"loss": 1, "step": 1}]}',
+            "logs no reward, only loss, step; pass a run",
+        ),
+        ('{"best": 1}', "has no log_history; pass the trainer_state.json of a run"),
+        ('{"log_history": [{"step": 1, "reward": "x"}]}', "reward must be a number, got 'x'"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            read_curves(file)
+    with pytest.raises(ValueError, match="has no columns to group by model"):
+        read_curves(file, group_by=("model",))

@@ -1,15 +1,18 @@
 """Cards of rules and estimators: what they find, keep and refuse."""
 
+import copy
 from pathlib import Path
 
 import pytest
 
+from tokengym.envs.files import read_json
 from tokengym.lab.cards import parts
-from tokengym.lab.cards.card import KINDS, SIZES, CardConfig, make_card, read_cards
-from tokengym.lab.cards.page import HEADER, card_page, card_row
+from tokengym.lab.cards.card import KINDS, SIZES, CardConfig, faults_of, make_card, read_cards
+from tokengym.lab.cards.page import BOARD, HEADER, board_row, card_page, card_row, order_flips
 from tokengym.scripts.cli import main
 
 QUICK = SIZES["quick"]
+SETTINGS = '{"subject": "rules.py:Last", "source": null}'
 RULES = """
 import numpy as np
 from tokengym.rewards.credits import Credit
@@ -223,3 +226,88 @@ def test_convergence_of_a_weight_is_paired_against_none(tmp_path: Path, monkeypa
     card = make_card(config, tmp_path / "card")
     versus = card["parts"]["convergence"]["Oracle"]["score"]["versus_baseline"]
     assert versus["final"]["difference"] == 0.0  # the constant weight changes nothing
+
+
+def test_a_broken_contract_is_printed_and_exits_with_1(rules: Path, tmp_path: Path, capsys):
+    arguments = ["--quick", "--parts", "contract", "--out", str(tmp_path / "card")]
+    submitted = ["--submit", str(tmp_path / "half.json")]
+    assert main(["bench", f"{rules}:Half", *arguments, *submitted]) == 1
+    shown = capsys.readouterr().out
+    assert "| Oracle | passed | no |" in shown
+    assert "contract broken on Oracle: credit 'last' gives" in shown
+    assert not (tmp_path / "half.json").exists()
+
+
+def test_a_submission_holds_the_code_and_notices_changes(rules: Path, tmp_path: Path, capsys):
+    file = tmp_path / "mine.json"
+    arguments = ["--quick", "--parts", "contract", "gradient", "--out", str(tmp_path / "card")]
+    assert main(["bench", f"{rules}:Last", *arguments, "--submit", str(file)]) == 0
+    card = read_json(file)
+    assert card["subject"] == "rules.py:Last"
+    assert card["code"] == RULES
+    assert card["hours"]["with_gpu"] == 0
+    assert card["checklist"]["variance"] == "none: nothing was trained"
+    assert len(card["checklist"]) == 14  # thirteen of the items, and the source
+    assert str(tmp_path) not in file.read_text()
+    assert faults_of(card) == []
+    for place, value, message in (
+        (("parts", "gradient", "rows", 0, "cosine"), 0.5, "gradient: its figures were changed"),
+        (("code",), RULES + "#", "contract: measured with other code"),
+        (
+            ("made", "contract", "settings"),
+            SETTINGS,
+            "contract: its hash is not that of its settings",
+        ),
+        (("hashes", "contract"), "0", "hash is not that of its parts' hashes"),
+        (("subject",), "rules.py:Half", "its settings are of 'rules.py:Last'"),
+    ):
+        changed = copy.deepcopy(card)
+        inner = changed
+        for key in place[:-1]:
+            inner = inner[key]
+        inner[place[-1]] = value
+        assert any(message in fault for fault in faults_of(changed)), message
+
+
+def test_the_leaderboard_s_sentence_and_flips_by_hand():
+    def made(name: str, review: float, forks: float, cosine: float, gain: float | None):
+        def found(value: float):
+            return {"correlation": value, "low": value - 0.05, "high": value + 0.05}
+
+        versus = {"final": {"difference": gain, "low": -0.1, "high": 1.0, "pairs": 5}}
+        ends = {"score": {"versus_baseline": versus}} if gain is not None else {}
+        return {
+            "subject": name,
+            "parts": {
+                "identification": {"MovieReview": found(review)},
+                "executed": {"Forks": found(forks)},
+                "gradient": {"rows": [{"cosine": cosine}, {"cosine": 1.0}]},
+                "convergence": {"MovieReview": ends},
+            },
+        }
+
+    chance = made("random", 0.0, 0.0, 0.9, None)
+    good, worse = made("good", 0.4, 0.05, 1.0, 0.3), made("worse", 0.2, 0.2, -0.03, None)
+    row = board_row(good, chance)
+    assert row[1:3] == ["0.400, 0.050", "1.00"]
+    assert row[4] == "+0.300 (\u22120.100 to 1.00)"
+    assert row[5] == (
+        "Finds the tokens on MovieReview, keeps the gradient, ends with no clear lead on `sparse`."
+    )
+    assert board_row(worse, chance)[5] == (
+        "Finds the tokens on MovieReview and Forks, turns the gradient, was not trained."
+    )
+    assert board_row(chance, chance)[5].startswith("Finds the tokens no better than `random`, turn")
+    assert len(row) == len(BOARD)
+    flips = order_flips([good, worse, chance])
+    assert flips == ["finding tokens, MovieReview and Forks: 1 of 3 pairs"]
+
+
+def test_one_seed_is_called_one_seed():
+    figure = {"iqm": 2.0, "low": 2.0, "high": 2.0}
+    versus = {"final": {"difference": 1.0, "low": 1.0, "high": 1.0, "pairs": 1}}
+    score = {"final": figure, "versus_baseline": versus}
+    part = {"MovieReview": {"runs": 1, "score": score}}
+    card = {"kind": "rule", "subject": "abc", "size": "quick", "seed": 0, "tokengym": "0"}
+    page = card_page({**card, "data": "d", "hash": "h", "parts": {"convergence": part}})
+    assert "| 2.00 (one seed) | +1.00 (one seed) |" in page
