@@ -8,6 +8,7 @@ when one of their names is used), and what files define.
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib.util
 import inspect
@@ -192,6 +193,11 @@ class Registry(Mapping[str, T]):
         """
         if not self.knows(word):
             name, known = self._as_word(word).name, self.names()
+            if self._own_files and name.endswith(".py"):
+                raise self._error(
+                    f"{self.kind} {name!r} is a file; name what it defines: {name}:Name"
+                    f"{_defined(Path(name))}"
+                )
             raise self._error(
                 f"unknown {self.kind} {name!r}; {did_you_mean(name, known)}"
                 f"known: {', '.join(known)}"
@@ -326,6 +332,17 @@ def split_own(text: str) -> tuple[Path, str, str] | None:
         return None
     name, _, options = rest.partition(":")
     return Path(f"{file}.py"), name, options
+
+
+def _defined(path: Path) -> str:
+    """Return the names that a file defines at its top, in brackets; the file is not run."""
+    try:
+        body = ast.parse(path.read_bytes()).body
+    except (OSError, SyntaxError, ValueError):
+        return ""
+    kinds = (ast.ClassDef, ast.FunctionDef)
+    names = [node.name for node in body if isinstance(node, kinds) and node.name[0] != "_"]
+    return f" (it has {', '.join(names)})" if names else ""
 
 
 def load_own(path: Path, name: str, *, error: type[TokenGymError] = SettingsError) -> Any:

@@ -69,8 +69,8 @@ class PPOSettings(EpisodicSettings):
     train/log_prob_gap, which in bfloat16 is some hundredths of a nat."""
     importance_cap: float | None = None
     """With ``old_log_probs="recomputed"``: weigh each token by min(p_recomputed / p_sampled, this),
-    truncated importance sampling (https://fengyao.notion.site/off-policy-rl; 2 there). None does
-    not correct."""
+    truncated importance sampling (Yao et al. 2025, "Your efficient RL framework secretly brings you
+    off-policy RL training"; 2 there). None does not correct."""
     clip_range_vf: Schedule | None = None
     """The same for the values, in reward units; None does not clip them."""
     value_network: ValueNetwork = "own"

@@ -5,6 +5,7 @@ was stopped continues where it was, and rewards or seeds can be added to a finis
 """
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ from tokengym.evaluation.runs.config import (
 from tokengym.evaluation.runs.defaults import bundle_settings
 from tokengym.evaluation.runs.launchers import Launch, Launcher, find_launcher
 from tokengym.evaluation.runs.own import CODE, keep_code
-from tokengym.evaluation.runs.progress import Board
+from tokengym.evaluation.runs.progress import Board, Run
 from tokengym.evaluation.runs.record import UNFINISHED, clear_finished, read_result
 from tokengym.evaluation.runs.run import lacks_references
 
@@ -119,13 +120,31 @@ def _compare(
         with console.status("making the environments"):
             measured_by = preflight(config)
         keep_code(config.code, out / CODE)
-        console.print(f"measured by {measured_by}", markup=False, highlight=False)
+        for line in (_in_words(config, runs, out), f"measured by {measured_by}"):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
         write_hashed(out / SETTINGS_FILE, config.as_dict())
         total = len(config.names) * config.seeds + (reference_run(config) in runs)
         steps = config.training.last_step
         with Board(console, total=total, done=total - len(runs), steps=steps) as board:
             launch(config, out, runs, board, jobs)
     return write_comparison(config, out)
+
+
+def _in_words(config: ComparisonConfig, runs: Sequence[Run], out: Path) -> str:
+    """Return what is about to be done, in one line."""
+    training, count = config.training, len([*missing_runs(config, out)])
+    size = (
+        f"{training.last_step} updates ({training.batch_size} x {training.max_new_tokens} tokens)"
+    )
+    if config.agents:
+        tokens = training.tokens or (
+            training.last_step * training.batch_size * training.max_new_tokens
+        )
+        size = f"{tokens:,} tokens"
+    text = f"{count} run{'s' if count != 1 else ''} of {size}"
+    if reference_run(config) in runs:
+        text += " and the reference samples"
+    return f"{text}, results in {out}; the time left is shown when the pace is known"
 
 
 def check_folder(config: ComparisonConfig, out: Path) -> None:

@@ -165,6 +165,7 @@ def _work(
 ) -> None:
     """Do one run, in a process of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGTERM, _leave)  # or semaphores of libraries would be left behind
     sys.path[:] = path
     os.environ.update({**environment, **QUIET})  # a server's is that of its own start
     from tokengym.evaluation.runs.run import run_or_references as train
@@ -186,6 +187,12 @@ def _work(
         connection.send(describe(error))
     finally:
         connection.close()
+
+
+def _leave(number: int, frame: object) -> None:
+    """End a process that is stopped as one ends that has finished."""
+    del number, frame
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 def _listen(worker: _Worker, board: Board) -> None:

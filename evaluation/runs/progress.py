@@ -1,5 +1,6 @@
 """Progress of a comparison: a live board on a terminal, lines elsewhere."""
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -11,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 Run = tuple[str, int]
+EVERY = 30.0
+"""Seconds between two lines where there is no terminal."""
 
 
 class Board:
@@ -38,9 +41,13 @@ class Board:
         self.done = done
         self.total = total
         self._overall = Progress(
-            TextColumn("[bold]runs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+            TextColumn("[bold]runs"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
         )
-        self._all = self._overall.add_task("", total=total, completed=done)
+        self._all = self._overall.add_task("", total=total, completed=done, left="")
         self._runs = Progress(
             TextColumn("{task.fields[name]}", markup=False),
             BarColumn(),
@@ -50,6 +57,11 @@ class Board:
         self._tasks: dict[Run, Any] = {}
         self._first: dict[Run, tuple[int, float]] = {}  # step and time of the first measurement
         self._clock = clock
+        self._began: float | None = None
+        self._finished = 0
+        self._updates: dict[Run, int] = {}  # made here by the runs that are not finished
+        self._ended = threading.Event()
+        self._lines = threading.Thread(target=self._say_often, daemon=True)
         self._live = Live(
             Group(self._runs, self._overall), console=console, refresh_per_second=4, transient=True
         )
@@ -57,6 +69,8 @@ class Board:
     def __enter__(self) -> "Board":
         if self.console.is_terminal:
             self._live.start()
+        else:
+            self._lines.start()
         return self
 
     def __exit__(
@@ -65,11 +79,13 @@ class Board:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._ended.set()
         self._live.stop()
 
     def start(self, run: Run) -> None:
         """A run has begun."""
         name = f"{run[0]}, seed {run[1]}"
+        self._began = self._clock() if self._began is None else self._began
         self._tasks[run] = self._runs.add_task("", total=self.steps, name=name, figures="")
 
     def update(self, run: Run, step: int, point: Mapping[str, Any]) -> None:
@@ -80,12 +96,37 @@ class Board:
         if began < step < self.steps:
             left = (now - start) / (step - began) * (self.steps - step)
             shown += f", {clock_time(left)} left"
+        self._updates[run] = step - began
         self._runs.update(self._tasks[run], completed=step, figures=shown)
+        self._overall.update(self._all, left=self._left(now))
+
+    def line(self) -> str:
+        """Return how far the work is, such as "3 of 15 runs done, about 4 minutes left"."""
+        left = self._left(self._clock())
+        return f"{self.done} of {self.total} runs done{', ' if left else ''}{left}"
+
+    def _left(self, now: float) -> str:
+        """Return the time that the rest takes at the pace so far, in words; "" before one is known.
+
+        A run without updates, of reference samples, is counted as if it were like the others.
+        """
+        made = self._finished * self.steps + sum(self._updates.values())
+        if self._began is None or not made:
+            return ""
+        whole = (self.total - self.done + self._finished) * self.steps
+        return f"about {duration((now - self._began) / made * (whole - made))} left"
+
+    def _say_often(self) -> None:
+        while not self._ended.wait(EVERY):
+            self.console.print(self.line(), highlight=False, markup=False)
+            self.console.file.flush()
 
     def finish(self, run: Run, error: str | None) -> None:
         """A run has ended, well or with an error."""
         self._runs.remove_task(self._tasks.pop(run))
+        self._updates.pop(run, None)
         self.done += 1
+        self._finished += 1
         self._overall.update(self._all, completed=self.done)
         line = Text(f"[{self.done}/{self.total}] {run[0]}, seed {run[1]}: ")
         line.append(f"failed: {error}" if error else "finished", style="red" if error else "green")
@@ -106,6 +147,21 @@ def figures(point: Mapping[str, Any]) -> str:
     if point["tokens"] and point["wall_s"] > 0:
         shown.append(f"{point['tokens'] / point['wall_s']:.0f} tokens/s")
     return ", ".join(shown)
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in words, to about a tenth.
+
+    Example:
+        >>> duration(41), duration(340), duration(9000)
+        ('40 seconds', '6 minutes', '2.5 hours')
+    """
+    if seconds < 55:
+        return f"{max(10, round(seconds, -1)):.0f} seconds"
+    minutes = max(1, round(seconds / 60))
+    if minutes < 90:
+        return f"{minutes} minute{'s' if minutes > 1 else ''}"
+    return f"{seconds / 3600:.1f} hours"
 
 
 def clock_time(seconds: float) -> str:

@@ -6,7 +6,7 @@ import tyro
 
 
 def envs(
-    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = None,
+    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]")] = None,
 ) -> None:
     """List the environments; with a name, show one: spaces, prompts, models.
 

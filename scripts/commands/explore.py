@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 @takes_settings(task_settings)
 def explore(
-    results: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="RESULTS")] = None,
+    results: Annotated[
+        Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RESULTS]")
+    ] = None,
     env: str | None = None,
     agent: Path | None = None,
     rewards: Names = (),

@@ -154,6 +154,7 @@ def call(command: Command, prog: str, arguments: Sequence[str]) -> int:
     chosen = _chosen(command, arguments)
     options = list(_options(command, chosen))
     _refuse_unknown(command, arguments, options)
+    _refuse_wrong_numbers(arguments, options)
     asks = not {"-h", "--help"}.isdisjoint(arguments)  # tyro does not read what it does not show
     hidden = [option for option in options if asks and not option.is_used]
 
@@ -315,8 +316,38 @@ def _refuse_unknown(command: Command, arguments: Sequence[str], options: Sequenc
         if not argument.startswith("--") or not flag or flag in plain or flag in ours:
             continue
         known = {*plain, *ours, *_refuse_idle(command, arguments, flag, ours)}
-        hint = did_you_mean(f"--{flag}", [f"--{name}" for name in sorted(known)])
+        if (positive := flag.removeprefix("no-")) != flag and positive in known:
+            named = next((o for o in options if o.flag == positive), None)
+            off = named is not None and bool in _members(named.kind) and named.path
+            instead = f"write --{positive} False" if off else f"leave --{positive} out"
+            raise ValueError(f"there is no --{flag}; {instead}")
+        short = [f"'--{name}'" for name in sorted(known) if _initials(name) == flag]
+        hint = f"did you mean {' or '.join(short)}? " if short else ""
+        hint = hint or did_you_mean(f"--{flag}", [f"--{name}" for name in sorted(known)])
         raise ValueError(f"unknown option --{flag}; {hint}--help-all has all of them")
+
+
+def _initials(name: str) -> str:
+    return "".join(word[0] for word in name.split("-"))
+
+
+def _refuse_wrong_numbers(arguments: Sequence[str], options: Sequence[Option]) -> None:
+    """Refuse a text where an option takes one number, in one line."""
+    kinds = {o.flag: _members(o.kind) for o in options}
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
+        flag, equals, value = argument.partition("=")
+        value = value if equals else following
+        found = kinds.get(flag.removeprefix("--").replace("_", "-"), ())
+        numbers = {*found} - {NoneType}
+        if not flag.startswith("--") or numbers not in ({int}, {float}):
+            continue
+        if value == "None" and NoneType in found:
+            continue
+        try:
+            next(iter(numbers))(value)
+        except ValueError:
+            what = "a whole number" if numbers == {int} else "a number"
+            raise ValueError(f"{flag} must be {what}, got {value!r}") from None
 
 
 def _refuse_idle(

@@ -23,7 +23,7 @@ def report(
     runs: Annotated[
         tuple[Path, ...],
         tyro.conf.Positional,
-        tyro.conf.arg(metavar="RUN ..."),
+        tyro.conf.arg(metavar="[RUN ...]"),
     ] = (),
     out: Path | None = None,
     curves: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE ...")] = (),

@@ -2,9 +2,10 @@
 
 import math
 import os
+import re
 import sys
 import webbrowser
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,8 @@ def show_summary(console: "Console", summary: Mapping[str, Any], out: Path) -> N
             label = ", ".join(f"{name} {value}" for name, value in group["group"].items())
             console.print(_line(f"\n{label}", "dim"))
         console.print(_line(f"\n{group['verdict']['headline']}", "bold"))
-        console.print(_figures(group))
+        for table in _figures(group, console.width):
+            console.print(table)
         way = f"; way: share of the way to best of {group['way']['n']}" if group["way"] else ""
         arrives = f"arrives: {unit_of(group)} to {group['baseline']}'s final level"
         console.print(_line(f"{arrives}{way}", "dim"))
@@ -112,30 +114,56 @@ def show_win_rate(console: "Console", versus: "WinRate", against: Path | None) -
     console.print(_line(line))
 
 
-def _figures(group: Mapping[str, Any]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    columns = [(WHEN["auc"], "score", "auc")]
+def _figures(group: Mapping[str, Any], width: int) -> Iterator[Table]:
+    """Yield the table of figures, in parts that are no wider than the terminal."""
+    entries = list(group["rewards"].values())
+    # A file's folder would push the figures out of sight; its rule's name tells enough.
+    names = [re.sub(r"^.*\.py:", "", printable(name)) for name in group["rewards"]]
+    columns = [_column(entries, WHEN["auc"], "score", "auc")]
     for name, measure in measures_of(group["by_gold"]).items():
-        if measure.short and all(name in e["figures"] for e in group["rewards"].values()):
-            columns.append((measure.short, name, "final"))
-    table.add_column(kind_of(group), no_wrap=True)
-    for title, _, _ in columns:
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("arrives", justify="right", no_wrap=True)
-    for name, entry in group["rewards"].items():
-        cells = []
-        for _, shown, kind in columns:
-            figure = entry["figures"][shown][kind]
-            if shown == "share_of_way":
-                cells.append(Text(f"{figure['iqm']:.0%}"))
-                continue
-            ends = f"{number(figure['low'])}, {number(figure['high'])}"
-            cells.append(Text(number(figure["iqm"])).append(f"\n{ends}", "dim"))
+        if measure.short and all(name in entry["figures"] for entry in entries):
+            columns.append(_column(entries, measure.short, name, "final"))
+    arrives = ["arrives"]
+    for entry in entries:
         steps = entry["steps_to_threshold"]["iqm_curve"]
-        arrives = "never" if math.isinf(steps) else f"at {steps:.0f}"
-        cells.append(Text(arrives if group["baseline_rises"] else "n/a"))
-        table.add_row(_line(name), *cells)
-    return table
+        reached = "never" if math.isinf(steps) else f"at {steps:.0f}"
+        arrives.append(reached if group["baseline_rises"] else "n/a")
+    columns.append([Text(text) for text in arrives])
+    first = [Text(text) for text in (kind_of(group), *names)]
+    room = width - max(text.cell_len for text in first)
+    while columns:
+        part = [first]
+        while columns and (len(part) == 1 or _width(part[1:]) + _width(columns[:1]) <= room):
+            part.append(columns.pop(0))
+        table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 2), show_header=False)
+        for place in range(len(part)):
+            table.add_column(justify="right" if place else "left", no_wrap=True)
+        for row in zip(*part, strict=True):
+            table.add_row(*row)
+        yield table
+
+
+def _column(
+    entries: Sequence[Mapping[str, Any]], title: str, measure: str, kind: str
+) -> list[Text]:
+    """Return a column's title and its cells: a value above its interval."""
+    cells = [Text(title, "bold")]
+    for entry in entries:
+        figure = entry["figures"][measure][kind]
+        if measure == "share_of_way":
+            cells.append(Text(f"{figure['iqm']:.0%}"))
+            continue
+        ends = f"{number(figure['low'])}, {number(figure['high'])}"
+        cells.append(Text(number(figure["iqm"])).append(f"\n{ends}", "dim"))
+    return cells
+
+
+def _width(columns: Sequence[Sequence[Text]]) -> int:
+    """Return the width of columns with the space before each."""
+    cells = (
+        max(len(line) for cell in column for line in cell.plain.split("\n")) for column in columns
+    )
+    return sum(width + 2 for width in cells)
 
 
 def show_pair_metrics(console: "Console", trained: "TrainedReward") -> None:

@@ -57,9 +57,10 @@ def train(
 ) -> None:
     """Train one policy, measure it along the way, and save it.
 
-    PPO and NLPO learn from token rewards, the others from whole scores by the reward's scorer; the
-    tokens of their curves are those sampled and those passed over with gradient. --help shows the
-    options of the agent that is named with it, which may be path/to/file.py:MyAgent.
+    ppo, nlpo, reinforce, reinforce++, vineppo and loo learn from token rewards, the others from
+    whole scores by the reward's scorer; the tokens of their curves are those sampled and those
+    passed over with gradient. --help shows the options of the agent that is named with it, which
+    may be path/to/file.py:MyAgent.
 
     For example:
       tokengym train --env MovieReview --reward abc --steps 60 --out runs/abc
@@ -69,8 +70,8 @@ def train(
 
     Args:
         env: Environment id, a task's bare name, or path/to/file.py:make_env.
-        reward: A reward by name or path/to/file.py:MyCredit, options after a colon; all but PPO and
-            NLPO use its scorer alone.
+        reward: A reward by name or path/to/file.py:MyCredit, options after a colon; learners
+            from whole scores use its scorer alone.
         agent: How the policy learns.
         seed: Seed of everything random.
         out: A new folder, or that of the same command stopped, which is then resumed: the agent in

@@ -131,6 +131,12 @@ def test_baseline_can_be_named(curves: Path, tmp_path: Path):
             ["compare", "--rewards", "sprse"],
             "unknown reward 'sprse'; did you mean 'sparse' or 'pure'?",
         ),
+        (["compare", "--seeds", "five"], "--seeds must be a whole number, got 'five'"),
+        (["compare", "--learning_rate=x"], "--learning_rate must be a number, got 'x'"),
+        (["compare", "--lr", "1"], "unknown option --lr; did you mean '--learning-rate' or"),
+        (["compare", "--no-rewards"], "there is no --no-rewards; leave --rewards out"),
+        (["compare", "--no-fixed-length"], "no --no-fixed-length; write --fixed-length False"),
+        (["compare", "--rewards", "rules.py"], "is a file; name what it defines: rules.py:Name"),
         (["compare", "--seeds", "0"], "seeds must be an integer >= 1, got 0"),
         (["compare", "--steps", "0"], "steps must be an integer >= 1, got 0"),
         (["compare", "--prompt-column", "text"], "names a column of no data set; pass dataset"),
@@ -171,9 +177,18 @@ def test_a_traceback_is_there_for_who_wants_it(monkeypatch: pytest.MonkeyPatch):
 
 def test_wrong_types_are_explained(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as ended:
-        main(["compare", "--seeds", "many"])
+        main(["compare", "--launcher", "many"])
     assert ended.value.code == 2
-    assert "--seeds" in capsys.readouterr().err
+    assert "--launcher" in capsys.readouterr().err
+
+
+def test_a_file_of_rules_says_what_it_has(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text("raise SystemExit\nclass Early: pass\ndef late(): pass\n_x = 1\n")
+    assert main(["compare", "--rewards", "sparse", "mine.py"]) == 2
+    assert "mine.py:Name (it has Early, late)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

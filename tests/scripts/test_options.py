@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from tokengym.agents.learner import find_learner, learner_names
+from tokengym.agents.ppo.advantages import find_advantage
 from tokengym.agents.ppo.settings import CRITIC_FREE
 from tokengym.envs.declared import leaves, names_of
 from tokengym.envs.errors import SettingsError
@@ -205,8 +206,20 @@ def test_help_shows_what_people_use_and_help_all_the_rest(
 
 
 LONG = {"compare", "train", "train-reward", "collect", "constitution", "evaluate", "replay"} | {
-    "explore"
+    "explore",
+    "label",
 }
+
+
+def test_train_names_the_learners_of_token_rewards():
+    said = " ".join((COMMANDS["train"].__doc__ or "").split()).partition(" learn from token")[0]
+    named = re.split(r", | and ", said.rpartition(". ")[2])
+    assert sorted(named) == [
+        name
+        for name in learner_names()
+        if find_learner(name).uses_credit
+        and find_advantage(find_learner(name).fixed.get("advantage", "gae")).uses_token_rewards
+    ]
 
 
 def test_an_option_that_help_hides_is_read(capsys: pytest.CaptureFixture[str]):

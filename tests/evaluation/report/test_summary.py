@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from rich.console import Console
 
 from tests.campaign.nulls import areas_of, false_headlines
 from tokengym.agents.losses.ranking import best_of_n_kl_bound
@@ -23,6 +24,7 @@ from tokengym.evaluation.report.verdict import number, signed
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import TrainingSettings
 from tokengym.evaluation.statistics import area_under_curve, iqm
+from tokengym.scripts.commands.show import _figures
 
 
 def test_figures_are_those_of_the_curves(make_curves):
@@ -446,3 +448,19 @@ def test_numbers_in_words():
     assert signed(-1.5) == "\u22121.50"
     assert signed(12.345) == "+12.3"
     assert number(math.inf) == "\u221e"
+
+
+def test_the_figures_fit_a_terminal(make_curves, capsys: pytest.CaptureFixture[str]):
+    curves = make_curves(("sparse", "folder/of/rules.py:Surprisal"))
+    (group,) = summarize(curves, kl_coef=0.05)["groups"]
+    for width, parts in ((200, 1), (80, 1), (44, 2)):
+        tables = list(_figures(group, width))
+        for table in tables:
+            Console(width=width).print(table)
+        shown = capsys.readouterr().out
+        assert len(tables) == parts
+        assert shown.count("Surprisal") == parts
+        assert "…" not in shown
+        assert all(len(line.rstrip()) <= width for line in shown.splitlines())
+        for part in ("over the run", "gold", "KL", "arrives", "at 28"):
+            assert part in shown

@@ -3,7 +3,9 @@
 import csv
 import json
 import logging
+import multiprocessing
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -195,3 +197,19 @@ def test_files_of_a_run_are_written_with_the_record_last(tmp_path: Path, monkeyp
     assert launchers._bring_back(tiny(), tmp_path, ("sparse", 0), None) is None
     assert written == ["curve.csv", "train.csv", "run.json"]
     assert read_json(run_folder(tmp_path, "sparse", 0) / "run.json")["status"] == "finished"
+
+
+def test_a_run_that_is_stopped_ends_as_one_that_has_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """So that what libraries hold, such as semaphores, is given back."""
+    handlers: dict[int, Any] = {}
+    for name in launchers.QUIET:
+        monkeypatch.setenv(name, os.environ.get(name, ""))  # and back again
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    launchers._work({}, tmp_path, ("sparse", 0), 1, None, sender, sys.path[:], {}, "cpu")
+    assert isinstance(receiver.recv(), str)  # why there is no run
+    assert handlers[signal.SIGINT] is signal.SIG_IGN
+    with pytest.raises(SystemExit):
+        handlers[signal.SIGTERM](signal.SIGTERM, None)
