@@ -419,10 +419,12 @@ def tasks_table(rows: Sequence[Row]) -> str:
     for task in (*TASKS, IMDB):
         own = [row for row in rows if row["task"] == task]
         for price in TASK_PRICES if own else ():
-            line, seeds = [task, f"{price:g}"], 0
-            for variant in (BEFORE, CHOSEN):
-                starts, ends = _points(own, variant, price)
-                seeds = len(ends)
+            points = [_points(own, variant, price) for variant in (BEFORE, CHOSEN)]
+            seeds = min(len(ends) for _, ends in points)
+            if not seeds:
+                continue
+            line = [task, f"{price:g}"]
+            for starts, ends in points:
                 gain = mean([objective(row) for row in ends])
                 gain -= mean([objective(row) for row in starts])
                 gold = mean([row["gold_score"] for row in ends])
