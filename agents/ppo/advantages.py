@@ -113,9 +113,9 @@ def check_group_settings(estimator: AdvantageEstimator, settings: PPOSettings) -
             f"advantage={estimator.name!r} needs group_size, the responses to each prompt; pass "
             "group_size=8, or take advantage='reinforce++', which has no group"
         )
-    usual = PPOSettings()
+    defaults = PPOSettings()
     for name in GROUP_SETTINGS if settings.group_size is None else ():
-        if getattr(settings, name) != getattr(usual, name):
+        if getattr(settings, name) != getattr(defaults, name):
             raise SettingsError(f"{name} has no effect without group_size; pass both, or neither")
     if settings.std_floor and estimator.name != "grpo":
         raise SettingsError(
@@ -135,8 +135,8 @@ def check_critic_settings(estimator: AdvantageEstimator, settings: PPOSettings) 
     """
     if estimator.needs_critic:
         return
-    usual = PPOSettings()
-    given = [name for name in CRITIC_SETTINGS if getattr(settings, name) != getattr(usual, name)]
+    defaults = PPOSettings()
+    given = [name for name in CRITIC_SETTINGS if getattr(settings, name) != getattr(defaults, name)]
     given = [name for name in given if getattr(settings, name) != EARLIER_CRITIC.get(name)]
     for name in given:
         raise SettingsError(

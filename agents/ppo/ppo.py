@@ -194,7 +194,7 @@ class PPO(EpisodicAlgorithm):
             ref_log_probs=ref_log_probs if self.settings.kl_in == "loss" else None,
             **reference,
         )
-        return self._kept(experience, raw_scores)
+        return self._varied_groups(experience, raw_scores)
 
     def _segment_ends(self, played: Round, mask: Tensor) -> Tensor | None:
         """Return the last token of each token's segment, (batch, time), where it is read."""
@@ -256,7 +256,7 @@ class PPO(EpisodicAlgorithm):
         scores = [np.nan if e.score is None else e.score for e in played.episodes]
         return torch.tensor(scores, dtype=torch.float32, device=self.device)
 
-    def _kept(self, experience: Experience, scores: Tensor) -> Experience:
+    def _varied_groups(self, experience: Experience, scores: Tensor) -> Experience:
         """Return the experience without groups of equal scores, if they are to be dropped."""
         if not self.settings.drop_equal_groups:
             return experience

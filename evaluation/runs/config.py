@@ -274,9 +274,9 @@ class ComparisonConfig:
             if field not in ("agent", "learner")
             and (learner.uses_credit or field not in CREDIT_SETTINGS)
         }
-        usual = leaves(training_settings(env, self.training.agent).learner)
+        default_leaves = leaves(training_settings(env, self.training.agent).learner)
         known = {leaf.path[-1] for leaf in leaves(learner.default_settings())}
-        for leaf, default in zip(leaves(self.training.learner), usual, strict=True):
+        for leaf, default in zip(leaves(self.training.learner), default_leaves, strict=True):
             is_own = leaf.path[-1] in known and leaf.path[-1] not in self.training.declaration.fixed
             if is_own and leaf.value != default.value:
                 shared[leaf.path[-1]] = leaf.value
@@ -496,11 +496,11 @@ def command_line(config: ComparisonConfig, defaults: ComparisonConfig) -> str:
         parts.append(f"--agents {' '.join(config.agents)}")
     elif config.training.agent != "ppo":  # the defaults are those of the same learner
         parts.append(f"--agent {config.training.agent}")
-    usual = {leaf.path: leaf.value for leaf in leaves(defaults)}
+    default_values = {leaf.path: leaf.value for leaf in leaves(defaults)}
     for leaf in leaves(config):
         if not leaf.flag or leaf.path[0] in ("env", "rewards", "seeds"):
             continue
-        if leaf.path not in usual or leaf.value != usual[leaf.path]:
+        if leaf.path not in default_values or leaf.value != default_values[leaf.path]:
             values = leaf.value if isinstance(leaf.value, tuple) else (leaf.value,)
             parts.append(f"--{leaf.flag} {shlex.join(map(str, values))}")
     return " ".join(parts)

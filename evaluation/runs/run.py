@@ -107,7 +107,7 @@ def run(
             config, name, seed, out, report, checkpoint_every, track, saves=save is not None
         )
         work.is_main, work.saves_together = processes.is_main, processes.saves_together
-        return _do(work, out, save)
+        return _recorded(work, out, save)
 
 
 def join_run(config: ComparisonConfig) -> "Processes":
@@ -132,8 +132,8 @@ def join_run(config: ComparisonConfig) -> "Processes":
     return join(training.device)
 
 
-def _do(work: "_Run", out: Path | None, save: Path | None) -> RunRecord:
-    """Do a run whose folder is this process's own."""
+def _recorded(work: "_Run", out: Path | None, save: Path | None) -> RunRecord:
+    """Do a run whose folder is this process's own, and record its end."""
     config = work.config
     try:
         check_code(config.code)

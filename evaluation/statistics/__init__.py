@@ -14,9 +14,12 @@ from tokengym.evaluation.statistics.comparisons import (
     Equivalence,
     PairedDifference,
     equivalence,
+    frontier,
+    gain_at,
     holm,
     holm_level,
     improvement_interval,
+    optimum_bound,
     paired_difference,
     probability_of_improvement,
     student_interval,
@@ -33,7 +36,6 @@ from tokengym.evaluation.statistics.curves import (
     steps_to_shares,
     steps_to_threshold,
 )
-from tokengym.evaluation.statistics.frontiers import frontier, gain_at, optimum_bound
 
 __all__ = [
     "DEFAULT_RESAMPLES",

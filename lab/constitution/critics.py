@@ -243,7 +243,7 @@ class RuleCritic:
         del principles
         faulty = [place for place, critique in enumerate(critiques) if critique.words]
         forbidden = [self._ids(self.rules.offensive(episodes[place].prompt)) for place in faulty]
-        starts = [self._kept(episodes[place], critiques[place].words) for place in faulty]
+        starts = [self._before_offence(episodes[place], critiques[place].words) for place in faulty]
         player = _Forbidding(player_of(self.agent, torch.Generator().manual_seed(seed)))
         revised = list(episodes)
         size = self.chosen.max_rows
@@ -267,7 +267,7 @@ class RuleCritic:
         )
         return [known[form] for form in spellings if form in known]
 
-    def _kept(self, episode: Episode, words: Sequence[str]) -> list[int]:
+    def _before_offence(self, episode: Episode, words: Sequence[str]) -> list[int]:
         """Return the response up to the clause of its first offence."""
         if isinstance(self.rules.rules, DialogueRules):
             return []

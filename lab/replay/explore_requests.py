@@ -127,7 +127,7 @@ class ExplorePage:
         """Folders of saved agents that can be chosen."""
         self.rewards = list(dict.fromkeys([*self._rewards, *registered_rewards()]))
         """Rules that can be chosen; registered ones with options, too."""
-        self._made: dict[tuple[str, str], Explorer] = {}
+        self._explorers: dict[tuple[str, str], Explorer] = {}
         self._lock = threading.Lock()
 
     def choose_policy(self, agent: str | None, env: str) -> tuple[str, str]:
@@ -155,7 +155,7 @@ class ExplorePage:
 
     def explorer(self, env: str, agent: str) -> Explorer:
         """Return the explorer of a task and a policy; the last few are kept."""
-        if (env, agent) not in self._made:
+        if (env, agent) not in self._explorers:
             is_first = (env, agent) == (self.env, self.agent)
             kwargs = self._kwargs
             if not is_first:
@@ -163,10 +163,10 @@ class ExplorePage:
                 kwargs = known_task(saved, env, trust_code=self._trust_code)[1]
             played = load_agent(agent, trust_code=self._trust_code) if agent else None
             model = self._model if is_first else None
-            self._made[env, agent] = Explorer(env, kwargs, played, model=model)
-            for old in list(self._made)[:-MOST_KEPT]:
-                del self._made[old]
-        return self._made[env, agent]
+            self._explorers[env, agent] = Explorer(env, kwargs, played, model=model)
+            for old in list(self._explorers)[:-MOST_KEPT]:
+                del self._explorers[old]
+        return self._explorers[env, agent]
 
     def rules(self, env: str, agent: str) -> list[str]:
         """Return the rules that are shown first."""

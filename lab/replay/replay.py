@@ -369,16 +369,16 @@ def known_task(
         return env, {**training_settings(env).lengths(), **own.env_kwargs(env)}
     file, settings = stored
     try:
-        usual = as_plain(TaskSettings())
+        defaults = as_plain(TaskSettings())
         given = {} if task is None else as_plain(task)
-        given = {name: value for name, value in given.items() if value != usual[name]}
+        given = {name: value for name, value in given.items() if value != defaults[name]}
         stored_task = task_of_file(settings["task"])
         kept = {name: value for name, value in stored_task.items() if name not in given}
         check_saved([settings["env"], kept], file, named=[env], trust_code=trust_code)
         check_module(settings["env"], file, trust_code=trust_code or env is not None)
         names = ("max_new_tokens", "fixed_length")
         training = TrainingSettings(**{name: settings["training"][name] for name in names})
-        merged = from_plain(TaskSettings(), {**usual, **kept, **given})
+        merged = from_plain(TaskSettings(), {**defaults, **kept, **given})
         changed = changed_files({p: h for p, h in settings.get("code", {}).items() if exists(p)})
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} is damaged or of another version ({error})") from None

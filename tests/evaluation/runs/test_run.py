@@ -59,7 +59,7 @@ def test_a_run_computes_with_its_own_number_of_threads(monkeypatch: pytest.Monke
     """The same with the command line's ``train``, a worker of ``compare`` and a notebook."""
     found: list[int] = []
     monkeypatch.setattr(
-        "tokengym.evaluation.runs.run._do", lambda *_: found.append(torch.get_num_threads())
+        "tokengym.evaluation.runs.run._recorded", lambda *_: found.append(torch.get_num_threads())
     )
     before = torch.get_num_threads()
     torch.set_num_threads(3)

@@ -108,9 +108,9 @@ def test_revision_keeps_what_comes_before_the_clause():
     critic.rules = OffenceRules(ToxicityRules(rude=["wobblehat"]))
     critic.chosen = type("", (), {"tokenizer": tokenizer})()
     ids = tokenizer("he stayed . she said , that wobblehat . he sat").input_ids
-    kept = critic._kept(said("", ids=ids), ["wobblehat"])
+    kept = critic._before_offence(said("", ids=ids), ["wobblehat"])
     assert tokenizer.decode(kept) == tokenizer.decode(tokenizer("he stayed . she said ,").input_ids)
-    assert critic._kept(said("", ids=ids[6:]), ["wobblehat"]) == []
+    assert critic._before_offence(said("", ids=ids[6:]), ["wobblehat"]) == []
 
 
 class Scripted:
