@@ -19,6 +19,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as transformers_logging
 
 from tokengym.agents.errors import ModelError
+from tokengym.agents.policy.head import as_read, product
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.envs.errors import TokenizerError
 from tokengym.envs.models import located
@@ -171,8 +172,21 @@ class LanguageModel(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits of hidden states: (..., hidden) -> (..., vocab)."""
+        weight = self.plain_head() if hidden.is_cuda and not torch.is_grad_enabled() else None
+        if weight is not None and hidden.dim() == 2:  # in float32, as `token_figures` has them
+            return product(hidden, as_read(hidden, weight))
         head = self.model.get_output_embeddings()
         return self.rescaled(head(hidden.to(head.weight.dtype) if self.autocasts else hidden))
+
+    def plain_head(self) -> Tensor | None:
+        """Return the head's weight, (vocab, hidden), where it is all that makes the logits."""
+        head, config = self.model.get_output_embeddings(), self.model.config
+        others = ("logit_scale", "logits_scaling", "final_logit_softcapping")
+        is_plain = type(head) is nn.Linear and head.bias is None
+        is_plain &= type(self) is LanguageModel  # FSDP's is not: its shards are whole in `logits`
+        return (
+            head.weight if is_plain and not any(getattr(config, n, None) for n in others) else None
+        )
 
     def rescaled(self, logits: Tensor) -> Tensor:
         """Return the head's output, scaled and capped as some models do."""

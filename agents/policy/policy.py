@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from tokengym.agents import losses
 from tokengym.agents.decoding.player import DecodingPlayer
 from tokengym.agents.decoding.streams import check_decoding
 from tokengym.agents.errors import ModelError
+from tokengym.agents.policy.head import LOWEST, Figures, token_figures
 from tokengym.agents.policy.language_model import (
     LanguageModel,
     check_length,
@@ -35,6 +37,7 @@ from tokengym.agents.policy.reference import make_reference, reference_weights
 from tokengym.agents.policy.sampling import (
     as_action_mask,
     chosen_log_probs,
+    chunk_size,
     draw,
     in_chunks,
     likeliest,
@@ -317,7 +320,25 @@ class CausalLMPolicy(BasePolicy):
             return tuple(found)
 
         inputs = (states, kept_states, tokens, rows, times)
-        found = list(in_chunks(figures, *inputs, vocab_size=self.num_actions))
+        heads = self._heads(len(tokens), with_kl and ref_logits is None)
+        if heads is None or (with_kl and ref_logits is not None):
+            found = list(in_chunks(figures, *inputs, vocab_size=self.num_actions))
+        else:
+            found = list(
+                token_figures(
+                    states,
+                    heads[0],
+                    Figures(
+                        tokens=tokens,
+                        temperature=self.temperature,
+                        num_actions=self.num_actions,
+                        size=chunk_size(self.num_actions),
+                        forbid_=partial(_forbid_, action_masks, rows, times),
+                        with_entropy=with_entropy,
+                        reference=(kept_states, heads[1]) if with_kl else None,
+                    ),
+                )
+            )
         shape = sequences.response_mask.shape
 
         def padded(flat: Tensor) -> Tensor:  # (tokens,) -> (batch, time)
@@ -331,6 +352,20 @@ class CausalLMPolicy(BasePolicy):
             else padded(self.critic.of_tokens(sequences, states)),
             entropy=padded(found.pop(0)) if with_entropy else None,
         )
+
+    def _heads(self, num_tokens: int, with_kl: bool) -> tuple[Tensor, Tensor] | None:
+        """Return policy's and reference's heads where `token_figures` is to read them.
+
+        It is where gradients are wanted and the logits do not fit in one chunk, or on a GPU.
+        """
+        is_large = num_tokens > chunk_size(self.num_actions) or self.device.type == "cuda"
+        if not (is_large and torch.is_grad_enabled()):
+            return None
+        head = other = self.language_model.plain_head()
+        if with_kl:
+            with self.weights(True) as language_model:
+                other = language_model.plain_head()
+        return None if head is None or other is None else (head, other)
 
     @torch.no_grad()
     def response_log_probs(
@@ -613,6 +648,15 @@ class CausalLMPolicy(BasePolicy):
             return
         with reference_weights(self.language_model, self.reference) as language_model:
             yield language_model
+
+
+def _forbid_(
+    masks: ActionMasks | None, rows: Tensor, times: Tensor, logits: Tensor, part: slice
+) -> Tensor:
+    """Return the logits of a chunk of response tokens with what could not be sampled `LOWEST`."""
+    if masks is None:
+        return logits
+    return masks.forbid_(logits, rows[part], times[part], value=LOWEST)
 
 
 class PlaysPolicy:

@@ -48,18 +48,18 @@ class _Forbid(torch.autograd.Function):
     """Sets logits to -inf in place; what reads them gives them gradient 0 anyway."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, forbidden: Tensor) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, forbidden: Tensor, value: float) -> Tensor:
         ctx.mark_dirty(logits)
         if forbidden.dtype == torch.bool:
-            return logits.masked_fill_(forbidden, -torch.inf)
-        return logits.index_fill_(-1, forbidden, -torch.inf)
+            return logits.masked_fill_(forbidden, value)
+        return logits.index_fill_(-1, forbidden, value)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0], None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return gradients[0], None, None
 
 
-def forbid_(logits: Tensor, forbidden: Tensor) -> Tensor:
+def forbid_(logits: Tensor, forbidden: Tensor, value: float = -torch.inf) -> Tensor:
     """Return the logits with the forbidden ones -inf, without a copy.
 
     Args:
@@ -67,8 +67,9 @@ def forbid_(logits: Tensor, forbidden: Tensor) -> Tensor:
             changed in place.
         forbidden: (n or 1, vocab) bool, True where forbidden, or (few,) int64 tokens that are
             forbidden in all rows.
+        value: Logit of a forbidden token.
     """
-    return _Forbid.apply(logits, forbidden)
+    return _Forbid.apply(logits, forbidden, value)
 
 
 def packed(masks: Tensor) -> Tensor:
@@ -348,6 +349,11 @@ MOST_LOGITS = 2**27
 """Most logits of a chunk, 512 MiB in float32."""
 
 
+def chunk_size(vocab_size: int) -> int:
+    """Return how many tokens have their logits in memory at a time."""
+    return max(1, MOST_LOGITS // vocab_size)
+
+
 def in_chunks(
     figures: Callable[..., tuple[Tensor, ...]], *inputs: Tensor, vocab_size: int
 ) -> tuple[Tensor, ...]:
@@ -361,7 +367,7 @@ def in_chunks(
         inputs: Its arguments for all tokens, (tokens, ...) each.
         vocab_size: Logits of one token.
     """
-    size = max(1, MOST_LOGITS // vocab_size)
+    size = chunk_size(vocab_size)
     if len(inputs[0]) <= size:
         return figures(*inputs)
     run: Callable[..., Any] = figures

@@ -194,16 +194,21 @@ class ActionMasks:
             return unpacked(table, self.vocab_size, where=allowed)
         return table if allowed else ~table
 
-    def forbid_(self, logits: Tensor, rows: Tensor, times: Tensor) -> Tensor:
+    def forbid_(
+        self, logits: Tensor, rows: Tensor, times: Tensor, *, value: float = -torch.inf
+    ) -> Tensor:
         """Return the logits of the given tokens with what could not be sampled -inf, in place.
 
         Args:
             logits: (tokens, vocab); see `tokengym.agents.policy.sampling.forbid_`.
             rows: (tokens,) int64.
             times: (tokens,) int64.
+            value: Logit of what could not be sampled.
         """
         columns = self.columns
-        return forbid_(logits, self.at(rows, times, allowed=False) if columns is None else columns)
+        if columns is None:
+            columns = self.at(rows, times, allowed=False)
+        return forbid_(logits, columns, value)
 
     def select(self, rows: Tensor) -> "ActionMasks":
         """Return the masks of the given rows."""

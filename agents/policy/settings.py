@@ -76,8 +76,9 @@ class PolicySettings(SamplingSettings):
     away unless ``lora`` is given, whose adapters stay float32."""
     precision: Precision = "full"
     """"full" computes in the precision of the weights. "bf16-mixed": the trunk computes in bfloat16
-    by autocast; weights, head, log-probs and optimiser stay float32. Static decoding then reads
-    a copy of the weights in bfloat16."""
+    by autocast; weights, log-probs and optimiser stay float32, and so does the head, which on a GPU
+    multiplies in bfloat16 and adds up in float32. Static decoding reads a copy of the weights in
+    bfloat16."""
     frozen_layers: int = 0
     """Freeze the embeddings (with a head tied to them) and this many of the lowest blocks, which
     the reference then shares; 0 freezes nothing."""

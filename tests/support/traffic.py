@@ -9,6 +9,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 
+PICKED = ("gather", "scatter_add_", "nll_loss_forward", "index")
+"""Operations that read or write a few places of their largest tensor."""
+
+
 class Traffic(TorchDispatchMode):
     """Counts bytes by operation, as if each were one kernel; a view is free.
 
@@ -24,14 +28,13 @@ class Traffic(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         if func.is_view or func.namespace == "prim":
             return result
-        inputs, outputs = (
-            [x for x in tree_flatten(given)[0] if isinstance(x, Tensor)]
-            for given in ((args, kwargs), result)
-        )
+        named = {key: value for key, value in (kwargs or {}).items() if key != "out"}
+        tensors = [x for x in tree_flatten((args, named, result))[0] if isinstance(x, Tensor)]
         name = func.overloadpacket.__name__
+        if name in PICKED:
+            tensors = [x for x in tensors if x.numel() < max(y.numel() for y in tensors)]
         self.calls[name] += 1
-        # Of a product broadcast over a dimension what is stored counts, once.
-        self.bytes[name] += sum(_stored(x) for x in [*inputs, *outputs])
+        self.bytes[name] += sum(map(_stored, tensors))
         return result
 
     @property
@@ -41,5 +44,6 @@ class Traffic(TorchDispatchMode):
 
 
 def _stored(tensor: Tensor) -> int:
+    """Return the bytes in memory: those of a broadcast dimension once."""
     sizes = [n for n, s in zip(tensor.shape, tensor.stride(), strict=True) if s]
     return math.prod(sizes) * tensor.element_size()

@@ -10,7 +10,7 @@ from torch import Tensor
 from tests.agents.conftest import VOCABULARY, lora_config, make_model
 from tests.agents.policy.test_policy import shake
 from tokengym.agents import PPO, losses
-from tokengym.agents.policy import sampling
+from tokengym.agents.policy import head, sampling
 from tokengym.agents.policy.sampling import packed
 from tokengym.agents.policy.sequences import ActionMasks, Sequences, few_forbidden
 
@@ -76,13 +76,17 @@ def test_chunks_change_neither_figures_nor_gradients(
     expected = plain(agent, sequences, masks)
     total = sum((w * expected[name]).sum() for w, name in zip(weights, expected, strict=True))
     gradients = torch.autograd.grad(total, parameters)
-    heads: list[int] = []
-    agent.policy.language_model.model.get_output_embeddings().register_forward_hook(
-        lambda _module, _inputs, logits: heads.append(len(logits))
-    )
+    chunks: list[int] = []
+    own = head.product
+
+    def product(states: Tensor, weight: Tensor) -> Tensor:
+        chunks.append(len(states))
+        return own(states, weight)
+
+    monkeypatch.setattr(head, "product", product)
     for tokens in (100, 4, 1):  # of a chunk; there are 11
         monkeypatch.setattr(sampling, "MOST_LOGITS", tokens * VOCABULARY)
-        heads.clear()
+        chunks.clear()
         found = agent.policy.evaluate(sequences, masks, with_entropy=True, with_kl=True)
         loss: Any = 0.0
         for w, name in zip(weights, expected, strict=True):
@@ -91,7 +95,10 @@ def test_chunks_change_neither_figures_nor_gradients(
             loss = loss + (w * figure).sum()
         for gradient, value in zip(torch.autograd.grad(loss, parameters), gradients, strict=True):
             torch.testing.assert_close(gradient, value, atol=1e-9, rtol=1e-6)
-        assert max(heads) == min(tokens, 11)
+        # Each chunk's logits twice, of both models; one that holds all is left to autograd.
+        assert sorted(chunks) == sorted(
+            [] if tokens == 100 else 4 * [min(tokens, 11 - i) for i in range(0, 11, tokens)]
+        )
 
 
 def test_stored_reference_logits_and_log_probs_without_gradient_in_chunks(

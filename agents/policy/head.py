@@ -1,0 +1,160 @@
+"""Hidden states to log-probs, entropies and KLs of tokens, without keeping the vocabulary.
+
+The logits of one chunk of tokens are in memory at a time, in the backward pass too, which computes
+them once more; autograd's own operations would pass over them twice as often.
+
+z = states W^T / temperature, z' = the reference's;  log p = z - lse(z), log q = z' - lse(z')
+log_prob = log p_token;  H = -sum_v p_v log p_v;  KL = sum_v p_v (log p_v - log q_v)
+dL / dz_v = p_v (a log p_v - b log q_v + c) + [v = token] g
+    with g, h, b = dL / dlog_prob, dL / dH, dL / dKL;  a = b - h;  c = -g - h H - b KL
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LOWEST = -1e30
+"""Logit of a forbidden token: its probability is 0, and no difference of two is nan."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """Which figures of which tokens.
+
+    Raises:
+        ValueError: if the KL is asked for without a reference.
+    """
+
+    tokens: Tensor
+    """(n,) int64."""
+    temperature: float
+    num_actions: int
+    """Words that can be sampled; the head may have more."""
+    size: int
+    """Tokens of a chunk."""
+    forbid_: Callable[[Tensor, slice], Tensor]
+    """Sets the logits, (chunk, num_actions), of the given tokens' forbidden words to `LOWEST`."""
+    with_entropy: bool = False
+    reference: tuple[Tensor, Tensor] | None = None
+    """Hidden states (n, hidden) and head (vocab, hidden) of the reference, for the KL."""
+
+    def chunks(self) -> list[slice]:
+        """Return the tokens of each chunk."""
+        return [slice(i, i + self.size) for i in range(0, len(self.tokens), self.size)]
+
+    def scores(self, states: Tensor, weight: Tensor, part: slice) -> Tensor:
+        """Return the shaped logits of a chunk, (chunk, num_actions) float32 or float64."""
+        scores = product(states[part], weight[: self.num_actions])
+        if self.temperature != 1.0:
+            scores.div_(self.temperature)
+        return self.forbid_(scores, part)
+
+
+def as_read(states: Tensor, weight: Tensor) -> Tensor:
+    """Return a head as a product with the states reads it: on a GPU in bfloat16 where they are."""
+    is_mixed = states.dtype == torch.bfloat16 and weight.is_cuda
+    return weight.to(states.dtype) if is_mixed else weight
+
+
+def product(states: Tensor, weight: Tensor) -> Tensor:
+    """Return states W^T, in float32 at least: (n, hidden), (vocab, hidden) -> (n, vocab).
+
+    On a GPU products of bfloat16 are added up, and given, in float32.
+    """
+    if weight.dtype == torch.bfloat16 and states.dtype == torch.bfloat16 and weight.is_cuda:
+        return torch.mm(states, weight.t(), out_dtype=torch.float32)
+    scores = F.linear(states.to(weight.dtype), weight)
+    return scores if scores.dtype == torch.float64 else scores.float()
+
+
+def token_figures(states: Tensor, weight: Tensor, asked: Figures) -> tuple[Tensor, ...]:
+    """Return the KL if there is a reference, log-probs, and the entropy if it is asked for.
+
+    Args:
+        states: (n, hidden), before each token.
+        weight: (vocab, hidden), of the head.
+        asked: The figures.
+
+    Returns:
+        Each (n,), nats. Gradients reach states and weight.
+    """
+    kl, log_probs, entropy = _TokenFigures.apply(states, weight, asked)
+    found = ([kl] if asked.reference else []) + [log_probs]
+    return tuple(found + ([entropy] if asked.with_entropy else []))
+
+
+class _TokenFigures(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weight: Tensor, asked: Figures) -> tuple[Tensor, ...]:
+        own, reference = (states, as_read(states, weight)), asked.reference
+        if reference:
+            reference = reference[0], as_read(*reference)
+        dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
+        kl, log_probs, entropy, normaliser, ref_normaliser = torch.zeros(
+            5, len(states), dtype=dtype, device=states.device
+        )
+        for part in asked.chunks():
+            places = asked.tokens[part].unsqueeze(-1)
+            scores = asked.scores(*own, part)
+            log_p = scores.log_softmax(-1)
+            log_probs[part] = log_p.gather(-1, places).squeeze(-1)
+            normaliser[part] = scores.gather(-1, places).squeeze(-1) - log_probs[part]
+            if asked.with_entropy or reference:
+                p = torch.exp(log_p, out=scores)
+            if asked.with_entropy:
+                entropy[part] = -_dot(p, log_p)
+            if reference:
+                ref_scores = asked.scores(*reference, part)
+                log_q = ref_scores.log_softmax(-1)
+                first = ref_scores.gather(-1, places) - log_q.gather(-1, places)
+                ref_normaliser[part] = first.squeeze(-1)
+                kl[part] = _dot(p, log_p.sub_(log_q))
+        ctx.asked = asked
+        ctx.save_for_backward(states, weight, kl, entropy, normaliser, ref_normaliser)
+        return kl, log_probs, entropy
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        states, weight, kl, entropy, normaliser, ref_normaliser = ctx.saved_tensors
+        asked: Figures = ctx.asked
+        b, g, h = gradients
+        a, c = b - h, -g - h * entropy - b * kl
+        c = c - a * normaliser + b * ref_normaliser  # z = log p + lse(z)
+        needs_states, needs_weight, _ = ctx.needs_input_grad
+        read, reference = as_read(states, weight), asked.reference
+        if reference:
+            reference = reference[0], as_read(*reference)
+        grad_states = torch.empty_like(states) if needs_states else None
+        grad_weight = torch.zeros_like(weight, dtype=kl.dtype) if needs_weight else None
+        for part in asked.chunks():
+            a_part, b_part, c_part = (x[part].unsqueeze(-1) for x in (a, b, c))
+            scores = asked.scores(states, read, part)
+            p = scores.softmax(-1)
+            slope = torch.addcmul(c_part, scores, a_part, out=scores)
+            if reference:
+                ref_scores = asked.scores(*reference, part)
+                slope.addcmul_(ref_scores, b_part, value=-1.0)
+            slope.mul_(p)
+            slope.scatter_add_(-1, asked.tokens[part].unsqueeze(-1), g[part].unsqueeze(-1))
+            if asked.temperature != 1.0:
+                slope.div_(asked.temperature)
+            slope = slope.to(read.dtype)
+            if grad_states is not None:
+                grad_states[part] = slope @ read[: asked.num_actions]
+            if grad_weight is not None:
+                whole = grad_weight[: asked.num_actions]
+                given = states[part].to(read.dtype)
+                if whole.dtype == read.dtype:
+                    whole.addmm_(slope.t(), given)
+                else:
+                    whole += product(slope.t(), given.t())
+        return grad_states, None if grad_weight is None else grad_weight.to(weight.dtype), None
+
+
+def _dot(left: Tensor, right: Tensor) -> Tensor:
+    """Return row by row products, (n, vocab) twice -> (n,), without writing their terms."""
+    return torch.bmm(left.unsqueeze(1), right.unsqueeze(2)).flatten()
