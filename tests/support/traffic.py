@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-
 PICKED = ("gather", "scatter_add_", "nll_loss_forward", "index")
 """Operations that read or write a few places of their largest tensor."""
 
