@@ -171,6 +171,7 @@ def train_process_model(
     held_out: Any = 0.1,
     separator: str = "\n",
     device: str = "auto",
+    dtype: str = "auto",
     training: RewardTraining | None = None,
     report: Report | None = None,
 ) -> TrainedProcess:
@@ -190,21 +191,29 @@ def train_process_model(
         held_out: Share of the rows, at the end, that are held out, or other rows.
         separator: Text after every step.
         device: Device that trains; "auto" takes a GPU if there is one.
-        training: ``learning_rate``, ``epochs``, ``batch_size`` (responses), ``warmup``,
-            ``weight_decay``, ``max_tokens`` and ``seed``.
+        dtype: Precision of the weights; "auto" is float32.
+        training: How; ``batch_size`` counts responses, ``label_smoothing`` moves labels towards
+            0.5. Settings of pairs alone are refused.
         report: Called after each step with the steps done, all of them, and the loss.
 
     Raises:
-        RewardError: if there is no tokenizer, or the folder is in use.
+        RewardError: if there is no tokenizer, a setting has no effect here, or the folder is in
+            use.
         ScorerError: if the model has no head for one score.
         DatasetError: if the rows cannot be read, or one is too long.
 
     Source: Uesato et al. 2022, arXiv:2211.14275; Lightman et al. 2023, arXiv:2305.20050.
     """
     training = training or RewardTraining()
+    for name in ("overlong", "chat_template", "append_eos"):
+        if getattr(training, name) != getattr(RewardTraining(), name):
+            raise RewardError(
+                f"{name}={getattr(training, name)!r} has no effect on a process model, which reads "
+                "whole rows as they are; leave it out"
+            )
     train, test = _divided(rows, held_out)
     own = tokenizer_of(model, tokenizer)
-    network = _loaded(model, training.seed, device)
+    network = _loaded(model, training.seed, device, dtype)
     limit = min(training.max_tokens, positions(network) or training.max_tokens)
     encoded, held = (_encoded(side, own, separator, limit) for side in (train, test))
     workplace = Workplace(output_dir, {"kind": "process", **training.what_counts()})
@@ -239,7 +248,9 @@ def _divided(rows: Any, held_out: Any) -> tuple[list[StepRow], list[StepRow]]:
     return everything[:-count], everything[-count:]
 
 
-def _loaded(model: "str | Path | PreTrainedModel", seed: int, device: str) -> "PreTrainedModel":
+def _loaded(
+    model: "str | Path | PreTrainedModel", seed: int, device: str, dtype: str
+) -> "PreTrainedModel":
     """Return the classifier to start from; a head that is missing is drawn anew."""
     from transformers import AutoModelForSequenceClassification
 
@@ -248,8 +259,9 @@ def _loaded(model: "str | Path | PreTrainedModel", seed: int, device: str) -> "P
     with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(seed)
         try:
+            precision = "float32" if dtype == "auto" else dtype
             network: Any = from_pretrained(
-                AutoModelForSequenceClassification, model, dtype="float32", num_labels=1
+                AutoModelForSequenceClassification, model, dtype=precision, num_labels=1
             )
         except PretrainedError as error:
             raise RewardError(str(error)) from error
@@ -321,6 +333,7 @@ def _fit(
                 part = [chosen[index] for index in batch.indices]
                 logits = _logits(classifier, batch, [ends for _, ends, _ in part])
                 labels = torch.tensor([x for _, _, row in part for x in row], device=logits.device)
+                labels += training.label_smoothing * (1 - 2 * labels)
                 one = functional.binary_cross_entropy_with_logits(logits, labels, reduction="sum")
                 (one / total).backward()
                 loss += one.item() / total

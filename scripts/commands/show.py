@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tokengym.envs import Episode
     from tokengym.evaluation.measure.win_rate import WinRate
     from tokengym.lab.replay.replay import Replay
-    from tokengym.rewards.training import TrainedReward
+    from tokengym.rewards.training import TrainedProcess, TrainedReward
 
 
 def show_summary(console: "Console", summary: Mapping[str, Any], out: Path) -> None:
@@ -164,6 +164,22 @@ def _width(columns: Sequence[Sequence[Text]]) -> int:
         max(len(line) for cell in column for line in cell.plain.split("\n")) for column in columns
     )
     return sum(width + 2 for width in cells)
+
+
+def show_process_metrics(console: "Console", trained: "TrainedProcess") -> None:
+    """Print a process model's figures on held-out rows, and its folder."""
+    metrics = trained.metrics
+    rows = [
+        ("responses", str(metrics.rows), f"held out; trained on {trained.rows}"),
+        ("accuracy", number(metrics.accuracy), f"of {metrics.steps} steps"),
+        ("loss", number(metrics.loss), "nats per step; 0.693 knows nothing"),
+        ("F1 of the first error", number(metrics.first_error_f1), "as ProcessBench counts it"),
+        ("folder", str(trained.path), f"for prm:model={trained.path}"),
+    ]
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value, meaning in rows:
+        table.add_row(name, value, Text(meaning, "dim"))
+    console.print(table)
 
 
 def show_pair_metrics(console: "Console", trained: "TrainedReward") -> None:

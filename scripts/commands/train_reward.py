@@ -61,6 +61,15 @@ class PairOptions:
         except ValueError:
             return self.read(self.held_out)
 
+    def share_or_steps(self) -> Any:
+        """Return what is held out of labelled steps: a share, or rows."""
+        from tokengym.rewards.training import read_steps
+
+        try:
+            return float(self.held_out)
+        except ValueError:
+            return read_steps(self.held_out, split=self.split)
+
 
 def reward_settings(model: str | None) -> dict[str, Any]:
     """Return the default settings: a bundled model's, or `RewardTraining`'s for one's own."""
@@ -110,14 +119,27 @@ def train_reward(
 
     from tokengym.evaluation.report.figures import save_reliability
     from tokengym.rewards import train_preference_model, train_reward_model
-    from tokengym.scripts.commands.show import show_pair_metrics
+    from tokengym.rewards.training import read_steps, train_process_model
+    from tokengym.scripts.commands.show import show_pair_metrics, show_process_metrics
 
     console = Console()
     out = out or Path("runs") / kind
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} already exists; name a new folder with --out")
     if kind == "process":
-        return _train_process(console, pairs, model or _bundled_policy(env), out, reading, training)
+        _check_process(reading, placement)
+        with placement.applied(), _progress(console) as report:
+            trained_steps = train_process_model(
+                model or _bundled_policy(env),
+                read_steps(pairs, split=reading.split),
+                output_dir=out,
+                held_out=reading.share_or_steps(),
+                device=placement.device,
+                dtype=placement.dtype,
+                training=training,
+                report=report,
+            )
+        return show_process_metrics(console, trained_steps)
     found = reading.read(pairs)
     console.print(found.report(), highlight=False, markup=False)
     train = train_reward_model if kind == "reward" else train_preference_model
@@ -137,34 +159,20 @@ def train_reward(
     show_pair_metrics(console, trained)
 
 
-def _train_process(
-    console: "Console",
-    steps: str,
-    model: str | Path,
-    out: Path,
-    reading: PairOptions,
-    training: "RewardTraining",
-) -> None:
-    """Train a process model on a file of labelled steps, and print its measurements."""
-    from tokengym.rewards.training import read_steps, train_process_model
+def _check_process(reading: PairOptions, placement: "ModelSettings") -> None:
+    """Refuse options of pairs and adapters, which process models do not have.
 
-    try:
-        held_out: Any = float(reading.held_out)
-    except ValueError:
-        held_out = read_steps(reading.held_out, split=reading.split)
-    rows = read_steps(steps, split=reading.split)
-    with _progress(console) as report:
-        trained = train_process_model(
-            model, rows, output_dir=out, held_out=held_out, training=training, report=report
-        )
-    found = trained.metrics
-    console.print(
-        f"process model in {trained.path}, trained on {trained.rows} responses; on {found.rows} "
-        f"others with {found.steps} steps: accuracy {found.accuracy:.3f}, loss {found.loss:.3f} "
-        f"nats, F1 of the first error {found.first_error_f1:.3f}",
-        highlight=False,
-        markup=False,
-    )
+    Raises:
+        ValueError: naming the option.
+    """
+    given = {**vars(reading), "lora_rank": placement.lora_rank}
+    usual = {**vars(PairOptions()), "lora_rank": None}
+    for name, value in given.items():
+        if name not in ("held_out", "split") and value != usual[name]:
+            raise ValueError(
+                f"--{name.replace('_', '-')} {value} has no effect with --kind process; leave it "
+                "out"
+            )
 
 
 def _bundled_policy(env: str) -> Path:

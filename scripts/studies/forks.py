@@ -1,10 +1,10 @@
 """Which rule follows the decisive token? Runs and page of docs/results/forks.md.
 
 Forks at three settings of its knobs, where one wrong decision makes all others worthless: `sparse`,
-`uniform`, `red` and `abc-signed` by the bundled model of the verifier, `mc` and `decisive`, the
-exact advantage under the best play, each with PPO and with `loo`. GRPO runs under sparse alone,
-because its updates are the same under every rule that redistributes the score. Equal response
-tokens, continuations counted; runs are paired by seed.
+`uniform`, `answer-gain`, `red` and `abc-signed` by the bundled model of the verifier, `mc` and
+`decisive`, the exact advantage under the best play, each with PPO and with `loo`. GRPO runs under
+sparse alone, because its updates are the same under every rule that redistributes the score. Equal
+response tokens, continuations counted; runs are paired by seed.
 
     python -m tokengym.scripts.studies.forks run --out runs/forks [--part 0/2] [--until 12:25]
     python -m tokengym.scripts.studies.forks publish --out runs/forks
@@ -62,7 +62,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 """Knobs of the three settings; a filler before each decision is one of four words, three times."""
 FAMILY = "brackets"
 MC = "mc:k=4,segments={}"
-RULES = (BASELINE, "decisive", "red:delivery=end", MC, "abc-signed", "uniform")
+GAIN = "answer-gain:segments={}"
+RULES = (BASELINE, "decisive", "red:delivery=end", MC, "abc-signed", "uniform", GAIN)
 """In the order of their runs: those that the page's question is about come first."""
 LEARNERS: dict[str, dict[str, Any]] = {
     "ppo": {},
@@ -132,7 +133,7 @@ class Cell:
 
     @property
     def reward(self) -> str:
-        """Name of the reward, `mc` with a segment per decision."""
+        """Name of the reward, `mc` and `answer-gain` with a segment per decision."""
         return self.rule.format(self.asked)
 
     @property

@@ -19,7 +19,7 @@ from tokengym.envs.errors import DatasetError
 from tokengym.rewards import Reward, RewardModel
 from tokengym.rewards.credits import PRM
 from tokengym.rewards.credits.prm import step_spans
-from tokengym.rewards.errors import CreditError
+from tokengym.rewards.errors import CreditError, RewardError
 from tokengym.rewards.maths.shares import split_evenly
 from tokengym.rewards.maths.steps import first_error, first_error_f1, step_rewards
 from tokengym.rewards.training import (
@@ -171,6 +171,19 @@ def test_long_rows_and_empty_sides_are_refused(tmp_path: Path, tokenizer: Any):
         )
     with pytest.raises(DatasetError, match=r"held_out=1\.0 of 4 rows leaves nothing"):
         train_process_model(make_classifier(), rows, held_out=1.0, **options)
+    with pytest.raises(RewardError, match="overlong='drop' has no effect on a process model"):
+        train_process_model(
+            make_classifier(), rows, training=RewardTraining(overlong="drop"), **options
+        )
+
+
+@pytest.mark.parametrize("option", ["--lora-rank=4", "--margin-column=m", "--on-error=skip"])
+def test_options_of_pairs_are_refused(option: str, monkeypatch: Any, capsys: Any):
+    command = ["tokengym", "train-reward", "--kind=process", "--pairs=x.jsonl", option]
+    monkeypatch.setattr(sys, "argv", command)
+    assert main() == 1
+    assert f"{option.split('=')[0]} " in (shown := capsys.readouterr().err)
+    assert "has no effect with --kind process; leave it out" in shown
 
 
 KNOBS: dict[str, Any] = {"decisions": 2, "distractors": 1, "fillers": 1, "family": "countdown"}
@@ -233,7 +246,9 @@ def test_the_command_trains_on_exact_labels_of_forks(
     command += ["--pairs", str(file), "--out", str(out), "--epochs", "2"]
     monkeypatch.setattr(sys, "argv", command)
     main()
-    assert "54 responses; on 6 others with 18 steps: accuracy" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "held out; trained on 54" in shown
+    assert "of 18 steps" in shown
     made: Any = gym.make(
         "tokengym/Forks-v0", reward=f"prm:model={out},steps=segment,segments=3", **KNOBS
     )
