@@ -181,7 +181,7 @@ def test_long_rows_and_empty_sides_are_refused(tmp_path: Path, tokenizer: Any):
 def test_options_of_pairs_are_refused(option: str, monkeypatch: Any, capsys: Any):
     command = ["tokengym", "train-reward", "--kind=process", "--pairs=x.jsonl", option]
     monkeypatch.setattr(sys, "argv", command)
-    assert main() == 1
+    assert main() == 2
     assert f"{option.split('=')[0]} " in (shown := capsys.readouterr().err)
     assert "has no effect with --kind process; leave it out" in shown
 
