@@ -12,7 +12,10 @@ LAB_TESTS := tests/campaign tests/scripts/building tests/scripts/bundles tests/s
 	tests/scripts/studies $(wildcard tests/scripts/test_bundled_*.py) tests/scripts/test_build_docs.py \
 	tests/scripts/test_build_models.py tests/scripts/test_gpu_benchmark.py \
 	tests/tokengym/test_notebooks.py tests/tokengym/test_site.py
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations 40
+# The dearest first, so that neither of the two processes ends long after the other.
+DEAREST := tests/evaluation tests/scripts tests/lab tests/agents
+TESTS := $(DEAREST) $(filter-out $(DEAREST) $(LAB_TESTS) tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 40
 
 .PHONY: demo test test-lab lint types pytest campaign package docs notebooks format clean
 
@@ -29,7 +32,7 @@ types: .venv/installed
 	$(BIN)/mypy -p tokengym -p tests -p examples
 
 pytest: .venv/installed
-	$(PYTEST) tests $(LAB_TESTS:%=--ignore=%)
+	$(PYTEST) $(TESTS) $(LAB_TESTS:%=--ignore=%)
 
 test-lab: .venv/installed
 	$(PYTEST) $(LAB_TESTS)
