@@ -14,7 +14,7 @@ from torch import Tensor
 from tokengym.agents import losses
 from tokengym.agents.losses import gae, rewards_to_go
 from tokengym.agents.losses.advantages import check_groups
-from tokengym.agents.ppo.settings import CRITIC_SETTINGS, EARLIER_CRITIC, GAE_LAMBDA, PPOSettings
+from tokengym.agents.ppo.settings import CRITIC_SETTINGS, EARLIER_DEFAULTS, GAE_LAMBDA, PPOSettings
 from tokengym.agents.ppo.weights import find_weight
 from tokengym.envs import SettingsError
 from tokengym.envs.registry import Registry
@@ -137,7 +137,7 @@ def check_critic_settings(estimator: AdvantageEstimator, settings: PPOSettings) 
         return
     defaults = PPOSettings()
     given = [name for name in CRITIC_SETTINGS if getattr(settings, name) != getattr(defaults, name)]
-    given = [name for name in given if getattr(settings, name) != EARLIER_CRITIC.get(name)]
+    given = [name for name in given if getattr(settings, name) != EARLIER_DEFAULTS.get(name)]
     for name in given:
         raise SettingsError(
             f"{name} has no effect with advantage={estimator.name!r}, which has no critic; "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from tokengym.agents.learner import Learner, register_learner
 from tokengym.agents.policy.settings import EpisodicSettings, Schedule, ValueNetwork
@@ -193,13 +193,17 @@ PPO_LEARNER = register_learner(
 )
 CRITIC_SETTINGS = ("gae_lambda", "value_network", "vf_coef", "clip_range_vf", "n_value_warmup")
 """Settings of `PPOSettings` that have no effect without a critic."""
-EARLIER_CRITIC = {
+EARLIER_DEFAULTS: dict[str, Any] = {
+    "learning_rate_schedule": "constant",
     "gae_lambda": GAE_LAMBDA,
     "value_network": "trunk",
     "vf_coef": 0.1,
     "clip_range_vf": 0.2,
+    "n_epochs": 4,
+    "n_minibatches": 2,
 }
-"""Defaults of version 0.1.0, which saved settings of learners without a critic hold."""
+"""Defaults of version 0.1.0, where they have changed; saved settings of learners without a critic
+hold those of the critic."""
 CRITIC_FREE = {
     "reinforce": "the reward to go of each token, without a baseline",
     "reinforce++": "the reward to go of each token, whitened over the batch",

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tokengym.agents import RandomAgent, bind_policy
 from tokengym.agents.decoding.gpt2 import GPT2Stream
+from tokengym.agents.ppo.settings import EARLIER_DEFAULTS
 from tokengym.envs.errors import SettingsError
 from tokengym.envs.oracle.env import PROMPT
 from tokengym.evaluation.measure.evaluate import Evaluator, task_reward
@@ -241,7 +242,8 @@ def _trained(
         max_new_tokens=None if task == "Oracle" else size.tokens,
         fixed_length=True,
         device=auto_device(),
-        **{"kl_estimator": "k1", **learner},  # as the published cards, to compare a new one with
+        # as the published cards, to compare a new one with, but for the rule's own lambda
+        **{"kl_estimator": "k1", **EARLIER_DEFAULTS, "gae_lambda": None, **learner},
     )
     config = ComparisonConfig(
         env=env,

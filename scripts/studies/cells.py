@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
+from tokengym.agents.ppo.settings import EARLIER_DEFAULTS
 from tokengym.envs.files import write_json
 from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig
 
@@ -23,16 +24,8 @@ DOCS = Path("docs/results")
 """Folder of the pages that the studies fill."""
 PUBLISHED_KL = "k1"
 """`kl_estimator` of the published curves: the default when they were made."""
-EARLIER: dict[str, Any] = {
-    "learning_rate_schedule": "constant",
-    "gae_lambda": 0.95,
-    "value_network": "trunk",
-    "vf_coef": 0.1,
-    "clip_range_vf": 0.2,
-    "n_epochs": 4,
-    "n_minibatches": 2,
-}
-"""PPO's defaults when the curves of all pages but learner.md were made."""
+EARLIER = EARLIER_DEFAULTS
+"""PPO's defaults when the curves of all pages but learner.md and ledger.md were made."""
 
 
 def run_missing(

@@ -17,7 +17,7 @@ from tokengym.agents.ppo.advantages import (
     find_advantage,
     register_advantage,
 )
-from tokengym.agents.ppo.settings import EARLIER_CRITIC, PPOSettings
+from tokengym.agents.ppo.settings import EARLIER_DEFAULTS, PPOSettings
 
 
 def dense(make_envs: Callable[..., Any], num_envs: int) -> Any:
@@ -124,7 +124,7 @@ def test_settings_of_a_critic_are_refused_without_one(
 
 def test_the_critics_defaults_of_version_0_1_are_nothing_to_refuse(make_ppo: Callable[..., PPO]):
     """Saved settings of learners without a critic hold them."""
-    agent = make_ppo(advantage="reinforce", **EARLIER_CRITIC)
+    agent = make_ppo(advantage="reinforce", **EARLIER_DEFAULTS)
     assert agent.policy.critic is None
 
 
