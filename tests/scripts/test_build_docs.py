@@ -1,6 +1,7 @@
 """The reference pages: current, complete, and their examples run."""
 
 import re
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tokengym.scripts.build_docs import (
     section,
     sections,
 )
+from tokengym.scripts.build_hero import RULES, picture, rows
 from tokengym.scripts.cli import COMMANDS
 from tokengym.scripts.commands.options import call
 
@@ -53,6 +55,23 @@ def test_the_command_line_has_every_option(capsys):
     seeds = next(line for line in compared.splitlines() if line.startswith("| `--seeds"))
     assert seeds == "| `--seeds INT` | `5` | Runs per reward. |"
     assert "One of `best-of-n`, `dpo`, " in compared
+
+
+def test_the_picture_of_the_readme_shows_what_the_rules_pay():
+    _, columns, score = rows()
+    text = picture()
+    assert text.count("<text") == 2 + len(RULES) * (2 + len(columns["truth"])) + 2
+    ElementTree.fromstring(text)
+    for name in ("sparse", "abc", "abc-signed"):
+        assert abs(columns[name].sum() - score) < 1e-3
+    assert (columns["sparse"][:-1] == 0).all()
+    assert (columns["abc"] >= 0).all()
+    worst = {int(place) for place in columns["abc-signed"].argsort()[:2]}
+    assert worst == {place for place, value in enumerate(columns["truth"]) if value < 0}
+    stored = (FOLDER / "images" / "hero.svg").read_text(encoding="utf-8")
+    words = re.compile(r"<text[^>]*>(.*?)</text>")
+    assert words.findall(stored) == words.findall(text)
+    assert "prefers-color-scheme: dark" in stored
 
 
 def test_every_metric_has_its_row():

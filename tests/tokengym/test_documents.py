@@ -93,6 +93,7 @@ def test_commands_are_understood(
 def test_the_readme_is_short_and_shows_its_picture():
     assert len(README.splitlines()) <= 150
     assert "](docs/images/curves.png)" in README
+    assert "](docs/images/hero.svg)" in README
 
 
 def test_the_readme_s_examples_run_and_print_what_it_says(

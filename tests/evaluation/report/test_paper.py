@@ -89,5 +89,7 @@ def test_latex_is_escaped():
 def test_the_citation_is_the_same_everywhere():
     file = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"version: {__version__}\n" in file
+    assert BIBTEX in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"## {__version__} (" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     year = file.partition("date-released: ")[2][:4]
     assert f"= {{{year}}}" in BIBTEX
