@@ -9,10 +9,12 @@
   operations per weight and token and epoch (4 with LoRA, whose frozen weights need no gradient)
   against the measured rate of a matrix product in bfloat16.
 
-Products in float32 (the head of bf16-mixed) are in TF32. Each is warmed up first; medians of the
-repeats. Writes ``gpu.json`` and ``gpu.md``.
+The most important figures come first; one for which too little time is left is written as skipped.
+Products in float32 are in TF32. Each figure is warmed up and taken twice: a difference smaller than
+between the two is none. ``captured`` says whether the steps were replayed as CUDA graphs. Writes
+``gpu.json`` and ``gpu.md``, row by row.
 
-    python scripts/benchmarks/gpu.py --out runs/gpu [--shapes qwen2-0.5b] [--rows 32 256]
+    python scripts/benchmarks/gpu.py --out runs/gpu [--seconds 450] [--shapes qwen2-0.5b]
     python scripts/benchmarks/gpu.py --out runs/gpu --dry-run --device cpu
 
 A dry run does the same with tiny models, to see that everything works; its figures mean nothing.
@@ -21,14 +23,13 @@ A dry run does the same with tiny models, to see that everything works; its figu
 import argparse
 import gc
 import json
-import logging
+import re
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,18 +84,59 @@ TINY = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
 }
-ROLLOUT_ARMS = ("generate", "generate, static", "dynamic", "captured", "captured, lora")
-STEP_ARMS: dict[str, dict[str, Any]] = {
-    "bfloat16": {},
-    "bf16-mixed": {"precision": "bf16-mixed"},
-    "bfloat16, lora": {"lora": True},
-}
+QWEN, GPT2, LLAMA = "qwen2-0.5b", "gpt2-124m", "llama-1b"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One figure.
+
+    An arm of a rollout begins with who writes: "generate", "dynamic" or "captured". Other words
+    of an arm: "top-k" (50, with top-p 0.9), "lora", "ragged" (responses that end early); of a step,
+    "k1" (else the exact KL), "micro-batch N" (else 32), "bf16-mixed".
+    """
+
+    table: str
+    shape: str
+    rows: int
+    arm: str
+    needs: int
+    """Seconds that it may take."""
+
+
+PLAN = (
+    Item("rollout", QWEN, 256, "captured", 25),
+    Item("rollout", QWEN, 32, "captured", 20),
+    Item("step", QWEN, 256, "exact KL", 50),
+    Item("step", QWEN, 256, "k1", 40),
+    Item("rollout", QWEN, 256, "captured, top-k", 25),
+    Item("step", QWEN, 256, "exact KL, lora", 50),
+    Item("step", QWEN, 256, "exact KL, micro-batch 16", 50),
+    Item("rollout", QWEN, 256, "captured, lora", 25),
+    Item("rollout", QWEN, 256, "generate", 15),
+    Item("rollout", QWEN, 32, "generate", 15),
+    Item("step", QWEN, 256, "exact KL, ragged", 40),
+    Item("step", QWEN, 256, "k1, bf16-mixed, micro-batch 16", 60),
+    Item("step", QWEN, 256, "exact KL, top-k", 60),
+    Item("rollout", GPT2, 256, "captured", 15),
+    Item("rollout", GPT2, 32, "captured", 15),
+    Item("rollout", LLAMA, 256, "captured", 20),
+    Item("rollout", LLAMA, 32, "captured", 20),
+    Item("rollout", QWEN, 256, "captured, ragged", 20),
+    Item("rollout", QWEN, 256, "dynamic", 25),
+    Item("rollout", GPT2, 256, "generate", 15),
+    Item("rollout", LLAMA, 256, "generate", 15),
+    Item("rollout", QWEN, 256, "generate, static", 90),
+)
+"""What is measured, the most important first."""
 
 COLUMNS: dict[str, dict[str, str]] = {
     "rollout": {
         "tokens_per_second": "tokens/s",
         "limit": "limit",
         "share_of_limit": "share",
+        "taken_s": "seconds, twice",
+        "captured": "captured",
     },
     "step": {
         "rollout_s": "rollout, s",
@@ -105,6 +147,8 @@ COLUMNS: dict[str, dict[str, str]] = {
         "share_of_matrix_rate": "share",
         "peak_gib": "peak, GiB",
         "log_prob_gap": "log-prob gap",
+        "taken_s": "seconds, twice",
+        "captured": "captured",
     },
 }
 
@@ -116,7 +160,6 @@ class Sizes:
     prompt: int
     new_tokens: int
     """Length of a rollout's responses."""
-    step_rows: int
     step_tokens: int
     """New tokens of a response in a PPO step."""
     micro_batch_size: int
@@ -128,16 +171,18 @@ class Sizes:
     """Rows and columns of the product that measures the matrix rate."""
 
 
-FULL = Sizes(prompt=32, new_tokens=128, step_rows=256, step_tokens=256, micro_batch_size=64)
+FULL = Sizes(prompt=32, new_tokens=128, step_tokens=256, micro_batch_size=32)
 DRY = Sizes(
     prompt=4,
     new_tokens=6,
-    step_rows=4,
     step_tokens=6,
     micro_batch_size=2,
     copied=2**20,
     matrix=128,
 )
+
+
+DRY_ROWS = 4
 
 
 class Bench:
@@ -152,12 +197,14 @@ class Bench:
         self.is_dry: bool = settings.dry_run
         self.sizes = DRY if self.is_dry else FULL
         self.repeats: int = settings.repeats
+        self.taken: list[float] = []
+        """Seconds of the figure measured last, each time."""
         self.is_gpu = self.device.type == "cuda"
         self.bandwidth = self._bandwidth()
         self.matrix_rate = self._matrix_rate()
 
     def seconds(self, function: Callable[[], Any]) -> float:
-        """Return the median seconds of a call, which is warmed up."""
+        """Return the mean seconds of a call, which is warmed up."""
         taken = []
         for _ in range(self.repeats + 1):
             self.wait()
@@ -165,7 +212,8 @@ class Bench:
             function()
             self.wait()
             taken.append(time.perf_counter() - started)
-        return statistics.median(taken[1:])
+        self.taken = taken[1:]
+        return statistics.mean(self.taken)
 
     def wait(self) -> None:
         """Let the device finish."""
@@ -194,57 +242,69 @@ class Bench:
         with self.device:
             return AutoModelForCausalLM.from_config(config).to(dtype).eval()
 
-    def agent(
-        self, model: Any, rows: int, tokens: int, *, lora: bool = False, **policy: Any
-    ) -> PPO:
+    def agent(self, model: Any, rows: int, tokens: int, arm: str, **policy: Any) -> PPO:
         """Return a PPO agent; every response has the same score."""
-        sizes = self.sizes
+        sizes, vocab_size = self.sizes, model.config.vocab_size
         words = [
             " ".join(f"w{2 + (7 * i + j) % 500}" for j in range(sizes.prompt)) for i in range(64)
         ]
+        # EOS is one of few tokens, so that a model with random weights ends its responses.
+        few = sizes.step_tokens // 2
         envs = TokenGenerationVectorEnv(
             num_envs=rows,
-            tokenizer=make_tokenizer(model.config.vocab_size),
+            tokenizer=make_tokenizer(vocab_size),
             prompts=words,
             max_new_tokens=tokens,
+            forbidden_token_ids=range(few, vocab_size) if "ragged" in arm else (),
         )
-        maps = ["c_attn", "c_proj", "c_fc"] if "GPT2" in type(model).__name__ else "all-linear"
-        adapters = LoraConfig(r=16, target_modules=maps, fan_in_fan_out=maps != "all-linear")
+        if "lora" in arm:
+            maps = ["c_attn", "c_proj", "c_fc"] if "GPT2" in type(model).__name__ else "all-linear"
+            policy["lora"] = LoraConfig(
+                r=16, target_modules=maps, fan_in_fan_out=maps != "all-linear"
+            )
+        settings: dict[str, Any] = {"top_k": 50, "top_p": 0.9} if "top-k" in arm else {}
+        size = re.search(r"micro-batch (\d+)", arm)
         return PPO(
             "CausalLMPolicy",
             VectorRewardWrapper(envs, Reward(FunctionScorer(lambda *_: 1.0), Sparse())),
             n_epochs=sizes.n_epochs,
             n_minibatches=sizes.n_minibatches,
-            micro_batch_size=sizes.micro_batch_size,
-            policy_kwargs={
-                "model": model,
-                "value_network": "trunk",
-                **({"lora": adapters} if lora else {}),
-                **policy,
-            },
+            micro_batch_size=sizes.micro_batch_size if size is None else int(size[1]),
+            kl_estimator="k1" if "k1" in arm else "exact",
+            policy_kwargs={"model": model, "decoding": self.decoding, **policy},
             seed=0,
             device=self.device,
+            **settings,
         )
+
+    @property
+    def decoding(self) -> str:
+        """Decoding of captured arms; "auto" gives a figure even where the capture fails."""
+        return "auto" if self.is_gpu else "static"
 
     # --- rollouts ---------------------------------------------------------------------------------
 
     def rollout(self, shape: str, rows: int, arm: str) -> dict[str, Any]:
         """Return the tokens per second of one way to write."""
         model: Any = self.model(shape)
-        tokens = self.sizes.new_tokens
+        tokens: float = rows * self.sizes.new_tokens
         limit = rows / self._step_seconds(model, rows)
+        captured = None
         if arm.startswith("generate"):
-            play = self._generate(model, rows, is_static=arm.endswith("static"))
+            seconds = self.seconds(self._generate(model, rows, is_static=arm.endswith("static")))
         else:
-            decoding = "dynamic" if arm == "dynamic" else "static"
-            agent = self.agent(model, rows, tokens, lora="lora" in arm, decoding=decoding)
-            rounds = as_rounds(agent.env)
-
-            def play() -> None:
-                play_round(agent.player(), rounds)
-
-        speed = rows * tokens / self.seconds(play)
-        return {"tokens_per_second": speed, "limit": limit, "share_of_limit": speed / limit}
+            decoding = "dynamic" if arm.startswith("dynamic") else self.decoding
+            agent = self.agent(model, rows, self.sizes.new_tokens, arm, decoding=decoding)
+            rounds, played = as_rounds(agent.env), []
+            seconds = self.seconds(lambda: played.append(play_round(agent.player(), rounds)))
+            captured = agent.policy.captured
+            # Those of a ragged round are fewer, and others each time.
+            written = [
+                sum(len(e.response_ids) for e in p.episodes) for p in played if p is not None
+            ]
+            tokens = statistics.mean(written[1:])
+        found = {"tokens_per_second": tokens / seconds, "limit": limit, "captured": captured}
+        return found | {"share_of_limit": tokens / seconds / limit, "taken_s": self.taken}
 
     def _generate(self, model: Any, rows: int, *, is_static: bool) -> Callable[[], None]:
         ids = torch.randint(2, 500, (rows, self.sizes.prompt), device=self.device)
@@ -278,13 +338,13 @@ class Bench:
 
     # --- PPO steps --------------------------------------------------------------------------------
 
-    def step(self, shape: str, arm: str) -> dict[str, Any]:
+    def step(self, shape: str, rows: int, arm: str) -> dict[str, Any]:
         """Return the seconds of a PPO step's phases, its peak memory and its share of the rate."""
-        sizes, options = self.sizes, dict(STEP_ARMS[arm])
-        dtype = torch.float32 if "precision" in options else torch.bfloat16
-        model = self.model(shape, dtype)
+        sizes, is_mixed = self.sizes, "bf16-mixed" in arm
+        model = self.model(shape, torch.float32 if is_mixed else torch.bfloat16)
         weights = sum(parameter.numel() for parameter in model.parameters())
-        agent = self.agent(model, sizes.step_rows, sizes.step_tokens, **options)
+        options = {"precision": "bf16-mixed"} if is_mixed else {}
+        agent = self.agent(model, rows, sizes.step_tokens, arm, **options)
         phases: dict[str, list[float]] = {"rollout": [], "assign": [], "update": []}
         trained = 0
         if self.is_gpu:
@@ -301,10 +361,12 @@ class Bench:
                 self.wait()
                 phases[name].append(time.perf_counter() - started)
             trained = int(passed.sequences.lengths.sum()) * sizes.n_epochs
-        found = {f"{name}_s": statistics.median(taken[1:]) for name, taken in phases.items()}
-        rate = (4 if "lora" in options else 6) * weights * trained / found["update_s"]
+        found = {f"{name}_s": statistics.mean(taken[1:]) for name, taken in phases.items()}
+        rate = (4 if "lora" in arm else 6) * weights * trained / found["update_s"]
         return found | {
             "step_s": sum(found.values()),
+            "taken_s": [sum(taken) for taken in zip(*phases.values(), strict=True)][1:],
+            "captured": agent.policy.captured,
             "update_tflops": rate / 1e12,
             "share_of_matrix_rate": rate / self.matrix_rate,
             "log_prob_gap": float(agent.logger.name_to_value["train/log_prob_gap"]),
@@ -315,21 +377,24 @@ class Bench:
 
 
 def measured(bench: Bench, settings: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Yield the rows of both tables; one that runs out of memory says so."""
-    plan: list[tuple[dict[str, Any], Callable[[], dict[str, Any]]]] = []
-    for shape in settings.shapes:
-        for rows in settings.rows if "rollout" in settings.only else ():
-            for arm in ROLLOUT_ARMS:
-                row = {"table": "rollout", "shape": shape, "rows": rows, "arm": arm}
-                plan.append((row, partial(bench.rollout, shape, rows, arm)))
-        for arm in STEP_ARMS if "step" in settings.only else ():
-            row = {"table": "step", "shape": shape, "rows": bench.sizes.step_rows, "arm": arm}
-            plan.append((row, partial(bench.step, shape, arm)))
-    for row, measure in plan:
+    """Yield the rows of both tables; one that runs out of memory or time says so."""
+    began = time.monotonic()
+    for item in PLAN:
+        if item.shape not in settings.shapes or item.table not in settings.only:
+            continue
+        rows = DRY_ROWS if bench.is_dry else item.rows
+        row = {"table": item.table, "shape": item.shape, "rows": rows, "arm": item.arm}
+        left = settings.seconds - (time.monotonic() - began)
+        if left < item.needs / (10 if bench.is_dry else 1):
+            yield row | {"error": f"skipped: {left:.0f} s left"}
+            continue
+        measure = bench.rollout if item.table == "rollout" else bench.step
         try:
-            yield row | measure()
+            yield row | measure(item.shape, rows, item.arm)
         except torch.cuda.OutOfMemoryError:
             yield row | {"error": "out of memory"}
+        except Exception as error:  # the others are wanted all the same
+            yield row | {"error": f"{type(error).__name__}: {str(error)[:200]}"}
         gc.collect()
         if bench.is_gpu:
             torch.cuda.empty_cache()
@@ -364,9 +429,11 @@ def as_markdown(found: dict[str, Any]) -> str:
     return "\n".join([*lines, found.get("peer", "")])
 
 
-def _cell(value: float | None) -> str:
-    if value is None:
-        return "-"
+def _cell(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "-", True: "yes", False: "NO"}[value]
+    if isinstance(value, list):
+        return ", ".join(map(_cell, value))
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
@@ -375,11 +442,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of gpu.json and gpu.md")
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
-    parser.add_argument("--rows", nargs="+", type=int, default=[32, 256])
+    parser.add_argument("--seconds", type=float, default=450.0, help="time for the figures")
     parser.add_argument(
         "--only", nargs="+", choices=("rollout", "step"), default=["rollout", "step"]
     )
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--trl", help="folder that holds TRL 1.12.0's package")
@@ -387,7 +454,6 @@ def main() -> None:
     device = torch.device(settings.device)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         parser.error(f"--device {device}: no such GPU; add --dry-run --device cpu")
-    logging.disable(logging.WARNING)
     torch.set_float32_matmul_precision("high")  # TF32 for the float32 head of bf16-mixed
     bench = Bench(settings)
     found: dict[str, Any] = {
