@@ -301,6 +301,46 @@ class CausalLMPolicy(BasePolicy):
                 kept_states = self.states(sequences, reference=True)
         tokens = sequences.input_ids[rows, columns]
 
+        found = self._figures(
+            (states, kept_states, tokens, rows, times),
+            action_masks,
+            ref_logits,
+            with_kl=with_kl,
+            with_entropy=with_entropy,
+        )
+        shape = sequences.response_mask.shape
+
+        def padded(flat: Tensor) -> Tensor:  # (tokens,) -> (batch, time)
+            return flat.new_zeros(shape).index_put((rows, times), flat)
+
+        return Evaluation(
+            kl=padded(found.pop(0)) if with_kl else None,
+            log_probs=padded(found.pop(0)),
+            values=None
+            if self.critic is None
+            else padded(self.critic.of_tokens(sequences, states)),
+            entropy=padded(found.pop(0)) if with_entropy else None,
+        )
+
+    def _figures(
+        self,
+        inputs: tuple[Tensor, ...],
+        action_masks: ActionMasks | None,
+        ref_logits: Tensor | None,
+        *,
+        with_kl: bool,
+        with_entropy: bool,
+    ) -> list[Tensor]:
+        """Return KL, log-probs and entropy of response tokens, (tokens,) each, those asked for.
+
+        Args:
+            inputs: States and the reference's, (tokens, hidden); tokens, rows and times, (tokens,).
+            action_masks: See `evaluate`.
+            ref_logits: See `evaluate`.
+            with_kl: See `evaluate`.
+            with_entropy: See `evaluate`.
+        """
+
         def figures(
             states: Tensor, ref_states: Tensor, tokens: Tensor, rows: Tensor, times: Tensor
         ) -> tuple[Tensor, ...]:
@@ -319,39 +359,22 @@ class CausalLMPolicy(BasePolicy):
                 found.append(losses.entropy(logits))
             return tuple(found)
 
-        inputs = (states, kept_states, tokens, rows, times)
-        heads = self._heads(len(tokens), with_kl and ref_logits is None)
-        if heads is None or (with_kl and ref_logits is not None):
-            found = list(in_chunks(figures, *inputs, vocab_size=self.num_actions))
-        else:
-            found = list(
-                token_figures(
-                    states,
-                    heads[0],
-                    Figures(
-                        tokens=tokens,
-                        temperature=self.temperature,
-                        num_actions=self.num_actions,
-                        size=chunk_size(self.num_actions),
-                        forbid_=partial(_forbid_, action_masks, rows, times),
-                        with_entropy=with_entropy,
-                        reference=(kept_states, heads[1]) if with_kl else None,
-                    ),
-                )
-            )
-        shape = sequences.response_mask.shape
-
-        def padded(flat: Tensor) -> Tensor:  # (tokens,) -> (batch, time)
-            return flat.new_zeros(shape).index_put((rows, times), flat)
-
-        return Evaluation(
-            kl=padded(found.pop(0)) if with_kl else None,
-            log_probs=padded(found.pop(0)),
-            values=None
-            if self.critic is None
-            else padded(self.critic.of_tokens(sequences, states)),
-            entropy=padded(found.pop(0)) if with_entropy else None,
+        states, ref_states, tokens, rows, times = inputs
+        heads = None
+        if not with_kl or ref_logits is None:
+            heads = self._heads(len(tokens), with_kl)
+        if heads is None:
+            return list(in_chunks(figures, *inputs, vocab_size=self.num_actions))
+        asked = Figures(
+            tokens=tokens,
+            temperature=self.temperature,
+            num_actions=self.num_actions,
+            size=chunk_size(self.num_actions),
+            forbid_=partial(_forbid_, action_masks, rows, times),
+            with_entropy=with_entropy,
+            reference=(ref_states, heads[1]) if with_kl else None,
         )
+        return list(token_figures(states, heads[0], asked))
 
     def _heads(self, num_tokens: int, with_kl: bool) -> tuple[Tensor, Tensor] | None:
         """Return policy's and reference's heads where `token_figures` is to read them.
