@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
@@ -184,7 +185,8 @@ def _work(
                 config, *run, out=out, report=tell, checkpoint_every=checkpoint_every, track=track
             )
     except Exception as error:
-        connection.send(describe(error))
+        with suppress(BrokenPipeError):  # the parent was stopped
+            connection.send(describe(error))
     finally:
         connection.close()
 
