@@ -1,10 +1,13 @@
 """Losses, advantages and divergences: pure functions of tensors."""
 
 from tokengym.agents.losses.advantages import (
+    band_weights,
     check_groups,
     dr_grpo,
     entropy_bonus_weights,
+    evidence_weights,
     gae,
+    gated_weights,
     grpo,
     leave_one_out,
     mean_one,
@@ -44,6 +47,7 @@ __all__ = [
     "PreferenceFormula",
     "Ratios",
     "adaptive_kl_coef",
+    "band_weights",
     "check_groups",
     "check_preference_loss",
     "check_shapes",
@@ -51,8 +55,10 @@ __all__ = [
     "dr_grpo",
     "entropy",
     "entropy_bonus_weights",
+    "evidence_weights",
     "full_kl",
     "gae",
+    "gated_weights",
     "grpo",
     "kl_estimate",
     "leave_one_out",

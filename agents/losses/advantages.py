@@ -447,3 +447,85 @@ def softmax_weights(values: Tensor, response_mask: Tensor, *, temperature: float
     check_shapes(response_mask, values=values)
     logits = (values / temperature).masked_fill(~response_mask, -torch.inf)
     return mean_one(logits.softmax(1), response_mask)
+
+
+def band_weights(values: Tensor, response_mask: Tensor, *, low: float, high: float) -> Tensor:
+    """Return equal weights on the tokens of a response whose values lie in a band, 0 elsewhere.
+
+    w_t = n / k on the k of n tokens with low <= v_t <= high;  1 everywhere if there are none
+
+    Args:
+        values: (batch, time), such as relative surprisals.
+        response_mask: (batch, time) bool.
+        low: Least value that is kept.
+        high: Largest value that is kept.
+
+    Returns:
+        (batch, time), unitless; 0 where the mask is False.
+
+    Example:
+        >>> import torch
+        >>> mask = torch.ones(1, 4, dtype=torch.bool)
+        >>> band_weights(torch.tensor([[0.1, 0.5, 2.0, 9.0]]), mask, low=0.5, high=2.0).tolist()
+        [[0.0, 2.0, 2.0, 0.0]]
+    """
+    check_shapes(response_mask, values=values)
+    return mean_one(((values >= low) & (values <= high)).to(values.dtype), response_mask)
+
+
+def gated_weights(
+    importance: Tensor, response_mask: Tensor, *, quantile: float, boost: float
+) -> Tensor:
+    """Return weights that fall below a quantile of the importance and rise above it.
+
+    s = log(1 + importance), scaled to [0, 1] over the response; q its quantile
+    w_t = max(s_t / q, 0.1) where s_t < q, else 1 + boost (s_t - q) / (1 - q); divided by their mean
+
+    Args:
+        importance: (batch, time), >= 0.
+        response_mask: (batch, time) bool.
+        quantile: Share of a response's tokens below q, in [0, 1].
+        boost: Extra weight of the most important token, >= 0.
+
+    Returns:
+        (batch, time), unitless; 0 where the mask is False.
+
+    Source: Li et al. 2026, OAR, arXiv:2601.07408, and its code (`calculate_oar_hybrid_weights`).
+    """
+    check_shapes(response_mask, importance=importance)
+    scores = importance.log1p().double()
+    low = scores.masked_fill(~response_mask, torch.inf).amin(1, keepdim=True)
+    high = scores.masked_fill(~response_mask, -torch.inf).amax(1, keepdim=True)
+    scaled = torch.where(high > low, (scores - low) / (high - low), 0.0)
+    own = scaled.masked_fill(~response_mask, torch.nan)
+    middle = torch.nanquantile(own, quantile, dim=1, keepdim=True).nan_to_num()
+    rising = 1.0 + boost * (scaled - middle) / (1.0 - middle).clamp(min=1e-8)
+    falling = (scaled / middle.clamp(min=1e-8)).clamp(min=0.1)
+    weights = torch.where(scaled < middle, falling, rising)
+    return mean_one(weights.to(importance.dtype), response_mask)
+
+
+def evidence_weights(
+    log_ratios: Tensor, advantages: Tensor, response_mask: Tensor, *, mix: float, clip: float
+) -> Tensor:
+    """Return weights that grow where a teacher would rather have written the token.
+
+    w_t = 1 - mix + mix clip(exp(sign(A) d_t), 1 - clip, 1 + clip), divided by their mean
+
+    Args:
+        log_ratios: (batch, time) d, log pi_teacher - log pi, nats.
+        advantages: (batch, time); the sign of a response is that of its sum.
+        response_mask: (batch, time) bool.
+        mix: Share of the teacher, in [0, 1].
+        clip: Largest departure from 1, in [0, 1].
+
+    Returns:
+        (batch, time), unitless; 0 where the mask is False.
+
+    Source: Yang et al. 2026, RLSD, arXiv:2604.03128, which does not divide by the mean and lets
+        ``mix`` fall to 0.
+    """
+    check_shapes(response_mask, log_ratios=log_ratios, advantages=advantages)
+    sign = advantages.masked_fill(~response_mask, 0.0).sum(1, keepdim=True).sign()
+    evidence = (sign * log_ratios).exp().clamp(1.0 - clip, 1.0 + clip)
+    return mean_one(1.0 - mix + mix * evidence, response_mask)

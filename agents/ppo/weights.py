@@ -8,7 +8,7 @@ docs/results/gradients.md has by how much.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,8 +33,12 @@ class WeighedRound:
     """Differs from round to round and from run to run."""
     entropy: Callable[[], Tensor]
     """Returns the entropy of the policy before each token, (batch, time), nats."""
+    log_probs: Tensor | None = None
+    """(batch, time), nats, as sampled."""
     episodes: Sequence[Episode] = ()
     """The round's episodes."""
+    tokenizer: Any = None
+    """The environment's."""
     language_model: Any = None
     """The policy's model, as transformers or peft has it."""
     ref_log_probs: Tensor | None = None
@@ -267,14 +271,24 @@ class RewardAttention(AdvantageWeight):
         Raises:
             SettingsError: if the environment's scorer gives none.
         """
-        kinds = None if played.scorer is None else played.scorer.attribution_kinds
-        if "attention" not in (kinds or ()):
-            raise SettingsError(
-                "advantage_weight='reward-attention' needs an environment whose scorer is a reward "
-                "model; take 'policy-attention', or another task"
-            )
-        rows = played.scorer.score(played.episodes, attribution="attention").attributions
+        rows = _attributions(played, "attention", self.name)
         return losses.mean_one(played.padded(rows), played.response_mask)
+
+
+def _attributions(played: WeighedRound, kind: str, name: str) -> Sequence[ArrayLike]:
+    """Return what a reward model's score rests on, for a weight of that name.
+
+    Raises:
+        SettingsError: if the environment's scorer does not say.
+    """
+    kinds = None if played.scorer is None else played.scorer.attribution_kinds
+    if kind not in (kinds or ()):
+        raise SettingsError(
+            f"advantage_weight={name!r} needs an environment whose scorer is a reward model; take "
+            "'policy-attention', or another task"
+        )
+    rows: Sequence[ArrayLike] = played.scorer.score(played.episodes, attribution=kind).attributions
+    return rows
 
 
 @register_weight
@@ -307,4 +321,113 @@ class Teacher(AdvantageWeight):
         teacher = played.padded(self.reader.log_probs(played.episodes))
         return losses.softmax_weights(
             teacher - played.ref_log_probs, played.response_mask, temperature=self.temperature
+        )
+
+
+@register_weight
+class RelativeSurprisal(AdvantageWeight):
+    """Gradient on the tokens whose surprisal is near what the policy expected of it.
+
+    w_t equal where low <= -log pi(y_t) / H_t <= high, 0 elsewhere (`losses.band_weights`): neither
+    on what was sure to be written, nor on the tail.
+
+    Args:
+        low: Least surprisal, in entropies of the policy before the token.
+        high: Largest. The paper's band was not available; these two are ours.
+    """
+
+    name = "rsi"
+    source = "Lv et al. 2026, arXiv:2606.31575"
+
+    def __init__(self, low: float = 0.5, high: float = 2.0) -> None:
+        if not 0 <= low < high:
+            raise SettingsError(f"rsi needs 0 <= low < high, got low={low}, high={high}")
+        self.low, self.high = low, high
+
+    def weigh(self, played: WeighedRound) -> Tensor:
+        """Return n / k on the k tokens in the band."""
+        assert played.log_probs is not None
+        values = -played.log_probs / played.entropy().clamp(min=1e-6)
+        return losses.band_weights(values, played.response_mask, low=self.low, high=self.high)
+
+
+@register_weight
+class OutcomeSensitivity(AdvantageWeight):
+    """OAR: the size of embedding times gradient of the score, gated at a quantile.
+
+    There the outcome is the distribution of the answer that follows the reasoning; here it is the
+    reward model's score. See `losses.gated_weights`.
+
+    Args:
+        quantile: Share of a response's tokens that lose weight, in (0, 1].
+        boost: Extra weight of the most important token, >= 0. Both defaults are ours.
+    """
+
+    name = "oar"
+    source = "Li et al. 2026, arXiv:2601.07408, OAR-G"
+    needs_model = True
+
+    def __init__(self, quantile: float = 0.5, boost: float = 1.0) -> None:
+        self.quantile = _check_share("quantile", quantile)
+        if not boost >= 0:
+            raise SettingsError(f"boost must be >= 0, got {boost}")
+        self.boost = boost
+
+    def weigh(self, played: WeighedRound) -> Tensor:
+        """Return the gated sensitivities, scaled.
+
+        Raises:
+            SettingsError: if the environment's scorer has no gradient.
+        """
+        rows = _attributions(played, "gradient", self.name)
+        size = played.padded([np.abs(np.asarray(row)) for row in rows])
+        return losses.gated_weights(
+            size, played.response_mask, quantile=self.quantile, boost=self.boost
+        )
+
+
+@register_weight
+class SelfTeacher(AdvantageWeight):
+    """RLSD: the policy that has read the reference answer teaches the policy that has not.
+
+    w_t by pi(y_t | answer, x, y_<t) / pi(y_t | x, y_<t), see `losses.evidence_weights`; the answer
+    stands before the prompt. One more pass over the finished texts.
+
+    Args:
+        mix: Share of the teacher, in (0, 1].
+        clip: Largest departure of the teacher's factor from 1, in (0, 1].
+    """
+
+    name = "self-teacher"
+    source = "Yang et al. 2026, arXiv:2604.03128"
+    needs_model = True
+
+    def __init__(self, mix: float = 0.5, clip: float = 0.2) -> None:
+        self.mix, self.clip = _check_share("mix", mix), _check_share("clip", clip)
+
+    def weigh(self, played: WeighedRound) -> Tensor:
+        """Return the mixed evidence, scaled.
+
+        Raises:
+            SettingsError: if an episode has no reference answer.
+        """
+        from tokengym.rewards.attribution.policy_reader import PolicyReader
+
+        told = []
+        for index, episode in enumerate(played.episodes):
+            if episode.reference is None:
+                raise SettingsError(
+                    f"advantage_weight 'self-teacher' reads reference answers, and episode {index} "
+                    "has none; take a task with references, or 'teacher:path=MODEL'"
+                )
+            answer = played.tokenizer(episode.reference, add_special_tokens=False)["input_ids"]
+            told.append(replace(episode, prompt_ids=(*answer, *episode.prompt_ids)))
+        assert played.log_probs is not None
+        teacher = played.padded(PolicyReader(played.language_model).log_probs(told))
+        return losses.evidence_weights(
+            teacher - played.log_probs,
+            played.advantages,
+            played.response_mask,
+            mix=self.mix,
+            clip=self.clip,
         )

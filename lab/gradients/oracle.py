@@ -286,8 +286,15 @@ def weights_of(small: SmallOracle, probs: Tensor, weight: str) -> Tensor:
         raise SettingsError(f"advantage_weight {weight!r} reads {what}; it is not enumerated")
     mask = small.responses.mask
     entropy = -(probs * probs.clamp(min=1e-300).log()).sum(1)[small.responses.states]
+    chosen = probs[small.responses.states].gather(-1, small.responses.tokens[..., None])[..., 0]
     ones = mask.to(probs.dtype)
-    played = WeighedRound(response_mask=mask, advantages=ones, seed=0, entropy=lambda: entropy)
+    played = WeighedRound(
+        response_mask=mask,
+        advantages=ones,
+        seed=0,
+        entropy=lambda: entropy,
+        log_probs=chosen.clamp(min=1e-300).log(),
+    )
     return weighted(ones, found, played)
 
 

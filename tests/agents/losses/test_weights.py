@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from tokengym.agents.losses import (
+    band_weights,
     entropy_bonus_weights,
+    evidence_weights,
+    gated_weights,
     mean_one,
     softmax_weights,
     top_weights,
@@ -75,3 +78,32 @@ def test_what_lies_under_the_mask_does_not_count() -> None:
         lambda v: entropy_bonus_weights(v, torch.ones_like(v), MASK, share=0.3),
     ):
         torch.testing.assert_close(function(VALUES), function(other))
+
+
+def test_the_band_keeps_its_ends_and_a_response_outside_it() -> None:
+    found = band_weights(VALUES, MASK, low=0.2, high=0.4)
+    assert found[0].tolist() == pytest.approx([2.5, 0, 0, 0, 2.5])
+    assert found[1].tolist() == pytest.approx([2, 0, 0, 0, 0])
+    assert band_weights(VALUES, MASK, low=5.0, high=8.0).tolist() == MASK.float().tolist()
+
+
+def test_the_gate_damps_below_its_quantile_and_raises_above() -> None:
+    """log(1 + importance) is 0, 1, 2, 4: scaled 0, .25, .5, 1 with the middle at .375."""
+    importance = torch.tensor([[math.e**s - 1 for s in (0.0, 1.0, 2.0, 4.0)] + [1e9]]).double()
+    mask = MASK[:1].clone()
+    mask[0, 4] = False
+    found = gated_weights(importance, mask, quantile=0.5, boost=1.0)
+    by_hand = [0.1, 0.25 / 0.375, 1 + 0.125 / 0.625, 2.0]
+    assert found[0].tolist() == pytest.approx([4 * w / sum(by_hand) for w in by_hand] + [0.0])
+    flat = gated_weights(torch.ones(1, 5), MASK[:1], quantile=0.5, boost=1.0)
+    assert flat.tolist() == [[1.0] * 5]
+
+
+def test_evidence_is_clipped_mixed_and_inverted_by_the_sign() -> None:
+    ratios = torch.tensor([[math.log(1.1), math.log(3.0)]] * 2)
+    advantages = torch.tensor([[1.0, 1.0], [-1.0, -1.0]])
+    mask = torch.ones(2, 2, dtype=torch.bool)
+    found = evidence_weights(ratios, advantages, mask, mix=0.5, clip=0.2)
+    for row, (one, other) in zip(found.tolist(), ((1.1, 1.2), (1 / 1.1, 0.8)), strict=True):
+        weights = [0.5 + 0.5 * one, 0.5 + 0.5 * other]
+        assert row == pytest.approx([2 * w / sum(weights) for w in weights])

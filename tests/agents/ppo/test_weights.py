@@ -1,6 +1,7 @@
 """Weights on the advantage in PPO: what they do to a run, and what is refused."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import torch
 import tokengym
 from tests.agents.conftest import make_model
 from tokengym.agents import PPO
-from tokengym.agents.ppo.weights import WeighedRound, find_weight, weight_names
+from tokengym.agents.ppo.weights import WeighedRound, find_weight, weight_names, weighted
+from tokengym.envs import SettingsError, bundled
+from tokengym.rewards import RewardModel
 
 OWN = """
 from tokengym.agents.ppo.weights import AdvantageWeight
@@ -48,7 +51,8 @@ def test_the_constant_weight_is_the_unweighted_run_bit_for_bit(
 
 
 @pytest.mark.parametrize(
-    "weight", ["random", "position:power=-1", "entropy", "gtpo", "policy-attention"]
+    "weight",
+    ["random", "position:power=-1", "entropy", "gtpo", "policy-attention", "rsi:low=0.9,high=1.1"],
 )
 def test_advantages_keep_their_mean_over_a_response_where_they_are_the_same_at_every_token(
     make_ppo: Callable[..., PPO], weight: str
@@ -175,7 +179,11 @@ def test_every_weight_has_a_name_and_a_description() -> None:
     assert {"constant", "random", "position", "entropy", "gtpo"} <= set(weight_names())
     mask = torch.tensor([[True, True, False]])
     played = WeighedRound(
-        response_mask=mask, advantages=torch.ones(1, 3), seed=0, entropy=lambda: torch.ones(1, 3)
+        response_mask=mask,
+        advantages=torch.ones(1, 3),
+        seed=0,
+        entropy=lambda: torch.ones(1, 3),
+        log_probs=-torch.ones(1, 3),
     )
     for name in weight_names():
         if not (weight := type(find_weight(name)) if name != "teacher" else None):
@@ -183,3 +191,64 @@ def test_every_weight_has_a_name_and_a_description() -> None:
         assert weight.__doc__
         if not weight.needs_model:
             assert find_weight(name).weigh(played).sum(1).tolist() == pytest.approx([2.0])
+
+
+def test_the_policy_that_read_the_answer_and_the_score_s_gradient_weigh() -> None:
+    envs = gym.make_vec(
+        "tokengym/QuestionAnswer-v0",
+        num_envs=4,
+        reward="sparse",
+        scorer=RewardModel.from_pretrained(bundled("question_answer").reward_model),
+        max_new_tokens=5,
+    )
+    agent = PPO("CausalLMPolicy", envs, seed=0, device="cpu")
+    played = agent.collect()
+    assert played is not None
+    sequences = played.sequences(agent.device)
+    signs = torch.tensor([1.0, -1.0, 1.0, -1.0])[:, None].expand(sequences.response_mask.shape)
+    round_ = agent._weighed(played, sequences, signs, torch.zeros(1))
+    mask = sequences.response_mask
+    model, tokenizer = agent.policy.language_model.model, bundled("question_answer").tokenizer
+    found = find_weight("self-teacher:mix=1,clip=1").weigh(round_)
+    for row, episode in enumerate(played.episodes):
+        answer = tokenizer(episode.reference, add_special_tokens=False)["input_ids"]
+        ratios = []
+        for ids in ([*answer, *episode.prompt_ids], [*episode.prompt_ids]):
+            with torch.no_grad():
+                whole = torch.tensor([[*ids, *episode.response_ids]])
+                table = model(whole).logits[0, len(ids) - 1 : -1].log_softmax(-1)
+            ratios.append(table.gather(-1, torch.tensor(episode.response_ids)[:, None])[:, 0])
+        weights = ((ratios[0] - ratios[1]) * signs[row, 0]).exp().clamp(0.0, 2.0)
+        torch.testing.assert_close(
+            found[row][mask[row]], weights / weights.mean(), atol=1e-3, rtol=1e-3
+        )
+    oar = find_weight("oar").weigh(round_)
+    rows = round_.scorer.score(played.episodes, attribution="gradient").attributions
+    for row, parts in enumerate(rows):
+        order = oar[row][mask[row]].argsort(stable=True)
+        assert (
+            torch.equal(order, torch.tensor(np.abs(parts)).argsort(stable=True))
+            or (
+                oar[row][mask[row]].sort().values.diff() < 1e-6  # ties at the floor of 0.1
+            ).any()
+        )
+    told = replace(played.episodes[0], reference=None)
+    with pytest.raises(SettingsError, match=r"reads reference answers, and episode 0 has none"):
+        find_weight("self-teacher").weigh(replace(round_, episodes=[told]))
+    for word in ("oar", "self-teacher", "rsi"):
+        weighed = weighted(signs, find_weight(word), round_)
+        torch.testing.assert_close(weighed.sum(1), signs.sum(1))
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("rsi:low=2,high=1", "rsi needs 0 <= low < high"),
+        ("oar:boost=-1", "boost must be >= 0, got -1"),
+        ("oar:quantile=0", r"quantile must lie in \(0, 1\]"),
+        ("self-teacher:clip=2", r"clip must lie in \(0, 1\]"),
+    ],
+)
+def test_options_of_weights_that_cannot_be(word: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        find_weight(word)
