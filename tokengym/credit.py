@@ -87,6 +87,8 @@ class TokenCredit:
                 )
             reward = Reward(reward.scorer, reading)
         self.reward = reward.bind(tokenizer)
+        if self.reward.credit.needs_reference:
+            self.reward.credit.reader()  # or says now that there is none
         if self.reward.credit.needs_policy:
             raise RewardError(
                 f"credit {self.reward.credit_name!r} continues responses with the policy, which is "
