@@ -226,19 +226,6 @@ def scorer_kind(spec: RewardSpec) -> ScorerKind | None:
     return None if spec is None else RewardChoice.of(spec).kind
 
 
-def is_control(name: str) -> bool:
-    """Return whether a reward's name stands for a control, a rule that does not read the text.
-
-    Raises:
-        RewardError: if the name or an option is unknown.
-
-    Example:
-        >>> is_control("recency:tau=5"), is_control("abc")
-        (True, False)
-    """
-    return RewardChoice.of(name).is_control
-
-
 def _scorer(
     scorer: Any,
     kind: ScorerKind,

@@ -10,6 +10,7 @@ from typing import Any
 
 from tokengym.envs import printable
 from tokengym.envs.files import read_jsonl, write_json, write_text
+from tokengym.envs.registry import split_own
 from tokengym.evaluation.measure.measures import Axis
 from tokengym.evaluation.measure.references import (
     SAMPLES,
@@ -355,7 +356,6 @@ class _Found:
 def _unseen_credit(config: ComparisonConfig) -> list[str]:
     """Return a caution for each learner that sees only the sum of the token rewards."""
     from tokengym.agents.ppo.advantages import find_advantage
-    from tokengym.rewards.registry import registered_rewards, scorer_kind
 
     learners = [config.of_run(name).training.learner for name in config.names]
     names = dict.fromkeys(
@@ -368,8 +368,8 @@ def _unseen_credit(config: ComparisonConfig) -> list[str]:
         reward
         for reward in config.rewards
         if reward != "sparse"
-        and reward.split(":")[0] in registered_rewards()
-        and scorer_kind(reward) in ("any", "reward_model")
+        and split_own(reward) is None
+        and config.choice(reward).kind in ("any", "reward_model")
     ]
     if not same_score:
         return []

@@ -36,7 +36,7 @@ from tokengym.evaluation.runs.defaults import (
     training_settings,
 )
 from tokengym.evaluation.runs.own import changed_code, code_hashes, own_env
-from tokengym.rewards.registry import check_name
+from tokengym.rewards.registry import RewardChoice, check_name
 
 SETTINGS_FILE = "comparison.json"
 """File of the configuration, in a comparison's folder."""
@@ -219,9 +219,7 @@ class ComparisonConfig:
 
         They are then measured by the task's gold score, where it has one.
         """
-        from tokengym.rewards.registry import scorer_kind
-
-        is_relevance = {scorer_kind(reward) == "encoder" for reward in self.rewards}
+        is_relevance = {self.choice(reward).kind == "encoder" for reward in self.rewards}
         return len(is_relevance) > 1 and self.task.scorer is None
 
     @property
@@ -246,6 +244,22 @@ class ComparisonConfig:
                     name = f"{name} {reward}"
                 runs.append(NamedRun(name, word, reward, uses_credit))
         return tuple(runs)
+
+    @cached_property
+    def _choices(self) -> dict[str, RewardChoice]:
+        return {}
+
+    def choice(self, reward: str) -> RewardChoice:
+        """Return what the word of a reward stands for; a word of the user's own file runs it.
+
+        It is parsed when it is first needed.
+
+        Raises:
+            RewardError: if an option is unknown.
+        """
+        if reward not in self._choices:
+            self._choices[reward] = RewardChoice.of(reward)
+        return self._choices[reward]
 
     def reward_of(self, name: str) -> str:
         """Return the reward of the runs of that name; a reward's name stands for itself."""
@@ -292,14 +306,14 @@ class ComparisonConfig:
         Args:
             own: Whether to load rules from files of the user's own, to know them too.
         """
-        from tokengym.rewards.registry import is_control
-
         if self.agents and len(self.rewards) == 1:  # the names are the learners'
             return []
         return [
             run.name
             for run in self.runs
-            if run.uses_credit and (own or split_own(run.reward) is None) and is_control(run.reward)
+            if run.uses_credit
+            and (own or split_own(run.reward) is None)
+            and self.choice(run.reward).is_control
         ]
 
     @property

@@ -25,6 +25,7 @@ from tokengym.evaluation.runs.defaults import (
     default_rewards,
     training_settings,
 )
+from tokengym.rewards.registry import RewardChoice
 
 RULES = """
 from tokengym.rewards.credits.uniform import Uniform
@@ -98,6 +99,7 @@ def test_environment_arguments(tmp_path: Path):
     assert train == {
         "dataset": "a.csv",
         "prompt_column": 0,
+        "model": str(tmp_path),
         "reward": "abc",
         "normalize": "batch",
         "min_new_tokens": 0,
@@ -110,6 +112,23 @@ def test_environment_arguments(tmp_path: Path):
     assert fixed.env_kwargs("abc", train=True)["min_new_tokens"] == 20
     measured = ours.env_kwargs("abc", train=False)
     assert (measured["split"], measured["normalize"]) == ("test", None)
+
+
+def test_the_word_of_a_reward_is_parsed_once(monkeypatch: pytest.MonkeyPatch):
+    ours = config(rewards=("abc:beta=0.7", "random"))
+    calls: list[Any] = []
+    parse = RewardChoice.of
+
+    def counted(spec: Any) -> RewardChoice:
+        calls.append(spec)
+        return parse(spec)
+
+    monkeypatch.setattr(RewardChoice, "of", counted)
+    assert ours.controls(own=True) == ["random"]
+    assert not ours.by_gold
+    assert sorted(calls) == ["abc:beta=0.7", "random"]
+    assert ours.choice("abc:beta=0.7").kind == "reward_model"
+    assert len(calls) == 2
 
 
 def test_every_option_of_the_environment_reaches_it():
@@ -157,12 +176,16 @@ def test_a_file_without_new_options_leaves_them_to_the_task(version: str):
     assert differences(old, plain.as_dict()) == ["chat_template None there, False here"]
 
 
-def test_a_models_tokenizer_leaves_the_task_its_prompts_and_scorers(tmp_path: Path):
+def test_another_tokenizer_leaves_the_task_its_prompts_and_scorers(tmp_path: Path):
     (tmp_path / "tokenizer.json").write_text("{}")
-    for task in (TaskSettings(model=str(tmp_path)), TaskSettings(tokenizer=str(tmp_path))):
-        kwargs = config(env="MovieReview", task=task).env_kwargs("abc", train=True)
-        assert kwargs["tokenizer"] == str(tmp_path)
-        assert kwargs["bundle"] == bundled("movie_review")
+    task = TaskSettings(tokenizer=str(tmp_path))
+    kwargs = config(env="MovieReview", task=task).env_kwargs("abc", train=True)
+    assert kwargs["tokenizer"] == str(tmp_path)
+    assert kwargs["bundle"] == bundled("movie_review")
+    task = TaskSettings(model=str(tmp_path))  # beside which the environment finds its tokenizer
+    kwargs = config(env="MovieReview", task=task).env_kwargs("abc", train=True)
+    assert kwargs["model"] == str(tmp_path)
+    assert "tokenizer" not in kwargs
 
 
 @pytest.mark.parametrize(
