@@ -102,6 +102,7 @@ class DecodingPlayer:
         if self.policy.masking_model is not None:
             models.append(self.policy.masking_model)
         capacity = columns_needed(observation)
+        self._streams: list[Any] = []  # the last round's caches and packed weights go first
         self._streams = [make_stream(model, capacity) for model in models]
         self._states: list[Tensor] | None = [stream.start(*inputs) for stream in self._streams]
         self._tokens: Tensor | None = None  # chosen last, not yet read by the stream

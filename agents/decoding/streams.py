@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from tokengym.agents.decoding.gpt2 import GPT2Stream, has_gpt2_shape
+from tokengym.agents.decoding.llama import LlamaStream, has_llama_shape
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.language_model import LanguageModel, full_precision
 
@@ -90,6 +91,8 @@ def make_stream(language_model: LanguageModel, capacity: int) -> Stream:
     """
     if has_gpt2_shape(language_model):
         return GPT2Stream(language_model, capacity)
+    if has_llama_shape(language_model):
+        return LlamaStream(language_model, capacity)
     return ModelStream(language_model)
 
 

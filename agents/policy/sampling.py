@@ -347,11 +347,14 @@ def draw(
 
 MOST_LOGITS = 2**27
 """Most logits of a chunk, 512 MiB in float32."""
+MOST_WITHOUT_GRADIENT = 2**24
+"""The same where nothing is computed again for it, 64 MiB."""
 
 
 def chunk_size(vocab_size: int) -> int:
-    """Return how many tokens have their logits in memory at a time."""
-    return max(1, MOST_LOGITS // vocab_size)
+    """Return how many tokens have their logits in memory at a time, fewer without gradients."""
+    most = MOST_LOGITS if torch.is_grad_enabled() else min(MOST_LOGITS, MOST_WITHOUT_GRADIENT)
+    return max(1, most // vocab_size)
 
 
 def in_chunks(

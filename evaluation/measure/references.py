@@ -28,6 +28,9 @@ SAMPLES = "samples.json"
 """File of the samples in the folder of their run."""
 ROWS = 256
 """Most responses written at once."""
+LARGE, FEWER = 2**14, 64
+"""Vocabulary above which a CPU writes fewer at once: their caches and logits would take most of the
+memory that the model takes, and they are no slower."""
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 """Sizes n of best-of-n that are reported, as far as there are samples."""
 GOAL = 16
@@ -86,7 +89,9 @@ def draw_references(
     import torch
 
     check_ranks(evaluator, samples)
-    collector = imported(COLLECTOR)(evaluator.envs, sampling=Candidates(n=BLOCK), max_rows=ROWS)
+    is_large = policy.device.type == "cpu" and policy.num_actions > LARGE
+    rows = FEWER if is_large else ROWS
+    collector = imported(COLLECTOR)(evaluator.envs, sampling=Candidates(n=BLOCK), max_rows=rows)
     prompts = range(min(evaluator.num_episodes, len(collector.prompts)))
     drawn = None if file is None or not file.exists() else read_references(file)
     while drawn is None or drawn.scores.shape[1] < samples:

@@ -1,7 +1,9 @@
 """Streams read one token at a time what the whole model reads at once."""
 
+import weakref
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig
@@ -11,8 +13,12 @@ from transformers import (
     FalconForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
     MambaConfig,
     MambaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
     RwkvConfig,
     RwkvForCausalLM,
     T5Config,
@@ -29,6 +35,7 @@ from tokengym.agents.decoding.gpt2 import (
     has_gpt2_shape,
     linear_map,
 )
+from tokengym.agents.decoding.llama import LlamaStream, has_llama_shape
 from tokengym.agents.decoding.streams import ModelStream, Stream, check_decoding, make_stream
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.language_model import LanguageModel
@@ -46,8 +53,8 @@ def left_padded(prompts: list[list[int]]) -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
-def adapted(seed: int = 1) -> LanguageModel:
-    model = LanguageModel(make_model("gpt2"), lora_config("gpt2"))
+def adapted(seed: int = 1, shape: str = "gpt2") -> LanguageModel:
+    model = LanguageModel(make_model(shape), lora_config(shape))
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -56,8 +63,18 @@ def adapted(seed: int = 1) -> LanguageModel:
 
 
 def model_of(kind: str) -> LanguageModel:
-    if kind == "lora":
-        return adapted().eval()
+    if kind in ("lora", "llama lora"):
+        return adapted(shape="gpt2" if kind == "lora" else "llama").eval()
+    if kind == "qwen2":  # biases, and a rotation that is scaled
+        torch.manual_seed(0)
+        few: Any = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+        rope = {"rope_type": "linear", "factor": 2.0, "rope_theta": 100.0}
+        heads: Any = {"num_attention_heads": 4, "num_key_value_heads": 1, "rope_parameters": rope}
+        made = Qwen2ForCausalLM(Qwen2Config(vocab_size=8, **few, **heads))
+        for name, parameter in made.named_parameters():
+            if name.endswith("bias"):
+                torch.nn.init.normal_(parameter)
+        return LanguageModel(made).eval()
     if kind == "scaled":
         config: Any = make_model("gpt2").config
         torch.manual_seed(0)
@@ -68,12 +85,12 @@ def model_of(kind: str) -> LanguageModel:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", ["gpt2", "llama", "lora", "scaled"])
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "llama lora", "lora", "qwen2", "scaled"])
 @pytest.mark.parametrize("prompts", [PROMPTS, [[3, 4], [5, 6], [7, 7], [1, 2]]])
 def test_a_stream_gives_the_states_of_the_whole_texts(kind: str, prompts: list[list[int]]):
     model = model_of(kind)
     stream = make_stream(model, capacity=16)
-    assert isinstance(stream, ModelStream if kind == "llama" else GPT2Stream)
+    assert type(stream) is (GPT2Stream if kind in ("gpt2", "lora", "scaled") else LlamaStream)
     texts = {row: list(prompt) for row, prompt in enumerate(prompts)}
     states = stream.start(*left_padded(prompts))
     leaves = {2: 1, 4: 3, 5: 0}  # step -> row: one left in the batch, then compacted
@@ -94,16 +111,36 @@ def test_a_stream_gives_the_states_of_the_whole_texts(kind: str, prompts: list[l
     assert len(texts) == 1
 
 
+GPT2_SIZES: Any = {"n_embd": 64, "n_layer": 2, "n_head": 2, "n_positions": 32}
+LLAMA_SIZES: Any = {
+    **{"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2},
+    **{"num_attention_heads": 4, "num_key_value_heads": 2},
+}
+
+
 @torch.no_grad()
-def test_bfloat16_reads_what_the_whole_model_reads():
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "llama lora"])
+def test_bfloat16_reads_what_the_whole_model_reads(kind: str):
     """Packed products and a float32 cache: as near to float32 as the model's own forward is."""
-    torch.manual_seed(0)
-    config = GPT2Config(vocab_size=300, n_embd=64, n_layer=2, n_head=2, n_positions=32)
-    exact = LanguageModel(GPT2LMHeadModel(config)).eval()
-    model = LanguageModel(GPT2LMHeadModel(config)).eval()
-    model.load_state_dict(exact.state_dict())
-    model.bfloat16()
-    stream = GPT2Stream(model, capacity=16)
+
+    def make() -> LanguageModel:
+        torch.manual_seed(0)
+        if kind == "gpt2":
+            return LanguageModel(GPT2LMHeadModel(GPT2Config(vocab_size=300, **GPT2_SIZES))).eval()
+        lora = LoraConfig(r=2, target_modules=["q_proj", "v_proj", "gate_proj", "down_proj"])
+        network = LlamaForCausalLM(LlamaConfig(vocab_size=300, **LLAMA_SIZES))
+        made = LanguageModel(network, lora if kind == "llama lora" else None).eval()
+        for name, parameter in made.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.3)
+        return made
+
+    exact, model = make(), make()
+    for name, parameter in model.named_parameters():
+        if "lora" not in name:
+            parameter.data = parameter.data.bfloat16()
+    stream = make_stream(model, capacity=16)
+    assert type(stream) is (GPT2Stream if kind == "gpt2" else LlamaStream)
     texts = [list(prompt) for prompt in PROMPTS]
     states = stream.start(*left_padded(PROMPTS))
     generator = torch.Generator().manual_seed(0)
@@ -170,18 +207,37 @@ def test_a_head_of_any_size_gives_the_model_s_logits(vocabulary: int):
 
 
 @torch.no_grad()
-def test_adapters_that_are_off_are_left_out():
-    model = adapted().eval()
+@pytest.mark.parametrize("shape", ["gpt2", "llama"])
+def test_adapters_that_are_off_are_left_out(shape: str):
+    model = adapted(shape=shape).eval()
     assert model.adapters is not None
     with model.adapters.disable_adapter():
         off = make_stream(model, 8).start(*left_padded(PROMPTS))
         stream = make_stream(model, 8)
         stream.start(*left_padded(PROMPTS))
         found = stream.step(torch.tensor([3, 4, 5, 6]))
-    plain = LanguageModel(make_model("gpt2")).eval()
+    plain = LanguageModel(make_model(shape)).eval()
     other = make_stream(plain, 8)
     torch.testing.assert_close(off, other.start(*left_padded(PROMPTS)), atol=2e-5, rtol=1e-4)
     torch.testing.assert_close(found, other.step(torch.tensor([3, 4, 5, 6])), atol=2e-5, rtol=1e-4)
+
+
+def test_a_round_begins_without_the_memory_of_the_last(make_ppo: Any, monkeypatch: Any):
+    streams: list[Any] = []
+    alive: list[list[bool]] = []
+
+    def make(model: LanguageModel, capacity: int) -> Stream:
+        alive.append([known() is not None for known in streams])
+        stream = make_stream(model, capacity)
+        streams.append(weakref.ref(stream))
+        return stream
+
+    monkeypatch.setattr("tokengym.agents.decoding.player.make_stream", make)
+    player = make_ppo().policy.player()
+    ids = np.array([[0, 0, 3, 4, 0, 0]])
+    for _ in range(2):
+        player.begin({"input_ids": ids, "attention_mask": ids > 0})
+    assert alive == [[], [False]]
 
 
 def test_other_shapes_go_through_their_own_forward():
@@ -199,6 +255,34 @@ def test_other_shapes_go_through_their_own_forward():
     assert not has_gpt2_shape(low)
     crossed = GPT2Config(vocab_size=8, n_embd=8, n_layer=1, n_head=1, add_cross_attention=True)
     assert not has_gpt2_shape(LanguageModel(GPT2LMHeadModel(crossed)))
+
+
+def test_llamas_of_other_shapes_go_through_their_own_forward():
+    assert has_llama_shape(LanguageModel(make_model("llama")))
+    assert not has_llama_shape(LanguageModel(make_model("gpt2")))
+    dora = LoraConfig(r=2, target_modules=["q_proj"], use_dora=True)
+    assert not has_llama_shape(LanguageModel(make_model("llama"), dora))
+    kept = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["embed_tokens"])
+    assert not has_llama_shape(LanguageModel(make_model("llama"), kept))
+    sliding = Qwen2Config(
+        **LLAMA_SIZES, vocab_size=8, use_sliding_window=True, sliding_window=4, max_window_layers=1
+    )
+    growing = LlamaConfig(
+        **LLAMA_SIZES,
+        vocab_size=8,
+        rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4},
+    )
+    mixed = LanguageModel(make_model("llama"))
+    mixed.autocasts = True
+    double = LanguageModel(make_model("llama").double())
+    for model in (
+        LanguageModel(Qwen2ForCausalLM(sliding)),
+        LanguageModel(LlamaForCausalLM(growing)),
+        mixed,
+        double,
+    ):
+        assert not has_llama_shape(model)
+        assert isinstance(make_stream(model, 8), ModelStream)
 
 
 def test_a_model_that_reads_ahead_is_refused():

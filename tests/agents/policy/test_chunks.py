@@ -123,9 +123,17 @@ def test_stored_reference_logits_and_log_probs_without_gradient_in_chunks(
         return [kl, *own]
 
     whole = figures()
-    monkeypatch.setattr(sampling, "MOST_LOGITS", 2 * VOCABULARY)
-    for found, expected in zip(figures(), whole, strict=True):
-        torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+    heads: list[int] = []
+    agent.policy.language_model.model.get_output_embeddings().register_forward_hook(
+        lambda _module, _inputs, logits: heads.append(len(logits))
+    )
+    for name in ("MOST_LOGITS", "MOST_WITHOUT_GRADIENT"):
+        heads.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(sampling, name, 2 * VOCABULARY)
+            for found, expected in zip(figures(), whole, strict=True):
+                torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+        assert max(heads) == 2
 
 
 def test_forbidding_tokens_writes_in_place_and_leaves_their_gradients_zero():
