@@ -9,7 +9,7 @@ from tokengym.envs.declared import check_choice, check_count
 from tokengym.envs.errors import DatasetError
 from tokengym.envs.prompts.prompt import prompt_messages
 from tokengym.envs.prompts.tokenization import encode, encode_chats, write_chat
-from tokengym.envs.settings import TextSettings
+from tokengym.envs.settings import PLACE, TextSettings
 from tokengym.rewards.pairs.read import (
     Ids,
     Messages,
@@ -77,6 +77,8 @@ class TextEncoding(TextSettings):
     chat_template: bool | None = None  # type: ignore[assignment]
     """As of `TextSettings`, a written-out dialogue turn by turn; None: as the environment has it
     from which the model comes, else not."""
+    prompt_format: str | None = None
+    """Frame of every prompt that is a text, as of `GenerationSettings`; None has no frame."""
     on_error: OnError = "raise"
     """Whether a row that cannot be learned from stops everything, or is left out and reported."""
 
@@ -240,7 +242,8 @@ def _encode_texts(
     if not rows:
         return []
     into_ids = encode_in_template if encoding.chat_template else encode_plain
-    found = into_ids([(row.prompt, row.responses) for row in rows], tokenizer)
+    frame = encoding.prompt_format or PLACE
+    found = into_ids([(frame.replace(PLACE, r.prompt), r.responses) for r in rows], tokenizer)
     return [
         Row(row.row, tuple(prompt), tuple(_ended(ids, tokenizer, encoding) for ids in responses))
         for row, (prompt, responses) in zip(rows, found, strict=True)

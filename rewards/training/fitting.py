@@ -57,6 +57,8 @@ class RewardTraining(TextSettings):
     """Longest text, prompt included; less where the model reads less."""
     append_eos: bool = True
     """Whether a reward model's texts end with EOS, as responses that were finished do."""
+    head_only: bool = False
+    """Whether the linear layer of a reward or process model learns alone, the body frozen."""
     seed: int = 0
     """Seed of new weights, the order of pairs, and dropout."""
     checkpoint_seconds: float = 60.0
@@ -73,6 +75,13 @@ class RewardTraining(TextSettings):
     def what_counts(self) -> dict[str, Any]:
         """Return the settings that the result depends on."""
         return {name: value for name, value in asdict(self).items() if name != "checkpoint_seconds"}
+
+
+def let_learn(model: Any, training: RewardTraining) -> None:
+    """Let a classifier's weights learn: all of them, or those of its head alone."""
+    body = f"{model.base_model_prefix}."
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not (training.head_only and name.startswith(body)))
 
 
 Report = Callable[[int, int, float], None]

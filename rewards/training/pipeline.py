@@ -16,7 +16,7 @@ from tokengym.rewards.errors import RewardError
 from tokengym.rewards.models.loading import (
     hash_weights,
     load_tokenizer,
-    positions,
+    longest_input,
     quiet,
     select_device,
 )
@@ -28,7 +28,7 @@ from tokengym.rewards.models.questions import (
     store_format,
 )
 from tokengym.rewards.pairs import PreferencePairs, limit_lengths, read_pairs, split_pairs
-from tokengym.rewards.training.fitting import Report, RewardTraining, Row, fit
+from tokengym.rewards.training.fitting import Report, RewardTraining, Row, fit, let_learn
 from tokengym.rewards.training.readers import PairReader, PreferenceReader, RewardReader, Sequences
 from tokengym.rewards.training.results import (
     TrainedReward,
@@ -160,7 +160,7 @@ def encode_side(
     Raises:
         DatasetError: if a text is too long and may not be.
     """
-    limit = min(training.max_tokens, positions(reader.model) or training.max_tokens)
+    limit = min(training.max_tokens, longest_input(reader.model) or training.max_tokens)
     sequences = reader.encode(pairs, tokenizer)
     overlong = training.overlong
     if overlong == "left":
@@ -244,7 +244,7 @@ def _fit(
     ]
     options: Any = {"folder": workplace.checkpoints, "report": report}
     if start.lora is None:
-        start.model.requires_grad_(True)
+        let_learn(start.model, training)
         return start.model, fit(start.model, reader, rows, training, **options)
     from peft import get_peft_model
 
@@ -281,9 +281,9 @@ def train_reward_model(
     same arguments; the result is the same, number for number.
 
     Args:
-        model: Where it starts from: the folder or hub name of a causal language model or a
-            classifier, or a classifier with one logit, which is trained in place. A missing head
-            is initialised.
+        model: Where it starts from: the folder or name of a causal language model, an encoder of
+            BERT's line or a classifier, or a classifier with one logit, which is trained in place.
+            A missing head is initialised.
         pairs: From `read_pairs`, or what that reads with its defaults.
         output_dir: Where the model, its tokenizer and ``measures.json`` are stored, whole or not
             at all; ``<output_dir>.unfinished`` holds the checkpoints until then.
@@ -308,6 +308,8 @@ def train_reward_model(
     if lora is None and not merge:
         raise RewardError("merge = False stores adapters alone; pass lora=LoraConfig(...)")
     training = training or RewardTraining()
+    if training.head_only and lora is not None:
+        raise RewardError("head_only=True trains no adapters; leave lora or head_only out")
     network = _load_start(
         model,
         AutoModelForSequenceClassification,
@@ -393,6 +395,11 @@ def train_preference_model(
 
     check_template(template)
     training = training or RewardTraining()
+    if training.head_only:
+        raise RewardError(
+            "head_only=True trains the linear layer of a reward model, which a preference model "
+            "has not; leave it out"
+        )
     network = _load_start(model, AutoModelForCausalLM, training.seed, device=device, dtype=dtype)
     tokenizer = tokenizer_of(model, tokenizer)
     tokenizer, added = _with_tokens(tokenizer, template, answers)

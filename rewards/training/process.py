@@ -28,7 +28,7 @@ from tokengym.rewards.models.loading import (
     select_device,
 )
 from tokengym.rewards.pairs.read import read_table
-from tokengym.rewards.training.fitting import Report, RewardTraining
+from tokengym.rewards.training.fitting import Report, RewardTraining, let_learn
 from tokengym.rewards.training.pipeline import tokenizer_of
 from tokengym.rewards.training.results import Workplace
 
@@ -304,7 +304,8 @@ def _fit(
     report: Report | None,
 ) -> list[float]:
     """Train in place and return the loss of each optimiser step, nats."""
-    model = classifier.model.requires_grad_(True)
+    model = classifier.model
+    let_learn(model, training)
     generator = torch.Generator().manual_seed(training.seed)
     size = min(training.batch_size, len(rows))
     steps = max(1, math.ceil(training.epochs * len(rows) / size))

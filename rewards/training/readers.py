@@ -16,7 +16,7 @@ from torch import Tensor
 from tokengym.envs.prompts.prompt import prompt_messages
 from tokengym.envs.prompts.tokenization import encode, encode_chats
 from tokengym.rewards.maths.pairwise import sigmoid
-from tokengym.rewards.models.classifier import Classifier
+from tokengym.rewards.models.classifier import EncoderClassifier, read_classifier
 from tokengym.rewards.models.loading import PaddingSide
 from tokengym.rewards.models.questions import answer_ids, answer_logits, write_question
 from tokengym.rewards.pairs import PreferencePair
@@ -81,8 +81,9 @@ class RewardReader(PairReader):
     """Bradley-Terry: P(chosen is better) = sigmoid(R(x, y_w) - R(x, y_l)).
 
     Args:
-        model: A causal classifier with one logit.
-        append_eos: Whether texts end with EOS.
+        model: A classifier with one logit, causal or of BERT's line.
+        append_eos: Whether texts of a causal model end with EOS; others end as their tokenizer
+            writes it.
         chat_template: Whether prompts are conversations in the tokenizer's chat template.
 
     Raises:
@@ -97,26 +98,32 @@ class RewardReader(PairReader):
         self.model = model
         self.append_eos = append_eos
         self.chat_template = chat_template
-        self.classifier = Classifier(model, None)
+        self.classifier = read_classifier(model, None)
+        self.is_encoder = isinstance(self.classifier, EncoderClassifier)
 
     def encode(
         self, pairs: Sequence[PreferencePair], tokenizer: "PreTrainedTokenizerBase"
     ) -> list[Sequences]:
         """Return prompt and chosen, and prompt and rejected, joined as written or as a chat."""
-        end = [tokenizer.eos_token_id] if self.append_eos else []
+        end = [tokenizer.eos_token_id] if self.append_eos and not self.is_encoder else []
         rows = [(pair.prompt, (pair.chosen, pair.rejected)) for pair in pairs]
         if self.chat_template:
             parts = encode_in_template(rows, tokenizer)
             texts = [[*prompt, *answer] for prompt, answers in parts for answer in answers]
         else:
-            texts = encode(tokenizer, [prompt + text for prompt, two in rows for text in two])
+            wholes = [prompt + text for prompt, two in rows for text in two]
+            texts = tokenizer(wholes, verbose=False)["input_ids"] if self.is_encoder else []
+            texts = texts or encode(tokenizer, wholes)
         ids = [[*tokens, *end] for tokens in texts]
         return list(zip(ids[::2], ids[1::2], strict=True))
 
     def spare(
         self, pairs: Sequence[PreferencePair], tokenizer: "PreTrainedTokenizerBase"
     ) -> list[tuple[int, int]]:
-        """Return where the prompt stands: at the beginning."""
+        """Return where the prompt stands: at the beginning, behind an encoder's first token."""
+        if self.is_encoder:
+            prompts = tokenizer([p.prompt for p in pairs], verbose=False, add_special_tokens=False)
+            return [(1, 1 + len(ids)) for ids in prompts["input_ids"]]
         if self.chat_template:
             prompts = encode_chats(tokenizer, [prompt_messages(pair.prompt) for pair in pairs])
         else:

@@ -100,6 +100,7 @@ def train_reward(
     For example:
       tokengym train-reward --pairs pairs.jsonl --out runs/reward
       tokengym train-reward --pairs hh.jsonl.gz --on-error skip --model path/of/lm --lora-rank 16
+      tokengym train-reward --pairs pairs.jsonl --model minilm --learning-rate 1e-4
       tokengym train-reward --pairs pairs.csv --kind preference --held-out other.csv
       tokengym train-reward --pairs steps.jsonl --kind process --out runs/process
 
@@ -107,7 +108,8 @@ def train_reward(
         pairs: A csv, tsv, json, jsonl or parquet file, gzipped or not, or a name on the hub.
         kind: One score per response (Bradley-Terry), a comparison of two, or, from a prompt with
             completions and their labels in each row, one score per step.
-        model: Folder or hub name of the language model to start from (default: a bundled one).
+        model: Folder or name of the language model to start from, or for one score per response
+            of an encoder (default: a bundled language model).
         env: Environment whose bundled model that is.
         out: A new folder (default: runs/ and the kind).
         reading: How the pairs are read.
@@ -190,8 +192,12 @@ def _bundled_policy(env: str) -> Path:
 
 @contextmanager
 def _progress(console: "Console") -> "Iterator[Report]":
-    """Show a bar while the model is trained, on a terminal."""
+    """Show a bar while the model is trained on a terminal, elsewhere a line for each tenth."""
+    from time import monotonic
+
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from tokengym.evaluation.runs.progress import clock_time
 
     bar = Progress(
         TextColumn("training"),
@@ -203,8 +209,15 @@ def _progress(console: "Console") -> "Iterator[Report]":
         transient=True,
         disable=not console.is_terminal,
     )
-    task = bar.add_task("", total=None, loss="")
+    task, began = bar.add_task("", total=None, loss=""), monotonic()
+
+    def report(done: int, total: int, loss: float) -> None:
+        bar.update(task, completed=done, total=total, loss=f"loss {loss:.3f}")
+        if not console.is_terminal and done * 10 // total > (done - 1) * 10 // total:
+            left = clock_time((monotonic() - began) / done * (total - done))
+            line = f"step {done} of {total}, loss {loss:.3f}, {left} left"
+            console.print(line, highlight=False, markup=False)
+            console.file.flush()  # or a log file shows nothing until the end
+
     with bar:
-        yield lambda done, total, loss: bar.update(
-            task, completed=done, total=total, loss=f"loss {loss:.3f}"
-        )
+        yield report

@@ -12,7 +12,8 @@ import pytest
 import torch
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
-from transformers import GPT2LMHeadModel
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from tests.rewards.conftest import make_classifier, make_episode
 from tokengym.envs import DatasetError
@@ -180,6 +181,80 @@ def test_a_model_that_has_not_learned_its_pairs_is_undertrained(language_model, 
         stored = json.loads((trained.path / "measures.json").read_text())
         assert stored["train_accuracy"] == trained.train_accuracy
         assert stored["undertrained"] is trained.undertrained
+
+
+@pytest.fixture
+def encoder(tmp_path):
+    """Return the folder of a tiny BERT without a head, and its tokenizer."""
+    words = {word: i for i, word in enumerate(["[PAD]", "[CLS]", "[SEP]", "[UNK]", *"abcdefgh"])}
+    backend = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    special = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    own = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]", **special)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = BertConfig(vocab_size=12, intermediate_size=32, max_position_embeddings=16, **sizes)
+    BertModel(config).save_pretrained(tmp_path / "encoder")
+    own.save_pretrained(tmp_path / "encoder")
+    return tmp_path / "encoder", own
+
+
+def test_an_encoder_learns_the_preference(encoder, tmp_path, tokenizer):
+    folder, own = encoder
+    trained = train_reward_model(
+        folder,
+        good_and_bad(160),
+        output_dir=tmp_path / "rm",
+        held_out=good_and_bad(40, seed=1),
+        training=RewardTraining(learning_rate=1e-2, epochs=3, batch_size=16),
+    )
+    assert trained.metrics.accuracy > 0.95
+    scorer = RewardModel.from_pretrained(trained.path, device="cpu").bind(tokenizer)
+    good, bad = scorer.score(
+        [
+            make_episode([5], tokenizer(text)["input_ids"], prompt="c", response=text)
+            for text in (" c a", " c b")
+        ]
+    ).values
+    assert good > bad
+    with torch.no_grad():  # what was trained is what is read
+        reader = RewardReader(scorer.model, append_eos=True)
+        pair = PreferencePair(prompt="c", chosen=" c a", rejected=" c b")
+        (ids,) = reader.encode([pair], own)
+        assert ids == ([1, 6, 6, 4, 2], [1, 6, 6, 5, 2])
+        assert reader.spare([pair], own) == [(1, 2)]
+        read = reader.values(torch.tensor(ids), torch.ones(2, 5), torch.zeros(2, 5))
+    np.testing.assert_allclose(read, [good, bad], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["causal", "encoder"])
+def test_the_head_alone_learns(kind, language_model, encoder, tmp_path):
+    start = language_model if kind == "causal" else encoder[0]
+    training = replace(FAST, head_only=True)
+    folders = [
+        train_reward_model(
+            start,
+            good_and_bad(16),
+            output_dir=tmp_path / f"{rate}",
+            training=replace(training, learning_rate=rate),
+        ).path
+        for rate in (1e-9, 1e-1)
+    ]
+    before, after = (load_file(folder / "model.safetensors") for folder in folders)
+    changed = {name for name in before if (before[name] - after[name]).abs().max() > 1e-4}
+    assert changed
+    assert all(name.startswith(("score.", "classifier.")) for name in changed)
+
+
+def test_what_the_head_alone_excludes(language_model, tmp_path):
+    training, out = replace(FAST, head_only=True), {"output_dir": tmp_path / "rm"}
+    with pytest.raises(RewardError, match="head_only=True trains no adapters; leave lora or"):
+        train_reward_model(language_model, good_and_bad(8), lora=LORA, training=training, **out)
+    with pytest.raises(RewardError, match="which a preference model has not; leave it out"):
+        train_preference_model(language_model, good_and_bad(8), training=training, **out)
 
 
 @pytest.mark.parametrize("lora", [None, LORA])

@@ -47,6 +47,10 @@ def test_a_model_is_trained_measured_and_loads(
     assert "left out: 1 equal" in said
     assert ("position bias" in said) == (kind == "preference")
     assert "undertrained" not in said
+    steps = [line for line in said.splitlines() if line.startswith("step ")]
+    assert len(steps) == 10  # of 16; nothing here is a terminal
+    assert steps[-1].startswith("step 16 of 16, loss 0.")
+    assert steps[-1].endswith(", 0:00 left")
     measures = json.loads((out / "measures.json").read_text())
     assert measures["held_out"]["accuracy"] == 1.0
     assert measures["skipped"] == {"equal": 1}

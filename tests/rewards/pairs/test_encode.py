@@ -174,6 +174,18 @@ def test_prompts_go_through_the_template_as_an_environments_do():
     assert plain.prompt != found.prompt
 
 
+def test_prompts_stand_in_the_environments_frame(make_env: Any):
+    env = make_env(prompts=["b"], prompt_format="e {prompt} d", chat_template=False)
+    env.reset()
+    encoding = encoding_for(env, TextEncoding(on_error="skip"))
+    assert (encoding.prompt_format, encoding.on_error) == ("e {prompt} d", "skip")
+    row = {"prompt": "b", "chosen": "a", "rejected": "c"}
+    (found,) = encode_pairs([row], TOKENIZER, encoding).rows
+    assert list(found.prompt) == env.get_state()["prompt_ids"]
+    (plain,) = pairs_of([row]).rows
+    assert len(plain.prompt) == 1
+
+
 def test_episodes_and_rows_are_responses_to_learn():
     episode = Episode(prompt="b", response="a", prompt_ids=[4], response_ids=[3, EOS])
     assert ids_of(responses_of([episode])) == [((4,), (3, EOS))]
