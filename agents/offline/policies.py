@@ -158,21 +158,22 @@ def make_policy(
 
 
 def encoding_for(source: Any, encoding: TextEncoding | None) -> TextEncoding:
-    """Return the encoding, its chat template as the environment has it where that is left open.
+    """Return the encoding, as the environment writes prompts where that is left open.
 
     Args:
         source: As for `build_policy`.
         encoding: The caller's; None takes the defaults.
     """
-    template = False
-    if _is_environment(source):
-        settings = environment_attribute(source, "settings")
-        template = bool(getattr(settings, "chat_template", False))
     encoding = encoding or TextEncoding()
-    return (
-        encoding
-        if encoding.chat_template is not None
-        else replace(encoding, chat_template=template)
+    if encoding.chat_template is not None:
+        return encoding
+    if not _is_environment(source):
+        return replace(encoding, chat_template=False)
+    settings = environment_attribute(source, "settings")
+    return replace(
+        encoding,
+        chat_template=bool(getattr(settings, "chat_template", False)),
+        prompt_format=encoding.prompt_format or getattr(settings, "prompt_format", None),
     )
 
 

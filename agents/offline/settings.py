@@ -1,11 +1,12 @@
 """Settings of learning from given data, declared once; importable without torch."""
 
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from tokengym.agents.learner import Learner, register_learner
-from tokengym.envs.declared import check_count, check_number
+from tokengym.envs.declared import check_choice, check_count, check_number
 from tokengym.envs.errors import SettingsError
+from tokengym.envs.settings import Overlong
 
 if TYPE_CHECKING:
     from tokengym.agents.losses.preference import PreferenceFormula
@@ -154,6 +155,12 @@ class SFTSettings:
 
     pairs: str | None = None
     """File of pairs (or, for SFT, responses) to learn from; None collects them from the policy."""
+    on_error: Literal["raise", "skip"] = "raise"
+    """Whether a row of that file that cannot be learned from stops the run, or is left out and
+    counted."""
+    overlong_rows: Overlong = "error"
+    """Rows of that file that are longer than the model reads: "error" refuses them, "left" cuts the
+    beginning of their prompts, "drop" leaves them out."""
     num_prompts: int = 512
     """Prompts answered, where data is collected."""
     sampling: Sampling = field(default=Sampling(n=8, temperatures=(1.0, 0.7)))
@@ -163,6 +170,14 @@ class SFTSettings:
 
     def __post_init__(self) -> None:
         check_count(self, "num_prompts")
+        check_choice(self, "on_error", ("raise", "skip"))
+        check_choice(self, "overlong_rows", get_args(Overlong))
+        given = {"on_error": self.on_error, "overlong_rows": self.overlong_rows}
+        for name, value in given.items():
+            if self.pairs is None and value not in ("raise", "error"):
+                raise SettingsError(
+                    f"{name}={value!r} has no effect on data that is collected; pass pairs"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 from tokengym.agents.learner import TrainingRun
 from tokengym.agents.losses.ranking import best_against_worst, best_of
 from tokengym.agents.offline.dpo import DPO
-from tokengym.agents.offline.policies import make_policy
+from tokengym.agents.offline.policies import encoding_for, make_policy
 from tokengym.agents.offline.settings import Candidates, Sampling
 from tokengym.agents.offline.sft import SFT
 from tokengym.agents.offline.trainer import OfflineTrainer
@@ -34,6 +34,7 @@ from tokengym.agents.rollouts.environments import (
 from tokengym.envs import Episode, PromptSet
 from tokengym.envs.errors import SettingsError
 from tokengym.rewards import Scorer
+from tokengym.rewards.pairs.encode import TextEncoding
 from tokengym.rewards.pairs.store import pairs_dataset, responses_dataset
 from tokengym.rewards.scorers.base import as_scorer
 
@@ -325,6 +326,10 @@ def _train(run: TrainingRun, trainer: type[Agent], **arguments: Any) -> Agent:
         **run.settings.tuning.trainer_arguments(run.settings.tuning.batch_size),
         **arguments,
         tokenizer=environment_attribute(envs, "tokenizer"),
+        encoding=encoding_for(
+            envs,
+            TextEncoding(on_error=run.settings.on_error, overlong=run.settings.overlong_rows),
+        ),
         seed=run.seed,
         device=run.training.device,
     )

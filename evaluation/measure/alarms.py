@@ -5,7 +5,7 @@ gold rise together until the proxy is over-optimised, then gold falls (Gao et al
 arXiv:2210.10760).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,8 @@ COPY_RISE = 0.10
 """Rise of the copy rate, absolute: one trigram in ten more is taken from the prompt."""
 REPETITION_RISE = 0.15
 """Rise of the share of repeated trigrams, absolute."""
+FEW = 4
+"""Untrained responses to a prompt whose best a training should beat."""
 LENGTH_CHANGE = 0.30
 """Change of the response's length, relative to the reference policy's."""
 
@@ -144,3 +146,23 @@ def find_alarms(
             else:
                 alarms.append(f"its score {ended}: training lost by its own objective")
     return alarms
+
+
+def short_of_best(ended: float, rows: Sequence[Mapping[str, float]]) -> str | None:
+    """Return the alarm of a training that ended below the best of a few untrained responses.
+
+    Args:
+        ended: Score minus the KL penalty at the end, or the score where there is no price.
+        rows: Best-of-n by n, as `tokengym.evaluation.measure.references.reference_lines` has it.
+
+    Example:
+        >>> short_of_best(0.5, [{"n": 1, "score": 0.0}, {"n": 4, "score": 1.0}])[:50]
+        'it ended at 0.5, below the 1 of the best of 4 untr'
+    """
+    row = next((row for row in rows if row["n"] == FEW), None)
+    if row is None or ended >= (best := row.get("net_score", row["score"])):
+        return None
+    return (
+        f"it ended at {ended:.3g}, below the {best:.3g} of the best of {FEW} untrained responses, "
+        "which cost no training: train longer, or at another learning_rate"
+    )

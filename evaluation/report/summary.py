@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tokengym.evaluation.measure.alarms import find_alarms
+from tokengym.evaluation.measure.alarms import find_alarms, short_of_best
 from tokengym.evaluation.measure.measures import Axis, measure_of
 from tokengym.evaluation.measure.references import ReferenceSamples, reference_lines, way
 from tokengym.evaluation.report.curves import Curve, Group, Panel, Runs, make_panels
@@ -117,6 +117,11 @@ def summarize(
         drawn = (references or {}).get(panel.group)
         if drawn is not None:
             group["reference"] = reference_lines(drawn, kl_coef, by_gold=by_gold)
+            measure = "score" if kl_coef is None else "net_score"
+            for entry in group["rewards"].values() if measure in panel.measures else ():
+                ended = entry["figures"][measure]["final"]["iqm"]
+                alarm = short_of_best(ended, group["reference"]["best_of_n"])
+                entry["alarms"] += [] if alarm is None else [alarm]
             _add_way(panel, group, level)
         _add_controls(panel, group, controls, level)
         group["failed"] = sum(run.get("group", {}) == group["group"] for run in lost)

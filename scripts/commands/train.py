@@ -1,5 +1,6 @@
 """``tokengym train``: one policy, one reward."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,15 +133,18 @@ def train(
         say(console, f"{out / 'agent'}  the agent")
     say(console, f"{run_folder(out, name, seed)}  its curve")
     if not processes.saves_together:  # models that are shared out may be too large for one process
-        _show_references(console, config, out)
+        _show_references(console, config, out, record.curve[-1])
 
 
-def _show_references(console: "Console", config: "ComparisonConfig", out: Path) -> None:
-    """Print what the same scorer and price give without training."""
+def _show_references(
+    console: "Console", config: "ComparisonConfig", out: Path, end: Mapping[str, Any]
+) -> None:
+    """Print what the same scorer and price give without training, and whether it is more."""
     from tokengym.agents.errors import ModelError
+    from tokengym.evaluation.measure.alarms import short_of_best
     from tokengym.evaluation.measure.references import reference_lines
     from tokengym.evaluation.runs.run import run_references
-    from tokengym.scripts.commands.show import show_references
+    from tokengym.scripts.commands.show import say, show_references
 
     if not config.evaluation.reference_samples:
         return
@@ -150,7 +154,11 @@ def _show_references(console: "Console", config: "ComparisonConfig", out: Path) 
     except ModelError as error:  # an agent of one's own may need no model
         console.print(f"no best-of-n: {error}", markup=False)
         return
-    show_references(console, reference_lines(drawn, config.price, by_gold=config.by_gold))
+    lines = reference_lines(drawn, config.price, by_gold=config.by_gold)
+    show_references(console, lines)
+    ended = end["score"] - (config.price or 0.0) * (end.get("kl") or 0.0)
+    if config.training.agent != "best-of-n" and (alarm := short_of_best(ended, lines["best_of_n"])):
+        say(console, f"! {config.names[0]}: {alarm}")
 
 
 def _prepare(config: "ComparisonConfig", out: Path) -> None:

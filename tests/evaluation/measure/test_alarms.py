@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tokengym.evaluation.measure.alarms import find_alarms, noise, parting
+from tokengym.evaluation.measure.alarms import find_alarms, noise, parting, short_of_best
 
 STEPS = np.linspace(0.0, 30.0, 11)
 RISING = STEPS / 30.0
@@ -110,3 +110,12 @@ def test_a_loss_of_gold_is_not_called_one_of_the_objective():
     (gold,) = find_alarms({**falling, "gold_score": RISING}, STEPS, by_gold=True)
     assert gold.startswith("its gold score minus the KL penalty ended at -1, below its start of")
     assert "objective" not in gold
+
+
+def test_less_than_the_best_of_four_is_an_alarm():
+    rows = [{"n": n, "score": n / 4, "net_score": n / 8} for n in (1, 2, 4, 8)]
+    assert short_of_best(0.5, rows) is None
+    assert str(short_of_best(0.4, rows)).startswith("it ended at 0.4, below the 0.5 of the best of")
+    assert short_of_best(0.4, rows[:2]) is None
+    without_price = [{"n": row["n"], "score": row["score"]} for row in rows]
+    assert "below the 1 of the best of 4" in str(short_of_best(0.9, without_price))

@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from rich.console import Console
 from tokengym.agents.learner import find_learner
 from tokengym.agents.ppo.advantages import advantage_names
 from tokengym.envs.declared import changed
-from tokengym.envs.errors import SettingsError
+from tokengym.envs.errors import DatasetError, SettingsError
 from tokengym.evaluation.runs.compare import compare
 from tokengym.evaluation.runs.config import ComparisonConfig, read_settings, run_folder
 from tokengym.evaluation.runs.defaults import (
@@ -19,6 +20,7 @@ from tokengym.evaluation.runs.defaults import (
     TrainingSettings,
     training_settings,
 )
+from tokengym.evaluation.runs.run import run
 
 QUIET = Console(quiet=True)
 ENV = "tokengym/MovieReview-v0"
@@ -110,6 +112,31 @@ def test_what_cannot_be_compared_is_refused_in_one_line(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         learners(*agents)
+
+
+def test_rows_that_cannot_be_learned_from_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = {"prompt": "the film is", "chosen": " great .", "rejected": " dull ."}
+    long = {**good, "chosen": " great" * 2000}
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("\n".join(map(json.dumps, (good, {**good, "rejected": ""}, long, good))))
+
+    def config(**settings: Any) -> ComparisonConfig:
+        training = training_settings(ENV, "dpo", num_train_epochs=1, max_new_tokens=4, **settings)
+        evaluation = EvaluationSettings(every=1, episodes=2, samples=1, reference_samples=0)
+        return ComparisonConfig(
+            env=ENV, rewards=("sparse",), seeds=1, training=training, evaluation=evaluation
+        )
+
+    run(config(pairs=str(file), on_error="skip", overlong_rows="drop"), "sparse", 0)
+    assert "4 rows, 2 kept, 1 empty, 1 overlong" in caplog.text
+    with pytest.raises(DatasetError, match=r"row 1 of the .*on_error='skip'"):
+        run(config(pairs=str(file)), "sparse", 0)
+    with pytest.raises(SettingsError, match="on_error='skip' has no effect on data that is coll"):
+        config(on_error="skip")
+    with pytest.raises(SettingsError, match="overlong_rows='left' has no effect on data that is"):
+        config(overlong_rows="left")
 
 
 @pytest.fixture(scope="module")
