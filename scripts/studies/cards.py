@@ -45,7 +45,8 @@ RULES = (
 )
 """Rules with a card; `rto` needs the path of a policy that was trained by DPO."""
 ESTIMATORS = ("gae", "reinforce", "reinforce++", "vineppo", "rloo", "grpo", "dr-grpo", "loo")
-WEIGHTS = ("constant", "weight:random", "position", "entropy", "gtpo")
+WEIGHTS = ("constant", "weight:random", "position", "entropy", "rsi")
+"""Weights whose gradient can be enumerated; the others read a model or other responses."""
 EXACT = ("contract", "best-response", "gradient")
 """Parts that `--rerun` measures: seconds each."""
 
