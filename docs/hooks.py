@@ -7,11 +7,13 @@ raw numbers gets a list of its files.
 import base64
 import json
 import re
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import griffe
+import gymnasium as gym
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure import StructureItem
 from mkdocs.structure.files import File, Files
@@ -27,6 +29,23 @@ FROM_ROOT = {
 }
 
 
+RULES = ("sparse", "uniform", "abc", "abc-signed", "red")
+GALLERY = {
+    "MovieReview": RULES,
+    "Forks": RULES,
+    "QuestionAnswer": ("sparse", "abc", "abc-signed", "r3", "r3-dense"),
+}
+"""Tasks whose responses the gallery shows, and under which rules."""
+REPORTS = ("default_setting", "imdb")
+"""Results whose curves it shows as a report."""
+_GALLERY = """What the commands write, to look at without installing anything: each page is one file
+that needs no network. On the replay pages the same responses are coloured by what each rule pays
+their tokens, beside the truth where the task knows it."""
+_BUTTONS = """[Get started](guide/getting_started.md){ .md-button .md-button--primary }
+[See what it shows](gallery.md){ .md-button }
+"""
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are not Markdown of docs/."""
     docs = ROOT / "docs"
@@ -34,15 +53,49 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         text = (ROOT / name).read_text(encoding="utf-8").replace("](docs/", "](")
         # Badges are fetched from elsewhere, and the site has all it shows.
         text = re.sub(r"(?m)^!\[[^]]*\]\(https://img\.shields\.io.*\n\n", "", text)
+        if page == "index.md":
+            text = text.replace("\n## Install", f"\n{_BUTTONS}\n## Install", 1)
         files.append(File.generated(config, page, content=text))
+    _add_gallery(files, config)
     for path in sorted((docs / "notebooks").glob("*.ipynb")):
         _add_notebook(path, files, config)
     for folder in (path for path in (docs / "results").rglob("*") if path.is_dir()):
         names = sorted(path.name for path in folder.iterdir() if path.is_file())
-        text = "\n".join((f"# Files of {folder.name}\n", *(f"- [{n}]({n})" for n in names)))
+        text = "---\nsearch:\n  exclude: true\n---\n"  # names of files are no answers
+        text += "\n".join((f"# Files of {folder.name}\n", *(f"- [{n}]({n})" for n in names)))
         page = f"{folder.relative_to(docs)}/files.md"
         files.append(File.generated(config, page, content=text))
     return files
+
+
+def _add_gallery(files: Files, config: MkDocsConfig) -> None:
+    """Add pages that the commands wrote: responses of three tasks under five rules, and reports."""
+    from tokengym.agents import PPO, collect
+    from tokengym.evaluation.report.results import report_curves
+    from tokengym.lab.replay.page import render_replay
+    from tokengym.lab.replay.replay import replay
+
+    rows = []
+    for task, rules in GALLERY.items():
+        envs = gym.make_vec(f"tokengym/{task}-v0", num_envs=6)
+        policy = PPO("CausalLMPolicy", envs, n_minibatches=1, seed=0)
+        episodes = collect(policy, envs, 6, seed=0)
+        found = replay(episodes, rules, env=task, source="six responses of the untrained policy")
+        files.append(File.generated(config, f"gallery/{task}.html", content=render_replay(found)))
+        command = f"`tokengym replay --env {task} --rewards {' '.join(rules)}`"
+        rows.append(
+            f"| [{task}: each token under {len(rules)} rules](gallery/{task}.html) | {command} |"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        for name in REPORTS:
+            curves = ROOT / "docs" / "results" / name / "curves.csv"
+            report_curves(curves, Path(folder) / name)
+            page = (Path(folder) / name / "report.html").read_text(encoding="utf-8")
+            files.append(File.generated(config, f"gallery/{name}.html", content=page))
+            command = f"`tokengym report --curves docs/results/{name}/curves.csv`"
+            rows.append(f"| [Report: {name.replace('_', ' ')}](gallery/{name}.html) | {command} |")
+    text = "\n".join(["# Gallery", "", _GALLERY, "", "| page | written by |", "|---|---|", *rows])
+    files.append(File.generated(config, "gallery.md", content=text + "\n"))
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
