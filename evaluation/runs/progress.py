@@ -140,10 +140,12 @@ def figures(point: Mapping[str, Any]) -> str:
     Example:
         >>> figures({"score": 1.5, "kl": 2.25, "tokens": 9600, "wall_s": 8.0})
         'score 1.500, KL 2.25 nats, 1200 tokens/s'
+    >>> figures({"score": 0.5, "kl": -0.001, "tokens": 0})
+    'score 0.500, KL 0.00 nats'
     """
     shown = [f"score {point['score']:.3f}"]
     if point.get("kl") is not None:
-        shown.append(f"KL {point['kl']:.2f} nats")
+        shown.append(f"KL {round(point['kl'], 2) + 0.0:.2f} nats")  # -0.001 is 0.00
     if point["tokens"] and point["wall_s"] > 0:
         shown.append(f"{point['tokens'] / point['wall_s']:.0f} tokens/s")
     return ", ".join(shown)

@@ -227,5 +227,5 @@ def _show_curve(console: "Console", curve: list[dict[str, Any]]) -> None:
     """Print where a run began and ended."""
     for point in (curve[0], curve[-1]):
         gold = f", gold {point['gold_score']:.3f}" if point.get("gold_score") is not None else ""
-        kl = f", KL {point['kl']:.2f} nats" if point.get("kl") is not None else ""
+        kl = "" if point.get("kl") is None else f", KL {round(point['kl'], 2) + 0.0:.2f} nats"
         console.print(f"{point['tokens']} tokens: score {point['score']:.3f}{gold}{kl}")
