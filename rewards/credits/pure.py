@@ -20,7 +20,8 @@ class PURE(IncrementCredit):
     A learner from these rewards raises the worst step instead of the sum, which cannot be raised
     by many slightly good steps. They do not sum to the score, and the best response under them can
     be another one. The paper's step rewards come from a process reward model; here they are those
-    of `RED`, and ``segments`` makes steps of more than one token.
+    of `RED`, and ``segments`` makes steps of more than one token; ``prm:form=min`` is PURE with a
+    process model.
 
     Args:
         temperature: Reward units; towards 0 only the worst step is paid. The paper uses 0.1.

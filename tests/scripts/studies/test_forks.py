@@ -10,7 +10,9 @@ import pytest
 
 import tokengym  # noqa: F401  (registers the ids)
 from tokengym.envs.files import write_csv
-from tokengym.scripts.studies import forks
+from tokengym.envs.forks.families import verify
+from tokengym.rewards import RewardTraining
+from tokengym.scripts.studies import forks, forks_steps
 from tokengym.scripts.studies.cells import DOCS
 
 
@@ -55,3 +57,20 @@ def test_the_page_marks_what_is_clear(tmp_path: Path) -> None:
     text = (tmp_path / "forks.md").read_text(encoding="utf-8")
     assert "| easy, ppo | decisive | 4 | **+0.30" in text
     assert "| easy, ppo | sparse | 4 |" in text
+
+
+def test_labels_of_steps_are_exact_or_executed_and_the_page_has_their_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(DOCS / "forks.md", tmp_path / "forks.md")
+    monkeypatch.setattr(forks_steps, "TRAINED", 16)
+    monkeypatch.setattr(forks_steps, "HELD_OUT", 16)
+    monkeypatch.setattr(forks_steps, "TRAINING", RewardTraining(batch_size=16))
+    env, shown = forks_steps.demonstrations("train", 16, seed=2)
+    exact, forked = forks_steps.exact_rows(env, shown), forks_steps.forked_rows(shown)
+    for episode, one, other in zip(shown, exact, forked, strict=True):
+        assert one.labels[-1] == other.labels[-1] == verify(episode.prompt, episode.response)
+        assert sorted(one.labels, reverse=True) == list(one.labels)  # what is lost stays lost
+        assert np.less_equal(other.labels, one.labels).all()
+    forks_steps.page(tmp_path)
+    assert "| exact | 1.00 | 0." in (tmp_path / "forks.md").read_text(encoding="utf-8")

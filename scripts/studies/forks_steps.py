@@ -1,0 +1,113 @@
+"""How well does a process model find the first error? Figures of docs/results/forks.md.
+
+Demonstrations of bracket sequences, two thirds of them right, with labels of steps that are exact,
+or by continuations of the bundled policy. On other prompts, whose labels are exact.
+
+    python -m tokengym.scripts.studies.forks_steps
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from tokengym.agents import PPO, bind_policy
+from tokengym.envs import Episode
+from tokengym.envs.bundle import Split
+from tokengym.envs.prompts.tokenization import decode
+from tokengym.rewards import RewardTraining
+from tokengym.rewards.maths.steps import first_error, first_error_f1
+from tokengym.rewards.training import rows_of_forks, train_process_model
+from tokengym.rewards.training.process import StepRow
+from tokengym.scripts.corpora.forks_texts import demonstrate
+from tokengym.scripts.studies.cells import DOCS, Docs, command_line
+from tokengym.scripts.studies.tables import fill, markdown_table
+
+KNOBS: dict[str, Any] = {"family": "brackets", "decisions": 3, "distractors": 1, "fillers": 1}
+STEPS, SIZE = 4, 2
+"""Steps of a response, a decision with its filler each, and the tokens of one."""
+SKILL = 0.8
+TRAINED, HELD_OUT = 3072, 384
+TRAINING = RewardTraining(
+    learning_rate=1e-3, batch_size=16, epochs=5, weight_decay=0.1, warmup=0.05
+)
+GUESSES = 200
+
+
+def demonstrations(split: Split, count: int, seed: int) -> tuple[Any, list[Episode]]:
+    """Return the environment, and responses of the demonstrator to prompts drawn from a split."""
+    env: Any = gym.make("tokengym/Forks-v0", split=split, **KNOBS).unwrapped
+    rng, episodes = np.random.default_rng(seed), []
+    for _ in range(count):
+        prompt = env.prompts[int(rng.integers(len(env.prompts)))].text
+        shown = demonstrate(
+            "brackets", prompt, skill=SKILL, judged_by=SKILL, fillers=SIZE - 1, rng=rng
+        )
+        episodes.append(
+            Episode(
+                prompt=prompt,
+                response=" ".join(shown.words),
+                prompt_ids=env.tokenizer(prompt)["input_ids"],
+                response_ids=env.tokenizer.convert_tokens_to_ids(list(shown.words)),
+            )
+        )
+    return env, episodes
+
+
+def exact_rows(env: Any, episodes: list[Episode]) -> list[StepRow]:
+    """Return rows whose labels say whether the response can still be solved after each step."""
+    rows = []
+    for episode in episodes:
+        ids, values = episode.response_ids, env.optimal_values(episode.prompt).values
+        starts = range(0, STEPS * SIZE, SIZE)
+        steps = decode(env.tokenizer, [ids[start : start + SIZE] for start in starts])
+        labels = tuple(values[ids[: start + SIZE]] for start in starts)
+        rows.append(StepRow(prompt=episode.prompt, completions=tuple(steps), labels=labels))
+    return rows
+
+
+def forked_rows(episodes: list[Episode]) -> list[StepRow]:
+    """Return rows whose labels say whether one of 8 continuations of each step was right."""
+    envs: Any = gym.make_vec(
+        "tokengym/Forks-v0", num_envs=64, reward=f"mc:k=8,segments={STEPS}", **KNOBS
+    )
+    bind_policy(envs, PPO("CausalLMPolicy", envs, seed=0), seed=3)
+    paid = envs.reward.evaluate(episodes)
+    pieces = envs.reward.credit.pieces(paid)
+    return rows_of_forks(paid, envs.unwrapped.tokenizer, pieces, hard=True)
+
+
+def page(docs: Docs = DOCS) -> None:
+    """Train on both kinds of labels, and write the figures into the page."""
+    env, held = demonstrations("test", HELD_OUT, seed=1)
+    held_out = exact_rows(env, held)
+    true = [first_error(row.labels) for row in held_out]
+    env, shown = demonstrations("train", TRAINED, seed=2)
+    exact, forked = exact_rows(env, shown), forked_rows(shown)
+    agree = np.mean([np.equal(a.labels, b.labels) for a, b in zip(exact, forked, strict=True)])
+    rng = np.random.default_rng(0)
+    answers = [None, *range(STEPS)]
+    guessed = [
+        first_error_f1([answers[i] for i in rng.integers(len(answers), size=len(true))], true)
+        for _ in range(GUESSES)
+    ]
+    rows = [["guesses", "", "", f"{np.mean(guessed):.2f}"]]
+    for name, labelled, share in (("exact", exact, 1.0), ("by 8 continuations", forked, agree)):
+        with tempfile.TemporaryDirectory() as folder:
+            found = train_process_model(
+                env.bundle.reward_model,
+                labelled,
+                output_dir=Path(folder) / "model",
+                held_out=held_out,
+                training=TRAINING,
+            ).metrics
+        figures = (share, found.accuracy, found.first_error_f1)
+        rows.append([name, *(f"{figure:.2f}" for figure in figures)])
+    header = ["labels", "labels that are right", "accuracy of steps", "F1 of the first error"]
+    fill(docs / "forks.md", {"process": markdown_table(header, rows)})
+
+
+if __name__ == "__main__":
+    command_line(__doc__, page)
