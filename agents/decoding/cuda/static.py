@@ -18,6 +18,7 @@ from tokengym.agents.decoding.cuda.merged import decoding_model
 from tokengym.agents.decoding.streams import check_decoding
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.rewards.models.loading import positions
 
 MOST_PREFILLED = 2**15
 """Most tokens of prompts that are read at once, so that long ones do not decide the memory."""
@@ -36,6 +37,7 @@ class StaticStream:
         self._model = language_model
         self.capacity = capacity
         self._windows, self._by_kind = attention_windows(language_model)
+        self._most_positions = positions(language_model.model)
         device, dtype = language_model.device, language_model.model.dtype
         room = -(-capacity // ALIGNMENT) * ALIGNMENT
         self._columns = torch.arange(room, device=device)
@@ -56,14 +58,14 @@ class StaticStream:
         """See `Stream.start`."""
         rows, width = input_ids.shape
         self.size, self.length = rows, width
-        positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+        places = (attention_mask.cumsum(-1) - 1).clamp(min=0)
         for part in torch.arange(rows).split(max(1, MOST_PREFILLED // width)):
             some = slice(int(part[0]), int(part[-1]) + 1)
             prompts: Any = DynamicCache()  # no config: sliding layers keep the whole prompt
             hidden = self._model.hidden(
                 input_ids[some],
                 attention_mask=attention_mask[some],
-                position_ids=positions[some],
+                position_ids=places[some],
                 past_key_values=prompts,
                 use_cache=True,
             )
@@ -79,7 +81,7 @@ class StaticStream:
         for layer in self._layers:
             layer.narrow(rows)
         self._column.fill_(width - 1)
-        self._positions[:rows] = positions[:, -1:]
+        self._positions[:rows] = places[:, -1:]
         self._bias.zero_()
         self._bias[:rows, 0, 0, :width].masked_fill_(attention_mask == 0, self._lowest)
         return self.states[:rows].clone()
@@ -105,6 +107,8 @@ class StaticStream:
         self.length += 1
         self._column += 1
         self._positions += 1
+        if self._most_positions is not None:  # of rows that have ended, beside longer ones
+            self._positions.clamp_(max=self._most_positions - 1)
 
     def read(self) -> None:
         """Read `tokens` in the present column and write `states`; doing it twice changes nothing.

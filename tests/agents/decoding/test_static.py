@@ -134,6 +134,21 @@ def test_long_prompts_are_read_a_few_rows_at_a_time(monkeypatch: pytest.MonkeyPa
         torch.testing.assert_close(*found, atol=1e-6, rtol=1e-6)
 
 
+@torch.no_grad()
+def test_a_row_that_has_ended_does_not_pass_the_last_position():
+    """It stays in the batch while shorter texts, begun earlier, are written on."""
+    model = model_of("gpt2")  # 64 positions
+    ids, mask = torch.arange(120).view(2, 60) % 64, torch.ones(2, 60).long()
+    mask[1, :50] = 0
+    both, alone = StaticStream(model, 80, rows=2), ModelStream(model)
+    both.start(ids, mask)
+    alone.start(ids[1:, 50:], mask[1:, 50:])
+    for step in range(20):
+        tokens = torch.tensor([1, step])
+        found, expected = both.step(tokens)[1:], alone.step(tokens[1:])
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("multiple", [1, 4, 32])
 def test_there_is_room_for_prompts_padded_to_a_multiple(multiple: int):
     given = observation(0)
