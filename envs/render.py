@@ -8,6 +8,7 @@ import html
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,6 +33,11 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(_shown(character) for character in text)
+
+
+def printable_value(value: Any) -> Any:
+    """Return a template's value, a text without what a browser would not show as it is."""
+    return printable(value) if type(value) is str else value  # markup is a subclass
 
 
 def markdown(text: str) -> str:

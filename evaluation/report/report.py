@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokengym.envs import printable
+from tokengym.envs.render import printable_value
 from tokengym.evaluation.measure.measures import AXES, MEASURES, Measure, measure_of, measures_of
 from tokengym.evaluation.measure.references import levels
 from tokengym.evaluation.report.charts import REFERENCE, Chart, Series, hover_data, line_chart
@@ -104,16 +104,11 @@ def _templates() -> "jinja2.Environment":
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
-        finalize=_printed,
+        finalize=printable_value,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-
-
-def _printed(value: Any) -> Any:
-    """Return a template's value, a text without what a browser would not show as it is."""
-    return printable(value) if type(value) is str else value  # markup is a subclass
 
 
 def _subtitle(summary: Mapping[str, Any]) -> str:

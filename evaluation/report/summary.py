@@ -117,11 +117,7 @@ def summarize(
         drawn = (references or {}).get(panel.group)
         if drawn is not None:
             group["reference"] = reference_lines(drawn, kl_coef, by_gold=by_gold)
-            measure = "score" if kl_coef is None else "net_score"
-            for entry in group["rewards"].values() if measure in panel.measures else ():
-                ended = entry["figures"][measure]["final"]["iqm"]
-                alarm = short_of_best(ended, group["reference"]["best_of_n"])
-                entry["alarms"] += [] if alarm is None else [alarm]
+            _alarm_short_of_best(panel, group, "score" if kl_coef is None else "net_score")
             _add_way(panel, group, level)
         _add_controls(panel, group, controls, level)
         group["failed"] = sum(run.get("group", {}) == group["group"] for run in lost)
@@ -130,6 +126,14 @@ def summarize(
         group["verdict"] = make_verdict(group, level)
         group["verdict"]["cautions"] += cautions
     return summary
+
+
+def _alarm_short_of_best(panel: Panel, group: Mapping[str, Any], measure: str) -> None:
+    """Add an alarm to each reward that ended below the best of a few reference samples."""
+    for entry in group["rewards"].values() if measure in panel.measures else ():
+        ended = entry["figures"][measure]["final"]["iqm"]
+        alarm = short_of_best(ended, group["reference"]["best_of_n"])
+        entry["alarms"] += [] if alarm is None else [alarm]
 
 
 def _summarize_panel(
