@@ -82,13 +82,8 @@ def summarize(
     Raises:
         ValueError: if no run is without fault.
     """
-    faults = [
-        {"credit": c.credit, "seed": c.seed, "group": dict(c.group), "error": str(c.fault())}
-        for c in curves
-        if c.fault()
-    ]
     sound = [curve for curve in curves if not curve.fault()]
-    lost = [*failed, *faults]
+    lost = [*failed, *_faults(curves)]
     if not sound:
         error = f" (the first: {lost[0]['error']})" if lost else ""
         raise ValueError(f"no run to summarise, {len(lost)} failed{error}")
@@ -126,6 +121,15 @@ def summarize(
         group["verdict"] = make_verdict(group, level)
         group["verdict"]["cautions"] += cautions
     return summary
+
+
+def _faults(curves: Sequence[Curve]) -> list[dict[str, Any]]:
+    """Return the runs whose curves cannot be used, in the form of those that failed."""
+    return [
+        {"credit": c.credit, "seed": c.seed, "group": dict(c.group), "error": str(c.fault())}
+        for c in curves
+        if c.fault()
+    ]
 
 
 def _alarm_short_of_best(panel: Panel, group: Mapping[str, Any], measure: str) -> None:
