@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 from typing_extensions import Self
 
 from tokengym.envs.declared import check_choice, check_number
@@ -15,7 +16,6 @@ from tokengym.envs.prompts.tokenization import token_texts
 from tokengym.rewards.attribution.probe import Probe
 from tokengym.rewards.credits.base import Cut, FloatArray, SegmentedCredit, register_credit
 from tokengym.rewards.errors import CreditError
-from tokengym.rewards.maths.pairwise import sigmoid
 from tokengym.rewards.maths.shares import complete, on_last_tokens, split_evenly
 from tokengym.rewards.maths.steps import StepForm, step_rewards
 from tokengym.rewards.scorers.base import Scores
@@ -34,7 +34,7 @@ STEPS_KEY = "step_separator"
 class PRM(SegmentedCredit):
     """Each step of a response earns by the value that a process model gives its end.
 
-    v_j = sigmoid(M(x, y up to the end of step j)), and M itself of a model that was not trained by
+    v_j = expit(M(x, y up to the end of step j)), and M itself of a model that was not trained by
     `train_process_model`; r_j of ``form`` by `tokengym.rewards.maths.steps.step_rewards`, on the
     step's last token. Under "delta" the last token gets the rest of the score, so that the sum is
     kept; under the others the score is not paid. ``form=min`` is PURE with the process model that
@@ -147,7 +147,7 @@ class PRM(SegmentedCredit):
         ):
             known = float(end) - np.cumsum([0.0, *increments.astype(np.float64)[::-1]])[::-1]
             known = known[[0, *(part.stop for part in parts)]]
-            found.append(sigmoid(known) if is_logit else known)
+            found.append(expit(known) if is_logit else known)
         return found
 
     def spread(

@@ -136,7 +136,7 @@ def test_code_that_stops_or_raises_is_one_line(tmp_path: Path, code: str, name: 
 
 def test_a_real_interruption_of_a_file_stops_the_process(tmp_path: Path):
     """It must not be recorded as a fault of the run, whose checkpoint would be deleted."""
-    (tmp_path / "slow.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    (tmp_path / "slow.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             make_reward(f"{tmp_path / 'slow.py'}:Anything")
