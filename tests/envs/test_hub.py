@@ -14,6 +14,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from tokengym.envs.errors import PretrainedError
 from tokengym.envs.pretrained import from_pretrained
 
+COMMIT = "1" * 40
+
 
 class Hub(http.server.BaseHTTPRequestHandler):
     """Answers as the hub does for one model, "me/tiny", of the files in a folder."""
@@ -22,14 +24,16 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> IO[bytes] | None:
         """Send the headers of a file, those of the hub with them."""
-        repository, _, name = self.path.removeprefix("/").partition("/resolve/main/")
+        # Later requests of one loading may name the commit that the first was answered with.
+        path = self.path.removeprefix("/").replace(f"/resolve/{COMMIT}/", "/resolve/main/")
+        repository, _, name = path.partition("/resolve/main/")
         file = self.folder / name
         is_known, is_there = repository == "me/tiny", bool(name) and file.is_file()
         self.send_response(200 if is_known and is_there else 404)
         if not (is_known and is_there):
             self.send_header("X-Error-Code", "EntryNotFound" if is_known else "RepoNotFound")
         self.send_header("ETag", f'"{name}"')
-        self.send_header("X-Repo-Commit", "1" * 40)
+        self.send_header("X-Repo-Commit", COMMIT)
         self.send_header("Content-Length", str(file.stat().st_size if is_there else 0))
         self.end_headers()
         return file.open("rb") if is_known and is_there else None

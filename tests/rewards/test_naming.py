@@ -1,5 +1,6 @@
 """Credits and scorers by name, with options, and out of files of one's own."""
 
+import signal
 from hashlib import sha256
 from pathlib import Path
 
@@ -137,9 +138,13 @@ def test_code_that_stops_or_raises_is_one_line(tmp_path: Path, code: str, name: 
 def test_a_real_interruption_of_a_file_stops_the_process(tmp_path: Path):
     """It must not be recorded as a fault of the run, whose checkpoint would be deleted."""
     (tmp_path / "slow.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
-    for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
-            make_reward(f"{tmp_path / 'slow.py'}:Anything")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job may ignore it
+    try:
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                make_reward(f"{tmp_path / 'slow.py'}:Anything")
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_code_in_saved_words_is_refused_with_file_and_hash(
