@@ -89,7 +89,7 @@ def encoder_of_pairs(
     pairs: Sequence[tuple[str, str]],
     *,
     seed: int,
-    steps: int = PAIR_STEPS,
+    steps: int | None = None,
 ) -> RobertaModel:
     """Return an encoder of the relevance of responses to prompts, trained from nothing.
 
@@ -97,10 +97,11 @@ def encoder_of_pairs(
         tokenizer: The bundle's.
         pairs: Prompts with a response to each.
         seed: Seed of the weights and of the batches; whatever else was built does not change it.
-        steps: Optimiser steps.
+        steps: Optimiser steps; None takes `PAIR_STEPS`.
     """
     dice = Dice(np.random.default_rng([seed, 1]))
     encoder = new_encoder(tokenizer, seed=seed)
+    steps = PAIR_STEPS if steps is None else steps
     train_encoder(encoder, _drawer_of_pairs(tokenizer, pairs, dice), steps=steps)
     return encoder
 
