@@ -172,10 +172,15 @@ def stages() -> Iterator[tuple[list[Cell], range]]:
     main = [*cross(RULES, usual, critic="own"), *cross(RULES, usual, critic="none")]
     low = cross(SHORTLIST, ("0.5", "0"))
     yield [*main, *low], SEEDS[:5]
+    attention = ("sparse", "abc", "abc-signed", "attribution", "red:delivery=end")
+    yield cross(attention, usual[:1], model=MISALIGNED), SEEDS[:5]
+    quoted = [cell for cell in [*main, *low] if cell.gae_lambda in ("0.95", "0.5")]
+    yield quoted, SEEDS
+    yield cross(SHORTLIST, usual[:1], length=24), SEEDS[:5]
+    yield cross(SHORTLIST, usual[:1], length=96), SEEDS[:5]
     yield cross(RULES, usual, critic="trunk"), SEEDS[:5]
     yield cross(SHORTLIST, usual, length=96), SEEDS[:5]
     yield cross(SHORTLIST, usual, length=24), SEEDS[:5]
-    attention = ("sparse", "abc", "abc-signed", "attribution", "red:delivery=end")
     yield cross(attention, usual, model=MISALIGNED), SEEDS[:5]
     yield main, SEEDS
     yield cross(RULES, rest), SEEDS[:5]
