@@ -5,6 +5,10 @@ The library is the extra ``tokengym[reasoning]``. It is imported when a data set
 
 from __future__ import annotations
 
+import ast
+import inspect
+import re
+import sys
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import lru_cache
@@ -19,6 +23,33 @@ from tokengym.envs.registry import Registry, did_you_mean
 INSTALL = "pip install 'tokengym[reasoning]'"
 SIZE = 256
 """Prompts of each split, unless ``size`` says otherwise."""
+MOST = 100_000
+"""Largest ``size``."""
+EVALUATES = re.compile(r"\b(eval|exec|parse_expr|sympify)\(")
+"""What a module of the library contains that evaluates text as code."""
+LITERALS = {"binary_matrix", "n_queens", "spiral_matrix", "string_insertion"}
+"""Data sets whose verifiers evaluate an answer as Python; they get lists of constants alone."""
+ARITHMETIC = {"countdown", "puzzle24"}
+"""Data sets whose verifiers have sympy evaluate an answer; they get + - * / of integers alone."""
+ITS_OWN = {
+    "basic_arithmetic",
+    "bitwise_arithmetic",
+    "codeio",
+    "number_sorting",
+    "propositional_logic",
+}
+"""Data sets that evaluate what the library itself wrote, and nothing of an answer."""
+_LITERAL_NODES = (ast.List, ast.Tuple, ast.UnaryOp, ast.unaryop, ast.Name, ast.expr_context)
+_ARITHMETIC_NODES = (
+    ast.BinOp,
+    ast.Add,
+    ast.Sub,
+    ast.Mult,
+    ast.Div,
+    ast.UnaryOp,
+    ast.USub,
+    ast.UAdd,
+)
 _TRIES = 4
 """Items that are generated for each prompt at most; the others repeat a question."""
 _CHECKED = 4
@@ -33,6 +64,8 @@ class Generated(NamedTuple):
     """The library's object, which also verifies."""
     prompts: PromptSet
     """Distinct questions in the order of their items; those of even position are for training."""
+    items: Mapping[str, dict[str, Any]]
+    """The library's items by question."""
 
 
 def generated_prompts(word: object, split: Split) -> PromptSet:
@@ -68,17 +101,57 @@ def generated_prompts(word: object, split: Split) -> PromptSet:
 def verdict(metadata: Mapping[str, Any], response: str) -> float:
     """Return the score that the library's verifier gives a response, most often in [0, 1].
 
+    An answer that a verifier would run as code counts as no answer. The item is the generated one
+    of that question, so that nothing of a stored episode is evaluated either.
+
     Args:
         metadata: Of the prompt, see `generated_prompts`.
         response: Text; of one with ``<answer>`` tags what is within the last pair counts.
+
+    Raises:
+        DatasetError: if the data set has no such question.
     """
     from reasoning_gym.utils import extract_answer
 
+    word = metadata["dataset"]
+    known, question = generated(word), metadata["item"]["question"]
+    if question not in known.items:
+        raise DatasetError(
+            f"dataset {word!r} has no question {question[:40]!r}; it was made by other options or "
+            "another version of reasoning-gym"
+        )
     answer = extract_answer(response)
-    dataset = generated(metadata["dataset"]).dataset
-    return float(
-        dataset.score_answer(response.strip() if answer is None else answer, metadata["item"])
-    )
+    answer = (response if answer is None else answer).strip()
+    safe = is_safe(answer, _WORDS.parse(word).name)
+    return float(known.dataset.score_answer(answer if safe else None, known.items[question]))
+
+
+def is_safe(answer: str, name: str) -> bool:
+    """Return whether a verifier that evaluates an answer runs no code by it.
+
+    Args:
+        answer: Text without spaces at its ends.
+        name: Name of the data set. Only those of `LITERALS` and `ARITHMETIC` evaluate answers.
+
+    Example:
+        >>> [is_safe(answer, "n_queens") for answer in ("[['Q', '_']]", "exit()", "_ Q")]
+        [True, False, True]
+        >>> [is_safe(answer, "countdown") for answer in ("(7 - 4) * 8", "9**9**9", "9!")]
+        [True, False, False]
+    """
+    if name not in LITERALS | ARITHMETIC:
+        return True
+    try:
+        nodes = [*ast.walk(ast.parse(answer, mode="eval").body)]
+    except SyntaxError:  # of Python, whose eval fails likewise; sympy knows other notations
+        return name in LITERALS
+    except (MemoryError, RecursionError, ValueError):
+        return False
+    constants = [node.value for node in nodes if isinstance(node, ast.Constant)]
+    if name in ARITHMETIC and any(type(value) is not int for value in constants):
+        return False
+    allowed = _LITERAL_NODES if name in LITERALS else _ARITHMETIC_NODES
+    return all(isinstance(node, (*allowed, ast.Constant)) for node in nodes)
 
 
 @lru_cache(maxsize=32)
@@ -86,8 +159,8 @@ def generated(word: str) -> Generated:
     """Return a data set and its prompts, generated once per process; see `generated_prompts`."""
     name, options = (parsed := _WORDS.parse(word)).name, dict(parsed.options)
     size = options.pop("size", SIZE)
-    if not isinstance(size, int) or size < 1:
-        raise DatasetError(f"dataset {word!r}: size must be at least 1, got {size!r}; raise it")
+    if not isinstance(size, int) or not 1 <= size <= MOST:
+        raise DatasetError(f"dataset {word!r}: size must be from 1 to {MOST}, got {size!r}")
     factory = _factory(name)
     make = factory.DATASETS[name][0]
     config = _configured(factory, name, options, items=2 * size * _TRIES)
@@ -111,6 +184,7 @@ def generated(word: str) -> Generated:
             Prompt(item["question"], item["answer"], metadata={"dataset": word, "item": item})
             for item in items
         ),
+        {item["question"]: item for item in items},
     )
 
 
@@ -132,6 +206,10 @@ def _factory(name: str) -> ModuleType:
             f"{len(factory.DATASETS)} are in reasoning_gym.factory.DATASETS, and prompts of your "
             "own go to tokengym/TokenGeneration-v0"
         )
+    module = sys.modules[factory.DATASETS[name][0].__module__]
+    looked_at = name in LITERALS | ARITHMETIC | ITS_OWN
+    if not looked_at and EVALUATES.search(inspect.getsource(module)):
+        raise _unfit(name, "evaluates a model's answer as code")
     return factory
 
 

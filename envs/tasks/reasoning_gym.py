@@ -37,8 +37,10 @@ REASONING_GYM = register_task(
             "R3: 1 for a right answer and often a part of it for a nearly right one. Of a "
             "response with `<answer>` tags the verifier reads what is within the last pair. A "
             "response that its code fails on is worth 0. By default the last token earns all of "
-            "the score (`sparse`). Some verifiers evaluate expressions that the response names: "
-            "`scorer_timeout=` ends one that hangs, with the episodes kept."
+            "the score (`sparse`). Some verifiers evaluate an answer as code: they get it only "
+            "where it is a list of constants, or arithmetic of integers, and data sets whose "
+            "answers cannot be told from code are refused. `scorer_timeout=` ends a verifier that "
+            "hangs, with the episodes kept."
         ),
     )
 )

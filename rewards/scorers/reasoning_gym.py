@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 
 from tokengym.envs import Episode
+from tokengym.envs.errors import DatasetError
 from tokengym.envs.prompts.reasoning import verdict
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer
@@ -28,7 +29,8 @@ class ReasoningGym(Scorer):
         """Return the verdict on each response, (batch,).
 
         Raises:
-            ScorerError: if a prompt is not of `tokengym.envs.prompts.reasoning`.
+            ScorerError: if a prompt is not of `tokengym.envs.prompts.reasoning`, or of another
+                version of the library.
         """
         self.check_attribution(attribution)
         return Scores([self._verdict(episode) for episode in episodes])
@@ -41,6 +43,8 @@ class ReasoningGym(Scorer):
             )
         try:
             value = verdict(episode.metadata, episode.response)
+        except DatasetError as error:
+            raise ScorerError(str(error)) from error
         except Exception as error:
             value = math.nan
             reason = f"{type(error).__name__}: {error}"

@@ -1,9 +1,11 @@
 """ReasoningGym: splits, verdicts, options and refusals, on several data sets."""
 
 import copy
+import inspect
 import random
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -15,7 +17,14 @@ from stable_baselines3.common.env_checker import check_env as check_sb3_env
 import tokengym  # noqa: F401  (registers the ids)
 from tokengym.envs import Episode, bundled
 from tokengym.envs.errors import DatasetError, SettingsError
-from tokengym.envs.prompts.reasoning import generated, generated_prompts
+from tokengym.envs.prompts.reasoning import (
+    ARITHMETIC,
+    EVALUATES,
+    ITS_OWN,
+    LITERALS,
+    generated,
+    generated_prompts,
+)
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorers import find_scorer
 
@@ -116,14 +125,79 @@ def test_an_answer_that_a_verifier_fails_on_is_worth_nothing(
         said({}, "two")
 
 
+EVALUATING = {"countdown": 0.01, "puzzle24": 0.01, **dict.fromkeys(sorted(LITERALS), 0.0)}
+"""Data sets whose verifiers evaluate an answer as code, and their score of no answer."""
+
+
+@pytest.mark.parametrize("name", EVALUATING)
+def test_a_verifier_runs_no_code_of_an_answer(name: str, tmp_path: Path) -> None:
+    prompts = generated_prompts(small(name, 8), "all")
+    touched = tmp_path / "touched"
+    code = f"__import__('pathlib').Path({str(touched)!r}).touch()"
+    for answer in (
+        code,
+        f"[{code}]",
+        f"  <answer>\n{code}</answer>",
+        f"1 + {code}",
+        f"[(x := {code})]",
+    ):
+        assert said(prompts[0].metadata, answer) == pytest.approx(EVALUATING[name])
+    for answer in (
+        "9**9**9",
+        "9" * 20 + "!",
+        "[1 for _ in iter(int, 1)]",
+        "1e999999999",
+        "(" * 300,
+    ):
+        assert said(prompts[0].metadata, answer) == pytest.approx(EVALUATING[name])
+    assert not touched.exists()
+    assert {said(prompt.metadata, str(prompt.reference)) for prompt in prompts} == {1.0}
+
+
+def test_lists_of_constants_keep_their_part_of_the_score() -> None:
+    for name, score in (("n_queens", 0.5), ("string_insertion", 0.1), ("binary_matrix", 0.1)):
+        prompt = generated_prompts(small(name, 4), "train")[0]
+        lines = [
+            line if name == "string_insertion" else line.split(" ")
+            for line in str(prompt.reference).splitlines()
+        ]
+        written = repr([*lines[0]] if name == "string_insertion" else lines)
+        assert said(prompt.metadata, written) == pytest.approx(score)
+
+
+def test_what_a_stored_episode_says_of_its_item_is_not_evaluated(tmp_path: Path) -> None:
+    touched = tmp_path / "touched"
+    metadata = copy.deepcopy(dict(generated_prompts(small("number_sorting"), "all")[0].metadata))
+    metadata["item"]["answer"] = f"__import__('pathlib').Path({str(touched)!r}).touch()"
+    said(metadata, "[1, 2]")
+    assert not touched.exists()
+    metadata["item"]["question"] = "What is 1 + 1?"
+    with pytest.raises(ScorerError, match="has no question 'What is 1"):
+        said(metadata, "2")
+
+
+def test_every_data_set_that_evaluates_was_looked_at() -> None:
+    from reasoning_gym import factory
+
+    evaluating = {
+        name
+        for name, (made, _) in factory.DATASETS.items()
+        if EVALUATES.search(inspect.getsource(sys.modules[made.__module__]))
+    }
+    refused = {"intermediate_integration", "polynomial_multiplication", "simple_integration"}
+    assert evaluating == LITERALS | ARITHMETIC | ITS_OWN | refused
+
+
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [
+        ("simple_integration", "evaluates a model's answer as code; take another"),
+        ("gcd:size=1000000000", "size must be from 1 to 100000, got 1000000000"),
         ("spell_backwards", "no dataset 'spell_backwards'; did you mean 'spell_backward'"),
         ("reviews.csv", "own go to tokengym/TokenGeneration-v0"),
         (["a"], "must be the name of a data set of reasoning-gym, got list"),
         ("gcd:sizes=3", "no option 'sizes'; did you mean 'size'"),
-        ("gcd:size=0", "size must be at least 1, got 0"),
+        ("gcd:size=0", "size must be from 1 to 100000, got 0"),
         ("gcd:min_numbers=9,max_numbers=2", "refuses the options .*max_numbers"),
         ("gcd:level=99", "has the levels 0 to .*, got 99"),
         ("acre:level=1", "has no curriculum, and so no level"),
