@@ -7,7 +7,8 @@ stands above, and doors are reached by name alone. Imports inside functions and 
 count like others.
 `python scripts/house.py --path` needs the package: it traces PPO with ABC from `gym.make_vec` to
 the first gradient and lists the files on the way. `--carried` lists those that a comparison's
-configuration and the word after `--rewards` enter as an argument, until the curves are written.
+configuration and the word after `--rewards` enter as an argument of a function, until the curves
+are written; a return is an entry into a file that it had entered and left.
 """
 
 import argparse
@@ -20,14 +21,15 @@ import sys
 import tempfile
 import tokenize
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Collection, Sequence
+from contextlib import redirect_stdout, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 from unittest.mock import patch
 
+ROOT = Path(__file__).resolve().parents[1]  # also where it is imported through a link
 FLOORS = ("envs", "rewards", "agents", "evaluation", "lab", "bridges", "scripts")
 PRODUCT = ("envs", "rewards", "agents", "evaluation", "lab", "scripts/commands", "scripts/cli.py")
 LABORATORY = "lab"
@@ -302,9 +304,14 @@ def learn_once() -> None:
     raise SystemExit("PPO came to no gradient")
 
 
+def package_files(root: Path) -> set[Path]:
+    """Return the files of the product and its face."""
+    return {*product_files(root), *(root / "tokengym").glob("*.py")}
+
+
 def path_table(root: Path) -> str:
     """Return the files from `gym.make_vec` to the gradient: their lines, and those in use."""
-    package = {*product_files(root), *(root / "tokengym").glob("*.py")}
+    package = package_files(root)
     run = {
         path.relative_to(root): (count_lines([path]), lines)
         for path, lines in functions_run(root, learn_once).items()
@@ -320,24 +327,37 @@ def path_table(root: Path) -> str:
 
 
 def stations(
-    root: Path, action: Callable[[], None], carries: Callable[[object], bool]
+    root: Path,
+    files: Collection[Path],
+    action: Callable[[], None],
+    carries: Callable[[object], bool],
 ) -> list[str]:
-    """List the files below a folder that something enters as an argument, in order.
+    """List the files that something enters as an argument of a function, in order.
 
     A file that it enters again, after another, is listed again: it was returned to.
+
+    Args:
+        root: The checkout.
+        files: Files that count; those of installed packages and of Python's library do not.
+        action: What is traced.
+        carries: Whether an argument is what is followed.
     """
     entered: list[str] = []
+    names: dict[str, str | None] = {}
 
     def note(frame: FrameType, event: str, _argument: object) -> None:
         code = frame.f_code
-        if event != "call" or not code.co_filename.startswith(f"{root}/"):
+        if event != "call":
             return
-        file = Path(code.co_filename).resolve().relative_to(root).as_posix()
+        if code.co_filename not in names:
+            path = Path(code.co_filename).resolve()
+            names[code.co_filename] = str(path.relative_to(root)) if path in files else None
+        file = names[code.co_filename]
         count = code.co_argcount + code.co_kwonlyargcount
-        if file != (entered or [""])[-1] and any(
+        if file not in (None, (entered or [""])[-1]) and any(
             carries(frame.f_locals.get(name)) for name in code.co_varnames[:count]
         ):
-            entered.append(file)
+            entered.append(str(file))
 
     sys.setprofile(note)
     try:
@@ -347,8 +367,30 @@ def stations(
     return entered
 
 
+def compact(entered: Sequence[str]) -> list[str]:
+    """Return stations with what goes to and fro between two files as one line.
+
+    Example:
+        >>> compact(["a", "b", "a", "b", "a", "c"])
+        ['a, b: 2 times', 'a', 'c']
+    """
+    lines: list[str] = []
+    at = 0
+    while at < len(entered):
+        pair, times = entered[at : at + 2], 1
+        while len(pair) == 2 and entered[at + 2 * times : at + 2 * times + 2] == pair:
+            times += 1
+        lines.append(f"{', '.join(pair)}: {times} times" if times > 1 else entered[at])
+        at += 2 * times if times > 1 else 1
+    return lines
+
+
 def compare_once(word: str) -> None:
-    """Compare one reward over one update, the run in this process."""
+    """Compare one reward over one update, the run in this process, until its curve is written.
+
+    The page that is then rendered shows a reward's name as a text among others.
+    """
+    from tokengym.evaluation.report import curves, results
     from tokengym.evaluation.runs import compare
     from tokengym.evaluation.runs.config import ComparisonConfig
     from tokengym.evaluation.runs.run import run_or_references
@@ -358,12 +400,24 @@ def compare_once(word: str) -> None:
         for run in runs:
             run_or_references(ComparisonConfig.from_dict(config.as_dict()), *run, out=out)
 
+    class CurvesWritten(BaseException):  # the command line reports an Exception as a fault
+        pass
+
+    def write_and_stop(*arguments: Any) -> None:
+        curves.write_curves(*arguments)
+        raise CurvesWritten
+
     command = f"compare --rewards {word} --seeds 1 --steps 1 --batch-size 4 --max-new-tokens 4"
     command += " --eval-episodes 4 --reference-samples 0 --out "
-    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
-        with patch.object(compare, "find_launcher", lambda *_: run_here):
-            if main([*command.split(), folder]):
-                raise SystemExit("the comparison failed")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        redirect_stdout(io.StringIO()),
+        patch.object(compare, "find_launcher", lambda *_: run_here),
+        patch.object(results, "write_curves", write_and_stop),
+        suppress(CurvesWritten),
+    ):
+        main([*command.split(), folder])
+        raise SystemExit("the comparison wrote no curves")
 
 
 def carried_table(root: Path) -> str:
@@ -380,10 +434,10 @@ def carried_table(root: Path) -> str:
     }
     rows = []
     for name, carries in kinds.items():
-        entered = stations(root, lambda: compare_once(word), carries)
+        entered = stations(root, package_files(root), lambda: compare_once(word), carries)
         files = len(set(entered))
         rows.append(f"{files:4} files, {len(entered) - files:3} returns  {name}")
-        rows += [f"    {file}" for file in entered]
+        rows += [f"    {line}" for line in compact(entered)]
     return "\n".join(rows)
 
 
@@ -419,7 +473,7 @@ def table(house: House) -> str:
 def main() -> None:
     """Print the measurements of the checkout that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("root", nargs="?", type=Path, default=Path(__file__).parents[1])
+    parser.add_argument("root", nargs="?", type=Path, default=ROOT)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--path", action="store_true", help="trace PPO with ABC to its gradient")
     parser.add_argument("--carried", action="store_true", help="trace a configuration and a word")

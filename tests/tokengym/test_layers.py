@@ -136,6 +136,33 @@ def test_functions_run_are_found_without_those_of_imports(tmp_path: Path):
     assert run == {tmp_path / "house_called.py": 2}
 
 
+def test_stations_are_those_of_the_files_that_count(tmp_path: Path):
+    calls = "def {name}(word, go=None):\n    return go(word) if go else word\n"
+    for name in ("house_first", "house_second", "house_installed"):
+        (tmp_path / f"{name}.py").write_text(calls.format(name=name))
+    sys.path.insert(0, str(tmp_path))
+    try:
+        first, second, installed = (
+            getattr(importlib.import_module(name), name)
+            for name in ("house_first", "house_second", "house_installed")
+        )
+    finally:
+        sys.path.remove(str(tmp_path))
+
+    def walk() -> None:
+        first("word", second)
+        first("word", lambda word: second(word, installed))
+        second("other")
+
+    files = [tmp_path / "house_first.py", tmp_path / "house_second.py"]
+    entered = house.stations(tmp_path, files, walk, lambda value: value == "word")
+    assert house.compact(entered) == ["house_first.py, house_second.py: 2 times"]
+
+
+def test_the_house_is_measured_through_its_link_too():
+    assert importlib.import_module("tokengym.scripts.house").ROOT == ROOT
+
+
 @pytest.mark.parametrize("folder", sorted({*house.files_per_folder(ROOT)} - {*BY_NAME}))
 def test_folders_can_be_taken_in(folder: str):
     assert house.files_per_folder(ROOT)[folder] <= MOST_FILES
