@@ -178,11 +178,16 @@ def _reinforce(played: RoundTensors, settings: PPOSettings) -> tuple[Tensor, Ten
 
 
 def _vineppo(played: RoundTensors, settings: PPOSettings) -> tuple[Tensor, Tensor]:
-    """Return A_t = r_t, or a segment's sum: rewards that are advantages already, as ``mc``'s."""
+    """Return A_t = r_t, or a segment's sum: rewards that are advantages already, as ``mc``'s.
+
+    The first segment's contain the value of the prompt; its mean over the batch comes off.
+    """
     mask, ends = played.response_mask, played.segment_ends
     if ends is None:  # each token is a segment
         ends = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
     advantages = losses.rewards_within(played.token_rewards, mask, ends, gamma=settings.gamma)
+    in_first = mask & (ends == ends[:, :1])
+    advantages = advantages - in_first * advantages[:, 0].mean()
     return advantages, advantages
 
 

@@ -28,7 +28,7 @@ class MonteCarlo(SegmentedCredit):
     The first token's also contains the value of the prompt: this is the baseline of the reward to
     go, equal for all responses to a prompt, and paid there it reaches no later token. It needs no
     continuations from the prompt, which would be the longest. The paper's estimator of advantages
-    from these rewards is ``PPO(advantage="vineppo")``.
+    from these rewards is ``PPO(advantage="vineppo")``, which takes the batch's mean off the first.
 
     A response of n tokens costs k * (n - 1) continuations, or k * (segments - 1). Learners of this
     package bind their policy at the start of every round and count the continuations as sampled

@@ -183,5 +183,6 @@ def test_vineppo_pays_each_token_the_reward_of_its_segment(
         paid = torch.tensor(np.array([episode.token_rewards for episode in played.episodes]))
         if joined:
             paid[:, :1] += paid[:, 1:2]
+        paid[:, : 1 + joined] -= paid[:, 0].mean()  # the prompt's value, earned by no token
         found = agent.assign(played).advantages
         torch.testing.assert_close(found, losses.masked_whiten(paid, paid > -1.0))
