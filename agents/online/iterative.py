@@ -143,6 +143,11 @@ class IterativeLearner(PlaysPolicy, ABC):
         self.collector = ResponseCollector(
             env, scorer=scorer, sampling=self.settings.sampling, max_rows=max_rows
         )
+        if self.settings.enhancer == "disagreement" and not self.collector.scorer.disagrees:
+            raise ValueError(
+                f"enhancer='disagreement' needs a scorer with several heads, got "
+                f"{self.collector.scorer.name!r}; train a reward model with --heads 4"
+            )
         self.policy = make_policy(
             env, model, lora=lora, dtype=dtype, precision=precision, seed=seed, device=device
         )
@@ -244,15 +249,21 @@ class IterativeLearner(PlaysPolicy, ABC):
     def _best_candidates(
         self, prompts: Sequence[int], generator: torch.Generator, count: int
     ) -> list[Group]:
-        """Return responses to each prompt of which each is the best of several candidates."""
-        size = self.settings.enhancer_candidates
+        """Return responses to each prompt, of which each is the best of several candidates.
+
+        By "disagreement", each is the one that the scorer is least sure of. RLHF Workflow's
+        enhancer (section 3.2) maximises uncertainty within a distance of the policy; here the
+        heads' standard deviation is the uncertainty, of each response by itself, and best-of-n's
+        KL the distance.
+        """
+        size, unsure = self.settings.enhancer_candidates, self.settings.enhancer == "disagreement"
         drawn = self.collector.write(self.policy, prompts, generator, n=count * size)
         sets = [group[k : k + size] for group in drawn for k in range(0, len(group), size)]
-        penalty = self.settings.sampling.length_penalty
+        penalty = 0.0 if unsure else self.settings.sampling.length_penalty
         best = [
             scored[
                 best_of(
-                    [float(episode.score or 0.0) for episode in scored],
+                    [e.score_parts["disagreement"] if unsure else e.score or 0.0 for e in scored],
                     [episode.response for episode in scored],
                     length_penalty=penalty,
                 )

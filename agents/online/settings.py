@@ -9,7 +9,7 @@ from tokengym.agents.learner import Learner, register_learner
 from tokengym.agents.offline.settings import TINY, Candidates, PreferenceLoss, Sampling, Tuning
 from tokengym.envs.declared import check_choice, check_count, check_number
 
-Enhancer = Literal["temperatures", "checkpoint", "best-of-n"]
+Enhancer = Literal["temperatures", "checkpoint", "best-of-n", "disagreement"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +27,11 @@ class IterativeSettings:
     enhancer: Enhancer = "temperatures"
     """Exploration of the responses (RLHF Workflow, section 3.2): "temperatures" divides all of them
     among the temperatures; otherwise half come from the enhancer, which is the policy of one
-    iteration before ("checkpoint"), or keeps the best of several candidates ("best-of-n")."""
+    iteration before ("checkpoint"), or keeps of several candidates the best ("best-of-n") or the
+    one that the heads of the reward model disagree on the most ("disagreement")."""
     enhancer_candidates: int = 4
-    """Candidates for each response of the best-of-n enhancer."""
+    """Candidates of which either keeps one, n; which bounds its KL to the policy by
+    log n - (n - 1) / n nats."""
     preference_model: str | None = None
     """Folder or hub name of a preference model that ranks the responses to a prompt by their mean
     win rate among each other, both orders asked; None ranks by the reward's scorer."""

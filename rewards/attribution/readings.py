@@ -1,6 +1,6 @@
 """What a classifier says about each position of a text, beside its score: one function per kind.
 
-Each takes a padded batch and returns the scores and (batch, time) attributions of every column;
+Each takes a padded batch and returns the logits and (batch, time) attributions of every column;
 the response's part of them is the caller's to cut out. None keeps a gradient.
 """
 
@@ -24,8 +24,8 @@ GRADIENT_STEPS = 16
 class Reading(NamedTuple):
     """Return value of the functions of this module."""
 
-    scores: Tensor
-    """(batch,)."""
+    logits: Tensor
+    """(batch, classes), which make the score."""
     columns: Tensor | None = None
     """(batch, time) attributions of every column."""
     gap: Tensor | None = None
@@ -33,10 +33,10 @@ class Reading(NamedTuple):
 
 
 def plain(classifier: Classifier, inputs: Inputs) -> Reading:
-    """Return the scores alone."""
+    """Return the logits alone."""
     with torch.no_grad():
         hidden = classifier.hidden(inputs.tokens, inputs.others)
-        return Reading(classifier.end_scores(hidden, inputs.ends))
+        return Reading(classifier.end_logits(hidden, inputs.ends))
 
 
 def attention(classifier: Classifier, inputs: Inputs) -> Reading:
@@ -50,8 +50,8 @@ def attention(classifier: Classifier, inputs: Inputs) -> Reading:
     recorder = last_row.RowRecorder(inputs.ends, classifier.last_layer)
     with torch.no_grad(), last_row.record(recorder):
         hidden = classifier.hidden(inputs.tokens, inputs.others)
-        scores = classifier.end_scores(hidden, inputs.ends)
-    return Reading(scores, _seen(classifier, recorder.row))
+        logits = classifier.end_logits(hidden, inputs.ends)
+    return Reading(logits, _seen(classifier, recorder.row))
 
 
 def signed_attention(classifier: Classifier, inputs: Inputs) -> Reading:
@@ -63,11 +63,11 @@ def signed_attention(classifier: Classifier, inputs: Inputs) -> Reading:
     recorder = last_row.SignedRowRecorder(inputs.ends, classifier.last_layer)
     with torch.no_grad(), last_row.record(recorder):
         hidden = classifier.hidden(inputs.tokens, inputs.others)
-        scores = classifier.end_scores(hidden, inputs.ends)
+        logits = classifier.end_logits(hidden, inputs.ends)
         output = _seen(classifier, recorder.output)
-        (gradient,) = torch.autograd.grad(scores.sum(), output)
+        (gradient,) = torch.autograd.grad(classifier.of_logits(logits).sum(), output)
     with torch.no_grad():
-        return Reading(scores.detach(), recorder.contributions(gradient))
+        return Reading(logits.detach(), recorder.contributions(gradient))
 
 
 def prefix(classifier: Classifier, inputs: Inputs) -> Reading:
@@ -78,19 +78,20 @@ def prefix(classifier: Classifier, inputs: Inputs) -> Reading:
     """
     with torch.no_grad():
         hidden = classifier.hidden(inputs.tokens, inputs.others)
-        scores = classifier.scores(hidden)  # (batch, time)
+        logits = classifier.head(hidden)
+        scores = classifier.of_logits(logits)  # (batch, time)
     kept = inputs.others["attention_mask"].bool()
     scores = scores.masked_fill(~kept, 0.0)  # before the first token there is no text: 0
     before = torch.nn.functional.pad(scores[:, :-1], (1, 0))
     rows = torch.arange(len(scores), device=scores.device)
-    return Reading(scores[rows, inputs.ends], (scores - before).masked_fill(~kept, 0.0))
+    return Reading(logits[rows, inputs.ends], (scores - before).masked_fill(~kept, 0.0))
 
 
 def gradient(classifier: Classifier, inputs: Inputs) -> Reading:
     """Return embedding times gradient of the score, summed over the width."""
     embeddings = _embed(classifier, inputs)
-    scores, slopes = _slopes(classifier, inputs, embeddings)
-    return Reading(scores, (embeddings * slopes).sum(dim=-1))
+    logits, slopes = _slopes(classifier, inputs, embeddings)
+    return Reading(logits, (embeddings * slopes).sum(dim=-1))
 
 
 def integrated_gradients(classifier: Classifier, inputs: Inputs) -> Reading:
@@ -107,7 +108,7 @@ def integrated_gradients(classifier: Classifier, inputs: Inputs) -> Reading:
     response = response[..., None]
     blank = torch.where(response, _blank_embedding(classifier), embeddings)
     difference = embeddings - blank
-    scores = plain(classifier, inputs).scores
+    logits = plain(classifier, inputs).logits
     total = torch.zeros_like(embeddings)
     for place, weight in zip(*_gauss_legendre(GRADIENT_STEPS), strict=True):
         scale = torch.where(response, place, 1.0).to(embeddings.dtype)
@@ -115,8 +116,8 @@ def integrated_gradients(classifier: Classifier, inputs: Inputs) -> Reading:
     found = (difference * total).sum(dim=-1)
     with torch.no_grad():
         hidden = classifier.hidden({"inputs_embeds": blank}, inputs.others)
-        changed = scores - classifier.end_scores(hidden, inputs.ends)
-    return Reading(scores, found, changed - found.sum(dim=1))
+        changed = classifier.of_logits(logits) - classifier.end_scores(hidden, inputs.ends)
+    return Reading(logits, found, changed - found.sum(dim=1))
 
 
 def _blank_embedding(classifier: Classifier) -> Tensor:
@@ -152,13 +153,13 @@ def _embed(classifier: Classifier, inputs: Inputs) -> Tensor:
 
 
 def _slopes(classifier: Classifier, inputs: Inputs, embeddings: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the scores of embedded texts and their gradients, (batch, time, width)."""
+    """Return the logits of embedded texts and their gradients, (batch, time, width)."""
     leaf = embeddings.detach().requires_grad_()
     with torch.enable_grad():
         hidden = classifier.hidden({"inputs_embeds": leaf}, inputs.others)
-        scores = classifier.end_scores(hidden, inputs.ends)
-        (slopes,) = torch.autograd.grad(scores.sum(), leaf)
-    return scores.detach(), slopes
+        logits = classifier.end_logits(hidden, inputs.ends)
+        (slopes,) = torch.autograd.grad(classifier.of_logits(logits).sum(), leaf)
+    return logits.detach(), slopes
 
 
 def _seen(classifier: Classifier, tensor: Tensor | None) -> Tensor:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 Labels = int | str | tuple[int | str, int | str]
 """One class, or (positive, negative): by index, by name, or as "positive+negative"."""
 
+_HEADS = "reward_heads"
+
 
 class Inputs(NamedTuple):
     """A padded batch as the backbone takes it."""
@@ -96,27 +98,31 @@ class Classifier:
         Args:
             hidden: (..., width).
         """
-        return self._of_logits(self.head(hidden))
+        return self.of_logits(self.head(hidden))
 
-    def _of_logits(self, logits: Tensor) -> Tensor:
-        """Return the score that logits (..., classes) make, (...,) float32."""
+    def of_logits(self, logits: Tensor) -> Tensor:
+        """Return the score that logits (..., classes) make, (...,) float32; the heads' mean."""
         logits = logits.float()
         if self.labels is None:
-            return logits[..., 0]
+            return logits.mean(dim=-1)
         positive, negative = self.labels
         if negative is None:
             return logits[..., positive]
         return logits[..., positive] - logits[..., negative]
 
-    def end_scores(self, hidden: Tensor, ends: Tensor) -> Tensor:
-        """Return the score of each sequence, (batch,), read at its last token.
+    def end_logits(self, hidden: Tensor, ends: Tensor) -> Tensor:
+        """Return the logits of each sequence, (batch, classes), read at its last token.
 
         Args:
             hidden: (batch, time, width).
             ends: (batch,) columns.
         """
         rows = torch.arange(len(ends), device=hidden.device)
-        return self.scores(hidden[rows, ends])
+        return self.head(hidden[rows, ends])
+
+    def end_scores(self, hidden: Tensor, ends: Tensor) -> Tensor:
+        """Return the score of each sequence, (batch,); the arguments are `end_logits`'."""
+        return self.of_logits(self.end_logits(hidden, ends))
 
 
 class EncoderClassifier(Classifier):
@@ -159,20 +165,20 @@ class EncoderClassifier(Classifier):
 
     def scores(self, hidden: Tensor) -> Tensor:
         """Return the score of each text's logits, (batch,) float32."""
-        return self._of_logits(hidden)
+        return self.of_logits(hidden)
 
-    def end_scores(self, hidden: Tensor, ends: Tensor) -> Tensor:
-        """Return the score of each text, (batch,)."""
-        return self._of_logits(hidden)
+    def end_logits(self, hidden: Tensor, ends: Tensor) -> Tensor:
+        """Return the logits of each text, (batch, classes)."""
+        return hidden
 
     def first_row(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """Return the scores, and the first token's row of the last layer's attention.
+        """Return the logits, and the first token's row of the last layer's attention.
 
         These models pool at their first token, so that it stands for what the last one is to a
         causal model.
 
         Returns:
-            (batch,) scores and (batch, time) weights, averaged over heads.
+            (batch, classes) logits and (batch, time) weights, averaged over heads.
 
         Raises:
             ScorerError: if the model pools otherwise.
@@ -187,7 +193,7 @@ class EncoderClassifier(Classifier):
             self.model.set_attn_implementation("eager")  # the others keep no weights
         with torch.no_grad():
             output = self.model(**inputs.tokens, **inputs.others, output_attentions=True)
-        return self._of_logits(output.logits), output.attentions[-1][:, :, 0].float().mean(dim=1)
+        return output.logits, output.attentions[-1][:, :, 0].float().mean(dim=1)
 
 
 def read_classifier(
@@ -223,7 +229,7 @@ def resolve_labels(
         labels: One class, or (positive, negative), by index or name.
 
     Returns:
-        None for a head with one logit.
+        None for a head with one logit, or several that `store_heads` noted.
 
     Raises:
         ScorerError: if the head has several classes and ``labels`` does not choose among them, or
@@ -237,6 +243,8 @@ def resolve_labels(
         raise ScorerError(
             f"labels = {labels} needs a head of several classes; this one has 1 logit"
         )
+    if labels is None and has_heads(model):
+        return None
     names = dict(config.id2label)
     if labels is None and classes == 2:
         labels = (1, 0)
@@ -255,6 +263,20 @@ def resolve_labels(
             "pass labels=(positive, negative)"
         )
     return chosen[0], chosen[1] if len(chosen) == 2 else None
+
+
+def store_heads(model: "PreTrainedModel") -> None:
+    """Note in a model's configuration, which is stored with it, that its logits are each a score.
+
+    Its score is then their mean, and their standard deviation what is not known of it.
+    """
+    setattr(model.config, _HEADS, model.config.num_labels)
+
+
+def has_heads(model: "PreTrainedModel") -> bool:
+    """Return whether `store_heads` noted that a model's several logits are each a score."""
+    config: Any = model.config
+    return bool(getattr(config, _HEADS, None) == config.num_labels > 1)
 
 
 def split_head(model: "PreTrainedModel") -> tuple[torch.nn.Module, torch.nn.Module]:

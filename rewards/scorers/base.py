@@ -45,6 +45,8 @@ class Scorer(ABC):
     it returns of its own accord are taken for what the credit needs."""
     reads_text: bool = True
     """Whether `score` looks at ``response``; False if ``response_ids`` are all it needs."""
+    disagrees: bool = False
+    """Whether `score` reports the part "disagreement": how unsure it is of each response."""
 
     _name: str | None = None
 
@@ -211,6 +213,11 @@ class ScorerWrapper(Scorer):
         return self.scorer.reads_text
 
     @property
+    def disagrees(self) -> bool:  # type: ignore[override]
+        """Whether the scorer inside says how unsure it is."""
+        return self.scorer.disagrees
+
+    @property
     def name(self) -> str:
         """The class and the name of the scorer inside."""
         return f"{type(self).__name__}({self.scorer.name})"
@@ -254,8 +261,8 @@ class _Adapted(Scorer):
     """
 
     _OPTIONAL = (
-        *("attribution_kinds", "reads_text", "peek", "unread", "prefix_reader", "bind"),
-        *("state_dict", "load_state_dict"),
+        *("attribution_kinds", "reads_text", "disagrees", "peek", "unread", "prefix_reader"),
+        *("bind", "state_dict", "load_state_dict"),
     )
 
     def __init__(self, scorer: Any) -> None:

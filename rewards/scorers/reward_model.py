@@ -18,7 +18,7 @@ from tokengym.rewards.attribution.key_value import KeyValueReader, caches_rows
 from tokengym.rewards.attribution.kinds import SIGNED_KINDS
 from tokengym.rewards.attribution.prefixes import PrefixReader
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.models.classifier import EncoderClassifier, Labels, read_classifier
+from tokengym.rewards.models.classifier import EncoderClassifier, Labels, has_heads, read_classifier
 from tokengym.rewards.models.loading import (
     PaddingSide,
     check_vocabularies,
@@ -45,7 +45,9 @@ class RewardModel(Scorer):
     The score is the model's one logit, the logit of one class, or the difference of two. A causal
     model is read at the last response token (the EOS, where one was sampled). Ids of its own
     tokenizer are never decoded and tokenised again; a policy with another one is scored by its
-    texts (`bind`), as it is for every bidirectional model and every ``form`` but "text".
+    texts (`bind`), as it is for every bidirectional model and every ``form`` but "text". Of a model
+    trained with several heads the score is their mean, and the part "disagreement" their standard
+    deviation.
 
     Args:
         model: A causal model with a ``score`` head, as ``AutoModelForSequenceClassification``
@@ -90,6 +92,7 @@ class RewardModel(Scorer):
         self._name = name
         self._classifier = read_classifier(model, labels, pairs=form == "pair")
         self._form = form
+        self.disagrees = self._classifier.labels is None and has_heads(model)
         self._is_encoder = isinstance(self._classifier, EncoderClassifier)
         if self._is_encoder and padding_side != "right":
             raise ScorerError(
@@ -221,12 +224,11 @@ class RewardModel(Scorer):
                     f"episode {index} has no response_ids, so there is no token to read the score "
                     "at; give the response at least one token (the EOS counts)"
                 )
-        values, rows, gaps = self._read(episodes, attribution)
+        values, rows, parts = self._read(episodes, attribution)
         if attribution is None:
-            return Scores(values=values)
+            return Scores(values=values, parts=parts)
         if attribution == "attention":
             rows = [normalize_row(row) for row in rows]
-        parts = {} if gaps is None else {"attribution_gap": gaps}
         signed = attribution in SIGNED_KINDS
         return Scores(values=values, parts=parts, attributions=rows, signed=signed)
 
@@ -251,8 +253,8 @@ class RewardModel(Scorer):
 
     def _read(
         self, episodes: Sequence[Episode], kind: str | None
-    ) -> tuple[NDArray[np.float32], list[NDArray[np.float64]], NDArray[np.float32] | None]:
-        """Return the scores, per episode its tokens' attributions, and what their sums miss."""
+    ) -> tuple[NDArray[np.float32], list[NDArray[np.float64]], dict[str, NDArray[np.float32]]]:
+        """Return the scores, per episode its tokens' attributions, and the scores' parts."""
         texts: list[Retokenized] | None = None
         after = np.zeros(len(episodes), dtype=np.int64)
         if self._retokenizer is None:
@@ -269,7 +271,9 @@ class RewardModel(Scorer):
             after = np.array([text.after for text in texts])
         self._check(sequences)
         values = np.zeros(len(episodes), dtype=np.float32)
-        gaps: NDArray[np.float32] | None = None
+        parts: dict[str, NDArray[np.float32]] = {}
+        if self.disagrees:
+            parts["disagreement"] = np.zeros_like(values)
         rows = [np.zeros(0)] * len(episodes)
         filled = [index for index, ids in enumerate(sequences) if ids]
         batches = padded_batches(
@@ -283,10 +287,12 @@ class RewardModel(Scorer):
                 ends = batch.starts + batch.attention_mask.sum(axis=1) - 1
                 starts = ends + 1 - after[chosen] - np.array([sizes[index] for index in chosen])
                 inputs = self._classifier.inputs(batch, ends, starts)
-                scores, columns, gap = readings.READINGS[kind](self._classifier, inputs)
-                values[chosen] = scores.cpu().numpy()
+                logits, columns, gap = readings.READINGS[kind](self._classifier, inputs)
+                values[chosen] = self._classifier.of_logits(logits).cpu().numpy()
+                if self.disagrees:
+                    parts["disagreement"][chosen] = logits.float().cpu().numpy().std(axis=1)
                 if gap is not None:
-                    gaps = np.zeros_like(values) if gaps is None else gaps
+                    gaps = parts.setdefault("attribution_gap", np.zeros_like(values))
                     gaps[chosen] = gap.float().cpu().numpy()
                 if columns is None:
                     continue
@@ -297,7 +303,7 @@ class RewardModel(Scorer):
                     rows[index] = table[row, starts[row] : pasts[row]]
         if texts is not None and kind is not None:
             rows = [text.spread(row) for text, row in zip(texts, rows, strict=True)]
-        return values, rows, gaps
+        return values, rows, parts
 
     def _check(self, sequences: Sequence[Sequence[int]]) -> None:
         """Raise unless the model can read every sequence."""

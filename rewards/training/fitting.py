@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from tokengym.envs.declared import check_number
+from tokengym.envs.declared import check_count, check_number
 from tokengym.envs.errors import StorageError
 from tokengym.envs.files import content_hash, read_hashed, write_hashed, writing
 from tokengym.envs.settings import TextSettings
@@ -59,6 +60,9 @@ class RewardTraining(TextSettings):
     """Whether a reward model's texts end with EOS, as responses that were finished do."""
     head_only: bool = False
     """Whether the linear layer of a reward or process model learns alone, the body frozen."""
+    heads: int = 1
+    """Linear layers of a reward model on one body, each with a bootstrap of the pairs of its own.
+    The score is their mean; how far they disagree says how little is known of a response."""
     seed: int = 0
     """Seed of new weights, the order of pairs, and dropout."""
     checkpoint_seconds: float = 60.0
@@ -68,6 +72,7 @@ class RewardTraining(TextSettings):
         super().__post_init__()
         sizes = ("learning_rate", "epochs", "batch_size", "micro_batch_size", "max_tokens")
         check_number(self, *sizes, above=0.0)
+        check_count(self, "heads")
         check_number(self, "warmup", least=0.0, below=1.0, hint="it is a share of the steps")
         check_number(self, "label_smoothing", least=0.0, below=0.5)
         check_number(self, "checkpoint_seconds", least=0.0)
@@ -98,6 +103,21 @@ class Row(NamedTuple):
     """Two texts or questions."""
     margin: float
     """Amount by which the difference should exceed 0, reward units."""
+    weights: tuple[float, ...] = (1.0,)
+    """How often the pair counts, to each head."""
+
+
+def bootstrap(num_rows: int, heads: int, seed: int) -> NDArray[np.float64]:
+    """Return how often each head draws each row with replacement, (rows, heads).
+
+    One head takes each row once. Of several each learns from as many draws as there are rows.
+
+    Source: Osband et al. 2016, "Bootstrapped DQN", arXiv:1602.04621.
+    """
+    if heads == 1:
+        return np.ones((num_rows, 1))
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(num_rows, np.full(num_rows, 1 / num_rows), size=heads).T.astype(float)
 
 
 def fit(
@@ -170,19 +190,25 @@ class PairModule(torch.nn.Module):
         self._read = reader  # no module: it is not a second owner of the parameters
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, margin: Tensor
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        position_ids: Tensor,
+        margin: Tensor,
+        weights: Tensor,
     ) -> dict[str, Tensor]:
         """Return the loss of rows first, first, ..., second, second, ... of each pair."""
-        values = self._read.values(input_ids, attention_mask, position_ids)
-        first, second = values.chunk(2)
+        values = self._read.judgements(input_ids, attention_mask, position_ids)
+        first, second = values.chunk(2, dim=1)
         differences = self._read.differences(first, second)
         zeros = torch.zeros_like(differences)
-        loss = bradley_terry_loss(
+        losses = bradley_terry_loss(
             differences,
             zeros,
             margin.expand_as(differences),
             label_smoothing=self.label_smoothing,
-        ).mean()
+        )
+        loss = (weights.T * losses).mean()
         if not torch.isfinite(loss):
             raise RewardError(
                 f"the loss of the pairs is {loss.item()}; lower learning_rate, or train in float32"
@@ -212,6 +238,7 @@ class Collator:
             "attention_mask": torch.from_numpy(batch.attention_mask[back]),
             "position_ids": torch.from_numpy(batch.position_ids[back]),
             "margin": torch.tensor([row.margin for row in rows], dtype=torch.float32),
+            "weights": torch.tensor([row.weights for row in rows], dtype=torch.float32),
         }
 
 

@@ -13,6 +13,7 @@ import torch
 from tokengym.envs.errors import PretrainedError
 from tokengym.envs.pretrained import from_pretrained
 from tokengym.rewards.errors import RewardError
+from tokengym.rewards.models.classifier import store_heads
 from tokengym.rewards.models.loading import (
     hash_weights,
     load_tokenizer,
@@ -28,7 +29,14 @@ from tokengym.rewards.models.questions import (
     store_format,
 )
 from tokengym.rewards.pairs import PreferencePairs, limit_lengths, read_pairs, split_pairs
-from tokengym.rewards.training.fitting import Report, RewardTraining, Row, fit, let_learn
+from tokengym.rewards.training.fitting import (
+    Report,
+    RewardTraining,
+    Row,
+    bootstrap,
+    fit,
+    let_learn,
+)
 from tokengym.rewards.training.readers import PairReader, PreferenceReader, RewardReader, Sequences
 from tokengym.rewards.training.results import (
     TrainedReward,
@@ -238,9 +246,10 @@ def _fit(
     report: Report | None,
 ) -> tuple[Any, list[float]]:
     """Return the trained model, adapters merged if they are to be, and the loss of each step."""
+    weights = bootstrap(len(side.sequences), training.heads, training.seed).tolist()
     rows = [
-        Row(sequences=sequences, margin=pair.margin or 0.0)
-        for pair, sequences in zip(side.pairs, side.sequences, strict=True)
+        Row(sequences=sequences, margin=pair.margin or 0.0, weights=tuple(row))
+        for pair, sequences, row in zip(side.pairs, side.sequences, weights, strict=True)
     ]
     options: Any = {"folder": workplace.checkpoints, "report": report}
     if start.lora is None:
@@ -283,7 +292,7 @@ def train_reward_model(
     Args:
         model: Where it starts from: the folder or name of a causal language model, an encoder of
             BERT's line or a classifier, or a classifier with one logit, which is trained in place.
-            A missing head is initialised.
+            A missing head is initialised, and so are those of ``training.heads``.
         pairs: From `read_pairs`, or what that reads with its defaults.
         output_dir: Where the model, its tokenizer and ``measures.json`` are stored, whole or not
             at all; ``<output_dir>.unfinished`` holds the checkpoints until then.
@@ -308,6 +317,8 @@ def train_reward_model(
     if lora is None and not merge:
         raise RewardError("merge = False stores adapters alone; pass lora=LoraConfig(...)")
     training = training or RewardTraining()
+    if training.heads > 1 and not merge:
+        raise RewardError(f"merge = False stores one head, got heads={training.heads}; merge them")
     if training.head_only and lora is not None:
         raise RewardError("head_only=True trains no adapters; leave lora or head_only out")
     network = _load_start(
@@ -316,8 +327,15 @@ def train_reward_model(
         training.seed,
         device=device,
         dtype=dtype,
-        num_labels=1,
+        num_labels=training.heads,
     )
+    if network.config.num_labels != training.heads:
+        raise RewardError(
+            f"heads={training.heads}, but {type(network).__name__} has {network.config.num_labels} "
+            "logits; pass its folder, or a model with num_labels of that many"
+        )
+    if training.heads > 1:
+        store_heads(network)
     start = Start(
         kind="reward",
         source=str(model) if isinstance(model, (str, Path)) else type(model).__name__,
@@ -395,11 +413,12 @@ def train_preference_model(
 
     check_template(template)
     training = training or RewardTraining()
-    if training.head_only:
-        raise RewardError(
-            "head_only=True trains the linear layer of a reward model, which a preference model "
-            "has not; leave it out"
-        )
+    for name in ("head_only", "heads"):
+        if (value := getattr(training, name)) != getattr(RewardTraining(), name):
+            raise RewardError(
+                f"{name}={value} is of the linear layer of a reward model, which a preference "
+                "model has not; leave it out"
+            )
     network = _load_start(model, AutoModelForCausalLM, training.seed, device=device, dtype=dtype)
     tokenizer = tokenizer_of(model, tokenizer)
     tokenizer, added = _with_tokens(tokenizer, template, answers)

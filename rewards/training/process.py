@@ -205,7 +205,7 @@ def train_process_model(
     Source: Uesato et al. 2022, arXiv:2211.14275; Lightman et al. 2023, arXiv:2305.20050.
     """
     training = training or RewardTraining()
-    for name in ("overlong", "chat_template", "append_eos"):
+    for name in ("overlong", "chat_template", "append_eos", "heads"):
         if getattr(training, name) != getattr(RewardTraining(), name):
             raise RewardError(
                 f"{name}={getattr(training, name)!r} has no effect on a process model, which reads "

@@ -56,13 +56,17 @@ class PairReader(ABC):
     def values(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor) -> Tensor:
         """Return the number of each sequence, (batch,), of arguments (batch, time)."""
 
+    def judgements(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor) -> Tensor:
+        """Return the numbers that learn, (heads, batch): `values`, unless those are their mean."""
+        return self.values(input_ids, attention_mask, position_ids)[None]
+
     @abstractmethod
     def differences(self, first: Tensor, second: Tensor) -> Tensor:
         """Return what is positive where the model is right, (judgements, batch), reward units.
 
         Args:
-            first: (batch,) numbers of the pairs' first sequences.
-            second: (batch,) of their second ones.
+            first: (heads, batch) numbers of the pairs' first sequences.
+            second: (heads, batch) of their second ones.
         """
 
     @abstractmethod
@@ -132,15 +136,19 @@ class RewardReader(PairReader):
 
     def values(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor) -> Tensor:
         """Return each text's score, read at its last token."""
+        return self.judgements(input_ids, attention_mask, position_ids).mean(dim=0)
+
+    def judgements(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor) -> Tensor:
+        """Return each head's score of each text."""
         others = {"attention_mask": attention_mask}
         if self.classifier.takes_positions:
             others["position_ids"] = position_ids
         hidden = self.classifier.hidden({"input_ids": input_ids}, others)
-        return self.classifier.end_scores(hidden, attention_mask.sum(dim=1) - 1)
+        return self.classifier.end_logits(hidden, attention_mask.sum(dim=1) - 1).float().T
 
     def differences(self, first: Tensor, second: Tensor) -> Tensor:
-        """Return R(x, y_w) - R(x, y_l), one judgement a pair."""
-        return (first - second)[None]
+        """Return R(x, y_w) - R(x, y_l), one judgement a pair and head."""
+        return first - second
 
     def log_odds(
         self, first: NDArray[np.float64], second: NDArray[np.float64]
@@ -210,7 +218,7 @@ class PreferenceReader(PairReader):
 
     def differences(self, first: Tensor, second: Tensor) -> Tensor:
         """Return the preference for the chosen response in both orders, two judgements a pair."""
-        return torch.stack([first, -second])
+        return torch.cat([first, -second])
 
     def log_odds(
         self, first: NDArray[np.float64], second: NDArray[np.float64]

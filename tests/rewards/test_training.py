@@ -33,7 +33,7 @@ from tokengym.rewards.maths.pairwise import (
     pair_accuracy,
 )
 from tokengym.rewards.pairs import PreferencePair
-from tokengym.rewards.training.fitting import Collator, Row
+from tokengym.rewards.training.fitting import Collator, PairModule, Row, bootstrap
 from tokengym.rewards.training.readers import RewardReader
 
 LORA = LoraConfig(
@@ -255,6 +255,82 @@ def test_what_the_head_alone_excludes(language_model, tmp_path):
         train_reward_model(language_model, good_and_bad(8), lora=LORA, training=training, **out)
     with pytest.raises(RewardError, match="which a preference model has not; leave it out"):
         train_preference_model(language_model, good_and_bad(8), training=training, **out)
+
+
+def test_the_draws_of_heads():
+    assert bootstrap(3, 1, seed=0).tolist() == [[1.0]] * 3
+    weights = bootstrap(200, 3, seed=0)
+    assert weights.sum(axis=0).tolist() == [200.0] * 3
+    # With replacement, a share of 1/e of the rows is not drawn.
+    assert np.abs((weights == 0).mean(axis=0) - np.exp(-1)).max() < 0.1
+    assert len({tuple(column) for column in weights.T}) == 3
+    assert not (bootstrap(200, 3, seed=1) == weights).all()
+
+
+def test_the_loss_of_heads_by_hand():
+    class Reader(RewardReader):
+        def __init__(self):
+            pass
+
+        def judgements(self, input_ids, attention_mask, position_ids):
+            return torch.tensor([[2.0, 0.0, 1.0, 3.0], [0.0, 1.0, 0.0, 0.0]])
+
+    weights = torch.tensor([[2.0, 0.0], [0.0, 3.0]])  # rows, heads
+    unread = torch.zeros(4, 1)
+    module = PairModule(torch.nn.Linear(1, 1), Reader())
+    loss = module(unread, unread, unread, margin=torch.tensor([0.5, 0.0]), weights=weights)["loss"]
+    # The first head learns that 2 > 1 by .5, twice; the second that 1 > 0, thrice.
+    by_hand = (2 * math.log1p(math.exp(-0.5)) + 3 * math.log1p(math.exp(-1.0))) / 4
+    assert loss.item() == pytest.approx(by_hand)
+
+
+@pytest.mark.parametrize("kind", ["causal", "encoder"])
+def test_heads_agree_on_what_they_learned(kind, language_model, encoder, tmp_path, tokenizer):
+    trained = train_reward_model(
+        language_model if kind == "causal" else encoder[0],
+        good_and_bad(80),
+        output_dir=tmp_path / "rm",
+        held_out=good_and_bad(40, seed=1),
+        training=RewardTraining(learning_rate=1e-2, epochs=4, batch_size=16, heads=3),
+    )
+    assert trained.metrics.accuracy > 0.95
+    scorer = RewardModel.from_pretrained(trained.path, device="cpu").bind(tokenizer)
+    assert scorer.disagrees
+    episodes = [
+        make_episode([5], tokenizer(text)["input_ids"], prompt="c", response=text)
+        for text in (" c a", " c b d")
+    ]
+    scores = scorer.score(episodes)
+    heads = [
+        RewardModel.from_pretrained(trained.path, device="cpu", labels=place).bind(tokenizer)
+        for place in range(3)
+    ]
+    assert not heads[0].disagrees
+    values = np.array([head.score(episodes).values for head in heads])
+    np.testing.assert_allclose(scores.values, values.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(scores.parts["disagreement"], values.std(axis=0), rtol=1e-4)
+    assert (scores.parts["disagreement"] > 0.01).all()
+    for attribution in scorer.attribution_kinds or ():
+        explained = scorer.score(episodes, attribution=attribution)
+        np.testing.assert_allclose(explained.values, scores.values, rtol=1e-4, atol=1e-6)
+        parts = (explained.parts["disagreement"], scores.parts["disagreement"])
+        np.testing.assert_allclose(*parts, rtol=1e-3)
+
+
+def test_several_heads_are_refused_where_there_is_one(language_model, tmp_path):
+    two, options = RewardTraining(heads=2), {"output_dir": tmp_path / "rm"}
+    with pytest.raises(RewardError, match="heads=2, but GPT2ForSequenceClassification has 1 logit"):
+        train_reward_model(
+            make_classifier(), good_and_bad(8), tokenizer=object(), training=two, **options
+        )
+    with pytest.raises(RewardError, match="stores one head, got heads=2; merge them"):
+        train_reward_model(
+            language_model, good_and_bad(8), lora=LORA, merge=False, training=two, **options
+        )
+    with pytest.raises(RewardError, match="heads=2 is of the linear layer"):
+        train_preference_model(language_model, good_and_bad(8), training=two, **options)
+    with pytest.raises(SettingsError, match="heads"):
+        RewardTraining(heads=0)
 
 
 @pytest.mark.parametrize("lora", [None, LORA])

@@ -17,7 +17,7 @@ from tokengym.agents.offline.sft import SFT
 from tokengym.agents.online.collecting import Sampling
 from tokengym.agents.online.iterative import RAFT, OnlineDPO
 from tokengym.agents.online.settings import OnlineDPOSettings
-from tokengym.rewards import FunctionScorer
+from tokengym.rewards import FunctionScorer, Scorer, Scores
 from tokengym.rewards.pairs.store import load_pairs, load_responses
 from tokengym.rewards.scorers.preference_model import WinRate
 
@@ -238,6 +238,35 @@ def test_the_enhancer_keeps_the_best_of_its_candidates(make_envs, monkeypatch):
     assert agent.collector.num_tokens == tokens + main
 
 
+class Unsure(Scorer):
+    """Scores nothing, and is the less sure the more target tokens a response has."""
+
+    disagrees = True
+
+    def score(self, episodes, *, attribution=None):
+        unsure = np.array([sum(e.response_ids) for e in episodes], dtype=np.float32)
+        return Scores(-unsure, parts={"disagreement": unsure})
+
+
+def test_the_enhancer_keeps_what_the_scorer_is_least_sure_of(make_envs, monkeypatch):
+    agent = explorer(make_envs, "disagreement", enhancer_candidates=3, scorer=Unsure())
+    scored = []
+    score = agent.collector.score
+
+    def spy(groups):
+        scored.append(score(groups))
+        return scored[-1]
+
+    monkeypatch.setattr(agent.collector, "score", spy)
+    groups = agent.respond(range(4), 0)
+    most = [max(e.score_parts["disagreement"] for e in group) for group in scored[0]]
+    kept = [episode.score for group in groups for episode in group[4:]]
+    assert kept == [-value for value in most]
+    assert len(set(most)) > 1
+    with pytest.raises(ValueError, match=r"needs a scorer with several heads, got '.*--heads 4"):
+        explorer(make_envs, "disagreement", scorer=flat_scorer())
+
+
 class LongerWins:
     """Prefers the response with more target tokens."""
 
@@ -260,7 +289,7 @@ def test_a_preference_model_ranks_without_references(make_envs, learner, tmp_pat
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"enhancer": "older"}, "enhancer must be 'temperatures', 'checkpoint' or 'best-of-n'"),
+        ({"enhancer": "older"}, "enhancer must be 'temperatures', 'checkpoint', 'best-of-n' or"),
         ({"enhancer": "checkpoint", "sampling": Sampling(n=6, temperatures=(1.0, 0.7))}, "of 4 "),
         ({"enhancer_candidates": 1}, "enhancer_candidates must be an integer >= 2"),
         ({"preference_model": "x", "sampling": Sampling(n=1)}, "n must be at least 2 for a pref"),
