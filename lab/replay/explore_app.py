@@ -25,7 +25,11 @@ logger = logging.getLogger(__name__)
 MOST_SAID = 500
 """Longest line that says what is wrong, characters."""
 UNTRAINED = "the policy that training starts from"
+INTRODUCTION = """<h1>tokengym explore</h1>
+<p>A policy continues a prompt; every line below shows what one credit rule pays its tokens. Press a
+token to see what the policy could have said instead, and what that would have changed.</p>"""
 FRAME = """.gradio-container { max-width: min(1120px, 100vw) !important; margin: 0 auto; }
+.gradio-container main { width: 100%; }
 .gradio-container .html-container { padding: 0; }
 @media (max-width: 640px) { .gradio-container main { padding: 0 !important; } }"""
 PICK = """element.addEventListener('click', event => {
@@ -101,7 +105,7 @@ def _components(page: ExplorePage) -> SimpleNamespace:
 
     tasks = [(name, env) for env, name in page.tasks.items()]
     parts = SimpleNamespace(shown=gr.State())
-    gr.HTML("<h1>tokengym explore</h1>")
+    gr.HTML(INTRODUCTION)
     with gr.Row():
         parts.task = gr.Dropdown(tasks, value=page.env, label="Task", min_width=200)
         parts.policy = gr.Dropdown(
@@ -123,12 +127,13 @@ def _components(page: ExplorePage) -> SimpleNamespace:
     with gr.Row():
         parts.draw = gr.Button("Another prompt", min_width=140)
         parts.sample = gr.Button("Sample a response", variant="primary", min_width=140)
-    parts.heat = gr.HTML(css_template=styles(), js_on_load=PICK, elem_id="response")
+    shown = partial(gr.HTML, css_template=styles(), min_height=160)  # room to show that it computes
+    parts.heat = shown(js_on_load=PICK, elem_id="response")
     parts.token = gr.Dropdown([], label="Token (choose one here, or above)")
     parts.alternatives = gr.Radio([], label="What the policy could have said there")
     parts.count = gr.Slider(1, MOST_CONTINUATIONS, value=16, step=1, label="Continuations of each")
     parts.fork = gr.Button("Take the alternative", variant="primary")
-    parts.result = gr.HTML(css_template=styles(), js_on_load=None, elem_id="fork")
+    parts.result = shown(js_on_load=None, elem_id="fork")
     return parts
 
 
@@ -142,8 +147,12 @@ def _wire(blocks: Any, page: ExplorePage, parts: SimpleNamespace) -> None:
             raise TypeError(f"the index of a token must be a whole number, got {index!r}")
         return index, *_choose(page, shown, index)
 
-    def on(event: Any, function: Callable[..., Any], inputs: Any, outputs: Any) -> Any:
-        return event(_guarded(function), inputs, outputs, show_progress="hidden")
+    def on(
+        event: Any, function: Callable[..., Any], inputs: Any, outputs: Any, *, slow: Any = None
+    ) -> Any:
+        """Connect an event; work that takes seconds is shown on the component ``slow``."""
+        shown = {"show_progress": "hidden" if slow is None else "full", "show_progress_on": slow}
+        return event(_guarded(function), inputs, outputs, **shown)
 
     chosen = [parts.policy, parts.task]
     begun = [*chosen, parts.rules, parts.prompt, parts.temperature]
@@ -151,17 +160,17 @@ def _wire(blocks: Any, page: ExplorePage, parts: SimpleNamespace) -> None:
     sampled = [parts.shown, parts.heat, parts.token, parts.alternatives, parts.result]
     forked = [parts.shown, parts.token, parts.alternatives, parts.count]
     for event in (
-        on(blocks.load, page.begin, chosen, begun),
-        on(parts.policy.input, page.begin, chosen, begun),
-        on(parts.task.input, partial(page.begin, None), parts.task, begun),
-        on(parts.draw.click, page.draw, chosen, parts.prompt),
+        on(blocks.load, page.begin, chosen, begun, slow=parts.heat),
+        on(parts.policy.input, page.begin, chosen, begun, slow=parts.heat),
+        on(parts.task.input, partial(page.begin, None), parts.task, begun, slow=parts.heat),
+        on(parts.draw.click, page.draw, chosen, parts.prompt, slow=parts.heat),
     ):
-        on(event.success, partial(_sample, page), asked, sampled)
-    on(parts.sample.click, partial(_sample, page), asked, sampled)
+        on(event.success, partial(_sample, page), asked, sampled, slow=parts.heat)
+    on(parts.sample.click, partial(_sample, page), asked, sampled, slow=parts.heat)
     picked = [parts.heat, parts.alternatives, parts.result]
     on(parts.heat.select, pick, parts.shown, [parts.token, *picked])
     on(parts.token.input, partial(_choose, page), [parts.shown, parts.token], picked)
-    on(parts.fork.click, partial(_fork, page), forked, parts.result)
+    on(parts.fork.click, partial(_fork, page), forked, parts.result, slow=parts.result)
 
 
 def _sample(page: ExplorePage, *asked: Any) -> tuple[Any, ...]:

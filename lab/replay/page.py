@@ -144,7 +144,7 @@ def _note(result: Replay, name: str, index: int) -> str:
     notes = []
     if result.truth is not None:
         found = rank_correlation(result.credits[name][index], result.truth.values[index])
-        notes.append(f"rank correlation {number(found)}")
+        notes.append(f"rank correlation with the truth {number(found)}")
     if not same_scores(result):
         notes.append(f"score {number(float(result.scores[name][index]))}")
     return ", ".join(notes)

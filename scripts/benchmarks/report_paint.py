@@ -8,7 +8,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from tokengym.scripts.browser import Page
+from tokengym.scripts.browser import browser_page, complaints
 
 PAINT = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
 
@@ -21,12 +21,12 @@ def main() -> None:
     arguments = parser.parse_args()
     times = []
     for _ in range(arguments.repeats):
-        with Page() as page, tempfile.TemporaryDirectory() as folder:
-            page.open(arguments.report)
-            page.screenshot(Path(folder) / "shot.png")  # without a frame nothing is painted
-            times.append(float(page.run(PAINT)))
-            if page.messages:
-                print("console:", *page.messages)
+        with browser_page() as page, tempfile.TemporaryDirectory() as folder:
+            page.goto(arguments.report.resolve().as_uri())
+            page.screenshot(path=Path(folder) / "shot.png")  # without a frame nothing is painted
+            times.append(float(page.evaluate(PAINT)))
+            if said := complaints(page):
+                print("console:", *said)
     size = arguments.report.stat().st_size / 1e6
     print(f"first contentful paint {statistics.median(times):.0f} ms (of {len(times)}: ", end="")
     print(f"{min(times):.0f} to {max(times):.0f}), {size:.2f} MB")

@@ -15,12 +15,12 @@ import pytest
 
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.summary import summarize
-from tokengym.scripts.browser import Page, browser_path
+from tokengym.scripts.browser import browser_page, complaints, missing_browser
 
 ROOT = Path(__file__).parents[2]
 AXE = Path(os.environ.get("AXE_CORE", ROOT / "node_modules" / "axe-core" / "axe.min.js"))
 OWNED = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
-needs_browser = pytest.mark.skipif(browser_path() is None, reason="needs Chromium")
+needs_browser = pytest.mark.skipif(bool(missing_browser()), reason=missing_browser())
 
 
 @pytest.fixture
@@ -73,86 +73,86 @@ def test_every_chart_and_control_has_a_name(report: Path):
 
 @needs_browser
 def test_it_can_be_read_by_hand(report: Path):
-    with Page() as page:
-        page.open(report)
-        page.move_to(*page.run(place("svg.plot.wide", 0.5)))
-        tip = page.run("document.getElementById('tip').innerText")
+    with browser_page() as page:
+        page.goto(report.as_uri())
+        page.mouse.move(*page.evaluate(place("svg.plot.wide", 0.5)))
+        tip = page.evaluate("document.getElementById('tip').innerText")
         assert tip.startswith("15 updates\nsparse\n")
         assert " to " in tip
-        page.run("document.querySelector('button.key').click()")
-        assert page.run("document.querySelector('button.key').ariaPressed") == "false"
+        page.evaluate("document.querySelector('button.key').click()")
+        assert page.evaluate("document.querySelector('button.key').ariaPressed") == "false"
         hidden = "document.querySelector('svg.plot.wide g.series[data-series=\"0\"]')"
-        assert page.run(f"getComputedStyle({hidden}).display") == "none"
+        assert page.evaluate(f"getComputedStyle({hidden}).display") == "none"
         for axis, label in (("tokens", "tokens generated"), ("wall_s", "seconds")):
-            page.run(
+            page.evaluate(
                 "(s => { s.value = '" + axis + "'; s.dispatchEvent(new Event('change')); })"
                 "(document.querySelector('select.axis-choice'))"
             )
             shown = "[...document.querySelectorAll('[data-axis]')].filter(v => !v.hidden)"
-            assert page.run(f"{shown}.map(v => v.dataset.axis)") == [axis]
-            assert label in page.run(f"{shown}[0].querySelector('svg').dataset.axisLabel")
-        warning = page.run("document.querySelector('.cautions li').innerText")
+            assert page.evaluate(f"{shown}.map(v => v.dataset.axis)") == [axis]
+            assert label in page.evaluate(f"{shown}[0].querySelector('svg').dataset.axisLabel")
+        warning = page.evaluate("document.querySelector('.cautions li').innerText")
         assert warning.startswith("abc: from update 15 on the gold score fell")
-        assert page.run("document.title") == "tokengym: which reward learns faster"
-        assert page.messages == []
+        assert page.evaluate("document.title") == "tokengym: which reward learns faster"
+        assert complaints(page) == []
 
 
 @needs_browser
 def test_charts_and_tables_can_be_taken_out(report: Path):
-    with Page() as page:
-        page.open(report)
-        page.run(
+    with browser_page() as page:
+        page.goto(report.as_uri())
+        page.evaluate(
             "URL.createObjectURL = blob => { window.saved = blob; return '#'; };"
             "[...document.querySelectorAll('button.save')][0].click()"
         )
-        svg = page.run("window.saved.text()")
+        svg = page.evaluate("window.saved.text()")
         assert svg.startswith("<svg ")
-        assert page.run("document.location.hash") in ("", "#")
+        assert page.evaluate("document.location.hash") in ("", "#")
         for part in (">sparse</text>", ">abc</text>", "stroke-dasharray", "<rect "):
             assert part in svg, part
         assert "var(--" not in svg
-        assert "<parsererror" not in page.run(
+        assert "<parsererror" not in page.evaluate(
             "new XMLSerializer().serializeToString("
             f"new DOMParser().parseFromString({json.dumps(svg)}, 'image/svg+xml'))"
         )
         latex, markdown = "\\begin{tabular}", "| Reward |"
         for button, begins in ((0, markdown), (1, latex)):
-            page.run(
+            page.evaluate(
                 "Object.defineProperty(navigator, 'clipboard', {configurable: true, value: "
                 "{writeText: text => { window.copied = text; }}});"
                 f"document.querySelectorAll('button.copy')[{button}].click()"
             )
-            assert begins in page.run("window.copied")
-        assert page.messages == []
+            assert begins in page.evaluate("window.copied")
+        assert complaints(page) == []
 
 
 @needs_browser
 def test_it_fits_a_phone_and_the_dark(report: Path):
-    with Page(width=360, height=740, dark=True) as page:
-        page.open(report)
-        page.run("document.querySelectorAll('details').forEach(d => { d.open = true; })")
-        assert page.run("document.documentElement.scrollWidth") <= 360
-        red, green, blue = page.run(
+    with browser_page(width=360, height=740, dark=True) as page:
+        page.goto(report.as_uri())
+        page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        red, green, blue = page.evaluate(
             "getComputedStyle(document.body).backgroundColor.match(/\\d+/g)"
         )
         assert max(int(red), int(green), int(blue)) < 60
-        assert page.run("getComputedStyle(document.querySelector('svg.wide')).display") == "none"
-        assert page.messages == []
+        assert not page.locator("svg.wide").first.is_visible()
+        assert complaints(page) == []
 
 
 @needs_browser
 @pytest.mark.skipif(not AXE.exists(), reason="needs axe-core, see this module's docstring")
 @pytest.mark.parametrize("dark", [False, True])
 def test_axe_finds_nothing(report: Path, dark: bool):
-    with Page(dark=dark) as page:
-        page.open(report)
-        page.run("document.querySelectorAll('details').forEach(d => { d.open = true; })")
-        page.run(AXE.read_text(encoding="utf-8"))
-        found: list[Any] = page.run(
+    with browser_page(dark=dark) as page:
+        page.goto(report.as_uri())
+        page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+        page.add_script_tag(path=AXE)
+        found: list[Any] = page.evaluate(
             "axe.run().then(r => r.violations.map(v => [v.id, v.help, v.nodes[0].html]))"
         )
         assert found == []
-        assert page.run("axe.run().then(r => r.passes.length)") > 10
+        assert page.evaluate("axe.run().then(r => r.passes.length)") > 10
 
 
 def place(selector: str, across: float) -> str:

@@ -1,8 +1,6 @@
 import html
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from tokengym.evaluation.report.figures import save_figure
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.samples import side_by_side
 from tokengym.evaluation.report.summary import summarize
+from tokengym.scripts.browser import browser_page, complaints, missing_browser
 
 HOSTILE = [
     "<script>document.title='owned'</script>",
@@ -125,28 +124,14 @@ def test_nothing_is_fetched(make_curves):
     assert "@import" not in page
 
 
-@pytest.mark.skipif(not shutil.which("chromium"), reason="needs a browser")
+@pytest.mark.skipif(bool(missing_browser()), reason=missing_browser())
 def test_in_a_browser_no_hostile_script_runs(hostile_page: str, tmp_path: Path):
     path = tmp_path / "report.html"
     path.write_text(hostile_page, encoding="utf-8")
-    done = subprocess.run(
-        [
-            "chromium",
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--enable-logging=stderr",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--dump-dom",
-            path.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=True,
-    )
-    assert "<title>tokengym: which reward learns faster</title>" in done.stdout
-    assert "CONSOLE" not in done.stderr, done.stderr
+    with browser_page() as page:
+        page.goto(path.as_uri())
+        assert page.title() == "tokengym: which reward learns faster"
+        assert complaints(page) == []
 
 
 def test_the_same_input_gives_the_same_page(make_curves):

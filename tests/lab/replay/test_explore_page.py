@@ -1,6 +1,6 @@
 """The page of ``tokengym explore``: its parts, what its components call, and the page in a browser.
 
-The last needs Chromium.
+The last needs Playwright and Chromium.
 """
 
 import re
@@ -29,7 +29,7 @@ from tokengym.lab.replay.explore_page import (
 from tokengym.lab.replay.explore_requests import ExplorePage, check_rule
 from tokengym.lab.replay.replay import USUAL, Replay
 from tokengym.rewards.credits.base import REWARDS, RewardEntry
-from tokengym.scripts.browser import Page, browser_path
+from tokengym.scripts.browser import browser_page, complaints, missing_browser
 from tokengym.scripts.cli import main
 
 torch.set_num_threads(1)
@@ -324,43 +324,50 @@ def test_the_page_is_used_over_its_port(served: str):
     )
 
 
-@pytest.mark.skipif(browser_path() is None, reason="needs Chromium")
+@pytest.mark.skipif(bool(missing_browser()), reason=missing_browser())
 def test_the_page_is_used_by_hand(served: str):
     assert served.startswith("http://127.0.0.1:")
-    with Page(width=390, height=844) as page:
-        page.open(served)
+    with browser_page(width=390, height=844) as page:
+        page.goto(served)
         tokens = "document.querySelectorAll('#response .line .response .token')"
-        page.wait_for(f"{tokens}.length === 24")  # the truth and two rules
-        page.run(f"{tokens}[3].click()")
-        page.wait_for("document.querySelectorAll('input[type=radio]').length === 8")
-        page.wait_for(f"getComputedStyle({tokens}[11]).outlineStyle === 'solid'")
+        page.wait_for_function(f"{tokens}.length === 24")  # the truth and two rules
+        page.evaluate(f"{tokens}[3].click()")
+        page.wait_for_function("document.querySelectorAll('input[type=radio]').length === 8")
+        page.wait_for_function(f"getComputedStyle({tokens}[11]).outlineStyle === 'solid'")
         button = "[...document.querySelectorAll('button')].find(b => b.innerText === '{}')"
-        page.run(button.format("Take the alternative") + ".click()")
-        page.wait_for("document.querySelector('#fork .finding') !== null")
-        finding = page.run("document.querySelector('#fork .finding').innerText")
+        page.evaluate(button.format("Take the alternative") + ".click()")
+        page.wait_for_function("document.querySelector('#fork .finding') !== null")
+        finding = page.evaluate("document.querySelector('#fork .finding').innerText")
         assert re.search(r"changes the score by .* \(means of 16 continuations of each", finding)
-        assert page.run("document.documentElement.scrollWidth") <= 390
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert "Press a token" in page.locator("h1 + p").inner_text()
+        page.evaluate(
+            "new MutationObserver(() => { window.busy ||= document.querySelector("
+            "'#response .progress-text')?.checkVisibility(); })"
+            ".observe(document.body, {subtree: true, childList: true, attributes: true})"
+        )
         enter = (
             "(value => { const box = document.querySelector('textarea'); box.value = value;"
             " box.dispatchEvent(new Event('input', {bubbles: true})); })(" + repr(ATTACK) + ")"
         )
-        page.run(enter)
-        page.run(button.format("Sample a response") + ".click()")
+        page.evaluate(enter)
+        page.evaluate(button.format("Sample a response") + ".click()")
         shown = "document.querySelector('#response .prompt').innerText"
-        page.wait_for(f"{shown}.startsWith('<img')")
-        assert page.run(shown).startswith(ATTACK)
-        assert page.run("document.title") == "tokengym explore"
-        page.run(enter.replace(repr(ATTACK), "''"))
-        page.run(button.format("Sample a response") + ".click()")
-        page.wait_for("document.body.innerText.includes('the prompt is empty; type one')")
-        page.run(enter.replace(repr(ATTACK), "'x'.repeat(3000000)"))
-        page.run(button.format("Sample a response") + ".click()")
-        page.wait_for("document.body.innerText.includes('bytes; shorten the prompt')")
-        assert page.run("[location.search, document.cookie]") == ["", ""]
-        hosts = page.run(
+        page.wait_for_function(f"{shown}.startsWith('<img')")
+        assert page.evaluate(shown).startswith(ATTACK)
+        assert page.evaluate("window.busy")  # there was a sign while the response was sampled
+        assert page.evaluate("document.title") == "tokengym explore"
+        page.evaluate(enter.replace(repr(ATTACK), "''"))
+        page.evaluate(button.format("Sample a response") + ".click()")
+        page.wait_for_function("document.body.innerText.includes('the prompt is empty; type one')")
+        page.evaluate(enter.replace(repr(ATTACK), "'x'.repeat(3000000)"))
+        page.evaluate(button.format("Sample a response") + ".click()")
+        page.wait_for_function("document.body.innerText.includes('bytes; shorten the prompt')")
+        assert page.evaluate("[location.search, document.cookie]") == ["", ""]
+        hosts = page.evaluate(
             "[...new Set(performance.getEntriesByType('resource').map(r => new URL(r.name).host))]"
         )
         assert hosts == [served.split("/")[2]]
         # The browser asks for an icon and a manifest at the top of the site, without the cookie.
         refused = r"Failed to load resource: .* status of 4(01|13) |Manifest fetch from "
-        assert [said for said in page.messages if not re.match(refused, said)] == []
+        assert [said for said in complaints(page) if not re.match(refused, said)] == []

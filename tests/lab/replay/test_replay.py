@@ -111,6 +111,18 @@ def test_the_page_loads_nothing_and_runs_nothing(replayed: Replay):
         assert page.count(f"<b>{name}</b>") == 4
 
 
+def test_the_heat_map_is_one_call(replayed: Replay):
+    figure = replayed.heat_map(1)
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["truth", *RULES]
+    words = [label.get_text() for label in axes.get_xticklabels()]
+    assert words == [text.strip() for text in replayed.tokens[1]]
+    shares = np.asarray(axes.images[0].get_array())
+    red = replayed.credits["red"][1]
+    np.testing.assert_allclose(shares[-1], red / np.abs(red).max())
+    assert np.isfinite(shares).all()
+
+
 def test_hostile_texts_stay_texts():
     attack = '"><script>alert(1)</script>&\x1b[2J\u202e'
     hostile = Replay(
