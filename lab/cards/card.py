@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +17,7 @@ from tokengym.envs.declared import check_count
 from tokengym.envs.files import read_json, write_json, write_text
 from tokengym.envs.registry import load_own, split_own
 from tokengym.evaluation.runs.record import versions
-from tokengym.lab.cards.parts import ESTIMATOR_PARTS, PARTS, WEIGHT_PARTS, Part, Size, bare
+from tokengym.lab.cards.parts import ESTIMATOR_PARTS, PARTS, TASKS, WEIGHT_PARTS, Part, Size, bare
 from tokengym.lab.gradients.oracle import estimator_names
 from tokengym.rewards.models.loading import auto_device
 from tokengym.rewards.registry import check_name, registered_rewards
@@ -72,9 +72,17 @@ class CardConfig:
     """"quick", "standard" or "full"; see `SIZES`."""
     seed: int = 0
     """Seed of prompts and sampling, and the lowest seed of the training runs."""
+    seeds: int | None = None
+    """Training runs per task in place of the size's; rows of few are marked."""
+    tasks: tuple[str, ...] = ()
+    """Tasks that are trained on, of `TASKS`; none given is all."""
 
     def __post_init__(self) -> None:
         check_count(self, "seed", least=0)
+        check_count(self, "seeds", optional=True)
+        for task in self.tasks:
+            if task not in TASKS:
+                raise ValueError(f"unknown task {task!r} of a card; known: {', '.join(TASKS)}")
         if self.size not in SIZES:
             raise ValueError(f"size must be {', '.join(SIZES)}, got {self.size!r}")
         known = tuple(KINDS[self.kind])
@@ -103,6 +111,12 @@ class CardConfig:
         return "rule"
 
     @property
+    def amounts(self) -> Size:
+        """Amounts that the card is measured from."""
+        size = SIZES[self.size]
+        return replace(size, seeds=self.seeds or size.seeds, tasks=self.tasks or size.tasks)
+
+    @property
     def name(self) -> str:
         """The subject as `compare` or ``advantage_weight=`` takes it."""
         return self.subject.removeprefix(WEIGHT)
@@ -114,7 +128,7 @@ class CardConfig:
             "subject": bare(self.subject),
             "source": None if own is None else _digest(own[0].read_bytes()),
             "part": part,
-            "size": asdict(SIZES[self.size]),
+            "size": asdict(self.amounts),
             "seed": self.seed,
             "tokengym": __version__,
             "versions": versions(),
@@ -156,7 +170,7 @@ def make_card(config: CardConfig, out: Path, console: "Console | None" = None) -
             if console is not None:
                 console.print(f"{config.subject}: {part}", markup=False, highlight=False)
             began = sum(os.times()[:4])
-            parts[part] = measures[part](config.name, SIZES[config.size], config.seed, out)
+            parts[part] = measures[part](config.name, config.amounts, config.seed, out)
             hashes[part] = digest
             made[part] = {
                 "settings": settings,

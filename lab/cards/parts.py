@@ -1,5 +1,7 @@
 """Parts of a card: each measures one property of a rule or an estimator and returns plain data."""
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +25,7 @@ from tokengym.evaluation.report.curves import Curve, read_curves
 from tokengym.evaluation.report.summary import summarize
 from tokengym.evaluation.report.verdict import difference_of
 from tokengym.evaluation.runs.compare import compare
-from tokengym.evaluation.runs.config import ComparisonConfig, resolve_env, slug
+from tokengym.evaluation.runs.config import ComparisonConfig, resolve_env
 from tokengym.evaluation.runs.defaults import (
     EvaluationSettings,
     TrainingSettings,
@@ -44,13 +46,16 @@ from tokengym.rewards import check_reward
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.models.loading import auto_device
 from tokengym.rewards.registry import scorer_kind
+from tokengym.version import __version__
 
 TRUTH_TASKS = ("MovieReview", "Oracle")
 """Tasks that know the true worth of each token."""
 EXECUTED_TASKS = ("Forks",)
 """Tasks on which it is measured, where the score is far from a sum of its tokens."""
 TASKS = ("MovieReview", "Dialogue", "Oracle")
-"""Tasks of the convergence part."""
+"""Tasks of the convergence part, unless fewer are asked for."""
+BASELINES = "baselines"
+"""Folder beside those of the cards, whose cards share the runs of `sparse` there."""
 ENCODER_TASK = "QuestionAnswer"
 """Task of a rule that scores with an encoder, and so needs a reference or a question."""
 NO_TRUTH = "the rule scores with an encoder, and the truth of {} is that of another score"
@@ -71,6 +76,8 @@ class Size:
     """Training runs per rule and task, paired by seed."""
     steps: int | None
     """Updates per run; None takes the task's."""
+    tasks: tuple[str, ...] = TASKS
+    """Tasks of the convergence part."""
     shares: tuple[float, ...]
     """Policies of the gradient check; see `policies_along`."""
     tokens: int | None = None
@@ -192,12 +199,13 @@ def convergence(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any
     Responses have a fixed length, so that every run spends the same tokens, save on continuations.
     """
 
-    def train(task: str) -> dict[str, Any]:
-        names = ("sparse", subject) if subject != "sparse" else ("sparse",)
-        curves, training = _trained(task, names, size, seed, out / "runs")
+    def together(task: str) -> dict[str, Any]:
+        curves, training = _trained(task, ("sparse", subject), size, seed, out / "runs")
         return _ends(curves, "sparse", subject, training)
 
-    return _per_task(subject, _usable(subject, TASKS), train)
+    if scorer_kind(subject) == "encoder":  # two scorers: one comparison measures both by gold
+        return _per_task(subject, (ENCODER_TASK,), together)
+    return _learned({"sparse": {}, subject: {}}, subject, size, seed, out, rule=subject)
 
 
 def estimator_convergence(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
@@ -215,19 +223,36 @@ def weight_convergence(subject: str, size: Size, seed: int, out: Path) -> dict[s
 
 
 def _learned(
-    learners: Mapping[str, Mapping[str, Any]], subject: str, size: Size, seed: int, out: Path
+    learners: Mapping[str, Mapping[str, Any]],
+    subject: str,
+    size: Size,
+    seed: int,
+    out: Path,
+    rule: str = "sparse",
 ) -> dict[str, Any]:
-    """Return per task how the subject's settings of PPO end against the first, under sparse."""
+    """Return per task how the subject ends against the first of some learners.
+
+    Args:
+        learners: Settings of PPO by name; the first is the baseline, whose runs other cards share.
+        subject: The one that the card is of.
+        size: Seeds, updates and tasks.
+        seed: Lowest seed.
+        out: Folder of the card.
+        rule: Credit rule of the subject; the baseline's is sparse.
+    """
+    baseline = next(iter(learners))
 
     def train(task: str) -> dict[str, Any]:
         found = []
         for name, settings in learners.items():
-            folder = out / "runs" / slug(name)
-            curves, training = _trained(task, ("sparse",), size, seed, folder, **settings)
+            is_baseline = name == baseline
+            folder = out.parent / BASELINES if is_baseline else out / "runs"
+            rewards = ("sparse" if is_baseline else rule,)
+            curves, training = _trained(task, rewards, size, seed, folder, **settings)
             found += [replace(curve, credit=name) for curve in curves]
-        return _ends(found, next(iter(learners)), subject, training)
+        return _ends(found, baseline, subject, training)
 
-    return _per_task("sparse", TASKS, train)
+    return _per_task(rule, size.tasks, train)
 
 
 def _trained(
@@ -253,7 +278,9 @@ def _trained(
         training=training,
         evaluation=EvaluationSettings(every=max(training.steps // 5, 1), samples=0),
     )
-    out = folder / f"{task}-{size.seeds}x{training.steps}"
+    settings = {**config.as_dict(), "seeds": None, "tokengym": __version__}  # seeds may be added
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    out = folder / f"{task}-{digest[:8]}"
     compare(config, out, checkpoint_every=0)
     return read_curves(out / "curves.csv", group_by=()), training
 

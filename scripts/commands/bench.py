@@ -12,6 +12,8 @@ def bench(
     quick: bool = False,
     full: bool = False,
     seed: int = 0,
+    seeds: int | None = None,
+    tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK ...")] = (),
     out: Path | None = None,
     submit: Path | None = None,
     device: str = "auto",
@@ -34,13 +36,15 @@ def bench(
         subject: Rule, estimator or weight by name, or "path/to/file.py:Name"; weight:random for a
             weight whose name a rule has too.
         parts: Some of contract, identification, executed, best-response, gradient, cost,
-            convergence; an
-            estimator has gradient and convergence, against gae, and a weight the same, against none
-            (default: all).
+            convergence; an estimator has gradient and convergence, against gae, and a weight the
+            same, against none (default: all).
         quick: Take seconds, for a test; without it a card takes a quarter of an hour on two cores.
         full: Take hours.
         seed: Seed of prompts and sampling, and the lowest of the training runs.
-        out: Folder of the card and its runs (default: runs/card- and the name).
+        seeds: Training runs per task (default: 5; 1 of a quick card, 10 of a full one).
+        tasks: Tasks to train on, some of MovieReview, Dialogue and Oracle (default: all).
+        out: Folder of the card and its runs (default: runs/card- and the name); cards in one folder
+            share the runs of sparse.
         submit: File for the leaderboard (docs/results/cards.md): the card with the rule's code, its
             hours and the checklist of arXiv:2604.09459.
         device: Where models run: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).
@@ -60,7 +64,9 @@ def bench(
     if quick and full:
         raise ValueError("--quick and --full exclude each other; give one")
     size = "quick" if quick else "full" if full else "standard"
-    config = CardConfig(subject=subject, parts=parts, size=size, seed=seed)
+    config = CardConfig(
+        subject=subject, parts=parts, size=size, seed=seed, seeds=seeds, tasks=tasks
+    )
     out = out or Path("runs") / f"card-{slug(subject)}"
     console = Console()
     with preferred_device(device), locked(out):

@@ -56,7 +56,10 @@ def main(
     check: bool = False,
     rerun: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = (),
     make: Path | None = None,
+    names: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = (),
     parts: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PART ...")] = (),
+    tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK ...")] = (),
+    seeds: int | None = None,
     docs: Docs = DOCS,
 ) -> None:
     """Fill the page from the published cards, or check or make them.
@@ -66,7 +69,10 @@ def main(
         check: Check the hashes of the published cards; write nothing.
         rerun: Published cards whose exact parts are measured again; write nothing.
         make: Folder for the cards of all rules, estimators and weights; publishes none.
-        parts: Parts that ``make`` measures, of those that a subject has (default: all).
+        names: Rules, estimators and weights that ``make`` measures (default: all).
+        parts: Parts that it measures, of those that a subject has (default: all).
+        tasks: Tasks that it trains on (default: all).
+        seeds: Training runs per task (default: 5); more are added to those that are there.
         docs: Folder of the page.
 
     Raises:
@@ -75,7 +81,7 @@ def main(
     published = docs / "cards"
     cards = read_cards(sorted(path.parent for path in published.glob("*/card.json")))
     if make is not None:
-        make_all(make, parts)
+        make_all(make, names, parts, tasks, seeds)
     elif rerun:
         for name in rerun:
             measure_again(next(c for c in cards if c["subject"] == name), published / slug(name))
@@ -148,17 +154,24 @@ def measure_again(card: Mapping[str, Any], folder: Path) -> None:
             raise ValueError(f"{subject}: {part} has other figures than the published card")
 
 
-def make_all(out: Path, parts: tuple[str, ...]) -> None:
-    """Make the cards of all names; what is stored with the same settings is kept."""
+def make_all(
+    out: Path,
+    names: tuple[str, ...],
+    parts: tuple[str, ...],
+    tasks: tuple[str, ...],
+    seeds: int | None,
+) -> None:
+    """Make cards; what is stored with the same settings is kept."""
     import torch
     from rich.console import Console
 
     torch.set_num_threads(1)
-    for subject in (*RULES, *ESTIMATORS, *WEIGHTS):
+    for subject in names or (*RULES, *ESTIMATORS, *WEIGHTS):
         whole = CardConfig(subject=subject).parts
         wanted = tuple(part for part in whole if not parts or part in parts)
         if wanted:
-            make_card(CardConfig(subject=subject, parts=wanted), out / slug(subject), Console())
+            config = CardConfig(subject=subject, parts=wanted, tasks=tasks, seeds=seeds)
+            make_card(config, out / slug(subject), Console())
 
 
 def _submitted(path: Path) -> dict[str, Any]:

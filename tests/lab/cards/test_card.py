@@ -1,6 +1,7 @@
 """Cards of rules and estimators: what they find, keep and refuse."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tokengym.lab.cards.page import BOARD, HEADER, board_row, card_page, card_ro
 from tokengym.scripts.cli import main
 
 QUICK = SIZES["quick"]
+ORACLE = replace(QUICK, tasks=("Oracle",))
 SETTINGS = '{"subject": "rules.py:Last", "source": null}'
 RULES = """
 import numpy as np
@@ -132,16 +134,23 @@ def _counting(name: str, calls: list[str]):
     return measure
 
 
-def test_convergence_is_paired_against_sparse(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(parts, "TASKS", ("Oracle",))
-    found = parts.convergence("uniform", QUICK, 0, tmp_path)["Oracle"]
+def test_convergence_is_paired_against_sparse_which_cards_share(tmp_path: Path):
+    found = parts.convergence("uniform", ORACLE, 0, tmp_path / "card")["Oracle"]
     assert (found["updates"], found["runs"], found["failed"]) == (2, 1, 0)
     assert found["tokens"] == 2 * 8 * 6
     assert found["score"]["versus_baseline"]["final"]["pairs"] == 1
     assert {"gold_score", "kl"} <= set(found)
+    (shared,) = (tmp_path / parts.BASELINES).iterdir()
+    sparse = (
+        found["score"]["final"]["iqm"] - found["score"]["versus_baseline"]["final"]["difference"]
+    )
+    weighted = parts.weight_convergence("constant", ORACLE, 0, tmp_path / "weight")["Oracle"]
+    assert weighted["score"]["final"]["iqm"] == pytest.approx(sparse)
+    assert weighted["score"]["versus_baseline"]["final"]["difference"] == 0.0
+    assert list((tmp_path / parts.BASELINES).iterdir()) == [shared]
 
 
-def test_convergence_of_an_estimator_is_paired_against_gae(tmp_path: Path, monkeypatch):
+def test_convergence_of_an_estimator_is_paired_against_gae(tmp_path: Path):
     """The estimator is a file of one's own, which each training process reads."""
     file = tmp_path / "mine.py"
     file.write_text(
@@ -149,8 +158,7 @@ def test_convergence_of_an_estimator_is_paired_against_gae(tmp_path: Path, monke
         "from dataclasses import replace\n"
         "Mine = replace(find_advantage('loo'), name='mine')\n"
     )
-    monkeypatch.setattr(parts, "TASKS", ("Oracle",))
-    found = parts.estimator_convergence(f"{file}:Mine", QUICK, 0, tmp_path)["Oracle"]
+    found = parts.estimator_convergence(f"{file}:Mine", ORACLE, 0, tmp_path / "card")["Oracle"]
     assert (found["baseline"], found["runs"], found["failed"]) == ("gae", 1, 0)
     assert found["score"]["versus_baseline"]["final"]["pairs"] == 1
 
@@ -165,6 +173,7 @@ def test_convergence_of_an_estimator_is_paired_against_gae(tmp_path: Path, monke
             "of the cards of estimators; known: gradient, convergence",
         ),
         (["abc", "--quick", "--full"], "--quick and --full exclude each other"),
+        (["abc", "--tasks", "Detox"], "unknown task 'Detox' of a card; known: MovieReview"),
     ],
 )
 def test_what_the_command_refuses(arguments, message, capsys):
@@ -218,14 +227,6 @@ def test_a_weight_that_cannot_be_enumerated_says_why(tmp_path: Path):
         config = CardConfig(subject=subject, parts=("gradient",), size="quick")
         card = make_card(config, tmp_path / subject)
         assert cause in card["parts"]["gradient"]["refused"]
-
-
-def test_convergence_of_a_weight_is_paired_against_none(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(parts, "TASKS", ("Oracle",))
-    config = CardConfig(subject="constant", parts=("convergence",), size="quick")
-    card = make_card(config, tmp_path / "card")
-    versus = card["parts"]["convergence"]["Oracle"]["score"]["versus_baseline"]
-    assert versus["final"]["difference"] == 0.0  # the constant weight changes nothing
 
 
 def test_a_broken_contract_is_printed_and_exits_with_1(rules: Path, tmp_path: Path, capsys):
