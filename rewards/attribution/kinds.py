@@ -56,6 +56,11 @@ for _kind in (
         scorer="reward_model",
     ),
     AttributionKind(
+        name="deeplift",
+        meaning="exact shares of the change of score from a blank response, by DeepLIFT's rules",
+        scorer="reward_model",
+    ),
+    AttributionKind(
         name="relevance",
         meaning="each token's exact part of a mean-pooled dot product",
         scorer="encoder",

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tokengym.rewards.attribution import last_row
+from tokengym.rewards.attribution.deeplift import deeplift as lifted
 from tokengym.rewards.attribution.kinds import REWARD_MODEL_KINDS
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.models.classifier import Classifier, EncoderClassifier, Inputs
@@ -103,10 +104,7 @@ def integrated_gradients(classifier: Classifier, inputs: Inputs) -> Reading:
     what comes in, so that the score jumps at 0, where a sum over points misses it.
     """
     embeddings = _embed(classifier, inputs)
-    columns = torch.arange(embeddings.shape[1], device=embeddings.device)
-    response = (columns >= inputs.starts[:, None]) & (columns <= inputs.ends[:, None])
-    response = response[..., None]
-    blank = torch.where(response, _blank_embedding(classifier), embeddings)
+    response, blank = _blanked(classifier, inputs, embeddings)
     difference = embeddings - blank
     logits = plain(classifier, inputs).logits
     total = torch.zeros_like(embeddings)
@@ -118,6 +116,39 @@ def integrated_gradients(classifier: Classifier, inputs: Inputs) -> Reading:
         hidden = classifier.hidden({"inputs_embeds": blank}, inputs.others)
         changed = classifier.of_logits(logits) - classifier.end_scores(hidden, inputs.ends)
     return Reading(logits, found, changed - found.sum(dim=1))
+
+
+def deeplift(classifier: Classifier, inputs: Inputs) -> Reading:
+    """Return DeepLIFT's shares of the change of score from a blank response; see that module.
+
+    a_t = (e_t - b) . m_t;  sum_t a_t = R - R(blank), with the blank of `integrated_gradients`
+    """
+    embeddings = _embed(classifier, inputs)
+    _, blank = _blanked(classifier, inputs, embeddings)
+    others = {name: torch.cat([value, value]) for name, value in inputs.others.items()}
+
+    def score(doubled: Tensor) -> Tensor:
+        hidden = classifier.hidden({"inputs_embeds": doubled}, others)
+        return classifier.end_scores(hidden, torch.cat([inputs.ends, inputs.ends]))
+
+    trained = [weight for weight in classifier.model.parameters() if weight.requires_grad]
+    try:
+        for weight in trained:  # what has a gradient is taken for an input
+            weight.requires_grad_(False)
+        scores, base, multipliers = lifted(score, embeddings, blank)
+    finally:
+        for weight in trained:
+            weight.requires_grad_(True)
+    found = ((embeddings - blank) * multipliers).sum(dim=-1)
+    return Reading(scores, found, scores - base - found.sum(dim=1))
+
+
+def _blanked(classifier: Classifier, inputs: Inputs, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (batch, time, 1) which columns are the response's, and embeddings with it blank."""
+    columns = torch.arange(embeddings.shape[1], device=embeddings.device)
+    response = (columns >= inputs.starts[:, None]) & (columns <= inputs.ends[:, None])
+    response = response[..., None]
+    return response, torch.where(response, _blank_embedding(classifier), embeddings)
 
 
 def _blank_embedding(classifier: Classifier) -> Tensor:

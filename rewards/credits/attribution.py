@@ -20,7 +20,7 @@ from tokengym.rewards.errors import CreditError
 from tokengym.rewards.maths.shares import on_last_tokens, spread_signed
 from tokengym.rewards.scorers.base import Scores
 
-Method = Literal["gradient", "integrated-gradients", "leave-one-out"]
+Method = Literal["gradient", "integrated-gradients", "deeplift", "leave-one-out"]
 
 
 @register_credit
@@ -32,10 +32,12 @@ class Attribution(SegmentedCredit):
     - "gradient": a_t = e_t . dR/de_t, gradient x input; a forward and a backward pass.
     - "integrated-gradients": the same, averaged along the straight line from zero embeddings of
       the response; sums to R minus the score at zero. `GRADIENT_STEPS` forward and backward passes.
+    - "deeplift": a_t = (e_t - blank) . m_t, multipliers that carry the whole change of score from
+      a blank response through the model; a pass over twice the texts and its backward pass.
     - "leave-one-out": a_t = R(x, y) - R(x, y without t); n further scorings, of any scorer.
 
     Args:
-        method: One of the three.
+        method: One of the four.
         beta: Share of the score that is spread; the rest stays on the last token.
         rescale: True scales the attributions to sum to the score, with a guard where they cancel
             (`shares.rescale_signed`); False takes them as they are, in reward units, and the last
@@ -48,7 +50,8 @@ class Attribution(SegmentedCredit):
         CreditError: if the method or ``cut`` is unknown, ``beta`` is outside [0, 1] or ``segments``
             below 1.
 
-    Source: Simonyan et al. 2014, arXiv:1312.6034; Sundararajan et al. 2017, arXiv:1703.01365.
+    Source: Simonyan et al. 2014, arXiv:1312.6034; Sundararajan et al. 2017, arXiv:1703.01365;
+    Shrikumar et al. 2017, arXiv:1704.02685.
     """
 
     name = "attribution"

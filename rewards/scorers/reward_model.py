@@ -210,8 +210,9 @@ class RewardModel(Scorer):
                   heads, restricted to the response and normalised;
                 - "signed-attention": attention times what each value vector does to the score;
                 - "prefix": by how much each token moved the score of the text before it;
-                - "gradient", "integrated-gradients": embedding times gradient of the score; of the
-                  latter the part "attribution_gap" is what the sum over the tokens misses.
+                - "gradient", "integrated-gradients": embedding times gradient of the score;
+                - "deeplift": shares of the change of score from a blank response; of this and the
+                  former the part "attribution_gap" is what the sum over the tokens misses.
 
         Raises:
             ScorerError: if an episode has no response, or is longer than the model reads.

@@ -323,6 +323,7 @@ def test_leave_one_out_of_a_model(classifier):
     [
         "attribution",
         "attribution:method=integrated-gradients",
+        "attribution:method=deeplift",
         "attribution:method=leave-one-out",
         "attribution:rescale=false",
         "abc-signed",
