@@ -27,7 +27,7 @@ from tokengym.rewards.credits import (
     Uniform,
 )
 from tokengym.rewards.errors import CreditError, RewardCheckError, RewardError, ScorerError
-from tokengym.rewards.pairs import PreferencePair, PreferencePairs, read_pairs
+from tokengym.rewards.pairs import PreferencePair, PreferencePairs, read_labels, read_pairs
 from tokengym.rewards.registry import make_reward, register, registered_rewards
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers.base import FunctionScorer, Product, Scorer, Scores, Sum
@@ -122,6 +122,7 @@ __all__ = [
     "gold_scorer",
     "load_scorer",
     "make_reward",
+    "read_labels",
     "read_pairs",
     "register",
     "registered_rewards",

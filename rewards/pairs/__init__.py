@@ -5,6 +5,7 @@ from tokengym.rewards.pairs.read import (
     PreferencePairs,
     SkippedRow,
     limit_lengths,
+    read_labels,
     read_pairs,
     split_pairs,
 )
@@ -14,6 +15,7 @@ __all__ = [
     "PreferencePairs",
     "SkippedRow",
     "limit_lengths",
+    "read_labels",
     "read_pairs",
     "split_pairs",
 ]

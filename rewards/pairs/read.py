@@ -43,7 +43,10 @@ class Row(Generic[T]):
 
 @dataclass(frozen=True, kw_only=True)
 class PreferencePair:
-    """One comparison. A model reads ``prompt + chosen`` and ``prompt + rejected`` as written."""
+    """One comparison. A model reads ``prompt + chosen`` and ``prompt + rejected`` as written.
+
+    A labelled text is a comparison with no text, "", which scores 0; see `read_labels`.
+    """
 
     prompt: str
     """The prompt of both responses; may be empty where the texts speak for themselves."""
@@ -104,9 +107,15 @@ class PreferencePairs(Sequence[PreferencePair]):
         """Return how many rows were left out for what, the most frequent first."""
         return dict(Counter(row.kind for row in self.skipped).most_common())
 
+    @property
+    def labelled(self) -> bool:
+        """Whether they are labelled texts, each a comparison with no text."""
+        return any(not (pair.chosen and pair.rejected) for pair in self)
+
     def report(self) -> str:
-        """Return one line: the rows, the pairs, and what was left out for what."""
-        line = f"{len(self) + len(self.skipped)} rows, {len(self)} pairs"
+        """Return one line: the rows, the pairs or texts, and what was left out for what."""
+        kind = "labelled texts" if self.labelled else "pairs"
+        line = f"{len(self) + len(self.skipped)} rows, {len(self)} {kind}"
         counts = ", ".join(f"{count} {kind}" for kind, count in self.skip_counts().items())
         return f"{line}, {len(self.skipped)} skipped ({counts})" if counts else line
 
@@ -230,28 +239,83 @@ def read_pairs(
         DatasetError: if it cannot be read, lacks a column or is empty; by "raise", if a text is
             missing or empty, both are equal, or the dialogues part before the last answer.
     """
-    if on_error not in get_args(OnError):
-        raise DatasetError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
     if isinstance(dataset, PreferencePairs):
         return dataset
-    table = read_table(dataset, split)
-    if not len(table):
-        raise DatasetError("the pairs have 0 rows; give at least one comparison")
-    columns = column_names(table)
+    table, columns = _open(dataset, split, on_error)
     prompt = _column(columns, prompt_column, "prompt_column", default="prompt")
     chosen = _column(columns, chosen_column, "chosen_column")
     rejected = _column(columns, rejected_column, "rejected_column")
     margin = _column(columns, margin_column, "margin_column", default="margin")
+    return _sifted(
+        table, lambda row: _pair(row, prompt, str(chosen), str(rejected), margin), on_error
+    )
 
-    def read(number: int, row: Mapping[str, Any]) -> tuple[int, PreferencePair]:
-        return number, _pair(row, prompt, str(chosen), str(rejected), margin)
 
-    kept, skipped = sift(enumerate(table), read, on_error=on_error, of="pairs")
+def _open(dataset: Any, split: str | None, on_error: OnError) -> tuple[Any, list[str]]:
+    """Return a table that has rows, and the names of its columns."""
+    if on_error not in get_args(OnError):
+        raise DatasetError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
+    table = read_table(dataset, split)
+    if not len(table):
+        raise DatasetError("the pairs have 0 rows; give at least one comparison")
+    return table, column_names(table)
+
+
+def _sifted(
+    table: Any, make: Callable[[Mapping[str, Any]], PreferencePair], on_error: OnError
+) -> PreferencePairs:
+    """Return the pairs that are made of a table's rows."""
+    kept, skipped = sift(
+        enumerate(table), lambda number, row: (number, make(row)), on_error=on_error, of="pairs"
+    )
     pairs = PreferencePairs(
         tuple(pair for _, pair in kept), tuple(number for number, _ in kept), tuple(skipped)
     )
     _check_all(pairs)
     return pairs
+
+
+def read_labels(
+    dataset: Any,
+    *,
+    prompt_column: str | None = None,
+    text_column: str = "text",
+    label_column: str = "label",
+    split: str | None = None,
+    on_error: OnError = "raise",
+) -> PreferencePairs:
+    """Return labelled texts as pairs: a good one is preferred to no text, which is to a bad one.
+
+    No text scores 0, so that a reward model learns P(good) = sigmoid(R).
+
+    Args:
+        dataset: As for `read_pairs`.
+        prompt_column: None takes "prompt" if there is such a column; else texts have none.
+        text_column: The texts.
+        label_column: 1 (or True) for a good text, 0 for a bad one.
+        split: Which one, where the data set has splits; None takes the only one.
+        on_error: "skip" leaves rows out without a text or label, and says which and why.
+
+    Raises:
+        DatasetError: if it cannot be read, lacks a column or is empty; by "raise", if a text is
+            empty, or a label is not 0 or 1.
+    """
+    table, columns = _open(dataset, split, on_error)
+    prompt = _column(columns, prompt_column, "prompt_column", default="prompt")
+    text = str(_column(columns, text_column, "text_column"))
+    label = str(_column(columns, label_column, "label_column"))
+
+    def labelled(row: Mapping[str, Any]) -> PreferencePair:
+        given = "" if prompt is None else _text(row, prompt, empty=True)
+        said, good = _text(row, text), row.get(label)
+        if not said.strip():
+            raise RowError("empty", f"{text!r} is empty, got {said!r}")
+        if good not in (0, 1):
+            raise RowError("label", f"{label!r} must be 0 or 1, got {reprlib.repr(good)}")
+        two = (said, "") if good else ("", said)
+        return PreferencePair(prompt=given, chosen=two[0], rejected=two[1])
+
+    return _sifted(table, labelled, on_error)
 
 
 def read_rows(

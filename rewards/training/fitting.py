@@ -100,7 +100,7 @@ class Row(NamedTuple):
     """One pair of the training data."""
 
     sequences: Sequences
-    """Two texts or questions."""
+    """Two texts or questions; an empty one is no text, and scores 0."""
     margin: float
     """Amount by which the difference should exceed 0, reward units."""
     weights: tuple[float, ...] = (1.0,)
@@ -196,9 +196,21 @@ class PairModule(torch.nn.Module):
         position_ids: Tensor,
         margin: Tensor,
         weights: Tensor,
+        places: Tensor,
     ) -> dict[str, Tensor]:
-        """Return the loss of rows first, first, ..., second, second, ... of each pair."""
-        values = self._read.judgements(input_ids, attention_mask, position_ids)
+        """Return the loss of rows first, first, ..., second, second, ... of each pair.
+
+        Args:
+            input_ids: (texts, time), as the next two; texts of no tokens are left out.
+            attention_mask: True where a token is.
+            position_ids: From 0.
+            margin: (pairs,).
+            weights: (pairs, heads).
+            places: (texts,) where of the 2 * pairs each stands.
+        """
+        judged = self._read.judgements(input_ids, attention_mask, position_ids)
+        values = judged.new_zeros(len(judged), 2 * len(margin))
+        values[:, places] = judged
         first, second = values.chunk(2, dim=1)
         differences = self._read.differences(first, second)
         zeros = torch.zeros_like(differences)
@@ -228,7 +240,9 @@ class Collator:
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Return the arguments of `PairModule.forward`."""
-        sequences = [row.sequences[place] for place in (0, 1) for row in rows]
+        everything = [row.sequences[place] for place in (0, 1) for row in rows]
+        places = [place for place, ids in enumerate(everything) if ids]
+        sequences = [everything[place] for place in places]
         (batch,) = padded_batches(
             sequences, batch_size=len(sequences), padding_side=self.padding_side
         )
@@ -238,6 +252,7 @@ class Collator:
             "attention_mask": torch.from_numpy(batch.attention_mask[back]),
             "position_ids": torch.from_numpy(batch.position_ids[back]),
             "margin": torch.tensor([row.margin for row in rows], dtype=torch.float32),
+            "places": torch.tensor(places),
             "weights": torch.tensor([row.weights for row in rows], dtype=torch.float32),
         }
 

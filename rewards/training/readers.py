@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tokengym.envs.prompts.prompt import prompt_messages
 from tokengym.envs.prompts.tokenization import encode, encode_chats
+from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths.pairwise import sigmoid
 from tokengym.rewards.models.classifier import EncoderClassifier, read_classifier
 from tokengym.rewards.models.loading import PaddingSide
@@ -108,7 +109,10 @@ class RewardReader(PairReader):
     def encode(
         self, pairs: Sequence[PreferencePair], tokenizer: "PreTrainedTokenizerBase"
     ) -> list[Sequences]:
-        """Return prompt and chosen, and prompt and rejected, joined as written or as a chat."""
+        """Return prompt and chosen, and prompt and rejected, joined as written or as a chat.
+
+        A response that is "" has no ids, not those of its prompt: it stands for none.
+        """
         end = [tokenizer.eos_token_id] if self.append_eos and not self.is_encoder else []
         rows = [(pair.prompt, (pair.chosen, pair.rejected)) for pair in pairs]
         if self.chat_template:
@@ -118,7 +122,8 @@ class RewardReader(PairReader):
             wholes = [prompt + text for prompt, two in rows for text in two]
             texts = tokenizer(wholes, verbose=False)["input_ids"] if self.is_encoder else []
             texts = texts or encode(tokenizer, wholes)
-        ids = [[*tokens, *end] for tokens in texts]
+        said = [text for _, two in rows for text in two]
+        ids = [[*tokens, *end] if text else [] for text, tokens in zip(said, texts, strict=True)]
         return list(zip(ids[::2], ids[1::2], strict=True))
 
     def spare(
@@ -187,7 +192,16 @@ class PreferenceReader(PairReader):
     def encode(
         self, pairs: Sequence[PreferencePair], tokenizer: "PreTrainedTokenizerBase"
     ) -> list[Sequences]:
-        """Return the question with the chosen response as A, and with it as B."""
+        """Return the question with the chosen response as A, and with it as B.
+
+        Raises:
+            ScorerError: if a text is labelled, and compared with none.
+        """
+        if not all(pair.chosen and pair.rejected for pair in pairs):
+            raise ScorerError(
+                "a preference model compares two responses, got labelled texts; train a reward "
+                "model on them"
+            )
         questions = [
             write_question(self.template, (pair.prompt, *responses))
             for pair in pairs

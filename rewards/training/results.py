@@ -60,6 +60,8 @@ class PairMetrics:
     """Accuracy of preferring the longer response, whatever it says: what a model must beat."""
     position_bias: float | None
     """Mean P(A is better) - 1/2 over both orders; None for a reward model, which has no order."""
+    good_share: float | None
+    """Share of good ones among labelled texts; None for pairs. Lengths mean nothing then."""
     reliability: tuple[ReliabilityBin, ...]
     """Confidence against accuracy, bin by bin."""
 
@@ -74,6 +76,7 @@ def measure_pairs(
     """Return the measurements of a model on pairs."""
     values = _values(reader, sequences, 2 * batch_size)
     differences = reader.log_odds(values[::2], values[1::2])
+    labelled = not all(pair.chosen and pair.rejected for pair in pairs)
     lengths = [len(pair.chosen) - len(pair.rejected) for pair in pairs]
     accuracy = pair_accuracy(differences)
     bias = None
@@ -88,6 +91,7 @@ def measure_pairs(
         length_correlation=length_correlation(differences, lengths),
         longer_accuracy=pair_accuracy(lengths),
         position_bias=bias,
+        good_share=pair_accuracy(lengths) if labelled else None,
         reliability=reliability(differences),
     )
 
@@ -108,15 +112,20 @@ def accuracy_again(reader: PairReader, sequences: Sequence[Sequences], *, batch_
 def _values(
     reader: PairReader, sequences: Sequence[Sequences], batch_size: int
 ) -> NDArray[np.float64]:
-    """Return the number of each sequence, (2 * pairs,), first and second of each pair in turn."""
-    flat = [ids for pair in sequences for ids in pair]
-    values = np.zeros(len(flat))
+    """Return the number of each sequence, (2 * pairs,), first and second of each pair in turn.
+
+    An empty sequence's is 0.
+    """
+    everything = [ids for pair in sequences for ids in pair]
+    values = np.zeros(len(everything))
+    places = np.array([place for place, ids in enumerate(everything) if ids])
+    flat = [everything[place] for place in places]
     device = reader.model.device
     with evaluating(reader.model), torch.no_grad():
         for batch in padded_batches(flat, batch_size=batch_size, padding_side=reader.padding_side):
             arrays = (batch.input_ids, batch.attention_mask, batch.position_ids)
             tensors = [torch.from_numpy(array).to(device) for array in arrays]
-            values[batch.indices] = reader.values(*tensors).double().cpu().numpy()
+            values[places[batch.indices]] = reader.values(*tensors).double().cpu().numpy()
     return values
 
 

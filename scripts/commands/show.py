@@ -190,12 +190,19 @@ def show_pair_metrics(console: "Console", trained: "TrainedReward") -> None:
         ("pairs", str(metrics.pairs), f"held out; trained on {trained.pairs}"),
         ("accuracy", number(metrics.accuracy), f"95 % interval {number(low)} to {number(high)}"),
         ("training accuracy", number(trained.train_accuracy), "on pairs it learned from"),
-        ("longer is better", number(metrics.longer_accuracy), "accuracy of preferring length"),
         ("loss", number(metrics.loss), f"nats; 0.693 knows nothing; {number(trained.train_loss)} "
          "in training"),
         ("calibration error", number(metrics.calibration_error), "sureness against accuracy"),
-        ("length correlation", number(metrics.length_correlation), "of preference and length"),
     ]  # fmt: skip
+    if metrics.good_share is None:
+        accuracy, correlation = metrics.longer_accuracy, metrics.length_correlation
+        rows += [
+            ("longer is better", number(accuracy), "accuracy of preferring length"),
+            ("length correlation", number(correlation), "of preference and length"),
+        ]
+    else:
+        rows[0] = ("labelled texts", *rows[0][1:])
+        rows.append(("good", number(metrics.good_share), "share of the labels"))
     if metrics.position_bias is not None:
         rows.append(("position bias", number(metrics.position_bias), "mean P(A) - 1/2"))
     table = Table(box=None, show_header=False, pad_edge=False)

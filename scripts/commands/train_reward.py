@@ -1,4 +1,4 @@
-"""``tokengym train-reward``: a reward or preference model from preference pairs."""
+"""``tokengym train-reward``: a reward or preference model from pairs, or labelled texts."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,12 +47,32 @@ class PairOptions:
     """The other column."""
     margin_column: str | None = None
     """Its column of margins (default: margin, if there is one)."""
+    label_column: str | None = None
+    """Its column of labels, 1 for a good text and 0 for a bad one: the data are single texts then,
+    and the reward model learns P(good) = sigmoid(score)."""
+    text_column: str = "text"
+    """Its column of labelled texts."""
 
     def read(self, source: str) -> "PreferencePairs":
-        """Return the pairs of a file or data set."""
-        from tokengym.rewards import read_pairs
+        """Return the pairs, or labelled texts, of a file or data set.
 
-        return read_pairs(source, **{k: v for k, v in vars(self).items() if k != "held_out"})
+        Raises:
+            ValueError: naming an option that has no effect on them.
+        """
+        from tokengym.rewards import read_labels, read_pairs
+
+        others, kind = ["label_column", "text_column"], "without --label-column"
+        if self.label_column is not None:
+            others, kind = (
+                ["chosen_column", "rejected_column", "margin_column"],
+                "with --label-column",
+            )
+        for name in others:
+            if getattr(self, name) != getattr(PairOptions, name):
+                flag = f"--{name.replace('_', '-')} {getattr(self, name)}"
+                raise ValueError(f"{flag} has no effect {kind}; leave it out")
+        given = {k: v for k, v in vars(self).items() if k not in ("held_out", *others)}
+        return (read_pairs if self.label_column is None else read_labels)(source, **given)
 
     def share_or_pairs(self) -> Any:
         """Return what is held out: a share, or pairs."""
@@ -101,6 +121,7 @@ def train_reward(
       tokengym train-reward --pairs pairs.jsonl --out runs/reward
       tokengym train-reward --pairs hh.jsonl.gz --on-error skip --model path/of/lm --lora-rank 16
       tokengym train-reward --pairs pairs.jsonl --model minilm --learning-rate 1e-4
+      tokengym train-reward --pairs imdb.parquet --label-column label --model minilm
       tokengym train-reward --pairs pairs.csv --kind preference --held-out other.csv
       tokengym train-reward --pairs steps.jsonl --kind process --out runs/process
 

@@ -21,11 +21,12 @@ from tokengym.envs.errors import SettingsError, StorageError
 from tokengym.rewards import (
     RewardModel,
     RewardTraining,
+    read_labels,
     read_pairs,
     train_preference_model,
     train_reward_model,
 )
-from tokengym.rewards.errors import RewardError
+from tokengym.rewards.errors import RewardError, ScorerError
 from tokengym.rewards.maths.pairwise import (
     bradley_terry_loss,
     calibration_error,
@@ -278,10 +279,81 @@ def test_the_loss_of_heads_by_hand():
     weights = torch.tensor([[2.0, 0.0], [0.0, 3.0]])  # rows, heads
     unread = torch.zeros(4, 1)
     module = PairModule(torch.nn.Linear(1, 1), Reader())
-    loss = module(unread, unread, unread, margin=torch.tensor([0.5, 0.0]), weights=weights)["loss"]
+    margin = torch.tensor([0.5, 0.0])
+    loss = module(unread, unread, unread, margin=margin, weights=weights, places=torch.arange(4))[
+        "loss"
+    ]
     # The first head learns that 2 > 1 by .5, twice; the second that 1 > 0, thrice.
     by_hand = (2 * math.log1p(math.exp(-0.5)) + 3 * math.log1p(math.exp(-1.0))) / 4
     assert loss.item() == pytest.approx(by_hand)
+
+
+LABELLED = [
+    {"prompt": f"{one} {two}", "text": f" c {word}", "label": int(word == "a")}
+    for one in "bcdefgh"
+    for two in "abcdefgh"
+    for word in "ab"
+]
+
+
+def test_labels_are_comparisons_with_no_text():
+    rows = [
+        {"text": "fine", "label": 1},
+        {"text": "poor", "label": False},
+        {"text": " ", "label": 1},
+        {"text": "so so", "label": 0.5},
+        {"text": "unknown", "label": None},
+    ]
+    pairs = read_labels(rows, on_error="skip")
+    assert [(p.prompt, p.chosen, p.rejected) for p in pairs] == [("", "fine", ""), ("", "", "poor")]
+    assert pairs.report() == "5 rows, 2 labelled texts, 3 skipped (2 label, 1 empty)"
+    with pytest.raises(DatasetError, match=r"row 3 of the pairs: 'label' must be 0 or 1, got 0.5"):
+        read_labels(rows[:2] + rows[:1] + rows[3:])
+    with pytest.raises(DatasetError, match="label_column='good' is no column"):
+        read_labels(rows, label_column="good")
+
+
+def test_the_loss_of_labels_by_hand():
+    class Reader(RewardReader):
+        def __init__(self):
+            pass
+
+        def judgements(self, input_ids, attention_mask, position_ids):
+            assert input_ids.tolist() == [[7, 8], [9, 0]]
+            return torch.tensor([[2.0, -1.0]])
+
+    rows = [Row(sequences=([7, 8], []), margin=0.0), Row(sequences=([], [9]), margin=0.0)]
+    loss = PairModule(torch.nn.Linear(1, 1), Reader())(**Collator("right")(rows))["loss"]
+    # Scores 2 of a good text and -1 of a bad one: -log sigmoid(2) and -log sigmoid(0 - -1).
+    assert loss.item() == pytest.approx((math.log1p(math.exp(-2)) + math.log1p(math.exp(-1))) / 2)
+
+
+@pytest.mark.parametrize("kind", ["causal", "encoder"])
+def test_a_model_learns_labels(kind, language_model, encoder, tmp_path, tokenizer):
+    pairs = read_labels(LABELLED)
+    trained = train_reward_model(
+        language_model if kind == "causal" else encoder[0],
+        pairs,
+        output_dir=tmp_path / "rm",
+        training=RewardTraining(learning_rate=1e-2, epochs=4, batch_size=16, append_eos=False),
+    )
+    assert trained.metrics.accuracy > 0.95
+    assert trained.metrics.good_share == 0.5
+    scorer = RewardModel.from_pretrained(trained.path, device="cpu").bind(tokenizer)
+    said = [f" c {word}" for word in "ab"]
+    episodes = [
+        make_episode(
+            tokenizer("b d")["input_ids"],
+            tokenizer(text)["input_ids"],
+            prompt="b d",
+            response=text,
+        )
+        for text in said
+    ]
+    good, bad = scorer.score(episodes).values
+    assert good > 0 > bad  # the score itself is learned, not a difference
+    with pytest.raises(ScorerError, match="compares two responses, got labelled texts"):
+        train_preference_model(language_model, pairs, output_dir=tmp_path / "pm")
 
 
 @pytest.mark.parametrize("kind", ["causal", "encoder"])

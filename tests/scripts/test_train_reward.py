@@ -65,6 +65,31 @@ def test_a_model_is_trained_measured_and_loads(
     assert "already exists; name a new folder with --out" in capsys.readouterr().err
 
 
+def test_labelled_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        f"{word} {one}\t is a {said} film .\t{label}\n"
+        for word in WORDS
+        for one in (*WORDS, "was", "of", "film")
+        for said, label in (("good", 1), ("bad", 0))
+    ]
+    path, out = tmp_path / "texts.tsv", tmp_path / "model"
+    path.write_text("prompt\treview\tgood\n" + "".join(rows))
+    arguments = ["train-reward", "--pairs", str(path), "--out", str(out), *SMALL]
+    labels = ["--label-column", "good", "--text-column", "review"]
+    assert main([*arguments, *labels]) == 0
+    said = capsys.readouterr().out
+    assert "80 rows, 80 labelled texts" in said
+    assert "share of the labels" in said
+    assert "longer is better" not in said
+    assert json.loads((out / "measures.json").read_text())["held_out"]["accuracy"] > 0.9
+    for wrong, said in (
+        ([*labels, "--chosen-column", "x"], "--chosen-column x has no effect with --label-column"),
+        (labels[2:], "--text-column review has no effect without --label-column; leave it out"),
+    ):
+        assert main([*arguments[:-8], *wrong, "--out", str(tmp_path / "other")]) == 2
+        assert said in capsys.readouterr().err
+
+
 def test_a_stopped_training_goes_on(
     pairs: Path,
     tmp_path: Path,
