@@ -127,9 +127,13 @@ def deeplift(classifier: Classifier, inputs: Inputs) -> Reading:
     _, blank = _blanked(classifier, inputs, embeddings)
     others = {name: torch.cat([value, value]) for name, value in inputs.others.items()}
 
+    read: list[Tensor] = []  # the logits of the texts, and of the blanks
+
     def score(doubled: Tensor) -> Tensor:
         hidden = classifier.hidden({"inputs_embeds": doubled}, others)
-        return classifier.end_scores(hidden, torch.cat([inputs.ends, inputs.ends]))
+        logits = classifier.end_logits(hidden, torch.cat([inputs.ends, inputs.ends]))
+        read[:] = logits.detach().chunk(2)
+        return classifier.of_logits(logits)
 
     trained = [weight for weight in classifier.model.parameters() if weight.requires_grad]
     try:
@@ -140,7 +144,7 @@ def deeplift(classifier: Classifier, inputs: Inputs) -> Reading:
         for weight in trained:
             weight.requires_grad_(True)
     found = ((embeddings - blank) * multipliers).sum(dim=-1)
-    return Reading(scores, found, scores - base - found.sum(dim=1))
+    return Reading(read[0], found, scores - base - found.sum(dim=1))
 
 
 def _blanked(classifier: Classifier, inputs: Inputs, embeddings: Tensor) -> tuple[Tensor, Tensor]:
