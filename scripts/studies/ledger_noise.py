@@ -41,7 +41,11 @@ POLICIES = {"untrained": 0, "after 8 updates": 8}
 """By name: updates under `sparse` that a policy has had."""
 EXACT = "exact advantage"
 PERFECT = "sparse, perfect critic"
+TOLD = 0.25
+"""Largest standard error of a cosine that is shown."""
 NAMES = ("cosine", "noise", "cosine_error", "noise_error")
+Kind = tuple[str, float, int]
+"""Rule, lambda and which of two estimates."""
 
 
 # --- what is measured -----------------------------------------------------------------------------
@@ -71,9 +75,9 @@ def token_rewards(reward: Any, episodes: Sequence[Episode]) -> Tensor:
     return torch.tensor(np.stack([episode.token_rewards for episode in paid]), dtype=torch.float32)
 
 
-def paid_by(rule: str, kwargs: Mapping[str, Any], policy: Any = None) -> Any:
+def paid_by(rule: str, env: str, kwargs: Mapping[str, Any], policy: Any = None) -> Any:
     """Return the reward of a rule, which may continue responses with a policy."""
-    envs = gym.make_vec(ENV, num_envs=ROWS, reward=rule, **kwargs)
+    envs = gym.make_vec(env, num_envs=ROWS, reward=rule, **kwargs)
     if policy is not None:
         bind_policy(envs, policy, seed=SEED)
     (reward,) = environment_rewards(envs)
@@ -89,18 +93,18 @@ def without_critic(rewards: Tensor, gae_lambda: float) -> Tensor:
 
 def all_advantages(
     episodes: Sequence[Episode], policy: Any, kwargs: Mapping[str, Any]
-) -> dict[tuple[str, float, int], Tensor]:
-    """Return every rule's advantages: by rule, lambda and which of two estimates.
+) -> dict[Kind, Tensor]:
+    """Return every rule's advantages.
 
     The increments of exact values, summed by lambda, are what GAE makes of `sparse` with a perfect
     critic; at lambda 0 they are the advantages themselves.
     """
     found = {}
     for rule in RULES:
-        rewards = token_rewards(paid_by(rule, kwargs), episodes)
+        rewards = token_rewards(paid_by(rule, ENV, kwargs), episodes)
         for gae_lambda in LAMBDAS:
             found[rule, gae_lambda, 0] = without_critic(rewards, gae_lambda)
-    forks = paid_by(f"mc:k={K}", kwargs, policy)
+    forks = paid_by(f"mc:k={K}", ENV, kwargs, policy)
     for estimate in range(2):
         rewards = token_rewards(forks, episodes)
         for gae_lambda in LAMBDAS[:-1]:
@@ -116,19 +120,22 @@ def legal_tokens(policy: Any, length: int) -> Tensor:
     return legal
 
 
-def gradients(episodes: Sequence[Episode], policy: Any, advantages: Tensor) -> Iterator[Tensor]:
+def gradients(
+    episodes: Sequence[Episode], policy: Any, advantages: Tensor, legal: Tensor
+) -> Iterator[Tensor]:
     """Yield each response's gradients of sum_t A_t log pi(y_t), (kinds, parameters).
 
     Args:
-        episodes: The responses, all of the same length, EOS forbidden.
+        episodes: The responses, all of the same length.
         policy: Their policy.
         advantages: (kinds, episodes, time).
+        legal: (time, vocab) bool, the tokens that could be sampled.
     """
     parameters = list(policy.language_model.parameters())
     for index, episode in enumerate(episodes):
         sequences = Sequences.from_ids([episode.prompt_ids], [episode.response_ids])
         logits = policy.shaped_logits(policy.states(sequences), None)
-        logits = logits.masked_fill(~legal_tokens(policy, len(logits)), -torch.inf)
+        logits = logits.masked_fill(~legal, -torch.inf)
         log_probs = chosen_log_probs(logits, torch.tensor(episode.response_ids))
         found = torch.autograd.grad(
             log_probs, parameters, advantages[:, index], is_grads_batched=True, allow_unused=True
@@ -136,8 +143,10 @@ def gradients(episodes: Sequence[Episode], policy: Any, advantages: Tensor) -> I
         yield torch.cat([part.flatten(1) for part in found if part is not None], dim=1)
 
 
-def gram(episodes: Sequence[Episode], policy: Any, advantages: Tensor) -> tuple[Array, Array]:
-    """Return the products of gradients that all figures are made of.
+def gram(
+    episodes: Sequence[Episode], policy: Any, advantages: Tensor, legal: Tensor
+) -> tuple[Array, Array]:
+    """Return the products of gradients that all figures are made of; arguments of `gradients`.
 
     Returns:
         (blocks, kinds, blocks, kinds): products of the mean gradients of blocks of responses, and
@@ -146,7 +155,7 @@ def gram(episodes: Sequence[Episode], policy: Any, advantages: Tensor) -> tuple[
     size, kinds = len(episodes) // BLOCKS, len(advantages)
     sums: list[Tensor] = []
     products = torch.zeros(BLOCKS, kinds, kinds, dtype=torch.float64)
-    for index, found in enumerate(gradients(episodes, policy, advantages)):
+    for index, found in enumerate(gradients(episodes, policy, advantages, legal)):
         if index % size == 0:
             sums.append(torch.zeros_like(found))
         sums[-1] += found / size
@@ -196,6 +205,43 @@ def with_errors(
     return figures(between, products, kind, true), spread
 
 
+def rows_of(
+    advantages: Mapping[Kind, Tensor],
+    episodes: Sequence[Episode],
+    policy: Any,
+    legal: Tensor,
+    about: Mapping[str, str],
+) -> list[dict[str, Any]]:
+    """Return a row of figures per rule and lambda.
+
+    Args:
+        advantages: (episodes, time) each; the truth is `EXACT` at lambda 0, in two estimates.
+        episodes: The responses, all of the same length.
+        policy: Their policy.
+        legal: (time, vocab) bool, the tokens that could be sampled.
+        about: First columns of every row.
+    """
+    between, products = gram(episodes, policy, torch.stack(list(advantages.values())), legal)
+    places: dict[tuple[str, float], list[int]] = {}
+    for place, (rule, gae_lambda, _) in enumerate(advantages):
+        places.setdefault((rule, gae_lambda), []).append(place)
+    rows = []
+    for (rule, gae_lambda), kind in places.items():
+        values, errors = with_errors(between, products, kind, places[EXACT, 0.0])
+        shown = dict(zip(NAMES, [*values, *errors], strict=True))
+        row = {**about, "rule": rule, "gae_lambda": round(gae_lambda, 4)}
+        rows.append({**row, **{name: f"{value:.4g}" for name, value in shown.items()}})
+    return rows
+
+
+def of_gradient(row: Mapping[str, Any]) -> str:
+    """Return the cosine and the responses of a row; "?" for a cosine that is not told to .25."""
+    cosine = row["cosine"]
+    known = cosine is not None and np.isfinite(cosine) and row["cosine_error"] < TOLD
+    responses = f"{float(format(row['noise'], '.3g')):,.0f}"
+    return f"{cosine:.2f} / {responses}" if known else f"? / {responses}"
+
+
 def noise_file(policy: str) -> str:
     """Return the name of the file of a policy's figures."""
     return f"noise-{policy.replace(' ', '-')}.csv"
@@ -207,16 +253,8 @@ def measure(out: Out, docs: Docs = DOCS) -> None:
     def write(policy: str) -> None:
         episodes, model, kwargs = played(POLICIES[policy], out)
         advantages = all_advantages(episodes, model, kwargs)
-        between, products = gram(episodes, model, torch.stack(list(advantages.values())))
-        places: dict[tuple[str, float], list[int]] = {}
-        for place, (rule, gae_lambda, _) in enumerate(advantages):
-            places.setdefault((rule, gae_lambda), []).append(place)
-        rows = []
-        for (rule, gae_lambda), kind in places.items():
-            values, errors = with_errors(between, products, kind, places[EXACT, 0.0])
-            about = {"policy": policy, "rule": rule, "gae_lambda": round(gae_lambda, 4)}
-            shown = dict(zip(NAMES, [*values, *errors], strict=True))
-            rows.append({**about, **{name: f"{value:.4g}" for name, value in shown.items()}})
+        legal = legal_tokens(model, len(episodes[0].response_ids))
+        rows = rows_of(advantages, episodes, model, legal, {"policy": policy})
         write_csv(file(policy), rows, list(rows[0]))
 
     def file(policy: str) -> Path:

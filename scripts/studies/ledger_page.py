@@ -33,7 +33,7 @@ from tokengym.scripts.studies.ledger import (
     lambda_of,
     net_area,
 )
-from tokengym.scripts.studies.ledger_noise import EXACT, PERFECT, POLICIES, noise_file
+from tokengym.scripts.studies.ledger_noise import EXACT, PERFECT, POLICIES, noise_file, of_gradient
 from tokengym.scripts.studies.ppo_optimum import FOLDER as LEARNER
 from tokengym.scripts.studies.tables import (
     difference,
@@ -227,16 +227,9 @@ def noise_table(rows: Sequence[Row]) -> str:
         line = [label(rule) if rule in RULES else rule]
         for at in lambdas:
             row = own.get(at)
-            line.append(NONE if row is None else _gradient(row))
+            line.append(NONE if row is None else of_gradient(row))
         table.append(line)
     return markdown_table(["rule", *(f"lambda {at:g}" for at in lambdas)], table)
-
-
-def _gradient(row: Row) -> str:
-    cosine = row["cosine"]
-    known = cosine is not None and np.isfinite(cosine) and row["cosine_error"] < 0.25
-    responses = f"{float(format(row['noise'], '.3g')):,.0f}"
-    return f"{cosine:.2f} / {responses}" if known else f"? / {responses}"
 
 
 # --- the picture ----------------------------------------------------------------------------------

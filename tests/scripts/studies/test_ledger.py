@@ -126,12 +126,13 @@ def test_a_responses_gradient_is_that_of_its_weighted_log_probs(tmp_path: Path):
     episodes, policy, _ = noise.played(0, tmp_path, responses=2)
     length = len(episodes[0].response_ids)
     weights = torch.randn(3, 2, length, generator=torch.Generator().manual_seed(0))
-    found = list(noise.gradients(episodes, policy, weights))
+    legal = noise.legal_tokens(policy, length)
+    found = list(noise.gradients(episodes, policy, weights, legal))
     parameters = list(policy.language_model.parameters())
     before = policy.log_probs(
         [e.prompt_ids for e in episodes],
         [e.response_ids for e in episodes],
-        action_masks=[noise.legal_tokens(policy, len(e.response_ids)).numpy() for e in episodes],
+        action_masks=[legal.numpy()] * 2,
     )
     step = 1e-3
     moved = parameters[0]
@@ -142,7 +143,7 @@ def test_a_responses_gradient_is_that_of_its_weighted_log_probs(tmp_path: Path):
     after = policy.log_probs(
         [e.prompt_ids for e in episodes],
         [e.response_ids for e in episodes],
-        action_masks=[noise.legal_tokens(policy, len(e.response_ids)).numpy() for e in episodes],
+        action_masks=[legal.numpy()] * 2,
     )
     slope = (after[1] - before[1]) / step
     for kind in range(3):
