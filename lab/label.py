@@ -80,12 +80,7 @@ class Labels:
         self.pairs, self.folder, self.who, self.once = pairs, folder, who, once
         texts = json.dumps([(pair.prompt, pair.chosen, pair.rejected) for pair in pairs])
         self._hash = hashlib.sha256(texts.encode()).hexdigest()
-        self.answers: list[Answer] = []
-        if (file := folder / ANSWERS).exists():
-            stored = read_json(file)
-            if stored["pairs"] != self._hash:
-                raise ValueError(f"{folder} holds answers about other pairs; name another --out")
-            self.answers = [Answer(**answer) for answer in stored["answers"]]
+        self.answers = self._stored()
         # Each person has an order of their own; no pair comes again before all were seen.
         seed = int.from_bytes(hashlib.sha256(who.encode()).digest()[:8], "big")
         rng = np.random.default_rng(seed)
@@ -167,9 +162,21 @@ class Labels:
     def _of(self, who: str) -> Sequence[Answer]:
         return [answer for answer in self.answers if answer.who == who]
 
+    def _stored(self) -> list[Answer]:
+        """Return the answers in the folder."""
+        if not (file := self.folder / ANSWERS).exists():
+            return []
+        stored = read_json(file)
+        if stored["pairs"] != self._hash:
+            raise ValueError(f"{self.folder} holds answers about other pairs; name another --out")
+        return [Answer(**answer) for answer in stored["answers"]]
+
     def _write(self) -> None:
+        """Store this person's answers beside those that others have given in the meantime."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder):
+            others = [answer for answer in self._stored() if answer.who != self.who]
+            self.answers = [*others, *self._of(self.who)]
             record = {"pairs": self._hash, "answers": [asdict(a) for a in self.answers]}
             write_json(self.folder / ANSWERS, record)
             rows = ({k: v for k, v in asdict(p).items() if v is not None} for p in self.kept())

@@ -47,6 +47,16 @@ def test_answers_outlive_the_session_and_can_be_undone(tmp_path: Path):
         Labels(read_pairs(ROWS[:2]), tmp_path, who="ann")
 
 
+def test_two_people_at_once_keep_each_others_answers(tmp_path: Path):
+    ann, bob = labels(tmp_path), labels(tmp_path, "bob")
+    for of in (ann, bob, ann, bob):
+        of.answer(of.waiting()[0], "chosen")
+    assert ann.undo()
+    stored = labels(tmp_path)
+    assert [answer.who for answer in stored.answers].count("ann") == 1
+    assert [answer.who for answer in stored.answers].count("bob") == 2
+
+
 def test_only_what_is_preferred_in_both_orders_is_kept(tmp_path: Path):
     def better(question: Any) -> str | None:
         says = {0: "chosen", 1: "rejected", 2: question.first, 3: None}
