@@ -183,6 +183,11 @@ class TokenMdp:
         """Return the mask of the token after ``length`` response tokens (shared: copy it)."""
         return self.masks[self.phases[min(length, len(self.phases) - 1)]]
 
+    def response_masks(self, length: int) -> NDArray[np.int8] | None:
+        """Return the mask of each token of a response, (length, vocab); None if all are legal."""
+        used = np.unique(self.phases[:-1])
+        return None if self.masks[used].all() else self.masks[self.phases[:length]]
+
     def tuples(self, flat: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.object_]:
         """Return the responses concatenated in ``flat`` as tuples of ids."""
         values, ends = tuple(self._numbers[flat].tolist()), np.cumsum(lengths).tolist()

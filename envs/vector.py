@@ -258,6 +258,14 @@ class TokenGenerationVectorEnv(
         """Return the legal next tokens, bool (num_envs, vocab)."""
         return self._batch.action_masks().astype(np.bool_)
 
+    def response_masks(self, length: int) -> NDArray[np.int8] | None:
+        """Return the legal tokens at each place of a response, int8 (length, vocab).
+
+        Returns:
+            None where every token is legal everywhere.
+        """
+        return self._mdp.response_masks(length)
+
     def render(self) -> tuple[str, ...] | None:
         """Return each row's text so far, with tokens coloured by their rewards."""
         if self.render_mode is None:

@@ -232,19 +232,9 @@ class Evaluator:
     def _action_masks(self, episodes: Sequence[Episode]) -> list[NDArray[np.int8]] | None:
         """Return the action mask at each token, under which both policies were sampled."""
         task = _task(self.envs)
-        early = task.settings.min_new_tokens
-        forbidden = list(task.settings.forbidden_token_ids)
-        if not early and not forbidden:
-            return None
-        tokenizer = task.tokenizer
-        late_mask = np.ones(len(tokenizer), dtype=np.int8)
-        late_mask[forbidden] = 0
-        early_mask = late_mask.copy()
-        early_mask[tokenizer.eos_token_id] = 0
-        rows = np.stack([late_mask, early_mask])
-        return [
-            rows[(np.arange(len(episode.response_ids)) < early).astype(int)] for episode in episodes
-        ]
+        masks = [task.response_masks(len(episode.response_ids)) for episode in episodes]
+        found = [mask for mask in masks if mask is not None]
+        return found or None
 
 
 def evaluate(

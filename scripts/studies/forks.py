@@ -4,7 +4,8 @@ Forks at three settings of its knobs, where one wrong decision makes all others 
 `uniform`, `answer-gain`, `red` and `abc-signed` by the bundled model of the verifier, `mc` and
 `decisive`, the exact advantage under the best play, each with PPO and with `loo`. GRPO runs under
 sparse alone, because its updates are the same under every rule that redistributes the score. Equal
-response tokens, continuations counted; runs are paired by seed.
+response tokens, continuations counted; runs are paired by seed. The rate of each cell is tuned on
+one spare seed, as the ledger's are.
 
     python -m tokengym.scripts.studies.forks run --out runs/forks [--part 0/2] [--until 12:25]
     python -m tokengym.scripts.studies.forks publish --out runs/forks
@@ -20,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs import Episode
-from tokengym.envs.files import read_json, write_csv, write_json
+from tokengym.envs.files import write_csv, write_json
 from tokengym.envs.forks.automaton import backward, best
 from tokengym.envs.forks.families import FILLERS, read
 from tokengym.evaluation.report.curves import Curve, Panel, read_curves
+from tokengym.evaluation.report.verdict import signed
 from tokengym.evaluation.runs.config import (
-    SETTINGS_FILE,
     ComparisonConfig,
     TaskSettings,
     missing_runs,
@@ -36,10 +37,11 @@ from tokengym.evaluation.runs.defaults import EvaluationSettings, training_setti
 from tokengym.evaluation.statistics import holm
 from tokengym.rewards.credits.base import Credit, FloatArray, register_credit
 from tokengym.rewards.maths.shares import split_evenly
-from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, run_pending
+from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, read_rows, run_pending
 from tokengym.scripts.studies.credit_grid import PUBLISHED, finished_rows
 from tokengym.scripts.studies.grid_page import panel_of
 from tokengym.scripts.studies.grid_tables import BASELINE, rules_table
+from tokengym.scripts.studies.ledger import FIRST_RATE, RATES, SPARE_SEED, net_area, next_rate
 from tokengym.scripts.studies.paired_runs import PairedRuns
 from tokengym.scripts.studies.tables import difference, fields, fill, markdown_table
 
@@ -73,6 +75,8 @@ LEARNERS: dict[str, dict[str, Any]] = {
 ADVANTAGES = (MC, "decisive")
 """Rules whose token rewards are advantages: under PPO they are taken as they are (`vineppo`)."""
 FIRST_SEED, SEEDS = 80, 10
+SWEEPS = "rates.csv"
+"""File of what each rate reached on the spare seed."""
 COLUMNS = {
     "score - c KL over the run": ("net_score", "auc"),
     "score over the run": ("score", "auc"),
@@ -146,7 +150,13 @@ class Cell:
         inner = split_evenly(self.length, self.asked)[:-1] if self.rule == MC else []
         return self.length + 4 * sum(self.length - piece.stop for piece in inner)
 
-    def config(self) -> ComparisonConfig:
+    def folder(self, out: Path, rate: float) -> Path:
+        """Return the folder of its runs at a rate."""
+        return out / f"{self.name}-{rate:g}"
+
+    def config(
+        self, rate: float = FIRST_RATE, *, first_seed: int = FIRST_SEED, seeds: int = SEEDS
+    ) -> ComparisonConfig:
         """Return the comparison this cell is."""
         env = resolve_env("Forks")
         learner = dict(LEARNERS[self.learner])
@@ -158,14 +168,15 @@ class Cell:
         return ComparisonConfig(
             env=env,
             rewards=(self.reward,),
-            seeds=SEEDS,
-            first_seed=FIRST_SEED,
+            seeds=seeds,
+            first_seed=first_seed,
             training=training_settings(
                 env,
                 tokens=BUDGET,
                 batch_size=rows,
                 max_new_tokens=self.length,
                 kl_coef=PRICE,
+                learning_rate=rate,
                 **learner,
             ),
             evaluation=EvaluationSettings(every=max(updates // EVALUATIONS, 1), samples=0),
@@ -174,24 +185,50 @@ class Cell:
 
 
 def cells() -> list[Cell]:
-    """Return all cells: the middle setting first, and PPO before the others."""
+    """Return all cells: PPO before the others, and the middle setting first."""
     return [
         Cell(setting=setting, learner=learner, rule=rule)
-        for setting in ("middle", "hard", "easy")
         for learner in LEARNERS
+        for setting in ("middle", "hard", "easy")
         for rule in RULES
         if (learner, rule) != ("loo", MC) and (learner != "grpo" or rule == BASELINE)
     ]
 
 
+def swept(cell: Cell, out: Path) -> dict[float, float]:
+    """Return what each rate has reached on the spare seed: mean of score - c KL over the run."""
+    areas = {}
+    for rate in RATES:
+        if rows := list(finished_rows([cell.reward], [SPARE_SEED], cell.folder(out, rate))):
+            areas[rate] = net_area(rows)
+    return areas
+
+
 def pending(out: Path) -> Iterator[tuple[str, ComparisonConfig, str, int]]:
-    """Yield the runs to do in order: three seeds of every cell, then five, then ten."""
+    """Yield the runs to do: a setting's sweeps and three seeds, all others', then more seeds."""
     for last in (3, 5, SEEDS):
-        for cell in cells():
-            config = cell.config()
-            for reward, seed in missing_runs(config, out / cell.name):
-                if seed < FIRST_SEED + last:
-                    yield cell.name, config, reward, seed
+        for learner, setting in dict.fromkeys((cell.learner, cell.setting) for cell in cells()):
+            here = [c for c in cells() if (c.learner, c.setting) == (learner, setting)]
+            for cell in here:
+                while (rate := next_rate(areas := swept(cell, out))) is not None:
+                    config = cell.config(rate, first_seed=SPARE_SEED, seeds=1)
+                    yield cell.folder(out, rate).name, config, cell.reward, SPARE_SEED
+                    if len(swept(cell, out)) == len(areas):
+                        break  # another process has it
+            for seed in range(FIRST_SEED, FIRST_SEED + last):
+                for cell in here:
+                    yield from _missing(cell, out, seed)
+
+
+def _missing(cell: Cell, out: Path, seed: int) -> Iterator[tuple[str, ComparisonConfig, str, int]]:
+    """Yield a cell's run of a seed at the best rate, if it is not there yet."""
+    areas = swept(cell, out)
+    if next_rate(areas) is not None:
+        return
+    rate = max(areas, key=lambda one: areas[one])
+    config = cell.config(rate, first_seed=seed, seeds=1)
+    for reward, _ in missing_runs(config, cell.folder(out, rate)):
+        yield cell.folder(out, rate).name, config, reward, seed
 
 
 def run(out: Out = OUT, part: str = "0/1", until: str | None = None) -> None:
@@ -206,21 +243,43 @@ def run(out: Out = OUT, part: str = "0/1", until: str | None = None) -> None:
 
 
 def publish(out: Out = OUT, docs: Docs = DOCS) -> None:
-    """Write each cell's finished runs as one csv, with their settings beside it."""
+    """Write each cell's finished runs as one csv with their settings beside it, and the sweeps."""
+    tried = []
     for cell in cells():
+        areas = swept(cell, out)
+        if not areas or next_rate(areas) is not None:
+            continue
+        best = max(areas, key=lambda rate: areas[rate])
+        tried += [
+            {"cell": cell.name, "rate": rate, "area": round(area, 4), "taken": int(rate == best)}
+            for rate, area in areas.items()
+        ]
         seeds = range(FIRST_SEED, FIRST_SEED + SEEDS)
-        if rows := list(finished_rows([cell.reward], seeds, out / cell.name)):
+        if rows := list(finished_rows([cell.reward], seeds, cell.folder(out, best))):
             write_csv(docs / FOLDER / f"{cell.name}.csv", rows, PUBLISHED)
-            write_json(
-                docs / FOLDER / f"{cell.name}.json", read_json(out / cell.name / SETTINGS_FILE)
-            )
+            write_json(docs / FOLDER / f"{cell.name}.json", cell.config(best).as_dict())
+    if tried:
+        write_csv(docs / FOLDER / SWEEPS, tried, list(tried[0]))
 
 
 def page(docs: Docs = DOCS) -> None:
     """Fill the page's tables from the published curves."""
     panels = _panels(docs)
     tables = {"differences": _differences(panels), "figures": rules_table(panels)}
+    tables["rates"] = _rates(docs)
     fill(docs / "forks.md", tables)
+
+
+def _rates(docs: Path) -> str:
+    """Return what each rate reached on the spare seed; the one that was taken in bold."""
+    file = docs / FOLDER / SWEEPS
+    rows = read_rows(file, text=("cell",)) if file.exists() else []
+    lines: dict[str, list[str]] = {}
+    for row in rows:
+        line = lines.setdefault(row["cell"], [row["cell"], *([""] * len(RATES))])
+        shown = signed(row["area"]).removeprefix("+")
+        line[1 + RATES.index(row["rate"])] = f"**{shown}**" if row["taken"] else shown
+    return markdown_table(["cell", *(f"{rate:g}" for rate in RATES)], [*lines.values()])
 
 
 def _panels(docs: Path) -> dict[str, Panel]:

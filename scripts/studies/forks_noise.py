@@ -51,7 +51,7 @@ def played(setting: str, responses: int) -> tuple[list[Episode], Any, dict[str, 
     evaluator = Evaluator(ENV, kwargs, num_episodes=responses, seed=SEED)
     agent: Any = evaluator.untrained(None)
     task: Any = gym.make(ENV, **kwargs).unwrapped
-    legal = torch.from_numpy(task.prefixes(0).legal)
+    legal = torch.tensor(task.prefixes(0).legal)
     return list(evaluator(agent).episodes), agent.policy, {**kwargs, "normalize": "batch"}, legal
 
 

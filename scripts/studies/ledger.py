@@ -174,8 +174,8 @@ def stages() -> Iterator[tuple[list[Cell], range]]:
     yield [*main, *low], SEEDS[:5]
     attention = ("sparse", "abc", "abc-signed", "attribution", "red:delivery=end")
     yield cross(attention, usual[:1], model=MISALIGNED), SEEDS[:5]
-    quoted = [cell for cell in [*main, *low] if cell.gae_lambda in ("0.95", "0.5")]
-    yield quoted, SEEDS
+    yield [*cross(RULES, usual[:1]), *low[: len(SHORTLIST)]], SEEDS
+    yield cross(("sparse", "abc-signed"), usual[:1], critic="none"), SEEDS
     yield cross(SHORTLIST, usual[:1], length=24), SEEDS[:5]
     yield cross(SHORTLIST, usual[:1], length=96), SEEDS[:5]
     yield cross(RULES, usual, critic="trunk"), SEEDS[:5]

@@ -441,6 +441,11 @@ def test_a_policy_at_its_reference_has_no_kl_though_tokens_are_forbidden():
     assert evaluator(agent).metrics["kl"] == pytest.approx(0.0, abs=1e-4)
 
 
+def test_a_policy_at_its_reference_has_no_kl_where_each_position_has_its_own_tokens():
+    evaluator = Evaluator("Forks", {"family": "maze", "fillers": 1}, num_episodes=4)
+    assert evaluator(evaluator.untrained(None)).metrics["kl"] == pytest.approx(0.0, abs=1e-4)
+
+
 def test_an_agent_without_log_probs_is_measured_too():
     from tokengym.agents import RandomAgent
 

@@ -13,6 +13,7 @@ from tokengym.envs.files import write_csv
 from tokengym.envs.forks.families import verify
 from tokengym.rewards import RewardTraining
 from tokengym.scripts.studies import forks, forks_steps
+from tokengym.scripts.studies import forks_noise as noise
 from tokengym.scripts.studies.cells import DOCS
 
 
@@ -74,3 +75,34 @@ def test_labels_of_steps_are_exact_or_executed_and_the_page_has_their_figures(
         assert np.less_equal(other.labels, one.labels).all()
     forks_steps.page(tmp_path)
     assert "| exact | 1.00 | 0." in (tmp_path / "forks.md").read_text(encoding="utf-8")
+
+
+# --- noise ----------------------------------------------------------------------------------------
+
+
+def test_advantages_are_centred_by_position_and_the_decisive_ones_exact() -> None:
+    episodes, policy, kwargs, legal = noise.played("easy", 16)
+    found = noise.all_advantages(episodes, policy, kwargs)
+    task: Any = gym.make(noise.ENV, **{k: v for k, v in kwargs.items() if k != "normalize"})
+    exact = np.stack(
+        [task.unwrapped.optimal_values(e.prompt).advantages.along(e.response_ids) for e in episodes]
+    )
+    decisive = found[noise.DECISIVE, 0.0, 0].numpy()
+    np.testing.assert_allclose(decisive, exact - exact.mean(0), atol=1e-6)
+    for advantages in found.values():
+        assert advantages.shape == (16, len(legal))
+        np.testing.assert_allclose(advantages.mean(0), 0.0, atol=1e-4)
+
+
+def test_a_line_holds_a_rule_at_every_setting(tmp_path: Path) -> None:
+    rows = [
+        {"setting": "easy", "solved": 0.3, "rule": "sparse", "gae_lambda": 0.5}
+        | {"cosine": 0.9, "noise": 1234.0, "cosine_error": 0.1, "noise_error": 1.0}
+    ]
+    write_csv(noise.file_of(tmp_path, "easy"), rows, list(rows[0]))
+    rows[0] |= {"setting": "hard", "solved": 0.01, "cosine_error": 0.3}
+    write_csv(noise.file_of(tmp_path, "hard"), rows, list(rows[0]))
+    assert noise.table(tmp_path).splitlines()[::2] == [
+        "| rule | lambda | easy: 0.3 solved | hard: 0.01 solved |",
+        "| `sparse` | 0.5 | 0.90 / 1,230 | ? / 1,230 |",
+    ]
