@@ -20,6 +20,7 @@ from tokengym.evaluation.statistics import (
     student_interval,
 )
 from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, read_rows
+from tokengym.scripts.studies.credit_grid import MISALIGNED
 from tokengym.scripts.studies.ledger import (
     CONTROLS,
     CRITICS,
@@ -47,6 +48,14 @@ from tokengym.scripts.studies.tables import (
 Row = Mapping[str, Any]
 CRITIC_LABELS = {"own": "network of its own", "trunk": "head on the policy", "none": "none"}
 LABELS = {"attribution": "gradient x input", "red:delivery=end": "red", WORDS: "true words"}
+ELSEWHERE: dict[str, dict[str, Any]] = {
+    "48 tokens": {},
+    "48 tokens, spoilt attention": {"model": MISALIGNED},
+    "24 tokens": {"length": 24},
+    "96 tokens": {"length": 96},
+    "192 tokens": {"length": 192},
+}
+"""By title: what differs from the page's own setting."""
 NONE = "\u2013"
 CLEAR = 0.05
 COLORS = {"0": "#cc79a7", "0.5": "#009e73", "0.95": "#0072b2", "1-1/n": "#e69f00", "1": "#d55e00"}
@@ -175,7 +184,45 @@ def shown(figure: PairedDifference, p_value: float) -> str:
     """Return a difference with its interval, in bold if its corrected p-value makes it clear."""
     value = signed(figure.difference)
     value = f"**{value}**" if p_value < CLEAR else value
-    return f"{value} ({number(figure.low)} to {number(figure.high)})"
+    ends = f"{number(figure.low)} to {number(figure.high)}"
+    return f"{value} ({ends}), {figure.wins}/{figure.pairs}"
+
+
+def elsewhere_table(ledger: Ledger) -> str:
+    """Return each rule beside `sparse` at other lengths and with the other reward model.
+
+    Critic and lambda are those of the first column, which is the page's own setting. Clear
+    differences are bold, after Holm's correction over the table.
+    """
+    columns = {
+        name: Cell(rule="sparse", **at)
+        for name, at in ELSEWHERE.items()
+        if len(ledger.areas(Cell(rule="sparse", **at))) > 1
+    }
+    rules = [
+        rule
+        for rule in RULES
+        if any(len(ledger.areas(replace(c, rule=rule))) > 1 for c in [*columns.values()][1:])
+    ]
+    found = {
+        (rule, name): figure
+        for name, place in columns.items()
+        for rule in rules
+        if rule != place.rule
+        and (figure := ledger.difference(replace(place, rule=rule), place)) is not None
+    }
+    corrected = dict(zip(found, holm([d.p_value for d in found.values()]), strict=True))
+    rows = []
+    for rule in rules:
+        line = [label(rule)]
+        for name, place in columns.items():
+            figure = found.get((rule, name))
+            if rule == place.rule:
+                line.append(student_mean(list(ledger.areas(place).values())))
+            else:
+                line.append(NONE if figure is None else shown(figure, corrected[rule, name]))
+        rows.append(line)
+    return markdown_table(["rule", *columns], rows)
 
 
 def steps_of(ledger: Ledger) -> list[tuple[str, Cell | None]]:
@@ -330,6 +377,7 @@ def page(docs: Docs = DOCS) -> None:
         "steps": steps_table(ledger),
         "areas": areas_table(ledger, settings),
         "differences": differences_table(ledger, settings),
+        "elsewhere": elsewhere_table(ledger),
     }
     for policy in POLICIES:
         file = docs / FOLDER / noise_file(policy)

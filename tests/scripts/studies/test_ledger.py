@@ -210,6 +210,29 @@ def test_differences_are_paired_within_a_setting_and_bold_after_holm():
     assert lines["`uniform`"].split("|")[2].strip() == page.NONE
 
 
+def test_elsewhere_a_rule_stands_beside_the_sparse_of_its_place():
+    short, spoilt = {"length": 24}, {"model": study.MISALIGNED}
+    ledger = ledger_of(
+        {
+            study.Cell(rule="sparse"): (1.0, [1.0, 1.1, 0.9]),
+            study.Cell(rule="abc"): (1.0, [2.0, 2.1, 1.9]),
+            study.Cell(rule="sparse", **short): (1.0, [0.5, 0.6, 0.4]),
+            study.Cell(rule="sparse", **spoilt): (1.0, [1.0, 1.1, 0.9]),
+            study.Cell(rule="abc", **spoilt): (1.0, [0.75, 0.85, 0.65]),
+            study.Cell(rule="uniform"): (1.0, [1.5, 1.6, 1.4]),
+        }
+    )
+    table = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in page.elsewhere_table(ledger).splitlines()
+    ]
+    assert table[0] == ["rule", "48 tokens", "48 tokens, spoilt attention", "24 tokens"]
+    assert [line[0] for line in table[2:]] == ["`sparse`", "`abc`"]  # uniform was run at home only
+    assert table[3][1].startswith("**+1.00** (")
+    assert table[3][2].startswith("**\u22120.250** (")
+    assert table[3][3] == page.NONE
+
+
 def test_figures_of_the_text_are_those_of_the_tables():
     text = (DOCS / "ledger.md").read_text(encoding="utf-8")
     short = text.split("**In short.**")[1].split("\n## ")[0]
