@@ -3,6 +3,7 @@
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -211,7 +212,8 @@ def test_differences_are_paired_within_a_setting_and_bold_after_holm():
 
 
 def test_elsewhere_a_rule_stands_beside_the_sparse_of_its_place():
-    short, spoilt = {"length": 24}, {"model": study.MISALIGNED}
+    short: dict[str, Any] = {"length": 24}
+    spoilt: dict[str, Any] = {"model": study.MISALIGNED}
     ledger = ledger_of(
         {
             study.Cell(rule="sparse"): (1.0, [1.0, 1.1, 0.9]),
