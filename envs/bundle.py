@@ -192,6 +192,10 @@ class Bundle:
         named = self._named_models.get(part)
         return self.path / PARTS[part] if named is None else Path(located(named))
 
+    def model_name(self, part: str) -> str | None:
+        """Return the name of a part that is a model found by name; None if it is stored here."""
+        return self._named_models.get(part)
+
     @property
     def _named_models(self) -> Mapping[str, str]:
         """Parts that are models found by name and not stored here."""

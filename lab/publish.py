@@ -22,6 +22,7 @@ from tokengym.evaluation.report.summary import summarize
 from tokengym.evaluation.runs.config import ComparisonConfig, flat
 from tokengym.evaluation.runs.defaults import task_name
 from tokengym.evaluation.runs.own import CODE, kept_code
+from tokengym.evaluation.runs.progress import fixed
 from tokengym.evaluation.runs.record import read_result
 from tokengym.evaluation.runs.run import load_agent, make_evaluator
 from tokengym.evaluation.statistics import interval
@@ -184,7 +185,7 @@ def agent_card(
         eval_results=[result],
     )
     rows = [
-        f"| {label} | {before[measure]:.3f} | {after[measure]:.3f} |"
+        f"| {label} | {fixed(before[measure], 3)} | {fixed(after[measure], 3)} |"
         for measure, label in FIGURES.items()
         if measure in before and measure in after
     ]
@@ -223,7 +224,7 @@ A policy trained with tokengym by {agent} under the reward {reward}, seed {seed}
 |---|---|---|
 {rows}
 
-The {level:.0%} interval of the score after training is {low:.3f} to {high:.3f}:
+The {level:.0%} interval of the score after training is {fixed(low, 3)} to {fixed(high, 3)}:
 a bootstrap over {episodes} held-out prompts answered by this one policy.
 It does not say how much another training seed would change.
 

@@ -134,6 +134,7 @@ def named_folder(base: Mapping[str, Any]) -> Path:
 
 
 def title_of(word: str | Path) -> str:
-    """Return what a report calls the model of a user's word."""
-    model = find_model(word)
+    """Return what a report calls the model of a user's word, or of a folder made for one."""
+    base = named_base(word)
+    model = find_model(word) if base is None else MODELS.find(base["model"])
     return str(word) if model is None else model.title

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tokengym.envs.bundle import bundle_names, bundled
+from tokengym.envs.models import title_of
 from tokengym.envs.render import printable_value
 from tokengym.evaluation.measure.measures import AXES, MEASURES, Measure, measure_of, measures_of
 from tokengym.evaluation.measure.references import levels
@@ -269,9 +271,9 @@ def _profile(panel: Panel, colours: Mapping[str, int]) -> Chart:
 
 def _facts(summary: Mapping[str, Any], score: Measure) -> list[tuple[str, list[tuple[str, str]]]]:
     facts = [
-        (title, [(str(key).replace("_", " "), _plain(value)) for key, value in table.items()])
+        (title, [(str(key).replace("_", " "), _named(key, value)) for key, value in table.items()])
         for title, table in (
-            ("Settings", summary.get("settings")),
+            ("Settings", _with_model(summary.get("settings"))),
             ("Versions", summary.get("versions")),
             ("Made on", summary.get("made")),
         )
@@ -293,6 +295,19 @@ def _facts(summary: Mapping[str, Any], score: Measure) -> list[tuple[str, list[t
         ("Measurements and definitions", [row for row in meanings if row[1]] + _definitions())
     )
     return facts
+
+
+def _with_model(settings: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Return settings in which a bundle of this package names the model that it trains."""
+    if not settings or settings.get("model") or settings.get("bundle") not in bundle_names():
+        return settings
+    return {**settings, "model": bundled(settings["bundle"]).model_name("policy")}
+
+
+def _named(key: str, value: object) -> str:
+    """Return a setting as text; of a model found by name, its title."""
+    is_model = key in ("model", "encoder", "reward_model") and isinstance(value, str)
+    return title_of(str(value)) if is_model else _plain(value)
 
 
 def _definitions() -> list[tuple[str, str]]:

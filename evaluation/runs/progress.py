@@ -143,12 +143,22 @@ def figures(point: Mapping[str, Any]) -> str:
     >>> figures({"score": 0.5, "kl": -0.001, "tokens": 0})
     'score 0.500, KL 0.00 nats'
     """
-    shown = [f"score {point['score']:.3f}"]
+    shown = [f"score {fixed(point['score'], 3)}"]
     if point.get("kl") is not None:
-        shown.append(f"KL {round(point['kl'], 2) + 0.0:.2f} nats")  # -0.001 is 0.00
+        shown.append(f"KL {fixed(point['kl'], 2)} nats")
     if point["tokens"] and point["wall_s"] > 0:
         shown.append(f"{point['tokens'] / point['wall_s']:.0f} tokens/s")
     return ", ".join(shown)
+
+
+def fixed(value: float, digits: int) -> str:
+    """Return a number with so many decimals; what rounds to 0 has no sign.
+
+    Example:
+        >>> fixed(-0.001, 2), fixed(-0.126, 2)
+        ('0.00', '-0.13')
+    """
+    return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def duration(seconds: float) -> str:

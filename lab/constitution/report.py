@@ -7,6 +7,7 @@ from typing import Any
 from tokengym.envs.files import write_text
 from tokengym.envs.render import markdown
 from tokengym.evaluation.report.report import render
+from tokengym.evaluation.runs.progress import fixed
 from tokengym.lab.constitution.scene import ConstitutionConfig
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
@@ -163,7 +164,7 @@ def _samples(samples: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _figure(value: float) -> str:
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+    return fixed(value, 3 if abs(value) < 10 else 1)
 
 
 def _line(cells: Sequence[str]) -> str:

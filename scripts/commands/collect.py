@@ -47,6 +47,7 @@ def collect(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from tokengym.evaluation.runs.defaults import task_name
+    from tokengym.evaluation.runs.progress import fixed
     from tokengym.lab.collect import collect_to_file
     from tokengym.rewards.models.loading import preferred_device
     from tokengym.scripts.commands.show import say
@@ -72,7 +73,7 @@ def collect(
     kept = {"pairs": "pairs", "best": "best responses", "all": "responses"}[config.keep]
     console.print(
         f"{found.prompts} prompts, {found.responses} responses of {found.tokens} tokens, mean "
-        f"score {found.score:.3f}"
+        f"score {fixed(found.score, 3)}"
     )
-    console.print(f"{found.rows} {kept}, mean score of what is chosen {found.kept_score:.3f}")
+    console.print(f"{found.rows} {kept}, mean score of what is chosen {fixed(found.kept_score, 3)}")
     say(console, str(out))

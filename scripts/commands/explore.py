@@ -54,7 +54,9 @@ def explore(
     """
     import torch
     from rich.console import Console
+    from transformers import AutoConfig
 
+    from tokengym.envs.pretrained import from_pretrained
     from tokengym.lab.replay.explore import agent_folder
     from tokengym.lab.replay.explore_app import check_gradio, launch
     from tokengym.lab.replay.explore_requests import ExplorePage
@@ -63,6 +65,8 @@ def explore(
     from tokengym.scripts.commands.show import open_page, say
 
     check_gradio()
+    if task.model is not None:  # the page would say so, but only once somebody asks it
+        from_pretrained(AutoConfig, task.model)
     torch.set_num_threads(1)
     folder = None if agent is None else agent_folder(agent)
     saved = None if folder is None else folder.parent

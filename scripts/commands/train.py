@@ -225,7 +225,10 @@ def _check_folder(config: "ComparisonConfig", out: Path) -> None:
 
 def _show_curve(console: "Console", curve: list[dict[str, Any]]) -> None:
     """Print where a run began and ended."""
+    from tokengym.evaluation.runs.progress import fixed
+
     for point in (curve[0], curve[-1]):
-        gold = f", gold {point['gold_score']:.3f}" if point.get("gold_score") is not None else ""
-        kl = "" if point.get("kl") is None else f", KL {round(point['kl'], 2) + 0.0:.2f} nats"
-        console.print(f"{point['tokens']} tokens: score {point['score']:.3f}{gold}{kl}")
+        gold, kl = point.get("gold_score"), point.get("kl")
+        gold = "" if gold is None else f", gold {fixed(gold, 3)}"
+        kl = "" if kl is None else f", KL {fixed(kl, 2)} nats"
+        console.print(f"{point['tokens']} tokens: score {fixed(point['score'], 3)}{gold}{kl}")

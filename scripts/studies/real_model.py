@@ -1,7 +1,7 @@
 """What do rewards do to a real model? SmolLM2-135M-Instruct on film reviews, in 16 tokens.
 
     python -m tokengym.scripts.studies.real_model run --out runs/real [--until 04:40]
-    python -m tokengym.scripts.studies.real_model publish --out runs/real   # fills the page's tables
+    python -m tokengym.scripts.studies.real_model publish --out runs/real   # fills the page
 
 Best-of-n of the untrained policy comes first, then a sweep of LoRA's learning rate on a spare seed,
 then pairs of rules by seed. A run takes about two CPU minutes; one that is there is not repeated.

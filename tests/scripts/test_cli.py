@@ -416,6 +416,13 @@ def test_a_device_that_is_not_there_is_refused_at_once(
     assert said.count("\n") == 1
 
 
+def test_explore_refuses_a_model_at_once(capsys: pytest.CaptureFixture[str], monkeypatch: Any):
+    monkeypatch.setattr("tokengym.lab.replay.explore_app.check_gradio", lambda: None)
+    monkeypatch.setattr("tokengym.lab.replay.explore_app.launch", lambda *_, **__: pytest.fail("x"))
+    assert main(["explore", "--model", "./nope", "--no-browser"]) == 2
+    assert "there is no folder './nope'" in capsys.readouterr().err
+
+
 def test_auto_is_the_preferred_device():
     usual = select_device("auto")
     with preferred_device("meta"):

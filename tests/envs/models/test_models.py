@@ -16,6 +16,7 @@ from transformers import AutoConfig
 
 from tokengym.agents.policy.language_model import load_causal_lm
 from tokengym.envs.errors import PretrainedError
+from tokengym.envs.files import read_json, write_json
 from tokengym.envs.models import MODELS, gguf, located, title_of
 from tokengym.envs.models.model import StoredModel
 from tokengym.envs.pretrained import from_pretrained, has_tokenizer
@@ -48,6 +49,10 @@ def test_a_gguf_file_is_a_model(cache: Path, tmp_path: Path) -> None:
     assert tokenizer("cad")["input_ids"] == [5, 3, 6]
     assert has_tokenizer(tmp_path / "tiny.gguf")
     assert title_of(tmp_path / "tiny.gguf").endswith("tiny.gguf")
+    assert title_of(located(tmp_path)) == str(located(tmp_path))  # its file has no title
+    record = read_json(Path(located(tmp_path)) / gguf.RECORD)
+    write_json(tmp_path / "named" / gguf.RECORD, {**record, "sha256": MODELS["smollm2"].source})
+    assert title_of(tmp_path / "named") == MODELS["smollm2"].title  # a folder made of its file
 
 
 def test_it_is_read_once_and_checked(
