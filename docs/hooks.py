@@ -9,6 +9,7 @@ import json
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,13 @@ that needs no network. On the replay pages the same responses are coloured by wh
 their tokens, beside the truth where the task knows it."""
 _BUTTONS = """[Get started](guide/getting_started.md){ .md-button .md-button--primary }
 [See what it shows](gallery.md){ .md-button }
+"""
+_COLAB = "https://colab.research.google.com"
+_CARD = """<meta property="og:type" content="website">
+<meta property="og:title" content="{title}">
+<meta property="og:description" content="{description}">
+<meta property="og:image" content="{url}images/social.png">
+<meta name="twitter:card" content="summary_large_image">
 """
 
 
@@ -107,6 +115,21 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     if page.file.src_uri.startswith("results/"):
         markdown = re.sub(r"\]\(([\w/]+?)/?\)", r"](\1/files.md)", markdown)
     return markdown
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Return a page whose cells of prose can be told from those of numbers: they need width."""
+    return re.sub(r"<td>(?=(?:(?!</td>).){90})", '<td class="prose">', html)
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig, **_: Any) -> str:
+    """Return a page with the card that is shown where its address is posted."""
+    if not config.site_url:
+        return output
+    title = escape(f"{page.title} - {config.site_name}")
+    said = escape(_summary(page).removeprefix(": ") or config.site_description)
+    card = _CARD.format(title=title, description=said, url=config.site_url)
+    return output.replace("</head>", f"{card}</head>", 1)
 
 
 def on_nav(nav: Navigation, **_: Any) -> None:
@@ -180,6 +203,11 @@ def _add_notebook(path: Path, files: Files, config: MkDocsConfig) -> None:
             else:
                 text = "".join(output.get("text", data.get("text/plain", "")))
                 blocks.append(f"```text\n{text.rstrip()}\n```")
-    blocks.insert(1, f"[Download this notebook]({path.name})")
+    links = f"[Download this notebook]({path.name})"
+    if config.repo_url:  # a deployment knows where the notebook is
+        repository = config.repo_url.removeprefix("https://").strip("/").replace(".com/", "/")
+        place = f"{_COLAB}/{repository}/blob/main/docs/notebooks/{path.name}"
+        links += f" \u00b7 [Open in Colab]({place})"
+    blocks.insert(1, links)
     page = f"notebooks/{path.stem}.md"
     files.append(File.generated(config, page, content="\n\n".join(blocks)))

@@ -2,7 +2,6 @@
 
 import csv
 import errno
-import fcntl
 import glob
 import hashlib
 import io
@@ -13,6 +12,7 @@ import os
 import re
 import shutil
 import socket
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -92,7 +92,8 @@ def locked(folder: Path) -> Iterator[None]:
             os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(PermissionError):  # Windows keeps what is open
+            path.unlink(missing_ok=True)
         with suppress(OSError):  # it is not empty
             folder.rmdir()
         file.close()
@@ -107,7 +108,7 @@ def _acquire(path: Path) -> io.TextIOWrapper:
         except FileNotFoundError:  # the last owner has just removed the empty folder
             continue
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
         except BlockingIOError:
             file.seek(0)
             owner = file.read() or "another process"
@@ -132,6 +133,22 @@ def _acquire(path: Path) -> io.TextIOWrapper:
         except FileNotFoundError:
             pass
         file.close()
+
+
+def _lock(file: io.TextIOWrapper) -> None:
+    """Lock an open file without waiting; `BlockingIOError` says that another process has it."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        file.seek(1 << 30)  # a byte that nobody reads: locked ones cannot be
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK)) from error
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _system_error(error: BaseException) -> int | None:

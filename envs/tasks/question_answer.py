@@ -22,7 +22,7 @@ QUESTION_ANSWER = register_task(
             "types that are missing.\n\n"
             "The gold score of an answer to a bundled question is 1 if it tells what a reference "
             "answer can (for an open-ended question four sentences of it, or their share), less "
-            ".02 for every word that strays. Other questions have none."
+            "0.02 for every word that strays. Other questions have none."
         ),
         rewards=(
             "The score is the relevance of the answer to the question (or to the reference), "
@@ -32,7 +32,7 @@ QUESTION_ANSWER = register_task(
             "scored on scales of their own, so `normalize=` centres each by itself; "
             '`normalize="batch:by=none"` does not. Rewards that need a reward model, and '
             "`sparse` and `uniform`, take the bundled one, which learnt the gold score; on answers "
-            "to unseen questions it orders .74 of the pairs as the gold score does. A comparison "
+            "to unseen questions it orders 0.74 of the pairs as the gold score does. A comparison "
             "of both kinds is measured by the gold score."
         ),
     )

@@ -48,9 +48,8 @@ from tokengym.rewards.gold.truth import gold_token_credit
 from tokengym.rewards.registry import scorer_kind
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from tokengym.agents import CausalLMPolicy
+    from tokengym.lab.replay.heat_map import HeatMap
 
 logger = logging.getLogger(__name__)
 
@@ -115,28 +114,16 @@ class Replay:
             truth |= {"truth low": worth.low, "truth high": worth.high}
         return truth | {name: rule[index] for name, rule in self.credits.items()}
 
-    def heat_map(self, index: int = 0) -> "Figure":
-        """Draw one response's token rewards: blue is paid, red is charged.
+    def heat_map(self, index: int = 0) -> "HeatMap":
+        """Draw one response's token rewards, the truth first where it is known.
 
         Args:
             index: Index of the response.
-
-        Returns:
-            A row per rule, under the truth where it is known, each relative to its own strongest
-            token, and a column per token.
         """
-        from matplotlib.figure import Figure
+        from tokengym.lab.replay.heat_map import HeatMap
 
-        rows, words = self.columns(index), [printable(text).strip() for text in self.tokens[index]]
-        strongest = {name: np.abs(row).max() or 1.0 for name, row in rows.items()}
-        size = (2 + 0.27 * len(words), 1 + 0.35 * len(rows))
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.subplots()
-        shares = [row / strongest[name] for name, row in rows.items()]
-        axes.imshow(shares, cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
-        axes.set_yticks(range(len(rows)), list(rows))
-        axes.set_xticks(range(len(words)), words, rotation=60, ha="right", fontsize=8)
-        return figure
+        words = [printable(text).strip() for text in self.tokens[index]]
+        return HeatMap(self.columns(index), words)
 
 
 def replay(

@@ -1,6 +1,7 @@
 """What is kept or limited: remembered scores, models loaded once, and a limit on time."""
 
 import signal
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -205,6 +206,8 @@ class TimeLimit(ScorerWrapper):
 
     @contextmanager
     def _limited(self) -> Iterator[None]:
+        if sys.platform == "win32":
+            raise ScorerError("scorer_timeout needs signals that Windows lacks; pass None")
         if threading.current_thread() is not threading.main_thread():
             raise ScorerError(
                 f"scorer_timeout={self.seconds:g} works in the main thread only; score there, or "

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -139,6 +140,7 @@ def test_numbers_that_json_lacks_become_null(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
+from types import SimpleNamespace
 from tokengym.envs.files import locked
 with locked(Path(sys.argv[1])):
     print("locked", flush=True)
@@ -242,6 +244,26 @@ def test_a_file_system_without_locks_is_said(
     ):
         pass
     assert names(tmp_path) == []
+
+
+def test_windows_has_locks_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[int] = []
+
+    def locking(file: int, mode: int, count: int) -> None:
+        if held:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        held.append(file)
+
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # as there
+    monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(LK_NBLCK=2, locking=locking))
+    monkeypatch.setattr("sys.platform", "win32")
+    with (
+        locked(tmp_path / "x"),
+        pytest.raises(FolderInUseError, match=r"x is in use by process \d+ on "),
+        locked(tmp_path / "x"),
+    ):
+        pass
+    assert len(held) == 1
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """A disk that takes no more is one line, and what was complete stays."""
 
 import errno
-import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +10,8 @@ from safetensors.torch import save_file
 
 from tokengym.envs.errors import StorageError
 from tokengym.envs.files import locked, replacing, write_text, writing
+
+resource = pytest.importorskip("resource")  # which Windows lacks
 
 
 @contextmanager

@@ -109,7 +109,8 @@ def test_the_site_builds(tmp_path: Path, monkeypatch: Any):
     from mkdocs.config import load_config
 
     monkeypatch.chdir(ROOT)
-    config = load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path), strict=True)
+    address = {"site_url": "https://a.example/", "repo_url": "https://github.com/a/b"}
+    config = load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path), strict=True, **address)
     config.plugins.on_startup(command="build", dirty=False)
     mkdocs.build(config)
     listed = re.findall(r"^- \[.+?\]\((.+?)\)", (tmp_path / "llms.txt").read_text(), re.MULTILINE)
@@ -119,6 +120,18 @@ def test_the_site_builds(tmp_path: Path, monkeypatch: Any):
         page = (tmp_path / "gallery" / f"{name}.html").read_text(encoding="utf-8")
         assert "<title>tokengym" in page
     assert 'class="md-button' in (tmp_path / "index.html").read_text(encoding="utf-8")
+    course = (tmp_path / "guide" / "course" / "index.html").read_text(encoding="utf-8")
+    assert '<meta property="og:image" content="https://a.example/images/social.png">' in course
+    assert (tmp_path / "images" / "social.png").stat().st_size < 200_000
+    assert "<code>step</code>" in course.split("<summary>Answer</summary>")[1].split("<h3")[0]
+    notebook = (tmp_path / "notebooks" / "learning" / "index.html").read_text(encoding="utf-8")
+    assert "research.google.com/github/a/b/blob/main/docs/notebooks/learning.ipynb" in notebook
+    found = (tmp_path / "search" / "search_index.json").read_text(encoding="utf-8")
+    assert "results/kl/" in found
+    assert "results/kl/files/" not in found
+    cards = (tmp_path / "results" / "cards" / "index.html").read_text(encoding="utf-8")
+    assert cards.count('<td class="prose">') > 5
+    assert "<td>0." in cards
     for name in ("kl", "mc"):  # a page and a folder of raw numbers
         text = (tmp_path / "results" / name / "index.html").read_text(encoding="utf-8")
         assert "Files of" not in text

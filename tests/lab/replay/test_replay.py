@@ -121,6 +121,7 @@ def test_the_heat_map_is_one_call(replayed: Replay):
     red = replayed.credits["red"][1]
     np.testing.assert_allclose(shares[-1], red / np.abs(red).max())
     assert np.isfinite(shares).all()
+    assert figure._repr_png_().startswith(b"\x89PNG")
 
 
 def test_hostile_texts_stay_texts():
