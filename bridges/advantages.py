@@ -54,7 +54,7 @@ def token_advantages(
         response_mask: (batch, time) bool, True on the response's own tokens; a row that is False
             throughout has advantage 0 and is nobody's baseline.
         prompts: (batch,) what tells the prompts apart. Rows may come in any order and groups differ
-            in size; the only row of a prompt has no baseline, and advantage 0.
+            in size; the only scored row of a prompt has no baseline, and advantage 0.
         estimator: "loo", or "reinforce", which is the reward to go itself.
 
     Returns:
@@ -70,7 +70,8 @@ def token_advantages(
         return rewards_to_go(token_rewards, response_mask)
     rows: dict[Hashable, list[int]] = {}
     for row, prompt in enumerate(prompts):
-        rows.setdefault(prompt, []).append(row)
+        if response_mask[row].any():
+            rows.setdefault(prompt, []).append(row)
     advantages = torch.zeros_like(token_rewards)
     for group in rows.values():
         if len(group) > 1:

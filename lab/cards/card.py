@@ -5,7 +5,9 @@ The folder is the state. A part that is stored there with the same settings is n
 
 import hashlib
 import json
+import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +19,16 @@ from tokengym.envs.declared import check_count
 from tokengym.envs.files import read_json, write_json, write_text
 from tokengym.envs.registry import load_own, split_own
 from tokengym.evaluation.runs.record import versions
-from tokengym.lab.cards.parts import ESTIMATOR_PARTS, PARTS, TASKS, WEIGHT_PARTS, Part, Size, bare
+from tokengym.lab.cards.parts import (
+    ESTIMATOR_PARTS,
+    PARTS,
+    TASKS,
+    WEIGHT_PARTS,
+    Part,
+    Size,
+    bare,
+    unsettled,
+)
 from tokengym.lab.gradients.oracle import estimator_names
 from tokengym.rewards.models.loading import auto_device
 from tokengym.rewards.registry import check_name, registered_rewards
@@ -123,10 +134,9 @@ class CardConfig:
 
     def settings(self, part: str) -> dict[str, Any]:
         """Return all that a part's numbers depend on; the same settings give the same numbers."""
-        own = split_own(self.name)
         return {
             "subject": bare(self.subject),
-            "source": None if own is None else _digest(own[0].read_bytes()),
+            "source": _source(self.name),
             "part": part,
             "size": asdict(self.amounts),
             "seed": self.seed,
@@ -230,7 +240,7 @@ def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     card = dict(new)
     for field in ("hashes", "made", "parts"):
         card[field] = {**old.get(field, {}), **new.get(field, {})}
-    if set(card["made"]) < set(card["parts"]):
+    if unsettled(card):
         card["data_before"] = old.get("data_before", old["data"])
     card["hash"] = _digest(json.dumps(card["hashes"], sort_keys=True).encode())
     return card
@@ -241,14 +251,17 @@ def faults_of(card: Mapping[str, Any]) -> list[str]:
     found = []
     if card["hash"] != _digest(json.dumps(card["hashes"], sort_keys=True).encode()):
         found.append("hash is not that of its parts' hashes")
-    for part, made in card.get("made", {}).items():
+    for part, figures in card["parts"].items():
+        made = card.get("made", {}).get(part, {})
+        if made.get("figures") != figures_hash(figures):
+            found.append(f"{part}: its figures were changed after they were measured")
+    for part in {*card["parts"]} - {*unsettled(card)}:
+        made = card["made"][part]
         settings = json.loads(made["settings"])
         if card["hashes"].get(part) != _digest(made["settings"].encode()):
             found.append(f"{part}: its hash is not that of its settings")
         if settings["subject"] != bare(card["subject"]):
             found.append(f"{part}: its settings are of {settings['subject']!r}")
-        if made["figures"] != figures_hash(card["parts"].get(part)):
-            found.append(f"{part}: its figures were changed after they were measured")
         code = card.get("code")
         if code is not None and settings["source"] != _digest(code.encode()):
             found.append(f"{part}: measured with other code than the card holds")
@@ -280,15 +293,49 @@ def _steady(value: Any) -> Any:
     return float(f"{value:.4g}") + 0.0 if isinstance(value, float) else value
 
 
+def unlike(one: Any, other: Any, where: str = "") -> str | None:
+    """Return the first figure that differs by more than a thousandth, timings left out; else None.
+
+    Machines differ in the last digits, which may change a hash.
+    """
+    one, other = (_steady(value) for value in (one, other)) if not where else (one, other)
+    if isinstance(one, Mapping) and isinstance(other, Mapping) and one.keys() == other.keys():
+        pairs = [(f"{where} {key}", one[key], other[key]) for key in one]
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        pairs = [
+            (f"{where} {place}", *pair) for place, pair in enumerate(zip(one, other, strict=True))
+        ]
+    elif isinstance(one, float) and isinstance(other, float):
+        is_close = math.isclose(one, other, rel_tol=1e-3, abs_tol=1e-4)
+        return None if is_close else f"{where.strip()}: {one} and {other}"
+    else:
+        return None if one == other else f"{where.strip()}: {one} and {other}"
+    return next((found for pair in pairs if (found := unlike(pair[1], pair[2], pair[0]))), None)
+
+
 def data_hash() -> str:
     """Return one hash of the bundled models and prompts that cards are measured on."""
     from tokengym.envs.bundle import bundled
 
+    tasks = ("movie_review", "dialogue", "question_answer", "oracle", "forks")
+    return _digest_of([Path(bundled(task).path) for task in tasks])
+
+
+def _source(name: str) -> str | None:
+    """Return one hash of the file that has a rule, or of the paths among its options; else None."""
+    if own := split_own(name):
+        return _digest(own[0].read_bytes())
+    paths = [Path(value) for value in re.findall(r"=([^,]+)", name)]
+    named = [path for path in paths if path.exists()]
+    return _digest_of(named) if named else None
+
+
+def _digest_of(paths: Sequence[Path]) -> str:
     digest = hashlib.sha256()
-    for task in ("movie_review", "dialogue", "question_answer", "oracle", "forks"):
-        for path in sorted(Path(bundled(task).path).rglob("*")):
-            if path.is_file():
-                digest.update(path.name.encode() + path.read_bytes())
+    for path in paths:
+        for file in sorted(path.rglob("*")) or [path]:
+            if file.is_file():
+                digest.update(file.name.encode() + file.read_bytes())
     return digest.hexdigest()[:16]
 
 

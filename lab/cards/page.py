@@ -6,6 +6,7 @@ from typing import Any
 
 from tokengym.envs.render import markdown, printable
 from tokengym.evaluation.report.verdict import number, signed
+from tokengym.lab.cards.parts import unsettled
 
 HEADER = (
     "rule",
@@ -26,6 +27,8 @@ HEADER = (
     "card",
 )
 DASH = "\N{EN DASH}"
+FEW = 5
+"""Pairs of runs below which a difference says how many it has."""
 
 
 def card_row(card: Mapping[str, Any], sparse: Mapping[str, Any] | None = None) -> list[str]:
@@ -77,8 +80,9 @@ def board_row(card: Mapping[str, Any], chance: Mapping[str, Any]) -> list[str]:
     finds = [_found(card, task) for task in ("MovieReview", "Forks")]
     cosines = [row["cosine"] for row in card["parts"].get("gradient", {}).get("rows", [])]
     spent: Mapping[str, Any] = next(iter(card["parts"].get("cost", {}).values()), {})
+    is_control = card["subject"] == chance["subject"]
     return [
-        _code(card["subject"]),
+        _code(card["subject"]) + (", the control" if is_control else ""),
         ", ".join(number(found["correlation"]) if found else DASH for found in finds),
         f"{min(cosines):.2f}".replace("-", "\N{MINUS SIGN}") if cosines else DASH,
         _one({"": spent}, "", "times_sparse", lambda value: f"{value:.2g}"),
@@ -87,31 +91,66 @@ def board_row(card: Mapping[str, Any], chance: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def order_flips(cards: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return in words how often two rules swap their order from one task to another."""
-    lines = []
+def order_flips(
+    cards: Sequence[Mapping[str, Any]], forked: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """Return in words how often two rules swap their order from one task to another.
+
+    A pair is clear where the rules' 95 % intervals lie apart on both tasks.
+
+    Args:
+        cards: Those of rules.
+        forked: Agreements with executed forks, by task and rule, that no card has.
+    """
     finding = {
-        task: {card["subject"]: found["correlation"] for card in cards if (found := read(card))}
-        for task, read in (
-            (task, lambda card, task=task: _found(card, task))
-            for task in ("MovieReview", "Oracle", "Forks")
-        )
+        task: {card["subject"]: found for card in cards if (found := _found(card, task))}
+        for task in ("MovieReview", "Oracle", "Forks")
     }
+    finding |= {task: dict(found["rules"]) for task, found in forked.items()}
     ending = {
-        task: {card["subject"]: gain for card in cards if (gain := _gain(card, task)) is not None}
+        task: {card["subject"]: gain for card in cards if (gain := _versus(card, task))}
         for task in ("MovieReview", "Dialogue", "Oracle")
     }
-    for what, figures in (("finding tokens", finding), ("final scores", ending)):
+    lines = []
+    for what, figure, figures in (
+        ("finding tokens", "correlation", finding),
+        ("final scores", "difference", ending),
+    ):
         for one, other in combinations(figures, 2):
-            both = sorted({*figures[one]} & {*figures[other]})
-            pairs = list(combinations(both, 2))
-            flips = sum(
-                (figures[one][a] - figures[one][b]) * (figures[other][a] - figures[other][b]) < 0
+            left, right = figures[one], figures[other]
+            pairs = list(combinations(sorted({*left} & {*right}), 2))
+            swapped = [
+                (a, b)
                 for a, b in pairs
-            )
-            if pairs:
-                lines.append(f"{what}, {one} and {other}: {flips} of {len(pairs)} pairs")
+                if (left[a][figure] - left[b][figure]) * (right[a][figure] - right[b][figure]) < 0
+            ]
+            if not pairs:
+                continue
+            line = f"{what}, {one} and {other}: {len(swapped)} of {len(pairs)} pairs"
+            if figures is finding:
+                clear = [(a, b) for a, b in pairs if _apart(left, a, b) and _apart(right, a, b)]
+                kept = len({*clear} & {*swapped})
+                line += f"; of the {len(clear)} that are clear on both, {kept}"
+            lines.append(line)
     return lines
+
+
+def _apart(figures: Mapping[str, Mapping[str, Any]], one: str, other: str) -> bool:
+    """Return whether two rules' intervals have no point in common."""
+    a, b = figures[one], figures[other]
+    return bool(a["low"] > b["high"] or b["low"] > a["high"])
+
+
+def forked_table(forked: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """Return the table of agreements with executed forks elsewhere: its header and its rows."""
+    rules = dict.fromkeys(rule for found in forked.values() for rule in found["rules"])
+    rows = [
+        [_code(rule), *(_executed(found["rules"].get(rule, {})) for found in forked.values())]
+        for rule in rules
+    ]
+    for figure in ("ceiling", "chance", "share"):
+        rows.append([figure, *(number(found[figure]) for found in forked.values())])
+    return [["rule", *forked], *rows]
 
 
 VARIANTS = ("name", "cosine (EOS)", "cosine (no EOS)", "final score: MovieReview", "card")
@@ -135,25 +174,24 @@ def _sentence(card: Mapping[str, Any], chance: Mapping[str, Any]) -> str:
     if _contract(parts.get("contract", {})) == "broken":
         return "Breaks the contract."
     said = []
-    better = []
-    for task in ("MovieReview", "Forks"):
-        found, luck = _found(card, task), _found(chance, task)
-        if found and luck and {"low", "high"} <= {*found} & {*luck}:
-            better += [task] * (found["low"] > luck["high"])
-            said = [f"finds the tokens on {' and '.join(better)}"]
-    if said and not better:
-        said = ["finds the tokens no better than `random`"]
+    finds = {t: (_found(card, t), _found(chance, t)) for t in ("MovieReview", "Forks")}
+    known = {task: pair for task, pair in finds.items() if all(pair)}
+    if known:
+        better = [task for task, (found, luck) in known.items() if found["low"] > luck["high"]]
+        places = f"on {' and '.join(better)}" if better else "no better than `random`"
+        said.append(f"finds the tokens {places}")
     cosines = [row["cosine"] for row in parts.get("gradient", {}).get("rows", [])]
     if cosines:
         said.append("keeps the gradient" if min(cosines) > 0.9995 else "turns the gradient")
     stays = parts.get("best-response", {}).get("Oracle", {}).values()
     if any(isinstance(one, Mapping) and not one["stays"] for one in stays):
         said.append("can leave the best response")
-    versus = _versus(parts.get("convergence", {}).get("MovieReview", {}))
-    if versus is not None:
-        above, below = versus["low"] > 0, versus["high"] < 0
+    if versus := _versus(card, "MovieReview"):
+        pairs = versus["pairs"]
+        above, below = versus["low"] > 0 and pairs > 1, versus["high"] < 0 and pairs > 1
         end = "ends above" if above else "ends below" if below else "ends with no clear lead on"
-        said.append(f"{end} `sparse`")
+        few = "" if pairs >= FEW else f" ({pairs} seed{'s' if pairs > 1 else ''})"
+        said.append(f"{end} `sparse`{few}")
     elif card["subject"] != "sparse":
         said.append("was not trained")
     text = ", ".join(said)
@@ -167,25 +205,18 @@ def _found(card: Mapping[str, Any], task: str) -> Mapping[str, Any]:
     return found if "correlation" in found else {}
 
 
-def _versus(found: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the difference of final scores from the baseline's; None if there is none."""
-    versus: Mapping[str, Any] | None = (
-        found.get("score", {}).get("versus_baseline", {}).get("final")
-    )
-    return versus
-
-
-def _gain(card: Mapping[str, Any], task: str) -> float | None:
-    versus = _versus(card["parts"].get("convergence", {}).get(task, {}))
-    return None if versus is None else float(versus["difference"])
+def _versus(card: Mapping[str, Any], task: str) -> Mapping[str, Any]:
+    """Return the difference of final scores from the baseline's; {} if there is none."""
+    score = card["parts"].get("convergence", {}).get(task, {}).get("score", {})
+    versus: Mapping[str, Any] | None = score.get("versus_baseline", {}).get("final")
+    return versus or {}
 
 
 def _older(card: Mapping[str, Any]) -> str:
     """Return which parts were measured before the bundled data last changed."""
-    made = card.get("made", {})
-    older = [part for part in card["parts"] if part not in made]
-    data = card.get("data_before", card["data"])[:8]
-    return f"; {', '.join(older) if made else 'all'}: data `{data}`" if older else ""
+    older = unsettled(card)
+    parts = "all" if len(older) == len(card["parts"]) else ", ".join(older)
+    return f"; {parts}: data `{card.get('data_before', card['data'])[:8]}`" if older else ""
 
 
 def card_page(card: Mapping[str, Any]) -> str:
@@ -316,7 +347,8 @@ def _difference(kinds: Mapping[str, Any], kind: str) -> str:
     versus = kinds.get("versus_baseline", {}).get(kind)
     if versus is None:
         return DASH
-    span = "one seed" if versus["pairs"] == 1 else _range(versus)
+    few = f"; {versus['pairs']} seeds" if versus["pairs"] < FEW else ""
+    span = "one seed" if versus["pairs"] == 1 else f"{_range(versus)}{few}"
     return f"{signed(versus['difference'])} ({span})"
 
 

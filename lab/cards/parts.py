@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -126,28 +127,48 @@ def identification(subject: str, size: Size, seed: int, out: Path) -> dict[str, 
 
 def executed(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
     """Return per task the agreement of the rule's credit with executed forks of the policy."""
-    from tokengym.lab.replay.executed import Forks
-    from tokengym.lab.replay.replay import replay
-
     del out
 
     def agree(task: str) -> dict[str, Any]:
-        episodes, policy, kwargs = _played(task, size.forked, seed)
-        forks = Forks(k=size.continuations)
-        result = replay(
-            episodes, [subject], env=task, env_kwargs=kwargs, policy=policy, forks=forks
-        )
-        assert result.truth is not None
-        assert result.truth.executed is not None
-        found = result.truth.executed
-        known = {"share": found.share, "ceiling": found.ceiling, "chance": found.chance}
-        if not any(np.ptp(worth) > 0 for worth in result.truth.values):
-            return known
-        agreed = agreement(result.credits[subject], result.truth.values)
-        figures = {name: getattr(agreed, name) for name in ("correlation", "low", "high")}
-        return {**figures, **known, "responses": agreed.responses}
+        found = held_to_forks(task, [subject], size.forked, size.continuations, seed)
+        figures = found.pop("rules").get(subject, {})
+        return {**figures, **found}
 
     return _per_task(subject, EXECUTED_TASKS, agree)
+
+
+def held_to_forks(
+    task: str, rules: Sequence[str], count: int, k: int, seed: int = 0, **kwargs: Any
+) -> dict[str, Any]:
+    """Return the agreement of rules with executed forks of the bundled policy.
+
+    Args:
+        task: Where it plays.
+        rules: By name.
+        count: Responses.
+        k: Continuations of each prefix.
+        seed: Seed of prompts and sampling.
+        kwargs: Arguments of the environment.
+
+    Returns:
+        Share of tokens that matter, ceiling and chance, and per rule its correlation, if any token
+        had a worth.
+    """
+    from tokengym.lab.replay.executed import Forks
+    from tokengym.lab.replay.replay import replay
+
+    episodes, policy, kwargs = _played(task, count, seed, **kwargs)
+    result = replay(episodes, rules, env=task, env_kwargs=kwargs, policy=policy, forks=Forks(k=k))
+    assert result.truth is not None
+    assert result.truth.executed is not None
+    found = result.truth.executed
+    known = {"share": found.share, "ceiling": found.ceiling, "chance": found.chance}
+    if not any(np.ptp(worth) > 0 for worth in result.truth.values):
+        return {**known, "rules": {}}
+    agreed = {rule: agreement(result.credits[rule], result.truth.values) for rule in rules}
+    names = ("correlation", "low", "high", "responses")
+    figures = {r: {n: getattr(a, n) for n in names} for r, a in agreed.items()}
+    return {**known, "rules": figures}
 
 
 def best_response(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
@@ -335,8 +356,19 @@ WEIGHT_PARTS: Mapping[str, Part] = {
 
 
 def bare(subject: str) -> str:
-    """Return a subject without the folder of its file."""
-    return subject.rpartition("/")[2]
+    """Return a subject without the folders of its file and of the paths among its options.
+
+    Example:
+        >>> bare("mine/rules.py:Half"), bare("rto:policy=runs/dpo,beta=1")
+        ('rules.py:Half', 'rto:policy=dpo,beta=1')
+    """
+    return re.sub(r"[^:=,]*/", "", subject)
+
+
+def unsettled(card: Mapping[str, Any]) -> list[str]:
+    """Return the parts that do not say with which settings they were measured: those of old."""
+    made = card.get("made", {})
+    return [part for part in card["parts"] if made.get(part, {}).get("settings") is None]
 
 
 def _per_task(
@@ -360,9 +392,9 @@ def _usable(subject: str, tasks: tuple[str, ...]) -> tuple[str, ...]:
     return (ENCODER_TASK,) if scorer_kind(subject) == "encoder" else tasks
 
 
-def _played(task: str, count: int, seed: int) -> tuple[list[Any], Any, dict[str, Any]]:
+def _played(task: str, count: int, seed: int, **own: Any) -> tuple[list[Any], Any, dict[str, Any]]:
     """Return responses of the bundled policy, the policy and the environment's arguments."""
-    kwargs: dict[str, Any] = dict(training_settings(resolve_env(task)).lengths())
+    kwargs: dict[str, Any] = {**training_settings(resolve_env(task)).lengths(), **own}
     evaluator = Evaluator(task, kwargs, num_episodes=count, seed=seed)
     player = evaluator.untrained(None)
     episodes = list(evaluator(player).episodes)

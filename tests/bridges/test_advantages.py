@@ -19,6 +19,11 @@ def test_a_group_has_the_baseline_of_its_other_rows() -> None:
     assert found.tolist() == expected
 
 
+def test_a_row_whose_peers_have_no_score_has_no_baseline_either() -> None:
+    mask = MASK & torch.tensor([[True], [False], [True], [True]])
+    assert token_advantages(REWARDS, mask, ["a", "a", "b", "b"])[:2].tolist() == [[0, 0, 0]] * 2
+
+
 def test_rows_may_come_in_any_order() -> None:
     order = [2, 3, 0, 1]
     names = ["x", "y", "x", "y"]

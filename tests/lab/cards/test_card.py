@@ -298,10 +298,19 @@ def test_the_leaderboard_s_sentence_and_flips_by_hand():
     assert board_row(worse, chance)[5] == (
         "Finds the tokens on MovieReview and Forks, turns the gradient, was not trained."
     )
+    assert board_row(chance, chance)[0] == "`random`, the control"
+    ends = good["parts"]["convergence"]["MovieReview"]["score"]["versus_baseline"]["final"]
+    ends |= {"low": 0.1, "pairs": 3}
+    assert board_row(good, chance)[4] == "+0.300 (0.100 to 1.00; 3 seeds)"
+    assert board_row(good, chance)[5].endswith("ends above `sparse` (3 seeds).")
+    ends |= {"low": 0.3, "high": 0.3, "pairs": 1}
+    assert board_row(good, chance)[5].endswith("ends with no clear lead on `sparse` (1 seed).")
     assert board_row(chance, chance)[5].startswith("Finds the tokens no better than `random`, turn")
     assert len(row) == len(BOARD)
-    flips = order_flips([good, worse, chance])
-    assert flips == ["finding tokens, MovieReview and Forks: 1 of 3 pairs"]
+    elsewhere = {"Real": {"rules": {"good": {"correlation": 0.1, "low": 0.0, "high": 0.2}}}}
+    assert order_flips([good, worse, chance], elsewhere) == [
+        "finding tokens, MovieReview and Forks: 1 of 3 pairs; of the 2 that are clear on both, 1"
+    ]
 
 
 def test_one_seed_is_called_one_seed():

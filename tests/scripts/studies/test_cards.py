@@ -1,12 +1,14 @@
 """The table of docs/results/cards.md, from the published cards and with a row added."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tokengym.lab.cards.card import merged
+from tokengym.lab.cards.card import figures_hash, merged
 from tokengym.scripts.studies import cards
 
 ROOT = Path(__file__).parents[3]
@@ -23,22 +25,73 @@ def test_the_page_is_current(tmp_path: Path):
     assert (tmp_path / "cards.md").read_bytes() == (ROOT / cards.DOCS / "cards.md").read_bytes()
 
 
+def submitted(docs: Path, subject: str, folder: Path, code: str | None = None) -> Path:
+    """Return the file of a card with uniform's gradient, as bench would have written it."""
+    card = json.loads((docs / "cards" / "uniform" / "card.json").read_text())
+    made = card["made"]["gradient"]
+    source = None if code is None else digest(code)
+    settings = {**json.loads(made["settings"]), "subject": subject, "source": source}
+    text = json.dumps(settings, sort_keys=True)
+    card |= {"subject": subject, "hashes": {"gradient": digest(text)}, "code": code}
+    rows = [{**row, "rule": subject} for row in card["parts"]["gradient"]["rows"]]
+    card["parts"] = {"gradient": {"rows": rows}}
+    figures = figures_hash(card["parts"]["gradient"])
+    card |= {"made": {"gradient": {**made, "settings": text, "figures": figures}}}
+    card["hash"] = digest(json.dumps(card["hashes"], sort_keys=True))
+    file = folder / "mine.json"
+    file.write_text(json.dumps(card))
+    return file
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def test_a_card_adds_a_row_under_the_name_in_its_file(tmp_path: Path):
     docs = published(tmp_path / "docs")
-    card = json.loads((docs / "cards" / "uniform" / "card.json").read_text())
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "card.json").write_text(
-        json.dumps({**card, "subject": "/home/me/rules.py:Mine", "made": {}})
-    )
-    cards.main(add=(tmp_path / "mine",), docs=docs)
+    cards.main(add=(submitted(docs, "rules.py:Mine", tmp_path),), docs=docs)
     board, row = [
         line
         for line in (docs / "cards.md").read_text(encoding="utf-8").splitlines()
         if line.startswith("| `rules.py:Mine` |")
     ]
     assert "0.964" in row  # uniform's cosine
-    assert "no better than `random`" in board
-    assert "/home/me" not in (docs / "cards" / "rules.py_Mine" / "card.json").read_text()
+    assert "Turns the gradient, was not trained." in board
+
+
+def forged(card: dict[str, Any]) -> None:
+    card["parts"]["gradient"]["rows"][0]["cosine"] = 0.999
+
+
+def unmeasured(card: dict[str, Any]) -> None:
+    card["made"] = {}
+
+
+def unsettled(card: dict[str, Any]) -> None:
+    card["made"]["gradient"]["settings"] = None
+
+
+def added(card: dict[str, Any]) -> None:
+    card["parts"]["convergence"] = {"MovieReview": {}}
+
+
+@pytest.mark.parametrize(
+    ("tamper", "message"),
+    [
+        (forged, "card of rules.py:Mine: gradient: its figures were changed"),
+        (unmeasured, "gradient: its figures were changed after they were measured"),
+        (unsettled, "gradient does not say how it was measured; submit what bench wrote"),
+        (added, "convergence: its figures were changed"),
+    ],
+)
+def test_a_tampered_row_is_refused(tamper, message: str, tmp_path: Path):
+    docs = published(tmp_path / "docs")
+    file = submitted(docs, "rules.py:Mine", tmp_path)
+    card = json.loads(file.read_text())
+    tamper(card)
+    file.write_text(json.dumps(card))
+    with pytest.raises(ValueError, match=message):
+        cards.main(add=(file,), docs=docs)
 
 
 def test_the_hashes_of_the_published_cards_fit(tmp_path: Path):
@@ -46,12 +99,34 @@ def test_the_hashes_of_the_published_cards_fit(tmp_path: Path):
     docs = published(tmp_path / "docs")
     file = docs / "cards" / "uniform" / "card.json"
     card = json.loads(file.read_text())
-    card["parts"]["gradient"]["rows"][0]["cosine"] = 0.999
+    card["parts"]["convergence"]["MovieReview"]["updates"] = 14  # of a part older than settings
     file.write_text(json.dumps(card))
-    with pytest.raises(ValueError, match="card of uniform: gradient: its figures were changed"):
+    with pytest.raises(ValueError, match="card of uniform: convergence: its figures were changed"):
         cards.main(check=True, docs=docs)
-    with pytest.raises(ValueError, match="its figures were changed"):
-        cards.main(add=(file.parent,), docs=docs)
+
+
+CODE = """
+from tokengym.rewards.credits.uniform import Uniform
+class Mine(Uniform):
+    name = "mine"
+"""
+
+
+def test_a_row_whose_figures_are_not_its_code_s_is_found(tmp_path: Path):
+    """Its hashes fit, as those of figures that were made up and hashed do."""
+    docs = published(tmp_path / "docs")
+    file = submitted(docs, "rules.py:Mine", tmp_path, CODE)
+    cards.main(add=(file,), docs=docs)
+    cards.main(rerun=("rules.py_Mine",), docs=docs)
+    card = json.loads(file.read_text())
+    forged(card)
+    card["made"]["gradient"]["figures"] = figures_hash(card["parts"]["gradient"])
+    file.write_text(json.dumps(card))
+    cards.main(add=(file,), docs=docs)
+    with pytest.raises(
+        ValueError, match=r"gradient has other figures now, rows 0 cosine: 0.999 and"
+    ):
+        cards.main(rerun=("rules.py_Mine",), docs=docs)
 
 
 def test_published_rows_have_the_same_figures_again(monkeypatch: pytest.MonkeyPatch):
