@@ -22,6 +22,22 @@ def test_a_frame_has_one_place(frame: str, make_env) -> None:
         make_env(prompt_format=frame)
 
 
+def test_no_entity_of_a_held_out_question_is_in_another() -> None:
+    bundle = bundled("smollm2-answers")
+    train, test = (list(bundle.prompts(split)) for split in ("train", "test"))
+    assert (len(train), len(test)) == (96, 24)
+    texts = " ".join(f"{p.text} {p.reference}" for p in train).lower()
+    entities = {str(p.metadata["entity"]).lower() for p in test}
+    assert len(entities) == 6
+    for entity in entities:
+        assert entity.removeprefix("the ").removesuffix("s") not in texts
+    kinds = [p.query_type for p in (*train, *test)]
+    assert kinds.count("OPENENDED") == kinds.count("CONSTRAINED") == 60
+    assert len({p.text for p in (*train, *test)}) == 120
+    assert all(p.reference for p in (*train, *test))
+    assert bundle.model_name("encoder") == "minilm"
+
+
 def test_bundles_by_name(tmp_path, monkeypatch) -> None:
     assert find_bundle("movie_review") == bundled("movie_review")
     assert find_bundle(bundled("detox").path) == bundled("detox")
