@@ -37,10 +37,9 @@ from tokengym.evaluation.runs.config import (
     differences,
     flat,
     read_settings,
-    reference_run,
     run_folder,
 )
-from tokengym.evaluation.runs.defaults import task_name, training_settings
+from tokengym.evaluation.runs.defaults import task_name
 from tokengym.evaluation.runs.record import read_result
 
 RESULT_FILES = ("curves.csv", "summary.json", "curves.png", "report.html")
@@ -58,18 +57,13 @@ def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
     found = _Found()
     found.add(config, out)
     found.refuse_empty(out)
-    defaults = ComparisonConfig(
-        env=config.env,
-        rewards=config.rewards,
-        training=training_settings(config.env, config.training.agent),
-    )
     settings = found.with_lambdas(flat(config.as_dict()))
     about = {
         "settings": settings,
         "versions": found.shown_versions(),
         "made": found.shown_origin(),
         "measured_by": "; ".join(found.measured_by),
-        "command": command_line(config, defaults),
+        "command": command_line(config),
     }
     return write_results(
         out,
@@ -318,7 +312,7 @@ class _Found:
             )
 
     def _references(self, config: ComparisonConfig, out: Path) -> ReferenceSamples | None:
-        folder = run_folder(out, *reference_run(config))
+        folder = run_folder(out, *config.reference_run)
         if not (folder / "run.json").exists():
             return None
         result = read_result(folder)

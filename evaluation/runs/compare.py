@@ -15,16 +15,16 @@ from tokengym.envs.files import LOCK, locked, write_hashed
 from tokengym.evaluation.measure.references import SAMPLES, check_ranks
 from tokengym.evaluation.report.results import write_comparison
 from tokengym.evaluation.runs.config import (
+    REFERENCE,
     SETTINGS_FILE,
     ComparisonConfig,
     differences,
     missing_runs,
     read_settings,
-    reference_run,
     resolve_env,
     run_folder,
 )
-from tokengym.evaluation.runs.defaults import bundle_settings
+from tokengym.evaluation.runs.defaults import TrainingSettings, bundle_settings
 from tokengym.evaluation.runs.launchers import Launch, Launcher, find_launcher
 from tokengym.evaluation.runs.own import CODE, keep_code
 from tokengym.evaluation.runs.progress import Board, Run
@@ -110,7 +110,7 @@ def _compare(
     _check_finished(config, out, remove_failed=retry_failed)
     runs = [*missing_runs(config, out)]
     if lacks_references(config, out):
-        runs.insert(0, reference_run(config))
+        runs.insert(0, config.reference_run)
     console = console or Console()
     for name, seed in runs:  # an orphan of a killed comparison may still be writing one
         if (folder := run_folder(out, name, seed)).is_dir():
@@ -120,29 +120,35 @@ def _compare(
         with console.status("making the environments"):
             measured_by = preflight(config)
         keep_code(config.code, out / CODE)
-        for line in (_in_words(config, runs, out), f"measured by {measured_by}"):
+        for line in (
+            _in_words(config.training, runs, out, by_tokens=bool(config.agents)),
+            f"measured by {measured_by}",
+        ):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         write_hashed(out / SETTINGS_FILE, config.as_dict())
-        total = len(config.names) * config.seeds + (reference_run(config) in runs)
+        total = len(config.names) * config.seeds + (config.reference_run in runs)
         steps = config.training.last_step
         with Board(console, total=total, done=total - len(runs), steps=steps) as board:
             launch(config, out, runs, board, jobs)
     return write_comparison(config, out)
 
 
-def _in_words(config: ComparisonConfig, runs: Sequence[Run], out: Path) -> str:
+def _in_words(
+    training: TrainingSettings, runs: Sequence[Run], out: Path, *, by_tokens: bool
+) -> str:
     """Return what is about to be done, in one line."""
-    training, count = config.training, len([*missing_runs(config, out)])
+    has_references = any(name == REFERENCE for name, _ in runs)
+    count = len(runs) - has_references
     size = (
         f"{training.last_step} updates ({training.batch_size} x {training.max_new_tokens} tokens)"
     )
-    if config.agents:
+    if by_tokens:
         tokens = training.tokens or (
             training.last_step * training.batch_size * training.max_new_tokens
         )
         size = f"{tokens:,} tokens"
     text = f"{count} run{'s' if count != 1 else ''} of {size}"
-    if reference_run(config) in runs:
+    if has_references:
         text += " and the reference samples"
     return f"{text}, results in {out}; the time left is shown when the pace is known"
 
@@ -216,7 +222,7 @@ def preflight(config: ComparisonConfig) -> str:
 def _check_finished(config: ComparisonConfig, out: Path, *, remove_failed: bool) -> None:
     """Refuse runs whose files were changed, before others are done; remove those that failed."""
     runs = [(name, seed) for name in config.names for seed in config.all_seeds]
-    for run in [*runs, reference_run(config)]:
+    for run in [*runs, config.reference_run]:
         folder = run_folder(out, *run)
         if not (folder / "run.json").exists():
             continue

@@ -24,7 +24,7 @@ from tokengym.envs.declared import (
 from tokengym.envs.errors import SettingsError, UntrustedCodeError
 from tokengym.envs.files import content_hash, read_hashed, write_json
 from tokengym.envs.pretrained import has_tokenizer
-from tokengym.envs.registry import Word, check_saved, did_you_mean, name_of, split_own
+from tokengym.envs.registry import Word, check_saved, did_you_mean, split_own
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tasks.task import TASKS, TaskOptions, task_of
 from tokengym.evaluation.runs.defaults import (
@@ -36,7 +36,8 @@ from tokengym.evaluation.runs.defaults import (
     training_settings,
 )
 from tokengym.evaluation.runs.own import changed_code, code_hashes, own_env
-from tokengym.rewards.registry import RewardChoice, check_name
+from tokengym.rewards.credits.base import REWARDS
+from tokengym.rewards.registry import RewardChoice
 
 SETTINGS_FILE = "comparison.json"
 """File of the configuration, in a comparison's folder."""
@@ -181,8 +182,8 @@ class ComparisonConfig:
             )
         if not self.rewards:
             raise ValueError("rewards must name at least one reward, e.g. sparse uniform abc")
-        for reward in self.rewards:
-            check_name(name_of(reward))
+        for word in self._words.values():
+            REWARDS.check(word)
         object.__setattr__(self, "code", code_hashes(self, known=self.code))
         self._check_names()
 
@@ -208,12 +209,22 @@ class ComparisonConfig:
         for agent in self.agents:
             self._training_of(LEARNERS.parse(agent))
 
-    @property
+    @cached_property
+    def _words(self) -> dict[str, Word]:
+        """The rewards' words taken apart, by their text."""
+        return {reward: REWARDS.parse(reward) for reward in self.rewards}
+
+    @cached_property
     def all_seeds(self) -> range:
         """The seeds of every reward's runs."""
         return range(self.first_seed, self.first_seed + self.seeds)
 
-    @property
+    @cached_property
+    def reference_run(self) -> tuple[str, int]:
+        """Name and seed of the run that draws the reference samples."""
+        return REFERENCE, self.evaluation.seed
+
+    @cached_property
     def by_gold(self) -> bool:
         """Whether rewards are scored by different scorers, none of which can judge them all.
 
@@ -222,7 +233,7 @@ class ComparisonConfig:
         is_relevance = {self.choice(reward).kind == "encoder" for reward in self.rewards}
         return len(is_relevance) > 1 and self.task.scorer is None
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Names of the runs of one seed: of the learner, the reward or both, whichever vary.
 
@@ -258,7 +269,7 @@ class ComparisonConfig:
             RewardError: if an option is unknown.
         """
         if reward not in self._choices:
-            self._choices[reward] = RewardChoice.of(reward)
+            self._choices[reward] = RewardChoice.of(self._words.get(reward, reward))
         return self._choices[reward]
 
     def reward_of(self, name: str) -> str:
@@ -365,12 +376,16 @@ class ComparisonConfig:
             raise SettingsError(f"{source} is damaged or of another version ({error})") from None
 
     def env_kwargs(self, reward: str, *, train: bool) -> dict[str, Any]:
-        """Return the arguments of ``gym.make_vec`` for training or for evaluation."""
+        """Return the arguments of ``gym.make_vec`` for training or for evaluation.
+
+        Environments share a rule, which keeps no state; what scores itself is made for each.
+        """
         normalize = self.training.normalize if train else "off"
+        choice = self.choice(reward)
         return {
             **self.training.lengths(),
             **self.task.env_kwargs(self.env),
-            "reward": reward,
+            "reward": choice if choice.kind is not None else self._words.get(reward, reward),
             "normalize": None if normalize == "off" else normalize,
             "split": "train" if train else "test",
         }
@@ -501,8 +516,13 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def command_line(config: ComparisonConfig, defaults: ComparisonConfig) -> str:
+def command_line(config: ComparisonConfig) -> str:
     """Return the command that makes a comparison, without what is default anyway."""
+    defaults = ComparisonConfig(
+        env=config.env,
+        rewards=config.rewards,
+        training=training_settings(config.env, config.training.agent),
+    )
     env = config.env if split_own(config.env) else task_name(config.env)
     parts = ["tokengym compare", f"--env {env}"]
     parts.append(f"--rewards {' '.join(config.rewards)} --seeds {config.seeds}")
@@ -565,11 +585,6 @@ def run_folder(out: Path, name: str, seed: int) -> Path:
     """Return the folder of one run; the reference samples have one seed."""
     folder = out / slug(name)
     return folder if name == REFERENCE else folder / f"seed-{seed}"
-
-
-def reference_run(config: ComparisonConfig) -> tuple[str, int]:
-    """Return name and seed of the run that draws a comparison's reference samples."""
-    return REFERENCE, config.evaluation.seed
 
 
 def missing_runs(config: ComparisonConfig, out: Path) -> Sequence[tuple[str, int]]:

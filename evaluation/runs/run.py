@@ -25,7 +25,6 @@ from tokengym.evaluation.runs.config import (
     NO_NUMBERS,
     ComparisonConfig,
     flat,
-    reference_run,
     resolve_env,
     run_folder,
 )
@@ -490,7 +489,7 @@ def lacks_references(config: ComparisonConfig, out: Path) -> bool:
     A run that failed is not done again.
     """
     wanted = config.evaluation.reference_samples
-    folder = run_folder(out, *reference_run(config))
+    folder = run_folder(out, *config.reference_run)
     if not wanted or not (folder / "run.json").exists():
         return bool(wanted)
     result = read_result(folder)
@@ -516,7 +515,7 @@ def run_references(
     from tokengym.agents import PPO
     from tokengym.agents.policy.reference import reference_weights
 
-    folder, wanted = run_folder(out, *reference_run(config)), config.evaluation.reference_samples
+    folder, wanted = run_folder(out, *config.reference_run), config.evaluation.reference_samples
     began = time.perf_counter()
 
     def told(drawn: ReferenceSamples) -> None:
@@ -567,7 +566,7 @@ def run_or_references(
     **options: Any,
 ) -> None:
     """Do a run of a comparison, or that of its reference samples; see `run`."""
-    if (name, seed) == reference_run(config):
+    if (name, seed) == config.reference_run:
         run_references(config, out, report)
     else:
         run(config, name, seed, out=out, report=report, **options)

@@ -21,7 +21,6 @@ from tokengym.evaluation.runs.compare import compare
 from tokengym.evaluation.runs.config import (
     ComparisonConfig,
     missing_runs,
-    reference_run,
     run_folder,
 )
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
@@ -112,7 +111,7 @@ def test_with_a_gpu_each_run_imports_for_itself(monkeypatch: pytest.MonkeyPatch)
 def test_a_node_brings_back_reference_samples_as_it_does_a_run() -> None:
     measured = EvaluationSettings(every=1, episodes=4, reference_samples=16)
     config = tiny(evaluation=measured)
-    files = launchers.do_run(config.as_dict(), reference_run(config), sys.path[:])
+    files = launchers.do_run(config.as_dict(), config.reference_run, sys.path[:])
     assert {"run.json", "samples.json"} <= set(files)
     assert json.loads(files["run.json"])["samples"] == 16
     scores = json.loads(files["samples.json"])["scores"]

@@ -129,7 +129,7 @@ def test_an_agent_of_ones_own_is_compared_with_options(files: Path):
     assert config.names == ("ppo", agent)
     assert config.of_run(agent).training.learner.baseline == 0.25
     assert set(config.code) == {"agents.py"}
-    assert "--agents ppo agents.py:Reinforce:baseline=0.25" in command_line(config, config)
+    assert "--agents ppo agents.py:Reinforce:baseline=0.25" in command_line(config)
 
 
 def test_an_agent_with_predict_alone_is_played(
