@@ -117,16 +117,8 @@ class GPT2Stream:
         positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
         x = self._embedded(input_ids, positions).flatten(0, 1)  # (rows * width, hidden)
         dtype = torch.float32 if self._on_cpu else x.dtype
-        shape = (2, rows, self._num_heads, self._capacity, x.shape[-1] // self._num_heads)
-        self._caches = [Cache(x.new_empty(shape, dtype=dtype)) for _ in self._layers]
-        self._bias = None  # (rows, 1, 1, capacity), -inf on padding; None where there is none
-        readable = None  # (rows, 1, width, width) bool; None: all tokens up to one's own
-        if not bool(attention_mask.all()):
-            self._bias = x.new_zeros(rows, 1, 1, self._capacity, dtype=dtype)
-            self._bias[:, 0, 0, :width].masked_fill_(attention_mask == 0, -torch.inf)
-            own = torch.eye(width, dtype=torch.bool, device=x.device)  # padding reads itself alone
-            before = torch.ones_like(own).tril()
-            readable = (attention_mask.bool()[:, None, None] & before) | own
+        heads = (self._num_heads, x.shape[-1] // self._num_heads)
+        readable = self._begin(positions, attention_mask, heads, dtype)
         for layer, cache in zip(self._layers, self._caches, strict=True):
             qkv = layer.qkv(layer.norm_1(x)).view(rows, width, 3, self._num_heads, -1)
             qkv = qkv.permute(2, 0, 3, 1, 4)  # (3, rows, heads, width, head width)
@@ -136,10 +128,42 @@ class GPT2Stream:
                 query, keys, values, attn_mask=readable, is_causal=readable is None, scale=1.0
             )
             layer.finish_(x, attended.transpose(1, 2).reshape(x.shape))
+        return self._norm(x.view(rows, width, -1)[:, -1])
+
+    def _begin(
+        self,
+        positions: Tensor,
+        attention_mask: Tensor,
+        heads: tuple[int, int],
+        dtype: torch.dtype,
+    ) -> Tensor | None:
+        """Allocate a cache per layer for prompts, and note where they end.
+
+        Args:
+            positions: (rows, width) of the tokens in their texts.
+            attention_mask: (rows, width), see `Stream.start`.
+            heads: Number of heads with keys of their own, and their width.
+            dtype: That of the cache.
+
+        Returns:
+            (rows, 1, width, width) bool, the tokens that each one reads; None: all up to itself.
+        """
+        rows, width = attention_mask.shape
+        shape = (2, rows, heads[0], self._capacity, heads[1])
+        self._caches = [Cache(self._words.new_empty(shape, dtype=dtype)) for _ in self._layers]
         self._positions = positions[:, -1]
         self._column = width - 1  # of the last token read
         self._alive: Tensor | None = None  # rows of the batch that still write; None: all
-        return self._norm(x.view(rows, width, -1)[:, -1])
+        self._bias = None  # (rows, 1, 1, capacity), -inf on padding; None where there is none
+        if bool(attention_mask.all()):
+            return None
+        self._bias = self._words.new_zeros(rows, 1, 1, self._capacity, dtype=dtype)
+        self._bias[:, 0, 0, :width].masked_fill_(attention_mask == 0, -torch.inf)
+        own = torch.eye(
+            width, dtype=torch.bool, device=self._words.device
+        )  # padding reads itself alone
+        before = torch.ones_like(own).tril()
+        return (attention_mask.bool()[:, None, None] & before) | own
 
     def step(self, tokens: Tensor) -> Tensor:
         """See `Stream.step`."""

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import LlamaModel, Qwen2Model
 
-from tokengym.agents.decoding.gpt2 import Cache, GPT2Stream, Map, linear_map, packs
+from tokengym.agents.decoding.gpt2 import GPT2Stream, Map, linear_map, packs
 from tokengym.agents.policy.language_model import LanguageModel
 
 ROTATIONS = ("default", "linear", "llama3", "yarn")
@@ -102,16 +102,8 @@ class LlamaStream(GPT2Stream):
         rows, width = input_ids.shape
         places = (attention_mask.cumsum(-1) - 1).clamp(min=0)
         x = F.embedding(input_ids, self._words).flatten(0, 1)  # (rows * width, hidden)
-        shape = (2, rows, self._num_keys, self._capacity, self._width)
-        self._caches = [Cache(x.new_empty(shape, dtype=torch.float32)) for _ in self._layers]
-        readable = None  # (rows, 1, width, width) bool; None: all tokens up to one's own
-        self._bias = None  # (rows, 1, 1, capacity), -inf on padding; None where there is none
-        if not bool(attention_mask.all()):
-            self._bias = torch.zeros(rows, 1, 1, self._capacity)
-            self._bias[:, 0, 0, :width].masked_fill_(attention_mask == 0, -torch.inf)
-            own = torch.eye(width, dtype=torch.bool)  # padding reads itself alone
-            before = torch.ones_like(own).tril()
-            readable = (attention_mask.bool()[:, None, None] & before) | own
+        heads = (self._num_keys, self._width)
+        readable = self._begin(places, attention_mask, heads, torch.float32)
         for layer, cache in zip(self._layers, self._caches, strict=True):
             made = self._heads(layer.qkv(layer.norm_1(x)), places.flatten())
             queries, keys, values = (  # (rows, heads, width, head width) each
@@ -128,9 +120,6 @@ class LlamaStream(GPT2Stream):
                 enable_gqa=True,
             )
             layer.finish_(x, attended.transpose(1, 2).reshape(len(x), -1))
-        self._positions = places[:, -1]
-        self._column = width - 1  # of the last token read
-        self._alive = None  # rows of the batch that still write; None: all
         return self._norm(x.view(rows, width, -1)[:, -1])
 
     def _read(self, tokens: Tensor) -> Tensor:

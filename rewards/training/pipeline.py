@@ -202,7 +202,7 @@ def cut_prompt(ids: list[int], place: tuple[int, int], limit: int) -> list[int]:
     return [*ids[:start], *ids[start + excess :]]
 
 
-def _load_start(
+def load_start(
     model: Any, auto_class: Any, seed: int, *, device: str, dtype: str, **options: Any
 ) -> "PreTrainedModel":
     """Return the model to start from; weights that it lacks, such as a head, are drawn anew."""
@@ -321,7 +321,7 @@ def train_reward_model(
         raise RewardError(f"merge = False stores one head, got heads={training.heads}; merge them")
     if training.head_only and lora is not None:
         raise RewardError("head_only=True trains no adapters; leave lora or head_only out")
-    network = _load_start(
+    network = load_start(
         model,
         AutoModelForSequenceClassification,
         training.seed,
@@ -419,7 +419,7 @@ def train_preference_model(
                 f"{name}={value} is of the linear layer of a reward model, which a preference "
                 "model has not; leave it out"
             )
-    network = _load_start(model, AutoModelForCausalLM, training.seed, device=device, dtype=dtype)
+    network = load_start(model, AutoModelForCausalLM, training.seed, device=device, dtype=dtype)
     tokenizer = tokenizer_of(model, tokenizer)
     tokenizer, added = _with_tokens(tokenizer, template, answers)
     if added:

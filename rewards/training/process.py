@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from tokengym.envs.episode import Episode
-from tokengym.envs.errors import DatasetError, PretrainedError
-from tokengym.envs.pretrained import from_pretrained
+from tokengym.envs.errors import DatasetError
 from tokengym.envs.prompts.tokenization import decode, encode
 from tokengym.rewards.credits.prm import STEPS_KEY
 from tokengym.rewards.errors import RewardError
@@ -24,12 +23,10 @@ from tokengym.rewards.models.loading import (
     evaluating,
     padded_batches,
     positions,
-    quiet,
-    select_device,
 )
 from tokengym.rewards.pairs.read import read_table
 from tokengym.rewards.training.fitting import Report, RewardTraining, let_learn
-from tokengym.rewards.training.pipeline import tokenizer_of
+from tokengym.rewards.training.pipeline import load_start, tokenizer_of
 from tokengym.rewards.training.results import Workplace
 
 if TYPE_CHECKING:
@@ -204,6 +201,8 @@ def train_process_model(
 
     Source: Uesato et al. 2022, arXiv:2211.14275; Lightman et al. 2023, arXiv:2305.20050.
     """
+    from transformers import AutoModelForSequenceClassification
+
     training = training or RewardTraining()
     for name in ("overlong", "chat_template", "append_eos", "heads"):
         if getattr(training, name) != getattr(RewardTraining(), name):
@@ -213,7 +212,14 @@ def train_process_model(
             )
     train, test = _divided(rows, held_out)
     own = tokenizer_of(model, tokenizer)
-    network = _loaded(model, training.seed, device, dtype)
+    network = load_start(
+        model,
+        AutoModelForSequenceClassification,
+        training.seed,
+        device=device,
+        dtype=dtype,
+        num_labels=1,
+    )
     limit = min(training.max_tokens, positions(network) or training.max_tokens)
     encoded, held = (_encoded(side, own, separator, limit) for side in (train, test))
     workplace = Workplace(output_dir, {"kind": "process", **training.what_counts()})
@@ -246,26 +252,6 @@ def _divided(rows: Any, held_out: Any) -> tuple[list[StepRow], list[StepRow]]:
             "share in (0, 1), or other rows"
         )
     return everything[:-count], everything[-count:]
-
-
-def _loaded(
-    model: "str | Path | PreTrainedModel", seed: int, device: str, dtype: str
-) -> "PreTrainedModel":
-    """Return the classifier to start from; a head that is missing is drawn anew."""
-    from transformers import AutoModelForSequenceClassification
-
-    if not isinstance(model, str | Path):
-        return model
-    with torch.random.fork_rng(devices=[]), quiet():
-        torch.manual_seed(seed)
-        try:
-            precision = "float32" if dtype == "auto" else dtype
-            network: Any = from_pretrained(
-                AutoModelForSequenceClassification, model, dtype=precision, num_labels=1
-            )
-        except PretrainedError as error:
-            raise RewardError(str(error)) from error
-    return network.to(select_device(device))
 
 
 def _encoded(
