@@ -24,6 +24,7 @@ from tokengym.evaluation.measure.evaluate import Evaluator
 from tokengym.scripts.studies.cells import DOCS, Docs, command_line, read_rows, run_missing
 from tokengym.scripts.studies.forks import FAMILY, FOLDER, SETTINGS, Cell
 from tokengym.scripts.studies.ledger_noise import (
+    CONTINUED,
     EXACT,
     PERFECT,
     K,
@@ -39,7 +40,7 @@ from tokengym.scripts.studies.tables import fill, markdown_table
 ENV = "tokengym/Forks-v0"
 RULES = ("sparse", "random", "abc-signed", "red:delivery=end", "answer-gain")
 LAMBDAS = (0.5, 0.95)
-DECISIVE, CONTINUED = "decisive", f"mc, k={K}"
+DECISIVE = "decisive"
 RESPONSES = {"easy": 1024, "middle": 2048, "hard": 6144}
 SEED = 3
 

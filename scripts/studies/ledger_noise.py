@@ -41,6 +41,8 @@ POLICIES = {"untrained": 0, "after 8 updates": 8}
 """By name: updates under `sparse` that a policy has had."""
 EXACT = "exact advantage"
 PERFECT = "sparse, perfect critic"
+CONTINUED = f"mc, k={K}"
+"""The advantages of one estimate, with their noise."""
 TOLD = 0.25
 """Largest standard error of a cosine that is shown."""
 NAMES = ("cosine", "noise", "cosine_error", "noise_error")
@@ -110,6 +112,7 @@ def all_advantages(
         for gae_lambda in LAMBDAS[:-1]:
             found[PERFECT, gae_lambda, estimate] = without_critic(rewards, gae_lambda)
         found[EXACT, 0.0, estimate] = rewards
+    found[CONTINUED, 0.0, 0] = found[EXACT, 0.0, 0]
     return found
 
 

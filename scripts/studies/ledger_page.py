@@ -34,7 +34,14 @@ from tokengym.scripts.studies.ledger import (
     lambda_of,
     net_area,
 )
-from tokengym.scripts.studies.ledger_noise import EXACT, PERFECT, POLICIES, noise_file, of_gradient
+from tokengym.scripts.studies.ledger_noise import (
+    CONTINUED,
+    EXACT,
+    PERFECT,
+    POLICIES,
+    noise_file,
+    of_gradient,
+)
 from tokengym.scripts.studies.ppo_optimum import FOLDER as LEARNER
 from tokengym.scripts.studies.tables import (
     difference,
@@ -211,6 +218,8 @@ def elsewhere_table(ledger: Ledger) -> str:
         if rule != place.rule
         and (figure := ledger.difference(replace(place, rule=rule), place)) is not None
     }
+    if not found:
+        return "Not measured yet."
     corrected = dict(zip(found, holm([d.p_value for d in found.values()]), strict=True))
     rows = []
     for rule in rules:
@@ -267,10 +276,12 @@ def noise_table(rows: Sequence[Row]) -> str:
     """Return cosine and noise of each rule's gradient by lambda, for one policy."""
     lambdas = sorted({row["gae_lambda"] for row in rows if row["rule"] == "sparse"})
     table = []
-    for rule in (*RULES, PERFECT, EXACT):
+    for rule in (*RULES, PERFECT, EXACT, CONTINUED):
         own = {row["gae_lambda"]: row for row in rows if row["rule"] == rule}
-        if rule == EXACT:
-            own = dict.fromkeys(lambdas[-1:], own[0.0])
+        if not own:
+            continue
+        if rule in (EXACT, CONTINUED):  # A_t = r_t, whatever lambda is
+            own = {at: row for at, row in zip(lambdas[-1:], own.values(), strict=False)}
         line = [label(rule) if rule in RULES else rule]
         for at in lambdas:
             row = own.get(at)
