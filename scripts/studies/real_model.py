@@ -4,7 +4,7 @@
     python -m tokengym.scripts.studies.real_model publish --out runs/real   # fills the page
 
 Best-of-n of the untrained policy comes first, then a sweep of LoRA's learning rate on a spare seed,
-then pairs of rules by seed. A run takes about two CPU minutes; one that is there is not repeated.
+then pairs of rules by seed. A run takes about a CPU minute; one that is there is not repeated.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ from tokengym.scripts.studies.ledger import MEASURES, PRICE, SPARE_SEED, Row, ne
 from tokengym.scripts.studies.tables import fill, markdown_table
 
 ENV, BUNDLE = "tokengym/MovieReview-v0", "smollm2-reviews"
-UPDATES, LENGTH, PROMPTS = 6, 16, 32
+UPDATES, LENGTH, PROMPTS = 4, 16, 16
 RATES = (1e-3, 3e-4, 2e-3)
 """What is needed most comes first."""
 RULES = ("sparse", "abc-signed")
