@@ -134,11 +134,14 @@ class CardConfig:
 
     def settings(self, part: str) -> dict[str, Any]:
         """Return all that a part's numbers depend on; the same settings give the same numbers."""
+        size = asdict(self.amounts)
+        if part != "convergence":
+            del size["tasks"]  # of training
         return {
             "subject": bare(self.subject),
             "source": _source(self.name),
             "part": part,
-            "size": asdict(self.amounts),
+            "size": size,
             "seed": self.seed,
             "tokengym": __version__,
             "versions": versions(),

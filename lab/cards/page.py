@@ -59,14 +59,7 @@ def card_row(card: Mapping[str, Any], sparse: Mapping[str, Any] | None = None) -
     ]
 
 
-BOARD = (
-    "rule",
-    "finds the tokens: MovieReview, Forks",
-    "gradient's cosine",
-    "seconds / sparse's",
-    "final score minus sparse's",
-    "in one sentence",
-)
+BOARD = ("rule", "finds tokens", "gradient", "cost", "final score", "in one sentence")
 """Columns of the leaderboard."""
 
 
