@@ -234,6 +234,29 @@ def elsewhere_table(ledger: Ledger) -> str:
     return markdown_table(["rule", *columns], rows)
 
 
+def controls_table(ledger: Ledger) -> str:
+    """Return each rule at its best minus the best control, both chosen on the spare seed."""
+    every = places(ledger)
+    control = ledger.chosen(CONTROLS, every)
+    best = {rule: ledger.chosen([rule], every) for rule in RULES if rule not in CONTROLS}
+    found = {
+        rule: (cell, figure)
+        for rule, cell in best.items()
+        if cell is not None
+        and control is not None
+        and (figure := ledger.difference(cell, control)) is not None
+    }
+    if control is None or not found:
+        return "Not measured yet."
+    corrected = holm([figure.p_value for _, figure in found.values()])
+    rows = [
+        [label(rule), title(cell), shown(figure, p_value)]
+        for (rule, (cell, figure)), p_value in zip(found.items(), corrected, strict=True)
+    ]
+    head = f"minus {label(control.rule)}, {title(control)}"
+    return markdown_table(["rule", "critic, lambda", head], rows)
+
+
 def steps_of(ledger: Ledger) -> list[tuple[str, Cell | None]]:
     """Return the steps from `sparse` as it is usually run to what knows every word.
 
@@ -388,6 +411,7 @@ def page(docs: Docs = DOCS) -> None:
         "steps": steps_table(ledger),
         "areas": areas_table(ledger, settings),
         "differences": differences_table(ledger, settings),
+        "controls": controls_table(ledger),
         "elsewhere": elsewhere_table(ledger),
     }
     for policy in POLICIES:

@@ -211,6 +211,21 @@ def test_differences_are_paired_within_a_setting_and_bold_after_holm():
     assert lines["`uniform`"].split("|")[2].strip() == page.NONE
 
 
+def test_rules_are_set_against_the_control_that_did_best_on_the_spare_seed():
+    ledger = ledger_of(
+        {
+            study.Cell(rule="sparse"): (1.0, [1.0, 1.1, 0.9]),
+            study.Cell(rule="random"): (1.5, [1.25, 1.35, 1.15]),
+            study.Cell(rule="uniform"): (1.25, [3.0, 3.0, 3.0]),
+            study.Cell(rule="abc"): (1.0, [2.0, 2.1, 1.9]),
+        }
+    )
+    head, _, sparse, abc = page.controls_table(ledger).splitlines()
+    assert "minus `random`, network of its own, lambda 0.95" in head
+    assert "**\u22120.250** (" in sparse
+    assert "| `abc` | network of its own, lambda 0.95 | **+0.750** (" in abc
+
+
 def test_elsewhere_a_rule_stands_beside_the_sparse_of_its_place():
     short: dict[str, Any] = {"length": 24}
     spoilt: dict[str, Any] = {"model": study.MISALIGNED}
