@@ -14,6 +14,7 @@ from tokengym.scripts.studies import (
     ppo_against_dpo_page,
     ppo_optimum,
     r3,
+    real_model,
 )
 
 DOCS = Path(__file__).parents[3] / "docs" / "results"
@@ -25,6 +26,7 @@ PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "mc.md": (("mc",), mc.page),
     "preferences.md": (("preferences",), ppo_against_dpo_page.page),
     "r3.md": (("r3",), lambda docs: r3.publish(docs / "no runs", docs)),
+    "real_model.md": (("real_model",), real_model.page),
 }
 """Page -> the folders and files it is made from, and the function that fills it."""
 
