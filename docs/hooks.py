@@ -63,6 +63,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         text = re.sub(r"(?m)^!\[[^]]*\]\(https://img\.shields\.io.*\n\n", "", text)
         if page == "index.md":
             text = text.replace("\n## Install", f"\n{_BUTTONS}\n## Install", 1)
+        if config.site_url and config.repo_url:  # only a deployment knows its addresses
+            address = f"  url     = {{{config.site_url}}},\n"
+            text = text.replace("  version = {", f"{address}  version = {{")
+            if page == "CITATION.cff":
+                text += f'url: "{config.site_url}"\nrepository-code: "{config.repo_url}"\n'
         files.append(File.generated(config, page, content=text))
     _add_gallery(files, config)
     for path in sorted((docs / "notebooks").glob("*.ipynb")):

@@ -175,8 +175,10 @@ def call(command: Command, prog: str, arguments: Sequence[str]) -> int:
     parameters = inspect.signature(command).parameters.values()
     signature = inspect.Signature([p.replace(annotation=kinds[p.name]) for p in parameters])
     run.__signature__ = signature  # type: ignore[attr-defined]
-    run.__annotations__, run.__doc__ = kinds, command.__doc__
-    said = (inspect.getdoc(command) or "").partition("\n\nArgs:")[0]
+    said = inspect.getdoc(command) or ""
+    # An argument's text is one line: tyro would break it where the docstring does.
+    run.__annotations__, run.__doc__ = kinds, re.sub(r"\n {8}(?=\S)", " ", said)
+    said = said.partition("\n\nArgs:")[0]
     status: int = tyro.cli(
         run,
         prog=prog,

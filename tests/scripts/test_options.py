@@ -59,7 +59,8 @@ def command(task: str = "small", *, options: Outer) -> None:
       command --task big
 
     Args:
-        task: Which one.
+        task: Which one of all those tasks
+            that there are.
         options: How it is done.
     """
     HEARD.append((task, options))
@@ -91,7 +92,9 @@ def test_defaults_follow_what_is_read_first():
 def test_help_has_texts_and_defaults(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
         heard("--task", "big", "--help")
-    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    shown = capsys.readouterr().out
+    assert "Which one of all those tasks that there are." in shown  # on one line
+    text = " ".join(shown.replace("│", " ").split())
     assert "--tell-every INT Steps between two reports. (default: 7)" in text
     assert "--rate FLOAT Share of things. (default: 0.5)" in text
     assert "How it is done." in text

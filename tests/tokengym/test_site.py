@@ -124,6 +124,10 @@ def test_the_site_builds(tmp_path: Path, monkeypatch: Any):
     assert '<meta property="og:image" content="https://a.example/images/social.png">' in course
     assert (tmp_path / "images" / "social.png").stat().st_size < 200_000
     assert "<code>step</code>" in course.split("<summary>Answer</summary>")[1].split("<h3")[0]
+    cited = yaml.safe_load((tmp_path / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (cited["url"], cited["repository-code"]) == tuple(address.values())
+    home = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "url     = {https://a.example/}," in re.sub(r"<[^>]*>", "", home)
     notebook = (tmp_path / "notebooks" / "learning" / "index.html").read_text(encoding="utf-8")
     assert "research.google.com/github/a/b/blob/main/docs/notebooks/learning.ipynb" in notebook
     found = (tmp_path / "search" / "search_index.json").read_text(encoding="utf-8")
