@@ -16,9 +16,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tokengym.agents.checkpoint import stored_models, write_policy
 from tokengym.agents.errors import CheckpointError, ModelError
-from tokengym.agents.policy.language_model import load_causal_lm, no_progress_bars
+from tokengym.agents.policy.language_model import load_causal_lm, make_reference, no_progress_bars
 from tokengym.agents.policy.policy import CausalLMPolicy
-from tokengym.agents.policy.reference import make_reference
 from tokengym.agents.policy.settings import Precision
 from tokengym.agents.rollouts.environments import Environments, environment_attribute
 from tokengym.envs.errors import TokenizerError

@@ -32,8 +32,9 @@ from tokengym.agents.policy.language_model import (
     check_vocabulary,
     fit_vocabulary,
     load_causal_lm,
+    make_reference,
+    reference_weights,
 )
-from tokengym.agents.policy.reference import make_reference, reference_weights
 from tokengym.agents.policy.sampling import (
     as_action_mask,
     chosen_log_probs,

@@ -33,8 +33,7 @@ from tokengym.agents.ppo.advantages import (
     check_group_settings,
     find_advantage,
 )
-from tokengym.agents.ppo.alarms import Alarms
-from tokengym.agents.ppo.objective import Experience, Objective, UpdateStats
+from tokengym.agents.ppo.objective import Alarms, Experience, Objective, UpdateStats
 from tokengym.agents.ppo.settings import GAE_LAMBDA, PPOSettings
 from tokengym.agents.ppo.weights import WeighedRound, find_weight, weighted
 from tokengym.agents.rollouts.environments import (

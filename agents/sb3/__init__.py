@@ -1,12 +1,10 @@
 """The bridge to stock Stable-Baselines3."""
 
-from tokengym.agents.sb3.features import (
-    TokenFeatures,
-)
 from tokengym.agents.sb3.hindsight import (
     HindsightReplayBuffer,
     HindsightRolloutBuffer,
     StepRewards,
+    TokenFeatures,
     hindsight_correction,
 )
 from tokengym.agents.sb3.vec_env import (

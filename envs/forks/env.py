@@ -16,9 +16,15 @@ from tokengym.envs.declared import check_choice, check_count, from_keywords, tak
 from tokengym.envs.env import TokenGenerationEnv
 from tokengym.envs.errors import SettingsError
 from tokengym.envs.forks import families
-from tokengym.envs.forks.automaton import backward
 from tokengym.envs.forks.families import FAMILIES, FILLERS, FamilyName
-from tokengym.envs.forks.values import PolicyProbs, Prefix, PrefixTable, PrefixTree, PrefixValues
+from tokengym.envs.forks.values import (
+    PolicyProbs,
+    Prefix,
+    PrefixTable,
+    PrefixTree,
+    PrefixValues,
+    backward,
+)
 from tokengym.envs.mdp import TokenMdp
 from tokengym.envs.prompts.prompt import Prompt, PromptSet
 from tokengym.envs.prompts.tokenization import word_tokenizer

@@ -29,25 +29,6 @@ def cache_folder() -> Path:
     return Path(own) if own else Path(usual) / "tokengym"
 
 
-def gguf_file(path: str | Path) -> Path | None:
-    """Return the GGUF file that a path is, or that alone is the model of a folder; else None.
-
-    Raises:
-        PretrainedError: if there is no such file.
-    """
-    place = Path(path)
-    if place.suffix == ".gguf":
-        if not place.is_file():
-            raise PretrainedError(f"there is no file {str(path)!r}; check the path of the model")
-        return place
-    if not place.is_dir() or (place / "config.json").exists():
-        return None
-    files = sorted(place.glob("*.gguf"))
-    if len(files) > 1:
-        raise PretrainedError(f"{path} holds {len(files)} GGUF files; name one, such as {files[0]}")
-    return files[0] if files else None
-
-
 def dequantised(file: Path, *, sha256: str | None = None) -> Path:
     """Return the folder of a GGUF file's model in bfloat16, made when it is first asked for.
 

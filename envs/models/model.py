@@ -10,7 +10,7 @@ from typing import Any
 
 from tokengym.envs.errors import PretrainedError
 from tokengym.envs.files import read_json
-from tokengym.envs.models.gguf import RECORD, dequantised, gguf_file, is_cached, weights_hash
+from tokengym.envs.models.gguf import RECORD, dequantised, is_cached, weights_hash
 from tokengym.envs.registry import Registry
 
 
@@ -97,6 +97,25 @@ def located(word: str | Path) -> str | Path:
         return model.path()
     file = gguf_file(word)
     return word if file is None else dequantised(file)
+
+
+def gguf_file(path: str | Path) -> Path | None:
+    """Return the GGUF file that a path is, or that alone is the model of a folder; else None.
+
+    Raises:
+        PretrainedError: if there is no such file.
+    """
+    place = Path(path)
+    if place.suffix == ".gguf":
+        if not place.is_file():
+            raise PretrainedError(f"there is no file {str(path)!r}; check the path of the model")
+        return place
+    if not place.is_dir() or (place / "config.json").exists():
+        return None
+    files = sorted(place.glob("*.gguf"))
+    if len(files) > 1:
+        raise PretrainedError(f"{path} holds {len(files)} GGUF files; name one, such as {files[0]}")
+    return files[0] if files else None
 
 
 def named_base(folder: str | Path) -> dict[str, str] | None:

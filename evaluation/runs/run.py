@@ -513,7 +513,7 @@ def run_references(
         Exception: whatever the model or the scorer raises.
     """
     from tokengym.agents import PPO
-    from tokengym.agents.policy.reference import reference_weights
+    from tokengym.agents.policy.language_model import reference_weights
 
     folder, wanted = run_folder(out, *config.reference_run), config.evaluation.reference_samples
     began = time.perf_counter()

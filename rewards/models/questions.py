@@ -3,14 +3,12 @@
 import inspect
 import string
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from tokengym.envs.errors import TokenizerError
-from tokengym.envs.files import parse_json
 from tokengym.rewards.errors import ScorerError
 
 if TYPE_CHECKING:
@@ -24,7 +22,7 @@ TEMPLATE = "[CONTEXT] {context} [RESPONSE A] {a} [RESPONSE B] {b} \n"
 ANSWERS = ("A", "B")
 """What it answers with."""
 
-_STORED = "preference_format"
+STORED_FORMAT = "preference_format"
 
 
 def check_template(template: str) -> None:
@@ -131,33 +129,20 @@ def answer_logits(
 
 def store_format(model: "PreTrainedModel", template: str, answers: Sequence[str]) -> None:
     """Note in a model's configuration, which is stored with it, how it is to be asked."""
-    setattr(model.config, _STORED, {"template": template, "answers": list(answers)})
+    setattr(model.config, STORED_FORMAT, {"template": template, "answers": list(answers)})
 
 
 def stored_format(config: Any) -> tuple[str, tuple[str, str]] | None:
     """Return the template and the answers that a model was trained with; None if it does not say.
 
     Args:
-        config: The model's configuration, as an object or a mapping.
+        config: The model's configuration.
     """
-    stored = config.get(_STORED) if isinstance(config, dict) else getattr(config, _STORED, None)
+    stored = getattr(config, STORED_FORMAT, None)
     if stored is None:
         return None
     first, second = stored["answers"]
     return stored["template"], (first, second)
-
-
-def is_preference_model(path: str | Path) -> bool:
-    """Return whether `train_preference_model` stored the model of a folder.
-
-    Args:
-        path: A folder, or a hub name, which is none.
-    """
-    file = Path(path) / "config.json"
-    try:
-        return stored_format(parse_json(file.read_text(encoding="utf-8"))) is not None
-    except (OSError, ValueError):
-        return False  # whoever loads it says what is wrong
 
 
 def _known_ids(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:

@@ -124,13 +124,23 @@ def load_scorer(
 
 @loaded_once
 def _load_reward_model(path: str) -> Scorer:
-    from tokengym.rewards.models.questions import is_preference_model
     from tokengym.rewards.scorers.preference_model import PreferenceModel
     from tokengym.rewards.scorers.reward_model import RewardModel
 
-    if is_preference_model(path):
+    if _is_preference_model(Path(path)):
         return PreferenceModel.from_pretrained(path)
     return RewardModel.from_pretrained(path)
+
+
+def _is_preference_model(folder: Path) -> bool:
+    """Return whether `train_preference_model` stored the model of a folder; a hub name is none."""
+    from tokengym.rewards.models.questions import STORED_FORMAT
+
+    try:
+        config = parse_json((folder / "config.json").read_text(encoding="utf-8"))
+        return isinstance(config, dict) and config.get(STORED_FORMAT) is not None
+    except (OSError, ValueError):
+        return False  # whoever loads it says what is wrong
 
 
 @loaded_once

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from tokengym.envs import Episode
 from tokengym.envs.files import write_csv, write_json
-from tokengym.envs.forks.automaton import backward, best
 from tokengym.envs.forks.families import FILLERS, read
+from tokengym.envs.forks.values import backward, best
 from tokengym.evaluation.report.curves import Curve, Panel, read_curves
 from tokengym.evaluation.report.verdict import signed
 from tokengym.evaluation.runs.config import (

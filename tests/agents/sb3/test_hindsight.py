@@ -16,8 +16,7 @@ from tests.agents.conftest import TARGET, PerToken, target_reward
 from tests.agents.sb3.test_vec_env import single
 from tokengym.agents import HindsightReplayBuffer, HindsightRolloutBuffer, collect
 from tokengym.agents.sb3 import as_vec_env
-from tokengym.agents.sb3.features import TokenFeatures
-from tokengym.agents.sb3.hindsight import StepRewards, hindsight_correction
+from tokengym.agents.sb3.hindsight import StepRewards, TokenFeatures, hindsight_correction
 
 POLICY: dict[str, Any] = {"features_extractor_class": TokenFeatures}
 STOCK: dict[str, Any] = {"policy": "MultiInputPolicy", "policy_kwargs": POLICY, "device": "cpu"}
