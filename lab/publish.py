@@ -202,8 +202,8 @@ def agent_card(
         name=name,
         rows="\n".join(rows),
         level=config.level,
-        low=low,
-        high=high,
+        low=fixed(low, 3),
+        high=fixed(high, 3),
         episodes=len(scores),
         settings=json.dumps(settings, indent=1, sort_keys=True).replace("`", "'"),
         facts="\n".join(facts),
@@ -224,7 +224,7 @@ A policy trained with tokengym by {agent} under the reward {reward}, seed {seed}
 |---|---|---|
 {rows}
 
-The {level:.0%} interval of the score after training is {fixed(low, 3)} to {fixed(high, 3)}:
+The {level:.0%} interval of the score after training is {low} to {high}:
 a bootstrap over {episodes} held-out prompts answered by this one policy.
 It does not say how much another training seed would change.
 

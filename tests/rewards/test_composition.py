@@ -104,7 +104,7 @@ def test_weights_are_those_of_the_one_term_that_has_them(classifier):
             np.testing.assert_allclose(one, two, atol=1e-6)
         for episode in Reward(scorer, ABC(beta=1.0)).evaluate(episodes):
             assert episode.token_rewards.sum() == pytest.approx(episode.score, abs=1e-4)
-    with pytest.raises(RewardError, match=r"'abc' needs attention.*gives gradient"):
+    with pytest.raises(RewardError, match=r"'abc' needs attention.*gives deeplift, gradient"):
         Reward(model + RewardModel(make_classifier(seed=1)), ABC())
 
 
