@@ -10,6 +10,7 @@ block at a time. The policy takes over the twin's weights after each update. A r
 sharded as well.
 """
 
+import atexit
 import copy
 import logging
 import os
@@ -382,11 +383,18 @@ def join(device: torch.device | str) -> Processes:
 
         with _explained():
             PartialState(cpu=is_cpu, timeout=TIMEOUT)
+        if is_cpu:  # at the end a thread of gloo's that is still there aborts the process
+            atexit.register(_leave)
         if distributed.get_rank() > 0:  # what the main process warns of, all have found
             logging.getLogger("tokengym").setLevel(logging.ERROR)
     if distributed.get_world_size() == 1:
         return Processes()
     return ShardedGroup() if _is_on("ACCELERATE_USE_FSDP") else Group()
+
+
+def _leave() -> None:
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _is_on(variable: str) -> bool:

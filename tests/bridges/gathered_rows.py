@@ -41,3 +41,4 @@ def environment() -> dict[str, str]:
 
 if __name__ == "__main__":
     run(Path(sys.argv[1]) / f"{os.environ['RANK']}.pt")
+    torch.distributed.destroy_process_group()  # a thread that is still there would abort it
