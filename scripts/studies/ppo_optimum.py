@@ -159,7 +159,7 @@ BEFORE, CHOSEN, NEAREST = "earlier", "default", "own"
 TRIED = {
     "earlier-averaged": "PPO's earlier default, weights averaged over the second half",
     "wide-averaged": "A, weights averaged over the second half",
-    "own-fast-critic-lambda-.8": "A at 3e-4, own network at 1e-3, lambda .8",
+    "own-fast-critic-lambda-.8": "A at 3e-4, own network at 1e-3, lambda 0.8",
     "regression": "least squares over all responses so far (A*-PO), 256 rows",
     "regression-averaged": "the same, weights averaged over the second half",
 }

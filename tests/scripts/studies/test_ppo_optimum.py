@@ -85,8 +85,8 @@ def test_the_text_quotes_what_the_runs_gave():
         assert before["kl"] - other["kl"] == pytest.approx(4.4, abs=0.4)
     assert "removes 4 of 11 nats" in re.sub(r"\s+", " ", text)
     poor = [ended(variant, 0.05, 100)["explained"] for variant in ("wide-lambda-1", "wide-fitted")]
-    assert "explains .06 to .10 of the variance" in text
+    assert "explains 0.06 to 0.10 of the variance" in text
     assert poor == [0.06, 0.1]
     own = [row for row in read_rows(DOCS / "learner" / "runs.csv", text=study.TEXT) if row["step"]]
     known = [row["explained"] for row in own if row["variant"] in ("wide-own", "own", "default")]
-    assert f"explains {min(known):.2f} to {max(known):.2f}".replace(" 0.", " .") in text
+    assert f"explains {min(known):.2f} to {max(known):.2f}" in text
