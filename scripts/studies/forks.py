@@ -65,8 +65,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
 FAMILY = "brackets"
 MC = "mc:k=4,segments={}"
 GAIN = "answer-gain:segments={}"
-RULES = (BASELINE, "decisive", "red:delivery=end", MC, "abc-signed", "uniform", GAIN)
+RED = "red:delivery=end"
+RULES = (BASELINE, "decisive", RED, MC, "abc-signed", "uniform", GAIN)
 """In the order of their runs: those that the page's question is about come first."""
+PATIENT = 0.95
+"""Second lambda of `red`, whose own trusts the model more than the verdict."""
 LEARNERS: dict[str, dict[str, Any]] = {
     "ppo": {},
     "loo": {"advantage": "loo", "group_size": 8},
@@ -124,6 +127,14 @@ class Cell:
     """One of `LEARNERS`."""
     rule: str
     """One of `RULES`."""
+    gae_lambda: float | None = None
+    """Lambda; None takes the rule's."""
+
+    @property
+    def label(self) -> str:
+        """Name in the tables."""
+        name = self.rule.partition(":")[0]
+        return name if self.gae_lambda is None else f"{name}, lambda {self.gae_lambda:g}"
 
     @property
     def length(self) -> int:
@@ -143,7 +154,8 @@ class Cell:
     @property
     def name(self) -> str:
         """Name of its folder and of its csv."""
-        return f"{self.setting}-{self.learner}-{slug(self.reward)}"
+        at = "" if self.gae_lambda is None else f"-{self.gae_lambda:g}"
+        return f"{self.setting}-{self.learner}-{slug(self.reward)}{at}"
 
     def tokens_per_episode(self) -> int:
         """Return the response tokens that an episode costs, continuations included."""
@@ -162,6 +174,8 @@ class Cell:
         learner = dict(LEARNERS[self.learner])
         if self.learner == "ppo" and self.rule in ADVANTAGES:
             learner["advantage"] = "vineppo"
+        if self.gae_lambda is not None:
+            learner["gae_lambda"] = self.gae_lambda
         rows = CONTINUED_ROWS if self.rule == MC else ROWS
         updates = BUDGET // (rows * self.tokens_per_episode())
         knobs = ",".join(f"{name}={value}" for name, value in SETTINGS[self.setting].items())
@@ -186,13 +200,17 @@ class Cell:
 
 def cells() -> list[Cell]:
     """Return all cells: PPO before the others, and the middle setting first."""
-    return [
-        Cell(setting=setting, learner=learner, rule=rule)
-        for learner in LEARNERS
-        for setting in ("middle", "hard", "easy")
-        for rule in RULES
-        if (learner, rule) != ("loo", MC) and (learner != "grpo" or rule == BASELINE)
-    ]
+    found = []
+    for learner in LEARNERS:
+        for setting in ("middle", "hard", "easy"):
+            found += [
+                Cell(setting=setting, learner=learner, rule=rule)
+                for rule in RULES
+                if (learner, rule) != ("loo", MC) and (learner != "grpo" or rule == BASELINE)
+            ]
+            if learner == "ppo":
+                found.append(Cell(setting=setting, learner=learner, rule=RED, gae_lambda=PATIENT))
+    return found
 
 
 def swept(cell: Cell, out: Path) -> dict[float, float]:
@@ -290,9 +308,8 @@ def _panels(docs: Path) -> dict[str, Panel]:
         if file.exists():
             label = f"{cell.setting}, {cell.learner}"
             curves = read_curves(file, group_by=())
-            name = cell.rule.partition(":")[0]
             found.setdefault(label, []).extend(
-                replace(curve, credit=name, steps=curve.values["tokens"]) for curve in curves
+                replace(curve, credit=cell.label, steps=curve.values["tokens"]) for curve in curves
             )
     return {label: panel_of(curves, PRICE) for label, curves in found.items()}
 

@@ -1,4 +1,4 @@
-"""docs/results/credit_grid.md and the README's picture, from the curves that the grid published.
+"""docs/results/credit_grid.md and its pictures, from the curves that the grid published.
 
 python -m tokengym.scripts.studies.grid_page [--docs docs/results]
 """
