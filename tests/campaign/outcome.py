@@ -134,6 +134,7 @@ def _run(arguments: list[str], printed: Path, file_size: int | None, hash_seed: 
     from tokengym.scripts.cli import main
 
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job may ignore it
     if hash_seed is not None:
         os.environ["PYTHONHASHSEED"] = str(hash_seed)
     if file_size is not None:
