@@ -159,9 +159,8 @@ class GPT2Stream:
             return None
         self._bias = self._words.new_zeros(rows, 1, 1, self._capacity, dtype=dtype)
         self._bias[:, 0, 0, :width].masked_fill_(attention_mask == 0, -torch.inf)
-        own = torch.eye(
-            width, dtype=torch.bool, device=self._words.device
-        )  # padding reads itself alone
+        # Padding reads itself alone.
+        own = torch.eye(width, dtype=torch.bool, device=self._words.device)
         before = torch.ones_like(own).tril()
         return (attention_mask.bool()[:, None, None] & before) | own
 

@@ -60,6 +60,8 @@ _WORDS: Registry[None] = Registry("dataset", error=DatasetError)
 class Generated(NamedTuple):
     """A data set of the library, and the prompts that are taken from it."""
 
+    name: str
+    """Its name in the library."""
     dataset: Any
     """The library's object, which also verifies."""
     prompts: PromptSet
@@ -122,7 +124,7 @@ def verdict(metadata: Mapping[str, Any], response: str) -> float:
         )
     answer = extract_answer(response)
     answer = (response if answer is None else answer).strip()
-    safe = is_safe(answer, _WORDS.parse(word).name)
+    safe = is_safe(answer, known.name)
     return float(known.dataset.score_answer(answer if safe else None, known.items[question]))
 
 
@@ -179,6 +181,7 @@ def generated(word: str) -> Generated:
     if len(items) < 2:
         raise _unfit(name, f"has {len(items)} question, too few for two splits")
     return Generated(
+        name,
         dataset,
         PromptSet(
             Prompt(item["question"], item["answer"], metadata={"dataset": word, "item": item})

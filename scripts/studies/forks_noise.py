@@ -24,16 +24,13 @@ from tokengym.evaluation.measure.evaluate import Evaluator
 from tokengym.scripts.studies.cells import DOCS, Docs, command_line, read_rows, run_missing
 from tokengym.scripts.studies.forks import FAMILY, FOLDER, SETTINGS, Cell
 from tokengym.scripts.studies.ledger_noise import (
-    CONTINUED,
-    EXACT,
-    PERFECT,
-    K,
     Kind,
+    forked_advantages,
     of_gradient,
+    paid_advantages,
     paid_by,
     rows_of,
     token_rewards,
-    without_critic,
 )
 from tokengym.scripts.studies.tables import fill, markdown_table
 
@@ -59,19 +56,14 @@ def played(setting: str, responses: int) -> tuple[list[Episode], Any, dict[str, 
 def all_advantages(
     episodes: Sequence[Episode], policy: Any, kwargs: dict[str, Any]
 ) -> dict[Kind, Tensor]:
-    """Return every rule's advantages."""
-    found: dict[Kind, Tensor] = {}
-    for rule in RULES:
-        rewards = token_rewards(paid_by(rule, ENV, kwargs), episodes)
-        for gae_lambda in LAMBDAS:
-            found[rule, gae_lambda, 0] = without_critic(rewards, gae_lambda)
-    forks = paid_by(f"mc:k={K}", ENV, kwargs, policy)
-    for estimate in range(2):
-        found[EXACT, 0.0, estimate] = token_rewards(forks, episodes)
-        found[PERFECT, 0.95, estimate] = without_critic(found[EXACT, 0.0, estimate], 0.95)
-    found[CONTINUED, 0.0, 0] = found[EXACT, 0.0, 0]
-    found[DECISIVE, 0.0, 0] = token_rewards(paid_by(DECISIVE, ENV, kwargs), episodes)
-    return {kind: rewards - rewards.mean(0) for kind, rewards in found.items()}
+    """Return every rule's advantages, centred by position."""
+    best = token_rewards(paid_by(DECISIVE, ENV, kwargs), episodes)
+    found = {
+        **paid_advantages(RULES, LAMBDAS, episodes, ENV, kwargs),
+        **forked_advantages(LAMBDAS[-1:], episodes, policy, ENV, kwargs),
+        (DECISIVE, 0.0, 0): best,
+    }
+    return {kind: advantages - advantages.mean(0) for kind, advantages in found.items()}
 
 
 def file_of(docs: Path, setting: str) -> Path:

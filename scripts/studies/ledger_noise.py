@@ -93,23 +93,46 @@ def without_critic(rewards: Tensor, gae_lambda: float) -> Tensor:
     return gae(rewards, values, mask, gamma=1.0, gae_lambda=gae_lambda)[0]
 
 
-def all_advantages(
-    episodes: Sequence[Episode], policy: Any, kwargs: Mapping[str, Any]
+def paid_advantages(
+    rules: Sequence[str],
+    lambdas: Sequence[float],
+    episodes: Sequence[Episode],
+    env: str,
+    kwargs: Mapping[str, Any],
 ) -> dict[Kind, Tensor]:
-    """Return every rule's advantages.
+    """Return the advantages of what each rule pays, by each lambda."""
+    found = {}
+    for rule in rules:
+        rewards = token_rewards(paid_by(rule, env, kwargs), episodes)
+        for gae_lambda in lambdas:
+            found[rule, gae_lambda, 0] = without_critic(rewards, gae_lambda)
+    return found
+
+
+def forked_advantages(
+    lambdas: Sequence[float],
+    episodes: Sequence[Episode],
+    policy: Any,
+    env: str,
+    kwargs: Mapping[str, Any],
+) -> dict[Kind, Tensor]:
+    """Return the advantages of continued prefixes, in two estimates.
 
     The increments of exact values, summed by lambda, are what GAE makes of `sparse` with a perfect
     critic; at lambda 0 they are the advantages themselves.
+
+    Args:
+        lambdas: Those of the perfect critic.
+        episodes: The responses.
+        policy: Continues their prefixes.
+        env: Environment id.
+        kwargs: Arguments of the environment.
     """
     found = {}
-    for rule in RULES:
-        rewards = token_rewards(paid_by(rule, ENV, kwargs), episodes)
-        for gae_lambda in LAMBDAS:
-            found[rule, gae_lambda, 0] = without_critic(rewards, gae_lambda)
-    forks = paid_by(f"mc:k={K}", ENV, kwargs, policy)
+    forks = paid_by(f"mc:k={K}", env, kwargs, policy)
     for estimate in range(2):
         rewards = token_rewards(forks, episodes)
-        for gae_lambda in LAMBDAS[:-1]:
+        for gae_lambda in lambdas:
             found[PERFECT, gae_lambda, estimate] = without_critic(rewards, gae_lambda)
         found[EXACT, 0.0, estimate] = rewards
     found[CONTINUED, 0.0, 0] = found[EXACT, 0.0, 0]
@@ -255,7 +278,10 @@ def measure(out: Out, docs: Docs = DOCS) -> None:
 
     def write(policy: str) -> None:
         episodes, model, kwargs = played(POLICIES[policy], out)
-        advantages = all_advantages(episodes, model, kwargs)
+        advantages = {
+            **paid_advantages(RULES, LAMBDAS, episodes, ENV, kwargs),
+            **forked_advantages(LAMBDAS[:-1], episodes, model, ENV, kwargs),
+        }
         legal = legal_tokens(model, len(episodes[0].response_ids))
         rows = rows_of(advantages, episodes, model, legal, {"policy": policy})
         write_csv(file(policy), rows, list(rows[0]))
