@@ -18,12 +18,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from tokengym.agents.checkpoint import (
-    Checkpointed,
-    RoundStart,
-    load_checkpoint,
-    save_checkpoint,
-)
+from tokengym.agents.checkpoint import Checkpointed, load_checkpoint, save_checkpoint
 from tokengym.agents.policy.policy import CausalLMPolicy, PlaysPolicy
 from tokengym.agents.policy.sampling import derived_seed
 from tokengym.agents.policy.settings import EpisodicSettings, PolicySettings
@@ -33,12 +28,19 @@ from tokengym.agents.rollouts.environments import (
     Environments,
     environment_attribute,
     environment_state,
+    policy_rewards,
     scoring_seconds,
 )
 from tokengym.agents.rollouts.logs import write_failed_round
 from tokengym.agents.rollouts.playing import Choice, Round, play_round
-from tokengym.agents.rollouts.rounds import StepResult, TimedRounds, as_rounds
-from tokengym.agents.sb3 import NoEnvironment, as_vec_env
+from tokengym.agents.rollouts.rounds import (
+    COUNTERS,
+    RoundStart,
+    StepResult,
+    TimedRounds,
+    as_rounds,
+)
+from tokengym.agents.sb3 import GymVecEnv, NoEnvironment, as_vec_env
 from tokengym.envs.declared import from_keywords, names_of, shown_signature
 from tokengym.rewards import RewardError
 from tokengym.rewards.models.loading import select_device
@@ -253,13 +255,15 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         self.policy.optimizer.zero_grad(set_to_none=True)  # a rollout has a use for the memory
         started, scored = time.perf_counter(), scoring_seconds(self.env)
         options = self.round_options()
-        self._round_start = RoundStart.now(
-            self, self._before_learning, resets_again=options is not None
+        self._round_start = self.present_state(
+            self._before_learning, resets_again=options is not None
         )
         returns = np.zeros(self.n_envs)
         known = self.num_timesteps
-        seed = derived_seed(self.policy.generator) + self.processes.number
-        continuations = bind_policy(self.env, self, seed=seed)
+        continuations = None
+        if policy_rewards(self.env):
+            seed = derived_seed(self.policy.generator) + self.processes.number
+            continuations = bind_policy(self.env, self, seed=seed)
 
         def on_step(rows: NDArray[np.integer], choice: Choice, result: StepResult) -> bool:
             self.num_timesteps += len(rows)  # one timestep is one response token
@@ -484,8 +488,27 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         """Return the state before the next round, or before the one being played."""
         start = self._round_start
         if start is None or start.counters["_n_updates"] != self._n_updates:
-            return RoundStart.now(self, self._before_learning)
+            return self.present_state(self._before_learning)
         return start
+
+    def present_state(
+        self, before_learning: dict[str, Any] | None = None, *, resets_again: bool = False
+    ) -> RoundStart:
+        """Return the state between two rounds.
+
+        Args:
+            before_learning: The environment's state before ``learn`` reset it, where it did.
+            resets_again: Whether the next round begins with a reset of its own all the same.
+        """
+        is_reset = isinstance(self.env, GymVecEnv) and self.env.is_fresh
+        environment = before_learning
+        if not is_reset or resets_again:
+            environment = None if self.env is None else environment_state(self.env)
+        return RoundStart(
+            counters={name: getattr(self, name) for name in COUNTERS},
+            sampling=self.policy.generator.get_state(),
+            environment=self.processes.join_states(environment),
+        )
 
     @classmethod
     def load(  # type: ignore[override]

@@ -13,7 +13,6 @@ import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,8 +24,9 @@ from torch import Tensor
 from tokengym.agents.errors import CheckpointError
 from tokengym.agents.policy.language_model import load_causal_lm, no_progress_bars
 from tokengym.agents.processes import Processes, join
-from tokengym.agents.rollouts.environments import environment_state, restore_environment
-from tokengym.agents.sb3 import GymVecEnv, NoEnvironment, as_vec_env
+from tokengym.agents.rollouts.environments import restore_environment
+from tokengym.agents.rollouts.rounds import COUNTERS, RoundStart
+from tokengym.agents.sb3 import NoEnvironment, as_vec_env
 from tokengym.envs.files import check_entries, read_folder, read_json, write_folder, write_json
 from tokengym.envs.models import BASE, named_folder
 from tokengym.envs.pretrained import PICKLES
@@ -50,13 +50,6 @@ ENTRIES = {
 }
 """Types of the record's entries."""
 TRAINING = "training.safetensors"
-COUNTERS = {
-    "num_timesteps": int,
-    "_n_updates": int,
-    "_total_timesteps": int,
-    "_current_progress_remaining": int | float,
-    "learning_since": int,
-}
 LACKING = {"value_network": "trunk", "learning_rate_schedule": "constant"}
 """Settings that checkpoints of version 0.1.0 lack, as their agents had them."""
 SIZES = ("num_envs", "num_tokens", "length")
@@ -67,47 +60,6 @@ MODELS = ("model", "reference", "lora")
 
 logger = logging.getLogger(__name__)
 Algorithm = TypeVar("Algorithm", bound="Checkpointed")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RoundStart:
-    """State before a round; weights and optimiser do not change while one is played.
-
-    A checkpoint that a callback writes in the middle of a round holds this: the resumed run plays
-    the round again, token for token, from its beginning.
-    """
-
-    counters: dict[str, Any]
-    """`COUNTERS` by name."""
-    sampling: Tensor
-    """State of the generator that tokens are drawn with."""
-    environment: dict[str, Any] | None
-    """See `environment_state`; None: it had not begun, and its seed is all there is."""
-
-    @classmethod
-    def now(
-        cls,
-        agent: "Checkpointed",
-        before_learning: dict[str, Any] | None = None,
-        *,
-        resets_again: bool = False,
-    ) -> "RoundStart":
-        """Return the agent's present state.
-
-        Args:
-            agent: Between two rounds.
-            before_learning: The environment's state before ``learn`` reset it, where it did.
-            resets_again: Whether the round begins with a reset of its own all the same.
-        """
-        is_reset = isinstance(agent.env, GymVecEnv) and agent.env.is_fresh
-        environment = before_learning
-        if not is_reset or resets_again:
-            environment = None if agent.env is None else environment_state(agent.env)
-        return cls(
-            counters={name: getattr(agent, name) for name in COUNTERS},
-            sampling=agent.policy.generator.get_state(),
-            environment=agent.processes.join_states(environment),
-        )
 
 
 class Checkpointed(OnPolicyAlgorithm):

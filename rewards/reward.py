@@ -188,9 +188,10 @@ class Reward:
                 "Scores(values=one number per episode)"
             )
         scores.check(episodes, name)
-        probe = Probe(self.scorer, self.tokenizer, self.continuations)
-        scores = self.credit.attribute(probe, episodes, scores)
-        scores.check(episodes, self.credit_name)
+        if self.credit.probes:
+            probe = Probe(self.scorer, self.tokenizer, self.continuations)
+            scores = self.credit.attribute(probe, episodes, scores)
+            scores.check(episodes, self.credit_name)
         wanted = self.credit.attribution
         if wanted is not None and scores.attributions is None:
             raise CreditError(

@@ -12,7 +12,7 @@ from tokengym.agents.rollouts.environments import (
     Environments,
     Observation,
     bare_envs,
-    environment_rewards,
+    policy_rewards,
 )
 from tokengym.agents.rollouts.playing import Player, PredictPlayer, as_player, play_round
 from tokengym.agents.rollouts.rounds import GymRounds
@@ -243,7 +243,7 @@ def bind_policy(envs: Environments, agent: Any, *, seed: int = 0) -> PolicyConti
     Returns:
         What was bound; None if no credit of the environment needs a policy.
     """
-    rewards = [reward for reward in environment_rewards(envs) if reward.credit.needs_policy]
+    rewards = policy_rewards(envs)
     if not rewards:
         return None
     continuations = PolicyContinuations(envs, agent, seed=seed)

@@ -169,6 +169,11 @@ def environment_rewards(envs: Environments) -> list[Reward]:
     return _rewards(_chains(envs))
 
 
+def policy_rewards(envs: Environments) -> list[Reward]:
+    """Return the rewards whose credit continues responses with a policy."""
+    return [reward for reward in environment_rewards(envs) if reward.credit.needs_policy]
+
+
 def declared_lambda(envs: Environments) -> float | None:
     """Return the lambda that the environment's credit rule declares, None if it declares none.
 

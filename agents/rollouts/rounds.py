@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
 
 from tokengym.agents.rollouts.environments import (
     Environments,
@@ -31,6 +32,15 @@ Begin: TypeAlias = Callable[[int | None, Options | None], tuple[Any, dict[str, A
 PER_ROW = {"prompts": "prompt", "prompt_ids": "prompt_id", "responses": "response"}
 """Options with one entry per row of a batch, and their names in a single environment."""
 
+COUNTERS = {
+    "num_timesteps": int,
+    "_n_updates": int,
+    "_total_timesteps": int,
+    "_current_progress_remaining": int | float,
+    "learning_since": int,
+}
+"""Counters of an agent that a checkpoint keeps, and their types."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
@@ -48,6 +58,22 @@ class StepResult:
     """(num_envs,): a budget ran out."""
     episodes: Mapping[int, Episode]
     """The episodes that ended in this step, by row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundStart:
+    """State before a round; weights and optimiser do not change while one is played.
+
+    A checkpoint that a callback writes in the middle of a round holds this: the resumed run plays
+    the round again, token for token, from its beginning.
+    """
+
+    counters: dict[str, Any]
+    """`COUNTERS` by name."""
+    sampling: Tensor
+    """State of the generator that tokens are drawn with."""
+    environment: dict[str, Any] | None
+    """See `environment_state`; None: it had not begun, and its seed is all there is."""
 
 
 class RoundEnvironment(ABC):

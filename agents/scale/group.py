@@ -28,7 +28,6 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from tokengym.agents.algorithm import EpisodicAlgorithm
-from tokengym.agents.checkpoint import RoundStart
 from tokengym.agents.errors import ProcessError
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.policy import CausalLMPolicy
@@ -287,7 +286,7 @@ class Group(Processes):
     def end_learning(self, agent: EpisodicAlgorithm) -> None:
         """See `Processes.end_learning`."""
         if agent._round_start is None:
-            agent._round_start = RoundStart.now(agent)
+            agent._round_start = agent.present_state()
 
     def join_states(self, state: dict[str, Any] | None) -> dict[str, Any] | None:
         """See `Processes.join_states`; the scorers' state is the same in all."""

@@ -1,4 +1,4 @@
-"""The training loop of both kinds: ``transformers.Trainer`` on pairs, interrupted and resumed."""
+"""The training loop of every kind: ``transformers.Trainer``, interrupted and resumed."""
 
 import logging
 import shutil
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -92,6 +92,7 @@ def let_learn(model: Any, training: RewardTraining) -> None:
 Report = Callable[[int, int, float], None]
 """Called after each optimiser step with the steps done, all of them, and the batch's loss, nats."""
 
+T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 WEIGHTS = "trained.safetensors"
 
@@ -121,21 +122,23 @@ def bootstrap(num_rows: int, heads: int, seed: int) -> NDArray[np.float64]:
 
 
 def fit(
-    trained: torch.nn.Module,
-    reader: PairReader,
-    rows: list[Row],
+    module: torch.nn.Module,
+    rows: Sequence[T],
+    collate: Callable[[Sequence[T]], dict[str, Tensor]],
     training: RewardTraining,
     *,
+    device: torch.device,
     folder: Path,
     report: Report | None = None,
 ) -> list[float]:
     """Train in place and return the loss of each step, nats.
 
     Args:
-        trained: Holds the parameters: the reader's model, or adapters around it.
-        reader: Reads the pairs.
-        rows: The pairs.
+        module: Returns the ``loss`` of a batch; what of it learns is stored.
+        rows: The rows to learn from.
+        collate: Makes the module's arguments of some of the rows.
         training: The settings.
+        device: Device that trains, where the module is.
         folder: Folder of checkpoints; training resumes from the last complete one in it.
         report: Called after each step.
 
@@ -153,7 +156,7 @@ def fit(
         warmup_steps=training.warmup,
         weight_decay=training.weight_decay,
         seed=training.seed,
-        use_cpu=reader.model.device.type == "cpu",
+        use_cpu=device.type == "cpu",
         save_strategy="no",  # the callback below says when
         save_total_limit=2,
         logging_strategy="steps",
@@ -161,15 +164,13 @@ def fit(
         report_to=[],
         disable_tqdm=True,
         remove_unused_columns=False,
-        label_names=["margin"],
     )
-    use_device(arguments, reader.model.device)
-    module = PairModule(trained, reader, training.label_smoothing)
-    trainer = _PairTrainer(
+    use_device(arguments, device)
+    trainer = _RewardTrainer(
         model=module,
         args=arguments,
         train_dataset=rows,  # a list serves
-        data_collator=Collator(reader.padding_side),
+        data_collator=collate,
         callbacks=[_Progress(training.checkpoint_seconds, report)],
     )
     trainer.remove_callback(PrinterCallback)
@@ -243,18 +244,25 @@ class Collator:
         everything = [row.sequences[place] for place in (0, 1) for row in rows]
         places = [place for place, ids in enumerate(everything) if ids]
         sequences = [everything[place] for place in places]
-        (batch,) = padded_batches(
-            sequences, batch_size=len(sequences), padding_side=self.padding_side
-        )
-        back = np.argsort(batch.indices)
         return {
-            "input_ids": torch.from_numpy(batch.input_ids[back]),
-            "attention_mask": torch.from_numpy(batch.attention_mask[back]),
-            "position_ids": torch.from_numpy(batch.position_ids[back]),
+            **padded(sequences, self.padding_side),
             "margin": torch.tensor([row.margin for row in rows], dtype=torch.float32),
             "places": torch.tensor(places),
             "weights": torch.tensor([row.weights for row in rows], dtype=torch.float32),
         }
+
+
+def padded(
+    sequences: Sequence[Sequence[int]], padding_side: PaddingSide = "right"
+) -> dict[str, Tensor]:
+    """Return ids, attention mask and positions of sequences as one batch, in their order."""
+    (batch,) = padded_batches(sequences, batch_size=len(sequences), padding_side=padding_side)
+    back = np.argsort(batch.indices)
+    return {
+        "input_ids": torch.from_numpy(batch.input_ids[back]),
+        "attention_mask": torch.from_numpy(batch.attention_mask[back]),
+        "position_ids": torch.from_numpy(batch.position_ids[back]),
+    }
 
 
 def _last_checkpoint(folder: Path) -> Path | None:
@@ -267,7 +275,7 @@ def _last_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-class _PairTrainer(Trainer):
+class _RewardTrainer(Trainer):
     """Saves only the trained weights: adapters without their base, tied weights once.
 
     Training continues without a checkpoint that cannot be written.

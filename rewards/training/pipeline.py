@@ -30,6 +30,8 @@ from tokengym.rewards.models.questions import (
 )
 from tokengym.rewards.pairs import PreferencePairs, limit_lengths, read_pairs, split_pairs
 from tokengym.rewards.training.fitting import (
+    Collator,
+    PairModule,
     Report,
     RewardTraining,
     Row,
@@ -106,8 +108,10 @@ def _train_on_pairs(
             "kind": start.kind,
             "model": start.source,
             "weights": hash_weights(start.model),
-            "pairs": fingerprint(train.pairs),
-            "held_out": fingerprint(test.pairs),
+            **{
+                name: fingerprint((p.prompt, p.chosen, p.rejected, p.margin) for p in side.pairs)
+                for name, side in (("pairs", train), ("held_out", test))
+            },
             "lora": None if start.lora is None else start.lora.to_dict(),
             "merge": start.merge,
             **start.format,
@@ -251,17 +255,28 @@ def _fit(
         Row(sequences=sequences, margin=pair.margin or 0.0, weights=tuple(row))
         for pair, sequences, row in zip(side.pairs, side.sequences, weights, strict=True)
     ]
-    options: Any = {"folder": workplace.checkpoints, "report": report}
+
+    def trained(module: torch.nn.Module, reader: PairReader) -> list[float]:
+        return fit(
+            PairModule(module, reader, training.label_smoothing),
+            rows,
+            Collator(reader.padding_side),
+            training,
+            device=reader.model.device,
+            folder=workplace.checkpoints,
+            report=report,
+        )
+
     if start.lora is None:
         let_learn(start.model, training)
-        return start.model, fit(start.model, reader, rows, training, **options)
+        return start.model, trained(start.model, reader)
     from peft import get_peft_model
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         adapted: Any = get_peft_model(start.model, start.lora)
     # The layers are replaced inside the model, so the reader of the base reads the adapters too.
-    losses = fit(adapted, start.make_reader(adapted.get_base_model()), rows, training, **options)
+    losses = trained(adapted, start.make_reader(adapted.get_base_model()))
     return (adapted.merge_and_unload() if start.merge else adapted), losses
 
 

@@ -1,6 +1,5 @@
 """Training a process model: a score at the end of every step, from labels of steps."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from tokengym.envs.episode import Episode
 from tokengym.envs.errors import DatasetError
@@ -18,16 +18,11 @@ from tokengym.rewards.credits.prm import STEPS_KEY
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.maths.steps import first_error, first_error_f1
 from tokengym.rewards.models.classifier import Classifier
-from tokengym.rewards.models.loading import (
-    PaddedBatch,
-    evaluating,
-    padded_batches,
-    positions,
-)
+from tokengym.rewards.models.loading import evaluating, hash_weights, length_buckets, positions
 from tokengym.rewards.pairs.read import read_table
-from tokengym.rewards.training.fitting import Report, RewardTraining, let_learn
+from tokengym.rewards.training.fitting import Report, RewardTraining, fit, let_learn, padded
 from tokengym.rewards.training.pipeline import load_start, tokenizer_of
-from tokengym.rewards.training.results import Workplace
+from tokengym.rewards.training.results import Workplace, fingerprint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -177,7 +172,7 @@ def train_process_model(
     loss = mean over steps of -c log p - (1 - c) log(1 - p),  p = sigmoid(M(x, y up to its end))
 
     M is one logit, read at the last token of a step with its separator. A training that was stopped
-    begins again: it keeps no checkpoints.
+    is resumed as `train_reward_model`'s.
 
     Args:
         model: Folder or hub name of a causal language model or classifier, or a classifier with one
@@ -222,10 +217,22 @@ def train_process_model(
     )
     limit = min(training.max_tokens, positions(network) or training.max_tokens)
     encoded, held = (_encoded(side, own, separator, limit) for side in (train, test))
-    workplace = Workplace(output_dir, {"kind": "process", **training.what_counts()})
+    record = {"kind": "process", "weights": hash_weights(network), "separator": separator}
+    record |= {"rows": fingerprint(train), "held_out": fingerprint(test)}
+    workplace = Workplace(output_dir, {**record, **training.what_counts()})
+    classifier = Classifier(network, None)
+    let_learn(network, training)
     with workplace.begun():
-        losses = _fit(Classifier(network, None), encoded, training, report)
-        metrics = _measured(Classifier(network, None), test, held)
+        losses = fit(
+            StepModule(classifier, training.label_smoothing),
+            encoded,
+            collate,
+            training,
+            device=network.device,
+            folder=workplace.checkpoints,
+            report=report,
+        )
+        metrics = _measured(classifier, held)
         network.config.update({STEPS_KEY: separator})
         if network.config.pad_token_id is None:
             network.config.pad_token_id = own.pad_token_id
@@ -274,90 +281,96 @@ def _encoded(
     return found
 
 
-def _logits(classifier: Classifier, batch: PaddedBatch, ends: Sequence[Sequence[int]]) -> Any:
-    """Return the logits at the ends of all steps of a batch, row after row, (steps,)."""
-    last = batch.attention_mask.sum(axis=1) - 1
-    inputs = classifier.inputs(batch, last)
-    hidden = classifier.hidden(inputs.tokens, inputs.others)
-    rows = [row for row, places in enumerate(ends) for _ in places]
-    return classifier.scores(hidden[rows, [place for places in ends for place in places]])
+class StepModule(torch.nn.Module):
+    """Module that the trainer trains: a batch of rows in, the loss of their steps out."""
+
+    accepts_loss_kwargs = True
+    """The trainer passes the number of steps in all parts of a batch, which weigh the same."""
+
+    def __init__(self, classifier: Classifier, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.trained = classifier.model
+        self.label_smoothing = label_smoothing
+        self._classifier = classifier
+
+    def train(self, mode: bool = True) -> "StepModule":
+        """Stay in evaluation mode: few rows teach little, and dropout would take from it."""
+        return super().train(False)
+
+    def forward(
+        self, labels: Tensor, num_items_in_batch: Tensor | None = None, **texts: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the loss.
+
+        Args:
+            labels: (steps,).
+            num_items_in_batch: Steps of the whole batch; None: the labels are all.
+            texts: Arguments of `logits`.
+        """
+        targets = labels + self.label_smoothing * (1 - 2 * labels)
+        loss = binary_cross_entropy_with_logits(self.logits(**texts), targets, reduction="sum")
+        loss = loss / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+        if not torch.isfinite(loss):
+            raise RewardError(f"the loss of the steps is {loss.item()}; lower learning_rate")
+        return {"loss": loss}
+
+    def logits(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        position_ids: Tensor,
+        rows: Tensor,
+        columns: Tensor,
+    ) -> Tensor:
+        """Return the logits at the ends of all steps, (steps,), row after row.
+
+        Args:
+            input_ids: (rows, time), as the next two.
+            attention_mask: True where a token is.
+            position_ids: From 0.
+            rows: (steps,) the row of each.
+            columns: (steps,) the place of its last token.
+        """
+        others = {"attention_mask": attention_mask}
+        if self._classifier.takes_positions:
+            others["position_ids"] = position_ids
+        hidden = self._classifier.hidden({"input_ids": input_ids}, others)
+        return self._classifier.scores(hidden[rows, columns])
 
 
-def _fit(
-    classifier: Classifier,
-    rows: Sequence[Encoded],
-    training: RewardTraining,
-    report: Report | None,
-) -> list[float]:
-    """Train in place and return the loss of each optimiser step, nats."""
-    model = classifier.model
-    let_learn(model, training)
-    generator = torch.Generator().manual_seed(training.seed)
-    size = min(training.batch_size, len(rows))
-    steps = max(1, math.ceil(training.epochs * len(rows) / size))
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
-    )
-    rise = max(1, round(training.warmup * steps))
-
-    def share(step: int) -> float:
-        done = (step - rise) / max(1, steps - rise)
-        return (step + 1) / rise if step < rise else 0.5 * (1 + math.cos(math.pi * done))
-
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
-    losses, order = list[float](), list[int]()
-    with evaluating(model):  # dropout stays off, as in the other trainings of small models
-        for step in range(steps):
-            while len(order) < size:
-                order += torch.randperm(len(rows), generator=generator).tolist()
-            chosen, order = [rows[i] for i in order[:size]], order[size:]
-            total = sum(len(ends) for _, ends, _ in chosen)
-            optimizer.zero_grad(set_to_none=True)
-            loss = 0.0
-            for batch in padded_batches(
-                [ids for ids, _, _ in chosen], batch_size=training.micro_batch_size
-            ):
-                part = [chosen[index] for index in batch.indices]
-                logits = _logits(classifier, batch, [ends for _, ends, _ in part])
-                labels = torch.tensor([x for _, _, row in part for x in row], device=logits.device)
-                labels += training.label_smoothing * (1 - 2 * labels)
-                one = functional.binary_cross_entropy_with_logits(logits, labels, reduction="sum")
-                (one / total).backward()
-                loss += one.item() / total
-            if not math.isfinite(loss):
-                raise RewardError(
-                    f"the loss of the steps is {loss} at step {step}; lower learning_rate"
-                )
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            losses.append(loss)
-            if report is not None:
-                report(step + 1, steps, loss)
-    return losses
+def collate(rows: Sequence[Encoded]) -> dict[str, Tensor]:
+    """Return the arguments of `StepModule.forward`."""
+    return {
+        **padded([ids for ids, _, _ in rows]),
+        "rows": torch.tensor([row for row, (_, ends, _) in enumerate(rows) for _ in ends]),
+        "columns": torch.tensor([end for _, ends, _ in rows for end in ends]),
+        "labels": torch.tensor([label for _, _, labels in rows for label in labels]),
+    }
 
 
-def _measured(
-    classifier: Classifier, rows: Sequence[StepRow], encoded: Sequence[Encoded]
-) -> ProcessMetrics:
+def _measured(classifier: Classifier, encoded: Sequence[Encoded]) -> ProcessMetrics:
     """Return the measurements of a process model on labelled rows."""
-    found: list[NDArray[np.float64]] = [np.zeros(0)] * len(rows)
+    values: list[NDArray[np.float64]] = [np.zeros(0)] * len(encoded)
+    module = StepModule(classifier)
     with evaluating(classifier.model), torch.no_grad():
-        for batch in padded_batches([ids for ids, _, _ in encoded], batch_size=32):
-            ends = [encoded[index][1] for index in batch.indices]
-            logits = _logits(classifier, batch, ends).double().cpu().numpy()
-            parts = np.split(logits, np.cumsum([len(places) for places in ends])[:-1])
-            for index, part in zip(batch.indices, parts, strict=True):
-                found[index] = part
-    logits, labels = np.concatenate(found), np.concatenate([row.labels for row in rows])
+        for indices in length_buckets([len(ids) for ids, _, _ in encoded], 32):
+            texts = collate([encoded[index] for index in indices])
+            del texts["labels"]
+            device = classifier.model.device
+            at_ends = module.logits(**{name: texts[name].to(device) for name in texts})
+            counts = [len(encoded[index][1]) for index in indices]
+            for index, part in zip(indices, at_ends.double().cpu().split(counts), strict=True):
+                values[index] = part.numpy()
+    every_label = [row_labels for _, _, row_labels in encoded]
+    logits, labels = np.concatenate(values), np.concatenate(every_label)
     losses = np.logaddexp(0.0, logits) - labels * logits
     return ProcessMetrics(
-        rows=len(rows),
+        rows=len(encoded),
         steps=len(labels),
         accuracy=float(((logits > 0) == (labels >= 0.5)).mean()),
         loss=float(losses.mean()),
         first_error_f1=first_error_f1(
-            [first_error([*(row > 0).astype(float)]) for row in found],
-            [first_error(row.labels) for row in rows],
+            [first_error([*(row > 0).astype(float)]) for row in values],
+            [first_error(row_labels) for row_labels in every_label],
         ),
     )

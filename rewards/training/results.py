@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -234,9 +234,9 @@ def measured(trained: TrainedReward, losses: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def fingerprint(pairs: Sequence[PreferencePair]) -> str:
-    """Return a hash of the pairs, by which another data set is told."""
+def fingerprint(rows: Iterable[object]) -> str:
+    """Return a hash of rows, as they are written, by which another data set is told."""
     digest = hashlib.sha256()
-    for pair in pairs:
-        digest.update(repr((pair.prompt, pair.chosen, pair.rejected, pair.margin)).encode())
+    for row in rows:
+        digest.update(repr(row).encode())
     return digest.hexdigest()[:16]

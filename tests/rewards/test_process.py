@@ -148,6 +148,34 @@ def test_a_process_model_learns_labels_and_pays_by_name(tmp_path: Path, tokenize
     assert max(bad, spoilt) < 0.3
 
 
+def test_a_stopped_training_of_steps_is_resumed_number_for_number(tmp_path: Path, tokenizer: Any):
+    training = RewardTraining(learning_rate=3e-3, epochs=2, batch_size=8, checkpoint_seconds=0)
+    rows = [*rows_of_words(20), {"prompt": "e", "completions": ["a"], "labels": [True]}]
+
+    def train(name: str, report: Any = None, **changes: Any) -> Any:
+        how = replace(training, **changes)
+        options: Any = {"tokenizer": tokenizer, "report": report, "held_out": rows[:8]}
+        model = make_classifier(seed=1)
+        return train_process_model(model, rows, output_dir=tmp_path / name, training=how, **options)
+
+    def stop(done: int, total: int, loss: float) -> None:
+        assert total == 6
+        if done == 3:
+            raise KeyboardInterrupt
+
+    whole = train("whole")
+    with pytest.raises(KeyboardInterrupt):
+        train("parts", stop)
+    with pytest.raises(RewardError, match=r"unfinished training with learning_rate = 0\.003"):
+        train("parts", learning_rate=1e-3)
+    heard: list[int] = []
+    parts = train("parts", lambda done, *_: heard.append(done))
+    assert heard[0] == 3  # from the checkpoint after step 2
+    assert (parts.losses, parts.metrics) == (whole.losses, whole.metrics)
+    # Each step of a batch weighs the same, however the batch is taken apart.
+    assert train("single", micro_batch_size=1).losses == pytest.approx(whole.losses, rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
