@@ -310,9 +310,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
             self.logger.record("rollout/captured", self.policy.captured)
         self._timings["rollout_s"] = time.perf_counter() - started
         self._timings["step_s"] = rounds.seconds  # the environment's share of it
-        self._timings["score_s"] = (
-            scoring_seconds(self.env) - scored
-        )  # the share of scoring and credit
+        self._timings["score_s"] = scoring_seconds(self.env) - scored  # that of scoring and credit
         return played
 
     def round_options(self) -> dict[str, Any] | None:
