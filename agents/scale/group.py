@@ -14,6 +14,7 @@ import atexit
 import copy
 import logging
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -178,6 +179,8 @@ T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=30)
 """Longest that a process waits for another; the main one's evaluations are part of it."""
+SECONDS_TO_FREE = 0.5
+"""For gloo's threads at the end of a process: freeing a tensor takes them microseconds."""
 
 
 class Group(Processes):
@@ -382,7 +385,7 @@ def join(device: torch.device | str) -> Processes:
 
         with _explained():
             PartialState(cpu=is_cpu, timeout=TIMEOUT)
-        if is_cpu:  # at the end a thread of gloo's that is still there aborts the process
+        if is_cpu:
             atexit.register(_leave)
         if distributed.get_rank() > 0:  # what the main process warns of, all have found
             logging.getLogger("tokengym").setLevel(logging.ERROR)
@@ -392,8 +395,10 @@ def join(device: torch.device | str) -> Processes:
 
 
 def _leave() -> None:
+    # A thread of gloo's that frees a tensor while the interpreter ends aborts the process.
     if distributed.is_initialized():
         distributed.destroy_process_group()
+        time.sleep(SECONDS_TO_FREE)  # meshes in torch's caches keep the threads of a group
 
 
 def _is_on(variable: str) -> bool:

@@ -3,11 +3,12 @@
     python -m tokengym.scripts.studies.real_model run --out runs/real [--until 04:40]
     python -m tokengym.scripts.studies.real_model publish --out runs/real   # fills the page
 
-Best-of-n of the untrained policy comes first, then a sweep of LoRA's learning rate on a spare seed,
-then pairs of rules by seed. A run takes about a CPU minute; one that is there is not repeated.
+Best-of-n of the untrained policy comes first, then a sweep of LoRA's learning rate for each rule on
+a spare seed, then the rules in turn, seed by seed. A run takes about four CPU minutes; one that is
+there is not repeated.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,16 +22,33 @@ from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
 from tokengym.evaluation.runs.run import run as run_one
 from tokengym.evaluation.runs.run import run_references
+from tokengym.evaluation.statistics import holm, paired_difference
 from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, deadline, read_rows
-from tokengym.scripts.studies.ledger import MEASURES, PRICE, SPARE_SEED, Row, net_area
-from tokengym.scripts.studies.tables import fill, markdown_table
+from tokengym.scripts.studies.ledger import (
+    MEASURES,
+    PRICE,
+    RATES,
+    SPARE_SEED,
+    Row,
+    net_area,
+    next_rate,
+)
+from tokengym.scripts.studies.ledger_page import NONE, shown
+from tokengym.scripts.studies.tables import fill, markdown_table, student_mean
 
 ENV, BUNDLE = "tokengym/MovieReview-v0", "smollm2-reviews"
-UPDATES, LENGTH, PROMPTS = 4, 16, 16
-RATES = (1e-3, 3e-4, 2e-3)
-"""What is needed most comes first."""
-RULES = ("sparse", "abc-signed")
+UPDATES, ROWS, LENGTH, PROMPTS = 12, 32, 16, 32
+LEARNER: dict[str, Any] = {
+    **{"advantage": "loo", "group_size": 4, "value_network": "trunk"},
+    **{"n_epochs": 1, "n_minibatches": 4, "micro_batch_size": 8, "kl_coef": PRICE},
+}
+"""Four responses to a prompt are each other's baseline, so that no value network is trained."""
+RULES = ("sparse", "abc-signed", "random")
+PAIRS = (("abc-signed", "sparse"), ("random", "sparse"), ("abc-signed", "random"))
+FIGURES = ("net", "score", "gold_score", "kl")
 SEEDS = range(6)
+Runs = Mapping[tuple[str, float, float], Sequence[Row]]
+"""Points of every run, by rule, rate and seed."""
 FOLDER, PAGE, LINES = "real_model", "real_model.md", "lines.csv"
 
 
@@ -57,37 +75,35 @@ class Cell:
             seeds=1,
             training=training_settings(
                 ENV,
-                usual=find_bundle(BUNDLE).settings("training"),
+                usual=find_bundle(BUNDLE).settings("training") | LEARNER,
+                dtype="float32",
                 steps=UPDATES,
+                batch_size=ROWS,
                 max_new_tokens=LENGTH,
                 learning_rate=self.rate,
-                kl_coef=PRICE,
             ),
             evaluation=EvaluationSettings(
-                every=UPDATES // 2, episodes=PROMPTS, samples=0, reference_samples=16
+                every=UPDATES // 3, episodes=PROMPTS, samples=0, reference_samples=16
             ),
             task=TaskSettings(bundle=BUNDLE),
         )
 
 
-def tuned_rate(out: Path) -> float | None:
-    """Return the rate with the best score - c KL over the sweep's runs, None before all are there.
-
-    Args:
-        out: Folder of the study's runs.
-    """
-    files = {rate: Cell(rule="sparse", rate=rate, seed=SPARE_SEED).file(out) for rate in RATES}
-    if not all(file.exists() for file in files.values()):
-        return None
-    return max(RATES, key=lambda rate: net_area(read_rows(files[rate], text=["rule"])))
+def swept(rule: str, out: Path) -> dict[float, float]:
+    """Return score - c KL over the run by the rates of a rule's sweep so far."""
+    files = {rate: Cell(rule=rule, rate=rate, seed=SPARE_SEED).file(out) for rate in RATES}
+    return {rate: net_area(read_rows(f, text=["rule"])) for rate, f in files.items() if f.exists()}
 
 
 def pending(out: Path) -> Iterator[Cell]:
-    """Yield the runs that are missing: the sweep's, then every rule's, seed by seed."""
-    cells = [Cell(rule="sparse", rate=rate, seed=SPARE_SEED) for rate in RATES]
-    yield from (cell for cell in cells if not cell.file(out).exists())
-    rate = tuned_rate(out)
-    cells = [Cell(rule=r, rate=rate, seed=s) for s in SEEDS for r in RULES] if rate else []
+    """Yield the runs that are missing: every rule's sweep, then the rules in turn, seed by seed."""
+    best: dict[str, float] = {}
+    for rule in RULES:
+        while (rate := next_rate(swept(rule, out))) is not None:
+            yield Cell(rule=rule, rate=rate, seed=SPARE_SEED)
+        areas = swept(rule, out)
+        best[rule] = max(areas, key=lambda rate: areas[rate])
+    cells = [Cell(rule=rule, rate=best[rule], seed=seed) for seed in SEEDS for rule in RULES]
     yield from (cell for cell in cells if not cell.file(out).exists())
 
 
@@ -132,10 +148,21 @@ def publish(out: Out, docs: Docs = DOCS) -> None:
 def page(docs: Path) -> None:
     """Fill the page's tables from the published figures."""
     lines = read_rows(docs / FOLDER / LINES, text=[])
-    tables = {"lines": lines_table(lines)}
-    runs = docs / FOLDER / "runs.csv"
-    tables["runs"] = runs_table(read_rows(runs, text=["rule"])) if runs.exists() else "No run yet."
-    fill(docs / PAGE, tables)
+    file = docs / FOLDER / "runs.csv"
+    runs = by_run(read_rows(file, text=["rule"]) if file.exists() else [])
+    tables = {"lines": lines_table(lines), "rates": rates_table(runs)}
+    fill(
+        docs / PAGE,
+        tables | {"means": means_table(runs), "pairs": pairs_table(runs), "runs": runs_table(runs)},
+    )
+
+
+def by_run(rows: Sequence[Row]) -> Runs:
+    """Return the points of every run, by rule, rate and seed."""
+    runs: dict[tuple[str, float, float], list[Row]] = {}
+    for row in rows:
+        runs.setdefault((row["rule"], row["rate"], row["seed"]), []).append(row)
+    return runs
 
 
 def lines_table(lines: Sequence[Row]) -> str:
@@ -152,11 +179,63 @@ def lines_table(lines: Sequence[Row]) -> str:
     )
 
 
-def runs_table(rows: Sequence[Row]) -> str:
+def rates_table(runs: Runs) -> str:
+    """Return what each rate of the sweeps has reached."""
+    tried = sorted({rate for _, rate, seed in runs if seed == SPARE_SEED})
+    rows = []
+    for rule in RULES:
+        points = [runs.get((rule, rate, SPARE_SEED)) for rate in tried]
+        rows.append([f"`{rule}`", *(NONE if p is None else number(net_area(p)) for p in points)])
+    return markdown_table(["rule", *(f"{rate:g}" for rate in tried)], rows)
+
+
+def ends(rule: str, runs: Runs) -> dict[float, dict[str, float]]:
+    """Return a rule's figures by seed: at the end, and score - c KL over the run."""
+    return {
+        seed: {**{k: points[-1][k] for k in FIGURES[1:]}, "net": net_area(points)}
+        for (name, _, seed), points in runs.items()
+        if name == rule and seed != SPARE_SEED
+    }
+
+
+def means_table(runs: Runs) -> str:
+    """Return each rule's means over its seeds."""
+    rows = []
+    for rule in RULES:
+        found = list(ends(rule, runs).values())
+        means = [[figures[k] for figures in found] for k in FIGURES]
+        rows.append(
+            [f"`{rule}`", str(len(found))]
+            + [student_mean(values) if len(values) > 1 else NONE for values in means]
+        )
+    header = ["rule", "seeds", "score - c KL over the run"]
+    return markdown_table([*header, *(f"{k} at the end" for k in ("score", "gold", "KL"))], rows)
+
+
+def pairs_table(runs: Runs) -> str:
+    """Return the differences of rules, paired by seed; bold where clear after Holm's correction."""
+    rows = [[f"`{one}` minus `{other}`"] for one, other in PAIRS]
+    for figure in FIGURES[:3]:
+        found = []
+        for pair in PAIRS:
+            one, other = (ends(rule, runs) for rule in pair)
+            seeds = sorted(one.keys() & other.keys())
+            if len(seeds) < 2:
+                return "Too few runs yet."
+            found.append(
+                paired_difference(
+                    [one[seed][figure] for seed in seeds], [other[seed][figure] for seed in seeds]
+                )
+            )
+        corrected = holm([difference.p_value for difference in found])
+        for row, difference, p_value in zip(rows, found, corrected, strict=True):
+            row.append(shown(difference, p_value))
+    header = ["", "score - c KL over the run", "score at the end", "gold at the end"]
+    return markdown_table(header, rows)
+
+
+def runs_table(runs: Runs) -> str:
     """Return the table of runs, each with its start and its end."""
-    runs: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        runs.setdefault((row["rule"], row["rate"], row["seed"]), []).append(row)
     lines = []
     for (rule, rate, seed), points in sorted(runs.items(), key=lambda item: item[0][::-1]):
         start, end = points[0], points[-1]

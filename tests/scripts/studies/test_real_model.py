@@ -15,17 +15,16 @@ def rows_of(cell: study.Cell, score: float) -> list[dict[str, object]]:
     ]
 
 
-def test_rules_wait_for_the_rate(tmp_path: Path) -> None:
-    sweep = [study.Cell(rule="sparse", rate=rate, seed=1000) for rate in study.RATES]
-    assert list(study.pending(tmp_path)) == sweep
-    for cell, score in zip(sweep, (1.0, 3.0, 2.0), strict=True):
-        assert study.tuned_rate(tmp_path) is None
-        rows = rows_of(cell, score)
+def test_every_rule_has_its_sweep_and_then_its_seeds(tmp_path: Path) -> None:
+    reached = {1e-3: 3.0, 3e-3: 2.0, 3e-4: 1.0}
+    order = []
+    for cell in study.pending(tmp_path):
+        order.append((cell.rule, cell.rate, cell.seed))
+        rows = rows_of(cell, reached[cell.rate])
         write_csv(cell.file(tmp_path), rows, list(rows[0]))
-    assert study.tuned_rate(tmp_path) == study.RATES[1]
-    first, second, *_ = study.pending(tmp_path)
-    assert (first.rule, second.rule) == study.RULES
-    assert (first.seed, second.seed, first.rate) == (0, 0, study.RATES[1])
+    sweep = [(rule, rate, 1000) for rule in study.RULES for rate in reached]
+    assert order == sweep + [(rule, 1e-3, seed) for seed in range(6) for rule in study.RULES]
+    assert list(study.pending(tmp_path)) == []
 
 
 def test_the_comparison_is_the_bundles() -> None:
@@ -37,12 +36,34 @@ def test_the_comparison_is_the_bundles() -> None:
 
 def test_the_tables_by_hand() -> None:
     cell = study.Cell(rule="sparse", rate=1e-3, seed=1000)
-    table = study.runs_table(rows_of(cell, 2.0)).splitlines()
     # Score 0 to 2 and KL 0 to 2 in a straight line, at .05 a nat.
-    assert table[2:] == [
+    runs = study.by_run(rows_of(cell, 2.0))
+    assert study.runs_table(runs).splitlines()[2:] == [
         "| `sparse` | 0.001 | spare | 0.000 to 2.00 | 0.250 to 0.250 | 2.00 | 0.950 |"
     ]
+    assert study.rates_table(runs).splitlines()[2] == "| `sparse` | 0.950 |"
     lines = study.lines_table(
         [{"n": 2.0, "kl": 0.19, "score": 1, "gold_score": 0.5, "net_score": 0.99}]
     )
     assert lines.splitlines()[2] == "| 2 | 1.00 | 0.500 | 0.190 | 0.990 |"
+
+
+def test_pairs_are_taken_by_seed() -> None:
+    scores = {"sparse": (1.0, 2.0, 3.0), "abc-signed": (1.5, 2.5, 3.5), "random": (1.0, 3.0, 2.0)}
+    rows = [
+        row
+        for rule, values in scores.items()
+        for seed, score in enumerate(values)
+        for row in rows_of(study.Cell(rule=rule, rate=1e-3, seed=seed), score)
+    ]
+    runs = study.by_run(rows)
+    first, second, third = study.pairs_table(runs).splitlines()[2:]
+    assert first.split(" | ")[1:3] == [  # a run's mean score is half of its last
+        "**+0.250** (0.250 to 0.250), 3/3",
+        "**+0.500** (0.500 to 0.500), 3/3",
+    ]
+    assert second.split(" | ")[0] == "| `random` minus `sparse`"
+    assert second.split(" | ")[1].endswith(", 1/3")
+    assert "`abc-signed` minus `random`" in third
+    means = study.means_table(runs).splitlines()[2]
+    assert means.startswith("| `sparse` | 3 | 0.950 (")
