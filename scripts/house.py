@@ -37,6 +37,7 @@ DOORS = (
     "agents/online",
     "rewards/training",
     "agents/decoding/cuda",
+    "agents/fused",
     "agents/scale",
 )
 """Folders and files outside the core that are reached by name."""

@@ -41,6 +41,10 @@ class DecodedPolicy(Protocol):
         """Where the models are."""
 
     @property
+    def kernels(self) -> bool:
+        """Whether kernels compute what torch has no one operation for."""
+
+    @property
     def decoding_dtype(self) -> torch.dtype | None:
         """Precision of the weights that captured steps copy; None: their own."""
 

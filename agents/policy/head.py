@@ -38,6 +38,8 @@ class Figures:
     """Tokens of a chunk."""
     forbid_: Callable[[Tensor, slice], Tensor]
     """Sets the logits, (chunk, num_actions), of the given tokens' forbidden words to `LOWEST`."""
+    masks: Callable[[], tuple[Tensor, Tensor]] | None = None
+    """Returns the same for kernels, see `ActionMasks.bits`; None allows all words."""
     with_entropy: bool = False
     reference: tuple[Tensor, Tensor] | None = None
     """Hidden states (n, hidden) and head (vocab, hidden) of the reference, for the KL."""

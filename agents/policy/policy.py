@@ -7,8 +7,8 @@ and adapters) in `language_model`, and the step from logits to a token in `sampl
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,8 @@ from tokengym.envs.registry import imported
 logger = logging.getLogger(__name__)
 
 CHECK_STATIC = "tokengym.agents.decoding.cuda.static:check_static"
+CHECK_KERNELS = "tokengym.agents.fused.check:check_kernels"
+FUSED_FIGURES = "tokengym.agents.fused.vocabulary:token_figures"
 CAPTURED_PLAYER = "tokengym.agents.decoding.cuda.captured:CapturedPlayer"
 
 
@@ -366,24 +368,41 @@ class CausalLMPolicy(BasePolicy):
             heads = self._heads(len(tokens), with_kl)
         if heads is None:
             return list(in_chunks(figures, *inputs, vocab_size=self.num_actions))
-        asked = Figures(
+        asked = replace(
+            self._asked(tokens, action_masks, rows, times),
+            with_entropy=with_entropy,
+            reference=(ref_states, heads[1]) if with_kl else None,
+        )
+        return list(self._computed(states, heads[0], asked))
+
+    def _asked(
+        self, tokens: Tensor, masks: ActionMasks | None, rows: Tensor, times: Tensor
+    ) -> Figures:
+        """Return the demand for the log-probs of response tokens, (tokens,) each."""
+        return Figures(
             tokens=tokens,
             temperature=self.temperature,
             num_actions=self.num_actions,
             size=chunk_size(self.num_actions),
-            forbid_=partial(_forbid_, action_masks, rows, times),
-            with_entropy=with_entropy,
-            reference=(ref_states, heads[1]) if with_kl else None,
+            forbid_=partial(_forbid_, masks, rows, times),
+            masks=None if masks is None else partial(masks.bits, rows, times),
         )
-        return list(token_figures(states, heads[0], asked))
+
+    def _computed(self, states: Tensor, weight: Tensor, asked: Figures) -> tuple[Tensor, ...]:
+        """Return figures as `token_figures` does, by kernels where there are any."""
+        has_kernels = self.kernels and weight.dtype != torch.float64
+        compute = imported(FUSED_FIGURES) if has_kernels else token_figures
+        found: tuple[Tensor, ...] = compute(states, weight, asked)
+        return found
 
     def _heads(self, num_tokens: int, with_kl: bool) -> tuple[Tensor, Tensor] | None:
         """Return policy's and reference's heads where `token_figures` is to read them.
 
-        It is where gradients are wanted and the logits do not fit in one chunk, or on a GPU.
+        It is where there are kernels for it; and where gradients are wanted and the logits do not
+        fit in one chunk, or on a GPU.
         """
         is_large = num_tokens > chunk_size(self.num_actions) or self.device.type == "cuda"
-        if not (is_large and torch.is_grad_enabled()):
+        if not (self.kernels or (is_large and torch.is_grad_enabled())):
             return None
         head = other = self.language_model.plain_head()
         if with_kl:
@@ -431,7 +450,13 @@ class CausalLMPolicy(BasePolicy):
                 states = self.states(part, reference=reference)
             else:
                 states = ref_states[bucket[rows], times]
-            (found,) = in_chunks(figures, states, tokens, rows, times, vocab_size=self.num_actions)
+            inputs = states, tokens, rows, times
+            with self.weights(reference) as language_model:
+                head = language_model.plain_head() if self.kernels else None
+            if head is None:
+                (found,) = in_chunks(figures, *inputs, vocab_size=self.num_actions)
+            else:
+                (found,) = self._computed(states, head, self._asked(tokens, masks, rows, times))
             log_probs[bucket[rows], times] = found
         return log_probs
 
@@ -581,6 +606,17 @@ class CausalLMPolicy(BasePolicy):
         return all(decoder.captured for decoder in self.decoders) if self.decoders else None
 
     @property
+    def kernels(self) -> bool:
+        """Whether kernels compute; see `PolicySettings.kernels`."""
+        wanted = self.settings.kernels
+        if wanted == "plain" or (wanted == "auto" and self.device.type != "cuda"):
+            return False
+        fault = _fault_of_kernels(self.device)
+        if fault and wanted == "triton":
+            raise ModelError(f"kernels='triton' does not work, use 'auto' or 'plain': {fault}")
+        return fault is None
+
+    @property
     def decoding_dtype(self) -> torch.dtype | None:
         """Precision of the weights that static decoding copies; None: their own."""
         return torch.bfloat16 if self.settings.precision == "bf16-mixed" else None
@@ -672,6 +708,17 @@ class CausalLMPolicy(BasePolicy):
             return
         with reference_weights(self.language_model, self.reference) as language_model:
             yield language_model
+
+
+@cache
+def _fault_of_kernels(device: torch.device) -> str | None:
+    """Return why a device cannot use the kernels, which is logged once; None where it can."""
+    try:
+        imported(CHECK_KERNELS)(device)
+    except (ImportError, ModelError) as error:
+        logger.warning("kernels are not used, which is slower: %s", error)
+        return str(error)
+    return None
 
 
 def _forbid_(

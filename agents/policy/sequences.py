@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokengym.agents.policy.sampling import MOST_LOGITS, forbid_, unpacked
+from tokengym.agents.policy.sampling import MOST_LOGITS, forbid_, packed, unpacked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,6 +209,10 @@ class ActionMasks:
         if columns is None:
             columns = self.at(rows, times, allowed=False)
         return forbid_(logits, columns, value)
+
+    def bits(self, rows: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the distinct masks, `packed`, and the number of each given token's."""
+        return self.table if self.vocab_size else packed(self.table), self.index[rows, times]
 
     def select(self, rows: Tensor) -> "ActionMasks":
         """Return the masks of the given rows."""

@@ -18,6 +18,7 @@ ValueNetwork = Literal["trunk", "own"]
 Dtype = Literal["auto", "float32", "bfloat16"]
 Precision = Literal["full", "bf16-mixed"]
 Decoding = Literal["auto", "dynamic", "static"]
+Kernels = Literal["auto", "plain", "triton"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +96,15 @@ class PolicySettings(SamplingSettings):
     """Key-value cache of rollouts. "static": allocated once, and on a GPU each step is a captured
     CUDA graph. "dynamic": grown with the texts. "auto": static on a GPU if the model allows it,
     dynamic elsewhere."""
+    kernels: Kernels = "auto"
+    """How a GPU computes what torch has no one operation for: figures of the vocabulary and steps
+    of decoding. "plain": by torch's operations. "triton": by kernels, which need Triton. "auto":
+    by kernels on a GPU where they give what the plain forms give, plainly elsewhere."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice(self, "decoding", get_args(Decoding))
+        check_choice(self, "kernels", get_args(Kernels))
         check_choice(self, "precision", get_args(Precision))
         if self.precision == "bf16-mixed" and self.dtype == "bfloat16":
             raise SettingsError(

@@ -32,8 +32,11 @@ from tokengym.agents.policy.sampling import (
 )
 from tokengym.agents.rollouts.environments import Observation
 from tokengym.agents.rollouts.playing import Choice
+from tokengym.envs.registry import imported
 
 logger = logging.getLogger(__name__)
+
+FUSED_DRAW = "tokengym.agents.fused.vocabulary:draw"
 
 FEWEST_ROWS = 8
 """Batches of fewer rows take no less time on a GPU."""
@@ -162,6 +165,7 @@ class Decoder:
             self._copies += [] if merged is None else [merged]
             self._streams.append(StaticStream(decodes, capacity, rows=self.rows))
         device = policy.device
+        self._draw = imported(FUSED_DRAW) if policy.kernels else draw
         self._replayed = Replayed(device, must_capture=policy.settings.decoding == "static")
         self.runs_ahead = self._replayed.captures
         """Whether `read` returns before it is done, and so is worth starting early."""
@@ -288,7 +292,7 @@ class Decoder:
                 self.support = bits.new_zeros(self.rows, bits.shape[1])
             self.support[:size] = bits
         uniforms = self._uniforms[:size] if samples else None
-        tokens, log_probs, entropy = draw(logits, uniforms, looks=False)
+        tokens, log_probs, entropy = self._draw(logits, uniforms, looks=False)
         for stream in self._streams:
             stream.tokens[:size, 0] = tokens
         # A token stands for whether its log-probability is finite: it is copied to the host anyway.

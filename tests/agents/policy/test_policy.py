@@ -1,5 +1,6 @@
 """Sampling, learning and reference see one distribution, whatever the padding, mask or shape."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
 from tests.agents.conftest import EOS, PAD, TARGET, VOCABULARY, critic_of, lora_config, make_model
 from tokengym.agents import PPO, ModelError, collect
+from tokengym.agents.policy import policy as policy_module
 from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.rollouts.playing import as_player, play_round
@@ -402,3 +404,22 @@ def test_a_diverged_policy_stops_where_it_samples(
     next(agent.policy.language_model.parameters()).data.fill_(float("nan"))
     with pytest.raises(ValueError, match="logits of row 0 at response token 0 are not finite"):
         play_round(as_player(agent), as_rounds(make_envs()))
+
+
+def test_without_triton_figures_are_computed_plainly(
+    make_ppo: Callable[..., PPO],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    monkeypatch.setattr(policy_module, "CHECK_KERNELS", "tokengym.no_such_module:check")
+    policy_module._fault_of_kernels.cache_clear()
+    policy = make_ppo().policy
+    assert not policy.kernels  # nor does a CPU try
+    assert not caplog.records
+    monkeypatch.setattr(policy_module.CausalLMPolicy, "device", torch.device("cuda", 0))
+    assert not any(policy.kernels for _ in range(2))
+    assert [record.message[:20] for record in caplog.records] == ["kernels are not used"]
+    policy.settings = dataclasses.replace(policy.settings, kernels="triton")
+    with pytest.raises(ModelError, match=r"kernels='triton' does not work, use .*no_such_module"):
+        policy.kernels  # noqa: B018
+    policy_module._fault_of_kernels.cache_clear()

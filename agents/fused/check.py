@@ -1,0 +1,63 @@
+"""Whether the kernels can be used on a device: they are held against their plain forms there."""
+
+import torch
+from torch import Tensor
+
+from tokengym.agents.errors import ModelError
+from tokengym.agents.fused import vocabulary
+from tokengym.agents.policy import head, sampling
+
+
+def check_kernels(device: torch.device) -> None:
+    """Raise unless the kernels of the vocabulary give what their plain forms give.
+
+    A machine may lack a compiler, or its version of Triton may translate a kernel wrongly.
+
+    Raises:
+        ModelError: naming what failed or differs.
+    """
+    try:
+        # Wherever a rollout or an update asks first, with gradients and without a graph.
+        with torch.inference_mode(False), torch.enable_grad():
+            gap = max(_gaps(device))
+    except Exception as error:  # whatever a compiler may raise
+        raise ModelError(f"Triton fails on {device} ({type(error).__name__}: {error})") from error
+    if not gap < 0.05:
+        raise ModelError(f"Triton's kernels are off by {gap:.3g} on {device}")
+
+
+def _gaps(device: torch.device) -> list[float]:
+    """Return the largest differences of figures, gradients, and what is drawn."""
+    num, hidden, vocab = 16, 64, 5_000
+
+    def waves(rows: int, speed: float) -> Tensor:  # numbers without a random generator
+        return (speed * torch.arange(rows * hidden, device=device)).sin().view(rows, hidden)
+
+    states, weight = waves(num, 0.7).requires_grad_(), waves(vocab, 1.3).requires_grad_()
+    numbers = torch.arange(num, device=device)
+    allowed = (waves(num, 0.3) @ waves(vocab, 1.1).t()) > -4.0
+    allowed[:, :num] = True
+    figures = head.Figures(
+        tokens=numbers,
+        temperature=0.8,
+        num_actions=vocab - 8,
+        size=num,
+        forbid_=lambda logits, part: logits.masked_fill_(~allowed[part, : vocab - 8], head.LOWEST),
+        masks=lambda: (sampling.packed(allowed), numbers),
+        with_entropy=True,
+        reference=(waves(num, 0.9), waves(vocab, 1.7)),
+    )
+    both = []
+    for token_figures in (head.token_figures, vocabulary.token_figures):
+        found = token_figures(states, weight, figures)
+        total = sum((found[i] * waves(num, i + 1.0)[:, 0]).sum() for i in range(3))
+        assert isinstance(total, Tensor)
+        both.append([*found, *torch.autograd.grad(total, (states, weight))])
+    logits = (states @ weight.t()).detach()
+    for draw in (sampling.draw, vocabulary.draw):
+        uniforms = (numbers + 0.5) / num
+        both[draw is vocabulary.draw] += [*draw(logits, uniforms), *draw(logits, None)]
+    return [
+        (one - other).abs().max().item() / (1.0 if one.is_floating_point() else vocab)
+        for one, other in zip(*both, strict=True)
+    ]
