@@ -93,6 +93,11 @@ class Bundle:
         """The task that the models were built for."""
         return self.manifest["task"]
 
+    @property
+    def env(self) -> str | None:
+        """Name of the environment it was made for; None if it is a task's own or names none."""
+        return self.manifest.get("env")
+
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer that all of the bundle's models share."""

@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tokengym.envs.errors import PretrainedError
 from tokengym.envs.files import read_json
@@ -13,6 +13,8 @@ from tokengym.envs.registry import did_you_mean
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 """Weights in Python's pickle format, which may run code when it is read."""
+FIRST_ASKED = {"model": "config.json", "dataset": "README.md"}
+"""File by which the hub is asked whether it has a model or a data set."""
 MOST_LAYERS = 1000
 """Most blocks of a stored model that are believed and built."""
 
@@ -23,9 +25,7 @@ def from_pretrained(auto_class: Any, path: str | Path, **options: Any) -> Any:
     Args:
         auto_class: An ``AutoModel...``, whose weights must be safetensors, or ``AutoTokenizer``.
         path: Folder, GGUF file, registered name or hub name. What looks like a path of this machine
-            and is none is not looked up on the hub. The hub is asked once for what is no folder,
-            before transformers does so, which would try again for a minute where no hub can be
-            reached.
+            and is none is not looked up on the hub, which is asked once for what is no folder.
         options: Further arguments of ``auto_class.from_pretrained``.
 
     Raises:
@@ -37,7 +37,7 @@ def from_pretrained(auto_class: Any, path: str | Path, **options: Any) -> Any:
     if is_model:
         check_weights(path)
     try:
-        place = {} if Path(path).exists() else {"local_files_only": not _hub_answers(str(path))}
+        place = {} if Path(path).exists() else {"local_files_only": not hub_answers(str(path))}
         if is_model:
             options = {"use_safetensors": True, **_with_config(path, {**options, **place})}
         return auto_class.from_pretrained(
@@ -172,10 +172,15 @@ def check_place(path: str | Path) -> None:
         raise PretrainedError(f"there is no folder {text!r}; check the path of the model{near}")
 
 
-def _hub_answers(name: str) -> bool:
-    """Return whether the hub has a model; False where the copy that is stored here must do.
+def hub_answers(name: str, kind: Literal["model", "dataset"] = "model") -> bool:
+    """Return whether the hub has a name; False where the copy that is stored here must do.
 
-    What else the hub may say, such as that a licence must be accepted, transformers says as well.
+    It is asked once: transformers and datasets would try again for half a minute where no hub can
+    be reached. What else it may say, such as that a licence must be accepted, they say as well.
+
+    Args:
+        name: "name" or "owner/name".
+        kind: What it is a name of.
 
     Raises:
         OSError: with the reason, if there is neither.
@@ -183,21 +188,22 @@ def _hub_answers(name: str) -> bool:
     from huggingface_hub import constants, errors, get_hf_file_metadata, hf_hub_url
 
     try:
-        get_hf_file_metadata(hf_hub_url(name, "config.json"))  # asks once
+        get_hf_file_metadata(hf_hub_url(name, FIRST_ASKED[kind], repo_type=kind))
         return True
     except errors.HFValidationError:
-        reason = "and no name that a model on the hub can have"
+        reason = f"and no name that a {kind} on the hub can have"
     except errors.HfHubHTTPError as error:
         is_unknown = isinstance(error, errors.RepositoryNotFoundError)
         if not is_unknown or isinstance(error, errors.GatedRepoError):
             return True
-        reason = f"and no such model on {constants.ENDPOINT}"
+        reason = f"and no such {kind} on {constants.ENDPOINT}"
     except Exception as error:  # those of the client, whichever it is
         reason = f"and no answer from {constants.ENDPOINT}: {error}"
-    stored = Path(constants.HF_HUB_CACHE, f"models--{name.replace('/', '--')}", "snapshots")
+    stored = Path(constants.HF_HUB_CACHE, f"{kind}s--{name.replace('/', '--')}", "snapshots")
     if stored.is_dir():
         return False
-    raise OSError(" ".join(f"no such folder here, {reason}{_near(name)}".split()))
+    near = _near(name) if kind == "model" else ""
+    raise OSError(" ".join(f"no such folder here, {reason}{near}".split()))
 
 
 def _near(path: str) -> str:

@@ -139,7 +139,7 @@ class _Maker:
 
         from tokengym.agents.offline.policies import make_policy
         from tokengym.agents.online.collecting import ResponseCollector
-        from tokengym.evaluation.runs.defaults import training_settings
+        from tokengym.evaluation.runs.defaults import usual_lengths
         from tokengym.evaluation.runs.run import load_agent
 
         self.config = config
@@ -149,7 +149,7 @@ class _Maker:
             num_envs=1,
             reward=config.reward,
             split=config.split,
-            **training_settings(env).lengths() | config.task.env_kwargs(env),
+            **usual_lengths(env, config.task.bundle) | config.task.env_kwargs(env),
         )
         self.agent = (
             make_policy(envs, config.task.model)

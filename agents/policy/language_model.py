@@ -61,8 +61,8 @@ def load_causal_lm(
     if dtype != "auto" and dtype not in DTYPES:
         raise ValueError(f"dtype must be 'auto', 'float32' or 'bfloat16', got {dtype!r}")
     folder = located(model) if isinstance(model, str | Path) else None
-    if folder is not None and adapts and is_cached(folder) and dtype in ("auto", "bfloat16"):
-        loaded = sharing_weights(shared_backbone(folder, device="cpu"))
+    if folder is not None and adapts and is_cached(folder):
+        loaded = sharing_weights(shared_backbone(folder, device="cpu", dtype=dtype))
     elif isinstance(model, str | Path):
         with no_progress_bars():
             loaded = load_whole(AutoModelForCausalLM, model, alone=alone, dtype="auto")

@@ -429,7 +429,7 @@ class CausalLMPolicy(BasePolicy):
             ref_states: (batch, time, hidden) from `reference_states`; None computes them again.
             max_size: Most texts in one forward.
         """
-        log_probs = torch.zeros(sequences.response_mask.shape, device=self.device)
+        log_probs = self._zeros(*sequences.response_mask.shape)
         for bucket in self._buckets(sequences, max_size, reference):
             part = sequences.select(bucket)
             rows, times, columns = part.response_positions()
@@ -471,8 +471,7 @@ class CausalLMPolicy(BasePolicy):
             action_masks: Tokens that could be sampled at each step; None: all.
             max_size: Most texts in one forward.
         """
-        shape = (*sequences.response_mask.shape, self.num_actions)
-        logits = torch.zeros(shape, device=self.device)
+        logits = self._zeros(*sequences.response_mask.shape, self.num_actions)
         for bucket in self._buckets(sequences, max_size, True):
             part = sequences.select(bucket)
             rows, times, _ = part.response_positions()
@@ -522,7 +521,7 @@ class CausalLMPolicy(BasePolicy):
             ref_states: (batch, time, hidden) from `reference_states`, to compute them from.
             max_size: Most texts in one forward.
         """
-        kl = torch.zeros(sequences.response_mask.shape, device=self.device)
+        kl = self._zeros(*sequences.response_mask.shape)
         for bucket in self._buckets(sequences, max_size, True):
             masks = None if action_masks is None else action_masks.select(bucket)
             part = self.evaluate(
@@ -547,13 +546,18 @@ class CausalLMPolicy(BasePolicy):
             action_masks: Tokens that could be sampled at each step; None: all.
             max_size: Most texts in one forward.
         """
-        entropy = torch.zeros(sequences.response_mask.shape, device=self.device)
+        entropy = self._zeros(*sequences.response_mask.shape)
         for bucket in sequences.buckets(max_size):
             masks = None if action_masks is None else action_masks.select(bucket)
             part = self.evaluate(sequences.select(bucket), masks, with_entropy=True).entropy
             assert part is not None
             entropy[bucket, : part.shape[1]] = part
         return entropy
+
+    def _zeros(self, *shape: int) -> Tensor:
+        """Return zeros in the precision of logits: float64 if the weights have it, or float32."""
+        is_double = next(self.language_model.parameters()).dtype == torch.float64
+        return torch.zeros(shape, device=self.device, dtype=torch.float64 if is_double else None)
 
     def _buckets(self, sequences: Sequences, max_size: int, reference: bool) -> list[Tensor]:
         """Return rows to run together, as often as every process runs a sharded reference."""

@@ -20,6 +20,7 @@ import numpy as np
 from tokengym.envs.bundle import Split, check_split
 from tokengym.envs.episode import NO_METADATA
 from tokengym.envs.errors import DatasetError, PromptError, SettingsError
+from tokengym.envs.pretrained import hub_answers
 from tokengym.envs.prompts.prompt import Prompt, PromptSet, is_messages, read_transcript
 from tokengym.envs.prompts.tokenization import in_parts, lone_surrogate
 
@@ -298,6 +299,8 @@ def _loaded(path: Path, dataset: Path | str, *, headerless: bool) -> Any:
             f"it to one of {', '.join(_READERS)}"
         )
     name, _, config = str(dataset).partition(":")
+    if not Path(name).exists():
+        hub_answers(name, "dataset")
     with _bars_on_terminals():
         return datasets.load_dataset(name, config or None)
 

@@ -23,6 +23,9 @@ from tokengym.envs.registry import split_own
 from tokengym.envs.tasks import Task, task_of
 from tokengym.rewards.scorers.normalize import NORMALIZATIONS, parse_normalization
 
+USUAL_ENV = "MovieReview"
+"""Environment of commands that name none."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
@@ -53,7 +56,7 @@ class ModelSettings:
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
-            with preferred_device(self.device):
+            with preferred_device(self.device, self.dtype):
                 yield
         finally:
             torch.set_num_threads(before)
@@ -265,6 +268,22 @@ def bundle_settings(bundle: Bundle | Path | str | None, kind: SettingsKind) -> d
         return {}
 
 
+def usual_env(bundle: Bundle | Path | str | None = None) -> str:
+    """Return the name of the environment that a bundle was made for, MovieReview without one.
+
+    Args:
+        bundle: Itself, its name or folder; "" or None for none.
+
+    Example:
+        >>> usual_env("smollm2-answers")
+        'QuestionAnswer'
+    """
+    try:
+        return (find_bundle(bundle).env if bundle else None) or USUAL_ENV
+    except BundleError:  # whoever makes the environment says what is wrong
+        return USUAL_ENV
+
+
 def evaluation_settings(bundle: str = "", **usual: Any) -> EvaluationSettings:
     """Return the settings of evaluations, a bundle's own among them.
 
@@ -300,6 +319,7 @@ def training_settings(
     task = task_of(env_id)
     usual = {**({} if task is None else task.training), **(usual or {})}
     has = own | {leaf.path[-1] for leaf in leaves(find_learner(agent).default_settings())}
+    has -= set(find_learner(agent).fixed)
     known = {name: value for name, value in usual.items() if name in (has if uses_credit else own)}
     known |= {name: value for name, value in changes.items() if value is not None}
     return TrainingSettings(
@@ -310,6 +330,17 @@ def training_settings(
         ),
         **{name: value for name, value in known.items() if name in own},
     )
+
+
+def usual_lengths(env_id: str, bundle: Bundle | Path | str | None = None) -> dict[str, int]:
+    """Return the arguments of ``gym.make`` for responses as long as in training.
+
+    Args:
+        env_id: Id of the environment.
+        bundle: Bundle that replaces the task's; "" or None for none.
+    """
+    usual = bundle_settings(bundle, "training")
+    return training_settings(env_id, usual=usual).lengths()
 
 
 def default_rewards(env_id: str) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ from tokengym.evaluation.runs.config import (
     resolve_env,
     task_of_file,
 )
-from tokengym.evaluation.runs.defaults import TrainingSettings, training_settings
+from tokengym.evaluation.runs.defaults import TrainingSettings, usual_env, usual_lengths
 from tokengym.evaluation.runs.own import changed_files
 from tokengym.evaluation.statistics import Array
 from tokengym.evaluation.statistics.agreement import Agreement, agreement
@@ -365,7 +365,7 @@ def known_task(
     Args:
         path: A folder that ``tokengym compare`` or ``train`` wrote, or a file in one; None if
             nothing is stored.
-        env: Environment id or a task's bare name; None takes the stored one, or MovieReview.
+        env: Environment id or a task's bare name; None takes the stored one, or the bundle's.
         below: Whether to look in all folders below, and not only in those of runs.
         task: Settings of the caller's own, which replace those that are stored.
         trust_code: Run the files of code, and import the modules, that are stored as names.
@@ -376,9 +376,9 @@ def known_task(
     """
     stored = None if path is None else stored_settings(path, below=below)
     if stored is None or not _is_stored(env, stored[1]["env"], trust_code):
-        env = resolve_env(env or "MovieReview")
         own = TaskSettings() if task is None else task
-        return env, {**training_settings(env).lengths(), **own.env_kwargs(env)}
+        env = resolve_env(env or usual_env(own.bundle))
+        return env, {**usual_lengths(env, own.bundle), **own.env_kwargs(env)}
     file, settings = stored
     try:
         defaults = as_plain(TaskSettings())

@@ -24,29 +24,40 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 
-_preferred = "auto"
+_preferred = _precision = "auto"
 
 
 @contextmanager
-def preferred_device(device: str) -> Iterator[None]:
+def preferred_device(device: str, dtype: str = "auto") -> Iterator[None]:
     """Let "auto" stand for a device within a block, in all threads; "auto" changes nothing.
+
+    Args:
+        device: As for `select_device`.
+        dtype: Precision of a `shared_backbone`, "float32" or "bfloat16", which is the policy's; so
+            reward models on the policy's backbone take no weights of their own.
 
     Raises:
         ValueError: as `select_device`.
     """
-    global _preferred
+    global _preferred, _precision
     select_device(device)
-    before = _preferred
-    _preferred = before if device == "auto" else device
+    before = _preferred, _precision
+    _preferred = _preferred if device == "auto" else device
+    _precision = _precision if dtype == "auto" else dtype
     try:
         yield
     finally:
-        _preferred = before
+        _preferred, _precision = before
 
 
 def auto_device() -> str:
     """Return what "auto" stands for: "auto" itself unless a device is preferred."""
     return _preferred
+
+
+def auto_precision() -> str:
+    """Return the precision of a `shared_backbone`; "auto" is that of the files."""
+    return _precision
 
 
 def select_device(device: str | torch.device) -> torch.device:
@@ -305,7 +316,9 @@ def load_on_backbone(path: str | Path, backbone: "PreTrainedModel") -> "PreTrain
     return classifier.eval().requires_grad_(False)
 
 
-def shared_backbone(path: str | Path, *, device: str = "auto") -> "PreTrainedModel":
+def shared_backbone(
+    path: str | Path, *, device: str = "auto", dtype: str = "auto"
+) -> "PreTrainedModel":
     """Return a stored language model, frozen, that a process reads once for all who adapt it.
 
     Policies with adapters take `sharing_weights` of it, reward models `load_on_backbone`.
@@ -313,19 +326,20 @@ def shared_backbone(path: str | Path, *, device: str = "auto") -> "PreTrainedMod
     Args:
         path: Folder or name.
         device: As for `select_device`.
+        dtype: "float32", "bfloat16", or "auto": see `preferred_device`.
     """
-    folder = Path(located(path))
+    folder, dtype = Path(located(path)), auto_precision() if dtype == "auto" else dtype
     stamp = max((file.stat().st_mtime_ns for file in folder.glob("*")), default=0)
-    return _backbone(str(folder), stamp).to(select_device(device))  # type: ignore[arg-type]
+    return _backbone(str(folder), stamp, dtype).to(select_device(device))  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=1)
-def _backbone(path: str, stamp: int) -> "PreTrainedModel":
+def _backbone(path: str, stamp: int, dtype: str) -> "PreTrainedModel":
     """Return the model of a folder; ``stamp`` tells a changed one."""
     from transformers import AutoModelForCausalLM
 
     with quiet():
-        model: Any = load_whole(AutoModelForCausalLM, path, dtype="auto")
+        model: Any = load_whole(AutoModelForCausalLM, path, dtype=dtype)
     return model.eval().requires_grad_(False)
 
 

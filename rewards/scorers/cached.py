@@ -29,25 +29,28 @@ T = TypeVar("T")
 def loaded_once(load: Callable[..., T]) -> Callable[..., T]:
     """Return a loader of stored models that loads each once in a process.
 
-    It is loaded anew when files change, or when "auto" stands for another device.
+    It is loaded anew when files change, or when "auto" stands for another device or precision.
 
     Args:
         load: Takes the model's folder or hub name as ``path``, and options that can be hashed.
     """
 
     @lru_cache(maxsize=8)
-    def remembered(path: str, stamp: int, auto: str, options: tuple[tuple[str, Any], ...]) -> T:
+    def remembered(
+        path: str, stamp: int, auto: tuple[str, str], options: tuple[tuple[str, Any], ...]
+    ) -> T:
         return load(path, **dict(options))
 
     @wraps(load)
     def loader(path: str | Path, **options: Any) -> T:
-        from tokengym.rewards.models.loading import auto_device  # loads torch
+        from tokengym.rewards.models.loading import auto_device, auto_precision  # loads torch
 
         folder = Path(located(path))
         files = list(folder.iterdir()) if folder.is_dir() else []
         stamp = max((file.stat().st_mtime_ns for file in files), default=0)
         location = str(folder.resolve()) if files else str(path)
-        return remembered(location, stamp, auto_device(), tuple(sorted(options.items())))
+        auto = auto_device(), auto_precision()
+        return remembered(location, stamp, auto, tuple(sorted(options.items())))
 
     return loader
 

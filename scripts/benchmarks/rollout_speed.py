@@ -1,14 +1,16 @@
 """How fast an agent writes through an environment's ``step``, against ``model.generate``.
 
-Both sample, without top-k, from the same random GPT-2; ours also returns every token's log-prob,
-value and entropy, and the environment's observations. Arms take turns in one process; medians of
-tokens per CPU second, so that other work on the machine counts less, and per second.
+Both sample, without top-k, from the same random GPT-2 or Llama; ours also returns every token's
+log-prob, value and entropy, and the environment's observations. Arms take turns in one process;
+medians of tokens per CPU second, so that other work on the machine counts less, and per second.
 
 - even: no EOS, every row writes all its tokens;
-- ragged: EOS with probability 1/24 at each step; tokens count up to it.
+- ragged: EOS with probability 1/24 at each step, by the bias of GPT-2's last norm; tokens count up
+  to it.
 
     python scripts/benchmarks/rollout_speed.py [--size small] [--repeats 7] [--threads 1]
     python scripts/benchmarks/rollout_speed.py --size large --dtypes float32 bfloat16 --repeats 3
+    python scripts/benchmarks/rollout_speed.py --size llama --dtypes float32 bfloat16 --repeats 3
 """
 
 import argparse
@@ -21,7 +23,14 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from tokengym.agents import PPO
 from tokengym.agents.rollouts.playing import play_round
@@ -31,6 +40,10 @@ from tokengym.envs import TokenGenerationVectorEnv
 SIZES: dict[str, dict[str, int]] = {
     "small": {"n_layer": 4, "n_embd": 128, "n_head": 4, "vocab_size": 2_048},
     "large": {"n_layer": 6, "n_embd": 768, "n_head": 12, "vocab_size": 50_257},
+    "llama": {  # SmolLM2-135M
+        **{"num_hidden_layers": 30, "hidden_size": 576, "intermediate_size": 1_536},
+        **{"num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49_152},
+    },
 }
 PAD, EOS, PROMPT_TOKENS = 0, 1, 8
 
@@ -45,10 +58,13 @@ def make_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
     )
 
 
-def make_model(size: str, dtype: str, eos_probability: float) -> GPT2LMHeadModel:
-    """Return a random GPT-2 whose EOS has the wanted probability wherever it stands."""
+def make_model(size: str, dtype: str, eos_probability: float) -> PreTrainedModel:
+    """Return a random model; a GPT-2's EOS has the wanted probability wherever it stands."""
     torch.manual_seed(0)
     ids = {"bos_token_id": EOS, "eos_token_id": EOS, "pad_token_id": PAD}
+    if size == "llama":
+        config = LlamaConfig(**SIZES[size], tie_word_embeddings=True, **ids)  # type: ignore[arg-type]
+        return LlamaForCausalLM(config).eval().to(getattr(torch, dtype))
     model = GPT2LMHeadModel(GPT2Config(**SIZES[size], n_positions=1_024, **ids)).eval()  # type: ignore[arg-type]
     direction = torch.nn.functional.normalize(torch.randn(SIZES[size]["n_embd"]), dim=0)
     odds = eos_probability / (1 - eos_probability)
@@ -60,7 +76,7 @@ def make_model(size: str, dtype: str, eos_probability: float) -> GPT2LMHeadModel
     return model.to(getattr(torch, dtype))
 
 
-def generate_arm(model: GPT2LMHeadModel, tokens: int, rows: int, ragged: bool) -> Callable[[], int]:
+def generate_arm(model: PreTrainedModel, tokens: int, rows: int, ragged: bool) -> Callable[[], int]:
     """Return a function that samples with ``generate`` and counts the tokens."""
     ids = torch.randint(2, 1_000, (rows, PROMPT_TOKENS), device=model.device)
     mask = torch.ones_like(ids)
@@ -79,7 +95,7 @@ def generate_arm(model: GPT2LMHeadModel, tokens: int, rows: int, ragged: bool) -
     return play
 
 
-def ours_arm(model: GPT2LMHeadModel, settings: argparse.Namespace) -> Callable[[], int]:
+def ours_arm(model: PreTrainedModel, settings: argparse.Namespace) -> Callable[[], int]:
     """Return a function that plays one round and counts the tokens."""
     tokenizer = make_tokenizer(model.config.vocab_size)
     envs = TokenGenerationVectorEnv(
@@ -110,7 +126,7 @@ def ours_arm(model: GPT2LMHeadModel, settings: argparse.Namespace) -> Callable[[
 def make_arms(dtype: str, settings: argparse.Namespace) -> dict[str, Callable[[], int]]:
     """Return both arms, on even and on ragged lengths."""
     arms: dict[str, Callable[[], int]] = {}
-    for kind in ("even", "ragged"):
+    for kind in ("even",) if settings.size == "llama" else ("even", "ragged"):
         model: Any = make_model(settings.size, dtype, 1 / 24 if kind == "ragged" else 1e-30)
         model.to(settings.device)
         arms[f"{dtype}, {kind}: generate"] = generate_arm(
@@ -151,9 +167,11 @@ def main() -> None:
     logging.disable(logging.WARNING)
     arms = {k: arm for dtype in settings.dtypes for k, arm in make_arms(dtype, settings).items()}
     speeds = measure(arms, settings.repeats)
-    shape = SIZES[settings.size]
+    config = make_model(settings.size, "float32", 1e-30).config
+    title = "Llama" if settings.size == "llama" else "GPT-2"
     print(
-        f"GPT-2 {shape['n_layer']}x{shape['n_embd']}, vocabulary {shape['vocab_size']:,}, "
+        f"{title} {config.num_hidden_layers}x{config.hidden_size}, "
+        f"vocabulary {config.vocab_size:,}, "
         f"{settings.rows} rows of {PROMPT_TOKENS} + {settings.new_tokens} tokens, "
         f"{settings.threads} thread(s) on {settings.device}, medians of {settings.repeats}\n"
     )

@@ -9,16 +9,17 @@ if TYPE_CHECKING:
     from tokengym.lab.collect import CollectionConfig
 
 
-def collection_settings(env: str) -> dict[str, Any]:
+def collection_settings(env: str | None, bundle: str = "") -> dict[str, Any]:
     """Return the default settings of a collection."""
+    from tokengym.evaluation.runs.defaults import usual_env
     from tokengym.lab.collect import CollectionConfig
 
-    return {"config": CollectionConfig(env=env)}
+    return {"config": CollectionConfig(env=env or usual_env(bundle))}
 
 
 @takes_settings(collection_settings)
 def collect(
-    env: str = "MovieReview",
+    env: str | None = None,
     out: Path | None = None,
     trust_code: bool = False,
     device: str = "auto",
@@ -36,7 +37,7 @@ def collect(
       tokengym train --agent dpo --pairs pairs.jsonl
 
     Args:
-        env: Environment id, or a task's bare name.
+        env: Environment id, or a task's bare name (default: the bundle's, or MovieReview).
         out: File, .jsonl or .parquet (default: the task's name and what is kept).
         trust_code: Run the files of code that the agent names.
         device: Where models run: "cpu", "cuda" or "cuda:1" (default: a GPU if there is one).

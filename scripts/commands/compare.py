@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
 
 
-def comparison_settings(env: str, agent: str, agents: str, bundle: str = "") -> dict[str, Any]:
+def comparison_settings(
+    env: str | None, agent: str, agents: str, bundle: str = ""
+) -> dict[str, Any]:
     """Return the default settings of a comparison, those of its first learner."""
     from tokengym.envs.registry import name_of
     from tokengym.evaluation.runs.defaults import evaluation_settings
@@ -23,7 +25,7 @@ def comparison_settings(env: str, agent: str, agents: str, bundle: str = "") -> 
 
 @takes_settings(comparison_settings, choice=("agent", agent_lines))
 def compare(
-    env: str = "MovieReview",
+    env: str | None = None,
     rewards: Names = (),
     agent: str = "ppo",
     agents: Names = (),
@@ -52,7 +54,8 @@ def compare(
       tokengym compare --agents ppo loo:group_size=16 dpo --rewards sparse abc --tokens 100000
 
     Args:
-        env: Environment id, a task's bare name, or path/to/file.py:make_env.
+        env: Environment id, a task's bare name, or path/to/file.py:make_env (default: the
+            bundle's, or MovieReview).
         rewards: Rewards by name or path/to/file.py:MyCredit, options after a colon; the others are
             set against the first (default: the task's).
         agent: How the policies learn; one that learns from token rewards.
@@ -79,11 +82,12 @@ def compare(
 
     from tokengym.evaluation.runs.compare import compare as run_comparison
     from tokengym.evaluation.runs.config import ComparisonConfig, resolve_env
-    from tokengym.evaluation.runs.defaults import default_rewards, task_name
+    from tokengym.evaluation.runs.defaults import default_rewards, task_name, usual_env
     from tokengym.scripts.commands.show import show_summary
 
     if agents and agent != "ppo":
         raise ValueError(f"--agent {agent} has no effect beside --agents; leave one of them out")
+    env = env or usual_env(task.bundle)
     usual = default_rewards(resolve_env(env))
     config = ComparisonConfig(
         env=env,

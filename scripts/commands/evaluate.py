@@ -54,8 +54,8 @@ def evaluate(
 
     Args:
         agent: Folder of a saved agent; without one, the untrained policy is measured.
-        env: Environment id, or a task's bare name (default: what the agent was trained in, or
-            MovieReview).
+        env: Environment id, or a task's bare name (default: what the agent was trained in,
+            the bundle's, or MovieReview).
         episodes: Number of held-out prompts.
         seed: Seed of prompts and sampling.
         samples: Number of responses to print.

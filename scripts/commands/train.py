@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
 
 
-def run_settings(env: str, agent: str, bundle: str = "") -> dict[str, Any]:
+def run_settings(env: str | None, agent: str, bundle: str = "") -> dict[str, Any]:
     """Return the default settings of a run: those of the task and of the learner."""
     from tokengym.evaluation.runs.config import TaskSettings, resolve_env
     from tokengym.evaluation.runs.defaults import (
@@ -22,10 +22,11 @@ def run_settings(env: str, agent: str, bundle: str = "") -> dict[str, Any]:
         bundle_settings,
         evaluation_settings,
         training_settings,
+        usual_env,
     )
 
     usual = bundle_settings(bundle, "training")
-    training = training_settings(resolve_env(env), agent, usual=usual)
+    training = training_settings(resolve_env(env or usual_env(bundle)), agent, usual=usual)
     idle = frozenset() if training.declaration.uses_credit else CREDIT_SETTINGS
     fixed = (*training.declaration.fixed, *training.declaration.idle)
     idle |= {f"learner.{name}" for name in fixed}
@@ -45,7 +46,7 @@ def agents() -> dict[str, str]:
 
 @takes_settings(run_settings, choice=("agent", agents))
 def train(
-    env: str = "MovieReview",
+    env: str | None = None,
     reward: str = "sparse",
     agent: str = "ppo",
     seed: int = 0,
@@ -70,7 +71,8 @@ def train(
       tokengym evaluate runs/abc/agent
 
     Args:
-        env: Environment id, a task's bare name, or path/to/file.py:make_env.
+        env: Environment id, a task's bare name, or path/to/file.py:make_env (default: the
+            bundle's, or MovieReview).
         reward: A reward by name or path/to/file.py:MyCredit, options after a colon; learners
             from whole scores use its scorer alone.
         agent: How the policy learns.
@@ -87,13 +89,13 @@ def train(
 
     from tokengym.agents.rollouts.logs import check_tracker
     from tokengym.evaluation.runs.config import ComparisonConfig, run_folder, slug
-    from tokengym.evaluation.runs.defaults import task_name
+    from tokengym.evaluation.runs.defaults import task_name, usual_env
     from tokengym.evaluation.runs.progress import Board
     from tokengym.evaluation.runs.run import join_run, run
     from tokengym.scripts.commands.show import say
 
     config = ComparisonConfig(
-        env=env,
+        env=env or usual_env(task.bundle),
         rewards=(reward,),
         seeds=1,
         first_seed=seed,

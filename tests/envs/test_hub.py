@@ -11,8 +11,9 @@ import pytest
 from huggingface_hub import constants
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from tokengym.envs.errors import PretrainedError
+from tokengym.envs.errors import DatasetError, PretrainedError
 from tokengym.envs.pretrained import from_pretrained
+from tokengym.envs.prompts.loading import load_prompts
 
 COMMIT = "1" * 40
 
@@ -82,3 +83,9 @@ def test_a_hub_is_asked_once(hub: str, tmp_path: Path, monkeypatch: pytest.Monke
         from_pretrained(AutoModelForCausalLM, "gpt3")
     with pytest.raises(PretrainedError, match=r"and no name that a model on the hub can have\)"):
         from_pretrained(AutoModelForCausalLM, "a b")
+    for name, reason in (("me/rows", "no answer from http://127.*:9: "), ("a b", "no name")):
+        with pytest.raises(DatasetError, match=rf"^dataset '{name}' cannot be read \(.* {reason}"):
+            load_prompts(name)
+    go_to(hub)
+    with pytest.raises(DatasetError, match=rf"and no such dataset on {hub}\); pass a csv, tsv, "):
+        load_prompts("me/rows")

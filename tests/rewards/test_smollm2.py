@@ -11,10 +11,11 @@ from peft import LoraConfig
 
 import tokengym  # noqa: F401
 from tokengym.agents import PPO
+from tokengym.agents.policy.language_model import load_causal_lm
 from tokengym.envs import Episode, bundled
 from tokengym.envs.errors import CheckpointError, PretrainedError
 from tokengym.envs.models import MODELS, located
-from tokengym.rewards.models.loading import shared_backbone
+from tokengym.rewards.models.loading import preferred_device, shared_backbone
 from tokengym.rewards.scorers.stored import gold_scorer, load_scorer
 
 try:
@@ -126,3 +127,13 @@ def test_a_base_that_is_another(
 
 def test_its_name_is_known() -> None:
     assert MODELS["smollm2"].title == "SmolLM2-135M-Instruct, 4-bit weights"
+
+
+def test_a_reward_model_reads_the_policys_weights_in_their_precision() -> None:
+    with preferred_device("cpu", "float32"):
+        scorer: Any = load_scorer(bundled("smollm2-reviews").reward_model, "reward_model")
+    policy = load_causal_lm("smollm2", "float32", adapts=True)
+    models: list[Any] = [scorer.model, policy]
+    weights = [model.get_input_embeddings().weight for model in models]
+    assert weights[0].dtype == torch.float32
+    assert weights[0].data_ptr() == weights[1].data_ptr()

@@ -8,10 +8,12 @@ import pytest
 from tokengym.agents.learner import find_learner, learner_names
 from tokengym.agents.ppo.advantages import find_advantage
 from tokengym.agents.ppo.settings import CRITIC_FREE
+from tokengym.envs.bundle import bundled
 from tokengym.envs.declared import leaves, names_of
 from tokengym.envs.errors import SettingsError
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tasks import TaskOptions
+from tokengym.evaluation.runs.defaults import training_settings
 from tokengym.scripts.cli import COMMANDS, main
 from tokengym.scripts.commands.options import Chosen, _fields, call, options_of, takes_settings
 
@@ -167,6 +169,32 @@ def test_every_setting_of_a_learner_is_an_option(agent: str, capsys: pytest.Capt
     for flag in ("device", "dtype", "lora-rank", "max-new-tokens", "eval-every", "bundle"):
         assert f"--{flag} " in text
     assert ("--steps INT" in text) == find_learner(agent).uses_credit
+
+
+@pytest.mark.parametrize("bundle", ["smollm2-reviews", "smollm2-answers"])
+@pytest.mark.parametrize("agent", learner_names())
+def test_a_bundles_defaults_suit_every_learner(agent: str, bundle: str):
+    options = options_of(COMMANDS["train"], [f"--agent={agent}", f"--bundle={bundle}"])
+    values = {option.name: option.default for option in options}
+    assert (values["lora_rank"], values["dtype"]) == (8, "float32")
+    learner, usual = find_learner(agent), bundled(bundle).settings("training")
+    if learner.uses_credit:
+        assert values["batch_size"] == usual["batch_size"]
+    settings = training_settings("MovieReview", agent, usual=usual)
+    learner.check_settings(settings.learner, settings.batch_size)
+
+
+def test_commands_take_the_environment_of_a_bundle(monkeypatch: pytest.MonkeyPatch):
+    asked: list[str] = []
+    for place in ("config.ComparisonConfig.__post_init__", "compare.compare"):
+        monkeypatch.setattr(
+            f"tokengym.evaluation.runs.{place}", lambda config, *_, **__: asked.append(config.env)
+        )
+    monkeypatch.setattr("tokengym.scripts.commands.show.show_summary", lambda *_: None)
+    for arguments in (["--bundle=smollm2-answers"], ["--bundle", "smollm2-reviews"], []):
+        main(["compare", *arguments])
+    main(["compare", "--bundle=smollm2-answers", "--env=MovieReview"])
+    assert asked[::2] == ["QuestionAnswer", "MovieReview", "MovieReview", "MovieReview"]
 
 
 TASK_OPTIONS = {*names_of(TaskOptions), *names_of(GenerationSettings)} - {

@@ -461,3 +461,12 @@ def test_a_rollout_that_disagrees_with_the_update_stops(make_ppo: Callable[..., 
     with pytest.raises(ModelError, match=r"ratio is off by 0\.35, log-probs by 0\.3 nats"):
         agent.learn_from(replace(played, log_probs=played.log_probs - 0.3))
     agent.learn_from(agent.collect())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kl_estimator", ["exact", "k1"])
+def test_weights_in_float64_learn(make_ppo: Callable[..., PPO], kl_estimator: str) -> None:
+    agent = make_ppo(model=make_model().double(), kl_estimator=kl_estimator, n_minibatches=1)
+    before = [p.clone() for p in agent.policy.parameters() if p.requires_grad]
+    agent.learn(1)
+    after = [p for p in agent.policy.parameters() if p.requires_grad]
+    assert any(not torch.equal(x, y) for x, y in zip(before, after, strict=True))

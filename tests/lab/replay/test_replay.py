@@ -15,6 +15,7 @@ import torch
 from tokengym.agents import PPO, RandomAgent, collect
 from tokengym.agents.oracle import policy_table
 from tokengym.envs import Episode, OracleEnv, episode_to_record
+from tokengym.evaluation.runs.config import TaskSettings
 from tokengym.evaluation.statistics.agreement import rank_correlation
 from tokengym.lab.replay.page import (
     figure_columns,
@@ -193,6 +194,15 @@ def test_what_is_no_set_of_episodes(episodes: list[Episode], tmp_path: Path):
     with pytest.raises(ValueError, match=r"unknown reward 'acb'"):
         replay(episodes, ["acb"], env=ENV)
     assert known_task(tmp_path, None)[0] == ENV
+
+
+@pytest.mark.parametrize(
+    ("bundle", "task", "tokens"),
+    [("smollm2-reviews", "MovieReview", 24), ("smollm2-answers", "QuestionAnswer", 48)],
+)
+def test_a_bundle_says_what_it_was_made_for(bundle: str, task: str, tokens: int):
+    env, kwargs = known_task(None, None, task=TaskSettings(bundle=bundle))
+    assert (env, kwargs["max_new_tokens"]) == (f"tokengym/{task}-v0", tokens)
 
 
 def test_only_rules_that_the_scorer_allows_are_usual():
