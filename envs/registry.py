@@ -334,15 +334,46 @@ def split_own(text: str) -> tuple[Path, str, str] | None:
     return Path(f"{file}.py"), name, options
 
 
-def _defined(path: Path) -> str:
-    """Return the names that a file defines at its top, in brackets; the file is not run."""
+def _definitions(path: Path) -> list[ast.ClassDef | ast.FunctionDef]:
+    """Return what a file defines at its top; the file is not run."""
     try:
         body = ast.parse(path.read_bytes()).body
     except (OSError, SyntaxError, ValueError):
-        return ""
-    kinds = (ast.ClassDef, ast.FunctionDef)
-    names = [node.name for node in body if isinstance(node, kinds) and node.name[0] != "_"]
+        return []
+    return [node for node in body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+
+
+def _defined(path: Path) -> str:
+    """Return the public names that a file defines at its top, in brackets."""
+    names = [node.name for node in _definitions(path) if node.name[0] != "_"]
     return f" (it has {', '.join(names)})" if names else ""
+
+
+def own_title(text: str) -> str:
+    """Return a word as readers see it: an object of a file by the ``name`` that its class has.
+
+    The file is not run; an object without a name, or a file that is gone, leaves the object's own.
+
+    Example:
+        >>> own_title("gone.py:Half:share=0.5"), own_title("abc:beta=1")
+        ('Half:share=0.5', 'abc:beta=1')
+    """
+    own = split_own(text)
+    if own is None:
+        return text
+    path, title, options = own
+    for found in _definitions(path):
+        if found.name != title or not isinstance(found, ast.ClassDef):
+            continue
+        for line in found.body:
+            match line:
+                case (
+                    ast.Assign(targets=[ast.Name("name")], value=ast.Constant(str(named)))
+                    | ast.AnnAssign(target=ast.Name("name"), value=ast.Constant(str(named)))
+                ) if named:
+                    title = named
+        break
+    return f"{title}:{options}" if options else title
 
 
 def load_own(path: Path, name: str, *, error: type[TokenGymError] = SettingsError) -> Any:

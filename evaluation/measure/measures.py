@@ -35,6 +35,8 @@ class Measure:
     """Heading of its chart."""
     meaning: str
     """One sentence, with the unit; empty where nothing is known."""
+    unit: str = ""
+    """Unit on a figure's axis; empty for scores, shares and counts."""
     better: Literal["higher", "lower", ""] = ""
     """Direction of improvement; empty where neither way is better in itself."""
     word: str = ""
@@ -52,6 +54,11 @@ class Measure:
     """Charts of the differences to the baseline."""
     of_text: Callable[[Sequence[Episode]], float] | None = None
     """Function of the responses alone, where it is one."""
+
+    @property
+    def label(self) -> str:
+        """Its title with the unit, for a figure."""
+        return f"{self.title} ({self.unit})" if self.unit else self.title
 
     def heading(self, kind: str) -> str:
         """Return the heading of one of its numbers, such as ``KL at the end``."""
@@ -87,6 +94,7 @@ _TABLE = (
         name="kl",
         title="KL to the reference",
         meaning="Nats per response by which the policy left its reference: the price of the score.",
+        unit="nats",
         better="lower",
         word="KL",
         short="KL",
@@ -124,6 +132,7 @@ _TABLE = (
         name="length",
         title="Length",
         meaning="Response tokens.",
+        unit="tokens",
         recorded=True,
         of_text=lambda episodes: _mean([len(e.response_ids) for e in episodes]),
     ),
@@ -131,6 +140,7 @@ _TABLE = (
         name="entropy",
         title="Entropy",
         meaning="Nats per token that the policy still leaves open.",
+        unit="nats per token",
         recorded=True,
     ),
     Measure(
@@ -235,6 +245,7 @@ _TABLE = (
     Measure(
         name="train_kl",
         title="KL in training",
+        unit="nats",
         meaning="Mean KL of the training batches since the last point.",
         recorded=True,
     ),

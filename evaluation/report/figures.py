@@ -172,7 +172,7 @@ def _line(name: str, colours: Mapping[str, str], baseline: str) -> dict[str, Any
 
 
 def _title(panel: Panel, measure: str, by_gold: bool) -> str:
-    title = measure_of(measure, by_gold).title
+    title = measure_of(measure, by_gold).label
     return f"{title} ({group_label(panel.group)})" if panel.group else title
 
 

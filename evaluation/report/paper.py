@@ -1,6 +1,7 @@
 """A comparison in a paper: a figure of one column, a table in LaTeX or Markdown, a citation."""
 
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, Literal
 
 from tokengym.envs.registry import did_you_mean
 from tokengym.envs.render import markdown, printable
-from tokengym.evaluation.measure.measures import AXES, measure_of, measures_of
+from tokengym.evaluation.measure.measures import AXES, WHEN, measure_of, measures_of
 from tokengym.evaluation.report.curves import Curve, group_label, make_panels
 from tokengym.evaluation.report.figures import draw, plain, write_picture
 from tokengym.evaluation.report.tables import cells, columns
@@ -29,6 +30,8 @@ MARKERS = ("", "o", "s", "^", "D", "v", "P", "X")
 """Of all three, a line has a combination of its own, so that it can be told in grey too."""
 INCHES = {"in": 1.0, "cm": 1 / 2.54, "mm": 1 / 25.4, "pt": 1 / 72.27}
 """Inches of a unit; pt is TeX's, as in ``\\the\\columnwidth``."""
+LETTER = 0.065
+"""Inches that a letter of a title takes on average."""
 STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.labelsize": 8,
@@ -146,19 +149,21 @@ def write_paper_figure(
             "linestyle": DASHES[place % len(DASHES)],
             "marker": MARKERS[place % len(MARKERS)],
             "markevery": (place % 3, 3),
+            "clip_on": False,  # a marker at the end is drawn whole
         }
     across, down = len(measures), len(panels)
     # Not pyplot: a library leaves the user's figures, backend and settings alone.
     with mpl.rc_context(STYLE):
-        height = down * ((0.68 if across == 1 else 0.8) * inches / across) + 0.25
+        height = down * ((0.68 if across == 1 else 1.05) * inches / across) + 0.25
         figure = Figure(figsize=(inches, height), layout="constrained")
         axes = figure.subplots(down, across, squeeze=False, sharex="row")
         for row, panel in zip(axes, panels, strict=True):
             for axis, measure in zip(row, measures, strict=True):
                 draw(axis, panel, measure, lines, float(summary["level"]))
-                title = plain(measure_of(measure, summary["by_gold"]).title)
-                (axis.set_ylabel if across == 1 else axis.set_title)(title)
-                axis.set_xlabel(AXES[summary["axis"]])
+                title = plain(measure_of(measure, summary["by_gold"]).label)
+                room = int((0.5 if across == 1 else 0.8) * inches / across / LETTER)
+                (axis.set_ylabel if across == 1 else axis.set_title)(textwrap.fill(title, room))
+                axis.set_xlabel(AXES[summary["axis"]].capitalize())
             if panel.group:
                 row[0].annotate(
                     plain(group_label(panel.group)), (0.02, 1), xycoords="axes fraction"
@@ -194,24 +199,37 @@ def group_table(
         for place, (_, name, kind) in enumerate(found)
         if name in (measures or usual) and kind in ("auc", "final")
     ]
-    head = [kind_of(group).capitalize(), *(found[place][0] for place in shown)]
-    rows = []
-    for name in group["rewards"]:
-        row = cells(group, name)
-        rows.append([name, *(_in_words(row[place]) for place in shown)])
+    rewards = {name: [cells(group, name)[place] for place in shown] for name in group["rewards"]}
+    heads = []
+    for place in shown:
+        _, name, kind = found[place]
+        measure = measure_of(name, group["by_gold"])
+        unit = f" ({measure.unit})" if measure.unit else ""
+        heads.append((measure.heading(kind).removesuffix(f" {WHEN[kind]}") + unit, WHEN[kind]))
     note = (
         f"Interquartile mean and {level:.0%} bootstrap interval over "
-        f"{group['fewest_runs']} seeds; ▲ and ▼ mark a clear difference from {group['baseline']}"
+        f"{group['fewest_runs']} seeds; ▲ and ▼ mark what is clearly above or "
+        f"below {group['baseline']}"
     )
     if group["group"]:
         note = f"{group_label(tuple(group['group'].items()))}. {note}"
     note = " ".join(printable(note).split())
+    first = kind_of(group).capitalize()
     if style == "Markdown":
-        grid = [head, ["---", *("---:" for _ in shown)], *([*map(markdown, row)] for row in rows)]
-        return "\n".join([*(f"| {' | '.join(row)} |" for row in grid), "", f"{note}."])
-    first, *rest = (" & ".join(map(latex, row)) + r" \\" for row in (head, *rows))
-    begin = [f"% {note}.", f"\\begin{{tabular}}{{l{'r' * len(shown)}}}", r"\toprule"]
-    return "\n".join([*begin, first, r"\midrule", *rest, r"\bottomrule", r"\end{tabular}"])
+        grid = [
+            [first, *map(" ".join, heads)],
+            ["---", *("---:" for _ in shown)],
+            *([name, *map(_in_words, row)] for name, row in rewards.items()),
+        ]
+        shown_rows = (f"| {' | '.join(map(markdown, row))} |" for row in grid)
+        return "\n".join([*shown_rows, "", f"{note}."])
+    rows = [[first, *(latex(above) for above, _ in heads)], ["", *(below for _, below in heads)]]
+    for name, row in rewards.items():  # the interval under the value, so that columns are narrow
+        rows.append([latex(name), *(latex(f"{c['mark']} {c['value']}".strip()) for c in row)])
+        rows.append(["", *(rf"\scriptsize {latex(c['below'])}" if c["below"] else "" for c in row)])
+    lines = [" & ".join(row) + r" \\" for row in rows]
+    begin = [f"% {note}.", f"\\begin{{tabular}}{{l{'r' * len(shown)}}}", r"\toprule", *lines[:2]]
+    return "\n".join([*begin, r"\midrule", *lines[2:], r"\bottomrule", r"\end{tabular}"])
 
 
 def latex(text: str) -> str:

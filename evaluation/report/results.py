@@ -71,13 +71,13 @@ def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
         episodes=found.episodes,
         kl_coef=config.price,  # learners at prices of their own have no one objective
         level=config.level,
-        baseline=config.names[0],
+        baseline=config.titles[config.names[0]],
         failed=found.failed,
         cautions=[*found.mixed_versions(), *found.no_references(), *_unseen_credit(config)],
         about=about,
         optimum=known_optimum(config),
         references=found.common_references(),
-        controls=config.controls(own=True),
+        controls=[config.titles[name] for name in config.controls(own=True)],
         axis="tokens" if config.agents else "step",
         by_gold=config.by_gold,
     )
@@ -103,6 +103,7 @@ def merge_comparisons(
         ValueError: if a folder holds no comparison, or a run is there twice.
     """
     configs = [_read_config(Path(folder) / SETTINGS_FILE, trust_code) for folder in folders]
+    titles = {name: title for config in configs for name, title in config.titles.items()}
     varying = _varying(configs)
     # One reward at several settings: the settings are what is compared, not groups of one each.
     single = bool(varying) and len({config.names for config in configs}) == 1
@@ -112,7 +113,8 @@ def merge_comparisons(
         settings = flat(config.as_dict())
         group = tuple((name, str(settings[name])) for name in varying)
         if single:
-            found.add(config, Path(folder), label=f"{config.names[0]} ({group_label(group)})")
+            label = f"{titles[config.names[0]]} ({group_label(group)})"
+            found.add(config, Path(folder), label=label)
         else:
             found.add(config, Path(folder), group)
     found.refuse_empty(folders[0])
@@ -132,12 +134,13 @@ def merge_comparisons(
         episodes=found.episodes if not varying else [],
         kl_coef=coefs.pop() if len(coefs) == 1 else None,
         level=configs[0].level,
-        baseline=baseline or (None if single else configs[0].names[0]),
+        baseline=titles.get(baseline or "", baseline)
+        or (None if single else titles[configs[0].names[0]]),
         failed=found.failed,
         cautions=found.mixed_versions(),
         about=about,
         references=found.common_references(),
-        controls=[name for config in configs for name in config.controls(own=False)],
+        controls=[titles[name] for config in configs for name in config.controls(own=False)],
         axis="tokens" if any(config.agents for config in configs) else "step",
         by_gold=all(config.by_gold for config in configs),
         paper=paper,
@@ -273,7 +276,7 @@ class _Found:
         """Add the runs of a comparison, as of ``group``; ``label`` replaces their names."""
         self.references.setdefault(group, []).append(self._references(config, out))
         for name, seed in ((name, seed) for name in config.names for seed in config.all_seeds):
-            folder, credit = run_folder(out, name, seed), label or name
+            folder, credit = run_folder(out, name, seed), label or config.titles[name]
             if not (folder / "run.json").exists():
                 continue
             result = read_result(folder)
@@ -288,7 +291,8 @@ class _Found:
             if result["status"] == "finished":
                 curves = read_curves(folder / "curve.csv", group_by=())
                 self.curves += [replace(c, credit=credit, seed=seed, group=group) for c in curves]
-                self.episodes += read_jsonl(folder / "episodes.jsonl")
+                rows = read_jsonl(folder / "episodes.jsonl")
+                self.episodes += [{**row, "credit": credit} for row in rows]
             else:
                 error = printable(str(result.get("error", "unknown")))
                 self.failed.append(

@@ -24,7 +24,7 @@ from tokengym.envs.declared import (
 from tokengym.envs.errors import SettingsError, UntrustedCodeError
 from tokengym.envs.files import content_hash, read_hashed, write_json
 from tokengym.envs.pretrained import has_tokenizer
-from tokengym.envs.registry import Word, check_saved, did_you_mean, split_own
+from tokengym.envs.registry import Word, check_saved, did_you_mean, own_title, split_own
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tasks.task import TASKS, TaskOptions, task_of
 from tokengym.evaluation.runs.defaults import (
@@ -113,7 +113,9 @@ class NamedRun:
     """The runs of one name of a comparison, which differ in their seeds."""
 
     name: str
-    """Name in the results: of the learner, the reward or both, whichever vary."""
+    """Name of their folders: of the learner, the reward or both, whichever vary."""
+    title: str
+    """Name in the results, with an own rule's ``name`` in place of its file and class."""
     agent: Word
     """The learner, with settings of its own."""
     reward: str
@@ -242,18 +244,24 @@ class ComparisonConfig:
         return tuple(run.name for run in self.runs)
 
     @cached_property
+    def titles(self) -> dict[str, str]:
+        """The runs' titles by their names; of two runs with one title both keep their names."""
+        shown = [run.title for run in self.runs]
+        return {r.name: r.title if shown.count(r.title) == 1 else r.name for r in self.runs}
+
+    @cached_property
     def runs(self) -> tuple[NamedRun, ...]:
         """The runs of one seed, resolved once."""
         runs = []
         for word in map(LEARNERS.parse, self.agents or (self.training.agent,)):
             uses_credit = LEARNERS.find(word).uses_credit
             for reward in self.rewards if uses_credit else self.rewards[:1]:
-                name = word.text
+                name, title = word.text, word.text
                 if uses_credit and not self.agents:
-                    name = reward
+                    name, title = reward, own_title(reward)
                 elif uses_credit and len(self.rewards) > 1:
-                    name = f"{name} {reward}"
-                runs.append(NamedRun(name, word, reward, uses_credit))
+                    name, title = f"{name} {reward}", f"{name} {own_title(reward)}"
+                runs.append(NamedRun(name, title, word, reward, uses_credit))
         return tuple(runs)
 
     @cached_property

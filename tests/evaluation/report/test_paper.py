@@ -1,5 +1,6 @@
 """Figures and tables for a paper."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +49,41 @@ def test_lines_can_be_told_without_colours(make_curves, tmp_path: Path):
     assert len({(str(line["linestyle"]), line["marker"]) for line in drawn}) == len(names)
 
 
+def test_labels_have_units_and_room(make_curves, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    drawn: list[Any] = []
+    monkeypatch.setattr(
+        "tokengym.evaluation.report.paper.write_picture",
+        lambda path, figure, dpi: drawn.append(figure),
+    )
+    curves = make_curves()
+    summary = summarize(curves, kl_coef=0.05)
+    for measures in (("kl",), ("kl", "net_score")):
+        write_paper_figure(tmp_path / "a.pdf", summary, curves, measures, 3.25)
+        figure = drawn.pop()
+        figure.draw_without_rendering()
+        axis = figure.axes[0]
+        label = axis.get_ylabel() if len(measures) == 1 else axis.get_title(loc="left")
+        assert " ".join(label.split()) == "KL to the reference (nats)"
+        assert axis.get_xlabel() == "Updates"
+        boxes = [axis.get_tightbbox() for axis in figure.axes]
+        assert all(0 <= box.x0 < box.x1 <= figure.bbox.width for box in boxes)
+        assert all(one.x1 <= two.x0 for one, two in pairwise(boxes))
+
+
 def test_a_table_is_latex_or_markdown(make_curves):
     summary = summarize(make_curves(("sparse", "abc_d|%")), kl_coef=0.05)
     (group,) = summary["groups"]
     lines = group_table(group, 0.95, "LaTeX").splitlines()
     assert lines[0].startswith("% Interquartile mean and 95% bootstrap interval over 5 seeds; ")
     assert lines[1:3] == [r"\begin{tabular}{lrrrr}", r"\toprule"]
+    assert lines[3] == r"Reward & Score & Score & Gold score & KL (nats) \\"
+    assert lines[4] == r" & over the run & at the end & at the end & at the end \\"
     assert lines[-2:] == [r"\bottomrule", r"\end{tabular}"]
-    assert lines[6].startswith(r"abc\_d|\% & ")
-    assert all(line.count("&") == 4 for line in (lines[3], *lines[5:7]))
+    assert lines[8].startswith(r"abc\_d|\% & ")
+    assert lines[9].startswith(r" & \scriptsize ")  # the interval
+    assert all(line.count("&") == 4 for line in (*lines[3:5], *lines[6:-2]))
     head, rule, *rows = group_table(group, 0.95, "Markdown", ["kl"]).splitlines()[:4]
-    assert (head, rule) == ("| Reward | KL at the end |", "| --- | ---: |")
+    assert (head, rule) == ("| Reward | KL (nats) at the end |", "| --- | ---: |")
     assert rows[1].startswith("| abc_d\\|% | ")
     with pytest.raises(ValueError, match="no measurement 'klx' here; did you mean 'kl'"):
         group_table(group, 0.95, "Markdown", ["klx"])

@@ -70,7 +70,10 @@ def test_rules_and_scorers_are_compared_in_processes_of_their_own(
     np.testing.assert_allclose(rewards[: half - 1].sum() / 0.5 / (half - 1) * half, sample["score"])
     said = sum(sample["response"].split().count(w) for w in ("superb", "excellent", "wonderful"))
     assert sample["score"] == said - 1.0  # the file's scorer, in evaluation too
-    capsys.readouterr()
+    assert "\nfront-loaded:share=0.5 " in capsys.readouterr().out  # by its own name
+    page = (files / "runs/rules/report.html").read_text()
+    assert "front-loaded:share=0.5" in page
+    assert '"rules.py:FrontLoaded' not in page
 
     (files / "rules.py").write_text(FILES["rules.py"] + "\n# changed\n")
     assert main([*arguments, "--seeds", "2"]) == 2
@@ -81,7 +84,9 @@ def test_rules_and_scorers_are_compared_in_processes_of_their_own(
     report = ["report", "runs/rules", "--out", "again"]
     assert main(report) == 2
     assert "comparison.json names code, " in capsys.readouterr().err
-    assert main([*report, "--trust-code"]) == 0  # what is finished can be read
+    named = ["--baseline", "rules.py:FrontLoaded:share=0.5"]
+    assert main([*report, "--trust-code", *named]) == 0  # what is finished can be read
+    assert "front-loaded:share=0.5's final level" in capsys.readouterr().out
     (files / "rules.py").write_bytes(kept.read_bytes())
     assert main(arguments) == 0
 
