@@ -65,9 +65,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             text = text.replace("\n## Install", f"\n{_BUTTONS}\n## Install", 1)
         if config.site_url and config.repo_url:  # only a deployment knows its addresses
             address = f"  url     = {{{config.site_url}}},\n"
-            text = text.replace("  version = {", f"{address}  version = {{")
+            if "  url     = " not in text:
+                text = text.replace("  version = {", f"{address}  version = {{")
             if page == "CITATION.cff":
-                text += f'url: "{config.site_url}"\nrepository-code: "{config.repo_url}"\n'
+                text += f'url: "{config.site_url}"\n'
+                if "repository-code:" not in text:
+                    text += f'repository-code: "{config.repo_url}"\n'
         files.append(File.generated(config, page, content=text))
     _add_gallery(files, config)
     for path in sorted((docs / "notebooks").glob("*.ipynb")):

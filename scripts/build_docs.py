@@ -1,7 +1,7 @@
 """Writes the reference pages of the environments, the command line and the metrics.
 
 Everything on them comes from the docstrings, the settings, the spaces and the tasks, so they cannot
-say what the code does not:
+say what the code does not. The repository's address, once known, is written where it is named:
 
     python -m tokengym.scripts.build_docs [--out docs] [--check]
 """
@@ -14,6 +14,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,10 @@ from tokengym.evaluation.measure.measures import MEASURES
 from tokengym.registration import make_env
 from tokengym.scripts.cli import COMMANDS
 from tokengym.scripts.commands.options import Option, options_of
+from tokengym.version import REPOSITORY
 
 FOLDER = Path("docs")
+_ROOT = Path(__file__).resolve().parents[1]
 _NOTICE = (
     "<!-- Written by `python -m tokengym.scripts.build_docs` from the docstrings: edit those. -->"
 )
@@ -63,6 +66,13 @@ _FIGURES = (
         "The chance that a run of one rule is higher than a run of the other, ties half.",
     ),
 )
+_ADDRESSED = {
+    "README.md": ("  version = {", "  url     = {{{}}},\n"),
+    "CITATION.cff": ("license: ", 'repository-code: "{}"\n'),
+    "pyproject.toml": ("[project.scripts]", '[project.urls]\nRepository = "{}"\n\n'),
+}
+"""Files of the root that name the repository: what the line stands before, and the line."""
+_LISTINGS = ".github/listings.md"
 _EXAMPLE = """```python
 import gymnasium
 import tokengym
@@ -89,8 +99,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--check", action="store_true", help="write nothing, fail if one is stale")
     options = parser.parse_args(argv)
     stale = []
-    for name, write in PAGES.items():
-        file, text = options.out / name, write()
+    files = {options.out / name: write for name, write in PAGES.items()}
+    files |= {_ROOT / name: partial(addressed, name) for name in (*_ADDRESSED, _LISTINGS)}
+    for file, write in files.items():
+        text = write()
         if not file.is_file() or file.read_text(encoding="utf-8") != text:
             stale.append(str(file))
             if not options.check:
@@ -347,6 +359,16 @@ def _signature(function: Any) -> str:
             given = parameter.default is not parameter.empty
             shown.append(f"{name}={parameter.default!r}" if given else name)
     return f"({', '.join(shown)})"
+
+
+def addressed(name: str, address: str = REPOSITORY) -> str:
+    """Return a file of the root with the repository's address, as it is while there is none."""
+    text = (_ROOT / name).read_text(encoding="utf-8")
+    if name == _LISTINGS:
+        return text.replace("REPOSITORY", address or "REPOSITORY")
+    before, line = _ADDRESSED[name]
+    line = line.format(address)
+    return text if not address or line in text else text.replace(before, line + before, 1)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

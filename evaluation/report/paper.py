@@ -14,14 +14,14 @@ from tokengym.evaluation.report.curves import Curve, group_label, make_panels
 from tokengym.evaluation.report.figures import draw, plain, write_picture
 from tokengym.evaluation.report.tables import cells, columns
 from tokengym.evaluation.report.verdict import kind_of
-from tokengym.version import __version__
+from tokengym.version import REPOSITORY, __version__
 
 Style = Literal["LaTeX", "Markdown"]
 BIBTEX = f"""@software{{tokengym,
   title   = {{tokengym: {{Gymnasium}} environments for text generation with interchangeable token rewards}},
   author  = {{{{The tokengym developers}}}},
   year    = {{2026}},
-  version = {{{__version__}}}
+{f"  url     = {{{REPOSITORY}}},{chr(10)}" if REPOSITORY else ""}  version = {{{__version__}}}
 }}"""  # noqa: E501
 COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito 2008, which colour-blind readers tell apart; the first is the baseline's."""

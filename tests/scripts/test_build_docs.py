@@ -13,6 +13,7 @@ from tokengym.envs.tasks import Task, TaskOptions, registered_tasks
 from tokengym.evaluation.measure.measures import MEASURES
 from tokengym.scripts.build_docs import (
     PAGES,
+    addressed,
     arguments,
     class_sections,
     command_line,
@@ -29,6 +30,25 @@ from tokengym.scripts.commands.options import call
 
 FOLDER = Path(__file__).parents[2] / "docs"
 TASKS = [task for task in registered_tasks() if task.id.startswith("tokengym/")]
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("README.md", "  year    = {2026},\n  url     = {https://a.example/b},\n  version = {"),
+        ("CITATION.cff", '\nrepository-code: "https://a.example/b"\nlicense: '),
+        ("pyproject.toml", '\n[project.urls]\nRepository = "https://a.example/b"\n\n['),
+        (".github/listings.md", "rewards](https://a.example/b)"),
+    ],
+)
+def test_the_address_of_the_repository_is_written_from_one_line(name: str, line: str):
+    version = (FOLDER.parent / "tokengym/version.py").read_text(encoding="utf-8")
+    assert version.splitlines()[3].startswith('REPOSITORY = "')  # as CONTRIBUTING.md says
+    now = (FOLDER.parent / name).read_text(encoding="utf-8")
+    assert addressed(name) == now, "stale; run python -m tokengym.scripts.build_docs"
+    there = addressed(name, "https://a.example/b")
+    assert there.count("https://a.example/b") == (2 if "listings" in name else 1)
+    assert line in there
 
 
 @pytest.mark.parametrize("name", PAGES)
