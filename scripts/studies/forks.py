@@ -8,11 +8,12 @@ response tokens, continuations counted; runs are paired by seed. The rate of eac
 one spare seed, as the ledger's are.
 
     python -m tokengym.scripts.studies.forks run --out runs/forks [--part 0/2] [--until 12:25]
+    python -m tokengym.scripts.studies.forks longer
     python -m tokengym.scripts.studies.forks publish --out runs/forks
     python -m tokengym.scripts.studies.forks page
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from tokengym.envs.files import write_csv, write_json
 from tokengym.envs.forks.families import FILLERS, read
 from tokengym.envs.forks.values import backward, best
 from tokengym.evaluation.report.curves import Curve, Panel, read_curves
-from tokengym.evaluation.report.verdict import signed
+from tokengym.evaluation.report.verdict import number, signed
 from tokengym.evaluation.runs.config import (
     ComparisonConfig,
     TaskSettings,
@@ -34,6 +35,7 @@ from tokengym.evaluation.runs.config import (
     slug,
 )
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
+from tokengym.evaluation.runs.run import run as run_one
 from tokengym.evaluation.statistics import holm
 from tokengym.rewards.credits.base import Credit, FloatArray, register_credit
 from tokengym.rewards.maths.shares import split_evenly
@@ -41,7 +43,14 @@ from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, read_r
 from tokengym.scripts.studies.credit_grid import PUBLISHED, finished_rows
 from tokengym.scripts.studies.grid_page import panel_of
 from tokengym.scripts.studies.grid_tables import BASELINE, rules_table
-from tokengym.scripts.studies.ledger import FIRST_RATE, RATES, SPARE_SEED, net_area, next_rate
+from tokengym.scripts.studies.ledger import (
+    FIRST_RATE,
+    RATES,
+    SPARE_SEED,
+    Row,
+    net_area,
+    next_rate,
+)
 from tokengym.scripts.studies.paired_runs import PairedRuns
 from tokengym.scripts.studies.tables import difference, fields, fill, markdown_table
 
@@ -80,6 +89,9 @@ ADVANTAGES = (MC, "decisive")
 FIRST_SEED, SEEDS = 80, 10
 SWEEPS = "rates.csv"
 """File of what each rate reached on the spare seed."""
+LONGER, LONGER_BUDGET, LONGER_RATE = "longer.csv", 400_000, 3e-4
+"""File of one run of each of two rules with more tokens, at the rate that suits both."""
+LONGER_RULES = (BASELINE, "decisive")
 COLUMNS = {
     "score - c KL over the run": ("net_score", "auc"),
     "score over the run": ("score", "auc"),
@@ -167,7 +179,12 @@ class Cell:
         return out / f"{self.name}-{rate:g}"
 
     def config(
-        self, rate: float = FIRST_RATE, *, first_seed: int = FIRST_SEED, seeds: int = SEEDS
+        self,
+        rate: float = FIRST_RATE,
+        *,
+        first_seed: int = FIRST_SEED,
+        seeds: int = SEEDS,
+        budget: int = BUDGET,
     ) -> ComparisonConfig:
         """Return the comparison this cell is."""
         env = resolve_env("Forks")
@@ -177,7 +194,7 @@ class Cell:
         if self.gae_lambda is not None:
             learner["gae_lambda"] = self.gae_lambda
         rows = CONTINUED_ROWS if self.rule == MC else ROWS
-        updates = BUDGET // (rows * self.tokens_per_episode())
+        updates = budget // (rows * self.tokens_per_episode())
         knobs = ",".join(f"{name}={value}" for name, value in SETTINGS[self.setting].items())
         return ComparisonConfig(
             env=env,
@@ -186,7 +203,7 @@ class Cell:
             first_seed=first_seed,
             training=training_settings(
                 env,
-                tokens=BUDGET,
+                tokens=budget,
                 batch_size=rows,
                 max_new_tokens=self.length,
                 kl_coef=PRICE,
@@ -260,6 +277,22 @@ def run(out: Out = OUT, part: str = "0/1", until: str | None = None) -> None:
     run_pending(pending(out), out, part, until)
 
 
+def longer(docs: Docs = DOCS) -> None:
+    """Train two rules with four times the tokens in the middle setting, and publish the runs.
+
+    Args:
+        docs: Folder of the page.
+    """
+    rows = []
+    for rule in LONGER_RULES:
+        cell = Cell(setting="middle", learner="ppo", rule=rule)
+        config = cell.config(LONGER_RATE, seeds=1, budget=LONGER_BUDGET)
+        for point in run_one(config, rule, FIRST_SEED).curve:
+            figures = {k: point[k] for k in ("step", "tokens", "score", "kl", "train_score")}
+            rows.append({"rule": rule, **figures})
+    write_csv(docs / FOLDER / LONGER, rows, list(rows[0]))
+
+
 def publish(out: Out = OUT, docs: Docs = DOCS) -> None:
     """Write each cell's finished runs as one csv with their settings beside it, and the sweeps."""
     tried = []
@@ -285,7 +318,21 @@ def page(docs: Docs = DOCS) -> None:
     panels = _panels(docs)
     tables = {"differences": _differences(panels), "figures": rules_table(panels)}
     tables["rates"] = _rates(docs)
+    tables["longer"] = _longer(read_rows(docs / FOLDER / LONGER, text=["rule"]))
     fill(docs / "forks.md", tables)
+
+
+def _longer(rows: Sequence[Row]) -> str:
+    """Return what the longer runs solve after 1, 2 and 4 times the tokens of the others."""
+    lines = []
+    for rule in LONGER_RULES:
+        points = [row for row in rows if row["rule"] == rule and row["train_score"] is not None]
+        for budget in (BUDGET, 2 * BUDGET, LONGER_BUDGET):
+            point = min(points, key=lambda row: abs(row["tokens"] - budget))
+            solved = (number(point[k]) for k in ("score", "train_score", "kl"))
+            lines.append([f"`{rule}`", f"{point['tokens']:,.0f}", *solved])
+    header = ["rule", "tokens", "solved, held-out prompts", "solved, training prompts", "KL"]
+    return markdown_table(header, lines)
 
 
 def _rates(docs: Path) -> str:
@@ -338,4 +385,4 @@ def _differences(panels: dict[str, Panel]) -> str:
 
 
 if __name__ == "__main__":
-    command_line(__doc__, run, publish, page)
+    command_line(__doc__, run, longer, publish, page)

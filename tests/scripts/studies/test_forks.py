@@ -54,8 +54,16 @@ def test_the_page_marks_what_is_clear(tmp_path: Path) -> None:
             for update in range(5)
         ]
         write_csv(tmp_path / forks.FOLDER / f"{cell.name}.csv", rows, list(rows[0]))
+    longer = [
+        {"rule": rule, "tokens": tokens, "score": 0.25, "train_score": 0.5, "kl": tokens / 1e5}
+        for rule in forks.LONGER_RULES
+        for tokens in (90_000, 120_000, 200_000, 400_000)
+    ]
+    write_csv(tmp_path / forks.FOLDER / forks.LONGER, longer, list(longer[0]))
     forks.page(tmp_path)
     text = (tmp_path / "forks.md").read_text(encoding="utf-8")
+    assert "| `sparse` | 90,000 | 0.250 | 0.500 | 0.900 |" in text
+    assert "| 120,000 |" not in text
     assert "| easy, ppo | decisive | 4 | **+0.30" in text
     assert "| easy, ppo | sparse | 4 |" in text
 
