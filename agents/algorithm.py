@@ -37,7 +37,6 @@ from tokengym.agents.rollouts.rounds import (
     COUNTERS,
     RoundStart,
     StepResult,
-    TimedRounds,
     as_rounds,
 )
 from tokengym.agents.sb3 import GymVecEnv, NoEnvironment, as_vec_env
@@ -289,19 +288,19 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
 
         if callback is not None:
             callback.on_rollout_start()
-        rounds = TimedRounds(as_rounds(self.env))
         try:
             played = play_round(
                 self.player(),
-                rounds,
+                as_rounds(self.env),
                 options=options,
                 on_step=on_step,
-                agree=lambda goes_on: all(self.processes.gather(goes_on)),
+                keep_round=lambda goes_on: all(self.processes.gather(goes_on)),
             )
         except RewardError as error:
             write_failed_round(callback, error)
             raise
         if played is not None:
+            self._timings["step_s"] = played.env_seconds  # the environment's share
             played = self.processes.join_rounds(self, played, self.num_timesteps - known)
         self.last_round = played
         if callback is not None and played is not None:
@@ -309,7 +308,6 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         if self.policy.captured is not None:
             self.logger.record("rollout/captured", self.policy.captured)
         self._timings["rollout_s"] = time.perf_counter() - started
-        self._timings["step_s"] = rounds.seconds  # the environment's share of it
         self._timings["score_s"] = scoring_seconds(self.env) - scored  # that of scoring and credit
         return played
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from tokengym.agents.errors import CheckpointError
 from tokengym.agents.policy.language_model import load_causal_lm, no_progress_bars
 from tokengym.agents.processes import Processes, join
-from tokengym.agents.rollouts.environments import restore_environment
+from tokengym.agents.rollouts.environments import Environments, restore_environment
 from tokengym.agents.rollouts.rounds import COUNTERS, RoundStart
 from tokengym.agents.sb3 import NoEnvironment, as_vec_env
 from tokengym.envs.files import check_entries, read_folder, read_json, write_folder, write_json
@@ -108,7 +108,7 @@ def save_checkpoint(agent: "Checkpointed", path: Path) -> None:
 def load_checkpoint(
     algorithm: type[Algorithm],
     path: Path,
-    env: Any,
+    env: Environments | None,
     device: torch.device | str,
     changes: Mapping[str, Any],
     *,
@@ -224,7 +224,7 @@ def _build(
     algorithm: type[Algorithm],
     folder: Path,
     record: dict[str, Any],
-    env: Any,
+    env: Environments | None,
     device: torch.device | str,
     settings: Mapping[str, Any],
 ) -> Algorithm:

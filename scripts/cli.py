@@ -16,18 +16,18 @@ import gymnasium
 
 from tokengym.envs.registry import did_you_mean
 from tokengym.envs.render import printable
-from tokengym.scripts.commands.bench import bench
-from tokengym.scripts.commands.collect import collect
 from tokengym.scripts.commands.compare import compare
-from tokengym.scripts.commands.constitution import constitution
 from tokengym.scripts.commands.demo import demo
 from tokengym.scripts.commands.envs import envs
 from tokengym.scripts.commands.evaluate import evaluate
-from tokengym.scripts.commands.explore import explore
-from tokengym.scripts.commands.label import label
+from tokengym.scripts.commands.lab.bench import bench
+from tokengym.scripts.commands.lab.collect import collect
+from tokengym.scripts.commands.lab.constitution import constitution
+from tokengym.scripts.commands.lab.explore import explore
+from tokengym.scripts.commands.lab.label import label
+from tokengym.scripts.commands.lab.push import push
+from tokengym.scripts.commands.lab.replay import replay
 from tokengym.scripts.commands.options import call
-from tokengym.scripts.commands.push import push
-from tokengym.scripts.commands.replay import replay
 from tokengym.scripts.commands.report import report
 from tokengym.scripts.commands.train import train
 from tokengym.scripts.commands.train_reward import train_reward

@@ -3,8 +3,8 @@
 `python scripts/house.py [ROOT] [--json]` needs nothing but the standard library.
 The product is what a user runs: the five floors, the command line and its commands. Its core is
 what makes an environment, pays a rule, trains a learner, compares and reports; the laboratory
-stands above, and doors are reached by name alone. Imports inside functions and for type checkers
-count like others.
+and its commands stand above, and doors are reached by name alone. Imports inside functions and
+for type checkers count like others.
 `python scripts/house.py --path` needs the package: it traces PPO with ABC from `gym.make_vec` to
 the first gradient and lists the files on the way. `--carried` lists those that a comparison's
 configuration and the word after `--rewards` enter as an argument of a function, until the curves
@@ -32,7 +32,8 @@ from unittest.mock import patch
 ROOT = Path(__file__).resolve().parents[1]  # also where it is imported through a link
 FLOORS = ("envs", "rewards", "agents", "evaluation", "lab", "bridges", "scripts")
 PRODUCT = ("envs", "rewards", "agents", "evaluation", "lab", "scripts/commands", "scripts/cli.py")
-LABORATORY = "lab"
+LABORATORY = ("lab", "scripts/commands/lab")
+"""The laboratory and its commands."""
 DOORS = (
     "agents/online",
     "rewards/training",
@@ -131,7 +132,7 @@ def module_files(root: Path) -> dict[str, Path]:
 def is_core(path: Path, root: Path) -> bool:
     """Tell whether a file of the product is neither in the laboratory nor behind a door."""
     name = path.relative_to(root).as_posix()
-    return not any(name == place or name.startswith(f"{place}/") for place in (LABORATORY, *DOORS))
+    return not any(name == place or name.startswith(f"{place}/") for place in (*LABORATORY, *DOORS))
 
 
 def module_imports(tree: ast.Module, modules: set[str]) -> set[str]:

@@ -18,6 +18,7 @@ from tokengym.agents.rollouts.playing import Player, PredictPlayer, as_player, p
 from tokengym.agents.rollouts.rounds import GymRounds
 from tokengym.envs import Episode, PromptSet, TokenGenerationVectorEnv
 from tokengym.envs.prompts.table import EncodedPrompt
+from tokengym.envs.settings import GenerationSettings
 
 ROWS = 256
 """Most responses continued at once."""
@@ -57,7 +58,7 @@ class ChosenPrompts:
         return self._single.prompts
 
     @property
-    def settings(self) -> Any:
+    def settings(self) -> GenerationSettings:
         """The environment's settings."""
         return self._single.settings
 
@@ -123,8 +124,8 @@ class ChosenPrompts:
             prompt_ids: The prompt's tokens.
             text: Text of the prompt, where it is not in the environment's set.
         """
-        found = self._single.find_prompt(prompt_ids, text)
-        return found if found.prompt_id < 0 else found.prompt_id
+        prompt = self._single.find_prompt(prompt_ids, text)
+        return prompt if prompt.prompt_id < 0 else prompt.prompt_id
 
     def envs(self, prompts: Sequence[PromptChoice]) -> TokenGenerationVectorEnv:
         """Return an environment with a row and room for each prompt, begun.
@@ -195,7 +196,7 @@ class PolicyContinuations:
     def __init__(self, envs: Environments, agent: Any, *, seed: int) -> None:
         self._player = as_player(agent, seed=seed)
         self._envs = envs
-        self._rules: Any = None
+        self._rules: TokenGenerationVectorEnv | None = None
         self._uncounted = 0
 
     def finish(self, prefixes: Sequence[Episode]) -> list[Episode]:
@@ -205,23 +206,23 @@ class PolicyContinuations:
             options = {"overlong": "left", "chat_template": False, "prompt_format": None}
             self._rules = bare_envs(self._envs, 1, prompts=prompts, **options)
         # Responses of similar length end together, and need the least padding.
-        order = sorted(range(len(prefixes)), key=lambda place: len(prefixes[place].response_ids))
-        begun = [prefixes[place] for place in order]
+        order = sorted(range(len(prefixes)), key=lambda row: len(prefixes[row].response_ids))
+        begun = [prefixes[row] for row in order]
         ended = ChosenPrompts(self._rules, max_rows=ROWS).play(
             self._player,
             [EncodedPrompt(episode.prompt, tuple(episode.prompt_ids), -1) for episode in begun],
             beginnings=[episode.response_ids for episode in begun],
         )
-        found = list(prefixes)
-        for place, episode in zip(order, ended, strict=True):
-            self._uncounted += len(episode.response_ids) - len(prefixes[place].response_ids)
-            found[place] = replace(
-                prefixes[place],
+        finished = list(prefixes)
+        for row, episode in zip(order, ended, strict=True):
+            self._uncounted += len(episode.response_ids) - len(prefixes[row].response_ids)
+            finished[row] = replace(
+                prefixes[row],
                 response=episode.response,
                 response_ids=episode.response_ids,
                 finish_reason=episode.finish_reason,
             )
-        return found
+        return finished
 
     def count_tokens(self) -> int:
         """Return the tokens that were sampled since the last call."""

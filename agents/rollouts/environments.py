@@ -107,14 +107,14 @@ def restore_environment(envs: Environments, state: Mapping[str, Any]) -> None:
     chains = _chains(envs)
     owners = [chain[-1] for chain in chains if hasattr(chain[-1], "set_state")]
     scorers = [reward.scorer for reward in _rewards(chains)]
-    for name, found, saved in (
+    for name, owned, saved in (
         ("environments", owners, state["states"]),
         ("scorers with state", scorers, state["scorers"]),
     ):
-        if len(found) != len(saved):
+        if len(owned) != len(saved):
             raise CheckpointError(
                 f"the checkpoint holds the state of {len(saved)} {name}, the environment has "
-                f"{len(found)}; make it as it was"
+                f"{len(owned)}; make it as it was"
             )
     for owner, saved in zip(owners, state["states"], strict=True):
         owner.set_state(saved)

@@ -6,8 +6,10 @@ episodes as they finish would prefer short ones.
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import Any, Protocol
 
 import numpy as np
@@ -77,6 +79,8 @@ class Round:
     """(batch, time), reward units, as sampled."""
     entropy: Tensor | None
     """(batch, time), nats, as sampled."""
+    env_seconds: float = 0.0
+    """Time that the environment took, scoring included."""
 
     @classmethod
     def joined(cls, rounds: "Sequence[Round]") -> "Round":
@@ -94,7 +98,9 @@ class Round:
             episodes=tuple(episode for played in rounds for episode in played.episodes),
             truncated=np.concatenate([played.truncated for played in rounds]),
             action_masks=ActionMasks.joined([p.action_masks for p in rounds], rows, time),
-            **{name: padded(name) for name in TENSORS},
+            log_probs=padded("log_probs"),
+            values=padded("values"),
+            entropy=padded("entropy"),
         )
 
     def to(self, device: torch.device | str) -> "Round":
@@ -177,7 +183,7 @@ def play_round(
     options: Options | None = None,
     deterministic: bool = False,
     on_step: OnStep | None = None,
-    agree: Callable[[bool], bool] | None = None,
+    keep_round: Callable[[bool], bool] | None = None,
 ) -> Round | None:
     """Reset every row and play each to the end of one episode.
 
@@ -189,8 +195,8 @@ def play_round(
             ``{"group_size": n}``.
         deterministic: The likeliest token instead of a sampled one.
         on_step: Called after each step; where it returns False the round is abandoned.
-        agree: Called once with whether the round was played to its end; where it returns False the
-            round is abandoned. For processes that play together.
+        keep_round: Called once with whether the round was played to its end; where it returns
+            False the round is abandoned. For processes that play together.
 
     Returns:
         The round, or None if it was abandoned.
@@ -202,20 +208,24 @@ def play_round(
     active = np.arange(envs.num_envs)
     goes_on = True
     try:
-        observation, masks = envs.reset(seed, options)
+        with recorder.timed():
+            observation, masks = envs.reset(seed, options)
         player.begin(observation)
         while goes_on and len(active):
             choice = player.act(active, observation, masks, deterministic=deterministic)
             actions = np.full(envs.num_envs, envs.filler_action, dtype=np.int64)
             actions[active] = choice.actions
-            result = envs.step(actions)
+            with recorder.timed():
+                result = envs.step(actions)
             recorder.add(active, choice, masks, result)
             goes_on = on_step is None or on_step(active, choice, result)
             active = active[~(result.terminated | result.truncated)[active]]
             observation, masks = result.observation, result.action_masks
-        if not (goes_on if agree is None else agree(goes_on)):
+        if not (goes_on if keep_round is None else keep_round(goes_on)):
             return None
-        recorder.settle(envs.settle())
+        with recorder.timed():
+            settled = envs.settle()
+        recorder.settle(settled)
     except RewardError as error:
         error.keep(recorder.ended())
         raise
@@ -233,6 +243,14 @@ class RoundRecorder:
         self._truncated = np.zeros(num_envs, dtype=bool)
         self._masks = MaskRecorder(num_envs)
         self._steps: list[tuple[NDArray[np.integer], Choice]] = []
+        self._env_seconds = 0.0
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Count the time of the block as the environment's."""
+        started = perf_counter()
+        yield
+        self._env_seconds += perf_counter() - started
 
     def add(
         self,
@@ -277,6 +295,7 @@ class RoundRecorder:
             log_probs=self._padded("log_probs"),
             values=self._padded("values"),
             entropy=self._padded("entropy"),
+            env_seconds=self._env_seconds,
         )
 
     def _support(self) -> ActionMasks:

@@ -1,6 +1,5 @@
 """One interface to every kind of environment: rounds of one episode per row."""
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -203,44 +202,6 @@ class VecEnvRounds(_RewardedRounds):
             truncated=truncated,
             episodes={int(row): Episode.from_info(infos[row]) for row in np.flatnonzero(dones)},
         )
-
-
-class TimedRounds(RoundEnvironment):
-    """Rounds that count the seconds the environment takes, scoring included."""
-
-    def __init__(self, rounds: RoundEnvironment) -> None:
-        self._rounds = rounds
-        self.num_envs = rounds.num_envs
-        self.filler_action = rounds.filler_action
-        self.seconds = 0.0
-
-    def reset(self, seed: int | None = None, options: Options | None = None) -> Start:
-        """See `RoundEnvironment.reset`."""
-        started = time.perf_counter()
-        try:
-            return self._rounds.reset(seed, options)
-        finally:
-            self.seconds += time.perf_counter() - started
-
-    def step(self, actions: NDArray[np.int64]) -> StepResult:
-        """See `RoundEnvironment.step`."""
-        started = time.perf_counter()
-        try:
-            return self._rounds.step(actions)
-        finally:
-            self.seconds += time.perf_counter() - started
-
-    def settle(self) -> dict[int, Episode]:
-        """See `RoundEnvironment.settle`."""
-        started = time.perf_counter()
-        try:
-            return self._rounds.settle()
-        finally:
-            self.seconds += time.perf_counter() - started
-
-    def finish(self) -> None:
-        """See `RoundEnvironment.finish`."""
-        self._rounds.finish()
 
 
 def as_rounds(envs: Environments) -> RoundEnvironment:

@@ -22,9 +22,8 @@ from tokengym.evaluation.measure.references import levels
 from tokengym.evaluation.report.charts import REFERENCE, Chart, Series, hover_data, line_chart
 from tokengym.evaluation.report.curves import SPENT, Curve, Panel, group_label, make_panels
 from tokengym.evaluation.report.paper import BIBTEX, group_table
-from tokengym.evaluation.report.samples import side_by_side
 from tokengym.evaluation.report.summary import per_run
-from tokengym.evaluation.report.tables import cells, columns, forests, untrained
+from tokengym.evaluation.report.tables import cells, columns, forests, side_by_side, untrained
 from tokengym.evaluation.report.verdict import kind_of, number, unit_of
 from tokengym.evaluation.statistics import (
     RELIABLE_SEEDS,

@@ -32,7 +32,6 @@ from tokengym.evaluation.runs.defaults import (
     TrainingSettings,
     training_settings,
 )
-from tokengym.evaluation.statistics.agreement import agreement
 from tokengym.lab.gradients.best_response import best_departure, best_play, token_rewards
 from tokengym.lab.gradients.exact import response_probs
 from tokengym.lab.gradients.oracle import (
@@ -43,6 +42,7 @@ from tokengym.lab.gradients.oracle import (
     rule_of,
     weights_of,
 )
+from tokengym.lab.replay.agreement import agreement
 from tokengym.rewards import check_reward
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.models.loading import auto_device

@@ -38,7 +38,7 @@ from tokengym.rewards.scorers.preference_model import WinRate
 if TYPE_CHECKING:
     from tokengym.agents import CausalLMPolicy
     from tokengym.evaluation.measure.evaluate import Evaluator
-    from tokengym.evaluation.measure.win_rate import WinRate as Wins
+    from tokengym.lab.win_rate import WinRate as Wins
     from tokengym.rewards import Scorer, Toxicity
 
 
@@ -365,7 +365,7 @@ class Scene:
 
     def win_rate(self, first: Sequence[Episode], second: Sequence[Episode]) -> "Wins":
         """Return how often the judge prefers the first of two policies' responses."""
-        from tokengym.evaluation.measure.win_rate import judged, scored
+        from tokengym.lab.win_rate import judged, scored
 
         if self.model_judge is not None:
             return judged(first, second, self.model_judge.preferences)

@@ -8,7 +8,7 @@ import numpy as np
 from tokengym.envs import Episode
 from tokengym.envs.registry import Registry
 from tokengym.evaluation.statistics import Array
-from tokengym.evaluation.statistics.agreement import (
+from tokengym.lab.replay.agreement import (
     ExecutedWorth,
     chance_correlation,
     executed_worth,

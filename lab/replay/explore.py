@@ -17,7 +17,7 @@ from tokengym.envs.prompts.tokenization import token_texts
 from tokengym.evaluation.measure.evaluate import Evaluator, check_reads, policy_of
 from tokengym.evaluation.runs.config import resolve_env
 from tokengym.evaluation.statistics import Array
-from tokengym.evaluation.statistics.agreement import forked_worth
+from tokengym.lab.replay.agreement import forked_worth
 from tokengym.lab.replay.replay import Replay, replay
 from tokengym.rewards.models.loading import positions
 

@@ -7,10 +7,10 @@ import numpy as np
 
 from tokengym.envs import printable
 from tokengym.evaluation.report.report import render
-from tokengym.evaluation.report.samples import coloured_tokens
+from tokengym.evaluation.report.tables import coloured_tokens
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.statistics import Array
-from tokengym.evaluation.statistics.agreement import (
+from tokengym.lab.replay.agreement import (
     charged_share,
     effective_tokens,
     rank_correlation,

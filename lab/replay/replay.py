@@ -40,11 +40,11 @@ from tokengym.evaluation.runs.config import (
 from tokengym.evaluation.runs.defaults import TrainingSettings, usual_env, usual_lengths
 from tokengym.evaluation.runs.own import changed_files
 from tokengym.evaluation.statistics import Array
-from tokengym.evaluation.statistics.agreement import Agreement, agreement
+from tokengym.lab.replay.agreement import Agreement, agreement
 from tokengym.lab.replay.executed import ExecutedTruth, Forks, executed_truth
+from tokengym.lab.replay.truth import gold_token_credit
 from tokengym.rewards import Reward, RewardError, gold_scorer
 from tokengym.rewards.attribution.probe import Probe
-from tokengym.rewards.gold.truth import gold_token_credit
 from tokengym.rewards.registry import scorer_kind
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def token_truth(
     The Oracle and Forks know the exact advantage of each token for the policy that played; Forks,
     where there are too many responses to enumerate, that of the best play. A bundle whose
     gold score rests on single words knows what each of them adds to it
-    (`tokengym.rewards.gold.truth.gold_token_credit`).
+    (`tokengym.lab.replay.truth.gold_token_credit`).
 
     Args:
         task: The bare environment (``envs.unwrapped``).

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tokengym.evaluation.measure.evaluate import Evaluation, Evaluator
-    from tokengym.evaluation.measure.win_rate import WinRate
     from tokengym.evaluation.runs.config import TaskSettings
     from tokengym.evaluation.runs.defaults import ReferenceSettings
+    from tokengym.lab.win_rate import WinRate
 
 
 def evaluation_settings() -> dict[str, Any]:
@@ -177,7 +177,7 @@ def _check_agents(agent: Path | None, against: Path | None, judge: str | None) -
 
 
 def _win_rate(first: "Evaluation", second: "Evaluation", judge: str | None) -> "WinRate":
-    from tokengym.evaluation.measure.win_rate import judged, scored
+    from tokengym.lab.win_rate import judged, scored
     from tokengym.rewards import PreferenceModel
 
     if judge is None:

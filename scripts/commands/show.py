@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tokengym.envs import Episode
-    from tokengym.evaluation.measure.win_rate import WinRate
     from tokengym.lab.replay.replay import Replay
+    from tokengym.lab.win_rate import WinRate
     from tokengym.rewards.training import TrainedProcess, TrainedReward
 
 

@@ -25,9 +25,9 @@ from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
 from tokengym.evaluation.runs.run import run as run_one
 from tokengym.evaluation.statistics import area_under_curve
+from tokengym.lab.replay.truth import gold_token_credit
 from tokengym.rewards import gold_scorer
 from tokengym.rewards.credits.base import Credit, FloatArray, register_credit
-from tokengym.rewards.gold.truth import gold_token_credit
 from tokengym.rewards.maths.shares import complete
 from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, deadline, read_rows
 from tokengym.scripts.studies.credit_grid import MISALIGNED, build_misaligned

@@ -25,6 +25,7 @@ MATHEMATICS = [
     "rewards/maths",
     "agents/losses",
     "evaluation/statistics",
+    "lab/replay/agreement.py",
     "envs/oracle/dynamic_programming.py",
     "rewards/gold/sentiment_lexicon.py",
 ]

@@ -13,8 +13,8 @@ from tokengym.evaluation.measure.measures import measure_of
 from tokengym.evaluation.report.curves import Curve
 from tokengym.evaluation.report.figures import save_figure
 from tokengym.evaluation.report.report import _facts, render_report
-from tokengym.evaluation.report.samples import side_by_side
 from tokengym.evaluation.report.summary import summarize
+from tokengym.evaluation.report.tables import side_by_side
 from tokengym.scripts.browser import browser_page, complaints, missing_browser
 
 HOSTILE = [

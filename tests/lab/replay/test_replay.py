@@ -16,7 +16,7 @@ from tokengym.agents import PPO, RandomAgent, collect
 from tokengym.agents.oracle import policy_table
 from tokengym.envs import Episode, OracleEnv, episode_to_record
 from tokengym.evaluation.runs.config import TaskSettings
-from tokengym.evaluation.statistics.agreement import rank_correlation
+from tokengym.lab.replay.agreement import rank_correlation
 from tokengym.lab.replay.page import (
     figure_columns,
     headline,

@@ -12,8 +12,8 @@ import torch
 from tokengym.envs import bundled
 from tokengym.envs.episode import Episode
 from tokengym.envs.files import write_csv
+from tokengym.lab.replay.truth import gold_token_credit
 from tokengym.rewards import gold_scorer
-from tokengym.rewards.gold.truth import gold_token_credit
 from tokengym.scripts.studies import ledger as study
 from tokengym.scripts.studies import ledger_noise as noise
 from tokengym.scripts.studies import ledger_page as page

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from tokengym.evaluation.statistics.agreement import (
+from tokengym.lab.replay.agreement import (
     agreement,
     charged_share,
     effective_tokens,

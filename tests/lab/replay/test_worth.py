@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tokengym.evaluation.statistics.agreement import (
+from tokengym.lab.replay.agreement import (
     chance_correlation,
     executed_worth,
     split_half_ceiling,

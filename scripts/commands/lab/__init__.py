@@ -1,0 +1,1 @@
+"""Commands of the laboratory, one file per command, as those above."""
