@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv, VectorWrapper
+from gymnasium.vector import SyncVectorEnv, VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
@@ -248,29 +248,6 @@ def _rewards(chains: list[list[Any]]) -> list[Reward]:
         for layer in chain
         if isinstance(layer, RewardWrapper | VectorRewardWrapper)
     ]
-
-
-def hold_after_end(envs: Environments, held: bool) -> None:
-    """Have rows that end stay there until the next round, where the environment can.
-
-    Its rows draw no prompt and play no episode then, in any autoreset mode. Environments without
-    ``hold_after_end`` (other than this package's) reset and play rows that wait.
-
-    Args:
-        envs: The environment.
-        held: Whether rows stay; False gives them back to the autoreset mode.
-    """
-    name = "hold_after_end"
-    if isinstance(envs, VecEnv):
-        if envs.has_attr(name):
-            envs.env_method(name, held)
-        return
-    bare: Any = envs.unwrapped
-    if isinstance(bare, SyncVectorEnv | AsyncVectorEnv):
-        if all(bare.call("has_wrapper_attr", name)):
-            bare.call(name, held)
-    elif hasattr(bare, name):
-        bare.hold_after_end(held)
 
 
 def filler_action(envs: Environments) -> int:

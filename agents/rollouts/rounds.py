@@ -16,7 +16,6 @@ from tokengym.agents.rollouts.environments import (
     Observation,
     as_vector_env,
     filler_action,
-    hold_after_end,
     round_rewards,
 )
 from tokengym.agents.sb3 import GymVecEnv
@@ -28,6 +27,8 @@ Start: TypeAlias = tuple[Observation, NDArray[np.generic] | None]
 """Observation and action masks of a round's first step."""
 Begin: TypeAlias = Callable[[int | None, Options | None], tuple[Any, dict[str, Any]]]
 """Takes a seed and options; returns observations and infos, as Gymnasium's ``reset`` does."""
+HOLD = "hold_after_end"
+"""Method of environments whose rows can stay at the end of an episode."""
 PER_ROW = {"prompts": "prompt", "prompt_ids": "prompt_id", "responses": "response"}
 """Options with one entry per row of a batch, and their names in a single environment."""
 
@@ -76,36 +77,15 @@ class RoundStart:
 
 
 class RoundEnvironment(ABC):
-    """A batch of environments that are reset together and each play one episode."""
+    """A batch of environments that are reset together and each play one episode.
 
-    num_envs: int
-    filler_action: int
-    """Action of rows that wait for the end of the round."""
+    Rows that end stay where they are until the next round, where the environment can hold them:
+    they draw no prompt and play no episode, in any autoreset mode. Those of environments without
+    ``hold_after_end`` (other than this package's) reset and play while they wait.
 
-    @abstractmethod
-    def reset(self, seed: int | None = None, options: Options | None = None) -> Start:
-        """Begin an episode in every row; return observation and action masks.
-
-        Args:
-            seed: Seed of the environment's random state; None continues with its present one.
-            options: Options of the environment's reset.
-        """
-
-    @abstractmethod
-    def step(self, actions: NDArray[np.int64]) -> StepResult:
-        """Append one token to every row; what rows that ended return is not read."""
-
-    def settle(self) -> dict[int, Episode]:
-        """Return the rows' episodes with rewards that depend on the whole round; {} if none do."""
-        return {}
-
-    @abstractmethod
-    def finish(self) -> None:
-        """End the round: from now on the environment resets rows as its autoreset mode says."""
-
-
-class _RewardedRounds(RoundEnvironment):
-    """Rounds on an environment whose rewards may depend on the whole round."""
+    Args:
+        envs: The batch.
+    """
 
     envs: Any
 
@@ -113,50 +93,76 @@ class _RewardedRounds(RoundEnvironment):
         self.envs = envs
         self.num_envs = envs.num_envs
         self.filler_action = filler_action(envs)
+        """Action of rows that wait for the end of the round."""
         self._rewards = round_rewards(envs)
 
-    def _begin_round(self) -> None:
-        """Hold rows that end, and note that a round begins."""
-        hold_after_end(self.envs, True)
+    def reset(self, seed: int | None = None, options: Options | None = None) -> Start:
+        """Begin an episode in every row; return observation and action masks.
+
+        Args:
+            seed: Seed of the environment's random state; None continues with its present one.
+            options: Options of the environment's reset.
+        """
+        self._hold(False)
+        start = self._begin(seed, options)
+        self._hold(True)
         for wrapper in self._rewards:
             wrapper.begin_round()
+        return start
+
+    @abstractmethod
+    def _begin(self, seed: int | None, options: Options | None) -> Start:
+        """Reset every row; see `reset`."""
+
+    @abstractmethod
+    def step(self, actions: NDArray[np.int64]) -> StepResult:
+        """Append one token to every row; what rows that ended return is not read."""
+
+    @abstractmethod
+    def _hold(self, held: bool) -> None:
+        """Hold rows that end, or give them back to the autoreset mode."""
 
     def settle(self) -> dict[int, Episode]:
-        """See `RoundEnvironment.settle`."""
+        """Return the rows' episodes with rewards that depend on the whole round; {} if none do."""
         # The outermost wrapper decides, as for the steps.
         settled = [wrapper.settle() for wrapper in self._rewards]
         return settled[0] if settled else {}
 
     def finish(self) -> None:
-        """See `RoundEnvironment.finish`."""
-        hold_after_end(self.envs, False)
+        """End the round: from now on the environment resets rows as its autoreset mode says."""
+        self._hold(False)
         for wrapper in self._rewards:
             wrapper.settle(drop=True)
 
 
-class GymRounds(_RewardedRounds):
+class GymRounds(RoundEnvironment):
     """Rounds on a Gymnasium ``VectorEnv`` in any autoreset mode.
 
     Args:
         envs: The batch.
-        begin: Begins a round, given a seed and options; None takes the batch's own ``reset``.
+        reset: Begins a round, given a seed and options; None takes the batch's own ``reset``.
     """
 
-    def __init__(self, envs: VectorEnv[Any, Any, Any], begin: Begin | None = None) -> None:
+    def __init__(self, envs: VectorEnv[Any, Any, Any], reset: Begin | None = None) -> None:
         super().__init__(envs)
-        self._begin = begin or (lambda seed, options: envs.reset(seed=seed, options=options))
+        self._reset = reset or (lambda seed, options: envs.reset(seed=seed, options=options))
         # Gymnasium's own batches refuse to step a row that ended and was not reset.
         self._must_reset = (
             isinstance(envs.unwrapped, SyncVectorEnv | AsyncVectorEnv)
             and envs.metadata.get("autoreset_mode") == AutoresetMode.DISABLED
         )
 
-    def reset(self, seed: int | None = None, options: Options | None = None) -> Start:
-        """See `RoundEnvironment.reset`."""
-        hold_after_end(self.envs, False)
-        observation, infos = self._begin(seed, options)
-        self._begin_round()
+    def _begin(self, seed: int | None, options: Options | None) -> Start:
+        observation, infos = self._reset(seed, options)
         return observation, infos.get("action_mask")
+
+    def _hold(self, held: bool) -> None:
+        bare: Any = self.envs.unwrapped
+        if isinstance(bare, SyncVectorEnv | AsyncVectorEnv):
+            if all(bare.call("has_wrapper_attr", HOLD)):
+                bare.call(HOLD, held)
+        elif hasattr(bare, HOLD):
+            bare.hold_after_end(held)
 
     def step(self, actions: NDArray[np.int64]) -> StepResult:
         """See `RoundEnvironment.step`."""
@@ -174,19 +180,20 @@ class GymRounds(_RewardedRounds):
         return result
 
 
-class VecEnvRounds(_RewardedRounds):
+class VecEnvRounds(RoundEnvironment):
     """Rounds on a Stable-Baselines3 ``VecEnv``."""
 
-    def reset(self, seed: int | None = None, options: Options | None = None) -> Start:
-        """See `RoundEnvironment.reset`."""
+    def _begin(self, seed: int | None, options: Options | None) -> Start:
         if seed is not None:
             self.envs.seed(seed)
         if options is not None:
             self.envs.set_options(_row_options(options, self.num_envs))
-        hold_after_end(self.envs, False)
         observation: Any = self.envs.reset()
-        self._begin_round()
         return observation, _stacked_masks(self.envs.reset_infos)
+
+    def _hold(self, held: bool) -> None:
+        if self.envs.has_attr(HOLD):
+            self.envs.env_method(HOLD, held)
 
     def step(self, actions: NDArray[np.int64]) -> StepResult:
         """See `RoundEnvironment.step`."""
@@ -214,7 +221,7 @@ def as_rounds(envs: Environments) -> RoundEnvironment:
         TypeError: if it is none of these.
     """
     if isinstance(envs, GymVecEnv):  # our own adapter: the batch below it is faster
-        return GymRounds(envs.envs, begin=envs.begin)
+        return GymRounds(envs.envs, reset=envs.begin)
     if isinstance(envs, VecEnv):
         return VecEnvRounds(envs)
     return GymRounds(as_vector_env(envs))

@@ -5,6 +5,7 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -344,6 +345,10 @@ class ComparisonConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain data, as comparison.json keeps them."""
+        return deepcopy(self._plain)
+
+    @cached_property
+    def _plain(self) -> dict[str, Any]:
         data: dict[str, Any] = as_plain(self)
         del data["task"]["max_new_tokens"]  # the training's
         return data if self.code else {k: v for k, v in data.items() if k != "code"}

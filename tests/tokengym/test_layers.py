@@ -32,7 +32,7 @@ MATHEMATICS = [
 """Folders and modules of pure functions."""
 MOST_FILES = 15
 """Python files that a folder of the product may have."""
-BY_NAME = ("envs/tasks", "rewards/credits", "rewards/scorers", "scripts/commands")
+BY_NAME = ("envs/tasks", "rewards/credits", "rewards/scorers")
 """Folders with one file for each name that users type, as many as there are."""
 
 
