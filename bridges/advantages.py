@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,3 +81,46 @@ def token_advantages(
                 token_rewards[group], response_mask[group], len(group)
             )
     return advantages
+
+
+def estimate(
+    token_level_rewards: Tensor,
+    response_mask: Tensor,
+    index: Sequence[Any] | None = None,
+    config: Any = None,
+    *,
+    estimator: str = "loo",
+    **_: Any,
+) -> tuple[Tensor, Tensor]:
+    """Return advantages and returns as verl's estimators do.
+
+    Args:
+        token_level_rewards: (batch, time), reward units.
+        response_mask: (batch, time), 1 on the response's own tokens.
+        index: (batch,) verl's uid of each row's prompt.
+        config: verl's settings of the algorithm; not read.
+        estimator: See `token_advantages`.
+
+    Returns:
+        Both (batch, time) and the same; 0 where the mask is.
+
+    Raises:
+        SettingsError: if "loo" is not told which rows answer one prompt.
+    """
+    del config
+    if index is None:
+        if estimator != "reinforce":
+            raise SettingsError(
+                f"tokengym_{estimator} needs the uid of each row's prompt; set rollout.n above 1, "
+                "or take tokengym_reinforce"
+            )
+        index = range(len(token_level_rewards))
+    mask = response_mask.bool()
+    advantages = token_advantages(token_level_rewards * mask, mask, list(index), estimator)
+    return advantages, advantages
+
+
+REGISTERED: Mapping[str, Callable[..., tuple[Tensor, Tensor]]] = {
+    f"tokengym_{name}": partial(estimate, estimator=name) for name in ESTIMATORS
+}
+"""Estimators by the names under which verl and SkyRL know them, the same objects whenever asked."""

@@ -13,11 +13,9 @@ rewards to one score.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
-from tokengym.bridges.advantages import ESTIMATORS
-from tokengym.bridges.verl import PREFIX, estimate
+from tokengym.bridges.advantages import REGISTERED
 from tokengym.credit import TokenCredit
 from tokengym.envs.errors import SettingsError
 
@@ -61,5 +59,5 @@ def register(registry: Any) -> None:
     Args:
         registry: ``skyrl.backends.skyrl_train.utils.ppo_utils.AdvantageEstimatorRegistry``.
     """
-    for name in ESTIMATORS:
-        registry.register(f"{PREFIX}{name}", partial(estimate, estimator=name))
+    for name, function in REGISTERED.items():
+        registry.register(name, function)

@@ -1,73 +1,34 @@
 r"""Token credit in verl: an advantage estimator, and a reward manager that pays tokens.
 
 verl hands its estimators token-level rewards, and asks a reward manager for them on one path: a
-colocated reward model, whose class it takes from a file:
+colocated reward model, in place of which it calls the manager where there is a reward function:
 
     python -m verl.trainer.main_ppo algorithm.adv_estimator=tokengym_loo \
         reward.reward_model.enable=True reward.reward_model.enable_resource_pool=False \
         reward.reward_manager.source=importlib reward.reward_manager.name=TokenCreditManager \
-        reward.reward_manager.module.path=.../tokengym/bridges/verl.py \
+        reward.reward_manager.module.path=pkg://tokengym.bridges.verl \
+        reward.custom_reward_function.path=pkg://tokengym.bridges.verl \
         +reward.tokengym.credit=abc-signed +reward.tokengym.scorer=path/to/reward_model
 
-The file registers the estimators when verl imports it. Written from verl's source of January 2026
-(`register_adv_est` of verl.trainer.ppo.core_algos) and of its reward loop (`assemble_rm_scores`);
-it was called with hand-made tensors and not run inside verl. verl's own "grpo", "rloo", "opo" and
-"gpg" sum token rewards to one score, so that credit has no effect under them.
+The module registers the estimators when verl imports it. Written from verl's source of January 2026
+(`register_adv_est` of verl.trainer.ppo.core_algos) and of its reward loop of August 2026
+(`compute_score`, `assemble_rm_scores`); it was called with hand-made tensors and not run inside
+verl. verl's own "grpo", "rloo", "opo" and "gpg" sum token rewards to one score, so that credit has
+no effect under them.
 """
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tokengym.bridges.advantages import ESTIMATORS, token_advantages
+from tokengym.bridges.advantages import REGISTERED
 from tokengym.credit import TokenCredit
 from tokengym.envs.errors import SettingsError
-
-PREFIX = "tokengym_"
-"""Estimators are registered as "tokengym_loo" and so on."""
-
-
-def estimate(
-    token_level_rewards: Tensor,
-    response_mask: Tensor,
-    index: Sequence[Any] | None = None,
-    config: Any = None,
-    *,
-    estimator: str = "loo",
-    **_: Any,
-) -> tuple[Tensor, Tensor]:
-    """Return advantages and returns as verl's estimators do.
-
-    Args:
-        token_level_rewards: (batch, time), reward units.
-        response_mask: (batch, time), 1 on the response's own tokens.
-        index: (batch,) verl's uid of each row's prompt.
-        config: verl's settings of the algorithm; not read.
-        estimator: See `token_advantages`.
-
-    Returns:
-        Both (batch, time) and the same; 0 where the mask is.
-
-    Raises:
-        SettingsError: if "loo" is not told which rows answer one prompt.
-    """
-    del config
-    if index is None:
-        if estimator != "reinforce":
-            raise SettingsError(
-                f"{PREFIX}{estimator} needs the uid of each row's prompt; set rollout.n above 1, "
-                f"or take {PREFIX}reinforce"
-            )
-        index = range(len(token_level_rewards))
-    mask = response_mask.bool()
-    advantages = token_advantages(token_level_rewards * mask, mask, list(index), estimator)
-    return advantages, advantages
 
 
 def register(decorate: Callable[[str], Callable[[Any], Any]]) -> None:
@@ -76,8 +37,21 @@ def register(decorate: Callable[[str], Callable[[Any], Any]]) -> None:
     Args:
         decorate: ``verl.trainer.ppo.core_algos.register_adv_est``.
     """
-    for name in ESTIMATORS:
-        decorate(f"{PREFIX}{name}")(partial(estimate, estimator=name))
+    for name, function in REGISTERED.items():
+        decorate(name)(function)
+
+
+def compute_score(*_: Any, **__: Any) -> float:
+    """Stand for verl's reward function, with which verl calls the manager; score nothing.
+
+    Raises:
+        SettingsError: always; `TokenCreditManager` does not call it.
+    """
+    raise SettingsError(
+        "verl scores with another reward manager than tokengym's; set "
+        "reward.reward_manager.source=importlib, name=TokenCreditManager and "
+        "module.path=pkg://tokengym.bridges.verl"
+    )
 
 
 class TokenCreditManager:
@@ -106,6 +80,11 @@ class TokenCreditManager:
     async def run_single(self, data: Any) -> dict[str, Any]:
         """Return the token rewards of the one response of a batch as its score."""
         (item,) = (data[index] for index in range(len(data)))
+        if (foreign := _foreign(item.batch)) > 0:
+            raise SettingsError(
+                f"the response has {foreign} tokens that the policy did not write; token credit "
+                "here is for responses of one turn"
+            )
         prompt, response = (_own_ids(item.batch, name) for name in ("prompts", "responses"))
         truth = item.non_tensor_batch.get("reward_model", {}).get("ground_truth")
         credited = self._credit([response], prompts=[prompt], references=[truth])
@@ -116,11 +95,29 @@ class TokenCreditManager:
 
     @classmethod
     def assemble_rm_scores(cls, data: Any, scores: Sequence[Sequence[float]]) -> Tensor:
-        """Return the token rewards of a batch, (batch, time) float32."""
+        """Return the token rewards of a batch, (batch, time) float32.
+
+        Raises:
+            SettingsError: if verl scored with its own reward model.
+        """
+        if any(isinstance(paid, int | float) for paid in scores):
+            raise SettingsError(
+                "verl scored with its own reward model, one score a response; add "
+                "reward.custom_reward_function.path=pkg://tokengym.bridges.verl"
+            )
         found = torch.zeros(data.batch["responses"].shape, dtype=torch.float32)
         for row, paid in enumerate(scores):
             found[row, : len(paid)] = torch.tensor(paid)
         return found
+
+
+def _foreign(batch: Any) -> int:
+    """Return how many tokens of a row's response another than the policy wrote."""
+    if "response_mask" not in batch.keys():
+        return 0
+    length = batch["responses"].shape[-1]
+    mask = batch["attention_mask"][-length:].bool()
+    return int((mask & ~batch["response_mask"].bool()).sum())
 
 
 def _own_ids(batch: Any, name: str) -> list[int]:

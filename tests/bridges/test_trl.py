@@ -114,6 +114,11 @@ def test_credit_arrives_and_keeps_its_sum(credit: str, tmp_path: Path) -> None:
     )
     assert not advantages[~mask].any()
     assert (advantages.std(1) > 0).all()  # tokens differ
+    scores = torch.tensor(list(logs["_scores"])).view(-1, GROUP)
+    shifted = scores - scores.mean(1, keepdim=True)
+    theirs = shifted / (scores.std(1, keepdim=True) + 1e-4)  # what is logged is TRL's own
+    logged: Any = trainer._logs["advantages"]
+    torch.testing.assert_close(torch.tensor(list(logged)), theirs.flatten(), atol=1e-4, rtol=1e-4)
 
 
 def test_a_completion_without_a_score_teaches_nothing(tmp_path: Path) -> None:
@@ -125,6 +130,7 @@ def test_a_completion_without_a_score_teaches_nothing(tmp_path: Path) -> None:
 
     trainer = trained(tmp_path, credit="uniform", scorer=score)
     advantages = trainer.batch["advantages"]
+    assert len(seen) == ROWS  # each is scored once
     assert not advantages[1].any()
     others = torch.tensor([0, 2, 3])
     scores = torch.tensor([float(len(text)) for text in seen])

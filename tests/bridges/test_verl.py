@@ -5,6 +5,9 @@
 """
 
 import asyncio
+import importlib
+import importlib.util
+import re
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from tokengym.bridges.verl import TokenCreditManager, register
+from tokengym.bridges import verl
+from tokengym.bridges.verl import TokenCreditManager, compute_score, register
 from tokengym.envs import bundled
 from tokengym.envs.errors import SettingsError
 
@@ -46,11 +50,19 @@ def test_estimators_are_called_as_verl_calls_its_own() -> None:
 
     def register_adv_est(name: str) -> Callable[[Any], Any]:
         def decorator(fn: Any) -> Any:
+            if name in registry and registry[name] != fn:
+                raise ValueError(f"Adv estimator {name} has already been registered")
             return registry.setdefault(name, fn)
 
         return decorator
 
     register(register_adv_est)
+    again = importlib.util.spec_from_file_location("custom_module", verl.__file__)
+    assert again is not None
+    assert again.loader is not None
+    module = importlib.util.module_from_spec(again)
+    again.loader.exec_module(module)  # as verl loads a path: anew each time
+    module.register(register_adv_est)
     assert set(registry) == {"tokengym_loo", "tokengym_reinforce"}
     advantages, returns = registry["tokengym_loo"](
         token_level_rewards=torch.tensor([[1.0, 1.0], [0.0, 3.0]]),
@@ -80,6 +92,38 @@ def test_the_manager_pays_the_tokens_of_a_padded_batch() -> None:
     assert float(paid.sum()) == pytest.approx(found["reward_extra_info"]["score"], rel=1e-5)
     expected = manager._credit([RESPONSE], prompts=[PROMPT]).token_rewards[0]
     np.testing.assert_array_equal(paid[0, : len(RESPONSE)].numpy(), expected)
+
+
+def test_verl_s_own_scores_and_managers_are_refused() -> None:
+    """Without a reward function of the user's, its reward loop scores past the manager."""
+    data = Batch({"responses": torch.zeros(2, 3)}, {})
+    scores: Any = [0.5, 1.5]
+    with pytest.raises(SettingsError, match=r"add reward\.custom_reward_function\.path=pkg://"):
+        TokenCreditManager.assemble_rm_scores(data, scores)
+    with pytest.raises(SettingsError, match="another reward manager"):
+        compute_score(data_source="math", solution_str="1", ground_truth="1")
+
+
+def test_the_command_line_names_what_the_module_has() -> None:
+    """verl looks its function up as compute_score unless another name is given."""
+    said = dict(re.findall(r"reward\.(\S+?)=(\S+)", str(verl.__doc__)))
+    for place in ("reward_manager.module.path", "custom_reward_function.path"):
+        assert importlib.import_module(said[place].removeprefix("pkg://")) is verl
+    assert said["reward_manager.name"] == TokenCreditManager.__name__
+
+
+def test_tokens_of_tools_are_refused() -> None:
+    manager = TokenCreditManager(
+        {"reward": {"tokengym": {"scorer": BUNDLE.reward_model}}}, BUNDLE.tokenizer
+    )
+    tensors = {
+        "prompts": torch.tensor([PROMPT]),
+        "responses": torch.tensor([RESPONSE]),
+        "attention_mask": torch.ones(1, len(PROMPT) + len(RESPONSE), dtype=torch.long),
+        "response_mask": torch.tensor([[1, 0, *[1] * (len(RESPONSE) - 2)]]),
+    }
+    with pytest.raises(SettingsError, match="has 1 tokens that the policy did not write"):
+        asyncio.run(manager.run_single(Batch(tensors, {})))
 
 
 def test_a_configuration_without_a_scorer_is_refused() -> None:
