@@ -83,6 +83,7 @@ class RunRecord:
         self.samples: list[dict[str, Any]] = []
         self.measured_by: str | None = None
         self.started = time.perf_counter()
+        self._cpu_began = time.process_time()
         self._evaluation_s = 0.0
         self._seen = 0
 
@@ -146,6 +147,7 @@ class RunRecord:
             "status": "finished" if error is None else "failed",
             "steps_done": len(self.train),
             "wall_s": round(time.perf_counter() - self.started, 3),
+            "cpu_s": round(time.process_time() - self._cpu_began, 3),  # since it was last resumed
             "settings": self.config.as_dict(),
             "gae_lambda": self.train[-1].get("gae_lambda") if self.train else None,
             "versions": versions(),

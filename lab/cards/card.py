@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tokengym.agents.ppo.advantages import AdvantageEstimator
 from tokengym.agents.ppo.weights import AdvantageWeight, weight_names
-from tokengym.envs.declared import check_count
+from tokengym.envs.declared import as_plain, check_count
 from tokengym.envs.files import read_json, write_json, write_text
 from tokengym.envs.registry import load_own, split_own
 from tokengym.evaluation.runs.record import versions
@@ -27,6 +27,7 @@ from tokengym.lab.cards.parts import (
     Part,
     Size,
     bare,
+    trained_by,
     unsettled,
 )
 from tokengym.lab.gradients.oracle import estimator_names
@@ -146,7 +147,13 @@ class CardConfig:
             "tokengym": __version__,
             "versions": versions(),
             "data": data_hash(),
+            **({"training": self._training()} if part == "convergence" else {}),
         }
+
+    def _training(self) -> dict[str, Any]:
+        """Return per task how a card's runs are trained, but for what the subject changes."""
+        plain = {task: as_plain(trained_by(task, self.amounts)) for task in self.amounts.tasks}
+        return {task: {**settings, "device": "auto"} for task, settings in plain.items()}
 
 
 def make_card(config: CardConfig, out: Path, console: "Console | None" = None) -> dict[str, Any]:
@@ -189,7 +196,7 @@ def make_card(config: CardConfig, out: Path, console: "Console | None" = None) -
                 "settings": settings,
                 "figures": figures_hash(parts[part]),
                 "device": auto_device(),
-                "cpu_s": round(sum(os.times()[:4]) - began, 1),
+                "cpu_s": round(sum(os.times()[:4]) - began + _run_seconds(parts[part]), 1),
             }
         card = {
             "format": FORMAT,
@@ -208,6 +215,12 @@ def make_card(config: CardConfig, out: Path, console: "Console | None" = None) -
         write_json(out / CARD_FILE, card)
         write_text(out / PAGE_FILE, card_page(card))
     return card
+
+
+def _run_seconds(part: Mapping[str, Any]) -> float:
+    """Return the CPU seconds of a part's training runs, whose processes are not waited for."""
+    found = [task for task in part.values() if isinstance(task, Mapping)]
+    return sum(task.get("cpu_s", 0.0) for task in found)
 
 
 def _stored(file: Path) -> dict[str, Any]:
@@ -281,6 +294,15 @@ def broken(card: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def unmeasured(card: Mapping[str, Any]) -> str | None:
+    """Return why nothing of a card could be measured, None if something was."""
+    measured: list[Mapping[str, Any]] = []
+    for part in card["parts"].values():
+        measured += [part] if {"rows", "refused"} & part.keys() else part.values()
+    reasons = [found.get("refused") for found in measured]
+    return reasons[0] if reasons and all(reasons) else None
+
+
 def figures_hash(part: Any) -> str:
     """Return one hash of a part's figures to four digits, timings left out."""
     return _digest(json.dumps(_steady(part), sort_keys=True).encode())
@@ -289,7 +311,7 @@ def figures_hash(part: Any) -> str:
 def _steady(value: Any) -> Any:
     """Return plain data without timings, its numbers to four digits."""
     if isinstance(value, Mapping):
-        timings = ("seconds", "times_sparse")
+        timings = ("seconds", "times_sparse", "cpu_s")
         return {key: _steady(inner) for key, inner in value.items() if key not in timings}
     if isinstance(value, list):
         return [_steady(inner) for inner in value]

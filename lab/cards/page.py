@@ -1,5 +1,6 @@
 """A card as a Markdown page, and the cards of many rules as a leaderboard."""
 
+import json
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
@@ -21,12 +22,18 @@ HEADER = (
     "noise / sparse's",
     "passes",
     "seconds / sparse's",
-    "final score minus sparse's: MovieReview",
-    "Dialogue",
-    "Oracle, trained",
+    "trained on MovieReview at one rate: score - c KL over the run",
+    "final score",
+    "final gold score",
+    "final KL",
+    "on Dialogue: score - c KL over the run",
+    "on the Oracle",
     "card",
 )
 DASH = "\N{EN DASH}"
+AREA = ("net_score", "auc")
+"""What training is judged by, a measure and its kind; see docs/results/protocol.md."""
+FINALS = (("score", "final"), ("gold_score", "final"), ("kl", "final"))
 FEW = 5
 """Pairs of runs below which a difference says how many it has."""
 
@@ -53,22 +60,33 @@ def card_row(card: Mapping[str, Any], sparse: Mapping[str, Any] | None = None) -
         *(_cosines(parts.get("gradient", {}), eos) for eos in (True, False)),
         _noise(parts.get("gradient", {}), (sparse or {}).get("parts", {}).get("gradient", {})),
         _one({"": spent}, "", "passes", lambda value: f"{value:.3g}"),
-        _one({"": spent}, "", "times_sparse", lambda value: f"{value:.2g}"),
-        *(_end(ends.get(task, {})) for task in ("MovieReview", "Dialogue", "Oracle")),
+        _one({"": spent}, "", "times_sparse", lambda value: f"{float(f'{value:.2g}'):,g}"),
+        *(_gain(ends.get("MovieReview", {}), *measure) for measure in (AREA, *FINALS)),
+        *(_gain(ends.get(task, {}), *AREA) for task in ("Dialogue", "Oracle")),
         f"`{card['hash'][:8]}` ({card['size']}{_older(card)})",
     ]
 
 
-BOARD = ("rule", "finds tokens", "gradient", "cost", "final score", "in one sentence")
+BOARD = (
+    "rule",
+    "finds tokens",
+    "gradient",
+    "cost",
+    "training: tuned; at one rate",
+    "in one sentence",
+)
 """Columns of the leaderboard."""
 
 
-def board_row(card: Mapping[str, Any], chance: Mapping[str, Any]) -> list[str]:
+def board_row(
+    card: Mapping[str, Any], chance: Mapping[str, Any], tuned: Mapping[str, Any] | None = None
+) -> list[str]:
     """Return a card's row of the leaderboard.
 
     Args:
         card: As card.json holds it.
         chance: The card of `random`, which a rule that finds tokens must beat.
+        tuned: The rule's difference from sparse in training at a rate of its own, if known.
     """
     finds = [_found(card, task) for task in ("MovieReview", "Forks")]
     cosines = [row["cosine"] for row in card["parts"].get("gradient", {}).get("rows", [])]
@@ -78,14 +96,35 @@ def board_row(card: Mapping[str, Any], chance: Mapping[str, Any]) -> list[str]:
         _code(card["subject"]) + (", the control" if is_control else ""),
         ", ".join(number(found["correlation"]) if found else DASH for found in finds),
         f"{min(cosines):.2f}".replace("-", "\N{MINUS SIGN}") if cosines else DASH,
-        _one({"": spent}, "", "times_sparse", lambda value: f"{value:.2g}"),
-        _end(card["parts"].get("convergence", {}).get("MovieReview", {})),
-        _sentence(card, chance),
+        _one({"": spent}, "", "times_sparse", lambda value: f"{float(f'{value:.2g}'):,g}"),
+        f"{DASH if tuned is None else _shown(tuned)}; {_shown(_versus(card, 'MovieReview'))}",
+        _sentence(card, chance, tuned),
     ]
 
 
+def trained_alike(card: Mapping[str, Any], chance: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a card without its training, if that had other settings than the control's.
+
+    Args:
+        card: As card.json holds it.
+        chance: The card of `random`, by whose settings the leaderboard's rows are trained.
+    """
+    ends = card["parts"].get("convergence", {})
+    own, usual = _trainings(card), _trainings(chance)
+    alike = {task: found for task, found in ends.items() if own.get(task) == usual.get(task)}
+    return {**card, "parts": {**card["parts"], **({"convergence": alike} if ends else {})}}
+
+
+def _trainings(card: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the settings that a card was trained with, by task; {} where it does not say."""
+    settings = card.get("made", {}).get("convergence", {}).get("settings")
+    return {} if settings is None else json.loads(settings).get("training", {})
+
+
 def order_flips(
-    cards: Sequence[Mapping[str, Any]], forked: Mapping[str, Mapping[str, Any]]
+    cards: Sequence[Mapping[str, Any]],
+    forked: Mapping[str, Mapping[str, Any]],
+    trained: Mapping[str, Mapping[str, Any]],
 ) -> list[str]:
     """Return in words how often two rules swap their order from one task to another.
 
@@ -94,6 +133,7 @@ def order_flips(
     Args:
         cards: Those of rules.
         forked: Agreements with executed forks, by task and rule, that no card has.
+        trained: Differences from sparse in training, likewise.
     """
     finding = {
         task: {card["subject"]: found for card in cards if (found := _found(card, task))}
@@ -104,10 +144,11 @@ def order_flips(
         task: {card["subject"]: gain for card in cards if (gain := _versus(card, task))}
         for task in ("MovieReview", "Dialogue", "Oracle")
     }
+    ending |= {task: dict(gains) for task, gains in trained.items()}
     lines = []
     for what, figure, figures in (
         ("finding tokens", "correlation", finding),
-        ("final scores", "difference", ending),
+        ("training", "difference", ending),
     ):
         for one, other in combinations(figures, 2):
             left, right = figures[one], figures[other]
@@ -119,12 +160,12 @@ def order_flips(
             ]
             if not pairs:
                 continue
-            line = f"{what}, {one} and {other}: {len(swapped)} of {len(pairs)} pairs"
-            if figures is finding:
-                clear = [(a, b) for a, b in pairs if _apart(left, a, b) and _apart(right, a, b)]
-                kept = len({*clear} & {*swapped})
-                line += f"; of the {len(clear)} that are clear on both, {kept}"
-            lines.append(line)
+            clear = [(a, b) for a, b in pairs if _apart(left, a, b) and _apart(right, a, b)]
+            kept = len({*clear} & {*swapped})
+            lines.append(
+                f"{what}, {one} and {other}: {len(swapped)} of {len(pairs)} pairs; of the "
+                f"{len(clear)} that are clear on both, {kept}"
+            )
     return lines
 
 
@@ -134,19 +175,28 @@ def _apart(figures: Mapping[str, Mapping[str, Any]], one: str, other: str) -> bo
     return bool(a["low"] > b["high"] or b["low"] > a["high"])
 
 
-def forked_table(forked: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """Return the table of agreements with executed forks elsewhere: its header and its rows."""
-    rules = dict.fromkeys(rule for found in forked.values() for rule in found["rules"])
-    rows = [
-        [_code(rule), *(_executed(found["rules"].get(rule, {})) for found in forked.values())]
-        for rule in rules
-    ]
+def forked_table(
+    forked: Mapping[str, Mapping[str, Any]], trained: Mapping[str, Mapping[str, Any]]
+) -> list[list[str]]:
+    """Return the table of what no card has: its header and its rows.
+
+    Args:
+        forked: Agreements with executed forks, by task and rule.
+        trained: Differences from sparse in training, likewise.
+    """
+    found = [known["rules"] for known in forked.values()]
+    rules = dict.fromkeys(rule for known in (*found, *trained.values()) for rule in known)
+    rows = []
+    for rule in rules:
+        gains = [_shown(known[rule]) if rule in known else DASH for known in trained.values()]
+        rows.append([_code(rule), *(_executed(known.get(rule, {})) for known in found), *gains])
     for figure in ("ceiling", "chance", "share"):
-        rows.append([figure, *(number(found[figure]) for found in forked.values())])
-    return [["rule", *forked], *rows]
+        shown = [number(known[figure]) for known in forked.values()]
+        rows.append([figure, *shown, *[DASH] * len(trained)])
+    return [["rule", *forked, *(f"training: {task}" for task in trained)], *rows]
 
 
-VARIANTS = ("name", "cosine (EOS)", "cosine (no EOS)", "final score: MovieReview", "card")
+VARIANTS = ("name", "cosine (EOS)", "cosine (no EOS)", "training at one rate", "card")
 """Columns of the tables of estimators and weights."""
 
 
@@ -156,12 +206,14 @@ def variant_row(card: Mapping[str, Any]) -> list[str]:
     return [
         _code(card["subject"]),
         *(_cosines(gradient, eos) for eos in (True, False)),
-        _end(card["parts"].get("convergence", {}).get("MovieReview", {})),
+        _gain(card["parts"].get("convergence", {}).get("MovieReview", {}), *AREA),
         f"`{card['hash'][:8]}` ({card['size']})",
     ]
 
 
-def _sentence(card: Mapping[str, Any], chance: Mapping[str, Any]) -> str:
+def _sentence(
+    card: Mapping[str, Any], chance: Mapping[str, Any], tuned: Mapping[str, Any] | None
+) -> str:
     """Return what a card's figures say, in one sentence."""
     parts = card["parts"]
     if _contract(parts.get("contract", {})) == "broken":
@@ -179,14 +231,14 @@ def _sentence(card: Mapping[str, Any], chance: Mapping[str, Any]) -> str:
     stays = parts.get("best-response", {}).get("Oracle", {}).values()
     if any(isinstance(one, Mapping) and not one["stays"] for one in stays):
         said.append("can leave the best response")
-    if versus := _versus(card, "MovieReview"):
+    if versus := tuned or _versus(card, "MovieReview"):
         pairs = versus["pairs"]
         above, below = versus["low"] > 0 and pairs > 1, versus["high"] < 0 and pairs > 1
-        end = "ends above" if above else "ends below" if below else "ends with no clear lead on"
+        end = "gains on" if above else "loses to" if below else "is not clearly apart from"
         few = "" if pairs >= FEW else f" ({pairs} seed{'s' if pairs > 1 else ''})"
-        said.append(f"{end} `sparse`{few}")
+        said.append(f"{end} `sparse` in training{few}")
     elif card["subject"] != "sparse":
-        said.append("was not trained")
+        said.append(f"was {'trained otherwise' if 'convergence' in parts else 'not trained'}")
     text = ", ".join(said)
     return f"{text[0].upper()}{text[1:]}." if said else DASH
 
@@ -199,9 +251,10 @@ def _found(card: Mapping[str, Any], task: str) -> Mapping[str, Any]:
 
 
 def _versus(card: Mapping[str, Any], task: str) -> Mapping[str, Any]:
-    """Return the difference of final scores from the baseline's; {} if there is none."""
-    score = card["parts"].get("convergence", {}).get(task, {}).get("score", {})
-    versus: Mapping[str, Any] | None = score.get("versus_baseline", {}).get("final")
+    """Return the difference from the baseline in training; {} if there is none."""
+    measure, kind = AREA
+    found = card["parts"].get("convergence", {}).get(task, {}).get(measure, {})
+    versus: Mapping[str, Any] | None = found.get("versus_baseline", {}).get(kind)
     return versus or {}
 
 
@@ -331,14 +384,17 @@ def _noise(found: Mapping[str, Any], sparse: Mapping[str, Any]) -> str:
     return " / ".join(ratios) or DASH
 
 
-def _end(found: Mapping[str, Any]) -> str:
-    score = found.get("score", {})
-    return _difference(score, "final") if score else DASH
+def _gain(found: Mapping[str, Any], measure: str, kind: str) -> str:
+    return _difference(found.get(measure, {}), kind)
 
 
 def _difference(kinds: Mapping[str, Any], kind: str) -> str:
-    versus = kinds.get("versus_baseline", {}).get(kind)
-    if versus is None:
+    return _shown(kinds.get("versus_baseline", {}).get(kind))
+
+
+def _shown(versus: Mapping[str, Any] | None) -> str:
+    """Return a paired difference with its interval, few pairs counted; a dash for none."""
+    if not versus:
         return DASH
     few = f"; {versus['pairs']} seeds" if versus["pairs"] < FEW else ""
     span = "one seed" if versus["pairs"] == 1 else f"{_range(versus)}{few}"

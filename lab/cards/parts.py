@@ -18,15 +18,15 @@ from torch import Tensor
 
 from tokengym.agents import RandomAgent, bind_policy
 from tokengym.agents.decoding.gpt2 import GPT2Stream
-from tokengym.agents.ppo.settings import EARLIER_DEFAULTS
 from tokengym.envs.errors import SettingsError
+from tokengym.envs.files import read_json
 from tokengym.envs.oracle.env import PROMPT
 from tokengym.evaluation.measure.evaluate import Evaluator, task_reward
 from tokengym.evaluation.report.curves import Curve, read_curves
 from tokengym.evaluation.report.summary import summarize
 from tokengym.evaluation.report.verdict import difference_of
 from tokengym.evaluation.runs.compare import compare
-from tokengym.evaluation.runs.config import ComparisonConfig, resolve_env
+from tokengym.evaluation.runs.config import ComparisonConfig, resolve_env, run_folder
 from tokengym.evaluation.runs.defaults import (
     EvaluationSettings,
     TrainingSettings,
@@ -44,9 +44,10 @@ from tokengym.lab.gradients.oracle import (
 )
 from tokengym.lab.replay.agreement import agreement
 from tokengym.rewards import check_reward
+from tokengym.rewards.credits import Credit
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.models.loading import auto_device
-from tokengym.rewards.registry import scorer_kind
+from tokengym.rewards.registry import RewardChoice, scorer_kind
 from tokengym.version import __version__
 
 TRUTH_TASKS = ("MovieReview", "Oracle")
@@ -60,11 +61,17 @@ BASELINES = "baselines"
 ENCODER_TASK = "QuestionAnswer"
 """Task of a rule that scores with an encoder, and so needs a reference or a question."""
 NO_TRUTH = "the rule scores with an encoder, and the truth of {} is that of another score"
+ANSWER_TASK = "Forks"
+"""Task of a rule that asks for the prompt's reference answer."""
+NO_ANSWER = "the rule asks for the reference answer, and the prompts of {} have none"
 TIMINGS = 5
 """Timings of which the shortest counts: a busy machine only adds to it."""
 GROUP_SIZE = 8
 """Responses to each prompt where an estimator needs groups."""
-MEASURES = ("score", "gold_score", "kl")
+RATE = 1e-3
+"""Learning rate of all runs: the best of `sparse` on a spare seed (docs/results/ledger.md), and
+not tuned for the others, which would take five runs a row."""
+MEASURES = ("net_score", "score", "gold_score", "kl")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,8 +201,9 @@ def best_response(subject: str, size: Size, seed: int, out: Path) -> dict[str, A
 def gradient(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
     """Return a rule's expected gradient under `loo` beside the true one, with and without EOS."""
     del out
-    if scorer_kind(subject) == "encoder":
-        return {"refused": NO_TRUTH.format("the Oracle")}
+    own, reason = _own_task(subject)
+    if own is not None:
+        return {"refused": reason.format("the Oracle")}
     try:
         return _gradients([(subject, "loo")], size, seed)
     except RewardError as error:
@@ -221,8 +229,8 @@ def convergence(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any
     """
 
     def together(task: str) -> dict[str, Any]:
-        curves, training = _trained(task, ("sparse", subject), size, seed, out / "runs")
-        return _ends(curves, "sparse", subject, training)
+        trained = _trained(task, ("sparse", subject), size, seed, out / "runs")
+        return _ends([trained], "sparse", subject)
 
     if scorer_kind(subject) == "encoder":  # two scorers: one comparison measures both by gold
         return _per_task(subject, (ENCODER_TASK,), together)
@@ -269,41 +277,67 @@ def _learned(
             is_baseline = name == baseline
             folder = out.parent / BASELINES if is_baseline else out / "runs"
             rewards = ("sparse" if is_baseline else rule,)
-            curves, training = _trained(task, rewards, size, seed, folder, **settings)
-            found += [replace(curve, credit=name) for curve in curves]
-        return _ends(found, baseline, subject, training)
+            trained = _trained(task, rewards, size, seed, folder, **settings)
+            curves = [replace(curve, credit=name) for curve in trained.curves]
+            found.append(replace(trained, curves=curves))
+        return _ends(found, baseline, subject)
 
     return _per_task(rule, size.tasks, train)
 
 
-def _trained(
-    task: str, rewards: tuple[str, ...], size: Size, seed: int, folder: Path, **learner: Any
-) -> tuple[list[Curve], TrainingSettings]:
-    """Return the curves of a comparison, which resumes where its folder is."""
-    env = resolve_env(task)
-    training = training_settings(
-        env,
+def trained_by(task: str, size: Size, **learner: Any) -> TrainingSettings:
+    """Return the settings of the runs on a task: the default learner, and the card's size.
+
+    Lambda is the rule's own, and the rate that of all cards.
+
+    Args:
+        task: The task.
+        size: Updates, rows and tokens.
+        learner: Settings that the subject changes.
+    """
+    return training_settings(
+        resolve_env(task),
         steps=size.steps,
         batch_size=size.batch_size,
         max_new_tokens=None if task == "Oracle" else size.tokens,
         fixed_length=True,
-        device=auto_device(),
-        # as the published cards, to compare a new one with, but for the rule's own lambda
-        **{"kl_estimator": "k1", **EARLIER_DEFAULTS, "gae_lambda": None, **learner},
+        learning_rate=RATE,
+        **learner,
     )
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """Runs of a comparison."""
+
+    curves: list[Curve]
+    training: TrainingSettings
+    cpu_s: float
+    """CPU seconds of the processes of all runs."""
+
+
+def _trained(
+    task: str, rewards: tuple[str, ...], size: Size, seed: int, folder: Path, **learner: Any
+) -> _Trained:
+    """Return the runs of a comparison, which resumes where its folder is."""
+    training = trained_by(task, size, device=auto_device(), **learner)
+    every = max(training.steps // 5, 1)
     config = ComparisonConfig(
-        env=env,
+        env=resolve_env(task),
         rewards=rewards,
         seeds=size.seeds,
         first_seed=seed,
         training=training,
-        evaluation=EvaluationSettings(every=max(training.steps // 5, 1), samples=0),
+        evaluation=EvaluationSettings(every=every, samples=0, reference_samples=0),
     )
     settings = {**config.as_dict(), "seeds": None, "tokengym": __version__}  # seeds may be added
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     out = folder / f"{task}-{digest[:8]}"
     compare(config, out, checkpoint_every=0)
-    return read_curves(out / "curves.csv", group_by=()), training
+    runs = [(name, seed) for name in config.names for seed in config.all_seeds]
+    made = [read_json(run_folder(out, *run) / "run.json") for run in runs]
+    curves = read_curves(out / "curves.csv", group_by=())
+    return _Trained(curves, training, sum(run.get("cpu_s", 0.0) for run in made))
 
 
 def cost(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
@@ -376,9 +410,10 @@ def _per_task(
 ) -> dict[str, Any]:
     """Return a measurement per task; one whose scorer the rule cannot use says why."""
     found: dict[str, Any] = {}
+    own, reason = _own_task(subject)
     for task in tasks:
-        if scorer_kind(subject) == "encoder" and task != ENCODER_TASK:
-            found[task] = {"refused": NO_TRUTH.format(task)}
+        if task != (own or task):
+            found[task] = {"refused": reason.format(task)}
             continue
         try:
             found[task] = measure(task)
@@ -388,8 +423,19 @@ def _per_task(
 
 
 def _usable(subject: str, tasks: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the tasks, or the one made for an encoder for a rule that scores with one."""
-    return (ENCODER_TASK,) if scorer_kind(subject) == "encoder" else tasks
+    """Return the tasks, or the only one that a rule can be used on."""
+    own, _ = _own_task(subject)
+    return (own,) if own else tasks
+
+
+def _own_task(subject: str) -> tuple[str | None, str]:
+    """Return the only task that a rule can be used on and why not on others; None for all."""
+    choice = RewardChoice.of(subject)
+    if choice.kind == "encoder":
+        return ENCODER_TASK, NO_TRUTH
+    if isinstance(choice.made, Credit) and choice.made.needs_answer:
+        return ANSWER_TASK, NO_ANSWER
+    return None, ""
 
 
 def _played(task: str, count: int, seed: int, **own: Any) -> tuple[list[Any], Any, dict[str, Any]]:
@@ -433,11 +479,12 @@ def _gradients(
     return {"rows": rows}
 
 
-def _ends(
-    curves: Sequence[Curve], baseline: str, subject: str, training: TrainingSettings
-) -> dict[str, Any]:
+def _ends(trained: Sequence[_Trained], baseline: str, subject: str) -> dict[str, Any]:
     """Return the measures of the subject's runs, and their paired differences."""
-    (group,) = summarize(curves, baseline=baseline)["groups"]
+    curves = [curve for runs in trained for curve in runs.curves]
+    training = trained[-1].training
+    price = training.learner.kl_coef
+    (group,) = summarize(curves, baseline=baseline, kl_coef=price)["groups"]
     entry = group["rewards"][subject]
     found: dict[str, Any] = {
         "tokens": max(int(c.values["tokens"][-1]) for c in curves if c.credit == subject),
@@ -445,6 +492,7 @@ def _ends(
         "runs": entry["runs"],
         "failed": group["failed"],
         "baseline": baseline,
+        "cpu_s": round(sum(runs.cpu_s for runs in trained), 1),
     }
     for measure in MEASURES:
         if measure not in group["measures"]:

@@ -46,6 +46,7 @@ class AnswerGain(SegmentedCredit):
     """
 
     name = "answer-gain"
+    needs_answer = True
     reference_remedy = "write 'answer-gain:reference=PATH'"
 
     def __init__(

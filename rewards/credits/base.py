@@ -63,6 +63,8 @@ class Credit:
     needs_reference: bool = False
     """Whether the rule reads a frozen language model (`log_probs`), which is then loaded, and its
     vocabulary compared with the policy's, before the first episode."""
+    needs_answer: bool = False
+    """Whether the rule asks for the prompt's reference answer, without which it cannot pay."""
     reference: Source | None = None
     """That language model: the environment's reference policy, unless the rule names another."""
     reference_remedy: ClassVar[str] = (

@@ -8,7 +8,7 @@ python -m tokengym.scripts.studies.cards --make runs/cards  # makes all cards, h
 python -m tokengym.scripts.studies.cards --forks SmolLM2    # executed forks on a real model
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,26 +30,30 @@ from tokengym.lab.cards.card import (
 )
 from tokengym.lab.cards.page import (
     BOARD,
+    DASH,
     HEADER,
     VARIANTS,
     board_row,
     card_row,
     forked_table,
     order_flips,
+    trained_alike,
     variant_row,
 )
 from tokengym.lab.cards.parts import bare, held_to_forks, unsettled
 from tokengym.rewards.registry import scorer_kind
+from tokengym.scripts.studies import forks as forks_study
+from tokengym.scripts.studies import ledger_page
 from tokengym.scripts.studies.cells import DOCS, Docs, command_line
 from tokengym.scripts.studies.tables import fill, markdown_table
 
 RULES = (
     *("sparse", "random", "recency", "uniform", "abc", "abc-d", "abc-d2", "abc-signed"),
     *("attribution", "attribution:method=leave-one-out", "attribution:method=deeplift"),
-    *("mc", "pure", "r3", "r3-dense"),
+    *("mc", "pure", "r3", "r3-dense", "answer-gain"),
     *("red:delivery=end", "scar"),
 )
-"""Rules with a card; `rto` needs the path of a policy that was trained by DPO."""
+"""Rules with a card; `rto` and `prm` need a model that is not bundled: trained by DPO, of steps."""
 ESTIMATORS = ("gae", "reinforce", "reinforce++", "vineppo", "rloo", "grpo", "dr-grpo", "loo")
 WEIGHTS = ("constant", "weight:random", "position", "entropy", "rsi")
 """Weights whose gradient can be enumerated; the others read a model or other responses."""
@@ -116,33 +120,50 @@ def main(
             publish(_submitted(path), published)
         cards = read_cards(sorted(path.parent for path in published.glob("*/card.json")))
         file = docs / FORKS_FILE
-        fill(docs / "cards.md", tables(cards, read_json(file) if file.exists() else {}))
+        forked = read_json(file) if file.exists() else {}
+        fill(docs / "cards.md", tables(cards, forked, docs))
 
 
-def tables(cards: list[dict[str, Any]], forked: dict[str, Any]) -> dict[str, str]:
+def tables(cards: list[dict[str, Any]], forked: dict[str, Any], docs: Path) -> dict[str, str]:
     """Return the page's tables by their mark."""
     rules = [card for card in cards if card["kind"] == "rule"]
-    by_name = {card["subject"]: card for card in rules}
-    chance, sparse = by_name["random"], by_name.get("sparse")
+    chance = next(card for card in rules if card["subject"] == "random")
+    rules = [trained_alike(card, chance) for card in rules]
+    sparse = next((card for card in rules if card["subject"] == "sparse"), None)
 
     def finding(card: Mapping[str, Any]) -> float:
         found = card["parts"].get("identification", {}).get("MovieReview", {})
         return -float(found.get("correlation", -1.0))
 
+    tuned, on_forks = (
+        {rule: vars(gain) for rule, gain in study.gains(docs).items()}
+        for study in (ledger_page, forks_study)
+    )
+    trained = {"MovieReview (tuned)": tuned, "Forks (tuned)": on_forks}
+    details = [card_row(c, sparse) for c in sorted(rules, key=lambda c: c is not sparse)]
     found = {
-        "board": markdown_table(BOARD, [board_row(c, chance) for c in sorted(rules, key=finding)]),
-        "flips": "\n".join(f"- {line}" for line in order_flips(rules, forked)),
-        "cards": markdown_table(
-            HEADER, [card_row(c, sparse) for c in sorted(rules, key=lambda c: c is not sparse)]
+        "board": markdown_table(
+            BOARD,
+            [board_row(c, chance, tuned.get(c["subject"])) for c in sorted(rules, key=finding)],
         ),
+        "flips": "\n".join(f"- {line}" for line in order_flips(rules, forked, trained)),
+        "cards": markdown_table(*_filled(HEADER, details)),
     }
     if forked:
-        header, *lines = forked_table(forked)
+        header, *lines = forked_table(forked, {"Forks": on_forks})
         found["forked"] = markdown_table(header, lines)
     for kind in ("estimator", "weight"):
-        rows = [variant_row(card) for card in cards if card["kind"] == kind]
-        found[f"{kind}s"] = markdown_table(VARIANTS, rows)
+        alike = [trained_alike(card, chance) for card in cards if card["kind"] == kind]
+        found[f"{kind}s"] = markdown_table(VARIANTS, [variant_row(card) for card in alike])
     return found
+
+
+def _filled(
+    header: Sequence[str], rows: Sequence[Sequence[str]]
+) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """Return a table without the columns that no row has."""
+    kept = [place for place in range(len(header)) if {row[place] for row in rows} != {DASH}]
+    return [header[place] for place in kept], [[row[place] for place in kept] for row in rows]
 
 
 def publish(card: Mapping[str, Any], published: Path) -> None:

@@ -36,7 +36,8 @@ from tokengym.evaluation.runs.config import (
 )
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
 from tokengym.evaluation.runs.run import run as run_one
-from tokengym.evaluation.statistics import holm
+from tokengym.evaluation.statistics import PairedDifference, holm
+from tokengym.lab.cards.page import AREA
 from tokengym.rewards.credits.base import Credit, FloatArray, register_credit
 from tokengym.rewards.maths.shares import split_evenly
 from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, read_rows, run_pending
@@ -93,7 +94,7 @@ LONGER, LONGER_BUDGET, LONGER_RATE = "longer.csv", 400_000, 3e-4
 """File of one run of each of two rules with more tokens, at the rate that suits both."""
 LONGER_RULES = (BASELINE, "decisive")
 COLUMNS = {
-    "score - c KL over the run": ("net_score", "auc"),
+    "score - c KL over the run": AREA,
     "score over the run": ("score", "auc"),
     "final score": ("score", "final"),
     "final KL": ("kl", "final"),
@@ -359,6 +360,26 @@ def _panels(docs: Path) -> dict[str, Panel]:
                 replace(curve, credit=cell.label, steps=curve.values["tokens"]) for curve in curves
             )
     return {label: panel_of(curves, PRICE) for label, curves in found.items()}
+
+
+def gains(docs: Path = DOCS) -> dict[str, PairedDifference]:
+    """Return each rule's difference from sparse, in the middle setting under PPO.
+
+    Args:
+        docs: Folder of the published curves.
+
+    Returns:
+        By rule as its card has it, score - c KL over the run; without rules of one run.
+    """
+    panel = _panels(docs)["middle, ppo"]
+    found = {}
+    for rule in RULES[1:]:
+        cell = Cell(setting="middle", learner="ppo", rule=rule)
+        runs = PairedRuns(panel=panel, rule=cell.label, baseline=BASELINE)
+        gain = runs.difference(*AREA) if len(runs.seeds) >= 2 else None
+        if gain is not None:
+            found[rule if rule == RED else cell.label] = gain
+    return found
 
 
 def _differences(panels: dict[str, Panel]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tokengym.agents.ppo.settings import GAE_LAMBDA
 from tokengym.envs.files import write_csv
 from tokengym.evaluation.report.verdict import number, signed
 from tokengym.evaluation.statistics import (
@@ -19,6 +20,8 @@ from tokengym.evaluation.statistics import (
     paired_difference,
     student_interval,
 )
+from tokengym.rewards.credits import Credit
+from tokengym.rewards.registry import RewardChoice
 from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, read_rows
 from tokengym.scripts.studies.credit_grid import MISALIGNED
 from tokengym.scripts.studies.ledger import (
@@ -185,6 +188,27 @@ def differences_table(ledger: Ledger, settings: Sequence[Cell]) -> str:
             line.append(NONE if figure is None else shown(figure, corrected[rule, place]))
         rows.append(line)
     return markdown_table(["rule", *map(title, settings)], rows)
+
+
+def gains(docs: Path = DOCS) -> dict[str, PairedDifference]:
+    """Return each rule's difference from sparse, at its own lambda with a critic of its own.
+
+    Args:
+        docs: Folder of the published curves.
+
+    Returns:
+        By rule, score - c KL over the run, the rate tuned for each rule.
+    """
+    ledger = Ledger(read_rows(docs / FOLDER / "runs.csv", text=TEXT))
+    found = {}
+    for rule in RULES[1:-1]:
+        made = RewardChoice.of(rule).made
+        own = made.gae_lambda if isinstance(made, Credit) else None
+        at = f"{GAE_LAMBDA if own is None else own:g}"
+        gain = ledger.difference(Cell(rule=rule, gae_lambda=at), Cell(rule="sparse"))
+        if gain is not None:
+            found[rule] = gain
+    return found
 
 
 def shown(figure: PairedDifference, p_value: float) -> str:

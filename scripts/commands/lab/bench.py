@@ -54,7 +54,7 @@ def bench(
 
     from tokengym.envs.files import locked
     from tokengym.evaluation.runs.config import slug
-    from tokengym.lab.cards.card import PAGE_FILE, CardConfig, broken, make_card
+    from tokengym.lab.cards.card import PAGE_FILE, CardConfig, broken, make_card, unmeasured
     from tokengym.lab.cards.page import card_page
     from tokengym.lab.cards.submission import write_submission
     from tokengym.rewards.models.loading import preferred_device
@@ -71,6 +71,8 @@ def bench(
     console = Console()
     with preferred_device(device), locked(out):
         card = make_card(config, out, console)
+    if (cause := unmeasured(card)) is not None:
+        raise ValueError(f"nothing of {subject} could be measured: {cause}")
     console.print(card_page(card), markup=False, highlight=False, soft_wrap=True)
     say(console, f"{out / PAGE_FILE}  hash {card['hash']}")
     faults = broken(card)

@@ -1,6 +1,7 @@
 """Cards of rules and estimators: what they find, keep and refuse."""
 
 import copy
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,15 @@ import pytest
 from tokengym.envs.files import read_json
 from tokengym.lab.cards import parts
 from tokengym.lab.cards.card import KINDS, SIZES, CardConfig, faults_of, make_card, read_cards
-from tokengym.lab.cards.page import BOARD, HEADER, board_row, card_page, card_row, order_flips
+from tokengym.lab.cards.page import (
+    BOARD,
+    HEADER,
+    board_row,
+    card_page,
+    card_row,
+    order_flips,
+    trained_alike,
+)
 from tokengym.scripts.cli import main
 
 QUICK = SIZES["quick"]
@@ -100,6 +109,12 @@ def test_a_rule_whose_scorer_the_oracle_lacks_is_refused_by_name(tmp_path: Path)
     assert parts.contract("r3-dense", QUICK, 0, tmp_path) == {"QuestionAnswer": {"passed": True}}
 
 
+def test_a_rule_that_asks_for_the_answer_is_held_where_there_is_one(tmp_path: Path):
+    assert parts.contract("answer-gain", QUICK, 0, tmp_path) == {"Forks": {"passed": True}}
+    found = parts.identification("answer-gain", QUICK, 0, tmp_path)["MovieReview"]
+    assert found["refused"].endswith("and the prompts of MovieReview have none")
+
+
 def test_stored_parts_are_kept_until_the_source_changes(rules: Path, tmp_path: Path, monkeypatch):
     calls: list[str] = []
     measures = {name: _counting(name, calls) for name in ("contract", "gradient")}
@@ -140,6 +155,15 @@ def test_convergence_is_paired_against_sparse_which_cards_share(tmp_path: Path):
     assert found["tokens"] == 2 * 8 * 6
     assert found["score"]["versus_baseline"]["final"]["pairs"] == 1
     assert {"gold_score", "kl"} <= set(found)
+    assert found["net_score"]["versus_baseline"]["auc"]["pairs"] == 1
+    runs = [read_json(file) for file in tmp_path.rglob("run.json")]
+    assert [run["credit"] for run in runs if run["cpu_s"] > 0] == [run["credit"] for run in runs]
+    assert found["cpu_s"] == pytest.approx(sum(run["cpu_s"] for run in runs), abs=0.06)
+    learner = runs[0]["settings"]["training"]["learner"]
+    assert (learner["kl_estimator"], learner["gae_lambda"]) == ("exact", None)
+    config = CardConfig(subject="uniform", size="quick", tasks=("Oracle",))
+    said = json.loads(json.dumps(config.settings("convergence")))["training"]["Oracle"]
+    assert {**said, "device": "cpu"} == {**runs[0]["settings"]["training"], "device": "cpu"}
     (shared,) = (tmp_path / parts.BASELINES).iterdir()
     sparse = (
         found["score"]["final"]["iqm"] - found["score"]["versus_baseline"]["final"]["difference"]
@@ -229,6 +253,13 @@ def test_a_weight_that_cannot_be_enumerated_says_why(tmp_path: Path):
         assert cause in card["parts"]["gradient"]["refused"]
 
 
+def test_a_rule_that_lacks_its_model_is_no_card(tmp_path: Path, capsys):
+    arguments = ["--quick", "--parts", "contract", "gradient", "--out", str(tmp_path / "card")]
+    assert main(["bench", "prm", *arguments]) == 2
+    message = "nothing of prm could be measured: credit 'prm' needs a process model; write 'prm:"
+    assert message in capsys.readouterr().err
+
+
 def test_a_broken_contract_is_printed_and_exits_with_1(rules: Path, tmp_path: Path, capsys):
     arguments = ["--quick", "--parts", "contract", "--out", str(tmp_path / "card")]
     submitted = ["--submit", str(tmp_path / "half.json")]
@@ -270,20 +301,60 @@ def test_a_submission_holds_the_code_and_notices_changes(rules: Path, tmp_path: 
         assert any(message in fault for fault in faults_of(changed)), message
 
 
+def test_the_cpu_time_of_training_runs_counts_and_changes_no_hash(tmp_path: Path, monkeypatch):
+    """Their processes are not waited for by the one that makes the card."""
+    seconds = iter((3600.0, 1800.0))
+    trained = {"convergence": lambda *_: {"Oracle": {"updates": 2, "cpu_s": next(seconds)}}}
+    monkeypatch.setitem(KINDS, "rule", trained)
+    one, other = (
+        make_card(CardConfig(subject="abc"), tmp_path / name)["made"]["convergence"]
+        for name in ("one", "other")
+    )
+    assert one["cpu_s"] == pytest.approx(3600, abs=60)
+    assert other["cpu_s"] == pytest.approx(1800, abs=60)
+    assert one["figures"] == other["figures"]
+
+
+def test_a_row_that_was_trained_otherwise_is_not_compared():
+    def trained(name: str, steps: int):
+        versus = {"auc": {"difference": 1.0, "low": 0.5, "high": 1.5, "pairs": 5}}
+        settings = {"training": {"MovieReview": {"steps": steps}}}
+        return {
+            "subject": name,
+            "parts": {"convergence": {"MovieReview": {"net_score": {"versus_baseline": versus}}}},
+            "made": {"convergence": {"settings": json.dumps(settings)}},
+        }
+
+    chance = trained("random", 15)
+    same, other = (trained_alike(trained("abc", steps), chance) for steps in (15, 30))
+    assert board_row(same, chance)[4:] == [
+        "\u2013; +1.00 (0.500 to 1.50)",
+        "Gains on `sparse` in training.",
+    ]
+    assert board_row(other, chance)[4:] == ["\u2013; \u2013", "Was trained otherwise."]
+    tuned = {"difference": -0.2, "low": -0.3, "high": -0.1, "pairs": 10}
+    assert board_row(same, chance, tuned)[4:] == [
+        "\u22120.200 (\u22120.300 to \u22120.100); +1.00 (0.500 to 1.50)",
+        "Loses to `sparse` in training.",
+    ]
+    older = {**trained("abc", 15), "made": {"convergence": {"settings": None}}}
+    assert board_row(trained_alike(older, chance), chance)[4] == "\u2013; \u2013"
+
+
 def test_the_leaderboard_s_sentence_and_flips_by_hand():
     def made(name: str, review: float, forks: float, cosine: float, gain: float | None):
         def found(value: float):
             return {"correlation": value, "low": value - 0.05, "high": value + 0.05}
 
-        versus = {"final": {"difference": gain, "low": -0.1, "high": 1.0, "pairs": 5}}
-        ends = {"score": {"versus_baseline": versus}} if gain is not None else {}
+        versus = {"auc": {"difference": gain, "low": -0.1, "high": 1.0, "pairs": 5}}
+        ends = {"MovieReview": {"net_score": {"versus_baseline": versus}}}
         return {
             "subject": name,
             "parts": {
                 "identification": {"MovieReview": found(review)},
                 "executed": {"Forks": found(forks)},
                 "gradient": {"rows": [{"cosine": cosine}, {"cosine": 1.0}]},
-                "convergence": {"MovieReview": ends},
+                **({} if gain is None else {"convergence": ends}),
             },
         }
 
@@ -291,25 +362,34 @@ def test_the_leaderboard_s_sentence_and_flips_by_hand():
     good, worse = made("good", 0.4, 0.05, 1.0, 0.3), made("worse", 0.2, 0.2, -0.03, None)
     row = board_row(good, chance)
     assert row[1:3] == ["0.400, 0.050", "1.00"]
-    assert row[4] == "+0.300 (\u22120.100 to 1.00)"
+    assert row[4] == "\u2013; +0.300 (\u22120.100 to 1.00)"
     assert row[5] == (
-        "Finds the tokens on MovieReview, keeps the gradient, ends with no clear lead on `sparse`."
+        "Finds the tokens on MovieReview, keeps the gradient, "
+        "is not clearly apart from `sparse` in training."
     )
     assert board_row(worse, chance)[5] == (
         "Finds the tokens on MovieReview and Forks, turns the gradient, was not trained."
     )
     assert board_row(chance, chance)[0] == "`random`, the control"
-    ends = good["parts"]["convergence"]["MovieReview"]["score"]["versus_baseline"]["final"]
+    ends = good["parts"]["convergence"]["MovieReview"]["net_score"]["versus_baseline"]["auc"]
     ends |= {"low": 0.1, "pairs": 3}
-    assert board_row(good, chance)[4] == "+0.300 (0.100 to 1.00; 3 seeds)"
-    assert board_row(good, chance)[5].endswith("ends above `sparse` (3 seeds).")
+    assert board_row(good, chance)[4] == "\u2013; +0.300 (0.100 to 1.00; 3 seeds)"
+    assert board_row(good, chance)[5].endswith("gains on `sparse` in training (3 seeds).")
     ends |= {"low": 0.3, "high": 0.3, "pairs": 1}
-    assert board_row(good, chance)[5].endswith("ends with no clear lead on `sparse` (1 seed).")
+    assert board_row(good, chance)[5].endswith(
+        "is not clearly apart from `sparse` in training (1 seed)."
+    )
     assert board_row(chance, chance)[5].startswith("Finds the tokens no better than `random`, turn")
     assert len(row) == len(BOARD)
     elsewhere = {"Real": {"rules": {"good": {"correlation": 0.1, "low": 0.0, "high": 0.2}}}}
-    assert order_flips([good, worse, chance], elsewhere) == [
+    rival = made("rival", 0.4, 0.05, 1.0, 0.2)
+    gains = {"good": {"difference": -0.1, "low": -0.2, "high": 0.0}}
+    gains["rival"] = {"difference": 0.2, "low": 0.1, "high": 0.3}
+    assert order_flips([good, worse, chance], elsewhere, {}) == [
         "finding tokens, MovieReview and Forks: 1 of 3 pairs; of the 2 that are clear on both, 1"
+    ]
+    assert order_flips([good, rival], {}, {"Forks": gains})[1:] == [
+        "training, MovieReview and Forks: 1 of 1 pairs; of the 0 that are clear on both, 0"
     ]
 
 

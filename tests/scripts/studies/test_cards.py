@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from tokengym.evaluation.report.verdict import number
 from tokengym.lab.cards.card import figures_hash, merged
-from tokengym.scripts.studies import cards
+from tokengym.scripts.studies import cards, forks, ledger_page
 
 ROOT = Path(__file__).parents[3]
 
@@ -17,6 +18,8 @@ ROOT = Path(__file__).parents[3]
 def published(folder: Path) -> Path:
     shutil.copytree(ROOT / cards.DOCS / "cards", folder / "cards")
     shutil.copy(ROOT / cards.DOCS / "cards.md", folder / "cards.md")
+    for runs in ("ledger", "forks"):  # what stands beside the cards
+        (folder / runs).symlink_to(ROOT / cards.DOCS / runs)
     return folder
 
 
@@ -97,11 +100,11 @@ def test_a_tampered_row_is_refused(tamper, message: str, tmp_path: Path):
 def test_the_hashes_of_the_published_cards_fit(tmp_path: Path):
     cards.main(check=True, docs=ROOT / cards.DOCS)
     docs = published(tmp_path / "docs")
-    file = docs / "cards" / "uniform" / "card.json"
+    file = docs / "cards" / "scar" / "card.json"
     card = json.loads(file.read_text())
-    card["parts"]["convergence"]["MovieReview"]["updates"] = 14  # of a part older than settings
+    card["parts"]["cost"]["MovieReview"]["passes"] = 1.0  # of a part older than settings
     file.write_text(json.dumps(card))
-    with pytest.raises(ValueError, match="card of uniform: convergence: its figures were changed"):
+    with pytest.raises(ValueError, match="card of scar: cost: its figures were changed"):
         cards.main(check=True, docs=docs)
 
 
@@ -132,6 +135,16 @@ def test_a_row_whose_figures_are_not_its_code_s_is_found(tmp_path: Path):
 def test_published_rows_have_the_same_figures_again(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(cards, "EXACT", ("best-response", "gradient"))
     cards.main(rerun=("random", "uniform"), docs=ROOT / cards.DOCS)
+
+
+def test_training_beside_the_cards_is_that_of_its_pages():
+    docs = ROOT / cards.DOCS
+    for page, gains in (("ledger.md", ledger_page.gains(docs)), ("forks.md", forks.gains(docs))):
+        text = (docs / page).read_text(encoding="utf-8")
+        assert len(gains) >= 6
+        for gain in gains.values():
+            shown = f"({number(gain.low)} to {number(gain.high)}), {gain.wins}/{gain.pairs}"
+            assert shown in text
 
 
 def test_a_part_is_added_to_a_published_row(tmp_path: Path):
