@@ -364,20 +364,20 @@ def restore_adapters(policy: "CausalLMPolicy", folder: Path) -> None:
 
         with _reading(folder / "adapter"):
             weights = load_file(folder / "adapter" / "adapter_model.safetensors")
-            found: Any = set_peft_model_state_dict(policy.language_model.adapters, weights)
+            result: Any = set_peft_model_state_dict(policy.language_model.adapters, weights)
             parts = (".lora_", ".modules_to_save.")
-            missing = [n for n in found.missing_keys if any(part in n for part in parts)]
-            if wrong := [*missing, *found.unexpected_keys]:
+            missing = [n for n in result.missing_keys if any(part in n for part in parts)]
+            if wrong := [*missing, *result.unexpected_keys]:
                 raise ValueError(f"{wrong[0]} is missing, or there is no place for it")
 
 
 def _check_environment(envs: Any, rows: int, saved: Mapping[str, int], folder: Path) -> None:
     """Refuse an environment of another shape than the one that was trained on."""
     length = envs.observation_space["input_ids"].shape[0]
-    found = dict(zip(SIZES, (rows, int(envs.action_space.n), length), strict=True))
-    if found != dict(saved):
+    sizes = dict(zip(SIZES, (rows, int(envs.action_space.n), length), strict=True))
+    if sizes != dict(saved):
         raise CheckpointError(
-            f"{folder} was trained on {dict(saved)}, the environment has {found}; make it as it was"
+            f"{folder} was trained on {dict(saved)}, the environment has {sizes}; make it as it was"
         )
 
 

@@ -142,7 +142,7 @@ class Learner:
     """Settings that the name stands for; another value is refused."""
     idle: tuple[str, ...] = ()
     """Settings that have no effect, which are then no options of the command line."""
-    usual: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     """Defaults that differ from those of ``settings``."""
     prompts_setting: str = ""
     """Setting with the number of prompts that a round of it answers, where it collects data."""
@@ -151,7 +151,7 @@ class Learner:
 
     def default_settings(self) -> Any:
         """Return the settings of a run that changes none."""
-        return self.settings(**self.usual, **self.fixed)
+        return self.settings(**self.defaults, **self.fixed)
 
     def load(self) -> Callable[[TrainingRun], Any]:
         """Import and return the function that trains."""

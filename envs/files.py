@@ -456,10 +456,10 @@ def read_folder(
 def _identity(file: Path) -> tuple[int, int] | None:
     """Return what no other file that was ever at this path has; None if there is none."""
     try:
-        found = file.stat()
+        status = file.stat()
     except OSError:
         return None
-    return found.st_ino, found.st_ctime_ns
+    return status.st_ino, status.st_ctime_ns
 
 
 def _whole_folder(
@@ -496,10 +496,10 @@ def _read_record(
         )
     if record.get("hash") != _record_hash(record):
         raise CheckpointError(f"{file} is damaged (its hash differs); use an earlier checkpoint")
-    found = _hashes(folder)
+    hashes_now = _hashes(folder)
     for name, expected in hashes.items():
-        if found.get(name) != expected:
-            state = "missing" if name not in found else "damaged"
+        if hashes_now.get(name) != expected:
+            state = "missing" if name not in hashes_now else "damaged"
             raise CheckpointError(f"{folder / name} is {state}; use an earlier checkpoint")
     kept = {
         file,
@@ -568,8 +568,8 @@ def _record_hash(record: Mapping[str, Any]) -> str:
 
 def content_hash(path: Path) -> str:
     """Return a hash of a file's bytes, or of the names and bytes of a folder's files."""
-    found = _hashes(path) if path.is_dir() else file_hash(path)
-    return hashlib.sha256(repr(found).encode()).hexdigest()
+    digest = _hashes(path) if path.is_dir() else file_hash(path)
+    return hashlib.sha256(repr(digest).encode()).hexdigest()
 
 
 def file_hash(path: Path) -> str:

@@ -332,9 +332,9 @@ def _deviations(groups: Tensor) -> Tensor:
 
     A GPU adds the squares in float32; by an infinite deviation every advantage would be 0.
     """
-    found = groups.std(1, keepdim=True)
+    deviations = groups.std(1, keepdim=True)
     return torch.where(
-        found.isfinite(), found, groups.double().std(1, keepdim=True).to(found.dtype)
+        deviations.isfinite(), deviations, groups.double().std(1, keepdim=True).to(deviations.dtype)
     )
 
 

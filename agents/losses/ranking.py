@@ -173,5 +173,5 @@ def mean_of_best(ranked_by: ArrayLike, values: ArrayLike, n: int) -> NDArray[np.
     if not 1 <= n <= count:
         raise ValueError(f"n must lie in [1, {count}], the number of responses, got {n}")
     weights = np.array([comb(i, n - 1) / comb(count, n) for i in range(count)])
-    found: NDArray[np.float64] = ranked @ weights
-    return found
+    means: NDArray[np.float64] = ranked @ weights
+    return means

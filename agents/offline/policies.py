@@ -278,12 +278,12 @@ def load_weights(policy: CausalLMPolicy, folder: Path) -> None:
 
         set_peft_model_state_dict(adapters, weights)
         return
-    found = policy.language_model.model.load_state_dict(weights, strict=False)
+    keys = policy.language_model.model.load_state_dict(weights, strict=False)
     policy.language_model.model.tie_weights()
-    missing = [name for name in found.missing_keys if name not in _tied(policy)]
-    if missing or found.unexpected_keys:
+    missing = [name for name in keys.missing_keys if name not in _tied(policy)]
+    if missing or keys.unexpected_keys:
         raise CheckpointError(
-            f"{folder / name} is of another model ({(missing + found.unexpected_keys)[0]!r} does "
+            f"{folder / name} is of another model ({(missing + keys.unexpected_keys)[0]!r} does "
             "not fit); resume with the model that wrote it"
         )
 

@@ -119,10 +119,10 @@ def training_arguments(
     device = options.device
     if device == "auto" and options.args is None:
         device = auto_device()
-    found = select_device(device)
-    named = None if device == "auto" else found
-    if options.args is None and found.type == "cuda":  # the Trainer itself would take every GPU
-        named = found
+    chosen = select_device(device)
+    named = None if device == "auto" else chosen
+    if options.args is None and chosen.type == "cuda":  # the Trainer itself would take every GPU
+        named = chosen
     known = names_of(TrainingArguments)
     given = {k: v for k, v in vars(options).items() if k in known and v is not None}
     if "output_dir" in given:

@@ -209,9 +209,9 @@ class PPO(EpisodicAlgorithm):
         if self.settings.old_log_probs == "sampled":
             return played.log_probs
         log_probs = partial(self.policy.response_log_probs, max_size=self._most_rows)
-        found = self._of_rows(log_probs, played, sequences)
-        self._log_prob_gap = (found - played.log_probs).abs().max().item()
-        return found
+        old = self._of_rows(log_probs, played, sequences)
+        self._log_prob_gap = (old - played.log_probs).abs().max().item()
+        return old
 
     def _of_rows(
         self,

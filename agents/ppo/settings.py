@@ -222,7 +222,7 @@ for _name, _summary in CRITIC_FREE.items():
             summary=f"policy gradient without a critic: {_summary}",
             fixed={"advantage": _name},
             idle=CRITIC_SETTINGS,
-            usual={"group_size": 8} if "prompt" in _summary else {},
+            defaults={"group_size": 8} if "prompt" in _summary else {},
         )
     )
 register_learner(

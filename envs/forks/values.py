@@ -76,15 +76,15 @@ def backward(
         (1.0, {'heads': 1.0, 'tails': 0.0})
     """
     after: Mapping[State, float] = dict.fromkeys(automaton.accepting, 1.0)
-    found = [LayerValues(after, {})]
+    layers = [LayerValues(after, {})]
     for number, layer in reversed(list(enumerate(automaton.layers))):
         q_values = {
             state: {symbol: after.get(to, 0.0) for symbol, to in row.items()}
             for state, row in layer.items()
         }
         after = {state: value(number, state, q) for state, q in q_values.items()}
-        found.append(LayerValues(after, q_values))
-    return tuple(reversed(found))
+        layers.append(LayerValues(after, q_values))
+    return tuple(reversed(layers))
 
 
 def best(layer: int, state: State, q_values: Mapping[Symbol, float]) -> float:
@@ -213,11 +213,11 @@ class PrefixTree:
         """
         level: list[tuple[Prefix, State]] = [((), self.automaton.start)]
         level = [pair for pair in level if self.best_layers[0].values.get(pair[1], 0.0) > 0]
-        found: list[Prefix] = []
+        prefixes: list[Prefix] = []
         for position, decides in enumerate(self._decides):
-            found += [prefix for prefix, _ in level]
+            prefixes += [prefix for prefix, _ in level]
             tokens = [int(i) for i in np.flatnonzero(self.legal[position])]
-            if len(found) + len(level) * len(tokens) > MAX_STATES:
+            if len(prefixes) + len(level) * len(tokens) > MAX_STATES:
                 raise SettingsError(
                     f"the values of a policy need all prefixes that can still be solved, more than "
                     f"{MAX_STATES:,} here; pass filler_words=1 (fillers are forced then) or fewer "
@@ -234,7 +234,7 @@ class PrefixTree:
                 for token in tokens
                 if (to := layer[state].get(self._words[token])) is not None and worth.get(to, 0) > 0
             ]
-        return tuple(found)
+        return tuple(prefixes)
 
     @property
     def legal_tokens(self) -> NDArray[np.bool_]:

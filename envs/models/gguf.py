@@ -24,9 +24,9 @@ POLL = 0.5
 
 def cache_folder() -> Path:
     """Return the folder of what is made once per user: ``TOKENGYM_CACHE``, or the user's cache."""
-    own = os.environ.get("TOKENGYM_CACHE")
-    usual = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(own) if own else Path(usual) / "tokengym"
+    ours = os.environ.get("TOKENGYM_CACHE")
+    of_user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(ours) if ours else Path(of_user) / "tokengym"
 
 
 def dequantised(file: Path, *, sha256: str | None = None) -> Path:

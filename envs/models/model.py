@@ -40,12 +40,12 @@ class StoredModel:
         Raises:
             PretrainedError: if the package is not installed, with the command.
         """
-        found = importlib.util.find_spec(self.package)
-        if found is None or found.origin is None:
+        spec = importlib.util.find_spec(self.package)
+        if spec is None or spec.origin is None:
             raise PretrainedError(
                 f"model {self.name!r} ({self.title}) is not installed; run {self.install}"
             )
-        return self.folder(Path(found.origin).parent)
+        return self.folder(Path(spec.origin).parent)
 
 
 def _adopted(name: str, made: object) -> StoredModel:

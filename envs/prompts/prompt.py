@@ -231,7 +231,7 @@ def prompt_messages(text: str) -> list[tuple[str, str]]:
         >>> prompt_messages("Why?")
         [('user', 'Why?')]
     """
-    found = read_transcript(text)
-    if found is None:
+    turns = read_transcript(text)
+    if turns is None:
         return [("user", text)]
-    return [(message["role"], message["content"]) for message in found[0]]
+    return [(message["role"], message["content"]) for message in turns[0]]

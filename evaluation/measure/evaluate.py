@@ -233,8 +233,8 @@ class Evaluator:
         """Return the action mask at each token, under which both policies were sampled."""
         task = _task(self.envs)
         masks = [task.response_masks(len(episode.response_ids)) for episode in episodes]
-        found = [mask for mask in masks if mask is not None]
-        return found or None
+        given = [mask for mask in masks if mask is not None]
+        return given or None
 
 
 def evaluate(

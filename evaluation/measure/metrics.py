@@ -203,12 +203,12 @@ def self_bleu(texts: Sequence[str]) -> float:
 
 def library_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
     """Return ROUGE and self-BLEU as far as their libraries are installed."""
-    found: dict[str, float] = {}
+    figures: dict[str, float] = {}
     if find_spec("rouge_score"):
-        found.update(rouge(episodes))
+        figures.update(rouge(episodes))
     if find_spec("sacrebleu") and len(episodes) > 1:
-        found["self_bleu"] = self_bleu([episode.response for episode in episodes])
-    return found
+        figures["self_bleu"] = self_bleu([episode.response for episode in episodes])
+    return figures
 
 
 def _need(module: str, package: str) -> None:

@@ -200,10 +200,10 @@ def levels(lines: Mapping[str, Any] | None, measure: str) -> list[tuple[str, flo
     if measure == "net_score":  # at a high price fewer are better
         shown = [max((row for row in rows if row["n"] <= GOAL), key=lambda row: row[measure])]
     most = ", at most" if measure == "kl" else ""
-    found = [(f"best of {row['n']}{most}", row[measure]) for row in shown]
+    shown_levels = [(f"best of {row['n']}{most}", row[measure]) for row in shown]
     if measure == "net_score" and lines["optimum"] is not None:
-        found.append(("optimum, at least", lines["optimum"]))
-    return found
+        shown_levels.append(("optimum, at least", lines["optimum"]))
+    return shown_levels
 
 
 def read_references(file: Path) -> ReferenceSamples:

@@ -262,10 +262,10 @@ def _trainer_curve(path: Path) -> Curve:
 def _run_name(path: Path) -> tuple[str, int]:
     """Return name and seed of a trainer's run from its folder: runs/abc-seed-1/checkpoint-9/..."""
     folders = [part for part in path.absolute().parts[:-1] if not part.startswith("checkpoint-")]
-    found = re.fullmatch(r"(.*?)[-_]?seed[-_]?(\d+)", folders[-1])
-    if found is None:
+    match = re.fullmatch(r"(.*?)[-_]?seed[-_]?(\d+)", folders[-1])
+    if match is None:
         return printable(folders[-1]), 0
-    return printable(found[1] or folders[-2]), int(found[2])
+    return printable(match[1] or folders[-2]), int(match[2])
 
 
 def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:

@@ -94,8 +94,8 @@ class Paper:
     @property
     def inches(self) -> float:
         """The figure's width."""
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)(in|cm|mm|pt)", self.width)
-        if found is None or not 1 <= (inches := float(found[1]) * INCHES[found[2]]) <= 40:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)(in|cm|mm|pt)", self.width)
+        if match is None or not 1 <= (inches := float(match[1]) * INCHES[match[2]]) <= 40:
             raise ValueError(
                 f"width must be 1 to 40 inches, such as 3.25in, 84mm or 240pt; got {self.width!r}"
             )
@@ -191,18 +191,18 @@ def group_table(
     Raises:
         ValueError: if one is not in the report's table.
     """
-    found = columns(group)
-    _check_measures(measures, list(dict.fromkeys(name for _, name, _ in found if name)))
-    usual = [m.name for m in measures_of(group["by_gold"]).values() if m.short]
+    every_column = columns(group)
+    _check_measures(measures, list(dict.fromkeys(name for _, name, _ in every_column if name)))
+    on_terminal = [m.name for m in measures_of(group["by_gold"]).values() if m.short]
     shown = [
-        place
-        for place, (_, name, kind) in enumerate(found)
-        if name in (measures or usual) and kind in ("auc", "final")
+        column
+        for column, (_, name, kind) in enumerate(every_column)
+        if name in (measures or on_terminal) and kind in ("auc", "final")
     ]
-    rewards = {name: [cells(group, name)[place] for place in shown] for name in group["rewards"]}
+    rewards = {name: [cells(group, name)[column] for column in shown] for name in group["rewards"]}
     heads = []
-    for place in shown:
-        _, name, kind = found[place]
+    for column in shown:
+        _, name, kind = every_column[column]
         measure = measure_of(name, group["by_gold"])
         unit = f" ({measure.unit})" if measure.unit else ""
         heads.append((measure.heading(kind).removesuffix(f" {WHEN[kind]}") + unit, WHEN[kind]))

@@ -54,29 +54,29 @@ def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
     Raises:
         ValueError: if no run finished.
     """
-    found = _Found()
-    found.add(config, out)
-    found.refuse_empty(out)
-    settings = found.with_lambdas(flat(config.as_dict()))
+    collected = _Collected()
+    collected.add(config, out)
+    collected.refuse_empty(out)
+    settings = collected.with_lambdas(flat(config.as_dict()))
     about = {
         "settings": settings,
-        "versions": found.shown_versions(),
-        "made": found.shown_origin(),
-        "measured_by": "; ".join(found.measured_by),
+        "versions": collected.shown_versions(),
+        "made": collected.shown_origin(),
+        "measured_by": "; ".join(collected.measured_by),
         "command": command_line(config),
     }
     return write_results(
         out,
-        found.curves,
-        episodes=found.episodes,
+        collected.curves,
+        episodes=collected.episodes,
         kl_coef=config.price,  # learners at prices of their own have no one objective
         level=config.level,
         baseline=config.titles[config.names[0]],
-        failed=found.failed,
-        cautions=[*found.mixed_versions(), *found.no_references(), *_unseen_credit(config)],
+        failed=collected.failed,
+        cautions=[*collected.mixed_versions(), *collected.no_references(), *_unseen_credit(config)],
         about=about,
         optimum=known_optimum(config),
-        references=found.common_references(),
+        references=collected.common_references(),
         controls=[config.titles[name] for name in config.controls(own=True)],
         axis="tokens" if config.agents else "step",
         by_gold=config.by_gold,
@@ -108,38 +108,38 @@ def merge_comparisons(
     # One reward at several settings: the settings are what is compared, not groups of one each.
     single = bool(varying) and len({config.names for config in configs}) == 1
     single = single and len(configs[0].names) == 1
-    found = _Found()
+    collected = _Collected()
     for config, folder in zip(configs, folders, strict=True):
         settings = flat(config.as_dict())
         group = tuple((name, str(settings[name])) for name in varying)
         if single:
             label = f"{titles[config.names[0]]} ({group_label(group)})"
-            found.add(config, Path(folder), label=label)
+            collected.add(config, Path(folder), label=label)
         else:
-            found.add(config, Path(folder), group)
-    found.refuse_empty(folders[0])
+            collected.add(config, Path(folder), group)
+    collected.refuse_empty(folders[0])
     coefs = {flat(config.as_dict()).get("kl_coef") for config in configs}
-    first = found.with_lambdas(flat(configs[0].as_dict()))
+    first = collected.with_lambdas(flat(configs[0].as_dict()))
     apart = {*varying, "seeds", "first_seed", "rewards"}
     about = {
         "settings": {name: value for name, value in first.items() if name not in apart},
-        "versions": found.shown_versions(),
-        "made": found.shown_origin(),
-        "measured_by": "; ".join(found.measured_by),
+        "versions": collected.shown_versions(),
+        "made": collected.shown_origin(),
+        "measured_by": "; ".join(collected.measured_by),
         "source": f"{len(folders)} comparisons",
     }
     return write_results(
         out,
-        found.curves,
-        episodes=found.episodes if not varying else [],
+        collected.curves,
+        episodes=collected.episodes if not varying else [],
         kl_coef=coefs.pop() if len(coefs) == 1 else None,
         level=configs[0].level,
         baseline=titles.get(baseline or "", baseline)
         or (None if single else titles[configs[0].names[0]]),
-        failed=found.failed,
-        cautions=found.mixed_versions(),
+        failed=collected.failed,
+        cautions=collected.mixed_versions(),
         about=about,
-        references=found.common_references(),
+        references=collected.common_references(),
         controls=[titles[name] for config in configs for name in config.controls(own=False)],
         axis="tokens" if any(config.agents for config in configs) else "step",
         by_gold=all(config.by_gold for config in configs),
@@ -251,7 +251,7 @@ def write_results(
 
 
 @dataclass
-class _Found:
+class _Collected:
     """Runs of one or more comparisons, as their folders hold them."""
 
     curves: list[Curve] = field(default_factory=list)

@@ -309,13 +309,13 @@ def _add_differences(panel: Panel, rewards: Mapping[str, dict[str, Any]], level:
         pairs = [(numbers[n][own], numbers[baseline][other]) for n, (own, other) in rows.items()]
         adjusted = holm([paired_difference(x, y).p_value for x, y in pairs])
         for name, (x, y), p_value in zip(rows, pairs, adjusted, strict=True):
-            found = paired_difference(x, y, holm_level(adjusted, level))
-            is_clear = p_value < 1.0 - level and found.pairs >= RELIABLE_SEEDS
+            difference = paired_difference(x, y, holm_level(adjusted, level))
+            is_clear = p_value < 1.0 - level and difference.pairs >= RELIABLE_SEEDS
             differences = rewards[name]["versus_baseline"]["differences"]
             differences.setdefault(measure, {})[kind] = {
-                **asdict(found),
+                **asdict(difference),
                 "p_adjusted": float(p_value),
-                "clear": sign_of(found.difference) if is_clear else 0,
+                "clear": sign_of(difference.difference) if is_clear else 0,
             }
 
 
@@ -336,8 +336,8 @@ def _add_controls(
             one, another = panel.rewards[name].seeds, panel.rewards[control].seeds
             _, own, other = np.intersect1d(one, another, return_indices=True)
             x, y = areas[name][own], areas[control][other]
-            found = paired_difference(x, y, level) if len(own) >= RELIABLE_SEEDS else None
-            if found is None or found.p_value >= 1.0 - level or sign_of(found.difference) <= 0:
+            gap = paired_difference(x, y, level) if len(own) >= RELIABLE_SEEDS else None
+            if gap is None or gap.p_value >= 1.0 - level or sign_of(gap.difference) <= 0:
                 unbeaten.append(control)
 
 

@@ -16,19 +16,19 @@ NOTHING = "\u2013"
 
 def columns(group: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return the table's columns as (title, measurement, kind)."""
-    found: list[tuple[str, str, str]] = []
+    shown_columns: list[tuple[str, str, str]] = []
     for name, measure in measures_of(group["by_gold"]).items():
         shown = all(name in entry["figures"] for entry in group["rewards"].values())
-        found += [(measure.heading(kind), name, kind) for kind in measure.columns if shown]
+        shown_columns += [(measure.heading(kind), name, kind) for kind in measure.columns if shown]
         if name == "score":
-            found.append((f"Updates to {group['baseline']}'s final level", "", "steps"))
+            shown_columns.append((f"Updates to {group['baseline']}'s final level", "", "steps"))
     if along := group["way"]:
         parts = " / ".join(f"{share:.0%}" for share in SHARES)
-        found.append(
+        shown_columns.append(
             (f"Share of the way to best of {along['n']} at the end", "share_of_way", "final")
         )
-        found.append((f"{unit_of(group).capitalize()} to {parts} of it", "", "shares"))
-    return [*found, (f"Chance to beat {group['baseline']}", "score", "chance")]
+        shown_columns.append((f"{unit_of(group).capitalize()} to {parts} of it", "", "shares"))
+    return [*shown_columns, (f"Chance to beat {group['baseline']}", "score", "chance")]
 
 
 def cells(group: Mapping[str, Any], name: str) -> list[dict[str, str]]:

@@ -183,11 +183,11 @@ def check_folder(config: ComparisonConfig, out: Path) -> None:
         grows = set(before.names) <= set(config.names)
     if grows:
         here |= {key: there[key] for key in (*names, "seeds")}
-    found = differences(there, here)
-    if found:
+    differ = differences(there, here)
+    if differ:
         kept = f" ({out / CODE} has the files as they were)" if there.get("code") else ""
         raise ValueError(
-            f"{out} holds another comparison: {'; '.join(found)}. Name another folder, or repeat "
+            f"{out} holds another comparison: {'; '.join(differ)}. Name another folder, or repeat "
             f"those settings{kept}"
         )
 

@@ -315,10 +315,10 @@ class ComparisonConfig:
             if is_own and leaf.value != default.value:
                 shared[leaf.path[-1]] = leaf.value
         try:
-            found = training_settings(env, name, **{**shared, **own})
+            training = training_settings(env, name, **{**shared, **own})
         except TypeError as error:
             raise SettingsError(f"agent {agent.text!r}: {error}") from None
-        return _within_budget(found, own)
+        return _within_budget(training, own)
 
     def controls(self, *, own: bool) -> list[str]:
         """Return the names of the runs whose rule does not read the text (`Credit.control`).

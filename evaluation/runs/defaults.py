@@ -167,8 +167,8 @@ class TrainingSettings(ModelSettings):
         if self.tokens is not None:
             return self.tokens
         name = self.declaration.steps_setting
-        found = {leaf.path[-1]: leaf.value for leaf in leaves(self)}
-        return max(round(found[name]), 1)
+        values = {leaf.path[-1]: leaf.value for leaf in leaves(self)}
+        return max(round(values[name]), 1)
 
     def lengths(self) -> dict[str, int]:
         """Return the arguments of ``gym.make`` that decide how long responses are."""
@@ -284,14 +284,14 @@ def usual_env(bundle: Bundle | Path | str | None = None) -> str:
         return USUAL_ENV
 
 
-def evaluation_settings(bundle: str = "", **usual: Any) -> EvaluationSettings:
+def evaluation_settings(bundle: str = "", **defaults: Any) -> EvaluationSettings:
     """Return the settings of evaluations, a bundle's own among them.
 
     Args:
         bundle: Its name or folder; "" for none.
-        usual: Defaults of the command.
+        defaults: Those of the command.
     """
-    return EvaluationSettings(**usual | bundle_settings(bundle, "evaluation"))
+    return EvaluationSettings(**defaults | bundle_settings(bundle, "evaluation"))
 
 
 def training_settings(
@@ -315,20 +315,21 @@ def training_settings(
         TypeError: if there is no setting of a name.
     """
     uses_credit = find_learner(agent).uses_credit
-    own = set(names_of(TrainingSettings)) - (set() if uses_credit else CREDIT_SETTINGS)
+    of_runs = set(names_of(TrainingSettings)) - (set() if uses_credit else CREDIT_SETTINGS)
     task = task_of(env_id)
-    usual = {**({} if task is None else task.training), **(usual or {})}
-    has = own | {leaf.path[-1] for leaf in leaves(find_learner(agent).default_settings())}
+    defaults = {**({} if task is None else task.training), **(usual or {})}
+    has = of_runs | {leaf.path[-1] for leaf in leaves(find_learner(agent).default_settings())}
     has -= set(find_learner(agent).fixed)
-    known = {name: value for name, value in usual.items() if name in (has if uses_credit else own)}
+    wanted = has if uses_credit else of_runs
+    known = {name: value for name, value in defaults.items() if name in wanted}
     known |= {name: value for name, value in changes.items() if value is not None}
     return TrainingSettings(
         agent=agent,
         learner=changed(
             find_learner(agent).default_settings(),
-            **{k: v for k, v in known.items() if k not in own},
+            **{k: v for k, v in known.items() if k not in of_runs},
         ),
-        **{name: value for name, value in known.items() if name in own},
+        **{name: value for name, value in known.items() if name in of_runs},
     )
 
 
@@ -339,8 +340,7 @@ def usual_lengths(env_id: str, bundle: Bundle | Path | str | None = None) -> dic
         env_id: Id of the environment.
         bundle: Bundle that replaces the task's; "" or None for none.
     """
-    usual = bundle_settings(bundle, "training")
-    return training_settings(env_id, usual=usual).lengths()
+    return training_settings(env_id, usual=bundle_settings(bundle, "training")).lengths()
 
 
 def default_rewards(env_id: str) -> tuple[str, ...]:

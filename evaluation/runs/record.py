@@ -278,13 +278,13 @@ def record_failure(config: ComparisonConfig, out: Path, run: tuple[str, int], er
 
 def versions() -> dict[str, str]:
     """Return the versions that decide a run's numbers."""
-    found = {"python": platform.python_version()}
+    by_package = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            by_package[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            by_package[package] = "not installed"
+    return by_package
 
 
 def describe(error: BaseException) -> str:
@@ -331,13 +331,13 @@ def hardware() -> str:
     """Return processor, cores, memory and GPU in words."""
     import torch
 
-    found = [_processor(), f"{os.cpu_count()} cores"]
+    parts = [_processor(), f"{os.cpu_count()} cores"]
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        found.append(f"{memory / 2**30:.0f} GiB")
+        parts.append(f"{memory / 2**30:.0f} GiB")
     if torch.cuda.is_available():
-        found.append(torch.cuda.get_device_name())
-    return ", ".join(found)
+        parts.append(torch.cuda.get_device_name())
+    return ", ".join(parts)
 
 
 def _processor() -> str:

@@ -111,11 +111,11 @@ def integrated_gradients(classifier: Classifier, inputs: Inputs) -> Reading:
     for place, weight in zip(*_gauss_legendre(GRADIENT_STEPS), strict=True):
         scale = torch.where(response, place, 1.0).to(embeddings.dtype)
         total += weight * _slopes(classifier, inputs, blank + scale * difference)[1]
-    found = (difference * total).sum(dim=-1)
+    attributions = (difference * total).sum(dim=-1)
     with torch.no_grad():
         hidden = classifier.hidden({"inputs_embeds": blank}, inputs.others)
         changed = classifier.of_logits(logits) - classifier.end_scores(hidden, inputs.ends)
-    return Reading(logits, found, changed - found.sum(dim=1))
+    return Reading(logits, attributions, changed - attributions.sum(dim=1))
 
 
 def deeplift(classifier: Classifier, inputs: Inputs) -> Reading:
@@ -143,8 +143,8 @@ def deeplift(classifier: Classifier, inputs: Inputs) -> Reading:
     finally:
         for weight in trained:
             weight.requires_grad_(True)
-    found = ((embeddings - blank) * multipliers).sum(dim=-1)
-    return Reading(read[0], found, scores - base - found.sum(dim=1))
+    attributions = ((embeddings - blank) * multipliers).sum(dim=-1)
+    return Reading(read[0], attributions, scores - base - attributions.sum(dim=1))
 
 
 def _blanked(classifier: Classifier, inputs: Inputs, embeddings: Tensor) -> tuple[Tensor, Tensor]:

@@ -71,17 +71,17 @@ def select_device(device: str | torch.device) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        found = torch.device(device)
+        chosen = torch.device(device)
     except RuntimeError:
         raise ValueError(
             f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}"
         ) from None
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise ValueError(
             f"device {device!r} is not available: torch sees {torch.cuda.device_count()} GPUs; "
             "pass 'auto' or 'cpu'"
         )
-    return found
+    return chosen
 
 
 def use_device(arguments: "TrainingArguments", device: torch.device) -> None:
@@ -379,12 +379,12 @@ def _head_weight(folder: Path) -> torch.Tensor:
 
 def hash_weights(model: torch.nn.Module) -> str:
     """Return a hash of a model's weights, by which another one is told."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name, value in model.state_dict().items():
-        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         # A scalar cannot be viewed as bytes.
-        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return found.hexdigest()
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 PaddingSide = Literal["left", "right"]

@@ -264,12 +264,12 @@ def encode_plain(
         encode(tokenizer, [prompt + text for prompt, responses in texts for text in responses])
     )
     for prompt_ids, (_, responses) in zip(prompts, texts, strict=True):
-        found = []
+        encoded = []
         for text in responses:
             whole = next(wholes)
             is_prefix = whole[: len(prompt_ids)] == prompt_ids
-            found.append(whole[len(prompt_ids) :] if is_prefix else _alone(text, tokenizer))
-        yield prompt_ids, found
+            encoded.append(whole[len(prompt_ids) :] if is_prefix else _alone(text, tokenizer))
+        yield prompt_ids, encoded
 
 
 def encode_in_template(

@@ -142,20 +142,20 @@ class Cached(ScorerWrapper):
         ask: Callable[[Sequence[Episode]], list[_Entry]],
     ) -> list[_Entry]:
         keys = [_key(episode, kind) for episode in episodes]
-        found = {key: self._entries[key] for key in keys if key in self._entries}
+        entries = {key: self._entries[key] for key in keys if key in self._entries}
         unknown = {
-            key: episode for key, episode in zip(keys, episodes, strict=True) if key not in found
+            key: episode for key, episode in zip(keys, episodes, strict=True) if key not in entries
         }
         self.misses += len(unknown)
         self.hits += len(keys) - len(unknown)
         if unknown:
-            found.update(zip(unknown, ask(list(unknown.values())), strict=True))
+            entries.update(zip(unknown, ask(list(unknown.values())), strict=True))
         for key in keys:
-            self._entries[key] = found[key]
+            self._entries[key] = entries[key]
             self._entries.move_to_end(key)
         while len(self._entries) > self.size:
             self._entries.popitem(last=False)
-        return [found[key] for key in keys]
+        return [entries[key] for key in keys]
 
 
 class TimeLimit(ScorerWrapper):

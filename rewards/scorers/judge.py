@@ -83,10 +83,10 @@ def parse_rating(answer: str, low: float, high: float) -> float | None:
     """
     scale = re.escape(f"{high:g}")
     answer = re.sub(rf"(?:/|\bout of)\s*{scale}(?![\w.]*\w)", " ", answer)
-    found = {float(number) for number in _NUMBER.findall(answer)}
-    if len(found) != 1:
+    numbers = {float(number) for number in _NUMBER.findall(answer)}
+    if len(numbers) != 1:
         return None
-    rating = found.pop()
+    rating = numbers.pop()
     return rating if low <= rating <= high else None
 
 

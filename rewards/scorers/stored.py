@@ -107,15 +107,15 @@ def load_scorer(
     Raises:
         ScorerError: if there is no such model, or it is of the other kind.
     """
-    found = stored_kind(path)
+    stored = stored_kind(path)
     if kind == "any":
-        kind = found or "reward_model"
-    elif found not in (None, kind):
-        is_encoder = found == "encoder"
+        kind = stored or "reward_model"
+    elif stored not in (None, kind):
+        is_encoder = stored == "encoder"
         raise ScorerError(
             f"{str(path)!r} holds {'an encoder' if is_encoder else 'a reward model'} and a reward "
             f"that is scored by {'a reward model' if is_encoder else 'an encoder'} asked for it; "
-            f"pass it as {found}=, and {kind}= of the right kind"
+            f"pass it as {stored}=, and {kind}= of the right kind"
         )
     if kind == "reward_model":
         return _load_reward_model(path)

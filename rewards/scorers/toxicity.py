@@ -227,16 +227,16 @@ def _class_index(config: Any, label: int | str | None) -> int:
     """Return the index of the toxic class."""
     names = {int(index): str(name) for index, name in config.id2label.items()}
     if label is None:
-        found = [i for i, name in names.items() if name.lower() in TOXIC_LABELS]
-        found = [0] if config.num_labels == 1 else found
+        classes = [i for i, name in names.items() if name.lower() in TOXIC_LABELS]
+        classes = [0] if config.num_labels == 1 else classes
     else:
-        found = [i for i, name in names.items() if label in (i, name)]
-    if len(found) != 1:
+        classes = [i for i, name in names.items() if label in (i, name)]
+    if len(classes) != 1:
         raise ScorerError(
-            f"label = {label} names {len(found)} of the classes {list(names.values())}; pass the "
+            f"label = {label} names {len(classes)} of the classes {list(names.values())}; pass the "
             "index or the name of the toxic one"
         )
-    return found[0]
+    return classes[0]
 
 
 def _toxicity(path: str | None = None, words: str | None = None, **options: Any) -> Toxicity:

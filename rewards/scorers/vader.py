@@ -40,8 +40,8 @@ class Vader(Scorer):
         texts = [
             f"{e.prompt} {e.response}" if self.include_prompt else e.response for e in episodes
         ]
-        found = [self._analyzer.polarity_scores(text)["compound"] for text in texts]
-        return Scores(values=np.array(found, dtype=np.float32))
+        polarities = [self._analyzer.polarity_scores(text)["compound"] for text in texts]
+        return Scores(values=np.array(polarities, dtype=np.float32))
 
 
 @cache

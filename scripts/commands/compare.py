@@ -88,10 +88,10 @@ def compare(
     if agents and agent != "ppo":
         raise ValueError(f"--agent {agent} has no effect beside --agents; leave one of them out")
     env = env or usual_env(task.bundle)
-    usual = default_rewards(resolve_env(env))
+    task_rewards = default_rewards(resolve_env(env))
     config = ComparisonConfig(
         env=env,
-        rewards=rewards or (usual[:1] if agents else usual),
+        rewards=rewards or (task_rewards[:1] if agents else task_rewards),
         agents=agents,
         seeds=seeds,
         first_seed=first_seed,

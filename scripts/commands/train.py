@@ -217,10 +217,10 @@ def _check_folder(config: "ComparisonConfig", out: Path) -> None:
                 "resume it, or name another folder with --out"
             )
     there = UnfinishedRun(own, {}).stored_settings()
-    if there is not None and (found := differences(there, config.as_dict())):
+    if there is not None and (differ := differences(there, config.as_dict())):
         kept = f" ({out / CODE} has the files as they were)" if (out / CODE).exists() else ""
         raise ValueError(
-            f"{out} holds a stopped run of other settings: {'; '.join(found)}. Repeat those "
+            f"{out} holds a stopped run of other settings: {'; '.join(differ)}. Repeat those "
             f"settings{kept}, or name another folder with --out"
         )
 

@@ -163,13 +163,13 @@ def train_reward(
                 report=report,
             )
         return show_process_metrics(console, trained_steps)
-    found = reading.read(pairs)
-    console.print(found.report(), highlight=False, markup=False)
+    rows = reading.read(pairs)
+    console.print(rows.report(), highlight=False, markup=False)
     train = train_reward_model if kind == "reward" else train_preference_model
     with placement.applied(), _progress(console) as report:
         trained = train(
             model or _bundled_policy(env),
-            found,
+            rows,
             output_dir=out,
             held_out=reading.share_or_pairs(),
             lora=placement.lora(),
@@ -189,9 +189,9 @@ def _check_process(reading: PairOptions, placement: "ModelSettings") -> None:
         ValueError: naming the option.
     """
     given = {**vars(reading), "lora_rank": placement.lora_rank}
-    usual = {**vars(PairOptions()), "lora_rank": None}
+    defaults = {**vars(PairOptions()), "lora_rank": None}
     for name, value in given.items():
-        if name not in ("held_out", "split") and value != usual[name]:
+        if name not in ("held_out", "split") and value != defaults[name]:
             raise ValueError(
                 f"--{name.replace('_', '-')} {value} has no effect with --kind process; leave it "
                 "out"
