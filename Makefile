@@ -1,4 +1,4 @@
-# make demo   set up, then tokengym demo: two rewards and a control (3 minutes), report in runs/demo
+# make demo   set up, then tokengym demo: two rewards and a control (2 minutes), report in runs/demo
 # make test   set up, then lint, types and the product's tests
 # make test-lab   set up, then the tests of what only the checkout has: studies, corpora, builders, site
 # make docs   set up, then write the documentation site to build/site

@@ -4,14 +4,14 @@ import shlex
 from pathlib import Path
 
 SETTINGS = (
-    "--env MovieReview --rewards sparse random abc-signed --seeds 5 --steps 10 --eval-every 2 "
-    "--learning-rate 1e-3"
+    "--env MovieReview --rewards sparse random abc-signed --seeds 5 --steps 8 --eval-every 2 "
+    "--learning-rate 1e-3 --reference-samples 16"
 )
-"""Options of the comparison; it takes 165 seconds on two cores."""
+"""Options of the comparison; it takes about 110 seconds on two cores."""
 
 
 def demo(out: Path = Path("runs/demo"), no_browser: bool = False) -> None:
-    """Compare two rewards and a control in three minutes on two CPU cores, and open the report.
+    """Compare two rewards and a control in two minutes on two CPU cores, and open the report.
 
     Nothing is downloaded. Ctrl-C leaves what is done; the same command continues from there.
 
@@ -35,7 +35,7 @@ def demo(out: Path = Path("runs/demo"), no_browser: bool = False) -> None:
         console,
         "A small language model learns to continue film reviews positively, 5 times with each of 3 "
         "rewards: sparse (the score at the last token), abc-signed (the same score divided over "
-        "the tokens) and random (a control). This takes about 3 minutes on 2 cores. It is:\n\n"
+        "the tokens) and random (a control). This takes about 2 minutes on 2 cores. It is:\n\n"
         f"  tokengym compare {settings}\n",
     )
     call(compare, "tokengym compare", shlex.split(settings))

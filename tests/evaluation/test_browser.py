@@ -137,6 +137,13 @@ def test_it_fits_a_phone_and_the_dark(report: Path):
         )
         assert max(int(red), int(green), int(blue)) < 60
         assert not page.locator("svg.wide").first.is_visible()
+        note = page.locator(".swipe").first  # a table that goes on beyond the edge
+        assert note.is_visible()
+        page.evaluate(
+            "document.querySelector('.swipe').nextElementSibling.style.width = '3000px';"
+            "dispatchEvent(new Event('resize'))"
+        )
+        assert not note.is_visible()
         assert complaints(page) == []
 
 

@@ -21,6 +21,15 @@
     box.addEventListener("change", () => box.closest(".group").classList.toggle("show-runs", box.checked));
   }
 
+  const narrow = () => { // say where a table goes on beyond the edge
+    for (const note of all(".swipe")) {
+      const table = note.nextElementSibling;
+      note.style.display = table.scrollWidth > table.clientWidth + 1 ? "block" : "none";
+    }
+  };
+  addEventListener("resize", narrow);
+  narrow();
+
   for (const button of all("button.copy")) {
     button.addEventListener("click", async () => {
       const said = button.textContent;
