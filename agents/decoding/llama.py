@@ -65,7 +65,9 @@ def has_llama_shape(language_model: LanguageModel) -> bool:
         return False
     if words.weight.dtype not in (torch.float32, torch.bfloat16):
         return False
-    return all(_is_plain(m) for block in trunk.layers for group in _linear(block) for m in group)
+    return all(
+        _is_plain(m) for block in trunk.layers for group in linear_maps(block) for m in group
+    )
 
 
 class LlamaStream(GPT2Stream):
@@ -170,7 +172,7 @@ def _norm(norm: Any) -> Map:
     return normed
 
 
-def _linear(block: Any) -> tuple[list[Any], ...]:
+def linear_maps(block: Any) -> tuple[list[Any], ...]:
     """Return the linear maps that read the same states, group after group."""
     attention, mlp = block.self_attn, block.mlp
     return (
@@ -182,7 +184,7 @@ def _linear(block: Any) -> tuple[list[Any], ...]:
 
 
 def _layer(block: Any) -> LlamaLayer:
-    qkv, out, gate_and_up, down = map(side_by_side, _linear(block))
+    qkv, out, gate_and_up, down = map(side_by_side, linear_maps(block))
     return LlamaLayer(
         norm_1=_norm(block.input_layernorm),
         qkv=qkv,

@@ -11,7 +11,9 @@
 
 The most important figures come first; one for which too little time is left is written as skipped.
 Products in float32 are in TF32. Each figure is warmed up and taken twice: a difference smaller than
-between the two is none. ``captured`` says whether the steps were replayed as CUDA graphs. Writes
+between the two is none. ``captured`` says whether the steps were replayed as CUDA graphs, and
+``kernels`` what was used: "triton", "triton, plain blocks" (in rollouts they choose tokens, and the
+model's own forward makes the states) or "plain", which is also what they fall back to. Writes
 ``gpu.json`` and ``gpu.md``, row by row.
 
     python scripts/benchmarks/gpu.py --out runs/gpu [--seconds 450] [--shapes qwen2-0.5b]
@@ -93,7 +95,8 @@ class Item:
 
     An arm of a rollout begins with who writes: "generate", "dynamic" or "captured". Other words
     of an arm: "top-k" (50, with top-p 0.9), "lora", "ragged" (responses that end early); of a step,
-    "k1" (else the exact KL), "micro-batch N" (else 32), "bf16-mixed".
+    "k1" (else the exact KL), "micro-batch N" (else 32), "bf16-mixed". Of both: "plain", without
+    Triton's kernels.
     """
 
     table: str
@@ -108,6 +111,8 @@ PLAN = (
     Item("rollout", QWEN, 256, "captured", 25),
     Item("rollout", QWEN, 32, "captured", 20),
     Item("step", QWEN, 256, "exact KL", 50),
+    Item("rollout", QWEN, 256, "captured, plain", 25),
+    Item("step", QWEN, 256, "exact KL, plain", 50),
     Item("step", QWEN, 256, "k1", 40),
     Item("rollout", QWEN, 256, "captured, top-k", 25),
     Item("step", QWEN, 256, "exact KL, lora", 50),
@@ -137,6 +142,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "share_of_limit": "share",
         "taken_s": "seconds, twice",
         "captured": "captured",
+        "kernels": "kernels",
     },
     "step": {
         "rollout_s": "rollout, s",
@@ -149,6 +155,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "log_prob_gap": "log-prob gap",
         "taken_s": "seconds, twice",
         "captured": "captured",
+        "kernels": "kernels",
     },
 }
 
@@ -271,7 +278,12 @@ class Bench:
             n_minibatches=sizes.n_minibatches,
             micro_batch_size=sizes.micro_batch_size if size is None else int(size[1]),
             kl_estimator="k1" if "k1" in arm else "exact",
-            policy_kwargs={"model": model, "decoding": self.decoding, **policy},
+            policy_kwargs={
+                "model": model,
+                "decoding": self.decoding,
+                "kernels": "plain" if "plain" in arm else "auto",
+                **policy,
+            },
             seed=0,
             device=self.device,
             **settings,
@@ -289,7 +301,7 @@ class Bench:
         model: Any = self.model(shape)
         tokens: float = rows * self.sizes.new_tokens
         limit = rows / self._step_seconds(model, rows)
-        captured = None
+        captured = kernels = None
         if arm.startswith("generate"):
             seconds = self.seconds(self._generate(model, rows, is_static=arm.endswith("static")))
         else:
@@ -297,14 +309,15 @@ class Bench:
             agent = self.agent(model, rows, self.sizes.new_tokens, arm, decoding=decoding)
             rounds, played = as_rounds(agent.env), []
             seconds = self.seconds(lambda: played.append(play_round(agent.player(), rounds)))
-            captured = agent.policy.captured
+            captured, kernels = agent.policy.captured, kernels_of(agent)
             # Those of a ragged round are fewer, and others each time.
             written = [
                 sum(len(e.response_ids) for e in p.episodes) for p in played if p is not None
             ]
             tokens = statistics.mean(written[1:])
         found = {"tokens_per_second": tokens / seconds, "limit": limit, "captured": captured}
-        return found | {"share_of_limit": tokens / seconds / limit, "taken_s": self.taken}
+        found |= {"share_of_limit": tokens / seconds / limit, "kernels": kernels}
+        return found | {"taken_s": self.taken}
 
     def _generate(self, model: Any, rows: int, *, is_static: bool) -> Callable[[], None]:
         ids = torch.randint(2, 500, (rows, self.sizes.prompt), device=self.device)
@@ -367,6 +380,7 @@ class Bench:
             "step_s": sum(found.values()),
             "taken_s": [sum(taken) for taken in zip(*phases.values(), strict=True)][1:],
             "captured": agent.policy.captured,
+            "kernels": kernels_of(agent),
             "update_tflops": rate / 1e12,
             "share_of_matrix_rate": rate / self.matrix_rate,
             "log_prob_gap": float(agent.logger.name_to_value["train/log_prob_gap"]),
@@ -374,6 +388,14 @@ class Bench:
             if self.is_gpu
             else None,
         }
+
+
+def kernels_of(agent: PPO) -> str:
+    """Return what has computed what torch has no one operation for."""
+    if not agent.policy.kernels:
+        return "plain"
+    is_fused = all(decoder.is_fused for decoder in agent.policy.decoders)
+    return "triton" if is_fused else "triton, plain blocks"
 
 
 def measured(bench: Bench, settings: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -432,6 +454,8 @@ def as_markdown(found: dict[str, Any]) -> str:
 def _cell(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "-", True: "yes", False: "NO"}[value]
+    if isinstance(value, str):
+        return value
     if isinstance(value, list):
         return ", ".join(map(_cell, value))
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

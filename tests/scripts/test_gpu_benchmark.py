@@ -40,7 +40,14 @@ def test_a_dry_run_writes_both_tables(
     rows = {(row["table"], row["arm"]): row for row in found["rows"]}
     assert list(rows) == list(plan)
     assert {arm for table, arm in rows if table == "step"} >= {
-        *("exact KL", "k1", "exact KL, lora", "exact KL, micro-batch 16", "exact KL, ragged"),
+        *(
+            "exact KL",
+            "exact KL, plain",
+            "k1",
+            "exact KL, lora",
+            "exact KL, micro-batch 16",
+            "exact KL, ragged",
+        ),
     }
     for (table, arm), row in rows.items():
         assert "error" not in row
@@ -48,6 +55,7 @@ def test_a_dry_run_writes_both_tables(
         assert len(row["taken_s"]) == 2
         has_static = table == "step" or arm.startswith("captured")
         assert row["captured"] is (False if has_static else None)  # a CPU captures nothing
+        assert row["kernels"] == (None if arm.startswith("generate") else "plain")  # and fuses none
     text = (tmp_path / "gpu.md").read_text()
     for (_, arm), row in rows.items():
         assert f"| {row['shape']} | 4 | {arm} | " in text

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tokengym.agents.decoding.cuda.merged import MergedModel, decoding_model
-from tokengym.agents.decoding.cuda.static import StaticStream
+from tokengym.agents.decoding.cuda.static import StaticStream, static_stream
 from tokengym.agents.decoding.player import DecodedPolicy, columns_needed, left_padded, not_finite
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.language_model import LENGTHS
@@ -163,7 +163,10 @@ class Decoder:
         for model in models:
             decodes, merged = decoding_model(model, policy.decoding_dtype)
             self._copies += [] if merged is None else [merged]
-            self._streams.append(StaticStream(decodes, capacity, rows=self.rows))
+            has_kernels = policy.kernels
+            self._streams.append(
+                static_stream(decodes, capacity, rows=self.rows, kernels=has_kernels)
+            )
         device = policy.device
         self._draw = imported(FUSED_DRAW) if policy.kernels else draw
         self._replayed = Replayed(device, must_capture=policy.settings.decoding == "static")
@@ -193,6 +196,11 @@ class Decoder:
     def captured(self) -> bool:
         """Whether the steps are captured graphs."""
         return self._replayed.captures
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether kernels read tokens; else the model's own forward does."""
+        return all(type(stream) is not StaticStream for stream in self._streams)
 
     @property
     def dtypes(self) -> set[torch.dtype]:
@@ -309,7 +317,7 @@ class Decoder:
 
     def tensors(self) -> list[Tensor]:
         """Return the tensors that take memory: copied weights and caches."""
-        found = [cache for stream in self._streams for cache in stream.caches()]
+        found = [tensor for stream in self._streams for tensor in stream.tensors()]
         for merged in self._copies:
             found += merged.language_model.parameters()
         return found

@@ -6,6 +6,7 @@ hundreds of small kernels. Every layer's cache has room for the whole text; what
 from the number of the column. The prompts go through the model's own forward and cache.
 """
 
+import logging
 from functools import partial
 from typing import Any
 
@@ -18,8 +19,13 @@ from tokengym.agents.decoding.cuda.merged import decoding_model
 from tokengym.agents.decoding.streams import check_decoding
 from tokengym.agents.errors import ModelError
 from tokengym.agents.policy.language_model import LanguageModel
+from tokengym.envs.registry import imported
 from tokengym.rewards.models.loading import positions
 
+logger = logging.getLogger(__name__)
+
+HAS_FUSED_SHAPE = "tokengym.agents.fused.blocks:has_fused_shape"
+FUSED_STREAM = "tokengym.agents.fused.blocks:FusedStream"
 MOST_PREFILLED = 2**15
 """Most tokens of prompts that are read at once, so that long ones do not decide the memory."""
 ALIGNMENT = 8
@@ -132,10 +138,18 @@ class StaticStream:
     def keep(self, rows: Tensor) -> None:
         """See `Stream.keep`; a row may also be given several times."""
         self.size = len(rows)
-        for buffer in (self.tokens, self.states, self._positions, self._bias, *self.caches()):
+        for buffer in self.per_row():
             buffer[: self.size] = buffer[rows]
         for layer in self._layers:
             layer.narrow(self.size)
+
+    def per_row(self) -> list[Tensor]:
+        """Return the buffers that have something for each row."""
+        return [self.tokens, self.states, self._positions, self._bias, *self.caches()]
+
+    def tensors(self) -> list[Tensor]:
+        """Return the tensors that take memory."""
+        return self.caches()
 
     def caches(self) -> list[Tensor]:
         """Return keys and values of all layers."""
@@ -194,6 +208,28 @@ class _Layer(CacheLayerMixin):
 
     def get_max_length(self) -> int:
         return int(self.all_keys.shape[2])
+
+
+def static_stream(
+    language_model: LanguageModel, capacity: int, *, rows: int, kernels: bool
+) -> StaticStream:
+    """Return a static stream: by kernels where they decode what the model's forward gives.
+
+    Args:
+        language_model: The model.
+        capacity: Most tokens of a text.
+        rows: Most texts.
+        kernels: Whether to try kernels.
+    """
+    if kernels and imported(HAS_FUSED_SHAPE)(language_model):
+        fused: type[StaticStream] = imported(FUSED_STREAM)
+        try:
+            check_decoding(language_model, partial(fused, rows=2))
+        except ModelError as error:
+            logger.warning("steps are not fused, which is slower: %s", error)
+        else:
+            return fused(language_model, capacity, rows=rows)
+    return StaticStream(language_model, capacity, rows=rows)
 
 
 def check_static(language_model: LanguageModel, dtype: torch.dtype | None = None) -> None:
