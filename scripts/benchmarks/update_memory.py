@@ -62,8 +62,9 @@ if __name__ == "__main__":
     if len(sys.argv) > 1:
         measure(sys.argv[1])
     else:
+        print("| one update | peak, MiB |\n|---|---|")
         for case in CASES:
             ran = subprocess.run(
                 [sys.executable, __file__, case], capture_output=True, text=True, check=True
             )
-            print(f"{case:32} {ran.stdout.strip():>6} MiB", flush=True)
+            print(f"| {case} | {ran.stdout.strip()} |", flush=True)
