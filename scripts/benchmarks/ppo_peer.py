@@ -2,10 +2,12 @@
 
 Both sample 32 responses of 48 tokens to prompts of 8 with one GPT-2, score them with one reward
 model, take the KL to one reference, and make 4 epochs of 4 minibatches of 8: 16 optimiser steps of
-AdamW. No EOS, float32. Ours runs twice: with a value network of its own, which is all that TRL has,
-and with the value head on the policy's trunk. TRL's step is timed from one of its own step ends to
-the next, and ours run in between. Medians, of CPU seconds too, in which other work on the machine
-counts less. TRL's last release with PPO is 1.12.0 (trl.experimental.ppo); unpack its wheel:
+AdamW. No EOS, float32. Ours runs with a value network of its own, which is all that TRL has, and
+with the value head on the policy's trunk; and with the KL by k1, as TRL's, and exact, which is our
+default and takes the logits of both models at every token. TRL's step is timed from one of its own
+step ends to the next, and ours run in between. Medians, of CPU seconds too, in which other work on
+the machine counts less. TRL's last release with PPO is 1.12.0 (trl.experimental.ppo); unpack its
+wheel:
 
     pip download --no-deps trl==1.12.0 && unzip trl-1.12.0-*.whl -d trl-1.12.0
     python scripts/benchmarks/ppo_peer.py --trl trl-1.12.0 [--steps 7] [--size small] [--threads 1]
@@ -44,7 +46,7 @@ def make_scorer(size: str) -> GPT2ForSequenceClassification:
     return GPT2ForSequenceClassification(config).eval()
 
 
-def make_agent(size: str, value_network: str, device: str) -> PPO:
+def make_agent(size: str, value_network: str, kl_estimator: str, device: str) -> PPO:
     """Return our agent on its environment."""
     tokenizer = make_tokenizer(SIZES[size]["vocab_size"])
     envs = TokenGenerationVectorEnv(
@@ -62,6 +64,7 @@ def make_agent(size: str, value_network: str, device: str) -> PPO:
         LEARNING_RATE,
         n_epochs=EPOCHS,
         n_minibatches=MINIBATCHES,
+        kl_estimator=kl_estimator,
         policy_kwargs={
             "model": make_model(size, "float32", 1e-30),
             "value_network": value_network,
@@ -163,7 +166,7 @@ def print_table(theirs: NDArray[np.float64], ours: dict[str, NDArray[np.float64]
     """
     print("| | rollout | assign | update | step, CPU s | TRL / ours | step, s | TRL / ours |")
     print("|---|---|---|---|---|---|---|---|")
-    print(f"| TRL, value network | | | | {theirs[0]:.2f} | | {theirs[1]:.2f} | |")
+    print(f"| TRL, value network, k1 KL | | | | {theirs[0]:.2f} | | {theirs[1]:.2f} | |")
     for name, medians in ours.items():
         phases = " | ".join(f"{seconds:.2f}" for seconds in medians[:3, 0])
         cpu, wall = (
@@ -186,8 +189,9 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(settings.threads)
     agents = {
-        "value network": make_agent(settings.size, "own", settings.device),
-        "value head on the trunk": make_agent(settings.size, "trunk", settings.device),
+        f"{name}, {estimator} KL": make_agent(settings.size, network, estimator, settings.device)
+        for estimator in ("k1", "exact")
+        for network, name in (("own", "value network"), ("trunk", "value head on the trunk"))
     }
     taken: dict[str, list[NDArray[np.float64]]] = {name: [] for name in agents}
 
