@@ -202,10 +202,10 @@ def group_table(
     rewards = {name: [cells(group, name)[column] for column in shown] for name in group["rewards"]}
     heads = []
     for column in shown:
-        _, name, kind = every_column[column]
+        title, name, kind = every_column[column]
         measure = measure_of(name, group["by_gold"])
         unit = f" ({measure.unit})" if measure.unit else ""
-        heads.append((measure.heading(kind).removesuffix(f" {WHEN[kind]}") + unit, WHEN[kind]))
+        heads.append((title.removesuffix(f" {WHEN[kind]}") + unit, WHEN[kind]))
     note = (
         f"Interquartile mean and {level:.0%} bootstrap interval over "
         f"{group['fewest_runs']} seeds; ▲ and ▼ mark what is clearly above or "

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.evaluation.report.test_summary import references
 from tokengym.evaluation.report.paper import BIBTEX, Paper, group_table, latex, write_paper_figure
 from tokengym.evaluation.report.summary import summarize
 from tokengym.version import __version__
@@ -87,6 +88,12 @@ def test_a_table_is_latex_or_markdown(make_curves):
     assert rows[1].startswith("| abc_d\\|% | ")
     with pytest.raises(ValueError, match="no measurement 'klx' here; did you mean 'kl'"):
         group_table(group, 0.95, "Markdown", ["klx"])
+
+
+def test_a_table_names_the_way(make_curves):
+    (group,) = summarize(make_curves(), kl_coef=0.05, references=references())["groups"]
+    head = group_table(group, 0.95, "Markdown").splitlines()[0]
+    assert head.endswith(" | KL (nats) at the end | Share of the way to best of 16 at the end |")
 
 
 @pytest.mark.parametrize(
