@@ -152,9 +152,7 @@ def read_words(
         (len(scores),),
         scores,
         sums,
-        *(scores, scores if reference is None else reference, tokens),
-        *(scores if bits is None else bits, tokens if numbers is None else numbers),
-        *(first, scores.shape[1], scores.stride(0), 0 if bits is None else bits.shape[1], inverse),
+        *_operands(scores, reference, tokens, bits, numbers, first, inverse),
         HAS_REFERENCE=reference is not None,
         HAS_BITS=bits is not None,
         BLOCK=block,
@@ -195,12 +193,27 @@ def write_slope(
         (len(scores), triton.cdiv(scores.shape[1], block)),
         scores,
         *(slope, per_token),
-        *(scores, scores if reference is None else reference, tokens),
-        *(scores if bits is None else bits, tokens if numbers is None else numbers),
-        *(first, scores.shape[1], scores.stride(0), 0 if bits is None else bits.shape[1], inverse),
+        *_operands(scores, reference, tokens, bits, numbers, first, inverse),
         HAS_REFERENCE=reference is not None,
         HAS_BITS=bits is not None,
         BLOCK=block,
+    )
+
+
+def _operands(
+    scores: Tensor,
+    reference: Tensor | None,
+    tokens: Tensor,
+    bits: Tensor | None,
+    numbers: Tensor | None,
+    first: int,
+    inverse: float,
+) -> tuple[Any, ...]:
+    """Return what both kernels of some words read; a tensor that is absent has a stand-in."""
+    return (
+        *(scores, scores if reference is None else reference, tokens),
+        *(scores if bits is None else bits, tokens if numbers is None else numbers),
+        *(first, scores.shape[1], scores.stride(0), 0 if bits is None else bits.shape[1], inverse),
     )
 
 

@@ -430,6 +430,10 @@ class CausalLMPolicy(BasePolicy):
             max_size: Most texts in one forward.
         """
         log_probs = self._zeros(*sequences.response_mask.shape)
+        head = None
+        if self.kernels:
+            with self.weights(reference) as language_model:
+                head = language_model.plain_head()
         for bucket in self._buckets(sequences, max_size, reference):
             part = sequences.select(bucket)
             rows, times, columns = part.response_positions()
@@ -450,10 +454,8 @@ class CausalLMPolicy(BasePolicy):
                 states = self.states(part, reference=reference)
             else:
                 states = ref_states[bucket[rows], times]
-            inputs = states, tokens, rows, times
-            with self.weights(reference) as language_model:
-                head = language_model.plain_head() if self.kernels else None
             if head is None:
+                inputs = states, tokens, rows, times
                 (found,) = in_chunks(figures, *inputs, vocab_size=self.num_actions)
             else:
                 (found,) = self._computed(states, head, self._asked(tokens, masks, rows, times))

@@ -58,6 +58,17 @@ def number(value: float | None) -> str:
     return text.replace("-", "\u2212") if float(text) else text.removeprefix("-")
 
 
+def percent(value: float) -> str:
+    """Return a share in whole percent, with a true minus sign; what rounds to 0 has none.
+
+    Example:
+        >>> percent(0.256), percent(-0.001)
+        ('26%', '0%')
+    """
+    text = f"{value:.0%}"
+    return "0%" if text == "-0%" else text.replace("-", "\u2212")
+
+
 def signed(value: float) -> str:
     """Return `number` with its sign, plus included; what rounds to 0 has none.
 

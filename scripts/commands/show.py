@@ -17,7 +17,7 @@ from tokengym.envs import printable
 from tokengym.envs.render import reward_colours
 from tokengym.evaluation.measure.measures import WHEN, measure_of, measures_of
 from tokengym.evaluation.measure.references import GOAL
-from tokengym.evaluation.report.verdict import kind_of, number, signed, unit_of
+from tokengym.evaluation.report.verdict import kind_of, number, percent, signed, unit_of
 from tokengym.lab.replay.page import (
     executed_words,
     figure_columns,
@@ -151,7 +151,7 @@ def _column(
     for entry in entries:
         figure = entry["figures"][measure][kind]
         if measure == "share_of_way":
-            cells.append(Text(f"{figure['iqm']:.0%}"))
+            cells.append(Text(percent(figure["iqm"])))
             continue
         ends = f"{number(figure['low'])}, {number(figure['high'])}"
         cells.append(Text(number(figure["iqm"])).append(f"\n{ends}", "dim"))

@@ -160,15 +160,13 @@ class Decoder:
         self._built_on = self._addresses()
         self._copies: list[MergedModel] = []
         self._streams: list[StaticStream] = []
+        kernels = policy.kernels
         for model in models:
             decodes, merged = decoding_model(model, policy.decoding_dtype)
             self._copies += [] if merged is None else [merged]
-            has_kernels = policy.kernels
-            self._streams.append(
-                static_stream(decodes, capacity, rows=self.rows, kernels=has_kernels)
-            )
+            self._streams.append(static_stream(decodes, capacity, rows=self.rows, kernels=kernels))
         device = policy.device
-        self._draw = imported(FUSED_DRAW) if policy.kernels else draw
+        self._draw = imported(FUSED_DRAW) if kernels else draw
         self._replayed = Replayed(device, must_capture=policy.settings.decoding == "static")
         self.runs_ahead = self._replayed.captures
         """Whether `read` returns before it is done, and so is worth starting early."""

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from tests.agents.conftest import lora_config, make_model
 from tests.agents.decoding.test_static import played, policy_of
 from tests.agents.policy.test_chunks import TEXTS, masks_of
-from tests.agents.policy.test_head import asked, by_autograd, parts
+from tests.agents.policy.test_head import asked, assert_as_autograd, parts
 from tests.agents.policy.test_policy import shake
 from tests.support.tapes import record_tapes
 from tests.support.traffic import Traffic
@@ -43,20 +43,13 @@ def test_figures_and_gradients_are_those_of_autograd(
         given |= {name: given[name].float() for name in ("weight", "ref_weight")}
     if not with_mask:
         given["forbidden"] = torch.zeros_like(given["forbidden"])
-    states, weight = leaves = [given[name].requires_grad_() for name in ("states", "weight")]
     settings = {"with_kl": with_kl, "with_entropy": with_entropy}
     figures = asked(given, **settings)
     if with_mask:
-        bits, numbers = packed(~given["forbidden"]), torch.arange(len(states), device=DEVICE)
+        bits = packed(~given["forbidden"])
+        numbers = torch.arange(len(given["states"]), device=DEVICE)
         figures = dataclasses.replace(figures, masks=lambda: (bits, numbers))
-    results = []
-    fused = vocabulary.token_figures(states, weight, figures)
-    for found in (by_autograd(given, **settings), fused):
-        loss: Any = sum((s * f).sum() for s, f in zip(given["signs"], found, strict=False))
-        results.append([*found, *torch.autograd.grad(loss, leaves)])
-    for one, other in zip(*results, strict=True):
-        assert one.dtype == other.dtype
-        torch.testing.assert_close(other, one, atol=near, rtol=near)
+    assert_as_autograd(vocabulary.token_figures, given, figures, near, **settings)
 
 
 def test_what_does_not_learn_gets_no_gradient():

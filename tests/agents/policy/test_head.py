@@ -1,5 +1,6 @@
 """A head whose logits are not kept gives what autograd gives, with less traffic."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -56,6 +57,24 @@ def by_autograd(given: dict[str, Tensor], *, with_kl: bool, with_entropy: bool) 
     return [*found, losses.entropy(logits)] if with_entropy else found
 
 
+def assert_as_autograd(
+    compute: Callable[..., tuple[Tensor, ...]],
+    given: dict[str, Tensor],
+    figures: Figures,
+    near: float,
+    **settings: bool,
+) -> None:
+    """Compare figures and gradients, `near` absolutely and relatively."""
+    states, weight = leaves = [given[name].requires_grad_() for name in ("states", "weight")]
+    results = []
+    for found in (by_autograd(given, **settings), compute(states, weight, figures)):
+        loss: Any = sum((s * f).sum() for s, f in zip(given["signs"], found, strict=False))
+        results.append([*found, *torch.autograd.grad(loss, leaves)])
+    for one, other in zip(*results, strict=True):
+        assert one.dtype == other.dtype
+        torch.testing.assert_close(other, one, atol=near, rtol=near)
+
+
 @pytest.mark.parametrize("with_entropy", [False, True])
 @pytest.mark.parametrize("with_kl", [False, True])
 @pytest.mark.parametrize("kind", ["float64", "float32", "bfloat16", "mixed"])
@@ -65,16 +84,8 @@ def test_figures_and_gradients_are_those_of_autograd(kind: str, with_kl: bool, w
     given = parts(dtype)
     if kind == "mixed":
         given |= {name: given[name].float() for name in ("weight", "ref_weight")}
-    states, weight = leaves = [given[name].requires_grad_() for name in ("states", "weight")]
     settings = {"with_kl": with_kl, "with_entropy": with_entropy}
-    results = []
-    fused = token_figures(states, weight, asked(given, **settings))
-    for found in (by_autograd(given, **settings), fused):
-        loss: Any = sum((s * f).sum() for s, f in zip(given["signs"], found, strict=False))
-        results.append([*found, *torch.autograd.grad(loss, leaves)])
-    for one, other in zip(*results, strict=True):
-        assert one.dtype == other.dtype
-        torch.testing.assert_close(other, one, atol=near, rtol=near)
+    assert_as_autograd(token_figures, given, asked(given, **settings), near, **settings)
 
 
 def test_what_does_not_learn_gets_no_gradient():
