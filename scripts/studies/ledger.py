@@ -53,11 +53,20 @@ RULES = (
     WORDS,
 )
 SHORTLIST = ("sparse", "uniform", "abc-signed", "red:delivery=end", WORDS)
-"""Rules of the other lengths."""
+"""Rules that are tried at low lambdas."""
+AT_LENGTHS = (
+    ("sparse", "0.95"),
+    ("abc-signed", "0.5"),
+    ("sparse", "1"),
+    ("uniform", "0.95"),
+    ("abc-signed", "0.95"),
+    (WORDS, "0.95"),
+    ("abc-signed", "1"),
+)
+"""Rule and lambda of the cells at other lengths; what is needed most comes first."""
 CONTROLS = ("uniform", "recency", "random")
 LAMBDAS = ("0.95", "1", "0.5", "0", "1-1/n")
 """What is needed most comes first."""
-LENGTHS = (48, 96, 24, 192)
 MODELS = ("aligned", MISALIGNED)
 LEARNER: dict[str, Any] = {
     "learning_rate_schedule": "linear",
@@ -176,15 +185,14 @@ def stages() -> Iterator[tuple[list[Cell], range]]:
     yield cross(attention, usual[:1], model=MISALIGNED), SEEDS[:5]
     yield [*cross(RULES, usual[:1]), *low[: len(SHORTLIST)]], SEEDS
     yield cross(("sparse", "abc-signed"), usual[:1], critic="none"), SEEDS
-    yield cross(SHORTLIST, usual[:1], length=24), SEEDS[:5]
-    yield cross(SHORTLIST, usual[:1], length=96), SEEDS[:5]
+    for length in (24, 96):
+        yield [Cell(rule=rule, gae_lambda=at, length=length) for rule, at in AT_LENGTHS], SEEDS[:5]
+    longest = [Cell(rule=rule, gae_lambda=at, length=192) for rule, at in AT_LENGTHS[:5]]
+    yield longest, SEEDS[:3]
     yield cross(RULES, usual, critic="trunk"), SEEDS[:5]
-    yield cross(SHORTLIST, usual, length=96), SEEDS[:5]
-    yield cross(SHORTLIST, usual, length=24), SEEDS[:5]
     yield cross(attention, usual, model=MISALIGNED), SEEDS[:5]
     yield main, SEEDS
     yield cross(RULES, rest), SEEDS[:5]
-    yield cross(SHORTLIST, usual, length=192), SEEDS[:5]
 
 
 # --- runs -----------------------------------------------------------------------------------------
