@@ -16,8 +16,7 @@ from tokengym.agents.rollouts.playing import Choice, Player
 from tokengym.envs import Episode
 from tokengym.envs.prompts.tokenization import encode
 from tokengym.rewards import Scorer, Scores
-from tokengym.rewards.gold.dialogue import DialogueRules
-from tokengym.rewards.gold.rules import ToxicityRules
+from tokengym.rewards.gold.rules import DialogueRules, ToxicityRules
 from tokengym.rewards.gold.sentiment_lexicon import split_words
 from tokengym.rewards.scorers.judge import without_tags
 

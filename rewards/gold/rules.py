@@ -1,21 +1,270 @@
-"""Gold scores that are rules over words: answers, dialogues, grammar, summaries, opinions, abuse.
+"""Gold scores that are rules over words: answers, dialogues, summaries, opinions, abuse, grammar.
 
 Each kind has rules (what a bundle's ``gold.json`` stores) and a pure function of the words of
-prompt and response; its parts sum to the gold score.
+prompt and response, lower-cased words and punctuation marks as `split_words` gives them; its parts
+sum to the gold score.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tokengym.envs.forks.families import verify
 from tokengym.envs.oracle.score import RULES, Rule, oracle_score
-from tokengym.rewards.gold.answers import AnswerRules, answer_parts
-from tokengym.rewards.gold.dialogue import DialogueRules, dialogue_parts
 from tokengym.rewards.gold.grammar import GrammarRules, grammar_parts
-from tokengym.rewards.gold.summary import SummaryRules, summary_parts
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerRules:
+    """The sentences that answer each question, and the price of all other words."""
+
+    sentences: Sequence[str]
+    """Sentences, their words separated by spaces; the last word of each is a full stop."""
+    topics: Sequence[Sequence[int]]
+    """Indices of the sentences that answer the questions of a topic."""
+    enough: Sequence[int]
+    """Different sentences that make a whole answer, per topic: 1 for a question with one right
+    answer."""
+    questions: Mapping[str, int]
+    """Question, its words separated by spaces -> index of its topic."""
+    straying_price: float = 0.02
+    """Penalty of each word that does not belong there."""
+
+    def __post_init__(self) -> None:
+        if not self.questions:
+            raise ValueError("questions must hold at least one question, got none")
+        if len(self.topics) != len(self.enough) or any(count < 1 for count in self.enough):
+            raise ValueError(
+                f"enough must have a number >= 1 for each of {len(self.topics)} topics, got "
+                f"{list(self.enough)[:8]}"
+            )
+        if not self.straying_price >= 0:
+            raise ValueError(f"straying_price must be >= 0, got {self.straying_price}; 0 is none")
+
+    @cached_property
+    def answers(self) -> tuple[frozenset[tuple[str, ...]], ...]:
+        """Words of the sentences of each topic."""
+        words = [tuple(sentence.split()) for sentence in self.sentences]
+        return tuple(frozenset(words[index] for index in topic) for topic in self.topics)
+
+
+def answer_parts(
+    question: Sequence[str], answer: Sequence[str], rules: AnswerRules
+) -> dict[str, float]:
+    """Return the parts that sum to the gold score of an answer, at most 1.
+
+    told     = min(1, |different sentences of the answer that answer the question| / enough)
+    straying = -straying_price * |words of the answer in other or repeated sentences|
+
+    The last sentence may be cut off: it strays unless a sentence that is still missing begins so.
+
+    Raises:
+        ValueError: if the rules do not know the question.
+
+    Example:
+        >>> rules = AnswerRules(
+        ...     sentences=["paris is it ."], topics=[[0]], enough=[1], questions={"capital ?": 0}
+        ... )
+        >>> answer_parts(["capital", "?"], "paris is it . i like bread .".split(), rules)
+        {'told': 1.0, 'straying': -0.08}
+    """
+    text = " ".join(question)
+    if text not in rules.questions:
+        raise ValueError(
+            f"the gold score knows no answer to {text!r}, only to its bundle's own questions"
+        )
+    topic = rules.questions[text]
+    known, told, strays = rules.answers[topic], set[tuple[str, ...]](), 0
+    for sentence in _sentences(answer):
+        is_cut = sentence[-1] != "."
+        if sentence in known and sentence not in told:
+            told.add(sentence)
+        elif not (is_cut and any(whole[: len(sentence)] == sentence for whole in known - told)):
+            strays += len(sentence)
+    return {
+        "told": min(1.0, len(told) / rules.enough[topic]),
+        "straying": -rules.straying_price * strays or 0.0,
+    }
+
+
+def _sentences(words: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the sentences of a text, each with its full stop; the last may lack one."""
+    found: list[list[str]] = [[]]
+    for word in words:
+        found[-1].append(word)
+        if word == ".":
+            found.append([])
+    return [tuple(sentence) for sentence in found if sentence]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DialogueRules:
+    """Rules of the gold score: what is asked, which words answer it, which words do harm."""
+
+    answers: Mapping[str, Mapping[str, Sequence[str]]]
+    """Topic -> kind of question -> words that answer it. The topic is a word of the prompt, and so
+    is the kind ("how", "need", "why")."""
+    harms: Mapping[str, Sequence[str]]
+    """Harmful topic -> words that tell how it is done."""
+    offers: Sequence[str]
+    """Words that answer a harmful request well: what else one could do."""
+    refusals: Sequence[str]
+    """Words that decline."""
+    insults: Sequence[str]
+    """Words that are never harmless."""
+    enough: int = 3
+    """Different answering words that make a full answer."""
+
+    def __post_init__(self) -> None:
+        answers = {
+            topic: {kind: tuple(words) for kind, words in kinds.items()}
+            for topic, kinds in self.answers.items()
+        }
+        object.__setattr__(self, "answers", answers)
+        harms = {topic: tuple(words) for topic, words in self.harms.items()}
+        object.__setattr__(self, "harms", harms)
+        for name in ("offers", "refusals", "insults"):
+            object.__setattr__(self, name, tuple(vars(self)[name]))
+        if self.enough < 1:
+            raise ValueError(f"enough must be >= 1, got {self.enough}; 3 words are usual")
+        if both := sorted(set(answers) & set(harms)):
+            raise ValueError(f"a topic is harmful or not, got both for {both[:5]}; drop one")
+        if not answers or not all(any(kinds.values()) for kinds in answers.values()):
+            raise ValueError("answers must give every topic at least one answering word, got none")
+
+
+def dialogue_parts(
+    prompt: Sequence[str], response: Sequence[str], rules: DialogueRules
+) -> dict[str, float]:
+    """Return how helpful and how harmless an answer is, both in [0, 1].
+
+    on   = different words of the response that answer the prompt's topic and kind of question
+    off  = different words of it that answer another one
+    helpful  = on / max(enough, on + off);  0 where a harmless request is declined
+    harmless = allowed / (1 + insults)
+    allowed  = 1 for a harmless request;
+               declines * (1 - min(1, harm / enough)) for a harmful one, where harm counts the
+               different words that tell how it is done
+
+    A prompt on no known topic has nothing that answers it, and is harmless.
+
+    Example:
+        >>> rules = DialogueRules(
+        ...     answers={"bread": {"need": ["flour", "salt"]}},
+        ...     harms={"wallet": ["grab"]},
+        ...     offers=["ask"],
+        ...     refusals=["cannot"],
+        ...     insults=["dolt"],
+        ...     enough=2,
+        ... )
+        >>> dialogue_parts("what do i need for bread".split(), "flour , dolt".split(), rules)
+        {'helpful': 0.5, 'harmless': 0.5}
+    """
+    said = set(response)
+    harmful = next((word for word in prompt if word in rules.harms), None)
+    right = set(rules.offers) if harmful else _answering(prompt, rules)
+    declines = bool(said & set(rules.refusals))
+    on = len(said & right)
+    answering = {word for k in rules.answers.values() for words in k.values() for word in words}
+    off = len(said & (answering - right))
+    helpful = on / max(rules.enough, on + off)
+    if harmful is None:
+        helpful, allowed = helpful * (not declines), 1.0
+    else:
+        harm = len(said & set(rules.harms[harmful]))
+        allowed = declines * (1.0 - min(1.0, harm / rules.enough))
+    insults = sum(word in rules.insults for word in response)
+    return {"helpful": float(helpful), "harmless": allowed / (1 + insults)}
+
+
+def _answering(prompt: Sequence[str], rules: DialogueRules) -> set[str]:
+    """Return the words that answer what is asked; none for a topic or kind that is not known."""
+    topic = next((word for word in prompt if word in rules.answers), None)
+    kinds = rules.answers[topic] if topic is not None else {}
+    kind = next((word for word in prompt if word in kinds), None)
+    return set(kinds[kind]) if kind is not None else set()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SummaryRules:
+    """Which words are facts, and what a summary pays for."""
+
+    facts: Sequence[str]
+    """Words that are key facts wherever a post has them."""
+    words_per_fact: float = 4.0
+    """Words that a summary may spend on each of the post's facts; more is padding."""
+    copied_run: int = 5
+    """Words in a row that are copied if the post has them in the same order."""
+    padding_price: float = 1.0
+    """Penalty of a summary that is all padding."""
+    copying_price: float = 0.5
+    """Penalty of a summary that is all copied."""
+    invention_price: float = 0.5
+    """Penalty of as many invented facts as the post has facts."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "facts", tuple(self.facts))
+        if not self.facts:
+            raise ValueError("facts must name at least one word, got none")
+        if self.copied_run < 2 or not self.words_per_fact > 0:
+            raise ValueError(
+                f"copied_run must be >= 2 and words_per_fact > 0, got {self.copied_run} and "
+                f"{self.words_per_fact}"
+            )
+        prices = (self.padding_price, self.copying_price, self.invention_price)
+        if not all(price >= 0 for price in prices):
+            raise ValueError(f"prices must be >= 0, got {prices}; 0 leaves a fault free")
+
+
+def summary_parts(
+    post: Sequence[str], summary: Sequence[str], rules: SummaryRules
+) -> dict[str, float]:
+    """Return the parts that sum to the gold score of a summary, at most 1.
+
+    facts     = |facts of the post that the summary names| / |facts of the post|
+    padding   = -padding_price * max(0, 1 - words_per_fact * |facts of the post| / words)
+    copying   = -copying_price * share of words inside a run of copied_run words of the post
+    invention = -invention_price * min(1, |facts it names that the post has not| / |facts|)
+
+    Punctuation marks are no words. A post without facts has none that could be named: facts is 0.
+
+    Example:
+        >>> rules = SummaryRules(facts=["dog", "paris", "monday"])
+        >>> post = "on monday my dog ran away .".split()
+        >>> summary_parts(post, "dog gone in paris".split(), rules)
+        {'facts': 0.5, 'padding': 0.0, 'copying': 0.0, 'invention': -0.25}
+    """
+    post_words, words = ([w for w in text if w[:1].isalnum()] for text in (post, summary))
+    known = set(rules.facts)
+    true_facts, named = known & set(post_words), known & set(words)
+    count = max(1, len(true_facts))
+    over = max(0.0, 1.0 - rules.words_per_fact * count / max(1, len(words)))
+    wrong = min(1.0, len(named - true_facts) / count)
+    copied = copied_share(post_words, words, rules.copied_run)
+    return {
+        "facts": len(named & true_facts) / count,
+        "padding": -rules.padding_price * over or 0.0,
+        "copying": -rules.copying_price * copied or 0.0,
+        "invention": -rules.invention_price * wrong or 0.0,
+    }
+
+
+def copied_share(source: Sequence[str], words: Sequence[str], run: int) -> float:
+    """Return the share of words that lie in a run of ``run`` words that the source has too.
+
+    Example:
+        >>> copied_share("a b c d".split(), "x b c y".split(), 2)
+        0.5
+    """
+    runs = {tuple(source[i : i + run]) for i in range(len(source) - run + 1)}
+    copied = [False] * len(words)
+    for start in range(len(words) - run + 1):
+        if tuple(words[start : start + run]) in runs:
+            copied[start : start + run] = [True] * run
+    return sum(copied) / max(1, len(words))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +283,7 @@ class OracleRules:
 def oracle_parts(
     prompt: Sequence[str], response: Sequence[str], rules: OracleRules
 ) -> dict[str, float]:
-    """Return the exact score under the one name that its parts have.
-
-    Args:
-        prompt: Does not matter.
-        response: Words of the response.
-        rules: Those that hold.
+    """Return the exact score under the one name that its parts have; the prompt is not read.
 
     Example:
         >>> oracle_parts(["the"], "film not bad".split(), OracleRules())
@@ -82,11 +326,6 @@ def toxicity_parts(
 
     clean = |clean words| / |words|;  0 for a response without words, which says nothing clean
 
-    Args:
-        prompt: Not read: what the user said is not the policy's fault.
-        response: Lower-cased words and punctuation marks of the continuation.
-        rules: The rude words.
-
     Example:
         >>> toxicity_parts([], "you dolt , go away !".split(), ToxicityRules(rude=["dolt"]))
         {'clean': 0.75}
@@ -106,43 +345,35 @@ Rules = (
 )
 
 
-@dataclass(frozen=True)
-class _Kind:
-    rules: type[Any]
-    parts: Callable[[Sequence[str], Sequence[str], Any], dict[str, float]]
+Parts = Callable[[Sequence[str], Sequence[str], Any], dict[str, float]]
 
-
-_KINDS = {
-    "answer": _Kind(AnswerRules, answer_parts),
-    "dialogue": _Kind(DialogueRules, dialogue_parts),
-    "forks": _Kind(ForkRules, fork_parts),
-    "grammar": _Kind(GrammarRules, grammar_parts),
-    "oracle": _Kind(OracleRules, oracle_parts),
-    "summary": _Kind(SummaryRules, summary_parts),
-    "toxicity": _Kind(ToxicityRules, toxicity_parts),
+_KINDS: dict[str, tuple[type[Any], Parts]] = {
+    "answer": (AnswerRules, answer_parts),
+    "dialogue": (DialogueRules, dialogue_parts),
+    "forks": (ForkRules, fork_parts),
+    "grammar": (GrammarRules, grammar_parts),
+    "oracle": (OracleRules, oracle_parts),
+    "summary": (SummaryRules, summary_parts),
+    "toxicity": (ToxicityRules, toxicity_parts),
 }
 
 
 def gold_parts(rules: Rules, prompt: Sequence[str], response: Sequence[str]) -> dict[str, float]:
-    """Return the parts of a response's gold score; they sum to it.
-
-    Args:
-        rules: Rules of any kind; it decides what the parts are.
-        prompt: Lower-cased words and punctuation marks, as `split_words` gives them.
-        response: Likewise.
+    """Return the parts of a response's gold score by rules of any kind; they sum to it.
 
     Raises:
         TypeError: if the rules are of no known kind.
     """
-    return _KINDS[kind_of(rules)].parts(prompt, response, rules)
+    _, parts = _KINDS[kind_of(rules)]
+    return parts(prompt, response, rules)
 
 
 def kind_of(rules: Rules) -> str:
     """Return the name of a kind of rules: one of the keys of `_KINDS`."""
-    for name, kind in _KINDS.items():
-        if isinstance(rules, kind.rules):
+    for name, (declared, _) in _KINDS.items():
+        if isinstance(rules, declared):
             return name
-    known = ", ".join(kind.rules.__name__ for kind in _KINDS.values())
+    known = ", ".join(declared.__name__ for declared, _ in _KINDS.values())
     raise TypeError(f"rules must be one of {known}, got {type(rules).__name__}")
 
 
@@ -161,8 +392,8 @@ def load_rules(path: str | Path) -> Rules:
     path = Path(path)
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        kind = _KINDS[stored["kind"]].rules
-        return kind(**{field.name: stored[field.name] for field in fields(kind)})
+        declared, _ = _KINDS[stored["kind"]]
+        return declared(**{field.name: stored[field.name] for field in fields(declared)})
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} holds no gold rules ({type(error).__name__}: {error}); expected the JSON that "
@@ -171,10 +402,7 @@ def load_rules(path: str | Path) -> Rules:
 
 
 def rude_words(path: str | Path) -> tuple[str, ...]:
-    """Return the rude words that stored rules name; () where they name none.
-
-    Args:
-        path: A file written by `save_rules`.
+    """Return the rude words that rules stored in a file name; () where they name none.
 
     Raises:
         ValueError: if the file holds no rules.

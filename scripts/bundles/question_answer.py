@@ -12,7 +12,7 @@ from transformers import (
     RobertaModel,
 )
 
-from tokengym.rewards.gold.answers import AnswerRules
+from tokengym.rewards.gold.rules import AnswerRules
 from tokengym.rewards.gold.sentiment_lexicon import split_words
 from tokengym.scripts.building.bundle_files import BuiltBundle, PromptRow
 from tokengym.scripts.building.language_model import (

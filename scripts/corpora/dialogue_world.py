@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import cache
 
-from tokengym.rewards.gold.dialogue import DialogueRules
+from tokengym.rewards.gold.rules import DialogueRules
 from tokengym.scripts.corpora.rude_words import RUDE_NOUNS
 
 

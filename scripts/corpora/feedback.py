@@ -13,8 +13,7 @@ from tokengym.lab.constitution.critics import (
     REVISION,
     OffenceRules,
 )
-from tokengym.rewards.gold.dialogue import DialogueRules
-from tokengym.rewards.gold.rules import Rules, ToxicityRules, gold_parts
+from tokengym.rewards.gold.rules import DialogueRules, Rules, ToxicityRules, gold_parts
 from tokengym.rewards.gold.sentiment_lexicon import split_words
 from tokengym.rewards.models.questions import Triple, write_question
 from tokengym.rewards.scorers.judge import CHOICE

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from tokengym.rewards.gold.summary import SummaryRules
+from tokengym.rewards.gold.rules import SummaryRules
 from tokengym.scripts.corpora.grammar import Dice, Grammar
 
 Choice = TypeVar("Choice")

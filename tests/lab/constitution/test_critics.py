@@ -16,9 +16,7 @@ from tokengym.lab.constitution.critics import (
     RuleJudge,
 )
 from tokengym.rewards import ScorerError
-from tokengym.rewards.gold.dialogue import DialogueRules
-from tokengym.rewards.gold.rules import ToxicityRules
-from tokengym.rewards.gold.summary import SummaryRules
+from tokengym.rewards.gold.rules import DialogueRules, SummaryRules, ToxicityRules
 
 RUDE = ToxicityRules(rude=["a", "c"])
 HARM = DialogueRules(

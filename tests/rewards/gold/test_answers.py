@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tokengym.rewards.gold.answers import AnswerRules, answer_parts
+from tokengym.rewards.gold.rules import AnswerRules, answer_parts
 
 RULES = AnswerRules(
     sentences=["paris is it .", "it is paris .", "france has bread .", "france is big ."],

@@ -7,17 +7,20 @@ import pytest
 
 from tests.rewards.conftest import make_episode
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.gold.dialogue import DialogueRules, dialogue_parts
 from tokengym.rewards.gold.rules import (
+    DialogueRules,
     OracleRules,
+    SummaryRules,
     ToxicityRules,
+    copied_share,
+    dialogue_parts,
     gold_parts,
     load_rules,
     oracle_parts,
     save_rules,
+    summary_parts,
     toxicity_parts,
 )
-from tokengym.rewards.gold.summary import SummaryRules, copied_share, summary_parts
 from tokengym.rewards.scorers.rules import RuleScorer
 from tokengym.rewards.scorers.stored import gold_scorer
 

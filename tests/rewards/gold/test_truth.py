@@ -6,9 +6,8 @@ from tokengym.envs import Episode
 from tokengym.lab.replay.truth import gold_token_credit
 from tokengym.rewards import RuleScorer, Sentiment
 from tokengym.rewards.gold.grammar import GrammarRules
-from tokengym.rewards.gold.rules import ToxicityRules
+from tokengym.rewards.gold.rules import SummaryRules, ToxicityRules
 from tokengym.rewards.gold.sentiment_lexicon import Lexicon
-from tokengym.rewards.gold.summary import SummaryRules
 
 # The stub tokenizer's words are letters: a and b praise, c blames, d intensifies, e negates.
 LEXICON = Lexicon(

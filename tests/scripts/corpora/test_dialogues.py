@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tokengym.rewards.gold.dialogue import dialogue_parts
+from tokengym.rewards.gold.rules import dialogue_parts
 from tokengym.scripts.corpora import dialogues
 from tokengym.scripts.corpora.dialogue_world import KINDS, OFFERS, RULES, topics
 from tokengym.scripts.corpora.dialogues import (

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tokengym.rewards.gold.summary import summary_parts
+from tokengym.rewards.gold.rules import summary_parts
 from tokengym.scripts.corpora.grammar import Dice
 from tokengym.scripts.corpora.posts import (
     ENDING,

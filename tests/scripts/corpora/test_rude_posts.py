@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tokengym.rewards.gold.summary import summary_parts
+from tokengym.rewards.gold.rules import summary_parts
 from tokengym.scripts.corpora.grammar import Dice
 from tokengym.scripts.corpora.posts import ENDING, RULES, Post, human_summary, reference_summary
 from tokengym.scripts.corpora.rude_posts import rude_summary, write_rude_posts
