@@ -16,8 +16,13 @@ from tokengym.envs.prompts.tokenization import token_texts
 from tokengym.rewards.attribution.probe import Probe
 from tokengym.rewards.credits.base import Cut, FloatArray, SegmentedCredit, register_credit
 from tokengym.rewards.errors import CreditError
-from tokengym.rewards.maths.shares import complete, on_last_tokens, split_evenly
-from tokengym.rewards.maths.steps import StepForm, step_rewards
+from tokengym.rewards.maths.shares import (
+    StepForm,
+    complete,
+    on_last_tokens,
+    split_evenly,
+    step_rewards,
+)
 from tokengym.rewards.scorers.base import Scores
 
 if TYPE_CHECKING:
@@ -35,7 +40,7 @@ class PRM(SegmentedCredit):
     """Each step of a response earns by the value that a process model gives its end.
 
     v_j = expit(M(x, y up to the end of step j)), and M itself of a model that was not trained by
-    `train_process_model`; r_j of ``form`` by `tokengym.rewards.maths.steps.step_rewards`, on the
+    `train_process_model`; r_j of ``form`` by `tokengym.rewards.maths.shares.step_rewards`, on the
     step's last token. Under "delta" the last token gets the rest of the score, so that the sum is
     kept; under the others the score is not paid. ``form=min`` is PURE with the process model that
     its paper has.

@@ -1,8 +1,9 @@
-"""The mathematics of rewards: pure functions of arrays and floats.
+"""The mathematics of rewards: credit by weights, and running moments. Pure functions.
 
-Credit functions turn the score of one response into its token rewards. Lengths differ between
-responses, so they take one response at a time: (n,) where n counts its tokens, the EOS included.
-They compute in float64; whoever stores the result casts it.
+Credit functions turn the score of one response into its token rewards. Throughout, ``score`` is R
+in reward units; ``length`` is n >= 1, the response's tokens with the EOS; weights are (n,), >= 0
+and of any scale; token rewards are (n,) float64 in reward units. Anything else is a ValueError.
+Lengths differ between responses, so they take one at a time.
 """
 
 import math
@@ -20,16 +21,6 @@ def sparse(score: float, length: int) -> FloatArray:
 
     r_t = R if t = n - 1 else 0
 
-    Args:
-        score: R, reward units.
-        length: n, number of response tokens.
-
-    Returns:
-        (n,) reward units.
-
-    Raises:
-        ValueError: if ``length`` is below 1.
-
     Example:
         >>> sparse(3.0, 3)
         array([0., 0., 3.])
@@ -44,34 +35,15 @@ def uniform(score: float, length: int) -> FloatArray:
 
     r_t = R / n
 
-    Args:
-        score: R, reward units.
-        length: n, number of response tokens.
-
-    Returns:
-        (n,) reward units.
-
-    Raises:
-        ValueError: if ``length`` is below 1.
-
     Source: the uniform baseline of Chan et al. 2024, arXiv:2402.00782.
     """
     return np.full(_check_length(length), score / length)
 
 
 def normalize_weights(weights: ArrayLike) -> FloatArray:
-    """Return non-negative weights scaled to sum to 1; uniform if all are 0.
+    """Return weights scaled to sum to 1; uniform if all are 0.
 
     alpha_t = w_t / sum_s w_s
-
-    Args:
-        weights: (n,) >= 0, any scale.
-
-    Returns:
-        (n,), sums to 1.
-
-    Raises:
-        ValueError: if a weight is negative or not finite, or there is none.
     """
     weights = _vector("weights", weights)
     if not np.isfinite(weights).all() or weights.min() < 0:
@@ -91,15 +63,9 @@ def blend(score: float, weights: ArrayLike, *, beta: float) -> FloatArray:
     With attention weights this is ABC. beta = 0 is `sparse`; beta = 1 with equal weights `uniform`.
 
     Args:
-        score: R, reward units.
-        weights: (n,) >= 0, any scale.
+        score: R.
+        weights: Of the tokens.
         beta: Share of the score that is spread, in [0, 1].
-
-    Returns:
-        (n,) reward units.
-
-    Raises:
-        ValueError: if ``beta`` is outside [0, 1] or the weights are not weights.
 
     Source: Chan et al. 2024, "Dense Reward for Free in RLHF", arXiv:2402.00782, eq. 5.
 
@@ -115,19 +81,9 @@ def blend(score: float, weights: ArrayLike, *, beta: float) -> FloatArray:
 
 
 def recency_weights(length: int, *, tau: float) -> FloatArray:
-    """Return weights that decay backwards from the last token.
+    """Return weights that fall by e every ``tau`` > 0 tokens, backwards from the last; sum 1.
 
     alpha_t = exp(-(n - 1 - t) / tau) / sum_s exp(-(n - 1 - s) / tau)
-
-    Args:
-        length: n, number of response tokens.
-        tau: Tokens over which a weight falls by e; > 0.
-
-    Returns:
-        (n,), sums to 1.
-
-    Raises:
-        ValueError: if ``length`` is below 1 or ``tau`` is not positive.
     """
     if not tau > 0 or not math.isfinite(tau):
         raise ValueError(f"tau must be a finite number of tokens > 0, got {tau}")
@@ -136,21 +92,11 @@ def recency_weights(length: int, *, tau: float) -> FloatArray:
 
 
 def dirichlet_weights(length: int, entropy: Sequence[int]) -> FloatArray:
-    """Return Dirichlet(1) weights that depend on ``entropy`` alone.
+    """Return random weights that sum to 1, drawn anew from the same integers >= 0 every time.
 
     alpha ~ Dirichlet(1, ..., 1): uniform over all ways to split the score
-
-    Args:
-        length: n, number of response tokens.
-        entropy: Non-negative integers that seed the draw; the same give the same weights.
-
-    Returns:
-        (n,), sums to 1.
-
-    Raises:
-        ValueError: if ``length`` is below 1.
     """
-    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(list(entropy))))
+    generator = np.random.default_rng(list(entropy))
     return generator.dirichlet(np.ones(_check_length(length)))
 
 
@@ -161,10 +107,6 @@ def close_sum(score: float, rewards: ArrayLike) -> bool:
 
     The second term covers signed rewards that cancel: each is rounded on its own. The third
     covers those that float32 cannot tell from 0.
-
-    Args:
-        score: R, reward units.
-        rewards: (n,) reward units.
     """
     rewards = np.asarray(rewards, dtype=np.float64)
     bound = 1e-5 * abs(score) + 1e-6 * float(np.abs(rewards).sum())
@@ -194,12 +136,9 @@ def update_moments(moments: Moments, batch: ArrayLike, *, window: int | None) ->
     the past decays exponentially once it is full; a batch of ``window`` values or more replaces it.
 
     Args:
-        moments: Moments of the scores seen before.
+        moments: Moments of the values seen before.
         batch: (b,) new values, at least one.
-        window: Number of values remembered, or None for all.
-
-    Raises:
-        ValueError: if the batch is empty or the window below 1.
+        window: Number of values remembered, at least 1, or None for all.
 
     Source: the parallel update of Chan, Golub & LeVeque 1979.
     """

@@ -16,7 +16,6 @@ from tokengym.envs.errors import DatasetError
 from tokengym.envs.prompts.tokenization import decode, encode
 from tokengym.rewards.credits.prm import STEPS_KEY
 from tokengym.rewards.errors import RewardError
-from tokengym.rewards.maths.steps import first_error, first_error_f1
 from tokengym.rewards.models.classifier import Classifier
 from tokengym.rewards.models.loading import evaluating, hash_weights, length_buckets, positions
 from tokengym.rewards.pairs.read import read_table
@@ -70,7 +69,7 @@ class ProcessMetrics:
     loss: float
     """Mean cross-entropy of the steps, nats."""
     first_error_f1: float
-    """ProcessBench's figure, see `tokengym.rewards.maths.steps.first_error_f1`; NaN where no row or
+    """ProcessBench's figure, see `first_error_f1`; NaN where no row or
     every row has an error."""
 
 
@@ -374,3 +373,41 @@ def _measured(classifier: Classifier, encoded: Sequence[Encoded]) -> ProcessMetr
             [first_error(row_labels) for row_labels in every_label],
         ),
     )
+
+
+def first_error(values: Sequence[float], *, threshold: float = 0.5) -> int | None:
+    """Return the index of the first step whose value is below a threshold; None if none is.
+
+    Example:
+        >>> first_error([0.9, 0.2, 0.8]), first_error([True, True])
+        (1, None)
+    """
+    return next((step for step, value in enumerate(values) if value < threshold), None)
+
+
+def first_error_f1(found: Sequence[int | None], true: Sequence[int | None]) -> float:
+    """Return the F1 of ProcessBench: the harmonic mean of two accuracies.
+
+    F1 = 2 a b / (a + b),  a: share of the wrong solutions whose first error is found exactly,
+    b: share of the right solutions in which none is found
+
+    Args:
+        found: (solutions,) index of the first step that is called wrong, None if none is.
+        true: (solutions,) index of the first step that is wrong.
+
+    Returns:
+        In [0, 1]; NaN where there are no wrong, or no right solutions.
+
+    Source: Zheng et al. 2024, "ProcessBench", arXiv:2412.06559, section 4.1.
+
+    Example:
+        >>> first_error_f1([1, 0, None, 2], [1, 1, None, None])
+        0.5
+    """
+    pairs = list(zip(found, true, strict=True))
+    wrong = [one == other for one, other in pairs if other is not None]
+    right = [one is None for one, other in pairs if other is None]
+    if not wrong or not right:
+        return float("nan")
+    a, b = float(np.mean(wrong)), float(np.mean(right))
+    return 2 * a * b / (a + b) if a + b else 0.0

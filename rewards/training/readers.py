@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 from torch import Tensor
 
 from tokengym.envs.prompts.prompt import prompt_messages
 from tokengym.envs.prompts.tokenization import encode, encode_chats
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.maths.pairwise import sigmoid
 from tokengym.rewards.models.classifier import EncoderClassifier, read_classifier
 from tokengym.rewards.models.loading import PaddingSide
 from tokengym.rewards.models.questions import answer_ids, answer_logits, write_question
@@ -238,6 +238,6 @@ class PreferenceReader(PairReader):
         self, first: NDArray[np.float64], second: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """Return log(p / (1 - p)), p the mean of both orders, as `PreferenceModel` scores."""
-        mean = (sigmoid(first) + sigmoid(-second)) / 2
+        mean = (expit(first) + expit(-second)) / 2
         sure = mean.clip(_SURE, 1 - _SURE)
         return np.log(sure) - np.log1p(-sure)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from tokengym.envs.files import locked, parse_json, replacing, write_json
 from tokengym.rewards.errors import RewardError
@@ -21,7 +22,6 @@ from tokengym.rewards.maths.pairwise import (
     length_correlation,
     pair_accuracy,
     reliability,
-    sigmoid,
     wilson_interval,
 )
 from tokengym.rewards.models.loading import evaluating, padded_batches, quiet
@@ -81,7 +81,7 @@ def measure_pairs(
     accuracy = pair_accuracy(differences)
     bias = None
     if isinstance(reader, PreferenceReader):
-        bias = float(sigmoid(values).mean() - 0.5)
+        bias = float(expit(values).mean() - 0.5)
     return PairMetrics(
         pairs=len(pairs),
         accuracy=accuracy,

@@ -18,9 +18,8 @@ from tokengym.envs import Episode
 from tokengym.envs.bundle import Split
 from tokengym.envs.prompts.tokenization import decode
 from tokengym.rewards import RewardTraining
-from tokengym.rewards.maths.steps import first_error, first_error_f1
 from tokengym.rewards.training import rows_of_forks, train_process_model
-from tokengym.rewards.training.process import StepRow
+from tokengym.rewards.training.process import StepRow, first_error, first_error_f1
 from tokengym.scripts.corpora.forks_texts import demonstrate
 from tokengym.scripts.studies.cells import DOCS, Docs, command_line
 from tokengym.scripts.studies.tables import fill, markdown_table

@@ -20,14 +20,14 @@ from tokengym.rewards import Reward, RewardModel
 from tokengym.rewards.credits import PRM
 from tokengym.rewards.credits.prm import step_spans
 from tokengym.rewards.errors import CreditError, RewardError
-from tokengym.rewards.maths.shares import split_evenly
-from tokengym.rewards.maths.steps import first_error, first_error_f1, step_rewards
+from tokengym.rewards.maths.shares import split_evenly, step_rewards
 from tokengym.rewards.training import (
     RewardTraining,
     read_steps,
     rows_of_forks,
     train_process_model,
 )
+from tokengym.rewards.training.process import first_error, first_error_f1
 from tokengym.scripts.cli import main
 
 EPISODE = make_episode(response_ids=[5, 6, 7, 8, 1])
