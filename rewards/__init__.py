@@ -31,13 +31,12 @@ from tokengym.rewards.pairs import PreferencePair, PreferencePairs, read_labels,
 from tokengym.rewards.registry import make_reward, register, registered_rewards
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers.base import FunctionScorer, Product, Scorer, Scores, Sum
-from tokengym.rewards.scorers.cached import Cached, TimeLimit
-from tokengym.rewards.scorers.explained import Explained
 from tokengym.rewards.scorers.normalize import Normalize
 from tokengym.rewards.scorers.penalties import LengthPenalty, MissingEosPenalty
 from tokengym.rewards.scorers.rules import RuleScorer
 from tokengym.rewards.scorers.sentiment import Sentiment
 from tokengym.rewards.scorers.stored import gold_scorer, load_scorer
+from tokengym.rewards.scorers.wrappers import Cached, Explained, TimeLimit
 from tokengym.rewards.wrappers import (
     ABCReward,
     CreditReward,

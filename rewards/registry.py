@@ -1,6 +1,5 @@
 """Rewards by name: the table behind ``reward="abc"`` and `register`."""
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +17,10 @@ from tokengym.rewards.errors import RewardError, ScorerError
 from tokengym.rewards.reward import Reward
 from tokengym.rewards.scorers import find_scorer, scorer_names
 from tokengym.rewards.scorers.base import Scorer, SupportsScore, as_scorer, is_scorer
-from tokengym.rewards.scorers.cached import TimeLimit
 from tokengym.rewards.scorers.normalize import Normalize, parse_normalization
 from tokengym.rewards.scorers.sentiment import Sentiment
 from tokengym.rewards.scorers.stored import load_scorer
+from tokengym.rewards.scorers.wrappers import TimeLimit
 
 if TYPE_CHECKING:
     from tokengym.envs.bundle import Bundle
@@ -296,9 +295,7 @@ def _limited(scorer: Scorer, seconds: float) -> Scorer:
     """Return the scorer limited in time; normalisation, which learners take off, stays outside."""
     if not isinstance(scorer, Normalize):
         return TimeLimit(scorer, seconds)
-    limited = copy.copy(scorer)
-    limited.scorer = _limited(scorer.scorer, seconds)
-    return limited
+    return scorer.around(_limited(scorer.scorer, seconds))
 
 
 def check_name(name: str) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from tokengym.rewards.attribution.probe import Continuations, Probe
 from tokengym.rewards.credits.base import Credit, as_credit
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError, Stopwatch, keeping
 from tokengym.rewards.maths.redistribution import close_sum
-from tokengym.rewards.scorers.base import Scores, SupportsScore, as_scorer, is_scorer
+from tokengym.rewards.scorers.base import Scores, SupportsScore, as_scorer, ask, is_scorer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -179,9 +179,8 @@ class Reward:
         ]
 
     def _score(self, episodes: Sequence[Episode]) -> Scores:
-        options: dict[str, Any] = {"attribution": self.credit.attribution} if self._asks else {}
         name = self.scorer.name
-        scores = self.scorer.score(episodes, **options)
+        scores = ask(self.scorer, episodes, self.credit.attribution if self._asks else None)
         if not isinstance(scores, Scores):
             raise ScorerError(
                 f"scorer {name!r} returned {type(scores).__name__}; return "

@@ -22,7 +22,7 @@ from tokengym.rewards.maths.shares import (
     split_before_largest,
     split_evenly,
 )
-from tokengym.rewards.scorers.base import Scores
+from tokengym.rewards.scorers.base import Scores, adopt_abilities
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -290,28 +290,16 @@ class SegmentedCredit(Credit):
         return rewards
 
 
-_LACKING: Any = object()
-"""Stands for an ability that an object does not have; None is a value of some."""
-
-
 class _Adapted(Credit):
-    """Someone's object with a method ``assign``, as a credit rule.
-
-    Args:
-        rule: The object; whatever else of `Credit` it has is used too.
-    """
-
-    _OPTIONAL = (
-        *("attribution", "causal", "control", "every_prefix", "needs_policy", "sum_preserving"),
-        *("gae_lambda", "pieces", "attribute", "bind", "step_reward"),
-    )
+    """Someone's object with a method ``assign``, and whatever else of `Credit` it has."""
 
     def __init__(self, rule: Any) -> None:
         self.rule = rule
         self.name = getattr(rule, "name", "") or type(rule).__name__  # type: ignore[misc]
-        for name in self._OPTIONAL:
-            if (ability := getattr(rule, name, _LACKING)) is not _LACKING:
-                setattr(self, name, ability)
+        adopt_abilities(
+            *(self, rule, "attribution", "causal", "control", "every_prefix", "needs_policy"),
+            *("sum_preserving", "gae_lambda", "pieces", "attribute", "bind", "step_reward"),
+        )
 
     def assign(self, episodes: Sequence[Episode], scores: Scores) -> list[FloatArray]:
         """Return what the object assigns."""

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Self
 
 from tokengym.envs.episode import Episode
@@ -105,8 +105,10 @@ class Scorer(ABC):
         kinds = self.attribution_kinds
         if attribution is None or kinds is None or attribution in kinds:
             return
-        offered = f"; it has {', '.join(map(repr, sorted(kinds)))}" if kinds else ""
-        raise ScorerError(f"scorer {self.name!r} has no attribution {attribution!r}{offered}")
+        offered = ", ".join(map(repr, sorted(kinds))) or "none"
+        raise ScorerError(
+            f"scorer {self.name!r} has no attribution {attribution!r}; it has {offered}"
+        )
 
     def peek(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
         """Return the scores of texts that nobody played, (batch,): prefixes, parts left out.
@@ -200,22 +202,19 @@ class ScorerWrapper(Scorer):
     """
 
     def __init__(self, scorer: AnyScorer) -> None:
-        self.scorer = as_scorer(scorer)
+        self._enclose(as_scorer(scorer))
 
-    @property
-    def attribution_kinds(self) -> frozenset[str] | None:  # type: ignore[override]
-        """The kinds of the scorer inside."""
-        return self.scorer.attribution_kinds
+    def _enclose(self, scorer: Scorer) -> None:
+        self.scorer = scorer
+        self.attribution_kinds = scorer.attribution_kinds
+        self.reads_text = scorer.reads_text
+        self.disagrees = scorer.disagrees
 
-    @property
-    def reads_text(self) -> bool:  # type: ignore[override]
-        """Whether the scorer inside looks at texts."""
-        return self.scorer.reads_text
-
-    @property
-    def disagrees(self) -> bool:  # type: ignore[override]
-        """Whether the scorer inside says how unsure it is."""
-        return self.scorer.disagrees
+    def around(self, scorer: Scorer) -> Self:
+        """Return a copy around another scorer."""
+        other = copy.copy(self)
+        other._enclose(scorer)
+        return other
 
     @property
     def name(self) -> str:
@@ -224,9 +223,7 @@ class ScorerWrapper(Scorer):
 
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> Self:
         """Return a copy whose scorer inside is bound to the policy's tokenizer."""
-        other = copy.copy(self)
-        other.scorer = self.scorer.bind(tokenizer)
-        return other
+        return self.around(self.scorer.bind(tokenizer))
 
     def peek(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
         """Return what the scorer inside says of texts that nobody played."""
@@ -249,27 +246,22 @@ class ScorerWrapper(Scorer):
         self.scorer.load_state_dict(state)
 
 
-_LACKING: Any = object()
-"""Stands for an ability that an object does not have; None is a value of some."""
+def adopt_abilities(adapter: Any, adapted: Any, *names: str) -> None:
+    """Give an adapter those of the named attributes and methods that somebody's object has."""
+    for name in names:
+        if hasattr(adapted, name):
+            setattr(adapter, name, getattr(adapted, name))
 
 
 class _Adapted(Scorer):
-    """Someone's object with a method ``score``, as a scorer.
-
-    Args:
-        scorer: The object; whatever else of `Scorer` it has is used too.
-    """
-
-    _OPTIONAL = (
-        *("attribution_kinds", "reads_text", "disagrees", "peek", "unread", "prefix_reader"),
-        *("bind", "state_dict", "load_state_dict"),
-    )
+    """Someone's object with a method ``score``, and whatever else of `Scorer` it has."""
 
     def __init__(self, scorer: Any) -> None:
         self.adapted = scorer
-        for name in self._OPTIONAL:
-            if (ability := getattr(scorer, name, _LACKING)) is not _LACKING:
-                setattr(self, name, ability)
+        adopt_abilities(
+            *(self, scorer, "attribution_kinds", "reads_text", "disagrees", "peek", "unread"),
+            *("prefix_reader", "bind", "state_dict", "load_state_dict"),
+        )
 
     @property
     def name(self) -> str:
@@ -278,9 +270,14 @@ class _Adapted(Scorer):
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return what the object scores."""
-        options: dict[str, Any] = {} if attribution is None else {"attribution": attribution}
-        scores: Scores = self.adapted.score(episodes, **options)
-        return scores
+        return ask(self.adapted, episodes, attribution)
+
+
+def ask(scorer: Any, episodes: Sequence[Episode], attribution: str | None) -> Scores:
+    """Return what a scorer says; one whose ``score`` knows no attributions is asked for none."""
+    options = {} if attribution is None else {"attribution": attribution}
+    scores: Scores = scorer.score(episodes, **options)
+    return scores
 
 
 class FunctionScorer(Scorer):
@@ -332,6 +329,10 @@ class FunctionScorer(Scorer):
         return float(array.reshape(()))
 
 
+Attributed = tuple[Sequence[NDArray[Any]], bool, bool]
+"""Attributions of `Scores`, ``additive`` and ``signed``."""
+
+
 class _Combination(Scorer):
     """Base of sums and products: terms, a number, and the bookkeeping of their parts.
 
@@ -344,8 +345,9 @@ class _Combination(Scorer):
         TypeError: if a term is no scorer.
     """
 
-    symbol = ""
-    neutral = 0.0
+    symbol: ClassVar[str]
+    operation: ClassVar[np.ufunc]
+    """Joins values and numbers."""
 
     def __init__(self, terms: Sequence[SupportsScore], number: float) -> None:
         if not terms:
@@ -361,32 +363,29 @@ class _Combination(Scorer):
         self.terms: tuple[Scorer, ...] = tuple(map(as_scorer, terms))
         self.number = float(number)
         self.reads_text = any(term.reads_text for term in self.terms)
-        self.attribution_kinds = self._kinds()
+        offered = {kind for term in self.terms for kind in term.attribution_kinds or ()}
+        self.attribution_kinds = frozenset(filter(self._combines, offered))
 
     @classmethod
     def of(cls, *terms: Any) -> Any:
         """Return the combination of scorers and numbers, one of its own kind taken apart."""
         scorers: list[SupportsScore] = []
-        number = cls.neutral
+        numbers = [float(cls.operation.identity)]
         for term in terms:
             if isinstance(term, (int, float, np.number)) and not isinstance(term, bool):
-                number = cls._join(number, float(term))
+                numbers.append(float(term))
             elif isinstance(term, cls):
                 scorers += term.terms
-                number = cls._join(number, term.number)
+                numbers.append(term.number)
             else:
                 scorers.append(term)
-        return cls(scorers, number)
-
-    @staticmethod
-    def _join(one: float, two: float) -> float:
-        raise NotImplementedError
+        return cls(scorers, cls.operation.reduce(numbers))
 
     @property
     def name(self) -> str:
         """The terms' names, and the number unless it does nothing."""
         names = [term.name for term in self.terms]
-        if self.number != self.neutral:
+        if self.number != self.operation.identity:
             names.insert(0, f"{self.number:g}")
         return f"({f' {self.symbol} '.join(names)})"
 
@@ -417,6 +416,32 @@ class _Combination(Scorer):
                 )
             self.terms[int(place)].load_state_dict(inner)
 
+    def peek(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
+        """Return the combined scores of texts that nobody played."""
+        return self._combined([term.peek(episodes) for term in self.terms])
+
+    def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
+        """Return the combined scores, with the terms as parts.
+
+        Raises:
+            ScorerError: if no term has the attribution, or one returns no finite scores.
+        """
+        self.check_attribution(attribution)
+        offering = set() if attribution is None else set(self._offering(attribution))
+        results = []
+        for place, term in enumerate(self.terms):
+            results.append(ask(term, episodes, attribution if place in offering else None))
+            results[-1].check(episodes, term.name)
+        values = self._combined([scores.values for scores in results])
+        attributed = attribution and self._attributed(values, results, attribution)
+        return Scores(values, self._parts(results), *(attributed or ()))
+
+    def _combined(self, values: Sequence[ArrayLike]) -> NDArray[np.float64]:
+        """Return the number and the (terms, batch) values joined, (batch,)."""
+        joined = self.operation.reduce(np.array(values, dtype=np.float64), axis=0)
+        result: NDArray[np.float64] = self.operation(self.number, joined)
+        return result
+
     def _offering(self, kind: str) -> list[int]:
         """Return which terms have a kind of attribution."""
         return [
@@ -425,24 +450,15 @@ class _Combination(Scorer):
             if kind in (term.attribution_kinds or frozenset())
         ]
 
-    def _kinds(self) -> frozenset[str]:
-        raise NotImplementedError
+    @abstractmethod
+    def _combines(self, kind: str) -> bool:
+        """Return whether the terms' attributions of a kind make one of the combination."""
 
-    def _score_terms(self, episodes: Sequence[Episode], kind: str | None) -> list[Scores]:
-        """Return every term's scores, with attributions where it has them."""
-        if kind is not None and kind not in (self.attribution_kinds or ()):
-            raise ScorerError(
-                f"scorer {self.name!r} has no attribution {kind!r}; it has "
-                f"{', '.join(sorted(self.attribution_kinds or ())) or 'none'}"
-            )
-        offering = set() if kind is None else set(self._offering(kind))
-        results = []
-        for place, term in enumerate(self.terms):
-            asked: dict[str, Any] = {"attribution": kind} if place in offering else {}
-            scores = term.score(episodes, **asked)
-            scores.check(episodes, term.name)
-            results.append(scores)
-        return results
+    @abstractmethod
+    def _attributed(
+        self, values: NDArray[np.float64], results: Sequence[Scores], kind: str
+    ) -> Attributed:
+        """Return the attributions of the combined values, and whether additive and signed."""
 
     def _parts(self, results: Sequence[Scores]) -> dict[str, NDArray[np.float32]]:
         """Return each term's value under its name, and its own parts under theirs."""
@@ -464,45 +480,21 @@ class Sum(_Combination):
     """
 
     symbol = "+"
-    neutral = 0.0
+    operation = np.add
 
-    @staticmethod
-    def _join(one: float, two: float) -> float:
-        return one + two
+    def _combines(self, kind: str) -> bool:
+        return kind in SIGNED_KINDS or len(self._offering(kind)) == 1
 
-    def _kinds(self) -> frozenset[str]:
-        offered = {kind for term in self.terms for kind in term.attribution_kinds or ()}
-        return frozenset(
-            kind for kind in offered if kind in SIGNED_KINDS or len(self._offering(kind)) == 1
-        )
-
-    def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return the sums, with the terms as parts.
-
-        Args:
-            episodes: Episodes to score.
-            attribution: A kind that one of the terms has.
-
-        Raises:
-            ScorerError: if none has it, or a term returns no finite scores.
-        """
-        results = self._score_terms(episodes, attribution)
-        values = self.number + np.sum([scores.values for scores in results], axis=0, dtype=float)
-        parts = self._parts(results)
-        if attribution is None:
-            return Scores(values, parts)
-        having = [results[place] for place in self._offering(attribution)]
+    def _attributed(
+        self, values: NDArray[np.float64], results: Sequence[Scores], kind: str
+    ) -> Attributed:
+        having = [results[place] for place in self._offering(kind)]
         columns = [scores.attributions or () for scores in having]
         rows = [np.sum(tokens, axis=0, dtype=float) for tokens in zip(*columns, strict=True)]
         additive = all(scores.additive for scores in having)
         if additive:
             rows = [complete(float(v), row) for v, row in zip(values, rows, strict=True)]
-        return Scores(values, parts, rows, additive, all(scores.signed for scores in having))
-
-    def peek(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
-        """Return the sums of texts that nobody played."""
-        terms = [np.asarray(term.peek(episodes), dtype=np.float64) for term in self.terms]
-        return self.number + np.sum(terms, axis=0)
+        return rows, additive, all(scores.signed for scores in having)
 
     def prefix_reader(self, *, every_prefix: bool = False) -> PrefixReader | None:
         """Return the sum of the readers of those terms that score prefixes."""
@@ -521,60 +513,31 @@ class Product(_Combination):
     """
 
     symbol = "*"
-    neutral = 1.0
+    operation = np.multiply
 
-    @staticmethod
-    def _join(one: float, two: float) -> float:
-        return one * two
+    def _combines(self, kind: str) -> bool:
+        return len(self._offering(kind)) == 1 and (len(self.terms) == 1 or kind != "prefix")
 
-    def _kinds(self) -> frozenset[str]:
-        offered = {kind for term in self.terms for kind in term.attribution_kinds or ()}
-        alone = len(self.terms) == 1
-        return frozenset(
-            kind
-            for kind in offered
-            if len(self._offering(kind)) == 1 and (alone or kind != "prefix")
-        )
-
-    def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return the products, with the factors as parts.
-
-        Args:
-            episodes: Episodes to score.
-            attribution: A kind that exactly one of the factors has.
-
-        Raises:
-            ScorerError: if it is not so, or a factor returns no finite scores.
-        """
-        results = self._score_terms(episodes, attribution)
-        factors = np.array([scores.values for scores in results], dtype=np.float64)
-        values = self.number * factors.prod(axis=0)
-        parts = self._parts(results)
-        if attribution is None:
-            return Scores(values, parts)
-        (place,) = self._offering(attribution)
+    def _attributed(
+        self, values: NDArray[np.float64], results: Sequence[Scores], kind: str
+    ) -> Attributed:
+        (place,) = self._offering(kind)
         having = results[place]
         rows: Sequence[NDArray[Any]] = having.attributions or ()
         if having.signed:
+            factors = np.array([scores.values for scores in results], dtype=np.float64)
             others = self.number * np.delete(factors, place, axis=0).prod(axis=0)
             rows = [row.astype(np.float64) * o for row, o in zip(rows, others, strict=True)]
-        return Scores(values, parts, rows, having.additive, having.signed)
-
-    def peek(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
-        """Return the products of texts that nobody played."""
-        terms = [np.asarray(term.peek(episodes), dtype=np.float64) for term in self.terms]
-        return self.number * np.prod(terms, axis=0)
+        return rows, having.additive, having.signed
 
     def prefix_reader(self, *, every_prefix: bool = False) -> PrefixReader | None:
         """Return the one factor's reader times the number; several are scored anew if need be."""
         if len(self.terms) > 1:
             return RescoringReader(self.peek) if every_prefix else None
         reader = self.terms[0].prefix_reader(every_prefix=every_prefix)
-        return (
-            None
-            if reader is None
-            else ScaledReader(reader, lambda episodes: np.full(len(episodes), self.number))
-        )
+        if reader is None:
+            return None
+        return ScaledReader(reader, lambda episodes: np.full(len(episodes), self.number))
 
 
 def _free(name: str, taken: Mapping[str, Any]) -> str:

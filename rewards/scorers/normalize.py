@@ -13,7 +13,7 @@ from tokengym.rewards.attribution.prefixes import PrefixReader, ScaledReader
 from tokengym.rewards.errors import RewardError, ScorerError
 from tokengym.rewards.maths.redistribution import Moments, update_moments
 from tokengym.rewards.maths.shares import shift
-from tokengym.rewards.scorers.base import ScorerWrapper
+from tokengym.rewards.scorers.base import ScorerWrapper, ask
 from tokengym.rewards.scorers.scores import AnyScorer, FloatArray, Scores
 
 _EPSILON = 1e-8
@@ -117,8 +117,7 @@ class Normalize(ScorerWrapper):
         Raises:
             ScorerError: if a prompt lacks the annotation ``by``.
         """
-        options: dict[str, Any] = {} if attribution is None else {"attribution": attribution}
-        raw = self.scorer.score(episodes, **options)
+        raw = ask(self.scorer, episodes, attribution)
         raw.check(episodes, self.scorer.name)
         self._update([self._label(episode) for episode in episodes], raw.values)
         factors = self._factors(episodes)

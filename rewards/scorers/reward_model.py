@@ -33,7 +33,7 @@ from tokengym.rewards.models.loading import (
     vocabulary_size,
 )
 from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer
-from tokengym.rewards.scorers.cached import loaded_once
+from tokengym.rewards.scorers.wrappers import loaded_once
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

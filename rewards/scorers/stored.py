@@ -13,9 +13,9 @@ from tokengym.envs.pretrained import from_pretrained
 from tokengym.envs.prompts.tokenization import unknown_share
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.scorers.base import Scorer
-from tokengym.rewards.scorers.cached import loaded_once
 from tokengym.rewards.scorers.rules import RuleScorer
 from tokengym.rewards.scorers.sentiment import Sentiment
+from tokengym.rewards.scorers.wrappers import loaded_once
 
 if TYPE_CHECKING:
     from tokengym.envs.bundle import Bundle

@@ -20,7 +20,7 @@ from tokengym.rewards import (
 )
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.registry import scorer_kind
-from tokengym.rewards.scorers.explained import Explained
+from tokengym.rewards.scorers.wrappers import Explained
 
 
 def count_a(prompt, response):

@@ -1,4 +1,4 @@
-"""What is kept or limited: remembered scores, models loaded once, and a limit on time."""
+"""What stands around a scorer: remembered scores, another's account of tokens, a limit on time."""
 
 import signal
 import sys
@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from tokengym.envs.declared import check_count
 from tokengym.envs.episode import Episode
 from tokengym.envs.models import located
+from tokengym.rewards.attribution.prefixes import PrefixReader
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.scorers.base import AnyScorer, ScorerWrapper, Scores
+from tokengym.rewards.scorers.base import AnyScorer, Scorer, ScorerWrapper, Scores, ask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -108,14 +109,13 @@ class Cached(ScorerWrapper):
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return the scores; unknown texts are scored in one batch, each once."""
-        options: dict[str, Any] = {} if attribution is None else {"attribution": attribution}
 
-        def ask(unknown: Sequence[Episode]) -> list[_Entry]:
-            scores = self.scorer.score(unknown, **options)
+        def score(unknown: Sequence[Episode]) -> list[_Entry]:
+            scores = ask(self.scorer, unknown, attribution)
             scores.check(unknown, self.scorer.name)
             return [_entry(scores, row) for row in range(len(unknown))]
 
-        entries = self._look_up(episodes, f"score {attribution}", ask)
+        entries = self._look_up(episodes, f"score {attribution}", score)
         names = list(dict.fromkeys(name for entry in entries for name in entry.parts))
         rows = [entry.attribution for entry in entries if entry.attribution is not None]
         return Scores(
@@ -129,17 +129,17 @@ class Cached(ScorerWrapper):
     def peek(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
         """Return the scores of texts that nobody played, remembered apart from the others."""
 
-        def ask(unknown: Sequence[Episode]) -> list[_Entry]:
+        def peek(unknown: Sequence[Episode]) -> list[_Entry]:
             values = self.scorer.peek(unknown)
             return [_Entry(float(value), {}, None, False, False) for value in values]
 
-        return np.array([entry.value for entry in self._look_up(episodes, "peek", ask)])
+        return np.array([entry.value for entry in self._look_up(episodes, "peek", peek)])
 
     def _look_up(
         self,
         episodes: Sequence[Episode],
         kind: str,
-        ask: Callable[[Sequence[Episode]], list[_Entry]],
+        read: Callable[[Sequence[Episode]], list[_Entry]],
     ) -> list[_Entry]:
         keys = [_key(episode, kind) for episode in episodes]
         entries = {key: self._entries[key] for key in keys if key in self._entries}
@@ -149,13 +149,75 @@ class Cached(ScorerWrapper):
         self.misses += len(unknown)
         self.hits += len(keys) - len(unknown)
         if unknown:
-            entries.update(zip(unknown, ask(list(unknown.values())), strict=True))
+            entries.update(zip(unknown, read(list(unknown.values())), strict=True))
         for key in keys:
             self._entries[key] = entries[key]
             self._entries.move_to_end(key)
         while len(self._entries) > self.size:
             self._entries.popitem(last=False)
         return [entries[key] for key in keys]
+
+
+class Explained(ScorerWrapper):
+    """The values of one scorer; which tokens they rest on is said by another.
+
+    Where the true score is a function that knows no tokens, a model that learnt it can still lend
+    its attention, its gradients or its scores of prefixes. Every credit then redistributes the
+    same score, and only the account of the tokens is learnt. Signed attributions stay in the
+    explainer's units: what they leave of the score is the credit's to place (RED's last token).
+
+    ``score_parts`` holds the explainer's own value under its name, so that its error shows.
+
+    Args:
+        scorer: What a response is worth.
+        explainer: What says which tokens that rests on, such as a `RewardModel`.
+
+    Raises:
+        ScorerError: if the explainer has no attributions.
+    """
+
+    def __init__(self, scorer: AnyScorer, explainer: Scorer) -> None:
+        if not explainer.attribution_kinds:
+            raise ScorerError(
+                f"scorer {explainer.name!r} says nothing about tokens; explain by one "
+                "that does, such as RewardModel"
+            )
+        super().__init__(scorer)
+        self.explainer = explainer
+        self.attribution_kinds = explainer.attribution_kinds
+        self.reads_text = self.scorer.reads_text or explainer.reads_text
+
+    @property
+    def name(self) -> str:
+        """Both names."""
+        return f"Explained({self.scorer.name} by {self.explainer.name})"
+
+    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "Explained":
+        """Return the scorer with both bound to the policy's tokenizer."""
+        return Explained(self.scorer.bind(tokenizer), self.explainer.bind(tokenizer))
+
+    def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
+        """Return the scorer's values and, if asked for, the explainer's attributions.
+
+        Raises:
+            ScorerError: if a score is not one finite number per episode.
+        """
+        scores = self.scorer.score(episodes)
+        if attribution is None:
+            return scores
+        scores.check(episodes, self.scorer.name)
+        account = self.explainer.score(episodes, attribution=attribution)
+        return scores.with_attributions(
+            account.attributions or (),
+            signed=account.signed,
+            parts={self.explainer.name: account.values},
+        )
+
+    def prefix_reader(self, *, every_prefix: bool = False) -> PrefixReader | None:
+        """Return the explainer's reader; asked to score every prefix, the scorer itself does."""
+        if not every_prefix:
+            return self.explainer.prefix_reader()
+        return self.scorer.prefix_reader(every_prefix=True)
 
 
 class TimeLimit(ScorerWrapper):
@@ -193,9 +255,8 @@ class TimeLimit(ScorerWrapper):
             TimeoutError: if they take too long.
             ScorerError: outside the main thread.
         """
-        options: dict[str, Any] = {} if attribution is None else {"attribution": attribution}
         with self._limited():
-            return self.scorer.score(episodes, **options)
+            return ask(self.scorer, episodes, attribution)
 
     def score_groups(self, groups: Sequence[Sequence[Episode]]) -> Scores:
         """Return the scores of groups; see `score`."""
