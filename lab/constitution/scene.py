@@ -32,7 +32,7 @@ from tokengym.lab.constitution.critics import (
     RuleCritic,
     RuleJudge,
 )
-from tokengym.rewards.scorers.judge import PrincipleJudge
+from tokengym.lab.constitution.judge import PrincipleJudge
 from tokengym.rewards.scorers.preference_model import WinRate
 
 if TYPE_CHECKING:

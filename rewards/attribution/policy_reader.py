@@ -26,6 +26,7 @@ from tokengym.rewards.models.loading import (
     positions,
     vocabulary_size,
 )
+from tokengym.rewards.scorers.scores import Shared
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 Reader = TypeVar("Reader", bound="PolicyReader")
 
 
-class PolicyReader:
+class PolicyReader(Shared):
     """A causal language model that reads prompts with finished responses.
 
     Args:
@@ -96,10 +97,6 @@ class PolicyReader:
             model.eval().requires_grad_(False)
         name = f"{cls.__name__}({Path(path).name})"
         return cls(model, tokenizer=load_tokenizer(base), name=name)
-
-    def __deepcopy__(self: Reader, memo: dict[int, Any]) -> Reader:
-        """Return itself: a model is shared; Gymnasium copies the arguments of every environment."""
-        return self
 
     def bind(self: Reader, tokenizer: "PreTrainedTokenizerBase") -> Reader:
         """Return itself after comparing the policy's vocabulary with the model's.

@@ -25,6 +25,7 @@ from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.maths.shares import complete
 from tokengym.rewards.scorers.scores import AnyScorer as AnyScorer
 from tokengym.rewards.scorers.scores import Scores as Scores
+from tokengym.rewards.scorers.scores import Shared as Shared
 from tokengym.rewards.scorers.scores import SupportsScore as SupportsScore
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from tokengym.rewards.models.loading import (
     padded_batches,
     vocabulary_size,
 )
-from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer
+from tokengym.rewards.scorers.base import Scorer, Scores, Shared, register_scorer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -45,7 +45,7 @@ class EncodedText(NamedTuple):
     """(tokens,) the characters each token stands for."""
 
 
-class Relevance(Scorer):
+class Relevance(Shared, Scorer):
     """The regularised relevance reward R3: r_x LI RP, or F(r_y) RP for a constrained query.
 
     With M the mean of the encoder's last hidden states (mask-weighted, not normalised):
@@ -160,10 +160,6 @@ class Relevance(Scorer):
     def unread(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
         """Return the share of each text that its tokenizer has no tokens for, (batch,)."""
         return unknown_share(self.tokenizer, [f"{e.prompt} {e.response}" for e in episodes])
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Relevance":
-        """Return itself: a model is shared; Gymnasium copies the arguments of every environment."""
-        return self
 
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "Relevance":
         """Return a scorer that maps its token attributions to this tokenizer's tokens."""

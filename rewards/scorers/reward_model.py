@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from tokengym.rewards.attribution.key_value import KeyValueReader, caches_rows
 from tokengym.rewards.attribution.kinds import SIGNED_KINDS
 from tokengym.rewards.attribution.prefixes import PrefixReader
 from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.maths.redistribution import normalize_weights
 from tokengym.rewards.models.classifier import EncoderClassifier, Labels, has_heads, read_classifier
 from tokengym.rewards.models.loading import (
     PaddingSide,
@@ -32,14 +33,14 @@ from tokengym.rewards.models.loading import (
     positions,
     vocabulary_size,
 )
-from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer
+from tokengym.rewards.scorers.base import Scorer, Scores, Shared, register_scorer
 from tokengym.rewards.scorers.wrappers import loaded_once
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-class RewardModel(Scorer):
+class RewardModel(Shared, Scorer):
     """Scores prompt + response, exactly as sampled, by a sequence classifier.
 
     The score is the model's one logit, the logit of one class, or the difference of two. A causal
@@ -162,10 +163,6 @@ class RewardModel(Scorer):
         """Return the share of each text that its tokenizer has no tokens for, (batch,)."""
         return unknown_share(self.tokenizer, [f"{e.prompt} {e.response}" for e in episodes])
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "RewardModel":
-        """Return itself: a model is shared; Gymnasium copies the arguments of every environment."""
-        return self
-
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "RewardModel":
         """Return the scorer for responses of a policy's tokenizer.
 
@@ -229,7 +226,7 @@ class RewardModel(Scorer):
         if attribution is None:
             return Scores(values=values, parts=parts)
         if attribution == "attention":
-            rows = [normalize_row(row) for row in rows]
+            rows = [normalize_weights(row) for row in rows]
         signed = attribution in SIGNED_KINDS
         return Scores(values=values, parts=parts, attributions=rows, signed=signed)
 
@@ -326,22 +323,6 @@ class RewardModel(Scorer):
     @property
     def _vocab_size(self) -> int:
         return vocabulary_size(self.model)
-
-
-def normalize_row(row: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return non-negative weights scaled to sum to 1; uniform if all are 0.
-
-    alpha_t = a_t / sum_s a_s
-
-    Args:
-        row: (n,) attention that fell on the response.
-
-    Example:
-        >>> normalize_row(np.array([0.1, 0.3]))
-        array([0.25, 0.75])
-    """
-    total = row.sum()
-    return row / total if total > 0 else np.full(len(row), 1.0 / max(len(row), 1))
 
 
 register_scorer("reward-model", loaded_once(RewardModel.from_pretrained))

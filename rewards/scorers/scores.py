@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from typing_extensions import Self
 
 from tokengym.envs.episode import Episode
 from tokengym.rewards.errors import ScorerError
@@ -108,6 +109,14 @@ class Scores:
                     f"scorer {name!r} returned attributions[{index}] with NaN or Inf for the "
                     f"response {_short(episode.response)}; attributions must be finite"
                 )
+
+
+class Shared:
+    """An object of which there is one: Gymnasium copies the arguments of every environment."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return itself."""
+        return self
 
 
 class SupportsScore(Protocol):

@@ -134,7 +134,7 @@ def _load_reward_model(path: str) -> Scorer:
 
 def _is_preference_model(folder: Path) -> bool:
     """Return whether `train_preference_model` stored the model of a folder; a hub name is none."""
-    from tokengym.rewards.models.questions import STORED_FORMAT
+    from tokengym.rewards.scorers.preference_model import STORED_FORMAT
 
     try:
         config = parse_json((folder / "config.json").read_text(encoding="utf-8"))

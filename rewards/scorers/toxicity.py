@@ -20,7 +20,7 @@ from tokengym.rewards.models.loading import (
     longest_input,
     padded_batches,
 )
-from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer
+from tokengym.rewards.scorers.base import Scorer, Scores, Shared, register_scorer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -155,7 +155,7 @@ class WordShare:
         return shares
 
 
-class ClassProbability:
+class ClassProbability(Shared):
     """The probability of one class of a classifier.
 
     A head that decides each class by itself (one logit, or ``problem_type`` multi-label) gives
@@ -188,10 +188,6 @@ class ClassProbability:
             self.batch_size = 1
         kind = getattr(model.config, "problem_type", None)
         self.alone = model.config.num_labels == 1 or kind == "multi_label_classification"
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "ClassProbability":
-        """Return itself: a model is shared."""
-        return self
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Return the probability of each text, (texts,); 0 for one without tokens."""

@@ -8,10 +8,10 @@ import numpy as np
 
 from tokengym.envs import Episode
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer
+from tokengym.rewards.scorers.base import Scorer, Scores, Shared, register_scorer
 
 
-class Vader(Scorer):
+class Vader(Shared, Scorer):
     """VADER's compound sentiment, in (-1, 1), of prompt and response.
 
     Args:
@@ -29,10 +29,6 @@ class Vader(Scorer):
     def __init__(self, include_prompt: bool = True) -> None:
         self.include_prompt = include_prompt
         self._analyzer = _analyzer()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Vader":
-        """Return itself; Gymnasium copies the arguments of every environment."""
-        return self
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return the compound sentiment of each episode, (batch,)."""

@@ -19,7 +19,7 @@ from tokengym.envs.episode import Episode
 from tokengym.envs.models import located
 from tokengym.rewards.attribution.prefixes import PrefixReader
 from tokengym.rewards.errors import ScorerError
-from tokengym.rewards.scorers.base import AnyScorer, Scorer, ScorerWrapper, Scores, ask
+from tokengym.rewards.scorers.base import AnyScorer, Scorer, ScorerWrapper, Scores, Shared, ask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -64,7 +64,7 @@ class _Entry(NamedTuple):
     signed: bool
 
 
-class Cached(ScorerWrapper):
+class Cached(Shared, ScorerWrapper):
     """Scores a text the first time it is seen and looks it up afterwards.
 
     Pays where texts come back: in evaluations, in Shapley values, in a policy that has become sure.
@@ -97,10 +97,6 @@ class Cached(ScorerWrapper):
         check_count(self, "size", error=ScorerError)
         self.hits = self.misses = 0
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Cached":
-        """Return itself: what is remembered holds for every environment."""
-        return self
 
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "Cached":
         """Return the cache of the scorer bound to the policy's tokenizer; itself if that is it."""

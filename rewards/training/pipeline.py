@@ -21,14 +21,14 @@ from tokengym.rewards.models.loading import (
     quiet,
     select_device,
 )
-from tokengym.rewards.models.questions import (
+from tokengym.rewards.pairs import PreferencePairs, limit_lengths, read_pairs, split_pairs
+from tokengym.rewards.scorers.preference_model import (
     ANSWERS,
     TEMPLATE,
     check_template,
     missing_tokens,
     store_format,
 )
-from tokengym.rewards.pairs import PreferencePairs, limit_lengths, read_pairs, split_pairs
 from tokengym.rewards.training.fitting import (
     Collator,
     PairModule,

@@ -19,18 +19,20 @@ from tokengym.envs.prompts.tokenization import encode, encode_chats
 from tokengym.rewards.errors import ScorerError
 from tokengym.rewards.models.classifier import EncoderClassifier, read_classifier
 from tokengym.rewards.models.loading import PaddingSide
-from tokengym.rewards.models.questions import answer_ids, answer_logits, write_question
 from tokengym.rewards.pairs import PreferencePair
 from tokengym.rewards.pairs.encode import encode_in_template
+from tokengym.rewards.scorers.preference_model import (
+    answer_ids,
+    answer_logits,
+    log_odds,
+    write_question,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Sequences = tuple[list[int], list[int]]
 """The ids of a pair's two sequences."""
-
-_SURE = 1e-6
-"""Probabilities closer to 0 or 1 give no larger log-odds."""
 
 
 class PairReader(ABC):
@@ -238,6 +240,4 @@ class PreferenceReader(PairReader):
         self, first: NDArray[np.float64], second: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """Return log(p / (1 - p)), p the mean of both orders, as `PreferenceModel` scores."""
-        mean = (expit(first) + expit(-second)) / 2
-        sure = mean.clip(_SURE, 1 - _SURE)
-        return np.log(sure) - np.log1p(-sure)
+        return log_odds((expit(first) + expit(-second)) / 2)

@@ -23,8 +23,8 @@ from transformers import (
 
 from tokengym.envs import bundled
 from tokengym.envs.prompts.tokenization import encode
-from tokengym.rewards.models.questions import answer_ids
-from tokengym.rewards.scorers.judge import CHOICE
+from tokengym.lab.constitution.judge import CHOICE
+from tokengym.rewards.scorers.preference_model import answer_ids
 from tokengym.scripts.building.bundle_files import BuiltBundle
 from tokengym.scripts.building.tokenizers import word_tokenizer
 from tokengym.scripts.building.training import pad_batch, train

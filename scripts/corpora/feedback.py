@@ -13,10 +13,10 @@ from tokengym.lab.constitution.critics import (
     REVISION,
     OffenceRules,
 )
+from tokengym.lab.constitution.judge import CHOICE
 from tokengym.rewards.gold.rules import DialogueRules, Rules, ToxicityRules, gold_parts
 from tokengym.rewards.gold.sentiment_lexicon import split_words
-from tokengym.rewards.models.questions import Triple, write_question
-from tokengym.rewards.scorers.judge import CHOICE
+from tokengym.rewards.scorers.preference_model import Triple, write_question
 from tokengym.scripts.corpora import dialogue_world, quarrels
 from tokengym.scripts.corpora.dialogue_world import OFFERS, topics
 from tokengym.scripts.corpora.dialogues import (

@@ -36,11 +36,12 @@ from tokengym.lab.constitution.critics import (
     RuleJudge,
     draw_principles,
 )
+from tokengym.lab.constitution.judge import PrincipleJudge
 from tokengym.lab.constitution.scene import Scene
 from tokengym.rewards.maths.pairwise import wilson_interval
 from tokengym.rewards.models.loading import BUNDLED, load_answering_model
-from tokengym.rewards.models.questions import Triple
-from tokengym.rewards.scorers.judge import GreedyAnswers, PrincipleJudge
+from tokengym.rewards.scorers.judge import GreedyAnswers
+from tokengym.rewards.scorers.preference_model import Triple
 from tokengym.rewards.scorers.stored import gold_scorer
 from tokengym.scripts.bundles.feedback import new_judge
 from tokengym.scripts.corpora.dialogues import all_requests

@@ -163,7 +163,7 @@ def test_added_tokens_survive_a_tokenizer_that_lowers_case(tmp_path):
 def test_bytes_know_every_question():
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-    from tokengym.rewards.models.questions import ANSWERS, TEMPLATE, missing_tokens
+    from tokengym.rewards.scorers.preference_model import ANSWERS, TEMPLATE, missing_tokens
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = Tokenizer(models.BPE({letter: n for n, letter in enumerate(alphabet)}, []))

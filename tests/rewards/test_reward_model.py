@@ -10,8 +10,8 @@ from tests.rewards.conftest import WORDS, make_classifier, make_episode, random_
 from tokengym.envs import TokenizerError
 from tokengym.rewards import RewardModel
 from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.maths.redistribution import normalize_weights
 from tokengym.rewards.models.loading import evaluating, length_buckets, padded_batches
-from tokengym.rewards.scorers.reward_model import normalize_row
 
 
 @pytest.fixture
@@ -63,10 +63,11 @@ def test_weights_are_one_per_response_token_and_sum_to_one(classifier):
         assert row.sum() == pytest.approx(1.0, abs=1e-5)
 
 
-def test_normalize_row_by_hand():
-    np.testing.assert_allclose(normalize_row(np.array([0.1, 0.3])), [0.25, 0.75])
-    assert normalize_row(np.zeros(2)).tolist() == [0.5, 0.5]
-    assert normalize_row(np.zeros(0)).shape == (0,)
+def test_normalize_weights_by_hand():
+    np.testing.assert_allclose(normalize_weights(np.array([0.1, 0.3])), [0.25, 0.75])
+    assert normalize_weights(np.zeros(2)).tolist() == [0.5, 0.5]
+    with pytest.raises(ValueError, match=r"n >= 1, got \(0,\)"):
+        normalize_weights(np.zeros(0))
 
 
 def test_dropout_is_off_and_the_mode_comes_back(classifier):

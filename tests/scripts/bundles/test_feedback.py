@@ -10,7 +10,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tokengym.envs import bundled
 from tokengym.envs.prompts.tokenization import encode
-from tokengym.rewards.models.questions import answer_ids
+from tokengym.rewards.scorers.preference_model import answer_ids
 from tokengym.scripts.building.tokenizers import word_tokenizer
 from tokengym.scripts.bundles.feedback import (
     EARLIER,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tokengym.envs import Episode, bundled
 from tokengym.evaluation.runs.config import TaskSettings
 from tokengym.lab.constitution.critics import DEFAULT_PRINCIPLES, Critique, Principle
-from tokengym.rewards.models.questions import Triple
+from tokengym.rewards.scorers.preference_model import Triple
 from tokengym.scripts.corpora.feedback import HELD_OUT_TOPICS
 from tokengym.scripts.studies import feedback
 from tokengym.scripts.studies.cells import DOCS
