@@ -10,12 +10,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from tokengym.agents.errors import CheckpointError
-from tokengym.agents.policy.language_model import LanguageModel
 from tokengym.agents.policy.policy import CausalLMPolicy
-from tokengym.agents.policy.sampling import chosen_log_probs
+from tokengym.agents.policy.sampling import chosen_log_probs, in_chunks
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.envs.files import replacing
 
@@ -23,8 +21,6 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from datasets import Dataset
 
-MAX_LOGITS = 2**27
-"""Most logits kept for the backward pass (512 MB in float32); what is more is computed again."""
 REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
 """Columns of reference log-probabilities, by TRL's names: sums over a response, nats."""
 INPUTS = ("input_ids", "prompt_lengths", "response_lengths")
@@ -131,25 +127,15 @@ class ResponseScorer(nn.Module):
     def _bucket_log_probs(self, sequences: Sequences, *, reference: bool) -> Tensor:
         """Return the responses' log-probabilities, (rows,), by one forward."""
         rows, _, columns = sequences.response_positions()
-        tokens = sequences.input_ids[rows, columns]
         with self.policy.weights(reference) as model:
-            states = model.response_states(sequences)  # (tokens, hidden)
-            log_probs = self._token_log_probs(model, states, tokens)
+
+            def log_probs_of(states: Tensor, tokens: Tensor) -> tuple[Tensor]:
+                logits = model.logits(states)[:, : self.policy.num_actions]
+                return (chosen_log_probs(logits.float(), tokens),)
+
+            inputs = model.response_states(sequences), sequences.input_ids[rows, columns]
+            (log_probs,) = in_chunks(log_probs_of, *inputs, vocab_size=self.policy.num_actions)
         return log_probs.new_zeros(len(sequences)).index_add(0, rows, log_probs)
-
-    def _token_log_probs(self, model: LanguageModel, states: Tensor, tokens: Tensor) -> Tensor:
-        """Return each token's log-probability, (tokens,) float32; in parts if there are many."""
-        size = max(MAX_LOGITS // self.policy.num_actions, 1)
-        if len(tokens) <= size:
-            return self._part_log_probs(model, states, tokens)
-        parts = zip(states.split(size), tokens.split(size), strict=True)
-        return torch.cat(
-            [checkpoint(self._part_log_probs, model, *part, use_reentrant=False) for part in parts]
-        )
-
-    def _part_log_probs(self, model: LanguageModel, states: Tensor, tokens: Tensor) -> Tensor:
-        logits = model.logits(states)[:, : self.policy.num_actions]
-        return chosen_log_probs(logits.float(), tokens)
 
 
 # --- the reference, computed once -----------------------------------------------------------------

@@ -7,7 +7,7 @@ and adapters) in `language_model`, and the step from logits to a token in `sampl
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -295,120 +295,147 @@ class CausalLMPolicy(BasePolicy):
             ref_states: (batch, time, hidden) from `reference_states`, to compute them from.
             value_head_only: Let gradients reach the value head alone, and its own network.
         """
-        rows, times, columns = sequences.response_positions()
         with torch.set_grad_enabled(torch.is_grad_enabled() and not value_head_only):
             states = self.states(sequences)
-        kept_states = states if ref_states is None else ref_states[rows, times]
-        if with_kl and ref_logits is None and ref_states is None:
-            with torch.no_grad():
-                kept_states = self.states(sequences, reference=True)
-        tokens = sequences.input_ids[rows, columns]
-
-        found = self._figures(
-            (states, kept_states, tokens, rows, times),
+        figures = self._figures(
+            sequences,
+            states,
             action_masks,
-            ref_logits,
             with_kl=with_kl,
             with_entropy=with_entropy,
+            ref_logits=ref_logits,
+            ref_states=ref_states,
         )
+        rows, times, _ = sequences.response_positions()
         shape = sequences.response_mask.shape
 
         def padded(flat: Tensor) -> Tensor:  # (tokens,) -> (batch, time)
             return flat.new_zeros(shape).index_put((rows, times), flat)
 
         return Evaluation(
-            kl=padded(found.pop(0)) if with_kl else None,
-            log_probs=padded(found.pop(0)),
+            kl=padded(figures.pop(0)) if with_kl else None,
+            log_probs=padded(figures.pop(0)),
             values=None
             if self.critic is None
             else padded(self.critic.of_tokens(sequences, states)),
-            entropy=padded(found.pop(0)) if with_entropy else None,
+            entropy=padded(figures.pop(0)) if with_entropy else None,
         )
 
     def _figures(
         self,
-        inputs: tuple[Tensor, ...],
+        sequences: Sequences,
+        states: Tensor,
         action_masks: ActionMasks | None,
-        ref_logits: Tensor | None,
         *,
-        with_kl: bool,
-        with_entropy: bool,
+        reference: bool = False,
+        with_kl: bool = False,
+        with_entropy: bool = False,
+        ref_logits: Tensor | None = None,
+        ref_states: Tensor | None = None,
     ) -> list[Tensor]:
         """Return KL, log-probs and entropy of response tokens, (tokens,) each, those asked for.
 
-        Args:
-            inputs: States and the reference's, (tokens, hidden); tokens, rows and times, (tokens,).
-            action_masks: See `evaluate`.
-            ref_logits: See `evaluate`.
-            with_kl: See `evaluate`.
-            with_entropy: See `evaluate`.
+        ``states``, (tokens, hidden), are the policy's, or with ``reference`` the reference's, of
+        which the log-probs then are. See `evaluate` for the other arguments.
         """
+        rows, times, columns = sequences.response_positions()
+        tokens = sequences.input_ids[rows, columns]
+        kept_states = states if ref_states is None else ref_states[rows, times]
+        if with_kl and ref_logits is None and ref_states is None:
+            with torch.no_grad():
+                kept_states = self.states(sequences, reference=True)
+        if with_kl and ref_logits is not None:
+            heads = None
+        else:
+            heads = self._heads(len(tokens), reference=reference, with_kl=with_kl)
+        if heads is not None:
+            asked = Figures(
+                tokens=tokens,
+                temperature=self.temperature,
+                num_actions=self.num_actions,
+                size=chunk_size(self.num_actions),
+                forbid_=partial(_forbid_, action_masks, rows, times),
+                masks=None if action_masks is None else partial(action_masks.bits, rows, times),
+                with_entropy=with_entropy,
+                reference=(kept_states, heads[1]) if with_kl else None,
+            )
+            has_kernels = self.kernels and heads[0].dtype != torch.float64
+            compute = imported(FUSED_FIGURES) if has_kernels else token_figures
+            return list(compute(states, heads[0], asked))
 
-        def figures(
-            states: Tensor, ref_states: Tensor, tokens: Tensor, rows: Tensor, times: Tensor
+        def of_tokens(
+            states: Tensor, kept_states: Tensor, tokens: Tensor, rows: Tensor, times: Tensor
         ) -> tuple[Tensor, ...]:
-            given = action_masks, rows, times
-            logits = self._logits_at(states, *given)
-            found = []
+            at = action_masks, rows, times
+            logits = self._logits_at(states, *at, reference=reference)
+            figures = []
             if with_kl:
                 if ref_logits is None:
                     with torch.no_grad():
-                        chosen = self._logits_at(ref_states, *given, reference=True)
+                        ref_scores = self._logits_at(kept_states, *at, reference=True)
                 else:
-                    chosen = ref_logits[rows, times]
-                found.append(losses.full_kl(logits, chosen))
-            found.append(chosen_log_probs(logits, tokens))
+                    ref_scores = ref_logits[rows, times]
+                figures.append(losses.full_kl(logits, ref_scores))
+            figures.append(chosen_log_probs(logits, tokens))
             if with_entropy:
-                found.append(losses.entropy(logits))
-            return tuple(found)
+                figures.append(losses.entropy(logits))
+            return tuple(figures)
 
-        states, ref_states, tokens, rows, times = inputs
-        heads = None
-        if not with_kl or ref_logits is None:
-            heads = self._heads(len(tokens), with_kl)
-        if heads is None:
-            return list(in_chunks(figures, *inputs, vocab_size=self.num_actions))
-        asked = replace(
-            self._asked(tokens, action_masks, rows, times),
-            with_entropy=with_entropy,
-            reference=(ref_states, heads[1]) if with_kl else None,
-        )
-        return list(self._computed(states, heads[0], asked))
+        inputs = states, kept_states, tokens, rows, times
+        return list(in_chunks(of_tokens, *inputs, vocab_size=self.num_actions))
 
-    def _asked(
-        self, tokens: Tensor, masks: ActionMasks | None, rows: Tensor, times: Tensor
-    ) -> Figures:
-        """Return the demand for the log-probs of response tokens, (tokens,) each."""
-        return Figures(
-            tokens=tokens,
-            temperature=self.temperature,
-            num_actions=self.num_actions,
-            size=chunk_size(self.num_actions),
-            forbid_=partial(_forbid_, masks, rows, times),
-            masks=None if masks is None else partial(masks.bits, rows, times),
-        )
+    def _heads(
+        self, num_tokens: int, *, reference: bool, with_kl: bool
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return the heads of what is evaluated and, for a KL, of the reference.
 
-    def _computed(self, states: Tensor, weight: Tensor, asked: Figures) -> tuple[Tensor, ...]:
-        """Return figures as `token_figures` does, by kernels where there are any."""
-        has_kernels = self.kernels and weight.dtype != torch.float64
-        compute = imported(FUSED_FIGURES) if has_kernels else token_figures
-        found: tuple[Tensor, ...] = compute(states, weight, asked)
-        return found
-
-    def _heads(self, num_tokens: int, with_kl: bool) -> tuple[Tensor, Tensor] | None:
-        """Return policy's and reference's heads where `token_figures` is to read them.
-
-        It is where there are kernels for it; and where gradients are wanted and the logits do not
-        fit in one chunk, or on a GPU.
+        None where `token_figures` is not to read them: it is where there are kernels for it; and
+        where gradients are wanted and the logits do not fit in one chunk, or on a GPU.
         """
         is_large = num_tokens > chunk_size(self.num_actions) or self.device.type == "cuda"
         if not (self.kernels or (is_large and torch.is_grad_enabled())):
             return None
-        head = other = self.language_model.plain_head()
+        with self.weights(reference) as language_model:
+            head = other = language_model.plain_head()
         if with_kl:
             with self.weights(True) as language_model:
                 other = language_model.plain_head()
         return None if head is None or other is None else (head, other)
+
+    def _in_buckets(
+        self,
+        figure: Callable[[Sequences, ActionMasks | None, Tensor], Tensor],
+        sequences: Sequences,
+        action_masks: ActionMasks | None,
+        max_size: int,
+        *,
+        reference: bool = True,
+    ) -> Tensor:
+        """Return a figure of each response token, (batch, time, ...); similar lengths run together.
+
+        Args:
+            figure: Returns that of some texts' tokens, (tokens, ...), given the texts, their masks
+                and their rows.
+            sequences: Any number of texts.
+            action_masks: Tokens that could be sampled at each step; None: all.
+            max_size: Most texts in one forward.
+            reference: Whether the figure runs the reference, which all processes do equally often
+                where they share it out.
+        """
+        buckets = sequences.buckets(max_size)
+        if reference and self.most is not None:
+            buckets += buckets[-1:] * (self.most(len(buckets)) - len(buckets))
+        whole: Tensor | None = None
+        for bucket in buckets:
+            part = sequences.select(bucket)
+            masks = None if action_masks is None else action_masks.select(bucket)
+            rows, times, _ = part.response_positions()
+            found = figure(part, masks, bucket)
+            if whole is None:
+                whole = found.new_zeros(*sequences.response_mask.shape, *found.shape[1:])
+            whole[bucket[rows], times] = found
+        assert whole is not None
+        return whole
 
     @torch.no_grad()
     def response_log_probs(
@@ -429,38 +456,16 @@ class CausalLMPolicy(BasePolicy):
             ref_states: (batch, time, hidden) from `reference_states`; None computes them again.
             max_size: Most texts in one forward.
         """
-        log_probs = self._zeros(*sequences.response_mask.shape)
-        head = None
-        if self.kernels:
-            with self.weights(reference) as language_model:
-                head = language_model.plain_head()
-        for bucket in self._buckets(sequences, max_size, reference):
-            part = sequences.select(bucket)
-            rows, times, columns = part.response_positions()
-            masks = None if action_masks is None else action_masks.select(bucket)
 
-            def figures(
-                states: Tensor,
-                tokens: Tensor,
-                rows: Tensor,
-                times: Tensor,
-                masks: ActionMasks | None = masks,
-            ) -> tuple[Tensor]:
-                logits = self._logits_at(states, masks, rows, times, reference=reference)
-                return (chosen_log_probs(logits, tokens),)
-
-            tokens = part.input_ids[rows, columns]
+        def log_probs(part: Sequences, masks: ActionMasks | None, bucket: Tensor) -> Tensor:
             if ref_states is None:
                 states = self.states(part, reference=reference)
             else:
+                rows, times, _ = part.response_positions()
                 states = ref_states[bucket[rows], times]
-            if head is None:
-                inputs = states, tokens, rows, times
-                (found,) = in_chunks(figures, *inputs, vocab_size=self.num_actions)
-            else:
-                (found,) = self._computed(states, head, self._asked(tokens, masks, rows, times))
-            log_probs[bucket[rows], times] = found
-        return log_probs
+            return self._figures(part, states, masks, reference=reference)[0]
+
+        return self._in_buckets(log_probs, sequences, action_masks, max_size, reference=reference)
 
     @torch.no_grad()
     def reference_logits(
@@ -468,41 +473,29 @@ class CausalLMPolicy(BasePolicy):
     ) -> Tensor:
         """Return the reference's shaped logits before each token, (batch, time, vocab).
 
-        Args:
-            sequences: Any number of texts; similar lengths are run together.
-            action_masks: Tokens that could be sampled at each step; None: all.
-            max_size: Most texts in one forward.
+        Arguments are those of `response_log_probs`.
         """
-        logits = self._zeros(*sequences.response_mask.shape, self.num_actions)
-        for bucket in self._buckets(sequences, max_size, True):
-            part = sequences.select(bucket)
+
+        def logits(part: Sequences, masks: ActionMasks | None, _: Tensor) -> Tensor:
             rows, times, _ = part.response_positions()
-            masks = None if action_masks is None else action_masks.select(bucket)
             states = self.states(part, reference=True)
-            found = self._logits_at(states, masks, rows, times, reference=True)
-            logits[bucket[rows], times] = found
-        return logits
+            return self._logits_at(states, masks, rows, times, reference=True)
+
+        return self._in_buckets(logits, sequences, action_masks, max_size)
 
     @torch.no_grad()
     def reference_states(self, sequences: Sequences, *, max_size: int = 64) -> Tensor:
         """Return the reference's hidden states before each token, (batch, time, hidden).
 
-        They are a small part of its logits where the vocabulary is large.
-
-        Args:
-            sequences: Any number of texts; similar lengths are run together.
-            max_size: Most texts in one forward.
+        They are a small part of its logits where the vocabulary is large. Arguments are those of
+        `response_log_probs`.
         """
-        states: Tensor | None = None
-        for bucket in self._buckets(sequences, max_size, True):
-            part = sequences.select(bucket)
-            rows, times, _ = part.response_positions()
-            found = self.states(part, reference=True)
-            if states is None:
-                states = found.new_zeros(*sequences.response_mask.shape, found.shape[-1])
-            states[bucket[rows], times] = found
-        assert states is not None
-        return states
+        return self._in_buckets(
+            lambda part, _masks, _bucket: self.states(part, reference=True),
+            sequences,
+            None,
+            max_size,
+        )
 
     @torch.no_grad()
     def response_kl(
@@ -516,26 +509,21 @@ class CausalLMPolicy(BasePolicy):
     ) -> Tensor:
         """Return the exact KL(policy || reference) before each token, (batch, time), nats.
 
-        Args:
-            sequences: Any number of texts; similar lengths are run together.
-            action_masks: Tokens that could be sampled at each step; None: all.
-            ref_logits: (batch, time, vocab) from `reference_logits`; None computes them again.
-            ref_states: (batch, time, hidden) from `reference_states`, to compute them from.
-            max_size: Most texts in one forward.
+        Arguments are those of `response_log_probs`, and ``ref_logits``, (batch, time, vocab) from
+        `reference_logits`.
         """
-        kl = self._zeros(*sequences.response_mask.shape)
-        for bucket in self._buckets(sequences, max_size, True):
-            masks = None if action_masks is None else action_masks.select(bucket)
-            part = self.evaluate(
-                sequences.select(bucket),
+
+        def kl(part: Sequences, masks: ActionMasks | None, bucket: Tensor) -> Tensor:
+            return self._figures(
+                part,
+                self.states(part),
                 masks,
                 with_kl=True,
                 ref_logits=None if ref_logits is None else ref_logits[bucket],
                 ref_states=None if ref_states is None else ref_states[bucket],
-            ).kl
-            assert part is not None
-            kl[bucket, : part.shape[1]] = part
-        return kl
+            )[0]
+
+        return self._in_buckets(kl, sequences, action_masks, max_size)
 
     @torch.no_grad()
     def response_entropy(
@@ -543,30 +531,13 @@ class CausalLMPolicy(BasePolicy):
     ) -> Tensor:
         """Return the policy's entropy before each token, (batch, time), nats.
 
-        Args:
-            sequences: Any number of texts; similar lengths are run together.
-            action_masks: Tokens that could be sampled at each step; None: all.
-            max_size: Most texts in one forward.
+        Arguments are those of `response_log_probs`.
         """
-        entropy = self._zeros(*sequences.response_mask.shape)
-        for bucket in sequences.buckets(max_size):
-            masks = None if action_masks is None else action_masks.select(bucket)
-            part = self.evaluate(sequences.select(bucket), masks, with_entropy=True).entropy
-            assert part is not None
-            entropy[bucket, : part.shape[1]] = part
-        return entropy
 
-    def _zeros(self, *shape: int) -> Tensor:
-        """Return zeros in the precision of logits: float64 if the weights have it, or float32."""
-        is_double = next(self.language_model.parameters()).dtype == torch.float64
-        return torch.zeros(shape, device=self.device, dtype=torch.float64 if is_double else None)
+        def entropy(part: Sequences, masks: ActionMasks | None, _: Tensor) -> Tensor:
+            return self._figures(part, self.states(part), masks, with_entropy=True)[1]
 
-    def _buckets(self, sequences: Sequences, max_size: int, reference: bool) -> list[Tensor]:
-        """Return rows to run together, as often as every process runs a sharded reference."""
-        buckets = sequences.buckets(max_size)
-        if reference and self.most is not None:
-            buckets += buckets[-1:] * (self.most(len(buckets)) - len(buckets))
-        return buckets
+        return self._in_buckets(entropy, sequences, action_masks, max_size, reference=False)
 
     def log_probs(
         self,
