@@ -80,51 +80,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         TypeError: if a keyword is no setting.
         ModelError, TokenizerError: if the model does not fit.
 
-    Example:
-        REINFORCE, whole. Its phases can be called and tested alone: `collect` plays a round,
-        `learn_from` turns it into what `update` steps on, and `learn` repeats them.
-
-        ```python
-        from dataclasses import dataclass
-
-        import numpy as np
-        import torch
-
-        from tokengym.agents import EpisodicAlgorithm
-        from tokengym.agents.policy.settings import EpisodicSettings
-
-
-        @dataclass(frozen=True, kw_only=True)
-        class ReinforceSettings(EpisodicSettings):
-            baseline: bool = True  # subtract the mean return of the round
-
-
-        class Reinforce(EpisodicAlgorithm):
-            settings_class = ReinforceSettings
-            has_critic = False
-
-            def learn_from(self, played):
-                returns = np.array([np.sum(e.token_rewards) for e in played.episodes])
-                if self.settings.baseline:
-                    returns = returns - returns.mean()
-                self.update(played, torch.tensor(returns, device=self.device))
-
-            def update(self, played, advantages):
-                self._update_learning_rate(self.policy.optimizer)
-                sequences = played.sequences(self.device)
-                now = self.policy.evaluate(sequences, played.action_masks)
-                loss = -(now.log_probs.sum(1) * advantages).mean()
-                self.policy.optimizer.zero_grad()
-                loss.backward()
-                self.policy.optimizer.step()
-                self._n_updates += 1
-                self.logger.record("train/loss", loss.item())
-
-
-        agent = Reinforce("CausalLMPolicy", envs, 1e-3, seed=0)
-        agent.learn_from(agent.collect())  # one update
-        agent.learn(total_timesteps=20_000)
-        ```
+    Example: REINFORCE, whole, in docs/agents/own_agent.md.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"CausalLMPolicy": CausalLMPolicy}

@@ -1,6 +1,5 @@
-"""The base of learners: the example in its docstring runs, and learns."""
+"""The base of learners: its example in the documents runs, and learns."""
 
-import inspect
 import re
 import tempfile
 from collections.abc import Callable
@@ -13,16 +12,15 @@ import torch
 from stable_baselines3.common.logger import Logger
 
 from tests.agents.conftest import make_model
-from tokengym.agents import PPO, EpisodicAlgorithm, collect
+from tokengym.agents import PPO, collect
 from tokengym.envs import SettingsError
 
 
 @pytest.fixture
 def example() -> tuple[str, str]:
     """Return the example: the learner, and the lines that use it."""
-    text = inspect.getdoc(EpisodicAlgorithm) or ""
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    code = inspect.cleandoc(code)
+    page = Path(__file__).parents[2] / "docs" / "agents" / "own_agent.md"
+    (code,) = re.findall(r"```python\n# reinforce\.py\n(.*?)```", page.read_text(), re.DOTALL)
     start = code.index("agent = ")
     return code[:start], code[start:]
 
