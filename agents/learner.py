@@ -42,25 +42,16 @@ class SavedAgent(Protocol):
 class TrainingRun(Protocol):
     """One run, as a learner sees it; `tokengym.evaluation.runs.run` makes it."""
 
-    @property
-    def settings(self) -> Any:
-        """The learner's own settings, an instance of its `Learner.settings`."""
-
-    @property
-    def training(self) -> Any:
-        """Settings of the run: ``steps``, ``batch_size``, ``max_new_tokens``, ``device``, ..."""
-
-    @property
-    def seed(self) -> int:
-        """Seed of everything random."""
-
-    @property
-    def folder(self) -> Path | None:
-        """Folder for files that the learner keeps while it trains; None keeps none."""
-
-    @property
-    def eval_every(self) -> int:
-        """Updates between two measurements."""
+    settings: Any
+    """The learner's own settings, an instance of its `Learner.settings`."""
+    training: Any
+    """Settings of the run: ``steps``, ``batch_size``, ``max_new_tokens``, ``device``, ..."""
+    seed: int
+    """Seed of everything random."""
+    folder: Path | None
+    """Folder for files that the learner keeps while it trains; None keeps none."""
+    eval_every: int
+    """Updates between two measurements."""
 
     @property
     def updates(self) -> int:

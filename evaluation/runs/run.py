@@ -28,7 +28,6 @@ from tokengym.evaluation.runs.config import (
     resolve_env,
     run_folder,
 )
-from tokengym.evaluation.runs.defaults import TrainingSettings
 from tokengym.evaluation.runs.own import check_code
 from tokengym.evaluation.runs.record import (
     RunRecord,
@@ -205,7 +204,7 @@ def policy_kwargs(config: ComparisonConfig) -> dict[str, Any]:
 
 
 class _Run:
-    """A `TrainingRun`: what a learner is given, and the record of its measurements."""
+    """A `TrainingRun`, which see, with the record of its measurements."""
 
     def __init__(
         self,
@@ -222,6 +221,8 @@ class _Run:
         self.reward = config.reward_of(name)
         config = config.of_run(name)
         self.config, self.seed, self.report = config, seed, report
+        self.training, self.settings = config.training, config.training.learner
+        self.eval_every = config.evaluation.every
         self.record = RunRecord(config, name, seed)
         self.folder = None if out is None else run_folder(out, name, seed)
         self.is_main = True
@@ -241,38 +242,17 @@ class _Run:
         self._sampler: Sampler | None = None
 
     @property
-    def settings(self) -> Any:
-        """See `TrainingRun`."""
-        return self.config.training.learner
-
-    @property
-    def training(self) -> TrainingSettings:
-        """See `TrainingRun`."""
-        return self.config.training
-
-    @property
-    def eval_every(self) -> int:
-        """See `TrainingRun`."""
-        return self.config.evaluation.every
-
-    @property
     def updates(self) -> int:
-        """See `TrainingRun`."""
         return len(self.record.train)
 
     @property
     def configuration(self) -> dict[str, Any]:
-        """See `TrainingRun`."""
         named = flat(self.config.as_dict())
-        left_out = ("rewards", "agents", "seeds", "first_seed", "level", self._length, *NO_NUMBERS)
+        length = self.training.declaration.steps_setting
+        left_out = ("rewards", "agents", "seeds", "first_seed", "level", length, *NO_NUMBERS)
         return {"reward": self.reward} | {k: v for k, v in named.items() if k not in left_out}
 
-    @property
-    def _length(self) -> str:
-        return self.training.declaration.steps_setting
-
     def make_envs(self, num_envs: int, *, normalize: bool = False) -> Any:
-        """See `TrainingRun`."""
         import gymnasium as gym
 
         kwargs = self.config.env_kwargs(self.reward, train=True)
@@ -281,11 +261,9 @@ class _Run:
         return gym.make_vec(resolve_env(self.config.env), num_envs=num_envs, **kwargs)
 
     def policy_kwargs(self) -> dict[str, Any]:
-        """See `TrainingRun`."""
         return policy_kwargs(self.config)
 
     def resume(self, load: Callable[[Path], Agent]) -> Agent | None:
-        """See `TrainingRun`."""
         self._resumable = True
         if self.unfinished is None or not self.unfinished.is_ours():
             return None
@@ -302,20 +280,16 @@ class _Run:
         return None
 
     def state(self) -> dict[str, Any]:
-        """See `TrainingRun`."""
         return self.record.state()
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """See `TrainingRun`."""
         self.record.resume(state)
 
     def log(self, step: int, row: Mapping[str, Any]) -> None:
-        """See `TrainingRun`."""
         self.record.add_update(step, row)
         self._watch(step, row)
 
     def measure(self, step: int, tokens: int | Callable[[], int], agent: Any) -> None:
-        """See `TrainingRun`."""
         self._measured += 1
         if self.is_main:
             self._add_point(step, tokens, agent)
