@@ -49,12 +49,7 @@ class Layer:
     down: Map
 
     def finish_(self, x: Tensor, attended: Tensor) -> None:
-        """Add to the states, in place, what they read and what the block makes of it.
-
-        Args:
-            x: (n, width), the states below the block.
-            attended: (n, width), what the heads read.
-        """
+        """Add to the states, (n, width), in place, what was read and what the block makes of it."""
         x += self.out(attended)
         x += self.down(self.activation(self.up(self.norm_2(x))))
 
@@ -208,16 +203,10 @@ class GPT2Stream:
 
 
 def _attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
-    """Return what one scaled query per row and head reads.
+    """Return what one scaled query per row and head reads, (rows, heads, head width).
 
-    Args:
-        query: (rows, heads, head width).
-        keys: (rows * heads, seen, head width).
-        values: The same.
-        bias: (rows, 1, 1, seen), added to the scores.
-
-    Returns:
-        (rows, heads, head width).
+    Keys and values are (rows * heads, seen, head width); the bias, (rows, 1, 1, seen), is added to
+    the scores.
     """
     shape = query.shape[:2]
     found = F.scaled_dot_product_attention(
@@ -324,14 +313,9 @@ def packs(weight: Tensor) -> bool:
 
 
 def linear_map(weight: Tensor, bias: Tensor | None) -> Map:
-    """Return x -> x W + b for many calls without gradient; later changes of W may not count.
+    """Return x -> x W + b, (rows, in) -> (rows, out), for many calls without gradient.
 
-    Args:
-        weight: (in, out).
-        bias: (out,), or None.
-
-    Returns:
-        A function (rows, in) -> (rows, out).
+    ``weight`` is (in, out); later changes of it may not count.
     """
     if packs(weight):
         operators: Any = torch.ops.mkldnn

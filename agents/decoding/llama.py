@@ -40,12 +40,7 @@ class LlamaLayer:
     down: Map
 
     def finish_(self, x: Tensor, attended: Tensor) -> None:
-        """Add to the states, in place, what they read and what the block makes of it.
-
-        Args:
-            x: (n, width), the states below the block.
-            attended: (n, heads * head width), what the heads read.
-        """
+        """Add to the states, (n, width), in place, what was read and what the block makes of it."""
         x += self.out(attended)
         gate, up = self.gate_and_up(self.norm_2(x)).chunk(2, -1)
         x += self.down(self.activation(gate) * up)
@@ -145,13 +140,9 @@ class LlamaStream(GPT2Stream):
         return self._norm(x)
 
     def _heads(self, qkv: Tensor, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries and keys, turned by their places, and values: (n, heads, head width).
+        """Return queries and keys, turned by their places (n,), and values: (n, heads, head width).
 
         turned = qk * cos + (-upper half of qk, lower half) * sin, with sin's sign in the table
-
-        Args:
-            qkv: (n, (heads + 2 * key heads) * head width).
-            places: (n,) of the tokens in their texts.
         """
         heads = qkv.float().view(len(qkv), -1, self._width)
         both, values = heads.split([self._num_heads + self._num_keys, self._num_keys], 1)
@@ -215,9 +206,6 @@ def side_by_side(modules: Sequence[Any]) -> Map:
 
     In float32, adapters are added to the weights, which are else read where they are. Weights in
     bfloat16, whose sum with the adapters would be rounded, make one product, theirs another.
-
-    Args:
-        modules: Linear maps that `has_llama_shape` takes.
     """
     bases = [m if type(m) is nn.Linear else m.base_layer for m in modules]
     if bases[0].weight.dtype == torch.float32:

@@ -26,17 +26,11 @@ BLOCK = 256
 def shape_logits(
     logits: Tensor, *, temperature: float | Tensor, action_mask: Tensor | None
 ) -> Tensor:
-    """Return the logits that tokens are drawn from.
+    """Return the logits that tokens are drawn from, (..., vocab) in float32 at least.
 
-    shaped_v = logits_v / temperature where allowed, else -inf
+    shaped_v = logits_v / temperature where the action mask is True, else -inf
 
-    Args:
-        logits: (..., vocab), as the model gives them, any float type.
-        temperature: > 0, a number or (); below 1 sharpens, above 1 flattens.
-        action_mask: (..., vocab) bool, True where the token is allowed; None allows all.
-
-    Returns:
-        (..., vocab) float32, or float64 where the logits are.
+    ``temperature`` is a number or (), > 0; ``action_mask`` (..., vocab) bool, None allows all.
     """
     shaped = logits if logits.dtype == torch.float64 else logits.float()
     if isinstance(temperature, Tensor) or temperature != 1.0:
@@ -65,8 +59,7 @@ def forbid_(logits: Tensor, forbidden: Tensor, value: float = -torch.inf) -> Ten
     Args:
         logits: (n, vocab), shaped, the result of an operation that does not need it any more;
             changed in place.
-        forbidden: (n or 1, vocab) bool, True where forbidden, or (few,) int64 tokens that are
-            forbidden in all rows.
+        forbidden: (n or 1, vocab) bool, or (few,) int64 tokens that are forbidden in all rows.
         value: Logit of a forbidden token.
     """
     return _Forbid.apply(logits, forbidden, value)
@@ -95,20 +88,13 @@ def _places(device: torch.device) -> Tensor:
 
 
 def likeliest(logits: Tensor, *, top_k: int = 0, top_p: float = 1.0) -> Tensor | None:
-    """Return the tokens kept by top-k and nucleus sampling, or None where all are kept.
+    """Return the tokens kept by top-k and nucleus sampling, (batch, vocab) bool; None for all.
 
-    First the top_k likeliest; then, of what those are renormalised to, the fewest of the likeliest
-    whose probabilities add up to top_p. As transformers' ``generate`` does it, but for ties: all
-    that equal the last of the top_k are kept, as there; of those that tie on the edge of the
-    nucleus the lower ids are, where ``generate`` leaves it to its sorting.
-
-    Args:
-        logits: (batch, vocab), shaped.
-        top_k: Number of tokens kept; 0 keeps all.
-        top_p: Probability that the kept tokens have together; 1.0 keeps all.
-
-    Returns:
-        (batch, vocab) bool, at least one True per row.
+    First the top_k likeliest (0: all); then, of what those are renormalised to, the fewest of the
+    likeliest whose probabilities add up to top_p (1.0: all); at least one per row. As transformers'
+    ``generate`` does it, but for ties: all that equal the last of the top_k are kept, as there; of
+    those that tie on the edge of the nucleus the lower ids are, where ``generate`` leaves it to its
+    sorting.
 
     Source: Fan et al. 2018, arXiv:1805.04833; Holtzman et al. 2020, arXiv:1904.09751.
     """
@@ -177,12 +163,8 @@ def by_threshold(logits: Tensor, *, top_k: int = 0, top_p: float = 1.0) -> Tenso
 def _above_edge(x: Tensor, edge: Tensor, prob: Tensor, above: Tensor, top_p: float) -> Tensor:
     """Return the tokens above the nucleus's edge, and of those at it as many as have room.
 
-    Args:
-        x: (batch, vocab), what is compared with the edge.
-        edge: (batch, 1).
-        prob: (batch, 1), probability of a token at the edge.
-        above: (batch, 1), probability of all above it.
-        top_p: See `likeliest`.
+    ``x``, (batch, vocab), is compared with ``edge``; ``prob`` is the probability of a token at the
+    edge and ``above`` that of all above it, (batch, 1) each.
     """
     ties = x == edge
     room = ((top_p - above) / prob).ceil()  # at least 1
@@ -190,32 +172,17 @@ def _above_edge(x: Tensor, edge: Tensor, prob: Tensor, above: Tensor, top_p: flo
 
 
 def chosen_log_probs(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Return log softmax(logits)[token].
-
-    Args:
-        logits: (n, vocab) float32, shaped.
-        tokens: (n,) int64.
-
-    Returns:
-        (n,) float32, nats.
-    """
+    """Return log softmax(logits)[token], (n,) nats, of shaped logits (n, vocab) and tokens (n,)."""
     return -F.cross_entropy(logits, tokens, reduction="none")
 
 
 def inverse_cdf(probs: Tensor, uniforms: Tensor, *, looks: bool = True) -> Tensor:
-    """Return the token at which the cumulated probability passes the uniform number.
+    """Return the token at which the cumulated probability passes the uniform number, (batch,).
 
     token = min {v : p_0 + ... + p_v > u * (p_0 + ... + p_{vocab-1})}
 
     Some twenty times faster than ``torch.multinomial``. A token of probability 0 is never returned.
-
-    Args:
-        probs: (batch, vocab), >= 0, each row's sum > 0.
-        uniforms: (batch,) in [0, 1).
-        looks: See `draw`.
-
-    Returns:
-        (batch,) int64.
+    ``probs``, (batch, vocab), need not add up to 1; for ``looks`` see `draw`.
 
     Example:
         >>> inverse_cdf(torch.tensor([[0.25, 0.0, 0.75]] * 3), torch.tensor([0.0, 0.2, 0.25]))
@@ -239,12 +206,7 @@ def inverse_cdf(probs: Tensor, uniforms: Tensor, *, looks: bool = True) -> Tenso
 def _in_two_stages(probs: Tensor, uniforms: Tensor) -> Tensor:
     """Find first the block of tokens, then the token in it; sums are faster than running sums.
 
-    Args:
-        probs: (batch, vocab).
-        uniforms: (batch, 1).
-
-    Returns:
-        (batch, 1) int64; as rounding has it, one past the vocabulary's end or of probability 0.
+    As rounding has it, a token, (batch, 1), is one past the vocabulary's end or of probability 0.
     """
     vocab = probs.shape[-1]
     whole = vocab - vocab % BLOCK
@@ -282,11 +244,7 @@ def mask_rows(masks: NDArray[np.generic], rows: NDArray[np.integer]) -> NDArray[
 
 
 def as_action_mask(masks: NDArray[np.generic], device: torch.device | str) -> Tensor | None:
-    """Return a batch of action masks as a bool tensor, or None if they forbid nothing.
-
-    Args:
-        masks: (batch, vocab), non-zero where the token is allowed.
-        device: Device of the logits.
+    """Return masks, (batch, vocab), non-zero where allowed, as bool; None if they forbid nothing.
 
     Raises:
         ActionError: if a row allows no token at all.

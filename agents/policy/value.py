@@ -30,10 +30,8 @@ class ValueFunction(nn.Module):
     def of_tokens(self, sequences: Sequences, trunk_states: Tensor) -> Tensor:
         """Return the value of the text before each response token, (tokens,).
 
-        Args:
-            sequences: The texts.
-            trunk_states: (tokens, hidden), the policy's own states, which the head reads where the
-                value has no network of its own.
+        ``trunk_states``, (tokens, hidden), are the policy's own, which the head reads where the
+        value has no network of its own.
         """
         if self.network is None:
             return self.of_states(trunk_states)
@@ -43,9 +41,7 @@ class ValueFunction(nn.Module):
     def of_responses(self, sequences: Sequences, *, max_size: int = 64) -> Tensor:
         """Return the value of the text before each response token, (batch, time).
 
-        Args:
-            sequences: Any number of texts; similar lengths are run together.
-            max_size: Most texts in one forward.
+        Any number of texts; similar lengths are run together, at most ``max_size`` in one forward.
         """
         values = torch.zeros(sequences.response_mask.shape, device=self.head.weight.device)
         for bucket in sequences.buckets(max_size):
@@ -56,12 +52,7 @@ class ValueFunction(nn.Module):
 
     @torch.no_grad()
     def after_responses(self, sequences: Sequences, *, max_size: int = 64) -> Tensor:
-        """Return the value of the text after each response's last token, (batch,).
-
-        Args:
-            sequences: Any number of texts; similar lengths are run together.
-            max_size: Most texts in one forward.
-        """
+        """Return the value of the text after each response, (batch,); see `of_responses`."""
         values = torch.zeros(len(sequences), device=self.head.weight.device)
         for bucket in sequences.buckets(max_size):
             part = sequences.select(bucket)

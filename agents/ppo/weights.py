@@ -120,8 +120,7 @@ def weighted(advantages: Tensor, weight: AdvantageWeight, played: WeighedRound) 
     """Return the advantages times a weight.
 
     Raises:
-        SettingsError: unless the weights are finite, not negative, and 1 on average over each
-            response.
+        SettingsError: unless the weights are finite, >= 0, and 1 on average over each response.
     """
     mask = played.response_mask
     weights = weight.weigh(played)
@@ -266,11 +265,7 @@ class RewardAttention(AdvantageWeight):
     needs_model = True
 
     def weigh(self, played: WeighedRound) -> Tensor:
-        """Return the attention of the last token, scaled.
-
-        Raises:
-            SettingsError: if the environment's scorer gives none.
-        """
+        """Return the attention of the last token, scaled."""
         rows = _attributions(played, "attention", self.name)
         return losses.mean_one(played.padded(rows), played.response_mask)
 
@@ -374,11 +369,7 @@ class OutcomeSensitivity(AdvantageWeight):
         self.boost = boost
 
     def weigh(self, played: WeighedRound) -> Tensor:
-        """Return the gated sensitivities, scaled.
-
-        Raises:
-            SettingsError: if the environment's scorer has no gradient.
-        """
+        """Return the gated sensitivities, scaled."""
         rows = _attributions(played, "gradient", self.name)
         size = played.padded([np.abs(np.asarray(row)) for row in rows])
         return losses.gated_weights(
@@ -406,11 +397,7 @@ class SelfTeacher(AdvantageWeight):
         self.mix, self.clip = _check_share("mix", mix), _check_share("clip", clip)
 
     def weigh(self, played: WeighedRound) -> Tensor:
-        """Return the mixed evidence, scaled.
-
-        Raises:
-            SettingsError: if an episode has no reference answer.
-        """
+        """Return the mixed evidence, scaled."""
         from tokengym.rewards.attribution.policy_reader import PolicyReader
 
         told = []
