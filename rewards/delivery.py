@@ -63,10 +63,7 @@ class StepDelivery:
     def announce(self, row: int, prompt: str, prompt_id: int) -> None:
         """Note the text of the prompt that a row begins with next.
 
-        Args:
-            row: The row.
-            prompt: Its text.
-            prompt_id: Its position in the environment's prompts, negative for none of them.
+        ``prompt_id`` is its position in the environment's prompts, negative for none of them.
         """
         known = self._prompts[prompt_id] if self._prompts is not None and prompt_id >= 0 else None
         self._announced[row] = Episode(
@@ -80,11 +77,9 @@ class StepDelivery:
         )
 
     def advance(self, rows: Sequence[int], observations: Observations) -> NDArray[np.float64]:
-        """Return the reward of the newest token of each row that continues.
+        """Return the reward of the newest token of each row that appended one and did not end.
 
-        Args:
-            rows: Rows that appended a token and did not end.
-            observations: The batch's, with every row.
+        The observations are the batch's, with every row.
         """
         texts = [self._text(row, observations) for row in rows]
         self._catch_up(rows, texts)

@@ -50,11 +50,7 @@ SLOW_SECONDS = 60.0
 
 @contextmanager
 def keeping(episodes: Sequence[Episode], scorer: str) -> Iterator[None]:
-    """Have whatever a scorer raises carry the episodes it was to score.
-
-    Args:
-        episodes: Finished, without a score.
-        scorer: Its name, for the message.
+    """Have whatever a scorer raises carry the finished episodes it was to score.
 
     Raises:
         RewardError: what was raised, with ``episodes``; a `ScorerError` where the scorer's own code

@@ -139,13 +139,7 @@ class _RowLayer(CacheLayerMixin):
         self._width = 0
 
     def copy_rows(self, rows: Sequence[int], keys: Tensor, values: Tensor) -> None:
-        """Write the first columns of some rows.
-
-        Args:
-            rows: Which.
-            keys: (len(rows), heads, columns, width).
-            values: The same shape, up to the width.
-        """
+        """Write the first columns of some rows, (rows, heads, columns, width) each."""
         self._ensure(max(rows) + 1, keys.shape[2], keys, values)
         assert self.keys is not None
         assert self.values is not None
@@ -153,13 +147,7 @@ class _RowLayer(CacheLayerMixin):
         self.values[rows, :, : values.shape[2]] = values
 
     def aim(self, rows: Tensor, positions: Tensor, width: int) -> None:
-        """Say where the next update writes.
-
-        Args:
-            rows: (batch,) rows.
-            positions: (batch,) the column of each.
-            width: Columns to attend to.
-        """
+        """Say where the next update writes, row and column, and the columns it attends to."""
         self._rows, self._positions, self._width = rows, positions, width
 
     def update(

@@ -87,9 +87,7 @@ def select_device(device: str | torch.device) -> torch.device:
 def use_device(arguments: "TrainingArguments", device: torch.device) -> None:
     """Make the Trainer use one GPU, which its arguments cannot name; otherwise it uses them all.
 
-    Args:
-        arguments: Changed in place. Those of a launcher's process keep the GPU it was given.
-        device: A GPU; any other device changes nothing.
+    The arguments are changed in place; those of a launcher's process keep the GPU it was given.
     """
     state = arguments.distributed_state if arguments.device.type == "cuda" else None
     if device.type != "cuda" or state is None or state.num_processes > 1:
@@ -104,14 +102,7 @@ def use_device(arguments: "TrainingArguments", device: torch.device) -> None:
 def load_pretrained(
     auto_class: Any, path: str | Path, *, dtype: str, device: str, unread: tuple[str, ...] = ()
 ) -> "PreTrainedModel":
-    """Return a stored model, every weight of which was stored with it.
-
-    Args:
-        auto_class: An ``AutoModel...`` of transformers.
-        path: Folder or hub name.
-        dtype: Type of the weights, or "auto".
-        device: As for `select_device`.
-        unread: Prefixes of weights that no score depends on, so that they need not be stored.
+    """Return a stored model, every weight of which was stored with it, but for ``unread`` prefixes.
 
     Raises:
         ScorerError: if there is no such model, or a part of it would be initialised at random.
@@ -135,10 +126,7 @@ def load_answering_model(
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """Return a stored causal language model with the tokenizer beside it, to put questions to.
 
-    Args:
-        path: Folder or hub name; "bundled" is the judge and critic that ships with the package.
-        dtype: As for `load_pretrained`, as the next.
-        device: "auto" takes a GPU if there is one.
+    The path "bundled" is the judge and critic that ships with the package.
 
     Raises:
         ScorerError: if there is no such model.
@@ -241,9 +229,6 @@ def check_vocabularies(
         own: The model's tokenizer, if known.
         size: Rows of the model's embedding; may exceed the vocabulary (padded embeddings).
         name: Whose model it is, for the message.
-
-    Raises:
-        TokenizerError: if the sizes or the vocabularies disagree.
     """
     if len(policy) > size:
         raise TokenizerError(
@@ -321,12 +306,8 @@ def shared_backbone(
 ) -> "PreTrainedModel":
     """Return a stored language model, frozen, that a process reads once for all who adapt it.
 
-    Policies with adapters take `sharing_weights` of it, reward models `load_on_backbone`.
-
-    Args:
-        path: Folder or name.
-        device: As for `select_device`.
-        dtype: "float32", "bfloat16", or "auto": see `preferred_device`.
+    Policies with adapters take `sharing_weights` of it, reward models `load_on_backbone`. The type
+    "auto" is that of `preferred_device`.
     """
     folder, dtype = Path(located(path)), auto_precision() if dtype == "auto" else dtype
     stamp = max((file.stat().st_mtime_ns for file in folder.glob("*")), default=0)
@@ -350,12 +331,7 @@ def sharing_weights(model: Any) -> Any:
 
 
 def named_backbone(path: str | Path, *, device: str) -> "PreTrainedModel | None":
-    """Return the shared backbone of stored adapters of a model by name; None for anything else.
-
-    Args:
-        path: Folder of a stored model, or of adapters.
-        device: As for `select_device`.
-    """
+    """Return the shared backbone of stored adapters of a model by name; None for anything else."""
     file = Path(path) / ADAPTERS
     base = read_json(file).get("base_model_name_or_path") if file.is_file() else None
     if base is None or find_model(base) is None:
@@ -408,10 +384,6 @@ class PaddedBatch(NamedTuple):
 def length_buckets(lengths: Sequence[int], batch_size: int) -> list[NDArray[np.int64]]:
     """Return the indices of each batch: sequences of like length together, longest first.
 
-    Args:
-        lengths: Tokens of each sequence.
-        batch_size: Most sequences in a batch, at least 1.
-
     Example:
         >>> [bucket.tolist() for bucket in length_buckets([5, 9, 5, 8], 2)]
         [[1, 3], [0, 2]]
@@ -427,14 +399,7 @@ def padded_batches(
     pad_id: int = 0,
     padding_side: PaddingSide = "right",
 ) -> Iterator[PaddedBatch]:
-    """Yield the sequences as padded batches, each index exactly once.
-
-    Args:
-        sequences: Token ids, any lengths.
-        batch_size: Most sequences in a batch.
-        pad_id: What fills the rest; masked.
-        padding_side: Where the rest is.
-    """
+    """Yield the sequences as padded batches, each index exactly once; see `length_buckets`."""
     for indices in length_buckets([len(sequence) for sequence in sequences], batch_size):
         time = max(len(sequences[index]) for index in indices)
         shape = (len(indices), time)

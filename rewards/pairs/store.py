@@ -44,10 +44,7 @@ FORMATS = (".jsonl", ".parquet")
 
 
 def pairs_dataset(rows: Sequence[dict[str, Any]]) -> "Dataset":
-    """Return rows of pairs as a data set.
-
-    Args:
-        rows: With the columns of `PAIR_COLUMNS`; may be none.
+    """Return rows, maybe none, with the columns of `PAIR_COLUMNS` as a data set.
 
     Raises:
         DatasetError: if a row lacks a column.
@@ -61,10 +58,7 @@ def responses_dataset(rows: Sequence[dict[str, Any]]) -> "Dataset":
 
 
 def save_dataset(dataset: "Dataset", path: str | Path) -> Path:
-    """Write a data set as jsonl or parquet, beside its place and then moved into it.
-
-    Returns:
-        The path.
+    """Write a data set whole or not at all, as jsonl or parquet, and return the path.
 
     Raises:
         DatasetError: if the suffix is neither.

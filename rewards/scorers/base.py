@@ -97,9 +97,6 @@ class Scorer(ABC):
     def check_attribution(self, attribution: str | None) -> None:
         """Refuse a kind of attribution that is not among ``attribution_kinds``.
 
-        Args:
-            attribution: What `score` was asked for; None for none.
-
         Raises:
             ScorerError: if the scorer does not have it.
         """
@@ -568,11 +565,7 @@ SCORERS: Registry[Callable[..., Any]] = Registry(
 
 
 def register_scorer(name: str, factory: Callable[..., Any]) -> None:
-    """Make a scorer known by name, with the factory's keywords as options.
-
-    Args:
-        name: That of its file, with hyphens.
-        factory: Returns a scorer.
+    """Make a scorer known by its file's name, with hyphens; the factory's keywords are options.
 
     Raises:
         ScorerError: if another scorer has the name.

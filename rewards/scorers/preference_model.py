@@ -154,10 +154,7 @@ class PreferenceModel(Shared, Scorer):
         return Scores(values, {"preferred_as_a": as_a, "preferred_as_b": as_b})
 
     def preferences(self, triples: Sequence[Triple]) -> NDArray[np.float64]:
-        """Return P(A is better than B) as the model answers in this order alone, (batch,).
-
-        Args:
-            triples: (context, A, B).
+        """Return P(A is better than B) of each (context, A, B) in this order alone, (batch,).
 
         Raises:
             ScorerError: if a question is longer than the model reads.
@@ -306,10 +303,6 @@ def write_question(template: str, triple: Triple) -> str:
 
     Space at the ends of the three texts is left out: data sets have it and played episodes do not.
 
-    Args:
-        template: With ``{context}``, ``{a}`` and ``{b}``.
-        triple: (context, A, B).
-
     Example:
         >>> write_question(TEMPLATE, ("Why?", " So.", " No."))
         '[CONTEXT] Why? [RESPONSE A] So. [RESPONSE B] No. \n'
@@ -341,10 +334,7 @@ def missing_tokens(
 ) -> tuple[list[str], list[str]]:
     """Return what a tokenizer lacks to read the question: pieces of the template, and answers.
 
-    Args:
-        tokenizer: One with whole words may know neither "[CONTEXT]" nor "A"; one with bytes does.
-        template: The question.
-        answers: One token each.
+    One with whole words may know neither "[CONTEXT]" nor "A"; one with bytes does.
     """
     pieces = [piece.strip() for piece, _, _, _ in string.Formatter().parse(template)]
     unknown = tokenizer.unk_token_id
@@ -370,14 +360,10 @@ def answer_logits(
     attention_mask: Tensor,
     position_ids: Tensor,
 ) -> Tensor:
-    """Return the logits of the answers after each question, (batch, answers) float32.
+    """Return the logits of the answers' ids after each question, (batch, answers) float32.
 
-    Args:
-        model: A causal language model.
-        ids: The answers'.
-        input_ids: (batch, time) questions, padded on the left: the answer follows the last column.
-        attention_mask: (batch, time).
-        position_ids: (batch, time); left out for models that do not take them.
+    Questions are (batch, time), padded on the left, as the mask and the positions, which models
+    that do not take them are not given: the answer follows the last column.
     """
     parameters = inspect.signature(model.forward).parameters
     inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
@@ -395,11 +381,7 @@ def store_format(model: "PreTrainedModel", template: str, answers: Sequence[str]
 
 
 def stored_format(config: Any) -> tuple[str, tuple[str, str]] | None:
-    """Return the template and the answers that a model was trained with; None if it does not say.
-
-    Args:
-        config: The model's configuration.
-    """
+    """Return the template and the answers that a model was trained with, None if unknown."""
     stored = getattr(config, STORED_FORMAT, None)
     if stored is None:
         return None

@@ -176,10 +176,7 @@ class Relevance(Shared, Scorer):
     ) -> "Relevance":
         """Return a scorer over the same encoder with components of R3 left out or put back.
 
-        Args:
-            length_incentive: As for the class; None leaves it as it is here, as for the others.
-            repetition_penalty: As for the class.
-            reward_branching: As for the class.
+        None leaves a component as it is.
 
         Raises:
             ScorerError: if one is neither True, False nor None.
@@ -258,8 +255,7 @@ class Relevance(Shared, Scorer):
     def encode(self, texts: Sequence[str]) -> list[EncodedText]:
         """Return the encoder's hidden states of each text, left-truncated to 512 tokens.
 
-        Args:
-            texts: Any texts; an empty one has the encoder's special tokens, or none at all.
+        An empty text has the encoder's special tokens, or none at all.
         """
         tokens = self.tokenizer(
             list(texts),

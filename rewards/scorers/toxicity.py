@@ -70,10 +70,7 @@ class Toxicity(Scorer):
 
     @classmethod
     def from_words(cls, words: Iterable[str] = RUDE_WORDS) -> "Toxicity":
-        """Return the scorer that counts words of a list: the share of a response's words.
-
-        Args:
-            words: What counts, whole words in any case.
+        """Return the scorer of the share of a response's words that are on a list, in any case.
 
         Raises:
             ScorerError: if there are none.

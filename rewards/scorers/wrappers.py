@@ -30,10 +30,8 @@ T = TypeVar("T")
 def loaded_once(load: Callable[..., T]) -> Callable[..., T]:
     """Return a loader of stored models that loads each once in a process.
 
-    It is loaded anew when files change, or when "auto" stands for another device or precision.
-
-    Args:
-        load: Takes the model's folder or hub name as ``path``, and options that can be hashed.
+    The loader takes the model's folder or hub name as ``path``, and options that can be hashed. A
+    model is loaded anew when files change, or when "auto" stands for another device or precision.
     """
 
     @lru_cache(maxsize=8)
@@ -245,12 +243,7 @@ class TimeLimit(ScorerWrapper):
         return self.scorer.name
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return the scores.
-
-        Raises:
-            TimeoutError: if they take too long.
-            ScorerError: outside the main thread.
-        """
+        """Return the scores."""
         with self._limited():
             return ask(self.scorer, episodes, attribution)
 

@@ -230,11 +230,7 @@ class PairModule(torch.nn.Module):
 
 
 class Collator:
-    """Pads rows into one batch, all first sequences before all second ones.
-
-    Args:
-        padding_side: Where sequences are padded.
-    """
+    """Pads rows into one batch, all first sequences before all second ones."""
 
     def __init__(self, padding_side: PaddingSide) -> None:
         self.padding_side = padding_side

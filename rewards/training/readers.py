@@ -67,21 +67,14 @@ class PairReader(ABC):
     def differences(self, first: Tensor, second: Tensor) -> Tensor:
         """Return what is positive where the model is right, (judgements, batch), reward units.
 
-        Args:
-            first: (heads, batch) numbers of the pairs' first sequences.
-            second: (heads, batch) of their second ones.
+        The numbers of the pairs' first and second sequences are (heads, batch).
         """
 
     @abstractmethod
     def log_odds(
         self, first: NDArray[np.float64], second: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Return the log-odds that the model gives to the chosen response, (pairs,).
-
-        Args:
-            first: (pairs,) numbers of the first sequences.
-            second: (pairs,) of the second ones.
-        """
+        """Return the log-odds that the model gives to the chosen response, (pairs,)."""
 
 
 class RewardReader(PairReader):

@@ -99,10 +99,7 @@ def measure_pairs(
 def accuracy_again(reader: PairReader, sequences: Sequence[Sequences], *, batch_size: int) -> float:
     """Return the accuracy on pairs that a model was trained on.
 
-    Args:
-        reader: The model, and how it reads.
-        sequences: Their ids; of more than `READ_AGAIN`, that many at equal distances are read.
-        batch_size: Pairs per forward pass.
+    Of more than `READ_AGAIN`, that many at equal distances are read.
     """
     step = max(1, len(sequences) // READ_AGAIN)
     values = _values(reader, sequences[::step][:READ_AGAIN], 2 * batch_size)
