@@ -75,7 +75,7 @@ def check_reward(
         return
     for number, one in enumerate(played):
         _check_same("the same tokens", one, _play(env, seed + number, None, one.actions))
-    if _is_causal(env):
+    if any(credit.causal for credit in _credits(env)):
         for number, one in enumerate(played):
             _check_future(env, seed + number, one, rng)
     reward = _own_reward(env)
@@ -308,18 +308,12 @@ def _finite(name: str, value: Any) -> float:
 
 def _credits(env: Any) -> list[Credit]:
     """Return the credit rules of all wrappers."""
-    found = []
+    credits = []
     while env is not None:
-        reward = env.__dict__.get("reward")
-        if isinstance(reward, Reward):
-            found.append(reward.credit)
-        env = env.__dict__.get("env")
-    return found
-
-
-def _is_causal(env: Any) -> bool:
-    """Return whether any wrapper declares that it pays token by token."""
-    return any(credit.causal for credit in _credits(env))
+        if isinstance(reward := vars(env).get("reward"), Reward):
+            credits.append(reward.credit)
+        env = vars(env).get("env")
+    return credits
 
 
 def _own_reward(env: Any) -> Reward | None:

@@ -13,11 +13,7 @@ ScorerKind = Literal["any", "reward_model", "encoder"]
 class AttributionKind:
     """One way in which a score is attributed to the tokens of a response."""
 
-    name: str
-    """As credits ask for it and scorers offer it."""
-    meaning: str
-    """One line."""
-    scorer: ScorerKind
+    scorer: ScorerKind = "reward_model"
     """Kind of model that gives it."""
     is_signed: bool = True
     """Signed and in reward units; False: weights >= 0 of any scale."""
@@ -26,48 +22,21 @@ class AttributionKind:
 
 
 KINDS: Registry[AttributionKind] = Registry("attribution")
-"""All kinds by name."""
-for _kind in (
-    AttributionKind(
-        name="attention",
-        meaning="last layer's attention of the last response token, averaged over heads",
-        scorer="reward_model",
-        is_signed=False,
+"""All kinds by the name that credits ask for and scorers offer; see `RewardModel.score`."""
+for _name, _kind in {
+    "attention": AttributionKind(is_signed=False),
+    "signed-attention": AttributionKind(),
+    "prefix": AttributionKind(
+        remedy="score with RewardModel or take 'red:every_prefix=true' (one scoring per token)"
     ),
-    AttributionKind(
-        name="signed-attention",
-        meaning="attention times what each value vector does to the score",
-        scorer="reward_model",
+    "gradient": AttributionKind(),
+    "integrated-gradients": AttributionKind(),
+    "deeplift": AttributionKind(),
+    "relevance": AttributionKind(
+        scorer="encoder", remedy="score with Relevance or take credit 'uniform'"
     ),
-    AttributionKind(
-        name="prefix",
-        meaning="how much each token moved the score of the text before it",
-        scorer="reward_model",
-        remedy="score with RewardModel or take 'red:every_prefix=true' (one scoring per token)",
-    ),
-    AttributionKind(
-        name="gradient",
-        meaning="embedding times gradient of the score",
-        scorer="reward_model",
-    ),
-    AttributionKind(
-        name="integrated-gradients",
-        meaning="the same, averaged along the line from zero embeddings of the response",
-        scorer="reward_model",
-    ),
-    AttributionKind(
-        name="deeplift",
-        meaning="exact shares of the change of score from a blank response, by DeepLIFT's rules",
-        scorer="reward_model",
-    ),
-    AttributionKind(
-        name="relevance",
-        meaning="each token's exact part of a mean-pooled dot product",
-        scorer="encoder",
-        remedy="score with Relevance or take credit 'uniform'",
-    ),
-):
-    KINDS.register(_kind.name, _kind)
+}.items():
+    KINDS.register(_name, _kind)
 
 REWARD_MODEL_KINDS = frozenset(
     name for name, kind in KINDS.items() if kind.scorer == "reward_model"

@@ -11,7 +11,7 @@ import numpy as np
 from tokengym.envs.errors import DatasetError
 from tokengym.envs.files import parse_json, replacing
 from tokengym.envs.prompts.loading import check_parquet
-from tokengym.envs.prompts.tokenization import encode
+from tokengym.envs.prompts.tokenization import encode, lone_surrogate
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -142,7 +142,7 @@ def _is_kind(value: Any, column: str, kind: str) -> bool:
     if kind == "string":
         if value is None:
             return column == "finish_reason"
-        return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
+        return isinstance(value, str) and lone_surrogate(value) is None
     if kind == "float64":
         return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
     return _is_id(value)

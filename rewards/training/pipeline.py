@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -78,8 +78,7 @@ class Start:
     """Everything else that the training depends on."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Side:
+class Side(NamedTuple):
     """Pairs that the model can read, with their ids."""
 
     pairs: PreferencePairs
@@ -356,9 +355,6 @@ def train_reward_model(
 
 
 # --- preference models ----------------------------------------------------------------------------
-
-
-_LOG = logging.getLogger(__name__)
 
 
 def train_preference_model(
