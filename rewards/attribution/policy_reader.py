@@ -122,13 +122,7 @@ class PolicyReader(Shared):
         device = self.model.device
         with evaluating(self.model), torch.no_grad():
             for batch in padded_batches(sequences, batch_size=self.batch_size):
-                inputs = {
-                    "input_ids": torch.from_numpy(batch.input_ids).to(device),
-                    "attention_mask": torch.from_numpy(batch.attention_mask).to(device),
-                }
-                if self._takes_positions:
-                    inputs["position_ids"] = torch.from_numpy(batch.position_ids).to(device)
-                yield batch, inputs
+                yield batch, batch.tensors(device, positions=self._takes_positions)
 
     def log_probs(self, episodes: Sequence[Episode]) -> list[NDArray[np.float64]]:
         """Return, per episode, log pi(y_t | x, y_<t) of its tokens, (n,) nats.

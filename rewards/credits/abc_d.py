@@ -60,19 +60,11 @@ class ABCD(ABC):
         self.reference = model
 
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> Self:
-        """Return the rule with its model loaded; itself where agents leave their own attention.
-
-        Raises:
-            TokenizerError: if the model's vocabulary is not the policy's.
-        """
+        """Return the rule with its model loaded; itself where agents leave their own attention."""
         return self if self.reference is None else super().bind(tokenizer)
 
     def attribute(self, probe: Probe, episodes: Sequence[Episode], scores: Scores) -> Scores:
-        """Return the scores with the policy's attention as weights.
-
-        Raises:
-            CreditError: if there is no model to read it with, or an agent's is of another shape.
-        """
+        """Return the scores with the policy's attention as weights."""
         del probe
         rows: list[NDArray[np.float64]] = [np.zeros(0)] * len(episodes)
         unread = []

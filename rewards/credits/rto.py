@@ -62,12 +62,7 @@ class RTO(Credit):
         self.reference = reference or _saved_reference(policy)
 
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> Self:
-        """Return the rule with both models loaded, whose vocabularies are the policy's.
-
-        Raises:
-            CreditError: if there is no policy or no reference.
-            TokenizerError: if a vocabulary is another one.
-        """
+        """Return the rule with both models loaded, whose vocabularies are the policy's."""
         self._trained().bind(tokenizer)
         return super().bind(tokenizer)
 

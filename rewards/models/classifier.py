@@ -76,11 +76,9 @@ class Classifier:
         *_, last = self.model.parameters()
         if last.device != device:  # a backbone has been moved with the policy that shares it
             torch.nn.Module.to(self.model, device)
-        others = {"attention_mask": torch.from_numpy(batch.attention_mask).to(device)}
-        if self.takes_positions:
-            others["position_ids"] = torch.from_numpy(batch.position_ids).to(device)
+        others = batch.tensors(device, positions=self.takes_positions)
         return Inputs(
-            tokens={"input_ids": torch.from_numpy(batch.input_ids).to(device)},
+            tokens={"input_ids": others.pop("input_ids")},
             others=others,
             ends=torch.from_numpy(ends).to(device),
             starts=torch.from_numpy(ends if starts is None else starts).to(device),

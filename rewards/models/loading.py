@@ -380,6 +380,12 @@ class PaddedBatch(NamedTuple):
     starts: NDArray[np.int64]
     """(batch,) column of each sequence's first token."""
 
+    def tensors(self, device: torch.device, *, positions: bool = False) -> dict[str, torch.Tensor]:
+        """Return ids and mask, and positions if wanted, by the names that models have for them."""
+        arrays = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+        arrays |= {"position_ids": self.position_ids} if positions else {}
+        return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+
 
 def length_buckets(lengths: Sequence[int], batch_size: int) -> list[NDArray[np.int64]]:
     """Return the indices of each batch: sequences of like length together, longest first.
@@ -399,8 +405,10 @@ def padded_batches(
     pad_id: int = 0,
     padding_side: PaddingSide = "right",
 ) -> Iterator[PaddedBatch]:
-    """Yield the sequences as padded batches, each index exactly once; see `length_buckets`."""
-    for indices in length_buckets([len(sequence) for sequence in sequences], batch_size):
+    """Yield the sequences as padded batches, each that is not empty once; see `length_buckets`."""
+    filled = np.array([index for index, ids in enumerate(sequences) if ids], dtype=np.int64)
+    for bucket in length_buckets([len(sequences[index]) for index in filled], batch_size):
+        indices = filled[bucket]
         time = max(len(sequences[index]) for index in indices)
         shape = (len(indices), time)
         input_ids = np.full(shape, pad_id, dtype=np.int64)

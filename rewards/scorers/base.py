@@ -307,11 +307,7 @@ class FunctionScorer(Scorer):
         self._name = name or str(getattr(function, "__name__", type(function).__name__))
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return what the function gives for each episode.
-
-        Raises:
-            ScorerError: if it returns something other than one number.
-        """
+        """Return what the function gives for each episode."""
         self.check_attribution(attribution)
         values = [self._number(self.function(e.prompt, e.response)) for e in episodes]
         return Scores(values=np.array(values, dtype=np.float32))
@@ -401,11 +397,7 @@ class _Combination(Scorer):
         return {place: state for place, state in states.items() if state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` returned.
-
-        Raises:
-            ScorerError: if it is of other terms.
-        """
+        """Take over what `state_dict` returned."""
         for place, inner in state.items():
             if not place.isdigit() or int(place) >= len(self.terms):
                 raise ScorerError(
@@ -419,11 +411,7 @@ class _Combination(Scorer):
         return self._combined([term.peek(episodes) for term in self.terms])
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return the combined scores, with the terms as parts.
-
-        Raises:
-            ScorerError: if no term has the attribution, or one returns no finite scores.
-        """
+        """Return the combined scores, with the terms as parts."""
         self.check_attribution(attribution)
         offering = set() if attribution is None else set(self._offering(attribution))
         results = []

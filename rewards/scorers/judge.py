@@ -176,11 +176,7 @@ class Judge(Scorer):
         )
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return the ratings.
-
-        Raises:
-            ScorerError: if there is not one answer per question.
-        """
+        """Return the ratings."""
         self.check_attribution(attribution)
         questions = [
             self.question.format(
@@ -232,11 +228,7 @@ class GreedyAnswers(Shared):
         check_count(self, "max_new_tokens", "batch_size", error=ScorerError)
 
     def __call__(self, questions: Sequence[str]) -> list[str]:
-        """Return one answer per question.
-
-        Raises:
-            ScorerError: if a question is too long.
-        """
+        """Return one answer per question."""
         limit = positions(self.model)
         sequences = encode(self.tokenizer, questions)
         longest = max((len(ids) for ids in sequences), default=0)
@@ -255,8 +247,7 @@ class GreedyAnswers(Shared):
                 sequences, batch_size=self.batch_size, pad_id=pad_id or 0, padding_side="left"
             ):
                 written = generate(
-                    input_ids=torch.from_numpy(batch.input_ids).to(device),
-                    attention_mask=torch.from_numpy(batch.attention_mask).to(device),
+                    **batch.tensors(device),
                     max_new_tokens=self.max_new_tokens,
                     do_sample=False,
                     pad_token_id=pad_id,

@@ -156,13 +156,9 @@ class Normalize(ScorerWrapper):
         raw: FloatArray,
         factors: NDArray[np.float64],
     ) -> Scores:
-        """Return scores with normalised values.
+        """Return scores with normalised values, of the (batch,) values before normalisation.
 
-        Args:
-            episodes: The episodes scored.
-            scores: Their parts and attributions.
-            raw: (batch,) their values before normalisation.
-            factors: (batch,) multiplied to signed attributions.
+        Signed attributions are multiplied by the (batch,) factors.
         """
         means, deviations = self._statistics(episodes)
         values = (raw.astype(np.float64) - means) / deviations

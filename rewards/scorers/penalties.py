@@ -81,11 +81,7 @@ class MissingEosPenalty(Scorer):
         return bound
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return the penalty of each episode.
-
-        Raises:
-            ScorerError: if an end cannot be told.
-        """
+        """Return the penalty of each episode."""
         self.check_attribution(attribution)
         ended = np.array([self._ended(episode) for episode in episodes], dtype=bool)
         return Scores(values=np.where(ended, 0.0, -self.penalty))

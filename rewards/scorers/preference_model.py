@@ -134,11 +134,7 @@ class PreferenceModel(Shared, Scorer):
         return unknown_share(self.tokenizer, [f"{e.prompt} {e.response}" for e in episodes])
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return how sure the model is that each response beats its reference.
-
-        Raises:
-            ScorerError: if an episode has no reference, or a question is too long.
-        """
+        """Return how sure the model is that each response beats its reference."""
         self.check_attribution(attribution)
         for episode in episodes:
             if not episode.reference:
@@ -177,9 +173,7 @@ class PreferenceModel(Shared, Scorer):
                 logits = answer_logits(
                     self.model,
                     self._answer_ids,
-                    input_ids=torch.from_numpy(batch.input_ids).to(device),
-                    attention_mask=torch.from_numpy(batch.attention_mask).to(device),
-                    position_ids=torch.from_numpy(batch.position_ids).to(device),
+                    **batch.tensors(device, positions=True),
                 ).double()
                 result[batch.indices] = logits.softmax(dim=-1)[:, 0].cpu().numpy()
         return result
@@ -228,11 +222,7 @@ class WinRate(Scorer):
         return f"WinRate({self.model.name})"
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return the win rate of each episode among those of the same prompt.
-
-        Raises:
-            ScorerError: if a prompt has one response alone, or a question is too long.
-        """
+        """Return the win rate of each episode among those of the same prompt."""
         self.check_attribution(attribution)
         places: dict[str, list[int]] = {}
         for place, episode in enumerate(episodes):

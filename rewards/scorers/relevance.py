@@ -198,11 +198,6 @@ class Relevance(Shared, Scorer):
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return R3 of each episode with its four parts, and each token's exact part if asked.
 
-        Args:
-            episodes: Episodes to score.
-            attribution: "relevance" for each response token's signed part of the score; None for
-                none.
-
         Raises:
             ScorerError: if a constrained query has no reference, or attributions are asked for
                 without ``policy_tokenizer``.
@@ -268,22 +263,15 @@ class Relevance(Shared, Scorer):
         sequences, spans = tokens["input_ids"], tokens["offset_mapping"]
         width = int(self.encoder.config.get_text_config().hidden_size)
         hidden = [np.zeros((0, width)) for _ in texts]
-        filled = [index for index, ids in enumerate(sequences) if ids]
-        batches = padded_batches(
-            [sequences[index] for index in filled],
-            batch_size=self.batch_size,
-            pad_id=self.tokenizer.pad_token_id or 0,
-        )
+        pad_id = self.tokenizer.pad_token_id or 0
+        batches = padded_batches(sequences, batch_size=self.batch_size, pad_id=pad_id)
         with evaluating(self.encoder), torch.no_grad():
             for batch in batches:
-                states = self.encoder(
-                    input_ids=torch.from_numpy(batch.input_ids).to(self.encoder.device),
-                    attention_mask=torch.from_numpy(batch.attention_mask).to(self.encoder.device),
-                ).last_hidden_state
+                states = self.encoder(**batch.tensors(self.encoder.device)).last_hidden_state
                 rows = states.float().cpu().numpy().astype(np.float64)
                 for place, index in enumerate(batch.indices):
                     size = int(batch.attention_mask[place].sum())
-                    hidden[filled[index]] = rows[place, :size]
+                    hidden[index] = rows[place, :size]
         return [EncodedText(*pair) for pair in zip(hidden, spans, strict=True)]
 
     def _remember(self, pooled: Mapping[str, R3.FloatArray]) -> None:

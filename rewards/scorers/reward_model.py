@@ -273,15 +273,12 @@ class RewardModel(Shared, Scorer):
         if self.disagrees:
             parts["disagreement"] = np.zeros_like(values)
         rows = [np.zeros(0)] * len(episodes)
-        filled = [index for index, ids in enumerate(sequences) if ids]
         batches = padded_batches(
-            [sequences[index] for index in filled],
-            batch_size=self.batch_size,
-            padding_side=self.padding_side,
+            sequences, batch_size=self.batch_size, padding_side=self.padding_side
         )
         with evaluating(self.model):
             for batch in batches:
-                chosen = [filled[place] for place in batch.indices]
+                chosen = batch.indices
                 ends = batch.starts + batch.attention_mask.sum(axis=1) - 1
                 starts = ends + 1 - after[chosen] - np.array([sizes[index] for index in chosen])
                 inputs = self._classifier.inputs(batch, ends, starts)

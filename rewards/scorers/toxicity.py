@@ -112,11 +112,7 @@ class Toxicity(Scorer):
         return cls(measure, name=f"Toxicity({Path(path).name})")
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return minus the toxicity of each response.
-
-        Raises:
-            ScorerError: if the measure leaves [0, 1].
-        """
+        """Return minus the toxicity of each response."""
         self.check_attribution(attribution)
         toxicity = np.asarray(self.measure([e.response for e in episodes]), dtype=np.float64)
         if toxicity.shape != (len(episodes),) or not ((toxicity >= 0) & (toxicity <= 1)).all():
@@ -197,22 +193,13 @@ class ClassProbability(Shared):
             return_attention_mask=False,
         )["input_ids"]
         result = np.zeros(len(texts))
-        filled = [index for index, ids in enumerate(sequences) if ids]
-        batches = padded_batches(
-            [sequences[index] for index in filled],
-            batch_size=self.batch_size,
-            pad_id=self.model.config.pad_token_id or 0,
-        )
-        device = self.model.device
+        pad_id = self.model.config.pad_token_id or 0
+        batches = padded_batches(sequences, batch_size=self.batch_size, pad_id=pad_id)
         with evaluating(self.model), torch.no_grad():
             for batch in batches:
-                logits = self.model(
-                    input_ids=torch.from_numpy(batch.input_ids).to(device),
-                    attention_mask=torch.from_numpy(batch.attention_mask).to(device),
-                ).logits.double()
+                logits = self.model(**batch.tensors(self.model.device)).logits.double()
                 probabilities = logits.sigmoid() if self.alone else logits.softmax(dim=-1)
-                chosen = [filled[place] for place in batch.indices]
-                result[chosen] = probabilities[:, self.label].cpu().numpy()
+                result[batch.indices] = probabilities[:, self.label].cpu().numpy()
         return result
 
 

@@ -191,11 +191,7 @@ class Explained(ScorerWrapper):
         return Explained(self.scorer.bind(tokenizer), self.explainer.bind(tokenizer))
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return the scorer's values and, if asked for, the explainer's attributions.
-
-        Raises:
-            ScorerError: if a score is not one finite number per episode.
-        """
+        """Return the scorer's values and, if asked for, the explainer's attributions."""
         scores = self.scorer.score(episodes)
         if attribution is None:
             return scores

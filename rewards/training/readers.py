@@ -80,11 +80,8 @@ class PairReader(ABC):
 class RewardReader(PairReader):
     """Bradley-Terry: P(chosen is better) = sigmoid(R(x, y_w) - R(x, y_l)).
 
-    Args:
-        model: A classifier with one logit, causal or of BERT's line.
-        append_eos: Whether texts of a causal model end with EOS; others end as their tokenizer
-            writes it.
-        chat_template: Whether prompts are conversations in the tokenizer's chat template.
+    Texts of a causal model end with EOS if it is appended; others end as their tokenizer writes it.
+    The chat template, if wanted, is that of the tokenizer.
 
     Raises:
         ScorerError: if the model has no head for one score.
@@ -160,12 +157,6 @@ class RewardReader(PairReader):
 class PreferenceReader(PairReader):
     """P(A is better) = sigmoid(logit_A - logit_B), the chosen response once as A and once as B.
 
-    Args:
-        model: A causal language model.
-        tokenizer: Knows the answers.
-        template: The question.
-        answers: What stands for the first and the second response.
-
     Raises:
         TokenizerError: if an answer is not one token.
     """
@@ -187,11 +178,7 @@ class PreferenceReader(PairReader):
     def encode(
         self, pairs: Sequence[PreferencePair], tokenizer: "PreTrainedTokenizerBase"
     ) -> list[Sequences]:
-        """Return the question with the chosen response as A, and with it as B.
-
-        Raises:
-            ScorerError: if a text is labelled, and compared with none.
-        """
+        """Return the question with the chosen response as A, and with it as B."""
         if not all(pair.chosen and pair.rejected for pair in pairs):
             raise ScorerError(
                 "a preference model compares two responses, got labelled texts; train a reward "

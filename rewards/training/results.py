@@ -115,14 +115,13 @@ def _values(
     """
     everything = [ids for pair in sequences for ids in pair]
     values = np.zeros(len(everything))
-    places = np.array([place for place, ids in enumerate(everything) if ids])
-    flat = [everything[place] for place in places]
     device = reader.model.device
     with evaluating(reader.model), torch.no_grad():
-        for batch in padded_batches(flat, batch_size=batch_size, padding_side=reader.padding_side):
-            arrays = (batch.input_ids, batch.attention_mask, batch.position_ids)
-            tensors = [torch.from_numpy(array).to(device) for array in arrays]
-            values[places[batch.indices]] = reader.values(*tensors).double().cpu().numpy()
+        for batch in padded_batches(
+            everything, batch_size=batch_size, padding_side=reader.padding_side
+        ):
+            numbers = reader.values(**batch.tensors(device, positions=True))
+            values[batch.indices] = numbers.double().cpu().numpy()
     return values
 
 
