@@ -32,12 +32,7 @@ class StepDelivery:
 
     The texts are read from the observations, so that episodes may begin, end and be forked
     (`set_state`) at any step: a row whose text is no continuation of what was paid is read anew.
-
-    Args:
-        reward: A reward with a causal credit, bound to the policy's tokenizer.
-        tokenizer: The policy's.
-        prompt_width: Columns of an observation that belong to the prompt.
-        prompts: The environment's; they know the references of prompts.
+    The environment's prompts know the references of prompts.
 
     Raises:
         RewardError: if the reward cannot be paid step by step.

@@ -81,10 +81,7 @@ def _unscored(episodes: Sequence[Episode]) -> list[Episode]:
 class Stopwatch:
     """Notes how long scoring takes, and warns once if it is most of the time.
 
-    Args:
-        name: The scorer's, for the warning.
-        clock: Seconds since some moment.
-        warns: Whether it warns; not where the time is also a policy's, which continues responses.
+    It does not where the time is also a policy's, which continues responses.
     """
 
     def __init__(

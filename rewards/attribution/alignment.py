@@ -14,7 +14,7 @@ from tokengym.envs.prompts.prompt import prompt_messages
 from tokengym.envs.prompts.tokenization import decode, write_chat
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 
 Span = tuple[int, int]
@@ -203,14 +203,8 @@ class Retokenizer:
                     f"response {reprlib.repr(said)}; take form='text' or 'pair'"
                 )
             start = place - added.find(said)
-        tokens = self.own(
-            *texts,
-            add_special_tokens=self.form != "chat",  # the template writes them itself
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-            truncation=False,
-            verbose=False,
-        )
+        # A chat template writes the special tokens itself.
+        tokens = self._encode(*texts, add_special_tokens=self.form != "chat")
         ids, offsets = list(tokens["input_ids"]), list(tokens["offset_mapping"])
         last_part, end = len(texts) - 1, start + len(added.rstrip())
         parts = tokens.sequence_ids(0)  # None for the special tokens of the tokenizer
@@ -229,15 +223,19 @@ class Retokenizer:
     def _tokenize(self, text: str) -> tuple[list[int], list[Span]]:
         """Return ids and offsets, without a second BOS and without a trailing EOS."""
         bos, eos = self.own.bos_token, self.own.eos_token
-        tokens = self.own(
-            text,
-            add_special_tokens=not (bos and text.startswith(bos)),
+        tokens = self._encode(text, add_special_tokens=not (bos and text.startswith(bos)))
+        ids, offsets = list(tokens["input_ids"]), list(tokens["offset_mapping"])
+        if ids and ids[-1] == self.own.eos_token_id and not text.endswith(eos):
+            ids, offsets = ids[:-1], offsets[:-1]
+        return ids, offsets
+
+    def _encode(self, *texts: str, add_special_tokens: bool) -> "BatchEncoding":
+        """Return a text, or a pair of texts, as ids with their offsets."""
+        return self.own(
+            *texts,
+            add_special_tokens=add_special_tokens,
             return_offsets_mapping=True,
             return_attention_mask=False,
             truncation=False,
             verbose=False,
         )
-        ids, offsets = list(tokens["input_ids"]), list(tokens["offset_mapping"])
-        if ids and ids[-1] == self.own.eos_token_id and not text.endswith(eos):
-            ids, offsets = ids[:-1], offsets[:-1]
-        return ids, offsets

@@ -3,11 +3,12 @@
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from typing_extensions import Self
 
 from tokengym.envs.declared import check_count
 from tokengym.envs.episode import Episode
@@ -30,8 +31,6 @@ from tokengym.rewards.scorers.scores import Shared
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-Reader = TypeVar("Reader", bound="PolicyReader")
 
 
 class PolicyReader(Shared):
@@ -65,8 +64,8 @@ class PolicyReader(Shared):
 
     @classmethod
     def from_pretrained(
-        cls: type[Reader], path: str | Path, *, device: str = "auto", dtype: str = "float32"
-    ) -> Reader:
+        cls, path: str | Path, *, device: str = "auto", dtype: str = "float32"
+    ) -> Self:
         """Return the reader of a stored language model, or of a saved agent's policy.
 
         Args:
@@ -95,7 +94,7 @@ class PolicyReader(Shared):
         name = f"{cls.__name__}({Path(path).name})"
         return cls(model, tokenizer=load_tokenizer(base), name=name)
 
-    def bind(self: Reader, tokenizer: "PreTrainedTokenizerBase") -> Reader:
+    def bind(self, tokenizer: "PreTrainedTokenizerBase") -> Self:
         """Return itself after comparing the policy's vocabulary with the model's.
 
         Raises:

@@ -103,15 +103,9 @@ class PreferenceModel(Shared, Scorer):
     ) -> "PreferenceModel":
         """Return the scorer over the language model stored in a folder or under a hub name.
 
-        Args:
-            path: Folder or hub name of a causal language model with its tokenizer.
-            template: As for the class; None takes what the model was trained with by
-                `train_preference_model`, else the default.
-            answers: What the model answers with; None likewise.
-            output: "probability" or "log-odds".
-            batch_size: Most questions per forward pass.
-            device: "auto" takes a GPU if there is one.
-            dtype: Type of the weights: "float32", "bfloat16", "float16" or "auto" (as stored).
+        None for template and answers takes what the model was trained with by
+        `train_preference_model`, else the defaults. The device "auto" takes a GPU if there is one;
+        the type of the weights is "float32", "bfloat16", "float16" or "auto" (as stored).
 
         Raises:
             ScorerError: if there is no such model.

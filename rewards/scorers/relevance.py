@@ -128,14 +128,9 @@ class Relevance(Shared, Scorer):
     ) -> "Relevance":
         """Return the scorer over the encoder stored in a folder or under a hub name.
 
-        Args:
-            path: Folder or hub name of an encoder.
-            tokenizer: The encoder's tokenizer; None loads the one beside it.
-            max_len: As for the class.
-            role_tags: As for the class.
-            batch_size: As for the class.
-            device: "auto" takes a GPU if there is one.
-            dtype: Type of the weights: "float32", "bfloat16", "float16" or "auto" (as stored).
+        The tokenizer is the one beside it unless one is passed. The device "auto" takes a GPU if
+        there is one; the type of the weights is "float32", "bfloat16", "float16" or "auto" (as
+        stored). The others are arguments of the class.
 
         Raises:
             ScorerError: if the folder holds no encoder.

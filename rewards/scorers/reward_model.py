@@ -177,21 +177,18 @@ class RewardModel(Shared, Scorer):
         """
         own = self.tokenizer
         bound = copy.copy(self)
-        if self._always_text:
-            assert own is not None
-            keeps_end = self._is_encoder
-            bound._retokenizer = Retokenizer(tokenizer, own, form=self._form, keeps_end=keeps_end)
-            bound.attribution_kinds = self._classifier.kinds - {"prefix"}
-            bound.reads_text = True
-            return bound
-        if own is None or own is tokenizer or own.get_vocab() == tokenizer.get_vocab():
+        if not self._always_text and (
+            own is None or own is tokenizer or own.get_vocab() == tokenizer.get_vocab()
+        ):
             check_vocabularies(policy=tokenizer, own=own, size=self._vocab_size, name=self.name)
             if self._retokenizer is None:
                 return self
             bound._retokenizer, bound.attribution_kinds = None, self._classifier.kinds
             bound.reads_text = False
             return bound
-        bound._retokenizer = Retokenizer(tokenizer, own)
+        assert own is not None
+        keeps_end = self._is_encoder
+        bound._retokenizer = Retokenizer(tokenizer, own, form=self._form, keeps_end=keeps_end)
         bound.attribution_kinds = self._classifier.kinds - {"prefix"}
         bound.reads_text = True
         return bound

@@ -89,12 +89,9 @@ class Toxicity(Scorer):
     ) -> "Toxicity":
         """Return the scorer over a classifier stored in a folder or under a hub name.
 
-        Args:
-            path: Folder or hub name of a sequence classifier, of any kind, with its tokenizer.
-            label: The toxic class, by index or name; None looks for one named so.
-            batch_size: Most texts per forward pass.
-            device: "auto" takes a GPU if there is one.
-            dtype: Type of the weights: "float32", "bfloat16", "float16" or "auto" (as stored).
+        ``label`` is the toxic class, by index or name; None looks for one named so. The device
+        "auto" takes a GPU if there is one; the type of the weights is "float32", "bfloat16",
+        "float16" or "auto" (as stored).
 
         Raises:
             ScorerError: if there is no such model, or it is unclear which class is the toxic one.
@@ -152,13 +149,8 @@ class ClassProbability(Shared):
     """The probability of one class of a classifier.
 
     A head that decides each class by itself (one logit, or ``problem_type`` multi-label) gives
-    sigmoid(logit); any other the softmax.
-
-    Args:
-        model: A sequence classifier.
-        tokenizer: Its own.
-        label: The class, by index or name; None looks for one named after `TOXIC_LABELS`.
-        batch_size: Most texts per forward pass.
+    sigmoid(logit); any other the softmax. The class is given by index or name; None looks for one
+    named after `TOXIC_LABELS`.
 
     Raises:
         ScorerError: if the class is unknown, or several or none are named so.

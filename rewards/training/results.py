@@ -154,9 +154,7 @@ class TrainedReward:
 class Workplace:
     """The folder beside the result in which it is made: checkpoints first, then the model.
 
-    Args:
-        output_dir: Where the result will be.
-        record: Everything that the training depends on; it is resumed only with the same.
+    It is resumed only with the same record of everything that the training depends on.
     """
 
     def __init__(self, output_dir: str | Path, record: Mapping[str, Any]) -> None:
