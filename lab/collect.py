@@ -1,28 +1,61 @@
 """Collecting responses or preference pairs into a file, in chunks, so that it can be stopped."""
 
+import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from tokengym.agents.offline.settings import Sampling
-from tokengym.envs.declared import check_choice, check_count
-from tokengym.envs.files import locked, read_jsonl, write_json, write_jsonl
-from tokengym.envs.registry import split_own
-from tokengym.evaluation.runs.config import (
-    TaskSettings,
-    claim_folder,
-    read_settings,
-    resolve_env,
+from tokengym.envs.declared import check_choice, check_count, leaves
+from tokengym.envs.files import (
+    content_hash,
+    locked,
+    read_hashed,
+    read_jsonl,
+    write_json,
+    write_jsonl,
 )
+from tokengym.envs.registry import split_own
+from tokengym.evaluation.runs.config import TaskSettings, differences, resolve_env
+from tokengym.evaluation.runs.own import code_hashes
 from tokengym.rewards.pairs import store
 
 _FIGURES = ("prompts", "responses", "tokens", "score")
 CHUNK = 32
 """Prompts played, scored and written at a time; a stop loses at most these."""
+
+
+def claim_folder(folder: Path, config: Any, *, remedy: str) -> None:
+    """Note the settings of the work in a folder, or refuse a folder that was begun with others.
+
+    Args:
+        folder: Folder that keeps the finished parts of the work.
+        config: The settings, a dataclass; a file or folder that they name counts by its contents.
+        remedy: End of the error's sentence.
+
+    Raises:
+        ValueError: naming what differs, or that the file of settings is damaged.
+    """
+    paths = {
+        leaf.path[-1]: Path(leaf.value)
+        for leaf in leaves(config)
+        if leaf.value
+        and isinstance(leaf.value, str)  # an empty path is this folder
+        and leaf.path[-1] != "env"
+        and Path(leaf.value).exists()
+    }
+    hashes = {f"contents of {name}": content_hash(path) for name, path in paths.items()}
+    hashes |= {f"contents of {path}": digest for path, digest in code_hashes(config).items()}
+    ours = json.loads(json.dumps({**asdict(config), **hashes}))
+    file = folder / "settings.json"
+    if not file.exists():
+        write_json(file, ours)
+    elif differ := differences(read_hashed(file, optional=True), ours):
+        raise ValueError(f"{folder} was begun with other settings ({'; '.join(differ)}); {remedy}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +217,7 @@ class _Maker:
 
 
 def _read_figures(file: Path) -> dict[str, Any]:
-    found = read_settings(file)
+    found = read_hashed(file, optional=True)
     if set(found) != set(_FIGURES):
         raise ValueError(f"{file} is damaged; delete it and run again")
     return found

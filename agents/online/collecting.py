@@ -24,13 +24,13 @@ from tokengym.agents.rollouts.chosen import (
     ChosenPrompts,
     PromptChoice,
     at_temperature,
-    player_of,
 )
 from tokengym.agents.rollouts.environments import (
     Environments,
     environment_attribute,
     environment_scorer,
 )
+from tokengym.agents.rollouts.playing import as_player
 from tokengym.envs import Episode, PromptSet
 from tokengym.envs.errors import SettingsError
 from tokengym.rewards import Scorer
@@ -105,7 +105,7 @@ class ResponseCollector:
 
         Nothing random is drawn, and the tokens are not counted.
         """
-        episodes = self.chosen.play(player_of(agent, None), prompts, deterministic=True)
+        episodes = self.chosen.play(as_player(agent), prompts, deterministic=True)
         return [float(value) for value in self.scorer.score_groups([episodes]).values]
 
     def draw(
@@ -142,7 +142,7 @@ class ResponseCollector:
         groups: list[list[Episode]] = [[] for _ in prompts]
         for temperature in self.sampling.temperatures:
             with at_temperature(agent, temperature):
-                episodes = self.chosen.play(player_of(agent, generator), repeated)
+                episodes = self.chosen.play(as_player(agent, generator), repeated)
             for place, group in enumerate(groups):
                 group += episodes[place * share : (place + 1) * share]
             self.num_tokens += sum(len(episode.response_ids) for episode in episodes)

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
-import torch
 
 from tokengym.agents.rollouts.environments import (
     Environments,
@@ -14,7 +13,7 @@ from tokengym.agents.rollouts.environments import (
     bare_envs,
     policy_rewards,
 )
-from tokengym.agents.rollouts.playing import Player, PredictPlayer, as_player, play_round
+from tokengym.agents.rollouts.playing import Player, as_player, play_round
 from tokengym.agents.rollouts.rounds import GymRounds
 from tokengym.envs import Episode, PromptSet, TokenGenerationVectorEnv
 from tokengym.envs.prompts.table import EncodedPrompt
@@ -136,14 +135,6 @@ class ChosenPrompts:
             self._batches[count] = bare_envs(self._single, count)
             self._batches[count].reset(seed=0)
         return self._batches[count]
-
-
-def player_of(agent: Any, generator: torch.Generator | None) -> Player:
-    """Return the agent's player, its sampling from the generator where it takes one."""
-    if hasattr(agent, "player"):
-        player: Player = agent.player(generator)
-        return player
-    return PredictPlayer(agent)
 
 
 @contextmanager

@@ -356,19 +356,22 @@ class PredictPlayer:
         return Choice(actions=np.asarray(actions, dtype=np.int64)[rows])
 
 
-def as_player(agent: Any, *, seed: int | None = None) -> Player:
+def as_player(
+    agent: Any, generator: torch.Generator | None = None, *, seed: int | None = None
+) -> Player:
     """Return the player of an agent: its own if it has one, else one that calls ``predict``.
 
     Args:
         agent: See `collect`.
-        seed: Seeds the sampling of agents with a player of their own; None continues with
-            its random state.
+        generator: Source of the sampling of agents with a player of their own; None continues
+            with its random state, or with that of a seed.
+        seed: Seed of a new generator.
 
     Raises:
         TypeError: if the agent has no ``predict``.
     """
     if hasattr(agent, "player"):
-        return agent.player(None if seed is None else torch.Generator().manual_seed(seed))
+        return agent.player(generator if seed is None else torch.Generator().manual_seed(seed))
     if not callable(getattr(agent, "predict", None)):
         raise TypeError(
             f"an agent must have predict(observation, state, episode_start, deterministic), got "

@@ -241,17 +241,10 @@ class NoEnvironment(VecEnv):
         )
         super().__init__(num_envs, observation_space, gym.spaces.Discrete(num_tokens))
 
-    def reset(self) -> Any:
-        """Raise: there is no environment."""
+    def _refuse(self, *arguments: Any, **options: Any) -> Any:
         raise ModelError("this agent was loaded without an environment; give it set_env(envs)")
 
-    def step_async(self, actions: NDArray[np.int64]) -> None:
-        """Raise: there is no environment."""
-        self.reset()
-
-    def step_wait(self) -> Any:
-        """Raise: there is no environment."""
-        self.reset()
+    reset = step_async = step_wait = set_attr = env_method = _refuse
 
     def close(self) -> None:
         """Close nothing."""
@@ -261,17 +254,6 @@ class NoEnvironment(VecEnv):
         if attr_name != "render_mode":
             raise AttributeError(attr_name)
         return [None] * self.num_envs
-
-    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """Raise: there is no environment."""
-        self.reset()
-
-    def env_method(
-        self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any
-    ) -> list[Any]:
-        """Raise: there is no environment."""
-        self.reset()
-        return []
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
         """Return False for every row."""

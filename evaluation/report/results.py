@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tokengym.envs import printable
-from tokengym.envs.files import read_jsonl, write_json, write_text
+from tokengym.envs.files import read_hashed, read_jsonl, write_json, write_text
 from tokengym.envs.registry import split_own
 from tokengym.evaluation.measure.measures import Axis
 from tokengym.evaluation.measure.references import (
@@ -36,7 +36,6 @@ from tokengym.evaluation.runs.config import (
     command_line,
     differences,
     flat,
-    read_settings,
     run_folder,
 )
 from tokengym.evaluation.runs.defaults import task_name
@@ -437,7 +436,7 @@ def _read_config(path: Path, trust_code: bool) -> ComparisonConfig:
             f"{path.parent} holds no comparison ({path.name} is missing); name a folder that "
             "tokengym compare wrote"
         )
-    return ComparisonConfig.from_dict(read_settings(path), path, trust_code=trust_code)
+    return ComparisonConfig.from_dict(read_hashed(path, optional=True), path, trust_code=trust_code)
 
 
 def _varying(configs: Sequence[ComparisonConfig]) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokengym.agents.rollouts.logs import check_tracker
-from tokengym.envs.files import LOCK, locked, write_hashed
+from tokengym.envs.files import LOCK, locked, read_hashed, write_hashed
 from tokengym.evaluation.measure.references import SAMPLES, check_ranks
 from tokengym.evaluation.report.results import write_comparison
 from tokengym.evaluation.runs.config import (
@@ -20,7 +20,6 @@ from tokengym.evaluation.runs.config import (
     ComparisonConfig,
     differences,
     missing_runs,
-    read_settings,
     resolve_env,
     run_folder,
 )
@@ -165,7 +164,8 @@ def check_folder(config: ComparisonConfig, out: Path) -> None:
         if out.is_dir() and any(path.name != LOCK for path in out.iterdir()):
             raise ValueError(f"{out} holds other files, no comparison; name a new folder")
         return
-    there, here = {"agents": [], **read_settings(out / SETTINGS_FILE)}, config.as_dict()
+    there = {"agents": [], **read_hashed(out / SETTINGS_FILE, optional=True)}
+    here = config.as_dict()
     names = ("rewards", "agents")
     dropped = [name for key in names for name in there.get(key, []) if name not in here[key]]
     if "learner" not in there.get("training", {}):

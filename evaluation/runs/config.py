@@ -1,12 +1,11 @@
 """Configuration of a comparison: everything that decides its numbers, and nothing else."""
 
-import json
 import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from tokengym.envs.declared import (
     names_of,
 )
 from tokengym.envs.errors import SettingsError, UntrustedCodeError
-from tokengym.envs.files import content_hash, read_hashed, write_json
 from tokengym.envs.pretrained import has_tokenizer
 from tokengym.envs.registry import Word, check_saved, did_you_mean, own_title, split_own
 from tokengym.envs.settings import GenerationSettings
@@ -466,44 +464,6 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             result[f"{prefix}{name}"] = value
     return result
-
-
-def read_settings(file: Path) -> dict[str, Any]:
-    """Return the settings that a folder's work was begun with, hashed or not.
-
-    Raises:
-        ValueError: if the file is damaged, or was changed since it was written.
-    """
-    return read_hashed(file, optional=True)
-
-
-def claim_folder(folder: Path, config: Any, *, remedy: str) -> None:
-    """Note the settings of the work in a folder, or refuse a folder that was begun with others.
-
-    Args:
-        folder: Folder that keeps the finished parts of the work.
-        config: The settings, a dataclass; a file or folder that they name counts by its contents.
-        remedy: End of the error's sentence.
-
-    Raises:
-        ValueError: naming what differs, or that the file of settings is damaged.
-    """
-    paths = {
-        leaf.path[-1]: Path(leaf.value)
-        for leaf in leaves(config)
-        if leaf.value
-        and isinstance(leaf.value, str)  # an empty path is this folder
-        and leaf.path[-1] != "env"
-        and Path(leaf.value).exists()
-    }
-    hashes = {f"contents of {name}": content_hash(path) for name, path in paths.items()}
-    hashes |= {f"contents of {path}": digest for path, digest in code_hashes(config).items()}
-    ours = json.loads(json.dumps({**asdict(config), **hashes}))
-    file = folder / "settings.json"
-    if not file.exists():
-        write_json(file, ours)
-    elif differ := differences(read_settings(file), ours):
-        raise ValueError(f"{folder} was begun with other settings ({'; '.join(differ)}); {remedy}")
 
 
 NO_NUMBERS = ("scorer_timeout", "evaluation.reference_samples")

@@ -28,7 +28,6 @@ from tokengym.evaluation.report.curves import COLUMNS
 from tokengym.evaluation.runs.config import (
     ComparisonConfig,
     differences,
-    read_settings,
     run_folder,
 )
 from tokengym.rewards.errors import RewardError
@@ -173,7 +172,7 @@ def read_result(folder: Path) -> dict[str, Any]:
     Raises:
         ValueError: if run.json is damaged, or a file is missing or was changed since the run ended.
     """
-    result = read_settings(folder / "run.json")
+    result = read_hashed(folder / "run.json", optional=True)
     tables = [result.get(name) or {} for name in ("versions", "made", "files")]
     is_whole = isinstance(result.get("status"), str)
     if not is_whole or not all(isinstance(table, dict) for table in tables):
@@ -249,7 +248,7 @@ def clear_finished(folder: Path) -> None:
     """
     left = [name for name in (UNFINISHED, LOCK) if (folder / name).exists()]
     ended = folder / "run.json"
-    if left and ended.is_file() and read_settings(ended).get("status") == "finished":
+    if left and ended.is_file() and read_hashed(ended, optional=True).get("status") == "finished":
         with locked(folder):
             UnfinishedRun(folder, {}).remove()
 

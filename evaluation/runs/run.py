@@ -239,7 +239,6 @@ class _Run:
         self._resumable = False
         self._measured = 0
         self._evaluator: Evaluator | None = None
-        self._sampler: Sampler | None = None
 
     @property
     def updates(self) -> int:
@@ -302,8 +301,6 @@ class _Run:
             self._evaluator = make_evaluator(self.config)
             if self.record.curve and "gold_score" not in self.record.curve[0]:
                 self._evaluator.gold = None  # the run that is resumed left it out
-            if self.training.declaration.uses_credit:
-                self._sampler = Sampler(self.config, self.reward)
         if not self.record.curve:
             self.record.begin()
         began = time.perf_counter()
@@ -315,8 +312,10 @@ class _Run:
         self._watch(step, {f"eval/{name}": value for name, value in evaluation.metrics.items()})
         budget = self.training.tokens
         is_last = step == self.training.steps if budget is None else known >= budget
-        if self._sampler is not None and (step == 0 or is_last):
-            self.record.samples += self._sampler.rows(self.record, step, evaluation, agent)
+        if self.training.declaration.uses_credit and (step == 0 or is_last):
+            self.record.samples += credited_samples(
+                self.record, self.reward, step, evaluation, agent
+            )
         if self.report is not None:
             done = step if budget is None else min(known, budget)
             self.report(done, self.record.curve[-1])
@@ -365,39 +364,33 @@ class _Run:
             self.unfinished.remove()
 
 
-class Sampler:
-    """Shows the credit that a run's own reward gives to responses of an evaluation."""
+def credited_samples(
+    record: RunRecord, reward: str, step: int, evaluation: "Evaluation", agent: Any
+) -> list[dict[str, Any]]:
+    """Return an evaluation's first responses, with a reward's credit, as rows of episodes.jsonl."""
+    from tokengym.evaluation.measure.evaluate import task_reward
 
-    def __init__(self, config: ComparisonConfig, reward: str) -> None:
-        self.count = config.evaluation.samples
-        self.arguments = config.env, config.env_kwargs(reward, train=False)
-
-    def rows(
-        self, record: RunRecord, step: int, evaluation: "Evaluation", agent: Any
-    ) -> list[dict[str, Any]]:
-        """Return the first responses of an evaluation as rows of episodes.jsonl."""
-        from tokengym.evaluation.measure.evaluate import task_reward
-
-        reward, tokenizer = task_reward(*self.arguments, agent)
-        episodes = evaluation.episodes[: self.count]
-        credited = reward.evaluate(list(episodes)) if episodes else []
-        return [
-            {
-                "credit": record.name,
-                "seed": record.seed,
-                "step": step,
-                "sample": index,
-                **episode_to_record(own),
-                "tokens": token_texts(tokenizer, own.response_ids),
-                "token_rewards": _rounded(own.token_rewards),
-                "log_probs": _rounded(own.log_probs),
-                "score": episode.score,
-                "gold_score": None
-                if evaluation.gold_scores is None
-                else float(evaluation.gold_scores[index]),
-            }
-            for index, (episode, own) in enumerate(zip(episodes, credited, strict=True))
-        ]
+    config = record.config
+    paid, tokenizer = task_reward(config.env, config.env_kwargs(reward, train=False), agent)
+    episodes = evaluation.episodes[: config.evaluation.samples]
+    credited = paid.evaluate(list(episodes)) if episodes else []
+    return [
+        {
+            "credit": record.name,
+            "seed": record.seed,
+            "step": step,
+            "sample": index,
+            **episode_to_record(own),
+            "tokens": token_texts(tokenizer, own.response_ids),
+            "token_rewards": _rounded(own.token_rewards),
+            "log_probs": _rounded(own.log_probs),
+            "score": episode.score,
+            "gold_score": None
+            if evaluation.gold_scores is None
+            else float(evaluation.gold_scores[index]),
+        }
+        for index, (episode, own) in enumerate(zip(episodes, credited, strict=True))
+    ]
 
 
 def _rounded(values: NDArray[np.floating] | None) -> list[float] | None:

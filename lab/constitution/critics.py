@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from tokengym.agents.rollouts.chosen import ChosenPrompts, player_of
+from tokengym.agents.rollouts.chosen import ChosenPrompts
 from tokengym.agents.rollouts.environments import Observation
-from tokengym.agents.rollouts.playing import Choice, Player
+from tokengym.agents.rollouts.playing import Choice, Player, as_player
 from tokengym.envs import Episode
 from tokengym.envs.prompts.tokenization import encode
 from tokengym.rewards import Scorer, Scores
@@ -243,7 +242,7 @@ class RuleCritic:
         faulty = [place for place, critique in enumerate(critiques) if critique.words]
         forbidden = [self._ids(self.rules.offensive(episodes[place].prompt)) for place in faulty]
         starts = [self._before_offence(episodes[place], critiques[place].words) for place in faulty]
-        player = _Forbidding(player_of(self.agent, torch.Generator().manual_seed(seed)))
+        player = _Forbidding(as_player(self.agent, seed=seed))
         revised = list(episodes)
         size = self.chosen.max_rows
         for first in range(0, len(faulty), size):

@@ -32,8 +32,8 @@ from tokengym.envs.files import (
     write_json,
     write_jsonl,
 )
-from tokengym.evaluation.runs.config import claim_folder
 from tokengym.evaluation.statistics import interval
+from tokengym.lab.collect import claim_folder
 from tokengym.lab.constitution.critics import draw_principles
 from tokengym.lab.constitution.report import write_reports
 from tokengym.lab.constitution.scene import ConstitutionConfig, Scene

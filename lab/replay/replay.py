@@ -22,7 +22,7 @@ from tokengym.envs import (
     printable,
 )
 from tokengym.envs.declared import as_plain, from_plain
-from tokengym.envs.files import read_jsonl, write_csv
+from tokengym.envs.files import read_hashed, read_jsonl, write_csv
 from tokengym.envs.forks.env import ForksValues
 from tokengym.envs.prompts.tokenization import token_texts
 from tokengym.envs.registry import check_saved, own_object, split_own
@@ -33,7 +33,6 @@ from tokengym.evaluation.runs.config import (
     SETTINGS_FILE,
     TaskSettings,
     check_module,
-    read_settings,
     resolve_env,
     task_of_file,
 )
@@ -418,7 +417,7 @@ def stored_settings(path: Path, *, below: bool) -> tuple[Path, dict[str, Any]] |
         *sorted(folder.glob("**/run.json" if below else "*/seed-*/run.json")),
     ]
     for file in filter(Path.exists, found):
-        stored = read_settings(file)
+        stored = read_hashed(file, optional=True)
         settings = stored.get("settings", stored)
         if not isinstance(settings, dict) or not isinstance(settings.get("env"), str):
             raise ValueError(f"{file} is damaged or of another version (it names no env)")

@@ -186,8 +186,8 @@ def _check_folder(config: "ComparisonConfig", out: Path) -> None:
     Raises:
         ValueError: naming the folder, and what differs of a run of other settings.
     """
-    from tokengym.envs.files import LOCK, is_leftover
-    from tokengym.evaluation.runs.config import differences, read_settings, run_folder
+    from tokengym.envs.files import LOCK, is_leftover, read_hashed
+    from tokengym.evaluation.runs.config import differences, run_folder
     from tokengym.evaluation.runs.own import CODE
     from tokengym.evaluation.runs.record import UNFINISHED, UnfinishedRun
 
@@ -196,7 +196,7 @@ def _check_folder(config: "ComparisonConfig", out: Path) -> None:
     own = run_folder(out, config.names[0], config.first_seed)
     resumable = {"iterations", UNFINISHED, LOCK, CODE, "tensorboard"}
     ended = own / "run.json"  # comes last
-    record = read_settings(ended) if ended.is_file() else {"status": "killed"}
+    record = read_hashed(ended, optional=True) if ended.is_file() else {"status": "killed"}
     stopped_early = record.get("status") in ("killed", "failed")
     if stopped_early and (
         record.get("steps_done") == 0 or any((own / name).is_dir() for name in resumable)

@@ -13,8 +13,9 @@ from tokengym.agents.learner import find_learner
 from tokengym.agents.ppo.advantages import advantage_names
 from tokengym.envs.declared import changed
 from tokengym.envs.errors import DatasetError, SettingsError
+from tokengym.envs.files import read_hashed
 from tokengym.evaluation.runs.compare import compare
-from tokengym.evaluation.runs.config import ComparisonConfig, read_settings, run_folder
+from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
 from tokengym.evaluation.runs.defaults import (
     EvaluationSettings,
     TrainingSettings,
@@ -184,7 +185,7 @@ def test_the_report_compares_learners_at_equal_tokens(made: Path) -> None:
 
 
 def test_learners_can_be_added_to_a_comparison(made: Path) -> None:
-    config = ComparisonConfig.from_dict(read_settings(made / "comparison.json"))
+    config = ComparisonConfig.from_dict(read_hashed(made / "comparison.json", optional=True))
     known = {path: path.stat().st_mtime_ns for path in made.glob("*/seed-0/run.json")}
     grown = ComparisonConfig.from_dict(
         {**config.as_dict(), "agents": [*config.agents, "reinforce++"]}

@@ -20,12 +20,13 @@ from rich.console import Console
 from tokengym import rewards
 from tokengym.envs import episode_from_record
 from tokengym.envs.declared import changed
+from tokengym.envs.files import read_hashed
 from tokengym.evaluation.measure.evaluate import Evaluator, evaluate
 from tokengym.evaluation.measure.references import draw_references, read_references
 from tokengym.evaluation.report.curves import read_curves
 from tokengym.evaluation.report.results import merge_comparisons, write_comparison
 from tokengym.evaluation.runs.compare import compare
-from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings, read_settings
+from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
 from tokengym.evaluation.runs.defaults import EvaluationSettings, TrainingSettings
 from tokengym.evaluation.runs.record import commit, hardware
 from tokengym.evaluation.runs.run import make_agent, run, run_references
@@ -299,7 +300,7 @@ def test_a_run_that_fails_keeps_what_it_measured(tmp_path: Path):
 
 def test_runs_made_apart_are_merged(finished: tuple[Path, dict, int], tmp_path: Path):
     out, summary, _ = finished
-    config = read_settings(out / "comparison.json")
+    config = read_hashed(out / "comparison.json", optional=True)
     for index, reward in enumerate(("sparse", "abc")):
         part = tmp_path / f"machine-{index}"
         shutil.copytree(out / reward, part / reward)
