@@ -243,9 +243,9 @@ def own_player(name: str, made: Any, envs: Any, *, seed: int | None = None) -> A
     Args:
         name: What the user wrote.
         made: The object of that name: an agent, or a class, which is called with the environments
-            if its constructor needs an argument.
+            if its constructor needs an argument, and with ``seed=`` if it takes one.
         envs: The environments that it is to play.
-        seed: Passed on as ``seed=`` to a constructor that takes one.
+        seed: The seed.
 
     Raises:
         SettingsError: if it has no ``predict``, or its constructor needs more.

@@ -240,10 +240,10 @@ class Alarms:
         group_size: int | None,
         learning_rate: float,
     ) -> None:
-        """Warn of what an update's figures show.
+        """Warn of what an update's figures show; updates are counted from 1.
 
         Args:
-            update: Number of the update, from 1.
+            update: Number of the update.
             clip_fraction: Share of tokens whose ratio left the clip range.
             kl_per_token: To the reference, nats.
             scores: Of the round's responses, in order; those of one prompt are neighbours.

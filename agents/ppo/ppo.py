@@ -467,12 +467,7 @@ class PPO(EpisodicAlgorithm):
     ) -> None:
         """Record the round's figures; scores are raw where a reward normalises them.
 
-        Args:
-            played: The round.
-            kl: (batch, time), nats.
-            mask: (batch, time) bool, the response's own tokens.
-            values: (batch, time), reward units; None without a critic.
-            returns: (batch, time), reward units.
+        KL, mask, values and returns are (batch, time), nats and reward units.
         """
         scores = [
             episode.score_parts.get("raw_score", episode.score) for episode in played.episodes
