@@ -83,9 +83,7 @@ class Checkpointed(OnPolicyAlgorithm):
 def save_checkpoint(agent: "Checkpointed", path: Path) -> None:
     """Write the agent to ``path``, atomically; what was there becomes ``<path>.previous``.
 
-    Args:
-        agent: The agent. In the middle of a round it is saved as it was before the round.
-        path: The folder to make.
+    In the middle of a round the agent is saved as it was before the round.
     """
     start = agent.round_start()
 
@@ -170,10 +168,7 @@ def write_policy(
 ) -> None:
     """Write the policy and its reference in Hugging Face's format.
 
-    Args:
-        policy: The policy.
-        folder: Where.
-        ref_weights: The reference's weights where its own are shards.
+    ``ref_weights`` are the reference's where its own are shards.
     """
     model, reference = policy.language_model, policy.reference
     if reference is not None:
@@ -235,7 +230,7 @@ def _build(
     agent = algorithm(
         record["policy"],
         envs,
-        policy_kwargs=_policy_kwargs(folder, record),
+        policy_kwargs={**record["policy_kwargs"], **stored_models(folder)},
         device=device,
         **settings,
     )
@@ -271,11 +266,7 @@ def _check_record(record: Mapping[str, Any], folder: Path) -> None:
 
 
 def check_counts(counters: Mapping[str, Any], folder: Path) -> None:
-    """Refuse counters below 0, or larger than anything that was ever counted.
-
-    Raises:
-        CheckpointError: naming the counter.
-    """
+    """Refuse counters below 0, or larger than anything that was ever counted."""
     for name, value in counters.items():
         if isinstance(value, int) and not 0 <= value < 2**64:  # a run by tokens adds to sys.maxsize
             raise CheckpointError(f"{name} of {folder} must be a count from 0 on, got {value}")
@@ -316,11 +307,6 @@ def _settings(
     check_saved(kept, folder / RECORD, named=dict(changes), trust_code=trust_code)
     lacking = {k: v for k, v in LACKING.items() if k in known and k not in record["policy_kwargs"]}
     return {**lacking, **kept, **changes}
-
-
-def _policy_kwargs(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the policy's arguments, with the models of the checkpoint."""
-    return {**record["policy_kwargs"], **stored_models(folder)}
 
 
 def stored_models(folder: Path) -> dict[str, Any]:

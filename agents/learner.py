@@ -169,11 +169,6 @@ def register_learner(learner: Learner) -> Learner:
     return LEARNERS.register(learner.name, learner)
 
 
-def learner_names() -> list[str]:
-    """Return the names of all learners: of ``agents/*/settings.py``, installed packages, others."""
-    return LEARNERS.names()
-
-
 def find_learner(name: str) -> Learner:
     """Return the learner of that name, or of "path/to/file.py:MyAgent".
 

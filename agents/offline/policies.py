@@ -165,11 +165,6 @@ def _is_environment(source: Any) -> bool:
     return isinstance(source, VectorEnv | gym.Env | VecEnv)
 
 
-def text_length(policy: CausalLMPolicy) -> int | None:
-    """Return the most tokens that the model reads; None if nothing says so."""
-    return positions(policy.language_model.model)
-
-
 def _model_of(source: Any, dtype: str) -> tuple[Any, int]:
     """Return the model, and the most tokens of a text it is for."""
     if not _is_environment(source):

@@ -32,7 +32,6 @@ from tokengym.agents.offline.policies import (
     find_tokenizer,
     load_weights,
     read_agent,
-    text_length,
     write_agent,
     write_weights,
 )
@@ -43,7 +42,7 @@ from tokengym.agents.policy.settings import Precision
 from tokengym.envs.declared import names_of
 from tokengym.envs.errors import DatasetError
 from tokengym.envs.files import check_entries, read_folder, read_json, write_folder, writing
-from tokengym.rewards.models.loading import auto_device, select_device, use_device
+from tokengym.rewards.models.loading import auto_device, positions, select_device, use_device
 from tokengym.rewards.pairs.encode import EncodedTexts, TextEncoding
 
 _QUIET: dict[str, Any] = {
@@ -231,7 +230,7 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
             seed=args.seed,
         )
         rules = encoding_for(source, options.encoding)
-        limit = text_length(policy)
+        limit = positions(policy.language_model.model)
         train_texts, eval_texts = (
             None if texts is None else self.encode(texts, tokenizer, rules, max_positions=limit)
             for texts in (data, eval_data)

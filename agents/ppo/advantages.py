@@ -84,11 +84,6 @@ def register_advantage(estimator: AdvantageEstimator) -> AdvantageEstimator:
     return ADVANTAGES.register(estimator.name, estimator)
 
 
-def advantage_names() -> list[str]:
-    """Return the names of all estimators."""
-    return list(ADVANTAGES)
-
-
 def find_advantage(name: str) -> AdvantageEstimator:
     """Return the estimator of that name, or that of "path/to/file.py:Name".
 

@@ -100,11 +100,6 @@ def register_weight(weight: type[AdvantageWeight]) -> type[AdvantageWeight]:
     return WEIGHTS.register(weight.name, weight)
 
 
-def weight_names() -> list[str]:
-    """Return the names of all weights."""
-    return list(WEIGHTS)
-
-
 def find_weight(text: str) -> AdvantageWeight:
     """Return the weight of a name with options, "entropy:top=0.1", or of "file.py:Name".
 

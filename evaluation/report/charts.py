@@ -41,88 +41,63 @@ class Series:
 
 @dataclass(frozen=True, kw_only=True)
 class Tick:
-    """A mark on an axis."""
+    """A mark on an axis, in pixels, and its number."""
 
     at: float
-    """Pixels."""
     text: str
-    """Its number."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """A horizontal line across a chart, in pixels."""
+    """A horizontal line across a chart, its height in pixels, and its name."""
 
     at: float
-    """Its height."""
     text: str
-    """Its name."""
     text_at: float
     """Height of its name, clear of the names above."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One drawn series: path strings and points in pixels."""
+    """One drawn `Series`: path strings and the line's points in pixels."""
 
     name: str
-    """As `Series.name`."""
     colour: int
-    """As `Series.colour`."""
     path: str
-    """The line."""
     band: str
     """The closed band; empty if there is none."""
     runs: Sequence[str]
-    """One path per run."""
     points: Sequence[tuple[float, float]]
-    """The line's points."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A drawn chart."""
+    """A drawn chart: the view box's size and the plotting area's edges, in pixels."""
 
     width: float
-    """Pixels of the view box."""
     height: float
-    """Pixels of the view box."""
     left: float
-    """Left edge of the plotting area."""
     right: float
-    """Right edge."""
     top: float
-    """Top edge."""
     bottom: float
-    """Bottom edge."""
     x_ticks: Sequence[Tick]
-    """Along the bottom."""
     y_ticks: Sequence[Tick]
-    """Along the left."""
     lines: Sequence[Line] = ()
-    """The series."""
     levels: Sequence[Level] = ()
-    """Horizontal lines."""
     hover: dict[str, object] = field(default_factory=dict)
     """Data of the script that shows values under the pointer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Whisker:
-    """One interval of an interval chart, in pixels."""
+    """One interval of an interval chart: the row's label, its height, ends and point in pixels."""
 
     name: str
-    """The row's label."""
     colour: int
-    """Index into the palette."""
     y: float
-    """The row's height."""
     low: float
-    """Left end."""
     mid: float
-    """The point."""
     high: float
-    """Right end."""
     clear: bool
     """Whether the difference is clear."""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tokengym.agents.ppo.advantages import AdvantageEstimator
-from tokengym.agents.ppo.weights import AdvantageWeight, weight_names
+from tokengym.agents.ppo.weights import WEIGHTS, AdvantageWeight
 from tokengym.envs.declared import as_plain, check_count
 from tokengym.envs.files import read_json, write_json, write_text
 from tokengym.envs.registry import load_own, split_own
@@ -117,7 +117,7 @@ class CardConfig:
             return "estimator"
         bare = self.name.partition(":")[0]
         is_rule = bare in registered_rewards() and not self.subject.startswith(WEIGHT)
-        if bare in weight_names() and not is_rule:
+        if bare in WEIGHTS and not is_rule:
             return "weight"
         check_name(bare)
         return "rule"

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from tokengym.agents.losses import rewards_to_go
 from tokengym.agents.ppo.advantages import (
+    ADVANTAGES,
     AdvantageEstimator,
     RoundTensors,
-    advantage_names,
     find_advantage,
 )
 from tokengym.agents.ppo.settings import PPOSettings
@@ -85,7 +85,7 @@ def find_estimator(name: str) -> AdvantageEstimator:
 
 def estimator_names() -> list[str]:
     """Return the names of the learners' estimators and of the controls."""
-    return [*advantage_names(), *CONTROLS]
+    return [*ADVANTAGES, *CONTROLS]
 
 
 @dataclass(frozen=True, kw_only=True)

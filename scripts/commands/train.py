@@ -39,9 +39,9 @@ def run_settings(env: str | None, agent: str, bundle: str = "") -> dict[str, Any
 
 def agents() -> dict[str, str]:
     """Return the names that ``--agent`` takes, with a line about each."""
-    from tokengym.agents.learner import find_learner, learner_names
+    from tokengym.agents.learner import LEARNERS, find_learner
 
-    return {name: find_learner(name).summary for name in learner_names()}
+    return {name: find_learner(name).summary for name in LEARNERS.names()}
 
 
 @takes_settings(run_settings, choice=("agent", agents))

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from tokengym.agents.ppo.advantages import advantage_names
-from tokengym.agents.ppo.weights import WeighedRound, weight_names
+from tokengym.agents.ppo.advantages import ADVANTAGES
+from tokengym.agents.ppo.weights import WEIGHTS, WeighedRound
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
 from tokengym.evaluation.runs.run import run
@@ -98,7 +98,7 @@ def test_the_page_of_learners_runs_and_lists_them_all(capsys: Any):
     )
     expected = torch.tensor([[4, 4, 2, 2], [4, 2, 0, 0]]) / 3
     torch.testing.assert_close(weights, expected)
-    for name in (*advantage_names(), *weight_names()):
+    for name in (*ADVANTAGES, *WEIGHTS):
         assert f"| `{name}" in text
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tokengym.agents.learner import find_learner, learner_names
+from tokengym.agents.learner import LEARNERS, find_learner
 from tokengym.agents.ppo.advantages import find_advantage
 from tokengym.agents.ppo.settings import CRITIC_FREE
 from tokengym.envs.bundle import bundled
@@ -146,7 +146,7 @@ FOREIGN = {
 }
 
 
-@pytest.mark.parametrize("agent", learner_names())
+@pytest.mark.parametrize("agent", LEARNERS.names())
 def test_an_option_without_effect_is_refused(agent: str, capsys: pytest.CaptureFixture[str]):
     arguments, owners, own = FOREIGN[agent]
     assert main(["train", "--agent", agent, *arguments]) == 2
@@ -157,7 +157,7 @@ def test_an_option_without_effect_is_refused(agent: str, capsys: pytest.CaptureF
     assert said.count("\n") == 1
 
 
-@pytest.mark.parametrize("agent", learner_names())
+@pytest.mark.parametrize("agent", LEARNERS.names())
 def test_every_setting_of_a_learner_is_an_option(agent: str, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
         main(["train", "--agent", agent, "--help-all"])
@@ -172,7 +172,7 @@ def test_every_setting_of_a_learner_is_an_option(agent: str, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize("bundle", ["smollm2-reviews", "smollm2-answers"])
-@pytest.mark.parametrize("agent", learner_names())
+@pytest.mark.parametrize("agent", LEARNERS.names())
 def test_a_bundles_defaults_suit_every_learner(agent: str, bundle: str):
     options = options_of(COMMANDS["train"], [f"--agent={agent}", f"--bundle={bundle}"])
     values = {option.name: option.default for option in options}
@@ -247,7 +247,7 @@ def test_train_names_the_learners_of_token_rewards():
     named = re.split(r", | and ", said.rpartition(". ")[2])
     assert sorted(named) == [
         name
-        for name in learner_names()
+        for name in LEARNERS.names()
         if find_learner(name).uses_credit
         and find_advantage(find_learner(name).fixed.get("advantage", "gae")).uses_token_rewards
     ]

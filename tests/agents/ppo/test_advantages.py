@@ -13,7 +13,6 @@ from tokengym.agents.ppo.advantages import (
     ADVANTAGES,
     AdvantageEstimator,
     RoundTensors,
-    advantage_names,
     find_advantage,
     register_advantage,
 )
@@ -144,7 +143,7 @@ def test_an_estimator_of_ones_own_is_one_function(
             needs_critic=False,
         )
     )
-    assert "immediate" in advantage_names()
+    assert "immediate" in ADVANTAGES
     agent = make_ppo(envs=dense(make_envs, 8), advantage="immediate")
     agent.learn(8 * 5)
     assert agent._n_updates >= 1

@@ -13,7 +13,7 @@ import torch
 import tokengym
 from tests.agents.conftest import make_model
 from tokengym.agents import PPO
-from tokengym.agents.ppo.weights import WeighedRound, find_weight, weight_names, weighted
+from tokengym.agents.ppo.weights import WEIGHTS, WeighedRound, find_weight, weighted
 from tokengym.envs import SettingsError, bundled
 from tokengym.rewards import RewardModel
 
@@ -176,7 +176,7 @@ def test_a_scorer_without_attention_is_named(make_ppo: Callable[..., PPO]) -> No
 
 
 def test_every_weight_has_a_name_and_a_description() -> None:
-    assert {"constant", "random", "position", "entropy", "gtpo"} <= set(weight_names())
+    assert {"constant", "random", "position", "entropy", "gtpo"} <= set(WEIGHTS)
     mask = torch.tensor([[True, True, False]])
     played = WeighedRound(
         response_mask=mask,
@@ -185,7 +185,7 @@ def test_every_weight_has_a_name_and_a_description() -> None:
         entropy=lambda: torch.ones(1, 3),
         log_probs=-torch.ones(1, 3),
     )
-    for name in weight_names():
+    for name in WEIGHTS:
         if not (weight := type(find_weight(name)) if name != "teacher" else None):
             continue
         assert weight.__doc__

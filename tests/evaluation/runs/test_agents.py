@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from tokengym.agents.learner import find_learner
-from tokengym.agents.ppo.advantages import advantage_names
+from tokengym.agents.ppo.advantages import ADVANTAGES
 from tokengym.envs.declared import changed
 from tokengym.envs.errors import DatasetError, SettingsError
 from tokengym.envs.files import read_hashed
@@ -49,7 +49,7 @@ def learners(*agents: str, **changes: object) -> ComparisonConfig:
 
 
 def test_every_estimator_without_a_critic_is_a_learner_by_its_name() -> None:
-    for name in advantage_names():
+    for name in ADVANTAGES:
         if name != "gae":
             assert find_learner(name).default_settings().advantage == name
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tokengym.agents.learner import learner_names
+from tokengym.agents.learner import LEARNERS
 from tokengym.agents.ppo.settings import PPOSettings
 from tokengym.envs import bundled
 from tokengym.envs.declared import changed
@@ -70,7 +70,7 @@ def test_a_configuration_survives_its_file(tmp_path: Path):
     assert ComparisonConfig.from_dict(read_json(tmp_path / "c.json")) == ours
 
 
-@pytest.mark.parametrize("agent", learner_names())
+@pytest.mark.parametrize("agent", LEARNERS.names())
 def test_every_learner_survives_the_file(agent: str, tmp_path: Path):
     ours = config(rewards=("sparse",), training=TrainingSettings(agent=agent, lora_rank=4))
     write_json(tmp_path / "c.json", ours.as_dict())
