@@ -11,6 +11,7 @@ from torch import Tensor
 from tokengym.agents import losses
 from tokengym.agents.policy.policy import CausalLMPolicy, Evaluation
 from tokengym.agents.policy.sequences import ActionMasks, Sequences
+from tokengym.agents.ppo.settings import PPOSettings
 
 logger = logging.getLogger(__name__)
 
@@ -107,21 +108,18 @@ class Objective:
 
     each a mean over the tokens of the whole minibatch; L_policy and KL take ``loss_mean``. The
     advantages of L_policy are divided by advantage_scale where they are whitened, and so is the
-    price of the KL: its unit stays that of the rewards. The settings are `PPO`'s, at this point of
-    the training.
+    price of the KL: its unit stays that of the rewards.
     """
 
+    settings: PPOSettings
     clip_range: float
-    clip_range_high: float | None = None
+    """The settings' at this point of the training, as the next two."""
     clip_range_vf: float | None
-    vf_coef: float
-    ent_coef: float
     kl_coef: float
     """0 where the loss has no KL."""
-    kl_estimator: str
-    loss_mean: str = "token"
+    loss_mean: str
     """See `PPOSettings.loss_mean`, without "auto"."""
-    horizon: int = 0
+    horizon: int
     """Longest response, tokens; what "constant" divides by."""
     value_head_only: bool
     """Warm-up: loss = vf_coef * L_value, and gradients reach the value head alone."""
@@ -143,8 +141,8 @@ class Objective:
         now = policy.evaluate(
             part.sequences,
             part.action_masks,
-            with_entropy=self.ent_coef != 0.0,
-            with_kl=self.kl_coef != 0.0 and self.kl_estimator == "exact",
+            with_entropy=self.settings.ent_coef != 0.0,
+            with_kl=self.kl_coef != 0.0 and self.settings.kl_estimator == "exact",
             ref_logits=part.ref_logits,
             ref_states=part.ref_states,
             value_head_only=self.value_head_only,
@@ -160,7 +158,7 @@ class Objective:
             part.advantages,
             part.response_mask,
             clip_range=self.clip_range,
-            clip_range_high=self.clip_range_high,
+            clip_range_high=self.settings.clip_range_high,
             count=count,
             weights=weights,
         )
@@ -169,7 +167,7 @@ class Objective:
         if now.values is not None:
             value_loss = self._value_loss(now.values, part, count)
             figures["value_loss"] = value_loss.item()
-            loss = self.vf_coef * value_loss
+            loss = self.settings.vf_coef * value_loss
         if not self.value_head_only:
             loss = loss + policy_loss + self._regularisation(now, part, count, weights)
         with torch.no_grad():
@@ -197,13 +195,15 @@ class Objective:
         mask = part.response_mask
         added = now.log_probs.new_zeros(())
         if now.entropy is not None:
-            added = added - self.ent_coef * losses.masked_mean(now.entropy, mask, count=count)
+            added = added - self.settings.ent_coef * losses.masked_mean(
+                now.entropy, mask, count=count
+            )
         if self.kl_coef != 0.0:
             kl = now.kl
             if kl is None:
                 assert part.ref_log_probs is not None
                 kl = losses.kl_estimate(
-                    now.log_probs, part.ref_log_probs, estimator=self.kl_estimator
+                    now.log_probs, part.ref_log_probs, estimator=self.settings.kl_estimator
                 )
             mean = (
                 losses.masked_mean(kl, mask, count=count)

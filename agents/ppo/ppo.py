@@ -348,19 +348,18 @@ class PPO(EpisodicAlgorithm):
 
     def objective(self) -> Objective:
         """Return the objective of the next gradient step."""
+        settings, horizon = self.settings, 0
+        if self.env is not None:
+            horizon = int(environment_attribute(self.env, "max_new_tokens", 0))
+        is_auto = settings.loss_mean == "auto"
         return Objective(
-            clip_range=self._now(self.settings.clip_range),
-            clip_range_high=self.settings.clip_range_high,
-            clip_range_vf=self._now(self.settings.clip_range_vf),
-            loss_mean=self.estimator.loss_mean
-            if self.settings.loss_mean == "auto"
-            else self.settings.loss_mean,
-            horizon=int(environment_attribute(self.env, "max_new_tokens", 0)) if self.env else 0,
-            vf_coef=self.settings.vf_coef,
-            ent_coef=self.settings.ent_coef,
-            kl_coef=self.kl_coef if self.settings.has_kl_in_loss else 0.0,
-            kl_estimator=self.settings.kl_estimator,
-            value_head_only=self._n_updates < self.settings.n_value_warmup,
+            settings=settings,
+            clip_range=self._now(settings.clip_range),
+            clip_range_vf=self._now(settings.clip_range_vf),
+            kl_coef=self.kl_coef if settings.has_kl_in_loss else 0.0,
+            loss_mean=self.estimator.loss_mean if is_auto else settings.loss_mean,
+            horizon=horizon,
+            value_head_only=self._n_updates < settings.n_value_warmup,
         )
 
     def _update_learning_rate(self, optimizers: Any) -> None:
