@@ -83,7 +83,7 @@ class ResponseScorer(nn.Module):
         response_lengths: Tensor,
         with_reference: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the summed log-probability of each row's response.
+        """Return the summed log-probability of each row's response, (rows,) float32, nats.
 
         Args:
             input_ids: (rows, length) int64, prompt then response, padded on the right.
@@ -92,7 +92,7 @@ class ResponseScorer(nn.Module):
             with_reference: Compute them under the reference too, without gradient.
 
         Returns:
-            (rows,) float32, nats, under the policy, and under the reference (or None).
+            Under the policy, and under the reference (or None).
         """
         sequences = Sequences(
             input_ids=input_ids, prompt_lengths=prompt_lengths, response_lengths=response_lengths

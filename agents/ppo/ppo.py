@@ -70,9 +70,7 @@ class PPO(EpisodicAlgorithm):
         learning_rate: See `PPOSettings`, whose other fields are keywords too.
         tensorboard_log, policy_kwargs, verbose, seed, device: See `EpisodicAlgorithm`.
 
-    Raises:
-        SettingsError: if a setting is out of range.
-        ModelError, TokenizerError: if the model does not fit.
+    Raises: as `EpisodicAlgorithm`.
     """
 
     settings_class = PPOSettings
