@@ -22,7 +22,7 @@ import triton.language as tl
 from torch import Tensor
 
 from tokengym.agents.fused.launching import block_of, launch
-from tokengym.agents.policy.head import LOWEST, Figures, as_read, product
+from tokengym.agents.policy.head import LOWEST, Figures, as_read, product, was_possible
 from tokengym.agents.policy.sampling import MOST_LOGITS
 
 ALIGNED = 128
@@ -81,17 +81,18 @@ class _TokenFigures(torch.autograd.Function):
         if asked.reference:
             kl = difference / total - normaliser + ref_normaliser
         ctx.asked = asked
-        ctx.save_for_backward(states, weight, kl, entropy, normaliser, ref_normaliser)
+        ctx.save_for_backward(states, weight, log_probs, kl, entropy, normaliser, ref_normaliser)
         return kl, log_probs, entropy
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        states, weight, *figures = ctx.saved_tensors
+        states, weight, log_probs, *figures = ctx.saved_tensors
         asked: Figures = ctx.asked
         needs_states, needs_weight, _ = ctx.needs_input_grad
         models = _Models(states, weight, asked)
         given = states.to(models.read.dtype)
-        per_token = torch.stack([*gradients, *figures], 1).contiguous()  # (n, 7)
+        slopes = [x.where(was_possible(log_probs), 0.0) for x in gradients]
+        per_token = torch.stack([*slopes, *figures], 1).contiguous()  # (n, 7)
         grad_states = torch.zeros(states.shape, device=states.device) if needs_states else None
         grad_weight = torch.empty_like(weight) if needs_weight else None
         for words in vocabulary_parts(len(states), asked.num_actions):

@@ -82,11 +82,17 @@ def token_figures(states: Tensor, weight: Tensor, asked: Figures) -> tuple[Tenso
         asked: The figures.
 
     Returns:
-        Each (n,), nats. Gradients reach states and weight.
+        Each (n,), nats. Gradients reach states and weight, but none from a token that its mask
+        forbids, which has log-probability `LOWEST` and which nobody has sampled.
     """
     kl, log_probs, entropy = _TokenFigures.apply(states, weight, asked)
     found = ([kl] if asked.reference else []) + [log_probs]
     return tuple(found + ([entropy] if asked.with_entropy else []))
+
+
+def was_possible(log_probs: Tensor) -> Tensor:
+    """Say which tokens could be sampled, by their log-probabilities, (n,)."""
+    return log_probs > 0.5 * LOWEST
 
 
 class _TokenFigures(torch.autograd.Function):
@@ -116,14 +122,14 @@ class _TokenFigures(torch.autograd.Function):
                 ref_normaliser[part] = first.squeeze(-1)
                 kl[part] = _dot(p, log_p.sub_(log_q))
         ctx.asked = asked
-        ctx.save_for_backward(states, weight, kl, entropy, normaliser, ref_normaliser)
+        ctx.save_for_backward(states, weight, log_probs, kl, entropy, normaliser, ref_normaliser)
         return kl, log_probs, entropy
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        states, weight, kl, entropy, normaliser, ref_normaliser = ctx.saved_tensors
+        states, weight, log_probs, kl, entropy, normaliser, ref_normaliser = ctx.saved_tensors
         asked: Figures = ctx.asked
-        b, g, h = gradients
+        b, g, h = (x.where(was_possible(log_probs), 0.0) for x in gradients)
         a, c = b - h, -g - h * entropy - b * kl
         c = c - a * normaliser + b * ref_normaliser  # z = log p + lse(z)
         needs_states, needs_weight, _ = ctx.needs_input_grad

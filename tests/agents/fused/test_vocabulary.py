@@ -17,7 +17,7 @@ from tests.agents.policy.test_policy import shake
 from tests.support.tapes import record_tapes
 from tests.support.traffic import Traffic
 from tokengym.agents import PPO
-from tokengym.agents.policy.head import Figures, token_figures
+from tokengym.agents.policy.head import LOWEST, Figures, token_figures
 from tokengym.agents.policy.sampling import draw, packed
 from tokengym.agents.policy.sequences import Sequences
 
@@ -61,15 +61,22 @@ def test_what_does_not_learn_gets_no_gradient():
     assert given["weight"].grad is None
 
 
-def test_a_token_that_was_forbidden_has_the_figures_of_the_plain_form():
+def test_a_token_that_was_forbidden_has_the_figures_of_the_plain_form_and_no_gradient():
     given = {name: value.to(DEVICE) for name, value in parts(torch.float32).items()}
     given["tokens"] = given["forbidden"].int().argmax(1)
+    allowed = ~given["forbidden"][torch.arange(len(given["tokens"])), given["tokens"]]
     bits, numbers = packed(~given["forbidden"]), torch.arange(len(given["tokens"]), device=DEVICE)
     figures = asked(given, with_kl=True, with_entropy=True)
     masked = dataclasses.replace(figures, masks=lambda: (bits, numbers))
-    expected = token_figures(given["states"], given["weight"], figures)
-    found = vocabulary.token_figures(given["states"], given["weight"], masked)
-    for one, other in zip(expected, found, strict=True):
+    leaves = given["states"].requires_grad_(), given["weight"].requires_grad_()
+    results = []
+    for compute, demand in ((token_figures, figures), (vocabulary.token_figures, masked)):
+        found = compute(*leaves, demand)
+        assert ((found[1] == LOWEST) == ~allowed).all()
+        total: Any = sum(one.sum() for one in found)
+        results.append([*found, *torch.autograd.grad(total, leaves)])
+        assert (results[-1][3].abs().sum(1) > 0).tolist() == allowed.tolist()
+    for one, other in zip(*results, strict=True):
         torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-5)
 
 
