@@ -24,17 +24,15 @@ import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor, nn
-from transformers import GemmaModel, LlamaModel, MistralModel, Qwen2Model, Qwen3Model
-from transformers.activations import GELUTanh, SiLUActivation
-from transformers.cache_utils import get_layer_types_and_kwargs
+from transformers import GemmaModel
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
 from tokengym.agents.decoding.cuda.static import StaticStream
-from tokengym.agents.decoding.llama import ROTATIONS, linear_maps
+from tokengym.agents.decoding.llama import linear_maps
 from tokengym.agents.fused.launching import block_of, launch
+from tokengym.agents.fused.layers import add_and_norm, apply_gate, turned_heads
+from tokengym.agents.fused.trunk import activation, has_llama_blocks, rotation, windows
 from tokengym.agents.policy.language_model import LanguageModel
-
-FAMILIES = (LlamaModel, MistralModel, Qwen2Model, Qwen3Model, GemmaModel)
 
 
 @dataclass(frozen=True)
@@ -66,18 +64,12 @@ class Block:
 
 
 def has_fused_shape(language_model: LanguageModel) -> bool:
-    """Say whether the model is one of the `FAMILIES`, as they usually are."""
+    """Say whether the model's steps can be fused: plain linear maps between Llama's parts."""
     trunk: Any = language_model.model.base_model
-    if language_model.autocasts or type(trunk) not in FAMILIES:
+    if language_model.autocasts or not has_llama_blocks(trunk):
         return False
-    rotation = getattr(trunk.config, "rope_parameters", None) or {}
-    is_usual = rotation.get("rope_type", "default") in ROTATIONS
-    is_usual &= rotation.get("partial_rotary_factor", 1.0) == 1.0
-    is_usual &= all(
-        _is_gelu(b.mlp) or isinstance(b.mlp.act_fn, SiLUActivation) for b in trunk.layers
-    )
     maps = [m for block in trunk.layers for group in linear_maps(block) for m in group]
-    return is_usual and all(type(m) is nn.Linear for m in maps)
+    return all(type(m) is nn.Linear for m in maps)
 
 
 class FusedStream(StaticStream):
@@ -87,14 +79,9 @@ class FusedStream(StaticStream):
         super().__init__(language_model, capacity, rows=rows)
         trunk: Any = language_model.model.base_model
         self._trunk, self._first = trunk, torch.zeros_like(self._positions[:, 0])
-        layers = zip(*get_layer_types_and_kwargs(trunk.config), strict=True)
-        windows = [settings.get("sliding_window") or 0 for _, settings in layers]
-        self._blocks = [_block(*both) for both in zip(trunk.layers, windows, strict=True)]
-        weight = trunk.embed_tokens.weight
-        cos, sin = trunk.rotary_emb(weight[:1], self._columns[None])  # rounded as the model does
-        lower, upper = sin[0].float().chunk(2, -1)
-        self._cos, self._sin = cos[0].float().contiguous(), torch.cat([-lower, upper], -1)
-        self._activates = "gelu" if _is_gelu(trunk.layers[0].mlp) else "silu"
+        self._blocks = [_block(*both) for both in zip(trunk.layers, windows(trunk), strict=True)]
+        self._cos, self._sin = rotation(trunk, trunk.embed_tokens.weight[:1], self._columns)
+        self._activation = activation(trunk)
 
     def start(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """See `Stream.start`."""
@@ -111,8 +98,8 @@ class FusedStream(StaticStream):
             normed = self._normed(x, added, block.norm_1)
             attended = self._attended(F.linear(normed, *block.qkv), block, layer)
             normed = self._normed(x, block.out(attended), block.norm_2)
-            gate, up = block.gate(normed), block.up(normed)
-            apply_gate(gate, up, self._activates)
+            gate = block.gate(normed)
+            apply_gate(gate, gate, block.up(normed), self._activation)
             added = block.down(gate)
         self._normed(x, added, self._trunk.norm, self.states[:size])
 
@@ -131,7 +118,7 @@ class FusedStream(StaticStream):
         """Return the norm of the states, (rows, width), to which something is added in place."""
         out = torch.empty_like(x) if out is None else out
         is_gemma = type(self._trunk) is GemmaModel
-        add_and_norm(out, x, added, norm.weight, self._trunk.config.rms_norm_eps, is_gemma)
+        add_and_norm(out, x, x, added, norm.weight, self._trunk.config.rms_norm_eps, is_gemma)
         return out
 
     def _attended(self, qkv: Tensor, block: Block, layer: Any) -> Tensor:
@@ -144,10 +131,6 @@ class FusedStream(StaticStream):
         settings = block.scale, self._trunk.config.rms_norm_eps, block.window
         attend(out, layer.keys, layer.values, qkv, *norms, *tables, *place, *settings)
         return out
-
-
-def _is_gelu(mlp: Any) -> bool:
-    return isinstance(mlp.act_fn, GELUTanh)
 
 
 def _block(block: Any, window: int) -> Block:
@@ -174,47 +157,6 @@ def _block(block: Any, window: int) -> Block:
 
 
 # --- the kernels as operations of torch -----------------------------------------------------------
-
-
-@torch.library.custom_op("tokengym::add_and_norm", mutates_args=("out", "x"))
-def add_and_norm(
-    out: Tensor, x: Tensor, added: Tensor | None, weight: Tensor, eps: float, above_one: bool
-) -> None:
-    """Add to the states in place and write their RMS norm.
-
-    Args:
-        out: (rows, width).
-        x: (rows, width), the states.
-        added: (rows, width), or None.
-        weight: (width,).
-        eps: Added to the mean square.
-        above_one: Whether 1 is added to the weights, as Gemma does.
-    """
-    rows, width = x.shape
-    launch(
-        _add_and_norm,
-        (rows,),
-        x,
-        *(out, x, x if added is None else added, weight, width, eps),
-        HAS_ADDED=added is not None,
-        ABOVE_ONE=above_one,
-        BLOCK=block_of(width, 2**16),
-        num_warps=8 if width > 2**11 else 4,
-    )
-
-
-@torch.library.custom_op("tokengym::apply_gate", mutates_args=("gate",))
-def apply_gate(gate: Tensor, up: Tensor, activation: str) -> None:
-    """Write act(gate) * up over the gate, (rows, inner width)."""
-    block = 2**10
-    launch(
-        _apply_gate,
-        (triton.cdiv(gate.numel(), block),),
-        gate,
-        *(gate, up, gate.numel()),
-        IS_GELU=activation == "gelu",
-        BLOCK=block,
-    )
 
 
 @torch.library.custom_op("tokengym::attend", mutates_args=("out", "keys", "values"))
@@ -275,64 +217,6 @@ def attend(
 
 
 @triton.jit
-def _add_and_norm(  # type: ignore[no-untyped-def]
-    out, x, added, weight, width, eps,
-    HAS_ADDED: tl.constexpr, ABOVE_ONE: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    row = tl.program_id(0).to(tl.int64)
-    places = tl.arange(0, BLOCK)
-    is_place = places < width
-    states = tl.load(x + row * width + places, mask=is_place, other=0.0)
-    if HAS_ADDED:
-        more = tl.load(added + row * width + places, mask=is_place, other=0.0)
-        states = (states.to(tl.float32) + more.to(tl.float32)).to(states.dtype)
-        tl.store(x + row * width + places, states, mask=is_place)
-    wide = states.to(tl.float32)
-    wide = wide * tl.rsqrt(tl.sum(wide * wide) / width + eps)
-    scale = tl.load(weight + places, mask=is_place, other=0.0).to(tl.float32)
-    if ABOVE_ONE:
-        wide = wide * (1.0 + scale)
-    else:
-        wide = wide.to(states.dtype).to(tl.float32) * scale  # the model rounds in between
-    tl.store(out + row * width + places, wide.to(states.dtype), mask=is_place)
-
-
-@triton.jit
-def _apply_gate(gate, up, count, IS_GELU: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    places = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    x = tl.load(gate + places, mask=places < count, other=0.0).to(tl.float32)
-    y = tl.load(up + places, mask=places < count, other=0.0).to(tl.float32)
-    if IS_GELU:  # x (1 + tanh z) / 2 is x sigmoid(2 z)
-        x = x * tl.sigmoid(1.5957691216057308 * (x + 0.044715 * x * x * x))
-    else:
-        x = x * tl.sigmoid(x)
-    tl.store(gate + places, (x * y).to(gate.dtype.element_ty), mask=places < count)
-
-
-@triton.jit
-def _turned(  # type: ignore[no-untyped-def]
-    x, weight, heads, is_head, cos, sin, eps,
-    WIDTH: tl.constexpr, DIMS: tl.constexpr, HAS_NORMS: tl.constexpr,
-):  # fmt: skip
-    """Return heads, (heads, DIMS), turned by their place: x cos + (-upper half, lower half) sin."""
-    dims = tl.arange(0, DIMS)
-    is_dim = dims < WIDTH
-    partner = tl.where(dims < WIDTH // 2, dims + WIDTH // 2, dims - WIDTH // 2)
-    mask = is_head[:, None] & is_dim[None, :]
-    left = tl.load(x + heads[:, None] * WIDTH + dims[None, :], mask=mask, other=0.0)
-    right = tl.load(x + heads[:, None] * WIDTH + partner[None, :], mask=mask, other=0.0)
-    dtype = left.dtype
-    left, right = left.to(tl.float32), right.to(tl.float32)
-    if HAS_NORMS:
-        factor = tl.rsqrt(tl.sum(left * left, 1) / WIDTH + eps)[:, None]
-        here = tl.load(weight + dims, mask=is_dim, other=0.0).to(tl.float32)[None, :]
-        there = tl.load(weight + partner, mask=is_dim, other=0.0).to(tl.float32)[None, :]
-        left = (left * factor).to(dtype).to(tl.float32) * here
-        right = (right * factor).to(dtype).to(tl.float32) * there
-    return (left * cos[None, :] + right * sin[None, :]).to(dtype)
-
-
-@triton.jit
 def _attend(  # type: ignore[no-untyped-def]
     out, keys, values, qkv, query_norm, key_norm, cos, sin, positions, column, first, scale, eps,
     window, room, SHARED: tl.constexpr, KEYS: tl.constexpr, WIDTH: tl.constexpr,
@@ -346,12 +230,12 @@ def _attend(  # type: ignore[no-untyped-def]
     twist = tl.load(sin + position * WIDTH + dims, mask=is_dim, other=0.0)
     qkv += row * (SHARED + 2) * KEYS * WIDTH
     places = tl.arange(0, GROUP)
-    queries = _turned(
+    queries = turned_heads(
         qkv, query_norm, head * SHARED + places, places < SHARED, turn, twist, eps,
         WIDTH, DIMS, HAS_NORMS,
     )  # fmt: skip
     # The one new key, in row 0 of as many rows as the queries have.
-    key = _turned(
+    key = turned_heads(
         qkv, key_norm, SHARED * KEYS + head + places, places < 1, turn, twist, eps,
         WIDTH, DIMS, HAS_NORMS,
     )  # fmt: skip

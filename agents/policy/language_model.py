@@ -25,10 +25,13 @@ from tokengym.envs.errors import TokenizerError
 from tokengym.envs.models import located
 from tokengym.envs.models.gguf import is_cached
 from tokengym.envs.pretrained import load_whole
+from tokengym.envs.registry import imported
 from tokengym.rewards.models.loading import positions, shared_backbone, sharing_weights
 
 logger = logging.getLogger(__name__)
 
+FUSED_HIDDEN = "tokengym.agents.fused.trunk:hidden"
+LONGEST_FUSED = "tokengym.agents.fused.trunk:longest_text"
 LENGTHS = 32
 """Texts are padded to a multiple of so many tokens on a GPU."""
 MOST_ADDED = 8
@@ -108,6 +111,7 @@ class LanguageModel(nn.Module):
         """Name, hash and precision of unchanged weights under adapters, see `named_base`."""
         self.autocasts = False
         """Whether the trunk computes in bfloat16 by autocast, whatever its weights have."""
+        self._most_fused: int | None = None  # not tried yet
         fuse_activations(model)
         self.adapters: Any | None = None
         if lora is not None:
@@ -153,22 +157,45 @@ class LanguageModel(nn.Module):
                 a text begins or ends with their pad token).
         """
         inputs.setdefault("attention_mask", torch.ones_like(input_ids))
+        with self.computing():
+            return self.model.base_model(input_ids=input_ids, **inputs)[0]
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Set what the trunk computes with: recomputed blocks, precision, kinds of attention."""
         kind = self.device.type
         with (
             self._recomputed_blocks(),
             torch.autocast(kind, torch.bfloat16, self.autocasts),
             attention_kernels(kind),
         ):
-            return self.model.base_model(input_ids=input_ids, **inputs)[0]
+            yield
 
-    def response_states(self, sequences: Sequences) -> Tensor:
-        """Return the hidden states before each response token, (tokens, hidden), row by row."""
+    def response_states(self, sequences: Sequences, *, kernels: bool = False) -> Tensor:
+        """Return the hidden states before each response token, (tokens, hidden), row by row.
+
+        Args:
+            sequences: The texts.
+            kernels: Whether to read them by kernels if the model's shape allows it.
+        """
         rows, _, columns = sequences.response_positions()
         ids = sequences.input_ids[:, :-1]
         if self.device.type == "cuda":  # where a new length costs more than a few columns
             width = -(-ids.shape[1] // LENGTHS) * LENGTHS
             ids = F.pad(ids, (0, min(width, positions(self.model) or width) - ids.shape[1]))
+        if kernels and ids.shape[1] <= self._longest_fused():
+            with self.computing():
+                return imported(FUSED_HIDDEN)(self.model.base_model, ids)[rows, columns - 1]
         return self.hidden(ids, use_cache=False)[rows, columns - 1]
+
+    def _longest_fused(self) -> int:
+        """Return the most tokens of a text that kernels read; whether they do is tried once."""
+        if self._most_fused is None:
+            is_whole = (
+                type(self) is LanguageModel
+            )  # FSDP gathers a block when its forward is called
+            self._most_fused = imported(LONGEST_FUSED)(self) if is_whole else 0
+        return self._most_fused
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits of hidden states: (..., hidden) -> (..., vocab)."""

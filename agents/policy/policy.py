@@ -186,7 +186,7 @@ class CausalLMPolicy(BasePolicy):
         One forward over prompt and response; ``sequences.response_positions()`` is the order.
         """
         with self.weights(reference) as language_model:
-            return language_model.response_states(sequences)
+            return language_model.response_states(sequences, kernels=self.kernels)
 
     def shaped_logits(
         self, states: Tensor, action_mask: Tensor | None, *, reference: bool = False
@@ -317,7 +317,7 @@ class CausalLMPolicy(BasePolicy):
             log_probs=padded(figures.pop(0)),
             values=None
             if self.critic is None
-            else padded(self.critic.of_tokens(sequences, states)),
+            else padded(self.critic.of_tokens(sequences, states, kernels=self.kernels)),
             entropy=padded(figures.pop(0)) if with_entropy else None,
         )
 

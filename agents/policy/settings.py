@@ -97,9 +97,10 @@ class PolicySettings(SamplingSettings):
     CUDA graph. "dynamic": grown with the texts. "auto": static on a GPU if the model allows it,
     dynamic elsewhere."""
     kernels: Kernels = "auto"
-    """How a GPU computes what torch has no one operation for: figures of the vocabulary and steps
-    of decoding. "plain": by torch's operations. "triton": by kernels, which need Triton. "auto":
-    by kernels on a GPU where they give what the plain forms give, plainly elsewhere."""
+    """How a GPU computes what torch has no one operation for: figures of the vocabulary, steps of
+    decoding, and what stands between the products of a Llama's blocks. "plain": by torch's
+    operations. "triton": by kernels, which need Triton. "auto": by kernels on a GPU where they give
+    what the plain forms give, plainly elsewhere."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -27,27 +27,33 @@ class ValueFunction(nn.Module):
         """Return the values of hidden states, (n, hidden) -> (n,), reward units."""
         return self.head(states.to(self.head.weight.dtype)).squeeze(-1)
 
-    def of_tokens(self, sequences: Sequences, trunk_states: Tensor) -> Tensor:
+    def of_tokens(
+        self, sequences: Sequences, trunk_states: Tensor, *, kernels: bool = False
+    ) -> Tensor:
         """Return the value of the text before each response token, (tokens,).
 
         ``trunk_states``, (tokens, hidden), are the policy's own, which the head reads where the
-        value has no network of its own.
+        value has no network of its own; ``kernels`` is that of `LanguageModel.response_states`.
         """
         if self.network is None:
             return self.of_states(trunk_states)
-        return self.of_states(self.network.response_states(sequences))
+        return self.of_states(self.network.response_states(sequences, kernels=kernels))
 
     @torch.no_grad()
-    def of_responses(self, sequences: Sequences, *, max_size: int = 64) -> Tensor:
+    def of_responses(
+        self, sequences: Sequences, *, max_size: int = 64, kernels: bool = False
+    ) -> Tensor:
         """Return the value of the text before each response token, (batch, time).
 
-        Any number of texts; similar lengths are run together, at most ``max_size`` in one forward.
+        Any number of texts; similar lengths are run together, at most ``max_size`` in one forward;
+        ``kernels`` is that of `LanguageModel.response_states`.
         """
         values = torch.zeros(sequences.response_mask.shape, device=self.head.weight.device)
         for bucket in sequences.buckets(max_size):
             part = sequences.select(bucket)
             rows, times, _ = part.response_positions()
-            values[bucket[rows], times] = self.of_states(self._reader.response_states(part))
+            states = self._reader.response_states(part, kernels=kernels)
+            values[bucket[rows], times] = self.of_states(states)
         return values
 
     @torch.no_grad()

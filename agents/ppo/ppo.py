@@ -272,8 +272,11 @@ class PPO(EpisodicAlgorithm):
         values = played.values
         size = self._most_rows
         if values is None:  # the value's own network reads whole texts, not one token at a time
+            kernels = self.policy.kernels
             values = self._of_rows(
-                lambda texts, _: critic.of_responses(texts, max_size=size), played, sequences
+                lambda texts, _: critic.of_responses(texts, max_size=size, kernels=kernels),
+                played,
+                sequences,
             )
         if not played.truncated.any():
             return values, None
