@@ -128,12 +128,11 @@ class Run:
         return out / "curves" / name
 
 
-def figures_of(episode: Episode) -> dict[str, float]:
-    """Return what one answer to an open-ended question is like.
+def style_of(episode: Episode) -> dict[str, float]:
+    """Return what one answer is like, whatever was asked.
 
     ``copies``: 1 if it holds at least half of the question's trigrams. ``copied_words``: share of
-    its words that stand in the question. ``clean_sentences``: different sentences of it that the
-    grammar's reference answers can hold, the gold score.
+    its words that stand in the question.
     """
     return {
         "length": len(episode.response_ids),
@@ -141,8 +140,15 @@ def figures_of(episode: Episode) -> dict[str, float]:
         "repetition": 1.0 - episode.score_parts["repetition_penalty"],
         "copies": float(copy_rate(episode.response, episode.prompt) >= 0.5),
         "copied_words": copy_rate(episode.prompt, episode.response, n=1),
-        "clean_sentences": _clean_sentences(episode),
     }
+
+
+def figures_of(episode: Episode) -> dict[str, float]:
+    """Return what one answer to an open-ended question is like: its style, and the gold score.
+
+    ``clean_sentences``: different sentences of it that the grammar's reference answers can hold.
+    """
+    return {**style_of(episode), "clean_sentences": _clean_sentences(episode)}
 
 
 def measure(evaluation: Evaluation) -> dict[str, float]:

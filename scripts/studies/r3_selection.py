@@ -11,9 +11,9 @@ once; all rewards pick from it.
 A world that has its file in --out is not sampled again.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import gymnasium as gym
 import numpy as np
@@ -36,7 +36,9 @@ FIGURES = (
     *("length", "copied_words", "copies", "repetition", "relevance_query", "clean_sentences"),
 )
 COLUMNS = ("world", "reward", "n", "question", *FIGURES)
-RULES: dict[str, Callable[[Mapping[str, float]], float]] = {
+Answer = TypeVar("Answer")
+Rule = Callable[[Mapping[str, float]], float]
+RULES: dict[str, Rule] = {
     "relevance": lambda p: p["relevance_query"],
     "relevance x LI": lambda p: p["relevance_query"] * p["length_incentive"],
     "relevance x RP": lambda p: p["relevance_query"] * p["repetition_penalty"],
@@ -67,19 +69,32 @@ def sample(world: World, model: Path, minilm: Path | None) -> list[list[Episode]
     return list(groups.values())
 
 
+def picks(
+    answers: Sequence[Sequence[Answer]],
+    parts: Callable[[Answer], Mapping[str, float]],
+    rules: Mapping[str, Rule] = RULES,
+    sizes: Sequence[int] = SIZES,
+) -> Iterator[tuple[str, int, int, Answer]]:
+    """Yield rule, n, number of the question and the best of the first n answers to it.
+
+    Args:
+        answers: Answers to each question.
+        parts: Returns what a rule reads of an answer.
+        rules: By name.
+        sizes: Numbers of answers.
+    """
+    for reward, rule in rules.items():
+        for size in sizes:
+            for question, group in enumerate(answers):
+                values = [rule(parts(answer)) for answer in group[:size]]
+                yield reward, size, question, group[values.index(max(values))]
+
+
 def select(world: str, answers: Sequence[Sequence[Episode]]) -> list[dict[str, Any]]:
     """Return what each rule picks among the first n answers to each question."""
     return [
-        {
-            "world": world,
-            "reward": reward,
-            "n": size,
-            "question": question,
-            **figures_of(max(group[:size], key=lambda episode: rule(episode.score_parts))),
-        }
-        for reward, rule in RULES.items()
-        for size in SIZES
-        for question, group in enumerate(answers)
+        {"world": world, "reward": reward, "n": n, "question": question, **figures_of(picked)}
+        for reward, n, question, picked in picks(answers, lambda episode: episode.score_parts)
     ]
 
 
