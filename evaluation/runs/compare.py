@@ -24,7 +24,7 @@ from tokengym.evaluation.runs.config import (
     run_folder,
 )
 from tokengym.evaluation.runs.defaults import TrainingSettings, bundle_settings
-from tokengym.evaluation.runs.launchers import Launch, Launcher, find_launcher
+from tokengym.evaluation.runs.launchers import Launch, Launcher, do_apart, find_launcher
 from tokengym.evaluation.runs.own import CODE, keep_code
 from tokengym.evaluation.runs.progress import Board, Run
 from tokengym.evaluation.runs.record import UNFINISHED, clear_finished, read_result
@@ -117,7 +117,7 @@ def _compare(
                 pass
     if runs:
         with console.status("making the environments"):
-            measured_by = preflight(config)
+            measured_by = do_apart(preflight, config)
         keep_code(config.code, out / CODE)
         for line in (
             _in_words(config.training, runs, out, by_tokens=bool(config.agents)),

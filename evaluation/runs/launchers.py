@@ -5,22 +5,25 @@ shared; every node needs tokengym, and the files that the settings name. A run w
 done again elsewhere; one that fails by itself is recorded as failed. The numbers are the same.
 """
 
+import gc
 import logging
 import multiprocessing
 import multiprocessing.forkserver
 import os
+import pickle
 import signal
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from multiprocessing.connection import Connection, wait
+from multiprocessing.pool import ExceptionWithTraceback  # type: ignore[attr-defined]
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -43,6 +46,7 @@ LIBRARIES = (
 """Modules that take seconds to import, and that a run needs."""
 Launcher = Literal["local", "ray"]
 Launch = Callable[[ComparisonConfig, Path, Sequence[Run], Board, "int | None"], None]
+T = TypeVar("T")
 
 
 def find_launcher(launcher: str, checkpoint_every: int, track: str | None = None) -> Launch:
@@ -95,10 +99,11 @@ def _run_here(
         while waiting or working:
             while waiting and len(working) < jobs:
                 run = waiting.popleft()
+                work = config.as_dict(), out, run, checkpoint_every, track
                 working.append(
-                    _start(context, (config.as_dict(), out, run, checkpoint_every, track))
+                    _Worker(run, *_begin(context, _work, work, f"{run[0]} seed {run[1]}"))
                 )
-                board.start(working[-1].run)
+                board.start(run)
             wait([w.connection for w in working if w.open] + [w.process.sentinel for w in working])
             for worker in working:
                 _listen(worker, board)
@@ -107,13 +112,7 @@ def _run_here(
                 working.remove(worker)
                 board.finish(worker.run, _ended(config, out, worker))
     finally:
-        for worker in working:
-            worker.process.terminate()
-        for worker in working:
-            worker.process.join(SECONDS_TO_STOP)
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
+        _stop([worker.process for worker in working])
 
 
 def processes() -> Any:
@@ -136,21 +135,98 @@ def processes() -> Any:
     return context
 
 
-def _start(context: Any, work: tuple[dict[str, Any], Path, Run, int, str | None]) -> _Worker:
-    """Start a process on the work that `_work` describes."""
+def do_apart(function: Callable[[ComparisonConfig], T], config: ComparisonConfig) -> T:
+    """Return what a function says of a comparison, asked in a process that ends with the answer.
+
+    The models that it loads stay out of this process, which has no use for them.
+
+    Args:
+        function: One of a module's; what it returns can be pickled.
+        config: The comparison.
+
+    Raises:
+        Exception: whatever the function raises; of a class that this process cannot read, as a
+            RuntimeError that names it.
+        ChildProcessError: if the process was killed.
+    """
+    process, connection = _begin(processes(), _answer, (function, config.as_dict()), "apart")
+    try:
+        answer, fault, error = connection.recv()
+    except EOFError:
+        process.join()
+        raise ChildProcessError(
+            f"the process that makes the environments ended with code {process.exitcode}; if it "
+            "was killed for want of memory, take a smaller model"
+        ) from None
+    finally:
+        connection.close()
+        _stop([process])
+    if fault is None:
+        result: T = answer
+        return result
+    try:
+        raised = pickle.loads(error)
+    except Exception:
+        raise RuntimeError(fault) from None
+    raise raised
+
+
+def _answer(
+    function: Callable[[ComparisonConfig], Any],
+    settings: dict[str, Any],
+    connection: Connection,
+    *here: Any,
+) -> None:
+    """Send what a function returns, or what it raises, in words and with its traceback."""
+    answer = fault = error = None
+    with _settled(*here):
+        try:
+            answer = function(ComparisonConfig.from_dict(settings, trust_code=True))
+        except Exception as raised:
+            fault = describe(raised)
+            with suppress(Exception):  # it may hold what cannot be sent
+                error = pickle.dumps(ExceptionWithTraceback(raised, raised.__traceback__))
+        with suppress(BrokenPipeError):  # the parent was stopped
+            connection.send((answer, fault, error))
+
+
+def _begin(
+    context: Any, function: Callable[..., None], work: tuple[Any, ...], name: str
+) -> tuple[Any, Connection]:
+    """Start a process on a function; it also has a connection here, and what `_settled` takes."""
     from tokengym.rewards.models.loading import auto_device
 
     receiver, sender = context.Pipe(duplex=False)
-    run = work[2]
-    process = context.Process(
-        target=_work,
-        args=(*work, sender, sys.path[:], dict(os.environ), auto_device()),
-        name=f"{run[0]} seed {run[1]}",
-        daemon=True,
-    )
+    here = sys.path[:], dict(os.environ), auto_device()
+    process = context.Process(target=function, args=(*work, sender, *here), name=name, daemon=True)
     process.start()
     sender.close()
-    return _Worker(run, process, receiver)
+    return process, receiver
+
+
+def _stop(running: Sequence[Any]) -> None:
+    """End processes; those that do not end by themselves are killed."""
+    for process in running:
+        process.terminate()
+    for process in running:
+        process.join(SECONDS_TO_STOP)
+        if process.is_alive():
+            process.kill()
+            process.join()
+
+
+@contextmanager
+def _settled(path: list[str], environment: Mapping[str, str], device: str) -> Iterator[None]:
+    """Settle a new process as its parent is, which Ctrl-C is left to."""
+    gc.freeze()  # a collection would copy the server's objects, which are shared until written to
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _leave)  # or semaphores of libraries would be left behind
+    sys.path[:] = path
+    os.environ.update({**environment, **QUIET})  # a server's is that of its own start
+    from tokengym.rewards.models.loading import preferred_device
+
+    with preferred_device(device):
+        yield
 
 
 def _work(
@@ -160,17 +236,9 @@ def _work(
     checkpoint_every: int,
     track: str | None,
     connection: Connection,
-    path: list[str],
-    environment: Mapping[str, str],
-    device: str,
+    *here: Any,
 ) -> None:
     """Do one run, in a process of its own."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    signal.signal(signal.SIGTERM, _leave)  # or semaphores of libraries would be left behind
-    sys.path[:] = path
-    os.environ.update({**environment, **QUIET})  # a server's is that of its own start
-    from tokengym.evaluation.runs.run import run_or_references as train
-    from tokengym.rewards.models.loading import preferred_device
 
     def tell(step: int, point: Mapping[str, Any]) -> None:
         try:
@@ -179,8 +247,11 @@ def _work(
             os._exit(1)  # the parent was killed: the run ends unwritten, as after Ctrl-C
 
     try:
-        config = ComparisonConfig.from_dict(settings, trust_code=True)  # the caller's, not a file's
-        with preferred_device(device):
+        with _settled(*here):
+            from tokengym.evaluation.runs.run import run_or_references as train
+
+            # The caller's, not a file's.
+            config = ComparisonConfig.from_dict(settings, trust_code=True)
             train(
                 config, *run, out=out, report=tell, checkpoint_every=checkpoint_every, track=track
             )

@@ -286,7 +286,7 @@ def test_a_folder_that_takes_no_agent_is_refused_before_training(
     small += ["--max-new-tokens", "5", "--n-epochs", "1", "--eval-episodes", "4", "--samples", "1"]
     (tmp_path / "file").write_text("")
     with monkeypatch.context() as watched:
-        watched.setattr("tokengym.evaluation.runs.compare.preflight", lambda _: pytest.fail("late"))
+        watched.setattr("tokengym.evaluation.runs.compare.do_apart", lambda *_: pytest.fail("late"))
         assert main([*small, "--out", str(tmp_path / "file" / "x")]) == 2
     assert "cannot write to" in capsys.readouterr().err
     monkeypatch.setattr(Board, "update", lambda *run: steps.append(run[2]))

@@ -247,8 +247,12 @@ def test_measuring_leaves_training_alone(tmp_path: Path):
     assert len(often) == 2
 
 
-def test_a_failed_run_is_kept_and_shown(finished: tuple[Path, dict, int], tmp_path: Path):
+def test_a_failed_run_is_kept_and_shown(
+    finished: tuple[Path, dict, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """A reward that only this process knows fails in the runs' own processes."""
+    asked = "tokengym.evaluation.runs.compare.do_apart"
+    monkeypatch.setattr(asked, lambda function, config: function(config))
     if "only-here" not in rewards.registered_rewards():
         rewards.register("only-here", rewards.Uniform)
     out = tmp_path / "runs"
@@ -382,7 +386,7 @@ def test_a_bundle_says_how_many_runs_fit_at_a_time(tmp_path: Path, monkeypatch: 
         raise KeyboardInterrupt
 
     monkeypatch.setattr("tokengym.evaluation.runs.compare.find_launcher", lambda *_: launch)
-    monkeypatch.setattr("tokengym.evaluation.runs.compare.preflight", lambda _: "nothing")
+    monkeypatch.setattr("tokengym.evaluation.runs.compare.do_apart", lambda *_: "nothing")
     real = tiny(task=TaskSettings(bundle="smollm2-reviews"))
     for config, given in ((tiny(), None), (real, None), (real, 2)):
         with pytest.raises(KeyboardInterrupt):

@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 
 from tokengym.envs.declared import changed
+from tokengym.envs.errors import SettingsError
 from tokengym.envs.files import read_json
 from tokengym.evaluation.runs import launchers
 from tokengym.evaluation.runs.compare import compare
@@ -74,6 +75,40 @@ def test_models_of_a_run_are_on_its_device_in_its_own_process_too(tmp_path: Path
         config = tiny(rewards=("sparse",), agents=(f"{tmp_path}/player.py:Player",), seeds=1)
         with pytest.raises(ValueError, match="models are on meta"):
             compare(config, tmp_path / "out", console=QUIET)
+
+
+def answer_apart(config: ComparisonConfig) -> str:
+    """Return the process's id; a comparison of too many seeds is refused, one of 9 kills it."""
+    if config.seeds == 9:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if config.seeds == 8:
+        raise SettingsError(f"too many seeds: {config.seeds}")
+    if config.seeds == 7:
+        raise type("OwnError", (Exception,), {})("of a class that nobody else has")
+    return f"{os.getpid()} of {os.getppid()}"
+
+
+def test_what_is_done_apart_answers_raises_and_can_be_killed() -> None:
+    number, _, _ = launchers.do_apart(answer_apart, tiny()).partition(" of ")
+    assert int(number) != os.getpid()
+    with pytest.raises(SettingsError, match="too many seeds: 8") as refused:
+        launchers.do_apart(answer_apart, tiny(seeds=8))
+    assert "answer_apart" in str(refused.value.__cause__)  # the traceback of the other process
+    with pytest.raises(RuntimeError, match="OwnError: of a class that nobody else has"):
+        launchers.do_apart(answer_apart, tiny(seeds=7))
+    with pytest.raises(ChildProcessError, match="ended with code -9; if it was killed for want"):
+        launchers.do_apart(answer_apart, tiny(seeds=9))
+    assert not multiprocessing.active_children()
+
+
+def test_a_comparison_loads_no_model_in_its_own_process(tmp_path: Path, monkeypatch) -> None:
+    def launch(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tokengym.evaluation.runs.compare.find_launcher", lambda *_: launch)
+    monkeypatch.setattr(torch.nn.Module, "__init__", lambda *_: pytest.fail("a model is loaded"))
+    with pytest.raises(KeyboardInterrupt):
+        compare(tiny(), tmp_path / "out", console=QUIET)
 
 
 TELLING = """
