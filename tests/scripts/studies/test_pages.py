@@ -15,7 +15,15 @@ from tokengym.scripts.studies import (
     ppo_optimum,
     r3,
     real_model,
+    real_r3,
 )
+
+
+def fill_real_model(docs: Path) -> None:
+    """Fill the page that two studies share."""
+    real_model.page(docs)
+    real_r3.page(docs)
+
 
 DOCS = Path(__file__).parents[3] / "docs" / "results"
 PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
@@ -26,7 +34,7 @@ PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "mc.md": (("mc",), mc.page),
     "preferences.md": (("preferences",), ppo_against_dpo_page.page),
     "r3.md": (("r3",), lambda docs: r3.publish(docs / "no runs", docs)),
-    "real_model.md": (("real_model",), real_model.page),
+    "real_model.md": (("real_model",), fill_real_model),
 }
 """Page -> the folders and files it is made from, and the function that fills it."""
 
