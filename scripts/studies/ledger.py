@@ -31,6 +31,7 @@ from tokengym.rewards.credits.base import Credit, FloatArray, register_credit
 from tokengym.rewards.maths.shares import complete
 from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, deadline, read_rows
 from tokengym.scripts.studies.credit_grid import MISALIGNED, build_misaligned
+from tokengym.scripts.studies.ppo_optimum import best_of_rows, draw
 
 Row = Mapping[str, Any]
 ENV = "tokengym/MovieReview-v0"
@@ -65,6 +66,7 @@ AT_LENGTHS = (
 )
 """Rule and lambda of the cells at other lengths; what is needed most comes first."""
 CONTROLS = ("uniform", "recency", "random")
+LENGTHS = (24, 48, 96, 192)
 LAMBDAS = ("0.95", "1", "0.5", "0", "1-1/n")
 """What is needed most comes first."""
 MODELS = ("aligned", MISALIGNED)
@@ -82,6 +84,7 @@ CRITICS: dict[str, dict[str, Any]] = {
     "none": {"vf_coef": 0.0},
 }
 """By name: where PPO's values come from; without a critic they are 0."""
+RUNS, WAYS = "runs.csv", "best_of_n.csv"
 FOLDER, TEXT = "ledger", ("rule", "gae_lambda", "critic", "model")
 MEASURES = ("step", "tokens", "score", "gold_score", "kl")
 
@@ -185,9 +188,9 @@ def stages() -> Iterator[tuple[list[Cell], range]]:
     yield cross(attention, usual[:1], model=MISALIGNED), SEEDS[:5]
     yield [*cross(RULES, usual[:1]), *low[: len(SHORTLIST)]], SEEDS
     yield cross(("sparse", "abc-signed"), usual[:1], critic="none"), SEEDS
-    for length in (24, 96):
+    for length in LENGTHS[0], LENGTHS[2]:
         yield [Cell(rule=rule, gae_lambda=at, length=length) for rule, at in AT_LENGTHS], SEEDS[:5]
-    longest = [Cell(rule=rule, gae_lambda=at, length=192) for rule, at in AT_LENGTHS[:5]]
+    longest = [Cell(rule=rule, gae_lambda=at, length=LENGTHS[3]) for rule, at in AT_LENGTHS[:5]]
     yield longest, SEEDS[:3]
     yield cross(RULES, usual, critic="trunk"), SEEDS[:5]
     yield cross(attention, usual, model=MISALIGNED), SEEDS[:5]
@@ -196,6 +199,20 @@ def stages() -> Iterator[tuple[list[Cell], range]]:
 
 
 # --- runs -----------------------------------------------------------------------------------------
+
+
+def ways_file(out: Path, length: int) -> Path:
+    """Return the file of what the best of n untrained responses scores."""
+    return out / "ways" / f"{length}.csv"
+
+
+def draw_ways(out: Path) -> None:
+    """Draw the untrained policy's responses of every length, unless that is done."""
+    for length in LENGTHS:
+        file = ways_file(out, length)
+        if not file.exists():
+            rows = [{"length": length, **row} for row in best_of_rows(*draw(length))]
+            write_csv(file, rows, list(rows[0]))
 
 
 def measure(cell: Cell, out: Path, rate: float, seed: int) -> list[dict[str, Any]]:
@@ -267,6 +284,7 @@ def run(out: Out, docs: Docs = DOCS, part: str = "0/1", until: str | None = None
         until: Time of day, HH:MM, after which no run begins.
     """
     restore(out, docs)
+    draw_ways(out)
     index, count = map(int, part.split("/"))
     names = sorted({cell.name for cells, _ in stages() for cell in cells})
     end = deadline(until)
@@ -286,18 +304,21 @@ def run(out: Out, docs: Docs = DOCS, part: str = "0/1", until: str | None = None
 
 
 def restore(out: Path, docs: Path) -> None:
-    """Write the published runs to the files that they came from."""
-    published = docs / FOLDER / "runs.csv"
-    if not published.exists():
-        return
-    runs: dict[Path, list[dict[str, Any]]] = {}
-    for row in read_rows(published, text=TEXT):
-        row["length"] = int(row["length"])
+    """Write the published runs and ways to the files that they came from."""
+    files: dict[Path, list[dict[str, Any]]] = {}
+    for row in _published(docs / FOLDER / WAYS, text=()):
+        files.setdefault(ways_file(out, row["length"]), []).append(row)
+    for row in _published(docs / FOLDER / RUNS, text=TEXT):
         cell = Cell(**{name: row[name] for name in Cell.__dataclass_fields__})
-        runs.setdefault(cell.file(out, row["rate"], int(row["seed"])), []).append(row)
-    for file, rows in runs.items():
+        files.setdefault(cell.file(out, row["rate"], int(row["seed"])), []).append(row)
+    for file, rows in files.items():
         if not file.exists():
             write_csv(file, rows, list(rows[0]))
+
+
+def _published(file: Path, text: Sequence[str]) -> list[dict[str, Any]]:
+    rows = read_rows(file, text=text) if file.exists() else []
+    return [{**row, "length": int(row["length"])} for row in rows]
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ python -m tokengym.scripts.studies.ledger_page page
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import numpy as np
 
 from tokengym.agents.ppo.settings import GAE_LAMBDA
 from tokengym.envs.files import write_csv
-from tokengym.evaluation.report.verdict import number, signed
+from tokengym.evaluation.measure.references import GOAL
+from tokengym.evaluation.report.verdict import number, percent, signed
 from tokengym.evaluation.statistics import (
     PairedDifference,
     holm,
@@ -25,17 +26,23 @@ from tokengym.rewards.registry import RewardChoice
 from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, read_rows
 from tokengym.scripts.studies.credit_grid import MISALIGNED
 from tokengym.scripts.studies.ledger import (
+    AT_LENGTHS,
     CONTROLS,
     CRITICS,
     FOLDER,
     LAMBDAS,
+    LENGTHS,
+    PRICE,
     RULES,
+    RUNS,
     SPARE_SEED,
     TEXT,
+    WAYS,
     WORDS,
     Cell,
     lambda_of,
     net_area,
+    ways_file,
 )
 from tokengym.scripts.studies.ledger_noise import (
     CONTINUED,
@@ -45,7 +52,6 @@ from tokengym.scripts.studies.ledger_noise import (
     noise_file,
     of_gradient,
 )
-from tokengym.scripts.studies.ppo_optimum import FOLDER as LEARNER
 from tokengym.scripts.studies.tables import (
     difference,
     fields,
@@ -59,13 +65,17 @@ Row = Mapping[str, Any]
 CRITIC_LABELS = {"own": "network of its own", "trunk": "head on the policy", "none": "none"}
 LABELS = {"attribution": "gradient x input", "red:delivery=end": "red", WORDS: "true words"}
 ELSEWHERE: dict[str, dict[str, Any]] = {
-    "48 tokens": {},
-    "48 tokens, spoilt attention": {"model": MISALIGNED},
-    "24 tokens": {"length": 24},
-    "96 tokens": {"length": 96},
-    "192 tokens": {"length": 192},
+    "attention as it was trained": {},
+    "spoilt attention": {"model": MISALIGNED},
 }
 """By title: what differs from the page's own setting."""
+CONTRASTS = (
+    ("abc-signed minus sparse, both at lambda 0.95", "abc-signed", "0.95", "0.95"),
+    ("both at lambda 1", "abc-signed", "1", "1"),
+    ("each at the lambda that suits it", "abc-signed", "0.5", None),
+    ("uniform at 0.95 minus sparse at its best", "uniform", "0.95", None),
+)
+"""Title, rule, lambda, and the lambda of `sparse`; None: its best."""
 NONE = "\u2013"
 CLEAR = 0.05
 COLORS = {"0": "#cc79a7", "0.5": "#009e73", "0.95": "#0072b2", "1-1/n": "#e69f00", "1": "#d55e00"}
@@ -74,9 +84,11 @@ MARKERS = {"0": "v", "0.5": "D", "0.95": "o", "1-1/n": "P", "1": "s"}
 
 
 def publish(out: Out, docs: Docs = DOCS) -> None:
-    """Write all runs as one csv, those of the sweeps too."""
+    """Write all runs as one csv, those of the sweeps too, and the ways of all lengths."""
     rows = read_rows(*sorted((out / "runs").glob("*.csv")), text=TEXT)
-    write_csv(docs / FOLDER / "runs.csv", rows, list(rows[0]))
+    write_csv(docs / FOLDER / RUNS, rows, list(rows[0]))
+    ways = read_rows(*(ways_file(out, length) for length in LENGTHS), text=())
+    write_csv(docs / FOLDER / WAYS, ways, list(ways[0]))
     page(docs)
 
 
@@ -199,7 +211,7 @@ def gains(docs: Path = DOCS) -> dict[str, PairedDifference]:
     Returns:
         By rule, score - c KL over the run, the rate tuned for each rule.
     """
-    ledger = Ledger(read_rows(docs / FOLDER / "runs.csv", text=TEXT))
+    ledger = Ledger(read_rows(docs / FOLDER / RUNS, text=TEXT))
     found = {}
     for rule in RULES[1:-1]:
         made = RewardChoice.of(rule).made
@@ -220,10 +232,10 @@ def shown(figure: PairedDifference, p_value: float) -> str:
 
 
 def elsewhere_table(ledger: Ledger) -> str:
-    """Return each rule beside `sparse` at other lengths and with the other reward model.
+    """Return each rule beside `sparse` with either reward model.
 
-    Critic and lambda are those of the first column, which is the page's own setting. Clear
-    differences are bold, after Holm's correction over the table.
+    Critic and lambda are those of the page's own setting. Clear differences are bold, after Holm's
+    correction over the table.
     """
     columns = {
         name: Cell(rule="sparse", **at)
@@ -256,6 +268,78 @@ def elsewhere_table(ledger: Ledger) -> str:
                 line.append(NONE if figure is None else shown(figure, corrected[rule, name]))
         rows.append(line)
     return markdown_table(["rule", *columns], rows)
+
+
+@dataclass(frozen=True)
+class AtLength:
+    """What the lengths are compared by."""
+
+    start: float
+    """score - c KL of the untrained policy."""
+    goal: float
+    """That of the best of 16 of its responses."""
+    sparse: Cell
+    """`sparse` at the lambda that suits it."""
+
+    def share(self, gain: float) -> float:
+        """Return a gain as a share of the way from start to goal."""
+        return gain / (self.goal - self.start)
+
+
+def lengths_of(ledger: Ledger, ways: Sequence[Row]) -> dict[int, AtLength]:
+    """Return the lengths at which `sparse` has runs with a critic of its own.
+
+    Args:
+        ledger: The runs.
+        ways: The best of n untrained responses by length.
+    """
+    found = {}
+    for length in LENGTHS:
+        own = [cell for cell in places(ledger, length=length) if cell.critic == "own"]
+        sparse = ledger.chosen(["sparse"], own)
+        net = {
+            row["n"]: row["score"] - PRICE * row["kl"] for row in ways if row["length"] == length
+        }
+        if sparse is not None and net:
+            found[length] = AtLength(start=net[1], goal=net[GOAL], sparse=sparse)
+    return found
+
+
+def lengths_table(ledger: Ledger, ways: Sequence[Row]) -> str:
+    """Return each rule and lambda by length, as its difference from `sparse` at its best lambda.
+
+    Clear differences are bold, after Holm's correction over the table; the last figure of a cell is
+    a share of the way from the untrained policy to the best of 16 of its responses.
+    """
+    lengths = lengths_of(ledger, ways)
+    cells = {(rule, at): Cell(rule=rule, gae_lambda=at) for rule, at in AT_LENGTHS}
+    found = {
+        (*name, length): figure
+        for name, cell in cells.items()
+        for length, here in lengths.items()
+        if (place := replace(cell, length=length)) != here.sparse
+        and (figure := ledger.difference(place, here.sparse)) is not None
+    }
+    corrected = dict(zip(found, holm([d.p_value for d in found.values()]), strict=True))
+    untrained = [number(here.start) for here in lengths.values()]
+    best = [number(here.goal) for here in lengths.values()]
+    level = []
+    for here in lengths.values():
+        areas = list(ledger.areas(here.sparse).values())
+        share = percent(here.share(mean(areas) - here.start))
+        level.append(f"{student_mean(areas)}, lambda {here.sparse.gae_lambda}; {share}")
+    rows = [["untrained", *untrained], ["best of 16, untrained", *best], ["`sparse`", *level]]
+    for rule, at in cells:
+        line = [f"{label(rule)}, lambda {at}"]
+        for length, here in lengths.items():
+            figure = found.get((rule, at, length))
+            if figure is None:
+                line.append(NONE)
+            else:
+                share = percent(here.share(figure.difference))
+                line.append(f"{shown(figure, corrected[rule, at, length])}; {share}")
+        rows.append(line)
+    return markdown_table(["", *(f"{length} tokens" for length in lengths)], rows)
 
 
 def controls_table(ledger: Ledger) -> str:
@@ -427,9 +511,43 @@ def draw_frontier(file: Path, ledger: Ledger, ways: Sequence[Row]) -> None:
     figure.savefig(file, dpi=150, metadata={"Software": None})
 
 
+def draw_lengths(file: Path, ledger: Ledger, ways: Sequence[Row]) -> None:
+    """Draw the gain of credit over the length of the response, by what it is set against."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    axes = figure.subplots()
+    lengths = lengths_of(ledger, ways)
+    for index, (name, rule, at, against) in enumerate(CONTRASTS):
+        points = []
+        for length, here in lengths.items():
+            cell = Cell(rule=rule, gae_lambda=at, length=length)
+            other = here.sparse if against is None else replace(here.sparse, gae_lambda=against)
+            gain = ledger.difference(cell, other)
+            if gain is not None:
+                ends = (gain.difference, gain.low, gain.high)
+                points.append((length * 1.02**index, *(here.share(value) for value in ends)))
+        if points:
+            x, middle, low, high = np.array(points).T
+            axes.errorbar(
+                x, middle, [middle - low, high - middle], marker="o", capsize=2, label=name
+            )
+    axes.axhline(0, color="0.5", linewidth=0.8)
+    axes.set_xscale("log")
+    axes.set_xticks(list(lengths), [f"{length}" for length in lengths])
+    axes.minorticks_off()
+    axes.yaxis.set_major_formatter("{x:.0%}")
+    axes.set_xlabel("tokens of a response")
+    axes.set_ylabel("gain, of the way to best-of-16")
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(file, dpi=150, metadata={"Software": None})
+
+
 def page(docs: Docs = DOCS) -> None:
     """Fill the page from the published csv files."""
-    ledger = Ledger(read_rows(docs / FOLDER / "runs.csv", text=TEXT))
+    ledger = Ledger(read_rows(docs / FOLDER / RUNS, text=TEXT))
+    ways = read_rows(docs / FOLDER / WAYS, text=())
     settings = places(ledger)
     tables = {
         "steps": steps_table(ledger),
@@ -437,6 +555,7 @@ def page(docs: Docs = DOCS) -> None:
         "differences": differences_table(ledger, settings),
         "controls": controls_table(ledger),
         "elsewhere": elsewhere_table(ledger),
+        "lengths": lengths_table(ledger, ways),
     }
     for policy in POLICIES:
         file = docs / FOLDER / noise_file(policy)
@@ -444,8 +563,8 @@ def page(docs: Docs = DOCS) -> None:
         tables[f"noise {policy}"] = noise_table(rows) if rows else "Not measured yet."
     fill(docs / "ledger.md", tables)
     draw(docs / FOLDER / "ledger.png", ledger)
-    ways = read_rows(docs / LEARNER / "best_of_n.csv", text=())
-    draw_frontier(docs / FOLDER / "frontier.png", ledger, ways)
+    draw_frontier(docs / FOLDER / "frontier.png", ledger, [w for w in ways if w["length"] == 48])
+    draw_lengths(docs / FOLDER / "lengths.png", ledger, ways)
 
 
 if __name__ == "__main__":

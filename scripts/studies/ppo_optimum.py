@@ -70,9 +70,14 @@ TASK_TEXT = ("task", "variant")
 # --- lines that no run decides --------------------------------------------------------------------
 
 
-def draw() -> tuple[np.ndarray, np.ndarray]:
-    """Return proxy and gold of the untrained policy's responses, each (prompts, drawn)."""
-    envs = gym.make_vec(ENV, num_envs=1, reward="sparse", split="test", **_lengths())
+def draw(length: int = LENGTH) -> tuple[np.ndarray, np.ndarray]:
+    """Return proxy and gold of the untrained policy's responses, each (prompts, drawn).
+
+    Args:
+        length: Tokens of a response.
+    """
+    lengths: dict[str, Any] = training_settings(ENV, max_new_tokens=length).lengths()
+    envs: Any = gym.make_vec(ENV, num_envs=1, reward="sparse", split="test", **lengths)
     mdp: Any = envs.unwrapped
     judge = gold_scorer(mdp.bundle)
     assert judge is not None
@@ -115,11 +120,6 @@ def lines(out: Out) -> None:
         write_csv(file, rows, list(rows[0]))
 
     run_missing([out / "best_of_n.csv"], lambda file: file, write)
-
-
-def _lengths() -> dict[str, Any]:
-    found: dict[str, Any] = training_settings(ENV, max_new_tokens=LENGTH).lengths()
-    return found
 
 
 # --- runs -----------------------------------------------------------------------------------------

@@ -68,8 +68,11 @@ def test_seeds_wait_for_the_sweep_and_what_is_published_is_not_run_again(tmp_pat
         for row in rows_of(SPARSE, rate, study.SPARE_SEED, score)
     ]
     rows += rows_of(SPARSE, 1e-3, 0, 2.0)
-    write_csv(docs / study.FOLDER / "runs.csv", rows, list(rows[0]))
+    write_csv(docs / study.FOLDER / study.RUNS, rows, list(rows[0]))
+    ways = [{"length": length, "n": n, "score": 1.0 * n} for length in (24, 96) for n in (1, 2)]
+    write_csv(docs / study.FOLDER / study.WAYS, ways, list(ways[0]))
     study.restore(out, docs)
+    assert study.ways_file(out, 96).read_text() == "length,n,score\n96,1,1\n96,2,2\n"
     assert study.tuned_rate(SPARSE, out) == 1e-3
     wanted = [(rate, seed) for cell, rate, seed in study.pending(out) if cell == SPARSE]
     assert wanted[:4] == [(1e-3, 1), (1e-3, 2), (1e-3, 3), (1e-3, 4)]
@@ -156,6 +159,11 @@ def test_a_responses_gradient_is_that_of_its_weighted_log_probs(tmp_path: Path):
 # --- tables ---------------------------------------------------------------------------------------
 
 
+def cells_of(table: str) -> list[list[str]]:
+    """Return a Markdown table's cells, line by line."""
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+
+
 def ledger_of(cells: dict[study.Cell, tuple[float, list[float]]]) -> page.Ledger:
     """Return a ledger: cell -> score on the spare seed, and on seeds 0, 1, ..."""
     rows = []
@@ -226,28 +234,50 @@ def test_rules_are_set_against_the_control_that_did_best_on_the_spare_seed():
     assert "| `abc` | network of its own, lambda 0.95 | **+0.750** (" in abc
 
 
-def test_elsewhere_a_rule_stands_beside_the_sparse_of_its_place():
-    short: dict[str, Any] = {"length": 24}
+def test_a_rule_stands_beside_the_sparse_of_its_reward_model():
     spoilt: dict[str, Any] = {"model": study.MISALIGNED}
     ledger = ledger_of(
         {
             study.Cell(rule="sparse"): (1.0, [1.0, 1.1, 0.9]),
             study.Cell(rule="abc"): (1.0, [2.0, 2.1, 1.9]),
-            study.Cell(rule="sparse", **short): (1.0, [0.5, 0.6, 0.4]),
             study.Cell(rule="sparse", **spoilt): (1.0, [1.0, 1.1, 0.9]),
             study.Cell(rule="abc", **spoilt): (1.0, [0.75, 0.85, 0.65]),
             study.Cell(rule="uniform"): (1.0, [1.5, 1.6, 1.4]),
         }
     )
-    table = [
-        [cell.strip() for cell in line.split("|")[1:-1]]
-        for line in page.elsewhere_table(ledger).splitlines()
-    ]
-    assert table[0] == ["rule", "48 tokens", "48 tokens, spoilt attention", "24 tokens"]
+    table = cells_of(page.elsewhere_table(ledger))
+    assert table[0] == ["rule", "attention as it was trained", "spoilt attention"]
     assert [line[0] for line in table[2:]] == ["`sparse`", "`abc`"]  # uniform was run at home only
     assert table[3][1].startswith("**+1.00** (")
     assert table[3][2].startswith("**\u22120.250** (")
-    assert table[3][3] == page.NONE
+
+
+def test_at_a_length_a_rule_stands_beside_sparse_at_its_best_lambda():
+    short: dict[str, Any] = {"length": 24}
+    ledger = ledger_of(
+        {
+            study.Cell(rule="sparse", **short): (1.0, [9.0, 9.1, 8.9]),
+            study.Cell(rule="sparse", gae_lambda="1", **short): (1.5, [1.0, 1.1, 0.9]),
+            study.Cell(rule="abc-signed", gae_lambda="0.5", **short): (1.0, [2.0, 2.1, 1.9]),
+            study.Cell(rule="abc-signed", gae_lambda="1", **short): (1.0, [0.75, 0.85, 0.65]),
+        }
+    )
+    ways = [
+        {"length": 24, "n": n, "score": score, "kl": kl}
+        for n, score, kl in ((1, 0.5, 0.0), (16, 4.6, 2.0))
+    ]
+    table = cells_of(page.lengths_table(ledger, ways))
+    lines = {line[0]: line[1] for line in table}
+    assert table[0] == ["", "24 tokens"]  # there are no runs elsewhere
+    assert lines["untrained"] == "0.500"
+    assert lines["best of 16, untrained"] == "4.50"  # less the price of 2 nats
+    assert lines["`sparse`"].startswith("0.950 (")  # less the price of 1 nat over the run
+    assert lines["`sparse`"].endswith("lambda 1; 11%")
+    assert lines["`abc-signed`, lambda 0.5"].endswith("; 25%")
+    assert lines["`abc-signed`, lambda 1"].startswith("**\u22120.250** (")
+    assert lines["`abc-signed`, lambda 1"].endswith("; \u22126%")
+    assert lines["`sparse`, lambda 1"] == page.NONE  # itself
+    assert lines["`uniform`, lambda 0.95"] == page.NONE
 
 
 def test_figures_of_the_text_are_those_of_the_tables():
