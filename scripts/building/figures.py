@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import GPT2ForSequenceClassification
+from transformers import PreTrainedModel
 
 from tokengym.scripts.building.training import pad_batch
 
@@ -20,7 +20,7 @@ def pair_accuracy(scores: NDArray, gold: NDArray) -> float:
 
 @torch.inference_mode()
 def attention_rows(
-    model: GPT2ForSequenceClassification,
+    model: PreTrainedModel,
     sequences: Sequence[Sequence[int]],
     prompt_lengths: Sequence[int],
 ) -> list[NDArray[np.float64]]:

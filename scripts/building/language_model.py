@@ -7,7 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from tokengym.scripts.building.errors import BuildError
 from tokengym.scripts.building.training import choose, pad_batch, progress, train
@@ -88,7 +93,7 @@ def _match_words(model: GPT2LMHeadModel, size: ModelSize) -> None:
 
 
 def train_language_model(
-    model: GPT2LMHeadModel,
+    model: PreTrainedModel,
     sequences: Sequence[Sequence[int]],
     *,
     steps: int,
@@ -130,7 +135,7 @@ def train_language_model(
 
 
 def language_model_loss(
-    model: GPT2LMHeadModel,
+    model: PreTrainedModel,
     sequences: Sequence[Sequence[int]],
     starts: Sequence[int] | None = None,
 ) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
+from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel, PreTrainedModel
 
 from tokengym.scripts.building.training import pad_batch, train
 
@@ -34,7 +34,7 @@ def reward_model_from(
 
 
 def train_reward_model(
-    model: GPT2ForSequenceClassification,
+    model: PreTrainedModel,
     draw_batch: DrawBatch,
     *,
     steps: int,
@@ -167,7 +167,7 @@ def classification_loss(
 
 @torch.inference_mode()
 def reward_logits(
-    model: GPT2ForSequenceClassification, sequences: Sequence[Sequence[int]], batch_size: int = 128
+    model: PreTrainedModel, sequences: Sequence[Sequence[int]], batch_size: int = 128
 ) -> Tensor:
     """Return the reward of each text, (len(sequences),)."""
     logits = []

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerFast
 
 from tokengym.rewards.gold.sentiment_lexicon import gold_score, word_contributions
 from tokengym.scripts.building.bundle_files import BuiltBundle, PromptRow
@@ -152,7 +152,7 @@ def draw_samples(
 def measure_reward_model(
     tokenizer: PreTrainedTokenizerFast,
     language_model: GPT2LMHeadModel,
-    reward_model: GPT2ForSequenceClassification,
+    reward_model: PreTrainedModel,
     prompts: Sequence[PromptRow],
     *,
     seed: int,

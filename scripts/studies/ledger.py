@@ -10,8 +10,8 @@ published. Published runs are not run again.
     python -m tokengym.scripts.studies.ledger_page publish --out runs/ledger
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from tokengym.rewards.credits.base import Credit, FloatArray, register_credit
 from tokengym.rewards.maths.shares import complete
 from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, deadline, read_rows
 from tokengym.scripts.studies.credit_grid import MISALIGNED, build_misaligned
+from tokengym.scripts.studies.llama_reward import LLAMA, build_llama
 from tokengym.scripts.studies.ppo_optimum import best_of_rows, draw
 
 Row = Mapping[str, Any]
@@ -55,21 +56,16 @@ RULES = (
 )
 SHORTLIST = ("sparse", "uniform", "abc-signed", "red:delivery=end", WORDS)
 """Rules that are tried at low lambdas."""
-AT_LENGTHS = (
-    ("sparse", "0.95"),
-    ("abc-signed", "0.5"),
-    ("sparse", "1"),
-    ("uniform", "0.95"),
-    ("abc-signed", "0.95"),
-    (WORDS, "0.95"),
-    ("abc-signed", "1"),
-)
-"""Rule and lambda of the cells at other lengths; what is needed most comes first."""
 CONTROLS = ("uniform", "recency", "random")
 LENGTHS = (24, 48, 96, 192)
 LAMBDAS = ("0.95", "1", "0.5", "0", "1-1/n")
 """What is needed most comes first."""
-MODELS = ("aligned", MISALIGNED)
+MODELS: dict[str, Callable[[Path], None] | None] = {
+    "aligned": None,
+    MISALIGNED: build_misaligned,
+    LLAMA: build_llama,
+}
+"""By name: what writes the reward model's folder; None is the bundled one."""
 LEARNER: dict[str, Any] = {
     "learning_rate_schedule": "linear",
     "vf_coef": 1.0,
@@ -154,7 +150,7 @@ class Cell:
         """Return the comparison that its runs are of."""
         at = lambda_of(self.gae_lambda, self.length)
         settings = {**LEARNER, **CRITICS[self.critic], "gae_lambda": at}
-        scorer = str(out / MISALIGNED) if self.model == MISALIGNED else None
+        scorer = str(out / self.model) if MODELS[self.model] else None
         return ComparisonConfig(
             env="MovieReview",
             rewards=(self.rule,),
@@ -174,6 +170,30 @@ class Cell:
         )
 
 
+AT_LENGTHS = (
+    Cell(rule="sparse"),
+    Cell(rule="sparse", gae_lambda="1"),
+    Cell(rule="sparse", critic="none"),
+    Cell(rule="sparse", gae_lambda="1", critic="none"),
+    Cell(rule="uniform"),
+    Cell(rule="abc-signed", gae_lambda="0.5"),
+    Cell(rule="abc-signed"),
+    Cell(rule="abc-signed", gae_lambda="1"),
+    Cell(rule=WORDS),
+)
+"""What is run at other lengths."""
+AT_LLAMA = (
+    Cell(rule="sparse"),
+    Cell(rule="abc-signed", gae_lambda="0.5"),
+    Cell(rule="uniform"),
+    Cell(rule="abc-signed"),
+    Cell(rule="abc"),
+    Cell(rule="attribution"),
+    Cell(rule="red:delivery=end", gae_lambda="0.5"),
+)
+"""What is run under the reward model of another architecture; what is needed most comes first."""
+
+
 def stages() -> Iterator[tuple[list[Cell], range]]:
     """Yield cells and the seeds wanted of them, in the order in which they are needed."""
 
@@ -189,9 +209,9 @@ def stages() -> Iterator[tuple[list[Cell], range]]:
     yield [*cross(RULES, usual[:1]), *low[: len(SHORTLIST)]], SEEDS
     yield cross(("sparse", "abc-signed"), usual[:1], critic="none"), SEEDS
     for length in LENGTHS[0], LENGTHS[2]:
-        yield [Cell(rule=rule, gae_lambda=at, length=length) for rule, at in AT_LENGTHS], SEEDS[:5]
-    longest = [Cell(rule=rule, gae_lambda=at, length=LENGTHS[3]) for rule, at in AT_LENGTHS[:5]]
-    yield longest, SEEDS[:3]
+        yield [replace(cell, length=length) for cell in AT_LENGTHS], SEEDS[:5]
+    yield [replace(cell, model=LLAMA) for cell in AT_LLAMA], SEEDS[:5]
+    yield [replace(cell, length=LENGTHS[3]) for cell in AT_LENGTHS], SEEDS[:3]
     yield cross(RULES, usual, critic="trunk"), SEEDS[:5]
     yield cross(attention, usual, model=MISALIGNED), SEEDS[:5]
     yield main, SEEDS
@@ -293,8 +313,8 @@ def run(out: Out, docs: Docs = DOCS, part: str = "0/1", until: str | None = None
             continue
         if datetime.now() >= end:
             return
-        if cell.model == MISALIGNED:
-            build_misaligned(out / MISALIGNED)
+        if build := MODELS[cell.model]:
+            build(out / cell.model)
         rows = measure(cell, out, rate, seed)
         write_csv(cell.file(out, rate, seed), rows, list(rows[0]))
         print(

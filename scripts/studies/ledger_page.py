@@ -27,6 +27,7 @@ from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, read_r
 from tokengym.scripts.studies.credit_grid import MISALIGNED
 from tokengym.scripts.studies.ledger import (
     AT_LENGTHS,
+    AT_LLAMA,
     CONTROLS,
     CRITICS,
     FOLDER,
@@ -52,6 +53,7 @@ from tokengym.scripts.studies.ledger_noise import (
     noise_file,
     of_gradient,
 )
+from tokengym.scripts.studies.llama_reward import LLAMA
 from tokengym.scripts.studies.tables import (
     difference,
     fields,
@@ -64,11 +66,14 @@ from tokengym.scripts.studies.tables import (
 Row = Mapping[str, Any]
 CRITIC_LABELS = {"own": "network of its own", "trunk": "head on the policy", "none": "none"}
 LABELS = {"attribution": "gradient x input", "red:delivery=end": "red", WORDS: "true words"}
-ELSEWHERE: dict[str, dict[str, Any]] = {
-    "attention as it was trained": {},
-    "spoilt attention": {"model": MISALIGNED},
+MODEL_LABELS = {
+    "the bundled one": "aligned",
+    "spoilt attention": MISALIGNED,
+    "a Llama": LLAMA,
 }
-"""By title: what differs from the page's own setting."""
+"""By title: the reward model."""
+AT_MODELS = (*AT_LLAMA, Cell(rule="red:delivery=end"))
+"""What the reward models are compared by."""
 CONTRASTS = (
     ("abc-signed minus sparse, both at lambda 0.95", "abc-signed", "0.95", "0.95"),
     ("both at lambda 1", "abc-signed", "1", "1"),
@@ -162,6 +167,12 @@ def title(place: Cell) -> str:
     return f"{CRITIC_LABELS[place.critic]}, lambda {place.gae_lambda}"
 
 
+def setting(place: Cell) -> str:
+    """Return a setting's name where a critic of its own goes without saying."""
+    critic = {"own": "", "none": "no critic, "}[place.critic]
+    return f"{critic}lambda {place.gae_lambda}"
+
+
 def label(rule: str) -> str:
     """Return a rule's name on the page."""
     return LABELS.get(rule, f"`{rule}`")
@@ -231,43 +242,44 @@ def shown(figure: PairedDifference, p_value: float) -> str:
     return f"{value} ({ends}), {figure.wins}/{figure.pairs}"
 
 
-def elsewhere_table(ledger: Ledger) -> str:
-    """Return each rule beside `sparse` with either reward model.
+def compared(
+    ledger: Ledger, cells: Iterable[Cell], baselines: Mapping[str, Cell], what: str
+) -> dict[tuple[Cell, str], tuple[PairedDifference, str]]:
+    """Return cells' differences from a baseline per place, and how the page shows them.
 
-    Critic and lambda are those of the page's own setting. Clear differences are bold, after Holm's
-    correction over the table.
+    Clear differences are bold, after Holm's correction over all.
+
+    Args:
+        ledger: The runs.
+        cells: What is compared, with the page's own place.
+        baselines: Place -> the cell that others are compared with there.
+        what: Field of a cell that is the place.
     """
-    columns = {
-        name: Cell(rule="sparse", **at)
-        for name, at in ELSEWHERE.items()
-        if len(ledger.areas(Cell(rule="sparse", **at))) > 1
-    }
-    rules = [
-        rule
-        for rule in RULES
-        if any(len(ledger.areas(replace(c, rule=rule))) > 1 for c in [*columns.values()][1:])
-    ]
     found = {
-        (rule, name): figure
-        for name, place in columns.items()
-        for rule in rules
-        if rule != place.rule
-        and (figure := ledger.difference(replace(place, rule=rule), place)) is not None
+        (cell, title): figure
+        for cell in cells
+        for title, baseline in baselines.items()
+        if (here := replace(cell, **{what: getattr(baseline, what)})) != baseline
+        and (figure := ledger.difference(here, baseline)) is not None
     }
-    if not found:
-        return "Not measured yet."
-    corrected = dict(zip(found, holm([d.p_value for d in found.values()]), strict=True))
-    rows = []
-    for rule in rules:
-        line = [label(rule)]
-        for name, place in columns.items():
-            figure = found.get((rule, name))
-            if rule == place.rule:
-                line.append(student_mean(list(ledger.areas(place).values())))
-            else:
-                line.append(NONE if figure is None else shown(figure, corrected[rule, name]))
-        rows.append(line)
-    return markdown_table(["rule", *columns], rows)
+    corrected = dict(zip(found, holm([f.p_value for f in found.values()]), strict=True))
+    return {name: (figure, shown(figure, corrected[name])) for name, figure in found.items()}
+
+
+def models_table(ledger: Ledger) -> str:
+    """Return each rule beside `sparse` with a critic of its own, by reward model."""
+    baselines = {
+        name: cell
+        for name, model in MODEL_LABELS.items()
+        if len(ledger.areas(cell := Cell(rule="sparse", model=model))) > 1
+    }
+    found = compared(ledger, AT_MODELS, baselines, "model")
+    level = [student_mean(list(ledger.areas(cell).values())) for cell in baselines.values()]
+    rows = [["`sparse`, lambda 0.95", *level]]
+    for cell in AT_MODELS[1:]:
+        line = [found.get((cell, name), (None, NONE))[1] for name in baselines]
+        rows.append([f"{label(cell.rule)}, {setting(cell)}", *line])
+    return markdown_table(["", *baselines], rows)
 
 
 @dataclass(frozen=True)
@@ -279,7 +291,7 @@ class AtLength:
     goal: float
     """That of the best of 16 of its responses."""
     sparse: Cell
-    """`sparse` at the lambda that suits it."""
+    """`sparse` at the lambda and critic that suit it."""
 
     def share(self, gain: float) -> float:
         """Return a gain as a share of the way from start to goal."""
@@ -287,7 +299,7 @@ class AtLength:
 
 
 def lengths_of(ledger: Ledger, ways: Sequence[Row]) -> dict[int, AtLength]:
-    """Return the lengths at which `sparse` has runs with a critic of its own.
+    """Return the lengths at which `sparse` has runs.
 
     Args:
         ledger: The runs.
@@ -295,8 +307,7 @@ def lengths_of(ledger: Ledger, ways: Sequence[Row]) -> dict[int, AtLength]:
     """
     found = {}
     for length in LENGTHS:
-        own = [cell for cell in places(ledger, length=length) if cell.critic == "own"]
-        sparse = ledger.chosen(["sparse"], own)
+        sparse = ledger.chosen(["sparse"], places(ledger, length=length))
         net = {
             row["n"]: row["score"] - PRICE * row["kl"] for row in ways if row["length"] == length
         }
@@ -306,40 +317,32 @@ def lengths_of(ledger: Ledger, ways: Sequence[Row]) -> dict[int, AtLength]:
 
 
 def lengths_table(ledger: Ledger, ways: Sequence[Row]) -> str:
-    """Return each rule and lambda by length, as its difference from `sparse` at its best lambda.
+    """Return what is run at other lengths by length, as its difference from `sparse` at its best.
 
     Clear differences are bold, after Holm's correction over the table; the last figure of a cell is
     a share of the way from the untrained policy to the best of 16 of its responses.
     """
-    lengths = lengths_of(ledger, ways)
-    cells = {(rule, at): Cell(rule=rule, gae_lambda=at) for rule, at in AT_LENGTHS}
-    found = {
-        (*name, length): figure
-        for name, cell in cells.items()
-        for length, here in lengths.items()
-        if (place := replace(cell, length=length)) != here.sparse
-        and (figure := ledger.difference(place, here.sparse)) is not None
-    }
-    corrected = dict(zip(found, holm([d.p_value for d in found.values()]), strict=True))
-    untrained = [number(here.start) for here in lengths.values()]
-    best = [number(here.goal) for here in lengths.values()]
+    lengths = {f"{length} tokens": here for length, here in lengths_of(ledger, ways).items()}
+    baselines = {title: here.sparse for title, here in lengths.items()}
+    found = compared(ledger, AT_LENGTHS, baselines, "length")
     level = []
     for here in lengths.values():
         areas = list(ledger.areas(here.sparse).values())
         share = percent(here.share(mean(areas) - here.start))
-        level.append(f"{student_mean(areas)}, lambda {here.sparse.gae_lambda}; {share}")
-    rows = [["untrained", *untrained], ["best of 16, untrained", *best], ["`sparse`", *level]]
-    for rule, at in cells:
-        line = [f"{label(rule)}, lambda {at}"]
-        for length, here in lengths.items():
-            figure = found.get((rule, at, length))
-            if figure is None:
-                line.append(NONE)
-            else:
-                share = percent(here.share(figure.difference))
-                line.append(f"{shown(figure, corrected[rule, at, length])}; {share}")
+        level.append(f"{student_mean(areas)}, {setting(here.sparse)}; {share}")
+    rows = [
+        ["untrained", *(number(here.start) for here in lengths.values())],
+        ["best of 16, untrained", *(number(here.goal) for here in lengths.values())],
+        ["`sparse`", *level],
+    ]
+    for cell in AT_LENGTHS:
+        line = [f"{label(cell.rule)}, {setting(cell)}"]
+        for title, here in lengths.items():
+            figure, text = found.get((cell, title), (None, NONE))
+            share = "" if figure is None else f"; {percent(here.share(figure.difference))}"
+            line.append(f"{text}{share}")
         rows.append(line)
-    return markdown_table(["", *(f"{length} tokens" for length in lengths)], rows)
+    return markdown_table(["", *lengths], rows)
 
 
 def controls_table(ledger: Ledger) -> str:
@@ -522,7 +525,9 @@ def draw_lengths(file: Path, ledger: Ledger, ways: Sequence[Row]) -> None:
         points = []
         for length, here in lengths.items():
             cell = Cell(rule=rule, gae_lambda=at, length=length)
-            other = here.sparse if against is None else replace(here.sparse, gae_lambda=against)
+            other = here.sparse
+            if against is not None:
+                other = Cell(rule="sparse", gae_lambda=against, length=length)
             gain = ledger.difference(cell, other)
             if gain is not None:
                 ends = (gain.difference, gain.low, gain.high)
@@ -554,7 +559,7 @@ def page(docs: Docs = DOCS) -> None:
         "areas": areas_table(ledger, settings),
         "differences": differences_table(ledger, settings),
         "controls": controls_table(ledger),
-        "elsewhere": elsewhere_table(ledger),
+        "models": models_table(ledger),
         "lengths": lengths_table(ledger, ways),
     }
     for policy in POLICIES:

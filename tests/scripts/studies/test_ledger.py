@@ -245,11 +245,13 @@ def test_a_rule_stands_beside_the_sparse_of_its_reward_model():
             study.Cell(rule="uniform"): (1.0, [1.5, 1.6, 1.4]),
         }
     )
-    table = cells_of(page.elsewhere_table(ledger))
-    assert table[0] == ["rule", "attention as it was trained", "spoilt attention"]
-    assert [line[0] for line in table[2:]] == ["`sparse`", "`abc`"]  # uniform was run at home only
-    assert table[3][1].startswith("**+1.00** (")
-    assert table[3][2].startswith("**\u22120.250** (")
+    table = cells_of(page.models_table(ledger))
+    assert table[0] == ["", "the bundled one", "spoilt attention"]
+    lines = {line[0]: line[1:] for line in table}
+    assert lines["`sparse`, lambda 0.95"][1].startswith("0.950 (")
+    assert lines["`abc`, lambda 0.95"][0].startswith("**+1.00** (")
+    assert lines["`abc`, lambda 0.95"][1].startswith("**\u22120.250** (")
+    assert lines["`uniform`, lambda 0.95"][1] == page.NONE  # it was run with the bundled one only
 
 
 def test_at_a_length_a_rule_stands_beside_sparse_at_its_best_lambda():
@@ -277,7 +279,7 @@ def test_at_a_length_a_rule_stands_beside_sparse_at_its_best_lambda():
     assert lines["`abc-signed`, lambda 1"].startswith("**\u22120.250** (")
     assert lines["`abc-signed`, lambda 1"].endswith("; \u22126%")
     assert lines["`sparse`, lambda 1"] == page.NONE  # itself
-    assert lines["`uniform`, lambda 0.95"] == page.NONE
+    assert lines["`sparse`, no critic, lambda 1"] == page.NONE  # not run
 
 
 def test_figures_of_the_text_are_those_of_the_tables():
