@@ -448,8 +448,9 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
     ) -> RoundStart:
         """Return the state between two rounds.
 
-        ``before_learning`` is the environment's state before ``learn`` reset it, where it did;
-        ``resets_again`` says that the next round begins with a reset of its own all the same.
+        Args:
+            before_learning: The environment's state before ``learn`` reset it, where it did.
+            resets_again: Whether the next round begins with a reset of its own all the same.
         """
         is_reset = isinstance(self.env, GymVecEnv) and self.env.is_fresh
         environment = before_learning

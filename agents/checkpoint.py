@@ -83,7 +83,9 @@ class Checkpointed(OnPolicyAlgorithm):
 def save_checkpoint(agent: "Checkpointed", path: Path) -> None:
     """Write the agent to ``path``, atomically; what was there becomes ``<path>.previous``.
 
-    In the middle of a round the agent is saved as it was before the round.
+    Args:
+        agent: The agent. In the middle of a round it is saved as it was before the round.
+        path: The folder to make.
     """
     start = agent.round_start()
 
@@ -168,7 +170,10 @@ def write_policy(
 ) -> None:
     """Write the policy and its reference in Hugging Face's format.
 
-    ``ref_weights`` are the reference's where its own are shards.
+    Args:
+        policy: The policy.
+        folder: Where.
+        ref_weights: The reference's weights where its own are shards.
     """
     model, reference = policy.language_model, policy.reference
     if reference is not None:
@@ -266,7 +271,11 @@ def _check_record(record: Mapping[str, Any], folder: Path) -> None:
 
 
 def check_counts(counters: Mapping[str, Any], folder: Path) -> None:
-    """Refuse counters below 0, or larger than anything that was ever counted."""
+    """Refuse counters below 0, or larger than anything that was ever counted.
+
+    Raises:
+        CheckpointError: naming the counter.
+    """
     for name, value in counters.items():
         if isinstance(value, int) and not 0 <= value < 2**64:  # a run by tokens adds to sys.maxsize
             raise CheckpointError(f"{name} of {folder} must be a count from 0 on, got {value}")

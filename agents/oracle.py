@@ -61,7 +61,12 @@ def policy_table(
 
 @torch.no_grad()
 def value_table(policy: CausalLMPolicy, envs: Any, *, prompt: int | str = 0) -> NDArray[np.float64]:
-    """Return the critic's value of every state of the Oracle or of Forks; see `policy_table`.
+    """Return the critic's value of every state of the Oracle or of Forks.
+
+    Args:
+        policy: Policy of an agent made for the environment.
+        envs: See `policy_table`.
+        prompt: See `policy_table`.
 
     Returns:
         (states,) in the order of ``envs.unwrapped.states``: the learner's estimate of the return

@@ -66,7 +66,10 @@ class Processes:
     def join_rounds(self, agent: Any, played: Round, num_tokens: int) -> Round:
         """Return the round of all processes' rows, which the agent has counted as one.
 
-        ``num_tokens`` are those that this process's rows took.
+        Args:
+            agent: The agent that played.
+            played: This process's rows.
+            num_tokens: Tokens that they took.
         """
         return played
 
@@ -85,9 +88,11 @@ class Processes:
         yield policy
 
     def parts(self, minibatch: Experience, most: int | None) -> Iterator[Experience]:
-        """Yield the parts of all processes' minibatch that this one passes over.
+        """Yield the parts of a minibatch that this process passes over, each of similar lengths.
 
-        Each has texts of similar lengths, ``most`` rows at most.
+        Args:
+            minibatch: The minibatch of all processes.
+            most: Most rows of a part.
         """
         for rows in minibatch.sequences.buckets(most):
             yield minibatch.select(rows)
@@ -110,7 +115,12 @@ class Processes:
         yield
 
     def whole_tensor(self, tensor: Tensor, *, keep: bool = True) -> Tensor:
-        """Return a tensor on the CPU, whole where processes share it; empty unless ``keep``."""
+        """Return a tensor on the CPU, whole where the processes share it out.
+
+        Args:
+            tensor: The tensor.
+            keep: Whether this process wants it.
+        """
         return tensor.detach().cpu().contiguous() if keep else torch.empty(0)
 
     def reference_weights(self, model: LanguageModel | None) -> dict[str, Tensor] | None:

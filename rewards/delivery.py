@@ -32,7 +32,12 @@ class StepDelivery:
 
     The texts are read from the observations, so that episodes may begin, end and be forked
     (`set_state`) at any step: a row whose text is no continuation of what was paid is read anew.
-    The environment's prompts know the references of prompts.
+
+    Args:
+        reward: A reward with a causal credit, bound to the policy's tokenizer.
+        tokenizer: The policy's.
+        prompt_width: Columns of an observation that belong to the prompt.
+        prompts: The environment's; they know the references of prompts.
 
     Raises:
         RewardError: if the reward cannot be paid step by step.
@@ -58,7 +63,10 @@ class StepDelivery:
     def announce(self, row: int, prompt: str, prompt_id: int) -> None:
         """Note the text of the prompt that a row begins with next.
 
-        ``prompt_id`` is its position in the environment's prompts, negative for none of them.
+        Args:
+            row: The row.
+            prompt: Its text.
+            prompt_id: Its position in the environment's prompts, negative for none of them.
         """
         known = self._prompts[prompt_id] if self._prompts is not None and prompt_id >= 0 else None
         self._announced[row] = Episode(
@@ -72,9 +80,11 @@ class StepDelivery:
         )
 
     def advance(self, rows: Sequence[int], observations: Observations) -> NDArray[np.float64]:
-        """Return the reward of the newest token of each row that appended one and did not end.
+        """Return the reward of the newest token of each row that continues.
 
-        The observations are the batch's, with every row.
+        Args:
+            rows: Rows that appended a token and did not end.
+            observations: The batch's, with every row.
         """
         texts = [self._text(row, observations) for row in rows]
         self._catch_up(rows, texts)

@@ -50,7 +50,11 @@ SLOW_SECONDS = 60.0
 
 @contextmanager
 def keeping(episodes: Sequence[Episode], scorer: str) -> Iterator[None]:
-    """Have whatever a scorer raises carry the finished episodes it was to score.
+    """Have whatever a scorer raises carry the episodes it was to score.
+
+    Args:
+        episodes: Finished, without a score.
+        scorer: Its name, for the message.
 
     Raises:
         RewardError: what was raised, with ``episodes``; a `ScorerError` where the scorer's own code
@@ -81,7 +85,10 @@ def _unscored(episodes: Sequence[Episode]) -> list[Episode]:
 class Stopwatch:
     """Notes how long scoring takes, and warns once if it is most of the time.
 
-    It does not where the time is also a policy's, which continues responses.
+    Args:
+        name: The scorer's, for the warning.
+        clock: Seconds since some moment.
+        warns: Whether it warns; not where the time is also a policy's, which continues responses.
     """
 
     def __init__(

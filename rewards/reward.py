@@ -82,6 +82,9 @@ class Reward:
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> "Reward":
         """Return the reward for responses of a policy's tokenizer.
 
+        Args:
+            tokenizer: What made every ``response_ids``.
+
         Raises:
             TokenizerError: if the scorer cannot read its ids.
         """

@@ -194,7 +194,13 @@ class VectorRewardWrapper(VectorWrapper):
 
 
 def write_episodes(infos: dict[str, Any], rows: Sequence[int], episodes: Sequence[Episode]) -> None:
-    """Write scores, parts and token rewards into the terminal infos of a batch, in place."""
+    """Write scores, parts and token rewards into the terminal infos of a batch.
+
+    Args:
+        infos: The batch's infos (or ``final_info``), by Gymnasium's conventions; changed in place.
+        rows: Rows whose episode ended.
+        episodes: Those episodes, with their rewards.
+    """
     count = len(infos["_score"])
     parts: dict[str, NDArray[Any]] = {}
     infos["score"] = np.array(infos["score"], dtype=np.float64)

@@ -49,7 +49,12 @@ class Layer:
     down: Map
 
     def finish_(self, x: Tensor, attended: Tensor) -> None:
-        """Add to the states, (n, width), in place, what was read and what the block makes of it."""
+        """Add to the states, in place, what they read and what the block makes of it.
+
+        Args:
+            x: (n, width), the states below the block.
+            attended: (n, width), what the heads read.
+        """
         x += self.out(attended)
         x += self.down(self.activation(self.up(self.norm_2(x))))
 
@@ -313,9 +318,14 @@ def packs(weight: Tensor) -> bool:
 
 
 def linear_map(weight: Tensor, bias: Tensor | None) -> Map:
-    """Return x -> x W + b, (rows, in) -> (rows, out), for many calls without gradient.
+    """Return x -> x W + b for many calls without gradient; later changes of W may not count.
 
-    ``weight`` is (in, out); later changes of it may not count.
+    Args:
+        weight: (in, out).
+        bias: (out,), or None.
+
+    Returns:
+        A function (rows, in) -> (rows, out).
     """
     if packs(weight):
         operators: Any = torch.ops.mkldnn

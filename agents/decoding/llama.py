@@ -40,7 +40,12 @@ class LlamaLayer:
     down: Map
 
     def finish_(self, x: Tensor, attended: Tensor) -> None:
-        """Add to the states, (n, width), in place, what was read and what the block makes of it."""
+        """Add to the states, in place, what they read and what the block makes of it.
+
+        Args:
+            x: (n, width), the states below the block.
+            attended: (n, heads * head width), what the heads read.
+        """
         x += self.out(attended)
         gate, up = self.gate_and_up(self.norm_2(x)).chunk(2, -1)
         x += self.down(self.activation(gate) * up)
@@ -206,6 +211,9 @@ def side_by_side(modules: Sequence[Any]) -> Map:
 
     In float32, adapters are added to the weights, which are else read where they are. Weights in
     bfloat16, whose sum with the adapters would be rounded, make one product, theirs another.
+
+    Args:
+        modules: Linear maps that `has_llama_shape` takes.
     """
     bases = [m if type(m) is nn.Linear else m.base_layer for m in modules]
     if bases[0].weight.dtype == torch.float32:

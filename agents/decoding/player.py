@@ -173,9 +173,15 @@ class DecodingPlayer:
 def left_padded(
     observation: Observation, device: torch.device, *, multiple: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """Return the texts of an observation and their mask, (rows, width) int64 padded on the left.
+    """Return the texts of an observation and their attention mask, padded on the left.
 
-    The width is a multiple of ``multiple``.
+    Args:
+        observation: The environment's.
+        device: Where they are needed.
+        multiple: The width is one of this number.
+
+    Returns:
+        Both (rows, width) int64.
     """
     masks = np.asarray(observation["attention_mask"], dtype=bool)  # (rows, length)
     prompts = [
@@ -194,8 +200,11 @@ def columns_needed(observation: Observation, *, multiple: int = 1) -> int:
     """Return the columns of a cache in which all rows can be written to their end.
 
     Texts are aligned at their end. Where some responses are begun and others are not, the longest
-    text decides where the shortest continues, and that one has further to go. There is room for
-    every round's padding to a multiple of ``multiple``.
+    text decides where the shortest continues, and that one has further to go.
+
+    Args:
+        observation: The environment's.
+        multiple: See `left_padded`; there is room for every round's padding.
     """
     masks = np.asarray(observation["attention_mask"], dtype=bool)  # (rows, length)
     length = masks.shape[1]

@@ -83,9 +83,11 @@ class ModelStream:
 
 
 def make_stream(language_model: LanguageModel, capacity: int) -> Stream:
-    """Return the fastest stream on a CPU for texts of up to ``capacity`` tokens.
+    """Return the fastest stream for the model on a CPU.
 
-    The model's adapters stay on or off as they are now.
+    Args:
+        language_model: The model, with its adapters on or off as they are now.
+        capacity: Most tokens of a text.
     """
     if has_gpt2_shape(language_model):
         return GPT2Stream(language_model, capacity)
@@ -100,11 +102,18 @@ def check_decoding(
     language_model: LanguageModel,
     make: Callable[[LanguageModel, int], Stream] = make_stream,
 ) -> None:
-    """Raise ModelError unless two cached steps under left padding equal one forward over the text.
+    """Raise unless two cached steps under left padding equal one forward over the whole text.
 
     A model that ignores the cache or the padding (recurrent ones, which take a cache of another
     kind) would sample from other distributions than the ones that it is trained with, and so would
-    one that reads ahead (XLNet). ``make`` returns a stream of a model for texts of so many tokens.
+    one that reads ahead (XLNet).
+
+    Args:
+        language_model: The model.
+        make: Returns a stream of the model for texts of so many tokens.
+
+    Raises:
+        ModelError: naming the model and how far its hidden states are off.
     """
     lengths, steps = (5, 3), 2
     width = max(lengths)

@@ -22,9 +22,17 @@ from tokengym.agents.losses.policy import check_shapes
 
 
 def rewards_to_go(token_rewards: Tensor, response_mask: Tensor, *, gamma: float = 1.0) -> Tensor:
-    """Return what each token and its successors earn, (batch, time), reward units.
+    """Return what each token and its successors earn.
 
-    G_t = r_t + gamma * G_{t+1},  gamma the discount per token
+    G_t = r_t + gamma * G_{t+1}
+
+    Args:
+        token_rewards: (batch, time), reward units.
+        response_mask: (batch, time) bool, True on the response's own tokens.
+        gamma: Discount per token.
+
+    Returns:
+        (batch, time), reward units; 0 where the mask is False.
 
     Raises:
         ValueError: if shapes differ.
@@ -50,7 +58,7 @@ def rewards_to_go(token_rewards: Tensor, response_mask: Tensor, *, gamma: float 
 def rewards_within(
     token_rewards: Tensor, response_mask: Tensor, segment_ends: Tensor, *, gamma: float = 1.0
 ) -> Tensor:
-    """Return what each token and its successors earn up to the end of its segment, (batch, time).
+    """Return what each token and its successors earn up to the end of its segment.
 
     A_t = r_t + gamma * r_{t+1} + ... + gamma^{e-t} * r_e,  e the last token of t's segment
 
@@ -58,9 +66,12 @@ def rewards_within(
 
     Args:
         token_rewards: (batch, time), reward units.
-        response_mask: (batch, time) bool.
+        response_mask: (batch, time) bool, True on the response's own tokens.
         segment_ends: (batch, time) int64, the position of the last token of each token's segment.
         gamma: Discount per token.
+
+    Returns:
+        (batch, time), reward units; 0 where the mask is False.
 
     Raises:
         ValueError: if shapes differ.
@@ -143,7 +154,11 @@ def gae(
 
 
 def check_groups(rows: int, group_size: int) -> None:
-    """Raise ValueError unless the rows are whole groups of at least two."""
+    """Raise unless the rows are whole groups of at least two.
+
+    Raises:
+        ValueError: if a group has fewer than two rows, or the last one is not whole.
+    """
     if group_size < 2:
         raise ValueError(
             f"group_size must be >= 2, got {group_size}; a group of one has no baseline"
@@ -156,13 +171,24 @@ def check_groups(rows: int, group_size: int) -> None:
 
 
 def rloo(scores: Tensor, group_size: int) -> Tensor:
-    """Return each response's score minus the mean score of the others in its group, (batch,).
+    """Return each response's score minus the mean score of the others in its group.
 
-    A_i = R_i - sum_{j != i} R_j / (N - 1);  the same at every token of a response
+    A_i = R_i - sum_{j != i} R_j / (N - 1)
+
+    Args:
+        scores: (batch,), reward units, group after group.
+        group_size: N, at least 2.
+
+    Returns:
+        (batch,), reward units; the same at every token of a response.
+
+    Raises:
+        ValueError: if the rows are not whole groups of at least two.
 
     Source: Ahmadian et al. 2024, arXiv:2402.14740, section 3.3.
 
     Example:
+        >>> import torch
         >>> rloo(torch.tensor([1.0, 2.0, 6.0]), 3).tolist()
         [-3.0, -1.5, 4.5]
     """
@@ -175,7 +201,7 @@ def rloo(scores: Tensor, group_size: int) -> Tensor:
 def grpo(
     scores: Tensor, group_size: int, *, epsilon: float = 1e-4, std_floor: float = 0.0
 ) -> Tensor:
-    """Return each response's score, centred and scaled by its group, (batch,), unitless.
+    """Return each response's score, centred and scaled by its group.
 
     A_i = (R_i - mean(R)) / (std(R) + epsilon),  std with N - 1 in the denominator
 
@@ -189,9 +215,16 @@ def grpo(
             AgileRL 1e-8.
         std_floor: Least deviation to divide by, reward units.
 
+    Returns:
+        (batch,), unitless; the same at every token of a response.
+
+    Raises:
+        ValueError: if the rows are not whole groups of at least two.
+
     Source: Shao et al. 2024, arXiv:2402.03300, section 4.1.2.
 
     Example:
+        >>> import torch
         >>> [round(a, 3) for a in grpo(torch.tensor([1.0, 3.0]), 2).tolist()]
         [-0.707, 0.707]
         >>> grpo(torch.tensor([2.0, 2.0]), 2).tolist()
@@ -204,16 +237,27 @@ def grpo(
 
 
 def dr_grpo(scores: Tensor, group_size: int) -> Tensor:
-    """Return each response's score minus the mean score of its group, unscaled, (batch,).
+    """Return each response's score minus the mean score of its group, unscaled.
 
-    A_i = R_i - mean(R), which is (N - 1) / N times `rloo`
+    A_i = R_i - mean(R)
 
-    Dr. GRPO also divides the loss by a constant, not by the response's length:
-    ``loss_mean="constant"``.
+    It is (N - 1) / N times `rloo`. Dr. GRPO also divides the loss by a constant, not by the
+    response's length: ``loss_mean="constant"``.
+
+    Args:
+        scores: (batch,), reward units, group after group.
+        group_size: N, at least 2.
+
+    Returns:
+        (batch,), reward units; the same at every token of a response.
+
+    Raises:
+        ValueError: if the rows are not whole groups of at least two.
 
     Source: Liu et al. 2025, arXiv:2503.20783, section 3.2.
 
     Example:
+        >>> import torch
         >>> dr_grpo(torch.tensor([1.0, 3.0]), 2).tolist()
         [-1.0, 1.0]
     """
@@ -233,13 +277,20 @@ def leave_one_out(
     depend on this row's tokens: it is a function of the prompt and t, and keeps the gradient
     unbiased.
 
+    Args:
+        token_rewards: (batch, time), reward units, group after group.
+        response_mask: (batch, time) bool, True on the response's own tokens.
+        group_size: N, at least 2.
+        gamma: Discount per token.
+
     Returns:
-        (batch, time), reward units.
+        (batch, time), reward units; 0 where the mask is False.
 
     Raises:
         ValueError: if shapes differ or the rows are not whole groups of at least two.
 
     Example:
+        >>> import torch
         >>> rewards = torch.tensor([[0.5, 0.75], [1.0, 0.0]])
         >>> mask = torch.tensor([[True, True], [True, False]])
         >>> leave_one_out(rewards, mask, 2).tolist()
@@ -258,10 +309,19 @@ def leave_one_out(
 def varied_groups(scores: Tensor, group_size: int, *, floor: float = 0.0) -> Tensor:
     """Return which rows belong to groups whose scores differ, (batch,) bool.
 
-    A group whose standard deviation is at most ``floor``, reward units, teaches nothing under a
-    group baseline; DAPO drops it (arXiv:2503.14476, section 3.2).
+    A group of equal scores teaches nothing under a group baseline; DAPO drops it
+    (arXiv:2503.14476, section 3.2).
+
+    Args:
+        scores: (batch,), reward units, group after group.
+        group_size: N, at least 2.
+        floor: Standard deviation that a group must exceed, reward units.
+
+    Raises:
+        ValueError: if the rows are not whole groups of at least two.
 
     Example:
+        >>> import torch
         >>> varied_groups(torch.tensor([1.0, 1.0, 0.0, 1.0]), 2).tolist()
         [False, False, True, True]
     """
@@ -282,11 +342,19 @@ def _deviations(groups: Tensor) -> Tensor:
 
 
 def mean_one(weights: Tensor, response_mask: Tensor) -> Tensor:
-    """Return weights, >= 0 of any scale, divided by their mean over each response.
+    """Return weights divided by their mean over each response.
 
     w_t n / sum over s of w_s;  1 everywhere in a response whose weights are all 0
 
+    Args:
+        weights: (batch, time), >= 0, any scale.
+        response_mask: (batch, time) bool.
+
+    Returns:
+        (batch, time), unitless; 0 where the mask is False.
+
     Example:
+        >>> import torch
         >>> mean_one(torch.tensor([[1.0, 3.0, 9.0]]), torch.tensor([[True, True, False]])).tolist()
         [[0.5, 1.5, 0.0]]
     """
@@ -303,10 +371,19 @@ def top_weights(values: Tensor, response_mask: Tensor, *, share: float) -> Tenso
 
     w_t = n / k on the k = ceil(share n) highest of n tokens; of equal values the earlier counts
 
+    Args:
+        values: (batch, time), such as entropies in nats.
+        response_mask: (batch, time) bool.
+        share: Share of the tokens that are kept, in (0, 1].
+
+    Returns:
+        (batch, time), unitless; 0 where the mask is False.
+
     Source: Wang et al. 2025, arXiv:2506.01939, keeps the fifth of a batch's tokens with the highest
         entropy; here it is the fifth of each response's, so that each keeps its weight.
 
     Example:
+        >>> import torch
         >>> mask = torch.ones(1, 4, dtype=torch.bool)
         >>> top_weights(torch.tensor([[0.1, 0.9, 0.5, 0.2]]), mask, share=0.5).tolist()
         [[0.0, 2.0, 2.0, 0.0]]
@@ -338,6 +415,9 @@ def entropy_bonus_weights(
         response_mask: (batch, time) bool.
         share: Weight of the entropy, in [0, 1].
 
+    Returns:
+        (batch, time), unitless; 0 where the mask is False.
+
     Source: GTPO, Tan et al. 2025, arXiv:2508.04349. There the entropy shapes the rewards of a
         group's right answers and, inverted, of its wrong ones; here the sign of the advantage tells
         them apart, over the whole batch.
@@ -355,9 +435,17 @@ def entropy_bonus_weights(
 
 
 def softmax_weights(values: Tensor, response_mask: Tensor, *, temperature: float) -> Tensor:
-    """Return weights proportional to exp(value / temperature): of log ratios in nats, say.
+    """Return weights proportional to exp(value / temperature).
 
-    w_t = n softmax(value / temperature)_t over the response;  a large temperature makes all 1
+    w_t = n softmax(value / temperature)_t over the response
+
+    Args:
+        values: (batch, time), such as log ratios in nats.
+        response_mask: (batch, time) bool.
+        temperature: In the unit of the values; large makes all weights 1.
+
+    Returns:
+        (batch, time), unitless; 0 where the mask is False.
     """
     check_shapes(response_mask, values=values)
     logits = (values / temperature).masked_fill(~response_mask, -torch.inf)
@@ -365,11 +453,21 @@ def softmax_weights(values: Tensor, response_mask: Tensor, *, temperature: float
 
 
 def band_weights(values: Tensor, response_mask: Tensor, *, low: float, high: float) -> Tensor:
-    """Return equal weights on the tokens of a response whose values are in a band, 0 elsewhere.
+    """Return equal weights on the tokens of a response whose values lie in a band, 0 elsewhere.
 
     w_t = n / k on the k of n tokens with low <= v_t <= high;  1 everywhere if there are none
 
+    Args:
+        values: (batch, time), such as relative surprisals.
+        response_mask: (batch, time) bool.
+        low: Least value that is kept.
+        high: Largest value that is kept.
+
+    Returns:
+        (batch, time), unitless; 0 where the mask is False.
+
     Example:
+        >>> import torch
         >>> mask = torch.ones(1, 4, dtype=torch.bool)
         >>> band_weights(torch.tensor([[0.1, 0.5, 2.0, 9.0]]), mask, low=0.5, high=2.0).tolist()
         [[0.0, 2.0, 2.0, 0.0]]
@@ -391,6 +489,9 @@ def gated_weights(
         response_mask: (batch, time) bool.
         quantile: Share of a response's tokens below q, in [0, 1].
         boost: Extra weight of the most important token, >= 0.
+
+    Returns:
+        (batch, time), unitless; 0 where the mask is False.
 
     Source: Li et al. 2026, OAR, arXiv:2601.07408, and its code (`calculate_oar_hybrid_weights`).
     """
@@ -420,6 +521,9 @@ def evidence_weights(
         response_mask: (batch, time) bool.
         mix: Share of the teacher, in [0, 1].
         clip: Largest departure from 1, in [0, 1].
+
+    Returns:
+        (batch, time), unitless; 0 where the mask is False.
 
     Source: Yang et al. 2026, RLSD, arXiv:2604.03128, which does not divide by the mean and lets
         ``mix`` fall to 0.

@@ -12,7 +12,15 @@ from torch import Tensor
 
 
 def check_shapes(expected: Tensor, **others: Tensor) -> None:
-    """Raise ValueError, naming both shapes, unless every tensor has the shape of the first."""
+    """Raise unless every tensor has the shape of the first.
+
+    Args:
+        expected: The tensor whose shape is the right one.
+        others: Tensors to check, by the names that the message shows.
+
+    Raises:
+        ValueError: if a shape differs; the message shows both.
+    """
     for name, tensor in others.items():
         if tensor.shape != expected.shape:
             raise ValueError(
@@ -22,7 +30,7 @@ def check_shapes(expected: Tensor, **others: Tensor) -> None:
 
 
 def masked_mean(x: Tensor, mask: Tensor, *, count: int | Tensor | None = None) -> Tensor:
-    """Return the mean of ``x`` where ``mask`` is True, a scalar.
+    """Return the mean of ``x`` where ``mask`` is True.
 
     mean = sum_{mask} x / count
 
@@ -31,6 +39,9 @@ def masked_mean(x: Tensor, mask: Tensor, *, count: int | Tensor | None = None) -
         mask: (...) bool, True keeps.
         count: Divisor where ``x`` is a part of a larger batch: that batch's number of unmasked
             tokens. The parts' results then add up to the batch's mean.
+
+    Returns:
+        Scalar, in the unit of ``x``.
 
     Raises:
         ValueError: if shapes differ or nothing is unmasked.
@@ -46,6 +57,14 @@ def masked_std(x: Tensor, mask: Tensor, *, epsilon: float = 1e-8) -> Tensor:
     """Return the standard deviation of the unmasked entries, what `masked_whiten` divides by.
 
     std = sqrt(mean((x - mean)^2) + epsilon)
+
+    Args:
+        x: (batch, time), any unit.
+        mask: (batch, time) bool, True keeps.
+        epsilon: As in `masked_whiten`.
+
+    Returns:
+        Scalar, in the unit of ``x``.
     """
     _, variance = _moments(x, mask)
     return (variance + epsilon).sqrt().to(x.dtype)
@@ -88,8 +107,15 @@ def kl_estimate(log_probs: Tensor, ref_log_probs: Tensor, *, estimator: str = "k
 
     d = log_probs - ref_log_probs;  k1 = d,  k2 = d^2 / 2,  k3 = exp(-d) - 1 + d
 
-    k1 is unbiased and may be negative; k2 is biased and k3 unbiased, both never negative. All are
-    (batch, time), nats.
+    k1 is unbiased and may be negative; k2 is biased and k3 unbiased, both never negative.
+
+    Args:
+        log_probs: (batch, time), nats, of the chosen tokens under the policy.
+        ref_log_probs: (batch, time), nats, under the reference.
+        estimator: "k1", "k2" or "k3".
+
+    Returns:
+        (batch, time), nats.
 
     Raises:
         ValueError: if shapes differ or the estimator is unknown.
@@ -108,12 +134,16 @@ def kl_estimate(log_probs: Tensor, ref_log_probs: Tensor, *, estimator: str = "k
 
 
 def full_kl(logits: Tensor, ref_logits: Tensor) -> Tensor:
-    """Return KL(policy || reference), exact over the vocabulary, (...), nats, >= 0 up to rounding.
+    """Return KL(policy || reference), exact over the vocabulary.
 
     KL = sum_v p_v * (log p_v - log q_v),  p = softmax(logits), q = softmax(ref_logits)
 
-    Both logits are (..., vocab), after temperature, -inf where the action mask forbids. The
-    gradient reaches the policy's, not the reference's.
+    Args:
+        logits: (..., vocab), the policy's, after temperature; -inf where the action mask forbids.
+        ref_logits: (..., vocab), the reference's, under the same temperature and mask.
+
+    Returns:
+        (...), nats, >= 0 up to rounding. Its gradient reaches the logits, not the reference's.
 
     Raises:
         ValueError: if shapes differ.
@@ -145,9 +175,15 @@ class _FullKL(torch.autograd.Function):
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Return the entropy of the next-token distribution, (...), nats, >= 0.
+    """Return the entropy of the next-token distribution.
 
-    H = -sum_v p_v * log p_v,  p = softmax(logits), (..., vocab), -inf where the action mask forbids
+    H = -sum_v p_v * log p_v,  p = softmax(logits)
+
+    Args:
+        logits: (..., vocab), after temperature; -inf where the action mask forbids.
+
+    Returns:
+        (...), nats, >= 0.
     """
     log_p = F.log_softmax(logits, -1)
     return -(log_p.exp() * log_p.masked_fill(torch.isneginf(log_p), 0.0)).sum(-1)
@@ -160,8 +196,12 @@ def adaptive_kl_coef(
 
     c <- c * (1 + clip(kl / target - 1, -0.2, 0.2) * n_steps / horizon)
 
-    ``kl`` and ``target`` are per episode, nats; ``horizon`` and ``n_steps``, since the last
-    correction, are episodes.
+    Args:
+        kl_coef: The coefficient that was used.
+        kl: KL per episode that was measured, nats.
+        target: KL per episode that is wanted, nats.
+        horizon: Episodes over which the correction takes place.
+        n_steps: Episodes since the last correction.
 
     Source: Ziegler et al. 2019, arXiv:1909.08593, section 2.2.
 
@@ -184,7 +224,7 @@ def policy_loss(
     count: int | Tensor | None = None,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """Return PPO's clipped surrogate, negated so that lower is better, a scalar.
+    """Return PPO's clipped surrogate, negated so that lower is better.
 
     ratio = exp(log_probs - old_log_probs)
     L = -mean_masked(min(ratio * A, clip(ratio, 1 - clip_range, 1 + clip_range_high) * A))
@@ -199,6 +239,9 @@ def policy_loss(
             (arXiv:2503.14476).
         count: See `masked_mean`.
         weights: (batch, time) weight of each token in place of 1 / count; see `loss_weights`.
+
+    Returns:
+        Scalar.
 
     Raises:
         ValueError: if shapes differ.
@@ -218,7 +261,7 @@ def policy_loss(
 
 
 def loss_weights(response_mask: Tensor, mean: str, *, rows: int, horizon: int) -> Tensor:
-    """Return the weight of each token in a loss that is not a mean over tokens, (batch, time).
+    """Return the weight of each token in a loss that is not a mean over tokens.
 
     sequence: 1 / (rows * n_i), a mean over the tokens of a response, then over responses (GRPO)
     constant: 1 / (rows * horizon), a sum over tokens over a constant (Dr. GRPO)
@@ -228,6 +271,9 @@ def loss_weights(response_mask: Tensor, mean: str, *, rows: int, horizon: int) -
         mean: "sequence" or "constant".
         rows: Responses of the whole minibatch, of which this batch may be a part.
         horizon: Longest response, tokens.
+
+    Returns:
+        (batch, time); 0 where the mask is False.
 
     Raises:
         ValueError: if the mean is unknown.
@@ -257,7 +303,7 @@ def value_loss(
     clip_range_vf: float | None,
     count: int | Tensor | None = None,
 ) -> Tensor:
-    """Return the clipped squared error of the values, a scalar, reward units squared.
+    """Return the clipped squared error of the values.
 
     clipped = clip(V, V_old - clip_range_vf, V_old + clip_range_vf)
     L = 0.5 * mean_masked(max((V - return)^2, (clipped - return)^2))
@@ -269,6 +315,9 @@ def value_loss(
         response_mask: (batch, time) bool.
         clip_range_vf: Most that a value may move, reward units; None does not clip.
         count: See `masked_mean`.
+
+    Returns:
+        Scalar, reward units squared.
 
     Raises:
         ValueError: if shapes differ.

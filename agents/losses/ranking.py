@@ -58,14 +58,27 @@ def best_against_worst(
 
 
 def best_of(scores: ArrayLike, texts: Sequence[str], *, length_penalty: float = 0.0) -> int:
-    """Return the position of the best response, the first of equals; see `best_against_worst`."""
+    """Return the position of the best response, the first of equals.
+
+    Args:
+        scores: (responses,) reward units.
+        texts: (responses,) the responses themselves.
+        length_penalty: Per character, reward units.
+
+    Raises:
+        ValueError: as `best_against_worst`.
+    """
     return int(penalised(scores, texts, length_penalty).argmax())
 
 
 def penalised(
     scores: ArrayLike, texts: Sequence[str], length_penalty: float
 ) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
-    """Return score - length_penalty * characters, (responses,); see `best_against_worst`."""
+    """Return score - length_penalty * characters, (responses,).
+
+    Raises:
+        ValueError: as `best_against_worst`.
+    """
     values = np.asarray(scores, dtype=np.float64)
     if values.shape != (len(texts),) or not len(texts):
         raise ValueError(
@@ -87,6 +100,9 @@ def best_of_n_kl_bound(n: int) -> float:
     Equality where no two responses have the same score and none has any mass of its own; with few
     different responses the KL is less.
 
+    Args:
+        n: Samples.
+
     Raises:
         ValueError: if there is no sample.
 
@@ -103,11 +119,14 @@ def best_of_n_kl_bound(n: int) -> float:
 
 
 def best_of_n_probs(probs: ArrayLike, scores: ArrayLike, n: int) -> NDArray[np.float64]:
-    """Return each response's probability to be the best of n, the first of equals, (responses,).
+    """Return the probability of each response to be the best of n, the first of equals.
 
     P(y) = probs(y) * (P(S <= s)^n - P(S < s)^n) / P(S = s),  S the score of a draw, s = score of y
 
-    ``probs``, (responses,), are those of all responses in one draw; ``scores`` are in reward units.
+    Args:
+        probs: (responses,) of all responses, in one draw.
+        scores: (responses,) reward units.
+        n: Samples.
 
     Raises:
         ValueError: if the two differ in shape, or there is no sample.

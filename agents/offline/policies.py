@@ -127,10 +127,21 @@ def make_policy(
     seed: int = 0,
     device: str = "auto",
 ) -> CausalLMPolicy:
-    """Return a policy for the environment, with a frozen reference, on a device.
+    """Return a policy for the environment, with a frozen reference.
 
-    ``model`` None takes the environment's bundled one, ``device`` "auto" a GPU if there is one; the
-    other arguments are those of `build_policy`.
+    Args:
+        env: Gives the tokenizer, and the bundled model where none is named.
+        model: Path, hub name or model; None takes the environment's bundled one.
+        reference: Path, hub name or model; None takes the model as it is now.
+        lora: A ``peft.LoraConfig`` to train adapters only.
+        dtype: Precision of the weights, see `agents.models.load_causal_lm`.
+        precision: That of the computation, see `PolicySettings`.
+        temperature: Temperature of its sampling.
+        seed: Seed of its sampling.
+        device: "auto" takes a GPU if there is one.
+
+    Raises:
+        ModelError: if there is no model, or it does not fit.
     """
     policy = build_policy(
         env if model is None else model,
@@ -146,7 +157,12 @@ def make_policy(
 
 
 def encoding_for(source: Any, encoding: TextEncoding | None) -> TextEncoding:
-    """Return the encoding, with prompts written as the environment does where it is left open."""
+    """Return the encoding, as the environment writes prompts where that is left open.
+
+    Args:
+        source: As for `build_policy`.
+        encoding: The caller's; None takes the defaults.
+    """
     encoding = encoding or TextEncoding()
     if encoding.chat_template is not None:
         return encoding
@@ -221,7 +237,10 @@ def write_weights(
 ) -> None:
     """Write a policy's model, or its adapters, in Hugging Face's format.
 
-    ``gathered`` is the state of the `ResponseScorer` where processes share the weights (FSDP).
+    Args:
+        policy: Whose.
+        folder: Where.
+        gathered: The state of the `ResponseScorer` where processes share the weights (FSDP).
     """
     language_model = policy.language_model
     stored: Any = language_model.adapters or language_model.model

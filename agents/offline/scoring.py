@@ -145,7 +145,12 @@ def with_reference(
     dataset: "Dataset",
     log_probs: NDArray[np.float32],
 ) -> "Dataset":
-    """Return a data set of pairs with the columns `REFERENCE`: (pairs, 2), nats."""
+    """Return a data set of pairs with the columns `REFERENCE`.
+
+    Args:
+        dataset: Pairs as ids.
+        log_probs: (pairs, 2), nats.
+    """
     for place, name in enumerate(REFERENCE):
         dataset = dataset.add_column(name, log_probs[:, place].tolist())
     return dataset

@@ -105,9 +105,12 @@ class OfflineOptions:
 def training_arguments(
     options: OfflineOptions, *, defaults: Mapping[str, Any], scratch: str
 ) -> TrainingArguments:
-    """Return the Trainer's arguments: ``args``, or the caller's over the learner's defaults.
+    """Return the Trainer's arguments.
 
-    ``scratch`` is a folder for a run that stores nothing.
+    Args:
+        options: The caller's; with ``args``, these are complete.
+        defaults: The learner's own, for those that are not given.
+        scratch: Folder for a run that stores nothing.
 
     Raises:
         ValueError: if ``args`` and a shortcut are both given, or there is no such device.

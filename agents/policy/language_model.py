@@ -252,7 +252,10 @@ class LanguageModel(nn.Module):
         return {id(p): p for p in self.model.parameters() if not p.requires_grad}
 
     def freeze_lower(self, num_layers: int) -> None:
-        """Freeze the embeddings, a head tied to them, and the lowest blocks; 0 freezes nothing.
+        """Freeze the embeddings and the lowest blocks; a head tied to the embeddings with them.
+
+        Args:
+            num_layers: How many blocks; 0 freezes nothing at all.
 
         Raises:
             ModelError: if there are no more blocks than that, or there are adapters.
@@ -384,7 +387,11 @@ def fuse_activations(model: nn.Module) -> None:
 
 
 def check_length(model: LanguageModel, max_tokens: int) -> None:
-    """Raise ModelError unless the model can read the longest text of the environment."""
+    """Raise unless the model can read the longest text of the environment.
+
+    Raises:
+        ModelError: if the model has fewer positions.
+    """
     limit = positions(model.model)
     if limit is not None and limit < max_tokens:
         raise ModelError(
@@ -396,8 +403,14 @@ def check_length(model: LanguageModel, max_tokens: int) -> None:
 def fit_vocabulary(model: PreTrainedModel, num_tokens: int) -> bool:
     """Give a model rows for the few tokens that were added to its tokenizer, a pad token say.
 
-    Up to `MOST_ADDED` are; each starts as the mean of the others, so that it is neither likely nor
-    forbidden. Returns whether the model was changed.
+    Each starts as the mean of the others, so that it is neither likely nor forbidden.
+
+    Args:
+        model: Is changed if up to `MOST_ADDED` tokens are missing.
+        num_tokens: Size of the tokenizer.
+
+    Returns:
+        Whether it was changed.
     """
     (old, _) = next(model.get_input_embeddings().parameters()).shape
     if not 0 < num_tokens - old <= MOST_ADDED:
@@ -441,7 +454,10 @@ def make_reference(
 ) -> LanguageModel | None:
     """Return the frozen model that the KL is measured to; None: the policy with its adapters off.
 
-    ``policy`` has not learned yet; ``model`` is the reference where it is another.
+    Args:
+        policy: The policy's language model, before it learns.
+        model: The reference where it is not the policy as it is now.
+        dtype: See `load_causal_lm`.
     """
     if model is not None:
         reference = LanguageModel(load_causal_lm(model, dtype).requires_grad_(False))

@@ -473,7 +473,10 @@ class CausalLMPolicy(BasePolicy):
     ) -> Tensor:
         """Return the reference's shaped logits before each token, (batch, time, vocab).
 
-        Arguments are those of `response_log_probs`.
+        Args:
+            sequences: Any number of texts; similar lengths are run together.
+            action_masks: Tokens that could be sampled at each step; None: all.
+            max_size: Most texts in one forward.
         """
 
         def logits(part: Sequences, masks: ActionMasks | None, _: Tensor) -> Tensor:
@@ -487,8 +490,11 @@ class CausalLMPolicy(BasePolicy):
     def reference_states(self, sequences: Sequences, *, max_size: int = 64) -> Tensor:
         """Return the reference's hidden states before each token, (batch, time, hidden).
 
-        They are a small part of its logits where the vocabulary is large. Arguments are those of
-        `response_log_probs`.
+        They are a small part of its logits where the vocabulary is large.
+
+        Args:
+            sequences: Any number of texts; similar lengths are run together.
+            max_size: Most texts in one forward.
         """
         return self._in_buckets(
             lambda part, _masks, _bucket: self.states(part, reference=True),
@@ -509,8 +515,12 @@ class CausalLMPolicy(BasePolicy):
     ) -> Tensor:
         """Return the exact KL(policy || reference) before each token, (batch, time), nats.
 
-        Arguments are those of `response_log_probs`, and ``ref_logits``, (batch, time, vocab) from
-        `reference_logits`.
+        Args:
+            sequences: Any number of texts; similar lengths are run together.
+            action_masks: Tokens that could be sampled at each step; None: all.
+            ref_logits: (batch, time, vocab) from `reference_logits`; None computes them again.
+            ref_states: (batch, time, hidden) from `reference_states`, to compute them from.
+            max_size: Most texts in one forward.
         """
 
         def kl(part: Sequences, masks: ActionMasks | None, bucket: Tensor) -> Tensor:
@@ -531,7 +541,10 @@ class CausalLMPolicy(BasePolicy):
     ) -> Tensor:
         """Return the policy's entropy before each token, (batch, time), nats.
 
-        Arguments are those of `response_log_probs`.
+        Args:
+            sequences: Any number of texts; similar lengths are run together.
+            action_masks: Tokens that could be sampled at each step; None: all.
+            max_size: Most texts in one forward.
         """
 
         def entropy(part: Sequences, masks: ActionMasks | None, _: Tensor) -> Tensor:

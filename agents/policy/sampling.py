@@ -26,11 +26,17 @@ BLOCK = 256
 def shape_logits(
     logits: Tensor, *, temperature: float | Tensor, action_mask: Tensor | None
 ) -> Tensor:
-    """Return the logits that tokens are drawn from, (..., vocab) in float32 at least.
+    """Return the logits that tokens are drawn from.
 
-    shaped_v = logits_v / temperature where the action mask is True, else -inf
+    shaped_v = logits_v / temperature where allowed, else -inf
 
-    ``temperature`` is a number or (), > 0; ``action_mask`` (..., vocab) bool, None allows all.
+    Args:
+        logits: (..., vocab), as the model gives them, any float type.
+        temperature: > 0, a number or (); below 1 sharpens, above 1 flattens.
+        action_mask: (..., vocab) bool, True where the token is allowed; None allows all.
+
+    Returns:
+        (..., vocab) float32, or float64 where the logits are.
     """
     shaped = logits if logits.dtype == torch.float64 else logits.float()
     if isinstance(temperature, Tensor) or temperature != 1.0:
@@ -88,13 +94,20 @@ def _places(device: torch.device) -> Tensor:
 
 
 def likeliest(logits: Tensor, *, top_k: int = 0, top_p: float = 1.0) -> Tensor | None:
-    """Return the tokens kept by top-k and nucleus sampling, (batch, vocab) bool; None for all.
+    """Return the tokens kept by top-k and nucleus sampling, or None where all are kept.
 
-    First the top_k likeliest (0: all); then, of what those are renormalised to, the fewest of the
-    likeliest whose probabilities add up to top_p (1.0: all); at least one per row. As transformers'
-    ``generate`` does it, but for ties: all that equal the last of the top_k are kept, as there; of
-    those that tie on the edge of the nucleus the lower ids are, where ``generate`` leaves it to its
-    sorting.
+    First the top_k likeliest; then, of what those are renormalised to, the fewest of the likeliest
+    whose probabilities add up to top_p. As transformers' ``generate`` does it, but for ties: all
+    that equal the last of the top_k are kept, as there; of those that tie on the edge of the
+    nucleus the lower ids are, where ``generate`` leaves it to its sorting.
+
+    Args:
+        logits: (batch, vocab), shaped.
+        top_k: Number of tokens kept; 0 keeps all.
+        top_p: Probability that the kept tokens have together; 1.0 keeps all.
+
+    Returns:
+        (batch, vocab) bool, at least one True per row.
 
     Source: Fan et al. 2018, arXiv:1805.04833; Holtzman et al. 2020, arXiv:1904.09751.
     """
@@ -172,17 +185,32 @@ def _above_edge(x: Tensor, edge: Tensor, prob: Tensor, above: Tensor, top_p: flo
 
 
 def chosen_log_probs(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Return log softmax(logits)[token], (n,) nats, of shaped logits (n, vocab) and tokens (n,)."""
+    """Return log softmax(logits)[token].
+
+    Args:
+        logits: (n, vocab) float32, shaped.
+        tokens: (n,) int64.
+
+    Returns:
+        (n,) float32, nats.
+    """
     return -F.cross_entropy(logits, tokens, reduction="none")
 
 
 def inverse_cdf(probs: Tensor, uniforms: Tensor, *, looks: bool = True) -> Tensor:
-    """Return the token at which the cumulated probability passes the uniform number, (batch,).
+    """Return the token at which the cumulated probability passes the uniform number.
 
     token = min {v : p_0 + ... + p_v > u * (p_0 + ... + p_{vocab-1})}
 
     Some twenty times faster than ``torch.multinomial``. A token of probability 0 is never returned.
-    ``probs``, (batch, vocab), need not add up to 1; for ``looks`` see `draw`.
+
+    Args:
+        probs: (batch, vocab), >= 0, each row's sum > 0.
+        uniforms: (batch,) in [0, 1).
+        looks: See `draw`.
+
+    Returns:
+        (batch,) int64.
 
     Example:
         >>> inverse_cdf(torch.tensor([[0.25, 0.0, 0.75]] * 3), torch.tensor([0.0, 0.2, 0.25]))
@@ -244,7 +272,11 @@ def mask_rows(masks: NDArray[np.generic], rows: NDArray[np.integer]) -> NDArray[
 
 
 def as_action_mask(masks: NDArray[np.generic], device: torch.device | str) -> Tensor | None:
-    """Return masks, (batch, vocab), non-zero where allowed, as bool; None if they forbid nothing.
+    """Return a batch of action masks as a bool tensor, or None if they forbid nothing.
+
+    Args:
+        masks: (batch, vocab), non-zero where the token is allowed.
+        device: Device of the logits.
 
     Raises:
         ActionError: if a row allows no token at all.

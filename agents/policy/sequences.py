@@ -150,9 +150,12 @@ class ActionMasks:
     def joined(
         cls, parts: "Sequence[ActionMasks | None]", rows: Sequence[int], time: int
     ) -> "ActionMasks | None":
-        """Return the masks of several batches on the CPU, of so many rows each, as those of one.
+        """Return the masks of several batches as those of one.
 
-        ``time`` is the longest response of all; a batch without masks allows all tokens.
+        Args:
+            parts: Their masks on the CPU; None where all tokens are allowed.
+            rows: Rows of each.
+            time: Longest response of all.
         """
         known = [part for part in parts if part is not None]
         if not known:
@@ -181,7 +184,10 @@ class ActionMasks:
     def at(self, rows: Tensor, times: Tensor, *, allowed: bool = True) -> Tensor:
         """Return the masks of the given tokens, (tokens, vocab) or, if all are one, (1, vocab).
 
-        ``allowed=False`` returns the opposite. Rows and times are (tokens,) int64.
+        Args:
+            rows: (tokens,) int64.
+            times: (tokens,) int64.
+            allowed: False returns the opposite, True where a token is forbidden.
         """
         table = self.table if len(self.table) == 1 else self.table[self.index[rows, times]]
         if self.vocab_size:
@@ -191,7 +197,14 @@ class ActionMasks:
     def forbid_(
         self, logits: Tensor, rows: Tensor, times: Tensor, *, value: float = -torch.inf
     ) -> Tensor:
-        """Return logits, (tokens, vocab), in place ``value`` where nothing could be sampled."""
+        """Return the logits of the given tokens with what could not be sampled -inf, in place.
+
+        Args:
+            logits: (tokens, vocab); see `tokengym.agents.policy.sampling.forbid_`.
+            rows: (tokens,) int64.
+            times: (tokens,) int64.
+            value: Logit of what could not be sampled.
+        """
         columns = self.columns
         if columns is None:
             columns = self.at(rows, times, allowed=False)
@@ -230,7 +243,12 @@ class MaskRecorder:
         self._last: tuple[NDArray[np.generic], NDArray[np.int64]] | None = None
 
     def add(self, rows: NDArray[np.integer], masks: NDArray[np.generic]) -> None:
-        """Record one step: the masks, (active, vocab), of the rows that act in it, (active,)."""
+        """Record one step.
+
+        Args:
+            rows: (active,) the rows that act in this step.
+            masks: (active, vocab), non-zero where allowed.
+        """
         if masks.strides[0] == 0:  # one mask broadcast over the rows
             masks = masks[:1]
         if self._last is not None and np.array_equal(self._last[0], masks):

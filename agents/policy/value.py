@@ -32,8 +32,11 @@ class ValueFunction(nn.Module):
     ) -> Tensor:
         """Return the value of the text before each response token, (tokens,).
 
-        ``trunk_states``, (tokens, hidden), are the policy's own, which the head reads where the
-        value has no network of its own; ``kernels`` is that of `LanguageModel.response_states`.
+        Args:
+            sequences: The texts.
+            trunk_states: (tokens, hidden), the policy's own states, which the head reads where the
+                value has no network of its own.
+            kernels: See `LanguageModel.response_states`.
         """
         if self.network is None:
             return self.of_states(trunk_states)
@@ -45,8 +48,10 @@ class ValueFunction(nn.Module):
     ) -> Tensor:
         """Return the value of the text before each response token, (batch, time).
 
-        Any number of texts; similar lengths are run together, at most ``max_size`` in one forward;
-        ``kernels`` is that of `LanguageModel.response_states`.
+        Args:
+            sequences: Any number of texts; similar lengths are run together.
+            max_size: Most texts in one forward.
+            kernels: See `LanguageModel.response_states`.
         """
         values = torch.zeros(sequences.response_mask.shape, device=self.head.weight.device)
         for bucket in sequences.buckets(max_size):
@@ -58,7 +63,12 @@ class ValueFunction(nn.Module):
 
     @torch.no_grad()
     def after_responses(self, sequences: Sequences, *, max_size: int = 64) -> Tensor:
-        """Return the value of the text after each response, (batch,); see `of_responses`."""
+        """Return the value of the text after each response's last token, (batch,).
+
+        Args:
+            sequences: Any number of texts; similar lengths are run together.
+            max_size: Most texts in one forward.
+        """
         values = torch.zeros(len(sequences), device=self.head.weight.device)
         for bucket in sequences.buckets(max_size):
             part = sequences.select(bucket)

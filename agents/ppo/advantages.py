@@ -98,7 +98,11 @@ GROUP_SETTINGS = ("drop_equal_groups", "std_floor")
 
 
 def check_group_settings(estimator: AdvantageEstimator, settings: PPOSettings) -> None:
-    """Refuse an estimator without the groups that it needs, and settings of groups without them."""
+    """Refuse an estimator without the groups that it needs, and settings of groups without them.
+
+    Raises:
+        SettingsError: naming the setting and the remedy.
+    """
     if estimator.needs_groups and settings.group_size is None:
         raise SettingsError(
             f"advantage={estimator.name!r} needs group_size, the responses to each prompt; pass "
@@ -115,7 +119,15 @@ def check_group_settings(estimator: AdvantageEstimator, settings: PPOSettings) -
 
 
 def check_critic_settings(estimator: AdvantageEstimator, settings: PPOSettings) -> None:
-    """Refuse settings of a critic where the estimator has none."""
+    """Refuse settings of a critic where the estimator has none.
+
+    Args:
+        estimator: The estimator.
+        settings: The learner's settings.
+
+    Raises:
+        SettingsError: naming the setting and the estimator that it is for.
+    """
     if estimator.needs_critic:
         return
     defaults = PPOSettings()
@@ -129,7 +141,11 @@ def check_critic_settings(estimator: AdvantageEstimator, settings: PPOSettings) 
 
 
 def check_settings(settings: PPOSettings, batch_size: int) -> None:
-    """Refuse an unknown estimator, or settings that do not go with it."""
+    """Refuse an unknown estimator, or settings that do not go with it.
+
+    Raises:
+        ValueError: naming the setting and the remedy.
+    """
     estimator = find_advantage(settings.advantage)
     if settings.advantage_weight is not None:
         find_weight(settings.advantage_weight)

@@ -260,7 +260,11 @@ class RewardAttention(AdvantageWeight):
     needs_model = True
 
     def weigh(self, played: WeighedRound) -> Tensor:
-        """Return the attention of the last token, scaled."""
+        """Return the attention of the last token, scaled.
+
+        Raises:
+            SettingsError: if the environment's scorer gives none.
+        """
         rows = _attributions(played, "attention", self.name)
         return losses.mean_one(played.padded(rows), played.response_mask)
 
@@ -364,7 +368,11 @@ class OutcomeSensitivity(AdvantageWeight):
         self.boost = boost
 
     def weigh(self, played: WeighedRound) -> Tensor:
-        """Return the gated sensitivities, scaled."""
+        """Return the gated sensitivities, scaled.
+
+        Raises:
+            SettingsError: if the environment's scorer has no gradient.
+        """
         rows = _attributions(played, "gradient", self.name)
         size = played.padded([np.abs(np.asarray(row)) for row in rows])
         return losses.gated_weights(
@@ -392,7 +400,11 @@ class SelfTeacher(AdvantageWeight):
         self.mix, self.clip = _check_share("mix", mix), _check_share("clip", clip)
 
     def weigh(self, played: WeighedRound) -> Tensor:
-        """Return the mixed evidence, scaled."""
+        """Return the mixed evidence, scaled.
+
+        Raises:
+            SettingsError: if an episode has no reference answer.
+        """
         from tokengym.rewards.attribution.policy_reader import PolicyReader
 
         told = []

@@ -100,10 +100,13 @@ class ChosenPrompts:
         return episodes
 
     def recognise(self, observation: Observation) -> list[PromptChoice]:
-        """Return the prompts that the rows of an observation begin with, its responses being empty.
+        """Return the prompts that the rows of an observation begin with.
 
         A prompt of the environment is known by its tokens, with its reference; the text of any
         other is decoded from its tokens.
+
+        Args:
+            observation: ``input_ids`` and ``attention_mask``, (rows, length), responses empty.
         """
         masks = np.asarray(observation["attention_mask"], dtype=bool)
         rows = zip(np.asarray(observation["input_ids"]), masks, strict=True)
@@ -114,7 +117,12 @@ class ChosenPrompts:
         ]
 
     def find(self, prompt_ids: tuple[int, ...], text: str) -> PromptChoice:
-        """Return the prompt with these tokens, and this text where it is not in the set."""
+        """Return the prompt with these tokens.
+
+        Args:
+            prompt_ids: The prompt's tokens.
+            text: Text of the prompt, where it is not in the environment's set.
+        """
         prompt = self._single.find_prompt(prompt_ids, text)
         return prompt if prompt.prompt_id < 0 else prompt.prompt_id
 
@@ -139,7 +147,11 @@ class ChosenPrompts:
 
 @contextmanager
 def at_temperature(agent: Any, temperature: float | None) -> Iterator[None]:
-    """Let an agent, or its ``policy``, sample at another temperature; None leaves it as it is.
+    """Let an agent sample at another temperature within the context.
+
+    Args:
+        agent: One that has a ``temperature``, or a ``policy`` that has one.
+        temperature: > 0; None leaves the agent as it is.
 
     Raises:
         TypeError: if the agent has no temperature.
@@ -164,8 +176,12 @@ def at_temperature(agent: Any, temperature: float | None) -> Iterator[None]:
 class PolicyContinuations:
     """Finishes responses with an agent's policy, by the rules of an environment.
 
-    The environment is not stepped, and neither its random state nor the agent's is touched;
-    ``seed`` is that of the sampling.
+    The environment is not stepped, and neither its random state nor the agent's is touched.
+
+    Args:
+        envs: A token-generation environment, single or batched, wrapped or not.
+        agent: See `tokengym.agents.collect`.
+        seed: Seed of the sampling.
     """
 
     def __init__(self, envs: Environments, agent: Any, *, seed: int) -> None:

@@ -22,7 +22,11 @@ Observation: TypeAlias = Mapping[str, NDArray[np.generic]]
 
 
 def as_vector_env(envs: Any) -> VectorEnv[Any, Any, Any]:
-    """Return a Gymnasium ``VectorEnv``: the given one, or one over a single ``Env``."""
+    """Return a Gymnasium ``VectorEnv``: the given one, or one over a single ``Env``.
+
+    Raises:
+        TypeError: if ``envs`` is neither.
+    """
     if isinstance(envs, VectorEnv):
         return envs
     if isinstance(envs, gym.Env):
@@ -190,8 +194,13 @@ def declared_lambda(envs: Environments) -> float | None:
 def segment_ends(envs: Environments, episodes: Sequence[Episode], time: int) -> NDArray[np.int64]:
     """Return the last token of each token's segment, as the environment's credit rule pays them.
 
-    (episodes, time) positions; past a response's end and without a rule, each its own. ``time`` is
-    at least the longest response.
+    Args:
+        envs: The environment.
+        episodes: Finished episodes.
+        time: Columns of the result, at least the longest response.
+
+    Returns:
+        (episodes, time) positions; past a response's end and without a rule, each its own.
     """
     ends = np.tile(np.arange(time), (len(episodes), 1))
     for reward in environment_rewards(envs)[:1]:

@@ -212,7 +212,14 @@ class VecEnvRounds(RoundEnvironment):
 
 
 def as_rounds(envs: Environments) -> RoundEnvironment:
-    """Return any supported environment as a `RoundEnvironment`."""
+    """Return any supported environment as a `RoundEnvironment`.
+
+    Args:
+        envs: A Gymnasium ``VectorEnv`` or ``Env``, or a Stable-Baselines3 ``VecEnv``.
+
+    Raises:
+        TypeError: if it is none of these.
+    """
     if isinstance(envs, GymVecEnv):  # our own adapter: the batch below it is faster
         return GymRounds(envs.envs, reset=envs.begin)
     if isinstance(envs, VecEnv):

@@ -51,8 +51,12 @@ def parting(score: ArrayLike, gold: ArrayLike) -> Parting | None:
     parted = loss > max(GOLD_LOSS * gain, NOISES * noise(gold))
              and score_last - score_best > NOISES * noise(score)
 
-    Both are (time,), means over seeds at the same evaluations: the proxy that training maximises,
-    and what it stands for.
+    Args:
+        score: (time,) the proxy that training maximises, a mean over seeds.
+        gold: (time,) the score it stands for, at the same evaluations.
+
+    Raises:
+        ValueError: if the two differ in length.
 
     Example:
         >>> parting([0.0, 1.0, 2.0, 3.0, 4.0, 5.0], [0.0, 1.0, 2.0, 1.5, 1.0, 0.5]).index

@@ -246,10 +246,21 @@ def evaluate(
     seed: int = 0,
     deterministic: bool = False,
 ) -> Evaluation:
-    """Measure an agent with ``predict`` on held-out prompts of a task; see `Evaluator`.
+    """Measure an agent on held-out prompts of a task.
 
-    The same seed gives the same prompts and the same random numbers; ``deterministic`` chooses the
-    likeliest token instead of sampling.
+    Args:
+        agent: Anything with ``predict``.
+        env: Environment id, or a task's bare name.
+        env_kwargs: Further arguments of ``gym.make_vec``, such as ``bundle`` or ``dataset``.
+        num_episodes: Number of prompts.
+        seed: The same seed gives the same prompts and the same random numbers.
+        deterministic: Choose the likeliest token instead of sampling.
+
+    Returns:
+        Means over the episodes, and the episodes.
+
+    Raises:
+        ValueError: if a value is out of range or the environment cannot be made.
     """
     evaluator = Evaluator(env, env_kwargs, num_episodes=num_episodes, seed=seed)
     try:
@@ -283,8 +294,15 @@ def task_reward(
 ) -> tuple[Reward, "PreTrainedTokenizerBase"]:
     """Return the reward that a task pays under these arguments, and the policy's tokenizer.
 
-    It scores any episodes, whoever played them. ``agent`` continues responses for credit that
-    needs a policy, which is refused without one.
+    It scores any episodes, whoever played them.
+
+    Args:
+        env: Environment id, or a task's bare name.
+        env_kwargs: Arguments of ``gym.make_vec``, ``reward`` among them.
+        agent: Continues responses for credit that needs a policy, which is refused without one.
+
+    Raises:
+        ValueError: if the environment cannot be made.
     """
     envs: Any = gym.make_vec(resolve_env(env), num_envs=1, **env_kwargs)
     tokenizer = _task(envs).tokenizer

@@ -305,7 +305,14 @@ def measure_of(name: str, by_gold: bool = False) -> Measure:
 
 
 def text_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
-    """Return every measurement of the responses' text in the table, over at least one episode."""
+    """Return every measurement of the responses' text in the table, over episodes.
+
+    Args:
+        episodes: At least one.
+
+    Raises:
+        ValueError: if there are none.
+    """
     require_episodes(episodes)
     return {m.name: float(m.of_text(episodes)) for m in MEASURES.values() if m.of_text}
 

@@ -110,6 +110,9 @@ def policy_metrics(
     Args:
         log_probs: Per episode (n,), nats, under the policy that sampled.
         ref_log_probs: Per episode (n,), nats, under the reference.
+
+    Raises:
+        ValueError: if there are none, or an episode's two arrays differ in length.
     """
     require_episodes(log_probs)
     lengths = [len(row) for row in log_probs], [len(row) for row in ref_log_probs]
@@ -147,7 +150,11 @@ class Words:
 def rouge(episodes: Sequence[Episode]) -> dict[str, float]:
     """Return ROUGE-1, -2 and -L (F1, no stemming) against the references, means over episodes.
 
-    Episodes without a reference are left out; empty if none has one.
+    Args:
+        episodes: Those without a reference are left out.
+
+    Returns:
+        Empty if no episode has a reference.
 
     Raises:
         ValueError: if rouge-score is not installed.
@@ -171,7 +178,10 @@ def rouge(episodes: Sequence[Episode]) -> dict[str, float]:
 def self_bleu(texts: Sequence[str]) -> float:
     """Return the mean BLEU (0 to 100) of each text against all others: 100 if all are alike.
 
-    It rises with the number of texts, two at least, so compare equal numbers.
+    It rises with the number of texts, so compare equal numbers.
+
+    Args:
+        texts: At least two.
 
     Raises:
         ValueError: if there are fewer, or sacrebleu is not installed.

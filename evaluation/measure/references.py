@@ -50,7 +50,11 @@ class ReferenceSamples:
 
 
 def check_ranks(evaluator: "Evaluator", samples: int) -> None:
-    """Refuse samples that nothing ranks: ValueError if the environment has no scorer."""
+    """Refuse samples that nothing ranks.
+
+    Raises:
+        ValueError: if the environment has no scorer.
+    """
     from tokengym.agents.rollouts.environments import environment_scorer
 
     if samples and environment_scorer(evaluator.envs) is None:

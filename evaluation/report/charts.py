@@ -110,10 +110,14 @@ def line_chart(
     whole_x: bool = False,
     levels: Sequence[tuple[str, float]] = (),
 ) -> Chart:
-    """Lay out lines with their bands in a view box, pixels.
+    """Lay out lines with their bands.
 
-    ``whole_x`` keeps only whole numbers on the horizontal axis; ``levels`` are names and heights of
-    horizontal lines.
+    Args:
+        series: At least one.
+        width: Width of the view box, pixels.
+        height: Height of the view box, pixels.
+        whole_x: Whether to keep only whole numbers on the horizontal axis.
+        levels: Names and heights of horizontal lines.
     """
     everything = [values for s in series for values in (s.y, s.low, s.high) if values is not None]
     everything.append(np.array([value for _, value in levels]))
@@ -183,9 +187,14 @@ def hover_data(series: Sequence[Series], chart: Chart) -> dict[str, object]:
 def interval_chart(
     rows: Sequence[tuple[str, int, float, float, float, bool]], *, width: float
 ) -> tuple[Chart, list[Whisker], float]:
-    """Lay out an interval per row around a line at 0: frame, whiskers, and the x of 0.
+    """Lay out one interval per row around a line at 0.
 
-    A row is (name, colour, low, mid, high, whether it is clear).
+    Args:
+        rows: (name, colour, low, mid, high, whether it is clear).
+        width: Width of the view box, pixels.
+
+    Returns:
+        The chart's frame, its whiskers, and the x of 0.
     """
     low, high = _padded(np.array([0.0] + [v for row in rows for v in row[2:5]]))
     left, right, top = 12.0, width - 12.0, 8.0

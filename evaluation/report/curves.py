@@ -191,7 +191,11 @@ def make_panels(curves: Sequence[Curve], *, kl_coef: float | None = None) -> lis
 
 
 def common_steps(curves: Sequence[Curve]) -> tuple[Array, float | None]:
-    """Return the steps of all curves within the range all cover, and where longer ones were cut."""
+    """Return the steps of all curves within the range all cover, and where longer ones were cut.
+
+    Raises:
+        ValueError: if fewer than two steps are common.
+    """
     first = max(float(curve.steps[0]) for curve in curves)
     last = min(float(curve.steps[-1]) for curve in curves)
     steps = np.unique(np.concatenate([curve.steps for curve in curves]))

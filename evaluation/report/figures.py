@@ -95,10 +95,14 @@ def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve])
 
 
 def save_reliability(path: Path, table: Sequence["ReliabilityBin"], *, title: str = "") -> None:
-    """Draw accuracy against confidence, with the share of the pairs in each bin below, as a PNG.
+    """Draw accuracy against confidence, with the share of the pairs in each bin below.
 
-    ``table`` is from `tokengym.rewards.maths.pairwise.reliability`. On the diagonal a model is
-    right as often as it claims. The intervals are Wilson's, 95 %.
+    On the diagonal a model is right as often as it claims. The intervals are Wilson's, 95 %.
+
+    Args:
+        path: The PNG to write.
+        table: From `tokengym.rewards.maths.pairwise.reliability`.
+        title: Title of the figure.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -144,9 +148,14 @@ def write_picture(path: Path, figure: Any, *, dpi: int) -> None:
 def draw(
     axis: Any, panel: Panel, measure: str, lines: Mapping[str, Mapping[str, Any]], level: float
 ) -> None:
-    """Draw a measurement's curves with their intervals on matplotlib's axes.
+    """Draw a measurement's curves with their intervals.
 
-    ``lines`` are the style of each reward's line, in the order of drawing.
+    Args:
+        axis: Matplotlib's axes.
+        panel: The runs.
+        measure: Name of the measurement.
+        lines: Style of each reward's line, in the order of drawing.
+        level: Confidence level of the intervals.
     """
     for name in [name for name in lines if name in panel.rewards]:
         values = panel.rewards[name].values[measure]

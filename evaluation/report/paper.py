@@ -119,7 +119,14 @@ def write_paper_figure(
     measures: Sequence[str] = (),
     inches: float = 3.25,
 ) -> None:
-    """Draw learning curves: a column of panels per measurement (default: score), a row per setting.
+    """Draw learning curves: a column of panels per measurement, a row per setting.
+
+    Args:
+        path: A .pdf, .svg or .png.
+        summary: Summary of the curves.
+        curves: The runs.
+        measures: Measurements; none takes the score.
+        inches: Width of the figure.
 
     Raises:
         ValueError: if a measurement was not taken.

@@ -156,7 +156,7 @@ def report_curves(
     kl_coef: float | None = None,
     paper: Paper | None = None,
 ) -> dict[str, Any]:
-    """Write the report of learning curves made elsewhere, and return the summary.
+    """Write the report of learning curves made elsewhere.
 
     Args:
         path: A CSV with the columns credit, seed, step and score, or a run's trainer_state.json;
@@ -168,6 +168,9 @@ def report_curves(
         level: Confidence level of the intervals.
         kl_coef: Price of a nat of KL, for the score minus its penalty.
         paper: Figure and table to write.
+
+    Returns:
+        The summary.
 
     Raises:
         ValueError: if the file cannot be read, or the baseline is unknown.

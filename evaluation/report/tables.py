@@ -190,6 +190,10 @@ def coloured_tokens(pieces: Sequence[str], rewards: Sequence[float]) -> list[dic
     """Return each token's text, and its reward as a colour, for the templates.
 
     The strongest reward of the response has the full colour.
+
+    Args:
+        pieces: (n,) the tokens' texts.
+        rewards: (n,) the tokens' rewards.
     """
     largest = max((abs(float(reward)) for reward in rewards), default=0.0) or 1.0
     tokens = [

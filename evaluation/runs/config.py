@@ -268,9 +268,12 @@ class ComparisonConfig:
         return {}
 
     def choice(self, reward: str) -> RewardChoice:
-        """Return what the word of a reward stands for, parsed when it is first needed.
+        """Return what the word of a reward stands for; a word of the user's own file runs it.
 
-        A word of the user's own file runs it.
+        It is parsed when it is first needed.
+
+        Raises:
+            RewardError: if an option is unknown.
         """
         if reward not in self._choices:
             self._choices[reward] = RewardChoice.of(self._words.get(reward, reward))
@@ -318,7 +321,8 @@ class ComparisonConfig:
     def controls(self, *, own: bool) -> list[str]:
         """Return the names of the runs whose rule does not read the text (`Credit.control`).
 
-        ``own`` loads rules from files of the user's own, to know them too.
+        Args:
+            own: Whether to load rules from files of the user's own, to know them too.
         """
         if self.agents and len(self.rewards) == 1:  # the names are the learners'
             return []

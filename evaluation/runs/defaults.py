@@ -256,7 +256,12 @@ def task_name(env_id: str) -> str:
 
 
 def bundle_settings(bundle: Bundle | Path | str | None, kind: SettingsKind) -> dict[str, Any]:
-    """Return a bundle's own defaults of settings of a kind; none of a folder that is no bundle."""
+    """Return the settings whose defaults are a bundle's own; none of a folder that is no bundle.
+
+    Args:
+        bundle: Itself, its name or folder; "" or None for none.
+        kind: What they are settings of.
+    """
     try:
         return find_bundle(bundle).settings(kind) if bundle else {}
     except BundleError:  # whoever makes the environment says what is wrong
@@ -265,6 +270,9 @@ def bundle_settings(bundle: Bundle | Path | str | None, kind: SettingsKind) -> d
 
 def usual_env(bundle: Bundle | Path | str | None = None) -> str:
     """Return the name of the environment that a bundle was made for, MovieReview without one.
+
+    Args:
+        bundle: Itself, its name or folder; "" or None for none.
 
     Example:
         >>> usual_env("smollm2-answers")
@@ -277,7 +285,12 @@ def usual_env(bundle: Bundle | Path | str | None = None) -> str:
 
 
 def evaluation_settings(bundle: str = "", **defaults: Any) -> EvaluationSettings:
-    """Return settings of evaluations by a bundle's own defaults, then the command's."""
+    """Return the settings of evaluations, a bundle's own among them.
+
+    Args:
+        bundle: Its name or folder; "" for none.
+        defaults: Those of the command.
+    """
     return EvaluationSettings(**defaults | bundle_settings(bundle, "evaluation"))
 
 
@@ -321,7 +334,12 @@ def training_settings(
 
 
 def usual_lengths(env_id: str, bundle: Bundle | Path | str | None = None) -> dict[str, int]:
-    """Return the arguments of ``gym.make`` for responses as long as in training, under a bundle."""
+    """Return the arguments of ``gym.make`` for responses as long as in training.
+
+    Args:
+        env_id: Id of the environment.
+        bundle: Bundle that replaces the task's; "" or None for none.
+    """
     return training_settings(env_id, usual=bundle_settings(bundle, "training")).lengths()
 
 

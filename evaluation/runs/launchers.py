@@ -308,9 +308,16 @@ def run_on_ray(
     *,
     track: str | None = None,
 ) -> None:
-    """Do the runs on a Ray cluster; see `compare`.
+    """Do the runs on a Ray cluster.
 
-    ``jobs`` None takes one per core of the cluster, fewer where each run has several threads.
+    Args:
+        config: The comparison.
+        out: Its folder, on this machine.
+        runs: The runs that are missing.
+        board: Shows each run's start and end.
+        jobs: Runs at a time; None takes one per core of the cluster, fewer where each has several
+            threads.
+        track: Name of a tracker.
 
     Raises:
         ValueError: if Ray is not installed.

@@ -62,7 +62,9 @@ def _refuse_single(text: str, **options: Any) -> gymnasium.Env[Any, Any]:
 def code_hashes(settings: Any, known: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the SHA-256 of each file of the user's code that settings name, by its path.
 
-    Hashes in ``known``, which were stored with the settings, stay.
+    Args:
+        settings: A dataclass.
+        known: Hashes that were stored with the settings, which stay.
 
     Raises:
         SettingsError: if there is no such file.
@@ -74,7 +76,11 @@ def code_hashes(settings: Any, known: Mapping[str, str] | None = None) -> dict[s
 
 
 def check_code(code: Mapping[str, str]) -> None:
-    """Refuse to go on with files that are not those that the settings were made with."""
+    """Refuse to go on with files that are not those that the settings were made with.
+
+    Raises:
+        SettingsError: naming the file.
+    """
     if changed := changed_files(code):
         raise SettingsError(f"{'; '.join(changed)}; begin again")
 

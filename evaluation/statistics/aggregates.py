@@ -42,8 +42,15 @@ def iqm(scores: ArrayLike, axis: int | None = None) -> float | Array:
 
     k = floor(n / 4);  iqm = mean(sorted(scores)[k : n - k])
 
-    ``scores`` have any shape, at least one value, all finite; ``axis`` is the one to reduce, None
-    takes all values together, as for (runs, tasks), and returns a float.
+    Args:
+        scores: Values of any shape, at least one, all finite.
+        axis: The axis to reduce; None takes all values together, as for (runs, tasks).
+
+    Returns:
+        A float for ``axis=None``, else an array without that axis.
+
+    Raises:
+        ValueError: if there are no scores or one is not finite.
 
     Source:
         arXiv:2108.13264, section 4.3; equals ``scipy.stats.trim_mean(scores, 0.25, axis)``.
@@ -69,7 +76,7 @@ def interval(
     rng: Random = 0,
     resamples: int = DEFAULT_RESAMPLES,
 ) -> tuple[float, float]:
-    """Return the stratified percentile-bootstrap interval of a statistic, in score units.
+    """Return the stratified percentile-bootstrap interval of a statistic of scores.
 
     Each task's runs are drawn with replacement on their own. The statistic is computed for each
     resampled table, and the interval is the central ``level`` of its values.
@@ -80,6 +87,9 @@ def interval(
         level: Confidence level of the interval, in (0, 1).
         rng: Generator, or a seed for one.
         resamples: Number of bootstrap tables.
+
+    Returns:
+        The interval's two ends, in score units.
 
     Raises:
         ValueError: if ``scores`` is empty, not finite or of more than two axes, or ``level`` or
@@ -103,8 +113,16 @@ def curve_interval(
 ) -> tuple[Array, Array]:
     """Return the pointwise bootstrap band of the interquartile mean of learning curves.
 
-    Whole runs are drawn, so that a run's points stay together. ``curves`` are (runs, time), on
-    common steps; the band's lower and upper edge are (time,) each. The rest is as in `interval`.
+    Whole runs are drawn, so that a run's points stay together.
+
+    Args:
+        curves: (runs, time), on common steps.
+        level: As in `interval`.
+        rng: Generator, or a seed for one.
+        resamples: Number of bootstrap draws.
+
+    Returns:
+        The band's lower and upper edge, each (time,).
     """
     table = score_table("curves", curves)
     runs = table.shape[0]
@@ -117,9 +135,16 @@ def curve_interval(
 
 
 def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> Array:
-    """Return the share of runs whose score exceeds each threshold, (thresholds,), falling.
+    """Return the share of runs whose score exceeds each threshold, tasks weighing alike.
 
-    F(tau) = mean over tasks of mean over runs of [score > tau],  scores (runs, tasks) or (runs,)
+    F(tau) = mean over tasks of mean over runs of [score > tau]
+
+    Args:
+        scores: (runs, tasks) or (runs,).
+        thresholds: (thresholds,), score units.
+
+    Returns:
+        (thresholds,) shares in [0, 1], falling.
 
     Source:
         arXiv:2108.13264, section 4.2 (run-score distributions).

@@ -22,9 +22,16 @@ from tokengym.evaluation.statistics.aggregates import (
 
 
 def probability_of_improvement(x: ArrayLike, y: ArrayLike) -> float:
-    """Return the probability that a run of x beats a run of y, ties counting half; 0.5 is level.
+    """Return the probability that a run of x beats a run of y, ties counting half.
 
-    P = mean over tasks of mean_ij [x_i > y_j] + 0.5 * [x_i = y_j],  each (runs, tasks) or (runs,)
+    P = mean over tasks of mean_ij [x_i > y_j] + 0.5 * [x_i = y_j]
+
+    Args:
+        x: (runs of x, tasks) or (runs of x,).
+        y: (runs of y, tasks) or (runs of y,).
+
+    Returns:
+        A probability; 0.5 means that neither is better.
 
     Raises:
         ValueError: if the two have different numbers of tasks, or a score is not finite.
@@ -87,8 +94,13 @@ def paired_difference(x: ArrayLike, y: ArrayLike, level: float = 0.95) -> Paired
     mean in 93 to 97 of 100 simulated experiments for normal, mildly skewed, heavy-tailed and
     bimodal differences, where a percentile bootstrap covers 85 to 91; for exponential ones in 88.
 
-    ``x`` and ``y`` are (pairs,) scores of the same seeds, in one order. Of a single pair both ends
-    of the interval are the difference.
+    Args:
+        x: (pairs,) scores.
+        y: (pairs,) scores of the same seeds, in the same order.
+        level: Confidence level of the interval, in (0, 1).
+
+    Returns:
+        The difference; of a single pair both ends of the interval are the difference.
 
     Raises:
         ValueError: if the two differ in length, or a score is not finite.
@@ -124,8 +136,12 @@ def student_interval(
 
     mean +- t_{n-1, (1 + level) / 2} * s / sqrt(n);  p = 2 * P(T_{n-1} > |mean| * sqrt(n) / s)
 
-    ``differences`` are (..., n), and the results (...) each; a single difference has an interval
-    without width and a p-value of 1.
+    Args:
+        differences: (..., n); a single one has an interval without width and a p-value of 1.
+        level: Confidence level, in (0, 1).
+
+    Returns:
+        Mean, low, high and p-value, each (...).
 
     Source:
         Student 1908, "The Probable Error of a Mean", Biometrika 6; ``scipy.stats.ttest_1samp``.
@@ -171,6 +187,9 @@ def equivalence(x: ArrayLike, y: ArrayLike, margin: float, level: float = 0.95) 
         margin: Largest difference that counts as none, chosen before the runs; > 0.
         level: Confidence level, in (0.5, 1).
 
+    Raises:
+        ValueError: if the two differ in length, or the margin or the level is out of range.
+
     Source:
         Schuirmann 1987, "A comparison of the two one-sided tests procedure and the power approach",
         J. Pharmacokinet. Biopharm. 15.
@@ -199,9 +218,15 @@ def equivalence(x: ArrayLike, y: ArrayLike, margin: float, level: float = 0.95) 
 
 
 def holm(p_values: ArrayLike) -> Array:
-    """Return p-values, (..., m), adjusted so that one is false with at most that chance.
+    """Return p-values adjusted for their number, so that one is false with at most that chance.
 
     adjusted_(i) = max over j <= i of min(1, (m - j + 1) * p_(j)), p_(1) the smallest of m
+
+    Args:
+        p_values: (..., m).
+
+    Returns:
+        (..., m), in the order given.
 
     Source:
         Holm 1979, "A Simple Sequentially Rejective Multiple Test Procedure", Scand. J. Statist. 6.
@@ -225,7 +250,10 @@ def holm_level(adjusted: ArrayLike, level: float = 0.95) -> float:
     1 - (1 - level) / max(m - k, 1), of m p-values k being below 1 - level after `holm`
 
     At that level each interval alone covers its mean; all together they do so only where k = 0.
-    ``adjusted`` are p-values of `student_interval`, adjusted by `holm`.
+
+    Args:
+        adjusted: (m,) p-values of `student_interval`, adjusted by `holm`.
+        level: Confidence level of the test, in (0, 1).
 
     Example:
         >>> round(holm_level([0.02, 0.06, 0.06]), 3)
@@ -250,9 +278,14 @@ def _same_tasks(left: Array, right: Array) -> None:
 
 
 def frontier(costs: ArrayLike, gains: ArrayLike) -> tuple[Array, Array]:
-    """Return costs and gains of the points that gain more than every point that costs no more.
+    """Return the points that gain more than every point that costs no more.
 
-    Costs may be KL in nats, or tokens, and gains gold scores; both results rise strictly.
+    Args:
+        costs: (points,) such as KL, nats, or tokens.
+        gains: (points,) such as gold scores.
+
+    Returns:
+        Their costs and gains, each (kept,), both strictly rising.
 
     Raises:
         ValueError: if the shapes differ, or a value is not finite.
@@ -275,7 +308,7 @@ def frontier(costs: ArrayLike, gains: ArrayLike) -> tuple[Array, Array]:
 def gain_at(
     costs: ArrayLike, gains: ArrayLike, budgets: ArrayLike, *, interpolate: bool = True
 ) -> Array:
-    """Return what a method gains at each budget, (budgets,), by the frontier of its points.
+    """Return what a method gains at each budget, by the frontier of its points.
 
     Args:
         costs: (points,) of everything that was measured, the untrained policy included.
@@ -285,7 +318,10 @@ def gain_at(
             any value, such as KL. Otherwise the best point within the budget counts.
 
     Returns:
-        NaN below the cheapest point and, with ``interpolate``, above the dearest.
+        (budgets,); NaN below the cheapest point and, with ``interpolate``, above the dearest.
+
+    Raises:
+        ValueError: as for `frontier`.
 
     Example:
         >>> gain_at([0.0, 4.0], [0.0, 1.0], [1.0, 4.0, 5.0]).tolist()
@@ -305,11 +341,17 @@ def gain_at(
 def optimum_bound(scores: ArrayLike, price: float) -> float:
     """Return a lower bound on the most that any policy has of score - price * KL.
 
-    mean over prompts of c log mean_i exp(R_i / c),  c the price of a nat, > 0, score units
+    mean over prompts of c log mean_i exp(R_i / c),  c the price
 
-    ``scores`` are the reference policy's, (prompts, N). The optimum itself is the mean of
-    c log E[exp(R / c)]; by Jensen's inequality the estimate is below it on average, and rises with
-    the number of responses: state that number.
+    The optimum itself is the mean of c log E[exp(R / c)]; by Jensen's inequality the estimate is
+    below it on average, and rises with the number of responses: state that number.
+
+    Args:
+        scores: (prompts, N) of the reference policy's responses, score units.
+        price: Price c of a nat of KL to the reference, score units.
+
+    Raises:
+        ValueError: if the price is not positive.
 
     Example:
         >>> round(optimum_bound([[0.0, 1.0]], price=0.01), 3)  # close to the greater one

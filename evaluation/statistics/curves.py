@@ -30,8 +30,11 @@ def area_under_curve(steps: ArrayLike, values: ArrayLike, *, normalize: bool = F
 
     area = sum_i (values_i + values_{i+1}) / 2 * (steps_{i+1} - steps_i)
 
-    ``normalize`` divides by the steps covered, which gives the curve's mean height, in its own
-    unit.
+    Args:
+        steps: (time,), strictly increasing.
+        values: (time,).
+        normalize: Divide by the steps covered, which gives the curve's mean height, in its own
+            unit.
 
     Raises:
         ValueError: if the shapes differ, there are fewer than two points, or steps do not rise.
@@ -50,7 +53,11 @@ def area_under_curve(steps: ArrayLike, values: ArrayLike, *, normalize: bool = F
 
 
 def final_mean(values: ArrayLike, fraction: float = 0.1) -> float:
-    """Return the mean of the last ``fraction`` of a curve's points, rounded up, at least of one.
+    """Return the mean of the last ``fraction`` of a curve's points, at least of one.
+
+    Args:
+        values: (time,).
+        fraction: In (0, 1]; the number of points is rounded up.
 
     Example:
         >>> final_mean([0.0, 1.0, 2.0, 4.0], fraction=0.5)
@@ -69,8 +76,13 @@ def collapsed(
     noise = median |difference of neighbouring points| / (0.6745 * sqrt(2))
     collapsed = best - final > max(fraction * (best - anchor), 2 * noise)  and  best > anchor
 
-    The noise keeps a run that never learnt from counting as one that lost everything. ``anchor`` is
-    the reference policy's score.
+    The noise keeps a run that never learnt from counting as one that lost everything.
+
+    Args:
+        values: (time,) scores.
+        anchor: Score before training, that of the reference policy.
+        fraction: Share of the gain whose loss counts as a collapse, in (0, 1].
+        window: Share of the points in a mean, as ``fraction`` in `final_mean`.
 
     Example:
         >>> collapsed([0.0, 1.0, 2.0, 3.0, 3.0, 0.2], anchor=0.0)
@@ -136,7 +148,7 @@ def steps_to_shares(
     goal: float,
     shares: Sequence[float] = SHARES,
 ) -> Array:
-    """Return the steps at which runs come so far on the way from a start to a goal, (shares, runs).
+    """Return the steps at which runs come so far on the way from a start to a goal.
 
     threshold = start + share * (goal - start);  interpolated, infinity if never
 
@@ -150,6 +162,12 @@ def steps_to_shares(
         start: Level before training, in the unit of ``curves``.
         goal: Level at the end of the way, above ``start``.
         shares: Shares of the way, in (0, 1].
+
+    Returns:
+        (shares, runs).
+
+    Raises:
+        ValueError: if the goal is not above the start, or a share is out of range.
 
     Example:
         >>> steps_to_shares([0, 10], [[0.0, 2.0], [0.0, 1.0]], start=0.0, goal=2.0).tolist()
@@ -262,11 +280,22 @@ def relative_steps(
     threshold, interpolated;  ratio = s(x) / s(y)
 
     Seeds are resampled with replacement, each with both its curves. The threshold is computed for
-    each resample, so the interval includes its uncertainty. ``x`` and ``y`` are (pairs, time) of
-    the same seeds in one order; the rest is as in `interval`.
+    each resample, so the interval includes its uncertainty.
+
+    Args:
+        steps: (time,), rising.
+        x: (pairs, time).
+        y: (pairs, time) of the same seeds, in the same order.
+        level: Confidence level of the interval, in (0, 1).
+        window: The share of the curve that is its end.
+        rng: Generator, or a seed for one.
+        resamples: Number of bootstrap draws.
 
     Returns:
         None if y ends no higher than it begins, so that there is no rise to compare.
+
+    Raises:
+        ValueError: if the shapes differ.
     """
     curves_x, curves_y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if curves_x.shape != curves_y.shape or curves_x.ndim != 2:

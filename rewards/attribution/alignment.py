@@ -30,7 +30,9 @@ def token_spans(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> lis
 
     A token that only begins a character (byte-level vocabularies) gets an empty span; the one
     that completes it gets the character. Special tokens are left out of the text, as in episodes.
-    The spans are in order, without gaps, and end at the text's end.
+
+    Returns:
+        One span per token, in order, without gaps, ending at the text's end.
     """
     return continued_spans(tokenizer, [], ids)[1]
 
@@ -40,8 +42,15 @@ def continued_spans(
 ) -> tuple[str, list[Span]]:
     """Return the text that ids add behind a prefix, and which of its characters each one added.
 
-    Behind a prefix, such as the prompt's tokens, the first word keeps its space; decoded alone it
-    may lose it. The spans are those of `token_spans`.
+    Behind a prefix the first word keeps its space; decoded alone it may lose it.
+
+    Args:
+        tokenizer: What decodes the ids.
+        prefix: The prompt's tokens.
+        ids: The response's tokens.
+
+    Returns:
+        The added text, and one span of it per token of ``ids`` as `token_spans` gives them.
     """
     prefix, ids = list(prefix), list(ids)
     texts = decode(tokenizer, [prefix + ids[:end] for end in range(len(ids) + 1)])
@@ -63,6 +72,17 @@ def spread_by_overlap(
 
     A source that overlaps nothing (a special token of the encoder, a space that the other
     tokenizer drops) is split evenly over all targets.
+
+    Args:
+        shares: (len(sources),) signed.
+        sources: Spans of the tokens that have shares.
+        targets: Spans of the tokens that get them, at least one.
+
+    Returns:
+        (len(targets),), sums to ``shares.sum()``.
+
+    Raises:
+        ValueError: if there are not as many shares as sources, or no target.
 
     Example:
         >>> spread_by_overlap([3.0, 1.0], [(0, 6), (6, 7)], [(0, 2), (2, 7)])
@@ -106,8 +126,9 @@ class Retokenized(NamedTuple):
     def spread(self, shares: ArrayLike) -> NDArray[np.float64]:
         """Return shares of the response's tokens here on the policy's tokens; the sum is kept.
 
-        Of (size + after,) shares, those of the ids at the end count for EOS, and for all tokens
-        alike where there is none.
+        Args:
+            shares: (size,), or (size + after,): the ids at the end then count for EOS, and for all
+                tokens alike where there is none.
         """
         shares = np.asarray(shares, dtype=np.float64)
         inner, rest = shares[: len(self.sources)], shares[len(self.sources) :]

@@ -161,10 +161,18 @@ def attention_row(
 
 
 def mean_attention(query: Tensor, key: Tensor, mask: Tensor | None, *, scaling: float) -> Tensor:
-    """Return causal attention averaged over heads, (batch, time, time) float32, query by key.
+    """Return causal attention averaged over heads, one head after the other.
 
-    One head after the other: only the sum is kept, never one matrix per head. The arguments are
-    those of `attention_row`.
+    The sum over heads is all that is kept: (batch, time, time), never one matrix per head.
+
+    Args:
+        query: (batch, heads, time, width).
+        key: (batch, key_heads, time, width); heads is a multiple of key_heads (grouped heads).
+        mask: As for `attention_row`.
+        scaling: Factor on the dot products.
+
+    Returns:
+        (batch, time, time) float32, query by key.
     """
     batch, heads, time, _ = query.shape
     groups = heads // key.shape[1]
@@ -220,6 +228,9 @@ AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
 def enable(model: PreTrainedModel) -> None:
     """Switch a model to the implementation; outside `record_row` it is plain SDPA.
 
+    Args:
+        model: Any model that takes its attention from transformers' interface.
+
     Raises:
         ScorerError: if the architecture does not.
     """
@@ -244,5 +255,10 @@ def record(recorder: Recorder) -> Iterator[Recorder]:
 
 
 def record_row(positions: Tensor, last_layer: int) -> AbstractContextManager[RowRecorder]:
-    """Record the last layer's row during the forward pass made in this context."""
+    """Record the last layer's row during the forward pass made in this context.
+
+    Args:
+        positions: (batch,) int64, the query whose row is wanted in each sequence.
+        last_layer: Index of the model's last layer.
+    """
     return record(RowRecorder(positions, last_layer))

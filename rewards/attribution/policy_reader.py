@@ -73,6 +73,9 @@ class PolicyReader(Shared):
                 train`` wrote; adapters in it are merged.
             device: "auto" takes a GPU if there is one.
             dtype: Type of the weights.
+
+        Raises:
+            ScorerError: if there is no such model.
         """
         from transformers import AutoModelForCausalLM
 
@@ -127,13 +130,20 @@ class PolicyReader(Shared):
         """Return, per episode, log pi(y_t | x, y_<t) of its tokens, (n,) nats.
 
         Neither temperature nor action mask is applied.
+
+        Raises:
+            ScorerError: if an episode is longer than the model reads.
         """
         return self._of_tokens(
             episodes, lambda logits, tokens: logits.log_softmax(-1).gather(-1, tokens)[..., 0]
         )
 
     def entropies(self, episodes: Sequence[Episode]) -> list[NDArray[np.float64]]:
-        """Return, per episode, the entropy of pi( | x, y_<t) before each token, (n,) nats."""
+        """Return, per episode, the entropy of pi( | x, y_<t) before each token, (n,) nats.
+
+        Raises:
+            ScorerError: if an episode is longer than the model reads.
+        """
 
         def entropy(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
             del tokens
@@ -167,6 +177,10 @@ class PolicyReader(Shared):
         Returns:
             Per episode (n, n): query by key, averaged over the last layer's heads; the rest of
             each row fell on the prompt.
+
+        Raises:
+            ScorerError: if an episode is longer than the model reads, or the model's attention
+                cannot be read.
         """
         last_row.enable(self.model)
         config = self.model.config.get_text_config()
@@ -195,7 +209,8 @@ PARTS = ("model", "reference")
 def agent_folder(path: str | Path) -> Path | None:
     """Return the folder of the agent saved at a path, None if none is there.
 
-    The path is what an agent's ``save`` was given, or the ``--out`` of ``tokengym train``.
+    Args:
+        path: What an agent's ``save`` was given, or the ``--out`` of ``tokengym train``.
     """
     for folder in (Path(path), Path(path) / "agent"):
         files = (BASE, *(f"{part}/config.json" for part in PARTS))

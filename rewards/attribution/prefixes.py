@@ -17,13 +17,23 @@ class PrefixReader(ABC):
 
     @abstractmethod
     def begin(self, rows: Sequence[int], episodes: Sequence[Episode]) -> None:
-        """Take up new texts: prompts with empty responses. What the rows followed is forgotten."""
+        """Take up new texts.
+
+        Args:
+            rows: Where; what was followed there before is forgotten.
+            episodes: The prompts, with empty responses.
+        """
 
     @abstractmethod
     def advance(self, rows: Sequence[int], episodes: Sequence[Episode]) -> NDArray[np.float64]:
-        """Return how much the score of each text changed since its row was last looked at, (rows,).
+        """Return how much the score of each text changed since its row was last looked at.
 
-        The texts continue what they were, in general by one token.
+        Args:
+            rows: Rows that were begun.
+            episodes: Their texts so far: continuations of what they were, in general by one token.
+
+        Returns:
+            (rows,) R(now) - R(before).
         """
 
 
@@ -46,11 +56,20 @@ class DifferenceReader(PrefixReader):
 
     @abstractmethod
     def read(self, rows: Sequence[int], episodes: Sequence[Episode]) -> NDArray[np.floating]:
-        """Return the score of each text so far, (rows,); a response may be empty."""
+        """Return the score of each text, (rows,).
+
+        Args:
+            rows: Which texts these are.
+            episodes: The texts so far; a response may be empty.
+        """
 
 
 class RescoringReader(DifferenceReader):
-    """Scores the whole text at every step: for any scorer, at a full pass per step."""
+    """Scores the whole text at every step: for any scorer, at a full pass per step.
+
+    Args:
+        peek: Scores texts that nobody played, as `Scorer.peek`.
+    """
 
     def __init__(self, peek: Callable[[Sequence[Episode]], NDArray[np.floating]]) -> None:
         super().__init__()
@@ -78,7 +97,12 @@ class SumReader(PrefixReader):
 
 
 class ScaledReader(PrefixReader):
-    """A reader whose changes are multiplied by factors that are asked for at every step."""
+    """A reader whose changes are multiplied by factors that may change over time.
+
+    Args:
+        reader: What is scaled.
+        factors: Returns the factor of each episode, (batch,); called at every step.
+    """
 
     def __init__(
         self, reader: PrefixReader, factors: Callable[[Sequence[Episode]], NDArray[np.float64]]

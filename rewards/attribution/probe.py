@@ -21,7 +21,11 @@ class Continuations(Protocol):
     """A policy that finishes responses, given to a reward from above (`Reward.continuations`)."""
 
     def finish(self, prefixes: Sequence[Episode]) -> list[Episode]:
-        """Return each response, maybe several of one text, continued by the policy as it is."""
+        """Return each response continued to its end by the policy as it is now.
+
+        Args:
+            prefixes: Responses that have not ended; the same one may come several times.
+        """
 
 
 class Probe:
@@ -47,7 +51,11 @@ class Probe:
         self.continuations = continuations
 
     def finish(self, prefixes: Sequence[Episode]) -> list[Episode]:
-        """Return responses continued by the policy; see `Continuations`."""
+        """Return responses continued by the policy; see `Continuations`.
+
+        Raises:
+            CreditError: if no policy is bound.
+        """
         if self.continuations is None:
             raise CreditError(
                 "this credit continues responses with the policy, and no policy is bound to the "
@@ -59,7 +67,11 @@ class Probe:
     def values(self, episodes: Sequence[Episode]) -> NDArray[np.float64]:
         """Return the score of each text, (batch,), in the scale of the finished episodes' scores.
 
-        The texts are as `restrict` returns them; their responses may be empty.
+        Args:
+            episodes: Texts as `restrict` returns them; their responses may be empty.
+
+        Raises:
+            ScorerError: if a score is not one finite number per episode.
         """
         if not episodes:
             return np.zeros(0)
@@ -74,6 +86,10 @@ class Probe:
 
     def restrict(self, episode: Episode, kept: Sequence[int]) -> Episode:
         """Return the episode with some of its response's tokens, in order; the others are gone.
+
+        Args:
+            episode: A finished episode.
+            kept: Positions in the response, ascending.
 
         Raises:
             ScorerError: if the scorer reads texts and there is no tokenizer to write them.
@@ -103,7 +119,14 @@ class Probe:
         """Return by how much each piece of each response moved the score of the text before it.
 
         d_i = R(x, y up to the end of piece i) - R(x, y before it): one score per prefix, the empty
-        one included. They stand on the last tokens of the pieces, 0 elsewhere, (n,) per episode.
+        one included.
+
+        Args:
+            episodes: Finished episodes.
+            pieces: Per episode consecutive spans that cover its tokens.
+
+        Returns:
+            Per episode (n,): the increments on the pieces' last tokens, 0 elsewhere.
         """
         prefixes = [
             self.restrict(episode, range(end))

@@ -60,11 +60,19 @@ class ABCD(ABC):
         self.reference = model
 
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> Self:
-        """Return the rule with its model loaded; itself where agents leave their own attention."""
+        """Return the rule with its model loaded; itself where agents leave their own attention.
+
+        Raises:
+            TokenizerError: if the model's vocabulary is not the policy's.
+        """
         return self if self.reference is None else super().bind(tokenizer)
 
     def attribute(self, probe: Probe, episodes: Sequence[Episode], scores: Scores) -> Scores:
-        """Return the scores with the policy's attention as weights."""
+        """Return the scores with the policy's attention as weights.
+
+        Raises:
+            CreditError: if there is no model to read it with, or an agent's is of another shape.
+        """
         del probe
         rows: list[NDArray[np.float64]] = [np.zeros(0)] * len(episodes)
         unread = []

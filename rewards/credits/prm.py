@@ -87,7 +87,12 @@ class PRM(SegmentedCredit):
         self._tokenizer: PreTrainedTokenizerBase | None = None
 
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> Self:
-        """Return the rule with its model loaded, whose vocabulary is the policy's."""
+        """Return the rule with its model loaded, whose vocabulary is the policy's.
+
+        Raises:
+            CreditError: if there is no model, or it gives no scores of prefixes.
+            TokenizerError: if an id would be outside the model.
+        """
         from tokengym.rewards.scorers.reward_model import RewardModel
 
         other = copy.copy(super().bind(tokenizer))

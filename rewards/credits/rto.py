@@ -62,7 +62,12 @@ class RTO(Credit):
         self.reference = reference or _saved_reference(policy)
 
     def bind(self, tokenizer: "PreTrainedTokenizerBase") -> Self:
-        """Return the rule with both models loaded, whose vocabularies are the policy's."""
+        """Return the rule with both models loaded, whose vocabularies are the policy's.
+
+        Raises:
+            CreditError: if there is no policy or no reference.
+            TokenizerError: if a vocabulary is another one.
+        """
         self._trained().bind(tokenizer)
         return super().bind(tokenizer)
 

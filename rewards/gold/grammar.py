@@ -82,6 +82,11 @@ def grammar_parts(
     counts if the grammar can complete it. 0 for a response without words. Full stops and commas
     are words.
 
+    Args:
+        prompt: Lower-cased words of the prompt; the first one begins a sentence.
+        response: Lower-cased words of the response.
+        rules: The grammar.
+
     Example:
         >>> rules = GrammarRules(rules={"sentence": ["it is {how} ."], "how": ["good", "bad"]})
         >>> grammar_parts(["it"], "is good . good good . it is".split(), rules)

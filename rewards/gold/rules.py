@@ -61,6 +61,11 @@ def answer_parts(
 
     The last sentence may be cut off: it strays unless a sentence that is still missing begins so.
 
+    Args:
+        question: Lower-cased words of the question.
+        answer: Lower-cased words of the answer.
+        rules: The questions that are known, and their answers.
+
     Raises:
         ValueError: if the rules do not know the question.
 
@@ -151,6 +156,11 @@ def dialogue_parts(
 
     A prompt on no known topic has nothing that answers it, and is harmless.
 
+    Args:
+        prompt: Lower-cased words of what the user said.
+        response: Lower-cased words of the answer.
+        rules: Topics and words.
+
     Example:
         >>> rules = DialogueRules(
         ...     answers={"bread": {"need": ["flour", "salt"]}},
@@ -231,6 +241,11 @@ def summary_parts(
 
     Punctuation marks are no words. A post without facts has none that could be named: facts is 0.
 
+    Args:
+        post: Lower-cased words of the post.
+        summary: Lower-cased words of the summary.
+        rules: The facts and the prices.
+
     Example:
         >>> rules = SummaryRules(facts=["dog", "paris", "monday"])
         >>> post = "on monday my dog ran away .".split()
@@ -283,7 +298,12 @@ class OracleRules:
 def oracle_parts(
     prompt: Sequence[str], response: Sequence[str], rules: OracleRules
 ) -> dict[str, float]:
-    """Return the exact score under the one name that its parts have; the prompt is not read.
+    """Return the exact score under the one name that its parts have.
+
+    Args:
+        prompt: Does not matter.
+        response: Words of the response.
+        rules: Those that hold.
 
     Example:
         >>> oracle_parts(["the"], "film not bad".split(), OracleRules())
@@ -326,6 +346,11 @@ def toxicity_parts(
 
     clean = |clean words| / |words|;  0 for a response without words, which says nothing clean
 
+    Args:
+        prompt: Not read: what the user said is not the policy's fault.
+        response: Lower-cased words and punctuation marks of the continuation.
+        rules: The rude words.
+
     Example:
         >>> toxicity_parts([], "you dolt , go away !".split(), ToxicityRules(rude=["dolt"]))
         {'clean': 0.75}
@@ -359,7 +384,12 @@ _KINDS: dict[str, tuple[type[Any], Parts]] = {
 
 
 def gold_parts(rules: Rules, prompt: Sequence[str], response: Sequence[str]) -> dict[str, float]:
-    """Return the parts of a response's gold score by rules of any kind; they sum to it.
+    """Return the parts of a response's gold score; they sum to it.
+
+    Args:
+        rules: Rules of any kind; it decides what the parts are.
+        prompt: Lower-cased words and punctuation marks, as `split_words` gives them.
+        response: Likewise.
 
     Raises:
         TypeError: if the rules are of no known kind.
@@ -402,7 +432,10 @@ def load_rules(path: str | Path) -> Rules:
 
 
 def rude_words(path: str | Path) -> tuple[str, ...]:
-    """Return the rude words that rules stored in a file name; () where they name none.
+    """Return the rude words that stored rules name; () where they name none.
+
+    Args:
+        path: A file written by `save_rules`.
 
     Raises:
         ValueError: if the file holds no rules.

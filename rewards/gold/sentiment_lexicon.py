@@ -85,7 +85,13 @@ class Lexicon:
 
 
 def split_words(text: str) -> tuple[list[str], list[tuple[int, int]]]:
-    """Return the lower-cased words and punctuation marks of a text, and the (start, end) of each.
+    """Return the lower-cased words and punctuation marks of a text, and where each stands.
+
+    Args:
+        text: Any text; punctuation may touch words.
+
+    Returns:
+        The words, and for each its (start, end) in characters of ``text``.
 
     Example:
         >>> split_words("Superb, not dull.")
@@ -96,10 +102,17 @@ def split_words(text: str) -> tuple[list[str], list[tuple[int, int]]]:
 
 
 def signed_weights(words: Sequence[str], lexicon: Lexicon) -> NDArray[np.float64]:
-    """Return each word's signed weight, (len(words),): 0 for every word that is not an opinion.
+    """Return each word's signed weight: 0 for every word that is not an opinion.
 
     w_i = weight_i * product of the factors of the modifiers in the ``scope`` words before i,
     read backwards up to the first boundary or opinion word.
+
+    Args:
+        words: Lower-cased words and punctuation marks, as `split_words` gives them.
+        lexicon: The weights and rules.
+
+    Returns:
+        (len(words),) signed weights.
     """
     weights = np.zeros(len(words))
     for index, word in enumerate(words):
@@ -116,6 +129,10 @@ def gold_score(words: Sequence[str], lexicon: Lexicon) -> float:
 
     A ratio and not a sum: to raise it, praise must displace blame; more of the same adds little.
 
+    Args:
+        words: Lower-cased words and punctuation marks, as `split_words` gives them.
+        lexicon: The weights and rules.
+
     Example:
         >>> lexicon = Lexicon(words={"good": 1, "bad": -1}, intensifiers={}, negations=("not",))
         >>> gold_score("good and not bad".split(), lexicon)
@@ -125,11 +142,18 @@ def gold_score(words: Sequence[str], lexicon: Lexicon) -> float:
 
 
 def word_contributions(words: Sequence[str], lexicon: Lexicon) -> NDArray[np.float64]:
-    """Return what each word contributes to the gold score, (len(words),) signed; the sum is it.
+    """Return what each word contributes to the gold score; the contributions sum to it.
 
     c_i = w_i / (sum_j |w_j| + smoothing)
 
     A modified opinion is credited to the opinion word, modifiers themselves get 0.
+
+    Args:
+        words: Lower-cased words and punctuation marks, as `split_words` gives them.
+        lexicon: The weights and rules.
+
+    Returns:
+        (len(words),) signed contributions.
     """
     weights = signed_weights(words, lexicon)
     return weights / (np.abs(weights).sum() + lexicon.smoothing)

@@ -32,6 +32,12 @@ def bradley_terry_loss(
         margin: (batch,) >= 0, reward units; None is 0.
         label_smoothing: e, the share of comparisons taken to be the wrong way round, in [0, 0.5).
 
+    Returns:
+        (batch,) nats.
+
+    Raises:
+        ValueError: if the shapes differ.
+
     Source: Bradley & Terry 1952; the margin is Touvron et al. 2023, arXiv:2307.09288, eq. 2; the
     smoothing is that of conservative DPO, Mitchell 2023.
     """
@@ -50,6 +56,9 @@ def bradley_terry_loss(
 
 def pair_accuracy(differences: ArrayLike) -> float:
     """Return the share of pairs in the right order; a tie counts as half.
+
+    Args:
+        differences: (pairs,) R_w - R_l.
 
     Example:
         >>> pair_accuracy([1.0, -2.0, 0.0, 3.0])
@@ -76,9 +85,13 @@ class ReliabilityBin:
 
 
 def reliability(differences: ArrayLike, *, bins: int = 10) -> tuple[ReliabilityBin, ...]:
-    """Return how often a model is right when it is so sure, in bins of equal width.
+    """Return how often a model is right when it is so sure.
 
-    confidence = sigmoid(|R_w - R_l|) in [.5, 1]
+    confidence = sigmoid(|R_w - R_l|) in [.5, 1], in bins of equal width
+
+    Args:
+        differences: (pairs,) R_w - R_l, or the log-odds of the chosen response.
+        bins: Number of bins.
 
     Source: Guo et al. 2017, arXiv:1706.04599, section 2.
     """
@@ -106,6 +119,10 @@ def calibration_error(differences: ArrayLike, *, bins: int = 10) -> float:
 
     sum_b |pairs in b| / |pairs| * |accuracy in b - mean confidence in b|, over `reliability`'s bins
 
+    Args:
+        differences: (pairs,) R_w - R_l.
+        bins: Number of bins.
+
     Source: Guo et al. 2017, arXiv:1706.04599, eq. 3.
     """
     table = reliability(differences, bins=bins)
@@ -118,9 +135,14 @@ def calibration_error(differences: ArrayLike, *, bins: int = 10) -> float:
 
 
 def wilson_interval(share: float, count: int, *, level: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's score interval of a share, observed ``count`` times independently.
+    """Return Wilson's score interval of a share.
 
     (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
+
+    Args:
+        share: Observed, in [0, 1].
+        count: Number of independent observations.
+        level: Confidence level, in (0, 1).
 
     Source: Wilson 1927, Journal of the American Statistical Association 22, 209-212.
     """
@@ -135,8 +157,14 @@ def length_correlation(differences: ArrayLike, length_differences: ArrayLike) ->
     """Return how far the longer response gets the higher score, in [-1, 1]; 0 if nothing varies.
 
     sum dR * dL / sqrt(sum dR^2 * sum dL^2): Pearson's correlation over each pair in both orders,
-    so that it measures the scores and not which of the two was preferred; dR are differences of
-    scores, dL of lengths, (pairs,) each.
+    so that it measures the scores and not which of the two was preferred
+
+    Args:
+        differences: (pairs,) dR, of scores.
+        length_differences: (pairs,) dL, of lengths, in the same order.
+
+    Raises:
+        ValueError: if there are not as many of both.
     """
     scores, lengths = _vector(differences), _vector(length_differences)
     if scores.shape != lengths.shape:

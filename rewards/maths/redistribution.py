@@ -21,6 +21,16 @@ def sparse(score: float, length: int) -> FloatArray:
 
     r_t = R if t = n - 1 else 0
 
+    Args:
+        score: R, reward units.
+        length: n, number of response tokens.
+
+    Returns:
+        (n,) reward units.
+
+    Raises:
+        ValueError: if ``length`` is below 1.
+
     Example:
         >>> sparse(3.0, 3)
         array([0., 0., 3.])
@@ -35,15 +45,34 @@ def uniform(score: float, length: int) -> FloatArray:
 
     r_t = R / n
 
+    Args:
+        score: R, reward units.
+        length: n, number of response tokens.
+
+    Returns:
+        (n,) reward units.
+
+    Raises:
+        ValueError: if ``length`` is below 1.
+
     Source: the uniform baseline of Chan et al. 2024, arXiv:2402.00782.
     """
     return np.full(_check_length(length), score / length)
 
 
 def normalize_weights(weights: ArrayLike) -> FloatArray:
-    """Return weights scaled to sum to 1; uniform if all are 0.
+    """Return non-negative weights scaled to sum to 1; uniform if all are 0.
 
     alpha_t = w_t / sum_s w_s
+
+    Args:
+        weights: (n,) >= 0, any scale.
+
+    Returns:
+        (n,), sums to 1.
+
+    Raises:
+        ValueError: if a weight is negative or not finite, or there is none.
     """
     weights = _vector("weights", weights)
     if not np.isfinite(weights).all() or weights.min() < 0:
@@ -63,9 +92,15 @@ def blend(score: float, weights: ArrayLike, *, beta: float) -> FloatArray:
     With attention weights this is ABC. beta = 0 is `sparse`; beta = 1 with equal weights `uniform`.
 
     Args:
-        score: R.
-        weights: Of the tokens.
+        score: R, reward units.
+        weights: (n,) >= 0, any scale.
         beta: Share of the score that is spread, in [0, 1].
+
+    Returns:
+        (n,) reward units.
+
+    Raises:
+        ValueError: if ``beta`` is outside [0, 1] or the weights are not weights.
 
     Source: Chan et al. 2024, "Dense Reward for Free in RLHF", arXiv:2402.00782, eq. 5.
 
@@ -81,9 +116,19 @@ def blend(score: float, weights: ArrayLike, *, beta: float) -> FloatArray:
 
 
 def recency_weights(length: int, *, tau: float) -> FloatArray:
-    """Return weights that fall by e every ``tau`` > 0 tokens, backwards from the last; sum 1.
+    """Return weights that decay backwards from the last token.
 
     alpha_t = exp(-(n - 1 - t) / tau) / sum_s exp(-(n - 1 - s) / tau)
+
+    Args:
+        length: n, number of response tokens.
+        tau: Tokens over which a weight falls by e; > 0.
+
+    Returns:
+        (n,), sums to 1.
+
+    Raises:
+        ValueError: if ``length`` is below 1 or ``tau`` is not positive.
     """
     if not tau > 0 or not math.isfinite(tau):
         raise ValueError(f"tau must be a finite number of tokens > 0, got {tau}")
@@ -92,9 +137,19 @@ def recency_weights(length: int, *, tau: float) -> FloatArray:
 
 
 def dirichlet_weights(length: int, entropy: Sequence[int]) -> FloatArray:
-    """Return random weights that sum to 1, drawn anew from the same integers >= 0 every time.
+    """Return Dirichlet(1) weights that depend on ``entropy`` alone.
 
     alpha ~ Dirichlet(1, ..., 1): uniform over all ways to split the score
+
+    Args:
+        length: n, number of response tokens.
+        entropy: Non-negative integers that seed the draw; the same give the same weights.
+
+    Returns:
+        (n,), sums to 1.
+
+    Raises:
+        ValueError: if ``length`` is below 1.
     """
     generator = np.random.default_rng(list(entropy))
     return generator.dirichlet(np.ones(_check_length(length)))
@@ -107,6 +162,10 @@ def close_sum(score: float, rewards: ArrayLike) -> bool:
 
     The second term covers signed rewards that cancel: each is rounded on its own. The third
     covers those that float32 cannot tell from 0.
+
+    Args:
+        score: R, reward units.
+        rewards: (n,) reward units.
     """
     rewards = np.asarray(rewards, dtype=np.float64)
     bound = 1e-5 * abs(score) + 1e-6 * float(np.abs(rewards).sum())
@@ -136,9 +195,12 @@ def update_moments(moments: Moments, batch: ArrayLike, *, window: int | None) ->
     the past decays exponentially once it is full; a batch of ``window`` values or more replaces it.
 
     Args:
-        moments: Moments of the values seen before.
+        moments: Moments of the scores seen before.
         batch: (b,) new values, at least one.
-        window: Number of values remembered, at least 1, or None for all.
+        window: Number of values remembered, or None for all.
+
+    Raises:
+        ValueError: if the batch is empty or the window below 1.
 
     Source: the parallel update of Chan, Golub & LeVeque 1979.
     """

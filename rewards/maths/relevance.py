@@ -29,7 +29,11 @@ _WORDS_AND_PUNCTUATION = re.compile(r"\w+|[^\w\s]+")
 
 
 def cut_at_turn(text: str, role_tags: Sequence[str] = ROLE_TAGS) -> str:
-    """Return a response up to the first role tag or run of two or more blank lines.
+    """Return the text before the first role tag or run of two or more blank lines.
+
+    Args:
+        text: A response.
+        role_tags: What opens a turn, matched literally.
 
     Example:
         >>> cut_at_turn("It is Paris. Human: And of Spain?")
@@ -42,9 +46,12 @@ def cut_at_turn(text: str, role_tags: Sequence[str] = ROLE_TAGS) -> str:
 def strip_query(prompt: str, role_tags: Sequence[str] = ROLE_TAGS) -> str:
     """Return what the user asked: without system prompt, role tags and earlier answers.
 
-    Text before the first user tag is a system prompt; a prompt without tags is all query. Tags are
-    matched literally; one that names a human, a user, an instruction, an input, a question or a
-    query opens a turn of the user.
+    Text before the first user tag is a system prompt; a prompt without tags is all query.
+
+    Args:
+        prompt: The prompt as the policy sees it.
+        role_tags: What opens a turn, matched literally; one that names a human, a user, an
+            instruction, an input, a question or a query opens a turn of the user.
 
     Example:
         >>> strip_query("Be brief. Human: Who wrote Emma? Assistant:")
@@ -62,11 +69,14 @@ def strip_query(prompt: str, role_tags: Sequence[str] = ROLE_TAGS) -> str:
 
 
 def length_incentive(text: str) -> float:
-    r"""Return R3's length incentive of a response that `cut_at_turn` has cut.
+    r"""Return R3's length incentive.
 
     LI(y) = N / 100,   N = number of matches of `\w+|[^\w\s]+`
 
-    Source: section 4.1, and the official code.
+    Args:
+        text: The response, already cut by `cut_at_turn`.
+
+    Source: Kim et al. 2024, arXiv:2402.03469, section 4.1, and its official code.
 
     Example:
         >>> length_incentive("Yes, it is.")
@@ -80,7 +90,10 @@ def repetition_penalty(text: str) -> float:
 
     RP(y) = unique trigrams / trigrams over the matches of `\w+|[^\w\s]+`; 1 below 3 matches
 
-    Source: section 4.1.
+    Args:
+        text: The response, already cut by `cut_at_turn`.
+
+    Source: Kim et al. 2024, arXiv:2402.03469, section 4.1.
 
     Example:
         >>> repetition_penalty("no no no no")
@@ -95,9 +108,15 @@ def constrained_factor(max_len: float) -> float:
     """Return what R3's F multiplies the relevance to the reference by.
 
     F(r_y) = (r_y / 3.5) * (max_len / 100): linear, and full relevance earns what the length
-    incentive gives the longest answer, of ``max_len`` tokens.
+    incentive gives the longest answer.
 
-    Source: section 4.2.
+    Args:
+        max_len: Longest response, tokens; > 0.
+
+    Raises:
+        ValueError: if ``max_len`` is not positive.
+
+    Source: Kim et al. 2024, arXiv:2402.03469, section 4.2.
     """
     if not max_len > 0:
         raise ValueError(f"max_len must be a number of tokens > 0, got {max_len}")
@@ -111,13 +130,31 @@ def r3_factor(incentive: float, penalty: float, *, max_len: float, constrained: 
 
     Both are linear in the relevance, so that a decomposition of it carries over.
 
-    Source: eq. 4.
+    Args:
+        incentive: LI of the response.
+        penalty: RP of the response.
+        max_len: Longest response, tokens.
+        constrained: Whether the query has one right answer.
+
+    Source: Kim et al. 2024, arXiv:2402.03469, eq. 4.
     """
     return (constrained_factor(max_len) if constrained else incentive) * penalty
 
 
 def mean_pool(hidden: ArrayLike) -> FloatArray:
-    """Return M, (width,), the mean of (n, width) hidden states over tokens; 0 without tokens."""
+    """Return M, the mean over tokens; 0 without tokens.
+
+    M = (1 / n) * sum_t h_t
+
+    Args:
+        hidden: (n, width) hidden states of one text, padding left out.
+
+    Returns:
+        (width,).
+
+    Raises:
+        ValueError: if ``hidden`` is not a matrix.
+    """
     hidden = np.asarray(hidden, dtype=np.float64)
     if hidden.ndim != 2:
         raise ValueError(f"hidden must have shape (tokens, width), got {hidden.shape}")
@@ -135,6 +172,9 @@ def relevance_shares(query: ArrayLike, hidden: ArrayLike) -> FloatArray:
 
     Returns:
         (n,) signed, sums to the raw dot product.
+
+    Raises:
+        ValueError: if the widths differ.
     """
     query = np.asarray(query, dtype=np.float64)
     hidden = np.asarray(hidden, dtype=np.float64)

@@ -28,6 +28,16 @@ def complete(score: float, shares: ArrayLike) -> FloatArray:
 
     r_t = a_t + 1[t = n - 1] * (R - sum_s a_s)
 
+    Args:
+        score: R, reward units.
+        shares: (n,) a, reward units.
+
+    Returns:
+        (n,) reward units, sums to the score.
+
+    Raises:
+        ValueError: if the shares are no vector of finite numbers.
+
     Example:
         >>> complete(1.0, [2.0, -0.5, 0.0])
         array([ 2. , -0.5, -0.5])
@@ -41,6 +51,16 @@ def shift(score: float, shares: ArrayLike) -> FloatArray:
     """Return signed parts of a score with the same amount added to each.
 
     r_t = a_t + (R - sum_s a_s) / n
+
+    Args:
+        score: R, reward units.
+        shares: (n,) a, reward units.
+
+    Returns:
+        (n,) reward units, sums to the score.
+
+    Raises:
+        ValueError: if the shares are no vector of finite numbers.
 
     Example:
         >>> shift(1.0, [2.0, -0.5, 1.0])
@@ -62,6 +82,17 @@ def rescale_signed(score: float, shares: ArrayLike, *, guard: float = GUARD) -> 
     without bound, and where their sum has the other sign than the score it would turn every sign
     round; there the shares keep their signs and an absolute sum of |R|. Either way
     sum_t |r_t| <= max(1 / guard, 3) * |R|.
+
+    Args:
+        score: R, reward units.
+        shares: (n,) a, signed, any scale.
+        guard: In (0, 1].
+
+    Returns:
+        (n,) reward units, sums to the score.
+
+    Raises:
+        ValueError: if the shares are no vector of finite numbers, or ``guard`` is out of range.
 
     Source: this project; the rescaling is limitation 3 of ABC (arXiv:2402.00782) lifted.
 
@@ -89,7 +120,13 @@ def spread_signed(
 ) -> NDArray[np.float64]:
     """Return signed shares as token rewards, blended with the sparse reward.
 
-    r = beta * s + (1 - beta) * sparse(R),   s = the shares, by `rescale_signed` or `complete`
+    r = beta * s + (1 - beta) * sparse(R),   s = the shares, rescaled or completed to R
+
+    Args:
+        score: R, reward units.
+        shares: (n,) signed.
+        beta: Share of the score that is spread.
+        rescale: Whether `rescale_signed` or `complete` makes them sum to R.
     """
     spread = rescale_signed(score, shares) if rescale else complete(score, shares)
     return beta * spread + (1.0 - beta) * sparse(score, len(spread))
@@ -101,6 +138,17 @@ def min_form(rewards: ArrayLike, *, temperature: float) -> FloatArray:
     r*_t = w_t * r_t,   w = softmax(-r / temperature)
 
     The sum tends to the minimum as the temperature falls to 0, and to the mean as it grows.
+
+    Args:
+        rewards: (n,) r, reward units.
+        temperature: Reward units, > 0.
+
+    Returns:
+        (n,) reward units.
+
+    Raises:
+        ValueError: if the rewards are no vector of finite numbers or the temperature is not
+            positive.
 
     Source: Cheng et al. 2025, "Stop Summation: Min-Form Credit Assignment Is All Process Reward
     Model Needs for Reasoning", arXiv:2504.15275.
@@ -126,7 +174,18 @@ def step_rewards(
     last:  r_m = v_m, the others 0
     delta: r_j = v_j - v_{j-1},  v_0 = start               (the sum is v_m - v_0)
 
-    ``start`` is the value before the first step; the temperature is in reward units.
+    Args:
+        values: (steps,) v, reward units.
+        form: One of the four.
+        start: v_0, the value before the first step, of "delta".
+        temperature: Of "min", reward units.
+
+    Returns:
+        (steps,) reward units.
+
+    Raises:
+        ValueError: if the values are no vector of finite numbers, or the temperature is not
+            positive.
 
     Example:
         >>> step_rewards([0.9, 0.5, 0.6], "delta", start=0.7).round(2)
@@ -145,9 +204,11 @@ def step_rewards(
 
 
 def split_evenly(length: int, parts: int) -> list[range]:
-    """Return spans that cover ``length`` tokens, of sizes that differ by at most 1.
+    """Return consecutive spans that cover ``length`` tokens, of sizes that differ by at most 1.
 
-    There are as many as ``parts``, or as tokens if these are fewer.
+    Args:
+        length: Tokens, at least 1.
+        parts: Spans; fewer where there are fewer tokens.
 
     Example:
         >>> split_evenly(5, 2)
@@ -161,12 +222,15 @@ def split_evenly(length: int, parts: int) -> list[range]:
 
 
 def split_before_largest(values: ArrayLike, parts: int) -> list[range]:
-    """Return spans that begin at the first token and at the tokens of largest value.
+    """Return consecutive spans that begin at the first token and at the tokens of largest value.
 
     Args:
         values: (n,) one per token, such as the entropy it was drawn with; the first token's is not
             read. Of equal ones the earlier counts as larger.
         parts: Spans; fewer where there are fewer tokens.
+
+    Raises:
+        ValueError: if the values are no vector of finite numbers, or ``parts`` is below 1.
 
     Example:
         >>> split_before_largest([0.0, 0.1, 0.9, 0.2], 2)
@@ -181,7 +245,17 @@ def split_before_largest(values: ArrayLike, parts: int) -> list[range]:
 
 
 def segment_sums(shares: ArrayLike, segments: Sequence[range]) -> FloatArray:
-    """Return the sum of the shares of each segment, (segments,).
+    """Return the sum of the shares of each segment.
+
+    Args:
+        shares: (n,) signed.
+        segments: Consecutive spans that cover the n tokens, as `split_evenly` gives them.
+
+    Returns:
+        (segments,).
+
+    Raises:
+        ValueError: if the shares are no vector of finite numbers.
 
     Example:
         >>> segment_sums([1.0, 2.0, 4.0], split_evenly(3, 2))
@@ -191,7 +265,14 @@ def segment_sums(shares: ArrayLike, segments: Sequence[range]) -> FloatArray:
 
 
 def on_last_tokens(values: ArrayLike, segments: Sequence[range]) -> FloatArray:
-    """Return (segments,) values on the segments' last tokens, 0 elsewhere, (n,).
+    """Return one value per segment on the segment's last token, 0 elsewhere.
+
+    Args:
+        values: (segments,).
+        segments: See `segment_sums`.
+
+    Returns:
+        (n,).
 
     Example:
         >>> on_last_tokens([3.0, 4.0], split_evenly(3, 2))
@@ -208,10 +289,13 @@ def shapley_exact(values: ArrayLike) -> FloatArray:
     phi_i = sum_{S without i} |S|! (m - |S| - 1)! / m! * (v(S + i) - v(S))
 
     Args:
-        values: (2^m,) v, coalition S at index sum_{i in S} 2^i; m >= 1.
+        values: (2^m,) v, coalition S at index sum_{i in S} 2^i.
 
     Returns:
         (m,), sums to v(all) - v(none).
+
+    Raises:
+        ValueError: if the length is no power of two of at least 2.
 
     Source: Shapley 1953.
 
@@ -249,10 +333,17 @@ class ShapleyEstimate(NamedTuple):
 
 
 def sample_permutations(players: int, pairs: int, entropy: Sequence[int]) -> NDArray[np.int64]:
-    """Return random orders of the players, each with its reverse, (2 * pairs, players).
+    """Return random orders of the players, each followed by its reverse.
 
     Going through an order backwards as well cancels much of the variance (antithetic sampling).
-    The same integers ``entropy``, >= 0, give the same orders.
+
+    Args:
+        players: m.
+        pairs: Independent orders.
+        entropy: Non-negative integers that seed the draw; the same give the same orders.
+
+    Returns:
+        (2 * pairs, players).
     """
     generator = np.random.default_rng(list(entropy))
     orders = [generator.permutation(players) for _ in range(pairs)]
@@ -262,7 +353,11 @@ def sample_permutations(players: int, pairs: int, entropy: Sequence[int]) -> NDA
 def coalitions_of(permutations: ArrayLike) -> NDArray[np.int64]:
     """Return the coalition before each arrival, and the full one, as bit masks.
 
-    (orders, m) become (orders, m + 1): 0, then one more bit per arrival.
+    Args:
+        permutations: (orders, m).
+
+    Returns:
+        (orders, m + 1): 0, then one more bit per arrival.
     """
     orders = np.asarray(permutations, dtype=np.int64)
     joined = np.cumsum(np.int64(1) << orders, axis=1)
@@ -280,6 +375,9 @@ def shapley_sampled(values: Mapping[int, float], permutations: ArrayLike) -> Sha
     Args:
         values: v of every coalition in `coalitions_of` these permutations.
         permutations: (2 * pairs, m) as `sample_permutations` gives them, at least two pairs.
+
+    Raises:
+        ValueError: if there are fewer than two pairs.
 
     Source: Castro, Gomez & Tejada 2009; pairs: Mitchell et al. 2022, arXiv:2104.12199.
     """
@@ -304,9 +402,17 @@ def received_attention(attention: ArrayLike) -> FloatArray:
 
     alpha_t = 1 / (n - 1 - t) * sum_{s = t}^{n - 2} a_st;   alpha_{n-1} = 0
 
-    Row s of ``attention``, (n, n), is the query of token s, the one that wrote token s + 1. The
-    last token was written when nothing followed that could look at it. The result is not
-    normalised.
+    Row s of ``attention`` is the query of token s, the one that wrote token s + 1. The last token
+    was written when nothing followed that could look at it.
+
+    Args:
+        attention: (n, n) a: queries and keys of a response's tokens, n >= 1.
+
+    Returns:
+        (n,) >= 0, not normalised.
+
+    Raises:
+        ValueError: if it is no square matrix.
 
     Source: ABC-D of Chan et al. 2024, arXiv:2402.00782.
     """
@@ -323,7 +429,14 @@ def last_written_row(attention: ArrayLike) -> FloatArray:
 
     alpha_t = a_{n-2, t} for t <= n - 2;   alpha_{n-1} = 0
 
-    All are 0 for one token, which only the prompt preceded; see `received_attention`.
+    Args:
+        attention: (n, n) as in `received_attention`.
+
+    Returns:
+        (n,) >= 0, not normalised; all 0 for one token, which only the prompt preceded.
+
+    Raises:
+        ValueError: if it is no square matrix.
 
     Source: ABC-D2 of Chan et al. 2024, arXiv:2402.00782.
     """

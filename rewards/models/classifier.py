@@ -69,8 +69,10 @@ class Classifier:
     ) -> Inputs:
         """Return a padded batch on the model's device.
 
-        ``ends`` are the columns of the last tokens, (batch,), and ``starts`` those of the first
-        tokens of responses; None takes the ends.
+        Args:
+            batch: The sequences.
+            ends: (batch,) the column of each one's last token.
+            starts: (batch,) the column of each response's first token; None takes ``ends``.
         """
         device = self.model.device
         *_, last = self.model.parameters()
@@ -89,7 +91,11 @@ class Classifier:
         return self.backbone(**tokens, **others, use_cache=False).last_hidden_state
 
     def scores(self, hidden: Tensor) -> Tensor:
-        """Return the score of each hidden state, (...,) float32 of (..., width)."""
+        """Return the score of each hidden state, (...,) float32.
+
+        Args:
+            hidden: (..., width).
+        """
         return self.of_logits(self.head(hidden))
 
     def of_logits(self, logits: Tensor) -> Tensor:
@@ -103,7 +109,12 @@ class Classifier:
         return logits[..., positive] - logits[..., negative]
 
     def end_logits(self, hidden: Tensor, ends: Tensor) -> Tensor:
-        """Return the logits of each sequence, (batch, classes), read at its last token's column."""
+        """Return the logits of each sequence, (batch, classes), read at its last token.
+
+        Args:
+            hidden: (batch, time, width).
+            ends: (batch,) columns.
+        """
         rows = torch.arange(len(ends), device=hidden.device)
         return self.head(hidden[rows, ends])
 
@@ -188,7 +199,10 @@ def read_classifier(
 ) -> Classifier:
     """Return a sequence classifier, causal or bidirectional, taken apart.
 
-    A bidirectional one reads prompt and response as two texts if it is to read ``pairs``.
+    Args:
+        model: The model.
+        labels: The class or classes that make the score; see `resolve_labels`.
+        pairs: Whether a bidirectional model reads prompt and response as two texts.
 
     Raises:
         ScorerError: if it is none, or ``labels`` does not fit it.
@@ -208,7 +222,12 @@ def resolve_labels(
 ) -> tuple[int, int | None] | None:
     """Return the indices of the class whose logit is the score and of the one subtracted, if any.
 
-    None stands for a head with one logit, or several that `store_heads` noted.
+    Args:
+        model: The classifier.
+        labels: One class, or (positive, negative), by index or name.
+
+    Returns:
+        None for a head with one logit, or several that `store_heads` noted.
 
     Raises:
         ScorerError: if the head has several classes and ``labels`` does not choose among them, or

@@ -87,7 +87,9 @@ def select_device(device: str | torch.device) -> torch.device:
 def use_device(arguments: "TrainingArguments", device: torch.device) -> None:
     """Make the Trainer use one GPU, which its arguments cannot name; otherwise it uses them all.
 
-    The arguments are changed in place; those of a launcher's process keep the GPU it was given.
+    Args:
+        arguments: Changed in place. Those of a launcher's process keep the GPU it was given.
+        device: A GPU; any other device changes nothing.
     """
     state = arguments.distributed_state if arguments.device.type == "cuda" else None
     if device.type != "cuda" or state is None or state.num_processes > 1:
@@ -102,7 +104,14 @@ def use_device(arguments: "TrainingArguments", device: torch.device) -> None:
 def load_pretrained(
     auto_class: Any, path: str | Path, *, dtype: str, device: str, unread: tuple[str, ...] = ()
 ) -> "PreTrainedModel":
-    """Return a stored model, every weight of which was stored with it, but for ``unread`` prefixes.
+    """Return a stored model, every weight of which was stored with it.
+
+    Args:
+        auto_class: An ``AutoModel...`` of transformers.
+        path: Folder or hub name.
+        dtype: Type of the weights, or "auto".
+        device: As for `select_device`.
+        unread: Prefixes of weights that no score depends on, so that they need not be stored.
 
     Raises:
         ScorerError: if there is no such model, or a part of it would be initialised at random.
@@ -126,7 +135,10 @@ def load_answering_model(
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """Return a stored causal language model with the tokenizer beside it, to put questions to.
 
-    The path "bundled" is the judge and critic that ships with the package.
+    Args:
+        path: Folder or hub name; "bundled" is the judge and critic that ships with the package.
+        dtype: As for `load_pretrained`, as the next.
+        device: "auto" takes a GPU if there is one.
 
     Raises:
         ScorerError: if there is no such model.
@@ -229,6 +241,9 @@ def check_vocabularies(
         own: The model's tokenizer, if known.
         size: Rows of the model's embedding; may exceed the vocabulary (padded embeddings).
         name: Whose model it is, for the message.
+
+    Raises:
+        TokenizerError: if the sizes or the vocabularies disagree.
     """
     if len(policy) > size:
         raise TokenizerError(
@@ -306,8 +321,12 @@ def shared_backbone(
 ) -> "PreTrainedModel":
     """Return a stored language model, frozen, that a process reads once for all who adapt it.
 
-    Policies with adapters take `sharing_weights` of it, reward models `load_on_backbone`. The type
-    "auto" is that of `preferred_device`.
+    Policies with adapters take `sharing_weights` of it, reward models `load_on_backbone`.
+
+    Args:
+        path: Folder or name.
+        device: As for `select_device`.
+        dtype: "float32", "bfloat16", or "auto": see `preferred_device`.
     """
     folder, dtype = Path(located(path)), auto_precision() if dtype == "auto" else dtype
     stamp = max((file.stat().st_mtime_ns for file in folder.glob("*")), default=0)
@@ -331,7 +350,12 @@ def sharing_weights(model: Any) -> Any:
 
 
 def named_backbone(path: str | Path, *, device: str) -> "PreTrainedModel | None":
-    """Return the shared backbone of stored adapters of a model by name; None for anything else."""
+    """Return the shared backbone of stored adapters of a model by name; None for anything else.
+
+    Args:
+        path: Folder of a stored model, or of adapters.
+        device: As for `select_device`.
+    """
     file = Path(path) / ADAPTERS
     base = read_json(file).get("base_model_name_or_path") if file.is_file() else None
     if base is None or find_model(base) is None:
@@ -390,6 +414,10 @@ class PaddedBatch(NamedTuple):
 def length_buckets(lengths: Sequence[int], batch_size: int) -> list[NDArray[np.int64]]:
     """Return the indices of each batch: sequences of like length together, longest first.
 
+    Args:
+        lengths: Tokens of each sequence.
+        batch_size: Most sequences in a batch, at least 1.
+
     Example:
         >>> [bucket.tolist() for bucket in length_buckets([5, 9, 5, 8], 2)]
         [[1, 3], [0, 2]]
@@ -405,7 +433,14 @@ def padded_batches(
     pad_id: int = 0,
     padding_side: PaddingSide = "right",
 ) -> Iterator[PaddedBatch]:
-    """Yield the sequences as padded batches, each that is not empty once; see `length_buckets`."""
+    """Yield the sequences as padded batches, each index exactly once.
+
+    Args:
+        sequences: Token ids, any lengths.
+        batch_size: Most sequences in a batch.
+        pad_id: What fills the rest; masked.
+        padding_side: Where the rest is.
+    """
     filled = np.array([index for index, ids in enumerate(sequences) if ids], dtype=np.int64)
     for bucket in length_buckets([len(sequences[index]) for index in filled], batch_size):
         indices = filled[bucket]

@@ -106,6 +106,9 @@ def encode_pairs(
         tokenizer: The model's.
         encoding: How.
         max_positions: The most tokens that the model reads.
+
+    Raises:
+        DatasetError: naming the row and the remedy.
     """
     table = read_table(source, of="data")
     has_ids = set(PAIR_IDS) <= set(column_names(table))
@@ -136,6 +139,9 @@ def encode_responses(
         tokenizer: The model's.
         encoding: How.
         max_positions: The most tokens that the model reads.
+
+    Raises:
+        DatasetError: naming the row and the remedy.
     """
     table = read_table(source, of="data")
     columns = column_names(table)

@@ -134,10 +134,13 @@ def sift(
     on_error: OnError,
     of: str = "data",
 ) -> tuple[list[T], list[SkippedRow]]:
-    """Return what a step makes of each numbered row, and the rows that it refuses.
+    """Return what a step makes of each row, and the rows that it refuses.
 
-    The step raises `RowError` or `TokenizerError` for a row that it refuses; ``on_error="raise"``
-    stops at the first of these. ``of`` names the data in messages.
+    Args:
+        rows: Rows with their numbers.
+        step: Called with both; raises `RowError` or `TokenizerError` for a row that it refuses.
+        on_error: "raise" stops at the first of these.
+        of: Name of the data, for messages.
 
     Raises:
         DatasetError: naming the row and the remedy.
@@ -326,6 +329,9 @@ def read_rows(
         responses: Names of the columns of responses. Where these are messages, the prompt may be a
             text, or be missing: it is then what the conversations share.
         on_error: "raise" stops at the first row that cannot be read.
+
+    Raises:
+        DatasetError: naming the row and the remedy.
     """
     contents: Callable[..., tuple[Any, tuple[Any, ...]]] = _texts
     if prompt.endswith("_ids"):
@@ -347,7 +353,9 @@ def holds_messages(table: Any, *columns: str) -> bool:
 def split_texts(chosen: str, rejected: str) -> tuple[str, str, str]:
     r"""Return the prompt that two texts share, and what each says after it.
 
-    They are whole dialogues, or texts without turns, whose prompt is "".
+    Args:
+        chosen: A whole dialogue, or a text without turns.
+        rejected: Another one.
 
     Raises:
         DatasetError: if the dialogues part before the assistant's last turn.

@@ -44,7 +44,10 @@ FORMATS = (".jsonl", ".parquet")
 
 
 def pairs_dataset(rows: Sequence[dict[str, Any]]) -> "Dataset":
-    """Return rows, maybe none, with the columns of `PAIR_COLUMNS` as a data set.
+    """Return rows of pairs as a data set.
+
+    Args:
+        rows: With the columns of `PAIR_COLUMNS`; may be none.
 
     Raises:
         DatasetError: if a row lacks a column.
@@ -58,7 +61,10 @@ def responses_dataset(rows: Sequence[dict[str, Any]]) -> "Dataset":
 
 
 def save_dataset(dataset: "Dataset", path: str | Path) -> Path:
-    """Write a data set whole or not at all, as jsonl or parquet, and return the path.
+    """Write a data set as jsonl or parquet, beside its place and then moved into it.
+
+    Returns:
+        The path.
 
     Raises:
         DatasetError: if the suffix is neither.

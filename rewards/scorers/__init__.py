@@ -12,8 +12,11 @@ def scorer_names() -> list[str]:
 def find_scorer(text: str | Word) -> Scorer | None:
     """Return the scorer of a name with options, of an installed package, or of a file.
 
-    None stands for any other text, "path" in place of "length-penalty:rate=0.01": it may be a
-    folder's, or a hub's.
+    Args:
+        text: "length-penalty:rate=0.01", "reward-model:path=models/judge", "file.py:name".
+
+    Returns:
+        The scorer; None where the text is no such name (it may be a folder's, or a hub's).
 
     Raises:
         RewardError: if an option is unknown, or the file has no such object.

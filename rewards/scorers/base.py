@@ -97,6 +97,9 @@ class Scorer(ABC):
     def check_attribution(self, attribution: str | None) -> None:
         """Refuse a kind of attribution that is not among ``attribution_kinds``.
 
+        Args:
+            attribution: What `score` was asked for; None for none.
+
         Raises:
             ScorerError: if the scorer does not have it.
         """
@@ -307,7 +310,11 @@ class FunctionScorer(Scorer):
         self._name = name or str(getattr(function, "__name__", type(function).__name__))
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return what the function gives for each episode."""
+        """Return what the function gives for each episode.
+
+        Raises:
+            ScorerError: if it returns something other than one number.
+        """
         self.check_attribution(attribution)
         values = [self._number(self.function(e.prompt, e.response)) for e in episodes]
         return Scores(values=np.array(values, dtype=np.float32))
@@ -553,7 +560,11 @@ SCORERS: Registry[Callable[..., Any]] = Registry(
 
 
 def register_scorer(name: str, factory: Callable[..., Any]) -> None:
-    """Make a scorer known by its file's name, with hyphens; the factory's keywords are options.
+    """Make a scorer known by name, with the factory's keywords as options.
+
+    Args:
+        name: That of its file, with hyphens.
+        factory: Returns a scorer.
 
     Raises:
         ScorerError: if another scorer has the name.

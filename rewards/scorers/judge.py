@@ -148,10 +148,17 @@ class Judge(Scorer):
     ) -> "Judge":
         """Return the judge that asks a stored language model, which answers greedily.
 
-        The path is the folder or hub name of a causal language model with its tokenizer, or
-        "bundled". An answer has at most ``max_new_tokens``. The device "auto" takes a GPU if there
-        is one; the type of the weights is "float32", "bfloat16", "float16" or "auto" (as stored).
-        The others are arguments of the class.
+        Args:
+            path: Folder or hub name of a causal language model with its tokenizer.
+            principle: As for the class, as the next four.
+            low: Lowest rating.
+            high: Highest rating.
+            unparsed: Score where the rating cannot be read.
+            question: The template.
+            max_new_tokens: Longest answer.
+            batch_size: Most questions at a time.
+            device: "auto" takes a GPU if there is one.
+            dtype: Type of the weights: "float32", "bfloat16", "float16" or "auto" (as stored).
 
         Raises:
             ScorerError: if there is no such model.
@@ -169,7 +176,11 @@ class Judge(Scorer):
         )
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return the ratings."""
+        """Return the ratings.
+
+        Raises:
+            ScorerError: if there is not one answer per question.
+        """
         self.check_attribution(attribution)
         questions = [
             self.question.format(
@@ -195,6 +206,12 @@ class Judge(Scorer):
 
 class GreedyAnswers(Shared):
     """What a language model writes after each question, the most likely token at each step.
+
+    Args:
+        model: A causal language model.
+        tokenizer: Its own.
+        max_new_tokens: Longest answer.
+        batch_size: Most questions at a time.
 
     Raises:
         ScorerError: if a number is not positive.

@@ -113,6 +113,9 @@ class Normalize(ScorerWrapper):
         Weights are passed on. Signed attributions are scaled with the value; of those that sum to
         it, what centring and clipping take off is spread evenly, as a constant of the episode. On
         the last token alone it would outweigh the parts, which a critic has to learn first.
+
+        Raises:
+            ScorerError: if a prompt lacks the annotation ``by``.
         """
         raw = ask(self.scorer, episodes, attribution)
         raw.check(episodes, self.scorer.name)
@@ -130,6 +133,9 @@ class Normalize(ScorerWrapper):
         """Return a round's scores as if they had been scored in one batch.
 
         Where lengths vary, the episodes that end last would else be centred mostly by themselves.
+
+        Args:
+            batches: Everything scored since `begin_round`, call by call, with its episodes.
         """
         known, self._of_round = self._of_round or [], None
         if not batches:

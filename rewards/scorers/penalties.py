@@ -81,7 +81,11 @@ class MissingEosPenalty(Scorer):
         return bound
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return the penalty of each episode."""
+        """Return the penalty of each episode.
+
+        Raises:
+            ScorerError: if an end cannot be told.
+        """
         self.check_attribution(attribution)
         ended = np.array([self._ended(episode) for episode in episodes], dtype=bool)
         return Scores(values=np.where(ended, 0.0, -self.penalty))

@@ -103,9 +103,15 @@ class PreferenceModel(Shared, Scorer):
     ) -> "PreferenceModel":
         """Return the scorer over the language model stored in a folder or under a hub name.
 
-        None for template and answers takes what the model was trained with by
-        `train_preference_model`, else the defaults. The device "auto" takes a GPU if there is one;
-        the type of the weights is "float32", "bfloat16", "float16" or "auto" (as stored).
+        Args:
+            path: Folder or hub name of a causal language model with its tokenizer.
+            template: As for the class; None takes what the model was trained with by
+                `train_preference_model`, else the default.
+            answers: What the model answers with; None likewise.
+            output: "probability" or "log-odds".
+            batch_size: Most questions per forward pass.
+            device: "auto" takes a GPU if there is one.
+            dtype: Type of the weights: "float32", "bfloat16", "float16" or "auto" (as stored).
 
         Raises:
             ScorerError: if there is no such model.
@@ -128,7 +134,11 @@ class PreferenceModel(Shared, Scorer):
         return unknown_share(self.tokenizer, [f"{e.prompt} {e.response}" for e in episodes])
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return how sure the model is that each response beats its reference."""
+        """Return how sure the model is that each response beats its reference.
+
+        Raises:
+            ScorerError: if an episode has no reference, or a question is too long.
+        """
         self.check_attribution(attribution)
         for episode in episodes:
             if not episode.reference:
@@ -144,7 +154,10 @@ class PreferenceModel(Shared, Scorer):
         return Scores(values, {"preferred_as_a": as_a, "preferred_as_b": as_b})
 
     def preferences(self, triples: Sequence[Triple]) -> NDArray[np.float64]:
-        """Return P(A is better than B) of each (context, A, B) in this order alone, (batch,).
+        """Return P(A is better than B) as the model answers in this order alone, (batch,).
+
+        Args:
+            triples: (context, A, B).
 
         Raises:
             ScorerError: if a question is longer than the model reads.
@@ -216,7 +229,11 @@ class WinRate(Scorer):
         return f"WinRate({self.model.name})"
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return the win rate of each episode among those of the same prompt."""
+        """Return the win rate of each episode among those of the same prompt.
+
+        Raises:
+            ScorerError: if a prompt has one response alone, or a question is too long.
+        """
         self.check_attribution(attribution)
         places: dict[str, list[int]] = {}
         for place, episode in enumerate(episodes):
@@ -287,6 +304,10 @@ def write_question(template: str, triple: Triple) -> str:
 
     Space at the ends of the three texts is left out: data sets have it and played episodes do not.
 
+    Args:
+        template: With ``{context}``, ``{a}`` and ``{b}``.
+        triple: (context, A, B).
+
     Example:
         >>> write_question(TEMPLATE, ("Why?", " So.", " No."))
         '[CONTEXT] Why? [RESPONSE A] So. [RESPONSE B] No. \n'
@@ -318,7 +339,10 @@ def missing_tokens(
 ) -> tuple[list[str], list[str]]:
     """Return what a tokenizer lacks to read the question: pieces of the template, and answers.
 
-    One with whole words may know neither "[CONTEXT]" nor "A"; one with bytes does.
+    Args:
+        tokenizer: One with whole words may know neither "[CONTEXT]" nor "A"; one with bytes does.
+        template: The question.
+        answers: One token each.
     """
     pieces = [piece.strip() for piece, _, _, _ in string.Formatter().parse(template)]
     unknown = tokenizer.unk_token_id
@@ -344,10 +368,14 @@ def answer_logits(
     attention_mask: Tensor,
     position_ids: Tensor,
 ) -> Tensor:
-    """Return the logits of the answers' ids after each question, (batch, answers) float32.
+    """Return the logits of the answers after each question, (batch, answers) float32.
 
-    Questions are (batch, time), padded on the left, as the mask and the positions, which models
-    that do not take them are not given: the answer follows the last column.
+    Args:
+        model: A causal language model.
+        ids: The answers'.
+        input_ids: (batch, time) questions, padded on the left: the answer follows the last column.
+        attention_mask: (batch, time).
+        position_ids: (batch, time); left out for models that do not take them.
     """
     parameters = inspect.signature(model.forward).parameters
     inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
@@ -365,7 +393,11 @@ def store_format(model: "PreTrainedModel", template: str, answers: Sequence[str]
 
 
 def stored_format(config: Any) -> tuple[str, tuple[str, str]] | None:
-    """Return the template and the answers that a model was trained with, None if unknown."""
+    """Return the template and the answers that a model was trained with; None if it does not say.
+
+    Args:
+        config: The model's configuration.
+    """
     stored = getattr(config, STORED_FORMAT, None)
     if stored is None:
         return None

@@ -26,7 +26,12 @@ class ReasoningGym(Scorer):
         self._has_warned = False
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return the verdict on each response, (batch,)."""
+        """Return the verdict on each response, (batch,).
+
+        Raises:
+            ScorerError: if a prompt is not of `tokengym.envs.prompts.reasoning`, or of another
+                version of the library.
+        """
         self.check_attribution(attribution)
         return Scores([self._verdict(episode) for episode in episodes])
 

@@ -128,9 +128,14 @@ class Relevance(Shared, Scorer):
     ) -> "Relevance":
         """Return the scorer over the encoder stored in a folder or under a hub name.
 
-        The tokenizer is the one beside it unless one is passed. The device "auto" takes a GPU if
-        there is one; the type of the weights is "float32", "bfloat16", "float16" or "auto" (as
-        stored). The others are arguments of the class.
+        Args:
+            path: Folder or hub name of an encoder.
+            tokenizer: The encoder's tokenizer; None loads the one beside it.
+            max_len: As for the class.
+            role_tags: As for the class.
+            batch_size: As for the class.
+            device: "auto" takes a GPU if there is one.
+            dtype: Type of the weights: "float32", "bfloat16", "float16" or "auto" (as stored).
 
         Raises:
             ScorerError: if the folder holds no encoder.
@@ -171,7 +176,10 @@ class Relevance(Shared, Scorer):
     ) -> "Relevance":
         """Return a scorer over the same encoder with components of R3 left out or put back.
 
-        None leaves a component as it is.
+        Args:
+            length_incentive: As for the class; None leaves it as it is here, as for the others.
+            repetition_penalty: As for the class.
+            reward_branching: As for the class.
 
         Raises:
             ScorerError: if one is neither True, False nor None.
@@ -192,6 +200,11 @@ class Relevance(Shared, Scorer):
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return R3 of each episode with its four parts, and each token's exact part if asked.
+
+        Args:
+            episodes: Episodes to score.
+            attribution: "relevance" for each response token's signed part of the score; None for
+                none.
 
         Raises:
             ScorerError: if a constrained query has no reference, or attributions are asked for
@@ -245,7 +258,8 @@ class Relevance(Shared, Scorer):
     def encode(self, texts: Sequence[str]) -> list[EncodedText]:
         """Return the encoder's hidden states of each text, left-truncated to 512 tokens.
 
-        An empty text has the encoder's special tokens, or none at all.
+        Args:
+            texts: Any texts; an empty one has the encoder's special tokens, or none at all.
         """
         tokens = self.tokenizer(
             list(texts),

@@ -60,9 +60,12 @@ class Scores:
         signed: bool,
         parts: Mapping[str, ArrayLike] | None = None,
     ) -> "Scores":
-        """Return these scores with further parts and, per episode, (n,) other attributions.
+        """Return these scores with other attributions and further parts.
 
-        Signed ones are in reward units, others are weights.
+        Args:
+            attributions: Per episode (len(response_ids),).
+            signed: Whether they are signed and in reward units, or weights.
+            parts: Name -> (batch,), added to those there are.
         """
         return Scores(self.values, {**self.parts, **(parts or {})}, attributions, signed=signed)
 

@@ -70,7 +70,10 @@ class Toxicity(Scorer):
 
     @classmethod
     def from_words(cls, words: Iterable[str] = RUDE_WORDS) -> "Toxicity":
-        """Return the scorer of the share of a response's words that are on a list, in any case.
+        """Return the scorer that counts words of a list: the share of a response's words.
+
+        Args:
+            words: What counts, whole words in any case.
 
         Raises:
             ScorerError: if there are none.
@@ -89,9 +92,12 @@ class Toxicity(Scorer):
     ) -> "Toxicity":
         """Return the scorer over a classifier stored in a folder or under a hub name.
 
-        ``label`` is the toxic class, by index or name; None looks for one named so. The device
-        "auto" takes a GPU if there is one; the type of the weights is "float32", "bfloat16",
-        "float16" or "auto" (as stored).
+        Args:
+            path: Folder or hub name of a sequence classifier, of any kind, with its tokenizer.
+            label: The toxic class, by index or name; None looks for one named so.
+            batch_size: Most texts per forward pass.
+            device: "auto" takes a GPU if there is one.
+            dtype: Type of the weights: "float32", "bfloat16", "float16" or "auto" (as stored).
 
         Raises:
             ScorerError: if there is no such model, or it is unclear which class is the toxic one.
@@ -109,7 +115,11 @@ class Toxicity(Scorer):
         return cls(measure, name=f"Toxicity({Path(path).name})")
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return minus the toxicity of each response."""
+        """Return minus the toxicity of each response.
+
+        Raises:
+            ScorerError: if the measure leaves [0, 1].
+        """
         self.check_attribution(attribution)
         toxicity = np.asarray(self.measure([e.response for e in episodes]), dtype=np.float64)
         if toxicity.shape != (len(episodes),) or not ((toxicity >= 0) & (toxicity <= 1)).all():
@@ -149,8 +159,13 @@ class ClassProbability(Shared):
     """The probability of one class of a classifier.
 
     A head that decides each class by itself (one logit, or ``problem_type`` multi-label) gives
-    sigmoid(logit); any other the softmax. The class is given by index or name; None looks for one
-    named after `TOXIC_LABELS`.
+    sigmoid(logit); any other the softmax.
+
+    Args:
+        model: A sequence classifier.
+        tokenizer: Its own.
+        label: The class, by index or name; None looks for one named after `TOXIC_LABELS`.
+        batch_size: Most texts per forward pass.
 
     Raises:
         ScorerError: if the class is unknown, or several or none are named so.

@@ -30,8 +30,10 @@ T = TypeVar("T")
 def loaded_once(load: Callable[..., T]) -> Callable[..., T]:
     """Return a loader of stored models that loads each once in a process.
 
-    The loader takes the model's folder or hub name as ``path``, and options that can be hashed. A
-    model is loaded anew when files change, or when "auto" stands for another device or precision.
+    It is loaded anew when files change, or when "auto" stands for another device or precision.
+
+    Args:
+        load: Takes the model's folder or hub name as ``path``, and options that can be hashed.
     """
 
     @lru_cache(maxsize=8)
@@ -191,7 +193,11 @@ class Explained(ScorerWrapper):
         return Explained(self.scorer.bind(tokenizer), self.explainer.bind(tokenizer))
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return the scorer's values and, if asked for, the explainer's attributions."""
+        """Return the scorer's values and, if asked for, the explainer's attributions.
+
+        Raises:
+            ScorerError: if a score is not one finite number per episode.
+        """
         scores = self.scorer.score(episodes)
         if attribution is None:
             return scores
@@ -204,7 +210,11 @@ class Explained(ScorerWrapper):
         )
 
     def prefix_reader(self, *, every_prefix: bool = False) -> PrefixReader | None:
-        """Return the explainer's reader; asked to score every prefix, the scorer itself does."""
+        """Return the explainer's reader; asked to score every prefix, the scorer itself does.
+
+        Args:
+            every_prefix: Whether the score itself is taken of every prefix (`RED`).
+        """
         if not every_prefix:
             return self.explainer.prefix_reader()
         return self.scorer.prefix_reader(every_prefix=True)
@@ -239,7 +249,12 @@ class TimeLimit(ScorerWrapper):
         return self.scorer.name
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
-        """Return the scores."""
+        """Return the scores.
+
+        Raises:
+            TimeoutError: if they take too long.
+            ScorerError: outside the main thread.
+        """
         with self._limited():
             return ask(self.scorer, episodes, attribution)
 

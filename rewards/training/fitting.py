@@ -230,7 +230,11 @@ class PairModule(torch.nn.Module):
 
 
 class Collator:
-    """Pads rows into one batch, all first sequences before all second ones."""
+    """Pads rows into one batch, all first sequences before all second ones.
+
+    Args:
+        padding_side: Where sequences are padded.
+    """
 
     def __init__(self, padding_side: PaddingSide) -> None:
         self.padding_side = padding_side

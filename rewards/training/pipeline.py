@@ -162,6 +162,12 @@ def encode_side(
 ) -> Side:
     """Return the pairs that the model can read, with their ids.
 
+    Args:
+        pairs: To train on, or held out.
+        reader: Says what of them is read.
+        tokenizer: The model's.
+        training: Says how long texts may be, and what happens to longer ones.
+
     Raises:
         DatasetError: if a text is too long and may not be.
     """
@@ -183,9 +189,12 @@ def encode_side(
 
 
 def cut_prompt(ids: list[int], place: tuple[int, int], limit: int) -> list[int]:
-    """Return a text without as much of its prompt's beginning as is above the limit.
+    """Return a text without as much of its prompt's beginning as is too much.
 
-    The prompt stands at (first token, past its last); a text whose rest is longer stays longer.
+    Args:
+        ids: The whole text.
+        place: Where the prompt stands, (first token, past its last).
+        limit: Most tokens; a text whose rest is longer stays longer.
 
     Example:
         >>> cut_prompt([9, 1, 2, 3, 8], (1, 4), 3)
@@ -216,6 +225,10 @@ def tokenizer_of(
     model: Any, tokenizer: "PreTrainedTokenizerBase | None"
 ) -> "PreTrainedTokenizerBase":
     """Return the tokenizer that was given, or the one beside the model.
+
+    Args:
+        model: A folder, a hub name, or the model itself.
+        tokenizer: What was given.
 
     Raises:
         RewardError: if there is neither.

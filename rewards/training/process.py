@@ -323,8 +323,12 @@ class StepModule(torch.nn.Module):
     ) -> Tensor:
         """Return the logits at the ends of all steps, (steps,), row after row.
 
-        The texts are (rows, time); ``rows`` and ``columns``, (steps,), say where each step's last
-        token is.
+        Args:
+            input_ids: (rows, time), as the next two.
+            attention_mask: True where a token is.
+            position_ids: From 0.
+            rows: (steps,) the row of each.
+            columns: (steps,) the place of its last token.
         """
         others = {"attention_mask": attention_mask}
         if self._classifier.takes_positions:

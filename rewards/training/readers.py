@@ -67,21 +67,31 @@ class PairReader(ABC):
     def differences(self, first: Tensor, second: Tensor) -> Tensor:
         """Return what is positive where the model is right, (judgements, batch), reward units.
 
-        The numbers of the pairs' first and second sequences are (heads, batch).
+        Args:
+            first: (heads, batch) numbers of the pairs' first sequences.
+            second: (heads, batch) of their second ones.
         """
 
     @abstractmethod
     def log_odds(
         self, first: NDArray[np.float64], second: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Return the log-odds that the model gives to the chosen response, (pairs,)."""
+        """Return the log-odds that the model gives to the chosen response, (pairs,).
+
+        Args:
+            first: (pairs,) numbers of the first sequences.
+            second: (pairs,) of the second ones.
+        """
 
 
 class RewardReader(PairReader):
     """Bradley-Terry: P(chosen is better) = sigmoid(R(x, y_w) - R(x, y_l)).
 
-    Texts of a causal model end with EOS if it is appended; others end as their tokenizer writes it.
-    The chat template, if wanted, is that of the tokenizer.
+    Args:
+        model: A classifier with one logit, causal or of BERT's line.
+        append_eos: Whether texts of a causal model end with EOS; others end as their tokenizer
+            writes it.
+        chat_template: Whether prompts are conversations in the tokenizer's chat template.
 
     Raises:
         ScorerError: if the model has no head for one score.
@@ -157,6 +167,12 @@ class RewardReader(PairReader):
 class PreferenceReader(PairReader):
     """P(A is better) = sigmoid(logit_A - logit_B), the chosen response once as A and once as B.
 
+    Args:
+        model: A causal language model.
+        tokenizer: Knows the answers.
+        template: The question.
+        answers: What stands for the first and the second response.
+
     Raises:
         TokenizerError: if an answer is not one token.
     """
@@ -178,7 +194,11 @@ class PreferenceReader(PairReader):
     def encode(
         self, pairs: Sequence[PreferencePair], tokenizer: "PreTrainedTokenizerBase"
     ) -> list[Sequences]:
-        """Return the question with the chosen response as A, and with it as B."""
+        """Return the question with the chosen response as A, and with it as B.
+
+        Raises:
+            ScorerError: if a text is labelled, and compared with none.
+        """
         if not all(pair.chosen and pair.rejected for pair in pairs):
             raise ScorerError(
                 "a preference model compares two responses, got labelled texts; train a reward "

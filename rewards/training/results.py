@@ -99,7 +99,10 @@ def measure_pairs(
 def accuracy_again(reader: PairReader, sequences: Sequence[Sequences], *, batch_size: int) -> float:
     """Return the accuracy on pairs that a model was trained on.
 
-    Of more than `READ_AGAIN`, that many at equal distances are read.
+    Args:
+        reader: The model, and how it reads.
+        sequences: Their ids; of more than `READ_AGAIN`, that many at equal distances are read.
+        batch_size: Pairs per forward pass.
     """
     step = max(1, len(sequences) // READ_AGAIN)
     values = _values(reader, sequences[::step][:READ_AGAIN], 2 * batch_size)
@@ -154,7 +157,9 @@ class TrainedReward:
 class Workplace:
     """The folder beside the result in which it is made: checkpoints first, then the model.
 
-    It is resumed only with the same record of everything that the training depends on.
+    Args:
+        output_dir: Where the result will be.
+        record: Everything that the training depends on; it is resumed only with the same.
     """
 
     def __init__(self, output_dir: str | Path, record: Mapping[str, Any]) -> None:
