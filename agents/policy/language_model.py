@@ -191,9 +191,8 @@ class LanguageModel(nn.Module):
     def _longest_fused(self) -> int:
         """Return the most tokens of a text that kernels read; whether they do is tried once."""
         if self._most_fused is None:
-            is_whole = (
-                type(self) is LanguageModel
-            )  # FSDP gathers a block when its forward is called
+            # FSDP gathers a block when its forward is called, which kernels do not.
+            is_whole = type(self) is LanguageModel
             self._most_fused = imported(LONGEST_FUSED)(self) if is_whole else 0
         return self._most_fused
 
