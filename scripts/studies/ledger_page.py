@@ -14,7 +14,7 @@ import numpy as np
 from tokengym.agents.ppo.settings import GAE_LAMBDA
 from tokengym.envs.files import write_csv
 from tokengym.evaluation.measure.references import GOAL
-from tokengym.evaluation.report.verdict import number, percent, signed
+from tokengym.evaluation.report.verdict import number, percent
 from tokengym.evaluation.statistics import (
     PairedDifference,
     holm,
@@ -55,6 +55,7 @@ from tokengym.scripts.studies.ledger_noise import (
 )
 from tokengym.scripts.studies.llama_reward import LLAMA
 from tokengym.scripts.studies.tables import (
+    corrected_difference,
     difference,
     fields,
     fill,
@@ -82,7 +83,6 @@ CONTRASTS = (
 )
 """Title, rule, lambda, and the lambda of `sparse`; None: its best."""
 NONE = "\u2013"
-CLEAR = 0.05
 COLORS = {"0": "#cc79a7", "0.5": "#009e73", "0.95": "#0072b2", "1-1/n": "#e69f00", "1": "#d55e00"}
 MARKERS = {"0": "v", "0.5": "D", "0.95": "o", "1-1/n": "P", "1": "s"}
 """By lambda, as in the other pictures of the page."""
@@ -208,7 +208,9 @@ def differences_table(ledger: Ledger, settings: Sequence[Cell]) -> str:
         line = [label(rule)]
         for place in settings:
             figure = found.get((rule, place))
-            line.append(NONE if figure is None else shown(figure, corrected[rule, place]))
+            line.append(
+                NONE if figure is None else corrected_difference(figure, corrected[rule, place])
+            )
         rows.append(line)
     return markdown_table(["rule", *map(title, settings)], rows)
 
@@ -234,14 +236,6 @@ def gains(docs: Path = DOCS) -> dict[str, PairedDifference]:
     return found
 
 
-def shown(figure: PairedDifference, p_value: float) -> str:
-    """Return a difference with its interval, in bold if its corrected p-value makes it clear."""
-    value = signed(figure.difference)
-    value = f"**{value}**" if p_value < CLEAR else value
-    ends = f"{number(figure.low)} to {number(figure.high)}"
-    return f"{value} ({ends}), {figure.wins}/{figure.pairs}"
-
-
 def compared(
     ledger: Ledger, cells: Iterable[Cell], baselines: Mapping[str, Cell], what: str
 ) -> dict[tuple[Cell, str], tuple[PairedDifference, str]]:
@@ -263,7 +257,10 @@ def compared(
         and (figure := ledger.difference(here, baseline)) is not None
     }
     corrected = dict(zip(found, holm([f.p_value for f in found.values()]), strict=True))
-    return {name: (figure, shown(figure, corrected[name])) for name, figure in found.items()}
+    return {
+        name: (figure, corrected_difference(figure, corrected[name]))
+        for name, figure in found.items()
+    }
 
 
 def models_table(ledger: Ledger) -> str:
@@ -361,7 +358,7 @@ def controls_table(ledger: Ledger) -> str:
         return "Not measured yet."
     corrected = holm([figure.p_value for _, figure in found.values()])
     rows = [
-        [label(rule), title(cell), shown(figure, p_value)]
+        [label(rule), title(cell), corrected_difference(figure, p_value)]
         for (rule, (cell, figure)), p_value in zip(found.items(), corrected, strict=True)
     ]
     head = f"minus {label(control.rule)}, {title(control)}"

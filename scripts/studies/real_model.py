@@ -33,8 +33,13 @@ from tokengym.scripts.studies.ledger import (
     net_area,
     next_rate,
 )
-from tokengym.scripts.studies.ledger_page import NONE, shown
-from tokengym.scripts.studies.tables import fill, markdown_table, student_mean
+from tokengym.scripts.studies.ledger_page import NONE
+from tokengym.scripts.studies.tables import (
+    corrected_difference,
+    fill,
+    markdown_table,
+    student_mean,
+)
 
 ENV, BUNDLE = "tokengym/MovieReview-v0", "smollm2-reviews"
 UPDATES, ROWS, LENGTH, PROMPTS = 12, 32, 16, 32
@@ -229,7 +234,7 @@ def pairs_table(runs: Runs) -> str:
             )
         corrected = holm([difference.p_value for difference in found])
         for row, difference, p_value in zip(rows, found, corrected, strict=True):
-            row.append(shown(difference, p_value))
+            row.append(corrected_difference(difference, p_value))
     header = ["", "score - c KL over the run", "score at the end", "gold at the end"]
     return markdown_table(header, rows)
 

@@ -17,17 +17,20 @@ import numpy as np
 from tokengym.envs import Episode, bundled
 from tokengym.envs.files import read_jsonl, write_csv
 from tokengym.evaluation.measure.metrics import distinct, rouge, words
-from tokengym.evaluation.report.verdict import number, signed
 from tokengym.evaluation.runs.config import TaskSettings
-from tokengym.evaluation.statistics import holm, paired_difference
+from tokengym.evaluation.statistics import PairedDifference, holm, paired_difference
 from tokengym.lab.collect import CollectionConfig, collect_to_file
 from tokengym.rewards.scorers.stored import load_scorer
 from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, read_rows
-from tokengym.scripts.studies.ledger_page import CLEAR
 from tokengym.scripts.studies.r3 import style_of
 from tokengym.scripts.studies.r3_page import TITLES
 from tokengym.scripts.studies.r3_selection import RULES, Rule, picks
-from tokengym.scripts.studies.tables import fill, markdown_table, student_mean
+from tokengym.scripts.studies.tables import (
+    corrected_difference,
+    fill,
+    markdown_table,
+    student_mean,
+)
 
 BUNDLE, SAMPLES, LENGTH = "smollm2-answers", 8, 48
 ANSWERS, PUBLISHED, PAGE = "answers.jsonl", "real_model/r3.csv", "real_model.md"
@@ -176,7 +179,10 @@ def table(rows: Sequence[Row], query_type: str) -> str:
     first = [student_mean(_known(usual[name])) for name in FIGURES]
     lines = [["one at random", *first]]
     for rule in picked:
-        cells = [_shown(found[rule, name], corrected[rule, name]) for name in FIGURES]
+        cells = [
+            corrected_difference(found[rule, name], corrected[rule, name], with_wins=False)
+            for name in FIGURES
+        ]
         lines.append([f"best of {SAMPLES} by {rule}", *cells])
     return markdown_table(["", *FIGURES.values()], lines)
 
@@ -190,15 +196,9 @@ def _known(values: Sequence[float]) -> list[float]:
     return [value for value in values if not np.isnan(value)]
 
 
-def _paired(chosen: Sequence[float | None], usual: Sequence[float]) -> Any:
+def _paired(chosen: Sequence[float | None], usual: Sequence[float]) -> PairedDifference:
     pairs = [(a, b) for a, b in zip(chosen, usual, strict=True) if a is not None]
     return paired_difference([a for a, _ in pairs], [b for _, b in pairs])
-
-
-def _shown(figure: Any, p_value: float) -> str:
-    value = signed(figure.difference)
-    value = f"**{value}**" if p_value < CLEAR else value
-    return f"{value} ({number(figure.low)} to {number(figure.high)})"
 
 
 if __name__ == "__main__":

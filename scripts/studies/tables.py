@@ -11,7 +11,16 @@ from numpy.typing import ArrayLike
 
 from tokengym.envs.files import write_text
 from tokengym.evaluation.report.verdict import number, signed
-from tokengym.evaluation.statistics import Array, interval, iqm, student_interval
+from tokengym.evaluation.statistics import (
+    Array,
+    PairedDifference,
+    interval,
+    iqm,
+    student_interval,
+)
+
+CLEAR = 0.05
+"""Corrected p-value below which a difference is clear."""
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -72,6 +81,22 @@ def difference(figure: Mapping[str, Any] | None) -> str:
         text = f"**{text}**"
     ends = f"{number(figure['low'])} to {number(figure['high'])}"
     return f"{text} ({ends}), {figure['wins']}/{figure['pairs']}"
+
+
+def corrected_difference(
+    figure: PairedDifference, p_value: float, *, with_wins: bool = True
+) -> str:
+    """Return a paired difference with its interval, bold where a corrected p-value makes it clear.
+
+    Args:
+        figure: The difference.
+        p_value: Of it, after a correction for all that are tested with it.
+        with_wins: Whether the pairs that are above 0 follow.
+    """
+    value = signed(figure.difference)
+    value = f"**{value}**" if p_value < CLEAR else value
+    text = f"{value} ({number(figure.low)} to {number(figure.high)})"
+    return f"{text}, {figure.wins}/{figure.pairs}" if with_wins else text
 
 
 def ratio(figure: Mapping[str, Any] | None) -> str:
