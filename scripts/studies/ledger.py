@@ -192,6 +192,29 @@ AT_LLAMA = (
     Cell(rule="red:delivery=end", gae_lambda="0.5"),
 )
 """What is run under the reward model of another architecture; what is needed most comes first."""
+AT_TRUNK = (
+    Cell(rule="sparse", critic="trunk"),
+    Cell(rule="sparse", gae_lambda="1", critic="trunk"),
+    Cell(rule="abc-signed", gae_lambda="0.5", critic="trunk"),
+    Cell(rule="abc-signed", critic="trunk"),
+    Cell(rule="uniform", critic="trunk"),
+)
+"""What is run with a critic that is a head on the policy."""
+CONTINUED = "mc:k=4"
+AT_CONTINUED = tuple(
+    Cell(rule=CONTINUED, gae_lambda=name, critic="none", length=LENGTHS[0])
+    for name in ("0.5", "0.95", "0")
+)
+"""The score under a Monte Carlo critic: `mc` pays its temporal differences, so that GAE(lambda) of
+them is that of `sparse` with these values. Continuations do not count, which makes a run dear, so
+on the shortest texts."""
+AT_LONGEST = (
+    Cell(rule="sparse"),
+    Cell(rule="abc-signed", gae_lambda="0.5"),
+    Cell(rule="sparse", gae_lambda="1"),
+    Cell(rule="uniform"),
+)
+"""What is run at the longest texts."""
 
 
 def stages() -> Iterator[tuple[list[Cell], range]]:
@@ -210,8 +233,10 @@ def stages() -> Iterator[tuple[list[Cell], range]]:
     yield cross(("sparse", "abc-signed"), usual[:1], critic="none"), SEEDS
     for length in LENGTHS[0], LENGTHS[2]:
         yield [replace(cell, length=length) for cell in AT_LENGTHS], SEEDS[:5]
+    yield [*AT_TRUNK], SEEDS[:5]
     yield [replace(cell, model=LLAMA) for cell in AT_LLAMA], SEEDS[:5]
-    yield [replace(cell, length=LENGTHS[3]) for cell in AT_LENGTHS], SEEDS[:3]
+    yield [*AT_CONTINUED], SEEDS[:5]
+    yield [replace(cell, length=LENGTHS[3]) for cell in AT_LONGEST], SEEDS[:3]
     yield cross(RULES, usual, critic="trunk"), SEEDS[:5]
     yield cross(attention, usual, model=MISALIGNED), SEEDS[:5]
     yield main, SEEDS
