@@ -5,7 +5,7 @@ Forks at three settings of its knobs, where one wrong decision makes all others 
 `decisive`, the exact advantage under the best play, each with PPO and with `loo`. GRPO runs under
 sparse alone, because its updates are the same under every rule that redistributes the score. Equal
 response tokens, continuations counted; runs are paired by seed. The rate of each cell is tuned on
-one spare seed, as the ledger's are.
+one spare seed, as the ledger's are. Published runs are not run again.
 
     python -m tokengym.scripts.studies.forks run --out runs/forks [--part 0/2] [--until 12:25]
     python -m tokengym.scripts.studies.forks longer
@@ -217,65 +217,92 @@ class Cell:
 
 
 def cells() -> list[Cell]:
-    """Return all cells: PPO before the others, and the middle setting first."""
+    """Return all cells: the middle setting before the others, and PPO before other learners."""
     found = []
-    for learner in LEARNERS:
-        for setting in ("middle", "hard", "easy"):
-            found += [
-                Cell(setting=setting, learner=learner, rule=rule)
-                for rule in RULES
-                if (learner, rule) != ("loo", MC) and (learner != "grpo" or rule == BASELINE)
-            ]
-            if learner == "ppo":
-                found.append(Cell(setting=setting, learner=learner, rule=RED, gae_lambda=PATIENT))
+    middle = [(learner, "middle") for learner in LEARNERS]
+    others = [(learner, setting) for learner in LEARNERS for setting in ("easy", "hard")]
+    for learner, setting in middle + others:
+        found += [
+            Cell(setting=setting, learner=learner, rule=rule)
+            for rule in RULES
+            if (learner, rule) != ("loo", MC) and (learner != "grpo" or rule == BASELINE)
+        ]
+        if learner == "ppo":
+            found.append(Cell(setting=setting, learner=learner, rule=RED, gae_lambda=PATIENT))
     return found
 
 
-def swept(cell: Cell, out: Path) -> dict[float, float]:
+def swept(cell: Cell, out: Path, docs: Path) -> dict[float, float]:
     """Return what each rate has reached on the spare seed: mean of score - c KL over the run."""
-    areas = {}
+    areas = {row["rate"]: row["area"] for row in _sweeps(docs) if row["cell"] == cell.name}
     for rate in RATES:
         if rows := list(finished_rows([cell.reward], [SPARE_SEED], cell.folder(out, rate))):
             areas[rate] = net_area(rows)
     return areas
 
 
-def pending(out: Path) -> Iterator[tuple[str, ComparisonConfig, str, int]]:
+def tuned_rate(cell: Cell, out: Path, docs: Path) -> float | None:
+    """Return the best rate of a cell's sweep, None while it is not finished."""
+    areas = swept(cell, out, docs)
+    if next_rate(areas) is not None:
+        return None
+    return max(areas, key=lambda rate: areas[rate])
+
+
+def pending(out: Path, docs: Path) -> Iterator[tuple[str, ComparisonConfig, str, int]]:
     """Yield the runs to do: a setting's sweeps and three seeds, all others', then more seeds."""
     for last in (3, 5, SEEDS):
         for learner, setting in dict.fromkeys((cell.learner, cell.setting) for cell in cells()):
             here = [c for c in cells() if (c.learner, c.setting) == (learner, setting)]
             for cell in here:
-                while (rate := next_rate(areas := swept(cell, out))) is not None:
+                while (rate := next_rate(areas := swept(cell, out, docs))) is not None:
                     config = cell.config(rate, first_seed=SPARE_SEED, seeds=1)
                     yield cell.folder(out, rate).name, config, cell.reward, SPARE_SEED
-                    if len(swept(cell, out)) == len(areas):
+                    if len(swept(cell, out, docs)) == len(areas):
                         break  # another process has it
             for seed in range(FIRST_SEED, FIRST_SEED + last):
                 for cell in here:
-                    yield from _missing(cell, out, seed)
+                    if seed not in _published(cell, docs):
+                        yield from _missing(cell, out, docs, seed)
 
 
-def _missing(cell: Cell, out: Path, seed: int) -> Iterator[tuple[str, ComparisonConfig, str, int]]:
+def _missing(
+    cell: Cell, out: Path, docs: Path, seed: int
+) -> Iterator[tuple[str, ComparisonConfig, str, int]]:
     """Yield a cell's run of a seed at the best rate, if it is not there yet."""
-    areas = swept(cell, out)
-    if next_rate(areas) is not None:
+    rate = tuned_rate(cell, out, docs)
+    if rate is None:
         return
-    rate = max(areas, key=lambda one: areas[one])
     config = cell.config(rate, first_seed=seed, seeds=1)
     for reward, _ in missing_runs(config, cell.folder(out, rate)):
         yield cell.folder(out, rate).name, config, reward, seed
 
 
-def run(out: Out = OUT, part: str = "0/1", until: str | None = None) -> None:
+def _published(cell: Cell, docs: Path) -> dict[int, list[dict[str, Any]]]:
+    """Return the rows of a cell's published runs by seed, as they are written."""
+    file = docs / FOLDER / f"{cell.name}.csv"
+    found: dict[int, list[dict[str, Any]]] = {}
+    for row in read_rows(file, text=PUBLISHED) if file.exists() else []:
+        found.setdefault(int(row["seed"]), []).append(row)
+    return found
+
+
+def _sweeps(docs: Path) -> list[dict[str, Any]]:
+    """Return what each rate has reached in the published sweeps."""
+    file = docs / FOLDER / SWEEPS
+    return read_rows(file, text=("cell",)) if file.exists() else []
+
+
+def run(out: Out = OUT, docs: Docs = DOCS, part: str = "0/1", until: str | None = None) -> None:
     """Run what is missing, one run at a time, in this process.
 
     Args:
         out: Folder of the study's runs.
+        docs: Folder of the page, whose published runs are not run again.
         part: "i/n" takes the seeds with seed % n == i, so that n processes share the work.
         until: Time of day, HH:MM, after which no run begins.
     """
-    run_pending(pending(out), out, part, until)
+    run_pending(pending(out, docs), out, part, until)
 
 
 def longer(docs: Docs = DOCS) -> None:
@@ -298,16 +325,19 @@ def publish(out: Out = OUT, docs: Docs = DOCS) -> None:
     """Write each cell's finished runs as one csv with their settings beside it, and the sweeps."""
     tried = []
     for cell in cells():
-        areas = swept(cell, out)
-        if not areas or next_rate(areas) is not None:
+        best = tuned_rate(cell, out, docs)
+        if best is None:
             continue
-        best = max(areas, key=lambda rate: areas[rate])
         tried += [
             {"cell": cell.name, "rate": rate, "area": round(area, 4), "taken": int(rate == best)}
-            for rate, area in areas.items()
+            for rate, area in swept(cell, out, docs).items()
         ]
         seeds = range(FIRST_SEED, FIRST_SEED + SEEDS)
-        if rows := list(finished_rows([cell.reward], seeds, cell.folder(out, best))):
+        runs = _published(cell, docs)
+        for row in finished_rows([cell.reward], set(seeds) - set(runs), cell.folder(out, best)):
+            runs.setdefault(row["seed"], []).append(row)
+        if runs:
+            rows = [row for seed in sorted(runs) for row in runs[seed]]
             write_csv(docs / FOLDER / f"{cell.name}.csv", rows, PUBLISHED)
             write_json(docs / FOLDER / f"{cell.name}.json", cell.config(best).as_dict())
     if tried:
@@ -338,10 +368,8 @@ def _longer(rows: Sequence[Row]) -> str:
 
 def _rates(docs: Path) -> str:
     """Return what each rate reached on the spare seed; the one that was taken in bold."""
-    file = docs / FOLDER / SWEEPS
-    rows = read_rows(file, text=("cell",)) if file.exists() else []
     lines: dict[str, list[str]] = {}
-    for row in rows:
+    for row in _sweeps(docs):
         line = lines.setdefault(row["cell"], [row["cell"], *([""] * len(RATES))])
         shown = signed(row["area"]).removeprefix("+")
         line[1 + RATES.index(row["rate"])] = f"**{shown}**" if row["taken"] else shown

@@ -1,5 +1,6 @@
 """The study of forks: its rule, its prices, its page."""
 
+import itertools
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from tokengym.envs.forks.families import verify
 from tokengym.rewards import RewardTraining
 from tokengym.scripts.studies import forks, forks_steps
 from tokengym.scripts.studies import forks_noise as noise
-from tokengym.scripts.studies.cells import DOCS
+from tokengym.scripts.studies.cells import DOCS, read_rows
 
 
 def test_the_decisive_rule_pays_the_advantages_of_the_best_play() -> None:
@@ -114,3 +115,26 @@ def test_a_line_holds_a_rule_at_every_setting(tmp_path: Path) -> None:
         "| rule | lambda | easy: 0.3 solved | hard: 0.01 solved |",
         "| `sparse` | 0.5 | 0.90 / 1,230 | ? / 1,230 |",
     ]
+
+
+def test_published_runs_and_sweeps_are_kept_and_not_run_again(tmp_path: Path) -> None:
+    cell = forks.Cell(setting="middle", learner="ppo", rule=forks.BASELINE)
+    folder = tmp_path / forks.FOLDER
+    folder.mkdir()
+    for name in (f"{cell.name}.csv", forks.SWEEPS):
+        shutil.copy(DOCS / forks.FOLDER / name, folder / name)
+    file = folder / f"{cell.name}.csv"
+    before = file.read_bytes()
+    wanted = [
+        (name, seed)
+        for name, _, _, seed in itertools.islice(forks.pending(tmp_path / "runs", tmp_path), 120)
+        if name.startswith(cell.name)
+    ]
+    published = {int(row["seed"]) for row in read_rows(file, text=("credit",))}
+    assert wanted
+    assert not {seed for _, seed in wanted} & {*published, forks.SPARE_SEED}
+    assert {seed for _, seed in wanted} <= set(range(forks.FIRST_SEED, forks.FIRST_SEED + 10))
+    forks.publish(tmp_path / "runs", tmp_path)
+    assert file.read_bytes() == before
+    rates = {row["rate"] for row in read_rows(folder / forks.SWEEPS, text=("cell",))}
+    assert {1e-4, 3e-4, 1e-3} <= rates
