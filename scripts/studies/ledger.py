@@ -36,7 +36,9 @@ from tokengym.scripts.studies.ppo_optimum import best_of_rows, draw
 
 Row = Mapping[str, Any]
 ENV = "tokengym/MovieReview-v0"
-UPDATES, ROWS, PRICE = 30, 64, 0.05
+UPDATES, LONGER, ROWS, PRICE = 30, 120, 64, 0.05
+EVALUATIONS = 6
+"""Measurements of a run after the first."""
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 FIRST_RATE = 1e-3
 """Rate that a cell's sweep begins with; it climbs from there while a neighbour is better."""
@@ -135,18 +137,27 @@ class Cell:
     """Tokens of a response."""
     model: str = "aligned"
     """Reward model, one of `MODELS`."""
+    updates: int = UPDATES
+    """Updates of a run."""
+
+    @classmethod
+    def of(cls, row: Row) -> "Cell":
+        """Return the cell that a row of a run is from."""
+        about = {name: row[name] for name in cls.__dataclass_fields__ if name in row}
+        return cls(**{name: about[name] if name in TEXT else int(about[name]) for name in about})
 
     @property
     def name(self) -> str:
         """Return the name of its files."""
-        parts = (self.rule, self.gae_lambda, self.critic, f"{self.length}", self.model)
+        parts = [self.rule, self.gae_lambda, self.critic, f"{self.length}", self.model]
+        parts += [f"{self.updates}"] * (self.updates != UPDATES)
         return "_".join(part.replace("/", "").replace(":", ".") for part in parts)
 
     def file(self, out: Path, rate: float, seed: int) -> Path:
         """Return the file of a run's rows."""
         return out / "runs" / f"{self.name}_{rate:g}_{seed}.csv"
 
-    def config(self, out: Path, rate: float, *, updates: int = UPDATES) -> ComparisonConfig:
+    def config(self, out: Path, rate: float) -> ComparisonConfig:
         """Return the comparison that its runs are of."""
         at = lambda_of(self.gae_lambda, self.length)
         settings = {**LEARNER, **CRITICS[self.critic], "gae_lambda": at}
@@ -157,7 +168,7 @@ class Cell:
             seeds=1,
             training=training_settings(
                 ENV,
-                steps=updates,
+                steps=self.updates,
                 batch_size=ROWS,
                 max_new_tokens=self.length,
                 kl_coef=PRICE,
@@ -165,7 +176,9 @@ class Cell:
                 learning_rate=rate,
                 **settings,
             ),
-            evaluation=EvaluationSettings(every=5, episodes=128, samples=0),
+            evaluation=EvaluationSettings(
+                every=max(self.updates // EVALUATIONS, 1), episodes=128, samples=0
+            ),
             task=TaskSettings(scorer=scorer),
         )
 
@@ -192,6 +205,12 @@ AT_LLAMA = (
     Cell(rule="red:delivery=end", gae_lambda="0.5"),
 )
 """What is run under the reward model of another architecture; what is needed most comes first."""
+AT_LONGER = (
+    Cell(rule="sparse"),
+    Cell(rule="abc-signed", gae_lambda="0.5"),
+    Cell(rule="uniform"),
+)
+"""What is run for longer: at 24 tokens for as many tokens as texts of 96 take."""
 AT_TRUNK = (
     Cell(rule="sparse", critic="trunk"),
     Cell(rule="sparse", gae_lambda="1", critic="trunk"),
@@ -233,7 +252,12 @@ def stages() -> Iterator[tuple[list[Cell], range]]:
     yield cross(("sparse", "abc-signed"), usual[:1], critic="none"), SEEDS
     for length in LENGTHS[0], LENGTHS[2]:
         yield [replace(cell, length=length) for cell in AT_LENGTHS], SEEDS[:5]
+    yield [replace(cell, updates=LONGER) for cell in AT_LONGER], SEEDS[:3]
     yield [*AT_TRUNK], SEEDS[:5]
+    yield (
+        [replace(cell, updates=LONGER, length=LENGTHS[0]) for cell in AT_LONGER[:2]],
+        SEEDS[:3],
+    )
     yield [replace(cell, model=LLAMA) for cell in AT_LLAMA], SEEDS[:5]
     yield [*AT_CONTINUED], SEEDS[:5]
     yield [replace(cell, length=LENGTHS[3]) for cell in AT_LONGEST], SEEDS[:3]
@@ -351,19 +375,24 @@ def run(out: Out, docs: Docs = DOCS, part: str = "0/1", until: str | None = None
 def restore(out: Path, docs: Path) -> None:
     """Write the published runs and ways to the files that they came from."""
     files: dict[Path, list[dict[str, Any]]] = {}
-    for row in _published(docs / FOLDER / WAYS, text=()):
-        files.setdefault(ways_file(out, row["length"]), []).append(row)
-    for row in _published(docs / FOLDER / RUNS, text=TEXT):
-        cell = Cell(**{name: row[name] for name in Cell.__dataclass_fields__})
-        files.setdefault(cell.file(out, row["rate"], int(row["seed"])), []).append(row)
+    ways, runs = docs / FOLDER / WAYS, docs / FOLDER / RUNS
+    for row in read_rows(ways, text=()) if ways.exists() else []:
+        files.setdefault(ways_file(out, int(row["length"])), []).append(row)
+    for row in read_runs(runs) if runs.exists() else []:
+        file = Cell.of(row).file(out, row["rate"], int(row["seed"]))
+        files.setdefault(file, []).append(row)
     for file, rows in files.items():
         if not file.exists():
             write_csv(file, rows, list(rows[0]))
 
 
-def _published(file: Path, text: Sequence[str]) -> list[dict[str, Any]]:
-    rows = read_rows(file, text=text) if file.exists() else []
-    return [{**row, "length": int(row["length"])} for row in rows]
+def read_runs(*files: Path) -> list[dict[str, Any]]:
+    """Return the rows of runs, those that were written before cells had all of their fields too.
+
+    Args:
+        files: Files of single runs, or the published one.
+    """
+    return [{**vars(Cell.of(row)), **row} for row in read_rows(*files, text=TEXT)]
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ signal. There is no critic, no price on the KL, and the scores are centred.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def played(
     if updates:
         folder = out / f"policy-{updates}"
         if not folder.exists():
-            config = cell.config(out, 1e-3, updates=updates)
+            config = replace(cell, updates=updates).config(out, 1e-3)
             run_one(config, cell.rule, SEED, save=folder)
         agent = load_agent(str(folder))
     return list(evaluator(agent).episodes), agent.policy, kwargs

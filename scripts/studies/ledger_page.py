@@ -37,12 +37,12 @@ from tokengym.scripts.studies.ledger import (
     RULES,
     RUNS,
     SPARE_SEED,
-    TEXT,
     WAYS,
     WORDS,
     Cell,
     lambda_of,
     net_area,
+    read_runs,
     ways_file,
 )
 from tokengym.scripts.studies.ledger_noise import (
@@ -90,7 +90,7 @@ MARKERS = {"0": "v", "0.5": "D", "0.95": "o", "1-1/n": "P", "1": "s"}
 
 def publish(out: Out, docs: Docs = DOCS) -> None:
     """Write all runs as one csv, those of the sweeps too, and the ways of all lengths."""
-    rows = read_rows(*sorted((out / "runs").glob("*.csv")), text=TEXT)
+    rows = read_runs(*sorted((out / "runs").glob("*.csv")))
     write_csv(docs / FOLDER / RUNS, rows, list(rows[0]))
     ways = read_rows(*(ways_file(out, length) for length in LENGTHS), text=())
     write_csv(docs / FOLDER / WAYS, ways, list(ways[0]))
@@ -107,9 +107,8 @@ class Ledger:
     def __init__(self, rows: Iterable[Row]) -> None:
         runs: dict[tuple[Cell, float, int], list[Row]] = {}
         for row in rows:
-            where = {name: row[name] for name in Cell.__dataclass_fields__}
-            cell = Cell(**{**where, "length": int(row["length"])})
-            runs.setdefault((cell, float(row["rate"]), int(row["seed"])), []).append(row)
+            where = Cell.of(row), float(row["rate"]), int(row["seed"])
+            runs.setdefault(where, []).append(row)
         self.sweeps: dict[Cell, dict[float, float]] = {}
         """Cell -> rate -> mean of score - c KL over the run of the spare seed."""
         for (cell, rate, seed), found in runs.items():
@@ -224,7 +223,7 @@ def gains(docs: Path = DOCS) -> dict[str, PairedDifference]:
     Returns:
         By rule, score - c KL over the run, the rate tuned for each rule.
     """
-    ledger = Ledger(read_rows(docs / FOLDER / RUNS, text=TEXT))
+    ledger = Ledger(read_runs(docs / FOLDER / RUNS))
     found = {}
     for rule in RULES[1:-1]:
         made = RewardChoice.of(rule).made
@@ -548,7 +547,7 @@ def draw_lengths(file: Path, ledger: Ledger, ways: Sequence[Row]) -> None:
 
 def page(docs: Docs = DOCS) -> None:
     """Fill the page from the published csv files."""
-    ledger = Ledger(read_rows(docs / FOLDER / RUNS, text=TEXT))
+    ledger = Ledger(read_runs(docs / FOLDER / RUNS))
     ways = read_rows(docs / FOLDER / WAYS, text=())
     settings = places(ledger)
     tables = {
