@@ -28,15 +28,18 @@ from tokengym.scripts.studies.credit_grid import MISALIGNED
 from tokengym.scripts.studies.ledger import (
     AT_LENGTHS,
     AT_LLAMA,
+    AT_LONGER,
     CONTROLS,
     CRITICS,
     FOLDER,
     LAMBDAS,
     LENGTHS,
+    LONGER,
     PRICE,
     RULES,
     RUNS,
     SPARE_SEED,
+    UPDATES,
     WAYS,
     WORDS,
     Cell,
@@ -124,17 +127,20 @@ class Ledger:
         """Return the rate that was the best of a cell's sweep."""
         return max(self.sweeps[cell], key=lambda rate: self.sweeps[cell][rate])
 
-    def areas(self, cell: Cell) -> dict[int, float]:
-        """Return the mean of score - c KL over the run by seed, {} where there are no runs."""
-        return {seed: net_area(found) for seed, found in self.runs.get(cell, {}).items()}
+    def areas(self, cell: Cell, *, at_end: bool = False) -> dict[int, float]:
+        """Return score - c KL by seed, mean over the run or at its end; {} without runs."""
+        figure = net_end if at_end else net_area
+        return {seed: figure(found) for seed, found in self.runs.get(cell, {}).items()}
 
     def ends(self, cell: Cell, measure: str) -> list[float]:
         """Return the last measurement of every run."""
         return [float(found[-1][measure]) for found in self.runs.get(cell, {}).values()]
 
-    def difference(self, cell: Cell, other: Cell) -> PairedDifference | None:
-        """Return the areas of a cell minus another's, paired by seed; None below two pairs."""
-        one, two = self.areas(cell), self.areas(other)
+    def difference(
+        self, cell: Cell, other: Cell, *, at_end: bool = False
+    ) -> PairedDifference | None:
+        """Return a cell's score - c KL minus another's, paired by seed; None below two pairs."""
+        one, two = self.areas(cell, at_end=at_end), self.areas(other, at_end=at_end)
         seeds = sorted(set(one) & set(two))
         if len(seeds) < 2:
             return None
@@ -145,6 +151,11 @@ class Ledger:
         cells = [replace(place, rule=rule) for place in places for rule in rules]
         tried = [cell for cell in cells if len(self.areas(cell)) > 1]
         return max(tried, key=lambda cell: max(self.sweeps[cell].values()), default=None)
+
+
+def net_end(rows: Sequence[Row]) -> float:
+    """Return score - c KL at the end of a run."""
+    return float(rows[-1]["score"] - PRICE * rows[-1]["kl"])
 
 
 # --- tables ---------------------------------------------------------------------------------------
@@ -168,7 +179,7 @@ def title(place: Cell) -> str:
 
 def setting(place: Cell) -> str:
     """Return a setting's name where a critic of its own goes without saying."""
-    critic = {"own": "", "none": "no critic, "}[place.critic]
+    critic = {"own": "", "trunk": "head on the policy, ", "none": "no critic, "}[place.critic]
     return f"{critic}lambda {place.gae_lambda}"
 
 
@@ -294,16 +305,17 @@ class AtLength:
         return gain / (self.goal - self.start)
 
 
-def lengths_of(ledger: Ledger, ways: Sequence[Row]) -> dict[int, AtLength]:
+def lengths_of(ledger: Ledger, ways: Sequence[Row], updates: int = UPDATES) -> dict[int, AtLength]:
     """Return the lengths at which `sparse` has runs.
 
     Args:
         ledger: The runs.
         ways: The best of n untrained responses by length.
+        updates: Updates of the runs.
     """
     found = {}
     for length in LENGTHS:
-        sparse = ledger.chosen(["sparse"], places(ledger, length=length))
+        sparse = ledger.chosen(["sparse"], places(ledger, length=length, updates=updates))
         net = {
             row["n"]: row["score"] - PRICE * row["kl"] for row in ways if row["length"] == length
         }
@@ -339,6 +351,45 @@ def lengths_table(ledger: Ledger, ways: Sequence[Row]) -> str:
             line.append(f"{text}{share}")
         rows.append(line)
     return markdown_table(["", *lengths], rows)
+
+
+def longer_table(ledger: Ledger, ways: Sequence[Row]) -> str:
+    """Return `sparse` and the differences of other rules from it, by length and number of updates.
+
+    Mean over the run and at its end; clear differences are bold, after Holm's correction over all
+    of each. The baseline is `sparse` at lambda 0.95, which alone is run for longer.
+    """
+    goals = {length: here.goal for length, here in lengths_of(ledger, ways, LONGER).items()}
+    baselines = [
+        replace(AT_LONGER[0], length=length, updates=updates)
+        for length in goals
+        for updates in (UPDATES, LONGER)
+    ]
+    if not baselines:
+        return "Not measured yet."
+    rows = [["best of 16, untrained", *(number(goals[base.length]) for base in baselines)]]
+    for when, at_end in (("over the run", False), ("at the end", True)):
+        level = [student_mean([*ledger.areas(b, at_end=at_end).values()]) for b in baselines]
+        rows.append([f"`sparse`, {when}", *level])
+        found = {
+            (rule, base): figure
+            for rule in AT_LONGER[1:]
+            for base in baselines
+            if (
+                figure := ledger.difference(
+                    replace(rule, length=base.length, updates=base.updates), base, at_end=at_end
+                )
+            )
+        }
+        corrected = dict(zip(found, holm([f.p_value for f in found.values()]), strict=True))
+        for rule in AT_LONGER[1:]:
+            shown = [
+                corrected_difference(found[at], corrected[at]) if at in found else NONE
+                for at in ((rule, base) for base in baselines)
+            ]
+            rows.append([f"{label(rule.rule)}, {setting(rule)}, {when}", *shown])
+    head = [f"{base.length} tokens, {base.updates} updates" for base in baselines]
+    return markdown_table(["", *head], rows)
 
 
 def controls_table(ledger: Ledger) -> str:
@@ -557,6 +608,7 @@ def page(docs: Docs = DOCS) -> None:
         "controls": controls_table(ledger),
         "models": models_table(ledger),
         "lengths": lengths_table(ledger, ways),
+        "longer": longer_table(ledger, ways),
     }
     for policy in POLICIES:
         file = docs / FOLDER / noise_file(policy)

@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +281,45 @@ def test_at_a_length_a_rule_stands_beside_sparse_at_its_best_lambda():
     assert lines["`abc-signed`, lambda 1"].endswith("; \u22126%")
     assert lines["`sparse`, lambda 1"] == page.NONE  # itself
     assert lines["`sparse`, no critic, lambda 1"] == page.NONE  # not run
+
+
+def test_runs_of_both_lengths_stand_side_by_side_over_the_run_and_at_the_end():
+    signed = study.Cell(rule="abc-signed", gae_lambda="0.5")
+    longer: dict[str, Any] = {"updates": study.LONGER}
+    ledger = ledger_of(
+        {
+            SPARSE: (1.0, [1.0, 1.1, 0.9]),
+            signed: (1.0, [2.0, 2.1, 1.9]),
+            replace(SPARSE, **longer): (1.0, [3.0, 3.1, 2.9]),
+            replace(signed, **longer): (1.0, [3.5, 3.6, 3.4]),
+            replace(SPARSE, length=24): (1.0, [1.0, 1.1, 0.9]),
+        }
+    )
+    ways = [
+        {"length": 48, "n": n, "score": score, "kl": kl}
+        for n, score, kl in ((1, 0.5, 0.0), (16, 4.6, 2.0))
+    ]
+    table = cells_of(page.longer_table(ledger, ways))
+    lines = {line[0]: line[1:] for line in table}
+    assert lines[""] == ["48 tokens, 30 updates", "48 tokens, 120 updates"]  # none longer at 24
+    assert lines["best of 16, untrained"] == ["4.50", "4.50"]
+    assert lines["`sparse`, over the run"][1].startswith("2.95 (")
+    for when in ("over the run", "at the end"):
+        gains = lines[f"`abc-signed`, lambda 0.5, {when}"]
+        assert [gain.split(" ")[0] for gain in gains] == ["**+1.00**", "**+0.500**"]
+        assert lines[f"`uniform`, lambda 0.95, {when}"] == [page.NONE, page.NONE]
+
+
+def test_a_cell_is_read_from_its_rows_those_without_all_fields_too(tmp_path: Path):
+    cell = replace(SPARSE, updates=study.LONGER, length=24)
+    rows = [{**vars(cell), "rate": 1e-3, "seed": 0, "score": 1.0}]
+    write_csv(tmp_path / "new.csv", rows, list(rows[0]))
+    del rows[0]["updates"]
+    write_csv(tmp_path / "old.csv", rows, list(rows[0]))
+    new, old = study.read_runs(tmp_path / "new.csv", tmp_path / "old.csv")
+    assert study.Cell.of(new) == cell
+    assert study.Cell.of(old) == replace(cell, updates=study.UPDATES)
+    assert cell.file(tmp_path, 1e-3, 0) != replace(cell, updates=30).file(tmp_path, 1e-3, 0)
 
 
 def test_figures_of_the_text_are_those_of_the_tables():
