@@ -143,8 +143,9 @@ class Cell:
     @classmethod
     def of(cls, row: Row) -> "Cell":
         """Return the cell that a row of a run is from."""
-        about = {name: row[name] for name in cls.__dataclass_fields__ if name in row}
-        return cls(**{name: about[name] if name in TEXT else int(about[name]) for name in about})
+        named = [name for name in cls.__dataclass_fields__ if name in row]
+        about: dict[str, Any] = {k: row[k] if k in TEXT else int(row[k]) for k in named}
+        return cls(**about)
 
     @property
     def name(self) -> str:
