@@ -20,8 +20,9 @@ from tokengym.envs.files import (
     write_jsonl,
 )
 from tokengym.envs.registry import split_own
-from tokengym.evaluation.runs.config import TaskSettings, differences, resolve_env
-from tokengym.evaluation.runs.own import code_hashes
+from tokengym.evaluation.runs.config import TaskSettings, differences
+from tokengym.evaluation.runs.environments import resolve_env
+from tokengym.evaluation.runs.user_code import code_hashes
 from tokengym.rewards.pairs import store
 
 _FIGURES = ("prompts", "responses", "tokens", "score")
@@ -49,8 +50,9 @@ def claim_folder(folder: Path, config: Any, *, remedy: str) -> None:
         and Path(leaf.value).exists()
     }
     hashes = {f"contents of {name}": content_hash(path) for name, path in paths.items()}
-    hashes |= {f"contents of {path}": digest for path, digest in code_hashes(config).items()}
-    ours = json.loads(json.dumps({**asdict(config), **hashes}))
+    settings = asdict(config)
+    hashes |= {f"contents of {path}": digest for path, digest in code_hashes(settings).items()}
+    ours = json.loads(json.dumps({**settings, **hashes}))
     file = folder / "settings.json"
     if not file.exists():
         write_json(file, ours)

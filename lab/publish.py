@@ -21,10 +21,10 @@ from tokengym.evaluation.report.results import rows_of
 from tokengym.evaluation.report.summary import summarize
 from tokengym.evaluation.runs.config import ComparisonConfig, flat
 from tokengym.evaluation.runs.defaults import task_name
-from tokengym.evaluation.runs.own import CODE, kept_code
 from tokengym.evaluation.runs.progress import fixed
 from tokengym.evaluation.runs.record import read_result
 from tokengym.evaluation.runs.run import load_agent, make_evaluator
+from tokengym.evaluation.runs.user_code import CODE, copy_of
 from tokengym.evaluation.statistics import interval
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def export_agent(
     with replacing(folder) as part:
         shutil.copytree(out / "agent", part / "agent")
         for path in config.code:
-            write_bytes(part / CODE / Path(path).name, kept_code(path, out / CODE).read_bytes())
+            write_bytes(part / CODE / Path(path).name, copy_of(path, out / CODE).read_bytes())
         write_curves(part / CURVE, rows_of(curves))
         save_figure(part / PICTURE, summarize(curves), curves)
         text = agent_card(config, run, first, evaluation, data, name=name)

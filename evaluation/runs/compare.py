@@ -20,15 +20,15 @@ from tokengym.evaluation.runs.config import (
     ComparisonConfig,
     differences,
     missing_runs,
-    resolve_env,
     run_folder,
 )
 from tokengym.evaluation.runs.defaults import TrainingSettings, bundle_settings
+from tokengym.evaluation.runs.environments import resolve_env
 from tokengym.evaluation.runs.launchers import Launch, Launcher, do_apart, find_launcher
-from tokengym.evaluation.runs.own import CODE, keep_code
 from tokengym.evaluation.runs.progress import Board, Run
 from tokengym.evaluation.runs.record import UNFINISHED, clear_finished, read_result
 from tokengym.evaluation.runs.run import lacks_references
+from tokengym.evaluation.runs.user_code import CODE, keep_code
 
 if TYPE_CHECKING:
     from rich.console import Console

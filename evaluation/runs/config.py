@@ -23,7 +23,7 @@ from tokengym.envs.declared import (
 )
 from tokengym.envs.errors import SettingsError, UntrustedCodeError
 from tokengym.envs.pretrained import has_tokenizer
-from tokengym.envs.registry import Word, check_saved, did_you_mean, own_title, split_own
+from tokengym.envs.registry import Word, check_saved, own_title, split_own
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tasks.task import TASKS, TaskOptions, task_of
 from tokengym.evaluation.runs.defaults import (
@@ -34,7 +34,8 @@ from tokengym.evaluation.runs.defaults import (
     task_name,
     training_settings,
 )
-from tokengym.evaluation.runs.own import changed_code, code_hashes, own_env
+from tokengym.evaluation.runs.environments import resolve_env
+from tokengym.evaluation.runs.user_code import changed_files, code_hashes
 from tokengym.rewards.credits.base import REWARDS
 from tokengym.rewards.registry import RewardChoice
 
@@ -42,7 +43,6 @@ SETTINGS_FILE = "comparison.json"
 """File of the configuration, in a comparison's folder."""
 REFERENCE = "reference samples"
 """Name of the run that draws the reference samples, which no reward can have."""
-LATEST = re.compile(r"-v(\d+)$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,9 +183,10 @@ class ComparisonConfig:
             )
         if not self.rewards:
             raise ValueError("rewards must name at least one reward, e.g. sparse uniform abc")
+        named = [leaf.value for leaf in leaves(self)]
+        object.__setattr__(self, "code", code_hashes(named, known=self.code))
         for word in self._words.values():
             REWARDS.check(word)
-        object.__setattr__(self, "code", code_hashes(self, known=self.code))
         self._check_names()
 
     def _check_names(self) -> None:
@@ -476,13 +477,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         task_of_file(side.get("task", {})) | flat({**side, "task": {}, "code": {}})
         for side in (old, new)
     )
-    code, now = old.get("code", {}), new.get("code", {})
-    changed_files = [
-        changed_code(path, code[path], now[path])
-        for path in code
-        if now.get(path, code[path]) != code[path]
-    ]
-    return changed_files + [
+    return changed_files(old.get("code", {}), new.get("code", {})) + [
         f"{name} {left.get(name)!r} there, {right.get(name)!r} here"
         for name in [*left, *(name for name in right if name not in left)]
         if left.get(name) != right.get(name) and name not in NO_NUMBERS
@@ -513,37 +508,6 @@ def command_line(config: ComparisonConfig) -> str:
     return " ".join(parts)
 
 
-def resolve_env(name: str) -> str:
-    """Return the full id of an environment named by its id, its task, or "file.py:make_env".
-
-    Raises:
-        ValueError: if there is none, with the near matches.
-
-    Example:
-        >>> resolve_env("MovieReview")
-        'tokengym/MovieReview-v0'
-    """
-    if split_own(name):
-        return own_env(name)
-    ids = env_ids()
-    if name in ids or ("/" in name and not name.startswith("tokengym/")):
-        return name
-    bare = name.removeprefix("tokengym/")
-    versions = [i for i in ids if f"tokengym/{bare}" in (i, LATEST.sub("", i))]
-    if versions:
-        return max(versions, key=_version)
-    tasks = {LATEST.sub("", i).removeprefix("tokengym/").lower(): i for i in ids}
-    hint = did_you_mean(LATEST.sub("", bare).lower(), tasks, cutoff=0.5, shown=tasks)
-    raise ValueError(f"unknown environment {name!r}; {hint}known: {', '.join(ids)}")
-
-
-def env_ids() -> list[str]:
-    """Return the ids of tokengym's environments."""
-    import gymnasium
-
-    return sorted(name for name in gymnasium.registry if name.startswith("tokengym/"))
-
-
 def slug(reward: str) -> str:
     """Return a reward's name as a folder's.
 
@@ -568,8 +532,3 @@ def missing_runs(config: ComparisonConfig, out: Path) -> Sequence[tuple[str, int
         for name in config.names
         if not (run_folder(out, name, seed) / "run.json").exists()
     ]
-
-
-def _version(env_id: str) -> int:
-    match = LATEST.search(env_id)
-    return int(match.group(1)) if match else -1

@@ -21,14 +21,8 @@ from tokengym.envs.errors import SettingsError, StorageError
 from tokengym.envs.files import file_hash, locked, previous_folder, read_json, write_hashed
 from tokengym.envs.prompts.tokenization import token_texts
 from tokengym.evaluation.measure.references import SAMPLES, ReferenceSamples, draw_references
-from tokengym.evaluation.runs.config import (
-    NO_NUMBERS,
-    ComparisonConfig,
-    flat,
-    resolve_env,
-    run_folder,
-)
-from tokengym.evaluation.runs.own import check_code
+from tokengym.evaluation.runs.config import NO_NUMBERS, ComparisonConfig, flat, run_folder
+from tokengym.evaluation.runs.environments import resolve_env
 from tokengym.evaluation.runs.record import (
     RunRecord,
     UnfinishedRun,
@@ -37,6 +31,7 @@ from tokengym.evaluation.runs.record import (
     read_result,
     versions,
 )
+from tokengym.evaluation.runs.user_code import check_code
 
 if TYPE_CHECKING:
     from stable_baselines3.common.logger import KVWriter

@@ -26,12 +26,13 @@ from tokengym.evaluation.report.curves import Curve, read_curves
 from tokengym.evaluation.report.summary import summarize
 from tokengym.evaluation.report.verdict import difference_of
 from tokengym.evaluation.runs.compare import compare
-from tokengym.evaluation.runs.config import ComparisonConfig, resolve_env, run_folder
+from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
 from tokengym.evaluation.runs.defaults import (
     EvaluationSettings,
     TrainingSettings,
     training_settings,
 )
+from tokengym.evaluation.runs.environments import resolve_env
 from tokengym.lab.gradients.best_response import best_departure, best_play, token_rewards
 from tokengym.lab.gradients.exact import response_probs
 from tokengym.lab.gradients.oracle import (

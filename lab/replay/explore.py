@@ -16,7 +16,7 @@ from tokengym.envs import Episode, PromptError, PromptSet, TokenGenerationVector
 from tokengym.envs.prompts.table import EncodedPrompt
 from tokengym.envs.prompts.tokenization import token_texts
 from tokengym.evaluation.measure.evaluate import Evaluator, check_reads, policy_of
-from tokengym.evaluation.runs.config import resolve_env
+from tokengym.evaluation.runs.environments import resolve_env
 from tokengym.evaluation.statistics import Array
 from tokengym.lab.replay.agreement import forked_worth
 from tokengym.lab.replay.replay import Replay, replay

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from tokengym.envs.registry import split_own
 from tokengym.envs.tasks.task import registered_tasks
-from tokengym.evaluation.runs.config import resolve_env
+from tokengym.evaluation.runs.environments import resolve_env
 from tokengym.evaluation.runs.run import load_agent
 from tokengym.lab.replay.explore import (
     Alternative,

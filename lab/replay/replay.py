@@ -25,19 +25,14 @@ from tokengym.envs.declared import as_plain, from_plain
 from tokengym.envs.files import read_hashed, read_jsonl, write_csv
 from tokengym.envs.forks.env import ForksValues
 from tokengym.envs.prompts.tokenization import token_texts
-from tokengym.envs.registry import check_saved, own_object, split_own
+from tokengym.envs.registry import check_saved, own_hash, own_object, split_own
 from tokengym.envs.tasks.task import task_of
 from tokengym.evaluation.measure.evaluate import make_eval_envs, task_reward
 from tokengym.evaluation.report.curves import to_cell
-from tokengym.evaluation.runs.config import (
-    SETTINGS_FILE,
-    TaskSettings,
-    check_module,
-    resolve_env,
-    task_of_file,
-)
+from tokengym.evaluation.runs.config import SETTINGS_FILE, TaskSettings, check_module, task_of_file
 from tokengym.evaluation.runs.defaults import TrainingSettings, usual_env, usual_lengths
-from tokengym.evaluation.runs.own import changed_files
+from tokengym.evaluation.runs.environments import resolve_env
+from tokengym.evaluation.runs.user_code import changed_files
 from tokengym.evaluation.statistics import Array
 from tokengym.lab.replay.agreement import Agreement, agreement
 from tokengym.lab.replay.executed import ExecutedTruth, Forks, executed_truth
@@ -390,7 +385,8 @@ def known_task(
         names = ("max_new_tokens", "fixed_length")
         training = TrainingSettings(**{name: settings["training"][name] for name in names})
         merged = from_plain(TaskSettings(), {**defaults, **kept, **given})
-        changed = changed_files({p: h for p, h in settings.get("code", {}).items() if exists(p)})
+        code = settings.get("code", {})
+        changed = changed_files(code, {p: own_hash(Path(p)) for p in code if exists(p)})
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} is damaged or of another version ({error})") from None
     for line in changed:

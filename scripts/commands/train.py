@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def run_settings(env: str | None, agent: str, bundle: str = "") -> dict[str, Any]:
     """Return the default settings of a run: those of the task and of the learner."""
-    from tokengym.evaluation.runs.config import TaskSettings, resolve_env
+    from tokengym.evaluation.runs.config import TaskSettings
     from tokengym.evaluation.runs.defaults import (
         BLOCK,
         CREDIT_SETTINGS,
@@ -24,6 +24,7 @@ def run_settings(env: str | None, agent: str, bundle: str = "") -> dict[str, Any
         training_settings,
         usual_env,
     )
+    from tokengym.evaluation.runs.environments import resolve_env
 
     usual = bundle_settings(bundle, "training")
     training = training_settings(resolve_env(env or usual_env(bundle)), agent, usual=usual)
@@ -168,8 +169,8 @@ def _prepare(config: "ComparisonConfig", out: Path) -> None:
     from tokengym.envs.files import locked
     from tokengym.evaluation.runs.compare import preflight
     from tokengym.evaluation.runs.config import run_folder
-    from tokengym.evaluation.runs.own import CODE, keep_code
     from tokengym.evaluation.runs.record import clear_finished
+    from tokengym.evaluation.runs.user_code import CODE, keep_code
 
     clear_finished(run_folder(out, config.names[0], config.first_seed))
     _check_folder(config, out)
@@ -188,8 +189,8 @@ def _check_folder(config: "ComparisonConfig", out: Path) -> None:
     """
     from tokengym.envs.files import LOCK, is_leftover, read_hashed
     from tokengym.evaluation.runs.config import differences, run_folder
-    from tokengym.evaluation.runs.own import CODE
     from tokengym.evaluation.runs.record import UNFINISHED, UnfinishedRun
+    from tokengym.evaluation.runs.user_code import CODE
 
     if not out.exists():
         return

@@ -27,8 +27,9 @@ import numpy as np
 from tokengym.envs import bundled
 from tokengym.envs.files import read_json, write_csv, write_json
 from tokengym.evaluation.report.verdict import number
-from tokengym.evaluation.runs.config import ComparisonConfig, resolve_env
+from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
+from tokengym.evaluation.runs.environments import resolve_env
 from tokengym.evaluation.statistics import interval
 from tokengym.scripts.studies.cells import EARLIER, PUBLISHED_KL, Out, command_line, run_missing
 from tokengym.scripts.studies.tables import fill, markdown_table, mean, with_interval

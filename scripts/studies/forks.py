@@ -27,14 +27,9 @@ from tokengym.envs.forks.families import FILLERS, read
 from tokengym.envs.forks.values import backward, best
 from tokengym.evaluation.report.curves import Curve, Panel, read_curves
 from tokengym.evaluation.report.verdict import number, signed
-from tokengym.evaluation.runs.config import (
-    ComparisonConfig,
-    TaskSettings,
-    missing_runs,
-    resolve_env,
-    slug,
-)
+from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings, missing_runs, slug
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
+from tokengym.evaluation.runs.environments import resolve_env
 from tokengym.evaluation.runs.run import run as run_one
 from tokengym.evaluation.statistics import PairedDifference, holm
 from tokengym.lab.cards.page import AREA

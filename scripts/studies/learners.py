@@ -23,10 +23,10 @@ from tokengym.evaluation.runs.config import (
     SETTINGS_FILE,
     ComparisonConfig,
     missing_runs,
-    resolve_env,
     run_folder,
 )
 from tokengym.evaluation.runs.defaults import training_settings
+from tokengym.evaluation.runs.environments import resolve_env
 from tokengym.evaluation.statistics import area_under_curve
 from tokengym.scripts.studies.cells import (
     DOCS,

@@ -23,11 +23,11 @@ from tokengym.evaluation.runs.config import (
     SETTINGS_FILE,
     ComparisonConfig,
     missing_runs,
-    resolve_env,
     run_folder,
     slug,
 )
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
+from tokengym.evaluation.runs.environments import resolve_env
 from tokengym.evaluation.statistics import area_under_curve
 from tokengym.rewards.maths.shares import split_evenly
 from tokengym.scripts.studies.cells import (

@@ -24,13 +24,9 @@ from tokengym.evaluation.measure.alarms import GOLD_LOSS, NOISES, find_alarms, n
 from tokengym.evaluation.report.curves import Panel, read_curves
 from tokengym.evaluation.report.figures import COLOURS, STYLE, write_picture
 from tokengym.evaluation.report.verdict import number
-from tokengym.evaluation.runs.config import (
-    SETTINGS_FILE,
-    ComparisonConfig,
-    missing_runs,
-    resolve_env,
-)
+from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig, missing_runs
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
+from tokengym.evaluation.runs.environments import resolve_env
 from tokengym.evaluation.statistics import Array, paired_difference
 from tokengym.scripts.studies.cells import (
     DOCS,

@@ -26,8 +26,9 @@ from tokengym.agents.offline.policies import make_policy
 from tokengym.agents.online.collecting import ResponseCollector, Sampling
 from tokengym.envs.files import write_csv
 from tokengym.evaluation.report.verdict import number
-from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings, resolve_env
+from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
+from tokengym.evaluation.runs.environments import resolve_env
 from tokengym.evaluation.runs.run import run as run_one
 from tokengym.rewards import gold_scorer
 from tokengym.scripts.studies.cells import (

@@ -16,7 +16,6 @@ from tokengym.evaluation.runs.config import (
     command_line,
     differences,
     missing_runs,
-    resolve_env,
     slug,
 )
 from tokengym.evaluation.runs.defaults import (
@@ -25,6 +24,7 @@ from tokengym.evaluation.runs.defaults import (
     default_rewards,
     training_settings,
 )
+from tokengym.evaluation.runs.environments import resolve_env
 from tokengym.rewards.registry import RewardChoice
 
 RULES = """

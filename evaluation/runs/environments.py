@@ -1,0 +1,90 @@
+"""Environments by the word that a user types: an id, a task's bare name, or "file.py:make_env"."""
+
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import gymnasium
+
+from tokengym.envs.errors import SettingsError
+from tokengym.envs.registry import Registry, Word, did_you_mean, own_code, own_hash, split_own
+from tokengym.envs.tasks import Task, register_task
+
+FILES: Registry[Any] = Registry("env", own_files=True)
+"""Takes apart and loads environments of files of the user's own; none is registered."""
+VERSION = re.compile(r"-v(\d+)$")
+"""End of an id."""
+
+
+def resolve_env(name: str) -> str:
+    """Return the full id of an environment named by its id, its task, or "file.py:make_env".
+
+    Raises:
+        ValueError: if there is none, with the near matches.
+
+    Example:
+        >>> resolve_env("MovieReview")
+        'tokengym/MovieReview-v0'
+    """
+    if split_own(name):
+        return own_env(name)
+    ids = env_ids()
+    if name in ids or ("/" in name and not name.startswith("tokengym/")):
+        return name
+    bare = name.removeprefix("tokengym/")
+    versions = [i for i in ids if f"tokengym/{bare}" in (i, VERSION.sub("", i))]
+    if versions:
+        return max(versions, key=_version)
+    tasks = {VERSION.sub("", i).removeprefix("tokengym/").lower(): i for i in ids}
+    hint = did_you_mean(VERSION.sub("", bare).lower(), tasks, cutoff=0.5, shown=tasks)
+    raise ValueError(f"unknown environment {name!r}; {hint}known: {', '.join(ids)}")
+
+
+def env_ids() -> list[str]:
+    """Return the ids of tokengym's environments."""
+    return sorted(name for name in gymnasium.registry if name.startswith("tokengym/"))
+
+
+def _version(env_id: str) -> int:
+    match = VERSION.search(env_id)
+    return int(match.group(1)) if match else -1
+
+
+def own_env(text: str) -> str:
+    """Return the id by which Gymnasium makes the environments of "file.py:make_env".
+
+    The object is a `Task`, or a function that returns a batch of environments:
+    ``make_env(num_envs, **options)``, where ``options`` are those of ``gym.make_vec``.
+
+    Raises:
+        SettingsError: if the file cannot be run, or has no such object, or it is neither.
+    """
+    word = FILES.parse(text)
+    assert word.file is not None
+    make = FILES.find(word)
+    if isinstance(make, Task):
+        return register_task(make).id
+    if not callable(make):
+        raise SettingsError(
+            f"env {text} must be a Task or a function make_env(num_envs, **options), got {make!r}"
+        )
+    name = re.sub(r"[^\w.-]", "_", f"{word.file.stem}.{text.partition('.py:')[2]}")
+    env_id = f"own/{name}-{own_hash(word.file)[:8]}-v0"
+    if env_id not in gymnasium.registry:
+        gymnasium.register(
+            env_id,
+            entry_point=partial(_refuse_single, text),
+            vector_entry_point=partial(_make_batch, word, partial(make, **word.options)),
+        )
+    return env_id
+
+
+def _make_batch(word: Word, make: Callable[..., Any], **options: Any) -> Any:
+    with own_code(f"env {word} cannot be made", word.file):
+        return make(**options)
+
+
+def _refuse_single(text: str, **options: Any) -> gymnasium.Env[Any, Any]:
+    del options
+    raise SettingsError(f"env {text} is made in batches; call gymnasium.make_vec, not make")
