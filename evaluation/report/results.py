@@ -3,7 +3,7 @@
 All but the wall-clock column of curves.csv are a function of the settings and the versions.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 from tokengym.envs import printable
 from tokengym.envs.files import read_hashed, read_jsonl, write_json, write_text
 from tokengym.envs.registry import split_own
-from tokengym.evaluation.measure.measures import Axis
 from tokengym.evaluation.measure.references import (
     SAMPLES,
     ReferenceSamples,
@@ -29,7 +28,7 @@ from tokengym.evaluation.report.curves import (
 from tokengym.evaluation.report.figures import save_figure
 from tokengym.evaluation.report.paper import Paper
 from tokengym.evaluation.report.report import render_report
-from tokengym.evaluation.report.summary import summarize
+from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.runs.config import (
     SETTINGS_FILE,
     ComparisonConfig,
@@ -64,21 +63,20 @@ def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
         "measured_by": "; ".join(collected.measured_by),
         "command": command_line(config),
     }
-    return write_results(
-        out,
-        collected.curves,
-        episodes=collected.episodes,
+    summary_settings = SummarySettings(
         kl_coef=config.price,  # learners at prices of their own have no one objective
+        optimum=known_optimum(config),
+        references=collected.common_references(),
         level=config.level,
         baseline=config.titles[config.names[0]],
         failed=collected.failed,
         cautions=[*collected.mixed_versions(), *collected.no_references(), *_unseen_credit(config)],
-        about=about,
-        optimum=known_optimum(config),
-        references=collected.common_references(),
         controls=[config.titles[name] for name in config.controls(own=True)],
         axis="tokens" if config.agents else "step",
         by_gold=config.by_gold,
+    )
+    return write_results(
+        out, collected.curves, summary_settings, about=about, episodes=collected.episodes
     )
 
 
@@ -127,21 +125,24 @@ def merge_comparisons(
         "measured_by": "; ".join(collected.measured_by),
         "source": f"{len(folders)} comparisons",
     }
-    return write_results(
-        out,
-        collected.curves,
-        episodes=collected.episodes if not varying else [],
+    summary_settings = SummarySettings(
         kl_coef=coefs.pop() if len(coefs) == 1 else None,
+        references=collected.common_references(),
         level=configs[0].level,
         baseline=titles.get(baseline or "", baseline)
         or (None if single else titles[configs[0].names[0]]),
         failed=collected.failed,
         cautions=collected.mixed_versions(),
-        about=about,
-        references=collected.common_references(),
         controls=[titles[name] for config in configs for name in config.controls(own=False)],
         axis="tokens" if any(config.agents for config in configs) else "step",
         by_gold=all(config.by_gold for config in configs),
+    )
+    return write_results(
+        out,
+        collected.curves,
+        summary_settings,
+        about=about,
+        episodes=collected.episodes if not varying else [],
         paper=paper,
     )
 
@@ -182,13 +183,9 @@ def report_curves(
     return write_results(
         out,
         curves,
-        episodes=[],
-        kl_coef=kl_coef,
-        level=level,
-        baseline=baseline,
-        failed=[],
+        SummarySettings(kl_coef=kl_coef, level=level, baseline=baseline),
         about={"source": ", ".join(dict.fromkeys(one.name for one in paths))},
-        keep_curves=False,
+        made_here=False,
         paper=paper,
     )
 
@@ -196,52 +193,38 @@ def report_curves(
 def write_results(
     out: Path | None,
     curves: Sequence[Curve],
+    settings: SummarySettings,
     *,
-    episodes: Sequence[Mapping[str, Any]],
-    kl_coef: float | None,
-    level: float,
-    baseline: str | None,
-    failed: Sequence[Mapping[str, Any]],
     about: Mapping[str, Any],
-    cautions: Sequence[str] = (),
-    keep_curves: bool = True,
-    optimum: Mapping[str, float] | None = None,
-    references: Mapping[Group, ReferenceSamples] | None = None,
-    controls: Collection[str] = (),
-    axis: Axis = "step",
-    by_gold: bool = False,
+    episodes: Sequence[Mapping[str, Any]] = (),
+    made_here: bool = True,
     paper: Paper | None = None,
 ) -> dict[str, Any]:
     """Write the results of curves and return their summary.
 
-    ``out`` None writes no report; ``paper`` is the figure and the table to write beside it.
-    ``axis`` is what the runs are compared at equal amounts of: updates, or tokens where these are
-    not the same to all learners. ``by_gold`` is for rewards with different scorers, measured by the
-    gold score if the task has one.
+    Args:
+        out: Folder for them; None writes no report.
+        curves: The runs, at updates.
+        settings: What the figures depend on besides. The reference policy's scores are taken from
+            curves that were made here; only where all of these have the gold score, all are
+            measured ``by_gold``.
+        about: Settings, versions and origin of the runs, which the summary repeats.
+        episodes: Responses with the credit of their tokens.
+        made_here: Whether the curves are a comparison's, which ``out`` is to hold.
+        paper: Figure and table to write.
     """
     rows = rows_of(curves)
-    if axis == "tokens":
+    if settings.axis == "tokens":
         curves = [replace(curve, steps=curve.values["tokens"]) for curve in curves]
-    summary = summarize(
-        curves,
-        kl_coef=kl_coef,
-        anchors=_anchors(curves) if keep_curves else None,
-        optimum=optimum,
-        references=references,
-        controls=controls,
-        level=level,
-        baseline=baseline,
-        failed=failed,
-        cautions=cautions,
-        axis=axis,
-        by_gold=by_gold and all(curve.has("gold_score") for curve in curves),
-    )
+    by_gold = settings.by_gold and all(curve.has("gold_score") for curve in curves)
+    anchors = _anchors(curves) if made_here else {}
+    summary = summarize(curves, replace(settings, by_gold=by_gold, anchors=anchors))
     summary.update(about)
     if paper is not None:
         paper.write(summary, curves)
     if out is None:
         return summary
-    if keep_curves:
+    if made_here:
         write_curves(out / "curves.csv", rows)
     write_json(out / "summary.json", summary)
     save_figure(out / "curves.png", summary, curves)
@@ -377,11 +360,11 @@ def _unseen_credit(config: ComparisonConfig) -> list[str]:
     ]
 
 
-def _anchors(curves: Sequence[Curve]) -> dict[str, float] | None:
+def _anchors(curves: Sequence[Curve]) -> dict[str, float]:
     """Return the reference policy's scores and toxicity, measured before the first update.
 
     Every run of a comparison measures the same policy there, on the same prompts and random
-    numbers; None where runs differ, as those of several comparisons may.
+    numbers; a measurement on which runs differ, as those of several comparisons may, is left out.
     """
     anchors: dict[str, float] = {}
     for name in ("score", "gold_score", "toxicity"):
@@ -392,13 +375,13 @@ def _anchors(curves: Sequence[Curve]) -> dict[str, float] | None:
         }
         if len(first) == 1:
             anchors[name] = first.pop()
-    return anchors or None
+    return anchors
 
 
-def known_optimum(config: ComparisonConfig) -> dict[str, float] | None:
+def known_optimum(config: ComparisonConfig) -> dict[str, float]:
     """Return the best expected gold score where a task knows it exactly: V* of Oracle and Forks."""
     if task_name(config.env) not in ("Oracle", "Forks"):
-        return None
+        return {}
     from tokengym.envs.errors import SettingsError
     from tokengym.evaluation.measure.evaluate import make_eval_envs
 
@@ -408,7 +391,7 @@ def known_optimum(config: ComparisonConfig) -> dict[str, float] | None:
     try:
         values, _ = envs.unwrapped.optimal_values()
     except SettingsError:  # too many responses to enumerate
-        return None
+        return {}
     finally:
         envs.close()
     return {"gold_score": float(values[()])}

@@ -5,7 +5,7 @@ seed, so the same curves give the same bytes.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -39,42 +39,48 @@ FINAL_WINDOW = 0.1
 """The last tenth of a run's evaluations is its end."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class SummarySettings:
+    """What the figures of learning curves depend on besides the curves."""
+
+    kl_coef: float | None = None
+    """The KL coefficient of the training, for ``net_score``."""
+    anchors: Mapping[str, float] = field(default_factory=dict)
+    """Score (and gold score) of the reference policy, at which a gain is 0; empty where it was not
+    measured."""
+    optimum: Mapping[str, float] = field(default_factory=dict)
+    """Best possible score (or gold score), at which a gain is 1; empty where it is not known. With
+    both, ``normalized_`` figures give the share of the way that runs came."""
+    references: Mapping[Group, ReferenceSamples] = field(default_factory=dict)
+    """Responses of the reference policy by group, for best-of-n and the optimum's lower bound; a
+    group without them shows neither."""
+    level: float = 0.95
+    """Confidence level of the intervals."""
+    baseline: str | None = None
+    """Reward that the others are compared with; None takes the first. A group in which it has no
+    run takes its own first."""
+    failed: Sequence[Mapping[str, Any]] = ()
+    """Runs that failed, as ``{"credit", "seed", "error", "group"}``."""
+    cautions: Sequence[str] = ()
+    """Further sentences that each group says."""
+    controls: Collection[str] = ()
+    """Names of the rewards that do not read the text, which a rule must beat before it can be said
+    to find the right tokens."""
+    axis: Axis = "step"
+    """What the curves' steps are: updates, where rewards are compared, or tokens, where learners
+    are."""
+    by_gold: bool = False
+    """Whether ``score`` is the gold score, by which all runs are measured."""
+
+
 def summarize(
-    curves: Sequence[Curve],
-    *,
-    kl_coef: float | None = None,
-    anchors: Mapping[str, float] | None = None,
-    optimum: Mapping[str, float] | None = None,
-    references: Mapping[Group, ReferenceSamples] | None = None,
-    level: float = 0.95,
-    baseline: str | None = None,
-    failed: Sequence[Mapping[str, Any]] = (),
-    cautions: Sequence[str] = (),
-    controls: Collection[str] = (),
-    axis: Axis = "step",
-    by_gold: bool = False,
+    curves: Sequence[Curve], settings: SummarySettings = SummarySettings()
 ) -> dict[str, Any]:
     """Return the summary of learning curves.
 
     Args:
         curves: All runs; those with a fault are listed as failed and left out of the figures.
-        kl_coef: The KL coefficient of the training, for ``net_score``.
-        anchors: Score (and gold score) of the reference policy, at which a gain is 0. None where
-            it was not measured.
-        optimum: Best possible score (or gold score), at which a gain is 1. None where it is not
-            known. With both, ``normalized_`` figures give the share of the way that runs came.
-        references: Responses of the reference policy by group, for best-of-n and the optimum's
-            lower bound; a group without them shows neither.
-        level: Confidence level of the intervals.
-        baseline: Reward that the others are compared with; None takes the first. A group in which
-            it has no run takes its own first.
-        cautions: Further sentences that each group says.
-        controls: Names of the rewards that do not read the text, which a rule must beat before it
-            can be said to find the right tokens.
-        axis: What the curves' steps are: updates, where rewards are compared, or tokens, where
-            learners are.
-        by_gold: Whether ``score`` is the gold score, by which all runs are measured.
-        failed: Runs that failed, as ``{"credit", "seed", "error", "group"}``.
+        settings: What the figures depend on besides.
 
     Returns:
         Data for JSON; FORMAT says which shape. Infinity stands for a threshold never reached.
@@ -82,6 +88,7 @@ def summarize(
     Raises:
         ValueError: if no run is without fault.
     """
+    baseline, failed, kl_coef = settings.baseline, settings.failed, settings.kl_coef
     sound = [curve for curve in curves if not curve.fault()]
     lost = [*failed, *_faults(curves)]
     if not sound:
@@ -94,32 +101,29 @@ def summarize(
     panels = make_panels(sound, kl_coef=kl_coef)
     summary: dict[str, Any] = {
         "format": FORMAT,
-        "level": level,
+        "level": settings.level,
         "kl_coef": kl_coef,
-        "axis": axis,
-        "by_gold": by_gold,
+        "axis": settings.axis,
+        "by_gold": settings.by_gold,
         "anchors": {
-            "reference": dict(anchors) if anchors else None,
-            "optimum": dict(optimum) if optimum else None,
+            "reference": dict(settings.anchors) or None,
+            "optimum": dict(settings.optimum) or None,
         },
         "failed": lost,
-        "groups": [
-            _summarize_panel(panel, anchors or {}, optimum or {}, level, by_gold, axis)
-            for panel in panels
-        ],
+        "groups": [_summarize_panel(panel, settings) for panel in panels],
     }
     for group, panel in zip(summary["groups"], panels, strict=True):
-        drawn = (references or {}).get(panel.group)
+        drawn = settings.references.get(panel.group)
         if drawn is not None:
-            group["reference"] = reference_lines(drawn, kl_coef, by_gold=by_gold)
+            group["reference"] = reference_lines(drawn, kl_coef, by_gold=settings.by_gold)
             _alarm_short_of_best(panel, group, "score" if kl_coef is None else "net_score")
-            _add_way(panel, group, level)
-        _add_controls(panel, group, controls, level)
+            _add_way(panel, group, settings.level)
+        _add_controls(panel, group, settings)
         group["failed"] = sum(run.get("group", {}) == group["group"] for run in lost)
-        group["axis"] = axis
+        group["axis"] = settings.axis
         group["wanted_baseline"] = baseline or known[0]
-        group["verdict"] = make_verdict(group, level)
-        group["verdict"]["cautions"] += cautions
+        group["verdict"] = make_verdict(group, settings.level)
+        group["verdict"]["cautions"] += settings.cautions
     return summary
 
 
@@ -140,15 +144,8 @@ def _alarm_short_of_best(panel: Panel, group: Mapping[str, Any], measure: str) -
         entry["alarms"] += [] if alarm is None else [alarm]
 
 
-def _summarize_panel(
-    panel: Panel,
-    anchors: Mapping[str, float],
-    optimum: Mapping[str, float],
-    level: float,
-    by_gold: bool,
-    axis: str,
-) -> dict[str, Any]:
-    baseline = next(iter(panel.rewards))
+def _summarize_panel(panel: Panel, settings: SummarySettings) -> dict[str, Any]:
+    baseline, level, anchors = next(iter(panel.rewards)), settings.level, settings.anchors
     first = np.concatenate([runs.values["score"][:, 0] for runs in panel.rewards.values()])
     score_anchor = anchors.get("score", float(first.mean()))
     fewest = min(len(runs.seeds) for runs in panel.rewards.values())
@@ -157,15 +154,15 @@ def _summarize_panel(
         entry: dict[str, Any] = {
             "runs": len(runs.seeds),
             "seeds": list(runs.seeds),
-            "figures": _normalized(_figures(panel, runs, level), anchors, optimum),
+            "figures": _normalized(_figures(panel, runs, level), anchors, settings.optimum),
             "collapse_rate": float(
                 np.mean([collapsed(row, score_anchor) for row in runs.values["score"]])
             ),
             "alarms": find_alarms(
                 {m: iqm(runs.values[m], 0) for m in panel.measures},
                 panel.steps,
-                axis=axis,
-                by_gold=by_gold,
+                axis=settings.axis,
+                by_gold=settings.by_gold,
             ),
         }
         rewards[name] = entry
@@ -179,7 +176,7 @@ def _summarize_panel(
         "cut_at": panel.cut_at,
         "evaluations": len(panel.steps),
         "fewest_runs": fewest,
-        "by_gold": by_gold,
+        "by_gold": settings.by_gold,
         "reliable": fewest >= RELIABLE_SEEDS,
         "measures": list(panel.measures),
         "reference": None,
@@ -319,25 +316,23 @@ def _add_differences(panel: Panel, rewards: Mapping[str, dict[str, Any]], level:
             }
 
 
-def _add_controls(
-    panel: Panel, group: dict[str, Any], controls: Collection[str], level: float
-) -> None:
+def _add_controls(panel: Panel, group: dict[str, Any], settings: SummarySettings) -> None:
     """Add the controls, and to each rule those that it is not clearly ahead of over the run.
 
     All must be beaten before a rule is said to find the right tokens, so that no correction for
     their number is due (an intersection-union test).
     """
     _, *others = panel.rewards
-    group["controls"] = [name for name in others if name in controls]
+    group["controls"] = [name for name in others if name in settings.controls]
     areas = {name: per_run(panel, panel.rewards[name], "score", "auc") for name in others}
-    for name in [name for name in others if name not in controls]:
+    for name in [name for name in others if name not in settings.controls]:
         unbeaten = group["rewards"][name]["unbeaten_controls"] = []
         for control in group["controls"]:
             one, another = panel.rewards[name].seeds, panel.rewards[control].seeds
             _, own, other = np.intersect1d(one, another, return_indices=True)
             x, y = areas[name][own], areas[control][other]
-            gap = paired_difference(x, y, level) if len(own) >= RELIABLE_SEEDS else None
-            if gap is None or gap.p_value >= 1.0 - level or sign_of(gap.difference) <= 0:
+            gap = paired_difference(x, y, settings.level) if len(own) >= RELIABLE_SEEDS else None
+            if gap is None or gap.p_value >= 1.0 - settings.level or sign_of(gap.difference) <= 0:
                 unbeaten.append(control)
 
 

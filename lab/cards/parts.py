@@ -23,7 +23,7 @@ from tokengym.envs.files import read_json
 from tokengym.envs.oracle.env import PROMPT
 from tokengym.evaluation.measure.evaluate import Evaluator, task_reward
 from tokengym.evaluation.report.curves import Curve, read_curves
-from tokengym.evaluation.report.summary import summarize
+from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.report.verdict import difference_of
 from tokengym.evaluation.runs.compare import compare
 from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
@@ -485,7 +485,7 @@ def _ends(trained: Sequence[_Trained], baseline: str, subject: str) -> dict[str,
     curves = [curve for runs in trained for curve in runs.curves]
     training = trained[-1].training
     price = training.learner.kl_coef
-    (group,) = summarize(curves, baseline=baseline, kl_coef=price)["groups"]
+    (group,) = summarize(curves, SummarySettings(baseline=baseline, kl_coef=price))["groups"]
     entry = group["rewards"][subject]
     found: dict[str, Any] = {
         "tokens": max(int(c.values["tokens"][-1]) for c in curves if c.credit == subject),

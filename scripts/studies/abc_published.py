@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tokengym.evaluation.report.curves import Curve, Panel, make_panels, read_curves
 from tokengym.evaluation.report.figures import save_figure
-from tokengym.evaluation.report.summary import FINAL_WINDOW, summarize
+from tokengym.evaluation.report.summary import FINAL_WINDOW, SummarySettings, summarize
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.statistics import Array, collapsed, paired_difference
 from tokengym.evaluation.statistics.curves import relative_steps
@@ -117,7 +117,7 @@ def main(files: tyro.conf.Positional[tuple[Path, ...]], docs: Docs = DOCS) -> No
         files: Files with the published curves.
     """
     curves = read_all(files)
-    summary = summarize(curves, baseline="sparse", level=LEVEL)
+    summary = summarize(curves, SummarySettings(baseline="sparse", level=LEVEL))
     panels = make_panels(curves)
     save_figure(docs / NAME / "curves.png", summary, curves)
     slopes = [

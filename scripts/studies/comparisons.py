@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tokengym.evaluation.report.curves import Curve, read_curves
 from tokengym.evaluation.report.figures import save_figure
-from tokengym.evaluation.report.results import summarize
+from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.report.verdict import number
 from tokengym.scripts.studies.cells import DOCS, Docs, command_line
 from tokengym.scripts.studies.grid_page import panel_of
@@ -81,7 +81,7 @@ def publish(docs: Docs = DOCS) -> None:
         if (folder / "sweep.csv").exists():
             tables[f"{name}-sweep"] = sweep_table(folder / "sweep.csv")
         fill(docs / page.page, tables)
-        summary = summarize(curves, baseline="sparse", by_gold=page.by_gold)
+        summary = summarize(curves, SummarySettings(baseline="sparse", by_gold=page.by_gold))
         save_figure(folder / "curves.png", summary, curves)
 
 

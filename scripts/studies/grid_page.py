@@ -11,7 +11,7 @@ from pathlib import Path
 from tokengym.envs.files import read_json
 from tokengym.evaluation.report.curves import Curve, Panel, make_panels, read_curves
 from tokengym.evaluation.report.figures import COLOURS, STYLE, save_figure, write_picture
-from tokengym.evaluation.report.summary import summarize
+from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.statistics import paired_difference
 from tokengym.scripts.studies.cells import DOCS, Docs, command_line
@@ -77,7 +77,7 @@ def main(docs: Docs = DOCS) -> None:
     draw_lengths(docs / "grid" / "lengths.png", curves)
     draw_settings(docs / "grid" / "when.png", settings)
     picture = docs.parent / "images" / "curves.png"
-    save_figure(picture, summarize(again, baseline=BASELINE), again)
+    save_figure(picture, summarize(again, SummarySettings(baseline=BASELINE)), again)
 
 
 def length_tables(
@@ -180,7 +180,7 @@ def draw_lengths(path: Path, curves: Mapping[str, Sequence[Curve]]) -> None:
             for run in cell
             if run.credit in RULES and done[run.credit] >= FEWEST
         ]
-    save_figure(path, summarize(runs, baseline=BASELINE), runs)
+    save_figure(path, summarize(runs, SummarySettings(baseline=BASELINE)), runs)
 
 
 def draw_settings(path: Path, pairs: Mapping[str, PairedRuns]) -> None:

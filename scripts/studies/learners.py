@@ -18,7 +18,7 @@ from typing import Any
 from tokengym.envs.files import read_json, write_csv, write_json
 from tokengym.evaluation.report.curves import Curve, Panel, read_curves
 from tokengym.evaluation.report.figures import save_figure
-from tokengym.evaluation.report.summary import summarize
+from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.runs.config import (
     SETTINGS_FILE,
     ComparisonConfig,
@@ -198,7 +198,11 @@ def page(docs: Docs = DOCS) -> None:
         for curve in _curves(docs, n)
         if curve.credit.endswith((f" {SPARSE}", " abc-signed"))
     ]
-    save_figure(docs / FOLDER / "learners.png", summarize(runs, baseline=f"ppo {SPARSE}"), runs)
+    save_figure(
+        docs / FOLDER / "learners.png",
+        summarize(runs, SummarySettings(baseline=f"ppo {SPARSE}")),
+        runs,
+    )
 
 
 def _curves(docs: Path, length: int) -> list[Curve]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from tokengym.envs.files import read_json, write_csv, write_json, write_text
 from tokengym.evaluation.report.curves import Curve, read_curves
 from tokengym.evaluation.report.figures import save_figure
-from tokengym.evaluation.report.summary import summarize
+from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.runs.config import (
     SETTINGS_FILE,
     ComparisonConfig,
@@ -249,7 +249,11 @@ def page(docs: Docs = DOCS) -> None:
         },
     )
     drawn = [replace(curve, values={"score": curve.values["score"]}) for curve in curves]
-    save_figure(docs / FOLDER / "mc.png", summarize(drawn, baseline=SPARSE, axis="tokens"), drawn)
+    save_figure(
+        docs / FOLDER / "mc.png",
+        summarize(drawn, SummarySettings(baseline=SPARSE, axis="tokens")),
+        drawn,
+    )
 
 
 def _published(docs: Path, cell: Cell) -> list[Curve]:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tokengym.evaluation.report.report import render_report
-from tokengym.evaluation.report.summary import summarize
+from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.scripts.browser import browser_page, complaints, missing_browser
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +31,9 @@ def report(make_curves, tmp_path: Path) -> Path:
         if curve.credit == "abc":
             curve.values["gold_score"][6:] -= 0.05 * (curve.steps[6:] - curve.steps[5])
     failed = [{"credit": "abc", "seed": 9, "error": OWNED, "group": {}}]
-    summary = summarize(curves, kl_coef=0.05, anchors={"score": -0.5}, failed=failed)
+    summary = summarize(
+        curves, SummarySettings(kl_coef=0.05, anchors={"score": -0.5}, failed=failed)
+    )
     summary.update(settings={"env": "tokengym/MovieReview-v0"}, versions={"torch": OWNED})
     samples = [
         {"credit": credit, "seed": 0, "step": step, "prompt": OWNED, "response": OWNED}

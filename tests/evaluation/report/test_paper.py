@@ -8,7 +8,7 @@ import pytest
 
 from tests.evaluation.report.test_summary import references
 from tokengym.evaluation.report.paper import BIBTEX, Paper, group_table, latex, write_paper_figure
-from tokengym.evaluation.report.summary import summarize
+from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.version import __version__
 
 ROOT = Path(__file__).parents[3]
@@ -21,7 +21,7 @@ def test_a_figure_is_as_wide_as_it_is_asked_to_be(
     make_curves, tmp_path: Path, ending: str, begins: bytes
 ):
     curves = make_curves()
-    summary = summarize(curves, kl_coef=0.05)
+    summary = summarize(curves, SummarySettings(kl_coef=0.05))
     for name in ("one", "two"):
         write_paper_figure(tmp_path / f"{name}.{ending}", summary, curves, ("score", "kl"), 3.25)
     one, two = ((tmp_path / f"{name}.{ending}").read_bytes() for name in ("one", "two"))
@@ -57,7 +57,7 @@ def test_labels_have_units_and_room(make_curves, tmp_path: Path, monkeypatch: py
         lambda path, figure, dpi: drawn.append(figure),
     )
     curves = make_curves()
-    summary = summarize(curves, kl_coef=0.05)
+    summary = summarize(curves, SummarySettings(kl_coef=0.05))
     for measures in (("kl",), ("kl", "net_score")):
         write_paper_figure(tmp_path / "a.pdf", summary, curves, measures, 3.25)
         figure = drawn.pop()
@@ -72,7 +72,7 @@ def test_labels_have_units_and_room(make_curves, tmp_path: Path, monkeypatch: py
 
 
 def test_a_table_is_latex_or_markdown(make_curves):
-    summary = summarize(make_curves(("sparse", "abc_d|%")), kl_coef=0.05)
+    summary = summarize(make_curves(("sparse", "abc_d|%")), SummarySettings(kl_coef=0.05))
     (group,) = summary["groups"]
     lines = group_table(group, 0.95, "LaTeX").splitlines()
     assert lines[0].startswith("% Interquartile mean and 95% bootstrap interval over 5 seeds; ")
@@ -91,7 +91,9 @@ def test_a_table_is_latex_or_markdown(make_curves):
 
 
 def test_a_table_names_the_way(make_curves):
-    (group,) = summarize(make_curves(), kl_coef=0.05, references=references())["groups"]
+    (group,) = summarize(make_curves(), SummarySettings(kl_coef=0.05, references=references()))[
+        "groups"
+    ]
     head = group_table(group, 0.95, "Markdown").splitlines()[0]
     assert head.endswith(" | KL (nats) at the end | Share of the way to best of 16 at the end |")
 

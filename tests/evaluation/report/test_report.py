@@ -13,7 +13,7 @@ from tokengym.evaluation.measure.measures import measure_of
 from tokengym.evaluation.report.curves import Curve
 from tokengym.evaluation.report.figures import save_figure
 from tokengym.evaluation.report.report import _facts, render_report
-from tokengym.evaluation.report.summary import summarize
+from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.report.tables import side_by_side
 from tokengym.scripts.browser import browser_page, complaints, missing_browser
 
@@ -48,7 +48,7 @@ def hostile_samples(credits: list[str]) -> list[dict[str, Any]]:
 
 
 def render(curves: list[Curve], episodes: list[dict[str, Any]] | None = None, **about: Any) -> str:
-    summary = summarize(curves, kl_coef=0.05, anchors={"score": -0.5})
+    summary = summarize(curves, SummarySettings(kl_coef=0.05, anchors={"score": -0.5}))
     summary.update(about)
     return render_report(summary, curves, episodes or [])
 
@@ -191,7 +191,7 @@ def test_the_profile_is_the_share_of_seeds_above_a_level(make_curves):
 def test_failed_runs_are_shown(make_curves):
     curves = make_curves(("sparse", "abc"))
     failed = [{"credit": "abc", "seed": 7, "error": "loss is nan at step 3", "group": {}}]
-    summary = summarize(curves, failed=failed)
+    summary = summarize(curves, SummarySettings(failed=failed))
     page = render_report(summary, curves)
     assert "Failed runs (1)" in page
     assert "loss is nan at step 3" in page

@@ -10,7 +10,7 @@ from tokengym.envs.declared import changed
 from tokengym.envs.files import write_csv, write_hashed, write_json
 from tokengym.evaluation.report.curves import COLUMNS, read_curves
 from tokengym.evaluation.report.results import merge_comparisons, rows_of, write_comparison
-from tokengym.evaluation.report.summary import summarize
+from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.runs.config import SETTINGS_FILE, ComparisonConfig, run_folder
 from tokengym.evaluation.runs.defaults import TrainingSettings
 from tokengym.evaluation.runs.record import UnfinishedRun
@@ -115,7 +115,7 @@ def test_a_learner_that_sees_no_token_credit_is_said(make_comparison, advantage:
 
 @pytest.mark.parametrize(("coef", "warned"), [(1.0, True), (0.01, False)])
 def test_losing_by_the_own_objective_is_warned_of(make_curves, coef: float, warned: bool):
-    group = summarize(make_curves(("sparse",)), kl_coef=coef)["groups"][0]
+    group = summarize(make_curves(("sparse",)), SummarySettings(kl_coef=coef))["groups"][0]
     found = [text for text in group["verdict"]["cautions"] if "minus the KL penalty" in text]
     assert bool(found) == warned  # the score rises by 1.7 while the KL reaches 4.3 nats
     assert np.all([text.startswith("sparse: its score") for text in found])

@@ -19,7 +19,7 @@ from tokengym.evaluation.report.curves import Curve
 from tokengym.evaluation.report.figures import save_figure
 from tokengym.evaluation.report.report import render_report
 from tokengym.evaluation.report.results import known_optimum
-from tokengym.evaluation.report.summary import summarize
+from tokengym.evaluation.report.summary import SummarySettings, summarize
 from tokengym.evaluation.report.verdict import number, signed
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.defaults import TrainingSettings
@@ -29,7 +29,7 @@ from tokengym.scripts.commands.show import _figures
 
 def test_figures_are_those_of_the_curves(make_curves):
     curves = make_curves()
-    summary = summarize(curves, kl_coef=0.05, anchors={"score": -0.5})
+    summary = summarize(curves, SummarySettings(kl_coef=0.05, anchors={"score": -0.5}))
     group = summary["groups"][0]
     assert list(group["rewards"]) == ["sparse", "uniform", "abc"]
     sparse = [curve for curve in curves if curve.credit == "sparse"]
@@ -45,7 +45,7 @@ def test_figures_are_those_of_the_curves(make_curves):
 
 def test_scores_lie_between_fixed_anchors(make_curves):
     anchors, optimum = {"score": -0.5, "gold_score": 0.1}, {"gold_score": 0.7}
-    summary = summarize(make_curves(), anchors=anchors, optimum=optimum)
+    summary = summarize(make_curves(), SummarySettings(anchors=anchors, optimum=optimum))
     assert summary["anchors"] == {"reference": anchors, "optimum": optimum}
     figures = summary["groups"][0]["rewards"]["abc"]["figures"]
     for key in ("iqm", "low", "high"):  # made to rise from .1 to .6
@@ -70,7 +70,7 @@ def references() -> dict[Any, ReferenceSamples]:
 
 def test_runs_are_set_on_the_way_to_best_of_16(make_curves):
     """Of 16 responses one is worth 1.5; the curves rise from -.5 to 1.5 (1 - e^(-step / 15))."""
-    summary = summarize(make_curves(), kl_coef=0.05, references=references())
+    summary = summarize(make_curves(), SummarySettings(kl_coef=0.05, references=references()))
     (group,) = summary["groups"]
     paid = 0.05 * best_of_n_kl_bound(16)
     assert group["way"] == {
@@ -109,7 +109,7 @@ def headline_of(**leads: float) -> str:
         for name, heights in rows.items()
         for curve in curves_of(heights[:, None])
     ]
-    (group,) = summarize(curves, controls=("random", "recency"))["groups"]
+    (group,) = summarize(curves, SummarySettings(controls=("random", "recency")))["groups"]
     return group["verdict"]["headline"]
 
 
@@ -153,7 +153,7 @@ def test_a_control_alone_ahead_is_called_one():
 )
 def test_rewards_that_did_not_reach_best_of_16_are_said(heights: tuple[float, ...], end: str):
     areas = np.array(heights) + 1e-3 * SEEDS[:, None] * np.arange(len(heights))
-    (group,) = summarize(curves_of(areas), references=references())["groups"]
+    (group,) = summarize(curves_of(areas), SummarySettings(references=references()))["groups"]
     assert end in group["verdict"]["headline"]
     reached = "reach" in group["verdict"]["headline"]
     assert reached == (min(heights) < 1.5)
@@ -161,7 +161,9 @@ def test_rewards_that_did_not_reach_best_of_16_are_said(heights: tuple[float, ..
 
 def test_a_scorer_that_cannot_rank_is_said(make_curves):
     alike = ReferenceSamples(scores=np.ones((3, 16)), gold_scores=None, tokens=48)
-    (group,) = summarize(make_curves(), kl_coef=0.05, references={(): alike})["groups"]
+    (group,) = summarize(make_curves(), SummarySettings(kl_coef=0.05, references={(): alike}))[
+        "groups"
+    ]
     said = [text for text in group["verdict"]["cautions"] if "cannot rank them" in text]
     assert len(said) == 1
     assert group["way"] is None
@@ -169,7 +171,7 @@ def test_a_scorer_that_cannot_rank_is_said(make_curves):
 
 
 def test_without_a_price_the_way_is_by_score(make_curves):
-    (group,) = summarize(make_curves(), references=references())["groups"]
+    (group,) = summarize(make_curves(), SummarySettings(references=references()))["groups"]
     assert (group["way"]["measure"], group["way"]["goal"]) == ("score", 1.5)
     figures = group["rewards"]["abc"]["figures"]
     expected = (figures["score"]["final"]["iqm"] + 0.5) / 2.0
@@ -178,7 +180,7 @@ def test_without_a_price_the_way_is_by_score(make_curves):
 
 def test_a_page_has_the_lines_its_samples_give(make_curves):
     curves = make_curves()
-    summary = summarize(curves, kl_coef=0.05, references=references())
+    summary = summarize(curves, SummarySettings(kl_coef=0.05, references=references()))
     page = render_report(summary, curves)
     text = re.sub(r"<[^>]+>", " ", page)
     assert "Share of the way to best of 16 at the end" in text
@@ -192,24 +194,26 @@ def test_a_page_has_the_lines_its_samples_give(make_curves):
     assert page.count('class="level"') == 4 * (2 * 2 + 2 + 1 + 2)
     assert page.count(">optimum, at least<") == 4
     assert page.count('class="series c8"') == 3  # best-of-n beside each frontier
-    free = render_report(summarize(curves, kl_coef=0.0, references=references()), curves)
+    free = render_report(
+        summarize(curves, SummarySettings(kl_coef=0.0, references=references())), curves
+    )
     assert "At price 0 the best policy has the highest score there is" in free
     assert ">optimum, at least<" not in free
-    plain = render_report(summarize(curves, kl_coef=0.05), curves)
+    plain = render_report(summarize(curves, SummarySettings(kl_coef=0.05)), curves)
     for absent in ("Without training", "Share of the way", 'class="level"', "c8"):
         assert absent not in re.sub(r"<style>.*?</style>", "", plain, flags=re.S)
 
 
 def test_levels_are_within_the_picture(make_curves, tmp_path: Path):
     curves = make_curves()
-    for name, drawn in (("with", references()), ("without", None)):
-        summary = summarize(curves, kl_coef=0.05, references=drawn)
+    for name, drawn in (("with", references()), ("without", {})):
+        summary = summarize(curves, SummarySettings(kl_coef=0.05, references=drawn))
         save_figure(tmp_path / f"{name}.png", summary, curves)
     assert (tmp_path / "with.png").read_bytes() != (tmp_path / "without.png").read_bytes()
 
 
 def test_the_oracle_knows_its_optimum():
-    assert known_optimum(ComparisonConfig(env="MovieReview", rewards=("sparse",))) is None
+    assert known_optimum(ComparisonConfig(env="MovieReview", rewards=("sparse",))) == {}
     training = changed(TrainingSettings(), max_new_tokens=3)
     config = ComparisonConfig(env="Oracle", rewards=("sparse",), training=training)
     oracle: Any = gym.make("tokengym/Oracle-v0", max_new_tokens=3).unwrapped
@@ -218,7 +222,7 @@ def test_the_oracle_knows_its_optimum():
     long = ComparisonConfig(
         env="Oracle", rewards=("sparse",), training=changed(TrainingSettings(), max_new_tokens=12)
     )
-    assert known_optimum(long) is None
+    assert known_optimum(long) == {}
 
 
 def test_the_faster_reward_is_said_to_be_faster(make_curves):
@@ -303,7 +307,7 @@ def test_a_reward_that_stops_at_less_kl_may_arrive_by_the_net_score_alone(make_c
         rise = 1.0 - np.exp(-curve.steps / 10.0)
         curve.values["score"][:] = 2.0 * factor * rise + 0.01 * np.sin(curve.seed + curve.steps)
         curve.values["kl"][:] = 20.0 * kl * rise
-    group = summarize(curves, kl_coef=0.05)["groups"][0]
+    group = summarize(curves, SummarySettings(kl_coef=0.05))["groups"][0]
     versus = group["rewards"]["abc"]["versus_baseline"]
     assert versus["relative_steps"]["ratio"] == math.inf
     # sparse ends at 1 * rise(30), abc goes 1.3 * rise: 1 - e^(-s/10) = rise(30) / 1.3
@@ -340,7 +344,7 @@ def test_one_seed_gives_no_clear_difference(make_curves):
 @pytest.mark.parametrize("baseline", ["sparse", "abc"])
 def test_below_five_seeds_nothing_is_clear(make_curves, baseline: str):
     curves = make_curves(seeds=4)
-    summary = summarize(curves, baseline=baseline)
+    summary = summarize(curves, SummarySettings(baseline=baseline))
     (group,) = summary["groups"]
     assert not re.search("learned (slower|faster)", " ".join(group["verdict"]["sentences"]))
     assert "learned slower" not in group["verdict"]["headline"]
@@ -384,7 +388,9 @@ def test_failed_runs_are_counted_and_named(make_curves):
     curves[0] = Curve(
         credit="sparse", seed=0, steps=curves[0].steps, values={**curves[0].values, "score": broken}
     )
-    summary = summarize(curves, failed=[{"credit": "abc", "seed": 9, "error": "boom", "group": {}}])
+    summary = summarize(
+        curves, SummarySettings(failed=[{"credit": "abc", "seed": 9, "error": "boom", "group": {}}])
+    )
     assert [(run["credit"], run["seed"]) for run in summary["failed"]] == [
         ("abc", 9),
         ("sparse", 0),
@@ -398,9 +404,9 @@ def test_failed_runs_are_counted_and_named(make_curves):
 
 def test_a_baseline_without_runs_is_replaced_aloud(make_curves):
     failed = [{"credit": "sparse", "seed": 0, "error": "boom", "group": {}}]
-    group = summarize(make_curves(("uniform", "abc")), baseline="sparse", failed=failed)["groups"][
-        0
-    ]
+    group = summarize(
+        make_curves(("uniform", "abc")), SummarySettings(baseline="sparse", failed=failed)
+    )["groups"][0]
     assert group["baseline"] == "uniform"
     assert "sparse has no finished run here; uniform takes its place" in " ".join(
         group["verdict"]["cautions"]
@@ -420,22 +426,22 @@ def test_over_optimisation_is_said_first(make_curves):
 
 
 def test_the_baseline_can_be_chosen(make_curves):
-    group = summarize(make_curves(), baseline="abc")["groups"][0]
+    group = summarize(make_curves(), SummarySettings(baseline="abc"))["groups"][0]
     assert group["baseline"] == "abc"
     assert "sparse and uniform learned slower" in group["verdict"]["headline"]
     with pytest.raises(ValueError, match="baseline 'red' is none of the rewards: sparse, uniform"):
-        summarize(make_curves(), baseline="red")
+        summarize(make_curves(), SummarySettings(baseline="red"))
 
 
 def test_nothing_to_summarise():
     with pytest.raises(ValueError, match=r"no run to summarise, 1 failed \(the first: boom\)"):
-        summarize([], failed=[{"credit": "a", "seed": 0, "error": "boom"}])
+        summarize([], SummarySettings(failed=[{"credit": "a", "seed": 0, "error": "boom"}]))
 
 
 def test_the_same_curves_give_the_same_bytes(make_curves, tmp_path: Path):
     for name in ("a.json", "b.json"):
         np.random.seed(None)
-        write_json(tmp_path / name, summarize(make_curves(), kl_coef=0.05))
+        write_json(tmp_path / name, summarize(make_curves(), SummarySettings(kl_coef=0.05)))
     text = (tmp_path / "a.json").read_bytes()
     assert text == (tmp_path / "b.json").read_bytes()
     assert "wall_s" not in json.dumps(json.loads(text))
@@ -452,7 +458,7 @@ def test_numbers_in_words():
 
 def test_the_figures_fit_a_terminal(make_curves, capsys: pytest.CaptureFixture[str]):
     curves = make_curves(("sparse", "folder/of/rules.py:Surprisal"))
-    (group,) = summarize(curves, kl_coef=0.05)["groups"]
+    (group,) = summarize(curves, SummarySettings(kl_coef=0.05))["groups"]
     for width, parts in ((200, 1), (80, 1), (44, 2)):
         tables = list(_figures(group, width))
         for table in tables:
