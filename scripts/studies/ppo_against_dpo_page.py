@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from tokengym.evaluation.report.figures import COLOURS, STYLE, write_picture
 from tokengym.evaluation.report.verdict import number
-from tokengym.evaluation.statistics import Array, gain_at, paired_difference
+from tokengym.evaluation.statistics import Array, gain_at, holm, paired_difference
 from tokengym.scripts.studies.cells import DOCS, Docs, command_line, read_rows
 from tokengym.scripts.studies.ppo_against_dpo import (
     CHOSEN,
@@ -29,7 +29,13 @@ from tokengym.scripts.studies.ppo_against_dpo import (
     Agent,
     Recipe,
 )
-from tokengym.scripts.studies.tables import difference, fill, markdown_table, mean
+from tokengym.scripts.studies.tables import (
+    corrected_difference,
+    difference,
+    fill,
+    markdown_table,
+    mean,
+)
 
 KL_BUDGETS = (2.0, 4.0, 6.0, 8.0, 10.0, 12.0)
 """Nats at which both are compared."""
@@ -53,6 +59,7 @@ def page(docs: Docs = DOCS) -> None:
             "equal-kl": budget_table(main, "kl", KL_BUDGETS),
             "equal-tokens": budget_table(main, "tokens", TOKEN_BUDGETS),
             "by-pairs": usual_table(study),
+            "writers": writers_table(study),
             "rates": rates_table([row for row in rows if row["seed"] in SPARE]),
             "endings": endings_table(study),
         },
@@ -206,27 +213,67 @@ def _order(kind: tuple[str, float, Recipe]) -> tuple[Any, ...]:
     return writer != "own", prompts, TRAINING[recipe]["epochs"]
 
 
-def usual_table(rows: Rows) -> str:
-    """Return both agents' gold at the end by what was learned from, paired by seed."""
-    lines = []
-    for (writer, *_), of in usual_ends(rows).items():
+def leads(rows: Rows) -> dict[tuple[str, float, str], dict[float, float]]:
+    """Return PPO's gold at the end minus DPO's by seed, by what was learned from.
+
+    Args:
+        rows: Points of the study.
+
+    Returns:
+        Kinds as in `usual_ends`, those that two seeds of both agents have.
+    """
+    found = {}
+    for kind, of in usual_ends(rows).items():
         seeds = sorted(of["ppo"].keys() & of["dpo"].keys())
-        if len(seeds) < 2:
-            continue
-        dpo, ppo = ([of[agent][seed] for seed in seeds] for agent in get_args(Agent))
-        of_ppo, of_dpo = ([row["gold_score"] for row in side] for side in (ppo, dpo))
+        if len(seeds) > 1:
+            found[kind] = {
+                seed: of["ppo"][seed]["gold_score"] - of["dpo"][seed]["gold_score"]
+                for seed in seeds
+            }
+    return found
+
+
+def usual_table(rows: Rows) -> str:
+    """Return both agents' gold at the end by what was learned from, paired by seed.
+
+    Differences are bold where clear after Holm's correction over the table.
+    """
+    ends, found = usual_ends(rows), leads(rows)
+    gaps = [paired_difference([*lead.values()], [0.0] * len(lead)) for lead in found.values()]
+    corrected = holm([gap.p_value for gap in gaps]) if gaps else []
+    lines = []
+    for (kind, lead), gap, p_value in zip(found.items(), gaps, corrected, strict=True):
+        dpo, ppo = ([ends[kind][agent][seed] for seed in lead] for agent in get_args(Agent))
+        golds = ([row["gold_score"] for row in side] for side in (dpo, ppo))
         lines.append(
             [
-                f"{mean([row['pairs'] for row in dpo]):,.0f}, {NAMES[writer]}",
+                f"{mean([row['pairs'] for row in dpo]):,.0f}, {NAMES[kind[0]]}",
                 _reward_model(ppo),
-                *map(_spread, (of_dpo, of_ppo)),
-                difference(vars(paired_difference(of_ppo, of_dpo))),
+                *map(_spread, golds),
+                corrected_difference(gap, p_value),
                 *(number(mean([row["kl"] for row in side])) for side in (dpo, ppo)),
-                str(len(seeds)),
+                str(len(lead)),
             ]
         )
     head = ["pairs", "reward model's accuracy", "DPO", "PPO", "PPO - DPO, 95 % interval, wins"]
     return markdown_table([*head, "KL of DPO", "KL of PPO", "seeds"], lines)
+
+
+def writers_table(rows: Rows) -> str:
+    """Return by how much more PPO leads on another writer's pairs than on as many of its own.
+
+    This interaction is what the paper's "most of all" is about. Reward models are trained alike.
+    """
+    found = leads(rows)
+    kinds = ("own", PROMPTS, DEFAULT), ("another", PROMPTS, DEFAULT)
+    if not set(kinds) <= found.keys():
+        return "Too few runs yet."
+    own, another = (found[kind] for kind in kinds)
+    seeds = sorted(own.keys() & another.keys())
+    gap = paired_difference([another[seed] for seed in seeds], [own[seed] for seed in seeds])
+    head = ["PPO's lead on its own pairs", "on another writer's", "difference, 95 % interval, wins"]
+    levels = [number(mean([lead[seed] for seed in seeds])) for lead in (own, another)]
+    return markdown_table([*head, "seeds"], [[*levels, difference(vars(gap)), str(len(seeds))]])
 
 
 def endings_table(rows: Rows) -> str:

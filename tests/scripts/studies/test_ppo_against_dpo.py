@@ -78,18 +78,36 @@ def test_endings_take_last_points_and_name_the_price() -> None:
 def test_both_are_paired_by_seed_on_each_set_of_pairs() -> None:
     """DPO has no reward model: its runs stand beside those of PPO with either training."""
     end = END["ppo"]
-    others = [point("ppo", s, end, 9.0, 0.1, recipe="short", reward_accuracy=0.6) for s in (1, 2)]
+    others = [
+        point("ppo", s, end, 9.0, 0.1 * s, recipe="short", reward_accuracy=0.6) for s in (1, 2)
+    ]
     others += [point("dpo", 1, END["dpo"], 9.0, 0.9, price=0.3)]  # not the usual price
     others += [point("ppo", s, end, 9.0, 0.1, writer="another") for s in (1, 2)]  # DPO's are absent
     lines = pages.usual_table([*points(), *others]).splitlines()[2:]
     assert len(lines) == 2
     # DPO ends at .5, PPO at .7, .8 and .9.
     assert lines[0].startswith("| 2,002, its own | 0.600, short training | 0.500 (0.500 to")
-    assert "\u22120.400" in lines[0]
+    assert "\u22120.350" in lines[0]
     assert lines[1].startswith(
         "| 2,002, its own | 0.800, 5 epochs | 0.500 (0.500 to 0.500) | 0.800"
     )
-    assert "**+0.300** (0.052 to 0.548), 3/3 | 10.0 | 10.0 | 3 |" in lines[1]
+    # p = .035 alone, .070 as one of two.
+    assert "| +0.300 (0.052 to 0.548), 3/3 | 10.0 | 10.0 | 3 |" in lines[1]
+
+
+def test_the_lead_on_other_pairs_is_set_against_that_on_as_many_of_its_own() -> None:
+    """DPO ends at .3; PPO .1 to .3 above it on its own pairs, and .4, .3 and .8 on others."""
+    leads = {"own": (0.1, 0.2, 0.3), "another": (0.4, 0.3, 0.8)}
+    rows = [
+        point(agent, seed, END[agent], 9.0, 0.3 + (agent == "ppo") * lead, writer=writer, **trained)
+        for writer, found in leads.items()
+        for seed, lead in enumerate(found)
+        for agent, trained in (("dpo", {}), ("ppo", {"recipe": study.DEFAULT}))
+    ]
+    (line,) = pages.writers_table(rows).splitlines()[2:]
+    # Differences .3, .1 and .5: mean .3, standard error .2 / sqrt(3), t of two degrees 4.303.
+    assert line == "| 0.200 | 0.500 | +0.300 (\u22120.197 to 0.797), 3/3 | 3 |"
+    assert pages.writers_table(points()) == "Too few runs yet."
 
 
 def test_rates_are_shown_with_where_they_end() -> None:
@@ -187,7 +205,8 @@ def test_no_run_begins_when_it_is_late(tmp_path: Path, monkeypatch: pytest.Monke
 def test_the_page_is_filled_from_its_curves(tmp_path: Path) -> None:
     write_csv(tmp_path / "preferences/ppo_dpo.csv", points(), study.COLUMNS)
     write_csv(tmp_path / "preferences/reward_models.csv", [], study.REWARD_COLUMNS)
-    names = ("epochs", "reward-models", "equal-kl", "equal-tokens", "by-pairs", "rates", "endings")
+    names = ("epochs", "reward-models", "equal-kl", "equal-tokens", "by-pairs", "rates")
+    names += ("endings", "writers")
     marks = "".join(f"<!-- {name} -->\n<!-- end {name} -->\n" for name in names)
     (tmp_path / "preferences.md").write_text(marks)
     pages.page(tmp_path)
