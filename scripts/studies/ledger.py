@@ -10,7 +10,7 @@ published. Published runs are not run again.
     python -m tokengym.scripts.studies.ledger_page publish --out runs/ledger
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -35,13 +35,14 @@ from tokengym.scripts.studies.llama_reward import LLAMA, build_llama
 from tokengym.scripts.studies.ppo_optimum import best_of_rows, draw
 
 Row = Mapping[str, Any]
+Work = Iterable[tuple[Sequence["Cell"], range]]
 ENV = "tokengym/MovieReview-v0"
 UPDATES, LONGER, ROWS, PRICE = 30, 120, 64, 0.05
 EVALUATIONS = 6
 """Measurements of a run after the first."""
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 FIRST_RATE = 1e-3
-"""Rate that a cell's sweep begins with; it climbs from there while a neighbour is better."""
+"""Rate that a sweep begins with; it climbs from there while a neighbour is better."""
 SPARE_SEED = 1000
 SEEDS = range(10)
 WORDS = "words"
@@ -146,6 +147,11 @@ class Cell:
         named = [name for name in cls.__dataclass_fields__ if name in row]
         about: dict[str, Any] = {k: row[k] if k in TEXT else int(row[k]) for k in named}
         return cls(**about)
+
+    @property
+    def first_rate(self) -> float:
+        """Return the rate that its sweep begins with."""
+        return FIRST_RATE
 
     @property
     def name(self) -> str:
@@ -298,18 +304,19 @@ def net_area(rows: Sequence[Row]) -> float:
     return float(area_under_curve([row["tokens"] for row in rows], net, normalize=True))
 
 
-def next_rate(areas: Mapping[float, float]) -> float | None:
+def next_rate(areas: Mapping[float, float], first: float = FIRST_RATE) -> float | None:
     """Return the rate that a sweep tries next, None once no neighbour of the best is untried.
 
     Args:
         areas: What each rate tried so far has reached.
+        first: Rate that is tried first.
 
     Example:
         >>> next_rate({}), next_rate({1e-3: 2.0}), next_rate({1e-3: 2.0, 3e-3: 1.0, 3e-4: 1.0})
         (0.001, 0.003, None)
     """
     if not areas:
-        return FIRST_RATE
+        return first
     at = RATES.index(max(areas, key=lambda rate: areas[rate]))
     near = RATES[max(at - 1, 0) : at + 2]
     return next((rate for rate in reversed(near) if rate not in areas), None)
@@ -324,16 +331,21 @@ def swept(cell: Cell, out: Path) -> dict[float, float]:
 def tuned_rate(cell: Cell, out: Path) -> float | None:
     """Return the best rate of a cell's sweep, None while it is not finished."""
     areas = swept(cell, out)
-    if next_rate(areas) is not None:
+    if next_rate(areas, cell.first_rate) is not None:
         return None
     return max(areas, key=lambda rate: areas[rate])
 
 
-def pending(out: Path) -> Iterator[tuple[Cell, float, int]]:
-    """Yield what there is to run: cell, rate and seed."""
-    for cells, seeds in stages():
+def pending(out: Path, work: Work | None = None) -> Iterator[tuple[Cell, float, int]]:
+    """Yield what there is to run: cell, rate and seed.
+
+    Args:
+        out: Folder of the study's runs.
+        work: Cells and the seeds wanted of them, in order; None takes those of `stages`.
+    """
+    for cells, seeds in stages() if work is None else work:
         for cell in cells:
-            while (rate := next_rate(swept(cell, out))) is not None:
+            while (rate := next_rate(swept(cell, out), cell.first_rate)) is not None:
                 yield cell, rate, SPARE_SEED
                 if not cell.file(out, rate, SPARE_SEED).exists():
                     break  # another process has it

@@ -240,7 +240,7 @@ def usual_table(rows: Rows) -> str:
     """
     ends, found = usual_ends(rows), leads(rows)
     gaps = [paired_difference([*lead.values()], [0.0] * len(lead)) for lead in found.values()]
-    corrected = holm([gap.p_value for gap in gaps]) if gaps else []
+    corrected = holm([gap.p_value for gap in gaps])
     lines = []
     for (kind, lead), gap, p_value in zip(found.items(), gaps, corrected, strict=True):
         dpo, ppo = ([ends[kind][agent][seed] for seed in lead] for agent in get_args(Agent))

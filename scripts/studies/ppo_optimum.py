@@ -24,6 +24,7 @@ from scipy.special import logsumexp
 from tokengym.agents.losses.ranking import best_of_n_kl_bound
 from tokengym.agents.offline.policies import make_policy
 from tokengym.agents.online.collecting import ResponseCollector, Sampling
+from tokengym.envs import Episode, bundled
 from tokengym.envs.files import write_csv
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
@@ -71,22 +72,35 @@ TASK_TEXT = ("task", "variant")
 # --- lines that no run decides --------------------------------------------------------------------
 
 
+def responses(length: int = LENGTH, **options: Any) -> list[Episode]:
+    """Return the untrained policy's responses to the held-out prompts, `DRAWN` to each in turn.
+
+    Args:
+        length: Tokens of a response.
+        options: Further arguments of ``gym.make_vec``, such as ``bundle``.
+    """
+    lengths: dict[str, Any] = training_settings(ENV, max_new_tokens=length).lengths()
+    envs: Any = gym.make_vec(ENV, num_envs=1, reward="sparse", split="test", **lengths, **options)
+    collector = ResponseCollector(envs, sampling=Sampling(n=DRAWN), max_rows=256)
+    groups = collector.collect(make_policy(envs), range(PROMPTS), seed=DRAW_SEED)
+    return [episode for group in groups for episode in group]
+
+
+def proxy_scores(episodes: Sequence[Episode]) -> np.ndarray:
+    """Return the scores that `responses` were paid, (prompts, drawn)."""
+    return np.array([episode.score for episode in episodes], dtype=np.float64).reshape(-1, DRAWN)
+
+
 def draw(length: int = LENGTH) -> tuple[np.ndarray, np.ndarray]:
     """Return proxy and gold of the untrained policy's responses, each (prompts, drawn).
 
     Args:
         length: Tokens of a response.
     """
-    lengths: dict[str, Any] = training_settings(ENV, max_new_tokens=length).lengths()
-    envs: Any = gym.make_vec(ENV, num_envs=1, reward="sparse", split="test", **lengths)
-    mdp: Any = envs.unwrapped
-    judge = gold_scorer(mdp.bundle)
+    episodes = responses(length)
+    judge = gold_scorer(bundled("movie_review"))
     assert judge is not None
-    collector = ResponseCollector(envs, sampling=Sampling(n=DRAWN), max_rows=256)
-    groups = collector.collect(make_policy(envs), range(PROMPTS), seed=DRAW_SEED)
-    flat = [episode for group in groups for episode in group]
-    proxy = np.array([episode.score for episode in flat], dtype=np.float64)
-    return proxy.reshape(-1, DRAWN), judge.score(flat).values.reshape(-1, DRAWN)
+    return proxy_scores(episodes), judge.score(episodes).values.reshape(-1, DRAWN)
 
 
 def best_of_rows(proxy: ArrayLike, gold: ArrayLike) -> list[dict[str, Any]]:

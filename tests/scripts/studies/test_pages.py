@@ -8,6 +8,7 @@ import pytest
 
 from tokengym.scripts.studies import (
     grid_page,
+    imdb,
     learners,
     ledger_page,
     mc,
@@ -28,6 +29,7 @@ def fill_real_model(docs: Path) -> None:
 DOCS = Path(__file__).parents[3] / "docs" / "results"
 PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "credit_grid.md": (("grid", grid_page.EARLIER), grid_page.main),
+    "imdb.md": (("imdb",), imdb.page),
     "learner.md": (("learner", "kl"), ppo_optimum.page),
     "ledger.md": (("ledger", "learner"), ledger_page.page),
     "learners.md": (("learners",), learners.page),

@@ -98,11 +98,12 @@ def test_both_are_paired_by_seed_on_each_set_of_pairs() -> None:
 def test_the_lead_on_other_pairs_is_set_against_that_on_as_many_of_its_own() -> None:
     """DPO ends at .3; PPO .1 to .3 above it on its own pairs, and .4, .3 and .8 on others."""
     leads = {"own": (0.1, 0.2, 0.3), "another": (0.4, 0.3, 0.8)}
+    trainings: dict[study.Agent, dict[str, str]] = {"dpo": {}, "ppo": {"recipe": study.DEFAULT}}
     rows = [
         point(agent, seed, END[agent], 9.0, 0.3 + (agent == "ppo") * lead, writer=writer, **trained)
         for writer, found in leads.items()
         for seed, lead in enumerate(found)
-        for agent, trained in (("dpo", {}), ("ppo", {"recipe": study.DEFAULT}))
+        for agent, trained in trainings.items()
     ]
     (line,) = pages.writers_table(rows).splitlines()[2:]
     # Differences .3, .1 and .5: mean .3, standard error .2 / sqrt(3), t of two degrees 4.303.
@@ -205,8 +206,8 @@ def test_no_run_begins_when_it_is_late(tmp_path: Path, monkeypatch: pytest.Monke
 def test_the_page_is_filled_from_its_curves(tmp_path: Path) -> None:
     write_csv(tmp_path / "preferences/ppo_dpo.csv", points(), study.COLUMNS)
     write_csv(tmp_path / "preferences/reward_models.csv", [], study.REWARD_COLUMNS)
-    names = ("epochs", "reward-models", "equal-kl", "equal-tokens", "by-pairs", "rates")
-    names += ("endings", "writers")
+    names = ["epochs", "reward-models", "equal-kl", "equal-tokens", "by-pairs", "writers"]
+    names += ["rates", "endings"]
     marks = "".join(f"<!-- {name} -->\n<!-- end {name} -->\n" for name in names)
     (tmp_path / "preferences.md").write_text(marks)
     pages.page(tmp_path)

@@ -1,0 +1,359 @@
+"""Which rule is ahead on real film reviews, by docs/results/protocol.md?
+
+PPO on openings of IMDb's reviews, in 24 tokens, the learning rate tuned for each rule and lambda on
+a spare seed. The data set and the bundle trained on it are no part of this package.
+
+    python -m tokengym.scripts.studies.imdb prompts --data imdb --out runs/imdb    # seconds
+    python -m tokengym.scripts.studies.imdb run --out runs/imdb [--until 12:25]    # 150 s a run
+    python -m tokengym.scripts.studies.imdb publish --out runs/imdb                # fills the page
+    python -m tokengym.scripts.studies.imdb page
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokengym.envs import Episode
+from tokengym.envs.bundle import Bundle
+from tokengym.envs.files import write_csv
+from tokengym.evaluation.measure.references import GOAL
+from tokengym.evaluation.report.verdict import number, percent
+from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
+from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
+from tokengym.evaluation.runs.run import run as run_one
+from tokengym.evaluation.statistics import holm, optimum_bound
+from tokengym.rewards import gold_scorer
+from tokengym.rewards.scorers.vader import Vader
+from tokengym.scripts.studies import ledger
+from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, deadline, read_rows
+from tokengym.scripts.studies.ledger import ENV, LEARNER, PRICE, TEXT, Work, net_area, pending
+from tokengym.scripts.studies.ledger_page import NONE, Ledger, label
+from tokengym.scripts.studies.other_prompts import read_prompts, with_prompts
+from tokengym.scripts.studies.ppo_optimum import DRAWN, best_of_rows, proxy_scores, responses
+from tokengym.scripts.studies.tables import (
+    corrected_difference,
+    fill,
+    markdown_table,
+    mean,
+    student_mean,
+)
+
+Row = Mapping[str, Any]
+LENGTH, UPDATES, ROWS, EVERY, PROMPTS = 24, 40, 32, 10, 128
+OPENINGS, WORDS = 600, (2, 6)
+"""Held-out prompts, and the fewest and most words of one."""
+FIRST_RATE = 3e-4
+BUNDLE, LINES, RUNS, FOLDER = "bundle", "best_of_n.csv", "runs.csv", "imdb/protocol"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell(ledger.Cell):
+    """A rule at its lambda on film reviews."""
+
+    length: int = LENGTH
+    """Tokens of a response."""
+    model: str = "imdb"
+    """Reward model: the bundle's."""
+
+    @property
+    def first_rate(self) -> float:
+        """Return the rate that its sweep begins with."""
+        return FIRST_RATE
+
+    def config(self, out: Path, rate: float, *, updates: int = UPDATES) -> ComparisonConfig:
+        """Return the comparison that its runs are of."""
+        return ComparisonConfig(
+            env="MovieReview",
+            rewards=(self.rule,),
+            seeds=1,
+            training=training_settings(
+                ENV,
+                steps=updates,
+                batch_size=ROWS,
+                max_new_tokens=self.length,
+                kl_coef=PRICE,
+                kl_estimator="exact",
+                learning_rate=rate,
+                value_network=self.critic,
+                gae_lambda=float(self.gae_lambda),
+                **LEARNER,
+            ),
+            evaluation=EvaluationSettings(every=EVERY, episodes=PROMPTS, samples=PROMPTS),
+            task=TaskSettings(bundle=str(out / BUNDLE)),
+        )
+
+
+SPARSE_AT_1 = Cell(rule="sparse", gae_lambda="1")
+CELLS = (
+    Cell(rule="sparse"),
+    Cell(rule="abc-signed", gae_lambda="0.5"),
+    Cell(rule="uniform"),
+    SPARSE_AT_1,
+    Cell(rule="abc-signed"),
+    Cell(rule="abc"),
+)
+"""What is needed most comes first."""
+
+
+def work() -> Work:
+    """Yield the cells and the seeds wanted of them, in the order in which they are needed."""
+    for cells in CELLS[:3], CELLS[:5], CELLS:
+        yield cells, range(5)
+    yield CELLS, range(10)
+
+
+# --- prompts that no judge was told a label of ----------------------------------------------------
+
+
+def begins(texts: Sequence[str]) -> Callable[[str], bool]:
+    """Return a function that says whether any of the texts begins with an opening.
+
+    Example:
+        >>> begins(["It was good", "A film"])("It was")
+        True
+    """
+    ordered = sorted(texts)
+
+    def found(opening: str) -> bool:
+        at = bisect_left(ordered, opening)
+        return at < len(ordered) and ordered[at].startswith(opening)
+
+    return found
+
+
+def openings(texts: Sequence[str], known: Sequence[str], count: int, seed: int = 0) -> list[str]:
+    """Return the first words of texts, none of which a known text begins with.
+
+    Args:
+        texts: Where they are taken from, in an order drawn by the seed.
+        known: Texts that models were trained on with their labels.
+        count: Number of openings, all different.
+        seed: Seed of the order and of the number of words.
+
+    Raises:
+        ValueError: if the texts have fewer.
+    """
+    is_known = begins([" ".join(text.split()) for text in known])
+    rng = np.random.default_rng(seed)
+    found: dict[str, None] = {}
+    for index in rng.permutation(len(texts)):
+        opening = " ".join(texts[index].split()[: rng.integers(WORDS[0], WORDS[1] + 1)])
+        if opening and not is_known(opening):
+            found[opening] = None
+        if len(found) == count:
+            return list(found)
+    raise ValueError(f"{len(texts)} texts have {len(found)} new openings, not {count}; give more")
+
+
+def prompts(data: Path, out: Out) -> None:
+    """Write the bundle with other held-out prompts: openings of reviews that have no label.
+
+    Args:
+        data: Folder of the bundle, and of train.parquet, test.parquet and unsupervised.parquet,
+            each with a column "text".
+        out: Folder of the study's runs.
+    """
+    from pyarrow.parquet import read_table
+
+    reviews = {
+        name: read_table(data / f"{name}.parquet", columns=["text"]).to_pydict()["text"]
+        for name in ("train", "test", "unsupervised")
+    }
+    new = openings(reviews["unsupervised"], reviews["train"] + reviews["test"], OPENINGS)
+    source = data / BUNDLE
+    rows = [row for row in read_prompts(source) if row["split"] == "train"]
+    rows += [{"prompt": opening, "split": "test"} for opening in new]
+    with_prompts(source, rows, out / BUNDLE)
+
+
+# --- runs -----------------------------------------------------------------------------------------
+
+
+def draw_lines(out: Path) -> None:
+    """Write what the best of n untrained responses has by every judge, unless that is done."""
+    file = out / LINES
+    if file.exists():
+        return
+    bundle = Bundle(out / BUNDLE)
+    episodes = responses(LENGTH, bundle=str(bundle.path))
+    gold = gold_scorer(bundle)
+    assert gold is not None
+    proxy = proxy_scores(episodes)
+    by_gold, by_vader = (
+        best_of_rows(proxy, judge.score(episodes).values.reshape(-1, DRAWN))
+        for judge in (gold.bind(bundle.tokenizer), Vader())
+    )
+    bound = optimum_bound(proxy, PRICE)
+    rows = [
+        {**row, "vader": other["gold_score"], "optimum": bound}
+        for row, other in zip(by_gold, by_vader, strict=True)
+    ]
+    write_csv(file, rows, list(rows[0]))
+
+
+def measure(cell: Cell, out: Path, rate: float, seed: int) -> list[dict[str, Any]]:
+    """Train a policy and return a row per evaluation; VADER reads the first and the last."""
+    record = run_one(cell.config(out, rate), cell.rule, seed)
+    parts = ("prompt", "response", "prompt_ids", "response_ids")
+    read = {}
+    for step in (0, UPDATES):
+        rows = [row for row in record.samples if row["step"] == step]
+        read[step] = mean(Vader().score([Episode(**{k: r[k] for k in parts}) for r in rows]).values)
+    about = {**vars(cell), "rate": rate, "seed": seed}
+    return [
+        {
+            **about,
+            **{k: round(point[k], 4) for k in ledger.MEASURES},
+            "vader": read.get(point["step"]),
+        }
+        for point in record.curve
+    ]
+
+
+def run(out: Out, until: str | None = None) -> None:
+    """Do the runs that are missing, one at a time.
+
+    Args:
+        out: Folder of the study's runs, where `prompts` has been.
+        until: Time of day, HH:MM, after which no run begins.
+    """
+    end = deadline(until)
+    draw_lines(out)
+    for cell, rate, seed in pending(out, work()):
+        if datetime.now() >= end:
+            return
+        assert isinstance(cell, Cell)
+        rows = measure(cell, out, rate, seed)
+        write_csv(cell.file(out, rate, seed), rows, list(rows[0]))
+        print(
+            f"{datetime.now():%H:%M:%S} {cell.name} {rate:g} {seed} {net_area(rows):.2f}",
+            flush=True,
+        )
+
+
+# --- page -----------------------------------------------------------------------------------------
+
+
+def publish(out: Out, docs: Docs = DOCS) -> None:
+    """Write all runs as one csv, those of the sweeps too, and fill the page."""
+    rows = read_rows(*sorted((out / "runs").glob("*.csv")), text=TEXT)
+    write_csv(docs / FOLDER / RUNS, rows, list(rows[0]))
+    lines = read_rows(out / LINES, text=())
+    write_csv(docs / FOLDER / LINES, lines, list(lines[0]))
+    page(docs)
+
+
+def page(docs: Docs = DOCS) -> None:
+    """Fill the page's tables from the published runs."""
+    lines = read_rows(docs / FOLDER / LINES, text=())
+    book = Ledger(read_rows(docs / FOLDER / RUNS, text=TEXT))
+    tables = {
+        "protocol-lines": lines_table(lines),
+        "protocol-rates": rates_table(book),
+        "protocol-levels": levels_table(book, lines),
+        "protocol-differences": differences_table(book),
+    }
+    fill(docs / "imdb.md", tables)
+
+
+def known(book: Ledger) -> list[ledger.Cell]:
+    """Return the cells that have been tried, as the runs have them."""
+    cells = [ledger.Cell(**vars(cell)) for cell in CELLS]
+    return [cell for cell in cells if cell in book.sweeps]
+
+
+def lines_table(lines: Sequence[Row]) -> str:
+    """Return best-of-n by every judge, and the lower bound of the optimum."""
+    rows = [
+        [
+            f"best of {row['n']:.0f}" if row["n"] > 1 else "untrained",
+            *(number(row[name]) for name in ("score", "gold_score", "vader", "kl")),
+            number(net(row)),
+        ]
+        for row in lines
+    ]
+    bound = [f"optimum, at least ({DRAWN} responses)", *[NONE] * 4, number(lines[0]["optimum"])]
+    head = ["", "score", "gold", "VADER", "KL at most, nats", "score - c KL"]
+    return markdown_table(head, [*rows, bound])
+
+
+def net(row: Row) -> float:
+    """Return score - c KL."""
+    return row["score"] - PRICE * row["kl"]
+
+
+def rates_table(book: Ledger) -> str:
+    """Return score - c KL over the run of the spare seed by rate, the best in bold."""
+    cells = known(book)
+    tried = sorted({rate for cell in cells for rate in book.sweeps[cell]})
+    rows = []
+    for cell in cells:
+        areas = book.sweeps[cell]
+        line = [number(areas[rate]) if rate in areas else NONE for rate in tried]
+        best = tried.index(book.rate(cell))
+        line[best] = f"**{line[best]}**"
+        rows.append([label(cell.rule), cell.gae_lambda, *line])
+    return markdown_table(["rule", "lambda", *(f"{rate:g}" for rate in tried)], rows)
+
+
+def levels_table(book: Ledger, lines: Sequence[Row]) -> str:
+    """Return what every cell reaches, with its share of the way to best-of-16."""
+    start, goal = (net(row) for row in lines if row["n"] in (1, GOAL))
+    rows = []
+    for cell in known(book):
+        areas = list(book.areas(cell).values())
+        if len(areas) < 2:
+            continue
+        ends = [
+            student_mean(book.ends(cell, name)) for name in ("score", "gold_score", "vader", "kl")
+        ]
+        share = percent((mean(areas) - start) / (goal - start))
+        rows.append(
+            [label(cell.rule), cell.gae_lambda, str(len(areas)), student_mean(areas), share, *ends]
+        )
+    head = ["rule", "lambda", "seeds", "score - c KL over the run", "share of the way"]
+    ends = [f"{name} at the end" for name in ("score", "gold", "VADER", "KL")]
+    return markdown_table([*head, *ends], rows) if rows else "Not measured yet."
+
+
+def differences_table(book: Ledger) -> str:
+    """Return every cell minus `sparse` at the lambda that suits it, and ABC's minus `uniform`.
+
+    That lambda is the best of the spare seed. Clear differences are bold, after Holm's correction
+    over the table.
+    """
+    cells = known(book)
+    sparse = book.chosen(["sparse"], cells)
+    uniform = book.chosen(["uniform"], cells)
+    if sparse is None:
+        return "Not measured yet."
+    found = {
+        (cell, base): figure
+        for base, rules in ((sparse, None), (uniform, ("abc", "abc-signed")))
+        for cell in cells
+        if base is not None and cell != base and (rules is None or cell.rule in rules)
+        if (figure := book.difference(cell, base)) is not None
+    }
+    corrected = dict(zip(found, holm([f.p_value for f in found.values()]), strict=True))
+    bases = list(dict.fromkeys(base for _, base in found))
+    rows = [
+        [label(cell.rule), cell.gae_lambda]
+        + [
+            corrected_difference(found[cell, base], corrected[cell, base])
+            if (cell, base) in found
+            else NONE
+            for base in bases
+        ]
+        for cell in dict.fromkeys(cell for cell, _ in found)
+    ]
+    titles = [f"minus {label(base.rule)}, lambda {base.gae_lambda}" for base in bases]
+    return markdown_table(["rule", "lambda", *titles], rows) if rows else "Not measured yet."
+
+
+if __name__ == "__main__":
+    command_line(__doc__, prompts, run, publish, page)

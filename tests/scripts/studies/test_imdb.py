@@ -1,0 +1,112 @@
+"""Openings that no judge knows, the order of the runs, and the page's tables by hand."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tokengym.envs.files import write_csv
+from tokengym.scripts.studies import imdb as study
+from tokengym.scripts.studies.ledger import SPARE_SEED, pending
+from tokengym.scripts.studies.ledger_page import Ledger
+
+SPARSE, SIGNED, UNIFORM = study.CELLS[:3]
+LINES = [
+    {"n": 1, "score": 0.0, "gold_score": 0.0, "kl": 0.0, "vader": 0.1, "optimum": 3.0},
+    {"n": 16, "score": 2.1, "gold_score": 1.0, "kl": 2.0, "vader": 0.4, "optimum": 3.0},
+]
+
+
+def rows_of(cell: study.Cell, rate: float, seed: int, score: float) -> list[dict[str, Any]]:
+    """Return a run whose score stays the same and that costs no KL."""
+    about = {**vars(cell), "rate": rate, "seed": seed, "score": score, "kl": 0.0, "gold_score": 1.0}
+    ends = {0: 0.1, 20: None, 40: 0.5}
+    return [{**about, "step": s, "tokens": s * 768.0, "vader": v} for s, v in ends.items()]
+
+
+def ledger_of(scores: dict[study.Cell, tuple[float, list[float]]]) -> Ledger:
+    """Return runs: cell -> score on the spare seed, and on seeds 0, 1, ..."""
+    rows = []
+    for cell, (spare, own) in scores.items():
+        rows += rows_of(cell, 3e-4, SPARE_SEED, spare)
+        rows += rows_of(cell, 1e-3, SPARE_SEED, spare - 1)
+        for seed, score in enumerate(own):
+            rows += rows_of(cell, 3e-4, seed, score)
+    return Ledger(rows)
+
+
+def test_no_known_text_begins_with_an_opening() -> None:
+    texts = [f"It was film number {n} of a long day" for n in range(40)]
+    known = ["It was  film number 7 of many", "It was\na film"]
+    found = study.openings(texts, known, 10)
+    assert len(set(found)) == 10
+    assert "It was" not in found  # known texts are read with single spaces
+    assert not any("It was film number 7 of many".startswith(opening) for opening in found)
+    assert all(any(text.startswith(opening) for text in texts) for opening in found)
+    assert study.openings(texts, known, 10) == found
+    with pytest.raises(ValueError, match="not 500; give more"):
+        study.openings(texts, known, 500)
+
+
+def test_a_bundle_is_linked_and_its_held_out_prompts_replaced(tmp_path: Path) -> None:
+    from tokengym.scripts.studies.other_prompts import read_prompts, with_prompts
+
+    source = tmp_path / "bundle"
+    source.mkdir()
+    (source / "bundle.json").write_text("{}")
+    (source / "prompts.jsonl").write_text('{"prompt": "a film", "split": "train"}\n')
+    new = with_prompts(source, [{"prompt": "é", "split": "test"}], tmp_path / "new")
+    assert (new / "bundle.json").read_text() == "{}"
+    assert read_prompts(new) == [{"prompt": "é", "split": "test"}]
+    assert read_prompts(source) == [{"prompt": "a film", "split": "train"}]
+
+
+def test_a_sweep_begins_at_the_studys_own_rate_and_seeds_wait_for_it(tmp_path: Path) -> None:
+    assert next(pending(tmp_path, study.work())) == (SPARSE, 3e-4, SPARE_SEED)
+    for rate, score in ((3e-4, 2.0), (1e-3, 1.0), (1e-4, 1.0)):
+        for cell in study.CELLS[:3]:
+            rows = rows_of(cell, rate, SPARE_SEED, score)
+            write_csv(cell.file(tmp_path, rate, SPARE_SEED), rows, list(rows[0]))
+    assert next(pending(tmp_path, study.work())) == (SPARSE, 3e-4, 0)
+
+
+def test_a_run_has_the_plans_settings(tmp_path: Path) -> None:
+    training = study.SPARSE_AT_1.config(tmp_path, 1e-3).training
+    learner: Any = training.learner
+    assert (learner.gae_lambda, learner.value_network, learner.kl_coef) == (1.0, "own", 0.05)
+    assert (training.steps, training.batch_size, training.max_new_tokens) == (40, 32, 24)
+
+
+def test_levels_are_shares_of_the_way_to_best_of_16() -> None:
+    book = ledger_of({SPARSE: (1.0, [1.0, 1.0]), UNIFORM: (1.0, [0.5])})
+    (line,) = study.levels_table(book, LINES).splitlines()[2:]
+    assert "| 2 | 1.00 (1.00 to 1.00) | 50% | 1.00 (" in line
+    assert line.count("0.500 (0.500 to 0.500)") == 1  # VADER at the end
+
+
+def test_rules_are_set_against_the_lambda_of_sparse_that_the_spare_seed_chose() -> None:
+    book = ledger_of(
+        {
+            SPARSE: (1.0, [1.0, 1.1, 0.9]),
+            study.SPARSE_AT_1: (1.5, [1.5, 1.6, 1.4]),
+            SIGNED: (2.0, [2.5, 2.6, 2.4]),
+            UNIFORM: (1.0, [1.5, 1.7, 1.3]),
+        }
+    )
+    head, _, *lines = study.differences_table(book).splitlines()
+    assert "| minus `sparse`, lambda 1 | minus `uniform`, lambda 0.95 |" in head
+    signed = next(line for line in lines if "abc-signed" in line)
+    assert signed.startswith("| `abc-signed` | 0.5 | **+1.00** (")
+    uniform = next(line for line in lines if line.startswith("| `uniform`"))
+    assert uniform.startswith("| `uniform` | 0.95 | 0.000 (")
+    assert uniform.endswith("| \u2013 |")
+
+
+def test_the_best_rate_of_a_sweep_is_bold() -> None:
+    (line,) = study.rates_table(ledger_of({SPARSE: (1.0, [])})).splitlines()[2:]
+    assert line == "| `sparse` | 0.95 | **1.00** | 0.000 |"
+
+
+def test_without_runs_the_tables_say_so() -> None:
+    assert study.levels_table(Ledger([]), LINES) == "Not measured yet."
+    assert study.differences_table(Ledger([])) == "Not measured yet."
