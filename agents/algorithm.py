@@ -310,6 +310,7 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         Returns:
             The agent itself.
         """
+        self.policy.warn_of_rounding()
         self._before_learning = None if self.env is None else environment_state(self.env)
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar

@@ -134,6 +134,7 @@ class CausalLMPolicy(BasePolicy):
         """Returns the most of all processes' numbers where they share the reference out."""
         self.decoders: list[Any] = []
         self._has_static: bool | None = None  # None: not tried yet
+        self._has_warned = False
         self.optimizer = torch.optim.AdamW(
             self.trained_parameters(), lr=lr_schedule(1.0), weight_decay=0.0, fused=True
         )
@@ -159,11 +160,6 @@ class CausalLMPolicy(BasePolicy):
                 "every weight of the model is frozen, so nothing would learn; pass lora="
                 "LoraConfig(...), or call model.requires_grad_(True)"
             )
-        if any(p.requires_grad and p.dtype == torch.bfloat16 for p in loaded.parameters()):
-            logger.warning(
-                "the weights that learn are bfloat16, in which small steps are rounded away; use "
-                "precision='bf16-mixed', or lora="
-            )
         check_vocabulary(loaded, self.num_actions)
         check_length(loaded, self.max_length)
         check_decoding(loaded)
@@ -175,6 +171,17 @@ class CausalLMPolicy(BasePolicy):
         """Stay in evaluation mode: dropout would give update and rollout different ratios."""
         del mode
         return super().train(False)
+
+    def warn_of_rounding(self) -> None:
+        """Warn once if weights that are about to learn are bfloat16; one that only plays may be."""
+        if not self._has_warned and any(
+            parameter.dtype == torch.bfloat16 for parameter in self.trained_parameters()
+        ):
+            logger.warning(
+                "the weights that learn are bfloat16, in which small steps are rounded away; use "
+                "precision='bf16-mixed', or lora="
+            )
+            self._has_warned = True
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that learn, in a fixed order."""

@@ -74,21 +74,33 @@ def test_small_steps_count(make_agent: Callable[..., PPO], caplog: pytest.LogCap
         with caplog.at_level(logging.WARNING):
             caplog.clear()
             agent = make_agent(kwargs, learning_rate=1e-6)
-        assert ("small steps are rounded away; use precision" in caplog.text) == (name != "mixed")
-        trunk: Any = agent.policy.language_model.model.base_model
-        weight = trunk.h[0].mlp.c_fc.weight
-        before = weight.detach().clone()
-        agent.learn(1)
+            collect(agent, agent.env, 2)
+            assert not caplog.text  # nothing learns yet
+            trunk: Any = agent.policy.language_model.model.base_model
+            weight = trunk.h[0].mlp.c_fc.weight
+            before = weight.detach().clone()
+            agent.learn(1)
+            agent.learn(1, reset_num_timesteps=False)
+        warned = caplog.text.count("small steps are rounded away; use precision")
+        assert warned == (name == "bfloat16")
         moved[name] = (weight != before).float().mean().item()
     assert moved["bfloat16"] < 0.05
     assert moved["mixed"] > 0.95
 
 
+def test_pairs_warn_when_they_are_learned_from(caplog: pytest.LogCaptureFixture):
+    model = make_model().to(torch.bfloat16)
+    dpo = DPO(model, PAIRS, tokenizer=make_tokenizer(), device="cpu", max_steps=1)
+    assert "rounded away" not in caplog.text
+    dpo.train()
+    assert caplog.text.count("rounded away") == 1
+
+
 def test_adapters_on_bfloat16_weights_do_not_warn(
     make_agent: Callable[..., PPO], caplog: pytest.LogCaptureFixture
 ):
-    make_agent({"dtype": "bfloat16", "lora": lora_config()})
-    assert not caplog.text
+    make_agent({"dtype": "bfloat16", "lora": lora_config()}).learn(1)
+    assert "rounded away" not in caplog.text
 
 
 def test_recomputed_log_probs_are_the_update_s_own(make_agent: Callable[..., PPO]):
