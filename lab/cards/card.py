@@ -19,6 +19,7 @@ from tokengym.envs.declared import as_plain, check_count
 from tokengym.envs.files import read_json, write_json, write_text
 from tokengym.envs.registry import load_own, split_own
 from tokengym.evaluation.runs.record import versions
+from tokengym.lab.cards.elsewhere import AMOUNTS, PART, Elsewhere
 from tokengym.lab.cards.parts import (
     ESTIMATOR_PARTS,
     PARTS,
@@ -88,6 +89,8 @@ class CardConfig:
     """Training runs per task in place of the size's; rows of few are marked."""
     tasks: tuple[str, ...] = ()
     """Tasks that are trained on, of `TASKS`; none given is all."""
+    elsewhere: Elsewhere | None = None
+    """Bundle on which a rule is measured beside the card's own; None for none."""
 
     def __post_init__(self) -> None:
         check_count(self, "seed", least=0)
@@ -97,13 +100,22 @@ class CardConfig:
                 raise ValueError(f"unknown task {task!r} of a card; known: {', '.join(TASKS)}")
         if self.size not in SIZES:
             raise ValueError(f"size must be {', '.join(SIZES)}, got {self.size!r}")
-        known = tuple(KINDS[self.kind])
+        known = tuple(self.measures)
+        if self.elsewhere is None and PART in self.parts:
+            raise ValueError(f"part {PART!r} needs a bundle; name one: --bundle smollm2-reviews")
+        if self.elsewhere is not None and self.kind != "rule":
+            raise ValueError(
+                f"only rules are measured on a bundle, and {self.subject!r} is none; leave "
+                "--bundle out"
+            )
         for part in self.parts:
             if part not in known:
                 raise ValueError(
                     f"unknown part {part!r} of the cards of {self.kind}s; known: {', '.join(known)}"
                 )
         object.__setattr__(self, "parts", tuple(p for p in known if p in (self.parts or known)))
+        if self.elsewhere is not None and PART in self.parts:
+            self.elsewhere.check()
 
     @property
     def kind(self) -> Kind:
@@ -123,6 +135,15 @@ class CardConfig:
         return "rule"
 
     @property
+    def measures(self) -> Mapping[str, Part]:
+        """Parts that the card can have, and what measures each."""
+        parts, elsewhere = dict(KINDS[self.kind]), self.elsewhere
+        if elsewhere is not None:
+            amounts = AMOUNTS[self.size]
+            parts[PART] = lambda subject, _, seed, __: elsewhere.measure(subject, amounts, seed)
+        return parts
+
+    @property
     def amounts(self) -> Size:
         """Amounts that the card is measured from."""
         size = SIZES[self.size]
@@ -135,8 +156,8 @@ class CardConfig:
 
     def settings(self, part: str) -> dict[str, Any]:
         """Return all that a part's numbers depend on; the same settings give the same numbers."""
-        size = asdict(self.amounts)
-        if part != "convergence":
+        size = asdict(AMOUNTS[self.size] if part == PART else self.amounts)
+        if part not in ("convergence", PART):
             del size["tasks"]  # of training
         return {
             "subject": bare(self.subject),
@@ -148,7 +169,13 @@ class CardConfig:
             "versions": versions(),
             "data": data_hash(),
             **({"training": self._training()} if part == "convergence" else {}),
+            **({"bundle": self._elsewhere()} if part == PART else {}),
         }
+
+    def _elsewhere(self) -> dict[str, str]:
+        """Return the name of the chosen bundle and one hash of its files."""
+        assert self.elsewhere is not None
+        return {"name": self.elsewhere.name, "files": _digest_of(self.elsewhere.files())}
 
     def _training(self) -> dict[str, Any]:
         """Return per task how a card's runs are trained, but for what the subject changes."""
@@ -178,7 +205,7 @@ def make_card(config: CardConfig, out: Path, console: "Console | None" = None) -
             f"{out} holds the card of {stored['subject']!r}, not of {config.subject!r}; name "
             "another folder"
         )
-    measures = KINDS[config.kind]
+    measures = config.measures
     parts: dict[str, Any] = dict(stored.get("parts", {}))
     hashes: dict[str, str] = dict(stored.get("hashes", {}))
     made: dict[str, Any] = dict(stored.get("made", {}))
@@ -188,7 +215,8 @@ def make_card(config: CardConfig, out: Path, console: "Console | None" = None) -
         digest = _digest(settings.encode())
         if hashes.get(part) != digest or part not in parts:
             if console is not None:
-                console.print(f"{config.subject}: {part}", markup=False, highlight=False)
+                said = f"{config.subject}: {_said(config, part)}"
+                console.print(said, markup=False, highlight=False, soft_wrap=True)
             began = sum(os.times()[:4])
             parts[part] = measures[part](config.name, config.amounts, config.seed, out)
             hashes[part] = digest
@@ -210,11 +238,18 @@ def make_card(config: CardConfig, out: Path, console: "Console | None" = None) -
             "hash": _digest(json.dumps(hashes, sort_keys=True).encode()),
             "hashes": hashes,
             "made": made,
-            "parts": {name: parts[name] for name in measures if name in parts},
+            "parts": {name: parts[name] for name in (*KINDS[config.kind], PART) if name in parts},
         }
         write_json(out / CARD_FILE, card)
         write_text(out / PAGE_FILE, card_page(card))
     return card
+
+
+def _said(config: CardConfig, part: str) -> str:
+    """Return a part's name, with what it costs where that is much."""
+    if part != PART or config.elsewhere is None:
+        return part
+    return f"{config.elsewhere.name}: {config.elsewhere.cost(AMOUNTS[config.size])}"
 
 
 def _run_seconds(part: Mapping[str, Any]) -> float:
@@ -286,7 +321,7 @@ def faults_of(card: Mapping[str, Any]) -> list[str]:
 
 def broken(card: Mapping[str, Any]) -> dict[str, str]:
     """Return per task on which the contract is broken what the checker says."""
-    contract = card["parts"].get("contract", {})
+    contract = {**card["parts"].get("contract", {}), **card["parts"].get(PART, {})}
     return {
         task: found.get("message", "")
         for task, found in contract.items()

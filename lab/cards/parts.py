@@ -30,6 +30,7 @@ from tokengym.evaluation.runs.config import ComparisonConfig, run_folder
 from tokengym.evaluation.runs.defaults import (
     EvaluationSettings,
     TrainingSettings,
+    bundle_settings,
     training_settings,
 )
 from tokengym.evaluation.runs.environments import resolve_env
@@ -61,7 +62,7 @@ BASELINES = "baselines"
 """Folder beside those of the cards, whose cards share the runs of `sparse` there."""
 ENCODER_TASK = "QuestionAnswer"
 """Task of a rule that scores with an encoder, and so needs a reference or a question."""
-NO_TRUTH = "the rule scores with an encoder, and the truth of {} is that of another score"
+NO_TRUTH = "the rule scores with {}, and the truth of {} is that of another score"
 ANSWER_TASK = "Forks"
 """Task of a rule that asks for the prompt's reference answer."""
 NO_ANSWER = "the rule asks for the reference answer, and the prompts of {} have none"
@@ -433,7 +434,7 @@ def _own_task(subject: str) -> tuple[str | None, str]:
     """Return the only task that a rule can be used on and why not on others; None for all."""
     choice = RewardChoice.of(subject)
     if choice.kind == "encoder":
-        return ENCODER_TASK, NO_TRUTH
+        return ENCODER_TASK, NO_TRUTH.format("an encoder", "{}")
     if isinstance(choice.made, Credit) and choice.made.needs_answer:
         return ANSWER_TASK, NO_ANSWER
     return None, ""
@@ -441,7 +442,12 @@ def _own_task(subject: str) -> tuple[str | None, str]:
 
 def _played(task: str, count: int, seed: int, **own: Any) -> tuple[list[Any], Any, dict[str, Any]]:
     """Return responses of the bundled policy, the policy and the environment's arguments."""
-    kwargs: dict[str, Any] = {**training_settings(resolve_env(task)).lengths(), **own}
+    training = training_settings(
+        resolve_env(task),
+        usual=bundle_settings(own.get("bundle"), "training"),
+        max_new_tokens=own.get("max_new_tokens"),
+    )
+    kwargs: dict[str, Any] = {**own, **training.lengths()}
     evaluator = Evaluator(task, kwargs, num_episodes=count, seed=seed)
     player = evaluator.untrained(None)
     episodes = list(evaluator(player).episodes)

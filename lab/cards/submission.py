@@ -7,6 +7,7 @@ from typing import Any
 from tokengym.envs.files import write_json
 from tokengym.envs.registry import split_own
 from tokengym.lab.cards.card import broken
+from tokengym.lab.cards.elsewhere import PART
 from tokengym.lab.cards.parts import bare
 
 CHECKLIST_SOURCE = "arXiv:2604.09459, Appendix C, Table 11"
@@ -55,8 +56,10 @@ def _checklist(card: Mapping[str, Any], hours: Mapping[str, float]) -> dict[str,
     runs = {found["runs"] for found in ends.values() if "runs" in found}
     passes = next((found["passes"] for found in cost.values() if "passes" in found), None)
     lengths = "the task's own; " if not ends else "fixed, so that all runs spend the same; "
+    models = [f"the bundled language models of tokengym {card['tokengym']}"]
+    models += [f"that of {name}" for name in parts.get(PART, {})]
     return {
-        "base model": f"the bundled language models of tokengym {card['tokengym']}",
+        "base model": "; ".join(models),
         "training data": f"the bundled prompts and models, hash {card['data']}, nothing filtered",
         "credit granularity": "token",
         "methodology family": "see the rule's docstring and source",

@@ -31,11 +31,12 @@ from tokengym.agents.rollouts.playing import as_player
 from tokengym.envs.bundle import find_bundle
 from tokengym.envs.files import write_csv, write_jsonl
 from tokengym.evaluation.report.verdict import number
+from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.run import make_agent
 from tokengym.evaluation.runs.run import run as run_one
 from tokengym.evaluation.statistics import PairedDifference, holm, paired_difference
 from tokengym.rewards import FunctionScorer
-from tokengym.rewards.scorers.base import register_scorer
+from tokengym.rewards.scorers.base import SCORERS, register_scorer
 from tokengym.scripts.studies import real_model, real_r3
 from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, deadline, read_rows
 from tokengym.scripts.studies.ledger import MEASURES
@@ -43,6 +44,7 @@ from tokengym.scripts.studies.tables import (
     corrected_difference,
     fill,
     markdown_table,
+    mean,
     student_mean,
 )
 
@@ -56,7 +58,7 @@ NOISE_SD = 1.2
 """Spread of that score, the reward model's among responses to one opening (best of 2 minus one)."""
 SPENDING = 0.01
 """Rate of the run that pays most KL in real_model's sweep."""
-EACH, LENGTH, LONGEST_PROMPT = 48, 48, 64
+EACH, LENGTH, LONGEST_PROMPT = 32, 48, 64
 """Texts of each kind, and the tokens that are read of them and of their prompts."""
 OPENING = 6
 """Tokens of a review that stand before those that count."""
@@ -93,26 +95,33 @@ class Run:
         rule = "sparse" if self.name in (START, NOISE) else self.name
         return real_model.Cell(rule=rule, rate=self.rate, seed=self.seed)
 
+    def config(self) -> ComparisonConfig:
+        """Return the comparison that it is a run of."""
+        config = self.cell().config()
+        if self.name != NOISE:
+            return config
+        return replace(config, task=replace(config.task, scorer=NOISE))
+
     def train(self, folder: Path) -> list[Row]:
         """Train it, save its agent, and return the points of its curve."""
-        cell = self.cell()
-        config = cell.config()
-        if self.name == NOISE:
-            config = replace(config, task=replace(config.task, scorer=NOISE))
-        record = run_one(config, cell.rule, cell.seed, save=folder / "agent")
+        if NOISE not in SCORERS.names():
+            register_scorer(NOISE, lambda: FunctionScorer(noise, name=NOISE))
+        record = run_one(self.config(), self.cell().rule, self.seed, save=folder / "agent")
         return [{k: round(point[k], 4) for k in MEASURES} for point in record.curve]
 
     def agent(self, folder: Path) -> PPO:
         """Return the trained agent, or the one that training starts from."""
         if self.name == START:
-            return make_agent(self.cell().config(), self.cell().rule, seed=0)
+            return make_agent(self.config(), self.cell().rule, seed=0)
         return PPO.load(folder / "agent")
 
 
 ORDER = (
     Run(name=START),
-    *(Run(name=name, seed=seed) for seed in (0, 1) for name in ("sparse", "abc-signed", NOISE)),
+    *(Run(name=name, seed=seed) for seed in (0, 1) for name in ("sparse", "abc-signed")),
+    Run(name=NOISE),
     Run(name="sparse", seed=real_model.SPARE_SEED, rate=SPENDING),
+    Run(name=NOISE, seed=1),
 )
 """All that are measured, in the order of their making."""
 
@@ -150,7 +159,6 @@ def run(data: Data, out: Out, until: str | None = None) -> None:
         until: Time of day, HH:MM, after which nothing begins.
     """
     end = deadline(until)
-    register_scorer(NOISE, lambda: FunctionScorer(noise, name=NOISE))
     reader = Reader(list(foreign_texts(data)))
     for work in ORDER:
         folder = out / work.folder
@@ -178,7 +186,7 @@ def foreign_texts(data: Path) -> Iterator[Text]:
     import pandas as pd
 
     answers, reviews = find_bundle(real_r3.BUNDLE), find_bundle(real_model.BUNDLE)
-    tokenizer = answers.tokenizer
+    tokenizer: Any = answers.tokenizer
 
     def encode(text: str) -> list[int]:
         ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -292,15 +300,16 @@ def page(docs: Path) -> None:
     fill(docs / real_model.PAGE, tables)
 
 
-Values = dict[tuple[str, float, float], list[float | None]]
-"""Figures of every text or answer, in order, by name, rate and seed of the run."""
+Values = dict[tuple[str, float, float], list[float]]
+"""Figures of every text or answer, in order, by name, rate and seed of the run; NaN for none."""
 
 
 def by_run(rows: Sequence[Row], figure: str) -> Values:
     """Return a figure of every text or answer by run."""
     found: Values = {}
     for row in rows:
-        found.setdefault((row["name"], row["rate"], row["seed"]), []).append(row[figure])
+        value = np.nan if row[figure] is None else row[figure]
+        found.setdefault((row["name"], row["rate"], row["seed"]), []).append(value)
     return found
 
 
@@ -321,7 +330,7 @@ def runs_table(runs: Sequence[Row], texts: Sequence[Row]) -> str:
         score = NO_SCORE if run[0] == NOISE else _moved(start, end, "score")
         spent = [end["kl"], end["kl"] / real_model.LENGTH]
         for kind in KINDS:
-            spent.append(float(np.mean(by_run([t for t in texts if t["kind"] == kind], "kl")[run])))
+            spent.append(mean(by_run([t for t in texts if t["kind"] == kind], "kl")[run]))
         moved = [score, _moved(start, end, "gold_score")]
         lines.append([*_titles([run]), *moved, *(number(nats) for nats in spent)])
     header = ["run", "score", "gold", "KL at the end", "a token"]
@@ -360,7 +369,7 @@ def table(figures: Mapping[str, Values], titles: Mapping[str, str]) -> str:
             if run[0] != START:
                 found[run, name] = _paired(row, start)
     corrected = dict(zip(found, holm([d.p_value for d in found.values()]), strict=True))
-    first = [student_mean([v for v in starts[name] if v is not None]) for name in figures]
+    first = [student_mean([v for v in starts[name] if not np.isnan(v)]) for name in figures]
     lines = [[START, *first]]
     for run in dict.fromkeys(run for run, _ in found):
         cells = [
@@ -371,9 +380,9 @@ def table(figures: Mapping[str, Values], titles: Mapping[str, str]) -> str:
     return markdown_table(["", *(titles[name] for name in figures)], lines)
 
 
-def _paired(row: Sequence[float | None], start: Sequence[float | None]) -> PairedDifference:
+def _paired(row: Sequence[float], start: Sequence[float]) -> PairedDifference:
     """Return the differences of the texts that have a figure in both."""
-    pairs = [(a, b) for a, b in zip(row, start, strict=True) if a is not None and b is not None]
+    pairs = [(a, b) for a, b in zip(row, start, strict=True) if not np.isnan([a, b]).any()]
     return paired_difference([a for a, _ in pairs], [b for _, b in pairs])
 
 

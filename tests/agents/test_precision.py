@@ -74,6 +74,7 @@ def test_small_steps_count(make_agent: Callable[..., PPO], caplog: pytest.LogCap
         with caplog.at_level(logging.WARNING):
             caplog.clear()
             agent = make_agent(kwargs, learning_rate=1e-6)
+            assert agent.env is not None
             collect(agent, agent.env, 2)
             assert not caplog.text  # nothing learns yet
             trunk: Any = agent.policy.language_model.model.base_model
@@ -89,8 +90,10 @@ def test_small_steps_count(make_agent: Callable[..., PPO], caplog: pytest.LogCap
 
 
 def test_pairs_warn_when_they_are_learned_from(caplog: pytest.LogCaptureFixture):
-    model = make_model().to(torch.bfloat16)
-    dpo = DPO(model, PAIRS, tokenizer=make_tokenizer(), device="cpu", max_steps=1)
+    model: Any = make_model()
+    dpo = DPO(
+        model.to(torch.bfloat16), PAIRS, tokenizer=make_tokenizer(), device="cpu", max_steps=1
+    )
     assert "rounded away" not in caplog.text
     dpo.train()
     assert caplog.text.count("rounded away") == 1

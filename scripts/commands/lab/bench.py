@@ -14,6 +14,8 @@ def bench(
     seed: int = 0,
     seeds: int | None = None,
     tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK ...")] = (),
+    bundle: str | None = None,
+    model: str | None = None,
     out: Path | None = None,
     submit: Path | None = None,
     device: str = "auto",
@@ -31,18 +33,24 @@ def bench(
       tokengym bench loo --quick
       tokengym bench entropy:top=0.1
       tokengym bench rules.py:MyCredit --submit mine.json
+      tokengym bench abc-signed --parts bundle --bundle smollm2-reviews
 
     Args:
         subject: Rule, estimator or weight by name, or "path/to/file.py:Name"; weight:random for a
             weight whose name a rule has too.
         parts: Some of contract, identification, executed, best-response, gradient, cost,
-            convergence; an estimator has gradient and convergence, against gae, and a weight the
-            same, against none (default: all).
+            convergence, and with --bundle bundle; an estimator has gradient and convergence,
+            against gae, and a weight the same, against none (default: all).
         quick: Take seconds, for a test; without it a card takes a quarter of an hour on two cores.
         full: Take hours.
         seed: Seed of prompts and sampling, and the lowest of the training runs.
         seeds: Training runs per task (default: 5; 1 of a quick card, 10 of a full one).
         tasks: Tasks to train on, some of MovieReview, Dialogue and Oracle (default: all).
+        bundle: Bundle of a real model, by name or folder, on which a rule's contract and its
+            agreement with executed forks are measured too; what that costs is said before it
+            begins.
+        model: Folder, GGUF file, registered name or hub name of the language model that writes
+            there (default: the bundle's).
         out: Folder of the card and its runs (default: runs/card- and the name); cards in one folder
             share the runs of sparse.
         submit: File for the leaderboard (docs/results/cards.md): the card with the rule's code, its
@@ -55,6 +63,7 @@ def bench(
     from tokengym.envs.files import locked
     from tokengym.evaluation.runs.config import slug
     from tokengym.lab.cards.card import PAGE_FILE, CardConfig, broken, make_card, unmeasured
+    from tokengym.lab.cards.elsewhere import Elsewhere
     from tokengym.lab.cards.page import card_page
     from tokengym.lab.cards.submission import write_submission
     from tokengym.rewards.models.loading import preferred_device
@@ -63,9 +72,20 @@ def bench(
     torch.set_num_threads(1)
     if quick and full:
         raise ValueError("--quick and --full exclude each other; give one")
+    if model is not None and bundle is None:
+        raise ValueError(
+            f"--model {model} needs prompts and a reward model that read what it writes; add "
+            "--bundle, such as smollm2-reviews"
+        )
     size = "quick" if quick else "full" if full else "standard"
     config = CardConfig(
-        subject=subject, parts=parts, size=size, seed=seed, seeds=seeds, tasks=tasks
+        subject=subject,
+        parts=parts,
+        size=size,
+        seed=seed,
+        seeds=seeds,
+        tasks=tasks,
+        elsewhere=None if bundle is None else Elsewhere(bundle=bundle, model=model),
     )
     out = out or Path("runs") / f"card-{slug(subject)}"
     console = Console()
