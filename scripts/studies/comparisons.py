@@ -36,13 +36,15 @@ class Page:
     """Price of a nat of KL."""
     by_gold: bool = False
     """Whether the score is the gold score, as where the rewards have different scorers."""
+    has_differences: bool = True
+    """Whether its differences are a table of their own, not one that the page's study fills."""
 
 
 PAGES = {
     "exact": Page(page="default_setting.md", folder="default_setting/exact"),
-    "imdb": Page(page="imdb.md", folder="imdb"),
-    "imdb-12": Page(page="imdb.md", folder="imdb/12"),
-    "imdb-48": Page(page="imdb.md", folder="imdb/48"),
+    "imdb": Page(page="imdb.md", folder="imdb", has_differences=False),
+    "imdb-12": Page(page="imdb.md", folder="imdb/12", has_differences=False),
+    "imdb-48": Page(page="imdb.md", folder="imdb/48", has_differences=False),
     "rewards": Page(page="rewards.md", folder="rewards", kl_coef=0.02, by_gold=True),
 }
 """Name of the tables -> where they stand and what they are made from."""
@@ -74,10 +76,9 @@ def publish(docs: Docs = DOCS) -> None:
             for rule, runs in panel.rewards.items()
         ]
         gains = BY_GOLD if page.by_gold else DIFFERENCES
-        tables = {
-            f"{name}-rules": markdown_table(["reward", *figures], rules),
-            f"{name}-differences": differences_table(paired_rules(panel), gains),
-        }
+        tables = {f"{name}-rules": markdown_table(["reward", *figures], rules)}
+        if page.has_differences:
+            tables[f"{name}-differences"] = differences_table(paired_rules(panel), gains)
         if (folder / "sweep.csv").exists():
             tables[f"{name}-sweep"] = sweep_table(folder / "sweep.csv")
         fill(docs / page.page, tables)

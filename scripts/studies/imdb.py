@@ -22,6 +22,7 @@ from tokengym.envs import Episode
 from tokengym.envs.bundle import Bundle
 from tokengym.envs.files import write_csv
 from tokengym.evaluation.measure.references import GOAL
+from tokengym.evaluation.report.curves import read_curves
 from tokengym.evaluation.report.verdict import number, percent
 from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
@@ -31,6 +32,8 @@ from tokengym.rewards import gold_scorer
 from tokengym.rewards.scorers.vader import Vader
 from tokengym.scripts.studies import ledger
 from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, deadline, read_rows
+from tokengym.scripts.studies.grid_page import panel_of
+from tokengym.scripts.studies.grid_tables import paired_rules
 from tokengym.scripts.studies.ledger import ENV, LEARNER, PRICE, TEXT, Work, net_area, pending
 from tokengym.scripts.studies.ledger_page import NONE, Ledger, label
 from tokengym.scripts.studies.other_prompts import read_prompts, with_prompts
@@ -49,6 +52,9 @@ OPENINGS, WORDS = 600, (2, 6)
 """Held-out prompts, and the fewest and most words of one."""
 FIRST_RATE = 3e-4
 BUNDLE, LINES, RUNS, FOLDER = "bundle", "best_of_n.csv", "runs.csv", "imdb/protocol"
+EARLIER = {"24 tokens": "imdb", "12 tokens": "imdb/12", "48 tokens": "imdb/48"}
+"""Runs made before the protocol: length -> folder of the published curves."""
+EARLIER_TABLES = {"earlier-net": ("net_score", "auc"), "earlier-gold": ("gold_score", "final")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,6 +263,7 @@ def page(docs: Docs = DOCS) -> None:
         "protocol-rates": rates_table(book),
         "protocol-levels": levels_table(book, lines),
         "protocol-differences": differences_table(book),
+        **{name: earlier_table(docs, *measure) for name, measure in EARLIER_TABLES.items()},
     }
     fill(docs / "imdb.md", tables)
 
@@ -353,6 +360,36 @@ def differences_table(book: Ledger) -> str:
     ]
     titles = [f"minus {label(base.rule)}, lambda {base.gae_lambda}" for base in bases]
     return markdown_table(["rule", "lambda", *titles], rows) if rows else "Not measured yet."
+
+
+def earlier_table(docs: Path, measure: str, kind: str) -> str:
+    """Return the earlier runs' differences from `sparse` by length, in one family of Holm's.
+
+    Args:
+        docs: Folder of the page, with the published curves.
+        measure: Measurement.
+        kind: Figure of a run: "auc" or "final".
+    """
+    found = {
+        (rule, length): gain
+        for length, folder in EARLIER.items()
+        for rule, pairs in paired_rules(
+            panel_of(read_curves(docs / folder / "curves.csv", group_by=()))
+        ).items()
+        if (gain := pairs.difference(measure, kind)) is not None
+    }
+    corrected = dict(zip(found, holm([gain.p_value for gain in found.values()]), strict=True))
+    rows = [
+        [f"`{rule}`"]
+        + [
+            corrected_difference(found[rule, length], corrected[rule, length])
+            if (rule, length) in found
+            else NONE
+            for length in EARLIER
+        ]
+        for rule in dict.fromkeys(rule for rule, _ in found)
+    ]
+    return markdown_table(["rule", *EARLIER], rows)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from tokengym.scripts.studies import imdb as study
 from tokengym.scripts.studies.ledger import SPARE_SEED, pending
 from tokengym.scripts.studies.ledger_page import Ledger
 
+DOCS = Path(__file__).parents[3] / "docs" / "results"
 SPARSE, SIGNED, UNIFORM = study.CELLS[:3]
 LINES = [
     {"n": 1, "score": 0.0, "gold_score": 0.0, "kl": 0.0, "vader": 0.1, "optimum": 3.0},
@@ -110,3 +111,24 @@ def test_the_best_rate_of_a_sweep_is_bold() -> None:
 def test_without_runs_the_tables_say_so() -> None:
     assert study.levels_table(Ledger([]), LINES) == "Not measured yet."
     assert study.differences_table(Ledger([])) == "Not measured yet."
+
+
+def test_the_earlier_differences_are_one_family() -> None:
+    lines = study.earlier_table(DOCS, "net_score", "auc").splitlines()[2:]
+    bold = [line.split("|")[1].strip() for line in lines if "**" in line]
+    assert bold == ["`abc-signed`"]  # p < .05 alone for five of these fourteen
+    signed = next(line for line in lines if "abc-signed" in line)
+    assert "| +0.527 (0.213 to 0.840), 9/10 |" in signed
+    assert "| **+1.57** (1.32 to 1.82), 5/5 |" in signed
+
+
+QUOTED = ("+1.57", "+0.527", "+0.368", "+0.761")
+
+
+@pytest.mark.parametrize("figure", QUOTED)
+def test_figures_of_the_text_stand_in_its_tables(figure: str) -> None:
+    text = (DOCS / "imdb.md").read_text(encoding="utf-8")
+    inside = "\n".join(line for line in text.splitlines() if line.startswith("|"))
+    outside = "\n".join(line for line in text.splitlines() if not line.startswith("|"))
+    assert figure in inside
+    assert figure in outside
