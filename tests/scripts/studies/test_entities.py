@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tokengym.envs.bundle import Bundle
 from tokengym.scripts.studies import entities as study
 
@@ -26,29 +28,42 @@ def test_another_seed_holds_other_things_out() -> None:
     assert study.held_out(0) == study.held_out(0)
 
 
-def rows(golds: dict[tuple[str, int], tuple[float, float]]) -> list[dict[str, Any]]:
-    """Return published rows: (group, seed) -> gold before and after."""
+def rows(golds: dict[tuple[str, int], float]) -> list[dict[str, Any]]:
+    """Return published rows: (group, seed) -> gold at the end; single responses began at 0.9."""
     return [
         {"rule": "r3-dense", "seed": float(seed), "step": step, "group": group, "gold_score": gold}
-        for (group, seed), ends in golds.items()
-        for step, gold in zip((15.0, 0.0), reversed(ends), strict=True)
+        for (group, seed), end in golds.items()
+        for step, gold in ((15.0, end), (0.0, 0.9))
     ]
 
 
-def test_the_leak_is_the_gain_on_known_things_minus_that_on_new_ones() -> None:
-    golds = {
-        ("known", 0): (0.1, 0.4),
-        ("new", 0): (0.2, 0.4),
-        ("known", 1): (0.1, 0.6),
-        ("new", 1): (0.1, 0.4),
-    }
-    (line,) = study.table(rows(golds)).splitlines()[2:]
+def start() -> list[dict[str, Any]]:
+    """Return gold before training: 0.1, and 0.2 for what seed 0 holds out."""
+    about, without = study.asked_about(), study.held_out(0)
+    return [
+        {"question": question, "gold_score": 0.2 if name in without else 0.1}
+        for question, name in about.items()
+    ]
+
+
+def test_the_untrained_gold_is_that_of_the_groups_questions() -> None:
+    assert study.before(start(), 0) == pytest.approx({"known": 0.1, "new": 0.2})
+    other = study.before(start(), 1)
+    assert 0.1 < other["known"] < 0.2
+
+
+def test_the_leak_is_the_gain_on_known_things_minus_that_on_new_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(study, "held_out", lambda seed, own=study.held_out: own(0))
+    golds = {("known", 0): 0.4, ("new", 0): 0.4, ("known", 1): 0.6, ("new", 1): 0.5}
+    (line,) = study.table(rows(golds), start()).splitlines()[2:]
     assert line.startswith("| `r3-dense` | 2 | 0.100 to 0.500 | 0.400 (")
-    assert "| 0.150 to 0.400 | 0.250 (" in line
+    assert "| 0.200 to 0.450 | 0.250 (" in line
     # .1 and .2: mean .15, standard error .05, t of one degree 12.7.
     assert line.endswith("| +0.150 (\u22120.485 to 0.785), 2/2 |")
 
 
 def test_one_seed_makes_no_line() -> None:
-    one = {("known", 0): (0.1, 0.4), ("new", 0): (0.2, 0.4)}
-    assert len(study.table(rows(one)).splitlines()) == 2
+    one = {("known", 0): 0.4, ("new", 0): 0.4}
+    assert len(study.table(rows(one), start()).splitlines()) == 2
