@@ -81,8 +81,9 @@ CRITICS: dict[str, dict[str, Any]] = {
     "own": {"value_network": "own"},
     "trunk": {"value_network": "trunk"},
     "none": {"vf_coef": 0.0},
+    "vineppo": {"advantage": "vineppo"},
 }
-"""By name: where PPO's values come from; without a critic they are 0."""
+"""By name: where PPO's values come from; without a critic they are 0, and VinePPO takes none."""
 RUNS, WAYS = "runs.csv", "best_of_n.csv"
 FOLDER, TEXT = "ledger", ("rule", "gae_lambda", "critic", "model")
 MEASURES = ("step", "tokens", "score", "gold_score", "kl")
@@ -140,6 +141,8 @@ class Cell:
     """Reward model, one of `MODELS`."""
     updates: int = UPDATES
     """Updates of a run."""
+    rows: int = ROWS
+    """Responses of an update."""
 
     @classmethod
     def of(cls, row: Row) -> "Cell":
@@ -157,7 +160,8 @@ class Cell:
     def name(self) -> str:
         """Return the name of its files."""
         parts = [self.rule, self.gae_lambda, self.critic, f"{self.length}", self.model]
-        parts += [f"{self.updates}"] * (self.updates != UPDATES)
+        if (self.updates, self.rows) != (UPDATES, ROWS):
+            parts.append(f"{self.updates}" if self.rows == ROWS else f"{self.updates}x{self.rows}")
         return "_".join(part.replace("/", "").replace(":", ".") for part in parts)
 
     def file(self, out: Path, rate: float, seed: int) -> Path:
@@ -176,7 +180,7 @@ class Cell:
             training=training_settings(
                 ENV,
                 steps=self.updates,
-                batch_size=ROWS,
+                batch_size=self.rows,
                 max_new_tokens=self.length,
                 kl_coef=PRICE,
                 kl_estimator="exact",
@@ -234,6 +238,12 @@ AT_CONTINUED = tuple(
 """The score under a Monte Carlo critic: `mc` pays its temporal differences, so that GAE(lambda) of
 them is that of `sparse` with these values. Continuations do not count, which makes a run dear, so
 on the shortest texts."""
+AT_VINEPPO = tuple(
+    Cell(rule=rule, critic="vineppo", updates=updates, rows=16)
+    for rule, updates in (("mc:k=3,segments=4", 21), ("mc:k=1,segments=8", 26))
+)
+"""VinePPO's own estimator, A_t = r_t, for the tokens of the other cells, continuations included:
+264 and 216 a response, in fewer of them to an update, so that some updates are left."""
 AT_LONGEST = (
     Cell(rule="sparse"),
     Cell(rule="abc-signed", gae_lambda="0.5"),
@@ -259,6 +269,7 @@ def stages() -> Iterator[tuple[list[Cell], range]]:
     yield cross(("sparse", "abc-signed"), usual[:1], critic="none"), SEEDS
     for length in LENGTHS[0], LENGTHS[2]:
         yield [replace(cell, length=length) for cell in AT_LENGTHS], SEEDS[:5]
+    yield [*AT_VINEPPO], SEEDS[:5]
     yield [replace(cell, updates=LONGER) for cell in AT_LONGER], SEEDS[:3]
     yield [*AT_TRUNK], SEEDS[:5]
     yield (

@@ -68,7 +68,12 @@ from tokengym.scripts.studies.tables import (
 )
 
 Row = Mapping[str, Any]
-CRITIC_LABELS = {"own": "network of its own", "trunk": "head on the policy", "none": "none"}
+CRITIC_LABELS = {
+    "own": "network of its own",
+    "trunk": "head on the policy",
+    "none": "none",
+    "vineppo": "VinePPO",
+}
 LABELS = {"attribution": "gradient x input", "red:delivery=end": "red", WORDS: "true words"}
 MODEL_LABELS = {
     "the bundled one": "aligned",
