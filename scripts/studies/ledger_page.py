@@ -29,12 +29,14 @@ from tokengym.scripts.studies.ledger import (
     AT_LENGTHS,
     AT_LLAMA,
     AT_LONGER,
+    AT_VINEPPO,
     CONTROLS,
     CRITICS,
     FOLDER,
     LAMBDAS,
     LENGTHS,
     LONGER,
+    MEASURES,
     PRICE,
     RULES,
     RUNS,
@@ -397,6 +399,34 @@ def longer_table(ledger: Ledger, ways: Sequence[Row]) -> str:
     return markdown_table(["", *head], rows)
 
 
+def vineppo_table(ledger: Ledger) -> str:
+    """Return what VinePPO's estimator reaches for as many tokens as `sparse` at its best."""
+    sparse = ledger.chosen(["sparse"], places(ledger))
+    signed = Cell(rule="abc-signed", gae_lambda="0.5")
+    cells = [cell for cell in (signed, *AT_VINEPPO) if len(ledger.areas(cell)) > 1]
+    if sparse is None or not {*cells} & {*AT_VINEPPO}:
+        return "Not measured yet."
+    cells = [sparse, *cells]
+    gains = {cell: ledger.difference(cell, sparse) for cell in cells if cell != sparse}
+    known = {cell: gain for cell, gain in gains.items() if gain is not None}
+    corrected = dict(zip(known, holm([g.p_value for g in known.values()]), strict=True))
+    rows = []
+    for cell in cells:
+        gain = known.get(cell)
+        shown = NONE if gain is None else corrected_difference(gain, corrected[cell])
+        ends = [number(mean(ledger.ends(cell, measure))) for measure in MEASURES[2:]]
+        how = "VinePPO" if cell in AT_VINEPPO else setting(cell)
+        rows.append(
+            [
+                f"{label(cell.rule)}, {how}",
+                *(f"{cell.updates} of {cell.rows}", f"{ledger.rate(cell):g}"),
+                *(student_mean([*ledger.areas(cell).values()]), shown, *ends),
+            ]
+        )
+    what = ("score - c KL over the run", "minus `sparse`", "score at the end", "gold", "KL")
+    return markdown_table(["rule", "updates", "rate", *what], rows)
+
+
 def controls_table(ledger: Ledger) -> str:
     """Return each rule at its best minus the best control, both chosen on the spare seed."""
     every = places(ledger)
@@ -620,6 +650,7 @@ def page(docs: Docs = DOCS) -> None:
         rows = read_rows(file, text=("policy", "rule")) if file.exists() else []
         tables[f"noise {policy}"] = noise_table(rows) if rows else "Not measured yet."
     fill(docs / "ledger.md", tables)
+    fill(docs / "mc.md", {"vineppo": vineppo_table(ledger)})
     draw(docs / FOLDER / "ledger.png", ledger)
     draw_frontier(docs / FOLDER / "frontier.png", ledger, [w for w in ways if w["length"] == 48])
     draw_lengths(docs / FOLDER / "lengths.png", ledger, ways)

@@ -310,6 +310,22 @@ def test_runs_of_both_lengths_stand_side_by_side_over_the_run_and_at_the_end():
         assert lines[f"`uniform`, lambda 0.95, {when}"] == [page.NONE, page.NONE]
 
 
+def test_vineppo_stands_beside_sparse_for_the_tokens_that_it_had():
+    cell = study.AT_VINEPPO[0]
+    spent = cell.updates * cell.rows * (48 + 3 * (36 + 24 + 12))  # three inner ends of segments
+    assert 0.95 * 30 * 64 * 48 < spent <= 30 * 64 * 48
+    config = cell.config(Path(), 1e-3)
+    assert config.training.learner.advantage == "vineppo"
+    assert config.training.batch_size == cell.rows
+    ledger = ledger_of({SPARSE: (1.0, [3.0, 3.1, 2.9]), cell: (1.0, [2.0, 2.1, 1.9])})
+    *_, sparse, vineppo = cells_of(page.vineppo_table(ledger))
+    assert sparse[:3] == ["`sparse`, lambda 0.95", "30 of 64", "0.001"]
+    assert sparse[3].startswith("2.95 (")  # less the price of 1 nat over the run
+    assert sparse[4] == page.NONE
+    assert vineppo[:2] == ["`mc:k=3,segments=4`, VinePPO", "21 of 16"]
+    assert vineppo[4].startswith("**\u22121.00** (")
+
+
 def test_a_cell_is_read_from_its_rows_those_without_all_fields_too(tmp_path: Path):
     cell = replace(SPARSE, updates=study.LONGER, length=24)
     rows = [{**vars(cell), "rate": 1e-3, "seed": 0, "score": 1.0}]
