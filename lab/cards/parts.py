@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tokengym.agents import RandomAgent, bind_policy
 from tokengym.agents.decoding.gpt2 import GPT2Stream
-from tokengym.envs.errors import SettingsError
+from tokengym.envs.errors import SettingsError, TokenizerError
 from tokengym.envs.files import read_json
 from tokengym.envs.oracle.env import PROMPT
 from tokengym.evaluation.measure.evaluate import Evaluator, task_reward
@@ -52,6 +52,8 @@ from tokengym.rewards.models.loading import auto_device
 from tokengym.rewards.registry import RewardChoice, scorer_kind
 from tokengym.version import __version__
 
+REFUSALS = (RewardError, TokenizerError)
+"""Why a rule cannot be measured on a task, as by a model of its own that reads other tokens."""
 TRUTH_TASKS = ("MovieReview", "Oracle")
 """Tasks that know the true worth of each token."""
 EXECUTED_TASKS = ("Forks",)
@@ -208,7 +210,7 @@ def gradient(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
         return {"refused": reason.format("the Oracle")}
     try:
         return _gradients([(subject, "loo")], size, seed)
-    except RewardError as error:
+    except REFUSALS as error:
         return {"refused": str(error)}
 
 
@@ -419,7 +421,7 @@ def _per_task(
             continue
         try:
             found[task] = measure(task)
-        except RewardError as error:
+        except REFUSALS as error:
             found[task] = {"refused": str(error)}
     return found
 

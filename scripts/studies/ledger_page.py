@@ -160,6 +160,12 @@ class Ledger:
         return max(tried, key=lambda cell: max(self.sweeps[cell].values()), default=None)
 
 
+def published(docs: Path) -> Ledger:
+    """Return the published runs, none where there is no file."""
+    file = docs / FOLDER / RUNS
+    return Ledger(read_runs(file) if file.exists() else [])
+
+
 def net_end(rows: Sequence[Row]) -> float:
     """Return score - c KL at the end of a run."""
     return float(rows[-1]["score"] - PRICE * rows[-1]["kl"])
@@ -241,7 +247,7 @@ def gains(docs: Path = DOCS) -> dict[str, PairedDifference]:
     Returns:
         By rule, score - c KL over the run, the rate tuned for each rule.
     """
-    ledger = Ledger(read_runs(docs / FOLDER / RUNS))
+    ledger = published(docs)
     found = {}
     for rule in RULES[1:-1]:
         made = RewardChoice.of(rule).made
@@ -633,7 +639,7 @@ def draw_lengths(file: Path, ledger: Ledger, ways: Sequence[Row]) -> None:
 
 def page(docs: Docs = DOCS) -> None:
     """Fill the page from the published csv files."""
-    ledger = Ledger(read_runs(docs / FOLDER / RUNS))
+    ledger = published(docs)
     ways = read_rows(docs / FOLDER / WAYS, text=())
     settings = places(ledger)
     tables = {
@@ -650,7 +656,6 @@ def page(docs: Docs = DOCS) -> None:
         rows = read_rows(file, text=("policy", "rule")) if file.exists() else []
         tables[f"noise {policy}"] = noise_table(rows) if rows else "Not measured yet."
     fill(docs / "ledger.md", tables)
-    fill(docs / "mc.md", {"vineppo": vineppo_table(ledger)})
     draw(docs / FOLDER / "ledger.png", ledger)
     draw_frontier(docs / FOLDER / "frontier.png", ledger, [w for w in ways if w["length"] == 48])
     draw_lengths(docs / FOLDER / "lengths.png", ledger, ways)

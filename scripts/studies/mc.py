@@ -4,7 +4,8 @@ PPO on MovieReview under `mc` at three prices, `abc-signed`, `red` and `sparse`:
 each run with the same number of response tokens, continuations included. A round of `mc` costs
 many times a round of the others, so a fixed number of episodes per update would leave it a handful
 of updates: each rule takes the number with the highest mean area under score - c KL over the
-tokens, of two spare seeds; rules without continuations take sparse's.
+tokens, of two spare seeds; rules without continuations take sparse's. VinePPO's own estimator is
+run by `ledger`, whose published runs the page reads.
 
     python -m tokengym.scripts.studies.mc run --out runs/mc [--part 0/2] [--until 12:25]
     python -m tokengym.scripts.studies.mc publish --out runs/mc
@@ -42,6 +43,7 @@ from tokengym.scripts.studies.cells import (
 from tokengym.scripts.studies.credit_grid import PUBLISHED, finished_rows
 from tokengym.scripts.studies.grid_page import panel_of
 from tokengym.scripts.studies.grid_tables import differences_table, paired_rules, rules_table
+from tokengym.scripts.studies.ledger_page import published, vineppo_table
 from tokengym.scripts.studies.tables import fill, markdown_table
 
 OUT = Path("runs/mc")
@@ -72,6 +74,13 @@ PAGE = """# Is credit by Monte Carlo worth its tokens?
 PPO on MovieReview, 48 tokens a response, the same number of response tokens for every run, those of
 continuations included; paired by seed. Curves are compared over tokens. Made by
 `scripts/studies/mc.py`, whose docstring has the protocol; raw curves in [mc/](mc/).
+
+## VinePPO's own estimator
+
+<!-- vineppo -->
+<!-- end vineppo -->
+
+## Under PPO with a critic
 
 ![Score over tokens](mc/mc.png)
 
@@ -246,6 +255,7 @@ def page(docs: Docs = DOCS) -> None:
             "differences": differences_table(paired_rules(panel)),
             "figures": rules_table({f"{BUDGET:,} tokens": panel}),
             "batches": _batches_table(docs),
+            "vineppo": vineppo_table(published(docs)),
         },
     )
     drawn = [replace(curve, values={"score": curve.values["score"]}) for curve in curves]

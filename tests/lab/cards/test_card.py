@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tokengym.envs import bundled
 from tokengym.envs.files import read_json
 from tokengym.lab.cards import parts
 from tokengym.lab.cards.card import KINDS, SIZES, CardConfig, faults_of, make_card, read_cards
@@ -107,6 +108,14 @@ def test_a_rule_whose_scorer_the_oracle_lacks_is_refused_by_name(tmp_path: Path)
         "the rule scores with an encoder, and the truth of Oracle is"
     )
     assert parts.contract("r3-dense", QUICK, 0, tmp_path) == {"QuestionAnswer": {"passed": True}}
+
+
+def test_a_rule_with_a_model_of_its_own_is_refused_where_texts_have_other_tokens(tmp_path: Path):
+    rule = f"rto:policy={bundled('movie_review').policy}"
+    found = parts.contract(rule, QUICK, 0, tmp_path)
+    assert found["MovieReview"] == {"passed": True}
+    assert "another tokenizer" in found["Oracle"]["refused"]
+    assert "another tokenizer" in parts.gradient(rule, QUICK, 0, tmp_path)["refused"]
 
 
 def test_a_rule_that_asks_for_the_answer_is_held_where_there_is_one(tmp_path: Path):

@@ -33,7 +33,7 @@ PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "learner.md": (("learner", "kl"), ppo_optimum.page),
     "ledger.md": (("ledger", "learner"), ledger_page.page),
     "learners.md": (("learners",), learners.page),
-    "mc.md": (("mc",), mc.page),
+    "mc.md": (("mc", "ledger"), mc.page),
     "preferences.md": (("preferences",), ppo_against_dpo_page.page),
     "r3.md": (("r3",), lambda docs: r3.publish(docs / "no runs", docs)),
     "real_model.md": (("real_model",), fill_real_model),
