@@ -27,6 +27,7 @@ from tokengym.lab.cards.card import (
     merged,
     read_cards,
     unlike,
+    unmeasured,
 )
 from tokengym.lab.cards.page import (
     BOARD,
@@ -53,7 +54,8 @@ RULES = (
     *("mc", "pure", "r3", "r3-dense", "answer-gain"),
     *("red:delivery=end", "scar"),
 )
-"""Rules with a card; `rto` and `prm` need a model that is not bundled: trained by DPO, of steps."""
+"""Rules with a card that are bundled whole; `rto` needs a policy that DPO trained (the page says
+how its row was made), `prm` a model of steps."""
 ESTIMATORS = ("gae", "reinforce", "reinforce++", "vineppo", "rloo", "grpo", "dr-grpo", "loo")
 WEIGHTS = ("constant", "weight:random", "position", "entropy", "rsi")
 """Weights whose gradient can be enumerated; the others read a model or other responses."""
@@ -174,6 +176,8 @@ def publish(card: Mapping[str, Any], published: Path) -> None:
     """
     card = {**card, "subject": bare(card["subject"])}  # of a path, the file and the name in it
     check_all([card])
+    if (cause := unmeasured(card)) is not None:
+        raise ValueError(f"card of {card['subject']}: nothing of it could be measured: {cause}")
     if missing := unsettled(card):
         raise ValueError(
             f"card of {card['subject']}: {missing[0]} does not say how it was measured; submit "

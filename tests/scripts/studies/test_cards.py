@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tokengym.evaluation.report.verdict import number
-from tokengym.lab.cards.card import figures_hash, merged
+from tokengym.lab.cards.card import CardConfig, figures_hash, make_card, merged
 from tokengym.scripts.studies import cards, forks, ledger_page
 
 ROOT = Path(__file__).parents[3]
@@ -145,6 +145,16 @@ def test_training_beside_the_cards_is_that_of_its_pages():
         for gain in gains.values():
             shown = f"({number(gain.low)} to {number(gain.high)}), {gain.wins}/{gain.pairs}"
             assert shown in text
+
+
+def test_a_card_of_which_nothing_could_be_measured_is_not_published(tmp_path: Path):
+    config = CardConfig(
+        subject=f"rto:policy={tmp_path / 'gone'}", parts=("contract",), size="quick"
+    )
+    card = make_card(config, tmp_path / "card")
+    with pytest.raises(ValueError, match="nothing of it could be measured: there is no folder"):
+        cards.publish(card, tmp_path / "published")
+    assert not (tmp_path / "published").exists()
 
 
 def test_a_part_is_added_to_a_published_row(tmp_path: Path):
