@@ -121,10 +121,11 @@ def read_curves(path: Path, *, group_by: Sequence[str] | None = None) -> list[Cu
                 "(needed: credit, seed, step, score)"
             )
     measured = [name for name in header if name in {*SPENT, *MEASUREMENTS}]
+    credits = {cell: printable(from_cell(cell)) for cell in {row["credit"] for _, row in rows}}
     runs: dict[tuple[Group, str, int], dict[float, list[float]]] = {}
     for number, row in rows:
         group = tuple((printable(name), printable(row[name])) for name in groups)
-        credit = printable(from_cell(row["credit"]))
+        credit = credits[row["credit"]]
         seed = int(_number(path, number, "seed", row["seed"]))
         points = runs.setdefault((group, credit, seed), {})
         step = _number(path, number, "step", row["step"])

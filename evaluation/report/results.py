@@ -257,7 +257,7 @@ class _Collected:
     ) -> None:
         """Add the runs of a comparison, as of ``group``; ``label`` replaces their names."""
         self.references.setdefault(group, []).append(self._references(config, out))
-        for name, seed in ((name, seed) for name in config.names for seed in config.all_seeds):
+        for name, seed in config.all_runs:
             folder, credit = run_folder(out, name, seed), label or config.titles[name]
             if not (folder / "run.json").exists():
                 continue
@@ -337,7 +337,7 @@ def _unseen_credit(config: ComparisonConfig) -> list[str]:
     """Return a caution for each learner that sees only the sum of the token rewards."""
     from tokengym.agents.ppo.advantages import find_advantage
 
-    learners = [config.of_run(name).training.learner for name in config.names]
+    learners = [training.learner for training in config.trainings.values()]
     names = dict.fromkeys(
         learner.advantage for learner in learners if hasattr(learner, "advantage")
     )

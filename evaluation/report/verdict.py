@@ -25,7 +25,7 @@ def make_verdict(group: Figures, level: float) -> dict[str, Any]:
     baseline = group["baseline"]
     others = [name for name in group["rewards"] if name != baseline]
     return {
-        "headline": _headline(group, baseline, others),
+        "headline": _headline(group, others),
         "sentences": [_sentence(group, name, baseline, level) for name in others],
         "cautions": _cautions(group, others),
     }
@@ -100,8 +100,8 @@ def difference_of(group: Figures, name: str, measure: str, kind: str) -> Figures
     return versus.get("differences", {}).get(measure, {}).get(kind)
 
 
-def _headline(group: Figures, baseline: str, others: Sequence[str]) -> str:
-    word = measure_of("score", group["by_gold"]).word
+def _headline(group: Figures, others: Sequence[str]) -> str:
+    baseline, word = group["baseline"], measure_of("score", group["by_gold"]).word
     if not others:
         final = group["rewards"][baseline]["figures"]["score"]["final"]["iqm"]
         alone = f"Only one {kind_of(group)}, so nothing to compare"

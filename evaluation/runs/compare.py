@@ -5,7 +5,7 @@ was stopped continues where it was, and rewards or seeds can be added to a finis
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,17 +103,17 @@ def _compare(
     from rich.console import Console
 
     check_folder(config, out)  # another process may have begun and ended since
-    for name in config.names:
-        for seed in config.all_seeds:
-            clear_finished(run_folder(out, name, seed))
-    _check_finished(config, out, remove_failed=retry_failed)
+    folders = {run: run_folder(out, *run) for run in (*config.all_runs, config.reference_run)}
+    for run in config.all_runs:
+        clear_finished(folders[run])
+    _check_finished(folders.values(), remove_failed=retry_failed)
     runs = [*missing_runs(config, out)]
-    if lacks_references(config, out):
+    if lacks_references(folders[config.reference_run], config.evaluation.reference_samples):
         runs.insert(0, config.reference_run)
     console = console or Console()
-    for name, seed in runs:  # an orphan of a killed comparison may still be writing one
-        if (folder := run_folder(out, name, seed)).is_dir():
-            with locked(folder):
+    for run in runs:  # an orphan of a killed comparison may still be writing one
+        if folders[run].is_dir():
+            with locked(folders[run]):
                 pass
     if runs:
         with console.status("making the environments"):
@@ -125,7 +125,7 @@ def _compare(
         ):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         write_hashed(out / SETTINGS_FILE, config.as_dict())
-        total = len(config.names) * config.seeds + (config.reference_run in runs)
+        total = len(config.all_runs) + (config.reference_run in runs)
         steps = config.training.last_step
         with Board(console, total=total, done=total - len(runs), steps=steps) as board:
             launch(config, out, runs, board, jobs)
@@ -203,8 +203,7 @@ def preflight(config: ComparisonConfig) -> str:
     """
     import gymnasium as gym
 
-    for name in config.names:
-        training = config.of_run(name).training
+    for training in config.trainings.values():
         training.declaration.check_settings(training.learner, training.batch_size)
     for reward in config.rewards:
         kwargs = config.env_kwargs(reward, train=True)
@@ -219,11 +218,9 @@ def preflight(config: ComparisonConfig) -> str:
     return evaluator.measured_by
 
 
-def _check_finished(config: ComparisonConfig, out: Path, *, remove_failed: bool) -> None:
+def _check_finished(folders: Iterable[Path], *, remove_failed: bool) -> None:
     """Refuse runs whose files were changed, before others are done; remove those that failed."""
-    runs = [(name, seed) for name in config.names for seed in config.all_seeds]
-    for run in [*runs, config.reference_run]:
-        folder = run_folder(out, *run)
+    for folder in folders:
         if not (folder / "run.json").exists():
             continue
         if read_result(folder)["status"] != "finished" and remove_failed:

@@ -208,8 +208,8 @@ class ComparisonConfig:
                 raise ValueError(
                     f"{what} names {self.names[index]!r} twice; leave one out, seeds repeats it"
                 )
-        for agent in self.agents:
-            self._training_of(LEARNERS.parse(agent))
+        if self.agents:
+            _ = self.trainings  # refuses what a learner does not have
 
     @cached_property
     def _words(self) -> dict[str, Word]:
@@ -220,6 +220,11 @@ class ComparisonConfig:
     def all_seeds(self) -> range:
         """The seeds of every reward's runs."""
         return range(self.first_seed, self.first_seed + self.seeds)
+
+    @cached_property
+    def all_runs(self) -> tuple[tuple[str, int], ...]:
+        """Name and seed of every run, reward by reward."""
+        return tuple((name, seed) for name in self.names for seed in self.all_seeds)
 
     @cached_property
     def reference_run(self) -> tuple[str, int]:
@@ -280,18 +285,32 @@ class ComparisonConfig:
             self._choices[reward] = RewardChoice.of(self._words.get(reward, reward))
         return self._choices[reward]
 
-    def reward_of(self, name: str) -> str:
-        """Return the reward of the runs of that name; a reward's name stands for itself."""
-        return next((run.reward for run in self.runs if run.name == name), name)
+    def run_of(self, name: str) -> NamedRun:
+        """Return the runs of a name; a reward that is not compared has runs like the others'.
 
-    def of_run(self, name: str) -> "ComparisonConfig":
-        """Return the configuration of the runs of that name, with its learner alone."""
+        Raises:
+            SettingsError: if learners are compared, and none has runs of that name.
+        """
+        first = self.runs[0]
+        if run := next((run for run in self.runs if run.name == name), None):
+            return run
+        if self.agents:
+            raise SettingsError(f"no run is named {name!r}; known: {', '.join(self.names)}")
+        return replace(first, name=name, title=name, reward=name) if first.uses_credit else first
+
+    def of_run(self, run: NamedRun) -> "ComparisonConfig":
+        """Return the configuration of some runs, with their learner alone."""
         if not self.agents:
             return self
-        run = next(run for run in self.runs if run.name == name)
-        training = self._training_of(run.agent)
         rewards = self.rewards if run.uses_credit else (run.reward,)
-        return replace(self, agents=(), rewards=rewards, training=training)
+        return replace(self, agents=(), rewards=rewards, training=self.trainings[run.name])
+
+    @cached_property
+    def trainings(self) -> dict[str, TrainingSettings]:
+        """The settings of the runs' training, by the runs' names."""
+        if not self.agents:
+            return dict.fromkeys(self.names, self.training)
+        return {run.name: self._training_of(run.agent) for run in self.runs}
 
     def _training_of(self, agent: Word) -> TrainingSettings:
         """Return a learner's settings: those of ``training`` that it has, then its own options.
@@ -338,8 +357,8 @@ class ComparisonConfig:
     @property
     def price(self) -> float | None:
         """Price of a nat of KL; None where learners have none, or different ones."""
-        settings = [flat(self.of_run(name).as_dict()) for name in self.names]
-        prices = {found["kl_coef"] for found in settings if "kl_coef" in found}
+        settings = [flat(as_plain(training)) for training in self.trainings.values()]
+        prices = {values["kl_coef"] for values in settings if "kl_coef" in values}
         return prices.pop() if len(prices) == 1 else None
 
     def as_dict(self) -> dict[str, Any]:
@@ -401,6 +420,17 @@ class ComparisonConfig:
             "normalize": None if normalize == "off" else normalize,
             "split": "train" if train else "test",
         }
+
+    def policy_kwargs(self) -> dict[str, Any]:
+        """Return the arguments of a policy; what is left to the task is left out."""
+        training = self.training
+        values = {
+            "model": self.task.model,
+            "lora": training.lora(),
+            "dtype": None if training.dtype == "auto" else training.dtype,
+            "precision": None if training.precision == "full" else training.precision,
+        }
+        return {name: value for name, value in values.items() if value is not None}
 
 
 def task_of_file(stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -486,11 +516,6 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def command_line(config: ComparisonConfig) -> str:
     """Return the command that makes a comparison, without what is default anyway."""
-    defaults = ComparisonConfig(
-        env=config.env,
-        rewards=config.rewards,
-        training=training_settings(config.env, config.training.agent),
-    )
     env = config.env if split_own(config.env) else task_name(config.env)
     parts = ["tokengym compare", f"--env {env}"]
     parts.append(f"--rewards {' '.join(config.rewards)} --seeds {config.seeds}")
@@ -498,13 +523,19 @@ def command_line(config: ComparisonConfig) -> str:
         parts.append(f"--agents {' '.join(config.agents)}")
     elif config.training.agent != "ppo":  # the defaults are those of the same learner
         parts.append(f"--agent {config.training.agent}")
-    default_values = {leaf.path: leaf.value for leaf in leaves(defaults)}
-    for leaf in leaves(config):
-        if not leaf.flag or leaf.path[0] in ("env", "rewards", "seeds"):
-            continue
-        if leaf.path not in default_values or leaf.value != default_values[leaf.path]:
-            values = leaf.value if isinstance(leaf.value, tuple) else (leaf.value,)
-            parts.append(f"--{leaf.flag} {shlex.join(map(str, values))}")
+    if config.first_seed != ComparisonConfig.first_seed:
+        parts.append(f"--first-seed {config.first_seed}")
+    for settings, defaults in (
+        (config.training, training_settings(config.env, config.training.agent)),
+        (config.evaluation, EvaluationSettings()),
+        (config.task, TaskSettings()),
+    ):
+        default_values = {leaf.path: leaf.value for leaf in leaves(defaults)}
+        for leaf in leaves(settings):
+            is_default = leaf.value == default_values.get(leaf.path, ...)
+            if leaf.flag and not is_default:
+                values = leaf.value if isinstance(leaf.value, tuple) else (leaf.value,)
+                parts.append(f"--{leaf.flag} {shlex.join(map(str, values))}")
     return " ".join(parts)
 
 

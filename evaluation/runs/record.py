@@ -27,9 +27,11 @@ from tokengym.envs.files import (
 from tokengym.evaluation.report.curves import COLUMNS
 from tokengym.evaluation.runs.config import (
     ComparisonConfig,
+    NamedRun,
     differences,
     run_folder,
 )
+from tokengym.evaluation.runs.defaults import TrainingSettings
 from tokengym.rewards.errors import RewardError
 
 if TYPE_CHECKING:
@@ -68,15 +70,15 @@ class RunRecord:
     """Measurements of one run so far, and the files they are written to.
 
     Args:
-        config: The comparison.
-        name: Name of the run: its reward, or its learner (`ComparisonConfig.names`).
+        run: The runs of its name.
         seed: Its seed.
+        training: How it learns.
     """
 
-    def __init__(self, config: ComparisonConfig, name: str, seed: int) -> None:
-        self.config = config
-        self.name = name
+    def __init__(self, run: NamedRun, seed: int, training: TrainingSettings) -> None:
+        self.name = run.name
         self.seed = seed
+        self.training = training
         self.curve: list[dict[str, Any]] = []
         self.train: list[dict[str, Any]] = []
         self.samples: list[dict[str, Any]] = []
@@ -98,7 +100,7 @@ class RunRecord:
     def add_evaluation(self, step: int, tokens: int, evaluation: "Evaluation") -> None:
         """Keep one point of the curve; training figures are means since the last point."""
         recent, self._seen = self.train[self._seen :], len(self.train)
-        training = self.config.training
+        training = self.training
         point = {
             "credit": self.name,
             "seed": self.seed,
@@ -132,9 +134,16 @@ class RunRecord:
         """Take an evaluation's time off the run's: wall_s is what training took."""
         self._evaluation_s += seconds
 
-    def write(self, out: Path, error: BaseException | None = None) -> None:
-        """Write the run's files; run.json, which makes it count and hashes them, comes last."""
-        folder = run_folder(out, self.name, self.seed)
+    def write(
+        self, folder: Path, settings: Mapping[str, Any], error: BaseException | None = None
+    ) -> None:
+        """Write the run's files; run.json, which makes it count and hashes them, comes last.
+
+        Args:
+            folder: Folder of the run.
+            settings: Those of the comparison, as plain data.
+            error: What ended the run, if it failed.
+        """
         files = ["curve.csv", "train.csv", "episodes.jsonl"]
         write_csv(folder / "curve.csv", self.curve, COLUMNS)
         write_csv(folder / "train.csv", self.train, ["step", *TRAIN_COLUMNS.values()])
@@ -147,7 +156,7 @@ class RunRecord:
             "steps_done": len(self.train),
             "wall_s": round(time.perf_counter() - self.started, 3),
             "cpu_s": round(time.process_time() - self._cpu_began, 3),  # since it was last resumed
-            "settings": self.config.as_dict(),
+            "settings": settings,
             "gae_lambda": self.train[-1].get("gae_lambda") if self.train else None,
             "versions": versions(),
             "made": {"commit": commit(), "hardware": hardware()},

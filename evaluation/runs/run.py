@@ -21,7 +21,15 @@ from tokengym.envs.errors import SettingsError, StorageError
 from tokengym.envs.files import file_hash, locked, previous_folder, read_json, write_hashed
 from tokengym.envs.prompts.tokenization import token_texts
 from tokengym.evaluation.measure.references import SAMPLES, ReferenceSamples, draw_references
-from tokengym.evaluation.runs.config import NO_NUMBERS, ComparisonConfig, flat, run_folder
+from tokengym.evaluation.runs.config import (
+    NO_NUMBERS,
+    REFERENCE,
+    ComparisonConfig,
+    NamedRun,
+    flat,
+    run_folder,
+)
+from tokengym.evaluation.runs.defaults import TrainingSettings
 from tokengym.evaluation.runs.environments import resolve_env
 from tokengym.evaluation.runs.record import (
     RunRecord,
@@ -89,21 +97,21 @@ def run(
             save; what was complete is kept.
         Exception: whatever the training raises, after it was recorded.
     """
-    if not config.agents and not config.training.declaration.uses_credit:
-        name = config.training.agent
-    processes = join_run(config)
+    processes = join_run(config.training)
+    named = config.run_of(name)
+    folder = None if out is None else run_folder(out, named.name, seed)
     mine: AbstractContextManager[None] = nullcontext()
-    if out is not None and processes.is_main:
-        mine = locked(run_folder(out, name, seed))
+    if folder is not None and processes.is_main:
+        mine = locked(folder)
     with mine, config.training.applied():
         work = _Run(
-            config, name, seed, out, report, checkpoint_every, track, saves=save is not None
+            config, named, seed, folder, report, checkpoint_every, track, saves=save is not None
         )
         work.is_main, work.saves_together = processes.is_main, processes.saves_together
-        return _recorded(work, out, save)
+        return _recorded(work, save)
 
 
-def join_run(config: ComparisonConfig) -> "Processes":
+def join_run(training: TrainingSettings) -> "Processes":
     """Return this process among those that `tokengym train` was launched in, which share its runs.
 
     Raises:
@@ -111,7 +119,6 @@ def join_run(config: ComparisonConfig) -> "Processes":
     """
     from tokengym.agents.processes import join, launched
 
-    training = config.training
     if launched() > 1 and not training.declaration.uses_credit:
         raise SettingsError(
             f"--agent {training.agent} trains in one process; start it without a launcher, or use "
@@ -125,7 +132,7 @@ def join_run(config: ComparisonConfig) -> "Processes":
     return join(training.device)
 
 
-def _recorded(work: "_Run", out: Path | None, save: Path | None) -> RunRecord:
+def _recorded(work: "_Run", save: Path | None) -> RunRecord:
     """Do a run whose folder is this process's own, and record its end."""
     config = work.config
     try:
@@ -137,9 +144,9 @@ def _recorded(work: "_Run", out: Path | None, save: Path | None) -> RunRecord:
         raise
     except Exception as error:
         # Resumed it would fail again, unless the fault was a passing one.
-        work.end(out, error, keep_checkpoint=is_passing(error))
+        work.end(error, keep_checkpoint=is_passing(error))
         raise
-    work.end(out)
+    work.end()
     return work.record
 
 
@@ -163,7 +170,7 @@ def make_agent(config: ComparisonConfig, reward: str, seed: int) -> "PPO":
     """Return a fresh PPO, or a learner derived from it, in the training environments of one run."""
     from tokengym.agents import training
 
-    run = _Run(config, reward, seed)
+    run = _Run(config, config.run_of(reward), seed)
     agent: PPO = training.make_agent(run, config.training.declaration.algorithm_class())
     return agent
 
@@ -186,40 +193,27 @@ def make_evaluator(config: ComparisonConfig) -> "Evaluator":
     )
 
 
-def policy_kwargs(config: ComparisonConfig) -> dict[str, Any]:
-    """Return the arguments of a policy; what is left to the task is left out."""
-    training = config.training
-    found = {
-        "model": config.task.model,
-        "lora": training.lora(),
-        "dtype": None if training.dtype == "auto" else training.dtype,
-        "precision": None if training.precision == "full" else training.precision,
-    }
-    return {name: value for name, value in found.items() if value is not None}
-
-
 class _Run:
     """A `TrainingRun`, which see, with the record of its measurements."""
 
     def __init__(
         self,
         config: ComparisonConfig,
-        name: str,
+        run: NamedRun,
         seed: int,
-        out: Path | None = None,
+        folder: Path | None = None,
         report: Report | None = None,
         checkpoint_every: int = 0,
         track: str | None = None,
         *,
         saves: bool = False,
     ) -> None:
-        self.reward = config.reward_of(name)
-        config = config.of_run(name)
+        config, self.reward = config.of_run(run), run.reward
         self.config, self.seed, self.report = config, seed, report
         self.training, self.settings = config.training, config.training.learner
         self.eval_every = config.evaluation.every
-        self.record = RunRecord(config, name, seed)
-        self.folder = None if out is None else run_folder(out, name, seed)
+        self.record = RunRecord(run, seed, config.training)
+        self.folder = folder
         self.is_main = True
         """Whether this process, of those that train together, measures and writes."""
         self.saves_together = False
@@ -255,7 +249,7 @@ class _Run:
         return gym.make_vec(resolve_env(self.config.env), num_envs=num_envs, **kwargs)
 
     def policy_kwargs(self) -> dict[str, Any]:
-        return policy_kwargs(self.config)
+        return self.config.policy_kwargs()
 
     def resume(self, load: Callable[[Path], Agent]) -> Agent | None:
         self._resumable = True
@@ -308,12 +302,39 @@ class _Run:
         budget = self.training.tokens
         is_last = step == self.training.steps if budget is None else known >= budget
         if self.training.declaration.uses_credit and (step == 0 or is_last):
-            self.record.samples += credited_samples(
-                self.record, self.reward, step, evaluation, agent
-            )
+            self.record.samples += self._credited_samples(step, evaluation, agent)
         if self.report is not None:
             done = step if budget is None else min(known, budget)
             self.report(done, self.record.curve[-1])
+
+    def _credited_samples(
+        self, step: int, evaluation: "Evaluation", agent: Any
+    ) -> list[dict[str, Any]]:
+        """Return an evaluation's first responses, with their credit, as rows of episodes.jsonl."""
+        from tokengym.evaluation.measure.evaluate import task_reward
+
+        config = self.config
+        kwargs = config.env_kwargs(self.reward, train=False)
+        reward, tokenizer = task_reward(config.env, kwargs, agent)
+        episodes = evaluation.episodes[: config.evaluation.samples]
+        credited = reward.evaluate(list(episodes)) if episodes else []
+        return [
+            {
+                "credit": self.record.name,
+                "seed": self.seed,
+                "step": step,
+                "sample": index,
+                **episode_to_record(paid),
+                "tokens": token_texts(tokenizer, paid.response_ids),
+                "token_rewards": _rounded(paid.token_rewards),
+                "log_probs": _rounded(paid.log_probs),
+                "score": episode.score,
+                "gold_score": None
+                if evaluation.gold_scores is None
+                else float(evaluation.gold_scores[index]),
+            }
+            for index, (episode, paid) in enumerate(zip(episodes, credited, strict=True))
+        ]
 
     def _checkpoint(self, step: int, agent: Any) -> None:
         """Keep the agent and the measurements so far, where the run can be resumed."""
@@ -345,47 +366,16 @@ class _Run:
             self._tracker = make_tracker(self._track, folder, name=name, config=settings)
         self._tracker.write(dict(row), {name: () for name in row}, step)
 
-    def end(
-        self, out: Path | None, error: Exception | None = None, *, keep_checkpoint: bool = False
-    ) -> None:
+    def end(self, error: Exception | None = None, *, keep_checkpoint: bool = False) -> None:
         """Close the evaluator, write the run's files and delete its checkpoint."""
         if self._evaluator is not None:
             self._evaluator.close()
         if self._tracker is not None:
             self._tracker.close()
-        if out is not None and self.is_main:
-            self.record.write(out, error)
+        if self.folder is not None and self.is_main:
+            self.record.write(self.folder, self.config.as_dict(), error)
         if self.unfinished is not None and self.is_main and not keep_checkpoint:
             self.unfinished.remove()
-
-
-def credited_samples(
-    record: RunRecord, reward: str, step: int, evaluation: "Evaluation", agent: Any
-) -> list[dict[str, Any]]:
-    """Return an evaluation's first responses, with a reward's credit, as rows of episodes.jsonl."""
-    from tokengym.evaluation.measure.evaluate import task_reward
-
-    config = record.config
-    paid, tokenizer = task_reward(config.env, config.env_kwargs(reward, train=False), agent)
-    episodes = evaluation.episodes[: config.evaluation.samples]
-    credited = paid.evaluate(list(episodes)) if episodes else []
-    return [
-        {
-            "credit": record.name,
-            "seed": record.seed,
-            "step": step,
-            "sample": index,
-            **episode_to_record(own),
-            "tokens": token_texts(tokenizer, own.response_ids),
-            "token_rewards": _rounded(own.token_rewards),
-            "log_probs": _rounded(own.log_probs),
-            "score": episode.score,
-            "gold_score": None
-            if evaluation.gold_scores is None
-            else float(evaluation.gold_scores[index]),
-        }
-        for index, (episode, own) in enumerate(zip(episodes, credited, strict=True))
-    ]
 
 
 def _rounded(values: NDArray[np.floating] | None) -> list[float] | None:
@@ -445,13 +435,11 @@ def _loaded(kind: Any, path: str | Path, trust_code: bool) -> Any:
     return kind.load(path, trust_code=True) if takes else kind.load(path)
 
 
-def lacks_references(config: ComparisonConfig, out: Path) -> bool:
-    """Return whether a comparison's folder lacks reference samples that the settings ask for.
+def lacks_references(folder: Path, wanted: int) -> bool:
+    """Return whether a folder lacks reference samples that a comparison's settings ask for.
 
     A run that failed is not done again.
     """
-    wanted = config.evaluation.reference_samples
-    folder = run_folder(out, *config.reference_run)
     if not wanted or not (folder / "run.json").exists():
         return bool(wanted)
     result = read_result(folder)
@@ -495,7 +483,7 @@ def run_references(
             evaluator.envs,
             advantage="reinforce",
             n_minibatches=1,
-            policy_kwargs=policy_kwargs(config),
+            policy_kwargs=config.policy_kwargs(),
             seed=config.evaluation.seed,
             device=config.training.device,
         )
@@ -528,7 +516,7 @@ def run_or_references(
     **options: Any,
 ) -> None:
     """Do a run of a comparison, or that of its reference samples; see `run`."""
-    if (name, seed) == config.reference_run:
+    if name == REFERENCE:
         run_references(config, out, report)
     else:
         run(config, name, seed, out=out, report=report, **options)

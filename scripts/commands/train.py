@@ -106,7 +106,7 @@ def train(
     )
     (name,) = config.names
     check_tracker(track)
-    processes = join_run(config)
+    processes = join_run(training)
     out = out or Path("runs") / f"train-{task_name(config.env)}-{slug(name)}-{seed}"
     if processes.is_main:
         _prepare(config, out)

@@ -10,14 +10,15 @@ from tokengym.rewards import ScorerError
 
 
 def test_episodes_that_could_not_be_scored_are_written(tmp_path: Path) -> None:
-    record = RunRecord(ComparisonConfig(env="MovieReview", rewards=("sparse",)), "sparse", 3)
+    config = ComparisonConfig(env="MovieReview", rewards=("sparse",))
+    record = RunRecord(config.runs[0], 3, config.training)
     error = ScorerError("scorer 'judge' returned values[0] = nan")
     error.keep([Episode(prompt="p", response="r", prompt_ids=(1,), response_ids=(2,))])
-    record.write(tmp_path, error)
-    folder = run_folder(tmp_path, "sparse", 3)
+    folder, settings = run_folder(tmp_path, "sparse", 3), config.as_dict()
+    record.write(folder, settings, error)
     (line,) = (folder / "unscored.jsonl").read_text().splitlines()
     assert json.loads(line)["response_ids"] == [2]
     assert json.loads(line)["score"] is None
     assert "1 finished episodes are kept" in json.loads((folder / "run.json").read_text())["error"]
-    record.write(tmp_path / "other", ValueError("no"))
-    assert not (run_folder(tmp_path / "other", "sparse", 3) / "unscored.jsonl").exists()
+    record.write(tmp_path / "other", settings, ValueError("no"))
+    assert not (tmp_path / "other" / "unscored.jsonl").exists()

@@ -67,17 +67,17 @@ def test_runs_are_named_by_what_varies() -> None:
         *("loo:group_size=2 sparse", "loo:group_size=2 abc"),
         "dpo",  # sees the scorer alone
     )
-    assert both.reward_of("loo:group_size=2 abc") == "abc"
+    assert both.run_of("loo:group_size=2 abc").reward == "abc"
 
 
 def test_learners_share_the_settings_that_they_have_and_keep_their_own() -> None:
     training = changed(TRAINING, tokens=BUDGET, kl_coef=0.3, learning_rate=2e-4)
     config = learners("ppo", "loo:group_size=2,learning_rate=1e-3", "raft", training=training)
-    assert config.of_run("ppo").training == training
-    loo = config.of_run("loo:group_size=2,learning_rate=1e-3").training
+    assert config.trainings["ppo"] == training
+    loo = config.trainings["loo:group_size=2,learning_rate=1e-3"]
     assert (loo.agent, loo.learner.advantage, loo.learner.group_size) == ("loo", "loo", 2)
     assert (loo.learner.kl_coef, loo.learner.learning_rate) == (0.3, 1e-3)
-    raft = config.of_run("raft").training
+    raft = config.trainings["raft"]
     assert raft.learner.learner.tuning.learning_rate == 2e-4
     assert raft.max_new_tokens == 6
 
@@ -90,12 +90,12 @@ def test_without_a_budget_learners_have_the_tokens_of_all_updates_at_full_length
 def test_collecting_data_takes_half_of_the_tokens_unless_it_is_said() -> None:
     training = changed(TRAINING, tokens=10_000)
     found = learners("ppo", "dpo", "online-dpo", training=training)
-    dpo = found.of_run("dpo").training.learner
+    dpo = found.trainings["dpo"].learner
     assert dpo.num_prompts == 10_000 // (2 * 8 * 6)
-    online = found.of_run("online-dpo").training.learner
+    online = found.trainings["online-dpo"].learner
     assert online.learner.prompts_per_iteration == 10_000 // (2 * 3 * 8 * 6)
     own = learners("ppo", "dpo:num_prompts=7", training=training)
-    assert own.of_run("dpo:num_prompts=7").training.learner.num_prompts == 7
+    assert own.trainings["dpo:num_prompts=7"].learner.num_prompts == 7
 
 
 @pytest.mark.parametrize(

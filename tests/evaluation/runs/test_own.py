@@ -133,7 +133,7 @@ def test_an_agent_of_ones_own_is_compared_with_options(files: Path):
     agent = "agents.py:Reinforce:baseline=0.25"
     config = ComparisonConfig(env="MovieReview", rewards=("sparse",), agents=("ppo", agent))
     assert config.names == ("ppo", agent)
-    assert config.of_run(agent).training.learner.baseline == 0.25
+    assert config.trainings[agent].learner.baseline == 0.25
     assert set(config.code) == {"agents.py"}
     assert "--agents ppo agents.py:Reinforce:baseline=0.25" in command_line(config)
 
