@@ -313,16 +313,13 @@ def _whitened(advantages: Tensor, mask: Tensor, chances: Tensor) -> Tensor:
     return ((advantages - mean) / deviation).masked_fill(~mask, 0.0)
 
 
-def policies_along(
-    small: SmallOracle, scores: Tensor, *, shares: Sequence[float], rate: float = 1.0
-) -> list[Tensor]:
+def policies_along(small: SmallOracle, scores: Tensor, *, shares: Sequence[float]) -> list[Tensor]:
     """Return policies of a training run: exact ascent of the expected score from the uniform one.
 
     Args:
         small: The task.
         scores: (responses,) to climb.
         shares: Shares of the way from the first expected score to the best, ascending from 0.
-        rate: Step on the logits.
 
     Returns:
         One (states, vocab) per share: the first policy of the run that has come that far.
@@ -336,6 +333,6 @@ def policies_along(
             reached = float((response_probs(probs, small.responses) * scores).sum())
             if reached >= start + share * (best - start):
                 break
-            logits = logits + rate * true_gradient(probs, small.responses, scores)
+            logits = logits + true_gradient(probs, small.responses, scores)
         found.append(probs)
     return found

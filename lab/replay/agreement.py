@@ -15,6 +15,11 @@ from scipy.stats import rankdata, spearmanr
 from tokengym.evaluation.statistics.aggregates import Array, Random
 from tokengym.evaluation.statistics.comparisons import student_interval
 
+LEVEL = 0.95
+"""Confidence level of a token's interval, and share of random orders below the chance level."""
+ORDERS = 200
+"""Random orders that the chance level is taken from."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
@@ -231,9 +236,7 @@ class ExecutedWorth:
     """(n,) twice: the same from one half of the continuations each."""
 
 
-def executed_worth(
-    draws: Array, score: float, *, bounds: tuple[float, float], level: float = 0.95
-) -> ExecutedWorth:
+def executed_worth(draws: Array, score: float, *, bounds: tuple[float, float]) -> ExecutedWorth:
     """Return what each token changed in the mean score of the policy's continuations.
 
     A_t = mean of V(y_<=t) - mean of V(y_<t);   V of the whole response is its score
@@ -245,7 +248,6 @@ def executed_worth(
         draws: (n, k) scores of k continuations of the first t tokens, t = 0 ... n - 1; k is even.
         score: Score of the response.
         bounds: The lowest and the highest score that is known.
-        level: Confidence level of each token's interval, in (0, 1).
 
     Raises:
         ValueError: if there are fewer than 2 continuations of a prefix, or an odd number.
@@ -263,7 +265,7 @@ def executed_worth(
         raise ValueError(f"forks need an even number of continuations, at least 2, got k={k}")
     mean, variance = _bounded_mean(draws, bounds)
     mean, variance = np.append(mean, score), np.append(variance, 0.0)
-    half = ndtri((1.0 + level) / 2.0) * np.sqrt(variance[1:] + variance[:-1])
+    half = ndtri((1.0 + LEVEL) / 2.0) * np.sqrt(variance[1:] + variance[:-1])
     return ExecutedWorth(
         worth=_differences(draws, score),
         low=np.diff(mean) - half,
@@ -273,7 +275,7 @@ def executed_worth(
 
 
 def forked_worth(
-    without: Array, taken: Array, *, bounds: tuple[float, float], level: float = 0.95
+    without: Array, taken: Array, *, bounds: tuple[float, float]
 ) -> tuple[float, float, float]:
     """Return one token's worth and the ends of its interval, as `executed_worth` has them.
 
@@ -281,7 +283,6 @@ def forked_worth(
         without: (k,) scores of continuations before the token.
         taken: (k,) scores of continuations after it.
         bounds: The lowest and the highest score that is known.
-        level: Confidence level, in (0, 1).
 
     Example:
         >>> worth, low, high = forked_worth(np.zeros(8), np.ones(8), bounds=(0.0, 1.0))
@@ -289,7 +290,7 @@ def forked_worth(
         (1.0, 0.54, 1.06)
     """
     mean, variance = _bounded_mean(np.stack([without, taken]), bounds)
-    half = ndtri((1.0 + level) / 2.0) * np.sqrt(variance.sum())
+    half = ndtri((1.0 + LEVEL) / 2.0) * np.sqrt(variance.sum())
     middle = mean[1] - mean[0]
     return float(taken.mean() - without.mean()), float(middle - half), float(middle + half)
 
@@ -314,23 +315,19 @@ def split_half_ceiling(halves: Sequence[tuple[Array, Array]]) -> float:
     return float(np.sqrt(2.0 * rho / (1.0 + rho)))
 
 
-def chance_correlation(
-    truths: Sequence[Array], *, rng: Random, level: float = 0.95, resamples: int = 200
-) -> float:
-    """Return the mean rank correlation that a share ``level`` of random orders stay below.
+def chance_correlation(truths: Sequence[Array], *, rng: Random) -> float:
+    """Return the mean rank correlation that a share `LEVEL` of random orders stay below.
 
     Args:
         truths: Per response (n,) the estimates.
         rng: Shuffles the tokens of each response.
-        level: In (0, 1).
-        resamples: Random orders of all responses.
     """
     draw = np.random.default_rng(rng)
     means = [
         np.mean([rank_correlation(draw.permutation(truth), truth) for truth in truths])
-        for _ in range(resamples)
+        for _ in range(ORDERS)
     ]
-    return float(np.quantile(means, level))
+    return float(np.quantile(means, LEVEL))
 
 
 def _differences(draws: Array, score: float) -> Array:

@@ -7,7 +7,6 @@ import numpy as np
 
 from tokengym.envs import Episode
 from tokengym.envs.registry import Registry
-from tokengym.evaluation.statistics import Array
 from tokengym.lab.replay.agreement import (
     ExecutedWorth,
     chance_correlation,
@@ -15,6 +14,7 @@ from tokengym.lab.replay.agreement import (
     split_half_ceiling,
 )
 from tokengym.rewards.attribution.probe import Probe
+from tokengym.rewards.maths.shares import split_by_lengths
 
 DEFAULT_K = 32
 FORM = "forks:k=32"
@@ -65,9 +65,7 @@ class ExecutedTruth:
         return float(np.mean(np.concatenate([w.low * w.high > 0 for w in self.worths])))
 
 
-def executed_truth(
-    probe: Probe, episodes: Sequence[Episode], forks: Forks, *, seed: int = 0
-) -> ExecutedTruth:
+def executed_truth(probe: Probe, episodes: Sequence[Episode], forks: Forks) -> ExecutedTruth:
     """Return the worth of every token by continuations of every prefix.
 
     All prefixes of all episodes are continued in batches, as `mc` continues them. A response of n
@@ -77,7 +75,6 @@ def executed_truth(
         probe: The scorer, the policy's tokenizer and its continuations.
         episodes: Finished responses with their scores.
         forks: How many.
-        seed: Seed of the chance level.
     """
     prefixes = [
         prefix
@@ -89,7 +86,7 @@ def executed_truth(
     scores = probe.values(ended).reshape(-1, forks.k)
     finals = probe.values(episodes)
     lengths = [len(episode.response_ids) for episode in episodes]
-    draws: list[Array] = np.split(scores, np.cumsum(lengths)[:-1])
+    draws = split_by_lengths(scores, lengths)
     bounds = (float(min(scores.min(), finals.min())), float(max(scores.max(), finals.max())))
     worths = tuple(
         executed_worth(rows, float(score), bounds=bounds)
@@ -100,6 +97,6 @@ def executed_truth(
         forks=forks,
         worths=worths,
         ceiling=split_half_ceiling([worth.halves for worth in told]) if told else 0.0,
-        chance=chance_correlation([worth.worth for worth in told], rng=seed) if told else 0.0,
+        chance=chance_correlation([worth.worth for worth in told], rng=0) if told else 0.0,
         tokens=sum(len(e.response_ids) for e in ended) - sum(len(p.response_ids) for p in prefixes),
     )

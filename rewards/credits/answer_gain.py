@@ -12,7 +12,7 @@ from tokengym.envs.episode import Episode
 from tokengym.rewards.attribution.probe import Probe
 from tokengym.rewards.credits.base import Cut, SegmentedCredit, Source, register_credit
 from tokengym.rewards.errors import CreditError
-from tokengym.rewards.maths.shares import on_last_tokens
+from tokengym.rewards.maths.shares import on_last_tokens, split_by_lengths
 from tokengym.rewards.scorers.base import Scores
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ class AnswerGain(SegmentedCredit):
             for end in (0, *(part.stop for part in parts)):
                 asked.append(self._after(episode, end, answer))
         values = [float(row.sum()) for row in self.log_probs(asked)]
-        bounds = np.cumsum([len(parts) + 1 for parts in pieces])[:-1]
-        gains = [np.diff(known) for known in np.split(np.array(values), bounds)]
+        lengths = [len(parts) + 1 for parts in pieces]
+        gains = [np.diff(known) for known in split_by_lengths(np.array(values), lengths)]
         rows = [on_last_tokens(gain, parts) for gain, parts in zip(gains, pieces, strict=True)]
         return scores.with_attributions(rows, signed=True)
 

@@ -17,7 +17,7 @@ from tokengym.rewards.credits.base import (
     register_credit,
 )
 from tokengym.rewards.errors import CreditError
-from tokengym.rewards.maths.shares import on_last_tokens, spread_signed
+from tokengym.rewards.maths.shares import on_last_tokens, split_by_lengths, spread_signed
 from tokengym.rewards.scorers.base import Scores
 
 Method = Literal["gradient", "integrated-gradients", "deeplift", "leave-one-out"]
@@ -81,7 +81,7 @@ class Attribution(SegmentedCredit):
             for episode, parts in zip(episodes, pieces, strict=True)
             for part in parts
         ]
-        without = np.split(probe.values(shortened), np.cumsum([len(p) for p in pieces])[:-1])
+        without = split_by_lengths(probe.values(shortened), [len(parts) for parts in pieces])
         rows = [
             on_last_tokens(float(value) - row, parts)
             for value, row, parts in zip(scores.values, without, pieces, strict=True)

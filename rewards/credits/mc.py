@@ -13,7 +13,7 @@ from tokengym.rewards.credits.base import (
     register_credit,
 )
 from tokengym.rewards.errors import CreditError
-from tokengym.rewards.maths.shares import on_last_tokens
+from tokengym.rewards.maths.shares import on_last_tokens, split_by_lengths
 from tokengym.rewards.scorers.base import Scores
 
 
@@ -66,11 +66,9 @@ class MonteCarlo(SegmentedCredit):
             for prefix in [probe.restrict(episode, range(part.stop))] * self.k
         ]
         values = probe.values(probe.finish(prefixes)).reshape(-1, self.k).mean(axis=1)
-        bounds = np.cumsum([len(parts) - 1 for parts in pieces])[:-1]
+        known = split_by_lengths(values, [len(parts) - 1 for parts in pieces])
         rows = [
-            on_last_tokens(np.diff([0.0, *known, float(score)]), parts)
-            for known, score, parts in zip(
-                np.split(values, bounds), scores.values, pieces, strict=True
-            )
+            on_last_tokens(np.diff([0.0, *estimates, float(score)]), parts)
+            for estimates, score, parts in zip(known, scores.values, pieces, strict=True)
         ]
         return scores.with_attributions(rows, signed=True)

@@ -8,7 +8,7 @@ is a ValueError.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from tokengym.rewards.maths.redistribution import sparse
 
 FloatArray = NDArray[np.float64]
+T = TypeVar("T", bound=np.generic)
 
 StepForm = Literal["sum", "min", "last", "delta"]
 
@@ -262,6 +263,20 @@ def segment_sums(shares: ArrayLike, segments: Sequence[range]) -> FloatArray:
         array([3., 4.])
     """
     return np.add.reduceat(_finite_vector(shares), [segment.start for segment in segments])
+
+
+def split_by_lengths(values: NDArray[T], lengths: Sequence[int]) -> list[NDArray[T]]:
+    """Return consecutive parts of an array.
+
+    Args:
+        values: (sum of lengths, ...).
+        lengths: Rows of each part.
+
+    Example:
+        >>> [part.tolist() for part in split_by_lengths(np.array([1, 2, 3]), [2, 0, 1])]
+        [[1, 2], [], [3]]
+    """
+    return np.split(values, np.cumsum(lengths)[:-1])
 
 
 def on_last_tokens(values: ArrayLike, segments: Sequence[range]) -> FloatArray:

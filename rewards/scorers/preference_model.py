@@ -16,6 +16,7 @@ from tokengym.envs.episode import Episode
 from tokengym.envs.errors import TokenizerError
 from tokengym.envs.prompts.tokenization import encode, unknown_share
 from tokengym.rewards.errors import ScorerError
+from tokengym.rewards.maths.shares import split_by_lengths
 from tokengym.rewards.models.loading import (
     evaluating,
     load_answering_model,
@@ -261,8 +262,8 @@ class WinRate(Scorer):
                 if i != j
             ]
         sizes = [len(group) for group in groups]
-        ends = np.cumsum([size * (size - 1) for size in sizes])
-        parts = np.split(self.model.preferences(triples), ends[:-1])
+        pairs = [size * (size - 1) for size in sizes]
+        parts = split_by_lengths(self.model.preferences(triples), pairs)
         rates = [_win_rates(part, size) for part, size in zip(parts, sizes, strict=True)]
         return Scores(np.concatenate(rates))
 
