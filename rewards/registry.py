@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, TypedDict, cast, overload
 
-from typing_extensions import Self
+from typing_extensions import Self, Unpack
 
 from tokengym.envs.registry import Word, did_you_mean
 from tokengym.rewards.attribution.kinds import KINDS, ScorerKind
@@ -118,36 +118,25 @@ def registered_rewards() -> list[str]:
     return REWARDS.names()
 
 
-@overload
-def make_reward(
-    spec: None,
-    *,
-    bundle: "Bundle | None" = None,
-    scorer: SupportsScore | Function | str | Path | None = None,
-    reward_model: str | Path | None = None,
-    encoder: str | Path | None = None,
-    normalize: str | None = None,
-    batch_size: int = 1,
-    max_len: int | None = None,
-    scorer_timeout: float | None = None,
-) -> None: ...
+class RewardOptions(TypedDict, total=False):
+    """Types of the options of `make_reward`, which has their defaults and says what they do."""
+
+    bundle: "Bundle | None"
+    scorer: SupportsScore | Function | str | Path | None
+    reward_model: str | Path | None
+    encoder: str | Path | None
+    normalize: str | None
+    batch_size: int
+    max_len: int | None
+    scorer_timeout: float | None
 
 
 @overload
+def make_reward(spec: None, **options: Unpack[RewardOptions]) -> None: ...
+@overload
 def make_reward(
-    spec: str | Word | RewardChoice | Payer,
-    *,
-    bundle: "Bundle | None" = None,
-    scorer: SupportsScore | Function | str | Path | None = None,
-    reward_model: str | Path | None = None,
-    encoder: str | Path | None = None,
-    normalize: str | None = None,
-    batch_size: int = 1,
-    max_len: int | None = None,
-    scorer_timeout: float | None = None,
+    spec: str | Word | RewardChoice | Payer, **options: Unpack[RewardOptions]
 ) -> Reward: ...
-
-
 def make_reward(
     spec: RewardSpec,
     *,
