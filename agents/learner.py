@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from tokengym.envs.errors import SettingsError
-from tokengym.envs.registry import Registry, imported, own_code, split_own
+from tokengym.envs.registry import Registry, imported, running_user_code, split_file_word
 
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
@@ -212,7 +212,7 @@ def _as_learner(name: str, made: Any) -> Learner:
 
 
 LEARNERS: Registry[Learner] = Registry(
-    "agent", group="agents", own_files=True, adopt=_as_learner, import_names=_load
+    "agent", group="agents", from_files=True, adopt=_as_learner, import_names=_load
 )
 """All learners by name."""
 
@@ -262,8 +262,8 @@ def own_player(name: str, made: Any, envs: Any, *, seed: int | None = None) -> A
             f"agent {name} is called with the environments alone, but its constructor needs "
             f"{', '.join(required)}; give the others a default"
         )
-    own = split_own(name)
-    with own_code(f"agent {name} cannot be made", own and own[0]):
+    own = split_file_word(name)
+    with running_user_code(f"agent {name} cannot be made", own and own[0]):
         return made(envs, **seeds) if required else made(**seeds)
 
 

@@ -13,7 +13,7 @@ from tokengym.agents.learner import TrainingRun, own_player
 from tokengym.agents.processes import launched
 from tokengym.agents.rollouts.playing import collect
 from tokengym.envs.errors import SettingsError
-from tokengym.envs.registry import split_own, texts_in
+from tokengym.envs.registry import split_file_word, texts_in
 
 Algorithm = TypeVar("Algorithm", bound=EpisodicAlgorithm)
 
@@ -28,7 +28,7 @@ def train(run: TrainingRun, algorithm: type[EpisodicAlgorithm]) -> EpisodicAlgor
     training = run.training
     # A checkpoint's word for code of the user's counts only where the run's settings say it too.
     settings = vars(run.settings).items()
-    own = {name: value for name, value in settings if any(map(split_own, texts_in(value)))}
+    own = {name: value for name, value in settings if any(map(split_file_word, texts_in(value)))}
     resumed = run.resume(
         lambda folder: algorithm.load(folder, env=_make_envs(run), device=training.device, **own)
     )

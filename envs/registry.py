@@ -56,13 +56,13 @@ def did_you_mean(
     return f"did you mean {' or '.join(words)}? " if near else ""
 
 
-def imported(place: str) -> Any:
+def imported(address: str) -> Any:
     """Import and return what ``module:name`` names.
 
     What only some runs need is reached this way: a GPU's decoding, the training of rewards,
     learners that sample and rank. Naming it loads nothing.
     """
-    module, _, name = place.partition(":")
+    module, _, name = address.partition(":")
     return getattr(import_module(module), name)
 
 
@@ -95,7 +95,7 @@ class Registry(Mapping[str, T]):
         kind: Noun for one of them in messages.
         group: Group of installed packages' entry points that are of this kind; None has none.
         error: Class of its errors.
-        own_files: Whether "file.py:Name" names an object of a file of the user's own, which is run.
+        from_files: Whether "file.py:Name" names an object of a file of the user's, which is run.
         adopt: Function of a name and an object that a package or file has under it, which returns
             the object as an entry, or refuses it; None takes objects as they are.
         import_names: Function that imports what registers a name, or, for None, all names.
@@ -107,14 +107,14 @@ class Registry(Mapping[str, T]):
         *,
         group: Group | None = None,
         error: type[TokenGymError] = SettingsError,
-        own_files: bool = False,
+        from_files: bool = False,
         adopt: Callable[[str, Any], T] | None = None,
         import_names: Callable[[str | None], None] | None = None,
     ) -> None:
         self.kind = kind
         self._group = group
         self._error = error
-        self._own_files = own_files
+        self._from_files = from_files
         self._adopt = adopt
         self._import_names = import_names
         self._entries: dict[str, T] = {}
@@ -159,14 +159,14 @@ class Registry(Mapping[str, T]):
             TokenGymError: if an option has no value.
 
         Example:
-            >>> word = Registry("reward", own_files=True).parse("rules.py:Half:share=0.5")
+            >>> word = Registry("reward", from_files=True).parse("rules.py:Half:share=0.5")
             >>> word.name, word.file.name, word.options
             ('Half', 'rules.py', {'share': 0.5})
         """
         if isinstance(text, Word):
             return text
-        own = split_own(text) if self._own_files else None
-        file, name, options = own if own else (None, *text.partition(":")[::2])
+        in_file = split_file_word(text) if self._from_files else None
+        file, name, options = in_file or (None, *text.partition(":")[::2])
         values: dict[str, Any] = {}
         for option in filter(None, options.split(",")):
             key, equals, value = option.partition("=")
@@ -193,7 +193,7 @@ class Registry(Mapping[str, T]):
         """
         if not self.knows(word):
             name, known = self._as_word(word).name, self.names()
-            if self._own_files and name.endswith(".py"):
+            if self._from_files and name.endswith(".py"):
                 raise self._error(
                     f"{self.kind} {name!r} is a file; name what it defines: {name}:Name"
                     f"{_defined(Path(name))}"
@@ -226,7 +226,7 @@ class Registry(Mapping[str, T]):
         """
         word = self._as_word(word)
         if word.file:
-            return load_own(word.file, word.name, error=self._error)
+            return load_from_file(word.file, word.name, error=self._error)
         points = list(entry_points(group=f"tokengym.{self._group}", name=word.name))
         if not points:
             raise self._error(
@@ -256,8 +256,8 @@ class Registry(Mapping[str, T]):
         """Return a name without options as a word."""
         if isinstance(name, Word):
             return name
-        own = split_own(name) if self._own_files else None
-        return Word(name, own[1], file=own[0]) if own else Word(name, name)
+        in_file = split_file_word(name) if self._from_files else None
+        return Word(name, in_file[1], file=in_file[0]) if in_file else Word(name, name)
 
     def call(self, word: Word, factory: Any, *, also: tuple[str, ...] = ()) -> Any:
         """Return what a factory makes of a word's options.
@@ -277,7 +277,9 @@ class Registry(Mapping[str, T]):
         if not (is_registered or options or isinstance(factory, type)):
             return factory
         self.check_options(word, factory, also=also)
-        with own_code(f"{self.kind} {word.without_options} cannot be made", word.file, self._error):
+        with running_user_code(
+            f"{self.kind} {word.without_options} cannot be made", word.file, self._error
+        ):
             return factory(**options)
 
     def check_options(self, word: Word, factory: Any, *, also: tuple[str, ...] = ()) -> None:
@@ -304,8 +306,8 @@ def name_of(text: str) -> str:
         >>> name_of("abc:beta=1"), name_of("rules.py:Half:share=0.5")
         ('abc', 'rules.py:Half')
     """
-    own = split_own(text)
-    return f"{own[0]}:{own[1]}" if own else text.partition(":")[0]
+    in_file = split_file_word(text)
+    return f"{in_file[0]}:{in_file[1]}" if in_file else text.partition(":")[0]
 
 
 def _value(text: str) -> Any:
@@ -320,11 +322,11 @@ def _value(text: str) -> Any:
 # --- files of the user's own ----------------------------------------------------------------------
 
 
-def split_own(text: str) -> tuple[Path, str, str] | None:
+def split_file_word(text: str) -> tuple[Path, str, str] | None:
     """Return file, name and options of "file.py:Name:option=value"; None for any other word.
 
     Example:
-        >>> split_own("rules.py:Half:share=0.5")[1:], split_own("abc:beta=1")
+        >>> split_file_word("rules.py:Half:share=0.5")[1:], split_file_word("abc:beta=1")
         (('Half', 'share=0.5'), None)
     """
     file, dot, rest = text.partition(".py:")
@@ -349,23 +351,23 @@ def _defined(path: Path) -> str:
     return f" (it has {', '.join(names)})" if names else ""
 
 
-def own_title(text: str) -> str:
+def shown_word(text: str) -> str:
     """Return a word as readers see it: an object of a file by the ``name`` that its class has.
 
     The file is not run; an object without a name, or a file that is gone, leaves the object's own.
 
     Example:
-        >>> own_title("gone.py:Half:share=0.5"), own_title("abc:beta=1")
+        >>> shown_word("gone.py:Half:share=0.5"), shown_word("abc:beta=1")
         ('Half:share=0.5', 'abc:beta=1')
     """
-    own = split_own(text)
-    if own is None:
+    in_file = split_file_word(text)
+    if in_file is None:
         return text
-    path, title, options = own
-    for found in _definitions(path):
-        if found.name != title or not isinstance(found, ast.ClassDef):
+    path, title, options = in_file
+    for definition in _definitions(path):
+        if definition.name != title or not isinstance(definition, ast.ClassDef):
             continue
-        for line in found.body:
+        for line in definition.body:
             match line:
                 case (
                     ast.Assign(targets=[ast.Name("name")], value=ast.Constant(str(named)))
@@ -376,7 +378,7 @@ def own_title(text: str) -> str:
     return f"{title}:{options}" if options else title
 
 
-def load_own(path: Path, name: str, *, error: type[TokenGymError] = SettingsError) -> Any:
+def load_from_file(path: Path, name: str, *, error: type[TokenGymError] = SettingsError) -> Any:
     """Return an object that a Python file of the user's defines.
 
     The file is run once per process, and again when its contents have changed.
@@ -384,19 +386,19 @@ def load_own(path: Path, name: str, *, error: type[TokenGymError] = SettingsErro
     Raises:
         TokenGymError: if there is no such file, it cannot be run, or it defines no such name.
     """
-    digest = sha256(f"{path.resolve()} {own_hash(path, error=error)}".encode()).hexdigest()[:16]
-    called = f"tokengym_own_{digest}"
-    module = sys.modules.get(called)
+    digest = sha256(f"{path.resolve()} {code_hash(path, error=error)}".encode()).hexdigest()[:16]
+    module_name = f"tokengym_own_{digest}"
+    module = sys.modules.get(module_name)
     if module is None:
-        spec = importlib.util.spec_from_file_location(called, path)
+        spec = importlib.util.spec_from_file_location(module_name, path)
         assert spec is not None
         assert spec.loader is not None
-        module = sys.modules[called] = importlib.util.module_from_spec(spec)
+        module = sys.modules[module_name] = importlib.util.module_from_spec(spec)
         try:
-            with own_code(f"{path} cannot be run", path, error):
+            with running_user_code(f"{path} cannot be run", path, error):
                 spec.loader.exec_module(module)
         except BaseException:
-            del sys.modules[called]
+            del sys.modules[module_name]
             raise
     if name not in vars(module):
         public = [key for key in vars(module) if not key.startswith("_")]
@@ -404,7 +406,7 @@ def load_own(path: Path, name: str, *, error: type[TokenGymError] = SettingsErro
     return vars(module)[name]
 
 
-def own_hash(path: Path, *, error: type[TokenGymError] = SettingsError) -> str:
+def code_hash(path: Path, *, error: type[TokenGymError] = SettingsError) -> str:
     """Return the SHA-256 of a Python file of the user's.
 
     Raises:
@@ -416,7 +418,7 @@ def own_hash(path: Path, *, error: type[TokenGymError] = SettingsError) -> str:
 
 
 @contextmanager
-def own_code(
+def running_user_code(
     said: str, path: Path | None = None, error: type[TokenGymError] = SettingsError
 ) -> Iterator[None]:
     """Turn what code of the user's raises within the block into one line, ``sys.exit`` too.
@@ -442,13 +444,13 @@ def own_code(
 
 def _is_raised_in(path: Path | None, error: BaseException) -> bool:
     """Return whether a file says ``raise`` where an exception comes from."""
-    place: TracebackType | None = error.__traceback__
-    while place is not None and place.tb_next is not None:
-        place = place.tb_next
-    file = "" if place is None else place.tb_frame.f_code.co_filename
-    if path is None or place is None or Path(file).resolve() != path.resolve():
+    last: TracebackType | None = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    file = "" if last is None else last.tb_frame.f_code.co_filename
+    if path is None or last is None or Path(file).resolve() != path.resolve():
         return False
-    return "raise" in linecache.getline(file, place.tb_lineno).split()
+    return "raise" in linecache.getline(file, last.tb_lineno).split()
 
 
 # --- words of a saved folder ----------------------------------------------------------------------
@@ -471,23 +473,23 @@ def check_saved(
     Raises:
         UntrustedCodeError: naming the file and its SHA-256.
     """
-    known = set() if trust_code else {own_object(text) for text in texts_in(named)}
+    known = set() if trust_code else {named_object(text) for text in texts_in(named)}
     for text in () if trust_code else texts_in(saved):
-        code = own_object(text)
+        code = named_object(text)
         if code is None or code in known:
             continue
         path, name = code
-        digest = f"SHA-256 {own_hash(path)}" if path.is_file() else "there is no such file here"
+        digest = f"SHA-256 {code_hash(path)}" if path.is_file() else "there is no such file here"
         raise UntrustedCodeError(
             f"{source} names code, {path}:{name} ({digest}), which is run only if your own command "
             "or call names it too, or with --trust-code (trust_code=True); read the file first"
         )
 
 
-def own_object(text: str) -> tuple[Path, str] | None:
+def named_object(text: str) -> tuple[Path, str] | None:
     """Return the file, with its links followed, and the object of "file.py:Name"; else None."""
-    own = split_own(text)
-    return own and (own[0].resolve(), own[1])
+    in_file = split_file_word(text)
+    return in_file and (in_file[0].resolve(), in_file[1])
 
 
 def texts_in(value: Any) -> Iterator[str]:

@@ -19,7 +19,7 @@ from tokengym.envs.files import (
     write_json,
     write_jsonl,
 )
-from tokengym.envs.registry import split_own
+from tokengym.envs.registry import split_file_word
 from tokengym.evaluation.runs.config import TaskSettings, differences
 from tokengym.evaluation.runs.environments import resolve_env
 from tokengym.evaluation.runs.user_code import code_hashes
@@ -88,7 +88,7 @@ class CollectionConfig(Sampling):
     """Prompts and models that the environment is made from."""
 
     def __post_init__(self) -> None:
-        if not split_own(self.env):
+        if not split_file_word(self.env):
             object.__setattr__(self, "env", resolve_env(self.env))
         super().__post_init__()
         check_count(self, "num_prompts")

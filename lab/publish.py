@@ -13,7 +13,7 @@ import numpy as np
 
 from tokengym.agents.learner import LEARNERS
 from tokengym.envs.files import check_links, content_hash, replacing, write_bytes
-from tokengym.envs.registry import split_own
+from tokengym.envs.registry import split_file_word
 from tokengym.envs.render import markdown
 from tokengym.evaluation.report.curves import read_curves, write_curves
 from tokengym.evaluation.report.figures import save_figure
@@ -128,7 +128,7 @@ def export_agent(
     run = read_result(results[0].parent)
     config = ComparisonConfig.from_dict(run["settings"], results[0], trust_code=trust_code)
     kind = config.training.agent
-    own = kind if split_own(kind) or kind in LEARNERS.plugins() else None
+    own = kind if split_file_word(kind) or kind in LEARNERS.plugins() else None
     evaluator = make_evaluator(config)
     evaluation = evaluator(load_agent(out / "agent", own, trust_code=trust_code))
     data = _data_hashes(config, evaluator.envs)

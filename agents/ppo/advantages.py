@@ -75,7 +75,7 @@ def _adopted(name: str, made: Any) -> AdvantageEstimator:
     return made
 
 
-ADVANTAGES: Registry[AdvantageEstimator] = Registry("advantage", own_files=True, adopt=_adopted)
+ADVANTAGES: Registry[AdvantageEstimator] = Registry("advantage", from_files=True, adopt=_adopted)
 """All estimators by name."""
 
 

@@ -90,7 +90,7 @@ def _adopted(name: str, made: Any) -> type[AdvantageWeight]:
 
 
 WEIGHTS: Registry[type[AdvantageWeight]] = Registry(
-    "advantage_weight", own_files=True, adopt=_adopted
+    "advantage_weight", from_files=True, adopt=_adopted
 )
 """All weights by name."""
 

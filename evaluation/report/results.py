@@ -10,7 +10,7 @@ from typing import Any
 
 from tokengym.envs import printable
 from tokengym.envs.files import read_hashed, read_jsonl, write_json, write_text
-from tokengym.envs.registry import split_own
+from tokengym.envs.registry import split_file_word
 from tokengym.evaluation.measure.references import (
     SAMPLES,
     ReferenceSamples,
@@ -348,7 +348,7 @@ def _unseen_credit(config: ComparisonConfig) -> list[str]:
         reward
         for reward in config.rewards
         if reward != "sparse"
-        and split_own(reward) is None
+        and split_file_word(reward) is None
         and config.choice(reward).kind in ("any", "reward_model")
     ]
     if not same_score:

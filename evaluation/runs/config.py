@@ -23,7 +23,7 @@ from tokengym.envs.declared import (
 )
 from tokengym.envs.errors import SettingsError, UntrustedCodeError
 from tokengym.envs.pretrained import has_tokenizer
-from tokengym.envs.registry import Word, check_saved, own_title, split_own
+from tokengym.envs.registry import Word, check_saved, shown_word, split_file_word
 from tokengym.envs.settings import GenerationSettings
 from tokengym.envs.tasks.task import TASKS, TaskOptions, task_of
 from tokengym.evaluation.runs.defaults import (
@@ -136,7 +136,7 @@ class ComparisonConfig:
 
     env: str
     """Id of the environment; a task's bare name is completed to its newest version. Or
-    "file.py:make_env", see `own_env`."""
+    "file.py:make_env", see `env_of_file`."""
     rewards: tuple[str, ...]
     """Names of rewards, options after a colon ("abc:beta=0.8"). The others are set against the
     first."""
@@ -161,7 +161,7 @@ class ComparisonConfig:
     given it stays, so that a changed file is noticed."""
 
     def __post_init__(self) -> None:
-        if not split_own(self.env):
+        if not split_file_word(self.env):
             object.__setattr__(self, "env", resolve_env(self.env))
         object.__setattr__(self, "rewards", tuple(self.rewards))
         object.__setattr__(self, "agents", tuple(self.agents))
@@ -263,9 +263,9 @@ class ComparisonConfig:
             for reward in self.rewards if uses_credit else self.rewards[:1]:
                 name, title = word.text, word.text
                 if uses_credit and not self.agents:
-                    name, title = reward, own_title(reward)
+                    name, title = reward, shown_word(reward)
                 elif uses_credit and len(self.rewards) > 1:
-                    name, title = f"{name} {reward}", f"{name} {own_title(reward)}"
+                    name, title = f"{name} {reward}", f"{name} {shown_word(reward)}"
                 runs.append(NamedRun(name, title, word, reward, uses_credit))
         return tuple(runs)
 
@@ -350,7 +350,7 @@ class ComparisonConfig:
             run.name
             for run in self.runs
             if run.uses_credit
-            and (own or split_own(run.reward) is None)
+            and (own or split_file_word(run.reward) is None)
             and self.choice(run.reward).is_control
         ]
 
@@ -450,7 +450,7 @@ def check_module(env: str, source: Path | str, *, trust_code: bool) -> None:
     Raises:
         UntrustedCodeError: naming it.
     """
-    if ":" in env and not split_own(env) and not trust_code:
+    if ":" in env and not split_file_word(env) and not trust_code:
         raise UntrustedCodeError(
             f"{source} names the env {env}, for which a module is imported: only your own --env or "
             "--trust-code (trust_code=True) does that; read the module first"
@@ -516,7 +516,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def command_line(config: ComparisonConfig) -> str:
     """Return the command that makes a comparison, without what is default anyway."""
-    env = config.env if split_own(config.env) else task_name(config.env)
+    env = config.env if split_file_word(config.env) else task_name(config.env)
     parts = ["tokengym compare", f"--env {env}"]
     parts.append(f"--rewards {' '.join(config.rewards)} --seeds {config.seeds}")
     if config.agents:

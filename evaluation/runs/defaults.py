@@ -19,7 +19,7 @@ from tokengym.envs.declared import (
     names_of,
 )
 from tokengym.envs.errors import BundleError, SettingsError
-from tokengym.envs.registry import split_own
+from tokengym.envs.registry import split_file_word
 from tokengym.envs.tasks import Task, task_of
 from tokengym.rewards.scorers.normalize import NORMALIZATIONS, parse_normalization
 
@@ -250,7 +250,7 @@ def task_name(env_id: str) -> str:
         >>> task_name("tokengym/MovieReview-v0")
         'MovieReview'
     """
-    if own := split_own(env_id):
+    if own := split_file_word(env_id):
         return f"{own[0].stem}.{own[1]}"
     return env_id.rpartition("/")[2].rpartition("-v")[0] or env_id
 

@@ -8,10 +8,17 @@ from typing import Any
 import gymnasium
 
 from tokengym.envs.errors import SettingsError
-from tokengym.envs.registry import Registry, Word, did_you_mean, own_code, own_hash, split_own
+from tokengym.envs.registry import (
+    Registry,
+    Word,
+    code_hash,
+    did_you_mean,
+    running_user_code,
+    split_file_word,
+)
 from tokengym.envs.tasks import Task, register_task
 
-FILES: Registry[Any] = Registry("env", own_files=True)
+FILES: Registry[Any] = Registry("env", from_files=True)
 """Takes apart and loads environments of files of the user's own; none is registered."""
 VERSION = re.compile(r"-v(\d+)$")
 """End of an id."""
@@ -27,8 +34,8 @@ def resolve_env(name: str) -> str:
         >>> resolve_env("MovieReview")
         'tokengym/MovieReview-v0'
     """
-    if split_own(name):
-        return own_env(name)
+    if split_file_word(name):
+        return env_of_file(name)
     ids = env_ids()
     if name in ids or ("/" in name and not name.startswith("tokengym/")):
         return name
@@ -51,7 +58,7 @@ def _version(env_id: str) -> int:
     return int(match.group(1)) if match else -1
 
 
-def own_env(text: str) -> str:
+def env_of_file(text: str) -> str:
     """Return the id by which Gymnasium makes the environments of "file.py:make_env".
 
     The object is a `Task`, or a function that returns a batch of environments:
@@ -70,7 +77,7 @@ def own_env(text: str) -> str:
             f"env {text} must be a Task or a function make_env(num_envs, **options), got {make!r}"
         )
     name = re.sub(r"[^\w.-]", "_", f"{word.file.stem}.{text.partition('.py:')[2]}")
-    env_id = f"own/{name}-{own_hash(word.file)[:8]}-v0"
+    env_id = f"own/{name}-{code_hash(word.file)[:8]}-v0"
     if env_id not in gymnasium.registry:
         gymnasium.register(
             env_id,
@@ -81,7 +88,7 @@ def own_env(text: str) -> str:
 
 
 def _make_batch(word: Word, make: Callable[..., Any], **options: Any) -> Any:
-    with own_code(f"env {word} cannot be made", word.file):
+    with running_user_code(f"env {word} cannot be made", word.file):
         return make(**options)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tokengym.envs.errors import SettingsError
 from tokengym.envs.files import write_bytes
-from tokengym.envs.registry import own_hash, split_own, texts_in
+from tokengym.envs.registry import code_hash, split_file_word, texts_in
 
 CODE = "code"
 """Folder with a copy of each file, in the folder of a comparison or of a trained agent."""
@@ -23,9 +23,9 @@ def code_hashes(settings: Any, known: Mapping[str, str] | None = None) -> dict[s
     Raises:
         SettingsError: if there is no such file.
     """
-    paths = [str(named[0]) for text in texts_in(settings) if (named := split_own(text))]
+    paths = [str(named[0]) for text in texts_in(settings) if (named := split_file_word(text))]
     stored = known or {}
-    return {path: stored.get(path) or own_hash(Path(path)) for path in dict.fromkeys(paths)}
+    return {path: stored.get(path) or code_hash(Path(path)) for path in dict.fromkeys(paths)}
 
 
 def check_code(code: Mapping[str, str]) -> None:
@@ -34,7 +34,7 @@ def check_code(code: Mapping[str, str]) -> None:
     Raises:
         SettingsError: naming the file.
     """
-    now = {path: own_hash(Path(path)) for path in code}
+    now = {path: code_hash(Path(path)) for path in code}
     if changed := changed_files(code, now):
         raise SettingsError(f"{'; '.join(changed)}; begin again")
 

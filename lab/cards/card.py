@@ -17,7 +17,7 @@ from tokengym.agents.ppo.advantages import AdvantageEstimator
 from tokengym.agents.ppo.weights import WEIGHTS, AdvantageWeight
 from tokengym.envs.declared import as_plain, check_count
 from tokengym.envs.files import read_json, write_json, write_text
-from tokengym.envs.registry import load_own, split_own
+from tokengym.envs.registry import load_from_file, split_file_word
 from tokengym.evaluation.runs.record import versions
 from tokengym.lab.cards.elsewhere import AMOUNTS, PART, Elsewhere
 from tokengym.lab.cards.parts import (
@@ -120,8 +120,8 @@ class CardConfig:
     @property
     def kind(self) -> Kind:
         """What the subject is."""
-        if own := split_own(self.name):
-            made = load_own(own[0], own[1])
+        if own := split_file_word(self.name):
+            made = load_from_file(own[0], own[1])
             is_weight = isinstance(made, type) and issubclass(made, AdvantageWeight)
             is_estimator = isinstance(made, AdvantageEstimator)
             return "estimator" if is_estimator else "weight" if is_weight else "rule"
@@ -383,7 +383,7 @@ def data_hash() -> str:
 
 def _source(name: str) -> str | None:
     """Return one hash of the file that has a rule, or of the paths among its options; else None."""
-    if own := split_own(name):
+    if own := split_file_word(name):
         return _digest(own[0].read_bytes())
     paths = [Path(value) for value in re.findall(r"=([^,]+)", name)]
     named = [path for path in paths if path.exists()]

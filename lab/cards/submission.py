@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tokengym.envs.files import write_json
-from tokengym.envs.registry import split_own
+from tokengym.envs.registry import split_file_word
 from tokengym.lab.cards.card import broken
 from tokengym.lab.cards.elsewhere import PART
 from tokengym.lab.cards.parts import bare
@@ -27,7 +27,7 @@ def submission(card: Mapping[str, Any]) -> dict[str, Any]:
     if faults := broken(card):
         task, message = next(iter(faults.items()))
         raise ValueError(f"{card['subject']} breaks the contract on {task}: {message}")
-    own = split_own(card["subject"].removeprefix("weight:"))
+    own = split_file_word(card["subject"].removeprefix("weight:"))
     spent = card["made"].values()
     hours = {
         kind: round(sum(m["cpu_s"] for m in spent if m["device"].startswith(kind)) / 3600, 3)

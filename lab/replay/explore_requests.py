@@ -14,7 +14,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
-from tokengym.envs.registry import split_own
+from tokengym.envs.registry import split_file_word
 from tokengym.envs.tasks.task import registered_tasks
 from tokengym.evaluation.runs.environments import resolve_env
 from tokengym.evaluation.runs.run import load_agent
@@ -54,7 +54,7 @@ def check_rule(rule: str) -> None:
         ValueError: naming the option.
     """
     remedy = f"start tokengym explore with --rewards {rule} to offer it"
-    if split_own(rule):
+    if split_file_word(rule):
         raise ValueError(f"{rule} is code that the page may not name; {remedy}")
     word = REWARDS.parse(rule)
     entry = REWARDS.find(word)

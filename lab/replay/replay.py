@@ -25,7 +25,7 @@ from tokengym.envs.declared import as_plain, from_plain
 from tokengym.envs.files import read_hashed, read_jsonl, write_csv
 from tokengym.envs.forks.env import ForksValues
 from tokengym.envs.prompts.tokenization import token_texts
-from tokengym.envs.registry import check_saved, own_hash, own_object, split_own
+from tokengym.envs.registry import check_saved, code_hash, named_object, split_file_word
 from tokengym.envs.tasks.task import task_of
 from tokengym.evaluation.measure.evaluate import make_eval_envs, task_reward
 from tokengym.evaluation.report.curves import to_cell
@@ -386,7 +386,7 @@ def known_task(
         training = TrainingSettings(**{name: settings["training"][name] for name in names})
         merged = from_plain(TaskSettings(), {**defaults, **kept, **given})
         code = settings.get("code", {})
-        changed = changed_files(code, {p: own_hash(Path(p)) for p in code if exists(p)})
+        changed = changed_files(code, {p: code_hash(Path(p)) for p in code if exists(p)})
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} is damaged or of another version ({error})") from None
     for line in changed:
@@ -400,8 +400,8 @@ def _is_stored(env: str | None, stored: str, trust_code: bool) -> bool:
     """Return whether an environment is the one that is stored, without running what that names."""
     if env is None or env == stored:
         return True
-    if split_own(stored) and not trust_code:
-        return own_object(env) == own_object(stored)
+    if split_file_word(stored) and not trust_code:
+        return named_object(env) == named_object(stored)
     return resolve_env(env) == resolve_env(stored)
 
 

@@ -347,7 +347,7 @@ REWARDS: Registry[RewardEntry] = Registry(
     "reward",
     group="rewards",
     error=RewardError,
-    own_files=True,
+    from_files=True,
     adopt=lambda name, made: RewardEntry(made),
 )
 """All rewards by name."""

@@ -554,7 +554,7 @@ def _load(name: str | None) -> None:
 
 
 SCORERS: Registry[Callable[..., Any]] = Registry(
-    "scorer", group="scorers", error=ScorerError, own_files=True, import_names=_load
+    "scorer", group="scorers", error=ScorerError, from_files=True, import_names=_load
 )
 """Factories of scorers by name, as far as their files were imported."""
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import tyro
 
 from tokengym.envs.files import read_json, write_json
-from tokengym.envs.registry import split_own
+from tokengym.envs.registry import split_file_word
 from tokengym.evaluation.runs.config import slug
 from tokengym.lab.cards.card import (
     CARD_FILE,
@@ -206,7 +206,7 @@ def measure_again(card: Mapping[str, Any]) -> None:
         raise ValueError(f"{subject} has no part that is exact; submit {' and '.join(EXACT)} too")
     with tempfile.TemporaryDirectory() as folder:
         if code := card.get("code"):
-            own = split_own(subject.removeprefix(WEIGHT))
+            own = split_file_word(subject.removeprefix(WEIGHT))
             assert own is not None
             file = Path(folder) / own[0].name
             file.write_text(code, encoding="utf-8")

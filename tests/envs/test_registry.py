@@ -31,7 +31,7 @@ class Square:
 
 @pytest.fixture
 def shapes() -> Registry[type]:
-    registry: Registry[type] = Registry("shape", error=PromptError, own_files=True)
+    registry: Registry[type] = Registry("shape", error=PromptError, from_files=True)
     registry.register("square", Square)
     registry.register("circle", list)
     return registry
@@ -99,7 +99,7 @@ def test_objects_of_files_are_themselves_unless_called(tmp_path: Path):
             raise SettingsError(f"{name} is nothing")
         return made
 
-    things: Registry[object] = Registry("thing", adopt=adopt, own_files=True)
+    things: Registry[object] = Registry("thing", adopt=adopt, from_files=True)
     (tmp_path / "a.py").write_text("def one(n=1): return n\nNone_ = None\nclass Two: pass\n")
     place = tmp_path / "a.py"
     assert callable(things.make(f"{place}:one"))

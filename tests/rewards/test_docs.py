@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tokengym.envs import Episode
-from tokengym.envs.registry import load_own
+from tokengym.envs.registry import load_from_file
 from tokengym.rewards import registered_rewards
 from tokengym.rewards.credits.base import REWARDS
 
@@ -56,7 +56,7 @@ def verified(scorer, response, **metadata):
 
 
 def test_the_page_on_verifiers_counts_numbers_as_gsm8k(verifiers):
-    scorer = load_own(verifiers, "LastNumber")()
+    scorer = load_from_file(verifiers, "LastNumber")()
     answer = "60 + 1140 = <<60+1140=1200>>1200\n#### 1,200"
     assert verified(scorer, "so it is 1200.", answer=answer) == 1.0
     assert verified(scorer, "The answer is 1,200.00", answer=answer) == 1.0
@@ -66,11 +66,11 @@ def test_the_page_on_verifiers_counts_numbers_as_gsm8k(verifiers):
 
 
 def test_the_page_on_verifiers_runs_code_elsewhere_and_not_for_ever(verifiers):
-    scorer = load_own(verifiers, "UnitTests")(seconds=20.0)
+    scorer = load_from_file(verifiers, "UnitTests")(seconds=20.0)
     tests = "assert double(4) == 8"
     assert verified(scorer, "def double(x):\n    return 2 * x", tests=tests) == 1.0
     assert verified(scorer, "def double(x):\n    return x", tests=tests) == 0.0
     assert verified(scorer, "raise SystemExit(0)", tests=tests) == 0.0
     assert verified(scorer, "import os\nos._exit(9)", tests=tests) == 0.0
-    hanging = load_own(verifiers, "UnitTests")(seconds=0.2)
+    hanging = load_from_file(verifiers, "UnitTests")(seconds=0.2)
     assert verified(hanging, "while True:\n    pass", tests=tests) == 0.0

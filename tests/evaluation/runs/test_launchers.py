@@ -130,6 +130,7 @@ def test_a_run_of_a_running_server_has_the_variables_of_now(
 ) -> None:
     method = launchers.processes().get_start_method()
     assert method == ("forkserver" if sys.platform == "linux" else "spawn")
+    monkeypatch.delenv("TRANSFORMERS_VERBOSITY", raising=False)  # a command run here sets it
     monkeypatch.setenv("SET_LATE", "five")
     (tmp_path / "player.py").write_text(TELLING)
     config = tiny(rewards=("sparse",), agents=(f"{tmp_path}/player.py:Player",), seeds=1)
