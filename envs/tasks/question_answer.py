@@ -22,7 +22,9 @@ QUESTION_ANSWER = register_task(
             "types that are missing.\n\n"
             "The gold score of an answer to a bundled question is 1 if it tells what a reference "
             "answer can (for an open-ended question four sentences of it, or their share), less "
-            "0.02 for every word that strays. Other questions have none."
+            "0.02 for every word that strays. Other questions have none. Held-out questions ask "
+            "about the things of the training questions in other words; on things that training "
+            "never asks about, gold gains a third as much (docs/results/rewards.md)."
         ),
         rewards=(
             "The score is the relevance of the answer to the question (or to the reference), "

@@ -67,3 +67,15 @@ def test_the_leak_is_the_gain_on_known_things_minus_that_on_new_ones(
 def test_one_seed_makes_no_line() -> None:
     one = {("known", 0): 0.4, ("new", 0): 0.4}
     assert len(study.table(rows(one), start()).splitlines()) == 2
+
+
+def test_the_text_quotes_the_table() -> None:
+    docs = Path(__file__).parents[3] / "docs" / "results"
+    text = (docs / "rewards.md").read_text(encoding="utf-8")
+    line = next(line for line in text.splitlines() if line.startswith("| `r3-dense` | 5 |"))
+    outside = "\n".join(line for line in text.splitlines() if not line.startswith("|"))
+    _, _, known, gain, new, gain_on_new, _ = (cell.strip() for cell in line.split("|")[1:-1])
+    quoted = [*known.split(" to "), gain.split()[0], *new.split(" to "), gain_on_new.split()[0]]
+    assert [figure for figure in quoted if figure not in outside] == []
+    leak = 1 - float(gain_on_new.split()[0]) / float(gain.split()[0])
+    assert leak == pytest.approx(2 / 3, abs=0.05)  # "two thirds"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tokengym.scripts.studies import (
+    entities,
     grid_page,
     imdb,
     learners,
@@ -36,6 +37,7 @@ PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "mc.md": (("mc", "ledger"), mc.page),
     "preferences.md": (("preferences",), ppo_against_dpo_page.page),
     "r3.md": (("r3",), lambda docs: r3.publish(docs / "no runs", docs)),
+    "rewards.md": (("rewards",), entities.page),
     "real_model.md": (("real_model",), fill_real_model),
 }
 """Page -> the folders and files it is made from, and the function that fills it."""

@@ -1,5 +1,6 @@
 """Both learn from the same pairs; tables and picture say what the published points hold."""
 
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any, get_args
@@ -8,9 +9,13 @@ import pytest
 
 from tokengym.envs import bundled
 from tokengym.envs.files import write_csv
+from tokengym.evaluation.statistics import paired_difference
 from tokengym.scripts.studies import ppo_against_dpo as study
 from tokengym.scripts.studies import ppo_against_dpo_page as pages
+from tokengym.scripts.studies.cells import read_rows
 
+DOCS = Path(__file__).parents[3] / "docs" / "results"
+CURVES = DOCS / study.FOLDER / "ppo_dpo.csv"
 END = {"dpo": study.EPOCHS, "ppo": study.UPDATES}
 
 
@@ -109,6 +114,24 @@ def test_the_lead_on_other_pairs_is_set_against_that_on_as_many_of_its_own() -> 
     # Differences .3, .1 and .5: mean .3, standard error .2 / sqrt(3), t of two degrees 4.303.
     assert line == "| 0.200 | 0.500 | +0.300 (\u22120.197 to 0.797), 3/3 | 3 |"
     assert pages.writers_table(points()) == "Too few runs yet."
+
+
+def test_the_quoted_leads_are_the_tables() -> None:
+    """The page and the overview say by how much PPO leads, and by how much more on other pairs."""
+    rows = [row for row in read_rows(CURVES, text=study.TEXT) if row["seed"] in study.SEEDS]
+    leads = pages.leads(rows)
+    own, another = (
+        list(leads[writer, study.PROMPTS, study.DEFAULT].values()) for writer in ("own", "another")
+    )
+    for first, second in ((own, [0.0] * 5), (another, [0.0] * 5), (another, own)):
+        gap = paired_difference(first, second)
+        low = f"{gap.low:.2f}".replace("-", "\u2212")
+        page, overview = (
+            " ".join((DOCS / name).read_text(encoding="utf-8").split())
+            for name in ("preferences.md", "README.md")
+        )
+        assert re.search(rf"\+{gap.difference:.2f}[ ,(]+{low} to {gap.high:.2f}\)", page)
+        assert re.search(rf"\+{gap.difference:.2f}[ ,(]+{low} to {gap.high:.2f}\)", overview)
 
 
 def test_rates_are_shown_with_where_they_end() -> None:
