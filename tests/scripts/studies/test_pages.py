@@ -16,15 +16,19 @@ from tokengym.scripts.studies import (
     ppo_against_dpo_page,
     ppo_optimum,
     r3,
+    real_judge,
     real_model,
     real_r3,
+    real_tax,
 )
 
 
 def fill_real_model(docs: Path) -> None:
-    """Fill the page that two studies share."""
+    """Fill the page that four studies share."""
     real_model.page(docs)
     real_r3.page(docs)
+    real_tax.page(docs)
+    real_judge.page(docs)
 
 
 DOCS = Path(__file__).parents[3] / "docs" / "results"
