@@ -257,8 +257,8 @@ class _Collected:
     ) -> None:
         """Add the runs of a comparison, as of ``group``; ``label`` replaces their names."""
         self.references.setdefault(group, []).append(self._references(config, out))
-        for name, seed in config.all_runs:
-            folder, credit = run_folder(out, name, seed), label or config.titles[name]
+        for (name, seed), folder in config.folders(out).items():
+            credit = label or config.titles[name]
             if not (folder / "run.json").exists():
                 continue
             result = read_result(folder)

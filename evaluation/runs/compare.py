@@ -103,9 +103,11 @@ def _compare(
     from rich.console import Console
 
     check_folder(config, out)  # another process may have begun and ended since
-    folders = {run: run_folder(out, *run) for run in (*config.all_runs, config.reference_run)}
-    for run in config.all_runs:
-        clear_finished(folders[run])
+    folders = config.folders(out)
+    for folder in folders.values():
+        clear_finished(folder)
+    total = len(folders)
+    folders[config.reference_run] = run_folder(out, *config.reference_run)
     _check_finished(folders.values(), remove_failed=retry_failed)
     runs = [*missing_runs(config, out)]
     if lacks_references(folders[config.reference_run], config.evaluation.reference_samples):
@@ -125,7 +127,7 @@ def _compare(
         ):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         write_hashed(out / SETTINGS_FILE, config.as_dict())
-        total = len(config.all_runs) + (config.reference_run in runs)
+        total += config.reference_run in runs
         steps = config.training.last_step
         with Board(console, total=total, done=total - len(runs), steps=steps) as board:
             launch(config, out, runs, board, jobs)

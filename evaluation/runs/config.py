@@ -112,7 +112,9 @@ class NamedRun:
     """The runs of one name of a comparison, which differ in their seeds."""
 
     name: str
-    """Name of their folders: of the learner, the reward or both, whichever vary."""
+    """Name of the learner, the reward or both, whichever vary."""
+    slug: str
+    """The name as a folder's."""
     title: str
     """Name in the results, with an own rule's ``name`` in place of its file and class."""
     agent: Word
@@ -121,6 +123,10 @@ class NamedRun:
     """The reward, options after a colon."""
     uses_credit: bool
     """Whether the learner sees more of the reward than the score."""
+
+    def folder(self, out: Path, seed: int) -> Path:
+        """Return the folder of the run with a seed, in a comparison's folder."""
+        return out / self.slug / f"seed-{seed}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +207,7 @@ class ComparisonConfig:
                 f"{learner.name} learns from the scorer alone, so that rewards {self.rewards[0]!r} "
                 f"and {self.rewards[1]!r} are the same to it; name one reward"
             )
-        slugs = [slug(name) for name in self.names]
+        slugs = [run.slug for run in self.runs]
         for index, name in enumerate(slugs):
             if name in slugs[:index]:
                 what = "agents" if self.agents else "rewards"
@@ -221,10 +227,15 @@ class ComparisonConfig:
         """The seeds of every reward's runs."""
         return range(self.first_seed, self.first_seed + self.seeds)
 
-    @cached_property
-    def all_runs(self) -> tuple[tuple[str, int], ...]:
-        """Name and seed of every run, reward by reward."""
-        return tuple((name, seed) for name in self.names for seed in self.all_seeds)
+    def folders(self, out: Path) -> dict[tuple[str, int], Path]:
+        """Return every run's folder by its name and seed, reward by reward.
+
+        Args:
+            out: The comparison's folder.
+        """
+        return {
+            (run.name, seed): run.folder(out, seed) for run in self.runs for seed in self.all_seeds
+        }
 
     @cached_property
     def reference_run(self) -> tuple[str, int]:
@@ -266,7 +277,7 @@ class ComparisonConfig:
                     name, title = reward, shown_word(reward)
                 elif uses_credit and len(self.rewards) > 1:
                     name, title = f"{name} {reward}", f"{name} {shown_word(reward)}"
-                runs.append(NamedRun(name, title, word, reward, uses_credit))
+                runs.append(NamedRun(name, slug(name), title, word, reward, uses_credit))
         return tuple(runs)
 
     @cached_property
@@ -296,7 +307,9 @@ class ComparisonConfig:
             return run
         if self.agents:
             raise SettingsError(f"no run is named {name!r}; known: {', '.join(self.names)}")
-        return replace(first, name=name, title=name, reward=name) if first.uses_credit else first
+        if not first.uses_credit:
+            return first
+        return replace(first, name=name, slug=slug(name), title=name, reward=name)
 
     def of_run(self, run: NamedRun) -> "ComparisonConfig":
         """Return the configuration of some runs, with their learner alone."""
@@ -557,9 +570,10 @@ def run_folder(out: Path, name: str, seed: int) -> Path:
 
 def missing_runs(config: ComparisonConfig, out: Path) -> Sequence[tuple[str, int]]:
     """Return the runs that have no result yet, seed by seed so that all rewards advance alike."""
+    folders = config.folders(out)
     return [
         (name, seed)
         for seed in config.all_seeds
         for name in config.names
-        if not (run_folder(out, name, seed) / "run.json").exists()
+        if not (folders[name, seed] / "run.json").exists()
     ]

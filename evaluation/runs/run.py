@@ -99,7 +99,7 @@ def run(
     """
     processes = join_run(config.training)
     named = config.run_of(name)
-    folder = None if out is None else run_folder(out, named.name, seed)
+    folder = None if out is None else named.folder(out, seed)
     mine: AbstractContextManager[None] = nullcontext()
     if folder is not None and processes.is_main:
         mine = locked(folder)
