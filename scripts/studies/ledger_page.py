@@ -21,6 +21,7 @@ from tokengym.evaluation.statistics import (
     paired_difference,
     student_interval,
 )
+from tokengym.evaluation.statistics.curves import SHARES, steps_to_shares
 from tokengym.rewards.credits import Credit
 from tokengym.rewards.registry import RewardChoice
 from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, read_rows
@@ -92,6 +93,15 @@ CONTRASTS = (
     ("uniform at 0.95 minus sparse at its best", "uniform", "0.95", None),
 )
 """Title, rule, lambda, and the lambda of `sparse`; None: its best."""
+AT_SPEEDS = (
+    Cell(rule="uniform"),
+    Cell(rule="abc-signed", gae_lambda="0.5"),
+    Cell(rule="abc-signed"),
+    Cell(rule=WORDS),
+)
+"""Whose speeds are set beside that of `sparse`."""
+FASTER_AT = SHARES.index(0.75)
+"""Share of the way at which they are compared."""
 NONE = "\u2013"
 COLORS = {"0": "#cc79a7", "0.5": "#009e73", "0.95": "#0072b2", "1-1/n": "#e69f00", "1": "#d55e00"}
 MARKERS = {"0": "v", "0.5": "D", "0.95": "o", "1-1/n": "P", "1": "s"}
@@ -152,6 +162,35 @@ class Ledger:
         if len(seeds) < 2:
             return None
         return paired_difference([one[seed] for seed in seeds], [two[seed] for seed in seeds])
+
+    def steps(self, cell: Cell, here: "AtLength") -> dict[int, np.ndarray]:
+        """Return the updates to each of `SHARES` of the way by seed, those of the run at most."""
+        found = {}
+        for seed, rows in self.runs.get(cell, {}).items():
+            at = [row["step"] for row in rows]
+            net = [row["score"] - PRICE * row["kl"] for row in rows]
+            reached = steps_to_shares(at, [net], here.start, here.goal)[:, 0]
+            found[seed] = np.minimum(reached, at[-1])
+        return found
+
+    def speed(self, cell: Cell, here: "AtLength", share: int) -> tuple[float, float, float] | None:
+        """Return how many times as fast as `sparse` a cell comes a share of the way.
+
+        Geometric mean of the ratios, paired by seed, with Student's interval of their logarithms;
+        None below two pairs.
+
+        Args:
+            cell: The cell.
+            here: Its length.
+            share: Place of the share in `SHARES`.
+        """
+        one, two = self.steps(cell, here), self.steps(here.sparse, here)
+        seeds = sorted(set(one) & set(two))
+        if len(seeds) < 2:
+            return None
+        logs = [np.log(two[seed][share] / one[seed][share]) for seed in seeds]
+        middle, low, high, _ = (float(np.exp(value)) for value in student_interval(logs))
+        return middle, low, high
 
     def chosen(self, rules: Sequence[str], places: Sequence[Cell]) -> Cell | None:
         """Return the cell of the rules that did best on the spare seed, None without any run."""
@@ -364,6 +403,28 @@ def lengths_table(ledger: Ledger, ways: Sequence[Row]) -> str:
             line.append(f"{text}{share}")
         rows.append(line)
     return markdown_table(["", *lengths], rows)
+
+
+def speeds_table(ledger: Ledger, ways: Sequence[Row]) -> str:
+    """Return the updates that a rule takes to shares of the way to best-of-16, by length.
+
+    The last figure is how many times as fast as `sparse` it is at the second share.
+    """
+    lengths = lengths_of(ledger, ways)
+    rows = []
+    for cell in (None, *AT_SPEEDS):
+        name = "`sparse`, its best"
+        line = [name if cell is None else f"{label(cell.rule)}, {setting(cell)}"]
+        for length, here in lengths.items():
+            place = here.sparse if cell is None else replace(cell, length=length)
+            steps = [*ledger.steps(place, here).values()]
+            text = " / ".join(f"{at:.1f}" for at in np.mean(steps, axis=0)) if steps else NONE
+            times = None if cell is None else ledger.speed(place, here, FASTER_AT)
+            if times is not None:
+                text += f"; {number(times[0])} times ({number(times[1])} to {number(times[2])})"
+            line.append(text)
+        rows.append(line)
+    return markdown_table(["", *(f"{length} tokens" for length in lengths)], rows)
 
 
 def longer_table(ledger: Ledger, ways: Sequence[Row]) -> str:
@@ -603,11 +664,11 @@ def draw_frontier(file: Path, ledger: Ledger, ways: Sequence[Row]) -> None:
 
 
 def draw_lengths(file: Path, ledger: Ledger, ways: Sequence[Row]) -> None:
-    """Draw the gain of credit over the length of the response, by what it is set against."""
+    """Draw the gain of credit over the length of the response, and how much faster it learns."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(9.6, 3.8), layout="constrained")
+    gains, speeds = figure.subplots(1, 2)
     lengths = lengths_of(ledger, ways)
     for index, (name, rule, at, against) in enumerate(CONTRASTS):
         points = []
@@ -620,21 +681,34 @@ def draw_lengths(file: Path, ledger: Ledger, ways: Sequence[Row]) -> None:
             if gain is not None:
                 ends = (gain.difference, gain.low, gain.high)
                 points.append((length * 1.02**index, *(here.share(value) for value in ends)))
-        if points:
-            x, middle, low, high = np.array(points).T
-            axes.errorbar(
-                x, middle, [middle - low, high - middle], marker="o", capsize=2, label=name
-            )
-    axes.axhline(0, color="0.5", linewidth=0.8)
-    axes.set_xscale("log")
-    axes.set_xticks(list(lengths), [f"{length}" for length in lengths])
-    axes.minorticks_off()
-    axes.yaxis.set_major_formatter("{x:.0%}")
-    axes.set_xlabel("tokens of a response")
-    axes.set_ylabel("gain, of the way to best-of-16")
-    axes.grid(axis="y", alpha=0.3)
-    axes.legend(fontsize=8)
+        _draw_points(gains, points, name)
+    gains.axhline(0, color="0.5", linewidth=0.8)
+    gains.yaxis.set_major_formatter("{x:.0%}")
+    gains.set_ylabel("gain over the run, of the way to best-of-16")
+    for index, cell in enumerate(AT_SPEEDS):
+        points = [
+            (length * 1.02**index, *times)
+            for length, here in lengths.items()
+            if (times := ledger.speed(replace(cell, length=length), here, FASTER_AT))
+        ]
+        _draw_points(speeds, points, f"{label(cell.rule).strip('`')}, {setting(cell)}")
+    speeds.axhline(1, color="0.5", linewidth=0.8)
+    speeds.set_ylabel(f"times as fast as sparse to {SHARES[FASTER_AT]:.0%} of the way")
+    for axes in gains, speeds:
+        axes.set_xscale("log")
+        axes.set_xticks(list(lengths), [f"{length}" for length in lengths])
+        axes.minorticks_off()
+        axes.set_xlabel("tokens of a response")
+        axes.grid(axis="y", alpha=0.3)
+        axes.legend(fontsize=8)
     figure.savefig(file, dpi=150, metadata={"Software": None})
+
+
+def _draw_points(axes: Any, points: Sequence[tuple[float, ...]], name: str) -> None:
+    """Draw points (x, middle, low, high) with their intervals."""
+    if points:
+        x, middle, low, high = np.array(points).T
+        axes.errorbar(x, middle, [middle - low, high - middle], marker="o", capsize=2, label=name)
 
 
 def page(docs: Docs = DOCS) -> None:
@@ -649,6 +723,7 @@ def page(docs: Docs = DOCS) -> None:
         "controls": controls_table(ledger),
         "models": models_table(ledger),
         "lengths": lengths_table(ledger, ways),
+        "speeds": speeds_table(ledger, ways),
         "longer": longer_table(ledger, ways),
     }
     for policy in POLICIES:

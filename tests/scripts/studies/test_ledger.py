@@ -283,6 +283,36 @@ def test_at_a_length_a_rule_stands_beside_sparse_at_its_best_lambda():
     assert lines["`sparse`, no critic, lambda 1"] == page.NONE  # not run
 
 
+def test_a_speed_is_the_ratio_of_the_updates_to_three_quarters_of_the_way():
+    signed = study.Cell(rule="abc-signed", gae_lambda="0.5")
+
+    def climb(cell: study.Cell, seed: int, updates: float) -> list[dict[str, Any]]:
+        """Return a run that rises from 0 to 2 in so many updates, without any KL."""
+        about = {**vars(cell), "rate": 1e-3, "seed": seed, "gold_score": 0.0, "kl": 0.0}
+        scores = {at: min(2.0, 2.0 * at / updates) for at in range(0, 31, 5)}
+        return [{**about, "step": at, "tokens": at, "score": scores[at]} for at in scores]
+
+    rows = [
+        row for seed, slow in ((1000, 20), (0, 20), (1, 20)) for row in climb(SPARSE, seed, slow)
+    ]
+    rows += [
+        row for seed, fast in ((1000, 10), (0, 10), (1, 5)) for row in climb(signed, seed, fast)
+    ]
+    ways = [{"length": 48, "n": n, "score": score, "kl": 0.0} for n, score in ((1, 0.0), (16, 2.0))]
+    lines = {line[0]: line[1] for line in cells_of(page.speeds_table(page.Ledger(rows), ways))}
+    assert lines["`sparse`, its best"] == "10.0 / 15.0 / 18.0"
+    # 7.5 and 3.75 updates in place of 15: twice and four times, of which the mean is sqrt(8).
+    assert lines["`abc-signed`, lambda 0.5"].startswith("3.8 / 5.6 / 6.8; 2.83 times (")
+    assert lines["`uniform`, lambda 0.95"] == page.NONE
+    slow = [row | {"score": 0.5 * row["score"]} for row in climb(signed, 0, 30.0)]
+    (steps,) = (
+        page.Ledger([*climb(signed, 1000, 30), *slow])
+        .steps(signed, page.AtLength(start=0.0, goal=2.0, sparse=SPARSE))
+        .values()
+    )
+    assert steps.tolist() == [30.0, 30.0, 30.0]  # half of the way at the end, no more after it
+
+
 def test_runs_of_both_lengths_stand_side_by_side_over_the_run_and_at_the_end():
     signed = study.Cell(rule="abc-signed", gae_lambda="0.5")
     longer: dict[str, Any] = {"updates": study.LONGER}
