@@ -270,7 +270,7 @@ def stages() -> Iterator[tuple[list[Cell], range]]:
     for length in LENGTHS[0], LENGTHS[2]:
         yield [replace(cell, length=length) for cell in AT_LENGTHS], SEEDS[:5]
     yield [*AT_VINEPPO], SEEDS[:5]
-    yield [replace(cell, updates=LONGER) for cell in AT_LONGER], SEEDS[:3]
+    yield [replace(cell, updates=LONGER) for cell in AT_LONGER], SEEDS[:5]
     yield [*AT_TRUNK], SEEDS[:5]
     yield (
         [replace(cell, updates=LONGER, length=LENGTHS[0]) for cell in AT_LONGER[:2]],
