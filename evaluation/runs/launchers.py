@@ -152,6 +152,7 @@ def do_apart(function: Callable[[ComparisonConfig], T], config: ComparisonConfig
     process, connection = _begin(processes(), _answer, (function, config.as_dict()), "apart")
     try:
         answer, fault, error = connection.recv()
+        process.join(SECONDS_TO_STOP)  # the answer was its last act; stopped, it leaves semaphores
     except EOFError:
         process.join()
         raise ChildProcessError(

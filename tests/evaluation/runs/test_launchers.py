@@ -3,10 +3,13 @@
 import csv
 import json
 import logging
-import multiprocessing
+import multiprocessing.util
 import os
+import shutil
 import signal
 import sys
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +102,24 @@ def test_what_is_done_apart_answers_raises_and_can_be_killed() -> None:
     with pytest.raises(ChildProcessError, match="ended with code -9; if it was killed for want"):
         launchers.do_apart(answer_apart, tiny(seeds=9))
     assert not multiprocessing.active_children()
+
+
+def leave_a_file(config: ComparisonConfig) -> str:
+    """Answer where a file will be that this process writes while it ends."""
+    file = Path(tempfile.mkdtemp()) / "ended"
+
+    def write() -> None:
+        time.sleep(0.5)
+        file.touch()
+
+    multiprocessing.util.Finalize(None, write, exitpriority=0)
+    return str(file)
+
+
+def test_what_is_done_apart_ends_by_itself() -> None:
+    file = Path(launchers.do_apart(leave_a_file, tiny()))  # stopped, it would leave semaphores
+    assert file.exists()
+    shutil.rmtree(file.parent)
 
 
 def test_a_comparison_loads_no_model_in_its_own_process(tmp_path: Path, monkeypatch) -> None:
