@@ -15,7 +15,7 @@ from tokengym.envs.tasks.task import task_of
 from tokengym.evaluation.measure.evaluate import task_reward
 from tokengym.evaluation.runs.defaults import usual_env
 from tokengym.evaluation.runs.environments import resolve_env
-from tokengym.lab.cards.parts import NO_ANSWER, NO_TRUTH, held_to_forks
+from tokengym.lab.cards.parts import NO_ANSWER, NO_TRUTH, REFUSALS, held_to_forks
 from tokengym.rewards import check_reward
 from tokengym.rewards.credits import Credit
 from tokengym.rewards.errors import RewardError
@@ -124,7 +124,7 @@ class Elsewhere:
         try:
             scorer = self._scorer(subject, usual, kwargs)
             env = gym.make(self.env, reward=subject, **kwargs, **scorer)
-        except RewardError as error:  # the bundle lacks a model
+        except REFUSALS as error:  # the bundle lacks a model, or its tokens are others
             return {self.name: {"refused": str(error)}}
         bind_policy(env, RandomAgent(env, seed=seed))  # for rules that continue responses
         try:

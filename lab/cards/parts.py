@@ -276,14 +276,14 @@ def _learned(
     baseline = next(iter(learners))
 
     def train(task: str) -> dict[str, Any]:
-        found = []
-        for name, settings in learners.items():
+        found: list[_Trained] = []
+        for name, settings in [*learners.items()][::-1]:  # a refusal costs no baseline
             is_baseline = name == baseline
             folder = out.parent / BASELINES if is_baseline else out / "runs"
             rewards = ("sparse" if is_baseline else rule,)
             trained = _trained(task, rewards, size, seed, folder, **settings)
             curves = [replace(curve, credit=name) for curve in trained.curves]
-            found.append(replace(trained, curves=curves))
+            found.insert(0, replace(trained, curves=curves))
         return _ends(found, baseline, subject)
 
     return _per_task(rule, size.tasks, train)

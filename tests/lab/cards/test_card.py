@@ -118,6 +118,13 @@ def test_a_rule_with_a_model_of_its_own_is_refused_where_texts_have_other_tokens
     assert "another tokenizer" in parts.gradient(rule, QUICK, 0, tmp_path)["refused"]
 
 
+def test_a_rule_that_cannot_be_made_costs_no_training_of_the_baseline(tmp_path: Path):
+    rule = f"rto:policy={tmp_path / 'gone'}"
+    found = parts.convergence(rule, QUICK, 0, tmp_path / "card")
+    assert all("there is no folder" in entry["refused"] for entry in found.values())
+    assert not (tmp_path / parts.BASELINES).exists()
+
+
 def test_a_rule_that_asks_for_the_answer_is_held_where_there_is_one(tmp_path: Path):
     assert parts.contract("answer-gain", QUICK, 0, tmp_path) == {"Forks": {"passed": True}}
     found = parts.identification("answer-gain", QUICK, 0, tmp_path)["MovieReview"]

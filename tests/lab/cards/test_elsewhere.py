@@ -66,6 +66,12 @@ def test_a_rule_that_cannot_be_measured_there_says_why(rule: str, bundle: str, r
     assert reason in found["refused"]
 
 
+def test_a_rule_whose_model_reads_other_tokens_is_refused_there():
+    rule = f"rto:policy={find_bundle('dialogue').policy}"
+    (found,) = Elsewhere(bundle="movie_review").measure(rule, QUICK, 0).values()
+    assert "has another tokenizer" in found["refused"]
+
+
 @pytest.mark.parametrize("rule", ["r3-dense", "uniform"])
 def test_an_encoder_s_bundle_has_its_own_environment_and_scorer(rule: str, tmp_path: Path):
     """Made from QuestionAnswer's, as smollm2-answers is: without a reward model."""
