@@ -9,7 +9,7 @@ seed, and the test questions about these are set against those about the others.
     python -m tokengym.scripts.studies.entities page
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -74,14 +74,20 @@ def asked_about() -> dict[str, str]:
     return {question.text: question.entity.name for question in all_questions()}
 
 
+def group_of(seed: int) -> Callable[[str], str]:
+    """Return the function that says which of `GROUPS` a question belongs to."""
+    about, without = asked_about(), held_out(seed)
+    return lambda question: "new" if about[question] in without else "known"
+
+
 def split(seed: int, out: Path) -> Path:
     """Return the folder of the bundle without training questions about the things held out."""
-    about, without = asked_about(), held_out(seed)
+    group = group_of(seed)
     source = bundled("question_answer").path
     rows = [
         row
         for row in read_prompts(source)
-        if row["split"] == "test" or about[row["prompt"]] not in without
+        if row["split"] == "test" or group(row["prompt"]) == "known"
     ]
     return with_prompts(source, rows, out / "bundles" / f"{seed}")
 
@@ -136,15 +142,14 @@ def draw_start(out: Path) -> None:
 def measure(cell: Cell, out: Path) -> list[dict[str, Any]]:
     """Train a policy and return a row per group of test questions, before and after."""
     record = run_one(cell.config(out), cell.rule, cell.seed)
-    about, without = asked_about(), held_out(cell.seed)
+    belongs = group_of(cell.seed)
     rows = []
     for point in record.curve:
         for group in GROUPS:
             golds = [
                 row["gold_score"]
                 for row in record.samples
-                if row["step"] == point["step"]
-                and (about[row["prompt"]] in without) == (group == "new")
+                if row["step"] == point["step"] and belongs(row["prompt"]) == group
             ]
             figures = {"responses": len(golds), "gold_score": round(mean(golds), 4)}
             kl = round(point["kl"], 4)
@@ -201,15 +206,9 @@ def before(start: Sequence[Row], seed: int) -> dict[str, float]:
         start: A row per question, the mean over `DRAWN` responses.
         seed: Seed of the things held out.
     """
-    about, without = asked_about(), held_out(seed)
+    belongs = group_of(seed)
     return {
-        group: mean(
-            [
-                row["gold_score"]
-                for row in start
-                if (about[row["question"]] in without) == (group == "new")
-            ]
-        )
+        group: mean([row["gold_score"] for row in start if belongs(row["question"]) == group])
         for group in GROUPS
     }
 

@@ -309,10 +309,15 @@ def measure(cell: Cell, out: Path, rate: float, seed: int) -> list[dict[str, Any
     return [{**about, **{k: round(point[k], 4) for k in MEASURES}} for point in record.curve]
 
 
+def net(row: Row) -> float:
+    """Return score - c KL of a measurement."""
+    return float(row["score"] - PRICE * row["kl"])
+
+
 def net_area(rows: Sequence[Row]) -> float:
     """Return the mean of score - c KL over the tokens of a run."""
-    net = [row["score"] - PRICE * row["kl"] for row in rows]
-    return float(area_under_curve([row["tokens"] for row in rows], net, normalize=True))
+    tokens = [row["tokens"] for row in rows]
+    return float(area_under_curve(tokens, [net(row) for row in rows], normalize=True))
 
 
 def next_rate(areas: Mapping[float, float], first: float = FIRST_RATE) -> float | None:

@@ -17,7 +17,6 @@ from tokengym.evaluation.measure.references import GOAL
 from tokengym.evaluation.report.verdict import number, percent
 from tokengym.evaluation.statistics import (
     PairedDifference,
-    holm,
     paired_difference,
     student_interval,
 )
@@ -38,7 +37,6 @@ from tokengym.scripts.studies.ledger import (
     LENGTHS,
     LONGER,
     MEASURES,
-    PRICE,
     RULES,
     RUNS,
     SPARE_SEED,
@@ -47,6 +45,7 @@ from tokengym.scripts.studies.ledger import (
     WORDS,
     Cell,
     lambda_of,
+    net,
     net_area,
     read_runs,
     ways_file,
@@ -61,7 +60,7 @@ from tokengym.scripts.studies.ledger_noise import (
 )
 from tokengym.scripts.studies.llama_reward import LLAMA
 from tokengym.scripts.studies.tables import (
-    corrected_difference,
+    after_holm,
     difference,
     fields,
     fill,
@@ -146,8 +145,8 @@ class Ledger:
 
     def areas(self, cell: Cell, *, at_end: bool = False) -> dict[int, float]:
         """Return score - c KL by seed, mean over the run or at its end; {} without runs."""
-        figure = net_end if at_end else net_area
-        return {seed: figure(found) for seed, found in self.runs.get(cell, {}).items()}
+        runs = self.runs.get(cell, {})
+        return {seed: net(run[-1]) if at_end else net_area(run) for seed, run in runs.items()}
 
     def ends(self, cell: Cell, measure: str) -> list[float]:
         """Return the last measurement of every run."""
@@ -168,8 +167,8 @@ class Ledger:
         found = {}
         for seed, rows in self.runs.get(cell, {}).items():
             at = [row["step"] for row in rows]
-            net = [row["score"] - PRICE * row["kl"] for row in rows]
-            reached = steps_to_shares(at, [net], here.start, here.goal)[:, 0]
+            curve = [net(row) for row in rows]
+            reached = steps_to_shares(at, [curve], here.start, here.goal)[:, 0]
             found[seed] = np.minimum(reached, at[-1])
         return found
 
@@ -203,11 +202,6 @@ def published(docs: Path) -> Ledger:
     """Return the published runs, none where there is no file."""
     file = docs / FOLDER / RUNS
     return Ledger(read_runs(file) if file.exists() else [])
-
-
-def net_end(rows: Sequence[Row]) -> float:
-    """Return score - c KL at the end of a run."""
-    return float(rows[-1]["score"] - PRICE * rows[-1]["kl"])
 
 
 # --- tables ---------------------------------------------------------------------------------------
@@ -269,16 +263,10 @@ def differences_table(ledger: Ledger, settings: Sequence[Cell]) -> str:
             figure = None if cell == baseline else ledger.difference(cell, baseline)
             if figure is not None:
                 found[rule, place] = figure
-    corrected = dict(zip(found, holm([d.p_value for d in found.values()]), strict=True))
-    rows = []
-    for rule in RULES:
-        line = [label(rule)]
-        for place in settings:
-            figure = found.get((rule, place))
-            line.append(
-                NONE if figure is None else corrected_difference(figure, corrected[rule, place])
-            )
-        rows.append(line)
+    shown = after_holm(found)
+    rows = [
+        [label(rule), *(shown.get((rule, place), NONE) for place in settings)] for rule in RULES
+    ]
     return markdown_table(["rule", *map(title, settings)], rows)
 
 
@@ -323,11 +311,8 @@ def compared(
         if (here := replace(cell, **{what: getattr(baseline, what)})) != baseline
         and (figure := ledger.difference(here, baseline)) is not None
     }
-    corrected = dict(zip(found, holm([f.p_value for f in found.values()]), strict=True))
-    return {
-        name: (figure, corrected_difference(figure, corrected[name]))
-        for name, figure in found.items()
-    }
+    shown = after_holm(found)
+    return {name: (figure, shown[name]) for name, figure in found.items()}
 
 
 def models_table(ledger: Ledger) -> str:
@@ -373,11 +358,9 @@ def lengths_of(ledger: Ledger, ways: Sequence[Row], updates: int = UPDATES) -> d
     found = {}
     for length in LENGTHS:
         sparse = ledger.chosen(["sparse"], places(ledger, length=length, updates=updates))
-        net = {
-            row["n"]: row["score"] - PRICE * row["kl"] for row in ways if row["length"] == length
-        }
-        if sparse is not None and net:
-            found[length] = AtLength(start=net[1], goal=net[GOAL], sparse=sparse)
+        best = {row["n"]: net(row) for row in ways if row["length"] == length}
+        if sparse is not None and best:
+            found[length] = AtLength(start=best[1], goal=best[GOAL], sparse=sparse)
     return found
 
 
@@ -460,13 +443,10 @@ def longer_table(ledger: Ledger, ways: Sequence[Row]) -> str:
                 )
             )
         }
-        corrected = dict(zip(found, holm([f.p_value for f in found.values()]), strict=True))
+        shown = after_holm(found)
         for rule in AT_LONGER[1:]:
-            shown = [
-                corrected_difference(found[at], corrected[at]) if at in found else NONE
-                for at in ((rule, base) for base in baselines)
-            ]
-            rows.append([f"{label(rule.rule)}, {setting(rule)}, {when}", *shown])
+            line = [shown.get((rule, base), NONE) for base in baselines]
+            rows.append([f"{label(rule.rule)}, {setting(rule)}, {when}", *line])
     head = [f"{base.length} tokens, {base.updates} updates" for base in baselines]
     return markdown_table(["", *head], rows)
 
@@ -480,19 +460,16 @@ def vineppo_table(ledger: Ledger) -> str:
         return "Not measured yet."
     cells = [sparse, *cells]
     gains = {cell: ledger.difference(cell, sparse) for cell in cells if cell != sparse}
-    known = {cell: gain for cell, gain in gains.items() if gain is not None}
-    corrected = dict(zip(known, holm([g.p_value for g in known.values()]), strict=True))
+    shown = after_holm({cell: gain for cell, gain in gains.items() if gain is not None})
     rows = []
     for cell in cells:
-        gain = known.get(cell)
-        shown = NONE if gain is None else corrected_difference(gain, corrected[cell])
         ends = [number(mean(ledger.ends(cell, measure))) for measure in MEASURES[2:]]
         how = "VinePPO" if cell in AT_VINEPPO else setting(cell)
         rows.append(
             [
                 f"{label(cell.rule)}, {how}",
                 *(f"{cell.updates} of {cell.rows}", f"{ledger.rate(cell):g}"),
-                *(student_mean([*ledger.areas(cell).values()]), shown, *ends),
+                *(student_mean([*ledger.areas(cell).values()]), shown.get(cell, NONE), *ends),
             ]
         )
     what = ("score - c KL over the run", "minus `sparse`", "score at the end", "gold", "KL")
@@ -513,11 +490,8 @@ def controls_table(ledger: Ledger) -> str:
     }
     if control is None or not found:
         return "Not measured yet."
-    corrected = holm([figure.p_value for _, figure in found.values()])
-    rows = [
-        [label(rule), title(cell), corrected_difference(figure, p_value)]
-        for (rule, (cell, figure)), p_value in zip(found.items(), corrected, strict=True)
-    ]
+    shown = after_holm({rule: figure for rule, (_, figure) in found.items()})
+    rows = [[label(rule), title(cell), shown[rule]] for rule, (cell, _) in found.items()]
     head = f"minus {label(control.rule)}, {title(control)}"
     return markdown_table(["rule", "critic, lambda", head], rows)
 

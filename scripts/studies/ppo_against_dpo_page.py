@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from tokengym.evaluation.report.figures import COLOURS, STYLE, write_picture
 from tokengym.evaluation.report.verdict import number
-from tokengym.evaluation.statistics import Array, gain_at, holm, paired_difference
+from tokengym.evaluation.statistics import Array, gain_at, paired_difference
 from tokengym.scripts.studies.cells import DOCS, Docs, command_line, read_rows
 from tokengym.scripts.studies.ppo_against_dpo import (
     CHOSEN,
@@ -30,7 +30,7 @@ from tokengym.scripts.studies.ppo_against_dpo import (
     Recipe,
 )
 from tokengym.scripts.studies.tables import (
-    corrected_difference,
+    after_holm,
     difference,
     fill,
     markdown_table,
@@ -239,10 +239,12 @@ def usual_table(rows: Rows) -> str:
     Differences are bold where clear after Holm's correction over the table.
     """
     ends, found = usual_ends(rows), leads(rows)
-    gaps = [paired_difference([*lead.values()], [0.0] * len(lead)) for lead in found.values()]
-    corrected = holm([gap.p_value for gap in gaps])
+    gaps = {
+        kind: paired_difference([*lead.values()], [0.0] * len(lead)) for kind, lead in found.items()
+    }
+    shown = after_holm(gaps)
     lines = []
-    for (kind, lead), gap, p_value in zip(found.items(), gaps, corrected, strict=True):
+    for kind, lead in found.items():
         dpo, ppo = ([ends[kind][agent][seed] for seed in lead] for agent in get_args(Agent))
         golds = ([row["gold_score"] for row in side] for side in (dpo, ppo))
         lines.append(
@@ -250,7 +252,7 @@ def usual_table(rows: Rows) -> str:
                 f"{mean([row['pairs'] for row in dpo]):,.0f}, {NAMES[kind[0]]}",
                 _reward_model(ppo),
                 *map(_spread, golds),
-                corrected_difference(gap, p_value),
+                shown[kind],
                 *(number(mean([row["kl"] for row in side])) for side in (dpo, ppo)),
                 str(len(lead)),
             ]

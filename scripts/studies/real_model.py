@@ -22,7 +22,7 @@ from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
 from tokengym.evaluation.runs.run import run as run_one
 from tokengym.evaluation.runs.run import run_references
-from tokengym.evaluation.statistics import holm, paired_difference
+from tokengym.evaluation.statistics import paired_difference
 from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, deadline, read_rows
 from tokengym.scripts.studies.ledger import (
     MEASURES,
@@ -35,7 +35,7 @@ from tokengym.scripts.studies.ledger import (
 )
 from tokengym.scripts.studies.ledger_page import NONE
 from tokengym.scripts.studies.tables import (
-    corrected_difference,
+    after_holm,
     fill,
     markdown_table,
     student_mean,
@@ -221,20 +221,17 @@ def pairs_table(runs: Runs) -> str:
     """Return the differences of rules, paired by seed; bold where clear after Holm's correction."""
     rows = [[f"`{one}` minus `{other}`"] for one, other in PAIRS]
     for figure in FIGURES[:3]:
-        found = []
+        found = {}
         for pair in PAIRS:
             one, other = (ends(rule, runs) for rule in pair)
             seeds = sorted(one.keys() & other.keys())
             if len(seeds) < 2:
                 return "Too few runs yet."
-            found.append(
-                paired_difference(
-                    [one[seed][figure] for seed in seeds], [other[seed][figure] for seed in seeds]
-                )
+            found[pair] = paired_difference(
+                [one[seed][figure] for seed in seeds], [other[seed][figure] for seed in seeds]
             )
-        corrected = holm([difference.p_value for difference in found])
-        for row, difference, p_value in zip(rows, found, corrected, strict=True):
-            row.append(corrected_difference(difference, p_value))
+        for row, shown in zip(rows, after_holm(found).values(), strict=True):
+            row.append(shown)
     header = ["", "score - c KL over the run", "score at the end", "gold at the end"]
     return markdown_table(header, rows)
 

@@ -18,7 +18,7 @@ from tokengym.envs import Episode, bundled
 from tokengym.envs.files import read_jsonl, write_csv
 from tokengym.evaluation.measure.metrics import distinct, rouge, words
 from tokengym.evaluation.runs.config import TaskSettings
-from tokengym.evaluation.statistics import PairedDifference, holm, paired_difference
+from tokengym.evaluation.statistics import PairedDifference, paired_difference
 from tokengym.lab.collect import CollectionConfig, collect_to_file
 from tokengym.rewards.scorers.stored import load_scorer
 from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, read_rows
@@ -26,7 +26,7 @@ from tokengym.scripts.studies.r3 import style_of
 from tokengym.scripts.studies.r3_page import TITLES
 from tokengym.scripts.studies.r3_selection import RULES, Rule, picks
 from tokengym.scripts.studies.tables import (
-    corrected_difference,
+    after_holm,
     fill,
     markdown_table,
     student_mean,
@@ -175,14 +175,11 @@ def table(rows: Sequence[Row], query_type: str) -> str:
         for rule, chosen in picked.items()
         for name in FIGURES
     }
-    corrected = dict(zip(found, holm([d.p_value for d in found.values()]), strict=True))
+    shown = after_holm(found, with_wins=False)
     first = [student_mean(_known(usual[name])) for name in FIGURES]
     lines = [["one at random", *first]]
     for rule in picked:
-        cells = [
-            corrected_difference(found[rule, name], corrected[rule, name], with_wins=False)
-            for name in FIGURES
-        ]
+        cells = (shown[rule, name] for name in FIGURES)
         lines.append([f"best of {SAMPLES} by {rule}", *cells])
     return markdown_table(["", *FIGURES.values()], lines)
 

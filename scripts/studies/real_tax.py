@@ -34,14 +34,14 @@ from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.runs.config import ComparisonConfig
 from tokengym.evaluation.runs.run import make_agent
 from tokengym.evaluation.runs.run import run as run_one
-from tokengym.evaluation.statistics import PairedDifference, holm, paired_difference
+from tokengym.evaluation.statistics import PairedDifference, paired_difference
 from tokengym.rewards import FunctionScorer
 from tokengym.rewards.scorers.base import SCORERS, register_scorer
 from tokengym.scripts.studies import real_model, real_r3
 from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, deadline, read_rows
 from tokengym.scripts.studies.ledger import MEASURES
 from tokengym.scripts.studies.tables import (
-    corrected_difference,
+    after_holm,
     fill,
     markdown_table,
     mean,
@@ -306,11 +306,10 @@ Values = dict[tuple[str, float, float], list[float]]
 
 def by_run(rows: Sequence[Row], figure: str) -> Values:
     """Return a figure of every text or answer by run."""
-    found: Values = {}
-    for row in rows:
-        value = np.nan if row[figure] is None else row[figure]
-        found.setdefault((row["name"], row["rate"], row["seed"]), []).append(value)
-    return found
+    return {
+        run: [np.nan if row[figure] is None else row[figure] for row in own]
+        for run, own in _grouped(rows).items()
+    }
 
 
 def _titles(runs: Sequence[tuple[str, float, float]]) -> list[str]:
@@ -368,15 +367,11 @@ def table(figures: Mapping[str, Values], titles: Mapping[str, str]) -> str:
         for run, row in values.items():
             if run[0] != START:
                 found[run, name] = _paired(row, start)
-    corrected = dict(zip(found, holm([d.p_value for d in found.values()]), strict=True))
+    shown = after_holm(found, with_wins=False)
     first = [student_mean([v for v in starts[name] if not np.isnan(v)]) for name in figures]
     lines = [[START, *first]]
     for run in dict.fromkeys(run for run, _ in found):
-        cells = [
-            corrected_difference(found[run, name], corrected[run, name], with_wins=False)
-            for name in figures
-        ]
-        lines.append([*_titles([run]), *cells])
+        lines.append([*_titles([run]), *(shown[run, name] for name in figures)])
     return markdown_table(["", *(titles[name] for name in figures)], lines)
 
 

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,11 +14,13 @@ from tokengym.evaluation.report.verdict import number, signed
 from tokengym.evaluation.statistics import (
     Array,
     PairedDifference,
+    holm,
     interval,
     iqm,
     student_interval,
 )
 
+Key = TypeVar("Key")
 CLEAR = 0.05
 """Corrected p-value below which a difference is clear."""
 
@@ -97,6 +99,22 @@ def corrected_difference(
     value = f"**{value}**" if p_value < CLEAR else value
     text = f"{value} ({number(figure.low)} to {number(figure.high)})"
     return f"{text}, {figure.wins}/{figure.pairs}" if with_wins else text
+
+
+def after_holm(found: Mapping[Key, PairedDifference], *, with_wins: bool = True) -> dict[Key, str]:
+    """Return differences as a table shows them, bold where clear after Holm's correction over all.
+
+    Args:
+        found: The differences that are tested together.
+        with_wins: Whether the pairs that are above 0 follow.
+    """
+    if not found:
+        return {}
+    corrected = holm([figure.p_value for figure in found.values()])
+    return {
+        key: corrected_difference(figure, p_value, with_wins=with_wins)
+        for (key, figure), p_value in zip(found.items(), corrected, strict=True)
+    }
 
 
 def ratio(figure: Mapping[str, Any] | None) -> str:

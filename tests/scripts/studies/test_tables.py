@@ -4,7 +4,15 @@ import math
 
 import pytest
 
-from tokengym.scripts.studies.tables import difference, fill, markdown_table, ratio, with_interval
+from tokengym.evaluation.statistics import paired_difference
+from tokengym.scripts.studies.tables import (
+    after_holm,
+    difference,
+    fill,
+    markdown_table,
+    ratio,
+    with_interval,
+)
 
 
 def test_figures_are_written_with_their_intervals():
@@ -13,6 +21,19 @@ def test_figures_are_written_with_their_intervals():
     assert difference(clear) == "**+0.200** (0.100 to 0.300), 9/10"
     assert difference({**clear, "low": -0.1}) == "+0.200 (\u22120.100 to 0.300), 9/10"
     assert difference(None) == "\u2013"
+
+
+def test_of_two_differences_that_are_clear_alone_correction_leaves_the_clearer_one():
+    far = paired_difference([1.0, 1.2, 0.9, 1.1], [0.0] * 4)
+    near = paired_difference([1.0, 2.0, 0.2, 2.2], [0.0] * 4)
+    assert far.p_value < 0.025 < near.p_value < 0.1
+    shown = after_holm({"far": far, "near": near})
+    assert list(shown) == ["far", "near"]
+    assert shown["far"].startswith("**+1.05** (")
+    assert shown["far"].endswith("), 4/4")
+    assert shown["near"].startswith("+1.35 (")
+    assert after_holm({"far": far}, with_wins=False)["far"].endswith(")")
+    assert after_holm({}) == {}
 
 
 def test_steps_beyond_the_budget_are_said_to_be():
