@@ -27,19 +27,19 @@ from tokengym.evaluation.report.verdict import number, percent
 from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
 from tokengym.evaluation.runs.run import run as run_one
-from tokengym.evaluation.statistics import holm, optimum_bound
+from tokengym.evaluation.statistics import optimum_bound
 from tokengym.rewards import gold_scorer
 from tokengym.rewards.scorers.vader import Vader
 from tokengym.scripts.studies import ledger
 from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, deadline, read_rows
 from tokengym.scripts.studies.grid_page import panel_of
 from tokengym.scripts.studies.grid_tables import paired_rules
-from tokengym.scripts.studies.ledger import ENV, LEARNER, PRICE, TEXT, Work, net_area, pending
+from tokengym.scripts.studies.ledger import ENV, LEARNER, PRICE, TEXT, Work, net, net_area, pending
 from tokengym.scripts.studies.ledger_page import NONE, Ledger, label
 from tokengym.scripts.studies.other_prompts import read_prompts, with_prompts
 from tokengym.scripts.studies.ppo_optimum import DRAWN, best_of_rows, proxy_scores, responses
 from tokengym.scripts.studies.tables import (
-    corrected_difference,
+    after_holm,
     fill,
     markdown_table,
     mean,
@@ -65,13 +65,17 @@ class Cell(ledger.Cell):
     """Tokens of a response."""
     model: str = "imdb"
     """Reward model: the bundle's."""
+    updates: int = UPDATES
+    """Updates of a run."""
+    rows: int = ROWS
+    """Responses of an update."""
 
     @property
     def first_rate(self) -> float:
         """Return the rate that its sweep begins with."""
         return FIRST_RATE
 
-    def config(self, out: Path, rate: float, *, updates: int = UPDATES) -> ComparisonConfig:
+    def config(self, out: Path, rate: float) -> ComparisonConfig:
         """Return the comparison that its runs are of."""
         return ComparisonConfig(
             env="MovieReview",
@@ -79,8 +83,8 @@ class Cell(ledger.Cell):
             seeds=1,
             training=training_settings(
                 ENV,
-                steps=updates,
-                batch_size=ROWS,
+                steps=self.updates,
+                batch_size=self.rows,
                 max_new_tokens=self.length,
                 kl_coef=PRICE,
                 kl_estimator="exact",
@@ -289,11 +293,6 @@ def lines_table(lines: Sequence[Row]) -> str:
     return markdown_table(head, [*rows, bound])
 
 
-def net(row: Row) -> float:
-    """Return score - c KL."""
-    return row["score"] - PRICE * row["kl"]
-
-
 def rates_table(book: Ledger) -> str:
     """Return score - c KL over the run of the spare seed by rate, the best in bold."""
     cells = known(book)
@@ -346,16 +345,10 @@ def differences_table(book: Ledger) -> str:
         if base is not None and cell != base and (rules is None or cell.rule in rules)
         if (figure := book.difference(cell, base)) is not None
     }
-    corrected = dict(zip(found, holm([f.p_value for f in found.values()]), strict=True))
+    shown = after_holm(found)
     bases = list(dict.fromkeys(base for _, base in found))
     rows = [
-        [label(cell.rule), cell.gae_lambda]
-        + [
-            corrected_difference(found[cell, base], corrected[cell, base])
-            if (cell, base) in found
-            else NONE
-            for base in bases
-        ]
+        [label(cell.rule), cell.gae_lambda, *(shown.get((cell, base), NONE) for base in bases)]
         for cell in dict.fromkeys(cell for cell, _ in found)
     ]
     titles = [f"minus {label(base.rule)}, lambda {base.gae_lambda}" for base in bases]
@@ -378,15 +371,9 @@ def earlier_table(docs: Path, measure: str, kind: str) -> str:
         ).items()
         if (gain := pairs.difference(measure, kind)) is not None
     }
-    corrected = dict(zip(found, holm([gain.p_value for gain in found.values()]), strict=True))
+    shown = after_holm(found)
     rows = [
-        [f"`{rule}`"]
-        + [
-            corrected_difference(found[rule, length], corrected[rule, length])
-            if (rule, length) in found
-            else NONE
-            for length in EARLIER
-        ]
+        [f"`{rule}`", *(shown.get((rule, length), NONE) for length in EARLIER)]
         for rule in dict.fromkeys(rule for rule, _ in found)
     ]
     return markdown_table(["rule", *EARLIER], rows)

@@ -132,3 +132,9 @@ def test_figures_of_the_text_stand_in_its_tables(figure: str) -> None:
     outside = "\n".join(line for line in text.splitlines() if not line.startswith("|"))
     assert figure in inside
     assert figure in outside
+
+
+def test_a_cell_says_how_many_updates_and_responses_its_runs_have(tmp_path: Path) -> None:
+    cell = study.SPARSE_AT_1
+    training = cell.config(tmp_path, 3e-4).training
+    assert (cell.updates, cell.rows) == (training.steps, training.batch_size) == (40, 32)
