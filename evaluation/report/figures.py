@@ -37,6 +37,8 @@ STYLE: dict[Any, Any] = {
 }
 
 
+NEAR = 0.08
+"""Share of a chart's height in which the name of a line has room."""
 LONG_NAME = 12
 """Letters of a name; of longer ones no three stand beside each other over one chart."""
 
@@ -78,10 +80,7 @@ def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve])
             axis.set_visible(False)
         for axis, (panel, measure, title) in zip(axes.flat, cells, strict=False):
             draw(axis, panel, measure, lines, float(summary["level"]))
-            for name, value in levels(references[panel.group], measure):
-                axis.axhline(value, color=COLOURS[0], linestyle=":", linewidth=1)
-                place = axis.get_yaxis_transform()
-                axis.text(0.01, value, name, transform=place, va="bottom", fontsize=8)
+            draw_levels(axis, levels(references[panel.group], measure))
             axis.set_title(plain(title))
             axis.set_xlabel(AXES[summary["axis"]])
         longest = max(map(len, names))
@@ -92,6 +91,23 @@ def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve])
             ncols=min(len(names), 2 if width == 1 and longest > LONG_NAME else 2 * width + 1),
         )
         write_picture(path, figure, dpi=150)
+
+
+def draw_levels(axis: Any, heights: Sequence[tuple[str, float]]) -> None:
+    """Draw named horizontal lines; the name of one close below another stands below its line.
+
+    Args:
+        axis: Chart, on which all else is drawn.
+        heights: Names and heights of the lines.
+    """
+    for _, value in heights:
+        axis.axhline(value, color=COLOURS[0], linestyle=":", linewidth=1)
+    low, high = axis.get_ylim()
+    above = high + (high - low)
+    for name, value in sorted(heights, key=lambda level: level[1], reverse=True):
+        side = "top" if above - value < NEAR * (high - low) else "bottom"
+        axis.text(0.01, value, name, transform=axis.get_yaxis_transform(), va=side, fontsize=8)
+        above = value
 
 
 def save_reliability(path: Path, table: Sequence["ReliabilityBin"], *, title: str = "") -> None:
