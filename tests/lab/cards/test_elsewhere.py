@@ -69,7 +69,7 @@ def test_a_rule_that_cannot_be_measured_there_says_why(rule: str, bundle: str, r
 def test_a_rule_whose_model_reads_other_tokens_is_refused_there():
     rule = f"rto:policy={find_bundle('dialogue').policy}"
     (found,) = Elsewhere(bundle="movie_review").measure(rule, QUICK, 0).values()
-    assert "has another tokenizer" in found["refused"]
+    assert "437; score with a model of the policy's tokenizer" in found["refused"]
 
 
 @pytest.mark.parametrize("rule", ["r3-dense", "uniform"])
