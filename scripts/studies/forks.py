@@ -245,7 +245,7 @@ def tuned_rate(cell: Cell, out: Path, docs: Path) -> float | None:
 
 
 def pending(out: Path, docs: Path) -> Iterator[tuple[str, ComparisonConfig, str, int]]:
-    """Yield the runs to do: PPO's before other learners', and sweeps and three seeds before more."""
+    """Yield the runs to do: PPO's before others', and sweeps and three seeds before more."""
     for only_ppo, last in ((True, 3), (True, 5), (True, SEEDS), (False, 3), (False, SEEDS)):
         for learner, setting in dict.fromkeys((cell.learner, cell.setting) for cell in cells()):
             if only_ppo != (learner == "ppo"):

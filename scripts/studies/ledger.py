@@ -403,13 +403,30 @@ def run(out: Out, docs: Docs = DOCS, part: str = "0/1", until: str | None = None
 
 def restore(out: Path, docs: Path) -> None:
     """Write the published runs and ways to the files that they came from."""
+    ways: dict[Path, list[dict[str, Any]]] = {}
+    published = docs / FOLDER / WAYS
+    for row in read_rows(published, text=()) if published.exists() else []:
+        ways.setdefault(ways_file(out, int(row["length"])), []).append(row)
+    _write_missing(ways)
+    restore_runs(out, docs / FOLDER / RUNS)
+
+
+def restore_runs(out: Path, published: Path) -> None:
+    """Write published runs to the files that they came from, unless they are there.
+
+    Args:
+        out: Folder of the study's runs.
+        published: Their csv; nothing is done without it.
+    """
     files: dict[Path, list[dict[str, Any]]] = {}
-    ways, runs = docs / FOLDER / WAYS, docs / FOLDER / RUNS
-    for row in read_rows(ways, text=()) if ways.exists() else []:
-        files.setdefault(ways_file(out, int(row["length"])), []).append(row)
-    for row in read_runs(runs) if runs.exists() else []:
+    for row in read_runs(published) if published.exists() else []:
         file = Cell.of(row).file(out, row["rate"], int(row["seed"]))
         files.setdefault(file, []).append(row)
+    _write_missing(files)
+
+
+def _write_missing(files: Mapping[Path, list[dict[str, Any]]]) -> None:
+    """Write each file's rows, unless it is there."""
     for file, rows in files.items():
         if not file.exists():
             write_csv(file, rows, list(rows[0]))

@@ -8,8 +8,8 @@ import pytest
 
 from tokengym.scripts.studies import (
     entities,
+    film_reviews,
     grid_page,
-    imdb,
     learners,
     ledger_page,
     mc,
@@ -34,7 +34,7 @@ def fill_real_model(docs: Path) -> None:
 DOCS = Path(__file__).parents[3] / "docs" / "results"
 PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "credit_grid.md": (("grid", grid_page.EARLIER), grid_page.main),
-    "imdb.md": (("imdb",), imdb.page),
+    "imdb.md": (("imdb",), film_reviews.page),
     "learner.md": (("learner", "kl"), ppo_optimum.page),
     "ledger.md": (("ledger", "learner"), ledger_page.page),
     "learners.md": (("learners",), learners.page),

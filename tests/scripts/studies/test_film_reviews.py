@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 
 from tokengym.envs.files import write_csv
-from tokengym.scripts.studies import imdb as study
-from tokengym.scripts.studies.ledger import SPARE_SEED, pending
+from tokengym.scripts.studies import film_reviews as study
+from tokengym.scripts.studies.ledger import SPARE_SEED, pending, restore_runs
 from tokengym.scripts.studies.ledger_page import Ledger
 
 DOCS = Path(__file__).parents[3] / "docs" / "results"
-SPARSE, SIGNED, UNIFORM = study.CELLS[:3]
+CELLS = study.cells("imdb")
+SPARSE, SIGNED, UNIFORM, SPARSE_AT_1 = CELLS[:4]
 LINES = [
     {"n": 1, "score": 0.0, "gold_score": 0.0, "kl": 0.0, "vader": 0.1, "optimum": 3.0},
     {"n": 16, "score": 2.1, "gold_score": 1.0, "kl": 2.0, "vader": 0.4, "optimum": 3.0},
@@ -62,17 +63,58 @@ def test_a_bundle_is_linked_and_its_held_out_prompts_replaced(tmp_path: Path) ->
     assert read_prompts(source) == [{"prompt": "a film", "split": "train"}]
 
 
+def test_the_texts_of_a_tsv_are_its_first_column(tmp_path: Path) -> None:
+    file = tmp_path / "dev.tsv"
+    file.write_text('a "great film\t1\nnot a good one\t0\n', encoding="utf-8")
+    assert study.texts(file) == ['a "great film', "not a good one"]
+
+
+def test_a_corpus_bundle_gets_openings_of_texts_without_labels(tmp_path: Path) -> None:
+    from tokengym.scripts.studies.other_prompts import read_prompts
+
+    data, bundle = tmp_path / "data", tmp_path / "trained"
+    data.mkdir()
+    bundle.mkdir()
+    (bundle / "prompts.jsonl").write_text(
+        '{"prompt": "a film", "split": "train"}\n{"prompt": "known", "split": "test"}\n'
+    )
+    numbers = range(study.CORPORA["sst2"].openings)
+    (data / "test.tsv").write_text("".join(f"take {n} was dull throughout\t0\n" for n in numbers))
+    (data / "train.tsv").write_text("take that\t1\n")
+    (data / "dev.tsv").write_text("known\t1\n")
+    study.prompts(data, tmp_path / "out", "sst2", bundle)
+    rows = read_prompts(tmp_path / "out" / study.BUNDLE)
+    assert [row["prompt"] for row in rows if row["split"] == "train"] == ["a film"]
+    held_out = [row["prompt"] for row in rows if row["split"] == "test"]
+    assert len(set(held_out)) == len(numbers)
+    assert all(prompt.startswith("take ") for prompt in held_out)
+
+
+def test_published_runs_are_not_run_again(tmp_path: Path) -> None:
+    published = tmp_path / "runs.csv"
+    rows = rows_of(SPARSE, 3e-4, SPARE_SEED, 1.0)
+    write_csv(published, rows, list(rows[0]))
+    restore_runs(tmp_path / "out", published)
+    assert SPARSE.file(tmp_path / "out", 3e-4, SPARE_SEED).exists()
+    assert next(pending(tmp_path / "out", study.work("imdb")))[1] != 3e-4
+
+
+def test_each_corpus_has_cells_of_its_own_length() -> None:
+    lengths = {name: {cell.length for cell in study.cells(name)} for name in study.CORPORA}
+    assert lengths == {"imdb": {24}, "sst2": {16}}
+
+
 def test_a_sweep_begins_at_the_studys_own_rate_and_seeds_wait_for_it(tmp_path: Path) -> None:
-    assert next(pending(tmp_path, study.work())) == (SPARSE, 3e-4, SPARE_SEED)
+    assert next(pending(tmp_path, study.work("imdb"))) == (SPARSE, 3e-4, SPARE_SEED)
     for rate, score in ((3e-4, 2.0), (1e-3, 1.0), (1e-4, 1.0)):
-        for cell in study.CELLS[:3]:
+        for cell in CELLS[:3]:
             rows = rows_of(cell, rate, SPARE_SEED, score)
             write_csv(cell.file(tmp_path, rate, SPARE_SEED), rows, list(rows[0]))
-    assert next(pending(tmp_path, study.work())) == (SPARSE, 3e-4, 0)
+    assert next(pending(tmp_path, study.work("imdb"))) == (SPARSE, 3e-4, 0)
 
 
 def test_a_run_has_the_plans_settings(tmp_path: Path) -> None:
-    training = study.SPARSE_AT_1.config(tmp_path, 1e-3).training
+    training = SPARSE_AT_1.config(tmp_path, 1e-3).training
     learner: Any = training.learner
     assert (learner.gae_lambda, learner.value_network, learner.kl_coef) == (1.0, "own", 0.05)
     assert (training.steps, training.batch_size, training.max_new_tokens) == (40, 32, 24)
@@ -80,7 +122,7 @@ def test_a_run_has_the_plans_settings(tmp_path: Path) -> None:
 
 def test_levels_are_shares_of_the_way_to_best_of_16() -> None:
     book = ledger_of({SPARSE: (1.0, [1.0, 1.0]), UNIFORM: (1.0, [0.5])})
-    (line,) = study.levels_table(book, LINES).splitlines()[2:]
+    (line,) = study.levels_table(book, CELLS, LINES).splitlines()[2:]
     assert "| 2 | 1.00 (1.00 to 1.00) | 50% | 1.00 (" in line
     assert line.count("0.500 (0.500 to 0.500)") == 1  # VADER at the end
 
@@ -89,12 +131,12 @@ def test_rules_are_set_against_the_lambda_of_sparse_that_the_spare_seed_chose() 
     book = ledger_of(
         {
             SPARSE: (1.0, [1.0, 1.1, 0.9]),
-            study.SPARSE_AT_1: (1.5, [1.5, 1.6, 1.4]),
+            SPARSE_AT_1: (1.5, [1.5, 1.6, 1.4]),
             SIGNED: (2.0, [2.5, 2.6, 2.4]),
             UNIFORM: (1.0, [1.5, 1.7, 1.3]),
         }
     )
-    head, _, *lines = study.differences_table(book).splitlines()
+    head, _, *lines = study.differences_table(book, CELLS).splitlines()
     assert "| minus `sparse`, lambda 1 | minus `uniform`, lambda 0.95 |" in head
     signed = next(line for line in lines if "abc-signed" in line)
     assert signed.startswith("| `abc-signed` | 0.5 | **+1.00** (")
@@ -104,13 +146,13 @@ def test_rules_are_set_against_the_lambda_of_sparse_that_the_spare_seed_chose() 
 
 
 def test_the_best_rate_of_a_sweep_is_bold() -> None:
-    (line,) = study.rates_table(ledger_of({SPARSE: (1.0, [])})).splitlines()[2:]
+    (line,) = study.rates_table(ledger_of({SPARSE: (1.0, [])}), CELLS).splitlines()[2:]
     assert line == "| `sparse` | 0.95 | **1.00** | 0.000 |"
 
 
 def test_without_runs_the_tables_say_so() -> None:
-    assert study.levels_table(Ledger([]), LINES) == "Not measured yet."
-    assert study.differences_table(Ledger([])) == "Not measured yet."
+    assert study.levels_table(Ledger([]), CELLS, LINES) == "Not measured yet."
+    assert study.differences_table(Ledger([]), CELLS) == "Not measured yet."
 
 
 def test_the_earlier_differences_are_one_family() -> None:
@@ -135,6 +177,6 @@ def test_figures_of_the_text_stand_in_its_tables(figure: str) -> None:
 
 
 def test_a_cell_says_how_many_updates_and_responses_its_runs_have(tmp_path: Path) -> None:
-    cell = study.SPARSE_AT_1
+    cell = SPARSE_AT_1
     training = cell.config(tmp_path, 3e-4).training
     assert (cell.updates, cell.rows) == (training.steps, training.batch_size) == (40, 32)

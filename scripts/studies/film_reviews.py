@@ -1,20 +1,23 @@
 """Which rule is ahead on real film reviews, by docs/results/protocol.md?
 
-PPO on openings of IMDb's reviews, in 24 tokens, the learning rate tuned for each rule and lambda on
-a spare seed. The data set and the bundle trained on it are no part of this package.
+PPO on openings of IMDb's reviews and of SST-2's sentences, the learning rate tuned for each rule
+and lambda on a spare seed. The data sets and the bundles trained on them are no part of this
+package; `scripts/build_models.py` makes such a bundle, and each page says how.
 
-    python -m tokengym.scripts.studies.imdb prompts --data imdb --out runs/imdb    # seconds
-    python -m tokengym.scripts.studies.imdb run --out runs/imdb [--until 12:25]    # 150 s a run
-    python -m tokengym.scripts.studies.imdb publish --out runs/imdb                # fills the page
-    python -m tokengym.scripts.studies.imdb page
+    python -m tokengym.scripts.studies.film_reviews prompts --data imdb --out runs/imdb  # seconds
+    python -m tokengym.scripts.studies.film_reviews run --out runs/imdb [--until 12:25]
+    python -m tokengym.scripts.studies.film_reviews publish --out runs/imdb    # fills the page
+    python -m tokengym.scripts.studies.film_reviews page
+    python -m tokengym.scripts.studies.film_reviews ... --corpus sst2
 """
 
+import csv
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -47,33 +50,80 @@ from tokengym.scripts.studies.tables import (
 )
 
 Row = Mapping[str, Any]
-LENGTH, UPDATES, ROWS, EVERY, PROMPTS = 24, 40, 32, 10, 128
-OPENINGS, WORDS = 600, (2, 6)
-"""Held-out prompts, and the fewest and most words of one."""
-FIRST_RATE = 3e-4
-BUNDLE, LINES, RUNS, FOLDER = "bundle", "best_of_n.csv", "runs.csv", "imdb/protocol"
+EVALUATIONS, PROMPTS = 4, 128
+"""Measurements of a run after the first, and the held-out prompts of each."""
+WORDS = 2, 6
+"""Fewest and most words of an opening."""
+BUNDLE, LINES, RUNS, FOLDER = "bundle", "best_of_n.csv", "runs.csv", "protocol"
 EARLIER = {"24 tokens": "imdb", "12 tokens": "imdb/12", "48 tokens": "imdb/48"}
-"""Runs made before the protocol: length -> folder of the published curves."""
+"""Runs on IMDb made before the protocol: length -> folder of the published curves."""
 EARLIER_TABLES = {"earlier-net": ("net_score", "auc"), "earlier-gold": ("gold_score", "final")}
+CorpusName = Literal["imdb", "sst2"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """Film reviews that a bundle was trained on, and how long a run on them is."""
+
+    length: int
+    """Tokens of a response."""
+    updates: int
+    """Updates of a run."""
+    rows: int
+    """Responses of an update."""
+    first_rate: float
+    """Rate that a sweep begins with."""
+    openings: int
+    """Held-out prompts."""
+    new: tuple[str, ...]
+    """Files of the texts that they open."""
+    labelled: tuple[str, ...]
+    """Files of the texts whose labels a judge may have been told."""
+
+
+CORPORA: dict[CorpusName, Corpus] = {
+    "imdb": Corpus(
+        length=24,
+        updates=40,
+        rows=32,
+        first_rate=3e-4,
+        openings=600,
+        new=("unsupervised.parquet",),
+        labelled=("train.parquet", "test.parquet"),
+    ),
+    "sst2": Corpus(
+        length=16,
+        updates=30,
+        rows=64,
+        first_rate=1e-3,
+        openings=400,
+        new=("test.tsv",),
+        labelled=("train.tsv", "dev.tsv"),
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell(ledger.Cell):
-    """A rule at its lambda on film reviews."""
+    """A rule at its lambda on film reviews; the reward model is the corpus' bundle's."""
 
-    length: int = LENGTH
-    """Tokens of a response."""
-    model: str = "imdb"
-    """Reward model: the bundle's."""
-    updates: int = UPDATES
-    """Updates of a run."""
-    rows: int = ROWS
-    """Responses of an update."""
+    @classmethod
+    def on(cls, corpus: CorpusName, rule: str, gae_lambda: str = "0.95") -> "Cell":
+        """Return the cell whose runs are as long as the corpus says."""
+        size = CORPORA[corpus]
+        return cls(
+            rule=rule,
+            gae_lambda=gae_lambda,
+            length=size.length,
+            model=corpus,
+            updates=size.updates,
+            rows=size.rows,
+        )
 
     @property
     def first_rate(self) -> float:
         """Return the rate that its sweep begins with."""
-        return FIRST_RATE
+        return next(size.first_rate for name, size in CORPORA.items() if name == self.model)
 
     def config(self, out: Path, rate: float) -> ComparisonConfig:
         """Return the comparison that its runs are of."""
@@ -93,28 +143,31 @@ class Cell(ledger.Cell):
                 gae_lambda=float(self.gae_lambda),
                 **LEARNER,
             ),
-            evaluation=EvaluationSettings(every=EVERY, episodes=PROMPTS, samples=PROMPTS),
+            evaluation=EvaluationSettings(
+                every=max(self.updates // EVALUATIONS, 1), episodes=PROMPTS, samples=PROMPTS
+            ),
             task=TaskSettings(bundle=str(out / BUNDLE)),
         )
 
 
-SPARSE_AT_1 = Cell(rule="sparse", gae_lambda="1")
-CELLS = (
-    Cell(rule="sparse"),
-    Cell(rule="abc-signed", gae_lambda="0.5"),
-    Cell(rule="uniform"),
-    SPARSE_AT_1,
-    Cell(rule="abc-signed"),
-    Cell(rule="abc"),
-)
-"""What is needed most comes first."""
+def cells(corpus: CorpusName) -> tuple[Cell, ...]:
+    """Return a corpus' cells; what is needed most comes first."""
+    return (
+        Cell.on(corpus, "sparse"),
+        Cell.on(corpus, "abc-signed", "0.5"),
+        Cell.on(corpus, "uniform"),
+        Cell.on(corpus, "sparse", "1"),
+        Cell.on(corpus, "abc-signed"),
+        Cell.on(corpus, "abc"),
+    )
 
 
-def work() -> Work:
+def work(corpus: CorpusName) -> Work:
     """Yield the cells and the seeds wanted of them, in the order in which they are needed."""
-    for cells in CELLS[:3], CELLS[:5], CELLS:
-        yield cells, range(5)
-    yield CELLS, range(10)
+    wanted = cells(corpus)
+    for first in wanted[:3], wanted[:5], wanted:
+        yield first, range(5)
+    yield wanted, range(10)
 
 
 # --- prompts that no judge was told a label of ----------------------------------------------------
@@ -160,37 +213,49 @@ def openings(texts: Sequence[str], known: Sequence[str], count: int, seed: int =
     raise ValueError(f"{len(texts)} texts have {len(found)} new openings, not {count}; give more")
 
 
-def prompts(data: Path, out: Out) -> None:
-    """Write the bundle with other held-out prompts: openings of reviews that have no label.
-
-    Args:
-        data: Folder of the bundle, and of train.parquet, test.parquet and unsupervised.parquet,
-            each with a column "text".
-        out: Folder of the study's runs.
-    """
+def texts(file: Path) -> list[str]:
+    """Return the texts of a parquet file with a column "text", or the first column of a tsv."""
+    if file.suffix == ".tsv":
+        with file.open(encoding="utf-8", newline="") as lines:
+            return [row[0] for row in csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)]
     from pyarrow.parquet import read_table
 
-    reviews = {
-        name: read_table(data / f"{name}.parquet", columns=["text"]).to_pydict()["text"]
-        for name in ("train", "test", "unsupervised")
-    }
-    new = openings(reviews["unsupervised"], reviews["train"] + reviews["test"], OPENINGS)
-    source = data / BUNDLE
+    column: list[str] = read_table(file, columns=["text"]).to_pydict()["text"]
+    return column
+
+
+def prompts(data: Path, out: Out, corpus: CorpusName = "imdb", bundle: Path | None = None) -> None:
+    """Write the bundle with other held-out prompts: openings of texts that no judge was told about.
+
+    Args:
+        data: Folder of the corpus' files, as `CORPORA` names them.
+        out: Folder of the study's runs.
+        corpus: Which one.
+        bundle: Folder of the bundle trained on it; None is the folder "bundle" in `data`.
+    """
+    size = CORPORA[corpus]
+    new, labelled = (
+        [text for name in names for text in texts(data / name)]
+        for names in (size.new, size.labelled)
+    )
+    source = data / BUNDLE if bundle is None else bundle
     rows = [row for row in read_prompts(source) if row["split"] == "train"]
-    rows += [{"prompt": opening, "split": "test"} for opening in new]
+    rows += [
+        {"prompt": opening, "split": "test"} for opening in openings(new, labelled, size.openings)
+    ]
     with_prompts(source, rows, out / BUNDLE)
 
 
 # --- runs -----------------------------------------------------------------------------------------
 
 
-def draw_lines(out: Path) -> None:
+def draw_lines(out: Path, length: int) -> None:
     """Write what the best of n untrained responses has by every judge, unless that is done."""
     file = out / LINES
     if file.exists():
         return
     bundle = Bundle(out / BUNDLE)
-    episodes = responses(LENGTH, bundle=str(bundle.path))
+    episodes = responses(length, bundle=str(bundle.path))
     gold = gold_scorer(bundle)
     assert gold is not None
     proxy = proxy_scores(episodes)
@@ -211,7 +276,7 @@ def measure(cell: Cell, out: Path, rate: float, seed: int) -> list[dict[str, Any
     record = run_one(cell.config(out, rate), cell.rule, seed)
     parts = ("prompt", "response", "prompt_ids", "response_ids")
     read = {}
-    for step in (0, UPDATES):
+    for step in (0, cell.updates):
         rows = [row for row in record.samples if row["step"] == step]
         read[step] = mean(Vader().score([Episode(**{k: r[k] for k in parts}) for r in rows]).values)
     about = {**vars(cell), "rate": rate, "seed": seed}
@@ -225,16 +290,19 @@ def measure(cell: Cell, out: Path, rate: float, seed: int) -> list[dict[str, Any
     ]
 
 
-def run(out: Out, until: str | None = None) -> None:
+def run(out: Out, corpus: CorpusName = "imdb", docs: Docs = DOCS, until: str | None = None) -> None:
     """Do the runs that are missing, one at a time.
 
     Args:
         out: Folder of the study's runs, where `prompts` has been.
+        corpus: Which one.
+        docs: Folder of the page, whose published runs are not run again.
         until: Time of day, HH:MM, after which no run begins.
     """
     end = deadline(until)
-    draw_lines(out)
-    for cell, rate, seed in pending(out, work()):
+    ledger.restore_runs(out, docs / corpus / FOLDER / RUNS)
+    draw_lines(out, CORPORA[corpus].length)
+    for cell, rate, seed in pending(out, work(corpus)):
         if datetime.now() >= end:
             return
         assert isinstance(cell, Cell)
@@ -249,33 +317,45 @@ def run(out: Out, until: str | None = None) -> None:
 # --- page -----------------------------------------------------------------------------------------
 
 
-def publish(out: Out, docs: Docs = DOCS) -> None:
-    """Write all runs as one csv, those of the sweeps too, and fill the page."""
+def publish(out: Out, corpus: CorpusName = "imdb", docs: Docs = DOCS) -> None:
+    """Write all runs as one csv, those of the sweeps too, and fill the page.
+
+    Args:
+        out: Folder of the study's runs.
+        corpus: Which one.
+        docs: Folder of the page.
+    """
     rows = read_rows(*sorted((out / "runs").glob("*.csv")), text=TEXT)
-    write_csv(docs / FOLDER / RUNS, rows, list(rows[0]))
+    write_csv(docs / corpus / FOLDER / RUNS, rows, list(rows[0]))
     lines = read_rows(out / LINES, text=())
-    write_csv(docs / FOLDER / LINES, lines, list(lines[0]))
+    write_csv(docs / corpus / FOLDER / LINES, lines, list(lines[0]))
     page(docs)
 
 
 def page(docs: Docs = DOCS) -> None:
-    """Fill the page's tables from the published runs."""
-    lines = read_rows(docs / FOLDER / LINES, text=())
-    book = Ledger(read_rows(docs / FOLDER / RUNS, text=TEXT))
-    tables = {
-        "protocol-lines": lines_table(lines),
-        "protocol-rates": rates_table(book),
-        "protocol-levels": levels_table(book, lines),
-        "protocol-differences": differences_table(book),
-        **{name: earlier_table(docs, *measure) for name, measure in EARLIER_TABLES.items()},
-    }
-    fill(docs / "imdb.md", tables)
+    """Fill the pages' tables from the published runs."""
+    for corpus in CORPORA:
+        folder = docs / corpus / FOLDER
+        if not folder.exists():
+            continue
+        lines = read_rows(folder / LINES, text=())
+        book = Ledger(read_rows(folder / RUNS, text=TEXT))
+        tables = {
+            "protocol-lines": lines_table(lines),
+            "protocol-rates": rates_table(book, cells(corpus)),
+            "protocol-levels": levels_table(book, cells(corpus), lines),
+            "protocol-differences": differences_table(book, cells(corpus)),
+        }
+        if corpus == "imdb":
+            earlier = EARLIER_TABLES.items()
+            tables |= {name: earlier_table(docs, *measure) for name, measure in earlier}
+        fill(docs / f"{corpus}.md", tables)
 
 
-def known(book: Ledger) -> list[ledger.Cell]:
-    """Return the cells that have been tried, as the runs have them."""
-    cells = [ledger.Cell(**vars(cell)) for cell in CELLS]
-    return [cell for cell in cells if cell in book.sweeps]
+def tried(book: Ledger, cells: Sequence[Cell]) -> list[ledger.Cell]:
+    """Return those of the cells that have been tried, as the runs have them."""
+    found = [ledger.Cell(**vars(cell)) for cell in cells]
+    return [cell for cell in found if cell in book.sweeps]
 
 
 def lines_table(lines: Sequence[Row]) -> str:
@@ -293,25 +373,25 @@ def lines_table(lines: Sequence[Row]) -> str:
     return markdown_table(head, [*rows, bound])
 
 
-def rates_table(book: Ledger) -> str:
+def rates_table(book: Ledger, cells: Sequence[Cell]) -> str:
     """Return score - c KL over the run of the spare seed by rate, the best in bold."""
-    cells = known(book)
-    tried = sorted({rate for cell in cells for rate in book.sweeps[cell]})
+    found = tried(book, cells)
+    rates = sorted({rate for cell in found for rate in book.sweeps[cell]})
     rows = []
-    for cell in cells:
+    for cell in found:
         areas = book.sweeps[cell]
-        line = [number(areas[rate]) if rate in areas else NONE for rate in tried]
-        best = tried.index(book.rate(cell))
+        line = [number(areas[rate]) if rate in areas else NONE for rate in rates]
+        best = rates.index(book.rate(cell))
         line[best] = f"**{line[best]}**"
         rows.append([label(cell.rule), cell.gae_lambda, *line])
-    return markdown_table(["rule", "lambda", *(f"{rate:g}" for rate in tried)], rows)
+    return markdown_table(["rule", "lambda", *(f"{rate:g}" for rate in rates)], rows)
 
 
-def levels_table(book: Ledger, lines: Sequence[Row]) -> str:
+def levels_table(book: Ledger, cells: Sequence[Cell], lines: Sequence[Row]) -> str:
     """Return what every cell reaches, with its share of the way to best-of-16."""
     start, goal = (net(row) for row in lines if row["n"] in (1, GOAL))
     rows = []
-    for cell in known(book):
+    for cell in tried(book, cells):
         areas = list(book.areas(cell).values())
         if len(areas) < 2:
             continue
@@ -327,21 +407,21 @@ def levels_table(book: Ledger, lines: Sequence[Row]) -> str:
     return markdown_table([*head, *ends], rows) if rows else "Not measured yet."
 
 
-def differences_table(book: Ledger) -> str:
+def differences_table(book: Ledger, cells: Sequence[Cell]) -> str:
     """Return every cell minus `sparse` at the lambda that suits it, and ABC's minus `uniform`.
 
     That lambda is the best of the spare seed. Clear differences are bold, after Holm's correction
     over the table.
     """
-    cells = known(book)
-    sparse = book.chosen(["sparse"], cells)
-    uniform = book.chosen(["uniform"], cells)
+    here = tried(book, cells)
+    sparse = book.chosen(["sparse"], here)
+    uniform = book.chosen(["uniform"], here)
     if sparse is None:
         return "Not measured yet."
     found = {
         (cell, base): figure
         for base, rules in ((sparse, None), (uniform, ("abc", "abc-signed")))
-        for cell in cells
+        for cell in here
         if base is not None and cell != base and (rules is None or cell.rule in rules)
         if (figure := book.difference(cell, base)) is not None
     }
