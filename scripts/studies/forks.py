@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs import Episode
-from tokengym.envs.files import write_csv, write_json
+from tokengym.envs.files import read_json, write_csv, write_json
 from tokengym.envs.forks.families import FILLERS, read
 from tokengym.envs.forks.values import backward, best
 from tokengym.evaluation.report.curves import Curve, Panel, read_curves
@@ -259,28 +259,33 @@ def pending(out: Path, docs: Path) -> Iterator[tuple[str, ComparisonConfig, str,
                         break  # another process has it
             for seed in range(FIRST_SEED, FIRST_SEED + last):
                 for cell in here:
-                    if seed not in _published(cell, docs):
-                        yield from _missing(cell, out, docs, seed)
+                    best = tuned_rate(cell, out, docs)
+                    if best is not None and seed not in _published(cell, best, docs):
+                        yield from _missing(cell, best, out, seed)
 
 
 def _missing(
-    cell: Cell, out: Path, docs: Path, seed: int
+    cell: Cell, rate: float, out: Path, seed: int
 ) -> Iterator[tuple[str, ComparisonConfig, str, int]]:
-    """Yield a cell's run of a seed at the best rate, if it is not there yet."""
-    rate = tuned_rate(cell, out, docs)
-    if rate is None:
-        return
+    """Yield a cell's run of a seed, if it is not there yet."""
     config = cell.config(rate, first_seed=seed, seeds=1)
     for reward, _ in missing_runs(config, cell.folder(out, rate)):
         yield cell.folder(out, rate).name, config, reward, seed
 
 
-def _published(cell: Cell, docs: Path) -> dict[int, list[dict[str, Any]]]:
-    """Return the rows of a cell's published runs by seed, as they are written."""
+def _published(cell: Cell, rate: float, docs: Path) -> dict[int, list[dict[str, Any]]]:
+    """Return the rows of a cell's published runs by seed, as they are written.
+
+    Runs at another rate than the best do not count: a sweep may have gone on since.
+    """
     file = docs / FOLDER / f"{cell.name}.csv"
     found: dict[int, list[dict[str, Any]]] = {}
-    for row in read_rows(file, text=PUBLISHED) if file.exists() else []:
-        found.setdefault(int(row["seed"]), []).append(row)
+    if not file.exists():
+        return found
+    training = read_json(file.with_suffix(".json"))["training"]
+    if training["learner"]["learning_rate"] == rate:
+        for row in read_rows(file, text=PUBLISHED):
+            found.setdefault(int(row["seed"]), []).append(row)
     return found
 
 
@@ -330,7 +335,7 @@ def publish(out: Out = OUT, docs: Docs = DOCS) -> None:
             for rate, area in swept(cell, out, docs).items()
         ]
         seeds = range(FIRST_SEED, FIRST_SEED + SEEDS)
-        runs = _published(cell, docs)
+        runs = _published(cell, best, docs)
         for row in finished_rows([cell.reward], set(seeds) - set(runs), cell.folder(out, best)):
             runs.setdefault(row["seed"], []).append(row)
         if runs:

@@ -40,7 +40,7 @@ ENV = "tokengym/MovieReview-v0"
 UPDATES, LONGER, ROWS, PRICE = 30, 120, 64, 0.05
 EVALUATIONS = 6
 """Measurements of a run after the first."""
-RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 FIRST_RATE = 1e-3
 """Rate that a sweep begins with; it climbs from there while a neighbour is better."""
 SPARE_SEED = 1000

@@ -121,7 +121,7 @@ def test_published_runs_and_sweeps_are_kept_and_not_run_again(tmp_path: Path) ->
     cell = forks.Cell(setting="middle", learner="ppo", rule=forks.BASELINE)
     folder = tmp_path / forks.FOLDER
     folder.mkdir()
-    for name in (f"{cell.name}.csv", forks.SWEEPS):
+    for name in (f"{cell.name}.csv", f"{cell.name}.json", forks.SWEEPS):
         shutil.copy(DOCS / forks.FOLDER / name, folder / name)
     file = folder / f"{cell.name}.csv"
     before = file.read_bytes()
@@ -138,3 +138,21 @@ def test_published_runs_and_sweeps_are_kept_and_not_run_again(tmp_path: Path) ->
     assert file.read_bytes() == before
     rates = {row["rate"] for row in read_rows(folder / forks.SWEEPS, text=("cell",))}
     assert {1e-4, 3e-4, 1e-3} <= rates
+
+
+def test_runs_at_a_rate_that_is_no_longer_the_best_are_run_again(tmp_path: Path) -> None:
+    cell = forks.Cell(setting="middle", learner="ppo", rule=forks.BASELINE)
+    shutil.copytree(DOCS / forks.FOLDER, tmp_path / forks.FOLDER)
+    sweeps = tmp_path / forks.FOLDER / forks.SWEEPS
+    rows = read_rows(sweeps, text=("cell",))
+    mine = [row for row in rows if row["cell"] == cell.name]
+    best = max(mine, key=lambda row: row["area"])
+    others = [row for row in rows if row["cell"] != cell.name]
+    low = [{**best, "rate": rate, "area": area} for rate, area in ((3e-5, 0.0), (1e-4, 9.0))]
+    mine = [row for row in mine if row["rate"] != 1e-4]
+    write_csv(sweeps, [*others, *mine, *low], list(rows[0]))
+    missing = {
+        (name, seed)
+        for name, _, _, seed in itertools.islice(forks.pending(tmp_path / "runs", tmp_path), 400)
+    }
+    assert (f"{cell.name}-0.0001", forks.FIRST_SEED) in missing
