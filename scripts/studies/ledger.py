@@ -272,13 +272,14 @@ def stages() -> Iterator[tuple[list[Cell], range]]:
     yield [*AT_VINEPPO], SEEDS[:5]
     yield [replace(cell, updates=LONGER) for cell in AT_LONGER], SEEDS[:5]
     yield [*AT_TRUNK], SEEDS[:5]
+    yield cross(("sparse", "abc-signed", "uniform"), ("1-1/n",)), SEEDS[:5]
+    yield [replace(cell, length=LENGTHS[3]) for cell in AT_LONGEST], SEEDS[:3]
+    yield [*AT_CONTINUED], SEEDS[:5]
+    yield [replace(cell, model=LLAMA) for cell in AT_LLAMA], SEEDS[:5]
     yield (
         [replace(cell, updates=LONGER, length=LENGTHS[0]) for cell in AT_LONGER[:2]],
         SEEDS[:3],
     )
-    yield [replace(cell, model=LLAMA) for cell in AT_LLAMA], SEEDS[:5]
-    yield [*AT_CONTINUED], SEEDS[:5]
-    yield [replace(cell, length=LENGTHS[3]) for cell in AT_LONGEST], SEEDS[:3]
     yield cross(RULES, usual, critic="trunk"), SEEDS[:5]
     yield cross(attention, usual, model=MISALIGNED), SEEDS[:5]
     yield main, SEEDS

@@ -26,6 +26,7 @@ from tokengym.rewards.registry import RewardChoice
 from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, read_rows
 from tokengym.scripts.studies.credit_grid import MISALIGNED
 from tokengym.scripts.studies.ledger import (
+    AT_CONTINUED,
     AT_LENGTHS,
     AT_LLAMA,
     AT_LONGER,
@@ -476,6 +477,43 @@ def vineppo_table(ledger: Ledger) -> str:
     return markdown_table(["rule", "updates", "rate", *what], rows)
 
 
+def executed_table(ledger: Ledger) -> str:
+    """Return what executed values are worth in training, and how much of it rules reach.
+
+    The last column is a rule's gain as a share of that of the best cell with executed values, which
+    is chosen on the spare seed.
+    """
+    length = AT_CONTINUED[0].length
+    sparse = ledger.chosen(["sparse"], places(ledger, length=length))
+    tried = [cell for cell in AT_CONTINUED if len(ledger.areas(cell)) > 1]
+    if sparse is None or not tried:
+        return "Not measured yet."
+    best = max(tried, key=lambda cell: max(ledger.sweeps[cell].values()))
+    cells = [*tried, *(replace(cell, length=length) for cell in AT_LENGTHS)]
+    gains = {
+        cell: gain
+        for cell in cells
+        if cell != sparse and (gain := ledger.difference(cell, sparse)) is not None
+    }
+    shown = after_holm(gains)
+    whole = gains[best].difference
+    level = student_mean([*ledger.areas(sparse).values()])
+    rows = [[f"`sparse`, {setting(sparse)}", f"{ledger.rate(sparse):g}", level, NONE, NONE]]
+    for cell, gain in gains.items():
+        executed = f"`sparse`, executed values, lambda {cell.gae_lambda}"
+        rows.append(
+            [
+                executed if cell in AT_CONTINUED else f"{label(cell.rule)}, {setting(cell)}",
+                f"{ledger.rate(cell):g}",
+                student_mean([*ledger.areas(cell).values()]),
+                shown[cell],
+                percent(gain.difference / whole),
+            ]
+        )
+    what = ("score - c KL over the run", "minus the first row", "share of the best executed")
+    return markdown_table(["cell", "rate", *what], rows)
+
+
 def controls_table(ledger: Ledger) -> str:
     """Return each rule at its best minus the best control, both chosen on the spare seed."""
     every = places(ledger)
@@ -704,6 +742,7 @@ def page(docs: Docs = DOCS) -> None:
         "lengths": lengths_table(ledger, ways),
         "speeds": speeds_table(ledger, ways),
         "longer": longer_table(ledger, ways),
+        "executed": executed_table(ledger),
     }
     for policy in POLICIES:
         file = docs / FOLDER / noise_file(policy)

@@ -356,6 +356,25 @@ def test_vineppo_stands_beside_sparse_for_the_tokens_that_it_had():
     assert vineppo[4].startswith("**\u22121.00** (")
 
 
+def test_rules_reach_a_share_of_the_best_executed_values():
+    half, late, one = study.AT_CONTINUED
+    assert (half.gae_lambda, one.gae_lambda, half.length, half.critic) == ("0.5", "0", 24, "none")
+    ledger = ledger_of(
+        {
+            replace(SPARSE, length=24): (1.0, [1.0, 1.1, 0.9]),
+            half: (2.0, [3.0, 3.1, 2.9]),
+            late: (1.5, [9.0, 9.1, 8.9]),  # not the spare seed's choice
+            study.Cell(rule="abc-signed", gae_lambda="0.5", length=24): (1.0, [2.0, 2.1, 1.9]),
+        }
+    )
+    lines = {line[0]: line[1:] for line in cells_of(page.executed_table(ledger))}
+    assert lines["`sparse`, lambda 0.95"][2] == page.NONE
+    best = lines["`sparse`, executed values, lambda 0.5"]
+    assert (best[2].startswith("**+2.00** ("), best[3]) == (True, "100%")
+    assert lines["`abc-signed`, lambda 0.5"][3] == "50%"
+    assert page.executed_table(ledger_of({SPARSE: (1.0, [1.0])})) == "Not measured yet."
+
+
 def test_a_cell_is_read_from_its_rows_those_without_all_fields_too(tmp_path: Path):
     cell = replace(SPARSE, updates=study.LONGER, length=24)
     rows = [{**vars(cell), "rate": 1e-3, "seed": 0, "score": 1.0}]
