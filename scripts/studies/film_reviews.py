@@ -165,7 +165,7 @@ def cells(corpus: CorpusName) -> tuple[Cell, ...]:
 def work(corpus: CorpusName) -> Work:
     """Yield the cells and the seeds wanted of them, in the order in which they are needed."""
     wanted = cells(corpus)
-    for first in wanted[:3], wanted[:5], wanted:
+    for first in wanted[:3], wanted[:4], wanted[:5], wanted:
         yield first, range(5)
     yield wanted, range(10)
 
