@@ -79,7 +79,11 @@ LEARNERS: dict[str, dict[str, Any]] = {
     "ppo": {},
     "loo": {"advantage": "loo", "group_size": 8},
     "grpo": {"advantage": "grpo", "group_size": 8},
+    "grpo-as-published": {"advantage": "grpo", "group_size": 8, "kl_in": "loss"},
 }
+"""`grpo` has the price off the score, as the others do, its paper in the loss."""
+BY_SCORES = ("grpo", "grpo-as-published")
+"""Learners that read the scores alone."""
 ADVANTAGES = (MC, "decisive")
 """Rules whose token rewards are advantages: under PPO they are taken as they are (`vineppo`)."""
 FIRST_SEED, SEEDS = 80, 10
@@ -220,7 +224,7 @@ def cells() -> list[Cell]:
         found += [
             Cell(setting=setting, learner=learner, rule=rule)
             for rule in RULES
-            if (learner, rule) != ("loo", MC) and (learner != "grpo" or rule == BASELINE)
+            if (learner, rule) != ("loo", MC) and (learner not in BY_SCORES or rule == BASELINE)
         ]
         if learner == "ppo":
             found.append(Cell(setting=setting, learner=learner, rule=RED, gae_lambda=PATIENT))
