@@ -19,16 +19,18 @@ from tokengym.scripts.studies import (
     real_judge,
     real_model,
     real_r3,
+    real_reasoning,
     real_tax,
 )
 
 
 def fill_real_model(docs: Path) -> None:
-    """Fill the page that four studies share."""
+    """Fill the page that five studies share."""
     real_model.page(docs)
     real_r3.page(docs)
     real_tax.page(docs)
     real_judge.page(docs)
+    real_reasoning.page(docs)
 
 
 DOCS = Path(__file__).parents[3] / "docs" / "results"
