@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -48,6 +49,22 @@ Self = TypeVar("Self", bound="EpisodicAlgorithm")
 
 SB3_SETTINGS = ("gamma", "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm")
 """Settings that SB3's ``OnPolicyAlgorithm`` keeps as well."""
+
+
+def setting_attribute(name: str) -> property:
+    """Return the attribute of an agent that is a field of its ``settings``.
+
+    Args:
+        name: Name of the field.
+
+    Returns:
+        The property. Assigning it checks the value and replaces the settings.
+    """
+
+    def assign(agent: Any, value: Any) -> None:
+        agent.settings = replace(agent.settings, **{name: value})
+
+    return property(attrgetter(f"settings.{name}"), assign)
 
 
 class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
@@ -105,6 +122,8 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         cls.__signature__ = shown_signature(EpisodicAlgorithm.__init__, cls.settings_class)  # type: ignore[attr-defined]
+        for name in names_of(cls.settings_class):
+            setattr(cls, name, setting_attribute(name))
 
     def __init__(
         self,
@@ -175,21 +194,6 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
     def settled_settings(self, env: Environments) -> Any:
         """Return the settings with what was left to the environment filled in."""
         return self.settings
-
-    def __getattr__(self, name: str) -> Any:
-        """Return a setting as an attribute of the agent."""
-        settings = self.__dict__.get("settings")
-        if settings is not None and name in type(settings).__dataclass_fields__:
-            return getattr(settings, name)
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute; a setting is checked and replaced in the dataclass."""
-        settings = self.__dict__.get("settings")
-        if settings is not None and name in type(settings).__dataclass_fields__:
-            value = replace(settings, **{name: value})
-            name = "settings"
-        super().__setattr__(name, value)
 
     # --- the phases -------------------------------------------------------------------------------
 

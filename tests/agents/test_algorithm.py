@@ -14,6 +14,7 @@ from stable_baselines3.common.logger import Logger
 from tests.agents.conftest import make_model
 from tokengym.agents import PPO, collect
 from tokengym.envs import SettingsError
+from tokengym.envs.declared import names_of
 
 
 @pytest.fixture
@@ -75,6 +76,22 @@ def test_its_phases_can_be_called_alone(
         make(base_line=False)
     with pytest.raises(SettingsError, match="temperature must be > 0"):
         make(temperature=0.0)
+
+
+def test_the_settings_are_attributes_that_refuse_bad_values(make_ppo: Callable[..., PPO]):
+    agent: Any = make_ppo(n_epochs=3)
+    names = names_of(PPO.settings_class)
+    assert {"temperature", "clip_range", "kl_coef"} < set(names)
+    assert {name: getattr(agent, name) for name in names} == vars(agent.settings)
+    before = agent.settings
+    agent.n_epochs, agent.gamma = 2, 0.9
+    assert (agent.settings.n_epochs, agent.settings.gamma) == (2, 0.9)
+    assert (before.n_epochs, before.gamma) == (3, 1.0)
+    with pytest.raises(SettingsError, match="n_epochs must be"):
+        agent.n_epochs = 0
+    assert agent.n_epochs == 2
+    with pytest.raises(AttributeError, match="n_epoch"):
+        _ = agent.n_epoch
 
 
 def test_training_leaves_nothing_in_the_temporary_folder(

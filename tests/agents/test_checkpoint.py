@@ -532,8 +532,9 @@ def test_settings_are_restored_and_can_be_changed(make_ppo: Callable[..., PPO], 
     assert loaded.policy.temperature == 0.9
     loaded = PPO.load(tmp_path / "run", n_epochs=1)
     assert (loaded.gae_lambda, loaded.policy.temperature, loaded.seed) == (0.5, 0.7, 9)
-    assert loaded.n_epochs == 1
-    assert (loaded.policy.settings.top_k, loaded.kl_in, loaded.kl_estimator) == (5, "loss", "k3")
+    assert loaded.settings.n_epochs == 1
+    assert loaded.policy.settings.top_k == 5
+    assert (loaded.settings.kl_in, loaded.settings.kl_estimator) == ("loss", "k3")
     with pytest.raises(
         TypeError, match=r"load\(\) got 'n_epoch'; what can be changed is: .*n_epochs"
     ):

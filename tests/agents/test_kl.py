@@ -1,6 +1,7 @@
 """The KL to the reference: every estimator, in the reward and in the loss; value warm-up."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ def by_hand(agent: PPO, episode: Any, estimator: str) -> torch.Tensor:
     allowed[:2, 1] = False
     both = []
     for model in (agent.policy.language_model.model, make_model().eval()):
-        logits = model(torch.tensor([ids])).logits[0, -n - 1 : -1] / agent.temperature
+        logits = model(torch.tensor([ids])).logits[0, -n - 1 : -1] / agent.settings.temperature
         both.append(logits.masked_fill(~allowed, -1e30).log_softmax(-1))
     log_p, log_q = both[0], both[1].detach()
     if estimator == "exact":
@@ -108,7 +109,7 @@ def test_in_the_loss_it_adds_its_own_gradient(
     )
     assert expected.norm() > 1e-2
     for size in (None, 3, 1):
-        agent.micro_batch_size = size
+        agent.settings = replace(agent.settings, micro_batch_size=size)
         found = gradient(agent, experience) - without
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-3)
 

@@ -175,11 +175,11 @@ def test_it_is_a_setting_of_ppo_and_may_stand_among_the_policys_arguments(
     assert own["value_network"] == "own"  # the caller's dictionary is left alone
     by_setting = make_ppo(value_network="own")
     for agent in (by_kwargs, by_setting):
-        assert agent.value_network == "own"
+        assert agent.settings.value_network == "own"
         assert critic_of(agent).network is not None
     by_setting.save(tmp_path / "agent")
     loaded = PPO.load(tmp_path / "agent", env=make_envs(), device="cpu")
-    assert loaded.value_network == "own"
+    assert loaded.settings.value_network == "own"
     assert critic_of(loaded).network is not None
     with pytest.raises(ValueError, match="value_network is a setting of PPO; pass it beside"):
         PPO("CausalLMPolicy", make_envs(), policy_kwargs=own, value_network="trunk")

@@ -147,7 +147,8 @@ def test_top_k_and_top_p_are_the_same_in_sampling_learning_and_reference(
         both: list[Any] = []
         for model in (agent.policy.language_model.model, base):
             with torch.no_grad():
-                both.append(model(torch.tensor([ids])).logits[0, -n - 1 : -1] / agent.temperature)
+                scores = model(torch.tensor([ids])).logits[0, -n - 1 : -1]
+                both.append(scores / agent.settings.temperature)
         logits = both[0].clone()
         logits[:, list(masks.get("forbidden_token_ids", ()))] = -torch.inf
         logits[: masks.get("min_new_tokens", 0), EOS] = -torch.inf

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,5 +115,5 @@ def test_a_linear_schedule_falls_to_0_at_the_end_of_learn(
     agent = make_ppo(envs=envs, **settings)
     assert rates(agent, 4) == pytest.approx([0.004, 0.003, 0.002, 0.001])
     assert rates(agent, 2, reset_num_timesteps=False) == pytest.approx([0.004, 0.002])
-    agent.learning_rate_schedule = "constant"
+    agent.settings = replace(agent.settings, learning_rate_schedule="constant")
     assert rates(agent, 2) == pytest.approx([0.004, 0.004])

@@ -166,7 +166,7 @@ def test_micro_batches_do_not_change_the_gradient(
     whole = gradient(agent, experience)
     assert whole.norm() > 1e-3
     for size in (4, 1):
-        agent.micro_batch_size = size
+        agent.settings = replace(agent.settings, micro_batch_size=size)
         torch.testing.assert_close(gradient(agent, experience), whole, atol=1e-6, rtol=1e-4)
 
 
