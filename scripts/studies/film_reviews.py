@@ -13,7 +13,7 @@ package; `scripts/build_models.py` makes such a bundle, and each page says how.
 
 import csv
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -37,11 +37,13 @@ from tokengym.scripts.studies import ledger
 from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, deadline, read_rows
 from tokengym.scripts.studies.grid_page import panel_of
 from tokengym.scripts.studies.grid_tables import paired_rules
-from tokengym.scripts.studies.ledger import ENV, LEARNER, PRICE, TEXT, Work, net, net_area, pending
-from tokengym.scripts.studies.ledger_page import NONE, Ledger, label
+from tokengym.scripts.studies.ledger import ENV, LEARNER, TEXT, Work, pending
+from tokengym.scripts.studies.ledger_page import Ledger, label
 from tokengym.scripts.studies.other_prompts import read_prompts, with_prompts
 from tokengym.scripts.studies.ppo_optimum import DRAWN, best_of_rows, proxy_scores, responses
+from tokengym.scripts.studies.protocol import PRICE, Row, measured, net, net_area
 from tokengym.scripts.studies.tables import (
+    NONE,
     after_holm,
     fill,
     markdown_table,
@@ -49,7 +51,6 @@ from tokengym.scripts.studies.tables import (
     student_mean,
 )
 
-Row = Mapping[str, Any]
 EVALUATIONS, PROMPTS = 4, 128
 """Measurements of a run after the first, and the held-out prompts of each."""
 WORDS = 2, 6
@@ -280,14 +281,7 @@ def measure(cell: Cell, out: Path, rate: float, seed: int) -> list[dict[str, Any
         rows = [row for row in record.samples if row["step"] == step]
         read[step] = mean(Vader().score([Episode(**{k: r[k] for k in parts}) for r in rows]).values)
     about = {**vars(cell), "rate": rate, "seed": seed}
-    return [
-        {
-            **about,
-            **{k: round(point[k], 4) for k in ledger.MEASURES},
-            "vader": read.get(point["step"]),
-        }
-        for point in record.curve
-    ]
+    return [{**about, **point, "vader": read.get(point["step"])} for point in measured(record)]
 
 
 def run(out: Out, corpus: CorpusName = "imdb", docs: Docs = DOCS, until: str | None = None) -> None:

@@ -39,20 +39,21 @@ from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, read_r
 from tokengym.scripts.studies.credit_grid import PUBLISHED, finished_rows
 from tokengym.scripts.studies.grid_page import panel_of
 from tokengym.scripts.studies.grid_tables import BASELINE, rules_table
-from tokengym.scripts.studies.ledger import (
+from tokengym.scripts.studies.paired_runs import PairedRuns
+from tokengym.scripts.studies.protocol import (
     FIRST_RATE,
+    PRICE,
     RATES,
     SPARE_SEED,
     Row,
+    best_rate,
     net_area,
     next_rate,
 )
-from tokengym.scripts.studies.paired_runs import PairedRuns
 from tokengym.scripts.studies.tables import difference, fields, fill, markdown_table
 
 OUT = Path("runs/forks")
 FOLDER = "forks"
-PRICE = 0.05
 BUDGET = 100_000
 """Response tokens of a run, continuations included."""
 ROWS = 64
@@ -242,10 +243,7 @@ def swept(cell: Cell, out: Path, docs: Path) -> dict[float, float]:
 
 def tuned_rate(cell: Cell, out: Path, docs: Path) -> float | None:
     """Return the best rate of a cell's sweep, None while it is not finished."""
-    areas = swept(cell, out, docs)
-    if next_rate(areas) is not None:
-        return None
-    return max(areas, key=lambda rate: areas[rate])
+    return best_rate(swept(cell, out, docs))
 
 
 def pending(out: Path, docs: Path) -> Iterator[tuple[str, ComparisonConfig, str, int]]:

@@ -24,7 +24,6 @@ from tokengym.envs.files import write_csv
 from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
 from tokengym.evaluation.runs.run import run as run_one
-from tokengym.evaluation.statistics import area_under_curve
 from tokengym.lab.replay.truth import gold_token_credit
 from tokengym.rewards import gold_scorer
 from tokengym.rewards.credits.base import Credit, FloatArray, register_credit
@@ -33,17 +32,23 @@ from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, deadli
 from tokengym.scripts.studies.credit_grid import MISALIGNED, build_misaligned
 from tokengym.scripts.studies.llama_reward import LLAMA, build_llama
 from tokengym.scripts.studies.ppo_optimum import best_of_rows, draw
+from tokengym.scripts.studies.protocol import (
+    FIRST_RATE,
+    PRICE,
+    RATES,
+    SPARE_SEED,
+    Row,
+    best_rate,
+    measured,
+    net_area,
+    next_rate,
+)
 
-Row = Mapping[str, Any]
 Work = Iterable[tuple[Sequence["Cell"], range]]
 ENV = "tokengym/MovieReview-v0"
-UPDATES, LONGER, ROWS, PRICE = 30, 120, 64, 0.05
+UPDATES, LONGER, ROWS = 30, 120, 64
 EVALUATIONS = 6
 """Measurements of a run after the first."""
-RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
-FIRST_RATE = 1e-3
-"""Rate that a sweep begins with; it climbs from there while a neighbour is better."""
-SPARE_SEED = 1000
 SEEDS = range(10)
 WORDS = "words"
 RULES = (
@@ -86,7 +91,6 @@ CRITICS: dict[str, dict[str, Any]] = {
 """By name: where PPO's values come from; without a critic they are 0, and VinePPO takes none."""
 RUNS, WAYS = "runs.csv", "best_of_n.csv"
 FOLDER, TEXT = "ledger", ("rule", "gae_lambda", "critic", "model")
-MEASURES = ("step", "tokens", "score", "gold_score", "kl")
 
 
 @register_credit
@@ -307,36 +311,7 @@ def measure(cell: Cell, out: Path, rate: float, seed: int) -> list[dict[str, Any
     """Train a policy and return a row per evaluation."""
     record = run_one(cell.config(out, rate), cell.rule, seed)
     about = {**vars(cell), "rate": rate, "seed": seed}
-    return [{**about, **{k: round(point[k], 4) for k in MEASURES}} for point in record.curve]
-
-
-def net(row: Row) -> float:
-    """Return score - c KL of a measurement."""
-    return float(row["score"] - PRICE * row["kl"])
-
-
-def net_area(rows: Sequence[Row]) -> float:
-    """Return the mean of score - c KL over the tokens of a run."""
-    tokens = [row["tokens"] for row in rows]
-    return float(area_under_curve(tokens, [net(row) for row in rows], normalize=True))
-
-
-def next_rate(areas: Mapping[float, float], first: float = FIRST_RATE) -> float | None:
-    """Return the rate that a sweep tries next, None once no neighbour of the best is untried.
-
-    Args:
-        areas: What each rate tried so far has reached.
-        first: Rate that is tried first.
-
-    Example:
-        >>> next_rate({}), next_rate({1e-3: 2.0}), next_rate({1e-3: 2.0, 3e-3: 1.0, 3e-4: 1.0})
-        (0.001, 0.003, None)
-    """
-    if not areas:
-        return first
-    at = RATES.index(max(areas, key=lambda rate: areas[rate]))
-    near = RATES[max(at - 1, 0) : at + 2]
-    return next((rate for rate in reversed(near) if rate not in areas), None)
+    return [{**about, **point} for point in measured(record)]
 
 
 def swept(cell: Cell, out: Path) -> dict[float, float]:
@@ -347,10 +322,7 @@ def swept(cell: Cell, out: Path) -> dict[float, float]:
 
 def tuned_rate(cell: Cell, out: Path) -> float | None:
     """Return the best rate of a cell's sweep, None while it is not finished."""
-    areas = swept(cell, out)
-    if next_rate(areas, cell.first_rate) is not None:
-        return None
-    return max(areas, key=lambda rate: areas[rate])
+    return best_rate(swept(cell, out), cell.first_rate)
 
 
 def pending(out: Path, work: Work | None = None) -> Iterator[tuple[Cell, float, int]]:

@@ -37,17 +37,13 @@ from tokengym.scripts.studies.ledger import (
     LAMBDAS,
     LENGTHS,
     LONGER,
-    MEASURES,
     RULES,
     RUNS,
-    SPARE_SEED,
     UPDATES,
     WAYS,
     WORDS,
     Cell,
     lambda_of,
-    net,
-    net_area,
     read_runs,
     ways_file,
 )
@@ -60,7 +56,9 @@ from tokengym.scripts.studies.ledger_noise import (
     of_gradient,
 )
 from tokengym.scripts.studies.llama_reward import LLAMA
+from tokengym.scripts.studies.protocol import MEASURES, SPARE_SEED, Row, net, net_area
 from tokengym.scripts.studies.tables import (
+    NONE,
     after_holm,
     difference,
     fields,
@@ -70,7 +68,6 @@ from tokengym.scripts.studies.tables import (
     student_mean,
 )
 
-Row = Mapping[str, Any]
 CRITIC_LABELS = {
     "own": "network of its own",
     "trunk": "head on the policy",
@@ -102,7 +99,6 @@ AT_SPEEDS = (
 """Whose speeds are set beside that of `sparse`."""
 FASTER_AT = SHARES.index(0.75)
 """Share of the way at which they are compared."""
-NONE = "\u2013"
 COLORS = {"0": "#cc79a7", "0.5": "#009e73", "0.95": "#0072b2", "1-1/n": "#e69f00", "1": "#d55e00"}
 MARKERS = {"0": "v", "0.5": "D", "0.95": "o", "1-1/n": "P", "1": "s"}
 """By lambda, as in the other pictures of the page."""

@@ -24,17 +24,17 @@ from tokengym.evaluation.runs.run import run as run_one
 from tokengym.evaluation.runs.run import run_references
 from tokengym.evaluation.statistics import paired_difference
 from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, deadline, read_rows
-from tokengym.scripts.studies.ledger import (
-    MEASURES,
+from tokengym.scripts.studies.protocol import (
     PRICE,
     RATES,
     SPARE_SEED,
     Row,
+    measured,
     net_area,
     next_rate,
 )
-from tokengym.scripts.studies.ledger_page import NONE
 from tokengym.scripts.studies.tables import (
+    NONE,
     after_holm,
     fill,
     markdown_table,
@@ -128,8 +128,7 @@ def run(out: Out, until: str | None = None) -> None:
         if datetime.now() >= end:
             return
         record = run_one(cell.config(), cell.rule, cell.seed)
-        points = [{k: round(point[k], 4) for k in MEASURES} for point in record.curve]
-        rows = [{**vars(cell), **point} for point in points]
+        rows = [{**vars(cell), **point} for point in measured(record)]
         write_csv(cell.file(out), rows, list(rows[0]))
         print(f"{datetime.now():%H:%M:%S} {cell} {net_area(rows):.3f}", flush=True)
 

@@ -39,7 +39,7 @@ from tokengym.rewards import FunctionScorer
 from tokengym.rewards.scorers.base import SCORERS, register_scorer
 from tokengym.scripts.studies import real_model, real_r3
 from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, deadline, read_rows
-from tokengym.scripts.studies.ledger import MEASURES
+from tokengym.scripts.studies.protocol import measured
 from tokengym.scripts.studies.tables import (
     after_holm,
     fill,
@@ -107,7 +107,7 @@ class Run:
         if NOISE not in SCORERS.names():
             register_scorer(NOISE, lambda: FunctionScorer(noise, name=NOISE))
         record = run_one(self.config(), self.cell().rule, self.seed, save=folder / "agent")
-        return [{k: round(point[k], 4) for k in MEASURES} for point in record.curve]
+        return measured(record)
 
     def agent(self, folder: Path) -> PPO:
         """Return the trained agent, or the one that training starts from."""

@@ -23,6 +23,8 @@ from tokengym.evaluation.statistics import (
 Key = TypeVar("Key")
 CLEAR = 0.05
 """Corrected p-value below which a difference is clear."""
+NONE = "\u2013"
+"""What stands where nothing was measured."""
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -7,8 +7,9 @@ import pytest
 
 from tokengym.envs.files import write_csv
 from tokengym.scripts.studies import film_reviews as study
-from tokengym.scripts.studies.ledger import SPARE_SEED, pending, restore_runs
+from tokengym.scripts.studies.ledger import pending, restore_runs
 from tokengym.scripts.studies.ledger_page import Ledger
+from tokengym.scripts.studies.protocol import SPARE_SEED
 
 DOCS = Path(__file__).parents[3] / "docs" / "results"
 CELLS = study.cells("imdb")

@@ -16,6 +16,7 @@ from tokengym.rewards import RewardTraining
 from tokengym.scripts.studies import forks, forks_steps
 from tokengym.scripts.studies import forks_noise as noise
 from tokengym.scripts.studies.cells import DOCS, read_rows
+from tokengym.scripts.studies.protocol import SPARE_SEED
 
 
 def test_the_decisive_rule_pays_the_advantages_of_the_best_play() -> None:
@@ -132,7 +133,7 @@ def test_published_runs_and_sweeps_are_kept_and_not_run_again(tmp_path: Path) ->
     ]
     published = {int(row["seed"]) for row in read_rows(file, text=("credit",))}
     assert wanted
-    assert not {seed for _, seed in wanted} & {*published, forks.SPARE_SEED}
+    assert not {seed for _, seed in wanted} & {*published, SPARE_SEED}
     assert {seed for _, seed in wanted} <= set(range(forks.FIRST_SEED, forks.FIRST_SEED + 10))
     forks.publish(tmp_path / "runs", tmp_path)
     assert file.read_bytes() == before

@@ -18,6 +18,8 @@ from tokengym.rewards import gold_scorer
 from tokengym.scripts.studies import ledger as study
 from tokengym.scripts.studies import ledger_noise as noise
 from tokengym.scripts.studies import ledger_page as page
+from tokengym.scripts.studies.protocol import SPARE_SEED, net_area, next_rate
+from tokengym.scripts.studies.tables import NONE
 
 DOCS = Path(__file__).parents[3] / "docs" / "results"
 SPARSE = study.Cell(rule="sparse")
@@ -35,7 +37,7 @@ def rows_of(cell: study.Cell, rate: float, seed: int, score: float) -> list[dict
 def test_a_sweep_climbs_until_both_neighbours_are_worse():
     areas: dict[float, float] = {}
     tried = []
-    while (rate := study.next_rate(areas)) is not None:
+    while (rate := next_rate(areas)) is not None:
         tried.append(rate)
         areas[rate] = -abs(math.log(rate / 3e-4))
     assert tried == [1e-3, 3e-3, 3e-4, 1e-4]
@@ -43,11 +45,11 @@ def test_a_sweep_climbs_until_both_neighbours_are_worse():
 
 
 def test_a_sweep_ends_at_the_end_of_the_range():
-    assert study.next_rate({3e-3: 1.0, 1e-2: 2.0, 1e-3: 0.0}) is None
+    assert next_rate({3e-3: 1.0, 1e-2: 2.0, 1e-3: 0.0}) is None
 
 
 def test_the_area_is_that_of_the_score_minus_the_price_of_the_kl():
-    assert study.net_area(rows_of(SPARSE, 1e-3, 0, 1.0)) == pytest.approx(1 - 0.05 * 1)
+    assert net_area(rows_of(SPARSE, 1e-3, 0, 1.0)) == pytest.approx(1 - 0.05 * 1)
 
 
 def test_lambda_depends_on_the_length_where_it_says_so():
@@ -61,12 +63,10 @@ def test_lambda_depends_on_the_length_where_it_says_so():
 def test_seeds_wait_for_the_sweep_and_what_is_published_is_not_run_again(tmp_path: Path):
     out, docs = tmp_path / "out", tmp_path / "docs"
     first = next(study.pending(out))
-    assert first == (SPARSE, 1e-3, study.SPARE_SEED)
+    assert first == (SPARSE, 1e-3, SPARE_SEED)
     sweep = {3e-3: 0.0, 1e-3: 2.0, 3e-4: 1.0}
     rows = [
-        row
-        for rate, score in sweep.items()
-        for row in rows_of(SPARSE, rate, study.SPARE_SEED, score)
+        row for rate, score in sweep.items() for row in rows_of(SPARSE, rate, SPARE_SEED, score)
     ]
     rows += rows_of(SPARSE, 1e-3, 0, 2.0)
     write_csv(docs / study.FOLDER / study.RUNS, rows, list(rows[0]))
@@ -169,8 +169,8 @@ def ledger_of(cells: dict[study.Cell, tuple[float, list[float]]]) -> page.Ledger
     """Return a ledger: cell -> score on the spare seed, and on seeds 0, 1, ..."""
     rows = []
     for cell, (spare, scores) in cells.items():
-        rows += rows_of(cell, 1e-3, study.SPARE_SEED, spare)
-        rows += rows_of(cell, 3e-4, study.SPARE_SEED, spare - 1)
+        rows += rows_of(cell, 1e-3, SPARE_SEED, spare)
+        rows += rows_of(cell, 3e-4, SPARE_SEED, spare - 1)
         for seed, score in enumerate(scores):
             rows += rows_of(cell, 1e-3, seed, score)
     return page.Ledger(rows)
@@ -217,7 +217,7 @@ def test_differences_are_paired_within_a_setting_and_bold_after_holm():
     lines = {line.split("|")[1].strip(): line for line in table.splitlines()[2:]}
     assert "**+1.00**" in lines["`abc`"]
     assert "**" not in lines["red"]
-    assert lines["`uniform`"].split("|")[2].strip() == page.NONE
+    assert lines["`uniform`"].split("|")[2].strip() == NONE
 
 
 def test_rules_are_set_against_the_control_that_did_best_on_the_spare_seed():
@@ -252,7 +252,7 @@ def test_a_rule_stands_beside_the_sparse_of_its_reward_model():
     assert lines["`sparse`, lambda 0.95"][1].startswith("0.950 (")
     assert lines["`abc`, lambda 0.95"][0].startswith("**+1.00** (")
     assert lines["`abc`, lambda 0.95"][1].startswith("**\u22120.250** (")
-    assert lines["`uniform`, lambda 0.95"][1] == page.NONE  # it was run with the bundled one only
+    assert lines["`uniform`, lambda 0.95"][1] == NONE  # it was run with the bundled one only
 
 
 def test_at_a_length_a_rule_stands_beside_sparse_at_its_best_lambda():
@@ -279,8 +279,8 @@ def test_at_a_length_a_rule_stands_beside_sparse_at_its_best_lambda():
     assert lines["`abc-signed`, lambda 0.5"].endswith("; 25%")
     assert lines["`abc-signed`, lambda 1"].startswith("**\u22120.250** (")
     assert lines["`abc-signed`, lambda 1"].endswith("; \u22126%")
-    assert lines["`sparse`, lambda 1"] == page.NONE  # itself
-    assert lines["`sparse`, no critic, lambda 1"] == page.NONE  # not run
+    assert lines["`sparse`, lambda 1"] == NONE  # itself
+    assert lines["`sparse`, no critic, lambda 1"] == NONE  # not run
 
 
 def test_a_speed_is_the_ratio_of_the_updates_to_three_quarters_of_the_way():
@@ -303,7 +303,7 @@ def test_a_speed_is_the_ratio_of_the_updates_to_three_quarters_of_the_way():
     assert lines["`sparse`, its best"] == "10.0 / 15.0 / 18.0"
     # 7.5 and 3.75 updates in place of 15: twice and four times, of which the mean is sqrt(8).
     assert lines["`abc-signed`, lambda 0.5"].startswith("3.8 / 5.6 / 6.8; 2.83 times (")
-    assert lines["`uniform`, lambda 0.95"] == page.NONE
+    assert lines["`uniform`, lambda 0.95"] == NONE
     slow = [row | {"score": 0.5 * row["score"]} for row in climb(signed, 0, 30.0)]
     (steps,) = (
         page.Ledger([*climb(signed, 1000, 30), *slow])
@@ -337,7 +337,7 @@ def test_runs_of_both_lengths_stand_side_by_side_over_the_run_and_at_the_end():
     for when in ("over the run", "at the end"):
         gains = lines[f"`abc-signed`, lambda 0.5, {when}"]
         assert [gain.split(" ")[0] for gain in gains] == ["**+1.00**", "**+0.500**"]
-        assert lines[f"`uniform`, lambda 0.95, {when}"] == [page.NONE, page.NONE]
+        assert lines[f"`uniform`, lambda 0.95, {when}"] == [NONE, NONE]
 
 
 def test_vineppo_stands_beside_sparse_for_the_tokens_that_it_had():
@@ -351,7 +351,7 @@ def test_vineppo_stands_beside_sparse_for_the_tokens_that_it_had():
     *_, sparse, vineppo = cells_of(page.vineppo_table(ledger))
     assert sparse[:3] == ["`sparse`, lambda 0.95", "30 of 64", "0.001"]
     assert sparse[3].startswith("2.95 (")  # less the price of 1 nat over the run
-    assert sparse[4] == page.NONE
+    assert sparse[4] == NONE
     assert vineppo[:2] == ["`mc:k=3,segments=4`, VinePPO", "21 of 16"]
     assert vineppo[4].startswith("**\u22121.00** (")
 
@@ -368,7 +368,7 @@ def test_rules_reach_a_share_of_the_best_executed_values():
         }
     )
     lines = {line[0]: line[1:] for line in cells_of(page.executed_table(ledger))}
-    assert lines["`sparse`, lambda 0.95"][2] == page.NONE
+    assert lines["`sparse`, lambda 0.95"][2] == NONE
     best = lines["`sparse`, executed values, lambda 0.5"]
     assert (best[2].startswith("**+2.00** ("), best[3]) == (True, "100%")
     assert lines["`abc-signed`, lambda 0.5"][3] == "50%"

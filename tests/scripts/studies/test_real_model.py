@@ -4,6 +4,7 @@ from pathlib import Path
 
 from tokengym.envs.files import write_csv
 from tokengym.scripts.studies import real_model as study
+from tokengym.scripts.studies.protocol import PRICE
 
 
 def rows_of(cell: study.Cell, score: float) -> list[dict[str, object]]:
@@ -31,7 +32,7 @@ def test_the_comparison_is_the_bundles() -> None:
     config = study.Cell(rule="abc-signed", rate=3e-4, seed=0).config()
     assert (config.training.lora_rank, config.training.learner.learning_rate) == (8, 3e-4)
     assert config.task.bundle == "smollm2-reviews"
-    assert config.price == study.PRICE
+    assert config.price == PRICE
 
 
 def test_the_tables_by_hand() -> None:
