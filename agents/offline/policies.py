@@ -12,15 +12,18 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from safetensors.torch import load_file
 from stable_baselines3.common.vec_env import VecEnv
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from tokengym.agents.checkpoint import stored_models, write_policy
+from tokengym.agents.checkpoint import stored_base, stored_models, write_policy
 from tokengym.agents.errors import CheckpointError, ModelError
 from tokengym.agents.policy.language_model import load_causal_lm, make_reference, no_progress_bars
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.settings import Precision
 from tokengym.agents.rollouts.environments import Environments, environment_attribute
 from tokengym.envs.errors import TokenizerError
+from tokengym.envs.models import BASE, located, named_folder
+from tokengym.envs.models.gguf import is_cached
+from tokengym.envs.pretrained import from_pretrained
 from tokengym.rewards.models.loading import load_tokenizer, positions, select_device
 from tokengym.rewards.pairs.encode import TextEncoding
 
@@ -183,6 +186,9 @@ def _is_environment(source: Any) -> bool:
 
 def _model_of(source: Any, dtype: str) -> tuple[Any, int]:
     """Return the model, and the most tokens of a text it is for."""
+    if isinstance(source, str | Path) and is_cached(located(source)):
+        config = from_pretrained(AutoConfig, source)  # the policy loads it, and names it when saved
+        return source, getattr(config, "max_position_embeddings", None) or 1024
     if not _is_environment(source):
         model = load_causal_lm(source, dtype)
         return model, positions(model) or 1024
@@ -204,10 +210,21 @@ def _name(source: Any) -> str:
 
 
 def write_agent(policy: CausalLMPolicy, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a policy with its reference, and its tokenizer."""
+    """Write a policy with its reference, and its tokenizer unless it is that of the named base."""
     with no_progress_bars():
         write_policy(policy, folder)
+    if (base := policy.language_model.base) is not None:
+        beside = load_tokenizer(named_folder(base))
+        if beside is not None and _description(beside) == _description(tokenizer):
+            return
     tokenizer.save_pretrained(str(folder / "tokenizer"))
+
+
+def _description(tokenizer: PreTrainedTokenizerBase) -> tuple[Any, ...]:
+    """Return all that decides what a tokenizer does."""
+    fast: Any = getattr(tokenizer, "backend_tokenizer", None)
+    rules = tokenizer.get_vocab() if fast is None else fast.to_str()
+    return rules, tokenizer.special_tokens_map, tokenizer.chat_template
 
 
 def read_agent(folder: Path, env: Any) -> tuple[Any, dict[str, Any]]:
@@ -220,7 +237,8 @@ def read_agent(folder: Path, env: Any) -> tuple[Any, dict[str, Any]]:
     Raises:
         CheckpointError: if the environment has another vocabulary.
     """
-    tokenizer: Any = load_tokenizer(folder / "tokenizer")
+    stored = (folder / "tokenizer").is_dir() or not (folder / BASE).is_file()
+    tokenizer: Any = load_tokenizer(folder / "tokenizer" if stored else stored_base(folder)[0])
     playing = None if env is None else environment_attribute(env, "tokenizer")
     if playing is not None and playing.get_vocab() != tokenizer.get_vocab():
         raise CheckpointError(

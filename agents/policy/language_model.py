@@ -26,7 +26,12 @@ from tokengym.envs.models import located
 from tokengym.envs.models.gguf import is_cached
 from tokengym.envs.pretrained import load_whole
 from tokengym.envs.registry import imported
-from tokengym.rewards.models.loading import positions, shared_backbone, sharing_weights
+from tokengym.rewards.models.loading import (
+    load_dtype,
+    positions,
+    shared_backbone,
+    sharing_weights,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +55,8 @@ def load_causal_lm(
 
     Args:
         model: A folder, a hub name, or a model (which is then used, and trained, itself).
-        dtype: "float32", "bfloat16", or "auto": the checkpoint's own, with float16, which
-            overflows in training, read as float32.
+        dtype: "float32", "bfloat16", or "auto": the checkpoint's own, with float32 in place of
+            float16, which overflows in training, and for what was dequantised, see `load_dtype`.
         alone: Refuse a folder that holds other weights besides.
         adapts: Whether only adapters will learn: the weights of a model found by name are then
             those of all others in the process that adapt it.
@@ -64,6 +69,8 @@ def load_causal_lm(
     if dtype != "auto" and dtype not in DTYPES:
         raise ValueError(f"dtype must be 'auto', 'float32' or 'bfloat16', got {dtype!r}")
     folder = located(model) if isinstance(model, str | Path) else None
+    if folder is not None:
+        dtype = load_dtype(folder, dtype)
     if folder is not None and adapts and is_cached(folder):
         loaded = sharing_weights(shared_backbone(folder, device="cpu", dtype=dtype))
     elif isinstance(model, str | Path):

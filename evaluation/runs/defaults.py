@@ -34,7 +34,8 @@ class ModelSettings:
     device: str = "auto"
     """Device of the models: "auto" takes a GPU if there is one; "cpu", "cuda", ..."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of the weights; "auto" is that of the model's files."""
+    """Precision of the weights; "auto" is that of the model's files, and float32 for a GGUF file
+    and "smollm2"."""
     lora_rank: int | None = None
     """Rank of LoRA adapters; None trains all weights."""
     threads: int = 1

@@ -17,6 +17,7 @@ from tokengym.envs.bundle import bundled
 from tokengym.envs.errors import PretrainedError, TokenizerError
 from tokengym.envs.files import read_json
 from tokengym.envs.models import find_model, located
+from tokengym.envs.models.gguf import is_cached
 from tokengym.envs.pretrained import check_weights, from_pretrained, load_whole
 from tokengym.rewards.errors import ScorerError
 
@@ -56,8 +57,21 @@ def auto_device() -> str:
 
 
 def auto_precision() -> str:
-    """Return the precision of a `shared_backbone`; "auto" is that of the files."""
+    """Return the precision of a `shared_backbone`; "auto" leaves it to `load_dtype`."""
     return _precision
+
+
+def load_dtype(folder: str | Path, dtype: str) -> str:
+    """Return the precision that a stored model is computed in, whatever command loads it.
+
+    "auto" is the files' own, but float32 for a model that was dequantised from a GGUF file: its
+    weights are stored in bfloat16 for their size, which would cost time and digits on a CPU.
+
+    Args:
+        folder: The model's folder, as `located` says.
+        dtype: "float32", "bfloat16" or "auto".
+    """
+    return "float32" if dtype == "auto" and is_cached(folder) else dtype
 
 
 def select_device(device: str | torch.device) -> torch.device:
@@ -326,9 +340,10 @@ def shared_backbone(
     Args:
         path: Folder or name.
         device: As for `select_device`.
-        dtype: "float32", "bfloat16", or "auto": see `preferred_device`.
+        dtype: "float32", "bfloat16", or "auto": see `preferred_device`, then `load_dtype`.
     """
-    folder, dtype = Path(located(path)), auto_precision() if dtype == "auto" else dtype
+    folder = Path(located(path))
+    dtype = load_dtype(folder, auto_precision() if dtype == "auto" else dtype)
     stamp = max((file.stat().st_mtime_ns for file in folder.glob("*")), default=0)
     return _backbone(str(folder), stamp, dtype).to(select_device(device))  # type: ignore[arg-type]
 

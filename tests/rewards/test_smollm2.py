@@ -10,7 +10,7 @@ import torch
 from peft import LoraConfig
 
 import tokengym  # noqa: F401
-from tokengym.agents import PPO
+from tokengym.agents import PPO, SFT
 from tokengym.agents.policy.language_model import load_causal_lm
 from tokengym.envs import Episode, bundled
 from tokengym.envs.errors import CheckpointError, PretrainedError
@@ -90,9 +90,9 @@ def test_one_backbone_serves_all(envs: Any, agent: PPO) -> None:
 def test_an_agent_is_stored_without_its_base(envs: Any, agent: PPO, tmp_path: Path) -> None:
     agent.save(tmp_path / "agent")
     size = sum(file.stat().st_size for file in (tmp_path / "agent").rglob("*") if file.is_file())
-    assert size < 6e6  # adapters of policy and value, and the optimiser's moments of both
+    assert size < 5e6  # adapters of policy and value, and the optimiser's moments of both
     base = json.loads((tmp_path / "agent" / "base.json").read_text())
-    assert (base["model"], base["dtype"]) == ("smollm2", "bfloat16")
+    assert (base["model"], base["dtype"]) == ("smollm2", "float32")
     loaded = PPO.load(tmp_path / "agent", env=envs)
     played: Any = agent.collect()
     sequences = played.sequences(agent.device)
@@ -103,6 +103,21 @@ def test_an_agent_is_stored_without_its_base(envs: Any, agent: PPO, tmp_path: Pa
         )
     loaded.save(tmp_path / "again")  # and so is one that was loaded
     assert json.loads((tmp_path / "again" / "base.json").read_text()) == base
+
+
+def test_a_fine_tuned_agent_takes_its_tokenizer_from_the_base(tmp_path: Path) -> None:
+    rows = [{"prompt": "The film", "response": " is good."}]
+    agent = SFT("smollm2", rows, lora=LORA["lora"], device="cpu")
+    agent.save(tmp_path / "agent")
+    files = {file.name for file in (tmp_path / "agent").rglob("*") if file.is_file()}
+    assert {"base.json", "adapter_model.safetensors"} <= files
+    assert not any(name.startswith(("tokenizer", "model")) for name in files)
+    loaded = SFT.load(tmp_path / "agent")
+    assert loaded.tokenizer.get_vocab() == agent.tokenizer.get_vocab()
+    assert loaded.tokenizer.chat_template == agent.tokenizer.chat_template
+    agent.tokenizer.add_special_tokens({"pad_token": "<pad>"})  # its own from here on
+    agent.save(tmp_path / "other")
+    assert (tmp_path / "other" / "tokenizer" / "tokenizer.json").is_file()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoConfig
 
 from tokengym.agents.policy.language_model import load_causal_lm
@@ -20,7 +21,7 @@ from tokengym.envs.files import read_json, write_json
 from tokengym.envs.models import MODELS, gguf, located, title_of
 from tokengym.envs.models.model import StoredModel
 from tokengym.envs.pretrained import from_pretrained, has_tokenizer
-from tokengym.rewards.models.loading import load_tokenizer
+from tokengym.rewards.models.loading import load_tokenizer, preferred_device, shared_backbone
 
 pytest.importorskip("gguf", reason="SKIPPED BY NAME: the package gguf is not installed")
 from tests.envs.models.tiny_gguf import write_gguf
@@ -53,6 +54,19 @@ def test_a_gguf_file_is_a_model(cache: Path, tmp_path: Path) -> None:
     record = read_json(Path(located(tmp_path)) / gguf.RECORD)
     write_json(tmp_path / "named" / gguf.RECORD, {**record, "sha256": MODELS["smollm2"].source})
     assert title_of(tmp_path / "named") == MODELS["smollm2"].title  # a folder made of its file
+
+
+def test_every_command_computes_it_in_float32(cache: Path, tmp_path: Path) -> None:
+    write_gguf(tmp_path / "tiny.gguf")
+    folder = Path(located(tmp_path))
+    stored = load_file(folder / "model.safetensors")
+    assert {value.dtype for value in stored.values()} == {torch.bfloat16}
+    assert load_causal_lm(folder).dtype == load_causal_lm(tmp_path).dtype == torch.float32
+    assert load_causal_lm(folder, adapts=True).dtype == torch.float32
+    assert shared_backbone(folder).dtype == torch.float32
+    assert load_causal_lm(folder, "bfloat16").dtype == torch.bfloat16
+    with preferred_device("cpu", "bfloat16"):  # a training's own choice
+        assert shared_backbone(folder).dtype == torch.bfloat16
 
 
 def test_it_is_read_once_and_checked(
