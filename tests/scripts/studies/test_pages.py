@@ -44,6 +44,7 @@ PAGES: dict[str, tuple[tuple[str, ...], Callable[[Path], None]]] = {
     "preferences.md": (("preferences",), ppo_against_dpo_page.page),
     "r3.md": (("r3",), lambda docs: r3.publish(docs / "no runs", docs)),
     "rewards.md": (("rewards",), entities.page),
+    "sst2.md": (("sst2", "imdb", "imdb.md"), film_reviews.page),
     "real_model.md": (("real_model",), fill_real_model),
 }
 """Page -> the folders and files it is made from, and the function that fills it."""
