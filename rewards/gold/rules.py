@@ -15,6 +15,7 @@ from typing import Any
 from tokengym.envs.forks.families import verify
 from tokengym.envs.oracle.score import RULES, Rule, oracle_score
 from tokengym.rewards.gold.grammar import GrammarRules, grammar_parts
+from tokengym.rewards.gold.sentiment_lexicon import Lexicon
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -407,9 +408,15 @@ def kind_of(rules: Rules) -> str:
     raise TypeError(f"rules must be one of {known}, got {type(rules).__name__}")
 
 
-def save_rules(rules: Rules, path: str | Path) -> None:
-    """Write rules as JSON, their kind included."""
-    text = json.dumps({"kind": kind_of(rules), **asdict(rules)}, indent=1, ensure_ascii=False)
+def save_rules(rules: Rules | Lexicon, path: str | Path) -> None:
+    """Write rules as JSON, with their kind; a lexicon, which is alone in its file, needs none.
+
+    Args:
+        rules: Rules of any kind, or a lexicon.
+        path: The file.
+    """
+    kind = {} if isinstance(rules, Lexicon) else {"kind": kind_of(rules)}
+    text = json.dumps({**kind, **asdict(rules)}, indent=1, ensure_ascii=False)
     Path(path).write_text(text + "\n", encoding="utf-8")
 
 
@@ -419,14 +426,27 @@ def load_rules(path: str | Path) -> Rules:
     Raises:
         ValueError: if the file holds no rules.
     """
-    path = Path(path)
+    return _load(Path(path), lambda stored: _KINDS[stored["kind"]][0], "holds no gold rules")
+
+
+def load_lexicon(path: str | Path) -> Lexicon:
+    """Return the lexicon stored in a JSON file.
+
+    Raises:
+        ValueError: if the file is not a lexicon.
+    """
+    return _load(Path(path), lambda stored: Lexicon, "is not a lexicon")
+
+
+def _load(path: Path, declared_by: Callable[[Any], type[Any]], fault: str) -> Any:
+    """Return what `save_rules` wrote, of the type that is declared by the file's contents."""
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        declared, _ = _KINDS[stored["kind"]]
+        declared = declared_by(stored)
         return declared(**{field.name: stored[field.name] for field in fields(declared)})
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{path} holds no gold rules ({type(error).__name__}: {error}); expected the JSON that "
+            f"{path} {fault} ({type(error).__name__}: {error}); expected the JSON that "
             "save_rules writes"
         ) from error
 

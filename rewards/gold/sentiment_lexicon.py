@@ -7,12 +7,10 @@ grammaticality, see `tokengym.rewards.gold.grammar`.
 Pure functions on lists of lower-cased words and punctuation marks, as `split_words` makes them.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,28 +58,6 @@ class Lexicon:
         times = Counter(word for role in roles for word in set(role))
         if twice := sorted(word for word, count in times.items() if count > 1):
             raise ValueError(f"a word can have one role in a lexicon, got several for {twice[:5]}")
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Lexicon":
-        """Return the lexicon stored in a JSON file.
-
-        Raises:
-            ValueError: if the file is not a lexicon.
-        """
-        path = Path(path)
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**{field.name: stored[field.name] for field in fields(cls)})
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path} is not a lexicon ({type(error).__name__}: {error}); "
-                "expected the JSON that Lexicon.save writes"
-            ) from error
-
-    def save(self, path: str | Path) -> None:
-        """Write the lexicon as JSON."""
-        text = json.dumps(asdict(self), indent=1, ensure_ascii=False)
-        Path(path).write_text(text + "\n", encoding="utf-8")
 
 
 def split_words(text: str) -> tuple[list[str], list[tuple[int, int]]]:

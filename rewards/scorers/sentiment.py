@@ -7,6 +7,7 @@ import numpy as np
 
 from tokengym.envs.bundle import bundled
 from tokengym.envs.episode import Episode
+from tokengym.rewards.gold.rules import load_lexicon
 from tokengym.rewards.gold.sentiment_lexicon import Lexicon, gold_score, split_words
 from tokengym.rewards.scorers.base import Scorer, Scores, register_scorer
 
@@ -34,13 +35,13 @@ class Sentiment(Scorer):
         """Return the scorer of a stored lexicon.
 
         Args:
-            path: A file that `Lexicon.save` wrote.
+            path: A file that `save_rules` wrote.
             include_prompt: As for the class.
 
         Raises:
             ValueError: if the file is not a lexicon.
         """
-        return cls(Lexicon.load(path), include_prompt=include_prompt)
+        return cls(load_lexicon(path), include_prompt=include_prompt)
 
     def score(self, episodes: Sequence[Episode], *, attribution: str | None = None) -> Scores:
         """Return the polarity of each episode, in (-1, 1)."""

@@ -79,7 +79,7 @@ def _write_parts(bundle: BuiltBundle, partial: Path) -> None:
     for name, model in bundle.models.items():
         _save_model(model, partial / name)
     if bundle.lexicon is not None:
-        bundle.lexicon.save(partial / "lexicon.json")
+        save_rules(bundle.lexicon, partial / "lexicon.json")
     if bundle.grammar is not None:
         save_rules(bundle.grammar, partial / "grammar.json")
     if bundle.rules is not None:

@@ -31,6 +31,7 @@ from tokengym.rewards import (
     register,
 )
 from tokengym.rewards.errors import CreditError, RewardError, ScorerError
+from tokengym.rewards.gold.rules import save_rules
 from tokengym.rewards.models.loading import preferred_device
 
 EPISODES = [make_episode(response_ids=[5, 6, 1]), make_episode(response_ids=[7])]
@@ -293,7 +294,7 @@ def folder(tmp_path, tokenizer):
     make_classifier(seed=1).save_pretrained(tmp_path / "gold_model")
     GPT2Model(make_classifier().config).save_pretrained(tmp_path / "encoder")
     tokenizer.save_pretrained(tmp_path / "tokenizer")
-    LEXICON.save(tmp_path / "lexicon.json")
+    save_rules(LEXICON, tmp_path / "lexicon.json")
     return tmp_path
 
 

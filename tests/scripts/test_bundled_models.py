@@ -13,7 +13,7 @@ from transformers import (
 )
 
 import tokengym.envs
-from tokengym.rewards.gold.sentiment_lexicon import Lexicon
+from tokengym.rewards.gold.rules import load_lexicon
 from tokengym.scripts.building.bundle_files import PromptRow
 from tokengym.scripts.building.language_model import sample_texts
 from tokengym.scripts.bundles.movie_review import measure_reward_model
@@ -137,7 +137,7 @@ def test_prompts_are_enough_and_disjoint(task, train, test):
 
 
 def test_the_shipped_lexicon_is_the_grammars():
-    assert Lexicon.load(ASSETS / "movie_review" / "lexicon.json") == LEXICON
+    assert load_lexicon(ASSETS / "movie_review" / "lexicon.json") == LEXICON
 
 
 def test_everything_together_is_small():

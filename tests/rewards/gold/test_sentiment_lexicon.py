@@ -3,6 +3,8 @@ import json
 import numpy as np
 import pytest
 
+from tokengym.envs import bundled
+from tokengym.rewards.gold.rules import load_lexicon, save_rules
 from tokengym.rewards.gold.sentiment_lexicon import (
     Lexicon,
     gold_score,
@@ -75,19 +77,25 @@ def test_split_words_keeps_offsets_into_the_text():
 
 
 def test_a_saved_lexicon_scores_the_same(tmp_path):
-    LEXICON.save(tmp_path / "lexicon.json")
-    loaded = Lexicon.load(tmp_path / "lexicon.json")
+    save_rules(LEXICON, tmp_path / "lexicon.json")
+    loaded = load_lexicon(tmp_path / "lexicon.json")
     assert loaded == LEXICON
     words = "not a very awful plot".split()
     assert gold_score(words, loaded) == gold_score(words, LEXICON)
 
 
+def test_a_stored_lexicon_is_written_as_it_was(tmp_path):
+    stored = bundled("movie_review").lexicon
+    save_rules(load_lexicon(stored), tmp_path / "lexicon.json")
+    assert (tmp_path / "lexicon.json").read_bytes() == stored.read_bytes()
+
+
 def test_rules_are_read_from_the_file(tmp_path):
-    LEXICON.save(tmp_path / "lexicon.json")
+    save_rules(LEXICON, tmp_path / "lexicon.json")
     stored = json.loads((tmp_path / "lexicon.json").read_text())
     stored |= {"scope": 1, "negation_factor": -0.5, "smoothing": 1.0}
     (tmp_path / "lexicon.json").write_text(json.dumps(stored))
-    loaded = Lexicon.load(tmp_path / "lexicon.json")
+    loaded = load_lexicon(tmp_path / "lexicon.json")
     assert gold_score("not good".split(), loaded) == pytest.approx(-0.5 / 1.5)
     assert gold_score("not a good".split(), loaded) == pytest.approx(1 / 2)
 
@@ -96,8 +104,8 @@ def test_rules_are_read_from_the_file(tmp_path):
 def test_a_file_that_is_no_lexicon_is_named(tmp_path, content):
     path = tmp_path / "lexicon.json"
     path.write_text(content)
-    with pytest.raises(ValueError, match=r"lexicon\.json is not a lexicon .*Lexicon\.save"):
-        Lexicon.load(path)
+    with pytest.raises(ValueError, match=r"lexicon\.json is not a lexicon .*save_rules"):
+        load_lexicon(path)
 
 
 @pytest.mark.parametrize(

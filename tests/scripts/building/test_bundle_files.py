@@ -6,8 +6,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from tokengym.rewards.gold.grammar import GrammarRules
-from tokengym.rewards.gold.rules import load_rules
-from tokengym.rewards.gold.sentiment_lexicon import Lexicon
+from tokengym.rewards.gold.rules import load_lexicon, load_rules
 from tokengym.scripts.building.bundle_files import (
     BuiltBundle,
     PromptRow,
@@ -65,7 +64,7 @@ def test_a_written_bundle_reads_back(bundle, tmp_path):
         "split": "train",
     }
     assert rows[1]["query_type"] == "CONSTRAINED"
-    assert Lexicon.load(path / "lexicon.json") == LEXICON
+    assert load_lexicon(path / "lexicon.json") == LEXICON
     assert load_rules(path / "grammar.json") == GRAMMAR
     assert len(AutoTokenizer.from_pretrained(path / "tokenizer")) == len(bundle.tokenizer)
 
