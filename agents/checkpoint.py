@@ -58,12 +58,12 @@ OPTIMIZER = "optimizer."
 """What the names of the optimiser's tensors begin with."""
 INDEX, LOW, HIGH = "packed.index", "packed.low", "packed.high"
 """Tensors that `packed` writes: names and shapes, and the bytes of all arrays."""
-MOST_MEMORY = 2**26
+MAX_LZMA_MEMORY = 2**26
 """Bytes that unpacking may take beside its result."""
 LACKING = {"value_network": "trunk", "learning_rate_schedule": "constant"}
 """Settings that checkpoints of version 0.1.0 lack, as their agents had them."""
 SIZES = ("num_envs", "num_tokens", "length")
-MOST = 10**6
+MAX_SIZE = 10**6
 """Largest of these sizes that is believed: arrays are made of them."""
 MODELS = ("model", "reference", "lora")
 """Arguments of the policy that are stored as folders."""
@@ -252,7 +252,7 @@ def unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if LOW not in tensors:
         return dict(tensors)
     low = tensors[LOW].numpy().reshape(-1, 3)
-    reader = lzma.LZMADecompressor(memlimit=MOST_MEMORY)
+    reader = lzma.LZMADecompressor(memlimit=MAX_LZMA_MEMORY)
     high = reader.decompress(tensors[HIGH].numpy().tobytes(), len(low) + 1)
     index = json.loads(tensors[INDEX].numpy().tobytes())
     sizes = [math.prod(shape) for _, shape in index]
@@ -321,8 +321,8 @@ def _check_record(record: Mapping[str, Any], folder: Path) -> None:
         raise CheckpointError(f"counters of {folder} say that more than all progress remains")
     check_entries(record["environment"], dict.fromkeys(SIZES, int), f"environment of {folder}")
     for name, size in record["environment"].items():
-        if not 0 < size <= MOST:
-            raise CheckpointError(f"{name} of {folder} must be within 1 and {MOST}, got {size}")
+        if not 0 < size <= MAX_SIZE:
+            raise CheckpointError(f"{name} of {folder} must be within 1 and {MAX_SIZE}, got {size}")
     if (state := record["environment_state"]) is not None:
         check_entries(state, {"states": list, "scorers": list}, f"environment_state of {folder}")
     if outside := record["policy_kwargs"].keys() & set(MODELS):

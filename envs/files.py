@@ -290,7 +290,7 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} is damaged ({error}); delete it and run again") from None
 
 
-MOST_NESTED = 64
+MAX_JSON_DEPTH = 64
 """Deepest JSON that is read: what walks through it would run out of stack far below this."""
 
 
@@ -298,15 +298,15 @@ def parse_json(text: str | bytes) -> Any:
     """Return the value of a JSON text.
 
     Raises:
-        ValueError: if it is none, or nested more deeply than `MOST_NESTED`.
+        ValueError: if it is none, or nested more deeply than `MAX_JSON_DEPTH`.
     """
-    too_deep = f"it is nested more than {MOST_NESTED} deep"
+    too_deep = f"it is nested more than {MAX_JSON_DEPTH} deep"
     try:
         value = json.loads(text)
     except RecursionError:
         raise ValueError(too_deep) from None
     level = [value]
-    for _ in range(MOST_NESTED):
+    for _ in range(MAX_JSON_DEPTH):
         inside = (item for item in level if isinstance(item, dict | list))
         level = [part for v in inside for part in (v.values() if isinstance(v, dict) else v)]
         if not level:

@@ -15,7 +15,7 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 """Weights in Python's pickle format, which may run code when it is read."""
 FIRST_ASKED = {"model": "config.json", "dataset": "README.md"}
 """File by which the hub is asked whether it has a model or a data set."""
-MOST_LAYERS = 1000
+MAX_LAYERS = 1000
 """Most blocks of a stored model that are believed and built."""
 
 
@@ -133,7 +133,7 @@ def _with_config(path: str | Path, options: Mapping[str, Any]) -> dict[str, Any]
         config, rest = AutoConfig.from_pretrained(base, **arguments)
     config._attn_implementation = config._experts_implementation = None
     sizes = dict.fromkeys(("hidden_size", "num_attention_heads", "vocab_size"), sys.maxsize)
-    for name, most in {"num_hidden_layers": MOST_LAYERS, **sizes}.items():
+    for name, most in {"num_hidden_layers": MAX_LAYERS, **sizes}.items():
         size = getattr(config.get_text_config(), name, None)
         if isinstance(size, int) and not 1 <= size <= most:
             raise PretrainedError(

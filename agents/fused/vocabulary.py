@@ -23,7 +23,7 @@ from torch import Tensor
 
 from tokengym.agents.fused.launching import block_of, launch
 from tokengym.agents.policy.head import LOWEST, Figures, as_read, product, was_possible
-from tokengym.agents.policy.sampling import MOST_LOGITS
+from tokengym.agents.policy.sampling import MAX_LOGITS
 
 ALIGNED = 128
 """Parts of the vocabulary are multiples of this many words, as products like them."""
@@ -39,7 +39,7 @@ def token_figures(states: Tensor, weight: Tensor, asked: Figures) -> tuple[Tenso
 
 def vocabulary_parts(num_tokens: int, num_actions: int) -> list[slice]:
     """Return the words whose logits are in memory at a time."""
-    size = max(1, MOST_LOGITS // (ALIGNED * max(1, num_tokens))) * ALIGNED
+    size = max(1, MAX_LOGITS // (ALIGNED * max(1, num_tokens))) * ALIGNED
     return [slice(i, min(i + size, num_actions)) for i in range(0, num_actions, size)]
 
 

@@ -39,7 +39,7 @@ FUSED_HIDDEN = "tokengym.agents.fused.trunk:hidden"
 LONGEST_FUSED = "tokengym.agents.fused.trunk:longest_text"
 LENGTHS = 32
 """Texts are padded to a multiple of so many tokens on a GPU."""
-MOST_ADDED = 8
+MAX_ADDED_TOKENS = 8
 """Tokens that a tokenizer may have beyond its model: those that somebody added to it."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -412,14 +412,14 @@ def fit_vocabulary(model: PreTrainedModel, num_tokens: int) -> bool:
     Each starts as the mean of the others, so that it is neither likely nor forbidden.
 
     Args:
-        model: Is changed if up to `MOST_ADDED` tokens are missing.
+        model: Is changed if up to `MAX_ADDED_TOKENS` tokens are missing.
         num_tokens: Size of the tokenizer.
 
     Returns:
         Whether it was changed.
     """
     (old, _) = next(model.get_input_embeddings().parameters()).shape
-    if not 0 < num_tokens - old <= MOST_ADDED:
+    if not 0 < num_tokens - old <= MAX_ADDED_TOKENS:
         return False
     model.resize_token_embeddings(num_tokens, mean_resizing=False)
     with torch.no_grad():

@@ -335,15 +335,15 @@ def draw(
     return tokens, log_probs, entropy.clamp(min=0.0)
 
 
-MOST_LOGITS = 2**27
+MAX_LOGITS = 2**27
 """Most logits of a chunk, 512 MiB in float32."""
-MOST_WITHOUT_GRADIENT = 2**24
+MAX_LOGITS_WITHOUT_GRADIENT = 2**24
 """The same where nothing is computed again for it, 64 MiB."""
 
 
 def chunk_size(vocab_size: int) -> int:
     """Return how many tokens have their logits in memory at a time, fewer without gradients."""
-    most = MOST_LOGITS if torch.is_grad_enabled() else min(MOST_LOGITS, MOST_WITHOUT_GRADIENT)
+    most = MAX_LOGITS if torch.is_grad_enabled() else min(MAX_LOGITS, MAX_LOGITS_WITHOUT_GRADIENT)
     return max(1, most // vocab_size)
 
 

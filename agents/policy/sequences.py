@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tokengym.agents.policy.sampling import MOST_LOGITS, forbid_, packed, unpacked
+from tokengym.agents.policy.sampling import MAX_LOGITS, forbid_, packed, unpacked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +220,7 @@ class ActionMasks:
 
     def shares(self) -> Tensor:
         """Return the allowed share of the vocabulary at each step, (batch, time)."""
-        parts = self.table.split(max(1, MOST_LOGITS // max(1, self.vocab_size)))
+        parts = self.table.split(max(1, MAX_LOGITS // max(1, self.vocab_size)))
         if self.vocab_size:
             parts = tuple(unpacked(part, self.vocab_size) for part in parts)
         return torch.cat([part.float().mean(1) for part in parts])[self.index]

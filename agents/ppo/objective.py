@@ -15,10 +15,10 @@ from tokengym.agents.ppo.settings import PPOSettings
 
 logger = logging.getLogger(__name__)
 
-MOST_CLIPPED = 0.4
+MAX_CLIP_FRACTION = 0.4
 """Largest clip fraction of one of the first updates that says nothing."""
 FIRST_UPDATES = 5
-MOST_NATS = 1.0
+MAX_KL_PER_TOKEN = 1.0
 """Largest KL to the reference per token, nats, that says nothing."""
 
 
@@ -250,13 +250,13 @@ class Alarms:
             group_size: Responses to each prompt, where groups are compared.
             learning_rate: The update's.
         """
-        if update <= FIRST_UPDATES and clip_fraction > MOST_CLIPPED:
+        if update <= FIRST_UPDATES and clip_fraction > MAX_CLIP_FRACTION:
             self._warn(
                 "clip",
                 f"update {update}: {clip_fraction:.0%} of the ratios were clipped, the steps are "
                 f"too large; lower learning_rate from {learning_rate:g}",
             )
-        if kl_per_token > MOST_NATS:
+        if kl_per_token > MAX_KL_PER_TOKEN:
             self._warn(
                 "kl",
                 f"update {update}: the policy is {kl_per_token:.1f} nats per token from its "

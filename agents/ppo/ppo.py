@@ -47,11 +47,11 @@ from tokengym.agents.rollouts.playing import Round
 
 logger = logging.getLogger(__name__)
 
-MOST_RATIO_ERROR = 0.1
+MAX_RATIO_ERROR = 0.1
 """Largest |ratio - 1| before the first gradient step that rounding in float32 explains."""
-MOST_LOGITS = 2**25
+MAX_REFERENCE_BYTES = 2**25
 """Most bytes of the reference's logits that a round keeps; beyond it the hidden states are kept."""
-MOST_ROWS = 64
+MAX_ROWS_WITHOUT_GRADIENT = 64
 """Most texts in a forward pass without gradients; fewer with a smaller ``micro_batch_size``."""
 REMEDY = "lower learning_rate or kl_coef, or clip the scores"
 """What to do about a loss or gradient that is not finite."""
@@ -112,7 +112,7 @@ class PPO(EpisodicAlgorithm):
         """
         stats = self.update(self.assign(played))
         self._check_alarms(played, stats)
-        if stats.ratio_error > MOST_RATIO_ERROR and self.policy.language_model.is_float32:
+        if stats.ratio_error > MAX_RATIO_ERROR and self.policy.language_model.is_float32:
             raise ModelError(
                 f"before the first gradient step of update {self._n_updates} a token's probability "
                 f"ratio is off by {stats.ratio_error:.3g}, log-probs by {stats.log_prob_gap:.3g} "
@@ -374,7 +374,9 @@ class PPO(EpisodicAlgorithm):
     @property
     def _most_rows(self) -> int:
         """Most texts in a forward pass without gradients."""
-        return min(MOST_ROWS, self.settings.micro_batch_size or MOST_ROWS)
+        return min(
+            MAX_ROWS_WITHOUT_GRADIENT, self.settings.micro_batch_size or MAX_ROWS_WITHOUT_GRADIENT
+        )
 
     def _reference(self, played: Round, sequences: Sequences) -> dict[str, Any]:
         """Return what a round keeps of the reference for the exact KL, as `Experience` names it."""
@@ -384,7 +386,7 @@ class PPO(EpisodicAlgorithm):
             return {}
         size = sequences.response_mask.numel() * self.policy.num_actions * 4
         rows = {"max_size": self._most_rows}
-        if size > MOST_LOGITS:
+        if size > MAX_REFERENCE_BYTES:
             return {"ref_states": self.policy.reference_states(sequences, **rows)}
         logits = self.policy.reference_logits(sequences, played.action_masks, **rows)
         return {"ref_logits": logits}

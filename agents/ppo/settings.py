@@ -17,7 +17,7 @@ KlEstimator = Literal["k1", "k2", "k3", "exact"]
 OldLogProbs = Literal["sampled", "recomputed"]
 GAE_LAMBDA = 0.95
 """``gae_lambda`` where neither the user nor the credit rule names one."""
-MOST_PASSES = 10_000
+MAX_PASSES = 10_000
 """Most passes over a batch, and gradient steps in one: an update with more would not end."""
 
 
@@ -115,7 +115,7 @@ class PPOSettings(EpisodicSettings):
             value = getattr(self, name)
             if not (isinstance(value, str) or (value is None and name != "advantage")):
                 raise SettingsError(f"{name} must be a name, got {value!r}")
-        check_count(self, "n_epochs", "n_minibatches", most=MOST_PASSES)
+        check_count(self, "n_epochs", "n_minibatches", most=MAX_PASSES)
         check_count(
             self, "group_size", least=2, optional=True, hint="a group of one has no baseline"
         )

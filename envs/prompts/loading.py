@@ -29,16 +29,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-MOST_UNPACKED = 2**30
-"""Most bytes that a compressed file may unpack to, or `MOST_TIMES` its own size if that is more."""
-MOST_TIMES = 20
+MAX_UNPACKED_BYTES = 2**30
+"""Most bytes that a compressed file may unpack to, unless its ratio allows more."""
+MAX_UNPACKED_RATIO = 20
+"""Most times its own size that a compressed file may unpack to, unless that is few bytes."""
 
 
 def read_gzip(path: Path) -> bytes:
     """Return the contents of a gzipped file.
 
     Raises:
-        DatasetError: if they are more than `MOST_UNPACKED` allows.
+        DatasetError: if they are more than `MAX_UNPACKED_BYTES` allows.
         OSError, EOFError: if the file is damaged.
     """
     most = _most(path)
@@ -50,7 +51,7 @@ def read_gzip(path: Path) -> bytes:
 
 
 def check_parquet(path: Path) -> None:
-    """Refuse a parquet file whose tables are larger than `MOST_UNPACKED` allows.
+    """Refuse a parquet file whose tables are larger than `MAX_UNPACKED_BYTES` allows.
 
     Sizes and numbers of values stand in the file's metadata, but for texts that repeat: these are
     passed over once, as indices into the file's dictionaries where it has them.
@@ -105,7 +106,7 @@ def _expanded(array: Any) -> int:
 
 
 def _most(path: Path) -> int:
-    return max(MOST_UNPACKED, MOST_TIMES * path.stat().st_size)
+    return max(MAX_UNPACKED_BYTES, MAX_UNPACKED_RATIO * path.stat().st_size)
 
 
 def _too_large(path: Path, most: int, remedy: str) -> DatasetError:

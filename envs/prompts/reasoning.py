@@ -23,7 +23,7 @@ from tokengym.envs.registry import Registry, did_you_mean
 INSTALL = "pip install 'tokengym[reasoning]'"
 SIZE = 256
 """Prompts of each split, unless ``size`` says otherwise."""
-MOST = 100_000
+MAX_SIZE = 100_000
 """Largest ``size``."""
 EVALUATES = re.compile(r"\b(eval|exec|parse_expr|sympify)\(")
 """What a module of the library contains that evaluates text as code."""
@@ -161,8 +161,8 @@ def generated(word: str) -> Generated:
     """Return a data set and its prompts, generated once per process; see `generated_prompts`."""
     name, options = (parsed := _WORDS.parse(word)).name, dict(parsed.options)
     size = options.pop("size", SIZE)
-    if not isinstance(size, int) or not 1 <= size <= MOST:
-        raise DatasetError(f"dataset {word!r}: size must be from 1 to {MOST}, got {size!r}")
+    if not isinstance(size, int) or not 1 <= size <= MAX_SIZE:
+        raise DatasetError(f"dataset {word!r}: size must be from 1 to {MAX_SIZE}, got {size!r}")
     factory = _factory(name)
     make = factory.DATASETS[name][0]
     config = _configured(factory, name, options, items=2 * size * _TRIES)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-_MOST_UNKNOWN = 0.05
+_MAX_UNKNOWN_SHARE = 0.05
 _FEWEST_TOKENS = 100  # of fewer a share says little, and they are read by whoever wrote them
 _CONVERTED = "<generator object _iterable_array_conversion"
 """What `gymnasium.wrappers.NumpyToTorch` and its relatives make of any text in reset's options."""
@@ -260,7 +260,7 @@ def _check_known(
     counts = [list(ids).count(unknown) for ids in encoded]
     total = sum(map(len, encoded))
     share = sum(counts) / total
-    if share > _MOST_UNKNOWN and total >= _FEWEST_TOKENS:
+    if share > _MAX_UNKNOWN_SHARE and total >= _FEWEST_TOKENS:
         worst = int(np.argmax(counts))
         raise PromptError(
             f"{share:.0%} of the prompts' tokens are unknown to the tokenizer and its vocabulary "

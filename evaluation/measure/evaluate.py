@@ -29,9 +29,9 @@ logger = logging.getLogger(__name__)
 
 ROWS = 128
 """Most environment rows played and scored at once."""
-MOST_UNREAD = 0.1
+MAX_UNREAD_SHARE = 0.1
 """Largest share of texts that a scorer cannot read and nothing is said of."""
-MOST_UNREAD_GOLD = 0.25
+MAX_UNREAD_GOLD_SHARE = 0.25
 """Largest share of texts that the gold score does not know and is still a number."""
 
 
@@ -172,7 +172,7 @@ class Evaluator:
         self._is_checked = True
         scorer = environment_scorer(self.envs)
         share = 0.0 if scorer is None else float(np.mean(scorer.unread(episodes)))
-        if scorer is not None and share > MOST_UNREAD:
+        if scorer is not None and share > MAX_UNREAD_SHARE:
             logger.warning(
                 "%s has no tokens for %.0f %% of the words it scores, so that its scores say "
                 "little; pass reward_model=, encoder= or scorer= that reads these texts",
@@ -183,7 +183,7 @@ class Evaluator:
             return
         bundle = _task(self.envs).bundle
         assert bundle is not None
-        if (share := gold_unread(bundle, self.gold, episodes)) > MOST_UNREAD_GOLD:
+        if (share := gold_unread(bundle, self.gold, episodes)) > MAX_UNREAD_GOLD_SHARE:
             logger.warning(
                 "the gold score, %s, does not know %.0f %% of the words, and is left out",
                 self.gold.name,

@@ -40,7 +40,7 @@ COLOURS = REFERENCE
 """Number of colours in the palette; further rewards reuse them."""
 PROFILE_POINTS = 120
 """Thresholds of a performance profile."""
-MOST_POINTS = 240
+MAX_POINTS = 240
 """Points a drawn line keeps; statistics use all."""
 
 
@@ -201,7 +201,7 @@ def _axis_view(
 def _series(
     panel: Panel, measure: str, axis: str, colours: Mapping[str, int], level: float
 ) -> list[Series]:
-    keep = np.unique(np.linspace(0, len(panel.steps) - 1, MOST_POINTS).round().astype(int))
+    keep = np.unique(np.linspace(0, len(panel.steps) - 1, MAX_POINTS).round().astype(int))
     series = []
     for name, runs in panel.rewards.items():
         values = runs.values[measure][:, keep]

@@ -134,7 +134,7 @@ def forests(group: Mapping[str, Any], colours: Mapping[str, int]) -> list[dict[s
 
 # --- responses ------------------------------------------------------------------------------------
 
-MOST_TOKENS = 400
+MAX_SHOWN_TOKENS = 400
 """Longer responses are cut in the report; episodes.jsonl has them whole."""
 
 
@@ -204,11 +204,11 @@ def coloured_tokens(pieces: Sequence[str], rewards: Sequence[float]) -> list[dic
             "strength": f"{abs(float(reward)) / largest:.2f}",
             "value": signed(float(reward)),
         }
-        for piece, reward in zip(pieces[:MOST_TOKENS], rewards[:MOST_TOKENS], strict=True)
+        for piece, reward in zip(pieces[:MAX_SHOWN_TOKENS], rewards[:MAX_SHOWN_TOKENS], strict=True)
     ]
     if tokens:
         tokens[0]["space"] = ""
-    if len(pieces) > MOST_TOKENS:
+    if len(pieces) > MAX_SHOWN_TOKENS:
         tokens.append({"space": " ", "text": "…", "tone": "", "strength": "0", "value": ""})
     return tokens
 

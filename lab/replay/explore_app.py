@@ -17,12 +17,12 @@ from tokengym.lab.replay.explore_page import (
     render_response,
     styles,
 )
-from tokengym.lab.replay.explore_requests import MOST_CONTINUATIONS, ExplorePage, Shown
+from tokengym.lab.replay.explore_requests import MAX_CONTINUATIONS, ExplorePage, Shown
 from tokengym.lab.replay.explore_server import HOST, Server, listen
 
 logger = logging.getLogger(__name__)
 
-MOST_SAID = 500
+MAX_MESSAGE_CHARACTERS = 500
 """Longest line that says what is wrong, characters."""
 UNTRAINED = "the policy that training starts from"
 INTRODUCTION = """<h1>tokengym explore</h1>
@@ -131,7 +131,7 @@ def _components(page: ExplorePage) -> SimpleNamespace:
     parts.heat = shown(js_on_load=PICK, elem_id="response")
     parts.token = gr.Dropdown([], label="Token (choose one here, or above)")
     parts.alternatives = gr.Radio([], label="What the policy could have said there")
-    parts.count = gr.Slider(1, MOST_CONTINUATIONS, value=16, step=1, label="Continuations of each")
+    parts.count = gr.Slider(1, MAX_CONTINUATIONS, value=16, step=1, label="Continuations of each")
     parts.fork = gr.Button("Take the alternative", variant="primary")
     parts.result = shown(js_on_load=None, elem_id="fork")
     return parts
@@ -222,7 +222,7 @@ def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
             if not isinstance(error, ValueError | TypeError | OSError):
                 logger.exception("a request failed")
                 said = f"{type(error).__name__}: {error}; the traceback is on the terminal"
-        said = html.escape(" ".join(printable(said).split())[:MOST_SAID])
+        said = html.escape(" ".join(printable(said).split())[:MAX_MESSAGE_CHARACTERS])
         raise gr.Error(said, print_exception=False)
 
     return guarded

@@ -9,7 +9,7 @@ from tokengym.evaluation.report.verdict import number, signed
 from tokengym.lab.replay.explore import Alternative, Branch, Change, Fork, Response
 from tokengym.lab.replay.page import episode_rows
 
-MOST_TEXTS = 3
+MAX_SHOWN_TEXTS = 3
 """Continuations of a branch that are shown; the figures are of all."""
 
 
@@ -121,7 +121,7 @@ def _branch(branch: Branch, time: int, name: str) -> dict[str, Any]:
         text = {"kept": kept, "token": token}
         text |= {"rest": "".join(pieces[time + 1 :]), "figures": " \u00b7 ".join(figures)}
         texts.setdefault(pieces, text)
-    shown = list(texts.values())[:MOST_TEXTS]
+    shown = list(texts.values())[:MAX_SHOWN_TEXTS]
     return {"name": name, "texts": shown, "left": len(texts) - len(shown)}
 
 

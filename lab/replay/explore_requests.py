@@ -30,15 +30,15 @@ from tokengym.lab.replay.replay import known_task, usual_rewards
 from tokengym.rewards.credits.base import REWARDS
 from tokengym.rewards.registry import registered_rewards
 
-MOST_KEPT = 4
+MAX_LOADED_POLICIES = 4
 """Policies that stay loaded."""
-MOST_CHARACTERS = 100_000
+MAX_PROMPT_CHARACTERS = 100_000
 """Longest prompt; how many of its tokens the model reads is counted later."""
-MOST_RULES = 24
-MOST_CONTINUATIONS = 64
+MAX_RULES = 24
+MAX_CONTINUATIONS = 64
 TEMPERATURES = (0.001, 1000.0)
 """Least and largest, beside 0."""
-MOST_SEED = 2**63 - 1
+MAX_SEED = 2**63 - 1
 WAIT_S = 20.0
 """Longest that a request waits for the one before it, seconds."""
 
@@ -164,7 +164,7 @@ class ExplorePage:
             played = load_agent(agent, trust_code=self._trust_code) if agent else None
             model = self._model if is_first else None
             self._explorers[env, agent] = Explorer(env, kwargs, played, model=model)
-            for old in list(self._explorers)[:-MOST_KEPT]:
+            for old in list(self._explorers)[:-MAX_LOADED_POLICIES]:
                 del self._explorers[old]
         return self._explorers[env, agent]
 
@@ -204,7 +204,7 @@ class ExplorePage:
         """
         agent, env = self.choose_policy(agent, env)
         self._check(rules, prompt)
-        chosen_seed = int(_checked("seed", seed, 0, MOST_SEED))
+        chosen_seed = int(_checked("seed", seed, 0, MAX_SEED))
         heat = 0.0 if temperature == 0 else _checked("temperature", temperature, *TEMPERATURES)
         with self._turn():
             explorer, greedy = self.explorer(env, agent), heat == 0
@@ -221,7 +221,7 @@ class ExplorePage:
 
     def fork(self, shown: Shown, place: int, token_id: int, count: int | None) -> Fork:
         """Return the response continued from a token on, with it and with another."""
-        n = int(_checked("continuations", count, 1, MOST_CONTINUATIONS))
+        n = int(_checked("continuations", count, 1, MAX_CONTINUATIONS))
         with self._turn():
             return shown.explorer.fork(
                 shown.response,
@@ -237,13 +237,13 @@ class ExplorePage:
         """Refuse rules that the page may not name, and a prompt that is empty or too long."""
         if not isinstance(prompt, str) or not prompt.strip():
             raise ValueError("the prompt is empty; type one, or press Another prompt")
-        if len(prompt) > MOST_CHARACTERS:
+        if len(prompt) > MAX_PROMPT_CHARACTERS:
             raise ValueError(
-                f"the prompt has {len(prompt)} characters, the page takes {MOST_CHARACTERS}; "
+                f"the prompt has {len(prompt)} characters, the page takes {MAX_PROMPT_CHARACTERS}; "
                 "shorten it"
             )
-        if not rules or len(rules) > MOST_RULES:
-            raise ValueError(f"choose 1 to {MOST_RULES} credit rules, got {len(rules or ())}")
+        if not rules or len(rules) > MAX_RULES:
+            raise ValueError(f"choose 1 to {MAX_RULES} credit rules, got {len(rules or ())}")
         for rule in rules:
             if rule not in self.rewards:
                 check_rule(str(rule))

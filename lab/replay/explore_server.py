@@ -21,7 +21,7 @@ Application = Callable[[Any, Receive, Send], Awaitable[None]]
 
 HOST = "127.0.0.1"
 PORTS = range(7860, 7960)
-MOST_BYTES = 512 * 1024
+MAX_BODY_BYTES = 512 * 1024
 """Largest body of a request."""
 ROUTES = {
     "GET": re.compile(
@@ -77,7 +77,9 @@ class Guard:
             body = await _read(receive)
             if body is None:
                 return await _answer(
-                    send, 413, f"the request is longer than {MOST_BYTES} bytes; shorten the prompt"
+                    send,
+                    413,
+                    f"the request is longer than {MAX_BODY_BYTES} bytes; shorten the prompt",
                 )
             if not _is_call(body):
                 return await _answer(send, 400, "the request is no call of a part of the page")
@@ -198,9 +200,9 @@ async def _read(receive: Receive) -> bytes | None:
         message = await receive()
         part = message.get("body", b"")
         length += len(part)
-        body = body + part if length <= MOST_BYTES else b""
+        body = body + part if length <= MAX_BODY_BYTES else b""
         more = message.get("more_body", False)
-    return body if length <= MOST_BYTES else None
+    return body if length <= MAX_BODY_BYTES else None
 
 
 def _once(body: bytes, receive: Receive) -> Receive:

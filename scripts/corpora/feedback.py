@@ -63,7 +63,7 @@ PRINCIPLES: Mapping[str, str] = {p.name: p.text for p in DEFAULT_PRINCIPLES} | {
 HELD_OUT_TOPICS = frozenset({"alarm", "rival", "ticket", "coffee", "picnic", "scarf"})
 """Half of them harmful; no lesson is about them."""
 NO_FAULT = "none"
-MOST_NAMED = 3
+MAX_NAMED_WORDS = 3
 """Words that a critique names at most."""
 LONGEST = 48
 """Longest response, words and punctuation marks: the default horizon."""
@@ -120,9 +120,9 @@ def critique(principle: str, rules: Rules, prompt: str, response: str) -> str:
     harm = [word for word in found if word not in RUDE_WORDS]
     faults = []
     if rude:
-        faults.append(f"the response says {' , '.join(rude[:MOST_NAMED])} .")
+        faults.append(f"the response says {' , '.join(rude[:MAX_NAMED_WORDS])} .")
     if harm:
-        faults.append(f"the response tells how to {' , '.join(harm[:MOST_NAMED])} .")
+        faults.append(f"the response tells how to {' , '.join(harm[:MAX_NAMED_WORDS])} .")
     if principle in ("harm", "declining"):
         faults.reverse()
     if isinstance(rules, DialogueRules):

@@ -50,7 +50,7 @@ COMPONENTS: dict[str, dict[str, bool]] = {
 IRRELEVANT, REFERENCE = "irrelevant answer", "reference"
 COPY, WORD = "the query itself", "one word of both"
 Row = dict[str, Any]
-MOST_WORDS = 200
+MAX_WORDS = 200
 """Real answers are cut here, so that an encoder of 512 tokens reads them whole."""
 
 
@@ -126,7 +126,7 @@ def real_queries(file: Path, count: int) -> list[Query]:
     return [
         Query(
             text=rows[i]["input"],
-            answer=" ".join(rows[i]["output"].split()[:MOST_WORDS]),
+            answer=" ".join(rows[i]["output"].split()[:MAX_WORDS]),
             query_type=rows[i]["qtype"],
         )
         for i in chosen

@@ -76,7 +76,7 @@ def test_in_the_loss_it_adds_its_own_gradient(
     The exact KL in the reward adds the same to the loss: its direct gradient, in reward units. The
     reference's logits are kept, or its hidden states where memory is short.
     """
-    monkeypatch.setattr("tokengym.agents.ppo.ppo.MOST_LOGITS", memory)
+    monkeypatch.setattr("tokengym.agents.ppo.ppo.MAX_REFERENCE_BYTES", memory)
     agent = make_ppo(
         envs=make_envs(num_envs=8, **MASKS),
         temperature=1.3,
@@ -284,7 +284,7 @@ def test_a_micro_batch_bounds_every_pass_of_an_update(
         micro_batch_size=2,
         old_log_probs="recomputed",
     )
-    monkeypatch.setattr("tokengym.agents.ppo.ppo.MOST_LOGITS", 0)
+    monkeypatch.setattr("tokengym.agents.ppo.ppo.MAX_REFERENCE_BYTES", 0)
     played: Any = agent.collect()
     rows: list[int] = []
     hidden = LanguageModel.hidden

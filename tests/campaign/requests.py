@@ -17,7 +17,7 @@ import numpy as np
 
 from tests.campaign.hostile import hostile_text
 from tests.campaign.outcome import LIMIT_S, Command, LostError, Outcome, try_cases
-from tokengym.lab.replay.explore_server import MOST_BYTES
+from tokengym.lab.replay.explore_server import MAX_BODY_BYTES
 
 MARKER = "ran"
 EVIL = f"open(__file__[:-7] + {MARKER!r}, 'w').close()\nA = make = None\n"
@@ -193,7 +193,7 @@ def values(client: Client, folder: Path, random: np.random.Generator) -> None:
 
 def bodies(client: Client, folder: Path, random: np.random.Generator) -> None:
     """Send what is no call, or too long, as a call."""
-    long = b'{"data": ["' + b"x" * (MOST_BYTES + int(random.integers(MOST_BYTES)))
+    long = b'{"data": ["' + b"x" * (MAX_BODY_BYTES + int(random.integers(MAX_BODY_BYTES)))
     body = [b"", b"[" * 300_000, b"\xff\x00", b"null", b'{"data": 1}', b"1" * 9999, long][
         random.integers(7)
     ]

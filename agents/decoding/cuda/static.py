@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 HAS_FUSED_SHAPE = "tokengym.agents.fused.blocks:has_fused_shape"
 FUSED_STREAM = "tokengym.agents.fused.blocks:FusedStream"
-MOST_PREFILLED = 2**15
+MAX_PREFILLED_TOKENS = 2**15
 """Most tokens of prompts that are read at once, so that long ones do not decide the memory."""
 ALIGNMENT = 8
 """Attention kernels copy a mask whose rows do not begin at a multiple of this."""
@@ -65,7 +65,7 @@ class StaticStream:
         rows, width = input_ids.shape
         self.size, self.length = rows, width
         places = (attention_mask.cumsum(-1) - 1).clamp(min=0)
-        for part in torch.arange(rows).split(max(1, MOST_PREFILLED // width)):
+        for part in torch.arange(rows).split(max(1, MAX_PREFILLED_TOKENS // width)):
             some = slice(int(part[0]), int(part[-1]) + 1)
             prompts: Any = DynamicCache()  # no config: sliding layers keep the whole prompt
             hidden = self._model.hidden(

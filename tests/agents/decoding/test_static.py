@@ -119,7 +119,7 @@ def test_long_prompts_are_read_a_few_rows_at_a_time(monkeypatch: pytest.MonkeyPa
     mask[1, :3] = 0
     streams = [StaticStream(model, 12, rows=8) for _ in range(2)]
     for most, stream in zip((10**6, 20), streams, strict=True):
-        monkeypatch.setattr(static_cache, "MOST_PREFILLED", most)
+        monkeypatch.setattr(static_cache, "MAX_PREFILLED_TOKENS", most)
         lengths: list[int] = []
         hook = model.model.model.register_forward_pre_hook(
             lambda _module, _args, given, seen=lengths: seen.append(len(given["input_ids"])),

@@ -35,7 +35,7 @@ def test_figures_and_gradients_are_those_of_autograd(
     kind: str, with_kl: bool, with_entropy: bool, with_mask: bool, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(vocabulary, "ALIGNED", 8)
-    monkeypatch.setattr(vocabulary, "MOST_LOGITS", 13 * 8)  # three parts, the last a short one
+    monkeypatch.setattr(vocabulary, "MAX_LOGITS", 13 * 8)  # three parts, the last a short one
     dtype = torch.bfloat16 if kind == "mixed" else getattr(torch, kind)
     near = 1e-5 if kind == "float32" else 5e-2  # a sum of three rounded products
     given = {name: value.to(DEVICE) for name, value in parts(dtype).items()}

@@ -185,7 +185,7 @@ def test_a_pair_has_one_loss_whatever_its_company():
 def test_logits_in_parts_give_the_same_gradient(monkeypatch: pytest.MonkeyPatch):
     found = []
     for most in (2**27, 40):  # the second makes parts of 5 tokens
-        monkeypatch.setattr("tokengym.agents.policy.sampling.MOST_LOGITS", most)
+        monkeypatch.setattr("tokengym.agents.policy.sampling.MAX_LOGITS", most)
         dpo = make_dpo(ref_model=make_model(seed=1))
         pair_losses(dpo.loss, dpo.log_probs(batch_of(dpo), dpo.model)).mean().backward()  # type: ignore[arg-type]
         found.append([p.grad for p in dpo.policy.trained_parameters() if p.grad is not None])

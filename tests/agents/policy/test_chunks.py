@@ -85,7 +85,7 @@ def test_chunks_change_neither_figures_nor_gradients(
 
     monkeypatch.setattr(head, "product", product)
     for tokens in (100, 4, 1):  # of a chunk; there are 11
-        monkeypatch.setattr(sampling, "MOST_LOGITS", tokens * VOCABULARY)
+        monkeypatch.setattr(sampling, "MAX_LOGITS", tokens * VOCABULARY)
         chunks.clear()
         found = agent.policy.evaluate(sequences, masks, with_entropy=True, with_kl=True)
         loss: Any = 0.0
@@ -127,7 +127,7 @@ def test_stored_reference_logits_and_log_probs_without_gradient_in_chunks(
     agent.policy.language_model.model.get_output_embeddings().register_forward_hook(
         lambda _module, _inputs, logits: heads.append(len(logits))
     )
-    for name in ("MOST_LOGITS", "MOST_WITHOUT_GRADIENT"):
+    for name in ("MAX_LOGITS", "MAX_LOGITS_WITHOUT_GRADIENT"):
         heads.clear()
         with monkeypatch.context() as patch:
             patch.setattr(sampling, name, 2 * VOCABULARY)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tokengym.lab.replay import explore_server
-from tokengym.lab.replay.explore_server import MOST_BYTES, Guard, listen
+from tokengym.lab.replay.explore_server import MAX_BODY_BYTES, Guard, listen
 
 OWN = {"host": "127.0.0.1:7860", "cookie": "a=b; tokengym-explore-7860=secret"}
 JOIN = "/root/gradio_api/queue/join"
@@ -213,7 +213,7 @@ def test_a_websocket_is_closed(ask: Asked):
 
 def test_a_body_is_read_up_to_a_limit_and_its_sender_is_heard_out(ask: Asked):
     call = json.dumps(CALL | {"x": ""}).encode()
-    filled = call.replace(b'"x": "', b'"x": "' + b"y" * (MOST_BYTES - len(call)))
+    filled = call.replace(b'"x": "', b'"x": "' + b"y" * (MAX_BODY_BYTES - len(call)))
     assert ask(JOIN, method="POST", body=(filled[:1000], filled[1000:]))[0] == 200
     assert ask.reached == [(JOIN, b"", filled)]
     status, _, said = ask(JOIN, method="POST", body=(filled, b" ", *[b"x" * 1000] * 99))
