@@ -473,11 +473,18 @@ def vineppo_table(ledger: Ledger) -> str:
     return markdown_table(["rule", "updates", "rate", *what], rows)
 
 
+def share_of_gain(ledger: Ledger, cell: Cell, best: Cell, baseline: Cell) -> float:
+    """Return a cell's gain on a baseline as a share of another's, on the seeds that all have."""
+    one, whole, base = (ledger.areas(c) for c in (cell, best, baseline))
+    seeds = sorted(set(one) & set(whole) & set(base))
+    return mean([one[s] - base[s] for s in seeds]) / mean([whole[s] - base[s] for s in seeds])
+
+
 def executed_table(ledger: Ledger) -> str:
     """Return what executed values are worth in training, and how much of it rules reach.
 
     The last column is a rule's gain as a share of that of the best cell with executed values, which
-    is chosen on the spare seed.
+    is chosen on the spare seed, over the seeds that this has.
     """
     length = AT_CONTINUED[0].length
     sparse = ledger.chosen(["sparse"], places(ledger, length=length))
@@ -485,17 +492,12 @@ def executed_table(ledger: Ledger) -> str:
     if sparse is None or not tried:
         return "Not measured yet."
     best = max(tried, key=lambda cell: max(ledger.sweeps[cell].values()))
-    cells = [*tried, *(replace(cell, length=length) for cell in AT_LENGTHS)]
-    gains = {
-        cell: gain
-        for cell in cells
-        if cell != sparse and (gain := ledger.difference(cell, sparse)) is not None
-    }
+    cells = [*tried, *(replace(cell, length=length) for cell in AT_SPEEDS)]
+    gains = {cell: gain for cell in cells if (gain := ledger.difference(cell, sparse)) is not None}
     shown = after_holm(gains)
-    whole = gains[best].difference
     level = student_mean([*ledger.areas(sparse).values()])
     rows = [[f"`sparse`, {setting(sparse)}", f"{ledger.rate(sparse):g}", level, NONE, NONE]]
-    for cell, gain in gains.items():
+    for cell in gains:
         executed = f"`sparse`, executed values, lambda {cell.gae_lambda}"
         rows.append(
             [
@@ -503,7 +505,7 @@ def executed_table(ledger: Ledger) -> str:
                 f"{ledger.rate(cell):g}",
                 student_mean([*ledger.areas(cell).values()]),
                 shown[cell],
-                percent(gain.difference / whole),
+                percent(share_of_gain(ledger, cell, best, sparse)),
             ]
         )
     what = ("score - c KL over the run", "minus the first row", "share of the best executed")
