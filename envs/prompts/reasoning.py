@@ -166,16 +166,19 @@ def generated(word: str) -> Generated:
     factory = _factory(name)
     make = factory.DATASETS[name][0]
     config = _configured(factory, name, options, items=2 * size * _TRIES)
-    dataset = make(config)
     places: dict[str, int] = {}
     items: list[dict[str, Any]] = []
-    for place in range(2 * size * _TRIES):
-        item = dataset[place]
-        if places.setdefault(item["question"], place) == place:
-            items.append(item)
-        if len(items) == 2 * size:
-            break
-    again = make(config)
+    try:
+        dataset, again = make(config), make(config)
+        for place in range(2 * size * _TRIES):
+            item = dataset[place]
+            if places.setdefault(item["question"], place) == place:
+                items.append(item)
+            if len(items) == 2 * size:
+                break
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise _unfit(name, f"makes no question of the options {options} ({reason})") from error
     if any(again[place]["question"] != asked for asked, place in [*places.items()][:_CHECKED]):
         raise _unfit(name, "asks other questions each time it is made")
     if len(items) < 2:

@@ -203,6 +203,7 @@ def test_every_data_set_that_evaluates_was_looked_at() -> None:
         ("acre:level=1", "has no curriculum, and so no level"),
         ("list_functions:size=8", "asks other questions each time it is made"),
         ("composite", "refuses the options"),
+        ("spell_backward:min_word_len=40,max_word_len=50", "makes no question of the options .*40"),
     ],
 )
 def test_what_the_library_has_not_is_refused_in_one_line(dataset: Any, message: str) -> None:
