@@ -342,14 +342,14 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
 
     def _setup_learn(self, *arguments: Any, **options: Any) -> tuple[int, BaseCallback]:
         """Prepare a training; SB3 itself would leave an empty temporary folder for each one."""
-        own = self._custom_logger or self.tensorboard_log is not None
-        if not own:
+        is_logged = self._custom_logger or self.tensorboard_log is not None
+        if not is_logged:
             formats: list[KVWriter] = [HumanOutputFormat(sys.stdout)] if self.verbose else []
             self.set_logger(Logger(folder=None, output_formats=formats))
         try:
             return super()._setup_learn(*arguments, **options)
         finally:
-            self._custom_logger = own and self._custom_logger
+            self._custom_logger = is_logged and self._custom_logger
 
     def dump_logs(self, iteration: int = 0) -> None:
         """Write one row of the log, with the seconds that each phase took."""
@@ -368,8 +368,8 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
         if self.policy_kwargs.get("model") is None and self.env is not None:
             bundle = environment_attribute(self.env, "bundle")
             self.policy_kwargs["model"] = None if bundle is None else bundle.policy
-        own = np.random.SeedSequence(self.seed).generate_state(3).tolist()
-        seeds = self.processes.gather(own)[0]
+        process_seeds = np.random.SeedSequence(self.seed).generate_state(3).tolist()
+        seeds = self.processes.gather(process_seeds)[0]
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seeds[0])  # the adapters' first weights
             policy_class: Any = self.policy_class

@@ -262,8 +262,8 @@ def own_player(name: str, made: Any, envs: Any, *, seed: int | None = None) -> A
             f"agent {name} is called with the environments alone, but its constructor needs "
             f"{', '.join(required)}; give the others a default"
         )
-    own = split_file_word(name)
-    with running_user_code(f"agent {name} cannot be made", own and own[0]):
+    file_word = split_file_word(name)
+    with running_user_code(f"agent {name} cannot be made", file_word and file_word[0]):
         return made(envs, **seeds) if required else made(**seeds)
 
 

@@ -87,14 +87,14 @@ class Processes:
         """Give the policy that ``policy.optimizer`` steps on within the block."""
         yield policy
 
-    def parts(self, minibatch: Experience, most: int | None) -> Iterator[Experience]:
+    def parts(self, minibatch: Experience, max_rows: int | None) -> Iterator[Experience]:
         """Yield the parts of a minibatch that this process passes over, each of similar lengths.
 
         Args:
             minibatch: The minibatch of all processes.
-            most: Most rows of a part.
+            max_rows: Most rows of a part.
         """
-        for rows in minibatch.sequences.buckets(most):
+        for rows in minibatch.sequences.buckets(max_rows):
             yield minibatch.select(rows)
 
     def backward(self, loss: Tensor) -> None:

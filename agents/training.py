@@ -28,9 +28,9 @@ def train(run: TrainingRun, algorithm: type[EpisodicAlgorithm]) -> EpisodicAlgor
     training = run.training
     # A checkpoint's word for code of the user's counts only where the run's settings say it too.
     settings = vars(run.settings).items()
-    own = {name: value for name, value in settings if any(map(split_file_word, texts_in(value)))}
+    code = {name: value for name, value in settings if any(map(split_file_word, texts_in(value)))}
     resumed = run.resume(
-        lambda folder: algorithm.load(folder, env=_make_envs(run), device=training.device, **own)
+        lambda folder: algorithm.load(folder, env=_make_envs(run), device=training.device, **code)
     )
     agent = make_agent(run, algorithm) if resumed is None else resumed
     done = run.updates

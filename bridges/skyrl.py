@@ -45,10 +45,10 @@ def credited(output: dict[str, Any], credit: TokenCredit) -> dict[str, Any]:
                 f"response {row} has {list(mask).count(0)} tokens that the policy did not write; "
                 "token credit here is for responses of one turn"
             )
-    found = credit(output["response_ids"], prompts=output["prompt_token_ids"])
+    paid = credit(output["response_ids"], prompts=output["prompt_token_ids"])
     rewards = [
         row[: len(ids)].tolist()
-        for row, ids in zip(found.token_rewards, output["response_ids"], strict=True)
+        for row, ids in zip(paid.token_rewards, output["response_ids"], strict=True)
     ]
     return {**output, "rewards": rewards}
 

@@ -105,10 +105,10 @@ class TokenCreditManager:
                 "verl scored with its own reward model, one score a response; add "
                 "reward.custom_reward_function.path=pkg://tokengym.bridges.verl"
             )
-        found = torch.zeros(data.batch["responses"].shape, dtype=torch.float32)
+        token_rewards = torch.zeros(data.batch["responses"].shape, dtype=torch.float32)
         for row, paid in enumerate(scores):
-            found[row, : len(paid)] = torch.tensor(paid)
-        return found
+            token_rewards[row, : len(paid)] = torch.tensor(paid)
+        return token_rewards
 
 
 def _foreign(batch: Any) -> int:
@@ -124,8 +124,8 @@ def _own_ids(batch: Any, name: str) -> list[int]:
     """Return a row's prompt, which is padded on the left, or response, which is on the right."""
     ids, mask = batch[name], batch["attention_mask"].bool()
     length = batch["prompts"].shape[-1]
-    own = mask[:length] if name == "prompts" else mask[length : length + ids.shape[-1]]
-    return [int(token) for token in ids[own]]
+    part = mask[:length] if name == "prompts" else mask[length : length + ids.shape[-1]]
+    return [int(token) for token in ids[part]]
 
 
 if importlib.util.find_spec("verl") is not None:

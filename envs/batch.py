@@ -179,9 +179,9 @@ class EpisodeBatch:
         values = self.mdp.table.columns[name][self.prompt_ids[rows]]
         if self._custom:
             field = {"prompt": "text", "prompt_ids": "ids"}.get(name, name)
-            for place, row in enumerate(rows.tolist()):
+            for index, row in enumerate(rows.tolist()):
                 if row in self._custom:
-                    values[place] = getattr(self._custom[row], field)
+                    values[index] = getattr(self._custom[row], field)
         return values
 
     def response(self, row: int) -> list[int]:

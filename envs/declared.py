@@ -58,12 +58,12 @@ def shown_signature(function: Callable[..., Any], *declared: type) -> inspect.Si
         declared: The dataclasses, in the order of their parameters.
     """
     signature = inspect.signature(function)
-    own = [
+    declared_parameters = [
         parameter
         for name, parameter in signature.parameters.items()
         if parameter.kind != parameter.VAR_KEYWORD and name != "self"
     ]
-    names = {parameter.name for parameter in own}
+    names = {parameter.name for parameter in declared_parameters}
     shown = [
         inspect.Parameter(
             field.name,
@@ -75,7 +75,7 @@ def shown_signature(function: Callable[..., Any], *declared: type) -> inspect.Si
         for field in fields(cls)
         if field.name not in names
     ]
-    return signature.replace(parameters=[*own, *shown])
+    return signature.replace(parameters=[*declared_parameters, *shown])
 
 
 def takes(*declared: type) -> Callable[[F], F]:
@@ -89,8 +89,8 @@ def takes(*declared: type) -> Callable[[F], F]:
 
     def decorate(function: F) -> F:
         shown = shown_signature(function, *declared)
-        own = list(inspect.signature(function).parameters.values())[:1]
-        myself = [parameter for parameter in own if parameter.name == "self"]
+        first = list(inspect.signature(function).parameters.values())[:1]
+        myself = [parameter for parameter in first if parameter.name == "self"]
         function.__signature__ = shown.replace(parameters=[*myself, *shown.parameters.values()])  # type: ignore[attr-defined]
         return function
 

@@ -156,9 +156,9 @@ def _system_error(error: BaseException) -> int | None:
     if isinstance(error, OSError):
         return error.errno if error.errno in _FAILURES else None
     if type(error).__name__ == "SafetensorError" and (
-        found := re.search(r"os error (\d+)", str(error))
+        error_number := re.search(r"os error (\d+)", str(error))
     ):
-        return int(found[1]) if int(found[1]) in _FAILURES else None
+        return int(error_number[1]) if int(error_number[1]) in _FAILURES else None
     if isinstance(error, RuntimeError) and any(sign in str(error) for sign in _TORCH_SIGNS):
         return errno.ENOSPC
     return None
@@ -211,9 +211,9 @@ def is_leftover(path: Path) -> bool:
         True
     """
     for name in path.parts:
-        if found := _PART.fullmatch(name):
+        if leftover := _PART.fullmatch(name):
             try:
-                os.kill(int(found[1]), 0)
+                os.kill(int(leftover[1]), 0)
             except (ProcessLookupError, OverflowError):
                 return True
             except PermissionError:
@@ -223,8 +223,8 @@ def is_leftover(path: Path) -> bool:
 
 def _sync(path: Path) -> None:
     """Bring a file, or a folder with all that is in it, to the disk before it takes its place."""
-    for place in (path, *(path.rglob("*") if path.is_dir() else ())):
-        _sync_entry(place)
+    for entry in (path, *(path.rglob("*") if path.is_dir() else ())):
+        _sync_entry(entry)
 
 
 def _sync_entry(path: Path) -> None:
@@ -503,7 +503,7 @@ def _read_record(
             raise CheckpointError(f"{folder / name} is {state}; use an earlier checkpoint")
     kept = {
         file,
-        *(place for name in hashes for place in (folder / name, *(folder / name).parents)),
+        *(entry for name in hashes for entry in (folder / name, *(folder / name).parents)),
     }
     if extra := sorted(set(folder.rglob("*")) - kept):
         raise CheckpointError(f"{extra[0]} was not saved with the checkpoint; remove it")

@@ -83,8 +83,8 @@ def convert_texts() -> None:
         return array_conversion(value, xp, device)
 
     array_conversion.register(Info, convert)
-    for own in (Prompt, EncodedPrompt, Metadata):
-        array_conversion.register(own, lambda value, xp, device=None: value)
+    for kind in (Prompt, EncodedPrompt, Metadata):
+        array_conversion.register(kind, lambda value, xp, device=None: value)
 
 
 def episodes_from_infos(infos: Mapping[str, Any]) -> dict[int, Episode]:

@@ -37,11 +37,11 @@ def from_pretrained(auto_class: Any, path: str | Path, **options: Any) -> Any:
     if is_model:
         check_weights(path)
     try:
-        place = {} if Path(path).exists() else {"local_files_only": not hub_answers(str(path))}
+        source = {} if Path(path).exists() else {"local_files_only": not hub_answers(str(path))}
         if is_model:
-            options = {"use_safetensors": True, **_with_config(path, {**options, **place})}
+            options = {"use_safetensors": True, **_with_config(path, {**options, **source})}
         return auto_class.from_pretrained(
-            str(path), trust_remote_code=False, **{**options, **place}
+            str(path), trust_remote_code=False, **{**options, **source}
         )
     except PretrainedError:
         raise
@@ -96,11 +96,11 @@ def load_whole(
 def _is_block_left_out(model: Any, name: str) -> bool:
     """Return whether a stored weight is of a block beyond those that the model has."""
     modules = dict(model.named_modules())
-    for found in re.finditer(r"\.(\d+)\.", name):
-        place = name[: found.start()]
+    for number in re.finditer(r"\.(\d+)\.", name):
+        list_name = name[: number.start()]
         prefix = f"{model.base_model_prefix}."
-        for blocks in (place, prefix + place, place.removeprefix(prefix)):
-            if blocks in modules and found[1] not in dict(modules[blocks].named_children()):
+        for blocks in (list_name, prefix + list_name, list_name.removeprefix(prefix)):
+            if blocks in modules and number[1] not in dict(modules[blocks].named_children()):
                 return True
     return False
 
@@ -133,11 +133,11 @@ def _with_config(path: str | Path, options: Mapping[str, Any]) -> dict[str, Any]
         config, rest = AutoConfig.from_pretrained(base, **arguments)
     config._attn_implementation = config._experts_implementation = None
     sizes = dict.fromkeys(("hidden_size", "num_attention_heads", "vocab_size"), sys.maxsize)
-    for name, most in {"num_hidden_layers": MAX_LAYERS, **sizes}.items():
+    for name, limit in {"num_hidden_layers": MAX_LAYERS, **sizes}.items():
         size = getattr(config.get_text_config(), name, None)
-        if isinstance(size, int) and not 1 <= size <= most:
+        if isinstance(size, int) and not 1 <= size <= limit:
             raise PretrainedError(
-                f"config.json of {path} says {name} {size}, which must be within 1 and {most}"
+                f"config.json of {path} says {name} {size}, which must be within 1 and {limit}"
             )
     file = str(getattr(config, "transformers_weights", None) or "model.safetensors")
     if not file.endswith((".safetensors", ".safetensors.index.json")):
@@ -208,11 +208,11 @@ def hub_answers(name: str, kind: Literal["model", "dataset"] = "model") -> bool:
 
 def _near(path: str) -> str:
     """Return the folders beside a path that does not exist whose names are like its own."""
-    place = Path(path)
-    beside = place.parent.iterdir() if place.parent.is_dir() else ()
+    wanted = Path(path)
+    beside = wanted.parent.iterdir() if wanted.parent.is_dir() else ()
     folders = {folder.name: str(folder) for folder in beside if folder.is_dir()}
-    folders |= {name: name for name in MODELS} if place.name == path else {}
-    return f"; {did_you_mean(place.name, sorted(folders), shown=folders)}".rstrip("; ")
+    folders |= {name: name for name in MODELS} if wanted.name == path else {}
+    return f"; {did_you_mean(wanted.name, sorted(folders), shown=folders)}".rstrip("; ")
 
 
 def check_weights(folder: str | Path) -> None:
@@ -221,13 +221,13 @@ def check_weights(folder: str | Path) -> None:
     Raises:
         PretrainedError: naming a file and how to convert it.
     """
-    place = Path(folder)
-    if not place.is_dir() or any(place.glob("*.safetensors*")):
+    folder_path = Path(folder)
+    if not folder_path.is_dir() or any(folder_path.glob("*.safetensors*")):
         return
     for pattern in PICKLES:
-        if found := sorted(place.glob(pattern)):
+        if weights := sorted(folder_path.glob(pattern)):
             raise PretrainedError(
-                f"{found[0]} is pickled and may run code when it is read; store the model as "
+                f"{weights[0]} is pickled and may run code when it is read; store the model as "
                 "safetensors: where you trust it, load it with transformers or peft and call "
                 "save_pretrained"
             )

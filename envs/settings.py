@@ -119,10 +119,10 @@ class GenerationSettings(TextSettings, ResponseSettings):
                 "leave the empty one out"
             )
         for text in self.stop_strings:
-            if (place := lone_surrogate(text)) is not None:
+            if (position := lone_surrogate(text)) is not None:
                 raise SettingsError(
                     f"stop_strings must be Unicode texts, got {text!r} with a lone surrogate at "
-                    f"character {place}, which no text contains; write the character itself"
+                    f"character {position}, which no text contains; write the character itself"
                 )
 
 

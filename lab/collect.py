@@ -219,10 +219,10 @@ class _Maker:
 
 
 def _read_figures(file: Path) -> dict[str, Any]:
-    found = read_hashed(file, optional=True)
-    if set(found) != set(_FIGURES):
+    figures = read_hashed(file, optional=True)
+    if set(figures) != set(_FIGURES):
         raise ValueError(f"{file} is damaged; delete it and run again")
-    return found
+    return figures
 
 
 def _rows_file(parts: Path, number: int) -> Path:

@@ -104,9 +104,9 @@ class Labels:
 
     def undo(self) -> bool:
         """Take this person's last answer back; return whether there was one."""
-        for place in reversed(range(len(self.answers))):
-            if self.answers[place].who == self.who:
-                del self.answers[place]
+        for index in reversed(range(len(self.answers))):
+            if self.answers[index].who == self.who:
+                del self.answers[index]
                 self._write()
                 return True
         return False
@@ -126,16 +126,16 @@ class Labels:
     def kept(self) -> list[PreferencePair]:
         """Return the pairs of which all who prefer a response prefer the same one."""
         everyone = [self.preferences(who) for who in self.people()]
-        found = []
-        for place, pair in enumerate(self.pairs):
-            sides = {preferred[place] for preferred in everyone if place in preferred}
+        kept_pairs = []
+        for index, pair in enumerate(self.pairs):
+            sides = {preferred[index] for preferred in everyone if index in preferred}
             if sides == {"chosen"}:
-                found.append(pair)
+                kept_pairs.append(pair)
             elif sides == {"rejected"}:
-                found.append(
+                kept_pairs.append(
                     PreferencePair(prompt=pair.prompt, chosen=pair.rejected, rejected=pair.chosen)
                 )
-        return found
+        return kept_pairs
 
     def people(self) -> list[str]:
         """Return the names of those who have answered."""

@@ -128,9 +128,9 @@ def export_agent(
     run = read_result(results[0].parent)
     config = ComparisonConfig.from_dict(run["settings"], results[0], trust_code=trust_code)
     kind = config.training.agent
-    own = kind if split_file_word(kind) or kind in LEARNERS.plugins() else None
+    agent_class = kind if split_file_word(kind) or kind in LEARNERS.plugins() else None
     evaluator = make_evaluator(config)
-    evaluation = evaluator(load_agent(out / "agent", own, trust_code=trust_code))
+    evaluation = evaluator(load_agent(out / "agent", agent_class, trust_code=trust_code))
     data = _data_hashes(config, evaluator.envs)
     evaluator.close()
     curves = read_curves(results[0].with_name(CURVE), group_by=())
@@ -251,10 +251,10 @@ agent = from_hub("{name}")
 def _data_hashes(config: ComparisonConfig, envs: Any) -> dict[str, str]:
     """Return SHA-256 of the bundle and of the data set's file, as far as there are any."""
     bundle, dataset = envs.unwrapped.bundle, config.task.dataset
-    found = {} if bundle is None else {"SHA-256 of the bundle": content_hash(bundle.path)}
+    hashes = {} if bundle is None else {"SHA-256 of the bundle": content_hash(bundle.path)}
     if dataset is not None and Path(dataset).exists():
-        found["SHA-256 of the data set"] = content_hash(Path(dataset))
-    return found
+        hashes["SHA-256 of the data set"] = content_hash(Path(dataset))
+    return hashes
 
 
 def _shareable(value: Any) -> Any:

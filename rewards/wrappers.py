@@ -331,8 +331,8 @@ def _has_response(observations: Mapping[str, NDArray[Any]], width: int) -> NDArr
 def _attribute(env: AnyEnv, name: str) -> Any:
     """Return an attribute of the base environment, of a vector's first copy if it has copies."""
     base = getattr(env, "unwrapped", None)
-    for place in (base, *(copy.unwrapped for copy in getattr(base, "envs", ())[:1])):
-        if (value := getattr(place, name, None)) is not None:
+    for owner in (base, *(copy.unwrapped for copy in getattr(base, "envs", ())[:1])):
+        if (value := getattr(owner, name, None)) is not None:
             return value
     return None
 

@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.environ.get("TOKENGYM_TRACEBACK"):
             raise
         said = " ".join(f"{type(error).__name__}: {printable(str(error))}".split())
-        _say(f"error: {said[:500]}; the traceback is in {_kept(error)}")
+        _say(f"error: {said[:500]}; the traceback is in {_traceback_file(error)}")
         return FAULT
 
 
@@ -102,7 +102,7 @@ def _say(text: str) -> None:
     print(f"process {_process()}: {text}" if _process() else text, file=sys.stderr)
 
 
-def _kept(error: Exception) -> str:
+def _traceback_file(error: Exception) -> str:
     """Write an error's traceback to a file of its own and return its name."""
     with tempfile.NamedTemporaryFile(
         "w", prefix="tokengym-", suffix=".txt", delete=False, encoding="utf-8", errors="replace"

@@ -160,9 +160,9 @@ class GPT2Stream:
         self._bias = self._words.new_zeros(rows, 1, 1, self._capacity, dtype=dtype)
         self._bias[:, 0, 0, :width].masked_fill_(attention_mask == 0, -torch.inf)
         # Padding reads itself alone.
-        own = torch.eye(width, dtype=torch.bool, device=self._words.device)
-        before = torch.ones_like(own).tril()
-        return (attention_mask.bool()[:, None, None] & before) | own
+        itself = torch.eye(width, dtype=torch.bool, device=self._words.device)
+        before = torch.ones_like(itself).tril()
+        return (attention_mask.bool()[:, None, None] & before) | itself
 
     def step(self, tokens: Tensor) -> Tensor:
         """See `Stream.step`."""
@@ -214,14 +214,14 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) ->
     the scores.
     """
     shape = query.shape[:2]
-    found = F.scaled_dot_product_attention(
+    attended = F.scaled_dot_product_attention(
         query.unsqueeze(2),
         keys.unflatten(0, shape),
         values.unflatten(0, shape),
         attn_mask=bias,
         scale=1.0,
     )
-    return found.squeeze(2)
+    return attended.squeeze(2)
 
 
 def _attend_by_products(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:

@@ -227,15 +227,15 @@ def side_by_side(modules: Sequence[Any]) -> Map:
     bias = None if bases[0].bias is None else torch.cat([base.bias for base in bases])
     plain = linear_map(torch.cat([base.weight for base in bases]).t(), bias)
     rows = [len(base.weight) for base in bases]
-    found = [
-        (lower, F.pad(upper, (0, 0, sum(rows[:place]), sum(rows[place + 1 :]))))
-        for place, module in enumerate(modules)
+    adapters = [
+        (lower, F.pad(upper, (0, 0, sum(rows[:index]), sum(rows[index + 1 :]))))
+        for index, module in enumerate(modules)
         for lower, upper in _adapters(module)
     ]
-    if not found:
+    if not adapters:
         return plain
-    down = torch.cat([lower for lower, _ in found]).t()  # (in, ranks)
-    up = torch.cat([upper for _, upper in found], 1).t()  # (ranks, out)
+    down = torch.cat([lower for lower, _ in adapters]).t()  # (in, ranks)
+    up = torch.cat([upper for _, upper in adapters], 1).t()  # (ranks, out)
     return lambda x: (plain(x) + x.float() @ down @ up).to(x.dtype)
 
 

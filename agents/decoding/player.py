@@ -77,18 +77,18 @@ class DecodingPlayer:
     Args:
         policy: The policy to play.
         generator: Source of the uniform numbers that choose tokens.
-        place: See `row_uniforms`.
+        share: See `row_uniforms`.
     """
 
     def __init__(
         self,
         policy: DecodedPolicy,
         generator: torch.Generator,
-        place: tuple[int, int] = (0, 1),
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         self.policy = policy
         self.generator = generator
-        self._place = place
+        self._share = share
         # Values of a network of their own are read from whole texts, when the round is over.
         has_own = policy.critic is None or policy.critic.network is not None
         self._critic = None if has_own else policy.critic
@@ -131,7 +131,7 @@ class DecodingPlayer:
         support = self.policy.support(logits, mask, *masking_states)
         if support is not None:
             logits = logits.masked_fill(~support, -torch.inf)
-        uniforms = row_uniforms(self._num_rows, self.generator, self._place)
+        uniforms = row_uniforms(self._num_rows, self.generator, self._share)
         if len(rows) < self._num_rows:
             uniforms = uniforms[rows]
         uniforms = uniforms.to(logits.device)

@@ -126,15 +126,15 @@ def check_decoding(
     gap, ahead, scale = 0.0, 0.0, 0.0
     try:
         stream = make(language_model, width + steps)
-        found = [stream.start(prompts, mask)]
+        step_states = [stream.start(prompts, mask)]
         for step in range(steps):
             rows = enumerate(lengths)
-            found.append(stream.step(torch.stack([ids[r, n + step] for r, n in rows])))
+            step_states.append(stream.step(torch.stack([ids[r, n + step] for r, n in rows])))
         for row, length in enumerate(lengths):
             whole = language_model.hidden(ids[row : row + 1, : length + steps], use_cache=False)[0]
             prompt = language_model.hidden(ids[row : row + 1, :length], use_cache=False)[0]
             ahead = max(ahead, (prompt - whole[:length]).abs().max().item())
-            for step, states in enumerate(found):
+            for step, states in enumerate(step_states):
                 expected = whole[length - 1 + step].float()
                 gap = max(gap, (states[row].float() - expected).abs().max().item())
                 scale = max(scale, expected.abs().max().item())
@@ -148,8 +148,8 @@ def check_decoding(
             f"{name} reads tokens that come later (hidden states change by {ahead:.3g} of "
             f"{scale:.3g}); use a decoder-only transformer such as GPT-2, Llama or Qwen"
         )
-    most = 0.01 if language_model.is_float32 else 0.25
-    if not gap <= most * scale:
+    tolerance = 0.01 if language_model.is_float32 else 0.25
+    if not gap <= tolerance * scale:
         raise ModelError(
             f"{name} decodes with a cache to other hidden states than its whole forward gives (off "
             f"by {gap:.3g} of {scale:.3g}), as recurrent models do here; use a decoder-only "

@@ -127,9 +127,9 @@ class FusedStream(StaticStream):
         out = qkv.new_empty(len(qkv), qkv.shape[1] - 2 * layer.keys.shape[1] * width)
         norms = block.head_norms or (None, None)
         tables = self._cos, self._sin
-        place = self._positions, self._column, self._first
+        position = self._positions, self._column, self._first
         settings = block.scale, self._trunk.config.rms_norm_eps, block.window
-        attend(out, layer.keys, layer.values, qkv, *norms, *tables, *place, *settings)
+        attend(out, layer.keys, layer.values, qkv, *norms, *tables, *position, *settings)
         return out
 
 

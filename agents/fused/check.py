@@ -52,10 +52,10 @@ def _vocabulary_gaps(device: torch.device) -> list[float]:
     )
     both = []
     for token_figures in (head.token_figures, vocabulary.token_figures):
-        found = token_figures(states, weight, figures)
-        total = sum((found[i] * waves(num, i + 1.0)[:, 0]).sum() for i in range(3))
+        computed = token_figures(states, weight, figures)
+        total = sum((computed[i] * waves(num, i + 1.0)[:, 0]).sum() for i in range(3))
         assert isinstance(total, Tensor)
-        both.append([*found, *torch.autograd.grad(total, (states, weight))])
+        both.append([*computed, *torch.autograd.grad(total, (states, weight))])
     logits = (states @ weight.t()).detach()
     for draw in (sampling.draw, vocabulary.draw):
         uniforms = (numbers + 0.5) / num

@@ -15,6 +15,6 @@ def launch(
         kernel[grid](*arguments, **constants)
 
 
-def block_of(size: int, most: int = 2**14) -> int:
+def block_of(size: int, limit: int = 2**14) -> int:
     """Return the elements that a program takes at a time: a power of 2 not below ``size``."""
-    return int(min(triton.next_power_of_2(size), most))
+    return int(min(triton.next_power_of_2(size), limit))

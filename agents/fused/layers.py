@@ -48,14 +48,14 @@ def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         cos: (length, width) float32.
         sin: The same, with the lower half's sign; both halves are equal but for it.
     """
-    found: Tensor = _Turn.apply(x, cos, sin)
-    return found
+    rotated: Tensor = _Turn.apply(x, cos, sin)
+    return rotated
 
 
 def gated(gate: Tensor, up: Tensor, activation: str) -> Tensor:
     """Return act(gate) * up, both of one shape; the activation is "silu" or "gelu"."""
-    found: Tensor = _Gate.apply(gate, up, activation)
-    return found
+    product: Tensor = _Gate.apply(gate, up, activation)
+    return product
 
 
 def signed(sin: Tensor) -> Tensor:
@@ -97,8 +97,8 @@ class _AddAndNorm(torch.autograd.Function):
         slope, shares = torch.empty_like(total), None
         width = total.shape[-1]
         if ctx.needs_input_grad[2]:
-            most = max(FEWEST_PROGRAMS, 2**19 // block_of(width))
-            programs = min(total.numel() // width, most)
+            max_programs = max(FEWEST_PROGRAMS, 2**19 // block_of(width))
+            programs = min(total.numel() // width, max_programs)
             shares = torch.empty(programs, width, device=total.device)
         passed = None if passed is None else passed.contiguous()
         norm_slope(slope, shares, total, weight, given.contiguous(), passed, eps, above_one)
@@ -320,10 +320,10 @@ def _norm_slope(  # type: ignore[no-untyped-def]
         if HAS_SHARES:
             share += g * normed
         g = g * scale
-        found = factor * (g - normed * (tl.sum(g * normed) / width))
+        gradient = factor * (g - normed * (tl.sum(g * normed) / width))
         if HAS_PASSED:
-            found += tl.load(passed + cells, mask=is_place, other=0.0).to(tl.float32)
-        tl.store(slope + cells, found.to(slope.dtype.element_ty), mask=is_place)
+            gradient += tl.load(passed + cells, mask=is_place, other=0.0).to(tl.float32)
+        tl.store(slope + cells, gradient.to(slope.dtype.element_ty), mask=is_place)
     if HAS_SHARES:
         tl.store(shares + program * width + places, share, mask=is_place)
 
@@ -365,11 +365,11 @@ def _turn(  # type: ignore[no-untyped-def]
     if BACKWARDS:
         sine = -sine
     row *= num_heads * WIDTH
-    found = turned_heads(
+    turned_cells = turned_heads(
         x + row, x, heads, is_head, cosine, sine, 0.0, WIDTH, DIMS, False
     )  # fmt: skip
     cells = heads[:, None] * WIDTH + dims[None, :]
-    tl.store(out + row + cells, found, mask=is_head[:, None] & is_dim[None, :])
+    tl.store(out + row + cells, turned_cells, mask=is_head[:, None] & is_dim[None, :])
 
 
 @triton.jit

@@ -74,12 +74,12 @@ def longest_text(language_model: LanguageModel) -> int:
     trunk: Any = language_model.model.base_model
     if not has_llama_blocks(trunk) or trunk.config._attn_implementation != "sdpa":
         return 0
-    most = min((window for window in windows(trunk) if window), default=sys.maxsize)
-    gap = _gap(language_model, min(most, 9))
+    limit = min((window for window in windows(trunk) if window), default=sys.maxsize)
+    gap = _gap(language_model, min(limit, 9))
     if not gap < (0.01 if language_model.is_float32 else 0.25):
         logger.warning("texts are not read by kernels, which is slower: off by %.3g", gap)
         return 0
-    return most
+    return limit
 
 
 @torch.no_grad()
@@ -90,8 +90,8 @@ def _gap(language_model: LanguageModel, length: int) -> float:
     ids %= language_model.vocab_size
     expected = language_model.hidden(ids, use_cache=False).float()
     with language_model.computing():
-        found = hidden(language_model.model.base_model, ids).float()
-    return float((found - expected).abs().max() / expected.abs().max())
+        fused = hidden(language_model.model.base_model, ids).float()
+    return float((fused - expected).abs().max() / expected.abs().max())
 
 
 def hidden(trunk: Any, input_ids: Tensor) -> Tensor:

@@ -33,8 +33,8 @@ LOWEST_LOGIT = tl.constexpr(LOWEST)
 def token_figures(states: Tensor, weight: Tensor, asked: Figures) -> tuple[Tensor, ...]:
     """Return what `tokengym.agents.policy.head.token_figures` returns."""
     kl, log_probs, entropy = _TokenFigures.apply(states, weight, asked)
-    found = ([kl] if asked.reference else []) + [log_probs]
-    return tuple(found + ([entropy] if asked.with_entropy else []))
+    computed = ([kl] if asked.reference else []) + [log_probs]
+    return tuple(computed + ([entropy] if asked.with_entropy else []))
 
 
 def vocabulary_parts(num_tokens: int, num_actions: int) -> list[slice]:
@@ -292,10 +292,10 @@ def _read_words(  # type: ignore[no-untyped-def]
     tl.store(sums + 4, ref_largest)
     tl.store(sums + 5, ref_total)
     word = tl.load(tokens + row)
-    place = word - first
-    if (place >= 0) & (place < count):
-        is_allowed = _allowed(bits, mask, word, place >= 0, HAS_BITS)
-        chosen = tl.load(scores + place) * inverse
+    part_word = word - first
+    if (part_word >= 0) & (part_word < count):
+        is_allowed = _allowed(bits, mask, word, part_word >= 0, HAS_BITS)
+        chosen = tl.load(scores + part_word) * inverse
         tl.store(sums + 6, tl.where(is_allowed, chosen, LOWEST_LOGIT))
 
 

@@ -142,13 +142,13 @@ def best_of_n_probs(probs: ArrayLike, scores: ArrayLike, n: int) -> NDArray[np.f
         )
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}; 8 or 16 are usual")
-    levels, place = np.unique(values, return_inverse=True)
-    mass = np.bincount(place, drawn, len(levels))
+    levels, level = np.unique(values, return_inverse=True)
+    mass = np.bincount(level, drawn, len(levels))
     at_most = np.minimum(np.cumsum(mass), 1.0)
     wins = np.diff(at_most**n, prepend=0.0)
     share = np.divide(wins, mass, out=np.zeros_like(mass), where=mass > 0.0)
-    found: NDArray[np.float64] = drawn * share[place]
-    return found
+    text_probs: NDArray[np.float64] = drawn * share[level]
+    return text_probs
 
 
 def mean_of_best(ranked_by: ArrayLike, values: ArrayLike, n: int) -> NDArray[np.float64]:

@@ -141,7 +141,7 @@ class DPO(OfflineTrainer):
 
     def log_probs(self, inputs: Mapping[str, Tensor], model: nn.Module) -> PairLogProbs:
         """Return what the loss reads of a batch, by one call of the model."""
-        found, reference = model(
+        sums, reference = model(
             inputs["input_ids"],
             inputs["prompt_lengths"],
             inputs["response_lengths"],
@@ -149,7 +149,7 @@ class DPO(OfflineTrainer):
         )
         if self._precomputes:
             reference = inputs["ref_log_probs"].flatten()
-        chosen, rejected = found.chunk(2)
+        chosen, rejected = sums.chunk(2)
         lengths = inputs["response_lengths"].chunk(2)
         references = (None, None) if reference is None else reference.chunk(2)
         return PairLogProbs(

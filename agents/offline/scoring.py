@@ -151,8 +151,8 @@ def with_reference(
         dataset: Pairs as ids.
         log_probs: (pairs, 2), nats.
     """
-    for place, name in enumerate(REFERENCE):
-        dataset = dataset.add_column(name, log_probs[:, place].tolist())
+    for column, name in enumerate(REFERENCE):
+        dataset = dataset.add_column(name, log_probs[:, column].tolist())
     return dataset
 
 
@@ -196,8 +196,8 @@ def reference_log_probs(
         rows = mine[start : start + batch_size]
         batch = collate([dataset[int(row)] for row in rows])
         inputs = {name: batch[name].to(accelerator.device) for name in INPUTS}
-        found = scorer.reference_log_probs(*(inputs[name] for name in INPUTS))  # (2 * rows,)
-        sums[torch.from_numpy(rows).to(sums.device)] = found.view(2, -1).T  # chosen come first
+        batch_sums = scorer.reference_log_probs(*(inputs[name] for name in INPUTS))  # (2 * rows,)
+        sums[torch.from_numpy(rows).to(sums.device)] = batch_sums.view(2, -1).T  # chosen come first
     total: Any = accelerator.reduce(sums, "sum")  # each row is one process's, 0 at the others
     log_probs = total.cpu().numpy()
     if path is not None and accelerator.is_main_process:
@@ -234,11 +234,11 @@ def _weights_digest(policy: CausalLMPolicy) -> bytes:
 def _read(path: Path, key: str, pairs: int) -> NDArray[np.float32]:
     try:
         with safe_open(str(path), framework="np") as file:
-            found = (file.metadata() or {}).get("fingerprint")
+            stored_key = (file.metadata() or {}).get("fingerprint")
             log_probs = file.get_tensor("log_probs")
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged ({error}); delete it to compute anew") from error
-    if found != key or log_probs.shape != (pairs, 2):
+    if stored_key != key or log_probs.shape != (pairs, 2):
         raise CheckpointError(
             f"{path} holds {len(log_probs)} reference log-probabilities of other pairs or another "
             f"reference than these {pairs}; delete it, or pass another ref_log_probs_path"

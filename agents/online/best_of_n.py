@@ -95,12 +95,12 @@ class BestOfN:
         prompts = self.collector.chosen.recognise(observation)
         plans = []
         for group in self.collector.draw(self.agent, prompts, generator):
-            place = best_of(
+            best = best_of(
                 [float(episode.score or 0.0) for episode in group],
                 [episode.response for episode in group],
                 length_penalty=self.collector.sampling.length_penalty,
             )
-            plans.append(tuple(group[place].response_ids))
+            plans.append(tuple(group[best].response_ids))
         return plans
 
     def player(self, generator: torch.Generator | None = None) -> Player:
@@ -147,8 +147,8 @@ class BestOfN:
         if begins.any():
             places = np.flatnonzero(begins)
             plans = self.plan({name: value[places] for name, value in rows.items()})
-            for place, found in zip(places.tolist(), plans, strict=True):
-                rest[place] = found
+            for index, plan in zip(places.tolist(), plans, strict=True):
+                rest[index] = plan
         eos = int(self.collector.chosen.tokenizer.eos_token_id)
         actions = np.array([row[0] if row else eos for row in rest], dtype=np.int64)
         return (actions[0] if single else actions), [row[1:] for row in rest]

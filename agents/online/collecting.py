@@ -143,8 +143,8 @@ class ResponseCollector:
         for temperature in self.sampling.temperatures:
             with at_temperature(agent, temperature):
                 episodes = self.chosen.play(as_player(agent, generator), repeated)
-            for place, group in enumerate(groups):
-                group += episodes[place * share : (place + 1) * share]
+            for index, group in enumerate(groups):
+                group += episodes[index * share : (index + 1) * share]
             self.num_tokens += sum(len(episode.response_ids) for episode in episodes)
         return [tuple(group) for group in groups]
 
@@ -221,12 +221,12 @@ def best_rows(groups: Sequence[Group], sampling: Candidates, prompts: Sequence[A
     """
     best = []
     for group in groups:
-        place = best_of(
+        best_index = best_of(
             [_score(episode) for episode in group],
             [episode.response for episode in group],
             length_penalty=sampling.length_penalty,
         )
-        best.append((group[place],))
+        best.append((group[best_index],))
     return response_rows(best, prompts)
 
 

@@ -339,7 +339,7 @@ class IterativeLearner(PlaysPolicy, ABC):
         ``prompts`` and ``model`` are hashes.
         """
         prompts = [(p.text, p.reference, p.query_type) for p in self.collector.prompts]
-        probes = [place % len(self.collector.prompts) for place in range(NUM_PROBES)]
+        probes = [index % len(self.collector.prompts) for index in range(NUM_PROBES)]
         return {
             "algorithm": type(self).__name__,
             "seed": self.seed,
@@ -436,10 +436,10 @@ def train_iterations(run: TrainingRun, learner: type[Self]) -> Self:
     return agent
 
 
-def _last_measured(folder: Path, most: int) -> int:
+def _last_measured(folder: Path, limit: int) -> int:
     """Return the last iteration that an earlier run measured, 0 before the first; -1: none."""
     number = -1
-    while number < most and (_folder(folder, number + 1) / MEASURED).exists():
+    while number < limit and (_folder(folder, number + 1) / MEASURED).exists():
         number += 1
     return number
 

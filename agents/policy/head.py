@@ -86,8 +86,8 @@ def token_figures(states: Tensor, weight: Tensor, asked: Figures) -> tuple[Tenso
         forbids, which has log-probability `LOWEST` and which nobody has sampled.
     """
     kl, log_probs, entropy = _TokenFigures.apply(states, weight, asked)
-    found = ([kl] if asked.reference else []) + [log_probs]
-    return tuple(found + ([entropy] if asked.with_entropy else []))
+    computed = ([kl] if asked.reference else []) + [log_probs]
+    return tuple(computed + ([entropy] if asked.with_entropy else []))
 
 
 def was_possible(log_probs: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ def was_possible(log_probs: Tensor) -> Tensor:
 class _TokenFigures(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, asked: Figures) -> tuple[Tensor, ...]:
-        own, reference = (states, as_read(states, weight)), asked.reference
+        inputs, reference = (states, as_read(states, weight)), asked.reference
         if reference:
             reference = reference[0], as_read(*reference)
         dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
@@ -107,7 +107,7 @@ class _TokenFigures(torch.autograd.Function):
         )
         for part in asked.chunks():
             places = asked.tokens[part].unsqueeze(-1)
-            scores = asked.scores(*own, part)
+            scores = asked.scores(*inputs, part)
             log_p = scores.log_softmax(-1)
             log_probs[part] = log_p.gather(-1, places).squeeze(-1)
             normaliser[part] = scores.gather(-1, places).squeeze(-1) - log_probs[part]

@@ -118,7 +118,7 @@ class LanguageModel(nn.Module):
         """Name, hash and precision of unchanged weights under adapters, see `named_base`."""
         self.autocasts = False
         """Whether the trunk computes in bfloat16 by autocast, whatever its weights have."""
-        self._most_fused: int | None = None  # not tried yet
+        self._max_fused: int | None = None  # not tried yet
         fuse_activations(model)
         self.adapters: Any | None = None
         if lora is not None:
@@ -197,11 +197,11 @@ class LanguageModel(nn.Module):
 
     def _longest_fused(self) -> int:
         """Return the most tokens of a text that kernels read; whether they do is tried once."""
-        if self._most_fused is None:
+        if self._max_fused is None:
             # FSDP gathers a block when its forward is called, which kernels do not.
             is_whole = type(self) is LanguageModel
-            self._most_fused = imported(LONGEST_FUSED)(self) if is_whole else 0
-        return self._most_fused
+            self._max_fused = imported(LONGEST_FUSED)(self) if is_whole else 0
+        return self._max_fused
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits of hidden states: (..., hidden) -> (..., vocab)."""
@@ -330,7 +330,7 @@ class LanguageModel(nn.Module):
         tokens = torch.tensor([[0, 1]], device=self.device)
         try:
             with full_precision():
-                own = self.model(tokens, attention_mask=torch.ones_like(tokens)).logits
+                whole = self.model(tokens, attention_mask=torch.ones_like(tokens)).logits
                 ours = self.logits(self.hidden(tokens))
         except (AttributeError, IndexError, RuntimeError, TypeError) as error:
             if isinstance(error, torch.OutOfMemoryError):
@@ -339,11 +339,11 @@ class LanguageModel(nn.Module):
             raise ModelError(
                 f"{type(self.model).__name__} cannot read two tokens ({reason}); correct its config"
             ) from error
-        if not torch.allclose(own, ours, atol=1e-4, rtol=1e-4):
+        if not torch.allclose(whole, ours, atol=1e-4, rtol=1e-4):
             raise ModelError(
                 f"{type(self.model).__name__} changes its logits after the head (by up to "
-                f"{(own - ours).abs().max().item():.3g}); teach agents.models.LanguageModel.logits "
-                "how, or use another model"
+                f"{(whole - ours).abs().max().item():.3g}); teach "
+                "agents.models.LanguageModel.logits how, or use another model"
             )
 
 

@@ -23,10 +23,10 @@ def memory_by_role(policy: CausalLMPolicy, reward_model: nn.Module | None = None
         weights and captured graphs, where rollouts use them), "reward_model", "optimizer" and
         "total".
     """
-    own = list(policy.language_model.model.parameters())
+    parameters = list(policy.language_model.model.parameters())
     roles: dict[str, Iterable[Tensor]] = {
-        "policy": [p for p in own if p.requires_grad],
-        "frozen": [p for p in own if not p.requires_grad],
+        "policy": [p for p in parameters if p.requires_grad],
+        "frozen": [p for p in parameters if not p.requires_grad],
         "value": _parameters(policy.critic),
         "reference": _parameters(policy.reference),
         "masking_model": _parameters(policy.masking_model),

@@ -125,13 +125,13 @@ class CausalLMPolicy(BasePolicy):
             self.masking_model = self.language_model.frozen_copy()
         self.critic: ValueFunction | None = None
         if has_critic:
-            own = self.settings.value_network == "own"
-            self.critic = ValueFunction(self.language_model, own_network=own)
+            has_network = self.settings.value_network == "own"
+            self.critic = ValueFunction(self.language_model, own_network=has_network)
         self.generator = torch.Generator()
         self.place = (0, 1)
         """This process's number among those whose rows draw from ``generator``, and their count."""
-        self.most: Callable[[int], int] | None = None
-        """Returns the most of all processes' numbers where they share the reference out."""
+        self.largest: Callable[[int], int] | None = None
+        """Returns the largest of all processes' numbers where they share the reference out."""
         self.decoders: list[Any] = []
         self._has_static: bool | None = None  # None: not tried yet
         self._has_warned = False
@@ -430,17 +430,17 @@ class CausalLMPolicy(BasePolicy):
                 where they share it out.
         """
         buckets = sequences.buckets(max_size)
-        if reference and self.most is not None:
-            buckets += buckets[-1:] * (self.most(len(buckets)) - len(buckets))
+        if reference and self.largest is not None:
+            buckets += buckets[-1:] * (self.largest(len(buckets)) - len(buckets))
         whole: Tensor | None = None
         for bucket in buckets:
             part = sequences.select(bucket)
             masks = None if action_masks is None else action_masks.select(bucket)
             rows, times, _ = part.response_positions()
-            found = figure(part, masks, bucket)
+            figures = figure(part, masks, bucket)
             if whole is None:
-                whole = found.new_zeros(*sequences.response_mask.shape, *found.shape[1:])
-            whole[bucket[rows], times] = found
+                whole = figures.new_zeros(*sequences.response_mask.shape, *figures.shape[1:])
+            whole[bucket[rows], times] = figures
         assert whole is not None
         return whole
 

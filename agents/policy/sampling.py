@@ -251,16 +251,16 @@ def _in_two_stages(probs: Tensor, uniforms: Tensor) -> Tensor:
     return block * BLOCK + within.clamp_(max=BLOCK - 1)
 
 
-def row_uniforms(rows: int, generator: torch.Generator, place: tuple[int, int] = (0, 1)) -> Tensor:
+def row_uniforms(rows: int, generator: torch.Generator, share: tuple[int, int] = (0, 1)) -> Tensor:
     """Return a uniform number for each row, (rows,) in [0, 1).
 
     Args:
         rows: Rows of this process.
         generator: In the same state in all processes.
-        place: This process's number, and how many there are; each takes its rows' numbers from
+        share: This process's number, and how many there are; each takes its rows' numbers from
             those of all rows, so that these are the same however the rows are shared out.
     """
-    number, count = place
+    number, count = share
     return torch.rand(rows * count, generator=generator)[number * rows : (number + 1) * rows]
 
 
@@ -343,8 +343,8 @@ MAX_LOGITS_WITHOUT_GRADIENT = 2**24
 
 def chunk_size(vocab_size: int) -> int:
     """Return how many tokens have their logits in memory at a time, fewer without gradients."""
-    most = MAX_LOGITS if torch.is_grad_enabled() else min(MAX_LOGITS, MAX_LOGITS_WITHOUT_GRADIENT)
-    return max(1, most // vocab_size)
+    limit = MAX_LOGITS if torch.is_grad_enabled() else min(MAX_LOGITS, MAX_LOGITS_WITHOUT_GRADIENT)
+    return max(1, limit // vocab_size)
 
 
 def in_chunks(

@@ -152,7 +152,7 @@ class PPO(EpisodicAlgorithm):
         if self.settings.kl_in == "reward" and self.kl_coef != 0.0:
             price = kl
             if self.settings.kl_estimator == "exact":
-                exact = partial(self.policy.response_kl, max_size=self._most_rows, **reference)
+                exact = partial(self.policy.response_kl, max_size=self._max_rows, **reference)
                 price = self._of_rows(exact, played, sequences)
             rewards, scores = rewards - self.kl_coef * price, scores - self.kl_coef * price.sum(1)
         values, final_values = self._values(played, sequences)
@@ -206,7 +206,7 @@ class PPO(EpisodicAlgorithm):
         assert played.log_probs is not None
         if self.settings.old_log_probs == "sampled":
             return played.log_probs
-        log_probs = partial(self.policy.response_log_probs, max_size=self._most_rows)
+        log_probs = partial(self.policy.response_log_probs, max_size=self._max_rows)
         old = self._of_rows(log_probs, played, sequences)
         self._log_prob_gap = (old - played.log_probs).abs().max().item()
         return old
@@ -231,7 +231,7 @@ class PPO(EpisodicAlgorithm):
             seed=(self.seed or 0) * 1_000_003 + self._n_updates,
             entropy=partial(
                 self._of_rows,
-                partial(self.policy.response_entropy, max_size=self._most_rows),
+                partial(self.policy.response_entropy, max_size=self._max_rows),
                 played,
                 sequences,
             ),
@@ -270,7 +270,7 @@ class PPO(EpisodicAlgorithm):
         if critic is None:
             return None, None
         values = played.values
-        size = self._most_rows
+        size = self._max_rows
         if values is None:  # the value's own network reads whole texts, not one token at a time
             kernels = self.policy.kernels
             values = self._of_rows(
@@ -330,7 +330,7 @@ class PPO(EpisodicAlgorithm):
         """Add up a minibatch's gradient; return how far the policy has moved, nats per token."""
         count, objective = int(minibatch.response_mask.sum()), self.objective()
         is_first = stats.num_minibatches == 0
-        own: list[dict[str, float]] = []
+        here: list[dict[str, float]] = []
         self.policy.optimizer.zero_grad(set_to_none=True)
         for part in self.processes.parts(minibatch, self.settings.micro_batch_size):
             loss, figures, log_ratio = objective(self.policy, part, count, len(minibatch))
@@ -340,10 +340,10 @@ class PPO(EpisodicAlgorithm):
             if is_first:
                 figures["ratio_error"] = log_ratio.expm1().abs().max().item()
                 figures["log_prob_gap"] = log_ratio.abs().max().item()
-            own.append(figures)
+            here.append(figures)
             self.processes.backward(loss)
         self.processes.add_gradients(self.policy)
-        parts = [figures for found in self.processes.gather(own) for figures in found]
+        parts = [figures for share in self.processes.gather(here) for figures in share]
         stats.add(parts)
         return sum(figures["approx_kl"] for figures in parts)
 
@@ -372,7 +372,7 @@ class PPO(EpisodicAlgorithm):
             update_learning_rate(optimizers, rate)
 
     @property
-    def _most_rows(self) -> int:
+    def _max_rows(self) -> int:
         """Most texts in a forward pass without gradients."""
         return min(
             MAX_ROWS_WITHOUT_GRADIENT, self.settings.micro_batch_size or MAX_ROWS_WITHOUT_GRADIENT
@@ -385,7 +385,7 @@ class PPO(EpisodicAlgorithm):
         if not self.processes.passes_over_all:  # it does not know yet which rows will be its own
             return {}
         size = sequences.response_mask.numel() * self.policy.num_actions * 4
-        rows = {"max_size": self._most_rows}
+        rows = {"max_size": self._max_rows}
         if size > MAX_REFERENCE_BYTES:
             return {"ref_states": self.policy.reference_states(sequences, **rows)}
         logits = self.policy.reference_logits(sequences, played.action_masks, **rows)
@@ -400,7 +400,7 @@ class PPO(EpisodicAlgorithm):
                 self.policy.response_log_probs,
                 reference=True,
                 ref_states=reference.get("ref_states"),
-                max_size=self._most_rows,
+                max_size=self._max_rows,
             )
             return self._of_rows(log_probs, played, sequences)
         rows, times, columns = sequences.response_positions()

@@ -50,8 +50,8 @@ class WeighedRound:
         """Return one row of numbers per response as (batch, time), 0 past the end."""
         mask = self.response_mask
         table = np.zeros(tuple(mask.shape), dtype=np.float32)
-        for place, row in enumerate(rows):
-            table[place, : len(np.asarray(row))] = row
+        for number, row in enumerate(rows):
+            table[number, : len(np.asarray(row))] = row
         return torch.from_numpy(table).to(mask.device)
 
 

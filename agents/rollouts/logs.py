@@ -71,8 +71,8 @@ class EpisodeLog(BaseCallback):
         timestep = self.model.num_timesteps  # the other processes' tokens included
         for row, episode in enumerate(played.episodes):
             known = None if log_probs is None else log_probs[row][: len(episode.response_ids)]
-            place = {"timestep": timestep, "update": self.model._n_updates, "row": row}
-            line = place | episode_to_record(episode) | {"log_probs": known}
+            moment = {"timestep": timestep, "update": self.model._n_updates, "row": row}
+            line = moment | episode_to_record(episode) | {"log_probs": known}
             self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
         self._file.flush()
         for name, text in samples(list(played.episodes), self.num_shown).items():
@@ -82,9 +82,9 @@ class EpisodeLog(BaseCallback):
         """Write the episodes that an error keeps."""
         if self._file is None:
             return
-        place = {"timestep": self.num_timesteps, "update": self.model._n_updates}
+        moment = {"timestep": self.num_timesteps, "update": self.model._n_updates}
         for episode in error.episodes:
-            line = place | episode_to_record(episode) | {"error": str(error)}
+            line = moment | episode_to_record(episode) | {"error": str(error)}
             self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
         self._file.flush()
 
@@ -112,10 +112,10 @@ def samples(episodes: list[Episode], num_shown: int) -> dict[str, str]:
     count = min(num_shown, len(ranked))
     places = [0] if count == 1 else [i * (len(ranked) - 1) // (count - 1) for i in range(count)]
     return {
-        f"{place + 1} of {len(ranked)}": (
-            f"{ranked[place].score or 0.0:.3f}  {ranked[place].prompt} | {ranked[place].response}"
+        f"{rank + 1} of {len(ranked)}": (
+            f"{ranked[rank].score or 0.0:.3f}  {ranked[rank].prompt} | {ranked[rank].response}"
         )
-        for place in places[:count]
+        for rank in places[:count]
     }
 
 

@@ -47,15 +47,17 @@ class Shards:
     Args:
         policy: The policy, the same in all processes; its optimiser then steps on the shards.
         count: Processes that share the weights out.
-        most: Returns the largest of every process's numbers.
+        largest: Returns the largest of every process's numbers.
     """
 
-    def __init__(self, policy: CausalLMPolicy, count: int, *, most: Callable[[int], int]) -> None:
+    def __init__(
+        self, policy: CausalLMPolicy, count: int, *, largest: Callable[[int], int]
+    ) -> None:
         self._mesh = init_device_mesh(policy.device.type, (count,))
         self._owner = policy
         if policy.reference is not None:
             self._share_model(policy.reference)
-            policy.most = most
+            policy.largest = largest
         memo: dict[int, Any] = {id(parameter): parameter for parameter in policy.parameters()}
         self.policy = copy.copy(policy)
         """The twin."""
@@ -105,16 +107,16 @@ class Shards:
     @contextmanager
     def whole_reference(self) -> Iterator[None]:
         """Gather the reference, so that one process may read it alone."""
-        root, most = self._owner.reference, self._owner.most
+        root, largest = self._owner.reference, self._owner.largest
         for module in _sharded(root):
             if module is not root:  # which stays whole after a forward anyway
                 module.set_reshard_after_forward(False, recurse=False)
             module.unshard()
-        self._owner.most = None
+        self._owner.largest = None
         try:
             yield
         finally:
-            self._owner.most = most
+            self._owner.largest = largest
             for module in _sharded(root):
                 if module is not root:
                     module.set_reshard_after_forward(True, recurse=False)
@@ -126,9 +128,9 @@ class Shards:
         parts = {
             number: {
                 name: _part(value, self._pairs[number][1]) if value.dim() else value
-                for name, value in found.items()
+                for name, value in tensors.items()
             }
-            for number, found in state.items()
+            for number, tensors in state.items()
         }
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": parts, "param_groups": groups})
@@ -194,10 +196,10 @@ class Group(Processes):
 
     def gather(self, value: T) -> list[T]:
         """See `Processes.gather`."""
-        found: list[Any] = [value] * self.count
+        values: list[Any] = [value] * self.count
         with _explained():
-            distributed.all_gather_object(found, value)
-        return found
+            distributed.all_gather_object(values, value)
+        return values
 
     def add(self, tensor: Tensor) -> Tensor:
         """See `Processes.add`."""
@@ -230,13 +232,13 @@ class Group(Processes):
         buffer, generator = agent.ep_info_buffer, agent.policy.generator
         assert buffer is not None
         device = agent.device if played.log_probs is None else played.log_probs.device
-        own = (played.to("cpu"), num_tokens, list(buffer)[-agent.n_envs :], generator.get_state())
-        rounds, tokens, infos, states = zip(*self.gather(own), strict=True)
+        share = (played.to("cpu"), num_tokens, list(buffer)[-agent.n_envs :], generator.get_state())
+        rounds, tokens, infos, states = zip(*self.gather(share), strict=True)
         agent.num_timesteps += sum(tokens) - num_tokens
         buffer.clear()
-        buffer.extend(info for found in infos for info in found)
+        buffer.extend(info for of_one in infos for info in of_one)
         # The longest round has drawn the most numbers, as many as one process would for all rows.
-        lengths = [max(len(e.response_ids) for e in found.episodes) for found in rounds]
+        lengths = [max(len(e.response_ids) for e in played.episodes) for played in rounds]
         generator.set_state(states[lengths.index(max(lengths))])
         return Round.joined(rounds).to(device)
 
@@ -250,24 +252,24 @@ class Group(Processes):
         everyone = torch.arange(len(sequences), device=sequences.input_ids.device)
         rows = everyone.tensor_split(self.count)[self.number]
         part = figure(sequences.select(rows), None if masks is None else masks.select(rows))
-        found = part.new_zeros(sequences.response_mask.shape)
-        found[rows, : part.shape[1]] = part
-        return self.add(found)
+        whole = part.new_zeros(sequences.response_mask.shape)
+        whole[rows, : part.shape[1]] = part
+        return self.add(whole)
 
-    def own_rows(self, minibatch: Experience, most: int | None) -> list[Tensor]:
+    def own_rows(self, minibatch: Experience, max_rows: int | None) -> list[Tensor]:
         """Return the rows of the parts of this process.
 
         They are dealt out from the longest to the shortest, so that all have as much to do.
         """
         order = minibatch.sequences.lengths.argsort(descending=True, stable=True)
-        own = order[self.number :: self.count]
-        if not len(own):
+        rows = order[self.number :: self.count]
+        if not len(rows):
             return []
-        return [own[part] for part in minibatch.sequences.select(own).buckets(most)]
+        return [rows[part] for part in minibatch.sequences.select(rows).buckets(max_rows)]
 
-    def parts(self, minibatch: Experience, most: int | None) -> Iterator[Experience]:
+    def parts(self, minibatch: Experience, max_rows: int | None) -> Iterator[Experience]:
         """See `Processes.parts`."""
-        for rows in self.own_rows(minibatch, most):
+        for rows in self.own_rows(minibatch, max_rows):
             yield minibatch.select(rows)
 
     def add_gradients(self, policy: CausalLMPolicy) -> None:
@@ -324,9 +326,9 @@ class ShardedGroup(Group):
                 "shards_weights = True"
             )
         super().prepare(agent)
-        self.shards = Shards(agent.policy, self.count, most=self._most)
+        self.shards = Shards(agent.policy, self.count, largest=self._largest)
 
-    def _most(self, number: int) -> int:
+    def _largest(self, number: int) -> int:
         """Return the largest of every process's numbers."""
         return max(self.gather(number))
 
@@ -336,11 +338,11 @@ class ShardedGroup(Group):
         yield self.shards.policy
         self.shards.write()
 
-    def parts(self, minibatch: Experience, most: int | None) -> Iterator[Experience]:
+    def parts(self, minibatch: Experience, max_rows: int | None) -> Iterator[Experience]:
         """See `Processes.parts`; then parts without tokens, while others need this one's shards."""
-        own = self.own_rows(minibatch, most)
-        num_idle = self._most(len(own)) - len(own)
-        for rows in own:
+        parts = self.own_rows(minibatch, max_rows)
+        num_idle = self._largest(len(parts)) - len(parts)
+        for rows in parts:
             yield minibatch.select(rows)
         for _ in range(num_idle):
             first = torch.zeros(1, dtype=torch.int64, device=minibatch.response_mask.device)
@@ -423,11 +425,11 @@ def _check_launch(device: torch.device) -> None:
                 "fsdp_offload_params is not supported; leave it out, and save memory with lora"
             )
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    own = int(os.environ.get("LOCAL_RANK", "0"))
-    if local > 1 and device.index not in (None, own):
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if local > 1 and device.index not in (None, local_rank):
         raise SettingsError(
-            f"device={str(device)!r} was given to process {own} of {local}, each of which has a "
-            "GPU of its own; pass device='cuda' or 'auto'"
+            f"device={str(device)!r} was given to process {local_rank} of {local}, each of which "
+            "has a GPU of its own; pass device='cuda' or 'auto'"
         )
     if device.type != "cpu" and torch.cuda.device_count() < local:
         raise SettingsError(

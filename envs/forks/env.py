@@ -240,7 +240,7 @@ class ForksEnv(ForksValues, TokenGenerationEnv):
     ) -> None:
         self._knobs = from_keywords(ForksSettings, generation, owner="ForksEnv")
         super().__init__(**_arguments(self._knobs, split, prompts), render_mode=render_mode)
-        _check_solvable(self, own=prompts is not None)
+        _check_solvable(self, own_prompts=prompts is not None)
 
 
 class ForksVectorEnv(ForksValues, TokenGenerationVectorEnv):
@@ -279,7 +279,7 @@ class ForksVectorEnv(ForksValues, TokenGenerationVectorEnv):
             render_mode=render_mode,
             **_arguments(self._knobs, split, prompts),
         )
-        _check_solvable(self, own=prompts is not None)
+        _check_solvable(self, own_prompts=prompts is not None)
 
 
 def _arguments(
@@ -326,14 +326,14 @@ def _models(knobs: ForksSettings) -> Bundle:
     return models.without("policy", "reward_model") if longest > LONGEST_LEARNT else models
 
 
-def _check_solvable(env: ForksEnv | ForksVectorEnv, *, own: bool) -> None:
+def _check_solvable(env: ForksEnv | ForksVectorEnv, *, own_prompts: bool) -> None:
     """Refuse prompts that have no solution, or none of legal tokens; drawn ones always have.
 
     Args:
         env: Environment.
-        own: Whether its prompts are the caller's.
+        own_prompts: Whether its prompts are the caller's.
     """
-    if not own and not env.knobs.forbidden_token_ids:
+    if not own_prompts and not env.knobs.forbidden_token_ids:
         return
     for number in range(len(env.prompts)):
         tree = env.prefixes(number)

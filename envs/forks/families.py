@@ -155,11 +155,11 @@ def write(
     """
     head, colon, tail = _FAMILIES[family].draw(rng, decisions).rpartition(":")
     words = tail.split()
-    places = [place for place, word in enumerate(words) if word == GO]
-    for place in sorted(rng.permutation(places)[:recoverable], reverse=True):
-        words.insert(int(place) + 1, AGAIN)
+    places = [index for index, word in enumerate(words) if word == GO]
+    for index in sorted(rng.permutation(places)[:recoverable], reverse=True):
+        words.insert(int(index) + 1, AGAIN)
     for _ in range(distractors):
-        gaps = [place for place in range(len(words) + 1) if words[place : place + 1] != [AGAIN]]
+        gaps = [index for index in range(len(words) + 1) if words[index : index + 1] != [AGAIN]]
         words.insert(int(rng.choice(gaps)), ANY)
     return f"{head}{colon} {' '.join(words)}"
 
@@ -198,11 +198,11 @@ class _Slot(NamedTuple):
 
 def _slots(words: Sequence[str]) -> tuple[tuple[Symbol, ...], list[_Slot]]:
     """Return the brackets that stand before the first decision, and the decisions."""
-    places = [place for place, word in enumerate(words) if word in (GO, ANY, AGAIN)]
+    places = [index for index, word in enumerate(words) if word in (GO, ANY, AGAIN)]
     ends = [*places[1:], len(words)]
     slots = [
-        _Slot(words[place], words[end : end + 1] == [AGAIN], tuple(words[place + 1 : end]))
-        for place, end in zip(places, ends, strict=True)
+        _Slot(words[index], words[end : end + 1] == [AGAIN], tuple(words[index + 1 : end]))
+        for index, end in zip(places, ends, strict=True)
     ]
     return tuple(words[: places[0]]), slots
 

@@ -48,21 +48,21 @@ def dequantised(file: Path, *, sha256: str | None = None) -> Path:
 
 
 @cache
-def _dequantised(file: Path, stamp: tuple[int, int], sha256: str | None, place: Path) -> Path:
+def _dequantised(file: Path, stamp: tuple[int, int], sha256: str | None, root: Path) -> Path:
     """Return the folder; ``stamp`` tells a changed file."""
-    found = file_hash(file)
-    if sha256 not in (None, found):
+    digest = file_hash(file)
+    if sha256 not in (None, digest):
         raise PretrainedError(
-            f"{file} has SHA-256 {found[:12]}..., not {str(sha256)[:12]}...: it is another version "
-            "of the model; install the version that tokengym names"
+            f"{file} has SHA-256 {digest[:12]}..., not {str(sha256)[:12]}...: it is another "
+            "version of the model; install the version that tokengym names"
         )
-    folder = place / "models" / f"{file.stem}-{found[:12]}"
+    folder = root / "models" / f"{file.stem}-{digest[:12]}"
     while (made := _unchanged(folder)) is None:
         try:
             with locked(folder.with_name(f"{folder.name}.making")):
                 if _unchanged(folder) is None:
                     logger.warning("reading %s into %s, once: about 25 s", file.name, folder)
-                    write_folder(folder, RECORD, lambda part: _write(file, found, part))
+                    write_folder(folder, RECORD, lambda part: _write(file, digest, part))
         except FolderInUseError:
             time.sleep(POLL)
     return made

@@ -105,14 +105,14 @@ def gguf_file(path: str | Path) -> Path | None:
     Raises:
         PretrainedError: if there is no such file.
     """
-    place = Path(path)
-    if place.suffix == ".gguf":
-        if not place.is_file():
+    named = Path(path)
+    if named.suffix == ".gguf":
+        if not named.is_file():
             raise PretrainedError(f"there is no file {str(path)!r}; check the path of the model")
-        return place
-    if not place.is_dir() or (place / "config.json").exists():
+        return named
+    if not named.is_dir() or (named / "config.json").exists():
         return None
-    files = sorted(place.glob("*.gguf"))
+    files = sorted(named.glob("*.gguf"))
     if len(files) > 1:
         raise PretrainedError(f"{path} holds {len(files)} GGUF files; name one, such as {files[0]}")
     return files[0] if files else None

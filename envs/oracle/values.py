@@ -81,8 +81,8 @@ class StateTable(Mapping[State, Any]):
         ids = tuple(map(int, response_ids))
         entries = np.array([self[ids[:t]][token] for t, token in enumerate(ids)], dtype=np.float64)
         if np.isnan(entries).any():
-            place = int(np.flatnonzero(np.isnan(entries))[0])
-            raise KeyError(f"token {ids[place]} is not legal after {ids[:place]}")
+            index = int(np.flatnonzero(np.isnan(entries))[0])
+            raise KeyError(f"token {ids[index]} is not legal after {ids[:index]}")
         return entries
 
 
@@ -137,7 +137,7 @@ class ResponseTree:
         score: Callable[[State], float],
     ) -> None:
         self._tokens = tuple(tokens)
-        self._place = {token: place for place, token in enumerate(self._tokens)}
+        self._index_of = {token: index for index, token in enumerate(self._tokens)}
         self._columns = [*self._tokens, eos_id]
         self._vocab_size = vocab_size
         self._shape = {"branching": len(self._tokens), "horizon": horizon, "end_from": end_from}
@@ -168,10 +168,10 @@ class ResponseTree:
         """
         row = 0
         for token in state:
-            if token not in self._place:
+            if token not in self._index_of:
                 row = self._num_states
                 break
-            row = row * len(self._tokens) + self._place[token] + 1
+            row = row * len(self._tokens) + self._index_of[token] + 1
         if row >= self._num_states:
             raise KeyError(
                 f"{state!r} is none of the {self._num_states} states: fewer than "
@@ -222,8 +222,8 @@ class ResponseTree:
         branching, horizon = self._shape["branching"], self._shape["horizon"]
         end = self._columns[-1:]
         ids = [(*s, *end) if len(s) < horizon else s for s in self._sequences]
-        found = response_probs(probs, branching=branching, horizon=horizon)
-        return Responses(tuple(ids), self._scores.copy(), found)
+        policy_probs = response_probs(probs, branching=branching, horizon=horizon)
+        return Responses(tuple(ids), self._scores.copy(), policy_probs)
 
     def _tables(self, values: FloatArray, q_values: FloatArray) -> ExactValues:
         """Return V, and Q spread over the vocabulary, as tables."""
@@ -262,7 +262,7 @@ class ResponseTree:
                 "give probabilities, none negative, with sum 1"
             )
         if (illegal := (probs > 0) & ~self.legal).any():
-            row, token = (int(place[0]) for place in np.nonzero(illegal))
+            row, token = (int(indices[0]) for indices in np.nonzero(illegal))
             raise PolicyError(
                 f"policy_probs of state {self.states[row]} give the illegal token {token} "
                 f"{probs[row, token]:.3g}; apply the action mask before the softmax"

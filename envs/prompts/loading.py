@@ -42,11 +42,11 @@ def read_gzip(path: Path) -> bytes:
         DatasetError: if they are more than `MAX_UNPACKED_BYTES` allows.
         OSError, EOFError: if the file is damaged.
     """
-    most = _most(path)
+    limit = _max_bytes(path)
     with gzip.open(path, "rb") as file:
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise _too_large(path, most, "unpack it with gunzip, or split it")
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise _too_large(path, limit, "unpack it with gunzip, or split it")
     return data
 
 
@@ -62,7 +62,7 @@ def check_parquet(path: Path) -> None:
     """
     import pyarrow.parquet as pq
 
-    most = _most(path)
+    limit = _max_bytes(path)
     with pq.ParquetFile(path) as file:
         metadata, schema = file.metadata, file.schema
     widths = [max(8, schema.column(i).length or 0) for i in range(metadata.num_columns)]
@@ -74,19 +74,19 @@ def check_parquet(path: Path) -> None:
         if part.physical_type == "BYTE_ARRAY":
             encodings.setdefault(part.path_in_schema, set()).update(part.encodings)
     repeating = ("PLAIN_DICTIONARY", "RLE_DICTIONARY", "DELTA_BYTE_ARRAY")
-    texts = {name: found for name, found in encodings.items() if not found.isdisjoint(repeating)}
-    deltas = [name for name, found in texts.items() if any(e.startswith("DELTA") for e in found)]
+    texts = {name: used for name, used in encodings.items() if not used.isdisjoint(repeating)}
+    deltas = [name for name, used in texts.items() if any(e.startswith("DELTA") for e in used)]
     others = [name for name in texts if name not in deltas]
     # No text is longer than all of them together, so that no batch is larger than the limit.
-    for columns, kept, rows in ((others, others, 2**16), (deltas, [], max(most // (size + 1), 1))):
-        if columns and size <= most:
+    for columns, kept, rows in ((others, others, 2**16), (deltas, [], max(limit // (size + 1), 1))):
+        if columns and size <= limit:
             with pq.ParquetFile(path, read_dictionary=kept) as file:
                 for batch in file.iter_batches(rows, columns=columns):
                     size += sum(map(_expanded, batch.columns))
-                    if size > most:
+                    if size > limit:
                         break
-    if size > most:
-        raise _too_large(path, most, "read the rows that you need yourself, as a datasets.Dataset")
+    if size > limit:
+        raise _too_large(path, limit, "read the rows that you need yourself, as a datasets.Dataset")
 
 
 def _expanded(array: Any) -> int:
@@ -105,13 +105,13 @@ def _expanded(array: Any) -> int:
     return _expanded(array.values) if is_list else int(array.nbytes)
 
 
-def _most(path: Path) -> int:
+def _max_bytes(path: Path) -> int:
     return max(MAX_UNPACKED_BYTES, MAX_UNPACKED_RATIO * path.stat().st_size)
 
 
-def _too_large(path: Path, most: int, remedy: str) -> DatasetError:
+def _too_large(path: Path, limit: int, remedy: str) -> DatasetError:
     return DatasetError(
-        f"{str(path)!r}, {path.stat().st_size} bytes, unpacks to more than {most} bytes, the most "
+        f"{str(path)!r}, {path.stat().st_size} bytes, unpacks to more than {limit} bytes, the most "
         f"that is read of it; {remedy}"
     )
 
@@ -175,10 +175,10 @@ def load_prompts(
     check_split(split)
     columns = (prompt_column, reference_column, query_type_column)
     headerless = any(isinstance(column, int) for column in (*columns, *metadata_columns))
-    found = read_tables(dataset, headerless=headerless)
+    by_name = read_tables(dataset, headerless=headerless)
     tables = {
         name: _prompts(table, columns, metadata_columns, transcripts)
-        for name, table in found.items()
+        for name, table in by_name.items()
     }
     if prompt_tokens is not None:
         if tokenizer is None:
@@ -397,8 +397,8 @@ def _broken(path: Path, error: ValueError, start: int, text: str) -> DatasetErro
     """Return the error of invalid JSON in what begins at a character of the text."""
     if not isinstance(error, json.JSONDecodeError):  # such as a number with too many digits
         return _unreadable(path, str(error), "correct it")
-    place = start + error.pos
-    line, byte = text.count("\n", 0, place) + 1, len(text[:place].encode())
+    position = start + error.pos
+    line, byte = text.count("\n", 0, position) + 1, len(text[:position].encode())
     return _unreadable(path, f"line {line}, byte {byte}: {error.msg}", "correct the line")
 
 

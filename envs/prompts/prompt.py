@@ -48,10 +48,10 @@ class Prompt:
             raise PromptError(f"a prompt must not be empty, got {self.text!r}; drop it or fill it")
         said = (content for _, content in self.messages)
         for text in (self.text, self.reference or "", *said):
-            if (place := lone_surrogate(text)) is not None:
+            if (position := lone_surrogate(text)) is not None:
                 raise PromptError(
-                    f"a prompt must be Unicode text, got the lone surrogate {text[place]!r} at "
-                    f"character {place}, which no tokenizer reads; read the text as UTF-8 again"
+                    f"a prompt must be Unicode text, got the lone surrogate {text[position]!r} at "
+                    f"character {position}, which no tokenizer reads; read the text as UTF-8 again"
                 )
         if self.query_type not in (None, "OPENENDED", "CONSTRAINED"):
             raise PromptError(

@@ -31,7 +31,7 @@ def features(text: str) -> list[int]:
     """
     words = re.findall(r"\w+|[^\w\s]", text.lower())[:_WORDS]
     named = {*words, *map(" ".join, pairwise(words))}
-    named |= {f"{place}: {word}" for place, word in enumerate(words[:3])}
+    named |= {f"{number}: {word}" for number, word in enumerate(words[:3])}
     named.add("begin: " + " ".join(words[:2]))
     return sorted({zlib.crc32(name.encode()) % BUCKETS for name in named})
 
@@ -63,12 +63,12 @@ def fill_query_types(prompts: PromptSet) -> PromptSet:
 
     One without a reference is OPENENDED: R3 scores a constrained answer by its reference.
     """
-    lacking = [place for place, prompt in enumerate(prompts) if prompt.query_type is None]
+    lacking = [index for index, prompt in enumerate(prompts) if prompt.query_type is None]
     filled = list(prompts)
-    found = predict_query_types([prompts[place].text for place in lacking])
-    for place, predicted in zip(lacking, found, strict=True):
-        has_answer = prompts[place].reference is not None
-        filled[place] = replace(prompts[place], query_type=predicted if has_answer else "OPENENDED")
+    query_types = predict_query_types([prompts[index].text for index in lacking])
+    for index, predicted in zip(lacking, query_types, strict=True):
+        has_answer = prompts[index].reference is not None
+        filled[index] = replace(prompts[index], query_type=predicted if has_answer else "OPENENDED")
     return PromptSet(filled)
 
 

@@ -170,16 +170,16 @@ def generated(word: str) -> Generated:
     items: list[dict[str, Any]] = []
     try:
         dataset, again = make(config), make(config)
-        for place in range(2 * size * _TRIES):
-            item = dataset[place]
-            if places.setdefault(item["question"], place) == place:
+        for index in range(2 * size * _TRIES):
+            item = dataset[index]
+            if places.setdefault(item["question"], index) == index:
                 items.append(item)
             if len(items) == 2 * size:
                 break
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise _unfit(name, f"makes no question of the options {options} ({reason})") from error
-    if any(again[place]["question"] != asked for asked, place in [*places.items()][:_CHECKED]):
+    if any(again[index]["question"] != asked for asked, index in [*places.items()][:_CHECKED]):
         raise _unfit(name, "asks other questions each time it is made")
     if len(items) < 2:
         raise _unfit(name, f"has {len(items)} question, too few for two splits")

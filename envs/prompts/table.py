@@ -218,8 +218,8 @@ class PromptTable:
             self._positions = {}
             for position, known in enumerate(self._ids):
                 self._positions.setdefault(known, position)
-        found = self._positions.get(tuple(map(int, ids)))
-        return None if found is None else self[found]
+        row = self._positions.get(tuple(map(int, ids)))
+        return None if row is None else self[row]
 
 
 def left_padded(

@@ -64,8 +64,8 @@ def unknown_share(
     if tokenizer is None or tokenizer.unk_token_id is None or not texts:
         return shares
     rows = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-    for place, ids in enumerate(rows):
-        shares[place] = np.mean(np.equal(ids, tokenizer.unk_token_id)) if ids else 0.0
+    for index, ids in enumerate(rows):
+        shares[index] = np.mean(np.equal(ids, tokenizer.unk_token_id)) if ids else 0.0
     return shares
 
 

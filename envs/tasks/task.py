@@ -241,15 +241,15 @@ def task_arguments(task: Task, options: TaskOptions, split: Split = "train") -> 
     Raises:
         TokenGymError: for a bundle, data set or tokenizer that cannot be used.
     """
-    own = options.tokenizer or _beside(options.model)
-    models = _models(task, options, own)
-    given = own
+    tokenizer_path = options.tokenizer or _beside(options.model)
+    models = _models(task, options, tokenizer_path)
+    given = tokenizer_path
     if given is None:
         assert models is not None
         given = models.tokenizer
     tokenizer = load_tokenizer(given, eos_token=options.eos_token, pad_token=options.pad_token)
     if options.dataset is not None:
-        changes = own is not None or tokenizer is not given
+        changes = tokenizer_path is not None or tokenizer is not given
         prompts = _read(task, options, tokenizer, split, may_change=changes)
     else:
         prompts = _listed(task, options, models, split)
@@ -259,7 +259,7 @@ def task_arguments(task: Task, options: TaskOptions, split: Split = "train") -> 
         prompts = fill_query_types(prompts)
     if models is not None and (options.prompts is not None or options.dataset is not None):
         models = models.for_other_prompts()
-    if models is not None and models.has("grammar") and own is not None:
+    if models is not None and models.has("grammar") and tokenizer_path is not None:
         if tokenizer.get_vocab() != models.tokenizer.get_vocab():
             models = models.without("grammar")  # other words make other sentences
     return {"tokenizer": tokenizer, "prompts": prompts, "bundle": models}

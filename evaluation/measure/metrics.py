@@ -121,11 +121,11 @@ def policy_metrics(
             f"log_probs and ref_log_probs must be of the same tokens, got {lengths[0][:4]} and "
             f"{lengths[1][:4]} tokens in the first episodes"
         )
-    own = np.concatenate(log_probs).astype(np.float64)
+    sampled = np.concatenate(log_probs).astype(np.float64)
     reference = np.concatenate(ref_log_probs).astype(np.float64)
     return {
-        "kl": float((own - reference).sum() / len(log_probs)),
-        "entropy": float(-own.mean()),
+        "kl": float((sampled - reference).sum() / len(log_probs)),
+        "entropy": float(-sampled.mean()),
         "reference_perplexity": math.exp(min(-float(reference.mean()), 700.0)),
     }
 

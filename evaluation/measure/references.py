@@ -105,12 +105,12 @@ def draw_references(
         scores = collector.scorer.score(episodes)
         scores.check(episodes, collector.scorer.name)
         gold = None if evaluator.gold is None else evaluator.gold.score(episodes).values
-        found = ReferenceSamples(
+        new_samples = ReferenceSamples(
             scores=_table(scores.values, len(prompts)),
             gold_scores=None if gold is None else _table(gold, len(prompts)),
             tokens=collector.num_tokens - before,
         )
-        drawn = found if drawn is None else _joined(drawn, found)
+        drawn = new_samples if drawn is None else _joined(drawn, new_samples)
         if file is not None:
             write_hashed(file, _record(drawn))
         if told is not None:
@@ -199,8 +199,8 @@ def levels(lines: Mapping[str, Any] | None, measure: str) -> list[tuple[str, flo
     shown = [row for row in rows if row["n"] in sizes]
     if measure == "net_score":  # at a high price fewer are better
         shown = [max((row for row in rows if row["n"] <= GOAL), key=lambda row: row[measure])]
-    most = ", at most" if measure == "kl" else ""
-    shown_levels = [(f"best of {row['n']}{most}", row[measure]) for row in shown]
+    bound = ", at most" if measure == "kl" else ""
+    shown_levels = [(f"best of {row['n']}{bound}", row[measure]) for row in shown]
     if measure == "net_score" and lines["optimum"] is not None:
         shown_levels.append(("optimum, at least", lines["optimum"]))
     return shown_levels
@@ -223,15 +223,17 @@ def read_references(file: Path) -> ReferenceSamples:
 
 def common_samples(drawn: Sequence[ReferenceSamples | None]) -> ReferenceSamples | None:
     """Return the most samples, if all have some and these agree; lengths or models may differ."""
-    found = [one for one in drawn if one is not None]
-    if not found or len(found) < len(drawn):
+    present = [one for one in drawn if one is not None]
+    if not present or len(present) < len(drawn):
         return None
-    most = max(found, key=lambda one: one.scores.shape[1])
-    for one in found:
+    longest = max(present, key=lambda one: one.scores.shape[1])
+    for one in present:
         prompts, samples = one.scores.shape
-        if len(most.scores) != prompts or not np.allclose(one.scores, most.scores[:, :samples]):
+        if len(longest.scores) != prompts or not np.allclose(
+            one.scores, longest.scores[:, :samples]
+        ):
             return None
-    return most
+    return longest
 
 
 def _record(drawn: ReferenceSamples) -> dict[str, Any]:

@@ -228,14 +228,14 @@ def interval_chart(
     return chart, whiskers, to_x(0.0)
 
 
-def ticks(low: float, high: float, most: int) -> list[float]:
+def ticks(low: float, high: float, max_ticks: int) -> list[float]:
     """Return round numbers between two ends, at most ``most`` + 1 of them.
 
     Example:
         >>> ticks(0.0, 30.0, 6)
         [0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0]
     """
-    raw = (high - low) / max(most, 1)
+    raw = (high - low) / max(max_ticks, 1)
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(m * power for m in (1.0, 2.0, 2.5, 5.0, 10.0) if m * power >= raw * (1 - 1e-9))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)

@@ -143,12 +143,12 @@ def write_paper_figure(
     lines: dict[str, dict[str, Any]] = {}
     baseline = summary["groups"][0]["baseline"]
     for name in sorted(names, key=lambda name: name != baseline):
-        place = len(lines)
+        number = len(lines)
         lines[name] = {
-            "color": COLOURS[place % len(COLOURS)],
-            "linestyle": DASHES[place % len(DASHES)],
-            "marker": MARKERS[place % len(MARKERS)],
-            "markevery": (place % 3, 3),
+            "color": COLOURS[number % len(COLOURS)],
+            "linestyle": DASHES[number % len(DASHES)],
+            "marker": MARKERS[number % len(MARKERS)],
+            "markevery": (number % 3, 3),
             "clip_on": False,  # a marker at the end is drawn whole
         }
     across, down = len(measures), len(panels)

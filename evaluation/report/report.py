@@ -129,8 +129,8 @@ def _group(
     score: Measure,
 ) -> dict[str, Any]:
     runs = [entry["runs"] for entry in group["rewards"].values()]
-    fewest, most = min(runs), max(runs)
-    count = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    low, high = min(runs), max(runs)
+    count = f"{low}" if low == high else f"{low} to {high}"
     return {
         "label": group_label(panel.group),
         "verdict": group["verdict"],

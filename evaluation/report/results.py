@@ -71,7 +71,7 @@ def write_comparison(config: ComparisonConfig, out: Path) -> dict[str, Any]:
         baseline=config.titles[config.names[0]],
         failed=collected.failed,
         cautions=[*collected.mixed_versions(), *collected.no_references(), *_unseen_credit(config)],
-        controls=[config.titles[name] for name in config.controls(own=True)],
+        controls=[config.titles[name] for name in config.controls(with_files=True)],
         axis="tokens" if config.agents else "step",
         by_gold=config.by_gold,
     )
@@ -133,7 +133,7 @@ def merge_comparisons(
         or (None if single else titles[configs[0].names[0]]),
         failed=collected.failed,
         cautions=collected.mixed_versions(),
-        controls=[titles[name] for config in configs for name in config.controls(own=False)],
+        controls=[titles[name] for config in configs for name in config.controls(with_files=False)],
         axis="tokens" if any(config.agents for config in configs) else "step",
         by_gold=all(config.by_gold for config in configs),
     )
@@ -321,11 +321,13 @@ class _Collected:
 
     def shown_versions(self) -> dict[str, str]:
         """Return the versions of each package as text."""
-        return {name: ", ".join(found) for name, found in self.versions.items()}
+        return {name: ", ".join(values) for name, values in self.versions.items()}
 
     def shown_origin(self) -> dict[str, str]:
         """Return the commits and the hardware of the runs as text, as far as they are known."""
-        return {name: " and ".join(map(str, found)) for name, found in self.made.items() if found}
+        return {
+            name: " and ".join(map(str, values)) for name, values in self.made.items() if values
+        }
 
     def mixed_versions(self) -> list[str]:
         """Return a caution if runs were made with different versions of a package."""

@@ -255,7 +255,7 @@ def _add_way(panel: Panel, group: dict[str, Any], level: float) -> None:
 
 def _versus(panel: Panel, runs: Runs, baseline: Runs, level: float) -> dict[str, Any]:
     """Return the probability of improvement over the baseline and the relative speed."""
-    _, own, other = np.intersect1d(runs.seeds, baseline.seeds, return_indices=True)
+    _, x_rows, y_rows = np.intersect1d(runs.seeds, baseline.seeds, return_indices=True)
     improvement: dict[str, Any] = {}
     for measure in panel.measures:
         for kind in kinds(measure) if measure_of(measure).ranked else ():
@@ -270,13 +270,13 @@ def _versus(panel: Panel, runs: Runs, baseline: Runs, level: float) -> dict[str,
     speed = {
         measure: relative_steps(
             panel.steps,
-            runs.values[measure][own],
-            baseline.values[measure][other],
+            runs.values[measure][x_rows],
+            baseline.values[measure][y_rows],
             level,
             window=FINAL_WINDOW,
         )
         for measure in ("score", "net_score")
-        if len(own) and measure in panel.measures
+        if len(x_rows) and measure in panel.measures
     }
     return {
         "differences": {},
@@ -296,14 +296,18 @@ def _add_differences(panel: Panel, rewards: Mapping[str, dict[str, Any]], level:
     baseline, *others = panel.rewards
     seeds = panel.rewards[baseline].seeds
     rows = {
-        name: (own, other)
+        name: (x_rows, y_rows)
         for name in others
-        for _, own, other in [np.intersect1d(panel.rewards[name].seeds, seeds, return_indices=True)]
-        if len(own)
+        for _, x_rows, y_rows in [
+            np.intersect1d(panel.rewards[name].seeds, seeds, return_indices=True)
+        ]
+        if len(x_rows)
     }
     for measure, kind in [(m, k) for m in panel.measures for k in kinds(m)] if rows else ():
         numbers = {n: per_run(panel, runs, measure, kind) for n, runs in panel.rewards.items()}
-        pairs = [(numbers[n][own], numbers[baseline][other]) for n, (own, other) in rows.items()]
+        pairs = [
+            (numbers[n][x_rows], numbers[baseline][y_rows]) for n, (x_rows, y_rows) in rows.items()
+        ]
         adjusted = holm([paired_difference(x, y).p_value for x, y in pairs])
         for name, (x, y), p_value in zip(rows, pairs, adjusted, strict=True):
             difference = paired_difference(x, y, holm_level(adjusted, level))
@@ -329,9 +333,9 @@ def _add_controls(panel: Panel, group: dict[str, Any], settings: SummarySettings
         unbeaten = group["rewards"][name]["unbeaten_controls"] = []
         for control in group["controls"]:
             one, another = panel.rewards[name].seeds, panel.rewards[control].seeds
-            _, own, other = np.intersect1d(one, another, return_indices=True)
-            x, y = areas[name][own], areas[control][other]
-            gap = paired_difference(x, y, settings.level) if len(own) >= RELIABLE_SEEDS else None
+            _, x_rows, y_rows = np.intersect1d(one, another, return_indices=True)
+            x, y = areas[name][x_rows], areas[control][y_rows]
+            gap = paired_difference(x, y, settings.level) if len(x_rows) >= RELIABLE_SEEDS else None
             if gap is None or gap.p_value >= 1.0 - settings.level or sign_of(gap.difference) <= 0:
                 unbeaten.append(control)
 

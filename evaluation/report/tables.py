@@ -139,7 +139,7 @@ MAX_SHOWN_TOKENS = 400
 
 
 def side_by_side(
-    episodes: Sequence[Mapping[str, Any]], colours: Mapping[str, int], *, most: int = 4
+    episodes: Sequence[Mapping[str, Any]], colours: Mapping[str, int], *, num_prompts: int = 4
 ) -> list[dict[str, Any]]:
     """Return the responses of each reward's policy per prompt, for the report's template.
 
@@ -149,7 +149,7 @@ def side_by_side(
     Args:
         episodes: Rows of episodes.jsonl; one without a prompt or response is left out.
         colours: Index into the palette per reward, in order.
-        most: Number of prompts.
+        num_prompts: Number of prompts.
     """
     rows = [row for row in episodes if isinstance(row.get("prompt"), str) and "response" in row]
     last = _last_step_of_lowest_seed(rows)
@@ -173,7 +173,7 @@ def side_by_side(
                 shown.append({**entry, "name": credit, "colour": colours[credit]})
         samples.append({"prompt": printable(prompt), "responses": shown})
     samples.sort(key=lambda sample: -len(sample["responses"]))  # stable: the fullest rows first
-    return samples[:most]
+    return samples[:num_prompts]
 
 
 def _last_step_of_lowest_seed(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:

@@ -201,9 +201,9 @@ def _sentence(group: Figures, name: str, baseline: str, level: float) -> str:
         return f"{name} and {baseline} share no seed, so their runs cannot be paired."
     word = measure_of("score", group["by_gold"]).word
     what = {1: "learned faster", -1: "learned slower", 0: "showed no clear difference in speed"}
-    found = what[clear(area)] if area["pairs"] >= RELIABLE_SEEDS else "ran on too few seeds to tell"
+    verb = what[clear(area)] if area["pairs"] >= RELIABLE_SEEDS else "ran on too few seeds to tell"
     text = (
-        f"{name} {found}: {word} over the run {signed(area['difference'])}, {_interval(area)}, "
+        f"{name} {verb}: {word} over the run {signed(area['difference'])}, {_interval(area)}, "
         f"against {baseline}, ahead on {area['wins']} of {area['pairs']} seeds."
     )
     return f"{text} {_speed(group, name, baseline, level)}{_ends(group, name)}"

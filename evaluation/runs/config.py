@@ -332,7 +332,7 @@ class ComparisonConfig:
             SettingsError: if it has no such option.
         """
         name, env = agent.without_options, resolve_env(self.env)
-        learner, own = LEARNERS.find(agent), agent.options
+        learner, options = LEARNERS.find(agent), agent.options
         shared = {
             field: getattr(self.training, field)
             for field in names_of(TrainingSettings)
@@ -346,16 +346,16 @@ class ComparisonConfig:
             if is_own and leaf.value != default.value:
                 shared[leaf.path[-1]] = leaf.value
         try:
-            training = training_settings(env, name, **{**shared, **own})
+            training = training_settings(env, name, **{**shared, **options})
         except TypeError as error:
             raise SettingsError(f"agent {agent.text!r}: {error}") from None
-        return _within_budget(training, own)
+        return _within_budget(training, options)
 
-    def controls(self, *, own: bool) -> list[str]:
+    def controls(self, *, with_files: bool) -> list[str]:
         """Return the names of the runs whose rule does not read the text (`Credit.control`).
 
         Args:
-            own: Whether to load rules from files of the user's own, to know them too.
+            with_files: Whether to load rules from files of the user's own, to know them too.
         """
         if self.agents and len(self.rewards) == 1:  # the names are the learners'
             return []
@@ -363,7 +363,7 @@ class ComparisonConfig:
             run.name
             for run in self.runs
             if run.uses_credit
-            and (own or split_file_word(run.reward) is None)
+            and (with_files or split_file_word(run.reward) is None)
             and self.choice(run.reward).is_control
         ]
 
@@ -470,7 +470,7 @@ def check_module(env: str, source: Path | str, *, trust_code: bool) -> None:
         )
 
 
-def _within_budget(training: TrainingSettings, own: Mapping[str, Any]) -> TrainingSettings:
+def _within_budget(training: TrainingSettings, options: Mapping[str, Any]) -> TrainingSettings:
     """Return settings with which collecting data takes half of the tokens, and learning the rest.
 
     Raises:
@@ -481,7 +481,7 @@ def _within_budget(training: TrainingSettings, own: Mapping[str, Any]) -> Traini
         return training
     values = {leaf.path[-1]: leaf.value for leaf in leaves(training.learner)}
     per_prompt = values["n"] * training.max_new_tokens
-    if name in own:
+    if name in options:
         if values[name] * per_prompt >= training.tokens:
             raise SettingsError(
                 f"{name}={values[name]} with n={values['n']} may take {values[name] * per_prompt} "

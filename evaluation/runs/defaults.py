@@ -127,9 +127,9 @@ class TrainingSettings(ModelSettings):
                 f"{type(self.learner).__name__}"
             )
         for name, value in learner.fixed.items():
-            if (found := getattr(self.learner, name)) != value:
+            if (given := getattr(self.learner, name)) != value:
                 raise SettingsError(
-                    f"{name} is {value!r} with agent={self.agent!r}, got {found!r}; leave it out, "
+                    f"{name} is {value!r} with agent={self.agent!r}, got {given!r}; leave it out, "
                     "or name agent='ppo'"
                 )
         if self.tokens is not None and not learner.takes_budget:
@@ -251,8 +251,8 @@ def task_name(env_id: str) -> str:
         >>> task_name("tokengym/MovieReview-v0")
         'MovieReview'
     """
-    if own := split_file_word(env_id):
-        return f"{own[0].stem}.{own[1]}"
+    if file_word := split_file_word(env_id):
+        return f"{file_word[0].stem}.{file_word[1]}"
     return env_id.rpartition("/")[2].rpartition("-v")[0] or env_id
 
 

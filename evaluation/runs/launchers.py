@@ -394,15 +394,15 @@ def do_run(
 
     config = ComparisonConfig.from_dict(settings, trust_code=True)  # the caller's, not a file's
     with tempfile.TemporaryDirectory() as folder:
-        own = run_folder(Path(folder), *run)
+        folder_of_run = run_folder(Path(folder), *run)
         try:
             with preferred_device(device):
                 train(config, *run, out=Path(folder), track=track)
         except Exception:
-            if not (own / LAST).exists():
+            if not (folder_of_run / LAST).exists():
                 raise
-        files = sorted([*own.iterdir(), *own.glob("tensorboard/*")])
-        return {str(f.relative_to(own)): f.read_bytes() for f in files if f.is_file()}
+        files = sorted([*folder_of_run.iterdir(), *folder_of_run.glob("tensorboard/*")])
+        return {str(f.relative_to(folder_of_run)): f.read_bytes() for f in files if f.is_file()}
 
 
 def _bring_back(config: ComparisonConfig, out: Path, run: Run, reference: Any) -> str | None:

@@ -332,10 +332,10 @@ def gain_at(
     cost, gain = frontier(costs, gains)
     at = finite("budgets", budgets)
     if interpolate:
-        found = np.interp(at, cost, gain)
-        return np.where((at < cost[0]) | (at > np.max(costs)), np.nan, found)
-    place = np.searchsorted(cost, at, side="right") - 1
-    return np.where(place < 0, np.nan, gain[place])
+        interpolated = np.interp(at, cost, gain)
+        return np.where((at < cost[0]) | (at > np.max(costs)), np.nan, interpolated)
+    last = np.searchsorted(cost, at, side="right") - 1
+    return np.where(last < 0, np.nan, gain[last])
 
 
 def optimum_bound(scores: ArrayLike, price: float) -> float:

@@ -304,22 +304,22 @@ def relative_steps(
             "keep only the seeds that both have"
         )
     at = np.asarray(steps, dtype=np.float64)
-    threshold, own, baseline = _arrivals(at, iqm(curves_x, 0), iqm(curves_y, 0), window)
+    threshold, needed, baseline = _arrivals(at, iqm(curves_x, 0), iqm(curves_y, 0), window)
     if baseline <= at[0]:
         return None
     pairs = len(curves_x)
     rows = np.random.default_rng(rng).integers(0, pairs, (resamples, pairs))
     ratios = []
     for mean_x, mean_y in zip(iqm(curves_x[rows], 1), iqm(curves_y[rows], 1), strict=True):
-        _, reached, needed = _arrivals(at, mean_x, mean_y, window)
-        ratios.append(_ratio(reached - at[0], needed - at[0]))
+        _, reached, other = _arrivals(at, mean_x, mean_y, window)
+        ratios.append(_ratio(reached - at[0], other - at[0]))
     tail = (1.0 - level) / 2.0
     low, high = np.quantile(ratios, [tail, 1.0 - tail], method="inverted_cdf")  # inf - inf is NaN
     return RelativeSteps(
         threshold=threshold,
-        steps=own,
+        steps=needed,
         baseline_steps=baseline,
-        ratio=_ratio(own - at[0], baseline - at[0]),
+        ratio=_ratio(needed - at[0], baseline - at[0]),
         low=float(low),
         high=float(high),
     )

@@ -120,8 +120,8 @@ class CardConfig:
     @property
     def kind(self) -> Kind:
         """What the subject is."""
-        if own := split_file_word(self.name):
-            made = load_from_file(own[0], own[1])
+        if file_word := split_file_word(self.name):
+            made = load_from_file(file_word[0], file_word[1])
             is_weight = isinstance(made, type) and issubclass(made, AdvantageWeight)
             is_estimator = isinstance(made, AdvantageEstimator)
             return "estimator" if is_estimator else "weight" if is_weight else "rule"
@@ -254,8 +254,8 @@ def _said(config: CardConfig, part: str) -> str:
 
 def _run_seconds(part: Mapping[str, Any]) -> float:
     """Return the CPU seconds of a part's training runs, whose processes are not waited for."""
-    found = [task for task in part.values() if isinstance(task, Mapping)]
-    return sum(task.get("cpu_s", 0.0) for task in found)
+    tasks = [task for task in part.values() if isinstance(task, Mapping)]
+    return sum(task.get("cpu_s", 0.0) for task in tasks)
 
 
 def _stored(file: Path) -> dict[str, Any]:
@@ -299,33 +299,33 @@ def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 
 def faults_of(card: Mapping[str, Any]) -> list[str]:
     """Return in words which hashes of a card do not fit what it says; [] if all do."""
-    found = []
+    faults = []
     if card["hash"] != _digest(json.dumps(card["hashes"], sort_keys=True).encode()):
-        found.append("hash is not that of its parts' hashes")
+        faults.append("hash is not that of its parts' hashes")
     for part, figures in card["parts"].items():
         made = card.get("made", {}).get(part, {})
         if made.get("figures") != figures_hash(figures):
-            found.append(f"{part}: its figures were changed after they were measured")
+            faults.append(f"{part}: its figures were changed after they were measured")
     for part in {*card["parts"]} - {*unsettled(card)}:
         made = card["made"][part]
         settings = json.loads(made["settings"])
         if card["hashes"].get(part) != _digest(made["settings"].encode()):
-            found.append(f"{part}: its hash is not that of its settings")
+            faults.append(f"{part}: its hash is not that of its settings")
         if settings["subject"] != bare(card["subject"]):
-            found.append(f"{part}: its settings are of {settings['subject']!r}")
+            faults.append(f"{part}: its settings are of {settings['subject']!r}")
         code = card.get("code")
         if code is not None and settings["source"] != _digest(code.encode()):
-            found.append(f"{part}: measured with other code than the card holds")
-    return found
+            faults.append(f"{part}: measured with other code than the card holds")
+    return faults
 
 
 def broken(card: Mapping[str, Any]) -> dict[str, str]:
     """Return per task on which the contract is broken what the checker says."""
     contract = {**card["parts"].get("contract", {}), **card["parts"].get(PART, {})}
     return {
-        task: found.get("message", "")
-        for task, found in contract.items()
-        if found.get("passed") is False
+        task: checked.get("message", "")
+        for task, checked in contract.items()
+        if checked.get("passed") is False
     }
 
 
@@ -334,7 +334,7 @@ def unmeasured(card: Mapping[str, Any]) -> str | None:
     measured: list[Mapping[str, Any]] = []
     for part in card["parts"].values():
         measured += [part] if {"rows", "refused"} & part.keys() else part.values()
-    reasons = [found.get("refused") for found in measured]
+    reasons = [measurement.get("refused") for measurement in measured]
     return reasons[0] if reasons and all(reasons) else None
 
 
@@ -363,14 +363,14 @@ def unlike(one: Any, other: Any, where: str = "") -> str | None:
         pairs = [(f"{where} {key}", one[key], other[key]) for key in one]
     elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
         pairs = [
-            (f"{where} {place}", *pair) for place, pair in enumerate(zip(one, other, strict=True))
+            (f"{where} {index}", *pair) for index, pair in enumerate(zip(one, other, strict=True))
         ]
     elif isinstance(one, float) and isinstance(other, float):
         is_close = math.isclose(one, other, rel_tol=1e-3, abs_tol=1e-4)
         return None if is_close else f"{where.strip()}: {one} and {other}"
     else:
         return None if one == other else f"{where.strip()}: {one} and {other}"
-    return next((found for pair in pairs if (found := unlike(pair[1], pair[2], pair[0]))), None)
+    return next((fault for pair in pairs if (fault := unlike(pair[1], pair[2], pair[0]))), None)
 
 
 def data_hash() -> str:
@@ -383,8 +383,8 @@ def data_hash() -> str:
 
 def _source(name: str) -> str | None:
     """Return one hash of the file that has a rule, or of the paths among its options; else None."""
-    if own := split_file_word(name):
-        return _digest(own[0].read_bytes())
+    if file_word := split_file_word(name):
+        return _digest(file_word[0].read_bytes())
     paths = [Path(value) for value in re.findall(r"=([^,]+)", name)]
     named = [path for path in paths if path.exists()]
     return _digest_of(named) if named else None

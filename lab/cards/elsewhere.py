@@ -118,11 +118,11 @@ class Elsewhere:
         if self.model is not None:
             kwargs["model"] = self.model
         task = task_of(self.env)
-        usual = (None if task is None else task.reward) or subject
-        if (reason := self._refusal(subject, usual)) is not None:
+        task_reward = (None if task is None else task.reward) or subject
+        if (reason := self._refusal(subject, task_reward)) is not None:
             return {self.name: {"refused": reason}}
         try:
-            scorer = self._scorer(subject, usual, kwargs)
+            scorer = self._scorer(subject, task_reward, kwargs)
             env = gym.make(self.env, reward=subject, **kwargs, **scorer)
         except REFUSALS as error:  # the bundle lacks a model, or its tokens are others
             return {self.name: {"refused": str(error)}}
@@ -132,12 +132,12 @@ class Elsewhere:
         except RewardError as error:
             return {self.name: {"passed": False, "message": str(error)}}
         counts = amounts.responses, amounts.continuations
-        found = held_to_forks(self.env, [subject], *counts, seed, reward=usual, **kwargs)
-        return {self.name: {"passed": True, **found.pop("rules").get(subject, {}), **found}}
+        figures = held_to_forks(self.env, [subject], *counts, seed, reward=task_reward, **kwargs)
+        return {self.name: {"passed": True, **figures.pop("rules").get(subject, {}), **figures}}
 
-    def _refusal(self, subject: str, usual: str) -> str | None:
+    def _refusal(self, subject: str, task_reward: str) -> str | None:
         """Return why a rule has no truth there; None if it has one."""
-        kind, by_encoder = scorer_kind(subject), scorer_kind(usual) == "encoder"
+        kind, by_encoder = scorer_kind(subject), scorer_kind(task_reward) == "encoder"
         if kind in ("encoder", "reward_model") and (kind == "encoder") != by_encoder:
             article = "an encoder" if kind == "encoder" else "a reward model"
             return NO_TRUTH.format(article, self.name)
@@ -147,8 +147,8 @@ class Elsewhere:
             return NO_ANSWER.format(self.name)
         return None
 
-    def _scorer(self, subject: str, usual: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    def _scorer(self, subject: str, reward: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the scorer of a rule that any serves where the task's own is an encoder."""
-        if (scorer_kind(subject), scorer_kind(usual)) != ("any", "encoder"):
+        if (scorer_kind(subject), scorer_kind(reward)) != ("any", "encoder"):
             return {}
-        return {"scorer": task_reward(self.env, {**kwargs, "reward": usual})[0].scorer}
+        return {"scorer": task_reward(self.env, {**kwargs, "reward": reward})[0].scorer}

@@ -94,7 +94,7 @@ def board_row(
     is_control = card["subject"] == chance["subject"]
     return [
         _code(card["subject"]) + (", the control" if is_control else ""),
-        ", ".join(number(found["correlation"]) if found else DASH for found in finds),
+        ", ".join(number(agreement["correlation"]) if agreement else DASH for agreement in finds),
         f"{min(cosines):.2f}".replace("-", "\N{MINUS SIGN}") if cosines else DASH,
         _one({"": spent}, "", "times_sparse", lambda value: f"{float(f'{value:.2g}'):,g}"),
         f"{DASH if tuned is None else _shown(tuned)}; {_shown(_versus(card, 'MovieReview'))}",
@@ -110,8 +110,8 @@ def trained_alike(card: Mapping[str, Any], chance: Mapping[str, Any]) -> dict[st
         chance: The card of `random`, by whose settings the leaderboard's rows are trained.
     """
     ends = card["parts"].get("convergence", {})
-    own, usual = _trainings(card), _trainings(chance)
-    alike = {task: found for task, found in ends.items() if own.get(task) == usual.get(task)}
+    trained, baseline = _trainings(card), _trainings(chance)
+    alike = {task: end for task, end in ends.items() if trained.get(task) == baseline.get(task)}
     return {**card, "parts": {**card["parts"], **({"convergence": alike} if ends else {})}}
 
 
@@ -136,10 +136,10 @@ def order_flips(
         trained: Differences from sparse in training, likewise.
     """
     finding = {
-        task: {card["subject"]: found for card in cards if (found := _found(card, task))}
+        task: {card["subject"]: agreement for card in cards if (agreement := _found(card, task))}
         for task in ("MovieReview", "Oracle", "Forks")
     }
-    finding |= {task: dict(found["rules"]) for task, found in forked.items()}
+    finding |= {task: dict(agreement["rules"]) for task, agreement in forked.items()}
     ending = {
         task: {card["subject"]: gain for card in cards if (gain := _versus(card, task))}
         for task in ("MovieReview", "Dialogue", "Oracle")
@@ -184,12 +184,14 @@ def forked_table(
         forked: Agreements with executed forks, by task and rule.
         trained: Differences from sparse in training, likewise.
     """
-    found = [known["rules"] for known in forked.values()]
-    rules = dict.fromkeys(rule for known in (*found, *trained.values()) for rule in known)
+    agreements = [known["rules"] for known in forked.values()]
+    rules = dict.fromkeys(rule for known in (*agreements, *trained.values()) for rule in known)
     rows = []
     for rule in rules:
         gains = [_shown(known[rule]) if rule in known else DASH for known in trained.values()]
-        rows.append([_code(rule), *(_executed(known.get(rule, {})) for known in found), *gains])
+        rows.append(
+            [_code(rule), *(_executed(known.get(rule, {})) for known in agreements), *gains]
+        )
     for figure in ("ceiling", "chance", "share"):
         shown = [number(known[figure]) for known in forked.values()]
         rows.append([figure, *shown, *[DASH] * len(trained)])
@@ -222,7 +224,7 @@ def _sentence(
     finds = {t: (_found(card, t), _found(chance, t)) for t in ("MovieReview", "Forks")}
     known = {task: pair for task, pair in finds.items() if all(pair)}
     if known:
-        better = [task for task, (found, luck) in known.items() if found["low"] > luck["high"]]
+        better = [task for task, (rank, luck) in known.items() if rank["low"] > luck["high"]]
         places = f"on {' and '.join(better)}" if better else "no better than `random`"
         said.append(f"finds the tokens {places}")
     cosines = [row["cosine"] for row in parts.get("gradient", {}).get("rows", [])]
@@ -246,15 +248,15 @@ def _sentence(
 def _found(card: Mapping[str, Any], task: str) -> Mapping[str, Any]:
     """Return a rule's agreement with the truth of a task, executed where it is; {} if none."""
     part = "executed" if task == "Forks" else "identification"
-    found: Mapping[str, Any] = card["parts"].get(part, {}).get(task, {})
-    return found if "correlation" in found else {}
+    figures: Mapping[str, Any] = card["parts"].get(part, {}).get(task, {})
+    return figures if "correlation" in figures else {}
 
 
 def _versus(card: Mapping[str, Any], task: str) -> Mapping[str, Any]:
     """Return the difference from the baseline in training; {} if there is none."""
     measure, kind = AREA
-    found = card["parts"].get("convergence", {}).get(task, {}).get(measure, {})
-    versus: Mapping[str, Any] | None = found.get("versus_baseline", {}).get(kind)
+    figures = card["parts"].get("convergence", {}).get(task, {}).get(measure, {})
+    versus: Mapping[str, Any] | None = figures.get("versus_baseline", {}).get(kind)
     return versus or {}
 
 
@@ -290,33 +292,33 @@ def _table(part: str, measured: Mapping[str, Any]) -> list[str]:
         return _convergence(measured)
     rows = [
         [task, name, _cell(value)]
-        for task, found in measured.items()
-        for name, value in _flat(found).items()
+        for task, figures in measured.items()
+        for name, value in _flat(figures).items()
     ]
     return _lines(["task", "figure", "value"], rows)
 
 
 def _convergence(measured: Mapping[str, Any]) -> list[str]:
     rows = []
-    for task, found in measured.items():
-        if "refused" in found:
-            rows.append([task, "refused", found["refused"], ""])
+    for task, figures in measured.items():
+        if "refused" in figures:
+            rows.append([task, "refused", figures["refused"], ""])
             continue
-        for measure, kinds in found.items():
+        for measure, kinds in figures.items():
             if not isinstance(kinds, Mapping):
                 continue
             for kind in ("auc", "final"):
                 if kind in kinds:
                     figure = kinds[kind]
-                    is_one = found.get("runs") == 1
+                    is_one = figures.get("runs") == 1
                     value = f"{number(figure['iqm'])} ({'one seed' if is_one else _range(figure)})"
                     rows.append([task, f"{measure}, {kind}", value, _difference(kinds, kind)])
     return _lines(["task", "figure", "interquartile mean", "minus the baseline's, paired"], rows)
 
 
-def _flat(found: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(figures: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
-    for name, value in found.items():
+    for name, value in figures.items():
         if isinstance(value, Mapping):
             flat |= _flat(value, f"{prefix}{name}: ")
         else:
@@ -340,52 +342,52 @@ def _cell(value: Any) -> str:
     return number(value) if isinstance(value, int | float) else str(value)
 
 
-def _one(found: Mapping[str, Any], task: str, name: str, show: Any) -> str:
+def _one(part: Mapping[str, Any], task: str, name: str, show: Any) -> str:
     """Return a figure of a task, or a dash."""
-    value = found.get(task, {}).get(name)
+    value = part.get(task, {}).get(name)
     return DASH if value is None else show(value)
 
 
-def _executed(found: Mapping[str, Any]) -> str:
+def _executed(agreement: Mapping[str, Any]) -> str:
     """Return the rank correlation with executed truth and its interval over responses."""
-    if "correlation" not in found:
+    if "correlation" not in agreement:
         return DASH
-    return f"{number(found['correlation'])} ({_range(found)})"
+    return f"{number(agreement['correlation'])} ({_range(agreement)})"
 
 
-def _stay(found: Mapping[str, Any]) -> str:
-    return ("yes" if found["stays"] else "no") + f" ({signed(round(found['gain'], 3))})"
+def _stay(departure: Mapping[str, Any]) -> str:
+    return ("yes" if departure["stays"] else "no") + f" ({signed(round(departure['gain'], 3))})"
 
 
-def _contract(found: Mapping[str, Any]) -> str:
-    if not found:
+def _contract(checks: Mapping[str, Any]) -> str:
+    if not checks:
         return DASH
-    passed = [entry.get("passed") for entry in found.values()]
+    passed = [entry.get("passed") for entry in checks.values()]
     if all(one is None for one in passed):
         return DASH
     return "passed" if all(one is not False for one in passed) else "broken"
 
 
-def _cosines(found: Mapping[str, Any], eos: bool) -> str:
-    values = [f"{row['cosine']:.3f}" for row in found.get("rows", []) if row["eos"] == eos]
+def _cosines(gradient: Mapping[str, Any], eos: bool) -> str:
+    values = [f"{row['cosine']:.3f}" for row in gradient.get("rows", []) if row["eos"] == eos]
     return " / ".join(values) or DASH
 
 
-def _noise(found: Mapping[str, Any], sparse: Mapping[str, Any]) -> str:
+def _noise(measured: Mapping[str, Any], sparse: Mapping[str, Any]) -> str:
     """Return the noise in units of sparse's, with EOS in play."""
-    usual = {(row["eos"], row["share"]): row["noise"] for row in sparse.get("rows", [])}
+    sparse_noise = {(row["eos"], row["share"]): row["noise"] for row in sparse.get("rows", [])}
     ratios = [
         "n/a"  # infinite: the expected gradient does not point the true way
         if row["noise"] is None
-        else f"{row['noise'] / usual[row['eos'], row['share']]:.2f}"
-        for row in found.get("rows", [])
-        if row["eos"] and (row["eos"], row["share"]) in usual
+        else f"{row['noise'] / sparse_noise[row['eos'], row['share']]:.2f}"
+        for row in measured.get("rows", [])
+        if row["eos"] and (row["eos"], row["share"]) in sparse_noise
     ]
     return " / ".join(ratios) or DASH
 
 
-def _gain(found: Mapping[str, Any], measure: str, kind: str) -> str:
-    return _difference(found.get(measure, {}), kind)
+def _gain(ends: Mapping[str, Any], measure: str, kind: str) -> str:
+    return _difference(ends.get(measure, {}), kind)
 
 
 def _difference(kinds: Mapping[str, Any], kind: str) -> str:

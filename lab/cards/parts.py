@@ -128,24 +128,24 @@ def identification(subject: str, size: Size, seed: int, out: Path) -> dict[str, 
 
     del out
 
-    def agree(task: str) -> dict[str, Any]:
+    def agreement_on(task: str) -> dict[str, Any]:
         episodes, policy, kwargs = _played(task, size.responses, seed)
         result = replay(episodes, [subject], env=task, env_kwargs=kwargs, policy=policy)
         return asdict(result.agreements[subject])
 
-    return _per_task(subject, TRUTH_TASKS, agree)
+    return _per_task(subject, TRUTH_TASKS, agreement_on)
 
 
 def executed(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
     """Return per task the agreement of the rule's credit with executed forks of the policy."""
     del out
 
-    def agree(task: str) -> dict[str, Any]:
-        found = held_to_forks(task, [subject], size.forked, size.continuations, seed)
-        figures = found.pop("rules").get(subject, {})
-        return {**figures, **found}
+    def agreement_on(task: str) -> dict[str, Any]:
+        agreement = held_to_forks(task, [subject], size.forked, size.continuations, seed)
+        figures = agreement.pop("rules").get(subject, {})
+        return {**figures, **agreement}
 
-    return _per_task(subject, EXECUTED_TASKS, agree)
+    return _per_task(subject, EXECUTED_TASKS, agreement_on)
 
 
 def held_to_forks(
@@ -172,8 +172,8 @@ def held_to_forks(
     result = replay(episodes, rules, env=task, env_kwargs=kwargs, policy=policy, forks=Forks(k=k))
     assert result.truth is not None
     assert result.truth.executed is not None
-    found = result.truth.executed
-    known = {"share": found.share, "ceiling": found.ceiling, "chance": found.chance}
+    truth = result.truth.executed
+    known = {"share": truth.share, "ceiling": truth.ceiling, "chance": truth.chance}
     if not any(np.ptp(worth) > 0 for worth in result.truth.values):
         return {**known, "rules": {}}
     agreed = {rule: agreement(result.credits[rule], result.truth.values) for rule in rules}
@@ -191,13 +191,13 @@ def best_response(subject: str, size: Size, seed: int, out: Path) -> dict[str, A
         best, others = best_play(oracle)
         responses = [best, *(ids for leaving in others.values() for ids in leaving)]
         top = float(oracle.optimal_values().values[()])
-        found = {}
+        departures = {}
         for name, centre in (("centred", top), ("not centred", 0.0)):
             paid = token_rewards(rule_of(subject), responses, PROMPT, centre)
             gain, response = best_departure(best, others, paid)
             text = oracle.tokenizer.decode(response)
-            found[name] = {"gain": gain, "by": text, "stays": gain <= 0.0}
-        return found
+            departures[name] = {"gain": gain, "by": text, "stays": gain <= 0.0}
+        return departures
 
     return _per_task(subject, ("Oracle",), depart)
 
@@ -205,8 +205,8 @@ def best_response(subject: str, size: Size, seed: int, out: Path) -> dict[str, A
 def gradient(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
     """Return a rule's expected gradient under `loo` beside the true one, with and without EOS."""
     del out
-    own, reason = _own_task(subject)
-    if own is not None:
+    task, reason = _own_task(subject)
+    if task is not None:
         return {"refused": reason.format("the Oracle")}
     try:
         return _gradients([(subject, "loo")], size, seed)
@@ -276,15 +276,15 @@ def _learned(
     baseline = next(iter(learners))
 
     def train(task: str) -> dict[str, Any]:
-        found: list[_Trained] = []
+        trainings: list[_Trained] = []
         for name, settings in [*learners.items()][::-1]:  # a refusal costs no baseline
             is_baseline = name == baseline
             folder = out.parent / BASELINES if is_baseline else out / "runs"
             rewards = ("sparse" if is_baseline else rule,)
             trained = _trained(task, rewards, size, seed, folder, **settings)
             curves = [replace(curve, credit=name) for curve in trained.curves]
-            found.insert(0, replace(trained, curves=curves))
-        return _ends(found, baseline, subject)
+            trainings.insert(0, replace(trained, curves=curves))
+        return _ends(trainings, baseline, subject)
 
     return _per_task(rule, size.tasks, train)
 
@@ -350,7 +350,7 @@ def cost(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
 
     def price(task: str) -> dict[str, Any]:
         episodes, policy, kwargs = _played(task, size.responses, seed)
-        found = {}
+        costs = {}
         for name in dict.fromkeys((subject, "sparse")):
             reward, _ = task_reward(task, {**kwargs, "reward": name}, policy)
             reward.evaluate(episodes[:2])  # loads what is loaded at first use
@@ -361,12 +361,12 @@ def cost(subject: str, size: Size, seed: int, out: Path) -> dict[str, Any]:
                 started = time.perf_counter()
                 reward.evaluate(episodes)
                 times.append(time.perf_counter() - started)
-            found[name] = {
+            costs[name] = {
                 "passes": sum(texts) / len(episodes),
                 "seconds": min(times) / len(episodes),
             }
-        ratio = found[subject]["seconds"] / found["sparse"]["seconds"]
-        return {**found[subject], "times_sparse": ratio}
+        ratio = costs[subject]["seconds"] / costs["sparse"]["seconds"]
+        return {**costs[subject], "times_sparse": ratio}
 
     return _per_task(subject, _usable(subject, ("MovieReview",)), price)
 
@@ -413,23 +413,23 @@ def _per_task(
     subject: str, tasks: tuple[str, ...], measure: Callable[[str], dict[str, Any]]
 ) -> dict[str, Any]:
     """Return a measurement per task; one whose scorer the rule cannot use says why."""
-    found: dict[str, Any] = {}
-    own, reason = _own_task(subject)
+    by_task: dict[str, Any] = {}
+    only_task, reason = _own_task(subject)
     for task in tasks:
-        if task != (own or task):
-            found[task] = {"refused": reason.format(task)}
+        if task != (only_task or task):
+            by_task[task] = {"refused": reason.format(task)}
             continue
         try:
-            found[task] = measure(task)
+            by_task[task] = measure(task)
         except REFUSALS as error:
-            found[task] = {"refused": str(error)}
-    return found
+            by_task[task] = {"refused": str(error)}
+    return by_task
 
 
 def _usable(subject: str, tasks: tuple[str, ...]) -> tuple[str, ...]:
     """Return the tasks, or the only one that a rule can be used on."""
-    own, _ = _own_task(subject)
-    return (own,) if own else tasks
+    task, _ = _own_task(subject)
+    return (task,) if task else tasks
 
 
 def _own_task(subject: str) -> tuple[str | None, str]:
@@ -442,14 +442,16 @@ def _own_task(subject: str) -> tuple[str | None, str]:
     return None, ""
 
 
-def _played(task: str, count: int, seed: int, **own: Any) -> tuple[list[Any], Any, dict[str, Any]]:
+def _played(
+    task: str, count: int, seed: int, **env_kwargs: Any
+) -> tuple[list[Any], Any, dict[str, Any]]:
     """Return responses of the bundled policy, the policy and the environment's arguments."""
     training = training_settings(
         resolve_env(task),
-        usual=bundle_settings(own.get("bundle"), "training"),
-        max_new_tokens=own.get("max_new_tokens"),
+        usual=bundle_settings(env_kwargs.get("bundle"), "training"),
+        max_new_tokens=env_kwargs.get("max_new_tokens"),
     )
-    kwargs: dict[str, Any] = {**own, **training.lengths()}
+    kwargs: dict[str, Any] = {**env_kwargs, **training.lengths()}
     evaluator = Evaluator(task, kwargs, num_episodes=count, seed=seed)
     player = evaluator.untrained(None)
     episodes = list(evaluator(player).episodes)
@@ -495,7 +497,7 @@ def _ends(trained: Sequence[_Trained], baseline: str, subject: str) -> dict[str,
     price = training.learner.kl_coef
     (group,) = summarize(curves, SummarySettings(baseline=baseline, kl_coef=price))["groups"]
     entry = group["rewards"][subject]
-    found: dict[str, Any] = {
+    ends: dict[str, Any] = {
         "tokens": max(int(c.values["tokens"][-1]) for c in curves if c.credit == subject),
         "updates": training.steps,
         "runs": entry["runs"],
@@ -507,11 +509,11 @@ def _ends(trained: Sequence[_Trained], baseline: str, subject: str) -> dict[str,
         if measure not in group["measures"]:
             continue
         kinds = [kind for kind in ("auc", "final") if kind in entry["figures"][measure]]
-        found[measure] = {kind: entry["figures"][measure][kind] for kind in kinds}
-        found[measure]["versus_baseline"] = {
+        ends[measure] = {kind: entry["figures"][measure][kind] for kind in kinds}
+        ends[measure]["versus_baseline"] = {
             kind: difference_of(group, subject, measure, kind) for kind in kinds
         }
-    return found
+    return ends
 
 
 @contextmanager

@@ -27,7 +27,7 @@ def submission(card: Mapping[str, Any]) -> dict[str, Any]:
     if faults := broken(card):
         task, message = next(iter(faults.items()))
         raise ValueError(f"{card['subject']} breaks the contract on {task}: {message}")
-    own = split_file_word(card["subject"].removeprefix("weight:"))
+    file_word = split_file_word(card["subject"].removeprefix("weight:"))
     spent = card["made"].values()
     hours = {
         kind: round(sum(m["cpu_s"] for m in spent if m["device"].startswith(kind)) / 3600, 3)
@@ -36,7 +36,7 @@ def submission(card: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **card,
         "subject": bare(card["subject"]),
-        "code": None if own is None else own[0].read_text(encoding="utf-8"),
+        "code": None if file_word is None else file_word[0].read_text(encoding="utf-8"),
         "hours": {"cpu": hours["cpu"], "with_gpu": hours["cuda"]},
         "checklist": {"source": CHECKLIST_SOURCE, **_checklist(card, hours)},
     }
@@ -53,8 +53,8 @@ def _checklist(card: Mapping[str, Any], hours: Mapping[str, float]) -> dict[str,
     tasks = [task for part in parts.values() for task in part if task not in ("rows", "refused")]
     tasks += ["Oracle"] * ("gradient" in parts)
     ends = parts.get("convergence", {})
-    runs = {found["runs"] for found in ends.values() if "runs" in found}
-    passes = next((found["passes"] for found in cost.values() if "passes" in found), None)
+    runs = {figures["runs"] for figures in ends.values() if "runs" in figures}
+    passes = next((figures["passes"] for figures in cost.values() if "passes" in figures), None)
     lengths = "the task's own; " if not ends else "fixed, so that all runs spend the same; "
     models = [f"the bundled language models of tokengym {card['tokengym']}"]
     models += [f"that of {name}" for name in parts.get(PART, {})]

@@ -97,17 +97,17 @@ def load_principles(path: str | Path) -> tuple[Principle, ...]:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"principles {str(path)!r} cannot be read ({error})") from error
-    found: list[Principle] = []
+    listed: list[Principle] = []
     for line in lines:
         if not line or line.startswith("#"):
             continue
         name, colon, text = line.partition(":")
         if not colon or len(name.split()) > 2:
-            name, text = f"principle {len(found) + 1}", line
-        found.append(Principle(name=name.strip(), text=text.strip()))
-    if not found:
+            name, text = f"principle {len(listed) + 1}", line
+        listed.append(Principle(name=name.strip(), text=text.strip()))
+    if not listed:
         raise ValueError(f"principles {str(path)!r} holds none; write one per line")
-    return tuple(found)
+    return tuple(listed)
 
 
 def draw_principles(
@@ -117,7 +117,7 @@ def draw_principles(
 
     Source: Bai et al. 2022, arXiv:2212.08073, section 3.1: one at random for each revision.
     """
-    return [principles[place] for place in rng.integers(len(principles), size=count).tolist()]
+    return [principles[index] for index in rng.integers(len(principles), size=count).tolist()]
 
 
 CLAUSE_ENDS = frozenset(".,;:!?")
@@ -223,10 +223,10 @@ class RuleCritic:
     ) -> list[Critique]:
         """See `Critic.critique`; the rules are the same for every principle."""
         del principles
-        found = [self.rules.offences(e.prompt, e.response) for e in episodes]
+        offences = [self.rules.offences(e.prompt, e.response) for e in episodes]
         return [
             Critique(text=f"The response says {', '.join(words)}." if words else "", words=words)
-            for words in found
+            for words in offences
         ]
 
     def revise(
@@ -239,9 +239,9 @@ class RuleCritic:
     ) -> list[Episode]:
         """See `Critic.revise`."""
         del principles
-        faulty = [place for place, critique in enumerate(critiques) if critique.words]
-        forbidden = [self._ids(self.rules.offensive(episodes[place].prompt)) for place in faulty]
-        starts = [self._before_offence(episodes[place], critiques[place].words) for place in faulty]
+        faulty = [index for index, critique in enumerate(critiques) if critique.words]
+        forbidden = [self._ids(self.rules.offensive(episodes[index].prompt)) for index in faulty]
+        starts = [self._before_offence(episodes[index], critiques[index].words) for index in faulty]
         player = _Forbidding(as_player(self.agent, seed=seed))
         revised = list(episodes)
         size = self.chosen.max_rows
@@ -249,12 +249,12 @@ class RuleCritic:
             part = slice(first, first + size)
             player.forbidden = forbidden[part]
             prompts = [
-                self.chosen.find(tuple(episodes[place].prompt_ids), episodes[place].prompt)
-                for place in faulty[part]
+                self.chosen.find(tuple(episodes[index].prompt_ids), episodes[index].prompt)
+                for index in faulty[part]
             ]
             written = self.chosen.play(player, prompts, beginnings=starts[part])
-            for place, episode in zip(faulty[part], written, strict=True):
-                revised[place] = episode
+            for index, episode in zip(faulty[part], written, strict=True):
+                revised[index] = episode
         return revised
 
     def _ids(self, words: Sequence[str]) -> list[int]:
@@ -270,10 +270,10 @@ class RuleCritic:
         if isinstance(self.rules.rules, DialogueRules):
             return []
         bad, ids = set(self._ids(words)), list(episode.response_ids)
-        first = next((place for place, token in enumerate(ids) if token in bad), len(ids) - 1)
+        first = next((index for index, token in enumerate(ids) if token in bad), len(ids) - 1)
         ends = [
-            place + 1
-            for place, token in enumerate(ids[:first])
+            index + 1
+            for index, token in enumerate(ids[:first])
             if self.chosen.tokenizer.decode([token]).strip() in CLAUSE_ENDS
         ]
         return ids[: ends[-1]] if ends else []
@@ -327,22 +327,22 @@ class ModelCritic:
     ) -> list[Episode]:
         """See `Critic.revise`; an empty revision leaves the response as it is."""
         del seed  # the model answers greedily
-        faulty = [place for place, critique in enumerate(critiques) if critique.text]
+        faulty = [index for index, critique in enumerate(critiques) if critique.text]
         texts = self._ask(
             [
                 REVISION.format(
-                    principle=principles[place].text,
-                    prompt=without_tags(episodes[place].prompt),
-                    response=without_tags(episodes[place].response),
-                    critique=without_tags(critiques[place].text),
+                    principle=principles[index].text,
+                    prompt=without_tags(episodes[index].prompt),
+                    response=without_tags(episodes[index].response),
+                    critique=without_tags(critiques[index].text),
                 )
-                for place in faulty
+                for index in faulty
             ]
         )
         revised = list(episodes)
-        for place, text in zip(faulty, texts, strict=True):
+        for index, text in zip(faulty, texts, strict=True):
             if text.strip():
-                revised[place] = self._rewritten(episodes[place], text.strip())
+                revised[index] = self._rewritten(episodes[index], text.strip())
         return revised
 
     def _rewritten(self, episode: Episode, text: str) -> Episode:

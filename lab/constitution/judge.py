@@ -138,7 +138,7 @@ class PrincipleJudge:
             places = np.flatnonzero(drawn == number)
             safe = [
                 (without_tags(c), without_tags(a), without_tags(b))
-                for c, a, b in (triples[place] for place in places.tolist())
+                for c, a, b in (triples[index] for index in places.tolist())
             ]
             result[places] = self.judges[number].preferences(safe)
         return result

@@ -98,8 +98,8 @@ class _Run:
 
     def note(self, stage: str) -> None:
         """Store the hashes of a stage's files."""
-        found = {path.name: content_hash(path) for path in self._files(stage)}
-        write_hashed(self.out / "hashes.json", self._known() | found)
+        stage_hashes = {path.name: content_hash(path) for path in self._files(stage)}
+        write_hashed(self.out / "hashes.json", self._known() | stage_hashes)
 
     def check(self, stage: str) -> None:
         """Refuse files of a stage that have changed since their hashes were stored.
@@ -339,9 +339,9 @@ def _measure_policies(
         figures[name] = entry
     samples = [
         {
-            "prompt": first[place].prompt,
-            "responses": {name: e.episodes[place].response for name, e in played.items()},
+            "prompt": first[index].prompt,
+            "responses": {name: e.episodes[index].response for name, e in played.items()},
         }
-        for place in range(min(SAMPLES, len(first)))
+        for index in range(min(SAMPLES, len(first)))
     ]
     return figures, samples

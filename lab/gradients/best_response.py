@@ -43,12 +43,12 @@ def best_departure(
         >>> best_departure((1, 1), {1: [(1, 0)]}, {(1, 1): [2.0, 0.5], (1, 0): [0.25, 1.0]})
         Departure(gain=0.5, response=(1, 0))
     """
-    found = [
+    departures = [
         Departure(float(np.sum(paid[other][t:]) - np.sum(paid[best][t:])), other)
         for t, responses in others.items()
         for other in responses
     ]
-    return max(found)
+    return max(departures)
 
 
 def best_play(oracle: Any) -> tuple[Response, dict[int, list[Response]]]:

@@ -96,21 +96,21 @@ def every_response(
         horizon: Longest response, tokens.
     """
     rows = {state: row for row, state in enumerate(states)}
-    found = [
+    responses = [
         (*state, token)
         for state, allowed in zip(states, legal.tolist(), strict=True)
         for token, is_legal in enumerate(allowed)
         if is_legal and (token == eos_id or len(state) == horizon - 1)
     ]
-    shape = (len(found), horizon)
+    shape = (len(responses), horizon)
     where, tokens = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
     mask = torch.zeros(shape, dtype=torch.bool)
-    for number, ids in enumerate(found):
+    for number, ids in enumerate(responses):
         size = len(ids)
         where[number, :size] = torch.tensor([rows[ids[:t]] for t in range(size)])
         tokens[number, :size] = torch.tensor(ids)
         mask[number, :size] = True
-    return Responses(ids=tuple(found), states=where, tokens=tokens, mask=mask)
+    return Responses(ids=tuple(responses), states=where, tokens=tokens, mask=mask)
 
 
 def response_probs(probs: Tensor, responses: Responses) -> Tensor:
@@ -238,8 +238,8 @@ def check_gradient(
     total, square = torch.zeros_like(probs), 0.0
     for members, weight in chunks:
         rows, mask = members.flatten(), responses.mask[members.flatten()]
-        found = advantages(token_rewards[rows], mask, scores[rows]) * weights[rows]
-        gradients = group_gradients(probs, responses, members, found.masked_fill(~mask, 0.0))
+        gains = advantages(token_rewards[rows], mask, scores[rows]) * weights[rows]
+        gradients = group_gradients(probs, responses, members, gains.masked_fill(~mask, 0.0))
         total += torch.einsum("g,gsv->sv", weight, gradients)
         square += float((weight * gradients.pow(2).sum((1, 2))).sum())
     spread = max(square - float(total.pow(2).sum()), 0.0)

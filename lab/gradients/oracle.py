@@ -49,8 +49,8 @@ GROUP_SIZE = 4
 def _control(function: Callable[[Tensor, Tensor, int], Tensor]) -> Any:
     def estimate(played: RoundTensors, settings: PPOSettings) -> tuple[Tensor, Tensor]:
         assert settings.group_size is not None
-        found = function(played.token_rewards, played.response_mask, settings.group_size)
-        return found, found
+        advantages = function(played.token_rewards, played.response_mask, settings.group_size)
+        return advantages, advantages
 
     return estimate
 
@@ -280,9 +280,9 @@ def weights_of(small: SmallOracle, probs: Tensor, weight: str) -> Tensor:
     Raises:
         SettingsError: if it reads a model, which a table has not, or other responses.
     """
-    found = find_weight(weight)
-    if found.needs_model or not found.by_response:
-        what = "a model, which a table of states lacks" if found.needs_model else "other responses"
+    entry = find_weight(weight)
+    if entry.needs_model or not entry.by_response:
+        what = "a model, which a table of states lacks" if entry.needs_model else "other responses"
         raise SettingsError(f"advantage_weight {weight!r} reads {what}; it is not enumerated")
     mask = small.responses.mask
     entropy = -(probs * probs.clamp(min=1e-300).log()).sum(1)[small.responses.states]
@@ -295,7 +295,7 @@ def weights_of(small: SmallOracle, probs: Tensor, weight: str) -> Tensor:
         entropy=lambda: entropy,
         log_probs=chosen.clamp(min=1e-300).log(),
     )
-    return weighted(ones, found, played)
+    return weighted(ones, entry, played)
 
 
 def _as_given(rewards: Tensor, mask: Tensor, scores: Tensor) -> Tensor:
@@ -326,7 +326,7 @@ def policies_along(small: SmallOracle, scores: Tensor, *, shares: Sequence[float
     """
     logits = torch.zeros(small.legal.shape, dtype=torch.float64)
     start = float((response_probs(small.probs(logits), small.responses) * scores).sum())
-    best, found = float(scores.max()), []
+    best, snapshots = float(scores.max()), []
     for share in shares:
         while True:
             probs = small.probs(logits)
@@ -334,5 +334,5 @@ def policies_along(small: SmallOracle, scores: Tensor, *, shares: Sequence[float
             if reached >= start + share * (best - start):
                 break
             logits = logits + true_gradient(probs, small.responses, scores)
-        found.append(probs)
-    return found
+        snapshots.append(probs)
+    return snapshots

@@ -171,7 +171,7 @@ class Explorer:
         self._one.reset(seed=0)
         (self._reward,) = environment_rewards(evaluator.envs)
         self._gold = evaluator.gold
-        self._prompt_ids = {prompt.text: place for place, prompt in enumerate(self._one.prompts)}
+        self._prompt_ids = {prompt.text: index for index, prompt in enumerate(self._one.prompts)}
 
     @property
     def temperature(self) -> float | None:
@@ -238,7 +238,7 @@ class Explorer:
         )
 
     def alternatives(
-        self, response: Response, time: int, *, temperature: float | None = None, most: int = 8
+        self, response: Response, time: int, *, temperature: float | None = None, count: int = 8
     ) -> list[Alternative]:
         """Return the likeliest tokens at a place of a response, the one taken among them.
 
@@ -248,7 +248,7 @@ class Explorer:
             response: Returned by `sample`.
             time: Index of the token.
             temperature: As of `sample`.
-            most: Number of tokens; the one taken is added if it is less likely.
+            count: Number of tokens; the one taken is added if it is less likely.
 
         Raises:
             ValueError: if there is no such token, or the agent has no policy that tells its
@@ -267,7 +267,7 @@ class Explorer:
             logits = policy.next_logits([text], infos["action_mask"])[0]
         probabilities = logits.double().softmax(-1).cpu().numpy()
         before, taken = response.episode.response_ids[:time], response.episode.response_ids[time]
-        likeliest = np.argsort(-probabilities, kind="stable")[:most]
+        likeliest = np.argsort(-probabilities, kind="stable")[:count]
         shown = dict.fromkeys([*likeliest[probabilities[likeliest] > 0].tolist(), int(taken)])
         return [
             Alternative(
@@ -317,12 +317,14 @@ class Explorer:
                 branches.append(self._branch(response, time, chosen, player, n, greedy))
         player = as_player(self.agent, generator.manual_seed(seed + 1))
         with at_temperature(self.agent, temperature):
-            own = self._continued(response, response.episode.response_ids[:time], player, n, greedy)
+            continuations = self._continued(
+                response, response.episode.response_ids[:time], player, n, greedy
+            )
         return Fork(
             time=time,
             taken=branches[0],
             other=branches[1],
-            without=np.array([episode.score for episode in self._scored(own)[0]]),
+            without=np.array([episode.score for episode in self._scored(continuations)[0]]),
         )
 
     def _continued(
@@ -335,11 +337,11 @@ class Explorer:
         return [
             replace(
                 episode,
-                response=found.response,
-                response_ids=found.response_ids,
-                finish_reason=found.finish_reason,
+                response=continuation.response,
+                response_ids=continuation.response_ids,
+                finish_reason=continuation.finish_reason,
             )
-            for found in self._chosen.play(
+            for continuation in self._chosen.play(
                 player, [prompt] * count, beginnings=[begun] * count, deterministic=greedy
             )
         ]
@@ -425,8 +427,8 @@ class Explorer:
 
 def saved_agents(folder: Path) -> list[Path]:
     """Return the folders of the agents that were saved below a folder, or in it."""
-    found = (path.parent for path in folder.glob(f"**/{AGENT}/*.json"))
-    return sorted({path for path in found if "unfinished" not in path.parts})
+    agent_folders = (path.parent for path in folder.glob(f"**/{AGENT}/*.json"))
+    return sorted({path for path in agent_folders if "unfinished" not in path.parts})
 
 
 def agent_folder(path: Path) -> Path:

@@ -179,34 +179,34 @@ def _sample(page: ExplorePage, *asked: Any) -> tuple[Any, ...]:
 
     shown = page.sample(*asked)
     texts = (printable(text).strip() for text in shown.response.tokens)
-    choices = [(f"{place + 1} \u00b7 {text}", place) for place, text in enumerate(texts)]
+    choices = [(f"{index + 1} \u00b7 {text}", index) for index, text in enumerate(texts)]
     cleared = gr.Dropdown(choices, value=None), gr.Radio([], value=None), ""
     return shown, render_response(shown.response), *cleared
 
 
-def _choose(page: ExplorePage, shown: Shown | None, place: int | None) -> tuple[Any, ...]:
+def _choose(page: ExplorePage, shown: Shown | None, index: int | None) -> tuple[Any, ...]:
     """Return the response with a token outlined, the alternatives there, and no fork."""
     import gradio as gr
 
-    if shown is None or place is None or place >= len(shown.response.tokens):
+    if shown is None or index is None or index >= len(shown.response.tokens):
         return gr.skip(), gr.Radio([], value=None), ""
-    found = page.choose(shown, place)
-    choices = [(alternative_label(each), each.token_id) for each in found]
-    first = next((each.token_id for each in found if not each.is_taken), None)
-    return render_response(shown.response, place), gr.Radio(choices, value=first), ""
+    choosable = page.choose(shown, index)
+    choices = [(alternative_label(each), each.token_id) for each in choosable]
+    first = next((each.token_id for each in choosable if not each.is_taken), None)
+    return render_response(shown.response, index), gr.Radio(choices, value=first), ""
 
 
 def _fork(
     page: ExplorePage,
     shown: Shown | None,
-    place: int | None,
+    index: int | None,
     token_id: int | None,
     count: int | None,
 ) -> str:
     """Return the page of a fork."""
-    if shown is None or place is None or token_id is None:
+    if shown is None or index is None or token_id is None:
         raise ValueError("choose a token of the response and an alternative first")
-    return render_fork(shown.response, page.fork(shown, place, token_id, count))
+    return render_fork(shown.response, page.fork(shown, index, token_id, count))
 
 
 def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -38,8 +38,8 @@ def render_response(response: Response, chosen: int | None = None) -> str:
         note = f"{response.unknown} of {len(episode.prompt_ids)} tokens of the prompt are unknown "
         note += "to the tokenizer."
     shown = episode_rows(response.replay, 0) | {"score": " \u00b7 ".join(figures)}
-    place = None if chosen is None else chosen + 1
-    return _render(episode=shown, note=note, chosen=place)
+    index = None if chosen is None else chosen + 1
+    return _render(episode=shown, note=note, chosen=index)
 
 
 def render_fork(response: Response, fork: Fork) -> str:

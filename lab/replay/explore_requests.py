@@ -122,8 +122,8 @@ class ExplorePage:
         self.tasks = {task.id: task.name for task in registered_tasks()}
         """Tasks that can be chosen, with their names."""
         self.tasks.setdefault(self.env, self.env)
-        found = [] if results is None else map(str, saved_agents(results))
-        self.agents = list(dict.fromkeys(filter(None, [self.agent, *found])))
+        saved_folders = [] if results is None else map(str, saved_agents(results))
+        self.agents = list(dict.fromkeys(filter(None, [self.agent, *saved_folders])))
         """Folders of saved agents that can be chosen."""
         self.rewards = list(dict.fromkeys([*self._rewards, *registered_rewards()]))
         """Rules that can be chosen; registered ones with options, too."""
@@ -178,9 +178,9 @@ class ExplorePage:
         agent, env = self.choose_policy(agent, env)
         with self._turn():
             explorer = self.explorer(env, agent)
-            own = explorer.temperature
+            temperature = explorer.temperature
             rules, prompt = self.rules(env, agent), explorer.draw_prompt(0)
-        return agent, env, rules, prompt, 1.0 if own is None else own
+        return agent, env, rules, prompt, 1.0 if temperature is None else temperature
 
     def draw(self, agent: str, env: str) -> str:
         """Return another prompt."""
@@ -208,24 +208,24 @@ class ExplorePage:
         heat = 0.0 if temperature == 0 else _checked("temperature", temperature, *TEMPERATURES)
         with self._turn():
             explorer, greedy = self.explorer(env, agent), heat == 0
-            own = None if greedy or explorer.temperature is None else heat
+            used_heat = None if greedy or explorer.temperature is None else heat
             response = explorer.sample(
-                prompt, rules, seed=chosen_seed, temperature=own, greedy=greedy
+                prompt, rules, seed=chosen_seed, temperature=used_heat, greedy=greedy
             )
-        return Shown(explorer, response, own, greedy, chosen_seed)
+        return Shown(explorer, response, used_heat, greedy, chosen_seed)
 
-    def choose(self, shown: Shown, place: int) -> list[Alternative]:
+    def choose(self, shown: Shown, index: int) -> list[Alternative]:
         """Return the alternatives of a token."""
         with self._turn():
-            return shown.explorer.alternatives(shown.response, place, temperature=shown.temperature)
+            return shown.explorer.alternatives(shown.response, index, temperature=shown.temperature)
 
-    def fork(self, shown: Shown, place: int, token_id: int, count: int | None) -> Fork:
+    def fork(self, shown: Shown, index: int, token_id: int, count: int | None) -> Fork:
         """Return the response continued from a token on, with it and with another."""
         n = int(_checked("continuations", count, 1, MAX_CONTINUATIONS))
         with self._turn():
             return shown.explorer.fork(
                 shown.response,
-                place,
+                index,
                 token_id,
                 n=n,
                 greedy=shown.greedy,

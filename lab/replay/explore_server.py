@@ -92,7 +92,7 @@ class Guard:
         """Return status and line of a request that is refused, None for one that is not."""
         headers = _headers(scope)
         host = headers.get("host", [])
-        if host not in [[own] for own in self.hosts]:
+        if host not in [[allowed] for allowed in self.hosts]:
             return 403, f"this server is {self.hosts[0]}; open the address that was printed"
         if headers.get("origin", [f"http://{host[0]}"]) != [f"http://{host[0]}"]:
             return 403, "a page of another origin asks; open the address that was printed"

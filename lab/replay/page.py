@@ -19,12 +19,12 @@ from tokengym.lab.replay.executed import ExecutedTruth
 from tokengym.lab.replay.replay import Replay
 
 
-def render_replay(result: Replay, *, most: int = 12) -> str:
+def render_replay(result: Replay, *, num_episodes: int = 12) -> str:
     """Return the page of a replay.
 
     Args:
         result: Result of the replay.
-        most: Number of episodes shown; the figures are of all.
+        num_episodes: Number of episodes shown; the figures are of all.
 
     Returns:
         The same text for the same input.
@@ -39,8 +39,8 @@ def render_replay(result: Replay, *, most: int = 12) -> str:
         "scored_by": scored_by(result),
         "columns": figure_columns(result),
         "rows": figure_rows(result),
-        "episodes": [episode_rows(result, index) for index in range(min(most, count))],
-        "left": max(0, count - most),
+        "episodes": [episode_rows(result, index) for index in range(min(num_episodes, count))],
+        "left": max(0, count - num_episodes),
         "notes": _notes(result),
     }
     return render("replay.html.jinja", page)
@@ -54,19 +54,19 @@ def headline(result: Replay) -> str:
     ranked = sorted(result.agreements.items(), key=lambda item: -item[1].correlation)
     if ranked[0][1].correlation <= 0:
         return f"None of {rules} rules orders the tokens as the {result.truth.name} does."
-    told = [f"{name} ({number(found.correlation)})" for name, found in ranked[:3]]
+    told = [f"{name} ({number(agreement.correlation)})" for name, agreement in ranked[:3]]
     if len(told) == 1:
         return f"Rank correlation with the {result.truth.name}: {told[0]}."
     return f"Closest to the {result.truth.name}: {told[0]}, then {' and '.join(told[1:])}."
 
 
-def executed_words(found: ExecutedTruth) -> str:
+def executed_words(truth: ExecutedTruth) -> str:
     """Return how well a measured truth is known, in two sentences."""
     return (
-        f"{found.share:.0%} of the tokens have an interval that leaves out 0, where chance alone "
+        f"{truth.share:.0%} of the tokens have an interval that leaves out 0, where chance alone "
         f"gives 5%. A rule that knows the true advantages has a rank correlation of about "
-        f"{number(found.ceiling)} with these estimates (split-half), and 95 of 100 random orders "
-        f"have less than {number(found.chance)}; {found.tokens:,} tokens were sampled."
+        f"{number(truth.ceiling)} with these estimates (split-half), and 95 of 100 random orders "
+        f"have less than {number(truth.chance)}; {truth.tokens:,} tokens were sampled."
     )
 
 
@@ -110,10 +110,13 @@ def _figures(result: Replay, name: str) -> list[str]:
     if not same_scores(result):
         cells.append(printable(result.scorers[name]))
     if result.agreements:
-        found = result.agreements[name]
-        cells += [number(found.correlation), f"{number(found.low)} to {number(found.high)}"]
-        cells.append(number(found.pooled))
-        cells += [f"{found.share:.0%}", f"{found.signs:.0%}"]
+        agreement = result.agreements[name]
+        cells += [
+            number(agreement.correlation),
+            f"{number(agreement.low)} to {number(agreement.high)}",
+        ]
+        cells.append(number(agreement.pooled))
+        cells += [f"{agreement.share:.0%}", f"{agreement.signs:.0%}"]
     rows = result.credits[name]
     cells.append(number(float(np.mean([effective_tokens(row) for row in rows]))))
     cells.append(f"{np.mean([charged_share(row) for row in rows]):.0%}")
@@ -143,8 +146,8 @@ def _note(result: Replay, name: str, index: int) -> str:
     """Return the note under a rule's name: its agreement with the truth on this response."""
     notes = []
     if result.truth is not None:
-        found = rank_correlation(result.credits[name][index], result.truth.values[index])
-        notes.append(f"rank correlation with the truth {number(found)}")
+        rank = rank_correlation(result.credits[name][index], result.truth.values[index])
+        notes.append(f"rank correlation with the truth {number(rank)}")
     if not same_scores(result):
         notes.append(f"score {number(float(result.scores[name][index]))}")
     return ", ".join(notes)
@@ -188,8 +191,8 @@ def _notes(result: Replay) -> list[tuple[str, str]]:
                 "Share of tokens that matter whose credit has the truth's sign; 0 counts half.",
             ),
         ]
-    if result.truth is not None and (found := result.truth.executed) is not None:
-        notes.append(("Executed truth", executed_words(found)))
+    if result.truth is not None and (executed := result.truth.executed) is not None:
+        notes.append(("Executed truth", executed_words(executed)))
     notes += [
         (
             "Spread",

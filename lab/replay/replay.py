@@ -288,14 +288,14 @@ def measured_truth(
     envs = gym.make_vec(env, num_envs=1, **without_reward(kwargs))
     reward = _paid_by(env, kwargs, "sparse")
     continued = PolicyContinuations(envs, policy, seed=0)
-    found = executed_truth(Probe(reward.scorer, reward.tokenizer, continued), episodes, forks)
+    executed = executed_truth(Probe(reward.scorer, reward.tokenizer, continued), episodes, forks)
     envs.close()
     return Truth(
         name=f"executed truth (k = {forks.k})",
-        values=tuple(worth.worth for worth in found.worths),
-        matters=tuple(worth.low * worth.high > 0 for worth in found.worths),
+        values=tuple(worth.worth for worth in executed.worths),
+        matters=tuple(worth.low * worth.high > 0 for worth in executed.worths),
         meaning="tokens whose 95 % interval leaves out 0",
-        executed=found,
+        executed=executed,
     )
 
 
@@ -314,7 +314,7 @@ def usual_rewards(env: str, env_kwargs: Mapping[str, Any] | None = None) -> tupl
     """
     kwargs = env_kwargs or {}
     allowed = {"any", "encoder" if _is_by_encoder(env) else "reward_model"}
-    found = []
+    rewards = []
     for group in USUAL:
         for name in group:
             if kwargs.get("scorer") is None and scorer_kind(name) not in allowed:
@@ -323,9 +323,9 @@ def usual_rewards(env: str, env_kwargs: Mapping[str, Any] | None = None) -> tupl
                 _paid_by(env, kwargs, name)
             except RewardError:
                 continue
-            found.append(name)
+            rewards.append(name)
             break
-    return tuple(found)
+    return tuple(rewards)
 
 
 def _paid_by(
@@ -333,8 +333,8 @@ def _paid_by(
 ) -> Reward:
     """Return the reward of a rule; one that any scorer serves has that of the task's own reward."""
     if kwargs.get("scorer") is None and scorer_kind(name) == "any" and _is_by_encoder(env):
-        own, _ = task_reward(env, {**kwargs, "reward": "r3"})
-        kwargs = {**kwargs, "scorer": own.scorer}
+        r3, _ = task_reward(env, {**kwargs, "reward": "r3"})
+        kwargs = {**kwargs, "scorer": r3.scorer}
     return task_reward(env, {**kwargs, "reward": name}, policy)[0]
 
 
@@ -370,9 +370,9 @@ def known_task(
     """
     stored = None if path is None else stored_settings(path, below=below)
     if stored is None or not _is_stored(env, stored[1]["env"], trust_code):
-        own = TaskSettings() if task is None else task
-        env = resolve_env(env or usual_env(own.bundle))
-        return env, {**usual_lengths(env, own.bundle), **own.env_kwargs(env)}
+        task = TaskSettings() if task is None else task
+        env = resolve_env(env or usual_env(task.bundle))
+        return env, {**usual_lengths(env, task.bundle), **task.env_kwargs(env)}
     file, settings = stored
     try:
         defaults = as_plain(TaskSettings())
@@ -408,11 +408,11 @@ def _is_stored(env: str | None, stored: str, trust_code: bool) -> bool:
 def stored_settings(path: Path, *, below: bool) -> tuple[Path, dict[str, Any]] | None:
     """Return the settings that stored episodes were made with, and their file; None without any."""
     folder = path if path.is_dir() else path.parent
-    found = [
+    files = [
         folder / SETTINGS_FILE,
         *sorted(folder.glob("**/run.json" if below else "*/seed-*/run.json")),
     ]
-    for file in filter(Path.exists, found):
+    for file in filter(Path.exists, files):
         stored = read_hashed(file, optional=True)
         settings = stored.get("settings", stored)
         if not isinstance(settings, dict) or not isinstance(settings.get("env"), str):

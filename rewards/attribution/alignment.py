@@ -152,7 +152,7 @@ class Retokenizer:
 
     Args:
         policy: What made the ids.
-        own: The model's tokenizer, a fast one.
+        model: The model's tokenizer, a fast one.
         form: How the model reads an episode.
         keeps_end: Whether a text keeps the special tokens that the tokenizer puts at its end, as
             bidirectional models are used to.
@@ -164,23 +164,23 @@ class Retokenizer:
     def __init__(
         self,
         policy: "PreTrainedTokenizerBase",
-        own: "PreTrainedTokenizerBase",
+        model: "PreTrainedTokenizerBase",
         *,
         form: Form = "text",
         keeps_end: bool = False,
     ) -> None:
-        if not own.is_fast:
+        if not model.is_fast:
             raise TokenizerError(
-                f"{type(own).__name__} gives no character offsets, so credit cannot travel from "
+                f"{type(model).__name__} gives no character offsets, so credit cannot travel from "
                 "it to the policy's tokens; load the fast tokenizer"
             )
-        if form == "chat" and not getattr(own, "chat_template", None):
+        if form == "chat" and not getattr(model, "chat_template", None):
             raise TokenizerError(
-                f"the model's {type(own).__name__} has no chat template, which form='chat' needs; "
-                "take form='text' or 'pair'"
+                f"the model's {type(model).__name__} has no chat template, which form='chat' "
+                "needs; take form='text' or 'pair'"
             )
         self.policy = policy
-        self.own = own
+        self.model = model
         self.form = form
         self.keeps_end = keeps_end
 
@@ -201,10 +201,10 @@ class Retokenizer:
         closed = (
             bool(response_ids)
             and response_ids[-1] == self.policy.eos_token_id
-            and self.own.eos_token_id is not None
+            and self.model.eos_token_id is not None
         )
         if closed:
-            ids = [*ids, int(self.own.eos_token_id)]
+            ids = [*ids, int(self.model.eos_token_id)]
         return Retokenized(ids, sources, targets, closed)
 
     def _read_with_end(self, episode: Episode, added: str, targets: list[Span]) -> Retokenized:
@@ -215,15 +215,15 @@ class Retokenizer:
         elif self.form == "chat":
             turns = [{"role": r, "content": said} for r, said in prompt_messages(episode.prompt)]
             turns.append({"role": "assistant", "content": added})
-            texts = [write_chat(self.own, turns, to_answer=False)]
+            texts = [write_chat(self.model, turns, to_answer=False)]
             said = added.strip()  # templates may strip what they are given
-            place = texts[0].rfind(said)
-            if place < 0:
+            offset = texts[0].rfind(said)
+            if offset < 0:
                 raise TokenizerError(
-                    f"the chat template of the model's {type(self.own).__name__} changes the "
+                    f"the chat template of the model's {type(self.model).__name__} changes the "
                     f"response {reprlib.repr(said)}; take form='text' or 'pair'"
                 )
-            start = place - added.find(said)
+            start = offset - added.find(said)
         # A chat template writes the special tokens itself.
         tokens = self._encode(*texts, add_special_tokens=self.form != "chat")
         ids, offsets = list(tokens["input_ids"]), list(tokens["offset_mapping"])
@@ -243,16 +243,16 @@ class Retokenizer:
 
     def _tokenize(self, text: str) -> tuple[list[int], list[Span]]:
         """Return ids and offsets, without a second BOS and without a trailing EOS."""
-        bos, eos = self.own.bos_token, self.own.eos_token
+        bos, eos = self.model.bos_token, self.model.eos_token
         tokens = self._encode(text, add_special_tokens=not (bos and text.startswith(bos)))
         ids, offsets = list(tokens["input_ids"]), list(tokens["offset_mapping"])
-        if ids and ids[-1] == self.own.eos_token_id and not text.endswith(eos):
+        if ids and ids[-1] == self.model.eos_token_id and not text.endswith(eos):
             ids, offsets = ids[:-1], offsets[:-1]
         return ids, offsets
 
     def _encode(self, *texts: str, add_special_tokens: bool) -> "BatchEncoding":
         """Return a text, or a pair of texts, as ids with their offsets."""
-        return self.own(
+        return self.model(
             *texts,
             add_special_tokens=add_special_tokens,
             return_offsets_mapping=True,

@@ -141,9 +141,9 @@ def _layer_norm(
 ) -> Tensor:
     del func
     dims = tuple(range(-len(shape), 0))
-    found = _normalized(x - x.mean(dims, keepdim=True), dims, eps)
-    found = found if weight is None else found * weight
-    return found if bias is None else found + bias
+    normed = _normalized(x - x.mean(dims, keepdim=True), dims, eps)
+    normed = normed if weight is None else normed * weight
+    return normed if bias is None else normed + bias
 
 
 def _rms_norm(
@@ -151,8 +151,8 @@ def _rms_norm(
 ) -> Tensor:
     del func
     tiny = torch.finfo(x.dtype).eps if eps is None else eps
-    found = _normalized(x, tuple(range(-len(shape), 0)), tiny)
-    return found if weight is None else found * weight
+    normed = _normalized(x, tuple(range(-len(shape), 0)), tiny)
+    return normed if weight is None else normed * weight
 
 
 def _attention(

@@ -85,7 +85,7 @@ class KeyValueReader(DifferenceReader):
         if not filled:
             return
         (batch,) = padded_batches([ids for _, ids in filled], batch_size=len(filled))
-        chosen = [filled[place][0] for place in batch.indices]
+        chosen = [filled[index][0] for index in batch.indices]
         ends = batch.attention_mask.sum(axis=1) - 1
         inputs = self._classifier.inputs(batch, ends)
         cache = DynamicCache()

@@ -104,7 +104,7 @@ class PolicyReader(Shared):
             TokenizerError: if an id would be outside the model, or mean another word.
         """
         size = vocabulary_size(self.model)
-        check_vocabularies(policy=tokenizer, own=self.tokenizer, size=size, name=self.name)
+        check_vocabularies(policy=tokenizer, model=self.tokenizer, size=size, name=self.name)
         return self
 
     def batches(self, episodes: Sequence[Episode]) -> Iterator[tuple[PaddedBatch, dict[str, Any]]]:
@@ -161,10 +161,10 @@ class PolicyReader(Shared):
         for batch, inputs in self.batches(episodes):
             logits = self.model(**inputs, use_cache=False).logits[:, :-1].float()
             table = figure(logits, inputs["input_ids"][:, 1:, None]).double().cpu().numpy()
-            for place, index in enumerate(batch.indices):
+            for table_row, index in enumerate(batch.indices):
                 start = len(episodes[index].prompt_ids) - 1
                 size = len(episodes[index].response_ids)
-                result[index] = table[place, start : start + size]
+                result[index] = table[table_row, start : start + size]
         return result
 
     def attention(self, episodes: Sequence[Episode]) -> list[NDArray[np.float64]]:
@@ -195,10 +195,10 @@ class PolicyReader(Shared):
                     "another model, or pass metadata['policy_attention']"
                 )
             table = recorder.matrix.cpu().numpy().astype(np.float64)
-            for place, index in enumerate(batch.indices):
+            for table_row, index in enumerate(batch.indices):
                 start = len(episodes[index].prompt_ids)
                 size = start + len(episodes[index].response_ids)
-                result[index] = table[place, start:size, start:size]
+                result[index] = table[table_row, start:size, start:size]
         return result
 
 

@@ -108,8 +108,8 @@ def integrated_gradients(classifier: Classifier, inputs: Inputs) -> Reading:
     difference = embeddings - blank
     logits = plain(classifier, inputs).logits
     total = torch.zeros_like(embeddings)
-    for place, weight in zip(*_gauss_legendre(GRADIENT_STEPS), strict=True):
-        scale = torch.where(response, place, 1.0).to(embeddings.dtype)
+    for node, weight in zip(*_gauss_legendre(GRADIENT_STEPS), strict=True):
+        scale = torch.where(response, node, 1.0).to(embeddings.dtype)
         total += weight * _slopes(classifier, inputs, blank + scale * difference)[1]
     attributions = (difference * total).sum(dim=-1)
     with torch.no_grad():

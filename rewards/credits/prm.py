@@ -146,14 +146,14 @@ class PRM(SegmentedCredit):
         assert isinstance(self.model, RewardModel)
         read = self.model.score(episodes, attribution="prefix")
         is_logit = STEPS_KEY in self.model.model.config.to_dict()
-        found = []
+        step_values = []
         for end, increments, parts in zip(
             read.values, read.attributions or (), self.pieces(episodes), strict=True
         ):
             known = float(end) - np.cumsum([0.0, *increments.astype(np.float64)[::-1]])[::-1]
             known = known[[0, *(part.stop for part in parts)]]
-            found.append(expit(known) if is_logit else known)
-        return found
+            step_values.append(expit(known) if is_logit else known)
+        return step_values
 
     def spread(
         self, score: float, episode: Episode, attribution: FloatArray | None
@@ -176,10 +176,10 @@ def step_spans(texts: Sequence[str], steps: Steps) -> list[range]:
         [range(0, 3), range(3, 6)]
     """
     ends = list[int]()
-    for place, text in enumerate(texts):
-        if ends and ends[-1] == place and not text.strip():
-            ends[-1] = place + 1  # what is blank belongs to the step before it
+    for index, text in enumerate(texts):
+        if ends and ends[-1] == index and not text.strip():
+            ends[-1] = index + 1  # what is blank belongs to the step before it
         elif "\n" in text if steps == "line" else text.rstrip().endswith((".", "!", "?")):
-            ends.append(place + 1)
+            ends.append(index + 1)
     bounds = [end for end in ends if end < len(texts)]
     return [range(a, b) for a, b in zip([0, *bounds], [*bounds, len(texts)], strict=True)]

@@ -98,12 +98,12 @@ def answer_parts(
 
 def _sentences(words: Sequence[str]) -> list[tuple[str, ...]]:
     """Return the sentences of a text, each with its full stop; the last may lack one."""
-    found: list[list[str]] = [[]]
+    sentence_words: list[list[str]] = [[]]
     for word in words:
-        found[-1].append(word)
+        sentence_words[-1].append(word)
         if word == ".":
-            found.append([])
-    return [tuple(sentence) for sentence in found if sentence]
+            sentence_words.append([])
+    return [tuple(sentence) for sentence in sentence_words if sentence]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,12 +100,12 @@ def reliability(differences: ArrayLike, *, bins: int = 10) -> tuple[ReliabilityB
     right = (values > 0) + 0.5 * (values == 0)
     places = np.minimum(((confidence - 0.5) * 2 * bins).astype(int), bins - 1)
     table = []
-    for place in range(bins):
-        inside = places == place
+    for bin_index in range(bins):
+        inside = places == bin_index
         table.append(
             ReliabilityBin(
-                low=0.5 + 0.5 * place / bins,
-                high=0.5 + 0.5 * (place + 1) / bins,
+                low=0.5 + 0.5 * bin_index / bins,
+                high=0.5 + 0.5 * (bin_index + 1) / bins,
                 pairs=int(inside.sum()),
                 confidence=float(confidence[inside].mean()) if inside.any() else None,
                 accuracy=float(right[inside].mean()) if inside.any() else None,

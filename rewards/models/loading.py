@@ -194,9 +194,9 @@ def load_tokenizer(path: str | Path) -> "PreTrainedTokenizerBase | None":
     folder = Path(located(path))
     if not folder.is_dir():
         return from_pretrained(AutoTokenizer, path)
-    for place in (folder, folder.resolve().parent / "tokenizer"):
-        if any(place.glob("tokenizer*.json")) or any(place.glob("vocab*")):
-            return from_pretrained(AutoTokenizer, place)
+    for candidate in (folder, folder.resolve().parent / "tokenizer"):
+        if any(candidate.glob("tokenizer*.json")) or any(candidate.glob("vocab*")):
+            return from_pretrained(AutoTokenizer, candidate)
     return None
 
 
@@ -244,7 +244,7 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
 def check_vocabularies(
     *,
     policy: "PreTrainedTokenizerBase",
-    own: "PreTrainedTokenizerBase | None",
+    model: "PreTrainedTokenizerBase | None",
     size: int,
     name: str,
 ) -> None:
@@ -252,7 +252,7 @@ def check_vocabularies(
 
     Args:
         policy: The policy's tokenizer.
-        own: The model's tokenizer, if known.
+        model: The model's tokenizer, if known.
         size: Rows of the model's embedding; may exceed the vocabulary (padded embeddings).
         name: Whose model it is, for the message.
 
@@ -264,9 +264,9 @@ def check_vocabularies(
             f"the policy's tokenizer has {len(policy)} ids, the model of scorer {name!r} "
             f"{size}; score with a model of the policy's tokenizer"
         )
-    if own is None or own is policy:
+    if model is None or model is policy:
         return
-    ours, theirs = policy.get_vocab(), own.get_vocab()
+    ours, theirs = policy.get_vocab(), model.get_vocab()
     if ours != theirs:
         word = next(iter(sorted(set(ours.items()) ^ set(theirs.items()))))[0]
         raise TokenizerError(

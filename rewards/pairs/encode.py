@@ -57,8 +57,8 @@ class EncodedTexts:
 
         names = PAIR_IDS[1:] if len(self.rows[0].responses) == 2 else ("response_ids",)
         columns: dict[str, Any] = {"prompt_ids": [row.prompt for row in self.rows]}
-        for place, name in enumerate(names):
-            columns[name] = [row.responses[place] for row in self.rows]
+        for column, name in enumerate(names):
+            columns[name] = [row.responses[column] for row in self.rows]
         return Dataset.from_dict({**columns, "length": [_length(row) for row in self.rows]})
 
 
@@ -182,8 +182,8 @@ def _encoded(
         return _fit(row, encoding, max_positions)
 
     dropping = "skip" if encoding.overlong == "drop" else encoding.on_error
-    found, unread = sift([(row.row, row) for row in rows], as_ids, on_error=encoding.on_error)
-    fitting, overlong = sift([(row.row, row) for row in found], fit, on_error=dropping)
+    readable, unread = sift([(row.row, row) for row in rows], as_ids, on_error=encoding.on_error)
+    fitting, overlong = sift([(row.row, row) for row in readable], fit, on_error=dropping)
     encoded = EncodedTexts(rows=tuple(fitting), skipped=(*skipped, *unread, *overlong))
     if not fitting:
         first = f"; {encoded.skipped[0].reason}" if encoded.skipped else "; pass some"
@@ -243,10 +243,10 @@ def _encode_texts(
         return []
     into_ids = encode_in_template if encoding.chat_template else encode_plain
     frame = encoding.prompt_format or PLACE
-    found = into_ids([(frame.replace(PLACE, r.prompt), r.responses) for r in rows], tokenizer)
+    with_ids = into_ids([(frame.replace(PLACE, r.prompt), r.responses) for r in rows], tokenizer)
     return [
         Row(row.row, tuple(prompt), tuple(_ended(ids, tokenizer, encoding) for ids in responses))
-        for row, (prompt, responses) in zip(rows, found, strict=True)
+        for row, (prompt, responses) in zip(rows, with_ids, strict=True)
     ]
 
 

@@ -100,8 +100,8 @@ class PreferencePairs(Sequence[PreferencePair]):
         Args:
             places: Positions of the pairs, not of their rows.
         """
-        pairs = tuple(self.pairs[place] for place in places)
-        return PreferencePairs(pairs, tuple(self.rows[place] for place in places), self.skipped)
+        pairs = tuple(self.pairs[index] for index in places)
+        return PreferencePairs(pairs, tuple(self.rows[index] for index in places), self.skipped)
 
     def skip_counts(self) -> dict[str, int]:
         """Return how many rows were left out for what, the most frequent first."""
@@ -377,8 +377,8 @@ def split_texts(chosen: str, rejected: str) -> tuple[str, str, str]:
 
 def _answer_start(text: str) -> int:
     """Return where the last answer of a dialogue begins; 0 for a text without one."""
-    place = text.rfind(TURN)
-    return place + len(TURN) if place >= 0 else 0
+    turn_start = text.rfind(TURN)
+    return turn_start + len(TURN) if turn_start >= 0 else 0
 
 
 def _column(
@@ -439,11 +439,11 @@ def _text(row: Mapping[str, Any], name: str, *, empty: bool = False) -> str:
             f"{name!r} must be a text, got {type(value).__name__} {reprlib.repr(value)} (write a "
             "conversation out with tokenizer.apply_chat_template)",
         )
-    if (place := lone_surrogate(value)) is not None:
+    if (position := lone_surrogate(value)) is not None:
         raise RowError(
             "not text",
-            f"{name!r} has the lone surrogate {value[place]!r} at character {place}, which no "
-            "tokenizer reads; read the text as UTF-8 again",
+            f"{name!r} has the lone surrogate {value[position]!r} at character {position}, which "
+            "no tokenizer reads; read the text as UTF-8 again",
         )
     return value
 
@@ -549,9 +549,9 @@ def limit_lengths(
     if overlong == "left":
         return pairs
     long = {
-        place: f"row {row} of the pairs: its longer text has {length} tokens, more than max_tokens="
+        index: f"row {row} of the pairs: its longer text has {length} tokens, more than max_tokens="
         f"{max_tokens}; raise max_tokens, or pass overlong='left' or 'drop'"
-        for place, (row, length) in enumerate(zip(pairs.rows, lengths, strict=True))
+        for index, (row, length) in enumerate(zip(pairs.rows, lengths, strict=True))
         if length > max_tokens
     }
     if not long:
@@ -559,10 +559,10 @@ def limit_lengths(
     if overlong == "error":
         others = f" ({len(long) - 1} more rows likewise)" if len(long) > 1 else ""
         raise DatasetError(next(iter(long.values())) + others)
-    kept = [place for place in range(len(pairs)) if place not in long]
+    kept = [index for index in range(len(pairs)) if index not in long]
     skipped = [
-        SkippedRow(row=pairs.rows[place], kind="overlong", reason=reason)
-        for place, reason in long.items()
+        SkippedRow(row=pairs.rows[index], kind="overlong", reason=reason)
+        for index, reason in long.items()
     ]
     fitting = replace(pairs.select(kept), skipped=(*pairs.skipped, *skipped))
     if not kept:
@@ -595,8 +595,8 @@ def split_pairs(pairs: Sequence[PreferencePair], share: float) -> tuple[list[int
         raise DatasetError(f"held_out must be a share in (0, 1), or pairs, got {share}")
     every = max(round(1 / share), 2)
     groups: dict[str | int, list[int]] = {}
-    for place, pair in enumerate(pairs):
-        groups.setdefault(pair.prompt or place, []).append(place)
+    for number, pair in enumerate(pairs):
+        groups.setdefault(pair.prompt or number, []).append(number)
     sides: tuple[list[int], list[int]] = ([], [])
     for number, places in enumerate(groups.values()):
         sides[number % every == every - 1].extend(places)

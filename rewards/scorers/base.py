@@ -400,18 +400,18 @@ class _Combination(Scorer):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of the terms that have one, by position."""
-        states = {str(place): term.state_dict() for place, term in enumerate(self.terms)}
-        return {place: state for place, state in states.items() if state}
+        states = {str(number): term.state_dict() for number, term in enumerate(self.terms)}
+        return {number: state for number, state in states.items() if state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned."""
-        for place, inner in state.items():
-            if not place.isdigit() or int(place) >= len(self.terms):
+        for number, inner in state.items():
+            if not number.isdigit() or int(number) >= len(self.terms):
                 raise ScorerError(
-                    f"the state of {self.name!r} has an entry {place!r}, but it has "
+                    f"the state of {self.name!r} has an entry {number!r}, but it has "
                     f"{len(self.terms)} terms; pass what state_dict() returned"
                 )
-            self.terms[int(place)].load_state_dict(inner)
+            self.terms[int(number)].load_state_dict(inner)
 
     def peek(self, episodes: Sequence[Episode]) -> NDArray[np.floating]:
         """Return the combined scores of texts that nobody played."""
@@ -422,8 +422,8 @@ class _Combination(Scorer):
         self.check_attribution(attribution)
         offering = set() if attribution is None else set(self._offering(attribution))
         results = []
-        for place, term in enumerate(self.terms):
-            results.append(ask(term, episodes, attribution if place in offering else None))
+        for index, term in enumerate(self.terms):
+            results.append(ask(term, episodes, attribution if index in offering else None))
             results[-1].check(episodes, term.name)
         values = self._combined([scores.values for scores in results])
         attributed = attribution and self._attributed(values, results, attribution)
@@ -438,8 +438,8 @@ class _Combination(Scorer):
     def _offering(self, kind: str) -> list[int]:
         """Return which terms have a kind of attribution."""
         return [
-            place
-            for place, term in enumerate(self.terms)
+            index
+            for index, term in enumerate(self.terms)
             if kind in (term.attribution_kinds or frozenset())
         ]
 
@@ -481,7 +481,7 @@ class Sum(_Combination):
     def _attributed(
         self, values: NDArray[np.float64], results: Sequence[Scores], kind: str
     ) -> Attributed:
-        having = [results[place] for place in self._offering(kind)]
+        having = [results[index] for index in self._offering(kind)]
         columns = [scores.attributions or () for scores in having]
         rows = [np.sum(tokens, axis=0, dtype=float) for tokens in zip(*columns, strict=True)]
         additive = all(scores.additive for scores in having)
@@ -492,7 +492,7 @@ class Sum(_Combination):
     def prefix_reader(self, *, every_prefix: bool = False) -> PrefixReader | None:
         """Return the sum of the readers of those terms that score prefixes."""
         places = range(len(self.terms)) if every_prefix else self._offering("prefix")
-        readers = [self.terms[place].prefix_reader(every_prefix=every_prefix) for place in places]
+        readers = [self.terms[index].prefix_reader(every_prefix=every_prefix) for index in places]
         known = [reader for reader in readers if reader is not None]
         return SumReader(known) if known and len(known) == len(readers) else None
 
@@ -514,12 +514,12 @@ class Product(_Combination):
     def _attributed(
         self, values: NDArray[np.float64], results: Sequence[Scores], kind: str
     ) -> Attributed:
-        (place,) = self._offering(kind)
-        having = results[place]
+        (index,) = self._offering(kind)
+        having = results[index]
         rows: Sequence[NDArray[Any]] = having.attributions or ()
         if having.signed:
             factors = np.array([scores.values for scores in results], dtype=np.float64)
-            others = self.number * np.delete(factors, place, axis=0).prod(axis=0)
+            others = self.number * np.delete(factors, index, axis=0).prod(axis=0)
             rows = [row.astype(np.float64) * o for row, o in zip(rows, others, strict=True)]
         return rows, having.additive, having.signed
 
@@ -545,10 +545,10 @@ def _free(name: str, taken: Mapping[str, Any]) -> str:
 
 def _load(name: str | None) -> None:
     """Import the file in which a scorer of that name would register, or all of them."""
-    modules = [found.name for found in iter_modules([str(Path(__file__).parent)])]
+    modules = [module.name for module in iter_modules([str(Path(__file__).parent)])]
     if name is not None:
-        own = "penalties" if name.endswith("-penalty") else name.replace("-", "_")
-        modules = [own] if own in modules and name not in SCORERS else []
+        file = "penalties" if name.endswith("-penalty") else name.replace("-", "_")
+        modules = [file] if file in modules and name not in SCORERS else []
     for module in modules:
         import_module(f"tokengym.rewards.scorers.{module}")
 

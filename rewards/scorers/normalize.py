@@ -146,7 +146,7 @@ class Normalize(ScorerWrapper):
             return [scores for _, scores in batches]
         self.groups = self._before_round
         self._update(
-            [label for found, _ in everyone for label in found],
+            [label for group_labels, _ in everyone for label in group_labels],
             np.concatenate([values for _, parts in everyone for values in parts]),
         )
         settled = []
@@ -205,9 +205,9 @@ class Normalize(ScorerWrapper):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the statistics."""
-        own = self.moments if self.by is None else Moments()
+        shown = self.moments if self.by is None else Moments()
         groups = {name: moments._asdict() for name, moments in self.groups.items() if name}
-        return {**own._asdict(), "groups": groups, "scorer": self.scorer.state_dict()}
+        return {**shown._asdict(), "groups": groups, "scorer": self.scorer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over the statistics that `state_dict` returned.

@@ -237,11 +237,11 @@ class WinRate(Scorer):
         """
         self.check_attribution(attribution)
         places: dict[str, list[int]] = {}
-        for place, episode in enumerate(episodes):
-            places.setdefault(episode.prompt, []).append(place)
+        for index, episode in enumerate(episodes):
+            places.setdefault(episode.prompt, []).append(index)
         groups = list(places.values())
         values = np.zeros(len(episodes))
-        ranked = self.score_groups([[episodes[place] for place in group] for group in groups])
+        ranked = self.score_groups([[episodes[index] for index in group] for group in groups])
         values[np.concatenate(groups)] = ranked.values
         return Scores(values)
 

@@ -98,7 +98,7 @@ class Relevance(Shared, Scorer):
             raise TokenizerError(
                 f"{type(tokenizer).__name__} gives no character offsets; load the fast tokenizer"
             )
-        check_vocabularies(policy=tokenizer, own=None, size=vocabulary_size(encoder), name=name)
+        check_vocabularies(policy=tokenizer, model=None, size=vocabulary_size(encoder), name=name)
         self.encoder = encoder
         # A copy of its own, because the side of truncation is a state of the tokenizer.
         self.tokenizer = copy.deepcopy(tokenizer)
@@ -278,9 +278,9 @@ class Relevance(Shared, Scorer):
             for batch in batches:
                 states = self.encoder(**batch.tensors(self.encoder.device)).last_hidden_state
                 rows = states.float().cpu().numpy().astype(np.float64)
-                for place, index in enumerate(batch.indices):
-                    size = int(batch.attention_mask[place].sum())
-                    hidden[index] = rows[place, :size]
+                for batch_row, index in enumerate(batch.indices):
+                    size = int(batch.attention_mask[batch_row].sum())
+                    hidden[index] = rows[batch_row, :size]
         return [EncodedText(*pair) for pair in zip(hidden, spans, strict=True)]
 
     def _remember(self, pooled: Mapping[str, R3.FloatArray]) -> None:

@@ -175,20 +175,26 @@ class RewardModel(Shared, Scorer):
             TokenizerError: if an id would be outside the model, or the model's tokenizer gives no
                 offsets.
         """
-        own = self.tokenizer
+        model_tokenizer = self.tokenizer
         bound = copy.copy(self)
         if not self._always_text and (
-            own is None or own is tokenizer or own.get_vocab() == tokenizer.get_vocab()
+            model_tokenizer is None
+            or model_tokenizer is tokenizer
+            or model_tokenizer.get_vocab() == tokenizer.get_vocab()
         ):
-            check_vocabularies(policy=tokenizer, own=own, size=self._vocab_size, name=self.name)
+            check_vocabularies(
+                policy=tokenizer, model=model_tokenizer, size=self._vocab_size, name=self.name
+            )
             if self._retokenizer is None:
                 return self
             bound._retokenizer, bound.attribution_kinds = None, self._classifier.kinds
             bound.reads_text = False
             return bound
-        assert own is not None
+        assert model_tokenizer is not None
         keeps_end = self._is_encoder
-        bound._retokenizer = Retokenizer(tokenizer, own, form=self._form, keeps_end=keeps_end)
+        bound._retokenizer = Retokenizer(
+            tokenizer, model_tokenizer, form=self._form, keeps_end=keeps_end
+        )
         bound.attribution_kinds = self._classifier.kinds - {"prefix"}
         bound.reads_text = True
         return bound

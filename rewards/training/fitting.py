@@ -241,9 +241,9 @@ class Collator:
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Return the arguments of `PairModule.forward`."""
-        everything = [row.sequences[place] for place in (0, 1) for row in rows]
-        places = [place for place, ids in enumerate(everything) if ids]
-        sequences = [everything[place] for place in places]
+        everything = [row.sequences[index] for index in (0, 1) for row in rows]
+        places = [index for index, ids in enumerate(everything) if ids]
+        sequences = [everything[index] for index in places]
         return {
             **padded(sequences, self.padding_side),
             "margin": torch.tensor([row.margin for row in rows], dtype=torch.float32),
@@ -267,8 +267,8 @@ def padded(
 
 def _last_checkpoint(folder: Path) -> Path | None:
     """Return the newest checkpoint that is as it was written; None if there is none."""
-    found = {int(path.stem.rpartition("-")[2]): path for path in folder.glob("checkpoint-*.json")}
-    for _, path in sorted(found.items(), reverse=True):
+    by_step = {int(path.stem.rpartition("-")[2]): path for path in folder.glob("checkpoint-*.json")}
+    for _, path in sorted(by_step.items(), reverse=True):
         with suppress(ValueError, OSError):
             if read_hashed(path)["contents"] == content_hash(path.with_suffix("")):
                 return path.with_suffix("")

@@ -177,8 +177,8 @@ def encode_side(
     if overlong == "left":
         places = reader.spare(pairs, tokenizer)
         sequences = [
-            (cut_prompt(first, place, limit), cut_prompt(second, place, limit))
-            for (first, second), place in zip(sequences, places, strict=True)
+            (cut_prompt(first, prompt_span, limit), cut_prompt(second, prompt_span, limit))
+            for (first, second), prompt_span in zip(sequences, places, strict=True)
         ]
         overlong = "drop"  # what is too long even without its prompt
     lengths = [max(map(len, both)) for both in sequences]
@@ -188,19 +188,19 @@ def encode_side(
     return Side(pairs=fitting, sequences=chosen)
 
 
-def cut_prompt(ids: list[int], place: tuple[int, int], limit: int) -> list[int]:
+def cut_prompt(ids: list[int], prompt_span: tuple[int, int], limit: int) -> list[int]:
     """Return a text without as much of its prompt's beginning as is too much.
 
     Args:
         ids: The whole text.
-        place: Where the prompt stands, (first token, past its last).
+        prompt_span: Where the prompt stands, (first token, past its last).
         limit: Most tokens; a text whose rest is longer stays longer.
 
     Example:
         >>> cut_prompt([9, 1, 2, 3, 8], (1, 4), 3)
         [9, 3, 8]
     """
-    start, stop = place
+    start, stop = prompt_span
     excess = min(max(len(ids) - limit, 0), stop - start)
     return [*ids[:start], *ids[start + excess :]]
 

@@ -205,7 +205,7 @@ def train_process_model(
                 "whole rows as they are; leave it out"
             )
     train, test = _divided(rows, held_out)
-    own = tokenizer_of(model, tokenizer)
+    model_tokenizer = tokenizer_of(model, tokenizer)
     network = load_start(
         model,
         AutoModelForSequenceClassification,
@@ -215,7 +215,7 @@ def train_process_model(
         num_labels=1,
     )
     limit = min(training.max_tokens, positions(network) or training.max_tokens)
-    encoded, held = (_encoded(side, own, separator, limit) for side in (train, test))
+    encoded, held = (_encoded(side, model_tokenizer, separator, limit) for side in (train, test))
     record = {"kind": "process", "weights": hash_weights(network), "separator": separator}
     record |= {"rows": fingerprint(train), "held_out": fingerprint(test)}
     workplace = Workplace(output_dir, {**record, **training.what_counts()})
@@ -234,9 +234,9 @@ def train_process_model(
         metrics = _measured(classifier, held)
         network.config.update({STEPS_KEY: separator})
         if network.config.pad_token_id is None:
-            network.config.pad_token_id = own.pad_token_id
+            network.config.pad_token_id = model_tokenizer.pad_token_id
         measures = {"held_out": asdict(metrics), "trained_on": len(train), "losses": losses}
-        workplace.store(network.eval(), own, measures)
+        workplace.store(network.eval(), model_tokenizer, measures)
     return TrainedProcess(
         path=workplace.result, metrics=metrics, rows=len(train), losses=tuple(losses)
     )
@@ -264,7 +264,7 @@ def _encoded(
     rows: Sequence[StepRow], tokenizer: "PreTrainedTokenizerBase", separator: str, limit: int
 ) -> list[Encoded]:
     """Return the rows' ids, step by step, as a policy that writes them would have them."""
-    found = []
+    encoded = []
     for row, prompt in zip(rows, encode(tokenizer, [row.prompt for row in rows]), strict=True):
         ids, ends = list(prompt), list[int]()
         texts = [step + separator for step in row.completions]
@@ -276,8 +276,8 @@ def _encoded(
                 f"the row of {row.prompt[:40]!r} has {len(ids)} tokens, more than {limit}; raise "
                 "max_tokens if the model reads more, or leave the row out"
             )
-        found.append((ids, ends, row.labels))
-    return found
+        encoded.append((ids, ends, row.labels))
+    return encoded
 
 
 class StepModule(torch.nn.Module):
@@ -385,14 +385,14 @@ def first_error(values: Sequence[float], *, threshold: float = 0.5) -> int | Non
     return next((step for step, value in enumerate(values) if value < threshold), None)
 
 
-def first_error_f1(found: Sequence[int | None], true: Sequence[int | None]) -> float:
+def first_error_f1(predicted: Sequence[int | None], true: Sequence[int | None]) -> float:
     """Return the F1 of ProcessBench: the harmonic mean of two accuracies.
 
     F1 = 2 a b / (a + b),  a: share of the wrong solutions whose first error is found exactly,
     b: share of the right solutions in which none is found
 
     Args:
-        found: (solutions,) index of the first step that is called wrong, None if none is.
+        predicted: (solutions,) index of the first step that is called wrong, None if none is.
         true: (solutions,) index of the first step that is wrong.
 
     Returns:
@@ -404,7 +404,7 @@ def first_error_f1(found: Sequence[int | None], true: Sequence[int | None]) -> f
         >>> first_error_f1([1, 0, None, 2], [1, 1, None, None])
         0.5
     """
-    pairs = list(zip(found, true, strict=True))
+    pairs = list(zip(predicted, true, strict=True))
     wrong = [one == other for one, other in pairs if other is not None]
     right = [one is None for one, other in pairs if other is None]
     if not wrong or not right:

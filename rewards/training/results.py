@@ -207,16 +207,16 @@ class Workplace:
         if not file.exists():
             return
         try:
-            found = parse_json(file.read_text())
+            stored = parse_json(file.read_text())
         except ValueError as error:
             raise RewardError(f"{file} is damaged ({error}); delete {self.folder}") from error
         names = [
-            name for name in {**self.record, **found} if found.get(name) != self.record.get(name)
+            name for name in {**self.record, **stored} if stored.get(name) != self.record.get(name)
         ]
         if names:
             name = names[0]
             raise RewardError(
-                f"{self.folder} holds an unfinished training with {name} = {found.get(name)!r}, "
+                f"{self.folder} holds an unfinished training with {name} = {stored.get(name)!r}, "
                 f"this one has {self.record.get(name)!r}; resume with the same, or delete it"
             )
 

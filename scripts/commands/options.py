@@ -339,11 +339,11 @@ def _refuse_wrong_numbers(arguments: Sequence[str], options: Sequence[Option]) -
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
         flag, equals, value = argument.partition("=")
         value = value if equals else following
-        found = kinds.get(flag.removeprefix("--").replace("_", "-"), ())
-        numbers = {*found} - {NoneType}
+        types = kinds.get(flag.removeprefix("--").replace("_", "-"), ())
+        numbers = {*types} - {NoneType}
         if not flag.startswith("--") or numbers not in ({int}, {float}):
             continue
-        if value == "None" and NoneType in found:
+        if value == "None" and NoneType in types:
             continue
         try:
             next(iter(numbers))(value)

@@ -136,8 +136,8 @@ def _figures(group: Mapping[str, Any], width: int) -> Iterator[Table]:
         while columns and (len(part) == 1 or _width(part[1:]) + _width(columns[:1]) <= room):
             part.append(columns.pop(0))
         table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 2), show_header=False)
-        for place in range(len(part)):
-            table.add_column(justify="right" if place else "left", no_wrap=True)
+        for column in range(len(part)):
+            table.add_column(justify="right" if column else "left", no_wrap=True)
         for row in zip(*part, strict=True):
             table.add_row(*row)
         yield table

@@ -26,8 +26,8 @@ def run_settings(env: str | None, agent: str, bundle: str = "") -> dict[str, Any
     )
     from tokengym.evaluation.runs.environments import resolve_env
 
-    usual = bundle_settings(bundle, "training")
-    training = training_settings(resolve_env(env or usual_env(bundle)), agent, usual=usual)
+    bundled = bundle_settings(bundle, "training")
+    training = training_settings(resolve_env(env or usual_env(bundle)), agent, usual=bundled)
     idle = frozenset() if training.declaration.uses_credit else CREDIT_SETTINGS
     fixed = (*training.declaration.fixed, *training.declaration.idle)
     idle |= {f"learner.{name}" for name in fixed}
@@ -194,13 +194,13 @@ def _check_folder(config: "ComparisonConfig", out: Path) -> None:
 
     if not out.exists():
         return
-    own = run_folder(out, config.names[0], config.first_seed)
+    folder = run_folder(out, config.names[0], config.first_seed)
     resumable = {"iterations", UNFINISHED, LOCK, CODE, "tensorboard"}
-    ended = own / "run.json"  # comes last
+    ended = folder / "run.json"  # comes last
     record = read_hashed(ended, optional=True) if ended.is_file() else {"status": "killed"}
     stopped_early = record.get("status") in ("killed", "failed")
     if stopped_early and (
-        record.get("steps_done") == 0 or any((own / name).is_dir() for name in resumable)
+        record.get("steps_done") == 0 or any((folder / name).is_dir() for name in resumable)
     ):
         # Killed while it wrote its results, or failed at once or by a fault that may pass: they
         # are made anew.
@@ -211,13 +211,13 @@ def _check_folder(config: "ComparisonConfig", out: Path) -> None:
     if not out.is_dir() or not all(resumable & set(file.parts) for file in files):
         raise ValueError(f"{out} already exists; name a new folder with --out")
     for name, seed, *_ in (file.parts for file in files if len(file.parts) > 2):
-        if seed.startswith("seed-") and out / name / seed != own:
+        if seed.startswith("seed-") and out / name / seed != folder:
             raise ValueError(
                 f"{out} holds a run of {name} with {seed.replace('-', ' ')}, and this one is of "
-                f"{own.parent.name} with seed {config.first_seed}; repeat that run's command to "
+                f"{folder.parent.name} with seed {config.first_seed}; repeat that run's command to "
                 "resume it, or name another folder with --out"
             )
-    there = UnfinishedRun(own, {}).stored_settings()
+    there = UnfinishedRun(folder, {}).stored_settings()
     if there is not None and (differ := differences(there, config.as_dict())):
         kept = f" ({out / CODE} has the files as they were)" if (out / CODE).exists() else ""
         raise ValueError(

@@ -315,10 +315,10 @@ class Decoder:
 
     def tensors(self) -> list[Tensor]:
         """Return the tensors that take memory: copied weights and caches."""
-        found = [tensor for stream in self._streams for tensor in stream.tensors()]
+        every_tensor = [tensor for stream in self._streams for tensor in stream.tensors()]
         for merged in self._copies:
-            found += merged.language_model.parameters()
-        return found
+            every_tensor += merged.language_model.parameters()
+        return every_tensor
 
     def num_graph_bytes(self) -> int:
         """Return the bytes that the captured graphs take besides."""
@@ -340,18 +340,18 @@ class CapturedPlayer:
     Args:
         policy: The policy to play.
         generator: Source of the uniform numbers that choose tokens.
-        place: See `row_uniforms`.
+        share: See `row_uniforms`.
     """
 
     def __init__(
         self,
         policy: DecodedPolicy,
         generator: torch.Generator,
-        place: tuple[int, int] = (0, 1),
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         self.policy = policy
         self.generator = generator
-        self._place = place
+        self._share = share
 
     @torch.inference_mode()
     def begin(self, observation: Observation) -> None:
@@ -392,7 +392,7 @@ class CapturedPlayer:
         if action_masks is not None:
             masks = as_action_mask(mask_rows(action_masks, rows), "cpu")
         uniforms = torch.zeros(decoder.size)
-        drawn = row_uniforms(self._num_rows, self.generator, self._place)
+        drawn = row_uniforms(self._num_rows, self.generator, self._share)
         uniforms[self._places] = drawn[self._rows]
         with self._explained():
             if not self._is_read:

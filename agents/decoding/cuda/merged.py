@@ -30,11 +30,11 @@ class MergedModel:
         self._copied: list[tuple[Tensor, Tensor]] = []  # source, copy
         self._merged: list[tuple[Any, Tensor]] = []  # module with adapters, merged weight
         for parameter in source.model.parameters():
-            own = parameter
+            copied = parameter
             if dtype is not None and parameter.dtype != dtype:
-                own = nn.Parameter(torch.empty_like(parameter, dtype=dtype), requires_grad=False)
-                self._copied.append((parameter, own))
-            memo[id(parameter)] = own
+                copied = nn.Parameter(torch.empty_like(parameter, dtype=dtype), requires_grad=False)
+                self._copied.append((parameter, copied))
+            memo[id(parameter)] = copied
         for module in _adapted(source):
             base = module.base_layer
             plain = copy.deepcopy(base, memo)
@@ -52,15 +52,15 @@ class MergedModel:
     @torch.no_grad()
     def refresh(self) -> None:
         """Take over the source's weights as they are now, in place."""
-        for weight, own in self._copied:
-            own.copy_(weight)
-        for module, own in self._merged:
+        for weight, copied in self._copied:
+            copied.copy_(weight)
+        for module, copied in self._merged:
             weight = module.base_layer.weight
             if not (module.disable_adapters or module.merged):
                 for adapter in module.active_adapters:
                     if adapter in module.lora_A:
                         weight = weight.float() + module.get_delta_weight(adapter)
-            own.copy_(weight)
+            copied.copy_(weight)
 
 
 def decoding_model(
@@ -82,11 +82,11 @@ def _adapted(source: LanguageModel) -> list[Any]:
     from peft.tuners.lora import Linear
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    found: list[Any] = [m for m in source.model.modules() if isinstance(m, BaseTunerLayer)]
-    for module in found:
+    adapted: list[Any] = [m for m in source.model.modules() if isinstance(m, BaseTunerLayer)]
+    for module in adapted:
         if type(module) is not Linear or module.lora_variant or any(module.lora_bias.values()):
             raise ModelError(
                 f"adapters of {type(module).__name__} cannot be merged for decoding; use plain "
                 "LoRA on linear layers, or decoding='dynamic'"
             )
-    return found
+    return adapted

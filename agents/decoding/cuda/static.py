@@ -43,7 +43,7 @@ class StaticStream:
         self._model = language_model
         self.capacity = capacity
         self._windows, self._by_kind = attention_windows(language_model)
-        self._most_positions = positions(language_model.model)
+        self._max_positions = positions(language_model.model)
         device, dtype = language_model.device, language_model.model.dtype
         room = -(-capacity // ALIGNMENT) * ALIGNMENT
         self._columns = torch.arange(room, device=device)
@@ -113,8 +113,8 @@ class StaticStream:
         self.length += 1
         self._column += 1
         self._positions += 1
-        if self._most_positions is not None:  # of rows that have ended, beside longer ones
-            self._positions.clamp_(max=self._most_positions - 1)
+        if self._max_positions is not None:  # of rows that have ended, beside longer ones
+            self._positions.clamp_(max=self._max_positions - 1)
 
     def read(self) -> None:
         """Read `tokens` in the present column and write `states`; doing it twice changes nothing.

@@ -65,7 +65,7 @@ def collect(
         Progress(*columns, console=console, transient=True) as progress,
     ):
         bar = progress.add_task("", total=config.num_prompts)
-        found = collect_to_file(
+        made = collect_to_file(
             config,
             out,
             report=lambda done: progress.update(bar, completed=done),
@@ -73,8 +73,8 @@ def collect(
         )
     kept = {"pairs": "pairs", "best": "best responses", "all": "responses"}[config.keep]
     console.print(
-        f"{found.prompts} prompts, {found.responses} responses of {found.tokens} tokens, mean "
-        f"score {fixed(found.score, 3)}"
+        f"{made.prompts} prompts, {made.responses} responses of {made.tokens} tokens, mean "
+        f"score {fixed(made.score, 3)}"
     )
-    console.print(f"{found.rows} {kept}, mean score of what is chosen {fixed(found.kept_score, 3)}")
+    console.print(f"{made.rows} {kept}, mean score of what is chosen {fixed(made.kept_score, 3)}")
     say(console, str(out))

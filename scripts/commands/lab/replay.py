@@ -77,7 +77,7 @@ def replay(
         forks = None if truth is None else TRUTHS.make(truth)
         result = _replay(episodes, rewards, env, agent, num_episodes, seed, task, trust_code, forks)
     out = out or Path("runs") / f"replay-{task_name(result.env)}"
-    write_text(out / "replay.html", render_replay(result, most=samples))
+    write_text(out / "replay.html", render_replay(result, num_episodes=samples))
     write_credit(out / "credit.csv", result)
     show_replay(Console(), result, show, out)
 

@@ -120,7 +120,7 @@ def test_a_policy_reads_its_texts_by_kernels(make_ppo: Callable[..., PPO]):
         policy.settings = dataclasses.replace(policy.settings, kernels=kernels)
         found = policy.evaluate(sequences, with_kl=True)
         results.append([found.log_probs, found.kl, found.values, policy.states(sequences)])
-        assert (policy.language_model._most_fused is None) is (kernels == "plain")
+        assert (policy.language_model._max_fused is None) is (kernels == "plain")
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-5)
 

@@ -86,7 +86,7 @@ def test_sampling_is_seeded_and_greedy_is_not_sampled(explorer: Explorer, respon
 def test_alternatives_are_what_the_policy_samples_from(explorer: Explorer, response: Response):
     """Probabilities by hand: a softmax of the model's own logits, without padding or cache."""
     time, episode = 4, response.episode
-    found = explorer.alternatives(response, time, most=5)
+    found = explorer.alternatives(response, time, count=5)
     policy: Any = explorer.agent.policy
     ids = torch.tensor([[*episode.prompt_ids, *episode.response_ids[:time]]]).to(policy.device)
     with torch.no_grad():
@@ -94,7 +94,7 @@ def test_alternatives_are_what_the_policy_samples_from(explorer: Explorer, respo
     logits[explorer.tokenizer.eos_token_id] = -torch.inf  # reviews are of 12 tokens, as declared
     for temperature, shown in (
         (None, found),
-        (0.5, explorer.alternatives(response, time, temperature=0.5, most=5)),
+        (0.5, explorer.alternatives(response, time, temperature=0.5, count=5)),
     ):
         expected = (logits / (temperature or 1.0)).softmax(-1).numpy()
         order = np.argsort(-expected)[:5]
@@ -104,7 +104,7 @@ def test_alternatives_are_what_the_policy_samples_from(explorer: Explorer, respo
                 expected[alternative.token_id], rel=1e-4
             )
         assert [a.token_id for a in shown if a.is_taken] == [episode.response_ids[time]]
-    everything = explorer.alternatives(response, time, most=10**6)
+    everything = explorer.alternatives(response, time, count=10**6)
     assert sum(a.probability for a in everything) == pytest.approx(1.0)
     assert len({a.token_id for a in everything}) == len(everything)
     assert all(a.probability > 0 for a in everything)

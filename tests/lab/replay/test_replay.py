@@ -100,8 +100,8 @@ def test_rules_of_different_scorers_are_told_apart():
 
 
 def test_the_page_loads_nothing_and_runs_nothing(replayed: Replay):
-    page = render_replay(replayed, most=4)
-    assert page == render_replay(replayed, most=4)
+    page = render_replay(replayed, num_episodes=4)
+    assert page == render_replay(replayed, num_episodes=4)
     assert "<script" not in page
     assert not re.search(r"(src|href)=\"(?!data:)", page)
     assert "default-src 'none'" in page
