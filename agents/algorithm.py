@@ -3,7 +3,7 @@
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from operator import attrgetter
@@ -417,7 +417,10 @@ class EpisodicAlgorithm(PlaysPolicy, Checkpointed):
     # --- checkpoints ------------------------------------------------------------------------------
 
     def save(  # type: ignore[override]
-        self, path: str | Path, exclude: Any = None, include: Any = None
+        self,
+        path: str | Path,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
     ) -> None:
         """Write a checkpoint folder, from which `load` continues number for number.
 

@@ -22,6 +22,8 @@ from tokengym.envs.registry import Registry, imported, running_user_code, split_
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
 
+    from tokengym.agents.rollouts import playing
+
 Agent = TypeVar("Agent", bound="SavedAgent")
 
 BY_ROUNDS = "tokengym.agents.algorithm:EpisodicAlgorithm"
@@ -82,7 +84,7 @@ class TrainingRun(Protocol):
             load: Returns the learner that was saved in a folder.
         """
 
-    def measure(self, step: int, tokens: int | Callable[[], int], agent: Any) -> None:
+    def measure(self, step: int, tokens: int | Callable[[], int], agent: playing.Agent) -> None:
         """Evaluate the agent on held-out prompts and add a point to the learning curve.
 
         Args:

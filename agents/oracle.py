@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tokengym.agents.policy.policy import CausalLMPolicy
 from tokengym.agents.policy.sequences import Sequences
+from tokengym.agents.rollouts.environments import Environments
 from tokengym.envs.forks.env import ForksValues
 from tokengym.envs.oracle.values import State
 
@@ -21,7 +22,11 @@ ROWS = 2048
 
 @torch.no_grad()
 def policy_table(
-    policy: CausalLMPolicy, envs: Any, *, reference: bool = False, prompt: int | str = 0
+    policy: CausalLMPolicy,
+    envs: Environments | ForksValues,
+    *,
+    reference: bool = False,
+    prompt: int | str = 0,
 ) -> NDArray[np.float64]:
     """Return the probabilities a policy draws from in every state of the Oracle or of Forks.
 
@@ -60,7 +65,9 @@ def policy_table(
 
 
 @torch.no_grad()
-def value_table(policy: CausalLMPolicy, envs: Any, *, prompt: int | str = 0) -> NDArray[np.float64]:
+def value_table(
+    policy: CausalLMPolicy, envs: Environments | ForksValues, *, prompt: int | str = 0
+) -> NDArray[np.float64]:
     """Return the critic's value of every state of the Oracle or of Forks.
 
     Args:

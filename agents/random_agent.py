@@ -1,12 +1,15 @@
 """An agent that acts at random: the lowest baseline."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
 from tokengym.envs.errors import ActionError
+
+if TYPE_CHECKING:
+    from tokengym.agents.rollouts.environments import Environments
 
 
 class RandomAgent:
@@ -20,7 +23,7 @@ class RandomAgent:
         TypeError: if the actions are not discrete.
     """
 
-    def __init__(self, envs: Any, *, seed: int | None = None) -> None:
+    def __init__(self, envs: "Environments | gym.Space[Any]", *, seed: int | None = None) -> None:
         space = envs
         if not isinstance(envs, gym.Space):
             space = getattr(envs, "single_action_space", None) or envs.action_space

@@ -259,7 +259,7 @@ def bundle_names() -> list[str]:
     return sorted(folder.parent.name for folder in _ASSETS.glob("*/bundle.json"))
 
 
-def check_split(split: Any) -> None:
+def check_split(split: object) -> None:
     """Refuse an unknown split.
 
     Raises:

@@ -175,7 +175,7 @@ def changed(settings: T, **changes: Any) -> T:
     return with_values(settings, {known[k]: v for k, v in changes.items() if v is not None})
 
 
-def as_plain(value: Any) -> Any:
+def as_plain(value: object) -> Any:
     """Return settings as JSON has them: dicts, lists, texts and numbers.
 
     Raises:
@@ -219,7 +219,7 @@ def from_plain(defaults: T, data: Mapping[str, Any]) -> T:
 
 
 def check_count(
-    owner: Any,
+    owner: object,
     *names: str,
     least: int = 1,
     most: float = inf,
@@ -243,7 +243,7 @@ def check_count(
 
 
 def check_number(
-    owner: Any,
+    owner: object,
     *names: str,
     above: float | None = None,
     least: float | None = None,
@@ -278,9 +278,9 @@ def check_number(
 
 
 def check_choice(
-    owner: Any,
+    owner: object,
     name: str,
-    choices: Collection[Any],
+    choices: Collection[object],
     *,
     hint: str = "",
     error: type[ValueError] = SettingsError,

@@ -265,7 +265,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         part.write_bytes(data)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Write JSON atomically, indented; infinity and NaN, which JSON lacks, become null."""
     write_text(path, json.dumps(_jsonable(value), indent=2, ensure_ascii=False) + "\n")
 
@@ -532,7 +532,7 @@ def check_links(folder: Path) -> None:
             )
 
 
-def check_entries(record: Any, kinds: Mapping[str, Any], name: str) -> None:
+def check_entries(record: object, kinds: Mapping[str, Any], name: str) -> None:
     """Refuse what was read from JSON unless it has these entries and no others.
 
     Args:

@@ -457,7 +457,7 @@ def _is_raised_in(path: Path | None, error: BaseException) -> bool:
 
 
 def check_saved(
-    saved: Any, source: Path | str, *, named: Any = (), trust_code: bool = False
+    saved: object, source: Path | str, *, named: object = (), trust_code: bool = False
 ) -> None:
     """Refuse code of one's own that a saved folder names, where words of it become objects.
 
@@ -492,7 +492,7 @@ def named_object(text: str) -> tuple[Path, str] | None:
     return in_file and (in_file[0].resolve(), in_file[1])
 
 
-def texts_in(value: Any) -> Iterator[str]:
+def texts_in(value: object) -> Iterator[str]:
     """Yield the texts of plain data, those of mappings and sequences of any depth."""
     left = [value]
     while left:

@@ -35,7 +35,7 @@ def printable(text: str) -> str:
     return "".join(_shown(character) for character in text)
 
 
-def printable_value(value: Any) -> Any:
+def printable_value(value: object) -> Any:
     """Return a template's value, a text without what a browser would not show as it is."""
     return printable(value) if type(value) is str else value  # markup is a subclass
 

@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from transformers.trainer_utils import TrainOutput
 
 from tokengym.agents.losses import dpo_loss
+from tokengym.agents.offline.policies import Source
 from tokengym.agents.offline.scoring import reference_log_probs, with_reference
 from tokengym.agents.offline.settings import PreferenceLoss
 from tokengym.agents.offline.trainer import OfflineOptions, OfflineTrainer
 from tokengym.envs.declared import from_keywords, names_of, takes
 from tokengym.rewards.pairs.encode import encode_pairs
+from tokengym.rewards.pairs.read import TableSource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,10 +108,10 @@ class DPO(OfflineTrainer):
     @takes(PreferenceLoss, OfflineOptions)
     def __init__(
         self,
-        envs_or_model: Any,
-        pairs: Any = None,
+        envs_or_model: Source,
+        pairs: TableSource | None = None,
         *,
-        eval_pairs: Any = None,
+        eval_pairs: TableSource | None = None,
         loss: PreferenceLoss | None = None,
         precompute_ref_log_probs: bool = False,
         ref_log_probs_path: str | Path | None = None,

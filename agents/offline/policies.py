@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import gymnasium as gym
 import numpy as np
@@ -27,9 +27,18 @@ from tokengym.envs.pretrained import from_pretrained
 from tokengym.rewards.models.loading import load_tokenizer, positions, select_device
 from tokengym.rewards.pairs.encode import TextEncoding
 
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+
+Model: TypeAlias = str | Path | PreTrainedModel
+"""A model's path, its name, or the model."""
+Source: TypeAlias = Environments | Model | CausalLMPolicy
+"""What learns: an environment's bundled model, another model, or a policy."""
+
 
 def find_tokenizer(
-    source: Any, tokenizer: PreTrainedTokenizerBase | None
+    source: Source, tokenizer: PreTrainedTokenizerBase | None
 ) -> PreTrainedTokenizerBase:
     """Return the tokenizer that belongs to what learns.
 
@@ -52,11 +61,11 @@ def find_tokenizer(
 
 
 def build_policy(
-    source: Any,
+    source: Source,
     tokenizer: PreTrainedTokenizerBase,
     *,
     ref_model: str | Path | PreTrainedModel | None = None,
-    lora: Any | None = None,
+    lora: "LoraConfig | None" = None,
     dtype: str = "auto",
     precision: Precision = "full",
     temperature: float = 1.0,
@@ -120,10 +129,10 @@ def build_policy(
 
 def make_policy(
     env: Environments,
-    model: Any = None,
+    model: Model | None = None,
     *,
-    reference: Any | None = None,
-    lora: Any | None = None,
+    reference: Model | None = None,
+    lora: "LoraConfig | None" = None,
     dtype: str = "auto",
     precision: Precision = "full",
     temperature: float = 1.0,
@@ -159,7 +168,7 @@ def make_policy(
     return policy.to(select_device(device))
 
 
-def encoding_for(source: Any, encoding: TextEncoding | None) -> TextEncoding:
+def encoding_for(source: object, encoding: TextEncoding | None) -> TextEncoding:
     """Return the encoding, as the environment writes prompts where that is left open.
 
     Args:
@@ -179,7 +188,7 @@ def encoding_for(source: Any, encoding: TextEncoding | None) -> TextEncoding:
     )
 
 
-def _is_environment(source: Any) -> bool:
+def _is_environment(source: object) -> TypeGuard[Environments]:
     """Say whether it is a Gymnasium or Stable-Baselines3 environment."""
     return isinstance(source, VectorEnv | gym.Env | VecEnv)
 
@@ -198,11 +207,11 @@ def _model_of(source: Any, dtype: str) -> tuple[Any, int]:
             f"{_name(source)} brings no model; pass a path, a name or a model in its place, and "
             "the environment to collect() when it plays"
         )
-    space = getattr(source, "single_observation_space", None) or source.observation_space
+    space: Any = getattr(source, "single_observation_space", None) or source.observation_space
     return bundle.policy, int(space["input_ids"].shape[0])
 
 
-def _name(source: Any) -> str:
+def _name(source: object) -> str:
     return repr(str(source)) if isinstance(source, str | Path) else f"a {type(source).__name__}"
 
 
@@ -227,7 +236,7 @@ def _description(tokenizer: PreTrainedTokenizerBase) -> tuple[Any, ...]:
     return rules, tokenizer.special_tokens_map, tokenizer.chat_template
 
 
-def read_agent(folder: Path, env: Any) -> tuple[Any, dict[str, Any]]:
+def read_agent(folder: Path, env: Environments | None) -> tuple[Any, dict[str, Any]]:
     """Return the model of a folder that `write_agent` wrote, and what else it holds by keyword.
 
     Args:

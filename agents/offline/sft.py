@@ -6,9 +6,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from tokengym.agents.offline.policies import Source
 from tokengym.agents.offline.trainer import OfflineOptions, OfflineTrainer
 from tokengym.envs.declared import from_keywords, takes
 from tokengym.rewards.pairs.encode import encode_responses
+from tokengym.rewards.pairs.read import TableSource
 
 
 class SFT(OfflineTrainer):
@@ -48,7 +50,12 @@ class SFT(OfflineTrainer):
 
     @takes(OfflineOptions)
     def __init__(
-        self, envs_or_model: Any, texts: Any = None, *, eval_texts: Any = None, **keywords: Any
+        self,
+        envs_or_model: Source,
+        texts: TableSource | None = None,
+        *,
+        eval_texts: TableSource | None = None,
+        **keywords: Any,
     ) -> None:
         options = from_keywords(OfflineOptions, keywords, owner="SFT")
         super().__init__(

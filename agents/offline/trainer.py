@@ -27,6 +27,7 @@ from transformers.trainer_utils import TrainOutput
 from tokengym.agents.checkpoint import check_counts, restore_adapters
 from tokengym.agents.errors import CheckpointError, ModelError, NonFiniteError
 from tokengym.agents.offline.policies import (
+    Source,
     build_policy,
     encoding_for,
     find_tokenizer,
@@ -39,11 +40,13 @@ from tokengym.agents.offline.scoring import REFERENCE, ResponseScorer
 from tokengym.agents.policy.policy import PlaysPolicy
 from tokengym.agents.policy.sequences import Sequences
 from tokengym.agents.policy.settings import Precision
+from tokengym.agents.rollouts.environments import Environments
 from tokengym.envs.declared import names_of
 from tokengym.envs.errors import DatasetError
 from tokengym.envs.files import check_entries, read_folder, read_json, write_folder, writing
 from tokengym.rewards.models.loading import auto_device, positions, select_device, use_device
 from tokengym.rewards.pairs.encode import EncodedTexts, TextEncoding
+from tokengym.rewards.pairs.read import TableSource
 
 _QUIET: dict[str, Any] = {
     "logging_steps": 10,
@@ -209,9 +212,9 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
 
     def __init__(
         self,
-        source: Any,
-        data: Any,
-        eval_data: Any,
+        source: Source,
+        data: TableSource | None,
+        eval_data: TableSource | None,
         options: OfflineOptions,
         *,
         settings: Mapping[str, Any],
@@ -440,7 +443,9 @@ class OfflineTrainer(PlaysPolicy, Trainer):  # type: ignore[misc]  # its predict
         }
 
     @classmethod
-    def load(cls: type[Self], path: str | Path, env: Any = None, **changes: Any) -> Self:
+    def load(
+        cls: type[Self], path: str | Path, env: Environments | None = None, **changes: Any
+    ) -> Self:
         """Return the agent of a folder, to play, or to continue learning with a new optimiser.
 
         Args:

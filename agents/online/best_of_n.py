@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from tokengym.agents.learner import TrainingRun
 from tokengym.agents.losses.ranking import best_of, best_of_n_kl_bound
-from tokengym.agents.offline.policies import make_policy
+from tokengym.agents.offline.policies import Model, make_policy
 from tokengym.agents.offline.settings import Candidates
 from tokengym.agents.online.collecting import ResponseCollector
 from tokengym.agents.rollouts.environments import Environments, Observation
-from tokengym.agents.rollouts.playing import Choice, Player
+from tokengym.agents.rollouts.playing import Agent, Choice, Player
 from tokengym.envs.declared import from_keywords, takes
 from tokengym.rewards import Scorer
 
@@ -48,7 +48,7 @@ class BestOfN:
     @takes(Candidates)
     def __init__(
         self,
-        agent: Any,
+        agent: Agent | Model | None,
         env: Environments,
         *,
         n: int = 16,
@@ -59,11 +59,9 @@ class BestOfN:
     ) -> None:
         sampling = from_keywords(Candidates, {"n": n, **candidates}, owner="BestOfN")
         self.collector = ResponseCollector(env, scorer=scorer, sampling=sampling, max_rows=max_rows)
-        self.agent = (
-            agent
-            if callable(getattr(agent, "predict", None))
-            else make_policy(env, agent, seed=seed)
-        )
+        given: Any = agent
+        plays = callable(getattr(given, "predict", None))
+        self.agent: Agent = given if plays else make_policy(env, given, seed=seed)
 
     @property
     def n(self) -> int:

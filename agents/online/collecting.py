@@ -30,7 +30,7 @@ from tokengym.agents.rollouts.environments import (
     environment_attribute,
     environment_scorer,
 )
-from tokengym.agents.rollouts.playing import as_player
+from tokengym.agents.rollouts.playing import Agent, as_player
 from tokengym.envs import Episode, PromptSet
 from tokengym.envs.errors import SettingsError
 from tokengym.rewards import Scorer
@@ -84,7 +84,7 @@ class ResponseCollector:
         return self.chosen.prompts
 
     def collect(
-        self, agent: Any, prompts: Sequence[PromptChoice], *, seed: int | None = None
+        self, agent: Agent, prompts: Sequence[PromptChoice], *, seed: int | None = None
     ) -> list[Group]:
         """Return the scored responses to each prompt.
 
@@ -100,7 +100,7 @@ class ResponseCollector:
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         return self.draw(agent, prompts, generator)
 
-    def probe(self, agent: Any, prompts: Sequence[PromptChoice]) -> list[float]:
+    def probe(self, agent: Agent, prompts: Sequence[PromptChoice]) -> list[float]:
         """Return the scores of the agent's greedy responses, which tell another agent or scorer.
 
         Nothing random is drawn, and the tokens are not counted.
@@ -109,7 +109,7 @@ class ResponseCollector:
         return [float(value) for value in self.scorer.score_groups([episodes]).values]
 
     def draw(
-        self, agent: Any, prompts: Sequence[PromptChoice], generator: torch.Generator | None
+        self, agent: Agent, prompts: Sequence[PromptChoice], generator: torch.Generator | None
     ) -> list[Group]:
         """Return the scored responses to each prompt; see `collect`.
 
@@ -122,7 +122,7 @@ class ResponseCollector:
 
     def write(
         self,
-        agent: Any,
+        agent: Agent,
         prompts: Sequence[PromptChoice],
         generator: torch.Generator | None,
         *,
@@ -168,7 +168,9 @@ class ResponseCollector:
         return [tuple(next(scored) for _ in group) for group in groups]
 
 
-def pair_rows(groups: Sequence[Group], sampling: Sampling, prompts: Sequence[Any]) -> list[Row]:
+def pair_rows(
+    groups: Sequence[Group], sampling: Sampling, prompts: Sequence[PromptChoice]
+) -> list[Row]:
     """Return one row per prompt whose best and worst response differ.
 
     Args:
@@ -206,7 +208,9 @@ def pair_rows(groups: Sequence[Group], sampling: Sampling, prompts: Sequence[Any
     return rows
 
 
-def best_rows(groups: Sequence[Group], sampling: Candidates, prompts: Sequence[Any]) -> list[Row]:
+def best_rows(
+    groups: Sequence[Group], sampling: Candidates, prompts: Sequence[PromptChoice]
+) -> list[Row]:
     """Return the best response to each prompt, for supervised fine-tuning (RAFT).
 
     Args:
@@ -230,7 +234,7 @@ def best_rows(groups: Sequence[Group], sampling: Candidates, prompts: Sequence[A
     return response_rows(best, prompts)
 
 
-def response_rows(groups: Sequence[Group], prompts: Sequence[Any]) -> list[Row]:
+def response_rows(groups: Sequence[Group], prompts: Sequence[PromptChoice]) -> list[Row]:
     """Return one row per response: text, ids and score.
 
     Args:
@@ -294,7 +298,7 @@ def _score(episode: Episode) -> float:
     return episode.score
 
 
-Agent = TypeVar("Agent", bound=OfflineTrainer)
+Trained = TypeVar("Trained", bound=OfflineTrainer)
 
 
 def train_dpo(run: TrainingRun) -> DPO:
@@ -307,7 +311,7 @@ def train_sft(run: TrainingRun) -> SFT:
     return _train(run, SFT)
 
 
-def _train(run: TrainingRun, trainer: type[Agent], **arguments: Any) -> Agent:
+def _train(run: TrainingRun, trainer: type[Trained], **arguments: Any) -> Trained:
     """Train on data, given or collected from the policy, and measure after every epoch.
 
     Args:
@@ -320,7 +324,7 @@ def _train(run: TrainingRun, trainer: type[Agent], **arguments: Any) -> Agent:
     run.measure(0, 0, policy)
     data, sampled = _data(run, envs, policy, pairs=trainer is DPO)
     build: Any = trainer
-    agent: Agent = build(
+    agent: Trained = build(
         policy,
         data,
         **run.settings.tuning.trainer_arguments(run.settings.tuning.batch_size),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,9 @@ from tokengym.rewards.models.loading import (
     shared_backbone,
     sharing_weights,
 )
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +102,7 @@ class LanguageModel(nn.Module):
     policy is then the model with its adapters off, at no further memory.
     """
 
-    def __init__(self, model: PreTrainedModel, lora: Any | None = None) -> None:
+    def __init__(self, model: PreTrainedModel, lora: "LoraConfig | None" = None) -> None:
         super().__init__()
         if model.config.is_encoder_decoder:
             raise ModelError(
@@ -310,7 +313,7 @@ class LanguageModel(nn.Module):
             for block in blocks:
                 block.training = block.gradient_checkpointing = False
 
-    def _recomputing(self) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    def _recomputing(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         """Return contexts of a block's forward and of its recomputation, see ``checkpoint``."""
         return nullcontext(), attention_kernels(self.device.type)
 
@@ -347,7 +350,7 @@ class LanguageModel(nn.Module):
             )
 
 
-def attention_kernels(kind: str) -> AbstractContextManager[Any]:
+def attention_kernels(kind: str) -> AbstractContextManager[None]:
     """Let a GPU's attention be any but cuDNN's, which plans for a second at each new shape."""
     if kind != "cuda":
         return nullcontext()

@@ -13,7 +13,7 @@ from tokengym.agents.rollouts.environments import (
     bare_envs,
     policy_rewards,
 )
-from tokengym.agents.rollouts.playing import Player, as_player, play_round
+from tokengym.agents.rollouts.playing import Agent, Player, as_player, play_round
 from tokengym.agents.rollouts.rounds import GymRounds
 from tokengym.envs import Episode, PromptSet, TokenGenerationVectorEnv
 from tokengym.envs.prompts.table import EncodedPrompt
@@ -146,7 +146,7 @@ class ChosenPrompts:
 
 
 @contextmanager
-def at_temperature(agent: Any, temperature: float | None) -> Iterator[None]:
+def at_temperature(agent: Agent, temperature: float | None) -> Iterator[None]:
     """Let an agent sample at another temperature within the context.
 
     Args:
@@ -159,7 +159,7 @@ def at_temperature(agent: Any, temperature: float | None) -> Iterator[None]:
     if temperature is None:
         yield
         return
-    owner = getattr(agent, "policy", agent)
+    owner: Any = getattr(agent, "policy", agent)
     before = getattr(owner, "temperature", None)
     if before is None:
         raise TypeError(
@@ -184,7 +184,7 @@ class PolicyContinuations:
         seed: Seed of the sampling.
     """
 
-    def __init__(self, envs: Environments, agent: Any, *, seed: int) -> None:
+    def __init__(self, envs: Environments, agent: Agent, *, seed: int) -> None:
         self._player = as_player(agent, seed=seed)
         self._envs = envs
         self._rules: TokenGenerationVectorEnv | None = None
@@ -221,7 +221,7 @@ class PolicyContinuations:
         return count
 
 
-def bind_policy(envs: Environments, agent: Any, *, seed: int = 0) -> PolicyContinuations | None:
+def bind_policy(envs: Environments, agent: Agent, *, seed: int = 0) -> PolicyContinuations | None:
     """Let an environment's credit continue responses with an agent's policy.
 
     Rules such as ``mc`` need it. Learners of this package bind themselves at the start of every

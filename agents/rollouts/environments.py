@@ -21,7 +21,7 @@ Gather: TypeAlias = Callable[[Any], list[Any]]
 Observation: TypeAlias = Mapping[str, NDArray[np.generic]]
 
 
-def as_vector_env(envs: Any) -> VectorEnv[Any, Any, Any]:
+def as_vector_env(envs: Environments) -> VectorEnv[Any, Any, Any]:
     """Return a Gymnasium ``VectorEnv``: the given one, or one over a single ``Env``.
 
     Raises:

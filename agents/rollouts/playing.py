@@ -45,6 +45,14 @@ class Choice:
     """Words of the vocabulary, where there is a support."""
 
 
+class Agent(Protocol):
+    """Anything that plays: ``predict(observation, state, episode_start, deterministic)``."""
+
+    @property
+    def predict(self) -> Callable[..., Any]:
+        """Method that chooses tokens for a batch of observations."""
+
+
 class Player(Protocol):
     """Anything that can play a round."""
 
@@ -127,7 +135,7 @@ OnStep = Callable[[NDArray[np.integer], Choice, StepResult], bool]
 
 
 def collect(
-    agent: Any,
+    agent: Agent,
     envs: Environments,
     num_episodes: int,
     *,
@@ -326,7 +334,7 @@ class RoundRecorder:
 class PredictPlayer:
     """Plays any agent through its ``predict``, on the whole batch at each step."""
 
-    def __init__(self, agent: Any) -> None:
+    def __init__(self, agent: Agent) -> None:
         self.agent = agent
         self._takes_masks = "action_masks" in inspect.signature(agent.predict).parameters
         self._state: Any = None
@@ -357,7 +365,7 @@ class PredictPlayer:
 
 
 def as_player(
-    agent: Any, generator: torch.Generator | None = None, *, seed: int | None = None
+    agent: Agent, generator: torch.Generator | None = None, *, seed: int | None = None
 ) -> Player:
     """Return the player of an agent: its own if it has one, else one that calls ``predict``.
 

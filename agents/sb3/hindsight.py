@@ -114,8 +114,8 @@ class HindsightRolloutBuffer(MaskableDictRolloutBuffer):
         action: NDArray[np.generic],
         reward: NDArray[np.floating],
         episode_start: NDArray[np.generic],
-        value: Any,
-        log_prob: Any,
+        value: Tensor,
+        log_prob: Tensor,
         action_masks: NDArray[np.generic] | None = None,
     ) -> None:
         """Store one step, and pay the episodes that end in it.

@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from tokengym.agents.errors import ModelError
 from tokengym.agents.rollouts.environments import as_vector_env
@@ -71,7 +72,7 @@ class GymVecEnv(VecEnv):
         fresh, self._fresh = self._fresh, None
         return fresh
 
-    def reset(self) -> Any:
+    def reset(self) -> VecEnvObs:
         """Begin an episode in every row and return the observations."""
         return self._restart(None, None)
 
@@ -91,7 +92,7 @@ class GymVecEnv(VecEnv):
         """Keep the actions for `step_wait`."""
         self._actions = np.asarray(actions)
 
-    def step_wait(self) -> Any:
+    def step_wait(self) -> VecEnvStepReturn:
         """Step every row; return observations, rewards, dones, and one info per row.
 
         The rewards are `StepRewards`: for `HindsightRolloutBuffer`, they carry token rewards.
@@ -135,7 +136,7 @@ class GymVecEnv(VecEnv):
         """Close the environments."""
         self.envs.close()
 
-    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """Return an attribute of the innermost environments, one per row asked for."""
         rows = list(self._get_indices(indices))
         bare = self.envs.unwrapped
@@ -144,7 +145,7 @@ class GymVecEnv(VecEnv):
         owner = self.envs if hasattr(self.envs, attr_name) else bare
         return [getattr(owner, attr_name)] * len(rows)
 
-    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Set an attribute of the innermost environments; a native batch has one for all rows.
 
         Raises:
@@ -163,7 +164,11 @@ class GymVecEnv(VecEnv):
             )
 
     def env_method(
-        self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any
+        self,
+        method_name: str,
+        *method_args: Any,
+        indices: VecEnvIndices = None,
+        **method_kwargs: Any,
     ) -> list[Any]:
         """Call a method of the environments and return its result for each row asked for."""
         rows = list(self._get_indices(indices))
@@ -173,7 +178,9 @@ class GymVecEnv(VecEnv):
             method(*method_args, **method_kwargs) for method in self.get_attr(method_name, rows)
         ]
 
-    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+    def env_is_wrapped(
+        self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None
+    ) -> list[bool]:
         """Say whether each row asked for is wrapped in ``wrapper_class``."""
         rows = list(self._get_indices(indices))
         bare = self.envs.unwrapped
@@ -249,12 +256,14 @@ class NoEnvironment(VecEnv):
     def close(self) -> None:
         """Close nothing."""
 
-    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """Return the render mode, None; there is no other attribute."""
         if attr_name != "render_mode":
             raise AttributeError(attr_name)
         return [None] * self.num_envs
 
-    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+    def env_is_wrapped(
+        self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None
+    ) -> list[bool]:
         """Return False for every row."""
         return [False] * self.num_envs

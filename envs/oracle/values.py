@@ -222,8 +222,8 @@ class ResponseTree:
         branching, horizon = self._shape["branching"], self._shape["horizon"]
         end = self._columns[-1:]
         ids = [(*s, *end) if len(s) < horizon else s for s in self._sequences]
-        policy_probs = response_probs(probs, branching=branching, horizon=horizon)
-        return Responses(tuple(ids), self._scores.copy(), policy_probs)
+        weights = response_probs(probs, branching=branching, horizon=horizon)
+        return Responses(tuple(ids), self._scores.copy(), weights)
 
     def _tables(self, values: FloatArray, q_values: FloatArray) -> ExactValues:
         """Return V, and Q spread over the vocabulary, as tables."""
@@ -231,15 +231,16 @@ class ResponseTree:
         wide[:, self._columns] = q_values
         return ExactValues(StateTable(self, values), StateTable(self, wide))
 
-    def probabilities(self, policy: Any) -> FloatArray:
+    def probabilities(self, policy: PolicyProbs | None) -> FloatArray:
         """Return a policy's probabilities (states, vocab), normalised and checked.
 
         None is uniform over the legal tokens.
         """
+        rows: Any = policy
         if policy is None:
-            policy = self.legal / self.legal.sum(axis=1, keepdims=True)
-        if callable(policy):
-            policy = [policy(state) for state in self.states]
+            rows = self.legal / self.legal.sum(axis=1, keepdims=True)
+        elif callable(policy):
+            rows = [policy(state) for state in self.states]
         elif isinstance(policy, Mapping):
             missing = [state for state in self.states if state not in policy]
             if missing:
@@ -247,8 +248,8 @@ class ResponseTree:
                     f"policy_probs lacks {len(missing)} of {self._num_states} states, the first "
                     f"{missing[0]}; give each state its probabilities"
                 )
-            policy = [policy[state] for state in self.states]
-        probs = np.asarray(policy, dtype=np.float64)
+            rows = [policy[state] for state in self.states]
+        probs = np.asarray(rows, dtype=np.float64)
         if probs.shape != self.legal.shape:
             raise PolicyError(
                 f"policy_probs must give {self._vocab_size} probabilities in each of "

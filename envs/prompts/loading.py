@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
 
@@ -25,10 +25,11 @@ from tokengym.envs.prompts.prompt import Prompt, PromptSet, is_messages, read_tr
 from tokengym.envs.prompts.tokenization import in_parts, lone_surrogate
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, DatasetDict
     from transformers import PreTrainedTokenizerBase
 
-
+DatasetSource: TypeAlias = Union["Dataset", "DatasetDict", str, Path]
+"""A data set, the path of a file, or a name on the hub."""
 MAX_UNPACKED_BYTES = 2**30
 """Most bytes that a compressed file may unpack to, unless its ratio allows more."""
 MAX_UNPACKED_RATIO = 20
@@ -135,7 +136,7 @@ _READERS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def load_prompts(
-    dataset: Any,
+    dataset: DatasetSource,
     *,
     prompt_column: Column | None = None,
     reference_column: Column | None = None,
@@ -233,7 +234,7 @@ def first_tokens(
     return PromptSet(cut)
 
 
-def read_tables(dataset: Any, *, headerless: bool = False) -> dict[str, Dataset]:
+def read_tables(dataset: DatasetSource, *, headerless: bool = False) -> dict[str, Dataset]:
     """Return the tables of a data set by split; a table without splits has the name "".
 
     Args:
@@ -252,6 +253,7 @@ def read_tables(dataset: Any, *, headerless: bool = False) -> dict[str, Dataset]
             _check_type(table, (datasets.Dataset, Sequence))
         return dict(dataset)
     _check_type(dataset or None, (str, Path))
+    assert isinstance(dataset, str | Path)
     path = Path(dataset)
     try:
         loaded = _loaded(path, dataset, headerless=headerless)

@@ -92,7 +92,7 @@ class PromptSampler:
         self._drawn, self._order = drawn, order
 
 
-def are_whole(values: Any) -> bool:
+def are_whole(values: object) -> bool:
     """Return whether something is a list of whole numbers."""
     if not isinstance(values, list | tuple):
         return False
@@ -227,7 +227,7 @@ def checked_group_size(group_size: Any, rows: Sequence[int], num_envs: int) -> i
     return size
 
 
-def as_options(options: Any) -> dict[str, Any]:
+def as_options(options: object) -> dict[str, Any]:
     """Return reset's options as a dictionary of the caller's own.
 
     Raises:

@@ -234,7 +234,7 @@ def left_padded(
     return ids, mask
 
 
-def as_objects(values: Sequence[Any]) -> NDArray[np.object_]:
+def as_objects(values: Sequence[object]) -> NDArray[np.object_]:
     """Return a 1-d object array of the values, which may be sequences."""
     return np.fromiter(values, dtype=object, count=len(values))
 

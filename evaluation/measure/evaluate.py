@@ -1,7 +1,7 @@
 """Evaluation of a frozen policy on held-out prompts, by the raw score of the task's scorer."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from tokengym.agents import PPO
+    from tokengym.agents.rollouts.playing import Agent
 
 logger = logging.getLogger(__name__)
 
@@ -33,14 +34,6 @@ MAX_UNREAD_SHARE = 0.1
 """Largest share of texts that a scorer cannot read and nothing is said of."""
 MAX_UNREAD_GOLD_SHARE = 0.25
 """Largest share of texts that the gold score does not know and is still a number."""
-
-
-class Agent(Protocol):
-    """Anything that plays: ``predict(observation, state, episode_start, deterministic)``."""
-
-    @property
-    def predict(self) -> Callable[..., Any]:
-        """Method that chooses tokens for a batch of observations."""
 
 
 @runtime_checkable
@@ -129,7 +122,7 @@ class Evaluator:
             return f"the gold score, {self.gold.name}"
         return f"the gold score, {self.gold.name}, and the score by {scorer.name}"
 
-    def __call__(self, agent: Agent, *, deterministic: bool = False) -> Evaluation:
+    def __call__(self, agent: "Agent", *, deterministic: bool = False) -> Evaluation:
         """Play, score and measure.
 
         Args:
@@ -212,7 +205,7 @@ class Evaluator:
         """Close the environments."""
         self.envs.close()
 
-    def _policy_metrics(self, agent: Agent, episodes: Sequence[Episode]) -> dict[str, float]:
+    def _policy_metrics(self, agent: "Agent", episodes: Sequence[Episode]) -> dict[str, float]:
         """Return KL and entropy; nothing where the agent has no policy with log-probs."""
         policy = policy_of(agent)
         log_probs = [e.log_probs for e in episodes if e.log_probs is not None]
@@ -238,7 +231,7 @@ class Evaluator:
 
 
 def evaluate(
-    agent: Agent,
+    agent: "Agent",
     env: str,
     env_kwargs: Mapping[str, Any] | None = None,
     *,
@@ -290,7 +283,7 @@ def make_eval_envs(env: str, env_kwargs: Mapping[str, Any], *, num_envs: int) ->
 
 
 def task_reward(
-    env: str, env_kwargs: Mapping[str, Any], agent: Agent | None = None
+    env: str, env_kwargs: Mapping[str, Any], agent: "Agent | None" = None
 ) -> tuple[Reward, "PreTrainedTokenizerBase"]:
     """Return the reward that a task pays under these arguments, and the policy's tokenizer.
 

@@ -21,6 +21,7 @@ from tokengym.evaluation.runs.defaults import BLOCK
 from tokengym.evaluation.statistics import Array, optimum_bound
 
 if TYPE_CHECKING:
+    from tokengym.agents.policy.policy import CausalLMPolicy
     from tokengym.evaluation.measure.evaluate import Evaluator
 
 COLLECTOR = "tokengym.agents.online.collecting:ResponseCollector"
@@ -66,7 +67,7 @@ def check_ranks(evaluator: "Evaluator", samples: int) -> None:
 
 def draw_references(
     evaluator: "Evaluator",
-    policy: Any,
+    policy: "CausalLMPolicy",
     samples: int,
     *,
     file: Path | None = None,

@@ -14,6 +14,9 @@ from tokengym.evaluation.report.curves import Curve, Panel, group_label, make_pa
 from tokengym.evaluation.statistics import curve_interval, iqm
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from tokengym.rewards.maths.pairwise import ReliabilityBin
 
 COLOURS = ("#56616f", "#1f77c9", "#d9620a", "#10845b", "#b0338b", "#6f52c8", "#8a6d00", "#00839a")
@@ -93,7 +96,7 @@ def save_figure(path: Path, summary: Mapping[str, Any], curves: Sequence[Curve])
         write_picture(path, figure, dpi=150)
 
 
-def draw_levels(axis: Any, heights: Sequence[tuple[str, float]]) -> None:
+def draw_levels(axis: "Axes", heights: Sequence[tuple[str, float]]) -> None:
     """Draw named horizontal lines; the name of one close below another stands below its line.
 
     Args:
@@ -151,7 +154,7 @@ def save_reliability(path: Path, table: Sequence["ReliabilityBin"], *, title: st
         write_picture(path, figure, dpi=120)
 
 
-def write_picture(path: Path, figure: Any, *, dpi: int) -> None:
+def write_picture(path: Path, figure: "Figure", *, dpi: int) -> None:
     """Write a matplotlib figure as its file's ending says; the same figure gives the same bytes."""
     buffer, format = io.BytesIO(), path.suffix[1:]
     dated = {"png": "Software", "pdf": "CreationDate", "svg": "Date"}[format]
@@ -162,7 +165,7 @@ def write_picture(path: Path, figure: Any, *, dpi: int) -> None:
 
 
 def draw(
-    axis: Any, panel: Panel, measure: str, lines: Mapping[str, Mapping[str, Any]], level: float
+    axis: "Axes", panel: Panel, measure: str, lines: Mapping[str, Mapping[str, Any]], level: float
 ) -> None:
     """Draw a measurement's curves with their intervals.
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from tokengym.agents.learner import Learner, find_learner
 from tokengym.agents.policy.settings import Precision
@@ -22,6 +22,9 @@ from tokengym.envs.errors import BundleError, SettingsError
 from tokengym.envs.registry import split_file_word
 from tokengym.envs.tasks import Task, task_of
 from tokengym.rewards.scorers.normalize import NORMALIZATIONS, parse_normalization
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 USUAL_ENV = "MovieReview"
 """Environment of commands that name none."""
@@ -62,7 +65,7 @@ class ModelSettings:
         finally:
             torch.set_num_threads(before)
 
-    def lora(self) -> Any | None:
+    def lora(self) -> "LoraConfig | None":
         """Return the ``peft.LoraConfig``, or None to train all weights."""
         if self.lora_rank is None:
             return None

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from tokengym.envs.errors import SettingsError
 from tokengym.envs.files import write_bytes
@@ -13,7 +12,7 @@ CODE = "code"
 """Folder with a copy of each file, in the folder of a comparison or of a trained agent."""
 
 
-def code_hashes(settings: Any, known: Mapping[str, str] | None = None) -> dict[str, str]:
+def code_hashes(settings: object, known: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the SHA-256 of each file of the user's code that settings name, by its path.
 
     Args:

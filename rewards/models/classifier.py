@@ -3,6 +3,7 @@
 import inspect
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -65,7 +66,10 @@ class Classifier:
         return int(self.config.num_hidden_layers) - 1
 
     def inputs(
-        self, batch: PaddedBatch, ends: NDArray[Any], starts: NDArray[Any] | None = None
+        self,
+        batch: PaddedBatch,
+        ends: NDArray[np.integer],
+        starts: NDArray[np.integer] | None = None,
     ) -> Inputs:
         """Return a padded batch on the model's device.
 
@@ -148,7 +152,10 @@ class EncoderClassifier(Classifier):
         self.has_types = pairs and "token_type_ids" in parameters
 
     def inputs(
-        self, batch: PaddedBatch, ends: NDArray[Any], starts: NDArray[Any] | None = None
+        self,
+        batch: PaddedBatch,
+        ends: NDArray[np.integer],
+        starts: NDArray[np.integer] | None = None,
     ) -> Inputs:
         """Return a padded batch; the tokens from ``starts`` on are the second text of a pair."""
         made = super().inputs(batch, ends, starts)

@@ -17,6 +17,7 @@ from tokengym.rewards.pairs.read import (
     Row,
     RowError,
     SkippedRow,
+    TableSource,
     column_names,
     holds_messages,
     read_pairs,
@@ -90,7 +91,7 @@ class TextEncoding(TextSettings):
 
 
 def encode_pairs(
-    source: Any,
+    source: TableSource,
     tokenizer: "PreTrainedTokenizerBase",
     encoding: TextEncoding,
     *,
@@ -124,7 +125,7 @@ def encode_pairs(
 
 
 def encode_responses(
-    source: Any,
+    source: TableSource,
     tokenizer: "PreTrainedTokenizerBase",
     encoding: TextEncoding,
     *,

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from operator import index
-from typing import Any, Generic, Literal, TypeVar, get_args, overload
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_args, overload
 
 from tokengym.envs import Episode
 from tokengym.envs.errors import DatasetError, TokenizerError
-from tokengym.envs.prompts.loading import read_tables
+from tokengym.envs.prompts.loading import DatasetSource, read_tables
 from tokengym.envs.prompts.prompt import is_messages
 from tokengym.envs.prompts.tokenization import lone_surrogate
 from tokengym.envs.settings import Overlong
@@ -68,6 +68,10 @@ class SkippedRow:
     """The fault in a word or two: "empty", "not text", "equal", "no shared prompt", ..."""
     reason: str
     """One line with the row, the value and the remedy."""
+
+
+TableSource: TypeAlias = DatasetSource | Sequence[Mapping[str, Any] | PreferencePair | Episode]
+"""Rows: a data set, the path of a file, a name on the hub, or mappings, pairs or episodes."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,7 @@ def sift(
     return passed, skipped
 
 
-def read_table(source: Any, split: str | None = None, *, of: str = "pairs") -> Any:
+def read_table(source: TableSource, split: str | None = None, *, of: str = "pairs") -> Any:
     """Return the rows of one table: a ``datasets.Dataset``, or a list of mappings.
 
     Args:
@@ -209,7 +213,7 @@ def column_names(table: Any) -> list[str]:
 
 
 def read_pairs(
-    dataset: Any,
+    dataset: TableSource,
     *,
     prompt_column: str | None = None,
     chosen_column: str = "chosen",
@@ -251,7 +255,7 @@ def read_pairs(
     )
 
 
-def _open(dataset: Any, split: str | None, on_error: OnError) -> tuple[Any, list[str]]:
+def _open(dataset: TableSource, split: str | None, on_error: OnError) -> tuple[Any, list[str]]:
     """Return a table that has rows, and the names of its columns."""
     if on_error not in get_args(OnError):
         raise DatasetError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
@@ -276,7 +280,7 @@ def _sifted(
 
 
 def read_labels(
-    dataset: Any,
+    dataset: TableSource,
     *,
     prompt_column: str | None = None,
     text_column: str = "text",

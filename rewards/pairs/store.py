@@ -15,6 +15,7 @@ from tokengym.envs.prompts.tokenization import encode, lone_surrogate
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
 
 _IDS = "list of int"
 PAIR_COLUMNS = {
@@ -102,7 +103,7 @@ def load_responses(path: str | Path) -> "Dataset":
     return _load(path, RESPONSE_COLUMNS)
 
 
-def as_texts(pairs: "Dataset", tokenizer: Any) -> list[dict[str, str]]:
+def as_texts(pairs: "Dataset", tokenizer: "PreTrainedTokenizerBase") -> list[dict[str, str]]:
     """Return pairs as texts that read, put together, as the ids do.
 
     What reads ``prompt + chosen`` needs the space between them that tokenizers of whole words leave

@@ -274,7 +274,7 @@ class _Adapted(Scorer):
         return ask(self.adapted, episodes, attribution)
 
 
-def ask(scorer: Any, episodes: Sequence[Episode], attribution: str | None) -> Scores:
+def ask(scorer: Scorer, episodes: Sequence[Episode], attribution: str | None) -> Scores:
     """Return what a scorer says; one whose ``score`` knows no attributions is asked for none."""
     options = {} if attribution is None else {"attribution": attribution}
     scores: Scores = scorer.score(episodes, **options)

@@ -14,7 +14,13 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -82,7 +88,7 @@ class RewardTraining(TextSettings):
         return {name: value for name, value in asdict(self).items() if name != "checkpoint_seconds"}
 
 
-def let_learn(model: Any, training: RewardTraining) -> None:
+def let_learn(model: PreTrainedModel, training: RewardTraining) -> None:
     """Let a classifier's weights learn: all of them, or those of its head alone."""
     body = f"{model.base_model_prefix}."
     for name, parameter in model.named_parameters():

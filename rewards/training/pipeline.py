@@ -22,6 +22,7 @@ from tokengym.rewards.models.loading import (
     select_device,
 )
 from tokengym.rewards.pairs import PreferencePairs, limit_lengths, read_pairs, split_pairs
+from tokengym.rewards.pairs.read import TableSource
 from tokengym.rewards.scorers.preference_model import (
     ANSWERS,
     TEMPLATE,
@@ -87,10 +88,10 @@ class Side(NamedTuple):
 
 def _train_on_pairs(
     start: Start,
-    pairs: Any,
+    pairs: TableSource,
     *,
     output_dir: str | Path,
-    held_out: Any,
+    held_out: float | TableSource,
     training: RewardTraining,
     report: Report | None,
 ) -> TrainedReward:
@@ -141,7 +142,9 @@ def _train_on_pairs(
     return trained
 
 
-def divide(pairs: Any, held_out: Any) -> tuple[PreferencePairs, PreferencePairs]:
+def divide(
+    pairs: TableSource, held_out: float | TableSource
+) -> tuple[PreferencePairs, PreferencePairs]:
     """Return the pairs to train on, and those held out.
 
     Raises:
@@ -222,7 +225,7 @@ def load_start(
 
 
 def tokenizer_of(
-    model: Any, tokenizer: "PreTrainedTokenizerBase | None"
+    model: "str | Path | PreTrainedModel", tokenizer: "PreTrainedTokenizerBase | None"
 ) -> "PreTrainedTokenizerBase":
     """Return the tokenizer that was given, or the one beside the model.
 
@@ -284,11 +287,11 @@ def _fit(
 
 def train_reward_model(
     model: "str | Path | PreTrainedModel",
-    pairs: Any,
+    pairs: TableSource,
     *,
     output_dir: str | Path,
     tokenizer: "PreTrainedTokenizerBase | None" = None,
-    held_out: Any = 0.1,
+    held_out: float | TableSource = 0.1,
     lora: "LoraConfig | None" = None,
     device: str = "auto",
     dtype: str = "auto",
@@ -372,11 +375,11 @@ def train_reward_model(
 
 def train_preference_model(
     model: "str | Path | PreTrainedModel",
-    pairs: Any,
+    pairs: TableSource,
     *,
     output_dir: str | Path,
     tokenizer: "PreTrainedTokenizerBase | None" = None,
-    held_out: Any = 0.1,
+    held_out: float | TableSource = 0.1,
     lora: "LoraConfig | None" = None,
     device: str = "auto",
     dtype: str = "auto",

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from tokengym.rewards.credits.prm import STEPS_KEY
 from tokengym.rewards.errors import RewardError
 from tokengym.rewards.models.classifier import Classifier
 from tokengym.rewards.models.loading import evaluating, hash_weights, length_buckets, positions
-from tokengym.rewards.pairs.read import read_table
+from tokengym.rewards.pairs.read import TableSource, read_table
 from tokengym.rewards.training.fitting import Report, RewardTraining, fit, let_learn, padded
 from tokengym.rewards.training.pipeline import load_start, tokenizer_of
 from tokengym.rewards.training.results import Workplace, fingerprint
@@ -87,7 +87,9 @@ class TrainedProcess:
     """Loss of each optimiser step, nats."""
 
 
-def read_steps(dataset: Any, *, split: str | None = None) -> list[StepRow]:
+def read_steps(
+    dataset: TableSource | Sequence[StepRow], *, split: str | None = None
+) -> list[StepRow]:
     """Return the rows of a data set in TRL's format of stepwise supervision.
 
     Args:
@@ -99,7 +101,7 @@ def read_steps(dataset: Any, *, split: str | None = None) -> list[StepRow]:
         DatasetError: if it cannot be read, lacks a column or is empty, or a row is damaged.
     """
     if isinstance(dataset, Sequence) and all(isinstance(row, StepRow) for row in dataset):
-        rows = list(dataset)
+        rows = cast("list[StepRow]", list(dataset))
     else:
         table = read_table(dataset, split, of="steps")
         rows = []
@@ -155,11 +157,11 @@ def rows_of_forks(
 
 def train_process_model(
     model: "str | Path | PreTrainedModel",
-    rows: Any,
+    rows: TableSource | Sequence[StepRow],
     *,
     output_dir: str | Path,
     tokenizer: "PreTrainedTokenizerBase | None" = None,
-    held_out: Any = 0.1,
+    held_out: float | TableSource | Sequence[StepRow] = 0.1,
     separator: str = "\n",
     device: str = "auto",
     dtype: str = "auto",

@@ -179,7 +179,7 @@ def test_global_random_state_is_left_alone(
 
 def test_what_cannot_be_played_is_named(make_envs: Callable[..., Any]):
     with pytest.raises(TypeError, match=r"an agent must have predict.*, got int"):
-        collect(3, make_envs(), 1)
+        collect(3, make_envs(), 1)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"envs must be a gymnasium VectorEnv or Env.*got str"):
         collect(RandomAgent(make_envs()), "tokengym/MovieReview-v0", 1)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="num_episodes must be >= 0, got -1"):
