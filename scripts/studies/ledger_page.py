@@ -173,7 +173,7 @@ class Ledger:
         """Return how many times as fast as `sparse` a cell comes a share of the way.
 
         Geometric mean of the ratios, paired by seed, with Student's interval of their logarithms;
-        None below two pairs.
+        None below two pairs, and where `sparse` does not always come there.
 
         Args:
             cell: The cell.
@@ -182,7 +182,7 @@ class Ledger:
         """
         one, two = self.steps(cell, here), self.steps(here.sparse, here)
         seeds = sorted(set(one) & set(two))
-        if len(seeds) < 2:
+        if len(seeds) < 2 or any(two[seed][share] >= here.sparse.updates for seed in seeds):
             return None
         logs = [np.log(two[seed][share] / one[seed][share]) for seed in seeds]
         middle, low, high, _ = (float(np.exp(value)) for value in student_interval(logs))
@@ -393,7 +393,8 @@ def lengths_table(ledger: Ledger, ways: Sequence[Row]) -> str:
 def speeds_table(ledger: Ledger, ways: Sequence[Row]) -> str:
     """Return the updates that a rule takes to shares of the way to best-of-16, by length.
 
-    The last figure is how many times as fast as `sparse` it is at the second share.
+    The last figure is how many times as fast as `sparse` it is at the second share; where `sparse`
+    does not come there, what the slowest run has been faster by already.
     """
     lengths = lengths_of(ledger, ways)
     rows = []
@@ -407,6 +408,9 @@ def speeds_table(ledger: Ledger, ways: Sequence[Row]) -> str:
             times = None if cell is None else ledger.speed(place, here, FASTER_AT)
             if times is not None:
                 text += f"; {number(times[0])} times ({number(times[1])} to {number(times[2])})"
+            elif cell is not None and steps:
+                slowest = max(at[FASTER_AT] for at in steps)
+                text += f"; more than {number(here.sparse.updates / slowest)} times"
             line.append(text)
         rows.append(line)
     return markdown_table(["", *(f"{length} tokens" for length in lengths)], rows)

@@ -304,6 +304,11 @@ def test_a_speed_is_the_ratio_of_the_updates_to_three_quarters_of_the_way():
     # 7.5 and 3.75 updates in place of 15: twice and four times, of which the mean is sqrt(8).
     assert lines["`abc-signed`, lambda 0.5"].startswith("3.8 / 5.6 / 6.8; 2.83 times (")
     assert lines["`uniform`, lambda 0.95"] == NONE
+    never = [
+        row | {"score": 0.5 * row["score"]} if row["rule"] == "sparse" else row for row in rows
+    ]
+    lines = {line[0]: line[1] for line in cells_of(page.speeds_table(page.Ledger(never), ways))}
+    assert lines["`abc-signed`, lambda 0.5"] == "3.8 / 5.6 / 6.8; more than 4.00 times"
     slow = [row | {"score": 0.5 * row["score"]} for row in climb(signed, 0, 30.0)]
     (steps,) = (
         page.Ledger([*climb(signed, 1000, 30), *slow])
