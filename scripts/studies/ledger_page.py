@@ -719,7 +719,8 @@ def draw_lengths(file: Path, ledger: Ledger, ways: Sequence[Row]) -> None:
         axes.minorticks_off()
         axes.set_xlabel("tokens of a response")
         axes.grid(axis="y", alpha=0.3)
-        axes.legend(fontsize=8)
+        axes.margins(y=0.2)
+        axes.legend(fontsize=8, loc="upper left")
     figure.savefig(file, dpi=150, metadata={"Software": None})
 
 
