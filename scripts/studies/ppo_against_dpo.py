@@ -67,6 +67,8 @@ SWEEP: dict[Agent, tuple[tuple[float, float], ...]] = {
 how far a policy goes. The rates are those that did well on the spare seed."""
 TRIED = (1e-4, 3e-4, 1e-3)
 """Learning rates tried on the spare seeds, at the usual price."""
+TRIED_BETAS = ((0.03, 3e-4), (0.3, 3e-4), (1.0, 3e-4), (0.3, 1e-3), (1.0, 1e-3))
+"""DPO's other betas tried there, with their learning rates."""
 TRAINING: dict[Recipe, dict[str, Any]] = {
     "short": {"learning_rate": 1e-3, "epochs": 3.0, "batch_size": 32},
     "epochs4": BUNDLED | {"epochs": 4.0},
@@ -136,7 +138,10 @@ class Cell:
 
 BOTH: tuple[Agent, ...] = get_args(Agent)
 PLAN: dict[Part, list[dict[str, Any]]] = {
-    "tune": [{"agent": agent, "rate": rate} for agent in BOTH for rate in TRIED],
+    "tune": [
+        *({"agent": agent, "rate": rate} for agent in BOTH for rate in TRIED),
+        *({"agent": "dpo", "price": beta, "rate": rate} for beta, rate in TRIED_BETAS),
+    ],
     "reward": [],  # no runs of a learner, see `reward_models`
     "sweep": [
         {"agent": agent, "price": price, "rate": rate}
@@ -452,7 +457,10 @@ def run(
 
 
 def publish(out: Out, docs: Docs = DOCS) -> None:
-    """Write every run's points, and every reward model's measurements, as one csv each."""
+    """Write every run's points, and every reward model's measurements, as one csv each.
+
+    What is published and has no file in ``out`` stays, but for reward models.
+    """
     files = [
         file
         for part in get_args(Part)
@@ -461,7 +469,13 @@ def publish(out: Out, docs: Docs = DOCS) -> None:
         if (file := out / f"{cell.name}.csv").exists()
     ]
     rows = read_rows(*dict.fromkeys(files), text=TEXT)
-    write_csv(docs / FOLDER / "ppo_dpo.csv", rows, COLUMNS)
+    new = {_run_of(row) for row in rows}
+    published = docs / FOLDER / "ppo_dpo.csv"
+    before = read_rows(published, text=TEXT) if published.exists() else []
+    rows = [row for row in before if _run_of(row) not in new] + rows
+    write_csv(published, rows, COLUMNS)
+    if not (out / "reward").exists():
+        return
     trained = sorted((out / "reward").glob("*/measures.json"))
     models = []
     for file in trained:
@@ -469,6 +483,11 @@ def publish(out: Out, docs: Docs = DOCS) -> None:
         data = Pairs(writer=writer, prompts=int(prompts), seed=int(seed))  # type: ignore[arg-type]
         models.append(reward_row(data, recipe, out))  # type: ignore[arg-type]
     write_csv(docs / FOLDER / "reward_models.csv", models, REWARD_COLUMNS)
+
+
+def _run_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    """Return which run a point is of."""
+    return tuple(row[name] for name in (*CELL_COLUMNS[1:], "seed"))
 
 
 if __name__ == "__main__":

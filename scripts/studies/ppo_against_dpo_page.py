@@ -170,14 +170,16 @@ def endings(rows: Rows) -> list[Mapping[str, Any]]:
 
 
 def rates_table(rows: Rows) -> str:
-    """Return where each learning rate that was tried ends, at the usual price."""
-    last = endings(rows)
+    """Return where each price and learning rate that was tried ends."""
+    tried: dict[tuple[str, float, float], list[Any]] = {}
+    for row in endings(rows):
+        tried.setdefault((row["agent"], row["price"], row["rate"]), []).append(row)
     lines = []
-    for agent, rate in sorted({(row["agent"], row["rate"]) for row in last}):
-        own = [row for row in last if (row["agent"], row["rate"]) == (agent, rate)]
-        figures = [_spread([row[name] for row in own]) for name in ("gold_score", "kl")]
-        lines.append([NAMES[agent], f"{rate:g}", *figures, str(len(own))])
-    return markdown_table(["agent", "learning rate", "gold score", "KL, nats", "seeds"], lines)
+    for (agent, price, rate), runs in sorted(tried.items()):
+        figures = [_spread([row[name] for row in runs]) for name in ("gold_score", "kl")]
+        lines.append([NAMES[agent], f"{price:g}", f"{rate:g}", *figures, str(len(runs))])
+    head = ["agent", "beta or c", "learning rate", "gold score", "KL, nats", "seeds"]
+    return markdown_table(head, lines)
 
 
 def usual_ends(rows: Rows) -> dict[tuple[str, float, str], dict[str, dict[float, Any]]]:
