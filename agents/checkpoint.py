@@ -2,24 +2,20 @@
 
 ```
 checkpoint.json        settings, counters, the environment's state, every file's hash and its own
-training.safetensors   value head (and its own network), optimiser, random generators;
-                       beside adapters the optimiser's is packed without loss, see `packed`
+training.safetensors   value head (and its own network), optimiser, random generators
 model/                 the policy's weights (or adapter/, its LoRA weights), Hugging Face's format
 reference/             the frozen reference, which with LoRA is the base model
 base.json              in place of either: name and hash of a base model that is found by name
 ```
 """
 
-import json
 import logging
-import lzma
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -56,10 +52,6 @@ ENTRIES = {
 TRAINING = "training.safetensors"
 OPTIMIZER = "optimizer."
 """What the names of the optimiser's tensors begin with."""
-INDEX, LOW, HIGH = "packed.index", "packed.low", "packed.high"
-"""Tensors that `packed` writes: names and shapes, and the bytes of all arrays."""
-MAX_LZMA_MEMORY = 2**26
-"""Bytes that unpacking may take beside its result."""
 LACKING = {"value_network": "trunk", "learning_rate_schedule": "constant"}
 """Settings that checkpoints of version 0.1.0 lack, as their agents had them."""
 SIZES = ("num_envs", "num_tokens", "length")
@@ -211,59 +203,7 @@ def _training_tensors(agent: "Checkpointed", start: RoundStart) -> dict[str, Ten
     tensors["generator.sampling"] = start.sampling
     tensors["generator.shuffling"] = agent.shuffler.get_state()
     whole, is_main = agent.processes.whole_tensor, agent.processes.is_main
-    tensors = {name: whole(value, keep=is_main) for name, value in tensors.items()}
-    return tensors if agent.policy.language_model.adapters is None else packed(tensors)
-
-
-def packed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors with the optimiser's float32 arrays in two: low bytes, and the high ones.
-
-    Adapters are small beside their moments, whose high bytes (sign and most of the exponent) hold
-    little: LZMA halves them or better. It would save nothing of the low ones.
-
-    Args:
-        tensors: By name, on the CPU. Those of other names and types stay.
-    """
-    arrays = {
-        name: value
-        for name, value in tensors.items()
-        if name.startswith(OPTIMIZER) and value.dtype == torch.float32 and value.dim()
-    }
-    if not arrays:
-        return dict(tensors)
-    index = json.dumps([[name, list(value.shape)] for name, value in arrays.items()])
-    values = np.concatenate([value.numpy().ravel() for value in arrays.values()])
-    octets = values.astype("<f4", copy=False).view("u1").reshape(-1, 4)
-    parts = {
-        INDEX: bytearray(index.encode()),
-        HIGH: bytearray(lzma.compress(octets[:, 3].tobytes())),
-        LOW: bytearray(octets[:, :3].tobytes()),
-    }
-    rest = {name: value for name, value in tensors.items() if name not in arrays}
-    return rest | {name: torch.frombuffer(part, dtype=torch.uint8) for name, part in parts.items()}
-
-
-def unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return what `packed` was given; tensors that it did not write are returned as they are.
-
-    Raises:
-        ValueError: if the parts of an array do not belong together.
-    """
-    if LOW not in tensors:
-        return dict(tensors)
-    low = tensors[LOW].numpy().reshape(-1, 3)
-    reader = lzma.LZMADecompressor(memlimit=MAX_LZMA_MEMORY)
-    high = reader.decompress(tensors[HIGH].numpy().tobytes(), len(low) + 1)
-    index = json.loads(tensors[INDEX].numpy().tobytes())
-    sizes = [math.prod(shape) for _, shape in index]
-    if not sum(sizes) == len(low) == len(high):
-        raise ValueError(f"{sum(sizes)} numbers have {len(low)} low bytes and {len(high)} high")
-    last = np.frombuffer(high, dtype="u1").reshape(-1, 1)
-    values = np.concatenate([low, last], axis=1).view("<f4")[:, 0].astype(np.float32)
-    found = {name: value for name, value in tensors.items() if name not in (LOW, HIGH, INDEX)}
-    for (name, shape), part in zip(index, torch.from_numpy(values).split(sizes), strict=True):
-        found[name] = part.reshape(shape)
-    return found
+    return {name: whole(value, keep=is_main) for name, value in tensors.items()}
 
 
 def _critic_tensors(critic: "ValueFunction | None") -> dict[str, Tensor]:
@@ -450,7 +390,7 @@ def _restore_training(agent: "Checkpointed", folder: Path) -> None:
     """Put value head and network, adapters, optimiser and random generators back."""
     restore_adapters(agent.policy, folder)
     with _reading(folder / TRAINING):
-        _restore_tensors(agent, unpacked(load_file(folder / TRAINING)))
+        _restore_tensors(agent, load_file(folder / TRAINING))
 
 
 @contextmanager

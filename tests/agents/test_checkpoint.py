@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import lzma
 import shutil
 import subprocess
 import sys
@@ -570,30 +569,3 @@ def test_a_loaded_agent_plays_as_the_saved_one(
     first, second = (collect(a, make_envs(reward=reward), 4, seed=1) for a in (agent, loaded))
     assert [e.response_ids for e in first] == [e.response_ids for e in second]
     assert [e.log_probs.tolist() for e in first] == [e.log_probs.tolist() for e in second]  # type: ignore[union-attr]
-
-
-def test_the_optimiser_beside_adapters_is_packed_without_loss(
-    make_envs: Callable[..., Any], make_ppo: Callable[..., PPO], tmp_path: Path
-) -> None:
-    agent = make_ppo(envs=make_envs(), lora=lora_config())
-    agent.learn(20)
-    agent.save(tmp_path / "run")
-    file = tmp_path / "run" / checkpoint.TRAINING
-    stored = load_file(file)
-    state = agent.policy.optimizer.state_dict()["state"]
-    whole = {f"optimizer.{n}.{k}": v for n, one in state.items() for k, v in one.items()}
-    assert not set(stored) & {name for name, value in whole.items() if value.dim()}
-    found = checkpoint.unpacked(stored)
-    for name, value in whole.items():
-        assert torch.equal(found[name], value), name
-    assert sum(v.nbytes for v in stored.values()) < sum(v.nbytes for v in found.values())
-    assert checkpoint.unpacked(found).keys() == found.keys()  # what earlier versions wrote
-
-
-@pytest.mark.parametrize("size", [1, 11, 10**6])
-def test_a_packed_array_of_another_size_is_damaged(size: int) -> None:
-    stored = checkpoint.packed({"optimizer.0.exp_avg": torch.randn(2, 5)})
-    bomb = torch.tensor(list(lzma.compress(bytes(size))), dtype=torch.uint8)
-    message = f"10 numbers have 10 low bytes and {min(size, 11)} high"
-    with pytest.raises(ValueError, match=message):
-        checkpoint.unpacked({**stored, "packed.high": bomb})
