@@ -32,6 +32,7 @@ from tokengym.scripts.studies.ppo_against_dpo import (
 from tokengym.scripts.studies.tables import (
     after_holm,
     difference,
+    fields,
     fill,
     markdown_table,
     mean,
@@ -61,6 +62,7 @@ def page(docs: Docs = DOCS) -> None:
             "by-pairs": usual_table(study),
             "writers": writers_table(study),
             "rates": rates_table([row for row in rows if row["seed"] in SPARE]),
+            "tuned": tuned_table(rows),
             "endings": endings_table(study),
         },
     )
@@ -180,6 +182,35 @@ def rates_table(rows: Rows) -> str:
         lines.append([NAMES[agent], f"{price:g}", f"{rate:g}", *figures, str(len(runs))])
     head = ["agent", "beta or c", "learning rate", "gold score", "KL, nats", "seeds"]
     return markdown_table(head, lines)
+
+
+def tuned_table(rows: Rows) -> str:
+    """Return gold at the end, own pairs, each learner at what did best on the spare seeds.
+
+    The last figure is PPO's minus DPO's, paired by the study's seeds.
+    """
+    last = [row for row in endings(rows) if row["recipe"] in ("", CHOSEN)]
+    last = [row for row in last if (row["writer"], row["prompts"]) == ("own", PROMPTS)]
+    lines, gold = [], {}
+    for agent in ("dpo", "ppo"):
+        spare: dict[tuple[float, float], list[float]] = {}
+        ends: dict[tuple[float, float], dict[float, Mapping[str, Any]]] = {}
+        for row in last:
+            if row["agent"] == agent and row["seed"] in SPARE:
+                spare.setdefault((row["price"], row["rate"]), []).append(row["gold_score"])
+            elif row["agent"] == agent:
+                ends.setdefault((row["price"], row["rate"]), {})[row["seed"]] = row
+        if not spare:
+            return "Not measured yet."
+        best = max(spare, key=lambda setting: mean(spare[setting]))
+        runs = ends.get(best, {})
+        gold[agent] = {seed: row["gold_score"] for seed, row in runs.items()}
+        figures = [_spread([row[name] for row in runs.values()]) for name in ("gold_score", "kl")]
+        lines.append([NAMES[agent], f"{best[0]:g}", f"{best[1]:g}", *figures])
+    seeds = sorted(set(gold["dpo"]) & set(gold["ppo"]))
+    gain = paired_difference(*([gold[agent][seed] for seed in seeds] for agent in ("ppo", "dpo")))
+    lines.append(["PPO minus DPO", "", "", difference(fields(gain)), ""])
+    return markdown_table(["agent", "beta or c", "learning rate", "gold score", "KL, nats"], lines)
 
 
 def usual_ends(rows: Rows) -> dict[tuple[str, float, str], dict[str, dict[float, Any]]]:

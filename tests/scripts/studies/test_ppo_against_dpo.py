@@ -138,9 +138,20 @@ def test_rates_are_shown_with_where_they_end() -> None:
     tried = [point("ppo", 100, s, 2.0 * s, 0.01 * s, rate=1e-3) for s in (5, END["ppo"])]
     tried += [point("dpo", 100 + i, END["dpo"], 7.0 + 2 * i, 0.3 + 0.2 * i) for i in (0, 1)]
     assert pages.rates_table(tried).splitlines()[2:] == [
-        "| DPO | 0.0003 | 0.400 (0.300 to 0.500) | 8.00 (7.00 to 9.00) | 2 |",
-        "| PPO | 0.001 | 0.200 (0.200 to 0.200) | 40.0 (40.0 to 40.0) | 1 |",
+        "| DPO | 0.1 | 0.0003 | 0.400 (0.300 to 0.500) | 8.00 (7.00 to 9.00) | 2 |",
+        "| PPO | 0.05 | 0.001 | 0.200 (0.200 to 0.200) | 40.0 (40.0 to 40.0) | 1 |",
     ]
+
+
+def test_each_learner_is_taken_at_what_did_best_on_the_spare_seeds() -> None:
+    rows = []
+    for agent, spare in (("dpo", {1e-4: 0.9, 3e-4: 0.1}), ("ppo", {1e-3: 0.8, 1e-4: 0.2})):
+        for rate, gold in spare.items():
+            rows.append(point(agent, 100, END[agent], 1.0, gold, rate=rate))
+            rows += [point(agent, s, END[agent], 1.0, 1 - gold + s / 10, rate=rate) for s in (1, 2)]
+    *learners, gain = (line.split("|") for line in pages.tuned_table(rows).splitlines()[2:])
+    assert [line[3].strip() for line in learners] == ["0.0001", "0.001"]
+    assert gain[4].startswith(" +0.100 (")
 
 
 def test_reward_models_are_averaged_over_seeds() -> None:
@@ -230,7 +241,7 @@ def test_the_page_is_filled_from_its_curves(tmp_path: Path) -> None:
     write_csv(tmp_path / "preferences/ppo_dpo.csv", points(), study.COLUMNS)
     write_csv(tmp_path / "preferences/reward_models.csv", [], study.REWARD_COLUMNS)
     names = ["epochs", "reward-models", "equal-kl", "equal-tokens", "by-pairs", "writers"]
-    names += ["rates", "endings"]
+    names += ["rates", "tuned", "endings"]
     marks = "".join(f"<!-- {name} -->\n<!-- end {name} -->\n" for name in names)
     (tmp_path / "preferences.md").write_text(marks)
     pages.page(tmp_path)
