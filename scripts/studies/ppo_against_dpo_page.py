@@ -208,7 +208,8 @@ def tuned_table(rows: Rows) -> str:
         figures = [_spread([row[name] for row in runs.values()]) for name in ("gold_score", "kl")]
         lines.append([NAMES[agent], f"{best[0]:g}", f"{best[1]:g}", *figures])
     seeds = sorted(set(gold["dpo"]) & set(gold["ppo"]))
-    gain = paired_difference(*([gold[agent][seed] for seed in seeds] for agent in ("ppo", "dpo")))
+    dpo, ppo = ([gold[agent][seed] for seed in seeds] for agent in ("dpo", "ppo"))
+    gain = paired_difference(ppo, dpo)
     lines.append(["PPO minus DPO", "", "", difference(fields(gain)), ""])
     return markdown_table(["agent", "beta or c", "learning rate", "gold score", "KL, nats"], lines)
 

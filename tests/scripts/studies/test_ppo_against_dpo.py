@@ -145,7 +145,11 @@ def test_rates_are_shown_with_where_they_end() -> None:
 
 def test_each_learner_is_taken_at_what_did_best_on_the_spare_seeds() -> None:
     rows = []
-    for agent, spare in (("dpo", {1e-4: 0.9, 3e-4: 0.1}), ("ppo", {1e-3: 0.8, 1e-4: 0.2})):
+    tried: dict[study.Agent, dict[float, float]] = {
+        "dpo": {1e-4: 0.9, 3e-4: 0.1},
+        "ppo": {1e-3: 0.8, 1e-4: 0.2},
+    }
+    for agent, spare in tried.items():
         for rate, gold in spare.items():
             rows.append(point(agent, 100, END[agent], 1.0, gold, rate=rate))
             rows += [point(agent, s, END[agent], 1.0, 1 - gold + s / 10, rate=rate) for s in (1, 2)]
