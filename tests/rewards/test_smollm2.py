@@ -90,7 +90,7 @@ def test_one_backbone_serves_all(envs: Any, agent: PPO) -> None:
 def test_an_agent_is_stored_without_its_base(envs: Any, agent: PPO, tmp_path: Path) -> None:
     agent.save(tmp_path / "agent")
     size = sum(file.stat().st_size for file in (tmp_path / "agent").rglob("*") if file.is_file())
-    assert size < 5e6  # adapters of policy and value, and the optimiser's moments of both
+    assert size < 6e6  # adapters of policy and value, and the optimiser's moments of both
     base = json.loads((tmp_path / "agent" / "base.json").read_text())
     assert (base["model"], base["dtype"]) == ("smollm2", "float32")
     loaded = PPO.load(tmp_path / "agent", env=envs)
