@@ -229,7 +229,7 @@ def interval_chart(
 
 
 def ticks(low: float, high: float, max_ticks: int) -> list[float]:
-    """Return round numbers between two ends, at most ``most`` + 1 of them.
+    """Return round numbers between two ends, at most ``max_ticks`` + 1 of them.
 
     Example:
         >>> ticks(0.0, 30.0, 6)

@@ -15,9 +15,8 @@ import csv
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -27,8 +26,8 @@ from tokengym.envs.files import write_csv
 from tokengym.evaluation.measure.references import GOAL
 from tokengym.evaluation.report.curves import read_curves
 from tokengym.evaluation.report.verdict import number, percent
-from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
-from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
+from tokengym.evaluation.runs.config import TaskSettings
+from tokengym.evaluation.runs.defaults import EvaluationSettings
 from tokengym.evaluation.runs.run import run as run_one
 from tokengym.evaluation.statistics import optimum_bound
 from tokengym.rewards import gold_scorer
@@ -37,11 +36,11 @@ from tokengym.scripts.studies import ledger
 from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, deadline, read_rows
 from tokengym.scripts.studies.grid_page import panel_of
 from tokengym.scripts.studies.grid_tables import paired_rules
-from tokengym.scripts.studies.ledger import ENV, LEARNER, TEXT, Work, pending
+from tokengym.scripts.studies.ledger import TEXT, Work, pending
 from tokengym.scripts.studies.ledger_page import Ledger, label
 from tokengym.scripts.studies.other_prompts import read_prompts, with_prompts
 from tokengym.scripts.studies.ppo_optimum import DRAWN, best_of_rows, proxy_scores, responses
-from tokengym.scripts.studies.protocol import PRICE, Row, measured, net, net_area
+from tokengym.scripts.studies.protocol import PRICE, Row, measured, net
 from tokengym.scripts.studies.tables import (
     NONE,
     after_holm,
@@ -60,6 +59,7 @@ EARLIER = {"24 tokens": "imdb", "12 tokens": "imdb/12", "48 tokens": "imdb/48"}
 """Runs on IMDb made before the protocol: length -> folder of the published curves."""
 EARLIER_TABLES = {"earlier-net": ("net_score", "auc"), "earlier-gold": ("gold_score", "final")}
 CorpusName = Literal["imdb", "sst2"]
+"""Names of `CORPORA`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ class Corpus:
     """Files of the texts whose labels a judge may have been told."""
 
 
-CORPORA: dict[CorpusName, Corpus] = {
+CORPORA: dict[str, Corpus] = {
     "imdb": Corpus(
         length=24,
         updates=40,
@@ -124,31 +124,16 @@ class Cell(ledger.Cell):
     @property
     def first_rate(self) -> float:
         """Return the rate that its sweep begins with."""
-        return next(size.first_rate for name, size in CORPORA.items() if name == self.model)
+        return CORPORA[self.model].first_rate
 
-    def config(self, out: Path, rate: float) -> ComparisonConfig:
-        """Return the comparison that its runs are of."""
-        return ComparisonConfig(
-            env="MovieReview",
-            rewards=(self.rule,),
-            seeds=1,
-            training=training_settings(
-                ENV,
-                steps=self.updates,
-                batch_size=self.rows,
-                max_new_tokens=self.length,
-                kl_coef=PRICE,
-                kl_estimator="exact",
-                learning_rate=rate,
-                value_network=self.critic,
-                gae_lambda=float(self.gae_lambda),
-                **LEARNER,
-            ),
-            evaluation=EvaluationSettings(
-                every=max(self.updates // EVALUATIONS, 1), episodes=PROMPTS, samples=PROMPTS
-            ),
-            task=TaskSettings(bundle=str(out / BUNDLE)),
-        )
+    def evaluation(self) -> EvaluationSettings:
+        """Return how its runs are measured; all responses are kept, for VADER."""
+        every = max(self.updates // EVALUATIONS, 1)
+        return EvaluationSettings(every=every, episodes=PROMPTS, samples=PROMPTS)
+
+    def task(self, out: Path) -> TaskSettings:
+        """Return the task of its runs: the bundle with the study's prompts."""
+        return TaskSettings(bundle=str(out / BUNDLE))
 
 
 def cells(corpus: CorpusName) -> tuple[Cell, ...]:
@@ -293,19 +278,9 @@ def run(out: Out, corpus: CorpusName = "imdb", docs: Docs = DOCS, until: str | N
         docs: Folder of the page, whose published runs are not run again.
         until: Time of day, HH:MM, after which no run begins.
     """
-    end = deadline(until)
     ledger.restore_runs(out, docs / corpus / FOLDER / RUNS)
     draw_lines(out, CORPORA[corpus].length)
-    for cell, rate, seed in pending(out, work(corpus)):
-        if datetime.now() >= end:
-            return
-        assert isinstance(cell, Cell)
-        rows = measure(cell, out, rate, seed)
-        write_csv(cell.file(out, rate, seed), rows, list(rows[0]))
-        print(
-            f"{datetime.now():%H:%M:%S} {cell.name} {rate:g} {seed} {net_area(rows):.2f}",
-            flush=True,
-        )
+    ledger.do_runs(pending(out, work(corpus)), measure, out, deadline(until))
 
 
 # --- page -----------------------------------------------------------------------------------------
@@ -328,7 +303,7 @@ def publish(out: Out, corpus: CorpusName = "imdb", docs: Docs = DOCS) -> None:
 
 def page(docs: Docs = DOCS) -> None:
     """Fill the pages' tables from the published runs."""
-    for corpus in CORPORA:
+    for corpus in get_args(CorpusName):
         folder = docs / corpus / FOLDER
         if not folder.exists():
             continue

@@ -82,7 +82,7 @@ LEARNERS: dict[str, dict[str, Any]] = {
     "grpo": {"advantage": "grpo", "group_size": 8},
     "grpo-as-published": {"advantage": "grpo", "group_size": 8, "kl_in": "loss"},
 }
-"""`grpo` has the price off the score, as the others do, its paper in the loss."""
+"""In `grpo` the price comes off the score, as in the others; its paper has it in the loss."""
 BY_SCORES = ("grpo", "grpo-as-published")
 """Learners that read the scores alone."""
 ADVANTAGES = (MC, "decisive")
@@ -259,11 +259,12 @@ def pending(out: Path, docs: Path) -> Iterator[tuple[str, ComparisonConfig, str,
                     yield cell.folder(out, rate).name, config, cell.reward, SPARE_SEED
                     if len(swept(cell, out, docs)) == len(areas):
                         break  # another process has it
+            best = {cell: rate for cell in here if (rate := tuned_rate(cell, out, docs))}
+            published = {cell: _published(cell, rate, docs) for cell, rate in best.items()}
             for seed in range(FIRST_SEED, FIRST_SEED + last):
-                for cell in here:
-                    best = tuned_rate(cell, out, docs)
-                    if best is not None and seed not in _published(cell, best, docs):
-                        yield from _missing(cell, best, out, seed)
+                for cell, rate in best.items():
+                    if seed not in published[cell]:
+                        yield from _missing(cell, rate, out, seed)
 
 
 def _missing(

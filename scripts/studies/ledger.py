@@ -176,7 +176,6 @@ class Cell:
         """Return the comparison that its runs are of."""
         at = lambda_of(self.gae_lambda, self.length)
         settings = {**LEARNER, **CRITICS[self.critic], "gae_lambda": at}
-        scorer = str(out / self.model) if MODELS[self.model] else None
         return ComparisonConfig(
             env="MovieReview",
             rewards=(self.rule,),
@@ -191,11 +190,18 @@ class Cell:
                 learning_rate=rate,
                 **settings,
             ),
-            evaluation=EvaluationSettings(
-                every=max(self.updates // EVALUATIONS, 1), episodes=128, samples=0
-            ),
-            task=TaskSettings(scorer=scorer),
+            evaluation=self.evaluation(),
+            task=self.task(out),
         )
+
+    def evaluation(self) -> EvaluationSettings:
+        """Return how its runs are measured."""
+        every = max(self.updates // EVALUATIONS, 1)
+        return EvaluationSettings(every=every, episodes=128, samples=0)
+
+    def task(self, out: Path) -> TaskSettings:
+        """Return the task of its runs, with the reward model that pays them."""
+        return TaskSettings(scorer=str(out / self.model) if MODELS[self.model] else None)
 
 
 AT_LENGTHS = (
@@ -309,6 +315,8 @@ def draw_ways(out: Path) -> None:
 
 def measure(cell: Cell, out: Path, rate: float, seed: int) -> list[dict[str, Any]]:
     """Train a policy and return a row per evaluation."""
+    if build := MODELS[cell.model]:
+        build(out / cell.model)
     record = run_one(cell.config(out, rate), cell.rule, seed)
     about = {**vars(cell), "rate": rate, "seed": seed}
     return [{**about, **point} for point in measured(record)]
@@ -358,14 +366,27 @@ def run(out: Out, docs: Docs = DOCS, part: str = "0/1", until: str | None = None
     draw_ways(out)
     index, count = map(int, part.split("/"))
     names = sorted({cell.name for cells, _ in stages() for cell in cells})
-    end = deadline(until)
-    for cell, rate, seed in pending(out):
-        if names.index(cell.name) % count != index:
-            continue
+    mine = (todo for todo in pending(out) if names.index(todo[0].name) % count == index)
+    do_runs(mine, measure, out, deadline(until))
+
+
+def do_runs(
+    runs: Iterable[tuple[Cell, float, int]],
+    measure: Callable[[Any, Path, float, int], list[dict[str, Any]]],
+    out: Path,
+    end: datetime,
+) -> None:
+    """Do runs and write a file of each, until it is late.
+
+    Args:
+        runs: Cell, rate and seed of each.
+        measure: Does one and returns its rows.
+        out: Folder of the study's runs.
+        end: When no run begins any more.
+    """
+    for cell, rate, seed in runs:
         if datetime.now() >= end:
             return
-        if build := MODELS[cell.model]:
-            build(out / cell.model)
         rows = measure(cell, out, rate, seed)
         write_csv(cell.file(out, rate, seed), rows, list(rows[0]))
         print(
