@@ -29,7 +29,7 @@ from tokengym.evaluation.report.verdict import number, percent
 from tokengym.evaluation.runs.config import TaskSettings
 from tokengym.evaluation.runs.defaults import EvaluationSettings
 from tokengym.evaluation.runs.run import run as run_one
-from tokengym.evaluation.statistics import optimum_bound
+from tokengym.evaluation.statistics import optimum_bound, paired_difference
 from tokengym.rewards import gold_scorer
 from tokengym.rewards.scorers.vader import Vader
 from tokengym.scripts.studies import ledger
@@ -40,10 +40,12 @@ from tokengym.scripts.studies.ledger import TEXT, Work, pending
 from tokengym.scripts.studies.ledger_page import Ledger, label
 from tokengym.scripts.studies.other_prompts import read_prompts, with_prompts
 from tokengym.scripts.studies.ppo_optimum import DRAWN, best_of_rows, proxy_scores, responses
-from tokengym.scripts.studies.protocol import PRICE, Row, measured, net
+from tokengym.scripts.studies.protocol import PRICE, SPARE_SEED, Row, measured, net, net_area
 from tokengym.scripts.studies.tables import (
     NONE,
     after_holm,
+    difference,
+    fields,
     fill,
     markdown_table,
     mean,
@@ -308,7 +310,8 @@ def page(docs: Docs = DOCS) -> None:
         if not folder.exists():
             continue
         lines = read_rows(folder / LINES, text=())
-        book = Ledger(read_rows(folder / RUNS, text=TEXT))
+        rows = read_rows(folder / RUNS, text=TEXT)
+        book = Ledger(rows)
         tables = {
             "protocol-lines": lines_table(lines),
             "protocol-rates": rates_table(book, cells(corpus)),
@@ -318,6 +321,8 @@ def page(docs: Docs = DOCS) -> None:
         if corpus == "imdb":
             earlier = EARLIER_TABLES.items()
             tables |= {name: earlier_table(docs, *measure) for name, measure in earlier}
+        else:
+            tables["protocol-sparse"] = sparse_table(rows, book, cells(corpus))
         fill(docs / f"{corpus}.md", tables)
 
 
@@ -402,6 +407,28 @@ def differences_table(book: Ledger, cells: Sequence[Cell]) -> str:
     ]
     titles = [f"minus {label(base.rule)}, lambda {base.gae_lambda}" for base in bases]
     return markdown_table(["rule", "lambda", *titles], rows) if rows else "Not measured yet."
+
+
+def sparse_table(rows: Sequence[Row], book: Ledger, cells: Sequence[Cell]) -> str:
+    """Return `sparse` at every lambda and rate that has seeds, and `abc-signed` minus each.
+
+    What the spare seed did not choose is seen here too: a choice in hindsight, for `sparse` alone.
+    """
+    runs: dict[tuple[str, float], dict[int, list[Row]]] = {}
+    for row in rows:
+        if row["rule"] == "sparse" and row["seed"] != SPARE_SEED:
+            where = row["gae_lambda"], row["rate"]
+            runs.setdefault(where, {}).setdefault(int(row["seed"]), []).append(row)
+    signed = next(cell for cell in tried(book, cells) if cell.rule == "abc-signed")
+    gains = book.areas(signed)
+    lines = []
+    for (name, rate), by_seed in sorted(runs.items()):
+        areas = {seed: net_area(run) for seed, run in by_seed.items()}
+        seeds = sorted(set(areas) & set(gains))
+        gain = paired_difference([gains[s] for s in seeds], [areas[s] for s in seeds])
+        lines.append([name, f"{rate:g}", student_mean([*areas.values()]), difference(fields(gain))])
+    minus = f"`abc-signed`, lambda {signed.gae_lambda}, minus it"
+    return markdown_table(["lambda", "rate", "score - c KL over the run", minus], lines)
 
 
 def earlier_table(docs: Path, measure: str, kind: str) -> str:
