@@ -247,11 +247,9 @@ def tuned_rate(cell: Cell, out: Path, docs: Path) -> float | None:
 
 
 def pending(out: Path, docs: Path) -> Iterator[tuple[str, ComparisonConfig, str, int]]:
-    """Yield the runs to do: PPO's before others', and sweeps and three seeds before more."""
-    for only_ppo, last in ((True, 3), (True, 5), (True, SEEDS), (False, 3), (False, SEEDS)):
+    """Yield the runs to do: sweeps and three seeds of all cells before more seeds."""
+    for last in (3, 5, SEEDS):
         for learner, setting in dict.fromkeys((cell.learner, cell.setting) for cell in cells()):
-            if only_ppo != (learner == "ppo"):
-                continue
             here = [c for c in cells() if (c.learner, c.setting) == (learner, setting)]
             for cell in here:
                 while (rate := next_rate(areas := swept(cell, out, docs))) is not None:
