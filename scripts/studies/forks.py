@@ -220,7 +220,7 @@ def cells() -> list[Cell]:
     """Return all cells: the middle setting before the others, and PPO before other learners."""
     found = []
     middle = [(learner, "middle") for learner in LEARNERS]
-    others = [(learner, setting) for learner in LEARNERS for setting in ("easy", "hard")]
+    others = [(learner, setting) for learner in LEARNERS for setting in ("hard", "easy")]
     for learner, setting in middle + others:
         found += [
             Cell(setting=setting, learner=learner, rule=rule)
