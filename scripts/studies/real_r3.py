@@ -1,28 +1,44 @@
 """What does picking by R3 do to a chat model's answers? Best of 8 by SmolLM2, judged by MiniLM.
 
     python -m tokengym.scripts.studies.real_r3 run --out runs/real_r3
+    python -m tokengym.scripts.studies.real_r3 train --data DATA --out runs/real_r3
     python -m tokengym.scripts.studies.real_r3 publish --out runs/real_r3   # fills the page
 
 Every question of the bundle smollm2-answers is answered eight times, in up to 48 tokens: about nine
 CPU minutes, in four parts, of which those that are there are not repeated. All rules pick from the
-same answers.
+same answers. Then policies are trained by two of the rules on other questions, those of AlpacaFarm
+in DATA (r3/alpacafarm_val.json), and answer the same questions once: a quarter of an hour a run.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import gymnasium as gym
 import numpy as np
+import tyro
 
+from tokengym.agents import PPO
+from tokengym.agents.policy.policy import CausalLMPolicy
+from tokengym.agents.rollouts.chosen import ChosenPrompts
+from tokengym.agents.rollouts.playing import as_player
 from tokengym.envs import Episode, bundled
-from tokengym.envs.files import read_jsonl, write_csv
+from tokengym.envs.bundle import find_bundle
+from tokengym.envs.files import read_jsonl, write_csv, write_jsonl
 from tokengym.evaluation.measure.metrics import distinct, rouge, words
-from tokengym.evaluation.runs.config import TaskSettings
+from tokengym.evaluation.report.verdict import number
+from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
+from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
+from tokengym.evaluation.runs.run import run as run_one
 from tokengym.evaluation.statistics import PairedDifference, paired_difference
 from tokengym.lab.collect import CollectionConfig, collect_to_file
 from tokengym.rewards.scorers.stored import load_scorer
-from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, read_rows
-from tokengym.scripts.studies.r3 import style_of
+from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, deadline, read_rows
+from tokengym.scripts.studies.protocol import PRICE
+from tokengym.scripts.studies.r3 import REWARDS, style_of
 from tokengym.scripts.studies.r3_page import TITLES
 from tokengym.scripts.studies.r3_selection import RULES, Rule, picks
 from tokengym.scripts.studies.tables import (
@@ -53,7 +69,59 @@ PARTS = ("length_incentive", "repetition_penalty")
 TYPES = ("OPENENDED", "CONSTRAINED")
 LEAST_LETTERS = 4
 """Shortest word that counts as a key word."""
+ENV = "tokengym/QuestionAnswer-v0"
+TRAINED = {name: REWARDS[name] for name in ("relevance", "R3")}
+"""Rule of a trained policy -> its reward."""
+TRAINING: dict[str, Any] = {
+    **{"steps": 12, "batch_size": 24, "max_new_tokens": LENGTH, "learning_rate": 3e-3},
+    **{"kl_coef": PRICE, "normalize": "running:window=512", "n_minibatches": 4},
+    **{"value_network": "trunk"},
+}
+"""Beside the bundle's own settings."""
+SEEDS = range(2)
+LONGEST_QUESTION = 16
+"""Words of the longest question to train on."""
+TRAINED_ANSWERS, TRAINED_RUNS = "r3_trained.csv", "r3_runs.csv"
+REACHED = ("score", "kl", "length")
+Data = Annotated[Path, tyro.conf.arg(help="Folder of the texts; they are not copied.")]
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A training by one of the rules."""
+
+    rule: str
+    """One of `TRAINED`."""
+    seed: int
+    """Seed of the training and of the answers."""
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder of its files."""
+        return f"{self.rule}_{self.seed}"
+
+    def config(self, questions: Path) -> ComparisonConfig:
+        """Return the comparison that it is a run of.
+
+        Args:
+            questions: File of the questions to train on.
+        """
+        return ComparisonConfig(
+            env="QuestionAnswer",
+            rewards=(TRAINED[self.rule],),
+            seeds=1,
+            training=training_settings(
+                ENV, usual=find_bundle(BUNDLE).settings("training") | TRAINING
+            ),
+            evaluation=EvaluationSettings(every=TRAINING["steps"], episodes=16, samples=0),
+            task=TaskSettings(
+                bundle=BUNDLE,
+                dataset=str(questions),
+                reference_column="reference",
+                query_type_column="query_type",
+            ),
+        )
 
 
 def run(out: Out) -> None:
@@ -75,6 +143,63 @@ def run(out: Out) -> None:
         task=TaskSettings(bundle=BUNDLE),
     )
     print(collect_to_file(config, out / ANSWERS, report=lambda done: print(done, flush=True)))
+
+
+def train(data: Data, out: Out, until: str | None = None) -> None:
+    """Train the runs that are missing, and let each answer the bundle's questions.
+
+    Args:
+        data: Folder of the texts.
+        out: Folder of the study's runs.
+        until: Time of day, HH:MM, after which nothing begins.
+    """
+    end = deadline(until)
+    questions = out / "questions.jsonl"
+    write_jsonl(questions, list(typed_questions(data)))
+    for work in (Run(rule=rule, seed=seed) for seed in SEEDS for rule in TRAINED):
+        folder = out / work.folder
+        if (folder / ANSWERS).exists():
+            continue
+        if datetime.now() >= end:
+            return
+        config, agent = work.config(questions), folder / "agent"
+        if not (folder / TRAINED_RUNS).exists():
+            record = run_one(config, TRAINED[work.rule], work.seed, save=agent)
+            rows = [
+                {
+                    **vars(work),
+                    "step": point["step"],
+                    **{k: round(point[k], 4) + 0.0 for k in REACHED},
+                }
+                for point in record.curve
+            ]
+            write_csv(folder / TRAINED_RUNS, rows, list(rows[0]))
+        answer(PPO.load(agent).policy, work.seed, folder / ANSWERS)
+        print(f"{datetime.now():%H:%M:%S} {work} answered", flush=True)
+
+
+def typed_questions(data: Path) -> Iterator[Row]:
+    """Yield AlpacaFarm's questions of one line and few words, with answer and type."""
+    rows = json.loads((data / "r3/alpacafarm_val.json").read_text(encoding="utf-8"))
+    for row in rows:
+        asked, said = row["input"].strip(), row["output"].strip()
+        if said and "\n" not in asked and len(asked.split()) <= LONGEST_QUESTION:
+            yield {"prompt": asked, "reference": said, "query_type": row["qtype"]}
+
+
+def answer(policy: CausalLMPolicy, seed: int, file: Path) -> None:
+    """Sample one answer to each of the bundle's questions, and keep them.
+
+    Args:
+        policy: Who answers.
+        seed: Seed of the sampling.
+        file: File that the answers are written to.
+    """
+    env = gym.make_vec(ENV, num_envs=1, bundle=BUNDLE, reward=None, split="all")
+    chosen = ChosenPrompts(env)
+    episodes = chosen.play(as_player(policy, seed=seed), range(len(chosen.prompts)))
+    fields = ("prompt", "prompt_ids", "response", "response_ids")
+    write_jsonl(file, [{name: getattr(e, name) for name in fields} for e in episodes])
 
 
 def key_words(question: str, reference: str) -> set[str]:
@@ -145,13 +270,72 @@ def publish(out: Out, docs: Docs = DOCS) -> None:
     """
     rows = figures(out / ANSWERS)
     write_csv(docs / PUBLISHED, rows, list(rows[0]))
+    folder = (docs / PUBLISHED).parent
+    answered = sorted(file.parent for file in out.glob(f"*_*/{ANSWERS}"))
+    if answered:
+        runs = read_rows(*(run / TRAINED_RUNS for run in answered), text=["rule"])
+        write_csv(folder / TRAINED_RUNS, runs, list(runs[0]))
+        rows = []
+        for place in answered:
+            rule, _, seed = place.name.rpartition("_")
+            told = {"rule": rule, "seed": int(seed)}
+            rows += [{**told, **row} for row in figures(place / ANSWERS)]
+        write_csv(folder / TRAINED_ANSWERS, rows, list(rows[0]))
     page(docs)
 
 
 def page(docs: Path) -> None:
     """Fill the page's tables from the published figures."""
     rows = read_rows(docs / PUBLISHED, text=["query_type"])
-    fill(docs / PAGE, {f"r3 {name}": table(rows, name) for name in TYPES})
+    tables = {f"r3 {name}": table(rows, name) for name in TYPES}
+    folder = (docs / PUBLISHED).parent
+    if (folder / TRAINED_RUNS).exists():
+        trained = read_rows(folder / TRAINED_ANSWERS, text=["rule", "query_type"])
+        for name in TYPES:
+            tables[f"r3 trained {name}"] = trained_table(rows, trained, name)
+        tables["r3 runs"] = runs_table(read_rows(folder / TRAINED_RUNS, text=["rule"]))
+    fill(docs / PAGE, tables)
+
+
+def runs_table(rows: Sequence[Row]) -> str:
+    """Return what each training moved on held-out questions like those that it learned from."""
+    lines = []
+    for start, end in zip(rows[::2], rows[1::2], strict=True):
+        moved = [f"{number(start[name])} to {number(end[name])}" for name in ("score", "length")]
+        lines.append([start["rule"], f"{start['seed']:.0f}", *moved, number(end["kl"])])
+    return markdown_table(["trained by", "seed", "score", "tokens", "KL at the end"], lines)
+
+
+def _by_question(rows: Sequence[Row], query_type: str) -> dict[float, list[Row]]:
+    groups: dict[float, list[Row]] = {}
+    for row in rows:
+        if row["query_type"] == query_type:
+            groups.setdefault(row["question"], []).append(row)
+    return groups
+
+
+def trained_table(rows: Sequence[Row], trained: Sequence[Row], query_type: str) -> str:
+    """Return what trained policies answer to the questions of a type.
+
+    First one of the untrained model's answers at random; then each rule's paired differences from
+    it, a pair a question and the mean over the rule's runs, bold where clear after Holm's
+    correction over the table.
+    """
+    usual = _by_question(rows, query_type)
+    found = {}
+    for rule in TRAINED:
+        groups = _by_question([row for row in trained if row["rule"] == rule], query_type)
+        for name in FIGURES:
+            pairs = [(_mean(group, name), _mean(usual[q], name)) for q, group in groups.items()]
+            known = [pair for pair in pairs if not np.isnan(pair).any()]
+            if len(known) > 1:
+                found[rule, name] = paired_difference(*zip(*known, strict=True))
+    shown = after_holm(found, with_wins=False)
+    first = [student_mean(_known([_mean(g, name) for g in usual.values()])) for name in FIGURES]
+    lines = [["untrained", *first]]
+    for rule in dict.fromkeys(rule for rule, _ in found):
+        lines.append([f"trained by {rule}", *(shown[rule, name] for name in FIGURES)])
+    return markdown_table(["", *FIGURES.values()], lines)
 
 
 def table(rows: Sequence[Row], query_type: str) -> str:
@@ -161,11 +345,7 @@ def table(rows: Sequence[Row], query_type: str) -> str:
     interval over the questions; then the paired differences of the picked ones from it, bold where
     clear after Holm's correction over the table.
     """
-    groups: dict[float, list[Row]] = {}
-    for row in rows:
-        if row["query_type"] == query_type:
-            groups.setdefault(row["question"], []).append(row)
-    answers = list(groups.values())
+    answers = list(_by_question(rows, query_type).values())
     usual = {name: [_mean(group, name) for group in answers] for name in FIGURES}
     picked: dict[str, list[Mapping[str, Any]]] = {}
     for rule, _, _, answer in picks(answers, lambda row: row, PICKED, (SAMPLES,)):
@@ -199,4 +379,4 @@ def _paired(chosen: Sequence[float | None], usual: Sequence[float]) -> PairedDif
 
 
 if __name__ == "__main__":
-    command_line(__doc__, run, publish)
+    command_line(__doc__, run, train, publish)

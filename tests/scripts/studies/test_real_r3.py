@@ -1,5 +1,8 @@
 """Picking among a chat model's answers: the judge that does not select, and the tables."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from tokengym.envs import Episode
@@ -62,3 +65,38 @@ def test_picked_answers_are_set_against_the_mean_of_all() -> None:
     ]
     for rule in ("R3", "LI", "relevance x LI"):
         assert cells[f"best of 8 by {rule}"][3] == "**+2.00** (2.00 to 2.00)"
+
+
+def test_policies_learn_from_typed_questions_of_few_words(tmp_path: Path) -> None:
+    rows = [
+        {"input": " Why is it so? ", "output": "So.", "qtype": "OPENENDED"},
+        {"input": "Rewrite this.\n\n### Input:\nIt is.", "output": "It was.", "qtype": "OPENENDED"},
+        {"input": "word " * 17, "output": "So.", "qtype": "CONSTRAINED"},
+        {"input": "Is it?", "output": " ", "qtype": "CONSTRAINED"},
+    ]
+    (tmp_path / "r3").mkdir()
+    (tmp_path / "r3" / "alpacafarm_val.json").write_text(json.dumps(rows))
+    assert list(study.typed_questions(tmp_path)) == [
+        {"prompt": "Why is it so?", "reference": "So.", "query_type": "OPENENDED"}
+    ]
+
+
+def test_trained_policies_are_set_against_the_untrained_by_question() -> None:
+    rows = [answer(q, length=length) for q in range(3) for length in (10.0 + q, 20.0 + q)]
+    trained = [
+        {"rule": "R3", "seed": seed, **answer(q, length=17.0 + q + seed)}
+        for q in range(3)
+        for seed in (0, 2)
+    ]
+    lines = study.trained_table(rows, trained, "OPENENDED").splitlines()[2:]
+    assert [line.split(" | ")[0] for line in lines] == ["| untrained", "| trained by R3"]
+    assert lines[0].split(" | ")[3].startswith("16.0 (")
+    assert lines[1].split(" | ")[3] == "**+3.00** (3.00 to 3.00)"  # 18 + q against 15 + q
+
+
+def test_a_rule_is_trained_with_its_own_reward(tmp_path: Path) -> None:
+    for rule, reward in study.TRAINED.items():
+        config = study.Run(rule=rule, seed=0).config(tmp_path / "questions.jsonl")
+        assert config.rewards == (reward,)
+        assert (config.training.learner.advantage, config.training.lora_rank) == ("loo", 8)
+        assert config.task.bundle == study.BUNDLE
