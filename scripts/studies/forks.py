@@ -54,8 +54,11 @@ from tokengym.scripts.studies.tables import difference, fields, fill, markdown_t
 
 OUT = Path("runs/forks")
 FOLDER = "forks"
-BUDGET = 100_000
-"""Response tokens of a run, continuations included."""
+BUDGET, HARD_BUDGET = 100_000, 200_000
+"""Response tokens of a run, continuations included; the second in the hard setting."""
+HARD_PRICE = 0.01
+"""Score that a nat costs in the hard setting. At `PRICE` no rate of any rule rose above what the
+untrained policy has: there whoever stays at the start has most."""
 ROWS = 64
 """Episodes per update without continuations."""
 CONTINUED_ROWS = 16
@@ -88,8 +91,8 @@ BY_SCORES = ("grpo", "grpo-as-published")
 ADVANTAGES = (MC, "decisive")
 """Rules whose token rewards are advantages: under PPO they are taken as they are (`vineppo`)."""
 FIRST_SEED, SEEDS = 80, 10
-SWEEPS = "rates.csv"
-"""File of what each rate reached on the spare seed."""
+SWEEPS, DEARER_SWEEPS = "rates.csv", "rates-hard-0.05.csv"
+"""Files of what each rate reached on the spare seed; the second in the hard setting at `PRICE`."""
 LONGER, LONGER_BUDGET, LONGER_RATE = "longer.csv", 400_000, 3e-4
 """File of one run of each of two rules with more tokens, at the rate that suits both."""
 LONGER_RULES = (BASELINE, "decisive")
@@ -150,6 +153,11 @@ class Cell:
         return name if self.gae_lambda is None else f"{name}, lambda {self.gae_lambda:g}"
 
     @property
+    def price(self) -> float:
+        """Score that a nat of KL costs, in training and in the criterion."""
+        return HARD_PRICE if self.setting == "hard" else PRICE
+
+    @property
     def length(self) -> int:
         """Tokens of every response."""
         return self.asked * (FILLERS_BEFORE + 1)
@@ -185,9 +193,11 @@ class Cell:
         *,
         first_seed: int = FIRST_SEED,
         seeds: int = SEEDS,
-        budget: int = BUDGET,
+        budget: int | None = None,
     ) -> ComparisonConfig:
         """Return the comparison this cell is."""
+        if budget is None:
+            budget = HARD_BUDGET if self.setting == "hard" else BUDGET
         env = resolve_env("Forks")
         learner = dict(LEARNERS[self.learner])
         if self.learner == "ppo" and self.rule in ADVANTAGES:
@@ -207,7 +217,7 @@ class Cell:
                 tokens=budget,
                 batch_size=rows,
                 max_new_tokens=self.length,
-                kl_coef=PRICE,
+                kl_coef=self.price,
                 learning_rate=rate,
                 **learner,
             ),
@@ -237,7 +247,7 @@ def swept(cell: Cell, out: Path, docs: Path) -> dict[float, float]:
     areas = {row["rate"]: row["area"] for row in _sweeps(docs) if row["cell"] == cell.name}
     for rate in RATES:
         if rows := list(finished_rows([cell.reward], [SPARE_SEED], cell.folder(out, rate))):
-            areas[rate] = net_area(rows)
+            areas[rate] = net_area(rows, cell.price)
     return areas
 
 
@@ -290,9 +300,9 @@ def _published(cell: Cell, rate: float, docs: Path) -> dict[int, list[dict[str, 
     return found
 
 
-def _sweeps(docs: Path) -> list[dict[str, Any]]:
+def _sweeps(docs: Path, name: str = SWEEPS) -> list[dict[str, Any]]:
     """Return what each rate has reached in the published sweeps."""
-    file = docs / FOLDER / SWEEPS
+    file = docs / FOLDER / name
     return read_rows(file, text=("cell",)) if file.exists() else []
 
 
@@ -351,7 +361,8 @@ def page(docs: Docs = DOCS) -> None:
     """Fill the page's tables from the published curves."""
     panels = _panels(docs)
     tables = {"differences": _differences(panels), "figures": rules_table(panels)}
-    tables["rates"] = _rates(docs)
+    tables["rates"] = _rates(_sweeps(docs))
+    tables["rates hard"] = _rates(_sweeps(docs, DEARER_SWEEPS))
     tables["longer"] = _longer(read_rows(docs / FOLDER / LONGER, text=["rule"]))
     fill(docs / "forks.md", tables)
 
@@ -369,10 +380,10 @@ def _longer(rows: Sequence[Row]) -> str:
     return markdown_table(header, lines)
 
 
-def _rates(docs: Path) -> str:
+def _rates(rows: Sequence[Row]) -> str:
     """Return what each rate reached on the spare seed; the one that was taken in bold."""
     lines: dict[str, list[str]] = {}
-    for row in _sweeps(docs):
+    for row in rows:
         line = lines.setdefault(row["cell"], [row["cell"], *([""] * len(RATES))])
         shown = signed(row["area"]).removeprefix("+")
         line[1 + RATES.index(row["rate"])] = f"**{shown}**" if row["taken"] else shown
@@ -381,16 +392,16 @@ def _rates(docs: Path) -> str:
 
 def _panels(docs: Path) -> dict[str, Panel]:
     """Return the published runs by setting and learner, over tokens."""
-    found: dict[str, list[Curve]] = {}
+    found: dict[tuple[str, float], list[Curve]] = {}
     for cell in cells():
         file = docs / FOLDER / f"{cell.name}.csv"
         if file.exists():
-            label = f"{cell.setting}, {cell.learner}"
+            key = f"{cell.setting}, {cell.learner}", cell.price
             curves = read_curves(file, group_by=())
-            found.setdefault(label, []).extend(
+            found.setdefault(key, []).extend(
                 replace(curve, credit=cell.label, steps=curve.values["tokens"]) for curve in curves
             )
-    return {label: panel_of(curves, PRICE) for label, curves in found.items()}
+    return {label: panel_of(curves, price) for (label, price), curves in found.items()}
 
 
 def gains(docs: Path = DOCS) -> dict[str, PairedDifference]:

@@ -23,15 +23,15 @@ def measured(record: RunRecord) -> list[dict[str, Any]]:
     return [{k: round(point[k], 4) for k in MEASURES} for point in record.curve]
 
 
-def net(row: Row) -> float:
+def net(row: Row, price: float = PRICE) -> float:
     """Return score - c KL of a measurement."""
-    return float(row["score"] - PRICE * row["kl"])
+    return float(row["score"] - price * row["kl"])
 
 
-def net_area(rows: Sequence[Row]) -> float:
+def net_area(rows: Sequence[Row], price: float = PRICE) -> float:
     """Return the mean of score - c KL over the tokens of a run."""
     tokens = [row["tokens"] for row in rows]
-    return float(area_under_curve(tokens, [net(row) for row in rows], normalize=True))
+    return float(area_under_curve(tokens, [net(row, price) for row in rows], normalize=True))
 
 
 def next_rate(areas: Mapping[float, float], first: float = FIRST_RATE) -> float | None:
