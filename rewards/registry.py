@@ -231,7 +231,7 @@ def _scorer(
     if scorer is not None:
         return as_scorer(scorer)
     wanted = ("reward_model", "encoder", "lexicon") if kind == "any" else (kind,)
-    for part in wanted:
+    for part in sorted(wanted, key=lambda part: models.get(part) is None):  # what was passed first
         path = models.get(part)
         if path is None and bundle is not None and bundle.has(part):
             path = getattr(bundle, part)

@@ -158,7 +158,8 @@ def sift(
             kind, what = fault.args
         except TokenizerError as error:
             kind, what = "chat template", str(error)
-        reason = f"row {number} of the {of}: {what}; correct it, or pass on_error='skip'"
+        remedy = "correct it, or pass on_error='skip' (--on-error skip)"
+        reason = f"row {number} of the {of}: {what}; {remedy}"
         if on_error == "raise":
             raise DatasetError(reason)
         skipped.append(SkippedRow(row=number, kind=kind, reason=reason))

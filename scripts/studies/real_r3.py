@@ -325,11 +325,11 @@ def trained_table(rows: Sequence[Row], trained: Sequence[Row], query_type: str) 
     found = {}
     for rule in TRAINED:
         groups = _by_question([row for row in trained if row["rule"] == rule], query_type)
-        for name in FIGURES:
-            pairs = [(_mean(group, name), _mean(usual[q], name)) for q, group in groups.items()]
-            known = [pair for pair in pairs if not np.isnan(pair).any()]
-            if len(known) > 1:
-                found[rule, name] = paired_difference(*zip(*known, strict=True))
+        if groups:
+            before = [usual[question] for question in groups]
+            for name in FIGURES:
+                one, other = ([_mean(g, name) for g in gs] for gs in (groups.values(), before))
+                found[rule, name] = _paired(one, other)
     shown = after_holm(found, with_wins=False)
     first = [student_mean(_known([_mean(g, name) for g in usual.values()])) for name in FIGURES]
     lines = [["untrained", *first]]
@@ -374,7 +374,8 @@ def _known(values: Sequence[float]) -> list[float]:
 
 
 def _paired(chosen: Sequence[float | None], usual: Sequence[float]) -> PairedDifference:
-    pairs = [(a, b) for a, b in zip(chosen, usual, strict=True) if a is not None]
+    known = [(a, b) for a, b in zip(chosen, usual, strict=True) if a is not None]
+    pairs = [(a, b) for a, b in known if not np.isnan(a)]
     return paired_difference([a for a, _ in pairs], [b for _, b in pairs])
 
 

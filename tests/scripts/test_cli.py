@@ -2,6 +2,7 @@ import csv
 import json
 import re
 import resource
+import runpy
 import signal
 import subprocess
 import sys
@@ -68,9 +69,13 @@ def test_hostile_names_reach_neither_terminal_nor_markup(
     assert not any(mark in shown for mark in ("\x1b", "\x07", "\u202e"))
 
 
-def test_version(capsys: pytest.CaptureFixture[str]):
+def test_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"tokengym {__version__}\n"
+    monkeypatch.setattr("sys.argv", ["tokengym", "--version"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module("tokengym", run_name="__main__")
+    assert (stop.value.code, capsys.readouterr().out) == (0, f"tokengym {__version__}\n")
 
 
 def test_the_demo_is_a_comparison_that_opens_its_report(
