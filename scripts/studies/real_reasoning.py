@@ -3,8 +3,8 @@
     python -m tokengym.scripts.studies.real_reasoning run --out runs/real_reasoning [--until 04:40]
     python -m tokengym.scripts.studies.real_reasoning publish --out runs/real_reasoning
 
-Best-of-n of the untrained policy comes first, then the two learners on both data sets, seed by
-seed. A run takes about three CPU minutes; one that is there is not repeated.
+Best-of-n of the untrained policy and its likeliest answers come first, then the two learners on
+both data sets, seed by seed. A run takes about three CPU minutes; one that is there is not repeated.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,8 +22,8 @@ from tokengym.evaluation.measure.references import reference_lines
 from tokengym.evaluation.report.verdict import number
 from tokengym.evaluation.runs.config import ComparisonConfig, TaskSettings
 from tokengym.evaluation.runs.defaults import EvaluationSettings, training_settings
+from tokengym.evaluation.runs.run import make_agent, make_evaluator, run_references
 from tokengym.evaluation.runs.run import run as run_one
-from tokengym.evaluation.runs.run import run_references
 from tokengym.evaluation.statistics import paired_difference
 from tokengym.scripts.studies.cells import DOCS, Docs, Out, command_line, deadline, read_rows
 from tokengym.scripts.studies.tables import after_holm, fill, markdown_table, student_mean
@@ -66,6 +66,7 @@ TASKS = {
     ),
 }
 PAGE, FOLDER, RUNS, LINES = "real_model.md", "real_model", "reasoning.csv", "reasoning_lines.csv"
+LIKELIEST = "likeliest.csv"
 FIGURES = ("score", "right", "kl")
 Row = dict[str, Any]
 
@@ -143,15 +144,26 @@ def run(out: Out, until: str | None = None) -> None:
 
 
 def draw_lines(task: str, out: Path) -> None:
-    """Write what the best of n untrained responses reaches, unless it is there."""
+    """Write what the best of n untrained responses reaches, and the likeliest, unless it is there.
+
+    The row of the likeliest has no n.
+    """
     file = out / task / LINES
+    config = Cell(task=task, learner=LEARNERS[0], seed=0).config()
     if not file.exists():
-        config = Cell(task=task, learner=LEARNERS[0], seed=0).config()
         drawn = run_references(config, out / task)
         rows = reference_lines(drawn, None)["best_of_n"]
         for row in rows:
             row |= {"task": task, "right": right_of_best(drawn.scores, row["n"])}
         write_csv(file, rows, list(rows[0]))
+    likeliest = out / task / LIKELIEST
+    if not likeliest.exists():
+        evaluator = make_evaluator(config)
+        episodes = evaluator(make_agent(config, RULE, seed=0), deterministic=True).episodes
+        evaluator.close()
+        scores = np.array([episode.score for episode in episodes])
+        row = {"score": float(scores.mean()), "task": task, "right": float((scores == 1).mean())}
+        write_csv(likeliest, [row], ["n", "kl", *row])
 
 
 def right_of_best(scores: NDArray[np.floating], n: int) -> float:
@@ -197,7 +209,15 @@ def publish(out: Out, docs: Docs = DOCS) -> None:
         docs: Folder of the page.
     """
     for name, files in (
-        (LINES, [file for task in TASKS if (file := out / task / LINES).exists()]),
+        (
+            LINES,
+            [
+                f
+                for task in TASKS
+                for name in (LIKELIEST, LINES)
+                if (f := out / task / name).exists()
+            ],
+        ),
         (RUNS, sorted((out / "runs").glob("*.csv"))),
     ):
         if rows := read_rows(*files, text=["task", "learner"]):
@@ -219,14 +239,16 @@ def page(docs: Path) -> None:
 
 
 def lines_table(lines: Sequence[Row]) -> str:
-    """Return the table of best-of-n."""
-    return markdown_table(
-        ["task", "n", "score", "right", "KL at most, nats"],
-        [
-            [row["task"], f"{row['n']:.0f}", *(number(row[k]) for k in ("score", "right", "kl"))]
-            for row in lines
-        ],
-    )
+    """Return the table of the likeliest answer and of best-of-n."""
+    shown = []
+    for row in lines:
+        what = "the likeliest" if row["n"] is None else f"best of {row['n']:.0f}"
+        shown.append([row["task"], what, *(_number(row[k]) for k in ("score", "right", "kl"))])
+    return markdown_table(["task", "answer", "score", "right", "KL at most, nats"], shown)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else number(value)
 
 
 def changes(task: str, learner: str, rows: Sequence[Row]) -> dict[float, tuple[Row, Row]]:

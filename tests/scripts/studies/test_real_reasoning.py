@@ -69,3 +69,14 @@ def test_learners_are_compared_by_seed() -> None:
     runs = study.runs_table(rows).splitlines()
     assert runs[2] == "| adding | `grpo` | 0 | 0.000 to 0.500 | 0.000 to 0.250 | 2.00 |"
     assert study.learners_table(rows[:2]) == "Too few runs yet."
+
+
+def test_the_likeliest_answer_stands_beside_the_best_of_n() -> None:
+    rows = [
+        {"task": "adding", "n": None, "score": 0.75, "right": 0.5, "kl": None},
+        {"task": "adding", "n": 4.0, "score": 0.5, "right": 0.25, "kl": 0.6363},
+    ]
+    assert study.lines_table(rows).splitlines()[2:] == [
+        "| adding | the likeliest | 0.750 | 0.500 |  |",
+        "| adding | best of 4 | 0.500 | 0.250 | 0.636 |",
+    ]
