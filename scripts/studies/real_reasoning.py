@@ -4,7 +4,8 @@
     python -m tokengym.scripts.studies.real_reasoning publish --out runs/real_reasoning
 
 Best-of-n of the untrained policy and its likeliest answers come first, then the two learners on
-both data sets, seed by seed. A run takes about three CPU minutes; one that is there is not repeated.
+both data sets, seed by seed. A run takes about four CPU minutes; one that is there is not
+repeated.
 """
 
 from collections.abc import Iterator, Sequence
