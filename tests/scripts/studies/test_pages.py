@@ -16,6 +16,7 @@ from tokengym.scripts.studies import (
     ppo_against_dpo_page,
     ppo_optimum,
     r3,
+    real_critic,
     real_judge,
     real_model,
     real_r3,
@@ -25,11 +26,12 @@ from tokengym.scripts.studies import (
 
 
 def fill_real_model(docs: Path) -> None:
-    """Fill the page that five studies share."""
+    """Fill the page that six studies share."""
     real_model.page(docs)
     real_r3.page(docs)
     real_tax.page(docs)
     real_judge.page(docs)
+    real_critic.page(docs)
     real_reasoning.page(docs)
 
 
