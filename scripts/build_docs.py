@@ -202,15 +202,15 @@ def metrics() -> str:
 def section(task: Task) -> str:
     """Return the part of the page that tells of one task, markdown."""
     env: Any = gymnasium.make(task.id, reward=None).unwrapped
-    own = class_sections(task.env_class) if task.env_class is not TokenGenerationEnv else {}
+    class_parts = class_sections(task.env_class) if task.env_class is not TokenGenerationEnv else {}
     blocks = [
         f"## {task.name}",
         task.summary,
         _table(["", ""], list(_overview(task, env))),
-        _markdown(task.description or own.get("Description", "")),
+        _markdown(task.description or class_parts.get("Description", "")),
         _markdown(task.rewards),
     ]
-    if own:
+    if class_parts:
         texts = arguments(task.env_class) | field_texts(task.settings)
         parameters = inspect.signature(task.env_class).parameters
         common = inspect.signature(TokenGenerationEnv).parameters
@@ -283,17 +283,17 @@ def sections(owner: Any) -> dict[str, str]:
 
     The Google blocks at its end (Args, Raises, ...) are in none of them.
     """
-    found: dict[str, list[str]] = {"": []}
+    lines_by_heading: dict[str, list[str]] = {"": []}
     heading: str | None = ""
     for line in (inspect.getdoc(owner) or "").splitlines():
         if line.startswith("## "):
             heading = line[3:].strip()
-            found[heading] = []
+            lines_by_heading[heading] = []
         elif _BLOCK.match(line):
             heading = None
         elif heading is not None:
-            found[heading].append(line)
-    return {name: "\n".join(lines).strip() for name, lines in found.items()}
+            lines_by_heading[heading].append(line)
+    return {name: "\n".join(lines).strip() for name, lines in lines_by_heading.items()}
 
 
 def class_sections(cls: type) -> dict[str, str]:

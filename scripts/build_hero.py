@@ -45,8 +45,8 @@ def rows() -> tuple[list[str], dict[str, Array], float]:
     )
     episode = Episode(prompt=PROMPT, response=RESPONSE, prompt_ids=prompt_ids, response_ids=ids)
     rules = [name for name in RULES if name != "truth"]
-    found = replay([episode], rules, env="MovieReview")
-    return list(found.tokens[0]), found.columns(0), float(found.scores["sparse"][0])
+    replayed = replay([episode], rules, env="MovieReview")
+    return list(replayed.tokens[0]), replayed.columns(0), float(replayed.scores["sparse"][0])
 
 
 def picture() -> str:
@@ -66,18 +66,18 @@ def picture() -> str:
         parts.append(f'<text class="name" x="24" y="{y + 16}">{name}</text>')
         parts.append(f'<text class="note" x="24" y="{y + 34}">{html.escape(note)}</text>')
         strength = np.abs(values) / np.abs(values).max()
-        for place, token, length, value, share in zip(
+        for x, token, length, value, share in zip(
             places, tokens, lengths, values, strength, strict=False
         ):
             word = html.escape(token.strip())
             if share >= 0.01:
                 tone = "gain" if value > 0 else "loss"
                 parts.append(
-                    f'<rect class="{tone}" opacity="{0.75 * share:.2f}" x="{place}" y="{y}" '
+                    f'<rect class="{tone}" opacity="{0.75 * share:.2f}" x="{x}" y="{y}" '
                     f'width="{length + GAP:.0f}" height="26" rx="4"/>'
                 )
             parts.append(
-                f'<text class="word" x="{place + GAP / 2:g}" y="{y + 18}" '
+                f'<text class="word" x="{x + GAP / 2:g}" y="{y + 18}" '
                 f'textLength="{length:g}" lengthAdjust="spacingAndGlyphs">{word}</text>'
             )
     y = height - 20

@@ -74,9 +74,9 @@ class House:
 
 def product_files(root: Path) -> list[Path]:
     """List the Python files of the product."""
-    places = [root / name for name in PRODUCT]
-    found = [file for place in places for file in sorted(place.rglob("*.py"))]
-    return found + [place for place in places if place.is_file()]
+    paths = [root / name for name in PRODUCT]
+    files = [file for path in paths for file in sorted(path.rglob("*.py"))]
+    return files + [path for path in paths if path.is_file()]
 
 
 def parse(path: Path) -> ast.Module:
@@ -86,31 +86,31 @@ def parse(path: Path) -> ast.Module:
 
 def code_lines(source: str) -> set[int]:
     """Number the lines that hold code: neither blank, nor comment, nor docstring."""
-    found: set[int] = set()
+    line_numbers: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type not in LAYOUT and token.type != tokenize.ENDMARKER:
-            found.update(range(token.start[0], token.end[0] + 1))
+            line_numbers.update(range(token.start[0], token.end[0] + 1))
     for node in ast.walk(ast.parse(source)):
         if (
             isinstance(node, ast.Expr)
             and isinstance(node.value, ast.Constant)
             and isinstance(node.value.value, str)
         ):
-            found.difference_update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-    return found
+            line_numbers.difference_update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return line_numbers
 
 
 def long_functions(path: Path, limit: int = LONGEST_FUNCTION) -> dict[str, int]:
     """Map the functions of a file above a number of lines of code to their length."""
     source = path.read_text(encoding="utf-8")
     lines = code_lines(source)
-    found = {}
+    lengths = {}
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, Function):
             length = len(lines & set(range(node.lineno, (node.end_lineno or node.lineno) + 1)))
             if length > limit:
-                found[f"{node.name}:{node.lineno}"] = length
-    return found
+                lengths[f"{node.name}:{node.lineno}"] = length
+    return lengths
 
 
 def files_per_folder(root: Path) -> Counter[str]:
@@ -120,32 +120,34 @@ def files_per_folder(root: Path) -> Counter[str]:
 
 def module_files(root: Path) -> dict[str, Path]:
     """Map the name of every module of the package to its file."""
-    found = {}
+    files = {}
     for folder in ("tokengym", *FLOORS):
         for path in sorted((root / folder).rglob("*.py")):
             parts = path.relative_to(root).with_suffix("").parts
             name = ".".join(parts if folder == "tokengym" else ("tokengym", *parts))
-            found[name.removesuffix(".__init__")] = path
-    return found
+            files[name.removesuffix(".__init__")] = path
+    return files
 
 
 def is_core(path: Path, root: Path) -> bool:
     """Tell whether a file of the product is neither in the laboratory nor behind a door."""
     name = path.relative_to(root).as_posix()
-    return not any(name == place or name.startswith(f"{place}/") for place in (*LABORATORY, *DOORS))
+    return not any(
+        name == excluded or name.startswith(f"{excluded}/") for excluded in (*LABORATORY, *DOORS)
+    )
 
 
 def module_imports(tree: ast.Module, modules: set[str]) -> set[str]:
     """Name the modules, among those given, that a module imports anywhere."""
-    found: set[str] = set()
+    imported: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
+            imported.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
-                found.add(inner if inner in modules else node.module)
-    return found & modules
+                imported.add(inner if inner in modules else node.module)
+    return imported & modules
 
 
 def import_cycles(root: Path) -> list[list[str]]:
@@ -196,17 +198,17 @@ def dynamic_attributes(root: Path) -> int:
 def installed_files(root: Path) -> list[Path]:
     """List the Python files of the packages and modules that pyproject.toml names."""
     text = (root / "pyproject.toml").read_text(encoding="utf-8")
-    found: set[Path] = set()
+    files: set[Path] = set()
     for kind in ("packages", "py-modules"):
         block = re.search(rf"^{kind} = \[(.*?)\]", text, re.MULTILINE | re.DOTALL)
         for name in re.findall(r'"([\w.]+)"', block.group(1)) if block else []:
             inside = name.removeprefix("tokengym.")
-            place = root.joinpath(*inside.split("."))
+            path = root.joinpath(*inside.split("."))
             if kind == "packages":
-                found.update(place.glob("*.py"))
+                files.update(path.glob("*.py"))
             else:
-                found.update({place.with_suffix(".py"), place.with_name("__init__.py")})
-    return sorted(found)
+                files.update({path.with_suffix(".py"), path.with_name("__init__.py")})
+    return sorted(files)
 
 
 def count_lines(paths: list[Path]) -> int:
@@ -262,14 +264,14 @@ def functions_run(root: Path, action: Callable[[], None]) -> dict[Path, int]:
     Functions that run while a module is imported, such as the decorators of a registry, are not
     counted: a reader need not follow them.
     """
-    found: set[CodeType] = set()
+    called: set[CodeType] = set()
 
     def note(frame: FrameType, event: str, _argument: object) -> None:
         code = frame.f_code
-        if event != "call" or code in found or not code.co_filename.startswith(f"{root}/"):
+        if event != "call" or code in called or not code.co_filename.startswith(f"{root}/"):
             return
         if code.co_flags & inspect.CO_OPTIMIZED and not is_importing(frame):  # a function
-            found.add(code)
+            called.add(code)
 
     sys.setprofile(note)
     try:
@@ -277,7 +279,7 @@ def functions_run(root: Path, action: Callable[[], None]) -> dict[Path, int]:
     finally:
         sys.setprofile(None)
     lines: dict[Path, set[int]] = {}
-    for code in found:
+    for code in called:
         last = max(line for _, _, line in code.co_lines() if line is not None)
         path = Path(code.co_filename).resolve()
         lines.setdefault(path, set()).update(range(code.co_firstlineno, last + 1))
@@ -445,7 +447,7 @@ def carried_table(root: Path) -> str:
 
 def table(house: House) -> str:
     """Lay the measurements out as a table, with the names below each count."""
-    folder, most = house.most_files
+    folder, file_count = house.most_files
     rows: list[tuple[str, object, list[str]]] = [
         ("lines of the product", house.lines, []),
         ("lines of code of the product", house.code_lines, []),
@@ -454,7 +456,7 @@ def table(house: House) -> str:
         ("lines of the core", house.core_lines, []),
         ("lines of code of the core", house.core_code_lines, []),
         ("modules of the core", house.core_modules, []),
-        ("most files in a folder", f"{most} ({folder})", []),
+        ("most files in a folder", f"{file_count} ({folder})", []),
         (
             f"functions above {LONGEST_FUNCTION} lines of code",
             len(house.long_functions),

@@ -168,12 +168,12 @@ def logged_losses(trainer: Any) -> list[float]:
 def loss_difference(folder: str) -> float:
     """Return the largest difference between the two arms' losses over the first steps."""
     pairs = make_pairs(PAIRS * COMPARED_STEPS)
-    found = []
+    arm_losses = []
     for make in MAKERS.values():
         trainer = make(pairs, precompute=False, folder=folder)
         trainer.train()
-        found.append(logged_losses(trainer))
-    return float(np.abs(np.subtract(*found)).max())
+        arm_losses.append(logged_losses(trainer))
+    return float(np.abs(np.subtract(*arm_losses)).max())
 
 
 def main() -> None:

@@ -315,9 +315,9 @@ class Bench:
                 sum(len(e.response_ids) for e in p.episodes) for p in played if p is not None
             ]
             tokens = statistics.mean(written[1:])
-        found = {"tokens_per_second": tokens / seconds, "limit": limit, "captured": captured}
-        found |= {"share_of_limit": tokens / seconds / limit, "kernels": kernels}
-        return found | {"taken_s": self.taken}
+        measurements = {"tokens_per_second": tokens / seconds, "limit": limit, "captured": captured}
+        measurements |= {"share_of_limit": tokens / seconds / limit, "kernels": kernels}
+        return measurements | {"taken_s": self.taken}
 
     def _generate(self, model: Any, rows: int, *, is_static: bool) -> Callable[[], None]:
         ids = torch.randint(2, 500, (rows, self.sizes.prompt), device=self.device)
@@ -374,10 +374,10 @@ class Bench:
                 self.wait()
                 phases[name].append(time.perf_counter() - started)
             trained = int(passed.sequences.lengths.sum()) * sizes.n_epochs
-        found = {f"{name}_s": statistics.mean(taken[1:]) for name, taken in phases.items()}
-        rate = (4 if "lora" in arm else 6) * weights * trained / found["update_s"]
-        return found | {
-            "step_s": sum(found.values()),
+        phase_seconds = {f"{name}_s": statistics.mean(taken[1:]) for name, taken in phases.items()}
+        rate = (4 if "lora" in arm else 6) * weights * trained / phase_seconds["update_s"]
+        return phase_seconds | {
+            "step_s": sum(phase_seconds.values()),
             "taken_s": [sum(taken) for taken in zip(*phases.values(), strict=True)][1:],
             "captured": agent.policy.captured,
             "kernels": kernels_of(agent),
@@ -430,16 +430,16 @@ def against_trl(bench: Bench, folder: str) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def as_markdown(found: dict[str, Any]) -> str:
+def as_markdown(results: dict[str, Any]) -> str:
     """Return the tables."""
-    about = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    about = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     lines = [
-        f"{found['card']}: copies {found['bandwidth_gb_s']:,.0f} GB/s, products in bfloat16 "
-        f"{found['matrix_tflops']:,.0f} TFLOP/s. {about}.",
+        f"{results['card']}: copies {results['bandwidth_gb_s']:,.0f} GB/s, products in bfloat16 "
+        f"{results['matrix_tflops']:,.0f} TFLOP/s. {about}.",
         "",
     ]
     for table, titles in COLUMNS.items():
-        rows = [row for row in found["rows"] if row["table"] == table]
+        rows = [row for row in results["rows"] if row["table"] == table]
         if not rows:
             continue
         lines.append(f"| shape | rows | {table} | {' | '.join(titles.values())} |")
@@ -448,7 +448,7 @@ def as_markdown(found: dict[str, Any]) -> str:
             cells = [row.get("error") or _cell(row[name]) for name in titles]
             lines.append(f"| {row['shape']} | {row['rows']} | {row['arm']} | {' | '.join(cells)} |")
         lines.append("")
-    return "\n".join([*lines, found.get("peer", "")])
+    return "\n".join([*lines, results.get("peer", "")])
 
 
 def _cell(value: Any) -> str:
@@ -480,7 +480,7 @@ def main() -> None:
         parser.error(f"--device {device}: no such GPU; add --dry-run --device cpu")
     torch.set_float32_matmul_precision("high")  # TF32 for the float32 head of bf16-mixed
     bench = Bench(settings)
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "card": torch.cuda.get_device_name(bench.device) if bench.is_gpu else "CPU",
         "is_dry_run": bench.is_dry,
         "bandwidth_gb_s": bench.bandwidth / 1e9,
@@ -494,14 +494,14 @@ def main() -> None:
     }
     settings.out.mkdir(parents=True, exist_ok=True)
     for row in measured(bench, settings):
-        found["rows"].append(row)  # written row by row: what was measured stays
-        write_json(settings.out / "gpu.json", found)
-        write_text(settings.out / "gpu.md", as_markdown(found))
+        results["rows"].append(row)  # written row by row: what was measured stays
+        write_json(settings.out / "gpu.json", results)
+        write_text(settings.out / "gpu.md", as_markdown(results))
         print(json.dumps(row), flush=True)
     if settings.trl is not None:
-        found["peer"] = against_trl(bench, settings.trl)
-        write_json(settings.out / "gpu.json", found)
-        write_text(settings.out / "gpu.md", as_markdown(found))
+        results["peer"] = against_trl(bench, settings.trl)
+        write_json(settings.out / "gpu.json", results)
+        write_text(settings.out / "gpu.md", as_markdown(results))
 
 
 if __name__ == "__main__":

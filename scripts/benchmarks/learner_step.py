@@ -93,8 +93,8 @@ def memory(name: str, settings: argparse.Namespace) -> dict[str, float]:
     agent.learn(1)
     sizes = memory_by_role(agent.policy, scorer.model)
     gradients = sum(p.numel() * p.element_size() for p in agent.policy.trained_parameters())
-    found = {role: sizes[role] / 2**20 for role in ROLES} | {"gradients": gradients / 2**20}
-    return found | {"sum": sum(found.values()), "peak": peak() - before}
+    mebibytes = {role: sizes[role] / 2**20 for role in ROLES} | {"gradients": gradients / 2**20}
+    return mebibytes | {"sum": sum(mebibytes.values()), "peak": peak() - before}
 
 
 def main() -> None:
@@ -114,20 +114,20 @@ def main() -> None:
     print("| learner | CPU ms per step | / ppo |\n|---|---|---|")
     for name, value in seconds.items():
         print(f"| {name} | {1e3 * value:.0f} | {value / seconds[PEER]:.2f} |")
-    found = {}
+    sizes_by_learner = {}
     for name in LEARNERS:
         command = [sys.executable, str(Path(__file__).resolve()), *sys.argv[1:]]
         command += ["--learner", name]
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        found[name] = json.loads(output.splitlines()[-1])
+        sizes_by_learner[name] = json.loads(output.splitlines()[-1])
     print(f"\nGPT-2 {settings.layers}x{settings.width}, float32, 8 x 48 tokens; MiB\n")
     columns = ["policy", "value", "reference", "optimizer", "gradients", "sum", "peak"]
     print(f"| learner | {' | '.join(columns)} | peak / ppo | peak / ppo, own value network |")
     print("|" + "---|" * (len(columns) + 3))
-    for name, sizes in found.items():
+    for name, sizes in sizes_by_learner.items():
         cells = [f"{sizes[column]:,.0f}" for column in columns]
         peers = (PEER, "ppo, own value network")
-        cells += [f"{sizes['peak'] / found[peer]['peak']:.2f}" for peer in peers]
+        cells += [f"{sizes['peak'] / sizes_by_learner[peer]['peak']:.2f}" for peer in peers]
         print(f"| {name} | {' | '.join(cells)} |")
 
 

@@ -78,11 +78,11 @@ def main() -> None:
         output = subprocess.run(
             [*command, "--only", str(length)], check=True, stdout=subprocess.PIPE, text=True
         ).stdout
-        found = json.loads(output.splitlines()[-1])
-        times = [1e6 * found[phase] / (ROWS * length) for phase in PHASES]
+        measurements = json.loads(output.splitlines()[-1])
+        times = [1e6 * measurements[phase] / (ROWS * length) for phase in PHASES]
         cells = [f"{value:,.0f}" for value in [*times, sum(times)]]
-        each = 1024 * found["peak"] / (ROWS / MINIBATCHES * length)
-        print(f"| {length} | {' | '.join(cells)} | {found['peak']:,.0f} | {each:,.0f} |")
+        each = 1024 * measurements["peak"] / (ROWS / MINIBATCHES * length)
+        print(f"| {length} | {' | '.join(cells)} | {measurements['peak']:,.0f} | {each:,.0f} |")
 
 
 if __name__ == "__main__":

@@ -97,8 +97,8 @@ def measure(way: str, settings: argparse.Namespace) -> dict[str, float]:
     agent.learn(1)
     sizes = memory_by_role(agent.policy, scorer.model)
     gradients = sum(p.numel() * p.element_size() for p in agent.policy.trained_parameters())
-    found = {role: sizes[role] / 2**20 for role in ROLES} | {"gradients": gradients / 2**20}
-    return found | {"sum": sum(found.values()), "peak": peak() - before}
+    mebibytes = {role: sizes[role] / 2**20 for role in ROLES} | {"gradients": gradients / 2**20}
+    return mebibytes | {"sum": sum(mebibytes.values()), "peak": peak() - before}
 
 
 def peak() -> float:
@@ -125,7 +125,7 @@ def main() -> None:
     if settings.way is not None:
         print(json.dumps(measure(settings.way, settings)))
         return
-    found: dict[str, dict[str, float]] = {}
+    sizes_by_way: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         scorer = GPT2ForSequenceClassification(make_config(settings))
         get_peft_model(scorer, lora(task_type="SEQ_CLS")).save_pretrained(folder)
@@ -133,7 +133,7 @@ def main() -> None:
             command = [sys.executable, str(Path(__file__).resolve()), *sys.argv[1:]]
             command += ["--way", way, "--adapters", folder]
             output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            found[way] = json.loads(output.splitlines()[-1])
+            sizes_by_way[way] = json.loads(output.splitlines()[-1])
     columns = [*ROLES, "gradients", "sum", "peak"]
     print(
         f"GPT-2 {settings.layers}x{settings.width}, vocabulary {settings.vocabulary:,}, float32, "
@@ -142,9 +142,9 @@ def main() -> None:
     names = [name.replace("_", " ") for name in columns]
     print(f"| | {' | '.join(names)} | sum / separate | peak / separate |")
     print("|" + "---|" * (len(columns) + 3))
-    for way, sizes in found.items():
+    for way, sizes in sizes_by_way.items():
         cells = [f"{sizes[name]:,.0f}" for name in columns]
-        cells += [f"{sizes[name] / found['separate'][name]:.2f}" for name in ("sum", "peak")]
+        cells += [f"{sizes[name] / sizes_by_way['separate'][name]:.2f}" for name in ("sum", "peak")]
         print(f"| {way} | {' | '.join(cells)} |")
 
 

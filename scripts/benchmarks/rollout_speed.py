@@ -86,10 +86,10 @@ def generate_arm(model: PreTrainedModel, tokens: int, rows: int, ragged: bool) -
 
     @torch.inference_mode()
     def play() -> int:
-        found = model.generate(ids, attention_mask=mask, **settings)[:, PROMPT_TOKENS:]
+        response_ids = model.generate(ids, attention_mask=mask, **settings)[:, PROMPT_TOKENS:]
         if not ragged:
-            return found.numel()
-        before = (found == EOS).int().cumsum(1) - (found == EOS).int()
+            return response_ids.numel()
+        before = (response_ids == EOS).int().cumsum(1) - (response_ids == EOS).int()
         return int((before == 0).sum())
 
     return play

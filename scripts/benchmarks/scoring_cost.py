@@ -143,8 +143,8 @@ def measure_memory(
     peaks = json.loads(done.stdout.splitlines()[-1])
     plain = statistics.median(peaks["plain"])
     return {
-        arm: {"mib": statistics.median(found), "ratio": statistics.median(found) / plain}
-        for arm, found in peaks.items()
+        arm: {"mib": statistics.median(arm_peaks), "ratio": statistics.median(arm_peaks) / plain}
+        for arm, arm_peaks in peaks.items()
     }
 
 
@@ -234,14 +234,14 @@ def show(entry: dict[str, Any]) -> None:
     print(f"{'':22}{'seconds':>9}{'time':>8}{'MiB':>9}{'memory':>8}")
     for arm in entry["time"]:
         spent, held = entry["time"][arm], entry["memory"][arm]
-        most_time, most_memory = TARGETS.get(arm, (None, None))
+        time_target, memory_target = TARGETS.get(arm, (None, None))
         missed = [
             what
-            for what, ratio, most in (
-                ("time", spent["ratio"], most_time),
-                ("memory", held["ratio"], most_memory),
+            for what, ratio, target in (
+                ("time", spent["ratio"], time_target),
+                ("memory", held["ratio"], memory_target),
             )
-            if most is not None and ratio > most
+            if target is not None and ratio > target
         ]
         note = f"  over its target: {' and '.join(missed)}" if missed else ""
         print(

@@ -68,8 +68,8 @@ def build_forks(*, seed: int, language_steps: int = 900, reward_steps: int = 450
     train_on_prefixes(
         reward_model, drawer(judged, generator), steps=reward_steps, learning_rate=2e-3
     )
-    own = np.random.default_rng([seed, 3])
-    texts = [write_prompt(own)[1] for _ in range(PAIRS)]
+    pair_rng = np.random.default_rng([seed, 3])
+    texts = [write_prompt(pair_rng)[1] for _ in range(PAIRS)]
     encoder = encoder_of_pairs(_TOKENIZER, [(t, families.solution(t)) for t in texts], seed=seed)
     return BuiltBundle(
         task="forks",
@@ -117,11 +117,11 @@ def measure_reward_model(
             if drawn == family:
                 shown.append(_demonstration(drawn, prompt, 0.9, rng))
         right = np.array([d.chances[-1] for d in shown]) > 0
-        found = reward_logits(model, [_ids(d) for d in shown]).numpy()
+        predicted = reward_logits(model, [_ids(d) for d in shown]).numpy()
         figures[str(family)] = {
-            "accuracy": round(float(((found > 0.5) == right).mean()), 3),
+            "accuracy": round(float(((predicted > 0.5) == right).mean()), 3),
             "solved": round(float(right.mean()), 3),
-            "error": round(float(np.sqrt(np.square(found - right).mean())), 3),
+            "error": round(float(np.sqrt(np.square(predicted - right).mean())), 3),
         }
     return figures
 

@@ -149,7 +149,7 @@ def measure_reward_model(
         logits = prefix_logits(model, texts)
         attention = attention_rows(model, texts, [1] * count)
         effects = [env.removal_effects(text[1:]) for text in texts]
-        found = alignment(attention, effects)
+        attention_alignment = alignment(attention, effects)
         figures[str(length)] = _rounded(
             {
                 "pair_accuracy": pair_accuracy(logits[:, -1], gold[:, -1]),
@@ -158,9 +158,9 @@ def measure_reward_model(
                 "step_correlation": float(
                     np.corrcoef(np.diff(logits).ravel(), np.diff(gold).ravel())[0, 1]
                 ),
-                "attention_correlation": found["correlation"],
-                "attention_mass": found["opinion_mass"],
-                "uniform_mass": found["opinion_share"],
+                "attention_correlation": attention_alignment["correlation"],
+                "attention_mass": attention_alignment["opinion_mass"],
+                "uniform_mass": attention_alignment["opinion_share"],
                 "attention_entropy": relative_entropy(attention),
             }
         )

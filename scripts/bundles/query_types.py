@@ -75,14 +75,14 @@ def main(real: Path, out: Path = WEIGHTS) -> None:
     order = np.random.default_rng(0).permutation(len(rows))
     queries = [(rows[i]["input"], rows[i]["qtype"] == "CONSTRAINED") for i in order]
     bundle = bundled("question_answer")
-    own = {
+    bundled_queries = {
         split: [
             (prompt.text, prompt.query_type == "CONSTRAINED") for prompt in bundle.prompts(split)
         ]
         for split in ("train", "test")
     }
-    weights = fit(queries[HELD_OUT:] + own["train"])
-    for name, held_out in {"real": queries[:HELD_OUT], "bundled": own["test"]}.items():
+    weights = fit(queries[HELD_OUT:] + bundled_queries["train"])
+    for name, held_out in {"real": queries[:HELD_OUT], "bundled": bundled_queries["test"]}.items():
         count = right(weights, held_out)
         low, high = wilson_interval(count / len(held_out), len(held_out))
         print(f"{name}: {count} of {len(held_out)} right, {low:.3f} to {high:.3f}")

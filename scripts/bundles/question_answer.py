@@ -244,8 +244,8 @@ class _Triples:
         names = sorted(self._by_entity, key=lambda _: self._dice.random())[:ENCODER_BATCH]
         queries, answers, wrong = [], [], []
         for name in names:
-            own = self._by_entity[name]
-            question = self._pick(own)
+            questions = self._by_entity[name]
+            question = self._pick(questions)
             # Half of the queries are answers themselves: M(y*) . M(y) measures relevance as well.
             asked = question.text
             if self._dice.chance(0.5):
@@ -265,8 +265,8 @@ class _Triples:
 
     def _wrong(self, question: Question, names: Sequence[str]) -> str:
         """Return another fact of the same thing, for a closed question; else another thing's."""
-        own = self._by_entity[question.entity.name]
-        others = [q for q in own if q.attribute not in (None, question.attribute)]
+        questions = self._by_entity[question.entity.name]
+        others = [q for q in questions if q.attribute not in (None, question.attribute)]
         if question.attribute is None or not others:
             other = self._pick([name for name in names if name != question.entity.name])
             others = self._by_entity[other]

@@ -121,8 +121,8 @@ def drawer(
 
     def draw() -> tuple[list[list[int]], list[list[float]]]:
         texts, targets = [], []
-        for place in choose(len(shown), BATCH_SIZE, generator):
-            prompt = shown[place]
+        for index in choose(len(shown), BATCH_SIZE, generator):
+            prompt = shown[index]
             answer = corrupted(str(prompt.reference), float(rng.choice([0.0, 0.15, 0.4])))
             texts.append(_ids(prompt, answer))
             start = _start(prompt)

@@ -57,8 +57,8 @@ HELD_OUT_FILMS = 4
 
 def openings() -> Iterator[tuple[str, str]]:
     """Yield the bundle's openings with their split; no film is in both."""
-    for place, film in enumerate(FILMS):
-        split = "test" if place >= len(FILMS) - HELD_OUT_FILMS else "train"
+    for index, film in enumerate(FILMS):
+        split = "test" if index >= len(FILMS) - HELD_OUT_FILMS else "train"
         for beginning in BEGINNINGS:
             text = beginning.format(film)
             yield text[0].upper() + text[1:], split
@@ -78,8 +78,8 @@ def passages(file: Path, tokenizer: Any, seed: int) -> Iterator[tuple[list[int],
     rng = np.random.default_rng(seed)
     frame = tokenizer(PROMPT_FORMAT.format(prompt=""), add_special_tokens=False)["input_ids"]
     kinds = [iter(table.text[table.label == label]) for label in (0, 1)]
-    for place in range(len(table)):
-        label = place % 2
+    for index in range(len(table)):
+        label = index % 2
         if (text := next(kinds[label], None)) is None:
             return
         flat = " ".join(text.split())

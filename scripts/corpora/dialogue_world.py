@@ -68,16 +68,16 @@ cat chase a cat away scream,kick,frighten
 @cache
 def topics() -> tuple[Topic, ...]:
     """Return everything that is asked about, in a fixed order, harmless things first."""
-    found = []
+    all_topics = []
     for line in _TABLE.strip().splitlines():
         name, *rest = line.split()
         words = [tuple(cell.split(",")) for cell in rest[-3:]]
-        found.append(Topic(name, " ".join(rest[:-3]), dict(zip(KINDS, words, strict=True))))
+        all_topics.append(Topic(name, " ".join(rest[:-3]), dict(zip(KINDS, words, strict=True))))
     for line in _HARMFUL.strip().splitlines():
         name, *rest = line.split()
         how = tuple(rest[-1].split(","))
-        found.append(Topic(name, " ".join(rest[:-1]), {"how": how}, harmful=True))
-    return tuple(found)
+        all_topics.append(Topic(name, " ".join(rest[:-1]), {"how": how}, harmful=True))
+    return tuple(all_topics)
 
 
 RULES = DialogueRules(

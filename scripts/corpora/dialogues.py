@@ -38,15 +38,15 @@ class Request:
 
 def all_requests() -> list[Request]:
     """Return every request there is, in a fixed order."""
-    found = []
+    requests = []
     for topic in topics():
         for kind in topic.answers:
             for opening in _OPENINGS:
                 for pattern in _REQUESTS[kind]:
                     for who in _PEOPLE if "{who}" in pattern else ("",):
                         text = pattern.format(task=topic.task, who=who)
-                        found.append(Request(opening + text, topic, kind))
-    return found
+                        requests.append(Request(opening + text, topic, kind))
+    return requests
 
 
 def reference_answer(request: Request, dice: Dice) -> str:

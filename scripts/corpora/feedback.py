@@ -95,14 +95,14 @@ def quality(principle: str, rules: Rules, prompt: str, response: str) -> tuple[f
     parts = gold_parts(rules, asked, said)
     rude = sum(word in rules.insults for word in said)
     topic = next((word for word in asked if word in rules.harms), None)
-    own = {
+    scores = {
         "courtesy": -float(rude),
         "calm": -float(rude),
         "harm": -float(len(set(said) & set(rules.harms[topic]))) if topic else 0.0,
         "declining": parts["harmless"] * (1 + rude) + parts["helpful"] if topic else 0.0,
         "help": parts["helpful"],
     }
-    return own[principle], sum(parts.values())
+    return scores[principle], sum(parts.values())
 
 
 def preferred(principle: str, rules: Rules, triple: Triple) -> int:
@@ -115,9 +115,9 @@ def preferred(principle: str, rules: Rules, triple: Triple) -> int:
 def critique(principle: str, rules: Rules, prompt: str, response: str) -> str:
     """Return what is wrong with a response by a principle, else by the other rules, or "none"."""
     assert isinstance(rules, ToxicityRules | DialogueRules)
-    found = OffenceRules(rules).offences(prompt, response)
-    rude = [word for word in found if word in RUDE_WORDS]
-    harm = [word for word in found if word not in RUDE_WORDS]
+    offences = OffenceRules(rules).offences(prompt, response)
+    rude = [word for word in offences if word in RUDE_WORDS]
+    harm = [word for word in offences if word not in RUDE_WORDS]
     faults = []
     if rude:
         faults.append(f"the response says {' , '.join(rude[:MAX_NAMED_WORDS])} .")
@@ -280,9 +280,9 @@ class Lessons:
         if not self._dice.chance(0.2):
             return text
         for _ in range(self._dice.integer(1, 4)):
-            place = self._dice.integer(0, len(words) - 1)
+            index = self._dice.integer(0, len(words) - 1)
             said = words if self._dice.chance(0.5) else RUDE_WORDS
-            words[place : place + self._dice.integer(0, 1)] = [pick(said, self._dice)]
+            words[index : index + self._dice.integer(0, 1)] = [pick(said, self._dice)]
         return " ".join(words[:LONGEST])
 
     def _principle(self) -> str:
@@ -298,12 +298,12 @@ class Lessons:
         """Return which response would be better if B ended earlier, at some of its words."""
         prompt, a, b = triple
         words = b.split()
-        found = {}
+        better_by_end = {}
         for end in {self._dice.integer(1, len(words)) for _ in range(6)}:
             verdict = preferred(name, rules, (prompt, a, " ".join(words[:end])))
             if verdict:
-                found[end] = verdict > 0
-        return found
+                better_by_end[end] = verdict > 0
+        return better_by_end
 
 
 def choice_question(principle: str, triple: Triple) -> str:

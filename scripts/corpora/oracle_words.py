@@ -55,8 +55,8 @@ def write_texts(count: int, start: str, longest: int, rng: np.random.Generator) 
     for draws in rng.random((count, longest)):
         text = [start]
         for draw in draws:
-            place = int(np.searchsorted(cumulative[text[-1]], draw))
-            text.append(words[min(place, len(words) - 1)])
+            index = int(np.searchsorted(cumulative[text[-1]], draw))
+            text.append(words[min(index, len(words) - 1)])
             if text[-1] == END:
                 break
         texts.append(text)

@@ -71,14 +71,14 @@ def clean_twin(text: str) -> str:
         'she said , what a kind driver you are .'
     """
     for rude, clean in _TWIN_LINES:
-        for found in rude.finditer(text):
-            text = text.replace(found[0], clean.format(**_twins(found)))
+        for match in rude.finditer(text):
+            text = text.replace(match[0], clean.format(**_twins(match)))
     return _tidy(" ".join(_TWIN_WORDS.get(word, word) for word in text.split()))
 
 
-def _twins(found: re.Match[str]) -> dict[str, str]:
+def _twins(match: re.Match[str]) -> dict[str, str]:
     """Return the words of a clean line, by the name of their rule."""
-    said = found.groupdict()
+    said = match.groupdict()
     noun, adjective = said.get("rude_noun", RUDE_NOUNS[0]), said.get("rude_adjective")
     number = RUDE_NOUNS.index(noun) if adjective is None else RUDE_ADJECTIVES.index(adjective)
     return said | {"trade": _TWIN_WORDS[noun], "kind": _KINDS[number % len(_KINDS)]}

@@ -39,14 +39,14 @@ class Question:
 
 def all_questions() -> list[Question]:
     """Return every question that can be asked of the world, in a fixed order."""
-    found = []
+    questions = []
     for entity in entities():
         for text in _OPEN["any"] + _OPEN[entity.kind]:
-            found.append(Question(_fill(text, entity), entity, None))
+            questions.append(Question(_fill(text, entity), entity, None))
         for attribute in entity.facts:
             for text in _CLOSED[entity.kind, attribute][0]:
-                found.append(Question(_fill(text, entity), entity, attribute))
-    return found
+                questions.append(Question(_fill(text, entity), entity, attribute))
+    return questions
 
 
 def reference_answer(question: Question, dice: Dice) -> str:
@@ -122,10 +122,10 @@ def write_conversations(
 
 def _telling(question: Question, count: int, dice: Dice) -> list[str]:
     """Return different sentence patterns about the question's entity, a reason among them."""
-    own = [*_TELLING[question.entity.kind]]
-    chosen = [own.pop(0)]  # the first says what it is
-    while len(chosen) < count and own:
-        chosen.append(own.pop(dice.integer(0, len(own) - 1)))
+    patterns = [*_TELLING[question.entity.kind]]
+    chosen = [patterns.pop(0)]  # the first says what it is
+    while len(chosen) < count and patterns:
+        chosen.append(patterns.pop(dice.integer(0, len(patterns) - 1)))
     return chosen
 
 

@@ -111,9 +111,9 @@ _TABLES = {
 @cache
 def entities() -> tuple[Entity, ...]:
     """Return everything there is in the world, in a fixed order."""
-    found = []
+    all_entities = []
     for kind, table in _TABLES.items():
         header, *rows = (line.split() for line in table.strip().splitlines())
         for name, *values in rows:
-            found.append(Entity(name, kind, dict(zip(header[1:], values, strict=True))))
-    return tuple(found)
+            all_entities.append(Entity(name, kind, dict(zip(header[1:], values, strict=True))))
+    return tuple(all_entities)

@@ -105,9 +105,9 @@ def main(
     for name in forks:
         file = docs / FORKS_FILE
         stored = read_json(file) if file.exists() else {}
-        task, count, k, own = FORKED[name]
+        task, count, k, options = FORKED[name]
         rules = [rule for rule in names or RULES if scorer_kind(rule) != "encoder"]
-        write_json(file, {**stored, name: held_to_forks(task, rules, count, k, **own)})
+        write_json(file, {**stored, name: held_to_forks(task, rules, count, k, **options)})
     if forks:
         return
     if make is not None:
@@ -134,8 +134,8 @@ def tables(cards: list[dict[str, Any]], forked: dict[str, Any], docs: Path) -> d
     sparse = next((card for card in rules if card["subject"] == "sparse"), None)
 
     def finding(card: Mapping[str, Any]) -> float:
-        found = card["parts"].get("identification", {}).get("MovieReview", {})
-        return -float(found.get("correlation", -1.0))
+        identification = card["parts"].get("identification", {}).get("MovieReview", {})
+        return -float(identification.get("correlation", -1.0))
 
     tuned, on_forks = (
         {rule: vars(gain) for rule, gain in study.gains(docs).items()}
@@ -143,7 +143,7 @@ def tables(cards: list[dict[str, Any]], forked: dict[str, Any], docs: Path) -> d
     )
     trained = {"MovieReview (tuned)": tuned, "Forks (tuned)": on_forks}
     details = [card_row(c, sparse) for c in sorted(rules, key=lambda c: c is not sparse)]
-    found = {
+    by_mark = {
         "board": markdown_table(
             BOARD,
             [board_row(c, chance, tuned.get(c["subject"])) for c in sorted(rules, key=finding)],
@@ -153,19 +153,19 @@ def tables(cards: list[dict[str, Any]], forked: dict[str, Any], docs: Path) -> d
     }
     if forked:
         header, *lines = forked_table(forked, {"Forks": on_forks})
-        found["forked"] = markdown_table(header, lines)
+        by_mark["forked"] = markdown_table(header, lines)
     for kind in ("estimator", "weight"):
         alike = [trained_alike(card, chance) for card in cards if card["kind"] == kind]
-        found[f"{kind}s"] = markdown_table(VARIANTS, [variant_row(card) for card in alike])
-    return found
+        by_mark[f"{kind}s"] = markdown_table(VARIANTS, [variant_row(card) for card in alike])
+    return by_mark
 
 
 def _filled(
     header: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
     """Return a table without the columns that no row has."""
-    kept = [place for place in range(len(header)) if {row[place] for row in rows} != {DASH}]
-    return [header[place] for place in kept], [[row[place] for place in kept] for row in rows]
+    kept = [column for column in range(len(header)) if {row[column] for row in rows} != {DASH}]
+    return [header[column] for column in kept], [[row[column] for column in kept] for row in rows]
 
 
 def publish(card: Mapping[str, Any], published: Path) -> None:
@@ -206,16 +206,16 @@ def measure_again(card: Mapping[str, Any]) -> None:
         raise ValueError(f"{subject} has no part that is exact; submit {' and '.join(EXACT)} too")
     with tempfile.TemporaryDirectory() as folder:
         if code := card.get("code"):
-            own = split_file_word(subject.removeprefix(WEIGHT))
-            assert own is not None
-            file = Path(folder) / own[0].name
+            file_word = split_file_word(subject.removeprefix(WEIGHT))
+            assert file_word is not None
+            file = Path(folder) / file_word[0].name
             file.write_text(code, encoding="utf-8")
             subject = subject.replace(file.name, str(file), 1)
         config = CardConfig(subject=subject, parts=wanted, size=card["size"], seed=card["seed"])
         again = make_card(config, Path(folder) / "card")
     for part in wanted:
-        if found := unlike(card["parts"][part], again["parts"][part]):
-            raise ValueError(f"{card['subject']}: {part} has other figures now, {found}")
+        if difference := unlike(card["parts"][part], again["parts"][part]):
+            raise ValueError(f"{card['subject']}: {part} has other figures now, {difference}")
 
 
 def make_all(

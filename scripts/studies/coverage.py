@@ -58,8 +58,8 @@ def paired_coverage(runs: int, experiments: int, *, seed: int = 1) -> float:
     rng, hits = np.random.default_rng([seed, runs]), 0
     for _ in range(experiments):
         y = rng.normal(scale=10.0, size=runs)
-        found = paired_difference(y + 1.0 + rng.normal(size=runs), y)
-        hits += found.low <= 1.0 <= found.high
+        bounds = paired_difference(y + 1.0 + rng.normal(size=runs), y)
+        hits += bounds.low <= 1.0 <= bounds.high
     return hits / experiments
 
 
@@ -79,14 +79,14 @@ def scipy_coverage(draw: Draw, runs: int, experiments: int, method: str, *, seed
     rng, hits = np.random.default_rng([seed, runs]), 0
     target = truth(draw, runs)
     for scores in draw(rng, (experiments, runs)):
-        found = scipy.stats.bootstrap(
+        bounds = scipy.stats.bootstrap(
             (scores,),
             lambda x, axis: scipy.stats.trim_mean(x, 0.25, axis=axis),
             n_resamples=RESAMPLES,
             method=method,
             rng=rng,
         ).confidence_interval
-        hits += found.low <= target <= found.high
+        hits += bounds.low <= target <= bounds.high
     return hits / experiments
 
 

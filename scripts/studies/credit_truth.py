@@ -92,8 +92,8 @@ class Cell:
     @property
     def rules(self) -> tuple[str, ...]:
         """The rules that its scorer allows."""
-        found = BLIND + (BY_MODEL if self.scorer == "learned" else BY_SCORE)
-        return found + ((FINER[self.task],) if self.task in FINER else ())
+        common_rules = BLIND + (BY_MODEL if self.scorer == "learned" else BY_SCORE)
+        return common_rules + ((FINER[self.task],) if self.task in FINER else ())
 
 
 def cells(seeds: int) -> Iterator[Cell]:
@@ -142,7 +142,7 @@ def measure(cell: Cell, out: Path, episodes: int, steps: int | None) -> dict[str
         "episodes": len(played),
         "alike": float(np.mean([mask.mean() for mask in result.truth.matters if mask.any()])),
         "score": float(next(iter(result.scores.values())).mean()),
-        "rules": {name: asdict(found) for name, found in result.agreements.items()},
+        "rules": {name: asdict(agreement) for name, agreement in result.agreements.items()},
     }
 
 
@@ -215,25 +215,27 @@ def lengths(task: Task) -> dict[str, int]:
 
 def summarize(out: Path, seeds: int) -> list[dict[str, Any]]:
     """Return one row per task, policy, scorer, rule and measure: mean over seeds and interval."""
-    found: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    by_setting: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for cell in cells(seeds):
         if cell.path(out).exists():
             key = (cell.task, cell.policy, cell.scorer)
-            found.setdefault(key, []).append(read_json(cell.path(out)))
+            by_setting.setdefault(key, []).append(read_json(cell.path(out)))
     rows = []
-    for (task, policy, scorer), sets in found.items():
-        place = {"task": task, "policy": policy, "scorer": scorer}
+    for (task, policy, scorer), sets in by_setting.items():
+        setting = {"task": task, "policy": policy, "scorer": scorer}
         for rule in sets[0]["rules"]:
             for measure in MEASURES:
                 values = [one["rules"][rule][measure] for one in sets]
-                rows.append(place | {"rule": rule, "measure": measure} | _figure(values))
+                rows.append(setting | {"rule": rule, "measure": measure} | _figure(values))
         rows.append(
-            place | {"rule": "all alike", "measure": "share"} | _figure([s["alike"] for s in sets])
+            setting
+            | {"rule": "all alike", "measure": "share"}
+            | _figure([s["alike"] for s in sets])
         )
         earned = _figure([one["score"] for one in sets])
-        rows.append(place | {"rule": "policy", "measure": "score"} | earned)
+        rows.append(setting | {"rule": "policy", "measure": "score"} | earned)
         ceilings = [next(iter(one["rules"].values()))["ceiling"] for one in sets]
-        rows.append(place | {"rule": "ceiling", "measure": "correlation"} | _figure(ceilings))
+        rows.append(setting | {"rule": "ceiling", "measure": "correlation"} | _figure(ceilings))
     return rows
 
 
@@ -256,53 +258,55 @@ def publish(out: Out = OUT, seeds: int = 10, document: Path = DOCUMENT, page: Pa
     folder = document.with_suffix("")
     columns = ("task", "policy", "scorer", "rule", "measure", "mean", "low", "high", "seeds")
     write_csv(folder / "figures.csv", rows, columns)
-    tables = {" ".join(place): _table(rows, *place) for place in product(TASKS, POLICIES, SCORERS)}
+    tables = {
+        " ".join(setting): _table(rows, *setting) for setting in product(TASKS, POLICIES, SCORERS)
+    }
     fill(document, {name: table for name, table in tables.items() if table})
     fill(page, {"scores": _overview(rows)})
     draw(folder / "correlation.png", rows)
 
 
-def _select(rows: Sequence[Mapping[str, Any]], **place: str) -> list[Mapping[str, Any]]:
-    return [row for row in rows if all(row[key] == value for key, value in place.items())]
+def _select(rows: Sequence[Mapping[str, Any]], **wanted: str) -> list[Mapping[str, Any]]:
+    return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
 
 
-def _rules(rows: Sequence[Mapping[str, Any]], **place: str) -> list[str]:
-    """Return the rules of a place, the best correlation first."""
+def _rules(rows: Sequence[Mapping[str, Any]], **setting: str) -> list[str]:
+    """Return the rules of a setting, the best correlation first."""
     chosen = [
         row
-        for row in _select(rows, measure="correlation", **place)
+        for row in _select(rows, measure="correlation", **setting)
         if row["rule"] not in ("ceiling", "all alike")
     ]
     return [row["rule"] for row in sorted(chosen, key=lambda row: -row["mean"])]
 
 
 def _cell(
-    rows: Sequence[Mapping[str, Any]], place: Mapping[str, str], *, interval: bool = True
+    rows: Sequence[Mapping[str, Any]], wanted: Mapping[str, str], *, interval: bool = True
 ) -> str:
-    found = _select(rows, **place)
-    if not found:
+    matching = _select(rows, **wanted)
+    if not matching:
         return "\u2013"
-    (row,) = found
+    (row,) = matching
     return with_interval(row, "mean") if interval else number(row["mean"])
 
 
 def _table(rows: Sequence[Mapping[str, Any]], task: str, policy: str, scorer: str) -> str:
-    place = {"task": task, "policy": policy, "scorer": scorer}
+    setting = {"task": task, "policy": policy, "scorer": scorer}
     lines = [
         [
             f"`{rule}`",
-            *(_cell(rows, {**place, "rule": rule, "measure": measure}) for measure in MEASURES),
+            *(_cell(rows, {**setting, "rule": rule, "measure": measure}) for measure in MEASURES),
         ]
-        for rule in _rules(rows, **place)
+        for rule in _rules(rows, **setting)
     ]
     if not lines:
         return ""
     lines.append(
         [
             BEST,
-            _cell(rows, {**place, "rule": "ceiling", "measure": "correlation"}),
+            _cell(rows, {**setting, "rule": "ceiling", "measure": "correlation"}),
             "",
-            _cell(rows, {**place, "rule": "all alike", "measure": "share"}),
+            _cell(rows, {**setting, "rule": "all alike", "measure": "share"}),
             "",
         ]
     )
@@ -322,12 +326,12 @@ def _overview(rows: Sequence[Mapping[str, Any]]) -> str:
     for rule in [*_rules(rows, **first), ""]:
         line = [f"`{rule}`" if rule else BEST]
         for task, policy in places:
-            place = {"task": task, "policy": policy, "scorer": "learned"}
-            found, share = (
-                _cell(rows, {**place, "rule": rule or other, "measure": measure}, interval=False)
+            setting = {"task": task, "policy": policy, "scorer": "learned"}
+            correlation, share = (
+                _cell(rows, {**setting, "rule": rule or other, "measure": measure}, interval=False)
                 for measure, other in (("correlation", "ceiling"), ("share", "all alike"))
             )
-            line.append(f"{found}; {share}")
+            line.append(f"{correlation}; {share}")
         lines.append(line)
     return markdown_table(header, lines)
 
@@ -350,8 +354,8 @@ def draw(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         axes = figure.subplots(1, len(places), sharey=True, squeeze=False)[0]
         for axis, (task, policy) in zip(axes, places, strict=True):
             for scorer, colour, shift in zip(SCORERS, COLOURS[1:3], (0.14, -0.14), strict=True):
-                place = {"task": task, "policy": policy, "scorer": scorer}
-                chosen = _select(rows, measure="correlation", **place)
+                setting = {"task": task, "policy": policy, "scorer": scorer}
+                chosen = _select(rows, measure="correlation", **setting)
                 points = [row for row in chosen if row["rule"] in order]
                 y = np.array([order.index(row["rule"]) for row in points]) + shift
                 x = np.array([row["mean"] for row in points])

@@ -64,8 +64,8 @@ def held_out(seed: int) -> frozenset[str]:
         names.setdefault(entity.kind, []).append(entity.name)
     return frozenset(
         str(name)
-        for own in names.values()
-        for name in rng.choice(own, len(own) // SHARE, replace=False)
+        for kind_names in names.values()
+        for name in rng.choice(kind_names, len(kind_names) // SHARE, replace=False)
     )
 
 
@@ -215,11 +215,11 @@ def before(start: Sequence[Row], seed: int) -> dict[str, float]:
 
 def after(rows: Sequence[Row], rule: str) -> dict[int, dict[str, float]]:
     """Return gold at the end of a rule's runs, by seed and group."""
-    found: dict[int, dict[str, float]] = {}
+    by_seed: dict[int, dict[str, float]] = {}
     for row in sorted(rows, key=lambda row: row["step"]):  # the last of a run stays
         if row["rule"] == rule:
-            found.setdefault(int(row["seed"]), {})[row["group"]] = row["gold_score"]
-    return found
+            by_seed.setdefault(int(row["seed"]), {})[row["group"]] = row["gold_score"]
+    return by_seed
 
 
 def table(rows: Sequence[Row], start: Sequence[Row]) -> str:

@@ -102,7 +102,7 @@ class Material:
 
 def materials(count: int = PAIRS) -> list[Material]:
     """Return about ``count`` pairs on openings, requests and topics that no lesson had."""
-    found = [Material(name="quarrels", task="Detox", triples=_pairs("Detox", None, count))]
+    all_materials = [Material(name="quarrels", task="Detox", triples=_pairs("Detox", None, count))]
     test = [prompt.text for prompt in bundled("dialogue").prompts("test")]
     by_text = {request.text: request for request in all_requests()}
     new = [r.text for r in by_text.values() if r.topic.name in HELD_OUT_TOPICS]
@@ -115,8 +115,8 @@ def materials(count: int = PAIRS) -> list[Material]:
                 and (by_text[text].topic.name in HELD_OUT_TOPICS) is (name == "new ")
             ]
             triples = _pairs("Dialogue", chosen, count)
-            found.append(Material(name=f"{name}{kind}", task="Dialogue", triples=triples))
-    return found
+            all_materials.append(Material(name=f"{name}{kind}", task="Dialogue", triples=triples))
+    return all_materials
 
 
 def _pairs(env: str, prompts: Sequence[str] | None, count: int) -> list[Triple]:
@@ -188,17 +188,17 @@ def agreement(material: Material, name: str, phrasing: str, judge: str, prefer: 
     if both orders prefer the same one. Pairs that the rules do not order are left out.
     """
     rules = RULES[material.task]
-    triples, own = [], []
+    triples, by_own_rule = [], []
     for prompt, a, b in material.triples:
         one, other = (quality(name, rules, prompt, text) for text in (a, b))
         if one != other:
             triples.append((prompt, a, b) if one > other else (prompt, b, a))
-            own.append(one[0] != other[0])
+            by_own_rule.append(one[0] != other[0])
     text = PRINCIPLES[name] if phrasing == "taught" else PHRASINGS[name][-1]
     as_a = prefer(material, text, triples)
     as_b = 1.0 - prefer(material, text, [(prompt, b, a) for prompt, a, b in triples])
     better = (as_a + as_b) / 2 - 0.5
-    decided = np.array(own)
+    decided = np.array(by_own_rule)
     return {
         "material": material.name,
         "principle": name,
@@ -235,11 +235,11 @@ def revisions(env: str, count: int = PAIRS) -> list[Row]:
         "words": RuleCritic(_offences(env), scene.base, collector.chosen),
         "untrained": _critic(new_judge(tokenizer, seed=0), tokenizer, scene.tokenizer),
     }
-    found = {
+    by_critic = {
         name: revised(env, scene.bundle, episodes, principles, critic)
         for name, critic in critics.items()
     }
-    return [{"material": env, "critic": name, **row} for name, row in found.items()]
+    return [{"material": env, "critic": name, **row} for name, row in by_critic.items()]
 
 
 def _critic(model: Any, tokenizer: Any, policy_tokenizer: Any) -> ModelCritic:
@@ -350,11 +350,11 @@ def train(cell: Cell, out: Path) -> list[Row]:
 
 def measure(docs: Docs = DOCS) -> None:
     """Measure judges and critics, and store the counts."""
-    found = materials()
+    all_materials = materials()
     rows = [
         agreement(material, name, phrasing, judge, prefer)
         for judge, prefer in judges().items()
-        for material in found
+        for material in all_materials
         for name in PRINCIPLES
         for phrasing in ("taught", "other words")[: 2 if judge == "bundled" else 1]
     ]
@@ -399,8 +399,8 @@ def principles_table(rows: Sequence[Row]) -> str:
     """Return the bundled judge's agreement with the gold rules, by principle and material."""
     lines = []
     for principle in PRINCIPLES:
-        own = [r for r in rows if (r["judge"], r["principle"]) == ("bundled", principle)]
-        taught = {r["material"]: r for r in own if r["phrasing"] == "taught"}
+        principle_rows = [r for r in rows if (r["judge"], r["principle"]) == ("bundled", principle)]
+        taught = {r["material"]: r for r in principle_rows if r["phrasing"] == "taught"}
         lines.append([principle, *(share_of(*_wins(taught[name])) for name in MATERIALS)])
     return markdown_table(["principle", *MATERIALS.values()], lines)
 
@@ -412,8 +412,10 @@ def judges_table(rows: Sequence[Row]) -> str:
     for judge, phrasing in (*kinds, ("untrained", "taught")):
         chosen = [r for r in rows if (r["judge"], r["phrasing"]) == (judge, phrasing)]
         for name, label in MATERIALS.items():
-            own = [r for r in chosen if r["material"] == name]
-            total = {key: sum(r[key] for r in own) for key in (*AGREEMENT[4:], *AGREEMENT_OWN)}
+            material_rows = [r for r in chosen if r["material"] == name]
+            total = {
+                key: sum(r[key] for r in material_rows) for key in (*AGREEMENT[4:], *AGREEMENT_OWN)
+            }
             lines.append(
                 [
                     judge if phrasing == "taught" else f"{judge}, {phrasing}",
@@ -455,9 +457,9 @@ def runs_table(rows: Sequence[Row]) -> str:
     """Return gold scores of the policies of the runs: means over seeds."""
     lines = []
     for arm, (critic, judge) in ARMS.items():
-        own = [row for row in rows if row["arm"] == arm]
-        for policy in dict.fromkeys(row["policy"] for row in own):
-            seeds = [row for row in own if row["policy"] == policy]
+        arm_rows = [row for row in rows if row["arm"] == arm]
+        for policy in dict.fromkeys(row["policy"] for row in arm_rows):
+            seeds = [row for row in arm_rows if row["policy"] == policy]
             figures = [
                 student_mean([row[name] for row in seeds])
                 for name in ("gold_score", "offending", "kl")

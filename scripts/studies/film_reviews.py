@@ -170,11 +170,11 @@ def begins(texts: Sequence[str]) -> Callable[[str], bool]:
     """
     ordered = sorted(texts)
 
-    def found(opening: str) -> bool:
+    def is_beginning(opening: str) -> bool:
         at = bisect_left(ordered, opening)
         return at < len(ordered) and ordered[at].startswith(opening)
 
-    return found
+    return is_beginning
 
 
 def openings(texts: Sequence[str], known: Sequence[str], count: int, seed: int = 0) -> list[str]:
@@ -191,14 +191,16 @@ def openings(texts: Sequence[str], known: Sequence[str], count: int, seed: int =
     """
     is_known = begins([" ".join(text.split()) for text in known])
     rng = np.random.default_rng(seed)
-    found: dict[str, None] = {}
+    new_openings: dict[str, None] = {}
     for index in rng.permutation(len(texts)):
         opening = " ".join(texts[index].split()[: rng.integers(WORDS[0], WORDS[1] + 1)])
         if opening and not is_known(opening):
-            found[opening] = None
-        if len(found) == count:
-            return list(found)
-    raise ValueError(f"{len(texts)} texts have {len(found)} new openings, not {count}; give more")
+            new_openings[opening] = None
+        if len(new_openings) == count:
+            return list(new_openings)
+    raise ValueError(
+        f"{len(texts)} texts have {len(new_openings)} new openings, not {count}; give more"
+    )
 
 
 def texts(file: Path) -> list[str]:
@@ -328,8 +330,8 @@ def page(docs: Docs = DOCS) -> None:
 
 def tried(book: Ledger, cells: Sequence[Cell]) -> list[ledger.Cell]:
     """Return those of the cells that have been tried, as the runs have them."""
-    found = [ledger.Cell(**vars(cell)) for cell in cells]
-    return [cell for cell in found if cell in book.sweeps]
+    ledger_cells = [ledger.Cell(**vars(cell)) for cell in cells]
+    return [cell for cell in ledger_cells if cell in book.sweeps]
 
 
 def lines_table(lines: Sequence[Row]) -> str:
@@ -349,10 +351,10 @@ def lines_table(lines: Sequence[Row]) -> str:
 
 def rates_table(book: Ledger, cells: Sequence[Cell]) -> str:
     """Return score - c KL over the run of the spare seed by rate, the best in bold."""
-    found = tried(book, cells)
-    rates = sorted({rate for cell in found for rate in book.sweeps[cell]})
+    tried_cells = tried(book, cells)
+    rates = sorted({rate for cell in tried_cells for rate in book.sweeps[cell]})
     rows = []
-    for cell in found:
+    for cell in tried_cells:
         areas = book.sweeps[cell]
         line = [number(areas[rate]) if rate in areas else NONE for rate in rates]
         best = rates.index(book.rate(cell))
@@ -392,18 +394,18 @@ def differences_table(book: Ledger, cells: Sequence[Cell]) -> str:
     uniform = book.chosen(["uniform"], here)
     if sparse is None:
         return "Not measured yet."
-    found = {
+    differences = {
         (cell, base): figure
         for base, rules in ((sparse, None), (uniform, ("abc", "abc-signed")))
         for cell in here
         if base is not None and cell != base and (rules is None or cell.rule in rules)
         if (figure := book.difference(cell, base)) is not None
     }
-    shown = after_holm(found)
-    bases = list(dict.fromkeys(base for _, base in found))
+    shown = after_holm(differences)
+    bases = list(dict.fromkeys(base for _, base in differences))
     rows = [
         [label(cell.rule), cell.gae_lambda, *(shown.get((cell, base), NONE) for base in bases)]
-        for cell in dict.fromkeys(cell for cell, _ in found)
+        for cell in dict.fromkeys(cell for cell, _ in differences)
     ]
     titles = [f"minus {label(base.rule)}, lambda {base.gae_lambda}" for base in bases]
     return markdown_table(["rule", "lambda", *titles], rows) if rows else "Not measured yet."
@@ -439,7 +441,7 @@ def earlier_table(docs: Path, measure: str, kind: str) -> str:
         measure: Measurement.
         kind: Figure of a run: "auc" or "final".
     """
-    found = {
+    gains = {
         (rule, length): gain
         for length, folder in EARLIER.items()
         for rule, pairs in paired_rules(
@@ -447,10 +449,10 @@ def earlier_table(docs: Path, measure: str, kind: str) -> str:
         ).items()
         if (gain := pairs.difference(measure, kind)) is not None
     }
-    shown = after_holm(found)
+    shown = after_holm(gains)
     rows = [
         [f"`{rule}`", *(shown.get((rule, length), NONE) for length in EARLIER)]
-        for rule in dict.fromkeys(rule for rule, _ in found)
+        for rule in dict.fromkeys(rule for rule, _ in gains)
     ]
     return markdown_table(["rule", *EARLIER], rows)
 

@@ -58,12 +58,12 @@ def all_advantages(
 ) -> dict[Kind, Tensor]:
     """Return every rule's advantages, centred by position."""
     best = token_rewards(paid_by(DECISIVE, ENV, kwargs), episodes)
-    found = {
+    by_kind = {
         **paid_advantages(RULES, LAMBDAS, episodes, ENV, kwargs),
         **forked_advantages(LAMBDAS[-1:], episodes, policy, ENV, kwargs),
         (DECISIVE, 0.0, 0): best,
     }
-    return {kind: advantages - advantages.mean(0) for kind, advantages in found.items()}
+    return {kind: advantages - advantages.mean(0) for kind, advantages in by_kind.items()}
 
 
 def file_of(docs: Path, setting: str) -> Path:

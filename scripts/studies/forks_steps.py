@@ -95,14 +95,14 @@ def page(docs: Docs = DOCS) -> None:
     rows = [["guesses", "", "", f"{np.mean(guessed):.2f}"]]
     for name, labelled, share in (("exact", exact, 1.0), ("by 8 continuations", forked, agree)):
         with tempfile.TemporaryDirectory() as folder:
-            found = train_process_model(
+            metrics = train_process_model(
                 env.bundle.reward_model,
                 labelled,
                 output_dir=Path(folder) / "model",
                 held_out=held_out,
                 training=TRAINING,
             ).metrics
-        figures = (share, found.accuracy, found.first_error_f1)
+        figures = (share, metrics.accuracy, metrics.first_error_f1)
         rows.append([name, *(f"{figure:.2f}" for figure in figures)])
     header = ["labels", "labels that are right", "accuracy of steps", "F1 of the first error"]
     fill(docs / "forks.md", {"process": markdown_table(header, rows)})

@@ -266,12 +266,12 @@ def publish(docs: Docs = DOCS) -> None:
 
 def _cells(rows: Rows, figure: Callable[[Mapping[str, Any]], str], **where: str) -> list[str]:
     """Return a figure per policy: with EOS in play, then without."""
-    found = {
+    by_policy = {
         (str(row["eos"]), float(row["share"])): figure(row)
         for row in rows
         if all(row[key] == value for key, value in where.items())
     }
-    return [found.get((eos, share), "\u2013") for eos in ("True", "False") for share in SHARES]
+    return [by_policy.get((eos, share), "\u2013") for eos in ("True", "False") for share in SHARES]
 
 
 def _cosine(row: Mapping[str, Any]) -> str:
@@ -326,8 +326,8 @@ def ends_table(ascents: Rows, runs: Rows) -> str:
             for run in runs
             if all(run[key] == row[key] for key in ("rule", "estimator", "horizon"))
         ]
-        place = f"{row['response'] or 'empty'}, {row['probability']:.0%}"
-        cells = [number(row["score"]), place, "; ".join(ended) or "\u2013"]
+        likeliest = f"{row['response'] or 'empty'}, {row['probability']:.0%}"
+        cells = [number(row["score"]), likeliest, "; ".join(ended) or "\u2013"]
         about = [f"`{row['rule']}`", f"`{row['estimator']}`", f"{row['horizon']:g}"]
         lines.append([*about, *cells])
     header = ["rule", "estimator", "tokens", "ascent: score", "likeliest response"]

@@ -147,12 +147,12 @@ def panel_of(curves: Sequence[Curve], kl_coef: float = 0.05) -> Panel:
 
 def read_panels(docs: Path, names: Mapping[str, str]) -> dict[str, Panel]:
     """Return the cells that have run, by label, each with the price on KL that it trained with."""
-    found = {}
+    panels = {}
     for label, name in names.items():
         if curves := read_cell(docs, name):
             kl_coef = read_json(docs / "grid" / f"{name}.json")["training"]["kl_coef"]
-            found[label] = panel_of(curves, kl_coef)
-    return found
+            panels[label] = panel_of(curves, kl_coef)
+    return panels
 
 
 def slope_sentence(lengths: Mapping[str, Panel]) -> str:

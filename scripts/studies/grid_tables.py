@@ -42,28 +42,28 @@ PLANNED = 10
 
 def paired_rules(panel: Panel) -> dict[str, PairedRuns]:
     """Return every rule that has enough pairs with sparse."""
-    found = {
+    by_rule = {
         rule: PairedRuns(panel=panel, rule=rule, baseline=BASELINE)
         for rule in panel.rewards
         if rule != BASELINE
     }
-    return {rule: pairs for rule, pairs in found.items() if len(pairs.seeds) >= FEWEST}
+    return {rule: pairs for rule, pairs in by_rule.items() if len(pairs.seeds) >= FEWEST}
 
 
 def paired_settings(panels: Mapping[str, Panel], rule: str = "abc") -> dict[str, PairedRuns]:
     """Return one rule's pairs with sparse in every setting where there are enough."""
-    found = {label: paired_rules(panel).get(rule) for label, panel in panels.items()}
-    return {label: pairs for label, pairs in found.items() if pairs is not None}
+    by_label = {label: paired_rules(panel).get(rule) for label, panel in panels.items()}
+    return {label: pairs for label, pairs in by_label.items() if pairs is not None}
 
 
 def steps_table(panels: Mapping[str, Panel], measure: str = "score") -> str:
     """Return the steps to sparse's final level as a share of sparse's own: rules by settings."""
-    found: dict[str, dict[str, str]] = {}
+    by_rule: dict[str, dict[str, str]] = {}
     for label, panel in panels.items():
         for rule, pairs in paired_rules(panel).items():
             text = ratio(fields(pairs.relative_steps(measure)))
-            found.setdefault(rule, {})[label] = text + _fewer(pairs)
-    rows = [[rule, *(row.get(label, "") for label in panels)] for rule, row in found.items()]
+            by_rule.setdefault(rule, {})[label] = text + _fewer(pairs)
+    rows = [[rule, *(row.get(label, "") for label in panels)] for rule, row in by_rule.items()]
     return markdown_table(["rule", *panels], rows)
 
 
@@ -88,8 +88,8 @@ def share_ratio(steps: Array, x: Array, y: Array, share: float, *, resamples: in
     def one(rows: NDArray[np.integer]) -> float:
         mean_x, mean_y = iqm(x[rows], 0), iqm(y[rows], 0)
         level = mean_y[0] + share * (final_mean(mean_y, FINAL_WINDOW) - mean_y[0])
-        own = steps_to_threshold(steps, mean_x, level, interpolate=True)
-        return own / steps_to_threshold(steps, mean_y, level, interpolate=True)
+        steps_of_x = steps_to_threshold(steps, mean_x, level, interpolate=True)
+        return steps_of_x / steps_to_threshold(steps, mean_y, level, interpolate=True)
 
     rng = np.random.default_rng(0)
     everyone = np.arange(len(x))

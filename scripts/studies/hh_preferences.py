@@ -44,8 +44,8 @@ def run(pairs: Path, model: Path, out: Out, seed: int = 0) -> None:
         model: Folder of the language model.
         seed: Seed of the split and of both trainings.
     """
-    found = read_pairs(pairs, on_error="skip")
-    chosen = found.select(np.random.default_rng(seed).permutation(len(found)).tolist())
+    all_pairs = read_pairs(pairs, on_error="skip")
+    chosen = all_pairs.select(np.random.default_rng(seed).permutation(len(all_pairs)).tolist())
     train, held_out = (chosen.select(places) for places in split_pairs(chosen, HELD_OUT))
     encoding = TextEncoding(max_length=LONGEST, overlong="left", on_error="skip")
     shared: dict[str, Any] = {
@@ -81,12 +81,12 @@ def _texts(pairs: Any) -> list[dict[str, str]]:
 
 
 def _measured(dpo: DPO) -> dict[str, float]:
-    found = dpo.evaluate()
-    found |= dpo.state.log_history[-1]
+    metrics = dpo.evaluate()
+    metrics |= dpo.state.log_history[-1]
     return {
-        "accuracy": found["eval_rewards/accuracies"],
-        "loss": found["eval_loss"],
-        "margin": found["eval_rewards/margins"],
+        "accuracy": metrics["eval_rewards/accuracies"],
+        "loss": metrics["eval_loss"],
+        "margin": metrics["eval_rewards/margins"],
     }
 
 

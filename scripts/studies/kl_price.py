@@ -45,7 +45,7 @@ STOPS = (0.01, 0.003)
 STOPPED_PRICES, STOPPED_RATES = (0.2, 0.5), (3e-4, 1e-3)
 STOPPED_HEAD = (
     *HEAD[:2],
-    *(f"{place}, target_kl {stop:g}" for place in HEAD[2:4] for stop in STOPS),
+    *(f"{column}, target_kl {stop:g}" for column in HEAD[2:4] for stop in STOPS),
 )
 TEXT = ("kl_in", "kl_estimator")
 
@@ -82,11 +82,11 @@ def cells() -> Iterator[Cell]:
 def stopped_cells() -> Iterator[Cell]:
     """Yield the runs whose updates end early once the policy has moved far."""
     for seed in SEEDS:
-        for place in PLACES[:2]:
+        for kl_in, estimator in PLACES[:2]:
             for price in STOPPED_PRICES:
                 for rate in STOPPED_RATES:
                     for stop in STOPS:
-                        yield Cell(*place, price, rate, seed, stop)
+                        yield Cell(kl_in, estimator, price, rate, seed, stop)
 
 
 def measure(cell: Cell, bundle: str | None = None, **size: int) -> list[dict[str, Any]]:
@@ -183,12 +183,12 @@ def oracle_table(rows: Sequence[Mapping[str, Any]]) -> str:
         for rate in sorted({row["rate"] for row in rows}):
             gaps = []
             for kl_in, estimator in PLACES:
-                place = (kl_in, estimator, price, rate, last)
+                wanted = (kl_in, estimator, price, rate, last)
                 ends = [
                     row["gap"]
                     for row in rows
                     if tuple(row[k] for k in ("kl_in", "kl_estimator", "price", "rate", "step"))
-                    == place
+                    == wanted
                 ]
                 low, high = min(ends), max(ends)
                 gaps.append(
@@ -200,12 +200,12 @@ def oracle_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return how runs end, by price and rate: score - c KL, with score and KL behind it."""
-    return markdown_table(HEAD, _endings(rows, [(*place, 0.0) for place in PLACES]))
+    return markdown_table(HEAD, _endings(rows, [(*setting, 0.0) for setting in PLACES]))
 
 
 def stopped_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the same of the runs whose updates end early."""
-    columns = [(*place, stop) for place in PLACES[:2] for stop in STOPS]
+    columns = [(*setting, stop) for setting in PLACES[:2] for stop in STOPS]
     return markdown_table(STOPPED_HEAD, _endings(rows, columns))
 
 
@@ -217,12 +217,12 @@ def _endings(
     ends: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
         if row["step"] == last:
-            place = (row["kl_in"], row["kl_estimator"], row.get("target_kl") or 0.0)
-            ends.setdefault((row["price"], row["rate"], *place), []).append(row)
+            column = (row["kl_in"], row["kl_estimator"], row.get("target_kl") or 0.0)
+            ends.setdefault((row["price"], row["rate"], *column), []).append(row)
     return [
         [f"{price:g}", f"{rate:g}"]
         + [_ending(ends.get((price, rate, *column), []), price) for column in columns]
-        for price, rate in sorted({place[:2] for place in ends})
+        for price, rate in sorted({key[:2] for key in ends})
     ]
 
 
@@ -257,11 +257,11 @@ def imdb(bundle: str, out: Out) -> None:
         out: Folder of the study's runs.
     """
     study = (
-        Cell(*place, price, rate, seed)
+        Cell(kl_in, estimator, price, rate, seed)
         for seed in IMDB_SEEDS
         for rate in IMDB_RATES
         for price in IMDB_PRICES
-        for place in PLACES
+        for kl_in, estimator in PLACES
     )
     _run(study, out / "imdb", lambda cell: measure(cell, bundle, **IMDB_SIZE))
 

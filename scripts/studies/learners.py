@@ -207,15 +207,15 @@ def page(docs: Docs = DOCS) -> None:
 
 def _curves(docs: Path, length: int) -> list[Curve]:
     """Return the published runs of a length, each named by learner and rule."""
-    found = []
+    curves = []
     for learner in LEARNERS:
         path = docs / FOLDER / f"{learner}-{length}.csv"
         if path.exists():
-            found += [
+            curves += [
                 replace(curve, credit=f"{learner} {curve.credit.removesuffix(':delivery=end')}")
                 for curve in read_curves(path, group_by=())
             ]
-    return found
+    return curves
 
 
 def _against_sparse(name: str) -> str:
@@ -228,14 +228,14 @@ def _against_ppo(name: str) -> str:
 
 def _pairs(panels: dict[str, Panel], baseline: Any) -> dict[str, PairedRuns]:
     """Return every run of a panel paired with its baseline, by label."""
-    found = {}
+    by_label = {}
     for label, panel in panels.items():
         for name in panel.rewards:
             if (other := baseline(name)) != name:
                 pairs = PairedRuns(panel=panel, rule=name, baseline=other)
                 if len(pairs.seeds) >= FEWEST:
-                    found[f"{label}: {name} - {other}"] = pairs
-    return found
+                    by_label[f"{label}: {name} - {other}"] = pairs
+    return by_label
 
 
 def _rates_table(docs: Path) -> str:

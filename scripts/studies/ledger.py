@@ -269,14 +269,14 @@ def stages() -> Iterator[tuple[list[Cell], range]]:
     def cross(rules: Sequence[str], lambdas: Sequence[str], **at: Any) -> list[Cell]:
         return [Cell(rule=rule, gae_lambda=lam, **at) for lam in lambdas for rule in rules]
 
-    usual, rest = LAMBDAS[:2], LAMBDAS[2:]
-    main = [*cross(RULES, usual, critic="own"), *cross(RULES, usual, critic="none")]
+    first_lambdas, other_lambdas = LAMBDAS[:2], LAMBDAS[2:]
+    main = [*cross(RULES, first_lambdas, critic="own"), *cross(RULES, first_lambdas, critic="none")]
     low = cross(SHORTLIST, ("0.5", "0"))
     yield [*main, *low], SEEDS[:5]
     attention = ("sparse", "abc", "abc-signed", "attribution", "red:delivery=end")
-    yield cross(attention, usual[:1], model=MISALIGNED), SEEDS[:5]
-    yield [*cross(RULES, usual[:1]), *low[: len(SHORTLIST)]], SEEDS
-    yield cross(("sparse", "abc-signed"), usual[:1], critic="none"), SEEDS
+    yield cross(attention, first_lambdas[:1], model=MISALIGNED), SEEDS[:5]
+    yield [*cross(RULES, first_lambdas[:1]), *low[: len(SHORTLIST)]], SEEDS
+    yield cross(("sparse", "abc-signed"), first_lambdas[:1], critic="none"), SEEDS
     for length in LENGTHS[0], LENGTHS[2]:
         yield [replace(cell, length=length) for cell in AT_LENGTHS], SEEDS[:5]
     yield [*AT_VINEPPO], SEEDS[:5]
@@ -290,10 +290,10 @@ def stages() -> Iterator[tuple[list[Cell], range]]:
         [replace(cell, updates=LONGER, length=LENGTHS[0]) for cell in AT_LONGER[:2]],
         SEEDS[:3],
     )
-    yield cross(RULES, usual, critic="trunk"), SEEDS[:5]
-    yield cross(attention, usual, model=MISALIGNED), SEEDS[:5]
+    yield cross(RULES, first_lambdas, critic="trunk"), SEEDS[:5]
+    yield cross(attention, first_lambdas, model=MISALIGNED), SEEDS[:5]
     yield main, SEEDS
-    yield cross(RULES, rest), SEEDS[:5]
+    yield cross(RULES, other_lambdas), SEEDS[:5]
 
 
 # --- runs -----------------------------------------------------------------------------------------

@@ -102,12 +102,12 @@ def paid_advantages(
     kwargs: Mapping[str, Any],
 ) -> dict[Kind, Tensor]:
     """Return the advantages of what each rule pays, by each lambda."""
-    found = {}
+    advantages = {}
     for rule in rules:
         rewards = token_rewards(paid_by(rule, env, kwargs), episodes)
         for gae_lambda in lambdas:
-            found[rule, gae_lambda, 0] = without_critic(rewards, gae_lambda)
-    return found
+            advantages[rule, gae_lambda, 0] = without_critic(rewards, gae_lambda)
+    return advantages
 
 
 def forked_advantages(
@@ -129,15 +129,15 @@ def forked_advantages(
         env: Environment id.
         kwargs: Arguments of the environment.
     """
-    found = {}
+    advantages = {}
     forks = paid_by(f"mc:k={K}", env, kwargs, policy)
     for estimate in range(2):
         rewards = token_rewards(forks, episodes)
         for gae_lambda in lambdas:
-            found[PERFECT, gae_lambda, estimate] = without_critic(rewards, gae_lambda)
-        found[EXACT, 0.0, estimate] = rewards
-    found[CONTINUED, 0.0, 0] = found[EXACT, 0.0, 0]
-    return found
+            advantages[PERFECT, gae_lambda, estimate] = without_critic(rewards, gae_lambda)
+        advantages[EXACT, 0.0, estimate] = rewards
+    advantages[CONTINUED, 0.0, 0] = advantages[EXACT, 0.0, 0]
+    return advantages
 
 
 def legal_tokens(policy: Any, length: int) -> Tensor:
@@ -164,10 +164,10 @@ def gradients(
         logits = policy.shaped_logits(policy.states(sequences), None)
         logits = logits.masked_fill(~legal, -torch.inf)
         log_probs = chosen_log_probs(logits, torch.tensor(episode.response_ids))
-        found = torch.autograd.grad(
+        by_parameter = torch.autograd.grad(
             log_probs, parameters, advantages[:, index], is_grads_batched=True, allow_unused=True
         )
-        yield torch.cat([part.flatten(1) for part in found if part is not None], dim=1)
+        yield torch.cat([part.flatten(1) for part in by_parameter if part is not None], dim=1)
 
 
 def gram(
@@ -182,11 +182,11 @@ def gram(
     size, kinds = len(episodes) // BLOCKS, len(advantages)
     sums: list[Tensor] = []
     products = torch.zeros(BLOCKS, kinds, kinds, dtype=torch.float64)
-    for index, found in enumerate(gradients(episodes, policy, advantages, legal)):
+    for index, response_gradients in enumerate(gradients(episodes, policy, advantages, legal)):
         if index % size == 0:
-            sums.append(torch.zeros_like(found))
-        sums[-1] += found / size
-        products[index // size] += (found @ found.T).double() / size
+            sums.append(torch.zeros_like(response_gradients))
+        sums[-1] += response_gradients / size
+        products[index // size] += (response_gradients @ response_gradients.T).double() / size
     flat = torch.stack(sums).flatten(0, 1)
     between = (flat @ flat.T).double().reshape((BLOCKS, kinds) * 2)
     return between.numpy(), products.numpy()
@@ -250,8 +250,8 @@ def rows_of(
     """
     between, products = gram(episodes, policy, torch.stack(list(advantages.values())), legal)
     places: dict[tuple[str, float], list[int]] = {}
-    for place, (rule, gae_lambda, _) in enumerate(advantages):
-        places.setdefault((rule, gae_lambda), []).append(place)
+    for index, (rule, gae_lambda, _) in enumerate(advantages):
+        places.setdefault((rule, gae_lambda), []).append(index)
     rows = []
     for (rule, gae_lambda), kind in places.items():
         values, errors = with_errors(between, products, kind, places[EXACT, 0.0])

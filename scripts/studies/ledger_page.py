@@ -127,14 +127,14 @@ class Ledger:
             runs.setdefault(where, []).append(row)
         self.sweeps: dict[Cell, dict[float, float]] = {}
         """Cell -> rate -> mean of score - c KL over the run of the spare seed."""
-        for (cell, rate, seed), found in runs.items():
+        for (cell, rate, seed), run_rows in runs.items():
             if seed == SPARE_SEED:
-                self.sweeps.setdefault(cell, {})[rate] = net_area(found)
+                self.sweeps.setdefault(cell, {})[rate] = net_area(run_rows)
         self.runs: dict[Cell, dict[int, list[Row]]] = {}
         """Cell -> seed -> the run at the tuned rate."""
-        for (cell, rate, seed), found in runs.items():
+        for (cell, rate, seed), run_rows in runs.items():
             if seed != SPARE_SEED and rate == self.rate(cell):
-                self.runs.setdefault(cell, {})[seed] = found
+                self.runs.setdefault(cell, {})[seed] = run_rows
 
     def rate(self, cell: Cell) -> float:
         """Return the rate that was the best of a cell's sweep."""
@@ -147,7 +147,7 @@ class Ledger:
 
     def ends(self, cell: Cell, measure: str) -> list[float]:
         """Return the last measurement of every run."""
-        return [float(found[-1][measure]) for found in self.runs.get(cell, {}).values()]
+        return [float(rows[-1][measure]) for rows in self.runs.get(cell, {}).values()]
 
     def difference(
         self, cell: Cell, other: Cell, *, at_end: bool = False
@@ -161,13 +161,13 @@ class Ledger:
 
     def steps(self, cell: Cell, here: "AtLength") -> dict[int, np.ndarray]:
         """Return the updates to each of `SHARES` of the way by seed, those of the run at most."""
-        found = {}
+        by_seed = {}
         for seed, rows in self.runs.get(cell, {}).items():
             at = [row["step"] for row in rows]
             curve = [net(row) for row in rows]
             reached = steps_to_shares(at, [curve], here.start, here.goal)[:, 0]
-            found[seed] = np.minimum(reached, at[-1])
-        return found
+            by_seed[seed] = np.minimum(reached, at[-1])
+        return by_seed
 
     def speed(self, cell: Cell, here: "AtLength", share: int) -> tuple[float, float, float] | None:
         """Return how many times as fast as `sparse` a cell comes a share of the way.
@@ -190,7 +190,7 @@ class Ledger:
 
     def chosen(self, rules: Sequence[str], places: Sequence[Cell]) -> Cell | None:
         """Return the cell of the rules that did best on the spare seed, None without any run."""
-        cells = [replace(place, rule=rule) for place in places for rule in rules]
+        cells = [replace(cell, rule=rule) for cell in places for rule in rules]
         tried = [cell for cell in cells if len(self.areas(cell)) > 1]
         return max(tried, key=lambda cell: max(self.sweeps[cell].values()), default=None)
 
@@ -219,15 +219,15 @@ def places(ledger: Ledger, **at: Any) -> list[Cell]:
     ]
 
 
-def title(place: Cell) -> str:
+def title(cell: Cell) -> str:
     """Return a setting's name."""
-    return f"{CRITIC_LABELS[place.critic]}, lambda {place.gae_lambda}"
+    return f"{CRITIC_LABELS[cell.critic]}, lambda {cell.gae_lambda}"
 
 
-def setting(place: Cell) -> str:
+def setting(cell: Cell) -> str:
     """Return a setting's name where a critic of its own goes without saying."""
-    critic = {"own": "", "trunk": "head on the policy, ", "none": "no critic, "}[place.critic]
-    return f"{critic}lambda {place.gae_lambda}"
+    critic = {"own": "", "trunk": "head on the policy, ", "none": "no critic, "}[cell.critic]
+    return f"{critic}lambda {cell.gae_lambda}"
 
 
 def label(rule: str) -> str:
@@ -239,8 +239,8 @@ def areas_table(ledger: Ledger, settings: Sequence[Cell]) -> str:
     """Return the mean of score - c KL over the run, a row per rule and a column per setting."""
     rows = []
     for rule in RULES:
-        found = [list(ledger.areas(replace(place, rule=rule)).values()) for place in settings]
-        rows.append([label(rule), *(student_mean(a) if len(a) > 1 else NONE for a in found)])
+        areas = [list(ledger.areas(replace(column, rule=rule)).values()) for column in settings]
+        rows.append([label(rule), *(student_mean(a) if len(a) > 1 else NONE for a in areas)])
     return markdown_table(["rule", *map(title, settings)], rows)
 
 
@@ -249,20 +249,20 @@ def differences_table(ledger: Ledger, settings: Sequence[Cell]) -> str:
 
     That lambda is the best of the spare seed under the same critic.
     """
-    found: dict[tuple[str, Cell], PairedDifference] = {}
-    for place in settings:
-        same = [other for other in settings if other.critic == place.critic]
+    differences: dict[tuple[str, Cell], PairedDifference] = {}
+    for column in settings:
+        same = [other for other in settings if other.critic == column.critic]
         baseline = ledger.chosen(["sparse"], same)
         if baseline is None:
             continue
         for rule in RULES:
-            cell = replace(place, rule=rule)
+            cell = replace(column, rule=rule)
             figure = None if cell == baseline else ledger.difference(cell, baseline)
             if figure is not None:
-                found[rule, place] = figure
-    shown = after_holm(found)
+                differences[rule, column] = figure
+    shown = after_holm(differences)
     rows = [
-        [label(rule), *(shown.get((rule, place), NONE) for place in settings)] for rule in RULES
+        [label(rule), *(shown.get((rule, column), NONE) for column in settings)] for rule in RULES
     ]
     return markdown_table(["rule", *map(title, settings)], rows)
 
@@ -277,15 +277,15 @@ def gains(docs: Path = DOCS) -> dict[str, PairedDifference]:
         By rule, score - c KL over the run, the rate tuned for each rule.
     """
     ledger = published(docs)
-    found = {}
+    by_rule = {}
     for rule in RULES[1:-1]:
         made = RewardChoice.of(rule).made
-        own = made.gae_lambda if isinstance(made, Credit) else None
-        at = f"{GAE_LAMBDA if own is None else own:g}"
+        own_lambda = made.gae_lambda if isinstance(made, Credit) else None
+        at = f"{GAE_LAMBDA if own_lambda is None else own_lambda:g}"
         gain = ledger.difference(Cell(rule=rule, gae_lambda=at), Cell(rule="sparse"))
         if gain is not None:
-            found[rule] = gain
-    return found
+            by_rule[rule] = gain
+    return by_rule
 
 
 def compared(
@@ -301,15 +301,15 @@ def compared(
         baselines: Place -> the cell that others are compared with there.
         what: Field of a cell that is the place.
     """
-    found = {
+    figures = {
         (cell, title): figure
         for cell in cells
         for title, baseline in baselines.items()
         if (here := replace(cell, **{what: getattr(baseline, what)})) != baseline
         and (figure := ledger.difference(here, baseline)) is not None
     }
-    shown = after_holm(found)
-    return {name: (figure, shown[name]) for name, figure in found.items()}
+    shown = after_holm(figures)
+    return {name: (figure, shown[name]) for name, figure in figures.items()}
 
 
 def models_table(ledger: Ledger) -> str:
@@ -319,11 +319,11 @@ def models_table(ledger: Ledger) -> str:
         for name, model in MODEL_LABELS.items()
         if len(ledger.areas(cell := Cell(rule="sparse", model=model))) > 1
     }
-    found = compared(ledger, AT_MODELS, baselines, "model")
+    differences = compared(ledger, AT_MODELS, baselines, "model")
     level = [student_mean(list(ledger.areas(cell).values())) for cell in baselines.values()]
     rows = [["`sparse`, lambda 0.95", *level]]
     for cell in AT_MODELS[1:]:
-        line = [found.get((cell, name), (None, NONE))[1] for name in baselines]
+        line = [differences.get((cell, name), (None, NONE))[1] for name in baselines]
         rows.append([f"{label(cell.rule)}, {setting(cell)}", *line])
     return markdown_table(["", *baselines], rows)
 
@@ -352,13 +352,13 @@ def lengths_of(ledger: Ledger, ways: Sequence[Row], updates: int = UPDATES) -> d
         ways: The best of n untrained responses by length.
         updates: Updates of the runs.
     """
-    found = {}
+    by_length = {}
     for length in LENGTHS:
         sparse = ledger.chosen(["sparse"], places(ledger, length=length, updates=updates))
         best = {row["n"]: net(row) for row in ways if row["length"] == length}
         if sparse is not None and best:
-            found[length] = AtLength(start=best[1], goal=best[GOAL], sparse=sparse)
-    return found
+            by_length[length] = AtLength(start=best[1], goal=best[GOAL], sparse=sparse)
+    return by_length
 
 
 def lengths_table(ledger: Ledger, ways: Sequence[Row]) -> str:
@@ -369,7 +369,7 @@ def lengths_table(ledger: Ledger, ways: Sequence[Row]) -> str:
     """
     lengths = {f"{length} tokens": here for length, here in lengths_of(ledger, ways).items()}
     baselines = {title: here.sparse for title, here in lengths.items()}
-    found = compared(ledger, AT_LENGTHS, baselines, "length")
+    differences = compared(ledger, AT_LENGTHS, baselines, "length")
     level = []
     for here in lengths.values():
         areas = list(ledger.areas(here.sparse).values())
@@ -383,7 +383,7 @@ def lengths_table(ledger: Ledger, ways: Sequence[Row]) -> str:
     for cell in AT_LENGTHS:
         line = [f"{label(cell.rule)}, {setting(cell)}"]
         for title, here in lengths.items():
-            figure, text = found.get((cell, title), (None, NONE))
+            figure, text = differences.get((cell, title), (None, NONE))
             share = "" if figure is None else f"; {percent(here.share(figure.difference))}"
             line.append(f"{text}{share}")
         rows.append(line)
@@ -402,10 +402,10 @@ def speeds_table(ledger: Ledger, ways: Sequence[Row]) -> str:
         name = "`sparse`, its best"
         line = [name if cell is None else f"{label(cell.rule)}, {setting(cell)}"]
         for length, here in lengths.items():
-            place = here.sparse if cell is None else replace(cell, length=length)
-            steps = [*ledger.steps(place, here).values()]
+            timed_cell = here.sparse if cell is None else replace(cell, length=length)
+            steps = [*ledger.steps(timed_cell, here).values()]
             text = " / ".join(f"{at:.1f}" for at in np.mean(steps, axis=0)) if steps else NONE
-            times = None if cell is None else ledger.speed(place, here, FASTER_AT)
+            times = None if cell is None else ledger.speed(timed_cell, here, FASTER_AT)
             if times is not None:
                 text += f"; {number(times[0])} times ({number(times[1])} to {number(times[2])})"
             elif cell is not None and steps:
@@ -434,7 +434,7 @@ def longer_table(ledger: Ledger, ways: Sequence[Row]) -> str:
     for when, at_end in (("over the run", False), ("at the end", True)):
         level = [student_mean([*ledger.areas(b, at_end=at_end).values()]) for b in baselines]
         rows.append([f"`sparse`, {when}", *level])
-        found = {
+        differences = {
             (rule, base): figure
             for rule in AT_LONGER[1:]
             for base in baselines
@@ -444,7 +444,7 @@ def longer_table(ledger: Ledger, ways: Sequence[Row]) -> str:
                 )
             )
         }
-        shown = after_holm(found)
+        shown = after_holm(differences)
         for rule in AT_LONGER[1:]:
             line = [shown.get((rule, base), NONE) for base in baselines]
             rows.append([f"{label(rule.rule)}, {setting(rule)}, {when}", *line])
@@ -521,17 +521,17 @@ def controls_table(ledger: Ledger) -> str:
     every = places(ledger)
     control = ledger.chosen(CONTROLS, every)
     best = {rule: ledger.chosen([rule], every) for rule in RULES if rule not in CONTROLS}
-    found = {
+    by_rule = {
         rule: (cell, figure)
         for rule, cell in best.items()
         if cell is not None
         and control is not None
         and (figure := ledger.difference(cell, control)) is not None
     }
-    if control is None or not found:
+    if control is None or not by_rule:
         return "Not measured yet."
-    shown = after_holm({rule: figure for rule, (_, figure) in found.items()})
-    rows = [[label(rule), title(cell), shown[rule]] for rule, (cell, _) in found.items()]
+    shown = after_holm({rule: figure for rule, (_, figure) in by_rule.items()})
+    rows = [[label(rule), title(cell), shown[rule]] for rule, (cell, _) in by_rule.items()]
     head = f"minus {label(control.rule)}, {title(control)}"
     return markdown_table(["rule", "critic, lambda", head], rows)
 
@@ -543,14 +543,14 @@ def steps_of(ledger: Ledger) -> list[tuple[str, Cell | None]]:
     measure it, did not choose it.
     """
     every = places(ledger)
-    without = [place for place in every if place.critic == "none"]
-    found = [rule for rule in RULES[1:] if rule not in (*CONTROLS, WORDS)]
+    without = [cell for cell in every if cell.critic == "none"]
+    reading_rules = [rule for rule in RULES[1:] if rule not in (*CONTROLS, WORDS)]
     return [
         ("sparse, no critic, lambda 0.95", Cell(rule="sparse", critic="none")),
         ("lambda: sparse, no critic, its best", ledger.chosen(["sparse"], without)),
         ("critic: sparse, its best", ledger.chosen(["sparse"], every)),
         ("dense: the best control", ledger.chosen(CONTROLS, every)),
-        ("tokens: the best rule that reads the text", ledger.chosen(found, every)),
+        ("tokens: the best rule that reads the text", ledger.chosen(reading_rules, every)),
         ("truth: true words, its best", ledger.chosen([WORDS], every)),
     ]
 
@@ -579,14 +579,14 @@ def noise_table(rows: Sequence[Row]) -> str:
     lambdas = sorted({row["gae_lambda"] for row in rows if row["rule"] == "sparse"})
     table = []
     for rule in (*RULES, PERFECT, EXACT, CONTINUED):
-        own = {row["gae_lambda"]: row for row in rows if row["rule"] == rule}
-        if not own:
+        by_lambda = {row["gae_lambda"]: row for row in rows if row["rule"] == rule}
+        if not by_lambda:
             continue
         if rule in (EXACT, CONTINUED):  # A_t = r_t, whatever lambda is
-            own = {at: row for at, row in zip(lambdas[-1:], own.values(), strict=False)}
+            by_lambda = {at: row for at, row in zip(lambdas[-1:], by_lambda.values(), strict=False)}
         line = [label(rule) if rule in RULES else rule]
         for at in lambdas:
-            row = own.get(at)
+            row = by_lambda.get(at)
             line.append(NONE if row is None else of_gradient(row))
         table.append(line)
     return markdown_table(["rule", *(f"lambda {at:g}" for at in lambdas)], table)
@@ -600,17 +600,17 @@ def draw(file: Path, ledger: Ledger) -> None:
     from matplotlib.figure import Figure
 
     settings = places(ledger)
-    critics = list(dict.fromkeys(place.critic for place in settings))
+    critics = list(dict.fromkeys(cell.critic for cell in settings))
     figure = Figure(figsize=(4.2 * len(critics), 3.8), layout="constrained")
     panels = figure.subplots(1, len(critics), sharex=True, sharey=True, squeeze=False)[0]
     best = ledger.chosen(["sparse"], settings)
     middles: list[float] = []
     for axes, critic in zip(panels, critics, strict=True):
-        own = [place for place in settings if place.critic == critic]
-        for offset, place in enumerate(own):
-            shift = 0.6 * (0.5 - (offset + 0.5) / len(own))
+        critic_cells = [cell for cell in settings if cell.critic == critic]
+        for offset, cell in enumerate(critic_cells):
+            shift = 0.6 * (0.5 - (offset + 0.5) / len(critic_cells))
             for height, rule in enumerate(reversed(RULES)):
-                areas = list(ledger.areas(replace(place, rule=rule)).values())
+                areas = list(ledger.areas(replace(cell, rule=rule)).values())
                 if len(areas) > 1:
                     middle, low, high, _ = student_interval(areas)
                     middles.append(float(middle))
@@ -618,9 +618,9 @@ def draw(file: Path, ledger: Ledger) -> None:
                         middle,
                         height + shift,
                         xerr=[[middle - low], [high - middle]],
-                        fmt=MARKERS[place.gae_lambda],
-                        color=COLORS[place.gae_lambda],
-                        label=f"lambda {place.gae_lambda}" if not height else None,
+                        fmt=MARKERS[cell.gae_lambda],
+                        color=COLORS[cell.gae_lambda],
+                        label=f"lambda {cell.gae_lambda}" if not height else None,
                         markersize=5,
                         capsize=2,
                     )

@@ -113,8 +113,8 @@ def tokens_per_episode(rule: str) -> int:
 
 def batches(rule: str) -> list[int]:
     """Return the numbers of episodes per update that are tried for a rule."""
-    most = BUDGET / FEWEST_UPDATES / tokens_per_episode(rule)
-    return [size for size in BATCHES if size <= most]
+    largest = BUDGET / FEWEST_UPDATES / tokens_per_episode(rule)
+    return [size for size in BATCHES if size <= largest]
 
 
 @dataclass(frozen=True, kw_only=True)

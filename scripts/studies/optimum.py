@@ -113,17 +113,17 @@ def figures(
         price: Price c of a nat of KL to the reference, score units; at 0 no policy is best.
     """
     policy, prior = np.asarray(probs, dtype=np.float64), np.asarray(reference, dtype=np.float64)
-    found = {
+    measures = {
         "score": float(policy @ np.asarray(scores)),
         "kl": float(rel_entr(policy, prior).sum()),
         "entropy": float(-rel_entr(policy, np.ones_like(policy)).sum()),
         "commonest": float(policy.max()),
     }
     if not price:
-        return found
+        return measures
     best = best_probs(prior, scores, price)
     distance, start = rel_entr(policy, best).sum(), rel_entr(prior, best).sum()
-    return {**found, "distance": float(distance), "gap": float(distance / start)}
+    return {**measures, "distance": float(distance), "gap": float(distance / start)}
 
 
 def best_probs(reference: ArrayLike, scores: ArrayLike, price: float) -> Array:
@@ -143,15 +143,15 @@ def drawn_pairs(
 
     With those labels the best policy by DPO's expected loss is the best by score - beta KL.
     """
-    found: list[tuple[int, int]] = []
-    while len(found) < count:
+    pairs: list[tuple[int, int]] = []
+    while len(pairs) < count:
         one, other = rng.choice(len(every.probs), (2, count), p=every.probs)
         gap = every.scores[one] - every.scores[other]
         wins = gap > 0.0 if always else rng.random(count) < expit(gap)
         usable = (one != other) & ((gap != 0.0) | (not always))
         chosen, rejected = np.where(wins, one, other), np.where(wins, other, one)
-        found += zip(chosen[usable].tolist(), rejected[usable].tolist(), strict=True)
-    return found[:count]
+        pairs += zip(chosen[usable].tolist(), rejected[usable].tolist(), strict=True)
+    return pairs[:count]
 
 
 # --- runs -----------------------------------------------------------------------------------------
@@ -212,8 +212,8 @@ def measure(cell: Cell) -> dict[str, Any]:
     """Return the row of a cell's trained policy."""
     agent, envs = train(cell)
     oracle: Any = envs.unwrapped
-    every, found = _reference(), oracle.responses(policy_table(agent.policy, envs))
-    return vars(cell) | figures(found.probs, every.probs, every.scores, cell.price)
+    every, trained = _reference(), oracle.responses(policy_table(agent.policy, envs))
+    return vars(cell) | figures(trained.probs, every.probs, every.scores, cell.price)
 
 
 def sweep() -> Iterator[Cell]:
@@ -257,9 +257,9 @@ def run(out: Out = OUT, docs: Docs = DOCS) -> None:
 
     tried = ppo_sweep(docs)
     for method in METHODS:
-        own = [cell for cell in sweep() if cell.method == method]
-        missing(own)
-        tried += read_rows(*(cell.file(out) for cell in own), text=TEXT)
+        method_cells = [cell for cell in sweep() if cell.method == method]
+        missing(method_cells)
+        tried += read_rows(*(cell.file(out) for cell in method_cells), text=TEXT)
         missing(
             Cell(method=method, price=price, rate=tuned_rate(method, price, tried), seed=seed)
             for price in RUN_AT[method[:3]]
@@ -331,8 +331,8 @@ def best_of_n_table(exact: Sequence[Row]) -> str:
     least = {price: min(gaps[price, n] for n in NS) for price in PRICES}
     lines = []
     for n in NS:
-        own = next(row for row in exact if row["n"] == n)
-        figure = (own["score"], own["kl"], best_of_n_kl_bound(n))
+        row_of_n = next(row for row in exact if row["n"] == n)
+        figure = (row_of_n["score"], row_of_n["kl"], best_of_n_kl_bound(n))
         shown = [bold_if(gaps[price, n] == least[price], gaps[price, n]) for price in PRICES]
         lines.append([f"{n:,}", *map(number, figure), *shown])
     head = ["n", "score", "KL, nats", "log n - (n - 1) / n"]
@@ -344,14 +344,14 @@ def rates_table(rows: Sequence[Row]) -> str:
     lines = []
     for method, label in METHODS.items():
         for price in PRICES:
-            own = {
+            gap_by_rate = {
                 row["rate"]: row["gap"]
                 for row in of_method(rows, method, price)
                 if row["seed"] == SWEEP_SEED
             }
-            if own:
-                best = min(own.values())
-                cells = [bold_if(own[rate] == best, own[rate]) for rate in RATES]
+            if gap_by_rate:
+                best = min(gap_by_rate.values())
+                cells = [bold_if(gap_by_rate[rate] == best, gap_by_rate[rate]) for rate in RATES]
                 lines.append([label, f"{price:g}", *cells])
     return markdown_table(["learner", "price c", *(f"rate {rate:g}" for rate in RATES)], lines)
 
@@ -360,8 +360,8 @@ def entropy_table(rows: Sequence[Row]) -> str:
     """Return score and diversity by entropy bonus: means, and the least and the greatest."""
     lines = []
     for bonus in BONUSES:
-        own = [row for row in rows if row["bonus"] == bonus]
-        figures = [[row[name] for row in own] for name in ("score", "entropy", "commonest")]
+        bonus_rows = [row for row in rows if row["bonus"] == bonus]
+        figures = [[row[name] for row in bonus_rows] for name in ("score", "entropy", "commonest")]
         lines.append([f"{bonus:g}", *map(with_range, figures)])
     head = ["`ent_coef`", "score", "entropy of a response, nats", "probability of the commonest"]
     return markdown_table(head, lines)

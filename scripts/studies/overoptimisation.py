@@ -113,7 +113,7 @@ def pending(out: Path) -> Iterator[tuple[str, ComparisonConfig, str, int]]:
     Within them both rewards without a price come first, then `sparse` at the others, then `abc`.
     """
 
-    def place(work: tuple[Cell, str, int]) -> tuple[bool, int, int, int]:
+    def order(work: tuple[Cell, str, int]) -> tuple[bool, int, int, int]:
         cell, reward, seed = work
         late = seed >= FIRST_SEED + SEEDS // 2
         return late, TASKS.index(cell.task), bool(cell.price) * (1 + REWARDS.index(reward)), seed
@@ -123,7 +123,7 @@ def pending(out: Path) -> Iterator[tuple[str, ComparisonConfig, str, int]]:
         for cell in CELLS
         for reward, seed in missing_runs(cell.config(), out / cell.name)
     ]
-    for cell, reward, seed in sorted(work, key=place):
+    for cell, reward, seed in sorted(work, key=order):
         yield cell.name, cell.config(), reward, seed
 
 
@@ -176,9 +176,9 @@ def draw_best_of(task: str) -> list[dict[str, Any]]:
     proxy = np.array([episode.score for episode in flat], dtype=np.float64).reshape(-1, DRAWN)
     gold = judge.score(flat).values.reshape(-1, DRAWN)
     return [
-        {"task": task, "n": n, "prompt": place, "score": score, "gold_score": gold_score}
+        {"task": task, "n": n, "prompt": index, "score": score, "gold_score": gold_score}
         for n in NS
-        for place, (score, gold_score) in enumerate(
+        for index, (score, gold_score) in enumerate(
             zip(mean_of_best(proxy, proxy, n), mean_of_best(proxy, gold, n), strict=True)
         )
     ]
@@ -208,15 +208,15 @@ def at_kl(kl: ArrayLike, values: ArrayLike, level: float) -> float:
         values: (time,) the measurement at the same evaluations.
         level: KL, nats, above 0.
     """
-    reached, found = np.asarray(kl, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    reached, measured = np.asarray(kl, dtype=np.float64), np.asarray(values, dtype=np.float64)
     beyond = np.flatnonzero(reached >= level)
     if not beyond.size:
         return float("nan")
     after = int(beyond[0])
     if after == 0:
-        return float(found[0])
+        return float(measured[0])
     part = (level - reached[after - 1]) / (reached[after] - reached[after - 1])
-    return float(found[after - 1] + part * (found[after] - found[after - 1]))
+    return float(measured[after - 1] + part * (measured[after] - measured[after - 1]))
 
 
 def fall(gold: ArrayLike) -> tuple[int, int | None]:
@@ -309,8 +309,10 @@ def best_of_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return proxy and gold of best-of-n."""
     lines = []
     for n in NS:
-        own = [row for row in rows if row["n"] == n]
-        figures = [student_mean([row[name] for row in own]) for name in ("score", "gold_score")]
+        rows_of_n = [row for row in rows if row["n"] == n]
+        figures = [
+            student_mean([row[name] for row in rows_of_n]) for name in ("score", "gold_score")
+        ]
         lines.append([f"{n}", number(best_of_n_kl_bound(n)), *figures])
     return markdown_table(["n", "KL at most, nats", "proxy", "gold"], lines)
 
@@ -323,12 +325,16 @@ def equal_kl_table(panels: Mapping[float, Panel]) -> str:
         if not pairs.seeds:
             continue
         for level in KLS:
-            found = np.array([at_level(pairs, name, level) for name in ("score", "gold_score")])
-            found = found[:, :, np.isfinite(found).all(axis=(0, 1))]  # (measure, rule, pairs)
-            if found.shape[-1] < FEWEST:
+            at_equal_kl = np.array(
+                [at_level(pairs, name, level) for name in ("score", "gold_score")]
+            )
+            at_equal_kl = at_equal_kl[
+                :, :, np.isfinite(at_equal_kl).all(axis=(0, 1))
+            ]  # (measure, rule, pairs)
+            if at_equal_kl.shape[-1] < FEWEST:
                 continue
             line = [f"{price:g}", f"{level:g}"]
-            for abc, sparse in found:
+            for abc, sparse in at_equal_kl:
                 line.append(f"{number(sparse.mean())}, {number(abc.mean())}")
                 line.append(difference(fields(paired_difference(abc, sparse))))
             lines.append(line)
@@ -348,10 +354,10 @@ def alarms_table(panels: Mapping[float, Panel]) -> str:
     Lead: updates from the alarm to the evaluation by which gold has fallen; below 0 it is late.
     """
     runs = [
-        ({name: rows[place] for name, rows in of.values.items()}, panel.steps)
+        ({name: rows[index] for name, rows in of.values.items()}, panel.steps)
         for panel in panels.values()
         for of in panel.rewards.values()
-        for place in range(len(of.seeds))
+        for index in range(len(of.seeds))
     ]
     falls = [fall(curves["gold_score"]) for curves, _ in runs]
     lines = []

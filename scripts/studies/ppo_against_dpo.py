@@ -259,8 +259,8 @@ def _collect(writer: str, seed: int, skip: int, count: int) -> list[dict[str, An
     groups = collector.collect(make_policy(envs), prompts, seed=seed + skip)
     ranked = [sorted(group, key=lambda one: -(one.score or 0.0)) for group in groups]
     rows: list[dict[str, Any]] = []
-    for place in range(PER_PROMPT):
-        couples = [(group[place], group[-1 - place]) for group in ranked]
+    for rank in range(PER_PROMPT):
+        couples = [(group[rank], group[-1 - rank]) for group in ranked]
         rows += pair_rows(couples, sampling, prompts)
     return rows
 
@@ -292,14 +292,14 @@ def reward_model(data: Pairs, recipe: Recipe, out: Path) -> Path:
 
 def reward_row(data: Pairs, recipe: Recipe, out: Path) -> dict[str, Any]:
     """Return the measurements of a reward model that is trained."""
-    found = read_json(reward_path(data, recipe, out) / "measures.json")
+    measures = read_json(reward_path(data, recipe, out) / "measures.json")
     return {
         **vars(data),
         "recipe": recipe,
-        "pairs": found["trained_on"],
-        "train_accuracy": found["train_accuracy"],
-        **{name: found["held_out"][name] for name in REWARD_FIGURES},
-        "tokens": round(2 * LENGTH * found["trained_on"] * TRAINING[recipe]["epochs"]),
+        "pairs": measures["trained_on"],
+        "train_accuracy": measures["train_accuracy"],
+        **{name: measures["held_out"][name] for name in REWARD_FIGURES},
+        "tokens": round(2 * LENGTH * measures["trained_on"] * TRAINING[recipe]["epochs"]),
     }
 
 
@@ -341,11 +341,11 @@ class Measured:
         """Measure the agent after ``tokens`` response tokens of its own training."""
         evaluation = self.evaluator(agent)
         written = [token for e in evaluation.episodes for token in e.response_ids]
-        own = {name: getattr(self.cell, name) for name in ("agent", "recipe", "price", "rate")}
+        settings = {name: getattr(self.cell, name) for name in ("agent", "recipe", "price", "rate")}
         self.points.append(
             {
                 **evaluation.metrics,
-                **own,
+                **settings,
                 **vars(self.cell.data),
                 "part": self.cell.part,
                 "credit": self.cell.agent,
@@ -438,9 +438,11 @@ def run(
 
     def pending(name: Part) -> Iterator[Cell]:
         """Yield one setting of both learners after the other, each with all seeds, until late."""
-        own = [cells(name, seed) for seed in seeds or (SPARE if name == "tune" else SEEDS)]
-        for place in range(0, len(PLAN[name]), len(BOTH)):
-            for cell in (cell for of_seed in own for cell in of_seed[place : place + len(BOTH)]):
+        by_seed = [cells(name, seed) for seed in seeds or (SPARE if name == "tune" else SEEDS)]
+        for start in range(0, len(PLAN[name]), len(BOTH)):
+            for cell in (
+                cell for of_seed in by_seed for cell in of_seed[start : start + len(BOTH)]
+            ):
                 if datetime.now() < end:
                     yield cell
 

@@ -72,9 +72,9 @@ def page(docs: Docs = DOCS) -> None:
 
 def is_main(row: Mapping[str, Any]) -> bool:
     """Whether a point is of the main comparison: own pairs, all prompts, the chosen training."""
-    own = row["writer"] == "own" and row["prompts"] == PROMPTS
+    own_pairs = row["writer"] == "own" and row["prompts"] == PROMPTS
     trained = row["recipe"] in ("", CHOSEN)
-    return own and trained and (row["price"], row["rate"]) in SWEEP[row["agent"]]
+    return own_pairs and trained and (row["price"], row["rate"]) in SWEEP[row["agent"]]
 
 
 def gains(rows: Rows, agent: str, cost: str, budgets: ArrayLike) -> dict[float, Array]:
@@ -89,14 +89,14 @@ def gains(rows: Rows, agent: str, cost: str, budgets: ArrayLike) -> dict[float, 
     Returns:
         (budgets,) by seed; NaN where a seed's runs do not reach.
     """
-    found = {}
+    by_seed = {}
     for seed in sorted({row["seed"] for row in rows if row["agent"] == agent}):
-        own = [row for row in rows if row["agent"] == agent and row["seed"] == seed]
+        seed_rows = [row for row in rows if row["agent"] == agent and row["seed"] == seed]
         # An estimate of the untrained policy's KL is 0 but for rounding.
-        costs = [max(row[cost], 0.0) if row["step"] else 0.0 for row in own]
-        scores = [row["gold_score"] for row in own]
-        found[seed] = gain_at(costs, scores, budgets, interpolate=cost == "kl")
-    return found
+        costs = [max(row[cost], 0.0) if row["step"] else 0.0 for row in seed_rows]
+        scores = [row["gold_score"] for row in seed_rows]
+        by_seed[seed] = gain_at(costs, scores, budgets, interpolate=cost == "kl")
+    return by_seed
 
 
 def budget_table(rows: Rows, cost: str, budgets: Sequence[float]) -> str:
@@ -104,8 +104,8 @@ def budget_table(rows: Rows, cost: str, budgets: Sequence[float]) -> str:
     dpo, ppo = (gains(rows, agent, cost, budgets) for agent in get_args(Agent))
     seeds = [seed for seed in dpo if seed in ppo]
     lines = []
-    for place, budget in enumerate(budgets):
-        both = np.array([(ppo[seed][place], dpo[seed][place]) for seed in seeds]).reshape(-1, 2)
+    for index, budget in enumerate(budgets):
+        both = np.array([(ppo[seed][index], dpo[seed][index]) for seed in seeds]).reshape(-1, 2)
         reached = both[~np.isnan(both).any(axis=1)]
         shown = f"{budget:g} nats" if cost == "kl" else f"{budget / 1000:,.0f}k"
         if len(reached) < 2:
@@ -128,7 +128,7 @@ def reward_table(models: Rows) -> str:
     )
     lines = []
     for other, prompts, recipe in kinds:
-        own = [
+        alike = [
             m
             for m in models
             if (m["writer"] != "own", m["prompts"], m["recipe"]) == (other, prompts, recipe)
@@ -136,15 +136,15 @@ def reward_table(models: Rows) -> str:
         training = TRAINING[recipe]
         lines.append(
             [
-                f"{mean([m['pairs'] for m in own]):,.0f}, {NAMES[own[0]['writer']]}",
+                f"{mean([m['pairs'] for m in alike]):,.0f}, {NAMES[alike[0]['writer']]}",
                 _training(training),
-                _spread([m["accuracy"] for m in own]),
+                _spread([m["accuracy"] for m in alike]),
                 *(
-                    number(mean([m[name] for m in own]))
+                    number(mean([m[name] for m in alike]))
                     for name in ("train_accuracy", "loss", "calibration_error")
                 ),
-                f"{mean([m['tokens'] for m in own]) / 1000:,.0f}k",
-                str(len(own)),
+                f"{mean([m['tokens'] for m in alike]) / 1000:,.0f}k",
+                str(len(alike)),
             ]
         )
     head = ["pairs", "training", "accuracy, held out", "on training pairs", "loss, nats"]
@@ -224,15 +224,17 @@ def usual_ends(rows: Rows) -> dict[tuple[str, float, str], dict[str, dict[float,
         (writer, prompts, training of PPO's reward model) to each agent's last points by seed, its
         own pairs first. DPO has no reward model: its runs stand beside those of either training.
     """
-    usual = [row for row in endings(rows) if (row["price"], row["rate"]) == SWEEP[row["agent"]][0]]
+    last_rows = [
+        row for row in endings(rows) if (row["price"], row["rate"]) == SWEEP[row["agent"]][0]
+    ]
     kinds = {
-        (row["writer"], row["prompts"], row["recipe"]) for row in usual if row["agent"] == "ppo"
+        (row["writer"], row["prompts"], row["recipe"]) for row in last_rows if row["agent"] == "ppo"
     }
     return {
         kind: {
             agent: {
                 row["seed"]: row
-                for row in usual
+                for row in last_rows
                 if (row["writer"], row["prompts"]) == kind[:2] and row["recipe"] == recipe
                 if row["agent"] == agent
             }
@@ -256,15 +258,15 @@ def leads(rows: Rows) -> dict[tuple[str, float, str], dict[float, float]]:
     Returns:
         Kinds as in `usual_ends`, those that two seeds of both agents have.
     """
-    found = {}
+    by_kind = {}
     for kind, of in usual_ends(rows).items():
         seeds = sorted(of["ppo"].keys() & of["dpo"].keys())
         if len(seeds) > 1:
-            found[kind] = {
+            by_kind[kind] = {
                 seed: of["ppo"][seed]["gold_score"] - of["dpo"][seed]["gold_score"]
                 for seed in seeds
             }
-    return found
+    return by_kind
 
 
 def usual_table(rows: Rows) -> str:
@@ -272,13 +274,14 @@ def usual_table(rows: Rows) -> str:
 
     Differences are bold where clear after Holm's correction over the table.
     """
-    ends, found = usual_ends(rows), leads(rows)
+    ends, by_kind = usual_ends(rows), leads(rows)
     gaps = {
-        kind: paired_difference([*lead.values()], [0.0] * len(lead)) for kind, lead in found.items()
+        kind: paired_difference([*lead.values()], [0.0] * len(lead))
+        for kind, lead in by_kind.items()
     }
     shown = after_holm(gaps)
     lines = []
-    for kind, lead in found.items():
+    for kind, lead in by_kind.items():
         dpo, ppo = ([ends[kind][agent][seed] for seed in lead] for agent in get_args(Agent))
         golds = ([row["gold_score"] for row in side] for side in (dpo, ppo))
         lines.append(
@@ -300,15 +303,17 @@ def writers_table(rows: Rows) -> str:
 
     This interaction is what the paper's "most of all" is about. Reward models are trained alike.
     """
-    found = leads(rows)
+    by_kind = leads(rows)
     kinds = ("own", PROMPTS, DEFAULT), ("another", PROMPTS, DEFAULT)
-    if not set(kinds) <= found.keys():
+    if not set(kinds) <= by_kind.keys():
         return "Too few runs yet."
-    own, another = (found[kind] for kind in kinds)
-    seeds = sorted(own.keys() & another.keys())
-    gap = paired_difference([another[seed] for seed in seeds], [own[seed] for seed in seeds])
+    own_leads, other_leads = (by_kind[kind] for kind in kinds)
+    seeds = sorted(own_leads.keys() & other_leads.keys())
+    gap = paired_difference(
+        [other_leads[seed] for seed in seeds], [own_leads[seed] for seed in seeds]
+    )
     head = ["PPO's lead on its own pairs", "on another writer's", "difference, 95 % interval, wins"]
-    levels = [number(mean([lead[seed] for seed in seeds])) for lead in (own, another)]
+    levels = [number(mean([lead[seed] for seed in seeds])) for lead in (own_leads, other_leads)]
     return markdown_table([*head, "seeds"], [[*levels, difference(vars(gap)), str(len(seeds))]])
 
 
@@ -319,18 +324,21 @@ def endings_table(rows: Rows) -> str:
     kinds = {tuple(row[key] for key in keys) for row in last}
     lines = []
     for kind in sorted(kinds, key=lambda kind: (kind[0] != "own", *kind[1:5], -kind[5])):
-        own = [row for row in last if tuple(row[key] for key in keys) == kind]
+        kind_rows = [row for row in last if tuple(row[key] for key in keys) == kind]
         writer, _, agent, recipe, rate, price = kind
         price_name = "beta" if agent == "dpo" else "c"
         lines.append(
             [
-                f"{mean([row['pairs'] for row in own]):,.0f}, {NAMES[writer]}",
+                f"{mean([row['pairs'] for row in kind_rows]):,.0f}, {NAMES[writer]}",
                 f"{NAMES[agent]}, {price_name} {price:g}, rate {rate:g}",
-                *(_spread([row[name] for row in own]) for name in ("gold_score", "kl")),
-                *(number(mean([row[name] for row in own])) for name in ("distinct_2", "unseen")),
-                _reward_model(own) if recipe else "",
-                f"{mean([row['tokens'] for row in own]) / 1000:,.0f}k",
-                str(len(own)),
+                *(_spread([row[name] for row in kind_rows]) for name in ("gold_score", "kl")),
+                *(
+                    number(mean([row[name] for row in kind_rows]))
+                    for name in ("distinct_2", "unseen")
+                ),
+                _reward_model(kind_rows) if recipe else "",
+                f"{mean([row['tokens'] for row in kind_rows]) / 1000:,.0f}k",
+                str(len(kind_rows)),
             ]
         )
     head = ["pairs", "agent", "gold score", "KL, nats", "distinct bigrams", "unseen words"]
@@ -357,19 +365,19 @@ def save_frontiers(path: Path, rows: Rows) -> None:
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
         axis = figure.subplots()
         for agent, colour, marker in (("dpo", COLOURS[1], "o"), ("ppo", COLOURS[2], "^")):
-            own = [row for row in rows if row["agent"] == agent and row["step"]]
-            if not own:
+            agent_rows = [row for row in rows if row["agent"] == agent and row["step"]]
+            if not agent_rows:
                 continue
             axis.scatter(
-                [row["kl"] for row in own],
-                [row["gold_score"] for row in own],
+                [row["kl"] for row in agent_rows],
+                [row["gold_score"] for row in agent_rows],
                 s=14,
                 color=colour,
                 marker=marker,
                 alpha=0.45,
                 linewidths=0,
             )
-            grid = np.geomspace(0.5, max(row["kl"] for row in own), 200)
+            grid = np.geomspace(0.5, max(row["kl"] for row in agent_rows), 200)
             frontiers = np.array(list(gains(rows, agent, "kl", grid).values()))
             all_reach = ~np.isnan(frontiers).any(axis=0)
             axis.plot(
@@ -402,13 +410,13 @@ def save_axes(path: Path, rows: Rows) -> None:
         figure = Figure(figsize=(10, 4.2), layout="constrained")
         pairs, accuracy = figure.subplots(1, 2, sharey=True)
         for agent, colour, marker in (("dpo", COLOURS[1], "o"), ("ppo", COLOURS[2], "^")):
-            own = [list(of[agent].values()) for of in sizes if of[agent]]
+            runs_by_size = [list(of[agent].values()) for of in sizes if of[agent]]
             means = [
-                [mean([row[name] for row in runs]) for runs in own]
+                [mean([row[name] for row in runs]) for runs in runs_by_size]
                 for name in ("pairs", "gold_score")
             ]
             pairs.plot(*means, color=colour, linewidth=2.0, label=NAMES[agent])
-            points = [row for runs in own for row in runs]
+            points = [row for runs in runs_by_size for row in runs]
             pairs.plot(*_columns(points, "pairs"), marker, color=colour, alpha=0.45)
         for kind, label, marker in (
             (DEFAULT, "8 epochs, by pairs", "^"),

@@ -349,7 +349,7 @@ def lines_table(ways: Sequence[Row], bounds: Sequence[Row]) -> str:
 def variants_table(rows: Sequence[Row], ways: Sequence[Row]) -> str:
     """Return how each variant ends, by price: one line per variant and price."""
     lines = []
-    for variant, label in {**{name: found[0] for name, found in VARIANTS.items()}, **TRIED}.items():
+    for variant, label in {**{name: entry[0] for name, entry in VARIANTS.items()}, **TRIED}.items():
         for price in PRICES:
             starts, ends = _points(rows, variant, price)
             if ends:
@@ -422,19 +422,19 @@ def _points(
         price: Price of a nat.
         fresh: Leave the spare seed out where there are others.
     """
-    own = [row for row in rows if (row["variant"], row["price"]) == (variant, price)]
-    if fresh and any(row["seed"] != SCREENED for row in own):
-        own = [row for row in own if row["seed"] != SCREENED]
-    return [row for row in own if not row["step"]], [row for row in own if row["step"]]
+    points = [row for row in rows if (row["variant"], row["price"]) == (variant, price)]
+    if fresh and any(row["seed"] != SCREENED for row in points):
+        points = [row for row in points if row["seed"] != SCREENED]
+    return [row for row in points if not row["step"]], [row for row in points if row["step"]]
 
 
 def tasks_table(rows: Sequence[Row]) -> str:
     """Return the gain of score - c KL of both defaults on every task, by price, mean over seeds."""
     lines = []
     for task in (*TASKS, IMDB):
-        own = [row for row in rows if row["task"] == task]
-        for price in TASK_PRICES if own else ():
-            points = [_points(own, variant, price) for variant in (BEFORE, CHOSEN)]
+        task_rows = [row for row in rows if row["task"] == task]
+        for price in TASK_PRICES if task_rows else ():
+            points = [_points(task_rows, variant, price) for variant in (BEFORE, CHOSEN)]
             seeds = min(len(ends) for _, ends in points)
             if not seeds:
                 continue
@@ -460,9 +460,9 @@ def publish(out: Out, docs: Docs = DOCS) -> None:
     for name, text in (("runs", TEXT), ("tasks", TASK_TEXT)):
         file = docs / FOLDER / f"{name}.csv"
         published = read_rows(file, text=text) if file.exists() else []
-        found = read_rows(*sorted((out / name).glob("*.csv")), text=text)
-        keys = [key for key in (published + found)[0] if key in (*text, "price", "seed", "step")]
-        merged = {tuple(row[key] for key in keys): row for row in (*published, *found)}
+        new_rows = read_rows(*sorted((out / name).glob("*.csv")), text=text)
+        keys = [key for key in (published + new_rows)[0] if key in (*text, "price", "seed", "step")]
+        merged = {tuple(row[key] for key in keys): row for row in (*published, *new_rows)}
         write_csv(file, list(merged.values()), list(next(iter(merged.values()))))
     page(docs)
 

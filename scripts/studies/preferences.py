@@ -102,13 +102,13 @@ def read_curves(out: Path) -> list[dict[str, Any]]:
 
 def at_end(rows: Sequence[dict[str, Any]], agent: str, name: str, *, first: bool = False) -> Any:
     """Return a measurement at each run's last (or first) point, in the order of the seeds."""
-    own = [row for row in rows if row["agent"] == agent]
-    place = 0 if first else -1
+    agent_rows = [row for row in rows if row["agent"] == agent]
+    index = 0 if first else -1
     runs = [
-        sorted((row for row in own if row["seed"] == seed), key=lambda row: row["step"])
-        for seed in sorted({row["seed"] for row in own})
+        sorted((row for row in agent_rows if row["seed"] == seed), key=lambda row: row["step"])
+        for seed in sorted({row["seed"] for row in agent_rows})
     ]
-    return np.array([points[place][name] for points in runs])
+    return np.array([points[index][name] for points in runs])
 
 
 def lift_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -123,10 +123,10 @@ def lift_table(rows: Sequence[dict[str, Any]]) -> str:
             for name in ("score", "gold_score")
         )
         tokens = f"{at_end(rows, agent, 'tokens').mean() / 1000:.0f}k"
-        found = _figures(rows, agent, names)
+        figures = _figures(rows, agent, names)
         if agent == "best-of-n":
-            found[2] = f"at most {best_of_n_kl_bound(16):.2f}"
-        lines.append([NAMES[agent], *found, tokens, "yes" if apart else "no"])
+            figures[2] = f"at most {best_of_n_kl_bound(16):.2f}"
+        lines.append([NAMES[agent], *figures, tokens, "yes" if apart else "no"])
     head = ["agent", "score", "gold score", "KL, nats", "distinct bigrams", "tokens", "both above"]
     return markdown_table(head, lines)
 

@@ -319,10 +319,10 @@ def publish(out: Out, docs: Docs = DOCS) -> None:
     rows.sort(key=lambda row: [list(names).index(row[key]) for key, names in _ORDER.items()])
     write_csv(file, rows, COLUMNS)
     tables = {}
-    for place, own in panels(rows).items():
-        tables[f"r3 {place}"] = table(own)
-        if any(row[GOLDS[0]] for row in own):
-            tables[f"wins {place}"] = wins_table(own)
+    for panel, panel_rows in panels(rows).items():
+        tables[f"r3 {panel}"] = table(panel_rows)
+        if any(row[GOLDS[0]] for row in panel_rows):
+            tables[f"wins {panel}"] = wins_table(panel_rows)
     fill(docs / "r3.md", tables)
     save_figure(docs / "r3" / "curves.png", rows)
 

@@ -33,10 +33,10 @@ SHOWN = (
 
 def panels(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """Return the rows of each world and recipe, "bundled gentle", in their order."""
-    found: dict[str, list[Row]] = {}
+    by_panel: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(f"{row['world']} {row['recipe']}", []).append(row)
-    return found
+        by_panel.setdefault(f"{row['world']} {row['recipe']}", []).append(row)
+    return by_panel
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -106,14 +106,14 @@ def save_figure(path: Path, rows: Sequence[Row]) -> None:
 
     parts = panels(rows)
     rewards = list(dict.fromkeys(row["reward"] for row in rows))
-    colours = {reward: COLOURS[place % len(COLOURS)] for place, reward in enumerate(rewards)}
+    colours = {reward: COLOURS[index % len(COLOURS)] for index, reward in enumerate(rewards)}
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(2.5 * len(SHOWN), 2.6 * len(parts) + 0.6), layout="constrained")
         axes = figure.subplots(len(parts), len(SHOWN), squeeze=False)
-        for line, (name, own) in zip(axes, parts.items(), strict=True):
+        for line, (name, panel_rows) in zip(axes, parts.items(), strict=True):
             for axis, measure in zip(line, SHOWN, strict=True):
                 for reward, colour in colours.items():
-                    _draw(axis, own, reward, measure, colour)
+                    _draw(axis, panel_rows, reward, measure, colour)
                 axis.set_title(TITLES[measure])
                 axis.set_ylim(bottom=0)
             line[0].set_ylabel(name)

@@ -100,13 +100,13 @@ def select(world: str, answers: Sequence[Sequence[Episode]]) -> list[dict[str, A
 
 def table(rows: Sequence[Mapping[str, Any]], world: str) -> str:
     """Return the figures of the best of the most, means over questions with 95 % intervals."""
-    own = [row for row in rows if row["world"] == world]
+    world_rows = [row for row in rows if row["world"] == world]
     lines = []
     for label, reward, size in [
         ("one answer", "relevance", SIZES[0]),
         *((f"best of {SIZES[-1]} by {name}", name, SIZES[-1]) for name in RULES),
     ]:
-        picked = [row for row in own if (row["reward"], int(row["n"])) == (reward, size)]
+        picked = [row for row in world_rows if (row["reward"], int(row["n"])) == (reward, size)]
         cells = [
             mean_with_interval(np.array([float(row[name]) for row in picked])) for name in FIGURES
         ]

@@ -100,8 +100,8 @@ def run(data: Data, out: Out) -> None:
     model, tokenizer = load_answering_model(MODEL, dtype="float32", device="cpu")
     for material, read in MATERIAL.items():
         pairs = [pair for _, pair in zip(range(PAIRS), read(data, tokenizer), strict=False)]
-        for place, (frame, framed) in enumerate(FRAMES.items()):
-            file = out / f"{material}_{place}.csv"
+        for index, (frame, framed) in enumerate(FRAMES.items()):
+            file = out / f"{material}_{index}.csv"
             if file.exists():
                 continue
             template = framed(CHOICE.format(principle=PRINCIPLES[material]))
@@ -131,13 +131,13 @@ def answers(pairs: Sequence[Pair], judge: PrincipleJudge) -> list[Row]:
     good, bad = (Vader().score(side).values for side in said)
     return [
         {
-            "pair": place,
-            "as_a": round(float(as_a[place]), 4),
-            "as_b": round(float(as_b[place]), 4),
-            "vader": _wins(good[place] - bad[place]),
+            "pair": index,
+            "as_a": round(float(as_a[index]), 4),
+            "as_b": round(float(as_b[index]), 4),
+            "vader": _wins(good[index] - bad[index]),
             "longer": _wins(len(pair[1]) - len(pair[2])),
         }
-        for place, pair in enumerate(pairs)
+        for index, pair in enumerate(pairs)
     ]
 
 
@@ -154,7 +154,7 @@ def publish(out: Out, docs: Docs = DOCS) -> None:
         docs: Folder of the page.
     """
     files = [
-        out / f"{material}_{place}.csv" for material in MATERIAL for place in range(len(FRAMES))
+        out / f"{material}_{index}.csv" for material in MATERIAL for index in range(len(FRAMES))
     ]
     rows = read_rows(*files, text=["material", "frame"])
     write_csv(docs / real_model.FOLDER / PUBLISHED, rows, list(rows[0]))

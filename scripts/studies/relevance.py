@@ -104,9 +104,9 @@ def derangement(groups: Sequence[Any], rng: np.random.Generator) -> list[int]:
     """
     partner = [0] * len(groups)
     for group in sorted(set(groups), key=str):
-        rows = rng.permutation([row for row, own in enumerate(groups) if own == group])
-        for place, row in enumerate(rows):  # one round trip through the group: nobody meets himself
-            partner[row] = int(rows[(place + 1) % len(rows)])
+        rows = rng.permutation([row for row, row_group in enumerate(groups) if row_group == group])
+        for index, row in enumerate(rows):  # one round trip through the group: nobody meets himself
+            partner[row] = int(rows[(index + 1) % len(rows)])
     return partner
 
 
@@ -137,10 +137,10 @@ def against_irrelevant(name: str, queries: Sequence[Query], judges: Sequence[Jud
     """Return how often each judge scores the relevant answer above the irrelevant one."""
     partners = derangement([q.query_type for q in queries], np.random.default_rng(0))
     irrelevant = [queries[partner].answer for partner in partners]
-    own = [query.answer for query in queries]
+    relevant = [query.answer for query in queries]
     rows = []
     for judge in judges:
-        better = judge.scores(queries, own) - judge.scores(queries, irrelevant)
+        better = judge.scores(queries, relevant) - judge.scores(queries, irrelevant)
         rows.append(_row(name, judge.name, "", IRRELEVANT, better))
     return rows
 
@@ -223,12 +223,14 @@ def ask(minilm: Relevance, real: Sequence[Query]) -> list[Row]:
     reward_models = [reward_model(task) for task in ("dialogue", "movie_review", "detox")]
     questions = bundled_queries(bundled("question_answer"))
     dialogue = bundled("dialogue")
-    own = [
+    bundled_judges = [
         Judge(name="r_x, bundled encoder", scorer=encoder.with_components(**bare)),
         Judge(name="R3, bundled encoder", scorer=encoder),
     ]
     gold = Judge(name="gold score of dialogue", scorer=RuleScorer.from_file(dialogue.gold))
-    rows = against_irrelevant("questions", questions, [*own, retriever, *reward_models, *form])
+    rows = against_irrelevant(
+        "questions", questions, [*bundled_judges, retriever, *reward_models, *form]
+    )
     rows += against_irrelevant(
         "dialogue", bundled_queries(dialogue), [retriever, gold, *reward_models, *form]
     )
@@ -250,8 +252,8 @@ def tables(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     tricks = [row for row in rows if row["against"] != IRRELEVANT]
     names = ("queries", "scorer", "answer", "against")
     kinds = list(dict.fromkeys(tuple(row[name] for name in names) for row in tricks))
-    found = {(*(row[n] for n in names), row["components"]): _share(row) for row in tricks}
-    beaten = [[*kind, *(found[(*kind, name)] for name in COMPONENTS)] for kind in kinds]
+    shares = {(*(row[n] for n in names), row["components"]): _share(row) for row in tricks}
+    beaten = [[*kind, *(shares[(*kind, name)] for name in COMPONENTS)] for kind in kinds]
     return {
         "relevant": markdown_table(["scorer", *sets], relevant),
         "tricks": markdown_table(

@@ -130,10 +130,10 @@ def run_bundled(out: Path, source: Source, seed: int) -> None:
 
 def run_file(out: Path, name: str, file: Path, seed: int) -> None:
     """Train a language model on a file's training side, and from it both kinds."""
-    found = read_pairs(file, on_error="skip")
-    print(found.report())
-    order = np.random.default_rng(seed).permutation(len(found))
-    sides = _divide([found[place] for place in order], FILE_HELD_OUT)
+    pairs = read_pairs(file, on_error="skip")
+    print(pairs.report())
+    order = np.random.default_rng(seed).permutation(len(pairs))
+    sides = _divide([pairs[index] for index in order], FILE_HELD_OUT)
     language_model = out / f"{name}-language_model-{seed}"
     if not language_model.exists():
         _train_language_model(sides[0], language_model, seed)
@@ -144,12 +144,12 @@ def run_file(out: Path, name: str, file: Path, seed: int) -> None:
 
 def report(out: Out, docs: Docs = Path("docs/rewards")) -> None:
     """Write the table and the diagrams of all results."""
-    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    held_out_runs: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for file in sorted(out.glob("*-*-*/measures.json")):
         source, kind, _ = file.parent.name.rsplit("-", 2)
-        found.setdefault((source, kind), []).append(read_json(file)["held_out"])
+        held_out_runs.setdefault((source, kind), []).append(read_json(file)["held_out"])
     rows = []
-    for (source, kind), runs in found.items():
+    for (source, kind), runs in held_out_runs.items():
         figures = [_figure(runs, name) for name in _MEASURES]
         rows.append([source, kind, str(len(runs)), str(runs[0]["pairs"]), *figures])
         save_reliability(
@@ -196,7 +196,7 @@ def _figure(runs: Sequence[Mapping[str, Any]], name: str) -> str:
 def _divide(pairs: Sequence[PreferencePair], share: float) -> Sides:
     """Return the pairs to train on and those held out; no prompt is on both sides."""
     train, held_out = split_pairs(pairs, share)
-    return [pairs[place] for place in train], [pairs[place] for place in held_out]
+    return [pairs[index] for index in train], [pairs[index] for index in held_out]
 
 
 def _train(

@@ -103,19 +103,21 @@ def corrected_difference(
     return f"{text}, {figure.wins}/{figure.pairs}" if with_wins else text
 
 
-def after_holm(found: Mapping[Key, PairedDifference], *, with_wins: bool = True) -> dict[Key, str]:
+def after_holm(
+    differences: Mapping[Key, PairedDifference], *, with_wins: bool = True
+) -> dict[Key, str]:
     """Return differences as a table shows them, bold where clear after Holm's correction over all.
 
     Args:
-        found: The differences that are tested together.
+        differences: The differences that are tested together.
         with_wins: Whether the pairs that are above 0 follow.
     """
-    if not found:
+    if not differences:
         return {}
-    corrected = holm([figure.p_value for figure in found.values()])
+    corrected = holm([figure.p_value for figure in differences.values()])
     return {
         key: corrected_difference(figure, p_value, with_wins=with_wins)
-        for (key, figure), p_value in zip(found.items(), corrected, strict=True)
+        for (key, figure), p_value in zip(differences.items(), corrected, strict=True)
     }
 
 
@@ -145,15 +147,15 @@ def fill(document: Path, tables: Mapping[str, str]) -> None:
     """
     text = document.read_text(encoding="utf-8")
     for name, table in tables.items():
-        place = re.compile(
+        section = re.compile(
             f"(<!-- {re.escape(name)} -->\n).*?(<!-- end {re.escape(name)} -->)", re.S
         )
-        found = place.search(text)
-        if found is None:
+        match = section.search(text)
+        if match is None:
             raise ValueError(
                 f"{document} has no place for the table {name!r}; write <!-- {name} --> and "
                 f"<!-- end {name} --> on lines of their own"
             )
-        start, end = found.end(1), found.start(2)
+        start, end = match.end(1), match.start(2)
         text = f"{text[:start]}{table}\n{text[end:]}"
     write_text(document, text)

@@ -107,8 +107,8 @@ def config(arm: str, out: Path) -> ComparisonConfig:
 def pending(out: Path) -> Iterator[tuple[str, ComparisonConfig, str, int]]:
     """Yield the runs to do, all arms of a seed before the next seed."""
     work = [
-        (seed, place, arm, reward)
-        for place, arm in enumerate(ARMS)
+        (seed, index, arm, reward)
+        for index, arm in enumerate(ARMS)
         for reward, seed in missing_runs(config(arm, out), out / file_name(arm))
     ]
     for seed, _, arm, reward in sorted(work):
