@@ -121,13 +121,13 @@ class Decisive(Credit):
         del attribution
         task = read(episode.prompt)
         layers = backward(task, best)
-        state, place = task.start, 0
+        state, position = task.start, 0
         values = [layers[0].values[state]]
         for word in episode.response.split():
             if word not in FILLERS:
-                state = None if state is None else task.layers[place][state].get(word)
-                place += 1
-            values.append(0.0 if state is None else layers[place].values.get(state, 0.0))
+                state = None if state is None else task.layers[position][state].get(word)
+                position += 1
+            values.append(0.0 if state is None else layers[position].values.get(state, 0.0))
         rewards = np.diff(values)
         rewards[0] += score - rewards.sum()
         return rewards
@@ -228,18 +228,18 @@ class Cell:
 
 def cells() -> list[Cell]:
     """Return all cells: the middle setting before the others, and PPO before other learners."""
-    found = []
+    listed = []
     middle = [(learner, "middle") for learner in LEARNERS]
     others = [(learner, setting) for learner in LEARNERS for setting in ("hard", "easy")]
     for learner, setting in middle + others:
-        found += [
+        listed += [
             Cell(setting=setting, learner=learner, rule=rule)
             for rule in RULES
             if (learner, rule) != ("loo", MC) and (learner not in BY_SCORES or rule == BASELINE)
         ]
         if learner == "ppo":
-            found.append(Cell(setting=setting, learner=learner, rule=RED, gae_lambda=PATIENT))
-    return found
+            listed.append(Cell(setting=setting, learner=learner, rule=RED, gae_lambda=PATIENT))
+    return listed
 
 
 def swept(cell: Cell, out: Path, docs: Path) -> dict[float, float]:
@@ -290,14 +290,14 @@ def _published(cell: Cell, rate: float, docs: Path) -> dict[int, list[dict[str, 
     Runs at another rate than the best do not count: a sweep may have gone on since.
     """
     file = docs / FOLDER / f"{cell.name}.csv"
-    found: dict[int, list[dict[str, Any]]] = {}
+    by_seed: dict[int, list[dict[str, Any]]] = {}
     if not file.exists():
-        return found
+        return by_seed
     training = read_json(file.with_suffix(".json"))["training"]
     if training["learner"]["learning_rate"] == rate:
         for row in read_rows(file, text=PUBLISHED):
-            found.setdefault(int(row["seed"]), []).append(row)
-    return found
+            by_seed.setdefault(int(row["seed"]), []).append(row)
+    return by_seed
 
 
 def _sweeps(docs: Path, name: str = SWEEPS) -> list[dict[str, Any]]:
@@ -392,16 +392,16 @@ def _rates(rows: Sequence[Row]) -> str:
 
 def _panels(docs: Path) -> dict[str, Panel]:
     """Return the published runs by setting and learner, over tokens."""
-    found: dict[tuple[str, float], list[Curve]] = {}
+    curves_of: dict[tuple[str, float], list[Curve]] = {}
     for cell in cells():
         file = docs / FOLDER / f"{cell.name}.csv"
         if file.exists():
             key = f"{cell.setting}, {cell.learner}", cell.price
             curves = read_curves(file, group_by=())
-            found.setdefault(key, []).extend(
+            curves_of.setdefault(key, []).extend(
                 replace(curve, credit=cell.label, steps=curve.values["tokens"]) for curve in curves
             )
-    return {label: panel_of(curves, price) for (label, price), curves in found.items()}
+    return {label: panel_of(curves, price) for (label, price), curves in curves_of.items()}
 
 
 def gains(docs: Path = DOCS) -> dict[str, PairedDifference]:
@@ -414,14 +414,14 @@ def gains(docs: Path = DOCS) -> dict[str, PairedDifference]:
         By rule as its card has it, score - c KL over the run; without rules of one run.
     """
     panel = _panels(docs)["middle, ppo"]
-    found = {}
+    by_rule = {}
     for rule in RULES[1:]:
         cell = Cell(setting="middle", learner="ppo", rule=rule)
         runs = PairedRuns(panel=panel, rule=cell.label, baseline=BASELINE)
         gain = runs.difference(*AREA) if len(runs.seeds) >= 2 else None
         if gain is not None:
-            found[rule if rule == RED else cell.label] = gain
-    return found
+            by_rule[rule if rule == RED else cell.label] = gain
+    return by_rule
 
 
 def _differences(panels: dict[str, Panel]) -> str:

@@ -79,8 +79,8 @@ def run(data: Data, out: Out) -> None:
         works[f"revised, {frame}"] = lambda framed=framed: revised(
             pairs, lambda questions: answer([framed(q) for q in questions]), tokenizer
         )
-    for place, (name, work) in enumerate(works.items()):
-        file = out / f"{place}.csv"
+    for index, (name, work) in enumerate(works.items()):
+        file = out / f"{index}.csv"
         if not file.exists():
             rows = [{"text": name, **row} for row in work()]
             write_csv(file, rows, list(rows[0]))
@@ -135,17 +135,17 @@ def figures(pairs: Sequence[Pair], texts: Sequence[str]) -> list[Row]:
     friendly = Vader().score(episodes).values
     return [
         {
-            "pair": place,
-            "relevance": round(float(relevance[place]), 4),
-            "vader": round(float(friendly[place]), 4),
+            "pair": index,
+            "relevance": round(float(relevance[index]), 4),
+            "vader": round(float(friendly[index]), 4),
             "declines": int(declines(text)),
             "words": len(words(text)),
-            "copied": round(copy_rate(pairs[place][2], text, n=1), 4),
+            "copied": round(copy_rate(pairs[index][2], text, n=1), 4),
             "fault": None,
             "critique": None,
             "said": text,
         }
-        for place, text in enumerate(texts)
+        for index, text in enumerate(texts)
     ]
 
 

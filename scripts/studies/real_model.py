@@ -206,10 +206,10 @@ def means_table(runs: Runs) -> str:
     """Return each rule's means over its seeds."""
     rows = []
     for rule in RULES:
-        found = list(ends(rule, runs).values())
-        means = [[figures[k] for figures in found] for k in FIGURES]
+        last_points = list(ends(rule, runs).values())
+        means = [[figures[k] for figures in last_points] for k in FIGURES]
         rows.append(
-            [f"`{rule}`", str(len(found))]
+            [f"`{rule}`", str(len(last_points))]
             + [student_mean(values) if len(values) > 1 else NONE for values in means]
         )
     header = ["rule", "seeds", "score - c KL over the run"]
@@ -220,16 +220,16 @@ def pairs_table(runs: Runs) -> str:
     """Return the differences of rules, paired by seed; bold where clear after Holm's correction."""
     rows = [[f"`{one}` minus `{other}`"] for one, other in PAIRS]
     for figure in FIGURES[:3]:
-        found = {}
+        differences = {}
         for pair in PAIRS:
             one, other = (ends(rule, runs) for rule in pair)
             seeds = sorted(one.keys() & other.keys())
             if len(seeds) < 2:
                 return "Too few runs yet."
-            found[pair] = paired_difference(
+            differences[pair] = paired_difference(
                 [one[seed][figure] for seed in seeds], [other[seed][figure] for seed in seeds]
             )
-        for row, shown in zip(rows, after_holm(found).values(), strict=True):
+        for row, shown in zip(rows, after_holm(differences).values(), strict=True):
             row.append(shown)
     header = ["", "score - c KL over the run", "score at the end", "gold at the end"]
     return markdown_table(header, rows)

@@ -225,7 +225,7 @@ def figures(file: Path) -> list[Row]:
     """Return a row per answer of a file of answers: its question, scores and style."""
     bundle = bundled(BUNDLE)
     asked = {p.text: p for split in ("train", "test") for p in bundle.prompts(split)}
-    numbers = {text: place for place, text in enumerate(asked)}
+    numbers = {text: index for index, text in enumerate(asked)}
     episodes = [
         Episode(
             prompt=row["prompt"],
@@ -240,11 +240,11 @@ def figures(file: Path) -> list[Row]:
     encoder = load_scorer(bundle.encoder, "encoder", max_len=LENGTH)
     scores = encoder.bind(bundle.tokenizer).score(episodes)
     rows = []
-    for place, episode in enumerate(episodes):
-        parts = {name: float(values[place]) for name, values in scores.parts.items()}
+    for row, episode in enumerate(episodes):
+        parts = {name: float(values[row]) for name, values in scores.parts.items()}
         scored = Episode(**{**vars(episode), "score_parts": parts})
-        found = {
-            "score": float(scores.values[place]),
+        measured = {
+            "score": float(scores.values[row]),
             **style_of(scored),
             **{name: parts[name] for name in PARTS},
             "different_bigrams": distinct([episode.response], 2),
@@ -255,7 +255,7 @@ def figures(file: Path) -> list[Row]:
             {
                 "question": numbers[episode.prompt],
                 "query_type": episode.query_type,
-                **{name: round(value, 4) for name, value in found.items()},
+                **{name: round(value, 4) for name, value in measured.items()},
             }
         )
     return sorted(rows, key=lambda row: row["question"])
@@ -276,10 +276,10 @@ def publish(out: Out, docs: Docs = DOCS) -> None:
         runs = read_rows(*(run / TRAINED_RUNS for run in answered), text=["rule"])
         write_csv(folder / TRAINED_RUNS, runs, list(runs[0]))
         rows = []
-        for place in answered:
-            rule, _, seed = place.name.rpartition("_")
+        for folder_of_run in answered:
+            rule, _, seed = folder_of_run.name.rpartition("_")
             told = {"rule": rule, "seed": int(seed)}
-            rows += [{**told, **row} for row in figures(place / ANSWERS)]
+            rows += [{**told, **row} for row in figures(folder_of_run / ANSWERS)]
         write_csv(folder / TRAINED_ANSWERS, rows, list(rows[0]))
     page(docs)
 
@@ -321,19 +321,19 @@ def trained_table(rows: Sequence[Row], trained: Sequence[Row], query_type: str) 
     it, a pair a question and the mean over the rule's runs, bold where clear after Holm's
     correction over the table.
     """
-    usual = _by_question(rows, query_type)
-    found = {}
+    untrained = _by_question(rows, query_type)
+    differences = {}
     for rule in TRAINED:
         groups = _by_question([row for row in trained if row["rule"] == rule], query_type)
         if groups:
-            before = [usual[question] for question in groups]
+            before = [untrained[question] for question in groups]
             for name in FIGURES:
                 one, other = ([_mean(g, name) for g in gs] for gs in (groups.values(), before))
-                found[rule, name] = _paired(one, other)
-    shown = after_holm(found, with_wins=False)
-    first = [student_mean(_known([_mean(g, name) for g in usual.values()])) for name in FIGURES]
+                differences[rule, name] = _paired(one, other)
+    shown = after_holm(differences, with_wins=False)
+    first = [student_mean(_known([_mean(g, name) for g in untrained.values()])) for name in FIGURES]
     lines = [["untrained", *first]]
-    for rule in dict.fromkeys(rule for rule, _ in found):
+    for rule in dict.fromkeys(rule for rule, _ in differences):
         lines.append([f"trained by {rule}", *(shown[rule, name] for name in FIGURES)])
     return markdown_table(["", *FIGURES.values()], lines)
 
@@ -346,17 +346,17 @@ def table(rows: Sequence[Row], query_type: str) -> str:
     clear after Holm's correction over the table.
     """
     answers = list(_by_question(rows, query_type).values())
-    usual = {name: [_mean(group, name) for group in answers] for name in FIGURES}
+    at_random = {name: [_mean(group, name) for group in answers] for name in FIGURES}
     picked: dict[str, list[Mapping[str, Any]]] = {}
     for rule, _, _, answer in picks(answers, lambda row: row, PICKED, (SAMPLES,)):
         picked.setdefault(rule, []).append(answer)
-    found = {
-        (rule, name): _paired([answer[name] for answer in chosen], usual[name])
+    differences = {
+        (rule, name): _paired([answer[name] for answer in chosen], at_random[name])
         for rule, chosen in picked.items()
         for name in FIGURES
     }
-    shown = after_holm(found, with_wins=False)
-    first = [student_mean(_known(usual[name])) for name in FIGURES]
+    shown = after_holm(differences, with_wins=False)
+    first = [student_mean(_known(at_random[name])) for name in FIGURES]
     lines = [["one at random", *first]]
     for rule in picked:
         cells = (shown[rule, name] for name in FIGURES)
@@ -373,8 +373,8 @@ def _known(values: Sequence[float]) -> list[float]:
     return [value for value in values if not np.isnan(value)]
 
 
-def _paired(chosen: Sequence[float | None], usual: Sequence[float]) -> PairedDifference:
-    known = [(a, b) for a, b in zip(chosen, usual, strict=True) if a is not None]
+def _paired(chosen: Sequence[float | None], others: Sequence[float]) -> PairedDifference:
+    known = [(a, b) for a, b in zip(chosen, others, strict=True) if a is not None]
     pairs = [(a, b) for a, b in known if not np.isnan(a)]
     return paired_difference([a for a, _ in pairs], [b for _, b in pairs])
 

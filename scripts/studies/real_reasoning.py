@@ -254,11 +254,11 @@ def _number(value: float | None) -> str:
 
 def changes(task: str, learner: str, rows: Sequence[Row]) -> dict[float, tuple[Row, Row]]:
     """Return the first and the last point of every run of a learner, by seed."""
-    found: dict[float, list[Row]] = {}
+    by_seed: dict[float, list[Row]] = {}
     for row in rows:
         if (row["task"], row["learner"]) == (task, learner):
-            found.setdefault(row["seed"], []).append(row)
-    return {seed: (points[0], points[-1]) for seed, points in sorted(found.items())}
+            by_seed.setdefault(row["seed"], []).append(row)
+    return {seed: (points[0], points[-1]) for seed, points in sorted(by_seed.items())}
 
 
 def learners_table(rows: Sequence[Row]) -> str:
@@ -268,12 +268,12 @@ def learners_table(rows: Sequence[Row]) -> str:
     for task in TASKS:
         ends = {}
         for learner in LEARNERS:
-            found = changes(task, learner, rows)
-            if len(found) < 2:
+            runs = changes(task, learner, rows)
+            if len(runs) < 2:
                 return "Too few runs yet."
-            ends[learner] = {seed: end for seed, (_, end) in found.items()}
+            ends[learner] = {seed: end for seed, (_, end) in runs.items()}
             values = [[end[k] for end in ends[learner].values()] for k in FIGURES]
-            lines.append([task, f"`{learner}`", str(len(found)), *map(student_mean, values)])
+            lines.append([task, f"`{learner}`", str(len(runs)), *map(student_mean, values)])
         first, second = (ends[learner] for learner in LEARNERS)
         seeds = sorted(first.keys() & second.keys())
         for figure in FIGURES:

@@ -238,17 +238,17 @@ class Reader:
         """Return per text the mean nats of its tokens, and the mean exact KL from the reference."""
         if self._ref_states is None:
             self._ref_states = policy.reference_states(self.sequences, max_size=self.rows)
-        found: dict[int, Row] = {}
+        by_text: dict[int, Row] = {}
         for bucket in self.sequences.buckets(self.rows):
             part = self.sequences.select(bucket)
             read = policy.evaluate(part, with_kl=True, ref_states=self._ref_states[bucket])
             assert read.kl is not None
             lengths = part.response_lengths
             figures = {"nats": -read.log_probs.sum(1) / lengths, "kl": read.kl.sum(1) / lengths}
-            for row, place in enumerate(bucket.tolist()):
+            for row, text in enumerate(bucket.tolist()):
                 means = {name: round(float(values[row]), 4) for name, values in figures.items()}
-                found[place] = {"kind": self.texts[place].kind, "text": place, **means}
-        return [found[place] for place in sorted(found)]
+                by_text[text] = {"kind": self.texts[text].kind, "text": text, **means}
+        return [by_text[text] for text in sorted(by_text)]
 
 
 def answer_figures(policy: CausalLMPolicy, file: Path) -> list[Row]:
@@ -263,7 +263,7 @@ def answer_figures(policy: CausalLMPolicy, file: Path) -> list[Row]:
     )
     chosen = ChosenPrompts(env)
     asked = {prompt.text for prompt in questions()}
-    places = [place for place, prompt in enumerate(chosen.prompts) if prompt.text in asked]
+    places = [index for index, prompt in enumerate(chosen.prompts) if prompt.text in asked]
     episodes = chosen.play(as_player(policy), places, deterministic=True)
     fields = ("prompt", "prompt_ids", "response", "response_ids")
     write_jsonl(file, [{name: getattr(e, name) for name in fields} for e in episodes])
@@ -307,16 +307,16 @@ Values = dict[tuple[str, float, float], list[float]]
 def by_run(rows: Sequence[Row], figure: str) -> Values:
     """Return a figure of every text or answer by run."""
     return {
-        run: [np.nan if row[figure] is None else row[figure] for row in own]
-        for run, own in _grouped(rows).items()
+        run: [np.nan if row[figure] is None else row[figure] for row in its_rows]
+        for run, its_rows in _grouped(rows).items()
     }
 
 
 def _titles(runs: Sequence[tuple[str, float, float]]) -> list[str]:
     """Return names of runs for a table: the rate where it is not the usual one."""
-    usual = Run(name=START).rate
+    first_rate = Run(name=START).rate
     return [
-        f"{name}, rate {rate:g}" if rate != usual else f"{name}, seed {seed:.0f}"
+        f"{name}, rate {rate:g}" if rate != first_rate else f"{name}, seed {seed:.0f}"
         for name, rate, seed in runs
     ]
 
@@ -344,10 +344,10 @@ def _moved(start: Row, end: Row, name: str) -> str:
 
 
 def _grouped(rows: Sequence[Row]) -> dict[tuple[str, float, float], list[Row]]:
-    found: dict[tuple[str, float, float], list[Row]] = {}
+    grouped: dict[tuple[str, float, float], list[Row]] = {}
     for row in rows:
-        found.setdefault((row["name"], row["rate"], row["seed"]), []).append(row)
-    return found
+        grouped.setdefault((row["name"], row["rate"], row["seed"]), []).append(row)
+    return grouped
 
 
 def table(figures: Mapping[str, Values], titles: Mapping[str, str]) -> str:
@@ -360,17 +360,17 @@ def table(figures: Mapping[str, Values], titles: Mapping[str, str]) -> str:
         titles: Heads of the columns by name.
     """
     starts = {}
-    found: dict[tuple[Any, str], PairedDifference] = {}
+    differences: dict[tuple[Any, str], PairedDifference] = {}
     for name, values in figures.items():
         (start,) = (v for run, v in values.items() if run[0] == START)
         starts[name] = start
         for run, row in values.items():
             if run[0] != START:
-                found[run, name] = _paired(row, start)
-    shown = after_holm(found, with_wins=False)
+                differences[run, name] = _paired(row, start)
+    shown = after_holm(differences, with_wins=False)
     first = [student_mean([v for v in starts[name] if not np.isnan(v)]) for name in figures]
     lines = [[START, *first]]
-    for run in dict.fromkeys(run for run, _ in found):
+    for run in dict.fromkeys(run for run, _ in differences):
         lines.append([*_titles([run]), *(shown[run, name] for name in figures)])
     return markdown_table(["", *(titles[name] for name in figures)], lines)
 
