@@ -10,6 +10,7 @@ HH-RLHF's harmless test half (hh-rlhf/harmless-base-test.jsonl.gz).
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from tokengym.envs import Episode, bundled
@@ -29,6 +30,8 @@ from tokengym.scripts.studies.real_tax import Data
 from tokengym.scripts.studies.tables import after_holm, fill, markdown_table, mean
 
 Row = dict[str, Any]
+Answer = Callable[[Sequence[str]], Sequence[str]]
+"""Writes a text after each question."""
 Pair = tuple[str, str, str]
 """(question, the answer that people preferred, the other)."""
 
@@ -76,9 +79,8 @@ def run(data: Data, out: Out) -> None:
         ASKED: lambda: figures(pairs, answer([CHAT.format(asked) for asked, _, _ in pairs])),
     }
     for frame, framed in FRAMES.items():
-        works[f"revised, {frame}"] = lambda framed=framed: revised(
-            pairs, lambda questions: answer([framed(q) for q in questions]), tokenizer
-        )
+        asked = partial(_framed, answer, framed)
+        works[f"revised, {frame}"] = partial(revised, pairs, asked, tokenizer)
     for index, (name, work) in enumerate(works.items()):
         file = out / f"{index}.csv"
         if not file.exists():
@@ -87,9 +89,11 @@ def run(data: Data, out: Out) -> None:
             print(f"{name}: {mean([row['relevance'] for row in rows]):.3f}", flush=True)
 
 
-def revised(
-    pairs: Sequence[Pair], answer: Callable[[Sequence[str]], Sequence[str]], tokenizer: Any
-) -> list[Row]:
+def _framed(answer: Answer, framed: Callable[[str], str], questions: Sequence[str]) -> list[str]:
+    return list(answer([framed(question) for question in questions]))
+
+
+def revised(pairs: Sequence[Pair], answer: Answer, tokenizer: Any) -> list[Row]:
     """Return the figures of the revisions, and whether fault was found.
 
     Args:

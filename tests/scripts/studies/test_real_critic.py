@@ -1,5 +1,7 @@
 """SmolLM2 as a critic: what is revised, and what the table compares."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -26,7 +28,7 @@ def test_only_what_has_a_fault_is_rewritten(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(study, "load_scorer", lambda *_: Near())
     asked = []
 
-    def answer(questions: list[str]) -> list[str]:
+    def answer(questions: Sequence[str]) -> list[str]:
         asked.append(len(questions))
         if questions[0].endswith("Critique:"):
             return ["It helps a burglar.", "none"]

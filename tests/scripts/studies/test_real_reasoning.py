@@ -72,7 +72,7 @@ def test_learners_are_compared_by_seed() -> None:
 
 
 def test_the_likeliest_answer_stands_beside_the_best_of_n() -> None:
-    rows = [
+    rows: list[study.Row] = [
         {"task": "adding", "n": None, "score": 0.75, "right": 0.5, "kl": None},
         {"task": "adding", "n": 4.0, "score": 0.5, "right": 0.25, "kl": 0.6363},
     ]
